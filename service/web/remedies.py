@@ -18,6 +18,7 @@ _ON_PAGES = {
     ),
     "unknown_name": "The list of names has all that are published.",
     "unknown_version": "The page of the name lists its versions.",
+    "unknown_results_part": "The manifest of the results lists their parts.",
     "unknown_delivery": "The page of the job lists its messages.",
     "unknown_upload": "Choose the file again; the upload begins anew.",
     "invalid_cursor": "Open the list from its beginning.",

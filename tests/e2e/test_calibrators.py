@@ -57,10 +57,10 @@ def test_bad_scores_leave_nothing(service: Service) -> None:
 
 
 def test_killed_worker_midway(own_service: Service) -> None:
-    """After SIGKILL of the worker while it fits, the same request is still answered with the calibrator."""
+    """After SIGKILL of the light worker while it fits, the same request is still answered with the calibrator."""
     logits, targets, _ = drawn(5_000, 10)
     content = npz(logits=logits, labels=targets)
-    worker = own_service.pid("worker")
+    worker = own_service.pid("worker-light")
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(own_service.client.post, PATH, content=content)
         until(lambda: descendants_of(worker), seconds=150, what="the child has begun")
@@ -69,4 +69,4 @@ def test_killed_worker_midway(own_service: Service) -> None:
     assert answer.status_code in (201, 202), (answer.text, own_service.log)
     record = own_service.final(f"{PATH}/{answer.json()['id']}")
     assert record["status"] == "succeeded", (record, own_service.log)
-    assert own_service.pid("worker") != worker
+    assert own_service.pid("worker-light") != worker

@@ -119,19 +119,19 @@ def test_what_another_process_changes_is_seen_soon(api: Api) -> None:
 
 
 def test_nobody_waits_for_a_version_that_is_being_opened(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a version that another process made the default is opened for a second, the old one answers everybody."""
+    """While a version that another process made the default is opened for seconds, the old one answers everybody."""
     first = published(api, "digits", 1)
     assert answering(api, "digits") == first
-    opening_slowly(api, monkeypatch, 1.5)
+    opening_slowly(api, monkeypatch, 4.0)
     second = published(api, "digits", 2)
-    slowest, deadline, answered = 0.0, time.monotonic() + 20, first
+    slowest, deadline, answered = 0.0, time.monotonic() + 30, first
     while answered == first and time.monotonic() < deadline:
         began = time.monotonic()
         answered = answering(api, "digits")
         slowest = max(slowest, time.monotonic() - began)
         time.sleep(0.02)
     assert answered == second
-    assert slowest < 1.2
+    assert slowest < 3.0
 
 
 def test_a_database_that_hangs_stops_nobody(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ def predict_shard(order: ShardOrder, files: Files, folder: Path, emit: Emit, ask
     The file of each, a part, has the same bytes whoever writes it with the same versions.
     """
     predictions = _Predictions(order, files)
-    (folder / PARTS).mkdir()
+    (folder / PARTS).mkdir(exist_ok=True)
     shard, number = order.shard, 0
     while True:
         file = f"part-{number}.parquet"
