@@ -18,7 +18,7 @@ from tests.helpers.uploads import Uploads
 Json = dict[str, Any]
 
 #: Eight trainings in the first rung, and a budget that does not bind.
-ORDER = {"hyperparameters": {"epochs": 40}, "budget": {"minutes": 20, "candidates": 4}}
+ORDER = {"hyperparameters": {"epochs": 150, "batch_size": 16}, "budget": {"minutes": 20, "candidates": 4}}
 LONG = 600
 _HOLDS = (
     "SELECT work.record_id FROM work JOIN checkpoints ON checkpoints.job_id = work.record_id "
@@ -40,8 +40,9 @@ def plain_worker(service: Service) -> Iterator[subprocess.Popen[bytes]]:
         worker.wait(60)
 
 
-def trains(service: Service, worker: subprocess.Popen[bytes]) -> bool:
-    """Whether this worker is in the middle of a training."""
+def trains(service: Service, worker: subprocess.Popen[bytes], job_id: str) -> bool:
+    """Whether this worker is in the middle of a training; it must be before the job has ended."""
+    assert service.job(job_id)["status"] == "running", service.log
     return bool(service.rows(_HOLDS, worker=f"%-{worker.pid}-%"))
 
 
@@ -58,7 +59,7 @@ def loses_a_helper(service: Service, job_id: str) -> None:
     """A plain worker helps with the race, and is killed in the middle of a training."""
     until(lambda: service.job(job_id)["stage"] == "training", seconds=LONG, what="the race begins")
     with plain_worker(service) as victim:
-        until(lambda: trains(service, victim), seconds=LONG, what="a worker helps")
+        until(lambda: trains(service, victim, job_id), seconds=LONG, what="a worker helps")
         below = descendants_of(victim.pid)
         victim.kill()
         until(lambda: not any(map(is_alive, below)), seconds=60, what="its child ends with it")
@@ -71,7 +72,11 @@ def test_a_race_outlives_its_workers_and_ends_as_on_one(tmp_path: Path, uploads:
     ends at its first attempt, nothing of its trainings is left, and its report is that of one worker alone."""
     reports = []
     for spread in ("0", "none"):
-        environment = {"FEDLAS_SPREAD_SECONDS": spread, "FEDLAS_HEARTBEAT_SECONDS": "0.5"}
+        environment = {
+            "FEDLAS_SPREAD_SECONDS": spread,
+            "FEDLAS_HEARTBEAT_SECONDS": "0.5",
+            "FEDLAS_CHECKPOINT_SECONDS": "0",
+        }
         with serving(tmp_path / f"spread-{spread}", **environment) as service:
             model = service.inspected("models", uploads["digits.onnx"])
             dataset = service.inspected("datasets", uploads["digits.npz"])
