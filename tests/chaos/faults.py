@@ -67,7 +67,12 @@ def kill_worker(storm: Storm) -> str | None:
 
 def kill_child(storm: Storm) -> str | None:
     """SIGKILL one process in which a job or an inspection runs, and nothing else."""
-    found = [(worker, pid) for worker in storm.site.workers for pid in children_of(worker)]
+    return kill_one_child(storm, lambda pid: True)
+
+
+def kill_one_child(storm: Storm, meant: Callable[[int], bool]) -> str | None:
+    """SIGKILL one of the processes of work that are meant; None where there is none."""
+    found = [(worker, pid) for worker in storm.site.workers for pid in children_of(worker) if meant(pid)]
     if not found:
         return None
     worker, pid = storm.rng.choice(found)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import time
 from contextlib import suppress
 from pathlib import Path
 
-from tests.chaos.faults import Storm, children_of, kill_and_watch
+from tests.chaos.faults import Storm, kill_and_watch, kill_one_child
 from tests.chaos.orders import COMPARED, Order
 
 #: A worker that lives learns of a cancellation with its next heartbeat.
@@ -95,13 +94,7 @@ def _kill_fan_in(storm: Storm, kind: str) -> str | None:
 
 
 def _kill_child_on(storm: Storm, kind: str) -> str | None:
-    found = [(worker, pid) for worker in storm.site.workers for pid in children_of(worker) if _kind_of(pid) == kind]
-    if not found:
-        return None
-    worker, pid = storm.rng.choice(found)
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    return f"process {pid} of {worker.name}"
+    return kill_one_child(storm, lambda pid: _kind_of(pid) == kind)
 
 
 def _kind_of(pid: int) -> str | None:
