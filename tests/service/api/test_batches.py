@@ -271,7 +271,7 @@ def test_fifty_thousand_rows_of_a_running_service(tmp_path: Path, uploads: Uploa
         dataset = service.inspected("datasets", npz(x=rows, label=rng.integers(0, 10, MANY)), seen_by_model="no")
         body = {"model": model["id"], "dataset_id": dataset["id"], "top_k": 3, "abstain_below": 0.9}
         path = service.client.post("/v1/predictions", json=body).headers["location"]
-        (child,) = until(lambda: children_of(service.pid("worker")), seconds=30, what="a child begins")
+        (child,) = until(lambda: children_of(service.pid("worker-light")), seconds=30, what="a child begins")
         os.kill(child, signal.SIGKILL)
         record = service.final(path)
         assert (record["status"], record["num_rows"], record["attempts"]) == ("succeeded", MANY, 2), service.log
