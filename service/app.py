@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib.metadata import version
+from typing import NamedTuple
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
+from starlette.types import ASGIApp
 
 from service.api import (
     batches,
@@ -29,18 +31,22 @@ from service.api import (
     problems,
     uploads,
 )
-from service.api.access import AccessControl, AccessMiddleware
+from service.api.access import AccessMiddleware
 from service.api.access_log import AccessLogMiddleware
 from service.api.document.building import build
 from service.api.methods import HeadMiddleware
 from service.api.request_ids import RequestIdMiddleware
-from service.api.services import Services
+from service.api.services import Core, Services, quarantine
+from service.control.app import ControlApp
+from service.control.peers import ServingPeers
 from service.inference.runtime import check_single_runtime
 from service.registry.documents import JsonObject
 from service.registry.errors import Unavailable
 from service.serving.app import ServingApp
 from service.serving.routes import ROUTES
+from service.serving.services import ServingServices
 from service.settings import ServiceSettings
+from service.shared_counts import SharedCounts
 from service.web import pages
 from service.web.sessions import Sessions
 
@@ -50,26 +56,71 @@ _RESOURCES = (
 )
 
 
-def create_app(settings: ServiceSettings, *, on_stuck: Callable[[str], None] | None = None) -> ServingApp:
+class App(NamedTuple):
+    """The application of a process.
+
+    Attributes:
+        front: what the server calls.
+        fastapi: what answers all but predictions.
+    """
+
+    front: ASGIApp
+    fastapi: FastAPI
+    services: Services
+
+
+def create_app(settings: ServiceSettings, *, on_stuck: Callable[[str], None] | None = None) -> App:
     """Build the application; the registry is opened and migrated here, and closed when the application stops.
 
     `on_stuck` is called with the digest of a served copy whose run does not end when its time is up.
     """
     check_single_runtime()
-    services = Services.open(settings, on_stuck)
+    core = Core.open(settings)
+    serving = ServingServices.open(
+        settings,
+        access=core.access,
+        admission=core.keys,
+        look_up=core.look_up,
+        files=core.registry.artifacts,
+        metrics=core.metrics,
+        tracing=core.tracing,
+        access_log=core.access_log,
+        quarantine=quarantine(settings),
+        on_stuck=on_stuck,
+    )
+    shared_counts = None
+    if settings.api_processes > 1:
+        shared_counts = SharedCounts(settings.data_dir.absolute() / "run" / "metrics", core.metrics)
+    services = Services.over(core, serving.model_repository, shared_counts)
+    fastapi = _rest_api(services, starting=serving.start, stopping=serving.close)
+    return _app(ServingApp(fastapi, serving, ROUTES), fastapi, services)
+
+
+def create_control(settings: ServiceSettings, peers: ServingPeers) -> App:
+    """Build the application of a control process, whose predictions other processes answer."""
+    core = Core.open(settings)
+    peers.connect(core.look_up, core.keys, core.registry.artifacts, core.metrics)
+    services = Services.over(core, peers)
     fastapi = _rest_api(services)
-    front = ServingApp(fastapi, services, ROUTES)
+    return _app(ControlApp(fastapi, peers), fastapi, services)
+
+
+def _app(front: ASGIApp, fastapi: FastAPI, services: Services) -> App:
     fastapi.state.front = front  # pages ask the API, predictions included
-    return front
+    return App(front, fastapi, services)
 
 
-def _rest_api(services: Services) -> FastAPI:
+def _rest_api(
+    services: Services, *, starting: Callable[[], None] = lambda: None, stopping: Callable[[], None] = lambda: None
+) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with suppress(Unavailable):  # what is left over goes with the next sweep
             await run_in_threadpool(services.registry.artifacts.clear_abandoned)
         services.start()
+        starting()
         yield
+        stopping()
         services.close()
 
     sessions = Sessions(services)
@@ -99,7 +150,7 @@ def _middleware(services: Services, sessions: Sessions) -> list[Middleware]:
         pages.problem_pages(),
         Middleware(RequestIdMiddleware),
         pages.session_access(sessions),
-        Middleware(AccessMiddleware, access=AccessControl(services.settings)),
+        Middleware(AccessMiddleware, access=services.access, keys=services.keys),
         Middleware(HeadMiddleware),
     ]
 

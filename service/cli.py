@@ -93,19 +93,19 @@ def settings_from(options: argparse.Namespace) -> ServiceSettings:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from service.standalone import serve
+    from service.processes.standalone import serve
 
     return serve(settings_from(options))
 
 
 def _api(options: argparse.Namespace) -> int:
-    from service.server import run
+    from service.processes.api import run
 
     if options.standby and not sys.stdin.readline():
         return 0  # the parent process has ended
     sockets = [] if options.fd is None else [socket.socket(fileno=options.fd)]
     settings = settings_from(options)
-    return run(settings, sockets=sockets, grace_seconds=settings.shutdown_seconds, heartbeat=options.heartbeat)
+    return run(settings, sockets=sockets, heartbeat=options.heartbeat)
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -57,11 +57,11 @@ class Pulse:
     """The receiving side, in the process that starts the APIs; one for each of them.
 
     Args:
-        listener: the socket that the process accepts connections from.
+        listener: the socket that the process accepts connections from; None where another process does.
         hung_seconds: without a beat, or without accepting from a full queue, after which a process hangs.
     """
 
-    def __init__(self, listener: socket.socket, *, hung_seconds: float) -> None:
+    def __init__(self, listener: socket.socket | None, *, hung_seconds: float) -> None:
         self._listener = listener
         self._hung_seconds = hung_seconds
         self._read, self.write = os.pipe()
@@ -99,9 +99,9 @@ class Pulse:
         return False
 
 
-def _is_full(listener: socket.socket) -> bool:
+def _is_full(listener: socket.socket | None) -> bool:
     """Whether no further connection would fit into the queue of those that wait to be accepted."""
-    if sys.platform != "linux":
+    if listener is None or sys.platform != "linux":
         return False
     info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
     waiting, most = struct.unpack_from("=II", info, _WAITING_OFFSET)

@@ -9,24 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
 from collections import OrderedDict
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
-
-from anyio import CapacityLimiter, to_thread
 
 from service.inference.model_queue import ModelQueue
-from service.inference.profile import ServingProfile
-from service.inference.run_limits import RunLimits
 from service.inference.scheduler import Scheduler
-from service.registry.contract import ServedModel
-from service.registry.errors import Conflict, NotFound, RegistryError, Unavailable
-from service.registry.registry import Registry
-from service.registry.unit_of_work import UnitOfWork
+from service.registry.errors import ControlAway, NotFound, RegistryError, Unavailable
+from service.resolved_model import ResolvedModel
 
 _LOG = logging.getLogger(__name__)
 #: An older entry is read again, beside the requests that use it.
@@ -36,30 +28,11 @@ _STALE_S = 0.5
 #: and no longer than this, if the model that it last meant is open.
 _LONGEST_S = 1.0
 _MOST_ENTRIES = 10_000
-_THREADS = 4
-
-_VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 #: The name or id that a request gives, and the version if it gives one.
 Key = tuple[str, str | None]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ResolvedModel:
-    """The ready model that a name or id means.
-
-    Attributes:
-        called: the published name or id that the request gave; version: the one behind it.
-        digest: of its served copy.
-        served: the record `model` of an answer, as JSON.
-    """
-
-    called: str
-    version: str
-    model_id: str
-    digest: str
-    profile: ServingProfile
-    served: bytes
+#: Reads what a name or id means now.
+LookUp = Callable[[str, str | None], Awaitable[ResolvedModel]]
 
 
 @dataclass(slots=True)
@@ -72,13 +45,11 @@ class _Entry:
 class ModelRepository:
     """Names, ids and the models that they mean. It lives on the event loop."""
 
-    def __init__(self, registry: Registry, scheduler: Scheduler) -> None:
-        self._registry = registry
+    def __init__(self, look_up: LookUp, scheduler: Scheduler) -> None:
+        self._look_up = look_up
         self._scheduler = scheduler
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
         self._reading: dict[Key, tuple[float, asyncio.Task[ResolvedModel]]] = {}
-        self._threads = CapacityLimiter(_THREADS)  # its own: answers wait for no other reader of the database
-        self._profiles: dict[tuple[str, object], ServingProfile] = {}
         self._since = 0.0  # entries that were read before are not used any more
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -123,8 +94,12 @@ class ModelRepository:
         if not task.cancelled():
             task.exception()  # raised by every request that waited
 
-    def forget(self) -> None:
-        """Read every entry again before its next use. May be called in any thread."""
+    async def ready(self, called: str, version: str | None = None) -> None:
+        """Open the model behind a name or id; raises as `find`."""
+        await self.find(called, version)
+
+    async def forget(self) -> None:
+        """Read every entry again before its next use."""
         self._since = time.monotonic()
 
     async def renew(self, called: str) -> None:
@@ -133,27 +108,31 @@ class ModelRepository:
             with suppress(RegistryError):  # the next request for it raises
                 await self._read((called, None))
 
-    def drop(self, called: str) -> None:
+    async def drop(self, called: str) -> None:
         """Forget a name or id that is out of service, and close its models that no other entry means."""
         gone = [self._entries.pop(key) for key in list(self._entries) if key[0] == called]
         for digest in {entry.resolved.digest for entry in gone}:
             self._close_unused(digest)
 
-    async def prepare(self, digest: str | None, profile: Mapping[str, Any] | None) -> None:
-        """Open a served copy ahead of its requests; where that fails, they raise."""
-        if digest is not None:
-            try:
-                await self._scheduler.open(digest, RunLimits.of(profile or {}))
-            except RegistryError as error:
-                _LOG.warning("a model could not be opened ahead of its requests: %s", error.message)
+    async def prepare(self, model_id: str) -> None:
+        """Open a model ahead of its requests; where that fails, they raise."""
+        try:
+            await self._open(await self._look_up(model_id, None))
+        except RegistryError as error:
+            _LOG.warning("a model could not be opened ahead of its requests: %s", error.message)
+
+    def provider(self, digest: str) -> str | None:
+        """What the model of this file runs on; None where it is not open."""
+        queue = self._scheduler.opened(digest)
+        return None if queue is None else queue.model.provider
 
     async def _read(self, key: Key) -> ResolvedModel:
         asked_at = time.monotonic()
         known = self._entries.get(key)
         try:
-            resolved = await to_thread.run_sync(self.look_up, *key, limiter=self._threads)
-        except Unavailable:
-            if known is None:
+            resolved = await self._look_up(*key)
+        except Unavailable as error:
+            if known is None or isinstance(error, ControlAway):
                 raise
             resolved = known.resolved  # its last meaning is better than no answer
             asked_at = time.monotonic() if asked_at >= self._since else asked_at  # not read every time
@@ -195,65 +174,3 @@ class ModelRepository:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)  # the loop keeps only weak references to tasks
         task.add_done_callback(self._tasks.discard)
-
-    def look_up(self, called: str, version: str | None = None) -> ResolvedModel:
-        """Read the registry, in any thread; raises as `find`."""
-        with self._registry.read() as unit:
-            return self._resolve(unit, called, version)
-
-    def _resolve(self, unit: UnitOfWork, called: str, version: str | None) -> ResolvedModel:
-        model_id, number, priors = _resolved(unit, called, version)
-        row = unit.models.get(model_id)
-        if number is None:
-            number = row.version
-            if version not in (None, str(number)):
-                raise NotFound("unknown_version", f"{called!r} is version {number}, not {version}")
-        if unit.names.is_unloaded(called):
-            raise Conflict("model_unloaded", f"{called!r} was unloaded; POST /v2/repository/models/{called}/load first")
-        if row.status != "ready" or row.profile is None or row.served_sha256 is None:
-            message = f"{row.id} is {row.status}; only ready models predict"
-            raise Conflict("model_not_ready", message, passing=row.status == "inspecting")
-        # A name is answered with itself: behind it may be an upload, whose record has another name.
-        name = row.name if called.startswith("mdl_") else called
-        served = ServedModel(id=row.id, name=name, version=number, calibrated=row.calibrated)
-        return ResolvedModel(
-            called=called,
-            version=str(number),
-            model_id=row.id,
-            digest=row.served_sha256,
-            profile=self._profile_of(row.id, row.profile, priors),
-            served=served.model_dump_json().encode(),
-        )
-
-    def _profile_of(
-        self, model_id: str, profile: Mapping[str, Any], priors: Mapping[str, float] | None = None
-    ) -> ServingProfile:
-        """Read once: a hundred thousand names take milliseconds, and a ready model's profile never changes."""
-        key = (model_id, None if priors is None else tuple(priors.items()))
-        found = self._profiles.get(key)
-        if found is None:
-            if len(self._profiles) >= _MOST_ENTRIES:
-                self._profiles.clear()
-            plain = ServingProfile.of(profile)
-            found = self._profiles[key] = plain if priors is None else plain.at(priors)
-        return found
-
-
-def version_number(version: str) -> int:
-    """The version that a path gives; raises NotFound for what can be none."""
-    if not _VERSION.fullmatch(version):
-        raise NotFound("unknown_version", f"versions are numbers, not {version!r:.40}")
-    return int(version)
-
-
-def _resolved(unit: UnitOfWork, called: str, version: str | None) -> tuple[str, int | None, dict[str, float] | None]:
-    """Model id, version and class priors of a name or id; those of an id are its record's, so None here."""
-    if called.startswith("mdl_"):
-        return called, None, None
-    try:
-        return unit.names.version(called, None if version is None else version_number(version))
-    except NotFound as error:
-        if error.code == "unknown_version":
-            raise
-        message = f"there is no model with the id or published name {called!r}"
-        raise NotFound("unknown_model", message) from None

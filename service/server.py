@@ -8,29 +8,18 @@ the grace period. A second signal ends everything at once.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
-import os
 import resource
 import socket
 import sys
-import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Coroutine, Sequence
 from types import FrameType
+from typing import Literal
 
 import uvicorn
-from sqlalchemy import make_url
+from starlette.types import ASGIApp
 
-from service.api.services import Services, quarantine
-from service.app import create_app
-from service.heartbeat import Heartbeat
-from service.inference.runtime import providers, release_arena
-from service.process_memory import MemoryRelease, limit
-from service.registry.errors import Unavailable
-from service.registry.registry import Registry
-from service.settings import ServiceSettings
-from service.transport.connections import Connections
+from service.settings import ServingSettings
 from service.transport.protocol import Protocol
 from service.transport.self_check import check_server
 
@@ -43,30 +32,43 @@ _LAST_CALL_S = 1.0
 _KEEP_ALIVE_S = 75
 _MOST_FILES = 65_536
 #: `EX_SOFTWARE` of sysexits.h.
-_STUCK_EXIT_CODE = 70
+STUCK_EXIT_CODE = 70
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server with a graceful shutdown and background tasks."""
+    """uvicorn's server with a graceful shutdown and background tasks.
+
+    Args:
+        background: what runs beside requests, once the server has started, and is cancelled at its end.
+        stopping: called when a signal has come.
+    """
 
     def __init__(
-        self, config: uvicorn.Config, services: Services, *, heartbeat: Heartbeat, document: Callable[[], object]
+        self,
+        config: uvicorn.Config,
+        *,
+        background: Sequence[Callable[[], Coroutine[None, None, object]]],
+        stopping: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(config)
-        self._document = document
-        self._services = services
-        self._heartbeat = heartbeat
+        self._to_start = background
+        self._stopping = stopping
         self._background: list[asyncio.Task[object]] = []
+
+    def protocol(self, received: bytes = b"") -> Protocol:
+        """The protocol of a connection that another process has accepted, of which this much was read."""
+        made: Protocol = self.config.http_protocol_class(  # type: ignore[call-arg, assignment]
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+            received=received,
+        )
+        return made
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start listening and the background tasks, and log the address."""
         await super().startup(sockets)
-        self._background = [
-            asyncio.create_task(self._heartbeat.run()),
-            asyncio.create_task(MemoryRelease(release_arena).run()),
-            # Built for its first reader, the document would block the event loop for a quarter of a second.
-            asyncio.create_task(asyncio.to_thread(self._document)),
-        ]
+        self._background = [asyncio.create_task(work()) for work in self._to_start]
         for server in self.servers if self.started else ():
             for listener in server.sockets:
                 host, port = listener.getsockname()[:2]
@@ -76,7 +78,7 @@ class Server(uvicorn.Server):
         """Called by the signal handler."""
         if self.should_exit:
             self.force_exit = True
-        self._services.long_poll.close()
+        self._stopping()
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -94,73 +96,31 @@ class Server(uvicorn.Server):
         await asyncio.wait(self._background)
 
 
-def run(
-    settings: ServiceSettings,
-    *,
-    sockets: Sequence[socket.socket] = (),
-    grace_seconds: float = 30.0,
-    heartbeat: int | None = None,
-) -> int:
-    """Serve until SIGINT or SIGTERM; returns the exit code.
-
-    Args:
-        sockets: listen on these instead of `settings.listen_host` and `settings.port`. While another process keeps such
-            a socket open, connections wait in its queue until the next API process starts.
-        grace_seconds: how long requests in progress may take after the signal.
-        heartbeat: a pipe into which a byte is written twice a second while the event loop turns.
-    """
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stdout)
-    _LOG.setLevel(logging.INFO)
-    _say_where(settings)
-    check_server()
-    _allow_many_connections()
-    _await_database(settings)
-    # CUDA reserves address space of its own, which was never tried under a limit: there the limit must be set.
-    if settings.api_memory_bytes is not None or "CUDAExecutionProvider" not in providers():
-        limit(settings.resolved_api_memory_bytes)
-    app = create_app(settings, on_stuck=partial(_end, settings))
-    config = uvicorn.Config(
+def configured(
+    app: ASGIApp, settings: ServingSettings, *, lifespan: Literal["on", "off"], protocol: Callable[..., Protocol]
+) -> uvicorn.Config:
+    """uvicorn as every process of the service has it."""
+    return uvicorn.Config(
         app,
-        host=settings.listen_host,
-        port=settings.port,
         log_config=None,
         access_log=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=round(grace_seconds),
+        timeout_graceful_shutdown=round(settings.shutdown_seconds),
         server_header=False,
-        http=partial(Protocol, connections=Connections.of(settings)),  # type: ignore[arg-type]
+        http=protocol,  # type: ignore[arg-type]
         ws="none",
+        interface="asgi3",
+        lifespan=lifespan,
         proxy_headers=False,  # nothing here depends on the client's address or scheme
     )
-    # These objects stay: each full collection would traverse them, for a tenth of a second each time.
-    gc.collect()
-    gc.freeze()
-    beating = Heartbeat(heartbeat, hung_seconds=settings.hung_seconds)
-    server = Server(config, app.services, heartbeat=beating, document=app.fastapi.openapi)
-    server.run(list(sockets) or None)
-    return 0 if server.started else 1
 
 
-def _say_where(settings: ServiceSettings) -> None:
-    """Log where everything lies that must survive, and who may connect."""
-    database = make_url(settings.resolved_database_url).set(query={}).render_as_string(hide_password=True)
-    files = settings.artifacts or settings.resolved_artifacts
-    _LOG.info("data folder %s, database %s, stored files %s", settings.data_dir.absolute(), database, files)
-    if not settings.api_keys:
-        asked = "" if settings.listen_host == settings.host else f", and not on {settings.host} as it was told"
-        _LOG.warning(
-            "no keys are configured (FEDLAS_API_KEYS): whoever works on this machine may use the service; "
-            "it listens on %s only%s",
-            settings.listen_host,
-            asked,
-        )
-
-
-def _end(settings: ServiceSettings, digest: str) -> None:
-    """End the process, because its run of this served copy does not end, and suspend the copy for a while."""
-    _LOG.critical("a run of the served copy %s does not end: the process ends, and the model is suspended", digest)
-    quarantine(settings).add(digest)
-    os._exit(_STUCK_EXIT_CODE)
+def prepare_process(settings: ServingSettings) -> None:
+    """Log as all processes do, try the installed server, and take the limits of a process of the service."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stdout)
+    _LOG.setLevel(logging.INFO)
+    check_server()
+    _allow_many_connections()
 
 
 def _allow_many_connections() -> None:
@@ -169,17 +129,3 @@ def _allow_many_connections() -> None:
     most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
-def _await_database(settings: ServiceSettings) -> None:
-    """Migrate the database as soon as it can be reached; a signal ends the wait."""
-    registry = Registry.open(settings)
-    while True:
-        try:
-            registry.migrate()
-            break
-        except Unavailable as error:
-            reason = str(error.__cause__ or error).partition("\n")[0]
-            _LOG.warning("waiting for the database: %s", reason)
-            time.sleep(1.0)
-    registry.close()

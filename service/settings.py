@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
-from pydantic_settings import NoDecode
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.process_memory import default_limit
 from service.registry.settings import RegistrySettings, listed
 
 
-class ServiceSettings(RegistrySettings):
-    """Settings of the API beyond the registry's."""
+class ServingSettings(BaseSettings):
+    """Settings of a process that answers predictions; none of them is secret, or says where anything lies."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on; without keys only loopback is used.")
-    port: int = Field(8000, ge=0, le=65535, description="0 takes any free port.")
-    api_keys: Annotated[frozenset[str], NoDecode] = Field(frozenset(), description="Comma-separated bearer keys.")
-    session_hours: float = Field(
-        12, gt=0, le=24 * 31, description="How long a browser may use the pages after its user has entered a key."
-    )
+    model_config = SettingsConfigDict(env_prefix="FEDLAS_", extra="ignore")
+
     max_predict_bytes: int = Field(64 * 1024**2, gt=0, description="Larger predict bodies are answered with 413.")
     max_predict_json_bytes: int = Field(
         8 * 1024**2,
@@ -68,11 +64,8 @@ class ServiceSettings(RegistrySettings):
     api_processes: int = Field(
         1, ge=1, le=256, description="API processes of `fedlas serve`; they share the port and the cores."
     )
-    heavy_concurrency: int = Field(
-        1, ge=1, description="Calibrations at once of `fedlas serve`: each uses all cores, or the GPU."
-    )
-    light_concurrency: int = Field(
-        8, ge=1, description="All other work at once of `fedlas serve`; no queue takes more than its share of these."
+    serving_groups: int = Field(
+        1, ge=1, le=256, description="Groups of keys whose predictions are answered by processes of their own."
     )
 
     max_connections: int = Field(
@@ -85,13 +78,46 @@ class ServiceSettings(RegistrySettings):
         (),
         description="Comma-separated addresses or networks of proxies, whose connections are not counted by address.",
     )
+
+    shutdown_seconds: float = Field(30, ge=0, description="How long requests in flight may take after SIGTERM.")
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _split_proxies(cls, value: object) -> object:
+        return listed(value)
+
+    @property
+    def resolved_api_memory_bytes(self) -> int:
+        """The limit of each API process, with the default filled in."""
+        return self.api_memory_bytes or default_limit(processes=self.api_processes)
+
+
+class ServiceSettings(ServingSettings, RegistrySettings):
+    """Settings of the API: those of serving, of the registry, and its own."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; without keys only loopback is used.")
+    port: int = Field(8000, ge=0, le=65535, description="0 takes any free port.")
+    api_keys: Annotated[frozenset[str], NoDecode] = Field(frozenset(), description="Comma-separated bearer keys.")
+    session_hours: float = Field(
+        12, gt=0, le=24 * 31, description="How long a browser may use the pages after its user has entered a key."
+    )
+    wall: Literal["preferred", "required", "off"] = Field(
+        "off",
+        description="Whether `fedlas serve` answers predictions in processes that hold no key, no password and no way "
+        "out: with the protections that this machine has, only with all of them, or in the API process itself.",
+    )
+    heavy_concurrency: int = Field(
+        1, ge=1, description="Calibrations at once of `fedlas serve`: each uses all cores, or the GPU."
+    )
+    light_concurrency: int = Field(
+        8, ge=1, description="All other work at once of `fedlas serve`; no queue takes more than its share of these."
+    )
+
     allowed_hosts: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(), description="Comma-separated names under which browsers reach this service, beside its `Host`."
     )
 
-    shutdown_seconds: float = Field(30, ge=0, description="How long requests in flight may take after SIGTERM.")
-
-    @field_validator("api_keys", "trusted_proxies", "allowed_hosts", mode="before")
+    @field_validator("api_keys", "allowed_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return listed(value)
@@ -102,14 +128,14 @@ class ServiceSettings(RegistrySettings):
         return frozenset(map(str.lower, value))
 
     @property
-    def resolved_api_memory_bytes(self) -> int:
-        """The limit of each API process, with the default filled in."""
-        return self.api_memory_bytes or default_limit(processes=self.api_processes)
-
-    @property
     def listen_host(self) -> str:
         """The address really bound: without configured keys only loopback, whatever was asked for."""
         return self.host if self.api_keys or is_loopback(self.host) else "127.0.0.1"
+
+    @property
+    def host_names(self) -> frozenset[str]:
+        """The names under which browsers reach this service, beside `Host`."""
+        return self.allowed_hosts | {self.listen_host.lower()}
 
 
 def is_loopback(host: str) -> bool:

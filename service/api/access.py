@@ -9,7 +9,7 @@ makes it; on loopback that includes being on this machine. The browser says wher
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -46,27 +46,55 @@ def headers_of(scope: Scope) -> Mapping[bytes, bytes]:
     return headers
 
 
+class Keys:
+    """The keys of the service."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._keys = [key.encode() for key in keys]
+
+    def known(self, authorization: bytes) -> bool:
+        """Whether this `Authorization` holds one of them."""
+        scheme, _, given = authorization.partition(b" ")
+        given = given.strip()
+        # No early exit: the time must not show which key was nearly right.
+        matches = [hmac.compare_digest(given, key) for key in self._keys]
+        return scheme.lower() == b"bearer" and any(matches)
+
+    async def ask(self, authorization: bytes) -> bool:
+        """The same."""
+        return self.known(authorization)
+
+
 class AccessControl:
     """Decides about a request from its head.
 
     Without configured keys every client of this machine is admitted, and only names of loopback are answered to.
+
+    Args:
+        names: hosts that browsers may name, beside `Host`.
+        keyed: whether a key is needed.
     """
 
-    def __init__(self, settings: ServiceSettings) -> None:
-        self._keys = [key.encode() for key in settings.api_keys]
-        self._names = settings.allowed_hosts | {settings.listen_host.lower()}
+    def __init__(self, names: Iterable[str], *, keyed: bool) -> None:
+        self.keyed = keyed
+        self._names = frozenset(names)
         self._known: set[bytes | None] = {None}  # HTTP/1.0, which no browser speaks
 
-    def refusal(self, scope: Scope, headers: Mapping[bytes, bytes]) -> JSONResponse | None:
-        """The answer to a request that is not admitted; None for all others."""
+    @classmethod
+    def of(cls, settings: ServiceSettings) -> AccessControl:
+        """The access that the settings give."""
+        return cls(settings.host_names, keyed=bool(settings.api_keys))
+
+    def refusal(self, scope: Scope, headers: Mapping[bytes, bytes], *, admitted: bool) -> JSONResponse | None:
+        """The answer to a request that is not answered, `admitted` or not by its key; None for all others."""
         path = scope["path"]
-        if not self._keys and headers.get(b"host") not in self._known and not self._is_ours(headers[b"host"]):
+        if not self.keyed and headers.get(b"host") not in self._known and not self._is_ours(headers[b"host"]):
             detail = "without keys this service answers to 'localhost' and addresses of loopback only; name others"
             return problem(421, "unknown_host", f"{detail} in FEDLAS_ALLOWED_HOSTS", path=path)
         if (b"origin" in headers or b"sec-fetch-site" in headers) and self._is_foreign(scope["method"], headers):
             detail = "this request was made by a page of another site, which may not send here; a proxy's own name"
             return problem(403, "foreign_origin", f"{detail} is to be in FEDLAS_ALLOWED_HOSTS", path=path)
-        if not self._keys or self._has_key(headers.get(b"authorization", b"")) or is_open(path):
+        if not self.keyed or admitted or is_open(path):
             return None
         detail = "send a key of this service as 'Authorization: Bearer …'"
         return problem(401, "unauthorized", detail, path=path, headers={"WWW-Authenticate": "Bearer"})
@@ -92,24 +120,23 @@ class AccessControl:
         host = headers.get(b"host", b"").decode("latin-1").lower()
         return place.removesuffix(port) != host.removesuffix(port) and _name(place) not in self._names
 
-    def _has_key(self, authorization: bytes) -> bool:
-        scheme, _, given = authorization.partition(b" ")
-        given = given.strip()
-        # No early exit: the time must not show which key was nearly right.
-        matches = [hmac.compare_digest(given, key) for key in self._keys]
-        return scheme.lower() == b"bearer" and any(matches)
-
 
 class AccessMiddleware:
     """Answers requests that are not admitted, before anything else sees them."""
 
-    def __init__(self, app: ASGIApp, access: AccessControl) -> None:
+    def __init__(self, app: ASGIApp, access: AccessControl, keys: Keys) -> None:
         self.app = app
         self._access = access
+        self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = self._access.refusal(scope, headers_of(scope)) if scope["type"] == "http" else None
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
         await (refusal or self.app)(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> JSONResponse | None:
+        headers = headers_of(scope)
+        admitted = self._keys.known(headers.get(b"authorization", b""))
+        return self._access.refusal(scope, headers, admitted=admitted)
 
 
 def is_open(path: str) -> bool:

@@ -191,7 +191,7 @@ def _record(unit: UnitOfWork, row: tables.Job) -> JobRecord:
 async def _renew_name(services: Services, job_id: str, row: tables.Job) -> None:
     """A client that has seen the new version is answered by it."""
     if row.publish_as is not None and row.status in FINAL:
-        await services.model_repository.renew(row.publish_as)
+        await services.served_models.renew(row.publish_as)
 
 
 ROUTES = RecordRoutes(router, "job", "jobs", "job", JobRecord, lambda unit: unit.jobs, _record)

@@ -139,7 +139,7 @@ async def create_model(
 async def _renew_name(services: Services, given: str, row: tables.Model) -> None:
     """A client that has seen which model a name means is answered by it."""
     if given != row.id:
-        await services.model_repository.renew(given)
+        await services.served_models.renew(given)
 
 
 def _delete(unit: UnitOfWork, given: str) -> list[str]:
@@ -161,7 +161,7 @@ ROUTES.add_get("is ready or rejected", _renew_name)
 ROUTES.add_delete(
     _delete,
     "Delete a model and its files; 409 while it is published or an open job or batch needs it.",
-    lambda services: services.model_repository.forget(),
+    lambda services: services.served_models.forget(),
     refused="in_use",
 )
 

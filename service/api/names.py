@@ -12,7 +12,7 @@ from service.api.responses import Limit, page_of, tagged
 from service.api.routing import Route
 from service.api.services import ServicesDep
 from service.inference.profile import ServingProfile
-from service.model_repository import version_number
+from service.model_lookup import version_number
 from service.registry.contract import DefaultVersion, ModelRecord, NameRecord, Page
 from service.registry.presenters import model_record
 from service.registry.unit_of_work import UnitOfWork
@@ -39,7 +39,7 @@ async def list_names(services: ServicesDep, limit: Limit = 20, after: AfterName 
 
     answer = await services.read(page)
     for name in shown:
-        await services.model_repository.renew(name)
+        await services.served_models.renew(name)
     return answer
 
 
@@ -47,7 +47,7 @@ async def list_names(services: ServicesDep, limit: Limit = 20, after: AfterName 
 async def get_name(request: Request, services: ServicesDep, name: str) -> Response:
     """Return one published name with its versions."""
     record = await services.read(lambda unit: unit.names.get(name))
-    await services.model_repository.renew(name)
+    await services.served_models.renew(name)
     return tagged(request, record)
 
 
@@ -74,7 +74,7 @@ async def update_name(services: ServicesDep, name: str, body: DefaultVersion) ->
     if chosen is not None:
         if body.class_priors is not None:
             ServingProfile.of(chosen.profile or {}).shift_to(body.class_priors)
-        await services.model_repository.prepare(chosen.served_sha256, chosen.profile)
+        await services.served_models.prepare(chosen.id)
 
     def change(unit: UnitOfWork) -> NameRecord:
         record = unit.names.switch(name, version, instead_of=body.instead_of)
@@ -82,7 +82,7 @@ async def update_name(services: ServicesDep, name: str, body: DefaultVersion) ->
         return unit.names.set_priors(name, version, body.class_priors) if given else record
 
     record = await services.write(change)
-    services.model_repository.forget()
+    await services.served_models.forget()
     return record
 
 
@@ -94,7 +94,7 @@ async def delete_name(services: ServicesDep, name: str) -> None:
     that is still to publish under this name begins it anew, with version 1.
     """
     await services.write(lambda unit: unit.names.delete(name))
-    services.model_repository.forget()
+    await services.served_models.forget()
 
 
 @router.get(
@@ -120,4 +120,4 @@ async def get_version(request: Request, services: ServicesDep, name: str, versio
 async def delete_version(services: ServicesDep, name: str, version: str) -> None:
     """Delete one version of a name, whose model stays; 409 for the one that answers. Its number is not given again."""
     await services.write(lambda unit: unit.names.delete_version(name, version_number(version)))
-    services.model_repository.forget()
+    await services.served_models.forget()

@@ -9,7 +9,6 @@ from importlib.metadata import version as version_of
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
-from starlette.concurrency import run_in_threadpool
 
 from service.api.document.declarations import operation
 from service.api.oip_repository import listed
@@ -78,7 +77,7 @@ def list_served(services: ServicesDep) -> JsonObject:
 )
 def metadata(services: ServicesDep, model: str, version: Version) -> JsonObject:
     """Inputs, outputs and versions."""
-    target = services.model_repository.look_up(model, version)
+    target = services.look_up.look_up(model, version)
     return model_metadata(target.profile, model, versions_of(services, model, target.version))
 
 
@@ -91,9 +90,8 @@ def metadata(services: ServicesDep, model: str, version: Version) -> JsonObject:
 )
 async def config(services: ServicesDep, model: str, version: Version) -> JsonObject:
     """Inputs and outputs in Triton's words; `instance_group` says what it really runs on, once it is open."""
-    target = await run_in_threadpool(services.model_repository.look_up, model, version)
-    line = services.scheduler.opened(target.digest)
-    provider = None if line is None else line.model.provider
+    target = await services.look_up(model, version)
+    provider = services.served_models.provider(target.digest)
     return model_config(target.profile, model, max_rows=services.settings.max_predict_rows, provider=provider)
 
 
@@ -114,7 +112,7 @@ async def config(services: ServicesDep, model: str, version: Version) -> JsonObj
 async def model_ready(services: ServicesDep, model: str, version: Version) -> JSONResponse:
     """Whether it answers, and is open from now on; 503 while it is inspected, was unloaded, or cannot be had."""
     try:
-        await services.model_repository.find(model, version)
+        await services.served_models.ready(model, version)
     except (Conflict, Unavailable):
         return JSONResponse({"name": model, "ready": False}, 503)
     return JSONResponse({"name": model, "ready": True})

@@ -66,8 +66,8 @@ async def load(services: ServicesDep, model: str, body: Parameters | None = None
         unit.names.load(model)
 
     await services.write(change)
-    services.model_repository.forget()
-    await services.model_repository.find(model)
+    await services.served_models.forget()
+    await services.served_models.ready(model)
     return JSONResponse({})
 
 
@@ -82,8 +82,8 @@ async def unload(services: ServicesDep, model: str, body: Parameters | None = No
         unit.names.unload(model)
 
     await services.write(change)
-    services.model_repository.forget()
-    services.model_repository.drop(model)
+    await services.served_models.forget()
+    await services.served_models.drop(model)
     return JSONResponse({})
 
 

@@ -66,7 +66,7 @@ def all_statistics(services: ServicesDep) -> JsonObject:
 )
 def statistics(services: ServicesDep, model: str, version: Version) -> JsonObject:
     """Requests, rows and times since the service began, of all versions or of one."""
-    number = services.model_repository.look_up(model, version).version
+    number = services.look_up.look_up(model, version).version
     if version is not None:
         return {"model_stats": [_statistics(model, number, services.metrics.totals(model, number))]}
     counted, none = services.metrics.all_totals(), Totals.of(())

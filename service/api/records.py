@@ -5,11 +5,12 @@ Beside them the creation of a record from a file that a request brings along, wi
 
 # Without `from __future__ import annotations`: FastAPI could not resolve those of handlers that a method makes.
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Annotated, Generic, TypeVar, get_args
 
+from anyio import from_thread
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -153,7 +154,7 @@ class RecordRoutes(Generic[Row]):
         self,
         delete: Callable[[UnitOfWork, str], list[str]],
         description: str,
-        deleted: Callable[[Services], None] | None = None,
+        deleted: Callable[[Services], Coroutine[None, None, None]] | None = None,
         *,
         refused: str = "not_finished",
     ) -> None:
@@ -166,7 +167,7 @@ class RecordRoutes(Generic[Row]):
             with services.registry.write() as unit:
                 unit.after_commit.unreferenced += delete(unit, record_id)
             if deleted is not None:
-                deleted(services)
+                from_thread.run(deleted, services)
 
         self.router.add_api_route(
             f"/{{{self.parameter}}}",

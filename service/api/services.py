@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, ParamSpec, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import Depends
-from opentelemetry.trace import Span
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 
+from service.api.access import AccessControl, Keys
 from service.api.access_log import AccessLog
 from service.api.group_commit import GroupCommit
 from service.api.long_poll import LongPoll
 from service.api.metrics import Exposition
 from service.api.metrics_registry import RegistryFigures
 from service.api.probes import Probes
-from service.inference.batching import InferenceBatch
 from service.inference.metrics import ServingMetrics
 from service.inference.quarantine import Quarantine
-from service.inference.runtime import prepare, spare_runs
-from service.inference.scheduler import Scheduler
-from service.model_repository import ModelRepository
+from service.model_lookup import ModelLookup
 from service.queue import PermitSender
 from service.registry.registry import Registry
 from service.registry.unit_of_work import UnitOfWork
+from service.served_models import ServedModels
 from service.settings import ServiceSettings
 from service.shared_counts import SharedCounts
 from service.tracing import Tracing
@@ -37,75 +35,86 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Services:
+class Core:
+    """What the API and the predictions of one process share."""
+
+    settings: ServiceSettings
+    registry: Registry
+    look_up: ModelLookup
+    access: AccessControl
+    keys: Keys
+    metrics: ServingMetrics
+    tracing: Tracing
+    access_log: AccessLog
+
+    @classmethod
+    def open(cls, settings: ServiceSettings) -> Core:
+        """Open and migrate the registry and make the rest."""
+        registry = Registry.open(settings)
+        registry.migrate()
+        return cls(
+            settings=settings,
+            registry=registry,
+            look_up=ModelLookup(registry),
+            access=AccessControl.of(settings),
+            keys=Keys(settings.api_keys),
+            metrics=ServingMetrics(most_models=settings.metrics_models),
+            tracing=Tracing.from_environment(),
+            access_log=AccessLog(),
+        )
+
+
+@dataclass(frozen=True)
+class Services(Core):
     """Everything that lives as long as the process.
 
     Attributes:
+        served_models: those of this process, or of others that answer predictions.
         write_limiter: of the threads that write: one.
         shared_counts: None where one process serves the port.
     """
 
-    settings: ServiceSettings
-    registry: Registry
+    served_models: ServedModels
     notifier: PermitSender
     long_poll: LongPoll
     write_limiter: CapacityLimiter
     group_commit: GroupCommit
     probes: Probes
-    metrics: ServingMetrics
-    tracing: Tracing
-    scheduler: Scheduler
-    model_repository: ModelRepository
     exposition: Exposition
-    access_log: AccessLog
     shared_counts: SharedCounts | None
 
     @classmethod
-    def open(cls, settings: ServiceSettings, on_stuck: Callable[[str], None] | None = None) -> Services:
-        """Open and migrate the registry and make the rest; nothing runs before `start`."""
-        registry = Registry.open(settings)
-        registry.migrate()
+    def over(cls, core: Core, served_models: ServedModels, shared_counts: SharedCounts | None = None) -> Services:
+        """Make the rest; nothing runs before `start`."""
+        settings, registry, metrics = core.settings, core.registry, core.metrics
         notifier = PermitSender(settings.resolved_broker_url)
         registry.notify = notifier.notify
-        write_limiter = CapacityLimiter(1)
-        metrics, tracing = ServingMetrics(most_models=settings.metrics_models), Tracing.from_environment()
-        scheduler = _scheduler(settings, registry, tracing, on_stuck)
-        _add_gauges(metrics, scheduler)
-        shared_counts, probes = None, Probes()
-        if settings.api_processes > 1:
-            shared_counts = SharedCounts(settings.data_dir.absolute() / "run" / "metrics", metrics)
+        write_limiter, probes = CapacityLimiter(1), Probes()
         return cls(
-            settings=settings,
-            registry=registry,
+            **{field.name: getattr(core, field.name) for field in fields(Core)},
+            served_models=served_models,
             notifier=notifier,
             long_poll=LongPoll(registry),
             write_limiter=write_limiter,
             group_commit=GroupCommit(registry, write_limiter),
             probes=probes,
-            metrics=metrics,
-            tracing=tracing,
-            scheduler=scheduler,
-            model_repository=ModelRepository(registry, scheduler),
             exposition=Exposition(
                 metrics,
                 figures=RegistryFigures(registry, probes),
                 process_ids=shared_counts.process_ids if shared_counts else None,
                 most_models=settings.metrics_models,
             ),
-            access_log=AccessLog(),
             shared_counts=shared_counts,
         )
 
     def start(self) -> None:
-        """Prepare the inference runtime, and begin to share counts and to log requests."""
+        """Begin to share counts and to log requests."""
         self.access_log.start()
-        prepare(arena_bytes=self.settings.resolved_api_memory_bytes // 2)
         if self.shared_counts is not None:
             self.shared_counts.start()
 
     def close(self) -> None:
         """Stop everything; called once, when no request is answered any more."""
-        self.scheduler.shut_down()
         if self.shared_counts is not None:
             self.shared_counts.stop()
         self.access_log.stop()
@@ -159,32 +168,3 @@ ServicesDep = Annotated[Services, Depends(_services)]
 def quarantine(settings: ServiceSettings) -> Quarantine:
     """Which served copies are out of service on this machine."""
     return Quarantine(settings.data_dir.absolute() / "run" / "suspended")
-
-
-def _scheduler(
-    settings: ServiceSettings, registry: Registry, tracing: Tracing, on_stuck: Callable[[str], None] | None
-) -> Scheduler:
-    def trace(batch: InferenceBatch) -> None:
-        spans = [piece.request.span for piece in batch.slices if isinstance(piece.request.span, Span)]
-        tracing.batch(spans, batch.started, batch.ended, rows=batch.rows)
-
-    threads = settings.inference_threads
-    return Scheduler(
-        registry.artifacts,
-        cache_bytes=settings.session_cache_bytes,
-        threads=threads,
-        runs=settings.inference_runs or spare_runs(processes=settings.api_processes, threads=threads),
-        max_batch_rows=settings.max_batch_rows,
-        max_queued_rows=settings.max_queued_rows,
-        max_batch_bytes=settings.resolved_api_memory_bytes // 4,
-        quarantine=quarantine(settings),
-        on_stuck=on_stuck,
-        on_batch=trace if tracing.on else None,
-    )
-
-
-def _add_gauges(metrics: ServingMetrics, scheduler: Scheduler) -> None:
-    metrics.gauge("fedlas_sessions_open", "Models that are kept open.", lambda: scheduler.open_sessions)
-    about = "Size of the files of the models that are kept open."
-    metrics.gauge("fedlas_session_bytes", about, lambda: scheduler.open_bytes)
-    metrics.gauge("fedlas_queued_rows", "Rows that wait for their batch.", lambda: scheduler.queued_rows)

@@ -14,8 +14,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from operator import attrgetter
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -26,7 +28,6 @@ from service.inference.quarantine import Quarantine
 from service.inference.run_limits import UNKNOWN, RunLimits
 from service.inference.session import OpenModel
 from service.inference.standard_outputs import MODEL_OUTPUTS, Outputs
-from service.registry.artifacts import ArtifactStore
 from service.registry.errors import Overloaded, RegistryError, Unavailable
 
 _LOG = logging.getLogger(__name__)
@@ -37,6 +38,13 @@ _ON_LOOP_SECONDS = 0.002
 #: Processor time of a batch on the event loop beyond which its model runs in threads for a while.
 _MUCH_TOO_LONG_SECONDS = 0.02
 _LEAST_RETRY_S = 1
+
+
+class Files(Protocol):
+    """Where the files of models lie."""
+
+    def held(self, digest: str) -> AbstractContextManager[Path]:
+        """The path of a file, which stays there within the block; raises NotFound, Unavailable."""
 
 
 class Scheduler:
@@ -55,7 +63,7 @@ class Scheduler:
 
     def __init__(
         self,
-        artifacts: ArtifactStore,
+        files: Files,
         *,
         cache_bytes: int,
         threads: int = 1,
@@ -67,7 +75,7 @@ class Scheduler:
         on_batch: Callable[[InferenceBatch], None] | None = None,
         on_stuck: Callable[[str], None] | None = None,
     ) -> None:
-        self._artifacts = artifacts
+        self._files = files
         self._cache_bytes = cache_bytes
         self._threads = threads
         self._max_batch_rows = max_batch_rows
@@ -168,7 +176,7 @@ class Scheduler:
     async def _open(self, digest: str, limits: RunLimits) -> ModelQueue:
         loop = asyncio.get_running_loop()
         self._quarantine.check(digest)
-        holding = self._artifacts.held(digest)
+        holding = self._files.held(digest)
         path = await loop.run_in_executor(self._openers, holding.__enter__)
         size = 0
         try:

@@ -17,6 +17,7 @@ RegistryError
 ├── LeaseLost            another worker owns the work now; nothing more may be written
 │   └── WorkGone           nobody does: it has ended with the job or batch that it was a piece of
 └── Unavailable          database, storage or broker cannot be reached
+    └── ControlAway        a serving process cannot reach the process that knows names and keys
 """
 
 from __future__ import annotations
@@ -109,3 +110,12 @@ class WorkGone(LeaseLost):
 
 class Unavailable(RegistryError):
     """Database, storage or broker cannot be reached."""
+
+
+class ControlAway(Unavailable):
+    """The process that knows names and keys does not answer: what was remembered may not count any more."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "unavailable", "the process that knows names and keys is being started again; come again in 1 s"
+        )

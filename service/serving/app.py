@@ -1,4 +1,4 @@
-"""The serving application in front of FastAPI: it answers predictions and passes every other request on."""
+"""The serving application: it answers predictions and passes every other request on."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ import logging
 import time
 from collections.abc import Sequence
 
-from fastapi import FastAPI
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import problems
-from service.api.access import AccessControl
 from service.api.access_log import GONE, Access
-from service.api.services import Services
 from service.registry.errors import DeadlineExceeded, Overloaded, RegistryError
 from service.serving.call import InferenceCall, Shared
 from service.serving.deadlines import Waits, seconds_given
@@ -24,26 +21,26 @@ from service.serving.format_threads import FormatThreads
 from service.serving.inflight_memory import InflightMemory
 from service.serving.messages import Answer, Request
 from service.serving.routing import ServingRoute
+from service.serving.services import ServingServices
 from service.tracing import end
 
 _LOG = logging.getLogger(__name__)
 
 
 class ServingApp:
-    """The ASGI application of the process.
+    """The ASGI application of a process that answers predictions.
 
     Args:
-        fastapi: what answers every path that is not in `routes`.
+        others: what answers every path that is not in `routes`.
     """
 
-    def __init__(self, fastapi: FastAPI, services: Services, routes: Sequence[ServingRoute]) -> None:
-        self.fastapi = fastapi
+    def __init__(self, others: ASGIApp, services: ServingServices, routes: Sequence[ServingRoute]) -> None:
+        self.others = others
         self.services = services
         self.memory = InflightMemory(services.settings.max_inflight_bytes)
         self.threads = FormatThreads(services.settings.max_waiting_bodies)
         self._shared = Shared(services, self.memory, self.threads, Waits())
         self._routes = tuple(routes)
-        self._access = AccessControl(services.settings)
         self._log = services.access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,7 +48,7 @@ class ServingApp:
             for route in self._routes:
                 if (match := route.pattern.fullmatch(scope["path"])) is not None:
                     return await self._answer(route, match.groups(), scope, receive, send)
-        await self.fastapi(scope, receive, send)
+        await self.others(scope, receive, send)
         if scope["type"] == "lifespan":
             self.threads.shut_down()
         return None
@@ -65,7 +62,7 @@ class ServingApp:
         self, route: ServingRoute, parameters: Sequence[str], scope: Scope, receive: Receive, send: Send
     ) -> None:
         request = Request.read(scope, receive)
-        if refusal := self._access.refusal(scope, request.headers):
+        if refusal := await self._refusal(request):
             await request.answer(send, _answer_of(refusal))
             self._note(request, refusal.status_code)
             return
@@ -87,6 +84,20 @@ class ServingApp:
             self._record(call, outcome, seconds)
             model_id = "" if call.resolved is None else call.resolved.model_id
             self._note(request, GONE if answer is None else answer.status, seconds, model_id)
+
+    async def _refusal(self, request: Request) -> Response | None:
+        """The answer to a request that is not admitted."""
+        access, admission, admitted = self.services.access, self.services.admission, True
+        if access.keyed:
+            authorization = request.headers.get(b"authorization", b"")
+            if (known := admission.known(authorization)) is not None:
+                admitted = known
+            else:
+                try:
+                    admitted = await admission.ask(authorization)
+                except RegistryError as error:
+                    return problems.problem_of(request.scope["path"], error)
+        return access.refusal(request.scope, request.headers, admitted=admitted)
 
     async def _outcome(self, route: ServingRoute, call: InferenceCall) -> tuple[str, Answer | None]:
         method, path = call.request.scope["method"], call.request.scope["path"]

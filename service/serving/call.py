@@ -12,19 +12,19 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from opentelemetry.trace import Span
 
-from service.api.services import Services
 from service.inference.answer_size import RowSize
 from service.inference.json_limits import too_many_bytes
 from service.inference.metrics import ModelMetrics
 from service.inference.model_queue import ModelQueue
 from service.inference.oip.inflation import inflated
 from service.inference.standard_outputs import Outputs
-from service.model_repository import ResolvedModel
 from service.registry.errors import TooLarge
+from service.resolved_model import ResolvedModel
 from service.serving.deadlines import Waits, too_late
 from service.serving.format_threads import FormatThreads
 from service.serving.inflight_memory import InflightMemory
 from service.serving.messages import Request
+from service.serving.services import ServingServices
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ class Shared(NamedTuple):
         waits: ends what is awaited for too long.
     """
 
-    services: Services
+    services: ServingServices
     memory: InflightMemory
     threads: FormatThreads
     waits: Waits

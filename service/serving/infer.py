@@ -19,8 +19,8 @@ from service.inference.oip.responses import encode
 from service.inference.predictions import Predictions
 from service.inference.profile import ServingProfile
 from service.inference.writers.tensors import tensors
-from service.model_repository import ResolvedModel
 from service.registry.errors import InvalidRequest, UnsupportedFormat
+from service.resolved_model import ResolvedModel
 from service.serving.call import SMALL_BYTES, InferenceCall
 from service.serving.messages import Answer, Header
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 
-from service.settings import ServiceSettings
+from service.settings import ServingSettings
 
 _MOST = 16_384
 _PER_ADDRESS = 1024
@@ -38,7 +38,7 @@ class Connections:
         self.pending_head_bytes = 0
 
     @classmethod
-    def of(cls, settings: ServiceSettings) -> Connections:
+    def of(cls, settings: ServingSettings) -> Connections:
         """The limits of the settings, and no more than this process may have open files."""
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         most = settings.max_connections or _MOST

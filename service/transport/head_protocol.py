@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import unquote
 
 import httptools
@@ -39,6 +39,16 @@ _MOST_PIPELINED = 16
 _RELEASED: Any = None
 
 
+class HandOver(Protocol):
+    """Hands connections over to the process that answers their next request."""
+
+    def is_elsewhere(self, path: bytes, authorization: bytes) -> bool:
+        """Whether another process answers a request with this path and `Authorization`."""
+
+    def hand_over(self, path: bytes, authorization: bytes, descriptor: int, received: bytes) -> bool:
+        """Give the connection away with what was read of it; False where it is not taken."""
+
+
 class _Stop(Exception):
     """Raised in a callback to stop the parser in the middle of a piece."""
 
@@ -49,10 +59,15 @@ class HeadProtocol(HttpToolsProtocol):
     - A head that is longer than 64 KiB, later than 15 s or ambiguous is refused, and the connection closed.
     - Trailers are dropped: the parser reports them like headers, after the headers were checked.
     - An upgrade is ignored.
+    - A request that another process answers is handed over with its connection.
     """
 
-    def __init__(self, *args: Any, connections: Connections | None = None, **options: Any) -> None:
+    def __init__(
+        self, *args: Any, connections: Connections | None = None, hand_over: HandOver | None = None, **options: Any
+    ) -> None:
         super().__init__(*args, **options)
+        self._hand_over = hand_over
+        self._received = b""  # since the head of the request began, where no other request was under way
         self._admission = connections or Connections()
         self._surplus: str | None = None  # why this connection is beyond a limit
         self._answering: RequestResponseCycle | None = None
@@ -71,6 +86,8 @@ class HeadProtocol(HttpToolsProtocol):
         """Called by the transport, with up to 256 KiB."""
         if self._refused:
             return
+        if self._hand_over is not None:
+            self._remember(data)
         if len(data) <= HEAD_BYTES - self._pending:
             self._take(data)
         else:
@@ -82,6 +99,15 @@ class HeadProtocol(HttpToolsProtocol):
         if (self._begun or self._pending or self._timer is not None) and not self._refused:
             self._time_head()
         self._silent = False
+
+    def _remember(self, data: bytes) -> None:
+        """Keep the bytes of a head, by which it can be handed over."""
+        if self._is_answering or self._in_body:
+            self._received = b""
+        elif self._begun or self._pending:
+            self._received += data
+        else:
+            self._received = data
 
     def _take(self, data: bytes | memoryview) -> None:
         """Parse a piece that ends where the head would be too long."""
@@ -155,11 +181,32 @@ class HeadProtocol(HttpToolsProtocol):
         self._begun, self._in_body = False, True
         scope["http_version"] = version
         scope["raw_path"], scope["query_string"] = path, _ = origin_form(self.url)
+        if self._hand_over is not None and self._departs(path, found.get(b"authorization", b"")):
+            raise _Stop
         text = path.decode()
         scope["path"] = unquote(text) if "%" in text else text
         scope["fedlas.headers"] = found  # type: ignore[typeddict-unknown-key]
         keeps = parser.should_keep_alive() and version == "1.1"
         self._begin(self._exchange(scope, keeps_alive=keeps, expects=b"expect" in found), self.app)
+
+    def _departs(self, path: bytes, authorization: bytes) -> bool:
+        """Hand the connection over, where another process answers this request and takes it."""
+        assert self._hand_over is not None
+        received, self._received = self._received, b""
+        if not self._hand_over.is_elsewhere(path, authorization):
+            return False
+        if received:
+            descriptor = self.transport.get_extra_info("socket").fileno()
+            if not self._hand_over.hand_over(path, authorization, descriptor, received):
+                return False
+            self._no_timer()
+            self.transport.abort()
+        elif self._is_answering:  # sent ahead: the client sends it again
+            self.cycle.keep_alive = False
+        else:
+            self.transport.close()
+        self._refused = True
+        return True
 
     def on_body(self, body: bytes) -> None:
         """Called by the parser."""
@@ -213,12 +260,17 @@ class HeadProtocol(HttpToolsProtocol):
     def _begin(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Answer now, or after the requests before it."""
         self.cycle = cycle
-        running = self._answering
-        if running is None or running.response_complete or running.disconnected:
+        if not self._is_answering:
             self._start_asgi_task(cycle, app)
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, app))
+
+    @property
+    def _is_answering(self) -> bool:
+        """Whether an earlier request is not answered yet."""
+        running = self._answering
+        return not (running is None or running.response_complete or running.disconnected)
 
     def _time_head(self) -> None:
         """Start or stop the timer of a head that has begun."""

@@ -26,8 +26,9 @@ class Protocol(HeadProtocol):
     - A connection whose client reads nothing for a minute is aborted; uvicorn itself waits without end.
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: Any, received: bytes = b"", **options: Any) -> None:
         super().__init__(*args, **options)
+        self._received_before = received  # by the process that handed the connection over
         self._reads_surplus = False  # a surplus connection that is read from
         self._ended = False  # the client sends nothing more
         self._idle_since = 0.0
@@ -45,6 +46,9 @@ class Protocol(HeadProtocol):
         else:
             self._ended = True
             self._refuse(too_many(self._surplus))
+        if self._received_before:
+            received, self._received_before = self._received_before, b""
+            self.data_received(received)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called when the connection is closed; every request on it is marked as disconnected."""

@@ -13,9 +13,9 @@ from service.api.predict_schemas import Predictions
 from service.api.problems import Problem, status_of
 from service.api.services import Services, ServicesDep, in_thread
 from service.inference.profile import ServingProfile
-from service.model_repository import ResolvedModel
 from service.registry.errors import RegistryError, TooLarge
 from service.registry.unit_of_work import UnitOfWork
+from service.resolved_model import ResolvedModel
 from service.web.abstention import Promise, cheapest, promises, table, tradeoff
 from service.web.api_calls import call_api
 from service.web.example_rows import example_text
@@ -89,7 +89,7 @@ async def answer_form(request: Request, services: ServicesDep, ref: str) -> Resp
 
 async def _subject(services: Services, ref: str) -> Subject:
     """Raises NotFound, and Conflict for a model that cannot answer."""
-    resolved = await in_thread(services.model_repository.look_up, ref)
+    resolved = await services.look_up(ref)
 
     def find(unit: UnitOfWork) -> tuple[str, Excerpt | None]:
         model = unit.models.get(resolved.model_id)

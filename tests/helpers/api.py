@@ -45,7 +45,7 @@ def open_api(data_dir: Path, stack: ExitStack, **options: Any) -> Api:
     where = stack.enter_context(place(data_dir))
     settings = ServiceSettings(**{"allowed_hosts": frozenset({"test", "testserver"}), **where, **options})
     app = create_app(settings)
-    client = stack.enter_context(TestClient(app, raise_server_exceptions=True))
+    client = stack.enter_context(TestClient(app.front, raise_server_exceptions=True))
     client.event_hooks = {"response": [check_documented]}
     registry: Registry = app.services.registry
     supervisor = Supervisor(WorkerSettings(**where), registry, name="test")

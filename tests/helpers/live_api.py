@@ -24,9 +24,10 @@ Json = dict[str, Any]
 ROOT = Path(__file__).parents[2]
 _RUN = """
 import socket, sys
-from service.server import run
+from service.processes.api import run
 from service.settings import ServiceSettings
-sys.exit(run(ServiceSettings(), sockets=[socket.socket(fileno=int(sys.argv[1]))], grace_seconds=float(sys.argv[2])))
+settings = ServiceSettings(shutdown_seconds=float(sys.argv[2]))
+sys.exit(run(settings, sockets=[socket.socket(fileno=int(sys.argv[1]))]))
 """
 
 

@@ -15,11 +15,11 @@ import httpx
 import pytest
 
 from service import child_process
-from service.child_process import ChildProcess
 from service.heartbeat import Pulse
+from service.processes.child_process import ChildProcess
+from service.processes.standalone import running
 from service.registry.registry import Registry
 from service.settings import ServiceSettings
-from service.standalone import running
 from tests.helpers.live_api import LiveApi
 from tests.helpers.processes import free_port, until
 from tests.helpers.publishing import publish

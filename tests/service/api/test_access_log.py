@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from service.api.access_log import GONE, Access, AccessLog
-from service.server import _say_where
+from service.processes.registry import say_where
 from service.settings import ServiceSettings
 from tests.helpers.api import Api, MakeApi
 from tests.helpers.processes import until
@@ -118,14 +118,14 @@ def test_the_log_begins_with_where_everything_is(tmp_path: Path, host: str, capl
     caplog.set_level(logging.INFO, "fedlas.api")
     url = "postgresql+psycopg://me:geheim@db.example/fedlas?password=geheim"
     settings = ServiceSettings(data_dir=tmp_path, database_url=url, artifacts="s3://bucket/a", host=host)
-    _say_where(settings)
+    say_where(settings)
     where, keys = (record.getMessage() for record in caplog.records)
     assert (str(tmp_path) in where, "db.example/fedlas" in where, "s3://bucket/a" in where) == (True, True, True)
     assert "geheim" not in where
     assert "FEDLAS_API_KEYS" in keys
     assert ("not on 0.0.0.0" in keys) == (host == "0.0.0.0")
     caplog.clear()
-    _say_where(ServiceSettings(data_dir=tmp_path, api_keys=("geheim",)))
+    say_where(ServiceSettings(data_dir=tmp_path, api_keys=("geheim",)))
     (where,) = (record.getMessage() for record in caplog.records)
     assert (str(tmp_path / "registry.sqlite") in where, "geheim" in where) == (True, False)
 
@@ -162,6 +162,6 @@ def test_a_reader_that_stands_still_delays_nobody() -> None:
 
 def test_a_process_that_logs_no_such_lines_notes_none(api: Api) -> None:
     """Without a reader nothing is gathered."""
-    services: Any = api.client.app.services  # type: ignore[attr-defined]
+    services: Any = api.client.app.others.state.services  # type: ignore[attr-defined]
     api.client.get("/healthz")
     assert services.access_log._noted == []

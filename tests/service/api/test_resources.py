@@ -420,7 +420,7 @@ def test_documentation(api: Api) -> None:
 def test_openapi_snapshot(tmp_path: Path) -> None:
     """The snapshot in the repository is the application's own document."""
     app = create_app(ServiceSettings(data_dir=tmp_path))
-    with TestClient(app, base_url="http://localhost") as client:
+    with TestClient(app.front, base_url="http://localhost") as client:
         document = client.get("/openapi.json").json()
     assert json.loads((ROOT / "openapi" / "openapi.json").read_text()) == document
     assert len({o["operationId"] for p in document["paths"].values() for o in p.values() if "operationId" in o}) > 15

@@ -108,7 +108,7 @@ def _expire(api: Api, visitor: TestClient) -> None:
 
 
 def _withdraw_keys(api: Api, visitor: TestClient) -> None:
-    sessions = api.client.app.fastapi.state.sessions  # type: ignore[attr-defined]
+    sessions = api.client.app.others.state.sessions  # type: ignore[attr-defined]
     sessions._keys = [OTHER.encode()]
 
 

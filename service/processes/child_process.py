@@ -15,12 +15,21 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.heartbeat import Pulse
+from service.processes.introductions import Introductions, Mailbox
 
-_STOP_TIMEOUT_S = {"api": 40.0, "worker": 20.0, "broker": 10.0}
+_STOP_TIMEOUT_S = {
+    "api": 40.0,
+    "worker": 20.0,
+    "broker": 10.0,
+    "control": 40.0,
+    "serving": 40.0,
+    "alone": 40.0,
+    "acceptor": 5.0,
+}
 _RESTART_PAUSE_S = 1.0
 #: After so long without a restart a standby is started: loading all modules takes a second or two.
 _STANDBY_AFTER_S = 10.0
@@ -34,6 +43,7 @@ class ChildProcess:
     Attributes:
         passed_on: file descriptors that it inherits.
         pulse: detects that it hangs, where that is watched.
+        introductions: of a process with a channel, to the others.
         standby: a process of the same command that has loaded everything and waits to take its place.
     """
 
@@ -43,14 +53,18 @@ class ChildProcess:
     pid_file: Path
     passed_on: Sequence[int] = ()
     pulse: Pulse | None = None
+    introductions: Introductions | None = None
     process: subprocess.Popen[bytes] | None = None
     standby: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
+    _mailboxes: dict[int, Mailbox] = field(default_factory=dict)
 
     def start(self) -> None:
         """Start the process, or let the standby take over, and pass its log on."""
         self.process, self.standby = self._activated_standby() or self._spawned(), None
         self.started_at = time.monotonic()
+        if self.introductions is not None:
+            self.introductions.introduce(self.name, self._mailboxes.pop(self.process.pid))
         if self.pulse is not None:
             self.pulse.started()
         fresh = self.pid_file.with_suffix(".new")
@@ -59,14 +73,23 @@ class ChildProcess:
         threading.Thread(target=_pass_log_on, args=(self.name, self.process), daemon=True).start()
 
     def _spawned(self, *more: str) -> subprocess.Popen[bytes]:
+        if self.introductions is None:
+            return self._started([*self.command, *more], self.passed_on)
+        mailbox = Mailbox.made()  # a new one for each: what was sent to one process is not read by another
+        own = mailbox.own.fileno()
+        started = self._started([*self.command, "--channel", str(own), *more], [*self.passed_on, own])
+        self._mailboxes[started.pid] = mailbox
+        return started
+
+    def _started(self, command: Sequence[str], passed_on: Sequence[int]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [*self.command, *more],
+            command,
             env=dict(self.environment),
-            stdin=subprocess.PIPE if more else subprocess.DEVNULL,
+            stdin=subprocess.PIPE if command[-1] == "--standby" else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            pass_fds=self.passed_on,
+            pass_fds=passed_on,
             preexec_fn=_die_with_parent(),
         )
 
@@ -81,7 +104,12 @@ class ChildProcess:
                     pipe.write(b"begin\n")
                 return self.standby
         self.standby.communicate()
+        self._forget(self.standby)
         return None
+
+    def _forget(self, standby: subprocess.Popen[bytes]) -> None:
+        if (mailbox := self._mailboxes.pop(standby.pid, None)) is not None:
+            mailbox.close()
 
     def _start_standby(self) -> None:
         """Start a standby once this process has run for a while; only a watched process has one."""
@@ -115,6 +143,7 @@ class ChildProcess:
         if self.standby is not None:
             self.standby.kill()
             self.standby.communicate()  # closes its pipes, too
+            self._forget(self.standby)
         if self.process is None:
             return
         if self.process.poll() is None:

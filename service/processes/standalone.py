@@ -17,8 +17,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from service.child_process import ChildProcess, say
 from service.heartbeat import Pulse
+from service.processes.child_process import ChildProcess, say
+from service.processes.walled import walled_apis
 from service.registry.contract import ANY_DEVICE, GPU_ONLY, QUEUES
 from service.registry.errors import Unavailable
 from service.registry.object_store import open_artifacts
@@ -44,6 +45,8 @@ def serve(settings: ServiceSettings) -> int:
             time.sleep(_CHECK_EVERY_S)
             for child in children:
                 child.ensure_running()
+                if child.introductions is not None:
+                    child.introductions.rescue()
         say("serve", "stopping")
     say("serve", "stopped")
     return 0
@@ -85,6 +88,9 @@ def _children(
         place = _socket_path(run_dir, stack)
         environment["FEDLAS_BROKER_URL"] = f"redis+socket://{place}"
         children.append(ChildProcess("broker", _broker_command(settings, place), environment, run_dir / "broker.pid"))
+    if settings.wall != "off":
+        children += walled_apis(settings, environment, run_dir, listeners[0], stack)
+        listeners = ()
     for number, listener in enumerate(listeners, start=1):
         name = "api" if number == 1 else f"api-{number}"
         command = [sys.executable, "-m", "service.cli", "api", "--host", settings.host, "--fd", str(listener.fileno())]
@@ -145,7 +151,7 @@ def _listening(settings: ServiceSettings) -> list[socket.socket]:
     Each of several processes has its own, and the kernel distributes connections over them.
     """
     first = _bound(settings)
-    if settings.api_processes == 1:
+    if settings.api_processes == 1 or settings.wall != "off":
         return [first]
     address, family = first.getsockname()[:2], first.family
     first.close()

@@ -1,0 +1,1 @@
+"""The acceptor: a process that accepts connections and hands each to the process that answers it."""

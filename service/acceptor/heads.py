@@ -1,0 +1,28 @@
+"""What the acceptor reads of a head: the path of the request line, and the key."""
+
+from __future__ import annotations
+
+import re
+
+#: Of a head that is longer than this, the rest does not matter here.
+PEEKED_BYTES = 16 * 1024
+_LINE = re.compile(rb"(?:\r?\n)*[A-Za-z]+ +(?:https?://[^/ ?\r\n]*)?(/[^ ?\r\n]*)")
+_AUTHORIZATION = re.compile(rb"\nauthorization:[ \t]*([^\r\n]*)", re.IGNORECASE)
+
+
+def is_whole(head: bytes) -> bool:
+    """Whether as much of the head is there as matters."""
+    return b"\r\n\r\n" in head or b"\n\n" in head or len(head) >= PEEKED_BYTES
+
+
+def path_and_key(head: bytes) -> tuple[bytes, bytes]:
+    """The path and the `Authorization` of a head; empty where there is none, or where this is no HTTP.
+
+    The process that answers reads all of it again, and more strictly.
+
+    >>> path_and_key(b"GET /v1/jobs?limit=1 HTTP/1.1\\r\\nHost: a\\r\\nAuthorization: Bearer k\\r\\n\\r\\n")
+    (b'/v1/jobs', b'Bearer k')
+    """
+    line = _LINE.match(head)
+    key = _AUTHORIZATION.search(head.partition(b"\r\n\r\n")[0])
+    return line[1] if line else b"", key[1] if key else b""

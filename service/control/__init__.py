@@ -1,0 +1,1 @@
+"""Control: the process with the registry, as the processes that answer predictions see it."""

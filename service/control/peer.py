@@ -1,0 +1,168 @@
+"""A serving process as control sees it: its questions are answered, its connections adopted, its counts kept.
+
+It may have been taken over: what it sends is validated and bounded, and what it may know is what it is told here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+
+import orjson
+from pydantic import BaseModel, TypeAdapter
+
+from service.api.access import Keys
+from service.control.served_folder import ServedFolder
+from service.ipc.channel import Channel, Full, Packet
+from service.ipc.documents import (
+    Connection,
+    Counted,
+    Done,
+    Hello,
+    KeyAnswer,
+    KeyQuestion,
+    ModelAnswer,
+    ModelQuestion,
+    Refusal,
+    Spans,
+    Stuck,
+    ToControl,
+)
+from service.ipc.questions import Questions
+from service.ipc.reader import Reader
+from service.ipc.refusals import refusal_of
+from service.model_lookup import ModelLookup
+from service.registry.artifacts import ArtifactStore
+from service.registry.errors import RegistryError, Unavailable
+from service.shared_counts import Snapshot
+
+_LOG = logging.getLogger(__name__)
+READ: TypeAdapter[ToControl] = TypeAdapter(ToControl)
+#: Questions of one process that are being answered; others wait in its channel.
+_MOST_QUESTIONS = 64
+
+
+@dataclass(frozen=True)
+class Known:
+    """What questions are answered from."""
+
+    look_up: ModelLookup
+    keys: Keys
+    artifacts: ArtifactStore
+
+
+class ServingPeer:
+    """One serving process.
+
+    Args:
+        adopt: answers a connection that it hands back.
+        on_stuck: called with the file of a run that does not end.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        channel: Channel[ToControl],
+        folder: ServedFolder,
+        known: Known,
+        *,
+        adopt: Callable[[Packet[Connection]], None],
+        on_stuck: Callable[[ServingPeer, str], None],
+        on_spans: Callable[[bytes], None],
+    ) -> None:
+        self.name = name
+        self.provider: str | None = None
+        self.given: set[str] = set()
+        self.counted: Snapshot | None = None
+        self._channel = channel
+        self._folder = folder
+        self._folder_turn = asyncio.Lock()
+        self._known = known
+        self._adopt = adopt
+        self._on_stuck = on_stuck
+        self._on_spans = on_spans
+        self._questions = Questions(channel)
+        self._reader = Reader(channel, self._take, name=name)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Answer from now on."""
+        self._reader.start()
+
+    def close(self) -> None:
+        """Answer no more: another process has taken the place."""
+        self._reader.stop()
+        self._channel.close()
+
+    async def ask(self, document: Callable[[int], BaseModel], *, seconds: float) -> None:
+        """Have it do something; raises ControlAway where it does not answer, and the error that it answers."""
+        await self._questions.ask(document, seconds=seconds)
+
+    def send(self, document: BaseModel, content: bytes = b"", files: tuple[int, ...] = ()) -> bool:
+        """Tell it something; False where it does not read."""
+        try:
+            self._channel.send(document, content, files)
+        except Full:
+            return False
+        return True
+
+    def _take(self, packet: Packet[ToControl]) -> None:
+        match packet.document:
+            case Connection():
+                self._adopt(packet)  # type: ignore[arg-type]
+            case ModelQuestion() as question:
+                self._answer(self._model(question))
+            case KeyQuestion() as question:
+                admitted = self._known.keys.known(question.authorization.encode("latin-1", errors="replace"))
+                self.send(KeyAnswer(number=question.number, admitted=admitted))
+            case Done() | Refusal():
+                self._questions.answered(packet)  # type: ignore[arg-type]
+            case Counted():
+                with suppress(ValueError):
+                    self.counted = Snapshot.decode(packet.content)
+            case Spans():
+                self._on_spans(packet.content)
+            case Stuck(digest=digest) if digest in self.given:
+                self._on_stuck(self, digest)
+            case Hello(provider=provider):
+                self.provider = provider
+
+    def _answer(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._answered)
+        if len(self._tasks) >= _MOST_QUESTIONS:
+            self._reader.stop()
+
+    def _answered(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if len(self._tasks) == _MOST_QUESTIONS - 1 and self._channel.fileno() >= 0:
+            self._reader.start()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _LOG.error("a question of %s was not answered", self.name, exc_info=error)
+
+    async def _model(self, question: ModelQuestion) -> None:
+        try:
+            meaning = await self._known.look_up.meaning_of(question.called, question.version)
+            async with self._folder_turn:
+                await asyncio.to_thread(self._folder.give, self._known.artifacts, meaning.digest)
+        except RegistryError as error:
+            self.send(refusal_of(question.number, error))
+            return
+        except OSError as error:
+            _LOG.error("a served copy cannot be given to %s: %s", self.name, error)
+            self.send(refusal_of(question.number, Unavailable("unavailable", "the model's file cannot be had now")))
+            return
+        self.given.add(meaning.digest)
+        answer = ModelAnswer(
+            number=question.number,
+            version=meaning.version,
+            model_id=meaning.model_id,
+            digest=meaning.digest,
+            served=meaning.served.decode(),
+            priors=None if meaning.priors is None else dict(meaning.priors),
+        )
+        self.send(answer, b"" if question.known == meaning.model_id else orjson.dumps(meaning.profile))

@@ -1,0 +1,179 @@
+"""The serving processes of a service, as its API speaks of them: what it changes is told to all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from service.api.access import Keys
+from service.control.peer import READ, Known, ServingPeer
+from service.control.served_folder import ServedFolder
+from service.inference.counters import Counts, latest, merged
+from service.inference.metrics import OtherProcesses, ServingMetrics
+from service.ipc.adoption import Adoption
+from service.ipc.channel import Channel, Packet
+from service.ipc.documents import Connection, Count, Drop, Forget, Gone, Open, Peer, Places, ToControl
+from service.ipc.placement import ACCEPTOR, CONTROL, Placement
+from service.ipc.reader import Reader
+from service.model_lookup import ModelLookup
+from service.registry.artifacts import ArtifactStore
+from service.registry.errors import ControlAway, RegistryError, Unavailable
+from service.shared_counts import Snapshot
+
+_LOG = logging.getLogger(__name__)
+#: How long a change waits for processes that should know of it, and a model for being opened.
+_TOLD_S, _OPENED_S = 1.0, 60.0
+_MOST_ENDED = 1000  # models whose counts are of processes that have ended
+
+
+class ServingPeers:
+    """All serving processes, and the acceptor; on the event loop.
+
+    Args:
+        channel: tells of the other processes, and brings connections.
+        folder: where each process has a folder with its served copies.
+    """
+
+    def __init__(self, channel: socket.socket, folder: Path, placement: Placement) -> None:
+        self.placement = placement
+        self._reader = Reader(Channel(channel, READ), self._take, name="the parent")
+        self._acceptor: Channel[ToControl] | None = None
+        self._folder = folder
+        self._known: Known | None = None
+        self._adoption: Adoption | None = None
+        self._peers: dict[str, ServingPeer] = {}
+        self._by_place: dict[str, deque[ServingPeer]] = {}
+        self._ended: Counts = {}
+
+    def connect(self, look_up: ModelLookup, keys: Keys, artifacts: ArtifactStore, metrics: ServingMetrics) -> None:
+        """Answer questions from these, and count for all processes."""
+        self._known = Known(look_up, keys, artifacts)
+        metrics.others = self._others
+
+    def start(self, protocol: Callable[[bytes], asyncio.Protocol]) -> None:
+        """Meet the other processes, and answer the connections that they hand on."""
+        self._adoption = Adoption(protocol)
+        self._reader.start()
+
+    # What the API says of its models (ServedModels)
+
+    async def ready(self, called: str, version: str | None = None) -> None:
+        """Open the model in every process that may be asked for it; raises as its questions do, or Unavailable."""
+        if not self._peers:
+            raise Unavailable("unavailable", "no process that answers predictions is running; come again in 1 s")
+        try:
+            await self._all(lambda number: Open(number=number, called=called, version=version), seconds=_OPENED_S)
+        except ControlAway:
+            raise Unavailable("unavailable", "a process that answers predictions does not respond") from None
+
+    async def prepare(self, model_id: str) -> None:
+        """Open a model ahead of its requests; where that fails, they raise."""
+        try:
+            await self.ready(model_id)
+        except RegistryError as error:
+            _LOG.warning("a model could not be opened ahead of its requests: %s", error.message)
+
+    async def renew(self, called: str) -> None:
+        """Have one name asked again before its next use."""
+        with suppress(RegistryError):
+            await self._all(lambda number: Forget(number=number, called=called), seconds=_TOLD_S)
+
+    async def forget(self) -> None:
+        """Have every name asked again before its next use."""
+        with suppress(RegistryError):
+            await self._all(lambda number: Forget(number=number), seconds=_TOLD_S)
+
+    async def drop(self, called: str) -> None:
+        """Have the models of a name closed."""
+        with suppress(RegistryError):
+            await self._all(lambda number: Drop(number=number, called=called), seconds=_TOLD_S)
+
+    def provider(self, digest: str) -> str | None:
+        """What the model of this file runs on; None where no process was given it."""
+        return next((peer.provider for peer in self._peers.values() if digest in peer.given), None)
+
+    async def count(self) -> None:
+        """Have the present counts sent, for as long as that takes no second."""
+        with suppress(RegistryError):
+            await self._all(lambda number: Count(number=number), seconds=_TOLD_S)
+
+    async def _all(self, document: Callable[[int], BaseModel], *, seconds: float) -> None:
+        asked = [peer.ask(document, seconds=seconds) for peer in self._peers.values()]
+        for found in await asyncio.gather(*asked, return_exceptions=True):
+            if isinstance(found, BaseException):
+                raise found
+
+    # Connections (HandOver)
+
+    def is_elsewhere(self, path: bytes, authorization: bytes) -> bool:
+        """Whether a serving process answers this."""
+        return self.placement.place(path, authorization) != CONTROL
+
+    def hand_over(self, path: bytes, authorization: bytes, descriptor: int, received: bytes) -> bool:
+        """Give a connection to a process of its place, each in turn."""
+        members = self._by_place.get(self.placement.place(path, authorization), deque())
+        for _ in range(len(members)):
+            members.rotate(-1)
+            if members[-1].send(Connection(), received, (descriptor,)):
+                return True
+        return False
+
+    # Processes
+
+    def _take(self, packet: Packet[ToControl]) -> None:
+        """What came over the channel of this process: of its parent, and connections."""
+        match packet.document:
+            case Peer(name=name):
+                channel = Channel(socket.socket(fileno=packet.take_file()), READ)
+                if name == ACCEPTOR:
+                    self._acceptor = channel
+                    channel.send(Places(alone=dict(self.placement.alone)))
+                else:
+                    self._meet(name, channel)
+            case Gone(name=name):
+                self._part(name)
+            case Connection():
+                self._adopt(packet)  # type: ignore[arg-type]
+
+    def _adopt(self, packet: Packet[Connection]) -> None:
+        assert self._adoption is not None
+        self._adoption.adopt(packet)
+
+    def _meet(self, name: str, channel: Channel[ToControl]) -> None:
+        self._part(name)
+        assert self._known is not None
+        peer = ServingPeer(
+            name,
+            channel,
+            ServedFolder(self._folder / name),
+            self._known,
+            adopt=self._adopt,
+            on_stuck=self._stuck,
+            on_spans=lambda _: None,
+        )
+        self._peers[name] = peer
+        self._by_place.setdefault(self.placement.place_of(name), deque()).append(peer)
+        peer.send(Places(alone=dict(self.placement.alone)))
+        peer.start()
+
+    def _part(self, name: str) -> None:
+        if (peer := self._peers.pop(name, None)) is not None:
+            self._by_place[self.placement.place_of(name)].remove(peer)
+            if peer.counted is not None:
+                self._ended = latest(merged((self._ended, peer.counted.counts)), _MOST_ENDED)
+            peer.close()
+
+    def _stuck(self, peer: ServingPeer, digest: str) -> None:
+        _LOG.critical("a run of the served copy %s does not end: %s ends", digest, peer.name)
+
+    def _others(self) -> OtherProcesses:
+        found: list[Snapshot] = [peer.counted for peer in list(self._peers.values()) if peer.counted is not None]
+        gauges: list[Mapping[str, float]] = [one.gauges for one in found]
+        return OtherProcesses([self._ended, *(one.counts for one in found)], gauges)

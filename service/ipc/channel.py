@@ -1,0 +1,177 @@
+"""A channel: typed documents, bytes and open files between two processes, over an inherited pair of Unix sockets.
+
+The pair keeps the boundaries of messages (`SOCK_SEQPACKET`), so that a process which takes the place of another reads
+on where that one stopped. What is too large for a message goes in a sealed file in memory.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import os
+import socket
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+Incoming = TypeVar("Incoming", bound=BaseModel)
+
+#: The kernel holds about 200 KiB of a pair's messages; a larger one would never fit.
+_MESSAGE_BYTES = 60_000
+_MOST_DESCRIPTORS = 4
+_INLINE, _IN_FILE = b"i", b"f"
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+
+class Full(Exception):
+    """The other side does not read: nothing was sent."""
+
+
+class Malformed(Exception):
+    """A message that the other side should not have sent; its files are closed."""
+
+
+@dataclass(slots=True)
+class Packet(Generic[Incoming]):
+    """A message that has arrived; its files are the receiver's, and closed by `close`."""
+
+    document: Incoming
+    content: bytes = b""
+    files: list[int] = field(default_factory=list)
+
+    def take_file(self) -> int:
+        """The next file, which is the caller's from now on; raises Malformed where there is none."""
+        if not self.files:
+            raise Malformed(f"no file came with {type(self.document).__name__}")
+        return self.files.pop(0)
+
+    def close(self) -> None:
+        """Close the files that were not taken."""
+        _close(self.files)
+        self.files = []
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """The two ends of a new channel."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+class Channel(Generic[Incoming]):
+    """One end of a channel; used on one thread, and never waits.
+
+    Args:
+        end: a socket of `pair`.
+        reads: validates the documents that come from the other side.
+        most_bytes: of the content of one message from there.
+    """
+
+    def __init__(self, end: socket.socket, reads: TypeAdapter[Incoming], *, most_bytes: int = 8 * 1024**2) -> None:
+        end.setblocking(False)
+        self._end = end
+        self._reads = reads
+        self._most_bytes = most_bytes
+
+    def fileno(self) -> int:
+        """Of the socket, to be watched for what arrives."""
+        return self._end.fileno()
+
+    def send(self, document: BaseModel, content: bytes = b"", files: Sequence[int] = ()) -> None:
+        """Send one message; the files stay the caller's.
+
+        Raises:
+            Full: the other side has not read what was sent before.
+        """
+        head = document.model_dump_json(exclude_none=True).encode()
+        if len(head) + len(content) <= _MESSAGE_BYTES:
+            return self._send([_INLINE, head, b"\n", content], files)
+        memory = _sealed(head + b"\n" + content)
+        try:
+            self._send([_IN_FILE], [memory, *files])
+        finally:
+            os.close(memory)
+
+    def receive(self) -> Packet[Incoming] | None:
+        """The next message; None where none has arrived.
+
+        Raises:
+            Malformed: it is no message of this protocol, which may be that of another release.
+        """
+        files: list[int] = []
+        try:
+            message, ancillary, _, _ = self._end.recvmsg(
+                _MESSAGE_BYTES + 16, socket.CMSG_SPACE(4 * _MOST_DESCRIPTORS), socket.MSG_CMSG_CLOEXEC
+            )
+            files = _received(ancillary)
+            return self._packet(message, files) if message or files else None
+        except BlockingIOError:
+            return None
+        except (ValidationError, ValueError) as error:
+            _close(files)
+            raise Malformed(f"{type(error).__name__}: {str(error)[:300]}") from error
+        except OSError as error:
+            _close(files)
+            raise Malformed(str(error)) from error
+
+    def close(self) -> None:
+        """Close this end."""
+        self._end.close()
+
+    def _send(self, parts: Sequence[bytes], files: Sequence[int]) -> None:
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))] if files else []
+        try:
+            self._end.sendmsg(parts, ancillary)
+        except (BlockingIOError, BrokenPipeError, ConnectionError) as error:
+            raise Full(str(error)) from error
+        except OSError as error:  # ETOOMANYREFS: too many files are under way
+            raise Full(str(error)) from error
+
+    def _packet(self, message: bytes, files: list[int]) -> Packet[Incoming]:
+        form, whole = message[:1], message[1:]
+        if form == _IN_FILE:
+            memory = files.pop(0) if files else -1
+            try:
+                whole = _whole(memory, self._most_bytes)
+            finally:
+                _close([memory])
+        elif form != _INLINE:
+            raise ValueError(f"a message that begins with {form!r}")
+        head, _, content = whole.partition(b"\n")
+        return Packet(self._reads.validate_json(head), content, files)
+
+
+def _sealed(content: bytes) -> int:
+    """A file in memory that cannot be changed any more."""
+    memory = os.memfd_create("message", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    left = memoryview(content)
+    while left:
+        left = left[os.write(memory, left) :]
+    fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
+    return memory
+
+
+def _whole(memory: int, most_bytes: int) -> bytes:
+    """The content of such a file; raises ValueError for any other, whose reader might wait or never end."""
+    found = os.fstat(memory)
+    if not stat.S_ISREG(found.st_mode) or fcntl.fcntl(memory, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
+        raise ValueError("not a sealed file in memory")
+    if found.st_size > most_bytes:
+        raise ValueError(f"a message of {found.st_size} bytes; at most {most_bytes}")
+    return os.pread(memory, found.st_size, 0)
+
+
+def _received(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:
+    files = array.array("i")
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            files.frombytes(data[: len(data) - len(data) % files.itemsize])
+    return list(files)
+
+
+def _close(files: Sequence[int]) -> None:
+    for descriptor in files:
+        with suppress(OSError):
+            os.close(descriptor)

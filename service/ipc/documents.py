@@ -1,0 +1,173 @@
+"""The documents between control, serving processes, acceptor and their parent, each validated where it arrives."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Text = Annotated[str, Field(max_length=1000)]
+#: Numbers the questions of one process.
+Number = Annotated[int, Field(ge=0, lt=2**53)]
+
+
+class Document(BaseModel):
+    """Unknown fields are refused: they would be those of another release."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Connection(Document):
+    """A client's connection, as the file; the content is what was read of it already."""
+
+    kind: Literal["connection"] = "connection"
+    handed_on: Annotated[int, Field(ge=0, le=4)] = 0
+
+
+class Peer(Document):
+    """The other end of a channel to a new process, as the file; it takes the place of the one of that name before."""
+
+    kind: Literal["peer"] = "peer"
+    name: Text
+
+
+class Gone(Document):
+    """A process that will not come back."""
+
+    kind: Literal["gone"] = "gone"
+    name: Text
+
+
+class Places(Document):
+    """The models that have a process to themselves: segment of the path → name of the process."""
+
+    kind: Literal["places"] = "places"
+    alone: dict[Text, Text] = {}
+
+
+class ModelQuestion(Document):
+    """Which model a name or id means; `known` is the id of the model whose profile is at hand."""
+
+    kind: Literal["model"] = "model"
+    number: Number
+    called: Text
+    version: Text | None = None
+    known: Text | None = None
+
+
+class KeyQuestion(Document):
+    """Whether the holder of this `Authorization` is admitted."""
+
+    kind: Literal["key"] = "key"
+    number: Number
+    authorization: Annotated[str, Field(max_length=70_000)]
+
+
+class Counted(Document):
+    """What this process has counted, as the content."""
+
+    kind: Literal["counted"] = "counted"
+
+
+class Spans(Document):
+    """Spans that have ended, as the content: an OTLP request."""
+
+    kind: Literal["spans"] = "spans"
+
+
+class Stuck(Document):
+    """A run of this served copy did not end when its time was up: the process ends."""
+
+    kind: Literal["stuck"] = "stuck"
+    digest: Text
+
+
+class ModelAnswer(Document):
+    """The model that a name means; the content is its profile, or nothing where that is known."""
+
+    kind: Literal["model_answer"] = "model_answer"
+    number: Number
+    version: str
+    model_id: str
+    digest: str
+    served: str
+    priors: dict[str, float] | None = None
+
+
+class Refusal(Document):
+    """An error of the registry's family in place of an answer."""
+
+    kind: Literal["refusal"] = "refusal"
+    number: Number
+    error: str
+    code: str
+    message: str
+    field: str | None = None
+    passing: bool = False
+    retry_after: int | None = None
+
+
+class KeyAnswer(Document):
+    """Whether a key is admitted, and for how long that may be remembered."""
+
+    kind: Literal["key_answer"] = "key_answer"
+    number: Number
+    admitted: bool
+
+
+class Forget(Document):
+    """Ask again before the next answer: everything, or one name."""
+
+    kind: Literal["forget"] = "forget"
+    number: Number
+    called: str | None = None
+
+
+class Open(Document):
+    """Open the model behind this name or id."""
+
+    kind: Literal["open"] = "open"
+    number: Number
+    called: str
+    version: str | None = None
+
+
+class Drop(Document):
+    """Close the models of a name or id that is out of service."""
+
+    kind: Literal["drop"] = "drop"
+    number: Number
+    called: str
+
+
+class Count(Document):
+    """Send what was counted: it is about to be shown."""
+
+    kind: Literal["count"] = "count"
+    number: Number
+
+
+class Done(Document):
+    """What was asked for is done."""
+
+    kind: Literal["done"] = "done"
+    number: Number
+
+
+class Hello(Document):
+    """A process that answers predictions from now on, and what its models run on."""
+
+    kind: Literal["hello"] = "hello"
+    provider: Text
+
+
+ToControl = Annotated[
+    Connection | Hello | ModelQuestion | KeyQuestion | Done | Refusal | Counted | Spans | Stuck | Peer | Gone,
+    Field(discriminator="kind"),
+]
+ToServing = Annotated[
+    Connection | ModelAnswer | Refusal | KeyAnswer | Forget | Open | Drop | Count | Places, Field(discriminator="kind")
+]
+ToAcceptor = Annotated[Connection | Peer | Gone | Places, Field(discriminator="kind")]
+#: What answers a question: it has the number of it.
+Answer = ModelAnswer | Refusal | KeyAnswer | Done

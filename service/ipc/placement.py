@@ -1,0 +1,56 @@
+"""Placement: which process answers a request, by its path and the key that it brings.
+
+Predictions go to the serving processes: those of one key to the processes of its group, those of a model that once did
+not come to an end to a process of its own. Everything else goes to control.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Mapping
+from urllib.parse import unquote_to_bytes
+
+CONTROL, ACCEPTOR = "control", "acceptor"
+_SERVING, _ALONE, _GROUP = "serving-", "alone-", "group-"
+#: A path that is not quite one of these goes to control, which answers that there is no such route.
+_PREDICTION = re.compile(rb"/v1/models/([^/?]+)/predict|/v2/models/([^/?]+)(?:/versions/[^/?]+)?/infer")
+
+
+class Placement:
+    """The places of models and keys.
+
+    Args:
+        groups: of keys; the processes are shared out among them.
+    """
+
+    def __init__(self, groups: int = 1) -> None:
+        self._groups = groups
+        self.alone: Mapping[str, str] = {}
+
+    def place(self, path: bytes, authorization: bytes) -> str:
+        """The place of a request.
+
+        >>> Placement().place(b"/v1/models/spam/predict", b""), Placement().place(b"/v1/jobs", b"")
+        ('group-0', 'control')
+        """
+        found = _PREDICTION.fullmatch(path)
+        if found is None:
+            return CONTROL
+        if self.alone:
+            called = unquote_to_bytes(found[1] or found[2]).decode(errors="replace")
+            if (name := self.alone.get(called)) is not None:
+                return name
+        if self._groups == 1:
+            return f"{_GROUP}0"
+        return f"{_GROUP}{zlib.crc32(authorization) % self._groups}"
+
+    def place_of(self, process: str) -> str:
+        """The place that a process serves.
+
+        >>> Placement(groups=2).place_of("serving-3"), Placement().place_of("alone-1")
+        ('group-0', 'alone-1')
+        """
+        if process.startswith(_SERVING):
+            return f"{_GROUP}{(int(process.removeprefix(_SERVING)) - 1) % self._groups}"
+        return process

@@ -1,0 +1,93 @@
+"""The lookup of models in the registry: the ready model that a published name or an id means."""
+
+from __future__ import annotations
+
+import re
+
+from anyio import CapacityLimiter, to_thread
+
+from service.registry.contract import ServedModel
+from service.registry.errors import Conflict, NotFound
+from service.registry.registry import Registry
+from service.registry.unit_of_work import UnitOfWork
+from service.resolved_model import Meaning, Profiles, ResolvedModel
+
+_THREADS = 4
+_VERSION = re.compile(r"[1-9][0-9]{0,8}")
+
+
+class ModelLookup:
+    """Reads names, ids and versions."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._profiles = Profiles()
+        self._threads = CapacityLimiter(_THREADS)  # its own: answers wait for no other reader of the database
+
+    async def __call__(self, called: str, version: str | None = None) -> ResolvedModel:
+        """Look up in a thread; raises as `meaning`."""
+        return await to_thread.run_sync(self.look_up, called, version, limiter=self._threads)
+
+    async def meaning_of(self, called: str, version: str | None = None) -> Meaning:
+        """The meaning, read in a thread; raises as `meaning`."""
+        return await to_thread.run_sync(self.meaning, called, version, limiter=self._threads)
+
+    def look_up(self, called: str, version: str | None = None) -> ResolvedModel:
+        """The meaning with its profile, in any thread; raises as `meaning`."""
+        return self._profiles.resolved(self.meaning(called, version))
+
+    def meaning(self, called: str, version: str | None = None) -> Meaning:
+        """Read the registry, in any thread.
+
+        Raises:
+            NotFound: `unknown_model`, `unknown_version`.
+            Conflict: while it is not ready (`model_not_ready`) or taken out of service (`model_unloaded`).
+        """
+        with self._registry.read() as unit:
+            return _meaning(unit, called, version)
+
+
+def _meaning(unit: UnitOfWork, called: str, version: str | None) -> Meaning:
+    model_id, number, priors = _resolved(unit, called, version)
+    row = unit.models.get(model_id)
+    if number is None:
+        number = row.version
+        if version not in (None, str(number)):
+            raise NotFound("unknown_version", f"{called!r} is version {number}, not {version}")
+    if unit.names.is_unloaded(called):
+        raise Conflict("model_unloaded", f"{called!r} was unloaded; POST /v2/repository/models/{called}/load first")
+    if row.status != "ready" or row.profile is None or row.served_sha256 is None:
+        message = f"{row.id} is {row.status}; only ready models predict"
+        raise Conflict("model_not_ready", message, passing=row.status == "inspecting")
+    # A name is answered with itself: behind it may be an upload, whose record has another name.
+    name = row.name if called.startswith("mdl_") else called
+    served = ServedModel(id=row.id, name=name, version=number, calibrated=row.calibrated)
+    return Meaning(
+        called=called,
+        version=str(number),
+        model_id=row.id,
+        digest=row.served_sha256,
+        served=served.model_dump_json().encode(),
+        profile=row.profile,
+        priors=priors,
+    )
+
+
+def version_number(version: str) -> int:
+    """The version that a path gives; raises NotFound for what can be none."""
+    if not _VERSION.fullmatch(version):
+        raise NotFound("unknown_version", f"versions are numbers, not {version!r:.40}")
+    return int(version)
+
+
+def _resolved(unit: UnitOfWork, called: str, version: str | None) -> tuple[str, int | None, dict[str, float] | None]:
+    """Model id, version and class priors of a name or id; those of an id are its record's, so None here."""
+    if called.startswith("mdl_"):
+        return called, None, None
+    try:
+        return unit.names.version(called, None if version is None else version_number(version))
+    except NotFound as error:
+        if error.code == "unknown_version":
+            raise
+        message = f"there is no model with the id or published name {called!r}"
+        raise NotFound("unknown_model", message) from None

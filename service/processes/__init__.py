@@ -1,0 +1,1 @@
+"""The processes of a service: each composes its application and runs it."""

@@ -1,0 +1,73 @@
+"""The API process that answers predictions itself: for `fedlas api`, and for `fedlas serve` without a wall."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import socket
+from collections.abc import Sequence
+from functools import partial
+
+from service.api.services import quarantine
+from service.app import create_app
+from service.heartbeat import Heartbeat
+from service.inference.runtime import providers, release_arena
+from service.process_memory import MemoryRelease, limit
+from service.processes.registry import await_database, say_where
+from service.server import STUCK_EXIT_CODE, Server, configured, prepare_process
+from service.settings import ServiceSettings
+from service.transport.connections import Connections
+from service.transport.protocol import Protocol
+
+_LOG = logging.getLogger("fedlas.api")
+
+
+def run(
+    settings: ServiceSettings,
+    *,
+    sockets: Sequence[socket.socket] = (),
+    heartbeat: int | None = None,
+) -> int:
+    """Serve until SIGINT or SIGTERM; returns the exit code.
+
+    Args:
+        sockets: listen on these instead of `settings.listen_host` and `settings.port`. While another process keeps such
+            a socket open, connections wait in its queue until the next API process starts.
+        heartbeat: a pipe into which a byte is written twice a second while the event loop turns.
+    """
+    prepare_process(settings)
+    say_where(settings)
+    await_database(settings)
+    # CUDA reserves address space of its own, which was never tried under a limit: there the limit must be set.
+    if settings.api_memory_bytes is not None or "CUDAExecutionProvider" not in providers():
+        limit(settings.resolved_api_memory_bytes)
+    app = create_app(settings, on_stuck=partial(_end, settings))
+    config = configured(
+        app.front, settings, lifespan="on", protocol=partial(Protocol, connections=Connections.of(settings))
+    )
+    config.host, config.port = settings.listen_host, settings.port
+    # These objects stay: each full collection would traverse them, for a tenth of a second each time.
+    gc.collect()
+    gc.freeze()
+    beating = Heartbeat(heartbeat, hung_seconds=settings.hung_seconds)
+    server = Server(
+        config,
+        background=[
+            beating.run,
+            MemoryRelease(release_arena).run,
+            # Built for its first reader, the document would block the event loop for a quarter of a second.
+            partial(asyncio.to_thread, app.fastapi.openapi),
+        ],
+        stopping=app.services.long_poll.close,
+    )
+    server.run(list(sockets) or None)
+    return 0 if server.started else 1
+
+
+def _end(settings: ServiceSettings, digest: str) -> None:
+    """End the process, because its run of this served copy does not end, and suspend the copy for a while."""
+    _LOG.critical("a run of the served copy %s does not end: the process ends, and the model is suspended", digest)
+    quarantine(settings).add(digest)
+    os._exit(STUCK_EXIT_CODE)

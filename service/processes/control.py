@@ -1,0 +1,77 @@
+"""The control process: FastAPI and the registry; connections come from the acceptor, predictions go to others."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import socket
+import sys
+from functools import partial
+
+from service.app import create_control
+from service.control.peers import ServingPeers
+from service.heartbeat import Heartbeat
+from service.ipc.placement import Placement
+from service.process_memory import MemoryRelease, limit
+from service.processes.registry import await_database, say_where
+from service.server import Server, configured, prepare_process
+from service.settings import ServiceSettings
+from service.transport.connections import Connections
+from service.transport.protocol import Protocol
+
+
+def run(settings: ServiceSettings, *, channel: int, heartbeat: int | None = None) -> int:
+    """Serve until SIGINT or SIGTERM; returns the exit code.
+
+    Args:
+        channel: this process' own.
+        heartbeat: a pipe into which a byte is written twice a second while the event loop turns.
+    """
+    prepare_process(settings)
+    say_where(settings)
+    await_database(settings)
+    limit(settings.resolved_api_memory_bytes)
+    peers = ServingPeers(
+        socket.socket(fileno=channel),
+        settings.data_dir.absolute() / "run" / "served",
+        Placement(settings.serving_groups),
+    )
+    app = create_control(settings, peers)
+    protocol = partial(Protocol, connections=Connections.of(settings), hand_over=peers)
+    config = configured(app.front, settings, lifespan="on", protocol=protocol)
+    gc.collect()
+    gc.freeze()
+    beating = Heartbeat(heartbeat, hung_seconds=settings.hung_seconds)
+
+    async def meet() -> None:
+        peers.start(server.protocol)
+
+    server = Server(
+        config,
+        background=[
+            beating.run,
+            MemoryRelease(lambda: None).run,
+            partial(asyncio.to_thread, app.fastapi.openapi),
+            meet,
+        ],
+        stopping=app.services.long_poll.close,
+    )
+    server.run([])
+    return 0 if server.started else 1
+
+
+def main() -> int:
+    """`python -m service.processes.control`, started by `fedlas serve`, whose settings it shares."""
+    parser = argparse.ArgumentParser(prog="python -m service.processes.control")
+    parser.add_argument("--channel", type=int, required=True, help="the channel of this process")
+    parser.add_argument("--heartbeat", type=int, help="write a byte into this pipe while the process lives")
+    parser.add_argument("--standby", action="store_true", help="load everything, and begin when a line comes on stdin")
+    options = parser.parse_args()
+    if options.standby and not sys.stdin.readline():
+        return 0  # the parent process has ended
+    return run(ServiceSettings(), channel=options.channel, heartbeat=options.heartbeat)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""Introductions: which process may send into the channel of which other, as the process that starts them tells them.
+
+Each process has one channel. It reads its own end, the other end is kept here, and given to those that send to it: all
+processes to the acceptor, the acceptor and those that answer predictions to control. What waits in the channel of a
+process that has ended goes to its successor.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter
+
+from service.ipc.channel import Channel, Full, Malformed, pair
+from service.ipc.documents import Connection, Gone, Peer
+from service.ipc.placement import ACCEPTOR, CONTROL
+
+_CONNECTIONS: TypeAdapter[Connection] = TypeAdapter(Connection)
+#: How long others may still send into the channel of a process that has ended.
+_RESCUE_S = 5.0
+_MOST_WAITING = 1000  # the kernel holds some hundred
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mailbox:
+    """A channel: the end that its process reads, and the end that others send into."""
+
+    own: socket.socket
+    other: socket.socket
+
+    @classmethod
+    def made(cls) -> Mailbox:
+        """A new one."""
+        own, other = pair()
+        return cls(own, other)
+
+    def close(self) -> None:
+        """Close both ends here."""
+        self.own.close()
+        self.other.close()
+
+
+class Introductions:
+    """The present processes and their channels."""
+
+    def __init__(self) -> None:
+        self._present: dict[str, Mailbox] = {}
+        self._ended: list[tuple[str, Mailbox, float]] = []
+
+    def introduce(self, name: str, mailbox: Mailbox) -> None:
+        """A process has taken its place: it and the others are told of each other."""
+        if (before := self._present.get(name)) is not None:
+            self._ended.append((name, before, time.monotonic() + _RESCUE_S))
+        self._present[name] = mailbox
+        for reader in (ACCEPTOR, CONTROL):
+            for other in self._present if reader == name else (name,):
+                if other != reader:
+                    self._tell(reader, other)
+        self.rescue()
+
+    def part(self, name: str) -> None:
+        """A process will not come back."""
+        if (mailbox := self._present.pop(name, None)) is None:
+            return
+        for reader in (ACCEPTOR, CONTROL):
+            if (told := self._present.get(reader)) is not None:
+                with suppress(Full):
+                    _sender(told).send(Gone(name=name))
+        mailbox.close()
+
+    def rescue(self) -> None:
+        """Give connections that no process has taken to the successor; called again and again."""
+        now = time.monotonic()
+        for name, mailbox, _ in self._ended:
+            successor = self._present.get(name)
+            for _ in range(_MOST_WAITING):
+                if successor is None or not _moved(mailbox, successor):
+                    break
+        for _, mailbox, _ in [ended for ended in self._ended if ended[2] < now]:
+            mailbox.close()
+        self._ended = [ended for ended in self._ended if ended[2] >= now]
+
+    def close(self) -> None:
+        """Close all channels."""
+        for mailbox in (*self._present.values(), *(mailbox for _, mailbox, _ in self._ended)):
+            mailbox.close()
+
+    def _tell(self, reader: str, other: str) -> None:
+        told, shown = self._present.get(reader), self._present.get(other)
+        if told is not None and shown is not None:
+            with suppress(Full):
+                _sender(told).send(Peer(name=other), files=[shown.other.fileno()])
+
+
+def _sender(mailbox: Mailbox) -> Channel[Connection]:
+    return Channel(mailbox.other, _CONNECTIONS)
+
+
+def _moved(ended: Mailbox, successor: Mailbox) -> bool:
+    """Move one connection; what else waits was meant for the process that has ended."""
+    try:
+        packet = Channel(ended.own, _CONNECTIONS).receive()
+    except Malformed:
+        return True
+    if packet is None:
+        return False
+    with suppress(Full):
+        _sender(successor).send(packet.document, packet.content, packet.files)
+    packet.close()
+    return True

@@ -1,0 +1,90 @@
+"""The API of `fedlas serve` behind a wall: an acceptor, control, and the processes that answer predictions.
+
+Control holds the keys and the registry. The others are given nothing of it: their environment is an allow-list.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from service.heartbeat import Pulse
+from service.ipc.placement import ACCEPTOR, CONTROL
+from service.processes.child_process import ChildProcess
+from service.processes.introductions import Introductions
+from service.settings import ServiceSettings, ServingSettings
+
+_PASSED_ON = frozenset(
+    {
+        *("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "PYTHONUNBUFFERED"),
+        *("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"),
+        *(f"FEDLAS_{name.upper()}" for name in ServingSettings.model_fields),
+    }
+)
+
+
+def walled_apis(
+    settings: ServiceSettings,
+    environment: Mapping[str, str],
+    run_dir: Path,
+    listener: socket.socket,
+    stack: contextlib.ExitStack,
+) -> list[ChildProcess]:
+    """The processes, in the order in which they are started."""
+    introductions = Introductions()
+    stack.callback(introductions.close)
+    restricted = {name: value for name, value in environment.items() if name in _PASSED_ON}
+    restricted["FEDLAS_API_PROCESSES"] = str(settings.api_processes)
+    groups = str(settings.serving_groups)
+    control = [sys.executable, "-m", "service.processes.control"]
+    acceptor = [sys.executable, "-m", "service.processes.acceptor", "--fd", str(listener.fileno()), "--groups", groups]
+    return [
+        _child(CONTROL, control, environment, settings, run_dir, introductions, stack),
+        *_serving(settings, restricted, run_dir, introductions, stack),
+        ChildProcess(
+            ACCEPTOR, acceptor, restricted, run_dir / "acceptor.pid",
+            passed_on=[listener.fileno()], introductions=introductions,
+        ),
+    ]  # fmt: skip
+
+
+def _serving(
+    settings: ServiceSettings,
+    environment: Mapping[str, str],
+    run_dir: Path,
+    introductions: Introductions,
+    stack: contextlib.ExitStack,
+) -> Iterator[ChildProcess]:
+    for number in range(1, settings.api_processes + 1):
+        name = f"serving-{number}"
+        folder = run_dir / "served" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "service.processes.serving", "--name", name, "--folder", str(folder)]
+        command += [option for host in sorted(settings.host_names) for option in ("--host-name", host)]
+        command += ["--keyed"] if settings.api_keys else []
+        yield _child(name, command, environment, settings, run_dir, introductions, stack)
+
+
+def _child(
+    name: str,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    settings: ServiceSettings,
+    run_dir: Path,
+    introductions: Introductions,
+    stack: contextlib.ExitStack,
+) -> ChildProcess:
+    pulse = Pulse(None, hung_seconds=settings.hung_seconds)
+    stack.callback(pulse.close)
+    return ChildProcess(
+        name,
+        [*command, "--heartbeat", str(pulse.write)],
+        environment,
+        run_dir / f"{name}.pid",
+        passed_on=[pulse.write],
+        pulse=pulse,
+        introductions=introductions,
+    )

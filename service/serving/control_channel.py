@@ -1,0 +1,205 @@
+"""The channel to control: what names mean and which keys are admitted is asked there, and remembered for a moment."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import socket
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+
+import orjson
+from pydantic import TypeAdapter
+
+from service.ipc.adoption import Adoption
+from service.ipc.channel import Channel, Full, Packet
+from service.ipc.documents import (
+    Connection,
+    Count,
+    Counted,
+    Done,
+    Drop,
+    Forget,
+    Hello,
+    KeyAnswer,
+    KeyQuestion,
+    ModelAnswer,
+    ModelQuestion,
+    Open,
+    Places,
+    Refusal,
+    Stuck,
+    ToServing,
+)
+from service.ipc.placement import Placement
+from service.ipc.questions import Questions
+from service.ipc.reader import Reader
+from service.ipc.refusals import refusal_of
+from service.model_repository import ModelRepository
+from service.registry.errors import RegistryError
+from service.resolved_model import Meaning, Profiles, ResolvedModel
+
+_LOG = logging.getLogger(__name__)
+_READ: TypeAdapter[ToServing] = TypeAdapter(ToServing)
+#: Control that does not answer in this time is away. Less than the second that an open model waits for its name.
+_ANSWER_S = 0.9
+#: How long an admitted key is remembered.
+_KEY_S = 5.0
+_MOST_KEYS = 1000
+_MOST_BYTES = 256 * 1024**2  # a profile with a hundred thousand names
+
+
+class ControlChannel:
+    """This process' end; on the event loop.
+
+    Args:
+        name: of this process.
+        provider: what its models run on.
+    """
+
+    def __init__(self, end: socket.socket, *, name: str, placement: Placement, provider: str) -> None:
+        self._channel: Channel[ToServing] = Channel(end, _READ, most_bytes=_MOST_BYTES)
+        self._questions = Questions(self._channel)
+        self._placement = placement
+        self._place = placement.place_of(name)
+        self._provider = provider
+        self._reader = Reader(self._channel, self._take, name="control")
+        self._profiles = Profiles()
+        self._known_profiles: dict[tuple[str, str | None], Meaning] = {}
+        self._keys: OrderedDict[bytes, float] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._adoption: Adoption | None = None
+        self._repository: ModelRepository | None = None
+        self._counted: Callable[[], bytes] = bytes
+
+    def start(
+        self,
+        protocol: Callable[[bytes], asyncio.Protocol],
+        repository: ModelRepository,
+        counted: Callable[[], bytes],
+    ) -> None:
+        """Say that this process answers, and take what comes from now on."""
+        self._adoption = Adoption(protocol)
+        self._repository = repository
+        self._counted = counted
+        self._reader.start()
+        self._channel.send(Hello(provider=self._provider))
+
+    def tell_counts(self) -> None:
+        """Send what was counted so far; later, where control does not read."""
+        with suppress(Full):
+            self._channel.send(Counted(), self._counted())
+
+    def stuck(self, digest: str) -> None:
+        """Say that a run does not end."""
+        with suppress(Full):
+            self._channel.send(Stuck(digest=digest))
+
+    # What a name means (LookUp)
+
+    async def look_up(self, called: str, version: str | None) -> ResolvedModel:
+        """What a name means now; raises ControlAway, and what control answers."""
+        last = self._known_profiles.get((called, version))
+        known = None if last is None else last.model_id
+        packet = await self._questions.ask(
+            lambda number: ModelQuestion(number=number, called=called, version=version, known=known),
+            seconds=_ANSWER_S,
+        )
+        answer = packet.document
+        assert isinstance(answer, ModelAnswer)
+        profile = orjson.loads(packet.content) if packet.content or last is None else last.profile
+        meaning = Meaning(
+            called=called,
+            version=answer.version,
+            model_id=answer.model_id,
+            digest=answer.digest,
+            served=answer.served.encode(),
+            profile=profile,
+            priors=answer.priors,
+        )
+        if len(self._known_profiles) >= _MOST_KEYS:
+            self._known_profiles.clear()
+        self._known_profiles[called, version] = meaning
+        return self._profiles.resolved(meaning)
+
+    # Which keys are admitted (Admission)
+
+    def known(self, authorization: bytes) -> bool | None:
+        """Whether this was admitted within the last seconds; None where it has to be asked."""
+        until = self._keys.get(_digest(authorization))
+        return True if until is not None and time.monotonic() < until else None
+
+    async def ask(self, authorization: bytes) -> bool:
+        """Ask control; raises ControlAway."""
+        text = authorization.decode("latin-1")
+        asked_at = time.monotonic()
+        packet = await self._questions.ask(
+            lambda number: KeyQuestion(number=number, authorization=text), seconds=_ANSWER_S
+        )
+        assert isinstance(packet.document, KeyAnswer)
+        if packet.document.admitted:
+            self._keys[_digest(authorization)] = asked_at + _KEY_S
+            if len(self._keys) > _MOST_KEYS:
+                self._keys.popitem(last=False)
+        return packet.document.admitted
+
+    # Connections (HandOver)
+
+    def is_elsewhere(self, path: bytes, authorization: bytes) -> bool:
+        """Whether another process answers this."""
+        return self._placement.place(path, authorization) != self._place
+
+    def hand_over(self, path: bytes, authorization: bytes, descriptor: int, received: bytes) -> bool:
+        """Give a connection to control, which hands it on."""
+        try:
+            self._channel.send(Connection(handed_on=1), received, [descriptor])
+        except Full:
+            return False
+        return True
+
+    def _take(self, packet: Packet[ToServing]) -> None:
+        match packet.document:
+            case Connection():
+                assert self._adoption is not None
+                self._adoption.adopt(packet)  # type: ignore[arg-type]
+            case ModelAnswer() | Refusal() | KeyAnswer():
+                self._questions.answered(packet)  # type: ignore[arg-type]
+            case Places(alone=alone):
+                self._placement.alone = alone
+            case Count(number=number):
+                self.tell_counts()
+                self._done(number)
+            case Forget(number=number) | Open(number=number) | Drop(number=number):
+                self._begin(self._do(packet.document, number))
+
+    async def _do(self, document: Forget | Open | Drop, number: int) -> None:
+        assert self._repository is not None
+        try:
+            match document:
+                case Forget():
+                    self._keys.clear()
+                    await self._repository.forget()
+                case Open(called=called, version=version):
+                    await self._repository.ready(called, version)
+                case Drop(called=called):
+                    await self._repository.drop(called)
+            self._done(number)
+        except RegistryError as error:
+            with suppress(Full):
+                self._channel.send(refusal_of(number, error))
+
+    def _done(self, number: int) -> None:
+        with suppress(Full):
+            self._channel.send(Done(number=number))
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)  # the loop keeps only weak references to tasks
+        task.add_done_callback(self._tasks.discard)
+
+
+def _digest(authorization: bytes) -> bytes:
+    return hashlib.sha256(authorization).digest()
