@@ -19,6 +19,7 @@ from celery.bootsteps import StartStopStep
 from celery.signals import worker_shutting_down
 from celery.worker import WorkController, state
 
+from service.confinement.confinement import controls_on
 from service.registry.errors import Unavailable
 from service.registry.registry import Registry
 from worker.outside import metrics
@@ -160,7 +161,7 @@ def _log_protections(place: Path) -> list[str]:
     _LOG.info("uploads are opened with: %s", "; ".join(f"{name} {what}" for name, what in report.items()))
     for sentence in confinement.warnings(report):
         _LOG.warning("%s", sentence)
-    return confinement.controls_on(report)
+    return controls_on(report)
 
 
 def _in_thread(run: Callable[[], None]) -> threading.Thread:

@@ -21,11 +21,12 @@ from typing import Literal
 from pydantic import BaseModel
 
 from fedlas.errors import FedLASError
+from service.confinement.confinement import lacking, lower
 from service.inference.memory import lacked_memory
 from worker.documents import ChildEvent, WorkOrder
 from worker.inside.replies import Replies
 from worker.inside.work_function import Ask, Emit
-from worker.sandbox.confinement import confine, lacking, lower
+from worker.sandbox.confinement import confine
 from worker.sandbox.protocol import ANSWER, REQUEST, ChildAnswer, ChildError, ChildRequest, Confined, Limits
 
 _OUT_OF_MEMORY = ChildError(

@@ -23,9 +23,9 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from service.confinement.confinement import lacking
 from worker.process_identity import is_gone, process_mark
 from worker.sandbox.child_output import ChildOutcome, log_tail, read_outcome
-from worker.sandbox.confinement import lacking
 from worker.sandbox.protocol import REQUEST, ChildRequest, JsonObject, Order
 from worker.sandbox.replies import Replies
 

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from service.confinement.confinement import controls_on
 from service.registry import tables
 from service.registry.contract import PLAN, JobRequest
 from service.registry.registry import Registry
@@ -337,12 +338,12 @@ def test_a_child_without_an_expected_protection_opens_nothing(place: tuple[Path,
         "order": {"kind": "inspect_dataset", "options": OPTIONS},
         "files": {"dataset": str(secret)},
         "limits": {"seconds": 60},
-        "expected": confinement.controls_on(confinement.status(folder.parent)),
+        "expected": controls_on(confinement.status(folder.parent)),
     }
     (folder / "request.json").write_text(json.dumps(request))
     code = (
         "import sys; from pathlib import Path; from worker.inside import child\n"
-        "from worker.sandbox import landlock\n"
+        "from service.confinement import landlock\n"
         "def denied(*_): raise OSError(36, 'File name too long')\n"
         "landlock.restrict = denied\n"
         "child.KINDS = {}\n"
@@ -357,7 +358,7 @@ def test_a_child_without_an_expected_protection_opens_nothing(place: tuple[Path,
 def test_children_have_what_the_trial_had(place: tuple[Path, Path]) -> None:
     """A real child has every control that the trial beside it found on, and does its work."""
     folder, secret = place
-    expected = confinement.controls_on(confinement.status(folder.parent))
+    expected = controls_on(confinement.status(folder.parent))
     outcome = sandbox.run(
         ChildRequest(order=ORDER, files={"dataset": str(secret)}, limits=Limits(60), expected=expected),
         folder=folder,
@@ -395,7 +396,7 @@ def test_unprotected_work_is_put_off(
             assert unit.datasets.get(row.id).status == "inspecting"
             work.not_before = unit.now()
     assert "a new control off: unknown" in caplog.text
-    protected = Supervisor(worker_settings, registry, name="x", expected=confinement.controls_on(confinement.status()))
+    protected = Supervisor(worker_settings, registry, name="x", expected=controls_on(confinement.status()))
     execute(protected, registry, row.id)
     with registry.read() as unit:
         assert unit.datasets.get(row.id).status == "ready"

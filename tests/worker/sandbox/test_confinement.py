@@ -29,9 +29,8 @@ import ctypes, errno, json, os, socket, subprocess, sys
 from pathlib import Path
 from worker.documents import InspectModelOrder, ModelOptions
 from worker.sandbox import confinement
-from worker.sandbox import landlock
-from worker.sandbox import kernel
-from worker.sandbox import seccomp
+from service.confinement import confinement as controls
+from service.confinement import kernel, landlock, seccomp
 folder, given, secret, broker = map(Path, sys.argv[1:5])
 
 def denied(reason="no such thing here"):
@@ -195,7 +194,7 @@ def test_as_an_ordinary_user(places: tuple[Path, ...]) -> None:
 
 def test_without_namespaces(places: tuple[Path, ...]) -> None:
     """Where a container forbids new namespaces, the filter of system calls keeps the network away."""
-    outcome = tried(places, CALLS[: CALLS.index('attempt("new session"')], before="confinement.unshare = denied()\n")
+    outcome = tried(places, CALLS[: CALLS.index('attempt("new session"')], before="controls.unshare = denied()\n")
     needs(outcome["report"], "system_calls")
     assert outcome["report"]["network"] == "on: seccomp"
     assert "done" not in outcome["found"].values(), outcome
@@ -218,7 +217,7 @@ def test_without_anything(places: tuple[Path, ...]) -> None:
     """Where nothing is permitted the child still works, and each missing protection is named."""
     before = (
         "landlock.restrict = seccomp.install = denied()\n"
-        "confinement.unshare = confinement.become = confinement.keep_capabilities = denied()\n"
+        "controls.unshare = controls.become = controls.keep_capabilities = denied()\n"
     )
     outcome = tried(places, 'attempt("read its input", given.read_text)\n', before=before)
     assert outcome["found"] == {"read its input": "done"}

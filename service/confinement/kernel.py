@@ -12,6 +12,7 @@ from pathlib import Path
 CLONE_NEWUSER, CLONE_NEWIPC, CLONE_NEWNET = 0x10000000, 0x08000000, 0x40000000
 CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 1, 2
 
+_PR_SET_PDEATHSIG, _PR_GET_PDEATHSIG = 1, 2
 _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS = 4, 8, 38
 _CAPABILITY_VERSION_3 = 0x20080522
 
@@ -73,10 +74,16 @@ def keep_capabilities(kept: Iterable[int]) -> None:
 
 
 def become(user: int, group: int, kept: Iterable[int]) -> None:
-    """Change to this user and group without supplementary groups, with these capabilities only; raises OSError."""
+    """Change to this user and group without supplementary groups, with these capabilities only; raises OSError.
+
+    The signal that the kernel sends when the parent ends, which every such change takes away, stays.
+    """
+    parting = ctypes.c_int()
+    call("prctl", _PR_GET_PDEATHSIG, ctypes.byref(parting))
     prctl(_PR_SET_KEEPCAPS, 1)
     os.setgroups([])
     os.setresgid(group, group, group)
     os.setresuid(user, user, user)
     keep_capabilities(kept)
     set_dumpable(True)  # a change of user makes /proc/self unreadable for its own process
+    prctl(_PR_SET_PDEATHSIG, parting.value)

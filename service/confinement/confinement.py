@@ -1,0 +1,185 @@
+"""Confinement by a policy: no network, no other files, a user of its own, few system calls.
+
+`confine` is called once by the process itself, early and with a single thread. Each control that this machine does not
+permit is left out and named; the others still hold.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from service.confinement import landlock, seccomp
+from service.confinement.kernel import (
+    CAP_DAC_OVERRIDE,
+    CAP_DAC_READ_SEARCH,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWUSER,
+    allow_no_new_privileges,
+    become,
+    keep_capabilities,
+    map_only_this_user,
+    permitted_capabilities,
+    unshare,
+)
+
+#: The controls, in the order in which they are told.
+CONTROLS = ("network", "files", "user", "system_calls", "privileges", "limits")
+#: A user per process, so that none can touch another: this one plus the process id. systemd leaves the range free.
+_FIRST_USER = 1_900_000_000
+_NOBODY = 65534
+
+Report = dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a process keeps; everything else it gives up.
+
+    Attributes:
+        grants: rights on files, and on everything below folders.
+        calls: the filter of system calls.
+        needed: what another user than root has to be able to read, where only the permissions of files decide.
+        owned: files and folders that become that user's.
+        most_files: that are open at once.
+        most_processes: of it and its descendants, threads among them.
+    """
+
+    grants: Sequence[tuple[Path, int]]
+    calls: seccomp.Filter
+    needed: Sequence[Path] = ()
+    owned: Sequence[Path] = ()
+    most_files: int = 4096
+    most_processes: int = 1024
+    limits: dict[int, int] = field(default_factory=dict)
+
+
+def confine(policy: Policy) -> Report:
+    """Give up everything that the policy does not name; may be called once.
+
+    Returns:
+        For each control `"on: how"` or `"off: why"`; nothing is raised where this machine lacks one.
+    """
+    group, user = os.getegid(), os.geteuid()
+    limits = _attempt(lambda: _limit_resources(policy, user))
+    namespace = _attempt(lambda: _leave_network(user, group))
+    privileges = _attempt(_no_new_privileges)
+    files = _attempt(lambda: f"Landlock {landlock.restrict(policy.grants)}")
+    changed = _attempt(lambda: _leave_root(policy, confined=files.startswith("on")))
+    calls = _attempt(lambda: _filter_calls(policy.calls))
+    network = calls if calls.startswith("on") and not namespace.startswith("on") else namespace
+    found = (network, files, changed, calls, privileges, limits)
+    return dict(zip(CONTROLS, found, strict=True))
+
+
+def controls_on(report: Report) -> list[str]:
+    """The controls that were found on."""
+    return [name for name, what in report.items() if what.startswith("on")]
+
+
+def lacking(report: object, expected: Iterable[str]) -> list[str]:
+    """Which of the expected controls are not on by this report, and why.
+
+    >>> lacking({"files": "on: Landlock 7", "user": "off: no such user"}, ["files", "user", "network"])
+    ['user off: no such user', 'network off: unknown']
+    """
+    told = report if isinstance(report, dict) else {}
+    found = {name: str(told.get(name, "off: unknown")) for name in expected}
+    return [f"{name} {what}" for name, what in found.items() if not what.startswith("on")]
+
+
+def lower(kind: int, value: int) -> None:
+    """Limit a resource of this process to `value`, or to what it is limited to already."""
+    hard = resource.getrlimit(kind)[1]
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(kind, (value, value))
+
+
+def _attempt(control: Callable[[], str]) -> str:
+    try:
+        return f"on: {control()}"
+    except (OSError, AttributeError, ValueError) as error:  # not Linux, an old kernel, or a container that forbids it
+        return f"off: {error}"
+
+
+def _limit_resources(policy: Policy, user: int) -> str:
+    processes = policy.most_processes + (0 if user == 0 else _running(user))
+    lower(resource.RLIMIT_CORE, 0)
+    lower(resource.RLIMIT_NOFILE, policy.most_files)
+    lower(resource.RLIMIT_NPROC, processes)
+    for kind, value in policy.limits.items():
+        lower(kind, value)
+    with suppress(OSError):  # under pressure the kernel ends such processes before anything else
+        Path("/proc/self/oom_score_adj").write_text("500")
+    return f"{policy.most_files} open files, {processes} processes"
+
+
+def _running(user: int) -> int:
+    """Threads of this user now: the kernel's limit counts them all, also those of other processes."""
+    count = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if process.stat().st_uid == user:
+                count += len(os.listdir(process / "task"))
+    return count
+
+
+def _leave_network(user: int, group: int) -> str:
+    if user == 0:
+        unshare(CLONE_NEWNET | CLONE_NEWIPC)
+        return "namespace"
+    unshare(CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWIPC)
+    map_only_this_user(user, group)
+    return "user namespace"
+
+
+def _no_new_privileges() -> str:
+    allow_no_new_privileges()
+    return "no_new_privs"
+
+
+def _filter_calls(wanted: seccomp.Filter) -> str:
+    seccomp.install(wanted)
+    return "seccomp"
+
+
+def _leave_root(policy: Policy, *, confined: bool) -> str:
+    """Become a user of its own; keep the right to read what Landlock allows, and give up all other rights."""
+    if os.geteuid() != 0:
+        keep_capabilities(())
+        return f"user {os.geteuid()}"
+    permitted = permitted_capabilities()
+    usable = [CAP_DAC_READ_SEARCH, CAP_DAC_OVERRIDE] if confined else []
+    kept = [capability for capability in usable if permitted >> capability & 1][:1]
+    if not kept and (closed := _closed(policy.needed)):
+        raise PermissionError(f"another user than root could not read {closed}")
+    return _become_nobody(policy.owned, kept)
+
+
+def _become_nobody(owned: Iterable[Path], kept: list[int]) -> str:
+    for user in (_FIRST_USER + os.getpid(), _NOBODY):
+        try:
+            for path in owned:
+                os.chown(path, user, user, follow_symlinks=False)
+            become(user, user, kept)
+        except OSError:  # a container whose user namespace has no such user
+            if user == _NOBODY:
+                raise
+        else:
+            return f"user {user}"
+    raise AssertionError
+
+
+def _closed(paths: Iterable[Path]) -> Path | None:
+    """The first file or folder on the way to these that is not open to everybody."""
+    for path in paths:
+        for step in (path, *path.parents):
+            wanted = 0o001 if step.is_dir() else 0o004
+            if step.exists() and not step.stat().st_mode & wanted:
+                return step
+    return None
