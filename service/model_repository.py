@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from service.inference.model_queue import ModelQueue
+from service.inference.runtime import providers
 from service.inference.scheduler import Scheduler
 from service.registry.errors import ControlAway, NotFound, RegistryError, Unavailable
 from service.resolved_model import ResolvedModel
@@ -120,6 +121,10 @@ class ModelRepository:
             await self._open(await self._look_up(model_id, None))
         except RegistryError as error:
             _LOG.warning("a model could not be opened ahead of its requests: %s", error.message)
+
+    def device(self) -> str | None:
+        """What sessions of this process run on."""
+        return providers()[0]
 
     def provider(self, digest: str) -> str | None:
         """What the model of this file runs on; None where it is not open."""

@@ -27,5 +27,8 @@ class ServedModels(Protocol):
     async def drop(self, called: str) -> None:
         """Close the models of a name or id that is out of service."""
 
+    def device(self) -> str | None:
+        """What predictions run on (a provider of ONNX Runtime); None before that is known."""
+
     def provider(self, digest: str) -> str | None:
-        """What the model of this file runs on (a name of ONNX Runtime's); None where it is not open."""
+        """What the model of this file runs on, which may be less; None where it is not open."""

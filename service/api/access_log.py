@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.routing import printable
+from service.api.printing import printable
 
 _LOG = logging.getLogger("fedlas.api.access")
 

@@ -12,7 +12,8 @@ from service.api.batch_results import BatchResults
 from service.api.byte_ranges import ranged
 from service.api.document.declarations import BINARY, KEYED, OPTIONS_REFUSED, STORED, operation
 from service.api.idempotency import IdempotencyKey, Key, create_in_group
-from service.api.predict_schemas import Prediction, RowFailure, find_model, priors_of
+from service.api.named_models import find_model, priors_of
+from service.api.predict_schemas import Prediction, RowFailure
 from service.api.problems import named_by_body
 from service.api.records import RecordRoutes
 from service.api.responses import Limit, created, etag_matches, json_page, stored_file, tagged

@@ -17,8 +17,8 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from service.api.services import in_thread
 from service.registry.artifacts import StagedFile
-from service.registry.documents.base import objection
 from service.registry.errors import InvalidRequest
+from service.registry.json_models import objection
 
 #: Bytes that are parsed at once, in a thread: the parser takes 1 µs for each byte of a hostile body.
 CHUNK = 1024 * 1024

@@ -13,7 +13,7 @@ from fedlas.preprocessing import Preprocessing
 from service.api.idempotency import IdempotencyKey, Key
 from service.api.json_values import parse_json, parse_padding
 from service.api.name_lists import parse_names
-from service.api.predict_schemas import find_model
+from service.api.named_models import find_model
 from service.api.receiving import ReceivedFile
 from service.api.records import FileOptions, RecordRoutes, UploadId, create_from_file, uploading
 from service.api.responses import created, downloading, stored_file

@@ -8,8 +8,8 @@ import io
 from pydantic import JsonValue
 from pydantic_core import from_json
 
-from service.registry.documents.base import objection
 from service.registry.errors import InvalidRequest
+from service.registry.json_models import objection
 
 _SHOWN = 200
 

@@ -9,8 +9,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, JsonValue
 
 from service.api.document.declarations import LOST, SERVED, operation
+from service.api.named_models import find_model
 from service.api.oip_schemas import Done, IndexedModel
-from service.api.predict_schemas import find_model
 from service.api.routing import Route
 from service.api.services import ServicesDep
 from service.registry.documents import JsonObject

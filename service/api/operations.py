@@ -15,7 +15,6 @@ from service.api.health import outcomes
 from service.api.problems import Responses
 from service.api.routing import Route
 from service.api.services import Services, ServicesDep
-from service.inference.runtime import providers
 from service.registry.contract import QUEUES
 from service.registry.repositories.workers import SILENT_S
 
@@ -44,7 +43,9 @@ class Readiness(BaseModel):
     workers: dict[str, int] | None = Field(
         description="Living workers by the queue that they take from, for information only; null where it is not known."
     )
-    inference: str = Field(description="The execution provider of ONNX Runtime that predictions run on.")
+    inference: str | None = Field(
+        description="The execution provider of ONNX Runtime that predictions run on; null while there is none."
+    )
 
 
 _TEXTS = ("text/plain", "application/openmetrics-text")
@@ -66,7 +67,7 @@ async def readyz(services: ServicesDep) -> JSONResponse:
         "status": "ready" if ready else "not_ready",
         "checks": {one.name: "ok" if one.error is None else f"unavailable: {one.error}" for one in checked},
         "workers": workers,
-        "inference": providers()[0],
+        "inference": services.served_models.device(),
     }
     return JSONResponse(content, 200 if ready else 503)
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field, JsonValue
 
-from service.registry import tables
 from service.registry.contract import AnswerOptions, ServedModel
-from service.registry.unit_of_work import UnitOfWork
 
 
 class PredictRequest(AnswerOptions):
@@ -71,14 +69,3 @@ class Predictions(BaseModel):
         None, description="What the answers are for, where that is not the class shares of the calibration rows."
     )
     predictions: list[Prediction]
-
-
-def find_model(unit: UnitOfWork, id_or_name: str) -> tables.Model:
-    """The model with this id or published name; raises NotFound."""
-    model_id = id_or_name if id_or_name.startswith("mdl_") else unit.names.resolve(id_or_name)
-    return unit.models.get(model_id)
-
-
-def priors_of(unit: UnitOfWork, id_or_name: str) -> dict[str, float] | None:
-    """The class priors that a published name answers for; None for an id."""
-    return None if id_or_name.startswith("mdl_") else unit.names.version(id_or_name).class_priors

@@ -12,14 +12,10 @@ from http import HTTPStatus
 from itertools import islice
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
-from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
 
-from service.api.methods import allowed_methods
 from service.registry import errors
 
 _LOG = logging.getLogger(__name__)
@@ -130,9 +126,13 @@ def named_by_body(field: str) -> Iterator[None]:
         raise errors.UnknownReference(error.code, error.message, field=field) from error
 
 
-def invalid(path: str, error: ValidationError | RequestValidationError) -> JSONResponse:
-    """The answer to a request whose shape is wrong."""
-    found = _found(error)
+def invalid(path: str, error: ValidationError) -> JSONResponse:
+    """The answer to a request whose shape is wrong, without what was sent and where to read of it: most of the time."""
+    return invalid_parts(path, error.errors(include_url=False, include_context=False, include_input=False))
+
+
+def invalid_parts(path: str, found: Sequence[ErrorDetails]) -> JSONResponse:
+    """The same from what is wrong."""
     by_field: dict[str, list[str]] = {}
     for item in found:
         by_field.setdefault(_field(item["loc"]), []).append(item["msg"].removeprefix("Value error, "))
@@ -156,13 +156,6 @@ def _either(messages: Sequence[str]) -> str:
     return ", or ".join([first, *(other.removeprefix("Input should be ") for other in others)])
 
 
-def _found(error: ValidationError | RequestValidationError) -> Sequence[ErrorDetails]:
-    """What is wrong, without what was sent and where to read of it: that takes most of the time."""
-    if isinstance(error, ValidationError):
-        return error.errors(include_url=False, include_context=False, include_input=False)
-    return error.errors()
-
-
 def _field_error(field: str, message: str) -> FieldError:
     return FieldError(field=_bounded(field, _FIELD_CHARACTERS), message=_bounded(message))
 
@@ -171,30 +164,6 @@ def _bounded(text: str, most: int = _MOST_CHARACTERS) -> str:
     """The text, no longer than that, and such that it can be written as UTF-8: JSON may hold half of a character."""
     short = text if len(text) <= most else f"{text[: most - 1]}…"
     return short if short.isascii() else short.encode("utf-8", "replace").decode()
-
-
-def install(app: FastAPI) -> None:
-    """Register the handler of all errors that are answers."""
-    for kind in (errors.RegistryError, RequestValidationError, ValidationError, HTTPException):
-        app.add_exception_handler(kind, _answer)
-
-
-def _answer(request: Request, error: Exception) -> Response:
-    path = request.url.path
-    if isinstance(error, HTTPException) and isinstance(error.__cause__, errors.RegistryError):
-        error = error.__cause__  # raised while the framework was reading the body
-    if isinstance(error, errors.RegistryError):
-        return problem_of(path, error)
-    if isinstance(error, RequestValidationError | ValidationError):
-        return invalid(path, error)
-    assert isinstance(error, HTTPException)
-    headers = error.headers
-    if error.status_code == 405:
-        headers = {"Allow": allowed_methods(request.scope)}
-        if request.method == "OPTIONS":
-            return Response(status_code=204, headers=headers)
-    code = HTTPStatus(error.status_code).name.lower()
-    return problem(error.status_code, code, str(error.detail), path=path, headers=headers)
 
 
 def _field(location: tuple[int | str, ...]) -> str:

@@ -10,30 +10,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 
-from fastapi import Request
 from pydantic import JsonValue
+from starlette.requests import Request
 from starlette.types import Message, Receive
 
+from service.api.body_errors import BODY_TIMEOUT_S, stalled, too_large
 from service.api.json_values import MOST_JSON_BYTES, check_json, parse_json
-from service.registry.errors import Stalled, TooLarge, UnsupportedFormat
+from service.registry.errors import UnsupportedFormat
 
-#: As nginx's `client_body_timeout`.
-BODY_TIMEOUT_S = 60.0
 _FORM_OVERHEAD_BYTES = 1024**2
 _BODY_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _RAW, _FORM = "application/octet-stream", "multipart/form-data"
 _UNTYPED = "/v2/"  # clients of that protocol send no type
-
-
-def too_large(limit: int) -> TooLarge:
-    """The error of a body beyond the limit."""
-    return TooLarge("too_large", f"the body is larger than the limit of {limit} bytes")
-
-
-def stalled() -> Stalled:
-    """The error of a client that stops in the middle of its body."""
-    detail = f"nothing arrived for {BODY_TIMEOUT_S:.0f} s in the middle of the body; send the request again"
-    return Stalled("body_stalled", detail)
 
 
 class CheckedRequest(Request):

@@ -16,9 +16,10 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
+from service.api.printing import printable
 from service.api.request_bodies import checked
-from service.registry.documents.base import objection
 from service.registry.errors import InvalidRequest, NotFound
+from service.registry.json_models import objection
 
 #: Ids have at most 30 characters and published names 100.
 _LONGEST_SEGMENT = 200
@@ -76,11 +77,6 @@ def check_query(query: bytes, known: frozenset[str] | None) -> None:
         if found := objection(name) or objection(value):
             shown = printable(name[:_SHOWN])
             raise InvalidRequest("invalid_request", f"{shown} {found}", field=shown)
-
-
-def printable(text: str) -> str:
-    """The text as an answer may show it: what cannot be printed is written as an escape."""
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def _unknown(name: str, known: frozenset[str]) -> str:

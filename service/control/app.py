@@ -1,4 +1,4 @@
-"""The ASGI application of control: everything but predictions; those that its pages make go to a serving process."""
+"""The composition root of control: everything but predictions; those that its pages make go to a serving process."""
 
 from __future__ import annotations
 
@@ -6,9 +6,21 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from service.api import problems
+from service.api.services import Core, Services
 from service.control.peers import ServingPeers
 from service.control.predictions import forward
 from service.registry.errors import Unavailable
+from service.rest_api import App, rest_api
+from service.settings import ServiceSettings
+
+
+def create_control(settings: ServiceSettings, peers: ServingPeers) -> App:
+    """Build the application of a control process, whose predictions other processes answer."""
+    core = Core.open(settings)
+    peers.connect(core.look_up, core.keys, core.registry.artifacts, core.metrics)
+    services = Services.over(core, peers)
+    fastapi = rest_api(services)
+    return App.fronted(ControlApp(fastapi, peers), fastapi, services)
 
 
 class ControlApp:

@@ -95,6 +95,10 @@ class ServingPeers:
         with suppress(RegistryError):
             await self._all(lambda number: Drop(number=number, called=called), seconds=_TOLD_S)
 
+    def device(self) -> str | None:
+        """What predictions run on, as the first process says that is there."""
+        return next((peer.provider for peer in self._peers.values() if peer.provider is not None), None)
+
     def provider(self, digest: str) -> str | None:
         """What the model of this file runs on; None where no process was given it."""
         return next((peer.provider for peer in self._peers.values() if digest in peer.given), None)

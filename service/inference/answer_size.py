@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from service.inference.oip.requests import RequestedOutput
 from service.inference.profile import LabelSizes
-from service.registry.contract import AnswerOptions
+from service.registry.answer_options import AnswerOptions
 from service.registry.errors import TooLarge
 
 #: What is surely less than this needs no closer look.

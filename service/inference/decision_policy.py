@@ -17,7 +17,7 @@ from fedlas.guarantees import Guarantees, Unreachable
 from service.inference.class_priors import NO_SHIFT, PriorShift
 from service.inference.excerpts import listed, shown
 from service.inference.profile import ServingProfile
-from service.registry.contract import AnswerOptions
+from service.registry.answer_options import AnswerOptions
 from service.registry.errors import InvalidRequest
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ import socket
 import sys
 from functools import partial
 
-from service.app import create_control
+from service.control.app import create_control
 from service.control.peers import ServingPeers
 from service.heartbeat import Heartbeat
 from service.ipc.placement import Placement

@@ -20,7 +20,7 @@ from service.inference.predictions import Predictions
 from service.inference.profile import ServingProfile
 from service.inference.signature import parse_inputs
 from service.inference.writers.json_rows import write_json
-from service.registry.contract import AnswerOptions
+from service.registry.answer_options import AnswerOptions
 from service.registry.errors import InvalidRequest
 from service.serving.call import SMALL_BYTES, InferenceCall
 from service.serving.messages import Answer

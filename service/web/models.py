@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
-from service.api.predict_schemas import find_model
+from service.api.named_models import find_model
 from service.api.problems import Problem
 from service.api.responses import After, cursor
 from service.api.services import ServicesDep

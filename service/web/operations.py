@@ -9,7 +9,6 @@ from starlette.concurrency import run_in_threadpool
 
 from service.api.health import outcomes
 from service.api.services import Services, ServicesDep, quarantine
-from service.inference.runtime import providers
 from service.registry.errors import Unavailable
 from service.web.disk import Disk
 from service.web.operations_view import Operations, code_in_words, counted, record_path
@@ -32,7 +31,7 @@ async def show_operations(request: Request, services: ServicesDep) -> Response:
         disk=disk,
         found=found,
         troubles=troubles(found, health, disk),
-        device=providers()[0],
+        device=services.served_models.device(),
         counted=counted,
         record_path=record_path,
         code_in_words=code_in_words,

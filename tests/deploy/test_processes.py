@@ -88,9 +88,22 @@ def health(stage: str, folder: Path, environment: dict[str, str]) -> bool:
     return done.returncode == 0
 
 
-@pytest.mark.parametrize("module", ["service.app", "service.cli", "service.server"])
-def test_the_api_loads_neither_pytorch_nor_onnx(module: str) -> None:
-    """Importing the API's side leaves torch and onnx unloaded: its image does not have them."""
-    code = f"import {module}, sys; print(sorted({{'torch', 'onnx', 'fedlas.losses'}} & set(sys.modules)))"
+#: What each process has no use for, by the module that it is started from: memory, and less to attack.
+NEVER_LOADED = {
+    "service.processes.api": {"torch", "onnx", "fedlas.losses"},
+    "service.cli": {"torch", "onnx", "onnxruntime", "numpy", "fastapi", "sqlalchemy", "celery"},
+    "service.processes.control": {"torch", "onnx", "onnxruntime", "fedlas.losses", "service.inference.scheduler"},
+    "service.processes.serving": {
+        *("torch", "onnx", "fedlas.losses", "fedlas.report", "jinja2", "pyarrow", "fastapi", "prometheus_client"),
+        *("sqlalchemy", "alembic", "celery", "kombu", "redis", "h11", "service.web", "service.registry.documents"),
+    },
+    "service.processes.acceptor": {"asyncio", "numpy", "onnxruntime", "starlette", "uvicorn", "pydantic_settings"},
+}
+
+
+@pytest.mark.parametrize("module", NEVER_LOADED)
+def test_processes_load_what_they_need(module: str) -> None:
+    """A process is free of what others need: images lack torch and onnx, and where graphs run there is no database."""
+    code = f"import {module}, sys; print(sorted({NEVER_LOADED[module]!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

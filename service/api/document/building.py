@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from importlib.resources import files
-from typing import Any, Protocol
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.encoders import jsonable_encoder
@@ -18,6 +18,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from service.api.access import is_open
 from service.api.document.declarations import CODES, CODES_AT, header_references
 from service.api.document.field_texts import BY_NAME, PARAMETERS
+from service.api.document.prediction_operation import PredictionOperation
 from service.api.document.record_texts import RECORD_TEXTS
 from service.api.document.report_texts import REPORT_TEXTS
 from service.api.document.texts import DESCRIPTION, HEADERS, SECURITY_SCHEME, SERVERS, TAGS
@@ -47,27 +48,8 @@ _SHARED: set[tuple[int, tuple[str, ...]]] = {
 _SHARED.add((503, ("too_many_connections", "database_unavailable")))
 
 
-class ServingRoute(Protocol):
-    """A route that is answered in front of FastAPI, as far as the document needs it."""
-
-    @property
-    def path(self) -> str:
-        """With its parameters in braces."""
-
-    @property
-    def body(self) -> Mapping[str, type[BaseModel] | Json]:
-        """The schema of the request by media type."""
-
-    @property
-    def response(self) -> Mapping[str, type[BaseModel] | Json]:
-        """The schema of the answer by media type."""
-
-    def openapi(self) -> Json:
-        """Its path item."""
-
-
-def build(app: FastAPI, routes: Sequence[ServingRoute]) -> Json:
-    """The document of the REST API with these serving routes."""
+def build(app: FastAPI, predictions: Sequence[PredictionOperation]) -> Json:
+    """The document of the REST API with these operations in front of it."""
     document: Json = get_openapi(
         title=app.title,
         version=app.version,
@@ -77,10 +59,10 @@ def build(app: FastAPI, routes: Sequence[ServingRoute]) -> Json:
         servers=SERVERS,
         tags=TAGS,
     )
-    document["paths"] |= {route.path: route.openapi() for route in routes}
+    document["paths"] |= {operation.path: operation.openapi() for operation in predictions}
     schemas = document["components"]["schemas"]
-    schemas |= _schemas([JobRequest, *_models(route.body for route in routes)], "validation")
-    schemas |= _schemas([Problem, OipError, *_models(route.response for route in routes)], "serialization")
+    schemas |= _schemas([JobRequest, *_models(operation.body for operation in predictions)], "validation")
+    schemas |= _schemas([Problem, OipError, *_models(operation.response for operation in predictions)], "serialization")
     document["components"] |= {"headers": HEADERS, "securitySchemes": {_BEARER: SECURITY_SCHEME}}
     document["security"] = [{_BEARER: []}, {}]
     _describe(schemas)

@@ -12,7 +12,7 @@ from service.inference.decision_policy import NO_OPTIONS
 from service.inference.excerpts import shown
 from service.inference.oip.requests import InferenceRequest, RequestedOutput, Scalar
 from service.inference.profile import ServingProfile
-from service.registry.contract import AnswerOptions, GivenPriors
+from service.registry.answer_options import AnswerOptions, GivenPriors
 from service.registry.errors import InvalidRequest
 
 #: What goes back where the client names no outputs; what its parameters ask for comes on top.

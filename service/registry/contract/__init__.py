@@ -1,5 +1,6 @@
 """The HTTP contract: requests, records, statuses and queues, shared by the service and the worker."""
 
+from service.registry.answer_options import AnswerOptions, GivenPriors
 from service.registry.contract.events import EventRecord
 from service.registry.contract.queues import (
     ANY_DEVICE,
@@ -30,13 +31,11 @@ from service.registry.contract.records import (
 )
 from service.registry.contract.requests import (
     UNLABELLED,
-    AnswerOptions,
     BatchErrors,
     BatchRequest,
     Budget,
     DefaultVersion,
     GateOptions,
-    GivenPriors,
     Hyperparameters,
     JobOptions,
     JobRequest,
@@ -46,7 +45,7 @@ from service.registry.contract.requests import (
     Webhook,
     needs_labels,
 )
-from service.registry.documents.base import Reference, Strict, Text
+from service.registry.json_models import Reference, Strict, Text
 
 __all__ = [
     "ANY_DEVICE",

@@ -4,7 +4,6 @@ Each is validated once where it arrives: the worker validates what a sandboxed p
 and a stored document is validated again when its row is read as one.
 """
 
-from service.registry.documents.base import Document, JsonObject, TensorSpec
 from service.registry.documents.batch_manifest import BatchManifest, PartResult, ResultPart
 from service.registry.documents.dataset_profile import (
     DatasetProfile,
@@ -41,6 +40,7 @@ from service.registry.documents.notice import Notice
 from service.registry.documents.plan import Plan
 from service.registry.documents.reading import Reading
 from service.registry.documents.report import GateVerdict, Report, Verdict
+from service.registry.json_models import Document, JsonObject, TensorSpec
 
 __all__ = [
     "BatchManifest",

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from service.registry.documents.base import Document
+from service.registry.json_models import Document
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 

@@ -7,9 +7,9 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from service.registry.documents.base import Document, TensorSpec, is_absent
 from service.registry.documents.notice import Notice
 from service.registry.documents.reading import Reading
+from service.registry.json_models import Document, TensorSpec, is_absent
 
 SeenByModel = Literal["no", "train_split", "unknown"]
 #: What a dataset is sent for.

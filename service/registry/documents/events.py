@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from service.registry.documents.base import Document
+from service.registry.json_models import Document
 
 #: As the race calls a candidate; a hostile child calls it nothing longer.
 CandidateName = Annotated[str, Field(max_length=200)]

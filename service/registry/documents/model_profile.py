@@ -10,9 +10,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from service.registry.documents.base import Document, TensorSpec, is_absent
 from service.registry.documents.notice import Notice
 from service.registry.documents.reading import Reading
+from service.registry.json_models import Document, TensorSpec, is_absent
 
 Task = Literal["binary", "multiclass"]
 

@@ -6,11 +6,11 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from service.registry.documents.base import Document
 from service.registry.documents.dataset_profile import SeenByModel, SplitCounts
 from service.registry.documents.model_profile import FeatureSpec
 from service.registry.documents.notice import Notice
 from service.registry.documents.report import Figure
+from service.registry.json_models import Document
 
 
 class PlannedClass(Document):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from service.registry.documents.base import Document
+from service.registry.json_models import Document
 
 
 class Reading(Document):

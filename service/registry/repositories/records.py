@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 from service.registry import tables
 from service.registry.contract import FINAL
 from service.registry.database import database_now
-from service.registry.documents.base import objection_within
 from service.registry.errors import Conflict, InvalidRequest, NotFound, UnknownReference
+from service.registry.json_models import objection_within
 from service.registry.list_filter import ListFilter
 from service.registry.tables import Json
 

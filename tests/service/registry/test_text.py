@@ -9,8 +9,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from service.registry import tables
 from service.registry.contract import BatchRequest, JobOptions, JobRequest, Strict, Text
-from service.registry.documents.base import objection_within, texts
 from service.registry.errors import InvalidRequest, NotFound
+from service.registry.json_models import objection_within, texts
 from service.registry.registry import Registry
 from service.registry.tables import new_id, now
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from service.api.document.prediction_operations import OPERATIONS
 from service.inference.scheduler import Scheduler
 from service.serving import messages
 from service.serving.app import ServingApp
@@ -346,9 +347,10 @@ def test_routes_are_declared_once(served: tuple[Api, Json]) -> None:
     assert isinstance(app, ServingApp)
     document = api.client.get("/openapi.json").json()
     behind = {getattr(route, "path", None) for route in app.others.routes}
-    for route in ROUTES:
-        assert document["paths"][route.path]["post"]["operationId"] == route.name
-        assert route.path not in behind
+    assert [route.path for route in ROUTES] == [operation.path for operation in OPERATIONS]
+    for operation in OPERATIONS:
+        assert document["paths"][operation.path]["post"]["operationId"] == operation.name
+        assert operation.path not in behind
 
 
 def test_a_silent_client_is_answered(served: tuple[Api, Json], monkeypatch: pytest.MonkeyPatch) -> None:

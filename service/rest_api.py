@@ -1,0 +1,127 @@
+"""The REST API: all resources and pages behind one ASGI application of FastAPI; predictions are answered elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from importlib.metadata import version
+from typing import NamedTuple
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from fastapi_offline import FastAPIOffline
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp
+
+from service.api import (
+    batches,
+    calibrators,
+    datasets,
+    deliveries,
+    error_handlers,
+    events,
+    jobs,
+    models,
+    names,
+    oip,
+    oip_repository,
+    oip_statistics,
+    operations,
+    uploads,
+)
+from service.api.access import AccessMiddleware
+from service.api.access_log import AccessLogMiddleware
+from service.api.document.building import build
+from service.api.document.prediction_operations import OPERATIONS
+from service.api.methods import HeadMiddleware
+from service.api.problems import RESPONSES
+from service.api.request_ids import RequestIdMiddleware
+from service.api.services import Services
+from service.registry.documents import JsonObject
+from service.registry.errors import Unavailable
+from service.web import pages
+from service.web.sessions import Sessions
+
+_RESOURCES = (
+    *(uploads, datasets, models, jobs, events, deliveries, calibrators),
+    *(batches, names, oip_statistics, oip, oip_repository, operations),
+)
+
+
+class App(NamedTuple):
+    """The application of a process.
+
+    Attributes:
+        front: what the server calls.
+        fastapi: what answers all but predictions.
+    """
+
+    front: ASGIApp
+    fastapi: FastAPI
+    services: Services
+
+    @classmethod
+    def fronted(cls, front: ASGIApp, fastapi: FastAPI, services: Services) -> App:
+        """With what answers predictions in front."""
+        fastapi.state.front = front  # pages ask the API, predictions included
+        return cls(front, fastapi, services)
+
+
+def rest_api(
+    services: Services, *, starting: Callable[[], None] = lambda: None, stopping: Callable[[], None] = lambda: None
+) -> FastAPI:
+    """Build it; `starting` and `stopping` are called when the application starts and stops."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        with suppress(Unavailable):  # what is left over goes with the next sweep
+            await run_in_threadpool(services.registry.artifacts.clear_abandoned)
+        services.start()
+        starting()
+        yield
+        stopping()
+        services.close()
+
+    sessions = Sessions(services)
+    app = FastAPIOffline(  # /docs works without the internet
+        title="FedLAS service",
+        summary="Calibration as a service: upload a classifier, get back confidences one can act on.",
+        version=version("fedlas"),
+        lifespan=lifespan,
+        redirect_slashes=False,  # it would lead to wherever `Host` says
+        middleware=_middleware(services, sessions),
+        responses=RESPONSES,
+        generate_unique_id_function=_operation_id,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours are `tracing` and `metrics`
+    )
+    app.state.services = services
+    error_handlers.install(app)
+    app.openapi = partial(_document, app)  # type: ignore[method-assign]
+    for resource in _RESOURCES:
+        app.include_router(resource.router)
+    pages.install(app, sessions)
+    return app
+
+
+def _middleware(services: Services, sessions: Sessions) -> list[Middleware]:
+    return [
+        Middleware(AccessLogMiddleware, log=services.access_log),
+        pages.problem_pages(),
+        Middleware(RequestIdMiddleware),
+        pages.session_access(sessions),
+        Middleware(AccessMiddleware, access=services.access, keys=services.keys),
+        Middleware(HeadMiddleware),
+    ]
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name
+
+
+def _document(app: FastAPI) -> JsonObject:
+    """The OpenAPI document, built once."""
+    if app.openapi_schema is None:
+        app.openapi_schema = build(app, OPERATIONS)
+    return app.openapi_schema
