@@ -10,8 +10,11 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
+from service.api.services import Services
 from service.app import create_app
+from service.inference.scheduler import Scheduler
 from service.registry.registry import Registry
+from service.serving.app import ServingApp
 from service.settings import ServiceSettings
 from tests.helpers.backends import place
 from tests.helpers.documented import check_documented
@@ -30,6 +33,13 @@ class Api:
     registry: Registry
     settings: ServiceSettings
     work: Callable[[str], None]
+    services: Services
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """What runs the models, in this process."""
+        assert isinstance(self.client.app, ServingApp)
+        return self.client.app.services.scheduler
 
     def post(self, path: str, **options: Any) -> Json:
         """POST that must create."""
@@ -49,4 +59,4 @@ def open_api(data_dir: Path, stack: ExitStack, **options: Any) -> Api:
     client.event_hooks = {"response": [check_documented]}
     registry: Registry = app.services.registry
     supervisor = Supervisor(WorkerSettings(**where), registry, name="test")
-    return Api(client, registry, settings, lambda record_id: execute(supervisor, registry, record_id))
+    return Api(client, registry, settings, lambda record_id: execute(supervisor, registry, record_id), app.services)

@@ -98,7 +98,7 @@ def test_a_new_version_is_warm_before_it_is_sent_requests(api: Api) -> None:
     """A switch opens the version first: it is open when the call returns, before any request came."""
     published(api, "digits", 1)
     published(api, "digits", 2)
-    engine = api.client.app.services.scheduler  # type: ignore[attr-defined]
+    engine = api.scheduler
     assert engine.open_sessions == 0
     switched(api, "digits", 1)
     assert engine.open_sessions == 1
@@ -173,7 +173,7 @@ def test_versions_that_cannot_be(api: Api, version: str) -> None:
 def test_ready_means_open(api: Api) -> None:
     """A model that is said to be ready is open and warm; one whose file cannot be had is not ready."""
     published(api, "digits", 1)
-    engine = api.client.app.services.scheduler  # type: ignore[attr-defined]
+    engine = api.scheduler
     assert engine.open_sessions == 0
     assert api.client.get("/v2/models/digits/ready").json() == {"name": "digits", "ready": True}
     assert engine.open_sessions == 1
@@ -187,7 +187,7 @@ def test_unloading_a_name_leaves_others_their_session(api: Api) -> None:
     published(api, "two", 1)
     for name in ("one", "two"):
         answering(api, name)
-    engine = api.client.app.services.scheduler  # type: ignore[attr-defined]
+    engine = api.scheduler
     assert engine.open_sessions == 1
     api.client.post("/v2/repository/models/one/unload")
     assert engine.open_sessions == 1
@@ -255,7 +255,7 @@ def test_names_are_unloaded_whole(api: Api) -> None:
     model = published(api, "digits", 1)
     assert answering(api, "digits") == model
     assert api.client.post("/v2/repository/models/digits/unload").status_code == 200
-    engine = api.client.app.services.scheduler  # type: ignore[attr-defined]
+    engine = api.scheduler
     assert engine.open_sessions == 0
     for path in ("/v2/models/digits/infer", "/v2/models/digits/versions/1/infer"):
         assert api.client.post(path, json={}).status_code == 503

@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service import child_process
 from service.heartbeat import Pulse
+from service.processes import child_process
 from service.processes.child_process import ChildProcess
 from service.processes.standalone import running
 from service.registry.registry import Registry

@@ -7,7 +7,6 @@ import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -162,6 +161,5 @@ def test_a_reader_that_stands_still_delays_nobody() -> None:
 
 def test_a_process_that_logs_no_such_lines_notes_none(api: Api) -> None:
     """Without a reader nothing is gathered."""
-    services: Any = api.client.app.others.state.services  # type: ignore[attr-defined]
     api.client.get("/healthz")
-    assert services.access_log._noted == []
+    assert api.services.access_log._noted == []

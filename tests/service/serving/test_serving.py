@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from service.api.document.prediction_operations import OPERATIONS
-from service.inference.scheduler import Scheduler
 from service.serving import messages
 from service.serving.app import ServingApp
 from service.serving.call import InferenceCall
@@ -103,7 +102,7 @@ def test_bad_timeouts(served: tuple[Api, Json], given: str) -> None:
 
 def stalled(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the engine take rows and never run them."""
-    engine: Scheduler = api.client.app.services.scheduler  # type: ignore[attr-defined]
+    engine = api.scheduler
     monkeypatch.setattr(engine, "_schedule_soon", lambda loop: None)
 
 
@@ -118,7 +117,7 @@ def test_a_deadline_is_kept(ready: Callable[..., tuple[Api, str]], monkeypatch: 
     assert time.monotonic() - started < 10
     monkeypatch.undo()
     assert api.client.post(path, json={"inputs": [ROW]}).status_code == 200
-    assert api.client.app.services.scheduler.queued_rows == 0  # type: ignore[attr-defined]
+    assert api.scheduler.queued_rows == 0
 
 
 def test_triton_s_timeout(ready: Callable[..., tuple[Api, str]], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +162,7 @@ def test_a_client_that_leaves_takes_its_rows_along(
     assert sent == []
     monkeypatch.undo()
     assert api.client.post(path, json={"inputs": [ROW]}).status_code == 200
-    assert api.client.app.services.scheduler.queued_rows == 0  # type: ignore[attr-defined]
+    assert api.scheduler.queued_rows == 0
     text = api.client.get("/metrics").text
     (model,) = re.findall(r"mdl_\w+", path)
     (gone,) = re.findall(rf'fedlas_requests_total{{[^}}]*{model}[^}}]*outcome="gone"[^}}]*}} (\S+)', text)
@@ -178,7 +177,7 @@ def test_a_full_queue(ready: Callable[..., tuple[Api, str]], monkeypatch: pytest
     stalled(api, monkeypatch)
     waiting = threading.Thread(target=lambda: api.client.post(path, json={"inputs": [ROW] * 3}))
     waiting.start()
-    engine = api.client.app.services.scheduler  # type: ignore[attr-defined]
+    engine = api.scheduler
     while engine.queued_rows < 3:
         time.sleep(0.01)
     answer = api.client.post(path, json={"inputs": [ROW]})

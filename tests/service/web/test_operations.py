@@ -62,7 +62,7 @@ def read(registry: Registry) -> Operations:
 
 def test_an_idle_service_says_that_all_is_well(api: Api, browser: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every part is there while it is empty, and what a script reads again is the changing part alone."""
-    monkeypatch.setattr(api.client.app.others.state.services.notifier, "check", lambda: None)  # type: ignore[attr-defined]
+    monkeypatch.setattr(api.services.notifier, "check", lambda: None)
     page = browser.get("/operations")
     assert page.status_code == 200
     for sentence in ("All is well", "Nothing runs just now.", "No worker has registered", "Nothing has failed"):
@@ -199,8 +199,8 @@ def test_what_is_away_is_named_and_the_rest_is_shown(
     def away(*_: object) -> None:
         raise Unavailable("database_unavailable", "the database is away")
 
-    monkeypatch.setattr(api.client.app.others.state.services.registry, "check", away)  # type: ignore[attr-defined]
-    monkeypatch.setattr(api.client.app.others.state.services.registry, "read", away)  # type: ignore[attr-defined]
+    monkeypatch.setattr(api.services.registry, "check", away)
+    monkeypatch.setattr(api.services.registry, "read", away)
     without = browser.get("/operations")
     assert without.status_code == 200
     assert "The database does not answer (Unavailable)." in without.text

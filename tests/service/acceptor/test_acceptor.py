@@ -1,0 +1,201 @@
+"""The acceptor over real sockets: each connection goes to a process of its place, whole; who says nothing is let go."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+
+import pytest
+from pydantic import TypeAdapter
+
+from service.acceptor import acceptor as module
+from service.acceptor.acceptor import Acceptor
+from service.ipc.channel import Channel, Packet, pair
+from service.ipc.documents import Connection, Gone, Peer, Places
+from service.ipc.placement import Placement
+from tests.helpers.plain_http import answers, connected, received
+from tests.helpers.processes import until
+
+READ: TypeAdapter[Connection] = TypeAdapter(Connection)
+JOBS = b"GET /v1/jobs HTTP/1.1\r\nHost: a\r\n\r\n"
+PREDICT = b"POST /v1/models/spam/predict HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer k\r\nContent-Length: 3\r\n\r\nabc"
+
+
+class Process:
+    """A process that takes connections, or not."""
+
+    def __init__(self, name: str, stack: ExitStack) -> None:
+        self.name = name
+        self.own, self.other = map(stack.enter_context, map(closing, pair()))
+        self._channel = Channel(self.own, READ)
+        self._stack = stack
+
+    def taken(self) -> socket.socket:
+        """The next connection."""
+        packet = until(self._channel.receive, seconds=20, what=f"a connection comes to {self.name}")
+        assert (packet.document, packet.content) == (Connection(), b"")
+        client = self._stack.enter_context(socket.socket(fileno=packet.take_file()))
+        client.settimeout(20)
+        return client
+
+    @property
+    def idle(self) -> bool:
+        """Whether none has come."""
+        found: Packet[Connection] | None = self._channel.receive()
+        return found is None
+
+    def fill(self) -> None:
+        """Leave no room for a message."""
+        self.other.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                self.other.send(b"i{}\n")
+
+    def drain(self) -> None:
+        """Make room again."""
+        self.own.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                self.own.recv(100)
+
+
+class Bench:
+    """An acceptor on a thread of this process, and the parent's end of its channel."""
+
+    def __init__(self, stack: ExitStack, *, most: int = 100, groups: int = 1) -> None:
+        self._stack = stack
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        own, other = map(stack.enter_context, map(closing, pair()))
+        self.port: int = listener.getsockname()[1]
+        self.parent: Channel[Connection] = Channel(other, READ)
+        self.other = other
+        self.acceptor = Acceptor(listener, own, placement=Placement(groups), most=most)
+        over = threading.Event()
+        thread = threading.Thread(target=lambda: self.acceptor.run(going_on=lambda: not over.is_set()))
+        thread.start()
+        stack.callback(thread.join)
+        stack.callback(over.set)
+
+    def meet(self, name: str) -> Process:
+        """A new process of this name."""
+        process = Process(name, self._stack)
+        self.parent.send(Peer(name=name), files=[process.other.fileno()])
+        return process
+
+    def client(self, *pieces: bytes) -> socket.socket:
+        """A client that has sent this."""
+        found = self._stack.enter_context(connected(self.port))
+        for piece in pieces:
+            found.sendall(piece)
+        return found
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., Bench]]:
+    """Make an acceptor with what the test needs."""
+    with ExitStack() as stack:
+        yield lambda **options: Bench(stack, **options)
+
+
+def test_connections_go_where_they_are_answered(make: Callable[..., Bench]) -> None:
+    """By path, and to processes of one place in turn; nothing was taken from them, however many pieces came."""
+    bench = make()
+    control, first, second = bench.meet("control"), bench.meet("serving-1"), bench.meet("serving-2")
+    bench.client(JOBS)
+    assert control.taken().recv(len(JOBS), socket.MSG_WAITALL) == JOBS
+    for _ in range(4):
+        bench.client(*[PREDICT[at : at + 50] for at in range(0, len(PREDICT), 50)])
+    for process in (first, second, first, second):
+        assert process.taken().recv(len(PREDICT), socket.MSG_WAITALL) == PREDICT
+    assert (control.idle, first.idle, second.idle) == (True, True, True)
+
+
+def test_keys_and_models_have_their_places(make: Callable[..., Bench]) -> None:
+    """A key's predictions go to the process of its group; those of a model that runs alone to its own, once told."""
+    bench = make(groups=2)
+    processes = [bench.meet(name) for name in ("serving-1", "serving-2", "alone-1")]
+    for key in (b"Bearer a", b"Bearer b", b"Bearer c", b""):
+        name = bench.acceptor._placement.place(b"/v1/models/spam/predict", key)
+        bench.client(PREDICT.replace(b"Bearer k", key))
+        processes[int(name[-1])].taken()
+    bench.parent.send(Places(alone={"spam": "alone-1"}))
+    until(lambda: bench.acceptor._placement.alone, seconds=20, what="it is told")
+    bench.client(PREDICT)
+    processes[2].taken()
+    bench.client(PREDICT.replace(b"spam", b"ham"))
+    assert processes[2].idle
+
+
+def test_a_process_is_waited_for(make: Callable[..., Bench]) -> None:
+    """A connection whose process is full, gone or not there yet goes to the one that takes its place."""
+    bench = make()
+    early = bench.client(JOBS)
+    first = bench.meet("control")
+    first.taken()
+    first.fill()
+    waiting = bench.client(JOBS)
+    until(lambda: bench.acceptor._untaken, seconds=20, what="it waits")
+    first.drain()
+    first.taken()
+    bench.parent.send(Gone(name="control"))
+    until(lambda: not bench.acceptor._peers, seconds=20, what="it is gone")
+    late = bench.client(JOBS)
+    second = bench.meet("control")
+    second.taken().sendall(b"hello")
+    assert late.recv(5) == b"hello"
+    assert (first.idle, early.fileno() > 0, waiting.fileno() > 0) == (True, True, True)
+
+
+def test_connections_that_are_handed_back(make: Callable[..., Bench]) -> None:
+    """Those that a process has not taken at its end come to the acceptor again, and go to its successor."""
+    bench = make()
+    control = bench.meet("control")
+    bench.client(JOBS)
+    with control.taken() as client:
+        bench.parent.send(Connection(), files=[client.fileno()])
+    assert control.taken().recv(len(JOBS), socket.MSG_WAITALL) == JOBS
+
+
+def test_who_is_not_answered(make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a head, silence, no process, and one connection too many: each is let go, with an answer if it asked."""
+    monkeypatch.setattr(module, "HEAD_S", 0.3)
+    monkeypatch.setattr(module, "SILENCE_S", 0.3)
+    monkeypatch.setattr(module, "_UNTAKEN_S", 0.3)
+    bench = make(most=2)
+    half, silent = bench.client(JOBS[:20]), bench.client()
+    until(lambda: len(bench.acceptor._waiting) == 2, seconds=20, what="both wait")
+    surplus = bench.client(JOBS)
+    (answer,) = answers(received(surplus))
+    assert (answer.told, answer.headers["retry-after"]) == ((503, "unavailable"), "1")
+    (answer,) = answers(received(half))
+    assert (answer.told, answer.headers["connection"]) == ((408, "head_stalled"), "close")
+    assert received(silent) == b""
+    (answer,) = answers(received(bench.client(JOBS)))
+    assert (answer.told, answer.headers["retry-after"]) == ((503, "unavailable"), "1")
+
+
+def test_nothing_that_comes_ends_it_or_stays(make: Callable[..., Bench]) -> None:
+    """Clients that leave, what is no HTTP, and messages that it cannot read: it goes on, and keeps no file of them."""
+    bench = make()
+    control = bench.meet("control")
+    bench.client(JOBS)
+    control.taken().close()
+    before = len(os.listdir("/proc/self/fd"))
+    with connected(bench.port) as gone:
+        gone.sendall(JOBS[:20])
+    connected(bench.port).close()
+    reading, writing = os.pipe()
+    bench.other.send(b"what?")
+    socket.send_fds(bench.other, [b'i{"kind": "connection"}\n'], [reading])
+    socket.send_fds(bench.other, [b'i{"kind": "peer", "name": "control"}\n'], [reading])
+    socket.send_fds(bench.other, [b'i{"kind": "places", "alone": {}, "more": 1}\n'], [reading])
+    bench.other.send(b'i{"kind": "peer", "name": "control"}\n')
+    os.close(reading)
+    os.close(writing)
+    with connected(bench.port) as client:
+        client.sendall(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
+        control.taken().close()
+    until(lambda: len(os.listdir("/proc/self/fd")) == before, seconds=20, what="no file stays")
