@@ -195,7 +195,7 @@ class HeadProtocol(HttpToolsProtocol):
         received, self._received = self._received, b""
         if not self._hand_over.is_elsewhere(path, authorization):
             return False
-        if received:
+        if received and not self.transport.get_write_buffer_size():  # two would write on one connection
             descriptor = self.transport.get_extra_info("socket").fileno()
             if not self._hand_over.hand_over(path, authorization, descriptor, received):
                 return False

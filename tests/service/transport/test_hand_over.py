@@ -1,0 +1,239 @@
+"""Connections whose next request another process answers: no byte is lost and no request is answered twice."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterator
+from functools import partial
+from threading import Thread
+from typing import Any
+
+import pytest
+import uvicorn
+from pydantic import TypeAdapter
+
+from service.ipc.adoption import Adoption
+from service.ipc.channel import Channel, Full, pair
+from service.ipc.documents import Connection
+from service.ipc.reader import Reader
+from service.transport.connections import Connections
+from service.transport.protocol import Protocol
+from tests.helpers.plain_http import Answer, ask, connected, one
+from tests.helpers.plain_http import received as all_received
+from tests.helpers.processes import free_port, until
+
+MIB = 1024**2
+BIG = 32 * MIB  # more than the kernel takes
+READ: TypeAdapter[Connection] = TypeAdapter(Connection)
+
+
+class Side:
+    """A process of two: it answers paths that begin with its name, and hands everything else to the other."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.mine, self.others_end = pair()
+        self.connections = Connections(most=1000)
+        self.takes = True
+        self.out: Channel[Connection] | None = None
+        protocol: Any = partial(Protocol, connections=self.connections, hand_over=self)
+        self.config = uvicorn.Config(
+            self.app, port=free_port(), http=protocol, ws="none", interface="asgi3", log_config=None, lifespan="off"
+        )
+        self.server = uvicorn.Server(self.config)
+
+    def towards(self, other: Side) -> None:
+        """Hand over to this one."""
+        self.out = Channel(other.others_end, READ)
+
+    def adopt(self) -> None:
+        """Answer what the other hands over, on the running loop."""
+        protocol: Any = self.config.http_protocol_class
+
+        def made(received: bytes) -> asyncio.Protocol:
+            found: asyncio.Protocol = protocol(
+                config=self.config, server_state=self.server.server_state, app_state={}, received=received
+            )
+            return found
+
+        Reader(Channel(self.mine, READ), Adoption(made).adopt, name="the other").start()
+
+    def is_elsewhere(self, path: bytes, authorization: bytes) -> bool:
+        """Whether the path names another side."""
+        return not path.startswith(f"/{self.name}".encode())
+
+    def hand_over(self, path: bytes, authorization: bytes, descriptor: int, received: bytes) -> bool:
+        """Send it there."""
+        assert self.out is not None
+        try:
+            if self.takes:
+                self.out.send(Connection(), received, [descriptor])
+        except Full:
+            return False
+        return self.takes
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer who this is and what came, in one message of as much as the query says."""
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        said = f"{self.name} {scope['method']} {scope['path']} {hashlib.sha256(body).hexdigest()}"
+        padding = b" " * int(scope["query_string"] or 0)
+        answer = said.encode() + padding
+        headers = [(b"content-length", b"%d" % len(answer))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+
+@pytest.fixture(scope="module")
+def sides() -> Iterator[tuple[Side, Side]]:
+    """Both, on one event loop."""
+    here, there = Side("here"), Side("there")
+    here.towards(there)
+    there.towards(here)
+
+    async def run() -> None:
+        for side in (here, there):
+            side.config.load()
+            side.adopt()
+        await asyncio.gather(here.server.serve(), there.server.serve())
+
+    thread = Thread(target=lambda: asyncio.run(run()))
+    thread.start()
+    until(lambda: here.server.started and there.server.started, seconds=20, what="both are up")
+    yield here, there
+    here.server.should_exit = there.server.should_exit = True
+    thread.join()
+    for side in (here, there):
+        side.mine.close()
+        side.others_end.close()
+
+
+@pytest.fixture
+def port(sides: tuple[Side, Side]) -> Iterator[int]:
+    """Of `here`; every connection is uncounted where it was left, and no part of a head stays behind."""
+    yield sides[0].config.port
+    for side in sides:
+        until(lambda side=side: side.connections._count == 0, seconds=20, what="all are uncounted")  # type: ignore[misc]
+        assert side.connections.pending_head_bytes == 0
+
+
+def request(path: str, body: bytes = b"", *, more: str = "") -> bytes:
+    """A request with a body."""
+    return f"POST {path} HTTP/1.1\r\nHost: a\r\n{more}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def said(path: str, body: bytes = b"", *, method: str = "POST") -> bytes:
+    """What the side of this path answers."""
+    name = path.split("/")[1].partition("?")[0]
+    return f"{name} {method} {path.partition('?')[0]} {hashlib.sha256(body).hexdigest()}".encode()
+
+
+BODY = bytes(range(256)) * (2 * MIB // 256)
+CHUNKS = b"".join(b"%x\r\n%b\r\n" % (size, b"c" * size) for size in (1, 1000, 70_000)) + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "answer"),
+    [
+        ([request("/there/a", b"xyz")], said("/there/a", b"xyz")),
+        ([bytes([byte]) for byte in request("/there/b", b"xyz")], said("/there/b", b"xyz")),
+        ([request("/there/c", BODY)], said("/there/c", BODY)),
+        ([request("/there/d", BODY)[: MIB + 7], request("/there/d", BODY)[MIB + 7 :]], said("/there/d", BODY)),
+        ([b"\r\n\r\n", request("/there/e")], said("/there/e")),
+        (
+            [b"POST /there/f HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKS],
+            said("/there/f", b"c" * 71_001),
+        ),
+        (
+            [request("/there/g", b"z", more="Upgrade: h2c\r\nConnection: upgrade\r\n")],
+            said("/there/g", b"z"),
+        ),
+        ([request("/there/h", more=f"X: {'a' * 60_000}\r\n")], said("/there/h")),
+        ([b"GET http://a/there/i?0 HTTP/1.1\r\nHost: a\r\n\r\n"], said("/there/i", method="GET")),
+        ([b"GET /there/j HTTP/1.0\r\n\r\n"], said("/there/j", method="GET")),
+    ],
+    ids=["whole", "bytes", "large", "halves", "blank", "chunked", "upgrade", "long-head", "absolute", "http-1.0"],
+)
+def test_a_first_request_for_elsewhere(port: int, pieces: list[bytes], answer: bytes) -> None:
+    """Whatever part of it was read: the other side answers it, and reads exactly what the client sent."""
+    with connected(port) as client:
+        for piece in pieces:
+            client.sendall(piece)
+        assert one(client).body == answer
+
+
+def test_a_kept_connection_goes_to_and_fro(port: int) -> None:
+    """Each of its requests is answered where it belongs, in both directions, with bodies small and large."""
+    with connected(port) as client:
+        for number, size in enumerate([0, 10, 300_000, 0, 70_000, 1, 2 * MIB, 5]):
+            path = f"/{('here', 'there')[number // 2 % 2 ^ number % 2]}/{number}"
+            client.sendall(request(path, BODY[:size]))
+            found = one(client)
+            assert (found.status, found.body) == (200, said(path, BODY[:size]))
+            assert "connection" not in found.headers
+
+
+def test_expect_100_continue(port: int) -> None:
+    """The client is told to go on by the side that reads the body, once."""
+    with connected(port) as client:
+        head, _, body = request("/there/a", b"x" * 1000, more="Expect: 100-continue\r\n").partition(b"\r\n\r\n")
+        client.sendall(head + b"\r\n\r\n")
+        assert client.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(body)
+        assert one(client).body == said("/there/a", body)
+
+
+@pytest.mark.parametrize(
+    ("paths", "answered"),
+    [
+        (["/here/1", "/here/2", "/there/3", "/there/4"], 2),
+        (["/there/1", "/there/2", "/here/3"], 2),
+        (["/there/1", "/there/2", "/there/3"], 3),
+    ],
+)
+def test_requests_that_were_sent_ahead(port: int, paths: list[str], answered: int) -> None:
+    """Those before the first that belongs elsewhere are answered in order; then the connection says that it ends."""
+    closing = answered < len(paths)
+    with connected(port) as client:
+        client.sendall(b"".join(request(path, path.encode()) for path in paths))
+        found = [one(client) for _ in range(answered)]
+        assert [answer.body for answer in found] == [said(path, path.encode()) for path in paths[:answered]]
+        assert found[-1].headers.get("connection", "") == ("close" if closing else "")
+        if closing:
+            assert all_received(client) == b""
+
+
+def test_an_answer_that_is_still_being_read_is_not_lost(port: int) -> None:
+    """A request for elsewhere that comes while the answer before it is under way does not cut that short."""
+    path = f"/here/big?{BIG}"
+    with connected(port) as client:
+        client.sendall(request(path))
+        head = client.recv(10)
+        client.sendall(request("/there/next"))
+        raw = head + all_received(client)
+    body = raw.partition(b"\r\n\r\n")[2]
+    assert len(body) == len(said(path)) + BIG
+    assert body.startswith(said(path))
+
+
+def test_what_is_not_taken_is_answered_here(port: int, sides: tuple[Side, Side]) -> None:
+    """Where the other side takes no connection this one answers, and goes on with the next request."""
+    sides[0].takes = False
+    try:
+        with connected(port) as client:
+            client.sendall(request("/there/a", BODY))
+            assert one(client).body.startswith(b"here POST /there/a")
+            sides[0].takes = True
+            client.sendall(request("/there/b"))
+            assert one(client).body == said("/there/b")
+    finally:
+        sides[0].takes = True
+
+
+def test_what_is_no_request_is_refused_where_it_came(port: int) -> None:
+    """A head that two readers could read differently is not handed on."""
+    refused: list[Answer] = ask(port, b"POST /there/a HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
+    assert [answer.told for answer in refused] == [(400, "malformed_request")]
