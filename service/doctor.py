@@ -21,7 +21,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from service.registry.database import open_engine
 from service.registry.errors import Unavailable
-from service.registry.migrate import is_current
+from service.registry.revision import is_current
 from service.settings import ServiceSettings
 
 _TIMEOUT_S = 3.0

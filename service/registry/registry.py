@@ -14,11 +14,11 @@ from sqlalchemy.pool import QueuePool
 from service.registry.artifacts import ArtifactStore
 from service.registry.database import BUSY_TIMEOUT_S, open_engine, reachable
 from service.registry.errors import Conflict, NotFound, Unavailable
-from service.registry.migrate import is_current, migrate
 from service.registry.object_store import open_artifacts
 from service.registry.repositories import Ended, Permit
 from service.registry.repositories.records import KEPT
 from service.registry.resumable_uploads import ResumableUploads
+from service.registry.revision import is_current
 from service.registry.settings import RegistrySettings
 from service.registry.tables import now
 from service.registry.unit_of_work import UnitOfWork
@@ -115,7 +115,10 @@ class Registry:
     def migrate(self) -> None:
         """Bring the tables up to date; only the service does this. Raises Unavailable."""
         with reachable():
-            migrate(self._engine)
+            if not is_current(self._engine):
+                from service.registry.migrate import migrate
+
+                migrate(self._engine)
 
     def is_current(self) -> bool:
         """Whether the tables are those this code expects."""

@@ -92,7 +92,14 @@ def health(stage: str, folder: Path, environment: dict[str, str]) -> bool:
 NEVER_LOADED = {
     "service.processes.api": {"torch", "onnx", "fedlas.losses"},
     "service.cli": {"torch", "onnx", "onnxruntime", "numpy", "fastapi", "sqlalchemy", "celery"},
-    "service.processes.control": {"torch", "onnx", "onnxruntime", "fedlas.losses", "service.inference.scheduler"},
+    "service.processes.control": {
+        "alembic",
+        "torch",
+        "onnx",
+        "onnxruntime",
+        "fedlas.losses",
+        "service.inference.scheduler",
+    },
     "service.processes.serving": {
         *("torch", "onnx", "fedlas.losses", "fedlas.report", "jinja2", "pyarrow", "fastapi", "prometheus_client"),
         *("sqlalchemy", "alembic", "celery", "kombu", "redis", "h11", "service.web", "service.registry.documents"),

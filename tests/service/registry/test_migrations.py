@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from alembic import command
+from alembic.script import ScriptDirectory
 
 from service.registry import tables
 from service.registry.contract import ANY_DEVICE
@@ -19,6 +20,7 @@ from service.registry.migrate import _config
 from service.registry.presenters import calibrator_record, job_record, model_record
 from service.registry.registry import Registry
 from service.registry.repositories import Due
+from service.registry.revision import newest
 from service.registry.tables import now
 from service.settings import ServiceSettings
 from tests.helpers import backends
@@ -272,6 +274,11 @@ def test_an_unmigrated_database_is_not_current(settings: ServiceSettings) -> Non
     fresh = Registry.open(settings)
     assert not fresh.is_current()
     fresh.close()
+
+
+def test_the_last_file_is_the_newest_revision() -> None:
+    """A process that finds it in place loads no migration."""
+    assert newest() == ScriptDirectory.from_config(_config()).get_current_head()
 
 
 def test_the_way_back(settings: ServiceSettings, first_release: sa.Engine) -> None:
