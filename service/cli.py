@@ -99,12 +99,16 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _api(options: argparse.Namespace) -> int:
+    settings = settings_from(options)
+    if settings.wall != "off" and options.fd is None:
+        from service.processes.walled import serve_api
+
+        return serve_api(settings)
     from service.processes.api import run
 
     if options.standby and not sys.stdin.readline():
         return 0  # the parent process has ended
     sockets = [] if options.fd is None else [socket.socket(fileno=options.fd)]
-    settings = settings_from(options)
     return run(settings, sockets=sockets, heartbeat=options.heartbeat)
 
 

@@ -7,7 +7,6 @@ that was stopped as a whole, or accepts no connections although some wait.
 
 from __future__ import annotations
 
-import asyncio
 import faulthandler
 import os
 import socket
@@ -39,14 +38,17 @@ class Heartbeat:
 
     async def run(self) -> None:
         """Beat until cancelled, which also ends the watch of `faulthandler`."""
+        import asyncio  # the acceptor, which has no event loop, stays without it
+
         try:
             while True:
-                self._beat()
+                self.beat()
                 await asyncio.sleep(_BEAT_S)
         finally:
             faulthandler.cancel_dump_traceback_later()
 
-    def _beat(self) -> None:
+    def beat(self) -> None:
+        """Beat once; where no event loop turns, called twice a second."""
         faulthandler.dump_traceback_later(self._hung_seconds, exit=True, file=sys.__stderr__ or sys.stderr)
         if self._pipe is not None:
             with suppress(BlockingIOError, BrokenPipeError):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import resource
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -20,6 +19,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from service.settings import ServingSettings
+from service.transport.connections import allow_many_connections
 from service.transport.protocol import Protocol
 from service.transport.self_check import check_server
 
@@ -30,7 +30,6 @@ _LAST_CALL_S = 1.0
 #: Longer than clients and load balancers keep an idle connection (httpx 5 s, AWS 60 s): if we closed first, then
 #: sometimes just as the next request is on its way.
 _KEEP_ALIVE_S = 75
-_MOST_FILES = 65_536
 #: `EX_SOFTWARE` of sysexits.h.
 STUCK_EXIT_CODE = 70
 
@@ -71,8 +70,7 @@ class Server(uvicorn.Server):
         self._background = [asyncio.create_task(work()) for work in self._to_start]
         for server in self.servers if self.started else ():
             for listener in server.sockets:
-                host, port = listener.getsockname()[:2]
-                _LOG.info("listening on http://%s:%d: pages at /, documentation of the API at /docs", host, port)
+                say_listening(*listener.getsockname()[:2])
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Called by the signal handler."""
@@ -94,6 +92,11 @@ class Server(uvicorn.Server):
         for task in self._background:
             task.cancel()
         await asyncio.wait(self._background)
+
+
+def say_listening(host: str, port: int) -> None:
+    """Log where the service answers."""
+    _LOG.info("listening on http://%s:%d: pages at /, documentation of the API at /docs", host, port)
 
 
 def configured(
@@ -120,12 +123,4 @@ def prepare_process(settings: ServingSettings) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stdout)
     _LOG.setLevel(logging.INFO)
     check_server()
-    _allow_many_connections()
-
-
-def _allow_many_connections() -> None:
-    """Raise the limit of open files: every connection is one, and the usual limit is 1,024."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    allow_many_connections()

@@ -6,13 +6,14 @@ import re
 
 #: Of a head that is longer than this, the rest does not matter here.
 PEEKED_BYTES = 16 * 1024
+_NO_HTTP = re.compile(rb"(?:\r?\n)*[^A-Za-z\r\n]")
 _LINE = re.compile(rb"(?:\r?\n)*[A-Za-z]+ +(?:https?://[^/ ?\r\n]*)?(/[^ ?\r\n]*)")
 _AUTHORIZATION = re.compile(rb"\nauthorization:[ \t]*([^\r\n]*)", re.IGNORECASE)
 
 
 def is_whole(head: bytes) -> bool:
-    """Whether as much of the head is there as matters."""
-    return b"\r\n\r\n" in head or b"\n\n" in head or len(head) >= PEEKED_BYTES
+    """Whether as much of the head is there as matters: of what is no HTTP, a byte."""
+    return b"\r\n\r\n" in head or b"\n\n" in head or len(head) >= PEEKED_BYTES or _NO_HTTP.match(head) is not None
 
 
 def path_and_key(head: bytes) -> tuple[bytes, bytes]:

@@ -19,6 +19,12 @@ def _answer(status: int, title: str, code: str, detail: str, *headers: str) -> b
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
+def too_many(reason: str) -> bytes:
+    """The answer to a connection beyond a limit."""
+    detail = f"{reason}; close idle connections and come again in 1 s"
+    return _answer(503, "Service Unavailable", "too_many_connections", detail, "retry-after: 1")
+
+
 #: No process takes the connection.
 BUSY = _answer(
     503, "Service Unavailable", "unavailable",

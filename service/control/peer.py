@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import orjson
 from pydantic import BaseModel, TypeAdapter
@@ -24,8 +26,10 @@ from service.ipc.documents import (
     Hello,
     KeyAnswer,
     KeyQuestion,
+    Leaving,
     ModelAnswer,
     ModelQuestion,
+    Open,
     Refusal,
     Spans,
     Stuck,
@@ -43,6 +47,8 @@ _LOG = logging.getLogger(__name__)
 READ: TypeAdapter[ToControl] = TypeAdapter(ToControl)
 #: Questions of one process that are being answered; others wait in its channel.
 _MOST_QUESTIONS = 64
+#: Models that its successor opens before they are asked for, and how long it waits for one.
+_MOST_WARMED, _OPENED_S = 32, 60.0
 
 
 @dataclass(frozen=True)
@@ -72,11 +78,13 @@ class ServingPeer:
         adopt: Callable[[Packet[Connection]], None],
         on_stuck: Callable[[ServingPeer, str], None],
         on_spans: Callable[[bytes], None],
+        on_leaving: Callable[[ServingPeer], None],
     ) -> None:
         self.name = name
         self.provider: str | None = None
         self.given: set[str] = set()
         self.counted: Snapshot | None = None
+        self._asked: OrderedDict[tuple[str, str | None], None] = OrderedDict()
         self._channel = channel
         self._folder = folder
         self._folder_turn = asyncio.Lock()
@@ -84,6 +92,7 @@ class ServingPeer:
         self._adopt = adopt
         self._on_stuck = on_stuck
         self._on_spans = on_spans
+        self._on_leaving = on_leaving
         self._questions = Questions(channel)
         self._reader = Reader(channel, self._take, name=name)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -100,6 +109,20 @@ class ServingPeer:
     async def ask(self, document: Callable[[int], BaseModel], *, seconds: float) -> None:
         """Have it do something; raises ControlAway where it does not answer, and the error that it answers."""
         await self._questions.ask(document, seconds=seconds)
+
+    @property
+    def asked(self) -> list[tuple[str, str | None]]:
+        """The names and versions that it asked for, the last one first."""
+        return list(reversed(self._asked))
+
+    def warm(self, called: Sequence[tuple[str, str | None]]) -> None:
+        """Have it open these, one after the other, as the process before it had them open."""
+        self._answer(self._opened(called))
+
+    async def _opened(self, called: Sequence[tuple[str, str | None]]) -> None:
+        for name, version in called:
+            with suppress(RegistryError):  # its next request raises
+                await self.ask(partial(_open, name, version), seconds=_OPENED_S)
 
     def send(self, document: BaseModel, content: bytes = b"", files: tuple[int, ...] = ()) -> bool:
         """Tell it something; False where it does not read."""
@@ -129,6 +152,8 @@ class ServingPeer:
                 self._on_stuck(self, digest)
             case Hello(provider=provider):
                 self.provider = provider
+            case Leaving():
+                self._on_leaving(self)
 
     def _answer(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -157,6 +182,7 @@ class ServingPeer:
             self.send(refusal_of(question.number, Unavailable("unavailable", "the model's file cannot be had now")))
             return
         self.given.add(meaning.digest)
+        self._note(question)
         answer = ModelAnswer(
             number=question.number,
             version=meaning.version,
@@ -166,3 +192,14 @@ class ServingPeer:
             priors=None if meaning.priors is None else dict(meaning.priors),
         )
         self.send(answer, b"" if question.known == meaning.model_id else orjson.dumps(meaning.profile))
+
+    def _note(self, question: ModelQuestion) -> None:
+        key = question.called, question.version
+        self._asked[key] = None
+        self._asked.move_to_end(key)
+        if len(self._asked) > _MOST_WARMED:
+            self._asked.popitem(last=False)
+
+
+def _open(called: str, version: str | None, number: int) -> Open:
+    return Open(number=number, called=called, version=version)

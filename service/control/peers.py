@@ -18,7 +18,7 @@ from service.control.served_folder import ServedFolder
 from service.inference.counters import Counts, latest, merged
 from service.inference.metrics import OtherProcesses, ServingMetrics
 from service.ipc.adoption import Adoption
-from service.ipc.channel import Channel, Packet
+from service.ipc.channel import Channel, Full, Packet
 from service.ipc.documents import Connection, Count, Drop, Forget, Gone, Open, Peer, Places, ToControl
 from service.ipc.placement import ACCEPTOR, CONTROL, Placement
 from service.ipc.reader import Reader
@@ -61,6 +61,10 @@ class ServingPeers:
         """Meet the other processes, and answer the connections that they hand on."""
         self._adoption = Adoption(protocol)
         self._reader.start()
+
+    def leave(self) -> None:
+        """Have no more connections sent here: this process stops."""
+        self._tell_acceptor(Gone(name=CONTROL))
 
     # What the API says of its models (ServedModels)
 
@@ -121,13 +125,13 @@ class ServingPeers:
         return self.placement.place(path, authorization) != CONTROL
 
     def hand_over(self, path: bytes, authorization: bytes, descriptor: int, received: bytes) -> bool:
-        """Give a connection to a process of its place, each in turn."""
+        """Give a connection to a process of its place, each in turn; if none takes it, it waits at the acceptor."""
         members = self._by_place.get(self.placement.place(path, authorization), deque())
         for _ in range(len(members)):
             members.rotate(-1)
             if members[-1].send(Connection(), received, (descriptor,)):
                 return True
-        return False
+        return self._tell_acceptor(Connection(), received, (descriptor,))
 
     # Processes
 
@@ -141,6 +145,8 @@ class ServingPeers:
                     channel.send(Places(alone=dict(self.placement.alone)))
                 else:
                     self._meet(name, channel)
+            case Gone(name=name) if name == ACCEPTOR:
+                self._acceptor = None
             case Gone(name=name):
                 self._part(name)
             case Connection():
@@ -151,6 +157,7 @@ class ServingPeers:
         self._adoption.adopt(packet)
 
     def _meet(self, name: str, channel: Channel[ToControl]) -> None:
+        before = self._peers.get(name)
         self._part(name)
         assert self._known is not None
         peer = ServingPeer(
@@ -161,18 +168,39 @@ class ServingPeers:
             adopt=self._adopt,
             on_stuck=self._stuck,
             on_spans=lambda _: None,
+            on_leaving=self._left,
         )
         self._peers[name] = peer
         self._by_place.setdefault(self.placement.place_of(name), deque()).append(peer)
         peer.send(Places(alone=dict(self.placement.alone)))
         peer.start()
+        if before is not None:
+            peer.warm([key for key in before.asked if self.placement.alone.get(key[0], name) == name])
 
     def _part(self, name: str) -> None:
         if (peer := self._peers.pop(name, None)) is not None:
-            self._by_place[self.placement.place_of(name)].remove(peer)
+            self._no_member(peer)
             if peer.counted is not None:
                 self._ended = latest(merged((self._ended, peer.counted.counts)), _MOST_ENDED)
             peer.close()
+
+    def _left(self, peer: ServingPeer) -> None:
+        """It takes no connections any more, and is heard until it has ended."""
+        self._no_member(peer)
+        self._tell_acceptor(Gone(name=peer.name))
+
+    def _tell_acceptor(self, document: BaseModel, content: bytes = b"", files: tuple[int, ...] = ()) -> bool:
+        if self._acceptor is None:
+            return False
+        try:
+            self._acceptor.send(document, content, files)
+        except Full:
+            return False
+        return True
+
+    def _no_member(self, peer: ServingPeer) -> None:
+        with suppress(ValueError):  # it has left before
+            self._by_place[self.placement.place_of(peer.name)].remove(peer)
 
     def _stuck(self, peer: ServingPeer, digest: str) -> None:
         _LOG.critical("a run of the served copy %s does not end: %s ends", digest, peer.name)

@@ -82,6 +82,12 @@ class Stuck(Document):
     digest: Text
 
 
+class Leaving(Document):
+    """This process stops: it answers the connections that it has, and takes no more."""
+
+    kind: Literal["leaving"] = "leaving"
+
+
 class ModelAnswer(Document):
     """The model that a name means; the content is its profile, or nothing where that is known."""
 
@@ -162,7 +168,7 @@ class Hello(Document):
 
 
 ToControl = Annotated[
-    Connection | Hello | ModelQuestion | KeyQuestion | Done | Refusal | Counted | Spans | Stuck | Peer | Gone,
+    Connection | Hello | ModelQuestion | KeyQuestion | Done | Refusal | Counted | Spans | Stuck | Leaving | Peer | Gone,
     Field(discriminator="kind"),
 ]
 ToServing = Annotated[

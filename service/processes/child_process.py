@@ -44,6 +44,7 @@ class ChildProcess:
         passed_on: file descriptors that it inherits.
         pulse: detects that it hangs, where that is watched.
         introductions: of a process with a channel, to the others.
+        stands_by: a watched process of this kind takes long to start.
         standby: a process of the same command that has loaded everything and waits to take its place.
     """
 
@@ -54,10 +55,16 @@ class ChildProcess:
     passed_on: Sequence[int] = ()
     pulse: Pulse | None = None
     introductions: Introductions | None = None
+    stands_by: bool = True
     process: subprocess.Popen[bytes] | None = None
     standby: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     _mailboxes: dict[int, Mailbox] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """What several processes have in common: `serving` of `serving-2`."""
+        return self.name.partition("-")[0]
 
     def start(self) -> None:
         """Start the process, or let the standby take over, and pass its log on."""
@@ -113,7 +120,7 @@ class ChildProcess:
 
     def _start_standby(self) -> None:
         """Start a standby once this process has run for a while; only a watched process has one."""
-        if self.pulse is None or time.monotonic() - self.started_at < _STANDBY_AFTER_S:
+        if self.pulse is None or not self.stands_by or time.monotonic() - self.started_at < _STANDBY_AFTER_S:
             return
         if self.standby is None:
             self.standby = self._spawned("--standby")
@@ -149,11 +156,13 @@ class ChildProcess:
         if self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(_STOP_TIMEOUT_S[self.name.partition("-")[0]])
+                self.process.wait(_STOP_TIMEOUT_S[self.kind])
             except subprocess.TimeoutExpired:
                 say(self.name, "does not stop, ending it by force")
                 self.process.kill()
                 self.process.wait()
+        if self.introductions is not None:
+            self.introductions.part(self.name)
         self.pid_file.unlink(missing_ok=True)
 
 

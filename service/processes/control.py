@@ -8,6 +8,7 @@ import gc
 import socket
 import sys
 from functools import partial
+from pathlib import Path
 
 from service.control.app import create_control
 from service.control.peers import ServingPeers
@@ -15,28 +16,25 @@ from service.heartbeat import Heartbeat
 from service.ipc.placement import Placement
 from service.process_memory import MemoryRelease, limit
 from service.processes.registry import await_database, say_where
-from service.server import Server, configured, prepare_process
+from service.server import Server, configured, prepare_process, say_listening
 from service.settings import ServiceSettings
 from service.transport.connections import Connections
 from service.transport.protocol import Protocol
 
 
-def run(settings: ServiceSettings, *, channel: int, heartbeat: int | None = None) -> int:
+def run(settings: ServiceSettings, *, channel: int, folder: Path, heartbeat: int | None = None) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code.
 
     Args:
         channel: this process' own.
+        folder: where each serving process has a folder with its served copies.
         heartbeat: a pipe into which a byte is written twice a second while the event loop turns.
     """
     prepare_process(settings)
     say_where(settings)
     await_database(settings)
     limit(settings.resolved_api_memory_bytes)
-    peers = ServingPeers(
-        socket.socket(fileno=channel),
-        settings.data_dir.absolute() / "run" / "served",
-        Placement(settings.serving_groups),
-    )
+    peers = ServingPeers(socket.socket(fileno=channel), folder, Placement(settings.serving_groups))
     app = create_control(settings, peers)
     protocol = partial(Protocol, connections=Connections.of(settings), hand_over=peers)
     config = configured(app.front, settings, lifespan="on", protocol=protocol)
@@ -46,6 +44,11 @@ def run(settings: ServiceSettings, *, channel: int, heartbeat: int | None = None
 
     async def meet() -> None:
         peers.start(server.protocol)
+        say_listening(settings.listen_host, settings.port)
+
+    def stop() -> None:
+        app.services.long_poll.close()
+        peers.leave()
 
     server = Server(
         config,
@@ -55,7 +58,7 @@ def run(settings: ServiceSettings, *, channel: int, heartbeat: int | None = None
             partial(asyncio.to_thread, app.fastapi.openapi),
             meet,
         ],
-        stopping=app.services.long_poll.close,
+        stopping=stop,
     )
     server.run([])
     return 0 if server.started else 1
@@ -65,12 +68,13 @@ def main() -> int:
     """`python -m service.processes.control`, started by `fedlas serve`, whose settings it shares."""
     parser = argparse.ArgumentParser(prog="python -m service.processes.control")
     parser.add_argument("--channel", type=int, required=True, help="the channel of this process")
+    parser.add_argument("--folder", type=Path, required=True, help="of the served copies of all processes")
     parser.add_argument("--heartbeat", type=int, help="write a byte into this pipe while the process lives")
     parser.add_argument("--standby", action="store_true", help="load everything, and begin when a line comes on stdin")
     options = parser.parse_args()
     if options.standby and not sys.stdin.readline():
         return 0  # the parent process has ended
-    return run(ServiceSettings(), channel=options.channel, heartbeat=options.heartbeat)
+    return run(ServiceSettings(), channel=options.channel, folder=options.folder, heartbeat=options.heartbeat)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ class Introductions:
     def __init__(self) -> None:
         self._present: dict[str, Mailbox] = {}
         self._ended: list[tuple[str, Mailbox, float]] = []
+        self._untold: list[tuple[str, str]] = []
 
     def introduce(self, name: str, mailbox: Mailbox) -> None:
         """A process has taken its place: it and the others are told of each other."""
@@ -74,6 +75,9 @@ class Introductions:
     def rescue(self) -> None:
         """Give connections that no process has taken to the successor; called again and again."""
         now = time.monotonic()
+        untold, self._untold = self._untold, []
+        for reader, other in untold:
+            self._tell(reader, other)
         for name, mailbox, _ in self._ended:
             successor = self._present.get(name)
             for _ in range(_MOST_WAITING):
@@ -91,8 +95,10 @@ class Introductions:
     def _tell(self, reader: str, other: str) -> None:
         told, shown = self._present.get(reader), self._present.get(other)
         if told is not None and shown is not None:
-            with suppress(Full):
+            try:
                 _sender(told).send(Peer(name=other), files=[shown.other.fileno()])
+            except Full:
+                self._untold.append((reader, other))
 
 
 def _sender(mailbox: Mailbox) -> Channel[Connection]:

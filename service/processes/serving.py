@@ -115,6 +115,7 @@ def run(
             meet,
             partial(_tell_counts, control),
         ],
+        stopping=control.leave,
     )
     server.run([])
     control.tell_counts()

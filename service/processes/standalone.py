@@ -6,19 +6,20 @@ Calibrations, which take all cores for hours, have a worker of their own; everyt
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import signal
 import socket
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
 from service.heartbeat import Pulse
-from service.processes.child_process import ChildProcess, say
+from service.processes import supervision
+from service.processes.child_process import ChildProcess
+from service.processes.listeners import listening
+from service.processes.run_folder import locked
+from service.processes.supervision import supervise
 from service.processes.walled import walled_apis
 from service.registry.contract import ANY_DEVICE, GPU_ONLY, QUEUES
 from service.registry.errors import Unavailable
@@ -26,9 +27,6 @@ from service.registry.object_store import open_artifacts
 from service.settings import ServiceSettings
 from service.shared_counts import SharedCounts
 
-_CHECK_EVERY_S = 0.1
-_PORT_TIMEOUT_S = 3.0
-_BACKLOG = 2048
 _HEAVY_QUEUES = (ANY_DEVICE, GPU_ONLY)
 _LIGHT_QUEUES = tuple(queue for queue in QUEUES if queue not in _HEAVY_QUEUES)
 _METRICS_PORT = "FEDLAS_WORKER_METRICS_PORT"
@@ -37,41 +35,31 @@ _LONGEST_SOCKET_PATH = 100  # the kernel's limit is 107 bytes
 
 def serve(settings: ServiceSettings) -> int:
     """Run until SIGINT or SIGTERM; returns the exit code."""
-    signals: list[int] = []  # an event could be locked by the very thread that a signal interrupts
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, frame: signals.append(number))
-    with running(settings) as children:
-        while not signals:
-            time.sleep(_CHECK_EVERY_S)
-            for child in children:
-                child.ensure_running()
-                if child.introductions is not None:
-                    child.introductions.rescue()
-        say("serve", "stopping")
-    say("serve", "stopped")
+    with _composed(settings) as children:
+        supervise(children, name="serve")
     return 0
 
 
 @contextlib.contextmanager
 def running(settings: ServiceSettings) -> Iterator[list[ChildProcess]]:
-    """Start the processes in order, stop them in reverse."""
+    """The processes, started in order and stopped at the end; the caller tends them."""
+    with _composed(settings) as children, supervision.running(children):
+        yield children
+
+
+@contextlib.contextmanager
+def _composed(settings: ServiceSettings) -> Iterator[list[ChildProcess]]:
+    """The processes, before they are started, in a data folder that no other service uses."""
     run_dir = settings.data_dir.absolute() / "run"
-    run_dir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_only_one(run_dir / "serve.lock"))
+        stack.enter_context(locked(run_dir))
         with contextlib.suppress(Unavailable):
             # Nothing else uses this folder, but for the API of a killed service in its last 30 s.
             open_artifacts(settings).clear_left_overs(older_than=timedelta())
         SharedCounts.clear(run_dir / "metrics")
-        listeners = [stack.enter_context(listener) for listener in _listening(settings)]
-        children = _children(settings, run_dir, listeners, stack)
-        for child in children:
-            child.start()
-            stack.callback(child.stop)
-        for child in children:
-            if child.name != "broker":  # together: each waits for its own requests or work only
-                stack.callback(child.ask_to_stop)
-        yield children
+        processes = settings.api_processes if settings.wall == "off" else 1
+        listeners = [stack.enter_context(listener) for listener in listening(settings, processes=processes)]
+        yield _children(settings, run_dir, listeners, stack)
 
 
 def _children(
@@ -133,44 +121,3 @@ def _socket_path(run_dir: Path, stack: contextlib.ExitStack) -> Path:
     if len(os.fsencode(place)) <= _LONGEST_SOCKET_PATH:
         return place
     return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedlas-"))) / "broker.sock"
-
-
-@contextlib.contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SystemExit(f"another `fedlas serve` already uses {path.parent.parent}") from None
-        yield
-
-
-def _listening(settings: ServiceSettings) -> list[socket.socket]:
-    """The sockets that outlive the APIs: while one is started again its clients wait, and are not refused.
-
-    Each of several processes has its own, and the kernel distributes connections over them.
-    """
-    first = _bound(settings)
-    if settings.api_processes == 1 or settings.wall != "off":
-        return [first]
-    address, family = first.getsockname()[:2], first.family
-    first.close()
-    return [
-        socket.create_server(address, family=family, backlog=_BACKLOG, reuse_port=True)
-        for _ in range(settings.api_processes)
-    ]
-
-
-def _bound(settings: ServiceSettings) -> socket.socket:
-    """A listening socket; waits a moment for an earlier service that is still closing, then raises SystemExit."""
-    deadline = time.monotonic() + _PORT_TIMEOUT_S
-    address = (settings.listen_host, settings.port)
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    while True:
-        try:
-            return socket.create_server(address, family=family, backlog=_BACKLOG)
-        except OSError as error:
-            if time.monotonic() > deadline:
-                where = f"{address[0]}:{address[1]}"
-                raise SystemExit(f"cannot listen on {where}: {error.strerror}; choose another --port") from None
-            time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""The API of `fedlas serve` behind a wall: an acceptor, control, and the processes that answer predictions.
+"""The API behind a wall: an acceptor, control, and the processes that answer predictions.
 
 Control holds the keys and the registry. The others are given nothing of it: their environment is an allow-list.
 """
@@ -6,6 +6,7 @@ Control holds the keys and the registry. The others are given nothing of it: the
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,8 +16,12 @@ from service.heartbeat import Pulse
 from service.ipc.placement import ACCEPTOR, CONTROL
 from service.processes.child_process import ChildProcess
 from service.processes.introductions import Introductions
+from service.processes.listeners import bound
+from service.processes.run_folder import numbered
+from service.processes.supervision import supervise
 from service.settings import ServiceSettings, ServingSettings
 
+_SERVED = "served"
 _PASSED_ON = frozenset(
     {
         *("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "PYTHONUNBUFFERED"),
@@ -24,6 +29,16 @@ _PASSED_ON = frozenset(
         *(f"FEDLAS_{name.upper()}" for name in ServingSettings.model_fields),
     }
 )
+
+
+def serve_api(settings: ServiceSettings) -> int:
+    """`fedlas api`: run until SIGINT or SIGTERM; returns the exit code."""
+    with contextlib.ExitStack() as stack:
+        run_dir = stack.enter_context(numbered(settings.data_dir.absolute() / "run"))
+        listener = stack.enter_context(bound(settings))
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        supervise(walled_apis(settings, environment, run_dir, listener, stack), name="api")
+    return 0
 
 
 def walled_apis(
@@ -38,17 +53,18 @@ def walled_apis(
     stack.callback(introductions.close)
     restricted = {name: value for name, value in environment.items() if name in _PASSED_ON}
     restricted["FEDLAS_API_PROCESSES"] = str(settings.api_processes)
-    groups = str(settings.serving_groups)
-    control = [sys.executable, "-m", "service.processes.control"]
-    acceptor = [sys.executable, "-m", "service.processes.acceptor", "--fd", str(listener.fileno()), "--groups", groups]
+    of_control = {
+        **environment,
+        "FEDLAS_DATA_DIR": str(settings.data_dir.absolute()),
+        "FEDLAS_HOST": settings.host,
+        "FEDLAS_PORT": str(listener.getsockname()[1]),
+    }
+    control = [sys.executable, "-m", "service.processes.control", "--folder", str(run_dir / _SERVED)]
     return [
-        _child(CONTROL, control, environment, settings, run_dir, introductions, stack),
+        _child(CONTROL, control, of_control, settings, run_dir, introductions, stack),
         *_serving(settings, restricted, run_dir, introductions, stack),
-        ChildProcess(
-            ACCEPTOR, acceptor, restricted, run_dir / "acceptor.pid",
-            passed_on=[listener.fileno()], introductions=introductions,
-        ),
-    ]  # fmt: skip
+        _acceptor(settings, restricted, run_dir, listener, introductions, stack),
+    ]
 
 
 def _serving(
@@ -60,12 +76,39 @@ def _serving(
 ) -> Iterator[ChildProcess]:
     for number in range(1, settings.api_processes + 1):
         name = f"serving-{number}"
-        folder = run_dir / "served" / name
+        folder = run_dir / _SERVED / name
         folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "service.processes.serving", "--name", name, "--folder", str(folder)]
         command += [option for host in sorted(settings.host_names) for option in ("--host-name", host)]
         command += ["--keyed"] if settings.api_keys else []
         yield _child(name, command, environment, settings, run_dir, introductions, stack)
+
+
+def _acceptor(
+    settings: ServiceSettings,
+    environment: Mapping[str, str],
+    run_dir: Path,
+    listener: socket.socket,
+    introductions: Introductions,
+    stack: contextlib.ExitStack,
+) -> ChildProcess:
+    pulse = Pulse(listener, hung_seconds=settings.hung_seconds)
+    stack.callback(pulse.close)
+    command = [sys.executable, "-m", "service.processes.acceptor", "--fd", str(listener.fileno())]
+    command += ["--groups", str(settings.serving_groups), "--most", str(settings.max_connections)]
+    command += ["--per-address", str(settings.max_connections_per_address)]
+    command += [option for network in settings.trusted_proxies for option in ("--trusted-proxy", str(network))]
+    command += ["--heartbeat", str(pulse.write), "--hung-seconds", str(settings.hung_seconds)]
+    return ChildProcess(
+        ACCEPTOR,
+        command,
+        environment,
+        run_dir / "acceptor.pid",
+        passed_on=[listener.fileno(), pulse.write],
+        pulse=pulse,
+        introductions=introductions,
+        stands_by=False,  # it is there in a moment
+    )
 
 
 def _child(

@@ -26,6 +26,7 @@ from service.ipc.documents import (
     Hello,
     KeyAnswer,
     KeyQuestion,
+    Leaving,
     ModelAnswer,
     ModelQuestion,
     Open,
@@ -81,17 +82,21 @@ class ControlChannel:
         repository: ModelRepository,
         counted: Callable[[], bytes],
     ) -> None:
-        """Say that this process answers, and take what comes from now on."""
+        """Take what comes from now on."""
         self._adoption = Adoption(protocol)
         self._repository = repository
         self._counted = counted
         self._reader.start()
-        self._channel.send(Hello(provider=self._provider))
 
     def tell_counts(self) -> None:
         """Send what was counted so far; later, where control does not read."""
         with suppress(Full):
             self._channel.send(Counted(), self._counted())
+
+    def leave(self) -> None:
+        """Say that this process stops: it answers the connections that it has."""
+        with suppress(Full):
+            self._channel.send(Leaving())
 
     def stuck(self, digest: str) -> None:
         """Say that a run does not end."""
@@ -169,6 +174,8 @@ class ControlChannel:
                 self._questions.answered(packet)  # type: ignore[arg-type]
             case Places(alone=alone):
                 self._placement.alone = alone
+                with suppress(Full):  # the first that a control process sends, which may be a new one
+                    self._channel.send(Hello(provider=self._provider))
             case Count(number=number):
                 self.tell_counts()
                 self._done(number)

@@ -6,10 +6,13 @@ import resource
 from collections import Counter
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import TYPE_CHECKING
 
-from service.settings import ServingSettings
+if TYPE_CHECKING:  # the acceptor has limits, and no settings
+    from service.settings import ServingSettings
 
 _MOST = 16_384
+_MOST_FILES = 65_536
 _PER_ADDRESS = 1024
 #: Incomplete heads of all connections together; one alone may have 64 KiB.
 _MOST_PENDING_HEAD_BYTES = 16 * 1024**2
@@ -40,11 +43,16 @@ class Connections:
     @classmethod
     def of(cls, settings: ServingSettings) -> Connections:
         """The limits of the settings, and no more than this process may have open files."""
+        return cls.limited(settings.max_connections, settings.max_connections_per_address, settings.trusted_proxies)
+
+    @classmethod
+    def limited(cls, most: int, per_address: int, proxies: Iterable[IPv4Network | IPv6Network]) -> Connections:
+        """The same of their numbers, of which 0 is the default."""
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        most = settings.max_connections or _MOST
+        most = most or _MOST
         if soft != resource.RLIM_INFINITY:
             most = min(most, soft - max(128, soft // 8))  # for the database, stored files and models
-        return cls(max(1, most), settings.max_connections_per_address or _PER_ADDRESS, settings.trusted_proxies)
+        return cls(max(1, most), per_address or _PER_ADDRESS, proxies)
 
     def admit(self, address: str) -> str | None:
         """Count a new connection; returns the reason where it is beyond a limit, and then does not count it."""
@@ -97,3 +105,11 @@ class Connections:
         if isinstance(found, IPv6Address):
             return str(IPv6Network((int(found) >> _HOST_BITS << _HOST_BITS, _HOST_BITS)))
         return str(found)
+
+
+def allow_many_connections() -> None:
+    """Raise the limit of open files: every connection is one, and the usual limit is 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

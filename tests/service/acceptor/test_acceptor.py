@@ -16,6 +16,7 @@ from service.acceptor.acceptor import Acceptor
 from service.ipc.channel import Channel, Packet, pair
 from service.ipc.documents import Connection, Gone, Peer, Places
 from service.ipc.placement import Placement
+from service.transport.connections import Connections
 from tests.helpers.plain_http import answers, connected, received
 from tests.helpers.processes import until
 
@@ -72,9 +73,11 @@ class Bench:
         self.port: int = listener.getsockname()[1]
         self.parent: Channel[Connection] = Channel(other, READ)
         self.other = other
-        self.acceptor = Acceptor(listener, own, placement=Placement(groups), most=most)
+        self.acceptor = Acceptor(listener, own, placement=Placement(groups), admission=Connections(most))
         over = threading.Event()
-        thread = threading.Thread(target=lambda: self.acceptor.run(going_on=lambda: not over.is_set()))
+        thread = threading.Thread(
+            target=lambda: self.acceptor.run(going_on=lambda: not over.is_set(), beat=lambda: None)
+        )
         thread.start()
         stack.callback(thread.join)
         stack.callback(over.set)
@@ -169,7 +172,7 @@ def test_who_is_not_answered(make: Callable[..., Bench], monkeypatch: pytest.Mon
     until(lambda: len(bench.acceptor._waiting) == 2, seconds=20, what="both wait")
     surplus = bench.client(JOBS)
     (answer,) = answers(received(surplus))
-    assert (answer.told, answer.headers["retry-after"]) == ((503, "unavailable"), "1")
+    assert (answer.told, answer.headers["retry-after"]) == ((503, "too_many_connections"), "1")
     (answer,) = answers(received(half))
     assert (answer.told, answer.headers["connection"]) == ((408, "head_stalled"), "close")
     assert received(silent) == b""

@@ -1,0 +1,67 @@
+"""The supervision of child processes: started in order, kept running, and stopped so that no request is lost.
+
+The acceptor ends first, so that what it has accepted is answered; then the processes that answer predictions, which ask
+control until their last answer; then control. Workers stop meanwhile, their broker last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator, Sequence
+
+from service.processes.child_process import ChildProcess, say
+
+_CHECK_EVERY_S = 0.1
+#: Kinds that are asked to stop together, one after the other.
+_STAGES = (frozenset({"acceptor"}), frozenset({"api", "serving", "alone"}), frozenset({"control"}))
+_BROKER = "broker"
+
+
+@contextlib.contextmanager
+def running(children: Sequence[ChildProcess]) -> Iterator[None]:
+    """Start the processes in order, and stop them at the end."""
+    try:
+        for child in children:
+            child.start()
+        yield
+    finally:
+        _stop(children)
+
+
+def supervise(children: Sequence[ChildProcess], *, name: str) -> None:
+    """Keep the processes running until SIGINT or SIGTERM, which `caught_signals` collects.
+
+    Args:
+        name: of this process, for the log.
+    """
+    signals: list[int] = []  # an event could be locked by the very thread that a signal interrupts
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: signals.append(number))
+    with running(children):
+        while not signals:
+            time.sleep(_CHECK_EVERY_S)
+            tend(children)
+        say(name, "stopping")
+    say(name, "stopped")
+
+
+def tend(children: Sequence[ChildProcess]) -> None:
+    """Start again what has ended or hangs, and pass on what waits for it."""
+    for child in children:
+        child.ensure_running()
+    for introductions in {child.introductions for child in children if child.introductions is not None}:
+        introductions.rescue()
+
+
+def _stop(children: Sequence[ChildProcess]) -> None:
+    staged = [[child for child in children if child.kind in stage] for stage in _STAGES]
+    workers = [child for child in children if child.kind not in {_BROKER}.union(*_STAGES)]
+    for child in workers:
+        child.ask_to_stop()
+    for stage in (*staged, workers, [child for child in children if child.kind == _BROKER]):
+        for child in stage:
+            child.ask_to_stop()
+        for child in stage:
+            child.stop()
