@@ -255,6 +255,7 @@ ERROR_CODES: dict[str, ErrorCode] = {
     # Ours.
     "internal_error": ErrorCode(500, "An unexpected error happened on our side.", "Report it with its `X-Request-Id`."),
     "database_unavailable": ErrorCode(503, "The database cannot be reached, or is busy.", _LATER),
+    "unavailable": ErrorCode(503, "A process of the service is being started again.", _LATER),
     "storage_unavailable": ErrorCode(503, "Stored files cannot be reached, or the disk is full.", _OPERATOR),
     "artifact_damaged": ErrorCode(503, "A stored file is damaged.", _OPERATOR),
     "lease_lost": ErrorCode(409, "Another worker has taken the work over.", "Nothing: that worker goes on with it."),

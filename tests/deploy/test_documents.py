@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from service.registry.settings import RegistrySettings
-from service.settings import ServiceSettings
+from service.settings import ServiceSettings, ServingSettings
 from worker.settings import WorkerSettings
 
 ROOT = Path(__file__).parents[2]
@@ -21,11 +21,12 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "
 
 
 def settings_table() -> list[str]:
-    """One line per setting: both processes' first, then the API's, then the worker's."""
+    """One line per setting: both processes' first, then the API's, those of predictions last, then the worker's."""
     shared = RegistrySettings.model_fields
+    api = {name: field for name, field in ServiceSettings.model_fields.items() if name not in shared}
     own = [
         ("both", shared),
-        ("API", {name: field for name, field in ServiceSettings.model_fields.items() if name not in shared}),
+        ("API", dict(sorted(api.items(), key=lambda item: item[0] in ServingSettings.model_fields))),
         ("worker", {name: field for name, field in WorkerSettings.model_fields.items() if name not in shared}),
     ]
     lines = [line(process, name, field) for process, fields in own for name, field in fields.items()]

@@ -91,4 +91,4 @@ def test_settings_that_make_no_sense_fail(monkeypatch: pytest.MonkeyPatch, tmp_p
     found = _checked(monkeypatch, tmp_path, port="abc", max_predict_rows="0")
     assert list(found) == ["settings"]
     lines = [line["found"] for line in doctor.check()]
-    assert [line.partition(":")[0] for line in lines] == ["FEDLAS_PORT", "FEDLAS_MAX_PREDICT_ROWS"]
+    assert {line.partition(":")[0] for line in lines} == {"FEDLAS_PORT", "FEDLAS_MAX_PREDICT_ROWS"}

@@ -34,18 +34,16 @@ _METHODS = frozenset({"get", "put", "post", "patch", "delete"})
 _BEARER = "bearer"
 #: What any request can be answered, what one can that is not open to all, one that changes something, and one with
 #: a body that is JSON, asked for or not.
-_ALWAYS = (
-    *("malformed_request", "uri_too_long", "unknown_host", "headers_too_large", "internal_error"),
-    "too_many_connections",
-)
+_ALWAYS = ("malformed_request", "uri_too_long", "unknown_host", "headers_too_large", "internal_error")
+_BUSY = ("too_many_connections", "unavailable")
 _CLOSED = ("unauthorized", "database_unavailable")
 _CHANGING = ("foreign_origin",)
 _BODY = ("unsupported_media_type", "too_large", "too_many_values", "body_stalled", "invalid_json", "invalid_text")
 #: Answers that many operations have just so, by status; the document holds each once.
 _SHARED: set[tuple[int, tuple[str, ...]]] = {
-    (ERROR_CODES[code].status, (code,)) for code in (*_ALWAYS[:-1], "unauthorized", "foreign_origin")
+    (ERROR_CODES[code].status, (code,)) for code in (*_ALWAYS, "unauthorized", "foreign_origin")
 }
-_SHARED.add((503, ("too_many_connections", "database_unavailable")))
+_SHARED.add((503, (*_BUSY, "database_unavailable")))
 
 
 def build(app: FastAPI, predictions: Sequence[PredictionOperation]) -> Json:
@@ -134,7 +132,7 @@ def _complete(path: str, method: str, operation: Json, shared: Json) -> None:
 
 def _codes(path: str, method: str, operation: Json) -> Iterator[tuple[str, int]]:
     """Every code that the operation can give, with its status."""
-    found = dict.fromkeys(_ALWAYS)
+    found = dict.fromkeys((*_ALWAYS, *_BUSY))
     if not is_open(path):
         found |= dict.fromkeys(_CLOSED)
     if method != "get":
