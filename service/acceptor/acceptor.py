@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 
 from service.acceptor.heads import PEEKED_BYTES, is_whole, path_and_key
 from service.acceptor.lingering import Lingering
-from service.acceptor.refusals import BUSY, HEAD_STALLED, too_many
+from service.acceptor.refusals import busy, head_stalled, too_many
 from service.ipc.channel import Channel, Full, Malformed, Packet
 from service.ipc.documents import Connection, Gone, Peer, Places, ToAcceptor
 from service.ipc.placement import Placement
@@ -119,7 +119,7 @@ class Acceptor:
                 return
             client.setblocking(False)
             if (surplus := self._admission.admit(address[0])) is not None:
-                self._lingering.answer(client, too_many(surplus))
+                self._lingering.answer(client, too_many(_path(client), surplus))
                 continue
             waiting = _Waiting(client, address[0], time.monotonic() + SILENCE_S)
             # Edges only: what is looked at stays in the socket.
@@ -128,6 +128,7 @@ class Acceptor:
             self._look_at(waiting)
 
     def _look_at(self, waiting: _Waiting, *, ended: bool = False) -> None:
+        """Hand the connection on with a whole head; close it where its client has `ended` before that."""
         try:
             head = waiting.client.recv(PEEKED_BYTES, socket.MSG_PEEK)
         except BlockingIOError:
@@ -164,7 +165,7 @@ class Acceptor:
         untaken, self._untaken = self._untaken, deque()
         for one in untaken:
             if now > one.until:
-                self._lingering.answer(one.client, BUSY)
+                self._lingering.answer(one.client, busy(_path(one.client, one.received)))
             else:
                 self._hand_on(one)
 
@@ -172,7 +173,7 @@ class Acceptor:
         for waiting in [waiting for waiting in self._waiting.values() if waiting.until < now]:
             self._forget(waiting)
             if waiting.begun:
-                self._lingering.answer(waiting.client, HEAD_STALLED)
+                self._lingering.answer(waiting.client, head_stalled(_path(waiting.client)))
             else:
                 waiting.client.close()
 
@@ -192,13 +193,13 @@ class Acceptor:
     def _take(self, packet: Packet[ToAcceptor]) -> None:
         match packet.document:
             case Peer(name=name):
-                self._meet(name, Channel(socket.socket(fileno=packet.take_file()), _READ))
+                self._meet(name, Channel(packet.take_socket(), _READ))
             case Gone(name=name):
                 self._part(name)
             case Places(alone=alone):
                 self._placement.alone = alone
             case Connection():  # handed back, or rescued from a process that has ended
-                client = socket.socket(fileno=packet.take_file())
+                client = packet.take_socket()
                 client.setblocking(False)
                 place = self._placement.place(*path_and_key(packet.content or _peeked(client)))
                 self._hand_on(_Untaken(client, place, packet.content))
@@ -218,3 +219,7 @@ def _peeked(client: socket.socket) -> bytes:
     with suppress(OSError):
         return client.recv(PEEKED_BYTES, socket.MSG_PEEK)
     return b""
+
+
+def _path(client: socket.socket, received: bytes = b"") -> bytes:
+    return path_and_key(received or _peeked(client))[0]

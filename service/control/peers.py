@@ -139,7 +139,7 @@ class ServingPeers:
         """What came over the channel of this process: of its parent, and connections."""
         match packet.document:
             case Peer(name=name):
-                channel = Channel(socket.socket(fileno=packet.take_file()), READ)
+                channel = Channel(packet.take_socket(), READ)
                 if name == ACCEPTOR:
                     self._acceptor = channel
                     channel.send(Places(alone=dict(self.placement.alone)))

@@ -27,7 +27,7 @@ class Adoption:
 
     def adopt(self, packet: Packet[Connection]) -> None:
         """Answer the requests of this connection from now on; raises Malformed for what is no connection."""
-        client = socket.socket(fileno=packet.take_file())
+        client = packet.take_socket()
         try:
             if client.type != socket.SOCK_STREAM:
                 raise Malformed("a socket that is no stream")

@@ -49,6 +49,15 @@ class Packet(Generic[Incoming]):
             raise Malformed(f"no file came with {type(self.document).__name__}")
         return self.files.pop(0)
 
+    def take_socket(self) -> socket.socket:
+        """The same as a socket; raises Malformed for a file that is none."""
+        descriptor = self.take_file()
+        try:
+            return socket.socket(fileno=descriptor)
+        except OSError as error:
+            os.close(descriptor)
+            raise Malformed(f"the file of {type(self.document).__name__} is no socket: {error}") from error
+
     def close(self) -> None:
         """Close the files that were not taken."""
         _close(self.files)

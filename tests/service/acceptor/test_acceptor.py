@@ -74,6 +74,7 @@ class Bench:
         self.parent: Channel[Connection] = Channel(other, READ)
         self.other = other
         self.acceptor = Acceptor(listener, own, placement=Placement(groups), admission=Connections(most))
+        stack.callback(self._clean_up)
         over = threading.Event()
         thread = threading.Thread(
             target=lambda: self.acceptor.run(going_on=lambda: not over.is_set(), beat=lambda: None)
@@ -81,6 +82,16 @@ class Bench:
         thread.start()
         stack.callback(thread.join)
         stack.callback(over.set)
+
+    def _clean_up(self) -> None:
+        """Close what ends with its process."""
+        for channel in self.acceptor._peers.values():
+            channel.close()
+        for waiting in (*self.acceptor._waiting.values(), *self.acceptor._untaken):
+            waiting.client.close()
+        for client, _ in self.acceptor._lingering._clients:
+            client.close()
+        self.acceptor._poll.close()
 
     def meet(self, name: str) -> Process:
         """A new process of this name."""
@@ -176,8 +187,9 @@ def test_who_is_not_answered(make: Callable[..., Bench], monkeypatch: pytest.Mon
     (answer,) = answers(received(half))
     assert (answer.told, answer.headers["connection"]) == ((408, "head_stalled"), "close")
     assert received(silent) == b""
-    (answer,) = answers(received(bench.client(JOBS)))
-    assert (answer.told, answer.headers["retry-after"]) == ((503, "unavailable"), "1")
+    (answer,) = answers(received(bench.client(PREDICT.replace(b"/v1/models/spam/predict", b"/v2/models/spam/infer"))))
+    assert (answer.status, list(answer.json), answer.headers["retry-after"]) == (503, ["error"], "1")
+    assert answer.headers["x-request-id"].startswith("req_")
 
 
 def test_nothing_that_comes_ends_it_or_stays(make: Callable[..., Bench]) -> None:
