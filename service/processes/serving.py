@@ -55,7 +55,7 @@ class ServedCopies:
         """The path of a file; raises NotFound."""
         path = self._folder / digest
         if not path.is_file():
-            raise NotFound("missing_file", f"the served copy {digest} is not at hand")
+            raise NotFound("artifact_missing", f"the stored file {digest[:12]}… is missing")
         yield path
 
 
