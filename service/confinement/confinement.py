@@ -44,7 +44,7 @@ class Policy:
     Attributes:
         grants: rights on files, and on everything below folders.
         calls: the filter of system calls.
-        needed: what another user than root has to be able to read, where only the permissions of files decide.
+        needed: what it has to read as another user than root: with that right, or where files are open to everybody.
         owned: files and folders that become that user's.
         most_files: that are open at once.
         most_processes: of it and its descendants, threads among them.
@@ -154,7 +154,7 @@ def _leave_root(policy: Policy, *, confined: bool) -> str:
         keep_capabilities(())
         return f"user {os.geteuid()}"
     permitted = permitted_capabilities()
-    usable = [CAP_DAC_READ_SEARCH, CAP_DAC_OVERRIDE] if confined else []
+    usable = [CAP_DAC_READ_SEARCH, CAP_DAC_OVERRIDE] if confined and policy.needed else []
     kept = [capability for capability in usable if permitted >> capability & 1][:1]
     if not kept and (closed := _closed(policy.needed)):
         raise PermissionError(f"another user than root could not read {closed}")

@@ -25,7 +25,8 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "setsockopt": (54, 208), "getsockopt": (55, 209), "sendto": (44, 206), "recvfrom": (45, 207), "sendmsg": (46, 211),
     "recvmsg": (47, 212), "shutdown": (48, 210),
     # waiting
-    "epoll_ctl": (233, 21), "epoll_wait": (232, None), "epoll_pwait": (281, 22), "epoll_pwait2": (441, 441),
+    "epoll_create1": (291, 20), "epoll_ctl": (233, 21), "epoll_wait": (232, None), "epoll_pwait": (281, 22),
+    "epoll_pwait2": (441, 441),
     "poll": (7, None), "ppoll": (271, 73), "futex": (202, 98), "nanosleep": (35, 101), "clock_nanosleep": (230, 115),
     "restart_syscall": (219, 128), "sched_yield": (24, 124),
     # time, and what a process is told of itself

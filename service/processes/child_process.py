@@ -31,6 +31,8 @@ _STOP_TIMEOUT_S = {
     "acceptor": 5.0,
 }
 _RESTART_PAUSE_S = 1.0
+#: A longer line is passed on in pieces: one without an end would fill this process.
+_LONGEST_LINE = 16 * 1024
 #: After so long without a restart a standby is started: loading all modules takes a second or two.
 _STANDBY_AFTER_S = 10.0
 _PR_SET_PDEATHSIG = 1
@@ -176,9 +178,10 @@ def _die_with_parent() -> Callable[[], None] | None:
 def _pass_log_on(name: str, process: subprocess.Popen[bytes]) -> None:
     assert process.stdout is not None
     with process.stdout as lines:
-        for line in lines:
+        for line in iter(lambda: lines.readline(_LONGEST_LINE), b""):
             if text := line.decode(errors="replace").rstrip():
-                say(name, text)
+                # Nothing that a process writes commands the operator's terminal.
+                say(name, "".join(letter if letter.isprintable() or letter == "\t" else "?" for letter in text))
 
 
 def say(name: str, text: str) -> None:

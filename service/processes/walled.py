@@ -14,6 +14,7 @@ from pathlib import Path
 
 from service.heartbeat import Pulse
 from service.ipc.placement import ACCEPTOR, CONTROL
+from service.processes import wall
 from service.processes.child_process import ChildProcess
 from service.processes.introductions import Introductions
 from service.processes.listeners import bound
@@ -53,6 +54,7 @@ def walled_apis(
     stack.callback(introductions.close)
     restricted = {name: value for name, value in environment.items() if name in _PASSED_ON}
     restricted["FEDLAS_API_PROCESSES"] = str(settings.api_processes)
+    expected = wall.expected(settings, wall.trial(run_dir, restricted))
     of_control = {
         **environment,
         "FEDLAS_DATA_DIR": str(settings.data_dir.absolute()),
@@ -62,13 +64,14 @@ def walled_apis(
     control = [sys.executable, "-m", "service.processes.control", "--folder", str(run_dir / _SERVED)]
     return [
         _child(CONTROL, control, of_control, settings, run_dir, introductions, stack),
-        *_serving(settings, restricted, run_dir, introductions, stack),
-        _acceptor(settings, restricted, run_dir, listener, introductions, stack),
+        *_serving(settings, expected, restricted, run_dir, introductions, stack),
+        _acceptor(settings, expected, restricted, run_dir, listener, introductions, stack),
     ]
 
 
 def _serving(
     settings: ServiceSettings,
+    expected: Sequence[str],
     environment: Mapping[str, str],
     run_dir: Path,
     introductions: Introductions,
@@ -78,7 +81,7 @@ def _serving(
         name = f"serving-{number}"
         folder = run_dir / _SERVED / name
         folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "service.processes.serving", "--name", name, "--folder", str(folder)]
+        command = wall.command("serving", expected, "--name", name, "--folder", str(folder))
         command += [option for host in sorted(settings.host_names) for option in ("--host-name", host)]
         command += ["--keyed"] if settings.api_keys else []
         yield _child(name, command, environment, settings, run_dir, introductions, stack)
@@ -86,6 +89,7 @@ def _serving(
 
 def _acceptor(
     settings: ServiceSettings,
+    expected: Sequence[str],
     environment: Mapping[str, str],
     run_dir: Path,
     listener: socket.socket,
@@ -94,7 +98,7 @@ def _acceptor(
 ) -> ChildProcess:
     pulse = Pulse(listener, hung_seconds=settings.hung_seconds)
     stack.callback(pulse.close)
-    command = [sys.executable, "-m", "service.processes.acceptor", "--fd", str(listener.fileno())]
+    command = wall.command("acceptor", expected, "--fd", str(listener.fileno()))
     command += ["--groups", str(settings.serving_groups), "--most", str(settings.max_connections)]
     command += ["--per-address", str(settings.max_connections_per_address)]
     command += [option for network in settings.trusted_proxies for option in ("--trusted-proxy", str(network))]

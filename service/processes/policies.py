@@ -1,0 +1,147 @@
+"""What the processes behind the wall keep: serving processes their served copies, the acceptor its sockets.
+
+https://docs.kernel.org/userspace-api/landlock.html
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from service.confinement import landlock
+from service.confinement.confinement import Policy
+from service.confinement.interpreter import DEVICES, SYSTEM, libraries, packages
+from service.confinement.seccomp import DANGEROUS, Condition, Filter
+
+_MOST_FILES = 65_536  # each connection is one
+_MOST_THREADS = 4096
+_ACCEPTOR_BYTES = 1024**3
+#: Of the kernel's figures those that the C library, ONNX Runtime and our own limits read.
+_FIGURES = (
+    *("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version", "/proc/filesystems", "/proc/sys/vm"),
+    *(
+        "/sys/devices",
+        "/sys/bus",
+        "/sys/class",
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    ),
+)
+#: What CUDA reads besides, where there is a GPU.
+_FIGURES_OF_GPUS = ("/proc/driver", "/proc/devices", "/proc/modules", "/sys")
+_IMPORTED = (".py", ".so", ".pyc", ".zip", ".dist-info", ".egg-info")
+
+_HALF, _POINTER = 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF
+_NEW_NAMESPACES, _CLONE_THREAD = 0x7E020000, 0x00010000
+_SOCK_STREAM, _SOCKET_TYPES = 1, 0xF
+_FIONBIO, _PROT_EXEC = 0x5421, 4
+
+_SIGNALS = frozenset({"kill", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_open", "pidfd_send_signal"})
+_PROGRAMS = frozenset({"execve", "execveat", "fork", "vfork"})
+_SERVERS = frozenset({"socket", "bind", "listen", "accept", "accept4"})
+_OWNERSHIP = frozenset({"chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat", "mknod"})
+_SHARING = frozenset({"shmget", "shmat", "semget", "msgget", "mq_open", "inotify_add_watch", "fanotify_init"})
+_RARE = frozenset({"process_madvise", "kcmp", "personality", "memfd_secret", "syslog"})
+
+
+def serving(folder: Path) -> Policy:
+    """Of a process that runs models: it reads its served copies and the interpreter, and writes no file."""
+    return Policy(
+        grants=list(_read_by_serving(folder)),
+        calls=Filter(
+            denied=DANGEROUS | _SIGNALS | _PROGRAMS | _SERVERS | _OWNERSHIP | _SHARING | _RARE,
+            conditions=_of_threads() | {"socketpair": (Condition(1, _SOCKET_TYPES, _SOCK_STREAM),)},
+        ),
+        needed=[*libraries(), *packages(), folder],
+        most_files=_MOST_FILES,
+        most_processes=_MOST_THREADS,
+    )
+
+
+def acceptor() -> Policy:
+    """Of the acceptor, which has loaded everything: it opens no file at all, and makes these calls and no others."""
+    return Policy(
+        grants=(),
+        calls=Filter(
+            denied=DANGEROUS,
+            allowed=frozenset(
+                {
+                    *("accept", "accept4", "recvfrom", "recvmsg", "sendmsg", "shutdown", "setsockopt", "getsockopt"),
+                    *(
+                        "getsockname",
+                        "getpeername",
+                        "epoll_create1",
+                        "epoll_ctl",
+                        "epoll_wait",
+                        "epoll_pwait",
+                        "epoll_pwait2",
+                    ),
+                    *("poll", "ppoll", "read", "readv", "write", "writev", "pread64", "close", "lseek", "fstat"),
+                    *("fcntl", "munmap", "mremap", "madvise", "brk", "futex", "getrandom", "sched_yield"),
+                    *("nanosleep", "clock_nanosleep", "clock_gettime", "clock_getres", "gettimeofday"),
+                    *("restart_syscall", "getpid", "gettid", "getppid", "getuid", "geteuid", "getrusage", "times"),
+                    *("sysinfo", "sched_getaffinity", "sigaltstack", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn"),
+                    *("set_robust_list", "rseq", "exit", "exit_group"),
+                }
+            ),
+            conditions={
+                **_of_threads(),
+                "ioctl": (Condition(1, _HALF, _FIONBIO),),
+                "mmap": (Condition(2, _PROT_EXEC, 0),),
+                "mprotect": (Condition(2, _PROT_EXEC, 0),),
+            },
+            others=False,
+        ),
+        most_files=_MOST_FILES,
+        most_processes=16,
+        limits={resource.RLIMIT_FSIZE: 0, resource.RLIMIT_DATA: _ACCEPTOR_BYTES},
+    )
+
+
+def _of_threads() -> dict[str, tuple[Condition, ...]]:
+    """Threads, and no processes; what is sent goes where its socket leads; signals and limits are its own."""
+    return {
+        "clone": (Condition(0, _NEW_NAMESPACES | _CLONE_THREAD, _CLONE_THREAD),),
+        "sendto": (Condition(4, _POINTER, 0),),
+        "tgkill": (Condition(0, _HALF, os.getpid()),),
+        "prlimit64": (Condition(0, _HALF, 0),),
+    }
+
+
+def _read_by_serving(folder: Path) -> Iterator[tuple[Path, int]]:
+    # Without Python's and the system's programs: there is nothing to run.
+    yield from ((Path(path), landlock.READ) for path in SYSTEM if path != "/etc/passwd")
+    for path in libraries():
+        yield from _imported(path, folder)
+    yield from ((package, landlock.READ) for package in packages())
+    yield from ((Path(path), landlock.READ) for path in (*_FIGURES, *DEVICES, _own_figures()))
+    yield Path("/dev/null"), landlock.DEVICE
+    if gpus := list(Path("/dev").glob("nvidia*")):
+        yield from ((path, landlock.DEVICE) for path in gpus)
+        yield from ((Path(path), landlock.READ) for path in _FIGURES_OF_GPUS)
+    yield folder, landlock.READ
+
+
+def _imported(path: Path, folder: Path) -> Iterator[tuple[Path, int]]:
+    """An environment as a whole; of any other folder only what can be imported: people keep settings beside code."""
+    environments = (Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve())
+    inside = any(path.is_relative_to(environment) for environment in environments)
+    if inside and not folder.is_relative_to(path):
+        yield path, landlock.READ
+        return
+    yield path, landlock.LIST
+    for entry in path.iterdir() if path.is_dir() else [path]:
+        if entry.suffix in _IMPORTED or (entry / "__init__.py").is_file():
+            yield entry, landlock.READ
+
+
+def _own_figures() -> Path:
+    """`/proc` of this process, and of no other.
+
+    The folder stays open: Landlock's grant is for the inode, which the kernel would make anew.
+    """
+    os.open("/proc/self", os.O_PATH)
+    return Path("/proc/self").resolve()
