@@ -1,4 +1,4 @@
-"""The service's checks of `fedlas doctor`: database, broker and stored files, by the `FEDLAS_*` settings.
+"""The service's checks of `fedlas doctor`: database, broker, stored files and wall, by the `FEDLAS_*` settings.
 
 Nothing is made or changed: what `fedlas serve` would make when it first starts is named as such.
 """
@@ -19,6 +19,7 @@ from redis.retry import Retry
 from sqlalchemy import Engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
+from service.processes import wall
 from service.registry.database import open_engine
 from service.registry.errors import Unavailable
 from service.registry.revision import is_current
@@ -30,7 +31,7 @@ Line = dict[str, str]
 
 
 def check() -> Iterator[Line]:
-    """The settings; and where they make sense, database, broker and files, asked at the same time."""
+    """The settings; where they make sense, database, broker and files, asked at the same time; and the wall."""
     try:
         settings = ServiceSettings()
     except ValidationError as error:
@@ -42,6 +43,7 @@ def check() -> Iterator[Line]:
     with ThreadPoolExecutor(len(checks)) as pool:
         for line in [pool.submit(one, settings) for one in checks]:
             yield line.result()
+    yield from protections(settings)
 
 
 def database(settings: ServiceSettings) -> Line:
@@ -118,6 +120,26 @@ def files(settings: ServiceSettings) -> Line:
         remedy = "give this user the folder, or let FEDLAS_ARTIFACTS name another"
         return _line("files", "fail", f"{folder}: {(error.strerror or str(error)).lower()}", remedy)
     return _line("files", "ok", f"{folder} can be written to")
+
+
+def protections(settings: ServiceSettings) -> Iterator[Line]:
+    """What keeps a process that runs models from everything else, tried as a serving process does it."""
+    if settings.wall == "off":
+        found = "predictions run in the process that holds keys and passwords (FEDLAS_WALL=off)"
+        yield _line("wall", "skip", found, "FEDLAS_WALL=preferred, unless all who upload are trusted")
+        return
+    folder = settings.data_dir.absolute()
+    report = wall.trial(next(path for path in (folder, *folder.parents) if path.is_dir()))
+    for control, (meaning, remedy) in wall.PROTECTIONS.items():
+        name, (state, _, how) = (
+            f"wall, {control.replace('_', ' ')}",
+            report.get(control, "off: unknown").partition(": "),
+        )
+        if state == "on":
+            yield _line(name, "ok", f"{meaning} ({how})")
+        else:
+            status = "fail" if settings.wall == "required" else "warn"
+            yield _line(name, status, f"predictions are answered without this protection: {meaning} ({how})", remedy)
 
 
 def _bucket(name: str, prefix: str) -> Line:

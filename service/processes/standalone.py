@@ -20,6 +20,7 @@ from service.processes.child_process import ChildProcess
 from service.processes.listeners import listening
 from service.processes.run_folder import locked
 from service.processes.supervision import supervise
+from service.processes.wall import say_off
 from service.processes.walled import walled_apis
 from service.registry.contract import ANY_DEVICE, GPU_ONLY, QUEUES
 from service.registry.errors import Unavailable
@@ -79,6 +80,8 @@ def _children(
     if settings.wall != "off":
         children += walled_apis(settings, environment, run_dir, listeners[0], stack)
         listeners = ()
+    else:
+        say_off()
     for number, listener in enumerate(listeners, start=1):
         name = "api" if number == 1 else f"api-{number}"
         command = [sys.executable, "-m", "service.cli", "api", "--host", settings.host, "--fd", str(listener.fileno())]

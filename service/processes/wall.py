@@ -58,6 +58,11 @@ def trial(root: Path | None, environment: Mapping[str, str] | None = None) -> Re
         return dict.fromkeys(CONTROLS, reason)
 
 
+def say_off() -> None:
+    """Say that there is no wall."""
+    say("serve", "predictions run in the process that holds keys and passwords (FEDLAS_WALL=off): trust all uploads")
+
+
 def missing(report: Report) -> list[str]:
     """A sentence for each control that this machine lacks."""
     return [

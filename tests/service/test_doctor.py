@@ -1,4 +1,4 @@
-"""The service's checks of `fedlas doctor`: a database, a broker and files that are there, or are not."""
+"""The service's checks of `fedlas doctor`: a database, a broker, files and protections that are there, or are not."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from service import doctor
+from service.processes import wall
 from service.registry.registry import Registry
 from service.settings import ServiceSettings
 
 
 def _checked(monkeypatch: pytest.MonkeyPatch, folder: Path, **variables: str) -> dict[str, tuple[str, str]]:
     monkeypatch.setenv("FEDLAS_DATA_DIR", str(folder))
-    for name, value in variables.items():
+    for name, value in {"wall": "off", **variables}.items():
         monkeypatch.setenv(f"FEDLAS_{name.upper()}", value)
     return {line["name"]: (line["status"], line["found"]) for line in doctor.check()}
 
@@ -22,7 +23,7 @@ def test_what_is_not_there_yet_is_no_failure(monkeypatch: pytest.MonkeyPatch, tm
     """Before the first start nothing is judged, and nothing is made."""
     found = _checked(monkeypatch, tmp_path / "data")
     assert {name: status for name, (status, _) in found.items()} == dict.fromkeys(
-        ["database", "broker", "files"], "skip"
+        ["database", "broker", "files", "wall"], "skip"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -92,3 +93,19 @@ def test_settings_that_make_no_sense_fail(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert list(found) == ["settings"]
     lines = [line["found"] for line in doctor.check()]
     assert {line.partition(":")[0] for line in lines} == {"FEDLAS_PORT", "FEDLAS_MAX_PREDICT_ROWS"}
+
+
+def test_each_protection_of_the_wall_is_tried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A line for each: one that this machine lacks is a warning, and a failure where the wall is required."""
+    found = _checked(monkeypatch, tmp_path / "data", wall="preferred")
+    tried = {name: status for name, (status, _) in found.items() if name.startswith("wall, ")}
+    assert set(tried) == {f"wall, {control.replace('_', ' ')}" for control in wall.PROTECTIONS}
+    assert set(tried.values()) <= {"ok", "warn"}
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(wall, "trial", lambda _: {"files": "off: syscall: Function not implemented"})
+    status, told = _checked(monkeypatch, tmp_path, wall="required")["wall, files"]
+    assert (status, told) == (
+        "fail",
+        "predictions are answered without this protection: reads only its served copies, writes nothing "
+        "(syscall: Function not implemented)",
+    )
