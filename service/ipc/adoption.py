@@ -12,6 +12,7 @@ from service.ipc.channel import Malformed, Packet
 from service.ipc.documents import Connection
 
 _LOG = logging.getLogger(__name__)
+_TCP = (socket.AF_INET, socket.AF_INET6)
 
 
 class Adoption:
@@ -29,8 +30,9 @@ class Adoption:
         """Answer the requests of this connection from now on; raises Malformed for what is no connection."""
         client = packet.take_socket()
         try:
-            if client.type != socket.SOCK_STREAM:
-                raise Malformed("a socket that is no stream")
+            # A pair of sockets is no client: a process that was taken over would make requests of its own.
+            if client.family not in _TCP or client.type != socket.SOCK_STREAM:
+                raise Malformed("a socket that is no TCP connection")
             client.setblocking(False)
             client.getpeername()
         except (OSError, Malformed) as error:
