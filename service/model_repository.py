@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from service.inference.model_queue import ModelQueue
 from service.inference.runtime import providers
 from service.inference.scheduler import Scheduler
-from service.registry.errors import ControlAway, NotFound, RegistryError, Unavailable
+from service.registry.errors import ControlAway, NotFound, OutOfService, RegistryError, Unavailable
 from service.resolved_model import ResolvedModel
 
 _LOG = logging.getLogger(__name__)
@@ -136,14 +136,16 @@ class ModelRepository:
         known = self._entries.get(key)
         try:
             resolved = await self._look_up(*key)
+        except OutOfService:
+            self._remove(key)
+            raise
         except Unavailable as error:
             if known is None or isinstance(error, ControlAway):
                 raise
             resolved = known.resolved  # its last meaning is better than no answer
             asked_at = time.monotonic() if asked_at >= self._since else asked_at  # not read every time
         except RegistryError:
-            if (gone := self._entries.pop(key, None)) is not None:
-                self._close_unused(gone.resolved.digest)
+            self._remove(key)
             raise
         if known is None or known.resolved.digest != resolved.digest:
             await self._open(resolved)
@@ -170,6 +172,10 @@ class ModelRepository:
             _LOG.info("%s: %s", key[0], error.message)
         finally:
             entry.reading = False
+
+    def _remove(self, key: Key) -> None:
+        if (gone := self._entries.pop(key, None)) is not None:
+            self._close_unused(gone.resolved.digest)
 
     def _close_unused(self, digest: str) -> None:
         if all(entry.resolved.digest != digest for entry in self._entries.values()):

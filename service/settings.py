@@ -11,6 +11,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from service.process_memory import default_limit
 from service.registry.settings import RegistrySettings, listed
 
+#: With less, a process that answers predictions cannot work.
+LEAST_MEMORY_BYTES = 512 * 1024**2
+
 
 class ServingSettings(BaseSettings):
     """Settings of a process that answers predictions; none of them is secret, or says where anything lies."""
@@ -54,7 +57,7 @@ class ServingSettings(BaseSettings):
     )
     api_memory_bytes: int | None = Field(
         None,
-        ge=512 * 1024**2,
+        ge=LEAST_MEMORY_BYTES,
         description="The most memory that an API process may take; what would need more fails. "
         "Default: half of the machine's, shared among the API processes, but at least 2 GiB.",
     )
@@ -105,6 +108,13 @@ class ServiceSettings(ServingSettings, RegistrySettings):
         "off",
         description="Whether `fedlas serve` answers predictions in processes that hold no key, no password and no way "
         "out: with the protections that this machine has, only with all of them, or in the API process itself.",
+    )
+    isolated_models: int = Field(
+        2,
+        ge=0,
+        le=64,
+        description="Models at once that run in a process of their own behind the wall, because a run of theirs once "
+        "did not end; 0: such a model is out of service for ten minutes.",
     )
     heavy_concurrency: int = Field(
         1, ge=1, description="Calibrations at once of `fedlas serve`: each uses all cores, or the GPU."

@@ -17,6 +17,7 @@ import orjson
 from pydantic import BaseModel, TypeAdapter
 
 from service.api.access import Keys
+from service.control.isolation import Isolation
 from service.control.served_folder import ServedFolder
 from service.ipc.channel import Channel, Full, Packet
 from service.ipc.documents import (
@@ -58,6 +59,7 @@ class Known:
     look_up: ModelLookup
     keys: Keys
     artifacts: ArtifactStore
+    isolation: Isolation
 
 
 class ServingPeer:
@@ -83,6 +85,7 @@ class ServingPeer:
         self.name = name
         self.provider: str | None = None
         self.given: set[str] = set()
+        self._ends = False
         self.counted: Snapshot | None = None
         self._asked: OrderedDict[tuple[str, str | None], None] = OrderedDict()
         self._channel = channel
@@ -148,7 +151,8 @@ class ServingPeer:
                     self.counted = Snapshot.decode(packet.content)
             case Spans():
                 self._on_spans(packet.content)
-            case Stuck(digest=digest) if digest in self.given:
+            case Stuck(digest=digest) if not self._ends and self._folder.holds(digest):
+                self._ends = True
                 self._on_stuck(self, digest)
             case Hello(provider=provider):
                 self.provider = provider
@@ -172,6 +176,7 @@ class ServingPeer:
     async def _model(self, question: ModelQuestion) -> None:
         try:
             meaning = await self._known.look_up.meaning_of(question.called, question.version)
+            self._known.isolation.admit(question.called, question.version, meaning.digest, self.name)
             async with self._folder_turn:
                 await asyncio.to_thread(self._folder.give, self._known.artifacts, meaning.digest)
         except RegistryError as error:

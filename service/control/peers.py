@@ -13,14 +13,15 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from service.api.access import Keys
+from service.control.isolation import Isolation
 from service.control.peer import READ, Known, ServingPeer
 from service.control.served_folder import ServedFolder
 from service.inference.counters import Counts, latest, merged
 from service.inference.metrics import OtherProcesses, ServingMetrics
 from service.ipc.adoption import Adoption
 from service.ipc.channel import Channel, Full, Packet
-from service.ipc.documents import Connection, Count, Drop, Forget, Gone, Open, Peer, Places, ToControl
-from service.ipc.placement import ACCEPTOR, CONTROL, Placement
+from service.ipc.documents import Connection, Count, Drop, Forget, Gone, Open, Peer, Places, ToControl, Wanted
+from service.ipc.placement import ACCEPTOR, CONTROL, Placement, in_path
 from service.ipc.reader import Reader
 from service.model_lookup import ModelLookup
 from service.registry.artifacts import ArtifactStore
@@ -30,6 +31,7 @@ from service.shared_counts import Snapshot
 _LOG = logging.getLogger(__name__)
 #: How long a change waits for processes that should know of it, and a model for being opened.
 _TOLD_S, _OPENED_S = 1.0, 60.0
+_TEND_S = 2.0
 _MOST_ENDED = 1000  # models whose counts are of processes that have ended
 
 
@@ -39,11 +41,16 @@ class ServingPeers:
     Args:
         channel: tells of the other processes, and brings connections.
         folder: where each process has a folder with its served copies.
+        isolation: of the models that run alone.
     """
 
-    def __init__(self, channel: socket.socket, folder: Path, placement: Placement) -> None:
+    def __init__(self, channel: socket.socket, folder: Path, placement: Placement, isolation: Isolation) -> None:
         self.placement = placement
-        self._reader = Reader(Channel(channel, READ), self._take, name="the parent")
+        self._isolation = isolation
+        isolation.on_change = self._tell_places
+        self._places_told = True
+        self._parent = Channel(channel, READ)
+        self._reader = Reader(self._parent, self._take, name="the parent")
         self._acceptor: Channel[ToControl] | None = None
         self._folder = folder
         self._known: Known | None = None
@@ -54,7 +61,7 @@ class ServingPeers:
 
     def connect(self, look_up: ModelLookup, keys: Keys, artifacts: ArtifactStore, metrics: ServingMetrics) -> None:
         """Answer questions from these, and count for all processes."""
-        self._known = Known(look_up, keys, artifacts)
+        self._known = Known(look_up, keys, artifacts, self._isolation)
         metrics.others = self._others
 
     def start(self, protocol: Callable[[bytes], asyncio.Protocol]) -> None:
@@ -65,6 +72,14 @@ class ServingPeers:
     def leave(self) -> None:
         """Have no more connections sent here: this process stops."""
         self._tell_acceptor(Gone(name=CONTROL))
+
+    async def tend(self) -> None:
+        """End processes that nobody needs, and tell again what was not taken, until cancelled."""
+        while True:
+            await asyncio.sleep(_TEND_S)
+            self._isolation.release_idle()
+            if not self._places_told:
+                self._tell_places()
 
     # What the API says of its models (ServedModels)
 
@@ -142,7 +157,7 @@ class ServingPeers:
                 channel = Channel(packet.take_socket(), READ)
                 if name == ACCEPTOR:
                     self._acceptor = channel
-                    channel.send(Places(alone=dict(self.placement.alone)))
+                    self._tell_places()
                 else:
                     self._meet(name, channel)
             case Gone(name=name) if name == ACCEPTOR:
@@ -175,7 +190,7 @@ class ServingPeers:
         peer.send(Places(alone=dict(self.placement.alone)))
         peer.start()
         if before is not None:
-            peer.warm([key for key in before.asked if self.placement.alone.get(key[0], name) == name])
+            peer.warm([key for key in before.asked if self.placement.alone.get(in_path(*key), name) == name])
 
     def _part(self, name: str) -> None:
         if (peer := self._peers.pop(name, None)) is not None:
@@ -203,7 +218,20 @@ class ServingPeers:
             self._by_place[self.placement.place_of(peer.name)].remove(peer)
 
     def _stuck(self, peer: ServingPeer, digest: str) -> None:
-        _LOG.critical("a run of the served copy %s does not end: %s ends", digest, peer.name)
+        """A run ends its process: no process of other models opens this one any more."""
+        self._isolation.ended(digest, peer.name)
+
+    def _tell_places(self) -> None:
+        """Tell who runs alone to all that ask, and to the parent, which starts the processes."""
+        self.placement.alone = self._isolation.places()
+        places = Places(alone=self.placement.alone)
+        told = [peer.send(places) for peer in self._peers.values()]
+        told.append(self._acceptor is None or self._tell_acceptor(places))
+        try:
+            self._parent.send(Wanted(alone=self._isolation.processes))
+        except Full:
+            told.append(False)
+        self._places_told = all(told)
 
     def _others(self) -> OtherProcesses:
         found: list[Snapshot] = [peer.counted for peer in list(self._peers.values()) if peer.counted is not None]

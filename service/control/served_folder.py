@@ -42,6 +42,10 @@ class ServedFolder:
             with suppress(OSError):
                 (self._root / gone).unlink(missing_ok=True)
 
+    def holds(self, digest: str) -> bool:
+        """Whether a file was given."""
+        return digest in self._given
+
     def keep(self, digests: set[str]) -> None:
         """Remove all others."""
         for digest in [digest for digest in self._given if digest not in digests]:

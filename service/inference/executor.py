@@ -27,7 +27,7 @@ _FAR_OFF = 4.0
 _CHECK_S = 0.02
 #: How long a run may go on that has been asked to end: of processor time, since on a busy machine it may wait for a
 #: core before it can see the request, and at the longest.
-_GRACE_S, _LONGEST_GRACE_S = 1.0, 10.0
+_GRACE_S, LONGEST_GRACE_S = 1.0, 10.0
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +49,7 @@ class Executor:
         runs: ordinary batches at once.
         on_free: called on the event loop when a slot has become free, with the batch if one has ended.
         on_stuck: called there with the file of a run that goes on after its deadline although it was asked to end.
+        longest_grace: seconds until that, where the run has had hardly any processor time.
     """
 
     def __init__(
@@ -57,10 +58,12 @@ class Executor:
         *,
         on_free: Callable[[asyncio.AbstractEventLoop, InferenceBatch | None], None],
         on_stuck: Callable[[str], None] | None = None,
+        longest_grace: float = LONGEST_GRACE_S,
     ) -> None:
         self._runs = runs
         self._on_free = on_free
         self._on_stuck = on_stuck
+        self._longest_grace = longest_grace
         self._threads = InferenceThreads(self._done)
         self._running: dict[InferenceBatch, _Running] = {}
         self._ordinary = self._long = 0
@@ -142,5 +145,5 @@ class Executor:
         if self._on_stuck is None or self._loop.time() - running.batch.until < _GRACE_S:
             return  # a client that leaves early must not end the process: the deadline has to have passed, too
         worked = running.thread.processor_seconds() - running.processor_then
-        if worked > _GRACE_S or now - running.asked_at > _LONGEST_GRACE_S:
+        if worked > _GRACE_S or now - running.asked_at > self._longest_grace:
             self._on_stuck(running.queue.digest)

@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from service.registry.errors import Unavailable
+from service.registry.errors import OutOfService
 
 #: How long a model is out of service; each request meanwhile is answered 503 at once.
 SUSPENDED_S = 600.0
@@ -37,7 +37,7 @@ class Quarantine:
         return {digest: seconds for digest, seconds in left.items() if seconds > 0}
 
     def check(self, digest: str) -> None:
-        """Raises Unavailable `model_suspended` while a file is."""
+        """Raises OutOfService `model_suspended` while a file is."""
         if self._folder is None:
             return
         try:
@@ -49,5 +49,5 @@ class Quarantine:
                 "a run of this model did not end when its time was up and had to be ended with its process; "
                 f"the model is out of service for another {left / 60:.0f} minutes"
             )
-            raise Unavailable("model_suspended", message)
+            raise OutOfService("model_suspended", message)
         (self._folder / digest).unlink(missing_ok=True)

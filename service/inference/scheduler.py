@@ -22,7 +22,7 @@ from typing import Protocol
 import numpy as np
 
 from service.inference.batching import BatchObserver, InferenceBatch, QueuedRequest
-from service.inference.executor import Executor
+from service.inference.executor import LONGEST_GRACE_S, Executor
 from service.inference.model_queue import ModelQueue
 from service.inference.quarantine import Quarantine
 from service.inference.run_limits import UNKNOWN, RunLimits
@@ -58,7 +58,8 @@ class Scheduler:
         max_batch_bytes: of the tensors of one batch, as far as inspection has computed them.
         quarantine: files that are not opened for a while.
         on_batch: called with every batch that has run.
-        on_stuck: called with the file of a run that does not end, a second after its deadline.
+        on_stuck: called with the file of a run that does not end, a second after its deadline, or `longest_grace` of
+            them where others take the cores.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Scheduler:
         quarantine: Quarantine | None = None,
         on_batch: Callable[[InferenceBatch], None] | None = None,
         on_stuck: Callable[[str], None] | None = None,
+        longest_grace: float = LONGEST_GRACE_S,
     ) -> None:
         self._files = files
         self._cache_bytes = cache_bytes
@@ -89,7 +91,7 @@ class Scheduler:
         self._opening_bytes = 0
         self._spent = 0.0  # of the queue whose turn was last: a new one starts there
         self._scheduled = False
-        self._executor = Executor(runs, on_free=self._freed, on_stuck=on_stuck)
+        self._executor = Executor(runs, on_free=self._freed, on_stuck=on_stuck, longest_grace=longest_grace)
         # Separate threads: opening a large file must not delay batches.
         self._openers = ThreadPoolExecutor(2, thread_name_prefix="opening")
 

@@ -39,10 +39,17 @@ class Gone(Document):
 
 
 class Places(Document):
-    """The models that have a process to themselves: segment of the path → name of the process."""
+    """The models that have a process to themselves: what they are called → name of the process."""
 
     kind: Literal["places"] = "places"
     alone: dict[Text, Text] = {}
+
+
+class Wanted(Document):
+    """The processes of single models that the parent is to run, all of them."""
+
+    kind: Literal["wanted"] = "wanted"
+    alone: Annotated[frozenset[Text], Field(max_length=100)] = frozenset()
 
 
 class ModelQuestion(Document):

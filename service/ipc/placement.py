@@ -14,7 +14,21 @@ from urllib.parse import unquote_to_bytes
 CONTROL, ACCEPTOR = "control", "acceptor"
 _SERVING, _ALONE, _GROUP = "serving-", "alone-", "group-"
 #: A path that is not quite one of these goes to control, which answers that there is no such route.
-_PREDICTION = re.compile(rb"/v1/models/([^/?]+)/predict|/v2/models/([^/?]+)(?:/versions/[^/?]+)?/infer")
+_PREDICTION = re.compile(rb"/v1/models/([^/?]+)/predict|/v2/models/([^/?]+(?:/versions/[^/?]+)?)/infer")
+
+
+def in_path(name: str, version: str | None) -> str:
+    """How a path calls a model.
+
+    >>> in_path("spam", None), in_path("spam", "3")
+    ('spam', 'spam/versions/3')
+    """
+    return name if version is None else f"{name}/versions/{version}"
+
+
+def alone(number: int) -> str:
+    """The name of the process of a single model."""
+    return f"{_ALONE}{number}"
 
 
 class Placement:
@@ -22,6 +36,9 @@ class Placement:
 
     Args:
         groups: of keys; the processes are shared out among them.
+
+    Attributes:
+        alone: the processes of single models, by what these are called.
     """
 
     def __init__(self, groups: int = 1) -> None:
@@ -38,8 +55,8 @@ class Placement:
         if found is None:
             return CONTROL
         if self.alone:
-            called = unquote_to_bytes(found[1] or found[2]).decode(errors="replace")
-            if (name := self.alone.get(called)) is not None:
+            model = unquote_to_bytes(found[1] or found[2]).decode(errors="replace")
+            if (name := self.alone.get(model)) is not None:
                 return name
         if self._groups == 1:
             return f"{_GROUP}0"

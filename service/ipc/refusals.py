@@ -7,7 +7,10 @@ from service.registry import errors
 
 _KINDS = {
     kind.__name__: kind
-    for kind in (errors.NotFound, errors.InvalidRequest, errors.Conflict, errors.TooLarge, errors.Unavailable)
+    for kind in (
+        *(errors.NotFound, errors.InvalidRequest, errors.Conflict, errors.TooLarge, errors.Unavailable),
+        errors.OutOfService,
+    )
 }
 
 

@@ -10,7 +10,9 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from service.api.services import quarantine
 from service.control.app import create_control
+from service.control.isolation import Isolation
 from service.control.peers import ServingPeers
 from service.heartbeat import Heartbeat
 from service.ipc.placement import Placement
@@ -34,7 +36,9 @@ def run(settings: ServiceSettings, *, channel: int, folder: Path, heartbeat: int
     say_where(settings)
     await_database(settings)
     limit(settings.resolved_api_memory_bytes)
-    peers = ServingPeers(socket.socket(fileno=channel), folder, Placement(settings.serving_groups))
+    run_dir = settings.data_dir.absolute() / "run"  # of all services on these records and this machine
+    isolation = Isolation(run_dir / "ended", quarantine(settings), most=settings.isolated_models)
+    peers = ServingPeers(socket.socket(fileno=channel), folder, Placement(settings.serving_groups), isolation)
     app = create_control(settings, peers)
     protocol = partial(Protocol, connections=Connections.of(settings), hand_over=peers)
     config = configured(app.front, settings, lifespan="on", protocol=protocol)
@@ -57,6 +61,7 @@ def run(settings: ServiceSettings, *, channel: int, folder: Path, heartbeat: int
             MemoryRelease(lambda: None).run,
             partial(asyncio.to_thread, app.fastapi.openapi),
             meet,
+            peers.tend,
         ],
         stopping=stop,
     )

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pydantic import TypeAdapter
 
 from service.ipc.channel import Channel, Full, Malformed, pair
-from service.ipc.documents import Connection, Gone, Peer
+from service.ipc.documents import Connection, Gone, Peer, Wanted
 from service.ipc.placement import ACCEPTOR, CONTROL
 
 _CONNECTIONS: TypeAdapter[Connection] = TypeAdapter(Connection)
+_OF_CONTROL: TypeAdapter[Wanted] = TypeAdapter(Wanted)
 #: How long others may still send into the channel of a process that has ended.
 _RESCUE_S = 5.0
 _MOST_WAITING = 1000  # the kernel holds some hundred
@@ -44,9 +45,14 @@ class Mailbox:
 
 
 class Introductions:
-    """The present processes and their channels."""
+    """The present processes and their channels.
+
+    Attributes:
+        wanted: the processes of single models that control asks for.
+    """
 
     def __init__(self) -> None:
+        self.wanted: frozenset[str] = frozenset()
         self._present: dict[str, Mailbox] = {}
         self._ended: list[tuple[str, Mailbox, float]] = []
         self._untold: list[tuple[str, str]] = []
@@ -63,9 +69,11 @@ class Introductions:
         self.rescue()
 
     def part(self, name: str) -> None:
-        """A process will not come back."""
+        """A process will not come back: what waits for it is placed anew by control."""
         if (mailbox := self._present.pop(name, None)) is None:
             return
+        if (control := self._present.get(CONTROL)) is not None:
+            _move_all(mailbox, control)
         for reader in (ACCEPTOR, CONTROL):
             if (told := self._present.get(reader)) is not None:
                 with suppress(Full):
@@ -73,19 +81,29 @@ class Introductions:
         mailbox.close()
 
     def rescue(self) -> None:
-        """Give connections that no process has taken to the successor; called again and again."""
+        """Give connections that no process has taken to the successor, and hear control; called again and again."""
+        self._listen()
         now = time.monotonic()
         untold, self._untold = self._untold, []
         for reader, other in untold:
             self._tell(reader, other)
         for name, mailbox, _ in self._ended:
-            successor = self._present.get(name)
-            for _ in range(_MOST_WAITING):
-                if successor is None or not _moved(mailbox, successor):
-                    break
+            if (successor := self._present.get(name)) is not None:
+                _move_all(mailbox, successor)
         for _, mailbox, _ in [ended for ended in self._ended if ended[2] < now]:
             mailbox.close()
         self._ended = [ended for ended in self._ended if ended[2] >= now]
+
+    def _listen(self) -> None:
+        if (control := self._present.get(CONTROL)) is None:
+            return
+        channel = Channel(control.other, _OF_CONTROL)
+        for _ in range(_MOST_WAITING):
+            with suppress(Malformed):
+                if (packet := channel.receive()) is None:
+                    return
+                self.wanted = packet.document.alone
+                packet.close()
 
     def close(self) -> None:
         """Close all channels."""
@@ -103,6 +121,12 @@ class Introductions:
 
 def _sender(mailbox: Mailbox) -> Channel[Connection]:
     return Channel(mailbox.other, _CONNECTIONS)
+
+
+def _move_all(ended: Mailbox, successor: Mailbox) -> None:
+    for _ in range(_MOST_WAITING):
+        if not _moved(ended, successor):
+            return
 
 
 def _moved(ended: Mailbox, successor: Mailbox) -> bool:

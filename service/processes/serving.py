@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import gc
 import logging
-import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -28,8 +27,9 @@ from service.inference.metrics import ServingMetrics
 from service.inference.runtime import check_single_runtime, providers, release_arena
 from service.ipc.placement import Placement
 from service.process_memory import MemoryRelease, limit
+from service.processes.ending import Ending
 from service.registry.errors import NotFound, Unavailable
-from service.server import STUCK_EXIT_CODE, Server, configured, prepare_process
+from service.server import Server, configured, prepare_process
 from service.serving.app import ServingApp
 from service.serving.control_channel import ControlChannel
 from service.serving.routes import ROUTES
@@ -42,6 +42,8 @@ from service.transport.protocol import Protocol
 
 _LOG = logging.getLogger("fedlas.api")
 _COUNTS_S = 1.0
+#: To end this process costs others little.
+_LONGEST_GRACE_S = 3.0
 
 
 class ServedCopies:
@@ -86,6 +88,7 @@ def run(
     placement = Placement(settings.serving_groups)
     control = ControlChannel(socket.socket(fileno=channel), name=name, placement=placement, provider=providers()[0])
     metrics = ServingMetrics(most_models=settings.metrics_models)
+    ending = Ending(control.stuck)
     services = ServingServices.open(
         settings,
         access=AccessControl(names, keyed=keyed),
@@ -95,10 +98,12 @@ def run(
         metrics=metrics,
         tracing=Tracing(),
         access_log=AccessLog(),
-        on_stuck=partial(_end, control),
+        on_stuck=ending,
+        longest_grace=_LONGEST_GRACE_S,
     )
+    app = ServingApp(_elsewhere, services, ROUTES)
     protocol = partial(Protocol, connections=Connections.of(settings), hand_over=control)
-    config = configured(ServingApp(_elsewhere, services, ROUTES), settings, lifespan="off", protocol=protocol)
+    config = configured(app, settings, lifespan="off", protocol=protocol)
     services.start()
     services.access_log.start()
     gc.collect()
@@ -117,6 +122,7 @@ def run(
         ],
         stopping=control.leave,
     )
+    ending.server, ending.give_up = server, app.give_up
     server.run([])
     control.tell_counts()
     services.scheduler.shut_down()
@@ -138,13 +144,6 @@ async def _tell_counts(channel: ControlChannel) -> None:
     while True:
         await asyncio.sleep(_COUNTS_S)
         channel.tell_counts()
-
-
-def _end(channel: ControlChannel, digest: str) -> None:
-    """End the process, because its run of this served copy does not end."""
-    _LOG.critical("a run of the served copy %s does not end: the process ends", digest)
-    channel.stuck(digest)
-    os._exit(STUCK_EXIT_CODE)
 
 
 def main() -> int:

@@ -13,14 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from service.heartbeat import Pulse
-from service.ipc.placement import ACCEPTOR, CONTROL
+from service.ipc.placement import ACCEPTOR, CONTROL, alone
 from service.processes import wall
+from service.processes.alone import AloneProcess
 from service.processes.child_process import ChildProcess
 from service.processes.introductions import Introductions
 from service.processes.listeners import bound
 from service.processes.run_folder import numbered
 from service.processes.supervision import supervise
-from service.settings import ServiceSettings, ServingSettings
+from service.settings import LEAST_MEMORY_BYTES, ServiceSettings, ServingSettings
 
 _SERVED = "served"
 _PASSED_ON = frozenset(
@@ -77,14 +78,27 @@ def _serving(
     introductions: Introductions,
     stack: contextlib.ExitStack,
 ) -> Iterator[ChildProcess]:
-    for number in range(1, settings.api_processes + 1):
-        name = f"serving-{number}"
+    """Those that answer predictions; those of single models come into being when control wants them."""
+    names = [f"serving-{number}" for number in range(1, settings.api_processes + 1)]
+    alone_names = [alone(number) for number in range(1, settings.isolated_models + 1)]
+    smaller = {**environment, **_half_of_the_memory(settings)}
+    for name in (*names, *alone_names):
         folder = run_dir / _SERVED / name
         folder.mkdir(parents=True, exist_ok=True)
         command = wall.command("serving", expected, "--name", name, "--folder", str(folder))
         command += [option for host in sorted(settings.host_names) for option in ("--host-name", host)]
         command += ["--keyed"] if settings.api_keys else []
-        yield _child(name, command, environment, settings, run_dir, introductions, stack)
+        if name in alone_names:
+            yield _child(name, command, smaller, settings, run_dir, introductions, stack, kind=AloneProcess)
+        else:
+            yield _child(name, command, environment, settings, run_dir, introductions, stack)
+
+
+def _half_of_the_memory(settings: ServiceSettings) -> Mapping[str, str]:
+    """The settings by which a process may take half of what another that answers predictions may."""
+    if settings.api_memory_bytes is None:  # whether there is a limit then depends on the machine
+        return {"FEDLAS_API_PROCESSES": str(2 * settings.api_processes)}
+    return {"FEDLAS_API_MEMORY_BYTES": str(max(settings.api_memory_bytes // 2, LEAST_MEMORY_BYTES))}
 
 
 def _acceptor(
@@ -123,10 +137,12 @@ def _child(
     run_dir: Path,
     introductions: Introductions,
     stack: contextlib.ExitStack,
+    *,
+    kind: type[ChildProcess] = ChildProcess,
 ) -> ChildProcess:
     pulse = Pulse(None, hung_seconds=settings.hung_seconds)
     stack.callback(pulse.close)
-    return ChildProcess(
+    return kind(
         name,
         [*command, "--heartbeat", str(pulse.write)],
         environment,

@@ -17,7 +17,8 @@ RegistryError
 ├── LeaseLost            another worker owns the work now; nothing more may be written
 │   └── WorkGone           nobody does: it has ended with the job or batch that it was a piece of
 └── Unavailable          database, storage or broker cannot be reached
-    └── ControlAway        a serving process cannot reach the process that knows names and keys
+    ├── ControlAway        a serving process cannot reach the process that knows names and keys
+    └── OutOfService       a model may not be run, or not in this process
 """
 
 from __future__ import annotations
@@ -110,6 +111,10 @@ class WorkGone(LeaseLost):
 
 class Unavailable(RegistryError):
     """Database, storage or broker cannot be reached."""
+
+
+class OutOfService(Unavailable):
+    """A model may not be run now, or not in this process, whatever was known of it."""
 
 
 class ControlAway(Unavailable):

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import problems
 from service.api.access_log import GONE, Access
-from service.registry.errors import DeadlineExceeded, Overloaded, RegistryError
+from service.registry.errors import DeadlineExceeded, Overloaded, RegistryError, Unavailable
 from service.serving.call import InferenceCall, Shared
 from service.serving.deadlines import Waits, seconds_given
 from service.serving.format_threads import FormatThreads
@@ -52,6 +52,10 @@ class ServingApp:
         if scope["type"] == "lifespan":
             self.threads.shut_down()
         return None
+
+    def give_up(self) -> None:
+        """Answer all requests whose outputs are not there: the process ends, and another follows."""
+        self._shared.waits.fail(_ending)
 
     def call(self, request: Request, name: str, model: str, version: str | None = None) -> InferenceCall:
         """The call of a request for a model; `name` is that of its span."""
@@ -131,6 +135,10 @@ class ServingApp:
     def _note(self, request: Request, status: int, seconds: float = 0.0, model_id: str = "") -> None:
         scope = request.scope
         self._log.note(Access(scope["method"], scope["path"], status, seconds, request.id, model_id, prediction=True))
+
+
+def _ending() -> Unavailable:
+    return Unavailable("unavailable", "the process that answers this is being started again; come again in 1 s")
 
 
 def _other_method(request: Request) -> Response:

@@ -99,7 +99,9 @@ class ControlChannel:
             self._channel.send(Leaving())
 
     def stuck(self, digest: str) -> None:
-        """Say that a run does not end."""
+        """Say that a run does not end, and take nothing any more: the process ends."""
+        self._reader.stop()
+        self.tell_counts()
         with suppress(Full):
             self._channel.send(Stuck(digest=digest))
 

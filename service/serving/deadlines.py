@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ class Waits:
 
     def __init__(self) -> None:
         self._waiting: dict[asyncio.Future[Outputs], _Wait] = {}  # those without a listener
+        self._listening: set[asyncio.Future[Outputs]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
@@ -51,6 +53,13 @@ class Waits:
             self._waiting.pop(future, None)
             if wait.listener is not None:
                 wait.listener.cancel()
+                self._listening.discard(future)
+
+    def fail(self, make: Callable[[], Exception]) -> None:
+        """Set an error as the result of all that is awaited: the process ends."""
+        for future in (*self._waiting, *self._listening):
+            if not future.done():
+                future.set_exception(make())
 
     def _wake_at(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
         if self._timer is not None:
@@ -65,6 +74,7 @@ class Waits:
             if wait.listen_at <= now:
                 del self._waiting[future]  # thousands may wait for a slow model, and each wake-up looks at all here
                 wait.listener = loop.create_task(_listen(future, wait.receive, wait.until))
+                self._listening.add(future)
         if self._waiting:
             self._wake_at(loop, min(wait.listen_at for wait in self._waiting.values()))
 

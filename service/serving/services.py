@@ -11,6 +11,7 @@ from opentelemetry.trace import Span
 from service.api.access import AccessControl
 from service.api.access_log import AccessLog
 from service.inference.batching import InferenceBatch
+from service.inference.executor import LONGEST_GRACE_S
 from service.inference.metrics import ServingMetrics
 from service.inference.quarantine import Quarantine
 from service.inference.runtime import prepare, spare_runs
@@ -57,6 +58,7 @@ class ServingServices:
         access_log: AccessLog,
         quarantine: Quarantine | None = None,
         on_stuck: Callable[[str], None] | None = None,
+        longest_grace: float = LONGEST_GRACE_S,
     ) -> ServingServices:
         """Make the scheduler and the repository of models, and count what they do."""
 
@@ -75,6 +77,7 @@ class ServingServices:
             max_batch_bytes=settings.resolved_api_memory_bytes // 4,
             quarantine=quarantine,
             on_stuck=on_stuck,
+            longest_grace=longest_grace,
             on_batch=trace if tracing.on else None,
         )
         _add_gauges(metrics, scheduler)
