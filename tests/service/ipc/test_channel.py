@@ -1,0 +1,146 @@
+"""Channels between processes: messages arrive whole and in order, and what is wrong with one stays with it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Annotated
+
+import pytest
+from pydantic import Field, TypeAdapter
+
+from service.ipc.channel import Channel, Full, Malformed, pair
+from service.ipc.documents import Connection, Counted, Forget
+
+Read = Annotated[Connection | Counted | Forget, Field(discriminator="kind")]
+READ: TypeAdapter[Read] = TypeAdapter(Read)
+ALL_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+MOST = 300_000
+
+Ends = tuple[socket.socket, Channel[Read]]
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    """An end to send into, and the channel that reads the other one; no file is left when the test is over."""
+    before = open_files()
+    sending, reading = pair()
+    with closing(sending), closing(Channel(reading, READ, most_bytes=MOST)) as channel:
+        yield sending, channel
+    assert open_files() == before
+
+
+def open_files() -> int:
+    """How many files this process has open."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+def memory(content: bytes, *, seals: int = ALL_SEALS) -> int:
+    """A file in memory with these seals."""
+    made = os.memfd_create("test", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.write(made, content)
+    fcntl.fcntl(made, fcntl.F_ADD_SEALS, seals)
+    return made
+
+
+@pytest.mark.parametrize("size", [0, 1, 59_000, 60_001, 250_000])
+def test_messages_arrive_whole_and_in_order(ends: Ends, size: int) -> None:
+    """With content of any size, files and line breaks in it; a reader that comes later finds them apart."""
+    sending, channel = ends
+    out = Channel(sending, READ)
+    reading, writing = os.pipe()
+    content = b"\n\x00" * (size // 2) + b"x" * (size % 2)
+    out.send(Counted(), content, [reading, writing])
+    out.send(Forget(number=7, called="a\nb"))
+    os.close(reading)
+    os.close(writing)
+    first, second = channel.receive(), channel.receive()
+    assert first is not None
+    assert (first.document, first.content, len(first.files)) == (Counted(), content, 2)
+    mine = [first.take_file() for _ in range(2)]
+    os.write(mine[1], b"through")
+    assert os.read(mine[0], 10) == b"through"
+    for descriptor in mine:
+        os.close(descriptor)
+    with pytest.raises(Malformed):
+        first.take_file()
+    assert second is not None
+    assert second.document == Forget(number=7, called="a\nb")
+    assert channel.receive() is None
+
+
+def test_who_does_not_read_is_full(ends: Ends) -> None:
+    """Sending never waits; nothing of what was refused arrives, and what was sent before does."""
+    sending, channel = ends
+    out = Channel(sending, READ)
+    sent = 0
+    with pytest.raises(Full):
+        while True:
+            out.send(Counted(), bytes(100_000) if sent % 2 else bytes(10_000))
+            sent += 1
+    found = 0
+    while (packet := channel.receive()) is not None:
+        assert len(packet.content) == (100_000 if found % 2 else 10_000)
+        found += 1
+    assert found == sent > 2
+    out.send(Counted())
+    assert channel.receive() is not None
+
+
+def test_who_has_ended_is_full(ends: Ends) -> None:
+    """A reader that is gone raises what one that does not read raises."""
+    sending, channel = ends
+    channel.close()
+    with pytest.raises(Full):
+        Channel(sending, READ).send(Counted())
+
+
+BAD: dict[str, Callable[[], tuple[bytes, list[int]]]] = {
+    "no form": lambda: (b"?{}", []),
+    "no JSON": lambda: (b"i{", []),
+    "no document": lambda: (b'i{"kind": "peers"}\n', []),
+    "a field of another release": lambda: (b'i{"kind": "counted", "more": 1}\n', []),
+    "a number beyond": lambda: (b'i{"kind": "connection", "handed_on": 5}\n', []),
+    "no text": lambda: (b'i{"kind": "forget", "number": 1, "called": "\xff"}\n', []),
+    "files and nothing else": lambda: (b"", [memory(b"")]),
+    "no file where the message is": lambda: (b"f", []),
+    "a pipe that would be waited for": lambda: (b"f", list(os.pipe())),
+    "a file that may change": lambda: (b"f", [memory(b'{"kind": "counted"}\n', seals=fcntl.F_SEAL_GROW)]),
+    "more than is read": lambda: (b"f", [memory(b'{"kind": "counted"}\n' + bytes(MOST))]),
+    "a sealed file that is wrong": lambda: (b"f", [memory(b"{}"), memory(b"")]),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_what_is_wrong_stays_with_its_message(ends: Ends, bad: str) -> None:
+    """It is Malformed, its files are closed, and the next message is read."""
+    sending, channel = ends
+    message, files = BAD[bad]()
+    socket.send_fds(sending, [message], files)
+    for descriptor in files:
+        os.close(descriptor)
+    with pytest.raises(Malformed):
+        channel.receive()
+    Channel(sending, READ).send(Forget(number=1))
+    packet = channel.receive()
+    assert packet is not None
+    assert packet.document == Forget(number=1)
+
+
+def test_a_file_that_is_no_socket(ends: Ends) -> None:
+    """Taken as one it is Malformed and closed; a socket is the taker's."""
+    sending, channel = ends
+    reading, writing = os.pipe()
+    with closing(sending.dup()) as good:
+        Channel(sending, READ).send(Connection(), files=[reading, good.fileno(), writing])
+    os.close(reading)
+    os.close(writing)
+    packet = channel.receive()
+    assert packet is not None
+    with closing(packet):
+        with pytest.raises(Malformed):
+            packet.take_socket()
+        packet.take_socket().close()

@@ -1,0 +1,63 @@
+"""Placement: which process answers is the same for all who ask, and what is no prediction is control's."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.acceptor.heads import is_whole, path_and_key
+from service.ipc.placement import CONTROL, Placement
+from service.transport.request_head import origin_form
+
+PREDICTIONS = ["/v1/models/spam/predict", "/v2/models/a%20b/infer", "/v2/models/spam/versions/3/infer"]
+
+
+@pytest.mark.parametrize("path", PREDICTIONS)
+def test_predictions_go_to_the_group_of_their_key(path: str) -> None:
+    """The same key always to the same, and many keys to all."""
+    placement = Placement(groups=3)
+    keys = [b"Bearer %d" % number for number in range(100)]
+    places = [placement.place(path.encode(), key) for key in keys]
+    assert places == [Placement(groups=3).place(path.encode(), key) for key in keys]
+    assert set(places) == {placement.place_of(f"serving-{number}") for number in (1, 2, 3)}
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "", "*", "/v1/models", "/v1/models/spam", "/v1/models//predict", "/v1/models/spam/predict/",
+     "/v2/models/stats", "/v1/models/a/b/predict", "/v1/models/spam/predict?a",
+     "//v1/models/spam/predict", "/V1/models/spam/predict",
+     "/v1/models/spam/predict\n", "/v2/models/spam/versions/infer/x", "/v2/repository/models/spam/load"],
+)  # fmt: skip
+def test_everything_else_goes_to_control(path: str) -> None:
+    """Also what is not quite a prediction."""
+    assert Placement(groups=2).place(path.encode(), b"Bearer a") == CONTROL
+
+
+@pytest.mark.parametrize("path", PREDICTIONS)
+def test_a_model_that_runs_alone(path: str) -> None:
+    """Whoever asks for it, under any spelling of its name; other models stay where they are."""
+    placement = Placement(groups=2)
+    placement.alone = {"spam": "alone-1", "a b": "alone-1"}
+    assert {placement.place(path.encode(), b"Bearer %d" % number) for number in range(9)} == {"alone-1"}
+    assert placement.place(b"/v1/models/sp%61m/predict", b"") == placement.place_of("alone-1")
+    assert placement.place(b"/v1/models/ham/predict", b"") != "alone-1"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [b"/v1/models/a/predict", b"/v1/models/a/predict?b=/c", b"http://host:1/v1/models/a/predict", b"/", b"/a%20b?",
+     b"https://host/v2/models/a/infer?x", b"/v1//x"],
+)  # fmt: skip
+def test_acceptor_and_transport_read_the_same_path(target: bytes) -> None:
+    """Else each would hand the connection to the other."""
+    key = b"Bearer k"
+    head = b"POST %b HTTP/1.1\r\nHost: a\r\nX-Authorization: no\r\nauthorization:  %b\r\n\r\nbody" % (target, key)
+    assert path_and_key(head) == (origin_form(target)[0], key)
+    assert path_and_key(b"\r\n" + head) == (origin_form(target)[0], key)
+    assert (is_whole(head), is_whole(head[:-8]), is_whole(b"a" * 16 * 1024)) == (True, False, True)
+
+
+@pytest.mark.parametrize("head", [b"", b"\x16\x03\x01\x02\x00", b"GET", b"GET a b", b"\r\n\r\n"])
+def test_what_is_no_head_has_no_path(head: bytes) -> None:
+    """And no key."""
+    assert path_and_key(head) == (b"", b"")
