@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 
 from service.ipc.channel import Malformed, Packet
 from service.ipc.documents import Connection
 
 _LOG = logging.getLogger(__name__)
-_TCP = (socket.AF_INET, socket.AF_INET6)
+TCP = frozenset({socket.AF_INET, socket.AF_INET6})
 
 
 class Adoption:
@@ -20,19 +20,23 @@ class Adoption:
 
     Args:
         protocol: makes the protocol of one connection, of which these bytes were received already.
+        families: of the sockets that are taken. A pair of sockets is no client: a process that was taken over would
+            make requests of its own.
     """
 
-    def __init__(self, protocol: Callable[[bytes], asyncio.Protocol]) -> None:
+    def __init__(
+        self, protocol: Callable[[bytes], asyncio.Protocol], families: Collection[socket.AddressFamily] = TCP
+    ) -> None:
         self._protocol = protocol
+        self._families = families
         self._tasks: set[asyncio.Task[object]] = set()
 
     def adopt(self, packet: Packet[Connection]) -> None:
         """Answer the requests of this connection from now on; raises Malformed for what is no connection."""
         client = packet.take_socket()
         try:
-            # A pair of sockets is no client: a process that was taken over would make requests of its own.
-            if client.family not in _TCP or client.type != socket.SOCK_STREAM:
-                raise Malformed("a socket that is no TCP connection")
+            if client.family not in self._families or client.type != socket.SOCK_STREAM:
+                raise Malformed(f"a socket that is no connection of a client: {client.family.name}")
             client.setblocking(False)
             client.getpeername()
         except (OSError, Malformed) as error:

@@ -14,7 +14,7 @@ from contextlib import suppress
 import orjson
 from pydantic import TypeAdapter
 
-from service.ipc.adoption import Adoption
+from service.ipc.adoption import TCP, Adoption
 from service.ipc.channel import Channel, Full, Packet
 from service.ipc.documents import (
     Connection,
@@ -83,7 +83,7 @@ class ControlChannel:
         counted: Callable[[], bytes],
     ) -> None:
         """Take what comes from now on."""
-        self._adoption = Adoption(protocol)
+        self._adoption = Adoption(protocol, TCP | {socket.AF_UNIX})  # those are of control's pages
         self._repository = repository
         self._counted = counted
         self._reader.start()
