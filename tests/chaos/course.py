@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ def run(folder: Path, plan: Plan, say: Say) -> bool:
             )
         )  # fmt: skip
         with Watch(site) as watch:
-            storm = Run(site, disk, receiver, watch, plan, _shared_uploads(site), say=say)
+            shared = replace(_shared_uploads(site), predicted=found.predicted)
+            storm = Run(site, disk, receiver, watch, plan, shared, say=say)
             storm.strike()
             storm.heal()
         _settle(storm, found)
@@ -93,10 +95,9 @@ def _undisturbed(folder: Path, plan: Plan, found: Evidence, postgresql: PostgreS
 def _predicted(site: Site, shared: Shared) -> list[Json]:
     """What the predict door answers for the first rows of all batches."""
     caller = Caller(site.urls, Counter(), until=time.monotonic() + _REFERENCE_S)
-    answer = caller.ask("POST", f"/v1/models/{shared.model_id}/predict", json={"inputs": some_digits(PREDICTED)})
+    predictions = caller.predict(shared.model_id, some_digits(PREDICTED))
     caller.close()
-    assert answer.status_code == 200, answer.text
-    return list(answer.json()["predictions"])
+    return predictions
 
 
 def _shared_uploads(site: Site) -> Shared:

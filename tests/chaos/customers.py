@@ -15,7 +15,8 @@ from typing import Any
 import httpx
 from pyarrow.parquet import read_metadata
 
-from tests.chaos.orders import Acknowledged, Batch, Errand, Order
+from tests.chaos.orders import Acknowledged, Batch, Errand, Order, some_digits
+from tests.chaos.site import Shared
 
 Json = dict[str, Any]
 
@@ -77,6 +78,12 @@ class Caller:
         assert answer.status_code == 200, f"GET {path} was answered with {answer.status_code}: {answer.text}"
         return dict(answer.json())
 
+    def predict(self, model_id: str, rows: Sequence[Sequence[float]]) -> list[Json]:
+        """What a model answers for rows, which it must."""
+        answer = self.ask("POST", f"/v1/models/{model_id}/predict", json={"inputs": rows})
+        assert answer.status_code == 200, f"a prediction was answered with {answer.status_code}: {answer.text}"
+        return list(answer.json()["predictions"])
+
 
 def _passes(method: str, answer: httpx.Response, options: Json) -> bool:
     """Whether the answer says no more than "not now": the server's troubles, or the same key is still being served."""
@@ -107,14 +114,24 @@ def serve(order: Order, caller: Caller, *, model_id: str, dataset_id: str, hook:
             order.report = _fetch(caller, f"/v1/jobs/{ordered.record_id}/report")
 
 
-def look_in(visit: Errand, caller: Caller) -> None:
-    """All that a visitor does: upload, and wait until it has been looked at."""
+def look_in(visit: Errand, caller: Caller, shared: Shared) -> None:
+    """All that a visitor does: have rows predicted, upload, wait until it has been looked at, and predict again."""
     with _minding(visit, caller):
         assert visit.dataset is not None
+        _predict_again(caller, shared)
         dataset_id = _upload(visit, caller, visit.dataset)
         while (record := caller.get(f"/v1/datasets/{dataset_id}", wait=_LONG_POLL_S))["status"] == "inspecting":
             time.sleep(0.1)
         assert record["status"] == "ready", record
+        _predict_again(caller, shared)
+
+
+def _predict_again(caller: Caller, shared: Shared) -> None:
+    """Predictions are those of the undisturbed service, whichever process answers."""
+    found = caller.predict(shared.model_id, some_digits(len(shared.predicted)))
+    for answer, wanted in zip(found, shared.predicted, strict=True):
+        same = answer["label"] == wanted["label"] and abs(answer["confidence"] - wanted["confidence"]) < 1e-5
+        assert same, f"a prediction was {answer}, and {wanted} before"
 
 
 def predict(batch: Batch, caller: Caller, *, model_id: str, rows_id: str) -> None:

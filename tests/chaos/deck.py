@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.chaos import faults, work_faults
 from tests.chaos.faults import Fault
 
-#: Every kind of fault, and how many of each are in a deck of 36.
+#: Every kind of fault, and how many of each are in a deck of 41.
 KINDS: dict[str, tuple[Fault, int]] = {
     "SIGKILL a worker": (faults.kill_worker, 2),
     "SIGKILL a child of a worker": (faults.kill_child, 3),
@@ -21,6 +21,10 @@ KINDS: dict[str, tuple[Fault, int]] = {
     "FLUSHALL": (faults.flush_broker, 2),
     "restart PostgreSQL": (faults.restart_database, 2),
     "SIGKILL an API": (faults.kill_api, 2),
+    "SIGKILL a process that answers predictions": (faults.kill_serving, 2),
+    "SIGSTOP a process that answers predictions": (faults.freeze_serving, 1),
+    "SIGKILL control": (faults.kill_control, 1),
+    "SIGKILL an acceptor": (faults.kill_acceptor, 1),
     "fill the disk": (faults.fill_disk, 1),
     "double every message": (faults.double_messages, 1),
     "a worker's clock wrong by 10 min": (faults.skew_clock, 2),

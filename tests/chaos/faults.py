@@ -136,6 +136,41 @@ def kill_api(storm: Storm) -> str | None:
     return f"{api.name} (process {api.pid})"
 
 
+def kill_serving(storm: Storm) -> str | None:
+    """SIGKILL a process of an API that answers predictions, with whatever requests it holds."""
+    return _signal_behind(storm, "serving-*", signal.SIGKILL)
+
+
+def freeze_serving(storm: Storm) -> str | None:
+    """SIGSTOP such a process, for ever: its API must notice."""
+    return _signal_behind(storm, "serving-*", signal.SIGSTOP)
+
+
+def kill_control(storm: Storm) -> str | None:
+    """SIGKILL the process of an API that holds its registry."""
+    return _signal_behind(storm, "control", signal.SIGKILL)
+
+
+def kill_acceptor(storm: Storm) -> str | None:
+    """SIGKILL the process of an API that accepts its connections."""
+    return _signal_behind(storm, "acceptor", signal.SIGKILL)
+
+
+def _signal_behind(storm: Storm, name: str, number: signal.Signals) -> str | None:
+    """Signal one of the processes of an API; None where none of these runs just now."""
+    api = _one_of(storm, storm.site.apis)
+    if api is None:
+        return None
+    found = sorted((storm.site.folder / api.name / "run").glob(f"*/{name}.pid"))
+    mine = [(file.stem, int(file.read_text())) for file in found]
+    living = [(stem, pid) for stem, pid in mine if pid in api.below()]
+    if not living:
+        return None
+    stem, pid = storm.rng.choice(living)
+    os.kill(pid, number)
+    return f"{stem} of {api.name} (process {pid})"
+
+
 def fill_disk(storm: Storm) -> str | None:
     """No byte can be stored for a while."""
     disk = storm.disk

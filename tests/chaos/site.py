@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,11 +44,16 @@ _SETTINGS = {
 
 @dataclass(frozen=True)
 class Shared:
-    """Uploads that all customers use: a model, labelled rows to calibrate on, and rows to predict."""
+    """Uploads that all customers use: a model, labelled rows to calibrate on, and rows to predict.
+
+    Attributes:
+        predicted: what the model answers for the first of these rows, undisturbed.
+    """
 
     model_id: str
     dataset_id: str
     rows_id: str
+    predicted: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass

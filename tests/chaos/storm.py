@@ -195,7 +195,7 @@ class Run:
         """Somebody uploads a file and somebody has rows predicted, just when the next faults strike."""
         visitor = visit(len(self.visits))
         self.visits.append(visitor)
-        begin(look_in, visitor, self._caller(visitor.number))
+        begin(look_in, visitor, self._caller(visitor.number), shared=self.shared)
         if len(self.visits) % _BATCH_EVERY == 0:
             return
         reader = batch(len(self.batches))
