@@ -109,7 +109,7 @@ def run(
         grace_seconds: how long requests in progress may take after the signal.
         heartbeat: a pipe into which a byte is written twice a second while the event loop turns.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stdout)
+    logging.basicConfig(level=logging.WARNING, format=settings.log_format, stream=sys.stdout)
     _LOG.setLevel(logging.INFO)
     _say_where(settings)
     check_server()
