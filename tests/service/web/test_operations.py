@@ -11,12 +11,14 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.api.services import quarantine
+from service.queue import PermitSender
 from service.registry import tables
 from service.registry.errors import Unavailable
 from service.registry.registry import Registry
 from service.registry.tables import new_id
 from service.web.operations_view import Operations
 from tests.helpers.api import Api
+from tests.helpers.processes import free_port
 from worker.settings import WorkerSettings
 
 Json = dict[str, Any]
@@ -192,6 +194,8 @@ def test_what_is_away_is_named_and_the_rest_is_shown(
     api: Api, browser: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a broker work is still found; without the database the page says what it cannot know."""
+    nowhere = PermitSender(f"redis://127.0.0.1:{free_port()}")
+    monkeypatch.setattr(api.client.app.services.notifier, "check", nowhere.check)  # type: ignore[attr-defined]
     page = browser.get("/operations").text
     assert "The broker does not answer (OperationalError)." in page
     assert "Nothing is lost" in page
