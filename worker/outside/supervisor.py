@@ -20,7 +20,7 @@ from worker.outside import metrics
 from worker.outside.checkpoint_upload import CheckpointUploader
 from worker.outside.dispatcher import Dispatcher
 from worker.outside.kinds import WorkKind, kind_of
-from worker.outside.kinds.base import Claimant, PieceFailed, Suspended, given_up, log_started
+from worker.outside.kinds.base import Claimant, PieceFailed, Suspended, given_up, log_given_up, log_started
 from worker.outside.lease import Cancelled, LeaseRenewal
 from worker.outside.versions import race_versions
 from worker.sandbox import process as sandbox
@@ -154,6 +154,7 @@ class Supervisor:
             self._registry, work, lease_seconds=settings.lease_seconds, every_seconds=settings.heartbeat_seconds
         ) as renewal:
             if (error := given_up(claim, settings.max_attempts)) is not None:
+                log_given_up(claim, error)
                 work.given_up(error)
                 return
             prepared = work.begin()
@@ -211,9 +212,10 @@ class Supervisor:
         elif outcome.error is not None:
             error = RecordError(**outcome.error.model_dump())
             if not error.user_error:
-                _LOG.error("%s failed: %s\n%s", claim, error.code, outcome.log)
+                _LOG.error("%s failed after %.1f s: %s\n%s", claim, seconds, error.code, outcome.log)
             self._publish(lambda: work.failed(error), renewal)
-            _LOG.info("%s refused after %.1f s: %s", claim, seconds, error.code)
+            if error.user_error:
+                _LOG.info("%s refused after %.1f s: %s", claim, seconds, error.code)
         elif outcome.died == "timeout":
             self._publish(lambda: work.failed(_timed_out(seconds)), renewal)
         else:

@@ -22,7 +22,7 @@ from service.registry.tables import Job, Work
 BACK_OFF_S = (0.0, 5.0, 15.0, 45.0, 120.0, 300.0)
 SILENT = "its worker went silent"
 #: What is alone is a flow of its own; rows of earlier releases have none.
-_PARENT_ID = func.nullif(func.nullif(Work.flow, Work.record_id), "")
+PARENT_ID = func.nullif(func.nullif(Work.flow, Work.record_id), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class WorkQueue(DueWork):
 
     def name_of(self, record_id: str) -> str:
         """This record as logs name it."""
-        return named(record_id, self.session.scalar(select(_PARENT_ID).where(Work.record_id == record_id)))
+        return named(record_id, self.session.scalar(select(PARENT_ID).where(Work.record_id == record_id)))
 
     def claim(self, record_id: str, *, worker: str, lease_seconds: float) -> Claim | None:
         """Claim the work unless it, or other work with its concurrency key, is claimed.
@@ -134,7 +134,7 @@ class WorkQueue(DueWork):
                 worker=worker,
                 lease_expires_at=moment + timedelta(seconds=lease_seconds),
             )
-            .returning(Work.kind, Work.token, Work.attempts, Work.losses, _PARENT_ID)
+            .returning(Work.kind, Work.token, Work.attempts, Work.losses, PARENT_ID)
         ).one_or_none()
         return None if claimed is None else Claim(record_id, *claimed)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from datetime import timedelta
 from typing import Any
@@ -118,6 +119,10 @@ def test_what_waits_for_something_is_not_stuck(api: Api, browser: TestClient) ->
     page = browser.get("/operations").text
     assert "nobody does" not in page
     assert f'href="/jobs/{held}"' in page
+    with api.registry.write() as unit:
+        assert unit.work.claim(training, worker="w", lease_seconds=60)
+    assert [(one.record_id, one.parent_id) for one in read(api.registry).held] == [(training, held), (held, None)]
+    assert re.search(rf'<code>{training}</code>\s+of\s+<a href="/jobs/{held}">', browser.get("/operations").text)
 
 
 def test_lost_work_says_why_and_when_it_is_tried_again(api: Api, browser: TestClient) -> None:

@@ -232,6 +232,11 @@ def log_done(claim: Claim, seconds: float) -> None:
     _LOG.info("%s done in %.1f s", claim, seconds)
 
 
+def log_given_up(claim: Claim, error: RecordError) -> None:
+    """It is not tried again."""
+    _LOG.error("%s is %s", claim, error.message)
+
+
 def given_up(claim: Claim, most_attempts: int) -> RecordError | None:
     """Why the work must not be tried again, or None."""
     if len(claim.losses) < most_attempts:

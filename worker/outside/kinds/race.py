@@ -22,7 +22,7 @@ from service.registry.repositories import Claim
 from service.registry.unit_of_work import UnitOfWork
 from worker.documents import ChildEvent, TrainingOrder, TrainReply
 from worker.outside.journal_folder import give_file
-from worker.outside.kinds.base import R, given_up, log_done
+from worker.outside.kinds.base import R, given_up, log_done, log_given_up
 from worker.outside.kinds.jobs import JobKind
 from worker.sandbox.protocol import Limits
 
@@ -100,6 +100,7 @@ class RaceWork(JobKind[R]):
             if (error := given_up(claim, self.settings.max_attempts)) is None:
                 unit.callbacks.append(partial(self._claimed, claim))
                 return self.hold(unit, claim)
+            log_given_up(claim, error)
             fail_piece(unit, claim, error)
         return None
 
