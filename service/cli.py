@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
+from service.registry.settings import mistakes
 from service.settings import ServiceSettings
 
 
@@ -22,9 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except ValidationError as error:
-        for one in error.errors():
-            name = "_".join(map(str, one["loc"])) or "the settings"
-            print(f"fedlas: {name} (FEDLAS_{name.upper()}): {one['msg']}, found {one['input']!r}", file=sys.stderr)
+        for mistake in mistakes(error):
+            print(f"fedlas: {mistake}", file=sys.stderr)
         return 1
 
 

@@ -23,6 +23,7 @@ from service.processes import wall
 from service.registry.database import open_engine
 from service.registry.errors import Unavailable
 from service.registry.revision import is_current
+from service.registry.settings import mistakes
 from service.settings import ServiceSettings
 
 _TIMEOUT_S = 3.0
@@ -35,9 +36,8 @@ def check() -> Iterator[Line]:
     try:
         settings = ServiceSettings()
     except ValidationError as error:
-        for mistake in error.errors():
-            variable = f"FEDLAS_{'_'.join(map(str, mistake['loc'])).upper()}"
-            yield _line("settings", "fail", f"{variable}: {mistake['msg']}", f"correct or unset {variable}")
+        for mistake in mistakes(error):
+            yield _line("settings", "fail", str(mistake), f"correct or unset {mistake.variable or 'one of them'}")
         return
     checks: list[Callable[[ServiceSettings], Line]] = [database, broker, files]
     with ThreadPoolExecutor(len(checks)) as pool:

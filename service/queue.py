@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from celery import Celery
 from kombu.exceptions import KombuError
+from kombu.messaging import Producer
+from kombu.utils.uuid import uuid
 from redis.exceptions import RedisError
 
 from service.registry.contract import task_name
@@ -42,14 +44,7 @@ class PermitSender:
         """Send these now; raises one of `BROKER_ERRORS`."""
         with self._celery.producer_or_acquire() as producer, producer.batch(max_size=_PIPELINE):
             for permit in permits:
-                self._celery.send_task(
-                    task_name(permit.kind),
-                    args=[permit.record_id],
-                    queue=permit.queue,
-                    declare=[],  # a queue is a list, which is there as soon as it holds something
-                    producer=producer,
-                    retry=False,
-                )
+                self._publish(producer, permit)
 
     def check(self) -> None:
         """Raise an error unless the broker answers now."""
@@ -60,6 +55,14 @@ class PermitSender:
         """Send what is pending, if the broker takes it soon, and close all connections."""
         self._notifier.close()
         self._celery.close()
+
+    def _publish(self, producer: Producer, permit: Permit) -> None:
+        """What `send_task` does, without its routers, signals and results, of which there are none: half its time."""
+        task = self._celery.amqp.as_task_v2(
+            uuid(), task_name(permit.kind), [permit.record_id], {}, ignore_result=True,
+            argsrepr=f"[{permit.record_id!r}]", kwargsrepr="{}",
+        )  # fmt: skip
+        producer.publish(task.body, exchange="", routing_key=permit.queue, headers=task.headers, **task.properties)
 
     def _try_to_send(self, permits: Sequence[Permit]) -> None:
         try:

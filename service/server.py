@@ -133,7 +133,7 @@ def configured(
 
 def prepare_process(settings: ServingSettings) -> None:
     """Log as all processes do, try the installed server, and take the limits of a process of the service."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stdout)
+    logging.basicConfig(level=logging.WARNING, format=settings.log_format, stream=sys.stdout)
     _LOG.setLevel(logging.INFO)
     check_server()
     allow_many_connections()

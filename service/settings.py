@@ -6,19 +6,17 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode
 
 from service.process_memory import default_limit
-from service.registry.settings import RegistrySettings, listed
+from service.registry.settings import LogSettings, RegistrySettings, listed
 
 #: With less, a process that answers predictions cannot work.
 LEAST_MEMORY_BYTES = 512 * 1024**2
 
 
-class ServingSettings(BaseSettings):
+class ServingSettings(LogSettings):
     """Settings of a process that answers predictions; none of them is secret, or says where anything lies."""
-
-    model_config = SettingsConfigDict(env_prefix="FEDLAS_", extra="ignore")
 
     max_predict_bytes: int = Field(64 * 1024**2, gt=0, description="Larger predict bodies are answered with 413.")
     max_predict_json_bytes: int = Field(

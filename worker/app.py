@@ -17,8 +17,10 @@ from celery.signals import celeryd_init, setup_logging, worker_init
 from celery.utils.sysinfo import is_auto_concurrency
 from celery.worker import WorkController
 from kombu.entity import Exchange, Queue
+from pydantic import ValidationError
 
 from service.registry.contract import GPU_ONLY
+from service.registry.settings import mistakes
 from worker.process_identity import has_gpu
 from worker.settings import WorkerSettings
 
@@ -30,7 +32,7 @@ _VISIBILITY_S = 60.0
 
 def configuration() -> dict[str, object]:
     """Celery's settings, made of those of the environment."""
-    settings = WorkerSettings()
+    settings = _settings()
     exchange = Exchange("fedlas")
     return {
         "broker_url": settings.resolved_broker_url,
@@ -56,8 +58,17 @@ def configuration() -> dict[str, object]:
         "worker_enable_prefetch_count_reduction": False,
         "worker_detect_quorum_queues": False,
         "worker_hijack_root_logger": False,
+        "worker_log_format": settings.log_format,
         "worker_redirect_stdouts": False,
     }
+
+
+def _settings() -> WorkerSettings:
+    """Those of the environment; where they are wrong the command ends with a line for each mistake."""
+    try:
+        return WorkerSettings()
+    except ValidationError as error:
+        raise SystemExit("\n".join(f"fedlas: {mistake}" for mistake in mistakes(error))) from None
 
 
 app = Celery("fedlas", include=["worker.tasks"])
@@ -88,8 +99,8 @@ def _about_to_start(**_: object) -> None:
 
 
 @setup_logging.connect  # type: ignore[untyped-decorator]
-def _set_up_log(loglevel: int | None = None, logfile: str | None = None, **_: object) -> None:
+def _set_up_log(format: str, loglevel: int | None = None, logfile: str | None = None, **_: object) -> None:
     """One line per event of the worker; libraries log warnings only, unless `--loglevel` asks for more."""
     handler = logging.FileHandler(logfile) if logfile else logging.StreamHandler(sys.stdout)
-    logging.basicConfig(level=loglevel or logging.WARNING, format="%(levelname)s %(message)s", handlers=[handler])
+    logging.basicConfig(level=loglevel or logging.WARNING, format=format, handlers=[handler])
     logging.getLogger("fedlas.worker").setLevel(logging.INFO)

@@ -94,6 +94,13 @@ class WorkerSettings(RegistrySettings):
     def _split_queues(cls, value: object) -> object:
         return listed(value)
 
+    @field_validator("worker_queues")
+    @classmethod
+    def _known_queues(cls, value: frozenset[str]) -> frozenset[str]:
+        if unknown := sorted(value - set(QUEUES)):
+            raise ValueError(f"there is no queue {unknown[0]!r}; the queues are {', '.join(QUEUES)}")
+        return value
+
     @field_validator("spread_seconds", mode="before")
     @classmethod
     def _never_spread(cls, value: object) -> object:
@@ -101,10 +108,12 @@ class WorkerSettings(RegistrySettings):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> WorkerSettings:
-        if unknown := sorted(self.worker_queues - set(QUEUES)):
-            raise ValueError(f"worker_queues: there is no queue {unknown[0]!r}; the queues are {', '.join(QUEUES)}")
-        if self.lease_seconds < 2 * self.heartbeat_seconds:
-            raise ValueError("lease_seconds must be at least twice heartbeat_seconds: else living workers lose work")
+        lease, heartbeat = self.lease_seconds, self.heartbeat_seconds
+        if lease < 2 * heartbeat:
+            raise ValueError(
+                f"FEDLAS_LEASE_SECONDS must be at least twice FEDLAS_HEARTBEAT_SECONDS, else living workers lose work; "
+                f"found {lease:g} and {heartbeat:g}"
+            )
         return self
 
     @property

@@ -1,8 +1,9 @@
 """The tasks, one per kind of work: each is a permit for one piece of work of the queue that it came by.
 
 The record that its message names is a hint at what was put in. What is done is whatever the registry hands out as the
-next of that queue, in fair order; the task then shows that record instead, in `celery inspect active`, in Flower, and
-by the event `task-claimed`. So a message that is lost, doubled or out of order changes nothing.
+next of that queue, in fair order; the task then shows that record instead, a piece with its job or batch, in `celery
+inspect active`, in Flower, and by the event `task-claimed`. So a message that is lost, doubled or out of order changes
+nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ class PermitRequest(Request):  # type: ignore[misc]
     def show(self, claim: Claim) -> None:
         """Work was claimed with this permit."""
         self.name, self._args, self._argsrepr = task_name(claim.kind), [claim.record_id], repr((claim.record_id,))
-        self.send_event("task-claimed", name=self.name, args=self._argsrepr, record_id=claim.record_id, kind=claim.kind)
+        self._kwargs = {} if claim.parent_id is None else {"parent_id": claim.parent_id}
+        self._kwargsrepr = repr(self._kwargs)
+        told = {"record_id": claim.record_id, "parent_id": claim.parent_id, "kind": claim.kind}
+        self.send_event("task-claimed", name=self.name, args=self._argsrepr, kwargs=self._kwargsrepr, **told)
 
 
 class PermitTask(Task):  # type: ignore[misc]

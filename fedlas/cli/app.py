@@ -10,7 +10,18 @@ from typing import Annotated
 
 import typer
 
-from fedlas.cli import calibrate, calibrators, datasets, jobs, models, names, predict, reports, service_commands
+from fedlas.cli import (
+    batches,
+    calibrate,
+    calibrators,
+    datasets,
+    jobs,
+    models,
+    names,
+    predict,
+    reports,
+    service_commands,
+)
 from fedlas.cli.command import examples_text, show_help
 from fedlas.cli.exits import ExitCode
 from fedlas.cli.failures import closed_pipe, told
@@ -47,7 +58,7 @@ def _root(
     show_help(context)
 
 
-for _module in (calibrate, predict, reports, jobs, models, datasets, names, calibrators, service_commands):
+for _module in (calibrate, predict, reports, jobs, batches, models, datasets, names, calibrators, service_commands):
     _module.register(app)
 
 

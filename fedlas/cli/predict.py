@@ -11,7 +11,15 @@ import typer
 from fedlas.cli.command import Session, command
 from fedlas.cli.failures import CommandError
 from fedlas.cli.files import file_of
-from fedlas.cli.options import number_or_object, object_of
+from fedlas.cli.options import (
+    AbstainBelow,
+    ClassPriors,
+    Coverage,
+    Decision,
+    MaxError,
+    TopK,
+    answer_options,
+)
 from fedlas.cli.output import Column, Json, percent
 from fedlas.cli.rows import PIPE, Rows, read_rows
 
@@ -50,16 +58,12 @@ def register(app: typer.Typer) -> None:
             list[str] | None, typer.Argument(metavar="[ROWS]…", help="A file of rows, images, or - for a pipe.")
         ] = None,
         *,
-        top_k: Annotated[int | None, typer.Option(help="The most probable classes of each row.", min=1)] = None,
-        abstain_below: Annotated[
-            float | None, typer.Option(help="Abstain below this confidence.", min=0, max=1)
-        ] = None,
-        max_error: Annotated[str | None, typer.Option(help="Abstain so that at most this share is wrong.")] = None,
-        coverage: Annotated[str | None, typer.Option(help="Answer sets that hold the truth so often.")] = None,
-        decision: Annotated[str | None, typer.Option(metavar="JSON|@FILE", help="Threshold or costs.")] = None,
-        class_priors: Annotated[
-            str | None, typer.Option(metavar="JSON|@FILE", help="How often each class occurs.")
-        ] = None,
+        top_k: TopK = None,
+        abstain_below: AbstainBelow = None,
+        max_error: MaxError = None,
+        coverage: Coverage = None,
+        decision: Decision = None,
+        class_priors: ClassPriors = None,
     ) -> None:
         """Predict rows from a file or a pipe.
 
@@ -68,15 +72,8 @@ def register(app: typer.Typer) -> None:
         with or without a header, npy, or image files; their content tells which. -q prints the labels only.
         """
         given = read_rows(rows or [PIPE])
-        asked: dict[str, Any] = {
-            "top_k": top_k,
-            "abstain_below": abstain_below,
-            "max_error": None if max_error is None else number_or_object(max_error, "--max-error"),
-            "coverage": None if coverage is None else number_or_object(coverage, "--coverage"),
-            "decision": None if decision is None else object_of(decision, "--decision"),
-            "class_priors": None if class_priors is None else object_of(class_priors, "--class-priors"),
-        }
-        options = {**given.options, **{name: value for name, value in asked.items() if value is not None}}
+        asked = answer_options(top_k, abstain_below, max_error, coverage, decision, class_priors)
+        options: dict[str, Any] = {**given.options, **asked}
         is_file = model.endswith(".onnx") or os.sep in model  # a file may be called as a published name is by chance
         _show(session, _local(session, model, given, options) if is_file else _asked(session, model, given, options))
 

@@ -1,7 +1,9 @@
 """Group commit: small creations that arrive at the same moment share one transaction.
 
 A commit waits for the disk, 0.2 ms for a good one and 5 ms for a busy one, and there is one writer at a time: with a
-transaction each, no more creations than that could be acknowledged. One that comes alone has a transaction alone.
+transaction each, no more creations than that could be acknowledged. One that comes alone has a transaction alone. Jobs
+share its statements, too: what they have in common is read once, and their rows are written at its end, all of a table
+together.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from service.registry.contract import GPU_ONLY, QUEUE_OF, QUEUES
 from service.registry.registry import Registry
 from service.registry.repositories.work_statistics import OpenWork
 from service.registry.repositories.workers import SILENT_S
+from service.registry.tables import WorkerProcess
 
 #: Figures are told again for so long; jobs that have ended, whose index is read from end to end, for longer.
 _FRESH_S, _ENDED_FRESH_S = 3.0, 60.0
@@ -41,6 +42,7 @@ class _Figures:
     work: Mapping[tuple[str, str], OpenWork]
     jobs: Mapping[str, int]
     workers: Mapping[str, int]
+    idle: Mapping[str, int]
 
 
 class RegistryFigures(Collector):
@@ -68,13 +70,12 @@ class RegistryFigures(Collector):
             statistics = unit.work_statistics
             if time.monotonic() - self._ended_read_at > _ENDED_FRESH_S:
                 self._ended, self._ended_read_at = statistics.ended_jobs(), time.monotonic()
-            living = Counter(
-                queue for worker in unit.workers.living(within_seconds=SILENT_S) for queue in worker.queues
-            )
+            living, holders = unit.workers.living(within_seconds=SILENT_S), statistics.holders()
             return _Figures(
                 work={**dict.fromkeys(_PAIRS, OpenWork()), **statistics.open_work()},
                 jobs={**statistics.open_jobs(), **self._ended},
-                workers={**dict.fromkeys(QUEUES, 0), **living},
+                workers=_by_queue(living),
+                idle=_by_queue(worker for worker in living if worker.name not in holders),
             )
 
     def collect(self) -> Iterable[Metric]:
@@ -90,6 +91,12 @@ class RegistryFigures(Collector):
             yield family
         yield _counted("fedlas_jobs", "Jobs and dry runs, by status.", "status", figures.jobs)
         yield _counted("fedlas_workers", "Living workers that take from a queue.", "queue", figures.workers)
+        yield _counted("fedlas_workers_idle", "Of these, workers that hold nothing.", "queue", figures.idle)
+
+
+def _by_queue(workers: Iterable[WorkerProcess]) -> Mapping[str, int]:
+    """How many of these take from each queue."""
+    return {**dict.fromkeys(QUEUES, 0), **Counter(queue for worker in workers for queue in worker.queues)}
 
 
 def _counted(name: str, documentation: str, label: str, numbers: Mapping[str, int]) -> Metric:

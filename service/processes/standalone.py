@@ -71,6 +71,7 @@ def _children(
         "FEDLAS_DATA_DIR": str(settings.data_dir.absolute()),
         "FEDLAS_API_PROCESSES": str(len(listeners)),
         "PYTHONUNBUFFERED": "1",
+        "FEDLAS_LOG_TIMES": "false",
     }
     children = []
     if settings.broker_url is None:

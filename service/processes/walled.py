@@ -38,7 +38,7 @@ def serve_api(settings: ServiceSettings) -> int:
     with contextlib.ExitStack() as stack:
         run_dir = stack.enter_context(numbered(settings.data_dir.absolute() / "run"))
         listener = stack.enter_context(bound(settings))
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "FEDLAS_LOG_TIMES": "false"}
         supervise(walled_apis(settings, environment, run_dir, listener, stack), name="api")
     return 0
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.registry.webhooks import Policy
@@ -15,10 +16,23 @@ GIBIBYTE = 1024**3
 _S3 = "s3://"
 
 
-class RegistrySettings(BaseSettings):
-    """Settings of the registry: records, files and messages; every value has a working default."""
+class LogSettings(BaseSettings):
+    """Settings of every process' log."""
 
     model_config = SettingsConfigDict(env_prefix="FEDLAS_", extra="ignore")
+
+    log_times: bool = Field(
+        True, description="Lines of the log begin with the time; not with `fedlas serve`, which adds its own."
+    )
+
+    @property
+    def log_format(self) -> str:
+        """The lines of the log, in the words of `logging`."""
+        return f"{'%(asctime)s ' if self.log_times else ''}%(levelname)s %(message)s"
+
+
+class RegistrySettings(LogSettings):
+    """Settings of the registry: records, files and messages; every value has a working default."""
 
     data_dir: Path = Field(Path("fedlas-data"), description="Everything that must survive a restart.")
     database_url: str | None = Field(None, description="Default: an SQLite file in the data folder.")
@@ -82,6 +96,29 @@ class RegistrySettings(BaseSettings):
     def resolved_broker_url(self) -> str:
         """The broker URL; without one, the socket that `fedlas serve` opens in the data folder."""
         return self.broker_url or f"redis+socket://{self.data_dir.absolute() / 'run' / 'broker.sock'}"
+
+
+class Mistake(NamedTuple):
+    """What is wrong with settings: the variable of the environment, and what was found; no variable where several do
+    not fit each other."""
+
+    variable: str | None
+    found: str
+
+    def __str__(self) -> str:
+        return self.found if self.variable is None else f"{self.variable}: {self.found}"
+
+
+def mistakes(error: ValidationError) -> list[Mistake]:
+    """What is wrong with settings, in the words of who has set them."""
+    return [_mistake(one) for one in error.errors(include_url=False)]
+
+
+def _mistake(details: ErrorDetails) -> Mistake:
+    message = details["msg"].removeprefix("Value error, ")
+    if not details["loc"]:
+        return Mistake(None, message)
+    return Mistake(f"FEDLAS_{details['loc'][0]}".upper(), f"{message}, found {details['input']!r}")
 
 
 def listed(value: object) -> object:

@@ -14,6 +14,7 @@ from service.registry.contract import FINAL, DeliveryRecord, JobRecord
 from service.registry.errors import RegistryError
 from service.registry.presenters import delivery_record, job_record
 from service.registry.registry import Registry
+from service.registry.repositories.pieces import Spread
 from service.registry.unit_of_work import UnitOfWork
 from service.web.curves import Panel, loss_panels, nll_chart
 from service.web.event_sentences import LEFT_OUT, ToldEvent, told
@@ -39,6 +40,7 @@ class JobView:
         events: newest first.
         last_event: the number of the newest.
         deliveries: of messages to its webhook, newest first.
+        spread: None where its trainings are not offered to other workers, or its race is over.
         figures: None before there is a report.
     """
 
@@ -49,6 +51,7 @@ class JobView:
     events: Sequence[ToldEvent]
     last_event: int
     deliveries: Sequence[DeliveryRecord]
+    spread: Spread | None
     figures: KeyFigures | None
 
     @property
@@ -151,6 +154,7 @@ class FollowedJob:
             events=told(unit.events.newest_but(row.id, LEFT_OUT, limit=_EVENTS)),
             last_event=self._known,
             deliveries=[delivery_record(one, unit.work.of(one.id)) for one in deliveries],
+            spread=unit.pieces.spread(row.id) if row.stage == "training" else None,
             figures=self._figures(row.report_sha256),
         )
 

@@ -26,7 +26,7 @@ SWEEP_GRACE_S = 30.0
 _HEAVY, _LIGHT = "calibrate.cpu", "inspect,plan,predict,deliver"
 _LIGHT_THREADS = 8
 #: Every race is spread, and every batch has a few shards, more of them on a slow machine.
-SPREAD = {"FEDLAS_SPREAD_SECONDS": "0.01", "FEDLAS_SHARD_SECONDS": "0.02"}
+SPREAD = {"FEDLAS_SPREAD_SECONDS": "0.01", "FEDLAS_SHARD_SECONDS": "0.004"}
 #: Nothing is spread: what one worker does alone is what many must give.
 ALONE = {"FEDLAS_SPREAD_SECONDS": "1000000", "FEDLAS_SHARD_SECONDS": "1000000"}
 

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from service.queue import PermitSender
 from service.registry import tables
 from service.registry.contract import JobRequest
 from service.registry.registry import Registry
-from service.registry.repositories import Permit
+from service.registry.repositories import Claim, Permit
 from service.registry.tables import new_id, now
 from service.settings import ServiceSettings
 from tests.helpers import backends
@@ -27,6 +28,9 @@ from tests.helpers.celery_workers import CeleryWorker
 from tests.helpers.processes import until
 from tests.helpers.servers import Valkey, running
 from tests.helpers.work import add_dataset, state_of
+from worker.app import app, configuration
+from worker.permit_message import message_of
+from worker.tasks import PermitRequest, PermitTask
 
 Json = dict[str, Any]
 
@@ -147,6 +151,33 @@ def test_a_plain_celery_command_does_the_work(site: Site, worker: CeleryWorker) 
         assert [row.queues for row in unit.workers.known()] == [["inspect", "deliver"]], worker.log
     own = {queue["name"] for queue in worker.ask("active_queues")} - {"inspect", "deliver"}
     assert [name.startswith("alive.") for name in own] == [True]
+    until(lambda: f" INFO {record_id} done in " in worker.log, seconds=60, what="its end is logged")
+    (end,) = [line for line in worker.log.splitlines() if f" INFO {record_id} done in " in line]
+    assert datetime.strptime(end[:23], "%Y-%m-%d %H:%M:%S,%f")
+
+
+def test_a_piece_is_shown_with_its_job() -> None:
+    """The permit may have named another record of the queue."""
+    hint, piece_id, job_id = new_id("job"), new_id("cnd"), new_id("job")
+    message = message_of(app, Permit(hint, "calibrate", "calibrate.cpu"))
+    request = PermitRequest(message, app=app, task=PermitTask())
+    request.show(Claim(piece_id, "candidate", token=1, attempts=1, parent_id=job_id))
+    told = request.info()
+    assert (told["name"], told["args"], told["kwargs"]) == ("fedlas.candidate", [piece_id], {"parent_id": job_id})
+    request.show(Claim(hint, "calibrate", token=1, attempts=1))
+    assert (request.info()["args"], request.info()["kwargs"]) == ([hint], {})
+
+
+def test_a_wrong_setting_is_named_as_it_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker, and Celery's tools beside it, end with a line for each variable of the environment that is wrong."""
+    for name, value in (("KEEP_JOBS_DAYS", "ninety"), ("WORKER_QUEUES", "inspect,gpu")):
+        monkeypatch.setenv(f"FEDLAS_{name}", value)
+    with pytest.raises(SystemExit) as ended:
+        configuration()
+    queues, days = sorted(str(ended.value).splitlines(), reverse=True)
+    assert queues.startswith("fedlas: FEDLAS_WORKER_QUEUES: there is no queue 'gpu'; the queues are inspect, ")
+    assert days.startswith("fedlas: FEDLAS_KEEP_JOBS_DAYS: ")
+    assert days.endswith(", found 'ninety'")
 
 
 def test_celery_tells_what_is_really_done(site: Site, worker: CeleryWorker) -> None:

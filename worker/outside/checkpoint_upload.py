@@ -80,11 +80,11 @@ class CheckpointUploader:
                 with self._changed:
                     self._closed = True
             except Unavailable as error:  # it is tried again, for the child does not save it again
-                _LOG.warning("%s: checkpoint %s is not uploaded yet: %s", self._work.record_id, entry[0], error)
+                _LOG.warning("%s: checkpoint %s is not uploaded yet: %s", self._work.claim, entry[0], error)
                 metrics.CHECKPOINT_UPLOADS.labels("delayed").inc()
                 self._put_back(entry)
             except Exception as error:  # the child goes on; only a restart would repeat more
-                _LOG.warning("%s: checkpoint %s is not uploaded: %s", self._work.record_id, entry[0], error)
+                _LOG.warning("%s: checkpoint %s is not uploaded: %s", self._work.claim, entry[0], error)
                 metrics.CHECKPOINT_UPLOADS.labels("refused").inc()
 
     def _next(self) -> tuple[str, str] | None:

@@ -47,7 +47,7 @@ def _expire(registry: Registry, settings: WorkerSettings, stopping: threading.Ev
     )
     deleted = list(takewhile(lambda _: not stopping.is_set(), expired))
     if deleted:
-        _LOG.info("%d jobs and batches deleted, which are kept no longer: %s, …", len(deleted), deleted[0])
+        _LOG.info("deleted what is kept no longer: jobs and batches, %d in all, from %s on", len(deleted), deleted[0])
 
 
 def _days(number: float | None) -> timedelta | None:

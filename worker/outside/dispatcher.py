@@ -59,7 +59,7 @@ class Dispatcher:
                 try:
                     reply = self._work.reply(self._journal)
                 except Unavailable as error:
-                    _LOG.warning("%s: its child waits for a training: %s", self._work.record_id, error)
+                    _LOG.warning("%s: its child waits for a training: %s", self._work.claim, error)
                     reply = None
                 if reply is not None:
                     self._asked.clear()  # before the child can know: it may ask again at once

@@ -67,6 +67,6 @@ class LeaseRenewal:
             except (
                 RegistryError
             ) as error:  # the database is away for a moment; a worker that takes over needs it as well
-                _LOG.warning("%s: no heartbeat: %s", self._work.record_id, error)
+                _LOG.warning("%s: no heartbeat: %s", self._work.claim, error)
             except Exception as error:  # a defect: the thread that does the work raises it
                 self._error = error

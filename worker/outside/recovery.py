@@ -157,7 +157,7 @@ class Reaper:
             if expired:
                 released |= dict.fromkeys(unit.work.release_expired(), SILENT)
             for record_id, reason in released.items():
-                _LOG.warning("%s waits again: %s", record_id, reason)
+                _LOG.warning("%s waits again: %s", unit.work.name_of(record_id), reason)
                 metrics.WORK_RELEASED.labels(_RELEASED[reason]).inc()
                 unit.requeue(record_id, reason)
             for job in unit.work.cancelling_unclaimed():

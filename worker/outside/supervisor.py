@@ -20,7 +20,7 @@ from worker.outside import metrics
 from worker.outside.checkpoint_upload import CheckpointUploader
 from worker.outside.dispatcher import Dispatcher
 from worker.outside.kinds import WorkKind, kind_of
-from worker.outside.kinds.base import Claimant, PieceFailed, Suspended, given_up
+from worker.outside.kinds.base import Claimant, PieceFailed, Suspended, given_up, log_given_up, log_started
 from worker.outside.lease import Cancelled, LeaseRenewal
 from worker.outside.versions import race_versions
 from worker.sandbox import process as sandbox
@@ -95,12 +95,11 @@ class Supervisor:
         Args:
             show: called, by another thread, with every further claim of a child that does one piece after the other.
         """
-        record_id = claim.record_id
         try:
             work = kind_of(claim)(self._registry, self._settings, claim)
         except KeyError:
-            _LOG.warning("%s is left to newer workers: this release knows no work of kind %s", record_id, claim.kind)
-            return self._settle(lambda unit: unit.work.release(claim, after_seconds=_NEWER_S), record_id)
+            _LOG.warning("%s is left to newer workers: this release knows no work of kind %s", claim, claim.kind)
+            return self._settle(lambda unit: unit.work.release(claim, after_seconds=_NEWER_S), claim)
         work.claimant = Claimant(self.name, self.limits, show)
         try:
             with closing(work):
@@ -109,16 +108,16 @@ class Supervisor:
             _LOG.info("%s; nothing was written", error)
         except LeaseLost:
             metrics.LEASES_LOST.inc()
-            _LOG.warning("%s: another worker owns it now; nothing was written", record_id)
+            _LOG.warning("%s: another worker owns it now; nothing was written", work.claim)
         except Cancelled:
-            self._settle(lambda unit: work.cancelled(unit), record_id)
-            _LOG.info("%s cancelled", record_id)
+            self._settle(lambda unit: work.cancelled(unit), work.claim)
+            _LOG.info("%s cancelled", work.claim)
         except Suspended:
-            _LOG.info("%s waits for trainings that others do", record_id)
+            _LOG.info("%s waits for trainings that others do", work.claim)
         except Stopping:
-            _LOG.info("%s handed back, this worker stops", record_id)
+            _LOG.info("%s handed back, this worker stops", work.claim)
             metrics.WORK_RELEASED.labels("worker_stopped").inc()
-            self._settle(lambda unit: work.handed_back(unit, "its worker was stopped"), record_id)
+            self._settle(lambda unit: work.handed_back(unit, "its worker was stopped"), work.claim)
         except Unavailable as error:
             self._postpone(work, str(error))
         except Unprotected:
@@ -127,16 +126,16 @@ class Supervisor:
             if isinstance(error, OSError) and error.errno in FULL and self._lacks_room():
                 self._postpone(work, "the disk is full")
                 return None
-            _LOG.exception("%s failed in the worker itself", record_id)
+            _LOG.exception("%s failed in the worker itself", work.claim)
             metrics.WORK_RELEASED.labels("worker_failed").inc()
             reason = f"the worker failed: {type(error).__name__}"
-            self._settle(lambda unit: work.lost(unit, reason), record_id)
+            self._settle(lambda unit: work.lost(unit, reason), work.claim)
 
     def _postpone(self, work: WorkKind, reason: str, seconds: float = _PAUSE_S) -> None:
         """Hand the work back for a while; this was no attempt."""
-        _LOG.warning("%s is tried again in %.0f s: %s", work.record_id, seconds, reason)
+        _LOG.warning("%s is tried again in %.0f s: %s", work.claim, seconds, reason)
         metrics.WORK_RELEASED.labels("postponed").inc()
-        self._settle(lambda unit: work.handed_back(unit, reason, after_seconds=seconds), work.record_id)
+        self._settle(lambda unit: work.handed_back(unit, reason, after_seconds=seconds), work.claim)
 
     def _postpone_unprotected(self, work: WorkKind) -> None:
         """Postpone the work, longer each time in a row; this thread pauses too: its next child may lack the same."""
@@ -155,12 +154,13 @@ class Supervisor:
             self._registry, work, lease_seconds=settings.lease_seconds, every_seconds=settings.heartbeat_seconds
         ) as renewal:
             if (error := given_up(claim, settings.max_attempts)) is not None:
+                log_given_up(claim, error)
                 work.given_up(error)
                 return
             prepared = work.begin()
             if prepared is None:
                 return
-            _LOG.info("%s started (attempt %d)", claim.record_id, claim.attempts)
+            log_started(claim)
             began = time.monotonic()
             with (
                 sandbox.private_folder(settings.work_dir) as folder,
@@ -198,30 +198,31 @@ class Supervisor:
     def _conclude(
         self, work: WorkKind, outcome: ChildOutcome, folder: Path, seconds: float, renewal: LeaseRenewal
     ) -> None:
-        record_id = work.record_id
+        claim = work.claim
         if outcome.unprotected is not None:
-            _LOG.error("%s was not begun: its process lacks what this machine has: %s", record_id, outcome.unprotected)
+            _LOG.error("%s was not begun: its process lacks what this machine has: %s", claim, outcome.unprotected)
             raise Unprotected
         self._unprotected = 0
         if outcome.result is not None:
             result = outcome.result
             self._publish(lambda: work.succeeded(result, folder), renewal)
-            _LOG.info("%s done in %.1f s", record_id, seconds)
+            work.log_done(seconds)
         elif outcome.error is not None and outcome.error.code == STORAGE_FULL:
             raise OSError(errno.ENOSPC, "the child found the disk full")
         elif outcome.error is not None:
             error = RecordError(**outcome.error.model_dump())
             if not error.user_error:
-                _LOG.error("%s failed: %s\n%s", record_id, error.code, outcome.log)
+                _LOG.error("%s failed after %.1f s: %s\n%s", claim, seconds, error.code, outcome.log)
             self._publish(lambda: work.failed(error), renewal)
-            _LOG.info("%s refused after %.1f s: %s", record_id, seconds, error.code)
+            if error.user_error:
+                _LOG.info("%s refused after %.1f s: %s", claim, seconds, error.code)
         elif outcome.died == "timeout":
             self._publish(lambda: work.failed(_timed_out(seconds)), renewal)
         else:
             reason = f"its process ended: {outcome.died}"
-            _LOG.warning("%s was lost (%s)\n%s", record_id, reason, outcome.log)
+            _LOG.warning("%s was lost (%s)\n%s", claim, reason, outcome.log)
             metrics.WORK_RELEASED.labels("process_lost").inc()
-            self._settle(lambda unit: work.lost(unit, reason), record_id)
+            self._settle(lambda unit: work.lost(unit, reason), claim)
 
     def _publish(self, publish: Callable[[], None], renewal: LeaseRenewal) -> None:
         """Publish, also if database or disk are away for a while: hours of work must not be lost for minutes."""
@@ -242,7 +243,7 @@ class Supervisor:
             self._check(renewal)
             time.sleep(_TICK_S)
 
-    def _settle(self, write: Callable[[UnitOfWork], object], record_id: str) -> None:
+    def _settle(self, write: Callable[[UnitOfWork], object], claim: Claim) -> None:
         """Write how the attempt ended; where that cannot be, the lease ends by itself."""
         deadline = time.monotonic() + _HAND_BACK_S
         while True:
@@ -251,15 +252,15 @@ class Supervisor:
                     write(unit)
                 return
             except LeaseLost:
-                _LOG.warning("%s: another worker owns it already", record_id)
+                _LOG.warning("%s: another worker owns it already", claim)
                 return
             except Unavailable as error:
                 if time.monotonic() > deadline:
-                    _LOG.warning("%s is left to its lease: %s", record_id, error)
+                    _LOG.warning("%s is left to its lease: %s", claim, error)
                     return
                 time.sleep(_TICK_S)
             except Exception:
-                _LOG.exception("%s is left to its lease", record_id)
+                _LOG.exception("%s is left to its lease", claim)
                 return
 
 

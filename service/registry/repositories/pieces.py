@@ -34,6 +34,19 @@ class NewPiece:
     work_seconds: float = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How a job or batch is spread just now.
+
+    Attributes:
+        workers: those that hold it or a piece of it.
+        waiting: pieces that nobody has taken yet.
+    """
+
+    workers: int
+    waiting: int
+
+
 class Pieces(Records[Piece]):
     """The repository of pieces."""
 
@@ -119,6 +132,15 @@ class Pieces(Records[Piece]):
         """How many pieces of a job or batch have not ended."""
         left = select(func.count()).where(Piece.parent_id == parent_id, Piece.status == "waiting")
         return self.session.scalar(left) or 0
+
+    def spread(self, parent_id: str) -> Spread | None:
+        """How a job or batch is spread; None where no pieces were made of it."""
+        holder = case((Work.state == "claimed", Work.worker))
+        waits = case(((Work.state == "waiting") & (Work.record_id != parent_id), Work.record_id))
+        made = select(func.count()).where(Piece.parent_id == parent_id).scalar_subquery()
+        found = select(func.count(holder.distinct()), func.count(waits), made).where(Work.flow == parent_id)
+        workers, waiting, pieces = self.session.execute(found).one()
+        return Spread(workers, waiting) if pieces else None
 
     def by_name(self, parent_id: str) -> dict[str, str]:
         """The status of each piece of a job or batch, by its name."""

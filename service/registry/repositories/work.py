@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
 
 from service.registry.contract import QUEUE_OF, kind_of_record
 from service.registry.errors import LeaseLost, WorkGone
@@ -21,13 +21,17 @@ from service.registry.tables import Job, Work
 #: How long work waits after its process was lost for the first, second, … time in a row; the last one repeats.
 BACK_OFF_S = (0.0, 5.0, 15.0, 45.0, 120.0, 300.0)
 SILENT = "its worker went silent"
+#: What is alone is a flow of its own; rows of earlier releases have none.
+PARENT_ID = func.nullif(func.nullif(Work.flow, Work.record_id), "")
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
     """The right to work on a record and to write its result, until the lease ends or another worker claims it.
 
-    `losses` says why earlier processes were lost, since the work last got further.
+    Attributes:
+        losses: why earlier processes were lost, since the work last got further.
+        parent_id: the job or batch that it is a piece of; None where it is alone.
     """
 
     record_id: str
@@ -35,6 +39,19 @@ class Claim:
     token: int
     attempts: int
     losses: Sequence[str] = ()
+    parent_id: str | None = None
+
+    def __str__(self) -> str:
+        return named(self.record_id, self.parent_id)
+
+
+def named(record_id: str, parent_id: str | None) -> str:
+    """A record as logs name it: a piece with its job or batch.
+
+    >>> named("cnd_1", "job_1"), named("job_1", None)
+    ('cnd_1 of job_1', 'job_1')
+    """
+    return record_id if parent_id is None else f"{record_id} of {parent_id}"
 
 
 class WorkQueue(DueWork):
@@ -96,6 +113,10 @@ class WorkQueue(DueWork):
         """The work of this record."""
         return self.session.get_one(Work, record_id)
 
+    def name_of(self, record_id: str) -> str:
+        """This record as logs name it."""
+        return named(record_id, self.session.scalar(select(PARENT_ID).where(Work.record_id == record_id)))
+
     def claim(self, record_id: str, *, worker: str, lease_seconds: float) -> Claim | None:
         """Claim the work unless it, or other work with its concurrency key, is claimed.
 
@@ -113,7 +134,7 @@ class WorkQueue(DueWork):
                 worker=worker,
                 lease_expires_at=moment + timedelta(seconds=lease_seconds),
             )
-            .returning(Work.kind, Work.token, Work.attempts, Work.losses)
+            .returning(Work.kind, Work.token, Work.attempts, Work.losses, PARENT_ID)
         ).one_or_none()
         return None if claimed is None else Claim(record_id, *claimed)
 
@@ -238,5 +259,5 @@ class WorkQueue(DueWork):
         if queue is not None:
             return queue
         if self.session.scalar(select(Work.record_id).where(Work.record_id == claim.record_id)) is None:
-            raise WorkGone("lease_lost", f"{claim.record_id} has gone with its job or batch")
+            raise WorkGone("lease_lost", f"{claim} has gone with its job or batch")
         raise LeaseLost("lease_lost", f"another worker owns {claim.record_id} now")

@@ -10,6 +10,7 @@ from sqlalchemy import case, func, or_, select
 
 from service.registry.contract import WORK_KINDS
 from service.registry.repositories.records import Repository
+from service.registry.repositories.work import PARENT_ID
 from service.registry.tables import Batch, Calibrator, Dataset, Event, Job, Model, Work
 
 
@@ -32,9 +33,10 @@ class WaitingWork:
 
 @dataclass(frozen=True, slots=True)
 class HeldWork:
-    """Work that a worker holds, or whose lease has ended and nobody has released it yet."""
+    """Work that a worker holds, or whose lease has ended and nobody has released it yet; a piece with its parent."""
 
     record_id: str
+    parent_id: str | None
     kind: str
     queue: str
     worker: str | None
@@ -96,6 +98,7 @@ class WorkOverview(Repository):
         query = (
             select(
                 Work.record_id,
+                PARENT_ID,
                 Work.kind,
                 Work.queue,
                 Work.worker,

@@ -54,6 +54,11 @@ class WorkStatistics(Repository):
             for queue, kind, number, since, *others in self.session.execute(counted.group_by(Work.queue, Work.kind))
         }
 
+    def holders(self) -> set[str]:
+        """The workers that hold anything, by their names."""
+        held = select(Work.worker).where(Work.state == "claimed", Work.worker.is_not(None))
+        return set(self.session.scalars(held.distinct()))
+
     def open_jobs(self) -> Mapping[str, int]:
         """How many jobs have not ended, by status."""
         return self._jobs(_OPEN_JOBS)

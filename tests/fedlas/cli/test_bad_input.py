@@ -95,7 +95,7 @@ def test_files_that_cannot_be_used(bad: Path, here: Here, model: str, data: str,
         ("jobs ls --url http://127.0.0.1:1", "no connection to http://127.0.0.1:1"),
         ("jobs ls --key wrong", "the service was given no key, or none that it knows"),
         ("jobs ls --profile nobody", "there is no profile 'nobody'"),
-        ("serve --port 99999", "port (FEDLAS_PORT): Input should be less than or equal to 65535, found 99999"),
+        ("serve --port 99999", "FEDLAS_PORT: Input should be less than or equal to 65535, found 99999"),
     ],
 )
 def test_commands_that_cannot_be_followed(bad: Path, here: Here, arguments: str, said: str) -> None:

@@ -63,6 +63,32 @@ def test_single_records_are_those_of_the_api(
     assert (lines["id"], lines["status"]) == (record["id"], record["status"])
 
 
+def test_a_batch_from_the_order_to_its_end(service: Service, calibrated: Path, here: Here, tmp_path: Path) -> None:
+    """Record, list and manifest are those of the API; answers are written in the order of the rows, in any format."""
+    dataset, answers = job_of(calibrated)["dataset_id"], tmp_path / "answers.ndjson"
+    done = here("batches", "create", "sharp", dataset, "--top-k", 2, "--out", answers, "--json")
+    batch = json.loads(done.stdout)
+    at = f"/v1/predictions/{batch['id']}"
+    assert (batch, batch["status"]) == (service.get(at), "succeeded")
+    assert done.stderr.splitlines()[0] == f"{batch['id']} is ordered"
+    rows = [json.loads(line) for line in answers.read_text().splitlines()]
+    assert [len(row["top_k"]) for row in rows] == [2] * batch["num_rows"]
+    assert here("batches", "ls", "--status", "succeeded", "-q").stdout.split() == [batch["id"]]
+    assert here("batches", "watch", batch["id"]).stdout == here("batches", "show", batch["id"]).stdout
+    manifest = service.get(f"{at}/results/manifest")
+    assert json.loads(here("batches", "manifest", batch["id"], "--json").stdout) == manifest
+    assert here("batches", "manifest", batch["id"], "-q").stdout.split() == [
+        str(p["number"]) for p in manifest["parts"]
+    ]
+    table = tmp_path / "answers.csv"
+    assert here("batches", "download", batch["id"], "--out", table).stdout.strip() == str(table)
+    assert table.read_text().count("\n") == 1 + batch["num_rows"]
+    refused = here("batches", "download", batch["id"], "--out", tmp_path / "answers.txt")
+    assert (refused.returncode, "must end in .parquet or .csv" in refused.stderr) == (1, True)
+    assert here("batches", "delete", batch["id"], "--yes").stdout.strip() == batch["id"]
+    assert service.client.get(at).status_code == 404
+
+
 def test_lists_filter(calibrated: Path, here: Here) -> None:
     """Filters go to the API; what it refuses is a sentence."""
     job = job_of(calibrated)

@@ -317,9 +317,10 @@ def test_what_waits_is_told_as_it_stands_in_the_registry(api: Api, monkeypatch: 
             unit.work.unblock([record_id])
         unit.work.of(jobs[0]).not_before = moment - timedelta(seconds=500)
         unit.work.of(jobs[1]).not_before = moment + timedelta(hours=1)
-        unit.workers.heartbeat(
-            "w", machine="m", process="1", queues=["inspect", "predict"], gpu=False, memory_bytes=1, release=None
-        )
+        for name, queues in (("w", ["inspect", "predict"]), ("idle", ["predict"])):
+            unit.workers.heartbeat(
+                name, machine="m", process=name, queues=queues, gpu=False, memory_bytes=1, release=None
+            )
     with api.registry.write() as unit:
         claim = unit.work.claim(jobs[2], worker="w", lease_seconds=1e-3)
         assert claim is not None
@@ -335,7 +336,9 @@ def test_what_waits_is_told_as_it_stands_in_the_registry(api: Api, monkeypatch: 
     assert [work(name, "inspect", "inspect") for name in names] == [2, 0, 0, 0, 0]
     assert [work(name, "calibrate.gpu", "candidate") for name in names] == [0, 0, 0, 0, 0]
     assert [value(told, "fedlas_jobs", status=status) for status in ("queued", "cancelled", "failed")] == [3, 1, 0]
-    assert [value(told, "fedlas_workers", queue=queue) for queue in ("inspect", "deliver")] == [1, 0]
+    queues = ("inspect", "predict", "deliver")
+    assert [value(told, "fedlas_workers", queue=queue) for queue in queues] == [1, 2, 0]
+    assert [value(told, "fedlas_workers_idle", queue=queue) for queue in queues] == [0, 1, 0]
     assert value(told, "fedlas_registry_up") == 1
 
     def away() -> Any:

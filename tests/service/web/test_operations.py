@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from datetime import timedelta
 from typing import Any
@@ -11,12 +12,14 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.api.services import quarantine
+from service.queue import PermitSender
 from service.registry import tables
 from service.registry.errors import Unavailable
 from service.registry.registry import Registry
 from service.registry.tables import new_id
 from service.web.operations_view import Operations
 from tests.helpers.api import Api
+from tests.helpers.processes import free_port
 from worker.settings import WorkerSettings
 
 Json = dict[str, Any]
@@ -116,6 +119,10 @@ def test_what_waits_for_something_is_not_stuck(api: Api, browser: TestClient) ->
     page = browser.get("/operations").text
     assert "nobody does" not in page
     assert f'href="/jobs/{held}"' in page
+    with api.registry.write() as unit:
+        assert unit.work.claim(training, worker="w", lease_seconds=60)
+    assert [(one.record_id, one.parent_id) for one in read(api.registry).held] == [(training, held), (held, None)]
+    assert re.search(rf'<code>{training}</code>\s+of\s+<a href="/jobs/{held}">', browser.get("/operations").text)
 
 
 def test_lost_work_says_why_and_when_it_is_tried_again(api: Api, browser: TestClient) -> None:
@@ -192,6 +199,8 @@ def test_what_is_away_is_named_and_the_rest_is_shown(
     api: Api, browser: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a broker work is still found; without the database the page says what it cannot know."""
+    nowhere = PermitSender(f"redis://127.0.0.1:{free_port()}")
+    monkeypatch.setattr(api.client.app.services.notifier, "check", nowhere.check)  # type: ignore[attr-defined]
     page = browser.get("/operations").text
     assert "The broker does not answer (OperationalError)." in page
     assert "Nothing is lost" in page

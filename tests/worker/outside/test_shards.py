@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import re
 
 import pytest
 
@@ -138,8 +139,12 @@ def test_a_lost_worker_costs_one_shard(batches: ShardedBatches) -> None:
     assert manifest(batches, batch_id)[1].parts == expected
 
 
-def test_one_child_does_one_shard_after_the_other(batches: ShardedBatches) -> None:
-    """While it is the batch's turn a real child goes on, shows each claim, and leaves what the rows of another are."""
+def test_one_child_does_one_shard_after_the_other(batches: ShardedBatches, caplog: pytest.LogCaptureFixture) -> None:
+    """While it is the batch's turn a real child goes on, shows each claim, and leaves what the rows of another are.
+
+    Begin and end of each shard are logged, with its batch; so are split and end of the batch.
+    """
+    caplog.set_level("INFO", "fedlas.worker")
     batch_id = batches.order((3, 50), errors="column")
     batches.run(batches.taken())
     pieces = batches.shards(batch_id)
@@ -147,6 +152,9 @@ def test_one_child_does_one_shard_after_the_other(batches: ShardedBatches) -> No
     supervisor.execute(batches.taken().claim, show=shown.append)
     assert [claim.record_id for claim in shown] == [piece.id for piece in pieces[1:]]
     assert batches.run_all() == [batch_id]
+    ends = [f"{piece.id} of {batch_id} {what}" for piece in pieces for what in ("started (attempt 1)", "done")]
+    expected = [f"{batch_id} is split into {len(pieces)} shards", *ends, f"{batch_id} done: 200 rows in 4 parts"]
+    assert [re.sub(r" in \d+\.\d s$", "", record.getMessage()) for record in caplog.records] == expected
     again = batches.order((3, 50), errors="column")
     batches.run_all()
     assert manifest(batches, batch_id)[1].parts == manifest(batches, again)[1].parts

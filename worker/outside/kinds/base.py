@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -21,6 +22,8 @@ from worker.documents import Reply, Result, SavedCheckpoint, WorkOrder
 from worker.outside import metrics
 from worker.sandbox.protocol import ChildRequest
 from worker.settings import WorkerSettings
+
+_LOG = logging.getLogger("fedlas.worker")
 
 #: A report of a thousand classes has less than one mebibyte.
 _MOST_REPORT_BYTES = 64 * 1024**2
@@ -137,8 +140,17 @@ class WorkKind(ABC):
     def show_next(self, claim: Claim) -> None:
         """The child does this piece from now on."""
         assert self.claimant is not None
-        metrics.CLAIMS.labels(claim.kind).inc()
+        self.count_next(claim)
         self.claimant.show(claim)
+
+    def count_next(self, claim: Claim) -> None:
+        """Count and log a piece that was claimed for the child that runs."""
+        metrics.CLAIMS.labels(claim.kind).inc()
+        log_started(claim)
+
+    def log_done(self, seconds: float) -> None:
+        """Log that the child has ended well, after so long."""
+        log_done(self.claim, seconds)
 
     def renew(self, unit: UnitOfWork, *, lease_seconds: float) -> None:
         """Renew what is held; raises LeaseLost where the work may not go on."""
@@ -208,6 +220,21 @@ class ChildWork(WorkKind, Generic[R]):
             files = {name: stack.enter_context(stage(folder / file)) for name, file in names.items()}
             unit = stack.enter_context(self.publishing())
             self.publish(unit, found, files).model_dump_json()
+
+
+def log_started(claim: Claim) -> None:
+    """A child does this from now on."""
+    _LOG.info("%s started (attempt %d)", claim, claim.attempts)
+
+
+def log_done(claim: Claim, seconds: float) -> None:
+    """It is done, and was held for so long."""
+    _LOG.info("%s done in %.1f s", claim, seconds)
+
+
+def log_given_up(claim: Claim, error: RecordError) -> None:
+    """It is not tried again."""
+    _LOG.error("%s is %s", claim, error.message)
 
 
 def given_up(claim: Claim, most_attempts: int) -> RecordError | None:

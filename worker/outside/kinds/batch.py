@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel
@@ -18,6 +19,8 @@ from worker.outside.kinds.base import Prepared
 from worker.outside.kinds.on_inputs import OnInputs
 from worker.outside.kinds.shards import planned_shards
 from worker.sandbox.protocol import Limits
+
+_LOG = logging.getLogger("fedlas.worker")
 
 _MOST_SECONDS = 24 * 3600
 
@@ -68,6 +71,8 @@ class Predict(OnInputs[BatchResult]):
             unit.work.verify(self.claim)
             unit.pieces.add_all(self.record_id, shards, queue=QUEUE_OF["predict_shard"])
             unit.pieces.suspend_parent(self.claim)
+        if shards:
+            _LOG.info("%s is split into %d shards", self.record_id, len(shards))
 
     def _gather(self, shards: Sequence[tables.Piece]) -> None:
         """The parts of the shards become the results."""
@@ -82,6 +87,7 @@ class Predict(OnInputs[BatchResult]):
                 row = self.row(unit)
                 row.manifest_sha256 = staged.keep()
                 self._succeed(unit, row, manifest.num_rows, manifest.num_errors)
+        _LOG.info("%s done: %d rows in %d parts", self.record_id, manifest.num_rows, len(manifest.parts))
 
     def heartbeat(self, unit: UnitOfWork) -> bool:
         """Write progress."""

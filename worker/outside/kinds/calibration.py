@@ -28,7 +28,6 @@ from worker.documents import (
     PlanResult,
     Reply,
 )
-from worker.outside import metrics
 from worker.outside.kinds.base import PieceFailed, Suspended
 from worker.outside.kinds.jobs import JobKind
 from worker.outside.kinds.publication import calibrated, published
@@ -150,7 +149,7 @@ class Calibrate(RaceWork[JobResult]):
 
     def show_next(self, claim: Claim) -> None:
         """What is shown is the job, also while its leader trains."""
-        metrics.CLAIMS.labels(claim.kind).inc()
+        self.count_next(claim)
 
     def _let_others_pass(self, unit: UnitOfWork) -> None:
         """Where work of others is due, wait for the trainings without a worker: whoever ends the last goes on."""

@@ -108,6 +108,9 @@ class Candidate(RaceWork[CandidatesResult]):
         with self.registry.write() as unit:
             self.drop_unkept(unit)
 
+    def log_done(self, seconds: float) -> None:
+        """Each training was logged at its own end."""
+
     def publish(self, unit: UnitOfWork, found: CandidatesResult, files: Mapping[str, StagedFile]) -> BaseModel:
         """Nothing is published but outcomes."""
         raise NotImplementedError

@@ -22,7 +22,7 @@ from service.registry.repositories import Claim
 from service.registry.unit_of_work import UnitOfWork
 from worker.documents import ChildEvent, TrainingOrder, TrainReply
 from worker.outside.journal_folder import give_file
-from worker.outside.kinds.base import R, given_up
+from worker.outside.kinds.base import R, given_up, log_done, log_given_up
 from worker.outside.kinds.jobs import JobKind
 from worker.sandbox.protocol import Limits
 
@@ -100,6 +100,7 @@ class RaceWork(JobKind[R]):
             if (error := given_up(claim, self.settings.max_attempts)) is None:
                 unit.callbacks.append(partial(self._claimed, claim))
                 return self.hold(unit, claim)
+            log_given_up(claim, error)
             fail_piece(unit, claim, error)
         return None
 
@@ -133,13 +134,13 @@ class RaceWork(JobKind[R]):
                 with self.registry.artifacts.held(digest) as source:
                     files[name] = give_file(journal, source, digest)
             except (NotFound, ValueError) as error:
-                _LOG.warning("%s: the entry %s is trained again: %s", self.record_id, name, error)
+                _LOG.warning("%s: the entry %s is trained again: %s", self.claim, name, error)
         return files
 
     def drop_unkept(self, unit: UnitOfWork) -> None:
         """A training whose outcome is not there when the child asks for the next one waits to be done again."""
         if self.held is not None and not self.held.ended:
-            _LOG.warning("%s: %s", self.held.piece_id, _NOT_KEPT)
+            _LOG.warning("%s: %s", self.held.claim, _NOT_KEPT)
             self.release_training(unit, lost=_NOT_KEPT)
 
     def release_training(self, unit: UnitOfWork, *, lost: str | None = None) -> None:
@@ -168,6 +169,7 @@ class RaceWork(JobKind[R]):
             held.piece_id, sha256=file.keep(), result=TrainingEnded(seconds=round(held.seconds, 3)).stored()
         )
         _mark_ended(unit, held)
+        unit.callbacks.append(lambda committed: log_done(held.claim, held.seconds) if committed else None)
         return []
 
     def renew_training(self, unit: UnitOfWork, *, lease_seconds: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +28,7 @@ from worker.documents import (
     ShardOrder,
     ShardsResult,
 )
-from worker.outside.kinds.base import ChildWork, Prepared
+from worker.outside.kinds.base import ChildWork, Prepared, log_done
 from worker.sandbox.protocol import JsonObject, Limits
 from worker.settings import WorkerSettings
 
@@ -80,7 +81,7 @@ class PredictShard(ChildWork[ShardsResult]):
     def _hold(self, claim: Claim, shard: RowRange | None) -> None:
         self.claim, self.record_id, self._shard = claim, claim.record_id, shard
         self._part: PredictedPart | None = None
-        self._reached, self._kept = 0.0, False
+        self._reached, self._kept, self._began = 0.0, False, time.monotonic()
 
     def begin(self) -> Prepared | None:
         """The served copy and the prepared one; nothing where the shard has ended already."""
@@ -128,8 +129,13 @@ class PredictShard(ChildWork[ShardsResult]):
         unit.pieces.finish(self.record_id, sha256=file.keep(), result=result.stored())
         unit.batches.advance(self._batch_id)
         self._kept = True
-        unit.callbacks.append(lambda committed: setattr(self, "_kept", committed))
+        unit.callbacks.append(self._ended)
         return []
+
+    def _ended(self, committed: bool) -> None:
+        self._kept = committed
+        if committed:
+            log_done(self.claim, time.monotonic() - self._began)
 
     def reply(self, journal: Path) -> Reply | None:
         """The next shard of the batch, if it is its turn; else the child ends."""
@@ -171,7 +177,7 @@ class PredictShard(ChildWork[ShardsResult]):
         try:
             unit.pieces.lock_parent(self.record_id)
         except NotFound as error:
-            raise WorkGone("lease_lost", f"{self.record_id} has gone with its batch") from error
+            raise WorkGone("lease_lost", f"{self.claim} has gone with its batch") from error
 
     def succeeded(self, answer: JsonObject, folder: Path) -> None:
         """The child has done all that it was given; its parts are there already, or the last is done again."""
@@ -179,6 +185,9 @@ class PredictShard(ChildWork[ShardsResult]):
         if not self._kept:
             with self.registry.write() as unit:
                 self.lost(unit, "its part was not kept")
+
+    def log_done(self, seconds: float) -> None:
+        """Each shard was logged at its own end."""
 
     def publish(self, unit: UnitOfWork, found: ShardsResult, files: Mapping[str, StagedFile]) -> BaseModel:
         """Nothing is published but parts."""
