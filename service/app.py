@@ -36,6 +36,11 @@ def create_app(settings: ServiceSettings, *, on_stuck: Callable[[str], None] | N
     shared_counts = None
     if settings.api_processes > 1:
         shared_counts = SharedCounts(settings.data_dir.absolute() / "run" / "metrics", core.metrics)
-    services = Services.over(core, serving.model_repository, shared_counts)
+    services = Services.over(
+        core,
+        serving.model_repository,
+        shared_counts=shared_counts,
+        process_ids=None if shared_counts is None else shared_counts.process_ids,
+    )
     fastapi = rest_api(services, starting=serving.start, stopping=serving.close)
     return App.fronted(ServingApp(fastapi, serving, ROUTES), fastapi, services)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Set
 
 from anyio import CapacityLimiter, to_thread
 
@@ -35,6 +36,11 @@ class ModelLookup:
     def look_up(self, called: str, version: str | None = None) -> ResolvedModel:
         """The meaning with its profile, in any thread; raises as `meaning`."""
         return self._profiles.resolved(self.meaning(called, version))
+
+    def served(self, digests: Set[str]) -> set[str]:
+        """Of these served copies those that a model has, in any thread."""
+        with self._registry.read() as unit:
+            return unit.models.served(digests)
 
     def meaning(self, called: str, version: str | None = None) -> Meaning:
         """Read the registry, in any thread.

@@ -122,6 +122,12 @@ class ModelRepository:
         except RegistryError as error:
             _LOG.warning("a model could not be opened ahead of its requests: %s", error.message)
 
+    async def count(self) -> None:
+        """All is counted in this process."""
+
+    def check(self) -> None:
+        """This process answers."""
+
     def device(self) -> str | None:
         """What sessions of this process run on."""
         return providers()[0]

@@ -27,6 +27,12 @@ class ServedModels(Protocol):
     async def drop(self, called: str) -> None:
         """Close the models of a name or id that is out of service."""
 
+    async def count(self) -> None:
+        """Have at hand what was counted until now."""
+
+    def check(self) -> None:
+        """Raises Unavailable while some predictions have no process that answers them."""
+
     def device(self) -> str | None:
         """What predictions run on (a provider of ONNX Runtime); None before that is known."""
 

@@ -30,7 +30,6 @@ _LAST_CALL_S = 1.0
 #: Longer than clients and load balancers keep an idle connection (httpx 5 s, AWS 60 s): if we closed first, then
 #: sometimes just as the next request is on its way.
 _KEEP_ALIVE_S = 75
-_CLOSE = (b"connection", b"close")
 #: `EX_SOFTWARE` of sysexits.h.
 STUCK_EXIT_CODE = 70
 
@@ -80,19 +79,21 @@ class Server(uvicorn.Server):
         self._stopping()
         super().handle_exit(sig, frame)
 
-    async def answered(self, *, seconds: float) -> None:
-        """Close connections after their answers, and wait until no request is under way, but no longer than this."""
-        self._close_after_answers()
+    async def depart(self, *, seconds: float) -> None:
+        """Hand every connection over as soon as its request is answered; no longer than this."""
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
-        while self.server_state.tasks and loop.time() < until:
+        while self.server_state.connections and loop.time() < until:
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Protocol):
+                    connection.depart()
             await asyncio.sleep(0.01)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, give idle connections a last moment, then shut down as uvicorn does."""
         for server in self.servers:
             server.close()
-        self._close_after_answers()
+        self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
         loop = asyncio.get_running_loop()
         last_call = loop.time() + _LAST_CALL_S
         while self.server_state.connections and loop.time() < last_call and not self.force_exit:
@@ -101,10 +102,6 @@ class Server(uvicorn.Server):
         for task in self._background:
             task.cancel()
         await asyncio.wait(self._background)
-
-    def _close_after_answers(self) -> None:
-        if _CLOSE not in self.server_state.default_headers:
-            self.server_state.default_headers = [*self.server_state.default_headers, _CLOSE]
 
 
 def say_listening(host: str, port: int) -> None:

@@ -7,7 +7,6 @@ restart. So a process writes its counts before it exposes them, and the files of
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import os
 import threading
@@ -16,9 +15,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import BaseModel, Field, FiniteFloat
 
 from service.inference.counters import WIDTH, Counts, ModelKey, latest, merged
 from service.inference.metrics import OtherProcesses, ServingMetrics
@@ -26,7 +26,16 @@ from service.inference.metrics import OtherProcesses, ServingMetrics
 _LOG = logging.getLogger(__name__)
 _COUNTS, _ALIVE, _UNFINISHED = ".counts", ".alive", ".new"
 _MOST_ENDED = 1000  # models of processes that have ended
-_LAYOUT = 1  # of the rows; increased with every change of them
+_LAYOUT: Literal[1] = 1  # of the rows; increased with every change of them
+_Name = Annotated[str, Field(max_length=1000)]
+
+
+class _Head(BaseModel):
+    """The first line of a snapshot; the rows of these models follow."""
+
+    layout: Literal[1]
+    models: list[tuple[_Name, _Name, _Name]]
+    gauges: dict[_Name, FiniteFloat]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,25 +47,19 @@ class Snapshot:
 
     def encode(self) -> bytes:
         """A line of JSON, then the rows as they stand in memory."""
-        head = {"layout": _LAYOUT, "models": list(self.counts), "gauges": dict(self.gauges)}
-        return json.dumps(head).encode() + b"\n" + b"".join(row.tobytes() for row in self.counts.values())
+        head = _Head(layout=_LAYOUT, models=list(self.counts), gauges=dict(self.gauges))
+        return head.model_dump_json().encode() + b"\n" + b"".join(row.tobytes() for row in self.counts.values())
 
     @classmethod
     def decode(cls, content: bytes) -> Snapshot:
         """Read a file; raises ValueError where it is incomplete, or another version of this software wrote it."""
         first, _, rest = content.partition(b"\n")
-        head: Any = json.loads(first)
-        try:
-            if head["layout"] != _LAYOUT:
-                raise ValueError(f"layout {head['layout']!r}, needed is {_LAYOUT}")
-            keys = [ModelKey(*map(str, key)) for key in head["models"]]
-            gauges = {str(name): float(value) for name, value in head["gauges"].items()}
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"the first line is of another kind: {error!r}") from error
+        head = _Head.model_validate_json(first)
+        keys = [ModelKey(*key) for key in head.models]
         rows = np.frombuffer(rest).reshape(len(keys), WIDTH)
         if not (rows >= 0).all() or not np.isfinite(rows).all():
             raise ValueError("counts are finite and not negative")
-        return cls(dict(zip(keys, rows, strict=True)), gauges)
+        return cls(dict(zip(keys, rows, strict=True)), head.gauges)
 
 
 class SharedCounts:

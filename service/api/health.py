@@ -21,11 +21,12 @@ class Outcome:
 
 
 async def outcomes(services: Services) -> list[Outcome]:
-    """Of database, broker and storage, in this order."""
+    """Of database, broker, storage and serving, in this order."""
     checks = {
         "database": services.registry.check,
         "broker": services.notifier.check,
         "storage": services.registry.artifacts.check,
+        "serving": services.served_models.check,
     }
     return await asyncio.gather(*(_outcome(services.probes, name, check) for name, check in checks.items()))
 

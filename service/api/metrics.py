@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import Response
@@ -31,6 +31,7 @@ class Exposition:
     Args:
         metrics: what serving counts.
         figures: what the registry knows of queues, jobs and workers.
+        count: has what other processes have counted at hand.
         process_ids: of the processes that serve this port, where there are several: a scrape reaches only one of them,
             so the resources of each are exposed with its `pid`.
         most_models: names and versions with series of their own, those that were asked last; each process may have
@@ -42,12 +43,14 @@ class Exposition:
         metrics: ServingMetrics,
         *,
         figures: RegistryFigures | None = None,
+        count: Callable[[], Awaitable[None]] | None = None,
         process_ids: Callable[[], Iterable[int]] | None = None,
         most_models: int = MOST_MODELS,
     ) -> None:
         self._metrics = metrics
         self._most_models = most_models
         self._figures = figures
+        self._count = count
         self._registry = CollectorRegistry()
         if figures is not None:
             self._registry.register(figures)
@@ -62,6 +65,8 @@ class Exposition:
         """The text in a format that the client accepts."""
         if self._figures is not None:
             await self._figures.refresh()
+        if self._count is not None:
+            await self._count()
         return await to_thread.run_sync(self._answer, accept, accept_encoding, limiter=self._turn)
 
     def _answer(self, accept: str, accept_encoding: str) -> Response:

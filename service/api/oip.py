@@ -59,6 +59,7 @@ async def ready(services: ServicesDep) -> JSONResponse:
     try:
         await services.probes.run("database", services.registry.check)
         await services.probes.run("storage", services.registry.artifacts.check)
+        services.served_models.check()
     except Exception:  # any error is the answer
         return JSONResponse({"ready": False}, 503)
     return JSONResponse({"ready": True})

@@ -14,8 +14,15 @@ from service.api.services import Services, ServicesDep
 from service.inference.counters import Totals
 from service.registry.documents import JsonObject
 
+
+async def _counted(services: ServicesDep) -> None:
+    await services.served_models.count()
+
+
 #: Before that of `/v2/models/{model}`: no model is called `stats`.
-router = APIRouter(route_class=Route, prefix="/v2/models", tags=["inference protocol"])
+router = APIRouter(
+    route_class=Route, prefix="/v2/models", tags=["inference protocol"], dependencies=[Depends(_counted)]
+)
 
 
 async def _version(request: Request) -> str | None:

@@ -33,6 +33,7 @@ class Checks(BaseModel):
     database: str = Field(description="Records.")
     broker: str = Field(description="Wakes workers up.")
     storage: str = Field(description="Stored files.")
+    serving: str = Field(description="Answers predictions.")
 
 
 class Readiness(BaseModel):
@@ -60,7 +61,7 @@ async def healthz() -> Health:
 
 @router.get("/readyz", response_model=Readiness, responses=_NOT_READY)
 async def readyz(services: ServicesDep) -> JSONResponse:
-    """Whether database, broker and storage can be reached; 503 with what is not. `workers` is for information only."""
+    """Whether database, broker, storage and serving can be reached; 503 with what is not. `workers` only informs."""
     checked, workers = await asyncio.gather(outcomes(services), _workers(services))
     ready = all(one.error is None for one in checked)
     content = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Annotated, ParamSpec, TypeVar
 
@@ -84,8 +84,15 @@ class Services(Core):
     shared_counts: SharedCounts | None
 
     @classmethod
-    def over(cls, core: Core, served_models: ServedModels, shared_counts: SharedCounts | None = None) -> Services:
-        """Make the rest; nothing runs before `start`."""
+    def over(
+        cls,
+        core: Core,
+        served_models: ServedModels,
+        *,
+        shared_counts: SharedCounts | None = None,
+        process_ids: Callable[[], Iterable[int]] | None = None,
+    ) -> Services:
+        """Make the rest; nothing runs before `start`. `process_ids`: of all processes, where there are several."""
         settings, registry, metrics = core.settings, core.registry, core.metrics
         notifier = PermitSender(settings.resolved_broker_url)
         registry.notify = notifier.notify
@@ -101,7 +108,8 @@ class Services(Core):
             exposition=Exposition(
                 metrics,
                 figures=RegistryFigures(registry, probes),
-                process_ids=shared_counts.process_ids if shared_counts else None,
+                count=served_models.count,
+                process_ids=process_ids,
                 most_models=settings.metrics_models,
             ),
             shared_counts=shared_counts,

@@ -18,7 +18,7 @@ def create_control(settings: ServiceSettings, peers: ServingPeers) -> App:
     """Build the application of a control process, whose predictions other processes answer."""
     core = Core.open(settings)
     peers.connect(core.look_up, core.keys, core.registry.artifacts, core.metrics)
-    services = Services.over(core, peers)
+    services = Services.over(core, peers, process_ids=peers.process_ids)
     fastapi = rest_api(services)
     return App.fronted(ControlApp(fastapi, peers), fastapi, services)
 

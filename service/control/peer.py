@@ -39,15 +39,17 @@ from service.ipc.documents import (
 from service.ipc.questions import Questions
 from service.ipc.reader import Reader
 from service.ipc.refusals import refusal_of
+from service.ipc.token_bucket import TokenBucket
 from service.model_lookup import ModelLookup
 from service.registry.artifacts import ArtifactStore
 from service.registry.errors import RegistryError, Unavailable
-from service.shared_counts import Snapshot
 
 _LOG = logging.getLogger(__name__)
 READ: TypeAdapter[ToControl] = TypeAdapter(ToControl)
 #: Questions of one process that are being answered; others wait in its channel.
 _MOST_QUESTIONS = 64
+#: What one process may send in a second, each message counted as 4 KiB at least; four times as much at once.
+_BYTES_PER_S = 16 * 1024**2
 #: Models that its successor opens before they are asked for, and how long it waits for one.
 _MOST_WARMED, _OPENED_S = 32, 60.0
 
@@ -73,31 +75,35 @@ class ServingPeer:
     def __init__(
         self,
         name: str,
+        pid: int,
         channel: Channel[ToControl],
         folder: ServedFolder,
         known: Known,
         *,
+        on_counts: Callable[[str, bytes], None],
         adopt: Callable[[Packet[Connection]], None],
         on_stuck: Callable[[ServingPeer, str], None],
         on_spans: Callable[[bytes], None],
         on_leaving: Callable[[ServingPeer], None],
     ) -> None:
         self.name = name
-        self.provider: str | None = None
-        self.given: set[str] = set()
+        self.pid = pid
+        self.provider: str | None = None  # until it says Hello
+        self.ended = False
         self._ends = False
-        self.counted: Snapshot | None = None
         self._asked: OrderedDict[tuple[str, str | None], None] = OrderedDict()
         self._channel = channel
         self._folder = folder
         self._folder_turn = asyncio.Lock()
         self._known = known
         self._adopt = adopt
+        self._on_counts = on_counts
         self._on_stuck = on_stuck
         self._on_spans = on_spans
         self._on_leaving = on_leaving
         self._questions = Questions(channel)
-        self._reader = Reader(channel, self._take, name=name)
+        rate = TokenBucket(per_second=_BYTES_PER_S, most=4 * _BYTES_PER_S)
+        self._reader = Reader(channel, self._take, name=name, rate=rate)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -105,9 +111,25 @@ class ServingPeer:
         self._reader.start()
 
     def close(self) -> None:
-        """Answer no more: another process has taken the place."""
+        """Take what it has sent last, and answer no more: it has ended."""
+        self.ended = True
+        self._reader.take_rest()
         self._reader.stop()
+        self._questions.end()
         self._channel.close()
+
+    def may_read(self, digest: str) -> bool:
+        """Whether it was given this served copy."""
+        return self._folder.holds(digest)
+
+    async def keep(self, needed: Callable[[set[str]], set[str]]) -> None:
+        """Take the served copies away that are not among those needed, of those that it has; in a thread."""
+        async with self._folder_turn:
+            await asyncio.to_thread(self._sweep, needed)
+
+    def _sweep(self, needed: Callable[[set[str]], set[str]]) -> None:
+        if digests := self._folder.digests():
+            self._folder.remove(digests - needed(digests))
 
     async def ask(self, document: Callable[[int], BaseModel], *, seconds: float) -> None:
         """Have it do something; raises ControlAway where it does not answer, and the error that it answers."""
@@ -147,8 +169,7 @@ class ServingPeer:
             case Done() | Refusal():
                 self._questions.answered(packet)  # type: ignore[arg-type]
             case Counted():
-                with suppress(ValueError):
-                    self.counted = Snapshot.decode(packet.content)
+                self._on_counts(self.name, packet.content)
             case Spans():
                 self._on_spans(packet.content)
             case Stuck(digest=digest) if not self._ends and self._folder.holds(digest):
@@ -156,20 +177,20 @@ class ServingPeer:
                 self._on_stuck(self, digest)
             case Hello(provider=provider):
                 self.provider = provider
-            case Leaving():
+            case Leaving() if not self.ended:
                 self._on_leaving(self)
 
     def _answer(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._answered)
-        if len(self._tasks) >= _MOST_QUESTIONS:
-            self._reader.stop()
+        if len(self._tasks) == _MOST_QUESTIONS:
+            self._reader.hold()
 
     def _answered(self, task: asyncio.Task[None]) -> None:
+        if len(self._tasks) == _MOST_QUESTIONS:
+            self._reader.release()
         self._tasks.discard(task)
-        if len(self._tasks) == _MOST_QUESTIONS - 1 and self._channel.fileno() >= 0:
-            self._reader.start()
         if not task.cancelled() and (error := task.exception()) is not None:
             _LOG.error("a question of %s was not answered", self.name, exc_info=error)
 
@@ -186,7 +207,6 @@ class ServingPeer:
             _LOG.error("a served copy cannot be given to %s: %s", self.name, error)
             self.send(refusal_of(question.number, Unavailable("unavailable", "the model's file cannot be had now")))
             return
-        self.given.add(meaning.digest)
         self._note(question)
         answer = ModelAnswer(
             number=question.number,

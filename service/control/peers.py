@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
+import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel
 
 from service.api.access import Keys
+from service.control.counts import ServingCounts
 from service.control.isolation import Isolation
 from service.control.peer import READ, Known, ServingPeer
 from service.control.served_folder import ServedFolder
-from service.inference.counters import Counts, latest, merged
-from service.inference.metrics import OtherProcesses, ServingMetrics
+from service.inference.gauges import NoLoad, add_gauges
+from service.inference.metrics import ServingMetrics
 from service.ipc.adoption import Adoption
 from service.ipc.channel import Channel, Full, Packet
 from service.ipc.documents import Connection, Count, Drop, Forget, Gone, Open, Peer, Places, ToControl, Wanted
@@ -26,13 +29,13 @@ from service.ipc.reader import Reader
 from service.model_lookup import ModelLookup
 from service.registry.artifacts import ArtifactStore
 from service.registry.errors import ControlAway, RegistryError, Unavailable
-from service.shared_counts import Snapshot
 
 _LOG = logging.getLogger(__name__)
 #: How long a change waits for processes that should know of it, and a model for being opened.
 _TOLD_S, _OPENED_S = 1.0, 60.0
-_TEND_S = 2.0
-_MOST_ENDED = 1000  # models whose counts are of processes that have ended
+#: How often it is looked whether a process is needed, and for served copies that no model has any more.
+_TEND_S, _SWEEP_S = 2.0, 60.0
+_MOST_BYTES = 32 * 1024**2  # the counts of ten thousand models
 
 
 class ServingPeers:
@@ -41,10 +44,13 @@ class ServingPeers:
     Args:
         channel: tells of the other processes, and brings connections.
         folder: where each process has a folder with its served copies.
+        counts: the file of what they have counted.
         isolation: of the models that run alone.
     """
 
-    def __init__(self, channel: socket.socket, folder: Path, placement: Placement, isolation: Isolation) -> None:
+    def __init__(
+        self, channel: socket.socket, folder: Path, counts: Path, placement: Placement, isolation: Isolation
+    ) -> None:
         self.placement = placement
         self._isolation = isolation
         isolation.on_change = self._tell_places
@@ -53,16 +59,18 @@ class ServingPeers:
         self._reader = Reader(self._parent, self._take, name="the parent")
         self._acceptor: Channel[ToControl] | None = None
         self._folder = folder
+        self._counts = ServingCounts(counts)
         self._known: Known | None = None
         self._adoption: Adoption | None = None
         self._peers: dict[str, ServingPeer] = {}
         self._by_place: dict[str, deque[ServingPeer]] = {}
-        self._ended: Counts = {}
+        self._pids = {CONTROL: os.getpid()}
 
     def connect(self, look_up: ModelLookup, keys: Keys, artifacts: ArtifactStore, metrics: ServingMetrics) -> None:
         """Answer questions from these, and count for all processes."""
         self._known = Known(look_up, keys, artifacts, self._isolation)
-        metrics.others = self._others
+        metrics.others = self._counts.others
+        add_gauges(metrics, NoLoad())
 
     def start(self, protocol: Callable[[bytes], asyncio.Protocol]) -> None:
         """Meet the other processes, and answer the connections that they hand on."""
@@ -75,8 +83,12 @@ class ServingPeers:
 
     async def tend(self) -> None:
         """End processes that nobody needs, and tell again what was not taken, until cancelled."""
+        sweeping = time.monotonic()
         while True:
             await asyncio.sleep(_TEND_S)
+            if time.monotonic() - sweeping > _SWEEP_S:
+                await self._sweep()
+                sweeping = time.monotonic()
             self._isolation.release_idle()
             if not self._places_told:
                 self._tell_places()
@@ -85,53 +97,99 @@ class ServingPeers:
 
     async def ready(self, called: str, version: str | None = None) -> None:
         """Open the model in every process that may be asked for it; raises as its questions do, or Unavailable."""
-        if not self._peers:
-            raise Unavailable("unavailable", "no process that answers predictions is running; come again in 1 s")
-        try:
-            await self._all(lambda number: Open(number=number, called=called, version=version), seconds=_OPENED_S)
-        except ControlAway:
-            raise Unavailable("unavailable", "a process that answers predictions does not respond") from None
+        await self._open(called, version)
+
+    async def _open(self, called: str, version: str | None = None, *, ahead: bool = False) -> None:
+        def document(number: int) -> Open:
+            return Open(number=number, called=called, version=version, ahead=ahead)
+
+        opened: set[ServingPeer] = set()
+        while missing := self._asked_for(called, version) - opened:
+            for peer, error in await self._told(missing, document, seconds=_OPENED_S):
+                if error is None:
+                    opened.add(peer)
+                elif not isinstance(error, ControlAway):
+                    raise error
+                elif not peer.ended:  # the successor of one that has ended is asked
+                    raise Unavailable("unavailable", "a process that answers predictions does not respond")
 
     async def prepare(self, model_id: str) -> None:
         """Open a model ahead of its requests; where that fails, they raise."""
         try:
-            await self.ready(model_id)
+            await self._open(model_id, ahead=True)
         except RegistryError as error:
             _LOG.warning("a model could not be opened ahead of its requests: %s", error.message)
 
     async def renew(self, called: str) -> None:
         """Have one name asked again before its next use."""
-        with suppress(RegistryError):
-            await self._all(lambda number: Forget(number=number, called=called), seconds=_TOLD_S)
+        await self._tell(lambda number: Forget(number=number, called=called))
 
     async def forget(self) -> None:
-        """Have every name asked again before its next use."""
-        with suppress(RegistryError):
-            await self._all(lambda number: Forget(number=number), seconds=_TOLD_S)
+        """Have every name asked again before its next use, and take away what no model has any more."""
+        await self._tell(lambda number: Forget(number=number))
+        await self._sweep()
 
     async def drop(self, called: str) -> None:
         """Have the models of a name closed."""
-        with suppress(RegistryError):
-            await self._all(lambda number: Drop(number=number, called=called), seconds=_TOLD_S)
+        await self._tell(lambda number: Drop(number=number, called=called))
+
+    async def count(self) -> None:
+        """Have the present counts sent, for as long as that takes no second."""
+        await self._tell(lambda number: Count(number=number))
+
+    def provider(self, digest: str) -> str | None:
+        """What the model of this file runs on; None where no process was given it."""
+        return next((peer.provider for peer in self._peers.values() if peer.may_read(digest)), None)
+
+    def process_ids(self) -> list[int]:
+        """Of all processes that answer this service's requests."""
+        return sorted(self._pids.values())
+
+    def check(self) -> None:
+        """Raises Unavailable while some predictions have no process that answers them."""
+        for place in self.placement.places:
+            if all(peer.provider is None for peer in self._by_place.get(place, ())):
+                raise Unavailable("unavailable", "no process that answers predictions is running; come again in 1 s")
 
     def device(self) -> str | None:
         """What predictions run on, as the first process says that is there."""
         return next((peer.provider for peer in self._peers.values() if peer.provider is not None), None)
 
-    def provider(self, digest: str) -> str | None:
-        """What the model of this file runs on; None where no process was given it."""
-        return next((peer.provider for peer in self._peers.values() if digest in peer.given), None)
+    def _asked_for(self, called: str, version: str | None) -> set[ServingPeer]:
+        """The processes that may be asked for a model; raises Unavailable where there is none."""
+        places = self.placement.places_of(called, version)
+        found = {peer for place in places for peer in self._by_place.get(place, ())}
+        if not found:
+            raise Unavailable("unavailable", "no process that answers predictions is running; come again in 1 s")
+        return found
 
-    async def count(self) -> None:
-        """Have the present counts sent, for as long as that takes no second."""
-        with suppress(RegistryError):
-            await self._all(lambda number: Count(number=number), seconds=_TOLD_S)
+    async def _tell(self, document: Callable[[int], BaseModel]) -> None:
+        """Tell all; one that does not answer in time asks again by itself before it answers."""
+        for peer, error in await self._told(self._peers.values(), document, seconds=_TOLD_S):
+            if error is not None and not peer.ended:
+                _LOG.warning("%s was told something and did not do it: %s", peer.name, error.message)
 
-    async def _all(self, document: Callable[[int], BaseModel], *, seconds: float) -> None:
-        asked = [peer.ask(document, seconds=seconds) for peer in self._peers.values()]
-        for found in await asyncio.gather(*asked, return_exceptions=True):
-            if isinstance(found, BaseException):
-                raise found
+    async def _told(
+        self, peers: Iterable[ServingPeer], document: Callable[[int], BaseModel], *, seconds: float
+    ) -> list[tuple[ServingPeer, RegistryError | None]]:
+        async def tell(peer: ServingPeer) -> RegistryError | None:
+            try:
+                await peer.ask(document, seconds=seconds)
+            except RegistryError as error:
+                return error
+            return None
+
+        asked = list(peers)
+        return list(zip(asked, await asyncio.gather(*map(tell, asked)), strict=True))
+
+    async def _sweep(self) -> None:
+        """Take served copies away whose models were deleted."""
+        assert self._known is not None
+        for peer in list(self._peers.values()):
+            try:
+                await peer.keep(self._known.look_up.served)
+            except RegistryError as error:
+                _LOG.info("served copies of %s are not looked through now: %s", peer.name, error.message)
 
     # Connections (HandOver)
 
@@ -153,17 +211,19 @@ class ServingPeers:
     def _take(self, packet: Packet[ToControl]) -> None:
         """What came over the channel of this process: of its parent, and connections."""
         match packet.document:
-            case Peer(name=name):
-                channel = Channel(packet.take_socket(), READ)
+            case Peer(name=name, pid=pid, start=start):
+                channel = Channel(packet.take_socket(), READ, most_bytes=_MOST_BYTES)
+                before = self._part(name)
+                self._pids[name] = pid
                 if name == ACCEPTOR:
                     self._acceptor = channel
                     self._tell_places()
                 else:
-                    self._meet(name, channel)
-            case Gone(name=name) if name == ACCEPTOR:
-                self._acceptor = None
+                    self._counts.met(name, start)
+                    self._meet(name, pid, channel, before)
             case Gone(name=name):
                 self._part(name)
+                self._counts.parted(name)
             case Connection():
                 self._adopt(packet)  # type: ignore[arg-type]
 
@@ -171,16 +231,16 @@ class ServingPeers:
         assert self._adoption is not None
         self._adoption.adopt(packet)
 
-    def _meet(self, name: str, channel: Channel[ToControl]) -> None:
-        before = self._peers.get(name)
-        self._part(name)
+    def _meet(self, name: str, pid: int, channel: Channel[ToControl], before: ServingPeer | None) -> None:
         assert self._known is not None
         peer = ServingPeer(
             name,
+            pid,
             channel,
             ServedFolder(self._folder / name),
             self._known,
             adopt=self._adopt,
+            on_counts=self._counts.tell,
             on_stuck=self._stuck,
             on_spans=lambda _: None,
             on_leaving=self._left,
@@ -192,12 +252,16 @@ class ServingPeers:
         if before is not None:
             peer.warm([key for key in before.asked if self.placement.alone.get(in_path(*key), name) == name])
 
-    def _part(self, name: str) -> None:
+    def _part(self, name: str) -> ServingPeer | None:
+        """The process of this name has ended; returns it, if it was one that answers predictions."""
+        self._pids.pop(name, None)
+        if name == ACCEPTOR and self._acceptor is not None:
+            self._acceptor.close()
+            self._acceptor = None
         if (peer := self._peers.pop(name, None)) is not None:
             self._no_member(peer)
-            if peer.counted is not None:
-                self._ended = latest(merged((self._ended, peer.counted.counts)), _MOST_ENDED)
             peer.close()
+        return peer
 
     def _left(self, peer: ServingPeer) -> None:
         """It takes no connections any more, and is heard until it has ended."""
@@ -232,8 +296,3 @@ class ServingPeers:
         except Full:
             told.append(False)
         self._places_told = all(told)
-
-    def _others(self) -> OtherProcesses:
-        found: list[Snapshot] = [peer.counted for peer in list(self._peers.values()) if peer.counted is not None]
-        gauges: list[Mapping[str, float]] = [one.gauges for one in found]
-        return OtherProcesses([self._ended, *(one.counts for one in found)], gauges)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import fcntl
 import os
+import select
 import socket
 import stat
 from collections.abc import Sequence
@@ -22,6 +23,9 @@ Incoming = TypeVar("Incoming", bound=BaseModel)
 
 #: The kernel holds about 200 KiB of a pair's messages; a larger one would never fit.
 _MESSAGE_BYTES = 60_000
+#: A document: the longest has a key in it, which a head of 64 KiB has brought.
+_DOCUMENT_BYTES = 256 * 1024
+_LEAST_BYTES = 4096
 _MOST_DESCRIPTORS = 4
 _INLINE, _IN_FILE = b"i", b"f"
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -35,6 +39,10 @@ class Malformed(Exception):
     """A message that the other side should not have sent; its files are closed."""
 
 
+class Closed(Malformed):
+    """All other ends are closed: nothing will come any more."""
+
+
 @dataclass(slots=True)
 class Packet(Generic[Incoming]):
     """A message that has arrived; its files are the receiver's, and closed by `close`."""
@@ -42,6 +50,11 @@ class Packet(Generic[Incoming]):
     document: Incoming
     content: bytes = b""
     files: list[int] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """About what it takes to carry it, in bytes."""
+        return _LEAST_BYTES + len(self.content)
 
     def take_file(self) -> int:
         """The next file, which is the caller's from now on; raises Malformed where there is none."""
@@ -108,14 +121,19 @@ class Channel(Generic[Incoming]):
 
         Raises:
             Malformed: it is no message of this protocol, which may be that of another release.
+            Closed: nothing will come any more.
         """
         files: list[int] = []
         try:
-            message, ancillary, _, _ = self._end.recvmsg(
+            message, ancillary, flags, _ = self._end.recvmsg(
                 _MESSAGE_BYTES + 16, socket.CMSG_SPACE(4 * _MOST_DESCRIPTORS), socket.MSG_CMSG_CLOEXEC
             )
             files = _received(ancillary)
-            return self._packet(message, files) if message or files else None
+            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+                raise ValueError("a message that is too long, or has too many files")
+            if not message and not files and _is_closed(self._end):
+                raise Closed("the channel is closed")
+            return self._packet(message, files)
         except BlockingIOError:
             return None
         except (ValidationError, ValueError) as error:
@@ -149,6 +167,8 @@ class Channel(Generic[Incoming]):
         elif form != _INLINE:
             raise ValueError(f"a message that begins with {form!r}")
         head, _, content = whole.partition(b"\n")
+        if len(head) > _DOCUMENT_BYTES:
+            raise ValueError(f"a document of {len(head)} bytes; at most {_DOCUMENT_BYTES}")
         return Packet(self._reads.validate_json(head), content, files)
 
 
@@ -170,6 +190,13 @@ def _whole(memory: int, most_bytes: int) -> bytes:
     if found.st_size > most_bytes:
         raise ValueError(f"a message of {found.st_size} bytes; at most {most_bytes}")
     return os.pread(memory, found.st_size, 0)
+
+
+def _is_closed(end: socket.socket) -> bool:
+    """Whether no other end is open: a message of no bytes looks the same."""
+    look = select.poll()
+    look.register(end, 0)  # the kernel always tells of a hang-up
+    return bool(look.poll(0))
 
 
 def _received(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:

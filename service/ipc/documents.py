@@ -25,10 +25,15 @@ class Connection(Document):
 
 
 class Peer(Document):
-    """The other end of a channel to a new process, as the file; it takes the place of the one of that name before."""
+    """The other end of a channel to a new process, as the file; it takes the place of the one of that name before.
+
+    `start` numbers the processes that the parent has started.
+    """
 
     kind: Literal["peer"] = "peer"
     name: Text
+    pid: Number
+    start: Number
 
 
 class Gone(Document):
@@ -137,12 +142,13 @@ class Forget(Document):
 
 
 class Open(Document):
-    """Open the model behind this name or id."""
+    """Open the model behind this name or id; `ahead` of its requests, so that it may be closed before they come."""
 
     kind: Literal["open"] = "open"
     number: Number
     called: str
     version: str | None = None
+    ahead: bool = False
 
 
 class Drop(Document):

@@ -43,6 +43,7 @@ class Placement:
 
     def __init__(self, groups: int = 1) -> None:
         self._groups = groups
+        self.places = [f"{_GROUP}{number}" for number in range(groups)]
         self.alone: Mapping[str, str] = {}
 
     def place(self, path: bytes, authorization: bytes) -> str:
@@ -61,6 +62,14 @@ class Placement:
         if self._groups == 1:
             return f"{_GROUP}0"
         return f"{_GROUP}{zlib.crc32(authorization) % self._groups}"
+
+    def places_of(self, called: str, version: str | None = None) -> list[str]:
+        """All places of predictions of a model, whoever asks.
+
+        >>> Placement(groups=2).places_of("spam")
+        ['group-0', 'group-1']
+        """
+        return self.places if (name := self.alone.get(in_path(called, version))) is None else [name]
 
     def place_of(self, process: str) -> str:
         """The place that a process serves.

@@ -1,18 +1,24 @@
-"""The reader of a channel on an event loop: a bounded number of messages in each turn."""
+"""The reader of a channel on an event loop: a bounded number of messages in each turn, and in each second."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from pydantic import BaseModel
 
-from service.ipc.channel import Channel, Malformed, Packet
+from service.ipc.channel import Channel, Closed, Packet
+from service.ipc.token_bucket import TokenBucket
 
 _LOG = logging.getLogger(__name__)
 _AT_ONCE = 32
+#: One line of the log in so many seconds tells what was wrong meanwhile.
+_TELL_S = 10.0
+_MOST_REST = 1000  # the kernel holds some hundred
+_UNREADABLE_BYTES = 64 * 1024  # what a message costs that cannot be read
 
 Incoming = TypeVar("Incoming", bound=BaseModel)
 
@@ -20,14 +26,28 @@ Incoming = TypeVar("Incoming", bound=BaseModel)
 class Reader(Generic[Incoming]):
     """Gives what arrives to `take`, whose files are closed after it unless they were taken.
 
+    The other side may have been taken over: what cannot be read is counted, told once in a while, and changes nothing.
+
     Args:
         name: of the other side, for the log.
+        rate: of the bytes that are read, where the other side is not trusted: beyond it what comes waits.
     """
 
-    def __init__(self, channel: Channel[Incoming], take: Callable[[Packet[Incoming]], None], *, name: str) -> None:
+    def __init__(
+        self,
+        channel: Channel[Incoming],
+        take: Callable[[Packet[Incoming]], None],
+        *,
+        name: str,
+        rate: TokenBucket | None = None,
+    ) -> None:
+        self.unreadable = 0  # messages
         self._channel = channel
         self._take = take
         self._name = name
+        self._rate = rate
+        self._holds = 0
+        self._tell_again: dict[str, float] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:
@@ -41,17 +61,60 @@ class Reader(Generic[Incoming]):
             self._loop.remove_reader(self._channel.fileno())
             self._loop = None
 
+    def take_rest(self) -> None:
+        """Take what has arrived, as far as there is no end of it: the other side has ended."""
+        for _ in range(_MOST_REST):
+            if self._loop is None or not self._took_one():
+                return
+
+    def hold(self) -> None:
+        """Read on only when `release` was called as often."""
+        self._holds += 1
+        if self._holds == 1 and self._loop is not None:
+            self._loop.remove_reader(self._channel.fileno())
+
+    def release(self) -> None:
+        """Undo one `hold`."""
+        self._holds -= 1
+        if self._holds == 0 and self._loop is not None:
+            self._loop.add_reader(self._channel.fileno(), self._read)
+
     def _read(self) -> None:
         for _ in range(_AT_ONCE):
-            try:
-                packet = self._channel.receive()
-                if packet is None:
-                    return
-                try:
-                    self._take(packet)
-                finally:
-                    packet.close()
-            except Malformed as error:
-                _LOG.warning("a message of %s cannot be read: %s", self._name, error)
-            if self._loop is None:
+            if self._loop is None or self._holds or not self._took_one():
                 return
+
+    def _took_one(self) -> bool:
+        """Whether there was a message."""
+        size = _UNREADABLE_BYTES
+        try:
+            packet = self._channel.receive()
+            if packet is None:
+                return False
+            size = packet.size
+            try:
+                self._take(packet)
+            finally:
+                packet.close()
+        except Closed:
+            self.stop()
+            return False
+        except Exception as error:  # whatever the other side has sent must not end this side
+            self.unreadable += 1
+            self._tell(
+                "unreadable", f"{self.unreadable} messages of {self._name} could not be read; the last: {error!r}"
+            )
+        self._pace(size)
+        return True
+
+    def _pace(self, size: int) -> None:
+        if self._rate is not None and (pause := self._rate.take(size)) > 0 and self._loop is not None:
+            self.hold()
+            self._loop.call_later(pause, self.release)
+            self._tell("flood", f"{self._name} sends more than it may: what it sends waits")
+
+    def _tell(self, what: str, text: str) -> None:
+        now = time.monotonic()
+        if now >= self._tell_again.get(what, 0.0):
+            self._tell_again[what] = now + _TELL_S
+            _LOG.warning("%s", text)

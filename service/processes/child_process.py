@@ -73,7 +73,7 @@ class ChildProcess:
         self.process, self.standby = self._activated_standby() or self._spawned(), None
         self.started_at = time.monotonic()
         if self.introductions is not None:
-            self.introductions.introduce(self.name, self._mailboxes.pop(self.process.pid))
+            self.introductions.introduce(self.name, self._mailboxes.pop(self.process.pid), self.process.pid)
         if self.pulse is not None:
             self.pulse.started()
         fresh = self.pid_file.with_suffix(".new")

@@ -24,12 +24,13 @@ from service.transport.connections import Connections
 from service.transport.protocol import Protocol
 
 
-def run(settings: ServiceSettings, *, channel: int, folder: Path, heartbeat: int | None = None) -> int:
+def run(settings: ServiceSettings, *, channel: int, folder: Path, counts: Path, heartbeat: int | None = None) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code.
 
     Args:
         channel: this process' own.
         folder: where each serving process has a folder with its served copies.
+        counts: the file of what they have counted.
         heartbeat: a pipe into which a byte is written twice a second while the event loop turns.
     """
     prepare_process(settings)
@@ -38,7 +39,7 @@ def run(settings: ServiceSettings, *, channel: int, folder: Path, heartbeat: int
     limit(settings.resolved_api_memory_bytes)
     run_dir = settings.data_dir.absolute() / "run"  # of all services on these records and this machine
     isolation = Isolation(run_dir / "ended", quarantine(settings), most=settings.isolated_models)
-    peers = ServingPeers(socket.socket(fileno=channel), folder, Placement(settings.serving_groups), isolation)
+    peers = ServingPeers(socket.socket(fileno=channel), folder, counts, Placement(settings.serving_groups), isolation)
     app = create_control(settings, peers)
     protocol = partial(Protocol, connections=Connections.of(settings), hand_over=peers)
     config = configured(app.front, settings, lifespan="on", protocol=protocol)
@@ -74,12 +75,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m service.processes.control")
     parser.add_argument("--channel", type=int, required=True, help="the channel of this process")
     parser.add_argument("--folder", type=Path, required=True, help="of the served copies of all processes")
+    parser.add_argument("--counts", type=Path, required=True, help="the file of what serving processes have counted")
     parser.add_argument("--heartbeat", type=int, help="write a byte into this pipe while the process lives")
     parser.add_argument("--standby", action="store_true", help="load everything, and begin when a line comes on stdin")
     options = parser.parse_args()
     if options.standby and not sys.stdin.readline():
         return 0  # the parent process has ended
-    return run(ServiceSettings(), channel=options.channel, folder=options.folder, heartbeat=options.heartbeat)
+    return run(
+        ServiceSettings(),
+        channel=options.channel,
+        folder=options.folder,
+        counts=options.counts,
+        heartbeat=options.heartbeat,
+    )
 
 
 if __name__ == "__main__":

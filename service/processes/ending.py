@@ -1,4 +1,8 @@
-"""The end of a process one of whose runs does not end: what others wait for is answered first, if that is quick."""
+"""The end of a process one of whose runs does not end.
+
+What others wait for is answered first, if that is quick, and their connections are handed over: who has no request
+under way notices nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,7 @@ from collections.abc import Callable
 from service.server import STUCK_EXIT_CODE, Server
 
 _LOG = logging.getLogger("fedlas.api")
-#: For the requests in flight, then for the refusals of those that are not answered by then; what comes meanwhile waits
-#: for the process that follows.
+#: For the requests in flight, then for the refusals of those that are not answered by then.
 _LAST_ANSWERS_S, _REFUSALS_S = 0.3, 0.1
 
 
@@ -22,8 +25,8 @@ class Ending:
         begun: called with the file at fault: no request is taken any more.
 
     Attributes:
-        server: whose requests are answered.
-        give_up: refuses those that are not.
+        server: its connections are handed over, those with a request under way after their answers.
+        give_up: refuses what has no answer yet.
     """
 
     def __init__(self, begun: Callable[[str], None]) -> None:
@@ -42,8 +45,8 @@ class Ending:
     async def _end(self) -> None:
         try:
             if self.server is not None:
-                await self.server.answered(seconds=_LAST_ANSWERS_S)
+                await self.server.depart(seconds=_LAST_ANSWERS_S)
                 self.give_up()
-                await self.server.answered(seconds=_REFUSALS_S)
+                await self.server.depart(seconds=_REFUSALS_S)
         finally:
             os._exit(STUCK_EXIT_CODE)

@@ -10,7 +10,9 @@ from __future__ import annotations
 import socket
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
 
 from pydantic import TypeAdapter
 
@@ -27,10 +29,11 @@ _MOST_WAITING = 1000  # the kernel holds some hundred
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mailbox:
-    """A channel: the end that its process reads, and the end that others send into."""
+    """A channel: the end that its process reads, and the end that others send into; numbered."""
 
     own: socket.socket
     other: socket.socket
+    start: int = field(default_factory=partial(next, count(1)))
 
     @classmethod
     def made(cls) -> Mailbox:
@@ -54,14 +57,15 @@ class Introductions:
     def __init__(self) -> None:
         self.wanted: frozenset[str] = frozenset()
         self._present: dict[str, Mailbox] = {}
+        self._pids: dict[str, int] = {}
         self._ended: list[tuple[str, Mailbox, float]] = []
         self._untold: list[tuple[str, str]] = []
 
-    def introduce(self, name: str, mailbox: Mailbox) -> None:
+    def introduce(self, name: str, mailbox: Mailbox, pid: int) -> None:
         """A process has taken its place: it and the others are told of each other."""
         if (before := self._present.get(name)) is not None:
             self._ended.append((name, before, time.monotonic() + _RESCUE_S))
-        self._present[name] = mailbox
+        self._present[name], self._pids[name] = mailbox, pid
         for reader in (ACCEPTOR, CONTROL):
             for other in self._present if reader == name else (name,):
                 if other != reader:
@@ -113,8 +117,9 @@ class Introductions:
     def _tell(self, reader: str, other: str) -> None:
         told, shown = self._present.get(reader), self._present.get(other)
         if told is not None and shown is not None:
+            introduced = Peer(name=other, pid=self._pids[other], start=shown.start)
             try:
-                _sender(told).send(Peer(name=other), files=[shown.other.fileno()])
+                _sender(told).send(introduced, files=[shown.other.fileno()])
             except Full:
                 self._untold.append((reader, other))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,12 +63,21 @@ def walled_apis(
         "FEDLAS_HOST": settings.host,
         "FEDLAS_PORT": str(listener.getsockname()[1]),
     }
-    control = [sys.executable, "-m", "service.processes.control", "--folder", str(run_dir / _SERVED)]
+    counts = run_dir / "serving.counts"
+    _clear(run_dir / _SERVED, counts)
+    control = [sys.executable, "-m", "service.processes.control"]
+    control += ["--folder", str(run_dir / _SERVED), "--counts", str(counts)]
     return [
         _child(CONTROL, control, of_control, settings, run_dir, introductions, stack),
         *_serving(settings, expected, restricted, run_dir, introductions, stack),
         _acceptor(settings, expected, restricted, run_dir, listener, introductions, stack),
     ]
+
+
+def _clear(folder: Path, counts: Path) -> None:
+    """Remove what an earlier run of the service has left: none of its processes lives."""
+    shutil.rmtree(folder, ignore_errors=True)
+    counts.unlink(missing_ok=True)
 
 
 def _serving(

@@ -75,6 +75,7 @@ class ControlChannel:
         self._adoption: Adoption | None = None
         self._repository: ModelRepository | None = None
         self._counted: Callable[[], bytes] = bytes
+        self._greeted = False
 
     def start(
         self,
@@ -91,12 +92,20 @@ class ControlChannel:
     def tell_counts(self) -> None:
         """Send what was counted so far; later, where control does not read."""
         with suppress(Full):
+            if not self._greeted:
+                self._greet()
             self._channel.send(Counted(), self._counted())
 
     def leave(self) -> None:
         """Say that this process stops: it answers the connections that it has."""
         with suppress(Full):
             self._channel.send(Leaving())
+
+    def _greet(self) -> None:
+        """Say that this process answers."""
+        self._greeted = False
+        self._channel.send(Hello(provider=self._provider))
+        self._greeted = True
 
     def stuck(self, digest: str) -> None:
         """Say that a run does not end, and take nothing any more: the process ends."""
@@ -174,10 +183,11 @@ class ControlChannel:
                 self._adoption.adopt(packet)  # type: ignore[arg-type]
             case ModelAnswer() | Refusal() | KeyAnswer():
                 self._questions.answered(packet)  # type: ignore[arg-type]
-            case Places(alone=alone):
+            case Places(alone=alone):  # what control says first: it may have been started again
                 self._placement.alone = alone
-                with suppress(Full):  # the first that a control process sends, which may be a new one
-                    self._channel.send(Hello(provider=self._provider))
+                with suppress(Full):
+                    self._greet()
+                self._questions.ask_again()
             case Count(number=number):
                 self.tell_counts()
                 self._done(number)
@@ -188,9 +198,13 @@ class ControlChannel:
         assert self._repository is not None
         try:
             match document:
-                case Forget():
+                case Forget(called=None):
                     self._keys.clear()
                     await self._repository.forget()
+                case Forget(called=str() as called):
+                    await self._repository.renew(called)
+                case Open(called=called, ahead=True):
+                    await self._repository.prepare(called)
                 case Open(called=called, version=version):
                     await self._repository.ready(called, version)
                 case Drop(called=called):

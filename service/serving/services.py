@@ -12,6 +12,7 @@ from service.api.access import AccessControl
 from service.api.access_log import AccessLog
 from service.inference.batching import InferenceBatch
 from service.inference.executor import LONGEST_GRACE_S
+from service.inference.gauges import add_gauges
 from service.inference.metrics import ServingMetrics
 from service.inference.quarantine import Quarantine
 from service.inference.runtime import prepare, spare_runs
@@ -80,7 +81,7 @@ class ServingServices:
             longest_grace=longest_grace,
             on_batch=trace if tracing.on else None,
         )
-        _add_gauges(metrics, scheduler)
+        add_gauges(metrics, scheduler)
         repository = ModelRepository(look_up, scheduler)
         return cls(settings, access, admission, metrics, tracing, scheduler, repository, access_log)
 
@@ -91,10 +92,3 @@ class ServingServices:
     def close(self) -> None:
         """Stop the threads, when no request is answered any more."""
         self.scheduler.shut_down()
-
-
-def _add_gauges(metrics: ServingMetrics, scheduler: Scheduler) -> None:
-    metrics.gauge("fedlas_sessions_open", "Models that are kept open.", lambda: scheduler.open_sessions)
-    about = "Size of the files of the models that are kept open."
-    metrics.gauge("fedlas_session_bytes", about, lambda: scheduler.open_bytes)
-    metrics.gauge("fedlas_queued_rows", "Rows that wait for their batch.", lambda: scheduler.queued_rows)

@@ -105,7 +105,8 @@ class HeadProtocol(HttpToolsProtocol):
         if self._is_answering or self._in_body:
             self._received = b""
         elif self._begun or self._pending:
-            self._received += data
+            if self._received:  # else its beginning was not kept
+                self._received += data
         else:
             self._received = data
 
@@ -196,16 +197,31 @@ class HeadProtocol(HttpToolsProtocol):
         if not self._hand_over.is_elsewhere(path, authorization):
             return False
         if received and not self.transport.get_write_buffer_size():  # two would write on one connection
-            descriptor = self.transport.get_extra_info("socket").fileno()
-            if not self._hand_over.hand_over(path, authorization, descriptor, received):
-                return False
-            self._no_timer()
-            self.transport.abort()
-        elif self._is_answering:  # sent ahead: the client sends it again
+            return self._give_away(path, authorization, received)
+        if self._is_answering:  # sent ahead: the client sends it again
             self.cycle.keep_alive = False
         else:
             self.transport.close()
         self._refused = True
+        return True
+
+    def depart(self) -> None:
+        """Hand the connection over, if no request of it is under way: this process ends."""
+        if self._hand_over is None or self._refused or self._is_answering or self._in_body:
+            return
+        known = bool(self._received) or not (self._begun or self._pending)
+        if known and not self.transport.get_write_buffer_size():
+            self._give_away(b"", b"", self._received)
+
+    def _give_away(self, path: bytes, authorization: bytes, received: bytes) -> bool:
+        assert self._hand_over is not None
+        descriptor = self.transport.get_extra_info("socket").fileno()
+        if not self._hand_over.hand_over(path, authorization, descriptor, received):
+            return False
+        self._refused = True
+        self._no_timer()
+        self._unset_keepalive_if_required()
+        self.transport.abort()
         return True
 
     def on_body(self, body: bytes) -> None:

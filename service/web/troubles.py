@@ -29,6 +29,10 @@ _DEPENDENCIES = {
         "Stored files cannot be reached",
         "Uploads and new models fail until they can; models that are open go on predicting.",
     ),
+    "serving": (
+        "Predictions have no process that answers them",
+        "It is started again by itself, within a second; the log says why it has ended.",
+    ),
 }
 
 

@@ -155,18 +155,20 @@ def test_files_that_are_not_whole_are_passed_over(share: Share, tmp_path: Path) 
     good = Snapshot({DIGITS: row}, {"fedlas_sessions_open": 2.0}).encode()
     head, _, numbers = good.partition(b"\n")
     bad = {
-        "empty": (b"", "Expecting value"),
+        "empty": (b"", "Invalid JSON"),
         "half": (good[:-8], "reshape"),
         "odd": (good[:-3], "multiple"),
         "more": (good + bytes(8), "reshape"),
-        "layout": (good.replace(b'"layout": 1', b'"layout": 0'), "needed is 1"),
+        "layout": (good.replace(b'"layout":1', b'"layout":0'), "layout"),
         "negative": (head + b"\n" + (-row).tobytes(), "not negative"),
         "nan": (head + b"\n" + np.full(WIDTH, np.nan).tobytes(), "not negative"),
-        "list": (b"[1, 2]\n" + numbers, "another kind"),
-        "number": (b"7\n" + numbers, "another kind"),
-        "short key": (good.replace(b'"2", "mdl_a"', b'"2"'), "another kind"),
-        "gauges": (good.replace(b"2.0", b'"x"'), "could not convert"),
-        "text": (b"\x80\n" + numbers, "decode"),
+        "list": (b"[1, 2]\n" + numbers, "model_type"),
+        "number": (b"7\n" + numbers, "model_type"),
+        "short key": (good.replace(b'"2","mdl_a"', b'"2"'), "models"),
+        "gauges": (good.replace(b"2.0", b'"x"'), "gauges"),
+        "text": (b"\x80\n" + numbers, "Invalid JSON"),
+        "deep": (b"[" * 100_000, "Invalid JSON"),
+        "infinite": (good.replace(b"2.0", b"1e999"), "finite"),
     }
     folder = tmp_path / "metrics"
     for name, (content, reason) in bad.items():

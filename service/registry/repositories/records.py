@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -242,6 +242,11 @@ class Models(_Inspected[tables.Model]):
         written = select(tables.Model).where(tables.Model.job_id == written_by).limit(1)
         if written_by is not None and (same := self.session.scalar(written)) is not None:
             row.seen_rows_sha256, row.seen_rows_key = same.seen_rows_sha256, same.seen_rows_key
+
+    def served(self, digests: Set[str]) -> set[str]:
+        """Those of these served copies that a model has."""
+        found = tables.Model.served_sha256
+        return {str(digest) for digest in self.session.scalars(select(found).where(found.in_(digests)).distinct())}
 
     def made_of(self, model_id: str, *, limit: int) -> Iterator[tables.Model]:
         """At most `limit` calibrated models that this one was made into, newest first."""

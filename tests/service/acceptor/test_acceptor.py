@@ -96,7 +96,7 @@ class Bench:
     def meet(self, name: str) -> Process:
         """A new process of this name."""
         process = Process(name, self._stack)
-        self.parent.send(Peer(name=name), files=[process.other.fileno()])
+        self.parent.send(Peer(name=name, pid=1, start=1), files=[process.other.fileno()])
         return process
 
     def client(self, *pieces: bytes) -> socket.socket:

@@ -39,7 +39,7 @@ def test_living_workers_are_counted_by_queue(api: Api) -> None:
 def test_no_workers_is_no_reason_to_be_unready(api: Api) -> None:
     """The checks name the part that is not ready; the absence of workers is reported beside them only."""
     answer = api.client.get("/readyz").json()
-    assert set(answer["checks"]) == {"database", "broker", "storage"}
+    assert set(answer["checks"]) == {"database", "broker", "storage", "serving"}
 
 
 def test_a_broker_that_hangs_does_not_hang_the_probe(make_api: MakeApi) -> None:

@@ -37,7 +37,7 @@ def test_everything_else_goes_to_control(path: str) -> None:
 def test_a_model_that_runs_alone(path: str) -> None:
     """Whoever asks for it, under any spelling of its name; other models stay where they are."""
     placement = Placement(groups=2)
-    placement.alone = {"spam": "alone-1", "a b": "alone-1"}
+    placement.alone = {"spam": "alone-1", "a b": "alone-1", "spam/versions/3": "alone-1"}
     assert {placement.place(path.encode(), b"Bearer %d" % number) for number in range(9)} == {"alone-1"}
     assert placement.place(b"/v1/models/sp%61m/predict", b"") == placement.place_of("alone-1")
     assert placement.place(b"/v1/models/ham/predict", b"") != "alone-1"

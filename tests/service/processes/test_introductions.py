@@ -27,7 +27,7 @@ class Bench:
     def start(self, name: str) -> Mailbox:
         """A new process."""
         mailbox = Mailbox.made()
-        self.introductions.introduce(name, mailbox)
+        self.introductions.introduce(name, mailbox, pid=1)
         return mailbox
 
 

@@ -58,6 +58,17 @@ class Side:
             return found
 
         Reader(Channel(self.mine, READ), Adoption(made).adopt, name="the other").start()
+        self.loop = asyncio.get_running_loop()
+
+    def depart(self) -> None:
+        """Hand over what it has between two requests."""
+
+        def all_of_them() -> None:
+            for connection in list(self.server.server_state.connections):
+                assert isinstance(connection, Protocol)
+                connection.depart()
+
+        self.loop.call_soon_threadsafe(all_of_them)
 
     def is_elsewhere(self, path: bytes, authorization: bytes) -> bool:
         """Whether the path names another side."""
@@ -204,6 +215,43 @@ def test_requests_that_were_sent_ahead(port: int, paths: list[str], answered: in
         assert found[-1].headers.get("connection", "") == ("close" if closing else "")
         if closing:
             assert all_received(client) == b""
+
+
+def test_half_a_head_that_was_sent_ahead(port: int) -> None:
+    """Its beginning is not kept: where it belongs elsewhere the client is told to send it again, by the end."""
+    for path, answer in (("/here/2", said("/here/2")), ("/there/2", b"")):
+        with connected(port) as client:
+            ahead = request(path)
+            client.sendall(request("/here/1") + ahead[:20])
+            assert one(client).body == said("/here/1")
+            client.sendall(ahead[20:])
+            assert (one(client).body if answer else all_received(client)) == answer
+
+
+def test_a_process_that_ends_hands_its_connections_over(port: int, sides: tuple[Side, Side]) -> None:
+    """Those that are idle at once, with a head that has begun or without; one with a request after its answer."""
+    here = sides[0]
+    with connected(port) as idle, connected(port) as begun, connected(port) as busy:
+        for client in (idle, begun):
+            client.sendall(request("/here/1"))
+            assert one(client).body == said("/here/1")
+        last, rest = request("/there/2")[:20], request("/there/2")[20:]
+        begun.sendall(last)
+        busy.sendall(request("/here/3", BODY)[:MIB])
+        until(lambda: here.connections.pending_head_bytes == len(last), seconds=20, what="all has come")
+
+        def are(number: int) -> bool:
+            here.depart()
+            return here.connections._count == number
+
+        until(lambda: are(1), seconds=20, what="two have gone")
+        busy.sendall(request("/here/3", BODY)[MIB:])
+        assert one(busy).body == said("/here/3", BODY)
+        until(lambda: are(0), seconds=20, what="the last one has gone")
+        begun.sendall(rest)
+        for client in (idle, busy):
+            client.sendall(request("/there/2"))
+        assert [one(client).body for client in (idle, begun, busy)] == [said("/there/2")] * 3
 
 
 def test_an_answer_that_is_still_being_read_is_not_lost(port: int) -> None:

@@ -1,0 +1,96 @@
+"""The API behind a wall as processes: acceptor, control and serving processes, over the registry of a test.
+
+The test is their parent, as `fedlas serve` is; there is no broker and no worker.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from service.processes.child_process import ChildProcess
+from service.processes.listeners import bound
+from service.processes.supervision import running, tend
+from service.processes.walled import walled_apis
+from service.registry.registry import Registry
+from service.settings import ServiceSettings
+from tests.helpers import backends
+from tests.helpers.processes import until
+
+_EVERY_S = 0.05
+
+
+class WalledApi:
+    """The processes, a client, and the registry."""
+
+    def __init__(
+        self, settings: ServiceSettings, registry: Registry, client: httpx.Client, children: Sequence[ChildProcess]
+    ) -> None:
+        self.settings = settings
+        self.registry = registry
+        self.client = client
+        self.stopping = threading.Event()
+        self._children = children
+
+    def pid(self, name: str) -> int:
+        """The process id of `control`, `acceptor` or `serving-1`."""
+        process = next(child.process for child in self._children if child.name == name)
+        assert process is not None
+        return process.pid
+
+    def kill(self, name: str, number: int) -> int:
+        """Send a signal; returns which process it went to."""
+        os.kill(pid := self.pid(name), number)
+        return pid
+
+    def follows(self, name: str, pid: int) -> None:
+        """Wait until another process has taken the place of this one."""
+        until(lambda: self.pid(name) != pid, seconds=30, what=f"{name} is started again")
+
+    def is_ready(self) -> bool:
+        """Whether models can be found and opened."""
+        try:
+            return self.client.get("/v2/health/ready").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def until_ready(self) -> None:
+        """Wait until models can be found and opened."""
+        until(self.is_ready, seconds=60, what="the service is ready")
+
+    def keep_running(self) -> None:
+        """Start again what ends, until the event is set."""
+        while not self.stopping.wait(_EVERY_S):
+            tend(self._children)
+
+
+@contextmanager
+def walled(data_dir: Path, *, environment: dict[str, str] | None = None, **options: Any) -> Iterator[WalledApi]:
+    """Run the API of these settings behind a wall; `environment` is that of control."""
+    with ExitStack() as stack:
+        where = stack.enter_context(backends.place(data_dir))
+        settings = ServiceSettings(**{"wall": "preferred", "port": 0, **where, **options})
+        registry = Registry.open(settings)
+        stack.callback(registry.close)
+        listener = stack.enter_context(bound(settings))
+        run_dir = data_dir / "run"
+        run_dir.mkdir(parents=True, exist_ok=True)
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("FEDLAS_")}
+        given = {**clean, **backends.environment({**where, "wall": "preferred", **options}), **(environment or {})}
+        children = walled_apis(settings, given, run_dir, listener, stack)
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        client = stack.enter_context(httpx.Client(base_url=address, timeout=60))
+        api = WalledApi(settings, registry, client, children)
+        stack.enter_context(running(children))
+        keeping = threading.Thread(target=api.keep_running, name="walled-api")
+        keeping.start()
+        stack.callback(keeping.join)
+        stack.callback(api.stopping.set)
+        api.until_ready()
+        yield api

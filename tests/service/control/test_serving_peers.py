@@ -1,0 +1,118 @@
+"""What crosses between control and the processes that answer predictions, over real processes."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from tests.helpers.processes import until
+from tests.helpers.publishing import publish
+from tests.helpers.served import scaling
+from tests.helpers.walled import WalledApi, walled
+
+Json = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WalledApi]:
+    """Two serving processes; tests publish names of their own."""
+    with walled(tmp_path_factory.mktemp("walled") / "data", api_processes=2) as running:
+        yield running
+
+
+def asked(api: WalledApi, name: str) -> httpx.Response:
+    """A prediction over a connection of its own, which the processes answer in turn."""
+    body = {"inputs": [[1.0, 0.0]]}
+    return httpx.post(f"{api.client.base_url}/v1/models/{name}/predict", json=body, timeout=60)
+
+
+def answering(api: WalledApi, name: str) -> str:
+    """The id of the model that answers."""
+    answer = asked(api, name)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["model"]["id"])
+
+
+def scraped(api: WalledApi) -> dict[tuple[str, str, str], float]:
+    """Name, model or process, and outcome of all samples."""
+    text = api.client.get("/metrics").text
+    return {
+        (sample.name, sample.labels.get("model", sample.labels.get("pid", "")), sample.labels.get("outcome", "")): (
+            sample.value
+        )
+        for family in parse_text(text)
+        for sample in family.samples
+    }
+
+
+def test_a_change_holds_for_every_process_once_its_call_has_returned(api: WalledApi) -> None:
+    """Switches, `/v2`'s readiness, deletion and unloading, as in one process: the next request of any sees them."""
+    models = [publish(api.registry, "digits", scaling(factor)) for factor in (1, 2)]
+    for version in (1, 2, 1):
+        assert api.client.put("/v1/names/digits", json={"default_version": version}).status_code == 200
+        assert {answering(api, "digits") for _ in range(4)} == {models[version - 1]}
+
+    assert api.client.get("/v2/models/digits/ready").json() == {"name": "digits", "ready": True}
+    open_now = scraped(api)[("fedlas_sessions_open", "", "")]
+    assert api.client.post("/v2/repository/models/digits/unload").status_code == 200
+    assert {asked(api, "digits").status_code for _ in range(4)} == {409}
+    assert scraped(api)[("fedlas_sessions_open", "", "")] <= open_now - 2
+    assert api.client.post("/v2/repository/models/digits/load").status_code == 200
+    assert {answering(api, "digits") for _ in range(4)} == {models[0]}
+    config = api.client.get("/v2/models/digits/config").json()
+    assert config["instance_group"][0]["kind"] in ("KIND_CPU", "KIND_GPU")
+
+
+def test_a_deleted_model_leaves_no_file_to_read(api: WalledApi) -> None:
+    """It answers nobody, and its served copy is in no process' folder any more."""
+    model = publish(api.registry, "gone", scaling(3))
+    assert {answering(api, model) for _ in range(4)} == {model}
+    with api.registry.read() as unit:
+        digest = unit.models.get(model).served_sha256
+    copies = [api.settings.data_dir / "run" / "served" / f"serving-{number}" / str(digest) for number in (1, 2)]
+    assert all(copy.exists() for copy in copies)
+    assert api.client.delete("/v1/names/gone").status_code == 204
+    assert api.client.delete(f"/v1/models/{model}").status_code == 204
+    assert {asked(api, model).status_code for _ in range(4)} == {404}
+    assert not any(copy.exists() for copy in copies)
+
+
+def test_counts_are_exact_and_never_fall(api: WalledApi) -> None:
+    """A scrape and the statistics count what was answered before them, of processes that have ended as well."""
+    publish(api.registry, "counted", scaling(1))
+    sums, asked_for = [0.0], 0
+    for victim in (None, "serving-1", "control", "serving-2"):
+        for _ in range(6):
+            answering(api, "counted")
+            asked_for += 1
+        sums.append(scraped(api)[("fedlas_requests_total", "counted", "ok")])
+        stats = api.client.get("/v2/models/counted/stats").json()["model_stats"][0]
+        assert sums[-1] == stats["inference_stats"]["success"]["count"] == asked_for
+        if victim is not None:
+            api.follows(victim, api.kill(victim, signal.SIGKILL))
+            api.until_ready()
+    sums.append(scraped(api)[("fedlas_requests_total", "counted", "ok")])
+    assert all(before <= after for before, after in pairwise(sums)), sums
+    assert sums[-1] == asked_for
+    shown = {who for name, who, _ in scraped(api) if name == "process_resident_memory_bytes"}
+    assert shown == {str(api.pid(name)) for name in ("acceptor", "control", "serving-1", "serving-2")}
+
+
+def test_readiness_is_that_of_serving(api: WalledApi) -> None:
+    """Without a process that answers predictions nothing is ready, and the checks name it."""
+    pids = {name: api.pid(name) for name in ("serving-1", "serving-2")}
+    for name in pids:
+        api.kill(name, signal.SIGSTOP)
+    publish(api.registry, "waited", scaling(1))
+    for name, pid in pids.items():
+        api.kill(name, signal.SIGKILL)
+        api.follows(name, pid)
+    until(lambda: api.client.get("/readyz").json()["checks"]["serving"] == "ok", seconds=30, what="serving is well")
+    assert api.client.get("/v2/models/waited/ready").status_code == 200
+    assert answering(api, "waited")
