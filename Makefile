@@ -98,6 +98,7 @@ bench: setup ## measure (hours); results are written down in benchmarks/README.m
 	$(BIN)/python -m benchmarks.batch_predictions
 	$(BIN)/python -m benchmarks.weight
 	$(BIN)/python -m benchmarks.start_up
+	$(BIN)/python -m benchmarks.wall
 	$(BIN)/python -m benchmarks.calibration
 
 bench-serving: setup ## against LitServe, MLServer, BentoML and ONNX Runtime alone, on this machine (an hour; needs wrk)

@@ -38,9 +38,13 @@ class WalledApi:
         self.stopping = threading.Event()
         self._children = children
 
+    def child(self, name: str) -> ChildProcess:
+        """`control`, `acceptor`, `serving-1`, `alone-1`."""
+        return next(child for child in self._children if child.name == name)
+
     def pid(self, name: str) -> int:
-        """The process id of `control`, `acceptor` or `serving-1`."""
-        process = next(child.process for child in self._children if child.name == name)
+        """The process id of one that runs."""
+        process = self.child(name).process
         assert process is not None
         return process.pid
 

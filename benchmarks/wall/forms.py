@@ -1,0 +1,106 @@
+"""The two forms of the service, side by side with the same models; one stands still while the other is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from benchmarks.serving import models, ours
+from benchmarks.serving.fleet import Contender, round_to
+from benchmarks.serving.ours import Fedlas
+from benchmarks.serving.payloads import Request
+from tests.helpers.processes import children_of, descendants_of
+
+Json = dict[str, Any]
+
+#: By their settings of `FEDLAS_WALL`.
+ONE_PROCESS, WALLED = "one process", "walled"
+_SETTINGS = {ONE_PROCESS: "off", WALLED: "preferred"}
+_NO_API = ("-m worker", "valkey-server")
+
+
+@dataclass(frozen=True)
+class Form:
+    """A running service with its two models.
+
+    Attributes:
+        digits, mnist: their ids: 64 numbers a row and as good as free, 784 numbers a row.
+    """
+
+    name: str
+    service: Fedlas
+    digits: str
+    mnist: str
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self.service.running.port
+
+    def contender(self, request: Request) -> Contender:
+        """With one request, for `fleet.in_turn`."""
+        return Contender(self.name, self.service.running, request)
+
+    def api_processes(self) -> dict[int, str]:
+        """Its processes but broker, workers and their parent: process id and command."""
+        parent = self.service.running.process.pid
+        commands = {pid: _command(pid) for pid in children_of(parent)}
+        return {pid: text for pid, text in commands.items() if not any(word in text for word in _NO_API)}
+
+    def workers(self) -> set[int]:
+        """The processes of its workers."""
+        pids = {int(path.read_text()) for path in (self.service.data_dir / "run").glob("worker*.pid")}
+        return pids.union(*map(descendants_of, pids))
+
+
+@contextmanager
+def both() -> Iterator[list[Form]]:
+    """Start both forms with their models and end them after the block."""
+    with ExitStack() as stack:
+        yield [_started(name, stack) for name in _SETTINGS]
+
+
+def _started(name: str, stack: ExitStack) -> Form:
+    # As after any restart: the first start of a service on an empty folder makes its tables.
+    folder = Path(stack.enter_context(TemporaryDirectory(prefix="fedlas-wall-")))
+    with ours.serving(folder, FEDLAS_WALL=_SETTINGS[name]) as service:
+        ids = service.upload([models.digits().content, models.mnist().content])
+    return Form(name, stack.enter_context(ours.serving(folder, FEDLAS_WALL=_SETTINGS[name])), *ids)
+
+
+def in_turn(forms: Sequence[Form], measure: Callable[[Form], Json], *, rounds: int) -> dict[str, list[Json]]:
+    """Measure each form once per round, forwards and backwards in turn, the other frozen meanwhile."""
+    found: dict[str, list[Json]] = {form.name: [] for form in forms}
+    for form in forms:
+        form.service.running.freeze()
+    try:
+        for number in range(rounds):
+            for form in forms if number % 2 == 0 else reversed(forms):
+                form.service.running.thaw()
+                found[form.name].append(measure(form))
+                form.service.running.freeze()
+    finally:
+        for form in forms:
+            form.service.running.thaw()
+    return found
+
+
+def compared(found: dict[str, list[Json]], key: str, *, more_is_better: bool) -> Json:
+    """Medians of both forms, and how the wall does against one process: 1 is alike, less is worse."""
+    values = {name: median(float(run[key]) for run in runs) for name, runs in found.items()}
+    without, walled = values[ONE_PROCESS], values[WALLED]
+    ratio = walled / without if more_is_better else without / walled
+    rounds = {name: [round_to(float(run[key])) for run in runs] for name, runs in found.items()}
+    return {**{name: round_to(value) for name, value in values.items()}, "ratio": round(ratio, 3), "rounds": rounds}
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,113 @@
+"""A run that does not end costs its process, and then its model a place beside others; nobody else loses an answer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, suppress
+
+import httpx
+import pytest
+
+from service.processes import child_process
+from tests.helpers.processes import until
+from tests.helpers.publishing import publish
+from tests.helpers.served import hungry, scaling, toiling
+from tests.helpers.walled import WalledApi, walled
+
+pytestmark = pytest.mark.embedded
+MIB = 1024**2
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WalledApi]:
+    """One process for all models: one that toils as long as a row says, one that takes memory so, and an ordinary."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(child_process, "_STANDBY_AFTER_S", 0.5)
+        data_dir = tmp_path_factory.mktemp("ended") / "data"
+        with walled(data_dir, predict_timeout_seconds=1.5, api_memory_bytes=2048 * MIB) as found:
+            publish(found.registry, "toiling", toiling(1))
+            publish(found.registry, "hungry", hungry())
+            publish(found.registry, "ordinary", scaling(2))
+            yield found
+
+
+def ask(api: WalledApi, name: str, value: float) -> tuple[int, str]:
+    """The status and the code of an answer, each over a connection of its own."""
+    with httpx.Client(base_url=api.client.base_url, timeout=60) as client:
+        answer = client.post(f"/v1/models/{name}/predict", json={"inputs": [[value, 0.0]]})
+        return answer.status_code, answer.json().get("code", "")
+
+
+class Visitor:
+    """Asks for an ordinary model, over one connection, until it is stopped."""
+
+    def __init__(self, api: WalledApi) -> None:
+        self._api = api
+        self._over = threading.Event()
+        self.answers: Counter[object] = Counter()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with httpx.Client(base_url=self._api.client.base_url, timeout=60) as client:
+            while not self._over.wait(0.01):
+                try:
+                    answer = client.post("/v1/models/ordinary/predict", json={"inputs": [[1.0, 0.0]]})
+                    self.answers[answer.status_code] += 1
+                except httpx.TransportError as error:
+                    self.answers[repr(error)] += 1
+
+    def close(self) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+def pid(api: WalledApi, name: str) -> int | None:
+    """The id of a process that may not be there."""
+    with suppress(FileNotFoundError):
+        return int((api.settings.data_dir / "run" / f"{name}.pid").read_text())
+    return None
+
+
+def hang(api: WalledApi, name: str) -> None:
+    """Ask for what does not end in time until its process has ended; a busy machine may end it in time."""
+    before = pid(api, name)
+    for _ in range(10):
+        assert ask(api, "toiling", 6000) == (504, "deadline_exceeded")
+        given_up = time.monotonic() + 10
+        while time.monotonic() < given_up:
+            if pid(api, name) != before:
+                return
+            time.sleep(0.05)
+    raise AssertionError(f"{name} is not ended")
+
+
+def test_a_run_that_does_not_end_costs_its_process_and_its_model(api: WalledApi) -> None:
+    """The model runs alone from then on, ended again it is out of service, and visitors of another lose no answer."""
+    assert [ask(api, name, 1)[0] for name in ("toiling", "ordinary")] == [200, 200]
+    until(lambda: api.child("serving-1").standby, seconds=60, what="a process stands by")
+    control, together = pid(api, "control"), pid(api, "serving-1")
+    assert pid(api, "alone-1") is None
+    with closing(Visitor(api)) as visitor:
+        hang(api, "serving-1")
+        until(lambda: ask(api, "toiling", 1)[0] == 200, seconds=60, what="it is answered again")
+        follower, alone = pid(api, "serving-1"), pid(api, "alone-1")
+        assert follower != together
+        assert alone is not None
+        hang(api, "alone-1")
+        assert ask(api, "toiling", 1) == (503, "model_suspended")
+        until(lambda: pid(api, "alone-1") is None, seconds=60, what="it has no process any more")
+    assert (pid(api, "control"), pid(api, "serving-1")) == (control, follower)
+    assert set(visitor.answers) == {200}, visitor.answers
+
+
+def test_memory_is_limited_in_each_process(api: WalledApi) -> None:
+    """A row that asks for more than its process may have is refused, and nobody ends."""
+    before = [pid(api, name) for name in ("control", "serving-1", "acceptor")]
+    assert ask(api, "hungry", 1)[0] == 200
+    assert ask(api, "hungry", 6e8) == (503, "out_of_memory")
+    assert ask(api, "ordinary", 1)[0] == 200
+    assert [pid(api, name) for name in ("control", "serving-1", "acceptor")] == before
