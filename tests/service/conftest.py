@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 
 from tests.helpers.api import Api, MakeApi, open_api
+from tests.helpers.documented import check_documented
 from tests.helpers.inspections import remembered
 from tests.helpers.uploads import Uploads
+from tests.helpers.walled import WalledApi, walled
+from tests.helpers.work import execute, hurried
+from worker.outside.supervisor import Supervisor
 
 Json = dict[str, Any]
 
@@ -40,9 +44,24 @@ def served(tmp_path_factory: pytest.TempPathFactory, uploads: Uploads) -> Iterat
     """An API with the digits model ready to predict; tests only ask it."""
     with ExitStack() as stack:
         api = open_api(tmp_path_factory.mktemp("api") / "data", stack, max_predict_rows=1000)
-        record = api.post("/v1/models?name=digits", content=uploads["digits.onnx"])
-        with remembered():
-            api.work(record["id"])
-        ready = api.client.get(f"/v1/models/{record['id']}").json()
-        assert ready["status"] == "ready", ready
-        yield api, ready
+        yield api, _digits(api, uploads)
+
+
+@pytest.fixture(scope="session")
+def served_behind_a_wall(
+    tmp_path_factory: pytest.TempPathFactory, uploads: Uploads
+) -> Iterator[tuple[WalledApi, Json]]:
+    """The same in processes of its own: what a module asks of `served` it may ask of this one, too."""
+    with walled(tmp_path_factory.mktemp("walled") / "data", max_predict_rows=1000) as api:
+        api.client.event_hooks = {"response": [check_documented]}
+        yield api, _digits(api, uploads)
+
+
+def _digits(api: Api | WalledApi, uploads: Uploads) -> Json:
+    """The digits model, ready."""
+    record = api.client.post("/v1/models?name=digits", content=uploads["digits.onnx"]).json()
+    with remembered():
+        execute(Supervisor(hurried(api.settings), api.registry, name="test"), api.registry, record["id"])
+    ready: Json = api.client.get(f"/v1/models/{record['id']}").json()
+    assert ready["status"] == "ready", ready
+    return ready

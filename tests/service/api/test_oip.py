@@ -18,6 +18,12 @@ Json = dict[str, Any]
 Served = tuple[Api, Json]
 
 
+@pytest.fixture(scope="module", params=["in one process", "behind a wall"])
+def served(request: pytest.FixtureRequest, served: tuple[Api, Json]) -> Any:
+    """The API with the digits model, in both forms."""
+    return served if request.param == "in one process" else request.getfixturevalue("served_behind_a_wall")
+
+
 def infer(served: Served, body: Json | bytes, *, path: str = "infer", **headers: str) -> Any:
     """POST to the model; a dictionary is sent as JSON."""
     api, model = served

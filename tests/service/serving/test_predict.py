@@ -33,6 +33,12 @@ EVEN = {str(k): 0.1 for k in range(10)}
 RARE = {**{str(k): 0.001 for k in range(10)}, "8": 0.991}
 
 
+@pytest.fixture(scope="module", params=["in one process", "behind a wall"])
+def served(request: pytest.FixtureRequest, served: tuple[Api, Json]) -> Any:
+    """The API with the digits model, in both forms."""
+    return served if request.param == "in one process" else request.getfixturevalue("served_behind_a_wall")
+
+
 def predict(served: tuple[Api, Json], content: bytes | Json) -> Any:
     """POST a body, parsed or not."""
     api, model = served
