@@ -255,7 +255,8 @@ class HeadProtocol(HttpToolsProtocol):
         answer: Any = _answer(refusal, self.url, self.headers)
         plain: Any = {"type": "http", "method": "GET", "http_version": "1.1", "path": "", "query_string": b""}
         cycle = self._exchange({**plain, **(self.scope or {}), "headers": []}, keeps_alive=False, expects=False)
-        self.parser, self.scope, self.url, self.headers = _RELEASED, _RELEASED, b"", []  # they hold what was received
+        # They hold what was received.
+        self.parser, self.scope, self.url, self.headers, self._received = _RELEASED, _RELEASED, b"", [], b""
         self._begin(cycle, answer)
 
     def _exchange(self, scope: Any, *, keeps_alive: bool, expects: bool) -> Exchange:

@@ -52,6 +52,11 @@ class LiveApi:
             preexec_fn=die_with_parent(),
         )
 
+    @property
+    def pids(self) -> list[int]:
+        """All processes that answer: one."""
+        return [self.process.pid]
+
     def until_ready(self) -> LiveApi:
         """Wait until the process prints its address: an open connection may wait unaccepted in the queue."""
         assert self.process.stdout is not None

@@ -42,6 +42,17 @@ class WalledApi:
         """`control`, `acceptor`, `serving-1`, `alone-1`."""
         return next(child for child in self._children if child.name == name)
 
+    @property
+    def port(self) -> int:
+        """Where clients connect."""
+        assert self.client.base_url.port is not None
+        return self.client.base_url.port
+
+    @property
+    def pids(self) -> list[int]:
+        """All processes that answer just now."""
+        return [child.process.pid for child in self._children if child.process is not None]
+
     def pid(self, name: str) -> int:
         """The process id of one that runs."""
         process = self.child(name).process

@@ -13,6 +13,7 @@ import pytest
 from tests.helpers.backends import place
 from tests.helpers.live_api import LiveApi, live
 from tests.helpers.plain_http import answers, ask, connected, one, received
+from tests.helpers.walled import WalledApi, walled
 
 MIB = 1024**2
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
@@ -22,22 +23,27 @@ STANDSTILL_S = 3.0
 KEPT_BYTES = 64 * MIB
 
 
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveApi]:
-    """An API without keys; its tests leave nothing behind."""
-    with place(tmp_path_factory.mktemp("heads") / "data") as where, live(where) as (found,):
+@pytest.fixture(scope="module", params=["in one process", "behind a wall"])
+def api(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveApi | WalledApi]:
+    """An API without keys, in both forms; its tests leave nothing behind."""
+    data_dir = tmp_path_factory.mktemp("heads") / "data"
+    with ExitStack() as stack:
+        if request.param == "in one process":
+            (found,) = stack.enter_context(live(stack.enter_context(place(data_dir))))
+        else:
+            found = stack.enter_context(walled(data_dir))
         ask(found.port, HEAD + b"Connection: close\r\n\r\n")
         yield found
 
 
-def memory(api: LiveApi) -> int:
-    """The memory of the process now, in bytes."""
-    lines = Path(f"/proc/{api.process.pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) * 1024
+def memory(api: LiveApi | WalledApi) -> int:
+    """The memory of all its processes now, in bytes."""
+    lines = [line for pid in api.pids for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) * 1024
 
 
 @contextmanager
-def unharmed(api: LiveApi) -> Iterator[None]:
+def unharmed(api: LiveApi | WalledApi) -> Iterator[None]:
     """While the block runs another connection is answered without a standstill; afterwards no memory is kept."""
     before, longest, done = memory(api), [0.0], threading.Event()
 
@@ -71,7 +77,7 @@ def unharmed(api: LiveApi) -> Iterator[None]:
     ],
     ids=["value", "name", "target"],
 )
-def test_one_line_without_end(api: LiveApi, head: bytes, told: tuple[int, str]) -> None:
+def test_one_line_without_end(api: LiveApi | WalledApi, head: bytes, told: tuple[int, str]) -> None:
     """64 MiB of a header or target are cut at 64 KiB: answered, and the connection closed; no other waits for it."""
     with unharmed(api):
         (answer,) = ask(api.port, head, *[b"a" * MIB] * 64)
@@ -80,7 +86,7 @@ def test_one_line_without_end(api: LiveApi, head: bytes, told: tuple[int, str]) 
     assert answer.headers["x-request-id"].startswith("req_")
 
 
-def test_many_lines_without_end(api: LiveApi) -> None:
+def test_many_lines_without_end(api: LiveApi | WalledApi) -> None:
     """256 MiB of small headers are cut at 64 KiB, and none of them stays."""
     line = b"X-Header: value\r\n"
     with unharmed(api):
@@ -88,7 +94,7 @@ def test_many_lines_without_end(api: LiveApi) -> None:
     assert answer.told == (431, "headers_too_large")
 
 
-def test_the_limit_is_exact(api: LiveApi) -> None:
+def test_the_limit_is_exact(api: LiveApi | WalledApi) -> None:
     """A head of 65,536 bytes is answered, in one piece and in many, and so is the next; one byte more is not."""
     rest = 64 * 1024 - len(HEAD) - len(b"X: \r\n\r\n")
     for size, status in ((rest, 200), (rest + 1, 431)):
@@ -101,7 +107,7 @@ def test_the_limit_is_exact(api: LiveApi) -> None:
                     assert one(found).status == status, (size, len(pieces), number)
 
 
-def test_many_headers(api: LiveApi) -> None:
+def test_many_headers(api: LiveApi | WalledApi) -> None:
     """128 headers are read, 129 are not."""
     for number, status in ((127, 200), (128, 431)):
         lines = b"".join(b"X-%d: a\r\n" % at for at in range(number))
@@ -115,7 +121,7 @@ def test_many_headers(api: LiveApi) -> None:
     [b"0" * MIB, b"1;" + b"e" * MIB, b"0\r\nX-Trailer: " + b"t" * MIB, b"0\r\n" + b"X-Trailer: t\r\n" * 80_000],
     ids=["size", "extension", "trailer", "trailers"],
 )
-def test_between_chunks_without_end(api: LiveApi, between: bytes) -> None:
+def test_between_chunks_without_end(api: LiveApi | WalledApi, between: bytes) -> None:
     """Chunk sizes, extensions and trailers are bounded as heads are."""
     with unharmed(api):
         (answer,) = ask(api.port, CHUNKED + b"3\r\nabc\r\n" + between, *[between[-MIB:]] * 30)
@@ -123,14 +129,14 @@ def test_between_chunks_without_end(api: LiveApi, between: bytes) -> None:
     assert "chunks of the body" in answer.json["detail"]
 
 
-def test_a_body_of_small_chunks(api: LiveApi) -> None:
+def test_a_body_of_small_chunks(api: LiveApi | WalledApi) -> None:
     """100,000 chunks of one byte, with an extension each, are a body like any other."""
     with unharmed(api):
         (answer,) = ask(api.port, CHUNKED, b"1;a=b\r\nx\r\n" * 100_000, b"0\r\n\r\n", ends=True)
     assert (answer.status, answer.json["bytes"]) == (201, 100_000)
 
 
-def test_pipelined_requests_without_end(api: LiveApi) -> None:
+def test_pipelined_requests_without_end(api: LiveApi | WalledApi) -> None:
     """Behind one that waits, 16 are kept and answered in order; then the connection ends, whatever else came."""
     waiting = b"GET /v1/jobs?limit=1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
     many = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: %d\r\n\r\n"
@@ -142,14 +148,14 @@ def test_pipelined_requests_without_end(api: LiveApi) -> None:
     assert found[-1].headers["connection"] == "close"
 
 
-def test_pipelining_is_answered(api: LiveApi) -> None:
+def test_pipelining_is_answered(api: LiveApi | WalledApi) -> None:
     """A few requests in one packet are all answered, in order, and the connection is kept."""
     with connected(api.port) as found:
         found.sendall(b"".join(HEAD + b"X-Request-Id: %d\r\n\r\n" % number for number in range(10)))
         assert [one(found).headers["x-request-id"] for _ in range(10)] == [str(number) for number in range(10)]
 
 
-def test_thousands_of_half_heads(api: LiveApi) -> None:
+def test_thousands_of_half_heads(api: LiveApi | WalledApi) -> None:
     """2,000 connections with half a head of 40 KiB each: beyond 16 MiB in all they are refused, and others answered."""
     with unharmed(api), ExitStack() as stack:
         halves = [stack.enter_context(connected(api.port)) for _ in range(2000)]

@@ -11,6 +11,7 @@ import pytest
 from tests.helpers.backends import place
 from tests.helpers.live_api import LiveApi, live
 from tests.helpers.plain_http import Answer, ask, connected, one, received
+from tests.helpers.walled import WalledApi, walled
 
 KEY = b"Authorization: Bearer right\r\n"
 #: Both roads, and the protocol with errors of its own.
@@ -18,14 +19,19 @@ ROADS = (b"/v1/models/m/predict", b"/v1/names", b"/v2/models/m/infer")
 MALFORMED = (400, "malformed_request")
 
 
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveApi]:
-    """An API with a key."""
-    with place(tmp_path_factory.mktemp("meaning") / "data") as where, live({**where, "api_keys": "right"}) as (found,):
-        yield found
+@pytest.fixture(scope="module", params=["in one process", "behind a wall"])
+def api(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveApi | WalledApi]:
+    """An API with a key, in both forms."""
+    data_dir = tmp_path_factory.mktemp("meaning") / "data"
+    if request.param == "behind a wall":
+        with walled(data_dir, api_keys="right") as behind:
+            yield behind
+    else:
+        with place(data_dir) as where, live({**where, "api_keys": "right"}) as (found,):
+            yield found
 
 
-def asked(api: LiveApi, head: bytes, rest: bytes = b"") -> Answer:
+def asked(api: LiveApi | WalledApi, head: bytes, rest: bytes = b"") -> Answer:
     """The only answer to what is no request, with the connection closed."""
     (answer,) = ask(api.port, head.replace(b"\n", b"\r\n") + b"\r\n\r\n" + rest)
     assert answer.headers["connection"] == "close"
@@ -49,7 +55,7 @@ def asked(api: LiveApi, head: bytes, rest: bytes = b"") -> Answer:
         ("Expect", "100-continue"),
     ],
 )
-def test_what_decides_stands_once(api: LiveApi, name: str, value: str) -> None:
+def test_what_decides_stands_once(api: LiveApi | WalledApi, name: str, value: str) -> None:
     """Two headers of a kind that decides something are 400 on every road, though both may say the same."""
     line = f"{name}: {value}\r\n".encode()
     host = b"" if name == "Host" else b"Host: localhost\r\n"
@@ -105,7 +111,7 @@ def test_what_decides_stands_once(api: LiveApi, name: str, value: str) -> None:
     ],
     ids=lambda value: repr(value[:60]) if isinstance(value, bytes) else None,
 )
-def test_what_is_no_request(api: LiveApi, head: bytes, told: tuple[int, str]) -> None:
+def test_what_is_no_request(api: LiveApi | WalledApi, head: bytes, told: tuple[int, str]) -> None:
     """Ambiguous or malformed heads are answered as problems, and nothing behind them is read."""
     assert asked(api, head, b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").told == told
 
@@ -122,7 +128,7 @@ def test_what_is_no_request(api: LiveApi, head: bytes, told: tuple[int, str]) ->
         b"GET /healthz HTTP/1.1\nHost: a\nX-Utf8: \xc3\xa9\nConnection: close",
     ],
 )
-def test_what_is_a_request(api: LiveApi, head: bytes) -> None:
+def test_what_is_a_request(api: LiveApi | WalledApi, head: bytes) -> None:
     """What has one meaning is answered."""
     text = head.rstrip(b"\n").replace(b"\n", b"\r\n")
     (answer,) = ask(api.port, text + b"\r\n\r\n")
@@ -130,7 +136,7 @@ def test_what_is_a_request(api: LiveApi, head: bytes) -> None:
     assert answer.headers["connection"] == "close"
 
 
-def test_trailers_are_no_headers(api: LiveApi) -> None:
+def test_trailers_are_no_headers(api: LiveApi | WalledApi) -> None:
     """What follows a chunked body changes nothing: neither this request's key and id, nor the next one's."""
     head = b"POST /v1/models HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n%b\r\n3\r\nabc\r\n"
     trailers = b"0\r\nAuthorization: Bearer %b\r\nX-Request-Id: trailer\r\n\r\n"
@@ -146,7 +152,7 @@ def test_trailers_are_no_headers(api: LiveApi) -> None:
         assert (answer.status, answer.json["bytes"], answer.headers["x-request-id"]) == (201, 3, "head")
 
 
-def test_an_upgrade_is_ignored(api: LiveApi) -> None:
+def test_an_upgrade_is_ignored(api: LiveApi | WalledApi) -> None:
     """An upgrade to WebSocket or HTTP/2 is answered in HTTP/1.1, with a body too, and so is the next request."""
     upgrade = b"Host: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: %b\r\nHTTP2-Settings: AAMAAABk\r\n"
     for other in (b"websocket", b"h2c"):
@@ -164,7 +170,7 @@ def test_an_upgrade_is_ignored(api: LiveApi) -> None:
             assert one(found).json["bytes"] == 5
 
 
-def test_who_has_ended_its_side_is_answered(api: LiveApi) -> None:
+def test_who_has_ended_its_side_is_answered(api: LiveApi | WalledApi) -> None:
     """A request, and nothing will follow: answered, then closed; a long poll too, and a body is taken."""
     head = b" HTTP/1.1\r\nHost: a\r\n" + KEY
     (health,) = ask(api.port, b"GET /healthz" + head + b"\r\n", ends=True)
@@ -181,7 +187,7 @@ def test_who_has_ended_its_side_is_answered(api: LiveApi) -> None:
     "half",
     [b"", b"GET /heal", b"GET /healthz HTTP/1.1\r\nHost: a\r\n", b"POST /v1/models HTTP/1.1\r\nHost: a\r\n" + KEY],
 )
-def test_half_a_request_and_no_more(api: LiveApi, half: bytes) -> None:
+def test_half_a_request_and_no_more(api: LiveApi | WalledApi, half: bytes) -> None:
     """A connection whose client ends its side before the request is whole is closed, without an answer."""
     if half.startswith(b"POST"):
         half += b"Content-Length: 3\r\n\r\nab"
@@ -191,7 +197,7 @@ def test_half_a_request_and_no_more(api: LiveApi, half: bytes) -> None:
         assert received(found) == b""
 
 
-def test_no_redirect_leads_away(api: LiveApi) -> None:
+def test_no_redirect_leads_away(api: LiveApi | WalledApi) -> None:
     """A slash too many is 404, and never a redirect to wherever `Host` says."""
     for path in (b"/v1/models/", b"//evil.example/", b"/healthz/"):
         (answer,) = ask(
@@ -200,7 +206,7 @@ def test_no_redirect_leads_away(api: LiveApi) -> None:
         assert (answer.status, "location" in answer.headers) == (404, False)
 
 
-def test_ids_split_no_answer(api: LiveApi) -> None:
+def test_ids_split_no_answer(api: LiveApi | WalledApi) -> None:
     """A request id with anything but letters, digits and marks is replaced, not echoed."""
     for given in (b"a b", b"a\tb", b"\xc4\x8d\xc4\x8a", b"a" * 101):
         (answer,) = ask(

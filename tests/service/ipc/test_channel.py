@@ -12,7 +12,7 @@ from typing import Annotated
 import pytest
 from pydantic import Field, TypeAdapter
 
-from service.ipc.channel import Channel, Full, Malformed, pair
+from service.ipc.channel import Channel, Closed, Full, Malformed, pair
 from service.ipc.documents import Connection, Counted, Forget
 
 Read = Annotated[Connection | Counted | Forget, Field(discriminator="kind")]
@@ -105,6 +105,10 @@ BAD: dict[str, Callable[[], tuple[bytes, list[int]]]] = {
     "a field of another release": lambda: (b'i{"kind": "counted", "more": 1}\n', []),
     "a number beyond": lambda: (b'i{"kind": "connection", "handed_on": 5}\n', []),
     "no text": lambda: (b'i{"kind": "forget", "number": 1, "called": "\xff"}\n', []),
+    "nothing": lambda: (b"", []),
+    "too many files": lambda: (b'i{"kind": "counted"}\n', [memory(b"") for _ in range(5)]),
+    "a message that is cut off": lambda: (b'i{"kind": "counted"}\n' + bytes(70_000), []),
+    "a document without end": lambda: (b"f", [memory(b'{"kind": "forget", "number": 1%b}\n' % (b" " * 280_000))]),
     "files and nothing else": lambda: (b"", [memory(b"")]),
     "no file where the message is": lambda: (b"f", []),
     "a pipe that would be waited for": lambda: (b"f", list(os.pipe())),
@@ -128,6 +132,16 @@ def test_what_is_wrong_stays_with_its_message(ends: Ends, bad: str) -> None:
     packet = channel.receive()
     assert packet is not None
     assert packet.document == Forget(number=1)
+
+
+def test_a_channel_whose_other_ends_are_closed(ends: Ends) -> None:
+    """What was sent before is read, and then it says that nothing will come."""
+    sending, channel = ends
+    Channel(sending, READ).send(Forget(number=1))
+    sending.close()
+    assert channel.receive() is not None
+    with pytest.raises(Closed):
+        channel.receive()
 
 
 def test_a_file_that_is_no_socket(ends: Ends) -> None:
