@@ -24,7 +24,7 @@ from service.inference.metrics import ServingMetrics
 from service.ipc.adoption import Adoption
 from service.ipc.channel import Channel, Full, Packet
 from service.ipc.documents import Connection, Count, Drop, Forget, Gone, Open, Peer, Places, ToControl, Wanted
-from service.ipc.placement import ACCEPTOR, CONTROL, Placement, in_path
+from service.ipc.placement import ACCEPTOR, ALONE, CONTROL, Placement, in_path
 from service.ipc.reader import Reader
 from service.model_lookup import ModelLookup
 from service.registry.artifacts import ArtifactStore
@@ -35,6 +35,8 @@ _LOG = logging.getLogger(__name__)
 _TOLD_S, _OPENED_S = 1.0, 60.0
 #: How often it is looked whether a process is needed, and for served copies that no model has any more.
 _TEND_S, _SWEEP_S = 2.0, 60.0
+#: After so long the processes of single models that an earlier control has left end, if nobody has asked for theirs.
+_STRAY_S = 60.0
 _MOST_BYTES = 32 * 1024**2  # the counts of ten thousand models
 
 
@@ -83,14 +85,14 @@ class ServingPeers:
 
     async def tend(self) -> None:
         """End processes that nobody needs, and tell again what was not taken, until cancelled."""
-        sweeping = time.monotonic()
+        sweeping = begun = time.monotonic()
         while True:
             await asyncio.sleep(_TEND_S)
             if time.monotonic() - sweeping > _SWEEP_S:
                 await self._sweep()
                 sweeping = time.monotonic()
             self._isolation.release_idle()
-            if not self._places_told:
+            if not self._places_told or (time.monotonic() - begun > _STRAY_S and self._strays()):
                 self._tell_places()
 
     # What the API says of its models (ServedModels)
@@ -217,7 +219,10 @@ class ServingPeers:
                 self._pids[name] = pid
                 if name == ACCEPTOR:
                     self._acceptor = channel
-                    self._tell_places()
+                    if (
+                        self.placement.alone
+                    ):  # what it knows of an earlier control holds until that is known to be wrong
+                        self._tell_places()
                 else:
                     self._counts.met(name, start)
                     self._meet(name, pid, channel, before)
@@ -284,6 +289,10 @@ class ServingPeers:
     def _stuck(self, peer: ServingPeer, digest: str) -> None:
         """A run ends its process: no process of other models opens this one any more."""
         self._isolation.ended(digest, peer.name)
+
+    def _strays(self) -> bool:
+        """Whether an earlier control has left a process whose model nobody has asked for since."""
+        return any(name.startswith(ALONE) and name not in self._isolation.processes for name in self._peers)
 
     def _tell_places(self) -> None:
         """Tell who runs alone to all that ask, and to the parent, which starts the processes."""

@@ -11,8 +11,8 @@ import zlib
 from collections.abc import Mapping
 from urllib.parse import unquote_to_bytes
 
-CONTROL, ACCEPTOR = "control", "acceptor"
-_SERVING, _ALONE, _GROUP = "serving-", "alone-", "group-"
+CONTROL, ACCEPTOR, ALONE = "control", "acceptor", "alone-"
+_SERVING, _GROUP = "serving-", "group-"
 #: A path that is not quite one of these goes to control, which answers that there is no such route.
 _PREDICTION = re.compile(rb"/v1/models/([^/?]+)/predict|/v2/models/([^/?]+(?:/versions/[^/?]+)?)/infer")
 
@@ -28,7 +28,7 @@ def in_path(name: str, version: str | None) -> str:
 
 def alone(number: int) -> str:
     """The name of the process of a single model."""
-    return f"{_ALONE}{number}"
+    return f"{ALONE}{number}"
 
 
 class Placement:
