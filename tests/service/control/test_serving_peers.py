@@ -116,3 +116,32 @@ def test_readiness_is_that_of_serving(api: WalledApi) -> None:
     until(lambda: api.client.get("/readyz").json()["checks"]["serving"] == "ok", seconds=30, what="serving is well")
     assert api.client.get("/v2/models/waited/ready").status_code == 200
     assert answering(api, "waited")
+
+
+def test_a_page_is_answered_as_any_client(api: WalledApi) -> None:
+    """The form of "try it" shows what a serving process answers, which counts it."""
+    publish(api.registry, "tried", scaling(1))
+    ours = {"origin": str(api.client.base_url).rstrip("/"), "sec-fetch-site": "same-origin"}
+    page = api.client.post("/models/tried/try", data={"rows": "2,0"}, headers=ours)
+    assert page.status_code == 200, page.text
+    assert "88.1" in page.text
+    told = scraped(api)
+    assert told[("fedlas_requests_total", "tried", "ok")] == 1
+
+
+def test_control_away_is_told_and_nothing_hangs(api: WalledApi) -> None:
+    """While control stands still a prediction is answered, or refused with 503 and `Retry-After`; then all is well."""
+    publish(api.registry, "lonely", scaling(1))
+    api.kill("control", signal.SIGSTOP)
+    try:
+        refused = until(lambda: _refused(api, "lonely"), seconds=30, what="control is away")
+        assert refused.headers["retry-after"]
+        assert refused.json()["code"] == "unavailable"
+    finally:
+        api.kill("control", signal.SIGCONT)
+    until(lambda: asked(api, "lonely").status_code == 200, seconds=30, what="it answers again")
+
+
+def _refused(api: WalledApi, name: str) -> httpx.Response | None:
+    answer = asked(api, name)
+    return None if answer.status_code == 200 else answer
