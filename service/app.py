@@ -12,6 +12,7 @@ from service.serving.routes import ROUTES
 from service.serving.services import ServingServices
 from service.settings import ServiceSettings
 from service.shared_counts import SharedCounts
+from service.tracing import Tracing
 
 
 def create_app(settings: ServiceSettings, *, on_stuck: Callable[[str], None] | None = None) -> App:
@@ -20,7 +21,7 @@ def create_app(settings: ServiceSettings, *, on_stuck: Callable[[str], None] | N
     `on_stuck` is called with the digest of a served copy whose run does not end when its time is up.
     """
     check_single_runtime()
-    core = Core.open(settings)
+    core = Core.open(settings, Tracing.from_environment())
     serving = ServingServices.open(
         settings,
         access=core.access,

@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,9 @@ from opentelemetry.trace import INVALID_SPAN, Link, NoOpTracerProvider, Span, Sp
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 if TYPE_CHECKING:
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SpanExporter
 
 _LOG = logging.getLogger(__name__)
 _SIGNAL, _ALL = "OTEL_EXPORTER_OTLP_TRACES_", "OTEL_EXPORTER_OTLP_"
@@ -53,17 +55,20 @@ class Tracing:
         OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_BSP_* and the exporter's own variables
         have their usual meaning.
         """
-        if not _asked_for():
-            return cls()
-        protocol = os.environ.get(f"{_SIGNAL}PROTOCOL") or os.environ.get(f"{_ALL}PROTOCOL") or _PROTOCOL
-        if protocol != _PROTOCOL:
-            _LOG.warning("no traces: the OTLP protocol is set to %r, only %r is supported", protocol, _PROTOCOL)
-            return cls()
+        exporter = collector()
+        return cls() if exporter is None else cls(_provider(exporter))
+
+    @classmethod
+    def through(cls, send: Callable[[bytes], None]) -> Tracing:
+        """Trace to a process that sends OTLP requests on to where `from_environment` would.
+
+        It says where traces are impossible; here they are off then.
+        """
         try:
-            return cls(_provider())
-        except ImportError as error:
-            _LOG.warning("no traces, although %sENDPOINT is set: pip install 'fedlas[otel]' (%s)", _ALL, error)
+            from service.span_sender import SpanSender
+        except ImportError:
             return cls()
+        return cls(_provider(SpanSender(send)))
 
     def start(self, headers: Mapping[bytes, bytes], name: str) -> Span:
         """The span of a request with these headers (lower-case names); a `traceparent` makes it part of that trace."""
@@ -112,9 +117,24 @@ def _named(attributes: Mapping[str, Value]) -> dict[str, Value]:
     return {f"fedlas.{name}": value for name, value in attributes.items()}
 
 
-def _asked_for() -> bool:
-    """The variables are OpenTelemetry's; other exporters than OTLP are not supported."""
-    environment = os.environ
+def collector() -> OTLPSpanExporter | None:
+    """The exporter to the collector that the environment names; None where it names none, or there can be none."""
+    if not asked_for(os.environ):
+        return None
+    protocol = os.environ.get(f"{_SIGNAL}PROTOCOL") or os.environ.get(f"{_ALL}PROTOCOL") or _PROTOCOL
+    if protocol != _PROTOCOL:
+        _LOG.warning("no traces: the OTLP protocol is set to %r, only %r is supported", protocol, _PROTOCOL)
+        return None
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    except ImportError as error:
+        _LOG.warning("no traces, although %sENDPOINT is set: pip install 'fedlas[otel]' (%s)", _ALL, error)
+        return None
+    return OTLPSpanExporter()
+
+
+def asked_for(environment: Mapping[str, str]) -> bool:
+    """Whether traces are; the variables are OpenTelemetry's; other exporters than OTLP are not supported."""
     if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return False
     if environment.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp":
@@ -122,8 +142,7 @@ def _asked_for() -> bool:
     return bool(environment.get(f"{_SIGNAL}ENDPOINT") or environment.get(f"{_ALL}ENDPOINT"))
 
 
-def _provider() -> TracerProvider:
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+def _provider(exporter: SpanExporter) -> TracerProvider:
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -132,5 +151,5 @@ def _provider() -> TracerProvider:
     resource = Resource.create({"service.name": "fedlas", "service.version": version("fedlas"), **given})
     # `Tracing.close` shuts it down: at the interpreter's exit a collector that is away would be waited for.
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    provider.add_span_processor(BatchSpanProcessor(exporter))
     return provider

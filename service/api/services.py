@@ -48,7 +48,7 @@ class Core:
     access_log: AccessLog
 
     @classmethod
-    def open(cls, settings: ServiceSettings) -> Core:
+    def open(cls, settings: ServiceSettings, tracing: Tracing) -> Core:
         """Open and migrate the registry and make the rest."""
         registry = Registry.open(settings)
         registry.migrate()
@@ -59,7 +59,7 @@ class Core:
             access=AccessControl.of(settings),
             keys=Keys(settings.api_keys),
             metrics=ServingMetrics(most_models=settings.metrics_models),
-            tracing=Tracing.from_environment(),
+            tracing=tracing,
             access_log=AccessLog(),
         )
 

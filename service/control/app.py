@@ -9,18 +9,32 @@ from service.api import problems
 from service.api.services import Core, Services
 from service.control.peers import ServingPeers
 from service.control.predictions import forward
+from service.control.span_relay import SpanRelay
 from service.registry.errors import Unavailable
 from service.rest_api import App, rest_api
 from service.settings import ServiceSettings
+from service.tracing import Tracing, collector
 
 
 def create_control(settings: ServiceSettings, peers: ServingPeers) -> App:
     """Build the application of a control process, whose predictions other processes answer."""
-    core = Core.open(settings)
-    peers.connect(core.look_up, core.keys, core.registry.artifacts, core.metrics)
+    core = Core.open(settings, Tracing())
+    relay = _relay()
+    peers.connect(core.look_up, core.keys, core.registry.artifacts, core.metrics, relay.pass_on)
     services = Services.over(core, peers, process_ids=peers.process_ids)
-    fastapi = rest_api(services)
+    fastapi = rest_api(services, stopping=relay.close)
     return App.fronted(ControlApp(fastapi, peers), fastapi, services)
+
+
+def _relay() -> SpanRelay:
+    """To the collector, if the environment names one."""
+    exporter = collector()
+    # Its client takes requests that are encoded already: those of serving processes are not decoded here.
+    return SpanRelay(_nowhere if exporter is None else exporter._client.export)
+
+
+def _nowhere(request: bytes) -> None:
+    """Traces are off."""
 
 
 class ControlApp:

@@ -63,13 +63,22 @@ class ServingPeers:
         self._folder = folder
         self._counts = ServingCounts(counts)
         self._known: Known | None = None
+        self._on_spans: Callable[[bytes], None] | None = None
         self._adoption: Adoption | None = None
         self._peers: dict[str, ServingPeer] = {}
         self._by_place: dict[str, deque[ServingPeer]] = {}
         self._pids = {CONTROL: os.getpid()}
 
-    def connect(self, look_up: ModelLookup, keys: Keys, artifacts: ArtifactStore, metrics: ServingMetrics) -> None:
-        """Answer questions from these, and count for all processes."""
+    def connect(
+        self,
+        look_up: ModelLookup,
+        keys: Keys,
+        artifacts: ArtifactStore,
+        metrics: ServingMetrics,
+        on_spans: Callable[[bytes], None],
+    ) -> None:
+        """Answer questions from these, count for all processes, and pass their spans on."""
+        self._on_spans = on_spans
         self._known = Known(look_up, keys, artifacts, self._isolation)
         metrics.others = self._counts.others
         add_gauges(metrics, NoLoad())
@@ -238,6 +247,7 @@ class ServingPeers:
 
     def _meet(self, name: str, pid: int, channel: Channel[ToControl], before: ServingPeer | None) -> None:
         assert self._known is not None
+        assert self._on_spans is not None
         peer = ServingPeer(
             name,
             pid,
@@ -247,7 +257,7 @@ class ServingPeers:
             adopt=self._adopt,
             on_counts=self._counts.tell,
             on_stuck=self._stuck,
-            on_spans=lambda _: None,
+            on_spans=self._on_spans,
             on_leaving=self._left,
         )
         self._peers[name] = peer

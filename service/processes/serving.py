@@ -69,6 +69,7 @@ def run(
     folder: Path,
     names: frozenset[str],
     keyed: bool,
+    traced: bool = False,
     heartbeat: int | None = None,
 ) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code.
@@ -79,6 +80,7 @@ def run(
         folder: of its served copies.
         names: under which browsers reach the service.
         keyed: whether a key is needed.
+        traced: whether control sends spans on.
         heartbeat: a pipe into which a byte is written twice a second while the event loop turns.
     """
     prepare_process(settings)
@@ -96,7 +98,7 @@ def run(
         look_up=control.look_up,
         files=ServedCopies(folder),
         metrics=metrics,
-        tracing=Tracing(),
+        tracing=Tracing.through(control.tell_spans) if traced else Tracing(),
         access_log=AccessLog(),
         on_stuck=ending,
         longest_grace=_LONGEST_GRACE_S,
@@ -125,6 +127,7 @@ def run(
     ending.server, ending.give_up = server, app.give_up
     server.run([])
     control.tell_counts()
+    services.tracing.close()
     services.scheduler.shut_down()
     services.access_log.stop()
     return 0 if server.started else 1
@@ -154,6 +157,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, required=True, help="of its served copies")
     parser.add_argument("--host-name", action="append", default=[], help="under which browsers reach the service")
     parser.add_argument("--keyed", action="store_true", help="a key is needed")
+    parser.add_argument("--traced", action="store_true", help="control sends spans on")
     parser.add_argument("--heartbeat", type=int, help="write a byte into this pipe while the process lives")
     parser.add_argument("--standby", action="store_true", help="load everything, and begin when a line comes on stdin")
     options = parser.parse_args()
@@ -166,6 +170,7 @@ def main() -> int:
         folder=options.folder,
         names=frozenset(options.host_name),
         keyed=options.keyed,
+        traced=options.traced,
         heartbeat=options.heartbeat,
     )
 

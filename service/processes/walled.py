@@ -23,6 +23,7 @@ from service.processes.listeners import bound
 from service.processes.run_folder import numbered
 from service.processes.supervision import supervise
 from service.settings import LEAST_MEMORY_BYTES, ServiceSettings, ServingSettings
+from service.tracing import asked_for
 
 _SERVED = "served"
 _PASSED_ON = frozenset(
@@ -54,7 +55,7 @@ def walled_apis(
     """The processes, in the order in which they are started."""
     introductions = Introductions()
     stack.callback(introductions.close)
-    restricted = {name: value for name, value in environment.items() if name in _PASSED_ON}
+    restricted = {name: value for name, value in environment.items() if _is_passed_on(name)}
     restricted["FEDLAS_API_PROCESSES"] = str(settings.api_processes)
     expected = wall.expected(settings, wall.trial(run_dir, restricted))
     of_control = {
@@ -69,9 +70,14 @@ def walled_apis(
     control += ["--folder", str(run_dir / _SERVED), "--counts", str(counts)]
     return [
         _child(CONTROL, control, of_control, settings, run_dir, introductions, stack),
-        *_serving(settings, expected, restricted, run_dir, introductions, stack),
+        *_serving(settings, expected, restricted, asked_for(environment), run_dir, introductions, stack),
         _acceptor(settings, expected, restricted, run_dir, listener, introductions, stack),
     ]
+
+
+def _is_passed_on(name: str) -> bool:
+    """Also how spans are sampled and named; where they go, and with which key, is control's."""
+    return name in _PASSED_ON or (name.startswith("OTEL_") and "EXPORTER" not in name)
 
 
 def _clear(folder: Path, counts: Path) -> None:
@@ -84,6 +90,7 @@ def _serving(
     settings: ServiceSettings,
     expected: Sequence[str],
     environment: Mapping[str, str],
+    traced: bool,
     run_dir: Path,
     introductions: Introductions,
     stack: contextlib.ExitStack,
@@ -98,6 +105,7 @@ def _serving(
         command = wall.command("serving", expected, "--name", name, "--folder", str(folder))
         command += [option for host in sorted(settings.host_names) for option in ("--host-name", host)]
         command += ["--keyed"] if settings.api_keys else []
+        command += ["--traced"] if traced else []
         if name in alone_names:
             yield _child(name, command, smaller, settings, run_dir, introductions, stack, kind=AloneProcess)
         else:

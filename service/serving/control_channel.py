@@ -32,6 +32,7 @@ from service.ipc.documents import (
     Open,
     Places,
     Refusal,
+    Spans,
     Stuck,
     ToServing,
 )
@@ -72,6 +73,7 @@ class ControlChannel:
         self._known_profiles: dict[tuple[str, str | None], Meaning] = {}
         self._keys: OrderedDict[bytes, float] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._adoption: Adoption | None = None
         self._repository: ModelRepository | None = None
         self._counted: Callable[[], bytes] = bytes
@@ -84,6 +86,7 @@ class ControlChannel:
         counted: Callable[[], bytes],
     ) -> None:
         """Take what comes from now on."""
+        self._loop = asyncio.get_running_loop()
         self._adoption = Adoption(protocol, TCP | {socket.AF_UNIX})  # those are of control's pages
         self._repository = repository
         self._counted = counted
@@ -95,6 +98,18 @@ class ControlChannel:
             if not self._greeted:
                 self._greet()
             self._channel.send(Counted(), self._counted())
+
+    def tell_spans(self, spans: bytes) -> None:
+        """Send spans that have ended, from any thread; they are dropped where control does not read."""
+        try:
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(self._send_spans, spans)
+        except RuntimeError:  # the loop has ended, and with it the only other thread that sends
+            self._send_spans(spans)
+
+    def _send_spans(self, spans: bytes) -> None:
+        with suppress(Full):
+            self._channel.send(Spans(), spans)
 
     def leave(self) -> None:
         """Say that this process stops: it answers the connections that it has."""

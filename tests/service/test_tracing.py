@@ -9,11 +9,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SentSpan
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 from opentelemetry.sdk.trace import TracerProvider
@@ -24,49 +22,11 @@ from opentelemetry.trace import INVALID_SPAN
 
 from service import tracing as module
 from service.tracing import Tracing, end
+from tests.helpers.collector import Collector
 
 ROOT = Path(__file__).parents[2]
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 HEADERS = {b"host": b"x", b"traceparent": f"00-{TRACE}-{PARENT}-01".encode(), b"tracestate": b"congo=t61rcWkgMzE"}
-
-
-class Collector:
-    """What an OpenTelemetry collector does, as far as it is needed."""
-
-    def __init__(self) -> None:
-        self.received: list[ExportTraceServiceRequest] = []
-        self.paths: set[str] = set()
-        collector = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                collector.paths.add(self.path)
-                collector.received.append(ExportTraceServiceRequest.FromString(body))
-                self.send_response(200)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True)
-        self.thread.start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
-
-    def spans(self) -> dict[str, SentSpan]:
-        """By name; of each there is one."""
-        found = [
-            span for one in self.received for group in one.resource_spans for s in group.scope_spans for span in s.spans
-        ]
-        assert len({span.name for span in found}) == len(found)
-        return {span.name: span for span in found}
 
 
 def attributes(span: SentSpan) -> dict[str, object]:
@@ -234,6 +194,7 @@ def test_spans_are_no_ops_where_none_are_asked_for() -> None:
     script = """
 import sys
 from service.tracing import Tracing, end
+from tests.helpers.collector import Collector
 tracing = Tracing.from_environment()
 span = tracing.start({b"traceparent": b"x"}, "predict")
 assert not tracing.on and not span.is_recording()

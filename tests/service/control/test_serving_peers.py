@@ -11,6 +11,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from tests.helpers.collector import Collector
 from tests.helpers.processes import until
 from tests.helpers.publishing import publish
 from tests.helpers.served import scaling
@@ -19,10 +20,23 @@ from tests.helpers.walled import WalledApi, walled
 Json = dict[str, Any]
 
 
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
 @pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WalledApi]:
+def collector() -> Iterator[Collector]:
+    """Of traces."""
+    made = Collector()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[WalledApi]:
     """Two serving processes; tests publish names of their own."""
-    with walled(tmp_path_factory.mktemp("walled") / "data", api_processes=2) as running:
+    traced = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+    traced |= {"OTEL_TRACES_SAMPLER": "parentbased_always_off", "OTEL_SERVICE_NAME": "walled"}
+    with walled(tmp_path_factory.mktemp("walled") / "data", api_processes=2, environment=traced) as running:
         yield running
 
 
@@ -145,3 +159,17 @@ def test_control_away_is_told_and_nothing_hangs(api: WalledApi) -> None:
 def _refused(api: WalledApi, name: str) -> httpx.Response | None:
     answer = asked(api, name)
     return None if answer.status_code == 200 else answer
+
+
+def test_spans_reach_the_collector(api: WalledApi, collector: Collector) -> None:
+    """Control sends on what serving processes trace, sampled and named as OpenTelemetry's variables say."""
+    publish(api.registry, "traced", scaling(1))
+    answering(api, "traced")
+    assert not collector.received
+    headers = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
+    answer = api.client.post("/v1/models/traced/predict", json={"inputs": [[1.0, 0.0]]}, headers=headers)
+    assert answer.status_code == 200, answer.text
+    until(lambda: {"predict", "batch"} <= collector.spans().keys(), seconds=30, what="the spans have come")
+    assert {span.trace_id.hex() for span in collector.spans().values()} == {TRACE}
+    resource = collector.received[0].resource_spans[0].resource.attributes
+    assert ("service.name", "walled") in {(item.key, item.value.string_value) for item in resource}
