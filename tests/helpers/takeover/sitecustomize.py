@@ -1,0 +1,212 @@
+"""The canary: Python loads it at the start of a process behind the wall, and on SIGUSR1 it tries everything.
+
+What it uses is loaded, and what it writes its answer into is opened, before the process is confined.
+
+An attempt that succeeds changes nothing outside of the test's own folder: system calls that would are made with
+arguments that cannot take effect, so that their error tells whether they were reached. In a process that has no filter
+of system calls nothing is attempted at all.
+"""
+
+import ctypes
+import errno
+import json
+import os
+import platform
+import resource
+import select
+import signal
+import socket
+import stat
+import sys
+import threading
+from pathlib import Path
+
+from service.confinement.system_calls import COLUMNS, NUMBERS
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_QUESTION = 2**40
+_PR_GET_SECCOMP = 21
+_DENIED = (errno.EPERM, errno.EACCES, errno.ENOSYS)
+
+
+def call(name, *arguments):
+    """A system call, past the C library."""
+    numbers = [ctypes.c_long(argument) if isinstance(argument, int) else argument for argument in arguments]
+    if _LIBC.syscall(NUMBERS[name][COLUMNS[platform.machine()]], *numbers) < 0:
+        raise OSError(ctypes.get_errno(), name)
+
+
+def of_files(given):
+    """Everything that lies somewhere."""
+    data, copy = Path(given["data"]), Path(given["copy"])
+    yield "list the data folder", lambda: os.listdir(data)
+    yield "read the database", lambda: (data / "registry.sqlite").read_bytes()
+    yield "list the stored files", lambda: os.listdir(data / "artifacts")
+    yield "list the copies of another", lambda: os.listdir(given["others"])
+    yield "read what lies beside the code", lambda: Path(given["beside"]).read_bytes()
+    yield "read the users", lambda: Path("/etc/passwd").read_bytes()
+    yield "read its copy", lambda: copy.read_bytes()
+    yield "change its copy", lambda: os.close(os.open(copy, os.O_RDWR))
+    yield "delete its copy", copy.unlink
+    yield "open its copy to all", lambda: copy.chmod(0o777)
+    yield "link its copy", lambda: os.link(copy, copy.parent / "linked")
+    yield "write beside its copy", lambda: (copy.parent / "new").write_text("x")
+    yield "link beside its copy", lambda: (copy.parent / "link").symlink_to("/etc/passwd")
+    for place in ("/tmp", "/dev/shm"):  # a file without a name, gone when it is closed
+        yield f"write in {place}", lambda place=place: os.close(os.open(place, os.O_TMPFILE | os.O_RDWR))
+    yield "change the code", lambda: os.close(os.open(given["code"], os.O_WRONLY))
+
+
+def of_network(given):
+    """Every way out."""
+    local = ("127.0.0.1", given["port"])
+    yield "TCP", lambda: socket.socket().connect(local)
+    yield "UDP", lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", local)
+    yield "IPv6", lambda: socket.socket(socket.AF_INET6)
+    yield "netlink", lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)
+    yield "Unix", lambda: socket.socket(socket.AF_UNIX).connect(given["unix"])
+    yield "connect its channel", lambda: channel().connect(given["unix"])
+    yield "listen on its channel", lambda: channel().listen()
+    yield "datagrams", lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0].sendto(b"x", given["datagrams"])
+    yield "io_uring", lambda: call("io_uring_setup", 1, ctypes.create_string_buffer(200))
+
+
+def of_processes(given):
+    """Others, and new ones."""
+    for name, pid in given["pids"].items():
+        place = Path(f"/proc/{pid}")
+        yield f"environment of {name}", (place / "environ").read_bytes
+        yield f"command of {name}", (place / "cmdline").read_bytes
+        yield f"memory of {name}", (place / "mem").open
+        yield f"descriptors of {name}", lambda place=place: os.listdir(place / "fd")
+        yield f"signal {name}", lambda pid=pid: os.kill(pid, 0)
+        yield f"handle of {name}", lambda pid=pid: call("pidfd_open", pid, 0)
+        yield f"trace {name}", lambda pid=pid: call("ptrace", 0x7FFF, pid, 0, 0)  # no request of this number
+        yield f"read {name}", lambda pid=pid: call("process_vm_readv", pid, 0, 0, 0, 0, 0)
+        yield f"limit {name}", lambda pid=pid: resource.prlimit(pid, resource.RLIMIT_CORE)
+        yield f"slow {name}", lambda pid=pid: os.setpriority(os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, pid))
+    yield "root", lambda: os.setuid(0)
+    yield "namespace", lambda: call("unshare", 0)  # of no namespace
+    yield "mount", lambda: call("mount", 0, 0, 0, 0, 0)  # onto no place
+    yield "session", os.setsid
+    yield "keys of the kernel", lambda: call("keyctl", 0, -3, 0)
+    yield "shared segments", lambda: call("shmget", 0x7EED, 4096, 0)  # only one that is there
+    yield "more files", lambda: resource.setrlimit(resource.RLIMIT_NOFILE, 2 * (2**20,))
+    yield "fork", lambda: os.waitpid(os.fork() or os._exit(0), 0)
+    yield "spawn", lambda: os.posix_spawn("/no/such/program", ["x"], {})
+    yield "execute", lambda: call("execve", 0, 0, 0)  # no program
+    yield "thread", lambda: threading.Thread(target=int).start()
+    yield "pair of sockets", lambda: [end.close() for end in socket.socketpair()]
+    yield "file in memory", lambda: os.close(os.memfd_create("canary"))
+
+
+def channel():
+    """The channel of this process."""
+    words = sys.orig_argv
+    return socket.socket(fileno=os.dup(int(words[words.index("--channel") + 1])))
+
+
+def sent(document, content=b"", files=()):
+    """Send into the channel, as service.ipc.channel does."""
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, b"".join(number.to_bytes(4, "little") for number in files))]
+    channel().sendmsg([b"i", json.dumps(document).encode(), b"\n", content], ancillary if files else [])
+
+
+def answer_to(document):
+    """Ask control, and read its answer before the process does."""
+    sent({**document, "number": _QUESTION})
+    with channel() as end:
+        while select.select([end], [], [], 20)[0]:
+            found, _, _ = end.recv(65536)[1:].partition(b"\n")
+            if (answer := json.loads(found)).get("number") == _QUESTION:
+                return answer
+    raise TimeoutError
+
+
+def forged(request):
+    """Have control answer a connection that no client has made."""
+    ours, theirs = socket.socketpair()
+    sent({"kind": "connection", "handed_on": 1}, request, [theirs.fileno()])
+    theirs.close()
+    return closed(ours)
+
+
+def closed(ours):
+    """What the other side did with our end."""
+    if not select.select([ours], [], [], 20)[0]:
+        return {"answer": None}
+    return {"answer": ours.recv(65536).decode(errors="replace")}
+
+
+def of_channel(given):
+    """What control does for it."""
+    yield "a connection of its own", lambda: forged(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    yield "another's place", lambda: forged_place(given["others_name"])
+    for question in given["questions"]:
+        yield f"ask about {question.get('called', 'a key')}", lambda question=question: answer_to(question)
+
+
+def forged_place(name):
+    """Take the place of another process: control must not answer here as if it were that one."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    sent({"kind": "peer", "name": name, "pid": 1, "start": 1}, b"", [theirs.fileno()])
+    theirs.close()
+    return closed(ours)
+
+
+def tried(attempts):
+    """Name → `done`, what it got, or why not."""
+    found = {}
+    for name, attempt in attempts:
+        try:
+            got = attempt()
+            found[name] = got if isinstance(got, dict) else "done"
+        except OSError as error:
+            known = errno.errorcode.get(error.errno, type(error).__name__)
+            found[name] = "denied" if error.errno in _DENIED else f"reached, and failed with {known}"
+        except ValueError:  # a limit that may not be raised
+            found[name] = "denied"
+        except Exception as error:
+            found[name] = f"failed with {type(error).__name__}"
+    return found
+
+
+def is_filtered():
+    """Whether system calls of this process are filtered; a filter may deny the question."""
+    return _LIBC.prctl(_PR_GET_SECCOMP, 0, 0, 0, 0) != 0
+
+
+def kind_of(descriptor):
+    """Of an open descriptor."""
+    try:
+        mode = os.fstat(descriptor).st_mode
+    except OSError:
+        return None
+    kinds = {"socket": stat.S_ISSOCK, "pipe": stat.S_ISFIFO, "file": stat.S_ISREG, "folder": stat.S_ISDIR}
+    return next((name for name, matches in kinds.items() if matches(mode)), "other")
+
+
+def taken_over(targets, answers):
+    """Try everything, and tell."""
+    if not is_filtered():
+        os.write(answers, b'{"found": {"a process without a filter": "done"}, "environment": {}, "descriptors": []}\n')
+        return
+    given = json.loads(os.pread(targets, 100_000, 0))
+    kinds = [of_channel] if given["only_channel"] else [of_files, of_network, of_processes]
+    found = {
+        "found": {name: what for kind in kinds for name, what in tried(kind(given)).items()},
+        "environment": dict(os.environ),
+        "descriptors": sorted(
+            filter(None, (kind_of(number) for number in range(200) if number not in (targets, answers)))
+        ),
+    }
+    os.write(answers, json.dumps(found).encode() + b"\n")
+
+
+if "service.processes.confined" in sys.orig_argv and "--trial" not in sys.orig_argv:
+    _folder = Path(__file__).parent
+    _targets = os.open(_folder / "targets.json", os.O_RDONLY)
+    _pipe = _folder / f"{os.getpid()}.pipe"
+    os.mkfifo(_pipe)
+    _answers = os.open(_pipe, os.O_RDWR)
+    signal.signal(signal.SIGUSR1, lambda number, frame: taken_over(_targets, _answers))

@@ -1,0 +1,119 @@
+"""What a process behind the wall gets that was taken over: its own code tries everything from inside.
+
+Each protection is tried, of serving processes and of the acceptor; what succeeds is what the threat model says.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.processes import wall
+from tests.helpers.processes import until
+from tests.helpers.publishing import publish
+from tests.helpers.served import scaling
+from tests.helpers.service import ROOT
+from tests.helpers.takeover import Takeover
+from tests.helpers.walled import WalledApi, walled
+
+Json = dict[str, Any]
+KEY, SECRET = "a-key-for-the-tests", "a-secret-of-control"
+BODY = {"inputs": [[1.0, 0.0]]}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WalledApi, Takeover, Json]]:
+    """A service with keys, two processes of which have the canary in them, and what it shall try."""
+    root = tmp_path_factory.mktemp("takeover")
+    takeover = Takeover(root / "canary")
+    with ExitStack() as stack:
+        listening, datagrams = (stack.enter_context(socket.socket(socket.AF_UNIX, kind)) for kind in (1, 2))
+        listening.bind(os.path.relpath(root / "unix"))
+        listening.listen()
+        datagrams.bind(os.path.relpath(root / "datagrams"))
+        for path in (root / "unix", root / "datagrams"):
+            path.chmod(0o777)
+        environment = {**takeover.environment, "AWS_SECRET_ACCESS_KEY": SECRET, "FEDLAS_API_KEYS": KEY}
+        api = stack.enter_context(
+            walled(root / "data", environment=environment, api_processes=2, api_keys={KEY}, hung_seconds=60)
+        )
+        api.client.headers["Authorization"] = f"Bearer {KEY}"
+        model = publish(api.registry, "digits", scaling(2))
+        publish(api.registry, "another", scaling(3))
+        assert api.client.get("/v2/models/digits/ready").status_code == 200  # opened by both processes
+        with api.registry.read() as unit:
+            digest = str(unit.models.get(model).served_sha256)
+        served = root / "data" / "run" / "served"
+        yield api, takeover, {
+            "only_channel": False,
+            "data": str(root / "data"),
+            "copy": str(served / "serving-1" / digest),
+            "others": str(served / "serving-2"),
+            "others_name": "serving-2",
+            "beside": str(ROOT / "pyproject.toml"),
+            "code": wall.__file__,
+            "unix": os.path.relpath(root / "unix"),
+            "datagrams": os.path.relpath(root / "datagrams"),
+            "port": api.client.base_url.port,
+            "pids": {"control": api.pid("control"), "its parent": os.getpid(), "another": api.pid("serving-2")},
+            "questions": [
+                {"kind": "model", "called": "another"},
+                {"kind": "model", "called": "unknown"},
+                {"kind": "key", "authorization": "Bearer guessed"},
+            ],
+        }  # fmt: skip
+
+
+def needs_all(root: Path) -> None:
+    """Skip, saying why, where this machine lacks a protection."""
+    if missing := wall.missing(wall.trial(root)):
+        pytest.skip(str(missing))
+
+
+def done(got: Json) -> set[str]:
+    """What was not denied."""
+    return {name for name, what in got["found"].items() if what != "denied"}
+
+
+def test_a_serving_process_reads_its_copies_and_reaches_nothing(
+    place: tuple[WalledApi, Takeover, Json], tmp_path: Path
+) -> None:
+    """No file but its own served copies, no network, no program, no other process; and it answers afterwards."""
+    needs_all(tmp_path)
+    api, takeover, targets = place
+    got = takeover.of(api.pid("serving-1"), targets)
+    assert done(got) == {"read its copy", "thread", "pair of sockets", "file in memory"}, (done(got), got["found"])
+    told = "\n".join(got["environment"].values())
+    assert not [word for word in (KEY, SECRET, targets["data"]) if word in told]
+    assert set(got["descriptors"]) <= {"socket", "pipe", "other", "folder"}  # no file of anybody
+    assert api.client.post("/v1/models/digits/predict", json=BODY).status_code == 200
+
+
+def test_the_acceptor_has_its_sockets_and_nothing_else(place: tuple[WalledApi, Takeover, Json], tmp_path: Path) -> None:
+    """It opens no file at all; and it accepts afterwards."""
+    needs_all(tmp_path)
+    api, takeover, targets = place
+    got = takeover.of(api.pid("acceptor"), targets)
+    assert done(got) <= {"thread"}, got["found"]
+    assert KEY not in "\n".join(got["environment"].values())
+    assert api.client.post("/v1/models/digits/predict", json=BODY).status_code == 200
+
+
+def test_what_control_does_for_a_serving_process(place: tuple[WalledApi, Takeover, Json]) -> None:
+    """It is told what a name means and whether a key is one; no request of its own is answered, no place is taken."""
+    api, takeover, targets = place
+    got = takeover.of(api.pid("serving-2"), {**targets, "only_channel": True, "others_name": "serving-1"})
+    found = got["found"]
+    assert found["a connection of its own"] == {"answer": ""}
+    assert found["another's place"] == {"answer": ""}
+    another, key = found["ask about another"], found["ask about a key"]
+    assert set(another) == {"kind", "number", "version", "model_id", "digest", "served"}
+    assert found["ask about unknown"]["code"] == "unknown_model"
+    assert key["admitted"] is False
+    until(lambda: api.client.post("/v1/models/digits/predict", json=BODY).status_code == 200, seconds=30, what="on")
