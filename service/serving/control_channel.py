@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 from service.ipc.adoption import TCP, Adoption
 from service.ipc.channel import Channel, Full, Packet
 from service.ipc.documents import (
+    MOST_TEXT,
     Connection,
     Count,
     Counted,
@@ -135,8 +136,10 @@ class ControlChannel:
         """What a name means now; raises ControlAway, and what control answers."""
         last = self._known_profiles.get((called, version))
         known = None if last is None else last.model_id
+        # No name or number is longer: who asks for more is told that there is none.
+        name, numbered = called[:MOST_TEXT], version and version[:MOST_TEXT]
         packet = await self._questions.ask(
-            lambda number: ModelQuestion(number=number, called=called, version=version, known=known),
+            lambda number: ModelQuestion(number=number, called=name, version=numbered, known=known),
             seconds=_ANSWER_S,
         )
         answer = packet.document

@@ -120,3 +120,10 @@ def test_memory_is_limited_in_each_process(api: WalledApi) -> None:
     assert ask(api, "hungry", 6e8) == (503, "out_of_memory")
     assert ask(api, "ordinary", 1)[0] == 200
     assert [pid(api, name) for name in ("control", "serving-1", "acceptor")] == before
+
+
+def test_no_model_has_so_long_a_name(api: WalledApi) -> None:
+    """What cannot be asked of control is unknown, as in one process."""
+    assert ask(api, "n" * 20_000, 1) == (404, "unknown_model")
+    answer = api.client.post(f"/v2/models/ordinary/versions/{'1' * 2000}/infer", json={})
+    assert answer.status_code == 404
