@@ -1,0 +1,110 @@
+"""The wall on a machine that lacks a part of it, and what a change of user must not lose."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from service.confinement.confinement import CONTROLS, Report
+from service.processes import wall
+from service.processes.confined import UNPROTECTED
+from service.settings import ServiceSettings
+from tests.helpers.service import ROOT
+
+WHOLE = dict.fromkeys(CONTROLS, "on: x")
+OLD_KERNEL = {**WHOLE, "files": "off: syscall: Function not implemented"}
+_START = """
+import ctypes, errno, json, os, sys
+from pathlib import Path
+from service.confinement import confinement, kernel, landlock
+from service.processes import confined, policies
+folder = Path(sys.argv[1])
+"""
+
+
+def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """A process of its own that runs this after its imports."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-P", "-c", _START + code, str(folder)],
+        cwd=ROOT, env=environment, timeout=60, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("report", "missing"), [(WHOLE, 0), (OLD_KERNEL, 1), ({}, len(CONTROLS))])
+def test_what_is_missing_is_told_or_refused(
+    report: Report, missing: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`preferred` warns once of each control and expects the others; `required` does not start, and says why."""
+    preferred = ServiceSettings(data_dir=tmp_path, wall="preferred")
+    assert len(wall.expected(preferred, report)) == len(CONTROLS) - missing
+    assert capsys.readouterr().out.count("WARNING predictions are answered without this protection") == missing
+    required = ServiceSettings(data_dir=tmp_path, wall="required")
+    if not missing:
+        assert wall.expected(required, report) == list(CONTROLS)
+        return
+    with pytest.raises(SystemExit, match="FEDLAS_WALL=required") as refused:
+        wall.expected(required, report)
+    assert "reads only its served copies, writes nothing" in str(refused.value)
+    assert "Linux 5.13 or newer with Landlock" in str(refused.value)
+
+
+def test_a_process_that_lacks_what_the_trial_found_does_not_begin(tmp_path: Path) -> None:
+    """A restriction that fails later than at the start is no reason to go on without it."""
+    done = run(
+        "def denied(*_):\n"
+        "    raise OSError(errno.ENOSYS, 'too old')\n"
+        "landlock.restrict = denied\n"
+        "sys.argv = ['x', 'serving', '--folder', str(folder), '--expect', 'files']\n"
+        "sys.exit(confined.main())\n",
+        tmp_path,
+    )
+    assert done.returncode == UNPROTECTED, done.stderr
+    assert "a protection that this machine has does not hold here: files off: [Errno 38] too old" in done.stdout
+
+
+#: What is needed later is loaded first: in some places only root can read the interpreter.
+_AS_ANOTHER = """
+import encodings.idna, socket
+os.setgroups([])
+os.setresgid(*3 * [54321])
+os.setresuid(*3 * [54321])
+kernel.set_dumpable(True)
+"""
+_CONFINED = f"""
+PARTING = ctypes.c_int()
+kernel.call("prctl", 1, {int(signal.SIGTERM)})
+report = confinement.confine(policies.serving(folder))
+kernel.call("prctl", 2, ctypes.byref(PARTING))
+try:
+    os.listdir("/etc")
+    seen = "everything"
+except OSError:
+    seen = "nothing"
+print(json.dumps({{"report": report, "parting": PARTING.value, "seen": seen, "user": os.getuid()}}))
+"""
+
+
+@pytest.mark.parametrize("before", ["", _AS_ANOTHER], ids=["as it is", "as another user"])
+def test_whoever_starts_it_confines_it(before: str) -> None:
+    """As root or as any other user; and the kernel still ends it with its parent."""
+    if os.geteuid() != 0 and before:
+        pytest.skip("only root can become another user")
+    with tempfile.TemporaryDirectory() as name:  # of its own: pytest's folders are closed to other users
+        folder = Path(name)
+        folder.chmod(0o711)
+        done = run(before + _CONFINED, folder)
+    assert done.returncode == 0, done.stderr
+    got = json.loads(done.stdout)
+    if missing := wall.missing(got["report"]):
+        pytest.skip(str(missing))
+    assert got["parting"] == signal.SIGTERM
+    assert got["seen"] == "nothing"
+    assert got["user"] != 0
