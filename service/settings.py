@@ -63,7 +63,10 @@ class ServingSettings(LogSettings):
         5, ge=1, description="An API process whose event loop stands still for so long is ended and started again."
     )
     api_processes: int = Field(
-        1, ge=1, le=256, description="Processes that answer predictions; they share the cores, and without a wall the port."
+        1,
+        ge=1,
+        le=256,
+        description="Processes that answer predictions; they share the cores, and without a wall the port.",
     )
     serving_groups: int = Field(
         1, ge=1, le=256, description="Groups of keys whose predictions are answered by processes of their own."
