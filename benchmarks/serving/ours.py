@@ -16,7 +16,7 @@ from benchmarks.data.common import Array
 from benchmarks.serving import payloads
 from benchmarks.serving.environments import ROOT
 from benchmarks.serving.payloads import Failed, Request
-from benchmarks.serving.processes import Running, resident_mb, running
+from benchmarks.serving.processes import Running, answering, resident_mb, running
 from tests.helpers.processes import free_port
 
 Json = dict[str, Any]
@@ -50,8 +50,8 @@ class Fedlas:
         return ids
 
     def api_memory_mb(self) -> float:
-        """The resident set of the API process."""
-        return resident_mb(int((self.data_dir / "run" / "api.pid").read_text()))
+        """The resident sets of all processes that answer."""
+        return sum(map(resident_mb, answering(self.data_dir / "run")))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from benchmarks.serving.processes import answering
 from tests.helpers.processes import descendants_of, die_with_parent, free_port, is_alive, until
 
 Json = dict[str, Any]
@@ -55,15 +56,13 @@ class Service:
         return self._log.read_text(errors="replace")
 
     @property
-    def pid(self) -> int:
-        """The API process; 0 while there is none."""
-        with suppress(OSError, ValueError):
-            return int((self._data / "run" / "api.pid").read_text())
-        return 0
+    def pids(self) -> frozenset[int]:
+        """The processes of the API; none while there is none."""
+        return answering(self._data / "run")
 
     @property
     def memory(self) -> int:
-        """What the API process, and whatever it has started, holds now (VmRSS), in bytes."""
+        """What the processes of the API, and whatever they have started, hold now (VmRSS), in bytes."""
         return sum(_status(pid, "VmRSS") for pid in self._members)
 
     @property
@@ -83,9 +82,9 @@ class Service:
             with suppress(OSError):
                 Path(f"/proc/{pid}/clear_refs").write_text("5")
 
-    def is_running(self, pid: int) -> bool:
-        """Whether this is the API process still."""
-        return pid == self.pid and is_alive(pid)
+    def is_running(self, pids: frozenset[int]) -> bool:
+        """Whether these are processes of the API still."""
+        return pids <= self.pids and all(map(is_alive, pids))
 
     def freeze_worker(self) -> None:
         """Nothing is worked on from now on: what is measured is the API, and what it accepts stays queued."""
@@ -98,11 +97,12 @@ class Service:
                 os.kill(member, number)
 
     def restart_api(self) -> None:
-        """End the API process by force, wherever it stands, and wait until another one answers."""
-        before = self.pid
-        if before and is_alive(before):
-            os.kill(before, signal.SIGKILL)
-        until(lambda: self.pid not in (0, before), seconds=_START_S, what="another API process")
+        """End the processes of the API by force, wherever they stand, and wait until others answer."""
+        before = self.pids
+        for pid in before:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        until(lambda: self.pids and not self.pids & before, seconds=_START_S, what="other processes of the API")
         self.wait()
 
     def ask(self, method: str, path: str, body: bytes | None = None, kind: str = "application/json") -> Json:
@@ -136,8 +136,7 @@ class Service:
         return True
 
     def _family(self) -> set[int]:
-        pid = self.pid
-        return {pid, *descendants_of(pid)} if pid else set()
+        return set(self.pids).union(*map(descendants_of, self.pids))
 
 
 @contextmanager

@@ -45,13 +45,13 @@ class Range:
 
     def measure(self, attack: Attack, *, careful: bool = False) -> Cost:
         """Try it; `careful` rests for 4 s and holds half requests for 20, for what is reported."""
-        pid, before = self._begin()
+        pids, before = self._begin()
         computed = self.service.processor_seconds
         answers = [
             fire(self.service.port, shot, patience=self.patience, hold=20.0 if careful else self.hold)
             for shot in attack.shots
         ]
-        end = self._end(pid, answers[-1], hopes=attack.shots[-1].expects)
+        end = self._end(pids, answers[-1], hopes=attack.shots[-1].expects)
         highest, standstill = self.service.highest_memory, self.pulse.longest
         kept = 0
         if not end and (careful or highest - before > _NOTICED_BYTES):
@@ -73,17 +73,17 @@ class Range:
             end=end,
         )
 
-    def _begin(self) -> tuple[int, int]:
+    def _begin(self) -> tuple[frozenset[int], int]:
         if not self.pulse.settle(patience=self.patience):
             self.fresh()
         self.service.forget_highest()
         self.pulse.reset()
-        return self.service.pid, self.service.memory
+        return self.service.pids, self.service.memory
 
-    def _end(self, pid: int, answer: Answer, *, hopes: bool) -> str:
+    def _end(self, pids: frozenset[int], answer: Answer, *, hopes: bool) -> str:
         """What became of the service, once it has caught up or will not."""
         answers = self.pulse.settle(patience=max(2.0, self.patience - answer.seconds))
-        if not self.service.is_running(pid):
+        if not self.service.is_running(pids):
             return "process ended"
         if not answers or (hopes and answer.open and answer.seconds >= self.patience):
             return f"no answer in {self.patience:.0f} s"
