@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def test_what_another_process_changes_is_seen_soon(api: Api) -> None:
     assert answering(api, "digits") == first
     other = Registry.open(api.settings)
     try:
-        second = published(Api(api.client, other, api.settings, api.work), "digits", 2)
+        second = published(replace(api, registry=other), "digits", 2)
         started = time.monotonic()
         until(lambda: answering(api, "digits") == second, seconds=5, what="the new version answers")
         assert time.monotonic() - started < 2
