@@ -27,6 +27,7 @@ _LOG = logging.getLogger("fedlas.api")
 #: How long an idle connection is kept after the signal: a request that comes by then is answered with
 #: `Connection: close`, where a closed connection would have answered it with a reset.
 _LAST_CALL_S = 1.0
+_LAST_TURN_S = 0.02
 #: Longer than clients and load balancers keep an idle connection (httpx 5 s, AWS 60 s): if we closed first, then
 #: sometimes just as the next request is on its way.
 _KEEP_ALIVE_S = 75
@@ -40,6 +41,7 @@ class Server(uvicorn.Server):
     Args:
         background: what runs beside requests, once the server has started, and is cancelled at its end.
         stopping: called when a signal has come.
+        closing: called when no further connection is answered.
     """
 
     def __init__(
@@ -48,10 +50,12 @@ class Server(uvicorn.Server):
         *,
         background: Sequence[Callable[[], Coroutine[None, None, object]]],
         stopping: Callable[[], None] = lambda: None,
+        closing: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(config)
         self._to_start = background
         self._stopping = stopping
+        self._closing = closing
         self._background: list[asyncio.Task[object]] = []
 
     def protocol(self, received: bytes = b"") -> Protocol:
@@ -96,8 +100,10 @@ class Server(uvicorn.Server):
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
         loop = asyncio.get_running_loop()
         last_call = loop.time() + _LAST_CALL_S
+        await asyncio.sleep(_LAST_TURN_S)  # connections that are being taken just now
         while self.server_state.connections and loop.time() < last_call and not self.force_exit:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(_LAST_TURN_S)
+        self._closing()
         await super().shutdown(sockets)
         for task in self._background:
             task.cancel()

@@ -106,7 +106,7 @@ class ServiceSettings(ServingSettings, RegistrySettings):
         12, gt=0, le=24 * 31, description="How long a browser may use the pages after its user has entered a key."
     )
     wall: Literal["preferred", "required", "off"] = Field(
-        "off",
+        "preferred",
         description="Whether `fedlas serve` answers predictions in processes that hold no key, no password and no way "
         "out: with the protections that this machine has, only with all of them, or in the API process itself.",
     )

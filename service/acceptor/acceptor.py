@@ -31,7 +31,7 @@ HEAD_S, SILENCE_S = 15.0, 30.0
 #: How long a connection may still send its head after the signal.
 _LAST_CALL_S = 1.0
 #: How long a process that does not take its connections is waited for: it is being started again.
-_UNTAKEN_S = 10.0
+_UNTAKEN_S = 30.0
 _AT_ONCE = 64  # connections of one turn, so that what arrived is looked at, too
 _TICK_S, _RETRY_S = 0.5, 0.01
 _READ: TypeAdapter[ToAcceptor] = TypeAdapter(ToAcceptor)

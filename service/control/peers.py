@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -103,6 +103,11 @@ class ServingPeers:
             self._isolation.release_idle()
             if not self._places_told or (time.monotonic() - begun > _STRAY_S and self._strays()):
                 self._tell_places()
+
+    def adopt_no_more(self) -> None:
+        """Leave connections that still come to the next control process."""
+        self._adoption = None
+        self._reader.stop()
 
     # What the API says of its models (ServedModels)
 
@@ -242,8 +247,10 @@ class ServingPeers:
                 self._adopt(packet)  # type: ignore[arg-type]
 
     def _adopt(self, packet: Packet[Connection]) -> None:
-        assert self._adoption is not None
-        self._adoption.adopt(packet)
+        if self._adoption is not None:
+            self._adoption.adopt(packet)
+        else:
+            self._tell_acceptor(packet.document, packet.content, packet.files)
 
     def _meet(self, name: str, pid: int, channel: Channel[ToControl], before: ServingPeer | None) -> None:
         assert self._known is not None
@@ -283,7 +290,7 @@ class ServingPeers:
         self._no_member(peer)
         self._tell_acceptor(Gone(name=peer.name))
 
-    def _tell_acceptor(self, document: BaseModel, content: bytes = b"", files: tuple[int, ...] = ()) -> bool:
+    def _tell_acceptor(self, document: BaseModel, content: bytes = b"", files: Sequence[int] = ()) -> bool:
         if self._acceptor is None:
             return False
         try:

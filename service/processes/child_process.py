@@ -61,6 +61,7 @@ class ChildProcess:
     process: subprocess.Popen[bytes] | None = None
     standby: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
+    _asked: subprocess.Popen[bytes] | None = None
     _mailboxes: dict[int, Mailbox] = field(default_factory=dict)
 
     @property
@@ -143,20 +144,26 @@ class ChildProcess:
         self.start()
 
     def ask_to_stop(self) -> None:
-        """Send SIGTERM, and do not wait."""
+        """Send SIGTERM once, and do not wait: the second one would end it at once."""
+        if self.process is not None and self.process is not self._asked:
+            self._asked = self.process
+            self.hurry()
+
+    def hurry(self) -> None:
+        """Send SIGTERM."""
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
 
     def stop(self) -> None:
-        """Send SIGTERM and wait; end it by force if it does not stop in time."""
+        """Send SIGTERM, if it was not sent before, and wait; end it by force if it does not stop in time."""
         if self.standby is not None:
             self.standby.kill()
             self.standby.communicate()  # closes its pipes, too
             self._forget(self.standby)
         if self.process is None:
             return
+        self.ask_to_stop()
         if self.process.poll() is None:
-            self.process.terminate()
             try:
                 self.process.wait(_STOP_TIMEOUT_S[self.kind])
             except subprocess.TimeoutExpired:

@@ -65,6 +65,7 @@ def run(settings: ServiceSettings, *, channel: int, folder: Path, counts: Path, 
             peers.tend,
         ],
         stopping=stop,
+        closing=peers.adopt_no_more,
     )
     server.run([])
     return 0 if server.started else 1

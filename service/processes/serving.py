@@ -123,6 +123,7 @@ def run(
             partial(_tell_counts, control),
         ],
         stopping=control.leave,
+        closing=control.adopt_no_more,
     )
     ending.server, ending.give_up = server, app.give_up
     server.run([])

@@ -10,6 +10,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from types import FrameType
 
 from service.processes.child_process import ChildProcess, say
 
@@ -31,14 +32,20 @@ def running(children: Sequence[ChildProcess]) -> Iterator[None]:
 
 
 def supervise(children: Sequence[ChildProcess], *, name: str) -> None:
-    """Keep the processes running until SIGINT or SIGTERM, which `caught_signals` collects.
+    """Keep the processes running until SIGINT or SIGTERM; a second one ends them at once.
 
     Args:
         name: of this process, for the log.
     """
     signals: list[int] = []  # an event could be locked by the very thread that a signal interrupts
+
+    def caught(number: int, frame: FrameType | None) -> None:
+        signals.append(number)
+        for child in children if len(signals) > 1 else ():
+            child.hurry()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, frame: signals.append(number))
+        signal.signal(number, caught)
     with running(children):
         while not signals:
             time.sleep(_CHECK_EVERY_S)

@@ -123,6 +123,10 @@ class ControlChannel:
         self._channel.send(Hello(provider=self._provider))
         self._greeted = True
 
+    def adopt_no_more(self) -> None:
+        """Give connections that still come to control, which knows that this process stops."""
+        self._adoption = None
+
     def stuck(self, digest: str) -> None:
         """Say that a run does not end, and take nothing any more: the process ends."""
         self._reader.stop()
@@ -197,8 +201,7 @@ class ControlChannel:
     def _take(self, packet: Packet[ToServing]) -> None:
         match packet.document:
             case Connection():
-                assert self._adoption is not None
-                self._adoption.adopt(packet)  # type: ignore[arg-type]
+                self._adopt(packet)  # type: ignore[arg-type]
             case ModelAnswer() | Refusal() | KeyAnswer():
                 self._questions.answered(packet)  # type: ignore[arg-type]
             case Places(alone=alone):  # what control says first: it may have been started again
@@ -211,6 +214,13 @@ class ControlChannel:
                 self._done(number)
             case Forget(number=number) | Open(number=number) | Drop(number=number):
                 self._begin(self._do(packet.document, number))
+
+    def _adopt(self, packet: Packet[Connection]) -> None:
+        if self._adoption is not None:
+            self._adoption.adopt(packet)
+        else:
+            with suppress(Full):
+                self._channel.send(packet.document, packet.content, packet.files)
 
     async def _do(self, document: Forget | Open | Drop, number: int) -> None:
         assert self._repository is not None

@@ -120,9 +120,9 @@ def test_killed_broker_and_api(own_service: Service, uploads: Uploads) -> None:
     until(lambda: own_service.pid("broker") != broker, seconds=RESTART_S, what="a new broker")
     ready = own_service.final(f"/v1/datasets/{dataset['id']}")
     assert ready["status"] == "ready", own_service.log
-    api = own_service.pid("api")
+    api = own_service.pid("control")
     os.kill(api, signal.SIGKILL)
-    until(lambda: own_service.pid("api") != api, seconds=RESTART_S, what="a new API")
+    until(lambda: own_service.pid("control") != api, seconds=RESTART_S, what="a new API")
     until(own_service._is_ready, seconds=RESTART_S, what="the new API answers")
     assert own_service.calibrated(model, dataset)["attempts"] == 1
 
@@ -136,7 +136,7 @@ def test_killed_serve_takes_everything_along(tmp_path: Path, uploads: Uploads) -
         job = service.order(model, dataset, hyperparameters={"epochs": 30})
         until(lambda: service.job(job["id"])["status"] == "running", seconds=150, what="the job runs")
         # The worker marks the job as running before its child for it is there.
-        until(lambda: len(descendants_of(service.process.pid)) >= 5, seconds=150, what="the job's own process runs")
+        until(lambda: children_of(service.pid("worker")), seconds=150, what="the job's own process runs")
         below = descendants_of(service.process.pid)
         service.process.kill()
         service.process.wait()

@@ -85,7 +85,7 @@ def test_clients_stay_connected_while_the_api_stops(tmp_path: Path, uploads: Upl
         for client in clients:
             client.start()
         until(lambda: codes, seconds=30, what="the first is answered")
-        os.kill(service.pid("api"), signal.SIGTERM)
+        os.kill(service.pid("serving-1"), signal.SIGTERM)
         for client in clients:
             client.join()
         assert codes == [200] * 6

@@ -70,9 +70,9 @@ def half_sent(service: Service, path: str, content: bytes, declared: int) -> Ite
 
 def kill_api(service: Service) -> None:
     """SIGKILL, and wait for the next one."""
-    api = service.pid("api")
+    api = service.pid("control")
     os.kill(api, signal.SIGKILL)
-    until(lambda: service.pid("api") != api, seconds=RESTART_S, what="a new API")
+    until(lambda: service.pid("control") != api, seconds=RESTART_S, what="a new API")
     until(service._is_ready, seconds=RESTART_S, what="the new API answers")
 
 
@@ -181,5 +181,5 @@ def test_memory_is_bounded(service: Service) -> None:
 
 def peak_memory(service: Service) -> int:
     """The largest resident set that the API has had, in bytes."""
-    status = Path(f"/proc/{service.pid('api')}/status").read_text()
+    status = Path(f"/proc/{service.pid('control')}/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024

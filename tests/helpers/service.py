@@ -65,7 +65,7 @@ class Service:
         return self.log_file.read_text() if self.log_file.exists() else ""
 
     def pid(self, part: str) -> int:
-        """The process id of `api`, `worker` or `broker`."""
+        """The process id of `control`, `serving-1`, `acceptor`, `worker` or `broker`."""
         return int((self.data_dir / "run" / f"{part}.pid").read_text())
 
     @property

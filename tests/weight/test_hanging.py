@@ -75,7 +75,7 @@ class Supervised:
 @pytest.fixture(scope="module")
 def supervised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervised]:
     """A service with a model that toils as long as a row says, and an ordinary one."""
-    settings = ServiceSettings(data_dir=tmp_path_factory.mktemp("hanging") / "data", port=free_port())
+    settings = ServiceSettings(data_dir=tmp_path_factory.mktemp("hanging") / "data", port=free_port(), wall="off")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(child_process, "_STANDBY_AFTER_S", 0.5)
         with running(settings) as children:
