@@ -100,7 +100,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _api(options: argparse.Namespace) -> int:
     settings = settings_from(options)
-    if settings.wall != "off" and options.fd is None:
+    if settings.walled and options.fd is None:
         from service.processes.walled import serve_api
 
         return serve_api(settings)

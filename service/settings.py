@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Annotated, Literal
 
@@ -137,6 +138,11 @@ class ServiceSettings(ServingSettings, RegistrySettings):
     @classmethod
     def _in_lower_case(cls, value: frozenset[str]) -> frozenset[str]:
         return frozenset(map(str.lower, value))
+
+    @property
+    def walled(self) -> bool:
+        """Whether predictions are answered behind a wall; other systems than Linux have none to prefer."""
+        return self.wall != "off" and (self.wall == "required" or sys.platform == "linux")
 
     @property
     def listen_host(self) -> str:

@@ -58,7 +58,7 @@ def _composed(settings: ServiceSettings) -> Iterator[list[ChildProcess]]:
             # Nothing else uses this folder, but for the API of a killed service in its last 30 s.
             open_artifacts(settings).clear_left_overs(older_than=timedelta())
         SharedCounts.clear(run_dir / "metrics")
-        processes = settings.api_processes if settings.wall == "off" else 1
+        processes = 1 if settings.walled else settings.api_processes
         listeners = [stack.enter_context(listener) for listener in listening(settings, processes=processes)]
         yield _children(settings, run_dir, listeners, stack)
 
@@ -78,7 +78,7 @@ def _children(
         place = _socket_path(run_dir, stack)
         environment["FEDLAS_BROKER_URL"] = f"redis+socket://{place}"
         children.append(ChildProcess("broker", _broker_command(settings, place), environment, run_dir / "broker.pid"))
-    if settings.wall != "off":
+    if settings.walled:
         children += walled_apis(settings, environment, run_dir, listeners[0], stack)
         listeners = ()
     else:
