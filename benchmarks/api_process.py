@@ -93,6 +93,7 @@ def _api(folder: Path, settings: RegistrySettings, broker_url: str) -> Iterator[
     port = free_port()
     clean = {name: value for name, value in os.environ.items() if not name.startswith("FEDLAS_")}
     given = {"FEDLAS_DATABASE_URL": settings.resolved_database_url, "FEDLAS_BROKER_URL": broker_url}
+    given["FEDLAS_WALL"] = "off"  # one process, whose memory and time are measured
     environment = {**clean, **given, "FEDLAS_DATA_DIR": str(folder)}
     command = [sys.executable, "-m", "service.cli", "api", "--port", str(port)]
     child = subprocess.Popen(

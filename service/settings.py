@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from service.process_memory import default_limit
@@ -85,6 +85,15 @@ class ServingSettings(LogSettings):
     )
 
     shutdown_seconds: float = Field(30, ge=0, description="How long requests in flight may take after SIGTERM.")
+
+    @model_validator(mode="after")
+    def _each_group_has_a_process(self) -> Self:
+        if self.serving_groups > self.api_processes:
+            raise ValueError(
+                f"{self.serving_groups} groups of keys (FEDLAS_SERVING_GROUPS) need as many processes, "
+                f"not {self.api_processes} (FEDLAS_API_PROCESSES)"
+            )
+        return self
 
     @field_validator("trusted_proxies", mode="before")
     @classmethod

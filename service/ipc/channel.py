@@ -23,8 +23,8 @@ Incoming = TypeVar("Incoming", bound=BaseModel)
 
 #: The kernel holds about 200 KiB of a pair's messages; a larger one would never fit.
 _MESSAGE_BYTES = 60_000
-#: A document: the longest has a key in it, which a head of 64 KiB has brought.
-_DOCUMENT_BYTES = 256 * 1024
+#: A document: the longest has a path or a key in it that a head of 64 KiB has brought, each letter escaped.
+_DOCUMENT_BYTES = 1024**2
 _LEAST_BYTES = 4096
 _MOST_DESCRIPTORS = 4
 _INLINE, _IN_FILE = b"i", b"f"
@@ -50,11 +50,7 @@ class Packet(Generic[Incoming]):
     document: Incoming
     content: bytes = b""
     files: list[int] = field(default_factory=list)
-
-    @property
-    def size(self) -> int:
-        """About what it takes to carry it, in bytes."""
-        return _LEAST_BYTES + len(self.content)
+    size: int = _LEAST_BYTES  # about what it takes to carry and to read it, in bytes
 
     def take_file(self) -> int:
         """The next file, which is the caller's from now on; raises Malformed where there is none."""
@@ -169,7 +165,7 @@ class Channel(Generic[Incoming]):
         head, _, content = whole.partition(b"\n")
         if len(head) > _DOCUMENT_BYTES:
             raise ValueError(f"a document of {len(head)} bytes; at most {_DOCUMENT_BYTES}")
-        return Packet(self._reads.validate_json(head), content, files)
+        return Packet(self._reads.validate_json(head), content, files, _LEAST_BYTES + len(whole))
 
 
 def _sealed(content: bytes) -> int:

@@ -173,3 +173,10 @@ def test_spans_reach_the_collector(api: WalledApi, collector: Collector) -> None
     assert {span.trace_id.hex() for span in collector.spans().values()} == {TRACE}
     resource = collector.received[0].resource_spans[0].resource.attributes
     assert ("service.name", "walled") in {(item.key, item.value.string_value) for item in resource}
+
+
+@pytest.mark.parametrize("name", ["nobody", "x" * 20_000, "%E2%82%AC%22" * 500])
+def test_what_no_model_is_called_is_unknown(api: WalledApi, name: str) -> None:
+    """However long or odd: the question is asked and answered, as in one process."""
+    answer = asked(api, name)
+    assert (answer.status_code, answer.json()["code"]) == (404, "unknown_model")

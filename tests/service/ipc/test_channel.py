@@ -108,7 +108,7 @@ BAD: dict[str, Callable[[], tuple[bytes, list[int]]]] = {
     "nothing": lambda: (b"", []),
     "too many files": lambda: (b'i{"kind": "counted"}\n', [memory(b"") for _ in range(5)]),
     "a message that is cut off": lambda: (b'i{"kind": "counted"}\n' + bytes(70_000), []),
-    "a document without end": lambda: (b"f", [memory(b'{"kind": "forget", "number": 1%b}\n' % (b" " * 280_000))]),
+    "a document without end": lambda: (b"f", [memory(b'{"kind": "forget", "number": 1%b}\n' % (b" " * 1_100_000))]),
     "files and nothing else": lambda: (b"", [memory(b"")]),
     "no file where the message is": lambda: (b"f", []),
     "a pipe that would be waited for": lambda: (b"f", list(os.pipe())),

@@ -1,0 +1,136 @@
+"""The reader of a channel: what the other side sends is bounded in each turn and second, and never ends this side."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable, Coroutine
+
+import pytest
+from pydantic import BaseModel, TypeAdapter
+
+from service.ipc.channel import Channel, Packet, pair
+from service.ipc.documents import Hello, KeyQuestion, ToControl
+from service.ipc.reader import Reader
+from service.ipc.token_bucket import TokenBucket
+
+READ: TypeAdapter[ToControl] = TypeAdapter(ToControl)
+
+
+class Bench:
+    """A reader, and the end that sends to it."""
+
+    def __init__(
+        self, take: Callable[[Packet[ToControl]], None] | None = None, rate: TokenBucket | None = None
+    ) -> None:
+        own, self.other = pair()
+        self.sender = Channel(self.other, READ)
+        self.taken: list[BaseModel] = []
+        self.reader: Reader[ToControl] = Reader(
+            Channel(own, READ),
+            take or (lambda packet: self.taken.append(packet.document)),
+            name="serving-1",
+            rate=rate,
+        )
+        self.own = own
+        self.reader.start()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait while the loop turns."""
+        async with asyncio.timeout(30):
+            while not condition():
+                await asyncio.sleep(0.001)
+
+    def close(self) -> None:
+        """Close both ends."""
+        self.reader.stop()
+        self.own.close()
+        self.other.close()
+
+
+def on_a_loop(test: Callable[[], Coroutine[None, None, None]]) -> None:
+    """Run a test, after which no file is open that was not before."""
+    asyncio.run(_nothing())  # the loop's own machinery
+    before = len(os.listdir("/proc/self/fd"))
+    asyncio.run(test())
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def _nothing() -> None:
+    pass
+
+
+def test_what_cannot_be_read_is_counted_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Bytes of no kind, documents of another release, files without end and odd sockets: then the next is taken."""
+
+    async def test() -> None:
+        bench = Bench()
+        null = os.open("/dev/zero", os.O_RDONLY)
+        bad = [b"", b"x", b"i{}\n", b'i{"kind":"hello","provider":"a","more":1}\n', b"i" + b"[" * 50_000, b"f"]
+        for message in bad:
+            bench.other.send(message)
+            socket.send_fds(bench.other, [message or b"f"], [null, null])
+        bench.sender.send(Hello(provider="CPU"))
+        os.close(null)
+        await bench.until(lambda: len(bench.taken) == 1)
+        assert bench.reader.unreadable == 2 * len(bad)
+        bench.close()
+
+    with caplog.at_level(logging.WARNING):
+        on_a_loop(test)
+    assert len(caplog.records) == 1
+    assert "serving-1 could not be read" in caplog.text
+
+
+def test_what_breaks_a_handler_ends_nothing() -> None:
+    """An error of whatever takes a message is the message's: its files are closed, and the next is taken."""
+
+    async def test() -> None:
+        seen: list[int] = []
+
+        def take(packet: Packet[ToControl]) -> None:
+            seen.append(len(packet.files))
+            raise RecursionError
+
+        bench = Bench(take)
+        for _ in range(3):
+            bench.sender.send(Hello(provider="CPU"), files=[0])
+        await bench.until(lambda: seen == [1, 1, 1])
+        bench.close()
+
+    on_a_loop(test)
+
+
+def test_who_sends_more_than_it_may_waits(caplog: pytest.LogCaptureFixture) -> None:
+    """A flood fills the channel of who sends it, while the loop turns for others; later all of it is taken."""
+
+    async def test() -> None:
+        # No time passes for the bucket: it holds ten messages, and each further one is owed for longer.
+        bench = Bench(rate=TokenBucket(per_second=409_600, most=40_960, clock=lambda: 0.0))
+        for number in range(20):
+            bench.sender.send(KeyQuestion(number=number, authorization="Bearer guess"))
+        seen: set[int] = set()
+        await bench.until(lambda: seen.add(len(bench.taken)) or len(bench.taken) > 11)  # type: ignore[func-returns-value]
+        assert 11 in seen  # the loop turned, and nothing more was taken
+        await bench.until(lambda: len(bench.taken) == 20)
+        bench.close()
+
+    with caplog.at_level(logging.WARNING):
+        on_a_loop(test)
+    assert "serving-1 sends more than it may" in caplog.text
+
+
+def test_a_channel_that_is_closed_is_not_read_any_more() -> None:
+    """It would be readable without end."""
+
+    async def test() -> None:
+        bench = Bench()
+        bench.sender.send(Hello(provider="CPU"))
+        bench.other.close()
+        await bench.until(lambda: len(bench.taken) == 1)
+        await bench.until(lambda: bench.reader._loop is None)
+        bench.close()
+
+    on_a_loop(test)
