@@ -117,8 +117,9 @@ class ServiceSettings(ServingSettings, RegistrySettings):
     )
     wall: Literal["preferred", "required", "off"] = Field(
         "preferred",
-        description="Whether `fedlas serve` answers predictions in processes that hold no key, no password and no way "
-        "out: with the protections that this machine has, only with all of them, or in the API process itself.",
+        description="Whether predictions are answered in processes that hold no key, no password and no way out: "
+        "`preferred`, with the protections that this machine has; `required`, only with all of them; `off`, in the API "
+        "process itself.",
     )
     isolated_models: int = Field(
         2,
