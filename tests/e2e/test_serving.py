@@ -20,11 +20,6 @@ Json = dict[str, Any]
 ROW = [0.5] * 64
 
 
-def pids(service: Service) -> set[int]:
-    """Of the API processes."""
-    return {service.pid(name) for name in ("api", "api-2", "api-3")}
-
-
 @pytest.mark.timeout(240)
 def test_several_api_processes(tmp_path: Path, uploads: Uploads) -> None:
     """Three processes answer on one port with the same values and counts that add up; one that is killed comes back.
@@ -36,7 +31,7 @@ def test_several_api_processes(tmp_path: Path, uploads: Uploads) -> None:
         path, base = f"/v1/models/{model['id']}/predict", str(service.client.base_url)
         body = {"inputs": [ROW]}
         answers = []
-        for _ in range(60):  # each on a connection of its own: the kernel deals them out
+        for _ in range(60):  # each on a connection of its own: they are dealt out
             answers.append(httpx.post(f"{base}{path}", json=body, timeout=30))
         assert {answer.status_code for answer in answers} == {200}
         assert len({answer.text for answer in answers}) == 1
@@ -49,9 +44,13 @@ def test_several_api_processes(tmp_path: Path, uploads: Uploads) -> None:
         assert {httpx.post(f"{base}{path}", json=body, timeout=30).status_code for _ in range(20)} == {409}
         httpx.post(f"{base}/v2/repository/models/{model['id']}/load", timeout=30).raise_for_status()
 
-        killed = service.pid("api-2")
+        killed = service.pid("serving-2")
         os.kill(killed, signal.SIGKILL)
-        until(lambda: service.pid("api-2") != killed and is_alive(service.pid("api-2")), seconds=30, what="it is back")
+        until(
+            lambda: service.pid("serving-2") != killed and is_alive(service.pid("serving-2")),
+            seconds=30,
+            what="it is back",
+        )
         until(lambda: httpx.post(f"{base}{path}", json=body, timeout=30).is_success, seconds=30, what="it answers")
         assert {httpx.post(f"{base}{path}", json=body, timeout=30).status_code for _ in range(30)} == {200}
         until(lambda: ok(service, model["id"]) >= 90, seconds=10, what="what the killed process counted is not lost")
