@@ -36,7 +36,7 @@ _ON_PAGES = {
     **dict.fromkeys(
         (
             *("too_many_connections", "overloaded", "upload_busy", "delivery_running"),
-            *("model_suspended", "database_unavailable"),
+            *("model_suspended", "database_unavailable", "unavailable"),
         ),
         _LATER,
     ),

@@ -176,7 +176,7 @@ def test_who_has_ended_its_side_is_answered(api: LiveApi | WalledApi) -> None:
     (health,) = ask(api.port, b"GET /healthz" + head + b"\r\n", ends=True)
     assert health.json == {"status": "ok"}
     (made,) = ask(api.port, b"POST /v1/models" + head + b"Content-Length: 3\r\n\r\n", b"abc", ends=True)
-    assert (made.status, made.headers["connection"]) == (201, "close")
+    assert made.status == 201  # the end may come behind the answer, which then does not announce it
     (polled,) = ask(api.port, b"GET /v1/models/" + made.json["id"].encode() + b"?wait=2" + head + b"\r\n", ends=True)
     assert (polled.status, polled.json["status"]) == (200, "inspecting")
     several = ask(api.port, (b"GET /healthz" + head + b"\r\n") * 3, ends=True)

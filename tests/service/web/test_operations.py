@@ -200,7 +200,7 @@ def test_what_is_away_is_named_and_the_rest_is_shown(
 ) -> None:
     """Without a broker work is still found; without the database the page says what it cannot know."""
     nowhere = PermitSender(f"redis://127.0.0.1:{free_port()}")
-    monkeypatch.setattr(api.client.app.services.notifier, "check", nowhere.check)  # type: ignore[attr-defined]
+    monkeypatch.setattr(api.services.notifier, "check", nowhere.check)
     page = browser.get("/operations").text
     assert "The broker does not answer (OperationalError)." in page
     assert "Nothing is lost" in page

@@ -51,6 +51,7 @@ def test_what_fails_stands_on_the_page_with_its_remedy(
     environment = {
         "FEDLAS_DATABASE_URL": "postgresql+psycopg://u:secret@127.0.0.1:1/x",
         "FEDLAS_DATA_DIR": str(tmp_path),
+        "FEDLAS_WALL": "off",
     }
     monkeypatch.setattr(
         run_module, "examine", lambda **_: _run("service", "service.doctor:check", "service", environment, 30)
