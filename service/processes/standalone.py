@@ -69,7 +69,7 @@ def _children(
     environment = {
         **os.environ,
         "FEDLAS_DATA_DIR": str(settings.data_dir.absolute()),
-        "FEDLAS_API_PROCESSES": str(len(listeners)),
+        "FEDLAS_API_PROCESSES": str(settings.api_processes),
         "PYTHONUNBUFFERED": "1",
         "FEDLAS_LOG_TIMES": "false",
     }
