@@ -18,7 +18,7 @@ from service.ipc.placement import alone, in_path
 from service.registry.errors import OutOfService
 
 _LOG = logging.getLogger(__name__)
-#: A process whose model nobody has asked for so long ends; it is another model's sooner, where none is free.
+#: A process whose model was not asked for so long ends; it is another model's sooner, where none is free.
 _IDLE_S, _GIVES_WAY_S = 600.0, 60.0
 _MOST_MEANINGS = 10_000
 
@@ -95,7 +95,7 @@ class Isolation:
         place.asked_at = time.monotonic()
 
     def release_idle(self) -> None:
-        """End the processes whose models nobody asks for."""
+        """End the processes whose models are not asked for."""
         since = time.monotonic() - _IDLE_S
         for digest in [digest for digest, place in self._places.items() if place.asked_at < since]:
             self._leave(digest)
@@ -132,4 +132,4 @@ class Isolation:
 
 
 def _nothing() -> None:
-    """Nobody is to be told yet."""
+    """`on_change` before there is anything to change."""

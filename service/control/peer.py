@@ -1,6 +1,6 @@
 """A serving process as control sees it: its questions are answered, its connections adopted, its counts kept.
 
-It may have been taken over: what it sends is validated and bounded, and what it may know is what it is told here.
+It may have been taken over: what it sends is validated and bounded, and it learns what is answered here, nothing else.
 """
 
 from __future__ import annotations

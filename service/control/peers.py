@@ -1,4 +1,4 @@
-"""The serving processes of a service, as its API speaks of them: what it changes is told to all of them."""
+"""The serving processes of a service, as its API speaks of them: a change reaches all of them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _LOG = logging.getLogger(__name__)
 _TOLD_S, _OPENED_S = 1.0, 60.0
 #: How often it is looked whether a process is needed, and for served copies that no model has any more.
 _TEND_S, _SWEEP_S = 2.0, 60.0
-#: After so long the processes of single models that an earlier control has left end, if nobody has asked for theirs.
+#: After so long the processes of single models that an earlier control has left end, if theirs were not asked for.
 _STRAY_S = 60.0
 _MOST_BYTES = 32 * 1024**2  # the counts of ten thousand models
 
@@ -93,7 +93,7 @@ class ServingPeers:
         self._tell_acceptor(Gone(name=CONTROL))
 
     async def tend(self) -> None:
-        """End processes that nobody needs, and tell again what was not taken, until cancelled."""
+        """End idle processes of single models, and send again what was not taken, until cancelled."""
         sweeping = begun = time.monotonic()
         while True:
             await asyncio.sleep(_TEND_S)
@@ -308,7 +308,7 @@ class ServingPeers:
         self._isolation.ended(digest, peer.name)
 
     def _strays(self) -> bool:
-        """Whether an earlier control has left a process whose model nobody has asked for since."""
+        """Whether an earlier control has left a process whose model was not asked for since."""
         return any(name.startswith(ALONE) and name not in self._isolation.processes for name in self._peers)
 
     def _tell_places(self) -> None:

@@ -64,7 +64,7 @@ class Placement:
         return f"{_GROUP}{zlib.crc32(authorization) % self._groups}"
 
     def places_of(self, called: str, version: str | None = None) -> list[str]:
-        """All places of predictions of a model, whoever asks.
+        """All places of predictions of a model, for any key.
 
         >>> Placement(groups=2).places_of("spam")
         ['group-0', 'group-1']

@@ -140,7 +140,7 @@ class ControlChannel:
         """What a name means now; raises ControlAway, and what control answers."""
         last = self._known_profiles.get((called, version))
         known = None if last is None else last.model_id
-        # No name or number is longer: who asks for more is told that there is none.
+        # No name or number is longer: a longer one is unknown.
         name, numbered = called[:MOST_TEXT], version and version[:MOST_TEXT]
         packet = await self._questions.ask(
             lambda number: ModelQuestion(number=number, called=name, version=numbered, known=known),

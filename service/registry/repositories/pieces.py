@@ -1,6 +1,6 @@
 """Pieces: the parts of a job or batch that workers claim by themselves, and the fan-in that the last of them opens.
 
-Whoever ends a piece first locks the work of its parent: of two that end at once, or beside a parent that suspends, one
+A piece that ends first locks the work of its parent: of two that end at once, or beside a parent that suspends, one
 sees that nothing is left.
 """
 
@@ -40,7 +40,7 @@ class Spread:
 
     Attributes:
         workers: those that hold it or a piece of it.
-        waiting: pieces that nobody has taken yet.
+        waiting: pieces that no worker has taken yet.
     """
 
     workers: int
@@ -66,7 +66,7 @@ class Pieces(Records[Piece]):
         """Insert those that are not there yet and open their work; returns all of the parent, in order.
 
         Args:
-            most: so many pieces the parent may have, whoever has asked for them; the rest is left out.
+            most: so many pieces the parent may have in all; the rest is left out.
         """
         known = self.of(parent_id)
         names = {piece.name for piece in known}
@@ -157,7 +157,7 @@ class Pieces(Records[Piece]):
     def unattended(self, *, versions: str, for_seconds: float) -> Sequence[str]:
         """Jobs that wait for workers of other versions, or for their trainings, for so long that none may be left.
 
-        They or their trainings are due, and nobody has taken any.
+        They or their trainings are due, and no worker has taken any.
         """
         moment = self.now - timedelta(seconds=for_seconds)
         waits = (Work.state.in_(("blocked", "waiting")), Work.not_before < moment)
