@@ -47,6 +47,21 @@ def test_the_candidate_that_trains_is_named() -> None:
     assert [one.stage for one in told] == ["training", None, "calibrating"]
 
 
+def test_the_share_of_an_ordered_training_is_told() -> None:
+    """Each epoch of a training that was ordered by itself tells its share of the running step; a whole job has none."""
+    told: list[ChildEvent] = []
+    progress = JobProgress()
+    progress.expect("fedlas", 10.0)
+    progress.begin("fedlas")
+    events = JobEvents(told.append, progress, shares=True)
+    for epoch in range(3):
+        progress.reached(epoch / 2)
+        events.progress(RaceProgress(1, 2, "fedlas", epoch, 2, 0.0, 1.0))
+    events.shares = False
+    events.progress(RaceProgress(1, 2, "fedlas", 2, 2, 0.0, 1.0))
+    assert [one.share for one in told] == [0.0, 0.5, 1.0, None]
+
+
 def test_a_long_training_is_told_of_a_hundred_times() -> None:
     """Every epoch of a training with a hundred or fewer is told, and of a longer one a hundred with the last."""
     told: list[ChildEvent] = []
