@@ -246,7 +246,7 @@ ERROR_CODES: dict[str, ErrorCode] = {
         422, "No job has calibrated the model, so no thresholds were kept.", "Calibrate it first."
     ),
     "deadline_exceeded": ErrorCode(504, "The answer was not there in time.", "Allow more time, or send fewer rows."),
-    "overloaded": ErrorCode(429, "Too many rows or bodies wait.", _LATER),
+    "overloaded": ErrorCode(429, "Too many rows or bodies wait, or unknown keys or models are asked for.", _LATER),
     # Inference protocol.
     "missing_parameter": ErrorCode(422, "An output needs a parameter that was not given.", "`detail` names it."),
     "unknown_output": ErrorCode(422, "The model has no such output.", "`GET /v2/models/{name}` lists the outputs."),

@@ -94,8 +94,8 @@ def run(
     services = ServingServices.open(
         settings,
         access=AccessControl(names, keyed=keyed),
-        admission=control,
-        look_up=control.look_up,
+        admission=control.keys,
+        look_up=control.meanings.look_up,
         files=ServedCopies(folder),
         metrics=metrics,
         tracing=Tracing.through(control.tell_spans) if traced else Tracing(),

@@ -1,23 +1,18 @@
-"""The channel to control: what names mean and which keys are admitted is asked there, and remembered for a moment."""
+"""The channel to control: questions, counts, spans and connections go there, answers and changes come from there."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import socket
-import time
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 
-import orjson
 from pydantic import TypeAdapter
 
 from service.ipc.adoption import TCP, Adoption
 from service.ipc.channel import Channel, Full, Packet
 from service.ipc.documents import (
-    MOST_TEXT,
     Connection,
     Count,
     Counted,
@@ -29,7 +24,6 @@ from service.ipc.documents import (
     KeyQuestion,
     Leaving,
     ModelAnswer,
-    ModelQuestion,
     Open,
     Places,
     Refusal,
@@ -43,15 +37,13 @@ from service.ipc.reader import Reader
 from service.ipc.refusals import refusal_of
 from service.model_repository import ModelRepository
 from service.registry.errors import RegistryError
-from service.resolved_model import Meaning, Profiles, ResolvedModel
+from service.serving.meanings import Meanings
+from service.serving.remembered_keys import RememberedKeys
 
 _LOG = logging.getLogger(__name__)
 _READ: TypeAdapter[ToServing] = TypeAdapter(ToServing)
 #: Control that does not answer in this time is away. Less than the second that an open model waits for its name.
 _ANSWER_S = 0.9
-#: How long an admitted key is remembered.
-_KEY_S = 5.0
-_MOST_KEYS = 1000
 _MOST_BYTES = 256 * 1024**2  # a profile with a hundred thousand names
 
 
@@ -61,6 +53,10 @@ class ControlChannel:
     Args:
         name: of this process.
         provider: what its models run on.
+
+    Attributes:
+        keys: says which are admitted.
+        meanings: says what names mean.
     """
 
     def __init__(self, end: socket.socket, *, name: str, placement: Placement, provider: str) -> None:
@@ -70,9 +66,8 @@ class ControlChannel:
         self._place = placement.place_of(name)
         self._provider = provider
         self._reader = Reader(self._channel, self._take, name="control")
-        self._profiles = Profiles()
-        self._known_profiles: dict[tuple[str, str | None], Meaning] = {}
-        self._keys: OrderedDict[bytes, float] = OrderedDict()
+        self.keys = RememberedKeys(self._ask_key)
+        self.meanings = Meanings(self._questions, seconds=_ANSWER_S)
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._adoption: Adoption | None = None
@@ -134,54 +129,12 @@ class ControlChannel:
         with suppress(Full):
             self._channel.send(Stuck(digest=digest))
 
-    # What a name means (LookUp)
-
-    async def look_up(self, called: str, version: str | None) -> ResolvedModel:
-        """What a name means now; raises ControlAway, and what control answers."""
-        last = self._known_profiles.get((called, version))
-        known = None if last is None else last.model_id
-        # No name or number is longer: a longer one is unknown.
-        name, numbered = called[:MOST_TEXT], version and version[:MOST_TEXT]
-        packet = await self._questions.ask(
-            lambda number: ModelQuestion(number=number, called=name, version=numbered, known=known),
-            seconds=_ANSWER_S,
-        )
-        answer = packet.document
-        assert isinstance(answer, ModelAnswer)
-        profile = orjson.loads(packet.content) if packet.content or last is None else last.profile
-        meaning = Meaning(
-            called=called,
-            version=answer.version,
-            model_id=answer.model_id,
-            digest=answer.digest,
-            served=answer.served.encode(),
-            profile=profile,
-            priors=answer.priors,
-        )
-        if len(self._known_profiles) >= _MOST_KEYS:
-            self._known_profiles.clear()
-        self._known_profiles[called, version] = meaning
-        return self._profiles.resolved(meaning)
-
-    # Which keys are admitted (Admission)
-
-    def known(self, authorization: bytes) -> bool | None:
-        """Whether this was admitted within the last seconds; None where it has to be asked."""
-        until = self._keys.get(_digest(authorization))
-        return True if until is not None and time.monotonic() < until else None
-
-    async def ask(self, authorization: bytes) -> bool:
-        """Ask control; raises ControlAway."""
+    async def _ask_key(self, authorization: bytes) -> bool:
         text = authorization.decode("latin-1")
-        asked_at = time.monotonic()
         packet = await self._questions.ask(
             lambda number: KeyQuestion(number=number, authorization=text), seconds=_ANSWER_S
         )
         assert isinstance(packet.document, KeyAnswer)
-        if packet.document.admitted:
-            self._keys[_digest(authorization)] = asked_at + _KEY_S
-            if len(self._keys) > _MOST_KEYS:
-                self._keys.popitem(last=False)
         return packet.document.admitted
 
     # Connections (HandOver)
@@ -227,7 +180,7 @@ class ControlChannel:
         try:
             match document:
                 case Forget(called=None):
-                    self._keys.clear()
+                    self.keys.forget()
                     await self._repository.forget()
                 case Forget(called=str() as called):
                     await self._repository.renew(called)
@@ -250,7 +203,3 @@ class ControlChannel:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)  # the loop keeps only weak references to tasks
         task.add_done_callback(self._tasks.discard)
-
-
-def _digest(authorization: bytes) -> bytes:
-    return hashlib.sha256(authorization).digest()
