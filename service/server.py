@@ -39,7 +39,8 @@ class Server(uvicorn.Server):
     """uvicorn's server with a graceful shutdown and background tasks.
 
     Args:
-        background: what runs beside requests, once the server has started, and is cancelled at its end.
+        background: what runs beside requests, once the server has started, and is cancelled at its end. The server ends
+            where one of them fails, since it would go on without what that did.
         stopping: called when a signal has come.
         closing: called when no further connection is answered.
     """
@@ -72,6 +73,8 @@ class Server(uvicorn.Server):
         """Start listening and the background tasks, and log the address."""
         await super().startup(sockets)
         self._background = [asyncio.create_task(work()) for work in self._to_start]
+        for task in self._background:
+            task.add_done_callback(self._ended)
         for server in self.servers if self.started else ():
             for listener in server.sockets:
                 say_listening(*listener.getsockname()[:2])
@@ -108,6 +111,11 @@ class Server(uvicorn.Server):
         for task in self._background:
             task.cancel()
         await asyncio.wait(self._background)
+
+    def _ended(self, task: asyncio.Task[object]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _LOG.critical("a background task has failed: this process ends", exc_info=error)
+            self.should_exit = True
 
 
 def say_listening(host: str, port: int) -> None:
