@@ -173,5 +173,5 @@ def opened(
             site.add_heavy(library=library if place else None)
         for place in range(light):
             site.add_light(library=library if place else None)
-        until(site.is_ready, seconds=90, what=f"{folder.name} is ready")
+        until(site.is_ready, what=f"{folder.name} is ready")
         yield site

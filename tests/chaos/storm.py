@@ -145,7 +145,7 @@ class Run:
     def heal(self) -> None:
         """No more faults: what was broken is whole again, and every order may come to its end."""
         self.say(f"quiet: {self.counts.total()} faults, {self.in_flight} errands in flight")
-        until(self._undo_all, seconds=60, what="all faults are over")
+        until(self._undo_all, what="all faults are over")
         for clock in self.site.clocks.values():
             clock.set(0)
         self.wait(60, or_until=self.site.is_ready)

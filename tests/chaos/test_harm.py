@@ -46,14 +46,14 @@ def test_messages_are_doubled(broker: Valkey) -> None:
         client.lpush("other", "no message")
         assert double_waiting(client) == 1
         doubler = Doubler(broker.client(), seconds=60)
-        until(lambda: client.client_list(_type="normal") and _monitors(broker), seconds=10, what="it listens")
+        until(lambda: client.client_list(_type="normal") and _monitors(broker), what="it listens")
         client.lpush("inspect", message(1))
         client.lpush("other", "nothing")
-        until(lambda: client.llen("inspect") >= 4, seconds=10, what="the second message is doubled")
+        until(lambda: client.llen("inspect") >= 4, what="the second message is doubled")
         assert sorted(client.lrange("inspect", 0, -1)) == sorted([message(0), message(0), message(1), message(1)])
         assert client.llen("other") == 2
         broker.restart()
-    until(lambda: doubler.is_over, seconds=10, what="it ends with its broker")
+    until(lambda: doubler.is_over, what="it ends with its broker")
     assert doubler.doubled == 1
 
 
@@ -83,7 +83,7 @@ def test_a_running_clock_can_be_put_wrong(tmp_path: Path) -> None:
 
         for minutes in (10, -10, 0):
             clock.set(minutes)
-            until(lambda wanted=minutes: abs(off()[0] - wanted) < 0.1, seconds=10, what=f"{minutes} minutes off")  # type: ignore[misc]
+            until(lambda wanted=minutes: abs(off()[0] - wanted) < 0.1, what=f"{minutes} minutes off")  # type: ignore[misc]
             assert abs(off()[1]) < 1
 
 

@@ -164,7 +164,7 @@ def test_a_restart_is_outlived(registry: Registry, server: PostgreSQL, crash: bo
     with pytest.raises(Unavailable):
         registry.check()
     server.start()
-    until(lambda: reachable(registry), seconds=10, what="the registry has found its database again")
+    until(lambda: reachable(registry), what="the registry has found its database again")
     with registry.write() as unit:
         assert unit.jobs.get(claim.record_id).status == "running"
         unit.work.renew(claim, lease_seconds=60)

@@ -64,8 +64,8 @@ def test_the_images_commands_work_together(tmp_path: Path) -> None:
         def healthy(name: str) -> bool:
             return health(name, tmp_path, {**environment, "PORT": str(api_port)})
 
-        until(lambda: healthy("api"), seconds=60, what="the API is healthy")
-        until(lambda: healthy("worker"), seconds=60, what="the worker is healthy")
+        until(lambda: healthy("api"), what="the API is healthy")
+        until(lambda: healthy("worker"), what="the worker is healthy")
         with httpx.Client(base_url=f"http://127.0.0.1:{api_port}") as client:
             assert client.get("/v1/models").status_code == 401
             client.headers["Authorization"] = f"Bearer {KEY}"

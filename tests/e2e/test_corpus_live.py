@@ -71,8 +71,8 @@ def test_the_worker_survives_the_corpus(kind: str, tmp_path: Path, uploads: Uplo
         dataset = service.inspected("datasets", uploads["digits.npz"])
         assert service.calibrated(model, dataset)["verdict"]
         work = tmp_path / "data" / "work"  # the last job has succeeded a moment before its folder goes
-        until(lambda: not list(work.rglob("*.*")), seconds=10, what="the folders of the work are gone")
-        until(lambda: not _children(worker), seconds=20, what="no child is left")
+        until(lambda: not list(work.rglob("*.*")), what="the folders of the work are gone")
+        until(lambda: not _children(worker), what="no child is left")
     assert list(tmp_path.rglob("canary")) == []
 
 

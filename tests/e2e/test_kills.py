@@ -68,7 +68,7 @@ def test_one_job_survives_it_all(own_service: Service, training: Json) -> None:
 
     children = until(lambda: descendants_of(worker), seconds=RESTART_S, what="its second child")
     os.kill(worker, signal.SIGKILL)
-    until(lambda: not any(map(is_alive, children)), seconds=10, what="the child ends with its worker")
+    until(lambda: not any(map(is_alive, children)), what="the child ends with its worker")
     until(lambda: runs(own_service, training["id"], attempt=3), seconds=RESTART_S, what="the job runs again")
     assert own_service.pid("worker") != worker
 
@@ -81,7 +81,7 @@ def test_one_job_survives_it_all(own_service: Service, training: Json) -> None:
     assert [own_service.get(f"/v1/{kind}")["data"] for kind in ("models", "datasets")] == before
     assert own_service.predict(training["model_id"], [[0.5] * 64]) == answer
     ends_once(own_service, training["id"], attempts=3)
-    until(lambda: left_over_files(own_service) == [], seconds=30, what="nothing of the attempts is on the disk")
+    until(lambda: left_over_files(own_service) == [], what="nothing of the attempts is on the disk")
 
 
 @pytest.mark.slow
@@ -100,7 +100,7 @@ def test_child_that_always_dies(tmp_path: Path, uploads: Uploads) -> None:
             )
             for child in children_of(worker):
                 os.kill(child, signal.SIGKILL)
-                until(lambda pid=child: not is_alive(pid), seconds=10, what="it is dead")  # type: ignore[misc]
+                until(lambda pid=child: not is_alive(pid), what="it is dead")  # type: ignore[misc]
         job = service.ended(job_id)
         assert (job["status"], job["attempts"], job["error"]["user_error"]) == ("failed", 4, False)
         assert (job["error"]["code"], "signal 9" in job["error"]["message"]) == ("poisoned", True)
@@ -115,7 +115,7 @@ def test_killed_broker_and_api(own_service: Service, uploads: Uploads) -> None:
     model = own_service.inspected("models", uploads["digits.onnx"])
     broker = own_service.pid("broker")
     os.kill(broker, signal.SIGKILL)
-    until(lambda: not is_alive(broker), seconds=10, what="the broker is dead")
+    until(lambda: not is_alive(broker), what="the broker is dead")
     dataset = own_service.upload("datasets", uploads["digits.npz"])  # the bell may be out of order just now
     until(lambda: own_service.pid("broker") != broker, seconds=RESTART_S, what="a new broker")
     ready = own_service.final(f"/v1/datasets/{dataset['id']}")
@@ -142,7 +142,7 @@ def test_killed_serve_takes_everything_along(tmp_path: Path, uploads: Uploads) -
         service.process.wait()
         service.client.close()  # its connection leads nowhere, and a new service gets a new client
         service.start()
-        until(lambda: not any(map(is_alive, below)), seconds=30, what="the old parts are gone")
+        until(lambda: not any(map(is_alive, below)), what="the old parts are gone")
         ended = service.ended(job["id"])
         assert (ended["status"], ended["attempts"] <= 2) == ("succeeded", True), service.log
         broker = service.pid("broker")

@@ -35,9 +35,9 @@ def test_several_api_processes(tmp_path: Path, uploads: Uploads) -> None:
             answers.append(httpx.post(f"{base}{path}", json=body, timeout=30))
         assert {answer.status_code for answer in answers} == {200}
         assert len({answer.text for answer in answers}) == 1
-        until(lambda: ok(service, model["id"]) == 60, seconds=10, what="all are counted, in every process")
+        until(lambda: ok(service, model["id"]) == 60, what="all are counted, in every process")
         # Every process has opened the model, or it would not have been asked.
-        until(lambda: gauge(service, "fedlas_sessions_open") == 3, seconds=10, what="all have it open")
+        until(lambda: gauge(service, "fedlas_sessions_open") == 3, what="all have it open")
 
         httpx.post(f"{base}/v2/repository/models/{model['id']}/unload", timeout=30).raise_for_status()
         time.sleep(1)
@@ -48,12 +48,11 @@ def test_several_api_processes(tmp_path: Path, uploads: Uploads) -> None:
         os.kill(killed, signal.SIGKILL)
         until(
             lambda: service.pid("serving-2") != killed and is_alive(service.pid("serving-2")),
-            seconds=30,
             what="it is back",
         )
-        until(lambda: httpx.post(f"{base}{path}", json=body, timeout=30).is_success, seconds=30, what="it answers")
+        until(lambda: httpx.post(f"{base}{path}", json=body, timeout=30).is_success, what="it answers")
         assert {httpx.post(f"{base}{path}", json=body, timeout=30).status_code for _ in range(30)} == {200}
-        until(lambda: ok(service, model["id"]) >= 90, seconds=10, what="what the killed process counted is not lost")
+        until(lambda: ok(service, model["id"]) >= 90, what="what the killed process counted is not lost")
 
 
 def ok(service: Service, model: str) -> int:
@@ -83,7 +82,7 @@ def test_clients_stay_connected_while_the_api_stops(tmp_path: Path, uploads: Upl
         clients = [threading.Thread(target=ask) for _ in range(6)]
         for client in clients:
             client.start()
-        until(lambda: codes, seconds=30, what="the first is answered")
+        until(lambda: codes, what="the first is answered")
         os.kill(service.pid("serving-1"), signal.SIGTERM)
         for client in clients:
             client.join()

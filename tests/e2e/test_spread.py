@@ -62,7 +62,7 @@ def loses_a_helper(service: Service, job_id: str) -> None:
         until(lambda: trains(service, victim, job_id), seconds=LONG, what="a worker helps")
         below = descendants_of(victim.pid)
         victim.kill()
-        until(lambda: not any(map(is_alive, below)), seconds=60, what="its child ends with it")
+        until(lambda: not any(map(is_alive, below)), what="its child ends with it")
 
 
 @pytest.mark.slow

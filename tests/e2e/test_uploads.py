@@ -104,7 +104,7 @@ def test_killed_within_a_piece(killed: Service) -> None:
     """What HEAD has acknowledged of a piece is still there after SIGKILL, and the upload goes on from there."""
     path = announced(killed, len(CONTENT))
     with half_sent(killed, path, CONTENT[: 5 * MEBIBYTE], len(CONTENT)):
-        until(lambda: offset(killed, path) >= 4 * MEBIBYTE, seconds=30, what="a part is on the disk")
+        until(lambda: offset(killed, path) >= 4 * MEBIBYTE, what="a part is on the disk")
         acknowledged = offset(killed, path)
         kill_api(killed)
     assert acknowledged <= offset(killed, path) <= 5 * MEBIBYTE
@@ -118,8 +118,8 @@ def test_broken_connection(service: Service) -> None:
     path = announced(service, len(CONTENT))
     with half_sent(service, path, CONTENT[: 5 * MEBIBYTE], len(CONTENT)):
         pass
-    until(lambda: offset(service, path) >= 4 * MEBIBYTE, seconds=30, what="the part is kept")
-    until(lambda: send(service, path, offset(service, path), b"").status_code == 204, seconds=30, what="it is free")
+    until(lambda: offset(service, path) >= 4 * MEBIBYTE, what="the part is kept")
+    until(lambda: send(service, path, offset(service, path), b"").status_code == 204, what="it is free")
     upload = finished(service, path, CONTENT)
     record = created(service, "models", upload)
     assert service.client.get(f"/v1/models/{record['id']}/onnx").content == CONTENT
@@ -131,7 +131,7 @@ def test_two_pieces_at_once(service: Service) -> None:
     """While one piece arrives another is refused, whatever its offset; the first one ends well and alone."""
     path = announced(service, len(CONTENT))
     with half_sent(service, path, CONTENT[: 3 * MEBIBYTE], len(CONTENT)) as connection:
-        until(lambda: offset(service, path) >= 2 * MEBIBYTE, seconds=30, what="the first piece arrives")
+        until(lambda: offset(service, path) >= 2 * MEBIBYTE, what="the first piece arrives")
         for start in (0, offset(service, path)):
             second = send(service, path, start, b"x" * 10)
             assert (second.status_code, second.json()["code"]) == (409, "upload_busy")
@@ -149,7 +149,7 @@ def test_forgotten_after_a_day(service: Service) -> None:
     stored = service.stored / path.replace("/v1/", "")
     yesterday = time.time() - 25 * 3600
     os.utime(stored, (yesterday, yesterday))
-    until(lambda: service.client.head(path).status_code == 404, seconds=30, what="the worker has looked")
+    until(lambda: service.client.head(path).status_code == 404, what="the worker has looked")
     assert not stored.exists()
 
 
@@ -160,11 +160,11 @@ def test_waiting_for_bytes_holds_no_thread(service: Service) -> None:
         for path in paths:
             stack.enter_context(half_sent(service, path, CONTENT[:MEBIBYTE], 2 * MEBIBYTE))
         for path in paths:
-            until(lambda at=path: offset(service, at) == MEBIBYTE, seconds=30, what="it has begun")  # type: ignore[misc]
+            until(lambda at=path: offset(service, at) == MEBIBYTE, what="it has begun")  # type: ignore[misc]
         assert service.client.get("/v1/models", timeout=10).status_code == 200
         assert {service.client.delete(path).status_code for path in paths} == {409}, "all of them still wait"
     for path in paths:
-        until(lambda at=path: service.client.delete(at).status_code == 204, seconds=30, what="it is free")  # type: ignore[misc]
+        until(lambda at=path: service.client.delete(at).status_code == 204, what="it is free")  # type: ignore[misc]
 
 
 def test_memory_is_bounded(service: Service) -> None:

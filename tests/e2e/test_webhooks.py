@@ -88,13 +88,13 @@ def test_a_jobs_end_is_told(tmp_path: Path, uploads: Uploads, place: dict[str, s
         def delivered() -> bool:
             return bool([one["status"] for one in service.get(path)["data"]] == ["delivered"])
 
-        until(delivered, seconds=30, what="the message is delivered")
+        until(delivered, what="the message is delivered")
         (record,) = service.get(path)["data"]
         assert [attempt["status_code"] for attempt in record["attempts"]] == [500, 204]
         resent = service.client.post(f"{path}/{record['id']}/resend")
         assert resent.status_code == 202, resent.text
-        until(lambda: len(receiver.received) == 3, seconds=30, what="it comes once more")
-        until(delivered, seconds=30, what="and is delivered again")
+        until(lambda: len(receiver.received) == 3, what="it comes once more")
+        until(delivered, what="and is delivered again")
         assert {webhook_id for webhook_id, _ in receiver.received} == {record["id"]}
         message = receiver.received[0][1]
         assert all(later == message for _, later in receiver.received)
@@ -107,14 +107,14 @@ def test_a_jobs_end_is_told(tmp_path: Path, uploads: Uploads, place: dict[str, s
         }
         cancelled = service.order(model, dataset, webhook=webhook)
         service.client.post(f"/v1/jobs/{cancelled['id']}/cancel")
-        until(lambda: receiver.received[-1][1]["type"] == "job.cancelled", seconds=60, what="the cancellation is told")
+        until(lambda: receiver.received[-1][1]["type"] == "job.cancelled", what="the cancellation is told")
         service.stop()
     with receiving() as receiver, serving(tmp_path / "data", **place) as service:
         ordered = service.order(model, dataset, webhook={"url": "https://localhost/hook", "secret": SECRET})
         service.client.post(f"/v1/jobs/{ordered['id']}/cancel")
         job = service.ended(ordered["id"])
         path = f"/v1/jobs/{job['id']}/deliveries"
-        until(lambda: service.get(path)["data"][0]["attempts"], seconds=30, what="an attempt is made")
+        until(lambda: service.get(path)["data"][0]["attempts"], what="an attempt is made")
         (record,) = service.get(path)["data"]
         assert (record["status"], receiver.received) == ("pending", [])
         assert record["next_attempt_at"] is not None

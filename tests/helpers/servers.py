@@ -83,7 +83,7 @@ class Server:
             assert self.is_running, f"{self.name} ended: {self.log}"
             return self.answers()
 
-        until(ready, seconds=60, what=f"{self.name} answers; its log: {self.log}")
+        until(ready, what=f"{self.name} answers; its log: {self.log}")
 
     def stop(self) -> None:
         """Ask it to stop, and wait; by force if it does not."""

@@ -50,7 +50,7 @@ class Service:
                 command, cwd=ROOT, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=90)
-        until(self._is_ready, seconds=60, what=f"the service is ready; its log: {self.log}")
+        until(self._is_ready, what=f"the service is ready; its log: {self.log}")
 
     def _is_ready(self) -> bool:
         assert self.process.poll() is None, self.log

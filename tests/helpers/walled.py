@@ -66,7 +66,7 @@ class WalledApi:
 
     def follows(self, name: str, pid: int) -> None:
         """Wait until another process has taken the place of this one."""
-        until(lambda: self.pid(name) != pid, seconds=30, what=f"{name} is started again")
+        until(lambda: self.pid(name) != pid, what=f"{name} is started again")
 
     def is_ready(self) -> bool:
         """Whether models can be found and opened."""
@@ -77,7 +77,7 @@ class WalledApi:
 
     def until_ready(self) -> None:
         """Wait until models can be found and opened."""
-        until(self.is_ready, seconds=60, what="the service is ready")
+        until(self.is_ready, what="the service is ready")
 
     def keep_running(self) -> None:
         """Start again what ends, until the event is set."""

@@ -140,7 +140,7 @@ def test_what_nobody_asks_for_is_written_soon(share: Share) -> None:
     asked, _ = share()
     counting, shared = share(seconds=0.01)
     counting.of(*DIGITS).request("ok", 5, 0.25)
-    until(lambda: rows(asked) == 5, seconds=30, what="written")
+    until(lambda: rows(asked) == 5, what="written")
     shared.stop()
     counting.of(*DIGITS).request("ok", 5, 0.25)  # too late
     assert rows(asked) == 5

@@ -42,7 +42,7 @@ class Supervised:
         self._thread = threading.Thread(target=self._look_after)
         self._thread.start()
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{settings.port}", timeout=30)
-        until(self.answers, seconds=60, what="the API answers")
+        until(self.answers, what="the API answers")
 
     @property
     def api(self) -> ChildProcess:
@@ -92,7 +92,7 @@ def test_a_run_that_does_not_end_ends_its_process(supervised: Supervised, capsys
     before = supervised.pid
     answer = supervised.predict("toiling", 6000, **{"X-Request-Timeout": "1.5"})
     assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
-    until(lambda: supervised.pid != before and supervised.answers(), seconds=30, what="another API answers")
+    until(lambda: supervised.pid != before and supervised.answers(), what="another API answers")
     answer = supervised.predict("toiling", 1)
     assert (answer.status_code, answer.json()["code"]) == (503, "model_suspended")
     assert "out of service for another 10 minutes" in answer.json()["detail"]
@@ -102,12 +102,12 @@ def test_a_run_that_does_not_end_ends_its_process(supervised: Supervised, capsys
 
 def test_a_killed_api_is_followed_by_one_that_stood_by(supervised: Supervised) -> None:
     """Another process that has loaded everything takes over: it is no new one that answers next."""
-    until(lambda: supervised.api.standby is not None, seconds=10, what="a process stands by")
+    until(lambda: supervised.api.standby is not None, what="a process stands by")
     time.sleep(3)  # so long loading takes on a busy machine
     assert supervised.api.standby is not None
     successor = supervised.api.standby.pid
     os.kill(supervised.pid, signal.SIGKILL)
-    until(lambda: supervised.pid == successor, seconds=5, what="it takes over")
+    until(lambda: supervised.pid == successor, what="it takes over")
     assert supervised.answers()
 
 
@@ -115,7 +115,7 @@ def test_a_stopped_api_is_ended_and_followed(supervised: Supervised, capsys: pyt
     """SIGSTOP: connections would wait for ever; ten seconds later they are answered by another process."""
     before, began = supervised.pid, time.monotonic()
     os.kill(before, signal.SIGSTOP)
-    until(lambda: supervised.pid != before and supervised.answers(), seconds=30, what="another API answers")
+    until(lambda: supervised.pid != before and supervised.answers(), what="another API answers")
     assert time.monotonic() - began < 20  # 5.7 s on a quiet machine
     assert "hangs: its event loop has stood still for 5 s" in capsys.readouterr().out
 
@@ -173,7 +173,7 @@ def test_who_was_frozen_together_with_it_says_nothing() -> None:
         assert pulse.trouble() is None
         time.sleep(1.2)
         assert pulse.trouble() is None
-        until(pulse.trouble, seconds=2, what="the silence is noticed")
+        until(pulse.trouble, what="the silence is noticed")
 
 
 def test_memory_is_limited_and_given_back(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_memory_is_limited_and_given_back(tmp_path: Path) -> None:
                 before = resident(api.process.pid)
                 assert (ask(4e8).status_code, ask(4e8).json()["code"]) == (503, "out_of_memory")
                 assert ask(5e7).status_code == 200
-                until(lambda: resident(api.process.pid) < before + 64 * MIB, seconds=20, what="memory is given back")
+                until(lambda: resident(api.process.pid) < before + 64 * MIB, what="memory is given back")
                 assert ask(1).status_code == 200
         finally:
             api.kill()

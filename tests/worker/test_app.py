@@ -100,7 +100,7 @@ class Site:
         """Start a worker and wait until it is ready."""
         worker = CeleryWorker({**self.settings, **settings}, self._folder, *options, name=name)
         self._stack.callback(worker.end_by_force)
-        until(lambda: "worker ready" in worker.log or worker.process.poll() is not None, seconds=60, what="it is ready")
+        until(lambda: "worker ready" in worker.log or worker.process.poll() is not None, what="it is ready")
         return worker
 
     def tell(self, url: str) -> str:
@@ -126,7 +126,7 @@ class Site:
 
     def awaits(self, record_id: str, state: str = "done") -> None:
         """Wait until the work of this record has come to this."""
-        until(lambda: state_of(self.registry, record_id) == state, seconds=90, what=f"{record_id} is {state}")
+        until(lambda: state_of(self.registry, record_id) == state, what=f"{record_id} is {state}")
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_a_plain_celery_command_does_the_work(site: Site, worker: CeleryWorker) 
         assert [row.queues for row in unit.workers.known()] == [["inspect", "deliver"]], worker.log
     own = {queue["name"] for queue in worker.ask("active_queues")} - {"inspect", "deliver"}
     assert [name.startswith("alive.") for name in own] == [True]
-    until(lambda: f" INFO {record_id} done in " in worker.log, seconds=60, what="its end is logged")
+    until(lambda: f" INFO {record_id} done in " in worker.log, what="its end is logged")
     (end,) = [line for line in worker.log.splitlines() if f" INFO {record_id} done in " in line]
     assert datetime.strptime(end[:23], "%Y-%m-%d %H:%M:%S,%f")
 
@@ -190,17 +190,17 @@ def test_celery_tells_what_is_really_done(site: Site, worker: CeleryWorker) -> N
         listening.start()
         with site.quietly():
             first, second = site.tell(slow.url), site.tell(slow.url)
-        until(lambda: seen.workers.get(worker.node), seconds=60, what="its heartbeat is heard")
+        until(lambda: seen.workers.get(worker.node), what="its heartbeat is heard")
         site.sender.send([Permit(second, "deliver", "deliver")])
         site.awaits(first, "claimed")
-        (active,) = until(lambda: worker.ask("active"), seconds=30, what="it says what it does")
+        (active,) = until(lambda: worker.ask("active"), what="it says what it does")
         assert (active["name"], active["args"]) == ("fedlas.deliver", [first])
-        task = until(lambda: seen.tasks.get(active["id"]), seconds=30, what="it is told of")
-        until(lambda: task.state == "CLAIMED", seconds=30, what="its claim is told of")
+        task = until(lambda: seen.tasks.get(active["id"]), what="it is told of")
+        until(lambda: task.state == "CLAIMED", what="its claim is told of")
         assert (task.name, task.args, task.record_id) == ("fedlas.deliver", repr((first,)), first)
         slow.go_on.set()
         site.awaits(first)
-        until(lambda: task.state == "SUCCESS", seconds=30, what="its end is told of")
+        until(lambda: task.state == "SUCCESS", what="its end is told of")
         events.should_stop = True
         listening.join(30)
         site.awaits(second)  # without a permit: a freed thread looks for more
@@ -211,9 +211,7 @@ def test_slow_receivers_leave_a_thread_to_inspections(site: Site, worker: Celery
     with ExitStack() as stack:
         slow = [stack.enter_context(receiver()) for _ in range(3)]
         messages = [site.tell(one.url) for one in slow]
-        until(
-            lambda: any(state_of(site.registry, one) == "claimed" for one in messages), seconds=60, what="one is held"
-        )
+        until(lambda: any(state_of(site.registry, one) == "claimed" for one in messages), what="one is held")
         site.awaits(add_dataset(site.registry, ROWS))
         for one in slow:
             one.go_on.set()
@@ -272,8 +270,8 @@ def test_what_is_no_permit_is_rejected_and_never_runs(site: Site, worker: Celery
         client.lpush("inspect", "[]")
     record_id = add_dataset(site.registry, ROWS)
     site.awaits(record_id)
-    until(lambda: worker.log.count("was rejected") >= 9, seconds=60, what="all are rejected")
-    until(lambda: worker.log.count("was thrown away") >= 2, seconds=60, what="both are thrown away")
+    until(lambda: worker.log.count("was rejected") >= 9, what="all are rejected")
+    until(lambda: worker.log.count("was thrown away") >= 2, what="both are thrown away")
     said = worker.log.removeprefix(before)
     assert (said.count("was rejected"), said.count("was thrown away"), "Traceback" in said) == (9, 2, False), said
     assert (ran.exists(), worker.process.poll()) == (False, None)

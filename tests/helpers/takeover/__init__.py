@@ -35,7 +35,7 @@ class Takeover:
         """Take a process over; returns what its code tried and got."""
         self._targets.write_text(json.dumps(targets))
         pipe = self._folder / f"{pid}.pipe"
-        until(pipe.exists, seconds=30, what="the canary is in the process")
+        until(pipe.exists, what="the canary is in the process")
         with open(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as answers:
             os.kill(pid, signal.SIGUSR1)
             written = b""

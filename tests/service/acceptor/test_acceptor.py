@@ -36,7 +36,7 @@ class Process:
 
     def taken(self) -> socket.socket:
         """The next connection."""
-        packet = until(self._channel.receive, seconds=20, what=f"a connection comes to {self.name}")
+        packet = until(self._channel.receive, what=f"a connection comes to {self.name}")
         assert (packet.document, packet.content) == (Connection(), b"")
         client = self._stack.enter_context(socket.socket(fileno=packet.take_file()))
         client.settimeout(20)
@@ -136,7 +136,7 @@ def test_keys_and_models_have_their_places(make: Callable[..., Bench]) -> None:
         bench.client(PREDICT.replace(b"Bearer k", key))
         processes[int(name[-1])].taken()
     bench.parent.send(Places(alone={"spam": "alone-1"}))
-    until(lambda: bench.acceptor._placement.alone, seconds=20, what="it is told")
+    until(lambda: bench.acceptor._placement.alone, what="it is told")
     bench.client(PREDICT)
     processes[2].taken()
     bench.client(PREDICT.replace(b"spam", b"ham"))
@@ -151,11 +151,11 @@ def test_a_process_is_waited_for(make: Callable[..., Bench]) -> None:
     first.taken()
     first.fill()
     waiting = bench.client(JOBS)
-    until(lambda: bench.acceptor._untaken, seconds=20, what="it waits")
+    until(lambda: bench.acceptor._untaken, what="it waits")
     first.drain()
     first.taken()
     bench.parent.send(Gone(name="control"))
-    until(lambda: not bench.acceptor._peers, seconds=20, what="it is gone")
+    until(lambda: not bench.acceptor._peers, what="it is gone")
     late = bench.client(JOBS)
     second = bench.meet("control")
     second.taken().sendall(b"hello")
@@ -180,7 +180,7 @@ def test_who_is_not_answered(make: Callable[..., Bench], monkeypatch: pytest.Mon
     monkeypatch.setattr(module, "_UNTAKEN_S", 0.3)
     bench = make(most=2)
     half, silent = bench.client(JOBS[:20]), bench.client()
-    until(lambda: len(bench.acceptor._waiting) == 2, seconds=20, what="both wait")
+    until(lambda: len(bench.acceptor._waiting) == 2, what="both wait")
     surplus = bench.client(JOBS)
     (answer,) = answers(received(surplus))
     assert (answer.told, answer.headers["retry-after"]) == ((503, "too_many_connections"), "1")
@@ -213,4 +213,4 @@ def test_nothing_that_comes_ends_it_or_stays(make: Callable[..., Bench]) -> None
     with connected(bench.port) as client:
         client.sendall(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
         control.taken().close()
-    until(lambda: len(os.listdir("/proc/self/fd")) == before, seconds=20, what="no file stays")
+    until(lambda: len(os.listdir("/proc/self/fd")) == before, what="no file stays")

@@ -55,7 +55,7 @@ def logged(lines: list[str], make_api: MakeApi) -> Api:
 
 def lines_of(lines: list[str], number: int) -> list[str]:
     """So many lines, once they are written, without their times."""
-    until(lambda: len(lines) >= number, seconds=10, what=f"{number} lines are written: {lines}")
+    until(lambda: len(lines) >= number, what=f"{number} lines are written: {lines}")
     assert len(lines) == number, lines
     assert all(re.search(r" \d+\.\d ms ", line) for line in lines), lines
     return [re.sub(r" \d+\.\d ms ", " … ", line) for line in lines]

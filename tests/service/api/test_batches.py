@@ -271,12 +271,12 @@ def test_fifty_thousand_rows_of_a_running_service(tmp_path: Path, uploads: Uploa
         dataset = service.inspected("datasets", npz(x=rows, label=rng.integers(0, 10, MANY)), seen_by_model="no")
         body = {"model": model["id"], "dataset_id": dataset["id"], "top_k": 3, "abstain_below": 0.9}
         path = service.client.post("/v1/predictions", json=body).headers["location"]
-        (child,) = until(lambda: children_of(service.pid("worker-light")), seconds=30, what="a child begins")
+        (child,) = until(lambda: children_of(service.pid("worker-light")), what="a child begins")
         os.kill(child, signal.SIGKILL)
         record = service.final(path)
         assert (record["status"], record["num_rows"], record["attempts"]) == ("succeeded", MANY, 2), service.log
         assert record["progress"]["fraction"] == 1.0
-        until(lambda: left_over_files(service) == [], seconds=30, what="nothing of the first attempt is on the disk")
+        until(lambda: left_over_files(service) == [], what="nothing of the first attempt is on the disk")
         file = service.client.get(f"{path}/results", headers=PARQUET)
         across = service.get(f"{path}/results", after=table.GROUP_ROWS - 501, limit=1000)
         single = service.predict(model["id"], rows[:50].tolist(), top_k=3, abstain_below=0.9)

@@ -105,7 +105,7 @@ def test_other_processes_follow_soon(api: Api) -> None:
     with other.write() as unit:
         unit.names.delete("digits")
     other.close()
-    until(lambda: asked(api, "digits").status_code == 404, seconds=2, what="the name is gone")
+    until(lambda: asked(api, "digits").status_code == 404, what="the name is gone")
 
 
 def test_a_single_version(api: Api) -> None:

@@ -184,7 +184,7 @@ class Pair:
         """An upload of which a part has arrived at the first process."""
         slow = SlowUpload(self.first.port, CONTENT, key="k")
         slow.send(10)
-        until(self.is_held, seconds=20, what="the key is held")
+        until(self.is_held, what="the key is held")
         return slow
 
 
@@ -219,7 +219,7 @@ def test_a_retry_beside_a_slow_upload_is_409_anywhere(pair: Pair) -> None:
 def test_a_client_that_goes_away_frees_its_key(pair: Pair) -> None:
     """A broken upload leaves the key to the next attempt, at once."""
     pair.begin().go_away()
-    until(lambda: not pair.is_held(), seconds=5, what="the key is free")
+    until(lambda: not pair.is_held(), what="the key is free")
     assert retry(pair.second).status_code == 201
 
 
@@ -231,5 +231,5 @@ def test_a_held_key_outlives_its_first_term_and_not_its_process(pair: Pair) -> N
     assert retry(pair.second).status_code == 409
     pair.first.kill()
     assert retry(pair.second).status_code == 409
-    until(lambda: retry(pair.second).status_code == 201, seconds=15, what="the key is free")
+    until(lambda: retry(pair.second).status_code == 201, what="the key is free")
     slow.go_away()

@@ -127,7 +127,7 @@ def test_readiness_is_that_of_serving(api: WalledApi) -> None:
     for name, pid in pids.items():
         api.kill(name, signal.SIGKILL)
         api.follows(name, pid)
-    until(lambda: api.client.get("/readyz").json()["checks"]["serving"] == "ok", seconds=30, what="serving is well")
+    until(lambda: api.client.get("/readyz").json()["checks"]["serving"] == "ok", what="serving is well")
     assert api.client.get("/v2/models/waited/ready").status_code == 200
     assert answering(api, "waited")
 
@@ -148,12 +148,12 @@ def test_control_away_is_told_and_nothing_hangs(api: WalledApi) -> None:
     publish(api.registry, "lonely", scaling(1))
     api.kill("control", signal.SIGSTOP)
     try:
-        refused = until(lambda: _refused(api, "lonely"), seconds=30, what="control is away")
+        refused = until(lambda: _refused(api, "lonely"), what="control is away")
         assert refused.headers["retry-after"]
         assert refused.json()["code"] == "unavailable"
     finally:
         api.kill("control", signal.SIGCONT)
-    until(lambda: asked(api, "lonely").status_code == 200, seconds=30, what="it answers again")
+    until(lambda: asked(api, "lonely").status_code == 200, what="it answers again")
 
 
 def _refused(api: WalledApi, name: str) -> httpx.Response | None:
@@ -169,7 +169,7 @@ def test_spans_reach_the_collector(api: WalledApi, collector: Collector) -> None
     headers = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
     answer = api.client.post("/v1/models/traced/predict", json={"inputs": [[1.0, 0.0]]}, headers=headers)
     assert answer.status_code == 200, answer.text
-    until(lambda: {"predict", "batch"} <= collector.spans().keys(), seconds=30, what="the spans have come")
+    until(lambda: {"predict", "batch"} <= collector.spans().keys(), what="the spans have come")
     assert {span.trace_id.hex() for span in collector.spans().values()} == {TRACE}
     resource = collector.received[0].resource_spans[0].resource.attributes
     assert ("service.name", "walled") in {(item.key, item.value.string_value) for item in resource}

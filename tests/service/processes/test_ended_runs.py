@@ -92,23 +92,23 @@ def test_a_run_that_does_not_end_costs_its_process_and_its_model(api: WalledApi)
     Another control leaves it where it is.
     """
     assert [ask(api, name, 1)[0] for name in ("toiling", "ordinary")] == [200, 200]
-    until(lambda: api.child("serving-1").standby, seconds=60, what="a process stands by")
+    until(lambda: api.child("serving-1").standby, what="a process stands by")
     control, together = pid(api, "control"), pid(api, "serving-1")
     assert pid(api, "alone-1") is None
     with closing(Visitor(api)) as visitor:
         hang(api, "serving-1")
-        until(lambda: ask(api, "toiling", 1)[0] == 200, seconds=60, what="it is answered again")
+        until(lambda: ask(api, "toiling", 1)[0] == 200, what="it is answered again")
         follower, alone = pid(api, "serving-1"), pid(api, "alone-1")
         assert follower != together
         assert alone is not None
     assert (pid(api, "control"), set(visitor.answers)) == (control, {200}), visitor.answers
     api.follows("control", api.kill("control", signal.SIGKILL))
-    until(lambda: ask(api, "toiling", 1)[0] == 200, seconds=60, what="another control lets it be asked for")
+    until(lambda: ask(api, "toiling", 1)[0] == 200, what="another control lets it be asked for")
     assert pid(api, "alone-1") == alone
     with closing(Visitor(api)) as visitor:
         hang(api, "alone-1")
         assert ask(api, "toiling", 1) == (503, "model_suspended")
-        until(lambda: pid(api, "alone-1") is None, seconds=60, what="it has no process any more")
+        until(lambda: pid(api, "alone-1") is None, what="it has no process any more")
     assert pid(api, "serving-1") == follower
     assert set(visitor.answers) == {200}, visitor.answers
 

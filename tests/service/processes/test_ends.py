@@ -62,7 +62,6 @@ class Load:
         before = list(self._answered)
         until(
             lambda: all(now >= then + 6 for now, then in zip(self._answered, before, strict=True)),
-            seconds=60,
             what="every client is answered",
         )
 
@@ -116,7 +115,7 @@ def test_a_successor_has_the_models_of_the_process_before(api: WalledApi) -> Non
     """It opens them before anybody asks for them."""
     assert api.client.post(ORDINARY, json=ROW).status_code == 200
     api.follows("serving-1", api.kill("serving-1", signal.SIGKILL))
-    until(lambda: OPEN.search(api.client.get("/metrics").text), seconds=60, what="the model is open")
+    until(lambda: OPEN.search(api.client.get("/metrics").text), what="the model is open")
 
 
 def test_a_request_in_flight_is_answered_at_the_end(tmp_path: Path) -> None:
@@ -137,7 +136,7 @@ def begun(api: WalledApi, threads: ThreadPoolExecutor) -> Future[httpx.Response]
     toils = threads.submit(httpx.post, f"{api.client.base_url}{SLOW}", json={"inputs": [[1200.0, 0.0]]}, timeout=60)
     stat = Path(f"/proc/{api.pid('serving-1')}/stat")
     before = cpu_ticks(stat)
-    until(lambda: cpu_ticks(stat) > before + 20 or toils.done(), seconds=60, what="it runs")
+    until(lambda: cpu_ticks(stat) > before + 20 or toils.done(), what="it runs")
     return toils
 
 

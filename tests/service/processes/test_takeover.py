@@ -116,4 +116,4 @@ def test_what_control_does_for_a_serving_process(place: tuple[WalledApi, Takeove
     assert set(another) == {"kind", "number", "version", "model_id", "digest", "served"}
     assert found["ask about unknown"]["code"] == "unknown_model"
     assert key["admitted"] is False
-    until(lambda: api.client.post("/v1/models/digits/predict", json=BODY).status_code == 200, seconds=30, what="on")
+    until(lambda: api.client.post("/v1/models/digits/predict", json=BODY).status_code == 200, what="on")

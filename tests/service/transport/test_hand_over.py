@@ -113,7 +113,7 @@ def sides() -> Iterator[tuple[Side, Side]]:
 
     thread = Thread(target=lambda: asyncio.run(run()))
     thread.start()
-    until(lambda: here.server.started and there.server.started, seconds=20, what="both are up")
+    until(lambda: here.server.started and there.server.started, what="both are up")
     yield here, there
     here.server.should_exit = there.server.should_exit = True
     thread.join()
@@ -127,7 +127,7 @@ def port(sides: tuple[Side, Side]) -> Iterator[int]:
     """Of `here`; every connection is uncounted where it was left, and no part of a head stays behind."""
     yield sides[0].config.port
     for side in sides:
-        until(lambda side=side: side.connections._count == 0, seconds=20, what="all are uncounted")  # type: ignore[misc]
+        until(lambda side=side: side.connections._count == 0, what="all are uncounted")  # type: ignore[misc]
         assert side.connections.pending_head_bytes == 0
 
 
@@ -238,16 +238,16 @@ def test_a_process_that_ends_hands_its_connections_over(port: int, sides: tuple[
         last, rest = request("/there/2")[:20], request("/there/2")[20:]
         begun.sendall(last)
         busy.sendall(request("/here/3", BODY)[:MIB])
-        until(lambda: here.connections.pending_head_bytes == len(last), seconds=20, what="all has come")
+        until(lambda: here.connections.pending_head_bytes == len(last), what="all has come")
 
         def are(number: int) -> bool:
             here.depart()
             return here.connections._count == number
 
-        until(lambda: are(1), seconds=20, what="two have gone")
+        until(lambda: are(1), what="two have gone")
         busy.sendall(request("/here/3", BODY)[MIB:])
         assert one(busy).body == said("/here/3", BODY)
-        until(lambda: are(0), seconds=20, what="the last one has gone")
+        until(lambda: are(0), what="the last one has gone")
         begun.sendall(rest)
         for client in (idle, busy):
             client.sendall(request("/there/2"))

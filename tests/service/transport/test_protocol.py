@@ -59,7 +59,7 @@ def serving(connections: Connections, *, keep_alive: int = 5) -> Iterator[int]:
     server = uvicorn.Server(config)
     thread = Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()
-    until(lambda: server.started, seconds=20, what="the server is up")
+    until(lambda: server.started, what="the server is up")
     try:
         yield number
     finally:
@@ -107,7 +107,7 @@ def test_who_reads_nothing_is_let_go(port: int, monkeypatch: pytest.MonkeyPatch)
     with connection(port, "/") as silent:
         time.sleep(0.2)
         assert ENDED == []
-        until(lambda: ENDED == ["/"], seconds=20, what="the request has ended")
+        until(lambda: ENDED == ["/"], what="the request has ended")
         assert received(silent, SIZE) < SIZE
 
 
@@ -198,7 +198,7 @@ def test_who_has_gone_is_noticed(port: int) -> None:
                     found.shutdown(socket.SHUT_WR)
                 time.sleep(0.2)
                 assert ENDED == []
-            until(lambda: ENDED == ["/wait"], seconds=10, what="it is noticed")
+            until(lambda: ENDED == ["/wait"], what="it is noticed")
 
 
 def test_connections_are_limited() -> None:
@@ -222,7 +222,7 @@ def test_connections_are_limited() -> None:
             assert set(told) == {503}
             for found in many:
                 found.close()
-        until(lambda: ask(port, b"GET /3 HTTP/1.0\r\n\r\n")[0].status == 200, seconds=10, what="there is room again")
+        until(lambda: ask(port, b"GET /3 HTTP/1.0\r\n\r\n")[0].status == 200, what="there is room again")
 
 
 def test_connections_are_limited_by_address() -> None:

@@ -27,4 +27,4 @@ def test_an_ask_that_follows_its_reply_at_once_is_answered(tmp_path: Path) -> No
     with Dispatcher(work, tmp_path, replies, uploader):
         assert (tmp_path / FOLDER).is_dir(), "a child makes its own what is there when it begins"
         work.ask()
-        until(lambda: len(sent) == 100, seconds=60, what="every ask is answered")
+        until(lambda: len(sent) == 100, what="every ask is answered")

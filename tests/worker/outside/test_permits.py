@@ -178,7 +178,7 @@ def test_a_used_permit_makes_the_worker_look_at_once(registry: Registry, worker_
     try:
         first, second = (add_dataset(registry) for _ in range(2))
         assert use(permits, "inspect") == [first]
-        until(lambda: [permit.record_id for permit in taken] == [second], seconds=60, what="it is taken")
+        until(lambda: [permit.record_id for permit in taken] == [second], what="it is taken")
     finally:
         supervisor.stopping.set()
         reaper.look_soon("inspect")

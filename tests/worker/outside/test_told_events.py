@@ -166,6 +166,5 @@ def test_news_do_not_wait_for_the_next_heartbeat(
             work.note({"event": epoch(number)})
             until(
                 lambda known=number: [kind for kind, _ in told(registry, job_id)].count("epoch") == known,  # type: ignore[misc]
-                seconds=60,
                 what=f"epoch {number} is an event",
             )

@@ -289,10 +289,10 @@ def test_the_group_is_killed_whole(places: tuple[Path, ...]) -> None:
     with process:
         assert process.stdout is not None
         process.stdout.readline()
-        until(lambda: len(_group(process.pid)) == 7, seconds=20, what="its descendants run")
+        until(lambda: len(_group(process.pid)) == 7, what="its descendants run")
         members = _group(process.pid)
         sandbox._kill_group(process)
-    until(lambda: not any(map(is_alive, members)), seconds=10, what="all have ended")
+    until(lambda: not any(map(is_alive, members)), what="all have ended")
 
 
 def _group(leader: int) -> list[int]:

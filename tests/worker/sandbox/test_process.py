@@ -206,14 +206,13 @@ def test_child_ends_with_its_supervisor(tmp_path: Path) -> None:
         [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     with supervisor:
-        (child,) = until(lambda: children_of(supervisor.pid), seconds=30, what="the child starts")
+        (child,) = until(lambda: children_of(supervisor.pid), what="the child starts")
         until(
             lambda: b"worker.inside.child" in Path(f"/proc/{child}/cmdline").read_bytes(),
-            seconds=30,
             what="it is itself",
         )
         supervisor.kill()
-    until(lambda: not is_alive(child), seconds=20, what="the child ends")
+    until(lambda: not is_alive(child), what="the child ends")
     assert not (tmp_path / "answer.json").exists()
 
 

@@ -121,10 +121,10 @@ def test_a_trickling_receiver_has_one_place(
         quick = stack.enter_context(receiver("127.0.0.2", trickles=False))
         waiting = [tell(registry, slow.url) for _ in range(3)]
         stack.enter_context(permits_for_all(permits, "deliver", threads=2))
-        until(lambda: attempts.running[slow.url], seconds=20, what="a message trickles")
+        until(lambda: attempts.running[slow.url], what="a message trickles")
         others = [tell(registry, quick.url) for _ in range(3)]
         everything = [*waiting, *others]
-        until(lambda: all(stored(registry, one).attempts for one in everything), seconds=60, what="all had a turn")
+        until(lambda: all(stored(registry, one).attempts for one in everything), what="all had a turn")
     assert attempts.most[slow.url] == 1
     assert attempts.beside[quick.url] >= 1
     assert [stored(registry, one).status for one in others] == ["delivered"] * 3
