@@ -10,17 +10,17 @@ import logging
 import select
 import socket
 import time
-from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing
 from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
-from service.acceptor.heads import PEEKED_BYTES, is_whole, path_and_key
+from service.acceptor.handing_on import Client, HandingOn
+from service.acceptor.heads import PEEKED_BYTES, is_whole
 from service.acceptor.lingering import Lingering
-from service.acceptor.refusals import busy, head_stalled, too_many
-from service.ipc.channel import Channel, Full, Malformed, Packet
+from service.acceptor.refusals import head_stalled, too_many
+from service.ipc.channel import Channel, Malformed, Packet
 from service.ipc.documents import Connection, Gone, Peer, Places, ToAcceptor
 from service.ipc.placement import Placement
 from service.transport.connections import Connections
@@ -30,8 +30,6 @@ _LOG = logging.getLogger("fedlas.acceptor")
 HEAD_S, SILENCE_S = 15.0, 30.0
 #: How long a connection may still send its head after the signal.
 _LAST_CALL_S = 1.0
-#: How long a process that does not take its connections is waited for: it is being started again.
-_UNTAKEN_S = 30.0
 _AT_ONCE = 64  # connections of one turn, so that what arrived is looked at, too
 _TICK_S, _RETRY_S = 0.5, 0.01
 _READ: TypeAdapter[ToAcceptor] = TypeAdapter(ToAcceptor)
@@ -39,18 +37,9 @@ _READ: TypeAdapter[ToAcceptor] = TypeAdapter(ToAcceptor)
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    client: socket.socket
-    address: str
+    client: Client
     until: float
     begun: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class _Untaken:
-    client: socket.socket
-    place: str
-    received: bytes = b""
-    until: float = 0.0
 
 
 class Acceptor:
@@ -68,11 +57,9 @@ class Acceptor:
         self._listener = listener
         self._placement = placement
         self._admission = admission
-        self._peers: dict[str, Channel[ToAcceptor]] = {}
-        self._by_place: dict[str, deque[Channel[ToAcceptor]]] = {}
         self._waiting: dict[int, _Waiting] = {}
-        self._untaken: deque[_Untaken] = deque()
         self._lingering = Lingering()
+        self._handing_on = HandingOn(placement, self._lingering, admission.release)
         self._next_look = self._next_retry = 0.0
         self._poll = select.epoll()
         listener.setblocking(False)
@@ -86,11 +73,11 @@ class Acceptor:
             self._turn(beat)
         self._poll.unregister(self._listener)
         last_call = time.monotonic() + _LAST_CALL_S
-        while (self._waiting or self._untaken or self._lingering) and time.monotonic() < last_call:
+        while (self._waiting or self._handing_on or self._lingering) and time.monotonic() < last_call:
             self._turn(beat)
 
     def _turn(self, beat: Callable[[], None]) -> None:
-        for descriptor, events in self._poll.poll(_RETRY_S if self._untaken else _TICK_S):
+        for descriptor, events in self._poll.poll(_RETRY_S if self._handing_on else _TICK_S):
             if descriptor == self._listener.fileno():
                 self._accept()
             elif descriptor == self._channel.fileno():
@@ -98,9 +85,9 @@ class Acceptor:
             elif (waiting := self._waiting.get(descriptor)) is not None:
                 self._look_at(waiting, ended=bool(events & select.EPOLLRDHUP))
         now = time.monotonic()
-        if self._untaken and now >= self._next_retry:
+        if now >= self._next_retry:
             self._next_retry = now + _RETRY_S
-            self._hand_on_again(now)
+            self._handing_on.hand_on_waiting(now)
         if now >= self._next_look:
             self._next_look = now + _TICK_S
             beat()
@@ -118,108 +105,87 @@ class Acceptor:
                 time.sleep(_RETRY_S)
                 return
             client.setblocking(False)
-            if (surplus := self._admission.admit(address[0])) is not None:
-                self._lingering.answer(client, too_many(_path(client), surplus))
-                continue
-            waiting = _Waiting(client, address[0], time.monotonic() + SILENCE_S)
-            # Edges only: what is looked at stays in the socket.
-            self._poll.register(client, select.EPOLLIN | select.EPOLLET | select.EPOLLRDHUP)
-            self._waiting[client.fileno()] = waiting
-            self._look_at(waiting)
+            self._take_in(Client(client, address[0]))
+
+    def _take_in(self, client: Client) -> None:
+        if not self._is_admitted(client):
+            return
+        waiting = _Waiting(client, time.monotonic() + SILENCE_S)
+        # Edges only: what is looked at stays in the socket.
+        self._poll.register(client.socket, select.EPOLLIN | select.EPOLLET | select.EPOLLRDHUP)
+        self._waiting[client.socket.fileno()] = waiting
+        self._look_at(waiting)
+
+    def _is_admitted(self, client: Client) -> bool:
+        if (surplus := self._admission.admit(client.address)) is not None:
+            self._lingering.answer(client.socket, too_many(client.path, surplus))
+        return surplus is None
 
     def _look_at(self, waiting: _Waiting, *, ended: bool = False) -> None:
         """Hand the connection on with a whole head; close it where its client has `ended` before that."""
+        client = waiting.client
         try:
-            head = waiting.client.recv(PEEKED_BYTES, socket.MSG_PEEK)
+            head = client.socket.recv(PEEKED_BYTES, socket.MSG_PEEK)
         except BlockingIOError:
             return
         except OSError:
             head = b""
         if is_whole(head):
             self._forget(waiting)
-            self._hand_on(_Untaken(waiting.client, self._placement.place(*path_and_key(head))))
+            self._handing_on.hand_on(client)
         elif ended or not head:
             self._forget(waiting)
-            waiting.client.close()
+            self._admission.release(client.address)
+            client.socket.close()
         elif not waiting.begun:
             waiting.begun, waiting.until = True, time.monotonic() + HEAD_S
 
     def _forget(self, waiting: _Waiting) -> None:
-        del self._waiting[waiting.client.fileno()]
-        self._poll.unregister(waiting.client)
-        self._admission.release(waiting.address)
-
-    def _hand_on(self, untaken: _Untaken) -> None:
-        """To a process of this place, each in turn; or later."""
-        members = self._by_place.get(untaken.place, deque())
-        for _ in range(len(members)):
-            members.rotate(-1)
-            with suppress(Full):
-                members[-1].send(Connection(), untaken.received, files=[untaken.client.fileno()])
-                untaken.client.close()
-                return
-        untaken.until = untaken.until or time.monotonic() + _UNTAKEN_S
-        self._untaken.append(untaken)
-
-    def _hand_on_again(self, now: float) -> None:
-        untaken, self._untaken = self._untaken, deque()
-        for one in untaken:
-            if now > one.until:
-                self._lingering.answer(one.client, busy(_path(one.client, one.received)))
-            else:
-                self._hand_on(one)
+        del self._waiting[waiting.client.socket.fileno()]
+        self._poll.unregister(waiting.client.socket)
 
     def _give_up(self, now: float) -> None:
         for waiting in [waiting for waiting in self._waiting.values() if waiting.until < now]:
+            client = waiting.client
             self._forget(waiting)
+            self._admission.release(client.address)
             if waiting.begun:
-                self._lingering.answer(waiting.client, head_stalled(_path(waiting.client)))
+                self._lingering.answer(client.socket, head_stalled(client.path))
             else:
-                waiting.client.close()
+                client.socket.close()
 
     def _listen(self) -> None:
         for _ in range(_AT_ONCE):
             try:
                 packet = self._channel.receive()
-            except Malformed as error:
-                _LOG.warning("a message that cannot be read: %s", error)
-                continue
-            if packet is None:
-                return
-            with suppress(Malformed):
+                if packet is None:
+                    return
                 self._take(packet)
-            packet.close()
+            except (Malformed, OSError) as error:  # costs the message, and the connection that came with it
+                _LOG.warning("a message that cannot be read: %s", error)
 
     def _take(self, packet: Packet[ToAcceptor]) -> None:
-        match packet.document:
-            case Peer(name=name):
-                self._meet(name, Channel(packet.take_socket(), _READ))
-            case Gone(name=name):
-                self._part(name)
-            case Places(alone=alone):
-                self._placement.alone = alone
-            case Connection():  # handed back, or rescued from a process that has ended
-                client = packet.take_socket()
-                client.setblocking(False)
-                place = self._placement.place(*path_and_key(packet.content or _peeked(client)))
-                self._hand_on(_Untaken(client, place, packet.content))
+        with closing(packet):
+            match packet.document:
+                case Peer(name=name):
+                    self._handing_on.meet(name, Channel(packet.take_socket(), _READ))
+                case Gone(name=name):
+                    self._handing_on.part(name)
+                case Places(alone=alone):
+                    self._placement.alone = alone
+                case Connection():  # handed back, or rescued from a process that has ended
+                    self._take_back(packet)
 
-    def _meet(self, name: str, channel: Channel[ToAcceptor]) -> None:
-        self._part(name)
-        self._peers[name] = channel
-        self._by_place.setdefault(self._placement.place_of(name), deque()).append(channel)
-
-    def _part(self, name: str) -> None:
-        if (channel := self._peers.pop(name, None)) is not None:
-            self._by_place[self._placement.place_of(name)].remove(channel)
-            channel.close()
-
-
-def _peeked(client: socket.socket) -> bytes:
-    with suppress(OSError):
-        return client.recv(PEEKED_BYTES, socket.MSG_PEEK)
-    return b""
-
-
-def _path(client: socket.socket, received: bytes = b"") -> bytes:
-    return path_and_key(received or _peeked(client))[0]
+    def _take_back(self, packet: Packet[ToAcceptor]) -> None:
+        connection = packet.take_socket()
+        try:
+            name = connection.getpeername()
+        except OSError:  # its client has gone
+            connection.close()
+            return
+        address = name[0] if isinstance(name, tuple) else ""  # a pair of sockets has none
+        client = Client(connection, address, packet.taken())
+        if self._is_admitted(client):
+            self._handing_on.hand_on(client)
+        else:
+            client.packet.close()

@@ -27,7 +27,7 @@ class Lingering:
     def answer(self, client: socket.socket, answer: bytes) -> None:
         """Send this, and close the connection when its client has read it."""
         with suppress(OSError):
-            client.send(answer)
+            client.send(answer, socket.MSG_DONTWAIT)
             client.shutdown(socket.SHUT_WR)
             self._clients.append((client, time.monotonic() + _LINGER_S))
             if len(self._clients) > _MOST:
@@ -46,7 +46,7 @@ class Lingering:
 def _has_ended(client: socket.socket) -> bool:
     """Read what has come, and say whether that was all."""
     try:
-        return any(not client.recv(_READ_BYTES) for _ in range(_READS))
+        return any(not client.recv(_READ_BYTES, socket.MSG_DONTWAIT) for _ in range(_READS))
     except BlockingIOError:
         return False
     except OSError:

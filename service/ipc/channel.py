@@ -14,7 +14,7 @@ import socket
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -28,6 +28,8 @@ _DOCUMENT_BYTES = 1024**2
 _LEAST_BYTES = 4096
 _MOST_DESCRIPTORS = 4
 _INLINE, _IN_FILE = b"i", b"f"
+#: The other side has the same open socket, and may have made it one that waits.
+_NEVER_WAIT = socket.MSG_DONTWAIT
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
@@ -51,6 +53,7 @@ class Packet(Generic[Incoming]):
     content: bytes = b""
     files: list[int] = field(default_factory=list)
     size: int = _LEAST_BYTES  # about what it takes to carry and to read it, in bytes
+    memory: int | None = None  # the sealed file that it came in, to be passed on as it is
 
     def take_file(self) -> int:
         """The next file, which is the caller's from now on; raises Malformed where there is none."""
@@ -67,10 +70,16 @@ class Packet(Generic[Incoming]):
             os.close(descriptor)
             raise Malformed(f"the file of {type(self.document).__name__} is no socket: {error}") from error
 
+    def taken(self) -> Packet[Incoming]:
+        """The same message, whose files are the caller's to close."""
+        found = replace(self)
+        self.files, self.memory = [], None
+        return found
+
     def close(self) -> None:
         """Close the files that were not taken."""
-        _close(self.files)
-        self.files = []
+        _close(self.files if self.memory is None else [*self.files, self.memory])
+        self.files, self.memory = [], None
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -112,6 +121,14 @@ class Channel(Generic[Incoming]):
         finally:
             os.close(memory)
 
+    def pass_on(self, packet: Packet[Incoming], files: Sequence[int] | None = None) -> None:
+        """Send a message as it came, with its own files or these; a large one is not made anew. Raises Full."""
+        files = packet.files if files is None else files
+        if packet.memory is None:
+            self.send(packet.document, packet.content, files)
+        else:
+            self._send([_IN_FILE], [packet.memory, *files])
+
     def receive(self) -> Packet[Incoming] | None:
         """The next message; None where none has arrived.
 
@@ -122,7 +139,7 @@ class Channel(Generic[Incoming]):
         files: list[int] = []
         try:
             message, ancillary, flags, _ = self._end.recvmsg(
-                _MESSAGE_BYTES + 16, socket.CMSG_SPACE(4 * _MOST_DESCRIPTORS), socket.MSG_CMSG_CLOEXEC
+                _MESSAGE_BYTES + 16, socket.CMSG_SPACE(4 * _MOST_DESCRIPTORS), socket.MSG_CMSG_CLOEXEC | _NEVER_WAIT
             )
             files = _received(ancillary)
             if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
@@ -146,7 +163,7 @@ class Channel(Generic[Incoming]):
     def _send(self, parts: Sequence[bytes], files: Sequence[int]) -> None:
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))] if files else []
         try:
-            self._end.sendmsg(parts, ancillary)
+            self._end.sendmsg(parts, ancillary, _NEVER_WAIT)
         except (BlockingIOError, BrokenPipeError, ConnectionError) as error:
             raise Full(str(error)) from error
         except OSError as error:  # ETOOMANYREFS: too many files are under way
@@ -154,18 +171,17 @@ class Channel(Generic[Incoming]):
 
     def _packet(self, message: bytes, files: list[int]) -> Packet[Incoming]:
         form, whole = message[:1], message[1:]
+        memory = files[0] if form == _IN_FILE and files else None
         if form == _IN_FILE:
-            memory = files.pop(0) if files else -1
-            try:
-                whole = _whole(memory, self._most_bytes)
-            finally:
-                _close([memory])
+            whole = _whole(-1 if memory is None else memory, self._most_bytes)
         elif form != _INLINE:
             raise ValueError(f"a message that begins with {form!r}")
         head, _, content = whole.partition(b"\n")
         if len(head) > _DOCUMENT_BYTES:
             raise ValueError(f"a document of {len(head)} bytes; at most {_DOCUMENT_BYTES}")
-        return Packet(self._reads.validate_json(head), content, files, _LEAST_BYTES + len(whole))
+        document = self._reads.validate_json(head)
+        own = files if memory is None else files[1:]
+        return Packet(document, content, own, _LEAST_BYTES + len(whole), memory)
 
 
 def _sealed(content: bytes) -> int:

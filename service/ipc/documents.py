@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 MOST_TEXT = 1000
 Text = Annotated[str, Field(max_length=MOST_TEXT)]
+#: Of a process: it names a folder, too.
+ProcessName = Annotated[str, Field(pattern=r"^(control|acceptor|(serving|alone)-[0-9]{1,4})$")]
 #: Numbers the questions of one process.
 Number = Annotated[int, Field(ge=0, lt=2**53)]
 
@@ -22,7 +24,6 @@ class Connection(Document):
     """A client's connection, as the file; the content is what was read of it already."""
 
     kind: Literal["connection"] = "connection"
-    handed_on: Annotated[int, Field(ge=0, le=4)] = 0
 
 
 class Peer(Document):
@@ -32,7 +33,7 @@ class Peer(Document):
     """
 
     kind: Literal["peer"] = "peer"
-    name: Text
+    name: ProcessName
     pid: Number
     start: Number
 
@@ -41,21 +42,21 @@ class Gone(Document):
     """A process that will not come back."""
 
     kind: Literal["gone"] = "gone"
-    name: Text
+    name: ProcessName
 
 
 class Places(Document):
     """The models that have a process to themselves: what they are called → name of the process."""
 
     kind: Literal["places"] = "places"
-    alone: dict[Text, Text] = {}
+    alone: dict[Text, ProcessName] = {}
 
 
 class Wanted(Document):
     """The processes of single models that the parent is to run, all of them."""
 
     kind: Literal["wanted"] = "wanted"
-    alone: Annotated[frozenset[Text], Field(max_length=100)] = frozenset()
+    alone: Annotated[frozenset[ProcessName], Field(max_length=100)] = frozenset()
 
 
 class ModelQuestion(Document):

@@ -61,7 +61,8 @@ class Placement:
                 return name
         if self._groups == 1:
             return f"{_GROUP}0"
-        return f"{_GROUP}{zlib.crc32(authorization) % self._groups}"
+        key = authorization.partition(b" ")[2].strip()  # one key, however its scheme is written
+        return f"{_GROUP}{zlib.crc32(key) % self._groups}"
 
     def places_of(self, called: str, version: str | None = None) -> list[str]:
         """All places of predictions of a model, for any key.

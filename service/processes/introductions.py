@@ -143,6 +143,6 @@ def _moved(ended: Mailbox, successor: Mailbox) -> bool:
     if packet is None:
         return False
     with suppress(Full):
-        _sender(successor).send(packet.document, packet.content, packet.files)
+        _sender(successor).pass_on(packet)
     packet.close()
     return True

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import resource
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,7 +54,7 @@ def serving(folder: Path) -> Policy:
         grants=list(_read_by_serving(folder)),
         calls=Filter(
             denied=DANGEROUS | _SIGNALS | _PROGRAMS | _SERVERS | _OWNERSHIP | _SHARING | _RARE,
-            conditions=_of_threads() | {"socketpair": (Condition(1, _SOCKET_TYPES, _SOCK_STREAM),)},
+            conditions=_of_threads() | _of_connections() | {"socketpair": (Condition(1, _SOCKET_TYPES, _SOCK_STREAM),)},
         ),
         needed=[*libraries(), *packages(), folder],
         most_files=_MOST_FILES,
@@ -69,7 +70,7 @@ def acceptor() -> Policy:
             denied=DANGEROUS,
             allowed=frozenset(
                 {
-                    *("accept", "accept4", "recvfrom", "recvmsg", "sendmsg", "shutdown", "setsockopt", "getsockopt"),
+                    *("accept", "accept4", "recvfrom", "recvmsg", "sendmsg", "shutdown", "getsockopt"),
                     *(
                         "getsockname",
                         "getpeername",
@@ -89,6 +90,7 @@ def acceptor() -> Policy:
             ),
             conditions={
                 **_of_threads(),
+                **_of_connections(),
                 "ioctl": (Condition(1, _HALF, _FIONBIO),),
                 "mmap": (Condition(2, _PROT_EXEC, 0),),
                 "mprotect": (Condition(2, _PROT_EXEC, 0),),
@@ -109,6 +111,11 @@ def _of_threads() -> dict[str, tuple[Condition, ...]]:
         "tgkill": (Condition(0, _HALF, os.getpid()),),
         "prlimit64": (Condition(0, _HALF, 0),),
     }
+
+
+def _of_connections() -> dict[str, tuple[Condition, ...]]:
+    """Options of TCP only: with one of the socket itself, a later process would wait as it closes the connection."""
+    return {"setsockopt": (Condition(1, _HALF, socket.IPPROTO_TCP),)}
 
 
 def _read_by_serving(folder: Path) -> Iterator[tuple[Path, int]]:

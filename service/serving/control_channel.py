@@ -146,7 +146,7 @@ class ControlChannel:
     def hand_over(self, path: bytes, authorization: bytes, descriptor: int, received: bytes) -> bool:
         """Give a connection to control, which hands it on."""
         try:
-            self._channel.send(Connection(handed_on=1), received, [descriptor])
+            self._channel.send(Connection(), received, [descriptor])
         except Full:
             return False
         return True
@@ -173,7 +173,7 @@ class ControlChannel:
             self._adoption.adopt(packet)
         else:
             with suppress(Full):
-                self._channel.send(packet.document, packet.content, packet.files)
+                self._channel.pass_on(packet)  # type: ignore[arg-type]
 
     async def _do(self, document: Forget | Open | Drop, number: int) -> None:
         assert self._repository is not None

@@ -68,6 +68,7 @@ def of_network(given):
     yield "connect its channel", lambda: channel().connect(given["unix"])
     yield "listen on its channel", lambda: channel().listen()
     yield "datagrams", lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0].sendto(b"x", given["datagrams"])
+    yield "linger", lambda: channel().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes(8))
     yield "io_uring", lambda: call("io_uring_setup", 1, ctypes.create_string_buffer(200))
 
 
@@ -126,7 +127,7 @@ def answer_to(document):
 def forged(request):
     """Have control answer a connection that no client has made."""
     ours, theirs = socket.socketpair()
-    sent({"kind": "connection", "handed_on": 1}, request, [theirs.fileno()])
+    sent({"kind": "connection"}, request, [theirs.fileno()])
     theirs.close()
     return closed(ours)
 

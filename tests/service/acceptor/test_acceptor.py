@@ -12,7 +12,9 @@ import pytest
 from pydantic import TypeAdapter
 
 from service.acceptor import acceptor as module
+from service.acceptor import handing_on
 from service.acceptor.acceptor import Acceptor
+from service.acceptor.handing_on import Client
 from service.ipc.channel import Channel, Packet, pair
 from service.ipc.documents import Connection, Gone, Peer, Places
 from service.ipc.placement import Placement
@@ -31,12 +33,12 @@ class Process:
     def __init__(self, name: str, stack: ExitStack) -> None:
         self.name = name
         self.own, self.other = map(stack.enter_context, map(closing, pair()))
-        self._channel = Channel(self.own, READ)
+        self.channel = Channel(self.own, READ)
         self._stack = stack
 
     def taken(self) -> socket.socket:
         """The next connection."""
-        packet = until(self._channel.receive, what=f"a connection comes to {self.name}")
+        packet = until(self.channel.receive, what=f"a connection comes to {self.name}")
         assert (packet.document, packet.content) == (Connection(), b"")
         client = self._stack.enter_context(socket.socket(fileno=packet.take_file()))
         client.settimeout(20)
@@ -45,7 +47,7 @@ class Process:
     @property
     def idle(self) -> bool:
         """Whether none has come."""
-        found: Packet[Connection] | None = self._channel.receive()
+        found: Packet[Connection] | None = self.channel.receive()
         return found is None
 
     def fill(self) -> None:
@@ -85,13 +87,19 @@ class Bench:
 
     def _clean_up(self) -> None:
         """Close what ends with its process."""
-        for channel in self.acceptor._peers.values():
+        for channel in self.acceptor._handing_on._peers.values():
             channel.close()
-        for waiting in (*self.acceptor._waiting.values(), *self.acceptor._untaken):
-            waiting.client.close()
+        for client in (*(one.client for one in self.acceptor._waiting.values()), *self.untaken):
+            client.socket.close()
+            client.packet.close()
         for client, _ in self.acceptor._lingering._clients:
             client.close()
         self.acceptor._poll.close()
+
+    @property
+    def untaken(self) -> list[Client]:
+        """Those that no process has taken yet."""
+        return [client for waiting in self.acceptor._handing_on._waiting.values() for client in waiting]
 
     def meet(self, name: str) -> Process:
         """A new process of this name."""
@@ -151,11 +159,11 @@ def test_a_process_is_waited_for(make: Callable[..., Bench]) -> None:
     first.taken()
     first.fill()
     waiting = bench.client(JOBS)
-    until(lambda: bench.acceptor._untaken, what="it waits")
+    until(lambda: bench.untaken, what="it waits")
     first.drain()
     first.taken()
     bench.parent.send(Gone(name="control"))
-    until(lambda: not bench.acceptor._peers, what="it is gone")
+    until(lambda: not bench.acceptor._handing_on._peers, what="it is gone")
     late = bench.client(JOBS)
     second = bench.meet("control")
     second.taken().sendall(b"hello")
@@ -173,11 +181,48 @@ def test_connections_that_are_handed_back(make: Callable[..., Bench]) -> None:
     assert control.taken().recv(len(JOBS), socket.MSG_WAITALL) == JOBS
 
 
+def test_a_large_message_is_passed_on_as_it_came(make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection of which much was read goes on in the file that it came in: the acceptor may make none."""
+    bench = make()
+    bench.client(JOBS)
+    control = bench.meet("control")
+    with control.taken() as client:
+        client.setblocking(False)
+        bench.parent.send(Connection(), PREDICT + bytes(200_000), files=[client.fileno()])
+    monkeypatch.setattr(os, "memfd_create", None)
+    until(lambda: bench.untaken, what="it waits for a process of its place")
+    serving = bench.meet("serving-1")
+    packet = until(serving.channel.receive, what="it comes to serving")
+    assert packet.content == PREDICT + bytes(200_000)
+    packet.close()
+
+
+def test_those_that_wait_for_a_process_are_limited(make: Callable[..., Bench]) -> None:
+    """They count until they are handed on, also those that were handed back; one that has gone counts no more."""
+    bench = make(most=3)
+    clients = [bench.client(JOBS) for _ in range(4)]
+    (answer,) = answers(received(clients[3]))
+    assert answer.told == (503, "too_many_connections")
+    control = bench.meet("control")
+    taken = [control.taken() for _ in range(3)]
+    bench.parent.send(Gone(name="control"))
+    until(lambda: not bench.acceptor._handing_on._peers, what="it is gone")
+    for client in (*taken, taken[0]):
+        bench.parent.send(Connection(), files=[client.fileno()])
+    until(lambda: len(bench.untaken) == 3, what="three wait again")
+    assert b"503" in clients[0].recv(100)
+    control = bench.meet("control")
+    for _ in range(3):
+        control.taken()
+    bench.client(JOBS)
+    control.taken()
+
+
 def test_who_is_not_answered(make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a head, silence, no process, and one connection too many: each is let go, with an answer if it asked."""
     monkeypatch.setattr(module, "HEAD_S", 0.3)
     monkeypatch.setattr(module, "SILENCE_S", 0.3)
-    monkeypatch.setattr(module, "_UNTAKEN_S", 0.3)
+    monkeypatch.setattr(handing_on, "UNTAKEN_S", 0.3)
     bench = make(most=2)
     half, silent = bench.client(JOBS[:20]), bench.client()
     until(lambda: len(bench.acceptor._waiting) == 2, what="both wait")

@@ -61,3 +61,11 @@ def test_acceptor_and_transport_read_the_same_path(target: bytes) -> None:
 def test_what_is_no_head_has_no_path(head: bytes) -> None:
     """And no key."""
     assert path_and_key(head) == (b"", b"")
+
+
+def test_a_key_has_one_group_however_it_is_written() -> None:
+    """The scheme in any case, and spaces around the key: all of them are admitted as the same key."""
+    placement = Placement(groups=7)
+    for number in range(20):
+        spelt = [template % number for template in (b"Bearer k%d", b"bearer k%d", b"BEARER  k%d", b"Bearer \tk%d ")]
+        assert len({placement.place(PREDICTIONS[0].encode(), key) for key in spelt}) == 1

@@ -89,7 +89,7 @@ def test_connections_of_the_dead_go_to_their_successor(bench: Bench, monkeypatch
             packet = channel.receive()
             assert packet is not None
             assert (packet.document, packet.content) == (Connection(), content)
-            with packet.take_socket() as client:
+            with closing(packet), packet.take_socket() as client:
                 client.sendall(b"x")
             assert ours.recv(1) == b"x"
         assert channel.receive() is None
