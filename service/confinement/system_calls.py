@@ -15,6 +15,9 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "lseek": (8, 62), "fstat": (5, 80), "newfstatat": (262, 79), "fcntl": (72, 25), "ioctl": (16, 29),
     "mknodat": (259, 33), "mknod": (133, None), "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53),
     "fchmodat2": (452, 452), "chown": (92, None), "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54),
+    "truncate": (76, 45), "utime": (132, None), "utimes": (235, None), "futimesat": (261, None), "utimensat": (280, 88),
+    "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "removexattr": (197, 14),
+    "lremovexattr": (198, 15), "fremovexattr": (199, 16),
     "inotify_add_watch": (254, 27), "fanotify_init": (300, 262),
     # memory
     "mmap": (9, 222), "mprotect": (10, 226), "munmap": (11, 215), "mremap": (25, 216), "madvise": (28, 233),

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 MOST_TEXT = 1000
 Text = Annotated[str, Field(max_length=MOST_TEXT)]
 #: Of a process: it names a folder, too.
-ProcessName = Annotated[str, Field(pattern=r"^(control|acceptor|(serving|alone)-[0-9]{1,4})$")]
+ProcessName = Annotated[str, Field(pattern=r"^(control|acceptor|(serving|alone)-[1-9][0-9]{0,3})$")]
 #: Numbers the questions of one process.
 Number = Annotated[int, Field(ge=0, lt=2**53)]
 

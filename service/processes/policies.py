@@ -44,6 +44,13 @@ _SIGNALS = frozenset({"kill", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "
 _PROGRAMS = frozenset({"execve", "execveat", "fork", "vfork"})
 _SERVERS = frozenset({"socket", "bind", "listen", "accept", "accept4"})
 _OWNERSHIP = frozenset({"chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat", "mknod"})
+#: Before its third version Landlock lets a file be emptied, and it never minds the others.
+_ALTERATION = frozenset(
+    {
+        *("truncate", "utime", "utimes", "futimesat", "utimensat", "setxattr", "lsetxattr", "fsetxattr"),
+        *("removexattr", "lremovexattr", "fremovexattr"),
+    }
+)
 _SHARING = frozenset({"shmget", "shmat", "semget", "msgget", "mq_open", "inotify_add_watch", "fanotify_init"})
 _RARE = frozenset({"process_madvise", "kcmp", "personality", "memfd_secret", "syslog"})
 
@@ -53,7 +60,7 @@ def serving(folder: Path) -> Policy:
     return Policy(
         grants=list(_read_by_serving(folder)),
         calls=Filter(
-            denied=DANGEROUS | _SIGNALS | _PROGRAMS | _SERVERS | _OWNERSHIP | _SHARING | _RARE,
+            denied=DANGEROUS | _SIGNALS | _PROGRAMS | _SERVERS | _OWNERSHIP | _ALTERATION | _SHARING | _RARE,
             conditions=_of_threads() | _of_connections() | {"socketpair": (Condition(1, _SOCKET_TYPES, _SOCK_STREAM),)},
         ),
         needed=[*libraries(), *packages(), folder],
