@@ -94,6 +94,8 @@ class HandingOn:
         for _ in range(len(members)):
             members.rotate(-1)
             with suppress(Full):
+                if not members[-1].has_room:
+                    continue
                 members[-1].pass_on(client.packet, [client.socket.fileno()])
                 client.socket.close()
                 self._let_go(client)

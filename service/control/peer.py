@@ -149,6 +149,11 @@ class ServingPeer:
             with suppress(RegistryError):  # its next request raises
                 await self.ask(partial(_open, name, version), seconds=_OPENED_S)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether it takes connections, besides what it is told."""
+        return self._channel.has_room
+
     def send(self, document: BaseModel, content: bytes = b"", files: tuple[int, ...] = ()) -> bool:
         """Tell it something; False where it does not read."""
         try:

@@ -218,7 +218,7 @@ class ServingPeers:
         members = self._by_place.get(self.placement.place(path, authorization), deque())
         for _ in range(len(members)):
             members.rotate(-1)
-            if members[-1].send(Connection(), received, (descriptor,)):
+            if members[-1].has_room and members[-1].send(Connection(), received, (descriptor,)):
                 return True
         return self._tell_acceptor(Connection(), received, (descriptor,))
 

@@ -12,6 +12,7 @@ import os
 import select
 import socket
 import stat
+import termios
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,7 @@ _DOCUMENT_BYTES = 1024**2
 _LEAST_BYTES = 4096
 _MOST_DESCRIPTORS = 4
 _INLINE, _IN_FILE = b"i", b"f"
+_UNREAD = termios.TIOCOUTQ  # which is SIOCOUTQ: what was sent, and not read yet
 #: The other side has the same open socket, and may have made it one that waits.
 _NEVER_WAIT = socket.MSG_DONTWAIT
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -101,6 +103,13 @@ class Channel(Generic[Incoming]):
         self._end = end
         self._reads = reads
         self._most_bytes = most_bytes
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the other side has read more than half of what may wait: connections leave the rest to documents."""
+        unread = array.array("i", [0])
+        fcntl.ioctl(self._end, _UNREAD, unread)
+        return 2 * unread[0] < self._end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
 
     def fileno(self) -> int:
         """Of the socket, to be watched for what arrives."""

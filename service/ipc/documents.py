@@ -124,7 +124,6 @@ class Refusal(Document):
     message: str
     field: str | None = None
     passing: bool = False
-    retry_after: int | None = None
 
 
 class KeyAnswer(Document):

@@ -38,7 +38,10 @@ _IMPORTED = (".py", ".so", ".pyc", ".zip", ".dist-info", ".egg-info")
 _HALF, _POINTER = 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF
 _NEW_NAMESPACES, _CLONE_THREAD = 0x7E020000, 0x00010000
 _SOCK_STREAM, _SOCKET_TYPES = 1, 0xF
-_FIONBIO, _PROT_EXEC = 0x5421, 4
+#: Of ioctl: a socket that does not wait, and how much of what was sent is unread. What else their common bits permit
+#: asks for the settings of a terminal.
+_FIONBIO, _TIOCOUTQ = 0x5421, 0x5411
+_PROT_EXEC = 4
 
 _SIGNALS = frozenset({"kill", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_open", "pidfd_send_signal"})
 _PROGRAMS = frozenset({"execve", "execveat", "fork", "vfork"})
@@ -98,7 +101,7 @@ def acceptor() -> Policy:
             conditions={
                 **_of_threads(),
                 **_of_connections(),
-                "ioctl": (Condition(1, _HALF, _FIONBIO),),
+                "ioctl": (Condition(1, _HALF & ~(_FIONBIO ^ _TIOCOUTQ), _FIONBIO & _TIOCOUTQ),),
                 "mmap": (Condition(2, _PROT_EXEC, 0),),
                 "mprotect": (Condition(2, _PROT_EXEC, 0),),
             },

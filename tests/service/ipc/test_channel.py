@@ -92,6 +92,20 @@ def test_who_does_not_read_is_full(ends: Ends) -> None:
     assert channel.receive() is not None
 
 
+def test_connections_leave_room_for_documents(ends: Ends) -> None:
+    """Who asks for room first leaves half to others who send into the same channel, until the other side has read."""
+    sending, channel = ends
+    out = Channel(sending, READ)
+    while out.has_room:
+        out.send(Connection())
+    for number in range(64):
+        out.send(Forget(number=number))
+    assert not out.has_room
+    while channel.receive() is not None:
+        pass
+    assert out.has_room
+
+
 def test_who_has_ended_is_full(ends: Ends) -> None:
     """A reader that is gone raises what one that does not read raises."""
     sending, channel = ends
