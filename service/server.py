@@ -41,7 +41,7 @@ class Server(uvicorn.Server):
     Args:
         background: what runs beside requests, once the server has started, and is cancelled at its end. The server ends
             where one of them fails, since it would go on without what that did.
-        stopping: called when a signal has come.
+        stopping: called when a signal has come, or the server ends by itself.
         closing: called when no further connection is answered.
     """
 
@@ -115,6 +115,8 @@ class Server(uvicorn.Server):
     def _ended(self, task: asyncio.Task[object]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             _LOG.critical("a background task has failed: this process ends", exc_info=error)
+            if not self.should_exit:
+                self._stopping()
             self.should_exit = True
 
 

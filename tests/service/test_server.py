@@ -26,10 +26,17 @@ def test_a_server_ends_where_a_background_task_fails(caplog: pytest.LogCaptureFi
         await asyncio.sleep(0.05)
         raise RuntimeError("the sweep has failed")
 
-    server = Server(configured(_app, ServingSettings(), lifespan="off", protocol=Protocol), background=[ends, fails])
+    told: list[str] = []
+    server = Server(
+        configured(_app, ServingSettings(), lifespan="off", protocol=Protocol),
+        background=[ends, fails],
+        stopping=lambda: told.append("stopping"),
+        closing=lambda: told.append("closing"),
+    )
     with caplog.at_level("CRITICAL", logger="fedlas.api"):
         asyncio.run(asyncio.wait_for(server.serve([]), 60))
     assert server.started
+    assert told == ["stopping", "closing"]
     (record,) = caplog.records
     assert record.getMessage() == "a background task has failed: this process ends"
     assert record.exc_info is not None
