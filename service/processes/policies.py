@@ -20,6 +20,8 @@ from service.confinement.seccomp import DANGEROUS, Condition, Filter
 _MOST_FILES = 65_536  # each connection is one
 _MOST_THREADS = 4096
 _ACCEPTOR_BYTES = 1024**3
+#: Of a file in memory: no other limit counts it, and no message is larger.
+_MEMORY_FILE_BYTES = 64 * 1024**2
 #: Of the kernel's figures those that the C library, ONNX Runtime and our own limits read.
 _FIGURES = (
     *("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version", "/proc/filesystems", "/proc/sys/vm"),
@@ -69,6 +71,7 @@ def serving(folder: Path) -> Policy:
         needed=[*libraries(), *packages(), folder],
         most_files=_MOST_FILES,
         most_processes=_MOST_THREADS,
+        limits={resource.RLIMIT_FSIZE: _MEMORY_FILE_BYTES},
     )
 
 

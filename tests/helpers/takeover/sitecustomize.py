@@ -110,7 +110,21 @@ def of_processes(given):
     yield "execute", lambda: call("execve", 0, 0, 0)  # no program
     yield "thread", lambda: threading.Thread(target=int).start()
     yield "pair of sockets", lambda: [end.close() for end in socket.socketpair()]
+    yield "large file in memory", large_file
     yield "file in memory", lambda: os.close(os.memfd_create("canary"))
+
+
+def large_file():
+    """What takes memory that no limit of a process counts."""
+    file = os.memfd_create("canary")
+    try:
+        os.ftruncate(file, 2**30)  # of holes
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise PermissionError(errno.EPERM, "larger than RLIMIT_FSIZE") from error
+        raise
+    finally:
+        os.close(file)
 
 
 def channel():
