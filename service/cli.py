@@ -67,7 +67,6 @@ def _parser() -> argparse.ArgumentParser:
     _add_place(command)
     command.add_argument("--fd", type=int, help="serve on this inherited listening socket")
     command.add_argument("--heartbeat", type=int, metavar="FD", help="write a byte into this pipe while the API lives")
-    command.add_argument("--standby", action="store_true", help="load everything, and begin when a line comes on stdin")
     command.set_defaults(run=_api)
 
     command = commands.add_parser("demo", help="from an overconfident classifier to calibrated predictions, over HTTP")
@@ -106,8 +105,6 @@ def _api(options: argparse.Namespace) -> int:
         return serve_api(settings)
     from service.processes.api import run
 
-    if options.standby and not sys.stdin.readline():
-        return 0  # the parent process has ended
     sockets = [] if options.fd is None else [socket.socket(fileno=options.fd)]
     return run(settings, sockets=sockets, heartbeat=options.heartbeat)
 

@@ -7,7 +7,7 @@ Both forms run side by side over the same models, one frozen while the other is 
 less than 1 is worse than one process. Needs `apt install wrk`. The figures take ten minutes together:
 
 - predictions: per second at 16 connections, kept and new for each request;
-- memory: proportional set sizes after them;
+- memory: proportional set sizes after all kinds of requests;
 - pages, uploads, events: what passes control alone; also through a relay, as a shared front would have it;
 - kills: of a serving process, with another beside it.
 """

@@ -14,14 +14,14 @@ from benchmarks.serving import models, ours
 from benchmarks.serving.fleet import Contender, round_to
 from benchmarks.serving.ours import Fedlas
 from benchmarks.serving.payloads import Request
-from tests.helpers.processes import children_of, descendants_of
+from tests.helpers.processes import descendants_of
 
 Json = dict[str, Any]
 
 #: By their settings of `FEDLAS_WALL`.
 ONE_PROCESS, WALLED = "one process", "walled"
 _SETTINGS = {ONE_PROCESS: "off", WALLED: "preferred"}
-_NO_API = ("-m worker", "valkey-server")
+_NO_API = ("worker", "broker")
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,10 @@ class Form:
         """With one request, for `fleet.in_turn`."""
         return Contender(self.name, self.service.running, request)
 
-    def api_processes(self) -> dict[int, str]:
-        """Its processes but broker, workers and their parent: process id and command."""
-        parent = self.service.running.process.pid
-        commands = {pid: _command(pid) for pid in children_of(parent)}
-        return {pid: text for pid, text in commands.items() if not any(word in text for word in _NO_API)}
+    def api_processes(self) -> dict[str, int]:
+        """Its processes but broker and workers: their names and process ids."""
+        files = (self.service.data_dir / "run").glob("*.pid")
+        return {path.stem: int(path.read_text()) for path in files if not path.stem.startswith(_NO_API)}
 
     def workers(self) -> set[int]:
         """The processes of its workers."""
@@ -97,10 +96,3 @@ def compared(found: dict[str, list[Json]], key: str, *, more_is_better: bool) ->
     ratio = walled / without if more_is_better else without / walled
     rounds = {name: [round_to(float(run[key])) for run in runs] for name, runs in found.items()}
     return {**{name: round_to(value) for name, value in values.items()}, "ratio": round(ratio, 3), "rounds": rounds}
-
-
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""

@@ -20,7 +20,7 @@ from service.ipc.placement import Placement
 
 #: Two groups of keys, each with a process of its own.
 _GROUPS = 2
-_EVERY_S, _KILLS = 14.0, 4  # a standby is started ten seconds after its process
+_EVERY_S, _KILLS = 14.0, 4
 _RATE = 200.0
 _PAUSE_S = 0.005
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 from pathlib import Path
 
 from benchmarks.serving import fleet, models, ours
 from benchmarks.serving.fleet import Contender
 from benchmarks.serving.payloads import Request
 from benchmarks.wall.forms import ONE_PROCESS, WALLED, Form, Json, compared
-from tests.helpers.processes import until
 
 _CLOSE = {"Connection": "close"}
-#: Processes that wait to take the place of another, and how long they load and others give memory back.
-_STANDBYS, _SETTLING_S = {ONE_PROCESS: 1, WALLED: 2}, 10.0
+#: How long processes take to give memory back.
+_SETTLING_S = 10.0
 
 
 def rates(forms: list[Form], *, rounds: int, seconds: float) -> Json:
@@ -46,37 +44,17 @@ def _requests(form: Form) -> dict[str, Request]:
 
 
 def memory(forms: list[Form]) -> Json:
-    """Proportional set sizes in MiB of all processes of the API: standbys too, and without them."""
+    """Proportional set sizes in MiB of all processes of the API, by their names, after a second of each request."""
+    rates(forms, rounds=1, seconds=1.0)
+    time.sleep(_SETTLING_S)
     found: Json = {}
     for form in forms:
-        until(partial(_has_standbys, form), seconds=120, what="standbys wait")
-    time.sleep(_SETTLING_S)
-    for form in forms:
-        each = {_called(command): 0.0 for command in form.api_processes().values()}
-        for pid, command in form.api_processes().items():
-            each[_called(command)] += _proportional_mb(pid)
-        serving = sum(size for name, size in each.items() if not name.endswith("standby"))
+        each = {name: _proportional_mb(pid) for name, pid in form.api_processes().items()}
         found[form.name] = {
             "all": round(sum(each.values()), 1),
-            "without standbys": round(serving, 1),
             "processes": {name: round(size, 1) for name, size in each.items()},
         }
-    more = {key: round(found[forms[1].name][key] - found[forms[0].name][key], 1) for key in ("all", "without standbys")}
-    return {**found, "more behind the wall": more}
-
-
-def _has_standbys(form: Form) -> bool:
-    return sum("--standby" in command for command in form.api_processes().values()) == _STANDBYS[form.name]
-
-
-def _called(command: str) -> str:
-    """`serving standby` of a command line."""
-    words = command.split()
-    at = next((number for number, word in enumerate(words) if word.startswith("service.processes.")), None)
-    name = "api" if at is None else words[at].rpartition(".")[2]
-    if at is not None and name == "confined":
-        name = words[at + 1]
-    return f"{name} standby" if "--standby" in words else name
+    return {**found, "more behind the wall": round(found[WALLED]["all"] - found[ONE_PROCESS]["all"], 1)}
 
 
 def _proportional_mb(pid: int) -> float:

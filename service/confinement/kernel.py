@@ -6,26 +6,21 @@ import ctypes
 import os
 import struct
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 
 CLONE_NEWUSER, CLONE_NEWIPC, CLONE_NEWNET = 0x10000000, 0x08000000, 0x40000000
 CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 1, 2
 
 _PR_SET_PDEATHSIG, _PR_GET_PDEATHSIG = 1, 2
-_PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS = 4, 8, 38
+_PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 4, 8, 15, 36, 38
 _CAPABILITY_VERSION_3 = 0x20080522
-
-
-@cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def call(name: str, *arguments: object) -> int:
     """Call a function of the C library, numbers as `long`; raises OSError where it returns a negative number."""
     wide = [ctypes.c_long(argument) if isinstance(argument, int) else argument for argument in arguments]
-    result = int(getattr(_libc(), name)(*wide))
+    result = int(getattr(_LIBC, name)(*wide))
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{name}: {os.strerror(number)}")
@@ -45,6 +40,21 @@ def allow_no_new_privileges() -> None:
 def set_dumpable(dumpable: bool) -> None:
     """Whether processes of the same user may look into this one (`/proc/PID/environ`, ptrace); raises OSError."""
     prctl(_PR_SET_DUMPABLE, int(dumpable))
+
+
+def end_with_parent(number: int) -> None:
+    """This process gets that signal when its parent ends; raises OSError."""
+    prctl(_PR_SET_PDEATHSIG, number)
+
+
+def adopt_orphans(adopt: bool) -> None:
+    """Whether processes below this one become its children when their own parents end; raises OSError."""
+    prctl(_PR_SET_CHILD_SUBREAPER, int(adopt))
+
+
+def name_thread(name: str) -> None:
+    """What `ps -e` and `top` call this process, where this is its first thread; raises OSError."""
+    call("prctl", _PR_SET_NAME, ctypes.c_char_p(name.encode()))
 
 
 def unshare(flags: int) -> None:

@@ -15,7 +15,6 @@ _STOP_TIMEOUT_S = 40.0
 class AloneProcess(ChildProcess):
     """Started when control asks for it, stopped when it does not any more."""
 
-    stands_by: bool = False  # what ends such a process again is out of service
     _asked_at: float | None = None  # to stop
 
     def start(self) -> None:

@@ -1,4 +1,4 @@
-"""Child processes of `fedlas serve`: each is kept running, with its log passed on and a standby to take its place.
+"""Child processes of `fedlas serve`: each is kept running, with its log passed on.
 
 They run in sessions of their own, so that Ctrl-C reaches only the parent, which stops them in order. On Linux the
 kernel ends them with their parent.
@@ -6,8 +6,6 @@ kernel ends them with their parent.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -15,9 +13,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Protocol
 
+from service.confinement import kernel
 from service.heartbeat import Pulse
 from service.processes.introductions import Introductions, Mailbox
 
@@ -29,13 +29,43 @@ _STOP_TIMEOUT_S = {
     "serving": 40.0,
     "alone": 40.0,
     "acceptor": 5.0,
+    "template": 5.0,
 }
 _RESTART_PAUSE_S = 1.0
 #: A longer line is passed on in pieces: one without an end would fill this process.
 _LONGEST_LINE = 16 * 1024
-#: After so long without a restart a standby is started: loading all modules takes a second or two.
-_STANDBY_AFTER_S = 10.0
-_PR_SET_PDEATHSIG = 1
+
+
+class Process(Protocol):
+    """What is used of a `subprocess.Popen`."""
+
+    pid: int
+    returncode: int | None
+
+    @property
+    def stdout(self) -> IO[bytes] | None:
+        """What it writes."""
+
+    def poll(self) -> int | None:
+        """The exit code, or the negative signal, if it has ended."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The same once it has ended."""
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+
+
+class Forking(Protocol):
+    """A template, as those that are forked from it use it."""
+
+    def fork(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], passed_on: Sequence[int]
+    ) -> Process | None:
+        """The process of this command; None where it cannot be had."""
 
 
 @dataclass
@@ -46,8 +76,7 @@ class ChildProcess:
         passed_on: file descriptors that it inherits.
         pulse: detects that it hangs, where that is watched.
         introductions: of a process with a channel, to the others.
-        stands_by: a watched process of this kind takes long to start.
-        standby: a process of the same command that has loaded everything and waits to take its place.
+        template: has loaded what it needs, and forks it.
     """
 
     name: str
@@ -57,12 +86,10 @@ class ChildProcess:
     passed_on: Sequence[int] = ()
     pulse: Pulse | None = None
     introductions: Introductions | None = None
-    stands_by: bool = True
-    process: subprocess.Popen[bytes] | None = None
-    standby: subprocess.Popen[bytes] | None = None
+    template: Forking | None = None
+    process: Process | None = None
     started_at: float = 0.0
-    _asked: subprocess.Popen[bytes] | None = None
-    _mailboxes: dict[int, Mailbox] = field(default_factory=dict)
+    _asked: Process | None = None
 
     @property
     def kind(self) -> str:
@@ -70,32 +97,36 @@ class ChildProcess:
         return self.name.partition("-")[0]
 
     def start(self) -> None:
-        """Start the process, or let the standby take over, and pass its log on."""
-        self.process, self.standby = self._activated_standby() or self._spawned(), None
+        """Start the process, and pass its log on."""
+        if self.introductions is None:
+            self._begin(self.command, self.passed_on)
+            return
+        mailbox = Mailbox.made()  # a new one for each: what was sent to one process is not read by another
+        own = mailbox.own.fileno()
+        process = self._begin([*self.command, "--channel", str(own)], [*self.passed_on, own])
+        self.introductions.introduce(self.name, mailbox, process.pid)
+
+    def _begin(self, command: Sequence[str], passed_on: Sequence[int]) -> Process:
+        self.process = process = self._forked(command, passed_on) or self._started(command, passed_on)
         self.started_at = time.monotonic()
-        if self.introductions is not None:
-            self.introductions.introduce(self.name, self._mailboxes.pop(self.process.pid), self.process.pid)
         if self.pulse is not None:
             self.pulse.started()
         fresh = self.pid_file.with_suffix(".new")
-        fresh.write_text(f"{self.process.pid}\n")
+        fresh.write_text(f"{process.pid}\n")
         os.replace(fresh, self.pid_file)  # a reader sees the old id or the new one, never half a file
-        threading.Thread(target=_pass_log_on, args=(self.name, self.process), daemon=True).start()
+        threading.Thread(target=_pass_log_on, args=(self.name, process), daemon=True).start()
+        return process
 
-    def _spawned(self, *more: str) -> subprocess.Popen[bytes]:
-        if self.introductions is None:
-            return self._started([*self.command, *more], self.passed_on)
-        mailbox = Mailbox.made()  # a new one for each: what was sent to one process is not read by another
-        own = mailbox.own.fileno()
-        started = self._started([*self.command, "--channel", str(own), *more], [*self.passed_on, own])
-        self._mailboxes[started.pid] = mailbox
-        return started
+    def _forked(self, command: Sequence[str], passed_on: Sequence[int]) -> Process | None:
+        if self.template is None:
+            return None
+        return self.template.fork(self.name, command, self.environment, passed_on)
 
-    def _started(self, command: Sequence[str], passed_on: Sequence[int]) -> subprocess.Popen[bytes]:
+    def _started(self, command: Sequence[str], passed_on: Sequence[int]) -> Process:
         return subprocess.Popen(
             command,
             env=dict(self.environment),
-            stdin=subprocess.PIPE if command[-1] == "--standby" else subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -103,36 +134,10 @@ class ChildProcess:
             preexec_fn=_die_with_parent(),
         )
 
-    def _activated_standby(self) -> subprocess.Popen[bytes] | None:
-        """The standby, which begins to serve; None if there is none."""
-        if self.standby is None:
-            return None
-        if self.standby.poll() is None:
-            assert self.standby.stdin is not None
-            with contextlib.suppress(BrokenPipeError):  # it has just died, and is started again as any other
-                with self.standby.stdin as pipe:
-                    pipe.write(b"begin\n")
-                return self.standby
-        self.standby.communicate()
-        self._forget(self.standby)
-        return None
-
-    def _forget(self, standby: subprocess.Popen[bytes]) -> None:
-        if (mailbox := self._mailboxes.pop(standby.pid, None)) is not None:
-            mailbox.close()
-
-    def _start_standby(self) -> None:
-        """Start a standby once this process has run for a while; only a watched process has one."""
-        if self.pulse is None or not self.stands_by or time.monotonic() - self.started_at < _STANDBY_AFTER_S:
-            return
-        if self.standby is None:
-            self.standby = self._spawned("--standby")
-
     def ensure_running(self) -> None:
         """Start the process again if it died or hangs, at most once a second."""
         if self.process is not None and self.process.poll() is None:
             if self.pulse is None or (trouble := self.pulse.trouble()) is None:
-                self._start_standby()
                 return
             say(self.name, f"hangs: {trouble}")
             self.process.kill()
@@ -140,7 +145,7 @@ class ChildProcess:
         if time.monotonic() - self.started_at < _RESTART_PAUSE_S:
             return
         if self.process is not None:
-            say(self.name, f"died ({_described(self.process.returncode)}), starting it again")
+            say(self.name, f"died ({_described(self.process.wait())}), starting it again")
         self.start()
 
     def ask_to_stop(self) -> None:
@@ -156,10 +161,6 @@ class ChildProcess:
 
     def stop(self) -> None:
         """Send SIGTERM, if it was not sent before, and wait; end it by force if it does not stop in time."""
-        if self.standby is not None:
-            self.standby.kill()
-            self.standby.communicate()  # closes its pipes, too
-            self._forget(self.standby)
         if self.process is None:
             return
         self.ask_to_stop()
@@ -176,13 +177,10 @@ class ChildProcess:
 
 
 def _die_with_parent() -> Callable[[], None] | None:
-    if sys.platform != "linux":
-        return None
-    libc = ctypes.CDLL(None)
-    return lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    return (lambda: kernel.end_with_parent(signal.SIGTERM)) if sys.platform == "linux" else None
 
 
-def _pass_log_on(name: str, process: subprocess.Popen[bytes]) -> None:
+def _pass_log_on(name: str, process: Process) -> None:
     assert process.stdout is not None
     with process.stdout as lines:
         for line in iter(lambda: lines.readline(_LONGEST_LINE), b""):

@@ -1,6 +1,7 @@
 """A process behind the wall: it gives up all that it does not need, and then becomes a serving process or the acceptor.
 
-`python -m service.processes.confined serving|acceptor …`, started by `fedlas serve`. A standby is confined as well.
+`python -m service.processes.confined serving|acceptor …`, started by `fedlas serve`, as a process or as a
+fork of one that has loaded the libraries.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def main() -> int:
     parser.add_argument("--trial", action="store_true", help="say what this machine permits, and end")
     options, arguments = parser.parse_known_args()
     if options.process == "serving":
-        # With a single thread, and so before the libraries that start some.
+        # With a single thread, as a fork has: libraries start theirs later.
         report = confine(policies.serving(options.folder))
         arguments += ["--folder", str(options.folder)]
     if options.trial:

@@ -78,10 +78,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, required=True, help="of the served copies of all processes")
     parser.add_argument("--counts", type=Path, required=True, help="the file of what serving processes have counted")
     parser.add_argument("--heartbeat", type=int, help="write a byte into this pipe while the process lives")
-    parser.add_argument("--standby", action="store_true", help="load everything, and begin when a line comes on stdin")
     options = parser.parse_args()
-    if options.standby and not sys.stdin.readline():
-        return 0  # the parent process has ended
     return run(
         ServiceSettings(),
         channel=options.channel,

@@ -160,10 +160,7 @@ def main() -> int:
     parser.add_argument("--keyed", action="store_true", help="a key is needed")
     parser.add_argument("--traced", action="store_true", help="control sends spans on")
     parser.add_argument("--heartbeat", type=int, help="write a byte into this pipe while the process lives")
-    parser.add_argument("--standby", action="store_true", help="load everything, and begin when a line comes on stdin")
     options = parser.parse_args()
-    if options.standby and not sys.stdin.readline():
-        return 0  # the parent process has ended
     return run(
         ServingSettings(),
         name=options.name,

@@ -17,6 +17,7 @@ from pathlib import Path
 from service.heartbeat import Pulse
 from service.processes import supervision
 from service.processes.child_process import ChildProcess
+from service.processes.forking import Template
 from service.processes.listeners import listening
 from service.processes.run_folder import locked
 from service.processes.supervision import supervise
@@ -83,6 +84,10 @@ def _children(
         listeners = ()
     else:
         say_off()
+    template = None
+    if listeners and sys.platform == "linux":
+        template = Template.of("api", ["service.cli", "service.processes.api"], environment, run_dir)
+        children.append(template)
     for number, listener in enumerate(listeners, start=1):
         name = "api" if number == 1 else f"api-{number}"
         command = [sys.executable, "-m", "service.cli", "api", "--host", settings.host, "--fd", str(listener.fileno())]
@@ -90,8 +95,9 @@ def _children(
         stack.callback(pulse.close)
         command += ["--heartbeat", str(pulse.write)]
         passed_on = [listener.fileno(), pulse.write]
+        pid_file = run_dir / f"{name}.pid"
         children.append(
-            ChildProcess(name, command, environment, run_dir / f"{name}.pid", passed_on=passed_on, pulse=pulse)
+            ChildProcess(name, command, environment, pid_file, passed_on=passed_on, pulse=pulse, template=template)
         )
     heavy = ["-X", ",".join(_LIGHT_QUEUES), "-c", str(settings.heavy_concurrency)]
     light = ["-X", ",".join(_HEAVY_QUEUES), "-c", str(settings.light_concurrency)]

@@ -16,7 +16,7 @@ from service.processes.child_process import ChildProcess, say
 
 _CHECK_EVERY_S = 0.1
 #: Kinds that are asked to stop together, one after the other.
-_STAGES = (frozenset({"acceptor"}), frozenset({"api", "serving", "alone"}), frozenset({"control"}))
+_STAGES = (frozenset({"acceptor", "template"}), frozenset({"api", "serving", "alone"}), frozenset({"control"}))
 _BROKER = "broker"
 
 

@@ -18,6 +18,7 @@ from service.ipc.placement import ACCEPTOR, CONTROL, alone
 from service.processes import wall
 from service.processes.alone import AloneProcess
 from service.processes.child_process import ChildProcess
+from service.processes.forking import Template
 from service.processes.introductions import Introductions
 from service.processes.listeners import bound
 from service.processes.run_folder import numbered
@@ -68,9 +69,16 @@ def walled_apis(
     _clear(run_dir / _SERVED, counts)
     control = [sys.executable, "-m", "service.processes.control"]
     control += ["--folder", str(run_dir / _SERVED), "--counts", str(counts)]
+    # One for those that hold everything, and one for those that hold nothing, in their environments.
+    trusted = Template.of("control", ["service.processes.control"], of_control, run_dir)
+    bare = Template.of(
+        "serving", ["service.processes.confined", "service.processes.serving"], restricted, run_dir, "-P"
+    )
     return [
-        _child(CONTROL, control, of_control, settings, run_dir, introductions, stack),
-        *_serving(settings, expected, restricted, asked_for(environment), run_dir, introductions, stack),
+        trusted,
+        bare,
+        _child(CONTROL, control, of_control, settings, run_dir, introductions, trusted, stack),
+        *_serving(settings, expected, restricted, asked_for(environment), run_dir, introductions, bare, stack),
         _acceptor(settings, expected, restricted, run_dir, listener, introductions, stack),
     ]
 
@@ -93,6 +101,7 @@ def _serving(
     traced: bool,
     run_dir: Path,
     introductions: Introductions,
+    template: Template,
     stack: contextlib.ExitStack,
 ) -> Iterator[ChildProcess]:
     """Those that answer predictions; those of single models come into being when control wants them."""
@@ -107,9 +116,9 @@ def _serving(
         command += ["--keyed"] if settings.api_keys else []
         command += ["--traced"] if traced else []
         if name in alone_names:
-            yield _child(name, command, smaller, settings, run_dir, introductions, stack, kind=AloneProcess)
+            yield _child(name, command, smaller, settings, run_dir, introductions, template, stack, kind=AloneProcess)
         else:
-            yield _child(name, command, environment, settings, run_dir, introductions, stack)
+            yield _child(name, command, environment, settings, run_dir, introductions, template, stack)
 
 
 def _half_of_the_memory(settings: ServiceSettings) -> Mapping[str, str]:
@@ -143,7 +152,6 @@ def _acceptor(
         passed_on=[listener.fileno(), pulse.write],
         pulse=pulse,
         introductions=introductions,
-        stands_by=False,  # it is there in a moment
     )
 
 
@@ -154,6 +162,7 @@ def _child(
     settings: ServiceSettings,
     run_dir: Path,
     introductions: Introductions,
+    template: Template,
     stack: contextlib.ExitStack,
     *,
     kind: type[ChildProcess] = ChildProcess,
@@ -168,4 +177,5 @@ def _child(
         passed_on=[pulse.write],
         pulse=pulse,
         introductions=introductions,
+        template=template,
     )

@@ -129,7 +129,7 @@ def large_file():
 
 def channel():
     """The channel of this process."""
-    words = sys.orig_argv
+    words = sys.argv
     return socket.socket(fileno=os.dup(int(words[words.index("--channel") + 1])))
 
 
@@ -230,10 +230,23 @@ def taken_over(targets, answers):
     os.write(answers, json.dumps(found).encode() + b"\n")
 
 
-if "service.processes.confined" in sys.orig_argv and "--trial" not in sys.orig_argv:
-    _folder = Path(__file__).parent
-    _targets = os.open(_folder / "targets.json", os.O_RDONLY)
-    _pipe = _folder / f"{os.getpid()}.pipe"
-    os.mkfifo(_pipe)
-    _answers = os.open(_pipe, os.O_RDWR)
-    signal.signal(signal.SIGUSR1, lambda number, frame: taken_over(_targets, _answers))
+_opened = []
+
+
+def lie_in_wait():
+    """Try everything on SIGUSR1; in a fork of a fork, too."""
+    folder = Path(__file__).parent
+    while _opened:
+        os.close(_opened.pop())
+    targets = os.open(folder / "targets.json", os.O_RDONLY)
+    pipe = folder / f"{os.getpid()}.pipe"
+    os.mkfifo(pipe)
+    answers = os.open(pipe, os.O_RDWR)
+    _opened.extend((targets, answers))
+    signal.signal(signal.SIGUSR1, lambda number, frame: taken_over(targets, answers))
+
+
+if "service.processes.template" in sys.orig_argv:
+    os.register_at_fork(after_in_child=lie_in_wait)
+elif "service.processes.confined" in sys.orig_argv and "--trial" not in sys.orig_argv:
+    lie_in_wait()

@@ -12,7 +12,6 @@ from contextlib import closing, suppress
 import httpx
 import pytest
 
-from service.processes import child_process
 from tests.helpers.processes import until
 from tests.helpers.publishing import publish
 from tests.helpers.served import hungry, scaling, toiling
@@ -25,14 +24,12 @@ MIB = 1024**2
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WalledApi]:
     """One process for all models: one that toils as long as a row says, one that takes memory so, and an ordinary."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(child_process, "_STANDBY_AFTER_S", 0.5)
-        data_dir = tmp_path_factory.mktemp("ended") / "data"
-        with walled(data_dir, predict_timeout_seconds=1.5, api_memory_bytes=2048 * MIB) as found:
-            publish(found.registry, "toiling", toiling(1))
-            publish(found.registry, "hungry", hungry())
-            publish(found.registry, "ordinary", scaling(2))
-            yield found
+    data_dir = tmp_path_factory.mktemp("ended") / "data"
+    with walled(data_dir, predict_timeout_seconds=1.5, api_memory_bytes=2048 * MIB) as found:
+        publish(found.registry, "toiling", toiling(1))
+        publish(found.registry, "hungry", hungry())
+        publish(found.registry, "ordinary", scaling(2))
+        yield found
 
 
 def ask(api: WalledApi, name: str, value: float) -> tuple[int, str]:
@@ -92,7 +89,6 @@ def test_a_run_that_does_not_end_costs_its_process_and_its_model(api: WalledApi)
     Another control leaves it where it is.
     """
     assert [ask(api, name, 1)[0] for name in ("toiling", "ordinary")] == [200, 200]
-    until(lambda: api.child("serving-1").standby, what="a process stands by")
     control, together = pid(api, "control"), pid(api, "serving-1")
     assert pid(api, "alone-1") is None
     with closing(Visitor(api)) as visitor:

@@ -1,0 +1,136 @@
+"""A template: a process that has loaded what others need, and forks each of them when its parent orders it.
+
+A fork is there at once, and its memory is the template's until one of the two writes to it. A template has read no
+settings and started no thread, and forgets each order: processes of one template learn nothing of each other.
+
+`python -m service.processes.template MODULE…`, started by `fedlas serve`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from importlib import import_module
+
+from pydantic import BaseModel, TypeAdapter
+
+from service.confinement import kernel
+from service.ipc.channel import Channel, Closed, Packet
+
+_STANDARD = (1, 2)  # standard output and errors
+
+
+class Order(BaseModel):
+    """A process to fork; with it come its standard output, and the files that it inherits.
+
+    Attributes:
+        module: its `main` is run.
+        numbers: of the files.
+    """
+
+    name: str
+    module: str
+    arguments: tuple[str, ...]
+    environment: dict[str, str]
+    numbers: tuple[int, ...]
+
+
+class Forked(BaseModel):
+    """The answer to an order, which the new process gives itself; None: there is none."""
+
+    pid: int | None
+
+
+_READ: TypeAdapter[Order] = TypeAdapter(Order)
+
+
+def main() -> int:
+    """Load the modules and wait; in a fork, run what was ordered."""
+    parser = argparse.ArgumentParser(prog="python -m service.processes.template")
+    parser.add_argument("--channel", type=int, required=True, help="to the parent")
+    parser.add_argument("modules", nargs="+", help="what its forks need")
+    options = parser.parse_args()
+    for module in options.modules:
+        import_module(module)
+    # Objects that no collection visits are not written to, and stay shared.
+    gc.collect()
+    gc.freeze()
+    order = _ordered(socket.socket(fileno=options.channel))
+    if order is None:
+        return 0
+    sys.argv = [order.module, *order.arguments]
+    return int(import_module(order.module).main())
+
+
+def _ordered(end: socket.socket) -> Order | None:
+    """In each fork, its order; in the template None, when the parent has ended."""
+    channel, parent, arrived = Channel(end, _READ), os.getppid(), select.poll()
+    arrived.register(end, select.POLLIN)
+    while True:
+        arrived.poll()
+        try:
+            packet = channel.receive()
+        except Closed:
+            return None
+        if packet is not None and _is_fork(channel):
+            _settle(packet, channel, parent)
+            return packet.document
+        if packet is not None:
+            packet.close()
+
+
+def _is_fork(channel: Channel[Order]) -> bool:
+    """Fork twice, so that the new process becomes a child of this one's parent; whether this is the new one."""
+    if (between := os.fork()) > 0:
+        if os.waitpid(between, 0)[1] != 0:
+            channel.send(Forked(pid=None))
+        return False
+    between = os.getpid()
+    try:
+        if os.fork() > 0:
+            os._exit(0)
+    except OSError:  # there are too many processes
+        os._exit(1)
+    while os.getppid() == between:
+        time.sleep(0.0005)
+    return True
+
+
+def _settle(packet: Packet[Order], channel: Channel[Order], parent: int) -> None:
+    """Become a process of its own, with a session, an environment and files; tell the parent."""
+    order = packet.document
+    if os.getppid() != parent:  # it has ended, or its kernel gives it no orphans
+        channel.send(Forked(pid=None))
+        os._exit(1)
+    kernel.end_with_parent(signal.SIGTERM)
+    kernel.name_thread(order.name)
+    os.setsid()
+    os.environ.clear()
+    os.environ.update(order.environment)
+    channel.send(Forked(pid=os.getpid()))
+    channel.close()
+    _place(packet.files, order.numbers)
+
+
+def _place(files: Sequence[int], numbers: Sequence[int]) -> None:
+    """Give the files their numbers, the first one those of the standard streams."""
+    first = max(*_STANDARD, *numbers) + 1
+    output, *inherited = (fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, first) for file in files)  # out of the way of others
+    for file in files:
+        os.close(file)
+    for file, number in [*((output, number) for number in _STANDARD), *zip(inherited, numbers, strict=True)]:
+        os.dup2(file, number)
+    for file in (output, *inherited):
+        os.close(file)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
