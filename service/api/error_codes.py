@@ -193,7 +193,7 @@ ERROR_CODES: dict[str, ErrorCode] = {
     "model_unloaded": ErrorCode(
         409, "The model was taken out of service.", "`POST /v2/repository/models/{model}/load` puts it back."
     ),
-    "model_suspended": ErrorCode(503, "The model hung, and is out of service for a while.", _LATER),
+    "model_suspended": ErrorCode(503, "The model has ended its process, and is out of service for a while.", _LATER),
     "model_cannot_be_opened": ErrorCode(503, "The model's stored file cannot be opened now.", _OPERATOR),
     "out_of_memory": ErrorCode(503, "There is not enough memory for these rows now.", "Send fewer rows, or later."),
     # Predictions: rows.

@@ -1,12 +1,16 @@
-"""The isolation of models: one of whose runs ended its process runs in a process of its own from then on.
+"""The isolation of models: one that has ended its process runs in a process of its own from then on.
 
 There are only a few such processes, taken by those models that are asked for. A model that none is free for is out of
-service, and so is, for a while, one whose run ended even its own process. That a model was ended is kept on disk.
+service, and so is, for a while, one that ended even its own process. That a model has ended one is kept on disk.
+
+Where it is not sure which of several models has ended a process, or whether one has, each is suspect, and goes on as
+before. One that is suspect again within minutes runs alone, if a process is free, and comes back if it does no harm.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import OrderedDict
 from contextlib import suppress
@@ -14,12 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.inference.quarantine import Quarantine
+from service.ipc.documents import Fault
 from service.ipc.placement import alone, in_path
 from service.registry.errors import OutOfService
 
 _LOG = logging.getLogger(__name__)
 #: A process whose model was not asked for so long ends; it is another model's sooner, where none is free.
 _IDLE_S, _GIVES_WAY_S = 600.0, 60.0
+#: Between two faults that make a suspect run alone, and how long it does.
+_AGAIN_S, _SUSPECTED_S = 600.0, 600.0
 _MOST_MEANINGS = 10_000
 
 
@@ -27,14 +34,15 @@ _MOST_MEANINGS = 10_000
 class _Place:
     process: str
     asked_at: float
+    until: float
 
 
 class Isolation:
     """Which models run alone, and in which processes; on one thread.
 
     Args:
-        folder: of empty files, each named by the digest of a served copy that was ended.
-        most: processes of single models; with none, what is ended is only out of service for a while.
+        folder: of empty files, each named by the digest of a served copy that has ended a process.
+        most: processes of single models; with none, what has ended one is only out of service for a while.
 
     Attributes:
         on_change: called when other models run alone, or are called otherwise.
@@ -48,6 +56,7 @@ class Isolation:
         self._ended: set[str] = set()
         if most and folder.is_dir():
             self._ended = {file.name for file in folder.iterdir()}
+        self._suspected_at: dict[str, float] = {}
         self._places: dict[str, _Place] = {}
         self._meanings: OrderedDict[str, str] = OrderedDict()
 
@@ -61,44 +70,78 @@ class Isolation:
         found = ((model, self._places.get(digest)) for model, digest in self._meanings.items())
         return {model: place.process for model, place in found if place is not None}
 
-    def ended(self, digest: str, process: str) -> None:
-        """A run of this file has ended the process."""
-        place = self._places.get(digest)
-        if not self._processes or (place is not None and place.process == process):
-            _LOG.critical("the model of %s ended %s and is out of service for a while", digest, process)
+    def fault(self, fault: Fault, process: str) -> None:
+        """The process has ended by a fault, while these models ran, all of which it was given."""
+        for digest in fault.models:
+            if fault.certain:
+                self.ended(digest, process, fault.how)
+            else:
+                self._suspect(digest, process, fault.how, only=len(fault.models) == 1)
+
+    def ended(self, digest: str, process: str, how: str = "a run without end") -> None:
+        """This file has ended the process."""
+        self._remember(digest)
+        if not self._processes or self._runs_alone(digest, process):
+            _LOG.critical("the model of %s ended %s (%s) and is out of service for a while", digest, process, how)
             self._quarantine.add(digest)
             self._leave(digest)
             return
-        with suppress(OSError):  # a full disk: it is remembered for as long as this process lives
-            self._folder.mkdir(parents=True, exist_ok=True)
-            (self._folder / digest).touch()
-        self._ended.add(digest)
         taken = self._take(digest, process)
         where = "out of service: no process is free" if taken is None else f"alone in {taken.process} from now on"
-        _LOG.critical("the model of %s ended %s and is %s", digest, process, where)
+        _LOG.critical("the model of %s ended %s (%s) and is %s", digest, process, how, where)
 
     def admit(self, name: str, version: str | None, digest: str, process: str) -> None:
         """Let a process run the file that a name means; raises OutOfService where it may not."""
         self._note(in_path(name, version), digest)
         self._quarantine.check(digest)
-        if digest not in self._ended:
+        if digest not in self._ended and digest not in self._places:
             return
         place = self._take(digest, process)
         if place is None:
             raise OutOfService(
                 "model_suspended",
-                "a run of this model did not end when its time was up, so that it may run in a process of its own "
-                f"only; the {len(self._processes)} processes for such models are taken (FEDLAS_ISOLATED_MODELS)",
+                "this model has ended a process, by a crash or a run without end, so that it may run in a process of "
+                f"its own only; the {len(self._processes)} processes for such models are taken "
+                "(FEDLAS_ISOLATED_MODELS)",
             )
         if place.process != process:
             raise OutOfService("unavailable", "this model is moving to a process of its own; come again in 1 s")
         place.asked_at = time.monotonic()
 
-    def release_idle(self) -> None:
-        """End the processes whose models are not asked for."""
-        since = time.monotonic() - _IDLE_S
-        for digest in [digest for digest, place in self._places.items() if place.asked_at < since]:
+    def release(self) -> None:
+        """End the processes whose models are not asked for, or were only suspect and have done no harm since."""
+        now = time.monotonic()
+        idle = [digest for digest, place in self._places.items() if place.asked_at < now - _IDLE_S]
+        for digest in {*idle, *(digest for digest, place in self._places.items() if place.until < now)}:
             self._leave(digest)
+
+    def _suspect(self, digest: str, process: str, how: str, *, only: bool) -> None:
+        now = time.monotonic()
+        again = now - self._suspected_at.get(digest, -math.inf) < _AGAIN_S
+        self._suspected_at = {model: at for model, at in self._suspected_at.items() if now - at < _AGAIN_S}
+        self._suspected_at[digest] = now
+        if again and (self._runs_alone(digest, process) or (only and not self._processes)):
+            self.ended(digest, process, how)
+        elif again and self._take(digest, process, until=now + _SUSPECTED_S) is not None:
+            _LOG.critical(
+                "the model of %s ran again when %s ended (%s): it runs alone for a while", digest, process, how
+            )
+        else:
+            _LOG.warning("the model of %s ran when %s ended (%s)", digest, process, how)
+
+    def _runs_alone(self, digest: str, process: str) -> bool:
+        place = self._places.get(digest)
+        return place is not None and place.process == process
+
+    def _remember(self, digest: str) -> None:
+        if not self._processes:
+            return
+        with suppress(OSError):  # a full disk: it is remembered for as long as this process lives
+            self._folder.mkdir(parents=True, exist_ok=True)
+            (self._folder / digest).touch()
+        self._ended.add(digest)
+        if (place := self._places.get(digest)) is not None:
+            place.until = math.inf
 
     def _note(self, model: str, digest: str) -> None:
         before = self._meanings.get(model)
@@ -109,22 +152,26 @@ class Isolation:
         if before != digest and not self._places.keys().isdisjoint((before, digest)):
             self.on_change()
 
-    def _take(self, digest: str, process: str) -> _Place | None:
+    def _take(self, digest: str, process: str, *, until: float = math.inf) -> _Place | None:
         """The place of a file; that of this process, if it has none yet and that is free."""
-        if (place := self._places.get(digest)) is None and (free := self._free(process)) is not None:
-            place = self._places[digest] = _Place(free, time.monotonic())
+        if (place := self._places.get(digest)) is None and (free := self._free(process, until)) is not None:
+            place = self._places[digest] = _Place(free, time.monotonic(), until)
             self.on_change()
         return place
 
-    def _free(self, preferred: str) -> str | None:
+    def _free(self, preferred: str, until: float) -> str | None:
+        """A process for a model; that of a suspect, or of one that is hardly asked for, where all are taken."""
         free = [process for process in self._processes if process not in self.processes]
         if free:
             return preferred if preferred in free else free[0]
-        digest, oldest = min(self._places.items(), key=lambda item: item[1].asked_at)
-        if time.monotonic() - oldest.asked_at < _GIVES_WAY_S:
+        if not self._places:
+            return None
+        digest, place = min(self._places.items(), key=lambda item: (item[1].until, item[1].asked_at))
+        outranks = place.until < until == math.inf
+        if not outranks and time.monotonic() - place.asked_at < _GIVES_WAY_S:
             return None
         del self._places[digest]
-        return oldest.process
+        return place.process
 
     def _leave(self, digest: str) -> None:
         if self._places.pop(digest, None) is not None:

@@ -23,7 +23,7 @@ from service.inference.gauges import NoLoad, add_gauges
 from service.inference.metrics import ServingMetrics
 from service.ipc.adoption import Adoption
 from service.ipc.channel import Channel, Full, Packet
-from service.ipc.documents import Connection, Count, Drop, Forget, Gone, Open, Peer, Places, ToControl, Wanted
+from service.ipc.documents import Connection, Count, Drop, Fault, Forget, Gone, Open, Peer, Places, ToControl, Wanted
 from service.ipc.placement import ACCEPTOR, ALONE, CONTROL, Placement, in_path
 from service.ipc.reader import Reader
 from service.model_lookup import ModelLookup
@@ -100,7 +100,7 @@ class ServingPeers:
             if time.monotonic() - sweeping > _SWEEP_S:
                 await self._sweep()
                 sweeping = time.monotonic()
-            self._isolation.release_idle()
+            self._isolation.release()
             if not self._places_told or (time.monotonic() - begun > _STRAY_S and self._strays()):
                 self._tell_places()
 
@@ -227,7 +227,7 @@ class ServingPeers:
     def _take(self, packet: Packet[ToControl]) -> None:
         """What came over the channel of this process: of its parent, and connections."""
         match packet.document:
-            case Peer(name=name, pid=pid, start=start):
+            case Peer(name=name, pid=pid, start=start, fault=fault):
                 channel = Channel(packet.take_socket(), READ, most_bytes=_MOST_BYTES)
                 before = self._part(name)
                 self._pids[name] = pid
@@ -239,7 +239,7 @@ class ServingPeers:
                         self._tell_places()
                 else:
                     self._counts.met(name, start)
-                    self._meet(name, pid, channel, before)
+                    self._meet(name, pid, channel, before, fault)
             case Gone(name=name):
                 self._part(name)
                 self._counts.parted(name)
@@ -252,7 +252,9 @@ class ServingPeers:
         else:
             self._tell_acceptor(packet.document, packet.content, packet.files)
 
-    def _meet(self, name: str, pid: int, channel: Channel[ToControl], before: ServingPeer | None) -> None:
+    def _meet(
+        self, name: str, pid: int, channel: Channel[ToControl], before: ServingPeer | None, fault: Fault | None
+    ) -> None:
         assert self._known is not None
         assert self._on_spans is not None
         peer = ServingPeer(
@@ -269,6 +271,9 @@ class ServingPeers:
         )
         self._peers[name] = peer
         self._by_place.setdefault(self.placement.place_of(name), deque()).append(peer)
+        if fault is not None:  # what a process has marked may be a lie: it ran nothing but what it was given
+            given = [digest for digest in fault.models if peer.may_read(digest)]
+            self._isolation.fault(fault.model_copy(update={"models": given}), name)
         peer.send(Places(alone=dict(self.placement.alone)))
         peer.start()
         if before is not None:

@@ -1,4 +1,4 @@
-"""The quarantine: files that are not opened for a while, since a run of theirs could be ended only with its process.
+"""The quarantine: files that are not opened for a while, since their process has ended by a run of theirs.
 
 Each is an empty file in a folder, which outlives the process and is shared with the processes beside it.
 """
@@ -46,8 +46,8 @@ class Quarantine:
             return
         if left > 0:
             message = (
-                "a run of this model did not end when its time was up and had to be ended with its process; "
-                f"the model is out of service for another {left / 60:.0f} minutes"
+                "a run of this model has ended its process, by a crash, by too much memory or because it did not come "
+                f"back when its time was up; the model is out of service for another {left / 60:.0f} minutes"
             )
             raise OutOfService("model_suspended", message)
         (self._folder / digest).unlink(missing_ok=True)

@@ -28,6 +28,7 @@ from service.inference.quarantine import Quarantine
 from service.inference.run_limits import UNKNOWN, RunLimits
 from service.inference.session import OpenModel
 from service.inference.standard_outputs import MODEL_OUTPUTS, Outputs
+from service.ipc.run_marks import RunMark, RunMarks
 from service.registry.errors import Overloaded, RegistryError, Unavailable
 
 _LOG = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class Scheduler:
         on_batch: called with every batch that has run.
         on_stuck: called with the file of a run that does not end, a second after its deadline, or `longest_grace` of
             them where others take the cores.
+        marks: of what is opened and run.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Scheduler:
         on_batch: Callable[[InferenceBatch], None] | None = None,
         on_stuck: Callable[[str], None] | None = None,
         longest_grace: float = LONGEST_GRACE_S,
+        marks: RunMarks | None = None,
     ) -> None:
         self._files = files
         self._cache_bytes = cache_bytes
@@ -85,6 +88,7 @@ class Scheduler:
         self._max_batch_bytes = max_batch_bytes
         self._quarantine = quarantine or Quarantine()
         self._on_batch = on_batch
+        self._marks = marks or RunMarks()
         self._queues: OrderedDict[str, ModelQueue] = OrderedDict()
         self._opening: dict[str, asyncio.Task[ModelQueue]] = {}
         self._ready: list[ModelQueue] = []
@@ -186,7 +190,8 @@ class Scheduler:
             self._opening_bytes += size
             # Before it is opened: memory must not rise above the limit even for a moment.
             self._make_room()
-            model = await loop.run_in_executor(self._openers, _warm, path, self._threads, limits)
+            mark = self._marks.of(digest)
+            model = await loop.run_in_executor(self._openers, _warm, path, self._threads, limits, mark)
         except RegistryError:
             raise
         except Exception as error:
@@ -282,7 +287,7 @@ class Scheduler:
 _spent: Callable[[ModelQueue], float] = attrgetter("spent")
 
 
-def _warm(path: Path, threads: int, limits: RunLimits) -> OpenModel:
-    model = OpenModel(path, threads=threads, limits=limits)
+def _warm(path: Path, threads: int, limits: RunLimits, mark: RunMark) -> OpenModel:
+    model = OpenModel(path, threads=threads, limits=limits, mark=mark)
     model.warm_up()
     return model

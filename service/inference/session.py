@@ -12,6 +12,7 @@ import onnxruntime as ort
 from service.inference.memory import lacked_memory
 from service.inference.run_limits import UNKNOWN, RunLimits
 from service.inference.runtime import REFUSALS, open_session, refusal
+from service.ipc.run_marks import RunMark, RunMarks
 from service.registry.errors import InvalidRequest, Unavailable
 
 #: Outputs of every file that is served; see the HTTP contract.
@@ -38,10 +39,17 @@ class OpenModel:
         limits: what its inspection has measured of its runs.
     """
 
-    def __init__(self, path: Path, *, threads: int = 1, limits: RunLimits = UNKNOWN) -> None:
+    def __init__(
+        self, path: Path, *, threads: int = 1, limits: RunLimits = UNKNOWN, mark: RunMark | None = None
+    ) -> None:
         self.size = path.stat().st_size
         self.limits = limits
-        self._session = open_session(str(path), threads=threads, shared_arena=True)
+        self._mark = mark or RunMarks().of("")
+        under_way = self._mark.begin()
+        try:
+            self._session = open_session(str(path), threads=threads, shared_arena=True)
+        finally:
+            self._mark.end(under_way)
         widths = {output.name: output.shape[-1] for output in self._session.get_outputs() if output.shape}
         self.outputs = frozenset(output.name for output in self._session.get_outputs())
         classes = widths.get("probabilities")
@@ -71,6 +79,7 @@ class OpenModel:
         Raises InvalidRequest `inputs_refused` for rows that fit the shapes and cannot be computed, or Unavailable
         `out_of_memory`.
         """
+        under_way = self._mark.begin()
         try:
             results = self._session.run(outputs, inputs, options)
         except REFUSALS as error:  # for example a token that is not in the vocabulary, inputs that differ in length
@@ -78,6 +87,8 @@ class OpenModel:
                 raise Unavailable("out_of_memory", "there is not enough memory for these rows now") from error
             message = f"the model cannot compute these rows: {refusal(error)}"
             raise InvalidRequest("inputs_refused", message, field="inputs") from error
+        finally:
+            self._mark.end(under_way)
         return dict(zip(outputs, results, strict=True))
 
     def cost(self, rows: int, length: int = 1) -> float:

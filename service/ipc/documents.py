@@ -10,6 +10,8 @@ MOST_TEXT = 1000
 Text = Annotated[str, Field(max_length=MOST_TEXT)]
 #: Of a process: it names a folder, too.
 ProcessName = Annotated[str, Field(pattern=r"^(control|acceptor|(serving|alone)-[1-9][0-9]{0,3})$")]
+#: Of a served copy.
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 #: Numbers the questions of one process.
 Number = Annotated[int, Field(ge=0, lt=2**53)]
 
@@ -26,16 +28,25 @@ class Connection(Document):
     kind: Literal["connection"] = "connection"
 
 
+class Fault(Document):
+    """The end of a process that models may have brought about: the one that did, where it is certain, or suspects."""
+
+    how: Text
+    models: Annotated[list[Digest], Field(max_length=64)]
+    certain: bool
+
+
 class Peer(Document):
     """The other end of a channel to a new process, as the file; it takes the place of the one of that name before.
 
-    `start` numbers the processes that the parent has started.
+    `start` numbers the processes that the parent has started; `fault` is what the one before has ended by.
     """
 
     kind: Literal["peer"] = "peer"
     name: ProcessName
     pid: Number
     start: Number
+    fault: Fault | None = None
 
 
 class Gone(Document):
@@ -93,7 +104,7 @@ class Stuck(Document):
     """A run of this served copy did not end when its time was up: the process ends."""
 
     kind: Literal["stuck"] = "stuck"
-    digest: Text
+    digest: Digest
 
 
 class Leaving(Document):

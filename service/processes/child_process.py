@@ -19,6 +19,8 @@ from typing import IO, Protocol
 
 from service.confinement import kernel
 from service.heartbeat import Pulse
+from service.ipc.documents import Fault
+from service.processes.faults import fault, oom_kills
 from service.processes.introductions import Introductions, Mailbox
 
 _STOP_TIMEOUT_S = {
@@ -34,6 +36,7 @@ _STOP_TIMEOUT_S = {
 _RESTART_PAUSE_S = 1.0
 #: A longer line is passed on in pieces: one without an end would fill this process.
 _LONGEST_LINE = 16 * 1024
+_MOST_NOTES = 60  # lines of the log: the threads of a process that has crashed
 
 
 class Process(Protocol):
@@ -77,6 +80,7 @@ class ChildProcess:
         pulse: detects that it hangs, where that is watched.
         introductions: of a process with a channel, to the others.
         template: has loaded what it needs, and forks it.
+        runs_models: what it runs when it ends may have ended it.
     """
 
     name: str
@@ -87,9 +91,12 @@ class ChildProcess:
     pulse: Pulse | None = None
     introductions: Introductions | None = None
     template: Forking | None = None
+    runs_models: bool = False
     process: Process | None = None
     started_at: float = 0.0
     _asked: Process | None = None
+    _mailbox: Mailbox | None = None
+    _oom_kills: int = 0
 
     @property
     def kind(self) -> str:
@@ -101,10 +108,21 @@ class ChildProcess:
         if self.introductions is None:
             self._begin(self.command, self.passed_on)
             return
-        mailbox = Mailbox.made()  # a new one for each: what was sent to one process is not read by another
-        own = mailbox.own.fileno()
-        process = self._begin([*self.command, "--channel", str(own)], [*self.passed_on, own])
-        self.introductions.introduce(self.name, mailbox, process.pid)
+        ended_by = self._fault()
+        # A new one for each: what was sent to one process is not read by another.
+        self._mailbox, self._oom_kills = Mailbox.made(runs_models=self.runs_models), oom_kills()
+        inherited = self._mailbox.inherited
+        options = [text for option, number in inherited.items() for text in (option, str(number))]
+        process = self._begin([*self.command, *options], [*self.passed_on, *inherited.values()])
+        self.introductions.introduce(self.name, self._mailbox, process.pid, ended_by)
+
+    def _fault(self) -> Fault | None:
+        """What the process before has ended by, where a model may have done it; its log ends with where it stood."""
+        if self.process is None or self._mailbox is None or (record := self._mailbox.record) is None:
+            return None
+        for line in record.notes()[:_MOST_NOTES]:
+            say(self.name, printable(line))
+        return fault(self.process.wait(), record.read(), out_of_memory=oom_kills() > self._oom_kills)
 
     def _begin(self, command: Sequence[str], passed_on: Sequence[int]) -> Process:
         self.process = process = self._forked(command, passed_on) or self._started(command, passed_on)
@@ -185,8 +203,12 @@ def _pass_log_on(name: str, process: Process) -> None:
     with process.stdout as lines:
         for line in iter(lambda: lines.readline(_LONGEST_LINE), b""):
             if text := line.decode(errors="replace").rstrip():
-                # Nothing that a process writes commands the operator's terminal.
-                say(name, "".join(letter if letter.isprintable() or letter == "\t" else "?" for letter in text))
+                say(name, printable(text))
+
+
+def printable(text: str) -> str:
+    """What a process has written, so that it commands no terminal."""
+    return "".join(letter if letter.isprintable() or letter == "\t" else "?" for letter in text)
 
 
 def say(name: str, text: str) -> None:

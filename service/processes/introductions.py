@@ -17,8 +17,9 @@ from itertools import count
 from pydantic import TypeAdapter
 
 from service.ipc.channel import Channel, Full, Malformed, pair
-from service.ipc.documents import Connection, Gone, Peer, Wanted
+from service.ipc.documents import Connection, Fault, Gone, Peer, Wanted
 from service.ipc.placement import ACCEPTOR, CONTROL
+from service.ipc.run_marks import RunRecord
 
 _CONNECTIONS: TypeAdapter[Connection] = TypeAdapter(Connection)
 _OF_CONTROL: TypeAdapter[Wanted] = TypeAdapter(Wanted)
@@ -29,22 +30,34 @@ _MOST_WAITING = 1000  # the kernel holds some hundred
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mailbox:
-    """A channel: the end that its process reads, and the end that others send into; numbered."""
+    """A channel: the end that its process reads, and the end that others send into; numbered.
+
+    `record` is of what the process runs, where it runs models.
+    """
 
     own: socket.socket
     other: socket.socket
+    record: RunRecord | None = None
     start: int = field(default_factory=partial(next, count(1)))
 
     @classmethod
-    def made(cls) -> Mailbox:
+    def made(cls, *, runs_models: bool = False) -> Mailbox:
         """A new one."""
         own, other = pair()
-        return cls(own, other)
+        return cls(own, other, RunRecord() if runs_models else None)
+
+    @property
+    def inherited(self) -> dict[str, int]:
+        """What its process gets: option → file descriptor."""
+        record = {} if self.record is None else {"--run-marks": self.record.fileno()}
+        return {"--channel": self.own.fileno(), **record}
 
     def close(self) -> None:
         """Close both ends here."""
         self.own.close()
         self.other.close()
+        if self.record is not None:
+            self.record.close()
 
 
 class Introductions:
@@ -59,17 +72,20 @@ class Introductions:
         self._present: dict[str, Mailbox] = {}
         self._pids: dict[str, int] = {}
         self._ended: list[tuple[str, Mailbox, float]] = []
-        self._untold: list[tuple[str, str]] = []
+        self._untold: list[tuple[str, str, Fault | None]] = []
 
-    def introduce(self, name: str, mailbox: Mailbox, pid: int) -> None:
-        """A process has taken its place: it and the others are told of each other."""
+    def introduce(self, name: str, mailbox: Mailbox, pid: int, fault: Fault | None = None) -> None:
+        """A process has taken its place: it and the others are told of each other.
+
+        Control is told once what the process before has ended by.
+        """
         if (before := self._present.get(name)) is not None:
             self._ended.append((name, before, time.monotonic() + _RESCUE_S))
         self._present[name], self._pids[name] = mailbox, pid
         for reader in (ACCEPTOR, CONTROL):
             for other in self._present if reader == name else (name,):
                 if other != reader:
-                    self._tell(reader, other)
+                    self._tell(reader, other, fault if reader == CONTROL else None)
         self.rescue()
 
     def part(self, name: str) -> None:
@@ -89,8 +105,8 @@ class Introductions:
         self._listen()
         now = time.monotonic()
         untold, self._untold = self._untold, []
-        for reader, other in untold:
-            self._tell(reader, other)
+        for reader, other, fault in untold:
+            self._tell(reader, other, fault)
         for name, mailbox, _ in self._ended:
             if (successor := self._present.get(name)) is not None:
                 _move_all(mailbox, successor)
@@ -114,14 +130,14 @@ class Introductions:
         for mailbox in (*self._present.values(), *(mailbox for _, mailbox, _ in self._ended)):
             mailbox.close()
 
-    def _tell(self, reader: str, other: str) -> None:
+    def _tell(self, reader: str, other: str, fault: Fault | None) -> None:
         told, shown = self._present.get(reader), self._present.get(other)
         if told is not None and shown is not None:
-            introduced = Peer(name=other, pid=self._pids[other], start=shown.start)
+            introduced = Peer(name=other, pid=self._pids[other], start=shown.start, fault=fault)
             try:
                 _sender(told).send(introduced, files=[shown.other.fileno()])
             except Full:
-                self._untold.append((reader, other))
+                self._untold.append((reader, other, fault))
 
 
 def _sender(mailbox: Mailbox) -> Channel[Connection]:

@@ -26,6 +26,7 @@ from service.heartbeat import Heartbeat
 from service.inference.metrics import ServingMetrics
 from service.inference.runtime import check_single_runtime, providers, release_arena
 from service.ipc.placement import Placement
+from service.ipc.run_marks import RunMarks
 from service.process_memory import MemoryRelease, limit
 from service.processes.ending import Ending
 from service.registry.errors import NotFound, Unavailable
@@ -69,6 +70,7 @@ def run(
     folder: Path,
     names: frozenset[str],
     keyed: bool,
+    run_marks: int | None = None,
     traced: bool = False,
     heartbeat: int | None = None,
 ) -> int:
@@ -80,6 +82,7 @@ def run(
         folder: of its served copies.
         names: under which browsers reach the service.
         keyed: whether a key is needed.
+        run_marks: memory in which the parent finds what ran when this process has ended.
         traced: whether control sends spans on.
         heartbeat: a pipe into which a byte is written twice a second while the event loop turns.
     """
@@ -102,6 +105,7 @@ def run(
         access_log=AccessLog(),
         on_stuck=ending,
         longest_grace=_LONGEST_GRACE_S,
+        marks=RunMarks(run_marks),
     )
     app = ServingApp(_elsewhere, services, ROUTES)
     protocol = partial(Protocol, connections=Connections.of(settings), hand_over=control)
@@ -158,6 +162,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, required=True, help="of its served copies")
     parser.add_argument("--host-name", action="append", default=[], help="under which browsers reach the service")
     parser.add_argument("--keyed", action="store_true", help="a key is needed")
+    parser.add_argument("--run-marks", type=int, help="the memory in which it marks what it runs")
     parser.add_argument("--traced", action="store_true", help="control sends spans on")
     parser.add_argument("--heartbeat", type=int, help="write a byte into this pipe while the process lives")
     options = parser.parse_args()
@@ -168,6 +173,7 @@ def main() -> int:
         folder=options.folder,
         names=frozenset(options.host_name),
         keyed=options.keyed,
+        run_marks=options.run_marks,
         traced=options.traced,
         heartbeat=options.heartbeat,
     )

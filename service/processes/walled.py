@@ -115,10 +115,10 @@ def _serving(
         command += [option for host in sorted(settings.host_names) for option in ("--host-name", host)]
         command += ["--keyed"] if settings.api_keys else []
         command += ["--traced"] if traced else []
-        if name in alone_names:
-            yield _child(name, command, smaller, settings, run_dir, introductions, template, stack, kind=AloneProcess)
-        else:
-            yield _child(name, command, environment, settings, run_dir, introductions, template, stack)
+        kind, given = (AloneProcess, smaller) if name in alone_names else (ChildProcess, environment)
+        yield _child(
+            name, command, given, settings, run_dir, introductions, template, stack, kind=kind, runs_models=True
+        )
 
 
 def _half_of_the_memory(settings: ServiceSettings) -> Mapping[str, str]:
@@ -166,6 +166,7 @@ def _child(
     stack: contextlib.ExitStack,
     *,
     kind: type[ChildProcess] = ChildProcess,
+    runs_models: bool = False,
 ) -> ChildProcess:
     pulse = Pulse(None, hung_seconds=settings.hung_seconds)
     stack.callback(pulse.close)
@@ -178,4 +179,5 @@ def _child(
         pulse=pulse,
         introductions=introductions,
         template=template,
+        runs_models=runs_models,
     )

@@ -17,6 +17,7 @@ from service.inference.metrics import ServingMetrics
 from service.inference.quarantine import Quarantine
 from service.inference.runtime import prepare, spare_runs
 from service.inference.scheduler import Files, Scheduler
+from service.ipc.run_marks import RunMarks
 from service.model_repository import LookUp, ModelRepository
 from service.settings import ServingSettings
 from service.tracing import Tracing
@@ -60,6 +61,7 @@ class ServingServices:
         quarantine: Quarantine | None = None,
         on_stuck: Callable[[str], None] | None = None,
         longest_grace: float = LONGEST_GRACE_S,
+        marks: RunMarks | None = None,
     ) -> ServingServices:
         """Make the scheduler and the repository of models, and count what they do."""
 
@@ -79,6 +81,7 @@ class ServingServices:
             quarantine=quarantine,
             on_stuck=on_stuck,
             longest_grace=longest_grace,
+            marks=marks,
             on_batch=trace if tracing.on else None,
         )
         add_gauges(metrics, scheduler)

@@ -132,8 +132,8 @@ def _of_models(found: Operations) -> Iterator[Trouble]:
     for one in found.suspended:
         yield Trouble(
             _naming("The model “{}” is out of service for another {}.", one.name, duration(one.seconds)),
-            "A run of it did not end in its time, and its process was ended with it. Requests are answered 503 "
-            "`model_suspended`; look at the rows that were sent.",
+            "A run of it has ended its process: it crashed, took too much memory or did not come back in its time. "
+            "Requests are answered 503 `model_suspended`; look at the rows that were sent.",
             records=[one.model_id],
         )
 

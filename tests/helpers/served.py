@@ -38,6 +38,18 @@ def hungry() -> bytes:
     return _file(TensorProto.FLOAT, 2, nodes, [numpy_helper.from_array(np.array([1], dtype=np.int64), "one")])
 
 
+def crashing() -> bytes:
+    """logits = x for x (N, 2); a row with a value below -1e19 ends its process (the least integer, divided by -1)."""
+    nodes = [
+        helper.make_node("Cast", ["x"], ["whole"], to=TensorProto.INT64),  # the least one for what is too small
+        helper.make_node("Div", ["whole", "minus_one"], ["turned"]),
+        helper.make_node("Sub", ["turned", "turned"], ["nothing"]),
+        helper.make_node("Cast", ["nothing"], ["zero"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["x", "zero"], ["logits"]),
+    ]
+    return _file(TensorProto.FLOAT, 2, nodes, [numpy_helper.from_array(np.array([-1], dtype=np.int64), "minus_one")])
+
+
 def toiling(steps: int) -> bytes:
     """logits = x for x (N, 2), after so many products of matrices whose side is the first value of the first row."""
     nodes = [

@@ -206,11 +206,13 @@ def is_filtered():
 def kind_of(descriptor):
     """Of an open descriptor."""
     try:
-        mode = os.fstat(descriptor).st_mode
+        found = os.fstat(descriptor)
     except OSError:
         return None
+    if stat.S_ISREG(found.st_mode) and found.st_nlink == 0:
+        return "memory"
     kinds = {"socket": stat.S_ISSOCK, "pipe": stat.S_ISFIFO, "file": stat.S_ISREG, "folder": stat.S_ISDIR}
-    return next((name for name, matches in kinds.items() if matches(mode)), "other")
+    return next((name for name, matches in kinds.items() if matches(found.st_mode)), "other")
 
 
 def taken_over(targets, answers):

@@ -11,6 +11,7 @@ import pytest
 from service.control import isolation
 from service.control.isolation import Isolation
 from service.inference.quarantine import Quarantine
+from service.ipc.documents import Fault
 from service.registry.errors import OutOfService
 
 BAD, WORSE, WORST, GOOD = "ba" * 32, "ad" * 32, "dd" * 32, "60" * 32
@@ -40,7 +41,7 @@ def test_an_ended_model_moves_with_all_its_names(isolated: Callable[..., Isolati
     found.admit("spam", None, BAD, "serving-1")
     found.admit("spam", "2", GOOD, "serving-1")
     assert changes == []
-    found.ended(BAD, "serving-1")
+    found.fault(Fault(how="SIGFPE", models=[BAD], certain=True), "serving-1")
     assert changes == [({"spam": "alone-1"}, {"alone-1"})]
     assert refused(found, BAD, "serving-1", "mdl_1") == refused(found, BAD, "serving-2", "spam", "1") == "unavailable"
     assert found.places() == {"spam": "alone-1", "mdl_1": "alone-1", "spam/versions/1": "alone-1"}
@@ -77,10 +78,10 @@ def test_a_model_that_no_process_is_free_for_is_out_of_service(
     monkeypatch.setattr(isolation, "_GIVES_WAY_S", 0.0)
     assert refused(found, WORST, "serving-1") == "unavailable"
     found.admit("spam", None, WORST, "alone-1")
-    found.release_idle()
+    found.release()
     assert found.processes == {"alone-1", "alone-2"}
     monkeypatch.setattr(isolation, "_IDLE_S", 0.0)
-    found.release_idle()
+    found.release()
     assert found.processes == frozenset()
 
 
@@ -101,3 +102,63 @@ def test_without_processes_for_them_models_are_only_suspended(isolated: Callable
     found.admit("spam", None, BAD, "serving-1")
     found.ended(BAD, "serving-1")
     assert (found.processes, refused(found, BAD, "serving-1")) == (frozenset(), "model_suspended")
+
+
+def hung(found: Isolation, process: str, *models: str) -> None:
+    """A process has ended, and it is not sure whether by one of these."""
+    found.fault(Fault(how="the watchdog of its event loop", models=list(models), certain=False), process)
+
+
+def test_a_suspect_goes_on_until_it_is_suspect_again(isolated: Callable[..., Isolation], tmp_path: Path) -> None:
+    """Then it runs alone where a process is free, and is never out of service; another control knows nothing of it."""
+    found = isolated()
+    hung(found, "serving-1", BAD, WORSE, WORST)
+    for model in (BAD, WORSE, WORST):
+        found.admit("spam", None, model, "serving-1")
+    hung(found, "serving-1", BAD, WORSE, WORST, GOOD)
+    assert found.processes == {"alone-1", "alone-2"}
+    assert refused(found, BAD, "serving-1") == refused(found, WORSE, "serving-1") == "unavailable"
+    for model in (WORST, GOOD):
+        found.admit("spam", None, model, "serving-1")
+    isolated().admit("spam", None, BAD, "serving-1")
+    found.ended(GOOD, "serving-1")  # whose process it needs
+    found.admit("spam", None, BAD, "serving-1")
+    assert refused(found, GOOD, "serving-1") == refused(found, WORSE, "serving-1") == "unavailable"
+    assert [file.name for file in (tmp_path / "ended").iterdir()] == [GOOD]
+
+
+def test_a_suspect_comes_back_or_is_out_of_service(
+    isolated: Callable[..., Isolation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has done no harm alone runs with others again; one that ends that process, too, has ended one."""
+    found = isolated()
+    for _ in range(2):
+        hung(found, "serving-1", BAD, WORSE)
+    hung(found, "alone-1", BAD)
+    assert refused(found, BAD, "alone-1") == "model_suspended"
+    found.release()
+    assert found.processes == {"alone-2"}
+    monkeypatch.setattr(isolation, "_SUSPECTED_S", -1.0)
+    found.release()
+    assert found.processes == {"alone-2"}
+    hung(found, "serving-1", GOOD)
+    hung(found, "serving-1", GOOD)
+    found.release()
+    assert found.processes == {"alone-2"}
+    found.admit("spam", None, GOOD, "serving-1")
+
+
+def test_suspects_of_long_ago_are_none(isolated: Callable[..., Isolation], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is one of several where no model has a process of its own; the only one is out of service."""
+    monkeypatch.setattr(isolation, "_AGAIN_S", 0.0)
+    found = isolated()
+    for _ in range(2):
+        hung(found, "serving-1", BAD)
+    assert found.processes == frozenset()
+    monkeypatch.undo()
+    found = isolated(most=0)
+    for _ in range(2):
+        hung(found, "serving-1", WORSE, WORST)
+    found.admit("spam", None, WORSE, "serving-1")
+    hung(found, "serving-1", WORSE)
+    assert refused(found, WORSE, "serving-1") == "model_suspended"

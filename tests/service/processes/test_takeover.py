@@ -94,7 +94,7 @@ def test_a_serving_process_reads_its_copies_and_reaches_nothing(
     assert done(got) == {"read its copy", "thread", "pair of sockets", "file in memory"}, (done(got), got["found"])
     told = "\n".join(got["environment"].values())
     assert not [word for word in (KEY, SECRET, targets["data"]) if word in told]
-    assert set(got["descriptors"]) <= {"socket", "pipe", "other", "folder"}  # no file of anybody
+    assert set(got["descriptors"]) <= {"socket", "pipe", "other", "folder", "memory"}  # no file of anybody
     assert api.client.post("/v1/models/digits/predict", json=BODY).status_code == 200
 
 

@@ -1,0 +1,53 @@
+"""Faults: the ends of processes that a model may have brought about, told by how a process ended and what it ran.
+
+A signal that the code of a process raises is the deed of the model in whose thread it was caught. The watchdog of the
+event loop and the kernel, where memory runs out, end a process for reasons that lie elsewhere as often: what ran then
+is suspect. SIGKILL has no sender: it counts only if the kernel has killed for memory since the process was started.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Set
+from pathlib import Path
+
+from service.ipc.documents import Fault
+from service.ipc.run_marks import Marked
+
+_CRASHES = frozenset(
+    {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS}
+)
+#: Of `faulthandler`, which watches the event loop.
+_HUNG = 1
+_FIGURES = Path("/proc/vmstat")
+_OOM_KILLS = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
+
+
+def oom_kills() -> int:
+    """How many processes of this machine the kernel has killed for memory; 0 where it does not count them."""
+    try:
+        found = _OOM_KILLS.search(_FIGURES.read_text())
+    except OSError:
+        return 0
+    return 0 if found is None else int(found[1])
+
+
+def fault(code: int, marked: Marked, *, out_of_memory: bool) -> Fault | None:
+    """What a process that has ended with this code was ended by; None where no model is at fault.
+
+    Args:
+        out_of_memory: the kernel has killed some process for memory while this one ran.
+    """
+    if -code in _CRASHES:
+        models = marked.models if marked.caught is None else marked.caught
+        return _fault(signal.Signals(-code).name, models, certain=len(models) == 1)
+    if code == _HUNG:
+        return _fault("the watchdog of its event loop", marked.on_loop or marked.models, certain=False)
+    if -code == signal.SIGKILL and out_of_memory:
+        return _fault("SIGKILL, when memory ran out", marked.models, certain=False)
+    return None
+
+
+def _fault(how: str, models: Set[str], *, certain: bool) -> Fault | None:
+    return Fault(how=how, models=sorted(models), certain=certain) if models else None

@@ -1,0 +1,124 @@
+"""A graph that crashes its process, or keeps its event loop, costs others a moment, and then itself its place."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.helpers.processes import until
+from tests.helpers.publishing import publish
+from tests.helpers.served import crashing, scaling, toiling
+from tests.helpers.walled import WalledApi, walled
+
+pytestmark = pytest.mark.embedded
+DEADLY = -1e20
+LOST = "lost"
+
+
+@contextmanager
+def service(data_dir: Path) -> Iterator[WalledApi]:
+    """One process for two models."""
+    with walled(data_dir, hung_seconds=4) as found:
+        publish(found.registry, "crashing", crashing())
+        publish(found.registry, "ordinary", scaling(2))
+        yield found
+
+
+def ask(api: WalledApi, name: str, value: float) -> int | str:
+    """The status of an answer, or its code, over a connection of its own."""
+    with httpx.Client(base_url=api.client.base_url, timeout=60) as client:
+        try:
+            answer = client.post(f"/v1/models/{name}/predict", json={"inputs": [[value, 0.0]]})
+        except httpx.TransportError:
+            return LOST
+        return 200 if answer.status_code == 200 else str(answer.json()["code"])
+
+
+class Visitor:
+    """Asks for an ordinary model, over one connection, until it is stopped."""
+
+    def __init__(self, api: WalledApi) -> None:
+        self._api = api
+        self._over = threading.Event()
+        self.answers: Counter[object] = Counter()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with httpx.Client(base_url=self._api.client.base_url, timeout=60) as client:
+            while not self._over.wait(0.01):
+                try:
+                    answer = client.post("/v1/models/ordinary/predict", json={"inputs": [[1.0, 0.0]]})
+                    self.answers[answer.status_code] += 1
+                except httpx.TransportError:
+                    self.answers[LOST] += 1
+
+    def close(self) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+def alone(api: WalledApi) -> int | None:
+    """The id of the process of a single model, if there is one."""
+    with suppress(FileNotFoundError):
+        return int((api.settings.data_dir / "run" / "alone-1.pid").read_text())
+    return None
+
+
+def test_a_graph_that_crashes_its_process(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """It costs the process once; crashing again it is out of service; visitors of another lose what was under way.
+
+    A service that is started anew knows it, until its files are removed. Signals that come from elsewhere, and ends
+    that were asked for, accuse no model.
+    """
+    data_dir = tmp_path / "data"
+    with service(data_dir) as api:
+        assert [ask(api, name, 1) for name in ("crashing", "ordinary")] == [200, 200]
+        with closing(Visitor(api)) as visitor:
+            for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGSEGV):
+                api.follows("serving-1", api.kill("serving-1", number))
+            until(lambda: ask(api, "crashing", 1) == 200, seconds=60, what="it is opened again")
+            assert alone(api) is None
+            together = api.pid("serving-1")
+            assert ask(api, "crashing", DEADLY) == LOST
+            api.follows("serving-1", together)
+            follower = api.pid("serving-1")
+            until(lambda: ask(api, "crashing", 1) == 200, seconds=60, what="it is answered again")
+            assert alone(api) is not None
+            assert ask(api, "crashing", DEADLY) == LOST
+            until(lambda: ask(api, "crashing", 1) == "model_suspended", seconds=60, what="it is out of service")
+            until(lambda: alone(api) is None, seconds=60, what="it has no process any more")
+            assert api.pid("serving-1") == follower
+        assert visitor.answers.keys() <= {200, LOST}
+        assert visitor.answers[LOST] <= 4, visitor.answers
+    log = capfd.readouterr().out
+    assert "ended serving-1 (SIGFPE) and is alone in alone-1 from now on" in log
+    assert "Fatal Python error: Floating point exception" in log
+    with service(data_dir) as api:
+        assert (ask(api, "ordinary", 1), ask(api, "crashing", 1)) == (200, "model_suspended")
+        for file in (data_dir / "run" / "suspended").iterdir():
+            file.unlink()
+        until(lambda: ask(api, "crashing", 1) == 200, seconds=60, what="it is let in again")
+        assert alone(api) is not None
+
+
+@pytest.mark.slow
+def test_a_graph_that_keeps_the_event_loop(tmp_path: Path) -> None:
+    """The second time within minutes it runs alone, a third time it is out of service."""
+    with service(tmp_path / "data") as api:
+        publish(api.registry, "toiling", toiling(8), cost={"sizes": "shapes"})  # which is a lie
+        for place in ("serving-1", "serving-1", "alone-1"):
+            until(lambda: ask(api, "toiling", 1) == 200, seconds=60, what="it is answered")
+            before = api.child(place).process
+            assert before is not None
+            assert ask(api, "toiling", 6000) == LOST
+            assert before.wait(60) == 1
+        until(lambda: ask(api, "toiling", 1) == "model_suspended", seconds=60, what="it is out of service")
+        assert ask(api, "ordinary", 1) == 200
