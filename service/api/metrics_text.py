@@ -61,7 +61,8 @@ def serving_text(counts: Counts, gauges: Iterable[tuple[Gauge, float]], *, openm
         for labels, row in rows:
             lines += _histogram(name, edges, labels, row, buckets)
     for gauge, value in gauges:
-        lines += [*_head(gauge.name, gauge.help, "gauge", openmetrics), f"{gauge.name} {value}"]
+        kind, sample = ("counter", f"{gauge.name}_total") if gauge.counts else ("gauge", gauge.name)
+        lines += [*_head(gauge.name, gauge.help, kind, openmetrics), f"{sample} {value}"]
     return "\n".join(lines) + "\n"
 
 

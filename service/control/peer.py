@@ -19,6 +19,7 @@ from pydantic import BaseModel, TypeAdapter
 from service.api.access import Keys
 from service.control.isolation import Isolation
 from service.control.served_folder import ServedFolder
+from service.ipc import rates
 from service.ipc.channel import Channel, Full, Packet
 from service.ipc.documents import (
     Connection,
@@ -39,7 +40,6 @@ from service.ipc.documents import (
 from service.ipc.questions import Questions
 from service.ipc.reader import Reader
 from service.ipc.refusals import refusal_of
-from service.ipc.token_bucket import TokenBucket
 from service.model_lookup import ModelLookup
 from service.registry.artifacts import ArtifactStore
 from service.registry.errors import RegistryError, Unavailable
@@ -48,8 +48,6 @@ _LOG = logging.getLogger(__name__)
 READ: TypeAdapter[ToControl] = TypeAdapter(ToControl)
 #: Questions of one process that are being answered; others wait in its channel.
 _MOST_QUESTIONS = 64
-#: What one process may send in a second, each message counted as 4 KiB at least; four times as much at once.
-_BYTES_PER_S = 16 * 1024**2
 #: Models that its successor opens before they are asked for, and how long it waits for one.
 _MOST_WARMED, _OPENED_S = 32, 60.0
 
@@ -70,6 +68,7 @@ class ServingPeer:
     Args:
         adopt: answers a connection that it hands back.
         on_stuck: called with the file of a run that does not end.
+        on_flood: called where it sends more than it may for long.
     """
 
     def __init__(
@@ -85,6 +84,7 @@ class ServingPeer:
         on_stuck: Callable[[ServingPeer, str], None],
         on_spans: Callable[[bytes], None],
         on_leaving: Callable[[ServingPeer], None],
+        on_flood: Callable[[ServingPeer], None],
     ) -> None:
         self.name = name
         self.pid = pid
@@ -102,8 +102,7 @@ class ServingPeer:
         self._on_spans = on_spans
         self._on_leaving = on_leaving
         self._questions = Questions(channel)
-        rate = TokenBucket(per_second=_BYTES_PER_S, most=4 * _BYTES_PER_S)
-        self._reader = Reader(channel, self._take, name=name, rate=rate)
+        self._reader = Reader(channel, self._take, name=name, rate=rates.read(), on_flood=partial(on_flood, self))
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:

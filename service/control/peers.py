@@ -23,7 +23,20 @@ from service.inference.gauges import NoLoad, add_gauges
 from service.inference.metrics import ServingMetrics
 from service.ipc.adoption import Adoption
 from service.ipc.channel import Channel, Full, Packet
-from service.ipc.documents import Connection, Count, Drop, Fault, Forget, Gone, Open, Peer, Places, ToControl, Wanted
+from service.ipc.documents import (
+    Connection,
+    Count,
+    Drop,
+    End,
+    Fault,
+    Forget,
+    Gone,
+    Open,
+    Peer,
+    Places,
+    ToControl,
+    Wanted,
+)
 from service.ipc.placement import ACCEPTOR, ALONE, CONTROL, Placement, in_path
 from service.ipc.reader import Reader
 from service.model_lookup import ModelLookup
@@ -68,6 +81,7 @@ class ServingPeers:
         self._peers: dict[str, ServingPeer] = {}
         self._by_place: dict[str, deque[ServingPeer]] = {}
         self._pids = {CONTROL: os.getpid()}
+        self._floods = 0
 
     def connect(
         self,
@@ -82,6 +96,8 @@ class ServingPeers:
         self._known = Known(look_up, keys, artifacts, self._isolation)
         metrics.others = self._counts.others
         add_gauges(metrics, NoLoad())
+        about = "Serving processes that were ended because they flooded control with messages."
+        metrics.counter("fedlas_serving_floods", about, lambda: self._floods)
 
     def start(self, protocol: Callable[[bytes], asyncio.Protocol]) -> None:
         """Meet the other processes, and answer the connections that they hand on."""
@@ -268,6 +284,7 @@ class ServingPeers:
             on_stuck=self._stuck,
             on_spans=self._on_spans,
             on_leaving=self._left,
+            on_flood=self._flooded,
         )
         self._peers[name] = peer
         self._by_place.setdefault(self.placement.place_of(name), deque()).append(peer)
@@ -311,6 +328,13 @@ class ServingPeers:
     def _stuck(self, peer: ServingPeer, digest: str) -> None:
         """A run ends its process: no process of other models opens this one any more."""
         self._isolation.ended(digest, peer.name)
+
+    def _flooded(self, peer: ServingPeer) -> None:
+        """It does not run our code any more, which keeps to less: the parent ends it."""
+        _LOG.critical("%s floods this process with messages: it is ended, and started again", peer.name)
+        self._floods += 1
+        with suppress(Full):  # it is called again
+            self._parent.send(End(name=peer.name, pid=peer.pid, reason="it floods control with messages"))
 
     def _strays(self) -> bool:
         """Whether an earlier control has left a process whose model was not asked for since."""

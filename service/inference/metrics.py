@@ -133,11 +133,12 @@ class ModelMetrics:
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """A value that is read at a scrape."""
+    """A value that is read at a scrape; one that counts never falls."""
 
     name: str
     help: str
     function: Callable[[], float]
+    counts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +181,10 @@ class ServingMetrics:
     def gauge(self, name: str, help: str, function: Callable[[], float]) -> None:
         """Register a value to be read at each scrape; those of all processes are added up."""
         self._gauges.append(Gauge(name, help, function))
+
+    def counter(self, name: str, help: str, function: Callable[[], float]) -> None:
+        """Register a value that never falls while this process lives; its samples are named `…_total`."""
+        self._gauges.append(Gauge(name, help, function, counts=True))
 
     def own(self) -> Counts:
         """The counts of this process."""

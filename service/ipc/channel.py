@@ -20,6 +20,8 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from service.ipc.token_bucket import TokenBucket
+
 Incoming = TypeVar("Incoming", bound=BaseModel)
 
 #: The kernel holds about 200 KiB of a pair's messages; a larger one would never fit.
@@ -96,13 +98,22 @@ class Channel(Generic[Incoming]):
         end: a socket of `pair`.
         reads: validates the documents that come from the other side.
         most_bytes: of the content of one message from there.
+        rate: of the bytes that are sent; beyond it the other side counts as full.
     """
 
-    def __init__(self, end: socket.socket, reads: TypeAdapter[Incoming], *, most_bytes: int = 8 * 1024**2) -> None:
+    def __init__(
+        self,
+        end: socket.socket,
+        reads: TypeAdapter[Incoming],
+        *,
+        most_bytes: int = 8 * 1024**2,
+        rate: TokenBucket | None = None,
+    ) -> None:
         end.setblocking(False)
         self._end = end
         self._reads = reads
         self._most_bytes = most_bytes
+        self._rate = rate
 
     @property
     def has_room(self) -> bool:
@@ -121,14 +132,20 @@ class Channel(Generic[Incoming]):
         Raises:
             Full: the other side has not read what was sent before.
         """
+        if self._rate is not None and self._rate.take(0) > 0:
+            raise Full("more was sent than may be")
         head = document.model_dump_json(exclude_none=True).encode()
-        if len(head) + len(content) <= _MESSAGE_BYTES:
-            return self._send([_INLINE, head, b"\n", content], files)
-        memory = _sealed(head + b"\n" + content)
-        try:
-            self._send([_IN_FILE], [memory, *files])
-        finally:
-            os.close(memory)
+        size = len(head) + len(content)
+        if size <= _MESSAGE_BYTES:
+            self._send([_INLINE, head, b"\n", content], files)
+        else:
+            memory = _sealed(head + b"\n" + content)
+            try:
+                self._send([_IN_FILE], [memory, *files])
+            finally:
+                os.close(memory)
+        if self._rate is not None:
+            self._rate.take(_LEAST_BYTES + size)
 
     def pass_on(self, packet: Packet[Incoming], files: Sequence[int] | None = None) -> None:
         """Send a message as it came, with its own files or these; a large one is not made anew. Raises Full."""

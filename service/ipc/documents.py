@@ -70,6 +70,15 @@ class Wanted(Document):
     alone: Annotated[frozenset[ProcessName], Field(max_length=100)] = frozenset()
 
 
+class End(Document):
+    """The parent is to end this process, if it still runs, and to start it again."""
+
+    kind: Literal["end"] = "end"
+    name: ProcessName
+    pid: Number
+    reason: Text
+
+
 class ModelQuestion(Document):
     """Which model a name or id means; `known` is the id of the model whose profile is at hand."""
 
@@ -200,5 +209,6 @@ ToServing = Annotated[
     Connection | ModelAnswer | Refusal | KeyAnswer | Forget | Open | Drop | Count | Places, Field(discriminator="kind")
 ]
 ToAcceptor = Annotated[Connection | Peer | Gone | Places, Field(discriminator="kind")]
+ToParent = Annotated[Wanted | End, Field(discriminator="kind")]
 #: What answers a question: it has the number of it.
 Answer = ModelAnswer | Refusal | KeyAnswer | Done

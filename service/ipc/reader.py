@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel
 
-from service.ipc.channel import Channel, Closed, Packet
+from service.ipc.channel import Channel, Closed, Malformed, Packet
 from service.ipc.token_bucket import TokenBucket
 
 _LOG = logging.getLogger(__name__)
@@ -19,6 +19,8 @@ _AT_ONCE = 32
 _TELL_S = 10.0
 _MOST_REST = 1000  # the kernel holds some hundred
 _UNREADABLE_BYTES = 64 * 1024  # what a message costs that cannot be read
+#: Who sends more than it may for so long, without a pause, floods.
+_FLOOD_S, _PAUSE_S = 10.0, 1.0
 
 Incoming = TypeVar("Incoming", bound=BaseModel)
 
@@ -31,6 +33,7 @@ class Reader(Generic[Incoming]):
     Args:
         name: of the other side, for the log.
         rate: of the bytes that are read, where the other side is not trusted: beyond it what comes waits.
+        on_flood: called where it does for long, again and again.
     """
 
     def __init__(
@@ -40,12 +43,15 @@ class Reader(Generic[Incoming]):
         *,
         name: str,
         rate: TokenBucket | None = None,
+        on_flood: Callable[[], None] = lambda: None,
     ) -> None:
         self.unreadable = 0  # messages
         self._channel = channel
         self._take = take
         self._name = name
         self._rate = rate
+        self._on_flood = on_flood
+        self._over_since = self._over_until = 0.0
         self._holds = 0
         self._tell_again: dict[str, float] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -99,11 +105,14 @@ class Reader(Generic[Incoming]):
         except Closed:
             self.stop()
             return False
-        except Exception as error:  # whatever the other side has sent must not end this side
+        except Malformed as error:
             self.unreadable += 1
-            self._tell(
-                "unreadable", f"{self.unreadable} messages of {self._name} could not be read; the last: {error!r}"
+            text = (
+                f"{self.unreadable} messages of {self._name} could not be read, which may be those of another release"
             )
+            self._tell("unreadable", f"{text}; the last: {error}")
+        except Exception as error:  # whatever the other side has sent must not end this side
+            self._tell("failure", f"a message of {self._name} was not taken", error)
         self._pace(size)
         return True
 
@@ -112,9 +121,19 @@ class Reader(Generic[Incoming]):
             self.hold()
             self._loop.call_later(pause, self.release)
             self._tell("flood", f"{self._name} sends more than it may: what it sends waits")
+            self._watch(time.monotonic(), pause)
 
-    def _tell(self, what: str, text: str) -> None:
+    def _watch(self, now: float, pause: float) -> None:
+        """Call `on_flood` where pauses have followed each other for long."""
+        if now - self._over_until > _PAUSE_S:
+            self._over_since = now
+        self._over_until = now + pause
+        if now - self._over_since > _FLOOD_S:
+            self._over_since = now
+            self._on_flood()
+
+    def _tell(self, what: str, text: str, error: Exception | None = None) -> None:
         now = time.monotonic()
         if now >= self._tell_again.get(what, 0.0):
             self._tell_again[what] = now + _TELL_S
-            _LOG.warning("%s", text)
+            _LOG.warning("%s", text, exc_info=error)

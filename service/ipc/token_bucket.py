@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 
@@ -28,15 +27,3 @@ class TokenBucket:
         self._left = min(self._most, self._left + (now - self._filled_at) * self._per_second) - tokens
         self._filled_at = now
         return max(0.0, -self._left / self._per_second)
-
-    async def turn(self, *, longest: float) -> bool:
-        """Wait for one that is not owed; False, and none is taken, where that would take longer than this."""
-        if self.take(0) > longest:
-            return False
-        if (wait := self.take(1)) > 0:
-            await asyncio.sleep(wait)
-        return True
-
-    def give_back(self) -> None:
-        """Put one back that was not needed."""
-        self.take(-1)

@@ -155,9 +155,9 @@ class ChildProcess:
     def ensure_running(self) -> None:
         """Start the process again if it died or hangs, at most once a second."""
         if self.process is not None and self.process.poll() is None:
-            if self.pulse is None or (trouble := self.pulse.trouble()) is None:
+            if (trouble := self._trouble(self.process.pid)) is None:
                 return
-            say(self.name, f"hangs: {trouble}")
+            say(self.name, trouble)
             self.process.kill()
             self.process.wait()
         if time.monotonic() - self.started_at < _RESTART_PAUSE_S:
@@ -165,6 +165,13 @@ class ChildProcess:
         if self.process is not None:
             say(self.name, f"died ({_described(self.process.wait())}), starting it again")
         self.start()
+
+    def _trouble(self, pid: int) -> str | None:
+        """Why the process is to be ended, if it is."""
+        if self.introductions is not None and (reason := self.introductions.reason_to_end(self.name, pid)) is not None:
+            return f"is ended: {reason}"
+        trouble = None if self.pulse is None else self.pulse.trouble()
+        return None if trouble is None else f"hangs: {trouble}"
 
     def ask_to_stop(self) -> None:
         """Send SIGTERM once, and do not wait: the second one would end it at once."""

@@ -17,12 +17,12 @@ from itertools import count
 from pydantic import TypeAdapter
 
 from service.ipc.channel import Channel, Full, Malformed, pair
-from service.ipc.documents import Connection, Fault, Gone, Peer, Wanted
+from service.ipc.documents import Connection, End, Fault, Gone, Peer, ToParent, Wanted
 from service.ipc.placement import ACCEPTOR, CONTROL
 from service.ipc.run_marks import RunRecord
 
 _CONNECTIONS: TypeAdapter[Connection] = TypeAdapter(Connection)
-_OF_CONTROL: TypeAdapter[Wanted] = TypeAdapter(Wanted)
+_OF_CONTROL: TypeAdapter[ToParent] = TypeAdapter(ToParent)
 #: How long others may still send into the channel of a process that has ended.
 _RESCUE_S = 5.0
 _MOST_WAITING = 1000  # the kernel holds some hundred
@@ -72,6 +72,7 @@ class Introductions:
         self._present: dict[str, Mailbox] = {}
         self._pids: dict[str, int] = {}
         self._ended: list[tuple[str, Mailbox, float]] = []
+        self._to_end: dict[str, tuple[int, str]] = {}
         self._untold: list[tuple[str, str, Fault | None]] = []
 
     def introduce(self, name: str, mailbox: Mailbox, pid: int, fault: Fault | None = None) -> None:
@@ -122,8 +123,17 @@ class Introductions:
             with suppress(Malformed):
                 if (packet := channel.receive()) is None:
                     return
-                self.wanted = packet.document.alone
+                match packet.document:
+                    case Wanted(alone=alone):
+                        self.wanted = alone
+                    case End(name=name, pid=pid, reason=reason):
+                        self._to_end[name] = pid, reason
                 packet.close()
+
+    def reason_to_end(self, name: str, pid: int) -> str | None:
+        """Why control wants this process to be ended, if it does."""
+        wanted, reason = self._to_end.pop(name, (0, ""))
+        return reason if wanted == pid else None
 
     def close(self) -> None:
         """Close all channels."""

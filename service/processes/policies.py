@@ -57,7 +57,7 @@ _ALTERATION = frozenset(
     }
 )
 _SHARING = frozenset({"shmget", "shmat", "semget", "msgget", "mq_open", "inotify_add_watch", "fanotify_init"})
-_RARE = frozenset({"process_madvise", "kcmp", "personality", "memfd_secret", "syslog"})
+_RARE = frozenset({"process_madvise", "kcmp", "personality", "memfd_secret", "syslog", "sendmmsg"})
 
 
 def serving(folder: Path) -> Policy:
@@ -83,7 +83,7 @@ def acceptor() -> Policy:
             denied=DANGEROUS,
             allowed=frozenset(
                 {
-                    *("accept", "accept4", "recvfrom", "recvmsg", "sendmsg", "shutdown", "getsockopt"),
+                    *("accept", "accept4", "recvfrom", "recvmsg", "getsockopt"),
                     *(
                         "getsockname",
                         "getpeername",
@@ -104,6 +104,7 @@ def acceptor() -> Policy:
             conditions={
                 **_of_threads(),
                 **_of_connections(),
+                "shutdown": (Condition(1, _HALF, socket.SHUT_WR),),  # which the listener does not mind
                 "ioctl": (Condition(1, _HALF & ~(_FIONBIO ^ _TIOCOUTQ), _FIONBIO & _TIOCOUTQ),),
                 "mmap": (Condition(2, _PROT_EXEC, 0),),
                 "mprotect": (Condition(2, _PROT_EXEC, 0),),
@@ -127,8 +128,11 @@ def _of_threads() -> dict[str, tuple[Condition, ...]]:
 
 
 def _of_connections() -> dict[str, tuple[Condition, ...]]:
-    """Options of TCP only: with one of the socket itself, a later process would wait as it closes the connection."""
-    return {"setsockopt": (Condition(1, _HALF, socket.IPPROTO_TCP),)}
+    """Nothing connects as it sends; options of TCP only, as one of the socket itself makes others wait at its end."""
+    return {
+        "sendmsg": (Condition(2, socket.MSG_FASTOPEN, 0),),
+        "setsockopt": (Condition(1, _HALF, socket.IPPROTO_TCP),),
+    }
 
 
 def _read_by_serving(folder: Path) -> Iterator[tuple[Path, int]]:

@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from pydantic import TypeAdapter
 
+from service.ipc import rates
 from service.ipc.adoption import TCP, Adoption
 from service.ipc.channel import Channel, Full, Packet
 from service.ipc.documents import (
@@ -60,7 +61,7 @@ class ControlChannel:
     """
 
     def __init__(self, end: socket.socket, *, name: str, placement: Placement, provider: str) -> None:
-        self._channel: Channel[ToServing] = Channel(end, _READ, most_bytes=_MOST_BYTES)
+        self._channel: Channel[ToServing] = Channel(end, _READ, most_bytes=_MOST_BYTES, rate=rates.sent())
         self._questions = Questions(self._channel)
         self._placement = placement
         self._place = placement.place_of(name)

@@ -8,9 +8,9 @@ import orjson
 
 from service.ipc.documents import MOST_TEXT, ModelAnswer, ModelQuestion
 from service.ipc.questions import Questions
-from service.ipc.token_bucket import TokenBucket
 from service.registry.errors import Overloaded
 from service.resolved_model import Meaning, Profiles, ResolvedModel
+from service.serving.turns import Turns
 
 _MOST_KEPT = 1000
 #: Questions about names that mean nothing: a client may make up any number of them.
@@ -29,7 +29,7 @@ class Meanings:
         self._seconds = seconds
         self._profiles = Profiles()
         self._last: OrderedDict[tuple[str, str | None], Meaning] = OrderedDict()
-        self._unknown = TokenBucket(per_second=_UNKNOWN_PER_S, most=_UNKNOWN_AT_ONCE)
+        self._unknown = Turns(per_second=_UNKNOWN_PER_S, most=_UNKNOWN_AT_ONCE)
 
     async def look_up(self, called: str, version: str | None) -> ResolvedModel:
         """What a name means now; raises ControlAway, Overloaded, and what control answers."""

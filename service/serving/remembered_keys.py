@@ -12,8 +12,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
-from service.ipc.token_bucket import TokenBucket
 from service.registry.errors import Overloaded
+from service.serving.turns import Turns
 
 _REMEMBERED_S = 5.0
 #: They have places of their own: no number of wrong keys makes a good one be asked about again.
@@ -34,7 +34,7 @@ class RememberedKeys:
         self._admitted: OrderedDict[bytes, float] = OrderedDict()
         self._refused: OrderedDict[bytes, float] = OrderedDict()
         self._asking: dict[bytes, asyncio.Task[bool]] = {}
-        self._unknown = TokenBucket(per_second=_UNKNOWN_PER_S, most=_UNKNOWN_AT_ONCE)
+        self._unknown = Turns(per_second=_UNKNOWN_PER_S, most=_UNKNOWN_AT_ONCE)
         self._since = 0.0  # what was answered before is not remembered any more
 
     def known(self, authorization: bytes) -> bool | None:

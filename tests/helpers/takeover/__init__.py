@@ -34,9 +34,7 @@ class Takeover:
     def of(self, pid: int, targets: Json) -> Json:
         """Take a process over; returns what its code tried and got."""
         self._targets.write_text(json.dumps(targets))
-        pipe = self._folder / f"{pid}.pipe"
-        until(pipe.exists, what="the canary is in the process")
-        with open(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as answers:
+        with open(os.open(self._pipe(pid), os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as answers:
             os.kill(pid, signal.SIGUSR1)
             written = b""
             while not written.endswith(b"\n"):
@@ -45,3 +43,14 @@ class Takeover:
                 assert read, f"the process has ended after {written!r}"
                 written += read
         return dict(json.loads(written))
+
+    def flood(self, pid: int) -> None:
+        """Take a process over, and flood control with questions from there until it is ended."""
+        self._targets.write_text(json.dumps({"flood": True}))
+        self._pipe(pid)
+        os.kill(pid, signal.SIGUSR1)
+
+    def _pipe(self, pid: int) -> Path:
+        pipe = self._folder / f"{pid}.pipe"
+        until(pipe.exists, what="the canary is in the process")
+        return pipe

@@ -80,6 +80,7 @@ def of_network(given):
     yield "connect its channel", lambda: channel().connect(given["unix"])
     yield "listen on its channel", lambda: channel().listen()
     yield "datagrams", lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0].sendto(b"x", given["datagrams"])
+    yield "fast open", lambda: channel().sendmsg([b"x"], (), socket.MSG_FASTOPEN, given["unix"])
     yield "linger", lambda: channel().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes(8))
     yield "io_uring", lambda: call("io_uring_setup", 1, ctypes.create_string_buffer(200))
 
@@ -148,6 +149,17 @@ def answer_to(document):
             if (answer := json.loads(found)).get("number") == _QUESTION:
                 return answer
     raise TimeoutError
+
+
+def flood():
+    """Ask control without end."""
+    question = json.dumps({"kind": "key", "authorization": "Bearer guessed", "number": _QUESTION}).encode()
+    with channel() as end:
+        while True:
+            try:
+                end.send(b"i" + question + b"\n")
+            except BlockingIOError:
+                select.select([], [end], [], 1)
 
 
 def forged(request):
@@ -221,6 +233,8 @@ def taken_over(targets, answers):
         os.write(answers, b'{"found": {"a process without a filter": "done"}, "environment": {}, "descriptors": []}\n')
         return
     given = json.loads(os.pread(targets, 100_000, 0))
+    if given.get("flood"):
+        flood()
     kinds = [of_channel] if given["only_channel"] else [of_files, of_network, of_processes]
     found = {
         "found": {name: what for kind in kinds for name, what in tried(kind(given)).items()},

@@ -14,6 +14,7 @@ from pydantic import Field, TypeAdapter
 
 from service.ipc.channel import Channel, Closed, Full, Malformed, pair
 from service.ipc.documents import Connection, Counted, Forget
+from service.ipc.token_bucket import TokenBucket
 
 Read = Annotated[Connection | Counted | Forget, Field(discriminator="kind")]
 READ: TypeAdapter[Read] = TypeAdapter(Read)
@@ -104,6 +105,21 @@ def test_connections_leave_room_for_documents(ends: Ends) -> None:
     while channel.receive() is not None:
         pass
     assert out.has_room
+
+
+def test_who_has_a_rate_keeps_to_it(ends: Ends) -> None:
+    """Beyond it the other side counts as full, though it reads everything; a while later it does not."""
+    sending, channel = ends
+    now = 0.0
+    out = Channel(sending, READ, rate=TokenBucket(per_second=4096, most=8192, clock=lambda: now))
+    for _ in range(2):
+        out.send(Forget(number=1))
+    with pytest.raises(Full):
+        out.send(Forget(number=1))
+    now = 2.0
+    out.send(Forget(number=2))
+    found = [packet.document for packet in iter(channel.receive, None)]
+    assert found == [Forget(number=1)] * 2 + [Forget(number=2)]
 
 
 def test_who_has_ended_is_full(ends: Ends) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 import pytest
 from pydantic import BaseModel, TypeAdapter
 
+from service.ipc import reader
 from service.ipc.channel import Channel, Packet, pair
 from service.ipc.documents import Hello, KeyQuestion, ToControl
 from service.ipc.reader import Reader
@@ -23,7 +24,10 @@ class Bench:
     """A reader, and the end that sends to it."""
 
     def __init__(
-        self, take: Callable[[Packet[ToControl]], None] | None = None, rate: TokenBucket | None = None
+        self,
+        take: Callable[[Packet[ToControl]], None] | None = None,
+        rate: TokenBucket | None = None,
+        on_flood: Callable[[], None] = lambda: None,
     ) -> None:
         own, self.other = pair()
         self.sender = Channel(self.other, READ)
@@ -33,6 +37,7 @@ class Bench:
             take or (lambda packet: self.taken.append(packet.document)),
             name="serving-1",
             rate=rate,
+            on_flood=on_flood,
         )
         self.own = own
         self.reader.start()
@@ -120,6 +125,48 @@ def test_who_sends_more_than_it_may_waits(caplog: pytest.LogCaptureFixture) -> N
     with caplog.at_level(logging.WARNING):
         on_a_loop(test)
     assert "serving-1 sends more than it may" in caplog.text
+
+
+def test_who_goes_on_for_long_floods(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not who sends more than it may for a moment, and then again after a pause."""
+
+    async def test() -> None:
+        floods: list[bool] = []
+        bench = Bench(rate=TokenBucket(per_second=40_960_000, most=4096), on_flood=lambda: floods.append(True))
+
+        async def send(number: int) -> None:
+            for _ in range(number):
+                bench.sender.send(Hello(provider="CPU"))
+            await bench.until(lambda: bench.reader._holds == 0 and bench.sender.has_room)
+
+        monkeypatch.setattr(reader, "_PAUSE_S", 0.0)
+        for _ in range(20):
+            await send(10)
+            await asyncio.sleep(0.01)
+        assert not floods
+        monkeypatch.setattr(reader, "_PAUSE_S", 60.0)
+        while not floods:
+            await send(10)
+        bench.close()
+
+    monkeypatch.setattr(reader, "_FLOOD_S", 0.1)
+    on_a_loop(test)
+
+
+def test_our_own_errors_are_told_apart(caplog: pytest.LogCaptureFixture) -> None:
+    """With where they came from; a message of another release is none of them."""
+
+    async def test() -> None:
+        bench = Bench(lambda packet: {}["missing"])
+        bench.sender.send(Hello(provider="CPU"))
+        bench.other.send(b'i{"kind":"greeting"}\n')
+        await bench.until(lambda: bench.reader.unreadable == 1)
+        bench.close()
+
+    with caplog.at_level(logging.WARNING):
+        on_a_loop(test)
+    assert [record.exc_info is None for record in caplog.records] == [False, True]
+    assert "another release" in caplog.text
 
 
 def test_a_channel_that_is_closed_is_not_read_any_more() -> None:

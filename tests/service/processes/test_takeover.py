@@ -23,6 +23,7 @@ from tests.helpers.takeover import Takeover
 from tests.helpers.walled import WalledApi, walled
 
 Json = dict[str, Any]
+FLOODS = "fedlas_serving_floods_total"
 KEY, SECRET = "a-key-for-the-tests", "a-secret-of-control"
 BODY = {"inputs": [[1.0, 0.0]]}
 
@@ -120,3 +121,26 @@ def test_what_control_does_for_a_serving_process(place: tuple[WalledApi, Takeove
     assert found["ask about unknown"]["code"] == "unknown_model"
     assert key["admitted"] is False
     until(lambda: api.client.post("/v1/models/digits/predict", json=BODY).status_code == 200, what="on")
+
+
+@pytest.mark.slow  # a flood is one after ten seconds
+def test_a_process_that_floods_control_is_ended(
+    place: tuple[WalledApi, Takeover, Json], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Others are answered meanwhile; it is told and counted, and the process that follows answers."""
+    needs_all(tmp_path)
+    api, takeover, _ = place
+    assert f"{FLOODS} 0.0" in api.client.get("/metrics").text
+    takeover.flood(before := api.pid("serving-1"))
+
+    def ended() -> bool:
+        assert api.client.get("/v1/models").status_code == 200
+        return api.pid("serving-1") != before
+
+    until(ended, what="the process is ended")
+    api.until_ready()
+    until(lambda: api.client.post("/v1/models/digits/predict", json=BODY).status_code == 200, what="it answers")
+    assert f"{FLOODS} 1.0" in api.client.get("/metrics").text
+    told = capsys.readouterr().out
+    assert "serving-1 | is ended: it floods control with messages" in told
+    assert "CRITICAL serving-1 floods this process with messages" in told
