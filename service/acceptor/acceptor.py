@@ -20,9 +20,10 @@ from service.acceptor.handing_on import Client, HandingOn
 from service.acceptor.heads import PEEKED_BYTES, is_whole
 from service.acceptor.lingering import Lingering
 from service.acceptor.refusals import head_stalled, too_many
-from service.ipc.channel import Channel, Malformed, Packet
+from service.ipc.channel import Channel, Closed, Malformed, Packet
 from service.ipc.documents import Connection, Gone, Peer, Places, ToAcceptor
 from service.ipc.placement import Placement
+from service.ipc.throttled_log import ThrottledLog
 from service.transport.connections import Connections
 
 _LOG = logging.getLogger("fedlas.acceptor")
@@ -58,6 +59,7 @@ class Acceptor:
         self._placement = placement
         self._admission = admission
         self._waiting: dict[int, _Waiting] = {}
+        self._log = ThrottledLog(_LOG)
         self._lingering = Lingering()
         self._handing_on = HandingOn(placement, self._lingering, admission.release)
         self._next_look = self._next_retry = 0.0
@@ -101,7 +103,7 @@ class Acceptor:
             except (BlockingIOError, ConnectionError):
                 return
             except OSError as error:  # no file is free: the others end in time
-                _LOG.warning("no connection is accepted: %s", error)
+                self._log.warning("accepting", f"no connection is accepted: {error}")
                 time.sleep(_RETRY_S)
                 return
             client.setblocking(False)
@@ -161,8 +163,11 @@ class Acceptor:
                 if packet is None:
                     return
                 self._take(packet)
+            except Closed:
+                self._poll.unregister(self._channel.fileno())
+                return
             except (Malformed, OSError) as error:  # costs the message, and the connection that came with it
-                _LOG.warning("a message that cannot be read: %s", error)
+                self._log.warning("messages", f"a message cannot be read, which may be of another release: {error}")
 
     def _take(self, packet: Packet[ToAcceptor]) -> None:
         with closing(packet):
@@ -173,6 +178,7 @@ class Acceptor:
                     self._handing_on.part(name)
                 case Places(alone=alone):
                     self._placement.alone = alone
+                    self._handing_on.place_anew()
                 case Connection():  # handed back, or rescued from a process that has ended
                     self._take_back(packet)
 

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 
 from service.acceptor.heads import PEEKED_BYTES, path_and_key
 from service.acceptor.lingering import Lingering
@@ -80,8 +81,14 @@ class HandingOn:
         place = self._placement.place(*path_and_key(client.peeked()))
         waiting = self._waiting.setdefault(place, deque())
         if waiting or not self._was_given(client, place):
-            client.until = time.monotonic() + UNTAKEN_S
+            client.until = client.until or time.monotonic() + UNTAKEN_S
             waiting.append(client)
+
+    def place_anew(self) -> None:
+        """Models have other places now, and so may those that wait for them."""
+        waiting, self._waiting = self._waiting, {}
+        for client in chain.from_iterable(waiting.values()):
+            self.hand_on(client)
 
     def hand_on_waiting(self, now: float) -> None:
         """Give those that wait to who takes them now, and answer those that have waited for too long."""

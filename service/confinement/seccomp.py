@@ -16,10 +16,11 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from service.confinement.kernel import prctl
+from service.confinement.kernel import call, prctl
 from service.confinement.system_calls import COLUMNS, NUMBERS
 
 _PR_SET_SECCOMP, _MODE_FILTER = 22, 2
+_SECCOMP, _SET_FILTER, _OF_ALL_THREADS = (317, 277), 1, 1
 _LOAD, _AND, _JUMP_EQUAL, _JUMP_AT_LEAST, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
 _ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
@@ -61,24 +62,33 @@ class Filter:
         denied: fail with EPERM.
         allowed: succeed; of use where others fail.
         conditions: call → what its arguments must fulfil; it fails with EACCES otherwise.
+        void: call → the argument with which it does nothing, and succeeds.
         others: whether calls that are not named are allowed.
     """
 
     denied: frozenset[str] = DANGEROUS
     allowed: frozenset[str] = frozenset()
     conditions: Mapping[str, tuple[Condition, ...]] = field(default_factory=dict)
+    void: Mapping[str, Condition] = field(default_factory=dict)
     others: bool = True
 
 
-def install(wanted: Filter) -> None:
-    """Filter this process and all its descendants from now on; raises OSError where the kernel does not let us."""
+def install(wanted: Filter, *, every_thread: bool = False) -> None:
+    """Filter this process and all its descendants from now on; raises OSError where the kernel does not let us.
+
+    Args:
+        every_thread: also the threads that run already.
+    """
     machine = platform.machine()
     if sys.byteorder != "little" or machine not in COLUMNS:
         raise OSError(errno.ENOSYS, f"no seccomp filter for {machine}")
     code = b"".join(struct.pack("HBBI", *instruction) for instruction in _program(wanted, machine))
     kept = ctypes.create_string_buffer(code, len(code))
     program = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(kept))
-    prctl(_PR_SET_SECCOMP, _MODE_FILTER, program)
+    if not every_thread:
+        prctl(_PR_SET_SECCOMP, _MODE_FILTER, program)
+    elif call("syscall", _SECCOMP[COLUMNS[machine]], _SET_FILTER, _OF_ALL_THREADS, program) != 0:
+        raise OSError(errno.EBUSY, "a thread has filters of its own")
 
 
 def _program(wanted: Filter, machine: str) -> list[Instruction]:
@@ -88,6 +98,9 @@ def _program(wanted: Filter, machine: str) -> list[Instruction]:
     program += [(_LOAD, 0, 0, _NUMBER)]
     if machine == "x86_64":  # the same calls under other numbers
         program += [(_JUMP_AT_LEAST, 0, 1, _X32), _refusal(errno.EPERM)]
+    for name, condition in wanted.void.items():
+        if (number := NUMBERS[name][COLUMNS[machine]]) is not None:
+            program += [(_JUMP_EQUAL, 0, 4, number), *_void(condition), (_LOAD, 0, 0, _NUMBER)]
     answers = {
         **dict.fromkeys(wanted.allowed, _answer(_ALLOW)),
         **dict.fromkeys(wanted.denied, _refusal(errno.EPERM)),
@@ -111,6 +124,14 @@ def _checks(condition: Condition) -> Iterator[Instruction]:
         yield (_AND, 0, 0, mask)
         yield (_JUMP_EQUAL, 1, 0, value)
         yield _refusal(errno.EACCES)
+
+
+def _void(condition: Condition) -> Iterator[Instruction]:
+    """Succeed without effect where the lower half of the argument is this."""
+    yield (_LOAD, 0, 0, _FIRST_ARGUMENT + 8 * condition.argument)
+    yield (_AND, 0, 0, condition.mask)
+    yield (_JUMP_EQUAL, 0, 1, condition.value)
+    yield _refusal(0)
 
 
 def _answer(value: int) -> Instruction:

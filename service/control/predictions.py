@@ -64,6 +64,7 @@ async def _connected(
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A connection on which the head was sent: where it waits at the acceptor, that looks at it."""
     ours, theirs = socket.socketpair()
+    theirs.setblocking(False)  # who gets it cannot
     ours.send(head)
     authorization = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
     with theirs:

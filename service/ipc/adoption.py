@@ -7,33 +7,12 @@ import logging
 import socket
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from typing import Any
 
 from service.ipc.channel import Malformed, Packet
 from service.ipc.documents import Connection
 
 _LOG = logging.getLogger(__name__)
 TCP = frozenset({socket.AF_INET, socket.AF_INET6})
-
-
-class SharedSocket(socket.socket):
-    """A connection that other processes may have open: whatever they make of it, it is never waited for."""
-
-    def recv(self, size: int, flags: int = 0, /) -> bytes:
-        """As that of any socket."""
-        return super().recv(size, flags | socket.MSG_DONTWAIT)
-
-    def recv_into(self, buffer: Any, size: int = 0, flags: int = 0, /) -> int:
-        """As that of any socket."""
-        return super().recv_into(buffer, size, flags | socket.MSG_DONTWAIT)
-
-    def send(self, data: Any, flags: int = 0, /) -> int:
-        """As that of any socket."""
-        return super().send(data, flags | socket.MSG_DONTWAIT)
-
-    def sendmsg(self, buffers: Any, *more: Any) -> int:
-        """As that of any socket."""
-        return super().sendmsg(buffers, *(more or ((), socket.MSG_DONTWAIT)))
 
 
 class Adoption:
@@ -54,7 +33,7 @@ class Adoption:
 
     def adopt(self, packet: Packet[Connection]) -> None:
         """Answer the requests of this connection from now on; raises Malformed for what is no connection."""
-        client = SharedSocket(fileno=packet.take_socket().detach())
+        client = packet.take_socket()
         try:
             if client.family not in self._families or client.type != socket.SOCK_STREAM:
                 raise Malformed(f"a socket that is no connection of a client: {client.family.name}")

@@ -11,12 +11,11 @@ from typing import Generic, TypeVar
 from pydantic import BaseModel
 
 from service.ipc.channel import Channel, Closed, Malformed, Packet
+from service.ipc.throttled_log import ThrottledLog
 from service.ipc.token_bucket import TokenBucket
 
 _LOG = logging.getLogger(__name__)
 _AT_ONCE = 32
-#: One line of the log in so many seconds tells what was wrong meanwhile.
-_TELL_S = 10.0
 _MOST_REST = 1000  # the kernel holds some hundred
 _UNREADABLE_BYTES = 64 * 1024  # what a message costs that cannot be read
 #: Who sends more than it may for so long, without a pause, floods.
@@ -53,7 +52,7 @@ class Reader(Generic[Incoming]):
         self._on_flood = on_flood
         self._over_since = self._over_until = 0.0
         self._holds = 0
-        self._tell_again: dict[str, float] = {}
+        self._log = ThrottledLog(_LOG)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:
@@ -110,9 +109,9 @@ class Reader(Generic[Incoming]):
             text = (
                 f"{self.unreadable} messages of {self._name} could not be read, which may be those of another release"
             )
-            self._tell("unreadable", f"{text}; the last: {error}")
+            self._log.warning("unreadable", f"{text}; the last: {error}")
         except Exception as error:  # whatever the other side has sent must not end this side
-            self._tell("failure", f"a message of {self._name} was not taken", error)
+            self._log.warning("failure", f"a message of {self._name} was not taken", error)
         self._pace(size)
         return True
 
@@ -120,7 +119,7 @@ class Reader(Generic[Incoming]):
         if self._rate is not None and (pause := self._rate.take(size)) > 0 and self._loop is not None:
             self.hold()
             self._loop.call_later(pause, self.release)
-            self._tell("flood", f"{self._name} sends more than it may: what it sends waits")
+            self._log.warning("flood", f"{self._name} sends more than it may: what it sends waits")
             self._watch(time.monotonic(), pause)
 
     def _watch(self, now: float, pause: float) -> None:
@@ -131,9 +130,3 @@ class Reader(Generic[Incoming]):
         if now - self._over_since > _FLOOD_S:
             self._over_since = now
             self._on_flood()
-
-    def _tell(self, what: str, text: str, error: Exception | None = None) -> None:
-        now = time.monotonic()
-        if now >= self._tell_again.get(what, 0.0):
-            self._tell_again[what] = now + _TELL_S
-            _LOG.warning("%s", text, exc_info=error)

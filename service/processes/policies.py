@@ -5,6 +5,7 @@ https://docs.kernel.org/userspace-api/landlock.html
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import socket
@@ -72,6 +73,18 @@ def serving(folder: Path) -> Policy:
         most_files=_MOST_FILES,
         most_processes=_MOST_THREADS,
         limits={resource.RLIMIT_FSIZE: _MEMORY_FILE_BYTES},
+    )
+
+
+def adopting() -> Filter:
+    """Of a process that adopts connections, once its event loop has made its own sockets.
+
+    Nothing that it shares with others waits, and nothing becomes what waits: neither library that event loops are made
+    of could tell.
+    """
+    return Filter(
+        denied=frozenset(),
+        void={"ioctl": Condition(1, _HALF, _FIONBIO), "fcntl": Condition(1, _HALF, fcntl.F_SETFL)},
     )
 
 

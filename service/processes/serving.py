@@ -13,7 +13,7 @@ import logging
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -22,12 +22,14 @@ from starlette.types import Receive, Scope, Send
 from service.api import problems
 from service.api.access import AccessControl
 from service.api.access_log import AccessLog
+from service.confinement import seccomp
 from service.heartbeat import Heartbeat
 from service.inference.metrics import ServingMetrics
 from service.inference.runtime import check_single_runtime, providers, release_arena
 from service.ipc.placement import Placement
 from service.ipc.run_marks import RunMarks
 from service.process_memory import MemoryRelease, limit
+from service.processes import policies
 from service.processes.ending import Ending
 from service.registry.errors import NotFound, Unavailable
 from service.server import Server, configured, prepare_process
@@ -116,6 +118,8 @@ def run(
     gc.freeze()
 
     async def meet() -> None:
+        with suppress(OSError):  # without filters there is none, which was said at the start
+            seccomp.install(policies.adopting(), every_thread=True)
         control.start(server.protocol, services.model_repository, lambda: _counted(metrics))
 
     server = Server(

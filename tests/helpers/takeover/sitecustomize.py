@@ -9,6 +9,7 @@ of system calls nothing is attempted at all.
 
 import ctypes
 import errno
+import fcntl
 import json
 import os
 import platform
@@ -18,6 +19,7 @@ import signal
 import socket
 import stat
 import sys
+import termios
 import threading
 from pathlib import Path
 
@@ -82,6 +84,7 @@ def of_network(given):
     yield "datagrams", lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0].sendto(b"x", given["datagrams"])
     yield "fast open", lambda: channel().sendmsg([b"x"], (), socket.MSG_FASTOPEN, given["unix"])
     yield "linger", lambda: channel().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes(8))
+    yield "make its channel wait", waits
     yield "io_uring", lambda: call("io_uring_setup", 1, ctypes.create_string_buffer(200))
 
 
@@ -149,6 +152,16 @@ def answer_to(document):
             if (answer := json.loads(found)).get("number") == _QUESTION:
                 return answer
     raise TimeoutError
+
+
+def waits():
+    """Make a socket that it shares one that waits."""
+    with channel() as end:
+        fcntl.ioctl(end, termios.FIONBIO, bytes(4))
+        fcntl.fcntl(end, fcntl.F_SETFL, 0)
+        if not os.get_blocking(end.fileno()):
+            raise PermissionError(errno.EPERM, "nothing happened")
+        os.set_blocking(end.fileno(), False)
 
 
 def flood():

@@ -197,6 +197,19 @@ def test_a_large_message_is_passed_on_as_it_came(make: Callable[..., Bench], mon
     packet.close()
 
 
+def test_who_waits_is_placed_anew(make: Callable[..., Bench]) -> None:
+    """Where a model's own process is given up, those that wait for it go to the process of their group."""
+    bench = make()
+    serving = bench.meet("serving-1")
+    bench.parent.send(Places(alone={"spam": "alone-1"}))
+    until(lambda: bench.acceptor._placement.alone, what="it is told")
+    bench.client(PREDICT)
+    until(lambda: bench.untaken, what="it waits")
+    bench.parent.send(Places(alone={}))
+    assert serving.taken().recv(len(PREDICT), socket.MSG_WAITALL) == PREDICT
+    assert not bench.untaken
+
+
 def test_those_that_wait_for_a_process_are_limited(make: Callable[..., Bench]) -> None:
     """They count until they are handed on, also those that were handed back; one that has gone counts no more."""
     bench = make(most=3)

@@ -107,31 +107,3 @@ def test_what_is_no_client_is_refused() -> None:
             await asyncio.sleep(0.01)
 
     asyncio.run(talk())
-
-
-def test_who_shares_a_connection_cannot_have_it_waited_for() -> None:
-    """Its sender makes it a blocking one and its client reads nothing: the loop goes on turning."""
-
-    async def talk() -> None:
-        with ExitStack() as stack:
-            client, accepted = tcp(stack)
-            made: list[Echo] = []
-
-            def protocol(received: bytes) -> Echo:
-                made.append(Echo(received))
-                return made[-1]
-
-            Adoption(protocol).adopt(given(accepted.fileno()))
-            while not (made and hasattr(made[0], "_transport")):
-                await asyncio.sleep(0.001)
-            accepted.setblocking(True)
-            for _ in range(200):
-                made[0].data_received(bytes(1024**2))
-                await asyncio.sleep(0)
-            client.sendall(b"x")
-            await asyncio.sleep(0.01)
-            assert made[0]._transport.get_write_buffer_size() > 0
-            made[0]._transport.abort()
-            await asyncio.sleep(0.01)
-
-    asyncio.run(talk())
