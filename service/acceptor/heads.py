@@ -1,4 +1,4 @@
-"""What the acceptor reads of a head: the path of the request line, and the key."""
+"""What the acceptor reads of a head: the path of a `POST`, and the key."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 #: Of a head that is longer than this, the rest does not matter here.
 PEEKED_BYTES = 16 * 1024
 _NO_HTTP = re.compile(rb"(?:\r?\n)*[^A-Za-z\r\n]")
-_LINE = re.compile(rb"(?:\r?\n)*[A-Za-z]+ +(?:https?://[^/ ?\r\n]*)?(/[^ ?\r\n]*)")
+_LINE = re.compile(rb"(?:\r?\n)*POST +(?:https?://[^/ ?\r\n]*)?(/[^ ?\r\n]*)")
 _AUTHORIZATION = re.compile(rb"\nauthorization:[ \t]*([^\r\n]*)", re.IGNORECASE)
 
 
@@ -17,11 +17,11 @@ def is_whole(head: bytes) -> bool:
 
 
 def path_and_key(head: bytes) -> tuple[bytes, bytes]:
-    """The path and the `Authorization` of a head; empty where there is none, or where this is no HTTP.
+    """The path and the `Authorization` of a head; empty where there is none, or where this is no `POST`.
 
     The process that answers reads all of it again, and more strictly.
 
-    >>> path_and_key(b"GET /v1/jobs?limit=1 HTTP/1.1\\r\\nHost: a\\r\\nAuthorization: Bearer k\\r\\n\\r\\n")
+    >>> path_and_key(b"POST /v1/jobs?limit=1 HTTP/1.1\\r\\nHost: a\\r\\nAuthorization: Bearer k\\r\\n\\r\\n")
     (b'/v1/jobs', b'Bearer k')
     """
     line = _LINE.match(head)

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from service.registry import errors
 
@@ -90,6 +90,13 @@ def problem(
     body = Problem(title=title, status=status, detail=detail, code=code, errors=fields or [])
     content = body.model_dump(exclude=None if fields else {"errors"})
     return JSONResponse(content, status, headers=headers, media_type="application/problem+json")
+
+
+def only_post(path: str, method: str) -> Response:
+    """The answer to another method where only `POST` is allowed."""
+    if method == "OPTIONS":
+        return Response(status_code=204, headers={"Allow": "POST"})
+    return problem(405, "method_not_allowed", "Method Not Allowed", path=path, headers={"Allow": "POST"})
 
 
 def protocol_status(code: str, status: int) -> int:

@@ -46,8 +46,11 @@ class ControlApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A prediction comes here from a page, or over a connection that no serving process takes."""
-        if scope["type"] != "http" or not self._peers.is_elsewhere(scope["path"].encode(), b""):
+        if scope["type"] != "http" or not self._peers.is_elsewhere(scope["raw_path"], b""):
             await self.fastapi(scope, receive, send)
+            return
+        if scope["method"] != "POST":
+            await problems.only_post(scope["path"], scope["method"])(scope, receive, send)
             return
         try:
             await forward(self._peers, scope, receive, send)

@@ -14,7 +14,8 @@ from service.control.peers import ServingPeers
 from service.registry.errors import Unavailable
 
 _READ_BYTES = 64 * 1024
-_LEFT_OUT = frozenset({b"connection", b"expect"})
+#: A session's cookie is for control alone: the key that it stands for was put in its place.
+_LEFT_OUT = frozenset({b"connection", b"expect", b"cookie"})
 
 
 async def forward(peers: ServingPeers, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,7 +69,7 @@ async def _connected(
     ours.send(head)
     authorization = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
     with theirs:
-        if not peers.hand_over(scope["path"].encode(), authorization, theirs.fileno(), b""):
+        if not peers.hand_over(scope["raw_path"], authorization, theirs.fileno(), b""):
             ours.close()
             raise Unavailable("unavailable", "no process that answers predictions is running; come again in 1 s")
     return await asyncio.open_connection(sock=ours)

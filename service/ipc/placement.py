@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 CONTROL, ACCEPTOR, ALONE = "control", "acceptor", "alone-"
 _SERVING, _GROUP = "serving-", "group-"
 #: A path that is not quite one of these goes to control, which answers that there is no such route.
-_PREDICTION = re.compile(rb"/v1/models/([^/?]+)/predict|/v2/models/([^/?]+(?:/versions/[^/?]+)?)/infer")
+_PREDICTION = re.compile(rb"/v1/models/([^/]+)/predict|/v2/models/([^/]+(?:/versions/[^/]+)?)/infer")
 
 
 def in_path(name: str, version: str | None) -> str:
@@ -47,16 +47,16 @@ class Placement:
         self.alone: Mapping[str, str] = {}
 
     def place(self, path: bytes, authorization: bytes) -> str:
-        """The place of a request.
+        """The place of a `POST` to this path, as it was received; that of any other request is control.
 
         >>> Placement().place(b"/v1/models/spam/predict", b""), Placement().place(b"/v1/jobs", b"")
         ('group-0', 'control')
         """
-        found = _PREDICTION.fullmatch(path)
+        found = _PREDICTION.fullmatch(unquote_to_bytes(path) if b"%" in path else path)
         if found is None:
             return CONTROL
         if self.alone:
-            model = unquote_to_bytes(found[1] or found[2]).decode(errors="replace")
+            model = (found[1] or found[2]).decode(errors="replace")
             if (name := self.alone.get(model)) is not None:
                 return name
         if self._groups == 1:

@@ -71,7 +71,8 @@ class ServingApp:
             self._note(request, refusal.status_code)
             return
         if scope["method"] != "POST":
-            other = _other_method(request)
+            other = problems.only_post(request.scope["path"], scope["method"])
+            other.headers["X-Request-Id"] = request.id
             await other(scope, receive, send)
             self._note(request, other.status_code)
             return
@@ -139,15 +140,6 @@ class ServingApp:
 
 def _ending() -> Unavailable:
     return Unavailable("unavailable", "the process that answers this is being started again; come again in 1 s")
-
-
-def _other_method(request: Request) -> Response:
-    headers = {"Allow": "POST", "X-Request-Id": request.id}
-    if request.scope["method"] == "OPTIONS":
-        return Response(status_code=204, headers=headers)
-    return problems.problem(
-        405, "method_not_allowed", "Method Not Allowed", path=request.scope["path"], headers=headers
-    )
 
 
 def _answer_of(response: Response) -> Answer:

@@ -182,7 +182,8 @@ class HeadProtocol(HttpToolsProtocol):
         self._begun, self._in_body = False, True
         scope["http_version"] = version
         scope["raw_path"], scope["query_string"] = path, _ = origin_form(self.url)
-        if self._hand_over is not None and self._departs(path, found.get(b"authorization", b"")):
+        answered_by = path if method == b"POST" else b""  # else by control, which has what a browser sends with a link
+        if self._hand_over is not None and self._departs(answered_by, found.get(b"authorization", b"")):
             raise _Stop
         text = path.decode()
         scope["path"] = unquote(text) if "%" in text else text

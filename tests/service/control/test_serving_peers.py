@@ -143,6 +143,20 @@ def test_a_page_is_answered_as_any_client(api: WalledApi) -> None:
     assert told[("fedlas_requests_total", "tried", "ok")] == 1
 
 
+def test_one_path_is_the_same_for_every_process(api: WalledApi) -> None:
+    """However it is written a prediction is answered, and what is no `POST` is refused, over any connection."""
+    publish(api.registry, "written", scaling(1))
+    body = {"inputs": [[1.0, 0.0]]}
+    base = str(api.client.base_url).rstrip("/")
+    with httpx.Client(base_url=base, timeout=60) as kept:
+        for path in ("/v1/models/written/predict", "/v1/models/wri%74ten/%70redict"):
+            assert kept.post(path, json=body).status_code == 200
+            for method, status in (("GET", 405), ("DELETE", 405), ("OPTIONS", 204)):
+                for answer in (kept.request(method, path), httpx.request(method, base + path, timeout=60)):
+                    assert (answer.status_code, answer.headers["allow"]) == (status, "POST")
+        assert kept.get("/v1/models").status_code == 200
+
+
 def test_control_away_is_told_and_nothing_hangs(api: WalledApi) -> None:
     """While control stands still a prediction is answered, or refused with 503 and `Retry-After`; then all is well."""
     publish(api.registry, "lonely", scaling(1))

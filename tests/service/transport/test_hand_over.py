@@ -163,8 +163,8 @@ CHUNKS = b"".join(b"%x\r\n%b\r\n" % (size, b"c" * size) for size in (1, 1000, 70
             said("/there/g", b"z"),
         ),
         ([request("/there/h", more=f"X: {'a' * 60_000}\r\n")], said("/there/h")),
-        ([b"GET http://a/there/i?0 HTTP/1.1\r\nHost: a\r\n\r\n"], said("/there/i", method="GET")),
-        ([b"GET /there/j HTTP/1.0\r\n\r\n"], said("/there/j", method="GET")),
+        ([b"POST http://a/there/i?0 HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"], said("/there/i")),
+        ([b"POST /there/j HTTP/1.0\r\nContent-Length: 0\r\n\r\n"], said("/there/j")),
     ],
     ids=["whole", "bytes", "large", "halves", "blank", "chunked", "upgrade", "long-head", "absolute", "http-1.0"],
 )
