@@ -7,6 +7,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.api import problems
 from service.api.services import Core, Services
+from service.control.peer_models import PeerModels
 from service.control.peers import ServingPeers
 from service.control.predictions import forward
 from service.control.span_relay import SpanRelay
@@ -21,7 +22,7 @@ def create_control(settings: ServiceSettings, peers: ServingPeers) -> App:
     core = Core.open(settings, Tracing())
     relay = _relay()
     peers.connect(core.look_up, core.keys, core.registry.artifacts, core.metrics, relay.pass_on)
-    services = Services.over(core, peers, process_ids=peers.process_ids)
+    services = Services.over(core, PeerModels(peers), process_ids=peers.process_ids)
     fastapi = rest_api(services, stopping=relay.close)
     return App.fronted(ControlApp(fastapi, peers), fastapi, services)
 

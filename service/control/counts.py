@@ -108,7 +108,7 @@ class ServingCounts:
         try:
             process.snapshot = Snapshot.decode(content)
         except ValueError as error:
-            _LOG.warning("the counts of %s cannot be read: %.200s", name, error)
+            _LOG.warning("the counts of %s cannot be read: %.200r", name, error)
             return False
         return True
 

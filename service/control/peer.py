@@ -94,7 +94,6 @@ class ServingPeer:
         self._asked: OrderedDict[tuple[str, str | None], None] = OrderedDict()
         self._channel = channel
         self._folder = folder
-        self._folder_turn = asyncio.Lock()
         self._known = known
         self._adopt = adopt
         self._on_counts = on_counts
@@ -123,7 +122,7 @@ class ServingPeer:
 
     async def keep(self, needed: Callable[[set[str]], set[str]]) -> None:
         """Take the served copies away that are not among those needed, of those that it has; in a thread."""
-        async with self._folder_turn:
+        async with self._folder.turn:
             await asyncio.to_thread(self._sweep, needed)
 
     def _sweep(self, needed: Callable[[set[str]], set[str]]) -> None:
@@ -202,7 +201,7 @@ class ServingPeer:
         try:
             meaning = await self._known.look_up.meaning_of(question.called, question.version)
             self._known.isolation.admit(question.called, question.version, meaning.digest, self.name)
-            async with self._folder_turn:
+            async with self._folder.turn:
                 await asyncio.to_thread(self._folder.give, self._known.artifacts, meaning.digest)
         except RegistryError as error:
             self.send(refusal_of(question.number, error))

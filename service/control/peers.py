@@ -1,4 +1,4 @@
-"""The serving processes of a service, as its API speaks of them: a change reaches all of them."""
+"""The serving processes beside control, and the acceptor: met when they are started, known until they end."""
 
 from __future__ import annotations
 
@@ -23,29 +23,14 @@ from service.inference.gauges import NoLoad, add_gauges
 from service.inference.metrics import ServingMetrics
 from service.ipc.adoption import Adoption
 from service.ipc.channel import Channel, Full, Packet
-from service.ipc.documents import (
-    Connection,
-    Count,
-    Drop,
-    End,
-    Fault,
-    Forget,
-    Gone,
-    Open,
-    Peer,
-    Places,
-    ToControl,
-    Wanted,
-)
+from service.ipc.documents import Connection, End, Fault, Gone, Peer, Places, ToControl, Wanted
 from service.ipc.placement import ACCEPTOR, ALONE, CONTROL, Placement, in_path
 from service.ipc.reader import Reader
 from service.model_lookup import ModelLookup
 from service.registry.artifacts import ArtifactStore
-from service.registry.errors import ControlAway, RegistryError, Unavailable
+from service.registry.errors import RegistryError
 
 _LOG = logging.getLogger(__name__)
-#: How long a change waits for processes that should know of it, and a model for being opened.
-_TOLD_S, _OPENED_S = 1.0, 60.0
 #: How often it is looked whether a process is needed, and for served copies that no model has any more.
 _TEND_S, _SWEEP_S = 2.0, 60.0
 #: After so long the processes of single models that an earlier control has left end, if theirs were not asked for.
@@ -74,6 +59,7 @@ class ServingPeers:
         self._reader = Reader(self._parent, self._take, name="the parent")
         self._acceptor: Channel[ToControl] | None = None
         self._folder = folder
+        self._folders: dict[str, ServedFolder] = {}
         self._counts = ServingCounts(counts)
         self._known: Known | None = None
         self._on_spans: Callable[[bytes], None] | None = None
@@ -114,7 +100,7 @@ class ServingPeers:
         while True:
             await asyncio.sleep(_TEND_S)
             if time.monotonic() - sweeping > _SWEEP_S:
-                await self._sweep()
+                await self.sweep()
                 sweeping = time.monotonic()
             self._isolation.release()
             if not self._places_told or (time.monotonic() - begun > _STRAY_S and self._strays()):
@@ -125,99 +111,24 @@ class ServingPeers:
         self._adoption = None
         self._reader.stop()
 
-    # What the API says of its models (ServedModels)
-
-    async def ready(self, called: str, version: str | None = None) -> None:
-        """Open the model in every process that may be asked for it; raises as its questions do, or Unavailable."""
-        await self._open(called, version)
-
-    async def _open(self, called: str, version: str | None = None, *, ahead: bool = False) -> None:
-        def document(number: int) -> Open:
-            return Open(number=number, called=called, version=version, ahead=ahead)
-
-        opened: set[ServingPeer] = set()
-        while missing := self._asked_for(called, version) - opened:
-            for peer, error in await self._told(missing, document, seconds=_OPENED_S):
-                if error is None:
-                    opened.add(peer)
-                elif not isinstance(error, ControlAway):
-                    raise error
-                elif not peer.ended:  # the successor of one that has ended is asked
-                    raise Unavailable("unavailable", "a process that answers predictions does not respond")
-
-    async def prepare(self, model_id: str) -> None:
-        """Open a model ahead of its requests; where that fails, they raise."""
-        try:
-            await self._open(model_id, ahead=True)
-        except RegistryError as error:
-            _LOG.warning("a model could not be opened ahead of its requests: %s", error.message)
-
-    async def renew(self, called: str) -> None:
-        """Have one name asked again before its next use."""
-        await self._tell(lambda number: Forget(number=number, called=called))
-
-    async def forget(self) -> None:
-        """Have every name asked again before its next use, and take away what no model has any more."""
-        await self._tell(lambda number: Forget(number=number))
-        await self._sweep()
-
-    async def drop(self, called: str) -> None:
-        """Have the models of a name closed."""
-        await self._tell(lambda number: Drop(number=number, called=called))
-
-    async def count(self) -> None:
-        """Have the present counts sent, for as long as that takes no second."""
-        await self._tell(lambda number: Count(number=number))
-
-    def provider(self, digest: str) -> str | None:
-        """What the model of this file runs on; None where no process was given it."""
-        return next((peer.provider for peer in self._peers.values() if peer.may_read(digest)), None)
-
     def process_ids(self) -> list[int]:
         """Of all processes that answer this service's requests."""
         return sorted(self._pids.values())
 
-    def check(self) -> None:
-        """Raises Unavailable while some predictions have no process that answers them."""
-        for place in self.placement.places:
-            if all(peer.provider is None for peer in self._by_place.get(place, ())):
-                raise Unavailable("unavailable", "no process that answers predictions is running; come again in 1 s")
+    # The serving processes
 
-    def device(self) -> str | None:
-        """What predictions run on, as the first process says that is there."""
-        return next((peer.provider for peer in self._peers.values() if peer.provider is not None), None)
+    def present(self) -> list[ServingPeer]:
+        """All that answer predictions just now."""
+        return list(self._peers.values())
 
-    def _asked_for(self, called: str, version: str | None) -> set[ServingPeer]:
-        """The processes that may be asked for a model; raises Unavailable where there is none."""
-        places = self.placement.places_of(called, version)
-        found = {peer for place in places for peer in self._by_place.get(place, ())}
-        if not found:
-            raise Unavailable("unavailable", "no process that answers predictions is running; come again in 1 s")
-        return found
+    def members(self, places: Iterable[str]) -> set[ServingPeer]:
+        """Those that take connections of these places."""
+        return {peer for place in places for peer in self._by_place.get(place, ())}
 
-    async def _tell(self, document: Callable[[int], BaseModel]) -> None:
-        """Tell all; one that does not answer in time asks again by itself before it answers."""
-        for peer, error in await self._told(self._peers.values(), document, seconds=_TOLD_S):
-            if error is not None and not peer.ended:
-                _LOG.warning("%s was told something and did not do it: %s", peer.name, error.message)
-
-    async def _told(
-        self, peers: Iterable[ServingPeer], document: Callable[[int], BaseModel], *, seconds: float
-    ) -> list[tuple[ServingPeer, RegistryError | None]]:
-        async def tell(peer: ServingPeer) -> RegistryError | None:
-            try:
-                await peer.ask(document, seconds=seconds)
-            except RegistryError as error:
-                return error
-            return None
-
-        asked = list(peers)
-        return list(zip(asked, await asyncio.gather(*map(tell, asked)), strict=True))
-
-    async def _sweep(self) -> None:
+    async def sweep(self) -> None:
         """Take served copies away whose models were deleted."""
         assert self._known is not None
-        for peer in list(self._peers.values()):
+        for peer in self.present():
             try:
                 await peer.keep(self._known.look_up.served)
             except RegistryError as error:
@@ -249,9 +160,7 @@ class ServingPeers:
                 self._pids[name] = pid
                 if name == ACCEPTOR:
                     self._acceptor = channel
-                    if (
-                        self.placement.alone
-                    ):  # what it knows of an earlier control holds until that is known to be wrong
+                    if self.placement.alone:  # what an earlier control has told it holds until it is known to be wrong
                         self._tell_places()
                 else:
                     self._counts.met(name, start)
@@ -277,7 +186,7 @@ class ServingPeers:
             name,
             pid,
             channel,
-            ServedFolder(self._folder / name),
+            self._folder_of(name),
             self._known,
             adopt=self._adopt,
             on_counts=self._counts.tell,
@@ -295,6 +204,12 @@ class ServingPeers:
         peer.start()
         if before is not None:
             peer.warm([key for key in before.asked if self.placement.alone.get(in_path(*key), name) == name])
+
+    def _folder_of(self, name: str) -> ServedFolder:
+        """One for all processes of a name: what a thread still does for the last one is in turn with the next one's."""
+        if (found := self._folders.get(name)) is None:
+            found = self._folders[name] = ServedFolder(self._folder / name)
+        return found
 
     def _part(self, name: str) -> ServingPeer | None:
         """The process of this name has ended; returns it, if it was one that answers predictions."""

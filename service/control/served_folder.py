@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from collections import OrderedDict
@@ -19,10 +20,14 @@ class ServedFolder:
     """Gives files by their digest; used in threads, one at a time.
 
     What lies there when control is started again is what the process was given.
+
+    Attributes:
+        turn: held by the one that uses it.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self.turn = asyncio.Lock()
         self._given: OrderedDict[str, None] = OrderedDict()
         root.mkdir(parents=True, exist_ok=True)
         for file in sorted(root.iterdir(), key=lambda file: file.stat().st_atime):

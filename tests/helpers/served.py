@@ -38,16 +38,24 @@ def hungry() -> bytes:
     return _file(TensorProto.FLOAT, 2, nodes, [numpy_helper.from_array(np.array([1], dtype=np.int64), "one")])
 
 
-def crashing() -> bytes:
-    """logits = x for x (N, 2); a row with a value below -1e19 ends its process (the least integer, divided by -1)."""
+def crashing(offset: float = 0.0) -> bytes:
+    """logits = x for x (N, 2); a value below -1e19 with its offset ends the process: the least integer, divided by -1.
+
+    With such an offset opening it does, which warms it up.
+    """
     nodes = [
-        helper.make_node("Cast", ["x"], ["whole"], to=TensorProto.INT64),  # the least one for what is too small
+        helper.make_node("Add", ["x", "offset"], ["moved"]),
+        helper.make_node("Cast", ["moved"], ["whole"], to=TensorProto.INT64),  # the least one for what is too small
         helper.make_node("Div", ["whole", "minus_one"], ["turned"]),
         helper.make_node("Sub", ["turned", "turned"], ["nothing"]),
         helper.make_node("Cast", ["nothing"], ["zero"], to=TensorProto.FLOAT),
         helper.make_node("Add", ["x", "zero"], ["logits"]),
     ]
-    return _file(TensorProto.FLOAT, 2, nodes, [numpy_helper.from_array(np.array([-1], dtype=np.int64), "minus_one")])
+    weights = [
+        numpy_helper.from_array(np.array([-1], dtype=np.int64), "minus_one"),
+        numpy_helper.from_array(np.array([offset], dtype=np.float32), "offset"),
+    ]
+    return _file(TensorProto.FLOAT, 2, nodes, weights)
 
 
 def toiling(steps: int) -> bytes:

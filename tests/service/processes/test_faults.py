@@ -109,6 +109,23 @@ def test_a_graph_that_crashes_its_process(tmp_path: Path, capfd: pytest.CaptureF
         assert alone(api) is not None
 
 
+def test_a_graph_whose_opening_crashes(tmp_path: Path) -> None:
+    """It costs each process that is asked for it one end, and its own one; the client is told, others are answered."""
+    with walled(tmp_path / "data", hung_seconds=30, api_processes=2) as api:
+        publish(api.registry, "crashing", crashing(DEADLY))
+        publish(api.registry, "ordinary", scaling(2))
+        processes = [api.child(name).process for name in ("serving-1", "serving-2")]
+        answer = api.client.post("/v2/repository/models/crashing/load")
+        assert answer.status_code == 503, answer.text
+        until(lambda: ask(api, "crashing", 1) == "model_suspended", seconds=60, what="it is out of service")
+        assert [process.wait(60) for process in processes if process is not None] == [-signal.SIGFPE] * 2
+        until(lambda: api.child("alone-1").process is None, seconds=60, what="it has no process any more")
+        followers = [api.pid(name) for name in ("serving-1", "serving-2")]
+        assert {ask(api, "ordinary", 1) for _ in range(4)} == {200}
+        assert api.client.post("/v2/repository/models/crashing/load").status_code == 503
+        assert [api.pid(name) for name in ("serving-1", "serving-2")] == followers
+
+
 @pytest.mark.slow
 def test_a_graph_that_keeps_the_event_loop(tmp_path: Path) -> None:
     """The second time within minutes it runs alone, a third time it is out of service."""
