@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, Field, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from service.inference.counters import WIDTH, Counts, ModelKey, latest, merged
 from service.inference.metrics import OtherProcesses, ServingMetrics
@@ -27,15 +27,19 @@ _LOG = logging.getLogger(__name__)
 _COUNTS, _ALIVE, _UNFINISHED = ".counts", ".alive", ".new"
 _MOST_ENDED = 1000  # models of processes that have ended
 _LAYOUT: Literal[1] = 1  # of the rows; increased with every change of them
+_MOST_HEAD_BYTES = 4 * 1024**2
+_MOST_MODELS, _MOST_GAUGES = 11_000, 200  # with those that have ended, and `OTHER`
 _Name = Annotated[str, Field(max_length=1000)]
 
 
 class _Head(BaseModel):
     """The first line of a snapshot; the rows of these models follow."""
 
+    model_config = ConfigDict(hide_input_in_errors=True)
+
     layout: Literal[1]
-    models: list[tuple[_Name, _Name, _Name]]
-    gauges: dict[_Name, FiniteFloat]
+    models: Annotated[list[tuple[_Name, _Name, _Name]], Field(max_length=_MOST_MODELS)]
+    gauges: Annotated[dict[_Name, FiniteFloat], Field(max_length=_MOST_GAUGES)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,8 @@ class Snapshot:
     def decode(cls, content: bytes) -> Snapshot:
         """Read a file; raises ValueError where it is incomplete, or another version of this software wrote it."""
         first, _, rest = content.partition(b"\n")
+        if len(first) > _MOST_HEAD_BYTES:
+            raise ValueError(f"a head of {len(first)} bytes; at most {_MOST_HEAD_BYTES}")
         head = _Head.model_validate_json(first)
         keys = [ModelKey(*key) for key in head.models]
         rows = np.frombuffer(rest).reshape(len(keys), WIDTH)

@@ -17,12 +17,12 @@ from service.settings import ServiceSettings
 from service.tracing import Tracing, collector
 
 
-def create_control(settings: ServiceSettings, peers: ServingPeers) -> App:
+def create_control(settings: ServiceSettings, peers: ServingPeers, models: PeerModels) -> App:
     """Build the application of a control process, whose predictions other processes answer."""
     core = Core.open(settings, Tracing())
     relay = _relay()
     peers.connect(core.look_up, core.keys, core.registry.artifacts, core.metrics, relay.pass_on)
-    services = Services.over(core, PeerModels(peers), process_ids=peers.process_ids)
+    services = Services.over(core, models, process_ids=peers.process_ids)
     fastapi = rest_api(services, stopping=relay.close)
     return App.fronted(ControlApp(fastapi, peers), fastapi, services)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
@@ -29,7 +30,7 @@ class _Process:
 
     start: int
     lives: bool = True
-    unread: bytes = b""
+    unread: deque[bytes] = field(default_factory=lambda: deque(maxlen=1))
     snapshot: Snapshot | None = None
 
 
@@ -77,9 +78,8 @@ class ServingCounts:
 
     def tell(self, name: str, content: bytes) -> None:
         """What the process of this name has counted, as it sends it; it is read when it is shown."""
-        with self._lock:
-            if (process := self._processes.get(name)) is not None:
-                process.unread = content
+        if (process := self._processes.get(name)) is not None:
+            process.unread.append(content)  # without the lock: a scrape holds it while it writes to the disk
 
     def others(self) -> OtherProcesses:
         """All counts, and the gauges of the processes that live; from now on they are not lost."""
@@ -102,11 +102,10 @@ class ServingCounts:
 
     def _decode(self, name: str, process: _Process) -> bool:
         """Read what was sent; what cannot be read changes nothing."""
-        content, process.unread = process.unread, b""
-        if not content:
-            return False
         try:
-            process.snapshot = Snapshot.decode(content)
+            process.snapshot = Snapshot.decode(process.unread.pop())
+        except IndexError:
+            return False
         except ValueError as error:
             _LOG.warning("the counts of %s cannot be read: %.200r", name, error)
             return False

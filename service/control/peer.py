@@ -120,14 +120,14 @@ class ServingPeer:
         """Whether it was given this served copy."""
         return self._folder.holds(digest)
 
-    async def keep(self, needed: Callable[[set[str]], set[str]]) -> None:
-        """Take the served copies away that are not among those needed, of those that it has; in a thread."""
+    async def sweep(self) -> None:
+        """Take the served copies away that no model has any more, of those that it was given; in a thread."""
         async with self._folder.turn:
-            await asyncio.to_thread(self._sweep, needed)
+            await asyncio.to_thread(self._sweep)
 
-    def _sweep(self, needed: Callable[[set[str]], set[str]]) -> None:
+    def _sweep(self) -> None:
         if digests := self._folder.digests():
-            self._folder.remove(digests - needed(digests))
+            self._folder.remove(digests - self._known.look_up.served(digests))
 
     async def ask(self, document: Callable[[int], BaseModel], *, seconds: float) -> None:
         """Have it do something; raises ControlAway where it does not answer, and the error that it answers."""

@@ -16,6 +16,8 @@ from service.registry.errors import ControlAway, RegistryError, Unavailable
 _LOG = logging.getLogger(__name__)
 #: How long a change waits for processes that should know of it, and a model for being opened.
 _TOLD_S, _OPENED_S = 1.0, 60.0
+#: How often it is looked for served copies that no model has any more.
+_SWEEP_S = 60.0
 #: Processes in one another's place that are asked to open a model: one that ends them is in none of them then.
 _MOST_SUCCESSORS = 3
 
@@ -61,7 +63,13 @@ class PeerModels:
     async def forget(self) -> None:
         """Have every name asked again before its next use, and take away what no model has any more."""
         await self._tell(lambda number: Forget(number=number))
-        await self._peers.sweep()
+        await self._sweep()
+
+    async def tend(self) -> None:
+        """Take served copies away whose models were deleted elsewhere, once in a while, until cancelled."""
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            await self._sweep()
 
     async def drop(self, called: str) -> None:
         """Have the models of a name closed."""
@@ -78,16 +86,23 @@ class PeerModels:
     def check(self) -> None:
         """Raises Unavailable while some predictions have no process that answers them."""
         for place in self._peers.placement.places:
-            if all(peer.provider is None for peer in self._peers.members([place])):
+            if all(peer.provider is None for peer in self._peers.members.of([place])):
                 raise _missing()
 
     def device(self) -> str | None:
         """What predictions run on, as the first process says that is there."""
         return next((peer.provider for peer in self._peers.present() if peer.provider is not None), None)
 
+    async def _sweep(self) -> None:
+        for peer in self._peers.present():
+            try:
+                await peer.sweep()
+            except RegistryError as error:
+                _LOG.info("served copies of %s are not looked through now: %s", peer.name, error.message)
+
     def _asked_for(self, called: str, version: str | None) -> set[ServingPeer]:
         """The processes that may be asked for a model; raises Unavailable where there is none."""
-        if not (found := self._peers.members(self._peers.placement.places_of(called, version))):
+        if not (found := self._peers.members.of(self._peers.placement.places_of(called, version))):
             raise _missing()
         return found
 

@@ -7,8 +7,7 @@ import logging
 import os
 import socket
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from pydantic import BaseModel
 from service.api.access import Keys
 from service.control.counts import ServingCounts
 from service.control.isolation import Isolation
+from service.control.members import Members
 from service.control.peer import READ, Known, ServingPeer
 from service.control.served_folder import ServedFolder
 from service.inference.gauges import NoLoad, add_gauges
@@ -28,14 +28,13 @@ from service.ipc.placement import ACCEPTOR, ALONE, CONTROL, Placement, in_path
 from service.ipc.reader import Reader
 from service.model_lookup import ModelLookup
 from service.registry.artifacts import ArtifactStore
-from service.registry.errors import RegistryError
 
 _LOG = logging.getLogger(__name__)
-#: How often it is looked whether a process is needed, and for served copies that no model has any more.
-_TEND_S, _SWEEP_S = 2.0, 60.0
+#: How often it is looked whether a process is needed.
+_TEND_S = 2.0
 #: After so long the processes of single models that an earlier control has left end, if theirs were not asked for.
 _STRAY_S = 60.0
-_MOST_BYTES = 32 * 1024**2  # the counts of ten thousand models
+_MOST_BYTES = 16 * 1024**2  # the counts of ten thousand models
 
 
 class ServingPeers:
@@ -65,9 +64,9 @@ class ServingPeers:
         self._on_spans: Callable[[bytes], None] | None = None
         self._adoption: Adoption | None = None
         self._peers: dict[str, ServingPeer] = {}
-        self._by_place: dict[str, deque[ServingPeer]] = {}
+        self.members = Members(placement)
         self._pids = {CONTROL: os.getpid()}
-        self._floods = 0
+        self._floods = self._restarts = 0
 
     def connect(
         self,
@@ -84,6 +83,8 @@ class ServingPeers:
         add_gauges(metrics, NoLoad())
         about = "Serving processes that were ended because they flooded control with messages."
         metrics.counter("fedlas_serving_floods", about, lambda: self._floods)
+        about = "Processes that took the place of a serving process that had ended, as far as this control has seen."
+        metrics.counter("fedlas_serving_restarts", about, lambda: self._restarts)
 
     def start(self, protocol: Callable[[bytes], asyncio.Protocol]) -> None:
         """Meet the other processes, and answer the connections that they hand on."""
@@ -96,12 +97,9 @@ class ServingPeers:
 
     async def tend(self) -> None:
         """End idle processes of single models, and send again what was not taken, until cancelled."""
-        sweeping = begun = time.monotonic()
+        begun = time.monotonic()
         while True:
             await asyncio.sleep(_TEND_S)
-            if time.monotonic() - sweeping > _SWEEP_S:
-                await self.sweep()
-                sweeping = time.monotonic()
             self._isolation.release()
             if not self._places_told or (time.monotonic() - begun > _STRAY_S and self._strays()):
                 self._tell_places()
@@ -115,24 +113,9 @@ class ServingPeers:
         """Of all processes that answer this service's requests."""
         return sorted(self._pids.values())
 
-    # The serving processes
-
     def present(self) -> list[ServingPeer]:
         """All that answer predictions just now."""
         return list(self._peers.values())
-
-    def members(self, places: Iterable[str]) -> set[ServingPeer]:
-        """Those that take connections of these places."""
-        return {peer for place in places for peer in self._by_place.get(place, ())}
-
-    async def sweep(self) -> None:
-        """Take served copies away whose models were deleted."""
-        assert self._known is not None
-        for peer in self.present():
-            try:
-                await peer.keep(self._known.look_up.served)
-            except RegistryError as error:
-                _LOG.info("served copies of %s are not looked through now: %s", peer.name, error.message)
 
     # Connections (HandOver)
 
@@ -142,10 +125,8 @@ class ServingPeers:
 
     def hand_over(self, path: bytes, authorization: bytes, descriptor: int, received: bytes) -> bool:
         """Give a connection to a process of its place, each in turn; if none takes it, it waits at the acceptor."""
-        members = self._by_place.get(self.placement.place(path, authorization), deque())
-        for _ in range(len(members)):
-            members.rotate(-1)
-            if members[-1].has_room and members[-1].send(Connection(), received, (descriptor,)):
+        for peer in self.members.in_turn(self.placement.place(path, authorization)):
+            if peer.has_room and peer.send(Connection(), received, (descriptor,)):
                 return True
         return self._tell_acceptor(Connection(), received, (descriptor,))
 
@@ -196,13 +177,14 @@ class ServingPeers:
             on_flood=self._flooded,
         )
         self._peers[name] = peer
-        self._by_place.setdefault(self.placement.place_of(name), deque()).append(peer)
+        self.members.join(peer)
         if fault is not None:  # what a process has marked may be a lie: it ran nothing but what it was given
             given = [digest for digest in fault.models if peer.may_read(digest)]
             self._isolation.fault(fault.model_copy(update={"models": given}), name)
         peer.send(Places(alone=dict(self.placement.alone)))
         peer.start()
         if before is not None:
+            self._restarts += 1
             peer.warm([key for key in before.asked if self.placement.alone.get(in_path(*key), name) == name])
 
     def _folder_of(self, name: str) -> ServedFolder:
@@ -218,13 +200,13 @@ class ServingPeers:
             self._acceptor.close()
             self._acceptor = None
         if (peer := self._peers.pop(name, None)) is not None:
-            self._no_member(peer)
+            self.members.leave(peer)
             peer.close()
         return peer
 
     def _left(self, peer: ServingPeer) -> None:
         """It takes no connections any more, and is heard until it has ended."""
-        self._no_member(peer)
+        self.members.leave(peer)
         self._tell_acceptor(Gone(name=peer.name))
 
     def _tell_acceptor(self, document: BaseModel, content: bytes = b"", files: Sequence[int] = ()) -> bool:
@@ -235,10 +217,6 @@ class ServingPeers:
         except Full:
             return False
         return True
-
-    def _no_member(self, peer: ServingPeer) -> None:
-        with suppress(ValueError):  # it has left before
-            self._by_place[self.placement.place_of(peer.name)].remove(peer)
 
     def _stuck(self, peer: ServingPeer, digest: str) -> None:
         """A run ends its process: no process of other models opens this one any more."""

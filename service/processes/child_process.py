@@ -110,11 +110,15 @@ class ChildProcess:
             return
         ended_by = self._fault()
         # A new one for each: what was sent to one process is not read by another.
-        self._mailbox, self._oom_kills = Mailbox.made(runs_models=self.runs_models), oom_kills()
-        inherited = self._mailbox.inherited
-        options = [text for option, number in inherited.items() for text in (option, str(number))]
-        process = self._begin([*self.command, *options], [*self.passed_on, *inherited.values()])
-        self.introductions.introduce(self.name, self._mailbox, process.pid, ended_by)
+        mailbox = Mailbox.made(runs_models=self.runs_models)
+        options = [text for option, number in mailbox.inherited.items() for text in (option, str(number))]
+        try:
+            process = self._begin([*self.command, *options], [*self.passed_on, *mailbox.inherited.values()])
+        except OSError:
+            mailbox.close()
+            raise
+        self._mailbox, self._oom_kills = mailbox, oom_kills()
+        self.introductions.introduce(self.name, mailbox, process.pid, ended_by)
 
     def _fault(self) -> Fault | None:
         """What the process before has ended by, where a model may have done it; its log ends with where it stood."""
@@ -125,15 +129,21 @@ class ChildProcess:
         return fault(self.process.wait(), record.read(), out_of_memory=oom_kills() > self._oom_kills)
 
     def _begin(self, command: Sequence[str], passed_on: Sequence[int]) -> Process:
-        self.process = process = self._forked(command, passed_on) or self._started(command, passed_on)
         self.started_at = time.monotonic()
+        self.process = process = self._forked(command, passed_on) or self._started(command, passed_on)
         if self.pulse is not None:
             self.pulse.started()
-        fresh = self.pid_file.with_suffix(".new")
-        fresh.write_text(f"{process.pid}\n")
-        os.replace(fresh, self.pid_file)  # a reader sees the old id or the new one, never half a file
+        self._note_pid(process.pid)
         threading.Thread(target=_pass_log_on, args=(self.name, process), daemon=True).start()
         return process
+
+    def _note_pid(self, pid: int) -> None:
+        fresh = self.pid_file.with_suffix(".new")
+        try:
+            fresh.write_text(f"{pid}\n")
+            os.replace(fresh, self.pid_file)  # a reader sees the old id or the new one, never half a file
+        except OSError as error:  # a full disk ends no process
+            say(self.name, f"its id {pid} cannot be written: {error}")
 
     def _forked(self, command: Sequence[str], passed_on: Sequence[int]) -> Process | None:
         if self.template is None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from service.api.services import quarantine
 from service.control.app import create_control
 from service.control.isolation import Isolation
+from service.control.peer_models import PeerModels
 from service.control.peers import ServingPeers
 from service.heartbeat import Heartbeat
 from service.ipc.placement import Placement
@@ -40,7 +41,8 @@ def run(settings: ServiceSettings, *, channel: int, folder: Path, counts: Path, 
     run_dir = settings.data_dir.absolute() / "run"  # of all services on these records and this machine
     isolation = Isolation(run_dir / "ended", quarantine(settings), most=settings.isolated_models)
     peers = ServingPeers(socket.socket(fileno=channel), folder, counts, Placement(settings.serving_groups), isolation)
-    app = create_control(settings, peers)
+    models = PeerModels(peers)
+    app = create_control(settings, peers, models)
     protocol = partial(Protocol, connections=Connections.of(settings), hand_over=peers)
     config = configured(app.front, settings, lifespan="on", protocol=protocol)
     gc.collect()
@@ -63,6 +65,7 @@ def run(settings: ServiceSettings, *, channel: int, folder: Path, counts: Path, 
             partial(asyncio.to_thread, app.fastapi.openapi),
             meet,
             peers.tend,
+            models.tend,
         ],
         stopping=stop,
         closing=peers.adopt_no_more,

@@ -16,7 +16,7 @@ from itertools import count
 
 from pydantic import TypeAdapter
 
-from service.ipc.channel import Channel, Full, Malformed, pair
+from service.ipc.channel import Channel, Full, Malformed, Packet, pair
 from service.ipc.documents import Connection, End, Fault, Gone, Peer, ToParent, Wanted
 from service.ipc.placement import ACCEPTOR, CONTROL
 from service.ipc.run_marks import RunRecord
@@ -60,6 +60,38 @@ class Mailbox:
             self.record.close()
 
 
+class _Ended:
+    """The mailbox of a process that has ended: what others still send there is moved to its successor."""
+
+    def __init__(self, name: str, mailbox: Mailbox) -> None:
+        self.name = name
+        self.until = time.monotonic() + _RESCUE_S
+        self._mailbox = mailbox
+        self._channel = Channel(mailbox.own, _CONNECTIONS)
+        self._held: Packet[Connection] | None = None  # the successor had no room for it
+
+    def move_all(self, successor: Mailbox) -> None:
+        """Move the connections that wait, as far as there is room; what else waits was meant for the one that ended."""
+        for _ in range(_MOST_WAITING):
+            try:
+                self._held = self._held or self._channel.receive()
+                if self._held is None:
+                    return
+                _sender(successor).pass_on(self._held)
+            except Malformed:
+                continue
+            except Full:
+                return
+            self._held.close()
+            self._held = None
+
+    def close(self) -> None:
+        """Give up what was not moved."""
+        if self._held is not None:
+            self._held.close()
+        self._mailbox.close()
+
+
 class Introductions:
     """The present processes and their channels.
 
@@ -71,9 +103,9 @@ class Introductions:
         self.wanted: frozenset[str] = frozenset()
         self._present: dict[str, Mailbox] = {}
         self._pids: dict[str, int] = {}
-        self._ended: list[tuple[str, Mailbox, float]] = []
+        self._ended: list[_Ended] = []
         self._to_end: dict[str, tuple[int, str]] = {}
-        self._untold: list[tuple[str, str, Fault | None]] = []
+        self._untold: list[tuple[str, Peer | Gone, Mailbox | None]] = []
 
     def introduce(self, name: str, mailbox: Mailbox, pid: int, fault: Fault | None = None) -> None:
         """A process has taken its place: it and the others are told of each other.
@@ -81,39 +113,36 @@ class Introductions:
         Control is told once what the process before has ended by.
         """
         if (before := self._present.get(name)) is not None:
-            self._ended.append((name, before, time.monotonic() + _RESCUE_S))
+            self._ended.append(_Ended(name, before))
         self._present[name], self._pids[name] = mailbox, pid
         for reader in (ACCEPTOR, CONTROL):
             for other in self._present if reader == name else (name,):
                 if other != reader:
-                    self._tell(reader, other, fault if reader == CONTROL else None)
+                    self._show(reader, other, fault if reader == CONTROL else None)
         self.rescue()
 
     def part(self, name: str) -> None:
         """A process will not come back: what waits for it is placed anew by control."""
         if (mailbox := self._present.pop(name, None)) is None:
             return
-        if (control := self._present.get(CONTROL)) is not None:
-            _move_all(mailbox, control)
+        self._ended.append(_Ended(name, mailbox))
         for reader in (ACCEPTOR, CONTROL):
-            if (told := self._present.get(reader)) is not None:
-                with suppress(Full):
-                    _sender(told).send(Gone(name=name))
-        mailbox.close()
+            self._tell(reader, Gone(name=name), None)
+        self.rescue()
 
     def rescue(self) -> None:
         """Give connections that no process has taken to the successor, and hear control; called again and again."""
         self._listen()
-        now = time.monotonic()
         untold, self._untold = self._untold, []
-        for reader, other, fault in untold:
-            self._tell(reader, other, fault)
-        for name, mailbox, _ in self._ended:
-            if (successor := self._present.get(name)) is not None:
-                _move_all(mailbox, successor)
-        for _, mailbox, _ in [ended for ended in self._ended if ended[2] < now]:
-            mailbox.close()
-        self._ended = [ended for ended in self._ended if ended[2] >= now]
+        for reader, document, shown in untold:
+            self._tell(reader, document, shown)
+        for ended in self._ended:
+            if (successor := self._present.get(ended.name) or self._present.get(CONTROL)) is not None:
+                ended.move_all(successor)
+        now = time.monotonic()
+        for ended in [ended for ended in self._ended if ended.until < now]:
+            ended.close()
+        self._ended = [ended for ended in self._ended if ended.until >= now]
 
     def _listen(self) -> None:
         if (control := self._present.get(CONTROL)) is None:
@@ -137,38 +166,24 @@ class Introductions:
 
     def close(self) -> None:
         """Close all channels."""
-        for mailbox in (*self._present.values(), *(mailbox for _, mailbox, _ in self._ended)):
+        for mailbox in self._present.values():
             mailbox.close()
+        for ended in self._ended:
+            ended.close()
 
-    def _tell(self, reader: str, other: str, fault: Fault | None) -> None:
-        told, shown = self._present.get(reader), self._present.get(other)
-        if told is not None and shown is not None:
-            introduced = Peer(name=other, pid=self._pids[other], start=shown.start, fault=fault)
-            try:
-                _sender(told).send(introduced, files=[shown.other.fileno()])
-            except Full:
-                self._untold.append((reader, other, fault))
+    def _show(self, reader: str, other: str, fault: Fault | None) -> None:
+        shown = self._present[other]
+        self._tell(reader, Peer(name=other, pid=self._pids[other], start=shown.start, fault=fault), shown)
+
+    def _tell(self, reader: str, document: Peer | Gone, shown: Mailbox | None) -> None:
+        """Tell a process of another's mailbox, or that it has none, now or later, as long as it is true."""
+        if (told := self._present.get(reader)) is None or self._present.get(document.name) is not shown:
+            return
+        try:
+            _sender(told).send(document, files=[] if shown is None else [shown.other.fileno()])
+        except Full:
+            self._untold.append((reader, document, shown))
 
 
 def _sender(mailbox: Mailbox) -> Channel[Connection]:
     return Channel(mailbox.other, _CONNECTIONS)
-
-
-def _move_all(ended: Mailbox, successor: Mailbox) -> None:
-    for _ in range(_MOST_WAITING):
-        if not _moved(ended, successor):
-            return
-
-
-def _moved(ended: Mailbox, successor: Mailbox) -> bool:
-    """Move one connection; what else waits was meant for the process that has ended."""
-    try:
-        packet = Channel(ended.own, _CONNECTIONS).receive()
-    except Malformed:
-        return True
-    if packet is None:
-        return False
-    with suppress(Full):
-        _sender(successor).pass_on(packet)
-    packet.close()
-    return True

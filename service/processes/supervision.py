@@ -57,7 +57,10 @@ def supervise(children: Sequence[ChildProcess], *, name: str) -> None:
 def tend(children: Sequence[ChildProcess]) -> None:
     """Start again what has ended or hangs, and pass on what waits for it."""
     for child in children:
-        child.ensure_running()
+        try:
+            child.ensure_running()
+        except OSError as error:  # too many processes, or too little memory: those that run go on
+            say(child.name, f"cannot be started now, and is tried again: {error}")
     for introductions in {child.introductions for child in children if child.introductions is not None}:
         introductions.rescue()
 

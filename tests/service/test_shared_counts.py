@@ -169,6 +169,8 @@ def test_files_that_are_not_whole_are_passed_over(share: Share, tmp_path: Path) 
         "text": (b"\x80\n" + numbers, "Invalid JSON"),
         "deep": (b"[" * 100_000, "Invalid JSON"),
         "infinite": (good.replace(b"2.0", b"1e999"), "finite"),
+        "long": (b" " * 5 * 1024**2 + good, "a head of"),
+        "crowd": (b'{"layout":1,"gauges":{},"models":[' + b'["","",""],' * 12_000 + b'["","",""]]}\n', "at most"),
     }
     folder = tmp_path / "metrics"
     for name, (content, reason) in bad.items():

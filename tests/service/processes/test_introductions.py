@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
 
 import pytest
 from pydantic import TypeAdapter
 
-from service.ipc.channel import Channel
+from service.ipc.channel import Channel, Full
 from service.ipc.documents import Connection, Forget, Gone, Peer, ToAcceptor
 from service.processes import introductions as module
+from service.processes.child_process import ChildProcess
 from service.processes.introductions import Introductions, Mailbox
+from service.processes.supervision import tend
+from tests.helpers.processes import until
 
 READ: TypeAdapter[ToAcceptor] = TypeAdapter(ToAcceptor)
 
@@ -59,7 +64,7 @@ def test_who_is_told_of_whom(bench: Bench) -> None:
     first = bench.start("serving-1")
     control = bench.start("control")
     acceptor = bench.start("acceptor")
-    second = bench.start("serving-2")
+    bench.start("serving-2")
     assert told(control) == ["Peer serving-1", "Peer acceptor", "Peer serving-2"]
     assert sorted(told(acceptor)) == ["Peer control", "Peer serving-1", "Peer serving-2"]
     again = bench.start("control")
@@ -68,7 +73,6 @@ def test_who_is_told_of_whom(bench: Bench) -> None:
     bench.introductions.part("serving-2")
     assert (told(acceptor), told(again)) == (["Gone serving-2"], ["Gone serving-2"])
     assert (told(first), told(control)) == ([], [])
-    assert second.own.fileno() == -1
 
 
 def test_connections_of_the_dead_go_to_their_successor(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,3 +100,51 @@ def test_connections_of_the_dead_go_to_their_successor(bench: Bench, monkeypatch
     monkeypatch.setattr(module.time, "monotonic", lambda: 1e12)
     bench.introductions.rescue()
     assert before.own.fileno() == -1
+
+
+def fill(mailbox: Mailbox) -> None:
+    """Send into a channel until it has no more room."""
+    with suppress(Full):
+        while True:
+            Channel(mailbox.other, READ).send(Gone(name="serving-9"))
+
+
+def test_what_has_no_room_is_kept(bench: Bench) -> None:
+    """A connection of the dead waits while its successor takes no more, and so does the word that one has gone."""
+    with ExitStack() as stack:
+        ours, theirs = map(stack.enter_context, socket.socketpair())
+        before, control = bench.start("serving-1"), bench.start("control")
+        bench.start("serving-2")
+        sender = Channel(before.other, READ)
+        sender.send(Connection(), b"early", [theirs.fileno()])
+        after = bench.start("serving-1")
+        assert told(after) == ["early"]
+        fill(after)
+        sender.send(Connection(), b"late", [ours.fileno()])
+        bench.introductions.rescue()
+        fill(control)
+        bench.introductions.part("serving-2")
+        assert set(told(after)) == set(told(control)) - {"Peer serving-1", "Peer serving-2"} == {"Gone serving-9"}
+        bench.introductions.rescue()
+        assert told(after) == ["late"]
+        assert told(control) == ["Gone serving-2"]
+
+
+def test_a_process_that_cannot_be_started_ends_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is tried again a second later; a full disk, on which its id finds no room, keeps none from running."""
+    child = ChildProcess("worker", [sys.executable, "-c", ""], dict(os.environ), tmp_path / "none" / "worker.pid")
+    tend([child])
+    assert child.process is not None
+    assert child.process.wait(60) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(child, "started_at", 0.0)
+        patched.setattr(child, "_started", lambda *_: os.open(tmp_path / "nothing", os.O_RDONLY))
+        tend([child])
+    log = capsys.readouterr().out
+    assert "its id" in log
+    assert "cannot be started now, and is tried again" in log
+    ended = child.process
+    until(lambda: tend([child]) or child.process is not ended, seconds=60, what="it is started again")
+    child.process.wait(60)
