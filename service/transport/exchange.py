@@ -6,10 +6,12 @@ prediction costs. `exchange_of` finds it for the application; another server has
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 from starlette.types import Message, Receive
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from service.transport.request_head import Header
 
@@ -18,6 +20,28 @@ _CLOSE = (b"connection", b"close")
 
 class Exchange(RequestResponseCycle):
     """One request and its answer."""
+
+    @classmethod
+    def of(cls, connection: HttpToolsProtocol, scope: Any, *, keeps_alive: bool, expects: bool) -> Exchange:
+        """The next one of a connection.
+
+        Args:
+            keeps_alive: whether the connection is kept after the answer.
+            expects: whether the client waits for `100 Continue`.
+        """
+        return cls(
+            scope=scope,
+            transport=connection.transport,
+            flow=connection.flow,
+            logger=connection.logger,
+            access_logger=connection.access_logger,
+            access_log=connection.access_log,
+            default_headers=connection.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=expects,
+            keep_alive=keeps_alive,
+            on_response=connection.on_response_complete,
+        )
 
     def take_body(self) -> bytes | None:
         """The body, where all of it has arrived and none of it was read; else None, and `receive` has to be awaited."""

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import unquote
 
 import httptools
@@ -39,16 +40,6 @@ _MOST_PIPELINED = 16
 _RELEASED: Any = None
 
 
-class HandOver(Protocol):
-    """Hands connections over to the process that answers their next request."""
-
-    def is_elsewhere(self, path: bytes, authorization: bytes) -> bool:
-        """Whether another process answers a request with this path and `Authorization`."""
-
-    def hand_over(self, path: bytes, authorization: bytes, descriptor: int, received: bytes) -> bool:
-        """Give the connection away with what was read of it; False where it is not taken."""
-
-
 class _Stop(Exception):
     """Raised in a callback to stop the parser in the middle of a piece."""
 
@@ -59,15 +50,10 @@ class HeadProtocol(HttpToolsProtocol):
     - A head that is longer than 64 KiB, later than 15 s or ambiguous is refused, and the connection closed.
     - Trailers are dropped: the parser reports them like headers, after the headers were checked.
     - An upgrade is ignored.
-    - A request that another process answers is handed over with its connection.
     """
 
-    def __init__(
-        self, *args: Any, connections: Connections | None = None, hand_over: HandOver | None = None, **options: Any
-    ) -> None:
+    def __init__(self, *args: Any, connections: Connections | None = None, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._hand_over = hand_over
-        self._received = b""  # since the head of the request began, where no other request was under way
         self._admission = connections or Connections()
         self._surplus: str | None = None  # why this connection is beyond a limit
         self._answering: RequestResponseCycle | None = None
@@ -86,8 +72,6 @@ class HeadProtocol(HttpToolsProtocol):
         """Called by the transport, with up to 256 KiB."""
         if self._refused:
             return
-        if self._hand_over is not None:
-            self._remember(data)
         if len(data) <= HEAD_BYTES - self._pending:
             self._take(data)
         else:
@@ -96,19 +80,9 @@ class HeadProtocol(HttpToolsProtocol):
                 piece = rest[: HEAD_BYTES - self._pending]
                 self._take(piece)
                 rest = rest[len(piece) :]
-        if (self._begun or self._pending or self._timer is not None) and not self._refused:
+        if (self._begun or self._timer is not None) and not self._refused:
             self._time_head()
         self._silent = False
-
-    def _remember(self, data: bytes) -> None:
-        """Keep the bytes of a head, by which it can be handed over."""
-        if self._is_answering or self._in_body:
-            self._received = b""
-        elif self._begun or self._pending:
-            if self._received:  # else its beginning was not kept
-                self._received += data
-        else:
-            self._received = data
 
     def _take(self, data: bytes | memoryview) -> None:
         """Parse a piece that ends where the head would be too long."""
@@ -182,48 +156,17 @@ class HeadProtocol(HttpToolsProtocol):
         self._begun, self._in_body = False, True
         scope["http_version"] = version
         scope["raw_path"], scope["query_string"] = path, _ = origin_form(self.url)
-        answered_by = path if method == b"POST" else b""  # else by control, which has what a browser sends with a link
-        if self._hand_over is not None and self._departs(answered_by, found.get(b"authorization", b"")):
+        if self._departs(method, path, found):
             raise _Stop
         text = path.decode()
         scope["path"] = unquote(text) if "%" in text else text
         scope["fedlas.headers"] = found  # type: ignore[typeddict-unknown-key]
         keeps = parser.should_keep_alive() and version == "1.1"
-        self._begin(self._exchange(scope, keeps_alive=keeps, expects=b"expect" in found), self.app)
+        self._begin(Exchange.of(self, scope, keeps_alive=keeps, expects=b"expect" in found), self.app)
 
-    def _departs(self, path: bytes, authorization: bytes) -> bool:
-        """Hand the connection over, where another process answers this request and takes it."""
-        assert self._hand_over is not None
-        received, self._received = self._received, b""
-        if not self._hand_over.is_elsewhere(path, authorization):
-            return False
-        if received and not self.transport.get_write_buffer_size():  # two would write on one connection
-            return self._give_away(path, authorization, received)
-        if self._is_answering:  # sent ahead: the client sends it again
-            self.cycle.keep_alive = False
-        else:
-            self.transport.close()
-        self._refused = True
-        return True
-
-    def depart(self) -> None:
-        """Hand the connection over, if no request of it is under way: this process ends."""
-        if self._hand_over is None or self._refused or self._is_answering or self._in_body:
-            return
-        known = bool(self._received) or not (self._begun or self._pending)
-        if known and not self.transport.get_write_buffer_size():
-            self._give_away(b"", b"", self._received)
-
-    def _give_away(self, path: bytes, authorization: bytes, received: bytes) -> bool:
-        assert self._hand_over is not None
-        descriptor = self.transport.get_extra_info("socket").fileno()
-        if not self._hand_over.hand_over(path, authorization, descriptor, received):
-            return False
-        self._refused = True
-        self._no_timer()
-        self._unset_keepalive_if_required()
-        self.transport.abort()
-        return True
+    def _departs(self, method: bytes, path: bytes, found: Mapping[bytes, bytes]) -> bool:
+        """Whether the request with this method, path and these headers is not answered on this connection."""
+        return False
 
     def on_body(self, body: bytes) -> None:
         """Called by the parser."""
@@ -232,6 +175,7 @@ class HeadProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
+        self._advanced = True  # what ends a chunked body comes after the last piece of it
         if not self._upgrading:
             self._in_body = False
             super().on_message_complete()
@@ -255,25 +199,9 @@ class HeadProtocol(HttpToolsProtocol):
             last.message_event.set()
         answer: Any = _answer(refusal, self.url, self.headers)
         plain: Any = {"type": "http", "method": "GET", "http_version": "1.1", "path": "", "query_string": b""}
-        cycle = self._exchange({**plain, **(self.scope or {}), "headers": []}, keeps_alive=False, expects=False)
-        # They hold what was received.
-        self.parser, self.scope, self.url, self.headers, self._received = _RELEASED, _RELEASED, b"", [], b""
+        cycle = Exchange.of(self, {**plain, **(self.scope or {}), "headers": []}, keeps_alive=False, expects=False)
+        self.parser, self.scope, self.url, self.headers = _RELEASED, _RELEASED, b"", []  # they hold what was received
         self._begin(cycle, answer)
-
-    def _exchange(self, scope: Any, *, keeps_alive: bool, expects: bool) -> Exchange:
-        return Exchange(
-            scope=scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=self.access_log,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=expects,
-            keep_alive=keeps_alive,
-            on_response=self.on_response_complete,
-        )
 
     def _begin(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Answer now, or after the requests before it."""
@@ -292,7 +220,7 @@ class HeadProtocol(HttpToolsProtocol):
 
     def _time_head(self) -> None:
         """Start or stop the timer of a head that has begun."""
-        if not self._in_body and (self._begun or self.cycle is None or self.cycle.response_complete):
+        if not self._in_body and (self._begun or self.cycle is None):
             if self._silent or self._timer is None:
                 self._no_timer()
                 self._timer = self.loop.call_later(SURPLUS_S if self._surplus else HEAD_S, self._on_time)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from service.transport.head_protocol import SURPLUS_S, HeadProtocol
+from service.transport.hand_over import DepartingProtocol
+from service.transport.head_protocol import SURPLUS_S
 from service.transport.packet_gathering import GatheringTransport
 from service.transport.request_head import too_many
 
@@ -18,7 +19,7 @@ _PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _PROBE_AFTER_S, _PROBE_EVERY_S = 0.05, 1.0
 
 
-class Protocol(HeadProtocol):
+class Protocol(DepartingProtocol):
     """One connection.
 
     - A surplus connection is answered 503 as soon as its first head is complete.
