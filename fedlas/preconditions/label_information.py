@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
+from scipy.special import stdtr
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -40,6 +41,19 @@ def mean_losses(logits: NDArray[np.float32], targets: Integers, frequencies: Flo
     """The means (C,) of the losses of several answers (C, M, K) to the same rows, each at its best temperature."""
     tried = [losses.mean(axis=1) for losses in _at_scales(logits, targets, frequencies)]
     return np.asarray(np.min(tried, axis=0))
+
+
+def chance_of_gain(gains: Floats) -> float:
+    """The one-sided chance of a mean gain (M,) as high as this where there is none: a t test, without `scipy.stats`.
+
+    That would delay every job by half a second.
+
+    >>> round(chance_of_gain(np.array([1.0, 2.0, 3.0])), 3)
+    0.037
+    """
+    rows, mean = len(gains), float(gains.mean())
+    error = float(gains.std(ddof=1)) / rows**0.5 if rows > 1 else 0.0
+    return float(stdtr(rows - 1, -mean / error)) if error > 0 else float(mean <= 0)
 
 
 def best_temperature(logits: NDArray[np.float32], targets: Integers, frequencies: Floats) -> float:

@@ -16,7 +16,7 @@ from fedlas.data.dataset import Array, Integers
 from fedlas.notice import Notice, shortened
 from fedlas.preconditions.batch_statistics import batch_statistics
 from fedlas.preconditions.graph_statistics import Expected, far_columns
-from fedlas.preconditions.label_information import class_frequencies, matched_loss, row_losses
+from fedlas.preconditions.label_information import chance_of_gain, class_frequencies, matched_loss, row_losses
 from fedlas.preconditions.match import Examined
 from fedlas.preconditions.remedies.remedy import column_name
 from fedlas.preconditions.remedies.scale import channel_axis
@@ -101,7 +101,6 @@ def same_answers(examined: Examined) -> Iterator[Notice]:
 def worse_than_frequencies(examined: Examined) -> Iterator[Notice]:
     """`worse_than_frequencies`, where answers tell nothing of the labels, and are surer than the class frequencies."""
     from scipy.special import log_softmax
-    from scipy.stats import ttest_1samp
 
     answered = examined.logits.argmax(axis=1)
     if _kappa(answered, examined.targets, examined.num_classes) > _SATURATED:
@@ -111,7 +110,7 @@ def worse_than_frequencies(examined: Examined) -> Iterator[Notice]:
     logits, targets = examined.logits[rows], examined.targets[rows]
     known = -np.log(frequencies)[targets]
     own = -log_softmax(np.nan_to_num(logits.astype(np.float64)), axis=1)[np.arange(len(rows)), targets]
-    if not ttest_1samp(own - known, 0, alternative="greater").pvalue < _WORSE or _tell(logits, targets, frequencies):
+    if chance_of_gain(own - known) >= _WORSE or _tell(logits, targets, frequencies):
         return
     accuracy = float((answered == examined.targets).mean())
     message = (

@@ -13,6 +13,7 @@ from fedlas.preconditions.label_information import (
     Floats,
     best_order,
     best_temperature,
+    chance_of_gain,
     class_frequencies,
     matched_loss,
     mean_losses,
@@ -187,8 +188,6 @@ class Trials:
         return None
 
     def _compared(self, remedy: Remedy, places: NDArray[np.int64], logits: NDArray[np.float32]) -> Finding:
-        from scipy.stats import ttest_1samp  # loaded with the first trial, not with the module
-
         targets, own = self._examined.targets[places], self._examined.logits[places]
         orders = (own, own[:, self._order])
         before = min((self._losses(each, places) for each in orders), key=lambda losses: float(losses.mean()))
@@ -200,7 +199,7 @@ class Trials:
             float((logits.argmax(axis=1) == targets).mean()),
             float(before.mean()),
             float(after.mean()),
-            float(np.nan_to_num(ttest_1samp(before - after, 0, alternative="greater").pvalue, nan=1.0)),
+            chance_of_gain(before - after),
             best_temperature(own, targets, self._frequencies),
             best_temperature(logits, targets, self._frequencies),
         )

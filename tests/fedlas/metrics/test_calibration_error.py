@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from fedlas import metrics
 from tests.helpers.drawn_rows import drawn_rows
@@ -63,6 +62,9 @@ def test_adaptive_ece_agrees_with_the_authors_code_where_nothing_ties() -> None:
 @pytest.mark.parametrize("num_bins", [1, 10, 15])
 def test_ece_agrees_with_torchmetrics(num_bins: int) -> None:
     """On confidences away from the bin edges ECE is torchmetrics' l1 calibration error."""
+    # With the module, every process of the tests would load all of torchmetrics.
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
     probs, targets = drawn_rows(3000, 7)
     theirs = multiclass_calibration_error(
         torch.from_numpy(probs), torch.from_numpy(targets), num_classes=7, n_bins=num_bins, norm="l1"
