@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from service.inference.model_queue import ModelQueue
 from service.inference.runtime import providers
 from service.inference.scheduler import Scheduler
-from service.registry.errors import ControlAway, NotFound, OutOfService, RegistryError, Unavailable
+from service.registry.errors import ControlAway, NotFound, OutOfService, Overloaded, RegistryError, Unavailable
 from service.resolved_model import ResolvedModel
 
 _LOG = logging.getLogger(__name__)
@@ -60,7 +60,8 @@ class ModelRepository:
         if entry is None or entry.read_at < self._since:
             return None
         age = time.monotonic() - entry.read_at
-        # While it is being read again it is used, however long that takes: a new version may have to be opened.
+        # While it is being read again it is used, however long that takes: the database may hang, and a new version may
+        # have to be opened. Behind the wall a question has an end.
         if (age > _STALE_S and not entry.reading) or (line := self._scheduler.opened(entry.resolved.digest)) is None:
             return None
         if age > _FRESH_S and not entry.reading:
@@ -150,6 +151,8 @@ class ModelRepository:
                 raise
             resolved = known.resolved  # its last meaning is better than no answer
             asked_at = time.monotonic() if asked_at >= self._since else asked_at  # not read every time
+        except Overloaded:  # says nothing of the model
+            raise
         except RegistryError:
             self._remove(key)
             raise

@@ -43,7 +43,8 @@ from service.serving.remembered_keys import RememberedKeys
 
 _LOG = logging.getLogger(__name__)
 _READ: TypeAdapter[ToServing] = TypeAdapter(ToServing)
-#: Control that does not answer in this time is away. Less than the second that an open model waits for its name.
+#: Control that does not answer in this time is away. Less than the second that an open model waits for its name. A
+#: meaning, which is half a second old at most when it is asked for again, is used meanwhile.
 _ANSWER_S = 0.9
 _MOST_BYTES = 256 * 1024**2  # a profile with a hundred thousand names
 
