@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from importlib import metadata
 
 import orjson
 from pydantic import BaseModel, TypeAdapter
@@ -68,7 +69,7 @@ class ServingPeer:
     Args:
         adopt: answers a connection that it hands back.
         on_stuck: called with the file of a run that does not end.
-        on_flood: called where it sends more than it may for long.
+        on_fault: called with what is wrong where it floods control, or cannot be understood.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class ServingPeer:
         on_stuck: Callable[[ServingPeer, str], None],
         on_spans: Callable[[bytes], None],
         on_leaving: Callable[[ServingPeer], None],
-        on_flood: Callable[[ServingPeer], None],
+        on_fault: Callable[[ServingPeer, str], None],
     ) -> None:
         self.name = name
         self.pid = pid
@@ -101,7 +102,7 @@ class ServingPeer:
         self._on_spans = on_spans
         self._on_leaving = on_leaving
         self._questions = Questions(channel)
-        self._reader = Reader(channel, self._take, name=name, rate=rates.read(), on_flood=partial(on_flood, self))
+        self._reader = Reader(channel, self._take, name=name, rate=rates.read(), on_fault=partial(on_fault, self))
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -178,10 +179,15 @@ class ServingPeer:
             case Stuck(digest=digest) if not self._ends and self._folder.holds(digest):
                 self._ends = True
                 self._on_stuck(self, digest)
-            case Hello(provider=provider):
-                self.provider = provider
+            case Hello() as hello:
+                self._greeted(hello)
             case Leaving() if not self.ended:
                 self._on_leaving(self)
+
+    def _greeted(self, hello: Hello) -> None:
+        if self.provider is None and hello.release != (own := metadata.version("fedlas")):
+            _LOG.warning("%s is of release %s, control of %s: restart the service", self.name, hello.release, own)
+        self.provider = hello.provider
 
     def _answer(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(work)

@@ -66,7 +66,7 @@ class ServingPeers:
         self._peers: dict[str, ServingPeer] = {}
         self.members = Members(placement)
         self._pids = {CONTROL: os.getpid()}
-        self._floods = self._restarts = 0
+        self._faults = self._restarts = 0
 
     def connect(
         self,
@@ -81,8 +81,10 @@ class ServingPeers:
         self._known = Known(look_up, keys, artifacts, self._isolation)
         metrics.others = self._counts.others
         add_gauges(metrics, NoLoad())
-        about = "Serving processes that were ended because they flooded control with messages."
-        metrics.counter("fedlas_serving_floods", about, lambda: self._floods)
+        about = (
+            "Serving processes that were ended since they flooded control with messages, or sent what it cannot read."
+        )
+        metrics.counter("fedlas_serving_faults", about, lambda: self._faults)
         about = "Processes that took the place of a serving process that had ended, as far as this control has seen."
         metrics.counter("fedlas_serving_restarts", about, lambda: self._restarts)
 
@@ -174,7 +176,7 @@ class ServingPeers:
             on_stuck=self._stuck,
             on_spans=self._on_spans,
             on_leaving=self._left,
-            on_flood=self._flooded,
+            on_fault=self._faulty,
         )
         self._peers[name] = peer
         self.members.join(peer)
@@ -222,12 +224,12 @@ class ServingPeers:
         """A run ends its process: no process of other models opens this one any more."""
         self._isolation.ended(digest, peer.name)
 
-    def _flooded(self, peer: ServingPeer) -> None:
-        """It does not run our code any more, which keeps to less: the parent ends it."""
-        _LOG.critical("%s floods this process with messages: it is ended, and started again", peer.name)
-        self._floods += 1
+    def _faulty(self, peer: ServingPeer, fault: str) -> None:
+        """It does not run the code of this release: the parent ends it."""
+        _LOG.critical("%s %s: it is ended, and started again", peer.name, fault)
+        self._faults += 1
         with suppress(Full):  # it is called again
-            self._parent.send(End(name=peer.name, pid=peer.pid, reason="it floods control with messages"))
+            self._parent.send(End(name=peer.name, pid=peer.pid, reason=f"it {fault}"))
 
     def _strays(self) -> bool:
         """Whether an earlier control has left a process whose model was not asked for since."""

@@ -11,7 +11,6 @@ import fcntl
 import os
 import select
 import socket
-import stat
 import termios
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,6 +19,7 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from service.ipc.memory_file import content_of, sealed
 from service.ipc.token_bucket import TokenBucket
 
 Incoming = TypeVar("Incoming", bound=BaseModel)
@@ -34,7 +34,6 @@ _INLINE, _IN_FILE = b"i", b"f"
 _UNREAD = termios.TIOCOUTQ  # which is SIOCOUTQ: what was sent, and not read yet
 #: The other side has the same open socket, and may have made it one that waits.
 _NEVER_WAIT = socket.MSG_DONTWAIT
-_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
 class Full(Exception):
@@ -139,7 +138,7 @@ class Channel(Generic[Incoming]):
         if size <= _MESSAGE_BYTES:
             self._send([_INLINE, head, b"\n", content], files)
         else:
-            memory = _sealed(head + b"\n" + content)
+            memory = sealed(head + b"\n" + content)
             try:
                 self._send([_IN_FILE], [memory, *files])
             finally:
@@ -177,7 +176,7 @@ class Channel(Generic[Incoming]):
             return None
         except (ValidationError, ValueError) as error:
             _close(files)
-            raise Malformed(f"{type(error).__name__}: {str(error)[:300]}") from error
+            raise Malformed(" ".join(str(error).split())[:300]) from error
         except OSError as error:
             _close(files)
             raise Malformed(str(error)) from error
@@ -199,7 +198,7 @@ class Channel(Generic[Incoming]):
         form, whole = message[:1], message[1:]
         memory = files[0] if form == _IN_FILE and files else None
         if form == _IN_FILE:
-            whole = _whole(-1 if memory is None else memory, self._most_bytes)
+            whole = content_of(-1 if memory is None else memory, self._most_bytes)
         elif form != _INLINE:
             raise ValueError(f"a message that begins with {form!r}")
         head, _, content = whole.partition(b"\n")
@@ -208,26 +207,6 @@ class Channel(Generic[Incoming]):
         document = self._reads.validate_json(head)
         own = files if memory is None else files[1:]
         return Packet(document, content, own, _LEAST_BYTES + len(whole), memory)
-
-
-def _sealed(content: bytes) -> int:
-    """A file in memory that cannot be changed any more."""
-    memory = os.memfd_create("message", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    left = memoryview(content)
-    while left:
-        left = left[os.write(memory, left) :]
-    fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
-    return memory
-
-
-def _whole(memory: int, most_bytes: int) -> bytes:
-    """The content of such a file; raises ValueError for any other, whose reader might wait or never end."""
-    found = os.fstat(memory)
-    if not stat.S_ISREG(found.st_mode) or fcntl.fcntl(memory, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
-        raise ValueError("not a sealed file in memory")
-    if found.st_size > most_bytes:
-        raise ValueError(f"a message of {found.st_size} bytes; at most {most_bytes}")
-    return os.pread(memory, found.st_size, 0)
 
 
 def _is_closed(end: socket.socket) -> bool:

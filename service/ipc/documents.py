@@ -195,9 +195,10 @@ class Done(Document):
 
 
 class Hello(Document):
-    """A process that answers predictions from now on, and what its models run on."""
+    """A process of this release, which answers predictions from now on, and what its models run on."""
 
     kind: Literal["hello"] = "hello"
+    release: Text
     provider: Text
 
 

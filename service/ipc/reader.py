@@ -20,6 +20,8 @@ _MOST_REST = 1000  # the kernel holds some hundred
 _UNREADABLE_BYTES = 64 * 1024  # what a message costs that cannot be read
 #: Who sends more than it may for so long, without a pause, floods.
 _FLOOD_S, _PAUSE_S = 10.0, 1.0
+#: After so many messages that cannot be read it is not waited for that one can.
+_MOST_UNREADABLE = 8
 
 Incoming = TypeVar("Incoming", bound=BaseModel)
 
@@ -32,7 +34,7 @@ class Reader(Generic[Incoming]):
     Args:
         name: of the other side, for the log.
         rate: of the bytes that are read, where the other side is not trusted: beyond it what comes waits.
-        on_flood: called where it does for long, again and again.
+        on_fault: called, again and again, with what is wrong where the other side floods or cannot be understood.
     """
 
     def __init__(
@@ -42,14 +44,14 @@ class Reader(Generic[Incoming]):
         *,
         name: str,
         rate: TokenBucket | None = None,
-        on_flood: Callable[[], None] = lambda: None,
+        on_fault: Callable[[str], None] = lambda fault: None,
     ) -> None:
         self.unreadable = 0  # messages
         self._channel = channel
         self._take = take
         self._name = name
         self._rate = rate
-        self._on_flood = on_flood
+        self._on_fault = on_fault
         self._over_since = self._over_until = 0.0
         self._holds = 0
         self._log = ThrottledLog(_LOG)
@@ -67,10 +69,14 @@ class Reader(Generic[Incoming]):
             self._loop = None
 
     def take_rest(self) -> None:
-        """Take what has arrived, as far as there is no end of it: the other side has ended."""
+        """Take what has arrived, as far as that may be much: the other side has ended."""
         for _ in range(_MOST_REST):
-            if self._loop is None or not self._took_one():
+            if self._loop is None or self._is_over_rate or not self._took_one():
                 return
+
+    @property
+    def _is_over_rate(self) -> bool:
+        return self._rate is not None and self._rate.take(0) > 0
 
     def hold(self) -> None:
         """Read on only when `release` was called as often."""
@@ -106,10 +112,10 @@ class Reader(Generic[Incoming]):
             return False
         except Malformed as error:
             self.unreadable += 1
-            text = (
-                f"{self.unreadable} messages of {self._name} could not be read, which may be those of another release"
-            )
+            text = f"{self.unreadable} messages of {self._name} could not be read (if of another release, restart all)"
             self._log.warning("unreadable", f"{text}; the last: {error}")
+            if self.unreadable % _MOST_UNREADABLE == 0:
+                self._on_fault("sends what cannot be read here")
         except Exception as error:  # whatever the other side has sent must not end this side
             self._log.warning("failure", f"a message of {self._name} was not taken", error)
         self._pace(size)
@@ -123,10 +129,10 @@ class Reader(Generic[Incoming]):
             self._watch(time.monotonic(), pause)
 
     def _watch(self, now: float, pause: float) -> None:
-        """Call `on_flood` where pauses have followed each other for long."""
+        """Whether pauses have followed each other for long."""
         if now - self._over_until > _PAUSE_S:
             self._over_since = now
         self._over_until = now + pause
         if now - self._over_since > _FLOOD_S:
             self._over_since = now
-            self._on_flood()
+            self._on_fault("floods control with messages")

@@ -7,6 +7,7 @@ import logging
 import socket
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from importlib.metadata import version
 
 from pydantic import TypeAdapter
 
@@ -117,7 +118,7 @@ class ControlChannel:
     def _greet(self) -> None:
         """Say that this process answers."""
         self._greeted = False
-        self._channel.send(Hello(provider=self._provider))
+        self._channel.send(Hello(release=version("fedlas"), provider=self._provider))
         self._greeted = True
 
     def adopt_no_more(self) -> None:

@@ -175,6 +175,18 @@ def flood():
                 select.select([], [end], [], 1)
 
 
+def speak_another_release():
+    """Send fields from now on that others do not know."""
+    from service.ipc.channel import Channel  # loaded before
+
+    send = Channel._send
+
+    def changed(self, parts, files):
+        send(self, [part.replace(b'{"kind":', b'{"of_another_release":1,"kind":', 1) for part in parts], files)
+
+    Channel._send = changed
+
+
 def forged(request):
     """Have control answer a connection that no client has made."""
     ours, theirs = socket.socketpair()
@@ -248,6 +260,10 @@ def taken_over(targets, answers):
     given = json.loads(os.pread(targets, 100_000, 0))
     if given.get("flood"):
         flood()
+    if given.get("another_release"):
+        speak_another_release()
+        os.write(answers, b"{}\n")
+        return
     kinds = [of_channel] if given["only_channel"] else [of_files, of_network, of_processes]
     found = {
         "found": {name: what for kind in kinds for name, what in tried(kind(given)).items()},

@@ -27,7 +27,7 @@ class Bench:
         self,
         take: Callable[[Packet[ToControl]], None] | None = None,
         rate: TokenBucket | None = None,
-        on_flood: Callable[[], None] = lambda: None,
+        on_fault: Callable[[str], None] = lambda fault: None,
     ) -> None:
         own, self.other = pair()
         self.sender = Channel(self.other, READ)
@@ -37,7 +37,7 @@ class Bench:
             take or (lambda packet: self.taken.append(packet.document)),
             name="serving-1",
             rate=rate,
-            on_flood=on_flood,
+            on_fault=on_fault,
         )
         self.own = own
         self.reader.start()
@@ -73,11 +73,18 @@ def test_what_cannot_be_read_is_counted_and_told_once(caplog: pytest.LogCaptureF
     async def test() -> None:
         bench = Bench()
         null = os.open("/dev/zero", os.O_RDONLY)
-        bad = [b"", b"x", b"i{}\n", b'i{"kind":"hello","provider":"a","more":1}\n', b"i" + b"[" * 50_000, b"f"]
+        bad = [
+            b"",
+            b"x",
+            b"i{}\n",
+            b'i{"kind":"hello","release":"1","provider":"a","more":1}\n',
+            b"i" + b"[" * 50_000,
+            b"f",
+        ]
         for message in bad:
             bench.other.send(message)
             socket.send_fds(bench.other, [message or b"f"], [null, null])
-        bench.sender.send(Hello(provider="CPU"))
+        bench.sender.send(Hello(release="1", provider="CPU"))
         os.close(null)
         await bench.until(lambda: len(bench.taken) == 1)
         assert bench.reader.unreadable == 2 * len(bad)
@@ -101,7 +108,7 @@ def test_what_breaks_a_handler_ends_nothing() -> None:
 
         bench = Bench(take)
         for _ in range(3):
-            bench.sender.send(Hello(provider="CPU"), files=[0])
+            bench.sender.send(Hello(release="1", provider="CPU"), files=[0])
         await bench.until(lambda: seen == [1, 1, 1])
         bench.close()
 
@@ -131,12 +138,12 @@ def test_who_goes_on_for_long_floods(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not who sends more than it may for a moment, and then again after a pause."""
 
     async def test() -> None:
-        floods: list[bool] = []
-        bench = Bench(rate=TokenBucket(per_second=40_960_000, most=4096), on_flood=lambda: floods.append(True))
+        floods: list[str] = []
+        bench = Bench(rate=TokenBucket(per_second=40_960_000, most=4096), on_fault=floods.append)
 
         async def send(number: int) -> None:
             for _ in range(number):
-                bench.sender.send(Hello(provider="CPU"))
+                bench.sender.send(Hello(release="1", provider="CPU"))
             await bench.until(lambda: bench.reader._holds == 0 and bench.sender.has_room)
 
         monkeypatch.setattr(reader, "_PAUSE_S", 0.0)
@@ -153,12 +160,28 @@ def test_who_goes_on_for_long_floods(monkeypatch: pytest.MonkeyPatch) -> None:
     on_a_loop(test)
 
 
+def test_the_rest_of_who_has_ended_is_bounded() -> None:
+    """It may have left gigabytes: as much is taken as it may send."""
+
+    async def test() -> None:
+        bench = Bench(rate=TokenBucket(per_second=1, most=10 * 4096, clock=lambda: 0.0))
+        bench.reader.stop()
+        bench.reader._loop = asyncio.get_running_loop()
+        for _ in range(50):
+            bench.sender.send(Hello(release="1", provider="CPU"))
+        bench.reader.take_rest()
+        assert 10 <= len(bench.taken) < 20
+        bench.close()
+
+    on_a_loop(test)
+
+
 def test_our_own_errors_are_told_apart(caplog: pytest.LogCaptureFixture) -> None:
     """With where they came from; a message of another release is none of them."""
 
     async def test() -> None:
         bench = Bench(lambda packet: {}["missing"])
-        bench.sender.send(Hello(provider="CPU"))
+        bench.sender.send(Hello(release="1", provider="CPU"))
         bench.other.send(b'i{"kind":"greeting"}\n')
         await bench.until(lambda: bench.reader.unreadable == 1)
         bench.close()
@@ -174,7 +197,7 @@ def test_a_channel_that_is_closed_is_not_read_any_more() -> None:
 
     async def test() -> None:
         bench = Bench()
-        bench.sender.send(Hello(provider="CPU"))
+        bench.sender.send(Hello(release="1", provider="CPU"))
         bench.other.close()
         await bench.until(lambda: len(bench.taken) == 1)
         await bench.until(lambda: bench.reader._loop is None)

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from service.processes import wall
@@ -23,7 +24,7 @@ from tests.helpers.takeover import Takeover
 from tests.helpers.walled import WalledApi, walled
 
 Json = dict[str, Any]
-FLOODS = "fedlas_serving_floods_total"
+FAULTS = "fedlas_serving_faults_total"
 KEY, SECRET = "a-key-for-the-tests", "a-secret-of-control"
 BODY = {"inputs": [[1.0, 0.0]]}
 
@@ -124,6 +125,65 @@ def test_what_control_does_for_a_serving_process(place: tuple[WalledApi, Takeove
     until(lambda: api.client.post("/v1/models/digits/predict", json=BODY).status_code == 200, what="on")
 
 
+def asked(api: WalledApi, method: str, path: str, body: Json | None = None) -> httpx.Response:
+    """An answer over a connection of its own: predictions are answered by the processes in turn."""
+    return httpx.request(method, f"{api.client.base_url}/{path}", json=body, headers=api.client.headers, timeout=60)
+
+
+def predicted(api: WalledApi) -> httpx.Response | None:
+    """A prediction; None where its process ended meanwhile."""
+    try:
+        return asked(api, "POST", "v1/models/digits/predict", BODY)
+    except httpx.TransportError:
+        return None
+
+
+def counted(api: WalledApi) -> float:
+    """The serving processes that control had ended."""
+    text = asked(api, "GET", "metrics").text
+    return next(float(line.split()[1]) for line in text.splitlines() if line.startswith(FAULTS))
+
+
+def test_a_half_of_another_release(
+    place: tuple[WalledApi, Takeover, Json], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it says is refused and told, its requests are 503 with `Retry-After`, no change waits for it for long, and
+    it is ended and followed; what comes from a parent of another release changes nothing in any process.
+    """
+    needs_all(tmp_path)
+    api, takeover, _ = place
+    before, faults = api.pid("serving-1"), counted(api)
+    assert takeover.of(before, {"another_release": True}) == {}
+
+    def refusal() -> httpx.Response | None:
+        answers = [predicted(api) for _ in range(2)]
+        return next((answer for answer in answers if answer is not None and answer.status_code != 200), None)
+
+    refused = until(refusal, what="what is remembered is forgotten")
+    assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
+    assert refused.headers["retry-after"]
+    assert asked(api, "PUT", "v1/names/digits", {"default_version": 1}).status_code == 200
+    api.follows("serving-1", before)
+    assert counted(api) == faults + 1
+
+    present = api.child("control").introductions._present  # type: ignore[union-attr]
+    for name in ("control", "acceptor", "serving-2"):
+        for message in (b'i{"kind":"gone","name":"serving-2","more":1}\n', b'i{"kind":"greeting"}\n', b"2{}", b"f"):
+            present[name].other.send(message)
+
+    def is_well() -> bool:
+        answers = [predicted(api) for _ in range(8)]
+        return all(answer is not None and answer.status_code == 200 for answer in answers)
+
+    until(is_well, what="all is well")
+    assert asked(api, "GET", "v1/models").status_code == 200
+    told = capsys.readouterr().out
+    for other in ("serving-1", "the parent", "control"):
+        assert f"messages of {other} could not be read" in told
+    assert "a message cannot be read, which may be of another release" in told
+    assert "serving-1 | is ended: it sends what cannot be read here" in told
+
+
 @pytest.mark.slow  # a flood is one after ten seconds
 def test_a_process_that_floods_control_is_ended(
     place: tuple[WalledApi, Takeover, Json], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -131,7 +191,7 @@ def test_a_process_that_floods_control_is_ended(
     """Others are answered meanwhile; it is told and counted, and the process that follows answers."""
     needs_all(tmp_path)
     api, takeover, _ = place
-    assert f"{FLOODS} 0.0" in api.client.get("/metrics").text
+    faults = counted(api)
     takeover.flood(before := api.pid("serving-1"))
 
     def ended() -> bool:
@@ -141,7 +201,7 @@ def test_a_process_that_floods_control_is_ended(
     until(ended, what="the process is ended")
     api.until_ready()
     until(lambda: api.client.post("/v1/models/digits/predict", json=BODY).status_code == 200, what="it answers")
-    assert f"{FLOODS} 1.0" in api.client.get("/metrics").text
+    assert counted(api) == faults + 1
     told = capsys.readouterr().out
     assert "serving-1 | is ended: it floods control with messages" in told
-    assert "CRITICAL serving-1 floods this process with messages" in told
+    assert "CRITICAL serving-1 floods control with messages" in told
