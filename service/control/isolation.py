@@ -81,7 +81,7 @@ class Isolation:
     def ended(self, digest: str, process: str, how: str = "a run without end") -> None:
         """This file has ended the process."""
         self._remember(digest)
-        if not self._processes or self._runs_alone(digest, process):
+        if not self._processes or process in self._processes:  # an earlier control may have placed it there
             _LOG.critical("the model of %s ended %s (%s) and is out of service for a while", digest, process, how)
             self._quarantine.add(digest)
             self._leave(digest)
@@ -120,7 +120,7 @@ class Isolation:
         again = now - self._suspected_at.get(digest, -math.inf) < _AGAIN_S
         self._suspected_at = {model: at for model, at in self._suspected_at.items() if now - at < _AGAIN_S}
         self._suspected_at[digest] = now
-        if again and (self._runs_alone(digest, process) or (only and not self._processes)):
+        if again and (process in self._processes or (only and not self._processes)):
             self.ended(digest, process, how)
         elif again and self._take(digest, process, until=now + _SUSPECTED_S) is not None:
             _LOG.critical(
@@ -128,10 +128,6 @@ class Isolation:
             )
         else:
             _LOG.warning("the model of %s ran when %s ended (%s)", digest, process, how)
-
-    def _runs_alone(self, digest: str, process: str) -> bool:
-        place = self._places.get(digest)
-        return place is not None and place.process == process
 
     def _remember(self, digest: str) -> None:
         if not self._processes:

@@ -1,4 +1,4 @@
-"""The scheduler: open sessions up to a limit of bytes, a queue for each model, and the choice of the next batch.
+"""The scheduler of batches over open models: each model has a queue, and of several the next batch is chosen.
 
 It lives on an event loop. A batch that surely takes less time than handing it to a thread runs on the loop; all others
 run in threads, as many at a time as there are cores to spare. A batch that takes long frees its slot for others and
@@ -11,25 +11,21 @@ import asyncio
 import logging
 import math
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from functools import partial
 from operator import attrgetter
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from service.inference.batching import BatchObserver, InferenceBatch, QueuedRequest
 from service.inference.executor import LONGEST_GRACE_S, Executor
 from service.inference.model_queue import ModelQueue
+from service.inference.open_models import Files, OpenModels
 from service.inference.quarantine import Quarantine
 from service.inference.run_limits import UNKNOWN, RunLimits
-from service.inference.session import OpenModel
 from service.inference.standard_outputs import MODEL_OUTPUTS, Outputs
-from service.ipc.run_marks import RunMark, RunMarks
-from service.registry.errors import Overloaded, RegistryError, Unavailable
+from service.ipc.run_marks import RunMarks
+from service.registry.errors import Overloaded
 
 _LOG = logging.getLogger(__name__)
 #: What a batch may take on the event loop: about the cost of handing it to a thread and back on a busy machine.
@@ -39,13 +35,6 @@ _ON_LOOP_SECONDS = 0.002
 #: Processor time of a batch on the event loop beyond which its model runs in threads for a while.
 _MUCH_TOO_LONG_SECONDS = 0.02
 _LEAST_RETRY_S = 1
-
-
-class Files(Protocol):
-    """Where the files of models lie."""
-
-    def held(self, digest: str) -> AbstractContextManager[Path]:
-        """The path of a file, which stays there within the block; raises NotFound, Unavailable."""
 
 
 class Scheduler:
@@ -80,64 +69,50 @@ class Scheduler:
         longest_grace: float = LONGEST_GRACE_S,
         marks: RunMarks | None = None,
     ) -> None:
-        self._files = files
-        self._cache_bytes = cache_bytes
-        self._threads = threads
-        self._max_batch_rows = max_batch_rows
+        self._models = OpenModels(
+            files,
+            partial(ModelQueue, max_batch_rows=max_batch_rows, most_bytes=max_batch_bytes),
+            cache_bytes=cache_bytes,
+            threads=threads,
+            quarantine=quarantine or Quarantine(),
+            marks=marks or RunMarks(),
+        )
         self._max_queued_rows = max_queued_rows
-        self._max_batch_bytes = max_batch_bytes
-        self._quarantine = quarantine or Quarantine()
         self._on_batch = on_batch
-        self._marks = marks or RunMarks()
-        self._queues: OrderedDict[str, ModelQueue] = OrderedDict()
-        self._opening: dict[str, asyncio.Task[ModelQueue]] = {}
         self._ready: list[ModelQueue] = []
-        self._opening_bytes = 0
         self._spent = 0.0  # of the queue whose turn was last: a new one starts there
         self._scheduled = False
         self._executor = Executor(runs, on_free=self._freed, on_stuck=on_stuck, longest_grace=longest_grace)
-        # Separate threads: opening a large file must not delay batches.
-        self._openers = ThreadPoolExecutor(2, thread_name_prefix="opening")
 
     @property
     def open_sessions(self) -> int:
         """How many models are kept open."""
-        return len(self._queues)
+        return len(self._models)
 
     @property
     def open_bytes(self) -> int:
         """The size of their files; readable in any thread, like `open_sessions` and `queued_rows`."""
-        return sum(queue.model.size for queue in list(self._queues.values()))
+        return self._models.bytes
 
     @property
     def queued_rows(self) -> int:
         """Rows that wait, for all models together."""
-        return sum(queue.rows for queue in list(self._queues.values()))
+        return sum(queue.rows for queue in self._models.queues())
 
     def opened(self, digest: str) -> ModelQueue | None:
         """The queue of an open model, which becomes the most recently used; None for one that is not open."""
-        queue = self._queues.get(digest)
-        if queue is not None:
-            self._queues.move_to_end(digest)
-        return queue
+        return self._models.opened(digest)
 
     async def open(self, digest: str, limits: RunLimits = UNKNOWN) -> ModelQueue:
         """Open and warm up the file, once for all callers; raises NotFound or Unavailable where that fails.
 
         `limits` are those of its record's profile.
         """
-        queue = self.opened(digest)
-        if queue is not None:
-            return queue
-        opening = self._opening.get(digest)
-        if opening is None:
-            opening = self._opening[digest] = asyncio.ensure_future(self._open(digest, limits))
-            opening.add_done_callback(lambda task: (self._opening.pop(digest), task.cancelled() or task.exception()))
-        return await asyncio.shield(opening)  # a caller that is cancelled must not cancel it for the others
+        return await self._models.open(digest, limits)
 
     def close_model(self, digest: str) -> None:
         """Close the model; requests that wait for it are still answered."""
-        self._queues.pop(digest, None)
+        self._models.close(digest)
 
     def submit(
         self,
@@ -177,37 +152,7 @@ class Scheduler:
     def shut_down(self) -> None:
         """Stop the threads that are idle, and open no more files."""
         self._executor.shut_down()
-        self._openers.shutdown(wait=False, cancel_futures=True)
-
-    async def _open(self, digest: str, limits: RunLimits) -> ModelQueue:
-        loop = asyncio.get_running_loop()
-        self._quarantine.check(digest)
-        holding = self._files.held(digest)
-        path = await loop.run_in_executor(self._openers, holding.__enter__)
-        size = 0
-        try:
-            size = (await loop.run_in_executor(self._openers, path.stat)).st_size
-            self._opening_bytes += size
-            # Before it is opened: memory must not rise above the limit even for a moment.
-            self._make_room()
-            mark = self._marks.of(digest)
-            model = await loop.run_in_executor(self._openers, _warm, path, self._threads, limits, mark)
-        except RegistryError:
-            raise
-        except Exception as error:
-            _LOG.exception("the stored file %s cannot be opened", digest)
-            raise Unavailable("model_cannot_be_opened", "the model's stored file cannot be opened now") from error
-        finally:
-            self._opening_bytes -= size
-            await loop.run_in_executor(self._openers, holding.__exit__, None, None, None)
-        queue = self._queues[digest] = ModelQueue(
-            model, max_batch_rows=self._max_batch_rows, digest=digest, most_bytes=self._max_batch_bytes
-        )
-        return queue
-
-    def _make_room(self) -> None:
-        while self._queues and self.open_bytes + self._opening_bytes > self._cache_bytes:
-            self._queues.popitem(last=False)
+        self._models.shut_down()
 
     def _overloaded(self, queue: ModelQueue) -> Overloaded:
         seconds = max(_LEAST_RETRY_S, round(queue.model.cost(queue.rows)))
@@ -285,9 +230,3 @@ class Scheduler:
 
 
 _spent: Callable[[ModelQueue], float] = attrgetter("spent")
-
-
-def _warm(path: Path, threads: int, limits: RunLimits, mark: RunMark) -> OpenModel:
-    model = OpenModel(path, threads=threads, limits=limits, mark=mark)
-    model.warm_up()
-    return model

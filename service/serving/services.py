@@ -14,9 +14,10 @@ from service.inference.batching import InferenceBatch
 from service.inference.executor import LONGEST_GRACE_S
 from service.inference.gauges import add_gauges
 from service.inference.metrics import ServingMetrics
+from service.inference.open_models import Files
 from service.inference.quarantine import Quarantine
 from service.inference.runtime import prepare, spare_runs
-from service.inference.scheduler import Files, Scheduler
+from service.inference.scheduler import Scheduler
 from service.ipc.run_marks import RunMarks
 from service.model_repository import LookUp, ModelRepository
 from service.settings import ServingSettings

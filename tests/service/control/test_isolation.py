@@ -93,6 +93,9 @@ def test_another_control_knows_who_was_ended(isolated: Callable[..., Isolation])
     found.admit("spam", None, BAD, "alone-2")
     assert found.places() == {"spam": "alone-2"}
     assert refused(found, BAD, "serving-1") == "unavailable"
+    found = isolated()
+    found.ended(BAD, "alone-2")  # before this control was asked for it
+    assert refused(found, BAD, "alone-2") == "model_suspended"
 
 
 def test_without_processes_for_them_models_are_only_suspended(isolated: Callable[..., Isolation]) -> None:

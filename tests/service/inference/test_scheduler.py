@@ -234,7 +234,7 @@ def test_a_file_that_cannot_be_opened(bench: Bench) -> None:
             with pytest.raises(Unavailable) as caught:
                 await engine.open(bench.kept(b"no onnx"), QUICK)
             assert caught.value.code == "model_cannot_be_opened"
-        assert engine._opening_bytes == 0
+        assert engine._models._opening_bytes == 0
 
     asyncio.run(ask())
 
