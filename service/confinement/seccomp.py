@@ -62,14 +62,14 @@ class Filter:
         denied: fail with EPERM.
         allowed: succeed; of use where others fail.
         conditions: call → what its arguments must fulfil; it fails with EACCES otherwise.
-        void: call → the argument with which it does nothing, and succeeds.
+        void: call → arguments with any of which it does nothing, and succeeds.
         others: whether calls that are not named are allowed.
     """
 
     denied: frozenset[str] = DANGEROUS
     allowed: frozenset[str] = frozenset()
     conditions: Mapping[str, tuple[Condition, ...]] = field(default_factory=dict)
-    void: Mapping[str, Condition] = field(default_factory=dict)
+    void: Mapping[str, tuple[Condition, ...]] = field(default_factory=dict)
     others: bool = True
 
 
@@ -98,9 +98,10 @@ def _program(wanted: Filter, machine: str) -> list[Instruction]:
     program += [(_LOAD, 0, 0, _NUMBER)]
     if machine == "x86_64":  # the same calls under other numbers
         program += [(_JUMP_AT_LEAST, 0, 1, _X32), _refusal(errno.EPERM)]
-    for name, condition in wanted.void.items():
+    for name, conditions in wanted.void.items():
         if (number := NUMBERS[name][COLUMNS[machine]]) is not None:
-            program += [(_JUMP_EQUAL, 0, 4, number), *_void(condition), (_LOAD, 0, 0, _NUMBER)]
+            checks = [check for condition in conditions for check in _void(condition)]
+            program += [(_JUMP_EQUAL, 0, len(checks), number), *checks, (_LOAD, 0, 0, _NUMBER)]
     answers = {
         **dict.fromkeys(wanted.allowed, _answer(_ALLOW)),
         **dict.fromkeys(wanted.denied, _refusal(errno.EPERM)),

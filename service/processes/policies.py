@@ -45,8 +45,14 @@ _SOCK_STREAM, _SOCKET_TYPES = 1, 0xF
 #: asks for the settings of a terminal.
 _FIONBIO, _TIOCOUTQ = 0x5421, 0x5411
 _PROT_EXEC = 4
+_F_SETOWN_EX, _FIOASYNC, _FIOSETOWN, _SIOCSPGRP = 15, 0x5452, 0x8901, 0x8902
 
 _SIGNALS = frozenset({"kill", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_open", "pidfd_send_signal"})
+#: The kernel signals on behalf of a file, to whom it was told.
+_SIGNALS_OF_FILES = {
+    "fcntl": tuple(Condition(1, _HALF, command) for command in (fcntl.F_SETOWN, fcntl.F_SETSIG, _F_SETOWN_EX)),
+    "ioctl": tuple(Condition(1, _HALF, command) for command in (_FIOASYNC, _FIOSETOWN, _SIOCSPGRP)),
+}
 _PROGRAMS = frozenset({"execve", "execveat", "fork", "vfork"})
 _SERVERS = frozenset({"socket", "bind", "listen", "accept", "accept4"})
 _OWNERSHIP = frozenset({"chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat", "mknod"})
@@ -68,6 +74,7 @@ def serving(folder: Path) -> Policy:
         calls=Filter(
             denied=DANGEROUS | _SIGNALS | _PROGRAMS | _SERVERS | _OWNERSHIP | _ALTERATION | _SHARING | _RARE,
             conditions=_of_threads() | _of_connections() | {"socketpair": (Condition(1, _SOCKET_TYPES, _SOCK_STREAM),)},
+            void=_SIGNALS_OF_FILES,
         ),
         needed=[*libraries(), *packages(), folder],
         most_files=_MOST_FILES,
@@ -84,7 +91,7 @@ def adopting() -> Filter:
     """
     return Filter(
         denied=frozenset(),
-        void={"ioctl": Condition(1, _HALF, _FIONBIO), "fcntl": Condition(1, _HALF, fcntl.F_SETFL)},
+        void={"ioctl": (Condition(1, _HALF, _FIONBIO),), "fcntl": (Condition(1, _HALF, fcntl.F_SETFL),)},
     )
 
 
@@ -122,6 +129,7 @@ def acceptor() -> Policy:
                 "mmap": (Condition(2, _PROT_EXEC, 0),),
                 "mprotect": (Condition(2, _PROT_EXEC, 0),),
             },
+            void=_SIGNALS_OF_FILES,
             others=False,
         ),
         most_files=_MOST_FILES,

@@ -85,6 +85,7 @@ def of_network(given):
     yield "fast open", lambda: channel().sendmsg([b"x"], (), socket.MSG_FASTOPEN, given["unix"])
     yield "linger", lambda: channel().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes(8))
     yield "make its channel wait", waits
+    yield "have the kernel signal", lambda: signals(given["pids"]["control"])
     yield "io_uring", lambda: call("io_uring_setup", 1, ctypes.create_string_buffer(200))
 
 
@@ -162,6 +163,16 @@ def waits():
         if not os.get_blocking(end.fileno()):
             raise PermissionError(errno.EPERM, "nothing happened")
         os.set_blocking(end.fileno(), False)
+
+
+def signals(pid):
+    """Have the kernel send signals on behalf of a socket."""
+    with channel() as end:
+        fcntl.fcntl(end, fcntl.F_SETOWN, pid)
+        fcntl.fcntl(end, fcntl.F_SETSIG, signal.SIGURG)  # which is ignored
+        fcntl.ioctl(end, termios.FIOASYNC, (1).to_bytes(4, "little"))
+        if fcntl.fcntl(end, fcntl.F_GETOWN) == 0:
+            raise PermissionError(errno.EPERM, "nothing happened")
 
 
 def flood():
