@@ -201,7 +201,7 @@ def test_what_no_model_is_called_is_unknown(api: WalledApi, name: str) -> None:
 
 
 def test_halves_of_heads_beside_clients(api: WalledApi) -> None:
-    """Hundreds of connections that begin a head, in single bytes, and leave: clients are answered, and no file stays."""
+    """Hundreds of connections that begin a head, byte by byte, and leave: clients are answered, and no file stays."""
     publish(api.registry, "beside", scaling(1))
     assert answering(api, "beside")
     files = Path(f"/proc/{api.pid('acceptor')}/fd")
