@@ -81,8 +81,8 @@ def rest_api(
         services.start()
         starting()
         yield
-        stopping()
-        services.close()
+        for close in (stopping, services.close):  # a broker or a collector may not answer: the event loop goes on
+            await run_in_threadpool(close)
 
     sessions = Sessions(services)
     app = FastAPIOffline(  # /docs works without the internet

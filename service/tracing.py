@@ -121,10 +121,6 @@ def collector() -> OTLPSpanExporter | None:
     """The exporter to the collector that the environment names; None where it names none, or there can be none."""
     if not asked_for(os.environ):
         return None
-    protocol = os.environ.get(f"{_SIGNAL}PROTOCOL") or os.environ.get(f"{_ALL}PROTOCOL") or _PROTOCOL
-    if protocol != _PROTOCOL:
-        _LOG.warning("no traces: the OTLP protocol is set to %r, only %r is supported", protocol, _PROTOCOL)
-        return None
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError as error:
@@ -139,7 +135,17 @@ def asked_for(environment: Mapping[str, str]) -> bool:
         return False
     if environment.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp":
         return False
-    return bool(environment.get(f"{_SIGNAL}ENDPOINT") or environment.get(f"{_ALL}ENDPOINT"))
+    if not option(environment, "ENDPOINT"):
+        return False
+    protocol = option(environment, "PROTOCOL") or _PROTOCOL
+    if protocol != _PROTOCOL:
+        _LOG.warning("no traces: the OTLP protocol is set to %r, only %r is supported", protocol, _PROTOCOL)
+    return protocol == _PROTOCOL
+
+
+def option(environment: Mapping[str, str], name: str) -> str:
+    """A variable of OTLP: that of traces, or else that of all signals; empty where neither is set."""
+    return environment.get(f"{_SIGNAL}{name}") or environment.get(f"{_ALL}{name}") or ""
 
 
 def _provider(exporter: SpanExporter) -> TracerProvider:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from service.api import problems
 from service.api.services import Core, Services
+from service.control.collector import Collector
 from service.control.peer_models import PeerModels
 from service.control.peers import ServingPeers
 from service.control.predictions import forward
@@ -14,7 +17,7 @@ from service.control.span_relay import SpanRelay
 from service.registry.errors import Unavailable
 from service.rest_api import App, rest_api
 from service.settings import ServiceSettings
-from service.tracing import Tracing, collector
+from service.tracing import Tracing, asked_for
 
 
 def create_control(settings: ServiceSettings, peers: ServingPeers, models: PeerModels) -> App:
@@ -29,9 +32,7 @@ def create_control(settings: ServiceSettings, peers: ServingPeers, models: PeerM
 
 def _relay() -> SpanRelay:
     """To the collector, if the environment names one."""
-    exporter = collector()
-    # Its client takes requests that are encoded already: those of serving processes are not decoded here.
-    return SpanRelay(_nowhere if exporter is None else exporter._client.export)
+    return SpanRelay(Collector(os.environ).send if asked_for(os.environ) else _nowhere)
 
 
 def _nowhere(request: bytes) -> None:

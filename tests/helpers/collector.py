@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -15,12 +16,16 @@ class Collector:
     def __init__(self) -> None:
         self.received: list[ExportTraceServiceRequest] = []
         self.paths: set[str] = set()
+        self.headers: dict[str, str] = {}  # of the last request, by names in lower case
         collector = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                if self.headers.get("Content-Encoding") == "gzip":
+                    body = gzip.decompress(body)
                 collector.paths.add(self.path)
+                collector.headers = {name.lower(): value for name, value in self.headers.items()}
                 collector.received.append(ExportTraceServiceRequest.FromString(body))
                 self.send_response(200)
                 self.send_header("Content-Length", "0")
