@@ -1,7 +1,8 @@
 """The wall around serving against the one-process form: every figure of both in one run, and the two designs of it.
 
     python -m benchmarks.wall --out wall.json
-    python -m benchmarks.wall --short --only predictions memory
+    python -m benchmarks.wall --only memory
+    python -m benchmarks.wall --only events --rounds 9
 
 Both forms run side by side over the same models, one frozen while the other is measured; ratios are of medians, and
 less than 1 is worse than one process. Needs `apt install wrk`. The figures take ten minutes together:
@@ -19,7 +20,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -38,12 +39,13 @@ class Plan:
     """How much is measured."""
 
     rounds: int
+    longer_rounds: int
     seconds: float
     mebibytes: int
     clients: int
 
 
-_FULL, _SHORT = Plan(5, 4.0, 2048, 1000), Plan(1, 1.0, 64, 100)
+_FULL, _SHORT = Plan(5, 3, 4.0, 2048, 1000), Plan(1, 1, 1.0, 64, 100)
 
 
 def main() -> None:
@@ -51,6 +53,8 @@ def main() -> None:
     load.need_wrk()
     allow_many_files()
     plan = _SHORT if args.short else _FULL
+    if args.rounds is not None:
+        plan = replace(plan, rounds=args.rounds, longer_rounds=args.rounds)
     results: Json = {"machine": {"processor": platform.processor(), "cores": os.cpu_count()}}
     names = args.only or [*_MEASURE, "kills"]
     if side_by_side := [name for name in names if name in _MEASURE]:
@@ -82,21 +86,21 @@ def _pages(forms: list[Form], plan: Plan) -> Json:
     def measure(form: Form, port: int) -> Json:
         return other_ways.pages(port, seconds=plan.seconds)
 
-    return _three_ways(forms, measure, {"per_second": "more"}, rounds=min(3, plan.rounds))
+    return _three_ways(forms, measure, {"per_second": "more"}, rounds=plan.longer_rounds)
 
 
 def _uploads(forms: list[Form], plan: Plan) -> Json:
     def measure(form: Form, port: int) -> Json:
         return other_ways.upload(form, port, mebibytes=plan.mebibytes)
 
-    return _three_ways(forms, measure, {"mb_per_s": "more"}, rounds=min(3, plan.rounds))
+    return _three_ways(forms, measure, {"mb_per_s": "more"}, rounds=plan.longer_rounds)
 
 
 def _events(forms: list[Form], plan: Plan) -> Json:
     def measure(form: Form, port: int) -> Json:
         return other_ways.events(form, port, clients=plan.clients)
 
-    return _three_ways(forms, measure, {"connected_s": "less", "last_s": "less"}, rounds=min(3, plan.rounds))
+    return _three_ways(forms, measure, {"connected_s": "less", "last_s": "less"}, rounds=plan.longer_rounds)
 
 
 def _three_ways(
@@ -133,6 +137,7 @@ _MEASURE: dict[str, Callable[[list[Form], Plan], Json]] = {
 def _parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--only", nargs="+", choices=[*_MEASURE, "kills"])
+    made.add_argument("--rounds", type=int, help="of each figure, both forms in turn (default: 5, or 3)")
     made.add_argument("--short", action="store_true", help="everything works; the numbers say nothing")
     made.add_argument("--out", type=Path, help="also write the results here, as JSON")
     return made

@@ -25,7 +25,7 @@ from service.ipc.adoption import Adoption
 from service.ipc.channel import Channel, Full, Packet
 from service.ipc.documents import Connection, End, Fault, Gone, Peer, Places, ToControl, Wanted
 from service.ipc.placement import ACCEPTOR, ALONE, CONTROL, Placement, in_path
-from service.ipc.reader import Reader
+from service.ipc.reader import ALL, Reader
 from service.model_lookup import ModelLookup
 from service.registry.artifacts import ArtifactStore
 
@@ -55,7 +55,7 @@ class ServingPeers:
         isolation.on_change = self._tell_places
         self._places_told = True
         self._parent = Channel(channel, READ)
-        self._reader = Reader(self._parent, self._take, name="the parent")
+        self._reader = Reader(self._parent, self._take, name="the parent", at_once=ALL)
         self._acceptor: Channel[ToControl] | None = None
         self._folder = folder
         self._folders: dict[str, ServedFolder] = {}

@@ -15,7 +15,8 @@ from service.ipc.throttled_log import ThrottledLog
 from service.ipc.token_bucket import TokenBucket
 
 _LOG = logging.getLogger(__name__)
-_AT_ONCE = 32
+#: Messages of one turn of the loop: of a side that is not trusted; of the parent and the acceptor, whatever waits.
+FEW, ALL = 32, 512
 _MOST_REST = 1000  # the kernel holds some hundred
 _UNREADABLE_BYTES = 64 * 1024  # what a message costs that cannot be read
 #: Who sends more than it may for so long, without a pause, floods.
@@ -35,6 +36,7 @@ class Reader(Generic[Incoming]):
         name: of the other side, for the log.
         rate: of the bytes that are read, where the other side is not trusted: beyond it what comes waits.
         on_fault: called, again and again, with what is wrong where the other side floods or cannot be understood.
+        at_once: messages of one turn. A turn may wait 5 ms for threads at work: connections should share one.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Reader(Generic[Incoming]):
         name: str,
         rate: TokenBucket | None = None,
         on_fault: Callable[[str], None] = lambda fault: None,
+        at_once: int = FEW,
     ) -> None:
         self.unreadable = 0  # messages
         self._channel = channel
@@ -52,6 +55,7 @@ class Reader(Generic[Incoming]):
         self._name = name
         self._rate = rate
         self._on_fault = on_fault
+        self._at_once = at_once
         self._over_since = self._over_until = 0.0
         self._holds = 0
         self._log = ThrottledLog(_LOG)
@@ -91,7 +95,7 @@ class Reader(Generic[Incoming]):
             self._loop.add_reader(self._channel.fileno(), self._read)
 
     def _read(self) -> None:
-        for _ in range(_AT_ONCE):
+        for _ in range(self._at_once):
             if self._loop is None or self._holds or not self._took_one():
                 return
 
