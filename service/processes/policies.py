@@ -171,13 +171,18 @@ def _read_by_serving(folder: Path) -> Iterator[tuple[Path, int]]:
 
 
 def _imported(path: Path, folder: Path) -> Iterator[tuple[Path, int]]:
-    """An environment as a whole; of any other folder only what can be imported: people keep settings beside code."""
+    """An environment as a whole; of any other folder only what can be imported: people keep settings beside code.
+
+    A right to list holds for all folders below. Where the data folder is one of them there is none, and what is
+    imported from there was looked up before.
+    """
     environments = (Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve())
     inside = any(path.is_relative_to(environment) for environment in environments)
     if inside and not folder.is_relative_to(path):
         yield path, landlock.READ
         return
-    yield path, landlock.LIST
+    if not folder.is_relative_to(path):
+        yield path, landlock.LIST
     for entry in path.iterdir() if path.is_dir() else [path]:
         if entry.suffix in _IMPORTED or (entry / "__init__.py").is_file():
             yield entry, landlock.READ

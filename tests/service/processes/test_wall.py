@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from service.confinement.confinement import CONTROLS, Report
-from service.processes import wall
+from service.processes import policies, wall
 from service.processes.confined import UNPROTECTED
 from service.settings import ServiceSettings
 from tests.helpers.service import ROOT
@@ -108,3 +108,16 @@ def test_whoever_starts_it_confines_it(before: str) -> None:
     assert got["parting"] == signal.SIGTERM
     assert got["seen"] == "nothing"
     assert got["user"] != 0
+
+
+def test_no_folder_above_the_data_is_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it lies inside the code, as in a checkout: a right to one folder holds for all below."""
+    code = tmp_path / "code"
+    folder = code / "fedlas-data" / "run" / "served" / "serving-1"
+    folder.mkdir(parents=True)
+    (code / "package").mkdir()
+    (code / "package" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(code))
+    granted = [path for path, _ in policies.serving(folder).grants]
+    assert [path for path in granted if folder.is_relative_to(path)] == [folder]
+    assert code / "package" in granted
