@@ -1,8 +1,9 @@
 """Faults: the ends of processes that a model may have brought about, told by how a process ended and what it ran.
 
-A signal that the code of a process raises is the deed of the model in whose thread it was caught. The watchdog of the
-event loop and the kernel, where memory runs out, end a process for reasons that lie elsewhere as often: what ran then
-is suspect. SIGKILL has no sender: it counts only if the kernel has killed for memory since the process was started.
+A signal that the code of a process raises is the deed of the model in whose thread it was caught. Caught in another
+thread, it may be anybody's; so may an end by the watchdog of the event loop, or by the kernel where memory runs out:
+what ran then is suspect. SIGKILL has no sender: it counts only if the kernel has killed for memory since the process
+was started.
 """
 
 from __future__ import annotations
@@ -40,8 +41,9 @@ def fault(code: int, marked: Marked, *, out_of_memory: bool) -> Fault | None:
         out_of_memory: the kernel has killed some process for memory while this one ran.
     """
     if -code in _CRASHES:
-        models = marked.models if marked.caught is None else marked.caught
-        return _fault(signal.Signals(-code).name, models, certain=len(models) == 1)
+        models = marked.caught or marked.models
+        outside = marked.caught == frozenset()  # of any run, which may have corrupted memory all the same
+        return _fault(signal.Signals(-code).name, models, certain=len(models) == 1 and not outside)
     if code == _HUNG:
         return _fault("the watchdog of its event loop", marked.on_loop or marked.models, certain=False)
     if -code == signal.SIGKILL and out_of_memory:

@@ -87,14 +87,16 @@ def test_what_a_killed_process_ran_is_suspect_where_memory_ran_out(record: RunRe
 
 
 def test_a_process_that_ran_nothing_accuses_nobody(record: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor one that has caught a signal in a thread that ran no model; lies are digests at most, and a few of them."""
+    """One that has caught a signal in a thread that ran no model is not sure; lies are digests, and a few of them."""
     assert fault(-signal.SIGSEGV, record.read(), out_of_memory=False) is None
     monkeypatch.setattr(run_marks.faulthandler, "enable", lambda file: None)  # this process keeps its own
     marks = RunMarks(record.fileno())
     places = [marks.of(LOOP).begin() for _ in range(100)]
     assert places.count(None) == 36  # beyond 64 no run is marked
     os.pwrite(record.fileno(), b"Current thread 0x1 (most recent call first):\n", 4096)
-    assert fault(-signal.SIGSEGV, record.read(), out_of_memory=False) is None
+    outside = fault(-signal.SIGSEGV, record.read(), out_of_memory=False)
+    assert outside is not None
+    assert (outside.models, outside.certain) == ([LOOP], False)
     for place in places:
         marks.of(LOOP).end(place)
     assert record.read().models == frozenset()

@@ -23,9 +23,9 @@ LOST = "lost"
 
 
 @contextmanager
-def service(data_dir: Path) -> Iterator[WalledApi]:
+def service(data_dir: Path, *, hung_seconds: int = 30) -> Iterator[WalledApi]:
     """One process for two models."""
-    with walled(data_dir, hung_seconds=4) as found:
+    with walled(data_dir, hung_seconds=hung_seconds) as found:
         publish(found.registry, "crashing", crashing())
         publish(found.registry, "ordinary", scaling(2))
         yield found
@@ -129,7 +129,7 @@ def test_a_graph_whose_opening_crashes(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_graph_that_keeps_the_event_loop(tmp_path: Path) -> None:
     """The second time within minutes it runs alone, a third time it is out of service."""
-    with service(tmp_path / "data") as api:
+    with service(tmp_path / "data", hung_seconds=6) as api:
         publish(api.registry, "toiling", toiling(8), cost={"sizes": "shapes"})  # which is a lie
         for place in ("serving-1", "serving-1", "alone-1"):
             until(lambda: ask(api, "toiling", 1) == 200, seconds=60, what="it is answered")
