@@ -14,7 +14,7 @@ from tests.helpers.uploads import Uploads
 Json = dict[str, Any]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service that tests share and leave as they found it."""
     with serving(tmp_path_factory.mktemp("service") / "data", FEDLAS_SWEEP_SECONDS="5") as running:
@@ -28,7 +28,7 @@ def own_service(tmp_path: Path) -> Iterator[Service]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def digits(service: Service, uploads: Uploads) -> tuple[Json, Json]:
     """The overconfident digits model and its dataset, both ready."""
     model = service.upload("models", uploads["digits.onnx"], name="digits")
@@ -40,7 +40,7 @@ def digits(service: Service, uploads: Uploads) -> tuple[Json, Json]:
     return ready[0], ready[1]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def finished(service: Service, digits: tuple[Json, Json]) -> Json:
     """A job on the digits that has succeeded and trained."""
     return service.calibrated(*digits, publish_as="digits", budget={"minutes": 1, "candidates": 2}, metadata={"a": "b"})

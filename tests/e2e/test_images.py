@@ -72,7 +72,7 @@ def model() -> bytes:
     return to_onnx(network, (rows[:2],))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def job(service: Service) -> Json:
     """A calibration on images that has succeeded."""
     options = {"preprocessing": json.dumps(PREPROCESSING), "class_names": ",".join(CLASSES)}

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -20,29 +20,38 @@ Json = dict[str, Any]
 ROW = [0.5] * 64
 
 
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory, uploads: Uploads) -> Iterator[tuple[Service, Json]]:
+    """A service with three processes that answer predictions, and a model in it."""
+    with serving(tmp_path_factory.mktemp("several") / "data", FEDLAS_API_PROCESSES="3") as service:
+        yield service, service.inspected("models", uploads["digits.onnx"])
+
+
 @pytest.mark.timeout(240)
-def test_several_api_processes(tmp_path: Path, uploads: Uploads) -> None:
+def test_several_api_processes(several: tuple[Service, Json]) -> None:
     """Three processes answer on one port with the same values and counts that add up; one that is killed comes back.
 
     They share nothing but the registry: a name switched or unloaded through one is so for all within a second.
     """
-    with serving(tmp_path / "data", FEDLAS_API_PROCESSES="3") as service:
-        model = service.inspected("models", uploads["digits.onnx"])
-        path, base = f"/v1/models/{model['id']}/predict", str(service.client.base_url)
-        body = {"inputs": [ROW]}
-        answers = []
-        for _ in range(60):  # each on a connection of its own: they are dealt out
-            answers.append(httpx.post(f"{base}{path}", json=body, timeout=30))
-        assert {answer.status_code for answer in answers} == {200}
-        assert len({answer.text for answer in answers}) == 1
-        until(lambda: ok(service, model["id"]) == 60, what="all are counted, in every process")
+    service, model = several
+    path, base = f"/v1/models/{model['id']}/predict", str(service.client.base_url)
+    once = httpx.Client(base_url=base, timeout=60, headers={"Connection": "close"})  # connections are dealt out
+    with once:
+
+        def answers(number: int) -> list[httpx.Response]:
+            return [once.post(path, json={"inputs": [ROW]}) for _ in range(number)]
+
+        before, first = ok(service, model["id"]), answers(60)
+        assert {answer.status_code for answer in first} == {200}
+        assert len({answer.text for answer in first}) == 1
+        until(lambda: ok(service, model["id"]) == before + 60, what="all are counted, in every process")
         # Every process has opened the model, or it would not have been asked.
         until(lambda: gauge(service, "fedlas_sessions_open") == 3, what="all have it open")
 
-        httpx.post(f"{base}/v2/repository/models/{model['id']}/unload", timeout=30).raise_for_status()
+        once.post(f"/v2/repository/models/{model['id']}/unload").raise_for_status()
         time.sleep(1)
-        assert {httpx.post(f"{base}{path}", json=body, timeout=30).status_code for _ in range(20)} == {409}
-        httpx.post(f"{base}/v2/repository/models/{model['id']}/load", timeout=30).raise_for_status()
+        assert {answer.status_code for answer in answers(20)} == {409}
+        once.post(f"/v2/repository/models/{model['id']}/load").raise_for_status()
 
         killed = service.pid("serving-2")
         os.kill(killed, signal.SIGKILL)
@@ -50,9 +59,9 @@ def test_several_api_processes(tmp_path: Path, uploads: Uploads) -> None:
             lambda: service.pid("serving-2") != killed and is_alive(service.pid("serving-2")),
             what="it is back",
         )
-        until(lambda: httpx.post(f"{base}{path}", json=body, timeout=30).is_success, what="it answers")
-        assert {httpx.post(f"{base}{path}", json=body, timeout=30).status_code for _ in range(30)} == {200}
-        until(lambda: ok(service, model["id"]) >= 90, what="what the killed process counted is not lost")
+        until(lambda: answers(1)[0].is_success, what="it answers")
+        assert {answer.status_code for answer in answers(30)} == {200}
+        until(lambda: ok(service, model["id"]) >= before + 90, what="what the killed process counted is not lost")
 
 
 def ok(service: Service, model: str) -> int:
@@ -68,22 +77,22 @@ def gauge(service: Service, name: str) -> float:
     return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} "))
 
 
-def test_clients_stay_connected_while_the_api_stops(tmp_path: Path, uploads: Uploads) -> None:
-    """Requests under way when the service is asked to stop are answered; none is cut off."""
-    with serving(tmp_path / "data") as service:
-        model = service.inspected("models", uploads["digits.onnx"])
-        rows = np.random.default_rng(0).random((2000, 64)).tolist()
-        url = f"{service.client.base_url}/v1/models/{model['id']}/predict"
-        codes: list[int] = []
+def test_clients_stay_connected_while_the_api_stops(several: tuple[Service, Json]) -> None:
+    """Requests under way when their processes are asked to stop are answered; none is cut off."""
+    service, model = several
+    rows = np.random.default_rng(0).random((2000, 64)).tolist()
+    url = f"{service.client.base_url}/v1/models/{model['id']}/predict"
+    codes: list[int] = []
 
-        def ask() -> None:
-            codes.append(httpx.post(url, json={"inputs": rows}, timeout=60).status_code)
+    def ask() -> None:
+        codes.append(httpx.post(url, json={"inputs": rows}, timeout=120).status_code)
 
-        clients = [threading.Thread(target=ask) for _ in range(6)]
-        for client in clients:
-            client.start()
-        until(lambda: codes, what="the first is answered")
-        os.kill(service.pid("serving-1"), signal.SIGTERM)
-        for client in clients:
-            client.join()
-        assert codes == [200] * 6
+    clients = [threading.Thread(target=ask) for _ in range(6)]
+    for client in clients:
+        client.start()
+    until(lambda: codes, what="the first is answered")
+    for number in (1, 2, 3):
+        os.kill(service.pid(f"serving-{number}"), signal.SIGTERM)
+    for client in clients:
+        client.join()
+    assert codes == [200] * 6

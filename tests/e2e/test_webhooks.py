@@ -10,11 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import pytest
 from standardwebhooks import Webhook
 
-from tests.helpers import backends
-from tests.helpers.service import serving, until
+from tests.helpers.service import Service, serving, until
 from tests.helpers.uploads import Uploads
 
 Json = dict[str, Any]
@@ -63,20 +61,10 @@ def receiving() -> Iterator[Receiver]:
         thread.join()
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """Where two services in turn keep everything."""
-    with backends.place(tmp_path / "data", migrated=False) as keywords:
-        yield backends.environment(keywords)
-
-
-def test_a_jobs_end_is_told(tmp_path: Path, uploads: Uploads, place: dict[str, str]) -> None:
-    """The message says what the record says; after a 500 it comes again under the same id, and a resend once more.
-
-    Where the operator has not permitted it nothing is sent to loopback, the log says why, and no answer has the secret.
-    """
+def test_a_jobs_end_is_told(tmp_path: Path, uploads: Uploads) -> None:
+    """The message says what the record says; after a 500 it comes again under the same id, and a resend once more."""
     allowed = {"FEDLAS_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8"}
-    with receiving() as receiver, serving(tmp_path / "data", **place, **allowed) as service:
+    with receiving() as receiver, serving(tmp_path / "data", **allowed) as service:
         receiver.statuses = [500]
         webhook = {"url": receiver.url, "secret": SECRET}
         model = service.inspected("models", uploads["digits.onnx"])
@@ -108,8 +96,12 @@ def test_a_jobs_end_is_told(tmp_path: Path, uploads: Uploads, place: dict[str, s
         cancelled = service.order(model, dataset, webhook=webhook)
         service.client.post(f"/v1/jobs/{cancelled['id']}/cancel")
         until(lambda: receiver.received[-1][1]["type"] == "job.cancelled", what="the cancellation is told")
-        service.stop()
-    with receiving() as receiver, serving(tmp_path / "data", **place) as service:
+
+
+def test_nothing_is_sent_to_loopback_unless_it_is_permitted(service: Service, digits: tuple[Json, Json]) -> None:
+    """The job's deliveries say why, and no answer and no line of the log has the secret."""
+    model, dataset = digits
+    with receiving() as receiver:
         ordered = service.order(model, dataset, webhook={"url": "https://localhost/hook", "secret": SECRET})
         service.client.post(f"/v1/jobs/{ordered['id']}/cancel")
         job = service.ended(ordered["id"])

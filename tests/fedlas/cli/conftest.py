@@ -21,7 +21,7 @@ Command = Callable[..., CompletedProcess[str]]
 Here = Callable[..., CompletedProcess[str]]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service that answers one key only."""
     with serving(tmp_path_factory.mktemp("service") / "data", FEDLAS_API_KEYS=KEY) as running:
@@ -29,7 +29,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with models that are too sure (`sharp`) and not (`exact`), and rows of which many or few judge."""
     folder = tmp_path_factory.mktemp("files")
@@ -46,7 +46,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def variables(service: Service) -> dict[str, str]:
     """The variables that name the service and its key."""
     return {"FEDLAS_URL": str(service.client.base_url), "FEDLAS_API_KEY": KEY}
@@ -80,7 +80,7 @@ def here(
     return run
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def calibrated(
     service: Service, files: Path, variables: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:

@@ -20,27 +20,27 @@ def no_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service that tests share."""
     with serving(tmp_path_factory.mktemp("client") / "data", FEDLAS_SWEEP_SECONDS="5") as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def url(service: Service) -> str:
     """Where it is."""
     return str(service.client.base_url).rstrip("/")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def client(url: str) -> Iterator[Client]:
     """A client of it."""
     with Client(url) as opened:
         yield opened
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def files(tmp_path_factory: pytest.TempPathFactory, uploads: Uploads) -> Path:
     """A folder with `digits.onnx` and `digits.npz`."""
     folder = tmp_path_factory.mktemp("files")
@@ -49,7 +49,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, uploads: Uploads) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def job(client: Client, files: Path) -> Job:
     """A job on the digits that has succeeded, published as `digits`."""
     return client.calibrate(

@@ -1,0 +1,1 @@
+"""The service as its users meet it. A package, so that the service that its tests share ends with them."""

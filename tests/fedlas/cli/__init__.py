@@ -1,0 +1,1 @@
+"""The command line. A package, so that the service that its tests share ends with them."""
