@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from service.registry import database
 from service.registry.database import open_engine
 from service.registry.migrate import migrate
 from tests.helpers.object_store import ObjectServer
@@ -69,6 +70,7 @@ class _Servers:
         # Where the bucket is and who may come in is told to its library by the environment, here and in processes.
         os.environ.update(self._objects.environment)
         self._numbers = itertools.count()
+        database._IDLE_TIMEOUT_S = 60  # a machine that stands still for seconds ends no writer of a test
         self._postgresql.execute(f"CREATE DATABASE {_TEMPLATE}")
         engine = open_engine(self._postgresql.url(_TEMPLATE))
         migrate(engine)

@@ -11,6 +11,7 @@ from fedlas.progress import JobProgress
 from fedlas.race.results import RaceProgress
 from fedlas.race.training_events import EpochEnded, FoldScored, TrainingBegun
 from fedlas.training.loop import EpochResult
+from tests.helpers.processes import until
 from worker.documents import ChildEvent, EpochEvent, SavedCheckpoint
 from worker.inside import child, job_events
 from worker.inside.job_events import JobEvents
@@ -24,9 +25,8 @@ def test_a_long_computation_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     progress.expect("judging", 100.0)
     progress.begin("judging")
     with JobEvents(told.append, progress):
-        time.sleep(0.5)
+        until(lambda: len(told) >= 5, what="it has told")
     seen = [event.progress for event in told if event.progress is not None]
-    assert len(seen) >= 5
     assert all(two.fraction >= one.fraction for one, two in pairwise(seen))
     assert seen[0].fraction < seen[-1].fraction < 0.1
     assert all(one.eta_seconds is not None and 90 < one.eta_seconds <= 100 for one in seen)

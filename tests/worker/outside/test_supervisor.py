@@ -105,10 +105,10 @@ def test_a_lease_is_renewed_and_its_loss_is_noticed(registry: Registry, worker_s
 
     def hears(happens: Callable[[str], None]) -> Exception:
         job_id = add_job(registry, status="running")
-        claim = claimed_by(registry, job_id, "w", lease=0.4)
+        claim = claimed_by(registry, job_id, "w", lease=2.0)
         work = kind_of(claim)(registry, worker_settings, claim)
-        with LeaseRenewal(registry, work, lease_seconds=0.4, every_seconds=0.05) as renewal:
-            time.sleep(1.0)
+        with LeaseRenewal(registry, work, lease_seconds=2.0, every_seconds=0.1) as renewal:
+            time.sleep(2.5)
             with registry.read() as unit:
                 assert unit.work.of(job_id).lease_expires_at > unit.now()
             renewal.check()
