@@ -61,19 +61,24 @@ class Pulse:
     Args:
         listener: the socket that the process accepts connections from; None where another process does.
         hung_seconds: without a beat, or without accepting from a full queue, after which a process hangs.
+        first_seconds: how long the first beat may take; None for a process that waits for others, as for a database.
     """
 
-    def __init__(self, listener: socket.socket | None, *, hung_seconds: float) -> None:
+    def __init__(
+        self, listener: socket.socket | None, *, hung_seconds: float, first_seconds: float | None = None
+    ) -> None:
         self._listener = listener
         self._hung_seconds = hung_seconds
+        self._first_seconds = first_seconds
         self._read, self.write = os.pipe()
         os.set_blocking(self._read, False)
         self._last_beat: float | None = None
-        self._accepting = self._looked = time.monotonic()
+        self._accepting = self._looked = self._begun = time.monotonic()
 
     def started(self) -> None:
-        """Expect the beats of another process; before its first one `trouble` returns None."""
+        """Expect the beats of another process."""
         self._last_beat = None
+        self._begun = time.monotonic()
         self._drain()
 
     def trouble(self) -> str | None:
@@ -86,6 +91,8 @@ class Pulse:
             self._accepting = now
         if self._last_beat is not None and now - self._last_beat > self._hung_seconds:
             return f"its event loop has stood still for {self._hung_seconds:.0f} s"
+        if self._last_beat is None and self._first_seconds is not None and now - self._begun > self._first_seconds:
+            return f"it has not begun within {self._first_seconds:.0f} s"
         if now - self._accepting > self._hung_seconds:
             return f"it has taken no connection for {self._hung_seconds:.0f} s although its queue is full"
         return None

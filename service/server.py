@@ -43,6 +43,7 @@ class Server(uvicorn.Server):
             where one of them fails, since it would go on without what that did.
         stopping: called when a signal has come, or the server ends by itself.
         closing: called when no further connection is answered.
+        stopped: called at the end. What stands behind `run` is not reached: uvicorn raises the signal again.
     """
 
     def __init__(
@@ -52,11 +53,13 @@ class Server(uvicorn.Server):
         background: Sequence[Callable[[], Coroutine[None, None, object]]],
         stopping: Callable[[], None] = lambda: None,
         closing: Callable[[], None] = lambda: None,
+        stopped: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(config)
         self._to_start = background
         self._stopping = stopping
         self._closing = closing
+        self._stopped = stopped
         self._background: list[asyncio.Task[object]] = []
 
     def protocol(self, received: bytes = b"") -> Protocol:
@@ -111,6 +114,7 @@ class Server(uvicorn.Server):
         for task in self._background:
             task.cancel()
         await asyncio.wait(self._background)
+        self._stopped()
 
     def _ended(self, task: asyncio.Task[object]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

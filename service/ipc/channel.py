@@ -29,7 +29,7 @@ _MESSAGE_BYTES = 60_000
 #: A document: the longest has a path or a key in it that a head of 64 KiB has brought, each letter escaped.
 _DOCUMENT_BYTES = 1024**2
 _LEAST_BYTES = 4096
-_MOST_DESCRIPTORS = 4
+_MOST_DESCRIPTORS = 6  # of a process that is started: its channel, heartbeat, output, what it runs, and a long message
 _INLINE, _IN_FILE = b"i", b"f"
 _UNREAD = termios.TIOCOUTQ  # which is SIOCOUTQ: what was sent, and not read yet
 #: The other side has the same open socket, and may have made it one that waits.

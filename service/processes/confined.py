@@ -25,15 +25,15 @@ def main() -> int:
     parser.add_argument("process", choices=("serving", "acceptor"))
     parser.add_argument("--folder", type=Path, help="of the served copies")
     parser.add_argument("--expect", action="append", default=[], choices=CONTROLS, help="do not begin without this")
-    parser.add_argument("--trial", action="store_true", help="say what this machine permits, and end")
+    parser.add_argument("--trial", action="store_true", help="of serving: say what this machine permits, and end")
     options, arguments = parser.parse_known_args()
     if options.process == "serving":
         # With a single thread, as a fork has: libraries start theirs later.
         report = confine(policies.serving(options.folder))
         arguments += ["--folder", str(options.folder)]
-    if options.trial:
-        print(json.dumps(report))
-        return 0
+        if options.trial:
+            print(json.dumps(report))
+            return 0
     module = import_module(f"service.processes.{options.process}")
     if options.process == "acceptor":
         # Once it is loaded it needs no file any more.

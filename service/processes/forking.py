@@ -23,12 +23,12 @@ from pydantic import TypeAdapter
 
 from service.confinement import kernel
 from service.ipc.channel import Channel, Full, Malformed, pair
-from service.processes.child_process import ChildProcess
+from service.processes.child_process import ChildProcess, say
 from service.processes.template import Forked, Order
 
 _READ: TypeAdapter[Forked] = TypeAdapter(Forked)
-#: A template that has just been started loads its modules first.
-_FORKED_S = 30.0
+#: How long a template may load its modules, and then take for a fork (10 ms): nothing else is watched meanwhile.
+_LOADED_S, _FORKED_S = 30.0, 3.0
 _LOOK_S = 0.01
 _ADOPTING = threading.Lock()
 
@@ -81,6 +81,7 @@ class Template(ChildProcess):
     """A template, kept running; while there is none, processes are started as a whole."""
 
     _end: socket.socket | None = None
+    _loaded: bool = False
 
     @classmethod
     def of(
@@ -94,6 +95,7 @@ class Template(ChildProcess):
     def start(self) -> None:
         """Start it; it loads its modules meanwhile."""
         self._close()
+        self._loaded = False
         self._end, other = pair()
         with other:
             self._begin([*self.command, "--channel", str(other.fileno())], [other.fileno()])
@@ -124,16 +126,30 @@ class Template(ChildProcess):
         return ForkedProcess(pid, os.fdopen(read, "rb"))
 
     def _ordered(self, order: Order, files: Sequence[int]) -> int | None:
+        """The fork's id; a template that does not answer is ended, and `ensure_running` starts another."""
         if self._end is None:
             return None
-        channel, answered = Channel(self._end, _READ), select.poll()
-        answered.register(self._end, select.POLLIN)
-        with suppress(Full, Malformed, OSError), _adopting():
-            channel.send(order, files=files)
-            if answered.poll(1000 * _FORKED_S) and (packet := channel.receive()) is not None:
-                return packet.document.pid
-        self._close()  # a late answer would be that to a later order
+        channel = Channel(self._end, _READ)
+        with suppress(Full, Malformed, OSError):
+            if not self._loaded:
+                self._answer(channel, self.started_at + _LOADED_S - time.monotonic())
+                self._loaded = True
+            with _adopting():
+                channel.send(order, files=files)
+                return self._answer(channel, _FORKED_S).pid
+        self._close()
+        if self.process is not None:
+            self.process.kill()
         return None
+
+    def _answer(self, channel: Channel[Forked], seconds: float) -> Forked:
+        """The next one; raises OSError where there is none in this time."""
+        arrived = select.poll()
+        arrived.register(channel.fileno(), select.POLLIN)
+        if arrived.poll(1000 * max(0.0, seconds)) and (packet := channel.receive()) is not None:
+            return packet.document
+        say(self.name, f"does not answer for {seconds:.0f} s: it is ended")
+        raise TimeoutError
 
     def _close(self) -> None:
         if self._end is not None:

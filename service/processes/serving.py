@@ -122,6 +122,12 @@ def run(
             seccomp.install(policies.adopting(), every_thread=True)
         control.start(server.protocol, services.model_repository, lambda: _counted(metrics))
 
+    def stopped() -> None:
+        control.tell_counts()
+        services.tracing.close()
+        services.scheduler.shut_down()
+        services.access_log.stop()
+
     server = Server(
         config,
         background=[
@@ -132,13 +138,10 @@ def run(
         ],
         stopping=control.leave,
         closing=control.adopt_no_more,
+        stopped=stopped,
     )
     ending.server, ending.give_up = server, app.give_up
     server.run([])
-    control.tell_counts()
-    services.tracing.close()
-    services.scheduler.shut_down()
-    services.access_log.stop()
     return 0 if server.started else 1
 
 

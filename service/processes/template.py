@@ -1,7 +1,8 @@
 """A template: a process that has loaded what others need, and forks each of them when its parent orders it.
 
 A fork is there at once, and its memory is the template's until one of the two writes to it. A template has read no
-settings and started no thread, and forgets each order: processes of one template learn nothing of each other.
+settings and runs nothing: processes of one template learn nothing of each other. It has no threads but those of
+libraries that see to them around a fork (OpenBLAS, jemalloc).
 
 `python -m service.processes.template MODULE…`, started by `fedlas serve`.
 """
@@ -23,7 +24,7 @@ from importlib import import_module
 from pydantic import BaseModel, TypeAdapter
 
 from service.confinement import kernel
-from service.ipc.channel import Channel, Closed, Packet
+from service.ipc.channel import Channel, Closed, Malformed, Packet
 
 _STANDARD = (1, 2)  # standard output and errors
 
@@ -44,7 +45,10 @@ class Order(BaseModel):
 
 
 class Forked(BaseModel):
-    """The answer to an order, which the new process gives itself; None: there is none."""
+    """The answer to an order, which the new process gives itself; None: there is none.
+
+    The first one is the template's own, when it has loaded its modules.
+    """
 
     pid: int | None
 
@@ -74,12 +78,17 @@ def _ordered(end: socket.socket) -> Order | None:
     """In each fork, its order; in the template None, when the parent has ended."""
     channel, parent, arrived = Channel(end, _READ), os.getppid(), select.poll()
     arrived.register(end, select.POLLIN)
+    channel.send(Forked(pid=os.getpid()))
     while True:
         arrived.poll()
         try:
             packet = channel.receive()
         except Closed:
             return None
+        except Malformed as error:
+            print(f"an order that cannot be read: {error}", flush=True)
+            channel.send(Forked(pid=None))
+            continue
         if packet is not None and _is_fork(channel):
             _settle(packet, channel, parent)
             return packet.document

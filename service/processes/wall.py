@@ -46,13 +46,15 @@ def trial(root: Path | None, environment: Mapping[str, str] | None = None) -> Re
     Args:
         root: where served copies lie; what is open to others there decides whether root can be given up.
     """
-    with tempfile.TemporaryDirectory(dir=root) as folder:
-        done = subprocess.run(
-            [*command("serving", ()), "--folder", folder, "--trial"],
-            capture_output=True, timeout=_TRIAL_S, check=False, stdin=subprocess.DEVNULL, text=True, env=environment,
-        )  # fmt: skip
     try:
+        with tempfile.TemporaryDirectory(dir=root) as folder:
+            done = subprocess.run(
+                [*command("serving", ()), "--folder", folder, "--trial"],
+                capture_output=True, timeout=_TRIAL_S, stdin=subprocess.DEVNULL, text=True, env=environment,
+            )  # fmt: skip
         return dict(json.loads(done.stdout))
+    except subprocess.TimeoutExpired:
+        return dict.fromkeys(CONTROLS, f"off: the trial took longer than {_TRIAL_S} s")
     except ValueError:
         reason = f"off: the trial failed with exit code {done.returncode}: {done.stderr[-500:]}"
         return dict.fromkeys(CONTROLS, reason)

@@ -27,6 +27,8 @@ from service.settings import LEAST_MEMORY_BYTES, ServiceSettings, ServingSetting
 from service.tracing import asked_for
 
 _SERVED = "served"
+#: How long a process that waits for nothing may take to begin: loading everything takes a second or two.
+_FIRST_BEAT_S = 120.0
 _PASSED_ON = frozenset(
     {
         *("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "PYTHONUNBUFFERED"),
@@ -137,7 +139,7 @@ def _acceptor(
     introductions: Introductions,
     stack: contextlib.ExitStack,
 ) -> ChildProcess:
-    pulse = Pulse(listener, hung_seconds=settings.hung_seconds)
+    pulse = Pulse(listener, hung_seconds=settings.hung_seconds, first_seconds=_FIRST_BEAT_S)
     stack.callback(pulse.close)
     command = wall.command("acceptor", expected, "--fd", str(listener.fileno()))
     command += ["--groups", str(settings.serving_groups), "--most", str(settings.max_connections)]
@@ -168,7 +170,8 @@ def _child(
     kind: type[ChildProcess] = ChildProcess,
     runs_models: bool = False,
 ) -> ChildProcess:
-    pulse = Pulse(None, hung_seconds=settings.hung_seconds)
+    first = None if name == CONTROL else _FIRST_BEAT_S  # control waits for the database
+    pulse = Pulse(None, hung_seconds=settings.hung_seconds, first_seconds=first)
     stack.callback(pulse.close)
     return kind(
         name,

@@ -149,6 +149,20 @@ def test_a_full_queue_that_is_not_taken_from_is_seen() -> None:
             one.close()
 
 
+def test_a_process_that_does_not_begin_is_seen() -> None:
+    """Where its first beat is expected in a time; one that waits for others has as long as it needs."""
+    with (
+        closing(Pulse(None, hung_seconds=60, first_seconds=0.2)) as pulse,
+        closing(Pulse(None, hung_seconds=60)) as patient,
+    ):
+        pulse.started()
+        until(lambda: pulse.trouble() is not None, what="it should have begun")
+        assert pulse.trouble() == "it has not begun within 0 s"
+        assert patient.trouble() is None
+        os.write(pulse.write, b".")
+        assert pulse.trouble() is None
+
+
 def test_who_was_frozen_together_with_it_says_nothing() -> None:
     """A pause of the whole machine, or of a container, is no hanging; silence after it is."""
     with (

@@ -138,7 +138,7 @@ BAD: dict[str, Callable[[], tuple[bytes, list[int]]]] = {
     "a number beyond": lambda: (b'i{"kind": "forget", "number": %d}\n' % 2**53, []),
     "no text": lambda: (b'i{"kind": "forget", "number": 1, "called": "\xff"}\n', []),
     "nothing": lambda: (b"", []),
-    "too many files": lambda: (b'i{"kind": "counted"}\n', [memory(b"") for _ in range(5)]),
+    "too many files": lambda: (b'i{"kind": "counted"}\n', [memory(b"") for _ in range(7)]),
     "a message that is cut off": lambda: (b'i{"kind": "counted"}\n' + bytes(70_000), []),
     "a document without end": lambda: (b"f", [memory(b'{"kind": "forget", "number": 1%b}\n' % (b" " * 1_100_000))]),
     "files and nothing else": lambda: (b"", [memory(b"")]),

@@ -123,3 +123,19 @@ def test_no_model_has_so_long_a_name(api: WalledApi) -> None:
     assert ask(api, "n" * 20_000, 1) == (404, "unknown_model")
     answer = api.client.post(f"/v2/models/ordinary/versions/{'1' * 2000}/infer", json={})
     assert answer.status_code == 404
+
+
+def counted(api: WalledApi) -> float:
+    """Answers of the ordinary model, over all processes."""
+    lines = api.client.get("/metrics").text.splitlines()
+    found = [line for line in lines if line.startswith("fedlas_requests_total") and "ordinary" in line]
+    return sum(float(line.split()[-1]) for line in found)
+
+
+def test_a_process_that_is_asked_to_stop_tells_what_it_has_counted_last(api: WalledApi) -> None:
+    """Counts are sent once a second, and at the end."""
+    until(lambda: ask(api, "ordinary", 1)[0] == 200, what="it answers")
+    before = counted(api)
+    assert [ask(api, "ordinary", 1)[0] for _ in range(3)] == [200] * 3
+    api.follows("serving-1", api.kill("serving-1", signal.SIGTERM))
+    until(lambda: counted(api) >= before + 3, what="the last answers are counted")
