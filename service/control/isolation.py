@@ -27,7 +27,7 @@ _LOG = logging.getLogger(__name__)
 _IDLE_S, _GIVES_WAY_S = 600.0, 60.0
 #: Between two faults that make a suspect run alone, and how long it does.
 _AGAIN_S, _SUSPECTED_S = 600.0, 600.0
-_MOST_MEANINGS = 10_000
+_MOST_MEANINGS, _MOST_TOLD = 10_000, 3
 
 
 @dataclass(slots=True)
@@ -82,13 +82,13 @@ class Isolation:
         """This file has ended the process."""
         self._remember(digest)
         if not self._processes or process in self._processes:  # an earlier control may have placed it there
-            _LOG.critical("the model of %s ended %s (%s) and is out of service for a while", digest, process, how)
+            _LOG.critical("%s ended %s (%s) and is out of service for a while", self._told(digest), process, how)
             self._quarantine.add(digest)
             self._leave(digest)
             return
         taken = self._take(digest, process)
         where = "out of service: no process is free" if taken is None else f"alone in {taken.process} from now on"
-        _LOG.critical("the model of %s ended %s (%s) and is %s", digest, process, how, where)
+        _LOG.critical("%s ended %s (%s) and is %s", self._told(digest), process, how, where)
 
     def admit(self, name: str, version: str | None, digest: str, process: str) -> None:
         """Let a process run the file that a name means; raises OutOfService where it may not."""
@@ -124,10 +124,15 @@ class Isolation:
             self.ended(digest, process, how)
         elif again and self._take(digest, process, until=now + _SUSPECTED_S) is not None:
             _LOG.critical(
-                "the model of %s ran again when %s ended (%s): it runs alone for a while", digest, process, how
+                "%s ran again when %s ended (%s): it runs alone for a while", self._told(digest), process, how
             )
         else:
-            _LOG.warning("the model of %s ran when %s ended (%s)", digest, process, how)
+            _LOG.warning("%s ran when %s ended (%s)", self._told(digest), process, how)
+
+    def _told(self, digest: str) -> str:
+        """A model, for the log, with what it was called last."""
+        called = [model for model, meant in reversed(self._meanings.items()) if meant == digest]
+        return f"the model {', '.join(called[:_MOST_TOLD]) or 'of this file'} ({digest})"
 
     def _remember(self, digest: str) -> None:
         if not self._processes:

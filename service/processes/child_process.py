@@ -33,7 +33,8 @@ _STOP_TIMEOUT_S = {
     "acceptor": 5.0,
     "template": 5.0,
 }
-_RESTART_PAUSE_S = 1.0
+#: Between two starts; longer and longer while the process gives up as soon as it was started.
+_RESTART_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 10.0
 #: A longer line is passed on in pieces: one without an end would fill this process.
 _LONGEST_LINE = 16 * 1024
 _MOST_NOTES = 60  # lines of the log: the threads of a process that has crashed
@@ -95,6 +96,7 @@ class ChildProcess:
     process: Process | None = None
     started_at: float = 0.0
     _asked: Process | None = None
+    _pause: float = _RESTART_PAUSE_S
     _mailbox: Mailbox | None = None
     _oom_kills: int = 0
 
@@ -163,17 +165,20 @@ class ChildProcess:
         )
 
     def ensure_running(self) -> None:
-        """Start the process again if it died or hangs, at most once a second."""
+        """Start the process again if it died or hangs, after a pause since it was started."""
         if self.process is not None and self.process.poll() is None:
             if (trouble := self._trouble(self.process.pid)) is None:
                 return
             say(self.name, trouble)
             self.process.kill()
             self.process.wait()
-        if time.monotonic() - self.started_at < _RESTART_PAUSE_S:
+        if (lived := time.monotonic() - self.started_at) < self._pause:
             return
         if self.process is not None:
-            say(self.name, f"died ({_described(self.process.wait())}), starting it again")
+            code = self.process.wait()
+            given_up = code > 0 and lived < self._pause + _RESTART_PAUSE_S
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE_S) if given_up else _RESTART_PAUSE_S
+            say(self.name, f"died ({_described(code)}), starting it again")
         self.start()
 
     def _trouble(self, pid: int) -> str | None:

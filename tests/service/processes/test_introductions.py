@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
-from pathlib import Path
 
 import pytest
 from pydantic import TypeAdapter
@@ -15,10 +13,7 @@ from pydantic import TypeAdapter
 from service.ipc.channel import Channel, Full
 from service.ipc.documents import Connection, Forget, Gone, Peer, ToAcceptor
 from service.processes import introductions as module
-from service.processes.child_process import ChildProcess
 from service.processes.introductions import Introductions, Mailbox
-from service.processes.supervision import tend
-from tests.helpers.processes import until
 
 READ: TypeAdapter[ToAcceptor] = TypeAdapter(ToAcceptor)
 
@@ -128,23 +123,3 @@ def test_what_has_no_room_is_kept(bench: Bench) -> None:
         bench.introductions.rescue()
         assert told(after) == ["late"]
         assert told(control) == ["Gone serving-2"]
-
-
-def test_a_process_that_cannot_be_started_ends_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """It is tried again a second later; a full disk, on which its id finds no room, keeps none from running."""
-    child = ChildProcess("worker", [sys.executable, "-c", ""], dict(os.environ), tmp_path / "none" / "worker.pid")
-    tend([child])
-    assert child.process is not None
-    assert child.process.wait(60) == 0
-    with monkeypatch.context() as patched:
-        patched.setattr(child, "started_at", 0.0)
-        patched.setattr(child, "_started", lambda *_: os.open(tmp_path / "nothing", os.O_RDONLY))
-        tend([child])
-    log = capsys.readouterr().out
-    assert "its id" in log
-    assert "cannot be started now, and is tried again" in log
-    ended = child.process
-    until(lambda: tend([child]) or child.process is not ended, seconds=60, what="it is started again")
-    child.process.wait(60)
