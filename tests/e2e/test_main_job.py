@@ -361,3 +361,15 @@ def test_long_poll_returns_when_the_record_is_final(service: Service, uploads: U
     answer = service.client.get(f"/v1/datasets/{record['id']}", params={"wait": 60})
     assert answer.json()["status"] == "ready"
     assert answer.elapsed.total_seconds() < 30
+
+
+def test_one_data_folder_one_service(service: Service) -> None:
+    """A second `fedlas serve` on the same folder refuses to start and leaves the first one alone."""
+    second = Service.__new__(Service)
+    second.data_dir, second.log_file = service.data_dir, service.data_dir.with_name("second.log")
+    second._environment = service._environment
+    with pytest.raises(AssertionError, match="already uses"):
+        second.start()
+    assert second.process.wait(60) == 1
+    second.client.close()
+    assert service.get("/readyz")["status"] == "ready"

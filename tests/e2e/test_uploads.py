@@ -22,7 +22,6 @@ from tests.helpers.uploads import Uploads
 Json = dict[str, Any]
 
 MEBIBYTE = 1024**2
-RESTART_S = 30
 CONTENT = np.random.default_rng(0).bytes(8 * MEBIBYTE)
 
 
@@ -72,8 +71,8 @@ def kill_api(service: Service) -> None:
     """SIGKILL, and wait for the next one."""
     api = service.pid("control")
     os.kill(api, signal.SIGKILL)
-    until(lambda: service.pid("control") != api, seconds=RESTART_S, what="a new API")
-    until(service._is_ready, seconds=RESTART_S, what="the new API answers")
+    until(lambda: service.pid("control") != api, what="a new API")
+    until(service._is_ready, what="the new API answers")
 
 
 @pytest.mark.slow

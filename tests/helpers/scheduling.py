@@ -10,18 +10,26 @@ from xdist.scheduler import LoadFileScheduling
 #: Folders whose tests share what takes seconds to make: each is run by one process.
 TOGETHER = ("tests/e2e", "tests/web", "tests/fedlas/cli", "tests/fedlas/client")
 
+#: Files of these that start all services that they need.
+APART = ("tests/e2e/test_kills.py", "tests/e2e/test_serving.py", "tests/e2e/test_spread.py")
+
 #: Folders and files that take longest, in this order.
 FIRST = (
     *TOGETHER,
+    *APART,
     "tests/docs/test_code_blocks.py",
-    "tests/worker/inside/test_resume.py",
     "tests/packaging/test_wheel.py",
     "tests/worker/inside/test_hard_data.py",
+    "tests/corpus/test_corpus.py",
+    "tests/worker/inside/test_resume.py",
+    "tests/fedlas/importers/test_whole_graphs.py",
+    "tests/fedlas/importers/onnx/test_load_onnx.py",
+    "tests/fedlas/export/test_ensemble_export.py",
     "tests/service/api/test_calibrators.py",
+    "tests/fedlas/importers/onnx/test_weight_roles.py",
     "tests/service/api/test_batches.py",
     "tests/examples/test_examples.py",
     "tests/weight/test_hanging.py",
-    "tests/fedlas/importers/test_whole_graphs.py",
 )
 
 
@@ -32,6 +40,8 @@ def unit_of(nodeid: str) -> str:
     ('tests/e2e', 'service/app.py')
     """
     path = nodeid.split("::", 1)[0]
+    if path in APART:
+        return path
     return next((folder for folder in TOGETHER if path.startswith(f"{folder}/")), path)
 
 

@@ -86,7 +86,14 @@ def written(made: Finalist, path: Path, rows: list[np.ndarray], familiarity: Fam
 
 @pytest.mark.parametrize("head_only", [False, True], ids=["whole", "heads"])
 @pytest.mark.parametrize(
-    ("name", "dynamo"), [("mlp", False), ("cnn", False), ("encoder", False), ("bert", False), ("bert", True)]
+    ("name", "dynamo"),
+    [
+        ("mlp", False),
+        ("cnn", False),
+        ("encoder", False),
+        ("bert", False),
+        pytest.param("bert", True, marks=pytest.mark.slow),
+    ],
 )
 def test_the_file_gives_the_finalists_probabilities(name: str, dynamo: bool, head_only: bool, tmp_path: Path) -> None:
     """`probabilities` are the weighted mean to 1e-5 at any batch; `logits` and `features` are the first member's."""

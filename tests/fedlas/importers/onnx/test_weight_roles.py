@@ -117,7 +117,12 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Inputs]]] = {
 # The older exporter does not know RMSNorm.
 @pytest.mark.parametrize(
     ("name", "dynamo"),
-    [(name, dynamo) for name in LAYERS for dynamo in (False, True) if dynamo or name != "RMSNorm"],
+    [
+        pytest.param(name, dynamo, marks=[pytest.mark.slow] if (name, dynamo) == ("GRU", True) else [])
+        for name in LAYERS
+        for dynamo in (False, True)
+        if dynamo or name != "RMSNorm"
+    ],
 )
 def test_weights_of_every_layer_train(name: str, dynamo: bool, tmp_path: Path) -> None:
     """As many weights as the network has, all of them with a gradient; computed weights train what computes them."""
