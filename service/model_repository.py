@@ -11,10 +11,11 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from service.background_tasks import BackgroundTasks
 from service.inference.model_queue import ModelQueue
 from service.inference.runtime import providers
 from service.inference.scheduler import Scheduler
@@ -52,7 +53,7 @@ class ModelRepository:
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
         self._reading: dict[Key, tuple[float, asyncio.Task[ResolvedModel]]] = {}
         self._since = 0.0  # entries that were read before are not used any more
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks()
 
     def known(self, called: str, version: str | None = None) -> tuple[ResolvedModel, ModelQueue] | None:
         """The open model that a name or id means now; None where it has to be read or opened first."""
@@ -66,7 +67,7 @@ class ModelRepository:
             return None
         if age > _FRESH_S and not entry.reading:
             entry.reading = True
-            self._in_background(self._read_again((called, version), entry))
+            self._tasks.begin(self._read_again((called, version), entry), "a look at what a name means")
         return entry.resolved, line
 
     async def find(self, called: str, version: str | None = None) -> tuple[ResolvedModel, ModelQueue]:
@@ -189,8 +190,3 @@ class ModelRepository:
     def _close_unused(self, digest: str) -> None:
         if all(entry.resolved.digest != digest for entry in self._entries.values()):
             self._scheduler.close_model(digest)
-
-    def _in_background(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)  # the loop keeps only weak references to tasks
-        task.add_done_callback(self._tasks.discard)

@@ -18,6 +18,7 @@ import orjson
 from pydantic import BaseModel, TypeAdapter
 
 from service.api.access import Keys
+from service.background_tasks import BackgroundTasks
 from service.control.isolation import Isolation
 from service.control.served_folder import ServedFolder
 from service.ipc import rates
@@ -103,7 +104,7 @@ class ServingPeer:
         self._on_leaving = on_leaving
         self._questions = Questions(channel)
         self._reader = Reader(channel, self._take, name=name, rate=rates.read(), on_fault=partial(on_fault, self))
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks()
 
     def start(self) -> None:
         """Answer from now on."""
@@ -190,18 +191,13 @@ class ServingPeer:
         self.provider = hello.provider
 
     def _answer(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._answered)
+        self._tasks.begin(work, f"a question of {self.name}").add_done_callback(self._answered)
         if len(self._tasks) == _MOST_QUESTIONS:
             self._reader.hold()
 
     def _answered(self, task: asyncio.Task[None]) -> None:
-        if len(self._tasks) == _MOST_QUESTIONS:
+        if len(self._tasks) == _MOST_QUESTIONS - 1:
             self._reader.release()
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _LOG.error("a question of %s was not answered", self.name, exc_info=error)
 
     async def _model(self, question: ModelQuestion) -> None:
         try:

@@ -62,7 +62,7 @@ class ServingPeers:
         self._counts = ServingCounts(counts)
         self._known: Known | None = None
         self._on_spans: Callable[[bytes], None] | None = None
-        self._adoption: Adoption | None = None
+        self._adoption = Adoption(self._hand_back)
         self._peers: dict[str, ServingPeer] = {}
         self.members = Members(placement)
         self._pids = {CONTROL: os.getpid()}
@@ -90,7 +90,7 @@ class ServingPeers:
 
     def start(self, protocol: Callable[[bytes], asyncio.Protocol]) -> None:
         """Meet the other processes, and answer the connections that they hand on."""
-        self._adoption = Adoption(protocol)
+        self._adoption.begin(protocol)
         self._reader.start()
 
     def leave(self) -> None:
@@ -108,7 +108,7 @@ class ServingPeers:
 
     def adopt_no_more(self) -> None:
         """Leave connections that still come to the next control process."""
-        self._adoption = None
+        self._adoption.end()
         self._reader.stop()
 
     def process_ids(self) -> list[int]:
@@ -152,13 +152,10 @@ class ServingPeers:
                 self._part(name)
                 self._counts.parted(name)
             case Connection():
-                self._adopt(packet)  # type: ignore[arg-type]
+                self._adoption.adopt(packet)  # type: ignore[arg-type]
 
-    def _adopt(self, packet: Packet[Connection]) -> None:
-        if self._adoption is not None:
-            self._adoption.adopt(packet)
-        else:
-            self._tell_acceptor(packet.document, packet.content, packet.files)
+    def _hand_back(self, packet: Packet[Connection]) -> None:
+        self._tell_acceptor(packet.document, packet.content, packet.files)
 
     def _meet(
         self, name: str, pid: int, channel: Channel[ToControl], before: ServingPeer | None, fault: Fault | None
@@ -171,7 +168,7 @@ class ServingPeers:
             channel,
             self._folder_of(name),
             self._known,
-            adopt=self._adopt,
+            adopt=self._adoption.adopt,
             on_counts=self._counts.tell,
             on_stuck=self._stuck,
             on_spans=self._on_spans,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import version
 
 from pydantic import TypeAdapter
 
+from service.background_tasks import BackgroundTasks
 from service.ipc import rates
 from service.ipc.adoption import TCP, Adoption
 from service.ipc.channel import Channel, Full, Packet
@@ -71,9 +72,9 @@ class ControlChannel:
         self._reader = Reader(self._channel, self._take, name="control")
         self.keys = RememberedKeys(self._ask_key)
         self.meanings = Meanings(self._questions, seconds=_ANSWER_S)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._adoption: Adoption | None = None
+        self._adoption = Adoption(self._hand_back, TCP | {socket.AF_UNIX})  # those are of control's pages
         self._repository: ModelRepository | None = None
         self._counted: Callable[[], bytes] = bytes
         self._greeted = False
@@ -86,7 +87,7 @@ class ControlChannel:
     ) -> None:
         """Take what comes from now on."""
         self._loop = asyncio.get_running_loop()
-        self._adoption = Adoption(protocol, TCP | {socket.AF_UNIX})  # those are of control's pages
+        self._adoption.begin(protocol)
         self._repository = repository
         self._counted = counted
         self._reader.start()
@@ -123,7 +124,7 @@ class ControlChannel:
 
     def adopt_no_more(self) -> None:
         """Give connections that still come to control, which knows that this process stops."""
-        self._adoption = None
+        self._adoption.end()
 
     def stuck(self, digest: str) -> None:
         """Say that a run does not end, and take nothing any more: the process ends."""
@@ -157,7 +158,7 @@ class ControlChannel:
     def _take(self, packet: Packet[ToServing]) -> None:
         match packet.document:
             case Connection():
-                self._adopt(packet)  # type: ignore[arg-type]
+                self._adoption.adopt(packet)  # type: ignore[arg-type]
             case ModelAnswer() | Refusal() | KeyAnswer():
                 self._questions.answered(packet)  # type: ignore[arg-type]
             case Places(alone=alone):  # what control says first: it may have been started again
@@ -169,14 +170,11 @@ class ControlChannel:
                 self.tell_counts()
                 self._done(number)
             case Forget(number=number) | Open(number=number) | Drop(number=number):
-                self._begin(self._do(packet.document, number))
+                self._tasks.begin(self._do(packet.document, number), "what control has asked for")
 
-    def _adopt(self, packet: Packet[Connection]) -> None:
-        if self._adoption is not None:
-            self._adoption.adopt(packet)
-        else:
-            with suppress(Full):
-                self._channel.pass_on(packet)  # type: ignore[arg-type]
+    def _hand_back(self, packet: Packet[Connection]) -> None:
+        with suppress(Full):
+            self._channel.pass_on(packet)  # type: ignore[arg-type]
 
     async def _do(self, document: Forget | Open | Drop, number: int) -> None:
         assert self._repository is not None
@@ -201,8 +199,3 @@ class ControlChannel:
     def _done(self, number: int) -> None:
         with suppress(Full):
             self._channel.send(Done(number=number))
-
-    def _begin(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)  # the loop keeps only weak references to tasks
-        task.add_done_callback(self._tasks.discard)

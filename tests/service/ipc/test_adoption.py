@@ -32,6 +32,11 @@ class Echo(asyncio.Protocol):
         self._transport.write(data)
 
 
+def nowhere(packet: Packet[Connection]) -> None:
+    """What comes at the wrong time."""
+    raise AssertionError(packet)
+
+
 @pytest.fixture(autouse=True)
 def _no_file_stays() -> Iterator[None]:
     before = len(os.listdir("/proc/self/fd"))
@@ -68,7 +73,8 @@ def test_a_client_is_answered(make: Made) -> None:
     async def talk() -> None:
         with ExitStack() as stack:
             client, accepted = make(stack)
-            adoption = Adoption(Echo, TCP | {socket.AF_UNIX})
+            adoption = Adoption(nowhere, TCP | {socket.AF_UNIX})
+            adoption.begin(Echo)
             adoption.adopt(given(accepted.fileno(), b"before "))
             accepted.close()
             client.sendall(b"and after")
@@ -86,7 +92,8 @@ def test_what_is_no_client_is_refused() -> None:
     """No file, no socket, no stream, a pair of sockets; one that has gone or listens is closed and no fault."""
 
     async def talk() -> None:
-        adoption = Adoption(Echo)
+        adoption = Adoption(nowhere)
+        adoption.begin(Echo)
         with ExitStack() as stack:
             reading, writing = os.pipe()
             datagrams = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
@@ -105,5 +112,29 @@ def test_what_is_no_client_is_refused() -> None:
             os.close(reading)
             os.close(writing)
             await asyncio.sleep(0.01)
+
+    asyncio.run(talk())
+
+
+def test_what_comes_too_early_or_too_late_is_handed_back() -> None:
+    """With its files; in between it is answered."""
+
+    async def talk() -> None:
+        back: list[Packet[Connection]] = []
+        adoption = Adoption(back.append)
+        with ExitStack() as stack:
+            client, accepted = tcp(stack)
+            early, late = given(accepted.fileno()), given(accepted.fileno())
+            adoption.adopt(early)
+            adoption.begin(Echo)
+            adoption.adopt(given(accepted.fileno(), b"answered"))
+            received = await asyncio.to_thread(client.recv, 100)
+            adoption.end()
+            adoption.adopt(late)
+            accepted.close()
+            assert (back, received) == ([early, late], b"answered")
+            for packet in back:
+                packet.close()
+        await asyncio.sleep(0.01)
 
     asyncio.run(talk())

@@ -57,7 +57,9 @@ class Side:
             )
             return found
 
-        Reader(Channel(self.mine, READ), Adoption(made).adopt, name="the other").start()
+        adoption = Adoption(lambda packet: None)
+        adoption.begin(made)
+        Reader(Channel(self.mine, READ), adoption.adopt, name="the other").start()
         self.loop = asyncio.get_running_loop()
 
     def depart(self) -> None:
