@@ -33,14 +33,9 @@ def open_engine(url: str) -> Engine:
     """Return an engine for `url`; the folder of an SQLite file is made if it is missing."""
     parsed = make_url(url)
     openers = {"sqlite": _open_sqlite, "postgresql": _open_postgresql}
-    opener = openers.get(parsed.get_backend_name(), _open_other)
-    engine = opener(parsed)
+    engine = openers[parsed.get_backend_name()](parsed)
     event.listen(engine, "before_cursor_execute", _keep_out_what_is_no_text)
     return engine
-
-
-def _open_other(url: URL) -> Engine:
-    return create_engine(url, hide_parameters=_HIDE_PARAMETERS)
 
 
 def _open_sqlite(url: URL) -> Engine:

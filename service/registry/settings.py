@@ -10,10 +10,13 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.registry.database_url import fault
 from service.registry.webhooks import Policy
 
 GIBIBYTE = 1024**3
 _S3 = "s3://"
+#: What is wrong with these is said by their validators, without the secrets in them.
+_SECRET = frozenset({"database_url"})
 
 
 class LogSettings(BaseSettings):
@@ -49,6 +52,13 @@ class RegistrySettings(LogSettings):
     webhook_allowed_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
         (), description="Comma-separated networks that webhooks may lead to although they are private."
     )
+
+    @field_validator("database_url")
+    @classmethod
+    def _names_a_database(cls, value: str | None) -> str | None:
+        if value and (wrong := fault(value)):
+            raise ValueError(wrong)
+        return value
 
     @field_validator("webhook_allowed_networks", mode="before")
     @classmethod
@@ -118,7 +128,9 @@ def _mistake(details: ErrorDetails) -> Mistake:
     message = details["msg"].removeprefix("Value error, ")
     if not details["loc"]:
         return Mistake(None, message)
-    return Mistake(f"FEDLAS_{details['loc'][0]}".upper(), f"{message}, found {details['input']!r}")
+    name = str(details["loc"][0])
+    found = "" if name in _SECRET else f", found {details['input']!r}"
+    return Mistake(f"FEDLAS_{name}".upper(), message + found)
 
 
 def listed(value: object) -> object:

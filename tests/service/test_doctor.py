@@ -46,13 +46,10 @@ def test_a_registry_that_is_there_is_read(monkeypatch: pytest.MonkeyPatch, tmp_p
     ("url", "found"),
     [
         ("postgresql+psycopg://u:secret@127.0.0.1:1/x", "postgresql+psycopg://u:***@127.0.0.1:1/x: connection failed"),
-        ("nonsense", "FEDLAS_DATABASE_URL is no URL"),
-        ("mysql://u:secret@h/x", "mysql://u:***@h/x is neither SQLite nor PostgreSQL"),
-        ("postgresql+nothing://u@h/x", "postgresql+nothing://u@h/x: Can't load plugin"),
         ("sqlite:////etc/passwd", "sqlite:////etc/passwd: file is not a database"),
     ],
 )
-def test_a_broken_database_url_fails_in_a_sentence(
+def test_a_database_that_cannot_be_used_fails_in_a_sentence(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str, found: str
 ) -> None:
     """It says what was found, and shows no password."""
