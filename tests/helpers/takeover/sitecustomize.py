@@ -279,14 +279,19 @@ def taken_over(targets, answers):
     found = {
         "found": {name: what for kind in kinds for name, what in tried(kind(given)).items()},
         "environment": dict(os.environ),
-        "descriptors": sorted(
-            filter(None, (kind_of(number) for number in range(200) if number not in (targets, answers)))
-        ),
+        "descriptors": sorted(filter(None, map(kind_of, range(_OURS)))),
     }
     os.write(answers, json.dumps(found).encode() + b"\n")
 
 
-_opened = []
+_opened, _OURS = [], 500
+
+
+def out_of_the_way(descriptor):
+    """The same file under a number that no process is given."""
+    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _OURS)
+    os.close(descriptor)
+    return moved
 
 
 def lie_in_wait():
@@ -294,10 +299,10 @@ def lie_in_wait():
     folder = Path(__file__).parent
     while _opened:
         os.close(_opened.pop())
-    targets = os.open(folder / "targets.json", os.O_RDONLY)
+    targets = out_of_the_way(os.open(folder / "targets.json", os.O_RDONLY))
     pipe = folder / f"{os.getpid()}.pipe"
     os.mkfifo(pipe)
-    answers = os.open(pipe, os.O_RDWR)
+    answers = out_of_the_way(os.open(pipe, os.O_RDWR))
     _opened.extend((targets, answers))
     signal.signal(signal.SIGUSR1, lambda number, frame: taken_over(targets, answers))
 
