@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fedlas.cli.command import Session, command, group
+from fedlas.cli.command import Run, Session, command, group
 from fedlas.cli.files import require_writable
-from fedlas.cli.options import (
-    AbstainBelow,
-    After,
-    Before,
-    ClassPriors,
-    Coverage,
-    Decision,
-    Limit,
-    MaxError,
-    Out,
-    Status,
-    TopK,
-    Yes,
-    answer_options,
-    confirm,
-)
+from fedlas.cli.options import After, AnswerOptions, Before, Limit, Out, Status, Yes, confirm
 from fedlas.cli.output import Column, Json, count, percent, size, when
 from fedlas.cli.progress import share, transfer
 from fedlas.cli.records import as_json, as_jsons
@@ -65,100 +51,89 @@ _FORMATS = (".parquet", ".csv", ".ndjson", ".jsonl")
 def register(app: typer.Typer) -> None:
     """Add the group."""
     batches = group(app, "batches", "Predictions for all rows of a stored dataset.")
+    for name, (run, examples) in _COMMANDS.items():
+        command(batches, name, examples=[f"fedlas batches {name} {example}".rstrip() for example in examples])(run)
 
-    @command(batches, "ls", examples=["fedlas batches ls", "fedlas batches ls --status running -q"])
-    def ls(
-        session: Session,
-        *,
-        limit: Limit = 20,
-        status: Status = None,
-        created_after: After = None,
-        created_before: Before = None,
-    ) -> None:
-        """List batches, newest first."""
-        found = session.client.batches.list(
-            limit=limit, status=status, created_after=created_after, created_before=created_before
-        )
-        session.output.records(as_jsons(found), LIST)
 
-    @command(batches, "show", examples=["fedlas batches show bat_01k…"])
-    def show(session: Session, batch: BatchId) -> None:
-        """Show a batch."""
-        session.output.record(as_json(session.client.batches.get(batch)), ONE)
-
-    examples = [
-        "fedlas batches create digits ds_01k… --watch",
-        "fedlas batches create digits ds_01k… --errors column --out answers.parquet",
-    ]
-
-    @command(batches, "create", examples=examples)
-    def create(
-        session: Session,
-        model: Annotated[str, typer.Argument(metavar="MODEL", help="A published name, or the id of a model.")],
-        dataset: Annotated[str, typer.Argument(metavar="DATASET", help="The id of a dataset, ds_….")],
-        *,
-        errors: Annotated[
-            str | None, typer.Option(help="A row without an answer: fail ends the batch, column has it say why.")
-        ] = None,
-        top_k: TopK = None,
-        abstain_below: AbstainBelow = None,
-        max_error: MaxError = None,
-        coverage: Coverage = None,
-        decision: Decision = None,
-        class_priors: ClassPriors = None,
-        watch: Annotated[bool, typer.Option("--watch", help="Wait until it has ended.")] = False,
-        out: Out = None,
-    ) -> None:
-        """Order predictions for all rows of a dataset.
-
-        A large one is done in shards, by all workers. --out waits for the answers and writes them.
-        """
-        require_writable(out, *_FORMATS)
-        options = answer_options(top_k, abstain_below, max_error, coverage, decision, class_priors)
-        record = as_json(session.client.batches.create(model, dataset, errors=errors, **options))
-        if watch or out is not None:
-            session.output.note(f"{record['id']} is ordered")
-            record = _ended(session, record["id"])
-        if out is not None:
-            _download(session, record["id"], out)
-        session.output.record(record, ONE)
-
-    @command(batches, "watch", examples=["fedlas batches watch bat_01k…"])
-    def watch_batch(session: Session, batch: BatchId) -> None:
-        """Watch a batch to its end."""
-        session.output.record(_ended(session, batch), ONE)
-
-    @command(batches, "download", examples=["fedlas batches download bat_01k… --out answers.csv"])
-    def download(session: Session, batch: BatchId, *, out: Out = None) -> None:
-        """Download all answers, in the order of the dataset.
-
-        The file's name says what it becomes: .parquet, .csv or .ndjson; BATCH.parquet without --out.
-        """
-        file = out or Path(f"{batch}.parquet")
-        require_writable(file, *_FORMATS)
-        _download(session, batch, file)
-        session.output.lines([str(file)])
-
-    @command(
-        batches, "manifest", examples=["fedlas batches manifest bat_01k…", "fedlas batches manifest bat_01k… --json"]
+def _ls(
+    session: Session,
+    *,
+    limit: Limit = 20,
+    status: Status = None,
+    created_after: After = None,
+    created_before: Before = None,
+) -> None:
+    """List batches, newest first."""
+    found = session.client.batches.list(
+        limit=limit, status=status, created_after=created_after, created_before=created_before
     )
-    def manifest(session: Session, batch: BatchId) -> None:
-        """List the parts that the answers are stored in.
+    session.output.records(as_jsons(found), LIST)
 
-        Each is a Parquet file of neighbouring rows, to be read in parallel; -q prints their numbers.
-        """
-        found = as_json(session.client.batches.manifest(batch))
-        if session.output.json:
-            session.output.record(found, ())
-        else:
-            session.output.records(found["parts"], PARTS, key="number")
 
-    @command(batches, "delete", examples=["fedlas batches delete bat_01k… --yes"])
-    def delete(session: Session, batch: BatchId, *, yes: Yes = False) -> None:
-        """Delete a batch that has ended, with its answers."""
-        confirm(f"Delete {batch} with its answers?", yes=yes)
-        session.client.batches.delete(batch)
-        session.output.lines([batch])
+def _show(session: Session, batch: BatchId) -> None:
+    """Show a batch."""
+    session.output.record(as_json(session.client.batches.get(batch)), ONE)
+
+
+def _create(
+    session: Session,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A published name, or the id of a model.")],
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="The id of a dataset, ds_….")],
+    *,
+    errors: Annotated[
+        str | None, typer.Option(help="A row without an answer: fail ends the batch, column has it say why.")
+    ] = None,
+    options: AnswerOptions,
+    watch: Annotated[bool, typer.Option("--watch", help="Wait until it has ended.")] = False,
+    out: Out = None,
+) -> None:
+    """Order predictions for all rows of a dataset.
+
+    A large one is done in shards, by all workers. --out waits for the answers and writes them.
+    """
+    require_writable(out, *_FORMATS)
+    record = as_json(session.client.batches.create(model, dataset, errors=errors, **options))
+    if watch or out is not None:
+        session.output.note(f"{record['id']} is ordered")
+        record = _ended(session, record["id"])
+    if out is not None:
+        _fetch(session, record["id"], out)
+    session.output.record(record, ONE)
+
+
+def _watch(session: Session, batch: BatchId) -> None:
+    """Watch a batch to its end."""
+    session.output.record(_ended(session, batch), ONE)
+
+
+def _download(session: Session, batch: BatchId, *, out: Out = None) -> None:
+    """Download all answers, in the order of the dataset.
+
+    The file's name says what it becomes: .parquet, .csv or .ndjson; BATCH.parquet without --out.
+    """
+    file = out or Path(f"{batch}.parquet")
+    require_writable(file, *_FORMATS)
+    _fetch(session, batch, file)
+    session.output.lines([str(file)])
+
+
+def _manifest(session: Session, batch: BatchId) -> None:
+    """List the parts that the answers are stored in.
+
+    Each is a Parquet file of neighbouring rows, to be read in parallel; -q prints their numbers.
+    """
+    found = as_json(session.client.batches.manifest(batch))
+    if session.output.json:
+        session.output.record(found, ())
+    else:
+        session.output.records(found["parts"], PARTS, key="number")
+
+
+def _delete(session: Session, batch: BatchId, *, yes: Yes = False) -> None:
+    """Delete a batch that has ended, with its answers."""
+    confirm(f"Delete {batch} with its answers?", yes=yes)
+    session.client.batches.delete(batch)
+    session.output.lines([batch])
 
 
 def _ended(session: Session, batch_id: str) -> Json:
@@ -173,6 +148,18 @@ def _ended(session: Session, batch_id: str) -> Json:
                 return as_json(session.client.batches.wait(batch_id, timeout=_LOOK_S))
 
 
-def _download(session: Session, batch_id: str, file: Path) -> None:
+def _fetch(session: Session, batch_id: str, file: Path) -> None:
     with transfer(session.output, f"downloading {file.name}") as moved:
         session.client.batches.download(batch_id, file, on_progress=moved)
+
+
+#: Each with its examples.
+_COMMANDS: dict[str, tuple[Run, Sequence[str]]] = {
+    "ls": (_ls, ["", "--status running -q"]),
+    "show": (_show, ["bat_01k…"]),
+    "create": (_create, ["digits ds_01k… --watch", "digits ds_01k… --errors column --out answers.parquet"]),
+    "watch": (_watch, ["bat_01k…"]),
+    "download": (_download, ["bat_01k… --out answers.csv"]),
+    "manifest": (_manifest, ["bat_01k…", "bat_01k… --json"]),
+    "delete": (_delete, ["bat_01k… --yes"]),
+}

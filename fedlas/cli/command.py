@@ -81,6 +81,30 @@ def _common(
 _COMMON = inspect.signature(_common, eval_str=True).parameters
 
 
+class Together:
+    """Options that several commands share: `Annotated[T, Together(of)]`, where `of` makes the value of its options."""
+
+    def __init__(self, of: Callable[..., object]) -> None:
+        self.of = of
+        self.parameters = inspect.signature(of, eval_str=True).parameters
+
+
+def _spread(own: Sequence[inspect.Parameter]) -> tuple[list[inspect.Parameter], dict[str, Together]]:
+    """The parameters with each group's options in its place, and the groups by the names of their parameters."""
+    groups = {
+        parameter.name: mark
+        for parameter in own
+        for mark in getattr(parameter.annotation, "__metadata__", ())
+        if isinstance(mark, Together)
+    }
+    spread = [
+        option
+        for parameter in own
+        for option in (groups[parameter.name].parameters.values() if parameter.name in groups else [parameter])
+    ]
+    return spread, groups
+
+
 def command(app: typer.Typer, name: str, *, examples: Sequence[str], more: str = "") -> Callable[[Run], Run]:
     """Register a function as a command: it gets a `Session` and its own options, and may return an exit code.
 
@@ -92,10 +116,13 @@ def command(app: typer.Typer, name: str, *, examples: Sequence[str], more: str =
     def register(run: Run) -> Run:
         signature = inspect.signature(run, eval_str=True)
         _, *own = signature.parameters.values()
+        spread, groups = _spread(own)
 
         def called(**given: Any) -> int:
             session = _common(**{name: given.pop(name) for name in _COMMON})
             try:
+                for name, group in groups.items():
+                    given[name] = group.of(**{option: given.pop(option) for option in group.parameters})
                 return int(run(session, **given) or 0)
             except KeyboardInterrupt:
                 print("fedlas: interrupted", file=sys.stderr)
@@ -105,7 +132,7 @@ def command(app: typer.Typer, name: str, *, examples: Sequence[str], more: str =
             finally:
                 session.close()
 
-        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *_COMMON.values())]
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*spread, *_COMMON.values())]
         called.__signature__ = signature.replace(parameters=parameters, return_annotation=int)  # type: ignore[attr-defined]
         called.__annotations__ = {p.name: p.annotation for p in parameters}
         app.command(name, help=_help(run, more), epilog=examples_text(examples))(called)

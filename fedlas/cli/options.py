@@ -6,16 +6,14 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from fedlas.cli.asking import agreed, somebody_is_there
+from fedlas.cli.command import Together
 from fedlas.cli.exits import Require
 from fedlas.cli.failures import CommandError
-
-if TYPE_CHECKING:
-    from fedlas.client.orders import AnswerOptions
 
 Limit = Annotated[int, typer.Option("--limit", "-n", help="At most so many, newest first.", min=1)]
 Status = Annotated[str | None, typer.Option(help="Only those in this status.")]
@@ -39,12 +37,6 @@ SeenByModel = Annotated[
     typer.Option(help="Which rows the model was trained on: no, train_split or unknown.", metavar="WHICH"),
 ]
 RequireOption = Annotated[Require, typer.Option(help="What must have come of it for exit code 0.")]
-TopK = Annotated[int | None, typer.Option(help="The most probable classes of each row.", min=1)]
-AbstainBelow = Annotated[float | None, typer.Option(help="Abstain below this confidence.", min=0, max=1)]
-MaxError = Annotated[str | None, typer.Option(help="Abstain so that at most this share is wrong.")]
-Coverage = Annotated[str | None, typer.Option(help="Answer sets that hold the truth so often.")]
-Decision = Annotated[str | None, typer.Option(metavar="JSON|@FILE", help="Threshold or costs.")]
-ClassPriors = Annotated[str | None, typer.Option(metavar="JSON|@FILE", help="How often each class occurs.")]
 Out = Annotated[Path | None, typer.Option("--out", help="The file to write.", dir_okay=False)]
 
 
@@ -116,16 +108,16 @@ def number_or_object(text: str, option: str) -> float | dict[str, Any]:
         return object_of(text, option)
 
 
-def answer_options(
-    top_k: int | None,
-    abstain_below: float | None,
-    max_error: str | None,
-    coverage: str | None,
-    decision: str | None,
-    class_priors: str | None,
-) -> AnswerOptions:
+def _answer_options(
+    top_k: Annotated[int | None, typer.Option(help="The most probable classes of each row.", min=1)] = None,
+    abstain_below: Annotated[float | None, typer.Option(help="Abstain below this confidence.", min=0, max=1)] = None,
+    max_error: Annotated[str | None, typer.Option(help="Abstain so that at most this share is wrong.")] = None,
+    coverage: Annotated[str | None, typer.Option(help="Answer sets that hold the truth so often.")] = None,
+    decision: Annotated[str | None, typer.Option(metavar="JSON|@FILE", help="Threshold or costs.")] = None,
+    class_priors: Annotated[str | None, typer.Option(metavar="JSON|@FILE", help="How often each class occurs.")] = None,
+) -> dict[str, Any]:
     """What was said of answers; what was not said is left out."""
-    asked: AnswerOptions = {
+    asked = {
         "top_k": top_k,
         "abstain_below": abstain_below,
         "max_error": None if max_error is None else number_or_object(max_error, "--max-error"),
@@ -133,7 +125,11 @@ def answer_options(
         "decision": None if decision is None else object_of(decision, "--decision"),
         "class_priors": None if class_priors is None else object_of(class_priors, "--class-priors"),
     }
-    return cast("AnswerOptions", {name: value for name, value in asked.items() if value is not None})
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+#: What a client takes as `**options` of answers.
+AnswerOptions = Annotated[dict[str, Any], Together(_answer_options)]
 
 
 def confirm(question: str, *, yes: bool) -> None:

@@ -11,15 +11,7 @@ import typer
 from fedlas.cli.command import Session, command
 from fedlas.cli.failures import CommandError
 from fedlas.cli.files import file_of
-from fedlas.cli.options import (
-    AbstainBelow,
-    ClassPriors,
-    Coverage,
-    Decision,
-    MaxError,
-    TopK,
-    answer_options,
-)
+from fedlas.cli.options import AnswerOptions
 from fedlas.cli.output import Column, Json, percent
 from fedlas.cli.rows import PIPE, Rows, read_rows
 
@@ -58,12 +50,7 @@ def register(app: typer.Typer) -> None:
             list[str] | None, typer.Argument(metavar="[ROWS]…", help="A file of rows, images, or - for a pipe.")
         ] = None,
         *,
-        top_k: TopK = None,
-        abstain_below: AbstainBelow = None,
-        max_error: MaxError = None,
-        coverage: Coverage = None,
-        decision: Decision = None,
-        class_priors: ClassPriors = None,
+        asked: AnswerOptions,
     ) -> None:
         """Predict rows from a file or a pipe.
 
@@ -72,7 +59,6 @@ def register(app: typer.Typer) -> None:
         with or without a header, npy, or image files; their content tells which. -q prints the labels only.
         """
         given = read_rows(rows or [PIPE])
-        asked = answer_options(top_k, abstain_below, max_error, coverage, decision, class_priors)
         options: dict[str, Any] = {**given.options, **asked}
         is_file = model.endswith(".onnx") or os.sep in model  # a file may be called as a published name is by chance
         _show(session, _local(session, model, given, options) if is_file else _asked(session, model, given, options))
