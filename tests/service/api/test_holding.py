@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import time
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -138,12 +138,13 @@ def test_threads_are_not_waited_for_beyond_the_deadline(app: ServingApp) -> None
     begun: list[bytes] = []
 
     async def ask() -> None:
-        loop = asyncio.get_running_loop()
-        for _ in range(2):
-            loop.run_in_executor(app.threads._pool, time.sleep, 0.5)
+        loop, go_on = asyncio.get_running_loop(), threading.Event()
+        busy = [loop.run_in_executor(app.threads._pool, go_on.wait, 60) for _ in range(2)]
         with pytest.raises(DeadlineExceeded):
             await call(app, until=loop.time() + 0.1).read(b"body", begun.append, small=0)
-        await asyncio.sleep(0.6)
+        go_on.set()
+        await asyncio.gather(*busy)
+        await asyncio.sleep(0.2)
         assert begun == []
 
     run(ask)
@@ -156,8 +157,8 @@ def test_who_waits_for_a_thread_is_counted(make_api: MakeApi) -> None:
     assert isinstance(app, ServingApp)
 
     async def ask() -> None:
-        loop = asyncio.get_running_loop()
-        busy = [asyncio.ensure_future(call(app).read(b"", lambda _: time.sleep(0.5), small=-1)) for _ in range(2)]
+        loop, go_on = asyncio.get_running_loop(), threading.Event()
+        busy = [asyncio.ensure_future(call(app).read(b"", lambda _: go_on.wait(60), small=-1)) for _ in range(2)]
         await asyncio.sleep(0.05)
         patient = asyncio.ensure_future(call(app).read(b"patient", bytes.decode, small=0))
         hasty = asyncio.ensure_future(call(app, until=loop.time() + 0.1).read(b"hasty", bytes.decode, small=0))
@@ -168,6 +169,7 @@ def test_who_waits_for_a_thread_is_counted(make_api: MakeApi) -> None:
         with pytest.raises(DeadlineExceeded):
             await hasty
         assert app.threads._pool._work_queue.qsize() == 0
+        go_on.set()
         assert await patient == "patient"
         await asyncio.gather(*busy)
         assert await call(app).read(b"again", bytes.decode, small=0) == "again"
