@@ -27,6 +27,7 @@ _EPOCHS = 120
 def main(folder: Path) -> None:
     """Make the files."""
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # on a busy machine several wait for each other, in a network as small as this
     images, labels = _digits()
     names = [name for name, count in COUNTS.items() for _ in range(count)]
     sent = len(names)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -82,6 +83,7 @@ class ChildProcess:
         introductions: of a process with a channel, to the others.
         template: has loaded what it needs, and forks it.
         runs_models: what it runs when it ends may have ended it.
+        listener: what it accepts from, closed here when it is asked to stop: nothing more waits in it.
     """
 
     name: str
@@ -93,6 +95,7 @@ class ChildProcess:
     introductions: Introductions | None = None
     template: Forking | None = None
     runs_models: bool = False
+    listener: socket.socket | None = None
     process: Process | None = None
     started_at: float = 0.0
     _asked: Process | None = None
@@ -192,6 +195,8 @@ class ChildProcess:
         """Send SIGTERM once, and do not wait: the second one would end it at once."""
         if self.process is not None and self.process is not self._asked:
             self._asked = self.process
+            if self.listener is not None:
+                self.listener.close()
             self.hurry()
 
     def hurry(self) -> None:

@@ -97,7 +97,16 @@ def _children(
         passed_on = [listener.fileno(), pulse.write]
         pid_file = run_dir / f"{name}.pid"
         children.append(
-            ChildProcess(name, command, environment, pid_file, passed_on=passed_on, pulse=pulse, template=template)
+            ChildProcess(
+                name,
+                command,
+                environment,
+                pid_file,
+                passed_on=passed_on,
+                pulse=pulse,
+                template=template,
+                listener=listener,
+            )
         )
     heavy = ["-X", ",".join(_LIGHT_QUEUES), "-c", str(settings.heavy_concurrency)]
     light = ["-X", ",".join(_HEAVY_QUEUES), "-c", str(settings.light_concurrency)]

@@ -154,6 +154,7 @@ def _acceptor(
         passed_on=[listener.fileno(), pulse.write],
         pulse=pulse,
         introductions=introductions,
+        listener=listener,
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -119,7 +121,7 @@ def test_a_successor_has_the_models_of_the_process_before(api: WalledApi) -> Non
 
 
 def test_a_request_in_flight_is_answered_at_the_end(tmp_path: Path) -> None:
-    """Of one process, which another follows, and of all of them."""
+    """Of one process, which another follows, and of all of them, which nobody can connect to from then on."""
     with ThreadPoolExecutor() as threads, walled(tmp_path / "data") as api:
         publish(api.registry, "toiling", toiling(4))
         assert api.client.post(SLOW, json=ROW).status_code == 200
@@ -127,13 +129,26 @@ def test_a_request_in_flight_is_answered_at_the_end(tmp_path: Path) -> None:
         api.follows("serving-1", api.kill("serving-1", signal.SIGTERM))
         assert toils.result().status_code == 200
         assert api.client.post(SLOW, json=ROW).status_code == 200  # it does not use the processors to start any more
-        last = begun(api, threads)
+        last = begun(api, threads, steps=3000)
+        refused = threads.submit(refused_before, last, api.port)
+    assert refused.result()
     assert last.result().status_code == 200
 
 
-def begun(api: WalledApi, threads: ThreadPoolExecutor) -> Future[httpx.Response]:
+def refused_before(last: Future[httpx.Response], port: int) -> bool:
+    """Whether connections are refused while this request is still being answered."""
+    while not last.done():
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=60).close()
+        except ConnectionRefusedError:
+            return not last.done()
+        time.sleep(0.01)
+    return False
+
+
+def begun(api: WalledApi, threads: ThreadPoolExecutor, *, steps: float = 1200) -> Future[httpx.Response]:
     """A prediction that takes some seconds, once it runs."""
-    toils = threads.submit(httpx.post, f"{api.client.base_url}{SLOW}", json={"inputs": [[1200.0, 0.0]]}, timeout=60)
+    toils = threads.submit(httpx.post, f"{api.client.base_url}{SLOW}", json={"inputs": [[steps, 0.0]]}, timeout=60)
     stat = Path(f"/proc/{api.pid('serving-1')}/stat")
     before = cpu_ticks(stat)
     until(lambda: cpu_ticks(stat) > before + 20 or toils.done(), what="it runs")
