@@ -125,6 +125,7 @@ def _workers_stopped(form: Form, settings: ServiceSettings) -> Iterator[None]:
 
 def _stopped(workers: set[int], database: str) -> bool:
     _tell(workers, signal.SIGSTOP)
+    time.sleep(0.1)  # until each of their threads has seen it
     with closing(sqlite3.connect(database, timeout=0.5)) as connection:
         try:
             connection.execute("BEGIN IMMEDIATE")
