@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, suppress
 
@@ -15,6 +13,7 @@ import pytest
 from tests.helpers.processes import until
 from tests.helpers.publishing import publish
 from tests.helpers.served import hungry, scaling, toiling
+from tests.helpers.visitor import Visitor
 from tests.helpers.walled import WalledApi, walled
 
 pytestmark = pytest.mark.embedded
@@ -37,30 +36,6 @@ def ask(api: WalledApi, name: str, value: float) -> tuple[int, str]:
     with httpx.Client(base_url=api.client.base_url, timeout=60) as client:
         answer = client.post(f"/v1/models/{name}/predict", json={"inputs": [[value, 0.0]]})
         return answer.status_code, answer.json().get("code", "")
-
-
-class Visitor:
-    """Asks for an ordinary model, over one connection, until it is stopped."""
-
-    def __init__(self, api: WalledApi) -> None:
-        self._api = api
-        self._over = threading.Event()
-        self.answers: Counter[object] = Counter()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        with httpx.Client(base_url=self._api.client.base_url, timeout=60) as client:
-            while not self._over.wait(0.01):
-                try:
-                    answer = client.post("/v1/models/ordinary/predict", json={"inputs": [[1.0, 0.0]]})
-                    self.answers[answer.status_code] += 1
-                except httpx.TransportError as error:
-                    self.answers[repr(error)] += 1
-
-    def close(self) -> None:
-        self._over.set()
-        self._thread.join()
 
 
 def pid(api: WalledApi, name: str) -> int | None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import threading
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -17,11 +15,11 @@ import pytest
 from tests.helpers.processes import until
 from tests.helpers.publishing import publish
 from tests.helpers.served import crashing, scaling, toiling
+from tests.helpers.visitor import LOST, Visitor
 from tests.helpers.walled import WalledApi, walled
 
 pytestmark = pytest.mark.embedded
 DEADLY = -1e20
-LOST = "lost"
 
 
 @contextmanager
@@ -41,30 +39,6 @@ def ask(api: WalledApi, name: str, value: float) -> int | str:
         except httpx.TransportError:
             return LOST
         return 200 if answer.status_code == 200 else str(answer.json()["code"])
-
-
-class Visitor:
-    """Asks for an ordinary model, over one connection, until it is stopped."""
-
-    def __init__(self, api: WalledApi) -> None:
-        self._api = api
-        self._over = threading.Event()
-        self.answers: Counter[object] = Counter()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        with httpx.Client(base_url=self._api.client.base_url, timeout=60) as client:
-            while not self._over.wait(0.01):
-                try:
-                    answer = client.post("/v1/models/ordinary/predict", json={"inputs": [[1.0, 0.0]]})
-                    self.answers[answer.status_code] += 1
-                except httpx.TransportError:
-                    self.answers[LOST] += 1
-
-    def close(self) -> None:
-        self._over.set()
-        self._thread.join()
 
 
 def alone(api: WalledApi) -> int | None:
