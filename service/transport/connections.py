@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,44 @@ _MOST_FILES = 65_536
 _PER_ADDRESS = 1024
 #: Incomplete heads of all connections together; one alone may have 64 KiB.
 _MOST_PENDING_HEAD_BYTES = 16 * 1024**2
+#: Bytes that all connections parse in one turn of the event loop: 22 ms where each chunk of a body has one byte.
+_TURN_BYTES = 128 * 1024
 #: Connections beyond a limit that are read from, so that the answer has the form of the protocol they ask for.
 _MOST_SURPLUS_READ = 64
 #: A host has at least this much of the IPv6 addresses to itself.
 _HOST_BITS = 64
+
+
+class ReadingTurns:
+    """Bytes that the connections of a process parse in one turn of its event loop; the rest waits for another."""
+
+    def __init__(self) -> None:
+        self._left = _TURN_BYTES
+        self._is_turning = False
+        self._is_called = False
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def take(self, size: int) -> bool:
+        """Count so many bytes as parsed in this turn, unless it has no more, or others wait."""
+        if self._left <= 0 or (self._waiting and not self._is_called):
+            return False
+        self._is_called = False
+        if not self._is_turning:
+            self._is_turning = True
+            asyncio.get_running_loop().call_soon(self._begin)
+        self._left -= size
+        return True
+
+    def wait(self, go_on: Callable[[], None]) -> None:
+        """Call this in a later turn, after those that wait already."""
+        self._waiting.append(go_on)
+
+    def _begin(self) -> None:
+        self._left = _TURN_BYTES
+        self._is_turning = False
+        while self._waiting and self._left > 0:
+            self._is_called = True
+            self._waiting.popleft()()
 
 
 class Connections:
@@ -39,6 +74,7 @@ class Connections:
         self._by_address: Counter[str] = Counter()
         self._surplus_read = 0
         self.pending_head_bytes = 0
+        self.turns = ReadingTurns()
 
     @classmethod
     def of(cls, settings: ServingSettings) -> Connections:

@@ -59,7 +59,7 @@ class Exchange(RequestResponseCycle):
         """
         if self.flow.write_paused or self.disconnected or self.response_started or self.scope["method"] == "HEAD":
             return False
-        self.keep_alive &= not self.waiting_for_100_continue
+        self.keep_alive &= not self._leaves_body
         lines = [*self.default_headers, *headers]
         if not self.keep_alive and _CLOSE not in lines:
             lines.append(_CLOSE)
@@ -74,12 +74,19 @@ class Exchange(RequestResponseCycle):
         self.on_response()
         return True
 
-    async def send(self, message: Message) -> None:  # type: ignore[override]  # uvicorn names each event
-        """As ASGI has it. Where the client still waits for `100 Continue`, the connection ends with the answer.
+    @property
+    def _leaves_body(self) -> bool:
+        """Whether the connection ends with the answer, since a body may follow that nothing reads.
 
-        Whether the body follows such an answer is unknown, so what comes next could be read in two ways.
+        Where the client still waits for `100 Continue` it is unknown whether one does, so what comes next could be read
+        in two ways. A body in chunks may have no end, and each chunk of one byte costs a microsecond to parse.
         """
-        if self.waiting_for_100_continue and message["type"] == "http.response.start":
+        headers: Any = self.scope.get("fedlas.headers", ())
+        return self.waiting_for_100_continue or (self.more_body and b"transfer-encoding" in headers)
+
+    async def send(self, message: Message) -> None:  # type: ignore[override]  # uvicorn names each event
+        """As ASGI has it."""
+        if message["type"] == "http.response.start" and self._leaves_body:
             message = {**message, "headers": [*message.get("headers", []), _CLOSE]}
         await super().send(message)  # type: ignore[arg-type]
 

@@ -37,6 +37,10 @@ HEAD_S = 15.0
 SURPLUS_S = 1.0
 #: Requests of one connection that wait for the answer to an earlier one (HTTP pipelining).
 _MOST_PIPELINED = 16
+#: Bytes that are parsed at once of what is no body of known length: a chunk of one byte costs as much as one of a MiB.
+_PIECE_BYTES = 16 * 1024
+#: What is no longer than this is parsed in any turn of the loop: most requests, whatever others send.
+_SMALL_BYTES = 1024
 _RELEASED: Any = None
 
 
@@ -48,6 +52,7 @@ class HeadProtocol(HttpToolsProtocol):
     """The reading side of a connection.
 
     - A head that is longer than 64 KiB, later than 15 s or ambiguous is refused, and the connection closed.
+    - What all connections parse in one turn of the event loop is bounded (`ReadingTurns`).
     - Trailers are dropped: the parser reports them like headers, after the headers were checked.
     - An upgrade is ignored.
     """
@@ -62,6 +67,9 @@ class HeadProtocol(HttpToolsProtocol):
         self._refused = False  # what is received is dropped
         self._begun = False  # the head of a request has begun
         self._in_body = False
+        self._body_left = 0  # bytes of a body of known length
+        self._rest = b""  # bytes that are not parsed yet
+        self._waits = False  # for a later turn of the loop, to parse them
         self._upgrading = False
         self._advanced = False  # the parser completed something within the present piece
         self._pending = 0  # bytes since it last did
@@ -72,20 +80,36 @@ class HeadProtocol(HttpToolsProtocol):
         """Called by the transport, with up to 256 KiB."""
         if self._refused:
             return
-        if len(data) <= HEAD_BYTES - self._pending:
-            self._take(data)
+        self._rest += data
+        if self._waits:
+            self.transport.pause_reading()  # an application that reads its body has resumed it
         else:
-            rest = memoryview(data)
-            while rest and not self._refused:
-                piece = rest[: HEAD_BYTES - self._pending]
-                self._take(piece)
-                rest = rest[len(piece) :]
+            self._parse_rest()
+
+    def _parse_rest(self) -> None:
+        """Parse what has arrived, as far as this turn of the event loop allows."""
+        while self._rest and not self._refused:
+            size = self._body_left or min(_PIECE_BYTES, HEAD_BYTES - self._pending)
+            if not (self._body_left or len(self._rest) <= _SMALL_BYTES or self._admission.turns.take(size)):
+                self._waits = True
+                self.transport.pause_reading()
+                self._admission.turns.wait(self._go_on)
+                break
+            piece, self._rest = self._rest[:size], self._rest[size:]
+            self._take(piece)
         if (self._begun or self._timer is not None) and not self._refused:
             self._time_head()
         self._silent = False
 
-    def _take(self, data: bytes | memoryview) -> None:
-        """Parse a piece that ends where the head would be too long."""
+    def _go_on(self) -> None:
+        """Parse the rest, and read on."""
+        self._waits = False
+        self._parse_rest()
+        if not self._waits and not self.flow.read_paused:
+            self.transport.resume_reading()
+
+    def _take(self, data: bytes) -> None:
+        """Parse a piece, which ends where the head would be too long, or with the body."""
         self._advanced = False
         try:
             try:
@@ -111,7 +135,7 @@ class HeadProtocol(HttpToolsProtocol):
         elif pending and self._admission.heads_are_full:
             self._refuse(too_many("too many heads are being received"))
 
-    def _take_upgrade(self, rest: bytes | memoryview) -> None:
+    def _take_upgrade(self, rest: bytes) -> None:
         """Parse a request that asks for an upgrade again as an ordinary one, and then the rest of the piece."""
         while True:
             self._upgrading = False
@@ -148,12 +172,18 @@ class HeadProtocol(HttpToolsProtocol):
             self._upgrading = True
             return
         found = dict(self.headers)
-        wrong = fault(version, self.url, self.headers, found) if self._surplus is None else too_many(self._surplus)
+        if self._surplus is not None:
+            wrong: Refusal | None = too_many(self._surplus)
+        elif method == b"CONNECT":  # what follows would be a tunnel's, whatever its path
+            wrong = malformed("CONNECT asks for a tunnel, and this is no proxy; send GET or POST")
+        else:
+            wrong = fault(version, self.url, self.headers, found)
         scope["method"] = method.decode()
         if wrong is not None:
             self._refuse(wrong)
             raise _Stop
         self._begun, self._in_body = False, True
+        self._body_left = int(found.get(b"content-length", 0))
         scope["http_version"] = version
         scope["raw_path"], scope["query_string"] = path, _ = origin_form(self.url)
         if self._departs(method, path, found):
@@ -171,6 +201,8 @@ class HeadProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Called by the parser."""
         self._advanced = True
+        if self._body_left:
+            self._body_left -= len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -201,6 +233,7 @@ class HeadProtocol(HttpToolsProtocol):
         plain: Any = {"type": "http", "method": "GET", "http_version": "1.1", "path": "", "query_string": b""}
         cycle = Exchange.of(self, {**plain, **(self.scope or {}), "headers": []}, keeps_alive=False, expects=False)
         self.parser, self.scope, self.url, self.headers = _RELEASED, _RELEASED, b"", []  # they hold what was received
+        self._rest = b""
         self._begin(cycle, answer)
 
     def _begin(self, cycle: RequestResponseCycle, app: Any) -> None:

@@ -53,6 +53,7 @@ class Protocol(DepartingProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called when the connection is closed; every request on it is marked as disconnected."""
+        self._refused = True  # what waits to be parsed is dropped
         self._stop_write_timer()
         self._no_timer()
         self._admission.pending_head_bytes -= self._pending
@@ -73,6 +74,8 @@ class Protocol(DepartingProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]
         """Called when the client has ended its side; returns whether the connection stays open for an answer."""
         self._ended = True
+        if self._waits:  # what has arrived before the end is parsed first
+            return True
         cycle = self.cycle
         if cycle is None or cycle.response_complete or (self._in_body and not self._refused):
             self.transport.close()  # which sends what was written within this turn
@@ -82,6 +85,11 @@ class Protocol(DepartingProtocol):
         if cycle.scope["http_version"] == "1.1":
             self._timer = self.loop.call_later(_PROBE_AFTER_S, self._probe)
         return True
+
+    def _go_on(self) -> None:
+        super()._go_on()
+        if self._ended and not (self._waits or self.transport.is_closing()):
+            self.eof_received()
 
     def _probe(self) -> None:
         if self._answering is not None and not self._answering.response_started:
@@ -93,7 +101,7 @@ class Protocol(DepartingProtocol):
         if self._ended or not (self._refused or self._in_body):
             return False
         self._refused = True
-        self.flow.resume_reading()
+        self.transport.resume_reading()
         return True
 
     def _on_time(self) -> None:

@@ -105,6 +105,16 @@ def test_a_refusal_before_100_continue_ends_the_connection(app: Any) -> None:
     assert closed
 
 
+@pytest.mark.parametrize("app", [refuse, refuse_shortly])
+def test_a_refusal_before_the_last_chunk_ends_the_connection(app: Any) -> None:
+    """The chunks that follow are read by nothing: neither what stands in them nor behind them is answered."""
+    head = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answers, closed = written(app, head + b"1\r\na\r\n", b"0\r\n\r\nGET /next HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert (answers.count(b"HTTP/1.1 404"), answers.count(b"connection: close"), closed) == (1, 1, True)
+    answers, closed = written(app, head + b"1\r\na\r\n0\r\n\r\n", b"GET /next HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert (answers.count(b"HTTP/1.1 404"), answers.count(b"connection: close"), closed) == (2, 0, False)
+
+
 def test_a_server_that_shuts_down_closes_the_connection() -> None:
     """Its default headers say so."""
     closing = [(b"connection", b"close")]
