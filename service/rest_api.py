@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from functools import partial
+from functools import lru_cache, partial
 from importlib.metadata import version
 from typing import NamedTuple
 
@@ -13,6 +14,9 @@ from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from service.api import (
@@ -43,7 +47,9 @@ from service.registry.documents import JsonObject
 from service.registry.errors import Unavailable
 from service.web import pages
 from service.web.sessions import Sessions
+from service.web.static_files import StaticFile, answer
 
+_DOCUMENT = "/openapi.json"
 _RESOURCES = (
     *(uploads, datasets, models, jobs, events, deliveries, calibrators),
     *(batches, names, oip_statistics, oip, oip_repository, operations),
@@ -95,6 +101,7 @@ def rest_api(
         responses=RESPONSES,
         generate_unique_id_function=_operation_id,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # ours are `tracing` and `metrics`
+        routes=[Route(_DOCUMENT, _get_document)],  # before the framework's own, which encodes it for each request
     )
     app.state.services = services
     error_handlers.install(app)
@@ -125,3 +132,13 @@ def _document(app: FastAPI) -> JsonObject:
     if app.openapi_schema is None:
         app.openapi_schema = build(app, OPERATIONS)
     return app.openapi_schema
+
+
+def _get_document(request: Request) -> Response:
+    """The OpenAPI document; in a thread, where the first request builds and encodes it in half a second."""
+    return answer(request, _written(request.app), cache="no-cache")
+
+
+@lru_cache(maxsize=1)
+def _written(app: FastAPI) -> StaticFile:
+    return StaticFile.of(json.dumps(app.openapi()).encode(), "application/json")

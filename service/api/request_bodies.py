@@ -51,12 +51,18 @@ async def checked(request: Request, documented: Collection[str]) -> Request:
     if is_json and (declared != "0" or "transfer-encoding" in request.headers):
         _check_type(request.url.path, kind)
     limit = MOST_JSON_BYTES if is_json else _limit(request, files=1 if _RAW in documented else 2)
-    if declared.isdigit() and int(declared) > limit:
-        raise too_large(limit)
-    request = CheckedRequest(request.scope, _counted(request.receive, limit))
+    request = limited(request, limit)
     if is_json:
         check_json(await request.body())
     return request
+
+
+def limited(request: Request, limit: int) -> Request:
+    """The request with a body of so many bytes at most; raises TooLarge where its head declares more."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise too_large(limit)
+    return CheckedRequest(request.scope, _counted(request.receive, limit))
 
 
 def _limit(request: Request, *, files: int) -> int:

@@ -1,4 +1,4 @@
-"""Request ids: every answer carries `X-Request-Id`, the client's own where it is harmless."""
+"""Headers of every answer: `X-Request-Id`, the client's own where it is harmless; and pages may not be framed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ class RequestIdMiddleware:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                if headers.get("content-type", "").startswith("text/html"):
+                    headers.setdefault("Content-Security-Policy", "frame-ancestors 'none'")
             await send(message)
 
         try:

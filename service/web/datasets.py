@@ -17,9 +17,10 @@ from service.web.api_calls import call_api
 from service.web.awaited import ended
 from service.web.job_list import ListedJob, listed
 from service.web.lists import ROWS, list_page
+from service.web.page_route import PageRoute
 from service.web.rendering import page, see_other
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 _JOBS = 20
 

@@ -10,9 +10,10 @@ from service.api.services import Services, ServicesDep
 from service.web.api_calls import call_api
 from service.web.job_view import FollowedJob
 from service.web.job_words import order_sentences
+from service.web.page_route import PageRoute
 from service.web.rendering import page, see_other
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 
 @router.get("/jobs/{job_id}")

@@ -23,10 +23,11 @@ from service.web.api_calls import call_api
 from service.web.lineage import Lineage, lineage_of
 from service.web.lists import ROWS, list_page
 from service.web.origin import origin_of
+from service.web.page_route import PageRoute
 from service.web.rendering import page, see_other
 from service.web.snippets import Caller, Snippet, snippets
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 Name = Annotated[str, Query(max_length=200)]
 #: Class names of a model that its page shows without being asked.

@@ -16,10 +16,11 @@ from service.registry.contract import NameRecord
 from service.registry.unit_of_work import UnitOfWork
 from service.web.api_calls import call_api
 from service.web.lists import ROWS, list_page
+from service.web.page_route import PageRoute
 from service.web.rendering import page, see_other
 from service.web.report_excerpts import Excerpt, excerpt_of
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 #: Versions of one name on a page: a report is read for each.
 _VERSIONS = 20

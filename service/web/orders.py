@@ -20,9 +20,10 @@ from service.web.form_fields import FormState
 from service.web.form_keys import FIELD, idempotency_key
 from service.web.order_fields import order_of
 from service.web.order_page import OrderPage
+from service.web.page_route import PageRoute
 from service.web.rendering import page, see_other
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 #: Tells the part with the order that it may have become possible.
 _INSPECTED = {"HX-Trigger": "inspected"}

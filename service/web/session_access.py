@@ -6,11 +6,14 @@ the API it asks under `/session`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from urllib.parse import quote
 
+from fastapi.sse import format_sse_event
 from starlette.responses import RedirectResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.access import SAFE_METHODS, headers_of, is_open
 from service.api.problems import problem, problem_of
@@ -20,6 +23,7 @@ from service.web.paths import SESSION, SIGN_IN, is_api_of_session, is_page
 from service.web.sessions import Sessions
 
 COOKIE = "fedlas-session"
+_SIGNED_OUT = format_sse_event(event="signed-out", data_str="the session has ended")
 
 
 class SessionMiddleware:
@@ -39,10 +43,38 @@ class SessionMiddleware:
             refusal, admitted = problem_of(scope["path"], error), scope
         if refusal is not None:
             await refusal(scope, receive, send)
-        elif is_api_of_session(scope["path"]):
-            await scope["app"].state.front(_without_prefix(admitted), receive, send)
+            return
+        app, by_session = self.app, admitted is not scope
+        if is_api_of_session(scope["path"]):
+            app, admitted = scope["app"].state.front, _without_prefix(admitted)
+        if by_session and b"text/event-stream" in headers_of(scope).get(b"accept", b""):
+            await self._stream(app, admitted, receive, send)
         else:
-            await self.app(admitted, receive, send)
+            await app(admitted, receive, send)
+
+    async def _stream(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with a stream of events that ends with the session."""
+        started = False
+
+        async def send_noting(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        answering = asyncio.ensure_future(app(scope, receive, send_noting))
+        ending = asyncio.ensure_future(self._sessions.await_end(session_id_of(scope)))
+        try:
+            await asyncio.wait((answering, ending), return_when=asyncio.FIRST_COMPLETED)
+            if answering.done() or not started:
+                await answering
+                return
+            answering.cancel()
+            with suppress(asyncio.CancelledError):
+                await answering
+            await send({"type": "http.response.body", "body": _SIGNED_OUT})
+        finally:
+            answering.cancel()
+            ending.cancel()
 
     async def _admit(self, scope: Scope) -> tuple[Response | None, Scope]:
         """What refuses the request, if anything does, and the request with its key."""

@@ -7,12 +7,13 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Query, Request, Response
 
 from service.web.origin import origin_of
+from service.web.page_route import PageRoute
 from service.web.paths import safe_return
 from service.web.rendering import page, see_other
 from service.web.session_access import COOKIE, session_id_of
 from service.web.sessions import Sessions
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 Next = Annotated[str, Query(alias="next", max_length=2000)]
 

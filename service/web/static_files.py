@@ -14,6 +14,7 @@ from importlib.resources.abc import Traversable
 
 from fastapi import APIRouter, Request, Response
 
+from service.api.responses import etag_matches
 from service.registry.errors import NotFound
 from service.web.paths import STATIC
 
@@ -37,6 +38,12 @@ class StaticFile:
     digest: str
     media_type: str
 
+    @classmethod
+    def of(cls, content: bytes, media_type: str) -> StaticFile:
+        """Compress it."""
+        digest = hashlib.sha256(content).hexdigest()[:16]
+        return cls(content, gzip.compress(content, 9, mtime=0), digest, media_type)
+
 
 @cache
 def static_files() -> dict[str, StaticFile]:
@@ -56,11 +63,19 @@ def get_static_file(request: Request, digest: str, name: str) -> Response:
     found = static_files().get(name)
     if found is None or found.digest != digest:
         raise NotFound("not_found", f"there is no file {name!r} of this digest; load the page again")
-    headers = {"Cache-Control": _FOREVER, "Vary": "Accept-Encoding", "X-Content-Type-Options": "nosniff"}
+    return answer(request, found, cache=_FOREVER)
+
+
+def answer(request: Request, file: StaticFile, *, cache: str) -> Response:
+    """A file as it is or compressed, with its `ETag`; 304 where the client has it."""
+    headers = {"Cache-Control": cache, "Vary": "Accept-Encoding", "X-Content-Type-Options": "nosniff"}
+    headers["ETag"] = f'"{file.digest}"'
+    if etag_matches(request, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
     if "gzip" in request.headers.get("accept-encoding", ""):
         headers["Content-Encoding"] = "gzip"
-        return Response(found.compressed, media_type=found.media_type, headers=headers)
-    return Response(found.content, media_type=found.media_type, headers=headers)
+        return Response(file.compressed, media_type=file.media_type, headers=headers)
+    return Response(file.content, media_type=file.media_type, headers=headers)
 
 
 def _styles_of_reports() -> list[Traversable]:
@@ -68,9 +83,7 @@ def _styles_of_reports() -> list[Traversable]:
 
 
 def _read(file: Traversable) -> StaticFile:
-    content = file.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()[:16]
-    return StaticFile(content, gzip.compress(content, 9, mtime=0), digest, _MEDIA_TYPES[_suffix(file.name)])
+    return StaticFile.of(file.read_bytes(), _MEDIA_TYPES[_suffix(file.name)])
 
 
 def _suffix(name: str) -> str:

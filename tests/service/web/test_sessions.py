@@ -72,6 +72,29 @@ def test_what_is_no_key_opens_nothing(api: Api, key: str) -> None:
     assert "next=/jobs" in answer.text
 
 
+def test_guesses_are_counted_and_lock_nobody_out(api: Api) -> None:
+    """Ten wrong keys are answered with the form, the next ones 429; a right key opens a session all the same."""
+    visitor = browser(api, None)
+    statuses = [visitor.post("/sign-in", data={"key": f"guess {number}"}).status_code for number in range(12)]
+    assert (statuses[:10], set(statuses[10:]) - {401}) == ([401] * 10, {429})
+    assert visitor.post("/sign-in", data={"key": "guess"}).headers["retry-after"] == "1"
+    assert visitor.post("/sign-in", data={"key": KEY}).status_code == 303
+
+
+@pytest.mark.parametrize("path", ["/sign-in", "/sign-out", "/new/order", "/jobs/job_1/cancel"])
+def test_pages_take_short_forms_and_nothing_else(api: Api, path: str) -> None:
+    """Signing in 8 kB, others 64: declared or not, more is refused before it is parsed, and so is what is no form."""
+    visitor = browser(api)
+    limit = (8 if path == "/sign-in" else 64) * 1024
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert visitor.post(path, content=b"&" * limit, headers=form).status_code in (303, 401, 404, 422)
+    assert visitor.post(path, content=b"&" * (limit + 1), headers=form).status_code == 413
+    if path in ("/sign-in", "/new/order"):  # these read their body
+        assert visitor.post(path, content=iter([b"&" * limit, b"&"]), headers=form).status_code == 413
+    for kind in ("multipart/form-data; boundary=b", "application/json", "text/plain"):
+        assert visitor.post(path, content=b"--b--", headers={"Content-Type": kind}).status_code == 415
+
+
 @pytest.mark.parametrize("there", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)"])
 def test_signing_in_leads_to_no_other_site(api: Api, there: str) -> None:
     """Whatever the link says."""
