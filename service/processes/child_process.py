@@ -6,7 +6,9 @@ kernel ends them with their parent.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -21,7 +23,7 @@ from typing import IO, Protocol
 from service.confinement import kernel
 from service.heartbeat import Pulse
 from service.ipc.documents import Fault
-from service.processes.faults import fault, oom_kills
+from service.processes.faults import fault, oom_kills, place
 from service.processes.introductions import Introductions, Mailbox
 
 _STOP_TIMEOUT_S = {
@@ -38,7 +40,9 @@ _STOP_TIMEOUT_S = {
 _RESTART_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 10.0
 #: A longer line is passed on in pieces: one without an end would fill this process.
 _LONGEST_LINE = 16 * 1024
-_MOST_NOTES = 60  # lines of the log: the threads of a process that has crashed
+#: With which the watchdog of an event loop begins what it writes last.
+_WATCHDOG = re.compile(r"Timeout \([\d:.]+\)!")
+_MAX_STACKS_BYTES = 64 * 1024
 
 
 class Process(Protocol):
@@ -126,11 +130,11 @@ class ChildProcess:
         self.introductions.introduce(self.name, mailbox, process.pid, ended_by)
 
     def _fault(self) -> Fault | None:
-        """What the process before has ended by, where a model may have done it; its log ends with where it stood."""
+        """What the process before has ended by, where a model may have done it; the log says where it stood."""
         if self.process is None or self._mailbox is None or (record := self._mailbox.record) is None:
             return None
-        for line in record.notes()[:_MOST_NOTES]:
-            say(self.name, printable(line))
+        if notes := record.notes():
+            say(self.name, _noted(notes[0], notes, self._stacks))
         return fault(self.process.wait(), record.read(), out_of_memory=oom_kills() > self._oom_kills)
 
     def _begin(self, command: Sequence[str], passed_on: Sequence[int]) -> Process:
@@ -139,8 +143,13 @@ class ChildProcess:
         if self.pulse is not None:
             self.pulse.started()
         self._note_pid(process.pid)
-        threading.Thread(target=_pass_log_on, args=(self.name, process), daemon=True).start()
+        threading.Thread(target=_pass_log_on, args=(self.name, process, self._stacks), daemon=True).start()
         return process
+
+    @property
+    def _stacks(self) -> Path:
+        """The file of where the threads of the last process stood that was ended."""
+        return self.pid_file.with_suffix(".stacks")
 
     def _note_pid(self, pid: int) -> None:
         fresh = self.pid_file.with_suffix(".new")
@@ -225,12 +234,23 @@ def _die_with_parent() -> Callable[[], None] | None:
     return (lambda: kernel.end_with_parent(signal.SIGTERM)) if sys.platform == "linux" else None
 
 
-def _pass_log_on(name: str, process: Process) -> None:
+def _pass_log_on(name: str, process: Process, stacks: Path) -> None:
     assert process.stdout is not None
     with process.stdout as lines:
         for line in iter(lambda: lines.readline(_LONGEST_LINE), b""):
-            if text := line.decode(errors="replace").rstrip():
+            text = line.decode(errors="replace").rstrip()
+            if _WATCHDOG.fullmatch(text):
+                found = lines.read(_MAX_STACKS_BYTES).decode(errors="replace").splitlines()
+                text = _noted("its event loop stood still", found, stacks)
+            if text:
                 say(name, printable(text))
+
+
+def _noted(reason: str, stacks: Sequence[str], file: Path) -> str:
+    """The line of the log about a process that was ended; the stacks of all its threads are kept in a file."""
+    with contextlib.suppress(OSError):  # a full disk
+        file.write_text("\n".join(map(printable, stacks)))
+    return f"ended: {reason}, in {place(stacks)}; where all threads stood: {file}"
 
 
 def printable(text: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 from service.ipc.documents import Fault
@@ -23,6 +23,23 @@ _CRASHES = frozenset(
 _HUNG = 1
 _FIGURES = Path("/proc/vmstat")
 _OOM_KILLS = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
+
+
+#: What `faulthandler` writes of a thread, and of a call; a watchdog's stacks end with those of the main thread.
+_THREAD = re.compile(r"(Current t|T)hread 0x")
+_CALL = re.compile(r'  File "(.+)", line (\d+) in (.+)')
+
+
+def place(stacks: Sequence[str]) -> str:
+    """The call in which a process stood when `faulthandler` noted these stacks.
+
+    >>> place(["Thread 0x1 (most recent call first):", '  File "/b.py", line 3 in f', '  File "/b.py", line 9 in g'])
+    'f (/b.py, line 3)'
+    """
+    threads = [number for number, line in enumerate(stacks) if _THREAD.match(line)]
+    (at, *_) = [number for number in threads if stacks[number].startswith("Current")] or threads[-1:] or [0]
+    call = next(filter(None, map(_CALL.match, stacks[at + 1 : at + 2])), None)
+    return "an unknown place" if call is None else f"{call[3]} ({call[1]}, line {call[2]})"
 
 
 def oom_kills() -> int:

@@ -89,7 +89,11 @@ def test_a_graph_that_crashes_its_process(tmp_path: Path, capfd: pytest.CaptureF
     assert re.search(
         r"the model crashing \(\w{64}\) ended serving-1 \(SIGFPE\) and is alone in alone-1 from now on", log
     )
-    assert "Fatal Python error: Floating point exception" in log
+    ended = [line.partition("| ")[2] for line in log.splitlines() if "Floating point exception" in line]
+    assert len(ended) == 2
+    assert all(line.startswith("ended: Fatal Python error: Floating point exception, in ") for line in ended)
+    assert "most recent call first" not in log
+    assert "most recent call first" in (data_dir / "run" / "serving-1.stacks").read_text()
     with service(data_dir) as api:
         assert (ask(api, "ordinary", 1), ask(api, "crashing", 1)) == (200, "model_suspended")
         for file in (data_dir / "run" / "suspended").iterdir():

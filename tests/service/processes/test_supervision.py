@@ -64,3 +64,30 @@ def test_a_process_that_gives_up_at_once_is_tried_less_and_less(
     tend([child])
     child.process.wait(60)
     assert child.started_at == clock[0]
+
+
+def test_a_process_that_its_watchdog_ends_is_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where it stood is in the log, and where all its threads stood in a file."""
+    hanging = "import faulthandler, time\ndef stand():\n  time.sleep(60)\n"
+    hanging += "print('begun', flush=True)\nfaulthandler.dump_traceback_later(0.1, exit=True)\nstand()"
+    child = ChildProcess("api", [sys.executable, "-c", hanging], dict(os.environ), tmp_path / "api.pid")
+    child.start()
+    assert child.process is not None
+    assert child.process.wait(60) == 1
+    log = ""
+
+    def is_passed_on() -> bool:
+        nonlocal log
+        log += capsys.readouterr().out
+        return log.count("\n") > 1
+
+    until(is_passed_on, what="its log is passed on")
+    begun, ended = (line.partition("| ")[2] for line in log.splitlines())
+    assert begun == "begun"
+    assert ended == (
+        "ended: its event loop stood still, in stand (<string>, line 3); "
+        f"where all threads stood: {tmp_path / 'api.stacks'}"
+    )
+    assert "most recent call first" in (tmp_path / "api.stacks").read_text()
