@@ -19,6 +19,8 @@ _PER_ADDRESS = 1024
 _MOST_PENDING_HEAD_BYTES = 16 * 1024**2
 #: Bytes that all connections parse in one turn of the event loop: 22 ms where each chunk of a body has one byte.
 _TURN_BYTES = 128 * 1024
+#: Bytes of heads that wait for a later turn, of all connections; a transport reads 256 KiB at once.
+_MAX_WAITING_BYTES = 16 * 1024**2
 #: Connections beyond a limit that are read from, so that the answer has the form of the protocol they ask for.
 _MOST_SURPLUS_READ = 64
 #: A host has at least this much of the IPv6 addresses to itself.
@@ -32,7 +34,8 @@ class ReadingTurns:
         self._left = _TURN_BYTES
         self._is_turning = False
         self._is_called = False
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[tuple[Callable[[], None], int]] = deque()
+        self._waiting_bytes = 0
 
     def take(self, size: int) -> bool:
         """Count so many bytes as parsed in this turn, unless it has no more, or others wait."""
@@ -45,16 +48,22 @@ class ReadingTurns:
         self._left -= size
         return True
 
-    def wait(self, go_on: Callable[[], None]) -> None:
-        """Call this in a later turn, after those that wait already."""
-        self._waiting.append(go_on)
+    def wait(self, go_on: Callable[[], None], size: int) -> bool:
+        """Call this in a later turn, after those that wait already; False where they hold too many bytes."""
+        if self._waiting_bytes + size > _MAX_WAITING_BYTES:
+            return False
+        self._waiting_bytes += size
+        self._waiting.append((go_on, size))
+        return True
 
     def _begin(self) -> None:
         self._left = _TURN_BYTES
         self._is_turning = False
         while self._waiting and self._left > 0:
             self._is_called = True
-            self._waiting.popleft()()
+            go_on, size = self._waiting.popleft()
+            self._waiting_bytes -= size
+            go_on()
 
 
 class Connections:

@@ -39,8 +39,8 @@ SURPLUS_S = 1.0
 _MOST_PIPELINED = 16
 #: Bytes that are parsed at once of what is no body of known length: a chunk of one byte costs as much as one of a MiB.
 _PIECE_BYTES = 16 * 1024
-#: What is no longer than this is parsed in any turn of the loop: most requests, whatever others send.
-_SMALL_BYTES = 1024
+#: So much of what arrives is parsed in any turn of the loop: ordinary heads, behind which bodies of known length come.
+_HEAD_START_BYTES = 1024
 _RELEASED: Any = None
 
 
@@ -84,22 +84,29 @@ class HeadProtocol(HttpToolsProtocol):
         if self._waits:
             self.transport.pause_reading()  # an application that reads its body has resumed it
         else:
-            self._parse_rest()
+            self._parse_rest(_HEAD_START_BYTES)
 
-    def _parse_rest(self) -> None:
-        """Parse what has arrived, as far as this turn of the event loop allows."""
+    def _parse_rest(self, free: int = 0) -> None:
+        """Parse what has arrived, as far as this turn of the event loop allows, and so much of it in any case."""
         while self._rest and not self._refused:
-            size = self._body_left or min(_PIECE_BYTES, HEAD_BYTES - self._pending)
-            if not (self._body_left or len(self._rest) <= _SMALL_BYTES or self._admission.turns.take(size)):
-                self._waits = True
-                self.transport.pause_reading()
-                self._admission.turns.wait(self._go_on)
+            size = self._body_left or min(free or _PIECE_BYTES, HEAD_BYTES - self._pending)
+            if not (self._body_left or free or self._admission.turns.take(min(size, len(self._rest)))):
+                self._wait()
                 break
+            free = 0
             piece, self._rest = self._rest[:size], self._rest[size:]
             self._take(piece)
         if (self._begun or self._timer is not None) and not self._refused:
             self._time_head()
         self._silent = False
+
+    def _wait(self) -> None:
+        """Parse the rest in a later turn, unless too many bytes of heads wait already; a body is bounded by its reader."""
+        if self._admission.turns.wait(self._go_on, 0 if self._in_body else len(self._rest)):
+            self._waits = True
+            self.transport.pause_reading()
+        else:
+            self._refuse(too_many("too many heads are being received"))
 
     def _go_on(self) -> None:
         """Parse the rest, and read on."""

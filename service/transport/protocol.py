@@ -53,7 +53,7 @@ class Protocol(DepartingProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called when the connection is closed; every request on it is marked as disconnected."""
-        self._refused = True  # what waits to be parsed is dropped
+        self._refused, self._rest = True, b""
         self._stop_write_timer()
         self._no_timer()
         self._admission.pending_head_bytes -= self._pending
@@ -100,7 +100,7 @@ class Protocol(DepartingProtocol):
         """Whether the client may still be sending what is not read any more."""
         if self._ended or not (self._refused or self._in_body):
             return False
-        self._refused = True
+        self._refused, self._rest = True, b""
         self.transport.resume_reading()
         return True
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.helpers.backends import place
 from tests.helpers.live_api import LiveApi, live
-from tests.helpers.plain_http import Answer, ask, connected, one, received
+from tests.helpers.plain_http import Answer, answers, ask, connected, one, received
 from tests.helpers.walled import WalledApi, walled
 
 KEY = b"Authorization: Bearer right\r\n"
@@ -95,6 +95,7 @@ def test_what_decides_stands_once(api: LiveApi | WalledApi, name: str, value: st
         (b"GET /healthz", (505, "http_version_not_supported")),
         (b"PRI * HTTP/2.0", MALFORMED),
         (b"CONNECT a:80 HTTP/1.1\nHost: a", MALFORMED),
+        (b"CONNECT /v1/models HTTP/1.1\nHost: a", MALFORMED),
         (b"OPTIONS * HTTP/1.1\nHost: a", MALFORMED),
         (b"GET http://b/healthz HTTP/1.1\nHost: a", MALFORMED),
         (b"GET http://u@a/healthz HTTP/1.1\nHost: a", MALFORMED),
@@ -144,6 +145,9 @@ def test_trailers_are_no_headers(api: LiveApi | WalledApi) -> None:
         found.sendall(head % b"")
         time.sleep(0.1)
         found.sendall(trailers % b"right")
+        assert [answer.told for answer in answers(received(found))] == [(401, "unauthorized")]
+    with connected(api.port) as found:
+        found.sendall(head % b"" + trailers % b"right")
         assert one(found).told == (401, "unauthorized")
         found.sendall(b"GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n")
         assert one(found).told == (401, "unauthorized")

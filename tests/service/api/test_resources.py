@@ -410,10 +410,17 @@ def test_readiness_names_what_is_missing(make_api: MakeApi) -> None:
 
 
 def test_documentation(api: Api) -> None:
-    """The documentation is there and refers to nothing outside."""
-    answer = api.client.get("/docs")
-    assert answer.status_code == 200
-    assert "cdn." not in answer.text
+    """The documentation is there, refers to nothing outside, stands in no frame, and is written once."""
+    for path in ("/docs", "/redoc"):
+        answer = api.client.get(path)
+        assert answer.status_code == 200
+        assert "cdn." not in answer.text
+        assert answer.headers["content-security-policy"] == "frame-ancestors 'none'"
+    answer = api.client.get("/openapi.json", headers={"Accept-Encoding": "gzip"})
+    assert (answer.headers["content-encoding"], answer.json()["openapi"]) == ("gzip", "3.1.0")
+    known = {"If-None-Match": answer.headers["etag"]}
+    assert api.client.get("/openapi.json", headers=known).status_code == 304
+    assert api.client.get("/openapi.json", headers={"Accept-Encoding": "identity"}).json() == answer.json()
     assert 'href="/docs"' in api.client.get("/").text
 
 
