@@ -101,7 +101,7 @@ class HeadProtocol(HttpToolsProtocol):
         self._silent = False
 
     def _wait(self) -> None:
-        """Parse the rest in a later turn, unless too many bytes of heads wait already; a body is bounded by its reader."""
+        """Parse the rest in a later turn, unless too many bytes of heads wait; a body is bounded by its reader."""
         if self._admission.turns.wait(self._go_on, 0 if self._in_body else len(self._rest)):
             self._waits = True
             self.transport.pause_reading()
