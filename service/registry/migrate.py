@@ -6,6 +6,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import Engine
 
 #: A migration may pause for longer than any other writer, who would keep the others waiting.
@@ -13,13 +14,20 @@ _IDLE_TIMEOUT_S = 60
 
 
 def migrate(engine: Engine) -> None:
-    """Upgrade to the newest revision; one process at a time, within one transaction."""
+    """Upgrade to the newest revision; one process at a time, within one transaction.
+
+    Raises SystemExit for a database of another line of revisions.
+    """
     with engine.execution_options(writes=True).begin() as connection:
         if connection.dialect.name == "postgresql":  # a busy machine takes seconds to load a script between statements
             connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = '{_IDLE_TIMEOUT_S}s'")
         config = _config()
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            needed = "it was made before the first release, or by a later one; use that release, or an empty database"
+            raise SystemExit(f"this release cannot read the database ({error}): {needed}") from None
 
 
 def _config() -> Config:

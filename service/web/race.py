@@ -166,8 +166,3 @@ class Race:
     def _training(self, name: str, fold: int | None, folds: int | None, epochs: int) -> Training:
         """One that was announced, or should have been."""
         return self._named(name).trainings.setdefault(fold, Training(fold, folds, epochs))
-
-
-def race_of(events: Iterable[tables.Event]) -> Race:
-    """The race that these events tell."""
-    return Race().follow(events)
