@@ -129,13 +129,10 @@ async def append_to_upload(
     "/{upload_id}", status_code=204, response_class=Response, openapi_extra=operation("unknown_upload", "upload_busy")
 )
 def delete_upload(services: ServicesDep, upload_id: str) -> None:
-    """Delete an upload; 409 while a piece arrives."""
+    """Delete an upload and free its bytes; 409 while a piece arrives."""
     with services.registry.read() as unit:
         unit.uploads.get(upload_id)
-    with services.registry.resumable_uploads.open(upload_id):
-        with services.registry.write() as unit:
-            unit.uploads.remove(upload_id)
-        services.registry.resumable_uploads.remove(upload_id)
+    services.registry.forget_upload(upload_id)
 
 
 def _require_fit(request: Request, file: ResumableUpload, offset: int, length: int) -> None:

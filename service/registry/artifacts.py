@@ -6,10 +6,10 @@ nothing half-written can be found under a digest. `ArtifactStore` keeps them in 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -23,6 +23,9 @@ from service.registry.listing import StoredFile, list_folder, remove_older
 _CHUNK = 1024 * 1024
 #: Between making a file and locking it.
 _MOMENT = timedelta(minutes=1)
+#: Left free for the database, which has to write in order to delete: so much, or a share of a small disk.
+_RESERVED_BYTES = 64 * 1024**2
+_MAX_RESERVED_SHARE = 1 / 16
 
 
 class StagedFile(AbstractContextManager["StagedFile"]):
@@ -57,6 +60,7 @@ class StagedFile(AbstractContextManager["StagedFile"]):
             raise TooLarge("too_large", f"the upload is larger than the limit of {self._limit} bytes")
         self._hash.update(chunk)
         with storing():
+            require_room(self._file.fileno(), len(chunk))
             self._file.write(chunk)
 
     def seal(self) -> None:
@@ -211,7 +215,6 @@ class ArtifactStore:
         """Raise OSError unless a file can be written here now."""
         with tempfile.TemporaryFile(dir=self.incoming) as file:
             file.write(b"ok")
-        shutil.disk_usage(self.root)
 
     def close(self) -> None:
         """Close all connections."""
@@ -220,6 +223,14 @@ class ArtifactStore:
 def missing(digest: str) -> NotFound:
     """The error of a file that is not stored."""
     return NotFound("artifact_missing", f"the stored file {digest[:12]}… is missing")
+
+
+def require_room(descriptor: int, more: int) -> None:
+    """Raise OSError where `more` bytes on the disk of this open file would take what is kept free there."""
+    disk = os.fstatvfs(descriptor)
+    reserved = min(_RESERVED_BYTES, _MAX_RESERVED_SHARE * disk.f_blocks * disk.f_frsize)  # 0: the disk tells no size
+    if reserved and disk.f_bavail * disk.f_frsize - more < reserved:
+        raise OSError(errno.ENOSPC, "no room is left on the disk; delete what is not needed any more")
 
 
 @contextmanager

@@ -111,7 +111,9 @@ def reachable() -> Iterator[None]:
             isinstance(error, OperationalError | InterfaceError | InternalError) or error.connection_invalidated
         ):
             raise
-        raise Unavailable("database_unavailable", "the database cannot be reached; try again shortly") from error
+        raise Unavailable(
+            "database_unavailable", "the database cannot be reached, or takes no writes; try again shortly"
+        ) from error
 
 
 def database_now(session: Session) -> datetime:

@@ -101,14 +101,20 @@ class Registry:
                 named = unit.datasets.referenced(some)
                 self.artifacts.remove(digest for digest in some if digest not in named)
 
+    def forget_upload(self, upload_id: str) -> None:
+        """Delete an upload, its bytes first: a full disk has no room to note it. Raises Conflict, NotFound."""
+        with self.resumable_uploads.open(upload_id) as file:
+            file.empty()
+            with self.write() as unit:
+                unit.uploads.remove(upload_id)
+            self.resumable_uploads.remove(upload_id)
+
     def forget_expired_uploads(self) -> list[str]:
         """Remove uploads without a new byte for a day, and what was left of those that became records."""
         forgotten = []
         for upload_id in self.resumable_uploads.untouched_since(now() - KEPT):
-            with suppress(Conflict, NotFound), self.resumable_uploads.open(upload_id):  # a piece is arriving just now
-                with self.write() as unit:
-                    unit.uploads.remove(upload_id)
-                self.resumable_uploads.remove(upload_id)
+            with suppress(Conflict, NotFound):  # a piece is arriving just now
+                self.forget_upload(upload_id)
                 forgotten.append(upload_id)
         return forgotten
 

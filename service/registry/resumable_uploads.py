@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from service.registry.artifacts import storing
+from service.registry.artifacts import require_room, storing
 from service.registry.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class ResumableUpload(AbstractContextManager["ResumableUpload"]):
         """Append `chunk`; raises Unavailable where the disk refuses."""
         rest = memoryview(chunk)
         with storing():
+            require_room(self._descriptor, len(rest))
             while rest:
                 written = os.write(self._descriptor, rest)
                 self.size += written
@@ -63,6 +64,12 @@ class ResumableUpload(AbstractContextManager["ResumableUpload"]):
             os.ftruncate(self._descriptor, self._start)
             os.fsync(self._descriptor)
         self.size, self._hash = self._start, self._hash_at_start
+
+    def empty(self) -> None:
+        """Free its bytes, unless an artifact is made of them; the file stays until no record names it."""
+        if os.fstat(self._descriptor).st_nlink == 1:
+            with storing():
+                os.ftruncate(self._descriptor, 0)
 
     def digest(self) -> str:
         """Hexadecimal SHA-256: known already, or read from the file where another process received a part of it."""

@@ -41,10 +41,10 @@ class Disk:
 
 
 @contextmanager
-def mounted(folder: Path) -> Iterator[Disk | None]:
+def mounted(folder: Path, *, size_mb: int = SIZE_MB) -> Iterator[Disk | None]:
     """Mount a disk for the block; None where this user or machine may not mount."""
     folder.mkdir()
-    options = f"size={SIZE_MB}m,mode=755"
+    options = f"size={size_mb}m,mode=755"
     try:
         subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):

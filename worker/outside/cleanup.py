@@ -28,13 +28,14 @@ def run_cleanup(registry: Registry, settings: WorkerSettings, stopping: threadin
     while not stopping.wait(settings.sweep_seconds):
         try:
             remove_stale_folders(settings.work_dir)  # of those whose children were not dead yet when we started
+            for upload_id in registry.forget_expired_uploads():
+                _LOG.info("%s forgotten: nothing came for a day", upload_id)
+            after = _sweep(registry, timedelta(seconds=settings.sweep_grace_seconds), after)
+            # The database writes below only: above, room is made on a full disk.
+            _expire(registry, settings, stopping)
             with registry.write() as unit:
                 unit.keys.forget_old()
                 unit.browser_sessions.forget_expired()
-            for upload_id in registry.forget_expired_uploads():
-                _LOG.info("%s forgotten: nothing came for a day", upload_id)
-            _expire(registry, settings, stopping)
-            after = _sweep(registry, timedelta(seconds=settings.sweep_grace_seconds), after)
         except RegistryError as error:
             _LOG.warning("cleanup failed: %s", error)
         except Exception:

@@ -14,6 +14,7 @@ from service.inference.session import OpenModel
 from service.registry import tables
 from service.registry.errors import NotFound
 from service.registry.registry import Registry
+from service.registry.repositories.idempotency_keys import IdempotencyKeys
 from service.registry.tables import new_id, now
 from tests.helpers.api import Api
 from tests.helpers.problems import problem
@@ -230,7 +231,7 @@ def test_what_is_kept_no_longer_goes_as_if_it_were_deleted(api: Api, monkeypatch
 
     def swept(**kept: float) -> list[str]:
         stopping = threading.Event()
-        monkeypatch.setattr("worker.outside.cleanup._sweep", lambda *_: stopping.set())  # it comes last
+        monkeypatch.setattr(IdempotencyKeys, "forget_old", lambda _: stopping.set())  # it comes last
         run_cleanup(api.registry, WorkerSettings(data_dir=api.settings.data_dir, sweep_seconds=1e-3, **kept), stopping)
         paths = [*(f"jobs/{job_id}" for job_id in (old, told, fresh)), *(f"predictions/{one}" for one in batches)]
         answers = [api.client.get(f"/v1/{path}") for path in paths]
