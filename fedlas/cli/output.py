@@ -23,6 +23,8 @@ Json = Mapping[str, Any]
 
 #: A cell of a list is cut at so many columns of a terminal.
 _WIDEST = 40
+#: How a text begins that spreadsheets would run: https://owasp.org/www-community/attacks/CSV_Injection
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 class Format(StrEnum):
@@ -57,10 +59,12 @@ class Column:
         return found
 
     def cell(self, record: Json, *, people: bool) -> str:
-        """The value as text."""
+        """The value as text; in a pipe, one that is a formula for a spreadsheet has an apostrophe in front."""
         value = self.value(record)
         if value is None:
             return ""
+        if not people and isinstance(value, str) and value.startswith(_FORMULA):
+            return f"'{value}"
         return self.people(value) if people and self.people else _as_text(value)
 
 
@@ -219,4 +223,4 @@ def _as_text(value: object) -> str:
 
 
 def _one_line(text: str) -> str:
-    return text.replace("\t", " ").replace("\n", " ")
+    return text.replace("\t", " ").replace("\n", " ").replace("\r", " ")

@@ -14,6 +14,8 @@ from service.inference.writers.table import json_objects
 
 #: Rows that are written at once; with `top_k` of a thousand classes they have 60 MB.
 _ROWS = 1 << 10
+#: How a text begins that spreadsheets would run: https://owasp.org/www-community/attacks/CSV_Injection
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 Writer = Callable[[Iterable[pq.ParquetFile]], Iterator[bytes]]
 
@@ -25,7 +27,10 @@ def ndjson(files: Iterable[pq.ParquetFile]) -> Iterator[bytes]:
 
 
 def csv(files: Iterable[pq.ParquetFile]) -> Iterator[bytes]:
-    """A line of names and one for each row; what has parts (`top_k`, `prediction_set`, `error`) is JSON in its cell."""
+    """A line of names and one for each row; what has parts (`top_k`, `prediction_set`, `error`) is JSON in its cell.
+
+    A text that is a formula for a spreadsheet has an apostrophe in front.
+    """
     header = True
     for batch in _batches(files):
         buffer = BytesIO()
@@ -43,6 +48,10 @@ def _batches(files: Iterable[pq.ParquetFile]) -> Iterator[pa.RecordBatch]:
 
 
 def _cells(column: pa.Array) -> pa.Array:
+    if pa.types.is_string(column.type):
+        # In Python: to import Arrow's functions takes 8 MiB of a process that needs none of them.
+        texts = column.to_pylist()
+        return pa.array([f"'{text}" if text and text.startswith(_FORMULA) else text for text in texts], pa.string())
     if not pa.types.is_nested(column.type):
         return column
     return pa.array([None if cell is None else to_json(cell).decode() for cell in column.to_pylist()], pa.string())

@@ -53,6 +53,20 @@ def test_one_record_in_a_pipe() -> None:
     assert json.loads(document.getvalue()) == RECORD
 
 
+def test_no_cell_of_a_pipe_is_a_formula() -> None:
+    """A text that a spreadsheet would run has an apostrophe in front; a negative number, a table and JSON have none."""
+    columns = (Column("name", "name"), Column("gain", "gain"))
+    for name, expected in (("=1+1", "'=1+1"), ("@SUM(A1)", "'@SUM(A1)"), ("\r=1", "' =1"), ("a=b\r=1", "a=b =1")):
+        cells, lines, table = io.StringIO(), io.StringIO(), io.StringIO()
+        record = {"name": name, "gain": -0.5}
+        Output(stdout=cells).records([record], columns)
+        Output(stdout=lines).record(record, columns)
+        assert cells.getvalue() == f"{expected}\t-0.5\n"
+        assert lines.getvalue() == f"name\t{expected}\ngain\t-0.5\n"
+        Output(Format.table, stdout=table).records([record], columns)
+        assert "'" not in table.getvalue()
+
+
 def test_a_table_is_for_people() -> None:
     """A terminal, or whoever asks for a table, gets a heading and numbers in words; an empty list is nothing."""
     for written, format in ((Terminal(), Format.auto), (io.StringIO(), Format.table)):
