@@ -14,6 +14,8 @@ from service.registry.settings import LogSettings, RegistrySettings, listed
 
 #: With less, a process that answers predictions cannot work.
 LEAST_MEMORY_BYTES = 512 * 1024**2
+#: 16 random letters and digits have 80 bits and more: no guessing finds them.
+MIN_KEY_CHARACTERS = 16
 
 
 class ServingSettings(LogSettings):
@@ -111,7 +113,9 @@ class ServiceSettings(ServingSettings, RegistrySettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; without keys only loopback is used.")
     port: int = Field(8000, ge=0, le=65535, description="0 takes any free port.")
-    api_keys: Annotated[frozenset[str], NoDecode] = Field(frozenset(), description="Comma-separated bearer keys.")
+    api_keys: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(), description="Comma-separated bearer keys, each of 16 characters or more."
+    )
     session_hours: float = Field(
         12, gt=0, le=24 * 31, description="How long a browser may use the pages after its user has entered a key."
     )
@@ -143,6 +147,17 @@ class ServiceSettings(ServingSettings, RegistrySettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return listed(value)
+
+    @field_validator("api_keys")
+    @classmethod
+    def _are_not_guessed(cls, value: frozenset[str]) -> frozenset[str]:
+        shortest = min(map(len, value), default=MIN_KEY_CHARACTERS)
+        if shortest < MIN_KEY_CHARACTERS:
+            raise ValueError(
+                f"a key has {shortest} characters; needed are {MIN_KEY_CHARACTERS} or more, "
+                "such as `openssl rand -hex 24` makes"
+            )
+        return value
 
     @field_validator("allowed_hosts")
     @classmethod

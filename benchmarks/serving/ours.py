@@ -21,7 +21,7 @@ from tests.helpers.processes import free_port
 
 Json = dict[str, Any]
 
-_KEY = "benchmark-key"
+_KEY = "key-of-the-benchmark"
 AUTHORIZATION = {"Authorization": f"Bearer {_KEY}"}
 
 

@@ -56,10 +56,10 @@ def measured() -> Json:
 
 
 def _keys() -> list[str]:
-    """`benchmark-key`, by which models are uploaded, and another one; one for each group, in their order."""
+    """`key-of-the-benchmark`, by which models are uploaded, and another one; one for each group, in their order."""
     placement, path = Placement(_GROUPS), b"/v1/models/m/predict"
     by_place: dict[str, str] = {}
-    for key in ("benchmark-key", *(f"benchmark-key-{number}" for number in range(100))):
+    for key in ("key-of-the-benchmark", *(f"key-of-the-benchmark-{number}" for number in range(100))):
         by_place.setdefault(placement.place(path, f"Bearer {key}".encode()), key)
     return [by_place[placement.place_of(f"serving-{number + 1}")] for number in range(_GROUPS)]
 

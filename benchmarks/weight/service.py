@@ -19,7 +19,7 @@ from tests.helpers.processes import descendants_of, die_with_parent, free_port, 
 
 Json = dict[str, Any]
 
-KEY = "attacker-key"
+KEY = "key-of-the-attacker"
 _START_S = 90.0
 
 

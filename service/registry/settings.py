@@ -16,7 +16,7 @@ from service.registry.webhooks import Policy
 GIBIBYTE = 1024**3
 _S3 = "s3://"
 #: What is wrong with these is said by their validators, without the secrets in them.
-_SECRET = frozenset({"database_url"})
+_SECRET = frozenset({"database_url", "api_keys"})
 
 
 class LogSettings(BaseSettings):

@@ -25,7 +25,7 @@ from tests.helpers import backends
 from tests.helpers.live_api import live
 from tests.helpers.processes import free_port
 
-KEY = "right-key"
+KEY = "the-right-key-of-all"
 
 
 @pytest.fixture(scope="module")

@@ -55,12 +55,12 @@ def told(answer: Any) -> tuple[int, str]:
     return answer.status_code, body.get("code") or body["error"]
 
 
-@pytest.mark.parametrize("keys", [frozenset(), frozenset({"k"})], ids=["keyless", "keys"])
+@pytest.mark.parametrize("keys", [frozenset(), frozenset({"a-key-of-the-tests"})], ids=["keyless", "keys"])
 def test_pages_of_other_sites_send_nothing(make_api: MakeApi, keys: frozenset[str]) -> None:
     """A foreign `Origin` or `Sec-Fetch-Site` is 403 on every unsafe method and road, key or not; our own is not."""
     api = make_api(api_keys=keys, allowed_hosts=frozenset({"calib.example"}))
     client = at_home(api)
-    bearer = {"Authorization": "Bearer k"}
+    bearer = {"Authorization": "Bearer a-key-of-the-tests"}
     for method, path in UNSAFE:
         for headers in FOREIGN:
             answer = client.request(method, path, headers={**bearer, **headers}, content=b"{}")
@@ -108,8 +108,8 @@ def test_only_names_of_this_machine_without_keys(make_api: MakeApi) -> None:
 
 def test_any_name_with_keys(make_api: MakeApi) -> None:
     """Where keys are needed a service may have any name: no page has a key."""
-    client = make_api(api_keys=frozenset({"k"})).client
-    headers = {"Host": "any.example", "Authorization": "Bearer k"}
+    client = make_api(api_keys=frozenset({"a-key-of-the-tests"})).client
+    headers = {"Host": "any.example", "Authorization": "Bearer a-key-of-the-tests"}
     assert client.get("/v1/models", headers=headers).status_code == 200
     assert client.post("/v1/models/m/predict", json={"inputs": []}, headers=headers).status_code == 404
 

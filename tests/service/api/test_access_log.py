@@ -48,8 +48,8 @@ def lines() -> Iterator[list[str]]:
 @pytest.fixture
 def logged(lines: list[str], make_api: MakeApi) -> Api:
     """An API with a key whose requests are logged."""
-    api = make_api(api_keys=("geheim-1234",))
-    api.client.headers["Authorization"] = "Bearer geheim-1234"
+    api = make_api(api_keys=("geheim-1234-5678",))
+    api.client.headers["Authorization"] = "Bearer geheim-1234-5678"
     return api
 
 
@@ -124,7 +124,7 @@ def test_the_log_begins_with_where_everything_is(tmp_path: Path, host: str, capl
     assert "FEDLAS_API_KEYS" in keys
     assert ("not on 0.0.0.0" in keys) == (host == "0.0.0.0")
     caplog.clear()
-    say_where(ServiceSettings(data_dir=tmp_path, api_keys=("geheim",)))
+    say_where(ServiceSettings(data_dir=tmp_path, api_keys=("geheim" * 3,)))
     (where,) = (record.getMessage() for record in caplog.records)
     assert (str(tmp_path / "registry.sqlite") in where, "geheim" in where) == (True, False)
 

@@ -300,9 +300,9 @@ def test_what_the_service_does_is_told(served: tuple[Api, Json]) -> None:
 
 def test_a_scrape_needs_a_key_where_keys_are_configured(make_api: MakeApi) -> None:
     """Names of models and their traffic are not for everybody; Prometheus sends the key as a bearer token."""
-    client = make_api(api_keys=frozenset({"secret"})).client
+    client = make_api(api_keys=frozenset({"a-key-of-the-tests"})).client
     assert client.get("/metrics").status_code == 401
-    assert client.get("/metrics", headers={"Authorization": "Bearer secret"}).status_code == 200
+    assert client.get("/metrics", headers={"Authorization": "Bearer a-key-of-the-tests"}).status_code == 200
 
 
 def test_what_waits_is_told_as_it_stands_in_the_registry(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

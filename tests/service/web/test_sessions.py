@@ -13,7 +13,7 @@ from service.registry.tables import BrowserSession
 from service.web.session_access import COOKIE
 from tests.helpers.api import Api, MakeApi
 
-KEY, OTHER = "key-of-one", "key-of-another"
+KEY, OTHER = "key-of-one-visitor", "key-of-another-one"
 BROWSER = {"Accept": "text/html", "Origin": "http://localhost"}
 
 

@@ -18,8 +18,8 @@ from tests.helpers.live_api import live
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An API with the key `right`, without broker and workers."""
-    place = {"data_dir": tmp_path_factory.mktemp("data"), "api_keys": "right"}
+    """An API with the key `the-right-key-of-all`, without broker and workers."""
+    place = {"data_dir": tmp_path_factory.mktemp("data"), "api_keys": "the-right-key-of-all"}
     with live(place) as [api]:
         yield api.url
 
@@ -36,7 +36,7 @@ def _checked(monkeypatch: pytest.MonkeyPatch, url: str | None, key: str | None =
 
 def test_a_living_server_is_examined(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its address, what it lacks itself, its workers, the key and its version are told apart."""
-    found = _checked(monkeypatch, url, "right")
+    found = _checked(monkeypatch, url, "the-right-key-of-all")
     assert {name: line["status"] for name, line in found.items()} == {
         "address": "ok", "broker": "fail", "workers": "warn", "key": "ok", "version": "ok",
     }  # fmt: skip
