@@ -22,7 +22,7 @@ from service.processes.listeners import listening
 from service.processes.run_folder import locked
 from service.processes.supervision import supervise
 from service.processes.wall import say_off
-from service.processes.walled import walled_apis
+from service.processes.walled import bare, walled_apis, without_keys
 from service.registry.contract import ANY_DEVICE, GPU_ONLY, QUEUES
 from service.registry.errors import Unavailable
 from service.registry.object_store import open_artifacts
@@ -78,7 +78,8 @@ def _children(
     if settings.broker_url is None:
         place = _socket_path(run_dir, stack)
         environment["FEDLAS_BROKER_URL"] = f"redis+socket://{place}"
-        children.append(ChildProcess("broker", _broker_command(settings, place), environment, run_dir / "broker.pid"))
+        command = _broker_command(settings, place)
+        children.append(ChildProcess("broker", command, bare(environment), run_dir / "broker.pid"))
     if settings.walled:
         children += walled_apis(settings, environment, run_dir, listeners[0], stack)
         listeners = ()
@@ -86,7 +87,8 @@ def _children(
         say_off()
     template = None
     if listeners and sys.platform == "linux":
-        template = Template.of("api", ["service.cli", "service.processes.api"], environment, run_dir)
+        modules = ["service.cli", "service.processes.api"]
+        template = Template.of("api", modules, without_keys(environment), run_dir)
         children.append(template)
     for number, listener in enumerate(listeners, start=1):
         name = "api" if number == 1 else f"api-{number}"
@@ -112,7 +114,8 @@ def _children(
     light = ["-X", ",".join(_HEAVY_QUEUES), "-c", str(settings.light_concurrency)]
     for number, (name, options) in enumerate({"worker": heavy, "worker-light": light}.items()):
         command = [sys.executable, "-m", "worker", *options]
-        children.append(ChildProcess(name, command, _of_worker(environment, number), run_dir / f"{name}.pid"))
+        of_worker = _of_worker(without_keys(environment), number)
+        children.append(ChildProcess(name, command, of_worker, run_dir / f"{name}.pid"))
     return children
 
 

@@ -58,7 +58,7 @@ def walled_apis(
     """The processes, in the order in which they are started."""
     introductions = Introductions()
     stack.callback(introductions.close)
-    restricted = {name: value for name, value in environment.items() if _is_passed_on(name)}
+    restricted = bare(environment)
     restricted["FEDLAS_API_PROCESSES"] = str(settings.api_processes)
     expected = wall.expected(settings, wall.trial(run_dir, restricted))
     of_control = {
@@ -71,23 +71,32 @@ def walled_apis(
     _clear(run_dir / _SERVED, counts)
     control = [sys.executable, "-m", "service.processes.control"]
     control += ["--folder", str(run_dir / _SERVED), "--counts", str(counts)]
-    # One for those that hold everything, and one for those that hold nothing, in their environments.
-    trusted = Template.of("control", ["service.processes.control"], of_control, run_dir)
-    bare = Template.of(
+    # One for those that hold everything, and one for those that hold nothing; none holds a key itself.
+    trusted = Template.of("control", ["service.processes.control"], without_keys(of_control), run_dir)
+    empty = Template.of(
         "serving", ["service.processes.confined", "service.processes.serving"], restricted, run_dir, "-P"
     )
     return [
         trusted,
-        bare,
+        empty,
         _child(CONTROL, control, of_control, settings, run_dir, introductions, trusted, stack),
-        *_serving(settings, expected, restricted, asked_for(environment), run_dir, introductions, bare, stack),
+        *_serving(settings, expected, restricted, asked_for(environment), run_dir, introductions, empty, stack),
         _acceptor(settings, expected, restricted, run_dir, listener, introductions, stack),
     ]
 
 
-def _is_passed_on(name: str) -> bool:
-    """Also how spans are sampled and named; where they go, and with which key, is control's."""
-    return name in _PASSED_ON or (name.startswith("OTEL_") and "EXPORTER" not in name)
+def bare(environment: Mapping[str, str]) -> dict[str, str]:
+    """What processes are given that hold nothing: also how spans are sampled and named, yet not where they go."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name in _PASSED_ON or (name.startswith("OTEL_") and "EXPORTER" not in name)
+    }
+
+
+def without_keys(environment: Mapping[str, str]) -> dict[str, str]:
+    """What processes are given that check no key; a client's own (`FEDLAS_API_KEY`) is for none of them."""
+    return {name: value for name, value in environment.items() if not name.startswith("FEDLAS_API_KEY")}
 
 
 def _clear(folder: Path, counts: Path) -> None:

@@ -119,6 +119,8 @@ def test_nothing_is_lost_and_nothing_is_open_by_default(compose: Json) -> None:
     assert redis == ["redis-server", "--appendonly", "yes", "--maxmemory-policy", "noeviction"]
     for name in ("FEDLAS_API_KEYS", "FEDLAS_METRICS_KEY"):
         assert f"${{{name}:?" in services["api"]["environment"]["FEDLAS_API_KEYS"]
+    keyed = [name for name, service in services.items() if "FEDLAS_API_KEYS" in service.get("environment", ())]
+    assert keyed == ["api"]
     assert services["grafana"]["environment"]["GF_SECURITY_ADMIN_PASSWORD"].startswith("${FEDLAS_GRAFANA_PASSWORD:?")
     assert [name for name, service in services.items() if "outside" in service["networks"]] == ["api", "courier"]
     assert [name for name, service in services.items() if "monitoring" in service["networks"]] == [

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.fedlas.cli.conftest import Command, Here
+from tests.fedlas.cli.conftest import KEY, Command, Here
 from tests.helpers.command_line import COMMAND, drawn_rows, environment
-from tests.helpers.service import Service
+from tests.helpers.service import Service, descendants_of
 
 ROWS = drawn_rows(test=4)[0][-4:]
 
@@ -197,3 +197,16 @@ def test_a_closed_pipe_is_silent(calibrated: Path, variables: dict[str, str]) ->
     process.stdout.close()
     assert (process.stderr.read(), process.wait()) == (b"", 141)
     process.stderr.close()
+
+
+def test_no_process_of_the_service_shows_its_keys(service: Service) -> None:
+    """Of all processes of a service only those that it is started from and that check keys have them in /proc.
+
+    What a process is started with is seen where it runs; this service has a key.
+    """
+    pids = {service.process.pid, *descendants_of(service.process.pid)}
+    environments = {pid: Path(f"/proc/{pid}/environ").read_bytes() for pid in pids}
+    assert {service.pid(part) for part in ("control", "serving-1", "acceptor", "worker", "worker-light")} < pids
+    holding = {pid for pid, environment in environments.items() if KEY.encode() in environment}
+    assert holding <= {service.process.pid, service.pid("control")}
+    assert service.process.pid in holding

@@ -6,8 +6,31 @@ import contextlib
 import socket
 from pathlib import Path
 
+import pytest
+
 from service.processes import standalone
 from service.settings import ServiceSettings
+
+KEY = "a-key-of-the-tests"
+
+
+@pytest.mark.parametrize("wall", ["preferred", "off"])
+def test_only_what_checks_keys_is_given_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wall: str) -> None:
+    """Control, or the API without a wall; no worker, no template, nor the broker, which gets no password either."""
+    monkeypatch.setenv("FEDLAS_API_KEYS", KEY)
+    monkeypatch.setenv("FEDLAS_API_KEY", KEY)  # a client's, in the shell of whoever starts the service
+    monkeypatch.setenv("FEDLAS_DATABASE_URL", "postgresql+psycopg://me:password@host/fedlas")
+    settings = ServiceSettings(data_dir=tmp_path, wall=wall)
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        children = standalone._children(settings, tmp_path, [listener], stack)
+        holding = {
+            word: {child.name for child in children if word in "\n".join(child.environment.values())}
+            for word in (KEY, "password")
+        }
+    checking = {"preferred": "control", "off": "api"}[wall]
+    assert holding[KEY] == {checking}
+    assert holding["password"] == {checking, f"template-{checking}", "worker", "worker-light"}
 
 
 def test_every_process_is_told_how_many_answer_predictions(tmp_path: Path) -> None:
