@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from service.registry.settings import mistakes
+from service.registry.settings import OWNER_ONLY, mistakes
 from service.settings import ServiceSettings
 
 
@@ -94,11 +95,13 @@ def settings_from(options: argparse.Namespace) -> ServiceSettings:
 def _serve(options: argparse.Namespace) -> int:
     from service.processes.standalone import serve
 
+    os.umask(OWNER_ONLY)
     return serve(settings_from(options))
 
 
 def _api(options: argparse.Namespace) -> int:
     settings = settings_from(options)
+    os.umask(OWNER_ONLY)
     if settings.walled and options.fd is None:
         from service.processes.walled import serve_api
 

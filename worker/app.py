@@ -8,6 +8,7 @@ first needed, so `celery inspect` and Flower take this application as it is.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 
@@ -20,7 +21,7 @@ from kombu.entity import Exchange, Queue
 from pydantic import ValidationError
 
 from service.registry.contract import GPU_ONLY
-from service.registry.settings import mistakes
+from service.registry.settings import OWNER_ONLY, mistakes
 from worker.process_identity import has_gpu
 from worker.settings import WorkerSettings
 
@@ -94,6 +95,7 @@ def _default_concurrency(sender: WorkController, **_: object) -> None:
 
 @celeryd_init.connect  # type: ignore[untyped-decorator]
 def _about_to_start(**_: object) -> None:
+    os.umask(OWNER_ONLY)
     # Uploads are opened in a child of their own; Celery's general warning about root repeats at every start.
     warnings.filterwarnings("ignore", category=SecurityWarning)
 

@@ -14,6 +14,8 @@ from service.registry.database_url import fault
 from service.registry.webhooks import Policy
 
 GIBIBYTE = 1024**3
+#: The umask of every process that writes into the data folder, whatever it is started with.
+OWNER_ONLY = 0o077
 _S3 = "s3://"
 #: What is wrong with these is said by their validators, without the secrets in them.
 _SECRET = frozenset({"database_url", "api_keys"})

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from tests.helpers.dockerfile import ROOT, command_of, stages
+from tests.helpers.modes import open_to_others
 from tests.helpers.monitoring import unknown
 from tests.helpers.processes import free_port, until
 from tests.helpers.servers import Valkey, running
@@ -45,7 +46,7 @@ def process(command: list[str], folder: Path, log: Path, **environment: str) -> 
 def test_the_images_commands_work_together(tmp_path: Path) -> None:
     """API and worker, started by their images' commands, find each other, report good health, and end well.
 
-    What alerts, dashboard and scalers ask for is what they tell.
+    What alerts, dashboard and scalers ask for is what they tell. What they write is their owner's alone.
     """
     api_port, metrics_port = free_port(), free_port()
     api = [str(api_port) if word == "8000" else word for word in command_of("api")]
@@ -71,6 +72,7 @@ def test_the_images_commands_work_together(tmp_path: Path) -> None:
             client.headers["Authorization"] = f"Bearer {KEY}"
             answer = client.get("/readyz")
             texts = [client.get("/metrics").text, httpx.get(f"http://127.0.0.1:{metrics_port}/metrics").text]
+        assert [open_to_others(tmp_path / name) for name in ("data", "artifacts")] == [[], []]
         assert answer.json()["checks"] == dict.fromkeys(("database", "broker", "storage", "serving"), "ok")
         assert unknown(texts) == []
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.fedlas.cli.conftest import KEY, Command, Here
 from tests.helpers.command_line import COMMAND, drawn_rows, environment
+from tests.helpers.modes import open_to_others
 from tests.helpers.service import Service, descendants_of
 
 ROWS = drawn_rows(test=4)[0][-4:]
@@ -210,3 +211,13 @@ def test_no_process_of_the_service_shows_its_keys(service: Service) -> None:
     holding = {pid for pid, environment in environments.items() if KEY.encode() in environment}
     assert holding <= {service.process.pid, service.pid("control")}
     assert service.process.pid in holding
+
+
+def test_the_data_folder_is_its_owners(service: Service, calibrated: Path) -> None:
+    """Whatever the umask, nobody else may read what a service writes: records, uploads, reports, its log.
+
+    A service has to have done a job to have all of it; this one has.
+    """
+    names = {path.name for path in service.data_dir.rglob("*")}
+    assert {"run", "work", "served", "control.pid"} < names
+    assert open_to_others(service.data_dir) == []
