@@ -13,12 +13,14 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 from benchmarks.api_process import allow_many_files
 from benchmarks.weight.cost import Cost
 from benchmarks.weight.families import FAMILIES, Family
 from benchmarks.weight.pulse import Pulse
 from benchmarks.weight.report import Finding, shortened, table, write
+from benchmarks.weight.requests import Attack, Shot, request
 from benchmarks.weight.search import Budget, Measure, Search, Trial
 from benchmarks.weight.service import serving
 from benchmarks.weight.space import smallest
@@ -29,6 +31,8 @@ _ROOT = Path(__file__).parents[2]
 #: Seconds of a whole run once all models are inspected, of which a part goes to repeating the worst.
 _WHOLE_S, _SHORT_S = 840.0, 80.0
 _REPEATED = 0.3
+#: Trials that show how long the machine itself stands still.
+_HARMLESS = 30
 #: How long an answer is waited for: in the search, in a short one, and where the worst are repeated.
 _SEARCHED_S, _SHORTLY_S, _REPEATED_S = 20.0, 8.0, 60.0
 
@@ -53,6 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         service.freeze_worker()
         place = Range(service, world, pulse, patience=_SHORTLY_S if options.short else _SEARCHED_S)
         place.fresh()
+        for connections in (1, 64):
+            harmless = Attack([Shot(request("GET", "/healthz"), connections)])
+            quiet = sorted(place.measure(harmless).standstill for _ in range(_HARMLESS))
+            print(f"{connections} harmless: standstill {median(quiet):.2f} s, at most {quiet[-1]:.2f} s", flush=True)
         findings = _run(place, [FAMILIES[name] for name in names], options)
     print(f"\n{table(findings)}\n")
     for found in findings:

@@ -79,6 +79,9 @@ class Content:
         return " + ".join(str(piece) for piece in self.pieces if piece.size)
 
 
+NOTHING = Content()
+
+
 def text(content: bytes | str) -> Content:
     """Just these bytes."""
     return repeated(content.encode() if isinstance(content, str) else content, 1)

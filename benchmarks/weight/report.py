@@ -40,8 +40,8 @@ class Finding:
 def table(findings: Sequence[Finding]) -> str:
     """Markdown, the worst first."""
     lines = [
-        "| family: parameters | standstill | answer | processor | status | peak | kept | sent / received |",
-        "|---|---|---|---|---|---|---|---|",
+        "| family: parameters | standstill | answer | processor | status | peak | kept | files | sent / received |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [_line(found) for found in findings]
     return "\n".join(lines)
@@ -51,7 +51,7 @@ def _line(found: Finding) -> str:
     cost = found.cost
     held = f", {cost.open:,} connections held" if cost.open else ""
     status = cost.end or f"{cost.status or '–'}{held}"
-    memory = f"{cost.peak / MIB:,.0f} MiB | {cost.kept / MIB:,.0f} MiB"
+    memory = " | ".join(f"{count / MIB:,.0f} MiB" for count in (cost.peak, cost.kept, cost.disk))
     times = f"{cost.standstill:.2f} s | {cost.seconds:.2f} s | {cost.processor:.2f} s"
     moved = f"{_size(cost.sent)} / {_size(cost.received)}"
     return f"| {found.family}: {found.point} | {times} | {status} | {memory} | {moved} |"

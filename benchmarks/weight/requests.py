@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.weight.content import Content, text
+from benchmarks.weight.content import NOTHING, Content, text
 
 MIB = 1024 * 1024
 #: What one body may have: `FEDLAS_MAX_PREDICT_BYTES` is this by default, and so is what it inflates to.
@@ -25,16 +25,20 @@ class Shot:
     Attributes:
         expects: False for what is no whole request: it is held open, and counted whether the server holds it too.
         reads: whether the client reads what it is answered.
+        behind: sent on the same connection once something was answered.
     """
 
     wire: Content
     connections: int = 1
     expects: bool = True
     reads: bool = True
+    behind: Content = NOTHING
 
     def __str__(self) -> str:
         times = "" if self.connections == 1 else f"on {self.connections:,} connections: "
-        return times + str(self.wire) + ("" if self.expects else ", then silence") + ("" if self.reads else ", unread")
+        behind = f", behind its answer {self.behind}" if self.behind.size else ""
+        silence = "" if self.expects else ", then silence"
+        return times + str(self.wire) + behind + silence + ("" if self.reads else ", unread")
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,11 @@ class Attack:
     @property
     def size(self) -> int:
         """Of everything that is sent, in bytes."""
-        return sum(shot.wire.size * shot.connections for shot in self.shots)
+        return sum((shot.wire.size + shot.behind.size) * shot.connections for shot in self.shots)
+
+    def holds(self, secret: bytes) -> bool:
+        """Whether a head shows it."""
+        return any(secret in piece.unit for shot in self.shots for piece in shot.wire.pieces)
 
     def __str__(self) -> str:
         return "; then ".join(map(str, self.shots))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -15,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.serving.processes import answering
+from benchmarks.weight.disk import disk_bytes
 from tests.helpers.processes import descendants_of, die_with_parent, free_port, is_alive, until
 
 Json = dict[str, Any]
 
 KEY = "key-of-the-attacker"
 _START_S = 90.0
+_TRACEBACK = "Traceback (most recent call last)"
 
 
 class Service:
@@ -45,6 +48,7 @@ class Service:
                 preexec_fn=_limited(memory_bytes),
             )
         self._log = folder / "serve.log"
+        self._read = 0
 
     def wait(self) -> None:
         """Wait until it answers that it is ready."""
@@ -55,10 +59,32 @@ class Service:
         """What it has said."""
         return self._log.read_text(errors="replace")
 
+    def traceback(self) -> str:
+        """What the first one ends with that was logged since the last call; empty without one."""
+        with self._log.open("rb") as log:
+            log.seek(self._read)
+            found = log.read()
+            self._read = log.tell()
+        return end_of_traceback(found.decode(errors="replace"))
+
     @property
     def pids(self) -> frozenset[int]:
         """The processes of the API; none while there is none."""
         return answering(self._data / "run")
+
+    @property
+    def names(self) -> dict[int, str]:
+        """What its living processes are called."""
+        found = {}
+        for path in (self._data / "run").glob("*.pid"):
+            with suppress(OSError, ValueError):  # a process that has just ended
+                found[int(path.read_text())] = path.stem
+        return {pid: name for pid, name in found.items() if is_alive(pid)}
+
+    @property
+    def disk(self) -> int:
+        """What its data and its temporary files take, those included that were deleted while it has them, in bytes."""
+        return disk_bytes(self._data.parent, self._members) - self._log.stat().st_blocks * 512
 
     @property
     def memory(self) -> int:
@@ -81,10 +107,6 @@ class Service:
         for pid in self._members:
             with suppress(OSError):
                 Path(f"/proc/{pid}/clear_refs").write_text("5")
-
-    def is_running(self, pids: frozenset[int]) -> bool:
-        """Whether these are processes of the API still."""
-        return pids <= self.pids and all(map(is_alive, pids))
 
     def freeze_worker(self) -> None:
         """Nothing is worked on from now on: what is measured is the API, and what it accepts stays queued."""
@@ -137,6 +159,13 @@ class Service:
 
     def _family(self) -> set[int]:
         return set(self.pids).union(*map(descendants_of, self.pids))
+
+
+def end_of_traceback(log: str) -> str:
+    """What the first one ends with in a log of `fedlas serve`; empty without one."""
+    lines = [line.partition(" | ")[2] for line in log.partition(_TRACEBACK)[2].splitlines()[1:]]
+    ends = (line for line in lines if re.match(r"[A-Za-z_.]+(: |$)", line))  # its other lines are indented
+    return next(ends, _TRACEBACK) if _TRACEBACK in log else ""
 
 
 @contextmanager

@@ -6,11 +6,13 @@ import time
 from dataclasses import dataclass
 
 from benchmarks.weight.cost import Cost
+from benchmarks.weight.disk import Risen
 from benchmarks.weight.pulse import Pulse
 from benchmarks.weight.requests import MIB, Attack
 from benchmarks.weight.service import Service
 from benchmarks.weight.wire import Answer, fire
 from benchmarks.weight.world import World
+from tests.helpers.processes import is_alive
 
 #: More than this above before, and the service is given time to give it back before it is called kept.
 _NOTICED_BYTES = 24 * MIB
@@ -45,19 +47,17 @@ class Range:
 
     def measure(self, attack: Attack, *, careful: bool = False) -> Cost:
         """Try it; `careful` rests for 4 s and holds half requests for 20, for what is reported."""
-        pids, before = self._begin()
-        computed = self.service.processor_seconds
-        answers = [
-            fire(self.service.port, shot, patience=self.patience, hold=20.0 if careful else self.hold)
-            for shot in attack.shots
-        ]
-        end = self._end(pids, answers[-1], hopes=attack.shots[-1].expects)
+        names, before = self._begin()
+        computed, hold = self.service.processor_seconds, 20.0 if careful else self.hold
+        with Risen(lambda: self.service.disk) as disk:
+            answers = [fire(self.service.port, shot, patience=self.patience, hold=hold) for shot in attack.shots]
+        end = self._end(names, answers[-1], hopes=attack.shots[-1].expects)
         highest, standstill = self.service.highest_memory, self.pulse.longest
-        kept = 0
+        processor = 0.0 if end else self.service.processor_seconds - computed
+        traceback, kept = self.service.traceback(), 0
         if not end and (careful or highest - before > _NOTICED_BYTES):
             time.sleep(4.0 if careful else self.rest)
             kept = max(0, self.service.memory - before)
-        processor = 0.0 if end else self.service.processor_seconds - computed
         if end or self.service.memory - self._clean > _DIRTY_BYTES:
             self.fresh()
         return Cost(
@@ -70,21 +70,26 @@ class Range:
             sent=sum(answer.sent for answer in answers),
             received=sum(answer.received for answer in answers),
             open=0 if attack.shots[-1].expects else answers[-1].open,
+            silent=sum(answer.silent for answer, shot in zip(answers, attack.shots, strict=True) if shot.expects),
+            disk=disk.by,
+            keyless=not attack.holds(self.world.key.encode()),
+            traceback=traceback,
             end=end,
         )
 
-    def _begin(self) -> tuple[frozenset[int], int]:
+    def _begin(self) -> tuple[dict[int, str], int]:
         if not self.pulse.settle(patience=self.patience):
             self.fresh()
         self.service.forget_highest()
         self.pulse.reset()
-        return self.service.pids, self.service.memory
+        self.service.traceback()
+        return self.service.names, self.service.memory
 
-    def _end(self, pids: frozenset[int], answer: Answer, *, hopes: bool) -> str:
+    def _end(self, names: dict[int, str], answer: Answer, *, hopes: bool) -> str:
         """What became of the service, once it has caught up or will not."""
         answers = self.pulse.settle(patience=max(2.0, self.patience - answer.seconds))
-        if not self.service.is_running(pids):
-            return "process ended"
+        if ended := [name for pid, name in names.items() if not is_alive(pid)]:
+            return f"process ended: {', '.join(sorted(ended))}"
         if not answers or (hopes and answer.open and answer.seconds >= self.patience):
             return f"no answer in {self.patience:.0f} s"
         return ""

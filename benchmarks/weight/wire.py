@@ -8,12 +8,13 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 
 from benchmarks.weight.requests import Shot
 
 _READ_BYTES = 1024 * 1024
-#: An answer after which nothing comes for so long is over, though the server did not close.
-_QUIET_S = 1.0
+#: An answer after which nothing comes for so long is over, though the server did not close; it may stand still.
+_QUIET_S = 6.0
 
 
 @dataclass
@@ -23,7 +24,7 @@ class Answer:
     Attributes:
         status: of the first answer on the last connection; 0 where there was none.
         seconds: until the last answer was whole.
-        open: connections without an answer that the server had not closed in the end.
+        open, silent: connections without an answer; `open` those that the server had not closed in the end.
     """
 
     status: int = 0
@@ -31,12 +32,14 @@ class Answer:
     sent: int = 0
     received: int = 0
     open: int = 0
+    silent: int = 0
 
 
 @dataclass
 class _Connection:
     socket: socket.socket
     chunks: Iterator[bytes]
+    behind: Iterator[bytes]
     pending: memoryview = field(default_factory=lambda: memoryview(b""))
     sent: int = 0
     begins: bytes = b""
@@ -73,6 +76,8 @@ class _Connection:
             return
         except OSError:
             got = b""
+        if not self.received:
+            self.chunks, self.sending = chain(self.chunks, self.behind), True
         if len(self.begins) < 12:
             self.begins += got[:12]
         self.received += len(got)
@@ -103,6 +108,7 @@ def fire(port: int, shot: Shot, *, patience: float, hold: float) -> Answer:
         sent=sum(connection.sent for connection in connections),
         received=sum(connection.received for connection in connections),
         open=sum(not connection.closed and not connection.received for connection in connections),
+        silent=sum(not connection.received for connection in connections),
     )
 
 
@@ -110,7 +116,7 @@ def _connect(port: int, shot: Shot) -> _Connection | None:
     with suppress(OSError):
         made = socket.create_connection(("127.0.0.1", port), timeout=5)
         made.setblocking(False)
-        return _Connection(made, shot.wire.chunks())
+        return _Connection(made, shot.wire.chunks(), shot.behind.chunks())
     return None
 
 

@@ -6,6 +6,7 @@ from benchmarks.weight.families import (  # noqa: F401
     heads,
     images,
     json_bodies,
+    keyless,
     records,
     rows,
     tensors,
