@@ -38,8 +38,9 @@ test: setup ## run the tests
 exhaustive: setup ## every architecture, both exporters, and every bad file alone and live (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "exhaustive and not gpu" --timeout 1800
 
-chaos: setup ## kill, stop, flush and fill everything under 16 jobs; a table at the end (20 minutes)
+chaos: setup ## kill, stop, flush and fill everything under jobs, then ten busy minutes; a table of each (half an hour)
 	$(BIN)/python -m tests.chaos --seed 0 --jobs 16 --faults 300
+	$(BIN)/python -m tests.chaos --busy --seconds 600
 
 serve: setup ## API, worker and broker on this machine, data in ./fedlas-data
 	$(BIN)/fedlas serve

@@ -93,9 +93,14 @@ def _passes(method: str, answer: httpx.Response, options: Json) -> bool:
 
 def _code(answer: httpx.Response) -> str:
     try:
-        return str(answer.json()["code"])
+        code = str(answer.json()["code"])
     except (ValueError, KeyError, TypeError):
         return "without a problem"
+    return (
+        code
+        if answer.status_code not in (429, 503) or "Retry-After" in answer.headers
+        else f"{code} without Retry-After"
+    )
 
 
 def serve(order: Order, caller: Caller, *, model_id: str, dataset_id: str, hook: str | None) -> None:
@@ -118,15 +123,15 @@ def look_in(visit: Errand, caller: Caller, shared: Shared) -> None:
     """All that a visitor does: have rows predicted, upload, wait until it has been looked at, and predict again."""
     with _minding(visit, caller):
         assert visit.dataset is not None
-        _predict_again(caller, shared)
+        predict_again(caller, shared)
         dataset_id = _upload(visit, caller, visit.dataset)
         while (record := caller.get(f"/v1/datasets/{dataset_id}", wait=_LONG_POLL_S))["status"] == "inspecting":
             time.sleep(0.1)
         assert record["status"] == "ready", record
-        _predict_again(caller, shared)
+        predict_again(caller, shared)
 
 
-def _predict_again(caller: Caller, shared: Shared) -> None:
+def predict_again(caller: Caller, shared: Shared) -> None:
     """Predictions are those of the undisturbed service, whichever process answers."""
     found = caller.predict(shared.model_id, some_digits(len(shared.predicted)))
     for answer, wanted in zip(found, shared.predicted, strict=True):

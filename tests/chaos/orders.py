@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import random
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -138,6 +139,7 @@ def shuffled_digits(number: int) -> bytes:
     return npz(x=rows[chosen], label=labels[chosen], split=splits[chosen])
 
 
+@cache
 def some_digits(count: int) -> list[list[float]]:
     """The first rows of all batches: digits, again and again, each time a little otherwise."""
     rows, _, _ = digits()

@@ -17,21 +17,29 @@ _SHOWN = 5
 def table(run: Run, promises: Sequence[Line]) -> str:
     """The text of it."""
     rows = [
-        "", _row("fault", "times"), *_faults(run),
-        "", _row("what happened", "count"), *_happenings(run),
-        "", _row("promise", "looked at", "broken"),
-        *(_row(line.promise, line.looked_at, len(line.broken)) for line in promises),
-        _row("seen while it ran", "", len(run.violations)), "",
+        "", row("fault", "times"), *_faults(run),
+        "", row("what happened", "count"), *_happenings(run),
+        "", *promise_rows(promises), row("seen while it ran", "", len(run.violations)), "",
     ]  # fmt: skip
+    return "\n".join([*rows, *_notes(run), *judged(promises, run.violations)])
+
+
+def promise_rows(promises: Sequence[Line]) -> list[str]:
+    """Every promise: how often it was looked at, and broken."""
+    lines = [row(line.promise, line.looked_at, len(line.broken)) for line in promises]
+    return [row("promise", "looked at", "broken"), *lines]
+
+
+def judged(promises: Sequence[Line], violations: Sequence[str] = ()) -> list[str]:
+    """The last lines: that all was kept, or what was not."""
     broken = [text for line in promises if line.broken for text in (f"{line.promise}:", *_some(line.broken))]
-    broken += _some(run.violations)
-    verdict = ["BROKEN:", *broken] if broken else ["every promise was kept"]
-    return "\n".join([*rows, *_notes(run), *verdict])
+    broken += _some(violations)
+    return ["BROKEN:", *broken] if broken else ["every promise was kept"]
 
 
 def _faults(run: Run) -> list[str]:
-    done = [_row(kind, run.left_out.get(kind, run.counts[kind])) for kind in KINDS]
-    return [*done, _row("all faults", run.counts.total())]
+    done = [row(kind, run.left_out.get(kind, run.counts[kind])) for kind in KINDS]
+    return [*done, row("all faults", run.counts.total())]
 
 
 def _happenings(run: Run) -> list[str]:
@@ -39,16 +47,16 @@ def _happenings(run: Run) -> list[str]:
     attempts = [int(one.record.get("attempts", 0)) for one in run.orders]
     answers = run.receiver.count()
     return [
-        _row("datasets uploaded meanwhile", len(run.visits)),
-        _row("jobs ordered", len(run.orders)),
-        *(_row(f"  {status}", count) for status, count in sorted(ended.items())),
-        _row("batches ordered, and their parts", f"{len(run.batches)} / {sum(len(one.parts) for one in run.batches)}"),
-        _row("trainings done by several workers, of so many", _spread(run, "job_")),
-        _row("shards done by several workers, of so many", _spread(run, "bat_")),
-        _row("attempts of all jobs, and the most of one", f"{sum(attempts)} / {max(attempts, default=0)}"),
-        _row("messages doubled", sum(doubler.doubled for doubler in run.doublers)),
-        _row("webhooks taken / turned away / not rightly signed", " / ".join(str(answers[n]) for n in (204, 503, 400))),
-        *(_row(f"asked again after {trouble}", count) for trouble, count in run.troubles.most_common()),
+        row("datasets uploaded meanwhile", len(run.visits)),
+        row("jobs ordered", len(run.orders)),
+        *(row(f"  {status}", count) for status, count in sorted(ended.items())),
+        row("batches ordered, and their parts", f"{len(run.batches)} / {sum(len(one.parts) for one in run.batches)}"),
+        row("trainings done by several workers, of so many", _spread(run, "job_")),
+        row("shards done by several workers, of so many", _spread(run, "bat_")),
+        row("attempts of all jobs, and the most of one", f"{sum(attempts)} / {max(attempts, default=0)}"),
+        row("messages doubled", sum(doubler.doubled for doubler in run.doublers)),
+        row("webhooks taken / turned away / not rightly signed", " / ".join(str(answers[n]) for n in (204, 503, 400))),
+        *(row(f"asked again after {trouble}", count) for trouble, count in run.troubles.most_common()),
     ]
 
 
@@ -68,7 +76,8 @@ def _notes(run: Run) -> list[str]:
     ]
 
 
-def _row(name: str, *cells: object) -> str:
+def row(name: str, *cells: object) -> str:
+    """A line of a table."""
     return f"{name:<{_WIDTH}}" + "".join(f"{cell!s:>11}" for cell in cells)
 
 
