@@ -6,7 +6,7 @@ import sys
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from service.process_memory import default_limit
@@ -81,7 +81,7 @@ class ServingSettings(LogSettings):
     max_connections_per_address: int = Field(
         0, ge=0, description="Connections of one address to one API process; 0: 1,024. Loopback and proxies have none."
     )
-    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(listed)] = Field(
         (),
         description="Comma-separated addresses or networks of proxies, whose connections are not counted by address.",
     )
@@ -97,11 +97,6 @@ class ServingSettings(LogSettings):
             )
         return self
 
-    @field_validator("trusted_proxies", mode="before")
-    @classmethod
-    def _split_proxies(cls, value: object) -> object:
-        return listed(value)
-
     @property
     def resolved_api_memory_bytes(self) -> int:
         """The limit of each API process, with the default filled in."""
@@ -113,7 +108,7 @@ class ServiceSettings(ServingSettings, RegistrySettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; without keys only loopback is used.")
     port: int = Field(8000, ge=0, le=65535, description="0 takes any free port.")
-    api_keys: Annotated[frozenset[str], NoDecode] = Field(
+    api_keys: Annotated[frozenset[str], NoDecode, BeforeValidator(listed)] = Field(
         frozenset(), description="Comma-separated bearer keys, each of 16 characters or more."
     )
     session_hours: float = Field(
@@ -139,30 +134,21 @@ class ServiceSettings(ServingSettings, RegistrySettings):
         8, ge=1, description="All other work at once of `fedlas serve`; no queue takes more than its share of these."
     )
 
-    allowed_hosts: Annotated[frozenset[str], NoDecode] = Field(
+    allowed_hosts: Annotated[
+        frozenset[Annotated[str, StringConstraints(to_lower=True)]], NoDecode, BeforeValidator(listed)
+    ] = Field(
         frozenset(), description="Comma-separated names under which browsers reach this service, beside its `Host`."
     )
-
-    @field_validator("api_keys", "allowed_hosts", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        return listed(value)
 
     @field_validator("api_keys")
     @classmethod
     def _are_not_guessed(cls, value: frozenset[str]) -> frozenset[str]:
-        shortest = min(map(len, value), default=MIN_KEY_CHARACTERS)
-        if shortest < MIN_KEY_CHARACTERS:
+        if short := [len(key) for key in value if len(key) < MIN_KEY_CHARACTERS]:
             raise ValueError(
-                f"a key has {shortest} characters; needed are {MIN_KEY_CHARACTERS} or more, "
+                f"a key has {min(short)} characters; needed are {MIN_KEY_CHARACTERS} or more, "
                 "such as `openssl rand -hex 24` makes"
             )
         return value
-
-    @field_validator("allowed_hosts")
-    @classmethod
-    def _in_lower_case(cls, value: frozenset[str]) -> frozenset[str]:
-        return frozenset(map(str.lower, value))
 
     @property
     def walled(self) -> bool:

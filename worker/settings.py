@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from service.inference.memory import memory_bytes
@@ -26,7 +26,7 @@ _BYTES_PER_SECOND, _COPIES = 10_000_000, 16
 class WorkerSettings(RegistrySettings):
     """Settings of the worker beyond the registry's."""
 
-    worker_queues: Annotated[frozenset[str], NoDecode] = Field(
+    worker_queues: Annotated[frozenset[str], NoDecode, BeforeValidator(listed)] = Field(
         frozenset(), description="Comma-separated; default: all, `calibrate.gpu` only where there is a GPU."
     )
     worker_memory_bytes: int | None = Field(
@@ -88,11 +88,6 @@ class WorkerSettings(RegistrySettings):
     )
     inspection_cores: int = Field(4, ge=1, description="Cores that one inspection may use.")
     job_grace_seconds: float = Field(1800, ge=0, description="Beyond its own budget a job is ended by force.")
-
-    @field_validator("worker_queues", mode="before")
-    @classmethod
-    def _split_queues(cls, value: object) -> object:
-        return listed(value)
 
     @field_validator("worker_queues")
     @classmethod

@@ -63,9 +63,13 @@ class Column:
         value = self.value(record)
         if value is None:
             return ""
-        if not people and isinstance(value, str) and value.startswith(_FORMULA):
-            return f"'{value}"
-        return self.people(value) if people and self.people else _as_text(value)
+        if people and self.people:
+            return self.people(value)
+        if isinstance(value, str):
+            return f"'{value}" if not people and value.startswith(_FORMULA) else value
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        return json.dumps(value, ensure_ascii=False)
 
 
 class Output:
@@ -98,7 +102,8 @@ class Output:
         elif self.quiet:
             self.lines(str(record[key]) for record in records)
         elif self.tables:
-            self.table([column.title for column in columns], _rows(records, columns))
+            rows = ([column.cell(record, people=True) for column in columns] for record in records)
+            self.table([column.title for column in columns], rows)
         else:
             self.lines("\t".join(_one_line(c.cell(r, people=False)) for c in columns) for r in records)
 
@@ -208,18 +213,6 @@ def _fitting(titles: list[str], rows: list[list[str]], width: int) -> tuple[list
             break
         count += 1
     return titles[:count], [row[:count] for row in rows]
-
-
-def _rows(records: Iterable[Json], columns: Sequence[Column]) -> Iterable[list[str]]:
-    return ([column.cell(record, people=True) for column in columns] for record in records)
-
-
-def _as_text(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _one_line(text: str) -> str:

@@ -78,8 +78,9 @@ def _children(
     if settings.broker_url is None:
         place = _socket_path(run_dir, stack)
         environment["FEDLAS_BROKER_URL"] = f"redis+socket://{place}"
-        command = _broker_command(settings, place)
-        children.append(ChildProcess("broker", command, bare(environment), run_dir / "broker.pid"))
+        children.append(
+            ChildProcess("broker", _broker_command(settings, place), bare(environment), run_dir / "broker.pid")
+        )
     if settings.walled:
         children += walled_apis(settings, environment, run_dir, listeners[0], stack)
         listeners = ()
@@ -87,8 +88,7 @@ def _children(
         say_off()
     template = None
     if listeners and sys.platform == "linux":
-        modules = ["service.cli", "service.processes.api"]
-        template = Template.of("api", modules, without_keys(environment), run_dir)
+        template = Template.of("api", ["service.cli", "service.processes.api"], without_keys(environment), run_dir)
         children.append(template)
     for number, listener in enumerate(listeners, start=1):
         name = "api" if number == 1 else f"api-{number}"
@@ -96,15 +96,13 @@ def _children(
         pulse = Pulse(listener, hung_seconds=settings.hung_seconds)
         stack.callback(pulse.close)
         command += ["--heartbeat", str(pulse.write)]
-        passed_on = [listener.fileno(), pulse.write]
-        pid_file = run_dir / f"{name}.pid"
         children.append(
             ChildProcess(
                 name,
                 command,
                 environment,
-                pid_file,
-                passed_on=passed_on,
+                run_dir / f"{name}.pid",
+                passed_on=[listener.fileno(), pulse.write],
                 pulse=pulse,
                 template=template,
                 listener=listener,
@@ -114,15 +112,15 @@ def _children(
     light = ["-X", ",".join(_HEAVY_QUEUES), "-c", str(settings.light_concurrency)]
     for number, (name, options) in enumerate({"worker": heavy, "worker-light": light}.items()):
         command = [sys.executable, "-m", "worker", *options]
-        of_worker = _of_worker(without_keys(environment), number)
-        children.append(ChildProcess(name, command, of_worker, run_dir / f"{name}.pid"))
+        children.append(ChildProcess(name, command, _of_worker(environment, number), run_dir / f"{name}.pid"))
     return children
 
 
 def _of_worker(environment: Mapping[str, str], number: int) -> Mapping[str, str]:
-    """The environment of a worker: of several each has a port of its own for its metrics, one after the other."""
+    """The environment of a worker, without keys; each has a port of its own for its metrics, one after the other."""
     port = environment.get(_METRICS_PORT, "")
-    return {**environment, _METRICS_PORT: str(int(port) + number)} if port.isdigit() and int(port) else environment
+    own = {_METRICS_PORT: str(int(port) + number)} if port.isdigit() and int(port) else {}
+    return without_keys({**environment, **own})
 
 
 def _broker_command(settings: ServiceSettings, place: Path) -> list[str]:

@@ -58,8 +58,7 @@ def walled_apis(
     """The processes, in the order in which they are started."""
     introductions = Introductions()
     stack.callback(introductions.close)
-    restricted = bare(environment)
-    restricted["FEDLAS_API_PROCESSES"] = str(settings.api_processes)
+    restricted = {**bare(environment), "FEDLAS_API_PROCESSES": str(settings.api_processes)}
     expected = wall.expected(settings, wall.trial(run_dir, restricted))
     of_control = {
         **environment,
@@ -68,7 +67,9 @@ def walled_apis(
         "FEDLAS_PORT": str(listener.getsockname()[1]),
     }
     counts = run_dir / "serving.counts"
-    _clear(run_dir / _SERVED, counts)
+    # What an earlier run of the service has left: none of its processes lives.
+    shutil.rmtree(run_dir / _SERVED, ignore_errors=True)
+    counts.unlink(missing_ok=True)
     control = [sys.executable, "-m", "service.processes.control"]
     control += ["--folder", str(run_dir / _SERVED), "--counts", str(counts)]
     # One for those that hold everything, and one for those that hold nothing; none holds a key itself.
@@ -97,12 +98,6 @@ def bare(environment: Mapping[str, str]) -> dict[str, str]:
 def without_keys(environment: Mapping[str, str]) -> dict[str, str]:
     """What processes are given that check no key; a client's own (`FEDLAS_API_KEY`) is for none of them."""
     return {name: value for name, value in environment.items() if not name.startswith("FEDLAS_API_KEY")}
-
-
-def _clear(folder: Path, counts: Path) -> None:
-    """Remove what an earlier run of the service has left: none of its processes lives."""
-    shutil.rmtree(folder, ignore_errors=True)
-    counts.unlink(missing_ok=True)
 
 
 def _serving(

@@ -6,7 +6,6 @@ nothing half-written can be found under a digest. `ArtifactStore` keeps them in 
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -23,9 +22,9 @@ from service.registry.listing import StoredFile, list_folder, remove_older
 _CHUNK = 1024 * 1024
 #: Between making a file and locking it.
 _MOMENT = timedelta(minutes=1)
-#: Left free for the database, which has to write in order to delete: so much, or a share of a small disk.
-_RESERVED_BYTES = 64 * 1024**2
-_MAX_RESERVED_SHARE = 1 / 16
+#: Left free for the database, which has to write in order to delete: so much, or a share of a smaller disk.
+_MIN_FREE_BYTES = 64 * 1024**2
+_MIN_FREE_SHARE = 1 / 16
 
 
 class StagedFile(AbstractContextManager["StagedFile"]):
@@ -226,11 +225,12 @@ def missing(digest: str) -> NotFound:
 
 
 def require_room(descriptor: int, more: int) -> None:
-    """Raise OSError where `more` bytes on the disk of this open file would take what is kept free there."""
+    """Raise Unavailable where `more` bytes on the disk of this open file would take what is left free there."""
     disk = os.fstatvfs(descriptor)
-    reserved = min(_RESERVED_BYTES, _MAX_RESERVED_SHARE * disk.f_blocks * disk.f_frsize)  # 0: the disk tells no size
-    if reserved and disk.f_bavail * disk.f_frsize - more < reserved:
-        raise OSError(errno.ENOSPC, "no room is left on the disk; delete what is not needed any more")
+    free = min(_MIN_FREE_BYTES, _MIN_FREE_SHARE * disk.f_blocks * disk.f_frsize)  # 0: the disk tells no size
+    if free and disk.f_bavail * disk.f_frsize - more < free:
+        message = f"the disk has no room for {more} more bytes; delete what is not needed any more"
+        raise Unavailable("storage_unavailable", message)
 
 
 @contextmanager

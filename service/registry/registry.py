@@ -109,14 +109,12 @@ class Registry:
                 unit.uploads.remove(upload_id)
             self.resumable_uploads.remove(upload_id)
 
-    def forget_expired_uploads(self) -> list[str]:
-        """Remove uploads without a new byte for a day, and what was left of those that became records."""
-        forgotten = []
+    def forget_expired_uploads(self) -> Iterator[str]:
+        """Remove uploads without a new byte for a day, and what was left of those that became records; yields them."""
         for upload_id in self.resumable_uploads.untouched_since(now() - KEPT):
             with suppress(Conflict, NotFound):  # a piece is arriving just now
                 self.forget_upload(upload_id)
-                forgotten.append(upload_id)
-        return forgotten
+                yield upload_id
 
     def migrate(self) -> None:
         """Bring the tables up to date; only the service does this. Raises Unavailable."""

@@ -21,22 +21,22 @@ _MOST_RECORDS = 500
 
 
 def delete_expired(
-    registry: Registry, *, keep_jobs: timedelta | None, keep_results: timedelta | None, most: int = _MOST_RECORDS
+    registry: Registry, *, jobs_days: float | None, results_days: float | None, most: int = _MOST_RECORDS
 ) -> Iterator[str]:
     """Delete what has expired by the database's clock, at most so many of each kind; yields the ids as they are gone.
 
     None keeps for ever. A job with a message that is still to be delivered is kept until it was. Several processes may
     do this at once. Raises Unavailable; what was deleted until then stays deleted.
     """
-    kinds: list[tuple[timedelta | None, Callable[[UnitOfWork], Jobs | Batches]]] = [
-        (keep_jobs, lambda unit: unit.jobs),
-        (keep_results, lambda unit: unit.batches),
+    kinds: list[tuple[float | None, Callable[[UnitOfWork], Jobs | Batches]]] = [
+        (jobs_days, lambda unit: unit.jobs),
+        (results_days, lambda unit: unit.batches),
     ]
-    for keep, repository in kinds:
-        if keep is None:
+    for days, repository in kinds:
+        if days is None:
             continue
         with registry.read() as unit:
-            expired = repository(unit).ended_before(unit.now() - keep, limit=most)
+            expired = repository(unit).ended_before(unit.now() - timedelta(days=days), limit=most)
         for record_id in expired:
             with suppress(NotFound):  # another process was faster
                 with registry.write() as unit:

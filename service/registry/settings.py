@@ -6,7 +6,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -19,6 +19,15 @@ OWNER_ONLY = 0o077
 _S3 = "s3://"
 #: What is wrong with these is said by their validators, without the secrets in them.
 _SECRET = frozenset({"database_url", "api_keys"})
+
+
+def listed(value: object) -> object:
+    """What stands between the commas of a variable; anything else as it is.
+
+    >>> listed("a, b,")
+    ('a', 'b')
+    """
+    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
 
 class LogSettings(BaseSettings):
@@ -51,8 +60,8 @@ class RegistrySettings(LogSettings):
     max_upload_bytes: int = Field(4 * GIBIBYTE, gt=0, description="Larger uploads are answered with 413.")
 
     webhook_allow_private: bool = Field(False, description="Webhooks may lead to private addresses and loopback.")
-    webhook_allowed_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
-        (), description="Comma-separated networks that webhooks may lead to although they are private."
+    webhook_allowed_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(listed)] = (
+        Field((), description="Comma-separated networks that webhooks may lead to although they are private.")
     )
 
     @field_validator("database_url")
@@ -61,11 +70,6 @@ class RegistrySettings(LogSettings):
         if value and (wrong := fault(value)):
             raise ValueError(wrong)
         return value
-
-    @field_validator("webhook_allowed_networks", mode="before")
-    @classmethod
-    def _split_networks(cls, value: object) -> object:
-        return listed(value)
 
     @property
     def webhook_policy(self) -> Policy:
@@ -76,11 +80,6 @@ class RegistrySettings(LogSettings):
     def resolved_database_url(self) -> str:
         """The database URL, with the default filled in."""
         return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'registry.sqlite'}"
-
-    @field_validator("artifacts", mode="before")
-    @classmethod
-    def _as_text(cls, value: object) -> object:
-        return str(value) if isinstance(value, Path) else value
 
     @field_validator("artifacts")
     @classmethod
@@ -133,12 +132,3 @@ def _mistake(details: ErrorDetails) -> Mistake:
     name = str(details["loc"][0])
     found = "" if name in _SECRET else f", found {details['input']!r}"
     return Mistake(f"FEDLAS_{name}".upper(), message + found)
-
-
-def listed(value: object) -> object:
-    """What stands between the commas of a variable; anything else as it is.
-
-    >>> listed("a, b,")
-    ('a', 'b')
-    """
-    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value

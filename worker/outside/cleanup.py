@@ -25,13 +25,18 @@ _LOG = logging.getLogger("fedlas.worker")
 def run_cleanup(registry: Registry, settings: WorkerSettings, stopping: threading.Event) -> None:
     """Until `stopping` is set, go on with the next files every `sweep_seconds`."""
     after: str | None = None
+    grace = timedelta(seconds=settings.sweep_grace_seconds)
     while not stopping.wait(settings.sweep_seconds):
         try:
             remove_stale_folders(settings.work_dir)  # of those whose children were not dead yet when we started
             for upload_id in registry.forget_expired_uploads():
                 _LOG.info("%s forgotten: nothing came for a day", upload_id)
-            after = _sweep(registry, timedelta(seconds=settings.sweep_grace_seconds), after)
-            # The database writes below only: above, room is made on a full disk.
+            swept = collect_garbage(registry, older_than=grace, after=after)
+            if removed := swept.orphans + swept.left_overs:
+                size = swept.orphan_bytes + swept.left_over_bytes
+                _LOG.info("%d stored files that nothing names are gone, %d bytes", removed, size)
+            after = swept.next
+            # Above room is made, on a full disk, too; below the database needs some.
             _expire(registry, settings, stopping)
             with registry.write() as unit:
                 unit.keys.forget_old()
@@ -43,21 +48,6 @@ def run_cleanup(registry: Registry, settings: WorkerSettings, stopping: threadin
 
 
 def _expire(registry: Registry, settings: WorkerSettings, stopping: threading.Event) -> None:
-    expired = delete_expired(
-        registry, keep_jobs=_days(settings.keep_jobs_days), keep_results=_days(settings.keep_results_days)
-    )
-    deleted = list(takewhile(lambda _: not stopping.is_set(), expired))
-    if deleted:
+    expired = delete_expired(registry, jobs_days=settings.keep_jobs_days, results_days=settings.keep_results_days)
+    if deleted := list(takewhile(lambda _: not stopping.is_set(), expired)):
         _LOG.info("deleted what is kept no longer: jobs and batches, %d in all, from %s on", len(deleted), deleted[0])
-
-
-def _days(number: float | None) -> timedelta | None:
-    return None if number is None else timedelta(days=number)
-
-
-def _sweep(registry: Registry, grace: timedelta, after: str | None) -> str | None:
-    swept = collect_garbage(registry, older_than=grace, after=after)
-    if removed := swept.orphans + swept.left_overs:
-        size = swept.orphan_bytes + swept.left_over_bytes
-        _LOG.info("%d stored files that nothing names are gone, %d bytes", removed, size)
-    return swept.next

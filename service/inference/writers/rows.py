@@ -31,13 +31,10 @@ def csv(files: Iterable[pq.ParquetFile]) -> Iterator[bytes]:
 
     A text that is a formula for a spreadsheet has an apostrophe in front.
     """
-    header = True
-    for batch in _batches(files):
+    for number, batch in enumerate(_batches(files)):
         buffer = BytesIO()
-        columns = [_cells(column) for column in batch.columns]
-        table = pa.table(columns, names=batch.schema.names)
-        pyarrow.csv.write_csv(table, buffer, pyarrow.csv.WriteOptions(include_header=header))
-        header = False
+        table = pa.table([_cells(column) for column in batch.columns], names=batch.schema.names)
+        pyarrow.csv.write_csv(table, buffer, pyarrow.csv.WriteOptions(include_header=number == 0))
         yield buffer.getvalue()
 
 
@@ -50,8 +47,9 @@ def _batches(files: Iterable[pq.ParquetFile]) -> Iterator[pa.RecordBatch]:
 def _cells(column: pa.Array) -> pa.Array:
     if pa.types.is_string(column.type):
         # In Python: to import Arrow's functions takes 8 MiB of a process that needs none of them.
-        texts = column.to_pylist()
-        return pa.array([f"'{text}" if text and text.startswith(_FORMULA) else text for text in texts], pa.string())
+        return pa.array(
+            [f"'{text}" if text and text.startswith(_FORMULA) else text for text in column.to_pylist()], pa.string()
+        )
     if not pa.types.is_nested(column.type):
         return column
     return pa.array([None if cell is None else to_json(cell).decode() for cell in column.to_pylist()], pa.string())

@@ -46,7 +46,10 @@ def uploaded(api: Api, mebibytes: int) -> tuple[str, int]:
         headers = {"Upload-Offset": str(number * MEBIBYTE)}
         answer = api.client.patch(path, content=bytes(MEBIBYTE), headers=headers)
         if answer.status_code != 204:
-            assert "no room is left on the disk" in problem(answer, 503, "storage_unavailable")["detail"]
+            assert (
+                "the disk has no room for 1048576 more bytes; delete"
+                in problem(answer, 503, "storage_unavailable")["detail"]
+            )
             break
     return path, api.client.get(path).json()["offset"]
 

@@ -251,14 +251,14 @@ def test_a_full_disk_is_said_and_harms_nothing(behind: Behind, small_disk: Path)
 def test_settings_name_a_folder_or_a_bucket(tmp_path: Path) -> None:
     """One setting names either; a bucket's copies lie in the data folder, and no bucket is a mistake."""
 
-    def named(artifacts: str | Path | None) -> RegistrySettings:
-        return RegistrySettings(data_dir=tmp_path, artifacts=artifacts)  # type: ignore[arg-type]
+    def named(artifacts: str | None) -> RegistrySettings:
+        return RegistrySettings(data_dir=tmp_path, artifacts=artifacts)
 
     assert [named(text).artifact_bucket for text in (None, "files", "s3://b", "s3://b/", "s3://b/c/d/")] == [
         None, None, ("b", ""), ("b", ""), ("b", "c/d"),
     ]  # fmt: skip
     assert named(None).resolved_artifacts == tmp_path / "artifacts"
-    assert named(tmp_path / "files").resolved_artifacts == tmp_path / "files"
+    assert named(str(tmp_path / "files")).resolved_artifacts == tmp_path / "files"
     assert named("s3://b/c").resolved_artifacts == tmp_path / "artifact-cache"
     for wrong in ("s3://", "s3:///prefix"):
         with pytest.raises(ValueError, match="names no bucket"):

@@ -116,7 +116,7 @@ def test_expired_uploads_are_forgotten(registry: Registry) -> None:
     (registry.resumable_uploads.folder / "upl_left").touch()  # its row became a record, and then the process was killed
     os.utime(registry.resumable_uploads.folder / "upl_left", (old, old))
     with registry.resumable_uploads.open("upl_held"):
-        assert registry.forget_expired_uploads() == ["upl_left", "upl_old"]
+        assert list(registry.forget_expired_uploads()) == ["upl_left", "upl_old"]
     assert sorted(path.name for path in registry.resumable_uploads.folder.iterdir()) == ["upl_fresh", "upl_held"]
     with registry.read() as unit:
         assert [unit.uploads.find(name) is None for name in ("upl_old", "upl_held", "upl_fresh")] == [
