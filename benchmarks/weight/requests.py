@@ -34,6 +34,11 @@ class Shot:
     reads: bool = True
     behind: Content = NOTHING
 
+    @property
+    def size(self) -> int:
+        """Of everything that is sent, in bytes."""
+        return (self.wire.size + self.behind.size) * self.connections
+
     def __str__(self) -> str:
         times = "" if self.connections == 1 else f"on {self.connections:,} connections: "
         behind = f", behind its answer {self.behind}" if self.behind.size else ""
@@ -46,11 +51,6 @@ class Attack:
     """Shots, one after the other: the earlier ones may prepare what the last one asks for."""
 
     shots: Sequence[Shot]
-
-    @property
-    def size(self) -> int:
-        """Of everything that is sent, in bytes."""
-        return sum((shot.wire.size + shot.behind.size) * shot.connections for shot in self.shots)
 
     def holds(self, secret: bytes) -> bool:
         """Whether a head shows it."""

@@ -42,7 +42,7 @@ def test_a_deleted_file_counts_while_it_is_open(tmp_path: Path) -> None:
             (folder / "kept").write_bytes(bytes(MIB))
             assert disk_bytes(folder, [os.getpid()]) == 4 * MIB
         assert disk_bytes(folder, [os.getpid()]) == MIB
-    assert disk.by in (MIB, 4 * MIB)  # it looks now and then, and at the end
+    assert MIB <= disk.by <= 4 * MIB  # it looks now and then, and at the end
 
 
 def test_the_end_of_a_traceback_is_told() -> None:
@@ -70,7 +70,7 @@ def test_a_key_is_seen_in_an_attack() -> None:
     keyless, keyed = Shot(request("GET", "/")), Shot(request("GET", "/", key="secret"))
     assert not Attack([keyless, keyless]).holds(b"secret")
     assert Attack([keyed, keyless]).holds(b"secret")
-    assert sum(name.startswith("no key: ") for name in FAMILIES) == 8
+    assert sum(name.startswith("no key: ") for name in FAMILIES) == 10
 
 
 def test_what_comes_behind_an_answer_waits_for_it() -> None:

@@ -14,54 +14,107 @@ _LENGTH = Size(1, MOST_BODY)
 #: What is small where it comes on several connections.
 _CONNECTIONS = Size(1, 64)
 _FLOOD_BYTES = 16 * MIB
-#: What is open and takes a body, and all else that is open, with examples of what is not; `predict` is answered by
+#: What reads a body without a key, and all else that is open, with examples of what is not; `predict` is answered by
 #: serving processes.
-_FORMS = ("/sign-in", "/sign-out")
+_FORM_PATHS = ("/sign-in",)
 _OTHERS = (
     *("/openapi.json", "/docs", "/redoc", "/static/pages.css", "/static-offline-docs/swagger-ui.css", "/healthz"),
-    *("/readyz", "/v2/health/live", "/metrics", "/", "/session/v1/jobs", "/v1/models", "/nothing", "predict"),
+    *(
+        "/readyz",
+        "/v2/health/live",
+        "/metrics",
+        "/",
+        "/sign-out",
+        "/session/v1/jobs",
+        "/v1/models",
+        "/nothing",
+        "predict",
+    ),
 )
+_FORM, _MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data; boundary=b"
 _PART = b'--b\r\nContent-Disposition: form-data; name="key"'
-_FILE, _END = _PART + b'; filename="a"\r\n\r\n', b"\r\n--b--\r\n"
-_Bodies = dict[str, tuple[bytes, bytes, bytes]]
-#: What a body begins with, repeats and ends with, by its media type.
+_FIELD, _FILE, _END = _PART + b"\r\n\r\n", _PART + b'; filename="a"\r\n\r\n', b"\r\n--b--\r\n"
+#: The media type of a body, and what it begins with, repeats and ends with.
+_Bodies = Mapping[str, tuple[str, bytes, bytes, bytes]]
 _BODIES: dict[str, _Bodies] = {
-    "application/x-www-form-urlencoded": {
-        "fields": (b"", b"key=a&", b""), "value": (b"key=", b"a", b""), "name": (b"", b"a", b"=a"),
-        "&": (b"", b"&", b""), "=": (b"", b"=", b""), "escapes": (b"key=", b"%41", b""),
+    "form": {
+        "fields": (_FORM, b"", b"key=a&", b""), "value": (_FORM, b"key=", b"a", b""), "=": (_FORM, b"", b"=", b""),
+        "name": (_FORM, b"", b"a", b"=a"), "&": (_FORM, b"", b"&", b""), "escapes": (_FORM, b"key=", b"%41", b""),
+        "long fields": (_FORM, b"", b"key=" + 4096 * b"a" + b"&", b""),
     },
-    "multipart/form-data; boundary=b": {
-        "file": (_FILE, b"a", _END), "files": (b"", _FILE + b"a\r\n", b"--b--\r\n"), "half": (_FILE, b"a", b""),
-        "field": (_PART + b"\r\n\r\n", b"a", _END), "fields": (b"", _PART + b"\r\n\r\na\r\n", b"--b--\r\n"),
-        "dashes": (_FILE, b"\r\n-", _END), "preamble": (b"", b"\r\n--", b""),
-        "name": (_PART[:-1], b"a", b'"\r\n\r\na' + _END), "lines": (_PART + b"\r\n", b"a: b\r\n", b"\r\na" + _END),
+    "file": {"letters": (_MULTIPART, _FILE, b"a", _END), "dashes": (_MULTIPART, _FILE, b"\r\n-", _END)},
+    "multipart": {
+        "files": (_MULTIPART, b"", _FILE + b"a\r\n", b"--b--\r\n"), "field": (_MULTIPART, _FIELD, b"a", _END),
+        "fields": (_MULTIPART, b"", _FIELD + b"a\r\n", b"--b--\r\n"), "preamble": (_MULTIPART, b"", b"\r\n--", b""),
+        "name": (_MULTIPART, _PART[:-1], b"a", b'"\r\n\r\na' + _END),
+        "lines": (_MULTIPART, _PART + b"\r\n", b"a: b\r\n", b"\r\na" + _END),
     },
-    "application/json": {"numbers": (b"[", b"0,", b"0]"), "[": (b"", b"[", b""), "text": (b'"', b"a", b'"')},
-    "application/octet-stream": {"letters": (b"", b"a", b""), "empty lines": (b"", b"\r\n\r\n", b"")},
+    "charset": {
+        charset: (f"{_MULTIPART}; charset={charset}", _FIELD, b"b", _END)
+        for charset in ("utf-8", "utf-7", "punycode", "idna", "unicode_escape")
+    },
+    "other": {
+        "numbers": ("application/json", b"[", b"0,", b"0]"), "[": ("application/json", b"", b"[", b""),
+        "text": ("text/plain", b"", b"a", b""), "empty lines": ("text/plain", b"", b"\r\n\r\n", b""),
+    },
 }  # fmt: skip
 
 
-def _register(name: str, paths: Sequence[str], units: Mapping[str, tuple[str, bytes, bytes, bytes]]) -> None:
+def _register(name: str, paths: Sequence[str], bodies: _Bodies, *chunks: str) -> None:
     @family(
         f"no key: {name}",
-        "a body, of known length or in chunks, on one connection or a few",
+        "a body, of known length or in chunks, whole or cut off, on one connection or a few",
         length=_LENGTH,
         connections=_CONNECTIONS,
         path=choice(*paths),
-        unit=choice(*units),
-        chunk=choice("none", "65536", "16"),
+        body=choice(*bodies),
+        chunk=choice("none", *chunks),
+        end=choice("whole", "cut off"),
     )
-    def build(world: World, *, length: int, connections: int, path: str, unit: str, chunk: str) -> Attack:
-        media_type, before, run, after = units[unit]
-        head, body = _framed([(before, 1), (run, length // len(run)), (after, 1)], chunk)
+    def build(world: World, *, length: int, connections: int, path: str, body: str, chunk: str, end: str) -> Attack:
+        media_type, before, run, after = bodies[body]
+        head, content = _framed([(before, 1), (run, length // len(run)), (after, 1)], chunk, whole=end == "whole")
         head += b"Content-Type: %b\r\n" % media_type.encode()
-        return _small(Attack([Shot(request("POST", _target(world, path), headers=head) + body, connections)]))
+        wire = request("POST", _target(world, path), headers=head) + content
+        return _small(Attack([Shot(wire, connections, expects=end == "whole")]))
 
 
-_UNITS = {(kind, unit): (kind, *body) for kind, bodies in _BODIES.items() for unit, body in bodies.items()}
-for _type in _BODIES:
-    _register(_type.partition(";")[0], _FORMS, {unit: body for (kind, unit), body in _UNITS.items() if kind == _type})
-_register("bodies", _OTHERS, {f"{unit} ({kind.partition(';')[0]})": body for (kind, unit), body in _UNITS.items()})
+for _kind, _bodies in _BODIES.items():
+    _register(_kind, _FORM_PATHS, _bodies, "65536")
+_ALL = {name: body for bodies in _BODIES.values() for name, body in bodies.items()}
+_register("elsewhere", _OTHERS, _ALL, "65536", "1")
+
+
+#: What a head repeats, and where, once its path and method stand there.
+_HEADS = {
+    "query": ("?{} HTTP/1.1", "a&"), "escapes": ("?next={} HTTP/1.1", "%41"), "path": ("/{} HTTP/1.1", "a/"),
+    "escaped path": ("/{} HTTP/1.1", "%41"), "cookie": (" HTTP/1.1\r\nCookie: {}", ";"),
+    "type": (' HTTP/1.1\r\nContent-Type: multipart/form-data; a="{}', ";"),
+    "parameters": (f" HTTP/1.1\r\nContent-Type: {_FORM}{{}}", ";a=b"), "range": (" HTTP/1.1\r\nRange: bytes={}", "0-,"),
+    "accept": (" HTTP/1.1\r\nAccept: {}", "text/html,"), "tag": (" HTTP/1.1\r\nIf-None-Match: {}", '"a",'),
+    "key": (" HTTP/1.1\r\nAuthorization: Bearer {}", "a"), "connection": (" HTTP/1.1\r\nConnection: close{}", ",a"),
+}  # fmt: skip
+
+
+@family(
+    "no key: heads",
+    "a long head to a few kinds of paths, on a few connections: what stands in it",
+    length=Size(1, 60_000),
+    connections=Size(16, 64),
+    part=choice(*_HEADS),
+)
+def _heads(world: World, *, length: int, connections: int, part: str) -> Attack:
+    """Shots, one after the other, of all that parses a head in a way of its own."""
+    before, run = _HEADS[part]
+    line, _, rest = before.partition("{}")
+    wires = [
+        text(f"{method} {_target(world, path)}{line}")
+        + repeated(run.encode(), length // len(run))
+        + f"{rest}\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: 1\r\n\r\na".encode()
+        for path in ("/sign-in", "/sign-out", "/docs", "/static-offline-docs", "/jobs", "predict")
+        for method in ("GET", "POST")
+    ]
+    return _small(Attack([Shot(wire, connections) for wire in wires]))
 
 
 @family(
@@ -85,7 +138,7 @@ def _behind(world: World, *, length: int, connections: int, path: str, unit: str
     "many requests on one connection or a few, answers read or not",
     copies=Size(1, 1 << 14),
     connections=_CONNECTIONS,
-    path=choice(*_OTHERS, *_FORMS),
+    path=choice(*_OTHERS, *_FORM_PATHS),
     method=choice("GET", "POST", "HEAD", "OPTIONS"),
     reads=choice("read", "unread"),
 )
@@ -101,6 +154,7 @@ _LINES = {
     "nothing": "* HTTP/1.1", "host": "127.0.0.1:80 HTTP/1.1", "expect": "%s HTTP/1.1\r\nExpect: 100-continue",
     "upgrade": "%s HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade", "h2c": "%s HTTP/1.1\r\nUpgrade: h2c",
     "range": "%s HTTP/1.1\r\nRange: bytes=0-1,-1,5-\r\nIf-Range: a",
+    "page": "%s HTTP/1.1\r\nAccept: text/html",
     "bytes": "%s HTTP/1.1\r\nAuthorization: Bearer \xff\r\nCookie: fedlas-session=\xff\r\nAccept: \xff\r\nOrigin: \xff",
 }  # fmt: skip
 
@@ -109,7 +163,7 @@ _LINES = {
     "no key: methods",
     "a request of every method, with a usual head or an unusual one: each wants an answer, and no traceback",
     length=Size(1, 1 << 12),
-    path=choice(*_OTHERS, *_FORMS),
+    path=choice(*_OTHERS, *_FORM_PATHS),
     line=choice(*_LINES),
     body=choice("no", "none", "16"),
 )
@@ -121,23 +175,28 @@ def _methods(world: World, *, length: int, path: str, line: str, body: str) -> A
     return Attack([Shot(text(method + rest) + content) for method in methods])
 
 
-def _framed(pieces: Sequence[tuple[bytes, int]], chunk: str) -> tuple[bytes, Content]:
-    """The header that says where a body of such copies ends, and the body; in chunks of about so many bytes."""
+def _framed(pieces: Sequence[tuple[bytes, int]], chunk: str, *, whole: bool = True) -> tuple[bytes, Content]:
+    """The header that says where a body of such copies ends, and the body; in chunks of about so many bytes.
+
+    One that is not `whole` lacks its last byte or chunk.
+    """
     if chunk == "none":
-        whole = sum((repeated(unit, count) for unit, count in pieces), Content())
-        return b"Content-Length: %d\r\n" % whole.size, whole
+        body = sum((repeated(unit, count) for unit, count in pieces), Content())
+        return b"Content-Length: %d\r\n" % (body.size + (not whole)), body
     body = Content()
     for unit, count in pieces:
         together = max(1, int(chunk) // max(1, len(unit)))
-        for copies, times in ((together, count // together), (1, count % together)):
-            body += repeated(b"%x\r\n%b\r\n" % (copies * len(unit), copies * unit), times if unit else 0)
-    return b"Transfer-Encoding: chunked\r\n", body + b"0\r\n\r\n"
+        for copies, times in ((together, count // together), (count % together, 1)):
+            size = copies * len(unit)
+            body += repeated(b"%x\r\n%b\r\n" % (size, copies * unit), times if size else 0)
+    return b"Transfer-Encoding: chunked\r\n", body + (b"0\r\n\r\n" if whole else b"")
 
 
 def _small(attack: Attack) -> Attack:
     """A body on one connection, or a small flood; raises TooBig."""
-    if attack.size > (MOST_BODY if attack.shots[0].connections == 1 else _FLOOD_BYTES):
-        raise TooBig("more than a small flood")
+    for shot in attack.shots:
+        if shot.size > (MOST_BODY if shot.connections == 1 else _FLOOD_BYTES):
+            raise TooBig("more than a small flood")
     return attack
 
 
