@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import resource
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # the acceptor has limits, and no settings
+if TYPE_CHECKING:  # the acceptor has limits, and neither settings nor an event loop
+    from asyncio import AbstractEventLoop
+
     from service.settings import ServingSettings
 
 _MOST = 16_384
@@ -37,14 +38,14 @@ class ReadingTurns:
         self._waiting: deque[tuple[Callable[[], None], int]] = deque()
         self._waiting_bytes = 0
 
-    def take(self, size: int) -> bool:
+    def take(self, size: int, loop: AbstractEventLoop) -> bool:
         """Count so many bytes as parsed in this turn, unless it has no more, or others wait."""
         if self._left <= 0 or (self._waiting and not self._is_called):
             return False
         self._is_called = False
         if not self._is_turning:
             self._is_turning = True
-            asyncio.get_running_loop().call_soon(self._begin)
+            loop.call_soon(self._begin)
         self._left -= size
         return True
 

@@ -89,8 +89,8 @@ class HeadProtocol(HttpToolsProtocol):
     def _parse_rest(self, free: int = 0) -> None:
         """Parse what has arrived, as far as this turn of the event loop allows, and so much of it in any case."""
         while self._rest and not self._refused:
-            size = self._body_left or min(free or _PIECE_BYTES, HEAD_BYTES - self._pending)
-            if not (self._body_left or free or self._admission.turns.take(min(size, len(self._rest)))):
+            size = self._body_left or min(free or _PIECE_BYTES, HEAD_BYTES - self._pending, len(self._rest))
+            if not (self._body_left or free or self._admission.turns.take(size, self.loop)):
                 self._wait()
                 break
             free = 0
