@@ -99,7 +99,7 @@ _HEADS = {
 @family(
     "no key: heads",
     "a long head to a few kinds of paths, on a few connections: what stands in it",
-    length=Size(1, 60_000),
+    length=Size(1 << 15, 60_000),
     connections=Size(16, 64),
     part=choice(*_HEADS),
 )
