@@ -7,7 +7,7 @@ import re
 #: Of a head that is longer than this, the rest does not matter here.
 PEEKED_BYTES = 16 * 1024
 _NO_HTTP = re.compile(rb"(?:\r?\n)*[^A-Za-z\r\n]")
-_LINE = re.compile(rb"(?:\r?\n)*POST +(?:https?://[^/ ?\r\n]*)?(/[^ ?\r\n]*)")
+_LINE = re.compile(rb"(?:\r?\n)*POST +(?:(?i:https?)://[^/ ?\r\n]*)?(/[^ ?\r\n]*)")
 _AUTHORIZATION = re.compile(rb"\nauthorization:[ \t]*([^\r\n]*)", re.IGNORECASE)
 
 
@@ -23,6 +23,8 @@ def path_and_key(head: bytes) -> tuple[bytes, bytes]:
 
     >>> path_and_key(b"POST /v1/jobs?limit=1 HTTP/1.1\\r\\nHost: a\\r\\nAuthorization: Bearer k\\r\\n\\r\\n")
     (b'/v1/jobs', b'Bearer k')
+    >>> path_and_key(b"POST HTTP://A/v1/models/m/predict HTTP/1.1\\r\\n\\r\\n")
+    (b'/v1/models/m/predict', b'')
     """
     line = _LINE.match(head)
     key = _AUTHORIZATION.search(head.partition(b"\r\n\r\n")[0])

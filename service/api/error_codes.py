@@ -44,7 +44,9 @@ ERROR_CODES: dict[str, ErrorCode] = {
     "head_stalled": ErrorCode(
         408, "The head of the request was not whole after 15 s.", "Send it again over a better connection."
     ),
-    "uri_too_long": ErrorCode(414, "The request line is longer than 64 KiB.", "Send the rows as the body."),
+    "uri_too_long": ErrorCode(
+        414, "The request line is longer than 64 KiB, or its path than 4 KiB.", "Send the rows as the body."
+    ),
     "headers_too_large": ErrorCode(
         431, "The head has more than 64 KiB or 128 headers.", "Leave out headers that no one reads."
     ),

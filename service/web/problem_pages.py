@@ -71,4 +71,6 @@ def problem_page(request: Request, start: Message, body: bytes) -> ASGIApp:
 
 def _is_shown(scope: Scope) -> bool:
     path = scope["path"]
+    if scope["method"] == "HEAD":  # which has no problem to show
+        return False
     return is_page(path) and not is_api_of_session(path) and b"text/html" in headers_of(scope).get(b"accept", b"")

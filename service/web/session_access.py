@@ -7,6 +7,7 @@ the API it asks under `/session`.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from urllib.parse import quote
@@ -23,6 +24,7 @@ from service.web.paths import SESSION, SIGN_IN, is_api_of_session, is_page
 from service.web.sessions import Sessions
 
 COOKIE = "fedlas-session"
+_SESSION_ID = re.compile(rf"(?:\A|;)[ \t]*{COOKIE}=([^;]*)".encode())
 _SIGNED_OUT = format_sse_event(event="signed-out", data_str="the session has ended")
 
 
@@ -104,9 +106,9 @@ def session_id_of(scope: Scope) -> str:
     They are taken apart by hand: a name has cookies of all its ports, and the standard library's parser gives up at the
     first that it cannot read.
     """
-    lines = (value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie")
-    cookies = (part.strip().partition("=") for line in lines for part in line.split(";"))
-    return next((value for name, _, value in cookies if name == COOKIE), "")
+    lines = b";".join(value for name, value in scope["headers"] if name == b"cookie")
+    found = _SESSION_ID.search(lines)
+    return "" if found is None else found[1].decode("latin-1").strip()
 
 
 def _sign_in(scope: Scope) -> Response:

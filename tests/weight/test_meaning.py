@@ -96,6 +96,8 @@ def test_what_decides_stands_once(api: LiveApi | WalledApi, name: str, value: st
         (b"PRI * HTTP/2.0", MALFORMED),
         (b"CONNECT a:80 HTTP/1.1\nHost: a", MALFORMED),
         (b"CONNECT /v1/models HTTP/1.1\nHost: a", MALFORMED),
+        (b"GET /static-offline-docs" + b"/a" * 2100 + b" HTTP/1.1\nHost: a", (414, "uri_too_long")),
+        (b"GET /sign-in?" + b"a&" * 5000 + b" HTTP/1.1\nHost: a", (422, "too_many_parameters")),
         (b"OPTIONS * HTTP/1.1\nHost: a", MALFORMED),
         (b"GET http://b/healthz HTTP/1.1\nHost: a", MALFORMED),
         (b"GET http://u@a/healthz HTTP/1.1\nHost: a", MALFORMED),

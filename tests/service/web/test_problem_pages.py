@@ -80,3 +80,11 @@ def test_a_path_that_is_none_has_a_page(make_api: MakeApi) -> None:
     answer = make_api().client.get("/nothing", headers={**BROWSER, "Host": "localhost"})
     assert answer.status_code == 404
     assert 'href="/"' in answer.text
+
+
+def test_head_has_no_page_to_show(make_api: MakeApi) -> None:
+    """A browser's `HEAD` is refused as its `GET` is, without a body."""
+    client = make_api(api_keys=frozenset({"a-key-of-this-service"})).client
+    for path in ("/sign-out", "/static/x/y"):
+        answer = client.head(path, headers=BROWSER)
+        assert (answer.status_code, answer.content) == (client.get(path).status_code, b"")

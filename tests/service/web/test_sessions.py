@@ -91,7 +91,8 @@ def test_pages_take_short_forms_and_nothing_else(api: Api, path: str) -> None:
     assert visitor.post(path, content=b"&" * (limit + 1), headers=form).status_code == 413
     if path in ("/sign-in", "/new/order"):  # these read their body
         assert visitor.post(path, content=iter([b"&" * limit, b"&"]), headers=form).status_code == 413
-    for kind in ("multipart/form-data; boundary=b", "application/json", "text/plain"):
+    long_type = f"{form['Content-Type']}; a={'x' * 100}"
+    for kind in ("multipart/form-data; boundary=b", "application/json", "text/plain", long_type):
         assert visitor.post(path, content=b"--b--", headers={"Content-Type": kind}).status_code == 415
 
 
