@@ -70,10 +70,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--load", type=int, default=6 * (os.cpu_count() or 1), help="of --busy: processes that want a core"
     )
-    parser.add_argument("--short", action="store_true", help="5 jobs, 40 faults, two minutes of them, 20 s of --busy")
+    parser.add_argument("--short", action="store_true", help="4 jobs, 40 faults, two minutes of them, 20 s of --busy")
     options = parser.parse_args()
     if options.short:
-        options.jobs, options.faults, options.minutes, options.seconds = 5, 40, 2, 20
+        options.jobs, options.faults, options.minutes, options.seconds = 4, 40, 2, 20
     return options
 
 

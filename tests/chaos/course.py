@@ -70,10 +70,10 @@ def run(folder: Path, plan: Plan, say: Say) -> bool:
 
 
 def _undisturbed(folder: Path, plan: Plan, found: Evidence, postgresql: PostgreSQL, redis: Redis, say: Say) -> None:
-    """What the first orders and a batch give where nothing happens, and one worker does it all."""
+    """What the first orders and a batch give where nothing happens, and each is done by one worker alone."""
     with opened(
         folder / "undisturbed", artifacts=folder / "undisturbed-artifacts", postgresql=postgresql, redis=redis,
-        number=1, apis=1, heavy=1, light=1, settings=ALONE,
+        number=1, apis=1, heavy=2, light=1, settings=ALONE,
     ) as site:  # fmt: skip
         shared = _shared_uploads(site)
         orders, rows = [order(number, seed=plan.seed) for number in range(min(COMPARED, plan.jobs))], batch(0)
@@ -116,8 +116,9 @@ def _shared_uploads(site: Site) -> Shared:
 
 
 def _settle(storm: Run, found: Evidence) -> None:
-    """A rolling restart, then time for messages, sweeper and children: all that may take a while, and must come."""
-    for part in storm.site.parts:
+    """One part of each kind is started again, then time for messages, sweeper and children: all of it must come."""
+    storm.say("restarts in order")
+    for part in (storm.site.apis[0], storm.site.heavy[0], storm.site.light[0]):
         part.end()
         storm.wait(60, or_until=lambda part=part: not part.is_running)  # type: ignore[misc]
         storm.wait(60, or_until=storm.site.is_ready)

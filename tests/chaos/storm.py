@@ -175,7 +175,8 @@ class Run:
         return sum(one.has_ended for one in self.orders) + sum(map(len, list(self.watch.seen.workers_of.values())))
 
     def _order_more(self) -> None:
-        while self.in_flight < _FEWEST_IN_FLIGHT and len(self.orders) < _MOST_ORDERS * self.plan.jobs:
+        fewest = min(_FEWEST_IN_FLIGHT, self.plan.jobs)
+        while self.in_flight < fewest and len(self.orders) < _MOST_ORDERS * self.plan.jobs:
             if self._is_enough():
                 return
             self._order()
