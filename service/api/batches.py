@@ -73,7 +73,7 @@ async def create_batch(services: ServicesDep, body: BatchRequest, key: Idempoten
             progress={},
         )
         unit.batches.add(row)
-        return batch_record(row, unit.work.open(row.id, blocked="inspecting" in (model.status, dataset.status)))
+        return batch_record(unit, row, unit.work.open(row.id, blocked="inspecting" in (model.status, dataset.status)))
 
     answer = await create_in_group(services, Key.of("predictions", key), [body.model_dump_json()], make)
     return created(answer, "/v1/predictions", 202)
@@ -82,7 +82,7 @@ async def create_batch(services: ServicesDep, body: BatchRequest, key: Idempoten
 ROUTES = RecordRoutes(
     *(router, "batch", "batches", "bat", BatchRecord),
     rows=lambda unit: unit.batches,
-    show=lambda unit, row: batch_record(row, unit.work.of(row.id)),
+    show=lambda unit, row: batch_record(unit, row, unit.work.of(row.id)),
 )
 ROUTES.add_list("The name of its model, or one that its model is published as.")
 ROUTES.add_get("has ended")

@@ -143,8 +143,8 @@ def _settle(asked: CalibratorRecord, key: Key | None, unit: UnitOfWork) -> Calib
     if row is None:  # gone: settled by a request beside this one, or deleted
         answer = unit.keys.current(key.text) if key is not None else None
         told = asked if answer is None else CalibratorRecord.model_validate_json(answer)
-        return told if told.status in FINAL else calibrator_record(unit.calibrators.get(asked.id))
-    record = calibrator_record(row)
+        return told if told.status in FINAL else calibrator_record(unit, unit.calibrators.get(asked.id))
+    record = calibrator_record(unit, row)
     if record.status in FINAL and key is not None:
         unit.keys.amend(key.text, record.model_dump_json())
     if record.error is not None:
@@ -161,7 +161,7 @@ def _refusal(error: RecordError) -> RegistryError:
 ROUTES = RecordRoutes(
     *(router, "calibrator", "calibrators", "cal", CalibratorRecord),
     rows=lambda unit: unit.calibrators,
-    show=lambda _, row: calibrator_record(row),
+    show=calibrator_record,
 )
 ROUTES.add_list("Its name.")
 ROUTES.add_get("is fitted or refused")

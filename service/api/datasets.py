@@ -115,9 +115,7 @@ async def create_dataset(
     return created(answer, "/v1/datasets")
 
 
-ROUTES = RecordRoutes(
-    router, "dataset", "datasets", "ds", DatasetRecord, lambda unit: unit.datasets, lambda _, row: dataset_record(row)
-)
+ROUTES = RecordRoutes(router, "dataset", "datasets", "ds", DatasetRecord, lambda unit: unit.datasets, dataset_record)
 ROUTES.add_list("Its name.")
 ROUTES.add_get("is ready or rejected")
 ROUTES.add_delete(

@@ -181,11 +181,11 @@ def _add_job(unit: UnitOfWork, body: JobRequest, model: tables.Model, dataset: t
         blocked="inspecting" in (model.status, dataset.status),
         memory_bytes=memory_of_job(model.bytes),
     )
-    return job_record(row, work)
+    return job_record(unit, row, work)
 
 
 def _record(unit: UnitOfWork, row: tables.Job) -> JobRecord:
-    return job_record(row, unit.work.of(row.id))
+    return job_record(unit, row, unit.work.of(row.id))
 
 
 async def _renew_name(services: Services, job_id: str, row: tables.Job) -> None:

@@ -153,7 +153,7 @@ def _delete(unit: UnitOfWork, given: str) -> list[str]:
 ROUTES = RecordRoutes(
     *(router, "model", "models", "mdl", ModelRecord),
     rows=lambda unit: unit.models,
-    show=lambda _, row: model_record(row),
+    show=model_record,
     find=find_model,
 )
 ROUTES.add_list("Its name.")

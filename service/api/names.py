@@ -106,7 +106,7 @@ async def get_version(request: Request, services: ServicesDep, name: str, versio
     """Return the model behind one version of a name."""
 
     def find(unit: UnitOfWork) -> ModelRecord:
-        return model_record(unit.models.get(unit.names.version(name, version_number(version)).model_id))
+        return model_record(unit, unit.models.get(unit.names.version(name, version_number(version)).model_id))
 
     return tagged(request, await services.read(find))
 

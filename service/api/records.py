@@ -202,7 +202,7 @@ async def create_from_file(
     key: Key | None,
     options: Options,
     add: Callable[[UnitOfWork, ReceivedFile, Options, JsonObject], Row],
-    show: Callable[[Row], BaseModel],
+    show: Callable[[UnitOfWork, Row], BaseModel],
 ) -> tuple[str, Options]:
     """Receive the file and create its record, once per key.
 
@@ -221,5 +221,5 @@ async def create_from_file(
             given = type(options).model_validate({**options.model_dump(exclude_unset=True), **texts})
             stored = given.stored()
             content = [file.fingerprint, given.model_dump_json(exclude={"wait"})]
-            answer = await create_once(services, held, content, lambda unit: show(add(unit, file, given, stored)))
+            answer = await create_once(services, held, content, lambda unit: show(unit, add(unit, file, given, stored)))
     return answer, given

@@ -14,31 +14,37 @@ from pydantic_core import to_json
 
 from service.registry import contract, tables
 from service.registry.repositories.records import KEPT
+from service.registry.unit_of_work import UnitOfWork
 
 Record = TypeVar("Record", bound=BaseModel)
 
 
-def dataset_record(row: tables.Dataset) -> contract.DatasetRecord:
+def dataset_record(unit: UnitOfWork, row: tables.Dataset) -> contract.DatasetRecord:
     """The public record of a dataset."""
     declared = {name: row.options.get(name) for name in ("format", "seen_by_model", "split_shares", "purpose")}
-    derived = {"labelled": row.labelled if row.profile else None}
+    derived = {"labelled": row.labelled if row.profile else None, "waiting_for": _waiting_for(unit, row)}
     return _presented(contract.DatasetRecord, row, derived, declared, row.profile)
 
 
-def model_record(row: tables.Model) -> contract.ModelRecord:
+def model_record(unit: UnitOfWork, row: tables.Model) -> contract.ModelRecord:
     """The public record of a model; of its guarantees only the summary, since their tables grow with the classes."""
     declared = {name: row.options.get(name) for name in ("architecture", "preprocessing")}
     derived = {
         "format": "onnx" if row.profile else None,
         "report_url": f"/v1/jobs/{row.job_id}/report" if row.job_id and not row.job_deleted_at else None,
+        "waiting_for": _waiting_for(unit, row),
     }
     return _presented(contract.ModelRecord, row, derived, declared, row.profile)
 
 
-def job_record(row: tables.Job, work: tables.Work) -> contract.JobRecord:
+def job_record(unit: UnitOfWork, row: tables.Job, work: tables.Work) -> contract.JobRecord:
     """The public record of a job."""
-    report_url = f"/v1/jobs/{row.id}/report" if row.report_sha256 else None
-    return _presented(contract.JobRecord, row, row.request, {"report_url": report_url, "attempts": work.attempts})
+    derived = {
+        "report_url": f"/v1/jobs/{row.id}/report" if row.report_sha256 else None,
+        "attempts": work.attempts,
+        "waiting_for": _waiting_for(unit, row, work),
+    }
+    return _presented(contract.JobRecord, row, row.request, derived)
 
 
 def event_json(row: tables.Event) -> str:
@@ -56,20 +62,21 @@ def delivery_record(row: tables.Delivery, work: tables.Work) -> contract.Deliver
     return _presented(contract.DeliveryRecord, row, {"next_attempt_at": due})
 
 
-def batch_record(row: tables.Batch, work: tables.Work) -> contract.BatchRecord:
+def batch_record(unit: UnitOfWork, row: tables.Batch, work: tables.Work) -> contract.BatchRecord:
     """The public record of a batch prediction."""
     results_url = f"/v1/predictions/{row.id}/results" if row.has_results else None
     derived = {"results_url": results_url, "attempts": work.attempts, "class_priors": row.options.get("class_priors")}
-    derived["errors"] = row.options.get("errors", "fail")
+    derived |= {"errors": row.options.get("errors", "fail"), "waiting_for": _waiting_for(unit, row, work)}
     derived["manifest_url"] = f"{results_url}/manifest" if results_url else None
     return _presented(contract.BatchRecord, row, derived)
 
 
-def calibrator_record(row: tables.Calibrator) -> contract.CalibratorRecord:
+def calibrator_record(unit: UnitOfWork, row: tables.Calibrator) -> contract.CalibratorRecord:
     """The public record of a calibrator."""
     derived = {
         "split_shares": row.options.get("split_shares"),
         "report_url": f"/v1/calibrators/{row.id}/report" if row.report_sha256 else None,
+        "waiting_for": _waiting_for(unit, row),
     }
     return _presented(contract.CalibratorRecord, row, row.profile, derived)
 
@@ -77,6 +84,15 @@ def calibrator_record(row: tables.Calibrator) -> contract.CalibratorRecord:
 def upload_record(row: tables.Upload, *, offset: int, touched_at: datetime) -> contract.UploadRecord:
     """The public record of an upload of which `offset` bytes are here, the last since `touched_at`."""
     return _presented(contract.UploadRecord, row, {"offset": offset, "expires_at": touched_at + KEPT})
+
+
+def _waiting_for(unit: UnitOfWork, row: tables.Record, work: tables.Work | None = None) -> str | None:
+    """What keeps an open record from going on: the inspection of its files, or its own work."""
+    if row.status in contract.FINAL:
+        return None
+    if work is None or (work.state == "blocked" and row.status == "queued"):
+        return unit.workers.obstacle(contract.QUEUE_OF["inspect"])
+    return unit.workers.obstacle(work.queue, work.worker if work.state == "claimed" else None)
 
 
 def _presented(record: type[Record], row: tables.Base, *more: Mapping[str, object] | None) -> Record:

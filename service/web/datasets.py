@@ -14,7 +14,7 @@ from service.registry.contract import DatasetRecord
 from service.registry.presenters import dataset_record
 from service.registry.unit_of_work import UnitOfWork
 from service.web.api_calls import call_api
-from service.web.awaited import ended
+from service.web.awaited import WAIT_S, is_news
 from service.web.job_list import ListedJob, listed
 from service.web.lists import ROWS, list_page
 from service.web.page_route import PageRoute
@@ -33,7 +33,7 @@ async def list_datasets(
     after = cursor(after or None, "ds")
 
     def read(unit: UnitOfWork) -> list[DatasetRecord]:
-        return [dataset_record(row) for row in unit.datasets.newest(limit=ROWS + 1, after=after)]
+        return [dataset_record(unit, row) for row in unit.datasets.newest(limit=ROWS + 1, after=after)]
 
     shown = list_page(request, await services.read(read), lambda dataset: dataset.id)
     return page(request, "datasets/list.html.jinja", shown=shown)
@@ -46,11 +46,12 @@ async def dataset_page(request: Request, services: ServicesDep, dataset_id: str)
 
 
 @router.get("/datasets/{dataset_id}/findings")
-async def dataset_findings(request: Request, services: ServicesDep, dataset_id: str) -> Response:
-    """What inspection found, as soon as it is through; nothing new after a while."""
-    if not await ended(services, dataset_id):
+async def dataset_findings(request: Request, services: ServicesDep, dataset_id: str, told: bool = False) -> Response:
+    """What inspection found, as soon as it is through; after a while what keeps it from that, or nothing new."""
+    await services.long_poll.for_final(dataset_id, WAIT_S)
+    dataset = await services.read(lambda unit: dataset_record(unit, unit.datasets.get(dataset_id)))
+    if not is_news(dataset, told=told):
         return Response(status_code=204)
-    dataset = await services.read(lambda unit: dataset_record(unit.datasets.get(dataset_id)))
     return page(request, "datasets/findings.html.jinja", dataset=dataset, codes=RECORD_CODES)
 
 
@@ -67,7 +68,7 @@ async def _dataset_page(
     request: Request, services: Services, dataset_id: str, refused: Problem | None = None
 ) -> Response:
     def read(unit: UnitOfWork) -> tuple[DatasetRecord, list[ListedJob]]:
-        dataset = dataset_record(unit.datasets.get(dataset_id))
+        dataset = dataset_record(unit, unit.datasets.get(dataset_id))
         jobs = unit.jobs.of_dataset(dataset_id, limit=_JOBS)
         return dataset, [listed(unit, row) for row in jobs]
 

@@ -22,7 +22,7 @@ from service.api.forms import Form
 from service.api.idempotency import Key, create_once
 from service.api.models import ModelOptions, add_model
 from service.api.receiving import ReceivedFile, receive_parts, take_part
-from service.api.records import FileOptions
+from service.api.records import FileOptions, Row
 from service.api.services import Services
 from service.registry.contract import DatasetRecord, ModelRecord
 from service.registry.documents import JsonObject
@@ -59,8 +59,8 @@ async def receive_files(request: Request, services: Services) -> dict[str, Sent]
         texts = form.texts()
         once = partial(_make, services, form, stack, texts.get(FIELD, ""))
         sent = {
-            _MODEL: await once(_fields(_MODEL, texts), model_options, _add_model),
-            _DATASET: await once(_fields(_DATASET, texts), dataset_options, _add_dataset),
+            _MODEL: await once(_fields(_MODEL, texts), model_options, add_model, model_record),
+            _DATASET: await once(_fields(_DATASET, texts), dataset_options, add_dataset, dataset_record),
         }
         return _told_if_empty(sent)
 
@@ -94,7 +94,8 @@ async def _make(
     form_key: str,
     state: FormState,
     read: Callable[[Mapping[str, str]], Options],
-    add: Callable[[UnitOfWork, ReceivedFile, Options, JsonObject], DatasetRecord | ModelRecord],
+    add: Callable[[UnitOfWork, ReceivedFile, Options, JsonObject], Row],
+    show: Callable[[UnitOfWork, Row], DatasetRecord | ModelRecord],
 ) -> Sent:
     """One of the two; a file that was chosen counts before an upload, and both before a record that is there."""
     name, upload_id = state.prefix, state.value("upload_id") or None
@@ -110,7 +111,7 @@ async def _make(
         file = await take_part(form, name, services, stack, upload_id=None if name in form.files else upload_id)
         content = [name, file.fingerprint, options.model_dump_json(exclude={"upload_id"})]
         key = Key.of("forms", idempotency_key(form_key, list(content)))
-        answer = await create_once(services, key, content, lambda unit: add(unit, file, options, stored))
+        answer = await create_once(services, key, content, lambda unit: show(unit, add(unit, file, options, stored)))
         return Sent(state, from_json(answer)["id"])
     except (RegistryError, ValidationError) as error:
         return Sent(FormState(state.entered, refused("/new", error), name))
@@ -132,14 +133,6 @@ def _drop_unchosen(form: Form) -> None:
         if not filename and (file is None or not file.size):
             form.files.pop(name, None)
             form.contents.pop(name, None)
-
-
-def _add_model(unit: UnitOfWork, file: ReceivedFile, options: ModelOptions, stored: JsonObject) -> ModelRecord:
-    return model_record(add_model(unit, file, options, stored))
-
-
-def _add_dataset(unit: UnitOfWork, file: ReceivedFile, options: DatasetOptions, stored: JsonObject) -> DatasetRecord:
-    return dataset_record(add_dataset(unit, file, options, stored))
 
 
 def _fields(name: str, texts: Mapping[str, str]) -> FormState:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated, NamedTuple, get_args
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request, Response
 
@@ -18,11 +16,11 @@ from service.registry.list_filter import ListFilter
 from service.registry.presenters import job_record
 from service.registry.unit_of_work import UnitOfWork
 from service.web.job_words import verdict_in_words
+from service.web.lists import ROWS, list_page
 from service.web.rendering import page
 
 router = APIRouter(include_in_schema=False)
 
-_ROWS = 25
 _STATUSES: tuple[str, ...] = get_args(JobStatus)
 
 
@@ -39,13 +37,6 @@ class ListedJob(NamedTuple):
         return verdict_in_words(self.job)
 
 
-class JobPage(NamedTuple):
-    """One page of the list, and whether older jobs follow."""
-
-    rows: list[ListedJob]
-    has_more: bool
-
-
 @router.get("/jobs")
 async def list_jobs(
     request: Request,
@@ -59,36 +50,20 @@ async def list_jobs(
         raise InvalidRequest("invalid_request", f"there is no status {status!r}; known are {', '.join(_STATUSES)}")
     name, after = name.strip(), cursor(after or None, "job")
     only = ListFilter(status or None, name or None)
-    shown = await services.read(partial(_page_of, only, after))
+
+    def read(unit: UnitOfWork) -> list[ListedJob]:
+        return [listed(unit, row) for row in unit.jobs.listed(only, limit=ROWS + 1, after=after)]
+
+    shown = list_page(request, await services.read(read), lambda line: line.job.id)
     template = "jobs/rows.html.jinja" if "hx-request" in request.headers else "jobs/list.html.jinja"
-    return page(
-        request,
-        template,
-        shown=shown,
-        only=only,
-        after=after,
-        statuses=_STATUSES,
-        newest=_address(only),
-        older=_address(only, shown.rows[-1].job.id) if shown.has_more else None,
-    )
-
-
-def _page_of(only: ListFilter, after: str | None, unit: UnitOfWork) -> JobPage:
-    rows = list(unit.jobs.listed(only, limit=_ROWS + 1, after=after))
-    return JobPage([listed(unit, row) for row in rows[:_ROWS]], len(rows) > _ROWS)
+    return page(request, template, shown=shown, only=only, statuses=_STATUSES)
 
 
 def listed(unit: UnitOfWork, row: tables.Job) -> ListedJob:
     """A job as a line of a list."""
     model, dataset = unit.models.find(row.model_id), unit.datasets.find(row.dataset_id)
     return ListedJob(
-        job_record(row, unit.work.of(row.id)),
+        job_record(unit, row, unit.work.of(row.id)),
         None if model is None else model.name,
         None if dataset is None else dataset.name,
     )
-
-
-def _address(only: ListFilter, after: str | None = None) -> str:
-    given = {"status": only.status, "name": only.name, "after": after}
-    query = urlencode({key: value for key, value in given.items() if value})
-    return f"/jobs?{query}" if query else "/jobs"

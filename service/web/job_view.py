@@ -147,7 +147,7 @@ class FollowedJob:
         model, dataset = unit.models.find(row.model_id), unit.datasets.find(row.dataset_id)
         deliveries = unit.deliveries.of_job(row.id, limit=_DELIVERIES, after=None)
         return JobView(
-            job=job_record(row, unit.work.of(row.id)),
+            job=job_record(unit, row, unit.work.of(row.id)),
             model_name=None if model is None else model.name,
             dataset_name=None if dataset is None else dataset.name,
             race=self._race,

@@ -87,7 +87,7 @@ async def _model_page(request: Request, services: ServicesDep, ref: str, *, refu
 
     def find(unit: UnitOfWork) -> tuple[ModelRecord, Lineage, Sequence[Snippet]]:
         row = find_model(unit, ref)
-        record = model_record(row)
+        record = model_record(unit, row)
         profile = row.profile if record.status == "ready" else None
         programs = () if profile is None else snippets(record, ServingProfile.of(profile), caller)
         return record, lineage_of(unit, row), programs

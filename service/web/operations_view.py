@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from service.api.error_codes import ERROR_CODES
 from service.api.record_codes import RECORD_CODES
 from service.registry import tables
-from service.registry.contract import ANY_DEVICE, GPU_ONLY, PLAN, QUEUES, WORK_KINDS
+from service.registry.contract import PLAN, QUEUES, WORK_KINDS
 from service.registry.repositories.work_overview import Failures, HeldWork, ReturnedWork, WaitingWork
 from service.registry.repositories.workers import SILENT_S
 from service.registry.unit_of_work import UnitOfWork
@@ -26,15 +26,6 @@ KINDS = {
     WORK_KINDS["bat"]: ("batch prediction", "batch predictions"),
     WORK_KINDS["shd"]: ("shard of a batch prediction", "shards of batch predictions"),
     WORK_KINDS["msg"]: ("webhook message", "webhook messages"),
-}
-#: Who takes from each queue, as "2 jobs wait for …".
-TAKERS = {
-    "inspect": "a worker that inspects uploads",
-    "plan": "a worker that plans jobs",
-    ANY_DEVICE: "a worker that trains",
-    GPU_ONLY: "a GPU worker",
-    "predict": "a worker that predicts batches",
-    "deliver": "a worker that delivers webhooks",
 }
 #: The pages of records, by the prefix of their ids.
 _PAGES = {"job": "jobs", "mdl": "models", "ds": "datasets"}
@@ -71,13 +62,18 @@ class Suspended:
 
 @dataclass(frozen=True)
 class Operations:
-    """What the registry knows, at one moment of its own clock."""
+    """What the registry knows, at one moment of its own clock.
+
+    Attributes:
+        obstacles: by queue, why nobody takes its work.
+    """
 
     now: datetime
     waiting: Sequence[WaitingWork]
     held: Sequence[HeldWork]
     returned: Sequence[ReturnedWork]
     workers: Sequence[Worker]
+    obstacles: Mapping[str, str | None]
     failures: Sequence[Failures]
     suspended: Sequence[Suspended]
 
@@ -90,17 +86,14 @@ class Operations:
             waiting=overview.waiting(),
             held=overview.held(limit=_MOST_ROWS),
             returned=overview.returned(limit=_MOST_ROWS),
-            workers=[Worker(row, (now - row.seen_at).total_seconds()) for row in unit.workers.known()],
+            workers=[Worker(row, (now - row.seen_at).total_seconds()) for row in unit.workers.known],
+            obstacles={queue: unit.workers.obstacle(queue) for queue in QUEUES},
             failures=overview.failures(since=now - RECENT),
             suspended=[
                 Suspended(model_id, name, suspended[digest])
                 for digest, model_id, name in overview.served_as(list(suspended))
             ],
         )
-
-    def living(self, queue: str) -> list[Worker]:
-        """The living workers that take from this queue."""
-        return [worker for worker in self.workers if worker.lives and queue in worker.row.queues]
 
     def seconds_since(self, moment: datetime) -> float:
         """How long ago that was; negative where it is to come."""
@@ -116,7 +109,8 @@ class Operations:
             later = sum(one.count for one in here) - due - blocked
             words = ", ".join(counted(one.count, one.kind) for one in here)
             age = None if since is None else self.seconds_since(since)
-            found.append(QueueLine(queue, words, due, later, blocked, age, len(self.living(queue))))
+            workers = sum(worker.lives and queue in worker.row.queues for worker in self.workers)
+            found.append(QueueLine(queue, words, due, later, blocked, age, workers))
         return found
 
 

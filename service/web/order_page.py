@@ -63,12 +63,12 @@ class OrderPage:
         """The records that an address names, as far as they are still there."""
         model_row = unit.models.find(model_id) if model_id else None
         dataset_row = unit.datasets.find(dataset_id) if dataset_id else None
-        model = model_record(model_row) if model_row is not None else None
-        dataset = dataset_record(dataset_row) if dataset_row is not None else None
+        model = model_record(unit, model_row) if model_row is not None else None
+        dataset = dataset_record(unit, dataset_row) if dataset_row is not None else None
         named = (("model", model_id, model), ("dataset", dataset_id, dataset))
         gone = frozenset(noun for noun, record_id, record in named if record_id and record is None)
         job = unit.jobs.find(check_id) if check_id else None
-        check = job_record(job, unit.work.of(job.id)) if job is not None else None
+        check = job_record(unit, job, unit.work.of(job.id)) if job is not None else None
         if check is not None and (check.model_id, check.dataset_id, check.dry_run) != (model_id, dataset_id, True):
             check = None  # of another order
         evaluations = unit.ledger.evaluations(dataset_row.sha256) if dataset_row is not None else 0

@@ -14,7 +14,7 @@ from starlette.datastructures import FormData
 from service.api.record_codes import RECORD_CODES
 from service.api.services import ServicesDep
 from service.web.api_calls import call_api
-from service.web.awaited import ended
+from service.web.awaited import WAIT_S, is_news
 from service.web.file_forms import Sent, receive_files
 from service.web.form_fields import FormState
 from service.web.form_keys import FIELD, idempotency_key
@@ -43,13 +43,20 @@ async def order_page(
 
 @router.get("/new/{part}")
 async def order_part(
-    request: Request, services: ServicesDep, part: Part, model: Id = None, dataset: Id = None, check: Id = None
+    request: Request,
+    services: ServicesDep,
+    part: Part,
+    model: Id = None,
+    dataset: Id = None,
+    check: Id = None,
+    told: bool = False,
 ) -> Response:
-    """One part of the page, as soon as the record that it is about is settled; nothing new after a while."""
-    awaited = {"model": model, "dataset": dataset, "check": check}.get(part)
-    if awaited and not await ended(services, awaited):
-        return Response(status_code=204)
+    """One part of the page, as soon as the record that it is about is settled; see `awaited` for what comes before."""
+    if awaited := {"model": model, "dataset": dataset, "check": check}.get(part):
+        await services.long_poll.for_final(awaited, WAIT_S)
     shown = await services.read(partial(OrderPage.read, model_id=model, dataset_id=dataset, check_id=check))
+    if awaited and not is_news(getattr(shown, part), told=told):
+        return Response(status_code=204)
     template = f"orders/{part}.html.jinja"
     return await run_in_threadpool(_page, request, shown, template=template, headers=_INSPECTED)
 

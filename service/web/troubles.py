@@ -11,7 +11,7 @@ from markupsafe import Markup
 from service.api.health import Outcome
 from service.registry.contract import ANY_DEVICE, GPU_ONLY
 from service.web.disk import Disk
-from service.web.operations_view import TAKERS, Operations, QueueLine, counted
+from service.web.operations_view import Operations, counted
 from service.web.rendering import duration, size
 
 #: Due work that nobody takes for so long, although a worker for it lives and has nothing of its queue, is stuck.
@@ -79,8 +79,11 @@ def _of_queues(found: Operations) -> Iterator[Trouble]:
     if GPU_ONLY in busy:  # perhaps by a worker that takes other work only after that
         busy.add(ANY_DEVICE)
     for line in found.queue_lines():
-        if line.due and not line.workers:
-            yield _nobody_takes(found, line)
+        if line.due and (obstacle := found.obstacles[line.queue]):
+            yield Trouble(
+                f"{line.words}: {obstacle}.",
+                "Start one (`python -m worker`), or look why the last one has ended or stands still.",
+            )
         for one in found.waiting if line.workers and line.queue not in busy else ():
             if one.queue != line.queue or one.due_since is None:
                 continue
@@ -89,17 +92,6 @@ def _of_queues(found: Operations) -> Iterator[Trouble]:
                     f"{counted(one.due, one.kind)} could have been taken for {duration(seconds)}, and nobody does.",
                     "A worker lives that takes such work: look into its log, and whether all its threads are busy.",
                 )
-
-
-def _nobody_takes(found: Operations, line: QueueLine) -> Trouble:
-    words = " and ".join(counted(one.due, one.kind) for one in found.waiting if one.queue == line.queue and one.due)
-    verb = "waits" if line.due == 1 else "wait"
-    silent = [worker for worker in found.workers if not worker.lives and line.queue in worker.row.queues]
-    remedy = "Start one (`python -m worker`), or look why it has ended."
-    if silent:
-        last = min(worker.silent_seconds for worker in silent)
-        remedy = f"The last one gave its last sign of life {duration(last)} ago: look at its machine, or start another."
-    return Trouble(f"{words} {verb} for {TAKERS[line.queue]}; none lives.", remedy)
 
 
 def _of_leases(found: Operations) -> Iterator[Trouble]:

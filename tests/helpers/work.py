@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from service.registry import tables
@@ -100,6 +101,14 @@ def add_job(registry: Registry, *, status: str = "queued", webhook: Json | None 
         unit.jobs.add(row)
         unit.work.open(row.id, **work)
     return row.id
+
+
+def add_worker(registry: Registry, name: str, *queues: str, silent_seconds: float = 0.0, gpu: bool = False) -> None:
+    """A worker that gave its last sign of life so long ago."""
+    with registry.write() as unit:
+        unit.workers.heartbeat(name, machine="box", process="1", queues=queues, gpu=gpu, memory_bytes=8 * 10**9)
+        row = unit.session.get_one(tables.WorkerProcess, name)
+        row.seen_at = unit.now() - timedelta(seconds=silent_seconds)
 
 
 def moment(registry: Registry) -> Any:

@@ -19,44 +19,46 @@ from fedlas.client.records.parts import (
     Notice,
     OutputSpec,
     Reading,
-    RecordError,
+    Record,
     SplitCounts,
     SplitShares,
     TensorSpec,
 )
 
 
-class Model(Document):
+class UploadedRecord(Record):
+    """What came as a file, with classes."""
+
+    name: str
+    bytes: int
+    sha256: str
+    num_classes: int | None = None
+    class_names: list[str] | None = None
+
+
+class Model(UploadedRecord):
     """A classifier, uploaded or calibrated."""
 
-    id: str
-    name: str
     version: int
     status: Literal["inspecting", "ready", "rejected"] | str
-    bytes: int
     calibrated: bool
-    created_at: datetime
     format: str | None = None
     """Null until inspection has looked at the content."""
     origin: Literal["uploaded", "calibrated"] | str
-    sha256: str
     adjustments: list[Notice] = Field(default_factory=list)
     """What was done for you."""
     architecture: str | None = None
-    class_names: list[str] | None = None
     class_priors: ClassPriors | None = None
     columns: list[str] | None = None
     """Names of the columns of the single input, in order."""
     cost_factor: float | None = None
     """Cost of an answer, as a multiple of the uploaded model's."""
     decisions: DecisionThresholds | None = None
-    error: RecordError | None = None
     features: FeatureSpec | None = None
     guarantees: GuaranteesSummary | None = None
     """What `max_error` and `coverage` can promise."""
     inputs: list[TensorSpec] | None = None
     job_id: str | None = None
-    num_classes: int | None = None
     output: OutputSpec | None = None
     parent_id: str | None = None
     preprocessing: ImagePreprocessing | None = None
@@ -71,27 +73,19 @@ class Model(Document):
     """What was passed over, or why it cannot be trained."""
 
 
-class Dataset(Document):
+class Dataset(UploadedRecord):
     """A dataset: rows with labels and splits, or rows that are only to be predicted."""
 
-    id: str
-    name: str
     status: Literal["inspecting", "ready", "rejected"] | str
-    bytes: int
-    created_at: datetime
     format: str | None = None
-    sha256: str
     adjustments: list[Notice] = Field(default_factory=list)
     """What was done for you."""
     class_counts: dict[str, int] | None = None
-    class_names: list[str] | None = None
     columns: list[str] | None = None
     """Of the single input that numeric columns form, in order."""
-    error: RecordError | None = None
     inputs: list[TensorSpec] | None = None
     labelled: bool | None = None
     """False: for predictions only, without classes and splits; null before inspection."""
-    num_classes: int | None = None
     num_samples: int | None = None
     purpose: Literal["fit", "predict"] | str | None = None
     """As it was sent."""
@@ -104,22 +98,14 @@ class Dataset(Document):
     warnings: list[str] = Field(default_factory=list)
 
 
-class Calibrator(Document):
+class Calibrator(UploadedRecord):
     """A calibrator fitted on scores, without their model."""
 
-    id: str
-    name: str
     status: Literal["running", "succeeded", "failed"] | str
-    bytes: int
-    created_at: datetime
     method: str
     """What was asked for, and once it is fitted what it is."""
-    sha256: str
-    class_names: list[str] | None = None
-    error: RecordError | None = None
     input: Literal["logits", "probabilities"] | str | None = None
     """What was sent, and the file takes."""
-    num_classes: int | None = None
     num_samples: int | None = None
     parameters: dict[str, JsonValue] | None = None
     report: dict[str, JsonValue] | None = None

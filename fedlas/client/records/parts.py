@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import Field, JsonValue
@@ -16,6 +17,17 @@ class RecordError(Document):
     message: str
     user_error: bool = True
     """Whether the sender can mend it."""
+
+
+class Record(Document):
+    """What has an id of its own, and an error where it failed."""
+
+    id: str
+    status: str
+    created_at: datetime
+    error: RecordError | None = None
+    waiting_for: str | None = None
+    """What keeps it from going on; null where it only waits for its turn."""
 
 
 class Notice(Document):

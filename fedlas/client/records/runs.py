@@ -9,7 +9,7 @@ from pydantic import Field
 
 from fedlas.client.records.base import Document
 from fedlas.client.records.events import Stage
-from fedlas.client.records.parts import Notice, Progress, RecordError
+from fedlas.client.records.parts import Notice, Progress, Record
 from fedlas.client.records.plan import Plan
 
 Method = (
@@ -78,21 +78,26 @@ class Hyperparameters(Document):
     """Of the network, per step."""
 
 
-class JobRecord(Document):
+class RunRecord(Record):
+    """What reads a model and a dataset."""
+
+    model_id: str
+    dataset_id: str
+    progress: Progress
+    attempts: int
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+class JobRecord(RunRecord):
     """One calibration."""
 
-    id: str
     status: Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"] | str
     promoted: bool
     """Whether something else than the uploaded model is to be served."""
-    model_id: str
-    dataset_id: str
-    attempts: int
-    created_at: datetime
     history: list[StatusChange]
     metadata: dict[str, str]
     method: Method
-    progress: Progress
     stage: Stage | None = None
     verdict: Literal["trained", "post_hoc", "unchanged", "undetermined"] | str | None = None
     shown: bool | None = None
@@ -105,9 +110,7 @@ class JobRecord(Document):
     budget: Budget = Field(default_factory=Budget)
     class_priors: dict[str, float] | None = None
     dry_run: bool = False
-    error: RecordError | None = None
     expected_accuracy: float | None = None
-    finished_at: datetime | None = None
     gate: GateOptions = Field(default_factory=GateOptions)
     hyperparameters: Hyperparameters = Field(default_factory=Hyperparameters)
     """As ordered, like all below."""
@@ -118,35 +121,25 @@ class JobRecord(Document):
     publish_when: Literal["promoted", "shown", "always"] | str | None = None
     report_url: str | None = None
     seed: int = 0
-    started_at: datetime | None = None
     warnings: list[Notice] = Field(default_factory=list)
     """What was found, as soon as it is."""
     webhook: WebhookReceiver | None = None
 
 
-class BatchRecord(Document):
+class BatchRecord(RunRecord):
     """Predictions over a stored dataset."""
 
-    id: str
     status: Literal["queued", "running", "succeeded", "failed"] | str
-    model_id: str
-    dataset_id: str
-    attempts: int
-    created_at: datetime
-    progress: Progress
     class_priors: dict[str, float] | None = None
     """Of the request, or else of the name it gave."""
-    error: RecordError | None = None
     errors: Literal["fail", "column"] | str = "fail"
     """As it was ordered."""
-    finished_at: datetime | None = None
     manifest_url: str | None = None
     """Which files they are, to read them in parallel."""
     num_errors: int | None = None
     """With `errors: column`: rows without an answer."""
     num_rows: int | None = None
     results_url: str | None = None
-    started_at: datetime | None = None
 
 
 class ResultPart(Document):

@@ -27,7 +27,16 @@ QUEUE_OF = {
     "predict_shard": "predict",
     "deliver": "deliver",
 }
-QUEUES = ("inspect", "plan", ANY_DEVICE, GPU_ONLY, "predict", "deliver")
+#: Who takes from each queue, as "a worker …".
+TAKERS = {
+    "inspect": "that inspects uploads",
+    "plan": "that plans jobs",
+    ANY_DEVICE: "that trains",
+    GPU_ONLY: "with a GPU",
+    "predict": "that predicts batches",
+    "deliver": "that delivers webhooks",
+}
+QUEUES = tuple(TAKERS)
 #: Messages of webhooks wait for moments, and for other messages to the same host; all other work waits its turn.
 DELIVERIES = "deliver"
 

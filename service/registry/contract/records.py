@@ -63,6 +63,11 @@ class Record(BaseModel):
 
     id: str
     error: RecordError | None = None
+    waiting_for: str | None = Field(
+        None,
+        description="What keeps it from going on, in a sentence: no worker takes it, or its worker has gone silent; "
+        "null where it only waits for its turn.",
+    )
     created_at: datetime
 
 

@@ -38,8 +38,8 @@ NAMES = {
     "Delivery": "DeliveryRecord",
     "ReportDocument": "Report",
 }
-#: Not records of the contract: generic, or of `/v2`, which has schemas of its own.
-OTHERS = {"Document", "Page", "ByModel", "Server"}
+#: Not records of the contract: bases, generic, or of `/v2`, which has schemas of its own.
+OTHERS = {"Document", "Record", "UploadedRecord", "RunRecord", "Page", "ByModel", "Server"}
 
 
 def documents() -> Iterator[type[Document]]:

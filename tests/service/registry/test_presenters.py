@@ -344,6 +344,7 @@ def test_rows_of_another_release_are_shown(registry: Registry) -> None:
         unit.datasets.add(data)
         unit.jobs.open(ordered)
         work = unit.work.open(ordered.id)
-    records = [model_record(classifier), dataset_record(data), job_record(ordered, work)]
+    with registry.read() as unit:
+        records = [model_record(unit, classifier), dataset_record(unit, data), job_record(unit, ordered, work)]
     assert all("from_another_release" not in record.model_dump_json() for record in records)
     assert records[0].output == OutputSpec.read(MODEL_PROFILE["output"])

@@ -20,6 +20,7 @@ from service.registry.tables import new_id
 from service.web.operations_view import Operations
 from tests.helpers.api import Api
 from tests.helpers.processes import free_port
+from tests.helpers.work import add_worker
 from worker.settings import WorkerSettings
 
 Json = dict[str, Any]
@@ -49,14 +50,6 @@ def waiting(registry: Registry, *, queue: str | None = None, for_seconds: float 
         return row.id
 
 
-def worker(registry: Registry, name: str, *queues: str, silent_seconds: float = 0.0, gpu: bool = False) -> None:
-    """A worker that gave its last sign of life so long ago."""
-    with registry.write() as unit:
-        unit.workers.heartbeat(name, machine="box", process="1", queues=queues, gpu=gpu, memory_bytes=8 * 10**9)
-        row = unit.session.get_one(tables.WorkerProcess, name)
-        row.seen_at = unit.now() - timedelta(seconds=silent_seconds)
-
-
 def read(registry: Registry) -> Operations:
     """What the registry knows."""
     with registry.read() as unit:
@@ -80,25 +73,25 @@ def test_work_that_no_living_worker_takes_is_named(api: Api, browser: TestClient
     for _ in range(3):
         waiting(api.registry, queue="calibrate.gpu", for_seconds=720)
     waiting(api.registry)
-    worker(api.registry, "cpu", "calibrate.cpu")
-    assert "3 jobs wait for a GPU worker; none lives." in browser.get("/operations").text
-    worker(api.registry, "gpu", "calibrate.gpu", silent_seconds=600, gpu=True)
+    add_worker(api.registry, "cpu", "calibrate.cpu")
+    assert "3 jobs: no worker takes this; there is none with a GPU." in browser.get("/operations").text
+    add_worker(api.registry, "gpu", "calibrate.gpu", silent_seconds=600, gpu=True)
     page = browser.get("/operations").text
-    assert "The last one gave its last sign of life 10 minutes ago" in page
+    assert "3 jobs: no worker takes this; 1 of 2 has not been heard of for 10 min." in page
     lines = {line.queue: line for line in read(api.registry).queue_lines()}
     gpu = lines["calibrate.gpu"]
     assert (gpu.words, gpu.due, gpu.later, gpu.blocked, gpu.workers) == ("3 jobs", 3, 0, 0, 0)
     assert gpu.oldest_seconds == pytest.approx(720, abs=60)
     assert (lines["calibrate.cpu"].due, lines["calibrate.cpu"].workers) == (1, 1)
-    worker(api.registry, "gpu", "calibrate.gpu", gpu=True)
+    add_worker(api.registry, "gpu", "calibrate.gpu", gpu=True)
     page = browser.get("/operations").text
-    assert "none lives" not in page
+    assert "no worker takes this" not in page
     assert "3 jobs could have been taken for 12 minutes, and nobody does." in page, "though a worker lives"
 
 
 def test_what_waits_for_something_is_not_stuck(api: Api, browser: TestClient) -> None:
     """Blocked work, and what is due behind work of its queue that runs, of whatever kind, are no trouble."""
-    worker(api.registry, "w", "calibrate.cpu")
+    add_worker(api.registry, "w", "calibrate.cpu")
     held = waiting(api.registry)
     with api.registry.write() as unit:
         assert unit.work.claim(held, worker="w", lease_seconds=60)
@@ -171,7 +164,7 @@ def test_errors_are_counted_by_their_code(api: Api, browser: TestClient) -> None
 
 def test_names_of_workers_are_text(api: Api, browser: TestClient) -> None:
     """Whatever a machine calls itself, also in a sentence: that it is of another release."""
-    worker(api.registry, HOSTILE, "inspect")
+    add_worker(api.registry, HOSTILE, "inspect")
     with api.registry.write() as unit:
         unit.session.get_one(tables.WorkerProcess, HOSTILE).release = "9.9"
     page = browser.get("/operations").text
@@ -219,6 +212,6 @@ def test_what_is_away_is_named_and_the_rest_is_shown(
 def test_a_stopped_worker_is_seen(registry: Registry) -> None:
     """A worker that was registered and fell silent is still listed, as silent."""
     settings = WorkerSettings()
-    worker(registry, "still", *settings.resolved_queues, silent_seconds=31)
-    worker(registry, "well", *settings.resolved_queues, silent_seconds=5)
+    add_worker(registry, "still", *settings.resolved_queues, silent_seconds=31)
+    add_worker(registry, "well", *settings.resolved_queues, silent_seconds=5)
     assert [(one.row.name, one.lives) for one in read(registry).workers] == [("still", False), ("well", True)]

@@ -226,7 +226,7 @@ def test_what_is_published(
     work.succeeded(answer(tmp_path, verdict=verdict, shown=shown), tmp_path)
     with bench.registry.read() as unit:
         row = unit.jobs.get(job_id)
-        record = job_record(row, unit.work.of(job_id))
+        record = job_record(unit, row, unit.work.of(job_id))
         assert (record.shown, record.publish_as, record.publish_when) == (shown, "name", when)
         versions = unit.names.get("name").versions if again or published else {}
         expected = [model] * again + [row.calibrated_model_id] * published
@@ -324,7 +324,7 @@ def test_a_refit_takes_the_rows_that_it_has_seen_along(bench: Bench, tmp_path: P
             assert Path(prepared.files["seen_rows"]).read_bytes() == b"digests"
         with bench.registry.read() as unit:
             row = unit.models.get(made)
-            shown = model_record(row).model_dump_json()
+            shown = model_record(unit, row).model_dump_json()
         assert row.seen_rows_sha256 is not None
         assert not any(word in shown for word in ("seen_rows", key, row.seen_rows_sha256))
 

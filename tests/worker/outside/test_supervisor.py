@@ -223,7 +223,7 @@ def test_a_hostile_child_writes_nothing_that_breaks_a_record(
     with registry.write() as unit:
         assert work.heartbeat(unit) is False
     with registry.read() as unit:
-        record = job_record(unit.jobs.get(job_id), unit.work.of(job_id))
+        record = job_record(unit, unit.jobs.get(job_id), unit.work.of(job_id))
         assert [line.type for line in unit.events.after(job_id, 0, limit=10)] == ["stage", "progress"]
     assert (record.stage, record.progress.fraction) == ("training", 0.25)
     record.model_dump_json()

@@ -100,7 +100,7 @@ class Predict(OnInputs[BatchResult]):
         row = self.row(unit)
         row.results_sha256 = files["results"].keep()
         self._succeed(unit, row, found.num_rows, found.num_errors)
-        return batch_record(row, unit.work.of(row.id))
+        return batch_record(unit, row, unit.work.of(row.id))
 
     def _succeed(self, unit: UnitOfWork, row: tables.Batch, num_rows: int, num_errors: int | None) -> None:
         row.num_rows, row.num_errors, row.progress = num_rows, num_errors, {"fraction": 1.0}

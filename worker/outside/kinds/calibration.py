@@ -210,7 +210,7 @@ class Calibrate(RaceWork[JobResult]):
             served = unit.models.add(calibrated(served, row, found.calibrated, files["model"]))
             if "seen_rows" in files:
                 served.seen_rows_sha256, served.seen_rows_key = files["seen_rows"].keep(), self._row_key
-            model_record(served).model_dump_json()  # raises where no list could show it
+            model_record(unit, served).model_dump_json()  # raises where no list could show it
         row.calibrated_model_id = served.id
         unit.jobs.enter_stage(row, "publishing")
         row.progress = {"fraction": 1.0}
@@ -219,7 +219,7 @@ class Calibrate(RaceWork[JobResult]):
             publication = published(unit, name, row, served)
             unit.events.add(row.id, "publication", publication.stored())
         unit.jobs.change_status(row, "succeeded")
-        return job_record(row, unit.work.of(row.id))
+        return job_record(unit, row, unit.work.of(row.id))
 
 
 class Plan(JobKind[PlanResult]):
@@ -243,4 +243,4 @@ class Plan(JobKind[PlanResult]):
         row.warnings = [notice.stored() for notice in found.plan.warnings]
         row.adjustments = [notice.stored() for notice in found.plan.adjustments]
         unit.jobs.change_status(row, "succeeded")
-        return job_record(row, unit.work.of(row.id))
+        return job_record(unit, row, unit.work.of(row.id))

@@ -61,7 +61,7 @@ class InspectDataset(_Inspection[DatasetInspection]):
         """Keep the prepared copy."""
         digest = files["prepared"].keep()
         unit.datasets.ready(self.record_id, profile=found.profile.stored(), prepared_sha256=digest)
-        return dataset_record(unit.datasets.get(self.record_id))
+        return dataset_record(unit, unit.datasets.get(self.record_id))
 
 
 class InspectModel(_Inspection[ModelInspection]):
@@ -84,4 +84,4 @@ class InspectModel(_Inspection[ModelInspection]):
         unit.models.ready(
             self.record_id, profile=found.profile.stored(), served_sha256=digest, written_by=found.written_by
         )
-        return model_record(unit.models.get(self.record_id))
+        return model_record(unit, unit.models.get(self.record_id))

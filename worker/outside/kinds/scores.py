@@ -52,7 +52,7 @@ class FitScores(ChildWork[ScoresResult]):
         """Keep the calibrator's file, its report, page and diagram."""
         kept = {f"{name}_sha256": file.keep() for name, file in files.items()}
         unit.calibrators.fitted(self.record_id, found.stored(), kept)
-        return calibrator_record(unit.calibrators.get(self.record_id))
+        return calibrator_record(unit, unit.calibrators.get(self.record_id))
 
     def fail(self, unit: UnitOfWork, error: RecordError) -> None:
         """There is no calibrator."""
