@@ -26,6 +26,7 @@ LIST = (
 )
 ONE = (
     *LIST[:3],
+    Column("waiting for", "waiting_for"),
     Column("error", lambda one: one["error"] and f"{one['error']['code']}: {one['error']['message']}"),
     *LIST[3:5],
     Column("model", "model_id"),

@@ -42,6 +42,7 @@ LIST = (
 )
 ONE = (
     *LIST[:3],
+    Column("waiting for", "waiting_for"),
     Column("error", lambda one: one["error"] and f"{one['error']['code']}: {one['error']['message']}"),
     *LIST[3:6],
     Column("summary", lambda one: "\n".join((one["report"] or {}).get("summary", ()))),

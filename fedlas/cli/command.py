@@ -41,7 +41,7 @@ class Session:
         """The client of the service; made when it is first asked."""
         from fedlas.client import Client
 
-        return Client(self._at["url"], self._at["key"], profile=self._at["profile"])
+        return Client(self._at["url"], self._at["key"], profile=self._at["profile"], on_warning=self.output.note)
 
     @property
     def environment(self) -> dict[str, str]:

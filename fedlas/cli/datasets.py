@@ -41,6 +41,7 @@ LIST = (
 )
 ONE = (
     *LIST[:3],
+    Column("waiting for", "waiting_for"),
     Column("error", lambda data: data["error"] and f"{data['error']['code']}: {data['error']['message']}"),
     Column("format", "format"),
     *LIST[3:4],

@@ -28,6 +28,7 @@ ONE = (
     Column(
         "seconds left", lambda job: None if job["finished_at"] else job["progress"]["eta_seconds"], lambda s: f"{s:.0f}"
     ),
+    Column("waiting for", "waiting_for"),
     Column("error", lambda job: job["error"] and f"{job['error']['code']}: {job['error']['message']}"),
     Column("verdict", "verdict"),
     Column("promoted", lambda job: job["promoted"] if job["verdict"] else None),

@@ -28,6 +28,7 @@ LIST = (
 )
 ONE = (
     *LIST[:4],
+    Column("waiting for", "waiting_for"),
     Column("error", lambda model: model["error"] and f"{model['error']['code']}: {model['error']['message']}"),
     Column("origin", "origin"),
     Column("made from", "parent_id"),

@@ -65,8 +65,9 @@ class AsyncBatches:
         **which: Unpack[RecordFilter],
     ) -> AsyncPages[BatchRecord]:
         """All batches, newest first, at most `limit`; iterate over it."""
-        params = query(**which)
-        return AsyncPages(self._transport, Page[BatchRecord], _PATH, params, limit=limit, cursor=lambda item: item.id)
+        return AsyncPages(
+            self._transport, Page[BatchRecord], _PATH, query(**which), limit=limit, cursor=lambda item: item.id
+        )
 
     async def delete(self, batch: str | HasId) -> None:
         """Delete a batch that has ended, with its results."""

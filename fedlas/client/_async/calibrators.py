@@ -91,8 +91,9 @@ class AsyncCalibrators:
         **which: Unpack[RecordFilter],
     ) -> AsyncPages[Calibrator]:
         """All calibrators, newest first, at most `limit`; iterate over it."""
-        params = query(**which)
-        return AsyncPages(self._transport, Page[Calibrator], _PATH, params, limit=limit, cursor=lambda item: item.id)
+        return AsyncPages(
+            self._transport, Page[Calibrator], _PATH, query(**which), limit=limit, cursor=lambda item: item.id
+        )
 
     async def delete(self, calibrator: str | HasId) -> None:
         """Delete a calibrator with its scores, its file and its report."""

@@ -28,7 +28,7 @@ from fedlas.client.raw_response import KEPT, RawResponse
 from fedlas.client.records.files import Dataset, Model
 from fedlas.client.records.server import Server
 from fedlas.client.retrying import Retries
-from fedlas.client.waiting import async_in_thread
+from fedlas.client.waiting import OnWarning, async_in_thread
 
 #: The server says itself when the time is up, and that takes a moment.
 _ON_THE_WAY_S = 1.0
@@ -52,6 +52,8 @@ class AsyncClient:
         timeout: seconds for each try of a request; what takes longer by nature has its own.
         max_retries: how often a request is sent again after a lost connection, 408, 429, 5xx, and 409 where it passes.
         http: an httpx client to send with, for proxies and certificates; it is closed with this one.
+        on_warning: told, in a sentence, what keeps a record from going on that is waited for; without it that is
+            logged (`fedlas.client`).
 
     Raises:
         ConfigurationProblem: the URL, the key or the profile cannot be used.
@@ -66,10 +68,13 @@ class AsyncClient:
         timeout: float = 60.0,
         max_retries: int = 8,
         http: httpx.AsyncClient | None = None,
+        on_warning: OnWarning | None = None,
     ) -> None:
         configuration = load_configuration(url, key, profile=profile)
         self.url = configuration.url
-        self._transport = AsyncTransport(configuration, timeout=timeout, max_retries=max_retries, http=http)
+        self._transport = AsyncTransport(
+            configuration, timeout=timeout, max_retries=max_retries, http=http, on_warning=on_warning
+        )
         self.models = AsyncModels(self._transport)
         self.datasets = AsyncDatasets(self._transport)
         self.jobs = AsyncJobs(self._transport)

@@ -84,8 +84,9 @@ class AsyncDatasets:
         **which: Unpack[RecordFilter],
     ) -> AsyncPages[Dataset]:
         """All datasets, newest first, at most `limit`; iterate over it."""
-        params = query(**which)
-        return AsyncPages(self._transport, Page[Dataset], _PATH, params, limit=limit, cursor=lambda item: item.id)
+        return AsyncPages(
+            self._transport, Page[Dataset], _PATH, query(**which), limit=limit, cursor=lambda item: item.id
+        )
 
     async def delete(self, dataset: str | Dataset) -> None:
         """Delete a dataset, and what was kept of it; raises Conflict while an open job or batch needs it."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import httpx
 
 from fedlas.client import problems
-from fedlas.client._async.final import FINAL, pause
+from fedlas.client._async.final import FINAL, look, pause
 from fedlas.client._async.pages import AsyncPages
 from fedlas.client._async.transport import AsyncTransport
 from fedlas.client.errors import Overloaded, ServerError, ServerUnreachable, WaitTimeout
@@ -47,6 +47,8 @@ async def events_of(
                         if event.id > known:
                             known = event.id
                             yield event
+                    if text.startswith(":"):  # a comment: the stream has begun, or nothing has happened for a while
+                        await look(transport, JobRecord, job_path, timeout=_silence(deadline))
                     renewed = _silence(deadline) < silence - 1  # else it would be waited for too long
                     if renewed:
                         break
@@ -73,7 +75,7 @@ async def _polled(transport: AsyncTransport, job_path: str, known: int, deadline
     while True:
         _silence(deadline)
         began = time.monotonic()
-        job = await transport.read(JobRecord, "GET", job_path, params={"wait": _POLL_S})  # before its events
+        job = await look(transport, JobRecord, job_path, params={"wait": _POLL_S})  # before its events
         new: list[Event] = []
         pages = AsyncPages(transport, Page[Event], f"{job_path}/events", {}, limit=None, cursor=lambda event: event.id)
         async for event in pages:

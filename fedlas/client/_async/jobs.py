@@ -145,12 +145,11 @@ class AsyncJobs:
         **which: Unpack[RecordFilter],
     ) -> AsyncPages[AsyncJob]:
         """All jobs, newest first, at most `limit`; iterate over it."""
-        params = query(**which)
         return AsyncPages(
             self._transport,
             Page[AsyncJob],
             _PATH,
-            {**params, **metadata_filter(metadata)},
+            {**query(**which), **metadata_filter(metadata)},
             limit=limit,
             cursor=lambda job: job.id,
             prepare=self._bound,

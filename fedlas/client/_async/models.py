@@ -79,8 +79,7 @@ class AsyncModels:
         **which: Unpack[RecordFilter],
     ) -> AsyncPages[Model]:
         """All models, newest first, at most `limit`; iterate over it."""
-        params = query(**which)
-        return AsyncPages(self._transport, Page[Model], _PATH, params, limit=limit, cursor=lambda item: item.id)
+        return AsyncPages(self._transport, Page[Model], _PATH, query(**which), limit=limit, cursor=lambda item: item.id)
 
     async def delete(self, model: str | Model) -> None:
         """Delete a model; raises Conflict while it is published or in use."""

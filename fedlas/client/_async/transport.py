@@ -20,7 +20,7 @@ from fedlas.client.errors import ClientError, ConfigurationProblem, InvalidInput
 from fedlas.client.queries import body_of_order
 from fedlas.client.raw_response import KEPT
 from fedlas.client.retrying import Retries, backoff, delay_before_retry
-from fedlas.client.waiting import async_sleep
+from fedlas.client.waiting import OnWarning, async_sleep
 
 T = TypeVar("T")
 Params = Mapping[str, Any]
@@ -34,15 +34,27 @@ _CONNECT_S = 10.0
 
 
 class AsyncTransport:
-    """Requests to one server."""
+    """Requests to one server.
+
+    Attributes:
+        warn: is told what keeps a record from going on.
+        obstacles: what it was told, by record.
+    """
 
     def __init__(
-        self, configuration: Configuration, *, timeout: float, max_retries: int, http: httpx.AsyncClient | None
+        self,
+        configuration: Configuration,
+        *,
+        timeout: float,
+        max_retries: int,
+        http: httpx.AsyncClient | None,
+        on_warning: OnWarning | None,
     ) -> None:
         self.configuration = configuration
         self.max_retries = max_retries
         self._timeout = httpx.Timeout(timeout, connect=min(timeout, _CONNECT_S))
         self._met = False
+        self.warn, self.obstacles = on_warning or _LOG.warning, dict[str, str]()
         headers = {"User-Agent": f"fedlas-python/{fedlas.__version__}", "Accept": "application/json"}
         if configuration.key:
             headers["Authorization"] = f"Bearer {configuration.key}"

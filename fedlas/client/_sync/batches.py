@@ -66,8 +66,9 @@ class Batches:
         **which: Unpack[RecordFilter],
     ) -> Pages[BatchRecord]:
         """All batches, newest first, at most `limit`; iterate over it."""
-        params = query(**which)
-        return Pages(self._transport, Page[BatchRecord], _PATH, params, limit=limit, cursor=lambda item: item.id)
+        return Pages(
+            self._transport, Page[BatchRecord], _PATH, query(**which), limit=limit, cursor=lambda item: item.id
+        )
 
     def delete(self, batch: str | HasId) -> None:
         """Delete a batch that has ended, with its results."""

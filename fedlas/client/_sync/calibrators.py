@@ -92,8 +92,7 @@ class Calibrators:
         **which: Unpack[RecordFilter],
     ) -> Pages[Calibrator]:
         """All calibrators, newest first, at most `limit`; iterate over it."""
-        params = query(**which)
-        return Pages(self._transport, Page[Calibrator], _PATH, params, limit=limit, cursor=lambda item: item.id)
+        return Pages(self._transport, Page[Calibrator], _PATH, query(**which), limit=limit, cursor=lambda item: item.id)
 
     def delete(self, calibrator: str | HasId) -> None:
         """Delete a calibrator with its scores, its file and its report."""

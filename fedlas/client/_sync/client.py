@@ -29,7 +29,7 @@ from fedlas.client.raw_response import KEPT, RawResponse
 from fedlas.client.records.files import Dataset, Model
 from fedlas.client.records.server import Server
 from fedlas.client.retrying import Retries
-from fedlas.client.waiting import in_thread
+from fedlas.client.waiting import OnWarning, in_thread
 
 #: The server says itself when the time is up, and that takes a moment.
 _ON_THE_WAY_S = 1.0
@@ -53,6 +53,8 @@ class Client:
         timeout: seconds for each try of a request; what takes longer by nature has its own.
         max_retries: how often a request is sent again after a lost connection, 408, 429, 5xx, and 409 where it passes.
         http: an httpx client to send with, for proxies and certificates; it is closed with this one.
+        on_warning: told, in a sentence, what keeps a record from going on that is waited for; without it that is
+            logged (`fedlas.client`).
 
     Raises:
         ConfigurationProblem: the URL, the key or the profile cannot be used.
@@ -67,10 +69,13 @@ class Client:
         timeout: float = 60.0,
         max_retries: int = 8,
         http: httpx.Client | None = None,
+        on_warning: OnWarning | None = None,
     ) -> None:
         configuration = load_configuration(url, key, profile=profile)
         self.url = configuration.url
-        self._transport = Transport(configuration, timeout=timeout, max_retries=max_retries, http=http)
+        self._transport = Transport(
+            configuration, timeout=timeout, max_retries=max_retries, http=http, on_warning=on_warning
+        )
         self.models = Models(self._transport)
         self.datasets = Datasets(self._transport)
         self.jobs = Jobs(self._transport)

@@ -85,8 +85,7 @@ class Datasets:
         **which: Unpack[RecordFilter],
     ) -> Pages[Dataset]:
         """All datasets, newest first, at most `limit`; iterate over it."""
-        params = query(**which)
-        return Pages(self._transport, Page[Dataset], _PATH, params, limit=limit, cursor=lambda item: item.id)
+        return Pages(self._transport, Page[Dataset], _PATH, query(**which), limit=limit, cursor=lambda item: item.id)
 
     def delete(self, dataset: str | Dataset) -> None:
         """Delete a dataset, and what was kept of it; raises Conflict while an open job or batch needs it."""

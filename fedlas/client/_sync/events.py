@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import httpx
 
 from fedlas.client import problems
-from fedlas.client._sync.final import FINAL, pause
+from fedlas.client._sync.final import FINAL, look, pause
 from fedlas.client._sync.pages import Pages
 from fedlas.client._sync.transport import Transport
 from fedlas.client.errors import Overloaded, ServerError, ServerUnreachable, WaitTimeout
@@ -46,6 +46,8 @@ def events_of(transport: Transport, job_path: str, *, after: int, deadline: floa
                         if event.id > known:
                             known = event.id
                             yield event
+                    if text.startswith(":"):  # a comment: the stream has begun, or nothing has happened for a while
+                        look(transport, JobRecord, job_path, timeout=_silence(deadline))
                     renewed = _silence(deadline) < silence - 1  # else it would be waited for too long
                     if renewed:
                         break
@@ -72,7 +74,7 @@ def _polled(transport: Transport, job_path: str, known: int, deadline: float | N
     while True:
         _silence(deadline)
         began = time.monotonic()
-        job = transport.read(JobRecord, "GET", job_path, params={"wait": _POLL_S})  # before its events
+        job = look(transport, JobRecord, job_path, params={"wait": _POLL_S})  # before its events
         new: list[Event] = []
         pages = Pages(transport, Page[Event], f"{job_path}/events", {}, limit=None, cursor=lambda event: event.id)
         for event in pages:

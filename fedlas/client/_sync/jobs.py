@@ -140,12 +140,11 @@ class Jobs:
         **which: Unpack[RecordFilter],
     ) -> Pages[Job]:
         """All jobs, newest first, at most `limit`; iterate over it."""
-        params = query(**which)
         return Pages(
             self._transport,
             Page[Job],
             _PATH,
-            {**params, **metadata_filter(metadata)},
+            {**query(**which), **metadata_filter(metadata)},
             limit=limit,
             cursor=lambda job: job.id,
             prepare=self._bound,

@@ -80,8 +80,7 @@ class Models:
         **which: Unpack[RecordFilter],
     ) -> Pages[Model]:
         """All models, newest first, at most `limit`; iterate over it."""
-        params = query(**which)
-        return Pages(self._transport, Page[Model], _PATH, params, limit=limit, cursor=lambda item: item.id)
+        return Pages(self._transport, Page[Model], _PATH, query(**which), limit=limit, cursor=lambda item: item.id)
 
     def delete(self, model: str | Model) -> None:
         """Delete a model; raises Conflict while it is published or in use."""

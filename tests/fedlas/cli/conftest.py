@@ -11,6 +11,7 @@ import pytest
 
 from fedlas.cli import main
 from tests.helpers.command_line import drawn_npz, drawn_scores, fedlas, scaled_model
+from tests.helpers.live_api import live
 from tests.helpers.service import Service, serving
 
 KEY = "a-key-of-the-tests"
@@ -27,6 +28,13 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with serving(tmp_path_factory.mktemp("service") / "data", FEDLAS_API_KEYS=KEY) as running:
         running.client.headers["Authorization"] = f"Bearer {KEY}"
         yield running
+
+
+@pytest.fixture(scope="package")
+def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an API with the key `the-right-key-of-all`, without broker and workers."""
+    with live({"data_dir": tmp_path_factory.mktemp("data"), "api_keys": "the-right-key-of-all"}) as [api]:
+        yield api.url
 
 
 @pytest.fixture(scope="package")

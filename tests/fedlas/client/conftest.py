@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from fedlas.client import Client, Job
+from tests.helpers import backends
+from tests.helpers.live_api import live
 from tests.helpers.service import Service, serving
 from tests.helpers.uploads import Uploads
 
@@ -37,6 +39,14 @@ def url(service: Service) -> str:
 def client(url: str) -> Iterator[Client]:
     """A client of it."""
     with Client(url) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="package")
+def silent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A client of an API without a worker: what is ordered waits."""
+    folder = tmp_path_factory.mktemp("api") / "data"
+    with backends.place(folder) as place, live(place) as apis, Client(apis[0].url) as opened:
         yield opened
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +15,8 @@ from torch import nn
 from fedlas.client import Client
 from fedlas.client.inputs import body_of
 from fedlas.errors import ConversionError
-from tests.helpers import backends
 from tests.helpers import uploads as made
-from tests.helpers.live_api import live
 from tests.helpers.service import Service
-
-
-@pytest.fixture(scope="module")
-def silent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """A client of an API without a worker: what is ordered waits."""
-    folder = tmp_path_factory.mktemp("api") / "data"
-    with backends.place(folder) as place, live(place) as apis, Client(apis[0].url) as opened:
-        yield opened
 
 
 def test_a_module_is_exported_as_it_is(silent: Client, tmp_path: Path) -> None:

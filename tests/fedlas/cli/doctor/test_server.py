@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -13,15 +12,6 @@ import pytest
 from fedlas import __version__
 from fedlas.cli.doctor import server
 from fedlas.client import configuration
-from tests.helpers.live_api import live
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An API with the key `the-right-key-of-all`, without broker and workers."""
-    place = {"data_dir": tmp_path_factory.mktemp("data"), "api_keys": "the-right-key-of-all"}
-    with live(place) as [api]:
-        yield api.url
 
 
 def _checked(monkeypatch: pytest.MonkeyPatch, url: str | None, key: str | None = None) -> dict[str, dict[str, str]]:
@@ -34,9 +24,9 @@ def _checked(monkeypatch: pytest.MonkeyPatch, url: str | None, key: str | None =
     return {line["name"]: line for line in server.check()}
 
 
-def test_a_living_server_is_examined(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_living_server_is_examined(idle: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its address, what it lacks itself, its workers, the key and its version are told apart."""
-    found = _checked(monkeypatch, url, "the-right-key-of-all")
+    found = _checked(monkeypatch, idle, "the-right-key-of-all")
     assert {name: line["status"] for name, line in found.items()} == {
         "address": "ok", "broker": "fail", "workers": "warn", "key": "ok", "version": "ok",
     }  # fmt: skip
@@ -49,10 +39,10 @@ def test_a_living_server_is_examined(url: str, monkeypatch: pytest.MonkeyPatch) 
     [("wrong", "the server does not know this key"), (None, "the server wants a key, and none is set")],
 )
 def test_a_wrong_key_and_no_key_are_told_apart(
-    url: str, monkeypatch: pytest.MonkeyPatch, key: str | None, found: str
+    idle: str, monkeypatch: pytest.MonkeyPatch, key: str | None, found: str
 ) -> None:
     """Both fail, with the variable that mends it."""
-    line = _checked(monkeypatch, url, key)["key"]
+    line = _checked(monkeypatch, idle, key)["key"]
     assert (line["status"], line["found"]) == ("fail", found)
     assert "FEDLAS_API_KEY" in line["remedy"]
 
