@@ -6,23 +6,31 @@ import re
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 _REQUEST = re.compile(rb"\A([A-Z]+ \S+) HTTP/1\.1\r\n")
 #: Closing then sends a reset: what is on its way is lost.
 _RESET = struct.pack("ii", 1, 0)
+#: The kernel would hold up to 4 MB for a server that reads slowly, and a reset loses them.
+_ON_ITS_WAY_BYTES = 65_536
 
 
 @dataclass
 class Cut:
-    """Where a connection breaks: so many bytes into a request, or into its answer; so often."""
+    """Where a connection breaks: so many bytes into a request, or into its answer; so often.
+
+    Attributes:
+        then: called when the server's end is cut, and the client's is not yet.
+    """
 
     request: str
     sent: int | None = None
     received: int | None = None
     times: int = 1
+    then: Callable[[], None] = lambda: None
 
     def is_here(self, request: str, sent: int, received: int) -> bool:
         """Whether it is this request, and so far along."""
@@ -54,7 +62,7 @@ class Cable:
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def cut(self, request: str, **where: int) -> None:
+    def cut(self, request: str, **where: Any) -> None:
         """Cut a request that begins like this pattern."""
         self.cuts.append(Cut(request, **where))
 
@@ -72,6 +80,7 @@ class Cable:
             while True:
                 client, _ = self._listener.accept()
                 server = socket.create_connection(("127.0.0.1", self.port))
+                server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ON_ITS_WAY_BYTES)
                 connection = _Connection(self, client, server)
                 for target in (connection.forward, connection.backward):
                     threading.Thread(target=target, daemon=True).start()
@@ -86,8 +95,8 @@ class Cable:
             self.requests.append(block.partition(b"\r\n\r\n")[0].decode("latin-1"))
             return found.group(1).decode()
 
-    def cut_here(self, request: str, sent: int, received: int) -> Cut | None:
-        """Where the connection breaks now, if it does."""
+    def cut_here(self, request: str, *, sent: int = 0, received: int = 0) -> Cut | None:
+        """Where the connection breaks now, if it does; each direction asks for itself, so that a cut is made once."""
         with self._lock:
             for cut in self.cuts:
                 if cut.is_here(request, sent, received):
@@ -101,38 +110,47 @@ class _Connection:
     def __init__(self, cable: Cable, client: socket.socket, server: socket.socket) -> None:
         self._cable, self._client, self._server = cable, client, server
         self._request, self._sent, self._received = "", 0, 0
+        self._breaking = threading.Lock()
 
     def forward(self) -> None:
+        cut = None
         with suppress(OSError):
-            while block := self._client.recv(16384):
+            while cut is None and (block := self._client.recv(16384)):
                 if (request := self._cable.note(block)) is not None:
                     self._request, self._sent, self._received = request, 0, 0
                 self._sent += len(block)
                 self._server.sendall(block)
-                if self._cable.cut_here(self._request, self._sent, self._received) is not None:
-                    break
-        self._break()
+                cut = self._cable.cut_here(self._request, sent=self._sent)
+        self._break(cut)
 
     def backward(self) -> None:
+        cut = None
         with suppress(OSError):
-            while block := self._server.recv(4096):
+            while cut is None and (block := self._server.recv(4096)):
                 self._received += len(block)
-                cut = self._cable.cut_here(self._request, 0, self._received)
+                cut = self._cable.cut_here(self._request, received=self._received)
                 kept = len(block) if cut is None else len(block) - self._received + (cut.received or 0)
                 self._client.sendall(block[: max(0, kept)])
-                if cut is not None:
-                    break
-        self._break(whole=True)
+        self._break(cut, whole=True)
 
-    def _break(self, *, whole: bool = False) -> None:
-        for end in (self._client, self._server):
-            with suppress(OSError):
-                if not whole:
-                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            with suppress(OSError):
-                end.close()
+    def _break(self, cut: Cut | None, *, whole: bool = False) -> None:
+        """End both; the other direction, which this wakes, finds it done."""
+        with self._breaking:
+            _end(self._server, whole=whole)
+            try:
+                if cut is not None:
+                    cut.then()
+            finally:
+                _end(self._client, whole=whole)
+
+
+def _end(connection: socket.socket, *, whole: bool) -> None:
+    with suppress(OSError):
+        if not whole:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+    connection.close()
 
 
 @contextmanager
