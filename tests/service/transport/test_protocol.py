@@ -48,8 +48,11 @@ def port() -> Iterator[int]:
 
 
 @contextmanager
-def serving(connections: Connections, *, keep_alive: int = 5) -> Iterator[int]:
-    """The port of a server that counts its connections there."""
+def serving(connections: Connections, *, keep_alive: int = 300) -> Iterator[int]:
+    """The port of a server that counts its connections there, and keeps them longer than a test takes.
+
+    With uvicorn's 5 s a busy machine loses a connection that a test has, and admits one that a test has refused.
+    """
     ENDED.clear()
     number = free_port()
     protocol: Any = partial(transport.Protocol, connections=connections)
