@@ -24,7 +24,8 @@ from playwright.sync_api import Browser
 from benchmarks.api_process import Api, Json, allow_many_files, parser, percentile, running_api, tell
 from benchmarks.report_page import large_report
 from fedlas.report import CalibrationReport, report_html
-from tests.helpers.browser import Window, chromium, headless, weighed
+from tests.helpers.browser import Window, headless, weighed
+from tests.helpers.programs import chromium
 
 _VISITS = 9
 _EPOCHS = 40

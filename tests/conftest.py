@@ -10,7 +10,7 @@ import torch
 
 from service.registry.registry import Registry
 from service.settings import ServiceSettings
-from tests.helpers import backends, unsteady
+from tests.helpers import backends, programs, unsteady
 from tests.helpers.scheduling import LongestFirst, rank_of
 from tests.helpers.uploads import Uploads
 
@@ -18,6 +18,15 @@ from tests.helpers.uploads import Uploads
 def pytest_configure() -> None:
     """One thread per test process: two run beside each other, and rounding does not depend on the machine's cores."""
     torch.set_num_threads(1)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """The first line says what will be skipped: here, since `-q` leaves out `pytest_report_header`.
+
+    Processes of xdist have no reporter.
+    """
+    if reporter := session.config.pluginmanager.get_plugin("terminalreporter"):
+        reporter.write_line(programs.first_line())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from tests.chaos.clock import Clock, find_library
+from tests.chaos.clock import Clock
 from tests.chaos.doubling import Doubler, double_waiting
 from tests.chaos.orders import order
 from tests.chaos.receiver import Receiver
 from tests.helpers.processes import until
+from tests.helpers.programs import FAKETIME
 from tests.helpers.servers import Valkey, running
 
 SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()
@@ -64,10 +65,7 @@ def _monitors(broker: Valkey) -> bool:
 
 def test_a_running_clock_can_be_put_wrong(tmp_path: Path) -> None:
     """A process sees its time jump forward and back, while its timers run on."""
-    library = find_library()
-    if library is None:
-        pytest.skip("libfaketime is not installed")
-    clock = Clock(tmp_path / "clock", library)
+    clock = Clock(tmp_path / "clock", Path(FAKETIME.needed()))
     code = "import sys, time\nfor _ in sys.stdin: print(time.time(), time.monotonic(), flush=True)"
     with subprocess.Popen(
         [sys.executable, "-c", code], env=clock.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

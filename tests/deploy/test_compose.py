@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import tomllib
 from fnmatch import fnmatch
-from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -20,6 +18,7 @@ from pydantic_settings import BaseSettings
 from service.registry.contract import ANY_DEVICE, GPU_ONLY, QUEUES
 from service.settings import ServiceSettings
 from tests.helpers.dockerfile import ROOT, command_of, stages
+from tests.helpers.programs import COMPOSE
 from worker.settings import WorkerSettings
 
 Json = dict[str, Any]
@@ -32,8 +31,6 @@ SETTINGS: dict[str, type[BaseSettings]] = {"api": ServiceSettings, **dict.fromke
 #: What has no default, in the file itself and with everything laid over it.
 NEEDED = ("FEDLAS_API_KEYS", "FEDLAS_METRICS_KEY", "FEDLAS_GRAFANA_PASSWORD")
 NEEDED_BY_OVERLAYS = ("FEDLAS_DOMAIN", "FEDLAS_FLOWER_LOGIN", "FEDLAS_MINIO_PASSWORD")
-#: Where the Compose plugin is installed when Docker itself is not.
-PLUGIN = Path("/usr/libexec/docker/cli-plugins/docker-compose")
 
 
 def read(name: str) -> Json:
@@ -70,11 +67,8 @@ def test_the_file_is_valid_against_the_published_schema(name: str) -> None:
 @pytest.mark.parametrize("overlays", [(), ("cpu",), ("cpu", "tls", "flower", "minio")])
 def test_compose_itself_accepts_the_files(overlays: tuple[str, ...]) -> None:
     """Where Compose is installed it resolves the files, and without keys it refuses to."""
-    program = shutil.which("docker-compose") or (str(PLUGIN) if PLUGIN.is_file() else None)
-    if program is None:
-        pytest.skip("Compose is not installed")
     names = ("docker-compose.yml", *(f"deploy/docker-compose.{name}.yml" for name in overlays))
-    command = [program, *(part for name in names for part in ("-f", name)), "config", "--format", "json"]
+    command = [COMPOSE.needed(), *(part for name in names for part in ("-f", name)), "config", "--format", "json"]
     clean = {key: value for key, value in os.environ.items() if not key.startswith("FEDLAS_")}
     given = dict.fromkeys(NEEDED if len(overlays) < 2 else (*NEEDED, *NEEDED_BY_OVERLAYS), "k")
     for missing in given:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 import yaml
 
 from tests.helpers.monitoring import DEPLOY, ROOT, expressions
+from tests.helpers.programs import PROMTOOL
 from worker.settings import WorkerSettings
 
 Json = dict[str, Any]
@@ -27,9 +27,9 @@ Json = dict[str, Any]
 )
 def test_promtool_accepts_the_files(arguments: str) -> None:
     """Rules and configuration are valid, and every alert fires when it should and not before, by its unit tests."""
-    if (program := shutil.which("promtool")) is None:
-        pytest.skip("Prometheus is not installed (Debian: apt-get install prometheus)")
-    done = subprocess.run([program, *arguments.split()], cwd=DEPLOY / "prometheus", capture_output=True, text=True)
+    done = subprocess.run(
+        [PROMTOOL.needed(), *arguments.split()], cwd=DEPLOY / "prometheus", capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -20,14 +20,15 @@ from service.registry.tables import new_id, now
 from tests.helpers import backends
 from tests.helpers.dockerfile import ROOT
 from tests.helpers.processes import until
-from tests.helpers.servers import PostgreSQL, find_program, running
+from tests.helpers.programs import POSTGRESQL
+from tests.helpers.servers import PostgreSQL, running
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgreSQL]:
     """A fresh server that lives as long as these tests."""
-    if backends.chosen() == "embedded" and find_program("initdb") is None:
-        pytest.skip("PostgreSQL is not installed")
+    if backends.chosen() == "embedded":
+        POSTGRESQL.needed()
     with running(PostgreSQL) as started:
         yield started
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +27,6 @@ expect.set_options(timeout=_PATIENCE_MS)
 WIDTHS = (360, 1200, 2560)
 #: The most that a page may move by itself: Web Vitals calls a sum below this good.
 GOOD_SHIFT = 0.1
-_NAMES = ("chromium", "chromium-browser", "google-chrome")
 _NO_CONVERSATIONS = ("--disable-background-networking", "--disable-component-update", "--disable-gpu")
 #: Adds up what moves without having been touched, and what it was.
 _SHIFTS = """
@@ -40,13 +37,6 @@ new PerformanceObserver(list => {
       window.shifted.push([entry.value, ...entry.sources.map(one => String(one.node?.outerHTML ?? '').slice(0, 200))]);
 }).observe({type: 'layout-shift', buffered: true});
 """
-
-
-def chromium() -> Path | None:
-    """The browser of this machine: the one that `FEDLAS_CHROMIUM` names, else the one on the path."""
-    named = os.environ.get("FEDLAS_CHROMIUM")
-    found = [named] if named else [path for name in _NAMES if (path := shutil.which(name))]
-    return Path(found[0]) if found else None
 
 
 @contextmanager

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.helpers.browser import Window, chromium, headless
+from tests.helpers.browser import Window, headless
 from tests.helpers.command_line import scaled_model
+from tests.helpers.programs import CHROMIUM, chromium
 from tests.helpers.service import Service, serving
 from tests.helpers.uploads import Uploads
 from tests.web.files import drawn_csv, picture_of, pictures_zip
@@ -29,7 +30,7 @@ def browser() -> Iterator[Browser]:
     """Chromium, started once; its event loop ends with these tests, so that others have theirs."""
     executable = chromium()
     if executable is None:
-        sentence = "no Chromium was found: install Debian's `chromium`, or name a browser in FEDLAS_CHROMIUM"
+        sentence = f"{CHROMIUM.missing}; another browser can be named in FEDLAS_CHROMIUM"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(sentence)
     with headless(executable) as running:
         yield running

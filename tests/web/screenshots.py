@@ -17,7 +17,8 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page
 
-from tests.helpers.browser import WIDTHS, Window, chromium, headless
+from tests.helpers.browser import WIDTHS, Window, headless
+from tests.helpers.programs import chromium
 from tests.helpers.service import ROOT, Json, Service, serving
 
 IMAGES = ROOT / "docs" / "images"
