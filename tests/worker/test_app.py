@@ -148,7 +148,7 @@ def test_a_plain_celery_command_does_the_work(site: Site, worker: CeleryWorker) 
     site.awaits(record_id)
     with site.registry.read() as unit:
         assert unit.datasets.get(record_id).status == "ready"
-        assert [row.queues for row in unit.workers.known()] == [["inspect", "deliver"]], worker.log
+        assert [row.queues for row in unit.workers.known] == [["inspect", "deliver"]], worker.log
     own = {queue["name"] for queue in worker.ask("active_queues")} - {"inspect", "deliver"}
     assert [name.startswith("alive.") for name in own] == [True]
     until(lambda: f" INFO {record_id} done in " in worker.log, what="its end is logged")

@@ -140,7 +140,7 @@ def test_ctrl_c_where_nobody_can_be_asked(service: Service, running: str, variab
     said, told = process.communicate(timeout=_LONGEST_S)
     assert (process.returncode, said) == (130, "")
     assert told.splitlines()[-1].endswith(f"fedlas jobs watch {running} --url={variables['FEDLAS_URL']}")
-    assert service.job(running)["status"] in ("queued", "running")
+    assert service.job(running)["status"] not in ("cancelling", "cancelled")  # it may have ended meanwhile
 
 
 @pytest.mark.parametrize("no_colour", [False, True])

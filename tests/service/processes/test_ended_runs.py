@@ -95,7 +95,8 @@ def test_memory_is_limited_in_each_process(api: WalledApi) -> None:
 
 def test_no_model_has_so_long_a_name(api: WalledApi) -> None:
     """What cannot be asked of control is unknown, as in one process."""
-    assert ask(api, "n" * 20_000, 1) == (404, "unknown_model")
+    assert ask(api, "n" * 4000, 1) == (404, "unknown_model")
+    assert ask(api, "n" * 20_000, 1) == (414, "uri_too_long")
     answer = api.client.post(f"/v2/models/ordinary/versions/{'1' * 2000}/infer", json={})
     assert answer.status_code == 404
 
