@@ -55,7 +55,8 @@ def written(api: Api, monkeypatch: pytest.MonkeyPatch) -> Counter[UnitOfWork]:
 def test_many_share_a_transaction(api: Api, written: Counter[UnitOfWork]) -> None:
     """Of 64 orders at once each makes its job with its own first event, in far fewer transactions than orders.
 
-    A transaction has no more statements for many orders than for one: two records, a turn, a time, the workers, and four tables.
+    A transaction has no more statements for many orders than for one: two records, a turn, a time, the workers, and
+    four tables.
     """
     body = order(api)
     written.clear()
