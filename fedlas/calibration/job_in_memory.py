@@ -17,7 +17,7 @@ from fedlas.conversion import ConversionError, DatasetFile, ModelFile, dataset_f
 from fedlas.conversion.rows import seen_by
 from fedlas.data import Dataset, read_dataset
 from fedlas.data.scores import read_scores
-from fedlas.errors import UnsupportedModel
+from fedlas.errors import BadDataset, UnsupportedModel
 from fedlas.notice import Notice
 from fedlas.report import Named, Subject
 
@@ -97,7 +97,7 @@ class InMemoryJob:
         )
 
     def _read(self, file: DatasetFile) -> Dataset:
-        return read_dataset(
+        dataset = read_dataset(
             file.path,
             roles=file.roles or None,  # type: ignore[arg-type]
             seen_by_model=file.seen_by_model,
@@ -105,6 +105,8 @@ class InMemoryJob:
             split_shares=self.reading["split_shares"],
             missing=self.reading["missing"],
         )
+        _require_provenance(dataset, file.seen_by_model)
+        return dataset
 
     def _scores_will_do(self, error: ConversionError | UnsupportedModel) -> bool:
         return isinstance(error, UnsupportedModel) or error.code in _NO_FILE
@@ -158,6 +160,7 @@ class InMemoryJob:
         # Of splits that are drawn here no part is what the model was trained on.
         seen = "unknown" if dataset.drawn and said == "train_split" else said
         dataset = replace(dataset, seen_by_model=seen)
+        _require_provenance(dataset, self.reading["seen_by_model"])
         told = f"{_name(self.model)} was not written as a file, so nothing was trained and its scores were calibrated"
         found = calibrate_scores(
             ScoredRows.of(dataset),
@@ -166,6 +169,16 @@ class InMemoryJob:
             subject=Subject(Named(_name(self.model))),
         )
         return CalibrationResult.of_scores(found, self.folder, answering=answering, notes=[f"{told} ({error})."])
+
+
+def _require_provenance(dataset: Dataset, said: str | None) -> None:
+    """Raise BadDataset `provenance_needed` where there are no splits, and nobody has said what the model has seen."""
+    if dataset.seen_by_model == "unknown" and said != "unknown":
+        raise BadDataset(
+            "provenance_needed",
+            "nobody has said which of the rows the model was trained on, and rows that it has seen cannot judge it: "
+            "say seen_by_model=no if it saw none of them, or send a column split whose train rows are those it saw",
+        )
 
 
 def _for_scores(options: CalibrationOptions) -> CalibrationOptions:

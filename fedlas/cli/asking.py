@@ -17,6 +17,11 @@ def somebody_is_there() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
+def says_unseen() -> bool:
+    """Whether somebody at the terminal says that the model was trained on none of the rows, which have no splits."""
+    return somebody_is_there() and agreed("Is it certain that the model was trained on none of these rows?")
+
+
 def agreed(question: str) -> bool:
     """Whether yes is the answer to a question; no is what everything else means.
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from fedlas.cli import jobs, plans, reports
+from fedlas.cli.asking import says_unseen
 from fedlas.cli.command import Session, command
 from fedlas.cli.exits import TABLE, ExitCode, Require, code_of_job
 from fedlas.cli.failures import CommandError, about
@@ -19,8 +20,7 @@ from fedlas.cli.orders import Order
 from fedlas.cli.progress import transfer
 from fedlas.cli.records import as_json
 
-if TYPE_CHECKING:
-    from fedlas.client import Dataset, Model
+T = TypeVar("T")
 
 
 class Method(StrEnum):
@@ -153,16 +153,24 @@ def _uploaded(session: Session, model: str, data: str, order: Order) -> tuple[st
         given_options(order.model_option, "--model-option"),
         given_options(order.dataset_option, "--dataset-option") | order.reading,
     )
-    uploads: tuple[Callable[..., Model | Dataset], ...] = (models.upload, datasets.upload)
-    ids = [model, data]
-    for place, (file, upload, given) in enumerate(zip(given_files, uploads, options, strict=True)):
-        if file is not None:
-            with (
-                about(file),
-                transfer(session.output, f"uploading {file.name}", then=f"inspecting {file.name}") as moved,
-            ):
-                ids[place] = upload(file, name=file.stem, on_upload=moved, **given).id
-    return ids[0], ids[1]
+    model_file, data_file = given_files
+    if model_file is not None:
+        model = _sent(session, models.upload, model_file, options[0]).id
+    if data_file is not None:
+        rows = _sent(session, datasets.upload, data_file, options[1])
+        if rows.seen_by_model == "unknown" and "seen_by_model" not in options[1] and says_unseen():
+            datasets.delete(rows)
+            rows = _sent(session, datasets.upload, data_file, {**options[1], "seen_by_model": "no"})
+        data = rows.id
+    return model, data
+
+
+def _sent(session: Session, upload: Callable[..., T], file: Path, options: Mapping[str, Any]) -> T:
+    with (
+        about(file),
+        transfer(session.output, f"uploading {file.name}", then=f"inspecting {file.name}") as moved,
+    ):
+        return upload(file, name=file.stem, on_upload=moved, **options)
 
 
 def _ordered(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedlas.cli.asking import says_unseen
 from fedlas.cli.exits import ExitCode, Require, code_of_verdict
 from fedlas.cli.failures import CommandError, about
 from fedlas.cli.files import file_of, write
@@ -43,7 +44,12 @@ def calibrate(
         **given_options(order.dataset_option, "--dataset-option", _DATASET),
         **order.reading,
     }
-    found = _calibrated(output, file_of(model), file_of(data), given, order)
+    try:
+        found = _calibrated(output, file_of(model), file_of(data), given, order)
+    except CommandError as error:
+        if getattr(error.__cause__, "code", "") != "provenance_needed" or not says_unseen():
+            raise
+        found = _calibrated(output, file_of(model), file_of(data), {**given, "seen_by_model": "no"}, order)
     if out is not None:
         write(out, found.save)
         output.note(f"{out}: {'the calibrated model' if found.promoted else 'the model as it came'}")

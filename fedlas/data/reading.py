@@ -303,9 +303,10 @@ def _provenance(seen_by_model: str | None, *, given: bool) -> tuple[str, list[st
     seen = seen_by_model or ("train_split" if given else "unknown")
     if seen != "unknown":
         return seen, []
+    ends = "a job needs to know that" if seen_by_model is None else "every job ends undetermined"
     return seen, [
-        "it is unknown which rows the model was trained on, so every job ends undetermined: send "
-        "seen_by_model=no if it saw none of them, or a split column that marks what it saw as train"
+        f"it is unknown which rows the model was trained on, so {ends}: send seen_by_model=no if it saw none of them, "
+        "or a split column that marks what it saw as train"
     ]
 
 

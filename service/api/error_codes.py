@@ -176,6 +176,11 @@ ERROR_CODES: dict[str, ErrorCode] = {
     "in_use": ErrorCode(409, "Open work or a published name needs the record.", "Wait, cancel, or delete the name."),
     "not_finished": ErrorCode(409, "The record has not ended yet.", f"{_WAIT} A job can be cancelled."),
     "already_finished": ErrorCode(409, "The job has ended already.", "Read its record; nothing is left to cancel."),
+    "provenance_needed": ErrorCode(
+        422,
+        "The dataset has no splits, and nobody has said which of its rows the model was trained on.",
+        "Send it with `seen_by_model=no` if the model saw none of them, or with a column `split`.",
+    ),
     "unlabelled_dataset": ErrorCode(
         422, "The dataset has no labels.", "Send it with labels, or predict it with `POST /v1/predictions`."
     ),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Annotated, TypeVar
@@ -23,7 +25,19 @@ from service.api.responses import created, tagged
 from service.api.routing import Route
 from service.api.services import Services, ServicesDep
 from service.registry import tables
-from service.registry.contract import FINAL, GPU_ONLY, PLAN, UNLABELLED, JobOptions, JobRecord, JobRequest, needs_labels
+from service.registry.contract import (
+    FINAL,
+    GPU_ONLY,
+    NEEDS_PROVENANCE,
+    PLAN,
+    PROVENANCE_NEEDED,
+    QUEUE_OF,
+    UNLABELLED,
+    JobOptions,
+    JobRecord,
+    JobRequest,
+    needs_labels,
+)
 from service.registry.documents import JsonObject, ModelProfile
 from service.registry.errors import Conflict, InvalidRequest
 from service.registry.presenters import job_record
@@ -35,6 +49,9 @@ from service.registry.webhooks import parse_url
 router = APIRouter(route_class=Route, prefix="/v1/jobs", tags=["jobs"])
 
 Options = TypeVar("Options", bound=JobOptions)
+
+#: Inspection of rows takes some seconds, and longer than a client waits for an answer where they are gigabytes.
+_MAX_INSPECTION_S = 20.0
 
 #: Parts of a call that brings its files along, beside `model` and `dataset`.
 _JSON_PARTS = ("job", "model_options", "dataset_options")
@@ -72,7 +89,7 @@ _JOB_BODY = {
     status_code=202,
     response_model=JobRecord,
     openapi_extra=operation(
-        *(*RECEIVED, *KEYED, "unknown_part", "unlabelled_dataset", "webhook_not_permitted"),
+        *(*RECEIVED, *KEYED, "unknown_part", "provenance_needed", "unlabelled_dataset", "webhook_not_permitted"),
         *("invalid_roles", "invalid_split_shares", "invalid_padding", "invalid_class_names", "invalid_columns"),
         *("invalid_positive_class", "invalid_preprocessing", "num_classes_without_architecture"),
         at={422: ["unknown_model", "unknown_dataset", "unknown_upload"]},
@@ -93,6 +110,7 @@ async def create_job(
             answer = await _create_with_files(request, services, held, dry_run=dry_run)
     else:
         body = _checked(services, JobRequest.model_validate_json(await request.body() or b"null"), dry_run=dry_run)
+        await _await_provenance(services, body.dataset_id)
         answer = await create_in_group(services, scoped, [body.model_dump_json()], partial(_create, body=body))
     return created(answer, "/v1/jobs", 202)
 
@@ -102,6 +120,10 @@ def _create(unit: UnitOfWork, body: JobRequest) -> JobRecord:
         model = unit.models.get(body.model_id)
     with named_by_body("dataset_id"):
         dataset = unit.datasets.get(body.dataset_id)
+    if not dataset.labelled:
+        raise InvalidRequest(UNLABELLED, needs_labels(dataset.id), field="dataset_id")
+    if dataset.lacks_provenance:
+        raise InvalidRequest(PROVENANCE_NEEDED, NEEDS_PROVENANCE, field="seen_by_model")
     return _add_job(unit, body, model, dataset)
 
 
@@ -128,14 +150,45 @@ async def _create_with_files(request: Request, services: ServicesDep, key: Key |
         model_file = await take_part(form, "model", services, stack, upload_id=model_options.upload_id)
         dataset_file = await take_part(form, "dataset", services, stack, upload_id=dataset_options.upload_id)
 
-        def make(unit: UnitOfWork) -> JobRecord:
+        def store(unit: UnitOfWork) -> JobRequest:
             model = add_model(unit, model_file, model_options, stored_model)
             dataset = add_dataset(unit, dataset_file, dataset_options, stored_dataset)
-            body = JobRequest(model_id=model.id, dataset_id=dataset.id, **options.model_dump())
-            return _add_job(unit, body, model, dataset)
+            return JobRequest(model_id=model.id, dataset_id=dataset.id, **options.model_dump())
 
         content = [model_file.fingerprint, dataset_file.fingerprint, json.dumps([given, dry_run], sort_keys=True)]
-        return await create_once(services, key, content, make)
+        if tables.Dataset(status="inspecting", options=stored_dataset).awaits_provenance:
+            return await _create_when_inspected(services, key, content, store)
+        return await create_once(services, key, content, lambda unit: _create(unit, store(unit)))
+
+
+async def _create_when_inspected(
+    services: Services, key: Key | None, content: Sequence[str], store: Callable[[UnitOfWork], JobRequest]
+) -> str:
+    """Store both files, and order the job when it is known whether the rows have splits; without it neither stays."""
+    body = await services.write(store)
+    answered = None
+    try:
+        await _await_provenance(services, body.dataset_id)
+        answered = await create_once(services, key, content, partial(_create, body=body))
+        return answered
+    finally:
+        if answered is None or body.dataset_id not in answered:  # refused, or answered before under this key
+            await asyncio.shield(services.write(partial(_delete_files, body=body)))
+
+
+def _delete_files(unit: UnitOfWork, body: JobRequest) -> None:
+    unit.after_commit.unreferenced += [*unit.models.delete(body.model_id), *unit.datasets.delete(body.dataset_id)]
+
+
+async def _await_provenance(services: Services, dataset_id: str) -> None:
+    """Wait for the inspection of rows of which nothing was said, where a worker is there: they may have splits."""
+
+    def awaited(unit: UnitOfWork) -> bool:
+        row = unit.datasets.find(dataset_id)
+        return row is not None and row.awaits_provenance and unit.workers.obstacle(QUEUE_OF["inspect"]) is None
+
+    if await services.read(awaited):
+        await services.long_poll.for_final(dataset_id, _MAX_INSPECTION_S)
 
 
 def _json_object(form: Form, name: str) -> JsonObject:
@@ -154,8 +207,6 @@ def _flat(options: JsonObject) -> JsonObject:
 
 
 def _add_job(unit: UnitOfWork, body: JobRequest, model: tables.Model, dataset: tables.Dataset) -> JobRecord:
-    if not dataset.labelled:
-        raise InvalidRequest(UNLABELLED, needs_labels(dataset.id), field="dataset_id")
     if model.profile is not None and body.class_priors is not None:
         profile = ModelProfile.read(model.profile)
         if profile.class_names_given:  # else the dataset may name them, and the job finds out

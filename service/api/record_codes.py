@@ -136,6 +136,7 @@ JOB_CODES = {
     "parity": "The written file differs from the network.",
     "preprocessing_mismatch": "Rows do not fit the model's `preprocessing`.",
     "preprocessing_needed": "Rows are images, and the model has no `preprocessing`.",
+    "provenance_needed": "Nobody has said which rows the model was trained on.",
     "warning_not_given": "`accept_warnings` names a warning that this job does not give.",
 }
 

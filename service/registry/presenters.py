@@ -41,6 +41,7 @@ def job_record(unit: UnitOfWork, row: tables.Job, work: tables.Work) -> contract
     """The public record of a job."""
     derived = {
         "report_url": f"/v1/jobs/{row.id}/report" if row.report_sha256 else None,
+        "predict_url": f"/v1/models/{row.calibrated_model_id}/predict" if row.calibrated_model_id else None,
         "attempts": work.attempts,
         "waiting_for": _waiting_for(unit, row, work),
     }

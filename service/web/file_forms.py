@@ -104,8 +104,7 @@ async def _make(
         return Sent(state, state.value("id") or None)
     try:
         if is_stored:
-            message = "rows that are here keep what was said of them: send the file again to say something else"
-            raise InvalidRequest("invalid_request", message, field="seen_by_model")
+            return Sent(state, await services.write(partial(_dataset_again, state=state)))
         options = read({name: text for name, text in state.entered.items() if name not in ("id", "upload_id")})
         stored = options.stored()
         file = await take_part(form, name, services, stack, upload_id=None if name in form.files else upload_id)
@@ -115,6 +114,14 @@ async def _make(
         return Sent(state, from_json(answer)["id"])
     except (RegistryError, ValidationError) as error:
         return Sent(FormState(state.entered, refused("/new", error), name))
+
+
+def _dataset_again(unit: UnitOfWork, state: FormState) -> str:
+    """The id of another record of rows that are here, with what is said now of what the model has seen of them."""
+    said = DatasetOptions.model_validate({"seen_by_model": state.value("seen_by_model")})
+    row = unit.datasets.get(state.value("id"))
+    file = ReceivedFile(row.bytes, row.sha256, lambda _: row.sha256, row.name)
+    return add_dataset(unit, file, said, {**row.options, "seen_by_model": said.seen_by_model}).id
 
 
 def _told_if_empty(sent: dict[str, Sent]) -> dict[str, Sent]:

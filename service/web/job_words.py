@@ -48,10 +48,9 @@ _METHODS = {
 }
 SCOPES = {"all": "whole network", "head": "last layers"}
 _PUBLISHED = {
-    "promoted": "where something else than the uploaded model is to be served",
-    "shown": "where the test rows show it to be better",
+    "promoted": "where something else than the uploaded model is to be served, or the name is new",
+    "shown": "where the test rows show it to be better, or the name is new",
     "always": "whatever comes out",
-    None: "where the test rows show it to be better; its first version, where it is to be served at all",
 }
 
 
@@ -100,7 +99,7 @@ def order_sentences(job: JobRecord) -> list[str]:
         _cost_sentence(job.max_cost_factor),
         _accuracy_sentence(job.expected_accuracy),
         f"Warnings that do not end it: {listed(job.accept_warnings)}." if job.accept_warnings else "",
-        f"It is published as “{job.publish_as}” {_PUBLISHED[job.publish_when]}." if job.publish_as else "",
+        f"It is published as “{job.publish_as}” {_PUBLISHED[job.publish_when or 'shown']}." if job.publish_as else "",
         _priors_sentence(job.class_priors),
         "It waits for a worker with a GPU." if job.accelerator == "gpu" else "",
         f"Its end is told to {job.webhook.url}." if job.webhook else "",

@@ -317,14 +317,31 @@ def check_deployment(service: Service, job: Json, rare: Json, rows: made.Array, 
         assert row["decision"] == max(certain, key=certain.__getitem__)
 
 
-def test_unknown_provenance_is_undetermined(service: Service, uploads: Uploads, digits: tuple[Json, Json]) -> None:
-    """Without splits the rows that the model has seen are unknown: no verdict, and how to fix it."""
-    dataset = service.upload("datasets", made.digits_npz(split=None))
-    job = service.calibrated(digits[0], dataset)
+def test_somebody_has_to_say_what_the_model_has_seen(
+    service: Service, uploads: Uploads, digits: tuple[Json, Json]
+) -> None:
+    """Without splits and a word a job is refused at once, and nothing of it stays; where it is unknown, it says so."""
+    rows = made.digits_npz(split=None)
+    dataset = service.upload("datasets", rows)
+    before = [service.get(f"/v1/{kind}") for kind in ("models", "datasets", "jobs")]
+    both = {"model": uploads["digits.onnx"], "dataset": rows}
+    named = {"model_id": digits[0]["id"], "dataset_id": dataset["id"]}
+    for refused in (service.client.post("/v1/jobs", json=named), service.client.post("/v1/jobs", files=both)):
+        assert (refused.status_code, refused.json()["code"]) == (422, "provenance_needed"), refused.text
+        assert "seen_by_model=no" in refused.json()["detail"]
+        assert "column split" in refused.json()["detail"]
+    after = [service.get(f"/v1/{kind}") for kind in ("models", "datasets", "jobs")]
+    assert [[one["id"] for one in page["data"]] for page in before] == [
+        [one["id"] for one in page["data"]] for page in after
+    ]
+    unknown = service.upload("datasets", rows, seen_by_model="unknown")
+    job = service.calibrated(digits[0], unknown, publish_as="nobody-knows")
     assert (job["verdict"], job["promoted"], job["shown"]) == ("undetermined", False, False)
-    assert service.get(f"/v1/datasets/{dataset['id']}")["seen_by_model"] == "unknown"
+    assert "undetermined" in [warning["code"] for warning in job["warnings"]]
     assert any("seen_by_model" in sentence for sentence in service.get(job["report_url"])["summary"])
-    assert service.get(f"/v1/models/{job['calibrated_model_id']}")["status"] == "ready"
+    for address in (job["predict_url"], "/v1/models/nobody-knows/predict"):
+        answer = service.client.post(address, json={"inputs": [[0.0] * 64]})
+        assert (answer.status_code, answer.json()["model"]["calibrated"]) == (200, False)
 
 
 def test_missed_expected_accuracy_fails(service: Service, digits: tuple[Json, Json]) -> None:

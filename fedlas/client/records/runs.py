@@ -117,6 +117,8 @@ class JobRecord(RunRecord):
     max_cost_factor: float | str = "auto"
     plan: Plan | None = None
     """What a dry run found."""
+    predict_url: str | None = None
+    """Where the model that this job serves answers, whatever its name answers with; null before."""
     publish_as: str | None = None
     publish_when: Literal["promoted", "shown", "always"] | str | None = None
     report_url: str | None = None

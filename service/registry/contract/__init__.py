@@ -31,6 +31,8 @@ from service.registry.contract.records import (
     UploadRecord,
 )
 from service.registry.contract.requests import (
+    NEEDS_PROVENANCE,
+    PROVENANCE_NEEDED,
     UNLABELLED,
     BatchErrors,
     BatchRequest,
@@ -53,7 +55,9 @@ __all__ = [
     "DELIVERIES",
     "FINAL",
     "GPU_ONLY",
+    "NEEDS_PROVENANCE",
     "PLAN",
+    "PROVENANCE_NEEDED",
     "QUEUES",
     "QUEUE_OF",
     "TAKERS",

@@ -178,6 +178,9 @@ class JobRecord(RunRecord):
         None, description="Whether test rows show what is to be served to be better; null before the end."
     )
     calibrated_model_id: str | None = None
+    predict_url: str | None = Field(
+        None, description="Where the model that this job serves answers, whatever its name answers with; null before."
+    )
     report_url: str | None = None
     warnings: list[Notice] = Field(default_factory=list, description="What was found, as soon as it is.")
     adjustments: list[Notice] = Field(default_factory=list, description="What was done for you.")

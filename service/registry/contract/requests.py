@@ -121,8 +121,9 @@ class JobOptions(Strict):
     publish_as: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     publish_when: PublishWhen | None = Field(
         None,
-        description="`promoted`: where something else than the uploaded model is served; `shown`: where test rows show "
-        "it to be better; null: `shown` where the name has a version already, `promoted` for its first.",
+        description="When a version that answers already is replaced. `promoted`: where something else than the "
+        "uploaded model is served; `shown`, and null: where test rows show it to be better. A new name always gets its "
+        "first version.",
     )
     class_priors: GivenPriors = Field(
         None,
@@ -182,6 +183,14 @@ class BatchRequest(AnswerOptions):
         "`error` in place of an answer, and all others are answered.",
     )
 
+
+#: The code of a calibration on rows of which nobody has said whether the model was trained on them.
+PROVENANCE_NEEDED = "provenance_needed"
+#: The sentence that goes with it.
+NEEDS_PROVENANCE = (
+    "nobody has said which of the rows the model was trained on, and rows that it has seen cannot judge it: send the "
+    "dataset with seen_by_model=no if it saw none of them, or with a column split whose train rows are those it saw"
+)
 
 #: The code of a calibration on rows without labels.
 UNLABELLED = "unlabelled_dataset"

@@ -54,6 +54,19 @@ class Dataset(Uploaded):
         """Whether its rows have labels; before inspection they may."""
         return self.profile is None or self.profile.get("labelled") is not False
 
+    @property
+    def lacks_provenance(self) -> bool:
+        """Whether inspection has found no splits, and nobody has said which rows the model was trained on."""
+        found = None if self.profile is None else self.profile.get("seen_by_model")
+        return found == "unknown" and self.options.get("seen_by_model") != "unknown"
+
+    @property
+    def awaits_provenance(self) -> bool:
+        """Whether inspection has yet to find splits, since nobody has said a word about them."""
+        roles = self.options.get("roles")
+        is_said = self.options.get("seen_by_model") or (isinstance(roles, dict) and roles.get("split"))
+        return self.status == "inspecting" and not is_said
+
 
 class Model(Uploaded):
     """A classifier: the file as sent or calibrated, and the served copy with the standard outputs."""

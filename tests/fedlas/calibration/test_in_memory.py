@@ -228,9 +228,8 @@ def test_an_estimator_that_cannot_be_a_file_has_its_scores_calibrated(tmp_path: 
     assert session.get_inputs()[0].name == "uncalibrated_probabilities"
 
 
-@pytest.mark.parametrize("said", [None, "unknown", "train_split"])
-def test_a_model_that_knows_its_rows_by_heart_is_not_shown_to_be_better(said: str | None) -> None:
-    """Of drawn rows nobody knows what it has seen; the estimator is given back as it is, and there is no file."""
+def test_a_model_that_knows_its_rows_by_heart_is_not_shown_to_be_better() -> None:
+    """Of drawn rows somebody must say what it has seen; where that is unknown the estimator comes back as it is."""
 
     class Own(RandomForestClassifier):
         """No converter knows it."""
@@ -238,7 +237,11 @@ def test_a_model_that_knows_its_rows_by_heart_is_not_shown_to_be_better(said: st
     rng = np.random.default_rng(0)
     noise, labels = rng.normal(size=(600, 5)), rng.integers(0, 2, 600)
     estimator = Own(30, random_state=0).fit(noise, labels)
-    found = fedlas.calibrate(estimator, data=(noise, labels), seen_by_model=said)
+    for said in (None, "train_split"):
+        with pytest.raises(BadDataset, match="seen_by_model=no if it saw none") as caught:
+            fedlas.calibrate(estimator, data=(noise, labels), seen_by_model=said)
+        assert caught.value.code == "provenance_needed"
+    found = fedlas.calibrate(estimator, data=(noise, labels), seen_by_model="unknown")
     assert (found.verdict, found.promoted, found.shown) == ("undetermined", False, False)
     np.testing.assert_allclose(found.model.predict_proba(noise), estimator.predict_proba(noise), atol=1e-6)
     with pytest.raises(ValueError, match="stays as it is"):
@@ -306,8 +309,10 @@ def test_files_are_calibrated_without_a_server(network: nn.Module, tmp_path: Pat
     model = fedlas.conversion.model_file(network, folder=tmp_path / "m", example=X[:8]).path
     data = tmp_path / "rows.npz"
     np.savez(data, x=X, y=Y)
-    found = fedlas.calibrate(str(model), data=data, method="temperature", options=QUICK)
-    assert found.verdict == "undetermined"  # splits were drawn, and nobody says what the model has seen
+    with pytest.raises(BadDataset, match="seen_by_model=no if it saw none"):
+        fedlas.calibrate(str(model), data=data, method="temperature", options=QUICK)
+    found = fedlas.calibrate(str(model), data=data, seen_by_model="unknown", method="temperature", options=QUICK)
+    assert found.verdict == "undetermined"
     assert found.save(tmp_path / "same.onnx").read_bytes() == model.read_bytes()
     with torch.no_grad():
         expected = network.eval()(torch.from_numpy(X[:5])).softmax(1).numpy()

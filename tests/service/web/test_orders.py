@@ -187,8 +187,10 @@ def test_that_nobody_has_said_what_was_seen_is_told_once(api: Api) -> None:
     _, _, ids = send(api, {"dataset": ("d.npz", digits_npz(split=None))})
     api.work(ids["dataset"])
     page = text_of(api, f"/datasets/{ids['dataset']}")
-    assert page.count("undetermined") == 1
+    assert page.count("Nothing can be calibrated on these rows before somebody says") == 1
     assert "seen_by_model" not in page
+    order = text_of(api, f"/new?dataset={ids['dataset']}")
+    assert order.count("Was the model trained on any of these rows?") == 1
 
 
 def test_a_deleted_model_does_not_cost_the_dataset(api: Api, both: dict[str, str]) -> None:
@@ -201,13 +203,18 @@ def test_a_deleted_model_does_not_cost_the_dataset(api: Api, both: dict[str, str
 
 
 def test_nothing_that_is_sent_is_passed_over(api: Api, both: dict[str, str]) -> None:
-    """An empty form says what is missing; rows that are here keep what was said of them, and the page says so."""
+    """An empty form says what is missing; what is said of rows that are here makes another record of their file."""
     fields = {"model__upload_id": "", "dataset__upload_id": ""}
     status, page, _ = send(api, {}, **fields)
     assert (status, page.count("Choose a file, or one that is here.")) == (422, 2)
-    status, page, _ = send(api, {}, **fields, dataset__id=both["dataset"], dataset__seen_by_model="no")
-    assert status == 422
-    assert "keep what was said of them" in page
+    status, _, ids = send(api, {}, **fields, dataset__id=both["dataset"], dataset__seen_by_model="no")
+    assert (status, ids.keys(), ids["dataset"] == both["dataset"]) == (303, {"dataset"}, False)
+    api.work(ids["dataset"])
+    first, second = (api.client.get(f"/v1/datasets/{one}").json() for one in (both["dataset"], ids["dataset"]))
+    assert (second["status"], second["seen_by_model"]) == ("ready", "no")
+    assert {name: second[name] for name in ("name", "sha256", "bytes", "roles", "splits")} == {
+        name: first[name] for name in ("name", "sha256", "bytes", "roles", "splits")
+    }
     assert send(api, {}, **fields, dataset__id=both["dataset"])[2] == {"dataset": both["dataset"]}
 
 

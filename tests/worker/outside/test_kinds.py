@@ -202,9 +202,11 @@ PUBLICATIONS = [
     (None, False, "post_hoc", False, True),
     (None, True, "post_hoc", False, False),
     (None, True, "post_hoc", True, True),
-    (None, False, "unchanged", False, False),
+    (None, False, "unchanged", False, True),
+    (None, True, "unchanged", False, False),
     ("promoted", True, "post_hoc", False, True),
-    ("shown", False, "post_hoc", False, False),
+    ("shown", False, "post_hoc", False, True),
+    ("shown", True, "post_hoc", False, False),
     ("shown", False, "trained", True, True),
     ("always", True, "unchanged", False, True),
     ("always", False, "undetermined", False, True),
@@ -215,7 +217,7 @@ PUBLICATIONS = [
 def test_what_is_published(
     bench: Bench, tmp_path: Path, when: str | None, again: bool, verdict: str, shown: bool, published: bool
 ) -> None:
-    """By default a name's first version only has to be promoted, and the next must be shown to be better."""
+    """A new name always gets its first version; the next must be shown to be better, or else a warning says why not."""
     model, data = bench.model(), bench.dataset(b"rows")
     if again:
         with bench.registry.write() as unit:
@@ -231,7 +233,11 @@ def test_what_is_published(
         versions = unit.names.get("name").versions if again or published else {}
         expected = [model] * again + [row.calibrated_model_id] * published
         assert list(versions.values()) == expected
-        last = [(event.type, event.data) for event in unit.events.newest_before(job_id, None, limit=4)]
+        found = [(event.type, event.data) for event in unit.events.newest_before(job_id, None, limit=5)]
+        last = [(kind, data) for kind, data in found if kind != "warning"][:4]
+        assert record.predict_url == f"/v1/models/{row.calibrated_model_id}/predict"
+        codes = ["undetermined"] * (verdict == "undetermined") + ["not_published"] * (not published)
+        assert [warning.code for warning in record.warnings] == codes
     assert last[2:] == [("stage", {"stage": name}) for name in ("publishing", "calibrating")], "no heartbeat wrote them"
     assert last[0] == ("status", {"status": "succeeded"})
     assert last[1][0] == "publication"

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from service.registry import tables
 from service.registry.artifacts import StagedFile
 from service.registry.contract import JobRequest, RecordError
-from service.registry.documents import Progress
+from service.registry.documents import Notice, Progress
 from service.registry.errors import LeaseLost
 from service.registry.presenters import job_record, model_record
 from service.registry.registry import Registry
@@ -40,6 +40,11 @@ _LOG = logging.getLogger("fedlas.worker")
 
 #: A race has at most a thousand candidates, of three folds and with a few refits.
 _MOST_TRAININGS = 3_100
+
+_UNDETERMINED = (
+    "nothing was fitted and nothing is judged, since it is unknown which rows the model was trained on: send the "
+    "dataset again with seen_by_model=no, or with a column split"
+)
 
 
 class Calibrate(RaceWork[JobResult]):
@@ -205,6 +210,7 @@ class Calibrate(RaceWork[JobResult]):
         row.adjustments = [notice.stored() for notice in found.adjustments]
         if row.verdict == "undetermined":  # the test rows have judged nothing
             unit.ledger.withdraw(row.id)
+            unit.jobs.add_warning(row, Notice(code="undetermined", message=_UNDETERMINED).stored())
         served = unit.models.get(row.model_id)
         if found.calibrated is not None:
             served = unit.models.add(calibrated(served, row, found.calibrated, files["model"]))
@@ -218,6 +224,9 @@ class Calibrate(RaceWork[JobResult]):
         if (name := JobRequest.read(row.request).publish_as) is not None:
             publication = published(unit, name, row, served)
             unit.events.add(row.id, "publication", publication.stored())
+            if publication.version is None:
+                message = f"“{name}” answers as before: {publication.reason}; predict_url leads to what this job serves"
+                unit.jobs.add_warning(row, Notice(code="not_published", message=message).stored())
         unit.jobs.change_status(row, "succeeded")
         return job_record(unit, row, unit.work.of(row.id))
 

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from typing import ClassVar
 
 from service.registry import tables
-from service.registry.contract import UNLABELLED, RecordError, needs_labels
+from service.registry.contract import NEEDS_PROVENANCE, PROVENANCE_NEEDED, UNLABELLED, RecordError, needs_labels
 from service.registry.documents import JsonObject, Progress
 from service.registry.registry import Registry
 from service.registry.repositories import Claim
@@ -80,6 +80,8 @@ def obstacle(noun: str, row: tables.Model | tables.Dataset | None, *, fits: bool
         return RecordError(code=f"{noun}_deleted", message=f"the {noun} was deleted")
     if fits and isinstance(row, tables.Dataset) and not row.labelled:
         return RecordError(code=UNLABELLED, message=needs_labels(row.id))
+    if fits and isinstance(row, tables.Dataset) and row.lacks_provenance:
+        return RecordError(code=PROVENANCE_NEEDED, message=f"{row.id}: {NEEDS_PROVENANCE}")
     if row.status != "rejected":
         return None
     error = row.error or {}

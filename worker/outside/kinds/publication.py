@@ -10,10 +10,9 @@ from service.registry.unit_of_work import UnitOfWork
 
 
 def published(unit: UnitOfWork, name: str, job: tables.Job, served: tables.Model) -> Publication:
-    """Make the served model the next version of the name, unless the job has shown too little for that."""
-    when = job.request.get("publish_when")
-    if when is None:  # what answers under a name already is replaced only by what is shown to be better
-        when = "shown" if unit.names.exists(name) else "promoted"
+    """Make the served model the first version of a new name, or the next one where the job has shown enough."""
+    # What answers under a name already is replaced only by what is shown to be better; a new name shall answer.
+    when = (job.request.get("publish_when") or "shown") if unit.names.exists(name) else "always"
     if when != "always" and not job.promoted:
         return Publication(name=name, reason=f"the uploaded model is served as it is ({job.verdict})")
     if when == "shown" and not job.shown:
