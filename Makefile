@@ -3,7 +3,11 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+# What a service and the demo need, and what tests and checks need beside it: each installed once.
+STANDALONE := $(VENV)/.standalone
+STANDALONE_SET := --editable '.[standalone]'
+DEVELOPMENT := $(VENV)/.installed
+DEVELOPMENT_SET := --editable '.[standalone,postgresql,s3,otel]' --group dev
 OPENAPI := openapi/openapi.json
 # One more than two cores: a test often waits for a service that it has started. On more cores, make test WORKERS=…
 WORKERS ?= 3
@@ -17,19 +21,29 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-setup: $(STAMP) ## install everything into .venv
+setup: $(DEVELOPMENT) ## install everything that tests and checks need into .venv
 
-# compat: a path that wins over a folder called fedlas where one works, as a fresh clone is; the usual finder does not.
-$(STAMP): pyproject.toml
+# $(1): what pip is to install. compat: a path that wins over a folder called fedlas where one works, as a fresh clone
+# is; the usual finder does not. `--group` needs pip 25.1, and the pip of a new environment is that of its Python.
+define install
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed (PYTHON=…)"; exit 1; }
 	@echo "Installing FedLAS and its libraries into $(VENV), once. PyTorch is most of it: some gigabytes to download"
 	@echo "where pip has not kept them, and 2 to 10 minutes, by the network and the disk. pip says what it is at:"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --config-settings editable_mode=compat --editable '.[dev]'
-	touch $(STAMP)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet 'pip>=25.1'
+	$(BIN)/python -m pip install --disable-pip-version-check --config-settings editable_mode=compat $(1)
+endef
+
+$(STANDALONE): pyproject.toml
+	$(call install,$(STANDALONE_SET))
+	touch $(STANDALONE)
+
+$(DEVELOPMENT): pyproject.toml
+	$(call install,$(DEVELOPMENT_SET))
+	touch $(STANDALONE) $(DEVELOPMENT)
 	@echo "Installed. Next: make demo (a whole job on real data), make serve, or make test."
 
-demo: setup ## from an overconfident classifier to calibrated predictions, on real data, through HTTP
+demo: $(STANDALONE) ## from an overconfident classifier to calibrated predictions, on real data, through HTTP
 	$(BIN)/fedlas demo
 
 test: setup ## run the tests
@@ -42,7 +56,7 @@ chaos: setup ## kill, stop, flush and fill everything under jobs, then ten busy 
 	$(BIN)/python -m tests.chaos --seed 0 --jobs 16 --faults 300
 	$(BIN)/python -m tests.chaos --busy --seconds 600
 
-serve: setup ## API, worker and broker on this machine, data in ./fedlas-data
+serve: $(STANDALONE) ## API, worker and broker on this machine, data in ./fedlas-data
 	$(BIN)/fedlas serve
 
 check: setup ## format, lint, types, import contracts, OpenAPI snapshot and what it would break, generated client

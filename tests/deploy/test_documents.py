@@ -78,8 +78,9 @@ def test_the_constraints_admit_what_is_required() -> None:
     """The tree of the figures is one that pyproject.toml allows."""
     pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "benchmarks" / "constraints.txt").read_text(), re.MULTILINE))
     versions = {canonicalize_name(name): version for name, version in pins.items()}
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = [Requirement(line) for lines in project["optional-dependencies"].values() for line in lines]
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    lists = [*declared["project"]["optional-dependencies"].values(), *declared["dependency-groups"].values()]
+    asked = [Requirement(line) for lines in lists for line in lines if isinstance(line, str)]
     pinned = [one for one in asked if canonicalize_name(one.name) in versions]
     assert len(pinned) > 30
     assert [one for one in pinned if not one.specifier.contains(versions[canonicalize_name(one.name)])] == []
