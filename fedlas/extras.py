@@ -3,15 +3,29 @@
 A package that people import says first what it needs, and keeps its traceback to one sentence:
 
 >>> require("arrays", "numpy", "scipy")
->>> require("library", "nothing_of_this_name")
+>>> require("client", "nothing_of_this_name")
 Traceback (most recent call last):
     ...
-fedlas.extras.MissingExtra: this needs nothing_of_this_name, which is not installed: pip install 'fedlas[library]'
+fedlas.extras.MissingExtra: this needs nothing_of_this_name, which is not installed: pip install 'fedlas[client]'
 """
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+
+#: Extras that compute: each brings a build of ONNX Runtime, that for GPUs where its name ends in `-gpu`.
+FAMILY = ("runtime", "library", "sklearn", "service", "worker", "standalone")
+
+
+class TwoRuntimes(RuntimeError):
+    """Both builds of ONNX Runtime are installed; the message says so, and how one of them remains."""
+
+    found = "onnxruntime and onnxruntime-gpu are both installed, and overwrite each other's files"
+    remedy = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'fedlas[runtime]' (on a GPU: [runtime-gpu])"
+
+    def __init__(self) -> None:
+        super().__init__(f"{self.found}: {self.remedy}")
 
 
 class MissingExtra(ModuleNotFoundError):
@@ -19,7 +33,7 @@ class MissingExtra(ModuleNotFoundError):
 
     def __init__(self, extra: str, module: str) -> None:
         super().__init__(
-            f"this needs {module}, which is not installed: pip install 'fedlas[{extra}]'",
+            f"this needs {module}, which is not installed: {command(extra)}",
             name=module,
         )
         self.extra = extra
@@ -30,3 +44,27 @@ def require(extra: str, *modules: str) -> None:
     for module in modules:
         if find_spec(module) is None:
             raise MissingExtra(extra, module)
+
+
+def command(extra: str) -> str:
+    """What installs an extra, beside the build of ONNX Runtime that is there: the other one would break it."""
+    return f"pip install 'fedlas[{beside(extra)}]'"
+
+
+def beside(extra: str) -> str:
+    """The extra for this environment: its `-gpu` twin where the GPU build of ONNX Runtime is installed."""
+    return f"{extra}-gpu" if extra in FAMILY and installed("onnxruntime-gpu") else extra
+
+
+def check_single_runtime() -> None:
+    """Raise TwoRuntimes where both builds of ONNX Runtime are installed; neither is loaded."""
+    if installed("onnxruntime") and installed("onnxruntime-gpu"):
+        raise TwoRuntimes
+
+
+def installed(distribution: str) -> str | None:
+    """Its version, or None."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None

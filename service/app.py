@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from service.api.services import Core, Services, quarantine
-from service.inference.runtime import check_single_runtime
 from service.rest_api import App, rest_api
 from service.serving.app import ServingApp
 from service.serving.routes import ROUTES
@@ -20,7 +19,6 @@ def create_app(settings: ServiceSettings, *, on_stuck: Callable[[str], None] | N
 
     `on_stuck` is called with the digest of a served copy whose run does not end when its time is up.
     """
-    check_single_runtime()
     core = Core.open(settings, Tracing.from_environment())
     serving = ServingServices.open(
         settings,

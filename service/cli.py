@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
+from fedlas.extras import TwoRuntimes, check_single_runtime
 from service.registry.settings import OWNER_ONLY, mistakes
 from service.settings import ServiceSettings
 
@@ -22,7 +23,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
+        check_single_runtime()
         return int(options.run(options))
+    except TwoRuntimes as both:
+        print(f"fedlas: {both}", file=sys.stderr)
+        return 1
     except ValidationError as error:
         for mistake in mistakes(error):
             print(f"fedlas: {mistake}", file=sys.stderr)

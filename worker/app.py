@@ -20,6 +20,7 @@ from celery.worker import WorkController
 from kombu.entity import Exchange, Queue
 from pydantic import ValidationError
 
+from fedlas.extras import TwoRuntimes, check_single_runtime
 from service.registry.contract import GPU_ONLY
 from service.registry.settings import OWNER_ONLY, mistakes
 from worker.process_identity import has_gpu
@@ -95,6 +96,10 @@ def _default_concurrency(sender: WorkController, **_: object) -> None:
 
 @celeryd_init.connect  # type: ignore[untyped-decorator]
 def _about_to_start(**_: object) -> None:
+    try:
+        check_single_runtime()
+    except TwoRuntimes as both:
+        raise SystemExit(f"fedlas: {both}") from None
     os.umask(OWNER_ONLY)
     # Uploads are opened in a child of their own; Celery's general warning about root repeats at every start.
     warnings.filterwarnings("ignore", category=SecurityWarning)

@@ -13,6 +13,7 @@ import typer
 from fedlas import __version__
 from fedlas.cli.command import Session, command
 from fedlas.cli.failures import CommandError
+from fedlas.extras import command as install
 
 _GROUP = "fedlas.commands"
 #: Where a module is missing that is no other's, something is broken.
@@ -68,7 +69,7 @@ def _run(context: typer.Context) -> int:
 
     name = context.info_name or ""
     found = entry_points(group=_GROUP, name=name)
-    needed = f"pip install 'fedlas[{_COMMANDS[name][1]}]'"
+    needed = install(_COMMANDS[name][1])
     if not found:
         raise CommandError(f"`fedlas {name}` is not installed: {needed}")
     try:

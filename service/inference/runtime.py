@@ -1,10 +1,9 @@
-"""ONNX Runtime on this machine: the one installed package, the device that sessions run on, and the shared arena."""
+"""ONNX Runtime on this machine: the device that sessions run on, and the shared arena."""
 
 from __future__ import annotations
 
 import base64
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 import onnxruntime as ort
@@ -29,24 +28,6 @@ def prepare(*, arena_bytes: int = 0) -> None:
     """
     providers()
     _share_arena(arena_bytes)
-
-
-def check_single_runtime() -> None:
-    """Raise RuntimeError if both builds of ONNX Runtime are installed: they overwrite each other's files."""
-    found = [name for name in ("onnxruntime", "onnxruntime-gpu") if _installed(name)]
-    if len(found) > 1:
-        raise RuntimeError(
-            "both onnxruntime and onnxruntime-gpu are installed and break each other; "
-            "run: pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
-        )
-
-
-def _installed(name: str) -> bool:
-    try:
-        version(name)
-    except PackageNotFoundError:
-        return False
-    return True
 
 
 @cache

@@ -25,7 +25,7 @@ from service.api.access_log import AccessLog
 from service.confinement import seccomp
 from service.heartbeat import Heartbeat
 from service.inference.metrics import ServingMetrics
-from service.inference.runtime import check_single_runtime, providers, release_arena
+from service.inference.runtime import providers, release_arena
 from service.ipc.placement import Placement
 from service.ipc.run_marks import RunMarks
 from service.process_memory import MemoryRelease, limit
@@ -89,7 +89,6 @@ def run(
         heartbeat: a pipe into which a byte is written twice a second while the event loop turns.
     """
     prepare_process(settings)
-    check_single_runtime()
     if settings.api_memory_bytes is not None or "CUDAExecutionProvider" not in providers():
         limit(settings.resolved_api_memory_bytes)
     placement = Placement(settings.serving_groups)

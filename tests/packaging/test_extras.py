@@ -1,20 +1,24 @@
-"""What extras bring, as pyproject.toml declares them: nothing is installed for it."""
+"""What extras bring, as pyproject.toml declares them, and what does not go together: nothing is installed for it."""
 
 from __future__ import annotations
 
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
+from celery.signals import celeryd_init
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from fedlas.cli.doctor import installed
+from fedlas.extras import FAMILY, MissingExtra, TwoRuntimes, check_single_runtime
+from service import cli
 from tests.packaging.conftest import ROOT
+from worker.app import app
 
 _DECLARED: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS: dict[str, list[str]] = _DECLARED["project"]["optional-dependencies"]
-#: Extras that compute: each has a twin with the GPU build of ONNX Runtime.
-FAMILY = ("runtime", "library", "sklearn", "service", "worker", "standalone")
 _RUNTIMES = {"onnxruntime", "onnxruntime-gpu"}
 
 
@@ -54,3 +58,40 @@ def test_tools_of_development_are_in_no_release() -> None:
     """They are dependency groups, which a wheel does not know."""
     assert not {"test", "docs", "dev"} & set(EXTRAS)
     assert {"test", "docs", "dev"} <= set(_DECLARED["dependency-groups"])
+
+
+@pytest.fixture
+def both_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both builds of ONNX Runtime are installed, as far as the metadata of distributions tell."""
+    for name in _RUNTIMES:
+        about = tmp_path / f"{name.replace('-', '_')}-1.31.1.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.31.1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+@pytest.mark.usefixtures("both_builds")
+def test_nothing_starts_with_both_builds_of_onnx_runtime(capsys: pytest.CaptureFixture[str]) -> None:
+    """The service, the API and a worker name both, and what mends it; so does `fedlas doctor`."""
+    with pytest.raises(TwoRuntimes) as raised:
+        check_single_runtime()
+    said = str(raised.value)
+    assert said == (
+        "onnxruntime and onnxruntime-gpu are both installed, and overwrite each other's files: "
+        "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'fedlas[runtime]' (on a GPU: [runtime-gpu])"
+    )
+    for command in ("serve", "api", "demo"):
+        assert cli.main([command]) == 1
+        assert capsys.readouterr().err == f"fedlas: {said}\n"
+    with pytest.raises(SystemExit) as ended:
+        celeryd_init.send(sender="worker", instance=None, conf=app.conf, options={})
+    assert ended.value.code == f"fedlas: {said}"
+    [line] = [line for line in installed.check() if line["status"] == "fail"]
+    assert f"{line['found']}: {line['remedy']}" == said
+
+
+@pytest.mark.usefixtures("both_builds")
+def test_the_extra_that_is_named_is_of_the_family_that_is_there() -> None:
+    """Beside the GPU build the other one is not asked for."""
+    assert str(MissingExtra("library", "torch")).endswith("pip install 'fedlas[library-gpu]'")
+    assert str(MissingExtra("client", "httpx")).endswith("pip install 'fedlas[client]'")

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any
 
+from fedlas.extras import command
+
 
 def main(place: str, extra: str) -> None:
     """Run the check at `module:function`, which gives mappings with `name`, `status`, `found` and maybe `remedy`.
@@ -24,7 +26,7 @@ def main(place: str, extra: str) -> None:
         for finding in check():
             answers.write(json.dumps(finding) + "\n")
     except ModuleNotFoundError as error:
-        line = {"status": "skip", "found": f"{error.name} is not installed", "remedy": f"pip install 'fedlas[{extra}]'"}
+        line = {"status": "skip", "found": f"{error.name} is not installed", "remedy": command(extra)}
         answers.write(json.dumps(line) + "\n")
     except Exception as error:
         found = f"the check itself failed: {type(error).__name__}: {error}"

@@ -7,8 +7,9 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from fedlas.extras import installed
 
 Line = dict[str, str]
 
@@ -47,16 +48,14 @@ def _provider(profile: Path) -> str:
 
 def _build() -> str:
     for name in ("onnxruntime-gpu", "onnxruntime"):
-        try:
-            return f"{name} {version(name)}"
-        except PackageNotFoundError:
-            continue
+        if found := installed(name):
+            return f"{name} {found}"
     return "onnxruntime of unknown origin"
 
 
 def _runtime_remedy(offered: list[str]) -> str:
     if _CUDA not in offered:
-        return "this build knows no GPU: pip uninstall -y onnxruntime && pip install onnxruntime-gpu"
+        return "this build knows no GPU: pip uninstall -y onnxruntime && pip install 'fedlas[runtime-gpu]'"
     return (
         "this build does not find the libraries of CUDA and cuDNN: pip install 'onnxruntime-gpu[cuda,cudnn]' "
         "and name their folders in LD_LIBRARY_PATH, or install CUDA on this machine"

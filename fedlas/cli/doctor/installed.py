@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, distribution, metadata, version
+from importlib.metadata import distribution, metadata, version
 
 from packaging.requirements import Requirement
+
+from fedlas.extras import TwoRuntimes, beside, check_single_runtime, command
+from fedlas.extras import installed as _version
 
 #: Extras that are asked for by name, in the order of what they are for; the others are parts of these.
 EXTRAS = (
@@ -34,18 +37,12 @@ def check() -> Iterator[Line]:
         "status": "ok",
         "found": f"{version('fedlas')} in {distribution('fedlas').locate_file('')}",
     }
-    yield from _two_runtimes()
+    try:
+        check_single_runtime()
+    except TwoRuntimes as both:
+        yield {"name": "ONNX Runtime", "status": "fail", "found": both.found, "remedy": both.remedy}
     for extra in EXTRAS:
-        yield _extra(extra)
-
-
-def _two_runtimes() -> Iterator[Line]:
-    if all(_version(name) for name in ("onnxruntime", "onnxruntime-gpu")):
-        yield {
-            "name": "ONNX Runtime", "status": "fail",
-            "found": "onnxruntime and onnxruntime-gpu are both installed, and overwrite each other's files",
-            "remedy": "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu",
-        }  # fmt: skip
+        yield _extra(beside(extra))
 
 
 def _extra(extra: str) -> Line:
@@ -62,8 +59,7 @@ def _extra(extra: str) -> Line:
 
 
 def _line(extra: str, status: str, found: str) -> Line:
-    wanted = f"fedlas[{extra}]"
-    return {"name": wanted, "status": status, "found": found, "remedy": f"pip install '{wanted}'"}
+    return {"name": f"fedlas[{extra}]", "status": status, "found": found, "remedy": command(extra)}
 
 
 def requirements(extra: str) -> dict[str, Requirement]:
@@ -79,10 +75,3 @@ def requirements(extra: str) -> dict[str, Requirement]:
         else:
             found[requirement.name] = requirement
     return found
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

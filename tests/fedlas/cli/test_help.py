@@ -15,6 +15,7 @@ import typer.main
 import fedlas
 from fedlas.cli import main
 from fedlas.cli.app import app
+from fedlas.extras import beside
 from tests.helpers.command_line import COMMAND, environment
 from tests.helpers.command_line import fedlas as run
 
@@ -79,7 +80,7 @@ def test_what_is_not_installed_names_the_extra() -> None:
             [sys.executable, "-c", code, module, *arguments], capture_output=True, text=True, env=environment()
         )
         assert (done.returncode, done.stdout) == (1, "")
-        said = f"`fedlas {arguments[0]}` needs {module}, which is not installed: pip install 'fedlas[{extra}]'"
+        said = f"`fedlas {arguments[0]}` needs {module}, which is not installed: pip install 'fedlas[{beside(extra)}]'"
         assert done.stderr == f"fedlas: {said}\n"
 
 
