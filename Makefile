@@ -23,23 +23,26 @@ help: ## show this list
 
 setup: $(DEVELOPMENT) ## install everything that tests and checks need into .venv
 
-# $(1): what pip is to install. compat: a path that wins over a folder called fedlas where one works, as a fresh clone
-# is; the usual finder does not. `--group` needs pip 25.1, and the pip of a new environment is that of its Python.
+# $(1): what pip is to install, $(2): the GB that it takes with room to unpack, with the CPU build of PyTorch.
+# compat: a path that wins over a folder called fedlas where one works, as a fresh clone is; the usual finder does not.
+# `--group` needs pip 25.1, and the pip of a new environment is that of its Python.
 define install
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed (PYTHON=…)"; exit 1; }
-	@echo "Installing FedLAS and its libraries into $(VENV), once. PyTorch is most of it: some gigabytes to download"
-	@echo "where pip has not kept them, and 2 to 10 minutes, by the network and the disk. pip says what it is at:"
+	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON): name a Python, 3.11 or newer, by PYTHON=…"; exit 1; }
+	@python=$(PYTHON); test ! -x $(BIN)/python || python=$(BIN)/python; $$python deploy/can_install.py $(VENV) $(2)
+	@echo "Installing FedLAS and its libraries into $(VENV), once. PyTorch is most of it: 0.2 GB to download with its CPU"
+	@echo "build, several with CUDA (https://pytorch.org/get-started/locally says how to choose), and 1 to 10 minutes, by"
+	@echo "the network and the disk. pip says what it is at:"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet 'pip>=25.1'
 	$(BIN)/python -m pip install --disable-pip-version-check --config-settings editable_mode=compat $(1)
 endef
 
 $(STANDALONE): pyproject.toml
-	$(call install,$(STANDALONE_SET))
+	$(call install,$(STANDALONE_SET),3)
 	touch $(STANDALONE)
 
 $(DEVELOPMENT): pyproject.toml
-	$(call install,$(DEVELOPMENT_SET))
+	$(call install,$(DEVELOPMENT_SET),4)
 	touch $(STANDALONE) $(DEVELOPMENT)
 	@echo "Installed. Next: make demo (a whole job on real data), make serve, or make test."
 

@@ -1,6 +1,6 @@
 """FedLAS as the loss of a LightningModule: a module of its own, so that optimiser and checkpoints have its parameters.
 
-Run: python examples/lightning_module.py   (pip install 'fedlas[sklearn]' lightning)
+Run: python examples/lightning_module.py   (in a clone: pip install '.[sklearn]' lightning)
 """
 
 import logging

@@ -1,6 +1,6 @@
 """FedLAS as the loss of a plain PyTorch loop, and what calibrating adds, in three lines.
 
-Run: python examples/plain_pytorch.py   (pip install 'fedlas[sklearn]')
+Run: python examples/plain_pytorch.py   (in a clone: pip install '.[sklearn]')
 """
 
 import torch

@@ -1,6 +1,6 @@
 """FedLAS+ as the loss of a transformer under Hugging Face's Trainer, which stays as it is: the model computes the loss.
 
-Run: python examples/transformers_trainer.py   (pip install 'fedlas[library]' transformers accelerate)
+Run: python examples/transformers_trainer.py   (in a clone: pip install '.[library]' transformers accelerate)
 A tiny BERT made from a configuration, on made-up sentences; nothing is downloaded.
 """
 

@@ -60,7 +60,7 @@ def snippets(model: ModelRecord, profile: ServingProfile, caller: Caller) -> Seq
     """The four ways to ask."""
     return [
         Snippet("curl", "a shell", _curl(profile, caller)),
-        Snippet("Python client", "pip install 'fedlas[client]' numpy", _client(profile, caller)),
+        Snippet("Python client", "pip install '.[client]' numpy, in a clone of FedLAS", _client(profile, caller)),
         Snippet("tritonclient", "pip install 'tritonclient[http]'", _triton(profile, caller)),
         Snippet("ONNX Runtime alone", "pip install onnxruntime; no server once it is downloaded", _ort(model, caller)),
     ]

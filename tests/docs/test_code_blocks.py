@@ -14,7 +14,9 @@ from tests.helpers.uploads import Uploads
 
 DOCS = ROOT / "docs"
 TUTORIAL = [DOCS / "tutorial" / f"{day}.md" for day in ("monday", "tuesday", "wednesday", "thursday", "friday")]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+#: Read where `[standalone]` is installed and nothing else, by `tests.packaging.readme`.
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 #: Pages that ask a running service; all others are read in a moment.
 ASKING = ("127.0.0.1:8000", "Client()", "fedlas.client", "fedlas calibrate", "fedlas predict")
 #: Why a block may be left out, and how many are.
@@ -43,7 +45,7 @@ def walks(*, asking: bool) -> list[object]:
     """One parameter for each page that has something to run; the tutorial is one, since a day uses the one before."""
     found: list[object] = []
     for pages in [TUTORIAL, *([page] for page in PAGES if page not in TUTORIAL)]:
-        blocks = [block for page in pages for block in blocks_of(page) if block.reason is None]
+        blocks = [block for page in pages if page != README for block in blocks_of(page) if block.reason is None]
         name = "tutorial" if pages is TUTORIAL else str(pages[0].relative_to(ROOT))
         if blocks and asking is any(word in block.text for block in blocks for word in ASKING):
             found.append(pytest.param(blocks, id=name))

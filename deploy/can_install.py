@@ -1,0 +1,70 @@
+"""Whether FedLAS can be installed here: `make` asks before minutes are spent. Any Python 3 understands this file.
+
+    python3 deploy/can_install.py .venv 3      # the environment, and how many GB its libraries need
+
+Where the environment is there already, its own Python runs this, and it is asked what it holds.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+
+MIN_PYTHON = (3, 11)
+#: Either is left by make where the libraries are there: an update needs little room.
+_STAMPS = (".standalone", ".installed")
+
+
+def obstacles(
+    python: tuple[int, ...], free_gb: float, needed_gb: float, *, has_gpu_build: bool, venv: str
+) -> list[str]:
+    """A sentence with its remedy for each."""
+    found = []
+    if python < MIN_PYTHON:
+        again = f"rm -rf {venv} && make" if os.path.exists(venv) else "make"
+        found.append(
+            f"this is Python {'.'.join(map(str, python))} ({sys.executable}), and FedLAS needs 3.11 or newer: "
+            f"name one, as in `{again} demo PYTHON=python3.11`"
+        )
+    if free_gb < needed_gb:
+        found.append(
+            f"{free_gb:.1f} GB are free where {venv} would be ({os.path.abspath(venv)}), and {needed_gb:g} GB are "
+            "needed: make room, or clone to another disk"
+        )
+    if has_gpu_build:
+        found.append(
+            f"onnxruntime-gpu is installed in {venv}, and onnxruntime, which would come now, overwrites its files: "
+            f"{venv}/bin/python -m pip uninstall -y onnxruntime-gpu onnxruntime, then the same again; or keep it and "
+            f"install by hand: {venv}/bin/python -m pip install --editable '.[standalone-gpu]'"
+        )
+    return found
+
+
+def _free_gb(venv: str) -> float:
+    if any(os.path.exists(os.path.join(venv, stamp)) for stamp in _STAMPS):
+        return float("inf")
+    return shutil.disk_usage(os.path.dirname(os.path.abspath(venv))).free / 1e9
+
+
+def _has_gpu_build(venv: str) -> bool:
+    """Whether this is the environment's Python, and finds the GPU build of ONNX Runtime."""
+    if os.path.realpath(sys.prefix) != os.path.realpath(venv):
+        return False
+    from importlib.metadata import distributions  # Python 3.8
+
+    return any(one.metadata["Name"] == "onnxruntime-gpu" for one in distributions())
+
+
+def main(venv: str, needed_gb: str) -> int:
+    """Print what stands in the way; the exit code says whether anything does."""
+    python = tuple(sys.version_info[:3])
+    gpu_build = python >= MIN_PYTHON and _has_gpu_build(venv)
+    found = obstacles(python, _free_gb(venv), float(needed_gb), has_gpu_build=gpu_build, venv=venv)
+    for obstacle in found:
+        print(obstacle, file=sys.stderr)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

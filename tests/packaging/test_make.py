@@ -1,0 +1,65 @@
+"""What `make` installs for whom, and what it says before minutes are spent; nothing is installed here."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deploy.can_install import obstacles
+from tests.packaging.conftest import ROOT
+
+_SCRIPT = ROOT / "deploy" / "can_install.py"
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """What make reads, in a folder without an environment."""
+    (tmp_path / "deploy").mkdir()
+    for name in ("Makefile", "pyproject.toml", "deploy/can_install.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def _make(clone: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["make", *arguments], cwd=clone, capture_output=True, text=True)
+
+
+def test_who_tries_it_gets_what_is_used_and_once(clone: Path) -> None:
+    """`demo` and `serve` install `[standalone]`, tests and checks the tools too; a second time nothing is installed."""
+    for target in ("demo", "serve"):
+        assert "--editable '.[standalone]'\n" in _make(clone, "-n", target).stdout
+    for target in ("test", "check"):
+        assert "--editable '.[standalone,postgresql,s3,otel]' --group dev\n" in _make(clone, "-n", target).stdout
+    (clone / ".venv").mkdir()
+    (clone / ".venv" / ".standalone").touch()
+    assert _make(clone, "-n", "demo").stdout == ".venv/bin/fedlas demo\n"
+    assert "--group dev" in _make(clone, "-n", "test").stdout
+    (clone / ".venv" / ".installed").touch()
+    assert "pip install" not in _make(clone, "-n", "test").stdout
+
+
+def test_an_obstacle_is_told_before_anything_is_made(clone: Path) -> None:
+    """No such Python, or too little room: a sentence, and no environment."""
+    done = _make(clone, "setup", "PYTHON=python9")
+    assert (done.returncode, done.stdout) == (2, "There is no python9: name a Python, 3.11 or newer, by PYTHON=…\n")
+    little = (clone / "Makefile").read_text().replace("$(STANDALONE_SET),3)", "$(STANDALONE_SET),1000000)")
+    (clone / "Makefile").write_text(little)
+    done = _make(clone, "demo", f"PYTHON={sys.executable}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"GB are free where .venv would be ({clone}/.venv), and 1e+06 GB are needed: make room" in done.stderr
+    assert not (clone / ".venv").exists()
+
+
+def test_an_old_python_and_the_other_runtime_are_named_with_their_remedies() -> None:
+    """The check runs on Python 3.7 as well, and finds both before pip does."""
+    ast.parse(_SCRIPT.read_text(), feature_version=(3, 7))
+    assert obstacles((3, 11, 0), 3, 3, has_gpu_build=False, venv="/nowhere") == []
+    old, gpu = obstacles((3, 10, 12), 3, 3, has_gpu_build=True, venv="/nowhere")
+    assert old.startswith("this is Python 3.10.12 (")
+    assert old.endswith("FedLAS needs 3.11 or newer: name one, as in `make demo PYTHON=python3.11`")
+    assert "/nowhere/bin/python -m pip uninstall -y onnxruntime-gpu onnxruntime" in gpu
