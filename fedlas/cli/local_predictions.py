@@ -35,6 +35,7 @@ def predict(
     abstain_below: float | None = None,
     max_error: float | dict[str, float] | None = None,
     coverage: float | dict[str, float] | None = None,
+    probabilities: bool = False,
     note: Callable[[str], None] = lambda sentence: None,
 ) -> Json:
     """What a service would answer with this file, without what only its records know.
@@ -66,8 +67,11 @@ def predict(
             ]
         if sets is not None:
             answer["prediction_set"] = [names[k] for k in np.argsort(-row) if sets[number, k]]
+        if probabilities:
+            answer["probabilities"] = row.tolist()
         answers.append(answer)
-    return {"model": {"id": str(file), "name": file.stem, "version": 1, "calibrated": True}, "predictions": answers}
+    model = {"id": str(file), "name": file.stem, "version": 1, "calibrated": True}
+    return {"model": model, **({"class_names": names} if probabilities else {}), "predictions": answers}
 
 
 def _opened(file: Path) -> onnxruntime.InferenceSession:

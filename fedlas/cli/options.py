@@ -115,6 +115,10 @@ def _answer_options(
     coverage: Annotated[str | None, typer.Option(help="Answer sets that hold the truth so often.")] = None,
     decision: Annotated[str | None, typer.Option(metavar="JSON|@FILE", help="Threshold or costs.")] = None,
     class_priors: Annotated[str | None, typer.Option(metavar="JSON|@FILE", help="How often each class occurs.")] = None,
+    probabilities: Annotated[
+        bool | None,
+        typer.Option("--probabilities/--no-probabilities", help="Of all classes, in the output as JSON and in files."),
+    ] = None,
 ) -> dict[str, Any]:
     """What was said of answers; what was not said is left out."""
     asked = {
@@ -124,6 +128,7 @@ def _answer_options(
         "coverage": None if coverage is None else number_or_object(coverage, "--coverage"),
         "decision": None if decision is None else object_of(decision, "--decision"),
         "class_priors": None if class_priors is None else object_of(class_priors, "--class-priors"),
+        "probabilities": probabilities,
     }
     return {name: value for name, value in asked.items() if value is not None}
 

@@ -82,6 +82,7 @@ def _asked(session: Session, model: str, given: Rows, options: dict[str, Any]) -
             given = given.by_column()
         else:
             session.output.note("the model's columns have no names, so those of the csv file are taken in their order")
+    options = {"probabilities": False, **options}
     answers = [
         session.client.predict(model, given.part(begin, begin + _ROWS), **options).raw
         for begin in range(0, len(given), _ROWS)
@@ -93,6 +94,6 @@ def _local(session: Session, model: str, given: Rows, options: dict[str, Any]) -
     """The answer of an ONNX file on this machine."""
     from fedlas.cli.local_predictions import predict
 
-    if strange := sorted(set(options) - {"top_k", "abstain_below", "max_error", "coverage"}):
+    if strange := sorted(set(options) - {"top_k", "abstain_below", "max_error", "coverage", "probabilities"}):
         raise CommandError(f"{strange[0]} is answered by a service only, not by a file on this machine")
     return predict(file_of(Path(model)), given, note=session.output.note, **options)

@@ -136,6 +136,7 @@ class AnswerOptions(TypedDict, total=False):
         coverage: sets of classes that hold the true one with this probability.
         decision: `{"threshold": t}`, `{"costs": [[…]]}` or `{"keep": "alarm_rate"}`.
         class_priors: how often each class occurs among these rows.
+        probabilities: the probabilities of all classes.
     """
 
     top_k: int | None
@@ -144,3 +145,4 @@ class AnswerOptions(TypedDict, total=False):
     coverage: float | Mapping[str, float] | None
     decision: Mapping[str, Any] | None
     class_priors: Mapping[str, float] | None
+    probabilities: bool | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import cached_property
 from html import escape
@@ -13,6 +14,9 @@ from pydantic_core import from_json
 from fedlas.client.arrays import array_of
 from fedlas.client.errors import InvalidInput
 from fedlas.client.records.answers import Prediction, ServedModel
+
+#: A whole number of at most 18 digits, as Python writes it; "007" is text.
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
 
 class Predictions:
@@ -52,10 +56,20 @@ class Predictions:
         found: float | None = self.raw.get("answered_share")
         return found
 
+    @property
+    def class_names(self) -> list[str] | None:
+        """The classes in the order of the columns of `probabilities`; None where these were not asked for."""
+        found: list[str] | None = self.raw.get("class_names")
+        return found
+
     @cached_property
     def labels(self) -> Any:
-        """The most probable class of each row."""
-        return self._column("label")
+        """The most probable class of each row, as labels are sent: integers, or text.
+
+        Where all class names are whole numbers, labels, decisions and prediction sets are integers. Without
+        `probabilities` an answer does not have the class names, and all of them are text.
+        """
+        return self._column("label", of_classes=True)
 
     @cached_property
     def indices(self) -> Any:
@@ -84,18 +98,24 @@ class Predictions:
 
     @cached_property
     def probabilities(self) -> Any:
-        """Of the positive class of a binary model."""
+        """(N, K) calibrated probabilities of all classes, in the order of `class_names`."""
+        return self._column("probabilities", "float64")
+
+    @cached_property
+    def positive_probability(self) -> Any:
+        """(N,) of the positive class of a binary model; None for others."""
         return self._column("probability", "float64")
 
     @cached_property
     def decisions(self) -> Any:
         """With `decision`: the class to act on."""
-        return self._column("decision")
+        return self._column("decision", of_classes=True)
 
     @property
-    def prediction_sets(self) -> list[list[str]] | None:
+    def prediction_sets(self) -> list[list[Any]] | None:
         """With `coverage`: the classes of each row, the most probable first."""
-        return self._listed("prediction_set")
+        found = self._listed("prediction_set")
+        return [list(map(int, one)) for one in found] if found is not None and self._numbered else found
 
     @property
     def top_k(self) -> list[list[dict[str, Any]]] | None:
@@ -129,9 +149,16 @@ class Predictions:
         more = f"<p>{len(self) - 20} more rows</p>" if len(self) > 20 else ""
         return f"<table><tr>{head}</tr>{body}</table>{more}"
 
-    def _column(self, name: str, dtype: str | None = None) -> Any:
+    @cached_property
+    def _numbered(self) -> bool:
+        """The classes are known, and are integers: text of whole numbers is read so from datasets, too."""
+        return all(map(_INTEGER.fullmatch, self.class_names)) if self.class_names else False
+
+    def _column(self, name: str, dtype: str | None = None, *, of_classes: bool = False) -> Any:
         found = self._listed(name)
-        return None if found is None else array_of(found, dtype)
+        if found is None:
+            return None
+        return array_of(list(map(int, found)), "int64") if of_classes and self._numbered else array_of(found, dtype)
 
     def _listed(self, name: str) -> list[Any] | None:
         return [row.get(name) for row in self._rows] if self._rows and name in self._rows[0] else None

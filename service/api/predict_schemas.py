@@ -42,6 +42,9 @@ class Prediction(BaseModel):
     top_k: list[RankedLabel] | None = None
     prediction_set: list[str] | None = Field(None, description="With `coverage`; the most probable class first.")
     decision: str | None = Field(None, description="With `decision`: the class to act on.")
+    probabilities: list[float] | None = Field(
+        None, description="With `probabilities`: of all classes, calibrated, in the order of `class_names`."
+    )
     row: int | None = Field(None, description="Batches: the row in the dataset.")
     id: str | int | float | None = Field(None, description="Batches: its name, where the dataset has the role `id`.")
 
@@ -68,4 +71,5 @@ class Predictions(BaseModel):
     class_priors: dict[str, float] | None = Field(
         None, description="What the answers are for, where that is not the class shares of the calibration rows."
     )
+    class_names: list[str] | None = Field(None, description="With `probabilities`: the classes, in their order.")
     predictions: list[Prediction]

@@ -21,18 +21,22 @@ _JSON_WEIGHT = 4
 _HELD_RATIO = 4
 #: JSON of a row's fixed fields, of one of the best classes, and of numbers, each with its name and comma.
 _ROW, _OPTIONAL, _RANKED, _FLOAT32, _FLOAT64, _INDEX, _BOOL = 170, 50, 70, 16, 26, 9, 6
-#: Objects in memory: a row's dictionary with its values, one of the best classes, a text made for one place.
-_ROW_OBJECTS, _RANKED_OBJECTS, _TEXT_OBJECT, _POINTER = 900, 330, 70, 8
+#: Objects in memory: a row's dictionary with its values, one of the best classes, a text made for one place, a number.
+_ROW_OBJECTS, _RANKED_OBJECTS, _TEXT_OBJECT, _POINTER, _NUMBER_OBJECT = 900, 330, 70, 8, 32
 #: To rank a class: its probability negated, and its place.
 _RANKING = 12
 
 
 class RowSize(NamedTuple):
-    """The size of one row of an answer, in bytes: as JSON, as binary tensors, and in memory while it is made."""
+    """The size of one row of an answer, in bytes: as JSON, as binary tensors, and in memory while it is made.
+
+    `once` is JSON that stands beside the rows, however many they are.
+    """
 
     json: int
     binary: int
     held: int
+    once: int = 0
 
     @property
     def _weight(self) -> int:
@@ -49,10 +53,11 @@ class RowSize(NamedTuple):
         Args:
             limit: of binary answers; of JSON a quarter.
         """
-        if rows * self._weight <= limit and rows * self.held <= _HELD_RATIO * limit:
+        room = max(0, limit - _JSON_WEIGHT * self.once)
+        if rows * self._weight <= room and rows * self.held <= _HELD_RATIO * limit:
             return
-        most = min(limit // max(1, self._weight), _HELD_RATIO * limit // max(1, self.held))
-        size = f"an answer to {rows} rows takes up to {rows * (self.json + self.binary)} bytes"
+        most = min(room // max(1, self._weight), _HELD_RATIO * limit // max(1, self.held))
+        size = f"an answer to {rows} rows takes up to {rows * (self.json + self.binary) + self.once} bytes"
         advice = f"ask for at most {most} rows at once, or for less of each" if most else "ask for less of each row"
         raise TooLarge("answer_too_large", f"{size} and {rows * self.held} in memory: {advice}", field="inputs")
 
@@ -70,7 +75,15 @@ def of_predictions(labels: LabelSizes, options: AnswerOptions, *, shifted: bool 
     if options.decision is not None:
         json += _OPTIONAL + labels.longest
         held += 4 * labels.classes
-    return RowSize(json, 0, held)
+    if not options.probabilities:
+        return RowSize(json, 0, held)
+    json += _OPTIONAL + _FLOAT64 * labels.classes
+    return RowSize(json, 0, held + _NUMBER_OBJECT * labels.classes, once=labels.total + _OPTIONAL)
+
+
+def of_npy(labels: LabelSizes, *, shifted: bool = False) -> RowSize:
+    """One of the rows of `writers.npy`; `shifted` as in `of_predictions`."""
+    return RowSize(0, 4 * labels.classes, (12 if shifted else 8) * labels.classes)
 
 
 def of_tensors(

@@ -97,7 +97,8 @@ class DecisionPolicy:
         """The outputs of the file that predictions are made of, beside what every batch computes for each row."""
         options, profile = self.options, self.profile
         names = ("familiarity",) if profile.familiarity else ()
-        if self.shifts or profile.binary or not (options.top_k is options.coverage is options.decision is None):
+        asked = options.top_k, options.coverage, options.decision
+        if self.shifts or profile.binary or options.probabilities or asked != (None, None, None):
             return (*names, "probabilities")
         return names
 

@@ -25,8 +25,8 @@ class AnswerOptions(Strict):
 
     model_config = ConfigDict(frozen=True)
 
-    top_k: int | None = Field(None, ge=1, le=1000)
-    abstain_below: float | None = Field(None, ge=0, le=1)
+    top_k: int | None = Field(None, ge=1, le=1000, description="So many of the most probable classes of each row.")
+    abstain_below: float | None = Field(None, ge=0, le=1, description="Abstain below this confidence.")
     max_error: float | dict[str, float] | None = Field(
         None,
         description="Abstain so that at most this share of the answers is wrong; or such a share of each true class's "
@@ -46,4 +46,9 @@ class AnswerOptions(Strict):
         None,
         description="How often each class occurs among these rows, by class name; sums to 1. Over those of the "
         "published name, over those of the model.",
+    )
+    probabilities: bool | None = Field(
+        None,
+        description="The calibrated probabilities of all classes, in the order of `class_names`. Without it npy has "
+        "them, results of batches have them for up to 100 classes, and JSON has none.",
     )

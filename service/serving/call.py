@@ -148,7 +148,7 @@ class InferenceCall:
     def expect_answer(self, rows: int, size: RowSize) -> None:
         """Hold an answer of this size per row before it is made; raises TooLarge, and Overloaded as `hold`."""
         size.check(rows, self.settings.max_answer_bytes)
-        self.answer_bytes = rows * size.total
+        self.answer_bytes = rows * size.total + size.once
         self.hold(self.held_bytes + self.answer_bytes)
 
     def hold_answer(self, size: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -11,7 +12,7 @@ from pydantic_core import from_json
 
 from service.api.problems import MOST_ERRORS
 from service.inference import formats
-from service.inference.answer_size import FEW_ANSWER_BYTES, of_predictions
+from service.inference.answer_size import FEW_ANSWER_BYTES, of_npy, of_predictions
 from service.inference.decision_policy import DecisionPolicy, without_options
 from service.inference.excerpts import listed
 from service.inference.formats.options import NAMES, from_query, merged
@@ -20,12 +21,15 @@ from service.inference.predictions import Predictions
 from service.inference.profile import ServingProfile
 from service.inference.signature import parse_inputs
 from service.inference.writers.json_rows import write_json
+from service.inference.writers.npy import write_npy
 from service.registry.answer_options import AnswerOptions
 from service.registry.errors import InvalidRequest
 from service.serving.call import SMALL_BYTES, InferenceCall
 from service.serving.messages import Answer
 
 _JSON = "application/json"
+#: The matrix of probabilities, where `Accept` names it.
+_NPY = b"application/x-npy"
 
 Parsed = tuple[dict[str, np.ndarray], DecisionPolicy]
 
@@ -48,14 +52,28 @@ async def predict(call: InferenceCall) -> Answer:
     else:
         content_type = _content_type(call, body)
         inputs, policy = await call.read(body, _parse, content_type, request.query, profile, most, small=small)
-    rows = len(next(iter(inputs.values())))
-    if rows * profile.label_sizes.most > FEW_ANSWER_BYTES:
-        call.expect_answer(rows, of_predictions(profile.label_sizes, policy.options, shifted=policy.shifts))
+    as_npy = _NPY in request.headers.get(b"accept", b"")
+    policy = _of_matrix(policy) if as_npy else policy
+    rows, sizes = len(next(iter(inputs.values()))), profile.label_sizes
+    if rows * sizes.most > FEW_ANSWER_BYTES:
+        of_json = of_predictions(sizes, policy.options, shifted=policy.shifts)
+        call.expect_answer(rows, of_npy(sizes, shifted=policy.shifts) if as_npy else of_json)
     outputs = await call.run(queue, inputs, policy.taken_outputs)
     predictions = Predictions(outputs, policy)
+    if as_npy:
+        return Answer(await call.write(outputs, write_npy, predictions), _NPY)
     answer = Answer(await call.write(outputs, write_json, predictions, model.served))
     call.abstained = predictions.abstained
     return answer
+
+
+def _of_matrix(policy: DecisionPolicy) -> DecisionPolicy:
+    """The policy of an answer that is nothing but probabilities; raises where something else is asked for, too."""
+    others = [name for name, value in policy.options if value is not None and name != "class_priors"]
+    if strange := [name for name in others if name != "probabilities" or policy.options.probabilities is False]:
+        message = f"an answer in npy has the probabilities alone; {strange[0]} is answered in JSON: leave out Accept"
+        raise InvalidRequest("invalid_request", message, field=strange[0])
+    return replace(policy, options=policy.options.model_copy(update={"probabilities": True}))
 
 
 def _content_type(call: InferenceCall, body: bytes) -> str:
@@ -115,7 +133,7 @@ def _loaded(body: bytes) -> object:
 def _policy(given: Mapping[str, object], profile: ServingProfile) -> DecisionPolicy:
     if not given:
         return without_options(profile)
-    if len(given) <= len(NAMES) and set(map(type, given.values())) <= {int, float}:
+    if len(given) <= len(NAMES) and set(map(type, given.values())) <= {int, float, bool}:
         return _policy_of_numbers(profile, *given, *given.values())
     _check_number(given, profile)
     decision = given.get("decision")
@@ -128,7 +146,7 @@ def _policy(given: Mapping[str, object], profile: ServingProfile) -> DecisionPol
 
 @lru_cache(maxsize=256, typed=True)
 def _policy_of_numbers(profile: ServingProfile, *names_and_values: object) -> DecisionPolicy:
-    """The policy of options that are numbers: clients ask for the same ones again and again."""
+    """The policy of options that are numbers and truths: clients ask for the same ones again and again."""
     count = len(names_and_values) // 2
     options = dict(zip(names_and_values[:count], names_and_values[count:], strict=True))
     return DecisionPolicy.of(profile, AnswerOptions.model_validate(options))

@@ -12,13 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.inference.answer_size import RowSize, of_predictions, of_tensors
+from service.inference.answer_size import RowSize, of_npy, of_predictions, of_tensors
 from service.inference.oip.requests import RequestedOutput
 from service.inference.oip.responses import encode
 from service.inference.predictions import Predictions
 from service.inference.profile import LabelSizes
 from service.inference.scheduler import Scheduler
-from service.inference.writers.json_rows import json_rows
+from service.inference.writers.json_rows import json_rows, write_json
+from service.inference.writers.npy import write_npy
 from service.inference.writers.tensors import tensors
 from service.registry.contract import AnswerOptions
 from service.registry.errors import Overloaded, TooLarge
@@ -53,6 +54,7 @@ def outputs(rows: int, classes: int, seed: int) -> dict[str, np.ndarray]:
     rows=st.integers(1, 5),
     seed=st.integers(0, 100),
     top_k=st.none() | st.integers(1, 20),
+    probabilities=st.booleans(),
     wanted=st.lists(
         st.builds(RequestedOutput, INDEXED, st.booleans())
         | st.builds(RequestedOutput, st.sampled_from(["probabilities", "logits"]), st.booleans(), st.integers(1, 20)),
@@ -60,23 +62,27 @@ def outputs(rows: int, classes: int, seed: int) -> dict[str, np.ndarray]:
     ),
 )  # fmt: skip
 def test_no_answer_is_larger(
-    names: list[str], rows: int, seed: int, top_k: int | None, wanted: list[RequestedOutput]
+    names: list[str], rows: int, seed: int, top_k: int | None, probabilities: bool, wanted: list[RequestedOutput]
 ) -> None:
     """Of any names, numbers and options, as JSON and in the protocol's forms."""
     profile = {**PAIR, "class_names": names, "features": {"dim": 7}}
-    labels, options, found = LabelSizes.of(names, 7), AnswerOptions(top_k=top_k), outputs(rows, len(names), seed)
+    options = AnswerOptions(top_k=top_k, probabilities=probabilities)
+    labels, found = LabelSizes.of(names, 7), outputs(rows, len(names), seed)
     predictions = Predictions(found, policy(profile, options))
-    written = orjson.dumps(json_rows(predictions))
-    assert len(written) <= 2 + rows * of_predictions(labels, options).json
+    bound = of_predictions(labels, options)
+    assert len(orjson.dumps(json_rows(predictions))) <= 2 + rows * bound.json
+    around = len(b'{"model":{},"predictions":}')
+    assert len(write_json(predictions, b"{}")) <= around + 2 + rows * bound.json + bound.once
+    assert len(write_npy(predictions)) <= 128 + rows * of_npy(labels).binary
     if top_k is None:
         wanted = [output for output in wanted if not output.name.startswith("top_k")] or [RequestedOutput("label")]
     body, header = encode(tensors(predictions, wanted), wanted, name="m", version="1", id=None)
     size = of_tensors(labels, options, wanted)
     assert len(body) - (header or len(body)) <= rows * size.binary
     assert (header or len(body)) <= 200 + 150 * len(wanted) + rows * size.json
-    everything = of_predictions(labels, AnswerOptions(top_k=1000, coverage=0.9, decision={}))
+    everything = of_predictions(labels, AnswerOptions(top_k=1000, coverage=0.9, decision={}, probabilities=True))
     for one in (size, everything, of_tensors(labels, options, wanted)):
-        assert max(4 * one.json + one.binary, one.total) <= labels.most
+        assert max(4 * (one.json + one.once) + one.binary, one.total + one.once) <= labels.most
 
 
 def test_prediction_sets_and_decisions() -> None:
@@ -97,7 +103,9 @@ def test_prediction_sets_and_decisions() -> None:
 def test_what_needs_no_closer_look(names: list[str], width: int) -> None:
     """All outputs at once, in their largest form, weigh and hold less than `most`."""
     labels = LabelSizes.of(names, width)
-    options = AnswerOptions(top_k=1000, coverage=0.9, decision={"threshold": 0.5}, abstain_below=0.5)
+    options = AnswerOptions(
+        top_k=1000, coverage=0.9, decision={"threshold": 0.5}, abstain_below=0.5, probabilities=True
+    )
     plain = [
         *("features", "confidence", "label", "index", "uncalibrated_confidence", "abstain", "familiarity"),
         *("probability", "threshold", "prediction_set", "top_k_index", "top_k_label", "top_k_confidence", "decision"),
@@ -107,7 +115,7 @@ def test_what_needs_no_closer_look(names: list[str], width: int) -> None:
         *(RequestedOutput(name, classes=len(names)) for name in ("probabilities", "logits")),
     ]
     for size in (of_predictions(labels, options), of_tensors(labels, options, everything)):
-        assert max(4 * size.json + size.binary, size.total) <= labels.most
+        assert max(4 * (size.json + size.once) + size.binary, size.total + size.once) <= labels.most
 
 
 def test_the_reachable_number_of_rows_is_told() -> None:
@@ -117,6 +125,10 @@ def test_the_reachable_number_of_rows_is_told() -> None:
         size.check(25, 100_000)
     assert caught.value.code == "answer_too_large"
     size.check(24, 100_000)
+    beside = size._replace(once=5_000)
+    beside.check(19, 100_000)
+    with pytest.raises(TooLarge, match="ask for at most 19 rows at once"):
+        beside.check(20, 100_000)
     with pytest.raises(TooLarge, match="less of each row"):
         size.check(1, 1000)
 

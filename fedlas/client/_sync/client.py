@@ -160,13 +160,14 @@ class Client:
                 mapping of arrays for several inputs; or image files, as paths or bytes.
             timeout: seconds after which the answer is of no use.
             options: `top_k`, `abstain_below`, `max_error`, `coverage`, `decision`, `class_priors`
-                (`fedlas.client.orders.AnswerOptions`).
+                (`fedlas.client.orders.AnswerOptions`); and `probabilities`, which is True unless False is given: of
+                very many classes and rows the answer would be too large (`answer_too_large`).
 
         Raises:
             InvalidRequest: the rows do not fit the model, or a promise cannot be kept; `code` says which.
             ClientError: NotFound, Conflict, InvalidInput.
         """
-        body = body_of(inputs, options)
+        body = body_of(inputs, {"probabilities": True, **options})
         headers = {"Content-Type": body.content_type}
         if timeout is not None:
             headers["X-Request-Timeout"] = f"{timeout:g}"

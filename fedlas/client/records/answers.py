@@ -32,6 +32,8 @@ class Prediction(Document):
     """Calibrated models: share of the calibration rows that were at least as strange; small is far."""
     prediction_set: list[str] | None = None
     """With `coverage`; the most probable class first."""
+    probabilities: list[float] | None = None
+    """With `probabilities`: of all classes, calibrated, in the order of `class_names`."""
     probability: float | None = None
     """Binary models: of the positive class."""
     row: int | None = None

@@ -14,7 +14,7 @@ Json = dict[str, Any]
 
 _MODEL_REFUSED = ("unknown_model", "model_not_ready", "model_unloaded", *SERVED, "overloaded", "deadline_exceeded")
 #: Options in the query string are JSON, as they are within a body.
-_QUERY_TYPES = {"top_k": "integer", "abstain_below": "number"}
+_QUERY_TYPES = {"top_k": "integer", "abstain_below": "number", "probabilities": "boolean"}
 
 
 def _parameter(name: str, description: str, kind: str, *, place: str) -> Json:
@@ -69,7 +69,8 @@ OPERATIONS = (
     PredictionOperation(
         "/v1/models/{model}/predict",
         name="predict",
-        description="Predict the rows of this request with calibrated confidences.",
+        description="Predict the rows of this request with calibrated confidences. With `Accept: application/x-npy` "
+        "the answer is the matrix of probabilities alone, (N, K) float32 in the order of the model's `class_names`.",
         tag="predictions",
         parameters=[*_OPTIONS, _TIMEOUT],
         body={
@@ -80,7 +81,7 @@ OPERATIONS = (
         body_description="Rows as JSON; or one npy or image file, which is told by its first bytes, or named by a type "
         "of its own (`application/x-npy`, `image/png`, `image/jpeg`, `image/webp`, `image/bmp`); or a form of image "
         "files. Beside JSON, the options stand in the query string.",
-        response={"application/json": Predictions},
+        response={"application/json": Predictions, "application/x-npy": BINARY},
         codes=[
             *(*_MODEL_REFUSED, *ROWS_REFUSED, *OPTIONS_REFUSED, "invalid_form", "invalid_npy", "object_array"),
             *("no_column_names", "missing_columns", "unknown_columns", "doubled_columns"),

@@ -15,11 +15,14 @@ Options = dict[str, object]
 
 _NUMBER: tuple[type, ...] = (int, float)
 _OBJECT: tuple[type, ...] = (dict,)
+_TRUTH: tuple[type, ...] = (bool,)
 
 
 def _json_types(annotation: object) -> tuple[type, ...]:
     """The types that a JSON value of this annotation may have."""
     kinds = {get_origin(kind) or kind for kind in get_args(annotation)}
+    if bool in kinds:
+        return _TRUTH
     return (_NUMBER if kinds & {int, float} else ()) + (_OBJECT if dict in kinds else ())
 
 
@@ -30,7 +33,12 @@ NAMES: dict[str, tuple[type, ...]] = {
 #: The part of a form that holds all options as one JSON object.
 PART = "options"
 
-_WORDS = {_NUMBER: "a number", _OBJECT: "a JSON object", _NUMBER + _OBJECT: "a number or a JSON object"}
+_WORDS = {
+    _NUMBER: "a number",
+    _OBJECT: "a JSON object",
+    _NUMBER + _OBJECT: "a number or a JSON object",
+    _TRUTH: "true or false",
+}
 _MAX_CHARACTERS = 1 << 16
 _MOST_FIELDS = 32
 
@@ -95,7 +103,7 @@ def _parsed(name: str, text: str) -> object:
 
 
 def _checked(name: str, value: object) -> object:
-    if isinstance(value, bool) or not isinstance(value, NAMES[name]):
+    if type(value) not in NAMES[name]:  # True is an integer to `isinstance`
         raise _refused(name, f"needed is {_WORDS[NAMES[name]]}; found {str(value)[:100]!r}")
     return value
 

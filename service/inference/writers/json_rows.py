@@ -54,6 +54,8 @@ def json_rows(predictions: Predictions) -> list[dict[str, object]]:
         _add(rows, "prediction_set", [members[begin:end] for begin, end in pairwise(ends)])
     if (decision := predictions.decision) is not None:
         _add(rows, "decision", [names[index] for index in decision.tolist()])
+    if policy.options.probabilities:
+        _add(rows, "probabilities", predictions.probabilities.tolist())
     return rows
 
 
@@ -63,6 +65,7 @@ def write_json(predictions: Predictions, model: bytes) -> bytes:
     said, share = policy.shift.said, policy.answered_share
     more = b"" if said is None else b',"class_priors":' + said
     more += b"" if share is None else b',"answered_share":' + orjson.dumps(share)
+    more += b',"class_names":' + orjson.dumps(list(policy.profile.class_names)) if policy.options.probabilities else b""
     return b'{"model":%b%b,"predictions":%b}' % (model, more, orjson.dumps(json_rows(predictions)))
 
 

@@ -12,8 +12,10 @@ from pydantic_core import to_json
 
 from service.inference.writers.table import json_objects
 
-#: Rows that are written at once; with `top_k` of a thousand classes they have 60 MB.
+#: Rows that are written at once: at most so many, and so many bytes. With `top_k` of a thousand classes 1,024 rows have
+#: 60 MB, with all probabilities of 65,536 classes they would have 2 GB.
 _ROWS = 1 << 10
+_BATCH_BYTES = 1 << 24
 #: How a text begins that spreadsheets would run: https://owasp.org/www-community/attacks/CSV_Injection
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -41,7 +43,9 @@ def csv(files: Iterable[pq.ParquetFile]) -> Iterator[bytes]:
 def _batches(files: Iterable[pq.ParquetFile]) -> Iterator[pa.RecordBatch]:
     for file in files:
         with file:
-            yield from file.iter_batches(_ROWS, use_threads=False)
+            group = file.metadata.row_group(0)
+            most = _BATCH_BYTES * group.num_rows // max(1, group.total_byte_size)
+            yield from file.iter_batches(min(_ROWS, max(1, most)), use_threads=False)
 
 
 def _cells(column: pa.Array) -> pa.Array:

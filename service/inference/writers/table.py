@@ -23,6 +23,8 @@ _ERROR = pa.struct({"code": pa.string(), "message": pa.string()})
 #: 4 of them for the list of the groups; twice as large it would be 20, and half as large no less.
 GROUP_ROWS = 1 << 15
 _GROUP_BYTES = 1 << 25
+#: Of more classes probabilities are written where they are asked for: a million rows of a thousand are 4 GB.
+MAX_DEFAULT_CLASSES = 100
 #: Columns that repeat a few values; to look for repetitions among confidences takes longer than all the rest.
 _REPEATED = ["label", "index", "decision", "prediction_set.list.element"]
 _REPEATED += ["top_k.list.element.label", "top_k.list.element.index", "error.code", "error.message"]
@@ -43,6 +45,8 @@ class TableWriter:
     def __init__(self, policy: DecisionPolicy) -> None:
         self._policy = policy
         self._names = pa.array(list(policy.profile.class_names), pa.string())
+        asked = policy.options.probabilities
+        self._has_probabilities = len(self._names) <= MAX_DEFAULT_CLASSES if asked is None else asked
 
     def table(self, outputs: Outputs, *, first_row: int = 0) -> pa.Table:
         """The fields of JSON rows as columns: numbers as doubles, `index` as integers.
@@ -73,6 +77,8 @@ class TableWriter:
             columns["prediction_set"] = pa.ListArray.from_arrays(_offsets(sizes), self._labels(classes))
         if (decision := found.decision) is not None:
             columns["decision"] = self._labels(decision)
+        if self._has_probabilities:
+            columns["probabilities"] = _lists(found.probabilities)
         return pa.table(columns)
 
     def _nothing(self) -> Outputs:
@@ -89,6 +95,12 @@ class TableWriter:
         columns = [self._labels(best), _integers(best), _doubles(found.best_confidence.reshape(-1))]
         ranked = pa.StructArray.from_arrays(columns, _RANKED)
         return pa.ListArray.from_arrays(_offsets(np.full(len(found.best), found.best.shape[1])), ranked)
+
+
+def _lists(probs: np.ndarray) -> pa.Array:
+    """(N, K) as one list in each row, of single precision: their digits are all that the model computes."""
+    numbers = pa.array(np.ascontiguousarray(probs, dtype=np.float32).reshape(-1))
+    return pa.ListArray.from_arrays(_offsets(np.full(len(probs), probs.shape[1])), numbers)
 
 
 def _doubles(values: np.ndarray) -> pa.Array:

@@ -51,7 +51,9 @@ def test_columns_go_by_their_names(file: Path) -> None:
 
 def test_promises_are_those_of_the_file(file: Path) -> None:
     """`max_error` abstains, `coverage` answers sets, and what cannot be promised is a sentence."""
-    answers = predict(file, Rows(ROWS.tolist()), max_error=0.25, coverage=0.9, top_k=2)["predictions"]
+    answer = predict(file, Rows(ROWS.tolist()), max_error=0.25, coverage=0.9, top_k=2, probabilities=True)
+    answers, names = answer["predictions"], answer["class_names"]
+    assert all(one["probabilities"][names.index(one["label"])] == one["confidence"] for one in answers)
     kept = [(one["label"] == str(label)) for one, label in zip(answers, LABELS, strict=True) if not one["abstain"]]
     assert 0 < len(kept) < len(answers)
     assert np.mean(kept) > 0.75

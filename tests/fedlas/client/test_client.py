@@ -74,14 +74,16 @@ def test_predictions_are_arrays(client: Client, service: Service, job: Job) -> N
     expected = service.predict("digits", ROWS.tolist(), **options)
     for inputs in (ROWS, ROWS.tolist(), ROWS.astype(np.float64), list(ROWS)):
         found = client.predict("digits", inputs, **options)
-        assert found.labels.tolist() == [row["label"] for row in expected]
+        assert found.labels.tolist() == [int(row["label"]) for row in expected], "digits are sent as integers"
+        assert found.probabilities.shape == (len(ROWS), 10)
+        np.testing.assert_array_equal(found.probabilities.argmax(1), found.labels)
         np.testing.assert_array_equal(found.confidences, [row["confidence"] for row in expected])
         assert found.abstain.dtype == np.bool_
-        assert found.prediction_sets == [row["prediction_set"] for row in expected]
+        assert found.prediction_sets == [list(map(int, row["prediction_set"])) for row in expected]
         assert found.top_k == [row["top_k"] for row in expected]
         assert found.decisions is None
     assert found.model.id == job.calibrated_model_id
-    assert [row.raw for row in found] == expected
+    assert [row.raw for row in client.predict("digits", ROWS, probabilities=False, **options)] == expected
     assert isinstance(found[0], Prediction)
     assert found.to_frame()["familiarity"].tolist() == [row["familiarity"] for row in expected]
 
@@ -145,7 +147,7 @@ def test_batches_have_results(client: Client, job: Job, tmp_path: Path) -> None:
     assert isinstance(rows[0], Prediction)
     assert rows[0].top_k is not None
     direct = client.predict("digits", ROWS, top_k=2)
-    assert [row.label for row in rows[:5]] == direct.labels.tolist()
+    assert [row.index for row in rows[:5]] == direct.indices.tolist()
     frame = client.batches.to_frame(batch)
     np.testing.assert_allclose(frame["confidence"][:5], direct.confidences, atol=1e-6)
     lines = client.batches.download(batch, tmp_path / "rows.csv").read_text().splitlines()

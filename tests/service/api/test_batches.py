@@ -64,7 +64,7 @@ def test_pages_give_every_row_once(batch: tuple[Api, str], limit: int) -> None:
         rows += found["data"]
         has_more = found["has_more"]
     assert [row["row"] for row in rows] == list(range(start, 1797))
-    keys = ["row", "label", "index", "confidence", "uncalibrated_confidence", "abstain", "top_k"]
+    keys = ["row", "label", "index", "confidence", "uncalibrated_confidence", "abstain", "top_k", "probabilities"]
     assert all(list(row) == keys for row in rows)
 
 

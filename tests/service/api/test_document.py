@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -55,6 +56,7 @@ def test_everything_is_described() -> None:
     for name, schema in SCHEMAS.items():
         missing = [key for key, field in schema.get("properties", {}).items() if not field.get("description")]
         assert missing == [], name
+    assert re.findall(r'"description": "None\b[^"]*"', json.dumps(document())) == [], "of what has no description"
 
 
 def test_no_text_is_idle() -> None:

@@ -95,6 +95,8 @@ def test_bad_inputs(served: tuple[Api, Json], content: Any, code: str, words: st
         ("abstain_below", -0.1),
         ("abstain_below", "0.5"),
         ("abstain_below", float("nan")),
+        ("abstain_below", True),
+        ("probabilities", 1),
         ("topk", 3),
     ],
 )
@@ -103,6 +105,29 @@ def test_bad_options(served: tuple[Api, Json], option: str, value: Any) -> None:
     answer = predict(served, {"inputs": [ROW], option: value})
     assert answer.status_code == 422, answer.text
     assert [error["field"] for error in answer.json()["errors"]] == [option]
+
+
+def test_all_probabilities(served: tuple[Api, Json], uploads: Uploads) -> None:
+    """JSON has them in the order of `class_names` where it is asked, and is else as it was; npy is nothing but them."""
+    api, model = served
+    rows = digits()[0][:4]
+    expected = ort.InferenceSession(uploads["digits.onnx"]).run(None, {"x": rows})[0]
+    plain, asked = (
+        predict(served, {"inputs": rows.tolist(), **option}).json() for option in ({}, {"probabilities": True})
+    )
+    found = np.array([row.pop("probabilities") for row in asked["predictions"]])
+    np.testing.assert_allclose(found, softmax(expected.astype(np.float64)), atol=1e-6)
+    assert asked.pop("class_names") == model["class_names"]
+    assert asked == plain, "nothing else is another"
+    assert found.max(1).tolist() == [row["confidence"] for row in plain["predictions"]]
+    path, npy = f"/v1/models/{model['id']}/predict", {"Content-Type": "application/json", "Accept": "application/x-npy"}
+    matrix = api.client.post(path, json={"inputs": rows.tolist()}, headers=npy)
+    assert matrix.headers["content-type"] == "application/x-npy"
+    np.testing.assert_array_equal(np.load(io.BytesIO(matrix.content)), found.astype(np.float32))
+    for option, named in (({"top_k": 2}, "top_k"), ({"probabilities": False}, "probabilities")):
+        refused = api.client.post(path, json={"inputs": rows.tolist(), **option}, headers=npy)
+        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, named)
+        assert "an answer in npy has the probabilities alone" in refused.json()["detail"]
 
 
 def test_a_million_rows(served: tuple[Api, Json]) -> None:

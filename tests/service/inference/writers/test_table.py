@@ -51,6 +51,11 @@ def profile(num_classes: int = 3, **more: Any) -> dict[str, Any]:
     return {"class_names": NAMES[:num_classes], "guarantees": promises(num_classes), "familiarity": {}, **more}
 
 
+def answered(outputs: dict[str, np.ndarray], about: dict[str, Any], **options: Any) -> list[dict[str, Any]]:
+    """Rows as JSON has them where it is asked for what a table has by default."""
+    return answer(outputs, about, AnswerOptions(probabilities=True, **options))
+
+
 def tabulated(outputs: Any, about: dict[str, Any], options: AnswerOptions, *, first_row: int | None) -> pa.Table:
     """One block of rows."""
     table = TableWriter(policy(about, options)).table(outputs, first_row=first_row or 0)
@@ -80,7 +85,7 @@ def tabulated(outputs: Any, about: dict[str, Any], options: AnswerOptions, *, fi
 def test_columns_are_the_answers(options: dict[str, Any]) -> None:
     """Row by row and key by key, in the same order, what a single request is answered."""
     wanted, about = AnswerOptions(**options), profile()
-    expected = answer(outputs(), about, wanted)
+    expected = answered(outputs(), about, **options)
     assert tabulated(outputs(), about, wanted, first_row=None).to_pylist() == expected
     if options.get("coverage") == 0.4:
         assert any(row["prediction_set"] == [] for row in expected)
@@ -88,15 +93,27 @@ def test_columns_are_the_answers(options: dict[str, Any]) -> None:
         assert {row["abstain"] for row in expected} == {True, False}
 
 
+@pytest.mark.parametrize(
+    ("num_classes", "asked", "there"), [(100, None, True), (101, None, False), (101, True, True), (3, False, False)]
+)
+def test_all_probabilities_unless_they_are_very_many(num_classes: int, asked: bool | None, there: bool) -> None:
+    """A table has them for up to 100 classes, or as it is asked; a row's sum to one."""
+    about = {"class_names": [str(k) for k in range(num_classes)]}
+    found = tabulated(outputs(num_classes), about, AnswerOptions(probabilities=asked), first_row=None)
+    assert ("probabilities" in found.column_names) == there
+    if there:
+        np.testing.assert_allclose(np.sum(found["probabilities"].to_pylist(), axis=1), np.ones(ROWS), atol=1e-5)
+
+
 @pytest.mark.parametrize("positive", [None, NAMES[0], NAMES[1]])
 @pytest.mark.parametrize("decision", [None, {"threshold": 0.3}, {"costs": [[0, 1], [10, 0]]}], ids=str)
 def test_columns_of_binary_models(positive: str | None, decision: dict[str, Any] | None) -> None:
     """The probability of the positive class and what is decided by it are those of single requests."""
     about = profile(2, task="binary", positive_class=positive)
-    options = AnswerOptions(top_k=2, coverage=0.8, decision=decision)
+    options: dict[str, Any] = {"top_k": 2, "coverage": 0.8, "decision": decision}
     given = outputs(2)
-    found = tabulated(given, about, options, first_row=None)
-    assert found.to_pylist() == answer(given, about, options)
+    found = tabulated(given, about, AnswerOptions(**options), first_row=None)
+    assert found.to_pylist() == answered(given, about, **options)
     column = given["probabilities"][:, 0 if positive == NAMES[0] else 1]
     assert found["probability"].to_pylist() == column.tolist()
 
@@ -127,6 +144,7 @@ def test_types_of_the_columns() -> None:
             ("top_k", pa.list_(ranked)),
             ("prediction_set", pa.list_(pa.string())),
             ("decision", pa.string()),
+            ("probabilities", pa.list_(pa.float32())),
         ]
     )
     assert found["row"].to_pylist() == list(range(1 << 40, (1 << 40) + ROWS))
@@ -181,7 +199,7 @@ def test_a_file_keeps_everything(tmp_path: Path) -> None:
     """What any reader of Parquet finds, and a page, is what was answered, with the columns that were asked for."""
     path = tmp_path / "results.parquet"
     assert write_results(path, blocks([100, 1, 99, 100], **FULL)) == ROWS
-    expected = [{"row": row, **found} for row, found in enumerate(answer(outputs(), profile(), AnswerOptions(**FULL)))]
+    expected = [{"row": row, **found} for row, found in enumerate(answered(outputs(), profile(), **FULL))]
     assert pq.read_table(path).to_pylist() == expected
     assert read_page(path, start=0, limit=1000) == (expected, False)
     assert write_results(path, blocks([ROWS])) == ROWS
