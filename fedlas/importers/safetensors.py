@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from fedlas.errors import UnsupportedModel
-from fedlas.importers.onnx.parsing import refuse_foreign
+from fedlas.importers.onnx.parsing import is_safetensors, refuse_foreign
 
 #: The names of all timm architectures' tensors together are smaller.
 MAX_HEADER = 16 * 2**20
@@ -59,7 +59,8 @@ def read_header(path: str | Path) -> dict[str, StoredTensor]:
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         head = file.read(64)
-        refuse_foreign(head)
+        if not is_safetensors(head):
+            refuse_foreign(head)
         length = _header_length(head, size)
         file.seek(_LENGTH_BYTES)
         entries = _parse(file.read(length))

@@ -150,7 +150,7 @@ class _Reader:
             self.form.files[name] = staged, filename.decode("utf-8", "replace")
             self._take = staged.write
         elif filename is not None and name not in self._documents:
-            needed = " and ".join(map(repr, self._files))
+            needed = " or ".join(map(repr, self._files))
             message = f"a file part named {needed} is needed; found: {name}"
             raise InvalidRequest("missing_part", message, field=next(iter(self._files)))
         else:

@@ -18,8 +18,8 @@ from service.api.idempotency import IdempotencyKey, Key, create_in_group, create
 from service.api.json_values import check_json, parse_json
 from service.api.models import ModelOptions, add_model
 from service.api.problems import named_by_body
-from service.api.receiving import is_multipart, receive_parts, take_part
-from service.api.records import RecordRoutes
+from service.api.receiving import is_multipart, join_weights, receive_parts, take_part
+from service.api.records import WEIGHTS, RecordRoutes
 from service.api.reports import add_evidence
 from service.api.responses import created, tagged
 from service.api.routing import Route
@@ -53,7 +53,7 @@ Options = TypeVar("Options", bound=JobOptions)
 #: Inspection of rows takes some seconds, and longer than a client waits for an answer where they are gigabytes.
 _MAX_INSPECTION_S = 20.0
 
-#: Parts of a call that brings its files along, beside `model` and `dataset`.
+#: Parts of a call that brings its files along, beside `model`, its `data`, and `dataset`.
 _JSON_PARTS = ("job", "model_options", "dataset_options")
 
 _FILE_PARTS = {
@@ -62,7 +62,7 @@ _FILE_PARTS = {
         "description": f"Needed, unless {name}_options name an upload_id.",
     }
     for name in ("model", "dataset")
-}
+} | {"data": WEIGHTS}
 _JOB_BODY = {
     "requestBody": {
         "required": True,
@@ -139,7 +139,8 @@ def _checked(services: Services, options: Options, *, dry_run: bool) -> Options:
 
 async def _create_with_files(request: Request, services: ServicesDep, key: Key | None, *, dry_run: bool) -> str:
     with ExitStack() as stack:
-        form = await receive_parts(request, services, stack, files=("model", "dataset"), documents=_JSON_PARTS)
+        form = await receive_parts(request, services, stack, files=("model", "data", "dataset"), documents=_JSON_PARTS)
+        await join_weights(form, "model", services, stack)
         given = {name: _json_object(form, name) for name in _JSON_PARTS}
         options = _checked(services, JobOptions.model_validate(given["job"]), dry_run=dry_run)
         model_options = ModelOptions.model_validate(_flat(given["model_options"]))

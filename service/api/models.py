@@ -14,8 +14,8 @@ from service.api.idempotency import IdempotencyKey, Key
 from service.api.json_values import parse_json, parse_padding
 from service.api.name_lists import parse_names
 from service.api.named_models import find_model
-from service.api.receiving import ReceivedFile
-from service.api.records import FileOptions, RecordRoutes, UploadId, create_from_file, uploading
+from service.api.receiving import MODEL_PARTS, ReceivedFile
+from service.api.records import MODEL_FORM, FileOptions, RecordRoutes, UploadId, create_from_file, uploading
 from service.api.responses import created, downloading, stored_file
 from service.api.routing import Route
 from service.api.services import Services, ServicesDep
@@ -125,6 +125,7 @@ def add_model(unit: UnitOfWork, file: ReceivedFile, options: ModelOptions, store
         *("invalid_class_names", "invalid_positive_class", "invalid_columns", "invalid_padding"),
         *("invalid_preprocessing", "num_classes_without_architecture"),
         at={422: ["unknown_upload"]},
+        form=MODEL_FORM,
     ),
 )
 async def create_model(
@@ -132,7 +133,7 @@ async def create_model(
 ) -> Response:
     """Store a classifier; it is inspected in the background and becomes `ready` or `rejected`."""
     scoped = Key.of("models", key)
-    answer, _ = await create_from_file(request, services, scoped, options, add_model, model_record)
+    answer, _ = await create_from_file(request, services, scoped, options, add_model, model_record, MODEL_PARTS)
     return created(answer, "/v1/models")
 
 
@@ -168,7 +169,10 @@ ROUTES.add_delete(
 
 @router.get("/{model_id}/onnx", response_class=FileResponse, openapi_extra=downloading("unknown_model"))
 def download_model(request: Request, services: ServicesDep, model_id: str) -> Response:
-    """The file: an uploaded model's bytes as sent, a calibrated model with its standard outputs. Ranges work."""
+    """The file: an uploaded model's bytes as sent, a calibrated model with its standard outputs. Ranges work.
+
+    Of a model that came with the file of its weights: a zip of the two.
+    """
     with services.registry.read() as unit:
         row = find_model(unit, model_id)
     return stored_file(request, services, row.sha256, f"{Path(row.name).stem}-{row.id}.onnx")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Collection
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from datetime import datetime
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
+from fedlas.model_files import pack
 from service.api.forms import Form, pieces, receive_form
 from service.api.services import Services, in_thread
 from service.registry.artifacts import StagedFile
@@ -18,7 +20,9 @@ from service.registry.registry import Registry
 from service.registry.tables import now
 from service.registry.unit_of_work import UnitOfWork
 
-_FILE = "file"
+_FILE, _MODEL, _WEIGHTS = "file", "model", "data"
+#: Parts of a form with a model: a graph under one of two names, and the file of its weights, where it has one.
+MODEL_PARTS = (_FILE, _MODEL, _WEIGHTS)
 _LONGEST_NAME = 200
 
 
@@ -46,13 +50,22 @@ class ReceivedFile:
 
 
 async def receive_file(
-    request: Request, services: Services, stack: ExitStack, *, upload_id: str | None = None
+    request: Request,
+    services: Services,
+    stack: ExitStack,
+    *,
+    upload_id: str | None = None,
+    parts: Collection[str] = (_FILE,),
 ) -> tuple[ReceivedFile, dict[str, str]]:
-    """Take the upload, the part `file` or the raw body; return it with the texts of the other parts."""
+    """Take the upload, the file among `parts` or the raw body; return it with the texts of the other parts."""
     if is_multipart(request):
-        form = await receive_parts(request, services, stack, files=(_FILE,))
+        form = await receive_parts(request, services, stack, files=parts)
         texts = form.texts()
-        return await take_part(form, _FILE, services, stack, upload_id=texts.get("upload_id", upload_id)), texts
+        name = _MODEL if _MODEL in form.files else _FILE
+        if _MODEL in form.files and _FILE in form.files:
+            raise InvalidRequest("invalid_form", f"{_FILE!r} and {_MODEL!r} are both a model; send one of them")
+        await join_weights(form, name, services, stack)
+        return await take_part(form, name, services, stack, upload_id=texts.get("upload_id", upload_id)), texts
     if upload_id is not None:
         async for chunk in request.stream():
             if chunk:
@@ -84,6 +97,31 @@ async def take_part(
         raise InvalidRequest("missing_part", f"a file part named {name!r} is needed; found: {found}", field=name)
     staged, filename = form.files[name]
     return await _sealed(staged, name, filename)
+
+
+async def join_weights(form: Form, name: str, services: Services, stack: ExitStack) -> None:
+    """Put one zip into the place of the graph, the part `name`, where the part `data` brings its weights."""
+    if _WEIGHTS not in form.files:
+        return
+    if name not in form.files:
+        message = "the part 'data' holds the weights of a graph, which is no part of this form; of a finished upload "
+        raise InvalidRequest("missing_part", f"{message}the file is a zip of the two", field=name)
+    form.files[name] = await in_thread(_joined, services, stack, form.files[name], form.files.pop(_WEIGHTS))
+
+
+def _joined(
+    services: Services, stack: ExitStack, graph: tuple[StagedFile, str], weights: tuple[StagedFile, str]
+) -> tuple[StagedFile, str]:
+    """A zip of the two under the names that their sender gave them; no larger than one file may be."""
+    name, stated = (given.replace("\\", "/").rpartition("/")[2][:_LONGEST_NAME] for _, given in (graph, weights))
+    if not name.endswith(".onnx") or name == stated:
+        name += ".onnx"
+    whole = stack.enter_context(_staged(services))
+    for staged, _ in (graph, weights):
+        staged.flush()
+    with zipfile.ZipFile(whole, "w") as archive:
+        pack(archive, (name, graph[0].path), (stated, weights[0].path))
+    return whole, graph[1]
 
 
 def _staged(services: Services) -> StagedFile:

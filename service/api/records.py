@@ -5,7 +5,7 @@ Beside them the creation of a record from a file that a request brings along, wi
 
 # Without `from __future__ import annotations`: FastAPI could not resolve those of handlers that a method makes.
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Annotated, Generic, TypeVar, get_args
@@ -31,29 +31,35 @@ Wait = Annotated[float | None, Query(ge=0, le=60, description="Long poll: second
 UploadId = Annotated[
     str | None, Field(max_length=100, description="A finished upload (`/v1/uploads`) in place of the body; used once.")
 ]
-#: OpenAPI: the raw file, or multipart with a part `file`.
-_UPLOAD_BODY: JsonObject = {
-    "requestBody": {
-        "description": "The file as it is, or as the part `file` of a form whose other parts are the parameters.",
-        "required": True,
-        "content": {
-            "application/octet-stream": {"schema": BINARY},
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {"file": {**BINARY, "description": "The file."}},
-                }
-            },
-        },
-    }
+WEIGHTS: JsonObject = {
+    **BINARY,
+    "description": "The file of an ONNX graph's weights, under the name that the graph states.",
+}
+#: OpenAPI: the forms with a file, and those with a model.
+_FILE_FORM: JsonObject = {
+    "type": "object",
+    "required": ["file"],
+    "properties": {"file": {**BINARY, "description": "The file."}},
+}
+MODEL_FORM: JsonObject = {
+    "type": "object",
+    "properties": {
+        "file": {**BINARY, "description": "The model."},
+        "model": {**BINARY, "description": "Another name of `file`."},
+        "data": WEIGHTS,
+    },
 }
 Row = TypeVar("Row", bound=tables.Entity)
 
 
-def uploading(*codes: str, at: Mapping[int, Sequence[str]] | None = None) -> JsonObject:
-    """The declaration of an operation that makes a record of a file."""
-    return operation(*RECEIVED, *KEYED, *codes, at=at, headers={201: ["Location"]}, more=_UPLOAD_BODY)
+def uploading(*codes: str, at: Mapping[int, Sequence[str]] | None = None, form: JsonObject = _FILE_FORM) -> JsonObject:
+    """The declaration of an operation that makes a record of a file: the raw body, or a part of a form."""
+    body: JsonObject = {
+        "description": "The file as it is, or as a part of a form whose other parts are the parameters.",
+        "required": True,
+        "content": {"application/octet-stream": {"schema": BINARY}, "multipart/form-data": {"schema": form}},
+    }
+    return operation(*RECEIVED, *KEYED, *codes, at=at, headers={201: ["Location"]}, more={"requestBody": body})
 
 
 @dataclass(frozen=True)
@@ -203,6 +209,7 @@ async def create_from_file(
     options: Options,
     add: Callable[[UnitOfWork, ReceivedFile, Options, JsonObject], Row],
     show: Callable[[UnitOfWork, Row], BaseModel],
+    parts: Collection[str] = ("file",),
 ) -> tuple[str, Options]:
     """Receive the file and create its record, once per key.
 
@@ -210,6 +217,7 @@ async def create_from_file(
         options: of the query; those of a form stand in its other parts.
         add: keeps the file and inserts its row; the last argument is what the options say as it is stored.
         show: the row as its public record.
+        parts: of a form, which are files.
 
     Returns:
         The record as JSON, and all options.
@@ -217,7 +225,7 @@ async def create_from_file(
     async with reserved(services, key) as held:
         with ExitStack() as stack:
             upload_id = getattr(options, "upload_id", None)
-            file, texts = await receive_file(request, services, stack, upload_id=upload_id)
+            file, texts = await receive_file(request, services, stack, upload_id=upload_id, parts=parts)
             given = type(options).model_validate({**options.model_dump(exclude_unset=True), **texts})
             stored = given.stored()
             content = [file.fingerprint, given.model_dump_json(exclude={"wait"})]

@@ -52,15 +52,20 @@ class StagedFile(AbstractContextManager["StagedFile"]):
         """Hexadecimal SHA-256 of what was written so far."""
         return self._hash.hexdigest()
 
-    def write(self, chunk: bytes) -> None:
-        """Append `chunk`; raises TooLarge as soon as the limit is passed, Unavailable where the disk refuses."""
+    def write(self, chunk: bytes) -> int:
+        """Append `chunk`, return its length; raises TooLarge beyond the limit, Unavailable where the disk refuses."""
         self.size += len(chunk)
         if self._limit is not None and self.size > self._limit:
             raise TooLarge("too_large", f"the upload is larger than the limit of {self._limit} bytes")
         self._hash.update(chunk)
         with storing():
             require_room(self._file.fileno(), len(chunk))
-            self._file.write(chunk)
+            return self._file.write(chunk)
+
+    def flush(self) -> None:
+        """Let readers of `path` see all that was written."""
+        with storing():
+            self._file.flush()
 
     def seal(self) -> None:
         """Wait until the store has the bytes: slow, so it belongs before a transaction, not into it."""
@@ -81,7 +86,7 @@ class StagedFile(AbstractContextManager["StagedFile"]):
         self._held.close()
         return self.digest
 
-    def discard(self) -> None:
+    def close(self) -> None:
         """Remove the file if it was not kept."""
         with suppress(OSError):  # a full disk refuses even the last bytes of a discarded file
             self._file.close()
@@ -89,7 +94,7 @@ class StagedFile(AbstractContextManager["StagedFile"]):
         self._held.close()
 
     def __exit__(self, *_: object) -> None:
-        self.discard()
+        self.close()
 
 
 class ArtifactStore:
@@ -141,7 +146,7 @@ class ArtifactStore:
                 staged.write(chunk)
             staged.seal()
         except BaseException:
-            staged.discard()
+            staged.close()
             raise
         return staged
 

@@ -21,7 +21,7 @@ from service.api.datasets import DatasetOptions, add_dataset
 from service.api.forms import Form
 from service.api.idempotency import Key, create_once
 from service.api.models import ModelOptions, add_model
-from service.api.receiving import ReceivedFile, receive_parts, take_part
+from service.api.receiving import ReceivedFile, join_weights, receive_parts, take_part
 from service.api.records import FileOptions, Row
 from service.api.services import Services
 from service.registry.contract import DatasetRecord, ModelRecord
@@ -32,7 +32,7 @@ from service.registry.unit_of_work import UnitOfWork
 from service.web.form_fields import FormState, nested, refused
 from service.web.form_keys import FIELD, idempotency_key
 
-_MODEL, _DATASET = "model", "dataset"
+_MODEL, _WEIGHTS, _DATASET = "model", "data", "dataset"
 _SHARES = frozenset(f"split_shares.{split}" for split in ("train", "calibration", "guarantee", "test"))
 
 Options = TypeVar("Options", bound=FileOptions)
@@ -54,7 +54,7 @@ class Sent:
 async def receive_files(request: Request, services: Services) -> dict[str, Sent]:
     """Take what a form sends, and make its records."""
     with ExitStack() as stack:
-        form = await receive_parts(request, services, stack, files=(_MODEL, _DATASET))
+        form = await receive_parts(request, services, stack, files=(_MODEL, _WEIGHTS, _DATASET))
         _drop_unchosen(form)
         texts = form.texts()
         once = partial(_make, services, form, stack, texts.get(FIELD, ""))
@@ -107,6 +107,8 @@ async def _make(
             return Sent(state, await services.write(partial(_dataset_again, state=state)))
         options = read({name: text for name, text in state.entered.items() if name not in ("id", "upload_id")})
         stored = options.stored()
+        if name == _MODEL:
+            await join_weights(form, name, services, stack)
         file = await take_part(form, name, services, stack, upload_id=None if name in form.files else upload_id)
         content = [name, file.fingerprint, options.model_dump_json(exclude={"upload_id"})]
         key = Key.of("forms", idempotency_key(form_key, list(content)))
@@ -135,7 +137,7 @@ def _told_if_empty(sent: dict[str, Sent]) -> dict[str, Sent]:
 
 def _drop_unchosen(form: Form) -> None:
     """Browsers send a part for a file that was not chosen: no bytes, and an empty name or none."""
-    for name in (_MODEL, _DATASET):
+    for name in (_MODEL, _WEIGHTS, _DATASET):
         file, filename = form.files.get(name, (None, ""))
         if not filename and (file is None or not file.size):
             form.files.pop(name, None)

@@ -12,6 +12,6 @@ def stage_bytes(store: ArtifactStore, content: bytes) -> StagedFile:
         staged.write(content)
         staged.seal()
     except BaseException:
-        staged.discard()
+        staged.close()
         raise
     return staged

@@ -76,7 +76,7 @@ def _as_seen_by(profile: ModelProfile, dataset: Dataset, order: JobOrder) -> Dat
 def open_classifier(file: Path, options: ModelOptions) -> GraphClassifier:
     """The uploaded file as a classifier; the options of its sender say how to understand it."""
     if options.architecture is None:
-        return load_onnx(file, output=options.output, features=options.features, task=options.task)
+        return load_onnx(file, output=options.output, features=options.features, task=options.task, allow_beside=False)
     preprocessing = preprocessing_of(options.preprocessing)
     made = () if preprocessing is None else preprocessing.shape
     sizes = tuple(size for size in made if size is not None)

@@ -48,15 +48,21 @@ _TASKS = ("binary", "multiclass")
 
 
 def load_onnx(
-    path: str | Path, *, output: str | None = None, features: str | None = None, task: str | None = None
+    path: str | Path,
+    *,
+    output: str | None = None,
+    features: str | None = None,
+    task: str | None = None,
+    allow_beside: bool = True,
 ) -> GraphClassifier:
     """An ONNX classifier as a network: trainable where its operators are; no code of the file is run.
 
     Args:
-        path: the file; weights must lie inside it.
+        path: the file: a graph, or a zip of a graph and the file of its weights.
         output: which of several outputs holds the class scores.
         features: which tensor of the graph to take as penultimate features; found where not given.
         task: `"binary"` allows a single column of raw logits; `"multiclass"` makes two columns just two classes.
+        allow_beside: read weights from the file beside it that the graph names; not for a file that somebody else sent.
 
     Raises:
         UnsupportedModel: the file is no classifier that can be opened; `code` and message say what was found.
@@ -64,7 +70,7 @@ def load_onnx(
     if task is not None and task not in _TASKS:
         raise ValueError(f"task must be one of {_TASKS} or None, not {task!r}")
     try:
-        return _load(path, output, features, task)
+        return _load(read_model(path, allow_beside=allow_beside), output, features, task)
     except (UnsupportedModel, OSError, MemoryError):
         raise
     except Exception as error:  # a damaged graph breaks any step: nodes without inputs, names that are no text, …
@@ -74,8 +80,7 @@ def load_onnx(
         ) from error
 
 
-def _load(path: str | Path, output: str | None, features: str | None, task: str | None) -> GraphClassifier:
-    model = read_model(path)
+def _load(model: ModelProto, output: str | None, features: str | None, task: str | None) -> GraphClassifier:
     outputs = [value.name for value in model.graph.output]
     classifier: GraphClassifier
     try:

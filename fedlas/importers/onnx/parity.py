@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from fedlas.importers.onnx.ai_onnx_ml.lowering import plain_outputs
 from fedlas.importers.onnx.graph import Array
 from fedlas.importers.onnx.graph_classifier import GraphClassifier
 from fedlas.importers.onnx.normalise import to_inference
+from fedlas.importers.onnx.parsing import read_whole
 from fedlas.importers.onnx.runtime_session import not_runnable, open_session
 
 _ROWS = 4
@@ -105,10 +107,10 @@ def _in_inference(path: str | Path, output: str) -> str | bytes:
     Maps of scores (ZipMap) and columns of them become one tensor, as the importer has them; scores that only lead to
     an output (to a label) become one.
     """
-    uploaded = onnx.ModelProto.FromString(Path(path).read_bytes())
+    uploaded = read_whole(path)
     model = plain_outputs(uploaded)
     inner = output not in {value.name for value in model.graph.output}
-    if model is uploaded and not inner and not _trains(model):
+    if model is uploaded and not inner and not _trains(model) and not zipfile.is_zipfile(path):
         return str(path)
     for node in model.graph.node:
         to_inference(node)

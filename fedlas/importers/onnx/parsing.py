@@ -1,4 +1,4 @@
-"""The parsing of an uploaded file to a checked `ModelProto`; nothing is unpickled, unpacked or read beside the file.
+"""The parsing of an uploaded file to a checked `ModelProto`; nothing is unpickled or run.
 
 The checks stand in the order of their cost and trust: size, magic bytes, counts on the bytes, parsing, versions, the
 list of allowed operators, validity of names, order and tensors. Only then does anything compute.
@@ -14,7 +14,8 @@ from pathlib import Path
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, defs
 
-from fedlas.errors import UnsupportedModel
+from fedlas.data.file_format import told_format
+from fedlas.errors import BadDataset, UnsupportedModel
 from fedlas.importers.onnx.operators.table import OPERATORS, STANDARD_DOMAINS, operator_name
 from fedlas.importers.onnx.protobuf_limits import survey
 from fedlas.importers.onnx.runtime_operators import RUNTIME_OPERATORS
@@ -26,11 +27,10 @@ from fedlas.importers.onnx.validation import (
     check_order,
     every_node,
 )
+from fedlas.importers.onnx.weight_file import beside, embed, exchanged, read_parts
 
 #: What the newest supported ONNX Runtime opens (1.27-1.31); the served copy keeps the upload's versions.
 MAX_OPSET, MIN_OPSET, MAX_IR = 26, 7, 13
-#: A protobuf message ends here, whatever the writer.
-MOST_BYTES = 2**31 - 1
 #: One row of an input; the largest images and volumes that are classified are far below.
 _LARGEST_ROW = 256 * 1024**2
 _OPSET_OF_CLASSICAL = 13
@@ -38,14 +38,18 @@ _CLASSICAL = "ai.onnx.ml"
 #: Nested graphs may run for ever, and no exporter needs them for a classifier in inference.
 _CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 
-_HOW_TO_EXPORT = (
-    "export the network as ONNX instead: torch.onnx.export(model, example, 'model.onnx', external_data=False)"
-)
+_HOW_TO_EXPORT = "export the network as ONNX instead: torch.onnx.export(model, example, 'model.onnx')"
 _HOW_TO_SEND_WEIGHTS = (
     "weights alone (a state_dict) of a torchvision or timm network may come as safetensors, with architecture=: "
     "safetensors.torch.save_file(torch.load('weights.pth', map_location='cpu', weights_only=True), "
     "'weights.safetensors')"
 )
+_ROWS = {
+    "npz": "an npz archive of arrays",
+    "csv": "text, as a csv is",
+    "parquet": "a parquet table",
+    "imagefolder": "a zip archive of images",
+}
 # (first bytes, what such a file is): formats that are sent instead of ONNX. None of them is ever opened.
 _FOREIGN = (
     (b"PK\x03\x04", "a zip archive (as torch.save, TorchScript, .pt2, .keras or .npz write)"),
@@ -64,21 +68,20 @@ _FOREIGN = (
 )
 
 
-def read_model(path: str | Path) -> ModelProto:
+def read_model(path: str | Path, *, allow_beside: bool = False) -> ModelProto:
     """Parse and check the ONNX file at `path`.
+
+    Args:
+        path: of a graph, or of a zip of a graph and its weights.
+        allow_beside: read weights from the file beside it that the graph names: for its owner, never for a stranger.
 
     Raises:
         UnsupportedModel: with a sentence on what is needed: `too_large`, `unsafe_format`, `not_onnx`, `truncated`,
-            `too_many_nodes`, `too_deep`, `unsupported_opset`, `quantized`, `unsupported_operator`, `bad_name`,
-            `duplicate_name`, `cyclic_graph`, `external_data`, `corrupt`, `declared_size`, `non_finite_weights`.
+            `needs_graph`, `too_many_nodes`, `too_deep`, `external_data`, `unsupported_opset`, `quantized`,
+            `unsupported_operator`, `bad_name`, `duplicate_name`, `cyclic_graph`, `corrupt`, `declared_size`,
+            `non_finite_weights`.
     """
-    file = Path(path)
-    if file.stat().st_size > MOST_BYTES:
-        raise UnsupportedModel("too_large", f"the file has {file.stat().st_size} bytes; ONNX ends at {MOST_BYTES}")
-    content = file.read_bytes()
-    refuse_foreign(content[:64])
-    model = _parse(content)
-    del content
+    model = read_whole(path, allow_beside=allow_beside)
     _name_standard_opset(model)
     _check_versions(model)
     _refuse_quantised(model)
@@ -91,6 +94,46 @@ def read_model(path: str | Path) -> ModelProto:
     _check_inputs(model)
     check_weights(model)
     return model
+
+
+def read_whole(path: str | Path, *, allow_beside: bool = False) -> ModelProto:
+    """The parsed file with all of its weights, of which nothing is checked yet; raises as `read_model` does."""
+    file = Path(path)
+    content, weights = read_parts(file)
+    try:
+        model = _parse(content)
+    except UnsupportedModel as error:
+        if weights is not None and _is_graph(weights.content):
+            raise exchanged(weights) from error
+        raise _of_rows(file) or error from None
+    del content
+    embed(model, beside(model, file) if weights is None and allow_beside else weights)
+    return model
+
+
+def _is_graph(content: bytes) -> bool:
+    try:
+        return bool(_parse(content))
+    except UnsupportedModel:
+        return False
+
+
+def _of_rows(file: Path) -> UnsupportedModel | None:
+    """The refusal of a file of rows, which is no model; None of any other file."""
+    try:
+        kind = told_format(file)
+    except BadDataset:
+        return None
+    message = (
+        f"the file is {_ROWS[kind]}: rows or scores, and no model. Were model and rows exchanged? Scores without a "
+        f"model go to POST /v1/calibrators (fedlas calibrators create). Of a model, {_HOW_TO_EXPORT}"
+    )
+    return UnsupportedModel("not_onnx", message)
+
+
+def is_safetensors(head: bytes) -> bool:
+    """Whether a file begins as safetensors do: with the length of a JSON object, which may begin as any other file."""
+    return head[8:9] == b"{" and 1 < int.from_bytes(head[:8], "little") < 2**32
 
 
 def refuse_foreign(head: bytes) -> None:
@@ -115,6 +158,10 @@ def _is_old_pickle(content: bytes) -> bool:
 def _parse(content: bytes) -> ModelProto:
     if not content:
         raise UnsupportedModel("not_onnx", f"the file is empty; {_HOW_TO_EXPORT}")
+    if is_safetensors(content[:9]):
+        message = "the file is safetensors, weights without their graph: name their architecture= (torchvision/… or"
+        raise UnsupportedModel("needs_graph", f"{message} timm/…), or {_HOW_TO_EXPORT}")
+    refuse_foreign(content[:64])
     try:
         survey(content)
         model: ModelProto = ModelProto.FromString(content)
@@ -124,9 +171,6 @@ def _parse(content: bytes) -> ModelProto:
         # An ONNX file opens with field 1 (the IR version, a small number): what starts so was once a model.
         if content[0] == 0x08 and len(content) > 2 and 0 < content[1] < 64:
             raise UnsupportedModel("truncated", "the ONNX file is cut off or damaged; send it again") from None
-        if content[8:9] == b"{" and int.from_bytes(content[:8], "little") < len(content):
-            message = "the file looks like safetensors, weights without their network; pass architecture= with its name"
-            raise UnsupportedModel("not_onnx", f"{message}, or {_HOW_TO_EXPORT}") from None
         raise UnsupportedModel("not_onnx", f"the file is not an ONNX model; {_HOW_TO_EXPORT}") from None
     if not model.ir_version or not model.opset_import:
         if _is_old_pickle(content):

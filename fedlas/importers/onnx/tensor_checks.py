@@ -1,4 +1,4 @@
-"""Checks of a parsed graph's tensors: they lie in the file, hold what their shapes say, and weights are finite."""
+"""Checks of a parsed graph's tensors: they hold what their shapes say, and weights are finite."""
 
 from __future__ import annotations
 
@@ -24,18 +24,8 @@ _PARTS_OF_A_BYTE = {
 
 
 def check_tensors(model: ModelProto) -> None:
-    """Every tensor lies in the file, and holds as much as its shape says.
-
-    Raises:
-        UnsupportedModel: `external_data`, `corrupt`.
-    """
+    """Every tensor holds as much as its shape says; raises UnsupportedModel (`corrupt`)."""
     for tensor in every_tensor(model):
-        if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
-            raise UnsupportedModel(
-                "external_data",
-                f"the weights of {tensor.name!r} lie in a second file, which was not sent; keep them inside the ONNX "
-                "file: torch.onnx.export(model, example, 'model.onnx', external_data=False)",
-            )
         _check_size(tensor)
 
 

@@ -6,8 +6,10 @@ import contextlib
 import gzip
 import io
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
@@ -16,17 +18,17 @@ import pytest
 import torch
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import NodeProto, TensorProto, helper, numpy_helper
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fedlas.errors import UnsupportedModel
-from fedlas.importers import load_onnx
+from fedlas.importers import check_parity, load_onnx
 from fedlas.importers.onnx.parsing import _allowed, read_model
 from fedlas.importers.onnx.protobuf_limits import survey
+from fedlas.importers.safetensors import read_header
 from tests.helpers.networks import Composed, Inputs, export, mlp, table
 
 
-def refused(path: Path, **options: str) -> UnsupportedModel:
+def refused(path: Path, **options: Any) -> UnsupportedModel:
     with pytest.raises(UnsupportedModel) as caught:
         load_onnx(path, **options)
     return caught.value
@@ -61,7 +63,6 @@ FOREIGN = {
     "joblib": lambda: saved(lambda b: joblib.dump({"a": np.ones(4)}, b)),
     "compressed joblib": lambda: saved(lambda b: joblib.dump({"a": np.ones(4)}, b, compress=3)),
     "gzip": lambda: gzip.compress(pickled(4)),
-    "npz": lambda: saved(lambda b: np.savez(b, a=np.ones(2))),
     "hdf5": lambda: b"\x89HDF\r\n\x1a\n" + bytes(64),
 }
 
@@ -77,13 +78,35 @@ def test_pickles_and_archives_are_never_opened(kind: str, tmp_path: Path) -> Non
     assert "safetensors.torch.save_file(torch.load(" in error.message, "weights alone need no network"
 
 
-def test_weights_without_their_network_need_its_name(tmp_path: Path) -> None:
-    """A safetensors file that comes alone is told from other bytes, and its sender how to send it."""
+@pytest.mark.parametrize("length", [b"\x08\x01", b"\x80\x02", b"x\x01"])
+def test_weights_without_their_network_need_its_name(length: bytes, tmp_path: Path) -> None:
+    """A safetensors file alone is called what it is, though its length begins as ONNX, a pickle or a zlib stream do."""
     path = tmp_path / "model.safetensors"
-    save_file(nn.Linear(2, 2).state_dict(), path)
+    path.write_bytes(length + bytes(6) + b"{".ljust(int.from_bytes(length, "little")) + bytes(8))
+    error = refused(path)
+    assert error.code == "needs_graph"
+    assert "architecture=" in error.message
+    with pytest.raises(UnsupportedModel, match="safetensors file is damaged"):
+        read_header(path)
+
+
+ROWS = {
+    "npz": saved(lambda b: np.savez(b, a=np.ones(2))),
+    "csv": b"score,label\n0.5,1\n0.1,0\n",
+    "parquet": b"PAR1" + bytes(100) + b"PAR1",
+}
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_rows_in_place_of_a_model(kind: str, tmp_path: Path) -> None:
+    """Rows or scores that come as a model are called rows, and told where scores alone go."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(ROWS[kind])
     error = refused(path)
     assert error.code == "not_onnx"
-    assert "architecture=" in error.message
+    assert kind in error.message
+    assert "exchanged?" in error.message
+    assert "POST /v1/calibrators (fedlas calibrators create)" in error.message
 
 
 @pytest.mark.parametrize("content", [b"", b"hello world, I am text", b"\x93NUMPY\x01\x00", bytes(1000), b'{"a": 1}'])
@@ -112,13 +135,72 @@ def test_shortened_weights_are_corrupt(good: Path) -> None:
     assert model.graph.initializer[0].name in error.message
 
 
-def test_external_data_is_refused_without_being_read(good: Path) -> None:
-    """Weights beside the file are refused with the advice that keeps them inside, even where that file is there."""
-    model = onnx.load(good)
-    onnx.save(model, good, save_as_external_data=True, location="weights.bin", size_threshold=0)
-    error = refused(good)
-    assert error.code == "external_data"
-    assert "external_data=False" in error.message
+@pytest.fixture
+def pair(good: Path) -> dict[str, bytes]:
+    """A graph and the file of its weights, by name; both lie in the folder of `good`."""
+    onnx.save(onnx.load(good), good, save_as_external_data=True, location="good.onnx.data", size_threshold=0)
+    return {name: good.with_name(name).read_bytes() for name in ("good.onnx", "good.onnx.data")}
+
+
+def zipped(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize("folder", ["", "exported/"])
+def test_a_graph_and_its_weights(folder: str, pair: dict[str, bytes], tmp_path: Path) -> None:
+    """A zip of the two, and a graph beside its weights, are the network of one file: proven against ONNX Runtime."""
+    path = zipped(tmp_path / "zip", {folder + name: content for name, content in reversed(pair.items())})
+    assert check_parity(path, load_onnx(path, allow_beside=False)) < 1e-6
+    assert check_parity(path, load_onnx(tmp_path / "good.onnx")) < 1e-6
+
+
+def test_a_strangers_file_reads_nothing_beside_it(pair: dict[str, bytes], good: Path) -> None:
+    """Weights that were not sent are named with the way to one file, though a file of that name is there."""
+    with pytest.raises(UnsupportedModel) as caught:
+        load_onnx(good, allow_beside=False)
+    assert caught.value.code == "external_data"
+    assert "'good.onnx.data', which was not sent" in caught.value.message
+    assert 'onnx.save(onnx.load("m.onnx"), "one.onnx")' in caught.value.message
+    good.with_name("good.onnx.data").unlink()
+    assert refused(good).message == caught.value.message
+
+
+def outside(pair: dict[str, bytes], **stated: str) -> dict[str, bytes]:
+    """The two with something else stated of one tensor."""
+    model = onnx.load_from_string(pair["good.onnx"])
+    entries = model.graph.initializer[0].external_data
+    values = {entry.key: entry.value for entry in entries} | stated
+    del entries[:]
+    for key, value in values.items():
+        entries.add(key=key, value=value)
+    return {**pair, "good.onnx": model.SerializeToString()}
+
+
+PAIRS: dict[str, tuple[Callable[[dict[str, bytes]], dict[str, bytes]], str]] = {
+    "cut off": (lambda p: {**p, "good.onnx.data": p["good.onnx.data"][:-1]}, "it was cut off, or is another model's"),
+    "longer": (lambda p: {**p, "good.onnx.data": p["good.onnx.data"] + bytes(70_000)}, "it is another model's"),
+    "other name": (lambda p: {"m.onnx": p["good.onnx"], "w.bin": p["good.onnx.data"]}, "sent was 'w.bin': send 'good"),
+    "exchanged": (lambda p: {"a.onnx": p["good.onnx.data"], "b": p["good.onnx"]}, "'b' holds the graph"),
+    "folder": (lambda p: outside(p, location="x/good.onnx.data"), "no name of a file beside the graph"),
+    "parent": (lambda p: outside(p, location="../good.onnx.data"), "no name of a file beside the graph"),
+    "absolute": (lambda p: outside(p, location="/etc/passwd"), "no name of a file beside the graph"),
+    "before it": (lambda p: outside(p, offset="-4"), "lies in bytes -4 to"),
+    "negative": (lambda p: outside(p, length="-4"), "lies in bytes"),
+    "behind it": (lambda p: outside(p, offset="99999999"), "lies in bytes 99999999 to"),
+    "no number": (lambda p: outside(p, offset="x"), "is no number"),
+    "shared": (lambda p: outside(p, offset="0", length=str(len(p["good.onnx.data"]))), "take more bytes than"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", PAIRS)
+def test_weights_that_are_not_this_graphs(case: str, pair: dict[str, bytes], tmp_path: Path) -> None:
+    """Each way in which the two do not belong together has its sentence, and no other file is read."""
+    make, words = PAIRS[case]
+    error = refused(zipped(tmp_path / "zip", make(pair)))
+    assert (error.code, words in error.message) == ("external_data", True), error.message
 
 
 def test_external_data_in_a_constant_node(good: Path) -> None:

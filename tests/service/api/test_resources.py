@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -42,6 +45,30 @@ def test_raw_and_multipart_uploads_are_the_same(api: Api, kind: str) -> None:
     assert raw.json()["sha256"] == form.json()["sha256"]
     named = api.client.post(f"/v1/{kind}?name=query", files={"file": ("f", b"x")}, data={"name": "form"})
     assert named.json()["name"] == "form"
+
+
+def test_a_graph_and_its_weights_are_one_stored_file(make_api: MakeApi) -> None:
+    """Parts `model` and `data` are one file, a zip of the two by their names, whichever comes first."""
+    api = make_api(max_upload_bytes=5000)
+    parts = {"model": ("C:\\m.onnx", b"graph"), "data": ("x/m.onnx.data", b"weights" * 200)}
+    key = {"Idempotency-Key": "k"}
+    first = api.client.post("/v1/models", files=parts, headers=key)
+    again = api.client.post("/v1/models", files=dict(reversed(parts.items())), headers=key)
+    job = api.post("/v1/jobs", files={**parts, "dataset": ("d", b"d")})
+    assert (first.status_code, first.json()) == (201, again.json())
+    sent = api.client.get(f"/v1/models/{first.json()['id']}/onnx")
+    assert api.client.get(f"/v1/models/{job['model_id']}").json()["sha256"] == hashlib.sha256(sent.content).hexdigest()
+    with zipfile.ZipFile(io.BytesIO(sent.content)) as archive:
+        stored = {name: archive.read(name) for name in archive.namelist()}
+    assert stored == {"m.onnx": b"graph", "m.onnx.data": b"weights" * 200}
+    assert [path.name for path in (api.registry.artifacts.root / "incoming").iterdir()] == []
+    for files, code in (
+        ({**parts, "data": ("w", bytes(4900))}, "too_large"),
+        ({"data": parts["data"]}, "missing_part"),
+        ({**parts, "file": ("m", b"m")}, "invalid_form"),
+    ):
+        assert api.client.post("/v1/models", files=files).json()["code"] == code
+    assert api.client.post("/v1/jobs", files={"data": parts["data"], "dataset": ("d", b"d")}).status_code == 422
 
 
 def test_job_in_one_call_makes_three_records(api: Api) -> None:

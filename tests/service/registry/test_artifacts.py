@@ -93,7 +93,7 @@ def test_what_is_not_kept_is_not_there(behind: Behind, store: ArtifactStore) -> 
         fail()
     with pytest.raises(TooLarge):
         exceed()
-    stage_bytes(store, b"changed its mind").discard()
+    stage_bytes(store, b"changed its mind").close()
     assert behind.names() <= {sha256(b"changed its mind")}, "a sealed file may wait for its record, whole"
     assert list(store.incoming.iterdir()) == []
 
