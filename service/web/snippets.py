@@ -66,6 +66,20 @@ def snippets(model: ModelRecord, profile: ServingProfile, caller: Caller) -> Seq
     ]
 
 
+def three_requests(caller: Caller) -> str:
+    """The road from a model to its calibrated predictions, under the name of `caller`."""
+    jobs, sends_json = f"{caller.url}/v1/jobs", "-H 'Content-Type: application/json'"
+    files = "-F model=@m.onnx -F data=@m.onnx.data -F dataset=@rows.csv"
+    options = f"""-F 'dataset_options={{"seen_by_model": "no"}}' -F 'job={{"publish_as": "{caller.ref}"}}'"""
+    rows = """-d '{"inputs": [[0.1, 0.2]], "probabilities": true}'"""
+    requests = [
+        [f"curl -s {jobs}", *caller.shell_header, files, options],
+        [f"curl -s '{jobs}/job_…?wait=60'", *caller.shell_header],
+        [f"curl -s {caller.predict_url}", *caller.shell_header, sends_json, rows],
+    ]
+    return "\n".join(map(_command, requests))
+
+
 def download_command(model: ModelRecord, caller: Caller) -> str:
     """The command that fetches the file."""
     return _command(

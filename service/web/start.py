@@ -9,7 +9,9 @@ from service.registry.unit_of_work import UnitOfWork
 from service.web.file_forms import Sent
 from service.web.job_list import ListedJob, listed
 from service.web.order_page import Choices
+from service.web.origin import origin_of
 from service.web.rendering import page
+from service.web.snippets import Caller, three_requests
 
 router = APIRouter(include_in_schema=False)
 
@@ -24,4 +26,13 @@ async def start_page(request: Request, services: ServicesDep) -> Response:
         return Choices.read(unit), [listed(unit, row) for row in unit.jobs.newest(limit=_NEWEST, after=None)]
 
     choices, jobs = await services.read(read)
-    return page(request, "start/page.html.jinja", sent=Sent.nothing(), choices=choices, jobs=jobs)
+    caller = Caller("mine", origin_of(request, services.settings.allowed_hosts), bool(services.settings.api_keys))
+    return page(
+        request,
+        "start/page.html.jinja",
+        sent=Sent.nothing(),
+        choices=choices,
+        jobs=jobs,
+        caller=caller,
+        requests=three_requests(caller),
+    )

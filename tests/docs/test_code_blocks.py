@@ -26,7 +26,6 @@ NOT_RUN = {
     "installs the project; the tests run where it is installed": 1,
     "they install the project, run all tests, and begin a service that does not end": 1,
     "they install the project and run all of its checks": 1,
-    "begins a service that does not end": 1,
     "starts workers on three machines": 2,
     "asks running workers": 2,
     "needs Prometheus, which brings promtool": 1,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import json
 import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.inference.profile import ServingProfile
 from service.registry.contract import ModelRecord
-from service.web.snippets import Caller, snippets
+from service.web.snippets import Caller, snippets, three_requests
 
 HOSTILE = "'; reboot #\"\n$(reboot) `id` \\ \u202e {x}"
 CALLER = Caller("mdl_1", "https://host:8443", with_key=True)
@@ -90,3 +91,17 @@ def test_a_file_with_a_fixed_batch_is_given_one() -> None:
     for origin, rows in (("uploaded", 8), ("calibrated", 1)):
         program = programs(origin=origin, adjustments=[freed])["ONNX Runtime alone"]
         assert f"np.zeros(({rows}, 2)" in program
+
+
+def test_the_first_page_has_the_three_requests_of_readme() -> None:
+    """What an empty service shows sends the parts, options and address that README, which is run, sends."""
+    shown = shlex.split(three_requests(Caller("mine", "http://127.0.0.1:8000", with_key=True)).replace("\\\n", ""))
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    block = readme[readme.index("F=http://127.0.0.1:8000") :].partition("```")[0]
+    run = shlex.split(block.replace("\\\n", "").replace("$F", "http://127.0.0.1:8000"), comments=True)
+    files = [word for word in run if word.startswith(("model=", "data=", "dataset=", "dataset_options="))]
+    addresses = [word for word in run if word.startswith("http://") and "wait=" not in word]
+    assert set(shown) >= {*files, *addresses, "Authorization: Bearer $FEDLAS_API_KEY"}
+    assert (shown.count("curl"), len(files), len(addresses)) == (3, 4, 2)
+    job, rows = (json.loads(word.removeprefix("job=")) for word in shown if word.startswith(("job={", '{"inputs')))
+    assert (job, rows["probabilities"]) == ({"publish_as": "mine"}, True)
