@@ -2,14 +2,18 @@
 #
 #   docker build --target api    -t fedlas-api    .
 #   docker build --target worker -t fedlas-worker .
+#   docker build --target worker -t fedlas-worker-gpu \
+#     --build-arg WORKER_EXTRA=worker-gpu --build-arg TORCH_INDEX_URL=https://pypi.org/simple .
+#
+# Debian trixie, on which the tests run as well.
 
 ARG PYTHON=3.11
 
-FROM python:${PYTHON}-slim-bookworm AS base
+FROM python:${PYTHON}-slim-trixie AS base
 ENV PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
-    PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_ROOT_USER_ACTION=ignore \
     FEDLAS_DATA_DIR=/var/lib/fedlas/data \
     FEDLAS_ARTIFACTS=/var/lib/fedlas/artifacts
 # One user for both images: stored files are readable for their owner only, and both mount the same folder.
@@ -20,8 +24,9 @@ WORKDIR /app
 COPY pyproject.toml README.md LICENSE ./
 
 FROM base AS api
-# The dependencies are a layer of their own: it is built again only when pyproject.toml changes.
-RUN pip install ".[service,postgresql,s3]"
+# The dependencies are a layer of their own: it is built again only when pyproject.toml changes, and what pip has
+# downloaded once stays with the builder, not in the image.
+RUN --mount=type=cache,target=/root/.cache/pip pip install ".[service,postgresql,s3]"
 COPY fedlas fedlas
 COPY service service
 COPY worker worker
@@ -36,7 +41,12 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
 CMD ["fedlas", "api", "--host", "0.0.0.0", "--port", "8000"]
 
 FROM base AS worker
-RUN pip install ".[worker,postgresql,s3]"
+ARG WORKER_EXTRA=worker
+# Here PyTorch lies without CUDA (0.2 GB for 3); of equal versions pip takes this index' before PyPI's, since theirs
+# ends in `+cpu`.
+ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --extra-index-url "${TORCH_INDEX_URL}" ".[${WORKER_EXTRA},postgresql,s3]"
 COPY fedlas fedlas
 COPY service service
 COPY worker worker

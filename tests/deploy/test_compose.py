@@ -5,42 +5,28 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import tomllib
 from fnmatch import fnmatch
-from typing import Any
+from pathlib import Path
+from stat import S_IMODE
 
 import jsonschema
 import pytest
-import yaml
 from pydantic_settings import BaseSettings
 
 from service.registry.contract import ANY_DEVICE, GPU_ONLY, QUEUES
 from service.settings import ServiceSettings
+from tests.helpers import compose as files
+from tests.helpers.compose import FILES, OVERLAYS, STAGES, WORKERS, Json, overlay, read
 from tests.helpers.dockerfile import ROOT, command_of, stages
 from tests.helpers.programs import COMPOSE
 from worker.settings import WorkerSettings
 
-Json = dict[str, Any]
-
-#: All run the worker's image.
-WORKERS = ("heavy", "light", "courier")
-#: What is laid over the Compose file.
-OVERLAYS = ("cpu", "tls", "flower", "minio")
 SETTINGS: dict[str, type[BaseSettings]] = {"api": ServiceSettings, **dict.fromkeys(WORKERS, WorkerSettings)}
-#: What has no default, in the file itself and with everything laid over it.
-NEEDED = ("FEDLAS_API_KEYS", "FEDLAS_METRICS_KEY", "FEDLAS_GRAFANA_PASSWORD")
-NEEDED_BY_OVERLAYS = ("FEDLAS_DOMAIN", "FEDLAS_FLOWER_LOGIN", "FEDLAS_MINIO_PASSWORD")
-
-
-def read(name: str) -> Json:
-    """One of the files; `!reset` is a tag of Compose's own."""
-    return dict(yaml.safe_load((ROOT / name).read_text().replace("!reset", "")))
-
-
-def overlay(name: str) -> Json:
-    """What is laid over the Compose file."""
-    return read(f"deploy/docker-compose.{name}.yml")
+#: What nobody can make for an operator.
+OWN = {"FEDLAS_DOMAIN": "fedlas.example", "FEDLAS_FLOWER_LOGIN": "somebody:password"}
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +37,26 @@ def compose() -> Json:
 
 @pytest.fixture(scope="module")
 def everything(compose: Json) -> dict[str, Json]:
-    """The services of all files; of one that an overlay only changes, as it is without it."""
-    laid = [overlay(name)["services"] for name in OVERLAYS]
-    return {name: service for services in (*laid, compose["services"]) for name, service in services.items()}
+    """The services of all files, laid over one another."""
+    found: dict[str, Json] = dict(compose["services"])
+    for name in OVERLAYS:
+        for service, part in overlay(name)["services"].items():
+            found[service] = files.laid_over(found.get(service, {}), part)
+    return found
 
 
-@pytest.mark.parametrize("name", ["docker-compose.yml", *(f"deploy/docker-compose.{name}.yml" for name in OVERLAYS)])
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which an operator has typed `deploy/secrets.sh`."""
+    folder = tmp_path_factory.mktemp("operator")
+    (folder / "deploy").mkdir()
+    shutil.copy(ROOT / "deploy" / "secrets.sh", folder / "deploy")
+    shutil.copy(ROOT / ".env.example", folder)
+    subprocess.run([folder / "deploy" / "secrets.sh"], check=True, capture_output=True)
+    return folder
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_the_file_is_valid_against_the_published_schema(name: str) -> None:
     """Every Compose file obeys the schema that the Compose project publishes."""
     schema = json.loads((ROOT / "tests" / "data" / "compose-spec.json").read_text())
@@ -64,31 +64,88 @@ def test_the_file_is_valid_against_the_published_schema(name: str) -> None:
     jsonschema.Draft7Validator(schema).validate(read(name))
 
 
-@pytest.mark.parametrize("overlays", [(), ("cpu",), ("cpu", "tls", "flower", "minio")])
-def test_compose_itself_accepts_the_files(overlays: tuple[str, ...]) -> None:
-    """Where Compose is installed it resolves the files, and without keys it refuses to."""
-    names = ("docker-compose.yml", *(f"deploy/docker-compose.{name}.yml" for name in overlays))
-    command = [COMPOSE.needed(), *(part for name in names for part in ("-f", name)), "config", "--format", "json"]
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("FEDLAS_")}
-    given = dict.fromkeys(NEEDED if len(overlays) < 2 else (*NEEDED, *NEEDED_BY_OVERLAYS), "k")
-    for missing in given:
-        less = {name: value for name, value in given.items() if name != missing}
-        refused = subprocess.run(command, cwd=ROOT, env={**clean, **less}, capture_output=True, text=True)
-        assert refused.returncode != 0
-        assert missing in refused.stderr
-    done = subprocess.run(command, cwd=ROOT, env={**clean, **given}, capture_output=True, text=True)
+@pytest.mark.parametrize("overlays", [(), *((name,) for name in OVERLAYS), OVERLAYS], ids="+".join)
+def test_compose_itself_accepts_the_files(overlays: tuple[str, ...], made: Path) -> None:
+    """Compose resolves the files with what `deploy/secrets.sh` makes; training asks for a GPU in one of them alone."""
+    variables = made / "variables"
+    given = {**files.variables((made / ".env").read_text()), **OWN}
+    variables.write_text("".join(f"{name}={value}\n" for name, value in given.items()))
+    done = _config(overlays, variables)
     assert done.returncode == 0, done.stderr
     services = json.loads(done.stdout)["services"]
-    assert ("devices" in services["heavy"]["deploy"]["resources"]["reservations"]) is not bool(overlays)
-    assert {service["environment"]["FEDLAS_ARTIFACTS"] for name, service in services.items() if name in SETTINGS} == {
-        "s3://fedlas" if "minio" in overlays else "/var/lib/fedlas/artifacts"
+    assert [name for name, service in services.items() if "deploy" in service] == ["heavy"] * ("gpu" in overlays)
+    ours = {name: service for name, service in services.items() if name in SETTINGS}
+    assert {service["environment"]["FEDLAS_ARTIFACTS"] for service in ours.values()} == {
+        "s3://fedlas" if "s3" in overlays else "/var/lib/fedlas/artifacts"
     }
+    # Each image of ours is built by one service, and whoever shares it looks for it nowhere else.
+    built = [service["image"] for service in services.values() if "build" in service]
+    assert sorted(built) == sorted({service["image"] for service in services.values() if service["image"] in STAGES})
+    assert all((one.get("pull_policy") == "never") is (one["image"] in STAGES) for one in services.values())
+
+
+@pytest.mark.parametrize("missing", sorted(files.demanded()))
+def test_compose_refuses_what_has_no_password(missing: str, made: Path) -> None:
+    """Nothing has a default that others know: without one of the variables Compose says which."""
+    variables = made / "less"
+    given = {**files.variables((made / ".env").read_text()), **OWN}
+    variables.write_text("".join(f"{name}={value}\n" for name, value in given.items() if name != missing))
+    refused = _config(OVERLAYS, variables)
+    assert refused.returncode != 0
+    assert missing in refused.stderr
+
+
+def _config(overlays: tuple[str, ...], variables: Path) -> subprocess.CompletedProcess[str]:
+    names = ("docker-compose.yml", *(f"deploy/docker-compose.{name}.yml" for name in overlays))
+    command = [COMPOSE.needed(), "--env-file", str(variables), *(part for name in names for part in ("-f", name))]
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("FEDLAS_", "COMPOSE_"))}
+    return subprocess.run([*command, "config", "--format", "json"], cwd=ROOT, env=clean, capture_output=True, text=True)
+
+
+def test_the_secrets_are_random_and_stay(made: Path) -> None:
+    """What Compose demands and nobody chooses is made once; the file of the metrics key is open, in a closed folder.
+
+    Prometheus runs as another user, and a container sees the file with the owner and the mode that it has on the host.
+    """
+    environment, secret = made / ".env", made / "secrets" / "metrics_key"
+    first = environment.read_text()
+    given = files.variables(first)
+    drawn = {given[name] for name in files.demanded() - set(OWN)}
+    assert len(drawn) == len(files.demanded() - set(OWN)) == 6
+    assert all(re.fullmatch("[0-9a-f]{48}", value) for value in drawn)
+    assert secret.read_text() == given["FEDLAS_METRICS_KEY"]
+    modes = [S_IMODE(path.stat().st_mode) for path in (environment, secret.parent, secret)]
+    assert modes == [0o600, 0o700, 0o444]
+    environment.write_text(first.replace(given["FEDLAS_METRICS_KEY"], "a-key-of-the-operators"))
+    subprocess.run([made / "deploy" / "secrets.sh"], check=True, capture_output=True)
+    assert environment.read_text() == first.replace(given["FEDLAS_METRICS_KEY"], "a-key-of-the-operators")
+    assert secret.read_text() == "a-key-of-the-operators"
+    environment.write_text(first)
+
+
+def test_read_only_containers_are_given_files_alone(compose: Json, everything: dict[str, Json]) -> None:
+    """Compose copies every other secret into the container, and refuses to where the root is read-only.
+
+    So does it with configs. Releases since 2.33.1 refuse at `up`; `config` of any release accepts such a pair.
+    """
+    sources = {
+        kind: {name: source for file in map(read, FILES) for name, source in file.get(kind, {}).items()}
+        for kind in ("secrets", "configs")
+    }
+    for name, service in everything.items():
+        for kind, known in sources.items():
+            given = [one if isinstance(one, str) else one["source"] for one in service.get(kind, [])]
+            assert not service.get("read_only") or all(set(known[one]) == {"file"} for one in given), name
+    assert everything["prometheus"]["secrets"] == ["metrics_key"]
+    assert compose["secrets"]["metrics_key"] == {"file": "./secrets/metrics_key"}  # where secrets.sh writes it
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert {"/.env", "/secrets/"} <= set(ignored)
 
 
 def test_the_services_are_these_and_every_name_is_declared(compose: Json) -> None:
     """API, workers, broker, database and who watches them; what is named in any file exists in it or beneath it."""
     watching, beneath = {"prometheus", "grafana"}, compose
-    assert set(compose["services"]) == {"api", *WORKERS, "redis", "postgres", *watching}
+    assert set(compose["services"]) == {"api", *WORKERS, "valkey", "postgres", *watching}
     for file in (compose, *(overlay(name) for name in OVERLAYS)):
         known = {
             part: {**beneath.get(part, {}), **file.get(part, {})}
@@ -103,15 +160,16 @@ def test_the_services_are_these_and_every_name_is_declared(compose: Json) -> Non
             for needed, condition in service.get("depends_on", {}).items():
                 ends = condition == {"condition": "service_completed_successfully"}
                 assert ends or condition == {"condition": "service_healthy"}
-                assert ends or known["services"][needed].keys() & {"healthcheck", "build"}  # of its image
+                assert ends or known["services"][needed].keys() & {"healthcheck", "build"}  # its image has a check
 
 
 def test_nothing_is_lost_and_nothing_is_open_by_default(compose: Json) -> None:
     """The broker appends and never evicts, keys are demanded, and what has a way out is not what opens uploads."""
     services = compose["services"]
-    redis = services["redis"]["command"]
-    assert redis == ["redis-server", "--appendonly", "yes", "--maxmemory-policy", "noeviction"]
-    for name in ("FEDLAS_API_KEYS", "FEDLAS_METRICS_KEY"):
+    *broker, password = services["valkey"]["command"]
+    assert broker == ["valkey-server", "--appendonly", "yes", "--maxmemory-policy", "noeviction", "--requirepass"]
+    assert password.startswith("${FEDLAS_BROKER_PASSWORD:?")
+    for name in ("FEDLAS_API_KEY", "FEDLAS_METRICS_KEY"):
         assert f"${{{name}:?" in services["api"]["environment"]["FEDLAS_API_KEYS"]
     keyed = [name for name, service in services.items() if "FEDLAS_API_KEYS" in service.get("environment", ())]
     assert keyed == ["api"]
@@ -132,26 +190,26 @@ def test_services_are_read_only_and_only_the_proxy_is_reached_from_elsewhere(eve
     assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
     for name, service in everything.items():
         assert service["read_only"] is True, name
-        assert name in ("redis", "postgres") or service["cap_drop"] == ["ALL"], name
+        assert name in ("valkey", "postgres") or service["cap_drop"] == ["ALL"], name
         secrets = [value for key, value in service.get("environment", {}).items() if _is_secret(key)]
-        assert all("${" in str(value) for value in secrets), name
+        assert all(":?" in str(value) for value in secrets), name
         assert "privileged" not in service
         assert "/var/run/docker.sock" not in json.dumps(service)
 
 
 def _is_secret(variable: str) -> bool:
-    return any(word in variable for word in ("PASSWORD", "SECRET", "KEYS", "AUTH", "MC_HOST", "DATABASE_URL"))
+    return any(word in variable for word in ("PASSWORD", "SECRET", "KEYS", "AUTH", "DATABASE_URL", "BROKER_URL"))
 
 
 def test_what_goes_out_opens_nothing(compose: Json) -> None:
     """The workers serve every queue between them, heavy and light apart; one has a way out, and delivers messages."""
     queues = {name: _queues(compose["services"][name]) for name in WORKERS}
     assert queues == {
-        "heavy": {GPU_ONLY, ANY_DEVICE},
+        "heavy": {ANY_DEVICE},
         "light": set(QUEUES) - {GPU_ONLY, ANY_DEVICE, "deliver"},
         "courier": {"deliver"},
     }
-    assert _queues(overlay("cpu")["services"]["heavy"]) == {ANY_DEVICE}
+    assert _queues(overlay("gpu")["services"]["heavy"]) == {GPU_ONLY, ANY_DEVICE}
 
 
 def _queues(service: Json) -> set[str]:
@@ -159,11 +217,12 @@ def _queues(service: Json) -> set[str]:
     return set(command[command.index("-Q") + 1].split(","))
 
 
-def test_the_heavy_worker_asks_for_a_gpu(compose: Json) -> None:
-    """One NVIDIA device is reserved, for it alone."""
-    devices = compose["services"]["heavy"]["deploy"]["resources"]["reservations"]["devices"]
+def test_a_gpu_is_asked_for_where_there_is_one() -> None:
+    """One NVIDIA device, for training alone; all workers are the image that can use it."""
+    services = overlay("gpu")["services"]
+    devices = services["heavy"]["deploy"]["resources"]["reservations"]["devices"]
     assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
-    assert [name for name, service in compose["services"].items() if "deploy" in service] == ["heavy"]
+    assert {name: service["image"] for name, service in services.items()} == dict.fromkeys(WORKERS, "fedlas-worker-gpu")
 
 
 def test_api_and_workers_share_records_files_and_messages(compose: Json) -> None:
@@ -173,8 +232,8 @@ def test_api_and_workers_share_records_files_and_messages(compose: Json) -> None
         assert len({service["environment"][name] for service in services}) == 1
     mount = f"artifacts:{services[0]['environment']['FEDLAS_ARTIFACTS']}"
     assert all(mount in service["volumes"] for service in services)
-    bucket = overlay("minio")["services"]
-    assert all(bucket[name]["environment"] == bucket["api"]["environment"] for name in SETTINGS)
+    bucket = overlay("s3")["services"]
+    assert all(bucket[name]["environment"] == bucket["bucket"]["environment"] for name in SETTINGS)
     assert "boto3" in _distributions({"s3"}, _extras())
 
 
@@ -183,7 +242,7 @@ def test_every_variable_is_a_setting_of_its_process(compose: Json, name: str) ->
     """No FEDLAS_ variable in the files is a slip of the pen that its process would silently ignore."""
     service = compose["services"][name]
     fields = {f"FEDLAS_{field.upper()}" for field in SETTINGS[name].model_fields}
-    instructions = stages()[service["build"]["target"]]
+    instructions = stages()[STAGES[service["image"]]]
     in_image = {word for kind, rest in instructions if kind == "ENV" for word in re.findall(r"(FEDLAS_\w+)=", rest)}
     in_compose = {key for key in service["environment"] if key.startswith("FEDLAS_")}
     assert in_image
@@ -194,8 +253,9 @@ def test_every_variable_is_a_setting_of_its_process(compose: Json, name: str) ->
 def test_the_image_runs_what_compose_runs(compose: Json, name: str) -> None:
     """Compose adds options to the image's command, which runs as a user without rights; no health check needs curl."""
     service = compose["services"][name]
-    target = service["build"]["target"]
+    target = STAGES[service["image"]]
     assert target == ("api" if name == "api" else "worker")
+    assert service.get("build", {"target": target})["target"] == target
     command = command_of(target)
     assert service["command"][: len(command)] == command
     instructions = stages()[target]
@@ -206,17 +266,33 @@ def test_the_image_runs_what_compose_runs(compose: Json, name: str) -> None:
 
 
 def test_the_images_install_extras_that_exist_and_the_api_no_pytorch() -> None:
-    """Every extra that pip is asked for is declared, and the API's closure of extras names neither torch nor onnx."""
-    extras = _extras()
-    asked = {name: _asked_extras(name) for name in ("api", "worker")}
-    assert asked == {"api": {"service", "postgresql", "s3"}, "worker": {"worker", "postgresql", "s3"}}
-    assert set().union(*asked.values()) <= set(extras)
+    """Every extra that pip is asked for is declared; the API's name neither torch nor onnx.
+
+    ONNX Runtime is the CPU's build, or the GPU's where that is asked for.
+    The index that PyTorch comes from has no CUDA, unless the build asks for it.
+    """
+    extras, arguments = _extras(), overlay("gpu")["services"]["heavy"]["build"]["args"]
+    asked = {
+        "api": _asked_extras("api"),
+        "worker": _asked_extras("worker"),
+        "gpu": _asked_extras("worker", **arguments),
+    }
+    assert asked["api"] == {"service", "postgresql", "s3"}
+    assert asked["worker"] == {"worker", "postgresql", "s3"}
+    assert asked["gpu"] == {"worker-gpu", "postgresql", "s3"}
     brought = {name: _distributions(found, extras) for name, found in asked.items()}
+    runtimes = {"onnxruntime", "onnxruntime-gpu"}
+    assert {name: found & runtimes for name, found in brought.items()} == {
+        "api": {"onnxruntime"},
+        "worker": {"onnxruntime"},
+        "gpu": {"onnxruntime-gpu"},
+    }
     assert {"torch", "onnx"}.isdisjoint(brought["api"])
     assert {"torch", "onnx", "onnxscript"} <= brought["worker"]
-    assert {"numpy", "scipy", "pillow", "onnxruntime", "psycopg", "celery", "typer"} <= brought["api"] & brought[
-        "worker"
-    ]
+    assert {"numpy", "scipy", "pillow", "psycopg", "celery", "typer"} <= brought["api"] & brought["worker"]
+    index = "--extra-index-url"
+    assert f'{index} "https://download.pytorch.org/whl/cpu"' in json.dumps(stages()["worker"]).replace('\\"', '"')
+    assert f'{index} "https://pypi.org/simple"' in json.dumps(stages(**arguments)["worker"]).replace('\\"', '"')
 
 
 def _extras() -> dict[str, list[str]]:
@@ -224,9 +300,9 @@ def _extras() -> dict[str, list[str]]:
     return dict(project["optional-dependencies"])
 
 
-def _asked_extras(stage: str) -> set[str]:
-    lists = [match for word, rest in stages()[stage] if word == "RUN" for match in re.findall(r'"\.\[(.*?)\]"', rest)]
-    return {extra for found in lists for extra in found.split(",")}
+def _asked_extras(stage: str, **arguments: str) -> set[str]:
+    runs = [rest for word, rest in stages(**arguments)[stage] if word == "RUN"]
+    return {extra for rest in runs for found in re.findall(r'"\.\[(.*?)\]"', rest) for extra in found.split(",")}
 
 
 def _distributions(names: set[str], extras: dict[str, list[str]]) -> set[str]:

@@ -1,4 +1,4 @@
-"""The commands of the Compose file and the Dockerfile, started as processes against a real broker."""
+"""The commands of the Compose file, started as processes with its variables, against a real database."""
 
 from __future__ import annotations
 
@@ -9,19 +9,25 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
+import redis
+import yaml
 
-from tests.helpers.dockerfile import ROOT, command_of, stages
+from service.registry.contract import GPU_ONLY, QUEUES
+from tests.helpers import compose
+from tests.helpers.compose import Json, Placed
+from tests.helpers.dockerfile import ROOT, stages
 from tests.helpers.modes import open_to_others
 from tests.helpers.monitoring import unknown
 from tests.helpers.processes import free_port, until
-from tests.helpers.servers import Valkey, running
+from tests.helpers.programs import POSTGRESQL, PROMETHEUS
+from tests.helpers.servers import PostgreSQL, Valkey, running
 
 BIN = Path(sys.executable).parent
-KEY = "a-key-for-the-tests"
 
 
 @contextmanager
@@ -43,44 +49,112 @@ def process(command: list[str], folder: Path, log: Path, **environment: str) -> 
         child.wait()
 
 
-def test_the_images_commands_work_together(tmp_path: Path) -> None:
-    """API and worker, started by their images' commands, find each other, report good health, and end well.
+@pytest.fixture(scope="module")
+def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What an `.env` file has, with a value for everything that is demanded."""
+    return {name: f"given-for-{name.lower().replace('_', '-')}" for name in compose.demanded()}
 
-    What alerts, dashboard and scalers ask for is what they tell. What they write is their owner's alone.
+
+@contextmanager
+def valkey(folder: Path, placed: Placed, port: int) -> Iterator[None]:
+    """The broker of the Compose file; its command runs the Valkey that is here."""
+    _, *options = placed.command(compose.read("docker-compose.yml")["services"]["valkey"])
+    with process([Valkey(folder).binary(), *options, "--port", str(port)], folder, folder / "valkey.log"):
+        yield
+
+
+@contextmanager
+def prometheus(folder: Path, key: str, targets: dict[str, int]) -> Iterator[str]:
+    """Prometheus with the scrape configuration of Compose, which knows it by names: they are replaced by ports here."""
+    config: Json = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())
+    config["global"] = {"scrape_interval": "1s"}
+    config["rule_files"] = [str(ROOT / "deploy" / "prometheus" / "alerts.yml")]
+    (folder / "metrics_key").write_text(key)
+    for job in config["scrape_configs"]:
+        found = [name for one in job.pop("dns_sd_configs") for name in one["names"]]
+        job["static_configs"] = [{"targets": [f"127.0.0.1:{targets[name]}" for name in found]}]
+        if "authorization" in job:
+            assert job["authorization"] == {"credentials_file": "/run/secrets/metrics_key"}
+            job["authorization"] = {"credentials_file": str(folder / "metrics_key")}
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    port = free_port()
+    command = [PROMETHEUS.needed(), f"--config.file={folder / 'prometheus.yml'}"]
+    command += [f"--storage.tsdb.path={folder / 'series'}", f"--web.listen-address=127.0.0.1:{port}"]
+    with process(command, folder, folder / "prometheus.log"):
+        yield f"http://127.0.0.1:{port}/api/v1/targets"
+
+
+def test_the_services_work_together(tmp_path: Path, variables: dict[str, str]) -> None:
+    """Broker, API, the three workers and Prometheus, by the Compose file's commands and variables, find each other.
+
+    They report good health and end well. What alerts, dashboard and scalers ask for is what they tell. What they write
+    is their owner's alone. Prometheus is let in by its key; without the password nobody is let in by the broker.
     """
-    api_port, metrics_port = free_port(), free_port()
-    api = [str(api_port) if word == "8000" else word for word in command_of("api")]
+    POSTGRESQL.needed(), PROMETHEUS.needed()
+    services = compose.read("docker-compose.yml")["services"]
+    broker, ports = free_port(), {name: free_port() for name in ("api", *compose.WORKERS)}
     with ExitStack() as stack:
-        environment = {
-            "FEDLAS_DATA_DIR": str(tmp_path / "data"),
-            "FEDLAS_ARTIFACTS": str(tmp_path / "artifacts"),
-            "FEDLAS_BROKER_URL": stack.enter_context(running(Valkey)).url(),
-            "FEDLAS_API_KEYS": KEY,
-        }
-        # The worker first: it has to wait until the API has made the tables.
-        watched = {**environment, "FEDLAS_WORKER_METRICS_PORT": str(metrics_port)}
-        stack.enter_context(process(command_of("worker"), tmp_path, tmp_path / "worker.log", **watched))
-        stack.enter_context(process(api, tmp_path, tmp_path / "api.log", **environment))
+        database = stack.enter_context(running(PostgreSQL))
+        database.execute("CREATE DATABASE fedlas")
 
-        def healthy(name: str) -> bool:
-            return health(name, tmp_path, {**environment, "PORT": str(api_port)})
+        def placed(name: str) -> Placed:
+            data = "api" if name == "api" else name  # containers tell workers on one volume apart by their host names
+            places = {"/var/lib/fedlas/data": str(tmp_path / data), "/var/lib/fedlas": str(tmp_path)}
+            hosts = {"@postgres:5432": f"@127.0.0.1:{database.port}", "@valkey:6379": f"@127.0.0.1:{broker}"}
+            return Placed(variables, {**places, **hosts, "0.0.0.0": "127.0.0.1"})
 
-        until(lambda: healthy("api"), what="the API is healthy")
-        until(lambda: healthy("worker"), what="the worker is healthy")
-        with httpx.Client(base_url=f"http://127.0.0.1:{api_port}") as client:
-            assert client.get("/v1/models").status_code == 401
-            client.headers["Authorization"] = f"Bearer {KEY}"
-            answer = client.get("/readyz")
-            texts = [client.get("/metrics").text, httpx.get(f"http://127.0.0.1:{metrics_port}/metrics").text]
-        assert [open_to_others(tmp_path / name) for name in ("data", "artifacts")] == [[], []]
+        stack.enter_context(valkey(tmp_path, placed("valkey"), broker))
+        environments: dict[str, dict[str, str]] = {}
+        for name in (*compose.WORKERS, "api"):  # the workers have to wait until the API has made the tables
+            one = placed(name)
+            environments[name] = one.environment(services[name])
+            command = [str(ports["api"]) if word == "8000" else word for word in one.command(services[name])]
+            if name != "api":
+                environments[name]["FEDLAS_WORKER_METRICS_PORT"] = str(ports[name])
+            stack.enter_context(process(command, tmp_path, tmp_path / f"{name}.log", **environments[name]))
+        key = variables["FEDLAS_METRICS_KEY"]
+        watching = stack.enter_context(prometheus(tmp_path, key, ports))
+        api = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{ports['api']}"))
+        until(lambda: queues(api) == set(QUEUES) - {GPU_ONLY}, what="somebody takes from every queue")
+        until(lambda: set(watched(watching)) == {"up"}, what="Prometheus reads everything")
+        api_health = {**environments["api"], "PORT": str(ports["api"])}
+        until(lambda: health("api", tmp_path, api_health), what="the API is healthy")
+        for name in compose.WORKERS:
+            until(partial(health, "worker", tmp_path, environments[name]), what=f"{name} is healthy")
+        assert api.get("/v1/models").status_code == 401
+        api.headers["Authorization"] = f"Bearer {variables['FEDLAS_API_KEY']}"
+        assert api.get("/v1/models").status_code == 200
+        answer = api.get("/readyz")
+        texts = [api.get("/metrics").text]
+        texts += [httpx.get(f"http://127.0.0.1:{ports[name]}/metrics").text for name in compose.WORKERS]
+        with pytest.raises(redis.AuthenticationError):
+            redis.Redis("127.0.0.1", broker).ping()
+        written = ["artifacts", *ports]
+        assert [open_to_others(tmp_path / name) for name in written] == [[] for _ in written]
         assert answer.json()["checks"] == dict.fromkeys(("database", "broker", "storage", "serving"), "ok")
         assert unknown(texts) == []
+
+
+def queues(api: httpx.Client) -> set[str]:
+    """The queues that living workers take from."""
+    try:
+        return {name for name, living in (api.get("/readyz").json()["workers"] or {}).items() if living}
+    except httpx.TransportError:
+        return set()
+
+
+def watched(url: str) -> list[str]:
+    """How each target of Prometheus is."""
+    try:
+        return [target["health"] for target in httpx.get(url).json()["data"]["activeTargets"]]
+    except httpx.TransportError:
+        return []
 
 
 def health(stage: str, folder: Path, environment: dict[str, str]) -> bool:
     """Run the health check of the image, at the port of the test."""
     text = next(rest for word, rest in stages()[stage] if word == "HEALTHCHECK").partition("CMD")[2]
-    command = [word.replace(":8000/", f":{environment['PORT']}/") for word in json.loads(text)]
+    command = [word.replace(":8000/", f":{environment.get('PORT')}/") for word in json.loads(text)]
     command = [
         str(ROOT / "deploy" / "worker_health.py") if word == "/app/worker_health.py" else word for word in command
     ]

@@ -35,7 +35,7 @@ NOT_RUN = {
     "needs that file": 1,
     "serves until it is stopped": 1,
     "a unit of systemd": 1,
-    "needs Docker": 1,
+    "needs Docker": 2,
     "needs a collector of traces": 1,
 }
 

@@ -9,16 +9,21 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def stages() -> dict[str, list[tuple[str, str]]]:
-    """Stage → its instructions in order, those of the stages it builds on first."""
+def stages(**arguments: str) -> dict[str, list[tuple[str, str]]]:
+    """Stage → its instructions in order, those of the stages it builds on first, with these arguments of the build."""
     text = re.sub(r"^\s*#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE).replace("\\\n", " ")
     found: dict[str, list[tuple[str, str]]] = {}
     for line in filter(None, map(str.strip, text.splitlines())):
+        for name, value in arguments.items():
+            line = line.replace(f"${{{name}}}", value)
         word, _, rest = line.partition(" ")
         if word == "FROM":
             parent, _, name = rest.partition(" AS ")
             current = found[name] = [*found.get(parent, [])]
-        elif word != "ARG":
+        elif word == "ARG":
+            name, _, default = rest.partition("=")
+            arguments.setdefault(name, default)
+        else:
             current.append((word, rest.strip()))
     return found
 

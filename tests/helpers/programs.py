@@ -58,10 +58,11 @@ def _compose() -> str | None:
 
 CHROMIUM = Program("Chromium", "pages in a browser", "chromium", chromium)
 PROMTOOL = Program("promtool", "alert rules", "prometheus", lambda: shutil.which("promtool"))
+PROMETHEUS = Program("Prometheus", "the Compose files' processes", "prometheus", lambda: shutil.which("prometheus"))
 FAKETIME = Program("libfaketime", "a clock put wrong", "faketime", find_library)
 POSTGRESQL = Program("PostgreSQL", "the registry on PostgreSQL", "postgresql", lambda: find_program("initdb"))
 COMPOSE = Program("Docker Compose", "the Compose files as it reads them", "docker-compose", _compose)
-PROGRAMS = (CHROMIUM, PROMTOOL, FAKETIME, POSTGRESQL, COMPOSE)
+PROGRAMS = (CHROMIUM, PROMTOOL, PROMETHEUS, FAKETIME, POSTGRESQL, COMPOSE)
 
 
 def first_line(programs: Sequence[Program] = PROGRAMS) -> str:

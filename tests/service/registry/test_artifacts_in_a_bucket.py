@@ -19,6 +19,7 @@ from service.registry.artifact_cache import FRESH_S, turn
 from service.registry.artifacts import ArtifactStore
 from service.registry.errors import NotFound, Unavailable
 from service.registry.object_store import open_artifacts
+from tests.helpers import compose
 from tests.helpers.object_store import ObjectServer
 from tests.helpers.staging import stage_bytes
 from tests.helpers.stores import BehindBucket, make_older
@@ -286,3 +287,17 @@ def test_a_copy_serves_while_the_bucket_is_away(behind: BehindBucket, store: Art
         assert store.path(digest).read_bytes() == b"content"
     finally:
         behind.come_back()
+
+
+def test_compose_makes_its_bucket_once(object_server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service that makes it leaves one that is there as it is, so that it may run at every start."""
+    service = compose.overlay("s3")["services"]["bucket"]
+    there = {"http://s3:7070": object_server.environment["AWS_ENDPOINT_URL"]}
+    placed = compose.Placed({"FEDLAS_BUCKET_PASSWORD": "secret"}, there)
+    for name, value in {**object_server.environment, **placed.environment(service)}.items():
+        monkeypatch.setenv(name, value)
+    *python, program = placed.command(service)
+    assert python == ["python", "-c"]
+    for _ in range(2):
+        exec(program, {})
+    assert object_server.client().head_bucket(Bucket="fedlas")
