@@ -14,6 +14,7 @@ from stat import S_IMODE
 
 import jsonschema
 import pytest
+import yaml
 from pydantic_settings import BaseSettings
 
 from service.registry.contract import ANY_DEVICE, GPU_ONLY, QUEUES
@@ -93,6 +94,15 @@ def test_compose_refuses_what_has_no_password(missing: str, made: Path) -> None:
     refused = _config(OVERLAYS, variables)
     assert refused.returncode != 0
     assert missing in refused.stderr
+
+
+def test_the_hosted_run_reads_every_file() -> None:
+    """A file that is laid over the first is not forgotten there, where its containers could be started."""
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
+    said = [step["run"] for step in jobs["images"]["steps"] if "run" in step]
+    assert [text for text in said if f"for overlay in {' '.join(OVERLAYS)};" in text]
+    assert [text.split()[0] for text in said if "three_requests.sh" in text] == ["docker", "docker"]
+    assert set(jobs["images"]["env"]) == set(OWN)
 
 
 def _config(overlays: tuple[str, ...], variables: Path) -> subprocess.CompletedProcess[str]:
