@@ -1,7 +1,9 @@
 """The hooks of mkdocs: documents from outside of `docs/` become pages, links to them pages' links, and what the code
 knows is written by the code.
 
-A page holds `<!-- generated: NAME -->` where a list would only repeat the code: the commands, the error codes.
+Where a list would only repeat the code, a page of the repository has a short one between a mark and
+`<!-- /generated -->`, which `python -m tests.helpers.reference` writes; the site has everything in its place. The mark
+is `<!-- generated: NAME -->`, or a comment that holds a directive of mkdocstrings.
 """
 
 from __future__ import annotations
@@ -27,7 +29,11 @@ PAGES = {
 }
 _SOURCES = {page: source for source, page in PAGES.items()}
 _LINK = re.compile(r"\[([^\]]+)\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
-_MARK = re.compile(r"<!-- generated: (\w+) -->")
+END = "<!-- /generated -->"
+#: A mark, the list and its end.
+GENERATED_PART = re.compile(
+    rf"(?P<mark><!-- (?:generated: (?P<name>\w+)|(?P<directive>::: [^>]+?))\s*-->)\n(?:.*?\n)??{END}", re.DOTALL
+)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -39,7 +45,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Fill in what is generated, and let links lead to pages."""
-    filled = _MARK.sub(lambda found: GENERATED[found[1]](), markdown)
+    filled = GENERATED_PART.sub(lambda found: found["directive"] or GENERATED[found["name"]](), markdown)
     return _LINK.sub(lambda found: _link(found, page.file.src_uri, files), filled)
 
 

@@ -21,6 +21,7 @@ def test_the_site_is_built_without_a_warning_and_needs_no_other_host(tmp_path: P
     pages = {str(page.relative_to(tmp_path / "site")): page.read_text() for page in tmp_path.rglob("*.html")}
     assert "fedlas jobs watch" in pages["reference/cli.html"]
     assert "unknown_model" in pages["reference/errors.html"]
-    assert "FedLASPlusLoss" in pages["reference/library.html"]
+    assert 'id="fedlas.losses.FedLASPlusLoss"' in pages["reference/library.html"]
+    assert not any("/generated --" in pages[f"reference/{name}.html"] for name in ("cli", "errors", "library"))
     loaded = r'<(?:script|img|iframe)[^>]*src="https?:[^"]*"|<link[^>]*rel="stylesheet"[^>]*href="https?:[^"]*"'
     assert {name: re.findall(loaded, text) for name, text in pages.items() if re.search(loaded, text)} == {}
