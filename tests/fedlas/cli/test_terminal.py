@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.helpers.command_line import COMMAND, environment
@@ -141,6 +142,21 @@ def test_ctrl_c_where_nobody_can_be_asked(service: Service, running: str, variab
     assert (process.returncode, said) == (130, "")
     assert told.splitlines()[-1].endswith(f"fedlas jobs watch {running} --url={variables['FEDLAS_URL']}")
     assert service.job(running)["status"] not in ("cancelling", "cancelled")  # it may have ended meanwhile
+
+
+@pytest.mark.parametrize(("answer", "code", "said"), [("y", 0, "smallest gain shown"), ("n", 1, "seen_by_model=no")])
+def test_who_says_nothing_of_seen_rows_is_asked(
+    service: Service, files: Path, tmp_path: Path, variables: dict[str, str], answer: str, code: int, said: str
+) -> None:
+    """Rows without splits: yes sends them once more as unseen; no is refused with both ways out."""
+    model, rows = files / "sharp.onnx", tmp_path / "rows.npz"
+    arrays = np.load(files / "many.npz")
+    np.savez(rows, **{name: arrays[name] for name in arrays.files if name != "split"})
+    with terminal("calibrate", model, rows, "--method", "temperature", "--dry-run", **variables) as shown:
+        shown.until(r"trained on none of these rows\?.*\[y/N\]")
+        shown.press(f"{answer}\n")
+        assert shown.end() == code, shown.said
+    assert said in " ".join(shown.said.split())
 
 
 @pytest.mark.parametrize("no_colour", [False, True])
