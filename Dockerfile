@@ -30,7 +30,8 @@ RUN --mount=type=cache,target=/root/.cache/pip pip install ".[service,postgresql
 COPY fedlas fedlas
 COPY service service
 COPY worker worker
-RUN pip install --no-deps --force-reinstall . && rm -rf build *.egg-info
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --no-deps --force-reinstall . && rm -rf build *.egg-info
 USER fedlas
 WORKDIR /var/lib/fedlas
 EXPOSE 8000
@@ -50,7 +51,8 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 COPY fedlas fedlas
 COPY service service
 COPY worker worker
-RUN pip install --no-deps --force-reinstall . && rm -rf build *.egg-info
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --no-deps --force-reinstall . && rm -rf build *.egg-info
 COPY deploy/worker_health.py /app/worker_health.py
 # The driver comes with the host's container toolkit; the CUDA libraries come with PyTorch's wheel.
 ENV NVIDIA_VISIBLE_DEVICES=all \
