@@ -7,6 +7,7 @@ umask 077
 cd "$(dirname "$0")/.."
 
 test -e .env || cp .env.example .env
+test -z "$(tail -c 1 .env)" || echo >>.env
 for name in FEDLAS_API_KEY FEDLAS_METRICS_KEY FEDLAS_GRAFANA_PASSWORD FEDLAS_DATABASE_PASSWORD \
     FEDLAS_BROKER_PASSWORD FEDLAS_BUCKET_PASSWORD; do
     grep -q "^$name=" .env || echo "$name=" >>.env

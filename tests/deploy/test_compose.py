@@ -126,9 +126,14 @@ def test_the_secrets_are_random_and_stay(made: Path) -> None:
     assert secret.read_text() == given["FEDLAS_METRICS_KEY"]
     modes = [S_IMODE(path.stat().st_mode) for path in (environment, secret.parent, secret)]
     assert modes == [0o600, 0o700, 0o444]
-    environment.write_text(first.replace(given["FEDLAS_METRICS_KEY"], "a-key-of-the-operators"))
+    # An operator's own key, in a file of an earlier release that an editor has left without its last line break.
+    older = first.replace(given["FEDLAS_METRICS_KEY"], "a-key-of-the-operators").partition("FEDLAS_BUCKET_PASSWORD=")[0]
+    environment.write_text(older.rstrip() + "\nFEDLAS_PORT=8001")
     subprocess.run([made / "deploy" / "secrets.sh"], check=True, capture_output=True)
-    assert environment.read_text() == first.replace(given["FEDLAS_METRICS_KEY"], "a-key-of-the-operators")
+    again = files.variables(environment.read_text())
+    password = again.pop("FEDLAS_BUCKET_PASSWORD")
+    assert again == {**files.variables(older), "FEDLAS_PORT": "8001"}
+    assert re.fullmatch("[0-9a-f]{48}", password)
     assert secret.read_text() == "a-key-of-the-operators"
     environment.write_text(first)
 
