@@ -77,7 +77,7 @@ def three_requests(caller: Caller) -> str:
         [f"curl -s '{jobs}/job_…?wait=60'", *caller.shell_header],
         [f"curl -s {caller.predict_url}", *caller.shell_header, sends_json, rows],
     ]
-    return "\n".join(map(_command, requests))
+    return "\n\n".join(map(_command, requests))
 
 
 def download_command(model: ModelRecord, caller: Caller) -> str:

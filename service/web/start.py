@@ -33,6 +33,6 @@ async def start_page(request: Request, services: ServicesDep) -> Response:
         sent=Sent.nothing(),
         choices=choices,
         jobs=jobs,
-        caller=caller,
+        with_key=caller.with_key,
         requests=three_requests(caller),
     )
