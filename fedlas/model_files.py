@@ -1,6 +1,6 @@
 """Model files: an ONNX graph, the file that it keeps its weights in, and the zip in which both travel as one.
 
-Nothing is parsed here: the name of the weights' file is looked for in the graph's bytes, without the `onnx` package.
+Nothing is parsed: the name of the second file is found in the bytes of the first, without the `onnx` package.
 """
 
 from __future__ import annotations
@@ -11,25 +11,28 @@ import shutil
 import zipfile
 from pathlib import Path
 
-_CHUNK_BYTES = 1024 * 1024
-#: How `location` and the name behind it stand in the bytes of `TensorProto.external_data`, field 13 (0x6a).
-_LOCATION = re.compile(rb"\n\x08location\x12([\x80-\xff]?[\x00-\x7f])")
-_EXTERNAL_DATA = 0x6A
+#: How a location stands in a tensor: field 13 (0x6a) with its length, the key, the length of the name, the name.
+_LOCATION = re.compile(rb"\n\x08location\x12(?:([\x00-\x7f])|([\x80-\xff])\x01)")
+_FIELD = re.compile(rb"\x6a(?:[\x00-\x7f]|[\x80-\xff]\x01)\Z")
 
 
 def weight_files(graph: Path) -> list[str]:
-    """The names of all files in which an ONNX graph says that its weights lie; none for any other file."""
-    found = set()
+    """The names of the files in which a graph says that its weights lie; none for a file of any other kind.
+
+    Names are up to 255 bytes long, as file systems have them.
+    """
+    names = set()
     with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        for match in _LOCATION.finditer(content):
-            length = int.from_bytes(match[1], "little") if len(match[1]) == 1 else match[1][0] - 128 + 128 * match[1][1]
-            if _EXTERNAL_DATA in content[max(0, match.start() - 3) : match.start()][:2]:
-                found.add(content[match.end() : match.end() + length].decode(errors="replace"))
-    return sorted(name for name in found if name.isprintable())
+        for found in _LOCATION.finditer(content):
+            length = (found[1] or found[2])[0]
+            if _FIELD.search(content[max(0, found.start() - 3) : found.start()]):
+                names.add(content[found.end() : found.end() + length].decode(errors="replace"))
+    return sorted(name for name in names if name.isprintable())
 
 
-def pack(archive: zipfile.ZipFile, *files: tuple[str, Path]) -> None:
-    """Add these files by name, as they are and without their times: of equal files equal bytes are made."""
-    for name, path in files:
+def pack(archive: zipfile.ZipFile, graph: tuple[str, Path], weights: tuple[str, Path]) -> None:
+    """Add the two by name, graph first, as they are and without their times: equal files make equal archives."""
+    is_named = graph[0].endswith(".onnx") and graph[0] != weights[0]
+    for name, path in ((graph[0] if is_named else f"{graph[0]}.onnx", graph[1]), weights):
         with path.open("rb") as source, archive.open(zipfile.ZipInfo(name), "w", force_zip64=True) as target:
-            shutil.copyfileobj(source, target, _CHUNK_BYTES)
+            shutil.copyfileobj(source, target)

@@ -78,7 +78,7 @@ def register(app: typer.Typer) -> None:
     @command(models, "upload", examples=examples)
     def upload(
         session: Session,
-        file: Annotated[Path, typer.Argument(metavar="FILE", help="ONNX with its weights inside, or safetensors.")],
+        file: Annotated[Path, typer.Argument(metavar="FILE", help="ONNX, its weights beside it, or safetensors.")],
         *,
         name: Annotated[str | None, typer.Option(help="What it is called; the file's name without this.")] = None,
         option: Pairs = None,

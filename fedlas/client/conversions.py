@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from fedlas.client.arrays import numpy_or_none
-from fedlas.client.errors import InvalidInput
+from fedlas.client.errors import FileProblem, InvalidInput
+from fedlas.client.local_files import Source
+from fedlas.model_files import pack, weight_files
 
 _LOG = logging.getLogger("fedlas.client")
 
@@ -37,9 +40,9 @@ def is_path(given: object) -> bool:
 
 
 def model_file(model: Any, folder: Path, **options: Any) -> Sendable:
-    """The file of a model; raises ConversionError."""
+    """The file of a model, a zip with its weights where they lie beside it; raises ConversionError, FileProblem."""
     if is_path(model):
-        return _as_it_is(model)
+        return _with_weights(_as_it_is(model), folder)
     from fedlas import conversion  # with it come torch, scikit-learn or pandas
 
     made = conversion.model_file(model, folder=folder, **options)
@@ -71,6 +74,26 @@ def example_of(data: Any, roles: Mapping[str, Any] | None) -> Any:
 def _as_it_is(path: Any) -> Sendable:
     found = Path(path).expanduser()
     return Sendable(found, found.stem or found.name)
+
+
+def _with_weights(graph: Sendable, folder: Path) -> Sendable:
+    """The graph, or one file of it and of its weights, which must lie beside it under the name that it states."""
+    Source(graph.path).close()  # what cannot be read at all is said first
+    names = weight_files(graph.path)
+    if not names:
+        return graph
+    weights = graph.path.parent / names[0]
+    if names != [weights.name] or not weights.is_file():
+        raise FileProblem(
+            "external_data",
+            f"{graph.path} keeps its weights in {' and '.join(names)}; needed is one such file beside it, in "
+            f"{graph.path.absolute().parent}, or one file that is written where both are: "
+            f'onnx.save(onnx.load("{graph.path.name}"), "one.onnx")',
+        )
+    whole = folder / "model.zip"
+    with zipfile.ZipFile(whole, "w") as archive:
+        pack(archive, (graph.path.name, graph.path), (weights.name, weights))
+    return replace(graph, path=whole)
 
 
 def _tell(notes: list[str]) -> None:

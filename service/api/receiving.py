@@ -24,6 +24,7 @@ _FILE, _MODEL, _WEIGHTS = "file", "model", "data"
 #: Parts of a form with a model: a graph under one of two names, and the file of its weights, where it has one.
 MODEL_PARTS = (_FILE, _MODEL, _WEIGHTS)
 _LONGEST_NAME = 200
+_LONGEST_FILE_NAME = 255
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ async def take_part(
 ) -> ReceivedFile:
     """Take the upload, or the file part `name`; raises InvalidRequest unless it is exactly one of the two."""
     if upload_id is not None:
-        if name in form.names():
+        if name in form.names() or _WEIGHTS in form.files:  # a finished upload is a zip of a graph and its weights
             raise _both(name)
         return await take_upload(services, upload_id, stack)
     if name not in form.files:
@@ -101,21 +102,15 @@ async def take_part(
 
 async def join_weights(form: Form, name: str, services: Services, stack: ExitStack) -> None:
     """Put one zip into the place of the graph, the part `name`, where the part `data` brings its weights."""
-    if _WEIGHTS not in form.files:
-        return
-    if name not in form.files:
-        message = "the part 'data' holds the weights of a graph, which is no part of this form; of a finished upload "
-        raise InvalidRequest("missing_part", f"{message}the file is a zip of the two", field=name)
-    form.files[name] = await in_thread(_joined, services, stack, form.files[name], form.files.pop(_WEIGHTS))
+    if name in form.files and _WEIGHTS in form.files:
+        form.files[name] = await in_thread(_joined, services, stack, form.files[name], form.files.pop(_WEIGHTS))
 
 
 def _joined(
     services: Services, stack: ExitStack, graph: tuple[StagedFile, str], weights: tuple[StagedFile, str]
 ) -> tuple[StagedFile, str]:
     """A zip of the two under the names that their sender gave them; no larger than one file may be."""
-    name, stated = (given.replace("\\", "/").rpartition("/")[2][:_LONGEST_NAME] for _, given in (graph, weights))
-    if not name.endswith(".onnx") or name == stated:
-        name += ".onnx"
+    name, stated = (given.replace("\\", "/").rpartition("/")[2][:_LONGEST_FILE_NAME] for _, given in (graph, weights))
     whole = stack.enter_context(_staged(services))
     for staged, _ in (graph, weights):
         staged.flush()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
@@ -63,6 +66,14 @@ def to_onnx(model: nn.Module, example: tuple[Tensor, ...], *, names: tuple[str, 
             dynamo=False,
         )
     return buffer.getvalue()
+
+
+def weights_outside(content: bytes) -> dict[str, bytes]:
+    """The model as the files `m.onnx` and `m.onnx.data`."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "m.onnx"
+        onnx.save(onnx.load_from_string(content), path, save_as_external_data=True, location="m.onnx.data")
+        return {one.name: one.read_bytes() for one in Path(folder).iterdir()}
 
 
 def digits_model(*, hidden: int = 64, seed: int = 0) -> bytes:

@@ -12,7 +12,7 @@ from playwright.sync_api import Page, Request, Route, expect
 
 from tests.helpers.browser import good_to_look_at, layout_shift
 from tests.helpers.service import Service
-from tests.helpers.uploads import Uploads
+from tests.helpers.uploads import Uploads, weights_outside
 from tests.web.conftest import Windows
 
 PIECES = "**/session/v1/uploads/*"
@@ -128,12 +128,13 @@ def test_what_is_dropped_goes_where_it_belongs(page: Page, uploads: Uploads) -> 
         {"name": "train.py", "mimeType": "", "buffer": b"from a import b, c\nprint(b)\n"}
     )
     expect(dataset.get_by_role("alert")).to_contain_text("none of the files that are read here")
-    drop(page, first_bin=npz, second_bin=onnx)  # names tell nothing
-    expect(model).to_contain_text("second.bin: all")
+    pair = weights_outside(onnx)
+    drop(page, first_bin=npz, **{"m_onnx": pair["m.onnx"], "m.onnx_data": pair["m.onnx.data"]})
+    expect(model).to_contain_text("m.onnx: all")
     expect(dataset).to_contain_text("first.bin: all")
     page.get_by_label("A classifier").set_input_files({"name": "x.npz", "mimeType": "", "buffer": b""})
     expect(model.get_by_role("alert")).to_contain_text("x.npz is empty.")
-    expect(model).to_contain_text("second.bin: all")
+    expect(model).to_contain_text("m.onnx: all")
     page.get_by_role("button", name="Upload and look inside").click()
     page.wait_for_url("**/new?model=*")
     expect(page.get_by_role("button", name="Calibrate", exact=True)).to_be_visible(timeout=120_000)
@@ -152,8 +153,9 @@ def test_without_scripts_forms_do_the_same(
     window = windows(java_script_enabled=False)
     window.expect(422)
     page = window.page
-    for label, name in (("A classifier", "digits.onnx"), ("A dataset", "digits.npz")):
-        (tmp_path / name).write_bytes(uploads[name])
+    sent = {**weights_outside(uploads["digits.onnx"]), "digits.npz": uploads["digits.npz"]}
+    for label, name in (("A classifier", "m.onnx"), ("Its weights", "m.onnx.data"), ("A dataset", "digits.npz")):
+        (tmp_path / name).write_bytes(sent[name])
         page.get_by_label(label).set_input_files(tmp_path / name)
     page.get_by_role("button", name="Upload and look inside").click()
     page.wait_for_url("**/new?model=*")

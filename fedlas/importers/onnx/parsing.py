@@ -27,7 +27,7 @@ from fedlas.importers.onnx.validation import (
     check_order,
     every_node,
 )
-from fedlas.importers.onnx.weight_file import beside, embed, exchanged, read_parts
+from fedlas.importers.onnx.weight_file import beside, embed, read_parts
 
 #: What the newest supported ONNX Runtime opens (1.27-1.31); the served copy keeps the upload's versions.
 MAX_OPSET, MIN_OPSET, MAX_IR = 26, 7, 13
@@ -44,6 +44,8 @@ _HOW_TO_SEND_WEIGHTS = (
     "safetensors.torch.save_file(torch.load('weights.pth', map_location='cpu', weights_only=True), "
     "'weights.safetensors')"
 )
+#: An ONNX file opens with field 1 (the IR version, a small number): what starts so was once a model.
+_FIRST_BYTE = b"\x08"
 _ROWS = {
     "npz": "an npz archive of arrays",
     "csv": "text, as a csv is",
@@ -103,19 +105,13 @@ def read_whole(path: str | Path, *, allow_beside: bool = False) -> ModelProto:
     try:
         model = _parse(content)
     except UnsupportedModel as error:
-        if weights is not None and _is_graph(weights.content):
-            raise exchanged(weights) from error
+        if weights is not None and weights[1][:1] == _FIRST_BYTE:
+            message = f"{weights[0]!r}, which came as the weights, looks like the graph: were the two exchanged?"
+            raise UnsupportedModel("external_data", message) from error
         raise _of_rows(file) or error from None
     del content
     embed(model, beside(model, file) if weights is None and allow_beside else weights)
     return model
-
-
-def _is_graph(content: bytes) -> bool:
-    try:
-        return bool(_parse(content))
-    except UnsupportedModel:
-        return False
 
 
 def _of_rows(file: Path) -> UnsupportedModel | None:
@@ -126,7 +122,7 @@ def _of_rows(file: Path) -> UnsupportedModel | None:
         return None
     message = (
         f"the file is {_ROWS[kind]}: rows or scores, and no model. Were model and rows exchanged? Scores without a "
-        f"model go to POST /v1/calibrators (fedlas calibrators create). Of a model, {_HOW_TO_EXPORT}"
+        f"model go to POST /v1/calibrators (fedlas calibrators create). For a model, {_HOW_TO_EXPORT}"
     )
     return UnsupportedModel("not_onnx", message)
 
@@ -168,8 +164,7 @@ def _parse(content: bytes) -> ModelProto:
     except DecodeError:
         if _is_old_pickle(content):
             raise _unsafe("a Python pickle") from None
-        # An ONNX file opens with field 1 (the IR version, a small number): what starts so was once a model.
-        if content[0] == 0x08 and len(content) > 2 and 0 < content[1] < 64:
+        if content.startswith(_FIRST_BYTE) and len(content) > 2 and 0 < content[1] < 64:
             raise UnsupportedModel("truncated", "the ONNX file is cut off or damaged; send it again") from None
         raise UnsupportedModel("not_onnx", f"the file is not an ONNX model; {_HOW_TO_EXPORT}") from None
     if not model.ir_version or not model.opset_import:

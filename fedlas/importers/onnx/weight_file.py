@@ -6,7 +6,7 @@ any other file becomes a weight, whatever the graph says.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 
 from onnx import ModelProto, TensorProto
@@ -15,20 +15,14 @@ from fedlas.data.formats.zip_archive import check_members, open_archive, read_me
 from fedlas.errors import BadDataset, UnsupportedModel
 from fedlas.importers.onnx.validation import every_tensor
 
+#: The name of a file of weights, which the graph has to state, and its content.
+WeightFile = tuple[str, bytes]
+
 #: A protobuf message ends here, whatever the writer.
 MOST_BYTES = 2**31 - 1
-ONE_FILE = 'or write one file where both are: onnx.save(onnx.load("m.onnx"), "one.onnx")'
 _ZIP = b"PK\x03\x04"
 #: Writers align tensors to so many bytes at most: what lies behind the last one and is longer belongs to another model.
 _MAX_GAP_BYTES = 65_536
-
-
-@dataclass(frozen=True)
-class WeightFile:
-    """A file of weights, under the name that the graph has to state."""
-
-    name: str
-    content: bytes
 
 
 def read_parts(path: Path) -> tuple[bytes, WeightFile | None]:
@@ -38,7 +32,8 @@ def read_parts(path: Path) -> tuple[bytes, WeightFile | None]:
         UnsupportedModel: `too_large`, or what is wrong with the archive (`corrupt`, `archive_bomb`, …).
     """
     size = path.stat().st_size
-    _require_fit(size)
+    if size > MOST_BYTES:
+        raise UnsupportedModel("too_large", f"the model has {size} bytes with its weights; ONNX ends at {MOST_BYTES}")
     with path.open("rb") as file:
         if file.read(len(_ZIP)) != _ZIP:
             return path.read_bytes(), None
@@ -52,17 +47,14 @@ def read_parts(path: Path) -> tuple[bytes, WeightFile | None]:
             graph, weights = (read_member(archive, one) for one in members)
     except BadDataset as error:
         raise UnsupportedModel(error.code, error.message) from error
-    return graph, WeightFile(text_name(members[1]).rpartition("/")[2], weights)
+    return graph, (text_name(members[1]).rpartition("/")[2], weights)
 
 
 def beside(model: ModelProto, path: Path) -> WeightFile | None:
     """The file in the folder of `path` whose name the graph states, where it states one that is there."""
-    name = next((_location(tensor) for tensor in every_tensor(model) if _is_outside(tensor)), "")
-    file = path.with_name(name) if _is_plain(name) else None
-    if file is None or not file.is_file():
-        return None
-    _require_fit(path.stat().st_size + file.stat().st_size)
-    return WeightFile(name, file.read_bytes())
+    name = next((_stated(tensor).get("location", "") for tensor in every_tensor(model) if _is_outside(tensor)), "")
+    file = path.parent / name
+    return (name, file.read_bytes()) if file.name == name and file.is_file() else None
 
 
 def embed(model: ModelProto, weights: WeightFile | None) -> None:
@@ -71,72 +63,48 @@ def embed(model: ModelProto, weights: WeightFile | None) -> None:
     Raises:
         UnsupportedModel: `external_data` where the file is missing, is another one, or does not hold what is stated.
     """
+    name, content = weights or ("", b"")
     taken = end = 0
-    for tensor in every_tensor(model):
-        if not _is_outside(tensor):
-            continue
-        found = _require_named(tensor, weights)
-        start, stop = _place(tensor, found)
+    for tensor in filter(_is_outside, every_tensor(model)):
+        location = _stated(tensor).get("location", "")
+        if weights is None or location != name:
+            found = "which did not come with it" if weights is None else f"and what came with it is {name[:200]!r}"
+            raise UnsupportedModel(
+                "external_data",
+                f"the weights of {tensor.name!r} lie in {location[:200]!r}, {found}: needed is one file of that very "
+                'name, or one that is written where both are: onnx.save(onnx.load("m.onnx"), "one.onnx")',
+            )
+        start, stop = _place(tensor, name, len(content))
         taken, end = taken + stop - start, max(end, stop)
-        if taken > len(found.content):
-            raise _refused(f"the tensors of the graph take more bytes than {found.name!r} has")
-        tensor.raw_data = found.content[start:stop]
+        if taken > len(content):
+            raise UnsupportedModel("external_data", f"the graph states more bytes of weights than {name!r} has")
+        tensor.raw_data = content[start:stop]
         tensor.ClearField("external_data")
         tensor.ClearField("data_location")
-    if weights is not None and len(weights.content) - end > _MAX_GAP_BYTES:
-        held = f"{weights.name!r} has {len(weights.content)} bytes, of which the graph uses {end}"
-        raise _refused(f"{held}: it is another model's; send the file that was written with this graph")
+    if len(content) - end > _MAX_GAP_BYTES:
+        held = f"{name!r} has {len(content)} bytes, of which the graph uses {end}: it is another model's"
+        raise UnsupportedModel("external_data", f"{held}; send the file that was written with this graph")
 
 
-def exchanged(weights: WeightFile) -> UnsupportedModel:
-    """The refusal of two files each in the place of the other."""
-    return _refused(f"graph and weights were exchanged: {weights.name!r} holds the graph; send it as the model")
-
-
-def _require_fit(size: int) -> None:
-    if size > MOST_BYTES:
-        raise UnsupportedModel("too_large", f"the model has {size} bytes with its weights; ONNX ends at {MOST_BYTES}")
-
-
-def _require_named(tensor: TensorProto, weights: WeightFile | None) -> WeightFile:
-    location = _location(tensor)
-    stated = f"the weights of {tensor.name!r} lie in {location[:200]!r}"
-    if not _is_plain(location):
-        raise _refused(f"{stated}, which is no name of a file beside the graph: {ONE_FILE.removeprefix('or ')}")
-    if weights is None:
-        raise _refused(f"{stated}, which was not sent: send both files, {ONE_FILE}")
-    if weights.name != location:
-        raise _refused(f"{stated}, and sent was {weights.name[:200]!r}: send {location[:200]!r}, {ONE_FILE}")
-    return weights
-
-
-def _place(tensor: TensorProto, weights: WeightFile) -> tuple[int, int]:
-    """The first byte, and the one behind the last."""
-    size, stated = len(weights.content), {entry.key: entry.value for entry in tensor.external_data}
-    try:
-        start = int(stated.get("offset", 0))
-        stop = start + int(stated.get("length", size - start))
-    except ValueError:
-        raise _refused(f"the place of {tensor.name!r} in {weights.name!r} is no number") from None
-    if not 0 <= start <= stop <= size:
-        raise _refused(
-            f"{tensor.name!r} lies in bytes {start} to {stop} of {weights.name!r}, which has {size}: "
-            "it was cut off, or is another model's; send the file that was written with this graph"
-        )
-    return start, stop
+def _place(tensor: TensorProto, name: str, size: int) -> tuple[int, int]:
+    """The tensor's first byte in the file, and the one behind its last."""
+    stated = _stated(tensor)
+    offset, length = stated.get("offset", "0"), stated.get("length", "")
+    with suppress(ValueError):  # of what is no number
+        start = int(offset)
+        stop = start + int(length) if length else size
+        if 0 <= start <= stop <= size:
+            return start, stop
+    raise UnsupportedModel(
+        "external_data",
+        f"{tensor.name!r} takes {length[:20] or 'all'} bytes from byte {offset[:20]} of {name!r}, which has {size}: "
+        "the file was cut off, or is another model's; send the one that was written with this graph",
+    )
 
 
 def _is_outside(tensor: TensorProto) -> bool:
     return tensor.data_location == TensorProto.EXTERNAL or len(tensor.external_data) > 0
 
 
-def _location(tensor: TensorProto) -> str:
-    return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-
-
-def _is_plain(name: str) -> bool:
-    return name not in ("", ".", "..") and not set(name) & set("/\\\0")
-
-
-def _refused(message: str) -> UnsupportedModel:
-    return UnsupportedModel("external_data", message)
+def _stated(tensor: TensorProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in tensor.external_data}

@@ -30,10 +30,15 @@
   addEventListener("drop", async (event) => {
     dragging(false);
     const open = there();
-    const files = [...event.dataTransfer.files];
-    if (files.length === 0 || open.length === 0) return;
+    const dropped = [...event.dataTransfer.files];
+    const model = open.find((side) => side.weights);
+    const weights = model && dropped.find(fedlas.areWeights);
+    const files = dropped.filter((file) => file !== weights);
+    if (dropped.length === 0 || open.length === 0) return;
     event.preventDefault();
     const target = open.find((side) => side.area.contains(event.target)) ?? (open.length === 1 ? open[0] : null);
+    if (weights) model.weigh(weights);
+    if (weights && model.graph) model.take(model.graph, true);
     const kinds = await Promise.all(files.map(fedlas.kindOf));
     const of = (name) => files.filter((_, place) => (kinds[place].side ?? (kinds[place].maybe ? target?.name : null)) === name);
     for (const side of open) {

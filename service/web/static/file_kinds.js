@@ -29,7 +29,7 @@
     const names = await memberNames(file);
     if (names.some((name) => /\.(pkl|pickle|joblib)$/i.test(name))) return pickle(file);
     if (names.length > 0 && names.every((name) => name.endsWith(".npy"))) return { side: "dataset" };
-    if (names.some((name) => /(^|\/)model\.safetensors$/.test(name))) return { side: "model" };
+    if (names.some((name) => name.endsWith(".onnx"))) return { side: "model" };
     if (names.some((name) => IMAGES.test(name))) return { side: "dataset" };
     return { maybe: true };
   };
@@ -70,6 +70,7 @@
     } catch {
       return { refusal: `${file.name} cannot be read: it is a folder, or was moved since it was chosen.` };
     }
+    if (fedlas.areWeights(file)) return { side: "weights" };
     if (begin(head, "PK")) return ofZip(file);
     if (begin(head, "PAR1")) return { side: "dataset" };
     if (head[0] === 0x80 && head[1] >= 2 && head[1] <= 5) return pickle(file);

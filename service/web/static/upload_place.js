@@ -52,11 +52,13 @@
       this.area = area;
       this.input = area.querySelector("input[type=file]");
       this.id = area.querySelector("input[type=hidden]");
+      this.weights = area.querySelector("[data-weights]");
       this.told = area.querySelector("[data-upload]");
       this.idle = [...this.told.childNodes];
       Object.assign(this, { upload: null, begun: null, asking: false });
       fedlas.UploadPlace.all.set(this.name, this);
       this.input.addEventListener("change", () => this.input.files[0] && this.chosen(this.input.files[0]));
+      this.weights?.addEventListener("change", () => this.graph && this.take(this.graph, true));
       this.#recall();
     }
 
@@ -65,6 +67,7 @@
       const kind = await fedlas.kindOf(file);
       const other = kind.side && kind.side !== this.name ? fedlas.UploadPlace.all.get(kind.side) : null;
       if (kind.refusal) return this.refuse(kind.refusal);
+      if (kind.side === "weights") return this.refuse(`${file.name} holds weights: choose their graph here, and ${file.name} below it.`);
       if (!kind.side && !kind.maybe) return this.refuse(fedlas.unknownKind(file));
       if (other) {
         this.refuse(`${file.name} holds ${NOUNS[kind.side]}, so it was put there.`);
@@ -74,12 +77,14 @@
       return this.take(file);
     }
 
-    // Send this file; where another is there, or on its way, only after a question.
-    async take(file) {
+    // Send this file, with its weights where they were chosen; where another is there, or on its way, only after a question.
+    async take(file, instead = false) {
+      this.graph = file;
+      if (this.weights?.files[0]) file = await fedlas.withWeights(file, this.weights.files[0]);
       const own = { name: file.name, size: file.size, changed: file.lastModified, print: await fedlas.Upload.fingerprint(file) };
       const there = this.begun ?? begun.get(this.name);
       const same = there && ["name", "size", "changed", "print"].every((name) => there[name] === own[name]);
-      if (!there?.offset) return this.#begin(file, null, own);
+      if (instead || !there?.offset) return this.#begin(file, null, own);
       if (!same) return this.#ask(file, own, there);
       if (this.upload?.state === "failed" || !this.upload) this.#begin(file, there.id, own);
     }
@@ -92,6 +97,13 @@
       this.told.querySelector("[role=alert]")?.remove();
       if (this.begun || this.asking) this.told.append(alert);
       else this.told.replaceChildren(alert);
+    }
+
+    // Weights that were dropped are chosen, as if by hand.
+    weigh(file) {
+      const files = new DataTransfer();
+      files.items.add(file);
+      this.weights.files = files.files;
     }
 
     // What the browser shows as chosen.
@@ -174,10 +186,11 @@
     }
 
     #forget() {
-      Object.assign(this, { upload: null, begun: null });
+      Object.assign(this, { upload: null, begun: null, graph: null });
       begun.set(this.name, null);
       this.id.value = "";
       this.input.value = "";
+      if (this.weights) this.weights.value = "";
       this.told.replaceChildren(...this.idle);
       this.input.focus();
     }
@@ -221,6 +234,7 @@
       if (this.upload) this.id.value = this.upload.id;
       if (!this.id.value) return true;
       this.input.disabled = true;
+      if (this.weights) this.weights.disabled = true;
       const name = this.input.form.elements[`${this.name}.name`];
       if (!name.value && this.begun) name.value = this.begun.name;
       if (this.begun) begun.set(this.name, { ...this.begun, sent: true });

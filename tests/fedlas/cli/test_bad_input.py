@@ -53,7 +53,7 @@ def one_sentence(stderr: str) -> str:
         ("nan.onnx", "many.npz", "nan.onnx: "),
         ("sharp.onnx", "float.npz", "float.npz: 'label' is "),
         ("sharp.onnx", "empty.csv", "empty.csv: the csv file has a header but no rows"),
-        ("many.npz", "many.npz", "many.npz: the file is a zip archive"),
+        ("many.npz", "sharp.onnx", "many.npz: the file is an npz archive of arrays: rows or scores, and no model"),
     ],
 )
 def test_files_that_cannot_be_used(bad: Path, here: Here, model: str, data: str, said: str, where: list[str]) -> None:

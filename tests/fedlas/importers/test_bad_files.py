@@ -162,7 +162,7 @@ def test_a_strangers_file_reads_nothing_beside_it(pair: dict[str, bytes], good: 
     with pytest.raises(UnsupportedModel) as caught:
         load_onnx(good, allow_beside=False)
     assert caught.value.code == "external_data"
-    assert "'good.onnx.data', which was not sent" in caught.value.message
+    assert "'good.onnx.data', which did not come with it" in caught.value.message
     assert 'onnx.save(onnx.load("m.onnx"), "one.onnx")' in caught.value.message
     good.with_name("good.onnx.data").unlink()
     assert refused(good).message == caught.value.message
@@ -180,18 +180,18 @@ def outside(pair: dict[str, bytes], **stated: str) -> dict[str, bytes]:
 
 
 PAIRS: dict[str, tuple[Callable[[dict[str, bytes]], dict[str, bytes]], str]] = {
-    "cut off": (lambda p: {**p, "good.onnx.data": p["good.onnx.data"][:-1]}, "it was cut off, or is another model's"),
+    "cut off": (lambda p: {**p, "good.onnx.data": p["good.onnx.data"][:-1]}, "the file was cut off, or is"),
     "longer": (lambda p: {**p, "good.onnx.data": p["good.onnx.data"] + bytes(70_000)}, "it is another model's"),
-    "other name": (lambda p: {"m.onnx": p["good.onnx"], "w.bin": p["good.onnx.data"]}, "sent was 'w.bin': send 'good"),
-    "exchanged": (lambda p: {"a.onnx": p["good.onnx.data"], "b": p["good.onnx"]}, "'b' holds the graph"),
-    "folder": (lambda p: outside(p, location="x/good.onnx.data"), "no name of a file beside the graph"),
-    "parent": (lambda p: outside(p, location="../good.onnx.data"), "no name of a file beside the graph"),
-    "absolute": (lambda p: outside(p, location="/etc/passwd"), "no name of a file beside the graph"),
-    "before it": (lambda p: outside(p, offset="-4"), "lies in bytes -4 to"),
-    "negative": (lambda p: outside(p, length="-4"), "lies in bytes"),
-    "behind it": (lambda p: outside(p, offset="99999999"), "lies in bytes 99999999 to"),
-    "no number": (lambda p: outside(p, offset="x"), "is no number"),
-    "shared": (lambda p: outside(p, offset="0", length=str(len(p["good.onnx.data"]))), "take more bytes than"),
+    "other name": (lambda p: {"m.onnx": p["good.onnx"], "w.bin": p["good.onnx.data"]}, "what came with it is 'w.bin'"),
+    "exchanged": (lambda p: {"a.onnx": p["good.onnx.data"], "b": p["good.onnx"]}, "'b', which came as"),
+    "folder": (lambda p: outside(p, location="x/good.onnx.data"), "one file of that very name"),
+    "parent": (lambda p: outside(p, location="../good.onnx.data"), "one file of that very name"),
+    "absolute": (lambda p: outside(p, location="/etc/passwd"), "one file of that very name"),
+    "before it": (lambda p: outside(p, offset="-4"), "from byte -4 of"),
+    "negative": (lambda p: outside(p, length="-4"), "takes -4 bytes from"),
+    "behind it": (lambda p: outside(p, offset="99999999"), "from byte 99999999 of"),
+    "no number": (lambda p: outside(p, offset="x"), "from byte x of"),
+    "shared": (lambda p: outside(p, offset="0", length=str(len(p["good.onnx.data"]))), "states more bytes of"),
 }  # fmt: skip
 
 
