@@ -50,8 +50,8 @@ def opened(file: ModelFile, *, output: str | None, task: str | None, architectur
     elif file.path.suffix == ".safetensors":
         raise ConversionError("architecture_needed", "weights without their graph need architecture='timm/…' or so")
     else:
-        named = {"features": file.options.get("features"), "task": task or file.options.get("task")}
-        classifier = load_onnx(file.path, output=output, **named)
+        features, task = file.options.get("features"), task or file.options.get("task")
+        classifier = load_onnx(file.path, output=output, features=features, task=task)
     columns = json.loads(file.options["columns"]) if "columns" in file.options else None
     return OpenedModel(classifier, _class_names(classifier, file.class_names), columns)
 

@@ -91,6 +91,7 @@ CASES: dict[str, tuple[bytes, str, str]] = {
     "excel": (zipped("[Content_Types].xml", "xl/workbook.xml"), "unsupported_format", "save the sheet as csv"),
     "zipped csv": (zipped("data.csv"), "unsupported_format", "send that file itself"),
     "feather": (b"ARROW1\0\0" + bytes(100), "unsupported_format", "Feather.*parquet"),
+    "a model": (b"\x08\x0a\x12\x07pytorch" + bytes(100), "unsupported_format", "ONNX model.*exchanged"),
     "json": (b'{"x": [1], "label": [0]}', "unsupported_format", "JSON"),
     "tar": (b"x.csv".ljust(257, b" ") + b"ustar" + bytes(100), "unsupported_format", "tar"),
     "single image": (b"\xff\xd8\xff\xe0" + bytes(100), "unsupported_format", "single image.*zip"),
