@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 
@@ -32,5 +33,8 @@ def bound(settings: ServiceSettings) -> socket.socket:
         except OSError as error:
             if time.monotonic() > deadline:
                 where = f"{address[0]}:{address[1]}"
-                raise SystemExit(f"cannot listen on {where}: {error.strerror}; choose another --port") from None
+                reason = os.strerror(error.errno or 0)
+                raise SystemExit(
+                    f"cannot listen on {where}: {reason}; choose another by --port or FEDLAS_PORT"
+                ) from None
             time.sleep(0.2)
