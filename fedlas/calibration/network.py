@@ -12,6 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fedlas.calibration.evaluation import CalibrationOptions, few_rows, fit_guarantees
 from fedlas.calibration.judging_costs import judging_costs
 from fedlas.calibration.preparation import Start, check, notices_of, prepare, rows_of
@@ -50,6 +53,8 @@ class Calibration:
     Attributes:
         written: what the verdict serves, with its file; None is the uploaded network as it came, of which nothing is
             promised. Where class priors were ordered, that is a finalist without a calibrator.
+        test_probs: what is served on the test rows (N, K), as the report judges it: at the shares of the calibration
+            rows, whatever class priors were ordered.
         guarantees: what the guarantee rows allow to promise of the finalist, if there are any.
         calibrated_on: how many rows of each split, as it was drawn or given, calibrate.
     """
@@ -58,6 +63,7 @@ class Calibration:
     report: CalibrationReport
     dataset: Dataset
     written: WrittenFinalist | None
+    test_probs: NDArray[np.float64]
     guarantees: Guarantees | None = None
     calibrated_on: Mapping[str, int] = field(default_factory=dict)
     adjustments: tuple[Notice, ...] = ()
@@ -176,7 +182,14 @@ def calibrate(
     )
     report = judged.evaluation.report(evidence)
     return Calibration(
-        judged.verdict, report, dataset, judged.written, guarantees, judged.start.calibrated_on, start.adjustments
+        judged.verdict,
+        report,
+        dataset,
+        judged.written,
+        judged.evaluation.probs[judged.verdict.finalist or "uploaded"],
+        guarantees,
+        judged.start.calibrated_on,
+        start.adjustments,
     )
 
 

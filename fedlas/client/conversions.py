@@ -102,12 +102,14 @@ def _tell(notes: list[str]) -> None:
 
 
 def scores_file(path: Any, arrays: dict[str, Any], folder: Path) -> Sendable:
-    """The file as it is, or an npz of these arrays."""
+    """The file as it is, or an npz of these arrays; raises ConversionError."""
     if path is not None:
         return _as_it_is(path)
     numpy = numpy_or_none()
     if numpy is None:
         raise InvalidInput("no_numpy", "arrays of scores need NumPy (pip install numpy); or give a file")
+    from fedlas.conversion.columns import as_array  # it needs NumPy
+
     written = folder / "scores.npz"
-    numpy.savez(written, **{name: numpy.asarray(array) for name, array in arrays.items()})
+    numpy.savez(written, **{name: as_array(array, name) for name, array in arrays.items()})
     return Sendable(written, "scores")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from importlib import import_module
@@ -13,10 +14,47 @@ from pydantic_core import from_json
 
 from fedlas.client.arrays import array_of
 from fedlas.client.errors import InvalidInput
-from fedlas.client.records.answers import Prediction, ServedModel
+from fedlas.client.records.answers import JudgedRow, Prediction, ServedModel
 
 #: A whole number of at most 18 digits, as Python writes it; "007" is text.
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
+
+
+def are_numbers(class_names: Sequence[str]) -> bool:
+    """All names are integers; a dataset's labels are read so, too, where they are text of whole numbers."""
+    return all(map(_INTEGER.fullmatch, class_names))
+
+
+@dataclass(frozen=True)
+class JudgedPredictions:
+    """A served model's probabilities on the test rows of its job, which neither trained nor calibrated it.
+
+    Attributes:
+        class_names: the order of the columns.
+        rows: (N,) numbers of the rows in the dataset.
+        ids: (N,) their names; None where the dataset has no role `id`.
+        labels: (N,) the true classes: integers where all class names are, else text.
+        probabilities: (N, K).
+    """
+
+    class_names: list[str]
+    rows: Any
+    ids: Any
+    labels: Any
+    probabilities: Any
+
+    @classmethod
+    def of(cls, class_names: list[str], rows: Sequence[JudgedRow]) -> JudgedPredictions:
+        """Of all rows."""
+        numbered = are_numbers(class_names)
+        ids = [row.id for row in rows]
+        return cls(
+            class_names,
+            array_of([row.row for row in rows], "int64"),
+            array_of(ids) if any(one is not None for one in ids) else None,
+            array_of([int(row.label) if numbered else row.label for row in rows], "int64" if numbered else None),
+            array_of([row.probabilities for row in rows], "float64"),
+        )
 
 
 class Predictions:
@@ -151,8 +189,8 @@ class Predictions:
 
     @cached_property
     def _numbered(self) -> bool:
-        """The classes are known, and are integers: text of whole numbers is read so from datasets, too."""
-        return all(map(_INTEGER.fullmatch, self.class_names)) if self.class_names else False
+        """The class names are known, and are integers."""
+        return are_numbers(self.class_names or ("",))
 
     def _column(self, name: str, dtype: str | None = None, *, of_classes: bool = False) -> Any:
         found = self._listed(name)

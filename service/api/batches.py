@@ -32,8 +32,9 @@ from service.registry.unit_of_work import UnitOfWork
 router = APIRouter(route_class=Route, prefix="/v1/predictions", tags=["predictions"])
 
 Format = Literal["parquet", "ndjson", "csv"]
+PARQUET = "application/vnd.apache.parquet"
 _MEDIA_TYPES: dict[Format, str] = {
-    "parquet": "application/vnd.apache.parquet",
+    "parquet": PARQUET,
     "ndjson": "application/x-ndjson",
     "csv": "text/csv",
 }
@@ -103,7 +104,7 @@ PartNumber = Annotated[int, PathParameter(ge=0, le=1_000_000, description="In th
         "no_results",
         *STORED,
         tagged=True,
-        ranges=[_MEDIA_TYPES["parquet"], "application/octet-stream"],  # generators of clients know the second alone
+        ranges=[PARQUET, "application/octet-stream"],  # generators of clients know the second alone
         content=_RESULTS,
     ),
 )
@@ -150,15 +151,15 @@ def get_manifest(request: Request, services: ServicesDep, batch_id: str) -> Resp
         *("unknown_prediction", "no_results", "unknown_results_part"),
         *STORED,
         tagged=True,
-        ranges=[_MEDIA_TYPES["parquet"], "application/octet-stream"],
-        content={_MEDIA_TYPES["parquet"]: {"schema": BINARY}},
+        ranges=[PARQUET, "application/octet-stream"],
+        content={PARQUET: {"schema": BINARY}},
     ),
 )
 def get_part(request: Request, services: ServicesDep, batch_id: str, number: PartNumber) -> Response:
     """One part of the results, as Parquet; its `ETag` is its digest in the manifest, and ranges work."""
     part = BatchResults.of(services.registry, batch_id).part(number)
     name = f"{batch_id}-{number:05}.parquet"
-    return stored_file(request, services, part.sha256, name, media_type=_MEDIA_TYPES["parquet"])
+    return stored_file(request, services, part.sha256, name, media_type=PARQUET)
 
 
 def _whole(request: Request, services: Services, results: BatchResults, format: Format) -> Response:

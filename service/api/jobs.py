@@ -7,23 +7,31 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Annotated, TypeVar
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
 
+import numpy as np
+import pyarrow as pa
 from fastapi import APIRouter, Query, Request, Response
+from pyarrow.parquet import ParquetFile
+from pydantic_core import to_json
 
+from service.api.batches import PARQUET, RowCursor
 from service.api.datasets import DatasetOptions, add_dataset
-from service.api.document.declarations import BINARY, KEYED, RECEIVED, operation
+from service.api.document.declarations import BINARY, KEYED, RECEIVED, STORED, operation
 from service.api.forms import Form
 from service.api.idempotency import IdempotencyKey, Key, create_in_group, create_once, reserved
 from service.api.json_values import check_json, parse_json
 from service.api.models import ModelOptions, add_model
+from service.api.predict_schemas import JudgedRows
 from service.api.problems import named_by_body
 from service.api.receiving import is_multipart, join_weights, receive_parts, take_part
 from service.api.records import WEIGHTS, RecordRoutes
-from service.api.reports import add_evidence
-from service.api.responses import created, tagged
+from service.api.reports import add_evidence, missing_evidence
+from service.api.responses import MOST_BYTES, Limit, created, json_page, stored_file, tagged
 from service.api.routing import Route
 from service.api.services import Services, ServicesDep
+from service.inference.writers.table import CLASS_NAMES, read_page
 from service.registry import tables
 from service.registry.contract import (
     FINAL,
@@ -39,7 +47,7 @@ from service.registry.contract import (
     needs_labels,
 )
 from service.registry.documents import JsonObject, ModelProfile
-from service.registry.errors import Conflict, InvalidRequest
+from service.registry.errors import Conflict, InvalidRequest, Unavailable
 from service.registry.presenters import job_record
 from service.registry.resource_estimates import memory_of_job
 from service.registry.tables import new_id, now
@@ -256,6 +264,58 @@ ROUTES.add_delete(
     "Delete a job with its report, events and messages; 409 before it has ended. The model that it made stays.",
 )
 add_evidence(ROUTES)
+
+
+@router.get(
+    "/{job_id}/predictions",
+    name="get_job_predictions",
+    response_model=JudgedRows,
+    openapi_extra=operation(
+        *("unknown_job", "no_report", *STORED),
+        tagged=True,
+        ranges=[PARQUET, "application/octet-stream"],
+        content={PARQUET: {"schema": BINARY}},
+    ),
+)
+def get_job_predictions(
+    request: Request,
+    services: ServicesDep,
+    job_id: str,
+    split: Annotated[
+        Literal["test"], Query(description="Rows that neither trained nor calibrated the model: of `test` alone.")
+    ] = "test",
+    limit: Limit = 100,
+    after: RowCursor = None,
+    format: Annotated[Literal["parquet"] | None, Query(description="All rows as a file; over `Accept`.")] = None,
+) -> Response:
+    """What the served model answers on the test rows, with their labels; 409 before the job has succeeded.
+
+    They are the probabilities that its report judges: at the shares of the calibration rows, whatever `class_priors`
+    were ordered. With `format=parquet`, or that media type in `Accept`, all rows are one file.
+    """
+    with services.registry.read() as unit:
+        row = unit.jobs.get(job_id)
+    if (digest := row.predictions_sha256) is None:
+        raise missing_evidence(row)
+    if format is not None or PARQUET in request.headers.get("accept", ""):
+        answer = stored_file(request, services, digest, f"{job_id}-{split}.parquet", media_type=PARQUET)
+        answer.headers["Vary"] = "Accept"
+        return answer
+    try:
+        return _judged_rows(services.registry.artifacts.path(digest), limit, -1 if after is None else after)
+    except (ValueError, IndexError, OSError, pa.ArrowException) as error:
+        raise Unavailable("artifact_damaged", f"the predictions of {job_id} are damaged: {error}") from error
+
+
+def _judged_rows(path: Path, limit: int, after: int) -> Response:
+    """The rows behind this one; of very many classes no more are read than an answer has."""
+    with ParquetFile(path) as file:
+        group, names = file.metadata.row_group(0), file.schema_arrow.metadata[CLASS_NAMES]
+        start = int(np.searchsorted(file.read(["row"], use_threads=False)["row"].to_numpy(), after, side="right"))
+    most = min(limit, max(1, MOST_BYTES * group.num_rows // group.total_byte_size))
+    found, _ = read_page(path, start=start, limit=most + 1)
+    written = (to_json(row, inf_nan_mode="null") for row in found)
+    return json_page(written, most, headers={"Vary": "Accept"}, before=b'"class_names":%b,' % names)
 
 
 @router.post(

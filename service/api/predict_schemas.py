@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field, JsonValue
 
-from service.registry.contract import AnswerOptions, ServedModel
+from service.registry.contract import AnswerOptions, Page, ServedModel
 
 
 class PredictRequest(AnswerOptions):
@@ -73,3 +73,18 @@ class Predictions(BaseModel):
     )
     class_names: list[str] | None = Field(None, description="With `probabilities`: the classes, in their order.")
     predictions: list[Prediction]
+
+
+class JudgedRow(BaseModel):
+    """A test row of a job, with what the served model answers."""
+
+    row: int = Field(description="In the dataset.")
+    id: str | int | float | None = Field(None, description="Its name, where the dataset has the role `id`.")
+    label: str = Field(description="The class that the dataset says it has.")
+    probabilities: list[float] = Field(description="Of all classes, calibrated, in the order of `class_names`.")
+
+
+class JudgedRows(Page[JudgedRow]):
+    """One page of a job's test rows, in the dataset's order."""
+
+    class_names: list[str] = Field(description="The classes, in the order of `probabilities`.")

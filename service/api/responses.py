@@ -120,8 +120,10 @@ def page_of(records: Iterable[BaseModel], limit: int) -> Response:
     return json_page((record.model_dump_json().encode() for record in records), limit)
 
 
-def json_page(records: Iterable[bytes], limit: int, *, headers: Mapping[str, str] | None = None) -> Response:
-    """The same for records that are JSON already."""
+def json_page(
+    records: Iterable[bytes], limit: int, *, headers: Mapping[str, str] | None = None, before: bytes = b""
+) -> Response:
+    """The same for records that are JSON already; `before` are members of the page that stand before its records."""
     written: list[bytes] = []
     size, has_more = 0, False
     for record in records:
@@ -130,7 +132,7 @@ def json_page(records: Iterable[bytes], limit: int, *, headers: Mapping[str, str
             break
         written.append(record)
         size += len(record) + 1
-    content = b'{"data":[%b],"has_more":%b}' % (b",".join(written), b"true" if has_more else b"false")
+    content = b'{%b"data":[%b],"has_more":%b}' % (before, b",".join(written), b"true" if has_more else b"false")
     return Response(content, media_type="application/json", headers=headers)
 
 

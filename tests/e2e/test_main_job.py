@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import xml.etree.ElementTree as ET
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+import pyarrow.parquet as pq
 import pytest
 
 from tests.helpers import uploads as made
@@ -96,6 +98,36 @@ def test_report_agrees_with_scores_of_the_file(service: Service, finished: Json)
     }
     reported = service.get(finished["report_url"])["metrics"]["calibrated"]
     assert {name: reported[name]["value"] for name in scores} == pytest.approx(scores, abs=1e-4)
+
+
+def test_predictions_of_a_job_are_what_its_report_judges(service: Service, finished: Json) -> None:
+    """Page by page and as Parquet: the test rows with their labels, and probabilities that give the report's scores."""
+    path = f"/v1/jobs/{finished['id']}/predictions"
+    page = service.get(path, split="test", limit=300)
+    found: list[Json] = page["data"]
+    while page["has_more"]:
+        page = service.get(path, limit=300, after=found[-1]["row"])
+        found += page["data"]
+    _, targets, splits = made.digits()
+    assert [row["row"] for row in found] == np.flatnonzero(splits == "test").tolist()
+    assert [row["label"] for row in found] == [str(k) for k in targets[splits == "test"]]
+    assert page["class_names"] == [str(k) for k in range(10)]
+    probs, own = np.array([row["probabilities"] for row in found]), targets[splits == "test"]
+    scores = {
+        "accuracy": (probs.argmax(1) == own).mean(),
+        "nll": -np.log(probs[np.arange(len(own)), own]).mean(),
+        "brier": ((probs - np.eye(10)[own]) ** 2).sum(1).mean(),
+    }
+    reported = service.get(finished["report_url"])["metrics"]["calibrated"]
+    assert {name: reported[name]["value"] for name in scores} == pytest.approx(scores, abs=1e-6)
+    for given in ({"params": {"format": "parquet"}}, {"headers": {"Accept": "application/vnd.apache.parquet"}}):
+        answer = service.client.get(path, **given)
+        assert answer.headers["content-type"] == "application/vnd.apache.parquet"
+        assert pq.read_table(io.BytesIO(answer.content)).to_pylist() == found
+    refused = service.client.get(path, params={"split": "train"})
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "split")
+    missing = service.client.get("/v1/jobs/job_00000000000000000000000000/predictions")
+    assert (missing.status_code, missing.json()["code"]) == (404, "unknown_job")
 
 
 def test_calibration_error_halves(service: Service, finished: Json) -> None:

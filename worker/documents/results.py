@@ -89,7 +89,7 @@ class JobResult(Result):
     `seen_rows` is the file of the rows that the network has seen, None where this job trained none.
     """
 
-    left = ("report", "page", "diagram", "model", "seen_rows")
+    left = ("report", "page", "diagram", "predictions", "model", "seen_rows")
 
     verdict: Verdict
     promoted: bool
@@ -99,6 +99,7 @@ class JobResult(Result):
     report: FileName
     page: FileName
     diagram: FileName
+    predictions: FileName
     seen_rows: FileName | None = None
     adjustments: list[Notice] = Field(default_factory=list)
 

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from fedlas.calibration import CalibrationOptions, ScoredRows, calibrate_scores
 from fedlas.calibration.steps import begun
 from fedlas.data import SPLITS, Dataset
+from fedlas.data.labels import as_text
 from fedlas.data.scores import read_scores
 from fedlas.data.seen_rows import SeenRows
 from fedlas.progress import JobProgress
 from fedlas.report import CalibrationReport, Named, Subject, reliability_svg, report_html
 from fedlas.report.subject import rfc3339
+from service.inference.writers.table import CLASS_NAMES, lists, write_results
 from service.registry.documents import (
     ClassPriors,
     DecisionThresholds,
@@ -49,6 +52,9 @@ _SHOWN = (
     *("gate", "looks", "guarantees", "class_priors", "seed", "digests", "versions"),
 )
 _REPORT, _PAGE, _DIAGRAM, _SEEN_ROWS = "report.json", "report.html", "reliability.svg", "seen_rows.npz"
+_PREDICTIONS = "predictions.parquet"
+#: A page of the API reads whole groups of that file.
+_GROUP_BYTES = 1 << 20
 #: Seconds in which PyTorch is loaded, and how quickly files are read and checked.
 _LOADING_S, _BYTES_PER_SECOND = 3.0, 2e8
 #: Whose rows train a network that is served.
@@ -107,6 +113,7 @@ def _calibrated(
     if trained:
         _write_seen_rows(dataset, seen_rows(order, files), folder)
     _write_report(found.report, folder)
+    _write_predictions(found, folder / _PREDICTIONS)
     progress.begin("publishing")
     tell.stage("publishing")
     return JobResult(
@@ -118,6 +125,7 @@ def _calibrated(
         report=_REPORT,
         page=_PAGE,
         diagram=_DIAGRAM,
+        predictions=_PREDICTIONS,
         seen_rows=_SEEN_ROWS if trained else None,
         adjustments=notice_documents(found.adjustments),
     )
@@ -240,3 +248,17 @@ def _write_report(report: CalibrationReport, folder: Path) -> None:
     (folder / _REPORT).write_text(json.dumps(report.as_dict(), allow_nan=False))
     (folder / _PAGE).write_text(report_html(report))
     (folder / _DIAGRAM).write_text(reliability_svg(report))
+
+
+def _write_predictions(found: Calibration, file: Path) -> None:
+    """Leave what is served on the test rows, in the order of the owner's file; metadata has the classes' names."""
+    dataset, probs, rows = found.dataset, found.test_probs, found.dataset.rows("test")
+    columns = {"row": pa.array(dataset.in_file(rows))}
+    if dataset.ids is not None:
+        ids = dataset.ids[rows]
+        columns["id"] = pa.array(as_text(ids) if ids.dtype.kind == "S" else ids, from_pandas=True)
+    columns["label"] = pa.array(dataset.class_names, pa.string()).take(pa.array(dataset.targets[rows]))
+    columns["probabilities"] = lists(probs)
+    table = pa.table(columns, metadata={CLASS_NAMES: json.dumps(dataset.class_names)})
+    step = max(1, _GROUP_BYTES // (4 * probs.shape[1]))
+    write_results(file, (table.slice(first, step) for first in range(0, len(rows), step)))

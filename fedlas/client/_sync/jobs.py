@@ -20,7 +20,9 @@ from fedlas.client._sync.reports import report_at
 from fedlas.client._sync.transport import Transport
 from fedlas.client.errors import Conflict, InvalidInput
 from fedlas.client.orders import JobOptions, RecordFilter, job_order
+from fedlas.client.predictions import JudgedPredictions
 from fedlas.client.queries import HasId, id_of, metadata_filter, path_part, query
+from fedlas.client.records.answers import JudgedRow, JudgedRows
 from fedlas.client.records.events import Event
 from fedlas.client.records.files import Dataset, Model
 from fedlas.client.records.page import Page
@@ -80,6 +82,10 @@ class Job(JobRecord):
     def report(self) -> Report:
         """The report, once it has succeeded."""
         return self._jobs.report(self)
+
+    def predictions(self) -> JudgedPredictions:
+        """What the served model answers on the test rows; see `client.jobs.predictions`."""
+        return self._jobs.predictions(self)
 
     def download(self, path: str | PathLike[str] | None = None) -> Path:
         """Write the file of the model to serve to `path`; see `client.models.download`."""
@@ -200,6 +206,16 @@ class Jobs:
     def report(self, job: str | HasId) -> Report:
         """The report of a job that has succeeded; raises Conflict before."""
         return report_at(self._transport, f"{_PATH}/{path_part(job)}/report")
+
+    def predictions(self, job: str | HasId) -> JudgedPredictions:
+        """The probabilities of a job's served model on all test rows, with their labels; raises Conflict before."""
+        rows: list[JudgedRow] = []
+        while True:
+            params = {"split": "test", "limit": 1000, "after": rows[-1].row if rows else -1}
+            page = self._transport.read(JudgedRows, "GET", f"{_PATH}/{path_part(job)}/predictions", params=params)
+            rows += page.data
+            if not page.has_more:
+                return JudgedPredictions.of(page.class_names, rows)
 
     def report_html(self, job: str | HasId) -> str:
         """The same for people: one file without scripts or references."""

@@ -56,6 +56,28 @@ class RowFailure(Document):
     id: str | int | float | None = None
 
 
+class JudgedRow(Document):
+    """A test row of a job, with what the served model answers."""
+
+    label: str
+    """The class that the dataset says it has."""
+    probabilities: list[float]
+    """Of all classes, calibrated, in the order of `class_names`."""
+    row: int
+    """In the dataset."""
+    id: str | int | float | None = None
+    """Its name, where the dataset has the role `id`."""
+
+
+class JudgedRows(Document):
+    """One page of a job's test rows, in the dataset's order."""
+
+    class_names: list[str]
+    """The classes, in the order of `probabilities`."""
+    data: list[JudgedRow]
+    has_more: bool
+
+
 class ServedModel(Document):
     """Which model answered."""
 

@@ -65,6 +65,7 @@ def options(parameters: Mapping[str, Scalar]) -> AnswerOptions:
         top_k=top_k,
         decision=decision if keep is None else {"keep": keep},
         class_priors=_priors(parameters.get("class_priors")),
+        probabilities=None,  # an output by that name
         **share,
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TypedDict
 
 import orjson
 
@@ -12,14 +11,6 @@ from service.inference.predictions import Predictions
 
 #: Classes of a single row that Python ranks in less time than numpy's calls take.
 _FEW_CLASSES = 100
-
-
-class RankedLabel(TypedDict):
-    """One of the `top_k` classes."""
-
-    label: str
-    index: int
-    confidence: float
 
 
 def json_rows(predictions: Predictions) -> list[dict[str, object]]:
@@ -74,7 +65,7 @@ def _add(rows: list[dict[str, object]], name: str, column: Sequence[object]) -> 
         row[name] = value
 
 
-def _top_k(predictions: Predictions, k: int) -> list[list[RankedLabel]]:
+def _top_k(predictions: Predictions, k: int) -> list[list[dict[str, object]]]:
     names, probs = predictions.policy.profile.class_names, predictions.probabilities
     if len(probs) == 1 and probs.shape[1] <= _FEW_CLASSES:
         row = probs[0].tolist()

@@ -23,6 +23,8 @@ _ERROR = pa.struct({"code": pa.string(), "message": pa.string()})
 #: 4 of them for the list of the groups; twice as large it would be 20, and half as large no less.
 GROUP_ROWS = 1 << 15
 _GROUP_BYTES = 1 << 25
+#: Metadata of a file whose lists are in the order of these names, which are JSON.
+CLASS_NAMES = b"class_names"
 #: Of more classes probabilities are written where they are asked for: a million rows of a thousand are 4 GB.
 MAX_DEFAULT_CLASSES = 100
 #: Columns that repeat a few values; to look for repetitions among confidences takes longer than all the rest.
@@ -78,7 +80,7 @@ class TableWriter:
         if (decision := found.decision) is not None:
             columns["decision"] = self._labels(decision)
         if self._has_probabilities:
-            columns["probabilities"] = _lists(found.probabilities)
+            columns["probabilities"] = lists(found.probabilities)
         return pa.table(columns)
 
     def _nothing(self) -> Outputs:
@@ -97,7 +99,7 @@ class TableWriter:
         return pa.ListArray.from_arrays(_offsets(np.full(len(found.best), found.best.shape[1])), ranked)
 
 
-def _lists(probs: np.ndarray) -> pa.Array:
+def lists(probs: np.ndarray) -> pa.Array:
     """(N, K) as one list in each row, of single precision: their digits are all that the model computes."""
     numbers = pa.array(np.ascontiguousarray(probs, dtype=np.float32).reshape(-1))
     return pa.ListArray.from_arrays(_offsets(np.full(len(probs), probs.shape[1])), numbers)

@@ -98,6 +98,7 @@ class Job(Reported, Run):
     promoted: Mapped[bool] = mapped_column(default=False)
     shown: Mapped[bool | None]
     calibrated_model_id: Mapped[str | None] = mapped_column(String(40))
+    predictions_sha256: Mapped[str | None] = mapped_column(Digest, index=True)  # of the served model on the test rows
     plan: Mapped[Json | None]  # what a dry run found
     warnings: Mapped[list[Json]] = mapped_column(default=list)
     adjustments: Mapped[list[Json]] = mapped_column(default=list)

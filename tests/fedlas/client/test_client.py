@@ -130,6 +130,18 @@ def test_a_download_goes_on_after_a_cut(service: Service, job: Job, tmp_path: Pa
     assert [found.name for found in tmp_path.iterdir()] == ["m.onnx"]
 
 
+def test_predictions_of_a_job_are_arrays(job: Job) -> None:
+    """Probabilities of all test rows with their numbers and labels; the digits are integers, and have no names."""
+    _, targets, splits = made.digits()
+    found = job.predictions()
+    assert found.rows.tolist() == np.flatnonzero(splits == "test").tolist()
+    np.testing.assert_array_equal(found.labels, targets[found.rows])
+    assert found.probabilities.shape == (len(found.rows), 10)
+    assert found.ids is None
+    accuracy = np.mean(found.probabilities.argmax(1) == found.labels)
+    assert accuracy == pytest.approx(job.report().metrics.calibrated.accuracy.value)
+
+
 def test_names_are_switched(client: Client, job: Job) -> None:
     """A name lists its versions, answers with the one that is promoted, and another that is not there is refused."""
     assert client.names.get("digits").versions == {"1": job.calibrated_model_id}
@@ -165,8 +177,9 @@ def test_a_calibrator_is_fitted_on_arrays(client: Client, tmp_path: Path) -> Non
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 1500)
     logits = (5 * rng.normal(size=(1500, 3)) + 3 * np.eye(3)[labels]).astype(np.float32)
-    calibrator = client.calibrators.create(logits=logits, labels=labels, name="three", method="temperature")
-    assert (calibrator.status, calibrator.num_classes, calibrator.name) == ("succeeded", 3, "three")
+    words = np.array(["cat", "dog", "eel"], dtype=object)[labels]  # as pandas has text
+    calibrator = client.calibrators.create(logits=logits, labels=words, name="three", method="temperature")
+    assert (calibrator.status, calibrator.class_names, calibrator.name) == ("succeeded", ["cat", "dog", "eel"], "three")
     session = ort.InferenceSession(client.calibrators.download(calibrator, tmp_path / "c.onnx"))
     probabilities = session.run(["probabilities"], {"logits": logits[:3]})[0]
     np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)

@@ -265,6 +265,7 @@ def test_conflicts(api: Api) -> None:
     client = api.client
     problem(client.get(f"/v1/jobs/{job['id']}/report"), 409, "no_report")
     problem(client.get(f"/v1/jobs/{job['id']}/reliability.svg"), 409, "no_report")
+    problem(client.get(f"/v1/jobs/{job['id']}/predictions"), 409, "no_report")
     problem(client.get(f"/v1/predictions/{batch['id']}/results"), 409, "no_results")
     problem(client.post(f"/v1/models/{model}/predict", json={"inputs": [[1]]}), 409, "model_not_ready")
     problem(client.delete(f"/v1/models/{model}"), 409, "in_use")
@@ -330,6 +331,7 @@ def test_conflicts_say_when_to_come_again_where_that_helps(api: Api) -> None:
     helps = [
         ("GET", f"/v1/jobs/{job}/report", "no_report"),
         ("GET", f"/v1/jobs/{job}/reliability.svg", "no_report"),
+        ("GET", f"/v1/jobs/{job}/predictions", "no_report"),
         ("GET", f"/v1/predictions/{batch}/results", "no_results"),
         ("DELETE", f"/v1/predictions/{batch}", "not_finished"),
         ("DELETE", f"/v1/models/{model}", "in_use"),

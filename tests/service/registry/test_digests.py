@@ -20,7 +20,8 @@ NAMED = {
     "batches.manifest_sha256", "batches.results_sha256",
     "calibrators.diagram_sha256", "calibrators.onnx_sha256", "calibrators.page_sha256",
     "calibrators.report_sha256", "calibrators.sha256", "checkpoints.sha256",
-    "datasets.prepared_sha256", "datasets.sha256", "jobs.diagram_sha256", "jobs.page_sha256", "jobs.report_sha256",
+    "datasets.prepared_sha256", "datasets.sha256", "jobs.diagram_sha256", "jobs.page_sha256",
+    "jobs.predictions_sha256", "jobs.report_sha256",
     "models.seen_rows_sha256", "models.served_sha256", "models.sha256", "pieces.sha256",
 }  # fmt: skip
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.script import ScriptDirectory
 
+from service.registry import tables
 from service.registry.database import open_engine
 from service.registry.migrate import _config
 from service.registry.registry import Registry
@@ -47,5 +49,23 @@ def test_a_database_of_another_line_is_left_as_it_is(settings: ServiceSettings) 
         registry.migrate()
     with engine.connect() as connection:
         assert connection.scalar(sa.text("SELECT version_num FROM alembic_version")) == "0012"
+    engine.dispose()
+    registry.close()
+
+
+def test_a_database_of_the_first_release_gets_what_it_lacks(settings: ServiceSettings) -> None:
+    """Migrated from there, it has the columns and indexes of the tables of today."""
+    engine = open_engine(settings.resolved_database_url)
+    with engine.execution_options(writes=True).begin() as connection:
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0017")
+    registry = Registry.open(settings)
+    assert not registry.is_current()
+    registry.migrate()
+    found = sa.inspect(engine)
+    for table in tables.Base.metadata.sorted_tables:
+        assert {column["name"] for column in found.get_columns(table.name)} == set(table.columns.keys())
+        assert {index["name"] for index in found.get_indexes(table.name)} == {index.name for index in table.indexes}
     engine.dispose()
     registry.close()

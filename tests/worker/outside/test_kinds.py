@@ -120,6 +120,7 @@ def bench(registry: Registry, worker_settings: WorkerSettings) -> Bench:
 def answer(folder: Path, *, verdict: str = "unchanged", shown: bool = False) -> Json:
     """What a child of a job leaves behind; the report stands for any."""
     names = {"report": "report.json", "diagram": "reliability.svg", "page": "report.html"}
+    names["predictions"] = "predictions.parquet"
     for name in names.values():
         (folder / name).write_text(f"content of {name}")
     (folder / "report.json").write_text(REPORT)
@@ -364,14 +365,15 @@ def test_a_refit_that_is_sent_again_has_seen_what_it_has_seen(bench: Bench, tmp_
 
 
 def test_evidence_is_kept_together(bench: Bench, tmp_path: Path) -> None:
-    """Report, diagram and page are stored with the job's end."""
+    """Report, diagram, page and predictions are stored with the job's end."""
     job_id = bench.job(bench.dataset(b"rows"), bench.model())
     bench.begun(job_id)[0].succeeded(answer(tmp_path), tmp_path)
     with bench.registry.read() as unit:
         row = unit.jobs.get(job_id)
-    kept = [row.report_sha256, row.diagram_sha256, row.page_sha256]
+    kept = [row.report_sha256, row.diagram_sha256, row.page_sha256, row.predictions_sha256]
     found = [bench.registry.artifacts.path(digest).read_text() for digest in kept if digest]
-    assert found == [REPORT, "content of reliability.svg", "content of report.html"]
+    contents = ("reliability.svg", "report.html", "predictions.parquet")
+    assert found == [REPORT, *(f"content of {name}" for name in contents)]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", REPORT.replace('"seed"', '"seeds"'), REPORT[:-1], "[" * 100_000])

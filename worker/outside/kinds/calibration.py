@@ -201,11 +201,11 @@ class Calibrate(RaceWork[JobResult]):
         return unit.ledger.enter(dataset.sha256, self.record_id)
 
     def publish(self, unit: UnitOfWork, found: JobResult, files: Mapping[str, StagedFile]) -> BaseModel:
-        """Publish calibrated model, report, diagram and page together with the job's end."""
+        """Publish calibrated model, report, diagram, page and predictions together with the job's end."""
         self.write_events(unit)
         row = self.row(unit)
         row.report_sha256, row.diagram_sha256 = files["report"].keep(), files["diagram"].keep()
-        row.page_sha256 = files["page"].keep()
+        row.page_sha256, row.predictions_sha256 = files["page"].keep(), files["predictions"].keep()
         row.verdict, row.promoted, row.shown = found.verdict, found.promoted, found.shown
         row.adjustments = [notice.stored() for notice in found.adjustments]
         if row.verdict == "undetermined":  # the test rows have judged nothing
