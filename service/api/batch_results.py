@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pyarrow.parquet import ParquetFile
 from pydantic import ValidationError
 from pydantic_core import to_json
 
 from service.api.responses import MOST_BYTES
-from service.inference.writers.joined_parquet import JoinedParquet
 from service.inference.writers.table import read_page
 from service.registry import tables
 from service.registry.artifacts import ArtifactStore
@@ -83,13 +83,11 @@ class BatchResults:
         for part in self.manifest.parts:
             yield ParquetFile(self.path(part), page_checksum_verification=True)
 
-    def joined(self) -> JoinedParquet:
-        """All parts as one file."""
-        paths = [self.path(part) for part in self.manifest.parts]
-        try:
-            return JoinedParquet(paths)
-        except ValueError as error:
-            raise _damaged(f"the parts of {self.manifest.batch_id} are not of one file: {error}") from error
+    def check(self) -> None:
+        """Look at every part; raises Unavailable where one is damaged, or has other columns than the first."""
+        schemas = [pq.read_schema(self.path(part)) for part in self.manifest.parts]
+        if any(schema != schemas[0] for schema in schemas):
+            raise _damaged(f"the parts of {self.manifest.batch_id} are not of one file: their columns differ")
 
     def rows(self, start: int, limit: int) -> Iterator[bytes]:
         """At most `limit` rows from this one on, as JSON.

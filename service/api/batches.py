@@ -9,7 +9,6 @@ from fastapi import Path as PathParameter
 from fastapi.responses import StreamingResponse
 
 from service.api.batch_results import BatchResults
-from service.api.byte_ranges import ranged
 from service.api.document.declarations import BINARY, KEYED, OPTIONS_REFUSED, STORED, operation
 from service.api.idempotency import IdempotencyKey, Key, create_in_group
 from service.api.named_models import find_model, priors_of
@@ -21,7 +20,7 @@ from service.api.routing import Route
 from service.api.services import Services, ServicesDep
 from service.inference.decision_policy import DecisionPolicy
 from service.inference.profile import ServingProfile
-from service.inference.writers.rows import Writer, csv, ndjson
+from service.inference.writers.rows import Writer, csv, ndjson, parquet
 from service.registry import tables
 from service.registry.contract import AnswerOptions, BatchRecord, BatchRequest, Page
 from service.registry.documents import BatchManifest, JsonObject
@@ -38,7 +37,7 @@ _MEDIA_TYPES: dict[Format, str] = {
     "ndjson": "application/x-ndjson",
     "csv": "text/csv",
 }
-_WRITERS: dict[Format, Writer] = {"ndjson": ndjson, "csv": csv}
+_WRITERS: dict[Format, Writer] = {"parquet": parquet, "ndjson": ndjson, "csv": csv}
 _RESULTS: JsonObject = {name: {"schema": BINARY} for name in _MEDIA_TYPES.values()}
 
 
@@ -119,8 +118,8 @@ def get_results(
     """One page of a batch's predictions, in the dataset's order; 409 before it has ended.
 
     With `format`, or its media type in `Accept`, all of them, whatever `limit` and `after` say. A Parquet file has the
-    same columns, those alone that were asked for; ranges of it work. Results of many rows are stored in parts, which
-    `/results/manifest` lists.
+    same columns, those alone that were asked for. Results of many rows are stored in parts, which `/results/manifest`
+    lists: ranges work on a part, and on the whole where it is the only one.
     """
     results = BatchResults.of(services.registry, batch_id)
     accepted = request.headers.get("accept", "")
@@ -171,7 +170,5 @@ def _whole(request: Request, services: Services, results: BatchResults, format: 
     if etag_matches(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
     headers = {"ETag": etag, "Content-Disposition": f'attachment; filename="{name}"'}
-    joined = results.joined()
-    if format == "parquet":
-        return ranged(request, joined.read, joined.size, media_type=media_type, headers=headers)
+    results.check()
     return StreamingResponse(_WRITERS[format](results.files()), media_type=media_type, headers=headers)

@@ -1,4 +1,4 @@
-"""The writers of whole results: Parquet files of them row by row as text, in constant memory."""
+"""The writers of whole results: files of them one after the other, as text or one Parquet file, in constant memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from pydantic_core import to_json
 
-from service.inference.writers.table import json_objects
+from service.inference.writers.table import WRITTEN, json_objects
 
 #: Rows that are written at once: at most so many, and so many bytes. With `top_k` of a thousand classes 1,024 rows have
 #: 60 MB, with all probabilities of 65,536 classes they would have 2 GB.
@@ -38,6 +38,48 @@ def csv(files: Iterable[pq.ParquetFile]) -> Iterator[bytes]:
         table = pa.table([_cells(column) for column in batch.columns], names=batch.schema.names)
         pyarrow.csv.write_csv(table, buffer, pyarrow.csv.WriteOptions(include_header=number == 0))
         yield buffer.getvalue()
+
+
+def parquet(files: Iterable[pq.ParquetFile]) -> Iterator[bytes]:
+    """One Parquet file of all groups, each written as it is read; closes the files, one after the other."""
+    pieces, writer = _Pieces(), None
+    for file in files:
+        with file:
+            writer = writer or pq.ParquetWriter(pieces, file.schema_arrow, **WRITTEN)
+            for group in range(file.num_row_groups):
+                writer.write_table(file.read_row_group(group, use_threads=False))
+                yield pieces.take()
+    if writer is not None:
+        writer.close()
+    yield pieces.take()
+
+
+class _Pieces:
+    """A file that Arrow writes and nobody reads back: what was written is taken away."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self._waiting = bytearray()
+        self._taken = 0
+
+    def write(self, content: bytes) -> int:
+        """Append; Arrow is told how many bytes it gave."""
+        self._waiting += content
+        return len(content)
+
+    def tell(self) -> int:
+        """The place in the whole file."""
+        return self._taken + len(self._waiting)
+
+    def flush(self) -> None:
+        """Do nothing: Arrow asks for it."""
+
+    def take(self) -> bytes:
+        """The bytes since the last time."""
+        piece, self._waiting = bytes(self._waiting), bytearray()
+        self._taken += len(piece)
+        return piece
 
 
 def _batches(files: Iterable[pq.ParquetFile]) -> Iterator[pa.RecordBatch]:

@@ -31,7 +31,7 @@ MAX_DEFAULT_CLASSES = 100
 _REPEATED = ["label", "index", "decision", "prediction_set.list.element"]
 _REPEATED += ["top_k.list.element.label", "top_k.list.element.index", "error.code", "error.message"]
 #: Every page has a checksum, by which readers notice that it is damaged.
-_WRITTEN = {"compression": "zstd", "use_dictionary": _REPEATED, "write_page_checksum": True}
+WRITTEN = {"compression": "zstd", "use_dictionary": _REPEATED, "write_page_checksum": True}
 
 
 class RowError(Protocol):
@@ -152,7 +152,7 @@ def write_results(path: Path, tables: Iterable[pa.Table]) -> int:
     first = next(groups)
     count = 0
     try:
-        with pq.ParquetWriter(path, first.schema, **_WRITTEN) as writer:
+        with pq.ParquetWriter(path, first.schema, **WRITTEN) as writer:
             for group in chain([first], groups):
                 writer.write_table(group, row_group_size=group.num_rows)
                 count += group.num_rows

@@ -82,28 +82,6 @@ def test_every_door_gives_the_rows_of_one_file(results: Results) -> None:
         assert (known.status_code, known.content) == (304, b"")
 
 
-def test_the_joined_file_has_ranges(results: Results) -> None:
-    """Any range of it, also of one that is going on; what is no range is refused with the size."""
-    whole = results.get(format="parquet").content
-    tag = results.get(format="parquet").headers["etag"]
-    size = len(whole)
-    for asked, expected in (
-        ("bytes=0-3", whole[:4]),
-        ("bytes=-8", whole[-8:]),
-        (f"bytes={size // 2}-", whole[size // 2 :]),
-        (f"bytes=100-{10 * size}", whole[100:]),
-    ):
-        answer = results.get(format="parquet", headers={"Range": asked, "If-Range": tag})
-        assert (answer.status_code, answer.content) == (206, expected), asked
-        assert answer.headers["content-range"].endswith(f"/{size}")
-    for headers in ({"Range": "bytes=0-3", "If-Range": '"another"'}, {"Range": "bytes=0-3,5-6"}):
-        assert results.get(format="parquet", headers=headers).content == whole
-    for wrong in (f"bytes={size}-", "bytes=3-2", "rows=1-2"):
-        refused = results.get(format="parquet", headers={"Range": wrong})
-        assert (refused.status_code, refused.json()["code"]) == (416, "range_not_satisfiable")
-        assert refused.headers["content-range"] == f"bytes */{size}"
-
-
 def test_the_manifest_and_its_parts(results: Results) -> None:
     """Parts have the digests, sizes and rows that the manifest says; one file is a manifest of one part."""
     record = results.api.client.get(f"/v1/predictions/{results.parts}").json()
