@@ -11,9 +11,13 @@ import shutil
 import zipfile
 from pathlib import Path
 
-#: How a location stands in a tensor: field 13 (0x6a) with its length, the key, the length of the name, the name.
-_LOCATION = re.compile(rb"\n\x08location\x12(?:([\x00-\x7f])|([\x80-\xff])\x01)")
-_FIELD = re.compile(rb"\x6a(?:[\x00-\x7f]|[\x80-\xff]\x01)\Z")
+#: How a location stands in a tensor: field 13 (0x6a) with its length, the key, the length of the name, the name. The
+#: key comes first, since a search for constant bytes is ten times as quick.
+_LOCATION = re.compile(
+    rb"\n\x08location\x12(?:(?<=\x6a[\x00-\x7f]\n\x08location\x12)|(?<=\x6a[\x80-\xff]\x01\n\x08location\x12))"
+    rb"(?:([\x00-\x7f])|([\x80-\xff])\x01)",
+    re.DOTALL,
+)
 
 
 def weight_files(graph: Path) -> list[str]:
@@ -21,12 +25,9 @@ def weight_files(graph: Path) -> list[str]:
 
     Names are up to 255 bytes long, as file systems have them.
     """
-    names = set()
     with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        for found in _LOCATION.finditer(content):
-            length = (found[1] or found[2])[0]
-            if _FIELD.search(content[max(0, found.start() - 3) : found.start()]):
-                names.add(content[found.end() : found.end() + length].decode(errors="replace"))
+        lengths = ((found.end(), (found[1] or found[2])[0]) for found in _LOCATION.finditer(content))
+        names = {content[start : start + length].decode(errors="replace") for start, length in lengths}
     return sorted(name for name in names if name.isprintable())
 
 

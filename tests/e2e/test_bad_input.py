@@ -74,7 +74,7 @@ def test_models_that_are_no_classifiers(service: Service, uploads: Uploads) -> N
     pickled = saved(lambda file: torch.save(torch.nn.Linear(4, 2).state_dict(), file))
     cases = {
         "torch.save": (pickled, "unsafe_format", "ONNX"),
-        "external": (external(uploads["digits.onnx"]), "external_data", "external_data=False"),
+        "external": (external(uploads["digits.onnx"]), "external_data", 'onnx.save(onnx.load("m.onnx"), "one.onnx")'),
         "sigmoids": (sigmoids(), "multilabel_unsupported", ""),
     }
     assert wrong(service, "models", cases) == {}

@@ -110,20 +110,17 @@ def _in_inference(path: str | Path, output: str) -> str | bytes:
     uploaded = read_whole(path)
     model = plain_outputs(uploaded)
     inner = output not in {value.name for value in model.graph.output}
-    if model is uploaded and not inner and not _trains(model) and not zipfile.is_zipfile(path):
+    trains = any(
+        (node.op_type == "BatchNormalization" and len(node.output) > 1) or node.op_type == "Dropout"
+        for node in model.graph.node
+    )
+    if model is uploaded and not (inner or trains or zipfile.is_zipfile(path)):
         return str(path)
     for node in model.graph.node:
         to_inference(node)
     if inner:
         model.graph.output.append(onnx.ValueInfoProto(name=output))
     return bytes(model.SerializeToString())
-
-
-def _trains(model: onnx.ModelProto) -> bool:
-    return any(
-        (node.op_type == "BatchNormalization" and len(node.output) > 1) or node.op_type == "Dropout"
-        for node in model.graph.node
-    )
 
 
 def _fixed_rows(session: InferenceSession) -> int | None:

@@ -7,7 +7,6 @@ list of allowed operators, validity of names, order and tensors. Only then does 
 from __future__ import annotations
 
 import math
-import pickletools
 from functools import cache
 from pathlib import Path
 
@@ -108,18 +107,19 @@ def read_whole(path: str | Path, *, allow_beside: bool = False) -> ModelProto:
         if weights is not None and weights[1][:1] == _FIRST_BYTE:
             message = f"{weights[0]!r}, which came as the weights, looks like the graph: were the two exchanged?"
             raise UnsupportedModel("external_data", message) from error
-        raise _of_rows(file) or error from None
+        raise (_told(file, error) if error.code in ("not_onnx", "unsafe_format") else error) from None
     del content
     embed(model, beside(model, file) if weights is None and allow_beside else weights)
     return model
 
 
-def _of_rows(file: Path) -> UnsupportedModel | None:
-    """The refusal of a file of rows, which is no model; None of any other file."""
+def _told(file: Path, refusal: UnsupportedModel) -> UnsupportedModel:
+    """The refusal, or a better one where the content is that of rows, or of a pickle without magic bytes."""
     try:
         kind = told_format(file)
-    except BadDataset:
-        return None
+    except BadDataset as found:
+        is_pickle = (refusal.code, found.code) == ("not_onnx", "unsafe_format")
+        return _unsafe("a Python pickle") if is_pickle else refusal
     message = (
         f"the file is {_ROWS[kind]}: rows or scores, and no model. Were model and rows exchanged? Scores without a "
         f"model go to POST /v1/calibrators (fedlas calibrators create). For a model, {_HOW_TO_EXPORT}"
@@ -143,14 +143,6 @@ def _unsafe(kind: str) -> UnsupportedModel:
     return UnsupportedModel("unsafe_format", f"the file is {kind}, which may run code when opened; {advice}")
 
 
-def _is_old_pickle(content: bytes) -> bool:
-    """Whether the bytes are a pickle of protocol 0 or 1, which has no magic: its instructions are listed, never run."""
-    try:
-        return any(opcode.name == "STOP" or i > 1000 for i, (opcode, _, _) in enumerate(pickletools.genops(content)))
-    except Exception:  # pickletools raises whatever its readers run into
-        return False
-
-
 def _parse(content: bytes) -> ModelProto:
     if not content:
         raise UnsupportedModel("not_onnx", f"the file is empty; {_HOW_TO_EXPORT}")
@@ -162,14 +154,10 @@ def _parse(content: bytes) -> ModelProto:
         survey(content)
         model: ModelProto = ModelProto.FromString(content)
     except DecodeError:
-        if _is_old_pickle(content):
-            raise _unsafe("a Python pickle") from None
         if content.startswith(_FIRST_BYTE) and len(content) > 2 and 0 < content[1] < 64:
             raise UnsupportedModel("truncated", "the ONNX file is cut off or damaged; send it again") from None
         raise UnsupportedModel("not_onnx", f"the file is not an ONNX model; {_HOW_TO_EXPORT}") from None
     if not model.ir_version or not model.opset_import:
-        if _is_old_pickle(content):
-            raise _unsafe("a Python pickle")
         raise UnsupportedModel("not_onnx", f"the file is not an ONNX model; {_HOW_TO_EXPORT}")
     if not model.graph.node or not model.graph.output:
         raise UnsupportedModel("truncated", "the ONNX file ends before its graph does; send it again")
@@ -223,18 +211,14 @@ def _check_operators(model: ModelProto) -> None:
     found = {operator_name(node) for node in every_node(model) if (node.domain, node.op_type) not in own}
     refused = sorted(name for name in found if name in _CONTROL_FLOW or name not in _allowed())
     if refused:
+        loops = "; a Loop is, for example, a recurrent layer written as a loop (Keras): export with unroll=True"
         raise UnsupportedModel(
             "unsupported_operator",
             f"the graph uses operators that are not on the list of allowed ones: {', '.join(refused[:20])}"
             f"{' …' if len(refused) > 20 else ''}; allowed are the standard operators without control flow, "
-            f"{_CLASSICAL}, and ONNX Runtime's fused activations, normalisations and attention{_advice(refused)}",
+            f"{_CLASSICAL}, and ONNX Runtime's fused activations, normalisations and attention"
+            f"{loops if 'Loop' in refused else ''}",
         )
-
-
-def _advice(refused: list[str]) -> str:
-    if "Loop" not in refused:
-        return ""
-    return "; a Loop is, for example, a recurrent layer written as a loop (Keras): export with unroll=True"
 
 
 @cache
