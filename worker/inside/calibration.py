@@ -19,7 +19,7 @@ from fedlas.data.seen_rows import SeenRows
 from fedlas.progress import JobProgress
 from fedlas.report import CalibrationReport, Named, Subject, reliability_svg, report_html
 from fedlas.report.subject import rfc3339
-from service.inference.writers.table import CLASS_NAMES, lists, write_results
+from service.inference.writers.table import CLASS_NAMES, lists, plain, write_results
 from service.registry.documents import (
     ClassPriors,
     DecisionThresholds,
@@ -253,11 +253,14 @@ def _write_report(report: CalibrationReport, folder: Path) -> None:
 def _write_predictions(found: Calibration, file: Path) -> None:
     """Leave what is served on the test rows, in the order of the owner's file; metadata has the classes' names."""
     dataset, probs, rows = found.dataset, found.test_probs, found.dataset.rows("test")
-    columns = {"row": pa.array(dataset.in_file(rows))}
+    columns = {"row": plain(dataset.in_file(rows).astype(np.int64))}
     if dataset.ids is not None:
         ids = dataset.ids[rows]
         columns["id"] = pa.array(as_text(ids) if ids.dtype.kind == "S" else ids, from_pandas=True)
-    columns["label"] = pa.array(dataset.class_names, pa.string()).take(pa.array(dataset.targets[rows]))
+    names = [name.encode() for name in dataset.class_names]
+    ends = pa.py_buffer(np.cumsum([0, *map(len, names)], dtype=np.int32))
+    texts = pa.StringArray.from_buffers(len(names), ends, pa.py_buffer(b"".join(names)))
+    columns["label"] = pa.DictionaryArray.from_arrays(plain(dataset.targets[rows].astype(np.int32)), texts)
     columns["probabilities"] = lists(probs)
     table = pa.table(columns, metadata={CLASS_NAMES: json.dumps(dataset.class_names)})
     step = max(1, _GROUP_BYTES // (4 * probs.shape[1]))
