@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from unittest.mock import patch
 
 from benchmarks.mistakes.pair import Pair
@@ -18,21 +18,26 @@ from fedlas.calibration import preparation
 from fedlas.errors import FedLASError
 from service.registry.contract import JobRequest
 from worker.documents import (
+    CalibrateOrder,
+    DatasetInspection,
     DatasetOptions,
     InspectDatasetOrder,
     InspectModelOrder,
+    JobOrder,
     ModelInspection,
     ModelOptions,
     OrderedDataset,
     OrderedModel,
     PlanOrder,
 )
+from worker.inside.calibration import calibrate
 from worker.inside.inspection import inspect_dataset, inspect_model
 from worker.inside.plan import plan
 
 Json = dict[str, Any]
 #: In place of a code where the dry run itself is broken.
 CRASH = "crash"
+_Order = TypeVar("_Order", bound=JobOrder)
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,16 @@ class Said:
     checks: float | None = None
 
 
+@dataclass(frozen=True)
+class Done:
+    """What a job did: an error as in `Said`, or a verdict with the rows that judged."""
+
+    error: Json | None = None
+    warnings: list[Json] = field(default_factory=list)
+    verdict: str | None = None
+    test_rows: int | None = None
+
+
 _INSPECTED: dict[str, ModelInspection] = {}
 
 
@@ -67,25 +82,16 @@ def by_worker(pair: Pair, method: str) -> Said:
         model_file, dataset_file = pair.write(folder)
         events: list[Any] = []
         try:
-            order = InspectDatasetOrder(options=DatasetOptions.model_validate(dict(pair.dataset_options)))
-            dataset = inspect_dataset(order, {"dataset": dataset_file}, folder, _quiet)
-            options = _model_options(pair)
-            model = _inspected(options, model_file, folder)
-            request = {"model_id": "mdl_0", "dataset_id": "ds_0", "method": method, **pair.job_options}
-            ordered = PlanOrder(
-                job_id="job_0",
-                request=JobRequest.model_validate(request),
-                model=OrderedModel(id="mdl_0", sha256="0", row_key="0" * 32, options=options, profile=model.profile),
-                dataset=OrderedDataset(id="ds_0", sha256="0", prepared_sha256="0"),
-            )
+            dataset = _inspected_dataset(pair, dataset_file, folder)
+            model = _inspected(_model_options(pair), model_file, folder)
+            ordered = _ordered(PlanOrder, pair, method, model)
             began = time.perf_counter()
             files = {"model": model_file, "dataset": folder / dataset.prepared}
             with _timed() as checks:
                 found = plan(ordered, files, folder, events.append).plan
         except FedLASError as error:
-            told = [event.event.data.model_dump() for event in events if event.event and event.event.type == "warning"]
             problem = {"code": error.code, "message": error.message}
-            return Said(error=problem, warnings=told, seconds=time.perf_counter() - began)
+            return Said(error=problem, warnings=_told(events), seconds=time.perf_counter() - began)
         except Exception as error:  # a defect of ours: the other cases go on
             return Said(error={"code": CRASH, "message": repr(error)}, seconds=time.perf_counter() - began)
     return Said(
@@ -99,6 +105,42 @@ def by_worker(pair: Pair, method: str) -> Said:
         accuracy=found.uploaded.accuracy,
         seconds=time.perf_counter() - began,
         checks=sum(checks) if checks else None,
+    )
+
+
+def job_by_worker(pair: Pair, folder: Path) -> Done:
+    """The whole post-hoc job in this process, as a worker does it after it has inspected both files."""
+    model_file, dataset_file = pair.write(folder)
+    events: list[Any] = []
+    try:
+        dataset = _inspected_dataset(pair, dataset_file, folder)
+        ordered = _ordered(CalibrateOrder, pair, "post_hoc", _inspected(_model_options(pair), model_file, folder))
+        files = {"model": model_file, "dataset": folder / dataset.prepared}
+        found = calibrate(ordered, files, folder, events.append)
+    except FedLASError as error:
+        return Done({"code": error.code, "message": error.message}, _told(events))
+    report = json.loads((folder / found.report).read_text())
+    return Done(None, _told(events), found.verdict, report["num_test_rows"])
+
+
+def _told(events: list[Any]) -> list[Json]:
+    """The notices among the events of a job."""
+    return [event.event.data.model_dump() for event in events if event.event and event.event.type == "warning"]
+
+
+def _inspected_dataset(pair: Pair, file: Path, folder: Path) -> DatasetInspection:
+    order = InspectDatasetOrder(options=DatasetOptions.model_validate(dict(pair.dataset_options)))
+    return inspect_dataset(order, {"dataset": file}, folder, _quiet)
+
+
+def _ordered(kind: type[_Order], pair: Pair, method: str, model: ModelInspection) -> _Order:
+    request = {"model_id": "mdl_0", "dataset_id": "ds_0", "method": method, **pair.job_options}
+    options, profile = _model_options(pair), model.profile
+    return kind(
+        job_id="job_0",
+        request=JobRequest.model_validate(request),
+        model=OrderedModel(id="mdl_0", sha256="0", row_key="0" * 32, options=options, profile=profile),
+        dataset=OrderedDataset(id="ds_0", sha256="0", prepared_sha256="0"),
     )
 
 
