@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fedlas.calibration.class_priors import ordered_priors
 from fedlas.calibration.evaluation import CalibrationOptions, check_test_groups
 from fedlas.calibration.idle_rows import MOST_SCORES, as_calibration_rows, idle_rows
-from fedlas.data import SPLITS, Dataset
+from fedlas.data import SPLITS, Dataset, without_copies
 from fedlas.data.dataset import Array
 from fedlas.data.memmap import pieces
 from fedlas.documents import as_json
@@ -52,6 +52,7 @@ class Start:
         judged: whether test rows can judge, that is whether it is known what the classifier has seen.
         trains: whether anything is trained, rather than only calibrated.
         num_idle: how many of the calibration rows were drawn as train rows.
+        left_out: a notice of the rows that are copies of train rows, which the dataset has no more.
     """
 
     classifier: GraphClassifier
@@ -62,6 +63,7 @@ class Start:
     judged: bool
     trains: bool
     num_idle: int = 0
+    left_out: Sequence[Notice] = ()
 
     @cached_property
     def accuracy(self) -> SplitAccuracy:
@@ -75,9 +77,9 @@ class Start:
         """What looks wrong with the classifier and the dataset together."""
         inputs = rows_of(self.dataset, "calibration")[0]
         priors = self.options.class_priors
-        return examine(
-            Examined(self.classifier, self.dataset, inputs, self.outputs.logits, self.targets, class_priors=priors)
-        )
+        logits = self.outputs.logits
+        found = examine(Examined(self.classifier, self.dataset, inputs, logits, self.targets, class_priors=priors))
+        return (*self.left_out, *found)
 
     @property
     def adjustments(self) -> tuple[Notice, ...]:
@@ -146,6 +148,7 @@ def prepare(classifier: GraphClassifier, dataset: Dataset, options: CalibrationO
     judged = dataset.seen_by_model != "unknown"
     trains = judged and classifier.trainable and options.method not in ("post_hoc", "temperature")
     dataset.require("calibration", "test")
+    dataset, left_out = without_copies(dataset)
     ordered_priors(dataset, options)
     _check_rows(classifier, dataset)
     most = _most_scores(classifier, dataset, options)
@@ -154,7 +157,7 @@ def prepare(classifier: GraphClassifier, dataset: Dataset, options: CalibrationO
     inputs, targets = rows_of(dataset, "calibration")
     places = dataset.in_file(dataset.rows("calibration")) if len(idle) else None
     outputs = SplitOutputs(classifier, inputs, split="calibration", rows=places)
-    return Start(classifier, dataset, options, outputs, targets, judged, trains, len(idle))
+    return Start(classifier, dataset, options, outputs, targets, judged, trains, len(idle), left_out)
 
 
 def notices_of(start: Start, journal: Journal | None) -> tuple[Notice, ...]:

@@ -8,7 +8,7 @@ require("arrays", "numpy", "scipy")
 
 from fedlas.data.alignment import align, align_inputs, used_inputs
 from fedlas.data.dataset import MIN_SPLIT_ROWS, SEEN_BY_MODEL, SPLITS, Dataset
-from fedlas.data.duplicates import shared_rows
+from fedlas.data.duplicates import shared_rows, without_copies
 from fedlas.data.prepared import load_dataset, save_dataset
 from fedlas.data.reading import read_dataset
 
@@ -24,4 +24,5 @@ __all__ = [
     "save_dataset",
     "shared_rows",
     "used_inputs",
+    "without_copies",
 ]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.data.missing_classes import missing_classes
+from fedlas.documents import Json
 from fedlas.notice import Notice, first_names
 from fedlas.preconditions.conflicting_rows import conflicting_rows
 from fedlas.preconditions.leaking_column import leaking_column
@@ -19,6 +20,9 @@ Floats = NDArray[np.float64]
 #: Of two claims at 95 %, the first to be shown. Groups that all gain as much as the worst possible group would lose
 #: have a p-value of two to the power of minus their number (`fedlas.metrics.betting_intervals`).
 _FEWEST_GROUPS = ceil(log2(2 / 0.05))
+#: Calibration rows from which a 95 % interval of the accuracy is no wider than ±0.2, (1.96 · 0.5 / 0.2)²: with fewer,
+#: a model that is sure of 20 % too many rows cannot be told from a calibrated one.
+MIN_CALIBRATION_ROWS = 25
 #: Priors may be far from the shares, that is what they are for. These are what nobody means: the shares of other
 #: classes, a class twenty times as frequent as among the rows, or most rows of other classes.
 _FAR, _NEAR, _TIMES, _MOST = 0.15, 0.03, 20.0, 0.5
@@ -27,12 +31,26 @@ _FAR, _NEAR, _TIMES, _MOST = 0.15, 0.03, 20.0, 0.5
 def class_rows(examined: Examined) -> list[Notice]:
     """All notices about rows and classes."""
     return [
+        *few_rows(examined),
         *missing_classes(examined.dataset),
         *conflicting_rows(examined),
         *leaking_column(examined),
         *class_shares(examined),
         *few_groups(examined),
     ]
+
+
+def few_rows(examined: Examined) -> list[Notice]:
+    """`few_rows`, where so few rows calibrate that they tell nothing."""
+    if (rows := len(examined.targets)) >= MIN_CALIBRATION_ROWS:
+        return []
+    message = (
+        f"{rows} calibration rows tell an accuracy to within ±{100 * 0.98 / rows**0.5:.0f} points, so that no gap "
+        f"between confidence and accuracy can be seen: at least {MIN_CALIBRATION_ROWS} are needed, some hundred are "
+        "better."
+    )
+    evidence: dict[str, Json] = {"split": "calibration", "rows": rows, "needed": MIN_CALIBRATION_ROWS}
+    return [Notice("few_rows", message, evidence, "error")]
 
 
 def class_shares(examined: Examined) -> list[Notice]:

@@ -13,6 +13,7 @@ from fedlas.preconditions.class_rows import class_rows
 from fedlas.preconditions.inputs import inputs
 from fedlas.preconditions.label_order import label_order
 from fedlas.preconditions.match import Examined
+from fedlas.preconditions.softmax_twice import softmax_twice
 
 __all__ = ["Examined", "examine", "require_accepted"]
 
@@ -25,7 +26,7 @@ _ORDERS = ("label_order", "labels_from_one")
 #: How much more accurate answers are with a remedy of the inputs that makes another order of the classes needless.
 _CLEARLY = 0.02
 #: In this order; what explains all the rest comes first.
-CHECKS: tuple[Check, ...] = (label_order, inputs, class_rows)
+CHECKS: tuple[Check, ...] = (label_order, softmax_twice, inputs, class_rows)
 
 
 def examine(examined: Examined) -> tuple[Notice, ...]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto
 
+from fedlas.data.dataset import Array
 from fedlas.importers import GraphClassifier, NativeClassifier
 from fedlas.importers.onnx.graph import Graph, attribute, integer
 
@@ -23,6 +24,9 @@ _SAME = frozenset(["Cast", "Identity", "Dropout", "Imputer", "Clip"])
 _TREES = frozenset(["TreeEnsembleClassifier", "TreeEnsembleRegressor"])
 #: With fewer thresholds for a column, all rows may well lie on one side.
 _FEW_THRESHOLDS = 5
+#: A column is standardised by its train rows where mean and deviation of others are so near to 0 and 1; a table, where
+#: this share of so many columns is.
+_NEAR_MEAN, _NEAR_RATIO, _NEARLY_ALL, _FEWEST_COLUMNS = 0.5, 2.0, 0.8, 5
 
 
 @dataclass
@@ -32,7 +36,7 @@ class Expected:
     Attributes:
         centre, spread: (D,), NaN where the graph does not tell.
         lowest, highest: (D,) of thresholds, NaN where there are none or few; `splits` (D,) counts them.
-        source: the node that tells: "scaler", "trees".
+        source: who tells: "scaler", "batch_norm", "trees", "others" (columns).
     """
 
     size: int
@@ -84,6 +88,20 @@ def expected_inputs(classifier: GraphClassifier, layouts: Mapping[str, tuple[int
         if expected.known.any() or np.isfinite(expected.lowest).any():
             found[name] = expected
     return found
+
+
+def standardised_columns(rows: Array) -> Expected | None:
+    """What a table (M, D) lets expect of its columns where nearly all are standardised: mean 0, deviation 1."""
+    if rows.ndim != 2 or rows.dtype.kind != "f":
+        return None
+    mean, deviation = np.nanmean(rows, axis=0), np.nanstd(rows, axis=0)
+    varied = deviation > 0
+    usual = (np.abs(mean) < _NEAR_MEAN) & (deviation > 1 / _NEAR_RATIO) & (deviation < _NEAR_RATIO)
+    if varied.sum() < _FEWEST_COLUMNS or usual.sum() < _NEARLY_ALL * varied.sum():
+        return None
+    expected = Expected(rows.shape[1], "others")
+    expected.centre[varied], expected.spread[varied] = 0.0, 1.0
+    return expected
 
 
 def vocabularies(classifier: GraphClassifier, names: Sequence[str]) -> dict[str, int]:
@@ -215,22 +233,29 @@ def far_columns(expected: Expected, rows: Floats) -> Iterator[tuple[int, float]]
         if len(values) < 20:
             continue
         distance = float(np.median(np.abs(values - expected.centre[column])) / expected.spread[column])
+        far = distance > FAR
         if expected.splits[column]:
             below, above = np.quantile(values, (1 - _OUTSIDE, _OUTSIDE))
-            outside = above < expected.lowest[column] or below > expected.highest[column]
-            if outside and distance > 2 and np.median(values) != 0:  # rare flags are 0 on nearly all rows
-                yield int(column), distance
-        elif distance > FAR or _squeezed(values, expected.spread[column]):
+            gap = max(expected.lowest[column] - above, below - expected.highest[column])
+            # Rows of another region lie beside the thresholds, and rare flags have one value on nearly all rows.
+            far = gap > expected.spread[column] and (values == np.median(values)).mean() < _ONE_VALUE
+        if far or _squeezed(values, distance, expected.spread[column]):
             yield int(column), distance
 
 
 #: A scaler's column lies so many deviations off only where it is in another unit or another column.
 FAR = 12.0
 #: Of trees' columns this share of the values lies outside of all thresholds: what some rows cross still tells.
-_OUTSIDE = 0.999
-_SQUEEZED = 1 / 50
+_OUTSIDE, _ONE_VALUE = 0.999, 0.9
+_SQUEEZED, _CHANCE = 1 / 50, 1e-9
 
 
-def _squeezed(values: Floats, spread: float) -> bool:
-    """Whether a column that takes many values takes all of them within a fraction of what is expected."""
-    return len(np.unique(values)) > 20 and float(np.ptp(values)) < _SQUEEZED * spread
+def _squeezed(values: Floats, distance: float, spread: float) -> bool:
+    """Whether all values lie within a fraction of what is expected, and are many or nowhere near the mean.
+
+    By Cantelli at most 1 / (1 + d²) of any distribution lie d deviations or more to one side of its mean.
+    """
+    if not 0 < np.ptp(values) < _SQUEEZED * spread:
+        return False
+    chance = -len(values) * np.log1p(max(distance - _SQUEEZED, 0.0) ** 2)
+    return len(np.unique(values)) > 20 or bool(chance < np.log(_CHANCE))

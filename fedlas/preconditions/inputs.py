@@ -12,15 +12,16 @@ import numpy as np
 
 from fedlas.data.dataset import Array
 from fedlas.documents import Json
-from fedlas.notice import Notice, first_names, shortened
+from fedlas.notice import Notice, Severity, first_names, shortened
 from fedlas.preconditions.column_search import search_columns
+from fedlas.preconditions.constant_columns import constant_columns
 from fedlas.preconditions.finding import Finding
 from fedlas.preconditions.graph_statistics import Axes, Expected, expected_inputs, vocabularies
 from fedlas.preconditions.match import Examined
 from fedlas.preconditions.remedies import Remedy, usual_remedies
 from fedlas.preconditions.remedies.expected import expected_remedies
 from fedlas.preconditions.remedies.scale import channel_axis
-from fedlas.preconditions.signs import signs_of_inputs
+from fedlas.preconditions.signs import constants_far, signs_of_inputs
 from fedlas.preconditions.trials import Trials
 from fedlas.preconditions.unused_inputs import unused_inputs
 
@@ -39,9 +40,12 @@ def inputs(examined: Examined) -> list[Notice]:
     trials = Trials(examined)
     expected = _expected(examined)
     usual = trials.explain(_remedies(examined, trials, expected))
+    if usual is None and (lost := [*constant_columns(examined, trials, expected)]):
+        return lost
     finding = _better(usual, None if usual is not None and usual.certain else _searched(examined, trials, expected))
     if finding is not None:
-        return [_explained(examined, finding)]
+        certain = finding.certain or any(constants_far(examined, trials, expected))
+        return [_explained(examined, finding, "error" if certain else "warning")]
     unused = unused_inputs(examined, trials)
     if trials.reordered:  # the order of the classes explains the answers
         return unused
@@ -83,32 +87,39 @@ def _better(usual: Finding | None, searched: Finding | None) -> Finding | None:
     return searched if searched.loss_after < _CLEARLY * usual.loss_after else usual
 
 
-def _explained(examined: Examined, finding: Finding) -> Notice:
-    before, after = finding.accuracy, finding.accuracy_after
+def _explained(examined: Examined, finding: Finding, severity: Severity) -> Notice:
     ranges: dict[str, Json] = {name: _range(array) for name, array in _named(examined)}
-    better = (
-        f"of {finding.rows} calibration rows {100 * after:.1f} % are right with it, {100 * before:.1f} % without"
-        if after > before + _VISIBLE
-        else f"on {finding.rows} calibration rows the log loss is {finding.loss_after:.3g} with it, "
-        f"{finding.loss:.3g} without, each at its best temperature"
-    )
     message = (
-        f"{finding.remedy.sentence} explains the labels better: {better}; prepare rows, or the model's "
-        "preprocessing of image files, as for its training"
+        f"{finding.remedy.sentence} explains {_better_by(finding)}; prepare rows, or the model's preprocessing of "
+        "image files, as for its training"
     )
     evidence: dict[str, Json] = {
         "remedy": finding.remedy.name,
         "rows": finding.rows,
-        "accuracy": before,
-        "accuracy_after": after,
+        "accuracy": finding.accuracy,
+        "accuracy_after": finding.accuracy_after,
         "nll": finding.loss,
         "nll_after": finding.loss_after,
         "p_value": finding.p_value,
         "ranges": ranges,
     }
-    return Notice(
-        finding.remedy.code, message[0].upper() + message[1:], evidence, "error" if finding.certain else "warning"
-    )
+    return Notice(finding.remedy.code, message[0].upper() + message[1:], evidence, severity)
+
+
+def _better_by(finding: Finding) -> str:
+    """What a remedy explains, and by which figures."""
+    before, after = finding.accuracy, finding.accuracy_after
+    if after > before + _VISIBLE:
+        shares = f"{100 * after:.1f} % are right with it, {100 * before:.1f} % without"
+        return f"the labels better: of {finding.rows} calibration rows {shares}"
+    if finding.tames:
+        return (
+            f"the confidence: without it no network is of itself as sure as of these {finding.rows} calibration rows "
+            f"(best temperature {finding.temperature:.3g}), with it answers are as usual "
+            f"({finding.temperature_after:.3g})"
+        )
+    losses = f"{finding.loss_after:.3g} with it, {finding.loss:.3g} without, each at its best temperature"
+    return f"the labels better: on {finding.rows} calibration rows the log loss is {losses}"
 
 
 def _named(examined: Examined) -> Iterator[tuple[str, Array]]:

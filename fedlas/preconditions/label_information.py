@@ -57,13 +57,21 @@ def chance_of_gain(gains: Floats) -> float:
 
 
 def best_temperature(logits: NDArray[np.float32], targets: Integers, frequencies: Floats) -> float:
-    """The number by which logits are best divided; infinite where they tell nothing."""
+    """The number by which logits are best divided.
+
+    Where they tell nothing of the labels, none is best: there, it is the one with which they are as sure as they, or
+    the class frequencies, are right; infinite where logits are all alike.
+    """
     unit, spread = _unit(logits[None])
     places = np.arange(len(targets))
     nothing = float(-np.log(frequencies)[targets].mean())
     tried = [(float(-_log_softmax(scale * unit)[0, places, targets].mean()), scale) for scale in _FINE_SCALES]
     loss, best = min(tried)
-    return float(spread[0, 0, 0]) / best if loss < nothing else float("inf")
+    if loss >= nothing:
+        right = max(float((unit[0].argmax(axis=1) == targets).mean()), float(frequencies.max()))
+        sure = [float(np.exp(_log_softmax(scale * unit).max(axis=-1)).mean()) for scale in _FINE_SCALES]
+        best = float(_FINE_SCALES[min(int(np.searchsorted(sure, right)), len(sure) - 1)])
+    return float(spread[0, 0, 0]) / best if unit.any() else float("inf")
 
 
 def _unit(logits: NDArray[np.float32]) -> tuple[Floats, Floats]:

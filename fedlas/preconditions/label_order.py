@@ -15,8 +15,9 @@ from fedlas.preconditions.match import Examined
 _WARNS_AT, _CERTAIN_AT = 1e-3, 1e-6
 #: Gains in recall: of most classes; of a few, which a bad model may confuse; and what no model misses by itself.
 _GAIN_OF_MOST, _GAIN_OF_FEW, _HUGE_GAIN = 0.1, 0.2, 0.5
-#: Recall in the other order. Any answers that differ between classes have an order that fits best: among four of random
-#: networks it is 0.5 (one of ten: 0.67), and a wrong preprocessing leaves no more.
+#: Recall in the other order that leaves no doubt. Any answers that differ between classes have an order that fits best:
+#: among four of random networks it is 0.5 (one of ten: 0.67), and a wrong preprocessing leaves no more. With less, a
+#: mistake is as certain where most classes are recalled no better than by guessing, but it may be one of the inputs.
 _CERTAIN_RECALL = 0.7
 _DOUBT = ". Or the inputs are wrong (preprocessing, order of the columns): then, too, some other order fits better"
 #: Of the labels, how many must agree that all are shifted by the same number.
@@ -51,8 +52,9 @@ def _severity(order: Order | None) -> Severity | None:
     twice, most = order.after >= 2 * order.before, 2 * len(order.moved) >= len(order.outputs)
     if not (most and order.gain >= _GAIN_OF_MOST) and not (twice and order.gain >= _GAIN_OF_FEW):
         return None
-    certain = order.after >= _CERTAIN_RECALL and (order.gain >= _HUGE_GAIN or most)
-    return "error" if twice and certain and order.p_value <= _CERTAIN_AT else "warning"
+    certain = twice and order.after >= _CERTAIN_RECALL and (order.gain >= _HUGE_GAIN or most)
+    guesses = most and order.before <= 1 / len(order.outputs)
+    return "error" if (certain or guesses) and order.p_value <= _CERTAIN_AT else "warning"
 
 
 def _notice(examined: Examined, order: Order, severity: Severity) -> Notice:
@@ -72,10 +74,11 @@ def _notice(examined: Examined, order: Order, severity: Severity) -> Notice:
     )
     from_one = shift == 1 and not counts[0]
     what, remedy = _said_of_shift(shift) if shift else (_said_of_order(mapping), _remedy(examined, likely))
+    doubt = _DOUBT if severity == "warning" or order.after < _CERTAIN_RECALL else ""
     return Notice(
         "labels_from_one" if from_one else "label_order",
         f"{what}. The model is right on {100 * as_is:.1f} % of the {len(targets):,} calibration rows as they are, and "
-        f"on {100 * as_mapped:.1f} % so understood. {remedy}{_DOUBT if severity == 'warning' else ''}",
+        f"on {100 * as_mapped:.1f} % so understood. {remedy}{doubt}",
         {
             "accuracy_as_is": round(as_is, 6),
             "accuracy_as_mapped": round(as_mapped, 6),

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.data.dataset import Array, Integers
+from fedlas.documents import Json
 from fedlas.notice import Notice, shortened
 from fedlas.preconditions.batch_statistics import batch_statistics
-from fedlas.preconditions.graph_statistics import Expected, far_columns
+from fedlas.preconditions.graph_statistics import Expected, far_columns, standardised_columns
 from fedlas.preconditions.label_information import chance_of_gain, class_frequencies, matched_loss, row_losses
 from fedlas.preconditions.match import Examined
 from fedlas.preconditions.remedies.remedy import column_name
@@ -29,15 +30,20 @@ _NO_INFORMATION, _WORSE = 0.02, 1e-4
 #: The gain in log-likelihood that chance explains; the kappa that answers of absurd confidence have at least.
 _CHANCE, _SATURATED = 3.0, 0.04
 _NAMED_COLUMNS = 10
+#: Who tells where columns should lie.
+_SOURCES = {
+    "trees": "the model's own thresholds say",
+    "scaler": "the model's own scaler says",
+    "batch_norm": "the model's own BatchNormalization says",
+    "others": "the other columns, which are standardised, let expect",
+}
 #: Scores that are compared with the class frequencies, and those whose best temperature is sought in a hundred passes.
 _MOST_SCORES, _MOST_MATCHED, _FEWEST_MATCHED = 4_000_000, 200_000, 50
 
 
 def signs_of_inputs(examined: Examined, trials: Trials, expected: dict[str, Expected]) -> Iterator[Notice]:
     """What looks wrong though no remedy was found; what comes first is nearest to the cause."""
-    for place, name in enumerate(examined.classifier.input_names):
-        if name in expected:
-            yield from _far_from_constants(name, trials.judged[place], expected[name], examined.dataset.columns)
+    yield from constants_far(examined, trials, expected)
     statistics = batch_statistics(examined.classifier, trials)
     if statistics is not None and statistics.far:
         yield Notice(
@@ -46,9 +52,19 @@ def signs_of_inputs(examined: Examined, trials: Trials, expected: dict[str, Expe
             f"{statistics.shift:.3g} deviations from the mean that its BatchNormalization has learned, and vary "
             f"{statistics.ratio:.3g} times as much; check scale and normalisation",
             {"shift": statistics.shift, "ratio": statistics.ratio},
+            "error",
         )
     yield from same_answers(examined)
     yield from worse_than_frequencies(examined)
+
+
+def constants_far(examined: Examined, trials: Trials, expected: dict[str, Expected]) -> Iterator[Notice]:
+    """A notice for each input with columns, or channels, that lie far from the constants of the graph."""
+    for place, name in enumerate(examined.classifier.input_names):
+        rows = trials.judged[place]
+        told = expected.get(name) or standardised_columns(rows)
+        if told is not None:
+            yield from _far_from_constants(name, rows, told, examined.dataset.columns)
 
 
 def _far_from_constants(name: str, rows: Array, expected: Expected, columns: list[str] | None) -> Iterator[Notice]:
@@ -72,12 +88,13 @@ def _far_from_constants(name: str, rows: Array, expected: Expected, columns: lis
     words = "; ".join(
         f"{s['column']} has the mean {s['mean']:.4g}, expected is about {s['expected']:.4g}" for s in shown[:3]
     )
-    what, name = "thresholds" if expected.source == "trees" else "scaler", shortened(name)
+    what, name = _SOURCES[expected.source], shortened(name)
     yield Notice(
         "input_scale" if most else "input_columns",
         f"{len(far)} of {int(expected.known.sum())} {'columns' if rows.ndim == 2 else 'channels'} of '{name}' lie far "
-        f"from what the model's own {what} say: {words}; check units, scale and order of the columns",
+        f"from what {what}: {words}; check units, scale and order of the columns",
         {"input": name, "columns": shown, "far": len(far)},
+        "error",
     )
 
 
@@ -87,7 +104,7 @@ def same_answers(examined: Examined) -> Iterator[Notice]:
     answered = np.unique(logits.argmax(axis=1))
     if float(np.ptp(logits - logits.mean(axis=1, keepdims=True), axis=0).max()) < _SAME:
         message = f"the answers to all {len(targets)} calibration rows are the same, whatever the inputs"
-        yield Notice("constant_answers", message, {"rows": len(targets), "classes": 1})
+        yield Notice("constant_answers", message, {"rows": len(targets), "classes": 1}, "error")
     elif len(answered) == 1 and np.bincount(targets).max() < _COMMON_CLASS * len(targets):
         share = float((targets == answered[0]).mean())
         name = shortened(examined.dataset.class_names[int(answered[0])])
@@ -95,7 +112,8 @@ def same_answers(examined: Examined) -> Iterator[Notice]:
             f"all {len(targets)} calibration rows get the class '{name}', which {100 * share:.1f} % of them have: "
             "check how the inputs are prepared"
         )
-        yield Notice("constant_answers", message, {"rows": len(targets), "classes": 1, "class": name, "share": share})
+        evidence: dict[str, Json] = {"rows": len(targets), "classes": 1, "class": name, "share": share}
+        yield Notice("constant_answers", message, evidence, "error")
 
 
 def worse_than_frequencies(examined: Examined) -> Iterator[Notice]:

@@ -65,6 +65,7 @@ class Trials:
         others = np.sort(order[judged:])
         targets, logits = examined.targets, examined.logits
         self._frequencies = class_frequencies(targets, examined.num_classes)
+        self._entropy = float(-(self._frequencies * np.log(self._frequencies)).sum())
         self._order = best_order(logits[others], targets[others])
         self.screened, self.judged = self._rows(self._screened), self._rows(self._judged)
         ordered = float(self._losses(logits[self._judged][:, self._order], self._judged).mean())
@@ -195,6 +196,7 @@ class Trials:
         return Finding(
             remedy,
             len(places),
+            self._entropy,
             float((own.argmax(axis=1) == targets).mean()),
             float((logits.argmax(axis=1) == targets).mean()),
             float(before.mean()),
@@ -205,9 +207,8 @@ class Trials:
         )
 
     def _explains(self, finding: Finding) -> bool:
-        entropy = float(-(self._frequencies * np.log(self._frequencies)).sum())
         enough = finding.loss_after < (1 - finding.remedy.least_gain) * finding.loss
-        return enough and finding.p_value < _LEVEL and finding.loss_after < (1 - _SOMETHING) * entropy
+        return enough and finding.p_value < _LEVEL and finding.loss_after < (1 - _SOMETHING) * finding.entropy
 
     def _tells_more(self, remedy: Remedy, places: NDArray[np.int64], logits: NDArray[np.float32]) -> bool:
         """Whether it does more than to shift the scores of classes, as a shift of all rows does."""

@@ -120,11 +120,14 @@ JOB_CODES = {
     "baseline_mismatch": "The uploaded model misses `expected_accuracy` by far: label order or preprocessing is wrong.",
     "class_mismatch": "The classes of model and dataset differ.",
     "class_priors_mismatch": "`class_priors` are of other classes.",
+    "constant_answers": "All rows have the same answer, or the same class.",
+    "constant_column": "A column on which the answers depend has one value in all rows.",
     "dataset_deleted": "The dataset was deleted.",
     "dataset_rejected": "Inspection has rejected the dataset.",
     "familiarity_parity": "The written file does not repeat the familiarity of rows.",
+    "few_rows": "Fewer than 25 rows calibrate.",
     "input_channels": "Channels look swapped.",
-    "input_columns": "Columns look swapped.",
+    "input_columns": "Columns look swapped, or in another unit.",
     "input_scale": "Inputs look scaled in another way than the model was trained with.",
     "input_tokens": "Tokens look to be of another tokenizer.",
     "inputs_mismatch": "The inputs of model and dataset differ.",
@@ -138,6 +141,7 @@ JOB_CODES = {
     "preprocessing_mismatch": "Rows do not fit the model's `preprocessing`.",
     "preprocessing_needed": "Rows are images, and the model has no `preprocessing`.",
     "provenance_needed": "Nobody has said which rows the model was trained on.",
+    "softmax_twice": "The graph takes the softmax of probabilities.",
     "warning_not_given": "`accept_warnings` names a warning that this job does not give.",
 }
 

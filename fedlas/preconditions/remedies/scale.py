@@ -15,7 +15,8 @@ from fedlas.preconditions.remedies.remedy import Remedy, on_input
 _BOUNDS = (1, 16, 100, 255, 1023, 4095, 65535)
 _IMAGENET = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 _MNIST = np.array([0.1307]), np.array([0.3081])
-_POWERS, _POWER_GAIN = (10, 100, 1000), 0.3
+#: Factors of tables, among them that of pixels, which standardised columns may have been multiplied by, too.
+_FACTORS, _FACTOR_GAIN = (10, 100, 255, 1000), 0.3
 #: From so many columns of one range on a row may be a flat image.
 _FLAT_IMAGE, _ONE_RANGE = 25, 0.3
 #: How far from mean 0 and deviation 1 columns lie that nobody has standardised.
@@ -33,10 +34,10 @@ def scale_remedies(place: int, name: str, rows: Array) -> Iterator[Remedy]:
     if rows.dtype.kind == "f":
         yield from _standardised(place, name, rows)
     if rows.ndim == 2 and not integers:
-        for power in _POWERS:
+        for power in _FACTORS:
             down, up = (f"{word} {name} by {power}" for word in ("dividing", "multiplying"))
-            yield replace(_linear(place, name, f"divide_by_{power}", down, 1 / power), least_gain=_POWER_GAIN)
-            yield replace(_linear(place, name, f"multiply_by_{power}", up, power), least_gain=_POWER_GAIN)
+            yield replace(_linear(place, name, f"divide_by_{power}", down, 1 / power), least_gain=_FACTOR_GAIN)
+            yield replace(_linear(place, name, f"multiply_by_{power}", up, power), least_gain=_FACTOR_GAIN)
 
 
 def channel_axis(rows: Array) -> int | None:

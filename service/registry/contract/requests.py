@@ -34,6 +34,10 @@ WarningCode = Literal[
     "input_channels",
     "input_columns",
     "input_tokens",
+    "constant_answers",
+    "constant_column",
+    "softmax_twice",
+    "few_rows",
 ]
 
 #: When a job's model becomes the next version of `publish_as`.

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 
 from fedlas.data import SPLITS
+from fedlas.data.row_digests import row_digests
 from fedlas.preconditions.class_rows import class_rows
-from fedlas.preconditions.conflicting_rows import conflicting_rows, row_digests
+from fedlas.preconditions.conflicting_rows import conflicting_rows
 from fedlas.preconditions.leaking_column import leaking_column
 from tests.helpers.matches import examined
 
@@ -32,6 +33,16 @@ def test_ordinary_tables_have_no_notice(load: Any) -> None:
     inputs, targets = load(return_X_y=True)
     logits = np.eye(targets.max() + 1)[targets]
     assert class_rows(examined(logits, targets, inputs=inputs.astype(np.float32))) == []
+
+
+def test_so_few_rows_that_they_tell_nothing_end_a_job() -> None:
+    """24 calibration rows leave ±20 points of accuracy open, and are too few; 25 are not."""
+    inputs, targets, logits = table(rows=24, classes=2)
+    (notice,) = class_rows(examined(logits, targets, inputs=inputs))
+    assert (notice.code, notice.severity, notice.evidence["rows"]) == ("few_rows", "error", 24)
+    assert "±20 points" in notice.message
+    inputs, targets, logits = table(rows=25, classes=2)
+    assert class_rows(examined(logits, targets, inputs=inputs)) == []
 
 
 def test_a_split_without_a_class_is_named() -> None:

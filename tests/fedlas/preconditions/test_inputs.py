@@ -19,6 +19,7 @@ from fedlas.notice import Notice
 from fedlas.preconditions import Examined, examine
 from fedlas.preconditions.inputs import inputs
 from tests.helpers import trained_models
+from tests.helpers.classical_models import save
 from tests.helpers.trained_models import Array, Trained
 
 
@@ -92,7 +93,7 @@ def test_images_prepared_otherwise_are_named(cnn: Trained, code: str, remedy: st
 def test_confidence_that_nothing_but_scale_explains_is_a_mistake(mlp: Trained) -> None:
     """A network without much of a bias is as right on inputs 255 times too large, and absurdly confident."""
     found = only(mlp.given(mlp.inputs[0] * 255))
-    assert (found.code, found.evidence["remedy"]) == ("input_scale", "divide_by_255")
+    assert (found.code, found.severity, found.evidence["remedy"]) == ("input_scale", "error", "divide_by_255")
 
 
 @pytest.mark.parametrize("name", ["scaled", "forest"])
@@ -119,6 +120,29 @@ def test_a_column_in_another_unit_is_named(scaled: Trained) -> None:
     assert (found.code, found.evidence["remedy"]) == ("input_columns", "column_unit")
     assert "dividing column 'mean area'" in found.message.lower()
     assert "by 1000" in found.message
+
+
+@pytest.mark.parametrize("name", ["scaled", "forest"])
+def test_a_column_that_was_filled_with_its_mean_is_missed(name: str, request: pytest.FixtureRequest) -> None:
+    """One value in all rows of a column on which the answers depend, which constants of the graph say it varied."""
+    match: Trained = request.getfixturevalue(name)
+    rows = match.inputs[0].copy()
+    rows[:, 27] = rows[:, 27].mean()
+    found = only(match.given(rows))
+    assert (found.code, found.severity) == ("constant_column", "error")
+    assert found.evidence["columns"] == {"'worst concave points'": pytest.approx(0.1146, abs=0.01)}
+
+
+def test_a_column_in_thousands_among_standardised_ones_is_named(tmp_path: Path) -> None:
+    """A graph without constants: that the other columns are standardised tells where this one should lie."""
+    rows, labels, columns = trained_models.cancer()
+    rows = StandardScaler().fit_transform(rows).astype(np.float32)
+    path = save(LogisticRegression().fit(rows, labels), rows, tmp_path / "m.onnx", options={"zipmap": False})
+    assert inputs(Trained(path, (rows,), labels, columns).examined()) == []
+    rows[:, 27] = rows[:, 27] / 1000 - 1.7
+    found = only(Trained(path, (rows,), labels, columns))
+    assert (found.code, found.severity) == ("input_columns", "error")
+    assert "worst concave points" in found.message
 
 
 def test_columns_that_were_standardised_already_are_told(scaled: Trained) -> None:

@@ -97,12 +97,13 @@ def test_a_rare_class_that_is_never_answered_is_told_by_its_scores() -> None:
     assert notice.code == "label_order"
 
 
-def test_a_poor_model_in_the_wrong_order_is_warned_of() -> None:
-    """40 % accuracy among ten classes: the order is named, but not held for certain."""
+def test_a_poor_model_in_the_wrong_order_ends_a_job_too() -> None:
+    """40 % accuracy among ten classes: that something is wrong is certain, that it is the order is not."""
     logits, targets, _ = gaussian_answers(np.random.default_rng(3), 10, 1000, apart=0.45)
     assert 0.3 < (logits.argmax(1) == targets).mean() < 0.45
     (notice,) = label_order(examined(np.roll(logits, 3, axis=1), targets, class_names=NAMES))
-    assert (notice.code, notice.severity) == ("label_order", "warning")
+    assert (notice.code, notice.severity) == ("label_order", "error")
+    assert "Or the inputs are wrong" in notice.message
 
 
 def test_labels_from_one() -> None:

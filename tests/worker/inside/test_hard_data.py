@@ -367,7 +367,7 @@ def test_a_model_that_answers_nan_to_good_rows(run: Run) -> None:
         broken = {name: array.copy() for name, array in data.items()}
         broken["x"][np.flatnonzero(data["split"] == split)[4]] = -20
         with pytest.raises(BadDataset, match=f"row 4 of the split '{split}'") as refused:
-            run(model.SerializeToString(), broken)
+            run(model.SerializeToString(), broken, accept_warnings=["input_scale"])
         assert refused.value.code == "non_finite_answers"
 
 
@@ -470,7 +470,8 @@ def test_features_and_logits_that_say_nothing(run: Run, kind: str) -> None:
     }[kind]
     # Where only the logits are constant, the features still know the classes, and a richer method would use them.
     method = "temperature" if kind == "constant logits" else "fedlas"
-    found = run(network(*layers), data, method=method, hyperparameters={"epochs": 2})
+    settings = {"hyperparameters": {"epochs": 2}, "accept_warnings": ["constant_answers"]}
+    found = run(network(*layers), data, method=method, **settings)
     assert found.answer["verdict"] != "trained" or kind == "constant inputs"
     assert found.value("calibrated", "ece") < 0.1
     assert "too much alike" in found.said
@@ -489,7 +490,8 @@ def test_what_onnx_runtime_computes_otherwise_is_served_as_it_computes_it(run: R
     """A network that PyTorch computes visibly otherwise ends its job with a file that gives what the report says."""
     rows, targets = cancelling_variance.rows(800, spread=0.0005)
     split = words(calibration=300, guarantee=100, test=400)
-    found = run(cancelling_variance.network(confidence=4.0), {"x": rows, "label": targets, "split": split})
+    data = {"x": rows, "label": targets, "split": split}
+    found = run(cancelling_variance.network(confidence=4.0), data, accept_warnings=["input_scale"])
     assert found.answer["verdict"] == "post_hoc"
     assert {gone["code"] for gone in found.report["written_file"]["gave_way"]} == {"parity"}
     test = split == "test"

@@ -83,7 +83,22 @@ def test_expected_accuracy_is_missed_either_way(tmp_path: Path, expected: float)
 
 def test_every_error_can_be_accepted() -> None:
     """The codes of checks that may end a job are those that an order can name."""
-    assert {"label_order", "labels_from_one"} <= set(get_args(WarningCode))
+    inputs = {"input_scale", "input_channels", "input_columns", "input_tokens", "constant_answers", "constant_column"}
+    assert {"label_order", "labels_from_one", "softmax_twice", "few_rows"} | inputs == set(get_args(WarningCode))
+
+
+def test_copies_of_train_rows_do_not_judge(tmp_path: Path) -> None:
+    """100 test rows are copied from the train rows: the plan and the report say so, and the others judge."""
+    rows = world()
+    train, test = (np.flatnonzero(rows["split"] == split) for split in ("train", "test"))
+    copied = test[:100]
+    rows["x"][copied] = rows["x"][train[: len(copied)]]
+    order, files = an_order(tmp_path, rows, MODEL, method="temperature")
+    (warning,) = plan(order, files, tmp_path, lambda _: None).plan.stored()["warnings"]
+    assert (warning["code"], warning["evidence"]["copies"]) == ("copied_rows", {"test": len(copied)})
+    calibrate(order, files, tmp_path, lambda _: None)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["num_test_rows"] == len(test) - len(copied)
 
 
 def test_a_warning_of_long_names_has_room_in_an_event(tmp_path: Path) -> None:
