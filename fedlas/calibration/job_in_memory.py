@@ -177,7 +177,8 @@ def _require_provenance(dataset: Dataset, said: str | None) -> None:
         raise BadDataset(
             "provenance_needed",
             "nobody has said which of the rows the model was trained on, and rows that it has seen cannot judge it: "
-            "say seen_by_model=no if it saw none of them, or send a column split whose train rows are those it saw",
+            "say seen_by_model=no (on the command line --seen-by-model no) if it saw none of them, or send a column "
+            "split whose train rows are those it saw",
         )
 
 

@@ -82,7 +82,8 @@ def not_numeric(what: str, name: str, kind: str, value: object, row: int) -> Bad
     return BadDataset(
         "non_numeric_column",
         f"the {what} '{name}' is {kind} ({shown!r} in row {row}, counted from 0) and has no role: "
-        f'encode it as numbers, leave it out, or give it a role, for example roles={{"slices": ["{name}"]}}',
+        f'if it holds the labels, say roles={{"label": "{name}"}} (on the command line --role label={name}); else '
+        f'encode it as numbers, leave it out, or give it another role, such as roles={{"slices": ["{name}"]}}',
     )
 
 

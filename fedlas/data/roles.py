@@ -89,7 +89,7 @@ def no_label(columns: Collection[str]) -> str:
     """What is missing among these columns, and how it is named."""
     return (
         f"no label among {_some(columns) or 'no columns'}; name one of them {', '.join(LABEL_NAMES)}, "
-        'or say roles={"label": "its name"}'
+        'or say roles={"label": "its name"} (on the command line --role label=NAME)'
     )
 
 

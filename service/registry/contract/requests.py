@@ -193,7 +193,8 @@ PROVENANCE_NEEDED = "provenance_needed"
 #: The sentence that goes with it.
 NEEDS_PROVENANCE = (
     "nobody has said which of the rows the model was trained on, and rows that it has seen cannot judge it: send the "
-    "dataset with seen_by_model=no if it saw none of them, or with a column split whose train rows are those it saw"
+    "dataset with seen_by_model=no (on the command line --seen-by-model no) if it saw none of them, or with a column "
+    "split whose train rows are those it saw"
 )
 
 #: The code of a calibration on rows without labels.
@@ -204,7 +205,8 @@ def needs_labels(dataset_id: str) -> str:
     """The sentence that goes with `UNLABELLED`."""
     return (
         f"the rows of {dataset_id} have no labels, so that nothing can be fitted to or judged on them, only predicted "
-        "(POST /v1/predictions): send them with a label, and without purpose=predict"
+        '(POST /v1/predictions): send them with a column label, or say which one it is, roles={"label": "its name"} '
+        "(on the command line --role label=NAME), and without purpose=predict"
     )
 
 
