@@ -22,7 +22,7 @@ from service.registry.json_models import objection
 
 #: Bytes that are parsed at once, in a thread: the parser takes 1 µs for each byte of a hostile body.
 CHUNK = 1024 * 1024
-_MOST_PARTS = 32
+_MOST_PARTS = 48
 #: Of all parts together that are no files; the longest, a million class names, have less than half of it.
 _MOST_BYTES = 4 * 1024**2
 _LONGEST_NAME = 100

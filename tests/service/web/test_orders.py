@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import unescape
 from urllib.parse import parse_qs, urlsplit
 
@@ -216,6 +217,16 @@ def test_nothing_that_is_sent_is_passed_over(api: Api, both: dict[str, str]) -> 
         name: first[name] for name in ("name", "sha256", "bytes", "roles", "splits")
     }
     assert send(api, {}, **fields, dataset__id=both["dataset"])[2] == {"dataset": both["dataset"]}
+
+
+def test_a_form_is_taken_with_all_of_its_fields(api: Api, both: dict[str, str], uploads: Uploads) -> None:
+    """A browser sends every field of the first page, empty or not, and those that appear once records are there."""
+    names = re.findall(r'<(?:input|select|textarea)[^>]* name="([^"]+)"', text_of(api, "/"))
+    assert {"model.id", "dataset.id", "model", "data", "dataset"} <= set(names)
+    files: Files = {"model": ("m.onnx", uploads["digits.onnx"]), "data": ("", b""), "dataset": ("d.npz", digits_npz())}
+    fields = {name.replace(".", "__"): "" for name in names if name not in files}
+    status, page, ids = send(api, files, **fields)
+    assert (status, ids.keys()) == (303, {"model", "dataset"}), page
 
 
 def test_names_of_others_are_text(api: Api, uploads: Uploads) -> None:
