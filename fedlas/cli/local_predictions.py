@@ -107,7 +107,7 @@ def _ordered(rows: Rows, columns: list[str] | None, note: Callable[[str], None])
         missing, strange = sorted(set(columns) - set(rows.header)), sorted(set(rows.header) - set(columns))
         found = "; ".join(
             f"{word} {', '.join(names)}"
-            for word, names in (("missing are", missing), ("unknown are", strange))
+            for word, names in (("missing are", missing), ("to be left out are", strange))
             if names
         )
         raise CommandError(f"the columns of the csv file are not the model's: {found or 'one stands twice'}")

@@ -162,7 +162,7 @@ def _cell(cell: str, where: str, number: int) -> float | None:
         return None
     value = _number(cell)
     if value is None or math.isinf(value):
-        raise CommandError(f"{where}: line {number} has {cell!r} where a number is needed")
+        raise CommandError(f"{where}: line {number} has {cell!r} where a number is needed; a label is left out")
     return None if math.isnan(value) else value
 
 

@@ -63,6 +63,7 @@ def _other_columns(number: int, row: Row, columns: Sequence[str]) -> InvalidRequ
     faults = [f"unknown: {listed(unknown)}"] if unknown else []
     faults += [f"missing: {listed(missing)}"] if missing else []
     message = f"row {number}: {'; '.join(faults)}; the model's columns are {listed(columns)}"
+    message += ", leave out any other, such as the label" if unknown else ""
     return InvalidRequest("unknown_columns" if unknown else "missing_columns", message, field="inputs")
 
 

@@ -45,7 +45,7 @@ def test_columns_go_by_their_names(file: Path) -> None:
     assert expected != labels_of(predict(file, Rows(turned)))
     assert labels_of(predict(file, Rows(turned, ["c", "a", "b"]))) == expected
     assert labels_of(predict(file, Rows([dict(zip("cab", row, strict=True)) for row in turned]))) == expected
-    with pytest.raises(CommandError, match="missing are c; unknown are d"):
+    with pytest.raises(CommandError, match="missing are c; to be left out are d"):
         predict(file, Rows(rows, ["a", "b", "d"]))
 
 
