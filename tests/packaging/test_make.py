@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import shutil
 import subprocess
 import sys
@@ -26,7 +27,9 @@ def clone(tmp_path: Path) -> Path:
 
 
 def _make(clone: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["make", *arguments], cwd=clone, capture_output=True, text=True)
+    # The make that runs the tests hands its level and flags down, and a make below another one says where it is.
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    return subprocess.run(["make", *arguments], cwd=clone, env=own, capture_output=True, text=True)
 
 
 def test_who_tries_it_gets_what_is_used_and_once(clone: Path) -> None:

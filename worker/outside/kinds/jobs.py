@@ -12,7 +12,7 @@ from typing import ClassVar
 from service.registry import tables
 from service.registry.artifacts import StagedFile
 from service.registry.contract import JobRequest, RecordError
-from service.registry.documents import DatasetProfile, ModelProfile, Notice, Progress, StageChanged
+from service.registry.documents import ModelProfile, Notice, Progress, StageChanged
 from service.registry.errors import NotFound
 from service.registry.registry import Registry
 from service.registry.repositories import Claim
@@ -89,8 +89,10 @@ class JobKind(OnInputs[R]):
         unit.jobs.enter_stage(row, "inspecting")
         row.progress = row.progress or {"fraction": 0.0}
         self.know_told(unit)
-        for sentence in DatasetProfile.read(dataset.profile).warnings:
-            unit.jobs.add_warning(row, Notice(code="dataset", message=sentence).stored())
+        match dataset.profile:
+            case {"warnings": list(sentences)}:
+                for sentence in sentences:
+                    unit.jobs.add_warning(row, Notice(code="dataset", message=str(sentence)).stored())
         self._looks_before = self.looks_before(unit, dataset)
         self._checkpoints = self.saved(unit)
 
