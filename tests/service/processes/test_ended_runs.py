@@ -49,7 +49,8 @@ def hang(api: WalledApi, name: str) -> None:
     """Ask for what does not end in time until its process has ended; a busy machine may end it in time."""
     before = pid(api, name)
     for _ in range(10):
-        assert ask(api, "toiling", 6000) == (504, "deadline_exceeded")
+        # On a busy machine the one before is still being ended when it is asked for again.
+        assert ask(api, "toiling", 6000) in ((504, "deadline_exceeded"), (503, "unavailable"))
         given_up = time.monotonic() + 10
         while time.monotonic() < given_up:
             if pid(api, name) != before:
