@@ -81,7 +81,7 @@ OPERATIONS = (
         body_description="Rows as JSON; or one npy or image file, which is told by its first bytes, or named by a type "
         "of its own (`application/x-npy`, `image/png`, `image/jpeg`, `image/webp`, `image/bmp`); or a form of image "
         "files. Beside JSON, the options stand in the query string.",
-        response={"application/json": Predictions},  # a second type would make every typed client tell them apart
+        response={"application/json": Predictions, "application/x-npy": BINARY},
         codes=[
             *(*_MODEL_REFUSED, *ROWS_REFUSED, *OPTIONS_REFUSED, "invalid_form", "invalid_npy", "object_array"),
             *("no_column_names", "missing_columns", "unknown_columns", "doubled_columns"),

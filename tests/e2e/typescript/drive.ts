@@ -45,6 +45,7 @@ const answer = present(
     body: { inputs: [new Array(64).fill(0)], top_k: 2 },
   }),
 );
+if (typeof answer === "string") throw new Error("npy was not asked for");
 const missing = await client.GET("/v1/models/{model_id}", { params: { path: { model_id: "mdl_nothing" } } });
 console.log(
   JSON.stringify({
