@@ -238,7 +238,7 @@ def test_a_model_that_knows_its_rows_by_heart_is_not_shown_to_be_better() -> Non
     noise, labels = rng.normal(size=(600, 5)), rng.integers(0, 2, 600)
     estimator = Own(30, random_state=0).fit(noise, labels)
     for said in (None, "train_split"):
-        with pytest.raises(BadDataset, match="say seen_by_model=no .* if it saw none") as caught:
+        with pytest.raises(BadDataset, match=r"say seen_by_model=no .* if it saw none") as caught:
             fedlas.calibrate(estimator, data=(noise, labels), seen_by_model=said)
         assert caught.value.code == "provenance_needed"
     found = fedlas.calibrate(estimator, data=(noise, labels), seen_by_model="unknown")
@@ -309,7 +309,7 @@ def test_files_are_calibrated_without_a_server(network: nn.Module, tmp_path: Pat
     model = fedlas.conversion.model_file(network, folder=tmp_path / "m", example=X[:8]).path
     data = tmp_path / "rows.npz"
     np.savez(data, x=X, y=Y)
-    with pytest.raises(BadDataset, match="say seen_by_model=no .* if it saw none"):
+    with pytest.raises(BadDataset, match=r"say seen_by_model=no .* if it saw none"):
         fedlas.calibrate(str(model), data=data, method="temperature", options=QUICK)
     found = fedlas.calibrate(str(model), data=data, seen_by_model="unknown", method="temperature", options=QUICK)
     assert found.verdict == "undetermined"
