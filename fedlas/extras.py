@@ -47,7 +47,7 @@ def require(extra: str, *modules: str) -> None:
 
 
 def command(extra: str) -> str:
-    """What installs an extra, beside the build of ONNX Runtime that is there: the other one would break it."""
+    """The command that installs an extra, beside the build of ONNX Runtime that is there: the other would break it."""
     return f"pip install 'fedlas[{beside(extra)}]'"
 
 

@@ -162,7 +162,8 @@ def _cell(cell: str, where: str, number: int) -> float | None:
         return None
     value = _number(cell)
     if value is None or math.isinf(value):
-        raise CommandError(f"{where}: line {number} has {cell!r} where a number is needed; a label is left out")
+        remedy = "leave out the label, and columns that are no inputs"
+        raise CommandError(f"{where}: line {number} has {cell!r} where a number is needed: {remedy}")
     return None if math.isnan(value) else value
 
 

@@ -45,7 +45,7 @@ class JudgedPredictions:
 
     @classmethod
     def of(cls, class_names: list[str], rows: Sequence[JudgedRow]) -> JudgedPredictions:
-        """Of all rows."""
+        """The predictions in these rows, of all pages."""
         numbered = are_numbers(class_names)
         ids = [row.id for row in rows]
         return cls(

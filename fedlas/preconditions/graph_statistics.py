@@ -91,7 +91,7 @@ def expected_inputs(classifier: GraphClassifier, layouts: Mapping[str, tuple[int
 
 
 def standardised_columns(rows: Array) -> Expected | None:
-    """What a table (M, D) lets expect of its columns where nearly all are standardised: mean 0, deviation 1."""
+    """Mean 0 and deviation 1 for each column of a table (M, D) of which nearly all are standardised, else None."""
     if rows.ndim != 2 or rows.dtype.kind != "f":
         return None
     mean, deviation = np.nanmean(rows, axis=0), np.nanstd(rows, axis=0)

@@ -288,7 +288,7 @@ def get_job_predictions(
     after: RowCursor = None,
     format: Annotated[Literal["parquet"] | None, Query(description="All rows as a file; over `Accept`.")] = None,
 ) -> Response:
-    """What the served model answers on the test rows, with their labels; 409 before the job has succeeded.
+    """The served model's answers to the test rows, with their labels; 409 before the job has succeeded.
 
     They are the probabilities that its report judges: at the shares of the calibration rows, whatever `class_priors`
     were ordered. With `format=parquet`, or that media type in `Accept`, all rows are one file.

@@ -81,7 +81,9 @@ class JudgedRow(BaseModel):
     row: int = Field(description="In the dataset.")
     id: str | int | float | None = Field(None, description="Its name, where the dataset has the role `id`.")
     label: str = Field(description="The class that the dataset says it has.")
-    probabilities: list[float] = Field(description="Of all classes, calibrated, in the order of `class_names`.")
+    probabilities: list[float] = Field(
+        description="The calibrated probability of each class, in the order of `class_names`."
+    )
 
 
 class JudgedRows(Page[JudgedRow]):

@@ -123,7 +123,7 @@ def page_of(records: Iterable[BaseModel], limit: int) -> Response:
 def json_page(
     records: Iterable[bytes], limit: int, *, headers: Mapping[str, str] | None = None, before: bytes = b""
 ) -> Response:
-    """The same for records that are JSON already; `before` are members of the page that stand before its records."""
+    """A page of records that are JSON already; `before` are its members that stand before the records."""
     written: list[bytes] = []
     size, has_more = 0, False
     for record in records:

@@ -85,7 +85,7 @@ class AsyncJob(JobRecord):
         return await self._jobs.report(self)
 
     async def predictions(self) -> JudgedPredictions:
-        """What the served model answers on the test rows; see `client.jobs.predictions`."""
+        """The served model's probabilities on the test rows; see `client.jobs.predictions`."""
         return await self._jobs.predictions(self)
 
     async def download(self, path: str | PathLike[str] | None = None) -> Path:

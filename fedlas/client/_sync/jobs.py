@@ -84,7 +84,7 @@ class Job(JobRecord):
         return self._jobs.report(self)
 
     def predictions(self) -> JudgedPredictions:
-        """What the served model answers on the test rows; see `client.jobs.predictions`."""
+        """The served model's probabilities on the test rows; see `client.jobs.predictions`."""
         return self._jobs.predictions(self)
 
     def download(self, path: str | PathLike[str] | None = None) -> Path:

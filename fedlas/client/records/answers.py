@@ -62,7 +62,7 @@ class JudgedRow(Document):
     label: str
     """The class that the dataset says it has."""
     probabilities: list[float]
-    """Of all classes, calibrated, in the order of `class_names`."""
+    """The calibrated probability of each class, in the order of `class_names`."""
     row: int
     """In the dataset."""
     id: str | int | float | None = None
