@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -69,16 +69,13 @@ class Uploaded:
         return low
 
 
-def served(probs: Mapping[str, Floats], order: Sequence[str], targets: Ints, looks: int = 0) -> str | None:
-    """What the gate serves on test rows; nothing is judged where calibration rows found nothing better."""
-    if not order:
-        return None
+def served(probs: Mapping[str, Floats], targets: Ints, looks: int = 0) -> str | None:
+    """The finalist that the gate serves on test rows."""
     return judge(
         uploaded=probs["uploaded"],
         post_hoc=probs["post_hoc"],
         trained=probs.get("trained"),
         same_labels=probs.get("same_labels"),
-        order=order,
         targets=targets,
         provenance="no",
         num_resamples=2,
@@ -87,50 +84,35 @@ def served(probs: Mapping[str, Floats], order: Sequence[str], targets: Ints, loo
 
 
 def harm(model: Uploaded, kind: str | float, draws: int) -> list[Share]:
-    """By number of test rows: the first job served something worse, any of five did, or one whose calibration is blind.
-
-    The last has calibration rows that prefer every finalist: then the test rows are alone.
-    """
+    """By number of test rows: the first job served something worse, or any of five did."""
     seed = [*RISES, *DAMAGES].index(kind), len(model.world.priors)
     rng, counts = np.random.default_rng(seed), Counter[tuple[str, int]]()
     extra = model.extra_noise(kind) if isinstance(kind, float) else 0.0
     for _ in range(draws):
-        worse, unopposed = _jobs(model, kind, extra, rng)
+        worse = _jobs(model, kind, extra, rng)
         for rows, found in worse.items():
             counts["the first job", rows] += found[0]
             counts[f"any of {JOBS} jobs", rows] += any(found)
-            counts["blind calibration rows", rows] += unopposed[rows]
     name = kind if isinstance(kind, str) else f"networks, NLL + {100 * kind:.0f} %"
     found_by = sorted(counts.items())
     return [Share(f"{model.world.name}; {name}; {jobs}", rows, draws, n) for (jobs, rows), n in found_by]
 
 
-def _jobs(
-    model: Uploaded, kind: str | float, extra: float, rng: np.random.Generator
-) -> tuple[dict[int, list[bool]], dict[int, bool]]:
-    """For each number of test rows, whether each of the jobs on the same rows served something worse.
-
-    And whether the first would have, had its calibration rows preferred every finalist.
-    """
+def _jobs(model: Uploaded, kind: str | float, extra: float, rng: np.random.Generator) -> dict[int, list[bool]]:
+    """For each number of test rows, whether each of the jobs on the same rows served something worse."""
     judged = CALIBRATION_ROWS + max(TEST_ROWS)
     logits, targets = model.world.draw(judged + TRUTH_ROWS, rng)
     uploaded, truth = model.seen(logits, rng), softmax(logits[judged:])
-    selector = CalibratorSelector(targets[:CALIBRATION_ROWS], ("temperature",), reads_features=False)
     worse: dict[int, list[bool]] = {rows: [] for rows in TEST_ROWS}
-    unopposed: dict[int, bool] = {}
     for job in range(JOBS):
         bases = {"post_hoc": uploaded, "trained": model.seen(logits, rng, extra)}
         finalists = {name: _candidate(kind, base, model, logits, rng, extra) for name, base in bases.items()}
-        logs = {name: _log(probs[:CALIBRATION_ROWS]) for name, probs in finalists.items()}
-        order = selector.order(logs, _log(uploaded[:CALIBRATION_ROWS]))
         for rows in TEST_ROWS:
             test = slice(CALIBRATION_ROWS, CALIBRATION_ROWS + rows)
             probs = {name: p[test] for name, p in {"uploaded": uploaded, **finalists}.items()}
             harmful = {n: _is_worse(kind, p[judged:], uploaded[judged:], truth) for n, p in finalists.items()}
-            worse[rows].append(harmful.get(served(probs, order, targets[test], job) or "", False))
-            if job == 0:
-                unopposed[rows] = harmful.get(served(probs, list(finalists), targets[test]) or "", False)
-    return worse, unopposed
+            worse[rows].append(harmful.get(served(probs, targets[test], job) or "", False))
+    return worse
 
 
 def _candidate(
@@ -157,19 +139,12 @@ def perfect(world: World, num_test: int, draws: int) -> Share:
         fit, test = slice(CALIBRATION_ROWS), slice(CALIBRATION_ROWS, None)
         names = post_hoc_names(logits.shape[1], CALIBRATION_ROWS)
         selector = CalibratorSelector(targets[fit], names, reads_features=False)
-        kept = selector.label_keeping(logits[fit])
-        found = {"post_hoc": selector.calibrate(logits[fit])} | ({} if kept is None else {"same_labels": kept})
-        order = selector.order({name: one.held_out for name, one in found.items()}, logits[fit])
+        found = selector.finalists(selector.calibrate(logits[fit]), selector.temperature(logits[fit]))
         probs = {name: softmax(one.calibrator(logits[test])) for name, one in found.items()}
         truth = softmax(logits[test])
-        name = served({"uploaded": truth, **probs}, order, targets[test])
+        name = served({"uploaded": truth, **probs}, targets[test])
         count += name is not None and float(((probs[name] - truth) ** 2).sum(axis=1).mean()) > MOST_BRIER_RISE
     return Share(f"{world.name}; the upload is perfect; true Brier + {MOST_BRIER_RISE}", num_test, draws, count)
-
-
-def _log(probs: Floats) -> Floats:
-    logs: Floats = np.log(probs.clip(1e-300))
-    return logs
 
 
 def figures(draws: int) -> Iterator[Share]:

@@ -59,24 +59,16 @@ def served(logits: dict[str, Floats], targets: dict[str, Ints]) -> tuple[GateVer
     """The verdict, and the hidden rows' probabilities by finalist."""
     fit = logits["calibration"]
     selector = CalibratorSelector(targets["calibration"], post_hoc_names(2, len(fit)), reads_features=False)
-    found = {
-        "post_hoc": selector.calibrate(fit),
-        "same_labels": selector.label_keeping(fit),
-        "parametric": selector.parametric(fit),
-    }
-    finalists = {name: one for name, one in found.items() if one is not None}
+    finalists = selector.finalists(selector.calibrate(fit), selector.temperature(fit))
     test, hidden = (
         {"uploaded": softmax(logits[split]), **{n: softmax(f.calibrator(logits[split])) for n, f in finalists.items()}}
         for split in ("test", "hidden")
     )
-    order = selector.order({name: one.held_out for name, one in finalists.items()}, fit)
     verdict = judge(
         uploaded=test["uploaded"],
         post_hoc=test["post_hoc"],
         trained=None,
         same_labels=test.get("same_labels"),
-        parametric=test.get("parametric"),
-        order=order,
         targets=targets["test"],
         provenance="no",
     )

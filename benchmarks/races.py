@@ -23,6 +23,8 @@ from fedlas.training.fit import predict_logits
 
 #: The finalist that costs more than one network, which the policy at cost 1 leaves out.
 AVERAGE, REFIT = "average", "trained"
+#: The order in which finalists are served, where no test row vetoes.
+LINE = (AVERAGE, REFIT, "post_hoc")
 
 
 class RecordedRace:
@@ -56,7 +58,7 @@ def leave_race(recorded: RecordedRace, inputs: list[Array], uploaded: NDArray[np
     """Leave `finalists.npz` and, where a refit is among them, `refit.npz`, as `logits.npz` of its base.
 
     The first holds probabilities (N, K) of hidden rows: of every finalist by its name, and `A` and `B`, which are
-    those that calibration rows prefer at cost 1 and at any cost, before test rows veto.
+    the first in line at cost 1 and at any cost, before test rows veto.
 
     Args:
         inputs: of the hidden rows.
@@ -66,8 +68,7 @@ def leave_race(recorded: RecordedRace, inputs: list[Array], uploaded: NDArray[np
     assert result is not None
     probs: dict[str, Any] = {name: one.probs(inputs).astype(np.float32) for name, one in result.finalists.items()}
     for policy, left_out in (("A", (AVERAGE,)), ("B", ())):
-        first = next((name for name in result.order if name not in left_out), None)
-        probs[policy] = uploaded.astype(np.float32) if first is None else probs[first]
+        probs[policy] = next(probs[name] for name in LINE if name in result.finalists and name not in left_out)
     np.savez_compressed(folder / "finalists.npz", **probs)
     for stale in ("refit", "refit_peers"):
         (folder / f"{stale}.npz").unlink(missing_ok=True)

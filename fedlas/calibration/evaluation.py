@@ -77,14 +77,12 @@ class Evaluation:
 
     Attributes:
         probs: probabilities (N, K) by finalist: `uploaded`, `temperature`, `post_hoc`, and where they were named
-            `same_labels`, `parametric`, `trained` and `average`.
-        order: the finalists that calibration rows found better than the uploaded model, best first.
+            `same_labels`, `trained` and `average`.
     """
 
     dataset: Dataset
     probs: Mapping[str, Floats]
     options: CalibrationOptions
-    order: Sequence[str]
 
     @property
     def targets(self) -> Targets:
@@ -99,8 +97,6 @@ class Evaluation:
             trained=self.probs.get("trained"),
             average=self.probs.get("average"),
             same_labels=self.probs.get("same_labels"),
-            parametric=self.probs.get("parametric"),
-            order=self.order,
             targets=self.targets if targets is None else targets,
             groups=self.dataset.groups_of("test"),
             provenance=self.dataset.seen_by_model,

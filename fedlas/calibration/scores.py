@@ -36,7 +36,7 @@ from fedlas.export.scores_graph import as_logits, write
 from fedlas.gate.claims import GateVerdict
 from fedlas.guarantees import Guarantees
 from fedlas.race.scoring import CrossFitted, post_hoc_names
-from fedlas.race.selection import CalibratorSelector, keeps_labels
+from fedlas.race.selection import CalibratorSelector
 from fedlas.report import CalibrationReport, SplitAccuracy, Subject
 
 #: Few draws of wrong labels: a request waits for the report.
@@ -127,12 +127,7 @@ def calibrate_scores(
     selector = _selector(rows, options)
     found = _finalists(rows, selector)
     finalists = {name: one.calibrator for name, one in found.items()}
-    order = selector.order(
-        {name: one.held_out for name, one in found.items()},
-        rows.split("calibration")[0],
-        [name for name, one in finalists.items() if keeps_labels(one)],
-    )
-    evaluation = Evaluation(rows.dataset, _probabilities(rows, finalists), options, order)
+    evaluation = Evaluation(rows.dataset, _probabilities(rows, finalists), options)
     verdict = evaluation.judge()
     # One is returned all the same: where nothing is better, the one that can do least harm.
     name = verdict.finalist or ("same_labels" if "same_labels" in finalists else "post_hoc")
@@ -187,19 +182,15 @@ def _selector(rows: ScoredRows, options: CalibrationOptions) -> CalibratorSelect
 
 
 def _finalists(rows: ScoredRows, selector: CalibratorSelector) -> dict[str, CrossFitted]:
-    """The pool of calibrators, and the simpler ones that stand behind it where it may move labels."""
+    """The pool of calibrators, and the temperature that stands behind it where it may move labels."""
     logits, _ = rows.split("calibration")
     try:
-        best = selector.calibrate(logits)
-        behind = {}
-        if not best.calibrator.keeps_order:
-            behind = {"same_labels": selector.label_keeping(logits), "parametric": selector.parametric(logits)}
+        return selector.finalists(selector.calibrate(logits), selector.temperature(logits))
     except FedLASError:
         raise
     except ValueError as error:  # the scores were checked, so it is the method that does not suit them
         method = ", ".join(selector.names)
         raise BadDataset("unsuitable_method", f"{method!r} cannot be fitted on these scores: {error}") from error
-    return {**{name: one for name, one in behind.items() if one is not None}, "post_hoc": best}
 
 
 def _probabilities(rows: ScoredRows, finalists: Mapping[str, Calibrator]) -> dict[str, Floats]:

@@ -158,8 +158,7 @@ def _evaluate(start: Start, result: RaceResult) -> tuple[Evaluation, list[GaveWa
             probs[name] = _probs(finalist, outputs)
         except BadDataset as error:  # the upload answers these rows, so the training did this
             lost.append(GaveWay(name, error.code, error.message))
-    order = [name for name in result.order if name in probs]
-    return Evaluation(start.dataset, probs, start.options, order), lost
+    return Evaluation(start.dataset, probs, start.options), lost
 
 
 def _probs(finalist: Finalist, outputs: SplitOutputs) -> Floats:

@@ -18,7 +18,7 @@ from fedlas.calibrators.isotonic import IsotonicScaling
 from fedlas.calibrators.linear import MatrixScaling, VectorScaling
 from fedlas.calibrators.mixture import MixtureScaling
 from fedlas.calibrators.one_vs_rest import OneVsRestScaling
-from fedlas.calibrators.pool import Pool, Uniform
+from fedlas.calibrators.pool import LogPool, Pool, Uniform
 from fedlas.calibrators.spline import QuadraticScaling, SplineScaling
 from fedlas.calibrators.temperature import Identity, ShrunkenTemperature, TemperatureScaling
 
@@ -29,6 +29,7 @@ __all__ = [
     "Calibrator",
     "Identity",
     "IsotonicScaling",
+    "LogPool",
     "MatrixScaling",
     "MixtureScaling",
     "OneVsRestScaling",

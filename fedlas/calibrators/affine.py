@@ -31,10 +31,6 @@ class AffineScaling(LogitsCalibrator):
     def transform(self, scores: Floats) -> Floats:
         return pair(self.slope * (scores[:, 1] - scores[:, 0]) + self.intercept)
 
-    @classmethod
-    def num_parameters(cls, num_classes: int) -> int:
-        return 2
-
     def append_nodes(self, chain: Chain) -> None:
         # The difference comes first: two large logits times a slope would each be rounded.
         chain.step("MatMul", chain.constant("difference", [[-1.0], [1.0]]), result="log_odds")

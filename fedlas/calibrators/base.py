@@ -111,11 +111,6 @@ class LogitsCalibrator(Calibrator):
     def append_nodes(self, chain: Chain) -> None:
         """`transform` as ONNX nodes, at the end of a chain that stands at the logits."""
 
-    @classmethod
-    @abstractmethod
-    def num_parameters(cls, num_classes: int) -> int:
-        """How many numbers are fitted for so many classes: the simpler of two calibrators has fewer."""
-
 
 def checked(logits: ArrayLike, targets: ArrayLike, weights: ArrayLike | None) -> tuple[Floats, Ints, Floats]:
     """Logits (N, K), labels (N,) and weights (N,) that sum to 1, or a ValueError that names the argument."""

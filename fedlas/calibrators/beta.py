@@ -50,10 +50,6 @@ class BetaScaling(LogitsCalibrator):
         logs = log_softmax(scores / self.temperature)
         return pair(self.a * logs[:, 1] - self.b * logs[:, 0] + self.c)
 
-    @classmethod
-    def num_parameters(cls, num_classes: int) -> int:
-        return 3
-
     def append_nodes(self, chain: Chain) -> None:
         chain.step("Div", chain.constant("temperature", self.temperature), result="divided")
         chain.step("LogSoftmax", result="logs", axis=1)

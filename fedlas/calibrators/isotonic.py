@@ -98,10 +98,6 @@ class IsotonicScaling(LogitsCalibrator):
         outside = np.minimum(values - self.x[0], 0.0) + np.maximum(values - self.x[-1], 0.0)
         return np.asarray(inside + self.slope * outside)
 
-    @classmethod
-    def num_parameters(cls, num_classes: int) -> int:
-        return MAX_KNOTS
-
     def append_nodes(self, chain: Chain) -> None:
         chain.step("Div", chain.constant("temperature", self.temperature), result="divided")
         if self.binary:

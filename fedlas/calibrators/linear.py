@@ -105,10 +105,6 @@ class VectorScaling(_LinearScaling):
     def _append_product(self, chain: Chain) -> None:
         chain.step("Mul", chain.constant("scale", self.scale), result="product")
 
-    @classmethod
-    def num_parameters(cls, num_classes: int) -> int:
-        return 2 * num_classes
-
 
 class MatrixScaling(_LinearScaling):
     """Structured matrix scaling (SMS): zW + b with W = I + D + M, a diagonal and the rest, and an offset b.
@@ -150,10 +146,6 @@ class MatrixScaling(_LinearScaling):
 
     def _append_product(self, chain: Chain) -> None:
         chain.step("MatMul", chain.constant("matrix", self.matrix), result="product")
-
-    @classmethod
-    def num_parameters(cls, num_classes: int) -> int:
-        return num_classes * (num_classes + 1)
 
 
 def _penalty(num_rows: float, num_classes: int) -> Floats:

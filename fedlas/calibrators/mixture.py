@@ -56,10 +56,6 @@ class MixtureScaling(LogitsCalibrator):
     def transform(self, scores: Floats) -> Floats:
         return mixed(scores / self.temperature, self.share)
 
-    @classmethod
-    def num_parameters(cls, num_classes: int) -> int:
-        return 2
-
     def append_nodes(self, chain: Chain) -> None:
         chain.step("Div", chain.constant("temperature", self.temperature), result="divided")
         if self.share:

@@ -73,10 +73,6 @@ class OneVsRestScaling(MatrixScaling):
     def transform(self, scores: Floats) -> Floats:
         return _log_sigmoids(self._curves, _against_the_rest(super().transform(scores)))
 
-    @classmethod
-    def num_parameters(cls, num_classes: int) -> int:
-        return super().num_parameters(num_classes) + num_classes * SplineScaling.num_parameters(2)
-
     def append_nodes(self, chain: Chain) -> None:
         super().append_nodes(chain)
         num_classes = len(self.offset)

@@ -1,13 +1,17 @@
-"""Pool: a linear mixture of the probabilities of several calibrators.
+"""Pools of calibrators: linear and log-linear mixtures of their probabilities, with weights by likelihood.
 
-A linear opinion pool (Stone 1961) whose weights have the highest likelihood on rows that no member was fitted on, as
-in the stacking of densities (Smyth and Wolpert 1999). Choosing one member loses what the others know, and a threshold
-for choosing (one standard error) falls back to the temperature where rows are few. One of the members may be
-`Uniform`, which takes over the doubt.
+`Pool` is a linear opinion pool (Stone 1961) whose weights have the highest likelihood on rows that no member was fitted
+on, as in the stacking of densities (Smyth and Wolpert 1999). Choosing one member loses what the others know. One of the
+members may be `Uniform`, which takes over the doubt.
+
+`LogPool` is a logarithmic one (Genest and Zidek 1986). Members that are calibrated and disagree have a linear mixture
+that is underconfident (Ranjan and Gneiting 2010, doi 10.1111/j.1467-9868.2009.00726.x); the weights of a log-linear one
+need not sum to one, so that their sum is the inverse temperature of the mixture.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Self
 
@@ -23,6 +27,8 @@ from fedlas.calibrators.base import (
     LogitsCalibrator,
     OnnxPart,
     Parameters,
+    effective_count,
+    log_softmax,
     softmax,
 )
 
@@ -30,6 +36,12 @@ from fedlas.calibrators.base import (
 LEAST_WEIGHT = 1e-3
 #: Added to every mean probability, so that its logarithm stays finite in float32.
 TINY = 1e-37
+#: No member of a log-linear mixture says less, in nats, of any class: a sure error of one member rules no row.
+MIN_LOG_PROB = -30.0
+#: Standard deviation of the logarithm of the sum of its weights that is expected before any row is seen.
+PRIOR_OF_SUM = 0.25
+#: Log-linear weights are fitted on every so many-th row where members have more numbers than this: 40 MB each.
+MAX_FITTED_LOGITS = 5_000_000
 _STEPS, _CLOSE_ENOUGH = 300, 1e-6
 
 
@@ -44,15 +56,59 @@ class Uniform(LogitsCalibrator):
     def transform(self, scores: Floats) -> Floats:
         return np.zeros_like(scores)
 
-    @classmethod
-    def num_parameters(cls, num_classes: int) -> int:
-        return 0
-
     def append_nodes(self, chain: Chain) -> None:
         chain.step("Mul", chain.constant("nothing", 0.0), result="even")
 
 
-class Pool(Calibrator):
+class _Mixture(Calibrator):
+    """Several calibrators of the same logits with weights (M,), which are not negative.
+
+    Raises:
+        ValueError: members and weights do not fit, or no weight is positive.
+    """
+
+    def __init__(self, members: Sequence[Calibrator], weights: ArrayLike) -> None:
+        self.members, self.weights = tuple(members), np.asarray(weights, np.float64)
+        if not self.members or self.weights.shape != (len(self.members),):
+            raise ValueError(f"members and weights must be (M,) each, got {len(self.members)} and {self.weights.shape}")
+        if not (np.isfinite(self.weights).all() and self.weights.min() >= 0 and self.weights.max() > 0):
+            raise ValueError(f"weights must be finite, not negative and not all 0, got {self.weights.tolist()}")
+        #: `Uniform` adds the same to every class.
+        self.keeps_order = all(member.keeps_order or isinstance(member, Uniform) for member in self.members)
+
+    def fit(self, logits: ArrayLike, targets: ArrayLike, *, weights: ArrayLike | None = None) -> Self:
+        """Fit every member again; the mixture's weights, which need rows that were left out, stay as they are."""
+        for member in self.members:
+            member.fit(logits, targets, weights=weights)
+        return self
+
+    def parameters(self) -> Parameters:
+        members = [{"name": member.name, "parameters": member.parameters()} for member in self.members]
+        return {"members": members, "weights": self.weights.tolist()}
+
+    def to_onnx(self, logits_name: str, output_name: str, features_name: str = "features") -> OnnxPart:
+        """A branch per member from the same logits, its share, and the sum of all shares."""
+        chain, total = Chain(logits_name), ""
+        for number, (member, weight) in enumerate(zip(self.members, self.weights, strict=True)):
+            part = member.to_onnx(logits_name, f"{PREFIX}result", features_name)
+            nodes, constants = _numbered(part, number, given=(logits_name, features_name))
+            chain.nodes += nodes
+            chain.constants += constants
+            self._share(chain, number, nodes[-1].output[0])
+            chain.step("Mul", chain.constant(f"pool_weight_{number}", weight), result=f"pool_share_{number}")
+            total = chain.step("Add", total, result=f"pool_total_{number}") if total else chain.last
+        self._end(chain)
+        return chain.end(output_name)
+
+    @abstractmethod
+    def _share(self, chain: Chain, number: int, logits_name: str) -> None:
+        """Append nodes from a member's calibrated logits to what its weight multiplies."""
+
+    def _end(self, chain: Chain) -> None:
+        """Append nodes from the sum of the shares to logits; none as a rule."""
+
+
+class Pool(_Mixture):
     """log Σ w·softmax(member) with weights w (M,) that sum to 1.
 
     >>> from fedlas.calibrators import TemperatureScaling
@@ -64,41 +120,40 @@ class Pool(Calibrator):
     name = "pool"
 
     def __init__(self, members: Sequence[Calibrator], weights: ArrayLike) -> None:
-        self.members, self.weights = tuple(members), np.asarray(weights, np.float64)
-        if not self.members or self.weights.shape != (len(self.members),):
-            raise ValueError(f"members and weights must be (M,) each, got {len(self.members)} and {self.weights.shape}")
-        if not (np.isfinite(self.weights).all() and self.weights.min() >= 0 and abs(self.weights.sum() - 1) < 1e-6):
-            raise ValueError(f"weights must not be negative and must sum to 1, got {self.weights.tolist()}")
-        #: `Uniform` adds the same to every class.
-        self.keeps_order = all(member.keeps_order or isinstance(member, Uniform) for member in self.members)
-
-    def fit(self, logits: ArrayLike, targets: ArrayLike, *, weights: ArrayLike | None = None) -> Self:
-        """Fit every member again; the mixture's weights, which need rows that were left out, stay as they are."""
-        for member in self.members:
-            member.fit(logits, targets, weights=weights)
-        return self
+        super().__init__(members, weights)
+        if abs(self.weights.sum() - 1) >= 1e-6:
+            raise ValueError(f"weights must sum to 1, got {self.weights.tolist()}")
 
     def __call__(self, logits: ArrayLike, features: ArrayLike | None = None) -> Floats:
         return pooled([member(logits, features) for member in self.members], self.weights)
 
-    def parameters(self) -> Parameters:
-        members = [{"name": member.name, "parameters": member.parameters()} for member in self.members]
-        return {"members": members, "weights": self.weights.tolist()}
+    def _share(self, chain: Chain, number: int, logits_name: str) -> None:
+        chain.step("Softmax", result=f"pool_probs_{number}", first=logits_name, axis=1)
 
-    def to_onnx(self, logits_name: str, output_name: str, features_name: str = "features") -> OnnxPart:
-        """A branch per member from the same logits, Softmax and Mul each, then Add and Log."""
-        chain, total = Chain(logits_name), ""
-        for number, (member, weight) in enumerate(zip(self.members, self.weights, strict=True)):
-            part = member.to_onnx(logits_name, f"{PREFIX}result", features_name)
-            nodes, constants = _numbered(part, number, given=(logits_name, features_name))
-            chain.nodes += nodes
-            chain.constants += constants
-            chain.step("Softmax", result=f"pool_probs_{number}", first=nodes[-1].output[0], axis=1)
-            chain.step("Mul", chain.constant(f"pool_weight_{number}", weight), result=f"pool_share_{number}")
-            total = chain.step("Add", total, result=f"pool_total_{number}") if total else chain.last
+    def _end(self, chain: Chain) -> None:
         chain.step("Add", chain.constant("pool_tiny", TINY), result="pool_positive")
         chain.step("Log", result="pool_logits")
-        return chain.end(output_name)
+
+
+class LogPool(_Mixture):
+    """Σ w·max(log softmax(member), −30) with weights w (M,), whose sum is free.
+
+    >>> from fedlas.calibrators import TemperatureScaling
+    >>> pool = LogPool([TemperatureScaling(1.0), TemperatureScaling(2.0)], [0.5, 1.0])
+    >>> softmax(pool([[2 * np.log(3.0), 0.0]])).round(4).tolist()  # odds of 9^0.5 · 3
+    [[0.9, 0.1]]
+    """
+
+    name = "log_pool"
+
+    def __call__(self, logits: ArrayLike, features: ArrayLike | None = None) -> Floats:
+        return log_pooled([log_probs(member(logits, features)) for member in self.members], self.weights)
+
+    def _share(self, chain: Chain, number: int, logits_name: str) -> None:
+        # max(l, −30) + 30 by operators of any opset; the 30 is the same for every class and changes nothing.
+        chain.step("LogSoftmax", result=f"pool_logs_{number}", first=logits_name, axis=1)
+        chain.step("Add", chain.constant(f"pool_raise_{number}", -MIN_LOG_PROB), result=f"pool_raised_{number}")
+        chain.step("Relu", result=f"pool_floored_{number}")
 
 
 def pooled(calibrated: Sequence[Floats], weights: Floats) -> Floats:
@@ -126,6 +181,67 @@ def mixture_weights(true_probs: Floats, rows: Floats) -> Floats:
             break
     weights[weights < LEAST_WEIGHT] = 0.0
     return np.asarray(weights / weights.sum())
+
+
+def log_probs(logits: ArrayLike) -> Floats:
+    """Log-probabilities (N, K) of calibrated logits as a log-linear mixture takes them: at least −30.
+
+    >>> log_probs([[0.0, -100.0]]).tolist()
+    [[0.0, -30.0]]
+    """
+    return np.asarray(np.maximum(log_softmax(np.asarray(logits, np.float64)), MIN_LOG_PROB))
+
+
+def log_pooled(logs: Sequence[Floats], weights: Floats) -> Floats:
+    """Σ w·log p over log-probabilities (N, K) with weights (M,)."""
+    return np.asarray(sum(weight * one for one, weight in zip(logs, weights, strict=True)), np.float64)
+
+
+def log_pool_weights(logs: Sequence[Floats], targets: Ints, rows: Floats) -> Floats:
+    """Weights (M,) of the highest likelihood of softmax(Σ w·log p), the logarithm of their sum under a normal prior.
+
+    They minimise Σ rows·NLL + (log Σ w)² / (2·0.25²·n), n the effective number of rows, over w ≥ 0. Those under 0.001
+    are 0, and the others fitted again.
+
+    Args:
+        logs: log-probabilities (N, K) of each member, as `log_probs` gives them.
+        targets: class indices (N,).
+        rows: weights (N,) of the rows, which sum to 1.
+
+    >>> half, targets = np.log(np.full((8, 2), 0.5)), np.array([0, 1] * 4)
+    >>> sure = np.log([[0.8, 0.2], [0.2, 0.8]] * 4)
+    >>> log_pool_weights([sure, half], targets, np.full(8, 1 / 8)).round(2).tolist()
+    [1.14, 0.0]
+    """
+    step = -(-logs[0].size // MAX_FITTED_LOGITS)
+    members, labels = np.stack([one[::step] for one in logs]), targets[::step]
+    shares = rows[::step] / rows[::step].sum()
+    kept = np.arange(len(members))
+    while True:
+        weights = np.zeros(len(members))
+        weights[kept] = _log_weights(members[kept], labels, shares)
+        larger = np.flatnonzero(weights >= min(LEAST_WEIGHT, weights.max()))
+        if len(larger) == len(kept):
+            return weights
+        kept = larger
+
+
+def _log_weights(members: Floats, labels: Ints, shares: Floats) -> Floats:
+    """The weights (M,) of members (M, N, K), none of which is dropped."""
+    from scipy.optimize import minimize  # loaded where calibrators are fitted: 50 MB that serving does without
+
+    true, precision = members[:, np.arange(len(labels)), labels], 1 / (PRIOR_OF_SUM**2 * effective_count(shares))
+
+    def value_and_slope(weights: Floats) -> tuple[float, Floats]:
+        total = max(float(weights.sum()), TINY)
+        logs, prior = log_softmax(np.tensordot(weights, members, 1)), np.log(total)
+        nll = -shares @ logs[np.arange(len(labels)), labels]
+        slope = (np.einsum("nk,mnk->mn", np.exp(logs), members) - true) @ shares
+        return float(nll + precision * prior**2 / 2), slope + precision * prior / total
+
+    start = np.full(len(members), 1 / len(members))
+    found = minimize(value_and_slope, start, method="L-BFGS-B", jac=True, bounds=[(0, None)] * len(members))
+    return np.asarray(found.x, np.float64)
 
 
 def _numbered(part: OnnxPart, number: int, *, given: tuple[str, str]) -> OnnxPart:

@@ -90,10 +90,6 @@ class SplineScaling(LogitsCalibrator):
         require_two_classes(self, scores)
         return pair(self.curve(scores[:, 1] - scores[:, 0]))
 
-    @classmethod
-    def num_parameters(cls, num_classes: int) -> int:
-        return cls.num_knots + 1
-
     def append_nodes(self, chain: Chain) -> None:
         chain.step("MatMul", chain.constant("difference", [[-1.0], [1.0]]), result="log_odds")
         append_curves(chain, [self])

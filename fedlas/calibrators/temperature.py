@@ -23,10 +23,6 @@ class Identity(LogitsCalibrator):
     def transform(self, scores: Floats) -> Floats:
         return scores
 
-    @classmethod
-    def num_parameters(cls, num_classes: int) -> int:
-        return 0
-
     def append_nodes(self, chain: Chain) -> None:
         chain.step("Identity", result="identity")
 
@@ -55,10 +51,6 @@ class TemperatureScaling(LogitsCalibrator):
 
     def transform(self, scores: Floats) -> Floats:
         return scores / self.temperature
-
-    @classmethod
-    def num_parameters(cls, num_classes: int) -> int:
-        return 1
 
     def append_nodes(self, chain: Chain) -> None:
         chain.step("Div", chain.constant("temperature", self.temperature), result="divided")

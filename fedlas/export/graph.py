@@ -22,7 +22,6 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from fedlas.calibrators import Calibrator
 from fedlas.calibrators.feature_map import shown_parameters
-from fedlas.calibrators.pool import TINY
 from fedlas.deployment import CLASS_PRIORS, ClassPriors, Deployment, shifted_logits
 from fedlas.errors import ExportError, FedLASError, UnsupportedModel
 from fedlas.export.double_precision import MAX_WEIGHT_BYTES
@@ -189,7 +188,7 @@ def build_model(
     for parts, name in zip(features, flat, strict=True):
         _append_features(graph, parts, name)
     graph.append("Identity", logits[:1], output="logits")
-    judged = _append_mean(graph, classifier, logits, flat) if isinstance(classifier, Ensemble) else "logits"
+    judged = _append_pool(graph, classifier, logits, flat) if isinstance(classifier, Ensemble) else "logits"
     calibrated = _append_calibrator(graph, calibrator, judged, "features")
     given = ""
     if priors is not None:
@@ -229,17 +228,13 @@ def _append_features(graph: Graph, parts: Sequence[str], name: str) -> None:
         graph.append("Concat", flat, output=name, axis=1)
 
 
-def _append_mean(graph: Graph, ensemble: Ensemble, logits: Sequence[str], flat: Sequence[str]) -> str:
-    """The log (N, K) of the weighted mean of the members' calibrated probabilities."""
-    shares = []
-    for calibrator, weight, source, features in zip(ensemble.calibrators, ensemble.weights, logits, flat, strict=True):
-        calibrated = _append_calibrator(graph, calibrator, source, features)
-        probs = graph.append("Softmax", [calibrated], "fedlas_member_probabilities", axis=1)
-        factor = graph.add_constant("fedlas_member_weight", np.array(weight, np.float32))
-        shares.append(graph.append("Mul", [probs, factor], "fedlas_member_share"))
-    tiny = graph.add_constant("fedlas_tiny", np.array(TINY, np.float32))
-    mean = graph.append("Sum", shares, "fedlas_mean")
-    return graph.append("Log", [graph.append("Add", [mean, tiny], "fedlas_floored_mean")], "fedlas_log_mean")
+def _append_pool(graph: Graph, ensemble: Ensemble, logits: Sequence[str], flat: Sequence[str]) -> str:
+    """The sum (N, K) of the members' weighted log-probabilities."""
+    shares = [
+        _append_calibrator(graph, calibrator, source, features)
+        for calibrator, source, features in zip(ensemble.calibrators, logits, flat, strict=True)
+    ]
+    return graph.append("Sum", shares, "fedlas_pooled_logits")
 
 
 def _append_calibrator(graph: Graph, calibrator: Calibrator, logits: str, features: str) -> str:

@@ -10,17 +10,16 @@ from fedlas.gate.vetoes import Veto
 #: Where more rows than this would be needed, the report says "more than".
 MOST_ROWS_NEEDED = 1_000_000
 
-#: The verdict that serves a finalist; None is the uploaded model as it came.
+#: The line of finalists, each with the verdict that serves it; None, the uploaded model as it came, ends it.
 VERDICTS: dict[str | None, str] = {
-    None: "unchanged",
-    "same_labels": "post_hoc",
-    "parametric": "post_hoc",
-    "post_hoc": "post_hoc",
-    "trained": "trained",
     "average": "trained",
+    "trained": "trained",
+    "post_hoc": "post_hoc",
+    "same_labels": "post_hoc",
+    None: "unchanged",
 }
-#: The finalists that rest on a fine-tuned network: one claim is made for the one that calibration rows prefer.
-FINE_TUNED = ("trained", "average")
+#: The finalists that rest on a fine-tuned network: one claim is made, for the first of them in line.
+FINE_TUNED = ("average", "trained")
 
 
 @dataclass(frozen=True)
@@ -66,10 +65,9 @@ class GateVerdict:
 
     Attributes:
         claims, shown: what the test rows show, and whether they show the served finalist to be better.
-        order: what may be served, best first by calibration rows, without what test rows veto; the uploaded model
-            comes after all of them.
-        finalist: the first in `order` (`same_labels`, `parametric`, `post_hoc`, `trained`, `average`), None for the
-            uploaded model as it came.
+        order: what may be served, in line, without what test rows veto; the uploaded model comes after all of them.
+        finalist: the first in `order` (`average`, `trained`, `post_hoc`, `same_labels`), None for the uploaded model as
+            it came.
         level: what this evaluation of the test split could spend, after `evaluations_before` earlier ones.
         promoted: whether something else than the uploaded model as it came is served.
 

@@ -1,11 +1,13 @@
 """The gate: finalists that were named beforehand are judged once on test rows.
 
-What is served and what is shown are two things. *Served* is the finalist that the calibration rows prefer, always by
-NLL, unless the test rows veto it (`fedlas.gate.vetoes`); it gives way to the next, in the end to the uploaded model.
-*Shown* is what the test rows prove: that the post-hoc finalist beats the uploaded model, that the fine-tuned network or
-the average with it, whichever the calibration rows prefer, beats all that was not trained (an intersection-union test:
-the largest of its p-values counts), and that a calibrator which keeps every label beats the uploaded model where the
-other moves labels. The claims are one-sided tests of the mean
+What is served and what is shown are two things. *Served* is the first finalist in line (`average`, `trained`,
+`post_hoc`, `same_labels`) unless the test rows veto it (`fedlas.gate.vetoes`); it gives way to the next, in the end to
+the uploaded model. Nothing is chosen by out-of-fold scores, which charge every rival for its fit and the uploaded model
+for nothing: the weights of a pool are the choice.
+*Shown* is what the test rows prove: that the post-hoc finalist beats the uploaded model, that the average with the
+fine-tuned network, or that network where there is no average, beats all that was not trained (an intersection-union
+test: the largest of its p-values counts), and that a calibrator which keeps every label beats the uploaded model where
+the other moves labels. The claims are one-sided tests of the mean
 paired difference of one proper score, of rows or of whole groups, by `fedlas.metrics.betting_intervals`, which says
 why, and Holm's procedure keeps the chance of any false claim under the level of this evaluation. A test split that has
 judged before has spent part of `1 - confidence_level`: see `fedlas.gate.ledger_level`.
@@ -41,8 +43,6 @@ def judge(
     trained: ArrayLike | None,
     average: ArrayLike | None = None,
     same_labels: ArrayLike | None = None,
-    parametric: ArrayLike | None = None,
-    order: Sequence[str] | None = None,
     targets: ArrayLike,
     groups: ArrayLike | None = None,
     provenance: str,
@@ -59,12 +59,10 @@ def judge(
 
     Args:
         trained: None where no trained finalist was named; then there is one claim less.
-        average: the average of networks with the fine-tuned one among them. One claim is made for the two: for the
-            first of them in `order`, else for the trained one, so that averaging takes no level from the others.
+        average: the pool of networks with the fine-tuned one among them. One claim is made for the two, for the pool
+            where there is one, so that it takes no level from the others.
         same_labels: the uploaded model with a calibrator that keeps every label, where the post-hoc finalist does not;
             one more claim.
-        parametric: the uploaded model with a slope and an intercept, where classes are rare or weighted.
-        order: the finalists that calibration rows found better than the uploaded model, best first; all by default.
         provenance: which rows the model has seen: `no`, `train_split`, or `unknown`, which makes all `undetermined`.
         max_accuracy_drop: how far a promoted model's accuracy may lie under the uploaded model's (point estimate).
         max_recall_drop: how far the recall of a class may lie under it at the most probable class; None: not looked at.
@@ -83,7 +81,6 @@ def judge(
     given = {
         "uploaded": uploaded,
         "same_labels": same_labels,
-        "parametric": parametric,
         "post_hoc": post_hoc,
         "trained": trained,
         "average": average,
@@ -92,13 +89,11 @@ def judge(
     num_resamples = check_count("num_resamples", num_resamples)
     options = GateOptions(score, 1 - confidence_level, max_accuracy_drop, seed, num_resamples, max_recall_drop)
     guards = tuple(guard for name in list(probs)[1:] for guard in guard_finalist(name, probs, rows, options))
-    preferred = tuple(reversed(list(probs)[1:])) if order is None else tuple(order)
-    if unknown := set(preferred) - set(probs) | {"uploaded"} & set(preferred):
-        raise ValueError(f"order must name finalists that are given, got {sorted(unknown)}")
-    claims = _claims(_claimed(probs, preferred), probs, rows, score, level)
-    vetoes = find_vetoes(preferred, probs, rows, guards)
+    line = tuple(name for name in VERDICTS if name is not None and name in probs)
+    claims = _claims(_claimed(probs), probs, rows, score, level)
+    vetoes = find_vetoes(line, probs, rows, guards, level=(1 - confidence_level) / 2)
     stopped = {veto.finalist for veto in vetoes}
-    served = tuple(name for name in preferred if name not in stopped)
+    served = tuple(name for name in line if name not in stopped)
     finalist = served[0] if served else None
     verdict = GateVerdict(
         VERDICTS[finalist], score, claims, guards, (), evaluations_before, level, served, vetoes, finalist
@@ -137,9 +132,9 @@ def _checked(
     return probs, JudgedRows(labels, check_groups(groups, len(labels)))
 
 
-def _claimed(probs: Iterable[str], order: Sequence[str]) -> list[str]:
-    """The finalists that a claim is made for; of the fine-tuned ones only that which calibration rows prefer."""
-    tuned = next((name for name in (*order, *FINE_TUNED) if name in FINE_TUNED and name in probs), None)
+def _claimed(probs: Iterable[str]) -> list[str]:
+    """The finalists that a claim is made for; of the fine-tuned ones only the first in line."""
+    tuned = next((name for name in FINE_TUNED if name in probs), None)
     return [name for name in probs if name in RIVALS and (name not in FINE_TUNED or name == tuned)]
 
 

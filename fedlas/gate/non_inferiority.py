@@ -54,7 +54,6 @@ GUARD_NAMES = {
 #: The rivals that each finalist must beat. `same_labels` is served where a guard stops the richer calibrator.
 RIVALS = {
     "same_labels": ("uploaded",),
-    "parametric": ("uploaded",),
     "post_hoc": ("uploaded",),
     "trained": ("uploaded", "same_labels", "post_hoc"),
     "average": ("uploaded", "same_labels", "post_hoc"),

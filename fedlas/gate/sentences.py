@@ -11,11 +11,10 @@ from fedlas.gate.vetoes import Veto
 #: The uploaded model and the finalists, as a sentence names them.
 FINALIST_NAMES = {
     "uploaded": "the uploaded model",
-    "same_labels": "the calibrator that keeps every label",
-    "parametric": "the calibrator of the log-odds",
-    "post_hoc": "the best post-hoc calibrator",
+    "same_labels": "a temperature",
+    "post_hoc": "the post-hoc calibrator",
     "trained": "the fine-tuned model",
-    "average": "the average with the fine-tuned model",
+    "average": "the pool with the fine-tuned model",
 }
 #: The proper scores, as a sentence names them.
 SCORE_NAMES = {"brier": "Brier score", "nll": "NLL"}
@@ -25,9 +24,8 @@ UNDETERMINED = (
     "nor judge a calibrator. Upload the dataset again with seen_by_model=no if the model saw none of the rows, or with "
     "a split column that marks as train the rows it was trained on."
 )
-_NO_GAIN = "on the calibration rows nothing was clearly better than it"
-_ALL_STOPPED = "the test rows speak against everything that the calibration rows preferred to it"
-_NOT_WRITTEN = "no file could be written of what the calibration rows preferred to it"
+_ALL_STOPPED = "the test rows speak against everything that was made of it"
+_NOT_WRITTEN = "no file could be written of what was made of it"
 
 
 def sentences_of(verdict: GateVerdict, num_rows: int, class_names: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -56,20 +54,21 @@ def without_files(verdict: GateVerdict, reasons: Mapping[str, str], num_rows: in
     gone = (
         f"No file could be written of {FINALIST_NAMES[name]}: {reason.rstrip('.')}." for name, reason in reasons.items()
     )
-    return (_served(verdict, num_rows, written="of what could be written, "), *gone, *verdict.sentences[1:])
+    return (
+        _served(verdict, num_rows, written=", the first in line that could be written"),
+        *gone,
+        *verdict.sentences[1:],
+    )
 
 
 def _served(verdict: GateVerdict, num_rows: int, *, written: str = "") -> str:
     """What is served and why, and whether the test rows show it to be better."""
     if verdict.finalist is None:
-        reason = _NOT_WRITTEN if written else _ALL_STOPPED if verdict.vetoes else _NO_GAIN
-        if reason == _NO_GAIN and any(claim.shown for claim in verdict.claims):
-            reason += ", whatever the test rows show: with more calibration rows it might be served"
-        return f"The uploaded model is served as it is: {reason}."
+        return f"The uploaded model is served as it is: {_NOT_WRITTEN if written else _ALL_STOPPED}."
     name = FINALIST_NAMES[verdict.finalist]
     served = name if verdict.finalist in FINE_TUNED else f"the uploaded model with {name}"
-    among = written or ("of what the test rows do not speak against, " if verdict.vetoes else "")
-    return f"Served is {served}: {among}the calibration rows prefer it. {_shown(verdict, num_rows)}"
+    why = written or (", since the test rows speak against what comes before it in line" if verdict.vetoes else "")
+    return f"Served is {served}{why}. {_shown(verdict, num_rows)}"
 
 
 def _shown(verdict: GateVerdict, num_rows: int) -> str:
@@ -78,8 +77,8 @@ def _shown(verdict: GateVerdict, num_rows: int) -> str:
     claim = verdict.served_claim
     if claim is None:
         return (
-            f"{start} do not show it to be better ({score}): the one claim for fine-tuned models was made for what the "
-            "calibration rows prefer to it."
+            f"{start} do not show it to be better ({score}): the one claim for fine-tuned models was made for the pool "
+            "that comes before it in line."
         )
     beaten, others = (_all_of(names) for names in (claim.beaten, claim.not_beaten))
     if not others:

@@ -1,10 +1,11 @@
-"""Vetoes of the test rows: what calibration rows preferred gives way where test rows speak against it.
+"""Vetoes of the test rows: a finalist gives way where test rows speak against it.
 
-Calibration rows say what is best, test rows only whether it does harm. So what is served does not have to be proven
-better: a few hundred rows can seldom do that, and an overconfident upload would come back unchanged. A finalist gives
-way where a guard stops it, or where it is shown to be worse: in NLL than the uploaded model or than the finalist that
-keeps every label, or in Brier score than the uploaded model (few rows that an overconfident one gets wrong weigh so
-much in NLL that they hide what wrong calibration labels did to all others).
+Calibration rows make the finalists, test rows only say whether they do harm. So what is served does not have to be
+proven better: a few hundred rows can seldom do that, and an overconfident upload would come back unchanged. A finalist
+gives way where a guard stops it, or where it is shown to be worse: than the uploaded model in NLL or in Brier score,
+at half of the level each (few rows that an overconfident model gets wrong weigh so much in NLL that they hide what
+wrong calibration labels did to all others), or than a temperature, which keeps every label, in NLL. A method that was
+named obeys the same rule.
 """
 
 from __future__ import annotations
@@ -19,8 +20,6 @@ from fedlas.metrics._checks import Floats
 from fedlas.metrics.betting_intervals import paired_mean
 from fedlas.metrics.proper_scores import Score, row_scores
 
-#: One-sided level at which a finalist is shown to be worse.
-VETO_LEVEL = 0.05
 #: With fewer rows, or groups of them, a mean is not normal enough for a t test.
 MIN_UNITS = 30
 
@@ -41,24 +40,25 @@ class Veto:
 
 
 def find_vetoes(
-    order: Sequence[str], probs: Mapping[str, Floats], rows: JudgedRows, guards: Sequence[Guard]
+    line: Sequence[str], probs: Mapping[str, Floats], rows: JudgedRows, guards: Sequence[Guard], *, level: float
 ) -> tuple[Veto, ...]:
-    """What speaks against each finalist in `order`, guards first.
+    """All that speaks against the finalists in `line`, guards first.
 
     Args:
         probs: probabilities (N, K) by name, `uploaded` among them.
+        level: of each one-sided test.
     """
     found = [Veto(guard.finalist, guard.name, guard.value) for guard in guards if not guard.passed]
-    for name in order:
+    for name in line:
         tested: list[tuple[str, Score]] = [("uploaded", "nll"), ("uploaded", "brier")]
-        if name != "same_labels" and "same_labels" in order:
+        if name != "same_labels" and "same_labels" in line:
             tested.append(("same_labels", "nll"))
         for rival, score in tested:
             rise, p_value = score_rise(probs[name], probs[rival], rows, score)
-            if p_value <= VETO_LEVEL:
+            if p_value <= level:
                 found.append(Veto(name, "worse", rise, rival, p_value, score))
                 break
-    return tuple(veto for veto in found if veto.finalist in order)
+    return tuple(found)
 
 
 def score_rise(probs: Floats, rival: Floats, rows: JudgedRows, score: Score) -> tuple[float, float]:

@@ -1,8 +1,7 @@
-"""Averaging: the pool of the uploaded model and the refits, whose weights have the highest out-of-fold likelihood.
+"""Averaging: the log-linear pool of the uploaded model and the refits, with weights of the highest likelihood.
 
 Its members are the uploaded network with a temperature, the same with the pool of calibrators, and the refits with
-theirs. Against the better of the two it gains little on tables (study: .0002 to .002 NLL), more where out-of-fold
-scores undersell a refit (MiniLM: .04), and it was never seen to be clearly worse than its members.
+theirs. Nothing is chosen among them: the weights, fitted on out-of-fold rows, are the choice. Docs: decision 0035.
 """
 
 from __future__ import annotations
@@ -12,12 +11,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fedlas.calibrators import Calibrator, Identity, Pool
+from fedlas.calibrators import Identity, LogPool
 from fedlas.classifier import Classifier
 from fedlas.data.dataset import Array
 from fedlas.race.ensemble import Ensemble, cost_factor, shared_bodies
+from fedlas.race.fold_course import Trial
 from fedlas.race.hyperparameters import Settings
-from fedlas.race.results import CandidateResult, Doubles, Finalist
+from fedlas.race.results import CandidateResult, Finalist
 from fedlas.race.scoring import CrossFitted
 from fedlas.race.selection import CalibratorSelector
 from fedlas.training.loader import tensor
@@ -26,9 +26,15 @@ from fedlas.training.loader import tensor
 _COUNTED_ROWS = 2
 
 
+def with_weight(own: Sequence[CrossFitted], trials: Sequence[Trial], selector: CalibratorSelector) -> list[Trial]:
+    """The trials to which a pool with the uploaded network's calibrators gives a weight: worth a refit."""
+    weights, _ = selector.log_mixed([*(one.held_out for one in own), *(one.calibrated.held_out for one in trials)])
+    return [trial for trial, weight in zip(trials, weights[len(own) :], strict=True) if weight > 0]
+
+
 def average(
     uploaded: Finalist,
-    temperature: CrossFitted,
+    own: Sequence[CrossFitted],
     refits: Sequence[Finalist],
     selector: CalibratorSelector,
     inputs: Sequence[Array],
@@ -37,39 +43,34 @@ def average(
 
     Args:
         uploaded: the post-hoc finalist.
-        temperature: of the uploaded network.
+        own: the uploaded network's temperature and pool of calibrators.
         inputs: calibration rows, on whose first ones multiplications are counted.
     """
     began = time.perf_counter()
-    own = [temperature, CrossFitted(uploaded.calibrator, uploaded.held_out)]
-    members = [*(one.held_out for one in own), *(one.held_out for one in refits)]
-    weights, held_out = selector.mixed(members)
+    weights, held_out = selector.log_mixed([*(one.held_out for one in own), *(one.held_out for one in refits)])
     mine, theirs = weights[: len(own)], weights[len(own) :]
-    chosen: list[tuple[Finalist, Calibrator, float]] = []
+    chosen: list[tuple[Finalist, LogPool]] = []
     if mine.sum() > 0:
-        chosen.append((uploaded, _pooled([one.calibrator for one in own], mine), float(mine.sum())))
-    chosen += [(one, one.calibrator, float(weight)) for one, weight in zip(refits, theirs, strict=True) if weight > 0]
+        kept = [one.calibrator for one, weight in zip(own, mine, strict=True) if weight > 0]
+        chosen.append((uploaded, LogPool(kept, mine[mine > 0])))
+    chosen += [
+        (one, LogPool([one.calibrator], [weight])) for one, weight in zip(refits, theirs, strict=True) if weight > 0
+    ]
     if len(chosen) < 2:
         return None
-    networks = [one.classifier for one, *_ in chosen]
+    networks = [one.classifier for one, _ in chosen]
     shares_body = all(one.result.scope == "head" for one in refits)
-    network = Ensemble(networks, [c for _, c, _ in chosen], [w for *_, w in chosen], shares_body=shares_body)
+    network = Ensemble(networks, [pool for _, pool in chosen], shares_body=shares_body)
     cost = _cost(networks, inputs)
     settings: Settings = {
-        "members": [one.result.name for one, *_ in chosen],
-        "weights": [round(weight, 4) for *_, weight in chosen],
+        "members": [one.result.name for one, _ in chosen],
+        "weights": [round(float(pool.weights.sum()), 4) for _, pool in chosen],
         "cost_factor": round(cost, 3),
     }
     scope, seconds = "head" if shares_body else "all", time.perf_counter() - began
     result = CandidateResult(f"average of {len(chosen)} networks", "average", settings, scope, "finished", "", seconds)
     result = selector.scored(result, CrossFitted(Identity(), held_out))
     return Finalist(network, Identity(), result, held_out, chosen[0][0].features, cost)
-
-
-def _pooled(calibrators: Sequence[Calibrator], weights: Doubles) -> Calibrator:
-    """The calibrators with a weight, as one."""
-    kept = [one for one, weight in zip(calibrators, weights, strict=True) if weight > 0]
-    return kept[0] if len(kept) == 1 else Pool(kept, weights[weights > 0] / weights.sum())
 
 
 def _cost(networks: Sequence[Classifier], inputs: Sequence[Array]) -> float:

@@ -1,38 +1,27 @@
-"""The post-hoc finalists: the uploaded network with its calibrators, the bar for everything that is trained."""
+"""The post-hoc finalists: the uploaded network with its calibrators."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 from fedlas.classifier import Classifier
 from fedlas.race.context import RaceContext
 from fedlas.race.results import Finalist, Floats
+from fedlas.race.scoring import CrossFitted
 from fedlas.race.selection import CalibratorSelector
 
 
-def uploaded(classifier: Classifier, selector: CalibratorSelector, logits: Floats, features: Floats) -> Finalist:
-    """The uploaded network with its best post-hoc calibrator: the bar for everything that is trained."""
+def uploaded(
+    classifier: Classifier, selector: CalibratorSelector, temperature: CrossFitted, logits: Floats, features: Floats
+) -> tuple[CrossFitted, dict[str, Finalist]]:
+    """The pool of calibrators on the uploaded network, and its finalists by name."""
     began = time.perf_counter()
-    calibrated = selector.calibrate(logits, features)
-    result = selector.post_hoc(calibrated, seconds=time.perf_counter() - began)
-    return Finalist(classifier, calibrated.calibrator, result, calibrated.held_out, features)
-
-
-def behind(post_hoc: Finalist, selector: CalibratorSelector, logits: Floats) -> dict[str, Finalist]:
-    """The uploaded network with simpler calibrators, which stand behind a post-hoc finalist that moves labels."""
-    if post_hoc.calibrator.keeps_order:
-        return {}
-    found = {"same_labels": selector.label_keeping(logits), "parametric": selector.parametric(logits)}
-    return {
-        name: replace(
-            post_hoc,
-            calibrator=one.calibrator,
-            held_out=one.held_out,
-            result=selector.post_hoc(one),
-        )
+    pool = selector.calibrate(logits, features)
+    found = selector.finalists(pool, temperature)
+    seconds = time.perf_counter() - began
+    return pool, {
+        name: Finalist(classifier, one.calibrator, selector.post_hoc(one, seconds=seconds), one.held_out, features)
         for name, one in found.items()
-        if one is not None and one.calibrator is not post_hoc.calibrator
     }
 
 

@@ -12,19 +12,19 @@ from numpy.typing import ArrayLike, NDArray
 from fedlas.calibrators import TemperatureScaling
 from fedlas.classifier import Classifier
 from fedlas.progress import TRAINING, JobProgress
-from fedlas.race.averaging import average
+from fedlas.race.averaging import average, with_weight
 from fedlas.race.candidates import Candidate
 from fedlas.race.context import RaceContext, Rows, TrainingRows
 from fedlas.race.cross_fitting import CrossFitting
 from fedlas.race.fold_course import Trial
 from fedlas.race.journal import Journal
 from fedlas.race.outputs import SplitOutputs
-from fedlas.race.post_hoc import behind, seconds_of_pools, uploaded
+from fedlas.race.post_hoc import seconds_of_pools, uploaded
 from fedlas.race.progress import OnCandidate, OnProgress, ProgressReporter
 from fedlas.race.record import Record
 from fedlas.race.results import FedLASDiagnostics, Finalist, RaceResult
 from fedlas.race.rungs import Spread
-from fedlas.race.selection import CalibratorSelector, keeps_labels
+from fedlas.race.selection import CalibratorSelector
 from fedlas.race.setup import RaceSetup
 from fedlas.race.time_budget import TimeBudget
 from fedlas.race.training_events import OnTraining
@@ -66,8 +66,8 @@ def run_race(
     The uploaded model with its calibrators always finishes. Candidates are trained without one fold of the calibration
     rows after the other, within the budget, and scored on that fold; whole networks, or heads on features that are
     computed once where no network fits. Candidates whose accuracy falls more than `max_accuracy_drop` under the
-    uploaded model's are dropped. The best is trained once more on all rows, if its out-of-fold NLL is lower than that
-    of a temperature, and averaged with the uploaded model where an answer may cost that much.
+    uploaded model's are dropped. The best is trained once more on all rows, and pooled with the uploaded model where an
+    answer may cost that much; what such a pool gives no weight to is not trained again.
 
     Args:
         training: train and calibration rows in one; None trains nothing.
@@ -126,47 +126,43 @@ def _run(
     progress, budget = context.reporter.progress, context.budget
     progress.expect("post hoc", selector.expected_seconds(outputs.logits, outputs.features))
     progress.begin("post hoc")
-    post_hoc = uploaded(classifier, selector, outputs.logits, outputs.features)
-    temperature = replace(selector, names=("temperature",), reads_features=False).calibrate(outputs.logits)
+    temperature = selector.temperature(outputs.logits)
+    pool, finalists = uploaded(classifier, selector, temperature, outputs.logits, outputs.features)
+    own = [temperature, pool]
     folds = CrossFitting(context, spread)
     refits = number_of_refits(max_cost_factor)
-    pool = seconds_of_pools(context, 1)
+    pool_seconds = seconds_of_pools(context, 1)
     refined = min(_REFINED, len(candidates))
-    budget.reserve += refined * pool
-    progress.expect("pools", refined * pool)
+    budget.reserve += refined * pool_seconds
+    progress.expect("pools", refined * pool_seconds)
     folds.run(candidates, refits=refits)
-    progress.expect("pools", len(folds.halving.trials[:_REFINED]) * pool)
+    progress.expect("pools", len(folds.halving.trials[:_REFINED]) * pool_seconds)
     progress.begin("pools")
     trials = _best_first(folds.halving.trials, selector)
     averages = max_cost_factor >= 2 or any(trial.result.scope == "head" for trial in trials)
-    refitted = _refitted(folds, trials, refits, np.inf if averages else selector.nll(temperature.held_out))
+    line = [one for one in trials if one.result.status == "finished"]
+    worth = with_weight(own, line[:refits], selector) if averages else line[:refits]
+    refitted = _refitted(folds, [*worth, *line[refits:]], len(worth))
     progress.begin("averaging")
-    averaged = average(post_hoc, temperature, refitted, selector, context.calibration[0]) if averages else None
+    averaged = average(finalists["post_hoc"], own, refitted, selector, context.calibration[0]) if averages else None
     if averaged is not None and averaged.cost_factor > max(_NEXT_TO_NOTHING, max_cost_factor):
         averaged = None
     classifier.to("cpu")
-    finalists = {**behind(post_hoc, selector, outputs.logits), "post_hoc": post_hoc}
     if refitted:
         finalists["trained"] = refitted[0]
     if averaged is not None:
         context.reporter.candidate_ended("average", averaged.result)
         if averaged.result.status == "finished":
             finalists["average"] = averaged
-    held_out = {name: one.held_out for name, one in finalists.items()}
     trained = next((trial for trial in trials if refitted and trial.result.name == refitted[0].result.name), None)
     return RaceResult(
         candidates=(
-            post_hoc.result,
+            finalists["post_hoc"].result,
             *folds.results_with(trials),
             *([] if averaged is None else [averaged.result]),
         ),
         temperature=TemperatureScaling().fit(outputs.logits, selector.targets, weights=selector.weights),
         finalists=finalists,
-        order=selector.order(
-            held_out,
-            outputs.logits,
-            [name for name, one in finalists.items() if one.classifier is classifier and keeps_labels(one.calibrator)],
-        ),
         base_logits=outputs.logits,
         notes=tuple(dict.fromkeys([*folds.notes(), *_lost_accuracy(folds, refitted), *folds.out_of_time()])),
         diagnostics=_diagnostics(trained, trials),
@@ -174,7 +170,7 @@ def _run(
         out_of_fold={
             "uploaded": selector.row_nll(outputs.logits.astype(np.float64)),
             "temperature": selector.row_nll(temperature.held_out),
-            **{name: selector.row_nll(logits) for name, logits in held_out.items()},
+            **{name: selector.row_nll(one.held_out) for name, one in finalists.items()},
         },
         by_method=folds.halving.by_method,
         compared_rows=folds.halving.compared_rows,
@@ -201,10 +197,8 @@ def _refined(trial: Trial, selector: CalibratorSelector) -> Trial:
     return replace(trial, calibrated=calibrated, result=selector.scored(trial.result, calibrated))
 
 
-def _refitted(folds: CrossFitting, trials: Sequence[Trial], number: int, bar: float) -> list[Finalist]:
-    """Of the trials whose NLL lies under the bar, the best ones trained on all rows; one that fails gives way."""
-    selector = folds.context.selector
-    line = [one for one in trials if one.result.status == "finished" and selector.nll(one.calibrated.held_out) < bar]
+def _refitted(folds: CrossFitting, line: Sequence[Trial], number: int) -> list[Finalist]:
+    """So many of the trials in line, the best first, trained on all rows; one that fails gives way."""
     folds.begin_refits(line[:number])
     found: list[Finalist] = []
     for trial in line:

@@ -155,10 +155,8 @@ class RaceResult:
     Attributes:
         temperature: the plain temperature on the uploaded model, which every report shows.
         finalists: by the names of the gate: `post_hoc`, the uploaded model with the pool of calibrators; behind it,
-            where it may move labels, `same_labels`, with the best calibrator that moves none, and where a class is
-            rare or off in the large `parametric`, with an intercept; `trained`, the best candidate trained on all rows;
-            and `average`, the pool of uploaded model and refits, where it may cost that much.
-        order: the finalists that beat the uploaded model on the calibration rows, the lowest NLL first.
+            where it may move labels, `same_labels`, with a temperature; `trained`, the best candidate trained on all
+            rows; and `average`, the pool of uploaded model and refits, where it may cost that much.
         base_logits: (N, K) of the uploaded model on the calibration rows.
         diagnostics: of the trained finalist if it is FedLAS, else of the best FedLAS candidate.
         rates: the learning rate that each scope stands, as it was measured.
@@ -170,7 +168,6 @@ class RaceResult:
     candidates: tuple[CandidateResult, ...]
     temperature: Calibrator
     finalists: Mapping[str, Finalist]
-    order: tuple[str, ...]
     base_logits: Floats
     notes: tuple[str, ...] = field(default=())
     diagnostics: FedLASDiagnostics | None = None

@@ -1,4 +1,4 @@
-"""Scores on calibration rows, cross-fitting, and the choice of a calibrator."""
+"""Scores on calibration rows, cross-fitting, and the calibrators that may compete."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas import metrics
-from fedlas.calibrators import CALIBRATORS, Calibrator, softmax
+from fedlas.calibrators import Calibrator, softmax
 from fedlas.metrics._checks import Floats, Ints, check_groups
 from fedlas.race.results import Scores
 
 _FOLDS = 5
 #: Fewer calibration rows than this carry one number at most.
 FEW_ROWS = 100
-#: By so many standard errors of the paired difference a richer calibrator must be better than a simpler one.
-STANDARD_ERRORS = 1.0
 #: Richer calibrators are offered where they can be cross-fitted in seconds and have rows to learn from.
 _ROWS_PER_CLASS, _ISOTONIC_ROWS = 10, 200
 _MOST_MIXED_LOGITS = 5_000_000
@@ -78,45 +76,6 @@ def post_hoc_names(num_classes: int, num_rows: int, task: str = "multiclass") ->
     if few and num_rows >= _ISOTONIC_ROWS:
         names += ["isotonic"]
     return tuple(names)
-
-
-def fit_calibrator(
-    logits: ArrayLike,
-    targets: Ints,
-    names: Sequence[str],
-    min_accuracy: float,
-    *,
-    seed: int,
-    groups: ArrayLike | None = None,
-    weights: Floats | None = None,
-) -> CrossFitted:
-    """The calibrator with the lowest cross-fitted NLL, fitted on all rows; the first of `names` needs no accuracy.
-
-    They are compared by cross-fitting, since on its own rows the one with more parameters always looks better. From
-    the simplest to the richest, each must be better than the best so far by more than `STANDARD_ERRORS` of the paired
-    difference, else a chance finding would replace the temperature. One that moves a decision must keep the
-    cross-fitted accuracy at `min_accuracy`.
-
-    Args:
-        groups: labels (N,) of rows that depend on each other: left out together, and counted as one in the error.
-        weights: sampling weights (N,) of the rows.
-    """
-    scores = np.asarray(logits, dtype=np.float64)
-    first, *others = [CALIBRATORS[name] for name in names]
-    clusters, folds = group_codes(groups, len(targets)), make_folds(targets, groups=groups, seed=seed)
-    best, held_out = first, cross_fitted_logits(first, scores, targets, folds, weights)
-    if not others or clusters.max() == 0:
-        return CrossFitted(first().fit(scores, targets, weights=weights), held_out)
-    decisions, lowest = scores.argmax(axis=1), row_nll(held_out, targets)
-    for kind in sorted(others, key=lambda kind: kind.num_parameters(scores.shape[1])):
-        found = cross_fitted_logits(kind, scores, targets, folds, weights)
-        moved = (found.argmax(axis=1) != decisions).any()
-        if moved and accuracy(found, targets, weights) < min_accuracy:
-            continue
-        nll = row_nll(found, targets)
-        if clearly_positive(lowest - nll, clusters, STANDARD_ERRORS, weights):
-            best, held_out, lowest = kind, found, nll
-    return CrossFitted(best().fit(scores, targets, weights=weights), held_out)
 
 
 def cross_fitted_logits(

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlas.calibrators import CALIBRATORS, Calibrator, Pool, ShrunkenTemperature, Uniform, softmax
+from fedlas.calibrators import CALIBRATORS, LogPool, Pool, Uniform
 from fedlas.calibrators.compressed import Compressed, compressed, is_saturated
 from fedlas.calibrators.feature_map import MAX_PRODUCT, cross_fit_features
-from fedlas.race.pooling import cross_fitted, cross_fitted_mixture
+from fedlas.race.pooling import cross_fitted, cross_fitted_log_mixture, cross_fitted_mixture, pool_member
 from fedlas.race.results import CandidateResult, Doubles, Floats, Scores
 from fedlas.race.scoring import (
-    STANDARD_ERRORS,
     CrossFitted,
     clearly_positive,
-    fit_calibrator,
     group_codes,
     make_folds,
     row_nll,
     score,
 )
 
-#: A class with a smaller share of the rows is rare, and its log-odds need an intercept as well as a slope.
-RARE_SHARE = 0.2
-#: So far may the mean probability of a class be from its share (a ratio) before it is off in the large.
-_IN_THE_LARGE = 1.3
 #: Saturated scores are compressed where this leaves at most such a share of the loss.
 _MOST_COMPRESSED = 0.9
 #: A loss of accuracy is one where it exceeds its limit by so many standard errors (one-sided, 5 %).
@@ -69,12 +63,6 @@ class CalibratorSelector:
     #: What the last pool took, without a map of the features.
     pool_seconds: float = field(default=0.0, init=False)
 
-    @property
-    def min_accuracy(self) -> float:
-        """Accuracies are multiples of 1/N: the tiny term keeps a drop of exactly the limit on the right side."""
-        base = 0.0 if self.base_correct is None else float(self._shares @ self.base_correct)
-        return base - self.max_accuracy_drop - 1e-9
-
     @cached_property
     def folds(self) -> list[NDArray[np.int64]]:
         return make_folds(self.targets, groups=self.groups, seed=self.seed)
@@ -107,7 +95,7 @@ class CalibratorSelector:
 
     def fit_simplest(self, logits: Floats) -> CrossFitted:
         """The simplest calibrator, which every candidate gets; the best ones get a selected one later."""
-        return self._fit(logits, self.names[:1])
+        return self._fit(logits, self.names[0])
 
     def nll_at_a_glance(self, logits: Floats) -> float:
         """The NLL with the simplest calibrator, on some of the very rows that it is fitted on: it decides nothing."""
@@ -128,22 +116,43 @@ class CalibratorSelector:
     def _calibrate(self, scores: Doubles, features: Floats | None) -> CrossFitted:
         reads = features is not None and self._affords(scores, features)
         if len(self.names) == 1 and not reads:
-            return self._fit(scores, self.names)
+            return self._fit(scores, self.names[0])
         began = time.perf_counter()
         members = [
             found
             for name in self.names
-            if (found := cross_fitted(CALIBRATORS[name], scores, self.targets, self.folds, self.weights)) is not None
+            if (found := pool_member(CALIBRATORS[name], scores, self.targets, self.folds, self.weights)) is not None
         ]
         self.pool_seconds = time.perf_counter() - began
         if features is not None and reads:
             members.append(self._features(scores, features))
         return self._pool([*members, CrossFitted(Uniform(), np.zeros_like(scores))])
 
-    def parametric(self, logits: Floats | Doubles) -> CrossFitted | None:
-        """The best calibrator with a slope and an intercept, where one of two classes is rare or off in the large."""
-        names = [name for name in ("affine", "beta") if name in self.names]
-        return self._fit_compressed(logits, names) if names and self._needs_intercept(logits) else None
+    def temperature(self, logits: Floats | Doubles) -> CrossFitted:
+        """A temperature alone, which keeps every label."""
+        if self._gains_by_compression(logits):
+            return _on_compressed(self._fit(compressed(logits), "temperature"))
+        return self._fit(logits, "temperature")
+
+    def finalists(self, pool: CrossFitted, temperature: CrossFitted) -> dict[str, CrossFitted]:
+        """What stands on one network, by the names of the gate.
+
+        `post_hoc` is the log-linear pool of the temperature and the pool of calibrators; where that may move labels
+        `same_labels`, the temperature alone, stands behind it.
+        """
+        if "temperature" not in self.names or pool.calibrator.keeps_order:
+            return {"post_hoc": pool}
+        return {"same_labels": temperature, "post_hoc": self.log_pool([temperature, pool])}
+
+    def log_pool(self, members: Sequence[CrossFitted]) -> CrossFitted:
+        """The log-linear mixture of the highest likelihood of calibrators of one network."""
+        weights, held_out = self.log_mixed([one.held_out for one in members])
+        kept = [member.calibrator for member, weight in zip(members, weights, strict=True) if weight]
+        return CrossFitted(LogPool(kept, weights[weights > 0]), held_out)
+
+    def log_mixed(self, held_out: Sequence[Doubles]) -> tuple[Doubles, Doubles]:
+        """Weights (M,) of the log-linear mixture of M cross-fitted logits (N, K), and the mixture's."""
+        return cross_fitted_log_mixture(held_out, self.targets, self._shares, self.folds)
 
     def _features(self, scores: Doubles, features: Floats) -> CrossFitted:
         fine_folds = self.fine_folds if len(self.targets) < _MANY_ROWS else None
@@ -154,19 +163,10 @@ class CalibratorSelector:
 
     def _pool(self, members: Sequence[CrossFitted]) -> CrossFitted:
         """The mixture of the highest likelihood."""
-        weights, held_out = self.mixed([one.held_out for one in members])
+        held = [one.held_out for one in members]
+        weights, held_out = cross_fitted_mixture(held, self.targets, self._shares, self.folds)
         kept = [member.calibrator for member, weight in zip(members, weights, strict=True) if weight]
         return CrossFitted(kept[0] if len(kept) == 1 else Pool(kept, weights[weights > 0]), held_out)
-
-    def mixed(self, held_out: Sequence[Doubles]) -> tuple[Doubles, Doubles]:
-        """Weights (M,) of the mixture of the highest likelihood of M cross-fitted logits (N, K), and the mixture's."""
-        return cross_fitted_mixture(held_out, self.targets, self._shares, self.folds)
-
-    def _needs_intercept(self, logits: Floats | Doubles) -> bool:
-        shares = np.bincount(self.targets, self._shares, minlength=2)
-        says = self._shares @ softmax(logits)
-        off = np.abs(np.log(np.maximum(says, 1e-12) / np.maximum(shares, 1e-12)))
-        return bool(shares.min() < RARE_SHARE or off.max() > np.log(_IN_THE_LARGE))
 
     @cached_property
     def _shares(self) -> Doubles:
@@ -174,26 +174,9 @@ class CalibratorSelector:
         weights = np.ones(len(self.targets)) if self.weights is None else self.weights
         return np.asarray(weights / weights.sum(), np.float64)
 
-    def _fit(self, logits: Floats | Doubles, names: Sequence[str]) -> CrossFitted:
-        return fit_calibrator(
-            logits,
-            self.targets,
-            names,
-            self.min_accuracy,
-            seed=self.seed,
-            groups=self.groups,
-            weights=self.weights,
-        )
-
-    def label_keeping(self, logits: Floats | Doubles) -> CrossFitted | None:
-        """The best calibrator that moves no label, chosen among those that may compete, where there are any."""
-        names = [name for name in self.names if CALIBRATORS[name].keeps_order]
-        return self._fit_compressed(logits, names) if names else None
-
-    def _fit_compressed(self, logits: Floats | Doubles, names: Sequence[str]) -> CrossFitted:
-        if self._gains_by_compression(logits):
-            return _on_compressed(self._fit(compressed(logits), names))
-        return self._fit(logits, names)
+    def _fit(self, logits: Floats | Doubles, name: str) -> CrossFitted:
+        scores = np.asarray(logits, np.float64)
+        return cross_fitted(CALIBRATORS[name], scores, self.targets, self.folds, self.weights)
 
     def _gains_by_compression(self, logits: Floats | Doubles) -> bool:
         """Whether scores are saturated, and a temperature of compressed ones loses far less on rows left out.
@@ -203,7 +186,7 @@ class CalibratorSelector:
         """
         if not is_saturated(logits):
             return False
-        plain, packed = (self._fit(scores, ("temperature",)).held_out for scores in (logits, compressed(logits)))
+        plain, packed = (self._fit(scores, "temperature").held_out for scores in (logits, compressed(logits)))
         return self.nll(packed) < _MOST_COMPRESSED * self.nll(plain)
 
     def post_hoc(self, calibrated: CrossFitted, *, seconds: float = 0.0) -> CandidateResult:
@@ -239,31 +222,9 @@ class CalibratorSelector:
         drop = 100 * float(self._shares @ lost)
         return f"its accuracy on the calibration rows is {drop:.2f} points under the uploaded model's"
 
-    def beats(self, held_out: Doubles, rival: Doubles, *, standard_errors: float = STANDARD_ERRORS) -> bool:
-        """Whether the NLL is lower by more than so many standard errors of the paired difference.
-
-        Rows of a group count as one in the error, unless all rows are one group.
-        """
-        gains = self.row_nll(rival) - self.row_nll(held_out)
-        return clearly_positive(gains, self._clusters, standard_errors, self.weights)
-
     def nll(self, held_out: Doubles) -> float:
         """The (weighted) mean NLL of cross-fitted logits (N, K)."""
         return float(self._shares @ self.row_nll(held_out))
-
-    def order(
-        self, held_out: Mapping[str, Doubles], uploaded: Floats | Doubles, keeping: Collection[str] = ("same_labels",)
-    ) -> tuple[str, ...]:
-        """Names of what is better than the uploaded model's logits, the lowest NLL first.
-
-        Those of `keeping`, calibrators of the upload that keep every label, only by more than a standard error.
-        """
-        before = np.asarray(uploaded, np.float64)
-        margins = {name: STANDARD_ERRORS if name in keeping else 0.0 for name in held_out}
-        better = [
-            name for name, logits in held_out.items() if self.beats(logits, before, standard_errors=margins[name])
-        ]
-        return tuple(sorted(better, key=lambda name: self.nll(held_out[name])))
 
     def row_nll(self, held_out: Doubles) -> Doubles:
         return row_nll(held_out, self.targets)
@@ -287,8 +248,3 @@ def most_logits(feature_dim: int, seconds: float) -> float:
 
 def _on_compressed(found: CrossFitted) -> CrossFitted:
     return CrossFitted(Compressed(found.calibrator), found.held_out)
-
-
-def keeps_labels(calibrator: Calibrator) -> bool:
-    """Whether a calibrator needs a clear gain, since it keeps every label and no prior holds it to the upload."""
-    return calibrator.keeps_order and not isinstance(calibrator, ShrunkenTemperature)

@@ -131,19 +131,26 @@ def _calibrator(calibrator: Mapping[str, Any], rows: Mapping[str, int]) -> str:
     name, parameters = calibrator.get("name", ""), calibrator.get("parameters") or {}
     if name in ("", "identity"):
         return ""
-    if name == "pool":
+    if name in ("pool", "log_pool"):
         return f"Its scores pass through a weighted pool of calibrators{_members(parameters)}{_fitted(rows)}."
     temperature = parameters.get("temperature")
     detail = f" (T = {temperature:.3g})" if name.endswith("temperature") and temperature is not None else ""
     return f"Its scores pass through {_CALIBRATORS.get(name, name)}{detail}{_fitted(rows)}."
 
 
+def _weighed(parameters: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """The calibrators of a pool and of pools inside it, with their shares of its weight."""
+    weights, found = parameters.get("weights") or (), []
+    for member, weight in zip(parameters.get("members") or (), weights, strict=False):
+        inner = _weighed(member.get("parameters") or {}) or [(member["name"], 1.0)]
+        found += [(name, weight / sum(weights) * share) for name, share in inner]
+    return found
+
+
 def _members(parameters: Mapping[str, Any]) -> str:
     """The members of a pool, the heaviest first."""
-    pairs = zip(parameters.get("members") or (), parameters.get("weights") or (), strict=False)
-    heavy = sorted(((weight, member["name"]) for member, weight in pairs), reverse=True)
     shares: dict[str, float] = {}
-    for weight, name in heavy:
+    for name, weight in sorted(_weighed(parameters), key=lambda one: -one[1]):
         shares[name] = shares.get(name, 0.0) + weight
     told = [f"{name.replace('_', ' ')} {100 * share:.0f} %" for name, share in shares.items() if share >= _LEAST]
     return f" ({', '.join(told)})" if told else ""

@@ -55,7 +55,6 @@ def bits(result: RaceResult) -> Any:
     return (
         [one.as_dict() for one in result.candidates],
         result.notes,
-        result.order,
         dict(result.rates),
         weights,
         held_out,

@@ -9,7 +9,7 @@ from pydantic import Field, JsonValue
 from fedlas.client.records.base import Document
 from fedlas.client.records.figures import Estimate
 
-Finalist = Literal["same_labels", "parametric", "post_hoc", "trained", "average"] | str
+Finalist = Literal["same_labels", "post_hoc", "trained", "average"] | str
 
 
 class FittedCalibrator(Document):

@@ -31,7 +31,7 @@ BY_NAME = {
     "error": "Why it failed or was rejected; null otherwise.",
     "features": "The tensor of penultimate features.",
     "field": "The field, parameter, header or part; a path with dots.",
-    "finalist": "What was compared: `same_labels`, `parametric`, `post_hoc`, `trained` or `average`.",
+    "finalist": "What was compared: `same_labels`, `post_hoc`, `trained` or `average`.",
     "finished_at": "When it ended.",
     "has_more": "Whether more follow after the last one.",
     "high": "Upper end of the interval.",

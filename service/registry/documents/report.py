@@ -34,7 +34,7 @@ from service.registry.documents.notice import Notice
 from service.registry.json_models import Document
 
 Verdict = Literal["trained", "post_hoc", "unchanged", "undetermined"]
-Finalist = Literal["same_labels", "parametric", "post_hoc", "trained", "average"]
+Finalist = Literal["same_labels", "post_hoc", "trained", "average"]
 #: A figure; null where it does not exist, since JSON has neither NaN nor infinity.
 Figure = float | None
 

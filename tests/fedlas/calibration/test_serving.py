@@ -17,7 +17,7 @@ from fedlas.calibration import Calibration, CalibrationOptions, calibrate
 from fedlas.calibration.network import _race, _raced_again
 from fedlas.calibration.preparation import Start, prepare
 from fedlas.calibration.serving import Served, judge_and_write
-from fedlas.calibrators import TemperatureScaling
+from fedlas.calibrators import LogPool, TemperatureScaling
 from fedlas.calibrators.base import OnnxPart
 from fedlas.data import SPLITS, Dataset, align
 from fedlas.importers import GraphClassifier, load_onnx
@@ -63,8 +63,7 @@ def raced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Start, RaceResult]:
 def judged(raced: tuple[Start, RaceResult], more: Mapping[str, Finalist]) -> Served:
     """The finalists with others before them, judged and written."""
     start, result = raced
-    order = dict.fromkeys((*more, *result.order))
-    result = replace(result, finalists={**result.finalists, **more}, order=tuple(order))
+    result = replace(result, finalists={**result.finalists, **more})
     return judge_and_write(start, result, partial(_raced_again, dataset=start.dataset))
 
 
@@ -75,7 +74,7 @@ def ensemble(uploaded: Finalist) -> Finalist:
         for i, member in enumerate(members):
             for parameter in member.parameters():
                 parameter.mul_(1 + 1e-4 * i)
-    whole = Ensemble(members, [TemperatureScaling(4.0)] * len(members))
+    whole = Ensemble(members, [LogPool([TemperatureScaling(4.0)], [1 / len(members)])] * len(members))
     return replace(uploaded, classifier=whole, calibrator=TemperatureScaling(1.0))
 
 
@@ -97,7 +96,7 @@ def test_an_ensemble_that_fits_into_no_file_gives_way(
     assert found.written.finalist is found.finalist is raced[1].finalists[served]
     assert found.written.file.report.parity is not None
     assert found.verdict.sentences[0].startswith("Served is the uploaded model with")
-    assert "of what could be written" in found.verdict.sentences[0]
+    assert "the first in line that could be written" in found.verdict.sentences[0]
     assert found.verdict.sentences[1].startswith("No file could be written of the fine-tuned model: the weights take")
     assert found.verdict.claims == fits.verdict.claims
 
@@ -111,7 +110,7 @@ def test_a_trained_network_that_overflows_is_not_judged(raced: tuple[Start, Race
     found = judged(raced, {"trained": replace(raced[1].post_hoc, classifier=broken)})
     assert [(gone.finalist, gone.code) for gone in found.gave_way] == [("trained", "non_finite_answers")]
     assert found.written is not None
-    assert found.verdict.finalist == raced[1].order[0]
+    assert found.verdict.finalist == "post_hoc"
     assert found.notes[0].startswith("The fine-tuned model was not judged: the model answers row 0 of the split 'test'")
 
 
@@ -185,8 +184,10 @@ def test_where_pytorch_computes_another_network_the_runtime_is_calibrated(
 
 
 def test_nothing_is_written_where_the_upload_stays(tmp_path: Path) -> None:
-    """A perfect network comes back as it came: no file, nothing promised, nothing said of one."""
-    rows = gaussian_classes.world()
+    """Wrong calibration labels make a perfect network timid, test rows veto it: no file, nothing promised or said."""
+    rows, rng = gaussian_classes.world(), np.random.default_rng(1)
+    wrong = (rows["split"] == "calibration") & (rng.random(len(rows["label"])) < 0.6)
+    rows["label"][wrong] = rng.integers(0, 4, wrong.sum())
     splits = np.array([SPLITS.index(name) for name in rows["split"]])
     given = opened(gaussian_classes.network(gaussian_classes.TRUTH), rows["x"], rows["label"], splits, tmp_path)
     found = calibrate(*given, OPTIONS)

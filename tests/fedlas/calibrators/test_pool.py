@@ -110,7 +110,7 @@ def test_parameters_are_ready_for_people() -> None:
 
 @pytest.mark.parametrize(
     ("weights", "message"),
-    [([1.0], r"\(M,\)"), ([0.5, 0.4], "sum to 1"), ([1.5, -0.5], "negative"), ([np.nan] * 2, "1")],
+    [([1.0], r"\(M,\)"), ([0.5, 0.4], "sum to 1"), ([1.5, -0.5], "negative"), ([np.nan] * 2, "finite")],
 )
 def test_wrong_weights_are_refused(weights: list[float], message: str) -> None:
     """One weight per member, none negative, which sum to 1."""

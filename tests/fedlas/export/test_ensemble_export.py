@@ -11,7 +11,16 @@ import pytest
 import torch
 from torch import nn
 
-from fedlas.calibrators import CALIBRATORS, Calibrator, Pool, TemperatureScaling, Uniform, VectorScaling, softmax
+from fedlas.calibrators import (
+    CALIBRATORS,
+    Calibrator,
+    LogPool,
+    Pool,
+    TemperatureScaling,
+    Uniform,
+    VectorScaling,
+    softmax,
+)
 from fedlas.calibrators.compressed import Compressed
 from fedlas.calibrators.feature_map import FeatureScaling
 from fedlas.export.graph import export_onnx
@@ -33,7 +42,7 @@ NETWORKS: dict[str, Network] = {
 }
 
 
-WEIGHTS = (0.5, 0.2, 0.3)
+WEIGHTS = (0.5, 0.2, 0.5)
 
 
 def pool_of_every_kind(classes: int, width: int) -> Pool:
@@ -61,7 +70,10 @@ def finalist(base: GraphClassifier, *, head_only: bool) -> Finalist:
         ),
     ]
     members = [base, *(shaken(base, seed, head_only=head_only) for seed in (1, 2))]
-    network = Ensemble(members, calibrators, WEIGHTS, shares_body=head_only)
+    pools = [LogPool([one], [weight]) for one, weight in zip(calibrators, WEIGHTS, strict=True)]
+    network = Ensemble(
+        members, [LogPool([TemperatureScaling(2.0), pools[0]], [0.3, 0.9]), *pools[1:]], shares_body=head_only
+    )
     result = CandidateResult("average", "ensemble", {}, "all", "finished")
     return Finalist(network, TemperatureScaling(0.8), result, np.zeros((1, classes)), np.zeros((1, width), np.float32))
 
@@ -96,7 +108,7 @@ def written(made: Finalist, path: Path, rows: list[np.ndarray], familiarity: Fam
     ],
 )
 def test_the_file_gives_the_finalists_probabilities(name: str, dynamo: bool, head_only: bool, tmp_path: Path) -> None:
-    """`probabilities` are the weighted mean to 1e-5 at any batch; `logits` and `features` are the first member's."""
+    """`probabilities` are the log-linear pool to 1e-5 at any batch; `logits` and `features` are the first member's."""
     torch.manual_seed(0)
     make, sample = NETWORKS[name]
     base = load_onnx(export(trained_looking(make()), sample(2), tmp_path / "m.onnx", dynamo=dynamo))
@@ -111,11 +123,11 @@ def test_the_file_gives_the_finalists_probabilities(name: str, dynamo: bool, hea
         np.testing.assert_allclose(found["probabilities"], expected, atol=1e-5)
         np.testing.assert_allclose(found["confidence"], expected.max(axis=1), atol=1e-5)
         parts = [
-            softmax(calibrator(*predict_logits(member, some)))
+            calibrator(*predict_logits(member, some))
             for calibrator, member in zip(network.calibrators, network.networks, strict=True)
         ]
-        mean = np.average(parts, axis=0, weights=WEIGHTS)
-        np.testing.assert_allclose(found["probabilities"], softmax(made.calibrator(np.log(mean))), atol=1e-5)
+        total = made.calibrator(np.sum(parts, axis=0))
+        np.testing.assert_allclose(found["probabilities"], softmax(total), atol=1e-5)
         assert np.ptp(parts, axis=0).max() > 1e-3, "the members differ"
         own = predict_logits(base, some)
         np.testing.assert_allclose(softmax(found["logits"]), softmax(own[0]), atol=1e-5)

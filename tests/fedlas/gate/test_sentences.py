@@ -42,9 +42,7 @@ def test_what_is_served_comes_first_then_what_is_shown_of_it(claims: tuple[Claim
     """The rows that are needed are those of the served finalist, whatever the others show."""
     verdict = GateVerdict("post_hoc", "brier", claims, (), (), finalist="post_hoc", order=("post_hoc", "same_labels"))
     first = sentences_of(verdict, 500)[0]
-    assert first == (
-        f"Served is the uploaded model with the best post-hoc calibrator: the calibration rows prefer it. {said}"
-    )
+    assert first == (f"Served is the uploaded model with the post-hoc calibrator. {said}")
 
 
 def test_what_is_beaten_and_what_is_not_are_both_named() -> None:
@@ -54,7 +52,7 @@ def test_what_is_beaten_and_what_is_not_are_both_named() -> None:
     verdict = GateVerdict("trained", "brier", claims, (), (), finalist="trained", order=("trained",))
     assert (
         "The 500 test rows show it to be better than the uploaded model (Brier score), but do not show it to be better "
-        "than the best post-hoc calibrator; if" in sentences_of(verdict, 500)[0]
+        "than the post-hoc calibrator; if" in sentences_of(verdict, 500)[0]
     )
 
 
@@ -78,8 +76,8 @@ def test_figures_stand_in_the_verdict_alone() -> None:
     _, *rest = sentences_of(verdict, 500, ["a", "b"])
     assert rest[:3] == [
         "The fine-tuned model loses accuracy, by more than the 0.005 that is allowed, so it is not served.",
-        "The average with the fine-tuned model is shown to be worse in NLL, so it is not served.",
-        "The best post-hoc calibrator says that one class is rarer or more common than it is (class “b”), by "
+        "The pool with the fine-tuned model is shown to be worse in NLL, so it is not served.",
+        "The post-hoc calibrator says that one class is rarer or more common than it is (class “b”), by "
         "more than the 1.3 that is allowed, but chance explains it.",
     ]
     assert "judged 30 times before" in rest[-1]
@@ -87,22 +85,20 @@ def test_figures_stand_in_the_verdict_alone() -> None:
 
 
 def test_what_gave_way_is_named() -> None:
-    """A vetoed finalist has a sentence, and what is served is preferred among the rest."""
+    """A vetoed finalist has a sentence, and what is served is the next in line."""
     veto = Veto("post_hoc", "worse", 0.05, "uploaded", 0.002)
     claims = (claim("same_labels", shown=True), claim("post_hoc", shown=False))
     verdict = GateVerdict(
         "post_hoc", "nll", claims, (), (), order=("same_labels",), vetoes=(veto,), finalist="same_labels"
     )
     first, *rest = sentences_of(verdict, 500)
-    assert "of what the test rows do not speak against, the calibration rows prefer it" in first
+    assert "a temperature, since the test rows speak against what comes before it in line" in first
     assert (
-        "The best post-hoc calibrator is shown to be worse than the uploaded model: NLL +0.0500, so it is not served."
+        "The post-hoc calibrator is shown to be worse than the uploaded model: NLL +0.0500, so it is not served."
     ) in rest
 
 
 def test_nothing_served_says_why() -> None:
-    """Without a gain on calibration rows the reason is there, with vetoes it is the test rows."""
-    nothing = GateVerdict("unchanged", "brier", (), (), ())
+    """Where everything is stopped the test rows are the reason."""
     stopped = GateVerdict("unchanged", "brier", (), (), (), vetoes=(Veto("post_hoc", "worse", 0.1, "uploaded", 0.01),))
-    assert "nothing was clearly better" in sentences_of(nothing, 500)[0]
     assert "the test rows speak against everything" in sentences_of(stopped, 500)[0]

@@ -29,7 +29,6 @@ def test_the_best_candidate_is_named() -> None:
     assert result.trained is not None
     scores = {c.name: c.calibration["nll"] for c in result.candidates if c.calibration}
     assert scores[result.trained.result.name] == min(scores.values()) < scores["uploaded + temperature"]
-    assert result.order[0] == "trained"
     assert nll(result.trained.probs(test[0]), test[1]) < nll(result.post_hoc.probs(test[0]), test[1])
 
 
@@ -50,11 +49,13 @@ def test_scores_are_those_of_out_of_fold_logits() -> None:
     assert sorted(result.compared_rows) == list(range(len(targets)))
 
 
-def test_the_lower_out_of_fold_loss_comes_first() -> None:
-    """A training that changes next to nothing stands behind the calibrators it cannot beat."""
-    idle = race(Candidate("cross_entropy", 1e-9, epochs=1, scope="all"), calibrators=None)
-    assert idle.candidates[1].status == "finished"
-    assert idle.order[0] == "post_hoc"
+def test_a_refit_without_a_weight_is_not_trained() -> None:
+    """A training that changes next to nothing gets no refit where an average may be served, and one at cost 1."""
+    idle = Candidate("cross_entropy", 1e-9, epochs=1, scope="all")
+    pooled = race(idle, calibrators=None, max_cost_factor=2.0)
+    assert pooled.candidates[1].status == "finished"
+    assert set(pooled.finalists) == {"same_labels", "post_hoc"}
+    assert race(idle, calibrators=None).trained is not None
 
 
 def test_the_uploaded_network_is_left_alone() -> None:

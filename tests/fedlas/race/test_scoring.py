@@ -13,12 +13,12 @@ from fedlas.calibrators import CALIBRATORS, AffineScaling, Calibrator, Temperatu
 from fedlas.race.scoring import (
     FEW_ROWS,
     cross_fitted_logits,
-    fit_calibrator,
     make_folds,
     post_hoc_names,
     row_nll,
     score,
 )
+from fedlas.race.selection import CalibratorSelector
 from tests.helpers.drawn_rows import drawn_logits
 
 
@@ -72,8 +72,9 @@ def test_a_single_group_and_a_single_row_are_survived() -> None:
     assert len(make_folds(targets[:1], seed=0)) == 1
     logits = normal(20, 2)
     names = ("temperature", "affine")
-    assert fit_calibrator(logits, targets, names, 0.0, seed=0, groups=np.zeros(20)).calibrator.name == "temperature"
-    assert fit_calibrator(logits[:1], targets[:1], names, 0.0, seed=0).calibrator.name == "temperature"
+    selector = CalibratorSelector(targets, names, False, np.zeros(20))
+    for found in (selector.calibrate(logits), selector.of_rows(np.arange(1)).calibrate(logits[:1])):
+        assert np.isfinite(found.held_out).all()
     with pytest.raises(ValueError, match="groups"):
         make_folds(targets, groups=np.zeros(3), seed=0)
 
@@ -89,49 +90,6 @@ def test_held_out_rows_are_calibrated_by_a_fit_on_the_others() -> None:
         fitted = TemperatureScaling().fit(logits[others], targets[others])
         np.testing.assert_array_equal(held_out[fold], fitted(logits[fold]))
     assert row_nll(held_out, targets).mean() == pytest.approx(score(held_out, targets)["nll"])
-
-
-def test_doubled_rows_need_their_groups() -> None:
-    """Twenty copies of 30 rows look like 600 to the choice; told of the groups it stays with the temperature."""
-    choices: dict[bool, list[str]] = {False: [], True: []}
-    for seed in range(20):
-        logits = normal(30, 2, seed=seed)
-        logits[:, 0] *= 0.5
-        targets = drawn(logits, seed)
-        copies = np.repeat(np.arange(30), 20)
-        for told in choices:
-            groups = copies if told else None
-            names = ("temperature", "affine", "beta", "isotonic")
-            chosen = fit_calibrator(logits[copies], targets[copies], names, 0.0, seed=0, groups=groups).calibrator
-            choices[told].append(chosen.name)
-    assert choices[False].count("temperature") <= 5
-    assert choices[True].count("temperature") >= 12
-
-
-@pytest.mark.parametrize(("num_classes", "richer"), [(2, "affine"), (5, "structured_vector")])
-def test_shifted_base_rates_call_for_offsets_and_chance_does_not(num_classes: int, richer: str) -> None:
-    """With a shift the calibrator that has offsets is mostly chosen, without one mostly the temperature."""
-    shift = np.linspace(0, 1.5, num_classes)
-    names = ("temperature", "mixture", richer, "isotonic")
-    found: dict[bool, list[str]] = {True: [], False: []}
-    for seed in range(10):
-        logits = normal(1000, num_classes, seed=seed)
-        for shifted in found:
-            targets = drawn(logits + shift * shifted, seed)
-            found[shifted].append(fit_calibrator(2 * logits, targets, names, 0.0, seed=seed).calibrator.name)
-    assert found[True].count("temperature") == 0
-    assert found[True].count(richer) >= 6
-    assert found[False].count("temperature") >= 6
-
-
-def test_what_moves_decisions_must_keep_the_accuracy() -> None:
-    """Beyond every reach of accuracy only calibrators that move no decision are left, the isotonic among them."""
-    logits = np.maximum(np.log(softmax(1.5 * normal(4000, 4))), -2.5)
-    targets = drawn(logits + np.array([0.0, 0.5, 0.0, -0.5]))
-    bent = 3 * (logits + 2.5) ** 2
-    names = ("temperature", "structured_vector", "structured_matrix", "isotonic")
-    assert not fit_calibrator(bent, targets, names, 0.0, seed=0).calibrator.keeps_order
-    assert fit_calibrator(bent, targets, names, 1.0, seed=0).calibrator.name == "isotonic"
 
 
 def test_what_is_offered_can_be_fitted() -> None:
@@ -151,8 +109,8 @@ def test_what_is_offered_can_be_fitted() -> None:
 
 
 @pytest.mark.parametrize("shifted", [False, True])
-def test_on_digits_the_choice_beats_the_temperature(shifted: bool) -> None:
-    """Logistic regression on noisy digits: the chosen calibrator's NLL on new rows is lower, mean of 5 splits."""
+def test_on_digits_the_pool_beats_the_temperature(shifted: bool) -> None:
+    """Logistic regression on noisy digits: the pool's NLL on new rows is lower, mean of 5 splits."""
     digits = load_digits()
     gains = []
     for seed in range(5):
@@ -166,7 +124,8 @@ def test_on_digits_the_choice_beats_the_temperature(shifted: bool) -> None:
         logits, targets = model.decision_function(inputs[rest]), digits.target[rest].astype(np.int64)
         half = len(rest) // 2
         fitting = (logits[:half], targets[:half])
-        chosen = fit_calibrator(*fitting, post_hoc_names(10, half), 0.0, seed=0).calibrator
+        selector = CalibratorSelector(fitting[1], post_hoc_names(10, half), False)
+        chosen = selector.log_pool([selector.temperature(fitting[0]), selector.calibrate(fitting[0])]).calibrator
         simple = TemperatureScaling().fit(*fitting)
         gains.append(
             (row_nll(simple(logits[half:]), targets[half:]) - row_nll(chosen(logits[half:]), targets[half:])).mean()
