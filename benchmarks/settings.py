@@ -10,6 +10,7 @@ from typing import Protocol
 from benchmarks.classical import CLASSICAL
 from benchmarks.data.common import Split
 from benchmarks.data.images import fashion, mnist
+from benchmarks.data.new_tables import NEW_TABLES
 from benchmarks.data.tabular import CONFIRMATION, DEVELOPMENT, TABLES, tabular
 from benchmarks.data.text import debian_sections
 from benchmarks.data.untouched import UNTOUCHED
@@ -60,7 +61,7 @@ class Setting:
 
     Attributes:
         section: `networks` (the 29), `unseen` (the same with bases trained on other rows than the job gets), `forests`,
-            `untouched`, or `large`, which takes hours.
+            `untouched`, `new-tables`, or `large`, which takes hours.
         split: `split(seed)` loads and splits the data.
         seeds: those that are run unless others are asked for.
     """
@@ -146,5 +147,6 @@ SETTINGS: dict[str, Setting] = {
         "Debian package synopses, 20 sections, MiniLM", "large", debian_sections, _images(minilm, _MINILM), seeds=(0, 1)
     ),
     **{name: _mlp(name, "untouched") for name in UNTOUCHED},
+    **{name: _mlp(name, "new-tables") for name in NEW_TABLES},
 }
 SETTINGS |= _unseen()

