@@ -61,6 +61,15 @@ IN_ORDER: dict[str, str] = {
     "nlme-MathAchieve": "Sex",
     "plm-Males": "residence",
 }
-#: Passed over once the uploads of seed 0 had been trained; nothing else had been run then.
-TOO_EASY: tuple[str, ...] = ()
+#: Passed over once the uploads of seed 0 had been trained (right on 99.7 % to 100 %); nothing else had been run then.
+TOO_EASY: tuple[str, ...] = (
+    "wooldridge-injury",
+    "HLMdiag-wages",
+    "modeldata-Chicago",
+    "dslabs-gapminder",
+    "nlme-Remifentanil",
+    "ggplot2-txhousing",
+    "mlmRev-Exam",
+    "modeldata-leaf_id_flavia",
+)
 NEW_TABLES = tuple(name for name in IN_ORDER if name not in TOO_EASY)[:20]
