@@ -1,7 +1,7 @@
 """The tables of the calibration benchmark in Markdown, from the scores of its runs; it scores nothing.
 
-A run is *better* or *worse* as `benchmarks.calibration_scores` says; *harm* is an NLL more than 1 % above that of the
-uploaded model.
+A run is *better* or *worse* as `benchmarks.calibration_scores` says, in `MARGINS` by more than a margin; *harm* is an
+NLL more than 1 % above that of the uploaded model.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ SECTIONS = {
     "forests": "forests, boosting, …",
     "untouched": "ten untouched tables",
     "untouched-auto": "ten untouched tables, fine-tuned",
+    "new-tables": "twenty new tables",
+    "new-tables-auto": "twenty new tables, fine-tuned",
     "large": "resnet18 and MiniLM",
     "large-auto": "resnet18 and MiniLM, fine-tuned",
 }
@@ -40,6 +42,8 @@ POLICIES = {
     "average": "the average alone",
 }
 PROPER = ("brier", "nll")
+#: Sections in which a mean difference of at most this counts as the same, whatever its interval.
+MARGINS = {name: {"brier": 2e-4, "nll": 5e-4} for name in ("new-tables", "new-tables-auto")}
 HARM = 1.01  # served NLL over uploaded NLL
 RATIO = 1.5  # ECE over its noise floor
 NEGLIGIBLE = 1e-4  # counted all the same, and told apart
@@ -227,7 +231,50 @@ def _by_setting(runs: Sequence[Json]) -> Mapping[str, list[Json]]:
     return found
 
 
+def gap_table(runs: Sequence[Json]) -> str:
+    """Mean confidence minus accuracy in points, and runs in which it is beyond two errors, of who answers.
+
+    The error is sqrt(v/calibration rows + v/hidden rows), where v is the variance of confidence minus right over rows:
+    chance of the rows that were calibrated on and of those that are scored. Perfection is beyond two of them in 5 %.
+    """
+    lines = ["| section: who answers | runs | mean gap | mean size | beyond two errors | too sure, too unsure |"]
+    lines.append("|---|---|---|---|---|---|")
+    for section, title in SECTIONS.items():
+        for policy in ("uploaded", "temperature", "served"):
+            # Runs that were scored before gaps were kept have none.
+            found = [(run, run["scores"][policy]) for run in _of(runs, section) if "gap" in run["scores"][policy]]
+            if found:
+                gaps = np.array([scored["gap"] for _, scored in found])
+                errors = np.array([_gap_error(run, scored) for run, scored in found])
+                cells = [f"{100 * gaps.mean():+.2f}", f"{100 * np.abs(gaps).mean():.2f}"]
+                cells.append(f"{(np.abs(gaps) > 2 * errors).sum()}")
+                cells.append(f"{(gaps > 2 * errors).sum()}, {(gaps < -2 * errors).sum()}")
+                lines.append(f"| {title}: {policy} | {len(found)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _gap_error(run: Json, scored: Json) -> float:
+    return float((scored["gap_variance"] * (1 / run["calibration_rows"] + 1 / run["hidden_rows"])) ** 0.5)
+
+
+def beyond_margin(run: Json) -> Json:
+    """The run, with what is not further from zero than the margin of its section told as the same."""
+    margins = MARGINS.get(run["section"])
+    if margins is None:
+        return run
+
+    def told(minus: Json) -> Json:
+        return {
+            rival: {k: f if abs(f["value"]) > margins[k] else f | {"outcome": "same"} for k, f in found.items()}
+            for rival, found in minus.items()
+        }
+
+    finalists = {name: told(minus) for name, minus in run["finalists_minus"].items()}
+    return run | {"served_minus": told(run["served_minus"]), "finalists_minus": finalists}
+
+
 def report(runs: Sequence[Json]) -> str:
     """All tables in Markdown."""
-    tables = (counts_table, policies_table, accuracy_table, harm_table, jobs_table, ece_shares, worse_table, ece_table)
-    return "\n\n".join(table(runs) for table in tables)
+    tables = (counts_table, policies_table, accuracy_table, harm_table, jobs_table, gap_table, ece_shares, worse_table)
+    found = [beyond_margin(run) for run in runs]
+    return "\n\n".join(table(found) for table in (*tables, ece_table))

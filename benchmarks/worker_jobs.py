@@ -12,6 +12,7 @@ import json
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from benchmarks.bases import uploaded_logits
+from benchmarks.data.common import Array
 from benchmarks.jobs import Json, Order, Run, keep, missing_jobs, told_of
 from benchmarks.races import leave_race, recorded_race
 from benchmarks.settings import SETTINGS
@@ -49,40 +51,59 @@ def run_in_worker(runs: Sequence[Run], order: Order) -> None:
             keep(run, order, partial(_calibrated, run, order, Path(name)))
 
 
+@dataclass(frozen=True)
+class WorkerJob:
+    """A job that the worker's functions have run in this process.
+
+    Attributes:
+        seconds: `job_seconds` and `job_cpu_seconds` of the calibration, without the inspection.
+        file: the ONNX file that is served.
+        splits: rows of the dataset by split.
+    """
+
+    report: Json
+    seconds: dict[str, float]
+    file: Path
+    splits: dict[str, int]
+
+
+def worker_job(upload: Path, dataset: Path, request: Json, scratch: Path, *, seen_by_model: str) -> WorkerJob:
+    """Inspect an ONNX file and a dataset and calibrate, as the service orders it from a worker."""
+    as_sent = InspectDatasetOrder(options=DatasetOptions(seen_by_model=seen_by_model))
+    seen = inspect_dataset(as_sent, {"dataset": dataset}, scratch, _quiet)
+    options = ModelOptions(class_names=seen.profile.class_names)
+    model = inspect_model(InspectModelOrder(options=options), {"model": upload}, scratch, _quiet)
+    order = CalibrateOrder(
+        job_id="job_0",
+        request=JobRequest.model_validate({"model_id": "mdl_0", "dataset_id": "ds_0", **request}),
+        model=OrderedModel(id="mdl_0", sha256="0", row_key="0" * 32, options=options, profile=model.profile),
+        dataset=OrderedDataset(id="ds_0", sha256="0", prepared_sha256="0"),
+    )
+    began, cpu_began = time.perf_counter(), time.process_time()
+    result = calibrate(order, {"model": upload, "dataset": scratch / seen.prepared}, scratch, _quiet)
+    seconds = {"job_seconds": time.perf_counter() - began, "job_cpu_seconds": time.process_time() - cpu_began}
+    return WorkerJob(
+        report=json.loads((scratch / result.report).read_text()),
+        seconds={key: round(value, 1) for key, value in seconds.items()},
+        file=scratch / (model.served if result.calibrated is None else result.model),
+        splits=dict(seen.profile.splits or {}),
+    )
+
+
 def _calibrated(run: Run, asked: Order, scratch: Path, answers: Path) -> tuple[Json, Json, NDArray[np.float64]]:
     """What the job said, its report, and (N, K) probabilities of the hidden rows by the file that it left.
 
     What the other finalists would have answered is left in `answers`, beside them.
     """
     name, seed, folder = run
-    upload, dataset = folder / "model.onnx", folder / "dataset.npz"
-    as_sent = InspectDatasetOrder(options=DatasetOptions(seen_by_model=SETTINGS[name].seen_by_model))
-    seen = inspect_dataset(as_sent, {"dataset": dataset}, scratch, _quiet)
-    options = ModelOptions(class_names=seen.profile.class_names)
-    model = inspect_model(InspectModelOrder(options=options), {"model": upload}, scratch, _quiet)
-    order = CalibrateOrder(
-        job_id="job_0",
-        request=JobRequest.model_validate({"model_id": "mdl_0", "dataset_id": "ds_0", **asked.request(seed)}),
-        model=OrderedModel(id="mdl_0", sha256="0", row_key="0" * 32, options=options, profile=model.profile),
-        dataset=OrderedDataset(id="ds_0", sha256="0", prepared_sha256="0"),
-    )
-    began, cpu_began = time.perf_counter(), time.process_time()
+    upload, dataset, known = folder / "model.onnx", folder / "dataset.npz", SETTINGS[name].seen_by_model
     with recorded_race() as race:
-        result = calibrate(order, {"model": upload, "dataset": scratch / seen.prepared}, scratch, _quiet)
-    job = {"job_seconds": time.perf_counter() - began, "job_cpu_seconds": time.process_time() - cpu_began}
-    report: Json = json.loads((scratch / result.report).read_text())
-    file = scratch / (model.served if result.calibrated is None else result.model)
-    served = _probabilities(file, folder / "hidden_inputs.npz")
+        job = worker_job(upload, dataset, asked.request(seed), scratch, seen_by_model=known)
+    inputs = dict(np.load(folder / "hidden_inputs.npz").items())
     if asked.method != Order.method:
-        inputs = list(np.load(folder / "hidden_inputs.npz").values())
-        leave_race(race, inputs, np.load(folder / "logits.npz")["uploaded"], answers)
-    return (
-        {key: round(value, 1) for key, value in job.items()}
-        | told_of(report)
-        | {"through": "worker", "splits": dict(seen.profile.splits or {})},
-        report,
-        served,
-    )
+        leave_race(race, list(inputs.values()), np.load(folder / "logits.npz")["uploaded"], answers)
+    told = job.seconds | told_of(job.report) | {"through": "worker", "splits": job.splits}
+    return told, job.report, probabilities(job.file, inputs)
 
 
 def run_scores(runs: Sequence[Run]) -> None:
@@ -116,10 +137,10 @@ def _scores_calibrated(folder: Path, scratch: Path, answers: Path) -> tuple[Json
     return told_of(report) | {"through": SCORES}, report, np.asarray(answer, np.float64)
 
 
-def _probabilities(file: Path, inputs: Path) -> NDArray[np.float64]:
+def probabilities(file: Path, inputs: dict[str, Array]) -> NDArray[np.float64]:
+    """(N, K) of the rows by an ONNX file."""
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    answer = session.run(["probabilities"], dict(np.load(inputs).items()))[0]
-    return np.asarray(answer, np.float64)
+    return np.asarray(session.run(["probabilities"], inputs)[0], np.float64)
 
 
 def _quiet(event: object) -> None:

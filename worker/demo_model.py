@@ -24,11 +24,11 @@ NOISE = 0.15
 _EPOCHS = 120
 
 
-def main(folder: Path) -> None:
-    """Make the files."""
-    torch.manual_seed(0)
+def main(folder: Path, *, seed: int = 0, rows: int = 0) -> None:
+    """Make the files; `seed` is of the network, `rows` of the order in which the digits are dealt out."""
+    torch.manual_seed(seed)
     torch.set_num_threads(1)  # on a busy machine several wait for each other, in a network as small as this
-    images, labels = _digits()
+    images, labels = _digits(rows)
     names = [name for name, count in COUNTS.items() for _ in range(count)]
     sent = len(names)
     targets = labels.copy()
@@ -46,10 +46,10 @@ def main(folder: Path) -> None:
     np.savez_compressed(folder / "fresh.npz", x=images[sent:], label=labels[sent:])
 
 
-def _digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _digits(seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """5,000 real digits in [0, 1], shuffled once: the package has them sorted by label."""
     images, labels = mnist_data()
-    order = np.random.default_rng(0).permutation(len(labels))
+    order = np.random.default_rng(seed).permutation(len(labels))
     return (images[order] / 255).astype(np.float32), labels[order].astype(np.int64)
 
 

@@ -75,6 +75,7 @@ def base(tmp_path: Path, rows: tuple[np.ndarray, np.ndarray]) -> Path:
     folder = tmp_path / "a-0"
     folder.mkdir()
     np.savez(folder / "hidden.npz", targets=targets)
+    np.savez(folder / "logits.npz", targets=targets[:200])
     np.savez(folder / "peers.npz", uploaded=probs, temperature=probs, probmetrics=probs, netcal=probs)
     return folder
 
@@ -96,7 +97,21 @@ def test_a_run_is_scored_from_its_files(base: Path, rows: tuple[np.ndarray, np.n
     assert run is not None
     assert run["served_minus"]["temperature"]["nll"]["outcome"] == "better"
     assert not tables.harmed(run, "served")
-    assert "| 29 settings of networks: base + TS | 1 | 1/0/0 | 1/0/0 | 0, 0 |" in tables.report([run])
+    told = tables.report([run])
+    assert "| 29 settings of networks: base + TS | 1 | 1/0/0 | 1/0/0 | 0, 0 |" in told
+    confidences, right = rows[0].max(axis=1), rows[0].argmax(axis=1) == rows[1]
+    gap, error = confidences.mean() - right.mean(), (confidences - right).std() * np.sqrt(1 / 200 + 1 / 800)
+    assert gap > 2 * error
+    assert f"| 29 settings of networks: uploaded | 1 | {100 * gap:+.2f} | {100 * gap:.2f} | 1 | 1, 0 |" in told
+
+
+def test_what_is_within_the_margin_of_a_section_is_the_same() -> None:
+    """0.0002 of Brier and 0.0005 of NLL count for nothing in the new tables, and elsewhere as their intervals say."""
+    found = {kind: {"value": 4e-4, "low": 3e-4, "high": 5e-4, "outcome": "worse"} for kind in tables.PROPER}
+    run = {"section": "new-tables-auto", "served_minus": {"temperature": found}, "finalists_minus": {}}
+    told = tables.beyond_margin(run)["served_minus"]["temperature"]
+    assert {kind: told[kind]["outcome"] for kind in told} == {"brier": "worse", "nll": "same"}
+    assert tables.beyond_margin(run | {"section": "networks"})["served_minus"]["temperature"] == found
 
 
 def test_a_fine_tuned_run_meets_more_rivals(base: Path, rows: tuple[np.ndarray, np.ndarray]) -> None:
