@@ -50,13 +50,14 @@ def main() -> None:
     runs: list[Json] = []
     for seed in options.seeds:
         folder = base_of(seed, deal_rows=options.deal_rows)
-        if not options.bases:
-            with tempfile.TemporaryDirectory(prefix="fedlas-benchmark-") as scratch:
-                runs.append({"seed": seed} | served_of(folder, Path(scratch)))
-            print(_line(runs[-1]), flush=True)
-    if runs:
+        if options.bases:
+            continue
+        with tempfile.TemporaryDirectory(prefix="fedlas-benchmark-") as scratch:
+            runs.append({"seed": seed} | served_of(folder, Path(scratch)))
+        print(_line(runs[-1]), flush=True)
         path = RESULTS / f"demo_seeds{'_dealt' if options.deal_rows else ''}.json"
         path.write_text(json.dumps(runs, indent=1, ensure_ascii=False) + "\n")
+    if runs:
         print(summary(runs))
 
 
@@ -80,7 +81,7 @@ def served_of(folder: Path, scratch: Path) -> Json:
     parts = {"test": (sent["x"][test], sent["label"][test]), "fresh": (fresh["x"], fresh["label"])}
     scored: dict[str, Json] = {}
     for name, (rows, targets) in parts.items():
-        probs = probabilities(job.file, {"x": rows})
+        probs = probabilities(job.file, {"input": rows})  # so the exporter calls it; the dataset's `x` is matched to it
         scores = {
             "accuracy": (probs.argmax(1) == targets).mean(),
             "nll": nll(probs, targets),
