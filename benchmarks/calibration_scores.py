@@ -35,7 +35,7 @@ Integers = NDArray[np.int64]
 Json = dict[str, Any]
 
 RESULTS = Path(__file__).parent / "results" / "calibration"
-#: What would have been served without a veto of test rows, and single finalists.
+#: What would have been served without a veto of test rows, which jobs no longer leave, and single finalists.
 FINALISTS = ("A", "B", "trained", "average")
 RESAMPLES, BINS, FLOOR_DRAWS = 2000, 15, 300
 _SAME = 1e-5  # two computations of one probability

@@ -13,7 +13,6 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import softmax
 
 from benchmarks.data.common import Array
@@ -21,10 +20,7 @@ from fedlas.calibration import network
 from fedlas.race.results import RaceResult
 from fedlas.training.fit import predict_logits
 
-#: The finalist that costs more than one network, which the policy at cost 1 leaves out.
-AVERAGE, REFIT = "average", "trained"
-#: The order in which finalists are served, where no test row vetoes.
-LINE = (AVERAGE, REFIT, "post_hoc")
+REFIT = "trained"
 
 
 class RecordedRace:
@@ -54,21 +50,14 @@ def recorded_race() -> Iterator[RecordedRace]:
         yield recorded
 
 
-def leave_race(recorded: RecordedRace, inputs: list[Array], uploaded: NDArray[np.float64], folder: Path) -> None:
+def leave_race(recorded: RecordedRace, inputs: list[Array], folder: Path) -> None:
     """Leave `finalists.npz` and, where a refit is among them, `refit.npz`, as `logits.npz` of its base.
 
-    The first holds probabilities (N, K) of hidden rows: of every finalist by its name, and `A` and `B`, which are
-    the first in line at cost 1 and at any cost, before test rows veto.
-
-    Args:
-        inputs: of the hidden rows.
-        uploaded: probabilities (N, K) of the hidden rows by the uploaded model.
+    The first holds probabilities (N, K) of the hidden rows, whose inputs are given, by the name of the finalist.
     """
     result = recorded.result
     assert result is not None
     probs: dict[str, Any] = {name: one.probs(inputs).astype(np.float32) for name, one in result.finalists.items()}
-    for policy, left_out in (("A", (AVERAGE,)), ("B", ())):
-        probs[policy] = next(probs[name] for name in LINE if name in result.finalists and name not in left_out)
     np.savez_compressed(folder / "finalists.npz", **probs)
     for stale in ("refit", "refit_peers"):
         (folder / f"{stale}.npz").unlink(missing_ok=True)

@@ -101,7 +101,7 @@ def _calibrated(run: Run, asked: Order, scratch: Path, answers: Path) -> tuple[J
         job = worker_job(upload, dataset, asked.request(seed), scratch, seen_by_model=known)
     inputs = dict(np.load(folder / "hidden_inputs.npz").items())
     if asked.method != Order.method:
-        leave_race(race, list(inputs.values()), np.load(folder / "logits.npz")["uploaded"], answers)
+        leave_race(race, list(inputs.values()), answers)
     told = job.seconds | told_of(job.report) | {"through": "worker", "splits": job.splits}
     return told, job.report, probabilities(job.file, inputs)
 
