@@ -1,0 +1,118 @@
+"""Losses in equal settings: what FedLAS's gate adds to label smoothing and to a margin, on twenty tables.
+
+    python -m benchmarks.calibration --stage bases --settings networks,untouched --seeds 0
+    OMP_NUM_THREADS=1 python -m benchmarks.equal_settings
+
+Every loss restarts the same MLP 128-128 on train and calibration rows as a race does: three folds, whose out-of-fold
+logits give a temperature, and one network on all rows, which is scored on hidden rows with that temperature. Rate,
+steps, decay, batches and their order are equal for all. With β = 0 the gate of FedLAS+ is switched off and all else
+stays: every row has the smoothing α. FedLAS with β = 0 is label smoothing. A pair is better or worse as
+`benchmarks.calibration_scores` says.
+
+The tables are the first twenty of the calibration benchmark's 37 in the order of the SHA-256 of their names, one seed
+each. No recipe is chosen by them here, but the recipe of FedLAS+ was found on some of them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+
+import numpy as np
+import torch
+
+from benchmarks.calibration_scores import Floats, Integers, interval, outcome, row_scores
+from benchmarks.data.common import Array
+from benchmarks.networks import Headed
+from benchmarks.settings import load
+from fedlas.calibrators import TemperatureScaling, softmax
+from fedlas.race.candidates import Candidate, make_loss
+from fedlas.race.scoring import make_folds
+from fedlas.training.fit import fit, predict_logits
+from fedlas.training.loop import TrainConfig
+
+HOW = TrainConfig(epochs=10, batch_size=64, learning_rate=0.2, weight_decay=0.001)
+NUM_FOLDS = 3
+TABLES = (
+    *("income", "segment", "lending_club", "twonorm", "stackoverflow", "ring", "car-good"),
+    *("german", "yeast1", "texture", "shuttle", "spam", "cells", "vowel"),
+    *("mushroom", "contraceptive", "penbased", "churn", "titanic", "chess"),
+)
+LOSSES = {
+    "FedLAS": Candidate("fedlas", alpha=0.1, beta=4.0, momentum=0.95),
+    "FedLAS+": Candidate("fedlas_plus", alpha=0.1, beta=0.5, momentum=0.95, margin=6.0),
+    "FedLAS+ without gate": Candidate("fedlas_plus", alpha=0.1, beta=0.0, momentum=0.95, margin=6.0),
+    "MbLS": Candidate("mbls", alpha=0.1, margin=6.0),
+    "label smoothing": Candidate("label_smoothing", alpha=0.1),
+    "cross-entropy": Candidate("cross_entropy"),
+}
+#: The first against the second; the first three are the gate alone.
+PAIRS = (
+    ("FedLAS", "label smoothing"),
+    ("FedLAS+", "FedLAS+ without gate"),
+    ("FedLAS+", "MbLS"),
+    ("FedLAS+", "FedLAS"),
+    ("FedLAS+", "label smoothing"),
+    ("FedLAS+", "cross-entropy"),
+    ("FedLAS", "cross-entropy"),
+    ("MbLS", "label smoothing"),
+    ("MbLS", "cross-entropy"),
+    ("label smoothing", "cross-entropy"),
+)
+KINDS = ("nll", "brier")
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    counts = {pair: {kind: Counter[str]() for kind in KINDS} for pair in PAIRS}
+    changes: dict[tuple[str, str], dict[str, list[float]]] = {pair: {kind: [] for kind in KINDS} for pair in PAIRS}
+    print(f"| table | {' | '.join(LOSSES)} |\n|---|{'---|' * len(LOSSES)}")
+    for table in TABLES:
+        scores = table_scores(table)
+        told = [f"{rows['nll'].mean():.4f}" for rows in scores.values()]
+        print(f"| {table} | {' | '.join(told)} |", flush=True)
+        for pair in PAIRS:
+            for kind in KINDS:
+                mean, low, high = interval(scores[pair[0]][kind] - scores[pair[1]][kind])
+                counts[pair][kind][outcome(low, high)] += 1
+                changes[pair][kind].append(mean)
+    print("\n| | NLL better/same/worse | mean ΔNLL | Brier better/same/worse | mean ΔBrier |\n|---|---|---|---|---|")
+    for pair in PAIRS:
+        told = []
+        for kind in KINDS:
+            told.append("/".join(str(counts[pair][kind][name]) for name in ("better", "same", "worse")))
+            told.append(f"{np.mean(changes[pair][kind]):+.4f}")
+        print(f"| {' against '.join(pair)} | {' | '.join(told)} |")
+
+
+def table_scores(table: str) -> dict[str, dict[str, Floats]]:
+    """NLL and Brier score of every hidden row, by loss."""
+    base, split = load(table)
+    inputs = [np.concatenate([split.train[0][0], split.calibration[0][0]])]
+    targets = np.concatenate([split.train[1], split.calibration[1]])
+    fresh = np.arange(len(split.train[1]), len(targets))
+    folds = [fresh[rows] for rows in make_folds(split.calibration[1], seed=0, num_folds=NUM_FOLDS)]
+    found = {}
+    for name, candidate in LOSSES.items():
+        out_of_fold = np.empty((len(targets), split.num_classes))
+        for fold in folds:
+            network = trained(base, candidate, inputs[0], targets, np.setdiff1d(np.arange(len(targets)), fold))
+            out_of_fold[fold] = predict_logits(network, inputs, rows=fold, device="cpu")[0]
+        temperature = TemperatureScaling().fit(out_of_fold[fresh], targets[fresh])
+        network = trained(base, candidate, inputs[0], targets, np.arange(len(targets)))
+        probs = softmax(temperature(predict_logits(network, split.hidden[0], device="cpu")[0]))
+        found[name] = {kind: row_scores(probs, split.hidden[1], kind) for kind in KINDS}
+    return found
+
+
+def trained(base: Headed, candidate: Candidate, inputs: Array, targets: Integers, rows: Integers) -> Headed:
+    """A copy of the base, restarted with a loss on some of the rows."""
+    network = copy.deepcopy(base)
+    loss = make_loss(candidate, network.num_classes)
+    if fit(network, loss, [inputs], targets, HOW, rows=rows, device="cpu").diverged:
+        raise RuntimeError(f"{candidate.name} diverged")
+    return network
+
+
+if __name__ == "__main__":
+    main()
