@@ -183,8 +183,8 @@ def _require_provenance(dataset: Dataset, said: str | None) -> None:
 
 
 def _for_scores(options: CalibrationOptions) -> CalibrationOptions:
-    """Of a model: everything that is no name of a calibrator is `auto`."""
-    return options if options.method == "temperature" else replace(options, method="auto")
+    """Of a model: a temperature as a job fits it, or everything."""
+    return replace(options, method="mixture" if options.method == "temperature" else "auto")
 
 
 def _name(model: Any) -> str:

@@ -29,6 +29,7 @@ from fedlas.race.finite_outputs import require_numbers
 from fedlas.race.journal import Journal
 from fedlas.race.outputs import SplitOutputs
 from fedlas.race.recipe import make_candidates
+from fedlas.race.scoring import lone_temperature
 from fedlas.race.selection import most_logits
 from fedlas.race.setup import RaceSetup, seconds_for_features
 from fedlas.report import SplitAccuracy
@@ -137,7 +138,7 @@ class Start:
             seed=options.seed,
             task=self.classifier.task,
             groups=self.dataset.groups_of("calibration"),
-            calibrators=("temperature",) if options.method == "temperature" else None,
+            calibrators=lone_temperature(*self.outputs.logits.shape) if options.method == "temperature" else None,
             calibration_weights=self.dataset.weights_of("calibration"),
             outputs=self.outputs,
         )

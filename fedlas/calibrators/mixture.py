@@ -8,9 +8,8 @@ p = softmax(s/T) the mixture is (1 − w)·p + w/K; w answers the second questio
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
+from scipy.optimize import minimize_scalar
 
 from fedlas.calibrators.base import HOTTEST, LOWEST, Chain, Floats, Ints, LogitsCalibrator, log_softmax, softmax
 from fedlas.calibrators.temperature import TemperatureScaling
@@ -19,7 +18,6 @@ from fedlas.calibrators.temperature import TemperatureScaling
 MOST, LEAST = 0.5, 1e-6
 #: How far the mixture's log temperature is looked for under and over that of a temperature alone.
 _COOLER, _HOTTER = 2.0, 0.5
-_GOLDEN = (np.sqrt(5.0) - 1.0) / 2.0
 
 
 class MixtureScaling(LogitsCalibrator):
@@ -47,7 +45,13 @@ class MixtureScaling(LogitsCalibrator):
         start = -np.log(alone.temperature)
         low, high = np.log(1 / HOTTEST), np.log(1 / LOWEST)
         low, high = max(low, start - _HOTTER), min(high, start + _COOLER)
-        u = _lowest(lambda v: _best_share(scores, labels, rows, v)[1], low, high)
+        lowest = minimize_scalar(
+            lambda v: _best_share(scores, labels, rows, v)[1],
+            bounds=(low, high),
+            method="bounded",
+            options={"xatol": 1e-8},
+        )
+        u = float(lowest.x)
         share, nll = _best_share(scores, labels, rows, u)
         if share < LEAST or nll >= _plain_nll(scores, labels, rows, start):
             share, u = 0.0, start
@@ -97,19 +101,3 @@ def _best_share(scores: Floats, labels: Ints, rows: Floats, u: float) -> tuple[f
         low, high = (share, high) if slope < 0 else (low, share)
     share = 0.5 * (low + high)
     return share, float(-(rows @ np.log((1 - share) * true + share * even)))
-
-
-def _lowest(function: Callable[[float], float], low: float, high: float) -> float:
-    """Where a function of one number is lowest between two bounds, by golden section."""
-    a, b = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-    at_a, at_b = function(a), function(b)
-    for _ in range(40):
-        if at_a < at_b:
-            high, b, at_b = b, a, at_a
-            a = high - _GOLDEN * (high - low)
-            at_a = function(a)
-        else:
-            low, a, at_a = a, b, at_b
-            b = low + _GOLDEN * (high - low)
-            at_b = function(b)
-    return float(0.5 * (low + high))

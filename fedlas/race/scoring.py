@@ -78,6 +78,18 @@ def post_hoc_names(num_classes: int, num_rows: int, task: str = "multiclass") ->
     return tuple(names)
 
 
+def lone_temperature(num_rows: int, num_classes: int) -> tuple[str]:
+    """The calibrator of a job that fits a temperature alone: `mixture`, or a plain temperature where that takes long.
+
+    The likelihood of a plain temperature is ruled by a few sure errors, which soften every answer; no other fit of one
+    number mended that without a higher NLL (`benchmarks/lone_temperature.py`).
+
+    >>> lone_temperature(1000, 10), lone_temperature(50_000, 1000)
+    (('mixture',), ('temperature',))
+    """
+    return ("mixture" if num_rows * num_classes <= _MOST_MIXED_LOGITS else "temperature",)
+
+
 def cross_fitted_logits(
     kind: type[Calibrator], logits: Floats, targets: Ints, folds: Sequence[Ints], weights: Floats | None = None
 ) -> Floats:

@@ -133,8 +133,10 @@ def _calibrator(calibrator: Mapping[str, Any], rows: Mapping[str, int]) -> str:
         return ""
     if name in ("pool", "log_pool"):
         return f"Its scores pass through a weighted pool of calibrators{_members(parameters)}{_fitted(rows)}."
-    temperature = parameters.get("temperature")
+    temperature, share = parameters.get("temperature"), parameters.get("share")
     detail = f" (T = {temperature:.3g})" if name.endswith("temperature") and temperature is not None else ""
+    if temperature is not None and share is not None:
+        detail = f" (T = {temperature:.3g}, doubt {100 * share:.2g} %)"
     return f"Its scores pass through {_CALIBRATORS.get(name, name)}{detail}{_fitted(rows)}."
 
 

@@ -44,7 +44,7 @@ _METHODS = {
     "focal": "focal loss",
     "cross_entropy": "cross-entropy",
     "post_hoc": "a calibrator alone",
-    "temperature": "a temperature alone",
+    "temperature": "a temperature with a share of doubt",
 }
 SCOPES = {"all": "whole network", "head": "last layers"}
 _PUBLISHED = {

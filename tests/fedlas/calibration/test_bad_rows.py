@@ -26,7 +26,7 @@ from fedlas.calibrators import softmax
 from fedlas.data import SPLITS, Dataset
 from fedlas.importers import load_onnx
 from tests.helpers.drawn_rows import drawn_logits
-from tests.helpers.gaussian_classes import network
+from tests.helpers.gaussian_classes import COUNT, TRUTH, network, world
 
 Array = NDArray[Any]
 CALIBRATION, TEST = SPLITS.index("calibration"), SPLITS.index("test")
@@ -148,6 +148,21 @@ def test_bad_rows_of_a_network(make: Callable[[], Dataset], tmp_path: Path) -> N
         assert after <= 1.01 * before
     if found.finalist is not None:
         found.export(tmp_path / "calibrated.onnx")
+
+
+def test_sure_errors_do_not_rule_a_temperature(tmp_path: Path) -> None:
+    """Where 6 % of the labels are wrong a plain temperature spoils a Brier score that the served one keeps."""
+    rows, rng = world(1), np.random.default_rng(1)
+    targets = np.where(rng.random(COUNT) < 0.06, (rows["label"] + 1) % 4, rows["label"])
+    (tmp_path / "model.onnx").write_bytes(network(TRUTH))
+    splits = np.array([SPLITS.index(name) for name in rows["split"]], np.int8)
+    dataset = Dataset({"x": rows["x"]}, targets, list("abcd"), True, splits, seen_by_model="no")
+    found = calibrate(load_onnx(tmp_path / "model.onnx"), dataset, CalibrationOptions(method="temperature"))
+    metrics = found.report.as_dict()["metrics"]
+    uploaded, plain, served = (metrics[name]["brier"]["value"] for name in ("uploaded", "temperature", "calibrated"))
+    assert found.verdict.finalist == "post_hoc"
+    assert plain > uploaded + 0.01
+    assert served < uploaded + 0.001
 
 
 def test_a_row_that_stands_for_two_calibrates_like_two() -> None:

@@ -11,7 +11,7 @@ import pytest
 from fedlas.calibration import CalibrationOptions, calibrate
 from fedlas.calibration.idle_rows import idle_rows
 from fedlas.calibration.preparation import prepare
-from fedlas.calibrators import TemperatureScaling
+from fedlas.calibrators import MixtureScaling
 from fedlas.data import SPLITS, Dataset
 from fedlas.errors import BadDataset
 from fedlas.importers import GraphClassifier, load_onnx
@@ -40,9 +40,9 @@ def test_idle_rows_calibrate_and_are_recorded(classifier: GraphClassifier) -> No
     report = found.report.as_dict()
     both = np.isin(ROWS["split"], ["train", "calibration"])
     logits = ROWS["x"].astype(np.float64) @ OVERCONFIDENT[0] + OVERCONFIDENT[1]
-    expected = TemperatureScaling().fit(logits[both], ROWS["label"][both]).temperature
+    expected = MixtureScaling().fit(logits[both], ROWS["label"][both]).parameters()
     assert found.finalist is not None
-    assert found.finalist.calibrator.parameters()["temperature"] == pytest.approx(expected, rel=1e-4)
+    assert found.finalist.calibrator.parameters() == pytest.approx(expected, rel=1e-4)
     assert report["recipe"]["calibrated_on"] == {"train": 120, "calibration": 300}
     assert report["recipe"]["splits"] == {"train": 120, "calibration": 300, "guarantee": 80, "test": 400}
     assert report["num_test_rows"] == 400

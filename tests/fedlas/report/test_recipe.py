@@ -74,4 +74,6 @@ def test_what_was_not_done_is_not_told() -> None:
     assert words(scores).startswith(
         "Tried were a temperature and isotonic regression. Its scores pass through isotonic regression. Everything"
     )
+    doubted = {"name": "mixture", "parameters": {"temperature": 1.0521, "share": 0.0123, "num_classes": 3}}
+    assert "a temperature mixed with a share of doubt (T = 1.05, doubt 1.2 %)." in words({"calibrator": doubted})
     assert words({}).startswith("Everything drawn by chance")
