@@ -2,6 +2,7 @@
 
     python -m benchmarks.calibration --stage bases --settings networks,untouched --seeds 0
     OMP_NUM_THREADS=1 python -m benchmarks.equal_settings
+    OMP_NUM_THREADS=1 python -m benchmarks.equal_settings --seed 1 --losses "FedLAS+,FedLAS+ without gate"
 
 Every loss restarts the same MLP 128-128 on train and calibration rows as a race does: three folds, whose out-of-fold
 logits give a temperature, and one network on all rows, which is scored on hidden rows with that temperature. Rate,
@@ -15,8 +16,11 @@ each, the smallest first. No recipe is chosen by them here, but the recipe of Fe
 
 from __future__ import annotations
 
+import argparse
 import copy
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -65,21 +69,26 @@ KINDS = ("nll", "brier")
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=0, help="of the order of the rows, and of the gate")
+    parser.add_argument("--losses", type=lambda text: text.split(","), default=list(LOSSES))
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    counts = {pair: {kind: Counter[str]() for kind in KINDS} for pair in PAIRS}
-    changes: dict[tuple[str, str], dict[str, list[float]]] = {pair: {kind: [] for kind in KINDS} for pair in PAIRS}
-    print(f"| table | {' | '.join(LOSSES)} |\n|---|{'---|' * len(LOSSES)}")
+    pairs = [pair for pair in PAIRS if set(pair) <= set(options.losses)]
+    counts = {pair: {kind: Counter[str]() for kind in KINDS} for pair in pairs}
+    changes: dict[tuple[str, str], dict[str, list[float]]] = {pair: {kind: [] for kind in KINDS} for pair in pairs}
+    print(f"| table | {' | '.join(options.losses)} |\n|---|{'---|' * len(options.losses)}")
     for table in sorted(TABLES, key=lambda name: len(load(name)[1].train[1])):
-        scores = table_scores(table)
+        scores = table_scores(table, options.losses, options.seed)
         told = [f"{rows['nll'].mean():.4f}" for rows in scores.values()]
         print(f"| {table} | {' | '.join(told)} |", flush=True)
-        for pair in PAIRS:
+        for pair in pairs:
             for kind in KINDS:
                 mean, low, high = interval(scores[pair[0]][kind] - scores[pair[1]][kind])
                 counts[pair][kind][outcome(low, high)] += 1
                 changes[pair][kind].append(mean)
     print("\n| | NLL better/same/worse | mean ΔNLL | Brier better/same/worse | mean ΔBrier |\n|---|---|---|---|---|")
-    for pair in PAIRS:
+    for pair in pairs:
         told = []
         for kind in KINDS:
             told.append("/".join(str(counts[pair][kind][name]) for name in ("better", "same", "worse")))
@@ -87,7 +96,7 @@ def main() -> None:
         print(f"| {' against '.join(pair)} | {' | '.join(told)} |")
 
 
-def table_scores(table: str) -> dict[str, dict[str, Floats]]:
+def table_scores(table: str, losses: Sequence[str], seed: int) -> dict[str, dict[str, Floats]]:
     """NLL and Brier score of every hidden row, by loss."""
     base, split = load(table)
     parts = [
@@ -97,24 +106,24 @@ def table_scores(table: str) -> dict[str, dict[str, Floats]]:
     fresh = np.arange(len(parts[0][1]), len(targets))
     folds = [fresh[rows] for rows in make_folds(targets[fresh], seed=0, num_folds=NUM_FOLDS)]
     found = {}
-    for name, candidate in LOSSES.items():
+    for name in losses:
         out_of_fold = np.empty((len(targets), split.num_classes))
         for fold in folds:
-            network = trained(base, candidate, inputs[0], targets, np.setdiff1d(np.arange(len(targets)), fold))
+            network = trained(base, name, seed, inputs[0], targets, np.setdiff1d(np.arange(len(targets)), fold))
             out_of_fold[fold] = predict_logits(network, inputs, rows=fold, device="cpu")[0]
         temperature = TemperatureScaling().fit(out_of_fold[fresh], targets[fresh])
-        network = trained(base, candidate, inputs[0], targets, np.arange(len(targets)))
+        network = trained(base, name, seed, inputs[0], targets, np.arange(len(targets)))
         probs = softmax(temperature(predict_logits(network, split.hidden[0], device="cpu")[0]))
         found[name] = {kind: row_scores(probs, split.hidden[1], kind) for kind in KINDS}
     return found
 
 
-def trained(base: Headed, candidate: Candidate, inputs: Array, targets: Integers, rows: Integers) -> Headed:
+def trained(base: Headed, name: str, seed: int, inputs: Array, targets: Integers, rows: Integers) -> Headed:
     """A copy of the base, restarted with a loss on some of the rows."""
     network = copy.deepcopy(base)
-    loss = make_loss(candidate, network.num_classes)
-    if fit(network, loss, [inputs], targets, HOW, rows=rows, device="cpu").diverged:
-        raise RuntimeError(f"{candidate.name} diverged")
+    loss = make_loss(LOSSES[name], network.num_classes, seed=seed)
+    if fit(network, loss, [inputs], targets, replace(HOW, seed=seed), rows=rows, device="cpu").diverged:
+        raise RuntimeError(f"{name} diverged")
     return network
 
 
