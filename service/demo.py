@@ -186,7 +186,7 @@ def _predict(client: httpx.Client, model_id: str, rows: np.ndarray) -> list[Json
 
 
 def _print_verdict(console: Console, report: Json) -> None:
-    shown = "shown to be better" if report["shown"] else "not shown to be better"
-    console.print(f"\n[bold]6.[/] Verdict: [bold]{report['verdict']}[/]{f', {shown}' if report['promoted'] else ''}")
-    for sentence in report["summary"]:
+    better = ", shown to be better" if report["shown"] else ""
+    console.print(f"\n[bold]6.[/] Verdict: [bold]{report['verdict']}[/]{better}")
+    for sentence in (*report["advice"], *report["warnings"]):
         console.print(f"   • {sentence}")

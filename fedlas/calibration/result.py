@@ -92,7 +92,7 @@ class CalibrationResult:
         return f"CalibrationResult(verdict={self.verdict!r}, promoted={self.promoted}, shown={self.shown})"
 
     def __str__(self) -> str:
-        return "\n".join([f"verdict: {self.verdict}", *self.summary])
+        return "\n".join([f"verdict: {self.verdict}", *self.report.advice, *self.report.warnings])
 
     def _repr_html_(self) -> str:
         """The page in a frame of its own, so that neither its style nor the notebook's reaches the other."""

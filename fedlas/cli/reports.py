@@ -57,16 +57,17 @@ def register(app: typer.Typer) -> None:
 
 
 def show(output: Output, report: Json, *, key: str) -> None:
-    """Write a report: the document itself, or for people its sentences and the main figures."""
+    """Write a report: the document itself, or for people what is served, the main figures, and the other sentences."""
     if output.json:
         output.record(report, ())
     elif output.quiet:
         output.lines([key])
     else:
-        shown = "shown to be better" if report["shown"] else "not shown to be better"
-        output.lines([f"{report['verdict']}{f', {shown}' if report['promoted'] else ''}"])
-        output.lines(f"- {sentence}" for sentence in report["summary"])
+        first = [*report["advice"], *report["warnings"]]
+        output.lines([f"{report['verdict']}{', shown to be better' if report['shown'] else ''}"])
+        output.lines(f"- {sentence}" for sentence in first)
         _figures(output, report)
+        output.lines(f"- {sentence}" for sentence in report["summary"] if sentence not in first)
 
 
 def _figures(output: Output, report: Json) -> None:

@@ -48,7 +48,7 @@ class Report(ReportDocument):
         return _again, (self._json, self._html)
 
     def __str__(self) -> str:
-        return "\n".join([f"verdict: {self.verdict}, shown: {self.shown}", *self.summary])
+        return "\n".join([f"verdict: {self.verdict}", *self.advice, *self.warnings])
 
     def _repr_html_(self) -> str:
         """In a frame of its own: the page's style stays within."""

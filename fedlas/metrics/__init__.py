@@ -16,6 +16,7 @@ from fedlas.metrics.binary import (
 from fedlas.metrics.binning import ReliabilityCurve, reliability_curve
 from fedlas.metrics.bootstrap import Estimate, paired_bootstrap
 from fedlas.metrics.calibration_error import SignedError, adaptive_ece, classwise_ece, ece, signed_ece
+from fedlas.metrics.confidence_gap import ConfidenceGap, confidence_gap
 from fedlas.metrics.consistency_test import CalibrationTest, calibration_test
 from fedlas.metrics.corp import CorpBand, CorpCurve, corp_band, corp_curve
 from fedlas.metrics.evaluate import METRICS, compare, evaluate
@@ -33,6 +34,7 @@ __all__ = [
     "CalibrationLine",
     "CalibrationTest",
     "ClassRow",
+    "ConfidenceGap",
     "ConsistencyBand",
     "CorpBand",
     "CorpCurve",
@@ -56,6 +58,7 @@ __all__ = [
     "class_table",
     "classwise_ece",
     "compare",
+    "confidence_gap",
     "consistency_band",
     "corp_band",
     "corp_curve",

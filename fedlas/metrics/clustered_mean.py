@@ -37,7 +37,7 @@ def clustered_mean(
     rows = np.asarray(values, dtype=np.float64)
     if rows.ndim != 1 or len(rows) < 2 or not np.isfinite(rows).all():
         raise ValueError(f"values must be (N,) with N >= 2 and finite, got {rows.shape}")
-    shares = _shares(weights, len(rows))
+    shares = row_shares(weights, len(rows))
     mean = float(shares @ rows)
     parts: Floats = shares * (rows - mean)
     codes = check_groups(groups, len(rows))
@@ -48,7 +48,7 @@ def clustered_mean(
     return Estimate(mean, mean - half, mean + half)
 
 
-def _shares(weights: ArrayLike | None, num_rows: int) -> Floats:
+def row_shares(weights: ArrayLike | None, num_rows: int) -> Floats:
     """What each row counts (N,); they sum to 1."""
     if weights is None:
         return np.full(num_rows, 1 / num_rows)

@@ -1,11 +1,11 @@
-"""Advice: what is served in a few words, and the recommendations that follow from it."""
+"""Advice: what is served in a few words, what that says of itself and how often it is right, and the next step."""
 
 from __future__ import annotations
 
-from fedlas.report.confident import ConfidentSection, confident_sentence
+from fedlas.gate.claims import MOST_ROWS_NEEDED
+from fedlas.gate.sentences import FINALIST_NAMES
 from fedlas.report.document import CalibrationReport
-from fedlas.report.sentences import abstaining, calibration_test_sentence
-from fedlas.report.wording import percent
+from fedlas.report.sentences import says_and_is_right
 
 #: The verdict in a few words.
 _TITLES = {
@@ -14,83 +14,64 @@ _TITLES = {
     "unchanged": "Nothing changed",
     "undetermined": "Undetermined",
 }
+#: Where chance explains a wider gap, more rows are the next step: 2 points are left by 1,500 rows that are right on
+#: 90 % and as many calibration rows.
+MAX_CHANCE = 0.02
 
 
 def headline(report: CalibrationReport) -> str:
-    """What is served, and what is shown of it, in a few words."""
-    title = _TITLES.get(report.verdict, report.verdict)
-    if not report.promoted:
-        return title
+    """The verdict, and what is proven of it, in a few words."""
     claim = report.gate.served_claim
-    if report.shown:
-        shown = "shown to be better"
-    elif claim is not None and "uploaded" in claim.beaten:
-        shown = "shown to be better than the upload, not than a calibrator alone"
-    else:
-        shown = "not shown to be better"
-    sure = "" if report.confident_answers["calibrated"].hold else "; confident answers too sure"
-    warned = "; see the warnings" if report.notices else ""
-    return f"{title}, {shown}{sure}{warned}"
+    beaten = () if claim is None or not report.promoted else claim.beaten
+    than = "" if report.shown else " than the upload"
+    better = f", shown to be better{than}" if report.promoted and (report.shown or "uploaded" in beaten) else ""
+    return f"{_TITLES.get(report.verdict, report.verdict)}{better}{'; see the warnings' if report.notices else ''}"
 
 
-def verdict_sentence(report: CalibrationReport) -> str:
-    """The verdict in one sentence: what is served, whether that is shown to be better, and what being sure is worth."""
-    average = report.gate.finalist == "average"
-    served = {
-        "trained": "an average with the fine-tuned network" if average else "the fine-tuned network with a calibrator",
-        "post_hoc": "the uploaded network with a calibrator on top",
-        "unchanged": "the uploaded model as it is",
-        "undetermined": "the uploaded model, about which nothing is decided",
-    }.get(report.verdict, "a model")
-    return f"Served is {served}{_whether_shown(report)}; {_being_sure(report.confident_answers['calibrated'])}."
+def served_sentence(report: CalibrationReport) -> str:
+    """What is served, what it says of itself in the mean, and how often it is right."""
+    rows = f"of the {report.num_test_rows:,} test rows"
+    gap = report.confidence_gap["calibrated" if report.promoted else "uploaded"].test
+    if report.verdict == "undetermined":
+        return (
+            f"Nothing is decided about the uploaded model: it says {100 * gap.mean_confidence:.1f} % and is right on "
+            f"{100 * gap.accuracy:.1f} % {rows}, which it may have been trained on."
+        )
+    name = FINALIST_NAMES.get(report.gate.finalist or "uploaded", "a calibrator")
+    kept = {"post_hoc": f"the uploaded model with {name}", "unchanged": f"{name} as it is"}
+    return f"Served is {kept.get(report.verdict, name)}: it {says_and_is_right(gap, rows)}."
 
 
-def _whether_shown(report: CalibrationReport) -> str:
-    if not report.promoted:
-        return ""
-    if report.shown:
-        return ", which the test rows show to be better"
-    claim = report.gate.served_claim
-    if claim is not None and "uploaded" in claim.beaten:
-        return ", which the test rows show to be better than the upload, though not than a calibrator alone"
-    return ", which the test rows do not show to be better"
-
-
-def _being_sure(section: ConfidentSection) -> str:
-    """Whether the confident answers are as true as they say, in half a sentence."""
-    if section.accuracy is None or section.mean_confidence is None:
-        return f"none of its answers is as sure as {percent(section.threshold, 0)}"
-    judged = "" if section.hold else ": they are too sure"
-    return (
-        f"of its confident answers (at least {percent(section.threshold, 0)} sure, {percent(section.mean_confidence)} "
-        f"in the mean) {percent(section.accuracy)} are right{judged}"
-    )
-
-
-def _proof(report: CalibrationReport) -> str:
-    if report.shown:
-        return "The test rows show it to be better."
-    claim = report.gate.served_claim
-    if claim is not None and "uploaded" in claim.beaten:
-        return "It is shown to be better than the uploaded model, though not than everything else that was tried."
-    return "It is the better choice on the calibration rows, which the test rows do not prove."
-
-
-def advice(report: CalibrationReport) -> tuple[str, ...]:
-    """Which model to serve, whether its confidences can be relied on, and what abstaining gains."""
-    average = report.gate.finalist == "average"
-    tuned = "an average with the fine-tuned network" if average else "fine-tuned, with a calibrator on top"
-    serve = {
-        "trained": f"Serve the calibrated model: {tuned}. {_proof(report)}",
-        "post_hoc": f"Serve the calibrated model: the uploaded network with a calibrator on top. {_proof(report)}",
-        "unchanged": "Keep serving the uploaded model: nothing was clearly better without doing harm.",
-        "undetermined": "This report supports no decision yet: it is unknown which rows the model was trained on.",
-    }
-    sure = report.confident_answers["calibrated"]
-    too_sure = None if sure.hold else confident_sentence(sure, report.num_test_rows)
-    return (
-        serve.get(report.verdict, f"Verdict: {report.verdict}."),
-        calibration_test_sentence(report),
-        *(() if too_sure is None else (too_sure,)),
-        abstaining(report.risk_coverage["calibrated"]),
-    )
+def next_step(report: CalibrationReport) -> str:
+    """The one thing that would help most now."""
+    gap = report.confidence_gap["calibrated" if report.promoted else "uploaded"].test
+    sure, claim = report.confident_answers["calibrated"], report.gate.served_claim
+    needed, aside = None if claim is None else claim.rows_needed, report.risk_coverage["calibrated"].set_aside
+    if report.verdict == "undetermined":
+        return (
+            "Next: upload the dataset again with seen_by_model=no if the model saw none of the rows, or with a split "
+            "column that marks as train the rows it was trained on."
+        )
+    if report.notices:
+        return f"Next: look at what seems wrong. {report.warnings[0]}"
+    if gap.beyond_chance:
+        return (
+            "Next: calibrate again with more calibration rows, and check that they and the test rows were drawn alike "
+            "(same time, same source)."
+        )
+    if not sure.hold and sure.excess is not None:
+        which = "" if sure.worst_class is None else f" with “{sure.worst_class}”"
+        return (
+            f"Next: do not act on the confidence alone where answers{which} are at least {sure.threshold:.0%} sure: "
+            f"those are too sure by {100 * sure.excess:.1f} points."
+        ).replace("% sure", " % sure")
+    if report.promoted and needed is not None and needed <= MOST_ROWS_NEEDED:
+        return (
+            f"Next: judge on more rows. About {needed:,} test rows, {report.num_test_rows:,} now, would decide whether "
+            "it is better."
+        )
+    if gap.chance > MAX_CHANCE:
+        which = "calibration and test" if report.promoted else "test"
+        return f"Next: four times as many {which} rows would halve the ±{100 * gap.chance:.1f} points of chance."
+    fewer = f"; for fewer errors, abstain below {aside.threshold:.3f}" if aside.share >= 0.005 else ""
+    return f"Nothing is left to do{fewer}."

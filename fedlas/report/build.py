@@ -16,7 +16,7 @@ from fedlas.metrics._checks import Floats, check_groups, check_rows
 from fedlas.metrics.evaluate import Estimates
 from fedlas.report import sections
 from fedlas.report.added_parts import AddedParts, added_parts
-from fedlas.report.advice import advice
+from fedlas.report.advice import next_step, served_sentence
 from fedlas.report.caveats import caveats
 from fedlas.report.confident import confident_section
 from fedlas.report.deployment import decision_table, priors_section
@@ -68,6 +68,7 @@ def build_report(
             for name in ("uploaded", "temperature")
         },
         confident_answers=_by_model(models, lambda p: confident_section(p, rows, names)),
+        confidence_gap=sections.confidence_gaps(models, rows, evidence),
         confidence=_by_model(models, lambda p: sections.confidence(p, rows, options)),
         calibration_test=_by_model(models, lambda p: sections.calibration_test(p, rows, options)),
         risk_coverage=_by_model(models, lambda p: sections.risk_coverage(p, rows, options)),
@@ -105,7 +106,8 @@ def build_report(
         worst=worst_parts(classes, slices, confidence_level),
         written_file=evidence.written_file,
     )
-    return replace(report, summary=tuple(summary(report)), advice=advice(report))
+    advised = replace(report, advice=(served_sentence(report), next_step(report)))
+    return replace(advised, summary=tuple(summary(advised)))
 
 
 def _checked(evidence: Evidence) -> tuple[dict[str, Floats], JudgedRows]:

@@ -66,8 +66,8 @@ def _no_better_than_guessing(targets: Ints, names: Sequence[str], accuracy: floa
     how = "not shown to be higher" if accuracy > share else "not higher"
     return (
         f"The uploaded model has an accuracy of {100 * accuracy:.1f} %, {how} than that of always answering "
-        f"“{commonest}” ({100 * share:.1f} %): accuracy is no evidence that it has learned anything, and calibration "
-        "cannot change that. The recall of each class tells more."
+        f"“{commonest}” ({100 * share:.1f} %): accuracy is no evidence that it has learned anything. The recall of "
+        "each class tells more."
     )
 
 

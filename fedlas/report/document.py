@@ -11,6 +11,7 @@ from fedlas.gate.claims import GateVerdict
 from fedlas.metrics import (
     CalibrationTest,
     ClassRow,
+    ConfidenceGap,
     CorpBand,
     CorpCurve,
     Estimate,
@@ -45,6 +46,14 @@ class ConfidenceSummary:
     accuracy: float
     over_confidence: float
     under_confidence: float
+
+
+@dataclass(frozen=True)
+class ConfidenceGaps:
+    """What a model says minus how often it is right: on the test rows, and out of fold where that is known."""
+
+    test: ConfidenceGap
+    out_of_fold: ConfidenceGap | None
 
 
 @dataclass(frozen=True)
@@ -132,9 +141,10 @@ class WorstParts:
 class CalibrationReport:
     """All evidence of one job, as `GET /v1/jobs/{id}/report` answers it.
 
-    `subject`: whose report it is. `warnings`: the messages of `notices` (what looked wrong with model and dataset, with
-    its evidence), then what is doubtful about the test rows; `adjustments`: what was done for their owner; `notes`:
-    what else there is to know. `recipe_in_words`: the recipe as sentences.
+    `subject`: whose report it is. `advice`: what is served with what it says and how often that is right, and the next
+    step; `summary` begins with it. `warnings`: the messages of `notices` (what looked wrong with model and dataset,
+    with its evidence), then what is doubtful about the test rows; `adjustments`: what was done for their owner;
+    `notes`: what else there is to know. `recipe_in_words`: the recipe as sentences.
     `duplicates`: split → test rows whose inputs occur there too. `recipe`: the request, the winner and its calibrator,
     enough to repeat the job. `written_file`: how near the served file is to what was judged; None where
     nothing was to be written. `parts`: what each part that was tried added to the one before it; `loss_comparison`:
@@ -154,6 +164,7 @@ class CalibrationReport:
     notes: tuple[str, ...]
     metrics: ByModel[Estimates]
     differences: Mapping[str, Estimates]
+    confidence_gap: ByModel[ConfidenceGaps]
     confidence: ByModel[ConfidenceSummary]
     confident_answers: ByModel[ConfidentSection]
     calibration_test: ByModel[CalibrationTest]

@@ -35,10 +35,8 @@ def _accuracy(report: CalibrationReport) -> list[str]:
 
 
 def _calibration(report: CalibrationReport) -> list[str]:
-    alpha = 1 - report.confidence_level
-    if report.calibration_test["calibrated"].p_value <= alpha:
-        return []
-    return ["That the confidences are exact: that they are wrong is not shown, which is less."]
+    told = "That the confidences are exact: that chance explains their gap to the accuracy is less."
+    return [] if report.confidence_gap["calibrated"].test.beyond_chance else [told]
 
 
 def _parts(report: CalibrationReport) -> list[str]:

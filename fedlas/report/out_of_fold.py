@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from fedlas.metrics._checks import Floats
 from fedlas.metrics.bootstrap import Estimate
 from fedlas.metrics.clustered_mean import clustered_mean
+from fedlas.metrics.confidence_gap import ConfidenceGap, top_label_gap
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class OutOfFold:
 
     Attributes:
         by_part: by `uploaded`, `temperature` and the names of the finalists.
+        top_labels: confidences (N,) and whether they are right (N,), out of fold, by the same names.
         by_method: of the best candidate of each training method, with a temperature, on `compared_rows`.
         groups, weights: (N,) of the rows, if there are any.
         compared_rows: indices (M,) of the rows of the folds that all candidates ran; None is all rows.
@@ -29,10 +31,16 @@ class OutOfFold:
     groups: ArrayLike | None = None
     weights: ArrayLike | None = None
     compared_rows: NDArray[np.int64] | None = None
+    top_labels: Mapping[str, tuple[Floats, Floats]] = field(default_factory=dict)
 
     def mean(self, values: Floats, confidence_level: float) -> Estimate:
         """Of row values (N,), with its interval."""
         return clustered_mean(values, groups=self.groups, weights=self.weights, confidence_level=confidence_level)
+
+    def gap(self, part: str) -> ConfidenceGap | None:
+        """Of a part, in the error of these rows alone: whatever was fitted out of fold saw nearly the same rows."""
+        found = self.top_labels.get(part)
+        return None if found is None else top_label_gap(*found, groups=self.groups, weights=self.weights)
 
     def compared_mean(self, values: Floats, confidence_level: float) -> Estimate:
         """Of values (M,) of the compared rows, with its interval."""

@@ -19,7 +19,7 @@ from fedlas.gate.non_inferiority import GUARD_NAMES
 from fedlas.gate.sentences import FINALIST_NAMES, SCORE_NAMES
 from fedlas.report import deployment, sentences, weak_spots
 from fedlas.report.added_parts import PART_NAMES
-from fedlas.report.advice import headline, verdict_sentence
+from fedlas.report.advice import headline
 from fedlas.report.diagrams import (
     binned_svg,
     common_extent,
@@ -76,7 +76,6 @@ def environment() -> Environment:
         part_names=PART_NAMES,
         method_names=METHOD_NAMES,
         how_trained=how_trained,
-        verdict_sentence=verdict_sentence,
         not_shown=not_shown,
         allowed=allowed,
         binned=binned_svg,

@@ -15,6 +15,7 @@ from fedlas.metrics._checks import Floats
 from fedlas.report.document import (
     BinarySection,
     ClassTable,
+    ConfidenceGaps,
     ConfidenceSummary,
     Corp,
     NamedClassRow,
@@ -23,6 +24,7 @@ from fedlas.report.document import (
     RiskCoverageSection,
     SetAside,
 )
+from fedlas.report.evidence import Evidence
 
 #: A longer table is of no use to a reader; the worst come first.
 MAX_SHOWN = 50
@@ -67,6 +69,21 @@ def confidence(probs: Floats, rows: JudgedRows, options: Resampling) -> Confiden
     """Mean confidence, accuracy, and the ECE split by its sign."""
     signed = metrics.signed_ece(probs, rows.targets, num_bins=options.num_bins)
     return ConfidenceSummary(float(probs.max(axis=1).mean()), metrics.accuracy(probs, rows.targets), *signed)
+
+
+def confidence_gaps(models: Mapping[str, Floats], rows: JudgedRows, evidence: Evidence) -> dict[str, ConfidenceGaps]:
+    """The gap of every model; what was fitted on calibration rows has their chance, too."""
+    # The scores of a model that may have seen the calibration rows are not out of fold.
+    scored = None if evidence.seen_by_model == "unknown" else evidence.out_of_fold
+    fitted = None if evidence.calibration_accuracy is None else evidence.calibration_accuracy.effective_units
+    gaps = {}
+    for name, probs in models.items():
+        as_it_came = np.array_equal(probs, models["uploaded"])
+        units = None if as_it_came else fitted
+        test = metrics.confidence_gap(probs, rows.targets, groups=rows.groups, fitted_units=units)
+        part = "uploaded" if as_it_came else evidence.gate.finalist if name == "calibrated" else name
+        gaps[name] = ConfidenceGaps(test, None if scored is None or part is None else scored.gap(part))
+    return gaps
 
 
 def calibration_test(probs: Floats, rows: JudgedRows, options: Resampling) -> metrics.CalibrationTest:

@@ -5,27 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fedlas.gate.sentences import SCORE_NAMES
-from fedlas.metrics import BinnedEstimate, Estimate
+from fedlas.metrics import ConfidenceGap, Estimate
 from fedlas.report.confident import confident_sentence
 from fedlas.report.deployment import decision_sentence, priors_sentence
 from fedlas.report.document import BinarySection, CalibrationReport, RiskCoverageSection
-from fedlas.report.wording import as_sentence, percent
+from fedlas.report.wording import as_sentence, direction, percent
 
 #: So many warnings stand at the front of the summary.
 _FIRST = 3
 
 
 def summary(report: CalibrationReport) -> list[str]:
-    """The summary: what is served, what to check first, numbers, the rest."""
-    confident = confident_sentence(report.confident_answers["calibrated"], report.num_test_rows)
+    """The summary: what is served and the next step, what to check first, numbers, the rest."""
     found = [
-        *report.gate.sentences[:1],
+        *report.advice,
         *report.warnings[:_FIRST],
-        *report.gate.sentences[1:],
-        *calibration_sentences(report),
+        *report.gate.sentences,
+        scores_sentence(report),
         other_score_sentence(report),
-        calibration_test_sentence(report),
-        confident,
+        confident_sentence(report.confident_answers["calibrated"], report.num_test_rows),
         abstaining(report.risk_coverage["calibrated"]),
         positive_sentence(report.binary) if report.binary else None,
         decision_sentence(report.decisions, report.num_test_rows),
@@ -45,30 +43,37 @@ def summary(report: CalibrationReport) -> list[str]:
     return [sentence for sentence in found if sentence]
 
 
-def calibration_sentences(report: CalibrationReport) -> list[str]:
-    """Scores of the uploaded and the served model, and how large an ECE chance alone makes."""
+def says_and_is_right(gap: ConfidenceGap, rows: str) -> str:
+    """What a model says in the mean and how often it is right; "too sure" is said only beyond chance.
+
+    >>> says_and_is_right(ConfidenceGap(0.886, 0.927, -0.041, 0.008, 2000), "of the rows")
+    'says 88.6 % and is right on 92.7 % of the rows: 4.1 points too cautious, more than the ±1.6 that chance explains'
+    >>> says_and_is_right(ConfidenceGap(0.923, 0.927, -0.004, 0.008, 2000), "of the rows")
+    'says 92.3 % and is right on 92.7 % of the rows, within the ±1.6 points of chance'
+    """
+    told = f"says {percent(gap.mean_confidence)} and is right on {percent(gap.accuracy)} {rows}"
+    if not gap.beyond_chance:
+        return f"{told}, within the ±{100 * gap.chance:.1f} points of chance"
+    return (
+        f"{told}: {100 * abs(gap.gap):.1f} points {direction(gap.gap)}, more than the ±{100 * gap.chance:.1f} that "
+        "chance explains"
+    )
+
+
+def scores_sentence(report: CalibrationReport) -> str:
+    """Accuracy and proper scores of the uploaded and the served model."""
     before, after = report.metrics["uploaded"], report.metrics["calibrated"]
-    ece = after["ece"]
-    assert isinstance(ece, BinnedEstimate)
     if report.promoted:
-        told = (
+        return (
             f"On the test rows accuracy goes from {percent(before['accuracy'].value)} to "
             f"{percent(after['accuracy'].value)}, "
             f"NLL from {before['nll'].value:.3f} to {after['nll'].value:.3f}, "
-            f"Brier from {before['brier'].value:.3f} to {after['brier'].value:.3f}, "
-            f"ECE from {percent(before['ece'].value)} to {percent(ece.value)}."
+            f"Brier from {before['brier'].value:.3f} to {after['brier'].value:.3f}."
         )
-    else:
-        told = (
-            f"On the test rows the uploaded model has an accuracy of {percent(before['accuracy'].value)}, an NLL of "
-            f"{before['nll'].value:.3f}, a Brier score of {before['brier'].value:.3f} and an ECE of "
-            f"{percent(before['ece'].value)}."
-        )
-    return [
-        told,
-        "By chance alone, a perfectly calibrated model with the same confidences has an ECE of "
-        f"{percent(ece.floor_low)} to {percent(ece.floor_high)} on as many rows.",
-    ]
+    return (
+        f"On the test rows the uploaded model has an accuracy of {percent(before['accuracy'].value)}, an NLL of "
+        f"{before['nll'].value:.3f} and a Brier score of {before['brier'].value:.3f}."
+    )
 
 
 def other_score_sentence(report: CalibrationReport) -> str | None:
@@ -81,22 +86,6 @@ def other_score_sentence(report: CalibrationReport) -> str | None:
     return (
         f"{SCORE_NAMES[name]}, which is reported and not claimed: {found.value:+.4f} against the uploaded model "
         f"({100 * report.confidence_level:g} % interval {found.low:+.4f} to {found.high:+.4f})."
-    )
-
-
-def calibration_test_sentence(report: CalibrationReport) -> str:
-    """The result of the calibration test of the served model; not shown is not the same as absent."""
-    whose = "uploaded" if report.verdict == "undetermined" else "served"
-    limits = (
-        ""
-        if report.num_groups is None
-        else " Rows of one group count as independent here, which overstates what is shown."
-    )
-    if report.calibration_test["calibrated"].p_value <= 1 - report.confidence_level:
-        return f"Over all test rows the {whose} model's confidences are shown to be miscalibrated.{limits}"
-    return (
-        f"Over all test rows the {whose} model's confidences are not shown to be miscalibrated, which does not prove "
-        f"them exact.{limits}"
     )
 
 

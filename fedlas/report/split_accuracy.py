@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas.metrics._checks import Floats, check_groups
+from fedlas.metrics.clustered_mean import row_shares
+from fedlas.metrics.confidence_gap import effective_units
 
 #: Two splits are apart beyond chance where as unlikely as this many standard errors of a normal distribution.
 STANDARD_ERRORS_APART = 3.0
@@ -20,12 +22,13 @@ class SplitAccuracy:
 
     Attributes:
         error: its standard error, over whole groups; never that of exactly 0 or 1, which no finite sample shows.
-        num_units: how many rows or groups vary independently.
+        num_units: how many rows or groups vary independently; `effective_units` are as many of equal weight.
     """
 
     value: float
     error: float
     num_units: int
+    effective_units: float
 
     @classmethod
     def of(
@@ -37,13 +40,13 @@ class SplitAccuracy:
         True
         """
         hits: Floats = np.asarray(correct, dtype=np.float64)
-        rows: Floats = np.ones_like(hits) if weights is None else np.asarray(weights, dtype=np.float64)
-        rows = rows / rows.sum()
+        rows = row_shares(weights, len(hits))
         codes = check_groups(groups, len(hits))
         units = np.arange(len(hits)) if codes is None else codes
         value, count = float(rows @ hits), int(units.max()) + 1
         scatter = np.square(np.bincount(units, rows * (hits - value))).sum() * count / max(count - 1, 1)
-        return cls(value, sqrt(max(float(scatter), 0.25 / count**2)), count)
+        error = sqrt(max(float(scatter), 0.25 / count**2))
+        return cls(value, error, count, effective_units(len(hits), groups=groups, weights=weights))
 
     def interval(self, confidence_level: float) -> tuple[float, float]:
         """Between which accuracies that of all rows lies, by Student's t over whole groups.

@@ -29,6 +29,11 @@ def signed(value: float, digits: int = 4) -> str:
     return f"{value:+z.{digits}f}".replace("-", "−")
 
 
+def direction(gap: float) -> str:
+    """The sign of mean confidence minus accuracy, in words."""
+    return "too sure" if gap > 0 else "too cautious"
+
+
 def listed(parts: Sequence[str]) -> str:
     """Words in a row.
 

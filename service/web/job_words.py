@@ -82,8 +82,7 @@ def verdict_in_words(job: JobRecord) -> str:
     """What is served from now on, in a few words; empty before there is a verdict."""
     if job.verdict is None:
         return ""
-    shown = ", shown to be better" if job.shown else ", not shown to be better"
-    return f"{_VERDICTS[job.verdict]}{shown if job.promoted else ''}"
+    return f"{_VERDICTS[job.verdict]}{', shown to be better' if job.shown else ''}"
 
 
 def order_sentences(job: JobRecord) -> list[str]:

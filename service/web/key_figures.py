@@ -1,9 +1,10 @@
-"""The key figures of a report: what each of the three models says of itself, and how often it is right."""
+"""The key figures of a report: what is served, the next step, and what each model says and is right on."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+
+from pydantic import Field
 
 from service.registry.artifacts import ArtifactStore
 from service.registry.documents import Document
@@ -18,6 +19,15 @@ class _Confidence(Document):
     accuracy: float
 
 
+class _Gap(Document):
+    gap: float
+    standard_error: float
+
+
+class _Gaps(Document):
+    test: _Gap
+
+
 class _Estimate(Document):
     value: Figure
 
@@ -25,60 +35,22 @@ class _Estimate(Document):
 class _Metrics(Document):
     nll: _Estimate
     brier: _Estimate
-    ece: _Estimate
 
 
-class _Gate(Document):
-    sentences: list[str]
+class KeyFigures(Document):
+    """What is read of a report; the rest, which grows with the classes, is passed over.
 
+    `confidence_gap` is empty where an earlier version wrote the report.
+    """
 
-class _Excerpt(Document):
-    """What is read of a report; the rest, which grows with the classes, is passed over."""
-
+    advice: list[str]
     confidence: dict[str, _Confidence]
+    confidence_gap: dict[str, _Gaps] = Field(default_factory=dict)
     metrics: dict[str, _Metrics]
-    gate: _Gate
     num_test_rows: int
-
-
-class ModelFigures(NamedTuple):
-    """One of the three models on the test rows."""
-
-    name: str
-    title: str
-    confidence: float
-    accuracy: float
-    nll: Figure
-    brier: Figure
-    ece: Figure
-
-
-class KeyFigures(NamedTuple):
-    """The verdict in a sentence, and the three models."""
-
-    sentence: str
-    models: list[ModelFigures]
-    num_test_rows: int
-
-
-_TITLES = {"uploaded": "As uploaded", "temperature": "With a temperature", "calibrated": "To be served"}
 
 
 @lru_cache(_REMEMBERED)
 def key_figures(artifacts: ArtifactStore, digest: str) -> KeyFigures:
     """Those of the report with this digest."""
-    found = _Excerpt.model_validate_json(artifacts.path(digest).read_bytes(), extra="ignore")
-    models = [_of(name, found.confidence[name], found.metrics[name]) for name in _TITLES]
-    return KeyFigures(next(iter(found.gate.sentences), ""), models, found.num_test_rows)
-
-
-def _of(name: str, confidence: _Confidence, metrics: _Metrics) -> ModelFigures:
-    return ModelFigures(
-        name,
-        _TITLES[name],
-        confidence.mean_confidence,
-        confidence.accuracy,
-        metrics.nll.value,
-        metrics.brier.value,
-        metrics.ece.value,
-    )
+    return KeyFigures.model_validate_json(artifacts.path(digest).read_bytes(), extra="ignore")

@@ -23,6 +23,7 @@ from fedlas.client.records.sections import (
     BinarySection,
     CalibrationTest,
     ClassTable,
+    ConfidenceGaps,
     ConfidenceSummary,
     ConfidentSection,
     DecisionTable,
@@ -50,6 +51,7 @@ class ReportDocument(Document):
     candidates: list[CandidateSummary]
     class_priors: PriorsSection | None = None
     classes: ClassTable
+    confidence_gap: ByModel[ConfidenceGaps] | None = None
     confidence_level: float
     confident_answers: ByModel[ConfidentSection]
     decisions: DecisionTable | None = None

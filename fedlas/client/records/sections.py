@@ -72,6 +72,23 @@ class ClassTable(Document):
     rows: list[ClassRow]
 
 
+class ConfidenceGap(Document):
+    """Mean confidence beside accuracy; `gap` is the first minus the second, positive where answers are too sure."""
+
+    accuracy: float | None = None
+    gap: float | None = None
+    mean_confidence: float | None = None
+    num_rows: int
+    standard_error: float | None = None
+
+
+class ConfidenceGaps(Document):
+    """What a model says minus how often it is right: on the test rows, and out of fold where that is known."""
+
+    out_of_fold: ConfidenceGap | None = None
+    test: ConfidenceGap
+
+
 class ConfidenceSummary(Document):
     """Mean confidence beside accuracy, and the ECE split by its sign."""
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from math import isnan
 
-from fedlas.metrics import BinnedEstimate
 from fedlas.report.diagrams.drawing import (
     TITLES,
     Plot,
@@ -20,6 +19,7 @@ from fedlas.report.diagrams.drawing import (
     text,
 )
 from fedlas.report.document import CalibrationReport
+from fedlas.report.sentences import says_and_is_right
 from fedlas.report.wording import percent
 
 _SIDE, _LEFT, _TOP = 340, 72, 62
@@ -36,26 +36,25 @@ _HEAD, _FOOT = 66, 30
 def reliability_svg(report: CalibrationReport, *, models: Sequence[str] = ("uploaded", "calibrated")) -> str:
     """An SVG with two reliability diagrams side by side: without bins (CORP) and in bins, all models in each.
 
-    Confidence goes across, accuracy up; lines and points under the diagonal are overconfident. In the shade of a
+    Confidence goes across, accuracy up; lines and points under the diagonal are too sure. In the shade of a
     model's colour lies a calibrated model with its confidences in 95 % of draws.
 
     Args:
         models: which of `uploaded`, `temperature`, `calibrated`; equal ones are drawn once.
     """
     shown = _different(report, models)
-    judged = f"{report.num_test_rows:,} test rows, verdict: {report.verdict.replace('_', '-')}"
     parts = [
         opening(
             2 * _WIDTH, _HEAD + _HEIGHT + _FOOT, "Reliability: confidence and accuracy", _description(report, shown)
         ),
         text(_LEFT, 34, "Reliability: confidence and accuracy", size=18, bold=True),
-        text(_LEFT, 56, judged, size=13, colour="soft"),
+        text(_LEFT, 56, _says(report, shown[-1]), size=13, colour="soft"),
     ]
     for i, panel in enumerate((_corp_panel, _binned_panel)):
         parts += [f'<g transform="translate({i * _WIDTH} {_HEAD})">', panel(report, shown), "</g>"]
     level = f"{100 * report.confidence_level:g} %"
     shade = f"Shade: where the model of that colour would lie if it were perfectly calibrated ({level} of draws)."
-    parts.append(text(_LEFT, _HEAD + _HEIGHT + 14, f"{shade} Below the diagonal: overconfident.", colour="soft"))
+    parts.append(text(_LEFT, _HEAD + _HEIGHT + 14, f"{shade} Below the diagonal: too sure.", colour="soft"))
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
@@ -87,16 +86,12 @@ def _different(report: CalibrationReport, models: Sequence[str]) -> list[str]:
 
 
 def _description(report: CalibrationReport, models: Sequence[str]) -> str:
-    told = []
-    for name in models:
-        found, scores = report.confidence[name], report.metrics[name]
-        ece = scores["ece"]
-        assert isinstance(ece, BinnedEstimate)
-        told.append(
-            f"{TITLES[name]}: mean confidence {percent(found.mean_confidence)}, accuracy {percent(found.accuracy)}, "
-            f"ECE {percent(ece.value)} (by chance {percent(ece.floor_low)} to {percent(ece.floor_high)})."
-        )
-    return " ".join(["Accuracy by confidence.", *told])
+    return " ".join(["Accuracy by confidence.", *(_says(report, name) for name in models)])
+
+
+def _says(report: CalibrationReport, name: str) -> str:
+    gap = report.confidence_gap[name].test
+    return f"{TITLES[name]}: {says_and_is_right(gap, f'of {gap.num_rows:,} test rows')}."
 
 
 def _corp_panel(report: CalibrationReport, models: Sequence[str]) -> str:

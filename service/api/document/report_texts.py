@@ -35,6 +35,16 @@ REPORT_TEXTS: dict[str, dict[str, str]] = {
         "p_value": "Of the gap, if the class were calibrated; null: too few predictions.",
     },
     "ClassTable": {"correction": "How p-values are corrected for their number.", "rows": "The worst, worst first."},
+    "ConfidenceGap": {
+        "gap": "Mean confidence minus accuracy: positive is too sure.",
+        "num_rows": "Rows that it is of.",
+        "standard_error": "By chance of the rows and, on test rows, of those that the calibrator was fitted on; a gap "
+        "of two is more than chance explains.",
+    },
+    "ConfidenceGaps": {
+        "out_of_fold": "On the calibration rows, each by a fit without it; null: not known.",
+        "test": "On the test rows.",
+    },
     "ConfidenceSummary": {
         "over_confidence": "The part of the ECE where confidence exceeds accuracy.",
         "under_confidence": "The part of the ECE where accuracy exceeds confidence.",
@@ -190,12 +200,13 @@ REPORT_TEXTS: dict[str, dict[str, str]] = {
         "mean_confidence": "Per bin; null where it is empty.",
     },
     "Report": {
-        "advice": "What would help most.",
+        "advice": "What is served, what it says and how often that is right; then the next step.",
         "binary": "The positive class, of two.",
         "calibration_test": "Whether confidences could be right by chance.",
         "candidates": "Everything that was tried.",
         "class_priors": "Class shares and what answers are for; null: no job has asked for others.",
         "classes": "The worst classes.",
+        "confidence_gap": "What each model says in the mean, minus how often it is right.",
         "confidence_level": "Of the intervals.",
         "confident_answers": "Whether sure answers are right as often as they say.",
         "decisions": "What becomes of each class's answers with thresholds.",
@@ -220,7 +231,7 @@ REPORT_TEXTS: dict[str, dict[str, str]] = {
         "signs": "What training did to feature norms and smoothing.",
         "slices": "The worst slices.",
         "subject": "Whose report it is.",
-        "summary": "What came of it, in sentences.",
+        "summary": "What came of it, in sentences; the two of `advice` first.",
         "trained_rows": "Split → rows that trained the served network; null: it was not trained.",
         "versions": "Of the libraries.",
         "worst": "The worst class and slice.",

@@ -56,11 +56,12 @@ def test_the_report_is_strict_json() -> None:
 
 
 def test_the_summary_is_honest() -> None:
-    """Verdict first, then numbers, then what noise alone would give, then the notes."""
+    """What is served and how often it is right comes first, then the next step, then the gate, then the notes."""
     summary = content()["summary"]
     assert summary[0].startswith("Served is")
-    assert "show it to be better" in summary[0]
-    assert any("perfectly calibrated model" in sentence for sentence in summary)
+    assert "says 64.2 % and is right on 65.5 % of the 400 test rows, within the ±4.4 points of chance" in summary[0]
+    assert summary[:2] == content()["advice"]
+    assert "show it to be better" in summary[2]
     assert summary[-1] == "A note."
     assert example()[0].verdict == content()["verdict"] == "post_hoc"
 
@@ -79,7 +80,7 @@ def test_a_perfect_model_is_called_too_good() -> None:
 
 
 def test_a_useless_model_is_called_so() -> None:
-    """Sure and always wrong: accuracy 0, 100 % overconfident, shown to be miscalibrated."""
+    """Sure and always wrong: accuracy 0, 100 points too sure, which chance does not explain."""
     targets = np.arange(300) % 3
     made = report(np.eye(3)[(targets + 1) % 3], targets)
     content = made.as_dict()
@@ -88,7 +89,8 @@ def test_a_useless_model_is_called_so() -> None:
     assert content["calibration_test"]["calibrated"]["p_value"] == pytest.approx(1 / 61)
     assert content["classes"]["rows"][0]["p_adjusted"] == 0
     assert content["worst"]["class"].startswith("Worst class")
-    assert "are shown to be miscalibrated" in content["advice"][1]
+    assert "says 100.0 % and is right on 0.0 %" in content["advice"][0]
+    assert "100.0 points too sure, more than the ±0.0" in content["advice"][0]
     is_whole(made)
 
 
@@ -97,7 +99,7 @@ def test_a_uniform_model_cannot_abstain() -> None:
     targets = np.arange(60) % 3
     content = report(np.full((60, 3), 1 / 3), targets).as_dict()
     assert content["risk_coverage"]["calibrated"]["coverage"] == [1.0]
-    assert any("too much alike" in sentence for sentence in content["advice"])
+    assert any("too much alike" in sentence for sentence in content["summary"])
 
 
 def test_one_class_only_says_so() -> None:
@@ -156,7 +158,6 @@ def test_rows_of_one_group_cannot_be_judged() -> None:
     assert caught.value.code == "split_too_small"
     content = report(softmax(logits), targets, groups=["a", "b"] * 30).as_dict()
     assert any("only 2 groups" in warning for warning in content["warnings"])
-    assert any("count as independent" in sentence for sentence in content["advice"])
 
 
 def test_names_must_fit() -> None:

@@ -44,9 +44,9 @@ def test_true_answers_hold_and_none_are_not_mentioned() -> None:
 @pytest.mark.parametrize(
     ("shown", "wrong", "colour", "title"),
     [
-        (True, 10, "good", "Calibrator served, shown to be better"),
-        (False, 10, "open", "Calibrator served, not shown to be better"),
-        (True, 40, "open", "Calibrator served, shown to be better; confident answers too sure"),
+        (True, 14, "good", "Calibrator served, shown to be better"),
+        (False, 14, "open", "Calibrator served"),
+        (True, 40, "open", "Calibrator served, shown to be better"),
     ],
 )
 def test_green_is_for_what_is_shown_and_true(shown: bool, wrong: int, colour: str, title: str) -> None:

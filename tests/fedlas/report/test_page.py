@@ -107,13 +107,14 @@ def test_warnings_and_adjustments_come_with_what_they_rest_on() -> None:
         adjustments=[adjustment("index_dropped", "a pandas index is no feature", column="Unnamed: 0")],
     )
     page, summary = is_whole(made), made.as_dict()["summary"]
-    warned = page[page.index('<section id="warnings">') : page.index('<section id="meaning">')]
+    warned = page[page.index('<section id="warnings">') : page.index('<section id="models">')]
     assert warned.index("The classes are in another order.") < warned.index("only 100 test rows")
     for text in ("<dt>mapping</dt><dd>cat → dog, dog → cat</dd>", "<dd>0.3722</dd>", "19 … (100 in all)</dd>"):
         assert text in warned
     assert '<div class="wrong">' in warned
     assert "<dt>column</dt><dd>Unnamed: 0</dd>" in page[page.index("What was done for you") :]
-    assert summary[1:3] == [*made.warnings]
+    assert summary[2:4] == [*made.warnings]
+    assert made.advice[1] == "Next: look at what seems wrong. The classes are in another order."
     assert "A pandas index is no feature." in summary
     assert made.as_dict()["notices"][0]["evidence"] == order
     calm = is_whole(report(softmax(logits), targets))

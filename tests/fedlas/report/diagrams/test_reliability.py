@@ -9,6 +9,7 @@ import pytest
 
 from fedlas.report import reliability_svg
 from fedlas.report.diagrams import binned_svg, corp_svg
+from fedlas.report.sentences import says_and_is_right
 from tests.helpers.reports import content, example
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -26,7 +27,8 @@ def test_the_picture_is_self_contained_svg(models: tuple[str, str]) -> None:
     root = ET.fromstring(svg)
     assert (root.tag, root.get("role")) == (f"{SVG}svg", "img")
     assert [child.tag for child in root[:2]] == [f"{SVG}title", f"{SVG}desc"]
-    assert "mean confidence" in (root[1].text or "")
+    gap = example()[0].confidence_gap[models[0]].test
+    assert says_and_is_right(gap, "of 400 test rows") in (root[1].text or "")
     for unwanted in ("href", "<script", "style=", "<style"):
         assert unwanted not in svg
     assert "nan" not in svg.lower().replace("roboto", "")

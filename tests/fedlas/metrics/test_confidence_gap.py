@@ -1,0 +1,54 @@
+"""The confidence gap: its figures, and the chance of the rows that judge and of those that calibrated."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fedlas.calibrators import TemperatureScaling, softmax
+from fedlas.metrics import confidence_gap
+from fedlas.metrics.binning import top_label
+from fedlas.metrics.clustered_mean import clustered_mean
+from fedlas.metrics.confidence_gap import effective_units, top_label_gap
+from fedlas.report.sentences import says_and_is_right
+from tests.helpers.drawn_rows import drawn_logits
+
+
+def test_the_figures_are_means_with_the_error_of_the_textbook() -> None:
+    """Mean confidence, accuracy, and the standard error of a mean: of single rows, whole groups, and weighted ones."""
+    logits, targets = drawn_logits(600, 4, seed=3)
+    probs, groups, weights = softmax(2 * logits), np.arange(600) // 10, 1.0 + np.arange(600) % 3
+    confidences, right = top_label(probs, targets)
+    found = confidence_gap(probs, targets)
+    assert found.mean_confidence == pytest.approx(confidences.mean())
+    assert (found.accuracy, found.gap) == (right.mean(), pytest.approx(confidences.mean() - right.mean()))
+    assert found.standard_error == pytest.approx((confidences - right).std(ddof=1) / np.sqrt(600))
+    weighted = top_label_gap(confidences, right, groups=groups, weights=weights)
+    mean = clustered_mean(confidences - right, groups=groups, weights=weights, confidence_level=0.95)
+    assert weighted.gap == pytest.approx(mean.value)
+    assert weighted.standard_error == pytest.approx((mean.high - mean.value) / 2.0009954)  # Student's, 59 degrees
+    fitted = confidence_gap(
+        probs, targets, groups=groups, fitted_units=effective_units(300, groups=np.arange(300) // 10)
+    )
+    alone = confidence_gap(probs, targets, groups=groups)
+    assert fitted.standard_error == pytest.approx(alone.standard_error * np.sqrt(1 + 60 / 30))
+
+
+def test_rows_that_are_all_right_are_not_accused() -> None:
+    """Twenty answers of 99 % that are all right have no spread, and no gap beyond chance; sure and wrong ones have."""
+    probs = np.tile([0.99, 0.01], (20, 1))
+    assert not confidence_gap(probs, np.zeros(20, int)).beyond_chance
+    assert confidence_gap(np.tile([1.0, 0.0], (20, 1)), np.ones(20, int)).beyond_chance
+
+
+def test_a_correct_temperature_is_accused_in_one_draw_of_twenty_at_most() -> None:
+    """Fitted on 1,000 rows, judged on 2,000, 200 draws; without the chance of the 1,000 it would be one of five."""
+    fitted, alone = 0, 0
+    for seed in range(200):
+        logits, targets = drawn_logits(3000, 5, seed=seed)
+        temperature = TemperatureScaling().fit(3 * logits[:1000], targets[:1000])
+        probs, judged = softmax(temperature(3 * logits[1000:])), targets[1000:]
+        sentence = says_and_is_right(confidence_gap(probs, judged, fitted_units=1000), "of the rows")
+        fitted += "more than" in sentence
+        alone += confidence_gap(probs, judged).beyond_chance
+    assert fitted <= 10 < alone
