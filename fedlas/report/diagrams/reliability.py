@@ -48,7 +48,7 @@ def reliability_svg(report: CalibrationReport, *, models: Sequence[str] = ("uplo
             2 * _WIDTH, _HEAD + _HEIGHT + _FOOT, "Reliability: confidence and accuracy", _description(report, shown)
         ),
         text(_LEFT, 34, "Reliability: confidence and accuracy", size=18, bold=True),
-        text(_LEFT, 56, _says(report, shown[-1]), size=13, colour="soft"),
+        text(_LEFT, 56, _says(report, shown[-1]), size=11, colour="soft"),
     ]
     for i, panel in enumerate((_corp_panel, _binned_panel)):
         parts += [f'<g transform="translate({i * _WIDTH} {_HEAD})">', panel(report, shown), "</g>"]

@@ -119,7 +119,8 @@ def test_report_gates_a_later_step(service: Service, calibrated: Path, here: Her
     assert (shown.returncode, json.loads(shown.stdout)) == (0, report)
     lines = here("report", job).stdout.splitlines()
     assert lines[0] == "post_hoc, shown to be better"
-    assert [line.removeprefix("- ") for line in lines[1:] if line.startswith("- ")] == report["summary"]
+    assert [line.removeprefix("- ") for line in lines[1:3]] == report["advice"]
+    assert {line.removeprefix("- ") for line in lines[1:] if line.startswith("- ")} == set(report["summary"])
     nll = next(line.split("\t") for line in lines if line.startswith("NLL"))
     assert nll[3].startswith(f"{report['metrics']['calibrated']['nll']['value']:.3f} [")
     out = tmp_path / "report.json"

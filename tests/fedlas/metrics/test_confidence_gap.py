@@ -21,7 +21,7 @@ def test_the_figures_are_means_with_the_error_of_the_textbook() -> None:
     confidences, right = top_label(probs, targets)
     found = confidence_gap(probs, targets)
     assert found.mean_confidence == pytest.approx(confidences.mean())
-    assert (found.accuracy, found.gap) == (right.mean(), pytest.approx(confidences.mean() - right.mean()))
+    assert (found.accuracy, found.gap) == pytest.approx((right.mean(), confidences.mean() - right.mean()))
     assert found.standard_error == pytest.approx((confidences - right).std(ddof=1) / np.sqrt(600))
     weighted = top_label_gap(confidences, right, groups=groups, weights=weights)
     mean = clustered_mean(confidences - right, groups=groups, weights=weights, confidence_level=0.95)

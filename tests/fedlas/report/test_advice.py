@@ -1,0 +1,98 @@
+"""Advice: what opens a report, in one sentence and one next step, each fact in one wording."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedlas.calibrators import softmax
+from fedlas.gate.claims import Claim, Comparison, GateVerdict
+from fedlas.metrics.binning import top_label
+from fedlas.notice import Notice
+from fedlas.report import CalibrationReport, SplitAccuracy
+from fedlas.report.advice import headline, served_sentence
+from fedlas.report.out_of_fold import OutOfFold
+from tests.helpers.drawn_rows import drawn_logits
+from tests.helpers.reports import UNCHANGED, is_whole, report
+
+LOGITS, TARGETS = drawn_logits(20_000, 3, seed=5)
+
+
+def served(rows: int, *, scale: float = 1.0, needed: int | None = None, **changes: Any) -> CalibrationReport:
+    """A calibrator is served, whose logits are so many times the true ones, and which is not proven to be better."""
+    comparison = Comparison("uploaded", -0.01, -0.03, 0.01, 0.4)
+    claim = Claim("post_hoc", False, 0.4, 0.05, (comparison,), needed)
+    gate = GateVerdict("post_hoc", "brier", (claim,), (), ("It is served.",), finalist="post_hoc", order=("post_hoc",))
+    given = {"calibrated": softmax(scale * LOGITS[:rows]), "gate": gate, **changes}
+    return report(softmax(2 * LOGITS[:rows]), TARGETS[:rows], num_resamples=20, **given)
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (lambda: served(20_000, scale=1.5), "Next: calibrate again with more calibration rows"),
+        (lambda: served(300, needed=900), "Next: judge on more rows. About 900 test rows, 300 now, would decide"),
+        (lambda: served(300), "Next: four times as many calibration and test rows would halve the ±"),
+        (lambda: served(20_000), "Nothing is left to do; for fewer errors, abstain below 0."),
+        (lambda: served(300, warnings=[Notice("x", "labels are odd")]), "what seems wrong. Labels are odd."),
+        (lambda: served(300, gate=replace(UNCHANGED, verdict="undetermined")), "Next: upload the dataset again"),
+    ],
+)
+def test_there_is_one_next_step(made: Any, words: str) -> None:
+    """What is off first, then which rows would decide, and of many rows that nothing is left to do."""
+    found = made()
+    assert words in found.advice[1]
+    assert len(found.advice) == 2
+    assert found.summary[:2] == found.advice
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.5])
+def test_the_first_screen_does_not_contradict_itself(scale: float) -> None:
+    """Up to the section of the models a page says what is served and how often it is right, and orders nothing."""
+    page = is_whole(served(2000, scale=scale, needed=9000))
+    first = page[page.index("<h1>") : page.index('<section id="models">')]
+    for words in ("Serve the", "not prove", "not shown", "iscalibrated"):
+        assert words not in first
+    assert first.count("is right on") == 1
+    assert ("points too sure, more than the ±" in first) is (scale > 1)
+
+
+def test_the_error_has_the_chance_of_the_calibration_rows() -> None:
+    """√(v/n + v/m) of what was fitted, √(v/n) of the upload; out of fold the calibration rows alone count."""
+    fitted, right = np.arange(1000), TARGETS[:1000]
+    labels = {name: top_label(softmax(k * LOGITS[fitted]), right) for name, k in (("uploaded", 2.0), ("post_hoc", 1.0))}
+    nll = {name: np.zeros(1000) for name in labels}
+    accuracy = SplitAccuracy.of(labels["uploaded"][1], groups=fitted // 10)
+    made = served(
+        2000, calibration_accuracy=accuracy, out_of_fold=OutOfFold(nll, top_labels=labels), seen_by_model="no"
+    )
+    alone = served(2000).confidence_gap
+    for name, factor in (("uploaded", 1.0), ("calibrated", np.sqrt(1 + 2000 / 100))):
+        found = made.confidence_gap[name].test
+        assert found.standard_error == pytest.approx(factor * alone[name].test.standard_error)
+    outside = made.confidence_gap["calibrated"].out_of_fold
+    assert outside is not None
+    assert (outside.num_rows, outside.accuracy) == (1000, pytest.approx(labels["post_hoc"][1].mean()))
+    assert made.confidence_gap["temperature"].out_of_fold == made.confidence_gap["uploaded"].out_of_fold
+    assert "Out of fold it says" in is_whole(made)
+    assert (
+        served(2000, out_of_fold=OutOfFold(nll, top_labels=labels), seen_by_model="unknown")
+        .confidence_gap["calibrated"]
+        .out_of_fold
+        is None
+    )
+
+
+def test_what_is_proven_of_the_upload_alone_is_said() -> None:
+    """The title names what is beaten, and nothing that is not; what nothing is decided about claims no chance."""
+    beaten = Comparison("uploaded", -0.02, -0.03, -0.01, 0.001)
+    claim = Claim("post_hoc", False, 0.4, 0.05, (beaten, replace(beaten, against="temperature", p_value=0.4)))
+    gate = GateVerdict("post_hoc", "brier", (claim,), (), ("It is served.",), finalist="post_hoc", order=("post_hoc",))
+    assert headline(served(300, gate=gate)) == "Calibrator served, shown to be better than the upload"
+    assert headline(served(300)) == "Calibrator served"
+    open_ = served_sentence(served(300, gate=replace(UNCHANGED, verdict="undetermined")))
+    assert "may have been trained on" in open_
+    assert "chance" not in open_
