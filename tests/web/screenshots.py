@@ -64,6 +64,8 @@ def _pictures(service: Service, page: Page, job: Json) -> None:
     page.get_by_role("heading", name="The race").evaluate("one => one.scrollIntoView()")
     _keep(page, IMAGES / "live-race.png")
     assert service.ended(job["id"], seconds=900)["status"] == "succeeded"
+    gap = service.get(f"/v1/jobs/{job['id']}/report")["confidence_gap"]["calibrated"]["test"]
+    assert abs(gap["gap"]) <= 2 * gap["standard_error"], f"a picture of a model that does not hold what it says: {gap}"
     page.set_viewport_size({"width": 1200, "height": 1500})
     page.goto(f"/jobs/{job['id']}/report")
     _keep(page, IMAGES / "report.png")
