@@ -39,13 +39,16 @@ def clustered_mean(
         raise ValueError(f"values must be (N,) with N >= 2 and finite, got {rows.shape}")
     shares = row_shares(weights, len(rows))
     mean = float(shares @ rows)
-    parts: Floats = shares * (rows - mean)
-    codes = check_groups(groups, len(rows))
-    if codes is not None and codes.max() > 0:
-        parts = np.bincount(codes, parts).astype(np.float64)
+    parts = unit_sums(shares * (rows - mean), groups)
     error = float(np.sqrt(np.square(parts).sum() * len(parts) / (len(parts) - 1)))
     half = float(stdtrit(len(parts) - 1, (1 + check_level(confidence_level)) / 2)) * error
     return Estimate(mean, mean - half, mean + half)
+
+
+def unit_sums(values: Floats, groups: ArrayLike | None) -> Floats:
+    """Sums of row values (N,) over whole groups; rows of a single group, which tell no spread between groups, count."""
+    codes = check_groups(groups, len(values))
+    return values if codes is None or codes.max() == 0 else np.bincount(codes, values).astype(np.float64)
 
 
 def row_shares(weights: ArrayLike | None, num_rows: int) -> Floats:

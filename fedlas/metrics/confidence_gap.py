@@ -12,9 +12,9 @@ from math import sqrt
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fedlas.metrics._checks import Floats, check_groups, check_rows
+from fedlas.metrics._checks import Floats, check_rows
 from fedlas.metrics.binning import top_label
-from fedlas.metrics.clustered_mean import row_shares
+from fedlas.metrics.clustered_mean import row_shares, unit_sums
 
 #: A gap of more standard errors than this is more than chance explains: of calibrated models 4.6 % have one.
 MAX_STANDARD_ERRORS = 2.0
@@ -79,7 +79,7 @@ def top_label_gap(
     """`confidence_gap` of confidences (N,) that are right or not (N,), weighted by `weights` (N,)."""
     shares = row_shares(weights, len(confidences))
     says, right = (float(np.average(values, weights=shares)) for values in (confidences, correct))
-    parts = _by_unit(shares * (confidences - correct - (says - right)), groups)
+    parts = unit_sums(shares * (confidences - correct - (says - right)), groups)
     drawn = float(shares**2 @ (confidences * (1 - confidences)))
     variance = max(float(parts @ parts) * len(parts) / max(len(parts) - 1, 1), drawn)
     if fitted_units is not None:
@@ -93,11 +93,5 @@ def effective_units(num_rows: int, *, groups: ArrayLike | None = None, weights: 
     >>> effective_units(4), effective_units(4, groups=["a", "a", "b", "b"]), effective_units(3, weights=[2, 1, 1])
     (4.0, 2.0, 2.6666666666666665)
     """
-    shares = _by_unit(row_shares(weights, num_rows), groups)
+    shares = unit_sums(row_shares(weights, num_rows), groups)
     return 1 / float(shares @ shares)
-
-
-def _by_unit(values: Floats, groups: ArrayLike | None) -> Floats:
-    """Sums of row values (N,) over whole groups; rows of a single group, which tell no spread between groups, count."""
-    codes = check_groups(groups, len(values))
-    return values if codes is None or codes.max() == 0 else np.bincount(codes, values).astype(np.float64)

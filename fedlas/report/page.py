@@ -26,7 +26,6 @@ from fedlas.report.diagrams import (
     corp_svg,
     forest_svg,
     interval_cell,
-    noise_floor_svg,
     race_svg,
     risk_coverage_svg,
 )
@@ -81,7 +80,6 @@ def environment() -> Environment:
         binned=binned_svg,
         corp=corp_svg,
         forest=forest_svg,
-        noise_floors=noise_floor_svg,
         race=race_svg,
         risk_coverage=risk_coverage_svg,
         interval_cell=interval_cell,

@@ -30,7 +30,6 @@ def summary(report: CalibrationReport) -> list[str]:
         priors_sentence(report.class_priors),
         report.worst.class_,
         report.worst.slice,
-        ledger_sentence(report),
         *(report.label_noise.sentences if report.label_noise else ()),
         report.parts.sentence if report.parts else None,
         report.loss_comparison.sentence if report.loss_comparison else None,
@@ -122,13 +121,6 @@ def slope_finding(section: BinarySection) -> str | None:
         return "its probabilities are not shown to be too extreme or too cautious"
     kind = "too extreme (too near to 0 and 1)" if slope.value < 1 else "too cautious (not near enough to 0 and 1)"
     return f"its probabilities are {kind}"
-
-
-def ledger_sentence(report: CalibrationReport) -> str | None:
-    """That the test rows judge for the first time; where they do not, the gate's own sentences say so."""
-    if report.ledger is None or report.ledger.before or report.verdict == "undetermined":
-        return None
-    return "These test rows judge for the first time."
 
 
 def trained_rows_sentence(trained_rows: Mapping[str, int] | None) -> str | None:

@@ -72,5 +72,4 @@ def found_in_classes(section: ClassTable, level: float) -> str:
 
 def found_in_slices(section: SliceTable, level: float) -> str | None:
     """That no slice is shown to be weak; where one is, its row in the table says so."""
-    shown = any(failings(row, 1 - level) for row in section.rows)
-    return None if shown else worst_slice(section, level)
+    return None if any(failings(row, 1 - level) for row in section.rows) else worst_slice(section, level)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedlas.report.diagrams.intervals import common_extent, forest_svg, interval_cell, noise_floor_svg
+from fedlas.report.diagrams.intervals import common_extent, forest_svg, interval_cell
 from fedlas.report.diagrams.race import race_svg
 from fedlas.report.diagrams.reliability import binned_svg, corp_svg, reliability_svg
 from fedlas.report.diagrams.risk_coverage import risk_coverage_svg
@@ -13,7 +13,6 @@ __all__ = [
     "corp_svg",
     "forest_svg",
     "interval_cell",
-    "noise_floor_svg",
     "race_svg",
     "reliability_svg",
     "risk_coverage_svg",

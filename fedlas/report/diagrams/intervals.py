@@ -1,4 +1,4 @@
-"""Interval plots: what is served against the others in every metric, calibration errors beside their noise floors.
+"""Interval plots: what is served against the others in every metric.
 
 The same interval, small and without words, stands in a table's row beside its figures (`interval_cell`).
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fedlas.metrics import BinnedEstimate, Estimate
-from fedlas.report.diagrams.drawing import TITLES, legend, line, mark, opening, rectangle, text
+from fedlas.metrics import Estimate
+from fedlas.report.diagrams.drawing import TITLES, legend, line, mark, opening, text
 from fedlas.report.diagrams.scale import Scale
 from fedlas.report.document import CalibrationReport
 from fedlas.report.wording import signed
@@ -22,7 +22,6 @@ _METRICS = {
     "aurc": ("AURC", -1),
     "augrc": ("AUGRC", -1),
 }
-_BINNED = {"ece": "ECE", "adaptive_ece": "Adaptive ECE", "classwise_ece": "Classwise ECE"}
 _OTHERS = ("uploaded", "temperature")
 _WIDTH, _LEFT, _ACROSS, _TOP = 430, 16, 398, 78
 _CELL_WIDTH, _CELL_HEIGHT = 130, 20
@@ -58,39 +57,6 @@ def forest_svg(report: CalibrationReport) -> str:
             low, high = sorted((sign * one.low, sign * one.high))
             hint = f"{name}, minus {TITLES[other].lower()}: {_in_words(one)}"
             parts.append(_interval(scale, low, sign * one.value, high, y + 26 + 16 * row, other, hint))
-    return "\n".join([*parts, "</svg>"]) + "\n"
-
-
-def noise_floor_svg(report: CalibrationReport) -> str:
-    """The three binned calibration errors of the three models, each before the range that chance alone gives it."""
-    height = _TOP - 18 + 72 * len(_BINNED) + 36
-    found = {(metric, name): _binned(report, metric, name) for metric in _BINNED for name in TITLES}
-    scale = Scale.from_zero(max(max(one.value, one.floor_high) for one in found.values()), _LEFT + 6, _ACROSS - 20)
-    title = "Calibration errors beside their noise floors"
-    told = ". ".join(
-        f"{_BINNED[metric]}, {TITLES[name].lower()}: {one.value:.1%}, by chance {one.floor_low:.1%} to "
-        f"{one.floor_high:.1%}"
-        for (metric, name), one in found.items()
-    )
-    bottom = height - 36
-    parts = [
-        opening(_WIDTH, height, title, f"{told}."),
-        text(_LEFT, 20, title, size=14, bold=True),
-        legend(list(TITLES), _LEFT, 42),
-    ]
-    for step in scale.steps():
-        parts.append(line(scale(step), _TOP - 18, scale(step), bottom, "grid"))
-        parts.append(text(scale(step), bottom + 16, f"{100 * step:g} %", size=11, colour="soft", anchor="middle"))
-    for i, (metric, label) in enumerate(_BINNED.items()):
-        y = _TOP - 18 + 72 * i
-        parts.append(text(_LEFT, y + 14, label, bold=True))
-        for row, name in enumerate(TITLES):
-            one, at = found[metric, name], y + 28 + 16 * row
-            width = max(scale(one.floor_high) - scale(one.floor_low), 2.0)
-            parts.append(rectangle(scale(one.floor_low), at - 5, width, 10, fill="band", stroke="band-edge"))
-            parts.append(
-                mark(scale(one.value), at, 4.5, name, hint=f"{label}, {TITLES[name].lower()}: {one.value:.2%}")
-            )
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
@@ -133,12 +99,6 @@ def _in_words(one: Estimate) -> str:
 def _difference(report: CalibrationReport, metric: str, other: str) -> Estimate:
     found = report.differences[f"calibrated_minus_{other}"][metric]
     assert isinstance(found, Estimate)
-    return found
-
-
-def _binned(report: CalibrationReport, metric: str, model: str) -> BinnedEstimate:
-    found = report.metrics[model][metric]
-    assert isinstance(found, BinnedEstimate)
     return found
 
 

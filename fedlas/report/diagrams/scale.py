@@ -15,12 +15,6 @@ class Scale:
     left: float
     across: float
 
-    @classmethod
-    def from_zero(cls, high: float, left: float, across: float) -> Scale:
-        """From 0 to the next round figure above `high`."""
-        step = round_step((high or 1.0) / 6)
-        return cls(0.0, ceil((high or 1.0) / step - 1e-9) * step, left, across)
-
     def __call__(self, value: float) -> float:
         share = (value - self.low) / ((self.high - self.low) or 1)
         return self.left + self.across * min(max(share, 0.0), 1.0)

@@ -1,4 +1,4 @@
-"""Interval plots: better is to the right, intervals and noise floors stand where their numbers say."""
+"""Interval plots: better is to the right, intervals stand where their numbers say."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from fedlas.calibrators import softmax
 from fedlas.metrics import Estimate
-from fedlas.report.diagrams import common_extent, forest_svg, interval_cell, noise_floor_svg
+from fedlas.report.diagrams import common_extent, forest_svg, interval_cell
 from tests.helpers.drawn_rows import drawn_logits
 from tests.helpers.reports import content, example, report
 
@@ -41,15 +41,6 @@ def test_a_model_that_was_not_changed_stands_in_the_middle() -> None:
     logits, targets = drawn_logits(100, 3)
     marks = hinted(forest_svg(report(softmax(logits), targets)), "path")
     assert {middle_of(mark) for mark in marks.values()} == {215.0}
-
-
-def test_noise_floors_hold_what_chance_gives() -> None:
-    """Three errors of three models, each with its box; an overconfident model's mark lies to the right of its box."""
-    svg = noise_floor_svg(example()[0])
-    boxes = [one for one in ET.fromstring(svg).iter(f"{SVG}rect") if one.get("class") == "fill-band stroke-band-edge"]
-    assert len(boxes) == 9
-    ece = next(mark for hint, mark in hinted(svg, "path").items() if hint.startswith("ECE"))
-    assert middle_of(ece) > float(boxes[0].get("x", 0)) + float(boxes[0].get("width", 0))
 
 
 def test_a_cell_is_filled_where_the_interval_leaves_out_zero() -> None:
