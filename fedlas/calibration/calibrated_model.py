@@ -109,9 +109,7 @@ class ScoresCalibrator(nn.Module):
 
     def __init__(self, path: Path, class_names: Sequence[str]) -> None:
         super().__init__()
-        quiet = ort.SessionOptions()
-        quiet.log_severity_level = 3  # it warns of class priors, an input with a default
-        self._session = ort.InferenceSession(path, quiet, providers=["CPUExecutionProvider"])
+        self._session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
         self.kind = "logits" if self._input == "logits" else "probabilities"
         self.class_names = [str(name) for name in class_names]

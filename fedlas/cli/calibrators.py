@@ -18,6 +18,7 @@ from fedlas.cli.options import (
     Name,
     Out,
     Pairs,
+    PriorsInput,
     RequireOption,
     RolePairs,
     Status,
@@ -120,14 +121,16 @@ def register(app: typer.Typer) -> None:
         return code_of_verdict(record["report"], require)
 
     @command(calibrators, "download", examples=["fedlas calibrators download cal_01k… --out calibrator.onnx"])
-    def download(session: Session, calibrator: CalibratorId, *, out: Out = None) -> None:
+    def download(
+        session: Session, calibrator: CalibratorId, *, out: Out = None, priors_input: PriorsInput = False
+    ) -> None:
         """Download a calibrator's ONNX file.
 
         Scores go in, probabilities come out.
         """
         file = out or Path(f"{calibrator}.onnx")
         require_writable(file)
-        session.client.calibrators.download(calibrator, file)
+        session.client.calibrators.download(calibrator, file, class_priors="input" if priors_input else None)
         session.output.lines([str(file)])
 
     @command(calibrators, "delete", examples=["fedlas calibrators delete cal_01k… --yes"])

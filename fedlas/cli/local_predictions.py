@@ -78,7 +78,7 @@ def _opened(file: Path) -> onnxruntime.InferenceSession:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # of class_priors, which may be left out, it warns each time
+    options.log_severity_level = 3  # files of earlier versions have an input with a default, of which it warns
     try:
         session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     except Exception as error:

@@ -11,7 +11,7 @@ from fedlas.cli import names
 from fedlas.cli.command import Session, command, group
 from fedlas.cli.failures import about
 from fedlas.cli.files import file_of, require_writable
-from fedlas.cli.options import After, Before, Limit, Name, Pairs, Status, Wait, Yes, confirm, given_options
+from fedlas.cli.options import After, Before, Limit, Name, Pairs, PriorsInput, Status, Wait, Yes, confirm, given_options
 from fedlas.cli.output import Column, size, when
 from fedlas.cli.progress import transfer
 from fedlas.cli.records import as_json, as_jsons
@@ -103,6 +103,7 @@ def register(app: typer.Typer) -> None:
         model: ModelId,
         *,
         out: Annotated[Path | None, typer.Option(help="The file to write; MODEL.onnx without this.")] = None,
+        priors_input: PriorsInput = False,
     ) -> None:
         """Download the ONNX file of a model.
 
@@ -111,7 +112,9 @@ def register(app: typer.Typer) -> None:
         file = out or Path(f"{model}.onnx")
         require_writable(file)
         with transfer(session.output, f"downloading {file.name}") as moved:
-            session.client.models.download(model, file, on_progress=moved)
+            session.client.models.download(
+                model, file, class_priors="input" if priors_input else None, on_progress=moved
+            )
         session.output.lines([str(file)])
 
     @command(models, "promote", examples=["fedlas models promote digits 2"])

@@ -37,6 +37,7 @@ SeenByModel = Annotated[
     typer.Option(help="Which rows the model was trained on: no, train_split or unknown.", metavar="WHICH"),
 ]
 RequireOption = Annotated[Require, typer.Option(help="What must have come of it for exit code 0.")]
+PriorsInput = Annotated[bool, typer.Option("--priors-input", help="With the input `class_priors`.")]
 Out = Annotated[Path | None, typer.Option("--out", help="The file to write.", dir_okay=False)]
 
 

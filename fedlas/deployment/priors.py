@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
-#: The input (K,) float32 of a calibrated file, which may be left out (with a number behind it where the uploaded graph
-#: has an input of this name); and the property of its metadata.
+#: The constant (K,) float32 of a calibrated file, and the input that is made of it (with a number behind it where the
+#: uploaded graph has an input of this name); and the property of its metadata.
 CLASS_PRIORS = "class_priors"
 #: How far the sum of priors may be from one.
 TOLERANCE = 1e-6

@@ -4,8 +4,8 @@ Standard outputs: `logits` (N, K) before any calibrator, `probabilities` (N, K) 
 maximum, `features` (N, D); where it was fitted also `familiarity` (N,). Of an ensemble `logits` and `features` are the
 first member's. All are float32, the number of rows is free, inputs, IR version and opset are the upload's. What the
 guarantee rows allow to promise is in the file's metadata.
-With a deployment there is one more input with a default, `class_priors` (K,) (IR version 4 at least); the metadata has
-the defaults and the thresholds of decisions.
+With a deployment the logits are shifted to its class priors, the constant `class_priors` (K,) (IR version 4 at least),
+of which `priors_input` makes an input; the metadata has the priors and the thresholds of decisions.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fedlas.errors import ExportError, FedLASError, UnsupportedModel
 from fedlas.export.double_precision import MAX_WEIGHT_BYTES
 from fedlas.export.merging import merge
 from fedlas.export.parity import FAMILIARITY, Exportable, prove, uploaded_network
-from fedlas.export.priors_graph import append_priors, declare_priors
+from fedlas.export.priors_graph import append_priors
 from fedlas.export.typicality_graph import append_familiarity
 from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity
@@ -43,11 +43,16 @@ _RESERVED = (*STANDARD_OUTPUTS, FAMILIARITY, CLASS_PRIORS)
 
 @dataclass(frozen=True)
 class ExportReport:
-    """The proof of a written file (None where it was not asked for), its operator set and the cost of a row."""
+    """The proof of a written file (None where it was not asked for), its operator set and the cost of a row.
+
+    Attributes:
+        priors_input: with these bytes behind it the file has the input `class_priors`; empty without a deployment.
+    """
 
     parity: Parity | None
     opset: int
     cost: ServingCost
+    priors_input: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -128,8 +133,8 @@ def write_graph(
 
     Args:
         familiarity: fitted on this classifier's features; becomes the output `familiarity`.
-        deployment: fitted on this calibrator's probabilities; becomes the input `class_priors` and the metadata
-            properties `class_priors` and `decisions` (JSON).
+        deployment: fitted on this calibrator's probabilities; becomes the constant `class_priors` and the
+            metadata properties `class_priors` and `decisions` (JSON).
         verify_with: one array of rows per input; the file must give PyTorch's probabilities on them.
         targets: class indices (N,) of these rows, by which the proof says what a difference means for the scores.
         tolerance: the largest difference in any probability that needs no explanation (`fedlas.export.parity`).
@@ -145,7 +150,7 @@ def write_graph(
     if len(class_names) != classifier.num_classes:
         raise ValueError(f"class_names has {len(class_names)} names, the classifier {classifier.num_classes} classes")
     priors = None if deployment is None else deployment.priors
-    model, graph = build_model(classifier, calibrator, familiarity=familiarity, priors=priors)
+    model, graph, given = build_model(classifier, calibrator, familiarity=familiarity, priors=priors)
     upload = uploaded_network(classifier)
     cost = serving_cost(graph, upload.inputs, upload.lengths)
     properties = {
@@ -161,7 +166,7 @@ def write_graph(
         parity = prove(
             content, graph, classifier, calibrated, familiarity, verify_with, targets=targets, tolerance=tolerance
         )
-    return WrittenGraph(content, ExportReport(parity, upload.opset, cost), familiarity)
+    return WrittenGraph(content, ExportReport(parity, upload.opset, cost, given), familiarity)
 
 
 def _at_priors(calibrator: Calibrator, priors: ClassPriors, logits: ArrayLike, features: ArrayLike) -> Array:
@@ -174,8 +179,8 @@ def build_model(
     *,
     familiarity: Familiarity | None = None,
     priors: ClassPriors | None = None,
-) -> tuple[ModelProto, Graph]:
-    """The served graph in memory, in ONNX's form and in ours."""
+) -> tuple[ModelProto, Graph, bytes]:
+    """The served graph in memory, in ONNX's form and in ours, and the bytes that make an input of its class priors."""
     if familiarity is not None and familiarity.feature_dim != classifier.feature_dim:
         raise ValueError(
             f"familiarity was fitted on {familiarity.feature_dim} features, the classifier has {classifier.feature_dim}"
@@ -190,7 +195,7 @@ def build_model(
     graph.append("Identity", logits[:1], output="logits")
     judged = _append_pool(graph, classifier, logits, flat) if isinstance(classifier, Ensemble) else "logits"
     calibrated = _append_calibrator(graph, calibrator, judged, "features")
-    given = ""
+    given = b""
     if priors is not None:
         calibrated, given = append_priors(graph, priors, calibrated)
     graph.append("Softmax", [calibrated], output="probabilities", axis=1)
@@ -207,10 +212,7 @@ def build_model(
     graph.outputs = list(shapes)
     _require_fitting(graph, ExportError)
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
-    model = graph.to_model(outputs)
-    if given:
-        declare_priors(model, given, classifier.num_classes)
-    return model, graph
+    return graph.to_model(outputs), graph, given
 
 
 def _require_fitting(graph: Graph, kind: type[FedLASError]) -> None:

@@ -48,7 +48,7 @@ def write(
 ) -> float:
     """Write the file, prove it on scores (N, K), and return how far its probabilities are from ours.
 
-    The deployment becomes the input `class_priors` (K,), which has a default, and metadata, as in a served graph.
+    The deployment becomes the constant `class_priors` (K,) and metadata, as in a served graph.
 
     Raises:
         ExportError: `parity` where that is more than float32 explains.
@@ -82,7 +82,7 @@ def write(
 
 
 def build(calibrator: Calibrator, kind: Kind, class_names: Sequence[str], priors: ClassPriors) -> ModelProto:
-    """The graph: inputs (N, K) float32 and `class_priors`, outputs `probabilities` (N, K) and `confidence` (N,)."""
+    """The graph: input (N, K) float32, outputs `probabilities` (N, K) and `confidence` (N,)."""
     given, nodes, constants = INPUT_NAMES[kind], [], []
     logits = given
     if kind == "probabilities":
@@ -91,7 +91,8 @@ def build(calibrator: Calibrator, kind: Kind, class_names: Sequence[str], priors
         nodes.append(helper.make_node("Log", ["fedlas_positive"], ["fedlas_logits"]))
         logits = "fedlas_logits"
     middle, more = calibrator.to_onnx(logits, "fedlas_calibrated_logits")
-    constants += [_constant(CLASS_PRIORS, priors.default), _constant("fedlas_class_shares", priors.shares)]
+    shift = {CLASS_PRIORS: priors.default, "fedlas_class_shares": priors.shares}
+    constants += [numpy_helper.from_array(values.astype(np.float32), name) for name, values in shift.items()]
     nodes += [
         *middle,
         helper.make_node("Div", [CLASS_PRIORS, "fedlas_class_shares"], ["fedlas_prior_ratio"]),
@@ -102,15 +103,10 @@ def build(calibrator: Calibrator, kind: Kind, class_names: Sequence[str], priors
     ]
     classes = len(class_names)
     outputs = [_info("probabilities", "N", classes), _info("confidence", "N")]
-    inputs = [_info(given, "N", classes), _info(CLASS_PRIORS, classes)]
-    graph = helper.make_graph(nodes, "fedlas_calibrator", inputs, outputs, [*constants, *more])
+    graph = helper.make_graph(nodes, "fedlas_calibrator", [_info(given, "N", classes)], outputs, [*constants, *more])
     return helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="fedlas"
     )
-
-
-def _constant(name: str, values: Floats) -> TensorProto:
-    return numpy_helper.from_array(values.astype(np.float32), name)
 
 
 def _info(name: str, *shape: int | str) -> ValueInfoProto:

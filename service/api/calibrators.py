@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
-from pydantic import Field, JsonValue, TypeAdapter, ValidationError
+from pydantic import Field, Json
 
 from service.api.datasets import SHARES, parse_roles, parse_split_shares
 from service.api.document.declarations import header_references
@@ -19,7 +18,7 @@ from service.api.receiving import ReceivedFile
 from service.api.record_codes import DATASET_CODES, FILE_CODES, WORK_CODES
 from service.api.records import FileOptions, RecordRoutes, create_from_file, uploading
 from service.api.reports import add_evidence
-from service.api.responses import created, downloading, stored_file
+from service.api.responses import PriorsOption, created, downloading, stored_graph
 from service.api.routing import Route
 from service.api.services import ServicesDep
 from service.registry import tables
@@ -40,7 +39,6 @@ _FIELDS = {
     "bad_split_shares": "split_shares",
     "class_priors_mismatch": "class_priors",
 }
-_PRIORS: TypeAdapter[dict[str, float] | None] = TypeAdapter(GivenPriors)
 #: A fit that fails within the request is its answer.
 _REFUSED = {422: [*DATASET_CODES, *FILE_CODES, "class_priors_mismatch"], 500: [*WORK_CODES]}
 _RESPONSES: Responses = {
@@ -65,9 +63,8 @@ class CalibratorOptions(FileOptions):
         None, max_length=100_000, description='JSON, for example {"label": "diagnosis", "group": "patient"}.'
     )
     split_shares: str | None = SHARES
-    class_priors: str | None = Field(
+    class_priors: Json[GivenPriors] | None = Field(
         None,
-        max_length=1_000_000,
         description="JSON: how often each class occurs where the scores come from, by class name.",
     )
     wait: float = Field(60, ge=0, le=60, description="Seconds to wait for the calibrator; then the answer is 202.")
@@ -77,23 +74,12 @@ class CalibratorOptions(FileOptions):
         names = parse_names(self.class_names, "class_names", least=2) if self.class_names is not None else None
         roles = parse_roles(self.roles) if self.roles else None
         shares = parse_split_shares(self.split_shares) if self.split_shares else None
-        priors = _priors(self.class_priors) if self.class_priors else None
         return {
-            **self.model_dump(include={"method"}),
+            **self.model_dump(include={"method", "class_priors"}),
             "class_names": names,
             "roles": roles,
             "split_shares": shares,
-            "class_priors": priors,
         }
-
-
-def _priors(text: str) -> dict[str, JsonValue]:
-    """Parse and check the class priors; raises InvalidRequest."""
-    try:
-        return {**(_PRIORS.validate_json(text) or {})}
-    except ValidationError as error:
-        message = error.errors(include_url=False, include_input=False)[0]["msg"]
-        raise InvalidRequest("invalid_request", f"class_priors: {message[:300]}", field="class_priors") from error
 
 
 def add_calibrator(
@@ -177,11 +163,13 @@ add_evidence(ROUTES)
     response_class=FileResponse,
     openapi_extra=downloading("unknown_calibrator", "no_calibrator"),
 )
-def download_calibrator(request: Request, services: ServicesDep, calibrator_id: str) -> Response:
+def download_calibrator(
+    request: Request, services: ServicesDep, calibrator_id: str, class_priors: PriorsOption = None
+) -> Response:
     """The calibrator as a file: scores in, `probabilities` and `confidence` out. Ranges work; 409 before it exists."""
     with services.registry.read() as unit:
         row = unit.calibrators.get(calibrator_id)
     if row.onnx_sha256 is None:
         message = f"{calibrator_id} is {row.status}; its file exists once it has succeeded"
         raise Conflict("no_calibrator", message, passing=row.status not in FINAL)
-    return stored_file(request, services, row.onnx_sha256, f"{Path(row.name).stem}-{row.id}.onnx")
+    return stored_graph(request, services, row, row.onnx_sha256, class_priors)

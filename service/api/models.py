@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -16,7 +15,7 @@ from service.api.name_lists import parse_names
 from service.api.named_models import find_model
 from service.api.receiving import MODEL_PARTS, ReceivedFile
 from service.api.records import MODEL_FORM, FileOptions, RecordRoutes, UploadId, create_from_file, uploading
-from service.api.responses import created, downloading, stored_file
+from service.api.responses import PriorsOption, created, downloading, stored_graph
 from service.api.routing import Route
 from service.api.services import Services, ServicesDep
 from service.registry import tables
@@ -167,12 +166,19 @@ ROUTES.add_delete(
 )
 
 
-@router.get("/{model_id}/onnx", response_class=FileResponse, openapi_extra=downloading("unknown_model"))
-def download_model(request: Request, services: ServicesDep, model_id: str) -> Response:
+@router.get(
+    "/{model_id}/onnx", response_class=FileResponse, openapi_extra=downloading("unknown_model", "no_class_shares")
+)
+def download_model(
+    request: Request, services: ServicesDep, model_id: str, class_priors: PriorsOption = None
+) -> Response:
     """The file: an uploaded model's bytes as sent, a calibrated model with its standard outputs. Ranges work.
 
     Of a model that came with the file of its weights: a zip of the two.
     """
     with services.registry.read() as unit:
         row = find_model(unit, model_id)
-    return stored_file(request, services, row.sha256, f"{Path(row.name).stem}-{row.id}.onnx")
+    if class_priors is not None and not (row.profile or {}).get("class_priors"):
+        message = f"{row.id} ({row.origin}) knows no class shares; needed is a model that a job has calibrated"
+        raise InvalidRequest("no_class_shares", message, field="class_priors")
+    return stored_graph(request, services, row, row.sha256, class_priors)

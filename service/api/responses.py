@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from fastapi import Query, Request, Response
 from fastapi.responses import FileResponse
@@ -17,8 +18,9 @@ from starlette.types import Message, Receive, Scope, Send
 from service.api.document.declarations import BINARY, STORED, operation
 from service.api.problems import problem
 from service.api.services import Services
+from service.registry import tables
 from service.registry.contract import FINAL, BatchRecord, CalibratorRecord, DatasetRecord, JobRecord, ModelRecord
-from service.registry.documents import JsonObject
+from service.registry.documents import JsonObject, PriorsInput
 from service.registry.errors import InvalidRequest
 
 #: Records of a page are made and written one by one until there are so many bytes; the page holds at least one.
@@ -37,6 +39,11 @@ Limit = Annotated[
 After = Annotated[
     str | None,
     Query(max_length=100, description="Continue after this id, whether or not its record is still there."),
+]
+
+PriorsOption = Annotated[
+    Literal["input"] | None,
+    Query(description="`input`: the graph with the input `class_priors` (K,), whose default are the file's priors."),
 ]
 
 
@@ -70,35 +77,67 @@ def tagged_bytes(
     return Response(body, media_type=media_type, headers=all_headers)
 
 
-def stored_file(
-    request: Request, services: Services, digest: str, filename: str, *, media_type: str = "application/octet-stream"
+def stored_graph(
+    request: Request, services: Services, row: tables.Model | tables.Calibrator, digest: str, class_priors: PriorsOption
 ) -> Response:
-    """Answer a stored file, whose `ETag` is its digest, or 304 if the client already has it. Ranges work."""
-    etag = f'"{digest}"'
+    """Answer an ONNX file, with the input `class_priors` where that is asked for: files of earlier versions have it."""
+    stored = None if class_priors is None else (row.profile or {}).get("priors_input")
+    added = None if stored is None else PriorsInput.read(stored)
+    return stored_file(request, services, digest, f"{Path(row.name).stem}-{row.id}.onnx", added=added)
+
+
+def stored_file(
+    request: Request,
+    services: Services,
+    digest: str,
+    filename: str,
+    *,
+    media_type: str = "application/octet-stream",
+    added: PriorsInput | None = None,
+) -> Response:
+    """Answer a stored file, whose `ETag` is its digest, or 304 if the client already has it. Ranges work.
+
+    Args:
+        added: bytes to send behind it.
+    """
+    etag = f'"{digest if added is None else added.sha256}"'
     if etag_matches(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
     path = services.registry.artifacts.path(digest)
-    return StoredFile(path, media_type=media_type, filename=filename, headers={"ETag": etag, **_NO_SNIFFING})
+    suffix = b"" if added is None else bytes.fromhex(added.suffix)
+    headers = {"ETag": etag, **_NO_SNIFFING}
+    return StoredFile(path, suffix, media_type=media_type, filename=filename, headers=headers)
 
 
 class StoredFile(FileResponse):
-    """A file or ranges of it; what is no range of it is refused as everything else is."""
+    """A file with bytes behind it, or ranges of both; what is no range of them is refused as everything else is."""
+
+    def __init__(self, path: Path, suffix: bytes, **options: Any) -> None:
+        stat = path.stat()
+        self.seam, self.suffix, self.size = stat.st_size, suffix, stat.st_size + len(suffix)
+        super().__init__(path, stat_result=os.stat_result((*stat[:6], self.size, *stat[7:])), **options)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refused = False
+        refused, position, last = False, 0, self.size - 1
 
         async def send_checked(message: Message) -> None:
-            nonlocal refused
+            nonlocal refused, position, last
             refused = refused or message.get("status") in (400, 416)
+            if self.suffix and message.get("status") == 206:
+                position, last, _ = map(int, re.findall(rb"\d+", dict(message["headers"])[b"content-range"]))
+            position += len(message.get("body", b""))
+            if message.get("more_body") is False:  # here the file ends, or what was asked of it
+                message["body"] += self.suffix[position - self.seam : last + 1 - self.seam]
             if not refused:
                 await send(message)
 
-        await super().__call__(scope, receive, send_checked)
+        # Of two parts several ranges are answered by the whole, as RFC 9110 (14.2) allows.
+        headers = [pair for pair in scope["headers"] if not self.suffix or pair[0] != b"range" or b"," not in pair[1]]
+        await super().__call__({**scope, "headers": headers}, receive, send_checked)
         if refused:
-            size = Path(self.path).stat().st_size
-            detail = f"the file has {size} bytes; needed is a range of them, such as 'bytes=0-99'"
-            headers = {"Content-Range": f"bytes */{size}"}
-            refusal = problem(416, "range_not_satisfiable", detail, path=scope["path"], headers=headers)
+            detail = f"the file has {self.size} bytes; needed is a range of them, such as 'bytes=0-99'"
+            real = {"Content-Range": f"bytes */{self.size}"}
+            refusal = problem(416, "range_not_satisfiable", detail, path=scope["path"], headers=real)
             await refusal(scope, receive, send)
 
 

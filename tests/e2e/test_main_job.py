@@ -24,8 +24,9 @@ BINNED = ("ece", "adaptive_ece", "classwise_ece")
 
 
 def run_file(service: Service, model_id: str, inputs: dict[str, made.Array]) -> dict[str, made.Array]:
-    """Download the model's file and run it with nothing but ONNX Runtime."""
-    answer = service.client.get(f"/v1/models/{model_id}/onnx")
+    """Download the model's file, with an input for class priors that are given, and run it with ONNX Runtime alone."""
+    params = {"class_priors": "input"} if "class_priors" in inputs else {}
+    answer = service.client.get(f"/v1/models/{model_id}/onnx", params=params)
     assert answer.status_code == 200, answer.text
     session = ort.InferenceSession(answer.content, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
@@ -180,6 +181,8 @@ def test_uploaded_file_comes_back_byte_for_byte(service: Service, digits: tuple[
     assert service.client.get(path, headers={"If-None-Match": answer.headers["etag"]}).status_code == 304
     part = service.client.get(path, headers={"Range": "bytes=10-19"})
     assert (part.status_code, part.content) == (206, answer.content[10:20])
+    refused = service.client.get(f"{path}?class_priors=input")
+    assert (refused.status_code, refused.json()["code"]) == (422, "no_class_shares")
 
 
 def test_batch_predictions_equal_single_ones(service: Service, finished: Json) -> None:

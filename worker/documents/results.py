@@ -6,7 +6,16 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from service.registry.documents import DatasetProfile, Document, JsonObject, ModelProfile, Notice, Plan, Verdict
+from service.registry.documents import (
+    DatasetProfile,
+    Document,
+    JsonObject,
+    ModelProfile,
+    Notice,
+    Plan,
+    PriorsInput,
+    Verdict,
+)
 
 #: How the id of a job looks.
 JOB_ID = r"^job_[0-9a-z]{1,36}$"
@@ -44,12 +53,13 @@ class ModelInspection(Result):
 
 
 class ScoresProfile(Document):
-    """The profile of scores: kind, rows and classes."""
+    """The profile of scores, kind, rows and classes, and of the file that came of them."""
 
     input: Literal["logits", "probabilities"]
     num_samples: int
     num_classes: int
     class_names: list[str]
+    priors_input: PriorsInput
 
 
 class ScoresResult(Result):

@@ -16,6 +16,7 @@ from fedlas.data import SPLITS, Dataset
 from fedlas.data.labels import as_text
 from fedlas.data.scores import read_scores
 from fedlas.data.seen_rows import SeenRows
+from fedlas.export.priors_graph import priors_input
 from fedlas.progress import JobProgress
 from fedlas.report import CalibrationReport, Named, Subject, reliability_svg, report_html
 from fedlas.report.subject import rfc3339
@@ -27,6 +28,7 @@ from service.registry.documents import (
     Guarantees,
     ModelProfile,
     OutputSpec,
+    PriorsInput,
     Reading,
     ServingCost,
 )
@@ -170,6 +172,7 @@ def fit_scores(order: ScoresOrder, files: Files, folder: Path, emit: Emit) -> Sc
             num_samples=len(dataset),
             num_classes=len(dataset.class_names),
             class_names=dataset.class_names,
+            priors_input=PriorsInput.of(folder / "calibrator.onnx", priors_input(len(dataset.class_names))),
         ),
         onnx="calibrator.onnx",
         report=_REPORT,
@@ -207,6 +210,7 @@ def _export(found: Calibration, upload: GraphClassifier, file: Path, order: JobO
         "guarantees": found.guarantees and Guarantees.model_validate(found.guarantees.as_dict()),
         "familiarity": familiarity and FamiliaritySpec(score=familiarity.score),
         **_deployed(found),
+        "priors_input": PriorsInput.of(file, written.priors_input),
         "cost_factor": round(finalist.cost_factor, 3),
         "cost": ServingCost.model_validate(cost.as_dict()),
         "trained_on": [*profile.trained_on, _fitted_on(found, order, trained=found.verdict.verdict == "trained")],

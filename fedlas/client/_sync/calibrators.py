@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from fedlas.client._sync.downloads import OnDownload, download
 from fedlas.client._sync.final import until_final
@@ -103,12 +103,21 @@ class Calibrators:
         calibrator: str | HasId,
         path: str | PathLike[str] | None = None,
         *,
+        class_priors: Literal["input"] | None = None,
         on_progress: OnDownload | None = None,
     ) -> Path:
-        """Write its ONNX file (scores in, `probabilities` and `confidence` out) to `path`; the digest is checked."""
-        target = Path(path) if path is not None else Path(f"{id_of(calibrator)}.onnx")
-        route = f"{_PATH}/{path_part(calibrator)}/onnx"
-        return download(self._transport, route, target, on_progress=on_progress)
+        """Write its ONNX file (scores in, `probabilities` and `confidence` out) to `path`; the digest is checked.
+
+        Args:
+            class_priors: `input`: with one more input, the class priors (K,) of its answers.
+        """
+        return download(
+            self._transport,
+            f"{_PATH}/{path_part(calibrator)}/onnx",
+            Path(path or f"{id_of(calibrator)}.onnx"),
+            params=query(class_priors=class_priors),
+            on_progress=on_progress,
+        )
 
     def report(self, calibrator: str | HasId) -> Report:
         """The report: what the test rows say about it."""

@@ -236,8 +236,8 @@ class Jobs:
         found = self.get(job)
         if found.calibrated_model_id is None:
             raise InvalidInput("no_model", f"{found.id} is {found.status}; its model exists once it has succeeded")
-        target = Path(path) if path is not None else Path(f"{found.calibrated_model_id}.onnx")
-        return download(self._transport, f"/v1/models/{found.calibrated_model_id}/onnx", target)
+        served = found.calibrated_model_id
+        return download(self._transport, f"/v1/models/{served}/onnx", Path(path or f"{served}.onnx"))
 
     def _bound(self, job: Job) -> Job:
         job._resource = self

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from os import PathLike
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 from fedlas.client._sync.downloads import OnDownload, download
 from fedlas.client._sync.final import until_final
@@ -91,14 +91,24 @@ class Models:
         model: str | Model,
         path: str | PathLike[str] | None = None,
         *,
+        class_priors: Literal["input"] | None = None,
         on_progress: OnDownload | None = None,
     ) -> Path:
         """Write a model's file to `path` (a file, or a folder to put it into) and return where it is.
 
         An uploaded model comes as it was sent, a calibrated one with its standard outputs. The digest is checked, and
         nothing stands at `path` before the whole is there.
+
+        Args:
+            class_priors: `input`: a calibrated model with one more input, the class priors (K,) of its answers.
         """
         target = Path(path) if path is not None else Path()
         if in_thread(target.is_dir):
             target = target / f"{id_of(model)}.onnx"
-        return download(self._transport, f"{_PATH}/{path_part(model)}/onnx", target, on_progress=on_progress)
+        return download(
+            self._transport,
+            f"{_PATH}/{path_part(model)}/onnx",
+            target,
+            params=query(class_priors=class_priors),
+            on_progress=on_progress,
+        )

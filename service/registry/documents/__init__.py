@@ -33,6 +33,7 @@ from service.registry.documents.model_profile import (
     ImagePreprocessing,
     ModelProfile,
     OutputSpec,
+    PriorsInput,
     ServingCost,
     Task,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "OutputSpec",
     "PartResult",
     "Plan",
+    "PriorsInput",
     "Progress",
     "Publication",
     "Purpose",

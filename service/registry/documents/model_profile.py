@@ -6,6 +6,8 @@ computes the guarantees and reads them with `from_dict`.
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -143,6 +145,21 @@ class ClassPriors(Document):
     default: dict[str, float] = Field(description="Of answers to which nothing else is said.")
 
 
+class PriorsInput(Document):
+    """The bytes that stand behind a calibrated file where its constant `class_priors` is to be an input."""
+
+    suffix: str = Field(pattern="^([0-9a-f]{2}){1,200}$", description="In hexadecimal.")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="Of the file with these bytes.")
+
+    @classmethod
+    def of(cls, file: Path, suffix: bytes) -> PriorsInput:
+        """Those of a file that was just written."""
+        with file.open("rb") as written:
+            digest = hashlib.file_digest(written, "sha256")
+        digest.update(suffix)
+        return cls(suffix=suffix.hex(), sha256=digest.hexdigest())
+
+
 class DecisionThresholds(Document):
     """Thresholds by class name: the largest of probability / threshold decides as often as the uploaded model does."""
 
@@ -172,6 +189,7 @@ class ModelProfile(Document):
     guarantees: Guarantees | None = None
     familiarity: FamiliaritySpec | None = None
     class_priors: ClassPriors | None = None
+    priors_input: PriorsInput | None = Field(None, description="Null in earlier versions, whose files have that input.")
     decisions: DecisionThresholds | None = None
     cost_factor: float | None = Field(None, description="Cost of a prediction, as a multiple of the uploaded model's.")
     cost: ServingCost | None = None

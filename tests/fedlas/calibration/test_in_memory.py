@@ -47,9 +47,7 @@ def nll(probs: Any, targets: Any) -> float:
 
 def runtime(path: Path, inputs: Any, output: str = "probabilities") -> Any:
     """An output by ONNX Runtime."""
-    quiet = ort.SessionOptions()
-    quiet.log_severity_level = 3
-    session = ort.InferenceSession(path, quiet)
+    session = ort.InferenceSession(path)
     return session.run([output], {session.get_inputs()[0].name: inputs})[0]
 
 

@@ -62,7 +62,7 @@ def test_a_notebook_calibrates_judges_and_exports(tmp_path: Path) -> None:
 
 
 def test_priors_of_the_world_shift_the_file_and_nothing_that_is_judged(tmp_path: Path) -> None:
-    """The file answers for the ordered priors, and for others on request; what is judged are the rows as they are."""
+    """The file answers for the ordered priors, and with its input for others; judged are the rows as they are."""
     classifier, dataset = given(tmp_path)
     wanted = {"d": 0.7, "a": 0.1, "b": 0.1, "c": 0.1}
     plain = calibrate(classifier, dataset, CalibrationOptions(method="post_hoc"))
@@ -75,13 +75,15 @@ def test_priors_of_the_world_shift_the_file_and_nothing_that_is_judged(tmp_path:
     rows = {classifier.inputs[0].name: next(iter(test.values()))}
     probs: dict[str, np.ndarray] = {}
     for name, found in (("plain", plain), ("shifted", shifted)):
-        found.export(tmp_path / f"{name}.onnx")
+        more = found.export(tmp_path / f"{name}.onnx").priors_input
         session = ort.InferenceSession(tmp_path / f"{name}.onnx", providers=["CPUExecutionProvider"])
         (probs[name],) = session.run(["probabilities"], rows)
     shares = np.array(list(before["class_priors"]["shares"].values()))
     np.testing.assert_allclose(shares, np.bincount(dataset.select("calibration")[1]) / len(dataset.rows("calibration")))
     expected = probs["plain"] * np.array([0.1, 0.1, 0.1, 0.7]) / shares
     np.testing.assert_allclose(probs["shifted"], expected / expected.sum(1, keepdims=True), atol=1e-6)
+    content = (tmp_path / "shifted.onnx").read_bytes() + more
+    session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
     (back,) = session.run(["probabilities"], {**rows, "class_priors": shares.astype(np.float32)})
     np.testing.assert_allclose(back, probs["plain"], atol=1e-6)
     told = session.get_modelmeta().custom_metadata_map

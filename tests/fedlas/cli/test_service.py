@@ -160,6 +160,16 @@ def test_a_file_on_this_machine_predicts_as_the_service_does(
     assert (refused.returncode, refused.stderr.splitlines()[-1].endswith("its job had no guarantee rows")) == (1, True)
 
 
+def test_a_file_comes_with_an_input_for_class_priors(
+    service: Service, calibrated: Path, here: Here, tmp_path: Path
+) -> None:
+    """`download --priors-input` writes the graph that the API gives with `class_priors=input`."""
+    out = tmp_path / "m.onnx"
+    assert here("models", "download", "sharp", "--priors-input", "--out", out).stdout.strip() == str(out)
+    answer = service.client.get("/v1/models/sharp/onnx?class_priors=input")
+    assert (out.read_bytes(), answer.content != (calibrated / "sharp.onnx").read_bytes()) == (answer.content, True)
+
+
 def test_a_model_comes_and_goes(service: Service, here: Here, files: Path, tmp_path: Path) -> None:
     """Upload, download and deletion of a model; deletion asks, and where nobody can answer wants --yes."""
     model = json.loads(here("models", "upload", "exact.onnx", "-o", "class_names=a,b,c", "--json").stdout)

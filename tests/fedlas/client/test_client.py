@@ -100,6 +100,9 @@ def test_a_download_is_the_file(client: Client, job: Job, tmp_path: Path) -> Non
     np.testing.assert_allclose(client.predict("digits", ROWS).confidences, confidence, atol=1e-6)
     assert job.download(tmp_path / "again.onnx").read_bytes() == path.read_bytes()
     assert sorted(found.name for found in tmp_path.iterdir() if found.is_file()) == ["again.onnx", "digits.onnx"]
+    file = client.models.download("digits", tmp_path / "input.onnx", class_priors="input")
+    session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])
+    assert [found.name for found in session.get_overridable_initializers()] == ["class_priors"]
 
 
 def test_events_go_on_after_a_cut(service: Service, job: Job) -> None:

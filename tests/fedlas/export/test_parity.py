@@ -72,7 +72,7 @@ def test_a_wrong_file_is_no_rounding(tmp_path: Path) -> None:
     """Weights that are off by more than rounding are refused, although this network rounds visibly."""
     classifier = cancelling(tmp_path)
     x, targets = cancelling_variance.rows(200, spread=0.02)
-    model, graph = build_model(classifier, Identity())
+    model, graph, _ = build_model(classifier, Identity())
     (head,) = (name for name, value in graph.constants.items() if value.shape == (512, 3))
     graph.constants[head] = graph.constants[head] * np.float32(1.05)
     content = graph.to_model(model.graph.output).SerializeToString()

@@ -1,4 +1,4 @@
-"""Class priors in a file: an input that may be left out, whatever the upload's version and names are."""
+"""Class priors in a file: a constant of which an input can be made, whatever the upload's version and names are."""
 
 from __future__ import annotations
 
@@ -39,8 +39,13 @@ def shifted(probs: Array, factors: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize("version", [3, 4, 9])
 @pytest.mark.parametrize("name", ["x", "class_priors"])
-def test_priors_are_an_input_with_a_default(tmp_path: Path, version: int, name: str) -> None:
-    """At the shares the file answers bit by bit as without priors; a taken name is numbered, and old files are new."""
+def test_priors_are_a_constant_and_can_be_an_input(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], version: int, name: str
+) -> None:
+    """A file opens in silence and answers for its priors, bit by bit as without where they are the shares.
+
+    With some bytes behind it, it takes others; a taken name is numbered, and old files are new.
+    """
     model = onnx.load_from_string(network(TRUTH))
     model.ir_version = version
     model.graph.input[0].name = model.graph.node[0].input[0] = name
@@ -48,34 +53,44 @@ def test_priors_are_an_input_with_a_default(tmp_path: Path, version: int, name: 
     classifier = load_onnx(tmp_path / "upload.onnx")
     calibrator, thresholds = TemperatureScaling(2.0), np.full(4, 0.25)
     given: dict[str, Any] = {"calibrator": calibrator, "class_names": NAMES, "verify_with": [ROWS]}
-    export_onnx(classifier, tmp_path / "plain.onnx", **given)
+    assert export_onnx(classifier, tmp_path / "plain.onnx", **given).priors_input == b""
     plain = run(tmp_path / "plain.onnx", **{name: ROWS})
     for default in (SHARES, RARE):
         deployment = Deployment(ClassPriors(SHARES, default), thresholds)
-        export_onnx(classifier, tmp_path / "priors.onnx", deployment=deployment, **given)
+        more = export_onnx(classifier, tmp_path / "priors.onnx", deployment=deployment, **given).priors_input
         assert onnx.load(tmp_path / "priors.onnx").ir_version == max(version, 4)
+        capfd.readouterr()
         session = ort.InferenceSession(tmp_path / "priors.onnx", providers=["CPUExecutionProvider"])
-        assert [one.name for one in session.get_inputs()] == [name]
-        (priors,) = session.get_overridable_initializers()
-        assert (priors.name == "class_priors", priors.shape) == (name == "x", [4])
+        assert capfd.readouterr().err == ""
+        assert ([one.name for one in session.get_inputs()], session.get_overridable_initializers()) == ([name], [])
         found = run(tmp_path / "priors.onnx", **{name: ROWS})
         if default is SHARES:
             np.testing.assert_array_equal(found, plain)
         np.testing.assert_allclose(found, shifted(plain, default / SHARES), atol=1e-6)
-        other = run(tmp_path / "priors.onnx", **{name: ROWS, priors.name: np.full(4, 0.25, np.float32)})
+        (tmp_path / "input.onnx").write_bytes((tmp_path / "priors.onnx").read_bytes() + more)
+        onnx.checker.check_model(tmp_path / "input.onnx")
+        session = ort.InferenceSession(tmp_path / "input.onnx", providers=["CPUExecutionProvider"])
+        (priors,) = session.get_overridable_initializers()
+        assert (priors.name == "class_priors", priors.shape) == (name == "x", [4])
+        np.testing.assert_array_equal(run(tmp_path / "input.onnx", **{name: ROWS}), found)
+        other = run(tmp_path / "input.onnx", **{name: ROWS, priors.name: np.full(4, 0.25, np.float32)})
         np.testing.assert_allclose(other, shifted(plain, 0.25 / SHARES), atol=1e-6)
 
 
-def test_a_file_with_priors_can_be_opened_again(tmp_path: Path) -> None:
-    """Its default is part of the network then, and the new priors take the old ones' place."""
+@pytest.mark.parametrize("with_input", [False, True], ids=["constant", "input"])
+def test_a_file_with_priors_can_be_opened_again(tmp_path: Path, with_input: bool) -> None:
+    """Its priors are part of the network then, an input or not, and the new priors take the old ones' place."""
     (tmp_path / "0.onnx").write_bytes(network(TRUTH))
     given: dict[str, Any] = {"calibrator": Identity(), "class_names": NAMES, "verify_with": [ROWS]}
     first = Deployment(ClassPriors(SHARES, RARE), np.full(4, 0.25))
-    export_onnx(load_onnx(tmp_path / "0.onnx"), tmp_path / "1.onnx", deployment=first, **given)
+    more = export_onnx(load_onnx(tmp_path / "0.onnx"), tmp_path / "1.onnx", deployment=first, **given).priors_input
+    if with_input:  # as files of earlier versions are
+        (tmp_path / "1.onnx").write_bytes((tmp_path / "1.onnx").read_bytes() + more)
     second = Deployment(ClassPriors(RARE, SHARES), np.full(4, 0.25))
     again = load_onnx(tmp_path / "1.onnx", output="probabilities")
-    export_onnx(again, tmp_path / "2.onnx", deployment=second, **given)
+    more = export_onnx(again, tmp_path / "2.onnx", deployment=second, **given).priors_input
     once = run(tmp_path / "1.onnx", x=ROWS)
     np.testing.assert_allclose(run(tmp_path / "2.onnx", x=ROWS), shifted(once, SHARES / RARE), atol=1e-5)
-    there = run(tmp_path / "2.onnx", x=ROWS, class_priors=RARE.astype(np.float32))
+    (tmp_path / "3.onnx").write_bytes((tmp_path / "2.onnx").read_bytes() + more)
+    there = run(tmp_path / "3.onnx", x=ROWS, class_priors=RARE.astype(np.float32))
     np.testing.assert_allclose(there, once, atol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import threading
@@ -93,6 +94,48 @@ def test_the_file_can_be_had(working: Api) -> None:
     powers = np.exp(rows / record["parameters"]["temperature"])
     np.testing.assert_allclose(probabilities, powers / powers.sum(), atol=1e-6)
     np.testing.assert_allclose(confidence, probabilities.max(axis=1))
+
+
+def test_the_priors_of_the_file_can_be_an_input(working: Api) -> None:
+    """That graph is the file and a few bytes, has its own digest as tag, and comes in ranges over their seam.
+
+    What an earlier version made has the input already, and is given as it is.
+    """
+    record = working.post(f"{PATH}?method=temperature", content=scores())
+    path = f"{PATH}/{record['id']}/onnx"
+    file, answer = working.client.get(path), working.client.get(f"{path}?class_priors=input")
+    content, seam = answer.content, len(file.content)
+    assert (answer.status_code, answer.headers["content-length"]) == (200, str(len(content)))
+    assert (content[:seam], seam < len(content)) == (file.content, True)
+    assert answer.headers["etag"] == f'"{hashlib.sha256(content).hexdigest()}"'
+    for first, last in (
+        (3, 9),
+        (0, seam - 1),
+        (seam - 4, seam + 4),
+        (seam + 2, seam + 5),
+        (seam - 1, len(content) - 1),
+    ):
+        part = working.client.get(f"{path}?class_priors=input", headers={"Range": f"bytes={first}-{last}"})
+        assert (part.status_code, part.content) == (206, content[first : last + 1])
+        assert part.headers["content-range"] == f"bytes {first}-{last}/{len(content)}"
+    several = working.client.get(f"{path}?class_priors=input", headers={"Range": f"bytes=0-1,{seam}-{seam + 1}"})
+    assert (several.status_code, several.content) == (200, content)
+    beyond = working.client.get(f"{path}?class_priors=input", headers={"Range": f"bytes={len(content)}-"})
+    assert (beyond.status_code, beyond.headers["content-range"]) == (416, f"bytes */{len(content)}")
+    head = working.client.head(f"{path}?class_priors=input", headers={"If-None-Match": file.headers["etag"]})
+    assert (head.status_code, head.headers["content-length"]) == (200, str(len(content)))
+    again = working.client.get(f"{path}?class_priors=input", headers={"If-None-Match": answer.headers["etag"]})
+    assert (again.status_code, working.client.get(f"{path}?class_priors=no").status_code) == (304, 422)
+    rows, priors = np.array([[3.0, 0.0, -1.0]], dtype=np.float32), np.array([0.2, 0.7, 0.1], dtype=np.float32)
+    session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (found,) = session.run(["probabilities"], {"logits": rows, "class_priors": priors})
+    shares = np.array(list(record["report"]["class_priors"]["shares"].values()))
+    powers = np.exp(rows / record["parameters"]["temperature"]) * priors / shares
+    np.testing.assert_allclose(found, powers / powers.sum(), atol=1e-6)
+    with working.registry.write() as unit:
+        row = unit.calibrators.get(record["id"])
+        row.profile = {name: value for name, value in (row.profile or {}).items() if name != "priors_input"}
+    assert working.client.get(f"{path}?class_priors=input").content == file.content
 
 
 def test_form_and_csv_are_the_same_scores(working: Api) -> None:

@@ -240,20 +240,23 @@ def test_what_guarantee_rows_promise_holds_for_the_file(tmp_path: Path) -> None:
 
 
 def test_the_file_answers_for_the_class_priors(tmp_path: Path) -> None:
-    """Ordered priors are its default, any others an input; classes that do not fit are refused."""
+    """It answers for ordered priors, and with its input for any others; classes that do not fit are refused."""
     logits, targets = drawn(1000, 3)
     content = made.npz(logits=logits, labels=targets)
     assert fit(tmp_path, content)["excerpt"]["class_priors"]["shifted"] is False
     plain, _ = run(tmp_path, logits)
     wanted = {"0": 0.01, "1": 0.01, "2": 0.98}
-    found = fit(tmp_path, content, class_priors=wanted)["excerpt"]["class_priors"]
+    result = fit(tmp_path, content, class_priors=wanted)
+    found = result["excerpt"]["class_priors"]
     assert (found["shifted"], found["default"]) == (True, wanted)
     shares = np.array(list(found["shares"].values()))
     expected = plain * np.array([0.01, 0.01, 0.98]) / shares
     shifted, confidence = run(tmp_path, logits)
     np.testing.assert_allclose(shifted, expected / expected.sum(1, keepdims=True), atol=1e-6)
     np.testing.assert_array_equal(confidence, shifted.max(1))
-    session = ort.InferenceSession(str(tmp_path / "calibrator.onnx"), providers=["CPUExecutionProvider"])
+    suffix = bytes.fromhex(result["profile"]["priors_input"]["suffix"])
+    with_input = (tmp_path / "calibrator.onnx").read_bytes() + suffix
+    session = ort.InferenceSession(with_input, providers=["CPUExecutionProvider"])
     (back,) = session.run(["probabilities"], {"logits": logits, "class_priors": shares.astype(np.float32)})
     np.testing.assert_allclose(back, plain, atol=1e-6)
     with pytest.raises(Mismatch, match="'1', '2' missing"):
