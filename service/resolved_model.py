@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from service.inference.profile import ServingProfile
@@ -58,5 +58,5 @@ class Profiles:
             if len(self._profiles) >= _MOST_PROFILES:
                 self._profiles.clear()
             plain = ServingProfile.of(meaning.profile)
-            profile = self._profiles[key] = plain if priors is None else plain.at(priors)
+            profile = self._profiles[key] = plain if priors is None else replace(plain, shift=plain.shift_to(priors))
         return ResolvedModel(meaning.called, meaning.version, meaning.model_id, meaning.digest, profile, meaning.served)

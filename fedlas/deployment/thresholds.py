@@ -56,7 +56,7 @@ def keep_alarm_rate(
         raise ValueError(f"weights must be ({len(probs)},) and not all zero, got {rows.shape}")
     chosen = _drawn(len(probs), probs.shape[1], seed)
     rows = rows[chosen] / rows[chosen].sum()
-    rates = _rates(before[chosen].argmax(axis=1), rows, probs.shape[1])
+    rates = np.asarray(np.bincount(before[chosen].argmax(axis=1), rows, probs.shape[1]), np.float64)
     prices = _Prices(np.log(np.maximum(probs[chosen], _SMALLEST)), rates, rows).found()
     thresholds = np.exp(np.maximum(prices - prices.max(), _FARTHEST))
     return np.asarray(thresholds / thresholds.sum())
@@ -70,11 +70,6 @@ def decide(probs: ArrayLike, thresholds: ArrayLike) -> NDArray[np.int64]:
     """
     decided: NDArray[np.int64] = (np.asarray(probs, np.float64) / np.asarray(thresholds, np.float64)).argmax(axis=1)
     return decided
-
-
-def _rates(answers: NDArray[np.int64], rows: Floats, num_classes: int) -> Floats:
-    """The share (K,) of rows that are answered with each class."""
-    return np.bincount(answers, rows, minlength=num_classes).astype(np.float64)
 
 
 def _drawn(num_rows: int, num_classes: int, seed: int) -> slice | NDArray[np.int64]:
@@ -106,7 +101,7 @@ class _Prices:
         return float(np.abs(self._answers(prices) - self.rates).sum().round(12))
 
     def _answers(self, prices: Floats) -> Floats:
-        return _rates((self.gains - prices).argmax(axis=1), self.rows, len(prices))
+        return np.asarray(np.bincount((self.gains - prices).argmax(axis=1), self.rows, len(prices)), np.float64)
 
     def _softened(self) -> Floats:
         from scipy.optimize import minimize  # takes a tenth of a second to import

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -162,15 +161,15 @@ def write_graph(
     content = model.SerializeToString()
     parity = None
     if verify_with is not None:
-        calibrated = calibrator if priors is None else partial(_at_priors, calibrator, priors)
+
+        def calibrated(logits: ArrayLike, features: ArrayLike) -> Array:
+            found = calibrator(logits, features)
+            return found if priors is None else shifted_logits(found, priors.default, priors.shares)
+
         parity = prove(
             content, graph, classifier, calibrated, familiarity, verify_with, targets=targets, tolerance=tolerance
         )
     return WrittenGraph(content, ExportReport(parity, upload.opset, cost, given), familiarity)
-
-
-def _at_priors(calibrator: Calibrator, priors: ClassPriors, logits: ArrayLike, features: ArrayLike) -> Array:
-    return shifted_logits(calibrator(logits, features), priors.default, priors.shares)
 
 
 def build_model(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import ModelProto, TensorProto, helper
+from onnx import GraphProto, ModelProto, TensorProto, helper
 
 from fedlas.deployment import CLASS_PRIORS, ClassPriors
 
@@ -35,6 +35,5 @@ def priors_input(num_classes: int, name: str = CLASS_PRIORS) -> bytes:
     ONNX Runtime folds a constant, and warns of an input with a default whenever it opens a file. Bytes of two messages
     one after the other are one message: https://protobuf.dev/programming-guides/encoding/#last-one-wins
     """
-    more = ModelProto()
-    more.graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [num_classes]))
-    return bytes(more.SerializeToString())
+    given = helper.make_tensor_value_info(name, TensorProto.FLOAT, [num_classes])
+    return bytes(ModelProto(graph=GraphProto(input=[given])).SerializeToString())

@@ -58,8 +58,9 @@ def write(
     properties = {
         "class_names": json.dumps(list(class_names)),
         "calibrator": json.dumps({"name": calibrator.name, "parameters": calibrator.parameters()}),
+        **deployment.properties(class_names),
     }
-    helper.set_model_props(model, {**properties, **deployment.properties(class_names), **metadata})
+    helper.set_model_props(model, {**properties, **metadata})
     checker.check_model(model)
     path.write_bytes(model.SerializeToString())
     options = ort.SessionOptions()

@@ -30,11 +30,13 @@ class _Writer:
         self.graph = graph
 
     def node(self, operator: str, *operands: str | ArrayLike) -> str:
-        names = [operand if isinstance(operand, str) else self._constant(operand) for operand in operands]
+        names = [
+            operand
+            if isinstance(operand, str)
+            else self.graph.add_constant("fedlas_familiarity_constant", np.asarray(operand, np.float32))
+            for operand in operands
+        ]
         return self.graph.append(operator, names, "fedlas_familiarity")
-
-    def _constant(self, value: ArrayLike) -> str:
-        return self.graph.add_constant("fedlas_familiarity_constant", np.asarray(value, np.float32))
 
     def squares(self, source: str, width: int) -> str:
         """Sums of squares (N, 1): ReduceSum changed with opset 13, a product with ones never did."""

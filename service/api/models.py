@@ -179,6 +179,9 @@ def download_model(
     with services.registry.read() as unit:
         row = find_model(unit, model_id)
     if class_priors is not None and not (row.profile or {}).get("class_priors"):
-        message = f"{row.id} ({row.origin}) knows no class shares; needed is a model that a job has calibrated"
-        raise InvalidRequest("no_class_shares", message, field="class_priors")
+        raise InvalidRequest(
+            "no_class_shares",
+            f"{row.id} ({row.origin}) knows no class shares; needed is a model that a job has calibrated",
+            field="class_priors",
+        )
     return stored_graph(request, services, row, row.sha256, class_priors)

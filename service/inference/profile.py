@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -128,10 +128,6 @@ class ServingProfile:
             shift=NO_SHIFT if priors is None else PriorShift.to(priors, priors.default, names),
             _guarantees=profile.get("guarantees"),
         )
-
-    def at(self, priors: Mapping[str, float]) -> ServingProfile:
-        """The same model at the class priors of a published name; raises as `shift_to`."""
-        return replace(self, shift=self.shift_to(priors))
 
     def shift_to(self, given: Mapping[str, float]) -> PriorShift:
         """The shift to priors by class name.
