@@ -164,7 +164,7 @@ def promising(tmp_path_factory: pytest.TempPathFactory, uploads: Uploads) -> Ite
     shares = class_shares(targets[kept], 10)
     deployment = Deployment(ClassPriors(shares, shares), np.arange(1.0, 11.0) / 55)
     familiarity = Familiarity.fit(features, targets[kept])
-    export_onnx(
+    written = export_onnx(
         classifier,
         folder / "out.onnx",
         calibrator=calibrator,
@@ -186,7 +186,7 @@ def promising(tmp_path_factory: pytest.TempPathFactory, uploads: Uploads) -> Ite
             profile |= {"class_priors": told["class_priors"], "decisions": told["decisions"]}
             unit.names.publish("priors", unit.models.get(record["id"]))
             unit.models.ready(record["id"], profile=profile, served_sha256=staged.keep())
-        yield api, {**record, "file": (folder / "out.onnx").read_bytes()}
+        yield api, {**record, "file": (folder / "out.onnx").read_bytes() + written.priors_input}
 
 
 def test_max_error_abstains_below_its_threshold(promising: tuple[Api, Json]) -> None:
