@@ -240,8 +240,14 @@ def _diagnostics(result: RaceResult) -> Diagnostics | None:
 
 def _out_of_fold(dataset: Dataset, result: RaceResult) -> OutOfFold:
     """What calibration rows say of everything that was judged."""
-    clusters = dataset.groups_of("calibration"), dataset.weights_of("calibration")
-    return OutOfFold(result.out_of_fold, result.by_method, *clusters, result.compared_rows)
+    return OutOfFold.of(
+        result.out_of_fold,
+        dataset.targets[dataset.rows("calibration")],
+        by_method=result.by_method,
+        groups=dataset.groups_of("calibration"),
+        weights=dataset.weights_of("calibration"),
+        compared_rows=result.compared_rows,
+    )
 
 
 def _trained_rows(verdict: GateVerdict, dataset: Dataset) -> dict[str, int] | None:

@@ -38,6 +38,7 @@ from fedlas.guarantees import Guarantees
 from fedlas.race.scoring import CrossFitted, post_hoc_names
 from fedlas.race.selection import CalibratorSelector
 from fedlas.report import CalibrationReport, SplitAccuracy, Subject
+from fedlas.report.out_of_fold import OutOfFold
 
 #: Few draws of wrong labels: a request waits for the report.
 _NOISE_DRAWS = 3
@@ -144,6 +145,12 @@ def calibrate_scores(
         guarantees=guarantees,
         deployment=deployment,
         calibration_accuracy=_accuracy(rows),
+        out_of_fold=OutOfFold.of(
+            {"uploaded": logits, **{name: one.held_out for name, one in found.items()}},
+            selector.targets,
+            groups=selector.groups,
+            weights=selector.weights,
+        ),
         candidates=[selector.post_hoc(found["post_hoc"]).as_dict()],
         recipe={"methods": methods, "calibrator": {"name": served.name, "parameters": shown_parameters(served)}},
         digests=digests or {},

@@ -168,9 +168,9 @@ def _run(
         diagnostics=_diagnostics(trained, trials),
         rates=folds.rates,
         out_of_fold={
-            "uploaded": selector.row_nll(outputs.logits.astype(np.float64)),
-            "temperature": selector.row_nll(temperature.held_out),
-            **{name: selector.row_nll(one.held_out) for name, one in finalists.items()},
+            "uploaded": outputs.logits.astype(np.float64),
+            "temperature": temperature.held_out,
+            **{name: one.held_out for name, one in finalists.items()},
         },
         by_method=folds.halving.by_method,
         compared_rows=folds.halving.compared_rows,

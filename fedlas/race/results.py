@@ -160,7 +160,8 @@ class RaceResult:
         base_logits: (N, K) of the uploaded model on the calibration rows.
         diagnostics: of the trained finalist if it is FedLAS, else of the best FedLAS candidate.
         rates: the learning rate that each scope stands, as it was measured.
-        out_of_fold: NLL (N,) of the calibration rows, cross-fitted, by `uploaded`, `temperature` and finalist.
+        out_of_fold: calibrated logits (N, K) of the calibration rows, cross-fitted, by `uploaded`, `temperature` and
+            finalist.
         by_method: the same of the best candidate of each method, with a temperature, on `compared_rows` (M,): indices
             of the calibration rows of the folds that all candidates ran.
     """

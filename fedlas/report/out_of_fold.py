@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fedlas.calibrators import softmax
 from fedlas.metrics._checks import Floats
+from fedlas.metrics.binning import top_label
 from fedlas.metrics.bootstrap import Estimate
 from fedlas.metrics.clustered_mean import clustered_mean
 from fedlas.metrics.confidence_gap import ConfidenceGap, top_label_gap
+from fedlas.metrics.proper_scores import row_scores
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,13 @@ class OutOfFold:
     weights: ArrayLike | None = None
     compared_rows: NDArray[np.int64] | None = None
     top_labels: Mapping[str, tuple[Floats, Floats]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, held_out: Mapping[str, ArrayLike], targets: NDArray[np.int64], **others: Any) -> Self:
+        """Of calibrated logits (N, K) by part, and the class indices (N,); the others are those of the constructor."""
+        probs = {name: softmax(logits) for name, logits in held_out.items()}
+        nll = {name: row_scores(one, targets, score="nll") for name, one in probs.items()}
+        return cls(nll, top_labels={name: top_label(one, targets) for name, one in probs.items()}, **others)
 
     def mean(self, values: Floats, confidence_level: float) -> Estimate:
         """Of row values (N,), with its interval."""

@@ -15,7 +15,7 @@ import fedlas.race
 from fedlas.calibrators import TemperatureScaling
 from fedlas.race.candidates import Candidate
 from fedlas.race.results import RaceProgress
-from fedlas.race.scoring import cross_fitted_logits, row_nll, score
+from fedlas.race.scoring import cross_fitted_logits, score
 from fedlas.race.selection import CalibratorSelector
 from fedlas.training.fit import predict_logits
 from tests.helpers.races import HEAD, HOT, HOT_PLUS, nll, plain_race, race
@@ -43,7 +43,7 @@ def test_scores_are_those_of_out_of_fold_logits() -> None:
         held_out = cross_fitted_logits(TemperatureScaling, logits.astype(np.float64), targets, folds)
         assert score(held_out, targets) == finalist.result.calibration
         np.testing.assert_array_equal(held_out, finalist.held_out)
-    np.testing.assert_array_equal(result.out_of_fold["trained"], row_nll(result.trained.held_out, targets))
+    np.testing.assert_array_equal(result.out_of_fold["trained"], result.trained.held_out)
     assert set(result.out_of_fold) == {"uploaded", "temperature", "post_hoc", "trained"}
     assert set(result.by_method) == {"fedlas", "fedlas_plus", "cross_entropy"}
     assert sorted(result.compared_rows) == list(range(len(targets)))
