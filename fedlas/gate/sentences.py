@@ -55,36 +55,35 @@ def without_files(verdict: GateVerdict, reasons: Mapping[str, str], num_rows: in
         f"No file could be written of {FINALIST_NAMES[name]}: {reason.rstrip('.')}." for name, reason in reasons.items()
     )
     return (
-        _served(verdict, num_rows, written=", the first in line that could be written"),
+        _served(verdict, num_rows, written="It is the first in line that could be written. "),
         *gone,
         *verdict.sentences[1:],
     )
 
 
 def _served(verdict: GateVerdict, num_rows: int, *, written: str = "") -> str:
-    """What is served and why, and whether the test rows show it to be better."""
+    """Why it is served that is served, and whether the test rows show it to be better."""
     if verdict.finalist is None:
         return f"The uploaded model is served as it is: {_NOT_WRITTEN if written else _ALL_STOPPED}."
-    name = FINALIST_NAMES[verdict.finalist]
-    served = name if verdict.finalist in FINE_TUNED else f"the uploaded model with {name}"
-    why = written or (", since the test rows speak against what comes before it in line" if verdict.vetoes else "")
-    return f"Served is {served}{why}. {_shown(verdict, num_rows)}"
+    vetoed = "The test rows speak against what comes before it in line. " if verdict.vetoes else ""
+    return f"{written or vetoed}{_shown(verdict, num_rows)}"
 
 
 def _shown(verdict: GateVerdict, num_rows: int) -> str:
     """What the test rows show what is served to be better than, and how many would show the rest."""
     score, start = SCORE_NAMES[verdict.score], f"The {num_rows:,} test rows"
-    claim = verdict.served_claim
+    claim, served = verdict.served_claim, FINALIST_NAMES[verdict.finalist or "uploaded"]
     if claim is None:
         return (
-            f"{start} do not show it to be better ({score}): the one claim for fine-tuned models was made for the pool "
-            "that comes before it in line."
+            f"{start} do not show {served} to be better ({score}): the one claim for fine-tuned models was made for "
+            "the pool that comes before it in line."
         )
     beaten, others = (_all_of(names) for names in (claim.beaten, claim.not_beaten))
     if not others:
-        return f"{start} show it to be better than {beaten} ({score})."
-    found = f"show it to be better than {beaten} ({score}), but do" if beaten else "do"
-    said = f"{start} {found} not show it to be better than {others}{'' if beaten else f' ({score})'}"
+        return f"{start} show {served} to be better than {beaten} ({score})."
+    found = f"show {served} to be better than {beaten} ({score}), but do" if beaten else "do"
+    whom = "it" if beaten else served
+    said = f"{start} {found} not show {whom} to be better than {others}{'' if beaten else f' ({score})'}"
     needed = claim.rows_needed
     if needed is None:
         worse = any(comparison.low > 0 for comparison in claim.comparisons)

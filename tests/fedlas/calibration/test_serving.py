@@ -95,8 +95,7 @@ def test_an_ensemble_that_fits_into_no_file_gives_way(
     assert found.written is not None
     assert found.written.finalist is found.finalist is raced[1].finalists[served]
     assert found.written.file.report.parity is not None
-    assert found.verdict.sentences[0].startswith("Served is the uploaded model with")
-    assert "the first in line that could be written" in found.verdict.sentences[0]
+    assert found.verdict.sentences[0].startswith("It is the first in line that could be written. The")
     assert found.verdict.sentences[1].startswith("No file could be written of the fine-tuned model: the weights take")
     assert found.verdict.claims == fits.verdict.claims
 

@@ -36,7 +36,7 @@ def test_a_good_temperature_is_promoted() -> None:
     assert (result.verdict, result.promoted, result.shown) == ("post_hoc", True, True)
     (comparison,) = result.claims[0].comparisons
     assert comparison.value < comparison.high < 0
-    assert "show it to be better" in result.sentences[0]
+    assert "show the post-hoc calibrator to be better" in result.sentences[0]
 
 
 def test_a_better_network_is_promoted() -> None:
@@ -309,7 +309,7 @@ def test_a_calibrator_that_keeps_labels_stands_behind_one_that_is_stopped() -> N
     )
     assert any(guard.finalist == "post_hoc" and not guard.passed for guard in found.guards)
     assert (found.verdict, found.finalist, found.promoted) == ("post_hoc", "same_labels", True)
-    assert "the uploaded model with a temperature, since the test rows speak against" in found.sentences[0]
+    assert "speak against what comes before it in line. The 900 test rows show a temperature" in found.sentences[0]
 
 
 def test_a_trained_finalist_must_beat_the_calibrator_that_keeps_labels() -> None:
@@ -356,7 +356,7 @@ def test_a_stopped_average_gives_way_to_the_trained_network() -> None:
     )
     assert ("average", "accuracy_drop") in {(veto.finalist, veto.reason) for veto in found.vetoes}
     assert (found.verdict, found.finalist, found.shown) == ("trained", "trained", False)
-    assert "Served is the fine-tuned model" in found.sentences[0]
+    assert "do not show the fine-tuned model to be better" in found.sentences[0]
     assert "the one claim for fine-tuned models was made for the pool" in found.sentences[0]
 
 

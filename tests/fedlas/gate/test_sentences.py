@@ -25,24 +25,25 @@ def against(name: str, *, shown: bool) -> Comparison:
     [
         (
             (claim("post_hoc", shown=True),),
-            "The 500 test rows show it to be better than the uploaded model (Brier score).",
+            "The 500 test rows show the post-hoc calibrator to be better than the uploaded model (Brier score).",
         ),
         (
             (claim("same_labels", shown=True), claim("post_hoc", shown=False, rows_needed=1800)),
-            "The 500 test rows do not show it to be better than the uploaded model (Brier score); if it is truly "
-            "better by as much as they say, about 1,800 test rows would show it with 80 % power.",
+            "The 500 test rows do not show the post-hoc calibrator to be better than the uploaded model (Brier score); if "
+            "it is truly better by as much as they say, about 1,800 test rows would show it with 80 % power.",
         ),
         (
             (claim("post_hoc", shown=False),),
-            "The 500 test rows do not show it to be better than the uploaded model (Brier score), nor to be worse.",
+            "The 500 test rows do not show the post-hoc calibrator to be better than the uploaded model (Brier score), nor "
+            "to be worse.",
         ),
     ],
 )
-def test_what_is_served_comes_first_then_what_is_shown_of_it(claims: tuple[Claim, ...], said: str) -> None:
+def test_what_is_shown_of_the_served_finalist_comes_first(claims: tuple[Claim, ...], said: str) -> None:
     """The rows that are needed are those of the served finalist, whatever the others show."""
     verdict = GateVerdict("post_hoc", "brier", claims, (), (), finalist="post_hoc", order=("post_hoc", "same_labels"))
     first = sentences_of(verdict, 500)[0]
-    assert first == (f"Served is the uploaded model with the post-hoc calibrator. {said}")
+    assert first == said
 
 
 def test_what_is_beaten_and_what_is_not_are_both_named() -> None:
@@ -51,8 +52,8 @@ def test_what_is_beaten_and_what_is_not_are_both_named() -> None:
     claims = (Claim("trained", False, 0.2, 0.05, comparisons, 900),)
     verdict = GateVerdict("trained", "brier", claims, (), (), finalist="trained", order=("trained",))
     assert (
-        "The 500 test rows show it to be better than the uploaded model (Brier score), but do not show it to be better "
-        "than the post-hoc calibrator; if" in sentences_of(verdict, 500)[0]
+        "The 500 test rows show the fine-tuned model to be better than the uploaded model (Brier score), but do not show "
+        "it to be better than the post-hoc calibrator; if" in sentences_of(verdict, 500)[0]
     )
 
 
@@ -92,7 +93,7 @@ def test_what_gave_way_is_named() -> None:
         "post_hoc", "nll", claims, (), (), order=("same_labels",), vetoes=(veto,), finalist="same_labels"
     )
     first, *rest = sentences_of(verdict, 500)
-    assert "a temperature, since the test rows speak against what comes before it in line" in first
+    assert first.startswith("The test rows speak against what comes before it in line. The 500 test rows show a temp")
     assert (
         "The post-hoc calibrator is shown to be worse than the uploaded model: NLL +0.0500, so it is not served."
     ) in rest
