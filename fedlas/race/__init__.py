@@ -14,7 +14,7 @@ require("arrays", "numpy", "scipy")
 
 _NAMES = {
     "candidates": ("METHODS", "Candidate", "make_loss"),
-    "journal": ("FolderJournal", "Journal", "MemoryJournal"),
+    "journal": ("FolderJournal", "Journal"),
     "participant": ("Participant",),
     "planned_training": ("PlannedTraining",),
     "race": ("run_race",),

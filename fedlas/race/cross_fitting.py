@@ -22,7 +22,7 @@ from fedlas.race.planned_training import PlannedTraining
 from fedlas.race.results import CandidateResult, Finalist
 from fedlas.race.resume import OUT_OF_TIME
 from fedlas.race.rungs import Rungs, Spread
-from fedlas.race.schedule import WrittenPlan, plan
+from fedlas.race.schedule import PlannedCandidate, WrittenPlan, plan
 from fedlas.race.successive_halving import SuccessiveHalving, unscored
 from fedlas.race.training_costs import TrainingCosts
 from fedlas.race.training_runs import TrainingRuns
@@ -39,9 +39,7 @@ _NOTHING_IN_TIME = (
 )
 #: The losses that users come for, and what is said where a budget leaves no time for them.
 _OURS = {"fedlas", "fedlas_plus"}
-_WITHOUT_FEDLAS = (
-    "The budget left time for one candidate, and for this kind of network {name} comes first: FedLAS was not trained"
-)
+_WITHOUT_FEDLAS = "The budget left no time for FedLAS or FedLAS+: for this kind of network {name} comes first"
 _FEW_FOLDS = (
     "The budget left time for {folds} folds: their networks saw fewer of the fresh rows than the one that is served, "
     "which is therefore likely to be better than its out-of-fold scores"
@@ -98,49 +96,52 @@ class CrossFitting:
         heads = [(i, c) for i, c in line if c.scope == "head"]
         whole = [(i, c) for i, c in line if c.scope != "head"]
         left_over = self._run_scope("all", whole, refits)
-        if len(left_over) < len(whole):  # whole networks run: a head of its own adds nothing to them
-            self._skip(left_over, _NO_TIME)
-            left_over = []
-        else:
-            self._skip([(i, c) for i, c in left_over if c.scope == "all"], _NO_TIME)
-        heads += [(i, c) for i, c in left_over if c.scope == "auto"]
+        # Where whole networks run, a head of its own adds nothing to them.
+        instead = [(i, c) for i, c in left_over if c.scope == "auto" and len(left_over) == len(whole)]
+        self._skip([one for one in left_over if one not in instead], _NO_TIME)
+        heads += instead
         self._skip(self._run_scope("head", sorted(heads, key=lambda one: one[0]), refits), _NO_TIME)
 
     def _run_scope(self, scope: str, line: Sequence[tuple[int, Candidate]], refits: int) -> list[tuple[int, Candidate]]:
-        """Run the candidates of one scope; returns those that did not fit."""
+        """Run the candidates of one scope, again and again what fits then; returns those that never did."""
         if not line:
             return []
         if scope == "head" and (obstacle := head_obstacle(self.context.classifier, self._trainer)):
             self._skip(line, obstacle)
             return []
         sized = {place: self._trainer.sized(candidate, scope) for place, candidate in line}
-        may_shorten = {place for place, candidate in line if candidate.epochs is None}
         budget, num_folds = self.context.budget, len(self.context.folds())
         self._steps.begin("measuring")
         costs = TrainingCosts(self.context, self._trainer)
-        planned = {place: costs.planned(place, one, may_shorten=place in may_shorten) for place, one in sized.items()}
+        planned = {place: costs.planned(place, sized[place], may_shorten=one.epochs is None) for place, one in line}
+        self._too_large |= {place for place, one in planned.items() if math.isinf(one.epoch_seconds)}
+        waiting, ran = dict(planned), list[tuple[PlannedCandidate, int]]()
 
         def decide() -> WrittenPlan:
-            seconds = budget.remaining() - budget.reserve - costs.range_test(list(sized.values()))
-            return plan(list(planned.values()), seconds, num_folds=num_folds, refits=refits).written()
+            seconds = budget.for_trainings(self.halving.pace) - costs.range_test(list(sized.values()))
+            return plan(list(waiting.values()), seconds, num_folds=num_folds, refits=refits, ran=ran).written()
 
-        taken = self.context.record.decided(f"plan, {scope} from {line[0][0]} on", decide)
-        places = {place for place, _ in taken["epochs"]}
-        self._too_large |= {place for place, one in planned.items() if math.isinf(one.epoch_seconds)}
-        if not places and scope == "all":
+        while waiting:
+            taken = self.context.record.decided(f"plan, {scope}, after {len(ran)}", decide)
+            if not taken["epochs"]:
+                break
+            num_folds = taken["folds"]
+            mine = [(waiting.pop(place), epochs) for place, epochs in taken["epochs"]]
+            folds = self.context.folds(num_folds)
+            courses = [
+                FoldCourse(one, self._trainer.rated(replace(sized[one.place], epochs=epochs)), folds)
+                for one, epochs in mine
+            ]
+            self.halving.run(taken, courses, refits=refits)
+            ran += mine
+        methods = [sized[one.place].method for one, _ in ran]
+        if not ran and scope == "all":
             self._notes.append(_NO_TIME_FOR_ANY)
-        folds = self.context.folds(taken["folds"]) if places else []
-        if places and len(folds) < num_folds:
-            self._notes.append(_FEW_FOLDS.format(folds=len(folds)))
-        methods = {place: candidate.method for place, candidate in line}
-        if places and set(methods.values()) & _OURS and not {methods[place] for place in places} & _OURS:
-            self._notes.append(_WITHOUT_FEDLAS.format(name=sized[min(places)].method))
-        courses = [
-            FoldCourse(planned[place], self._trainer.rated(replace(sized[place], epochs=count)), folds)
-            for place, count in taken["epochs"]
-        ]
-        self.halving.run(taken, courses, refits=refits)
-        return [(place, candidate) for place, candidate in line if place not in places]
+        if num_folds < len(self.context.folds()):
+            self._notes.append(_FEW_FOLDS.format(folds=num_folds))
+        if ran and _OURS & {one.method for _, one in line} and not _OURS & set(methods):
+            self._notes.append(_WITHOUT_FEDLAS.format(name=methods[0]))
+        return [(place, candidate) for place, candidate in line if place in waiting]
 
     def _ended(self, course: FoldCourse, result: CandidateResult) -> None:
         self._results[course.planned.place] = result

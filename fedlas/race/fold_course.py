@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 
@@ -50,6 +51,10 @@ class FoldCourse:
     @property
     def name(self) -> str:
         return f"candidate-{self.planned.place + 1:02}"
+
+    def first(self, folds: int) -> Self:
+        """The course as it was after so many folds."""
+        return replace(self, outcomes={fold: self.outcomes[fold] for fold in range(folds)})
 
     @property
     def runs_well(self) -> bool:

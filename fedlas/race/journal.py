@@ -1,8 +1,7 @@
-"""Journals: entries of a race, kept between two attempts in memory or in files."""
+"""Journals: entries of a race, kept between two attempts in files."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -31,20 +30,6 @@ class Journal:
         Raises:
             OSError: it cannot be kept; the race goes on.
         """
-
-
-class MemoryJournal(Journal):
-    """A journal in memory, for as long as this process lives."""
-
-    def __init__(self, key: str = "", *, every_seconds: float = 0.5) -> None:
-        super().__init__(key, every_seconds=every_seconds)
-        self.entries: dict[str, State] = {}
-
-    def read(self, name: str) -> State | None:
-        return self.entries.get(name)
-
-    def write(self, name: str, entry: State) -> None:
-        self.entries[name] = copy.deepcopy(entry)
 
 
 class FolderJournal(Journal):

@@ -23,7 +23,7 @@ Settings = Mapping[str, Any]
 _LOG = logging.getLogger("fedlas.race")
 
 #: Raised where what a race trains or writes down changes: what an older version has begun is not mixed with it.
-_FORMAT = 4
+_FORMAT = 5
 _DECISIONS, _RUNNING = "decisions", "running"
 
 

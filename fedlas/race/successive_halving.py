@@ -1,4 +1,7 @@
-"""Successive halving: all candidates run the first folds, and the best of them run on through the others."""
+"""Successive halving: all candidates run the first folds, and the best of them run on through the others.
+
+Those of a later plan run the same folds, and the others only if they are among the best of all that ran.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from fedlas.race.fold_course import FoldCourse, Trial
 from fedlas.race.planned_training import PlannedTraining
 from fedlas.race.results import CandidateResult, Doubles
 from fedlas.race.rungs import Rungs
-from fedlas.race.schedule import WrittenPlan
+from fedlas.race.schedule import KEPT, WrittenPlan
 
 
 class SuccessiveHalving:
@@ -29,36 +32,50 @@ class SuccessiveHalving:
     ) -> None:
         self._context, self._rungs, self._ended = context, rungs, on_ended
         self._steps, self._selector = context.reporter.progress, context.selector
+        self._courses: list[FoldCourse] = []
         #: Those that ran all folds.
         self.trials: list[Trial] = []
         #: Row NLL (M,) of the best candidate of each method on these calibration rows, with a temperature.
         self.by_method: dict[str, Doubles] = {}
         self.compared_rows: Integers = np.arange(0)
 
+    @property
+    def pace(self) -> float | None:
+        """How much longer the trainings so far took than they were planned to take; None before the first."""
+        well = self._well
+        planned = sum(one.fold_work * len(one.outcomes) for one in well)
+        return sum(one.seconds for one in well) / planned if planned > 0 else None
+
+    @property
+    def _well(self) -> list[FoldCourse]:
+        return [one for one in self._courses if one.runs_well]
+
     def run(self, taken: WrittenPlan, courses: Sequence[FoldCourse], *, refits: int) -> None:
         """Run a plan."""
         first, folds = taken["first_folds"], taken["folds"]
-        self._expect(courses, first, folds, taken["kept"], refits)
+        self._courses += courses
+        self._expect(courses, first, folds, refits)
         self._run_rung(courses, range(first))
-        running = [one for one in courses if one.runs_well]
-        self._compare(running)
+        best = self._compared()[:KEPT]
         if first == folds:
             return
-        kept = self._best_first(running)[: taken["kept"]]
+        running = [one for one in courses if one.runs_well]
+        kept = [one for one in best if one in running]
         for course in (one for one in running if one not in kept):
-            self._eliminate(course, len(kept))
+            self._eliminate(course, len(best))
         later = range(first, folds)
         self._steps.drop(*(one.name for one in self._trainings(running, later)))
         for one in self._trainings(kept, later):
             self._steps.expect(one.name, one.work, kind=TRAINING)
         self._run_rung(kept, later)
 
-    def _expect(self, courses: Sequence[FoldCourse], first: int, folds: int, kept: int, refits: int) -> None:
+    def _expect(self, courses: Sequence[FoldCourse], first: int, folds: int, refits: int) -> None:
         """Expect the trainings to come; the dearest may be those that run all folds."""
-        dearest = sorted(courses, key=lambda one: one.fold_work, reverse=True)[:kept]
+        dearest = sorted(courses, key=lambda one: one.fold_work, reverse=True)[:KEPT]
         for one in (*self._trainings(courses, range(first)), *self._trainings(dearest, range(first, folds))):
             self._steps.expect(one.name, one.work, kind=TRAINING)
-        for number, work in enumerate(sorted((one.refit_work for one in courses), reverse=True)[:refits], 1):
+        works = sorted((one.refit_work for one in self._courses), reverse=True)
+        for number, work in enumerate(works[:refits], 1):
             self._steps.expect(f"refit {number}", work, kind=TRAINING)
 
     def _trainings(self, courses: Sequence[FoldCourse], folds: range) -> list[PlannedTraining]:
@@ -82,15 +99,15 @@ class SuccessiveHalving:
         if folds.stop == len(course.folds):
             self._finish(course)
 
-    def _compare(self, courses: Sequence[FoldCourse]) -> None:
-        """Note the row NLL of the best candidate of each method on the folds that all of these have run."""
-        for course in self._best_first(courses):
+    def _compared(self) -> list[FoldCourse]:
+        """All that run well, by their NLL on the folds that all of them have run; notes the best of each method."""
+        common = min((len(one.outcomes) for one in self._well), default=0)
+        line = sorted(((one.first(common), one) for one in self._well), key=lambda pair: pair[0].nll(self._selector))
+        self.by_method.clear()
+        for course, _ in line:
             self.compared_rows = course.rows
             self.by_method.setdefault(course.candidate.method, course.row_nll(self._selector))
-
-    def _best_first(self, courses: Sequence[FoldCourse]) -> list[FoldCourse]:
-        """By their NLL on the folds that they have run."""
-        return sorted(courses, key=lambda one: one.nll(self._selector))
+        return [one for _, one in line]
 
     def _eliminate(self, course: FoldCourse, kept: int) -> None:
         result = replace(

@@ -53,6 +53,10 @@ class TimeBudget:
     def remaining(self) -> float:
         return self._budget - self.elapsed()
 
+    def for_trainings(self, pace: float | None) -> float:
+        """Planned seconds of trainings that still fit; `pace` is how much longer earlier ones took than planned."""
+        return (self.remaining() - self.reserve) / (_CAUTION * pace if pace else 1.0)
+
     def fits(self, seconds: float) -> bool:
         """Whether so many more seconds of training end not long after the budget."""
         return seconds <= self.longest
@@ -62,9 +66,10 @@ class TimeBudget:
 
         Args:
             planned: seconds that all of it was to take.
-            after: seconds that must be left then, as they were planned: more where it is slower than planned.
+            after: seconds that must be left then, as they were planned: more where it is slower than planned, and less
+                where it is faster.
         """
-        slower = max(1.0, seconds / share / planned) if planned else 1.0
+        slower = seconds / share / planned if planned else 1.0
         to_come = seconds * (1 - share) / share + slower * after
         if to_come > 0 and not self.fits(to_come):
             raise BudgetExceeded

@@ -35,8 +35,9 @@ class TrainingCosts:
         )
 
     def range_test(self, candidates: Sequence[Candidate]) -> float:
-        """What finding the learning rates of these takes; the edge of a head costs nothing."""
-        wanting = [one for one in candidates if one.learning_rate is None and one.scope != "head"]
+        """What finding the learning rates of these takes, if none is known; the edge of a head costs nothing."""
+        known = {"head", *self._trainer.edges}
+        wanting = [one for one in candidates if one.learning_rate is None and one.scope not in known]
         return STEPS * max(map(self._step_seconds, wanting), default=0.0)
 
     def _step_seconds(self, candidate: Candidate) -> float:

@@ -47,7 +47,7 @@ class TrainingRuns:
             done = self._told(planned, done)
         progress.end(done.seconds, whole=done.status == "finished")
         if done.status == "finished" and planned.work > 0:
-            self._slower = max(1.0, done.seconds / planned.work)
+            self._slower = done.seconds / planned.work
         return done
 
     def _told(self, planned: PlannedTraining, known: TrainingOutcome | None) -> TrainingOutcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import logging
@@ -18,7 +19,7 @@ import torch
 from fedlas.race import time_budget
 from fedlas.race.candidates import Candidate
 from fedlas.race.context import TrainingRows
-from fedlas.race.journal import FolderJournal, Journal, MemoryJournal
+from fedlas.race.journal import FolderJournal, Journal
 from fedlas.race.race import run_race
 from fedlas.race.record import Record
 from fedlas.race.results import CandidateResult, RaceProgress, RaceResult
@@ -30,6 +31,20 @@ from tests.helpers.small_classifier import noisy_digits, overconfident_classifie
 HOT = Candidate("fedlas", 0.2, alpha=0.2, beta=4.0, momentum=0.95, epochs=4, scope="all")
 HOT_PLUS = Candidate("fedlas_plus", 0.2, alpha=0.1, beta=0.5, momentum=0.95, margin=6.0, epochs=4, scope="all")
 HEAD = Candidate("cross_entropy", 0.05, epochs=3, scope="head")
+
+
+class MemoryJournal(Journal):
+    """A journal in memory."""
+
+    def __init__(self, key: str = "", *, every_seconds: float = 0.5) -> None:
+        super().__init__(key, every_seconds=every_seconds)
+        self.entries: dict[str, State] = {}
+
+    def read(self, name: str) -> State | None:
+        return self.entries.get(name)
+
+    def write(self, name: str, entry: State) -> None:
+        self.entries[name] = copy.deepcopy(entry)
 
 
 class Killed(BaseException):
@@ -177,17 +192,22 @@ def test_each_candidate_is_told_of_once() -> None:
 
 
 def test_what_a_clock_decided_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that is suddenly far slower runs the plan that was made, and measures no speed again."""
-    options: dict[str, Any] = {"budget_seconds": 200}
-    line = [Candidate("cross_entropy", rate, scope="all", epochs=4) for rate in (0.05, 0.1, 0.2)]
-    journal, steps = MemoryJournal(every_seconds=0), 1300 // 64
-    monkeypatch.setattr(time_budget, "_measured_step", lambda *_: 10.0 / steps / time_budget._CAUTION)
-    whole = Run(None, candidates=line, **options)
-    assert [one.status for one in whole.result.candidates[1:4]] == ["finished", "skipped", "skipped"]
-    killed(journal, 4, candidates=line, **options)
+    """A busy minute that leaves time for one of five: the others run once trainings have shown their speed.
+
+    They are judged as if all had been planned at once, and a later attempt measures and plans nothing again.
+    """
+    line = [Candidate("cross_entropy", rate, scope="all", epochs=2) for rate in (0.1, 0.2, 0.05, 0.02, 0.01)]
+    options: dict[str, Any] = {"candidates": line, "budget_seconds": 200}
+    unhurried, journal, steps = Run(None, **options), MemoryJournal(every_seconds=0), 1300 // 64
+    assert sorted(one.status for one in unhurried.result.candidates[1:6]) == [*["eliminated"] * 2, *["finished"] * 3]
+    monkeypatch.setattr(time_budget, "_measured_step", lambda *_: 20.0 / steps / time_budget._CAUTION)
+    whole = Run(None, **options)
+    assert [name for name, _ in whole.told[:9:3]] == [f"{line[0].name}, fold {fold} of 3" for fold in (1, 2, 3)]
+    assert bits(whole.result) == bits(unhurried.result)
+    killed(journal, 14, **options)  # the second plan runs
     monkeypatch.setattr(time_budget, "_measured_step", lambda *_: pytest.fail("it was measured again"))
     monkeypatch.setattr("fedlas.race.cross_fitting.plan", lambda *_, **__: pytest.fail("it was planned again"))
-    assert bits(Run(journal, candidates=line, **options).result) == bits(whole.result)
+    assert bits(Run(journal, **options).result) == bits(whole.result)
 
 
 def test_who_ran_out_of_the_budget_stays_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ def test_three_candidates_run_all_folds() -> None:
     line = [PlannedCandidate(i, 10, 1.0, 0.25) for i in range(3)]
     needed = 3 * 3 * 10 * (1 - 0.25 / 3) + 10
     found = plan(line, needed + 1e-9, num_folds=3)
-    assert (places(found), found.first_folds, found.folds, found.kept) == ([0, 1, 2], 3, 3, 3)
+    assert (places(found), found.first_folds, found.folds) == ([0, 1, 2], 3, 3)
     assert found.seconds == pytest.approx(needed)
     assert places(plan(line, needed - 0.1, num_folds=3)) == [0, 1], "the last in line stays away first"
 
@@ -34,7 +34,7 @@ def test_of_many_the_best_three_run_the_third_fold() -> None:
     """Eight candidates run two folds each, the best three one more: 16 + 3 trainings without a fold, and a refit."""
     line = [PlannedCandidate(i, 10, 1.0, 0.3) for i in range(8)]
     found = plan(line, math.inf, num_folds=3)
-    assert (len(found.candidates), found.first_folds, found.folds, found.kept) == (8, 2, 3, 3)
+    assert (len(found.candidates), found.first_folds, found.folds) == (8, 2, 3)
     assert found.seconds == pytest.approx((16 + 3) * 9 + 10)
     assert plan(line, math.inf, num_folds=3, refits=2).seconds == pytest.approx((16 + 3) * 9 + 20)
     two = plan(line, math.inf, num_folds=2)
@@ -44,11 +44,11 @@ def test_of_many_the_best_three_run_the_third_fold() -> None:
 def test_one_candidate_is_shortened_before_folds_are_given_up() -> None:
     """Where ten epochs on three folds do not fit there are fewer, at least half; then two folds."""
     line = [PlannedCandidate(0, 10, 1.0, 0.3), PlannedCandidate(1, 10, 1.0, 0.3)]
-    assert plan(line, 37.1, num_folds=3).written() == {"epochs": [[0, 10]], "first_folds": 3, "folds": 3, "kept": 1}
-    assert plan(line, 25, num_folds=3).written() == {"epochs": [[0, 6]], "first_folds": 3, "folds": 3, "kept": 1}
-    assert plan(line, 18, num_folds=3).written() == {"epochs": [[0, 6]], "first_folds": 2, "folds": 2, "kept": 1}
+    assert plan(line, 37.1, num_folds=3).written() == {"epochs": [[0, 10]], "first_folds": 3, "folds": 3}
+    assert plan(line, 25, num_folds=3).written() == {"epochs": [[0, 6]], "first_folds": 3, "folds": 3}
+    assert plan(line, 18, num_folds=3).written() == {"epochs": [[0, 6]], "first_folds": 2, "folds": 2}
     fixed = [PlannedCandidate(0, 10, 1.0, 0.3, may_shorten=False)]
-    assert plan(fixed, 30, num_folds=3).written() == {"epochs": [[0, 10]], "first_folds": 2, "folds": 2, "kept": 1}
+    assert plan(fixed, 30, num_folds=3).written() == {"epochs": [[0, 10]], "first_folds": 2, "folds": 2}
     assert plan(fixed, 25, num_folds=3) == Plan()
 
 
