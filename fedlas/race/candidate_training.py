@@ -45,7 +45,7 @@ class Trainer:
     @property
     def keeps_features(self) -> bool:
         """Whether the features of all training rows fit into memory, so that heads can be trained on them."""
-        return keeps_features(len(self.rows), self._context.classifier.feature_dim)
+        return 4 * len(self.rows) * self._context.classifier.feature_dim <= _MOST_FEATURE_BYTES
 
     @cached_property
     def _sampled(self) -> Integers:
@@ -202,11 +202,6 @@ class Trainer:
 def _digest(left_out: Integers | None) -> str:
     """Which rows a network has not seen: one that was trained on others must not be gone on with."""
     return "" if left_out is None else hashlib.sha256(left_out.tobytes()).hexdigest()
-
-
-def keeps_features(num_rows: int, feature_dim: int) -> bool:
-    """Whether the features of so many rows are kept in memory."""
-    return 4 * num_rows * feature_dim <= _MOST_FEATURE_BYTES
 
 
 def train_config(candidate: Candidate, seed: int) -> TrainConfig:

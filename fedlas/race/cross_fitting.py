@@ -104,8 +104,6 @@ class CrossFitting:
 
     def _run_scope(self, scope: str, line: Sequence[tuple[int, Candidate]], refits: int) -> list[tuple[int, Candidate]]:
         """Run the candidates of one scope, again and again what fits then; returns those that never did."""
-        if not line:
-            return []
         if scope == "head" and (obstacle := head_obstacle(self.context.classifier, self._trainer)):
             self._skip(line, obstacle)
             return []
@@ -118,8 +116,13 @@ class CrossFitting:
         waiting, ran = dict(planned), list[tuple[PlannedCandidate, int]]()
 
         def decide() -> WrittenPlan:
-            seconds = budget.for_trainings(self.halving.pace) - costs.range_test(list(sized.values()))
-            return plan(list(waiting.values()), seconds, num_folds=num_folds, refits=refits, ran=ran).written()
+            return plan(
+                list(waiting.values()),
+                budget.for_trainings(self.halving.pace) - costs.range_test(list(sized.values())),
+                num_folds=num_folds,
+                refits=refits,
+                ran=ran,
+            ).written()
 
         while waiting:
             taken = self.context.record.decided(f"plan, {scope}, after {len(ran)}", decide)
@@ -135,7 +138,7 @@ class CrossFitting:
             self.halving.run(taken, courses, refits=refits)
             ran += mine
         methods = [sized[one.place].method for one, _ in ran]
-        if not ran and scope == "all":
+        if line and not ran and scope == "all":
             self._notes.append(_NO_TIME_FOR_ANY)
         if num_folds < len(self.context.folds()):
             self._notes.append(_FEW_FOLDS.format(folds=num_folds))

@@ -1,8 +1,8 @@
 """The recipe: which candidates a method races on which kind of network, those that pay most often first.
 
 All are warm restarts. Networks that were trained by SGD want SGD at a hot rate, a share of what the network stands,
-which the race measures; transformers want AdamW at a third of the rate of a usual fine-tune. FedLAS or FedLAS+ is one
-of the first two, and plain cross-entropy takes part, so that the report can say what the loss added.
+which the race measures; transformers want AdamW, large ones at a third of the rate of a usual fine-tune. FedLAS+ leads
+but on transformers, and plain cross-entropy takes part, so that the report can say what the loss added.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TypeAlias, TypedDict, cast
 
 from fedlas.importers.network_kind import NetworkKind
-from fedlas.race.candidates import DEFAULTS, METHODS, TRAINED, Candidate
+from fedlas.race.candidates import DEFAULTS, METHODS, Candidate
 from fedlas.race.hyperparameters import Hyperparameters
 
 #: Hyperparameters as they are asked for: a number (or the word of a scope or an optimiser), or `auto`.
@@ -21,13 +21,19 @@ Asked: TypeAlias = Mapping[str, float | str]
 
 
 class _Training(TypedDict, total=False):
-    """What of a candidate is not its loss."""
+    """What of a candidate is not its loss. With a learning rate AdamW trains, unless SGD is asked for."""
 
+    learning_rate: float
     edge_share: float
     weight_decay: float
     usual_epochs: int
 
 
+#: A pretrained network forgets at more.
+_GENTLE: _Training = {"edge_share": 0.25, "usual_epochs": 4, "weight_decay": 0.01, "learning_rate": 1e-4}
+#: FIGURES
+_SMALL: _Training = {**_GENTLE, "learning_rate": 1e-3}
+_SMALL_LONG: _Training = {**_SMALL, "usual_epochs": 8}
 #: How each kind of network is trained, the best guess first. A share of the edge is that of SGD.
 _TRAININGS: dict[NetworkKind, tuple[_Training, ...]] = {
     "other": (
@@ -40,14 +46,11 @@ _TRAININGS: dict[NetworkKind, tuple[_Training, ...]] = {
         {"edge_share": 0.25, "usual_epochs": 6},
         {"edge_share": 0.125, "usual_epochs": 6, "weight_decay": 0.02},
     ),
-    "transformer": (
-        {"edge_share": 0.25, "usual_epochs": 4, "weight_decay": 0.01},
-        {"edge_share": 0.25, "usual_epochs": 2, "weight_decay": 0.01},
-    ),
+    "transformer": (_GENTLE, {**_GENTLE, "usual_epochs": 2}),
+    "small_transformer": (_SMALL, _SMALL_LONG, _GENTLE),
 }
 _HOT, _DECAYED, _LONG = _TRAININGS["other"]
 _CONVOLUTIONAL, _HOTTER, _CONVOLUTIONAL_DECAYED = _TRAININGS["convolutional"]
-_TRANSFORMER, _ = _TRAININGS["transformer"]
 #: (method, alpha, training): what `auto` races.
 _AUTO: dict[NetworkKind, tuple[tuple[str, float | None, _Training], ...]] = {
     "other": (
@@ -57,29 +60,35 @@ _AUTO: dict[NetworkKind, tuple[tuple[str, float | None, _Training], ...]] = {
         ("fedlas_plus", 0.1, _LONG),
         ("label_smoothing", 0.1, _LONG),
         ("fedlas_plus", 0.1, {"edge_share": 0.25, "weight_decay": 0.005}),
-        ("fedlas", 0.1, _HOT),
     ),
     "convolutional": (
-        ("cross_entropy", None, _CONVOLUTIONAL),
         ("fedlas_plus", 0.1, _HOTTER),
+        ("cross_entropy", None, _CONVOLUTIONAL),
         ("label_smoothing", 0.05, _HOTTER),
         ("fedlas", 0.05, _HOTTER),
         ("cross_entropy", None, _CONVOLUTIONAL_DECAYED),
     ),
     "transformer": (
-        ("cross_entropy", None, _TRANSFORMER),
-        ("fedlas", 0.05, _TRANSFORMER),
-        ("label_smoothing", 0.05, _TRANSFORMER),
-        ("fedlas_plus", 0.1, _TRANSFORMER),
+        ("cross_entropy", None, _GENTLE),
+        ("fedlas", 0.05, _GENTLE),
+        ("label_smoothing", 0.05, _GENTLE),
+        ("fedlas_plus", 0.1, _GENTLE),
+    ),
+    "small_transformer": (
+        ("cross_entropy", None, _SMALL),
+        ("fedlas_plus", 0.1, _SMALL),
+        ("cross_entropy", None, _GENTLE),
+        ("cross_entropy", None, _SMALL_LONG),
+        ("label_smoothing", 0.05, _SMALL),
     ),
 }
 #: The share of its edge at which a head is trained.
 HEAD_SHARE = 0.25
 #: The mean smoothings that a named method races.
 _ALPHAS = {"fedlas": (0.1, 0.05), "fedlas_plus": (0.1, 0.05), "label_smoothing": (0.1, 0.05)}
-#: AdamW's peak. A pretrained network forgets at more. Six MLPs on tables gained most at 1e-2 of 3e-4 to 1e-2, where
-#: 3e-4 left FedLAS+ worse than a temperature on five; a small CNN gained at 1e-3, if less than by SGD.
-_ADAMW_RATES: dict[NetworkKind, float] = {"transformer": 1e-4, "convolutional": 1e-3, "other": 1e-2}
+#: AdamW's peak where it is asked for. Six MLPs on tables gained most at 1e-2 of 3e-4 to 1e-2, where 3e-4 left FedLAS+
+#: worse than a temperature on five; a small CNN gained at 1e-3, if less than by SGD.
+_ADAMW_RATES: dict[NetworkKind, float] = {"convolutional": 1e-3, "other": 1e-2}
 #: The weight of the newest batch in FedLAS's statistics, as the paper has it on transformers.
 _TRANSFORMER_MOMENTUM = 0.001
 
@@ -123,9 +132,12 @@ def check_hyperparameters(hyperparameters: Asked) -> Hyperparameters:
 
 
 def _number(value: object, low: float, high: float = math.inf, *, with_low: bool = True) -> bool:
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        return False
-    return (low <= value if with_low else low < value) and value <= high
+    return (
+        isinstance(value, int | float)
+        and math.isfinite(value)
+        and (low <= value if with_low else low < value)
+        and value <= high
+    )
 
 
 _TRAINING_SETTINGS = ("optimizer", "learning_rate", "weight_decay", "epochs", "batch_size", "scope")
@@ -154,25 +166,27 @@ def _grid(method: str, kind: NetworkKind) -> tuple[tuple[str, float | None, _Tra
 def _candidate(
     method: str, alpha: float | None, training: _Training, kind: NetworkKind, fixed: Hyperparameters
 ) -> Candidate:
-    assert method in TRAINED
     defaults = DEFAULTS[method]
     candidate = replace(Candidate(method, **training), **defaults)
-    if alpha is not None:
-        candidate = replace(candidate, alpha=alpha)
-    if kind == "transformer" and "momentum" in defaults:
+    by_adamw = candidate.learning_rate is not None
+    candidate = replace(candidate, alpha=alpha)
+    if by_adamw and "momentum" in defaults:
         candidate = replace(candidate, momentum=_TRANSFORMER_MOMENTUM)
     head = fixed.get("scope") == "head"
     if head:  # whatever the body is, its head is a linear map
         candidate = replace(candidate, edge_share=HEAD_SHARE, usual_epochs=10)
-    if fixed.get("optimizer", "adamw" if kind == "transformer" and not head else "sgd") == "adamw":
-        candidate = replace(candidate, optimizer="adamw", learning_rate=_ADAMW_RATES[kind], edge_share=1.0)
+    if fixed.get("optimizer", "adamw" if by_adamw and not head else "sgd") == "adamw":
+        rate = candidate.learning_rate or _ADAMW_RATES[kind]
+        candidate = replace(candidate, optimizer="adamw", learning_rate=rate, edge_share=1.0)
+    else:
+        candidate = replace(candidate, learning_rate=None)
     own = (*defaults, *_TRAINING_SETTINGS)
     given = cast(Hyperparameters, {name: value for name, value in fixed.items() if name in own})
     # What is fixed leaves no doubles of what it overrules.
-    if "learning_rate" in given:
-        candidate = replace(candidate, edge_share=1.0)
-    if {"learning_rate", "optimizer"} & set(given):
-        candidate = replace(candidate, rate_is_fixed=True)
-    if "epochs" in given:
-        candidate = replace(candidate, usual_epochs=10)
-    return replace(candidate, **given)
+    return replace(
+        candidate,
+        edge_share=1.0 if "learning_rate" in given else candidate.edge_share,
+        rate_is_fixed=bool({"learning_rate", "optimizer"} & given.keys()),
+        usual_epochs=10 if "epochs" in given else candidate.usual_epochs,
+        **given,
+    )

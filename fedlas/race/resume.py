@@ -42,8 +42,7 @@ class TrainingOutcome:
         return self.status == "finished" or self.seconds > 0
 
 
-_SLOW = "it ran slower than measured and out of the budget"
-OUT_OF_TIME = TrainingOutcome(None, status="skipped", reason=_SLOW)
+OUT_OF_TIME = TrainingOutcome(None, status="skipped", reason="it ran slower than measured and out of the budget")
 DIVERGED = TrainingOutcome(None, status="diverged", reason="its loss stopped being finite")
 
 
@@ -62,11 +61,6 @@ class TrainingEntry:
     settings: Mapping[str, Any]
     scope: str
     copied: Callable[[], Classifier]
-
-    @property
-    def is_there(self) -> bool:
-        """Whether the record has an outcome."""
-        return self.record.entry(self.name, self.settings) is not None
 
     def outcome(self) -> TrainingOutcome | None:
         """What the record has, None where that is nothing or nothing that fits."""

@@ -75,8 +75,8 @@ class Rungs:
             return
         progress, left = self._context.reporter.progress, sum(one.work for one in wanted.values())
         begin, end = progress.position().fraction, progress.fraction_after(left)
-        budget = self._context.budget
-        self._others.offer(Rung(list(wanted.values()), budget.elapsed(), budget.reserve, begin, end))
+        spent, kept = self._context.record.elapsed(), self._context.budget.reserve
+        self._others.offer(Rung(list(wanted.values()), spent, kept, begin, end))
         while (given := self._others.next()) is not None:
             planned = wanted.get(given.name, given)
             self._here[given.name] = self._runs.run(planned)

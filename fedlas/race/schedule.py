@@ -36,8 +36,7 @@ class PlannedCandidate:
 
     def fold_seconds(self, epochs: int, folds: int) -> float:
         """Of a training without one of so many folds, and its scores."""
-        share = 1 - self.calibration_share / folds
-        return share * epochs * self.epoch_seconds + self.scoring_seconds / folds
+        return (1 - self.calibration_share / folds) * epochs * self.epoch_seconds + self.scoring_seconds / folds
 
     def refit_seconds(self, epochs: int) -> float:
         """Of a training on all rows."""

@@ -62,7 +62,9 @@ class SuccessiveHalving:
         running = [one for one in courses if one.runs_well]
         kept = [one for one in best if one in running]
         for course in (one for one in running if one not in kept):
-            self._eliminate(course, len(best))
+            scores = self._selector.of_rows(course.rows).scored(_finished(course), course.calibrated(self._selector))
+            why = f"after {first} of {folds} folds it was not among the best {len(best)}"
+            self._ended(course, replace(scores, status="eliminated", reason=why))
         later = range(first, folds)
         self._steps.drop(*(one.name for one in self._trainings(running, later)))
         for one in self._trainings(kept, later):
@@ -108,14 +110,6 @@ class SuccessiveHalving:
             self.compared_rows = course.rows
             self.by_method.setdefault(course.candidate.method, course.row_nll(self._selector))
         return [one for _, one in line]
-
-    def _eliminate(self, course: FoldCourse, kept: int) -> None:
-        result = replace(
-            self._selector.of_rows(course.rows).scored(_finished(course), course.calibrated(self._selector)),
-            status="eliminated",
-            reason=f"after {len(course.outcomes)} of {len(course.folds)} folds it was not among the best {kept}",
-        )
-        self._ended(course, result)
 
     def _finish(self, course: FoldCourse) -> None:
         """Put the folds together: every calibration row has logits of a network that has not seen it."""

@@ -47,11 +47,8 @@ class TimeBudget:
         """Seconds from now by which the last training ends."""
         return self.remaining() - self.reserve + _GRACE * self._budget
 
-    def elapsed(self) -> float:
-        return self._record.elapsed()
-
     def remaining(self) -> float:
-        return self._budget - self.elapsed()
+        return self._budget - self._record.elapsed()
 
     def for_trainings(self, pace: float | None) -> float:
         """Planned seconds of trainings that still fit; `pace` is how much longer earlier ones took than planned."""

@@ -25,7 +25,8 @@ class TrainingRuns:
 
     def is_known(self, planned: PlannedTraining) -> bool:
         """Whether the record has an outcome of this training."""
-        return self._entry(planned).is_there
+        entry = self._entry(planned)
+        return self._context.record.entry(entry.name, entry.settings) is not None
 
     def run(self, planned: PlannedTraining, *, told: bool = False) -> TrainingOutcome:
         """The outcome in the record, else of training now, unless what is left of the budget is too little for it.
@@ -33,10 +34,11 @@ class TrainingRuns:
         Args:
             told: whoever has trained what is in the record has told of it.
         """
-        record, progress = self._context.record, self._context.reporter.progress
+        record, budget, progress = self._context.record, self._context.budget, self._context.reporter.progress
         entry = self._entry(planned)
         done = entry.outcome()
-        if done is None and not record.decided(f"time for {planned.name}", lambda: self._fits(planned)):
+        seconds = self._slower * (planned.work + planned.after)
+        if done is None and not record.decided(f"time for {planned.name}", lambda: budget.fits(seconds)):
             done = entry.keep(OUT_OF_TIME)
         if done is not None and not done.ran:
             progress.drop(planned.name)
@@ -74,9 +76,6 @@ class TrainingRuns:
         nll = self._context.selector.of_rows(left_out).nll_at_a_glance(done.logits)
         if math.isfinite(nll):
             self._context.reporter.happened(FoldScored(planned.begun, nll))
-
-    def _fits(self, planned: PlannedTraining) -> bool:
-        return self._context.budget.fits(self._slower * (planned.work + planned.after))
 
     def _entry(self, planned: PlannedTraining) -> TrainingEntry:
         return self._trainer.entry(planned.candidate, self._left_out(planned), planned.name)

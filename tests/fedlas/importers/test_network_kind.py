@@ -48,9 +48,9 @@ class Selective(nn.Module):
         (mlp(), table(2), "other", False),
         (Cnn(), images(2), "convolutional", False),
         (Selective(), images(2), "convolutional", False),
-        (Encoder(), texts(2), "transformer", False),
-        (Bert(), texts(2), "transformer", False),
-        pytest.param(Bert(), texts(2), "transformer", True, marks=pytest.mark.exhaustive),
+        (Encoder(), texts(2), "small_transformer", False),
+        (Bert(), texts(2), "small_transformer", False),
+        pytest.param(Bert(), texts(2), "small_transformer", True, marks=pytest.mark.exhaustive),
         (Pooled(), texts(2), "other", False),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
@@ -65,7 +65,7 @@ def test_attention_in_one_operator(tmp_path: Path) -> None:
     nodes = [node("Attention", ["x", "x", "x"], "a", q_num_heads=2, kv_num_heads=2)]
     nodes += [node("ReduceMean", ["a", "axes"], "f", keepdims=0), node("MatMul", ["f", "w"], "y")]
     constants = {"axes": np.array([1], np.int64), "w": np.random.default_rng(0).normal(size=(8, 3))}
-    assert network_kind(load_onnx(hand_made(tmp_path, nodes, (5, 8), constants, opset=23))) == "transformer"
+    assert network_kind(load_onnx(hand_made(tmp_path, nodes, (5, 8), constants, opset=23))) == "small_transformer"
 
 
 def test_a_convolution_over_one_position_mixes_none(tmp_path: Path) -> None:
@@ -100,4 +100,6 @@ def test_modules_without_a_graph() -> None:
     classifier.add_module("more", nn.Conv1d(1, 4, 3))
     assert network_kind(classifier) == "convolutional"
     classifier.add_module("encoder", nn.TransformerEncoderLayer(8, 2, 16))
+    assert network_kind(classifier) == "small_transformer"
+    classifier.add_module("words", nn.Embedding(500_000, 8))
     assert network_kind(classifier) == "transformer"

@@ -59,6 +59,17 @@ def test_nothing_fits(seconds: float) -> None:
     assert plan([], 100.0, num_folds=3) == Plan()
 
 
+def test_a_later_plan_takes_what_fits() -> None:
+    """Those that ran count among the many and may be refitted; a cheaper one passes the first, none is shortened."""
+    ran = [(PlannedCandidate(0, 12, 1.0, 0.3), 12)]
+    line = [PlannedCandidate(1, 25, 1.0, 0.3), PlannedCandidate(2, 10, 1.0, 0.3)]
+    assert places(plan(line, 3 * 9 + 12.1, num_folds=3, ran=ran)) == [2]
+    assert plan(line, 3 * 9 + 11.9, num_folds=3, ran=ran) == Plan()
+    found = plan([PlannedCandidate(i, 10, 1.0, 0.3) for i in (1, 2, 3)], math.inf, num_folds=3, ran=ran)
+    assert (len(found.candidates), found.first_folds, found.folds) == (3, 2, 3)
+    assert found.seconds == pytest.approx(9 * 9 + 12)
+
+
 def test_a_plan_never_exceeds_its_budget() -> None:
     """Over random lines and budgets a plan keeps the budget and takes the first in line, each once."""
     rng = np.random.default_rng(0)
