@@ -31,7 +31,9 @@ class _Training(TypedDict, total=False):
 
 #: A pretrained network forgets at more.
 _GENTLE: _Training = {"edge_share": 0.25, "usual_epochs": 4, "weight_decay": 0.01, "learning_rate": 1e-4}
-#: FIGURES
+#: Two layers of width 64 (benchmarks/transformer_rates.py): NLL out of fold 1.678 and 1.729 on two seeds of 16 words,
+#: .568 on 16 patches at 1e-4; 1.640, 1.634 and .550 at 1e-3, there 1.646 and 1.625 with eight epochs; on hidden rows
+#: alike. On one seed FedLAS is .013 and FedLAS+ .025 worse than cross-entropy.
 _SMALL: _Training = {**_GENTLE, "learning_rate": 1e-3}
 _SMALL_LONG: _Training = {**_SMALL, "usual_epochs": 8}
 #: How each kind of network is trained, the best guess first. A share of the edge is that of SGD.
@@ -76,10 +78,11 @@ _AUTO: dict[NetworkKind, tuple[tuple[str, float | None, _Training], ...]] = {
     ),
     "small_transformer": (
         ("cross_entropy", None, _SMALL),
-        ("fedlas_plus", 0.1, _SMALL),
-        ("cross_entropy", None, _GENTLE),
+        ("fedlas", 0.05, _SMALL),
         ("cross_entropy", None, _SMALL_LONG),
+        ("cross_entropy", None, _GENTLE),
         ("label_smoothing", 0.05, _SMALL),
+        ("fedlas_plus", 0.1, _SMALL),
     ),
 }
 #: The share of its edge at which a head is trained.

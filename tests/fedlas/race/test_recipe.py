@@ -82,17 +82,18 @@ def test_small_transformers_race_both_rates() -> None:
     found = [(c.method, c.learning_rate, c.usual_epochs) for c in candidates[:4]]
     assert found == [
         ("cross_entropy", 1e-3, 4),
-        ("fedlas_plus", 1e-3, 4),
-        ("cross_entropy", 1e-4, 4),
+        ("fedlas", 1e-3, 4),
         ("cross_entropy", 1e-3, 8),
+        ("cross_entropy", 1e-4, 4),
     ]
     assert {c.optimizer for c in candidates} == {"adamw"}
     assert {c.learning_rate for c in make_candidates("fedlas", {}, kind="small_transformer")} == {1e-3, 1e-4}
     given = make_candidates("auto", {"learning_rate": 3e-4, "epochs": 4}, kind="small_transformer")
     assert [(c.method, c.learning_rate, c.epochs) for c in given] == [
         ("cross_entropy", 3e-4, 4),
-        ("fedlas_plus", 3e-4, 4),
+        ("fedlas", 3e-4, 4),
         ("label_smoothing", 3e-4, 4),
+        ("fedlas_plus", 3e-4, 4),
     ]
 
 
