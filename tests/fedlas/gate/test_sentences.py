@@ -29,13 +29,13 @@ def against(name: str, *, shown: bool) -> Comparison:
         ),
         (
             (claim("same_labels", shown=True), claim("post_hoc", shown=False, rows_needed=1800)),
-            "The 500 test rows do not show the post-hoc calibrator to be better than the uploaded model (Brier score); if "
-            "it is truly better by as much as they say, about 1,800 test rows would show it with 80 % power.",
+            "The 500 test rows do not show the post-hoc calibrator to be better than the uploaded model (Brier score); "
+            "if it is truly better by as much as they say, about 1,800 test rows would show it with 80 % power.",
         ),
         (
             (claim("post_hoc", shown=False),),
-            "The 500 test rows do not show the post-hoc calibrator to be better than the uploaded model (Brier score), nor "
-            "to be worse.",
+            "The 500 test rows do not show the post-hoc calibrator to be better than the uploaded model (Brier score), "
+            "nor to be worse.",
         ),
     ],
 )
@@ -52,8 +52,8 @@ def test_what_is_beaten_and_what_is_not_are_both_named() -> None:
     claims = (Claim("trained", False, 0.2, 0.05, comparisons, 900),)
     verdict = GateVerdict("trained", "brier", claims, (), (), finalist="trained", order=("trained",))
     assert (
-        "The 500 test rows show the fine-tuned model to be better than the uploaded model (Brier score), but do not show "
-        "it to be better than the post-hoc calibrator; if" in sentences_of(verdict, 500)[0]
+        "The 500 test rows show the fine-tuned model to be better than the uploaded model (Brier score), but do not "
+        "show it to be better than the post-hoc calibrator; if" in sentences_of(verdict, 500)[0]
     )
 
 
