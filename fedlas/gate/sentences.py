@@ -14,7 +14,7 @@ FINALIST_NAMES = {
     "same_labels": "a temperature",
     "post_hoc": "the post-hoc calibrator",
     "trained": "the fine-tuned model",
-    "average": "the pool with the fine-tuned model",
+    "average": "the average with the fine-tuned model",
 }
 #: The proper scores, as a sentence names them.
 SCORE_NAMES = {"brier": "Brier score", "nll": "NLL"}
@@ -76,7 +76,7 @@ def _shown(verdict: GateVerdict, num_rows: int) -> str:
     if claim is None:
         return (
             f"{start} do not show {served} to be better ({score}): the one claim for fine-tuned models was made for "
-            "the pool that comes before it in line."
+            "the average that comes before it in line."
         )
     beaten, others = (_all_of(names) for names in (claim.beaten, claim.not_beaten))
     if not others:

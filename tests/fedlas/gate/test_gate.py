@@ -50,7 +50,7 @@ def test_a_better_network_is_promoted() -> None:
 
 
 def test_the_trained_finalist_is_shown_to_be_better_than_both_or_not_at_all() -> None:
-    """As good as the temperature is not better: served where calibration rows prefer it, but not shown."""
+    """As good as the temperature is not better: served as the first in line, but not shown."""
     logits, _ = drawn_logits()
     result = verdict(trained=softmax(logits))
     assert (result.verdict, result.shown) == ("trained", False)
@@ -357,7 +357,7 @@ def test_a_stopped_average_gives_way_to_the_trained_network() -> None:
     assert ("average", "accuracy_drop") in {(veto.finalist, veto.reason) for veto in found.vetoes}
     assert (found.verdict, found.finalist, found.shown) == ("trained", "trained", False)
     assert "do not show the fine-tuned model to be better" in found.sentences[0]
-    assert "the one claim for fine-tuned models was made for the pool" in found.sentences[0]
+    assert "the one claim for fine-tuned models was made for the average" in found.sentences[0]
 
 
 def test_test_rows_veto_what_is_shown_to_be_worse() -> None:

@@ -77,7 +77,7 @@ def test_figures_stand_in_the_verdict_alone() -> None:
     _, *rest = sentences_of(verdict, 500, ["a", "b"])
     assert rest[:3] == [
         "The fine-tuned model loses accuracy, by more than the 0.005 that is allowed, so it is not served.",
-        "The pool with the fine-tuned model is shown to be worse in NLL, so it is not served.",
+        "The average with the fine-tuned model is shown to be worse in NLL, so it is not served.",
         "The post-hoc calibrator says that one class is rarer or more common than it is (class “b”), by "
         "more than the 1.3 that is allowed, but chance explains it.",
     ]
