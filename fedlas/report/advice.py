@@ -54,6 +54,8 @@ def next_step(report: CalibrationReport) -> str:
         )
     if report.notices:
         return f"Next: look at what seems wrong. {report.warnings[0]}"
+    if report.gate.vetoes and not report.promoted:
+        return _after_vetoes(report.recipe.get("request", {}).get("method", "auto"))
     if gap.beyond_chance:
         return (
             "Next: calibrate again with more calibration rows, and check that they and the test rows were drawn alike "
@@ -75,3 +77,15 @@ def next_step(report: CalibrationReport) -> str:
         return f"Next: four times as many {which} rows would halve the ±{100 * gap.chance:.1f} points of chance."
     fewer = f"; for fewer errors, abstain below {aside.threshold:.3f}" if aside.share >= 0.005 else ""
     return f"Nothing is left to do{fewer}."
+
+
+def _after_vetoes(method: str) -> str:
+    """What to take where the test rows have stopped everything that a method made."""
+    if method != "auto":
+        return (
+            f"Next: take method=auto, which pools what it makes. The test rows speak against what {method} makes alone."
+        )
+    return (
+        "Next: check the labels of the calibration rows, and that they and the test rows were drawn alike (same time, "
+        "same source): the test rows speak against everything that was made of them."
+    )

@@ -10,6 +10,7 @@ import pytest
 
 from fedlas.calibrators import softmax
 from fedlas.gate.claims import Claim, Comparison, GateVerdict
+from fedlas.gate.vetoes import Veto
 from fedlas.metrics.binning import top_label
 from fedlas.notice import Notice
 from fedlas.report import CalibrationReport, SplitAccuracy
@@ -47,6 +48,17 @@ def test_there_is_one_next_step(made: Any, words: str) -> None:
     assert words in found.advice[1]
     assert len(found.advice) == 2
     assert found.summary[:2] == found.advice
+
+
+@pytest.mark.parametrize(
+    ("method", "words"), [("temperature", "take method=auto"), ("auto", "check the labels of the")]
+)
+def test_where_everything_is_stopped_there_is_something_to_take(method: str, words: str) -> None:
+    """A method that was named and vetoed points at `auto`, which then has the rows to look at."""
+    gate = replace(UNCHANGED, vetoes=(Veto("post_hoc", "worse", 0.02, "uploaded", 0.01, "brier"),))
+    found = served(20_000, gate=gate, recipe={"request": {"method": method}})
+    assert words in found.advice[1]
+    assert "the uploaded model as it is" in found.advice[0]
 
 
 @pytest.mark.parametrize("scale", [1.0, 1.5])
