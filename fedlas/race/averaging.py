@@ -22,6 +22,8 @@ from fedlas.race.scoring import CrossFitted
 from fedlas.race.selection import CalibratorSelector
 from fedlas.training.loader import tensor
 
+#: A network with a smaller weight is left out: it would cost an answer as much as the others and hardly move it.
+MIN_NETWORK_WEIGHT = 0.05
 #: Rows on which multiplications are counted.
 _COUNTED_ROWS = 2
 
@@ -29,7 +31,7 @@ _COUNTED_ROWS = 2
 def with_weight(own: Sequence[CrossFitted], trials: Sequence[Trial], selector: CalibratorSelector) -> list[Trial]:
     """The trials to which a pool with the uploaded network's calibrators gives a weight: worth a refit."""
     weights, _ = selector.log_mixed([*(one.held_out for one in own), *(one.calibrated.held_out for one in trials)])
-    return [trial for trial, weight in zip(trials, weights[len(own) :], strict=True) if weight > 0]
+    return [trial for trial, weight in zip(trials, weights[len(own) :], strict=True) if weight >= MIN_NETWORK_WEIGHT]
 
 
 def average(
@@ -47,10 +49,15 @@ def average(
         inputs: calibration rows, on whose first ones multiplications are counted.
     """
     began = time.perf_counter()
+    if not refits:
+        return None
     weights, held_out = selector.log_mixed([*(one.held_out for one in own), *(one.held_out for one in refits)])
+    if weights[: len(own)].sum() < MIN_NETWORK_WEIGHT:
+        own = ()
+        weights, held_out = selector.log_mixed([one.held_out for one in refits])
     mine, theirs = weights[: len(own)], weights[len(own) :]
     chosen: list[tuple[Finalist, LogPool]] = []
-    if mine.sum() > 0:
+    if own:
         kept = [one.calibrator for one, weight in zip(own, mine, strict=True) if weight > 0]
         chosen.append((uploaded, LogPool(kept, mine[mine > 0])))
     chosen += [

@@ -30,7 +30,7 @@ def test_judgements_under_wrong_labels_are_counted_as_they_are_made(
         lambda *_, **__: asked.append(1) or GateVerdict("unchanged", "brier", (), (), (), 0),
     )
     options = CalibrationOptions()
-    Evaluation(dataset, {}, options, [])._label_noise()
+    Evaluation(dataset, {}, options)._label_noise()
     assert len(asked) == noise_judgements(rows, options)
 
 

@@ -61,7 +61,7 @@ def test_the_summary_is_honest() -> None:
     assert summary[0].startswith("Served is")
     assert "says 64.2 % and is right on 65.5 % of the 400 test rows, within the ±4.4 points of chance" in summary[0]
     assert summary[:2] == content()["advice"]
-    assert "show it to be better" in summary[2]
+    assert "show the post-hoc calibrator to be better" in summary[2]
     assert summary[-1] == "A note."
     assert example()[0].verdict == content()["verdict"] == "post_hoc"
 
