@@ -11,6 +11,7 @@ from fedlas.report import reliability_svg
 from fedlas.report.diagrams import binned_svg, corp_svg
 from fedlas.report.sentences import says_and_is_right
 from tests.helpers.reports import content, example
+from tests.helpers.service import ROOT
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -69,3 +70,12 @@ def test_a_model_that_was_not_changed_is_drawn_once() -> None:
     svg = corp_svg(same)
     assert "As uploaded" in svg
     assert "To be served" not in svg
+
+
+def test_the_picture_in_readme_is_of_a_model_that_holds_what_it_says() -> None:
+    """The committed diagram's own description puts the served model within its error, and the upload beyond."""
+    description = ET.parse(ROOT / "docs" / "images" / "reliability.svg").find(f"{SVG}desc")
+    assert description is not None
+    uploaded, served = (description.text or "").split("To be served: ")
+    assert "points too sure, more than the ±" in uploaded
+    assert "within the ±" in served
