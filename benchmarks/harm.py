@@ -1,10 +1,11 @@
-"""How often what is served is worse than the upload: under null and harmful finalists, and where it was perfect.
+"""How often what is served is worse than the upload: under null and harmful candidates, and where it was perfect.
 
-A job's finalists are two candidates of one kind: networks that are truly worse by a share of the NLL, or the uploaded
-model with one class damaged (`benchmarks.guards`). Calibration rows name those that they find better, as a race does,
-and the gate judges them on test rows. A job repeated on the same rows has new candidates and a longer ledger. Served
-counts as worse where the true NLL, of the true probabilities, is higher by more than 1 %. Run it with
-`OMP_NUM_THREADS=1 python -m benchmarks.harm`; it prints a table and writes `benchmarks/results/harm.json`.
+A job has two candidates of one kind: networks that are truly worse by a share of the NLL, or the uploaded model and
+another network with one class damaged (`benchmarks.guards`). Calibration rows weigh them in a log-linear pool with the
+upload, as a race does, and the gate judges what comes of it on test rows. A job repeated on the same rows has new
+candidates and a longer ledger. Served counts as worse where the true NLL, of the true probabilities, is higher by more
+than 1 %. Run it with `OMP_NUM_THREADS=1 python -m benchmarks.harm`; it prints a table and writes
+`benchmarks/results/harm.json`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ import numpy as np
 
 from benchmarks.guards import DAMAGES, WORLDS, Floats, Ints, World, damaged, true_nll
 from fedlas.calibrators import softmax
+from fedlas.calibrators.pool import log_pooled, log_probs
 from fedlas.gate.gate import judge
+from fedlas.race.averaging import MIN_NETWORK_WEIGHT
 from fedlas.race.scoring import post_hoc_names
 from fedlas.race.selection import CalibratorSelector
 
@@ -75,6 +78,7 @@ def served(probs: Mapping[str, Floats], targets: Ints, looks: int = 0) -> str | 
         uploaded=probs["uploaded"],
         post_hoc=probs["post_hoc"],
         trained=probs.get("trained"),
+        average=probs.get("average"),
         same_labels=probs.get("same_labels"),
         targets=targets,
         provenance="no",
@@ -84,35 +88,61 @@ def served(probs: Mapping[str, Floats], targets: Ints, looks: int = 0) -> str | 
 
 
 def harm(model: Uploaded, kind: str | float, draws: int) -> list[Share]:
-    """By number of test rows: the first job served something worse, or any of five did."""
+    """By number of test rows: the first job served something worse, any of five did, or one at a cost of 1."""
     seed = [*RISES, *DAMAGES].index(kind), len(model.world.priors)
     rng, counts = np.random.default_rng(seed), Counter[tuple[str, int]]()
     extra = model.extra_noise(kind) if isinstance(kind, float) else 0.0
     for _ in range(draws):
-        worse = _jobs(model, kind, extra, rng)
-        for rows, found in worse.items():
-            counts["the first job", rows] += found[0]
-            counts[f"any of {JOBS} jobs", rows] += any(found)
+        for (cost, rows), found in _jobs(model, kind, extra, rng).items():
+            counts[f"the first job, at a cost of {cost}", rows] += found[0]
+            counts[f"any of {JOBS} jobs, at a cost of {cost}", rows] += any(found)
     name = kind if isinstance(kind, str) else f"networks, NLL + {100 * kind:.0f} %"
     found_by = sorted(counts.items())
     return [Share(f"{model.world.name}; {name}; {jobs}", rows, draws, n) for (jobs, rows), n in found_by]
 
 
-def _jobs(model: Uploaded, kind: str | float, extra: float, rng: np.random.Generator) -> dict[int, list[bool]]:
-    """For each number of test rows, whether each of the jobs on the same rows served something worse."""
+def _jobs(
+    model: Uploaded, kind: str | float, extra: float, rng: np.random.Generator
+) -> dict[tuple[int, int], list[bool]]:
+    """For each cost and number of test rows, whether each of the jobs on the same rows served something worse."""
     judged = CALIBRATION_ROWS + max(TEST_ROWS)
     logits, targets = model.world.draw(judged + TRUTH_ROWS, rng)
     uploaded, truth = model.seen(logits, rng), softmax(logits[judged:])
-    worse: dict[int, list[bool]] = {rows: [] for rows in TEST_ROWS}
+    selector = CalibratorSelector(targets[:CALIBRATION_ROWS], ("temperature",), reads_features=False)
+    bar = (1 + MOST_RISE) * true_nll(truth, uploaded[judged:])
+    worse: dict[tuple[int, int], list[bool]] = {(cost, rows): [] for cost in (1, 3) for rows in TEST_ROWS}
     for job in range(JOBS):
-        bases = {"post_hoc": uploaded, "trained": model.seen(logits, rng, extra)}
-        finalists = {name: _candidate(kind, base, model, logits, rng, extra) for name, base in bases.items()}
-        for rows in TEST_ROWS:
+        candidates = [_candidate(kind, uploaded, model, logits, rng, extra) for _ in range(2)]
+        if isinstance(kind, str):
+            candidates[1] = _candidate(kind, model.seen(logits, rng), model, logits, rng, extra)
+        for cost, rows in worse:
+            finalists = _finalists(selector, uploaded, candidates, of_networks=isinstance(kind, float), cost=cost)
             test = slice(CALIBRATION_ROWS, CALIBRATION_ROWS + rows)
-            probs = {name: p[test] for name, p in {"uploaded": uploaded, **finalists}.items()}
-            harmful = {n: _is_worse(kind, p[judged:], uploaded[judged:], truth) for n, p in finalists.items()}
-            worse[rows].append(harmful.get(served(probs, targets[test], job) or "", False))
+            name = served({n: p[test] for n, p in {"uploaded": uploaded, **finalists}.items()}, targets[test], job)
+            worse[cost, rows].append(name is not None and true_nll(truth, finalists[name][judged:]) > bar)
     return worse
+
+
+def _finalists(
+    selector: CalibratorSelector, uploaded: Floats, candidates: list[Floats], *, of_networks: bool, cost: int
+) -> dict[str, Floats]:
+    """What a race would name: probabilities (N, K) by finalist, with weights of the calibration rows."""
+    calibrators, networks = ([], candidates) if of_networks else (candidates[:1], candidates[1:])
+
+    def pool(members: list[Floats]) -> tuple[Floats, Floats]:
+        logs = [log_probs(np.log(one.clip(1e-300))) for one in members]
+        weights, _ = selector.log_mixed([one[:CALIBRATION_ROWS] for one in logs])
+        return weights, softmax(log_pooled(logs, weights))
+
+    own = [uploaded, *calibrators]
+    found = {"post_hoc": pool(own)[1]}
+    weights, _ = pool([*own, *networks])
+    worth = [one for one, weight in zip(networks, weights[len(own) :], strict=True) if weight >= MIN_NETWORK_WEIGHT]
+    if worth:
+        found["trained"] = worth[0]
+    if worth and cost > 1:
+        found["average"] = pool([*own, *worth])[1]
+    return found
 
 
 def _candidate(
@@ -122,13 +152,6 @@ def _candidate(
         return model.seen(logits, rng, extra)
     num_classes = base.shape[1]
     return damaged(kind, base, 1 if num_classes == 2 else int(rng.integers(num_classes)), rng)
-
-
-def _is_worse(kind: str | float, probs: Floats, uploaded: Floats, truth: Floats) -> bool:
-    """A network is worse by design, which its own rows know less well."""
-    if isinstance(kind, float):
-        return kind > MOST_RISE
-    return true_nll(truth, probs) > (1 + MOST_RISE) * true_nll(truth, uploaded)
 
 
 def perfect(world: World, num_test: int, draws: int) -> Share:

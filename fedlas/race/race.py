@@ -141,7 +141,7 @@ def _run(
     trials = _best_first(folds.halving.trials, selector)
     averages = max_cost_factor >= 2 or any(trial.result.scope == "head" for trial in trials)
     line = [one for one in trials if one.result.status == "finished"]
-    worth = with_weight(own, line[:refits], selector) if averages else line[:refits]
+    worth = with_weight(own, line[:refits], selector)
     refitted = _refitted(folds, [*worth, *line[refits:]], len(worth))
     progress.begin("averaging")
     averaged = average(finalists["post_hoc"], own, refitted, selector, context.calibration[0]) if averages else None
