@@ -115,8 +115,9 @@ def _jobs(
         candidates = [_candidate(kind, uploaded, model, logits, rng, extra) for _ in range(2)]
         if isinstance(kind, str):
             candidates[1] = _candidate(kind, model.seen(logits, rng), model, logits, rng, extra)
+        named = _finalists(selector, uploaded, candidates, of_networks=isinstance(kind, float))
         for cost, rows in worse:
-            finalists = _finalists(selector, uploaded, candidates, of_networks=isinstance(kind, float), cost=cost)
+            finalists = {name: probs for name, probs in named.items() if cost > 1 or name != "average"}
             test = slice(CALIBRATION_ROWS, CALIBRATION_ROWS + rows)
             name = served({n: p[test] for n, p in {"uploaded": uploaded, **finalists}.items()}, targets[test], job)
             worse[cost, rows].append(name is not None and true_nll(truth, finalists[name][judged:]) > bar)
@@ -124,7 +125,7 @@ def _jobs(
 
 
 def _finalists(
-    selector: CalibratorSelector, uploaded: Floats, candidates: list[Floats], *, of_networks: bool, cost: int
+    selector: CalibratorSelector, uploaded: Floats, candidates: list[Floats], *, of_networks: bool
 ) -> dict[str, Floats]:
     """What a race would name: probabilities (N, K) by finalist, with weights of the calibration rows."""
     calibrators, networks = ([], candidates) if of_networks else (candidates[:1], candidates[1:])
@@ -140,7 +141,6 @@ def _finalists(
     worth = [one for one, weight in zip(networks, weights[len(own) :], strict=True) if weight >= MIN_NETWORK_WEIGHT]
     if worth:
         found["trained"] = worth[0]
-    if worth and cost > 1:
         found["average"] = pool([*own, *worth])[1]
     return found
 
