@@ -117,7 +117,7 @@ def _jobs(
             candidates[1] = _candidate(kind, model.seen(logits, rng), model, logits, rng, extra)
         named = _finalists(selector, uploaded, candidates, of_networks=isinstance(kind, float))
         for cost, rows in worse:
-            finalists = {name: probs for name, probs in named.items() if cost > 1 or name != "average"}
+            finalists = named if cost > 1 else _alone(selector, named)
             test = slice(CALIBRATION_ROWS, CALIBRATION_ROWS + rows)
             name = served({n: p[test] for n, p in {"uploaded": uploaded, **finalists}.items()}, targets[test], job)
             worse[cost, rows].append(name is not None and true_nll(truth, finalists[name][judged:]) > bar)
@@ -143,6 +143,14 @@ def _finalists(
         found["trained"] = worth[0]
         found["average"] = pool([*own, *worth])[1]
     return found
+
+
+def _alone(selector: CalibratorSelector, named: dict[str, Floats]) -> dict[str, Floats]:
+    """What is named where no average may be served: the network too, unless calibration rows show it to be worse."""
+    logs = {name: np.log(probs[:CALIBRATION_ROWS].clip(1e-300)) for name, probs in named.items()}
+    worse = "trained" in logs and selector.is_worse(logs["trained"], logs["post_hoc"])
+    left_out = {"average", "trained"} if worse else {"average"}
+    return {name: probs for name, probs in named.items() if name not in left_out}
 
 
 def _candidate(

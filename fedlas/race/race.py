@@ -142,6 +142,9 @@ def _run(
     averages = max_cost_factor >= 2 or any(trial.result.scope == "head" for trial in trials)
     line = [one for one in trials if one.result.status == "finished"]
     worth = with_weight(own, line[:refits], selector)
+    if not averages:  # a network alone has to be as good as the upload, to which an average leaves its weight
+        rival = finalists["post_hoc"].held_out
+        worth = [one for one in worth if not selector.is_worse(one.calibrated.held_out, rival)]
     refitted = _refitted(folds, [*worth, *line[refits:]], len(worth))
     progress.begin("averaging")
     averaged = average(finalists["post_hoc"], own, refitted, selector, context.calibration[0]) if averages else None

@@ -26,8 +26,8 @@ from fedlas.race.scoring import (
 
 #: Saturated scores are compressed where this leaves at most such a share of the loss.
 _MOST_COMPRESSED = 0.9
-#: A loss of accuracy is one where it exceeds its limit by so many standard errors (one-sided, 5 %).
-_DROP_ERRORS = 1.64
+#: Out-of-fold rows show what exceeds its limit by so many standard errors (one-sided, 5 %).
+_ERRORS_SHOWN = 1.64
 #: With fewer rows than this a map of the features cannot be cross-fitted sensibly.
 _MIN_ROWS = 200
 _FINE_FOLDS = 10
@@ -217,10 +217,15 @@ class CalibratorSelector:
         if self.base_correct is None:
             return ""
         lost = self.base_correct.astype(np.float64) - (calibrated.held_out.argmax(axis=1) == self.targets)
-        if not clearly_positive(lost - self.max_accuracy_drop, self._clusters, _DROP_ERRORS, self.weights):
+        if not clearly_positive(lost - self.max_accuracy_drop, self._clusters, _ERRORS_SHOWN, self.weights):
             return ""
         drop = 100 * float(self._shares @ lost)
         return f"its accuracy on the calibration rows is {drop:.2f} points under the uploaded model's"
+
+    def is_worse(self, held_out: Doubles, rival: Doubles) -> bool:
+        """Whether the NLL out of fold is shown to be higher, by 1.64 standard errors of the paired difference."""
+        rises = self.row_nll(held_out) - self.row_nll(rival)
+        return clearly_positive(rises, self._clusters, _ERRORS_SHOWN, self.weights)
 
     def nll(self, held_out: Doubles) -> float:
         """The (weighted) mean NLL of cross-fitted logits (N, K)."""
