@@ -53,21 +53,25 @@ def scaled_model(scale: float) -> bytes:
     return to_onnx(network.eval(), (torch.zeros(2, 3),))
 
 
-def drawn_rows(*, test: int, calibration: int = 400) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows (N, 3) float32, labels drawn from their softmax, and split words."""
+def drawn_rows(*, test: int, calibration: int = 400, wrong: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows (N, 3) float32, labels drawn from their softmax, and split words.
+
+    A share of the calibration labels is `wrong`: it names the next class instead.
+    """
     rng, count = np.random.default_rng(0), calibration + test
     rows = (2 * rng.normal(size=(count, 3))).astype(np.float32)
     labels = (rows + rng.gumbel(size=rows.shape)).argmax(axis=1)
-    return rows, labels, np.repeat(["calibration", "test"], [calibration, test])
+    labels[: int(wrong * calibration)] += 1
+    return rows, labels % 3, np.repeat(["calibration", "test"], [calibration, test])
 
 
-def drawn_npz(*, test: int) -> bytes:
+def drawn_npz(*, test: int, wrong: float = 0.0) -> bytes:
     """The same as a dataset."""
-    rows, labels, split = drawn_rows(test=test)
+    rows, labels, split = drawn_rows(test=test, wrong=wrong)
     return npz(x=rows, label=labels, split=split)
 
 
-def drawn_scores(scale: float, *, test: int) -> bytes:
+def drawn_scores(scale: float, *, test: int, wrong: float = 0.0) -> bytes:
     """The same as what a network of that scale says of the rows."""
-    rows, labels, split = drawn_rows(test=test)
+    rows, labels, split = drawn_rows(test=test, wrong=wrong)
     return npz(logits=scale * rows, label=labels, split=split)

@@ -46,8 +46,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("exact.onnx", scaled_model(1.0)),
         ("many.npz", drawn_npz(test=600)),
         ("few.npz", drawn_npz(test=30)),
+        ("wrong.npz", drawn_npz(test=600, wrong=0.4)),
         ("sharp_scores.npz", drawn_scores(3.0, test=600)),
-        ("exact_scores.npz", drawn_scores(1.0, test=600)),
+        ("wrong_scores.npz", drawn_scores(1.0, test=600, wrong=0.4)),
         ("few_scores.npz", drawn_scores(3.0, test=30)),
     ):
         (folder / name).write_bytes(content)

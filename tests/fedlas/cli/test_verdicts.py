@@ -11,9 +11,9 @@ from tests.fedlas.cli.conftest import Command, Here
 from tests.helpers.command_line import fedlas
 
 
-@pytest.mark.parametrize(("scores", "code"), [("sharp_scores.npz", 0), ("few_scores.npz", 5), ("exact_scores.npz", 3)])
+@pytest.mark.parametrize(("scores", "code"), [("sharp_scores.npz", 0), ("few_scores.npz", 5), ("wrong_scores.npz", 3)])
 def test_a_calibrator_gates(here: Here, scores: str, code: int, tmp_path: Path) -> None:
-    """Scores that are too sure are shown to become better on many rows, not on few; exact ones stay as they are."""
+    """Scores that are too sure are shown to become better on many rows, not on few; wrong labels are vetoed."""
     out = tmp_path / "calibrator.onnx"
     done = here(
         "calibrators", "create", scores, "--require", "shown", "--method", "temperature", "--out", out, "--json"
@@ -57,7 +57,7 @@ def test_a_local_calibration_gates(
 def test_jobs_gate(command: Command, here: Here) -> None:
     """Jobs that end in each verdict give every code of the table, while they are watched and later by their report."""
     ids = {name: here("models", "upload", f"{name}.onnx", "-q").stdout.strip() for name in ("sharp", "exact")}
-    for rows, seen in (("many", "no"), ("few", "no"), ("many", "unknown")):
+    for rows, seen in (("many", "no"), ("few", "no"), ("many", "unknown"), ("wrong", "no")):
         given = ("datasets", "upload", f"{rows}.npz", "--seen-by-model", seen, "-q")
         ids[rows, seen] = here(*given).stdout.strip()
     orders = {
@@ -65,7 +65,7 @@ def test_jobs_gate(command: Command, here: Here) -> None:
         for model, rows, seen, codes in (
             ("sharp", "many", "no", (0, 0, 0)),
             ("sharp", "few", "no", (0, 0, 5)),
-            ("exact", "many", "no", (0, 3, 3)),
+            ("exact", "wrong", "no", (0, 3, 3)),
             ("sharp", "many", "unknown", (0, 4, 4)),
         )
     }
