@@ -38,7 +38,7 @@ from fedlas.race.results import CandidateResult, Finalist, RaceProgress, RaceRes
 from fedlas.race.rungs import Spread
 from fedlas.race.training_events import OnTraining
 from fedlas.report import CalibrationReport, Subject
-from fedlas.report.diagnostics import Diagnostics, fedlas_diagnostics
+from fedlas.report.diagnostics import fedlas_diagnostics
 from fedlas.report.out_of_fold import OutOfFold
 from fedlas.training.fit import device_name
 
@@ -155,12 +155,20 @@ def calibrate(
     candidates = [*result.candidates, *(() if judged.result is result else judged.result.candidates)]
     dataset, finalist = judged.start.dataset, judged.finalist
     guarantees = None if finalist is None else _promises(finalist, dataset)
+    tuned = judged.verdict.finalist in FINE_TUNED
 
     evidence = replace(
         judged.evaluation.evidence(judged.verdict, judged.verdict.finalist or "uploaded"),
-        diagnostics=_diagnostics(result),
-        out_of_fold=_out_of_fold(dataset, judged.result),
-        trained_rows=_trained_rows(judged.verdict, dataset),
+        diagnostics=None if result.diagnostics is None else fedlas_diagnostics(**vars(result.diagnostics)),
+        out_of_fold=OutOfFold.of(
+            judged.result.out_of_fold,
+            judged.start.targets,
+            by_method=judged.result.by_method,
+            groups=dataset.groups_of("calibration"),
+            weights=dataset.weights_of("calibration"),
+            compared_rows=judged.result.compared_rows,
+        ),
+        trained_rows={split: len(dataset.rows(split)) for split in ("train", "calibration")} if tuned else None,
         guarantees=guarantees,
         deployment=judged.deployment,
         calibration_accuracy=judged.start.accuracy,
@@ -231,30 +239,6 @@ def _promises(finalist: Finalist, dataset: Dataset) -> Guarantees | None:
         return None
     outputs = SplitOutputs(finalist.classifier, rows_of(dataset, "guarantee")[0], split="guarantee")
     return fit_guarantees(dataset, outputs.probs(finalist))
-
-
-def _diagnostics(result: RaceResult) -> Diagnostics | None:
-    """What FedLAS saw on the calibration rows, or None where it was not trained."""
-    return None if result.diagnostics is None else fedlas_diagnostics(**vars(result.diagnostics))
-
-
-def _out_of_fold(dataset: Dataset, result: RaceResult) -> OutOfFold:
-    """What calibration rows say of everything that was judged."""
-    return OutOfFold.of(
-        result.out_of_fold,
-        dataset.targets[dataset.rows("calibration")],
-        by_method=result.by_method,
-        groups=dataset.groups_of("calibration"),
-        weights=dataset.weights_of("calibration"),
-        compared_rows=result.compared_rows,
-    )
-
-
-def _trained_rows(verdict: GateVerdict, dataset: Dataset) -> dict[str, int] | None:
-    """Split → rows that the served network was trained on, None where it was not trained."""
-    if verdict.finalist not in FINE_TUNED:
-        return None
-    return {split: len(dataset.rows(split)) for split in ("train", "calibration")}
 
 
 def _recipe(finalist: Finalist | None, dataset: Dataset, result: RaceResult) -> dict[str, object]:

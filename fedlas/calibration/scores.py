@@ -139,17 +139,15 @@ def calibrate_scores(
     logits, _ = rows.split("calibration")
     deployment = deployment_of(found[name].held_out, logits, rows.dataset, options)
 
+    clusters = {"groups": selector.groups, "weights": selector.weights}
     methods = {"asked": options.method, "tried": list(selector.names), "fitted": served.name}
     evidence = replace(
         evaluation.evidence(verdict, name),
         guarantees=guarantees,
         deployment=deployment,
-        calibration_accuracy=_accuracy(rows),
+        calibration_accuracy=SplitAccuracy.of(logits.argmax(axis=1) == selector.targets, **clusters),
         out_of_fold=OutOfFold.of(
-            {"uploaded": logits, **{name: one.held_out for name, one in found.items()}},
-            selector.targets,
-            groups=selector.groups,
-            weights=selector.weights,
+            {"uploaded": logits, **{name: one.held_out for name, one in found.items()}}, selector.targets, **clusters
         ),
         candidates=[selector.post_hoc(found["post_hoc"]).as_dict()],
         recipe={"methods": methods, "calibrator": {"name": served.name, "parameters": shown_parameters(served)}},
@@ -159,13 +157,6 @@ def calibrate_scores(
         subject=subject,
     )
     return ScoresCalibration(verdict, evaluation.report(evidence), rows, served, guarantees, deployment)
-
-
-def _accuracy(rows: ScoredRows) -> SplitAccuracy:
-    """The accuracy of the scores on the calibration rows."""
-    logits, targets = rows.split("calibration")
-    groups, weights = rows.dataset.groups_of("calibration"), rows.dataset.weights_of("calibration")
-    return SplitAccuracy.of(logits.argmax(axis=1) == targets, groups=groups, weights=weights)
 
 
 def _selector(rows: ScoredRows, options: CalibrationOptions) -> CalibratorSelector:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from fedlas.calibrators import Identity, LogPool
-from fedlas.classifier import Classifier
 from fedlas.data.dataset import Array
 from fedlas.race.ensemble import Ensemble, cost_factor, shared_bodies
 from fedlas.race.fold_course import Trial
@@ -74,7 +73,9 @@ def average(
     networks = [one.classifier for one, _ in chosen]
     shares_body = all(one.result.scope == "head" for one in refits)
     network = Ensemble(networks, [pool for _, pool in chosen], shares_body=shares_body)
-    cost = _cost(networks, inputs)
+    few = [tensor(np.asarray(array[:_COUNTED_ROWS])) for array in inputs]
+    shared = shared_bodies(networks)  # a network that is moved gets buffers of its own
+    cost = cost_factor([one.to("cpu").eval() for one in networks], few, shared=shared)
     settings: Settings = {
         "members": [one.result.name for one, _ in chosen],
         "weights": [round(float(pool.weights.sum()), 4) for _, pool in chosen],
@@ -84,9 +85,3 @@ def average(
     result = CandidateResult(f"average of {len(chosen)} networks", "average", settings, scope, "finished", "", seconds)
     result = selector.scored(result, CrossFitted(Identity(), held_out))
     return Finalist(network, Identity(), result, held_out, chosen[0][0].features, cost)
-
-
-def _cost(networks: Sequence[Classifier], inputs: Sequence[Array]) -> float:
-    few = [tensor(np.asarray(array[:_COUNTED_ROWS])) for array in inputs]
-    shared = shared_bodies(networks)  # a network that is moved gets buffers of its own
-    return cost_factor([one.to("cpu").eval() for one in networks], few, shared=shared)

@@ -22,7 +22,7 @@ from fedlas.race.outputs import SplitOutputs
 from fedlas.race.post_hoc import seconds_of_pools, uploaded
 from fedlas.race.progress import OnCandidate, OnProgress, ProgressReporter
 from fedlas.race.record import Record
-from fedlas.race.results import FedLASDiagnostics, Finalist, RaceResult
+from fedlas.race.results import Finalist, RaceResult
 from fedlas.race.rungs import Spread
 from fedlas.race.selection import CalibratorSelector
 from fedlas.race.setup import RaceSetup
@@ -157,7 +157,7 @@ def _run(
         context.reporter.candidate_ended("average", averaged.result)
         if averaged.result.status == "finished":
             finalists["average"] = averaged
-    trained = next((trial for trial in trials if refitted and trial.result.name == refitted[0].result.name), None)
+    tuned = [trial for trial in trials if refitted and trial.result.name == refitted[0].result.name]
     return RaceResult(
         candidates=(
             finalists["post_hoc"].result,
@@ -168,7 +168,7 @@ def _run(
         finalists=finalists,
         base_logits=outputs.logits,
         notes=tuple(dict.fromkeys([*folds.notes(), *_lost_accuracy(folds, refitted), *folds.out_of_time()])),
-        diagnostics=_diagnostics(trained, trials),
+        diagnostics=next((one.diagnostics for one in [*tuned, *trials] if one.diagnostics is not None), None),
         rates=folds.rates,
         out_of_fold={
             "uploaded": outputs.logits.astype(np.float64),
@@ -216,9 +216,3 @@ def _lost_accuracy(folds: CrossFitting, refitted: Sequence[Finalist]) -> list[st
     if not dropped or refitted:
         return []
     return [f"Nothing that was trained is a finalist: of the best, {len(dropped)} lost too much accuracy."]
-
-
-def _diagnostics(trained: Trial | None, trials: Sequence[Trial]) -> FedLASDiagnostics | None:
-    """What FedLAS saw: of the trained finalist if it is FedLAS itself, else of the best FedLAS candidate."""
-    line = ([] if trained is None else [trained]) + list(trials)
-    return next((trial.diagnostics for trial in line if trial.diagnostics is not None), None)
