@@ -156,6 +156,7 @@ def calibrate(
     dataset, finalist = judged.start.dataset, judged.finalist
     guarantees = None if finalist is None else _promises(finalist, dataset)
     tuned = judged.verdict.finalist in FINE_TUNED
+    fitted: Calibrator = Identity() if finalist is None else finalist.calibrator
 
     evidence = replace(
         judged.evaluation.evidence(judged.verdict, judged.verdict.finalist or "uploaded"),
@@ -176,7 +177,11 @@ def calibrate(
         candidates=[candidate.as_dict() for candidate in candidates],
         recipe={
             "request": dict(request or {}),
-            **_recipe(finalist, dataset, judged.result),
+            "winner": None if finalist is None else finalist.result.as_dict(),
+            "calibrator": {"name": fitted.name, "parameters": shown_parameters(fitted)},
+            "learning_rate_edges": dict(judged.result.rates),
+            "cost_factor": 1.0 if finalist is None else finalist.cost_factor,
+            "seen_by_model": dataset.seen_by_model,
             "splits": splits,
             "calibrated_on": judged.start.calibrated_on,
         },
@@ -239,18 +244,6 @@ def _promises(finalist: Finalist, dataset: Dataset) -> Guarantees | None:
         return None
     outputs = SplitOutputs(finalist.classifier, rows_of(dataset, "guarantee")[0], split="guarantee")
     return fit_guarantees(dataset, outputs.probs(finalist))
-
-
-def _recipe(finalist: Finalist | None, dataset: Dataset, result: RaceResult) -> dict[str, object]:
-    """How the served model was made; with the request it is enough to make it again."""
-    calibrator: Calibrator = Identity() if finalist is None else finalist.calibrator
-    return {
-        "winner": None if finalist is None else finalist.result.as_dict(),
-        "calibrator": {"name": calibrator.name, "parameters": shown_parameters(calibrator)},
-        "learning_rate_edges": dict(result.rates),
-        "cost_factor": 1.0 if finalist is None else finalist.cost_factor,
-        "seen_by_model": dataset.seen_by_model,
-    }
 
 
 def _notes(start: Start, fitted: Calibrator) -> list[str]:

@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 
 from fedlas.calibration.class_priors import deployment_of, uploaded_at_priors
-from fedlas.calibration.evaluation import CalibrationOptions, Evaluation, Floats
+from fedlas.calibration.evaluation import CalibrationOptions, Evaluation
 from fedlas.calibration.preparation import Start, rows_of
 from fedlas.calibrators import softmax
 from fedlas.data import Dataset
@@ -108,8 +108,9 @@ def judge_and_write(start: Start, result: RaceResult, race: Race, progress: JobP
     differs = any(gone.code == "parity" and _is_upload(start, result, gone) for gone in served.gave_way)
     if served.written is not None or not differs:
         return served
+    options = replace(start.options, evaluations_before=start.options.evaluations_before + 1)
     try:
-        again = _judge_and_write(*_as_runtime_computes(start, race), progress)
+        again = _judge_and_write(*race(RuntimeComputedClassifier(start.classifier), options), progress)
     except FedLASError as error:
         _LOG.warning("the network could not be judged as ONNX Runtime computes it: %s", error)
         return served
@@ -119,12 +120,6 @@ def judge_and_write(start: Start, result: RaceResult, race: Race, progress: JobP
 def _is_upload(start: Start, result: RaceResult, gone: GaveWay) -> bool:
     """Whether a finalist is the uploaded network with a calibrator, so that nothing of ours changed its weights."""
     return gone.finalist == _UPLOADED or result.finalists[gone.finalist].classifier is start.classifier
-
-
-def _as_runtime_computes(start: Start, race: Race) -> tuple[Start, RaceResult]:
-    """The uploaded network as ONNX Runtime computes it, and the calibrators that are fitted on that."""
-    options = replace(start.options, evaluations_before=start.options.evaluations_before + 1)
-    return race(RuntimeComputedClassifier(start.classifier), options)
 
 
 def _judge_and_write(start: Start, result: RaceResult, progress: JobProgress) -> Served:
@@ -155,17 +150,12 @@ def _evaluate(start: Start, result: RaceResult) -> tuple[Evaluation, list[GaveWa
     lost: list[GaveWay] = []
     for name, finalist in result.finalists.items():
         try:
-            probs[name] = _probs(finalist, outputs)
+            logits, features = outputs.of(finalist)
+            require_numbers(logits, features, split="test")
+            probs[name] = softmax(finalist.calibrator(logits, features))
         except BadDataset as error:  # the upload answers these rows, so the training did this
             lost.append(GaveWay(name, error.code, error.message))
     return Evaluation(start.dataset, probs, start.options), lost
-
-
-def _probs(finalist: Finalist, outputs: SplitOutputs) -> Floats:
-    """Its probabilities (N, K) of the test rows; raises BadDataset `non_finite_answers`."""
-    logits, features = outputs.of(finalist)
-    require_numbers(logits, features, split="test")
-    return softmax(finalist.calibrator(logits, features))
 
 
 def _without(verdict: GateVerdict, name: str | None, gave_way: Sequence[GaveWay], num_rows: int) -> GateVerdict:

@@ -40,8 +40,7 @@ GUARD_NAMES = {
     "aurc_rise": "ranks its confidences worse (AURC)",
     "recall_at_equal_alarms_drop": "finds fewer rows of one class with as many alarms for it as before",
     "class_auroc_drop": "ranks the rows of one class worse among all rows (AUROC)",
-    "class_log_score_rise": "says less about one class, or all rare ones, than the upload or what keeps all its labels "
-    "(relative rise of the log score against the rest)",
+    "class_log_score_rise": "tells one class, or all rare ones, worse from the rest (log score, relative rise)",
     "class_share_error": "says that one class is rarer or more common than it is (as a factor)",
     "confident_errors": "is less often right than it says where it is at least 80 % sure, by more than before",
     "worst_class_recall_drop": "loses recall in one class",

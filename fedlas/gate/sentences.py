@@ -24,7 +24,7 @@ UNDETERMINED = (
     "nor judge a calibrator. Upload the dataset again with seen_by_model=no if the model saw none of the rows, or with "
     "a split column that marks as train the rows it was trained on."
 )
-_ALL_STOPPED = "the test rows speak against everything that was made of it"
+_ALL_STOPPED = "the test rows veto everything that was made of it"
 _NOT_WRITTEN = "no file could be written of what was made of it"
 
 
@@ -65,7 +65,7 @@ def _served(verdict: GateVerdict, num_rows: int, *, written: str = "") -> str:
     """Why it is served that is served, and whether the test rows show it to be better."""
     if verdict.finalist is None:
         return f"The uploaded model is served as it is: {_NOT_WRITTEN if written else _ALL_STOPPED}."
-    vetoed = "The test rows speak against what comes before it in line. " if verdict.vetoes else ""
+    vetoed = "The test rows veto what comes before it in line. " if verdict.vetoes else ""
     return f"{written or vetoed}{_shown(verdict, num_rows)}"
 
 

@@ -6,6 +6,7 @@ from fedlas.gate.claims import MOST_ROWS_NEEDED
 from fedlas.gate.sentences import FINALIST_NAMES
 from fedlas.report.document import CalibrationReport
 from fedlas.report.sentences import says_and_is_right
+from fedlas.report.wording import direction
 
 #: The verdict in a few words.
 _TITLES = {
@@ -17,6 +18,8 @@ _TITLES = {
 #: Where chance explains a wider gap, more rows are the next step: 2 points are left by 1,500 rows that are right on
 #: 90 % and as many calibration rows.
 MAX_CHANCE = 0.02
+#: Errors of the served and the uploaded model with a larger ratio are those of the calibration rows: few of them.
+_MOSTLY_FITTED = 2.0
 
 
 def headline(report: CalibrationReport) -> str:
@@ -25,7 +28,11 @@ def headline(report: CalibrationReport) -> str:
     beaten = () if claim is None or not report.promoted else claim.beaten
     than = "" if report.shown else " than the upload"
     better = f", shown to be better{than}" if report.promoted and (report.shown or "uploaded" in beaten) else ""
-    return f"{_TITLES.get(report.verdict, report.verdict)}{better}{'; see the warnings' if report.notices else ''}"
+    gap = report.confidence_gap["calibrated"].test
+    off = report.promoted and gap.beyond_chance
+    apart = f"; {100 * abs(gap.gap):.1f} points {direction(gap.gap)}" if off else ""
+    warned = "; see the warnings" if report.notices else ""
+    return f"{_TITLES.get(report.verdict, report.verdict)}{better}{apart}{warned}"
 
 
 def served_sentence(report: CalibrationReport) -> str:
@@ -42,8 +49,12 @@ def served_sentence(report: CalibrationReport) -> str:
     return f"Served is {kept.get(report.verdict, name)}: it {says_and_is_right(gap, rows)}."
 
 
-def next_step(report: CalibrationReport) -> str:
-    """The one thing that would help most now."""
+def next_step(report: CalibrationReport, apart: str | None = None) -> str:
+    """The one thing that would help most now.
+
+    Args:
+        apart: why calibration and test rows do not look alike (`fedlas.report.caveats.splits_apart`).
+    """
     gap = report.confidence_gap["calibrated" if report.promoted else "uploaded"].test
     sure, claim = report.confident_answers["calibrated"], report.gate.served_claim
     needed, aside = None if claim is None else claim.rows_needed, report.risk_coverage["calibrated"].set_aside
@@ -54,6 +65,8 @@ def next_step(report: CalibrationReport) -> str:
         )
     if report.notices:
         return f"Next: look at what seems wrong. {report.warnings[0]}"
+    if apart is not None:
+        return f"Next: look at what seems wrong. {apart}"
     if report.gate.vetoes and not report.promoted:
         return _after_vetoes(report.recipe.get("request", {}).get("method", "auto"))
     if gap.beyond_chance:
@@ -73,7 +86,9 @@ def next_step(report: CalibrationReport) -> str:
             "it is better."
         )
     if gap.chance > MAX_CHANCE:
-        which = "calibration and test" if report.promoted else "test"
+        of_test_rows = report.confidence_gap["uploaded"].test.standard_error
+        few = gap.standard_error > _MOSTLY_FITTED * of_test_rows
+        which = "calibration" if few else "calibration and test" if report.promoted else "test"
         return f"Next: four times as many {which} rows would halve the ±{100 * gap.chance:.1f} points of chance."
     fewer = f"; for fewer errors, abstain below {aside.threshold:.3f}" if aside.share >= 0.005 else ""
     return f"Nothing is left to do{fewer}."
@@ -82,10 +97,8 @@ def next_step(report: CalibrationReport) -> str:
 def _after_vetoes(method: str) -> str:
     """What to take where the test rows have stopped everything that a method made."""
     if method != "auto":
-        return (
-            f"Next: take method=auto, which pools what it makes. The test rows speak against what {method} makes alone."
-        )
+        return f"Next: take method=auto, which pools what it makes. The test rows veto what {method} makes alone."
     return (
         "Next: check the labels of the calibration rows, and that they and the test rows were drawn alike (same time, "
-        "same source): the test rows speak against everything that was made of them."
+        "same source): the test rows veto everything that was made of them."
     )

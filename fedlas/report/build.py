@@ -17,7 +17,7 @@ from fedlas.metrics.evaluate import Estimates
 from fedlas.report import sections
 from fedlas.report.added_parts import AddedParts, added_parts
 from fedlas.report.advice import next_step, served_sentence
-from fedlas.report.caveats import caveats
+from fedlas.report.caveats import caveats, splits_apart
 from fedlas.report.confident import confident_section
 from fedlas.report.deployment import decision_table, priors_section
 from fedlas.report.document import ByModel, CalibrationReport, EvaluationLedger
@@ -28,6 +28,7 @@ from fedlas.report.loss_comparison import loss_comparison
 from fedlas.report.recipe import recipe_sentences
 from fedlas.report.sections import Resampling
 from fedlas.report.sentences import summary
+from fedlas.report.split_accuracy import SplitAccuracy
 from fedlas.report.weak_spots import worst_parts
 from fedlas.report.wording import as_sentence
 
@@ -50,7 +51,9 @@ def build_report(
     slices = sections.slice_section(models["calibrated"], rows, evidence.slices, options)
     estimates = _by_model(models, lambda p: metrics.evaluate(p, rows.targets, groups=rows.groups, **vars(options)))
     ledger = None if evidence.evaluations_before is None else EvaluationLedger(evidence.evaluations_before)
-    doubts = caveats(evidence, rows, names, estimates["uploaded"], models["uploaded"].argmax(1) == rows.targets)
+    right = SplitAccuracy.of(models["uploaded"].argmax(1) == rows.targets, groups=rows.groups)
+    apart = splits_apart(evidence.calibration_accuracy, right)
+    doubts = caveats(evidence, rows, names, estimates["uploaded"], apart)
     report = CalibrationReport(
         subject=evidence.subject,
         verdict=evidence.gate.verdict,
@@ -106,7 +109,7 @@ def build_report(
         worst=worst_parts(classes, slices, confidence_level),
         written_file=evidence.written_file,
     )
-    advised = replace(report, advice=(served_sentence(report), next_step(report)))
+    advised = replace(report, advice=(served_sentence(report), next_step(report, apart)))
     return replace(advised, summary=tuple(summary(advised)))
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from math import sqrt
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedlas.gate.non_inferiority import JudgedRows
 from fedlas.metrics._checks import Ints
@@ -25,9 +24,9 @@ FEW_ROWS, FEW_GROUPS = 200, 30
 
 
 def caveats(
-    evidence: Evidence, rows: JudgedRows, names: Sequence[str], uploaded: Estimates, correct: NDArray[np.bool_]
+    evidence: Evidence, rows: JudgedRows, names: Sequence[str], uploaded: Estimates, apart: str | None
 ) -> tuple[str, ...]:
-    """All warnings about the test rows, given the uploaded model's metrics and which rows (N,) it answers rightly.
+    """All warnings about the test rows, given the uploaded model's metrics and what `splits_apart` says.
 
     Rows of a group are one observation wherever chance is reckoned with.
     """
@@ -37,7 +36,7 @@ def caveats(
     found = [
         _too_good(rows, accuracy, nll, evidence.seen_by_model),
         _no_better_than_guessing(targets, names, accuracy),
-        _apart(evidence.calibration_accuracy, SplitAccuracy.of(correct, groups=rows.groups)),
+        apart,
         None if "class_not_met" in told else _missing_classes(targets, names),
         None if "few_groups" in told else _few(rows),
     ]
@@ -71,7 +70,8 @@ def _no_better_than_guessing(targets: Ints, names: Sequence[str], accuracy: floa
     )
 
 
-def _apart(before: SplitAccuracy | None, now: SplitAccuracy) -> str | None:
+def splits_apart(before: SplitAccuracy | None, now: SplitAccuracy) -> str | None:
+    """Why calibration and test rows do not look like rows of one kind, by the uploaded model's accuracy on them."""
     if before is None or abs(before.value - now.value) < ACCURACY_APART or not before.is_apart(now):
         return None
     apart = (

@@ -63,9 +63,9 @@ def scores_sentence(report: CalibrationReport) -> str:
     """Accuracy and proper scores of the uploaded and the served model."""
     before, after = report.metrics["uploaded"], report.metrics["calibrated"]
     if report.promoted:
+        was, now = percent(before["accuracy"].value), percent(after["accuracy"].value)
         return (
-            f"On the test rows accuracy goes from {percent(before['accuracy'].value)} to "
-            f"{percent(after['accuracy'].value)}, "
+            f"On the test rows accuracy {f'stays at {now}' if was == now else f'goes from {was} to {now}'}, "
             f"NLL from {before['nll'].value:.3f} to {after['nll'].value:.3f}, "
             f"Brier from {before['brier'].value:.3f} to {after['brier'].value:.3f}."
         )

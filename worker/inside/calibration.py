@@ -92,13 +92,14 @@ def _calibrated(
     repeat_exactly()
     classifier, dataset, options = open_job(order, files, folder)
     journal = journal_of(order, files, folder, emit)
+    model, rows = (Named(one.name, one.id, one.sha256) for one in (order.model, order.dataset))
     found = calibrate(
         classifier,
         dataset,
         options,
         request=asked(order.request),
         digests=digests(order),
-        subject=_subject(order),
+        subject=Subject(model, rows, order.job_id, rfc3339(order.created_at)),
         journal=journal,
         progress=progress,
         spread=None if journal is None or ask is None else spread_of(order, journal, emit, ask, tell),
@@ -179,12 +180,6 @@ def fit_scores(order: ScoresOrder, files: Files, folder: Path, emit: Emit) -> Sc
         page=_PAGE,
         diagram=_DIAGRAM,
     )
-
-
-def _subject(order: JobOrder) -> Subject:
-    """Whose report it will be."""
-    model, dataset = (Named(one.name, one.id, one.sha256) for one in (order.model, order.dataset))
-    return Subject(model, dataset, order.job_id, rfc3339(order.created_at))
 
 
 def _export(found: Calibration, upload: GraphClassifier, file: Path, order: JobOrder) -> ModelProfile:

@@ -309,7 +309,7 @@ def test_a_calibrator_that_keeps_labels_stands_behind_one_that_is_stopped() -> N
     )
     assert any(guard.finalist == "post_hoc" and not guard.passed for guard in found.guards)
     assert (found.verdict, found.finalist, found.promoted) == ("post_hoc", "same_labels", True)
-    assert "speak against what comes before it in line. The 900 test rows show a temperature" in found.sentences[0]
+    assert "veto what comes before it in line. The 900 test rows show a temperature" in found.sentences[0]
 
 
 def test_a_trained_finalist_must_beat_the_calibrator_that_keeps_labels() -> None:

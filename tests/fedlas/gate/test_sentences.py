@@ -93,7 +93,7 @@ def test_what_gave_way_is_named() -> None:
         "post_hoc", "nll", claims, (), (), order=("same_labels",), vetoes=(veto,), finalist="same_labels"
     )
     first, *rest = sentences_of(verdict, 500)
-    assert first.startswith("The test rows speak against what comes before it in line. The 500 test rows show a temp")
+    assert first.startswith("The test rows veto what comes before it in line. The 500 test rows show a temp")
     assert (
         "The post-hoc calibrator is shown to be worse than the uploaded model: NLL +0.0500, so it is not served."
     ) in rest
@@ -102,4 +102,4 @@ def test_what_gave_way_is_named() -> None:
 def test_nothing_served_says_why() -> None:
     """Where everything is stopped the test rows are the reason."""
     stopped = GateVerdict("unchanged", "brier", (), (), (), vetoes=(Veto("post_hoc", "worse", 0.1, "uploaded", 0.01),))
-    assert "the test rows speak against everything" in sentences_of(stopped, 500)[0]
+    assert "the test rows veto everything" in sentences_of(stopped, 500)[0]

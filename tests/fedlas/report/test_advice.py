@@ -61,6 +61,22 @@ def test_where_everything_is_stopped_there_is_something_to_take(method: str, wor
     assert "the uploaded model as it is" in found.advice[0]
 
 
+def test_splits_that_differ_come_before_another_method() -> None:
+    """Where the upload is right more often on the test rows by far, their labels are looked at first."""
+    gate = replace(UNCHANGED, vetoes=(Veto("post_hoc", "worse", 0.02, "uploaded", 0.01, "brier"),))
+    accuracy = SplitAccuracy.of(np.arange(1000) < 400)
+    found = served(2000, gate=gate, recipe={"request": {"method": "temperature"}}, calibration_accuracy=accuracy)
+    assert "Check whether labels of calibration rows are wrong" in found.advice[1]
+
+
+def test_few_calibration_rows_are_what_is_missing() -> None:
+    """Fitted on 50 rows and judged on 2,000 the chance is that of the 50; fitted on as many it is that of both."""
+    right = (LOGITS[:2000].argmax(axis=1) == TARGETS[:2000]).astype(float)
+    few, many = (SplitAccuracy.of(right[:count]) for count in (50, 2000))
+    assert "four times as many calibration rows" in served(2000, calibration_accuracy=few).advice[1]
+    assert "calibration rows" not in served(2000, calibration_accuracy=many).advice[1].replace("calibration and", "")
+
+
 @pytest.mark.parametrize("scale", [1.0, 1.5])
 def test_the_first_screen_does_not_contradict_itself(scale: float) -> None:
     """Up to the section of the models a page says what is served and how often it is right, and orders nothing."""
@@ -105,6 +121,8 @@ def test_what_is_proven_of_the_upload_alone_is_said() -> None:
     gate = GateVerdict("post_hoc", "brier", (claim,), (), ("It is served.",), finalist="post_hoc", order=("post_hoc",))
     assert headline(served(300, gate=gate)) == "Calibrator served, shown to be better than the upload"
     assert headline(served(300)) == "Calibrator served"
+    assert "Calibrator served; " in headline(served(20_000, scale=1.5))
+    assert headline(served(20_000, scale=1.5)).endswith("points too sure")
     open_ = served_sentence(served(300, gate=replace(UNCHANGED, verdict="undetermined")))
     assert "may have been trained on" in open_
     assert "chance" not in open_

@@ -9,7 +9,7 @@ from fedlas.gate.non_inferiority import JudgedRows
 from fedlas.metrics import Estimate
 from fedlas.notice import Notice
 from fedlas.report import Evidence, SplitAccuracy
-from fedlas.report.caveats import caveats
+from fedlas.report.caveats import caveats, splits_apart
 from tests.helpers.drawn_rows import drawn_logits
 from tests.helpers.reports import UNCHANGED, report
 
@@ -20,11 +20,10 @@ def said(before: float, now: float, rows: int, *, groups: int | None = None) -> 
     of = None if groups is None else np.arange(rows) * groups // rows
     right = {name: np.arange(rows) < share * rows for name, share in (("before", before), ("now", now))}
     accuracy = SplitAccuracy.of(right["before"], groups=of)
-    evidence = Evidence(
-        gate=UNCHANGED, uploaded=(), temperature=(), calibrated=(), targets=targets, calibration_accuracy=accuracy
-    )
+    evidence = Evidence(gate=UNCHANGED, uploaded=(), temperature=(), calibrated=(), targets=targets)
+    apart = splits_apart(accuracy, SplitAccuracy.of(right["now"], groups=of))
     estimates = {"accuracy": Estimate(now, now, now), "nll": Estimate(0.01, 0.01, 0.01)}
-    return "\n".join(caveats(evidence, JudgedRows(targets, of), ["a", "b"], dict(estimates), right["now"]))
+    return "\n".join(caveats(evidence, JudgedRows(targets, of), ["a", "b"], dict(estimates), apart))
 
 
 def test_too_easy_calibration_rows_are_noticed() -> None:

@@ -46,7 +46,7 @@ def test_true_answers_hold_and_none_are_not_mentioned() -> None:
     [
         (True, 14, "good", "Calibrator served, shown to be better"),
         (False, 14, "open", "Calibrator served"),
-        (True, 40, "open", "Calibrator served, shown to be better"),
+        (True, 40, "open", "Calibrator served, shown to be better; 10.0 points too sure"),
     ],
 )
 def test_green_is_for_what_is_shown_and_true(shown: bool, wrong: int, colour: str, title: str) -> None:
