@@ -25,7 +25,13 @@ DATASET_PROFILE: dict[str, Any] = {
     "seen_by_model": "no",
     "splits": {"train": 2, "calibration": 1, "guarantee": 1, "test": 1},
 }
-SCORES_PROFILE: dict[str, Any] = {"num_samples": 5, "num_classes": 2, "class_names": ["a", "b"], "input": "logits"}
+SCORES_PROFILE: dict[str, Any] = {
+    "num_samples": 5,
+    "num_classes": 2,
+    "class_names": ["a", "b"],
+    "input": "logits",
+    "priors_input": {"suffix": "3a00", "sha256": "0" * 64},
+}
 
 #: What a run of `fedlas demo --short` stored: `models`, `dataset`, `events`, `report`, and the `plan` of a dry run.
 DEMO: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "demo_documents.json").read_text())

@@ -6,7 +6,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 #: That of `fedlas.race.record`, which cannot be imported without PyTorch; a test compares them.
-RECORD_FORMAT = 4
+RECORD_FORMAT = 5
 
 
 @cache
