@@ -34,7 +34,10 @@ def test_calibrate_prints_the_record_and_writes_the_files(service: Service, cali
         {"team": "cli"},
     )
     said = (calibrated / "said.txt").read_text().splitlines()
-    assert said[0].startswith(f"{job['id']} is ordered. To watch it again: fedlas jobs watch {job['id']}")
+    # On a busy machine lines before it say what the uploads wait for.
+    assert any(
+        line.startswith(f"{job['id']} is ordered. To watch it again: fedlas jobs watch {job['id']}") for line in said
+    )
     assert {"calibrating", "succeeded", f"{calibrated / 'sharp.onnx'}: the calibrated model"} <= set(said)
     served = service.client.get("/v1/models/sharp/onnx")
     assert (calibrated / "sharp.onnx").read_bytes() == served.content
