@@ -39,9 +39,8 @@ Json = dict[str, Any]
 
 SEEDS = tuple(range(20))
 RESULTS = Path(__file__).parent / "results"
-_SAID = re.compile("miscalibrat")
-#: Sentences that say the contrary, or speak of single classes and slices.
-_OF_OTHERS = re.compile("not shown|none is shown|no class|where (it is|they are) predicted|slice", re.IGNORECASE)
+#: The report's words for a gap that is more than chance explains.
+_ACCUSED = re.compile(r"points too (sure|cautious), more than")
 
 
 def main() -> None:
@@ -91,15 +90,7 @@ def served_of(folder: Path, scratch: Path) -> Json:
     for name, (_, targets) in parts.items():
         rows_of = 1 / demo_model.COUNTS["calibration"] + 1 / len(targets)
         scored[name]["gap_error"] = (scored["test"]["gap_variance"] * rows_of) ** 0.5
-    return told_of(job.report) | job.seconds | scored | {"says_miscalibrated": miscalibrated(job.report)}
-
-
-def miscalibrated(report: Json) -> list[str]:
-    """The sentences of summary and advice that call the model as a whole miscalibrated."""
-    sentences = [
-        part for text in (*report["summary"], *report["advice"]) for part in re.split(r"(?<=[.;]) ", str(text))
-    ]
-    return [part for part in sentences if _SAID.search(part) and not _OF_OTHERS.search(part)]
+    return told_of(job.report) | job.seconds | scored | {"accused": bool(_ACCUSED.search(job.report["advice"][0]))}
 
 
 def _line(run: Json) -> str:
@@ -108,7 +99,7 @@ def _line(run: Json) -> str:
         found = run[name]
         says, right, gap, error = (100 * found[key] for key in ("confidence", "accuracy", "gap", "gap_error"))
         parts.append(f"{name}: says {says:.1f}, right {right:.1f}, gap {gap:+.2f} ± {error:.2f} ({gap / error:+.1f})")
-    parts.append(f"miscalibrated: {'said' if run['says_miscalibrated'] else 'not said'}")
+    parts.append("too sure or too cautious: " + ("said" if run["accused"] else "not said"))
     parts.append(f"NLL {run['test']['nll']:.3f}, Brier {run['test']['brier']:.3f}, {run['job_seconds']:.0f} s")
     return " | ".join(parts)
 
@@ -120,8 +111,8 @@ def summary(runs: list[Json]) -> str:
         gaps, errors = (np.array([run[name][key] for run in runs]) for key in ("gap", "gap_error"))
         within = int((np.abs(gaps) <= 2 * errors).sum())
         lines.append(f"{name}: {within} of {len(runs)} within two errors, mean gap {100 * gaps.mean():+.2f} points")
-    said = sum(bool(run["says_miscalibrated"]) for run in runs)
-    return "\n".join([*lines, f"miscalibrated is said of {said} of {len(runs)}"])
+    said = sum(run["accused"] for run in runs)
+    return "\n".join([*lines, f"too sure or too cautious is said of {said} of {len(runs)}"])
 
 
 def _options() -> argparse.Namespace:

@@ -127,7 +127,7 @@ def _jobs(
 def _finalists(
     selector: CalibratorSelector, uploaded: Floats, candidates: list[Floats], *, of_networks: bool
 ) -> dict[str, Floats]:
-    """What a race would name: probabilities (N, K) by finalist, with weights of the calibration rows."""
+    """Probabilities (N, K) by finalist, as a race would name them, with weights of the calibration rows."""
     calibrators, networks = ([], candidates) if of_networks else (candidates[:1], candidates[1:])
 
     def pool(members: list[Floats]) -> tuple[Floats, Floats]:
@@ -146,7 +146,7 @@ def _finalists(
 
 
 def _alone(selector: CalibratorSelector, named: dict[str, Floats]) -> dict[str, Floats]:
-    """What is named where no average may be served: the network too, unless calibration rows show it to be worse."""
+    """The finalists where no average may be served: the network too, unless calibration rows show it to be worse."""
     logs = {name: np.log(probs[:CALIBRATION_ROWS].clip(1e-300)) for name, probs in named.items()}
     worse = "trained" in logs and selector.is_worse(logs["trained"], logs["post_hoc"])
     left_out = {"average", "trained"} if worse else {"average"}

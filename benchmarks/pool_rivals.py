@@ -34,7 +34,7 @@ GROUPS = 60
 
 
 def members_of(upload: Path, dataset: Path) -> dict[str, Any]:
-    """What the job's race would average: the upload's finalist and calibrators, the refits, and the selector."""
+    """Members of the average of a job's race: the upload's finalist and calibrators, the refits, and the selector."""
     found: dict[str, Any] = {}
     average = race.average
 

@@ -183,7 +183,7 @@ def _require_provenance(dataset: Dataset, said: str | None) -> None:
 
 
 def _for_scores(options: CalibrationOptions) -> CalibrationOptions:
-    """Of a model: a temperature as a job fits it, or everything."""
+    """Options for the scores of a model: `mixture` where a temperature was asked for, as in a job, else `auto`."""
     return replace(options, method="mixture" if options.method == "temperature" else "auto")
 
 

@@ -62,7 +62,7 @@ def without_files(verdict: GateVerdict, reasons: Mapping[str, str], num_rows: in
 
 
 def _served(verdict: GateVerdict, num_rows: int, *, written: str = "") -> str:
-    """Why it is served that is served, and whether the test rows show it to be better."""
+    """The first sentence of a verdict: why something gave way, and what the test rows show of the served finalist."""
     if verdict.finalist is None:
         return f"The uploaded model is served as it is: {_NOT_WRITTEN if written else _ALL_STOPPED}."
     vetoed = "The test rows veto what comes before it in line. " if verdict.vetoes else ""

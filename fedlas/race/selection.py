@@ -135,7 +135,7 @@ class CalibratorSelector:
         return self._fit(logits, "temperature")
 
     def finalists(self, pool: CrossFitted, temperature: CrossFitted) -> dict[str, CrossFitted]:
-        """What stands on one network, by the names of the gate.
+        """The finalists of one network, by the names of the gate.
 
         `post_hoc` is the log-linear pool of the temperature and the pool of calibrators; where that may move labels
         `same_labels`, the temperature alone, stands behind it.

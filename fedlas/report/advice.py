@@ -36,7 +36,7 @@ def headline(report: CalibrationReport) -> str:
 
 
 def served_sentence(report: CalibrationReport) -> str:
-    """What is served, what it says of itself in the mean, and how often it is right."""
+    """The first sentence of a report: the served model, its mean confidence, and how often it is right."""
     rows = f"of the {report.num_test_rows:,} test rows"
     gap = report.confidence_gap["calibrated" if report.promoted else "uploaded"].test
     if report.verdict == "undetermined":
@@ -50,7 +50,7 @@ def served_sentence(report: CalibrationReport) -> str:
 
 
 def next_step(report: CalibrationReport, apart: str | None = None) -> str:
-    """The one thing that would help most now.
+    """The second sentence of a report: the one action that would help most now.
 
     Args:
         apart: why calibration and test rows do not look alike (`fedlas.report.caveats.splits_apart`).
@@ -95,7 +95,7 @@ def next_step(report: CalibrationReport, apart: str | None = None) -> str:
 
 
 def _after_vetoes(method: str) -> str:
-    """What to take where the test rows have stopped everything that a method made."""
+    """The next step where the test rows have vetoed everything that a method made."""
     if method != "auto":
         return f"Next: take method=auto, which pools what it makes. The test rows veto what {method} makes alone."
     return (
