@@ -56,16 +56,6 @@ def test_links_within_the_repository_lead_somewhere(document: Path) -> None:
     assert missing == []
 
 
-def test_the_tests_of_the_threat_model_exist() -> None:
-    """Each file, and in it each function, that stands beside a control."""
-    missing, file = [], ROOT
-    for named in re.findall(r"`(tests/[\w/.]+|)(?:::(\w+))?`", (ROOT / "docs" / "threat-model.md").read_text()):
-        file = ROOT / named[0] if named[0] else file
-        if not file.exists() or (named[1] and f"def {named[1]}(" not in file.read_text()):
-            missing.append(f"{file.relative_to(ROOT)}::{named[1]}")
-    assert missing == []
-
-
 def test_the_example_environment_is_what_compose_asks_for() -> None:
     """`.env.example` names every variable that the Compose files read, and no other."""
     files = [ROOT / "docker-compose.yml", *(ROOT / "deploy").glob("docker-compose.*.yml")]

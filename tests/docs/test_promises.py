@@ -1,0 +1,32 @@
+"""The page of promises and the threat model name tests that exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+_NAMED = re.compile(r"`(tests/[\w/.]+|)(?:::(\w+))?`")
+
+
+def names_in(file: Path) -> set[str]:
+    """Names of the test functions of a file."""
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    names = {node.name for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, functions)}
+    return {name for name in names if name.startswith("test_")}
+
+
+@pytest.mark.parametrize("page", ["promises.md", "threat-model.md"])
+def test_the_names_in_the_page_exist(page: str) -> None:
+    """Each file, and in it each function; `::name` alone is in the file that was named last."""
+    missing, file = [], ROOT
+    named = _NAMED.findall((ROOT / "docs" / page).read_text())
+    for path, test in named:
+        file = ROOT / path if path else file
+        if not file.exists() or (test and test not in names_in(file)):
+            missing.append(f"{file.relative_to(ROOT)}::{test}")
+    assert len(named) > 50
+    assert missing == []
