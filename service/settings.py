@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, field_validator
 from pydantic_settings import NoDecode
 
 from service.process_memory import default_limit
@@ -71,9 +71,6 @@ class ServingSettings(LogSettings):
         le=256,
         description="Processes that answer predictions; they share the cores, and without a wall the port.",
     )
-    serving_groups: int = Field(
-        1, ge=1, le=256, description="Groups of keys whose predictions are answered by processes of their own."
-    )
 
     max_connections: int = Field(
         0, ge=0, description="Connections of one API process; 0: 16,384, or fewer where files are limited. Then 503."
@@ -87,15 +84,6 @@ class ServingSettings(LogSettings):
     )
 
     shutdown_seconds: float = Field(30, ge=0, description="How long requests in flight may take after SIGTERM.")
-
-    @model_validator(mode="after")
-    def _each_group_has_a_process(self) -> Self:
-        if self.serving_groups > self.api_processes:
-            raise ValueError(
-                f"{self.serving_groups} groups of keys (FEDLAS_SERVING_GROUPS) need as many processes, "
-                f"not {self.api_processes} (FEDLAS_API_PROCESSES)"
-            )
-        return self
 
     @property
     def resolved_api_memory_bytes(self) -> int:

@@ -10,12 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 
-from service.acceptor.heads import PEEKED_BYTES, path_and_key
+from service.acceptor.heads import PEEKED_BYTES, path_of
 from service.acceptor.lingering import Lingering
 from service.acceptor.refusals import busy
 from service.ipc.channel import Channel, Full, Packet
 from service.ipc.documents import Connection, ToAcceptor
-from service.ipc.placement import Placement
+from service.ipc.placement import Placement, place_of
 
 #: How long a process that does not take its connections is waited for: it is being started again.
 UNTAKEN_S = 30.0
@@ -41,7 +41,7 @@ class Client:
     @property
     def path(self) -> bytes:
         """The path of its request."""
-        return path_and_key(self.peeked())[0]
+        return path_of(self.peeked())
 
 
 class HandingOn:
@@ -68,17 +68,17 @@ class HandingOn:
         """A process of this name takes connections from now on."""
         self.part(name)
         self._peers[name] = channel
-        self._by_place.setdefault(self._placement.place_of(name), deque()).append(channel)
+        self._by_place.setdefault(place_of(name), deque()).append(channel)
 
     def part(self, name: str) -> None:
         """It takes none any more."""
         if (channel := self._peers.pop(name, None)) is not None:
-            self._by_place[self._placement.place_of(name)].remove(channel)
+            self._by_place[place_of(name)].remove(channel)
             channel.close()
 
     def hand_on(self, client: Client) -> None:
         """Give it to a process of its place, after those that wait for the same."""
-        place = self._placement.place(*path_and_key(client.peeked()))
+        place = self._placement.place(path_of(client.peeked()))
         waiting = self._waiting.setdefault(place, deque())
         if waiting or not self._was_given(client, place):
             client.until = client.until or time.monotonic() + UNTAKEN_S

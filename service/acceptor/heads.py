@@ -1,4 +1,4 @@
-"""What the acceptor reads of a head: the path of a `POST`, and the key."""
+"""What the acceptor reads of a head: the path of a `POST`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import re
 PEEKED_BYTES = 16 * 1024
 _NO_HTTP = re.compile(rb"(?:\r?\n)*[^A-Za-z\r\n]")
 _LINE = re.compile(rb"(?:\r?\n)*POST +(?:(?i:https?)://[^/ ?\r\n]*)?(/[^ ?\r\n]*)")
-_AUTHORIZATION = re.compile(rb"\nauthorization:[ \t]*([^\r\n]*)", re.IGNORECASE)
 
 
 def is_whole(head: bytes) -> bool:
@@ -16,16 +15,15 @@ def is_whole(head: bytes) -> bool:
     return b"\r\n\r\n" in head or b"\n\n" in head or len(head) >= PEEKED_BYTES or _NO_HTTP.match(head) is not None
 
 
-def path_and_key(head: bytes) -> tuple[bytes, bytes]:
-    """The path and the `Authorization` of a head; empty where there is none, or where this is no `POST`.
+def path_of(head: bytes) -> bytes:
+    """The path of a head; empty where there is none, or where this is no `POST`.
 
     The process that answers reads all of it again, and more strictly.
 
-    >>> path_and_key(b"POST /v1/jobs?limit=1 HTTP/1.1\\r\\nHost: a\\r\\nAuthorization: Bearer k\\r\\n\\r\\n")
-    (b'/v1/jobs', b'Bearer k')
-    >>> path_and_key(b"POST HTTP://A/v1/models/m/predict HTTP/1.1\\r\\n\\r\\n")
-    (b'/v1/models/m/predict', b'')
+    >>> path_of(b"POST /v1/jobs?limit=1 HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n")
+    b'/v1/jobs'
+    >>> path_of(b"POST HTTP://A/v1/models/m/predict HTTP/1.1\\r\\n\\r\\n")
+    b'/v1/models/m/predict'
     """
     line = _LINE.match(head)
-    key = _AUTHORIZATION.search(head.partition(b"\r\n\r\n")[0])
-    return line[1] if line else b"", key[1] if key else b""
+    return line[1] if line else b""

@@ -48,7 +48,7 @@ class ControlApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A prediction comes here from a page, or over a connection that no serving process takes."""
-        if scope["type"] != "http" or not self._peers.is_elsewhere(scope["raw_path"], b""):
+        if scope["type"] != "http" or not self._peers.is_elsewhere(scope["raw_path"]):
             await self.fastapi(scope, receive, send)
             return
         if scope["method"] != "POST":

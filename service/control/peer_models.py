@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from service.control.peer import ServingPeer
 from service.control.peers import ServingPeers
 from service.ipc.documents import Count, Drop, Forget, Open
+from service.ipc.placement import SERVING, in_path
 from service.registry.errors import ControlAway, RegistryError, Unavailable
 
 _LOG = logging.getLogger(__name__)
@@ -84,10 +85,9 @@ class PeerModels:
         return next((peer.provider for peer in self._peers.present() if peer.may_read(digest)), None)
 
     def check(self) -> None:
-        """Raises Unavailable while some predictions have no process that answers them."""
-        for place in self._peers.placement.places:
-            if all(peer.provider is None for peer in self._peers.members.of([place])):
-                raise _missing()
+        """Raises Unavailable while predictions have no process that answers them."""
+        if all(peer.provider is None for peer in self._peers.members.of(SERVING)):
+            raise _missing()
 
     def device(self) -> str | None:
         """What predictions run on, as the first process says that is there."""
@@ -102,7 +102,8 @@ class PeerModels:
 
     def _asked_for(self, called: str, version: str | None) -> set[ServingPeer]:
         """The processes that may be asked for a model; raises Unavailable where there is none."""
-        if not (found := self._peers.members.of(self._peers.placement.places_of(called, version))):
+        place = self._peers.placement.alone.get(in_path(called, version), SERVING)
+        if not (found := self._peers.members.of(place)):
             raise _missing()
         return found
 

@@ -64,7 +64,7 @@ class ServingPeers:
         self._on_spans: Callable[[bytes], None] | None = None
         self._adoption = Adoption(self._hand_back)
         self._peers: dict[str, ServingPeer] = {}
-        self.members = Members(placement)
+        self.members = Members()
         self._pids = {CONTROL: os.getpid()}
         self._faults = self._restarts = 0
 
@@ -121,13 +121,13 @@ class ServingPeers:
 
     # Connections (HandOver)
 
-    def is_elsewhere(self, path: bytes, authorization: bytes) -> bool:
+    def is_elsewhere(self, path: bytes) -> bool:
         """Whether a serving process answers this."""
-        return self.placement.place(path, authorization) != CONTROL
+        return self.placement.place(path) != CONTROL
 
-    def hand_over(self, path: bytes, authorization: bytes, descriptor: int, received: bytes) -> bool:
+    def hand_over(self, path: bytes, descriptor: int, received: bytes) -> bool:
         """Give a connection to a process of its place, each in turn; if none takes it, it waits at the acceptor."""
-        for peer in self.members.in_turn(self.placement.place(path, authorization)):
+        for peer in self.members.in_turn(self.placement.place(path)):
             if peer.has_room and peer.send(Connection(), received, (descriptor,)):
                 return True
         return self._tell_acceptor(Connection(), received, (descriptor,))

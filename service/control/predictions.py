@@ -67,9 +67,8 @@ async def _connected(
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)  # who gets it cannot
     ours.send(head)
-    authorization = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
     with theirs:
-        if not peers.hand_over(scope["raw_path"], authorization, theirs.fileno(), b""):
+        if not peers.hand_over(scope["raw_path"], theirs.fileno(), b""):
             ours.close()
             raise Unavailable("unavailable", "no process that answers predictions is running; come again in 1 s")
     return await asyncio.open_connection(sock=ours)

@@ -20,7 +20,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m service.processes.acceptor")
     parser.add_argument("--fd", type=int, required=True, help="the listening socket")
     parser.add_argument("--channel", type=int, required=True, help="the channel of this process")
-    parser.add_argument("--groups", type=int, default=1, help="groups of keys")
     parser.add_argument("--most", type=int, default=0, help="connections that may wait here")
     parser.add_argument("--per-address", type=int, default=0, help="of them those of one address")
     parser.add_argument("--trusted-proxy", type=ip_network, action="append", default=[], help="has no such limit")
@@ -35,7 +34,7 @@ def main() -> int:
     acceptor = Acceptor(
         socket.socket(fileno=options.fd),
         socket.socket(fileno=options.channel),
-        placement=Placement(options.groups),
+        placement=Placement(),
         admission=Connections.limited(options.most, options.per_address, options.trusted_proxy),
     )
     acceptor.run(

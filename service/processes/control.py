@@ -40,7 +40,7 @@ def run(settings: ServiceSettings, *, channel: int, folder: Path, counts: Path, 
     limit(settings.resolved_api_memory_bytes)
     run_dir = settings.data_dir.absolute() / "run"  # of all services on these records and this machine
     isolation = Isolation(run_dir / "ended", quarantine(settings), most=settings.isolated_models)
-    peers = ServingPeers(socket.socket(fileno=channel), folder, counts, Placement(settings.serving_groups), isolation)
+    peers = ServingPeers(socket.socket(fileno=channel), folder, counts, Placement(), isolation)
     models = PeerModels(peers)
     app = create_control(settings, peers, models)
     protocol = partial(Protocol, connections=Connections.of(settings), hand_over=peers)

@@ -91,7 +91,7 @@ def run(
     prepare_process(settings)
     if settings.api_memory_bytes is not None or "CUDAExecutionProvider" not in providers():
         limit(settings.resolved_api_memory_bytes)
-    placement = Placement(settings.serving_groups)
+    placement = Placement()
     control = ControlChannel(socket.socket(fileno=channel), name=name, placement=placement, provider=providers()[0])
     metrics = ServingMetrics(most_models=settings.metrics_models)
     ending = Ending(control.stuck)

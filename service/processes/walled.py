@@ -146,7 +146,7 @@ def _acceptor(
     pulse = Pulse(listener, hung_seconds=settings.hung_seconds, first_seconds=_FIRST_BEAT_S)
     stack.callback(pulse.close)
     command = wall.command("acceptor", expected, "--fd", str(listener.fileno()))
-    command += ["--groups", str(settings.serving_groups), "--most", str(settings.max_connections)]
+    command += ["--most", str(settings.max_connections)]
     command += ["--per-address", str(settings.max_connections_per_address)]
     command += [option for network in settings.trusted_proxies for option in ("--trusted-proxy", str(network))]
     command += ["--heartbeat", str(pulse.write), "--hung-seconds", str(settings.hung_seconds)]

@@ -34,7 +34,7 @@ from service.ipc.documents import (
     Stuck,
     ToServing,
 )
-from service.ipc.placement import Placement
+from service.ipc.placement import Placement, place_of
 from service.ipc.questions import Questions
 from service.ipc.reader import Reader
 from service.ipc.refusals import refusal_of
@@ -67,7 +67,7 @@ class ControlChannel:
         self._channel: Channel[ToServing] = Channel(end, _READ, most_bytes=_MOST_BYTES, rate=rates.sent())
         self._questions = Questions(self._channel)
         self._placement = placement
-        self._place = placement.place_of(name)
+        self._place = place_of(name)
         self._provider = provider
         self._reader = Reader(self._channel, self._take, name="control")
         self.keys = RememberedKeys(self._ask_key)
@@ -143,11 +143,11 @@ class ControlChannel:
 
     # Connections (HandOver)
 
-    def is_elsewhere(self, path: bytes, authorization: bytes) -> bool:
+    def is_elsewhere(self, path: bytes) -> bool:
         """Whether another process answers this."""
-        return self._placement.place(path, authorization) != self._place
+        return self._placement.place(path) != self._place
 
-    def hand_over(self, path: bytes, authorization: bytes, descriptor: int, received: bytes) -> bool:
+    def hand_over(self, path: bytes, descriptor: int, received: bytes) -> bool:
         """Give a connection to control, which hands it on."""
         try:
             self._channel.send(Connection(), received, [descriptor])

@@ -6,7 +6,6 @@ head are kept where its beginning is known: at the beginning of a segment, or wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Protocol
 
 from service.transport.head_protocol import HeadProtocol
@@ -16,10 +15,10 @@ from service.transport.request_head import Refusal
 class HandOver(Protocol):
     """Hands connections over to the process that answers their next request."""
 
-    def is_elsewhere(self, path: bytes, authorization: bytes) -> bool:
-        """Whether another process answers a `POST` with this path and `Authorization`; without a path, any other."""
+    def is_elsewhere(self, path: bytes) -> bool:
+        """Whether another process answers a `POST` with this path; without a path, any other."""
 
-    def hand_over(self, path: bytes, authorization: bytes, descriptor: int, received: bytes) -> bool:
+    def hand_over(self, path: bytes, descriptor: int, received: bytes) -> bool:
         """Give the connection away with what was read of it; False where it is not taken."""
 
 
@@ -50,18 +49,17 @@ class DepartingProtocol(HeadProtocol):
         elif self._received:
             self._received += data
 
-    def _departs(self, method: bytes, path: bytes, found: Mapping[bytes, bytes]) -> bool:
+    def _departs(self, method: bytes, path: bytes) -> bool:
         """Hand the connection over, where another process answers this request and takes it."""
         if self._hand_over is None:
             return False
         received, self._received = self._received, b""
-        authorization = found.get(b"authorization", b"")
         if method != b"POST":  # control's: it may know the session of a browser, which sends that with every link
             path = b""
-        if not self._hand_over.is_elsewhere(path, authorization):
+        if not self._hand_over.is_elsewhere(path):
             return False
         if received and self._has_answered:
-            return self._give_away(path, authorization, received)
+            return self._give_away(path, received)
         if self._is_answering:  # sent ahead: the client sends it again
             self.cycle.keep_alive = False
         else:
@@ -78,17 +76,17 @@ class DepartingProtocol(HeadProtocol):
         if self._hand_over is None or self._refused or self._in_body or self._rest or not self._has_answered:
             return
         if self._received or not self._begun:
-            self._give_away(b"", b"", self._received)
+            self._give_away(b"", self._received)
 
     @property
     def _has_answered(self) -> bool:
         """Whether every earlier answer was sent: two processes would write on one connection."""
         return not self._is_answering and not self.transport.get_write_buffer_size()
 
-    def _give_away(self, path: bytes, authorization: bytes, received: bytes) -> bool:
+    def _give_away(self, path: bytes, received: bytes) -> bool:
         assert self._hand_over is not None
         descriptor = self.transport.get_extra_info("socket").fileno()
-        if not self._hand_over.hand_over(path, authorization, descriptor, received + self._rest):
+        if not self._hand_over.hand_over(path, descriptor, received + self._rest):
             return False
         self._refused = True
         self._no_timer()

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -193,7 +192,7 @@ class HeadProtocol(HttpToolsProtocol):
         self._body_left = int(found.get(b"content-length", 0))
         scope["http_version"] = version
         scope["raw_path"], scope["query_string"] = path, _ = origin_form(self.url)
-        if self._departs(method, path, found):
+        if self._departs(method, path):
             raise _Stop
         text = path.decode()
         scope["path"] = unquote(text) if "%" in text else text
@@ -201,8 +200,8 @@ class HeadProtocol(HttpToolsProtocol):
         keeps = parser.should_keep_alive() and version == "1.1"
         self._begin(Exchange.of(self, scope, keeps_alive=keeps, expects=b"expect" in found), self.app)
 
-    def _departs(self, method: bytes, path: bytes, found: Mapping[bytes, bytes]) -> bool:
-        """Whether the request with this method, path and these headers is not answered on this connection."""
+    def _departs(self, method: bytes, path: bytes) -> bool:
+        """Whether the request with this method and path is not answered on this connection."""
         return False
 
     def on_body(self, body: bytes) -> None:

@@ -68,14 +68,14 @@ class Process:
 class Bench:
     """An acceptor on a thread of this process, and the parent's end of its channel."""
 
-    def __init__(self, stack: ExitStack, *, most: int = 100, groups: int = 1) -> None:
+    def __init__(self, stack: ExitStack, *, most: int = 100) -> None:
         self._stack = stack
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         own, other = map(stack.enter_context, map(closing, pair()))
         self.port: int = listener.getsockname()[1]
         self.parent: Channel[Connection] = Channel(other, READ)
         self.other = other
-        self.acceptor = Acceptor(listener, own, placement=Placement(groups), admission=Connections(most))
+        self.acceptor = Acceptor(listener, own, placement=Placement(), admission=Connections(most))
         stack.callback(self._clean_up)
         over = threading.Event()
         thread = threading.Thread(
@@ -135,20 +135,19 @@ def test_connections_go_where_they_are_answered(make: Callable[..., Bench]) -> N
     assert (control.idle, first.idle, second.idle) == (True, True, True)
 
 
-def test_keys_and_models_have_their_places(make: Callable[..., Bench]) -> None:
-    """A key's predictions go to the process of its group; those of a model that runs alone to its own, once told."""
-    bench = make(groups=2)
-    processes = [bench.meet(name) for name in ("serving-1", "serving-2", "alone-1")]
-    for key in (b"Bearer a", b"Bearer b", b"Bearer c", b""):
-        name = bench.acceptor._placement.place(b"/v1/models/spam/predict", key)
-        bench.client(PREDICT.replace(b"Bearer k", key))
-        processes[int(name[-1])].taken()
+def test_a_model_that_runs_alone_has_its_place(make: Callable[..., Bench]) -> None:
+    """Its predictions go to its own process, once that is told; those of others do not."""
+    bench = make()
+    serving, alone = bench.meet("serving-1"), bench.meet("alone-1")
+    bench.client(PREDICT)
+    serving.taken()
     bench.parent.send(Places(alone={"spam": "alone-1"}))
     until(lambda: bench.acceptor._placement.alone, what="it is told")
     bench.client(PREDICT)
-    processes[2].taken()
+    alone.taken()
     bench.client(PREDICT.replace(b"spam", b"ham"))
-    assert processes[2].idle
+    serving.taken()
+    assert alone.idle
 
 
 def test_a_process_is_waited_for(make: Callable[..., Bench]) -> None:
@@ -198,7 +197,7 @@ def test_a_large_message_is_passed_on_as_it_came(make: Callable[..., Bench], mon
 
 
 def test_who_waits_is_placed_anew(make: Callable[..., Bench]) -> None:
-    """Where a model's own process is given up, those that wait for it go to the process of their group."""
+    """Where a model's own process is given up, those that wait for it go to the others."""
     bench = make()
     serving = bench.meet("serving-1")
     bench.parent.send(Places(alone={"spam": "alone-1"}))

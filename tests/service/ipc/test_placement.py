@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from service.acceptor.heads import is_whole, path_and_key
-from service.ipc.placement import CONTROL, Placement
+from service.acceptor.heads import is_whole, path_of
+from service.ipc.placement import CONTROL, SERVING, Placement, place_of
 from service.transport.request_head import origin_form
 
 PREDICTIONS = ["/v1/models/spam/predict", "/v2/models/a%20b/infer", "/v2/models/spam/versions/3/infer"]
 
 
 @pytest.mark.parametrize("path", PREDICTIONS)
-def test_predictions_go_to_the_group_of_their_key(path: str) -> None:
-    """The same key always to the same, and many keys to all."""
-    placement = Placement(groups=3)
-    keys = [b"Bearer %d" % number for number in range(100)]
-    places = [placement.place(path.encode(), key) for key in keys]
-    assert places == [Placement(groups=3).place(path.encode(), key) for key in keys]
-    assert set(places) == {placement.place_of(f"serving-{number}") for number in (1, 2, 3)}
+def test_predictions_go_to_serving_processes(path: str) -> None:
+    """To any of them."""
+    assert Placement().place(path.encode()) == place_of("serving-2") == SERVING
 
 
 @pytest.mark.parametrize(
@@ -30,17 +26,17 @@ def test_predictions_go_to_the_group_of_their_key(path: str) -> None:
 )  # fmt: skip
 def test_everything_else_goes_to_control(path: str) -> None:
     """Also what is not quite a prediction."""
-    assert Placement(groups=2).place(path.encode(), b"Bearer a") == CONTROL
+    assert Placement().place(path.encode()) == CONTROL
 
 
 @pytest.mark.parametrize("path", PREDICTIONS)
 def test_a_model_that_runs_alone(path: str) -> None:
     """Whoever asks for it, under any spelling of its name; other models stay where they are."""
-    placement = Placement(groups=2)
+    placement = Placement()
     placement.alone = {"spam": "alone-1", "a b": "alone-1", "spam/versions/3": "alone-1"}
-    assert {placement.place(path.encode(), b"Bearer %d" % number) for number in range(9)} == {"alone-1"}
-    assert placement.place(b"/v1/models/sp%61m/predict", b"") == placement.place_of("alone-1")
-    assert placement.place(b"/v1/models/ham/predict", b"") != "alone-1"
+    assert placement.place(path.encode()) == "alone-1"
+    assert placement.place(b"/v1/models/sp%61m/predict") == place_of("alone-1")
+    assert placement.place(b"/v1/models/ham/predict") != "alone-1"
 
 
 @pytest.mark.parametrize(
@@ -50,22 +46,12 @@ def test_a_model_that_runs_alone(path: str) -> None:
 )  # fmt: skip
 def test_acceptor_and_transport_read_the_same_path(target: bytes) -> None:
     """Else each would hand the connection to the other."""
-    key = b"Bearer k"
-    head = b"POST %b HTTP/1.1\r\nHost: a\r\nX-Authorization: no\r\nauthorization:  %b\r\n\r\nbody" % (target, key)
-    assert path_and_key(head) == (origin_form(target)[0], key)
-    assert path_and_key(b"\r\n" + head) == (origin_form(target)[0], key)
+    head = b"POST %b HTTP/1.1\r\nHost: a\r\n\r\nbody" % target
+    assert path_of(head) == path_of(b"\r\n" + head) == origin_form(target)[0]
     assert (is_whole(head), is_whole(head[:-8]), is_whole(b"a" * 16 * 1024)) == (True, False, True)
 
 
 @pytest.mark.parametrize("head", [b"", b"\x16\x03\x01\x02\x00", b"GET", b"GET a b", b"\r\n\r\n"])
 def test_what_is_no_head_has_no_path(head: bytes) -> None:
-    """And no key."""
-    assert path_and_key(head) == (b"", b"")
-
-
-def test_a_key_has_one_group_however_it_is_written() -> None:
-    """The scheme in any case, and spaces around the key: all of them are admitted as the same key."""
-    placement = Placement(groups=7)
-    for number in range(20):
-        spelt = [template % number for template in (b"Bearer k%d", b"bearer k%d", b"BEARER  k%d", b"Bearer \tk%d ")]
-        assert len({placement.place(PREDICTIONS[0].encode(), key) for key in spelt}) == 1
+    """It is control's."""
+    assert path_of(head) == b""

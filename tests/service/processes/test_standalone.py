@@ -34,8 +34,8 @@ def test_only_what_checks_keys_is_given_them(tmp_path: Path, monkeypatch: pytest
 
 
 def test_every_process_is_told_how_many_answer_predictions(tmp_path: Path) -> None:
-    """One listening socket behind a wall, and as many processes as were asked for: each group of keys has one."""
-    settings = ServiceSettings(data_dir=tmp_path, api_processes=2, serving_groups=2, wall="preferred")
+    """One listening socket behind a wall, and as many processes as were asked for."""
+    settings = ServiceSettings(data_dir=tmp_path, api_processes=2, wall="preferred")
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         children = standalone._children(settings, tmp_path, [listener], stack)

@@ -72,11 +72,11 @@ class Side:
 
         self.loop.call_soon_threadsafe(all_of_them)
 
-    def is_elsewhere(self, path: bytes, authorization: bytes) -> bool:
+    def is_elsewhere(self, path: bytes) -> bool:
         """Whether the path names another side."""
         return not path.startswith(f"/{self.name}".encode())
 
-    def hand_over(self, path: bytes, authorization: bytes, descriptor: int, received: bytes) -> bool:
+    def hand_over(self, path: bytes, descriptor: int, received: bytes) -> bool:
         """Send it there."""
         assert self.out is not None
         try:

@@ -103,11 +103,11 @@ class Side:
         transport.protocol = self.client.protocol = found
         found.connection_made(transport)
 
-    def is_elsewhere(self, path: bytes, authorization: bytes) -> bool:
+    def is_elsewhere(self, path: bytes) -> bool:
         """Whether the other side answers."""
         return path.startswith(b"/there") != (self.name == "there")
 
-    def hand_over(self, path: bytes, authorization: bytes, descriptor: int, received: bytes) -> bool:
+    def hand_over(self, path: bytes, descriptor: int, received: bytes) -> bool:
         """Give it to the other side."""
         asyncio.get_running_loop().call_soon(self.other.adopt, received)
         return True
