@@ -46,8 +46,8 @@ from service.api.services import Services
 from service.registry.documents import JsonObject
 from service.registry.errors import Unavailable
 from service.web import pages
+from service.web.rendering import StaticFile, answer
 from service.web.sessions import Sessions
-from service.web.static_files import StaticFile, answer
 
 _DOCUMENT = "/openapi.json"
 _RESOURCES = (

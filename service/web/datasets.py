@@ -13,12 +13,9 @@ from service.api.services import Services, ServicesDep
 from service.registry.contract import DatasetRecord
 from service.registry.presenters import dataset_record
 from service.registry.unit_of_work import UnitOfWork
-from service.web.api_calls import call_api
-from service.web.awaited import WAIT_S, is_news
-from service.web.job_list import ListedJob, listed
-from service.web.lists import ROWS, list_page
-from service.web.page_route import PageRoute
+from service.web.jobs import ListedJob, listed
 from service.web.rendering import page, see_other
+from service.web.routes import ROWS, WAIT_S, PageRoute, call_api, is_news, list_page
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 

@@ -1,19 +1,340 @@
-"""`/operations`: what waits, what runs and where, what is stuck and why, and what the service rests on."""
+"""`/operations`: what waits, what runs and where, what is stuck and why, and what the service rests on.
+
+The disk of the data folder: how much room it has, and whether that is little.
+
+The view of the operations page: one reading of queues, workers and failures, with their words.
+
+Troubles: what is stuck or broken, and why, in sentences for an operator, each with what to do.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from importlib.metadata import version
+from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
+from markupsafe import Markup
 from starlette.concurrency import run_in_threadpool
 
-from service.api.health import outcomes
+from service.api.error_codes import ERROR_CODES
+from service.api.health import Outcome, outcomes
+from service.api.record_codes import RECORD_CODES
 from service.api.services import Services, ServicesDep, quarantine
+from service.registry import tables
+from service.registry.contract import ANY_DEVICE, GPU_ONLY, PLAN, QUEUES, WORK_KINDS
 from service.registry.errors import Unavailable
-from service.web.disk import Disk
-from service.web.operations_view import Operations, code_in_words, counted, record_path
-from service.web.rendering import page
-from service.web.troubles import troubles
+from service.registry.repositories.work_overview import Failures, HeldWork, ReturnedWork, WaitingWork
+from service.registry.repositories.workers import SILENT_S
+from service.registry.unit_of_work import UnitOfWork
+from service.web.rendering import duration, page, size
+
+#: Less than both is little: a job writes models and checkpoints, and an upload may have gigabytes.
+_LITTLE_BYTES, _LITTLE_SHARE = 5_000_000_000, 0.1
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Its bytes; 0 of 0 where it cannot be looked at."""
+
+    free: int = 0
+    total: int = 0
+
+    @classmethod
+    def of(cls, folder: Path) -> Disk:
+        """Of the disk that a folder is on."""
+        try:
+            usage = shutil.disk_usage(folder)
+        except OSError:
+            return cls()
+        return cls(usage.free, usage.total)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether somebody should make room.
+
+        >>> Disk(10**9, 10**12).is_short, Disk(10**9, 10**9).is_short, Disk(20 * 10**9, 10**12).is_short
+        (True, False, False)
+        """
+        return self.free < min(_LITTLE_BYTES, _LITTLE_SHARE * self.total)
+
+
+#: Errors are counted over so long.
+RECENT = timedelta(days=1)
+_MOST_ROWS = 50
+#: What each kind of work is called: one, and several.
+KINDS = {
+    WORK_KINDS["ds"]: ("inspection", "inspections"),
+    WORK_KINDS["job"]: ("job", "jobs"),
+    PLAN: ("dry run", "dry runs"),
+    WORK_KINDS["cnd"]: ("training of a candidate", "trainings of candidates"),
+    WORK_KINDS["bat"]: ("batch prediction", "batch predictions"),
+    WORK_KINDS["shd"]: ("shard of a batch prediction", "shards of batch predictions"),
+    WORK_KINDS["msg"]: ("webhook message", "webhook messages"),
+}
+#: The pages of records, by the prefix of their ids.
+_PAGES = {"job": "jobs", "mdl": "models", "ds": "datasets"}
+_REMEDIES = {
+    "internal_error": "Look for its id in the worker's log.",
+    "out_of_memory": "Give workers more memory, or send a smaller file.",
+    "poisoned": "Look for its id in the worker's log; what ended its process stands there.",
+    "storage_full": "Make room on the disk of the workers.",
+    "timeout": "Give it more time, or fewer rows.",
+}
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker that has registered itself, and how long ago it gave a sign of life."""
+
+    row: tables.WorkerProcess
+    silent_seconds: float
+
+    @property
+    def lives(self) -> bool:
+        """Whether the sign of life is recent."""
+        return self.silent_seconds <= SILENT_S
+
+
+@dataclass(frozen=True)
+class Suspended:
+    """A model whose served copy is out of service for so many more seconds."""
+
+    model_id: str
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Operations:
+    """What the registry knows, at one moment of its own clock.
+
+    Attributes:
+        obstacles: by queue, why nobody takes its work.
+    """
+
+    now: datetime
+    waiting: Sequence[WaitingWork]
+    held: Sequence[HeldWork]
+    returned: Sequence[ReturnedWork]
+    workers: Sequence[Worker]
+    obstacles: Mapping[str, str | None]
+    failures: Sequence[Failures]
+    suspended: Sequence[Suspended]
+
+    @classmethod
+    def read(cls, unit: UnitOfWork, suspended: Mapping[str, float]) -> Operations:
+        """Read it, with what is in quarantine: seconds left by the digest of the served copy."""
+        now, overview = unit.now(), unit.work_overview
+        return cls(
+            now=now,
+            waiting=overview.waiting(),
+            held=overview.held(limit=_MOST_ROWS),
+            returned=overview.returned(limit=_MOST_ROWS),
+            workers=[Worker(row, (now - row.seen_at).total_seconds()) for row in unit.workers.known],
+            obstacles={queue: unit.workers.obstacle(queue) for queue in QUEUES},
+            failures=overview.failures(since=now - RECENT),
+            suspended=[
+                Suspended(model_id, name, suspended[digest])
+                for digest, model_id, name in overview.served_as(list(suspended))
+            ],
+        )
+
+    def seconds_since(self, moment: datetime) -> float:
+        """How long ago that was; negative where it is to come."""
+        return (self.now - moment).total_seconds()
+
+    def queue_lines(self) -> list[QueueLine]:
+        """A line for every queue, also where nothing waits: the table keeps its height."""
+        found = []
+        for queue in QUEUES:
+            here = [one for one in self.waiting if one.queue == queue]
+            since = min((one.due_since for one in here if one.due_since is not None), default=None)
+            due, blocked = sum(one.due for one in here), sum(one.blocked for one in here)
+            later = sum(one.count for one in here) - due - blocked
+            words = ", ".join(counted(one.count, one.kind) for one in here)
+            age = None if since is None else self.seconds_since(since)
+            workers = sum(worker.lives and queue in worker.row.queues for worker in self.workers)
+            found.append(QueueLine(queue, words, due, later, blocked, age, workers))
+        return found
+
+
+@dataclass(frozen=True)
+class QueueLine:
+    """A queue: what waits in it, in words and by when it may be taken, and how many living workers take from it."""
+
+    queue: str
+    words: str
+    due: int
+    later: int
+    blocked: int
+    oldest_seconds: float | None
+    workers: int
+
+
+def counted(number: int, kind: str) -> str:
+    """So many pieces of work of a kind.
+
+    >>> counted(1, "calibrate"), counted(2000, "inspect"), counted(2, "new kind")
+    ('1 job', '2,000 inspections', '2 of new kind')
+    """
+    one, several = KINDS.get(kind, (f"of {kind}", f"of {kind}"))
+    return f"{number:,} {one if number == 1 else several}"
+
+
+def record_path(record_id: str) -> str | None:
+    """The page of a record, where its kind has one.
+
+    >>> record_path("job_1"), record_path("bat_1")
+    ('/jobs/job_1', None)
+    """
+    pages = _PAGES.get(record_id.partition("_")[0])
+    return f"/{pages}/{record_id}" if pages else None
+
+
+def code_in_words(code: str) -> tuple[str, str]:
+    """What a record's error code stands for, and what to do about it."""
+    if code not in RECORD_CODES and code in ERROR_CODES:
+        return ERROR_CODES[code].meaning, ERROR_CODES[code].remedy
+    meaning = RECORD_CODES.get(code, "A code that this release does not know.")
+    return meaning, _REMEDIES.get(code, "The record says what was found and what is needed.")
+
+
+#: Due work that nobody takes for so long, although a worker for it lives and has nothing of its queue, is stuck.
+_PATIENCE_S = 30.0
+_DEPENDENCIES = {
+    "database": (
+        "The database does not answer",
+        "Every request that reads records is refused until it does; work that runs goes on for a while.",
+    ),
+    "broker": (
+        "The broker does not answer",
+        "Nothing is lost: workers find open work by themselves, within a second, though no message tells them.",
+    ),
+    "storage": (
+        "Stored files cannot be reached",
+        "Uploads and new models fail until they can; models that are open go on predicting.",
+    ),
+    "serving": (
+        "Predictions have no process that answers them",
+        "It is started again by itself, within a second; the log says why it has ended.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """One thing that is wrong: a sentence, what to do or to expect, and the records it is about.
+
+    Attributes:
+        severe: it keeps work from being done; else it mends itself, or only takes longer.
+    """
+
+    sentence: str | Markup
+    remedy: str
+    severe: bool = True
+    records: Sequence[str] = field(default=())
+
+
+def troubles(found: Operations | None, health: Sequence[Outcome], disk: Disk) -> list[Trouble]:
+    """All of them, the severe ones first."""
+    everything = [*_of_health(health), *_of_disk(disk)]
+    if found is not None:
+        everything += [*_of_queues(found), *_of_leases(found), *_of_returned(found), *_of_models(found)]
+        everything += _of_releases(found)
+    return sorted(everything, key=lambda one: not one.severe)
+
+
+def _of_health(health: Sequence[Outcome]) -> Iterator[Trouble]:
+    for one in health:
+        if one.error is not None:
+            sentence, remedy = _DEPENDENCIES[one.name]
+            yield Trouble(f"{sentence} ({one.error}).", remedy, severe=one.name != "broker")
+
+
+def _of_disk(disk: Disk) -> Iterator[Trouble]:
+    if disk.is_short:
+        yield Trouble(
+            f"The disk of the data folder has {size(disk.free)} left of {size(disk.total)}.",
+            "Make room: uploads, jobs and the database need it.",
+        )
+
+
+def _of_queues(found: Operations) -> Iterator[Trouble]:
+    busy = {one.queue for one in found.held}
+    if GPU_ONLY in busy:  # perhaps by a worker that takes other work only after that
+        busy.add(ANY_DEVICE)
+    for line in found.queue_lines():
+        if line.due and (obstacle := found.obstacles[line.queue]):
+            yield Trouble(
+                f"{line.words}: {obstacle}.",
+                "Start one (`python -m worker`), or look why the last one has ended or stands still.",
+            )
+        for one in found.waiting if line.workers and line.queue not in busy else ():
+            if one.queue != line.queue or one.due_since is None:
+                continue
+            if (seconds := found.seconds_since(one.due_since)) > _PATIENCE_S:
+                yield Trouble(
+                    f"{counted(one.due, one.kind)} could have been taken for {duration(seconds)}, and nobody does.",
+                    "A worker lives that takes such work: look into its log, and whether all its threads are busy.",
+                )
+
+
+def _of_leases(found: Operations) -> Iterator[Trouble]:
+    for one in found.held:
+        late = found.seconds_since(one.lease_expires_at or found.now)
+        if late <= 0:
+            continue
+        yield Trouble(
+            f"{counted(1, one.kind)} is held by a worker whose lease ended {duration(late)} ago.",
+            "Any living worker takes it over and goes on from its last checkpoint.",
+            severe=not any(worker.lives for worker in found.workers),
+            records=[one.record_id],
+        )
+
+
+def _of_returned(found: Operations) -> Iterator[Trouble]:
+    for one in found.returned:
+        why = f": {one.reason}" if one.reason else ""
+        lost = f"lost its process {one.losses} times in a row" if one.losses > 1 else "was given back"
+        wait = -found.seconds_since(one.not_before)
+        yield Trouble(
+            f"{counted(1, one.kind)} {lost}{why}.",
+            f"It is tried again in {duration(wait)}." if wait > 0 else "It is tried again by the next free worker.",
+            severe=False,
+            records=[one.record_id],
+        )
+
+
+def _of_models(found: Operations) -> Iterator[Trouble]:
+    for one in found.suspended:
+        yield Trouble(
+            _naming("The model “{}” is out of service for another {}.", one.name, duration(one.seconds)),
+            "A run of it has ended its process: it crashed, took too much memory or did not come back in its time. "
+            "Requests are answered 503 `model_suspended`; look at the rows that were sent.",
+            records=[one.model_id],
+        )
+
+
+def _of_releases(found: Operations) -> Iterator[Trouble]:
+    ours = version("fedlas")
+    for worker in found.workers:
+        if worker.lives and worker.row.release not in (None, ours):
+            yield Trouble(
+                _naming("The worker “{}” is release {}, this service {}.", worker.row.name, worker.row.release, ours),
+                "Expected while a new release is rolled out; update it otherwise.",
+                severe=False,
+            )
+
+
+def _naming(sentence: str, name: str, *others: object) -> Markup:
+    """A sentence with a name that others chose: it turns nothing around that stands beside it."""
+    return Markup(sentence).format(Markup("<bdi>{}</bdi>").format(name), *others)
+
 
 router = APIRouter(include_in_schema=False)
 

@@ -1,10 +1,20 @@
-"""`/new`: from files to an order. The address names the records, so that a reload, or a colleague, sees the same."""
+"""`/new`: from files to an order. The address names the records, so that a reload, or a colleague, sees the same.
+
+The fit of a model and a dataset, as far as their records tell it; a dry run tells the rest.
+
+What is said here is what `fedlas.data.alignment` would refuse when a job has begun.
+
+The page of an order as it is shown: the model, the dataset, what a dry run of them has found, and the form.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import partial
-from typing import Annotated, Literal
+from math import prod
+from typing import Annotated, Literal, NamedTuple
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request, Response
@@ -13,15 +23,209 @@ from starlette.datastructures import FormData
 
 from service.api.record_codes import RECORD_CODES
 from service.api.services import ServicesDep
-from service.web.api_calls import call_api
-from service.web.awaited import WAIT_S, is_news
-from service.web.file_forms import Sent, receive_files
-from service.web.form_fields import FormState
-from service.web.form_keys import FIELD, idempotency_key
-from service.web.order_fields import order_of
-from service.web.order_page import OrderPage
-from service.web.page_route import PageRoute
+from service.registry.contract import FINAL, DatasetRecord, JobRecord, ModelRecord
+from service.registry.documents import TensorSpec
+from service.registry.presenters import dataset_record, job_record, model_record
+from service.registry.unit_of_work import UnitOfWork
+from service.web.forms import (
+    FIELD,
+    FormState,
+    Sent,
+    fields_of,
+    idempotency_key,
+    order_of,
+    receive_files,
+    suggested_name,
+)
 from service.web.rendering import page, see_other
+from service.web.routes import WAIT_S, PageRoute, call_api, is_news
+
+_SHOWN = 8
+#: Of a number that stands for a class.
+_DIGITS = 9
+
+
+def misfits(model: ModelRecord, dataset: DatasetRecord) -> list[str]:
+    """Sentences on what does not belong together, each with its remedy; none as long as one is being inspected."""
+    if model.status != "ready" or dataset.status != "ready":
+        return []
+    if dataset.labelled is False:
+        return ["The rows have no labels, so nothing can be fitted to them or judged on them: send them with a label."]
+    return [*_classes(model, dataset), *_inputs(model, dataset)]
+
+
+def are_numbers(names: Sequence[str] | None) -> bool:
+    """Whether classes are named by their numbers, as they are where nobody has named them.
+
+    >>> are_numbers(["0", "1"]), are_numbers(["cat", "1"]), are_numbers(["²"])
+    (True, False, False)
+    """
+    return all(name.isascii() and name.isdecimal() and len(name) <= _DIGITS for name in names or ())
+
+
+def _classes(model: ModelRecord, dataset: DatasetRecord) -> Iterator[str]:
+    known, found, most = model.class_names or [], dataset.class_names or [], model.num_classes or 0
+    if not are_numbers(found) and not are_numbers(known):
+        names = set(known)
+        if strangers := [name for name in found if name not in names]:
+            yield (
+                f"The model does not know the {_classes_named(strangers)}; it knows {_some(known)}. If these are the "
+                "same classes under other names, send the model again with class names as the dataset has them, in "
+                "the order of its outputs."
+            )
+    elif not are_numbers(found) and len(found) != most:
+        yield (
+            f"The dataset has {len(found):,} named classes and the model {most:,} unnamed ones: send the model again "
+            "with its class names, so that labels can be matched by name."
+        )
+    elif are_numbers(found) and are_numbers(known) and (beyond := [name for name in found if int(name) >= most]):
+        begins_at_one = "0" not in found and int(beyond[0]) == most
+        remedy = "Labels seem to begin at one: subtract 1." if begins_at_one else "Compare the numbering of the two."
+        yield f"Labels reach {max(map(int, beyond)):,}, and the model's {most:,} classes end at {most - 1:,}. {remedy}"
+
+
+def _inputs(model: ModelRecord, dataset: DatasetRecord) -> Iterator[str]:
+    wanted, there = model.inputs or [], {one.name: one for one in dataset.inputs or []}
+    if len(wanted) > 1 and (missing := [one.name for one in wanted if one.name not in there]):
+        yield (
+            f"The model takes {_some([one.name for one in wanted])}; the dataset has no {_some(missing)}. Name its "
+            "arrays or columns as the model names its inputs."
+        )
+    elif len(wanted) == 1 and model.preprocessing is None:
+        rows = there.get(wanted[0].name) or (next(iter(there.values())) if len(there) == 1 else None)
+        if rows is not None and not _fits(wanted[0], rows):
+            yield (
+                f"The model takes rows of {_shape(wanted[0])}, the dataset has rows of {_shape(rows)}. "
+                f"{_reshaping(wanted[0], rows)}"
+            )
+
+
+def _fits(wanted: TensorSpec, found: TensorSpec) -> bool:
+    sizes, there = wanted.shape[1:], found.shape[1:]
+    return len(sizes) == len(there) and all(
+        isinstance(one, str) or isinstance(other, str) or one == other for one, other in zip(sizes, there, strict=True)
+    )
+
+
+def _reshaping(wanted: TensorSpec, found: TensorSpec) -> str:
+    sizes = [one for one in wanted.shape[1:] if isinstance(one, int)]
+    there = [one for one in found.shape[1:] if isinstance(one, int)]
+    if len(sizes) == len(wanted.shape) - 1 and prod(sizes) == prod(there):
+        same = "transpose" if sorted(sizes) == sorted(there) and len(sizes) == len(there) else "reshape"
+        return f"Send the rows again, and {same} each of them to {_shape(wanted)} before."
+    return "Send rows as the model takes them, or the model that belongs to these rows."
+
+
+def _shape(spec: TensorSpec) -> str:
+    return " × ".join(map(str, spec.shape[1:])) or "one number"
+
+
+def _classes_named(names: Sequence[str]) -> str:
+    return f"class {names[0]!r}" if len(names) == 1 else f"classes {_some(names)}"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(map(repr, names[:_SHOWN])) + more
+
+
+_CHOICES = 50
+
+
+class Choice(NamedTuple):
+    """A record that can be taken in place of a file."""
+
+    id: str
+    name: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The newest models and datasets that are ready."""
+
+    models: Sequence[Choice] = ()
+    datasets: Sequence[Choice] = ()
+
+    @classmethod
+    def read(cls, unit: UnitOfWork) -> Choices:
+        """Those of the registry."""
+        models, datasets = (kind.choices(limit=_CHOICES) for kind in (unit.models, unit.datasets))
+        return cls([Choice(*row) for row in models], [Choice(*row) for row in datasets])
+
+
+@dataclass(frozen=True)
+class OrderPage:
+    """What an order is made of, as far as it is there.
+
+    Attributes:
+        check: a dry run of the two, whose order the form shows.
+        choices: what can be taken in place of a file, where one is needed.
+        evaluations: how often the test rows of the dataset have judged.
+        gone: `model` or `dataset`, where the address names one that is not there.
+    """
+
+    model: ModelRecord | None = None
+    dataset: DatasetRecord | None = None
+    check: JobRecord | None = None
+    choices: Choices = field(default_factory=Choices)
+    evaluations: int = 0
+    gone: frozenset[str] = frozenset()
+
+    @classmethod
+    def read(cls, unit: UnitOfWork, model_id: str | None, dataset_id: str | None, check_id: str | None) -> OrderPage:
+        """The records that an address names, as far as they are still there."""
+        model_row = unit.models.find(model_id) if model_id else None
+        dataset_row = unit.datasets.find(dataset_id) if dataset_id else None
+        model = model_record(unit, model_row) if model_row is not None else None
+        dataset = dataset_record(unit, dataset_row) if dataset_row is not None else None
+        named = (("model", model_id, model), ("dataset", dataset_id, dataset))
+        gone = frozenset(noun for noun, record_id, record in named if record_id and record is None)
+        job = unit.jobs.find(check_id) if check_id else None
+        check = job_record(unit, job, unit.work.of(job.id)) if job is not None else None
+        if check is not None and (check.model_id, check.dataset_id, check.dry_run) != (model_id, dataset_id, True):
+            check = None  # of another order
+        evaluations = unit.ledger.evaluations(dataset_row.sha256) if dataset_row is not None else 0
+        shown = cls(model, dataset, check, evaluations=evaluations, gone=gone)
+        return shown if shown.is_ready else replace(shown, choices=Choices.read(unit))
+
+    @property
+    def query(self) -> str:
+        """The address of these records, after the question mark."""
+        records = {"model": self.model, "dataset": self.dataset, "check": self.check}
+        return urlencode({name: one.id for name, one in records.items() if one is not None})
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether inspection is through with both."""
+        both = (self.model, self.dataset)
+        return all(one is not None and one.status in FINAL for one in both)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether both are there, and inspection is not through with both."""
+        return self.model is not None and self.dataset is not None and not self.is_settled
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether both can be used."""
+        both = (self.model, self.dataset)
+        return all(one is not None and one.status == "ready" for one in both)
+
+    @property
+    def misfits(self) -> list[str]:
+        """What does not belong together."""
+        if self.model is None or self.dataset is None:
+            return []
+        return misfits(self.model, self.dataset)
+
+    @property
+    def form(self) -> FormState:
+        """The order's form before anything was entered: what was checked, else what one would want."""
+        if self.check is not None:
+            return FormState(fields_of(self.check))
+        return FormState({"publish_as": suggested_name(self.model.name) if self.model is not None else ""})
+
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 

@@ -1,42 +1,98 @@
-"""The pages' routes, one module each, and the middleware in front of them."""
+"""The pages' routes, one module each, and the middleware in front of them.
+
+Problems as pages: what a browser is refused, in sentences, with what to do next.
+
+A page that refuses raises the errors of the domain, as the API does. The answer leaves the application as
+`application/problem+json`, and becomes a page here, where a browser has asked for one.
+"""
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.access import headers_of
+from service.api.problems import Problem
 from service.api.services import Services
-from service.web import (
-    datasets,
-    job_list,
-    jobs,
-    live,
-    models,
-    names,
-    operations,
-    orders,
-    reports,
-    signing_in,
-    start,
-    static_files,
-    try_it,
-)
-from service.web.live_jobs import LiveJobs
-from service.web.problem_pages import ProblemPagesMiddleware
-from service.web.session_access import SessionMiddleware
-from service.web.sessions import Sessions
+from service.web import datasets, jobs, live, models, operations, orders, rendering, reports, start, try_it
+from service.web.live import LiveJobs
+from service.web.rendering import page, see_other
+from service.web.sessions import SessionMiddleware, Sessions, is_api_of_session, is_page
+
+_PROBLEM = "application/problem+json"
+_KEPT = ("x-request-id", "retry-after", "allow", "www-authenticate")
+
+
+class ProblemPagesMiddleware:
+    """Answers a browser with a page in place of a problem; of pages that are loaded in part, with a part."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not _is_shown(scope):
+            await self.app(scope, receive, send)
+            return
+        start: Message | None = None
+        body = b""
+
+        async def send_or_hold(message: Message) -> None:
+            nonlocal start, body
+            if message["type"] == "http.response.start" and _PROBLEM in MutableHeaders(scope=message).get(
+                "content-type", ""
+            ):
+                start = message
+            elif start is None:
+                await send(message)
+            elif message["type"] == "http.response.body":
+                body += message.get("body", b"")
+                if not message.get("more_body"):
+                    await problem_page(Request(scope), start, body)(scope, receive, send)
+
+        await self.app(scope, receive, send_or_hold)
+
+
+def problem_page(request: Request, start: Message, body: bytes) -> ASGIApp:
+    """The page of one problem."""
+    told = Problem.model_validate_json(body)
+    path = request.url.path
+    if told.status == 405 and request.method == "GET":  # a form's address that was reloaded or typed
+        return see_other(path.rpartition("/")[0] or "/")
+    if told.detail == told.title:  # the framework's own word for a path that leads nowhere
+        told.detail = f"there is no page {path}"
+    sent = MutableHeaders(scope=start)
+    template = "problems/fragment.html.jinja" if "hx-request" in request.headers else "problems/page.html.jinja"
+    return page(
+        request,
+        template,
+        status=start["status"],
+        headers={name: sent[name] for name in _KEPT if name in sent},
+        problem=told,
+        sent=request.method == "POST",
+        request_id=sent.get("x-request-id"),
+    )
+
+
+def _is_shown(scope: Scope) -> bool:
+    path = scope["path"]
+    if scope["method"] == "HEAD":  # which has no problem to show
+        return False
+    return is_page(path) and not is_api_of_session(path) and b"text/html" in headers_of(scope).get(b"accept", b"")
+
 
 _PAGES = (
-    static_files,
-    signing_in,
+    rendering,
+    start,
     start,
     orders,
     datasets,
-    job_list,
+    jobs,
     jobs,
     live,
     models,
-    names,
+    models,
     reports,
     try_it,
     operations,

@@ -1,19 +1,29 @@
 """The race of a job, as its events tell it: who trains, how far, and what the rows that each has not seen say of it.
 
 It is followed event by event, so that whoever looks on reads each event once.
+
+The curves of a race: out-of-fold NLL over time, and the losses of each candidate on a scale of their own.
+
+Losses of different methods mean different things, so that each candidate has a panel; only NLL is compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from math import inf
 from statistics import fmean
+from typing import NamedTuple
 
+from markupsafe import Markup
+
+from fedlas.report.diagrams.drawing import line, mark, opening, paint, shortened, text
+from fedlas.report.diagrams.scale import Scale
 from service.registry import tables
 from service.registry.documents import CandidateEnded, EpochEnded, FoldScored, TrainingBegun
 from service.web.job_words import SCOPES
+from service.web.rendering import count
 
 
 @dataclass
@@ -166,3 +176,154 @@ class Race:
     def _training(self, name: str, fold: int | None, folds: int | None, epochs: int) -> Training:
         """One that was announced, or should have been."""
         return self._named(name).trainings.setdefault(fold, Training(fold, folds, epochs))
+
+
+_WIDTH, _HEIGHT, _LEFT, _ACROSS, _TOP, _UP = 640, 300, 56, 568, 40, 206
+_PANEL_WIDTH, _PANEL_HEIGHT = 220, 132
+#: Candidates that have a line in the diagram of NLL, and a panel.
+_MOST_LINES, _MOST_PANELS = 24, 12
+#: Points of all lines of all panels together; each has two at least.
+_MOST_POINTS = 400
+#: Of times, each up to 120 of it.
+_UNITS = (("seconds", 1), ("minutes", 60), ("hours", 3600), ("days", 86_400))
+_DASHED = ' stroke-dasharray="5 3"'
+
+
+def nll_chart(race: Race) -> Markup:
+    """NLL so far of each candidate over the time of the race; the leader's line is bold, and it is named."""
+    lines = _courses(race)
+    leader = next((one for one in race.ranking if one.nll is not None), None)
+    leads = "" if leader is None else leader.name
+    said = "No fold is scored yet." if leader is None else f"{leads} leads with {leader.nll:.4f}."
+    seconds = max((x for course in lines.values() for x, _ in course), default=60.0) or 1.0
+    unit, length = next((one for one in _UNITS if seconds < 120 * one[1]), _UNITS[-1])
+    scaled = {name: [(x / length, y) for x, y in course] for name, course in lines.items()}
+    across, up = Scale(0, seconds / length, _LEFT, _ACROSS), _heights(scaled.values())
+    parts = [
+        opening(_WIDTH, _HEIGHT, "NLL out of fold", said),
+        text(_LEFT, 22, "NLL: the lower, the better", colour="soft"),
+        text(_LEFT + _ACROSS, 22, shortened(leads, 48), bold=True, anchor="end"),
+        *_grid(across, up, f"{unit} since the race began"),
+        *(_course(rank, name, scaled[name], across, up) for rank, name in _ranks(race) if name in scaled),
+    ]
+    return Markup("\n".join([*parts, "</svg>"]))  # the drawing has escaped all texts
+
+
+def _course(rank: int, name: str, course: Sequence[tuple[float, float]], across: Scale, up: Scale) -> str:
+    """The line of one candidate, where it is now, and its rank there."""
+    leads = rank == 1
+    colours = paint(stroke="calibrated" if leads else "band-edge")
+    placed = [(across(x), up(y)) for x, y in course]
+    x, y = placed[-1]
+    now = mark(x, y, 5 if leads else 3.5, "calibrated", hollow=not leads, hint=f"{name}: {course[-1][1]:.4f}")
+    named = text(x + 7, y + 4, str(rank), size=11, bold=leads, colour="ink" if leads else "soft")
+    return f'<g {colours} stroke-width="{3 if leads else 1.5}">{_polyline(placed)}</g>{now}{named}'
+
+
+def _heights(courses: Iterable[Sequence[tuple[float, float]]]) -> Scale:
+    """The scale of NLL; what has diverged may be off by far, and is drawn at the edge."""
+    values = sorted(y for course in courses for _, y in course) or [0.0, 1.0]
+    high = min(values[-1], values[0] + 4 * (values[len(values) // 2] - values[0]) + 0.05)
+    room = 0.08 * (high - values[0]) or 0.01
+    return Scale(values[0] - room, high + room, _TOP + _UP, -_UP)
+
+
+class LossLine(NamedTuple):
+    """The losses of one training: some of its epochs, evenly spread."""
+
+    training: Training
+    points: Sequence[tuple[int, float]]
+
+
+class Panel(NamedTuple):
+    """A candidate with its losses, drawn and as figures."""
+
+    one: Contender
+    drawing: Markup
+    lines: list[LossLine]
+
+
+def loss_panels(race: Race) -> list[Panel]:
+    """A small drawing for the one that trains and each of the best, in their order: a line for each training."""
+    trained = [one for one in race.ranking if one.trainings]
+    trained.sort(key=lambda one: race.underway(one) is None)  # stable: the best follow
+    shown = sorted(trained[:_MOST_PANELS], key=lambda one: one.number or 0)
+    most = max(2, _MOST_POINTS // (sum(len(one.trainings) for one in shown) or 1))
+    return [
+        _panel(one, race, {fold: thinned(training.losses, most) for fold, training in one.trainings.items()})
+        for one in shown
+    ]
+
+
+def thinned(losses: Mapping[int, float], most: int) -> list[tuple[int, float]]:
+    """At most so many epochs of a training, spread evenly, the first and the last among them.
+
+    >>> thinned({1: 0.9, 2: 0.8, 3: 0.7, 4: 0.6}, 2)
+    [(1, 0.9), (4, 0.6)]
+    """
+    points = sorted(losses.items())
+    if len(points) <= most:
+        return points
+    return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
+
+
+def _ranks(race: Race) -> list[tuple[int, str]]:
+    """The ranks of the best candidates, the leader last so that it is drawn on top."""
+    best = [one.name for one in race.ranking if one.nll is not None][:_MOST_LINES]
+    return [(rank, best[rank - 1]) for rank in range(len(best), 0, -1)]
+
+
+def _courses(race: Race) -> dict[str, list[tuple[float, float]]]:
+    """Seconds since the race began and NLL, of the best candidates."""
+    found: dict[str, list[tuple[float, float]]] = {name: [] for _, name in _ranks(race)}
+    for score in race.course:
+        if score.name in found:
+            found[score.name].append((score.seconds, score.nll))
+    return {name: course for name, course in found.items() if course}
+
+
+def _grid(across: Scale, up: Scale, name: str) -> list[str]:
+    """Lines with their figures, and the name of the axis below."""
+    parts = []
+    for y in up.steps():
+        parts.append(line(_LEFT, up(y), _LEFT + _ACROSS, up(y), "grid"))
+        parts.append(text(_LEFT - 7, up(y) + 4, f"{y:.3g}", size=11, colour="soft", anchor="end"))
+    for x in across.steps():
+        parts.append(line(across(x), _TOP, across(x), _TOP + _UP, "grid"))
+        parts.append(text(across(x), _TOP + _UP + 16, f"{x:g}", size=11, colour="soft", anchor="middle"))
+    parts.append(text(_LEFT + _ACROSS / 2, _TOP + _UP + 36, name, anchor="middle"))
+    return parts
+
+
+def _panel(one: Contender, race: Race, lines: Mapping[int | None, list[tuple[int, float]]]) -> Panel:
+    values = [loss for points in lines.values() for _, loss in points] or [0.0, 1.0]
+    epochs = max(training.epochs for training in one.trainings.values())
+    across = Scale(min(1, epochs), max(epochs, 2), 8, _PANEL_WIDTH - 16)
+    up = Scale(min(values), max(values), _PANEL_HEIGHT - 22, -(_PANEL_HEIGHT - 34))
+    bottom = _PANEL_HEIGHT - 18
+    parts = [
+        opening(_PANEL_WIDTH, _PANEL_HEIGHT, f"Loss of {one.name}", f"In {count(len(lines), 'training')}."),
+        line(8, bottom, _PANEL_WIDTH - 8, bottom, "band-edge"),
+        text(8, _PANEL_HEIGHT - 4, "1", size=11, colour="soft"),
+        text(_PANEL_WIDTH - 8, _PANEL_HEIGHT - 4, f"{epochs} epochs", size=11, colour="soft", anchor="end"),
+    ]
+    now = race.underway(one)
+    over = [fold for fold in lines if one.trainings[fold] is not now]
+    parts.append(f'<g {paint(stroke="soft")} stroke-width="1.2">')
+    parts += [_polyline(_placed(lines[fold], across, up), dashed=fold is None) for fold in over]
+    parts.append("</g>")
+    if now is not None and lines[now.fold]:
+        placed = _placed(lines[now.fold], across, up)
+        parts.append(f'<g {paint(stroke="calibrated")} stroke-width="2.5">{_polyline(placed)}</g>')
+        parts.append(mark(*placed[-1], 4, "calibrated"))
+    figures = [LossLine(one.trainings[fold], points) for fold, points in lines.items()]
+    return Panel(one, Markup("\n".join([*parts, "</svg>"])), figures)
+
+
+def _placed(points: Sequence[tuple[int, float]], across: Scale, up: Scale) -> list[tuple[float, float]]:
+    return [(across(epoch), up(loss)) for epoch, loss in points]
+
+
+def _polyline(points: Iterable[tuple[float, float]], *, dashed: bool = False) -> str:
+    """A line in the colours of the group that it stands in."""
+    return f'<polyline points="{" ".join(f"{x:.0f},{y:.0f}" for x, y in points)}"{_DASHED if dashed else ""}/>'

@@ -2,17 +2,30 @@
 
 Jinja escapes all text, and the content security policy lets nothing run or load but our own files: names of models,
 classes and slices are their sender's.
+
+Static files: style sheets, scripts and their licences, under the digest of their content, so that they may be kept.
+
+All of them are in memory, as they are and compressed: together they have less than 200 KiB.
+
+Navigation: the sections that every page links to.
+
+Remedies: what a person can do about an error, where the API's word for it names what only its clients see.
 """
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import NamedTuple
 
-from fastapi import Request
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import ChoiceLoader, Environment, PackageLoader
 from markupsafe import Markup
@@ -20,11 +33,171 @@ from markupsafe import Markup
 from fedlas.report import page as report_page
 from service.api.error_codes import ERROR_CODES
 from service.api.problems import Problem
-from service.web.form_keys import new_form_key
-from service.web.navigation import current_section, sections
-from service.web.remedies import remedy_of
-from service.web.session_access import session_id_of
-from service.web.static_files import static_path
+from service.api.responses import etag_matches
+from service.registry.errors import NotFound
+from service.web.forms import new_form_key
+from service.web.sessions import STATIC, session_id_of
+
+router = APIRouter(include_in_schema=False)
+
+_MEDIA_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
+}
+_FOREVER = "public, max-age=31536000, immutable"
+
+
+@dataclass(frozen=True)
+class StaticFile:
+    """One file, as it is and compressed."""
+
+    content: bytes
+    compressed: bytes
+    digest: str
+    media_type: str
+
+    @classmethod
+    def of(cls, content: bytes, media_type: str) -> StaticFile:
+        """Compress it."""
+        digest = hashlib.sha256(content).hexdigest()[:16]
+        return cls(content, gzip.compress(content, 9, mtime=0), digest, media_type)
+
+
+@cache
+def static_files() -> dict[str, StaticFile]:
+    """All of them by name; the style of reports is that of the pages, too."""
+    found = [*files("service.web").joinpath("static").iterdir(), *_styles_of_reports()]
+    return {one.name: _read(one) for one in found if _suffix(one.name) in _MEDIA_TYPES}
+
+
+def static_path(name: str) -> str:
+    """The path of a file; raises KeyError for what is none."""
+    return f"{STATIC}{static_files()[name].digest}/{name}"
+
+
+@router.get("/static/{digest}/{name}")
+def get_static_file(request: Request, digest: str, name: str) -> Response:
+    """One file; what was asked for by another digest is of another release."""
+    found = static_files().get(name)
+    if found is None or found.digest != digest:
+        raise NotFound("not_found", f"there is no file {name!r} of this digest; load the page again")
+    return answer(request, found, cache=_FOREVER)
+
+
+def answer(request: Request, file: StaticFile, *, cache: str) -> Response:
+    """A file as it is or compressed, with its `ETag`; 304 where the client has it."""
+    headers = {"Cache-Control": cache, "Vary": "Accept-Encoding", "X-Content-Type-Options": "nosniff"}
+    headers["ETag"] = f'"{file.digest}"'
+    if etag_matches(request, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        headers["Content-Encoding"] = "gzip"
+        return Response(file.compressed, media_type=file.media_type, headers=headers)
+    return Response(file.content, media_type=file.media_type, headers=headers)
+
+
+def _styles_of_reports() -> list[Traversable]:
+    return [one for one in files("fedlas.report").joinpath("templates").iterdir() if one.name.endswith(".css")]
+
+
+def _read(file: Traversable) -> StaticFile:
+    return StaticFile.of(file.read_bytes(), _MEDIA_TYPES[_suffix(file.name)])
+
+
+def _suffix(name: str) -> str:
+    return f".{name.rpartition('.')[2]}"
+
+
+class Section(NamedTuple):
+    """A section by its title and path."""
+
+    title: str
+    path: str
+
+
+_SECTIONS = (
+    Section("Start", "/"),
+    Section("Jobs", "/jobs"),
+    Section("Models", "/models"),
+    Section("Names", "/names"),
+    Section("Datasets", "/datasets"),
+    Section("Operations", "/operations"),
+)
+
+
+def sections() -> tuple[Section, ...]:
+    """All, in the order in which they are shown."""
+    return _SECTIONS
+
+
+def current_section(path: str) -> str | None:
+    """The path of the section that a page belongs to.
+
+    >>> current_section("/jobs/job_1"), current_section("/new"), current_section("/sign-in")
+    ('/jobs', '/', None)
+    """
+    first = f"/{path.split('/', 2)[1]}"
+    first = "/" if first == "/new" else first
+    return next((section.path for section in _SECTIONS if section.path == first), None)
+
+
+_LATER = "Try again in a moment; nothing was changed."
+_OPERATOR = "Tell the operator; the page of operations names what cannot be reached."
+_WAIT = "Wait until it has ended, then do this again."
+_LIST = "It may have been deleted by somebody else. The list has all there are."
+
+_ON_PAGES = {
+    "unauthorized": "Enter a key of this service.",
+    "not_found": "The sections above lead to all there is.",
+    "method_not_allowed": "Open the page that this address belongs to.",
+    **dict.fromkeys(
+        ("unknown_model", "unknown_dataset", "unknown_job", "unknown_calibrator", "unknown_prediction"), _LIST
+    ),
+    "unknown_name": "The list of names has all that are published.",
+    "unknown_version": "The page of the name lists its versions.",
+    "unknown_results_part": "The manifest of the results lists their parts.",
+    "unknown_delivery": "The page of the job lists its messages.",
+    "unknown_upload": "Choose the file again; the upload begins anew.",
+    "invalid_cursor": "Open the list from its beginning.",
+    "offset_mismatch": "Choose the file again; the upload goes on where it stands.",
+    "upload_stalled": "Choose the file again; what came is kept.",
+    "idempotency_key_in_flight": _LATER,
+    "internal_error": "Tell the operator, with the id of the request that stands below.",
+    "model_not_ready": "The model's page says what inspection is at, or why it was rejected.",
+    "provenance_needed": "Say on the page of the order which rows the model has seen.",
+    "unlabelled_dataset": "Choose a dataset with labels.",
+    "wrong_inputs": "The model's page lists its inputs.",
+    "unknown_output": "The model's page lists its outputs.",
+    "model_unloaded": "The operator can put it back into service.",
+    **dict.fromkeys(("not_finished", "no_report", "no_results", "no_calibrator"), _WAIT),
+    **dict.fromkeys(("model_cannot_be_opened", "storage_unavailable", "artifact_damaged"), _OPERATOR),
+    **dict.fromkeys(
+        (
+            *("too_many_connections", "overloaded", "upload_busy", "delivery_running"),
+            *("model_suspended", "database_unavailable", "unavailable"),
+        ),
+        _LATER,
+    ),
+}
+#: Parts of the API's answer, which a page shows anyway.
+_SHOWN = ("`detail`", "`errors`")
+
+
+def remedy_of(code: str) -> str | None:
+    """What to do, as one sentence; None where what was found says it already.
+
+    >>> remedy_of("too_few_test_rows"), remedy_of("wrong_shape")
+    (None, None)
+    >>> remedy_of("database_unavailable")
+    'Try again in a moment; nothing was changed.'
+    """
+    if code in _ON_PAGES:
+        return _ON_PAGES[code]
+    known = ERROR_CODES.get(code)
+    return None if known is None or any(part in known.remedy for part in _SHOWN) else known.remedy
+
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "

@@ -1,30 +1,257 @@
-"""`/models/{ref}/try`: rows are entered, and answered as any client would be, beside what a threshold costs."""
+"""`/models/{ref}/try`: rows are entered, and answered as any client would be, beside what a threshold costs.
+
+Entered rows: what somebody types or pastes, as CSV or JSON, becomes the `inputs` of a prediction.
+
+Whether they fit the model is for the API to say; here it is only made out what they are.
+
+A trial as it was entered: rows in one of the forms that a page offers, and the choices beside them.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+import math
+from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
+from math import prod
+from typing import Any, Self
 from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Request, Response
+from pydantic import JsonValue
 from starlette.datastructures import ImmutableMultiDict, UploadFile
 
 from service.api.predict_schemas import Predictions
 from service.api.problems import Problem, status_of
 from service.api.services import Services, ServicesDep, in_thread
-from service.inference.profile import ServingProfile
+from service.inference.profile import ServingProfile, TensorSpec
 from service.registry.errors import InvalidRequest, RegistryError, TooLarge
 from service.registry.unit_of_work import UnitOfWork
 from service.resolved_model import ResolvedModel
-from service.web.abstention import Promise, cheapest, promises, table, tradeoff
-from service.web.api_calls import call_api
-from service.web.example_rows import example_text
-from service.web.page_route import PageRoute
+from service.web.abstention import Costs, Promise, cheapest, promises, table, threshold_svg, tradeoff
 from service.web.rendering import page
-from service.web.report_excerpts import Excerpt, excerpt_of
-from service.web.threshold_drawing import threshold_svg
-from service.web.trial import MOST_TEXT, Choices, Entered
+from service.web.reports import Excerpt, excerpt_of
+from service.web.routes import PageRoute, call_api
+from service.web.snippets import example_text
+
+#: Of one cell in an error message.
+_SHOWN = 40
+
+
+def inputs_of(text: str, profile: ServingProfile) -> JsonValue:
+    """The inputs that a text gives: JSON if it begins like that, else CSV; one row may stand alone.
+
+    Raises:
+        InvalidRequest: `empty_inputs`, `invalid_json` or `wrong_inputs`, with the place.
+    """
+    stripped = text.strip()
+    if not stripped:
+        raise InvalidRequest("empty_inputs", "nothing was entered; at least one row is needed", field="inputs")
+    if stripped[0] in "[{":
+        return _of_json(stripped, profile)
+    if len(profile.inputs) > 1:
+        names = ", ".join(spec.name for spec in profile.inputs)
+        message = f"this model has several inputs ({names}); needed is a JSON object with the rows of each"
+        raise InvalidRequest("wrong_inputs", message, field="inputs")
+    return _of_csv(stripped, profile.columns, profile.inputs[0])
+
+
+def row_of(columns: Sequence[str], cells: Sequence[str]) -> JsonValue:
+    """One row from a field for each column."""
+    return [{name: _value(cell, f"column {_short(name)!r}") for name, cell in zip(columns, cells, strict=False)}]
+
+
+def _of_json(text: str, profile: ServingProfile) -> JsonValue:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        message = f"what was entered begins like JSON and is none: {reason}"
+        raise InvalidRequest("invalid_json", message, field="inputs") from error
+    if isinstance(found, dict) and set(found) == {"inputs"}:  # the body of a request
+        found = found["inputs"]
+    specs = {spec.name: spec for spec in profile.inputs}
+    if not isinstance(found, dict):
+        return _rows(found, profile.inputs[0])
+    if len(specs) == 1 and found.keys() != specs.keys():
+        return [found]  # a row by the names of its columns
+    return {name: _rows(rows, specs.get(name)) for name, rows in found.items()}
+
+
+def _rows(value: JsonValue, spec: TensorSpec | None) -> JsonValue:
+    """The value, or a list of it where it is one row."""
+    return [value] if spec is not None and isinstance(value, list) and _depth(value) == len(spec.row) else value
+
+
+def _depth(value: JsonValue) -> int:
+    depth = 0
+    while isinstance(value, list) and value:
+        value, depth = value[0], depth + 1
+    return depth
+
+
+def _of_csv(text: str, columns: Sequence[str] | None, spec: TensorSpec) -> JsonValue:
+    try:
+        lines = [line for line in csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True) if line]
+    except csv.Error as error:
+        message = f"what was entered is neither JSON nor CSV: {error}"
+        raise InvalidRequest("wrong_inputs", message, field="inputs") from error
+    if columns is not None and any(cell.strip() in set(columns) for cell in lines[0]):
+        names = [cell.strip() for cell in lines[0]]
+        return [_named(names, line, number) for number, line in enumerate(lines[1:], 2)]
+    rows = [[_value(cell, f"line {n}, value {i}") for i, cell in enumerate(line, 1)] for n, line in enumerate(lines, 1)]
+    sizes = [size for size in spec.row if isinstance(size, int)]
+    if len(sizes) == len(spec.row) > 1:
+        return [_shaped(row, sizes) if len(row) == prod(sizes) else row for row in rows]
+    return list(rows)
+
+
+def _named(names: Sequence[str], line: Sequence[str], number: int) -> dict[str, JsonValue]:
+    if len(line) != len(names):
+        message = f"line {number} has {len(line)} values, and the heading names {len(names)} columns"
+        raise InvalidRequest("wrong_inputs", message, field="inputs")
+    return {
+        name: _value(cell, f"line {number}, column {_short(name)!r}") for name, cell in zip(names, line, strict=True)
+    }
+
+
+def _shaped(row: list[JsonValue], sizes: Sequence[int]) -> JsonValue:
+    """The numbers of a row, the last dimension running first.
+
+    >>> _shaped([1, 2, 3, 4], [1, 2, 2])
+    [[[1, 2], [3, 4]]]
+    """
+    if len(sizes) <= 1:
+        return row
+    step = len(row) // sizes[0]
+    return [_shaped(row[start : start + step], sizes[1:]) for start in range(0, len(row), step)]
+
+
+def _value(cell: str, place: str) -> JsonValue:
+    """The number in a cell; an empty one is missing."""
+    text = cell.strip()
+    if not text:
+        return None
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    raise InvalidRequest("wrong_inputs", f"{place}: {_short(text)!r} is no number", field="inputs")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+#: Rows and bytes of text that are answered here: they are read in this process, which answers others meanwhile.
+_MOST_ROWS = 50
+MOST_TEXT = 500_000
+#: Of a text in an error message.
+_TOP_K = 5
+
+
+@dataclass(frozen=True)
+class Entered:
+    """What somebody has entered, whether or not it can be meant, as it is shown again."""
+
+    rows: str = ""
+    cells: Sequence[str] = ()
+    images: Sequence[bytes] = ()
+    coverage: str = ""
+    max_error: str = ""
+    abstain_below: str = "0"
+    error_cost: str = "10"
+    abstention_cost: str = "1"
+
+    @classmethod
+    def of(cls, form: ImmutableMultiDict[str, Any], images: Sequence[bytes] = ()) -> Self:
+        """What a form, or a query, holds."""
+
+        def text(name: str, default: str = "") -> str:
+            found = form.get(name, default)
+            return found if isinstance(found, str) else default
+
+        return cls(
+            rows=text("rows"),
+            cells=[cell for cell in form.getlist("cell") if isinstance(cell, str)],
+            images=images,
+            coverage=text("coverage"),
+            max_error=text("max_error"),
+            abstain_below=text("abstain_below", cls.abstain_below),
+            error_cost=text("error_cost", cls.error_cost),
+            abstention_cost=text("abstention_cost", cls.abstention_cost),
+        )
+
+    def inputs(self, profile: ServingProfile) -> JsonValue:
+        """The rows; raises InvalidRequest, and TooLarge for more than are answered here."""
+        found = self._inputs(profile)
+        rows = next(iter(found.values()), None) if isinstance(found, dict) else found
+        if isinstance(rows, list) and len(rows) > _MOST_ROWS:
+            message = (
+                f"{len(rows):,} rows were entered; up to {_MOST_ROWS} are answered here, and any number by a client"
+            )
+            raise TooLarge("too_many_rows", message)
+        return found
+
+    def _inputs(self, profile: ServingProfile) -> JsonValue:
+        if self.images:
+            return [{"b64": b64encode(image).decode()} for image in self.images]
+        if profile.columns is not None and not self.rows.strip() and any(self.cells):
+            return row_of(profile.columns, self.cells)
+        if len(self.rows) > MOST_TEXT:
+            message = (
+                f"{len(self.rows):,} letters were entered; up to {MOST_TEXT:,} are read here, and more by a client"
+            )
+            raise TooLarge("too_large", message)
+        return inputs_of(self.rows, profile)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The numbers beside the rows: when to abstain, what is asked for, and what errors and abstentions cost."""
+
+    abstain_below: float = 0.0
+    coverage: float | None = None
+    max_error: float | None = None
+    costs: Costs = field(default_factory=Costs)
+
+    @classmethod
+    def of(cls, entered: Entered) -> Choices:
+        """Raises InvalidRequest."""
+        return cls(
+            abstain_below=_number("The confidence to answer from", entered.abstain_below or "0", most=1),
+            coverage=_number("The prediction set", entered.coverage, most=1) if entered.coverage else None,
+            max_error=_number("The promise", entered.max_error, most=1) if entered.max_error else None,
+            costs=Costs(
+                error=_number("The cost of a wrong answer", entered.error_cost or "0"),
+                abstention=_number("The cost of an abstention", entered.abstention_cost or "0"),
+            ),
+        )
+
+    def options(self, num_classes: int) -> dict[str, JsonValue]:
+        """The options of a request for predictions."""
+        asked = {"coverage": self.coverage, "max_error": self.max_error, "abstain_below": self.abstain_below or None}
+        return {
+            "top_k": min(_TOP_K, num_classes),
+            **{name: value for name, value in asked.items() if value is not None},
+        }
+
+
+def _number(name: str, text: str, *, most: float = 1e9) -> float:
+    try:
+        found = float(text.replace(",", ".", 1))
+    except ValueError:
+        found = math.nan
+    if not 0 <= found <= most:
+        shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+        raise InvalidRequest("invalid_request", f"{name} is {shown!r}; needed is a number from 0 to {most:,.0f}")
+    return found
+
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 

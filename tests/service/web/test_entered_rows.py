@@ -10,8 +10,8 @@ import pytest
 from service.inference.profile import ServingProfile
 from service.inference.signature import parse_inputs
 from service.registry.errors import InvalidRequest
-from service.web.entered_rows import inputs_of, row_of
-from service.web.example_rows import example_inputs, example_text
+from service.web.snippets import example_inputs, example_text
+from service.web.try_it import inputs_of, row_of
 
 
 def profile(*inputs: tuple[str, str, list[Any]], columns: list[str] | None = None) -> ServingProfile:

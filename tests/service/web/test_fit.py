@@ -9,7 +9,7 @@ import pytest
 
 from service.registry.contract import DatasetRecord, ModelRecord
 from service.registry.documents import TensorSpec
-from service.web.fit import misfits
+from service.web.orders import misfits
 
 FILE = {"name": "f", "bytes": 1, "sha256": "0" * 64, "status": "ready", "created_at": datetime(2026, 1, 1, tzinfo=UTC)}
 

@@ -14,8 +14,8 @@ from starlette.testclient import TestClient
 
 from service.registry.registry import Registry
 from service.settings import ServiceSettings
-from service.web.job_view import FollowedJob
-from service.web.live_jobs import drawn
+from service.web.jobs import FollowedJob
+from service.web.live import drawn
 from tests.helpers.api import Api
 from tests.helpers.backends import place
 from tests.helpers.live_api import LiveApi, live, order

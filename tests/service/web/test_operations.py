@@ -17,7 +17,7 @@ from service.registry import tables
 from service.registry.errors import Unavailable
 from service.registry.registry import Registry
 from service.registry.tables import new_id
-from service.web.operations_view import Operations
+from service.web.operations import Operations
 from tests.helpers.api import Api
 from tests.helpers.processes import free_port
 from tests.helpers.work import add_worker

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from starlette.requests import Request
 
-from service.web.origin import origin_of
+from service.web.sessions import origin_of
 
 HOST = "calib.example:8443"
 

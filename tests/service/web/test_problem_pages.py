@@ -12,8 +12,8 @@ from starlette.testclient import TestClient
 
 from service.api.error_codes import ERROR_CODES
 from service.api.problems import problem
-from service.web.problem_pages import ProblemPagesMiddleware
-from service.web.remedies import remedy_of
+from service.web.pages import ProblemPagesMiddleware
+from service.web.rendering import remedy_of
 from tests.helpers.api import MakeApi
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml"}

@@ -7,8 +7,7 @@ from datetime import UTC, datetime, timedelta
 from xml.etree import ElementTree as ET
 
 from service.registry.tables import Event
-from service.web.curves import loss_panels, nll_chart
-from service.web.race import Race
+from service.web.race import Race, loss_panels, nll_chart
 from tests.helpers.race_events import Told, ended, trained
 
 BEGIN = datetime(2026, 11, 27, 5, 0, tzinfo=UTC)

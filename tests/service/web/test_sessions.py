@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 from starlette.testclient import TestClient
 
 from service.registry.tables import BrowserSession
-from service.web.session_access import COOKIE
+from service.web.sessions import COOKIE
 from tests.helpers.api import Api, MakeApi
 
 KEY, OTHER = "key-of-one-visitor", "key-of-another-one"

@@ -13,7 +13,7 @@ from markupsafe import escape
 from fedlas.guarantees import Guarantees
 from fedlas.metrics.proportions import wilson
 from service.web.abstention import Costs, cheapest, tradeoff
-from service.web.report_excerpts import Excerpt, RiskCoverage
+from service.web.reports import Excerpt, RiskCoverage
 from tests.helpers import reports
 from tests.helpers.api import Api
 from tests.helpers.drawn_rows import drawn_rows

@@ -1,0 +1,325 @@
+"""Form fields: a dotted name is a nested field of the API, and what was left empty is not sent.
+
+Form keys: a form that is sent twice, by a double click or from the page before, has done its work once.
+
+Order fields: a form's fields as the order of a job, and an order as the fields that show it.
+
+File forms: a model and a dataset as a page's form sends them, whole or as finished uploads, as records.
+
+The options of each, its checks and its record are those of the API. Each of the two is made by itself: where one is
+refused, the other is there, and the form comes back with what was entered. A form that is sent twice makes them once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeVar
+
+from fastapi import Request
+from pydantic import JsonValue, ValidationError
+from pydantic_core import from_json
+
+from service.api.datasets import DatasetOptions, add_dataset
+from service.api.forms import Form
+from service.api.idempotency import Key, create_once
+from service.api.models import ModelOptions, add_model
+from service.api.problems import Problem, invalid, problem_of
+from service.api.receiving import ReceivedFile, join_weights, receive_parts, take_part
+from service.api.records import FileOptions, Row
+from service.api.services import Services
+from service.registry.contract import DatasetRecord, JobRecord, ModelRecord
+from service.registry.documents import JsonObject
+from service.registry.errors import InvalidRequest, RegistryError
+from service.registry.presenters import dataset_record, model_record
+from service.registry.unit_of_work import UnitOfWork
+
+_SHOWN = 100
+
+
+@dataclass(frozen=True)
+class FormState:
+    """A form as it is shown: what was entered, and what of it was refused.
+
+    Attributes:
+        prefix: of the fields' names on the page, where a page has more than one form's worth of them.
+    """
+
+    entered: Mapping[str, str] = field(default_factory=dict)
+    problem: Problem | None = None
+    prefix: str = ""
+
+    def value(self, name: str, default: str = "") -> str:
+        """What stands in a field."""
+        return self.entered.get(name, default)
+
+    def error(self, name: str) -> str | None:
+        """What was refused of a field."""
+        refused = self.problem.errors if self.problem is not None else []
+        return next((one.message for one in refused if one.field == name), None)
+
+
+def nested(fields: Mapping[str, str], *, numbers: Collection[str] = ()) -> JsonObject:
+    """The fields as the API's object; what should be a number and is none is left to be refused there.
+
+    Raises InvalidRequest for names that no form has: deeper ones, and a field that is an object, too.
+
+    >>> nested({"budget.minutes": "5", "seed": "", "method": "auto"}, numbers={"budget.minutes", "seed"})
+    {'budget': {'minutes': 5}, 'method': 'auto'}
+    """
+    made: JsonObject = {}
+    for name, text in fields.items():
+        if not text.strip():
+            continue
+        outer, _, inner = name.partition(".")
+        value = number_or_text(text) if name in numbers else text.strip()
+        place = made.setdefault(outer, {}) if inner else made
+        if "." in inner or not isinstance(place, dict) or isinstance(made.get(name), dict):
+            raise InvalidRequest("invalid_request", f"no form here has a field {name[:_SHOWN]!r}", field=name[:_SHOWN])
+        place[inner or outer] = value
+    return made
+
+
+def number_or_text(text: str) -> JsonValue:
+    """A number as one enters it.
+
+    >>> number_or_text(" 12 "), number_or_text("0,5"), number_or_text("auto"), number_or_text("nan")
+    (12, 0.5, 'auto', 'nan')
+    """
+    plain = text.strip()
+    try:
+        return int(plain)
+    except ValueError:
+        pass
+    try:
+        value = float(plain.replace(",", "."))
+    except ValueError:
+        return plain
+    return value if abs(value) < float("inf") else plain
+
+
+def refused(path: str, error: RegistryError | ValidationError) -> Problem:
+    """The problem that the API answers to the same error."""
+    answer = problem_of(path, error) if isinstance(error, RegistryError) else invalid(path, error)
+    return Problem.model_validate_json(bytes(answer.body))
+
+
+#: The hidden field that holds it.
+FIELD = "form_key"
+
+
+def new_form_key() -> str:
+    """The key of a form that is shown."""
+    return secrets.token_hex(8)
+
+
+def idempotency_key(form_key: str, content: JsonValue) -> str | None:
+    """The API's key of what a form asks for: who changes it and sends it again asks for something else.
+
+    >>> idempotency_key("a", {"seed": 1}) == idempotency_key("a", {"seed": 2}), idempotency_key("", {})
+    (False, None)
+    """
+    if not form_key:  # what has no key of its own is nobody's repetition
+        return None
+    return hashlib.sha256(json.dumps([form_key, content], sort_keys=True).encode()).hexdigest()
+
+
+#: Fields of a form that stand for a number of the API.
+_NUMBERS = frozenset(
+    {
+        *("budget.minutes", "budget.candidates", "seed", "expected_accuracy", "max_cost_factor"),
+        *("gate.confidence_level", "gate.max_accuracy_drop", "gate.max_recall_drop"),
+        *("hyperparameters.epochs", "hyperparameters.learning_rate", "hyperparameters.batch_size"),
+        *("hyperparameters.alpha", "hyperparameters.beta", "hyperparameters.margin", "hyperparameters.momentum"),
+    }
+)
+#: Fields of several lines `name = value`.
+_LINES = ("class_priors", "metadata")
+_ACCEPTED = "accept_warnings"
+#: The form's own key, and the dry run that it shows, are no part of the order.
+_NOT_SENT = frozenset({FIELD, "check", _ACCEPTED})
+
+
+def order_of(fields: Sequence[tuple[str, str]]) -> JsonObject:
+    """The order that a form's fields say, as the API takes it.
+
+    >>> order_of([("model_id", "mdl_1"), ("seed", "3"), ("metadata", "team = x"), ("accept_warnings", "label_order")])
+    {'model_id': 'mdl_1', 'seed': 3, 'metadata': {'team': 'x'}, 'accept_warnings': ['label_order']}
+    """
+    given = {name: text for name, text in fields if name not in _NOT_SENT}
+    order = nested({name: text for name, text in given.items() if name not in _LINES}, numbers=_NUMBERS)
+    # Names of classes may hold the sign between name and value; so may values of metadata.
+    if priors := _lines(given.get("class_priors", ""), str.rpartition):
+        order["class_priors"] = {name: number_or_text(share) for name, share in priors}
+    if words := _lines(given.get("metadata", ""), str.partition):
+        order["metadata"] = dict(words)
+    if accepted := [text for name, text in fields if name == _ACCEPTED]:
+        order[_ACCEPTED] = list(accepted)
+    return order
+
+
+def fields_of(job: JobRecord) -> dict[str, str]:
+    """The fields that show a job's order; a webhook's secret is not known any more, so its address is left out too."""
+    order = job.model_dump(
+        mode="json",
+        include={
+            *("method", "hyperparameters", "seed", "budget", "gate", "expected_accuracy", "max_cost_factor"),
+            *("publish_as", "publish_when", "accelerator"),
+        },
+    )
+    fields = dict(_flat(order))
+    fields["class_priors"] = _as_lines(job.class_priors or {})
+    fields["metadata"] = _as_lines(job.metadata)
+    return fields
+
+
+def suggested_name(name: str) -> str:
+    """A name to publish under, made of a file's name.
+
+    >>> suggested_name("Digits v2 (final).onnx"), suggested_name("über.onnx"), suggested_name("…")
+    ('Digits-v2-final', 'ber', '')
+    """
+    stem = name.rpartition(".")[0] or name
+    plain = "".join(one if one.isascii() and (one.isalnum() or one in "._-") else " " for one in stem)
+    return "-".join(plain.split()).strip("._-").removeprefix("mdl_")[:100]
+
+
+def _lines(text: str, parted: Callable[[str, str], tuple[str, str, str]]) -> list[tuple[str, str]]:
+    """Lines `name = value`."""
+    parts = [parted(line, "=") for line in text.splitlines() if line.strip()]
+    return [(name.strip(), value.strip()) for name, _, value in parts]
+
+
+def _as_lines(values: Mapping[str, object]) -> str:
+    return "\n".join(f"{name} = {value}" for name, value in values.items())
+
+
+def _flat(value: Mapping[str, JsonValue], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, one in value.items():
+        if isinstance(one, dict):
+            yield from _flat(one, f"{prefix}{name}.")
+        elif one is not None:
+            yield f"{prefix}{name}", f"{one:g}" if isinstance(one, float) else str(one)
+
+
+_MODEL, _WEIGHTS, _DATASET = "model", "data", "dataset"
+_SHARES = frozenset(f"split_shares.{split}" for split in ("train", "calibration", "guarantee", "test"))
+
+Options = TypeVar("Options", bound=FileOptions)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What came of one of the two: its record, or the form to show once more, or nothing where nothing was chosen."""
+
+    form: FormState
+    record_id: str | None = None
+
+    @classmethod
+    def nothing(cls) -> dict[str, Sent]:
+        """Before anything was sent."""
+        return {name: cls(FormState(prefix=name)) for name in (_MODEL, _DATASET)}
+
+
+async def receive_files(request: Request, services: Services) -> dict[str, Sent]:
+    """Take what a form sends, and make its records."""
+    with ExitStack() as stack:
+        form = await receive_parts(request, services, stack, files=(_MODEL, _WEIGHTS, _DATASET))
+        _drop_unchosen(form)
+        texts = form.texts()
+        once = partial(_make, services, form, stack, texts.get(FIELD, ""))
+        sent = {
+            _MODEL: await once(_fields(_MODEL, texts), model_options, add_model, model_record),
+            _DATASET: await once(_fields(_DATASET, texts), dataset_options, add_dataset, dataset_record),
+        }
+        return _told_if_empty(sent)
+
+
+def model_options(fields: Mapping[str, str]) -> ModelOptions:
+    """The options of a model, as the API checks them."""
+    return ModelOptions.model_validate(nested(fields))
+
+
+def dataset_options(fields: Mapping[str, str]) -> DatasetOptions:
+    """The options of a dataset; columns of roles and shares of splits have fields of their own.
+
+    Rows that are sent here are to be calibrated on, so that a missing label is told at once.
+
+    >>> given = dataset_options({"roles.label": "kind", "roles.slices": "age, site", "split_shares.test": "0.5"})
+    >>> given.roles, given.split_shares, given.purpose
+    ('{"label": "kind", "slices": ["age", "site"]}', '{"test": 0.5}', 'fit')
+    """
+    options = nested(fields, numbers=_SHARES)
+    roles = options.get("roles")
+    if isinstance(roles, dict) and "slices" in roles:
+        roles["slices"] = [name.strip() for name in fields["roles.slices"].split(",") if name.strip()]
+    flat = {name: json.dumps(value) if isinstance(value, dict) else value for name, value in options.items()}
+    return DatasetOptions.model_validate({"purpose": "fit", **flat})
+
+
+async def _make(
+    services: Services,
+    form: Form,
+    stack: ExitStack,
+    form_key: str,
+    state: FormState,
+    read: Callable[[Mapping[str, str]], Options],
+    add: Callable[[UnitOfWork, ReceivedFile, Options, JsonObject], Row],
+    show: Callable[[UnitOfWork, Row], DatasetRecord | ModelRecord],
+) -> Sent:
+    """One of the two; a file that was chosen counts before an upload, and both before a record that is there."""
+    name, upload_id = state.prefix, state.value("upload_id") or None
+    is_stored = name not in form.files and upload_id is None
+    if is_stored and not (state.value("id") and state.value("seen_by_model")):
+        return Sent(state, state.value("id") or None)
+    try:
+        if is_stored:
+            return Sent(state, await services.write(partial(_dataset_again, state=state)))
+        options = read({name: text for name, text in state.entered.items() if name not in ("id", "upload_id")})
+        stored = options.stored()
+        if name == _MODEL:
+            await join_weights(form, name, services, stack)
+        file = await take_part(form, name, services, stack, upload_id=None if name in form.files else upload_id)
+        content = [name, file.fingerprint, options.model_dump_json(exclude={"upload_id"})]
+        key = Key.of("forms", idempotency_key(form_key, list(content)))
+        answer = await create_once(services, key, content, lambda unit: show(unit, add(unit, file, options, stored)))
+        return Sent(state, from_json(answer)["id"])
+    except (RegistryError, ValidationError) as error:
+        return Sent(FormState(state.entered, refused("/new", error), name))
+
+
+def _dataset_again(unit: UnitOfWork, state: FormState) -> str:
+    """The id of another record of rows that are here, with what is said now of what the model has seen of them."""
+    said = DatasetOptions.model_validate({"seen_by_model": state.value("seen_by_model")})
+    row = unit.datasets.get(state.value("id"))
+    file = ReceivedFile(row.bytes, row.sha256, lambda _: row.sha256, row.name)
+    return add_dataset(unit, file, said, {**row.options, "seen_by_model": said.seen_by_model}).id
+
+
+def _told_if_empty(sent: dict[str, Sent]) -> dict[str, Sent]:
+    """The same; where nothing at all was chosen, with that as the reason. A form may be of one of the two alone."""
+    asked = [name for name, one in sent.items() if "upload_id" in one.form.entered]
+    if any(sent[name].record_id or sent[name].form.problem for name in asked):
+        return sent
+    nothing = refused("/new", InvalidRequest("missing_part", "choose a file, or one that is here"))
+    return {**sent, **{name: Sent(replace(sent[name].form, problem=nothing)) for name in asked}}
+
+
+def _drop_unchosen(form: Form) -> None:
+    """Browsers send a part for a file that was not chosen: no bytes, and an empty name or none."""
+    for name in (_MODEL, _WEIGHTS, _DATASET):
+        file, filename = form.files.get(name, (None, ""))
+        if not filename and (file is None or not file.size):
+            form.files.pop(name, None)
+            form.contents.pop(name, None)
+
+
+def _fields(name: str, texts: Mapping[str, str]) -> FormState:
+    """The fields of one of the two, without its prefix."""
+    own = {field.removeprefix(f"{name}."): text for field, text in texts.items() if field.startswith(f"{name}.")}
+    return FormState(own, prefix=name)
