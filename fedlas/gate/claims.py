@@ -70,8 +70,6 @@ class GateVerdict:
             it came.
         level: what this evaluation of the test split could spend, after `evaluations_before` earlier ones.
         promoted: whether something else than the uploaded model as it came is served.
-
-    `shown` is None in what release 0.1 wrote, which promoted only what was shown.
     """
 
     verdict: str

@@ -80,7 +80,7 @@ def tagged_bytes(
 def stored_graph(
     request: Request, services: Services, row: tables.Model | tables.Calibrator, digest: str, class_priors: PriorsOption
 ) -> Response:
-    """Answer an ONNX file, with the input `class_priors` where that is asked for: files of earlier versions have it."""
+    """Answer an ONNX file, with the input `class_priors` where that is asked for."""
     stored = None if class_priors is None else (row.profile or {}).get("priors_input")
     added = None if stored is None else PriorsInput.read(stored)
     return stored_file(request, services, digest, f"{Path(row.name).stem}-{row.id}.onnx", added=added)

@@ -26,8 +26,8 @@ def migrate(engine: Engine) -> None:
         try:
             command.upgrade(config, "head")
         except CommandError as error:
-            needed = "it was made before the first release, or by a later one; use that release, or an empty database"
-            raise SystemExit(f"this release cannot read the database ({error}): {needed}") from None
+            cause = "another version made it: use that one, or an empty data folder and database"
+            raise SystemExit(f"this release cannot read the database ({error}): {cause}") from None
 
 
 def _config() -> Config:

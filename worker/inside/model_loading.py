@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from fedlas.calibration import CalibrationOptions
@@ -24,7 +23,7 @@ def open_job(order: JobOrder, files: Files, folder: Path) -> tuple[GraphClassifi
     profile, request = order.model.profile, order.request
     classifier = open_classifier(files["model"], order.model.options)
     dataset = align(
-        _as_seen_by(profile, load_dataset(files["dataset"]), order),
+        load_dataset(files["dataset"]),
         model_inputs=input_specs(profile),
         num_classes=profile.num_classes,
         class_names=profile.class_names,
@@ -56,21 +55,6 @@ def seen_rows(order: JobOrder, files: Files) -> SeenRows:
     """The rows that earlier jobs are known to have trained the network on."""
     key = bytes.fromhex(order.model.row_key)
     return SeenRows.load(files["seen_rows"], key=key) if "seen_rows" in files else SeenRows(key)
-
-
-def _as_seen_by(profile: ModelProfile, dataset: Dataset, order: JobOrder) -> Dataset:
-    """The dataset with what a job of an earlier release trained the model on, which its owner cannot deny.
-
-    Those jobs trained on train rows alone and remembered no row. Another dataset of the same file has other splits, of
-    which each may hold rows that the model has seen.
-    """
-    earlier = [one for one in profile.trained_on if one.network == ["train"] and one.sha256 == order.dataset.sha256]
-    if not earlier or dataset.seen_by_model != "no":
-        return dataset
-    same = all(one.dataset_id == order.dataset.id for one in earlier)
-    sentence = "an earlier job trained this model on rows of this file" + ("" if same else ", split otherwise")
-    seen = "train_split" if same else "unknown"
-    return replace(dataset, seen_by_model=seen, warnings=[*dataset.warnings, f"{sentence}: seen_by_model={seen}"])
 
 
 def open_classifier(file: Path, options: ModelOptions) -> GraphClassifier:

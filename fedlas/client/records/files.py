@@ -111,7 +111,6 @@ class Calibrator(UploadedRecord):
     report: dict[str, JsonValue] | None = None
     """An excerpt; `report_url` leads to the whole."""
     report_url: str | None = None
-    """Null for calibrators of earlier versions."""
     split_shares: SplitShares | None = None
     """As they were sent, where splits are drawn by them."""
 

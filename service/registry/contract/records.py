@@ -247,7 +247,7 @@ class CalibratorRecord(UploadedRecord):
     split_shares: SplitShares | None = Field(None, description="As they were sent, where splits are drawn by them.")
     num_samples: int | None = None
     report: JsonObject | None = Field(None, description="An excerpt; `report_url` leads to the whole.")
-    report_url: str | None = Field(None, description="Null for calibrators of earlier versions.")
+    report_url: str | None = None
 
 
 class ServedModel(BaseModel):

@@ -73,7 +73,7 @@ class Guarantees(Document):
     quantiles: ScoreQuantiles
     class_quantiles: list[ScoreQuantiles]
     answered_shares: list[float] | None = Field(
-        None, description="The share (M,) of the guarantee rows at or above each threshold; null in earlier versions."
+        None, description="The share (M,) of the guarantee rows at or above each threshold."
     )
 
 
@@ -168,7 +168,7 @@ class DecisionThresholds(Document):
 
 
 class ModelProfile(Document):
-    """A classifier as it is served; fields with a default are missing in profiles of earlier versions."""
+    """A classifier as it is served."""
 
     format: str = "onnx"
     architecture: str | None = None
@@ -189,7 +189,7 @@ class ModelProfile(Document):
     guarantees: Guarantees | None = None
     familiarity: FamiliaritySpec | None = None
     class_priors: ClassPriors | None = None
-    priors_input: PriorsInput | None = Field(None, description="Null in earlier versions, whose files have that input.")
+    priors_input: PriorsInput | None = Field(None, description="Null where no job has calibrated the model.")
     decisions: DecisionThresholds | None = None
     cost_factor: float | None = Field(None, description="Cost of a prediction, as a multiple of the uploaded model's.")
     cost: ServingCost | None = None

@@ -43,7 +43,8 @@ class Deliveries(Records[tables.Delivery]):
             created_at=moment,
         )
         self.add(row)
-        WorkQueue(self.session).open(row.id, concurrency_key=_host(row.url))
+        # One message at a time goes to a host, so that a slow one delays only its own.
+        WorkQueue(self.session).open(row.id, concurrency_key=parse_url(row.url).host)
 
     def of_job(self, job_id: str, *, limit: int, after: str | None) -> Iterator[tables.Delivery]:
         """At most `limit` messages of this job, newest first, that are older than the id `after`."""
@@ -74,11 +75,3 @@ class Deliveries(Records[tables.Delivery]):
         if not WorkQueue(self.session).reopen(row.id):
             raise Conflict("delivery_running", f"{row.id} is being delivered just now", passing=True)
         row.status = "pending"
-
-
-def _host(url: str) -> str | None:
-    """The concurrency key: one message at a time goes to a host, so that a slow one delays only its own."""
-    try:
-        return parse_url(url).host
-    except ValueError:  # accepted by an earlier version; its delivery fails with the reason
-        return None

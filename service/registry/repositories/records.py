@@ -28,7 +28,7 @@ T = TypeVar("T")
 Row = TypeVar("Row", bound=tables.Entity)
 InspectedRow = TypeVar("InspectedRow", bound=tables.Dataset | tables.Model)
 
-#: Rows that are held at once. A row of an older version may have 4 MiB, and as much again while it is parsed.
+#: Rows that are held at once.
 _AT_ONCE = 4
 _DIGEST_COLUMNS = tables.digest_columns()
 

@@ -21,8 +21,8 @@ from service.registry.tables import Job, Work
 #: How long work waits after its process was lost for the first, second, … time in a row; the last one repeats.
 BACK_OFF_S = (0.0, 5.0, 15.0, 45.0, 120.0, 300.0)
 SILENT = "its worker went silent"
-#: What is alone is a flow of its own; rows of earlier releases have none.
-PARENT_ID = func.nullif(func.nullif(Work.flow, Work.record_id), "")
+#: What is alone is a flow of its own.
+PARENT_ID = func.nullif(Work.flow, Work.record_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ class WorkerProcess(Base):
     queues: Mapped[list[str]]
     gpu: Mapped[bool]
     memory_bytes: Mapped[int] = mapped_column(BigInteger)
-    release: Mapped[str | None] = mapped_column(String(40))  # of this service; None before 0.1.0 said it
+    release: Mapped[str | None] = mapped_column(String(40))  # of this service; None where it says none
     started_at: Mapped[datetime]
     seen_at: Mapped[datetime]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0017"  # databases of development versions with this revision have the same tables
+revision = "0018"  # a database with another one is made anew
 down_revision = None
 
 
@@ -149,6 +149,7 @@ def upgrade() -> None:
         sa.Column("report_sha256", sa.String(length=64), nullable=True),
         sa.Column("diagram_sha256", sa.String(length=64), nullable=True),
         sa.Column("page_sha256", sa.String(length=64), nullable=True),
+        sa.Column("predictions_sha256", sa.String(length=64), nullable=True),
         sa.Column("model_id", sa.String(length=40), nullable=False),
         sa.Column("dataset_id", sa.String(length=40), nullable=False),
         sa.Column("progress", sa.JSON(), nullable=False),
@@ -165,6 +166,7 @@ def upgrade() -> None:
     op.create_index("ix_jobs_finished_at", "jobs", ["finished_at"], unique=False)
     op.create_index(op.f("ix_jobs_model_id"), "jobs", ["model_id"], unique=False)
     op.create_index(op.f("ix_jobs_page_sha256"), "jobs", ["page_sha256"], unique=False)
+    op.create_index(op.f("ix_jobs_predictions_sha256"), "jobs", ["predictions_sha256"], unique=False)
     op.create_index(op.f("ix_jobs_publish_as"), "jobs", ["publish_as"], unique=False)
     op.create_index(op.f("ix_jobs_report_sha256"), "jobs", ["report_sha256"], unique=False)
     op.create_index("ix_jobs_status", "jobs", ["status"], unique=False)
