@@ -7,8 +7,8 @@
     print(job.verdict, job.report().metrics.calibrated.nll)
     client.predict("digits", rows).confidences
 
-`AsyncClient` is the same for code that awaits. Errors: `fedlas.client.errors`; messages to webhooks:
-`fedlas.client.webhooks.verify`. The names are loaded on first use.
+`AsyncClient` has `predict`, `events` and `wait` for code that awaits. Errors: `fedlas.client.errors`; messages to
+webhooks: `fedlas.client.webhooks.verify`. The names are loaded on first use.
 """
 
 from __future__ import annotations
@@ -21,40 +21,37 @@ from fedlas.extras import require
 require("client", "httpx", "pydantic")
 
 if TYPE_CHECKING:
-    from fedlas.client._async.client import AsyncClient
-    from fedlas.client._async.jobs import AsyncJob
-    from fedlas.client._sync.client import Client
-    from fedlas.client._sync.jobs import Job
+    from fedlas.client.asynchronous import AsyncClient
+    from fedlas.client.client import Client
     from fedlas.client.errors import ClientError
+    from fedlas.client.jobs import Job
     from fedlas.client.predictions import Predictions
-    from fedlas.client.raw_response import RawResponse
     from fedlas.client.records.answers import Prediction
     from fedlas.client.records.events import Event
     from fedlas.client.records.files import Calibrator, Dataset, Model, Name
     from fedlas.client.records.runs import BatchRecord
     from fedlas.client.reports import Report
+    from fedlas.client.transport import RawResponse
 
 _MODULES = {
-    "AsyncClient": "_async.client",
-    "AsyncJob": "_async.jobs",
+    "AsyncClient": "asynchronous",
     "BatchRecord": "records.runs",
     "Calibrator": "records.files",
-    "Client": "_sync.client",
+    "Client": "client",
     "ClientError": "errors",
     "Dataset": "records.files",
     "Event": "records.events",
-    "Job": "_sync.jobs",
+    "Job": "jobs",
     "Model": "records.files",
     "Name": "records.files",
     "Prediction": "records.answers",
     "Predictions": "predictions",
-    "RawResponse": "raw_response",
+    "RawResponse": "transport",
     "Report": "reports",
 }
 
 __all__ = [
     "AsyncClient",
-    "AsyncJob",
     "BatchRecord",
     "Calibrator",
     "Client",

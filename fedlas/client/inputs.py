@@ -12,8 +12,12 @@ from typing import Any, NamedTuple
 
 from fedlas.client.arrays import numpy_or_none
 from fedlas.client.errors import FileProblem, InvalidInput
-from fedlas.client.queries import body_of_order, given, query
+from fedlas.client.orders import AnswerOptions
+from fedlas.client.queries import HasId, body_of_order, given, path_part, query
+from fedlas.client.retrying import Retries
 
+#: The server says itself when the time is up, and that takes a moment.
+_ON_THE_WAY_S = 1.0
 _INFINITY = "inputs hold infinity, which no model is asked about"
 
 
@@ -48,6 +52,22 @@ def body_of(inputs: Any, options: Mapping[str, Any]) -> Body:
         )
     _refuse_empty(len(inputs))
     return _json_body(_dumped(inputs), options)
+
+
+def predict_request(model: str | HasId, inputs: Any, timeout: float | None, options: AnswerOptions) -> dict[str, Any]:
+    """The arguments of a request for predictions, beside its method; raises InvalidInput."""
+    body = body_of(inputs, {"probabilities": True, **options})
+    headers = {"Content-Type": body.content_type}
+    if timeout is not None:
+        headers["X-Request-Timeout"] = f"{timeout:g}"
+    return {
+        "path": f"/v1/models/{path_part(model)}/predict",
+        "params": body.params or None,
+        "content": body.content,
+        "headers": headers,
+        "timeout": None if timeout is None else timeout + _ON_THE_WAY_S,
+        "retries": Retries.WHERE_IT_HELPS if timeout is None else Retries.NOT_FOR_SILENCE,
+    }
 
 
 def _array_body(inputs: Any, options: Mapping[str, Any]) -> Body:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import httpx
@@ -89,6 +90,14 @@ def read(response: httpx.Response, kind: type[T]) -> T:
     return found
 
 
+def made(response: httpx.Response, make: Callable[[bytes], T]) -> T:
+    """What is made of the answer's bytes, where that raises ValueError for others; raises Unreadable."""
+    try:
+        return make(response.content)
+    except ValueError as error:
+        raise Unreadable(f"{describe(response)}, which cannot be read ({error})") from None
+
+
 def describe(response: httpx.Response) -> str:
     """What was asked and what came, in words."""
     kind = response.headers.get("content-type", "").split(";")[0] or "no content type"
@@ -97,6 +106,15 @@ def describe(response: httpx.Response) -> str:
     if response.is_redirect:
         what += f", a redirect to {response.headers.get('location', 'nowhere')}"
     return what
+
+
+def server_version(response: httpx.Response) -> str | None:
+    """The version in a server's answer for `/openapi.json`; None where it is no such server."""
+    try:
+        info = response.json()["info"]
+        return str(info["version"]) if "fedlas" in str(info["title"]).lower() else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def mismatch(found: str, server_version: str | None, response: httpx.Response) -> errors.ServerMismatch:

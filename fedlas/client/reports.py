@@ -12,6 +12,7 @@ from pydantic import PrivateAttr
 from fedlas.client.errors import InvalidInput
 from fedlas.client.local_files import write_whole
 from fedlas.client.records.report import ReportDocument
+from fedlas.client.transport import Transport
 
 
 class Report(ReportDocument):
@@ -54,6 +55,14 @@ class Report(ReportDocument):
         """In a frame of its own: the page's style stays within."""
         frame = 'style="width:100%;height:40em;border:1px solid #ccc" sandbox'
         return f'<iframe {frame} srcdoc="{html.escape(self._html)}"></iframe>'
+
+
+def report_at(transport: Transport, path: str) -> Report:
+    """The report at this path, and its page."""
+    response = transport.request("GET", path)
+    report = transport.typed(response, Report)
+    page = transport.request("GET", f"{path}.html", headers={"Accept": "text/html"})
+    return report.with_sources(response.content, page.text)
 
 
 def _again(document: bytes, page: str) -> Report:

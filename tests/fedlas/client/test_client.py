@@ -114,12 +114,12 @@ def test_events_go_on_after_a_cut(service: Service, job: Job) -> None:
         first, again, _ = (head for head in cable.requests if "/events" in head)
         assert "last-event-id: 0" in first.lower()
         assert "last-event-id: 0" not in again.lower()
-        cable.cut("GET .*/events ", received=0, times=3)
+        cable.cut("GET .*/events$", received=0, times=3)
         cable.requests.clear()
         told: list[int] = []
         assert client.jobs.wait(job.id, on_event=lambda event: told.append(event.id)).status == "succeeded"
         assert told == expected
-        assert "text/event-stream" not in cable.requests[-1], "it asked for pages at last"
+        assert any("/events?limit=" in head for head in cable.requests), "it asked for pages at last"
 
 
 def test_a_download_goes_on_after_a_cut(service: Service, job: Job, tmp_path: Path) -> None:
@@ -214,17 +214,38 @@ def test_raw_responses_have_headers(client: Client, job: Job) -> None:
 
 
 @pytest.mark.anyio
-async def test_the_asynchronous_client_does_the_same(url: str, job: Job) -> None:
-    """Awaited, the same calls return the same."""
-    async with AsyncClient(url) as client:
-        found = await client.jobs.get(job.id)
-        assert found.raw == job.refresh().raw
-        assert (await found.report()).raw == job.report().raw
-        assert [event.id async for event in found.events()] == [event.id for event in job.events()]
-        predictions = await client.predict("digits", ROWS)
-        assert len(predictions) == 5
-        assert job.calibrated_model_id in [model.id async for model in client.models.list()]
-        assert (await client.with_raw_response(client.server)).value.version == (await client.server()).version
+async def test_the_asynchronous_client_does_the_same(url: str, job: Job, client: Client) -> None:
+    """Awaited, predictions, events and the end of a job are those of the client that waits."""
+    told: list[int] = []
+    expected = [event.id for event in job.events()]
+    async with AsyncClient(url) as awaited:
+        found = await awaited.wait(job.id, on_event=lambda event: told.append(event.id))
+        assert (found.raw, told) == (job.refresh().raw, expected)
+        assert [event.id async for event in awaited.events(job, after=2)] == expected[2:]
+        predictions = await awaited.predict("digits", ROWS, top_k=2)
+        assert predictions.raw == client.predict("digits", ROWS, top_k=2).raw
+
+
+@pytest.mark.anyio
+async def test_awaited_requests_go_on_after_a_cut(service: Service, job: Job) -> None:
+    """Lost answers are asked for again, and events come once, over streams or, where none comes through, pages."""
+    expected = [event.id for event in job.events()]
+    with cable_to(service.client.base_url.port or 0) as cable:
+        async with AsyncClient(cable.url, max_retries=2) as client:
+            cable.cut("POST .*/predict", received=0)
+            assert len(await client.predict("digits", ROWS)) == 5
+            assert cable.done == 1
+            cable.cut("GET .*/events", received=900)
+            assert [event.id async for event in client.events(job.id)] == expected
+            assert [head for head in cable.requests if "/events" in head][1:], "the stream was opened again"
+            cable.cut("GET .*/events$", received=0, times=3)
+            assert [event.id async for event in client.events(job.id)] == expected
+            assert any("/events?limit=" in head for head in cable.requests), "it asked for pages at last"
+            cable.cut("GET .*/jobs", received=0, times=9)
+            with pytest.raises(errors.ServerUnreachable, match=f"^the connection to {cable.url} was lost"):
+                await client.wait(job.id)
+            with pytest.raises(errors.NotFound):
+                await client.predict("nobody", ROWS)
 
 
 @pytest.fixture

@@ -1,4 +1,3 @@
-# Made of `fedlas/client/_async` by `python -m tests.helpers.synchronous`: change it there.
 """Batches: predictions over a stored dataset, by a worker."""
 
 from __future__ import annotations
@@ -7,17 +6,16 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Unpack
 
-from fedlas.client._sync.downloads import OnDownload, download
-from fedlas.client._sync.final import until_final
-from fedlas.client._sync.pages import Pages
-from fedlas.client._sync.transport import Transport
+from fedlas.client.downloads import OnDownload, download
 from fedlas.client.errors import InvalidInput
+from fedlas.client.events import until_final
 from fedlas.client.orders import AnswerOptions, RecordFilter
 from fedlas.client.predictions import frame_of
 from fedlas.client.queries import HasId, given, id_of, path_part, query
 from fedlas.client.records.answers import Prediction, RowFailure
 from fedlas.client.records.page import Page
 from fedlas.client.records.runs import BatchManifest, BatchRecord
+from fedlas.client.transport import Pages, Transport
 
 _PATH = "/v1/predictions"
 _FORMATS = {".parquet": "parquet", ".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson"}

@@ -1,4 +1,3 @@
-# Made of `fedlas/client/_async` by `python -m tests.helpers.synchronous`: change it there.
 """Jobs: calibrations that are ordered, watched and read."""
 
 from __future__ import annotations
@@ -11,14 +10,10 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from pydantic import PrivateAttr
 
-from fedlas.client._sync.deliveries import Deliveries
-from fedlas.client._sync.downloads import download
-from fedlas.client._sync.events import events_of
-from fedlas.client._sync.final import failure_of, until_final
-from fedlas.client._sync.pages import Pages
-from fedlas.client._sync.reports import report_at
-from fedlas.client._sync.transport import Transport
+from fedlas.client.deliveries import Deliveries
+from fedlas.client.downloads import download
 from fedlas.client.errors import Conflict, InvalidInput
+from fedlas.client.events import events_of, failure_of, until_final
 from fedlas.client.orders import JobOptions, RecordFilter, job_order
 from fedlas.client.predictions import JudgedPredictions
 from fedlas.client.queries import HasId, id_of, metadata_filter, path_part, query
@@ -27,6 +22,7 @@ from fedlas.client.records.events import Event
 from fedlas.client.records.files import Dataset, Model
 from fedlas.client.records.page import Page
 from fedlas.client.records.runs import JobRecord
+from fedlas.client.transport import Pages, Transport
 
 #: Told of each event of a job.
 OnEvent = Callable[[Event], object]
@@ -205,6 +201,8 @@ class Jobs:
 
     def report(self, job: str | HasId) -> Report:
         """The report of a job that has succeeded; raises Conflict before."""
+        from fedlas.client.reports import report_at  # its sixty classes take longer than all the rest of the client
+
         return report_at(self._transport, f"{_PATH}/{path_part(job)}/report")
 
     def predictions(self, job: str | HasId) -> JudgedPredictions:

@@ -1,4 +1,3 @@
-# Made of `fedlas/client/_async` by `python -m tests.helpers.synchronous`: change it there.
 """Files on their way: what is given as an object is written into a folder that lives as long as it is sent."""
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from typing import Any
 
 from fedlas.client.conversions import Sendable, dataset_file, model_file, scores_file
 from fedlas.client.errors import InvalidInput
-from fedlas.client.waiting import in_thread
 
 
 def sending_model(model: Any, **options: Any) -> AbstractContextManager[Sendable]:
@@ -29,7 +27,7 @@ def _sending(given: Any, convert: Callable[..., Sendable], needed: str, options:
     if given is None:
         raise InvalidInput("nothing_to_send", f"{needed}; found None")
     with tempfile.TemporaryDirectory(prefix="fedlas-") as folder:
-        yield in_thread(convert, given, Path(folder), **options)
+        yield convert(given, Path(folder), **options)
 
 
 @contextmanager
@@ -40,4 +38,4 @@ def sending_scores(path: Any, arrays: dict[str, Any]) -> Iterator[Sendable]:
         message = "either a file of scores is needed, or arrays: logits or probabilities, and labels"
         raise InvalidInput("nothing_to_send", message)
     with tempfile.TemporaryDirectory(prefix="fedlas-") as folder:
-        yield in_thread(scores_file, path, given, Path(folder))
+        yield scores_file(path, given, Path(folder))

@@ -1,15 +1,13 @@
-# Made of `fedlas/client/_async` by `python -m tests.helpers.synchronous`: change it there.
 """Names: under which models are published, and which version answers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fedlas.client._sync.pages import Pages
-from fedlas.client._sync.transport import Transport
 from fedlas.client.queries import path_part
 from fedlas.client.records.files import Model, Name
 from fedlas.client.records.page import Page
+from fedlas.client.transport import Pages, Transport
 
 _PATH = "/v1/names"
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 
 from fedlas.client import problems
-from fedlas.client._async.transport import AsyncTransport, Params
 from fedlas.client.errors import DigestMismatch
 from fedlas.client.local_files import Target, receiving
 from fedlas.client.retrying import backoff
-from fedlas.client.waiting import async_in_thread, async_sleep
+from fedlas.client.transport import Params, Transport
 
 #: Told of what has come: bytes received, and bytes in all where they are known.
 OnDownload = Callable[[int, int | None], None]
@@ -21,8 +21,8 @@ OnDownload = Callable[[int, int | None], None]
 _TIMEOUT_S = 60.0
 
 
-async def download(
-    transport: AsyncTransport,
+def download(
+    transport: Transport,
     route: str,
     path: Path,
     *,
@@ -44,36 +44,36 @@ async def download(
         while True:
             before = target.size
             try:
-                await _receive(transport, route, params, target, told, stored=stored)
+                _receive(transport, route, params, target, told, stored=stored)
                 break
             except httpx.TransportError as error:
                 losses = 0 if target.size > before else losses + 1
-                if losses > transport.most_retries(error):
+                if losses > transport.max_retries_after(error):
                     raise problems.unreachable(error, transport.configuration.url, None) from None
-                await async_sleep(backoff(losses))
+                time.sleep(backoff(losses))
         _check(target)
-        await async_in_thread(target.keep)
+        target.keep()
     return path
 
 
-async def _receive(
-    transport: AsyncTransport, route: str, params: Params | None, target: Target, told: OnDownload, *, stored: bool
+def _receive(
+    transport: Transport, route: str, params: Params | None, target: Target, told: OnDownload, *, stored: bool
 ) -> None:
     """Receive the rest."""
     headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
     if target.size and target.etag:
         headers |= {"Range": f"bytes={target.size}-", "If-Range": target.etag}
-    async with transport.stream(route, params=params, headers=headers, timeout=_TIMEOUT_S) as response:
+    with transport.stream(route, params=params, headers=headers, timeout=_TIMEOUT_S) as response:
         if response.status_code != 206 and target.size:
-            await async_in_thread(target.restart)
+            target.restart()
         target.etag = response.headers.get("etag")
         if (stored and not _digest(target)) or "text/html" in response.headers.get("content-type", ""):
             found = f"{problems.describe(response)}, which is no file of the service's"
-            raise await transport.mismatch(found, response)
+            raise transport.mismatch(found, response)
         length = response.headers.get("content-length", "")
         total = target.size + int(length) if length.isdigit() else None
-        async for block in response.aiter_bytes():
-            await async_in_thread(target.write, block)
+        for block in response.iter_bytes():
+            target.write(block)
             told(target.size, total)
 
 

@@ -7,17 +7,15 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
-from fedlas.client._async.downloads import OnDownload, download
-from fedlas.client._async.final import until_final
-from fedlas.client._async.pages import AsyncPages
-from fedlas.client._async.reports import report_at
-from fedlas.client._async.sending import sending_scores
-from fedlas.client._async.transport import AsyncTransport
-from fedlas.client._async.uploads import OnUpload, upload
+from fedlas.client.downloads import OnDownload, download
+from fedlas.client.events import until_final
 from fedlas.client.orders import RecordFilter
 from fedlas.client.queries import HasId, id_of, names_of, path_part, query
 from fedlas.client.records.files import Calibrator
 from fedlas.client.records.page import Page
+from fedlas.client.sending import sending_scores
+from fedlas.client.transport import Pages, Transport
+from fedlas.client.uploads import OnUpload, upload
 
 if TYPE_CHECKING:
     from fedlas.client.reports import Report
@@ -27,13 +25,13 @@ _PATH = "/v1/calibrators"
 _WAIT_S = 30
 
 
-class AsyncCalibrators:
+class Calibrators:
     """`client.calibrators`: maps from a model's scores to calibrated probabilities."""
 
-    def __init__(self, transport: AsyncTransport) -> None:
+    def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    async def create(
+    def create(
         self,
         scores: str | PathLike[str] | None = None,
         *,
@@ -63,7 +61,7 @@ class AsyncCalibrators:
             JobFailed: the fit failed.
         """
         arrays = {"logits": logits, "probabilities": probabilities, "labels": labels, **columns}
-        async with sending_scores(scores, arrays) as file:
+        with sending_scores(scores, arrays) as file:
             params = query(
                 name=name or file.name,
                 method=method,
@@ -73,33 +71,31 @@ class AsyncCalibrators:
                 class_priors=class_priors,
                 wait=_WAIT_S,
             )
-            record = await upload(self._transport, Calibrator, _PATH, file.path, params=params, on_upload=on_upload)
-        return await self.wait(record)
+            record = upload(self._transport, Calibrator, _PATH, file.path, params=params, on_upload=on_upload)
+        return self.wait(record)
 
-    async def get(self, calibrator: str | HasId) -> Calibrator:
+    def get(self, calibrator: str | HasId) -> Calibrator:
         """The record of a calibrator."""
-        return await self._transport.read(Calibrator, "GET", f"{_PATH}/{path_part(calibrator)}")
+        return self._transport.read(Calibrator, "GET", f"{_PATH}/{path_part(calibrator)}")
 
-    async def wait(self, calibrator: str | HasId, *, timeout: float | None = None) -> Calibrator:
+    def wait(self, calibrator: str | HasId, *, timeout: float | None = None) -> Calibrator:
         """The record once it is fitted; raises JobFailed, WaitTimeout."""
-        return await until_final(self._transport, Calibrator, f"{_PATH}/{path_part(calibrator)}", timeout=timeout)
+        return until_final(self._transport, Calibrator, f"{_PATH}/{path_part(calibrator)}", timeout=timeout)
 
     def list(
         self,
         *,
         limit: int | None = None,
         **which: Unpack[RecordFilter],
-    ) -> AsyncPages[Calibrator]:
+    ) -> Pages[Calibrator]:
         """All calibrators, newest first, at most `limit`; iterate over it."""
-        return AsyncPages(
-            self._transport, Page[Calibrator], _PATH, query(**which), limit=limit, cursor=lambda item: item.id
-        )
+        return Pages(self._transport, Page[Calibrator], _PATH, query(**which), limit=limit, cursor=lambda item: item.id)
 
-    async def delete(self, calibrator: str | HasId) -> None:
+    def delete(self, calibrator: str | HasId) -> None:
         """Delete a calibrator with its scores, its file and its report."""
-        await self._transport.request("DELETE", f"{_PATH}/{path_part(calibrator)}")
+        self._transport.request("DELETE", f"{_PATH}/{path_part(calibrator)}")
 
-    async def download(
+    def download(
         self,
         calibrator: str | HasId,
         path: str | PathLike[str] | None = None,
@@ -112,7 +108,7 @@ class AsyncCalibrators:
         Args:
             class_priors: `input`: with one more input, the class priors (K,) of its answers.
         """
-        return await download(
+        return download(
             self._transport,
             f"{_PATH}/{path_part(calibrator)}/onnx",
             Path(path or f"{id_of(calibrator)}.onnx"),
@@ -120,6 +116,8 @@ class AsyncCalibrators:
             on_progress=on_progress,
         )
 
-    async def report(self, calibrator: str | HasId) -> Report:
+    def report(self, calibrator: str | HasId) -> Report:
         """The report: what the test rows say about it."""
-        return await report_at(self._transport, f"{_PATH}/{path_part(calibrator)}/report")
+        from fedlas.client.reports import report_at  # its sixty classes take longer than all the rest of the client
+
+        return report_at(self._transport, f"{_PATH}/{path_part(calibrator)}/report")

@@ -1,4 +1,3 @@
-# Made of `fedlas/client/_async` by `python -m tests.helpers.synchronous`: change it there.
 """Datasets: files of rows, and what inspection found in them."""
 
 from __future__ import annotations
@@ -7,16 +6,15 @@ from collections.abc import Sequence
 from os import PathLike
 from typing import Any, Unpack
 
-from fedlas.client._sync.final import until_final
-from fedlas.client._sync.pages import Pages
-from fedlas.client._sync.sending import sending_dataset
-from fedlas.client._sync.transport import Transport
-from fedlas.client._sync.uploads import OnUpload, upload
 from fedlas.client.conversions import Sendable
+from fedlas.client.events import until_final
 from fedlas.client.orders import DatasetOptions, RecordFilter
 from fedlas.client.queries import given, path_part, query
 from fedlas.client.records.files import Dataset
 from fedlas.client.records.page import Page
+from fedlas.client.sending import sending_dataset
+from fedlas.client.transport import Pages, Transport
+from fedlas.client.uploads import OnUpload, upload
 
 _PATH = "/v1/datasets"
 

@@ -6,29 +6,27 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
-from fedlas.client._async.downloads import OnDownload, download
-from fedlas.client._async.final import until_final
-from fedlas.client._async.pages import AsyncPages
-from fedlas.client._async.sending import sending_model
-from fedlas.client._async.transport import AsyncTransport
-from fedlas.client._async.uploads import OnUpload, upload
 from fedlas.client.conversions import Sendable
+from fedlas.client.downloads import OnDownload, download
+from fedlas.client.events import until_final
 from fedlas.client.orders import ModelOptions, RecordFilter
 from fedlas.client.queries import given, id_of, names_of, path_part, query
 from fedlas.client.records.files import Model
 from fedlas.client.records.page import Page
-from fedlas.client.waiting import async_in_thread
+from fedlas.client.sending import sending_model
+from fedlas.client.transport import Pages, Transport
+from fedlas.client.uploads import OnUpload, upload
 
 _PATH = "/v1/models"
 
 
-class AsyncModels:
+class Models:
     """`client.models`: classifiers, uploaded and calibrated."""
 
-    def __init__(self, transport: AsyncTransport) -> None:
+    def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    async def upload(
+    def upload(
         self,
         model: str | PathLike[str] | Any,
         *,
@@ -50,42 +48,42 @@ class AsyncModels:
             Rejected: inspection says what is wrong with it.
             ClientError: FileProblem, InvalidRequest, DigestMismatch, or fedlas.conversion's ConversionError.
         """
-        record, _ = await self.send(model, example=example, on_upload=on_upload, **options)
-        return await self.wait(record) if wait else record
+        record, _ = self.send(model, example=example, on_upload=on_upload, **options)
+        return self.wait(record) if wait else record
 
-    async def send(
+    def send(
         self, model: Any, *, example: Any = None, on_upload: OnUpload | None = None, **options: Unpack[ModelOptions]
     ) -> tuple[Model, Sendable]:
         """Upload without waiting for inspection; also returns what was sent."""
         names, features = names_of(options.get("class_names")), options.get("features")
-        async with sending_model(model, example=example, class_names=names, features=features) as file:
+        with sending_model(model, example=example, class_names=names, features=features) as file:
             known = {"name": file.name, "class_names": file.class_names, **file.options}
             params = query(**{**known, **given(options, class_names=names, columns=names_of(options.get("columns")))})
-            record = await upload(self._transport, Model, _PATH, file.path, params=params, on_upload=on_upload)
+            record = upload(self._transport, Model, _PATH, file.path, params=params, on_upload=on_upload)
         return record, file
 
-    async def get(self, model: str | Model) -> Model:
+    def get(self, model: str | Model) -> Model:
         """The record of a model, by its id or a published name."""
-        return await self._transport.read(Model, "GET", f"{_PATH}/{path_part(model)}")
+        return self._transport.read(Model, "GET", f"{_PATH}/{path_part(model)}")
 
-    async def wait(self, model: str | Model, *, timeout: float | None = None) -> Model:
+    def wait(self, model: str | Model, *, timeout: float | None = None) -> Model:
         """The record once inspection has ended; raises Rejected, WaitTimeout."""
-        return await until_final(self._transport, Model, f"{_PATH}/{path_part(model)}", timeout=timeout)
+        return until_final(self._transport, Model, f"{_PATH}/{path_part(model)}", timeout=timeout)
 
     def list(
         self,
         *,
         limit: int | None = None,
         **which: Unpack[RecordFilter],
-    ) -> AsyncPages[Model]:
+    ) -> Pages[Model]:
         """All models, newest first, at most `limit`; iterate over it."""
-        return AsyncPages(self._transport, Page[Model], _PATH, query(**which), limit=limit, cursor=lambda item: item.id)
+        return Pages(self._transport, Page[Model], _PATH, query(**which), limit=limit, cursor=lambda item: item.id)
 
-    async def delete(self, model: str | Model) -> None:
+    def delete(self, model: str | Model) -> None:
         """Delete a model; raises Conflict while it is published or in use."""
-        await self._transport.request("DELETE", f"{_PATH}/{path_part(model)}")
+        self._transport.request("DELETE", f"{_PATH}/{path_part(model)}")
 
-    async def download(
+    def download(
         self,
         model: str | Model,
         path: str | PathLike[str] | None = None,
@@ -102,9 +100,9 @@ class AsyncModels:
             class_priors: `input`: a calibrated model with one more input, the class priors (K,) of its answers.
         """
         target = Path(path) if path is not None else Path()
-        if await async_in_thread(target.is_dir):
+        if target.is_dir():
             target = target / f"{id_of(model)}.onnx"
-        return await download(
+        return download(
             self._transport,
             f"{_PATH}/{path_part(model)}/onnx",
             target,

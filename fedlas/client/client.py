@@ -1,4 +1,3 @@
-# Made of `fedlas/client/_async` by `python -m tests.helpers.synchronous`: change it there.
 """The client: one server, and everything that it does."""
 
 from __future__ import annotations
@@ -10,29 +9,24 @@ from typing import Any, ParamSpec, TypeVar, Unpack
 
 import httpx
 
-from fedlas.client._sync.batches import Batches
-from fedlas.client._sync.calibrators import Calibrators
-from fedlas.client._sync.datasets import Datasets
-from fedlas.client._sync.jobs import Job, Jobs, OnEvent
-from fedlas.client._sync.models import Models
-from fedlas.client._sync.names import Names
-from fedlas.client._sync.transport import Transport
-from fedlas.client._sync.uploads import OnUpload
+from fedlas.client import problems
+from fedlas.client.batches import Batches
+from fedlas.client.calibrators import Calibrators
 from fedlas.client.configuration import load_configuration
 from fedlas.client.conversions import example_of, is_path
+from fedlas.client.datasets import Datasets
 from fedlas.client.errors import InvalidInput
-from fedlas.client.inputs import body_of
+from fedlas.client.inputs import predict_request
+from fedlas.client.jobs import Job, Jobs, OnEvent
+from fedlas.client.models import Models
+from fedlas.client.names import Names
 from fedlas.client.orders import AnswerOptions, DatasetOptions, JobOptions, ModelOptions
 from fedlas.client.predictions import Predictions
-from fedlas.client.queries import HasId, path_part, stored_id
-from fedlas.client.raw_response import KEPT, RawResponse
+from fedlas.client.queries import HasId, stored_id
 from fedlas.client.records.files import Dataset, Model
 from fedlas.client.records.server import Server
-from fedlas.client.retrying import Retries
-from fedlas.client.waiting import OnWarning, in_thread
-
-#: The server says itself when the time is up, and that takes a moment.
-_ON_THE_WAY_S = 1.0
+from fedlas.client.transport import KEPT, OnWarning, RawResponse, Transport
+from fedlas.client.uploads import OnUpload
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -137,7 +131,7 @@ class Client:
         class_names: Sequence[str] | None = None
         if model_id is None:
             if example is None and dataset_id is None and not is_path(model):
-                example = in_thread(example_of, data, (dataset_options or {}).get("roles"))
+                example = example_of(data, (dataset_options or {}).get("roles"))
             sent_model, file = self.models.send(model, example=example, on_upload=on_upload, **(model_options or {}))
             model_id, class_names, notes = sent_model.id, file.class_names, [*notes, *file.notes]
         if dataset_id is None:
@@ -167,20 +161,9 @@ class Client:
             InvalidRequest: the rows do not fit the model, or a promise cannot be kept; `code` says which.
             ClientError: NotFound, Conflict, InvalidInput.
         """
-        body = body_of(inputs, {"probabilities": True, **options})
-        headers = {"Content-Type": body.content_type}
-        if timeout is not None:
-            headers["X-Request-Timeout"] = f"{timeout:g}"
-        response = self._transport.request(
-            "POST",
-            f"/v1/models/{path_part(model)}/predict",
-            params=body.params or None,
-            content=body.content,
-            headers=headers,
-            timeout=None if timeout is None else timeout + _ON_THE_WAY_S,
-            retries=Retries.WHERE_IT_HELPS if timeout is None else Retries.NOT_FOR_SILENCE,
-        )
-        return self._transport.made(response, Predictions.of)
+        response = self._transport.request("POST", **predict_request(model, inputs, timeout, options))
+        with self._transport.readable(response):
+            return problems.made(response, Predictions.of)
 
     def with_raw_response(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> RawResponse[T]:
         """What a call returns, with the status and the headers of the last answer that it received.

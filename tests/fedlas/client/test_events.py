@@ -1,4 +1,4 @@
-"""Whoever waits is told what for, once for each reason."""
+"""Work that is waited for: streams are read as the standard says, and whoever waits is told what for, once."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from fedlas.client import AsyncClient, Client, errors
-from fedlas.client.records.events import StatusChanged
-from fedlas.client.waiting import warn_of
+from fedlas.client.configuration import Configuration
+from fedlas.client.events import EventReader
+from fedlas.client.records.events import Event, StatusChanged
+from fedlas.client.transport import Requests
 
 NOBODY = "no worker takes this; there is none that inspects uploads"
 
@@ -52,17 +54,39 @@ async def test_code_that_awaits_is_told_the_same(silent: Client, ordered: tuple[
     told: list[str] = []
     async with AsyncClient(silent.url, on_warning=told.append) as client:
         with pytest.raises(errors.WaitTimeout):
-            await client.jobs.wait(ordered[1], timeout=0)
+            await client.wait(ordered[1], timeout=0)
     assert told == [f"{ordered[1]}: {NOBODY}"]
 
 
 def test_only_another_reason_is_told_again() -> None:
     """More seconds are none; what has gone on meanwhile, and is kept again, is told again."""
     told: list[str] = []
-    known: dict[str, str] = {}
+    requests = Requests(Configuration("http://test"), timeout=1.0, max_retries=0, given=None, on_warning=told.append)
     silent = "1 of 2 has not been heard of for {}"
     for sentence in (silent.format("40 s"), silent.format("290 s"), silent.format("5 min"), "2 of 2", None, "2 of 2"):
-        warn_of(sentence, "job_1", known, told.append)
+        requests.warn_of(sentence, "job_1")
     assert told == [f"job_1: {silent.format('40 s')}", "job_1: 2 of 2", "job_1: 2 of 2"]
-    warn_of(None, "job_1", known, told.append)
-    assert known == {}
+
+
+#: What Python takes for line ends, and what ends no line of a stream.
+TEXT = "a\u2028b\u2029c\x85d\x0be\x0cf"
+
+
+def stream(end: str) -> str:
+    """Comments, fields that do not matter, and two events of which one comes in two lines of data."""
+    one = Event.model_validate({"id": 1, "type": "odd", "at": "2026-05-04T10:00:00Z", "data": {"text": TEXT}})
+    two = '{"id":2,"type":"stage",', '"at":"2026-05-04T10:00:00Z","data":{"stage":"training"}}'
+    lines = [": here", "", "id: 1", "event: odd", f"data: {one.model_dump_json()}", ""]
+    lines += [f"data:{two[0]}", f"data: {two[1]}"]
+    return end.join([*lines, "", ""])
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_events_come_through_however_they_are_cut(end: str, size: int) -> None:
+    """In pieces of any size, with any end of line, and with characters that end a line elsewhere."""
+    reader, text = EventReader(), stream(end)
+    events = [event for at in range(0, len(text), size) for event in reader.feed(text[at : at + size])]
+    events += reader.feed("\n")
+    assert [event.id for event in events] == [1, 2]
+    assert events[0].data == {"text": TEXT}

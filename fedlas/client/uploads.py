@@ -1,8 +1,8 @@
-# Made of `fedlas/client/_async` by `python -m tests.helpers.synchronous`: change it there.
 """Uploads: a small file in one request, a larger one in pieces that go on where a lost connection stopped."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -11,12 +11,11 @@ from typing import TypeVar
 import httpx
 
 from fedlas.client import problems
-from fedlas.client._sync.transport import Params, Transport
 from fedlas.client.errors import ClientError, DigestMismatch, ServerMismatch
 from fedlas.client.local_files import Source
 from fedlas.client.records.files import Calibrator, Dataset, Model, Upload
 from fedlas.client.retrying import backoff, retry_after
-from fedlas.client.waiting import in_thread, sleep
+from fedlas.client.transport import Params, Transport
 
 Record = TypeVar("Record", Model, Dataset, Calibrator)
 #: Told of what has gone out: bytes sent, and bytes in all.
@@ -43,12 +42,12 @@ def upload(
     on_upload: OnUpload | None = None,
 ) -> Record:
     """The record of a file; raises FileProblem, DigestMismatch and what the server refuses."""
-    source = in_thread(Source, path)
+    source = Source(path)
     told = on_upload or (lambda sent, total: None)
     try:
         told(0, source.size)
         if source.size <= SMALL:
-            content = in_thread(source.read, 0, source.size)
+            content = source.read(0, source.size)
             record = transport.read(
                 kind, "POST", route, params=params, content=content, creates=True, headers=_BINARY, timeout=_CREATION_S
             )
@@ -80,7 +79,7 @@ def _send(transport: Transport, source: Source, told: OnUpload) -> str:
         try:
             response = _send_piece(transport, path, source, offset, told)
         except httpx.TransportError as error:
-            if losses >= transport.most_retries(error):
+            if losses >= transport.max_retries_after(error):
                 raise problems.unreachable(error, transport.configuration.url, None) from None
             delay = backoff(losses)
         else:
@@ -94,11 +93,12 @@ def _send(transport: Transport, source: Source, told: OnUpload) -> str:
             elif response.status_code in _COME_AGAIN and losses < transport.max_retries:
                 delay = retry_after(response) or backoff(losses)
             else:
-                raise transport.refusal(response)
+                with transport.readable(response):
+                    raise problems.refusal(response)
         if delay is not None:
             losses += 1
-            sleep(delay)
-            offset = (transport.read(Upload, "GET", path)).offset
+            time.sleep(delay)
+            offset = transport.read(Upload, "GET", path).offset
         if offset > furthest:
             furthest, losses = offset, 0
     told(source.size, source.size)
@@ -114,7 +114,7 @@ def _send_piece(transport: Transport, path: str, source: Source, offset: int, to
 
 def _blocks(source: Source, start: int, end: int, told: OnUpload) -> Iterator[bytes]:
     while start < end:
-        block = in_thread(source.read, start, min(_BLOCK, end - start))
+        block = source.read(start, min(_BLOCK, end - start))
         yield block
         start += len(block)
         told(start, source.size)

@@ -1,14 +1,12 @@
-# Made of `fedlas/client/_async` by `python -m tests.helpers.synchronous`: change it there.
 """Messages to a job's webhook."""
 
 from __future__ import annotations
 
-from fedlas.client._sync.pages import Pages
-from fedlas.client._sync.transport import Transport
 from fedlas.client.queries import HasId, path_part
 from fedlas.client.records.page import Page
 from fedlas.client.records.runs import Delivery
 from fedlas.client.retrying import Retries
+from fedlas.client.transport import Pages, Transport
 
 
 class Deliveries:

@@ -1,1 +1,0 @@
-"""The client for code that awaits; `fedlas/client/_sync` is made of it."""

@@ -1,0 +1,371 @@
+"""The transport: every request goes through here, with retries, keys, ids and errors; it knows no resource."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import secrets
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+import httpx
+
+import fedlas
+from fedlas.client import problems
+from fedlas.client.configuration import Configuration
+from fedlas.client.errors import ClientError, ConfigurationProblem, InvalidInput, ServerMismatch
+from fedlas.client.queries import body_of_order
+from fedlas.client.records.page import Page
+from fedlas.client.retrying import Retries, backoff, delay_before_retry
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+Params = Mapping[str, Any]
+#: Told, in a sentence, what keeps a record from going on that is waited for.
+OnWarning = Callable[[str], object]
+
+_LOG = logging.getLogger("fedlas.client")
+#: Of a server that has never answered: probably the URL is wrong.
+_MAX_FIRST_RETRIES = 2
+#: Of a server that says nothing, each as long as the timeout.
+_MAX_SILENT_RETRIES = 2
+CONNECT_S = 10.0
+_PER_PAGE = 100
+
+#: Answers that a call under `with_raw_response` has received so far.
+KEPT: ContextVar[list[httpx.Response] | None] = ContextVar("KEPT", default=None)
+
+
+@dataclass(frozen=True)
+class RawResponse(Generic[T]):
+    """What a call returned, and the last answer that it received.
+
+    Attributes:
+        value: what the call returns without this.
+        http_response: the answer, with its `status_code`, `headers` and `content`.
+    """
+
+    value: T
+    http_response: httpx.Response
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return self.http_response.status_code
+
+    @property
+    def headers(self) -> httpx.Headers:
+        """The headers of the answer."""
+        return self.http_response.headers
+
+    @property
+    def request_id(self) -> str | None:
+        """What the server's log calls this request."""
+        found: str | None = self.headers.get("x-request-id")
+        return found
+
+
+class Requests:
+    """Requests to one server, prepared, and their answers, judged: both clients send what this builds.
+
+    Args:
+        given: the httpx client of the user; None where the client makes its own.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        timeout: float,
+        max_retries: int,
+        given: httpx.Client | httpx.AsyncClient | None,
+        on_warning: OnWarning | None,
+    ) -> None:
+        self.configuration = configuration
+        self.max_retries = max_retries
+        self._timeout = timeout
+        self._warn, self._obstacles = on_warning or _LOG.warning, dict[str, str]()
+        self._headers = {"User-Agent": f"fedlas-python/{fedlas.__version__}", "Accept": "application/json"}
+        if configuration.key:
+            self._headers["Authorization"] = f"Bearer {configuration.key}"
+        # Merging headers costs every request; into a client of somebody else's no key of ours goes for good.
+        self._each_time = self._headers if given is not None else {}
+        self.met = False
+
+    def settings(self) -> dict[str, Any]:
+        """Arguments of the httpx client that belongs to this one."""
+        # Reading certificates takes most of the start, and plain HTTP needs none.
+        https = self.configuration.url.startswith("https:")
+        return {
+            "verify": True if https else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            "trust_env": not self.configuration.is_local,
+            "headers": self._headers,
+        }
+
+    def build(
+        self,
+        http: httpx.Client | httpx.AsyncClient,
+        method: str,
+        path: str,
+        *,
+        params: Params | None = None,
+        content: bytes | Iterator[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> httpx.Request:
+        """One try; raises InvalidInput for a client that has been closed."""
+        if http.is_closed:
+            raise InvalidInput("client_closed", "this client has been closed; make another")
+        seconds = self._timeout if timeout is None else timeout
+        try:
+            return http.build_request(
+                method,
+                f"{self.configuration.url}{path}",
+                params=params,
+                content=content,
+                headers={**self._each_time, **(headers or {})},
+                timeout=httpx.Timeout(seconds, connect=min(seconds, CONNECT_S)),
+            )
+        except httpx.InvalidURL as error:
+            raise ConfigurationProblem("bad_url", f"{self.configuration.url}{path}: {error}") from None
+
+    def delay_after_error(
+        self, error: httpx.TransportError, request: httpx.Request, retries: int, allowed: Retries
+    ) -> float:
+        """Seconds until the next try; raises ServerUnreachable where there is none."""
+        if retries >= self.max_retries_after(error, allowed):
+            raise problems.unreachable(error, self.configuration.url, request.headers.get("x-request-id")) from None
+        delay = backoff(retries)
+        _log_retry(request, str(error) or type(error).__name__, retries, delay)
+        return delay
+
+    def delay_after(self, response: httpx.Response, retries: int, allowed: Retries) -> float | None:
+        """Seconds until the next try; None for a good answer. Raises the refusal, or Unreadable."""
+        request = response.request
+        deleted_before = retries > 0 and request.method == "DELETE" and response.status_code == 404
+        if response.is_success or deleted_before:
+            return None
+        most = 0 if allowed is Retries.NONE else self.max_retries
+        delay = delay_before_retry(response, problems.code_of(response), retries, most)
+        if delay is None:
+            raise problems.refusal(response)
+        _log_retry(request, f"status {response.status_code}", retries, delay)
+        return delay
+
+    def max_retries_after(self, error: httpx.TransportError, allowed: Retries = Retries.WHERE_IT_HELPS) -> int:
+        """How often to come again after this error."""
+        if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError | httpx.ProxyError):
+            return 0
+        if allowed is Retries.NONE or (allowed is Retries.NOT_FOR_SILENCE and isinstance(error, httpx.ReadTimeout)):
+            return 0
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout) and not self.met:
+            return min(_MAX_FIRST_RETRIES, self.max_retries)
+        if isinstance(error, httpx.ReadTimeout):
+            return min(_MAX_SILENT_RETRIES, self.max_retries)
+        return self.max_retries
+
+    def warn_of(self, obstacle: str | None, record_id: str) -> None:
+        """Tell what keeps a record from going on, once for each reason: that it lasts longer is none."""
+        reason = re.sub(r"\d+ (s|min)", "", obstacle or "")
+        if not reason:
+            self._obstacles.pop(record_id, None)
+        elif reason != self._obstacles.get(record_id):
+            self._obstacles[record_id] = reason
+            self._warn(f"{record_id}: {obstacle}")
+
+
+class Transport(Requests):
+    """Requests to one server, sent by a thread that waits."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        timeout: float,
+        max_retries: int,
+        http: httpx.Client | None,
+        on_warning: OnWarning | None,
+    ) -> None:
+        super().__init__(configuration, timeout=timeout, max_retries=max_retries, given=http, on_warning=on_warning)
+        self._given = http
+        self._open()
+
+    def _open(self) -> None:
+        """Take connections of this process: those of another, from before a fork, are its own."""
+        self._process = os.getpid()
+        self._http = self._given or httpx.Client(**self.settings())
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._http.close()
+
+    def read(self, kind: type[T], method: str, path: str, **given: Any) -> T:
+        """The typed content of the answer; `given` as in `request`."""
+        return self.typed(self.request(method, path, **given), kind)
+
+    def typed(self, response: httpx.Response, kind: type[T]) -> T:
+        """The typed content of an answer; raises ServerMismatch."""
+        with self.readable(response):
+            return problems.read(response, kind)
+
+    @contextmanager
+    def readable(self, response: httpx.Response) -> Iterator[None]:
+        """Make a ServerMismatch, for which the server is asked its version, of an Unreadable answer in the block."""
+        try:
+            yield
+        except problems.Unreadable as error:
+            raise self.mismatch(str(error), response) from None
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Params | None = None,
+        json: Any = None,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        creates: bool = False,
+        timeout: float | None = None,
+        retries: Retries = Retries.WHERE_IT_HELPS,
+    ) -> httpx.Response:
+        """The answer, which is a good one; raises an error of the family.
+
+        Args:
+            creates: a record is made, and with a key of its own only one, however often the request is sent.
+            timeout: of each try, in seconds, where it is not the client's.
+        """
+        sent = {**with_request_id(headers)}
+        if creates:
+            sent["Idempotency-Key"] = secrets.token_hex(16)
+        if json is not None:
+            content, sent["Content-Type"] = body_of_order(json), "application/json"
+        build = partial(self._build, method, path, params=params, content=content, headers=sent, timeout=timeout)
+        return self._answered(build, retries)
+
+    def attempt(self, method: str, path: str, **given: Any) -> httpx.Response:
+        """The answer to a single try, whatever it is; raises httpx.TransportError."""
+        return self._send(self._build(method, path, **given))
+
+    @contextmanager
+    def stream(
+        self, path: str, *, params: Params | None = None, headers: Mapping[str, str] | None = None, timeout: float
+    ) -> Iterator[httpx.Response]:
+        """A good answer whose body is still to come; reading that raises httpx.TransportError."""
+        build = partial(self._build, "GET", path, params=params, headers=with_request_id(headers), timeout=timeout)
+        response = self._answered(build, Retries.WHERE_IT_HELPS, stream=True)
+        try:
+            yield response
+        except httpx.DecodingError as error:
+            raise broken(response.request, error) from None
+        finally:
+            response.close()
+
+    def _answered(
+        self, build: Callable[[], httpx.Request], allowed: Retries, *, stream: bool = False
+    ) -> httpx.Response:
+        """A good answer, after as many tries as it takes and as are allowed."""
+        retries = 0
+        while True:
+            request = build()
+            try:
+                response = self._send(request, stream=stream)
+                if stream and not response.is_success:
+                    response.read()
+            except httpx.TransportError as error:
+                delay: float | None = self.delay_after_error(error, request, retries, allowed)
+            else:
+                with self.readable(response):
+                    delay = self.delay_after(response, retries, allowed)
+            if delay is None:
+                if (kept := KEPT.get()) is not None:
+                    kept.append(response)
+                return response
+            retries += 1
+            time.sleep(delay)
+
+    def mismatch(self, found: str, response: httpx.Response) -> ServerMismatch:
+        """The error of an answer that this client cannot read; the server is asked for its version."""
+        try:
+            version = problems.server_version(self.attempt("GET", "/openapi.json", timeout=CONNECT_S))
+        except (httpx.HTTPError, ClientError):
+            version = None
+        return problems.mismatch(found, version, response)
+
+    def _build(self, method: str, path: str, **given: Any) -> httpx.Request:
+        if self._process != os.getpid():
+            self._open()
+        return self.build(self._http, method, path, **given)
+
+    def _send(self, request: httpx.Request, *, stream: bool = False) -> httpx.Response:
+        try:
+            response = self._http.send(request, stream=stream)
+        except (httpx.DecodingError, httpx.TooManyRedirects) as error:
+            raise broken(request, error) from None
+        self.met = True
+        return response
+
+
+class Pages(Generic[Item]):
+    """All records of a list, newest first; iterating asks for page after page.
+
+    >>> from fedlas.client import Client
+    >>> def names() -> list[str]:
+    ...     with Client() as client:
+    ...         return [model.name for model in client.models.list(limit=500)]
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        kind: type[Page[Item]],
+        path: str,
+        params: Params,
+        *,
+        limit: int | None,
+        cursor: Callable[[Item], str | int],
+        prepare: Callable[[Item], Any] = lambda item: item,
+    ) -> None:
+        self._transport, self._kind, self._path, self._params = transport, kind, path, params
+        self._limit, self._cursor, self._prepare = limit, cursor, prepare
+
+    def __iter__(self) -> Iterator[Item]:
+        left = self._limit
+        after: dict[str, str | int] = {}
+        more = left is None or left > 0
+        while more:
+            params = {**self._params, **after, "limit": _PER_PAGE if left is None else min(left, 1000)}
+            page = self._transport.read(self._kind, "GET", self._path, params=params)
+            for item in page.data:
+                self._prepare(item)
+                yield item
+            left = None if left is None else left - len(page.data)
+            more = page.has_more and bool(page.data) and (left is None or left > 0)
+            if more:
+                after = {"after": self._cursor(page.data[-1])}
+
+    def all(self) -> list[Item]:
+        """All of them at once."""
+        return list(self)
+
+
+def with_request_id(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """These headers, and an id under which the server's log has the request."""
+    return {"X-Request-Id": secrets.token_hex(16), **(headers or {})}
+
+
+def broken(request: httpx.Request, error: httpx.RequestError) -> ServerMismatch:
+    """The error of an answer that cannot be decoded or leads in a circle."""
+    return ServerMismatch(f"{request.method} {request.url.path} has an answer that is broken: {error}")
+
+
+def _log_retry(request: httpx.Request, reason: str, retries: int, delay: float) -> None:
+    where = f"{request.method} {request.url.path}"
+    _LOG.info("%s: %s; try %d follows in %.1f s", where, reason, retries + 2, delay)
