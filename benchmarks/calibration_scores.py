@@ -7,7 +7,7 @@ A base is a folder `SETTING-SEED` with `hidden.npz` (`targets` (N,), `groups` (N
 `peers.npz` (`uploaded`, `temperature`, `probmetrics`, `netcal`: probabilities (N, K)). A run is that folder or one
 beside it with `served.npz` (`served`) and `run.json` (`setting`, `seed`, `section`, `verdict`, `served`, `shown`),
 and where something was trained `finalists.npz` and `refit_peers.npz` (`probmetrics` and `netcal` on the refit). The
-scores of a run go to `benchmarks/results/calibration`.
+scores of a run go into its folder, `scores.json`.
 
 A run is *better* or *worse* where the 95 % interval of the mean paired difference excludes zero (percentile bootstrap
 of rows, or of whole groups, 2,000 resamples); where a section has a margin, the tables ask for more than that, too.
@@ -34,7 +34,6 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Json = dict[str, Any]
 
-RESULTS = Path(__file__).parent / "results" / "calibration"
 #: What would have been served without a veto of test rows, which jobs no longer leave, and single finalists.
 FINALISTS = ("A", "B", "trained", "average")
 RESAMPLES, BINS, FLOOR_DRAWS = 2000, 15, 300
@@ -189,16 +188,13 @@ def cache_folder() -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--section", choices=list(SECTIONS), help="only the runs of one section")
-    parser.add_argument(
-        "--stored", action="store_true", help="tables of the scores in benchmarks/results, scoring nothing"
-    )
+    parser.add_argument("--stored", action="store_true", help="tables of the last scores, scoring nothing")
     options = parser.parse_args()
     if not options.stored:
-        RESULTS.mkdir(parents=True, exist_ok=True)
         for folder in sorted(cache_folder().glob("*-*")):
             if (run := read_run(folder, options.section)) is not None:
-                (RESULTS / f"{folder.name}.json").write_text(_written(run))
-    runs = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+                (folder / "scores.json").write_text(_written(run))
+    runs = [json.loads(path.read_text()) for path in sorted(cache_folder().glob("*-*/scores.json"))]
     print(report([run for run in runs if options.section in (None, run["section"])]))
 
 

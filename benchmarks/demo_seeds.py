@@ -29,7 +29,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from benchmarks.calibration_scores import signed_gap  # noqa: E402
-from benchmarks.data.common import cache_folder  # noqa: E402
+from benchmarks.data.common import cache_folder, results_file  # noqa: E402
 from benchmarks.jobs import told_of  # noqa: E402
 from benchmarks.worker_jobs import probabilities, worker_job  # noqa: E402
 from fedlas.metrics import brier, nll  # noqa: E402
@@ -38,7 +38,6 @@ from worker import demo_model  # noqa: E402
 Json = dict[str, Any]
 
 SEEDS = tuple(range(20))
-RESULTS = Path(__file__).parent / "results"
 #: The report's words for a gap that is more than chance explains.
 _ACCUSED = re.compile(r"points too (sure|cautious), more than")
 
@@ -54,7 +53,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="fedlas-benchmark-") as scratch:
             runs.append({"seed": seed} | served_of(folder, Path(scratch)))
         print(_line(runs[-1]), flush=True)
-        path = RESULTS / f"demo_seeds{'_dealt' if options.deal_rows else ''}.json"
+        path = results_file(f"demo_seeds{'_dealt' if options.deal_rows else ''}")
         path.write_text(json.dumps(runs, indent=1, ensure_ascii=False) + "\n")
     if runs:
         print(summary(runs))

@@ -2,16 +2,14 @@
 
 Models are made, not trained: true logits are drawn, labels from them, and a model sees the logits through its own
 noise and temperature, so that the truth can be computed. Run it with `OMP_NUM_THREADS=1 python benchmarks/gate.py`
-(about six minutes on one core); it prints a table and writes `benchmarks/results/gate.json`.
+(about six minutes on one core); it prints a table.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +28,6 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Json = dict[str, Any]
 
-RESULT = Path(__file__).parent / "results" / "gate.json"
 NUM_CLASSES, SPREAD, NOISE = 10, 4.0, 0.8
 TRUTH_ROWS, TRUTH_PARTS = 200_000, 5
 #: Few resamples: the bootstrap decides nothing in the gate.
@@ -198,23 +195,16 @@ def main() -> None:
         default=200,
         help="draws of every figure (false claims: ten times as many; coverage: twice as many up to 2,000 rows)",
     )
-    parser.add_argument("--only", choices=FIGURES, help="these figures; those of earlier runs are kept")
+    parser.add_argument("--only", choices=FIGURES, help="these figures")
     options = parser.parse_args()
     asked = [options.only] if options.only else list(FIGURES)
-    began, results = time.perf_counter(), []
+    began = time.perf_counter()
     print("| figure | test rows | draws | count | share |\n|---|---|---|---|---|")
     for found in (part for name in asked for part in FIGURES[name](options.draws)):
         for r in found:
             share = 100 * r["value"] / r["draws"]
             print(f"| {r['figure']} | {r['rows']:,} | {r['draws']} | {r['value']} | {share:.1f} % |", flush=True)
-        results += found
-    seconds = time.perf_counter() - began
-    print(f"\n{seconds:.0f} s")
-    new = {(r["figure"], r["rows"]) for r in results}
-    kept = [
-        r for r in json.loads(RESULT.read_text())["results"] if options.only and (r["figure"], r["rows"]) not in new
-    ]
-    RESULT.write_text(json.dumps({"results": kept + results, "seconds": round(seconds)}, indent=1) + "\n")
+    print(f"\n{time.perf_counter() - began:.0f} s")
 
 
 if __name__ == "__main__":

@@ -2,18 +2,16 @@
 
 Run it with `python -m benchmarks.guarantees`. The official 10,000 test rows of Fashion-MNIST are the population:
 guarantee rows are drawn from them with replacement, so that the true error of every threshold is known exactly. The
-tables go to standard output, everything to `benchmarks/results/guarantees.json`.
+tables go to standard output.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +29,6 @@ from fedlas.classifier import Classifier
 from fedlas.guarantees import Guarantees, Unreachable
 from fedlas.guarantees.typicality import Familiarity
 
-RESULTS = Path(__file__).parent / "results" / "guarantees.json"
 LEVELS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5)
 COVERAGES = (0.8, 0.9, 0.95, 0.99)
 SIZES = (300, 1000, 3000)
@@ -240,8 +237,6 @@ def main() -> None:
         familiarity = Familiarity.fit(features, labels)
         found["corrupted"] = corrupted(network, calibrator, familiarity, images, split.hidden[1])
     found["seconds"] = round(time.perf_counter() - began, 1)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(found, indent=1))
     show(found)
 
 

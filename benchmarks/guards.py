@@ -2,19 +2,16 @@
 
 Models are made, not trained: true logits are drawn, labels from them; the uploaded model sees the logits through noise,
 is 1.8 times too sure, and is wrong about every class by an offset. Finalists are fitted on calibration rows of their
-own. Run it with `OMP_NUM_THREADS=1 python -m benchmarks.guards`; it prints tables and writes
-`benchmarks/results/guards.json`.
+own. Run it with `OMP_NUM_THREADS=1 python -m benchmarks.guards`; it prints tables.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +24,6 @@ from fedlas.gate.non_inferiority import GateOptions, JudgedRows, guard_finalist
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-RESULT = Path(__file__).parent / "results" / "guards.json"
 SHARPNESS, OFFSET, NOISE, BETTER_NOISE = 1.8, 0.5, 0.5, 0.35
 DAMAGES = (
     "a class forgotten (p × 0.001)",
@@ -173,20 +169,6 @@ def main() -> None:
         each = ", ".join(f"{name} {100 * n / judged[what]:.0f}" for name, n in names[what].most_common())
         both = " | ".join(f"{100 * count[what] / judged[what]:.1f} %" for count in (by_all, by_classes))
         print(f"| {what} | {judged[what]} | {both} | {each} |")
-    RESULT.write_text(
-        json.dumps(
-            {
-                "calibration_rows": options.calibration,
-                "test_rows": options.test,
-                "judged": judged,
-                "stopped": by_all,
-                "stopped_by_classes": by_classes,
-                "by_guard": names,
-            },
-            indent=1,
-        )
-        + "\n"
-    )
 
 
 if __name__ == "__main__":

@@ -4,18 +4,15 @@ A job has two candidates of one kind: networks that are truly worse by a share o
 another network with one class damaged (`benchmarks.guards`). Calibration rows weigh them in a log-linear pool with the
 upload, as a race does, and the gate judges what comes of it on test rows. A job repeated on the same rows has new
 candidates and a longer ledger. Served counts as worse where the true NLL, of the true probabilities, is higher by more
-than 1 %. Run it with `OMP_NUM_THREADS=1 python -m benchmarks.harm`; it prints a table and writes
-`benchmarks/results/harm.json`.
+than 1 %. Run it with `OMP_NUM_THREADS=1 python -m benchmarks.harm`; it prints a table.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -27,7 +24,6 @@ from fedlas.race.averaging import MIN_NETWORK_WEIGHT
 from fedlas.race.scoring import post_hoc_names
 from fedlas.race.selection import CalibratorSelector
 
-RESULT = Path(__file__).parent / "results" / "harm.json"
 CALIBRATION_ROWS, TEST_ROWS, TRUTH_ROWS, JOBS = 1000, (200, 500, 1000), 2000, 5
 #: A network that is truly worse by so large a share of the NLL; the first is no harm, and served it costs nothing.
 RISES = (0.0, 0.02, 0.04, 0.08)
@@ -190,14 +186,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=100, help="draws of each figure")
     draws = parser.parse_args().draws
-    results: list[dict[str, object]] = []
     print("| figure | test rows | draws | worse | share |\n|---|---|---|---|---|")
     for one in figures(draws):
         print(
             f"| {one.figure} | {one.rows:,} | {one.draws} | {one.count} | {100 * one.count / draws:.1f} % |", flush=True
         )
-        results.append(asdict(one))
-    RESULT.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

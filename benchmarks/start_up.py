@@ -4,7 +4,7 @@
     python -m benchmarks.start_up --python /tmp/empty/bin/python     # where the wheel was installed with an extra
 
 Each line runs again and again in turn, so that a busy moment of the machine strikes all alike. `jobs ls` asks a real
-`fedlas api`, and `python -c pass` is what the interpreter alone takes. What is not installed there has a `-`.
+`fedlas serve`, and `python -c pass` is what the interpreter alone takes. What is not installed there has a `-`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from benchmarks.api_process import running_api
+from benchmarks.serving import ours
 
 _FEDLAS = ("-m", "fedlas.cli")
 _LINES: Mapping[str, Sequence[str]] = {
@@ -78,10 +78,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--python", default=sys.executable, help="the interpreter of another environment")
     options = parser.parse_args()
-    ours = options.python == sys.executable
-    inherited = {name: value for name, value in os.environ.items() if ours or name != "PYTHONPATH"}
-    with running_api("sqlite") as api:
-        found = measure(options.python, options.repeats, {**inherited, "FEDLAS_URL": f"http://127.0.0.1:{api.port}"})
+    inherited = {
+        name: value for name, value in os.environ.items() if options.python == sys.executable or name != "PYTHONPATH"
+    }
+    with ours.serving() as service:
+        address = {"FEDLAS_URL": f"http://127.0.0.1:{service.running.port}", "FEDLAS_API_KEY": ours.KEY}
+        found = measure(options.python, options.repeats, {**inherited, **address})
     print(f"| {options.repeats} processes each | median s | fastest s | median CPU s |\n|---|---|---|---|")
     for name, runs in found.items():
         if not runs:

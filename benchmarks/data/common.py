@@ -57,6 +57,13 @@ def cache_folder() -> Path:
     return folder
 
 
+def results_file(name: str) -> Path:
+    """Where a program keeps everything that it found, as JSON; what is worth knowing goes into benchmarks/README.md."""
+    folder = cache_folder() / "results"
+    folder.mkdir(exist_ok=True)
+    return folder / f"{name}.json"
+
+
 def missing(what: str, remedy: str) -> SystemExit:
     """The exception for data that is not installed; it names the package that brings it."""
     return SystemExit(f"{what} is missing: {remedy}")

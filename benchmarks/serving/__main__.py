@@ -23,14 +23,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.serving import alone, endurance, environments, figures, load, models, trials
+from benchmarks.data.common import results_file
+from benchmarks.serving import alone, environments, figures, load, models, trials
 from benchmarks.serving.fleet import Json
 from benchmarks.serving.payloads import Failed
 from benchmarks.serving.summary import lines
 from benchmarks.serving.trials import Plan
 
-FIGURES = ("peers", "single", "p99", "binary", "floats", "overhead", "many", "growth")
-_RESULTS = Path(__file__).parents[1] / "results" / "serving.json"
+FIGURES = ("peers", "single", "p99", "binary", "floats", "overhead")
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def _keep(results: Json, args: argparse.Namespace) -> None:
     """Figures of earlier runs stay in the file beside the new ones; a short run leaves it alone."""
     if args.out is None and args.short:
         return
-    out = args.out or _RESULTS
+    out = args.out or results_file("serving")
     out.write_text(json.dumps(results, indent=1) + "\n")
 
 
@@ -87,14 +87,6 @@ def _overhead(plan: Plan, _: argparse.Namespace) -> Json:
     return alone.extras(plan)
 
 
-def _many(plan: Plan, args: argparse.Namespace) -> Json:
-    return endurance.one_hot(plan, models.digits(), others=9 if args.short else 49)
-
-
-def _growth(_: Plan, args: argparse.Namespace) -> Json:
-    return endurance.growth(models.digits(), requests=20_000 if args.short else 1_000_000)
-
-
 _MEASURE: Mapping[str, Callable[[Plan, argparse.Namespace], Json]] = {
     "peers": _peers,
     "single": _single,
@@ -102,19 +94,17 @@ _MEASURE: Mapping[str, Callable[[Plan, argparse.Namespace], Json]] = {
     "binary": _binary,
     "floats": _floats,
     "overhead": _overhead,
-    "many": _many,
-    "growth": _growth,
 }
-_SHORT = ("single", "p99", "binary", "floats", "overhead", "many")
+_SHORT = ("single", "p99", "binary", "floats", "overhead")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=tuple(_MEASURE), help="these figures")
-    parser.add_argument("--short", action="store_true", help="does everything work? no settings, no growth")
+    parser.add_argument("--short", action="store_true", help="does everything work? settings are not tried")
     parser.add_argument("--rounds", type=int, help="default: 5")
     parser.add_argument("--seconds", type=float, help="of each measurement; default: 5")
-    parser.add_argument("--out", type=Path, help=f"default: {_RESULTS}; a short run writes only where it is told to")
+    parser.add_argument("--out", type=Path, help="default: the cache folder, but for a short run")
     return parser
 
 

@@ -63,19 +63,6 @@ def mnist() -> ServedModel:
     return _made("mnist", _cnn, inputs, targets, epochs=3)
 
 
-def others(count: int) -> list[bytes]:
-    """As many different ONNX files, 64-512-512-10 with weights of their own seeds, 1.2 MB each."""
-    files = []
-    for seed in range(count):
-        path = cache_folder() / "serving" / f"other-{seed}-{_EDITION}.onnx"
-        if not path.exists():
-            torch.manual_seed(seed + 1)
-            layers = [nn.Linear(64, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10)]
-            _export(nn.Sequential(*layers), 64, path)
-        files.append(path.read_bytes())
-    return files
-
-
 def _digits_rows() -> tuple[Array, Array]:
     from sklearn.datasets import load_digits
 

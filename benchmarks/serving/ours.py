@@ -16,13 +16,13 @@ from benchmarks.data.common import Array
 from benchmarks.serving import payloads
 from benchmarks.serving.environments import ROOT
 from benchmarks.serving.payloads import Failed, Request
-from benchmarks.serving.processes import Running, answering, resident_mb, running
+from benchmarks.serving.processes import Running, running
 from tests.helpers.processes import free_port
 
 Json = dict[str, Any]
 
-_KEY = "key-of-the-benchmark"
-AUTHORIZATION = {"Authorization": f"Bearer {_KEY}"}
+KEY = "key-of-the-benchmark"
+AUTHORIZATION = {"Authorization": f"Bearer {KEY}"}
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,6 @@ class Fedlas:
                     raise Failed(f"model {number} is {status}: {record}")
         return ids
 
-    def api_memory_mb(self) -> float:
-        """The resident sets of all processes that answer."""
-        return sum(map(resident_mb, answering(self.data_dir / "run")))
-
 
 @contextmanager
 def serving(data_dir: Path | None = None, *, checkout: Path = ROOT, **environment: str) -> Iterator[Fedlas]:
@@ -62,7 +58,7 @@ def serving(data_dir: Path | None = None, *, checkout: Path = ROOT, **environmen
         command = [sys.executable, "-m", "service.cli", "serve", "--port", str(port), "--data-dir", str(folder)]
         environment = {"PYTHONPATH": str(checkout), **environment}
         # It is frozen while others are measured, and must not take that for a process that hangs.
-        given: Mapping[str, str] = {"FEDLAS_API_KEYS": _KEY, "FEDLAS_HUNG_SECONDS": "86400", **environment}
+        given: Mapping[str, str] = {"FEDLAS_API_KEYS": KEY, "FEDLAS_HUNG_SECONDS": "86400", **environment}
         with running("fedlas", command, port=port, ready="/readyz", environment=given, folder=checkout) as found:
             yield Fedlas(found, folder)
 

@@ -100,19 +100,3 @@ def answers(port: int, path: str) -> bool:
             return bool(answer.status == 200)
     except (OSError, urllib.error.HTTPError):
         return False
-
-
-def resident_mb(pid: int) -> float:
-    """`VmRSS` of a process, in 2^20 bytes."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
-
-
-def answering(run: Path) -> frozenset[int]:
-    """The processes that answer clients, by the folder `run` of a service: one, or several with a wall between them."""
-    names = ("api*", "control", "acceptor", "serving-*", "alone-*")
-    found = set()
-    for path in (path for name in names for path in run.glob(f"{name}.pid")):
-        with suppress(OSError, ValueError):  # a process that has just ended
-            found.add(int(path.read_text()))
-    return frozenset(found)

@@ -67,23 +67,6 @@ def _overhead(figure: Json) -> Iterator[str]:
         yield from _judged(overheads, figure["goal"], most=True)
 
 
-def _many(figure: Json) -> Iterator[str]:
-    rooms = figure["rooms"]
-    columns = ("hot alone, requests/s", f"hot among {figure['models']}", "API MB, hot alone", "largest", "growth")
-    yield from _head(f"files of {figure['file_mb']} MB", *columns)
-    for name, room in rooms.items():
-        rates, memory = room["per_second"], room["memory_mb"]
-        yield _row(name, _spread(rates["alone"]), _spread(rates["among many"]), *memory.values())
-    yield from _judged({f"hot / alone, {name}": room["ratio"] for name, room in rooms.items()}, figure["goal"])
-
-
-def _growth(figure: Json) -> Iterator[str]:
-    yield from _head("requests", "API memory, MB")
-    for count, memory in figure["memory_mb"].items():
-        yield _row(f"{int(count):,}", memory)
-    yield f"Slope over the later half: {figure['slope_mb_per_million']} MB per million requests."
-
-
 _TABLES: Mapping[str, Callable[[Json], Iterator[str]]] = {
     "peers": _settings,
     "single": _rates,
@@ -91,8 +74,6 @@ _TABLES: Mapping[str, Callable[[Json], Iterator[str]]] = {
     "binary": _binary,
     "floats": _rates,
     "overhead": _overhead,
-    "many": _many,
-    "growth": _growth,
 }
 
 

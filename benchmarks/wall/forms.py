@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,6 @@ from benchmarks.serving import models, ours
 from benchmarks.serving.fleet import Contender, round_to
 from benchmarks.serving.ours import Fedlas
 from benchmarks.serving.payloads import Request
-from tests.helpers.processes import descendants_of
 
 Json = dict[str, Any]
 
@@ -51,11 +50,6 @@ class Form:
         files = (self.service.data_dir / "run").glob("*.pid")
         return {path.stem: int(path.read_text()) for path in files if not path.stem.startswith(_NO_API)}
 
-    def workers(self) -> set[int]:
-        """The processes of its workers."""
-        pids = {int(path.read_text()) for path in (self.service.data_dir / "run").glob("worker*.pid")}
-        return pids.union(*map(descendants_of, pids))
-
 
 @contextmanager
 def both() -> Iterator[list[Form]]:
@@ -70,23 +64,6 @@ def _started(name: str, stack: ExitStack) -> Form:
     with ours.serving(folder, FEDLAS_WALL=_SETTINGS[name]) as service:
         ids = service.upload([models.digits().content, models.mnist().content])
     return Form(name, stack.enter_context(ours.serving(folder, FEDLAS_WALL=_SETTINGS[name])), *ids)
-
-
-def in_turn(forms: Sequence[Form], measure: Callable[[Form], Json], *, rounds: int) -> dict[str, list[Json]]:
-    """Measure each form once per round, forwards and backwards in turn, the other frozen meanwhile."""
-    found: dict[str, list[Json]] = {form.name: [] for form in forms}
-    for form in forms:
-        form.service.running.freeze()
-    try:
-        for number in range(rounds):
-            for form in forms if number % 2 == 0 else reversed(forms):
-                form.service.running.thaw()
-                found[form.name].append(measure(form))
-                form.service.running.freeze()
-    finally:
-        for form in forms:
-            form.service.running.thaw()
-    return found
 
 
 def compared(found: dict[str, list[Json]], key: str, *, more_is_better: bool) -> Json:

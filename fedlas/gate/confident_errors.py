@@ -3,7 +3,7 @@
 Answers of a confidence of 0.8 and more are the ones that are acted upon. A proper score can improve while they become
 untrue: on a class-weighted forest a temperature below one made 568 answers "85 % sure" of which 27 % were right.
 
-Measured by `python -m benchmarks.late_departures` (such a forest, three seeds, 20,000 hidden rows): the temperature
+Measured once (benchmarks/README.md: such a forest, three seeds, 20,000 hidden rows): the temperature
 says "late" with 0.8 and more 544 to 787 times, of which a bin is right in 25 to 27 %, and is stopped each time; what is
 served never says so. By `python -m benchmarks.guards`: a forgotten class is stopped in 50 % of 240 draws, and none of
 720 finalists that are better than the upload.

@@ -13,7 +13,7 @@ SCREEN_GAIN = 0.04
 #: What leaves no doubt: so little of the loss is left, or so little of what answers can tell was told, at this level.
 _MUCH, _LITTLE, _CERTAIN = 0.7, 0.5, 1e-9
 #: No network is so overconfident in itself: its inputs are multiplied. Of 60 that were trained for too long the best
-#: temperatures are up to 9.5 (`benchmarks.mistakes`, right pairs).
+#: temperatures are up to 9.5 (the right pairs of benchmarks/README.md, measured once).
 _WILD = 12.0
 
 

@@ -31,7 +31,7 @@ class _Training(TypedDict, total=False):
 
 #: A pretrained network forgets at more.
 _GENTLE: _Training = {"edge_share": 0.25, "usual_epochs": 4, "weight_decay": 0.01, "learning_rate": 1e-4}
-#: Two layers of width 64 (benchmarks/transformer_rates.py): NLL out of fold 1.678 and 1.729 on two seeds of 16 words,
+#: Two layers of width 64 (measured once, benchmarks/README.md): NLL out of fold 1.678 and 1.729 on two seeds of words,
 #: .568 on 16 patches at 1e-4; 1.640, 1.634 and .550 at 1e-3, there 1.646 and 1.625 with eight epochs; on hidden rows
 #: alike. On one seed FedLAS is .013 and FedLAS+ .025 worse than cross-entropy.
 _SMALL: _Training = {**_GENTLE, "learning_rate": 1e-3}

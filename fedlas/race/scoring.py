@@ -82,7 +82,7 @@ def lone_temperature(num_rows: int, num_classes: int) -> tuple[str]:
     """The calibrator of a job that fits a temperature alone: `mixture`, or a plain temperature where that takes long.
 
     The likelihood of a plain temperature is ruled by a few sure errors, which soften every answer; no other fit of one
-    number mended that without a higher NLL (`benchmarks/lone_temperature.py`).
+    number mended that without a higher NLL (measured once, benchmarks/README.md).
 
     >>> lone_temperature(1000, 10), lone_temperature(50_000, 1000)
     (('mixture',), ('temperature',))
