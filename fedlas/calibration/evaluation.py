@@ -13,7 +13,8 @@ from fedlas.calibrators import Calibrator, ShrunkenTemperature
 from fedlas.data import Dataset
 from fedlas.errors import BadDataset
 from fedlas.gate.claims import GateVerdict
-from fedlas.gate.gate import judge
+from fedlas.gate.gate import checked_finalists, judge, verdict_alone
+from fedlas.gate.non_inferiority import GateOptions, JudgedRows
 from fedlas.guarantees import Guarantees
 from fedlas.metrics.proper_scores import Score
 from fedlas.race.scoring import FEW_ROWS
@@ -23,8 +24,6 @@ from fedlas.report.label_noise import SHARES, LabelNoise, sensitivity
 Floats = NDArray[np.float64]
 Targets = NDArray[np.int64]
 
-#: The interval of one guard is drawn so often when only the verdict is asked for.
-CHEAP_RESAMPLES = 20
 #: Wrong labels are drawn so often at the least, and in all draws for so many rows at the most.
 _FEWEST_DRAWS, _JUDGED_ROWS = 3, 200_000
 
@@ -89,15 +88,15 @@ class Evaluation:
         """The class indices of the test rows (N,)."""
         return self.dataset.targets[self.dataset.rows("test")]
 
-    def judge(self, targets: Targets | None = None, *, num_resamples: int = 1000) -> GateVerdict:
-        """The verdict on the finalists, or the one that these rows would give with other `targets`."""
+    def judge(self) -> GateVerdict:
+        """The verdict on the finalists."""
         return judge(
             uploaded=self.probs["uploaded"],
             post_hoc=self.probs["post_hoc"],
             trained=self.probs.get("trained"),
             average=self.probs.get("average"),
             same_labels=self.probs.get("same_labels"),
-            targets=self.targets if targets is None else targets,
+            targets=self.targets,
             groups=self.dataset.groups_of("test"),
             provenance=self.dataset.seen_by_model,
             score=self.options.score,
@@ -105,7 +104,6 @@ class Evaluation:
             max_accuracy_drop=self.options.max_accuracy_drop,
             max_recall_drop=self.options.max_recall_drop,
             seed=self.options.seed,
-            num_resamples=num_resamples,
             evaluations_before=self.options.evaluations_before,
             class_names=self.dataset.class_names,
         )
@@ -137,8 +135,16 @@ class Evaluation:
 
     def _label_noise(self) -> LabelNoise:
         """The verdict under a share of wrong test labels."""
+        finalists = {"uploaded": self.probs["uploaded"]} | dict(self.probs)
+        probs, rows = checked_finalists(finalists, self.targets, self.dataset.groups_of("test"))
+        options = GateOptions(
+            self.options.score,
+            1 - self.options.confidence_level,
+            self.options.max_accuracy_drop,
+            max_recall_drop=self.options.max_recall_drop,
+        )
         return sensitivity(
-            lambda targets: self.judge(targets, num_resamples=CHEAP_RESAMPLES).verdict,
+            lambda targets: verdict_alone(probs, JudgedRows(targets, rows.groups), options),
             self.targets,
             len(self.dataset.class_names),
             draws=_noise_draws(len(self.targets), self.options),

@@ -13,17 +13,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedlas.calibration.evaluation import CHEAP_RESAMPLES, noise_judgements
+from fedlas.calibration.evaluation import noise_judgements
 from fedlas.calibration.preparation import Start
 from fedlas.calibrators import softmax
 from fedlas.errors import FedLASError
-from fedlas.gate.gate import judge
+from fedlas.gate.gate import checked_finalists, judge, verdict_alone
+from fedlas.gate.non_inferiority import GateOptions
 from fedlas.report import Evidence, build_report
 
 _LOG = logging.getLogger("fedlas.calibration")
 #: Rows on which a judgement and a report are measured, at the least and at the most, their probabilities in all, and
 #: how often a report's intervals are drawn then.
 _LEAST_ROWS, _MOST_ROWS, _MOST_PROBS, _FEW_DRAWS, _MORE_DRAWS = 50, 500, 200_000, 10, 60
+#: The interval of one guard is drawn so often where a judgement is measured.
+_JUDGED_DRAWS = 20
 #: Seconds of a judgement, of those under wrong labels, and of a report, where they cannot be measured.
 _UNMEASURED = (1.0, 3.0, 5.0)
 #: Estimates are stretched by this: small arrays stay in caches.
@@ -81,13 +84,16 @@ def _measured(start: Start, rows: int) -> tuple[float, float, float]:
     groups = None if groups is None or len(np.unique(np.asarray(groups)[few])) < 2 else np.asarray(groups)[few]
     probs = [softmax(logits / t) for t in (1.0, 1.5, 2.0, 3.0, 4.0)]
 
+    names = ("uploaded", "post_hoc", "trained", "average") if start.trains else ("uploaded", "post_hoc")
+    finalists, judged_rows = checked_finalists(dict(zip(names, probs[:1] + probs[2:], strict=False)), targets, groups)
+
     def judged(resamples: int) -> float:
         return _seconds(
             lambda: judge(
                 uploaded=probs[0],
                 post_hoc=probs[2],
-                trained=probs[3] if start.trains else None,
-                average=probs[4] if start.trains else None,
+                trained=finalists.get("trained"),
+                average=finalists.get("average"),
                 targets=targets,
                 groups=groups,
                 provenance=start.dataset.seen_by_model,
@@ -114,11 +120,12 @@ def _measured(start: Start, rows: int) -> tuple[float, float, float]:
         )
         return _seconds(lambda: build_report(evidence, num_resamples=resamples))
 
-    judged(CHEAP_RESAMPLES)  # warms up
-    cheap, dearer = judged(CHEAP_RESAMPLES), judged(5 * CHEAP_RESAMPLES)
-    once = larger * (cheap + 1000 / (4 * CHEAP_RESAMPLES) * max(0.0, dearer - cheap))
-    # Half of a cheap judgement takes as long for any number of rows (0.02 s for 250, 0.06 s for 2,000).
-    noise = noise_judgements(rows, options) * (1 + larger) / 2 * cheap if start.judged else 0.0
+    judged(_JUDGED_DRAWS)  # warms up
+    cheap, dearer = judged(_JUDGED_DRAWS), judged(5 * _JUDGED_DRAWS)
+    once = larger * (cheap + 1000 / (4 * _JUDGED_DRAWS) * max(0.0, dearer - cheap))
+    alone = _seconds(lambda: verdict_alone(finalists, judged_rows, GateOptions(options.score)))
+    # Half of it takes as long for any number of rows.
+    noise = noise_judgements(rows, options) * (1 + larger) / 2 * alone if start.judged else 0.0
     few_draws, more = reported(_FEW_DRAWS), reported(_MORE_DRAWS)
     draw = max(0.0, more - few_draws) / (_MORE_DRAWS - _FEW_DRAWS)
     return once, noise, larger * (few_draws + (options.num_resamples - _FEW_DRAWS) * draw)

@@ -15,7 +15,7 @@ judged before has spent part of `1 - confidence_level`: see `fedlas.gate.ledger_
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import ceil
 
@@ -25,9 +25,9 @@ from numpy.typing import ArrayLike
 from fedlas.errors import BadDataset
 from fedlas.gate.claims import FINE_TUNED, MOST_ROWS_NEEDED, VERDICTS, Claim, Comparison, GateVerdict
 from fedlas.gate.ledger_level import ledger_level
-from fedlas.gate.non_inferiority import RIVALS, GateOptions, JudgedRows, guard_finalist
+from fedlas.gate.non_inferiority import RIVALS, GateOptions, JudgedRows, guard_finalist, is_stopped
 from fedlas.gate.sentences import UNDETERMINED, sentences_of
-from fedlas.gate.vetoes import find_vetoes
+from fedlas.gate.vetoes import find_vetoes, shown_worse
 from fedlas.metrics._checks import Floats, check_count, check_groups, check_rows
 from fedlas.metrics.betting_intervals import BoundedMean, paired_mean
 from fedlas.metrics.multiplicity import holm
@@ -85,11 +85,11 @@ def judge(
         "trained": trained,
         "average": average,
     }
-    probs, rows = _checked(given, targets, groups)
+    probs, rows = checked_finalists(given, targets, groups)
     num_resamples = check_count("num_resamples", num_resamples)
     options = GateOptions(score, 1 - confidence_level, max_accuracy_drop, seed, num_resamples, max_recall_drop)
     guards = tuple(guard for name in list(probs)[1:] for guard in guard_finalist(name, probs, rows, options))
-    line = tuple(name for name in VERDICTS if name is not None and name in probs)
+    line = _line(probs)
     claims = _claims(_claimed(probs), probs, rows, score, level)
     vetoes = find_vetoes(line, probs, rows, guards, level=(1 - confidence_level) / 2)
     stopped = {veto.finalist for veto in vetoes}
@@ -115,9 +115,30 @@ def _check(targets: ArrayLike, provenance: str, score: str, confidence_level: fl
         )
 
 
-def _checked(
-    given: dict[str, ArrayLike | None], targets: ArrayLike, groups: ArrayLike | None
+def verdict_alone(probs: Mapping[str, Floats], rows: JudgedRows, options: GateOptions) -> str:
+    """The verdict that `judge` gives on checked finalists, without what is claimed and without any interval.
+
+    Only the first finalists in line are looked at, up to the one that is served: an eighth of the time.
+    """
+    line = _line(probs)
+    served = (
+        name
+        for name in line
+        if shown_worse(name, line, probs, rows, level=options.level / 2) is None
+        and not is_stopped(name, probs, rows, options)
+    )
+    return VERDICTS[next(served, None)]
+
+
+def _line(probs: Mapping[str, Floats]) -> tuple[str, ...]:
+    """The finalists in the order in which they may be served."""
+    return tuple(name for name in VERDICTS if name is not None and name in probs)
+
+
+def checked_finalists(
+    given: Mapping[str, ArrayLike | None], targets: ArrayLike, groups: ArrayLike | None
 ) -> tuple[dict[str, Floats], JudgedRows]:
+    """Probabilities by name, the uploaded model's first, and the rows that judge them; the errors are `judge`'s."""
     probs: dict[str, Floats] = {}
     labels = np.empty(0, dtype=np.int64)
     for name, values in given.items():

@@ -49,16 +49,22 @@ def find_vetoes(
         level: of each one-sided test.
     """
     found = [Veto(guard.finalist, guard.name, guard.value) for guard in guards if not guard.passed]
-    for name in line:
-        tested: list[tuple[str, Score]] = [("uploaded", "nll"), ("uploaded", "brier")]
-        if name != "same_labels" and "same_labels" in line:
-            tested.append(("same_labels", "nll"))
-        for rival, score in tested:
-            rise, p_value = score_rise(probs[name], probs[rival], rows, score)
-            if p_value <= level:
-                found.append(Veto(name, "worse", rise, rival, p_value, score))
-                break
-    return tuple(found)
+    worse = (shown_worse(name, line, probs, rows, level=level) for name in line)
+    return (*found, *(veto for veto in worse if veto is not None))
+
+
+def shown_worse(
+    name: str, line: Sequence[str], probs: Mapping[str, Floats], rows: JudgedRows, *, level: float
+) -> Veto | None:
+    """The veto against a finalist that is shown to be worse than another; arguments as above."""
+    tested: list[tuple[str, Score]] = [("uploaded", "nll"), ("uploaded", "brier")]
+    if name != "same_labels" and "same_labels" in line:
+        tested.append(("same_labels", "nll"))
+    for rival, score in tested:
+        rise, p_value = score_rise(probs[name], probs[rival], rows, score)
+        if p_value <= level:
+            return Veto(name, "worse", rise, rival, p_value, score)
+    return None
 
 
 def score_rise(probs: Floats, rival: Floats, rows: JudgedRows, score: Score) -> tuple[float, float]:

@@ -10,8 +10,8 @@ from fedlas.calibrators import softmax
 from fedlas.documents import as_json
 from fedlas.errors import BadDataset
 from fedlas.gate.claims import GateVerdict
-from fedlas.gate.gate import judge
-from fedlas.gate.non_inferiority import JudgedRows
+from fedlas.gate.gate import checked_finalists, judge, verdict_alone
+from fedlas.gate.non_inferiority import GateOptions, JudgedRows
 from fedlas.gate.vetoes import score_rise
 from tests.helpers.drawn_rows import drawn_logits
 
@@ -66,6 +66,26 @@ def test_what_is_no_better_is_served_and_not_shown() -> None:
     result = verdict(uploaded=same, post_hoc=same, trained=same)
     assert (result.verdict, result.promoted, result.shown) == ("trained", True, False)
     assert [claim.p_value for claim in result.claims] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("max_recall_drop", [None, 0.02])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_the_verdict_alone_is_that_of_the_whole_judgement(grouped: bool, max_recall_drop: float | None) -> None:
+    """Of finalists that are tilted towards classes, sharpened and flattened, on labels of which some are wrong."""
+    rng, found = np.random.default_rng(5), set()
+    logits, targets = drawn_logits(400)
+    groups = rng.integers(80, size=len(targets)) if grouped else None
+    for draw in range(12):
+        wrong = np.where(rng.random(len(targets)) < 0.01 * draw, rng.integers(5, size=len(targets)), targets)
+        given = {
+            name: softmax(logits * rng.choice([0.7, 1, 2]) + rng.normal(scale=rng.choice([0, 0.5]), size=(1, 5)))
+            for name in ("uploaded", "same_labels", "post_hoc", "trained", "average")
+        }
+        whole = judge(**given, targets=wrong, groups=groups, provenance="no", max_recall_drop=max_recall_drop)  # type: ignore[arg-type]
+        probs, rows = checked_finalists(given, wrong, groups)
+        assert verdict_alone(probs, rows, GateOptions(max_recall_drop=max_recall_drop)) == whole.verdict
+        found.add(whole.finalist)
+    assert len(found) >= 3
 
 
 @pytest.mark.parametrize("seed", [0, 1])
