@@ -135,8 +135,7 @@ class Evaluation:
 
     def _label_noise(self) -> LabelNoise:
         """The verdict under a share of wrong test labels."""
-        finalists = {"uploaded": self.probs["uploaded"]} | dict(self.probs)
-        probs, rows = checked_finalists(finalists, self.targets, self.dataset.groups_of("test"))
+        probs, rows = checked_finalists(self.probs, self.targets, self.dataset.groups_of("test"))
         options = GateOptions(
             self.options.score,
             1 - self.options.confidence_level,

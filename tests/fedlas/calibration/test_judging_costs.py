@@ -12,7 +12,6 @@ from fedlas.calibration import CalibrationOptions
 from fedlas.calibration.evaluation import Evaluation, noise_judgements
 from fedlas.calibration.judging_costs import PUBLISHING_S, judging_costs
 from fedlas.calibration.preparation import prepare
-from fedlas.gate.claims import GateVerdict
 from tests.fedlas.calibration.test_network import given
 
 
@@ -24,13 +23,10 @@ def test_judgements_under_wrong_labels_are_counted_as_they_are_made(
     asked = []
     _, dataset = given(tmp_path)
     monkeypatch.setattr(Evaluation, "targets", np.arange(rows) % 4)
-    monkeypatch.setattr(
-        Evaluation,
-        "judge",
-        lambda *_, **__: asked.append(1) or GateVerdict("unchanged", "brier", (), (), (), 0),
-    )
+    monkeypatch.setattr(dataset.__class__, "groups_of", lambda *_: None)
+    monkeypatch.setattr("fedlas.calibration.evaluation.verdict_alone", lambda *_: asked.append(1) or "unchanged")
     options = CalibrationOptions()
-    Evaluation(dataset, {}, options)._label_noise()
+    Evaluation(dataset, {"uploaded": np.full((rows, 4), 0.25)}, options)._label_noise()
     assert len(asked) == noise_judgements(rows, options)
 
 
