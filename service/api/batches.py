@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 
 from service.api.batch_results import BatchResults
 from service.api.document.declarations import BINARY, KEYED, OPTIONS_REFUSED, STORED, operation
-from service.api.idempotency import IdempotencyKey, Key, create_in_group
+from service.api.idempotency import IdempotencyKey, Key, create_once
 from service.api.named_models import find_model, priors_of
 from service.api.predict_schemas import Prediction, RowFailure
 from service.api.problems import named_by_body
@@ -75,7 +75,7 @@ async def create_batch(services: ServicesDep, body: BatchRequest, key: Idempoten
         unit.batches.add(row)
         return batch_record(unit, row, unit.work.open(row.id, blocked="inspecting" in (model.status, dataset.status)))
 
-    answer = await create_in_group(services, Key.of("predictions", key), [body.model_dump_json()], make)
+    answer = await create_once(services, Key.of("predictions", key), [body.model_dump_json()], make)
     return created(answer, "/v1/predictions", 202)
 
 

@@ -74,25 +74,18 @@ async def create_once(
 
     `content` is what the key stands for: digests and options, not bytes with boundaries. Raises KeyReused, KeyInFlight.
     """
-    return await services.write(lambda unit: _create(unit, key, content, make))
 
+    def answered(unit: UnitOfWork) -> str:
+        if key is None:
+            return make(unit).model_dump_json()
+        fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        answer = unit.keys.answer_of(key.text, fingerprint, holder=key.holder)
+        if answer is None:
+            answer = make(unit).model_dump_json()
+            unit.keys.keep(key.text, fingerprint, answer)
+        return answer
 
-async def create_in_group(
-    services: Services, key: Key | None, content: Sequence[str], make: Callable[[UnitOfWork], BaseModel]
-) -> str:
-    """The same for a creation without a file, in one transaction with others that arrive at this moment."""
-    return await services.group_commit.create(lambda unit: _create(unit, key, content, make))
-
-
-def _create(unit: UnitOfWork, key: Key | None, content: Sequence[str], make: Callable[[UnitOfWork], BaseModel]) -> str:
-    if key is None:
-        return make(unit).model_dump_json()
-    fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-    answer = unit.keys.answer_of(key.text, fingerprint, holder=key.holder)
-    if answer is None:
-        answer = make(unit).model_dump_json()
-        unit.keys.keep(key.text, fingerprint, answer)
-    return answer
+    return await services.write(answered)
 
 
 async def _keep_renewing(services: Services, key: Key) -> None:

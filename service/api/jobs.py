@@ -20,7 +20,7 @@ from service.api.batches import PARQUET, RowCursor
 from service.api.datasets import DatasetOptions, add_dataset
 from service.api.document.declarations import BINARY, KEYED, RECEIVED, STORED, operation
 from service.api.forms import Form
-from service.api.idempotency import IdempotencyKey, Key, create_in_group, create_once, reserved
+from service.api.idempotency import IdempotencyKey, Key, create_once, reserved
 from service.api.json_values import check_json, parse_json
 from service.api.models import ModelOptions, add_model
 from service.api.predict_schemas import JudgedRows
@@ -119,7 +119,7 @@ async def create_job(
     else:
         body = _checked(services, JobRequest.model_validate_json(await request.body() or b"null"), dry_run=dry_run)
         await _await_provenance(services, body.dataset_id)
-        answer = await create_in_group(services, scoped, [body.model_dump_json()], partial(_create, body=body))
+        answer = await create_once(services, scoped, [body.model_dump_json()], partial(_create, body=body))
     return created(answer, "/v1/jobs", 202)
 
 

@@ -14,7 +14,6 @@ from starlette.requests import HTTPConnection
 
 from service.api.access import AccessControl, Keys
 from service.api.access_log import AccessLog
-from service.api.group_commit import GroupCommit
 from service.api.long_poll import LongPoll
 from service.api.metrics import Exposition
 from service.api.metrics_registry import RegistryFigures
@@ -78,7 +77,6 @@ class Services(Core):
     notifier: PermitSender
     long_poll: LongPoll
     write_limiter: CapacityLimiter
-    group_commit: GroupCommit
     probes: Probes
     exposition: Exposition
     shared_counts: SharedCounts | None
@@ -96,14 +94,13 @@ class Services(Core):
         settings, registry, metrics = core.settings, core.registry, core.metrics
         notifier = PermitSender(settings.resolved_broker_url)
         registry.notify = notifier.notify
-        write_limiter, probes = CapacityLimiter(1), Probes()
+        probes = Probes()
         return cls(
             **{field.name: getattr(core, field.name) for field in fields(Core)},
             served_models=served_models,
             notifier=notifier,
             long_poll=LongPoll(registry),
-            write_limiter=write_limiter,
-            group_commit=GroupCommit(registry, write_limiter),
+            write_limiter=CapacityLimiter(1),
             probes=probes,
             exposition=Exposition(
                 metrics,

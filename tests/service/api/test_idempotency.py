@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ import pytest
 from service.api import idempotency, request_bodies
 from service.registry import tables
 from service.registry.database import database_now
-from service.registry.errors import KeyInFlight, KeyReused
+from service.registry.errors import KeyInFlight, KeyReused, Unavailable
 from service.registry.registry import Registry
+from service.registry.unit_of_work import UnitOfWork
 from service.settings import ServiceSettings
 from tests.helpers.api import Api
 from tests.helpers.backends import place
@@ -81,6 +83,41 @@ def test_a_refused_creation_leaves_the_key_free(api: Api, kind: str) -> None:
     headers = {"Idempotency-Key": "k"}
     problem(api.client.post(path, headers=headers, **bad), 422)
     assert api.client.post(path, headers=headers, **good).status_code in (201, 202)
+
+
+def at_once(api: Api, requests: list[Json]) -> list[httpx.Response]:
+    """POST all these orders at the same moment."""
+
+    async def ask() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(api.client.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=60) as client:
+            return await asyncio.gather(*(client.post("/v1/jobs", **request) for request in requests))
+
+    return asyncio.run(ask())
+
+
+def test_one_key_among_many(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Orders with one key at the same moment make one job, with other content they are refused.
+
+    While the database is away each is answered at once, with when to come again.
+    """
+    model, dataset = api.post("/v1/models", content=b"m")["id"], api.post("/v1/datasets", content=b"d")["id"]
+    body, keyed = {"model_id": model, "dataset_id": dataset}, {"headers": {"Idempotency-Key": "k"}}
+
+    def away() -> AbstractContextManager[UnitOfWork]:
+        raise Unavailable("database_unavailable", "the database cannot be reached; try again shortly")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(api.registry, "write", away)
+        answers = at_once(api, [{"json": body, **keyed}] * 10)
+        assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {(503, "database_unavailable")}
+        assert all(int(answer.headers["retry-after"]) > 0 for answer in answers)
+    answers = at_once(api, [{"json": body, **keyed}] * 20)
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.content for answer in answers}) == 1
+    mixed = at_once(api, [{"json": {**body, "seed": number % 2}, **keyed} for number in range(20)])
+    assert [answer.status_code for answer in mixed] == [422 if number % 2 else 202 for number in range(20)]
+    assert len(api.client.get("/v1/jobs").json()["data"]) == 1
 
 
 def test_a_key_is_kept_for_a_day(api: Api) -> None:
