@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import NamedTuple
 
 from fastapi import FastAPI
+from fastapi.openapi.utils import get_fields_from_routes
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
@@ -125,6 +126,16 @@ def _middleware(services: Services, sessions: Sessions) -> list[Middleware]:
 
 def _operation_id(route: APIRoute) -> str:
     return route.name
+
+
+async def build_document(app: FastAPI) -> None:
+    """Build the OpenAPI document in a thread: it takes a quarter of a second.
+
+    Two threads must not fill FastAPI's cache of parameters at once: it is filled here, in the thread that answers
+    requests. Otherwise the document is built of other objects than it began with, which raises KeyError.
+    """
+    get_fields_from_routes(app.routes)
+    await run_in_threadpool(app.openapi)
 
 
 def _document(app: FastAPI) -> JsonObject:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import logging
 import os
@@ -16,6 +15,7 @@ from service.heartbeat import Heartbeat
 from service.inference.runtime import providers, release_arena
 from service.process_memory import MemoryRelease, limit
 from service.processes.registry import await_database, say_where
+from service.rest_api import build_document
 from service.server import STUCK_EXIT_CODE, Server, configured, prepare_process
 from service.settings import ServiceSettings
 from service.transport.connections import Connections
@@ -57,8 +57,7 @@ def run(
         background=[
             beating.run,
             MemoryRelease(release_arena).run,
-            # Built for its first reader, the document would block the event loop for a quarter of a second.
-            partial(asyncio.to_thread, app.fastapi.openapi),
+            partial(build_document, app.fastapi),
         ],
         stopping=app.services.long_poll.close,
     )

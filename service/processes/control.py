@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import gc
 import socket
 import sys
@@ -19,6 +18,7 @@ from service.heartbeat import Heartbeat
 from service.ipc.placement import Placement
 from service.process_memory import MemoryRelease, limit
 from service.processes.registry import await_database, say_where
+from service.rest_api import build_document
 from service.server import Server, configured, prepare_process, say_listening
 from service.settings import ServiceSettings
 from service.transport.connections import Connections
@@ -62,7 +62,7 @@ def run(settings: ServiceSettings, *, channel: int, folder: Path, counts: Path, 
         background=[
             beating.run,
             MemoryRelease(lambda: None).run,
-            partial(asyncio.to_thread, app.fastapi.openapi),
+            partial(build_document, app.fastapi),
             meet,
             peers.tend,
             models.tend,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from fastapi._compat.v2 import get_cached_model_fields
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 from referencing import Registry, Resource
@@ -16,6 +18,9 @@ from referencing.jsonschema import DRAFT202012
 from service.api.document.field_texts import BY_NAME, PARAMETERS
 from service.api.document.record_texts import RECORD_TEXTS
 from service.api.document.report_texts import REPORT_TEXTS
+from service.app import create_app
+from service.rest_api import build_document
+from service.settings import ServiceSettings
 from tests.helpers.documented import document, resolved
 
 Json = dict[str, Any]
@@ -43,6 +48,23 @@ def contents() -> Iterator[tuple[str, Json]]:
 def test_the_document_is_sound() -> None:
     """OpenAPI 3.1, as its validator says."""
     validate(document())
+
+
+def test_it_is_built_beside_requests(settings: ServiceSettings) -> None:
+    """The thread that builds it finds a cache of FastAPI filled: two threads that fill it break each other."""
+    get_cached_model_fields.cache_clear()
+    app = create_app(settings).fastapi
+    build, misses = app.openapi, []
+
+    def counted() -> Json:
+        before = get_cached_model_fields.cache_info().misses
+        built = build()
+        misses.append(get_cached_model_fields.cache_info().misses - before)
+        return built
+
+    app.openapi = counted  # type: ignore[method-assign]
+    asyncio.run(build_document(app))
+    assert misses == [0]
 
 
 def test_everything_is_described() -> None:
