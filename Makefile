@@ -11,12 +11,15 @@ DEVELOPMENT_SET := --editable '.[standalone,postgresql,s3,otel]' --group dev
 OPENAPI := openapi/openapi.json
 # One more than two cores: a test often waits for a service that it has started. On more cores, make test WORKERS=…
 WORKERS ?= 3
+RUFF = $(if $(wildcard $(BIN)/ruff),$(BIN)/ruff,$(if $(shell command -v ruff),ruff,uvx ruff))
+# Functions of numbers and files alone: no network is trained, no service begins.
+QUICK := $(addprefix tests/fedlas/,metrics calibrators losses guarantees gate deployment preprocessing)
 
 # The many processes of the tests share compiled modules, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test exhaustive chaos serve check bench bench-serving docs screenshots openapi wheel release-check clean
+.PHONY: help setup demo lint quick test exhaustive chaos serve check bench bench-serving docs screenshots openapi wheel release-check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -49,6 +52,13 @@ $(DEVELOPMENT): pyproject.toml
 demo: $(STANDALONE) ## from an overconfident classifier to calibrated predictions, on real data, through HTTP
 	$(BIN)/fedlas demo
 
+# An installed ruff, that of .venv first; `uvx` fetches one. Nothing else is needed.
+lint: ## format and lint, in three seconds (needs ruff, or uvx)
+	@$(RUFF) format --check . && $(RUFF) check .
+
+quick: setup ## the pure functions, in less than a minute
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not exhaustive and not gpu" $(QUICK)
+
 test: setup ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not exhaustive and not gpu"
 
@@ -62,9 +72,8 @@ chaos: setup ## kill, stop, flush and fill everything under jobs, then ten busy 
 serve: $(STANDALONE) ## API, worker and broker on this machine, data in ./fedlas-data
 	$(BIN)/fedlas serve
 
-check: setup ## format, lint, types, import contracts, OpenAPI snapshot and what it would break
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+check: setup lint ## format, lint, size, types, import contracts, OpenAPI snapshot and what it would break
+	$(BIN)/python -m tests.helpers.size
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/fedlas openapi $(VENV)/openapi.json && diff -u $(OPENAPI) $(VENV)/openapi.json
