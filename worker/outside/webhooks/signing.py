@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 import re
-from datetime import datetime
+from datetime import UTC, datetime
+
+from standardwebhooks import Webhook
 
 from fedlas import __version__
 from service.registry.webhooks import parse_secret
@@ -32,13 +31,11 @@ def signed_headers(message_id: str, timestamp: datetime, body: bytes, secret: st
         raise ValueError(f"a message's id is up to 100 letters, digits, _ and -, not {message_id!r}")
     if timestamp.tzinfo is None:
         raise ValueError("the timestamp of an attempt needs a time zone")
-    seconds = str(int(timestamp.timestamp()))
-    signed = b".".join((message_id.encode("ascii"), seconds.encode("ascii"), body))
-    signature = base64.b64encode(hmac.digest(parse_secret(secret), signed, hashlib.sha256)).decode("ascii")
+    moment = timestamp.astimezone(UTC)  # the library takes any clock's time for UTC
     return {
         "content-type": "application/json",
         "user-agent": f"fedlas/{__version__}",
         "webhook-id": message_id,
-        "webhook-timestamp": seconds,
-        "webhook-signature": f"v1,{signature}",
+        "webhook-timestamp": str(int(moment.timestamp())),
+        "webhook-signature": Webhook(parse_secret(secret)).sign(message_id, moment, body.decode()),
     }
