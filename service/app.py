@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from service.api.services import Core, Services, quarantine
+from service.api.plumbing.services import Core, Services, quarantine
 from service.rest_api import App, rest_api
 from service.serving.app import ServingApp
 from service.serving.routes import ROUTES

@@ -22,7 +22,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from service.processes import wall
 from service.registry.database import open_engine
 from service.registry.errors import Unavailable
-from service.registry.revision import is_current
+from service.registry.migrate import is_current
 from service.registry.settings import mistakes
 from service.settings import ServiceSettings
 

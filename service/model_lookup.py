@@ -9,8 +9,7 @@ from anyio import CapacityLimiter, to_thread
 
 from service.registry.contract import ServedModel
 from service.registry.errors import Conflict, NotFound
-from service.registry.registry import Registry
-from service.registry.unit_of_work import UnitOfWork
+from service.registry.registry import Registry, UnitOfWork
 from service.resolved_model import Meaning, Profiles, ResolvedModel
 
 _THREADS = 4

@@ -20,30 +20,27 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from service.api import (
+from service.api.document.building import build
+from service.api.document.prediction_operations import OPERATIONS
+from service.api.plumbing import error_handlers
+from service.api.plumbing.access import AccessMiddleware
+from service.api.plumbing.access_log import AccessLogMiddleware, RequestIdMiddleware
+from service.api.plumbing.error_handlers import HeadMiddleware
+from service.api.plumbing.problems import RESPONSES
+from service.api.plumbing.services import Services
+from service.api.resources import (
     batches,
     calibrators,
     datasets,
     deliveries,
-    error_handlers,
     events,
     jobs,
     models,
     names,
     oip,
-    oip_repository,
-    oip_statistics,
     operations,
     uploads,
 )
-from service.api.access import AccessMiddleware
-from service.api.access_log import AccessLogMiddleware
-from service.api.document.building import build
-from service.api.document.prediction_operations import OPERATIONS
-from service.api.methods import HeadMiddleware
-from service.api.problems import RESPONSES
-from service.api.request_ids import RequestIdMiddleware
-from service.api.services import Services
 from service.registry.documents import JsonObject
 from service.registry.errors import Unavailable
 from service.web import pages
@@ -51,10 +48,7 @@ from service.web.rendering import StaticFile, answer
 from service.web.sessions import Sessions
 
 _DOCUMENT = "/openapi.json"
-_RESOURCES = (
-    *(uploads, datasets, models, jobs, events, deliveries, calibrators),
-    *(batches, names, oip_statistics, oip, oip_repository, operations),
-)
+_RESOURCES = (uploads, datasets, models, jobs, events, deliveries, calibrators, batches, names)
 
 
 class App(NamedTuple):
@@ -107,8 +101,9 @@ def rest_api(
     app.state.services = services
     error_handlers.install(app)
     app.openapi = partial(_document, app)  # type: ignore[method-assign]
-    for resource in _RESOURCES:
-        app.include_router(resource.router)
+    protocol = (oip.statistics_router, oip.router, oip.repository_router)
+    for router in (*(resource.router for resource in _RESOURCES), *protocol, operations.router):
+        app.include_router(router)
     pages.install(app, sessions)
     return app
 

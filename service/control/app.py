@@ -7,8 +7,8 @@ import os
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
-from service.api import problems
-from service.api.services import Core, Services
+from service.api.plumbing import problems
+from service.api.plumbing.services import Core, Services
 from service.control.collector import Collector
 from service.control.peer_models import PeerModels
 from service.control.peers import ServingPeers

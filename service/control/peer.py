@@ -17,7 +17,7 @@ from importlib import metadata
 import orjson
 from pydantic import BaseModel, TypeAdapter
 
-from service.api.access import Keys
+from service.api.plumbing.access import Keys
 from service.background_tasks import BackgroundTasks
 from service.control.isolation import Isolation
 from service.control.served_folder import ServedFolder

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from service.api.access import Keys
+from service.api.plumbing.access import Keys
 from service.control.counts import ServingCounts
 from service.control.isolation import Isolation
 from service.control.members import Members

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Sequence
 from functools import partial
 
-from service.api.services import quarantine
+from service.api.plumbing.services import quarantine
 from service.app import create_app
 from service.heartbeat import Heartbeat
 from service.inference.runtime import providers, release_arena

@@ -9,7 +9,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from service.api.services import quarantine
+from service.api.plumbing.services import quarantine
 from service.control.app import create_control
 from service.control.isolation import Isolation
 from service.control.peer_models import PeerModels

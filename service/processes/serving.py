@@ -19,9 +19,9 @@ from pathlib import Path
 
 from starlette.types import Receive, Scope, Send
 
-from service.api import problems
-from service.api.access import AccessControl
-from service.api.access_log import AccessLog
+from service.api.plumbing import problems
+from service.api.plumbing.access import AccessControl
+from service.api.plumbing.access_log import AccessLog
 from service.confinement import seccomp
 from service.heartbeat import Heartbeat
 from service.inference.metrics import ServingMetrics

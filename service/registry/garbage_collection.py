@@ -1,21 +1,30 @@
-"""Garbage collection: removes stored files that no record names, and what killed processes left half-written.
+"""Garbage collection and retention: removal of files that no record names, and of records that have expired.
 
 A process may be killed between storing a file and committing the record that names it, and a deletion may commit while
 the storage is away. The storage's own clock decides a file's age, and each file is checked again inside the write
 transaction that removes it: no other writer can name it in between.
+
+Expired jobs and batches go as with DELETE: a job with its report, events and messages, a batch with its results. What
+still serves stays: a job's calibrated model and the names that it is published under. So do the evaluation ledger and
+the digests of rows that models were trained on, or else deleting a job would make its test rows look unseen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
-from service.registry.listing import StoredFile
-from service.registry.registry import Registry
+from service.registry.artifacts import StoredFile
+from service.registry.errors import NotFound
+from service.registry.registry import Registry, UnitOfWork
+from service.registry.repositories.jobs import Batches, Jobs
 
 #: Files checked in one call, and in one reading transaction.
 _MOST_FILES, _AT_ONCE = 1_000, 100
+#: Records deleted in one call of each kind, each in a transaction of its own: other writers come in between.
+_MOST_RECORDS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +83,27 @@ def _unnamed(registry: Registry, files: Sequence[StoredFile]) -> list[StoredFile
             named = unit.datasets.referenced([file.digest for file in some])
         unnamed += [file for file in some if file.digest not in named]
     return unnamed
+
+
+def delete_expired(
+    registry: Registry, *, jobs_days: float | None, results_days: float | None, most: int = _MOST_RECORDS
+) -> Iterator[str]:
+    """Delete what has expired by the database's clock, at most so many of each kind; yields the ids as they are gone.
+
+    None keeps for ever. A job with a message that is still to be delivered is kept until it was. Several processes may
+    do this at once. Raises Unavailable; what was deleted until then stays deleted.
+    """
+    kinds: list[tuple[float | None, Callable[[UnitOfWork], Jobs | Batches]]] = [
+        (jobs_days, lambda unit: unit.jobs),
+        (results_days, lambda unit: unit.batches),
+    ]
+    for days, repository in kinds:
+        if days is None:
+            continue
+        with registry.read() as unit:
+            expired = repository(unit).ended_before(unit.now() - timedelta(days=days), limit=most)
+        for record_id in expired:
+            with suppress(NotFound):  # another process was faster
+                with registry.write() as unit:
+                    unit.after_commit.unreferenced += repository(unit).delete(record_id)
+                yield record_id

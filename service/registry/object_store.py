@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service.registry.artifact_cache import evict, take, turn
-from service.registry.artifacts import ArtifactStore, missing, storing
+from service.registry.artifacts import ArtifactStore, StoredFile, missing, remove_older, storing
 from service.registry.errors import Unavailable
-from service.registry.listing import StoredFile, remove_older
 from service.registry.settings import RegistrySettings
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
 from service.registry import contract, tables
+from service.registry.registry import UnitOfWork
 from service.registry.repositories.records import KEPT
-from service.registry.unit_of_work import UnitOfWork
 
 Record = TypeVar("Record", bound=BaseModel)
 

@@ -1,27 +1,87 @@
-"""The registry: opens the database and the stored files, and runs transactions."""
+"""The registry: opens the database and the stored files, and runs transactions, each with all repositories."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
+from functools import cached_property
 from threading import Lock
+from typing import TypeVar
 
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
 from service.registry.artifacts import ArtifactStore
-from service.registry.database import BUSY_TIMEOUT_S, open_engine, reachable
+from service.registry.database import BUSY_TIMEOUT_S, database_now, open_engine, reachable
 from service.registry.errors import Conflict, NotFound, Unavailable
+from service.registry.migrate import is_current, migrate
 from service.registry.object_store import open_artifacts
 from service.registry.repositories import Ended, Permit
-from service.registry.repositories.records import KEPT
+from service.registry.repositories.job_history import Checkpoints, Deliveries, EvaluationLedger, Events
+from service.registry.repositories.jobs import Batches, Calibrators, Jobs
+from service.registry.repositories.keys import BrowserSessions, IdempotencyKeys
+from service.registry.repositories.names import Names
+from service.registry.repositories.pieces import Pieces
+from service.registry.repositories.records import KEPT, AfterCommit, Datasets, Models, Uploads
+from service.registry.repositories.work import WorkQueue
+from service.registry.repositories.workers import Workers, WorkOverview, WorkStatistics
 from service.registry.resumable_uploads import ResumableUploads
-from service.registry.revision import is_current
 from service.registry.settings import RegistrySettings
 from service.registry.tables import now
-from service.registry.unit_of_work import UnitOfWork
+
+T = TypeVar("T")
+
+
+def _repository(kind: Callable[[Session], T]) -> cached_property[T]:
+    """A repository over the unit's session, made when it is first asked for."""
+    return cached_property(lambda unit: kind(unit.session))
+
+
+class UnitOfWork:
+    """The repositories, all within the same transaction; `Registry.write` commits it, or rolls it back.
+
+    Attributes:
+        callbacks: called when the transaction is over, with whether it was committed.
+    """
+
+    work = _repository(WorkQueue)
+    work_overview = _repository(WorkOverview)
+    work_statistics = _repository(WorkStatistics)
+    workers = _repository(Workers)
+    pieces = _repository(Pieces)
+    datasets = _repository(Datasets)
+    models = _repository(Models)
+    jobs = _repository(Jobs)
+    batches = _repository(Batches)
+    calibrators = _repository(Calibrators)
+    events = _repository(Events)
+    checkpoints = _repository(Checkpoints)
+    ledger = _repository(EvaluationLedger)
+    deliveries = _repository(Deliveries)
+    uploads = _repository(Uploads)
+    names = _repository(Names)
+    keys = _repository(IdempotencyKeys)
+    browser_sessions = _repository(BrowserSessions)
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.after_commit = AfterCommit.of(session)
+        self.callbacks: list[Callable[[bool], None]] = []
+
+    def requeue(self, record_id: str, reason: str) -> None:
+        """Put a running job or batch, whose work was given up, back to queued."""
+        if record_id.startswith("job_"):
+            self.jobs.requeue(record_id, reason)
+        elif record_id.startswith("bat_"):
+            self.batches.requeue(record_id, reason)
+
+    def now(self) -> datetime:
+        """The present, as the database sees it."""
+        return database_now(self.session)
+
 
 _CLOSING_S = 2.0
 #: A bucket takes some 10 ms for a file, and all other writers wait; a batch may leave ten thousand.
@@ -120,8 +180,6 @@ class Registry:
         """Bring the tables up to date; only the service does this. Raises Unavailable."""
         with reachable():
             if not is_current(self._engine):
-                from service.registry.migrate import migrate
-
                 migrate(self._engine)
 
     def is_current(self) -> bool:

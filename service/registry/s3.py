@@ -20,8 +20,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from s3transfer.exceptions import RetriesExceededError, S3DownloadFailedError
 
+from service.registry.artifacts import StoredFile, is_digest
 from service.registry.errors import Unavailable
-from service.registry.listing import StoredFile, is_digest
 
 _MEBIBYTE = 1024**2
 _PAGE = 1000  # the most that S3 lists at once

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -10,7 +12,6 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from service.registry.database_url import fault
 from service.registry.webhooks import Policy
 
 GIBIBYTE = 1024**3
@@ -19,6 +20,34 @@ OWNER_ONLY = 0o077
 _S3 = "s3://"
 #: What is wrong with these is said by their validators, without the secrets in them.
 _SECRET = frozenset({"database_url", "api_keys"})
+
+
+#: Of what SQLAlchemy reads, what the service can use: drivers that take libpq's options, and a file.
+_URL_FORM = re.compile(
+    r"""sqlite(?:\+pysqlite)?:///[^?]+(?:\?.*)?
+    |   postgresql(?:\+(?P<driver>psycopg2?))?://(?:[^:/@]*(?::[^@]*)?@)?   # who
+        (?:\[[^/?\]]+\]|[^:/?@]*)(?::[0-9]+)?(?:/[^?]*)?(?:\?.*)?           # where""",
+    re.VERBOSE | re.DOTALL,
+)
+_URL_NEEDED = "needed is postgresql+psycopg://USER:PASSWORD@HOST/NAME or sqlite:////PATH, special characters as %XX"
+_URL_SECRET = re.compile(r"(?<=://).*(?=@)|(?<=\?).*", re.DOTALL)
+
+
+def fault(url: str) -> str | None:
+    """Name what is wrong with the URL of a database, without its password; None where nothing is.
+
+    >>> fault("postgres://me:secret@host/fedlas").partition(";")[0]
+    "'postgres://***@host/fedlas' names no database that can be used"
+    >>> fault("postgresql://me:secret@[::1]:5432/fedlas")
+    """
+    shown = repr(_URL_SECRET.sub("***", url))
+    found = _URL_FORM.fullmatch(url)
+    if found is None:
+        return f"{shown} names no database that can be used; {_URL_NEEDED}"
+    driver = found["driver"] or "psycopg"
+    if url.startswith("postgresql") and find_spec(driver) is None:
+        return f"{shown} needs {driver}, which is not installed: pip install 'fedlas[postgresql]'"
+    return None
 
 
 def listed(value: object) -> object:

@@ -12,8 +12,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.api import problems
-from service.api.access_log import GONE, Access
+from service.api.plumbing import problems
+from service.api.plumbing.access_log import GONE, Access
 from service.registry.errors import DeadlineExceeded, Overloaded, RegistryError, Unavailable
 from service.serving.call import InferenceCall, Shared
 from service.serving.deadlines import Waits, seconds_given

@@ -10,9 +10,9 @@ from typing import NamedTuple
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
-from service.api.access import headers_of
-from service.api.body_errors import BODY_TIMEOUT_S, stalled, too_large
-from service.api.request_ids import request_id_of
+from service.api.plumbing.access import headers_of
+from service.api.plumbing.access_log import request_id_of
+from service.api.plumbing.problems import BODY_TIMEOUT_S, stalled, too_large
 from service.serving.deadlines import too_late
 from service.transport.exchange import exchange_of
 

@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 from pydantic_core import from_json
 
-from service.api.problems import MOST_ERRORS
+from service.api.plumbing.problems import MOST_ERRORS
 from service.inference import formats
 from service.inference.answer_size import FEW_ANSWER_BYTES, of_npy, of_predictions
 from service.inference.decision_policy import DecisionPolicy, without_options

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from opentelemetry.trace import Span
 
-from service.api.access import AccessControl
-from service.api.access_log import AccessLog
+from service.api.plumbing.access import AccessControl
+from service.api.plumbing.access_log import AccessLog
 from service.inference.batching import InferenceBatch
 from service.inference.executor import LONGEST_GRACE_S
 from service.inference.gauges import add_gauges

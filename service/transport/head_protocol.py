@@ -13,8 +13,8 @@ import httptools
 from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from service.api.problems import problem
-from service.api.request_ids import request_id_of
+from service.api.plumbing.access_log import request_id_of
+from service.api.plumbing.problems import problem
 from service.transport.connections import Connections
 from service.transport.exchange import Exchange
 from service.transport.request_head import (

@@ -6,13 +6,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from service.api.problems import Problem
-from service.api.record_codes import RECORD_CODES
-from service.api.responses import cursor
-from service.api.services import Services, ServicesDep
+from service.api.plumbing.problems import Problem
+from service.api.plumbing.record_codes import RECORD_CODES
+from service.api.plumbing.responses import cursor
+from service.api.plumbing.services import Services, ServicesDep
 from service.registry.contract import DatasetRecord
 from service.registry.presenters import dataset_record
-from service.registry.unit_of_work import UnitOfWork
+from service.registry.registry import UnitOfWork
 from service.web.jobs import ListedJob, listed
 from service.web.rendering import page, see_other
 from service.web.routes import ROWS, WAIT_S, PageRoute, call_api, is_news, list_page

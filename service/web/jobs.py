@@ -20,10 +20,10 @@ from markupsafe import Markup
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
-from service.api.problems import Problem
-from service.api.record_codes import RECORD_CODES
-from service.api.responses import After, cursor
-from service.api.services import Services, ServicesDep
+from service.api.plumbing.problems import Problem
+from service.api.plumbing.record_codes import RECORD_CODES
+from service.api.plumbing.responses import After, cursor
+from service.api.plumbing.services import Services, ServicesDep
 from service.registry import tables
 from service.registry.artifacts import ArtifactStore
 from service.registry.contract import FINAL, DeliveryRecord, JobRecord
@@ -31,11 +31,10 @@ from service.registry.contract.records import JobStatus
 from service.registry.documents import Document
 from service.registry.documents.report import Figure
 from service.registry.errors import InvalidRequest, RegistryError
-from service.registry.list_filter import ListFilter
 from service.registry.presenters import delivery_record, job_record
-from service.registry.registry import Registry
+from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories.pieces import Spread
-from service.registry.unit_of_work import UnitOfWork
+from service.registry.repositories.records import ListFilter
 from service.web.job_words import LEFT_OUT, Step, ToldEvent, order_sentences, steps_of, told, verdict_in_words
 from service.web.race import Contender, Panel, Race, loss_panels, nll_chart
 from service.web.rendering import page, see_other

@@ -20,7 +20,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from starlette.concurrency import run_in_threadpool
 
-from service.api.long_poll import LongPoll
+from service.api.plumbing.long_poll import LongPoll
 from service.registry.errors import NotFound, Unavailable
 from service.registry.registry import Registry
 from service.web.jobs import FollowedJob

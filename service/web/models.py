@@ -15,17 +15,17 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Form, Query, Request, Response
 from pydantic import JsonValue
 
-from service.api.named_models import find_model
-from service.api.names import AfterName
-from service.api.problems import Problem
-from service.api.responses import After, cursor
-from service.api.services import Services, ServicesDep
+from service.api.plumbing.problems import Problem
+from service.api.plumbing.responses import After, cursor
+from service.api.plumbing.services import Services, ServicesDep
+from service.api.resources.models import find_model
+from service.api.resources.names import AfterName
 from service.inference.profile import ServingProfile
 from service.registry import tables
 from service.registry.contract import FINAL, ModelRecord, NameRecord
-from service.registry.list_filter import ListFilter
 from service.registry.presenters import model_record
-from service.registry.unit_of_work import UnitOfWork
+from service.registry.registry import UnitOfWork
+from service.registry.repositories.records import ListFilter
 from service.web.rendering import page, see_other
 from service.web.reports import Excerpt, excerpt_of
 from service.web.routes import ROWS, PageRoute, call_api, list_page

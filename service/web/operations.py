@@ -21,16 +21,15 @@ from fastapi import APIRouter, Request, Response
 from markupsafe import Markup
 from starlette.concurrency import run_in_threadpool
 
-from service.api.error_codes import ERROR_CODES
-from service.api.health import Outcome, outcomes
-from service.api.record_codes import RECORD_CODES
-from service.api.services import Services, ServicesDep, quarantine
+from service.api.plumbing.error_codes import ERROR_CODES
+from service.api.plumbing.record_codes import RECORD_CODES
+from service.api.plumbing.services import Services, ServicesDep, quarantine
+from service.api.resources.operations import Outcome, outcomes
 from service.registry import tables
 from service.registry.contract import ANY_DEVICE, GPU_ONLY, PLAN, QUEUES, WORK_KINDS
 from service.registry.errors import Unavailable
-from service.registry.repositories.work_overview import Failures, HeldWork, ReturnedWork, WaitingWork
-from service.registry.repositories.workers import SILENT_S
-from service.registry.unit_of_work import UnitOfWork
+from service.registry.registry import UnitOfWork
+from service.registry.repositories.workers import SILENT_S, Failures, HeldWork, ReturnedWork, WaitingWork
 from service.web.rendering import duration, page, size
 
 #: Less than both is little: a job writes models and checkpoints, and an upload may have gigabytes.

@@ -21,12 +21,12 @@ from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
 
-from service.api.record_codes import RECORD_CODES
-from service.api.services import ServicesDep
+from service.api.plumbing.record_codes import RECORD_CODES
+from service.api.plumbing.services import ServicesDep
 from service.registry.contract import FINAL, DatasetRecord, JobRecord, ModelRecord
 from service.registry.documents import TensorSpec
 from service.registry.presenters import dataset_record, job_record, model_record
-from service.registry.unit_of_work import UnitOfWork
+from service.registry.registry import UnitOfWork
 from service.web.forms import (
     FIELD,
     FormState,

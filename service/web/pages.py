@@ -13,9 +13,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.access import headers_of
-from service.api.problems import Problem
-from service.api.services import Services
+from service.api.plumbing.access import headers_of
+from service.api.plumbing.problems import Problem
+from service.api.plumbing.services import Services
 from service.web import datasets, jobs, live, models, operations, orders, rendering, reports, start, try_it
 from service.web.live import LiveJobs
 from service.web.rendering import page, see_other

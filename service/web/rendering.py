@@ -31,9 +31,9 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader
 from markupsafe import Markup
 
 from fedlas.report import page as report_page
-from service.api.error_codes import ERROR_CODES
-from service.api.problems import Problem
-from service.api.responses import etag_matches
+from service.api.plumbing.error_codes import ERROR_CODES
+from service.api.plumbing.problems import Problem
+from service.api.plumbing.responses import etag_matches
 from service.registry.errors import NotFound
 from service.web.forms import new_form_key
 from service.web.sessions import STATIC, session_id_of

@@ -20,8 +20,8 @@ from jinja2 import TemplateError
 from pydantic import BaseModel
 
 from fedlas.report.document import report_from_json
-from service.api.reports import missing_evidence
-from service.api.services import ServicesDep
+from service.api.plumbing.services import ServicesDep
+from service.api.resources.reports import missing_evidence
 from service.registry.artifacts import ArtifactStore
 from service.registry.errors import RegistryError
 from service.registry.registry import Registry

@@ -23,10 +23,10 @@ from fastapi.routing import APIRoute
 from pydantic import JsonValue
 from starlette.types import Message, Receive, Scope
 
-from service.api.problems import Problem
-from service.api.request_bodies import limited
-from service.api.request_ids import SCOPE_KEY
-from service.api.responses import Record
+from service.api.plumbing.access_log import SCOPE_KEY
+from service.api.plumbing.problems import Problem
+from service.api.plumbing.request_bodies import limited
+from service.api.plumbing.responses import Record
 from service.registry.contract import FINAL
 from service.registry.errors import UnsupportedFormat
 from service.web.sessions import SIGN_IN

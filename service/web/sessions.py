@@ -31,13 +31,13 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.access import SAFE_METHODS, headers_of, is_open
-from service.api.problems import problem, problem_of
-from service.api.request_ids import SCOPE_KEY
-from service.api.services import Services
+from service.api.plumbing.access import SAFE_METHODS, headers_of, is_open
+from service.api.plumbing.access_log import SCOPE_KEY
+from service.api.plumbing.problems import problem, problem_of
+from service.api.plumbing.services import Services
 from service.ipc.token_bucket import TokenBucket
 from service.registry.errors import Overloaded, RegistryError, Unavailable
-from service.registry.unit_of_work import UnitOfWork
+from service.registry.registry import UnitOfWork
 
 #: A page's script asks the API here, with its session's cookie: `/session/v1/…` is `/v1/…` with the session's key.
 SESSION = "/session"

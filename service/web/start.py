@@ -9,8 +9,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form, Query, Request, Response
 
-from service.api.services import ServicesDep
-from service.registry.unit_of_work import UnitOfWork
+from service.api.plumbing.services import ServicesDep
+from service.registry.registry import UnitOfWork
 from service.web.forms import Sent
 from service.web.jobs import ListedJob, listed
 from service.web.orders import Choices

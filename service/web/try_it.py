@@ -25,12 +25,12 @@ from fastapi import APIRouter, Request, Response
 from pydantic import JsonValue
 from starlette.datastructures import ImmutableMultiDict, UploadFile
 
-from service.api.predict_schemas import Predictions
-from service.api.problems import Problem, status_of
-from service.api.services import Services, ServicesDep, in_thread
+from service.api.plumbing.problems import Problem, status_of
+from service.api.plumbing.schemas import Predictions
+from service.api.plumbing.services import Services, ServicesDep, in_thread
 from service.inference.profile import ServingProfile, TensorSpec
 from service.registry.errors import InvalidRequest, RegistryError, TooLarge
-from service.registry.unit_of_work import UnitOfWork
+from service.registry.registry import UnitOfWork
 from service.resolved_model import ResolvedModel
 from service.web.abstention import Costs, Promise, cheapest, promises, table, threshold_svg, tradeoff
 from service.web.rendering import page

@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from service.api.services import Services
+from service.api.plumbing.services import Services
 from service.app import create_app
 from service.inference.scheduler import Scheduler
 from service.registry.registry import Registry

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from service.api import problems
+from service.api.plumbing import problems
 from service.inference.oip import requests
 from service.inference.oip.inflation import inflated
 from service.inference.profile import ServingProfile

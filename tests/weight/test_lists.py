@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from service.api.responses import MOST_BYTES
+from service.api.plumbing.responses import MOST_BYTES
 from service.registry import tables
+from service.registry.registry import UnitOfWork
 from service.registry.tables import new_id, now
-from service.registry.unit_of_work import UnitOfWork
 from tests.helpers.api import Api, open_api
 
 Json = dict[str, Any]

@@ -32,7 +32,7 @@ from service.registry.documents import (
     Reading,
     ServingCost,
 )
-from service.registry.documents.model_profile import FamiliaritySpec, FittedOn
+from service.registry.documents.profiles import FamiliaritySpec, FittedOn
 from worker.documents import (
     JobOrder,
     JobResult,

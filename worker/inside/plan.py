@@ -27,7 +27,7 @@ from fedlas.race.selection import CalibratorSelector
 from fedlas.race.setup import seconds_for_features
 from fedlas.training.fit import device_name
 from service.registry.documents import FeatureSpec, Notice, Plan, SplitCounts
-from service.registry.documents.plan import (
+from service.registry.documents.runs import (
     DetectableEffect,
     Leakage,
     PlanEstimate,

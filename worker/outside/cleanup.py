@@ -13,9 +13,8 @@ from datetime import timedelta
 from itertools import takewhile
 
 from service.registry.errors import RegistryError
-from service.registry.garbage_collection import collect_garbage
+from service.registry.garbage_collection import collect_garbage, delete_expired
 from service.registry.registry import Registry
-from service.registry.retention import delete_expired
 from worker.sandbox.process import remove_stale_folders
 from worker.settings import WorkerSettings
 

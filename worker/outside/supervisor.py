@@ -13,9 +13,8 @@ from pathlib import Path
 
 from service.registry.contract import RecordError
 from service.registry.errors import LeaseLost, Unavailable, WorkGone
-from service.registry.registry import Registry
+from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories import Claim, ClaimLimits
-from service.registry.unit_of_work import UnitOfWork
 from worker.outside import metrics
 from worker.outside.checkpoint_upload import CheckpointUploader
 from worker.outside.dispatcher import Dispatcher

@@ -1,7 +1,6 @@
 """The HTTP contract: requests, records, statuses and queues, shared by the service and the worker."""
 
 from service.registry.answer_options import AnswerOptions, GivenPriors
-from service.registry.contract.events import EventRecord
 from service.registry.contract.queues import (
     ANY_DEVICE,
     DELIVERIES,
@@ -21,6 +20,7 @@ from service.registry.contract.records import (
     DatasetRecord,
     DeliveryAttempt,
     DeliveryRecord,
+    EventRecord,
     JobRecord,
     ModelRecord,
     NameRecord,

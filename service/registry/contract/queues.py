@@ -1,4 +1,4 @@
-"""Kinds of work, and the queues that they wait in."""
+"""Kinds of work, the queues that they wait in, and the memory that they take at most."""
 
 from __future__ import annotations
 
@@ -57,3 +57,19 @@ def task_name(kind: str) -> str:
     'fedlas.inspect'
     """
     return f"fedlas.{kind}"
+
+
+#: PyTorch, ONNX Runtime and the rows of a batch. Datasets are mapped from their files and need no memory of their own.
+_BASE_BYTES = 1024**3
+#: The upload, the network with gradients and momentum, the finishers of a race that may still be averaged, and what a
+#: checkpoint copies.
+_COPIES_OF_MODEL = 24
+
+
+def memory_of_job(model_bytes: int) -> int:
+    """Bytes of memory that calibrating a model of this size may take.
+
+    >>> memory_of_job(45_000_000) // 10**9
+    2
+    """
+    return _BASE_BYTES + _COPIES_OF_MODEL * model_bytes

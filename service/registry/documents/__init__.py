@@ -4,27 +4,10 @@ Each is validated once where it arrives: the worker validates what a sandboxed p
 and a stored document is validated again when its row is read as one.
 """
 
-from service.registry.documents.batch_manifest import BatchManifest, PartResult, ResultPart
-from service.registry.documents.dataset_profile import (
+from service.registry.documents.profiles import (
+    ClassPriors,
     DatasetProfile,
     DatasetRoles,
-    Purpose,
-    SeenByModel,
-    SplitCounts,
-    SplitShares,
-)
-from service.registry.documents.events import (
-    CandidateEnded,
-    EpochEnded,
-    FoldScored,
-    Progress,
-    Publication,
-    Stage,
-    StageChanged,
-    TrainingBegun,
-)
-from service.registry.documents.model_profile import (
-    ClassPriors,
     DecisionThresholds,
     FeatureSpec,
     FittedOn,
@@ -32,15 +15,32 @@ from service.registry.documents.model_profile import (
     GuaranteesSummary,
     ImagePreprocessing,
     ModelProfile,
+    Notice,
     OutputSpec,
     PriorsInput,
+    Purpose,
+    Reading,
+    SeenByModel,
     ServingCost,
+    SplitCounts,
+    SplitShares,
     Task,
 )
-from service.registry.documents.notice import Notice
-from service.registry.documents.plan import Plan
-from service.registry.documents.reading import Reading
 from service.registry.documents.report import GateVerdict, Report, Verdict
+from service.registry.documents.runs import (
+    BatchManifest,
+    CandidateEnded,
+    EpochEnded,
+    FoldScored,
+    PartResult,
+    Plan,
+    Progress,
+    Publication,
+    ResultPart,
+    Stage,
+    StageChanged,
+    TrainingBegun,
+)
 from service.registry.json_models import Document, JsonObject, TensorSpec
 
 __all__ = [

@@ -29,8 +29,7 @@ from fedlas.report.guarantees import CoverageLevel, ErrorLevel, GuaranteeTable
 from fedlas.report.label_noise import NoiseLevel
 from fedlas.report.loss_comparison import LossComparison, MethodDifference
 from fedlas.report.written_file import GaveWay, Parity
-from service.registry.documents.dataset_profile import SeenByModel
-from service.registry.documents.notice import Notice
+from service.registry.documents.profiles import Notice, SeenByModel
 from service.registry.json_models import Document
 
 Verdict = Literal["trained", "post_hoc", "unchanged", "undetermined"]

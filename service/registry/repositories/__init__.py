@@ -1,8 +1,7 @@
 """The repositories: all SQL of the registry, one class per kind of record, over the session of a unit of work."""
 
-from service.registry.repositories.due_work import ClaimLimits, Due
 from service.registry.repositories.pieces import NewPiece
 from service.registry.repositories.records import Ended, Permit
-from service.registry.repositories.work import Claim
+from service.registry.repositories.work import Claim, ClaimLimits, Due
 
 __all__ = ["Claim", "ClaimLimits", "Due", "Ended", "NewPiece", "Permit"]

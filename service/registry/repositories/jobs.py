@@ -11,11 +11,9 @@ from sqlalchemy import ColumnElement, delete, exists, or_, select, update
 from service.registry import tables
 from service.registry.contract import FINAL
 from service.registry.errors import Conflict
-from service.registry.list_filter import ListFilter
-from service.registry.repositories.deliveries import Deliveries
-from service.registry.repositories.job_history import Checkpoints, EvaluationLedger, Events
+from service.registry.repositories.job_history import Checkpoints, Deliveries, EvaluationLedger, Events
 from service.registry.repositories.pieces import Pieces
-from service.registry.repositories.records import AfterCommit, Ended, Records
+from service.registry.repositories.records import AfterCommit, Ended, ListFilter, Records
 from service.registry.tables import Json
 
 Row = TypeVar("Row", bound=tables.Run)

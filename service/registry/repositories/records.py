@@ -1,4 +1,4 @@
-"""The repositories of records: what all kinds have in common, and datasets, models and uploads."""
+"""The repositories of records: what all kinds have in common, filters of lists, and datasets, models and uploads."""
 
 from __future__ import annotations
 
@@ -18,8 +18,27 @@ from service.registry.contract import FINAL
 from service.registry.database import database_now
 from service.registry.errors import Conflict, InvalidRequest, NotFound, UnknownReference
 from service.registry.json_models import objection_within
-from service.registry.list_filter import ListFilter
 from service.registry.tables import Json
+
+
+@dataclass(frozen=True, slots=True)
+class ListFilter:
+    """Conditions that all hold; what is None, and an empty `metadata`, is no condition.
+
+    Attributes:
+        name: of the record itself; a job, or a batch, is found by the names of its model, too.
+        created_after, created_before: neither includes the moment itself.
+        metadata: of jobs: words that are all among theirs.
+        origin: of models.
+    """
+
+    status: str | None = None
+    name: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    origin: str | None = None
+
 
 #: How long after its last byte an upload is kept.
 KEPT = timedelta(hours=24)

@@ -1,6 +1,8 @@
 """The work queue: work is claimed by compare-and-set, held by a lease, fenced by a token that grows with every claim.
 
-The row is the truth: a lost or doubled message of the broker is harmless. Times are the database's.
+The row is the truth: a lost or doubled message of the broker is harmless. Times are the database's. Flows take turns by
+start-time fair queueing (Goyal, Vin & Cheng, 1996): a flow is a job or batch with all its pieces, and each row is given
+its turn when it is opened, so that a claim reads one row of an index.
 """
 
 from __future__ import annotations
@@ -9,20 +11,75 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
+from sqlalchemy.orm import Session, aliased
 
-from service.registry.contract import QUEUE_OF, kind_of_record
+from service.registry.contract import DELIVERIES, QUEUE_OF, kind_of_record
 from service.registry.errors import LeaseLost, WorkGone
-from service.registry.repositories.due_work import ClaimLimits, DueWork, free
-from service.registry.repositories.records import AfterCommit, Permit
-from service.registry.repositories.turns import first_turn, next_turns
+from service.registry.repositories.records import AfterCommit, Permit, Repository
 from service.registry.tables import Job, Work
 
+#: A flow that comes new is served before the next row of those that are served already, but so many such flows in a
+#: row let an older one pass: without this a stream of small jobs would keep a large one from ever ending.
+_NEWCOMERS = 8
 #: How long work waits after its process was lost for the first, second, … time in a row; the last one repeats.
 BACK_OFF_S = (0.0, 5.0, 15.0, 45.0, 120.0, 300.0)
 SILENT = "its worker went silent"
 #: What is alone is a flow of its own.
 PARENT_ID = func.nullif(Work.flow, Work.record_id)
+
+
+def next_turns(session: Session, queue: str, flow: str, *, count: int = 1, weight: float = 1.0) -> list[float]:
+    """The turns of the next rows of a flow, which takes `weight` turns where others take one."""
+    first = first_turn(session, queue)
+    of_flow = (Work.flow == flow, Work.queue == queue, Work.state.in_(("waiting", "claimed")))
+    if (last := session.scalar(select(func.max(Work.turn)).where(*of_flow))) is not None:
+        first = max(first, last + 1 / weight)
+    return [first + place / weight for place in range(count)]
+
+
+def first_turn(session: Session, queue: str) -> float:
+    """The turn of a flow that is new in this queue, the same for all that come in one transaction."""
+    with session.no_autoflush:  # what this transaction adds is written at its end, all in one
+        served = session.scalar(select(func.max(Work.turn)).where(Work.state == "claimed", Work.queue == queue))
+        if served is None:
+            served = session.scalar(select(func.min(Work.turn)).where(Work.state == "waiting", Work.queue == queue))
+    return 0.0 if served is None else served + 1 / _NEWCOMERS
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """The work whose turn it is in a queue."""
+
+    record_id: str
+    kind: str
+    flow: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimLimits:
+    """What a worker may claim.
+
+    Attributes:
+        memory_bytes: work that needs more is left to others; None takes any.
+        versions: of the code of this worker; work that requires others is left to them.
+    """
+
+    memory_bytes: int | None = None
+    versions: str | None = None
+
+
+#: Whatever there is that asks for no versions.
+ANY = ClaimLimits()
+
+
+def free(moment: datetime) -> ColumnElement[bool]:
+    """No other work with the same concurrency key is claimed under a living lease."""
+    other = aliased(Work)
+    held = select(other.concurrency_key).where(
+        other.state == "claimed", other.concurrency_key.is_not(None), other.lease_expires_at >= moment
+    )
+    return or_(Work.concurrency_key.is_(None), Work.concurrency_key.not_in(held))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +111,42 @@ def named(record_id: str, parent_id: str | None) -> str:
     return record_id if parent_id is None else f"{record_id} of {parent_id}"
 
 
-class WorkQueue(DueWork):
-    """The queue of work: open, claim, renew, release, finish."""
+class WorkQueue(Repository):
+    """The queue of work: open, look for what is due, claim, renew, release, finish.
+
+    Messages of webhooks stand by their moment, all other work by its turn.
+    """
+
+    def next_due(self, queue: str, limits: ClaimLimits = ANY) -> Due | None:
+        """The work of this queue that is due, within these limits, and whose turn it is; messages by their moment."""
+        order = (Work.not_before,) if queue == DELIVERIES else (Work.turn, Work.record_id)
+        found = self.session.execute(self._due(queue, limits, moment=self.now).order_by(*order).limit(1)).one_or_none()
+        return None if found is None else Due(found.record_id, found.kind, found.flow)
+
+    def due(
+        self, queue: str, limits: ClaimLimits = ANY, *, limit: int, skip: int = 0, due_for: float = 0.0
+    ) -> list[Permit]:
+        """Permits for the work of this queue that is due, within these limits, in the order of their turns.
+
+        Args:
+            limit: how many permits at most, after the first `skip`.
+            due_for: seconds for which the work has been due at least.
+        """
+        due = self._due(queue, limits, moment=self.now - timedelta(seconds=due_for))
+        rows = self.session.execute(due.order_by(Work.turn, Work.record_id).offset(skip).limit(limit))
+        return [Permit(row.record_id, row.kind, queue) for row in rows]
+
+    def _due(self, queue: str, limits: ClaimLimits, *, moment: datetime) -> Select[str, str, str]:
+        # In a function the column leads SQLite to no index on moments, of which it would sort all that is due for the
+        # one whose turn it is: 3.1 ms for a look into a queue of 10,000, and not 0.7.
+        since = Work.not_before if queue == DELIVERIES else func.coalesce(Work.not_before, moment)
+        due = [Work.state == "waiting", Work.queue == queue, since <= moment]
+        due.append(or_(Work.requires.is_(None), Work.requires == limits.versions))
+        if queue == DELIVERIES:
+            due.append(free(moment))
+        if limits.memory_bytes is not None:
+            due.append(Work.memory_bytes <= limits.memory_bytes)
+        return select(Work.record_id, Work.kind, Work.flow).where(*due)
 
     def open(
         self,

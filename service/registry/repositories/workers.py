@@ -1,16 +1,18 @@
-"""The workers: name, process, queues, and the time of the last heartbeat."""
+"""The workers and their heartbeats, and the overview and statistics of all work for operators and monitoring."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import cached_property
 
-from sqlalchemy import delete, select
+from sqlalchemy import ColumnElement, case, delete, func, or_, select
 
-from service.registry.contract import TAKERS
+from service.registry.contract import TAKERS, WORK_KINDS
 from service.registry.repositories.records import Repository
-from service.registry.tables import WorkerProcess
+from service.registry.repositories.work import PARENT_ID
+from service.registry.tables import Batch, Calibrator, Dataset, Event, Job, Model, Work, WorkerProcess
 
 #: A worker without a heartbeat for so long counts as dead: several heartbeats, and a slow database.
 SILENT_S = 30.0
@@ -98,3 +100,209 @@ def _roughly(seconds: float) -> str:
     ('40 s', '12 min')
     """
     return f"{seconds // 10 * 10:.0f} s" if seconds < 300 else f"{seconds // 60:.0f} min"
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingWork:
+    """Work of one kind that waits in one queue.
+
+    Attributes:
+        blocked: of all, those whose inputs are inspected, or whose pieces are worked on, first.
+        due: those that a worker may take now; the oldest of them since `due_since`.
+    """
+
+    kind: str
+    queue: str
+    count: int
+    blocked: int
+    due: int
+    due_since: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldWork:
+    """Work that a worker holds, or whose lease has ended and nobody has released it yet; a piece with its parent."""
+
+    record_id: str
+    parent_id: str | None
+    kind: str
+    queue: str
+    worker: str | None
+    started_at: datetime | None
+    lease_expires_at: datetime | None
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnedWork:
+    """Work that waits again: its process or worker was lost, or it was handed back."""
+
+    record_id: str
+    kind: str
+    losses: int
+    reason: str | None
+    not_before: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """Records of one kind that ended with the same code."""
+
+    noun: str
+    code: str
+    count: int
+    newest_id: str
+
+
+#: Kinds of records that fail, with the column that says when; a rejected upload is as old as its upload, about.
+_FAILING = (
+    ("job", Job, Job.finished_at),
+    ("batch prediction", Batch, Batch.finished_at),
+    ("model", Model, Model.created_at),
+    ("dataset", Dataset, Dataset.created_at),
+    ("calibrator", Calibrator, Calibrator.created_at),
+)
+
+
+class WorkOverview(Repository):
+    """Reads over all open work; nothing is changed."""
+
+    def waiting(self) -> list[WaitingWork]:
+        """What waits, by kind and queue."""
+        due = (Work.state == "waiting") & (Work.not_before <= self.now)
+        counted = select(
+            Work.kind,
+            Work.queue,
+            func.count(),
+            func.sum(case((Work.state == "blocked", 1), else_=0)),
+            func.sum(case((due, 1), else_=0)),
+            func.min(case((due, Work.not_before))),
+        ).where(Work.state.in_(("waiting", "blocked")))
+        rows = self.session.execute(counted.group_by(Work.kind, Work.queue).order_by(Work.kind, Work.queue))
+        return [WaitingWork(*row) for row in rows]
+
+    def held(self, *, limit: int) -> list[HeldWork]:
+        """What is held, oldest first."""
+        query = (
+            select(
+                Work.record_id,
+                PARENT_ID,
+                Work.kind,
+                Work.queue,
+                Work.worker,
+                func.coalesce(Job.started_at, Batch.started_at, type_=Job.started_at.type),
+                Work.lease_expires_at,
+                Work.attempts,
+            )
+            .outerjoin(Job, Job.id == Work.record_id)
+            .outerjoin(Batch, Batch.id == Work.record_id)
+            .where(Work.state == "claimed")
+        )
+        return [HeldWork(*row) for row in self.session.execute(query.order_by(Work.record_id).limit(limit))]
+
+    def returned(self, *, limit: int) -> list[ReturnedWork]:
+        """What waits again, messages of webhooks apart, which wait for their receivers."""
+        again = or_(Work.attempts > 0, Work.not_before > self.now)
+        query = select(Work).where(Work.state == "waiting", Work.kind != WORK_KINDS["msg"], again)
+        rows = self.session.scalars(query.order_by(Work.record_id).limit(limit)).all()
+        told = self._reasons([row.record_id for row in rows])
+        return [
+            ReturnedWork(
+                row.record_id,
+                row.kind,
+                len(row.losses),
+                row.losses[-1] if row.losses else told.get(row.record_id),
+                row.not_before,
+            )
+            for row in rows
+        ]
+
+    def failures(self, *, since: datetime) -> list[Failures]:
+        """What has failed since then, by kind of record and code, the most frequent first."""
+        found = []
+        for noun, table, moment in _FAILING:
+            code = table.error["code"].as_string()
+            ended = select(code, func.count(), func.max(table.id)).where(
+                table.status.in_(("failed", "rejected")), moment >= since, code.is_not(None)
+            )
+            found += [Failures(noun, *row) for row in self.session.execute(ended.group_by(code))]
+        return sorted(found, key=lambda one: (-one.count, one.noun, one.code))
+
+    def served_as(self, digests: Sequence[str]) -> list[tuple[str, str, str]]:
+        """Digest, id and name of the models whose served copy is one of these."""
+        query = select(Model.served_sha256, Model.id, Model.name).where(Model.served_sha256.in_(digests))
+        rows = self.session.execute(query.order_by(Model.id))
+        return [(str(row.served_sha256), row.id, row.name) for row in rows]
+
+    def _reasons(self, job_ids: Sequence[str]) -> dict[str, str]:
+        """Why each of these jobs was given back last."""
+        attempts = select(Event.job_id, Event.data).where(Event.job_id.in_(job_ids), Event.type == "attempt")
+        return {
+            row.job_id: str(row.data.get("reason")) for row in self.session.execute(attempts.order_by(Event.number))
+        }
+
+
+_OPEN_JOBS, _ENDED_JOBS = ("queued", "running", "cancelling"), ("succeeded", "failed", "cancelled")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenWork:
+    """Open work of one kind in one queue.
+
+    Attributes:
+        due: rows that a worker may claim now; the oldest of them has been for `oldest_seconds`.
+        later: rows that wait for a moment, after a loss or a failed delivery.
+        blocked: rows that wait for other records, or for their own pieces.
+        claimed: rows that a worker holds.
+        expired: of these, rows whose lease has ended and that nobody has released yet.
+    """
+
+    due: int = 0
+    oldest_seconds: float = 0.0
+    later: int = 0
+    blocked: int = 0
+    claimed: int = 0
+    expired: int = 0
+
+
+class WorkStatistics(Repository):
+    """Counts over queues and jobs; nothing is changed."""
+
+    def open_work(self) -> Mapping[tuple[str, str], OpenWork]:
+        """What is open, by queue and kind; pairs of which nothing is open are left out."""
+        moment = self.now
+        due = (Work.state == "waiting") & (Work.not_before <= moment)
+        numbers = (
+            _count(due),
+            func.min(case((due, Work.not_before)), type_=Work.not_before.type),
+            _count((Work.state == "waiting") & (Work.not_before > moment)),
+            _count(Work.state == "blocked"),
+            _count(Work.state == "claimed"),
+            _count((Work.state == "claimed") & (Work.lease_expires_at < moment)),
+        )
+        counted = select(Work.queue, Work.kind, *numbers).where(Work.state.in_(("waiting", "blocked", "claimed")))
+        return {
+            (queue, kind): OpenWork(number, (moment - since).total_seconds() if since else 0.0, *others)
+            for queue, kind, number, since, *others in self.session.execute(counted.group_by(Work.queue, Work.kind))
+        }
+
+    def holders(self) -> set[str]:
+        """The workers that hold anything, by their names."""
+        held = select(Work.worker).where(Work.state == "claimed", Work.worker.is_not(None))
+        return set(self.session.scalars(held.distinct()))
+
+    def open_jobs(self) -> Mapping[str, int]:
+        """How many jobs have not ended, by status."""
+        return self._jobs(_OPEN_JOBS)
+
+    def ended_jobs(self) -> Mapping[str, int]:
+        """How many jobs have ended, by status: an index is read from end to end."""
+        return self._jobs(_ENDED_JOBS)
+
+    def _jobs(self, statuses: Sequence[str]) -> Mapping[str, int]:
+        counted = select(Job.status, func.count()).where(Job.status.in_(statuses)).group_by(Job.status)
+        return {**dict.fromkeys(statuses, 0), **{row.status: row[1] for row in self.session.execute(counted)}}
+
+
+def _count(which: ColumnElement[bool]) -> ColumnElement[int]:
+    return func.sum(case((which, 1), else_=0))

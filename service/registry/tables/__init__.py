@@ -1,12 +1,5 @@
 """The tables of the registry; `service.registry.repositories` queries them."""
 
-from service.registry.tables.bookkeeping import (
-    BrowserSession,
-    Evaluation,
-    IdempotencyKey,
-    PublishedVersion,
-    UnloadedName,
-)
 from service.registry.tables.columns import (
     KEEPS_FILE,
     Base,
@@ -19,8 +12,27 @@ from service.registry.tables.columns import (
     new_id,
     now,
 )
-from service.registry.tables.records import Batch, Calibrator, Dataset, Event, Job, JobMetadata, Model, Run, Upload
-from service.registry.tables.work import Checkpoint, Delivery, Piece, Work, WorkerProcess
+from service.registry.tables.records import (
+    Batch,
+    BrowserSession,
+    Calibrator,
+    Checkpoint,
+    Dataset,
+    Delivery,
+    Evaluation,
+    Event,
+    IdempotencyKey,
+    Job,
+    JobMetadata,
+    Model,
+    Piece,
+    PublishedVersion,
+    Run,
+    UnloadedName,
+    Upload,
+    Work,
+    WorkerProcess,
+)
 
 __all__ = [
     "KEEPS_FILE",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service.api.access_log import GONE, Access, AccessLog
+from service.api.plumbing.access_log import GONE, Access, AccessLog
 from service.processes.registry import say_where
 from service.settings import ServiceSettings
 from tests.helpers.api import Api, MakeApi

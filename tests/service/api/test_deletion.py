@@ -14,7 +14,7 @@ from service.inference.session import OpenModel
 from service.registry import tables
 from service.registry.errors import NotFound
 from service.registry.registry import Registry
-from service.registry.repositories.idempotency_keys import IdempotencyKeys
+from service.registry.repositories.keys import IdempotencyKeys
 from service.registry.tables import new_id, now
 from tests.helpers.api import Api
 from tests.helpers.problems import problem

@@ -15,8 +15,7 @@ from openapi_spec_validator import validate
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
-from service.api.document.field_texts import BY_NAME, PARAMETERS
-from service.api.document.record_texts import RECORD_TEXTS
+from service.api.document.record_texts import BY_NAME, PARAMETERS, RECORD_TEXTS
 from service.api.document.report_texts import REPORT_TEXTS
 from service.app import create_app
 from service.rest_api import build_document

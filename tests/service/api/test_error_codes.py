@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from service.api.error_codes import ERROR_CODES
-from service.api.problems import status_of
-from service.api.record_codes import RECORD_CODES
+from service.api.plumbing.error_codes import ERROR_CODES
+from service.api.plumbing.problems import status_of
+from service.api.plumbing.record_codes import RECORD_CODES
 from service.registry import errors
 from tests.helpers.documented import document
 
@@ -56,7 +56,7 @@ def test_every_code_of_an_answer_is_in_the_table() -> None:
     found = list(raised(("service",), SERVICE))
     assert len(found) > 100
     for called, code, place in found:
-        assert code in ERROR_CODES, f"{place}: {code} is missing in service/api/error_codes.py"
+        assert code in ERROR_CODES, f"{place}: {code} is missing in service/api/plumbing/error_codes.py"
         status = status_of(getattr(errors, called).__new__(getattr(errors, called)))
         known = (ERROR_CODES[code].status, *ERROR_CODES[code].also)
         assert status in known, f"{place}: {code} comes with {status}, the table says {known}"
@@ -67,7 +67,7 @@ def test_every_code_of_a_record_is_in_the_table() -> None:
     found = list(raised(("fedlas", "worker"), RECORDS))
     assert len(found) > 150
     missing = {code: place for _, code, place in found if code not in RECORD_CODES}
-    assert missing == {}, "missing in service/api/record_codes.py"
+    assert missing == {}, "missing in service/api/plumbing/record_codes.py"
 
 
 def test_no_code_is_idle() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from service.api import events
-from service.api.long_poll import LongPoll
+from service.api.plumbing.long_poll import LongPoll
+from service.api.resources import events
 from service.registry.registry import Registry
 from service.registry.repositories.job_history import Events
 from service.settings import ServiceSettings

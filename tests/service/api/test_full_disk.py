@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from service.registry.repositories.idempotency_keys import IdempotencyKeys
+from service.registry.repositories.keys import IdempotencyKeys
 from tests.chaos.disk import Disk, mounted
 from tests.helpers.api import Api, open_api
 from tests.helpers.problems import problem

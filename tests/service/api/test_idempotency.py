@@ -13,12 +13,11 @@ from typing import Any
 import httpx
 import pytest
 
-from service.api import idempotency, request_bodies
+from service.api.plumbing import idempotency, request_bodies
 from service.registry import tables
 from service.registry.database import database_now
 from service.registry.errors import KeyInFlight, KeyReused, Unavailable
-from service.registry.registry import Registry
-from service.registry.unit_of_work import UnitOfWork
+from service.registry.registry import Registry, UnitOfWork
 from service.settings import ServiceSettings
 from tests.helpers.api import Api
 from tests.helpers.backends import place

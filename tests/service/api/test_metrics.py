@@ -26,10 +26,9 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 from starlette.testclient import TestClient
 
-from service.api import metrics_registry
-from service.api.metrics import OPENMETRICS, TEXT, Exposition
-from service.api.metrics_text import serving_text
-from service.api.operations import router
+from service.api.plumbing import metrics as exposition_of_metrics
+from service.api.plumbing.metrics import OPENMETRICS, TEXT, Exposition, serving_text
+from service.api.resources.operations import router
 from service.inference.counters import (
     ABSTENTIONS,
     BATCH_ROWS,
@@ -307,8 +306,8 @@ def test_a_scrape_needs_a_key_where_keys_are_configured(make_api: MakeApi) -> No
 
 def test_what_waits_is_told_as_it_stands_in_the_registry(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that are due, put off, blocked or held, by queue and kind, with the age of the oldest; jobs and workers."""
-    monkeypatch.setattr(metrics_registry, "_FRESH_S", 0.0)
-    monkeypatch.setattr(metrics_registry, "_ENDED_FRESH_S", -1.0)
+    monkeypatch.setattr(exposition_of_metrics, "_FRESH_S", 0.0)
+    monkeypatch.setattr(exposition_of_metrics, "_ENDED_FRESH_S", -1.0)
     model, dataset = api.post("/v1/models", content=b"m")["id"], api.post("/v1/datasets", content=b"d")["id"]
     jobs = [api.post("/v1/jobs", json={"model_id": model, "dataset_id": dataset})["id"] for _ in range(4)]
     with api.registry.write() as unit:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.api.name_lists import parse_names
+from service.api.plumbing.request_bodies import parse_names
 from service.registry.errors import InvalidRequest
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from service.api import probes
-from service.api.probes import Probes
+from service.api.plumbing import probes
+from service.api.plumbing.probes import Probes
 from service.registry.contract import QUEUES
 from tests.helpers.api import Api, MakeApi
 

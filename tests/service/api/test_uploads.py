@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
-from service.api import uploads as resource
+from service.api.resources import uploads as resource
 from service.registry.errors import KeyInFlight
-from service.registry.repositories.idempotency_keys import IdempotencyKeys
+from service.registry.repositories.keys import IdempotencyKeys
 from tests.helpers.api import Api, MakeApi
 from tests.helpers.problems import fields, problem
 

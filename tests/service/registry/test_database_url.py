@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from sqlalchemy import make_url
 
 from service.cli import main
-from service.registry import database_url
+from service.registry import settings
 from service.settings import ServiceSettings
 from worker.app import _settings
 
@@ -48,7 +48,7 @@ def test_a_command_ends_with_what_was_found_and_what_is_needed(
 
 def test_a_driver_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the command that installs it."""
-    monkeypatch.setattr(database_url, "find_spec", lambda name: None)
+    monkeypatch.setattr(settings, "find_spec", lambda name: None)
     with pytest.raises(
         ValidationError, match=r"needs psycopg, which is not installed: pip install 'fedlas\[postgresql\]'"
     ):

@@ -14,14 +14,12 @@ from pathlib import Path
 import pytest
 
 from service.registry import tables
-from service.registry.artifacts import ArtifactStore
+from service.registry.artifacts import ArtifactStore, StoredFile
 from service.registry.database import open_engine
 from service.registry.errors import Unavailable
 from service.registry.garbage_collection import CollectedGarbage, collect_garbage
-from service.registry.listing import StoredFile
-from service.registry.registry import Registry
+from service.registry.registry import Registry, UnitOfWork
 from service.registry.tables import new_id, now
-from service.registry.unit_of_work import UnitOfWork
 from tests.helpers.staging import stage_bytes
 from tests.helpers.stores import Behind, make_older
 

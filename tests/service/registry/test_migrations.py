@@ -11,9 +11,8 @@ from alembic.script import ScriptDirectory
 
 from service.registry import tables
 from service.registry.database import open_engine
-from service.registry.migrate import _config
+from service.registry.migrate import alembic_config, newest
 from service.registry.registry import Registry
-from service.registry.revision import newest
 from service.settings import ServiceSettings
 from tests.helpers import backends
 
@@ -34,7 +33,7 @@ def test_an_unmigrated_database_is_not_current(settings: ServiceSettings) -> Non
 
 def test_the_last_file_is_the_newest_revision() -> None:
     """A process that finds it in place loads no migration."""
-    assert newest() == ScriptDirectory.from_config(_config()).get_current_head()
+    assert newest() == ScriptDirectory.from_config(alembic_config()).get_current_head()
 
 
 def test_a_database_of_another_line_is_left_as_it_is(settings: ServiceSettings) -> None:

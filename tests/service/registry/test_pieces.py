@@ -10,10 +10,9 @@ import pytest
 from service.registry import tables
 from service.registry.contract import ANY_DEVICE
 from service.registry.errors import WorkGone
-from service.registry.registry import Registry
+from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories import Claim, ClaimLimits, NewPiece
 from service.registry.tables import new_id
-from service.registry.unit_of_work import UnitOfWork
 from tests.helpers.staging import stage_bytes
 from tests.helpers.work import add_job
 

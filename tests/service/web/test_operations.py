@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from service.api.services import quarantine
+from service.api.plumbing.services import quarantine
 from service.queue import PermitSender
 from service.registry import tables
 from service.registry.errors import Unavailable

@@ -10,8 +10,8 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
-from service.api.error_codes import ERROR_CODES
-from service.api.problems import problem
+from service.api.plumbing.error_codes import ERROR_CODES
+from service.api.plumbing.problems import problem
 from service.web.pages import ProblemPagesMiddleware
 from service.web.rendering import remedy_of
 from tests.helpers.api import MakeApi

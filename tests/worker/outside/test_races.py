@@ -15,9 +15,8 @@ import pytest
 
 from service.registry.contract import ANY_DEVICE
 from service.registry.errors import LeaseLost, Unavailable, WorkGone
-from service.registry.registry import Registry
+from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories import Claim, ClaimLimits, Due
-from service.registry.unit_of_work import UnitOfWork
 from service.settings import ServiceSettings
 from tests.helpers.processes import until
 from tests.helpers.scripted_race import NAMES, ScriptedChild, add_race, epoch, offers, outcome_of

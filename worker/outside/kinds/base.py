@@ -15,9 +15,8 @@ from pydantic import BaseModel
 from service.registry.artifacts import StagedFile
 from service.registry.contract import RecordError
 from service.registry.documents import JsonObject, Report
-from service.registry.registry import Registry
+from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories import Claim, ClaimLimits
-from service.registry.unit_of_work import UnitOfWork
 from worker.documents import Reply, Result, SavedCheckpoint, WorkOrder
 from worker.outside import metrics
 from worker.sandbox.protocol import ChildRequest

@@ -12,8 +12,8 @@ from service.registry.artifacts import StagedFile
 from service.registry.contract import QUEUE_OF, AnswerOptions, RecordError
 from service.registry.documents import BatchManifest, ModelProfile, PartResult, ResultPart
 from service.registry.presenters import batch_record
+from service.registry.registry import UnitOfWork
 from service.registry.repositories import NewPiece
-from service.registry.unit_of_work import UnitOfWork
 from worker.documents import BatchOrder, BatchResult, RowRange
 from worker.outside.kinds.base import Prepared
 from worker.outside.kinds.on_inputs import OnInputs

@@ -15,9 +15,8 @@ from service.registry.contract import JobRequest, RecordError
 from service.registry.documents import Notice, Progress
 from service.registry.errors import LeaseLost
 from service.registry.presenters import job_record, model_record
-from service.registry.registry import Registry
+from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories import Claim, Due, NewPiece
-from service.registry.unit_of_work import UnitOfWork
 from worker.documents import (
     CalibrateOrder,
     ChildEvent,

@@ -11,7 +11,7 @@ from service.registry import tables
 from service.registry.artifacts import StagedFile
 from service.registry.contract import FINAL, RecordError
 from service.registry.documents import JsonObject
-from service.registry.unit_of_work import UnitOfWork
+from service.registry.registry import UnitOfWork
 from worker.documents import CandidateOrder, CandidatesResult, ChildEvent, EndReply, Reply
 from worker.outside.kinds.base import Prepared
 from worker.outside.kinds.on_inputs import obstacle

@@ -9,7 +9,7 @@ from random import Random
 
 from service.registry import tables
 from service.registry.contract import RecordError
-from service.registry.unit_of_work import UnitOfWork
+from service.registry.registry import UnitOfWork
 from worker.outside.kinds.base import WorkKind
 from worker.outside.webhooks.schedule import attempt_outcome, delay_before
 from worker.outside.webhooks.signing import signed_headers

@@ -14,10 +14,9 @@ from service.registry.artifacts import StagedFile
 from service.registry.contract import JobRequest, RecordError
 from service.registry.documents import ModelProfile, Notice, Progress, StageChanged
 from service.registry.errors import NotFound
-from service.registry.registry import Registry
+from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories import Claim
 from service.registry.settings import GIBIBYTE
-from service.registry.unit_of_work import UnitOfWork
 from worker.documents import (
     CalibrateOrder,
     CandidateOrder,

@@ -8,9 +8,8 @@ from typing import ClassVar
 from service.registry import tables
 from service.registry.contract import NEEDS_PROVENANCE, PROVENANCE_NEEDED, UNLABELLED, RecordError, needs_labels
 from service.registry.documents import JsonObject, Progress
-from service.registry.registry import Registry
+from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories import Claim
-from service.registry.unit_of_work import UnitOfWork
 from worker.documents import ChildEvent
 from worker.outside.kinds.base import ChildWork, Prepared, R
 from worker.settings import WorkerSettings

@@ -5,8 +5,8 @@ from __future__ import annotations
 from service.registry import tables
 from service.registry.artifacts import StagedFile
 from service.registry.documents import ModelProfile, Publication
+from service.registry.registry import UnitOfWork
 from service.registry.tables import new_id, now
-from service.registry.unit_of_work import UnitOfWork
 
 
 def published(unit: UnitOfWork, name: str, job: tables.Job, served: tables.Model) -> Publication:

@@ -18,8 +18,8 @@ from service.registry.artifacts import StagedFile
 from service.registry.contract import JobRequest, RecordError
 from service.registry.documents import Document, Progress
 from service.registry.errors import LeaseLost, NotFound
+from service.registry.registry import UnitOfWork
 from service.registry.repositories import Claim
-from service.registry.unit_of_work import UnitOfWork
 from worker.documents import ChildEvent, TrainingOrder, TrainReply
 from worker.outside.journal_folder import give_file
 from worker.outside.kinds.base import R, given_up, log_done, log_given_up

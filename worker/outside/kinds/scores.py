@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from service.registry.artifacts import StagedFile
 from service.registry.contract import RecordError
 from service.registry.presenters import calibrator_record
-from service.registry.unit_of_work import UnitOfWork
+from service.registry.registry import UnitOfWork
 from worker.documents import ScoresOptions, ScoresOrder, ScoresResult
 from worker.outside.kinds.base import ChildWork, Prepared
 from worker.settings import inspection_limits

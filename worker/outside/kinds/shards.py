@@ -15,9 +15,8 @@ from service.registry.artifacts import StagedFile
 from service.registry.contract import QUEUE_OF, AnswerOptions, RecordError
 from service.registry.documents import ModelProfile, PartResult
 from service.registry.errors import NotFound, WorkGone
-from service.registry.registry import Registry
+from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories import Claim, NewPiece
-from service.registry.unit_of_work import UnitOfWork
 from worker.documents import (
     ChildEvent,
     EndReply,

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from service.registry import tables
 from service.registry.documents import JsonObject
-from service.registry.unit_of_work import UnitOfWork
+from service.registry.registry import UnitOfWork
 from worker.documents import CandidateEvent, EpochEvent, ScoreEvent, StageEvent, TrainingEvent, WarningEvent
 
 ToldEvent: TypeAlias = StageEvent | WarningEvent | TrainingEvent | EpochEvent | ScoreEvent | CandidateEvent

@@ -1,0 +1,1 @@
+"""The plumbing of the API: what every resource uses, and what a request passes before it reaches one."""

@@ -1,0 +1,233 @@
+"""The routes that every kind of record has: its list, one record, which can be waited for, and its deletion.
+
+Beside them the creation of a record from a file that a request brings along, with its options in query and form.
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Annotated, Generic, TypeVar, get_args
+
+from anyio import from_thread
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.api.plumbing.declarations import BINARY, KEYED, RECEIVED, operation
+from service.api.plumbing.idempotency import Key, create_once, reserved
+from service.api.plumbing.list_filters import list_filters, with_metadata
+from service.api.plumbing.receiving import ReceivedFile, receive_file
+from service.api.plumbing.responses import After, Limit, Record, cursor, page_of, still_open, tagged
+from service.api.plumbing.services import Services, ServicesDep
+from service.registry import tables
+from service.registry.contract import FINAL, Page, Strict
+from service.registry.documents import JsonObject
+from service.registry.registry import UnitOfWork
+from service.registry.repositories.records import ListFilter, Records
+
+# Without `from __future__ import annotations`: FastAPI could not resolve those of handlers that a method makes.
+
+
+Wait = Annotated[float | None, Query(ge=0, le=60, description="Long poll: seconds to wait for a final state.")]
+UploadId = Annotated[
+    str | None, Field(max_length=100, description="A finished upload (`/v1/uploads`) in place of the body; used once.")
+]
+WEIGHTS: JsonObject = {
+    **BINARY,
+    "description": "The file of an ONNX graph's weights, under the name that the graph states.",
+}
+#: OpenAPI: the forms with a file, and those with a model.
+_FILE_FORM: JsonObject = {
+    "type": "object",
+    "required": ["file"],
+    "properties": {"file": {**BINARY, "description": "The file."}},
+}
+MODEL_FORM: JsonObject = {
+    "type": "object",
+    "properties": {
+        "file": {**BINARY, "description": "The model."},
+        "model": {**BINARY, "description": "Another name of `file`."},
+        "data": WEIGHTS,
+    },
+}
+Row = TypeVar("Row", bound=tables.Entity)
+
+
+def uploading(*codes: str, at: Mapping[int, Sequence[str]] | None = None, form: JsonObject = _FILE_FORM) -> JsonObject:
+    """The declaration of an operation that makes a record of a file: the raw body, or a part of a form."""
+    body: JsonObject = {
+        "description": "The file as it is, or as a part of a form whose other parts are the parameters.",
+        "required": True,
+        "content": {"application/octet-stream": {"schema": BINARY}, "multipart/form-data": {"schema": form}},
+    }
+    return operation(*RECEIVED, *KEYED, *codes, at=at, headers={201: ["Location"]}, more={"requestBody": body})
+
+
+@dataclass(frozen=True)
+class RecordRoutes(Generic[Row]):
+    """Adds the common routes of one kind of record to its router.
+
+    Attributes:
+        noun: in the names of operations and parameters, as is `plural`.
+        prefix: of its ids.
+        rows: its repository within a transaction.
+        show: a row as its public record.
+        find: the row that a path means; by its id, unless told otherwise.
+    """
+
+    router: APIRouter
+    noun: str
+    plural: str
+    prefix: str
+    record: type[Record]
+    rows: Callable[[UnitOfWork], Records[Row]]
+    show: Callable[[UnitOfWork, Row], Record]
+    find: Callable[[UnitOfWork, str], Row] | None = None
+
+    @property
+    def unknown(self) -> str:
+        """The code where there is no such record."""
+        return "unknown_prediction" if self.noun == "batch" else f"unknown_{self.noun}"
+
+    def found(self, unit: UnitOfWork, given: str) -> Row:
+        """The row that a path means; raises NotFound."""
+        return self.rows(unit).get(given) if self.find is None else self.find(unit, given)
+
+    @property
+    def parameter(self) -> str:
+        """The parameter of the path that names one record."""
+        return f"{self.noun}_id"
+
+    def add_list(self, name: str, *, metadata: bool = False) -> None:
+        """`GET` of the collection, filtered; `name` describes what its parameter `name` is."""
+        filters = list_filters(get_args(self.record.model_fields["status"].annotation), name=name)
+        if metadata:
+            filters = with_metadata(filters)
+
+        def list_records(
+            services: ServicesDep,
+            only: Annotated[ListFilter, Depends(filters)],
+            limit: Limit = 20,
+            after: After = None,
+        ) -> Response:
+            after = cursor(after, self.prefix)
+            with services.registry.read() as unit:
+                rows = self.rows(unit).listed(only, limit=limit + 1, after=after)
+                return page_of((self.show(unit, row) for row in rows), limit)
+
+        self.router.add_api_route(
+            "",
+            list_records,
+            name=f"list_{self.plural}",
+            description=f"List {self.plural}, newest first.",
+            openapi_extra=operation("invalid_cursor"),
+            response_model=Page.__class_getitem__(self.record),
+        )
+
+    def add_get(self, final: str, seen: Callable[[Services, str, Row], Awaitable[None]] | None = None) -> None:
+        """`GET` of one record, which `wait` holds until it is `final`; `seen` is awaited before the answer.
+
+        `seen` is given what stands in the path, and the row.
+        """
+
+        async def get_record(
+            request: Request,
+            services: ServicesDep,
+            record_id: Annotated[str, Path(alias=self.parameter)],
+            wait: Wait = None,
+        ) -> Response:
+            def read(unit: UnitOfWork) -> tuple[Row, Record]:
+                row = self.found(unit, record_id)
+                return row, self.show(unit, row)
+
+            row, record = await services.read(read)
+            if wait and record.status not in FINAL:
+                await services.long_poll.for_final(row.id, wait)
+                row, record = await services.read(read)
+            if seen is not None:
+                await seen(services, record_id, row)
+            return tagged(request, record, headers=still_open(record))
+
+        self.router.add_api_route(
+            f"/{{{self.parameter}}}",
+            get_record,
+            name=f"get_{self.noun}",
+            description=f"Return one {self.noun}; `wait` returns as soon as it {final}.",
+            response_model=self.record,
+            openapi_extra=operation(self.unknown, headers={200: ["Retry-After"]}, tagged=True),
+        )
+
+    def add_delete(
+        self,
+        delete: Callable[[UnitOfWork, str], list[str]],
+        description: str,
+        deleted: Callable[[Services], Coroutine[None, None, None]] | None = None,
+        *,
+        refused: str = "not_finished",
+    ) -> None:
+        """`DELETE` of one record; `delete` returns the files that nothing references any more.
+
+        `refused` is the code where its state forbids that.
+        """
+
+        def delete_record(services: ServicesDep, record_id: Annotated[str, Path(alias=self.parameter)]) -> None:
+            with services.registry.write() as unit:
+                unit.after_commit.unreferenced += delete(unit, record_id)
+            if deleted is not None:
+                from_thread.run(deleted, services)
+
+        self.router.add_api_route(
+            f"/{{{self.parameter}}}",
+            delete_record,
+            methods=["DELETE"],
+            name=f"delete_{self.noun}",
+            description=description,
+            status_code=204,
+            response_class=Response,
+            openapi_extra=operation(self.unknown, refused),
+        )
+
+
+class FileOptions(Strict):
+    """What is said about a file; everything has a default."""
+
+    model_config = ConfigDict(strict=False)  # a query parameter is always text
+
+    name: str | None = Field(None, max_length=200)
+
+    def stored(self) -> JsonObject:
+        """The options as they are kept with the record; raises InvalidRequest."""
+        raise NotImplementedError
+
+
+Options = TypeVar("Options", bound=FileOptions)
+
+
+async def create_from_file(
+    request: Request,
+    services: Services,
+    key: Key | None,
+    options: Options,
+    add: Callable[[UnitOfWork, ReceivedFile, Options, JsonObject], Row],
+    show: Callable[[UnitOfWork, Row], BaseModel],
+    parts: Collection[str] = ("file",),
+) -> tuple[str, Options]:
+    """Receive the file and create its record, once per key.
+
+    Args:
+        options: of the query; those of a form stand in its other parts.
+        add: keeps the file and inserts its row; the last argument is what the options say as it is stored.
+        show: the row as its public record.
+        parts: of a form, which are files.
+
+    Returns:
+        The record as JSON, and all options.
+    """
+    async with reserved(services, key) as held:
+        with ExitStack() as stack:
+            upload_id = getattr(options, "upload_id", None)
+            file, texts = await receive_file(request, services, stack, upload_id=upload_id, parts=parts)
+            given = type(options).model_validate({**options.model_dump(exclude_unset=True), **texts})
+            stored = given.stored()
+            content = [file.fingerprint, given.model_dump_json(exclude={"wait"})]
+            answer = await create_once(services, held, content, lambda unit: show(unit, add(unit, file, given, stored)))
+    return answer, given

@@ -1,0 +1,186 @@
+"""The responses of handlers: a record or a page of them as JSON, and stored files, each with its `ETag`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import Query, Request, Response
+from fastapi.responses import FileResponse
+from pydantic import BaseModel
+from pydantic_core import from_json
+from starlette.types import Message, Receive, Scope, Send
+
+from service.api.plumbing.declarations import BINARY, STORED, operation
+from service.api.plumbing.problems import problem
+from service.api.plumbing.services import Services
+from service.registry import tables
+from service.registry.contract import FINAL, BatchRecord, CalibratorRecord, DatasetRecord, JobRecord, ModelRecord
+from service.registry.documents import JsonObject, PriorsInput
+from service.registry.errors import InvalidRequest
+
+#: Records of a page are made and written one by one until there are so many bytes; the page holds at least one.
+MOST_BYTES = 1024**2
+#: When to ask again for a record that is not final.
+RETRY_AFTER_S = "2"
+#: A browser must not guess another content type: an uploaded file is no page.
+_NO_SNIFFING = {"X-Content-Type-Options": "nosniff"}
+
+#: A record that becomes final.
+Record = DatasetRecord | ModelRecord | JobRecord | BatchRecord | CalibratorRecord
+
+Limit = Annotated[
+    int, Query(ge=1, le=1000, description="Records per page at most; one of about 1 MiB ends before that.")
+]
+After = Annotated[
+    str | None,
+    Query(max_length=100, description="Continue after this id, whether or not its record is still there."),
+]
+
+PriorsOption = Annotated[
+    Literal["input"] | None,
+    Query(description="`input`: the graph with the input `class_priors` (K,), whose default are the file's priors."),
+]
+
+
+def still_open(record: Record) -> dict[str, str]:
+    """`Retry-After` of a record that is not final."""
+    return {} if record.status in FINAL else {"Retry-After": RETRY_AFTER_S}
+
+
+def created(record: str, collection: str, status: int = 201, **headers: str) -> Response:
+    """Answer a new record, as JSON, with its `Location`; with `Retry-After` where it is not final yet."""
+    headers["Location"] = f"{collection}/{from_json(record)['id']}"
+    if status == 202:
+        headers["Retry-After"] = RETRY_AFTER_S
+    return Response(record, status, headers=headers, media_type="application/json")
+
+
+def tagged(request: Request, record: BaseModel, *, headers: Mapping[str, str] | None = None) -> Response:
+    """Answer a single record with its `ETag`, or 304 if the client already has it."""
+    body = record.model_dump_json().encode()
+    return tagged_bytes(request, body, media_type="application/json", headers=headers)
+
+
+def tagged_bytes(
+    request: Request, body: bytes, *, media_type: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Answer `body` with its `ETag`, or 304 if the client already has it."""
+    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    all_headers = {"ETag": etag, "Cache-Control": "no-cache", **_NO_SNIFFING, **(headers or {})}
+    if etag_matches(request, etag):
+        return Response(status_code=304, headers=all_headers)
+    return Response(body, media_type=media_type, headers=all_headers)
+
+
+def stored_graph(
+    request: Request, services: Services, row: tables.Model | tables.Calibrator, digest: str, class_priors: PriorsOption
+) -> Response:
+    """Answer an ONNX file, with the input `class_priors` where that is asked for."""
+    stored = None if class_priors is None else (row.profile or {}).get("priors_input")
+    added = None if stored is None else PriorsInput.read(stored)
+    return stored_file(request, services, digest, f"{Path(row.name).stem}-{row.id}.onnx", added=added)
+
+
+def stored_file(
+    request: Request,
+    services: Services,
+    digest: str,
+    filename: str,
+    *,
+    media_type: str = "application/octet-stream",
+    added: PriorsInput | None = None,
+) -> Response:
+    """Answer a stored file, whose `ETag` is its digest, or 304 if the client already has it. Ranges work.
+
+    Args:
+        added: bytes to send behind it.
+    """
+    etag = f'"{digest if added is None else added.sha256}"'
+    if etag_matches(request, etag):
+        return Response(status_code=304, headers={"ETag": etag})
+    path = services.registry.artifacts.path(digest)
+    suffix = b"" if added is None else bytes.fromhex(added.suffix)
+    headers = {"ETag": etag, **_NO_SNIFFING}
+    return StoredFile(path, suffix, media_type=media_type, filename=filename, headers=headers)
+
+
+class StoredFile(FileResponse):
+    """A file with bytes behind it, or ranges of both; what is no range of them is refused as everything else is."""
+
+    def __init__(self, path: Path, suffix: bytes, **options: Any) -> None:
+        stat = path.stat()
+        self.seam, self.suffix, self.size = stat.st_size, suffix, stat.st_size + len(suffix)
+        super().__init__(path, stat_result=os.stat_result((*stat[:6], self.size, *stat[7:])), **options)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refused, position, last = False, 0, self.size - 1
+
+        async def send_checked(message: Message) -> None:
+            nonlocal refused, position, last
+            refused = refused or message.get("status") in (400, 416)
+            if self.suffix and message.get("status") == 206:
+                position, last, _ = map(int, re.findall(rb"\d+", dict(message["headers"])[b"content-range"]))
+            position += len(message.get("body", b""))
+            if message.get("more_body") is False:  # here the file ends, or what was asked of it
+                message["body"] += self.suffix[position - self.seam : last + 1 - self.seam]
+            if not refused:
+                await send(message)
+
+        # Of two parts several ranges are answered by the whole, as RFC 9110 (14.2) allows.
+        headers = [pair for pair in scope["headers"] if not self.suffix or pair[0] != b"range" or b"," not in pair[1]]
+        await super().__call__({**scope, "headers": headers}, receive, send_checked)
+        if refused:
+            detail = f"the file has {self.size} bytes; needed is a range of them, such as 'bytes=0-99'"
+            real = {"Content-Range": f"bytes */{self.size}"}
+            refusal = problem(416, "range_not_satisfiable", detail, path=scope["path"], headers=real)
+            await refusal(scope, receive, send)
+
+
+def downloading(*codes: str) -> JsonObject:
+    """The declaration of an operation that answers a stored file."""
+    content = {"application/octet-stream": {"schema": BINARY}}
+    return operation(*codes, *STORED, tagged=True, ranges=content, content=content)
+
+
+def etag_matches(request: Request, etag: str) -> bool:
+    """Whether `If-None-Match` names this tag (weakly) or anything."""
+    given = request.headers.get("if-none-match", "")
+    tags = {tag.strip().removeprefix("W/") for tag in given.split(",")}
+    return "*" in tags or etag in tags
+
+
+def page_of(records: Iterable[BaseModel], limit: int) -> Response:
+    """Answer the first of these; there must be one more than `limit` among them where more follow."""
+    return json_page((record.model_dump_json().encode() for record in records), limit)
+
+
+def json_page(
+    records: Iterable[bytes], limit: int, *, headers: Mapping[str, str] | None = None, before: bytes = b""
+) -> Response:
+    """A page of records that are JSON already; `before` are its members that stand before the records."""
+    written: list[bytes] = []
+    size, has_more = 0, False
+    for record in records:
+        if len(written) == limit or (written and size + len(record) > MOST_BYTES):
+            has_more = True
+            break
+        written.append(record)
+        size += len(record) + 1
+    content = b'{%b"data":[%b],"has_more":%b}' % (before, b",".join(written), b"true" if has_more else b"false")
+    return Response(content, media_type="application/json", headers=headers)
+
+
+def cursor(after: str | None, prefix: str) -> str | None:
+    """The id after which a page begins; raises InvalidRequest for what can be none.
+
+    Ids sort by time, so that a page goes on where a record stood that was deleted meanwhile.
+    """
+    if after is None or re.fullmatch(rf"{prefix}_[0-9a-z]{{26}}", after):
+        return after
+    message = f"after is {after!r}; needed is an id of this list, such as the last one of the page before"
+    raise InvalidRequest("invalid_cursor", message, field="after")

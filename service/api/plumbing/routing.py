@@ -1,0 +1,117 @@
+"""The route class of the REST API: path, query, headers and body of a request are checked before its handler runs.
+
+The known query parameters are those that FastAPI finds in the handler's signature.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+from urllib.parse import parse_qsl
+
+from fastapi import Request, Response
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+
+from service.api.plumbing.problems import printable
+from service.api.plumbing.request_bodies import checked
+from service.registry.errors import InvalidRequest, NotFound
+from service.registry.json_models import objection
+
+#: Ids have at most 30 characters and published names 100.
+_LONGEST_SEGMENT = 200
+_MOST_PARAMETERS = 64
+_SHOWN = 100
+#: The Open Inference Protocol wants unknown parameters to be ignored.
+_STRICT = "/v1/"
+#: A parameter whose name ends so stands for all that begin as it does, such as `metadata.team` for `metadata.KEY`.
+ANY_KEY = "KEY"
+
+
+class Route(APIRoute):
+    """A route that answers 422 to unknown parameters and to text that the database cannot store."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler with these checks; called by FastAPI when the route is made."""
+        handle = super().get_route_handler()
+        known = frozenset(_parameters(self.dependant))
+        documented = (self.openapi_extra or {}).get("requestBody", {}).get("content", {})
+
+        async def handle_checked(request: Request) -> Response:
+            _check_path(request.path_params)
+            _check_headers(request.scope["headers"])
+            check_query(request.scope["query_string"], known if request.scope["path"].startswith(_STRICT) else None)
+            return await handle(await checked(request, documented))
+
+        return handle_checked
+
+
+def check_query(query: bytes, known: frozenset[str] | None) -> None:
+    """Raise InvalidRequest for too many parameters, an unknown or repeated name, and for what is no text.
+
+    Without `known` names only their number is checked.
+    """
+    parameters = query.count(b"&") + 1
+    if parameters > _MOST_PARAMETERS:
+        message = f"the query string has {parameters} parameters; at most {_MOST_PARAMETERS}"
+        raise InvalidRequest("too_many_parameters", message)
+    if not query or known is None:
+        return
+    try:
+        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict")
+    except ValueError as error:
+        message = "the query string is not UTF-8 text in percent-encoding"
+        raise InvalidRequest("invalid_request", message) from error
+    counts = Counter(name for name, _ in pairs)
+    families = tuple(name.removesuffix(ANY_KEY) for name in known if name.endswith(ANY_KEY))
+    for name in counts:
+        if name not in known and (not name.startswith(families) or name in families):
+            raise InvalidRequest("invalid_request", _unknown(name[:_SHOWN], known), field=printable(name[:_SHOWN]))
+        if counts[name] > 1:
+            message = f"{name} is given {counts[name]} times; needed is one value"
+            raise InvalidRequest("invalid_request", message, field=name)
+    for name, value in pairs:
+        if found := objection(name) or objection(value):
+            shown = printable(name[:_SHOWN])
+            raise InvalidRequest("invalid_request", f"{shown} {found}", field=shown)
+
+
+def _unknown(name: str, known: frozenset[str]) -> str:
+    found = f"there is no query parameter {printable(name)!r}"
+    if not known:
+        return f"{found}; this route has none"
+    nearest = get_close_matches(name, sorted(known), n=1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    return f"{found}; there are {', '.join(sorted(known))}{hint}"
+
+
+def _parameters(dependant: Dependant) -> Iterator[str]:
+    """The query parameters of a handler and of what it depends on; a model stands for each of its fields."""
+    for field in dependant.query_params:
+        kind = field.field_info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from (inner.alias or name for name, inner in kind.model_fields.items())
+        else:
+            yield field.alias
+    for dependency in dependant.dependencies:
+        yield from _parameters(dependency)
+
+
+def _check_path(values: Mapping[str, str]) -> None:
+    """Raise NotFound for ids that cannot exist, and that the database would refuse as parameters."""
+    for name, value in values.items():
+        if len(value) > _LONGEST_SEGMENT:
+            message = f"{name} in the path has {len(value)} characters; ids and names have {_LONGEST_SEGMENT} at most"
+            raise NotFound("not_found", message)
+        if found := objection(value):
+            raise NotFound("not_found", f"{name} in the path {found}: nothing can be called so")
+
+
+def _check_headers(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    for name, value in headers:
+        if b"\0" in value:
+            shown = name.decode("latin-1")
+            raise InvalidRequest("invalid_request", f"the header {shown} holds the character NUL", field=shown)

@@ -1,0 +1,175 @@
+"""`/v1/calibrators`: scores are received here, fitted elsewhere, and answered within the request."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import FileResponse
+from pydantic import Field, Json
+
+from service.api.plumbing.declarations import header_references
+from service.api.plumbing.idempotency import IdempotencyKey, Key
+from service.api.plumbing.problems import Responses
+from service.api.plumbing.receiving import ReceivedFile
+from service.api.plumbing.record_codes import DATASET_CODES, FILE_CODES, WORK_CODES
+from service.api.plumbing.records import FileOptions, RecordRoutes, create_from_file, uploading
+from service.api.plumbing.request_bodies import parse_names
+from service.api.plumbing.responses import PriorsOption, created, downloading, stored_graph
+from service.api.plumbing.routing import Route
+from service.api.plumbing.services import ServicesDep
+from service.api.resources.datasets import SHARES, parse_roles, parse_split_shares
+from service.api.resources.reports import add_evidence
+from service.registry import tables
+from service.registry.contract import FINAL, CalibratorRecord, GivenPriors, RecordError
+from service.registry.documents import JsonObject
+from service.registry.errors import Conflict, InvalidRequest, RegistryError, WorkFailed
+from service.registry.presenters import calibrator_record
+from service.registry.registry import UnitOfWork
+from service.registry.tables import new_id
+
+router = APIRouter(route_class=Route, prefix="/v1/calibrators", tags=["calibrators"])
+
+#: Which parameter an error of the worker speaks of.
+_FIELDS = {
+    "unknown_method": "method",
+    "unsuitable_method": "method",
+    "class_names_mismatch": "class_names",
+    "bad_split_shares": "split_shares",
+    "class_priors_mismatch": "class_priors",
+}
+#: A fit that fails within the request is its answer.
+_REFUSED = {422: [*DATASET_CODES, *FILE_CODES, "class_priors_mismatch"], 500: [*WORK_CODES]}
+_RESPONSES: Responses = {
+    202: {
+        "model": CalibratorRecord,
+        "description": "Not fitted within `wait`; its record tells when it is.",
+        "headers": header_references(["Location", "Retry-After"]),
+    },
+}
+
+
+class CalibratorOptions(FileOptions):
+    """Options of the fit; everything has a default."""
+
+    method: str = Field(
+        "auto", pattern="^[a-z][a-z0-9_]{0,39}$", description="`auto`, `temperature`, `affine`, … or another by name."
+    )
+    class_names: str | None = Field(
+        None, max_length=1_000_000, description="In the columns' order: a JSON list, or comma-separated."
+    )
+    roles: str | None = Field(
+        None, max_length=100_000, description='JSON, for example {"label": "diagnosis", "group": "patient"}.'
+    )
+    split_shares: str | None = SHARES
+    class_priors: Json[GivenPriors] | None = Field(
+        None,
+        description="JSON: how often each class occurs where the scores come from, by class name.",
+    )
+    wait: float = Field(60, ge=0, le=60, description="Seconds to wait for the calibrator; then the answer is 202.")
+
+    def stored(self) -> JsonObject:
+        """The options as they are kept with the record."""
+        names = parse_names(self.class_names, "class_names", least=2) if self.class_names is not None else None
+        roles = parse_roles(self.roles) if self.roles else None
+        shares = parse_split_shares(self.split_shares) if self.split_shares else None
+        return {
+            **self.model_dump(include={"method", "class_priors"}),
+            "class_names": names,
+            "roles": roles,
+            "split_shares": shares,
+        }
+
+
+def add_calibrator(
+    unit: UnitOfWork, file: ReceivedFile, options: CalibratorOptions, stored: JsonObject
+) -> tables.Calibrator:
+    """Keep the scores and insert the record; fitting is open work."""
+    columns = file.columns(unit, options.name, "calibrator")
+    row = tables.Calibrator(id=new_id("cal"), status="running", method=options.method, options=stored, **columns)
+    unit.calibrators.add(row)
+    unit.work.open(row.id)
+    return row
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=CalibratorRecord,
+    responses=_RESPONSES,
+    openapi_extra=uploading(
+        "invalid_roles", "invalid_split_shares", "invalid_class_names", "unknown_calibrator", at=_REFUSED
+    ),
+)
+async def create_calibrator(
+    request: Request,
+    services: ServicesDep,
+    options: Annotated[CalibratorOptions, Query()],
+    key: IdempotencyKey = None,
+) -> Response:
+    """Fit a calibrator on `logits` (or `probabilities`) and `labels`, an npz or csv of at most 100,000 rows.
+
+    Answered when it is fitted; with 202 and `Retry-After` where that takes longer than `wait`.
+    """
+    scoped = Key.of("calibrators", key)
+    answer, merged = await create_from_file(request, services, scoped, options, add_calibrator, calibrator_record)
+    record = CalibratorRecord.model_validate_json(answer)
+    if record.status not in FINAL:
+        await services.long_poll.for_final(record.id, merged.wait)
+        record = await services.write(partial(_settle, record, scoped))
+    if record.error is not None:
+        raise _refusal(record.error)
+    return created(record.model_dump_json(), "/v1/calibrators", 201 if record.status in FINAL else 202)
+
+
+def _settle(asked: CalibratorRecord, key: Key | None, unit: UnitOfWork) -> CalibratorRecord:
+    """The record now; once it is final the key answers with it, and of bad scores nothing else stays behind."""
+    row = unit.calibrators.find(asked.id)
+    if row is None:  # gone: settled by a request beside this one, or deleted
+        answer = unit.keys.current(key.text) if key is not None else None
+        told = asked if answer is None else CalibratorRecord.model_validate_json(answer)
+        return told if told.status in FINAL else calibrator_record(unit, unit.calibrators.get(asked.id))
+    record = calibrator_record(unit, row)
+    if record.status in FINAL and key is not None:
+        unit.keys.amend(key.text, record.model_dump_json())
+    if record.error is not None:
+        unit.after_commit.unreferenced += unit.calibrators.delete(row.id)
+    return record
+
+
+def _refusal(error: RecordError) -> RegistryError:
+    if not error.user_error:
+        return WorkFailed(error.code, error.message)
+    return InvalidRequest(error.code, error.message, field=_FIELDS.get(error.code))
+
+
+ROUTES = RecordRoutes(
+    *(router, "calibrator", "calibrators", "cal", CalibratorRecord),
+    rows=lambda unit: unit.calibrators,
+    show=calibrator_record,
+)
+ROUTES.add_list("Its name.")
+ROUTES.add_get("is fitted or refused")
+ROUTES.add_delete(
+    lambda unit, record_id: unit.calibrators.delete(record_id),
+    "Delete a calibrator with its scores, its file and its report; its look at the test rows stays counted.",
+)
+add_evidence(ROUTES)
+
+
+@router.get(
+    "/{calibrator_id}/onnx",
+    response_class=FileResponse,
+    openapi_extra=downloading("unknown_calibrator", "no_calibrator"),
+)
+def download_calibrator(
+    request: Request, services: ServicesDep, calibrator_id: str, class_priors: PriorsOption = None
+) -> Response:
+    """The calibrator as a file: scores in, `probabilities` and `confidence` out. Ranges work; 409 before it exists."""
+    with services.registry.read() as unit:
+        row = unit.calibrators.get(calibrator_id)
+    if row.onnx_sha256 is None:
+        message = f"{calibrator_id} is {row.status}; its file exists once it has succeeded"
+        raise Conflict("no_calibrator", message, passing=row.status not in FINAL)
+    return stored_graph(request, services, row, row.onnx_sha256, class_priors)

@@ -1,0 +1,336 @@
+"""`/v1/jobs`: calibrations, from their order to their report."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from fastapi import APIRouter, Query, Request, Response
+from pyarrow.parquet import ParquetFile
+from pydantic_core import to_json
+
+from service.api.plumbing.declarations import BINARY, KEYED, RECEIVED, STORED, operation
+from service.api.plumbing.idempotency import IdempotencyKey, Key, create_once, reserved
+from service.api.plumbing.problems import named_by_body
+from service.api.plumbing.receiving import Form, is_multipart, join_weights, receive_parts, take_part
+from service.api.plumbing.records import WEIGHTS, RecordRoutes
+from service.api.plumbing.request_bodies import check_json, parse_json
+from service.api.plumbing.responses import MOST_BYTES, Limit, created, json_page, stored_file, tagged
+from service.api.plumbing.routing import Route
+from service.api.plumbing.schemas import JudgedRows
+from service.api.plumbing.services import Services, ServicesDep
+from service.api.resources.batches import PARQUET, RowCursor
+from service.api.resources.datasets import DatasetOptions, add_dataset
+from service.api.resources.models import ModelOptions, add_model
+from service.api.resources.reports import add_evidence, missing_evidence
+from service.inference.writers.table import CLASS_NAMES, read_page
+from service.registry import tables
+from service.registry.contract import (
+    FINAL,
+    GPU_ONLY,
+    NEEDS_PROVENANCE,
+    PLAN,
+    PROVENANCE_NEEDED,
+    QUEUE_OF,
+    UNLABELLED,
+    JobOptions,
+    JobRecord,
+    JobRequest,
+    needs_labels,
+)
+from service.registry.contract.queues import memory_of_job
+from service.registry.documents import JsonObject, ModelProfile
+from service.registry.errors import Conflict, InvalidRequest, Unavailable
+from service.registry.presenters import job_record
+from service.registry.registry import UnitOfWork
+from service.registry.tables import new_id, now
+from service.registry.webhooks import parse_url
+
+router = APIRouter(route_class=Route, prefix="/v1/jobs", tags=["jobs"])
+
+Options = TypeVar("Options", bound=JobOptions)
+
+#: Inspection of rows takes some seconds, and longer than a client waits for an answer where they are gigabytes.
+_MAX_INSPECTION_S = 20.0
+
+#: Parts of a call that brings its files along, beside `model`, its `data`, and `dataset`.
+_JSON_PARTS = ("job", "model_options", "dataset_options")
+
+_FILE_PARTS = {
+    name: {
+        **BINARY,
+        "description": f"Needed, unless {name}_options name an upload_id.",
+    }
+    for name in ("model", "dataset")
+} | {"data": WEIGHTS}
+_JOB_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"$ref": "#/components/schemas/JobRequest"}},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        **_FILE_PARTS,
+                        "job": {"type": "string", "description": "JSON: the job without model_id and dataset_id."},
+                        "model_options": {"type": "string", "description": "JSON: options of the model."},
+                        "dataset_options": {"type": "string", "description": "JSON: options of the dataset."},
+                    },
+                }
+            },
+        },
+    }
+}
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=JobRecord,
+    openapi_extra=operation(
+        *(*RECEIVED, *KEYED, "unknown_part", "provenance_needed", "unlabelled_dataset", "webhook_not_permitted"),
+        *("invalid_roles", "invalid_split_shares", "invalid_padding", "invalid_class_names", "invalid_columns"),
+        *("invalid_positive_class", "invalid_preprocessing", "num_classes_without_architecture"),
+        at={422: ["unknown_model", "unknown_dataset", "unknown_upload"]},
+        headers={202: ["Location", "Retry-After"]},
+        more=_JOB_BODY,
+    ),
+)
+async def create_job(
+    request: Request,
+    services: ServicesDep,
+    key: IdempotencyKey = None,
+    dry_run: Annotated[bool, Query(description="Check everything, train nothing.")] = False,
+) -> Response:
+    """Order a calibration of a stored model on a stored dataset, or upload both in the same call."""
+    scoped = Key.of("jobs", key)
+    if is_multipart(request):
+        async with reserved(services, scoped) as held:
+            answer = await _create_with_files(request, services, held, dry_run=dry_run)
+    else:
+        body = _checked(services, JobRequest.model_validate_json(await request.body() or b"null"), dry_run=dry_run)
+        await _await_provenance(services, body.dataset_id)
+        answer = await create_once(services, scoped, [body.model_dump_json()], partial(_create, body=body))
+    return created(answer, "/v1/jobs", 202)
+
+
+def _create(unit: UnitOfWork, body: JobRequest) -> JobRecord:
+    with named_by_body("model_id"):
+        model = unit.models.get(body.model_id)
+    with named_by_body("dataset_id"):
+        dataset = unit.datasets.get(body.dataset_id)
+    if not dataset.labelled:
+        raise InvalidRequest(UNLABELLED, needs_labels(dataset.id), field="dataset_id")
+    if dataset.lacks_provenance:
+        raise InvalidRequest(PROVENANCE_NEEDED, NEEDS_PROVENANCE, field="seen_by_model")
+    return _add_job(unit, body, model, dataset)
+
+
+def _checked(services: Services, options: Options, *, dry_run: bool) -> Options:
+    """The same options, as a dry run where the query asks for one; raises InvalidRequest."""
+    if options.webhook is not None:
+        try:
+            services.settings.webhook_policy.check(parse_url(options.webhook.url))
+        except ValueError as error:
+            raise InvalidRequest("webhook_not_permitted", str(error), field="webhook.url") from error
+    return options.model_copy(update={"dry_run": True}) if dry_run else options
+
+
+async def _create_with_files(request: Request, services: ServicesDep, key: Key | None, *, dry_run: bool) -> str:
+    with ExitStack() as stack:
+        form = await receive_parts(request, services, stack, files=("model", "data", "dataset"), documents=_JSON_PARTS)
+        await join_weights(form, "model", services, stack)
+        given = {name: _json_object(form, name) for name in _JSON_PARTS}
+        options = _checked(services, JobOptions.model_validate(given["job"]), dry_run=dry_run)
+        model_options = ModelOptions.model_validate(_flat(given["model_options"]))
+        dataset_options = DatasetOptions.model_validate(_flat(given["dataset_options"]))
+        stored_model, stored_dataset = model_options.stored(), dataset_options.stored()
+        if dataset_options.purpose is None:
+            stored_dataset["purpose"] = "fit"
+        model_file = await take_part(form, "model", services, stack, upload_id=model_options.upload_id)
+        dataset_file = await take_part(form, "dataset", services, stack, upload_id=dataset_options.upload_id)
+
+        def store(unit: UnitOfWork) -> JobRequest:
+            model = add_model(unit, model_file, model_options, stored_model)
+            dataset = add_dataset(unit, dataset_file, dataset_options, stored_dataset)
+            return JobRequest(model_id=model.id, dataset_id=dataset.id, **options.model_dump())
+
+        content = [model_file.fingerprint, dataset_file.fingerprint, json.dumps([given, dry_run], sort_keys=True)]
+        if tables.Dataset(status="inspecting", options=stored_dataset).awaits_provenance:
+            return await _create_when_inspected(services, key, content, store)
+        return await create_once(services, key, content, lambda unit: _create(unit, store(unit)))
+
+
+async def _create_when_inspected(
+    services: Services, key: Key | None, content: Sequence[str], store: Callable[[UnitOfWork], JobRequest]
+) -> str:
+    """Store both files, and order the job when it is known whether the rows have splits; without it neither stays."""
+    body = await services.write(store)
+    answered = None
+    try:
+        await _await_provenance(services, body.dataset_id)
+        answered = await create_once(services, key, content, partial(_create, body=body))
+        return answered
+    finally:
+        if answered is None or body.dataset_id not in answered:  # refused, or answered before under this key
+            await asyncio.shield(services.write(partial(_delete_files, body=body)))
+
+
+def _delete_files(unit: UnitOfWork, body: JobRequest) -> None:
+    unit.after_commit.unreferenced += [*unit.models.delete(body.model_id), *unit.datasets.delete(body.dataset_id)]
+
+
+async def _await_provenance(services: Services, dataset_id: str) -> None:
+    """Wait for the inspection of rows of which nothing was said, where a worker is there: they may have splits."""
+
+    def awaited(unit: UnitOfWork) -> bool:
+        row = unit.datasets.find(dataset_id)
+        return row is not None and row.awaits_provenance and unit.workers.obstacle(QUEUE_OF["inspect"]) is None
+
+    if await services.read(awaited):
+        await services.long_poll.for_final(dataset_id, _MAX_INSPECTION_S)
+
+
+def _json_object(form: Form, name: str) -> JsonObject:
+    """The object in a part, which many clients send as a file; empty without it. Raises InvalidRequest."""
+    content = bytes(form.contents.get(name, b"{}"))
+    check_json(content, field=name)
+    value = parse_json(content, name)
+    if not isinstance(value, dict):
+        raise InvalidRequest("invalid_json", f"part {name!r} must be a JSON object", field=name)
+    return value
+
+
+def _flat(options: JsonObject) -> JsonObject:
+    """Options that are JSON within a query may stand in a JSON part as what they are."""
+    return {name: json.dumps(value) if isinstance(value, dict | list) else value for name, value in options.items()}
+
+
+def _add_job(unit: UnitOfWork, body: JobRequest, model: tables.Model, dataset: tables.Dataset) -> JobRecord:
+    if model.profile is not None and body.class_priors is not None:
+        profile = ModelProfile.read(model.profile)
+        if profile.class_names_given:  # else the dataset may name them, and the job finds out
+            body.check_classes(profile.class_names)
+    row = tables.Job(
+        id=new_id("job"),
+        status="queued",
+        created_at=now(),
+        model_id=body.model_id,
+        dataset_id=body.dataset_id,
+        request=body.model_dump(),
+        progress={},
+        history=[],
+        warnings=[],
+        adjustments=[],
+        promoted=False,
+    )
+    unit.jobs.open(row)
+    work = unit.work.open(
+        row.id,
+        kind=PLAN if body.dry_run else None,
+        queue=GPU_ONLY if body.accelerator == "gpu" else None,
+        blocked="inspecting" in (model.status, dataset.status),
+        memory_bytes=memory_of_job(model.bytes),
+    )
+    return job_record(unit, row, work)
+
+
+def _record(unit: UnitOfWork, row: tables.Job) -> JobRecord:
+    return job_record(unit, row, unit.work.of(row.id))
+
+
+async def _renew_name(services: Services, job_id: str, row: tables.Job) -> None:
+    """A client that has seen the new version is answered by it."""
+    if row.publish_as is not None and row.status in FINAL:
+        await services.served_models.renew(row.publish_as)
+
+
+ROUTES = RecordRoutes(router, "job", "jobs", "job", JobRecord, lambda unit: unit.jobs, _record)
+ROUTES.add_list(
+    "The name that it publishes under or of its model, or a name that its model is published as.", metadata=True
+)
+ROUTES.add_get("has ended", _renew_name)
+ROUTES.add_delete(
+    lambda unit, record_id: unit.jobs.delete(record_id),
+    "Delete a job with its report, events and messages; 409 before it has ended. The model that it made stays.",
+)
+add_evidence(ROUTES)
+
+
+@router.get(
+    "/{job_id}/predictions",
+    name="get_job_predictions",
+    response_model=JudgedRows,
+    openapi_extra=operation(
+        *("unknown_job", "no_report", *STORED),
+        tagged=True,
+        ranges=[PARQUET, "application/octet-stream"],
+        content={PARQUET: {"schema": BINARY}},
+    ),
+)
+def get_job_predictions(
+    request: Request,
+    services: ServicesDep,
+    job_id: str,
+    split: Annotated[
+        Literal["test"], Query(description="Rows that neither trained nor calibrated the model: of `test` alone.")
+    ] = "test",
+    limit: Limit = 100,
+    after: RowCursor = None,
+    format: Annotated[Literal["parquet"] | None, Query(description="All rows as a file; over `Accept`.")] = None,
+) -> Response:
+    """The served model's answers to the test rows, with their labels; 409 before the job has succeeded.
+
+    They are the probabilities that its report judges: at the shares of the calibration rows, whatever `class_priors`
+    were ordered. With `format=parquet`, or that media type in `Accept`, all rows are one file.
+    """
+    with services.registry.read() as unit:
+        row = unit.jobs.get(job_id)
+    if (digest := row.predictions_sha256) is None:
+        raise missing_evidence(row)
+    if format is not None or PARQUET in request.headers.get("accept", ""):
+        answer = stored_file(request, services, digest, f"{job_id}-{split}.parquet", media_type=PARQUET)
+        answer.headers["Vary"] = "Accept"
+        return answer
+    try:
+        return _judged_rows(services.registry.artifacts.path(digest), limit, -1 if after is None else after)
+    except (ValueError, IndexError, OSError, pa.ArrowException) as error:
+        raise Unavailable("artifact_damaged", f"the predictions of {job_id} are damaged: {error}") from error
+
+
+def _judged_rows(path: Path, limit: int, after: int) -> Response:
+    """The rows behind this one; of very many classes no more are read than an answer has."""
+    with ParquetFile(path) as file:
+        group, names = file.metadata.row_group(0), file.schema_arrow.metadata[CLASS_NAMES]
+        start = int(np.searchsorted(file.read(["row"], use_threads=False)["row"].to_numpy(), after, side="right"))
+    most = min(limit, max(1, MOST_BYTES * group.num_rows // group.total_byte_size))
+    found, _ = read_page(path, start=start, limit=most + 1)
+    written = (to_json(row, inf_nan_mode="null") for row in found)
+    return json_page(written, most, headers={"Vary": "Accept"}, before=b'"class_names":%b,' % names)
+
+
+@router.post(
+    "/{job_id}/cancel",
+    response_model=JobRecord,
+    openapi_extra=operation("unknown_job", "already_finished", tagged=True),
+)
+def cancel_job(request: Request, services: ServicesDep, job_id: str) -> Response:
+    """Cancel a job: at once if it waits, else with the next heartbeat of its worker."""
+    with services.registry.write() as unit:
+        row = unit.jobs.get(job_id)
+        if row.status in FINAL:
+            raise Conflict("already_finished", f"{job_id} has already {row.status}")
+        if unit.work.withdraw(job_id):
+            unit.jobs.change_status(row, "cancelled")
+        elif row.status != "cancelling":
+            unit.jobs.change_status(row, "cancelling")
+        record = _record(unit, row)
+    return tagged(request, record)

@@ -1,0 +1,197 @@
+"""`/v1/models`: classifiers; a worker opens them in its sandbox. Clients name one by its id, or by a published name."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import FileResponse
+from pydantic import Field
+
+from fedlas.preprocessing import Preprocessing
+from service.api.plumbing.idempotency import IdempotencyKey, Key
+from service.api.plumbing.receiving import MODEL_PARTS, ReceivedFile
+from service.api.plumbing.records import MODEL_FORM, FileOptions, RecordRoutes, UploadId, create_from_file, uploading
+from service.api.plumbing.request_bodies import parse_json, parse_names, parse_padding
+from service.api.plumbing.responses import PriorsOption, created, downloading, stored_graph
+from service.api.plumbing.routing import Route
+from service.api.plumbing.services import Services, ServicesDep
+from service.registry import tables
+from service.registry.contract import ModelRecord
+from service.registry.documents import JsonObject, Task
+from service.registry.errors import InvalidRequest, NotFound
+from service.registry.presenters import model_record
+from service.registry.registry import UnitOfWork
+from service.registry.tables import new_id
+
+
+def find_model(unit: UnitOfWork, id_or_name: str) -> tables.Model:
+    """The model with this id or published name; raises NotFound."""
+    model_id = id_or_name if id_or_name.startswith("mdl_") else unit.names.resolve(id_or_name)
+    return unit.models.get(model_id)
+
+
+def priors_of(unit: UnitOfWork, id_or_name: str) -> dict[str, float] | None:
+    """The class priors that a published name answers for; None for an id."""
+    return None if id_or_name.startswith("mdl_") else unit.names.version(id_or_name).class_priors
+
+
+router = APIRouter(route_class=Route, prefix="/v1/models", tags=["models"])
+
+_SHOWN = 200
+_LONGEST_MESSAGE = 1000
+
+
+class ModelOptions(FileOptions):
+    """Options of importing the file; everything has a default."""
+
+    class_names: str | None = Field(
+        None,
+        max_length=1_000_000,
+        description='In the output\'s order: a JSON list, or comma-separated (`"a, b",c` quotes a name with a comma).',
+    )
+    task: Task | None = None
+    positive_class: str | None = Field(None, max_length=1000)
+    output: str | None = Field(
+        None, max_length=1000, description="The output that classifies, where there are several."
+    )
+    features: str | None = Field(None, max_length=1000, description="The tensor to tap as penultimate features.")
+    preprocessing: str | None = Field(
+        None,
+        max_length=1_000_000,
+        description="JSON: how image files become the model's input, in training and serving.",
+    )
+    columns: str | None = Field(
+        None,
+        max_length=10_000_000,
+        description="Names of the columns of the single input, a matrix, in order: a JSON list, or comma-separated.",
+    )
+    padding: str | None = Field(
+        None, max_length=100_000, description='JSON, input → number that fills shorter rows: {"input_ids": 0}.'
+    )
+    missing: Literal["reject", "nan"] | None = Field(
+        None, description="`nan`: numbers may be missing (NaN, in JSON null); null: as in what calibrates the model."
+    )
+    architecture: str | None = Field(
+        None, max_length=200, description="Of a safetensors file, for example `torchvision/resnet18`."
+    )
+    num_classes: int | None = Field(None, ge=1, le=1_000_000, description="Of the architecture's last layer.")
+    upload_id: UploadId = None
+
+    def stored(self) -> JsonObject:
+        """The options as they are kept with the record; raises InvalidRequest."""
+        if self.num_classes is not None and self.architecture is None:
+            message = "num_classes belongs to an architecture; an ONNX file says itself how many classes it has"
+            raise InvalidRequest("num_classes_without_architecture", message, field="num_classes")
+        names = parse_names(self.class_names, "class_names", least=2) if self.class_names is not None else None
+        if self.positive_class is not None and (names is None or self.positive_class not in names):
+            shown = "none were given" if names is None else ", ".join(names)[:_SHOWN]
+            raise InvalidRequest(
+                "invalid_positive_class",
+                f"positive_class {self.positive_class[:_SHOWN]!r} is none of class_names ({shown})",
+                field="positive_class",
+            )
+        kept = self.model_dump(include={"task", "positive_class", "output", "features", "architecture", "num_classes"})
+        preprocessing = parse_preprocessing(self.preprocessing) if self.preprocessing else None
+        columns = parse_names(self.columns, "columns", least=1) if self.columns is not None else None
+        padding = parse_padding(self.padding) if self.padding else None
+        return {
+            **kept,
+            "class_names": names,
+            "preprocessing": preprocessing,
+            "columns": columns,
+            "padding": padding,
+            "missing": self.missing,
+        }
+
+
+def parse_preprocessing(text: str) -> JsonObject:
+    """Parse, check and complete; raises InvalidRequest."""
+    given = parse_json(text, "preprocessing")
+    if not isinstance(given, dict):
+        raise InvalidRequest("invalid_preprocessing", "preprocessing must be a JSON object", field="preprocessing")
+    try:
+        return dict(Preprocessing.parse(given).as_dict())
+    except ValueError as error:
+        message = f"preprocessing: {error}"[:_LONGEST_MESSAGE]
+        raise InvalidRequest("invalid_preprocessing", message, field="preprocessing") from error
+
+
+def add_model(unit: UnitOfWork, file: ReceivedFile, options: ModelOptions, stored: JsonObject) -> tables.Model:
+    """Keep the file and insert the record; inspection is open work."""
+    columns = file.columns(unit, options.name, "model")
+    row = tables.Model(id=new_id("mdl"), status="inspecting", origin="uploaded", options=stored, **columns)
+    unit.models.add(row)
+    unit.work.open(row.id)
+    return row
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=ModelRecord,
+    openapi_extra=uploading(
+        *("invalid_class_names", "invalid_positive_class", "invalid_columns", "invalid_padding"),
+        *("invalid_preprocessing", "num_classes_without_architecture"),
+        at={422: ["unknown_upload"]},
+        form=MODEL_FORM,
+    ),
+)
+async def create_model(
+    request: Request, services: ServicesDep, options: Annotated[ModelOptions, Query()], key: IdempotencyKey = None
+) -> Response:
+    """Store a classifier; it is inspected in the background and becomes `ready` or `rejected`."""
+    scoped = Key.of("models", key)
+    answer, _ = await create_from_file(request, services, scoped, options, add_model, model_record, MODEL_PARTS)
+    return created(answer, "/v1/models")
+
+
+async def _renew_name(services: Services, given: str, row: tables.Model) -> None:
+    """A client that has seen which model a name means is answered by it."""
+    if given != row.id:
+        await services.served_models.renew(given)
+
+
+def _delete(unit: UnitOfWork, given: str) -> list[str]:
+    """By its id alone: a name means another model tomorrow."""
+    if unit.models.find(given) is None and unit.names.exists(given):
+        message = f"{given!r} is a published name and no model's id; DELETE /v1/names/{given} deletes the name"
+        raise NotFound("unknown_model", message)
+    return unit.models.delete(given)
+
+
+ROUTES = RecordRoutes(
+    *(router, "model", "models", "mdl", ModelRecord),
+    rows=lambda unit: unit.models,
+    show=model_record,
+    find=find_model,
+)
+ROUTES.add_list("Its name.")
+ROUTES.add_get("is ready or rejected", _renew_name)
+ROUTES.add_delete(
+    _delete,
+    "Delete a model and its files; 409 while it is published or an open job or batch needs it.",
+    lambda services: services.served_models.forget(),
+    refused="in_use",
+)
+
+
+@router.get(
+    "/{model_id}/onnx", response_class=FileResponse, openapi_extra=downloading("unknown_model", "no_class_shares")
+)
+def download_model(
+    request: Request, services: ServicesDep, model_id: str, class_priors: PriorsOption = None
+) -> Response:
+    """The file: an uploaded model's bytes as sent, a calibrated model with its standard outputs. Ranges work.
+
+    Of a model that came with the file of its weights: a zip of the two.
+    """
+    with services.registry.read() as unit:
+        row = find_model(unit, model_id)
+    if class_priors is not None and not (row.profile or {}).get("class_priors"):
+        raise InvalidRequest(
+            "no_class_shares",
+            f"{row.id} ({row.origin}) knows no class shares; needed is a model that a job has calibrated",
+            field="class_priors",
+        )
+    return stored_graph(request, services, row, row.sha256, class_priors)

@@ -1,0 +1,329 @@
+"""The Open Inference Protocol, `/v2`: metadata and health, and Triton's repository, statistics and configuration.
+
+`service.serving` answers inference itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version as version_of
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, JsonValue
+
+from service.api.plumbing.declarations import LOST, SERVED, operation
+from service.api.plumbing.problems import Responses
+from service.api.plumbing.routing import Route
+from service.api.plumbing.schemas import (
+    Done,
+    IndexedModel,
+    ModelConfig,
+    ModelMetadata,
+    ModelReady,
+    ServedModels,
+    ServerLive,
+    ServerMetadata,
+    ServerReady,
+    Statistics,
+)
+from service.api.plumbing.services import Services, ServicesDep
+from service.api.resources.models import find_model
+from service.inference.counters import Totals
+from service.inference.oip.metadata import model_config, model_metadata, server_metadata
+from service.registry.documents import JsonObject
+from service.registry.errors import Conflict, InvalidRequest, Unavailable
+from service.registry.registry import UnitOfWork
+
+#: Clients of Triton send JSON without saying so.
+repository_router = APIRouter(
+    route_class=Route,
+    prefix="/v2/repository",
+    tags=["inference protocol"],
+    strict_content_type=False,
+)
+
+#: Names with their versions, and ids: the protocol knows no pages, and these are about 1 MB.
+_MOST_LISTED = 10_000
+_LONGEST_REASON = 200
+
+
+class IndexRequest(BaseModel):
+    """Which models to list."""
+
+    ready: bool = False
+
+
+class Parameters(BaseModel):
+    """Parameters that Triton's clients send along with `load` and `unload`."""
+
+    parameters: dict[str, JsonValue] = {}
+
+
+@repository_router.post("/index", response_model=list[IndexedModel], name="repository_index")
+def index(services: ServicesDep, body: IndexRequest | None = None) -> list[JsonObject]:
+    """Published names with their versions, and models by their ids, the newest first; 10,000 together at most."""
+    with services.registry.read() as unit:
+        return listed(unit, only_ready=body is not None and body.ready)
+
+
+@repository_router.post(
+    "/models/{model}/load",
+    response_model=Done,
+    name="load_model",
+    openapi_extra=operation("unknown_model", "model_not_ready", *SERVED, at=LOST),
+)
+async def load(services: ServicesDep, model: str, body: Parameters | None = None) -> Response:
+    """Put a name or id into service again; answers once it is open and warm."""
+    if body is not None and body.parameters:
+        found = f"found the parameters {', '.join(sorted(body.parameters))}"
+        raise InvalidRequest("invalid_request", f"a stored model is loaded as it is; {found}, needed is none")
+
+    def change(unit: UnitOfWork) -> None:
+        find_model(unit, model)
+        unit.names.load(model)
+
+    await services.write(change)
+    await services.served_models.forget()
+    await services.served_models.ready(model)
+    return JSONResponse({})
+
+
+@repository_router.post(
+    "/models/{model}/unload", response_model=Done, name="unload_model", openapi_extra=operation("unknown_model")
+)
+async def unload(services: ServicesDep, model: str, body: Parameters | None = None) -> Response:
+    """Take a name or id out of service until it is loaded again; requests that have begun are still answered."""
+
+    def change(unit: UnitOfWork) -> None:
+        find_model(unit, model)
+        unit.names.unload(model)
+
+    await services.write(change)
+    await services.served_models.forget()
+    await services.served_models.drop(model)
+    return JSONResponse({})
+
+
+def listed(unit: UnitOfWork, *, only_ready: bool) -> list[JsonObject]:
+    """Names with each of their versions, and ids: name, version, state and, where it is not READY, the reason."""
+    names = [(name, version, "ready", None) for name, version in unit.names.versions(limit=_MOST_LISTED)]
+    models = unit.models.states(limit=_MOST_LISTED - len(names))
+    unloaded = unit.names.unloaded()
+    index: list[JsonObject] = []
+    for name, version, status, error in (*names, *models):
+        state, reason = _state(status, error, unloaded=name in unloaded)
+        if state == "READY" or not only_ready:
+            index.append({"name": name, "version": str(version), "state": state, "reason": reason})
+    return index
+
+
+def _state(status: str, error: Mapping[str, JsonValue] | None, *, unloaded: bool) -> tuple[str, str]:
+    """Triton's word for the status of a model, and why it is not READY."""
+    if status == "inspecting":
+        return "LOADING", "it is being inspected"
+    if status == "rejected":
+        return "UNAVAILABLE", str((error or {}).get("message", "rejected by inspection"))[:_LONGEST_REASON]
+    return ("UNAVAILABLE", "unloaded") if unloaded else ("READY", "")
+
+
+async def _counted(services: ServicesDep) -> None:
+    await services.served_models.count()
+
+
+#: Before that of `/v2/models/{model}`: no model is called `stats`.
+statistics_router = APIRouter(
+    route_class=Route, prefix="/v2/models", tags=["inference protocol"], dependencies=[Depends(_counted)]
+)
+
+
+async def _version(request: Request) -> str | None:
+    version: str | None = request.path_params.get("version")
+    return version
+
+
+#: Of a function that answers two paths: the version that the path names, None in the one without.
+Version = Annotated[str | None, Depends(_version)]
+#: Codes of what a path under `/v2` names.
+NAMED = ("unknown_model", "unknown_version", "model_not_ready", "model_unloaded")
+_VERSION_IN_PATH: JsonObject = {
+    "name": "version",
+    "in": "path",
+    "required": True,
+    "description": "A number of the name's `versions`.",
+    "schema": {"type": "string", "title": "Version"},
+}
+
+
+def with_version(*codes: str) -> JsonObject:
+    """How the path with a version is documented, of a function that answers two."""
+    more: JsonObject = {"parameters": [_VERSION_IN_PATH], "description": "The same of one version."}
+    return operation(*codes, more=more)
+
+
+#: Each is about 1 KB.
+_MOST_TOLD = 1000
+
+
+@statistics_router.get("/stats", response_model=Statistics, name="all_statistics")
+def all_statistics(services: ServicesDep) -> JsonObject:
+    """Statistics of the models that were asked for anything, and zeros of others that answer: 1,000 together."""
+    found = services.metrics.all_totals()
+    with services.registry.read() as unit:
+        ready = {(str(item["name"]), str(item["version"])) for item in listed(unit, only_ready=True)}
+    silent = sorted(ready - found.keys())[: max(0, _MOST_TOLD - len(found))]
+    totals = {call: Totals.of(()) for call in silent} | found
+    return {"model_stats": [_statistics(name, version, counted) for (name, version), counted in totals.items()]}
+
+
+@statistics_router.get(
+    "/{model}/stats", response_model=Statistics, name="model_statistics", openapi_extra=operation(*NAMED)
+)
+@statistics_router.get(
+    "/{model}/versions/{version}/stats",
+    response_model=Statistics,
+    name="model_statistics_of_version",
+    openapi_extra=with_version(*NAMED),
+)
+def statistics(services: ServicesDep, model: str, version: Version) -> JsonObject:
+    """Requests, rows and times since the service began, of all versions or of one."""
+    number = services.look_up.look_up(model, version).version
+    if version is not None:
+        return {"model_stats": [_statistics(model, number, services.metrics.totals(model, number))]}
+    counted, none = services.metrics.all_totals(), Totals.of(())
+    newest = versions_of(services, model, number)[-_MOST_TOLD:]
+    return {"model_stats": [_statistics(model, found, counted.get((model, found), none)) for found in newest]}
+
+
+def versions_of(services: Services, model: str, own: str) -> list[str]:
+    """All versions of a name; an id has one, its `own`."""
+    if model.startswith("mdl_"):
+        return [own]
+    with services.registry.read() as unit:
+        return list(unit.names.get(model).versions)
+
+
+def _statistics(name: str, version: str, totals: Totals) -> JsonObject:
+    """In Triton's shape; times are nanoseconds."""
+
+    def spent(count: int, seconds: float) -> JsonObject:
+        return {"count": count, "ns": round(seconds * 1e9)}
+
+    not_measured = spent(0, 0)
+    return {
+        "name": name,
+        "version": version,
+        "last_inference": totals.last_request_at,
+        "inference_count": totals.rows,
+        "execution_count": totals.batches,
+        "inference_stats": {
+            "success": spent(totals.requests_ok, totals.request_seconds),
+            "fail": spent(totals.requests_failed, totals.failed_seconds),
+            "queue": spent(totals.batched_requests, totals.queue_seconds),
+            "compute_input": not_measured,
+            "compute_infer": spent(totals.batches, totals.compute_seconds),
+            "compute_output": not_measured,
+            "cache_hit": not_measured,
+            "cache_miss": not_measured,
+        },
+        "batch_stats": [
+            {
+                "batch_size": rows,
+                "compute_input": not_measured,
+                "compute_infer": spent(count, seconds),
+                "compute_output": not_measured,
+            }
+            for rows, (count, seconds) in sorted(totals.batch_sizes.items())
+        ],
+    }
+
+
+OF_VERSION = "/models/{model}/versions/{version}"
+
+_NOT_READY: Responses = {503: {"model": ModelReady, "description": "Not ready."}}
+
+router = APIRouter(route_class=Route, prefix="/v2", tags=["inference protocol"])
+
+
+@router.get("", response_model=ServerMetadata, name="server_metadata")
+async def server() -> JsonObject:
+    """The server's name, version and extensions."""
+    return server_metadata(version_of("fedlas"))
+
+
+@router.get("/health/live", response_model=ServerLive, name="server_live")
+async def live() -> JsonObject:
+    """Whether the process answers."""
+    return {"live": True}
+
+
+@router.get(
+    "/health/ready",
+    name="server_ready",
+    response_model=ServerReady,
+    responses={503: {"model": ServerReady, "description": "Not ready."}},
+)
+async def ready(services: ServicesDep) -> JSONResponse:
+    """Whether models can be found and opened; 503 where they cannot."""
+    try:
+        await services.probes.run("database", services.registry.check)
+        await services.probes.run("storage", services.registry.artifacts.check)
+        services.served_models.check()
+    except Exception:  # any error is the answer
+        return JSONResponse({"ready": False}, 503)
+    return JSONResponse({"ready": True})
+
+
+@router.get("/models", response_model=ServedModels, name="list_served_models")
+def list_served(services: ServicesDep) -> JsonObject:
+    """The names and ids that answer, as KServe lists them."""
+    with services.registry.read() as unit:
+        return {"models": list(dict.fromkeys(item["name"] for item in listed(unit, only_ready=True)))}
+
+
+@router.get("/models/{model}", response_model=ModelMetadata, name="model_metadata", openapi_extra=operation(*NAMED))
+@router.get(
+    OF_VERSION, response_model=ModelMetadata, name="model_metadata_of_version", openapi_extra=with_version(*NAMED)
+)
+def metadata(services: ServicesDep, model: str, version: Version) -> JsonObject:
+    """Inputs, outputs and versions."""
+    target = services.look_up.look_up(model, version)
+    return model_metadata(target.profile, model, versions_of(services, model, target.version))
+
+
+@router.get("/models/{model}/config", response_model=ModelConfig, name="model_config", openapi_extra=operation(*NAMED))
+@router.get(
+    f"{OF_VERSION}/config",
+    response_model=ModelConfig,
+    name="model_config_of_version",
+    openapi_extra=with_version(*NAMED),
+)
+async def config(services: ServicesDep, model: str, version: Version) -> JsonObject:
+    """Inputs and outputs in Triton's words; `instance_group` says what it really runs on, once it is open."""
+    target = await services.look_up(model, version)
+    provider = services.served_models.provider(target.digest)
+    return model_config(target.profile, model, max_rows=services.settings.max_predict_rows, provider=provider)
+
+
+@router.get(
+    "/models/{model}/ready",
+    name="model_ready",
+    response_model=ModelReady,
+    responses=_NOT_READY,
+    openapi_extra=operation("unknown_model", "unknown_version"),
+)
+@router.get(
+    f"{OF_VERSION}/ready",
+    name="model_ready_of_version",
+    response_model=ModelReady,
+    responses=_NOT_READY,
+    openapi_extra=with_version("unknown_model", "unknown_version"),
+)
+async def model_ready(services: ServicesDep, model: str, version: Version) -> JSONResponse:
+    """Whether it answers, and is open from now on; 503 while it is inspected, was unloaded, or cannot be had."""
+    try:
+        await services.served_models.ready(model, version)
+    except (Conflict, Unavailable):
+        return JSONResponse({"name": model, "ready": False}, 503)
+    return JSONResponse({"name": model, "ready": True})

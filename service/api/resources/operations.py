@@ -1,0 +1,132 @@
+"""The routes of operations: `/healthz`, `/readyz`, `/metrics`, and the redirect to the documentation."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+
+from service.api.plumbing.declarations import operation
+from service.api.plumbing.probes import Probes
+from service.api.plumbing.problems import Responses
+from service.api.plumbing.routing import Route
+from service.api.plumbing.services import Services, ServicesDep
+from service.registry.contract import QUEUES
+from service.registry.repositories.workers import SILENT_S
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The answer of one dependency, after so many seconds; `error` is the kind of the error, None where it is well."""
+
+    name: str
+    error: str | None
+    seconds: float
+
+
+async def outcomes(services: Services) -> list[Outcome]:
+    """Of database, broker, storage and serving, in this order."""
+    checks = {
+        "database": services.registry.check,
+        "broker": services.notifier.check,
+        "storage": services.registry.artifacts.check,
+        "serving": services.served_models.check,
+    }
+    return await asyncio.gather(*(_outcome(services.probes, name, check) for name, check in checks.items()))
+
+
+async def _outcome(probes: Probes, name: str, check: Callable[[], None]) -> Outcome:
+    began, failed = time.perf_counter(), None
+    try:
+        await probes.run(name, check)
+    except Exception as error:  # any error is the answer
+        failed = type(error).__name__
+    return Outcome(name, failed, time.perf_counter() - began)
+
+
+router = APIRouter(route_class=Route, tags=["operations"])
+
+
+class Health(BaseModel):
+    """The process lives."""
+
+    status: Literal["ok"] = Field("ok", description="Always `ok`.")
+
+
+class Checks(BaseModel):
+    """What the service rests on: `ok`, or `unavailable:` with the kind of the error."""
+
+    database: str = Field(description="Records.")
+    broker: str = Field(description="Wakes workers up.")
+    storage: str = Field(description="Stored files.")
+    serving: str = Field(description="Answers predictions.")
+
+
+class Readiness(BaseModel):
+    """Whether everything can be reached that requests need."""
+
+    status: Literal["ready", "not_ready"] = Field(description="`not_ready` with 503.")
+    checks: Checks = Field(description="Each by itself.")
+    workers: dict[str, int] | None = Field(
+        description="Living workers by the queue that they take from, for information only; null where it is not known."
+    )
+    inference: str | None = Field(
+        description="The execution provider of ONNX Runtime that predictions run on; null while there is none."
+    )
+
+
+_TEXTS = ("text/plain", "application/openmetrics-text")
+_NOT_READY: Responses = {503: {"model": Readiness, "description": "Something cannot be reached."}}
+
+
+@router.get("/healthz")
+async def healthz() -> Health:
+    """Whether the process answers."""
+    return Health()
+
+
+@router.get("/readyz", response_model=Readiness, responses=_NOT_READY)
+async def readyz(services: ServicesDep) -> JSONResponse:
+    """Whether database, broker, storage and serving can be reached; 503 with what is not. `workers` only informs."""
+    checked, workers = await asyncio.gather(outcomes(services), _workers(services))
+    ready = all(one.error is None for one in checked)
+    content = {
+        "status": "ready" if ready else "not_ready",
+        "checks": {one.name: "ok" if one.error is None else f"unavailable: {one.error}" for one in checked},
+        "workers": workers,
+        "inference": services.served_models.device(),
+    }
+    return JSONResponse(content, 200 if ready else 503)
+
+
+async def _workers(services: Services) -> dict[str, int] | None:
+    """How many living workers serve each queue; None if the registry cannot be read."""
+
+    def count() -> dict[str, int]:
+        with services.registry.read() as unit:
+            living = unit.workers.living(within_seconds=SILENT_S)
+        return {**dict.fromkeys(QUEUES, 0), **Counter(queue for worker in living for queue in worker.queues)}
+
+    try:
+        found: dict[str, int] = await services.probes.run("workers", count)
+    except Exception:  # the checks name what is unavailable
+        return None
+    return found
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    openapi_extra=operation(content={name: {"schema": {"type": "string"}} for name in _TEXTS}),
+)
+async def metrics(request: Request, services: ServicesDep) -> Response:
+    """What Prometheus scrapes: requests, times, batches and confidences per model and version, and the processes."""
+    headers = request.headers
+    return await services.exposition.answer(headers.get("accept", ""), headers.get("accept-encoding", ""))

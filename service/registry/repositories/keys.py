@@ -1,0 +1,138 @@
+"""Idempotency keys, whose answer is kept for a day, and the sessions of the pages, until they expire."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, delete, update
+from sqlalchemy.orm import Session
+
+from service.registry.errors import KeyInFlight, KeyReused
+from service.registry.repositories.records import Repository
+from service.registry.tables import BrowserSession, IdempotencyKey
+
+_KEPT = timedelta(hours=24)
+
+
+class IdempotencyKeys(Repository):
+    """A key is answered in the transaction that creates the record; a request that takes long reserves it before.
+
+    A reservation holds others off for a while and promises nothing to its holder: writers take turns, and the one that
+    stores its answer sees in that same transaction whether another has stored one or is about to. While a key is
+    reserved `answer` is empty and `fingerprint` is its holder.
+    """
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self._known: dict[str, IdempotencyKey | None] = {}  # in this transaction, also those that are yet to be written
+
+    def reserve(self, key: str, holder: str, *, seconds: float) -> None:
+        """Hold off other requests with this key for so long, unless it has an answer already; raises KeyInFlight."""
+        moment = self.now
+        row = self._find(key, moment)
+        if row is None:
+            row = self._fresh(key, moment)
+        if not row.answer:
+            _refuse_if_held(row, holder, moment)
+            row.fingerprint, row.held_until = holder, moment + timedelta(seconds=seconds)
+
+    def renew(self, key: str, holder: str, *, seconds: float) -> None:
+        """Hold the key for so long from now; nothing happens if it was lost to another request."""
+        held_until = self.now + timedelta(seconds=seconds)
+        self.session.execute(update(IdempotencyKey).where(*_held(key, holder)).values(held_until=held_until))
+
+    def release(self, key: str, holder: str) -> None:
+        """Give up a reservation; one that was answered, or lost to another request, stays."""
+        self.session.execute(delete(IdempotencyKey).where(*_held(key, holder)))
+        self._known.pop(key, None)
+
+    def answer_of(self, key: str, fingerprint: str, *, holder: str = "") -> str | None:
+        """Return the answer already given to this key and content, or None.
+
+        Raises:
+            KeyReused: the key was answered for other content.
+            KeyInFlight: another holder than `holder` has reserved it.
+        """
+        moment = self.now
+        row = self._find(key, moment)
+        if row is None:
+            return None
+        if not row.answer:
+            _refuse_if_held(row, holder, moment)
+            return None
+        if row.fingerprint != fingerprint:
+            raise KeyReused(
+                "idempotency_key_reused", "this Idempotency-Key was used with other content; take a new key"
+            )
+        return row.answer
+
+    def keep(self, key: str, fingerprint: str, answer: str) -> None:
+        """Remember the answer, in the transaction that asked `answer_of`."""
+        moment = self.now
+        row = self._find(key, moment) or self._fresh(key, moment)
+        row.fingerprint, row.answer, row.held_until = fingerprint, answer, None
+
+    def amend(self, key: str, answer: str) -> None:
+        """Remember the final answer in place of a preliminary one; a key that was forgotten meanwhile stays so."""
+        found = self.session.get(IdempotencyKey, key)
+        if found is not None:
+            found.answer = answer
+
+    def current(self, key: str) -> str | None:
+        """Return the answer remembered for this key, whatever its content."""
+        found = self.session.get(IdempotencyKey, key)
+        return None if found is None else found.answer
+
+    def forget_old(self) -> None:
+        """Delete what is kept no longer."""
+        oldest = self.now - _KEPT
+        self.session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < oldest))
+
+    def _find(self, key: str, moment: datetime) -> IdempotencyKey | None:
+        if key in self._known:
+            return self._known[key]
+        with self.session.no_autoflush:  # records that share a transaction are written together
+            row = self.session.get(IdempotencyKey, key)
+        if row is not None and row.created_at < moment - _KEPT:
+            self.session.delete(row)
+            self.session.flush()
+            row = None
+        self._known[key] = row
+        return row
+
+    def _fresh(self, key: str, moment: datetime) -> IdempotencyKey:
+        row = IdempotencyKey(key=key, fingerprint="", answer="", created_at=moment)
+        self.session.add(row)
+        self._known[key] = row
+        return row
+
+
+def _held(key: str, holder: str) -> tuple[ColumnElement[bool], ...]:
+    return IdempotencyKey.key == key, IdempotencyKey.fingerprint == holder, IdempotencyKey.answer == ""
+
+
+def _refuse_if_held(row: IdempotencyKey, holder: str, moment: datetime) -> None:
+    if row.fingerprint != holder and row.held_until is not None and row.held_until > moment:
+        raise KeyInFlight("idempotency_key_in_flight", "a request with this key is still running; ask again shortly")
+
+
+class BrowserSessions(Repository):
+    """Open, find and end sessions by the digest of their id."""
+
+    def open(self, id_digest: str, key_proof: str, *, seconds: float) -> None:
+        """Keep a session for so long."""
+        expires_at = self.now + timedelta(seconds=seconds)
+        self.session.add(BrowserSession(id_digest=id_digest, key_proof=key_proof, expires_at=expires_at))
+
+    def proof_of(self, id_digest: str) -> str | None:
+        """The proof of the session's key; None where it has expired, was ended, or never was."""
+        found = self.session.get(BrowserSession, id_digest)
+        return None if found is None or found.expires_at <= self.now else found.key_proof
+
+    def end(self, id_digest: str) -> None:
+        """Forget a session; nothing happens where there is none."""
+        self.session.execute(delete(BrowserSession).where(BrowserSession.id_digest == id_digest))
+
+    def forget_expired(self) -> None:
+        """Delete what no browser can use any more."""
+        self.session.execute(delete(BrowserSession).where(BrowserSession.expires_at <= self.now))
