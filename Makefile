@@ -77,7 +77,7 @@ check: setup lint ## format, lint, size, types, import contracts, OpenAPI snapsh
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/fedlas openapi $(VENV)/openapi.json && diff -u $(OPENAPI) $(VENV)/openapi.json
-	$(BIN)/python -m service.api.document.compatibility openapi/released.json $(OPENAPI)
+	$(BIN)/python -m tests.helpers.compatibility openapi/released.json $(OPENAPI)
 
 docs: setup ## build the documents into ./site, where a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet

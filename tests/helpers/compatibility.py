@@ -1,6 +1,6 @@
 """Compatibility of two OpenAPI documents: what in the newer one breaks clients of the older one.
 
-`python -m service.api.document.compatibility RELEASED PRESENT` fails with a line for each break, unless the version
+`python -m tests.helpers.compatibility RELEASED PRESENT` fails with a line for each break, unless the version
 says so: another major number, or while that is 0 another minor one. Schemas are compared by what they are for: of a
 request breaks what is taken no more, of an answer what was never said to come. Texts, examples, new operations, new
 optional fields and errors break nothing.

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from service.api.document.compatibility import breaks, main
+from tests.helpers.compatibility import breaks, main
 
 Json = dict[str, Any]
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 DOCUMENT: Json = json.loads((ROOT / "openapi" / "openapi.json").read_text())
 
 
