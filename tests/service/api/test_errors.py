@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.helpers.api import Api, MakeApi
+from tests.helpers.api import Api, MakeApi, open_api
 from tests.helpers.problems import fields, problem
 from tests.helpers.served import scaling
 from tests.helpers.staging import stage_bytes
@@ -17,6 +19,13 @@ from tests.helpers.staging import stage_bytes
 Json = dict[str, Any]
 
 SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """One API for all of these; a test that needs an empty one makes its own."""
+    with ExitStack() as stack:
+        yield open_api(tmp_path_factory.mktemp("errors") / "data", stack)
 
 
 def records(api: Api) -> tuple[str, str]:
@@ -139,6 +148,11 @@ def test_bodies_that_are_no_json_object(api: Api, path: str, body: bytes) -> Non
     problem(answer, 404 if "mdl_x" in path else 422)
 
 
+def stored(api: Api) -> list[Path]:
+    """All files of the store, named or on their way."""
+    return sorted(path for path in api.registry.artifacts.root.rglob("*") if path.is_file())
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
     [
@@ -169,9 +183,9 @@ def test_bodies_that_are_no_json_object(api: Api, path: str, body: bytes) -> Non
 )
 def test_bad_dataset_option_is_422(api: Api, query: str, field: str) -> None:
     """Each bad or unknown query parameter of an upload is named, and nothing is kept."""
+    listed, files = api.client.get("/v1/datasets").json(), stored(api)
     assert fields(api.client.post(f"/v1/datasets?{query}", content=b"abc")) == {field}
-    assert api.client.get("/v1/datasets").json()["data"] == []
-    assert [path for path in api.registry.artifacts.root.rglob("*") if path.is_file()] == []
+    assert (api.client.get("/v1/datasets").json(), stored(api)) == (listed, files)
 
 
 @pytest.mark.parametrize(
@@ -247,14 +261,14 @@ def test_body_over_the_limit_is_413(make_api: MakeApi) -> None:
     assert list(api.registry.artifacts.incoming.iterdir()) == []
 
 
-@pytest.mark.parametrize("path", ["/v1/predictions", "/v1/names/x", "/v1/models/mdl_x/predict"])
-def test_json_over_the_limit_is_413(make_api: MakeApi, path: str) -> None:
+def test_json_over_the_limit_is_413(make_api: MakeApi) -> None:
     """Bodies that are parsed in memory have limits of their own, declared or not."""
     api = make_api(max_predict_json_bytes=MEBIBYTE)
-    method = "PUT" if "names" in path else "POST"
-    for content in (bytes(6 * MEBIBYTE), chunks(MEBIBYTE, 6)):
-        headers = {"Content-Type": "application/json"}
-        problem(api.client.request(method, path, content=content, headers=headers), 413, "too_large")
+    headers = {"Content-Type": "application/json"}
+    for path in ("/v1/predictions", "/v1/names/x", "/v1/models/mdl_x/predict"):
+        method = "PUT" if "names" in path else "POST"
+        for content in (bytes(6 * MEBIBYTE), chunks(MEBIBYTE, 6)):
+            problem(api.client.request(method, path, content=content, headers=headers), 413, "too_large")
 
 
 def test_conflicts(api: Api) -> None:
@@ -295,8 +309,9 @@ def test_harmful_request_id_is_replaced(api: Api, given: str | bytes) -> None:
     assert found.startswith("req_")
 
 
-def test_lost_storage_is_unavailable(api: Api) -> None:
+def test_lost_storage_is_unavailable(make_api: MakeApi) -> None:
     """Where nothing can be stored an upload is 503 `storage_unavailable`, and no path of ours is named."""
+    api = make_api()
     shutil.rmtree(api.registry.artifacts.incoming)
     body = problem(api.client.post("/v1/datasets", content=b"x"), 503, "storage_unavailable")
     assert str(api.settings.data_dir) not in json.dumps(body)
@@ -358,8 +373,9 @@ def test_conflicts_say_when_to_come_again_where_that_helps(api: Api) -> None:
 
 
 @pytest.mark.parametrize("kind", ["jobs", "models", "datasets", "calibrators", "predictions"])
-def test_cursors(api: Api, kind: str) -> None:
+def test_cursors(make_api: MakeApi, kind: str) -> None:
     """A page goes on where a record stood that is no more; what is no id of this list is 422."""
+    api = make_api()
     prefix = {"jobs": "job", "models": "mdl", "datasets": "ds", "calibrators": "cal", "predictions": "bat"}[kind]
     gone = f"{prefix}_{'7' * 26}"
     assert api.client.get(f"/v1/{kind}?after={gone}").json() == {"data": [], "has_more": False}
