@@ -131,7 +131,7 @@ class AccessLogMiddleware:
             self._log.note(Access(scope["method"], scope["path"], status, seconds, request_id, made))
 
 
-_LOG_request_ids = logging.getLogger(__name__)
+_LOST = logging.getLogger(__name__)
 #: What a page asks of the API has the id of the page's own request.
 SCOPE_KEY = "fedlas.request_id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
@@ -169,7 +169,7 @@ class RequestIdMiddleware:
         try:
             await self.app({**scope, SCOPE_KEY: request_id}, receive, send_with_id)
         except ClientDisconnect:
-            _LOG_request_ids.info("%s %s: the client has disconnected", scope["method"], scope["path"])
+            _LOST.info("%s %s: the client has disconnected", scope["method"], scope["path"])
         except Exception as error:
             # Answered here: further out the id is not known, and uvicorn would close the connection without an answer.
             if started:

@@ -98,8 +98,8 @@ class RegistryFigures(Collector):
             return _Figures(
                 work={**dict.fromkeys(_PAIRS, OpenWork()), **statistics.open_work()},
                 jobs={**statistics.open_jobs(), **self._ended},
-                workers=_by_queue(living),
-                idle=_by_queue(worker for worker in living if worker.name not in holders),
+                workers=by_queue(living),
+                idle=by_queue(worker for worker in living if worker.name not in holders),
             )
 
     def collect(self) -> Iterable[Metric]:
@@ -118,7 +118,7 @@ class RegistryFigures(Collector):
         yield _counted("fedlas_workers_idle", "Of these, workers that hold nothing.", "queue", figures.idle)
 
 
-def _by_queue(workers: Iterable[WorkerProcess]) -> Mapping[str, int]:
+def by_queue(workers: Iterable[WorkerProcess]) -> Mapping[str, int]:
     """How many of these take from each queue."""
     return {**dict.fromkeys(QUEUES, 0), **Counter(queue for worker in workers for queue in worker.queues)}
 

@@ -32,7 +32,12 @@ CHUNK = 1024 * 1024
 _MOST_PARTS = 48
 #: Of all parts together that are no files; the longest, a million class names, have less than half of it.
 _MOST_BYTES = 4 * 1024**2
-_LONGEST_NAME = 100
+_LONGEST_PART_NAME = 100
+_FILE, _MODEL, _WEIGHTS = "file", "model", "data"
+#: Parts of a form with a model: a graph under one of two names, and the file of its weights, where it has one.
+MODEL_PARTS = (_FILE, _MODEL, _WEIGHTS)
+_LONGEST_RECORD_NAME = 200
+_LONGEST_FILE_NAME = 255
 
 
 @dataclass(slots=True)
@@ -67,13 +72,8 @@ async def pieces(request: Request) -> AsyncIterator[bytes]:
     yield bytes(buffer)
 
 
-async def receive_form(
-    request: Request,
-    stage: Callable[[], StagedFile],
-    stack: ExitStack,
-    *,
-    files: Collection[str],
-    documents: Collection[str] = (),
+async def receive_parts(
+    request: Request, services: Services, stack: ExitStack, *, files: Collection[str], documents: Collection[str] = ()
 ) -> Form:
     """Read the body; what is staged is discarded when `stack` is left, unless it was kept.
 
@@ -85,7 +85,7 @@ async def receive_form(
     Raises:
         InvalidRequest: what arrives is no form, or has parts that are not asked for, too many, or too long ones.
     """
-    reader = _Reader(stage, stack, files, documents)
+    reader = _Reader(services, stack, files, documents)
     parser = _parser(request.headers.get("content-type", ""), reader)
     try:
         async for piece in pieces(request):
@@ -122,11 +122,11 @@ class _Reader:
     """The callbacks of the parser, in the order of the body."""
 
     def __init__(
-        self, stage: Callable[[], StagedFile], stack: ExitStack, files: Collection[str], documents: Collection[str]
+        self, services: Services, stack: ExitStack, files: Collection[str], documents: Collection[str]
     ) -> None:
         self.form = Form()
         self.ended = False
-        self._stage, self._stack = stage, stack
+        self._services, self._stack = services, stack
         self._files, self._documents = files, documents
         self._disposition, self._name, self._value = b"", b"", b""
         self._take: Callable[[bytes], object] = len
@@ -153,7 +153,7 @@ class _Reader:
         options = parse_options_header(self._disposition)[1]
         name, filename = self._checked(options.get(b"name", b"")), options.get(b"filename")
         if filename is not None and name in self._files:
-            staged = self._stack.enter_context(self._stage())
+            staged = self._stack.enter_context(_staged(self._services))
             self.form.files[name] = staged, filename.decode("utf-8", "replace")
             self._take = staged.write
         elif filename is not None and name not in self._documents:
@@ -166,8 +166,8 @@ class _Reader:
     def _checked(self, given: bytes) -> str:
         """The name of the part that begins, if it may come."""
         name = _text(given, "the name of a part")
-        if not name or len(name) > _LONGEST_NAME:
-            raise InvalidRequest("invalid_form", f"a part needs a name of 1 to {_LONGEST_NAME} characters")
+        if not name or len(name) > _LONGEST_PART_NAME:
+            raise InvalidRequest("invalid_form", f"a part needs a name of 1 to {_LONGEST_PART_NAME} characters")
         if name in self.form.files or name in self.form.contents:
             raise InvalidRequest("invalid_form", f"there are two parts {name!r}; needed is one", field=name)
         if self._documents and name not in self._files and name not in self._documents:
@@ -199,13 +199,6 @@ def _text(content: bytes, name: str) -> str:
     return text
 
 
-_FILE, _MODEL, _WEIGHTS = "file", "model", "data"
-#: Parts of a form with a model: a graph under one of two names, and the file of its weights, where it has one.
-MODEL_PARTS = (_FILE, _MODEL, _WEIGHTS)
-_LONGEST_NAME_receiving = 200
-_LONGEST_FILE_NAME = 255
-
-
 @dataclass(frozen=True)
 class ReceivedFile:
     """A file that is wholly here and waits for its record.
@@ -225,7 +218,7 @@ class ReceivedFile:
         """Keep the file, and return the columns of its record that are made of it; a nameless one is named `noun`."""
         # Kept inside the transaction: a deletion of the same content cannot come between file and record.
         cleaned = "".join(character for character in name or self.name or "" if character.isprintable()).strip()
-        shown = cleaned[:_LONGEST_NAME_receiving] or noun
+        shown = cleaned[:_LONGEST_RECORD_NAME] or noun
         return {"name": shown, "sha256": self.keep(unit), "bytes": self.size, "created_at": now()}
 
 
@@ -250,18 +243,11 @@ async def receive_file(
         async for chunk in request.stream():
             if chunk:
                 raise _both("body")
-        return await take_upload(services, upload_id, stack), {}
+        return await in_thread(_finished, services.registry, upload_id, stack), {}
     staged = stack.enter_context(_staged(services))
     async for piece in pieces(request):
         await run_in_threadpool(staged.write, piece)
     return await _sealed(staged, "body", None), {}
-
-
-async def receive_parts(
-    request: Request, services: Services, stack: ExitStack, *, files: Collection[str], documents: Collection[str] = ()
-) -> Form:
-    """The form of a request with these files; raises InvalidRequest for parts with other names, given `documents`."""
-    return await receive_form(request, lambda: _staged(services), stack, files=files, documents=documents)
 
 
 async def take_part(
@@ -271,7 +257,7 @@ async def take_part(
     if upload_id is not None:
         if name in form.names() or _WEIGHTS in form.files:  # a finished upload is a zip of a graph and its weights
             raise _both(name)
-        return await take_upload(services, upload_id, stack)
+        return await in_thread(_finished, services.registry, upload_id, stack)
     if name not in form.files:
         found = ", ".join(form.names()) or "none"
         raise InvalidRequest("missing_part", f"a file part named {name!r} is needed; found: {found}", field=name)
@@ -302,15 +288,11 @@ def _staged(services: Services) -> StagedFile:
     return services.registry.artifacts.stage(limit=services.settings.max_upload_bytes)
 
 
-async def take_upload(services: Services, upload_id: str, stack: ExitStack) -> ReceivedFile:
+def _finished(registry: Registry, upload_id: str, stack: ExitStack) -> ReceivedFile:
     """Hold a finished upload until `stack` is left; raises Conflict while bytes are missing or arriving.
 
     Where no upload has this id, only a request that was answered before, under the same key, is answered again.
     """
-    return await in_thread(_finished, services.registry, upload_id, stack)
-
-
-def _finished(registry: Registry, upload_id: str, stack: ExitStack) -> ReceivedFile:
     with registry.read() as unit:
         row = unit.uploads.find(upload_id)
     if row is None:

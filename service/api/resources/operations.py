@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,11 +13,11 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from service.api.plumbing.declarations import operation
+from service.api.plumbing.metrics import by_queue
 from service.api.plumbing.probes import Probes
 from service.api.plumbing.problems import Responses
 from service.api.plumbing.routing import Route
 from service.api.plumbing.services import Services, ServicesDep
-from service.registry.contract import QUEUES
 from service.registry.repositories.workers import SILENT_S
 
 
@@ -106,19 +105,18 @@ async def readyz(services: ServicesDep) -> JSONResponse:
     return JSONResponse(content, 200 if ready else 503)
 
 
-async def _workers(services: Services) -> dict[str, int] | None:
+async def _workers(services: Services) -> Mapping[str, int] | None:
     """How many living workers serve each queue; None if the registry cannot be read."""
 
-    def count() -> dict[str, int]:
+    def count() -> Mapping[str, int]:
         with services.registry.read() as unit:
             living = unit.workers.living(within_seconds=SILENT_S)
-        return {**dict.fromkeys(QUEUES, 0), **Counter(queue for worker in living for queue in worker.queues)}
+        return by_queue(living)
 
     try:
-        found: dict[str, int] = await services.probes.run("workers", count)
+        return await services.probes.run("workers", count)
     except Exception:  # the checks name what is unavailable
         return None
-    return found
 
 
 @router.get(

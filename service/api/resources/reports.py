@@ -30,7 +30,6 @@ _DOWNLOAD = "application/octet-stream"
 _DIAGRAM: Json = {"image/svg+xml": {"schema": {"type": "string"}}, _DOWNLOAD: {"schema": BINARY}}
 #: Why a record that has ended lacks a piece of evidence.
 _REASONS = {
-    "succeeded": "was done by a version that did not make this yet",
     "failed": "has no report, since it did not succeed",
     "cancelled": "has no report, since it did not succeed",
 }
