@@ -32,7 +32,6 @@ from service.api.resources import (
     batches,
     calibrators,
     datasets,
-    deliveries,
     events,
     jobs,
     models,
@@ -48,7 +47,7 @@ from service.web.rendering import StaticFile, answer
 from service.web.sessions import Sessions
 
 _DOCUMENT = "/openapi.json"
-_RESOURCES = (uploads, datasets, models, jobs, events, deliveries, calibrators, batches, names)
+_RESOURCES = (uploads, datasets, models, jobs, events, calibrators, batches, names)
 
 
 class App(NamedTuple):

@@ -1,8 +1,9 @@
-"""`/v1/jobs/{id}/events`: the events of a job, as a list or as a stream that goes on until the job has ended.
+"""`/v1/jobs/{id}/events` and `/deliveries`: what happened to a job, and the messages to its webhook.
 
-A stream follows the standard for server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html).
-Events are in the database: a client that was cut off continues where it stopped, at any API process. One path answers
-both forms, by `Accept`, so that the stream is a response of its own and not a generator of FastAPI's routing.
+Events are a list, or a stream that goes on until the job has ended, after the standard for server-sent events
+(https://html.spec.whatwg.org/multipage/server-sent-events.html). They are in the database: a client that was cut off
+continues where it stopped, at any API process. One path answers both forms, by `Accept`, so that the stream is a
+response of its own and not a generator of FastAPI's routing.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from service.api.plumbing.declarations import operation
 from service.api.plumbing.long_poll import LongPoll
 from service.api.plumbing.problems import Responses
-from service.api.plumbing.responses import Limit, json_page
+from service.api.plumbing.responses import RETRY_AFTER_S, After, Limit, cursor, json_page, page_of
 from service.api.plumbing.routing import Route
 from service.api.plumbing.services import ServicesDep
-from service.registry.contract import FINAL, EventRecord, Page
-from service.registry.presenters import event_json
+from service.registry.contract import FINAL, DeliveryRecord, EventRecord, Page
+from service.registry.errors import NotFound
+from service.registry.presenters import delivery_record, event_json
 from service.registry.registry import UnitOfWork
 
-router = APIRouter(route_class=Route, prefix="/v1/jobs/{job_id}/events", tags=["jobs"])
+router = APIRouter(route_class=Route, prefix="/v1/jobs/{job_id}", tags=["jobs"])
 
 #: Proxies close connections on which nothing happens, many after 30 s or 60 s.
 _HEARTBEAT_S = 15.0
@@ -44,7 +46,7 @@ LastEventId = Annotated[
 
 
 @router.get(
-    "",
+    "/events",
     name="list_job_events",
     response_model=Page[EventRecord],
     responses=_RESPONSES,
@@ -92,3 +94,40 @@ async def _stream(long_poll: LongPoll, job_id: str, known: int) -> AsyncIterator
             yield KEEPALIVE_COMMENT
         if update.ended:
             return
+
+
+@router.get(
+    "/deliveries",
+    name="list_job_deliveries",
+    response_model=Page[DeliveryRecord],
+    openapi_extra=operation("unknown_job", "invalid_cursor"),
+)
+def list_deliveries(services: ServicesDep, job_id: str, limit: Limit = 20, after: After = None) -> Response:
+    """What was sent to a job's webhook, or is about to be, newest first; there is nothing before the job has ended."""
+    after = cursor(after, "msg")
+    with services.registry.read() as unit:
+        unit.jobs.get(job_id)
+        rows = unit.deliveries.of_job(job_id, limit=limit + 1, after=after)
+        return page_of((delivery_record(row, unit.work.of(row.id)) for row in rows), limit)
+
+
+@router.post(
+    "/deliveries/{delivery_id}/resend",
+    status_code=202,
+    response_model=DeliveryRecord,
+    openapi_extra=operation("unknown_job", "unknown_delivery", "delivery_running", headers={202: ["Retry-After"]}),
+)
+async def resend_delivery(services: ServicesDep, job_id: str, delivery_id: str) -> Response:
+    """Send a message once more, now and under the same `webhook-id`; 409 while an attempt is running."""
+
+    def resend(unit: UnitOfWork) -> DeliveryRecord:
+        unit.jobs.get(job_id)
+        row = unit.deliveries.find(delivery_id)
+        if row is None or row.job_id != job_id:
+            raise NotFound("unknown_delivery", f"{job_id} has no delivery {delivery_id!r}")
+        unit.deliveries.resend(row)
+        return delivery_record(row, unit.work.of(row.id))
+
+    record = await services.write(resend)
+    headers = {"Retry-After": RETRY_AFTER_S}
+    return Response(record.model_dump_json(), 202, headers=headers, media_type="application/json")

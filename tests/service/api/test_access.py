@@ -1,13 +1,27 @@
-"""Pages of other sites, names that lead here by a trick, bodies that are no JSON, and methods a path does not have."""
+"""Pages of other sites, names that lead here by a trick, bodies that are no JSON, and methods a path does not have.
+
+The access log has a line for each request with what finds it again, nothing secret, and no answer waits for it.
+"""
 
 from __future__ import annotations
 
+import logging
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
+from service.api.plumbing.access_log import GONE, Access, AccessLog
+from service.processes.registry import say_where
+from service.settings import ServiceSettings
 from tests.helpers.api import Api, MakeApi
+from tests.helpers.processes import until
+from tests.helpers.publishing import publish
+from tests.helpers.served import scaling
 
 #: Of each way through the service: FastAPI, the two of the serving application, an upload, and one without a body.
 UNSAFE = [
@@ -175,3 +189,150 @@ def test_all_methods_are_named(api: Api, path: str, allowed: str) -> None:
 def test_no_methods_of_no_path(api: Api) -> None:
     """A path that there is not is 404 for `OPTIONS`, too."""
     assert api.client.options("/v1/nothing").status_code == 404
+
+
+LOGGER = "fedlas.api.access"
+
+
+class Lines(logging.Handler):
+    """The lines that were written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a line."""
+        self.written.append(record.getMessage())
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    """What the access log writes, in a process that logs such lines."""
+    logger, handler = logging.getLogger(LOGGER), Lines()
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    yield handler.written
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+@pytest.fixture
+def logged(lines: list[str], make_api: MakeApi) -> Api:
+    """An API with a key whose requests are logged."""
+    api = make_api(api_keys=("geheim-1234-5678",))
+    api.client.headers["Authorization"] = "Bearer geheim-1234-5678"
+    return api
+
+
+def lines_of(lines: list[str], number: int) -> list[str]:
+    """So many lines, once they are written, without their times."""
+    until(lambda: len(lines) >= number, what=f"{number} lines are written: {lines}")
+    assert len(lines) == number, lines
+    assert all(re.search(r" \d+\.\d ms ", line) for line in lines), lines
+    return [re.sub(r" \d+\.\d ms ", " … ", line) for line in lines]
+
+
+def test_a_line_for_each_request(logged: Api, lines: list[str]) -> None:
+    """Method, path, status, request id and the record that was made; refusals and unknown paths too."""
+    made = logged.client.post("/v1/models?name=m", content=b"m", headers={"X-Request-Id": "mine-1"}).json()["id"]
+    logged.client.get(f"/v1/models/{made}", headers={"X-Request-Id": "mine-2"})
+    logged.client.get("/v1/nothing", headers={"X-Request-Id": "mine-3"})
+    logged.client.get("/v1/models", headers={"X-Request-Id": "mine-4", "Authorization": "Bearer other"})
+    logged.client.delete(f"/v1/models/{made}", headers={"X-Request-Id": "mine-5"})
+    logged.client.head("/healthz", headers={"X-Request-Id": "mine-6"})
+    assert lines_of(lines, 6) == [
+        f"POST /v1/models 201 … mine-1 {made}",
+        f"GET /v1/models/{made} 200 … mine-2",
+        "GET /v1/nothing 404 … mine-3",
+        "GET /v1/models 401 … mine-4",
+        f"DELETE /v1/models/{made} 204 … mine-5",
+        "HEAD /healthz 200 … mine-6",
+    ]
+
+
+def test_predictions_name_the_model(logged: Api, lines: list[str]) -> None:
+    """The path in front of FastAPI has its lines, answered, refused and with another method."""
+    model = publish(logged.registry, "digits", scaling(1))
+    headers = {"X-Request-Id": "p"}
+    for body in ({"inputs": [[1.0, 0.0]]}, {"inputs": []}):
+        logged.client.post("/v1/models/digits/predict", json=body, headers=headers)
+    logged.client.post("/v1/models/nobody/predict", json={}, headers=headers)
+    logged.client.post("/v1/models/digits/predict", headers={**headers, "Authorization": "none"})
+    logged.client.get("/v1/models/digits/predict", headers=headers)
+    assert lines_of(lines, 5) == [
+        f"POST /v1/models/digits/predict 200 … p {model}",
+        f"POST /v1/models/digits/predict 422 … p {model}",
+        "POST /v1/models/nobody/predict 404 … p",
+        "POST /v1/models/digits/predict 401 … p",
+        "GET /v1/models/digits/predict 405 … p",
+    ]
+
+
+def test_nothing_secret_is_written(logged: Api, lines: list[str]) -> None:
+    """No key, no query value, no secret of a body; what a path smuggles in stays in one line."""
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    webhook = {"url": f"https://example.com/?token={secret}", "secret": secret}
+    logged.client.post("/v1/jobs", json={"model_id": "mdl_1", "dataset_id": "ds_1", "webhook": webhook})
+    logged.client.get("/v1/jobs", params={"metadata.key": secret})
+    logged.client.get("/v1/models/a\u2028INFO 200", headers={"X-Request-Id": "two words"})
+    found = lines_of(lines, 3)
+    assert not any(word in line for line in found for word in (secret, "geheim", "token", "metadata"))
+    assert "\u2028" not in found[2]
+    assert r"a\u2028INFO" in found[2]
+    assert "two words" not in found[2]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_the_log_begins_with_where_everything_is(tmp_path: Path, host: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Data folder, database without its password, files, and that there are no keys, where there are none."""
+    caplog.set_level(logging.INFO, "fedlas.api")
+    url = "postgresql+psycopg://me:geheim@db.example/fedlas?password=geheim"
+    settings = ServiceSettings(data_dir=tmp_path, database_url=url, artifacts="s3://bucket/a", host=host)
+    say_where(settings)
+    where, keys = (record.getMessage() for record in caplog.records)
+    assert (str(tmp_path) in where, "db.example/fedlas" in where, "s3://bucket/a" in where) == (True, True, True)
+    assert "geheim" not in where
+    assert "FEDLAS_API_KEYS" in keys
+    assert ("not on 0.0.0.0" in keys) == (host == "0.0.0.0")
+    caplog.clear()
+    say_where(ServiceSettings(data_dir=tmp_path, api_keys=("geheim" * 3,)))
+    (where,) = (record.getMessage() for record in caplog.records)
+    assert (str(tmp_path / "registry.sqlite") in where, "geheim" in where) == (True, False)
+
+
+def test_many_predictions_are_counted() -> None:
+    """Within a moment so many have lines of their own; the others are one line, and other requests have theirs."""
+    written = Lines()
+    logging.getLogger(LOGGER).addHandler(written)
+    logging.getLogger(LOGGER).setLevel(logging.INFO)
+    try:
+        log = AccessLog()
+        log._thread = threading.current_thread()  # as if it ran
+        for number in range(1000):
+            log.note(Access("POST", "/v1/models/m/predict", 200, 0.001, f"req_{number}", "mdl_1", prediction=True))
+        log.note(Access("GET", "/v1/jobs", GONE, 0.001, "req_last"))
+        log._write()
+    finally:
+        logging.getLogger(LOGGER).removeHandler(written)
+        logging.getLogger(LOGGER).setLevel(logging.NOTSET)
+    assert len(written.written) == 27
+    assert written.written[24].startswith("POST /v1/models/m/predict 200 1.0 ms req_24 mdl_1")
+    assert written.written[25] == "GET /v1/jobs 499 1.0 ms req_last"
+    assert written.written[26].startswith("975 more predictions")
+
+
+def test_a_reader_that_stands_still_delays_nobody() -> None:
+    """While no line can be written, requests are noted up to a limit, and the others are counted."""
+    log = AccessLog()
+    log._thread = threading.current_thread()
+    for _ in range(20_000):
+        log.note(Access("GET", "/", 200, 0.0, "r"))
+    assert (len(log._noted), log._dropped) == (10_000, 10_000)
+
+
+def test_a_process_that_logs_no_such_lines_notes_none(api: Api) -> None:
+    """Without a reader nothing is gathered."""
+    api.client.get("/healthz")
+    assert api.services.access_log._noted == []

@@ -202,7 +202,7 @@ def test_an_ended_parent_ends_its_pieces(registry: Registry, end: str) -> None:
 
 
 def test_a_job_that_ended_without_its_pieces_takes_them_along(registry: Registry) -> None:
-    """A worker of an older release knows of none: what it leaves of them goes when the job is deleted."""
+    """Pieces of a job that has failed, and the files that they left, go when the job is deleted."""
     job = add_job(registry, status="failed")
     done, _ = add(registry, job, "a", "b")
     with stage_bytes(registry.artifacts, b"outcome") as staged, registry.write() as unit:
