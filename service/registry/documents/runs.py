@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from service.registry.documents.profiles import FeatureSpec, Notice, SeenByModel, SplitCounts
 from service.registry.documents.report import Figure
@@ -82,14 +82,6 @@ class Plan(Document):
     warnings: list[Notice]
     fails_with: str | None = Field(None, description="The code of a warning with which the job would fail.")
     adjustments: list[Notice] = Field(default_factory=list)
-
-    @field_validator("warnings", mode="before")
-    @classmethod
-    def _of_an_earlier_release(cls, warnings: object) -> object:
-        """Plans held sentences before notices."""
-        if not isinstance(warnings, list):
-            return warnings
-        return [{"code": "dataset", "message": one} if isinstance(one, str) else one for one in warnings]
 
 
 #: As the race calls a candidate; a hostile child calls it nothing longer.

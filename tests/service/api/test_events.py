@@ -1,4 +1,4 @@
-"""What happened to a job, as a list and as a stream, from any API process; and messages to webhooks, as owners see them."""
+"""What happened to a job, as a list and as a stream, from any API process; and messages to its webhook."""
 
 from __future__ import annotations
 

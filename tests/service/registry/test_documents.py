@@ -204,10 +204,3 @@ def test_a_report_with_something_else_is_refused(place: tuple[str, ...], value: 
 
 
 DOCUMENTS = Path(__file__).parents[3] / "data" / "demo_documents.json"
-
-
-def test_a_plan_of_an_earlier_release_is_read() -> None:
-    """Warnings were sentences before they had evidence, and a list of jobs still shows such plans."""
-    stored = json.loads(DOCUMENTS.read_text())["plan"]
-    plan = Plan.read({**stored, "warnings": ["there are no train rows"]})
-    assert [(warning.code, warning.message) for warning in plan.warnings] == [("dataset", "there are no train rows")]
