@@ -42,9 +42,9 @@ from service.api.resources import (
 )
 from service.registry.documents import JsonObject
 from service.registry.errors import Unavailable
-from service.web import pages
+from service.web.pages import ProblemPagesMiddleware, install
 from service.web.rendering import StaticFile, answer
-from service.web.sessions import Sessions
+from service.web.sessions import SessionMiddleware, Sessions
 
 _DOCUMENT = "/openapi.json"
 _RESOURCES = (uploads, datasets, models, jobs, events, calibrators, batches, names)
@@ -103,16 +103,16 @@ def rest_api(
     protocol = (oip.statistics_router, oip.router, oip.repository_router)
     for router in (*(resource.router for resource in _RESOURCES), *protocol, operations.router):
         app.include_router(router)
-    pages.install(app, sessions)
+    install(app, sessions)
     return app
 
 
 def _middleware(services: Services, sessions: Sessions) -> list[Middleware]:
     return [
         Middleware(AccessLogMiddleware, log=services.access_log),
-        pages.problem_pages(),
+        Middleware(ProblemPagesMiddleware),  # outside of what gives answers their ids
         Middleware(RequestIdMiddleware),
-        pages.session_access(sessions),
+        Middleware(SessionMiddleware, sessions=sessions),  # before the keys are looked at
         Middleware(AccessMiddleware, access=services.access, keys=services.keys),
         Middleware(HeadMiddleware),
     ]

@@ -1,9 +1,7 @@
 """Abstention in figures: what a threshold on the confidence answers, how much of that is wrong, and what it costs.
 
-The figures are those of the job's test rows, read off the risk-coverage curve of its report; what can be promised comes
-from the guarantee rows, which the model itself carries.
-
-The risk-coverage curve of what is served, with the threshold that was chosen on it.
+The figures are those of the job's test rows, read off the risk-coverage curve of its report, on which the threshold is
+drawn; what can be promised comes from the guarantee rows, which the model itself carries.
 """
 
 from __future__ import annotations
@@ -26,6 +24,9 @@ ROWS = 1000
 _IN_TABLE = (1, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 #: The curve of a report is rounded to a millionth.
 _ROUNDING = 5e-7
+#: Of the drawing, in pixels.
+_LEFT, _TOP, _ACROSS, _UP = 64, 12, 440, 200
+_WIDTH, _HEIGHT = _LEFT + _ACROSS + 24, _TOP + _UP + 46
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Promise:
 
 def tradeoff(excerpt: Excerpt, threshold: float, costs: Costs) -> Tradeoff:
     """The nearest point of the curve at which nothing below the threshold is answered."""
-    curve = excerpt.risk_coverage.calibrated
+    curve = excerpt.served_curve
     reached = [number for number, least in enumerate(curve.thresholds) if least >= threshold - _ROUNDING]
     if not reached:
         return _priced(excerpt, threshold, 0.0, None, costs)
@@ -75,7 +76,7 @@ def tradeoff(excerpt: Excerpt, threshold: float, costs: Costs) -> Tradeoff:
 
 def table(excerpt: Excerpt, costs: Costs) -> Iterator[Tradeoff]:
     """Thresholds at rounded-down coverages, the lowest first."""
-    curve = excerpt.risk_coverage.calibrated
+    curve = excerpt.served_curve
     points = [max((n for n, c in enumerate(curve.coverage) if c <= share), default=0) for share in _IN_TABLE]
     for number in dict.fromkeys(points):
         yield tradeoff(excerpt, curve.thresholds[number], costs)
@@ -83,7 +84,7 @@ def table(excerpt: Excerpt, costs: Costs) -> Iterator[Tradeoff]:
 
 def cheapest(excerpt: Excerpt, costs: Costs) -> Tradeoff:
     """The threshold at which the test rows cost least; of several the one that answers most."""
-    curve = excerpt.risk_coverage.calibrated
+    curve = excerpt.served_curve
     points = reversed([*zip(curve.thresholds, curve.coverage, curve.error_rate, strict=True)])
     priced = [(c * wrong * costs.error + (1 - c) * costs.abstention, threshold) for threshold, c, wrong in points]
     least, threshold = min(priced, key=lambda one: one[0])
@@ -121,18 +122,10 @@ def _cost(wrong: Interval, abstained: Interval, costs: Costs) -> Interval:
     The two shares exclude each other, so that they vary against each other; taking them for independent is cautious.
     """
     parts = [(wrong, ROWS * costs.error), (abstained, ROWS * costs.abstention)]
-    value = sum(cost * _number(share.value) for share, cost in parts)
-    below = hypot(*(cost * (_number(share.value) - _number(share.low)) for share, cost in parts))
-    above = hypot(*(cost * (_number(share.high) - _number(share.value)) for share, cost in parts))
+    value = sum(cost * (share.value or 0) for share, cost in parts)
+    below = hypot(*(cost * ((share.value or 0) - (share.low or 0)) for share, cost in parts))
+    above = hypot(*(cost * ((share.high or 0) - (share.value or 0)) for share, cost in parts))
     return Interval(value=value, low=max(0.0, value - below), high=value + above)
-
-
-def _number(value: float | None) -> float:
-    return value or 0.0
-
-
-_LEFT, _TOP, _ACROSS, _UP = 64, 12, 440, 200
-_WIDTH, _HEIGHT = _LEFT + _ACROSS + 24, _TOP + _UP + 46
 
 
 def threshold_svg(curve: RiskCoverage, chosen: Tradeoff) -> str:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from service.api.plumbing.problems import Problem
 from service.api.plumbing.record_codes import RECORD_CODES
-from service.api.plumbing.responses import cursor
+from service.api.plumbing.responses import After, cursor
 from service.api.plumbing.services import Services, ServicesDep
 from service.registry.contract import DatasetRecord
 from service.registry.presenters import dataset_record
 from service.registry.registry import UnitOfWork
 from service.web.jobs import ListedJob, listed
 from service.web.rendering import page, see_other
-from service.web.routes import ROWS, WAIT_S, PageRoute, call_api, is_news, list_page
+from service.web.routes import ROWS, WAIT_S, PageRoute, call_api, is_news, list_page, problem_in
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
@@ -23,9 +21,7 @@ _JOBS = 20
 
 
 @router.get("/datasets")
-async def list_datasets(
-    request: Request, services: ServicesDep, after: Annotated[str | None, Query(max_length=100)] = None
-) -> Response:
+async def list_datasets(request: Request, services: ServicesDep, after: After = None) -> Response:
     """All, newest first."""
     after = cursor(after or None, "ds")
 
@@ -56,9 +52,9 @@ async def dataset_findings(request: Request, services: ServicesDep, dataset_id: 
 async def delete_dataset(request: Request, services: ServicesDep, dataset_id: str) -> Response:
     """Delete it; where an open job needs it, say so on its page."""
     answer = await call_api(request, "DELETE", f"/v1/datasets/{dataset_id}")
-    if not answer.failed:
+    if not answer.is_error:
         return see_other("/datasets")
-    return await _dataset_page(request, services, dataset_id, refused=answer.problem)
+    return await _dataset_page(request, services, dataset_id, refused=problem_in(answer))
 
 
 async def _dataset_page(

@@ -1,24 +1,20 @@
-"""Form fields: a dotted name is a nested field of the API, and what was left empty is not sent.
+"""Forms: their fields as the API's objects, and a model and a dataset that they send as records.
 
-Form keys: a form that is sent twice, by a double click or from the page before, has done its work once.
-
-Order fields: a form's fields as the order of a job, and an order as the fields that show it.
-
-File forms: a model and a dataset as a page's form sends them, whole or as finished uploads, as records.
-
-The options of each, its checks and its record are those of the API. Each of the two is made by itself: where one is
-refused, the other is there, and the form comes back with what was entered. A form that is sent twice makes them once.
+A dotted name is a nested field of the API, and what was left empty is not sent. The options of each file, its checks
+and its record are those of the API. Each of the two is made by itself: where one is refused, the other is there, and
+the form comes back with what was entered. A form that is sent twice, by a double click or from the page before, has
+done its work once.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import isfinite
 from typing import TypeVar
 
 from fastapi import Request
@@ -38,7 +34,28 @@ from service.registry.errors import InvalidRequest, RegistryError
 from service.registry.presenters import dataset_record, model_record
 from service.registry.registry import UnitOfWork
 
+#: The hidden field that holds a form's key.
+FIELD = "form_key"
+#: Fields of a form that stand for a number of the API.
+_NUMBERS = frozenset(
+    {
+        *("budget.minutes", "budget.candidates", "seed", "expected_accuracy", "max_cost_factor"),
+        *("gate.confidence_level", "gate.max_accuracy_drop", "gate.max_recall_drop"),
+        *("hyperparameters.epochs", "hyperparameters.learning_rate", "hyperparameters.batch_size"),
+        *("hyperparameters.alpha", "hyperparameters.beta", "hyperparameters.margin", "hyperparameters.momentum"),
+    }
+)
+#: Fields of several lines `name = value`.
+_LINES = ("class_priors", "metadata")
+_ACCEPTED = "accept_warnings"
+#: The form's own key, and the dry run that it shows, are no part of the order.
+_NOT_SENT = frozenset({FIELD, "check", _ACCEPTED})
+_MODEL, _WEIGHTS, _DATASET = "model", "data", "dataset"
+_SHARES = frozenset(f"split_shares.{split}" for split in ("train", "calibration", "guarantee", "test"))
+#: Of a name in an error message.
 _SHOWN = 100
+
+Options = TypeVar("Options", bound=FileOptions)
 
 
 @dataclass(frozen=True)
@@ -91,30 +108,18 @@ def number_or_text(text: str) -> JsonValue:
     (12, 0.5, 'auto', 'nan')
     """
     plain = text.strip()
-    try:
+    with suppress(ValueError):
         return int(plain)
-    except ValueError:
-        pass
-    try:
+    with suppress(ValueError):
         value = float(plain.replace(",", "."))
-    except ValueError:
-        return plain
-    return value if abs(value) < float("inf") else plain
+        return value if isfinite(value) else plain
+    return plain
 
 
-def refused(path: str, error: RegistryError | ValidationError) -> Problem:
+def problem_for(path: str, error: RegistryError | ValidationError) -> Problem:
     """The problem that the API answers to the same error."""
     answer = problem_of(path, error) if isinstance(error, RegistryError) else invalid(path, error)
     return Problem.model_validate_json(bytes(answer.body))
-
-
-#: The hidden field that holds it.
-FIELD = "form_key"
-
-
-def new_form_key() -> str:
-    """The key of a form that is shown."""
-    return secrets.token_hex(8)
 
 
 def idempotency_key(form_key: str, content: JsonValue) -> str | None:
@@ -126,22 +131,6 @@ def idempotency_key(form_key: str, content: JsonValue) -> str | None:
     if not form_key:  # what has no key of its own is nobody's repetition
         return None
     return hashlib.sha256(json.dumps([form_key, content], sort_keys=True).encode()).hexdigest()
-
-
-#: Fields of a form that stand for a number of the API.
-_NUMBERS = frozenset(
-    {
-        *("budget.minutes", "budget.candidates", "seed", "expected_accuracy", "max_cost_factor"),
-        *("gate.confidence_level", "gate.max_accuracy_drop", "gate.max_recall_drop"),
-        *("hyperparameters.epochs", "hyperparameters.learning_rate", "hyperparameters.batch_size"),
-        *("hyperparameters.alpha", "hyperparameters.beta", "hyperparameters.margin", "hyperparameters.momentum"),
-    }
-)
-#: Fields of several lines `name = value`.
-_LINES = ("class_priors", "metadata")
-_ACCEPTED = "accept_warnings"
-#: The form's own key, and the dry run that it shows, are no part of the order.
-_NOT_SENT = frozenset({FIELD, "check", _ACCEPTED})
 
 
 def order_of(fields: Sequence[tuple[str, str]]) -> JsonObject:
@@ -206,12 +195,6 @@ def _flat(value: Mapping[str, JsonValue], prefix: str = "") -> Iterator[tuple[st
             yield f"{prefix}{name}", f"{one:g}" if isinstance(one, float) else str(one)
 
 
-_MODEL, _WEIGHTS, _DATASET = "model", "data", "dataset"
-_SHARES = frozenset(f"split_shares.{split}" for split in ("train", "calibration", "guarantee", "test"))
-
-Options = TypeVar("Options", bound=FileOptions)
-
-
 @dataclass(frozen=True)
 class Sent:
     """What came of one of the two: its record, or the form to show once more, or nothing where nothing was chosen."""
@@ -233,14 +216,13 @@ async def receive_files(request: Request, services: Services) -> dict[str, Sent]
         texts = form.texts()
         once = partial(_make, services, form, stack, texts.get(FIELD, ""))
         sent = {
-            _MODEL: await once(_fields(_MODEL, texts), model_options, add_model, model_record),
+            _MODEL: await once(_fields(_MODEL, texts), _model_options, add_model, model_record),
             _DATASET: await once(_fields(_DATASET, texts), dataset_options, add_dataset, dataset_record),
         }
         return _told_if_empty(sent)
 
 
-def model_options(fields: Mapping[str, str]) -> ModelOptions:
-    """The options of a model, as the API checks them."""
+def _model_options(fields: Mapping[str, str]) -> ModelOptions:
     return ModelOptions.model_validate(nested(fields))
 
 
@@ -289,7 +271,7 @@ async def _make(
         answer = await create_once(services, key, content, lambda unit: show(unit, add(unit, file, options, stored)))
         return Sent(state, from_json(answer)["id"])
     except (RegistryError, ValidationError) as error:
-        return Sent(FormState(state.entered, refused("/new", error), name))
+        return Sent(FormState(state.entered, problem_for("/new", error), name))
 
 
 def _dataset_again(unit: UnitOfWork, state: FormState) -> str:
@@ -305,7 +287,7 @@ def _told_if_empty(sent: dict[str, Sent]) -> dict[str, Sent]:
     asked = [name for name, one in sent.items() if "upload_id" in one.form.entered]
     if any(sent[name].record_id or sent[name].form.problem for name in asked):
         return sent
-    nothing = refused("/new", InvalidRequest("missing_part", "choose a file, or one that is here"))
+    nothing = problem_for("/new", InvalidRequest("missing_part", "choose a file, or one that is here"))
     return {**sent, **{name: Sent(replace(sent[name].form, problem=nothing)) for name in asked}}
 
 

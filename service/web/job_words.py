@@ -1,7 +1,4 @@
-"""The words for jobs: stages, verdicts and orders as people say them.
-
-What happened to a job, as sentences.
-"""
+"""The words for jobs: stages, verdicts, orders and what has happened, as people say them."""
 
 from __future__ import annotations
 
@@ -96,15 +93,17 @@ def verdict_in_words(job: JobRecord) -> str:
 def order_sentences(job: JobRecord) -> list[str]:
     """What was ordered, as sentences."""
     budget, given = job.budget, job.hyperparameters.model_dump(exclude_defaults=True)
+    fixed = listed([f"{name.replace('_', ' ')} {value}" for name, value in given.items()])
+    drop, cost, right = job.gate.max_recall_drop, job.max_cost_factor, job.expected_accuracy
     within = f"within {_counted(budget.minutes, 'minute')} and {_counted(budget.candidates, 'candidate')}"
     found = [
         f"The method is {_METHODS[job.method]}, {within}, with seed {job.seed}.",
-        f"Fixed are {listed([_setting(name, value) for name, value in given.items()])}." if given else "",
+        f"Fixed are {fixed}." if given else "",
         f"The gate compares {_SCORES[job.gate.score]} at a confidence of {100 * job.gate.confidence_level:g} %, and "
         f"lets accuracy drop by at most {100 * job.gate.max_accuracy_drop:g} points.",
-        _recall_sentence(job.gate.max_recall_drop),
-        _cost_sentence(job.max_cost_factor),
-        _accuracy_sentence(job.expected_accuracy),
+        "" if drop is None else f"No class may lose more than {100 * drop:g} points of recall.",
+        "" if cost == "auto" else f"An answer may cost at most {cost:g} times that of the uploaded model.",
+        "" if right is None else f"The uploaded model is expected to be right on {100 * right:g} %.",
         f"Warnings that do not end it: {listed(job.accept_warnings)}." if job.accept_warnings else "",
         f"It is published as “{job.publish_as}” {_PUBLISHED[job.publish_when or 'shown']}." if job.publish_as else "",
         _priors_sentence(job.class_priors),
@@ -117,27 +116,11 @@ def order_sentences(job: JobRecord) -> list[str]:
 _SCORES = {"brier": "Brier scores", "nll": "NLL"}
 
 
-def _recall_sentence(drop: float | None) -> str:
-    return "" if drop is None else f"No class may lose more than {100 * drop:g} points of recall."
-
-
-def _cost_sentence(factor: float | str) -> str:
-    return "" if factor == "auto" else f"An answer may cost at most {factor:g} times that of the uploaded model."
-
-
-def _accuracy_sentence(accuracy: float | None) -> str:
-    return "" if accuracy is None else f"The uploaded model is expected to be right on {100 * accuracy:g} %."
-
-
 def _priors_sentence(priors: dict[str, float] | None) -> str:
     if priors is None:
         return ""
     shown = [f"{name} {100 * share:.3g} %" for name, share in list(priors.items())[:20]]
     return f"Where it is used, classes occur as follows: {', '.join(shown)}{' …' if len(priors) > 20 else ''}."
-
-
-def _setting(name: str, value: object) -> str:
-    return f"{name.replace('_', ' ')} {value}"
 
 
 def _counted(number: float, noun: str) -> str:

@@ -1,18 +1,15 @@
 """`/live`: jobs as they happen, as parts of pages in a stream of server-sent events, one stream for a browser.
 
-The event of a job has the job's id as its name, and as its data the part of its page that changes.
-
-The jobs on open pages: each is followed once, and drawn once for all its readers, whenever it has changed.
-
-A page that is open holds no thread and no connection to the database, and costs no drawing of its own.
+The event of a job has the job's id as its name, and as its data the part of its page that changes. Each job is followed
+once, and drawn once for all its readers, whenever it has changed: a page that is open holds no thread and no connection
+to the database, and costs no drawing of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, NamedTuple
 
@@ -25,6 +22,8 @@ from service.registry.errors import NotFound, Unavailable
 from service.registry.registry import Registry
 from service.web.jobs import FollowedJob
 from service.web.rendering import environment
+
+router = APIRouter(include_in_schema=False)
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,6 +40,23 @@ END = "end"
 _END = format_sse_event(event=END, id=END, data_str="all jobs have ended")
 _AWAY = format_sse_event(event="away", data_str="the database does not answer")
 _BACK = format_sse_event(event="back", data_str="the database answers again")
+#: `X-Accel-Buffering` is nginx's: it would keep a stream back until 4 KiB are together.
+_STREAMED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+JobId = Annotated[str, Query(pattern="^job_[0-9a-z]{26}$")]
+
+
+@router.get("/live")
+async def live(
+    request: Request,
+    job: Annotated[list[JobId], Query(min_length=1, max_length=20)],
+    last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
+) -> Response:
+    """The stream; a browser that has seen its end is told not to come back."""
+    if last_event_id == END:
+        return Response(status_code=204, headers=_STREAMED)
+    live_jobs: LiveJobs = request.app.state.live_jobs
+    return EventSourceResponse(live_jobs.stream(list(dict.fromkeys(job))), headers=_STREAMED)
 
 
 class Frame(NamedTuple):
@@ -52,19 +68,15 @@ class Frame(NamedTuple):
 
 
 @dataclass(eq=False)
-class _Listener:
-    """One open page, or all pages of one browser."""
-
-    job_ids: Sequence[str]
-    news: asyncio.Event = field(default_factory=asyncio.Event)
-
-
-@dataclass(eq=False)
 class _Watched:
-    """A job with those who look at it; `away`: the database cannot be asked for it just now."""
+    """A job, and for each open page that looks at it an event that tells it of news.
+
+    Attributes:
+        away: the database cannot be asked for it just now.
+    """
 
     followed: FollowedJob
-    listeners: set[_Listener] = field(default_factory=set)
+    listeners: set[asyncio.Event] = field(default_factory=set)
     frame: Frame | None = None
     away: bool = False
     task: asyncio.Task[None] | None = None
@@ -83,53 +95,45 @@ class LiveJobs:
 
         Something comes with every heartbeat at least, so that the caller can end the stream then.
         """
-        with self._listening(job_ids) as listener:
+        news = asyncio.Event()
+        watched = {job_id: self._join(job_id, news) for job_id in job_ids}
+        try:
             yield format_sse_event(comment="connected")
             sent: dict[str, Frame] = {}
             was_away = False
             while not self._long_poll.closed:
-                if (away := any(self._watched[job_id].away for job_id in job_ids)) != was_away:
+                if (away := any(one.away for one in watched.values())) != was_away:
                     was_away = away
                     yield _AWAY if away else _BACK
-                for job_id, frame in self._frames(job_ids):
-                    if sent.get(job_id) is not frame:
-                        sent[job_id] = frame
-                        yield frame.content
-                if len(sent) == len(set(job_ids)) and all(frame.final for frame in sent.values()):
+                for job_id, one in watched.items():
+                    if one.frame is not None and sent.get(job_id) is not one.frame:
+                        sent[job_id] = one.frame
+                        yield one.frame.content
+                if len(sent) == len(watched) and all(frame.final for frame in sent.values()):
                     yield _END
                     return
                 try:
                     async with asyncio.timeout(_HEARTBEAT_S):
-                        await listener.news.wait()
+                        await news.wait()
                 except TimeoutError:
                     yield KEEPALIVE_COMMENT
-                listener.news.clear()
-
-    def _frames(self, job_ids: Sequence[str]) -> Iterator[tuple[str, Frame]]:
-        for job_id in job_ids:
-            if (frame := self._watched[job_id].frame) is not None:
-                yield job_id, frame
-
-    @contextmanager
-    def _listening(self, job_ids: Sequence[str]) -> Iterator[_Listener]:
-        listener = _Listener(job_ids)
-        for job_id in job_ids:
-            watched = self._watched.get(job_id)
-            if watched is None:
-                watched = self._watched[job_id] = _Watched(FollowedJob(self._registry, job_id))
-                watched.task = asyncio.create_task(self._watch(watched))
-            watched.listeners.add(listener)
-        try:
-            yield listener
+                news.clear()
         finally:
-            for job_id in set(job_ids):
-                self._leave(job_id, listener)
+            for one in watched.values():
+                self._leave(one, news)
 
-    def _leave(self, job_id: str, listener: _Listener) -> None:
-        watched = self._watched[job_id]
-        watched.listeners.discard(listener)
+    def _join(self, job_id: str, news: asyncio.Event) -> _Watched:
+        watched = self._watched.get(job_id)
+        if watched is None:
+            watched = self._watched[job_id] = _Watched(FollowedJob(self._registry, job_id))
+            watched.task = asyncio.create_task(self._watch(watched))
+        watched.listeners.add(news)
+        return watched
+
+    def _leave(self, watched: _Watched, news: asyncio.Event) -> None:
+        watched.listeners.discard(news)
         if not watched.listeners:
-            del self._watched[job_id]
+            del self._watched[watched.followed.job_id]
             if watched.task is not None:
                 watched.task.cancel()
 
@@ -149,8 +153,8 @@ class LiveJobs:
                 return
             await asyncio.sleep(_INTERVAL_S)
             await self._long_poll.for_events(job_id, 0 if frame is None else frame.last_event, _PATIENCE_S)
-        for listener in watched.listeners:  # the process stops, and the streams end
-            listener.news.set()
+        for news in watched.listeners:  # the process stops, and the streams end
+            news.set()
 
     async def _publish(self, watched: _Watched, frame: Frame | None, *, away: bool) -> None:
         """Tell all listeners what is new, some at a time: requests that wait are answered in between."""
@@ -159,8 +163,8 @@ class LiveJobs:
         if frame is watched.frame and away == watched.away:
             return
         watched.frame, watched.away = frame, away
-        for number, listener in enumerate(list(watched.listeners), 1):
-            listener.news.set()
+        for number, news in enumerate(list(watched.listeners), 1):
+            news.set()
             if number % _TOLD_AT_ONCE == 0:
                 await asyncio.sleep(_PAUSE_S)
 
@@ -175,24 +179,3 @@ def drawn(followed: FollowedJob) -> Frame:
     html = environment().get_template("jobs/live.html.jinja").render(view=view)
     event = format_sse_event(event=view.job.id, id=f"{view.job.id}:{view.last_event}", data_str=html)
     return Frame(event, view.last_event, view.ended)
-
-
-router = APIRouter(include_in_schema=False)
-
-#: `X-Accel-Buffering` is nginx's: it would keep a stream back until 4 KiB are together.
-_STREAMED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-
-JobId = Annotated[str, Query(pattern="^job_[0-9a-z]{26}$")]
-
-
-@router.get("/live")
-async def live(
-    request: Request,
-    job: Annotated[list[JobId], Query(min_length=1, max_length=20)],
-    last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
-) -> Response:
-    """The stream; a browser that has seen its end is told not to come back."""
-    if last_event_id == END:
-        return Response(status_code=204, headers=_STREAMED)
-    live_jobs: LiveJobs = request.app.state.live_jobs
-    return EventSourceResponse(live_jobs.stream(list(dict.fromkeys(job))), headers=_STREAMED)

@@ -1,16 +1,10 @@
-"""`/models`: classifiers, what each of them is, where it came from and where it answers.
-
-The lineage of a model: what it was made of, by which job, what was made of it, and where it answers.
-
-`/names`: published names, their versions side by side, and which of them answers.
-"""
+"""`/models` and `/names`: classifiers, where each came from and where it answers; and names with their versions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from fastapi import APIRouter, Form, Query, Request, Response
 from pydantic import JsonValue
@@ -22,111 +16,34 @@ from service.api.resources.models import find_model
 from service.api.resources.names import AfterName
 from service.inference.profile import ServingProfile
 from service.registry import tables
-from service.registry.contract import FINAL, ModelRecord, NameRecord
+from service.registry.contract import ModelRecord, NameRecord
 from service.registry.presenters import model_record
 from service.registry.registry import UnitOfWork
 from service.registry.repositories.records import ListFilter
 from service.web.rendering import page, see_other
 from service.web.reports import Excerpt, excerpt_of
-from service.web.routes import ROWS, PageRoute, call_api, list_page
+from service.web.routes import ROWS, PageRoute, call_api, list_page, problem_in
 from service.web.sessions import origin_of
 from service.web.snippets import Caller, Snippet, snippets
 
-#: Jobs, and calibrated models, that are shown of one model.
-MOST = 20
-
-
-@dataclass(frozen=True)
-class Ancestor:
-    """A model or job that may have been deleted; without a name where it was."""
-
-    id: str
-    name: str | None
-
-    @property
-    def is_there(self) -> bool:
-        """Whether there is still a page about it."""
-        return self.name is not None
-
-
-@dataclass(frozen=True)
-class Descendant:
-    """A job that was given the model, and what it has made of it: None where that is no model of its own."""
-
-    job_id: str
-    status: str
-    verdict: str | None
-    created_at: datetime
-    model: Ancestor | None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it may still make something of it."""
-        return self.status not in FINAL
-
-
-@dataclass(frozen=True)
-class Lineage:
-    """Where a model came from, what came of it, and the versions of names that it is.
-
-    `orphans` are models that were made of it by jobs which have been deleted.
-    """
-
-    parent: Ancestor | None
-    job: Ancestor | None
-    descendants: Sequence[Descendant]
-    orphans: Sequence[Ancestor]
-    published: Sequence[tables.PublishedVersion]
-
-
-def lineage_of(unit: UnitOfWork, row: tables.Model) -> Lineage:
-    """All of it, as far as it is still there."""
-    descendants = [_descendant(unit, job, row) for job in unit.jobs.of_model(row.id, limit=MOST)]
-    known = {one.model.id for one in descendants if one.model}
-    orphans = [Ancestor(made.id, made.name) for made in unit.models.made_of(row.id, limit=MOST) if made.id not in known]
-    return Lineage(
-        parent=None if row.parent_id is None else _model(unit, row.parent_id),
-        job=None if row.job_id is None else Ancestor(row.job_id, None if row.job_deleted_at else row.job_id),
-        descendants=descendants,
-        orphans=orphans,
-        published=unit.names.of_models([row.id]),
-    )
-
-
-def _descendant(unit: UnitOfWork, job: tables.Job, model: tables.Model) -> Descendant:
-    made = job.calibrated_model_id
-    return Descendant(
-        job_id=job.id,
-        status=job.status,
-        verdict=job.verdict,
-        created_at=job.created_at,
-        model=None if made in (None, model.id) else _model(unit, made),
-    )
-
-
-def _model(unit: UnitOfWork, model_id: str) -> Ancestor:
-    found = unit.models.find(model_id)
-    return Ancestor(model_id, None if found is None else found.name)
-
-
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
-Name = Annotated[str, Query(max_length=200)]
 #: Class names of a model that its page shows without being asked.
 _SHOWN_CLASSES = 50
+#: Jobs, and calibrated models, that are shown of one model.
+_RELATED = 20
+#: Versions of one name on a page: a report is read for each.
+_VERSIONS = 20
+#: A version that every database can be asked for.
+_LARGEST = 999_999_999
+
+Name = Annotated[str, Query(max_length=200)]
 
 
-@dataclass(frozen=True)
-class ModelLine:
-    """A model in a list."""
+class ModelLine(NamedTuple):
+    """A model in the list, with the versions of names that it is."""
 
-    id: str
-    name: str
-    origin: str
-    status: str
-    num_classes: int | None
-    bytes: int
-    created_at: datetime
+    model: tables.Model
     published: Sequence[tables.PublishedVersion]
 
 
@@ -143,9 +60,10 @@ async def list_models(
     before = cursor(after or None, "mdl")
 
     def lines(unit: UnitOfWork) -> list[ModelLine]:
-        return [_line(unit, row) for row in unit.models.listed(only, limit=ROWS + 1, after=before)]
+        rows = unit.models.listed(only, limit=ROWS + 1, after=before)
+        return [ModelLine(row, unit.names.of_models([row.id])) for row in rows]
 
-    found = list_page(request, await services.read(lines), lambda line: line.id)
+    found = list_page(request, await services.read(lines), lambda line: line.model.id)
     return page(request, "models/list.html.jinja", models=found, name=name, origin=origin)
 
 
@@ -159,12 +77,12 @@ async def show_model(request: Request, services: ServicesDep, ref: str) -> Respo
 async def delete_model(request: Request, services: ServicesDep, ref: str) -> Response:
     """Delete it, or say why that cannot be."""
     answer = await call_api(request, "DELETE", f"/v1/models/{ref}")
-    if answer.failed:
-        return await _model_page(request, services, ref, refused=answer.problem)
+    if answer.is_error:
+        return await _model_page(request, services, ref, refused=problem_in(answer))
     return see_other("/models")
 
 
-async def _model_page(request: Request, services: ServicesDep, ref: str, *, refused: Problem | None = None) -> Response:
+async def _model_page(request: Request, services: Services, ref: str, *, refused: Problem | None = None) -> Response:
     caller = Caller(ref, origin_of(request, services.settings.allowed_hosts), bool(services.settings.api_keys))
 
     def find(unit: UnitOfWork) -> tuple[ModelRecord, Lineage, Sequence[Snippet]]:
@@ -187,21 +105,57 @@ async def _model_page(request: Request, services: ServicesDep, ref: str, *, refu
     )
 
 
-def _line(unit: UnitOfWork, row: tables.Model) -> ModelLine:
-    found = (row.profile or {}).get("num_classes")
-    num_classes = found if isinstance(found, int) else None
-    published = unit.names.of_models([row.id])
-    return ModelLine(row.id, row.name, row.origin, row.status, num_classes, row.bytes, row.created_at, published)
+class Ancestor(NamedTuple):
+    """A model or job; without a name where it was deleted."""
+
+    id: str
+    name: str | None
 
 
-#: Versions of one name on a page: a report is read for each.
-_VERSIONS = 20
-#: A version that every database can be asked for.
-_LARGEST = 999_999_999
+class Descendant(NamedTuple):
+    """A job that was given the model, and what it has made of it: None where that is no model of its own."""
+
+    job: tables.Job
+    model: Ancestor | None
 
 
 @dataclass(frozen=True)
-class NameLine:
+class Lineage:
+    """Where a model came from, what came of it, and the versions of names that it is, as far as it is still there.
+
+    `orphans` are models that were made of it by jobs which have been deleted.
+    """
+
+    parent: Ancestor | None
+    job: Ancestor | None
+    descendants: Sequence[Descendant]
+    orphans: Sequence[Ancestor]
+    published: Sequence[tables.PublishedVersion]
+
+
+def lineage_of(unit: UnitOfWork, row: tables.Model) -> Lineage:
+    """The lineage of one model."""
+
+    def model(model_id: str | None) -> Ancestor | None:
+        if model_id in (None, row.id):
+            return None
+        found = unit.models.find(model_id)
+        return Ancestor(model_id, found.name if found else None)
+
+    jobs = unit.jobs.of_model(row.id, limit=_RELATED)
+    descendants = [Descendant(job, model(job.calibrated_model_id)) for job in jobs]
+    known = {one.model.id for one in descendants if one.model}
+    made = unit.models.made_of(row.id, limit=_RELATED)
+    return Lineage(
+        parent=model(row.parent_id),
+        job=None if row.job_id is None else Ancestor(row.job_id, None if row.job_deleted_at else row.job_id),
+        descendants=descendants,
+        orphans=[Ancestor(one.id, one.name) for one in made if one.id not in known],
+        published=unit.names.of_models([row.id]),
+    )
+
+
+class NameLine(NamedTuple):
     """A name in the list, with the model that answers."""
 
     name: str
@@ -210,8 +164,7 @@ class NameLine:
     model: tables.Model
 
 
-@dataclass(frozen=True)
-class VersionLine:
+class VersionLine(NamedTuple):
     """A version: its model, the job that made it, and what the job's report says of it."""
 
     published: tables.PublishedVersion
@@ -229,10 +182,15 @@ class VersionLine:
 async def list_names(request: Request, services: ServicesDep, after: AfterName = None) -> Response:
     """All names, in alphabetical order."""
 
-    def lines(unit: UnitOfWork) -> list[NameLine]:
-        return [_name_line(unit, one) for one in unit.names.listed(limit=ROWS + 1, after=after or None)]
+    def line(unit: UnitOfWork, record: NameRecord) -> NameLine:
+        default = _published(unit, record.name, record.default_version)
+        return NameLine(record.name, len(record.versions), default, unit.models.get(default.model_id))
 
-    return page(request, "names/list.html.jinja", names=list_page(request, await services.read(lines), _name_of))
+    def lines(unit: UnitOfWork) -> list[NameLine]:
+        return [line(unit, one) for one in unit.names.listed(limit=ROWS + 1, after=after or None)]
+
+    names = list_page(request, await services.read(lines), lambda line: line.name)
+    return page(request, "names/list.html.jinja", names=names)
 
 
 @router.get("/names/{name}")
@@ -258,9 +216,10 @@ async def switch_name(
     """Let a version answer, if what answers is still what the user has seen."""
     content: JsonValue = {"default_version": version, "instead_of": instead_of}
     answer = await call_api(request, "PUT", f"/v1/names/{name}", content=content)
-    if answer.failed:
-        again = version if answer.problem.code == "default_changed" else None
-        return await _name_page(request, services, name, switch_to=again, refused=answer.problem)
+    if answer.is_error:
+        refused = problem_in(answer)
+        again = version if refused.code == "default_changed" else None
+        return await _name_page(request, services, name, switch_to=again, refused=refused)
     return see_other(f"/names/{name}")
 
 
@@ -273,14 +232,18 @@ async def _name_page(
     below: int | None = None,
     refused: Problem | None = None,
 ) -> Response:
+    def line(unit: UnitOfWork, published: tables.PublishedVersion) -> VersionLine:
+        model = unit.models.get(published.model_id)
+        job = unit.jobs.behind(model)
+        excerpt = None if job is None else excerpt_of(services.registry.artifacts, job.report_sha256)
+        return VersionLine(published, model, job, excerpt)
+
     def find(unit: UnitOfWork) -> tuple[NameRecord, list[VersionLine], VersionLine, VersionLine | None]:
         record = unit.names.get(name)
-        lines = [
-            _version_line(services, unit, one)
-            for one in unit.names.newest_versions(name, limit=_VERSIONS + 1, below=below)
-        ]
-        chosen = None if switch_to is None else _one(services, unit, name, switch_to)
-        return record, lines, _one(services, unit, name, record.default_version), chosen
+        newest = unit.names.newest_versions(name, limit=_VERSIONS + 1, below=below)
+        default = line(unit, _published(unit, name, record.default_version))
+        chosen = None if switch_to is None else line(unit, _published(unit, name, switch_to))
+        return record, [line(unit, one) for one in newest], default, chosen
 
     record, lines, default, chosen = await services.read(find)
     return page(
@@ -296,26 +259,6 @@ async def _name_page(
     )
 
 
-def _name_line(unit: UnitOfWork, record: NameRecord) -> NameLine:
-    default = _published(unit, record.name, record.default_version)
-    return NameLine(record.name, len(record.versions), default, unit.models.get(default.model_id))
-
-
-def _name_of(line: NameLine) -> str:
-    return line.name
-
-
 def _published(unit: UnitOfWork, name: str, version: int) -> tables.PublishedVersion:
     unit.names.version(name, version)  # raises NotFound with the versions that there are
     return unit.names.newest_versions(name, limit=1, below=version + 1)[0]
-
-
-def _one(services: Services, unit: UnitOfWork, name: str, version: int) -> VersionLine:
-    return _version_line(services, unit, _published(unit, name, version))
-
-
-def _version_line(services: Services, unit: UnitOfWork, published: tables.PublishedVersion) -> VersionLine:
-    model = unit.models.get(published.model_id)
-    job = unit.jobs.behind(model)
-    excerpt = None if job is None else excerpt_of(services.registry.artifacts, job.report_sha256)
-    return VersionLine(published, model, job, excerpt)

@@ -1,11 +1,4 @@
-"""`/operations`: what waits, what runs and where, what is stuck and why, and what the service rests on.
-
-The disk of the data folder: how much room it has, and whether that is little.
-
-The view of the operations page: one reading of queues, workers and failures, with their words.
-
-Troubles: what is stuck or broken, and why, in sentences for an operator, each with what to do.
-"""
+"""`/operations`: what waits, what runs and where, what is stuck and why, and what the service rests on."""
 
 from __future__ import annotations
 
@@ -32,8 +25,86 @@ from service.registry.registry import UnitOfWork
 from service.registry.repositories.workers import SILENT_S, Failures, HeldWork, ReturnedWork, WaitingWork
 from service.web.rendering import duration, page, size
 
+router = APIRouter(include_in_schema=False)
+
 #: Less than both is little: a job writes models and checkpoints, and an upload may have gigabytes.
 _LITTLE_BYTES, _LITTLE_SHARE = 5_000_000_000, 0.1
+#: Errors are counted over so long.
+RECENT = timedelta(days=1)
+_MOST_ROWS = 50
+#: What each kind of work is called: one, and several.
+KINDS = {
+    WORK_KINDS["ds"]: ("inspection", "inspections"),
+    WORK_KINDS["job"]: ("job", "jobs"),
+    PLAN: ("dry run", "dry runs"),
+    WORK_KINDS["cnd"]: ("training of a candidate", "trainings of candidates"),
+    WORK_KINDS["bat"]: ("batch prediction", "batch predictions"),
+    WORK_KINDS["shd"]: ("shard of a batch prediction", "shards of batch predictions"),
+    WORK_KINDS["msg"]: ("webhook message", "webhook messages"),
+}
+#: The pages of records, by the prefix of their ids.
+_PAGES = {"job": "jobs", "mdl": "models", "ds": "datasets"}
+_REMEDIES = {
+    "internal_error": "Look for its id in the worker's log.",
+    "out_of_memory": "Give workers more memory, or send a smaller file.",
+    "poisoned": "Look for its id in the worker's log; what ended its process stands there.",
+    "storage_full": "Make room on the disk of the workers.",
+    "timeout": "Give it more time, or fewer rows.",
+}
+#: Due work that nobody takes for so long, although a worker for it lives and has nothing of its queue, is stuck.
+_PATIENCE_S = 30.0
+_DEPENDENCIES = {
+    "database": (
+        "The database does not answer",
+        "Every request that reads records is refused until it does; work that runs goes on for a while.",
+    ),
+    "broker": (
+        "The broker does not answer",
+        "Nothing is lost: workers find open work by themselves, within a second, though no message tells them.",
+    ),
+    "storage": (
+        "Stored files cannot be reached",
+        "Uploads and new models fail until they can; models that are open go on predicting.",
+    ),
+    "serving": (
+        "Predictions have no process that answers them",
+        "It is started again by itself, within a second; the log says why it has ended.",
+    ),
+}
+
+
+@router.get("/operations")
+async def show_operations(request: Request, services: ServicesDep) -> Response:
+    """The page, or for a script that reads it again what changes in it."""
+    health, disk, found = await asyncio.gather(
+        outcomes(services), run_in_threadpool(Disk.of, services.settings.data_dir), _read(services)
+    )
+    return page(
+        request,
+        "operations/now.html.jinja" if "hx-request" in request.headers else "operations/page.html.jinja",
+        health=health,
+        disk=disk,
+        found=found,
+        troubles=troubles(found, health, disk),
+        device=services.served_models.device(),
+        counted=counted,
+        record_path=record_path,
+        code_in_words=code_in_words,
+    )
+
+
+async def _read(services: Services) -> Operations | None:
+    """None where the database cannot say; the checks name it."""
+
+    def read() -> Operations:
+        suspended = quarantine(services.settings).suspended()
+        with services.registry.read() as unit:
+            return Operations.read(unit, suspended)
+
+    try:
+        return await services.probes.run("operations", read)
+    except (Unavailable, TimeoutError):
+        return None
 
 
 @dataclass(frozen=True)
@@ -60,30 +131,6 @@ class Disk:
         (True, False, False)
         """
         return self.free < min(_LITTLE_BYTES, _LITTLE_SHARE * self.total)
-
-
-#: Errors are counted over so long.
-RECENT = timedelta(days=1)
-_MOST_ROWS = 50
-#: What each kind of work is called: one, and several.
-KINDS = {
-    WORK_KINDS["ds"]: ("inspection", "inspections"),
-    WORK_KINDS["job"]: ("job", "jobs"),
-    PLAN: ("dry run", "dry runs"),
-    WORK_KINDS["cnd"]: ("training of a candidate", "trainings of candidates"),
-    WORK_KINDS["bat"]: ("batch prediction", "batch predictions"),
-    WORK_KINDS["shd"]: ("shard of a batch prediction", "shards of batch predictions"),
-    WORK_KINDS["msg"]: ("webhook message", "webhook messages"),
-}
-#: The pages of records, by the prefix of their ids.
-_PAGES = {"job": "jobs", "mdl": "models", "ds": "datasets"}
-_REMEDIES = {
-    "internal_error": "Look for its id in the worker's log.",
-    "out_of_memory": "Give workers more memory, or send a smaller file.",
-    "poisoned": "Look for its id in the worker's log; what ended its process stands there.",
-    "storage_full": "Make room on the disk of the workers.",
-    "timeout": "Give it more time, or fewer rows.",
-}
 
 
 @dataclass(frozen=True)
@@ -203,28 +250,6 @@ def code_in_words(code: str) -> tuple[str, str]:
     return meaning, _REMEDIES.get(code, "The record says what was found and what is needed.")
 
 
-#: Due work that nobody takes for so long, although a worker for it lives and has nothing of its queue, is stuck.
-_PATIENCE_S = 30.0
-_DEPENDENCIES = {
-    "database": (
-        "The database does not answer",
-        "Every request that reads records is refused until it does; work that runs goes on for a while.",
-    ),
-    "broker": (
-        "The broker does not answer",
-        "Nothing is lost: workers find open work by themselves, within a second, though no message tells them.",
-    ),
-    "storage": (
-        "Stored files cannot be reached",
-        "Uploads and new models fail until they can; models that are open go on predicting.",
-    ),
-    "serving": (
-        "Predictions have no process that answers them",
-        "It is started again by itself, within a second; the log says why it has ended.",
-    ),
-}
-
-
 @dataclass(frozen=True)
 class Trouble:
     """One thing that is wrong: a sentence, what to do or to expect, and the records it is about.
@@ -241,7 +266,10 @@ class Trouble:
 
 def troubles(found: Operations | None, health: Sequence[Outcome], disk: Disk) -> list[Trouble]:
     """All of them, the severe ones first."""
-    everything = [*_of_health(health), *_of_disk(disk)]
+    everything = [*_of_health(health)]
+    if disk.is_short:
+        sentence = f"The disk of the data folder has {size(disk.free)} left of {size(disk.total)}."
+        everything.append(Trouble(sentence, "Make room: uploads, jobs and the database need it."))
     if found is not None:
         everything += [*_of_queues(found), *_of_leases(found), *_of_returned(found), *_of_models(found)]
         everything += _of_releases(found)
@@ -253,14 +281,6 @@ def _of_health(health: Sequence[Outcome]) -> Iterator[Trouble]:
         if one.error is not None:
             sentence, remedy = _DEPENDENCIES[one.name]
             yield Trouble(f"{sentence} ({one.error}).", remedy, severe=one.name != "broker")
-
-
-def _of_disk(disk: Disk) -> Iterator[Trouble]:
-    if disk.is_short:
-        yield Trouble(
-            f"The disk of the data folder has {size(disk.free)} left of {size(disk.total)}.",
-            "Make room: uploads, jobs and the database need it.",
-        )
 
 
 def _of_queues(found: Operations) -> Iterator[Trouble]:
@@ -333,40 +353,3 @@ def _of_releases(found: Operations) -> Iterator[Trouble]:
 def _naming(sentence: str, name: str, *others: object) -> Markup:
     """A sentence with a name that others chose: it turns nothing around that stands beside it."""
     return Markup(sentence).format(Markup("<bdi>{}</bdi>").format(name), *others)
-
-
-router = APIRouter(include_in_schema=False)
-
-
-@router.get("/operations")
-async def show_operations(request: Request, services: ServicesDep) -> Response:
-    """The page, or for a script that reads it again what changes in it."""
-    health, disk, found = await asyncio.gather(
-        outcomes(services), run_in_threadpool(Disk.of, services.settings.data_dir), _read(services)
-    )
-    return page(
-        request,
-        "operations/now.html.jinja" if "hx-request" in request.headers else "operations/page.html.jinja",
-        health=health,
-        disk=disk,
-        found=found,
-        troubles=troubles(found, health, disk),
-        device=services.served_models.device(),
-        counted=counted,
-        record_path=record_path,
-        code_in_words=code_in_words,
-    )
-
-
-async def _read(services: Services) -> Operations | None:
-    """None where the database cannot say; the checks name it."""
-
-    def read() -> Operations:
-        suspended = quarantine(services.settings).suspended()
-        with services.registry.read() as unit:
-            return Operations.read(unit, suspended)
-
-    try:
-        return await services.probes.run("operations", read)
-    except (Unavailable, TimeoutError):
-        return None

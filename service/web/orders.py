@@ -1,11 +1,4 @@
-"""`/new`: from files to an order. The address names the records, so that a reload, or a colleague, sees the same.
-
-The fit of a model and a dataset, as far as their records tell it; a dry run tells the rest.
-
-What is said here is what `fedlas.data.alignment` would refuse when a job has begun.
-
-The page of an order as it is shown: the model, the dataset, what a dry run of them has found, and the form.
-"""
+"""`/new`: from files to an order. The address names the records, so that a reload, or a colleague, sees the same."""
 
 from __future__ import annotations
 
@@ -19,7 +12,6 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import FormData
 
 from service.api.plumbing.record_codes import RECORD_CODES
 from service.api.plumbing.services import ServicesDep
@@ -38,11 +30,202 @@ from service.web.forms import (
     suggested_name,
 )
 from service.web.rendering import page, see_other
-from service.web.routes import WAIT_S, PageRoute, call_api, is_news
+from service.web.routes import WAIT_S, PageRoute, call_api, is_news, problem_in
 
+router = APIRouter(include_in_schema=False, route_class=PageRoute)
+
+#: Tells the part with the order that it may have become possible.
+_INSPECTED = {"HX-Trigger": "inspected"}
+#: Records to choose from, of each kind.
+_CHOICES = 50
+#: Of names in a sentence.
 _SHOWN = 8
 #: Of a number that stands for a class.
 _DIGITS = 9
+
+Id = Annotated[str | None, Query(max_length=100)]
+Part = Literal["model", "dataset", "order", "check"]
+
+
+@router.get("/new")
+async def order_page(
+    request: Request, services: ServicesDep, model: Id = None, dataset: Id = None, check: Id = None
+) -> Response:
+    """What inspection has found, and the form of an order."""
+    shown = await services.read(partial(OrderPage.read, model_id=model, dataset_id=dataset, check_id=check))
+    return _page(request, shown)
+
+
+@router.get("/new/{part}")
+async def order_part(
+    request: Request,
+    services: ServicesDep,
+    part: Part,
+    model: Id = None,
+    dataset: Id = None,
+    check: Id = None,
+    told: bool = False,
+) -> Response:
+    """One part of the page, as soon as the record that it is about is settled; see `is_news` for what comes before."""
+    if awaited := {"model": model, "dataset": dataset, "check": check}.get(part):
+        await services.long_poll.for_final(awaited, WAIT_S)
+    shown = await services.read(partial(OrderPage.read, model_id=model, dataset_id=dataset, check_id=check))
+    if awaited and not is_news(getattr(shown, part), told=told):
+        return Response(status_code=204)
+    template = f"orders/{part}.html.jinja"
+    return await run_in_threadpool(_page, request, shown, template=template, headers=_INSPECTED)
+
+
+@router.post("/new")
+async def send_files(request: Request, services: ServicesDep) -> Response:
+    """Make the records of a form's files; what is refused is shown with everything that was entered."""
+    sent = await receive_files(request, services)
+    model, dataset = sent["model"].record_id, sent["dataset"].record_id
+    if not any(one.form.problem for one in sent.values()):
+        return see_other(_address(model=model, dataset=dataset))
+    shown = await services.read(partial(OrderPage.read, model_id=model, dataset_id=dataset, check_id=None))
+    return _page(request, shown, sent=sent, status=422)
+
+
+@router.post("/new/{step}")
+async def place_order(request: Request, services: ServicesDep, step: Literal["check", "order"]) -> Response:
+    """The order of a form, or a dry run that checks it."""
+    dry_run = step == "check"
+    sent = await request.form(max_files=0)
+    fields = [(name, value) for name, value in sent.multi_items() if isinstance(value, str)]
+    model, dataset, check = (dict(fields).get(name) or None for name in ("model_id", "dataset_id", "check"))
+    query = {"dry_run": "true"} if dry_run else None
+    content = order_of(fields)
+    key = idempotency_key(dict(fields).get(FIELD, ""), [content, dry_run])
+    headers = {"Idempotency-Key": key} if key else None
+    answer = await call_api(request, "POST", "/v1/jobs", query=query, content=content, headers=headers)
+    if answer.is_success:
+        job_id = answer.headers["Location"].rpartition("/")[2]
+        there = f"{_address(model=model, dataset=dataset, check=job_id)}#check" if dry_run else f"/jobs/{job_id}"
+        return see_other(there)
+    shown = await services.read(partial(OrderPage.read, model_id=model, dataset_id=dataset, check_id=check))
+    form = FormState(dict(fields), problem_in(answer))
+    return _page(request, shown, form=form, status=answer.status_code)
+
+
+def _page(
+    request: Request,
+    shown: OrderPage,
+    *,
+    template: str = "orders/page.html.jinja",
+    sent: dict[str, Sent] | None = None,
+    form: FormState | None = None,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    return page(
+        request,
+        template,
+        status=status,
+        headers=headers,
+        shown=shown,
+        sent=sent or Sent.nothing(),
+        choices=shown.choices,
+        form=form or shown.form,
+        codes=RECORD_CODES,
+    )
+
+
+def _address(**records: str | None) -> str:
+    return f"/new?{urlencode({name: value for name, value in records.items() if value})}"
+
+
+class Choice(NamedTuple):
+    """A record that can be taken in place of a file."""
+
+    id: str
+    name: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The newest models and datasets that are ready."""
+
+    models: Sequence[Choice] = ()
+    datasets: Sequence[Choice] = ()
+
+    @classmethod
+    def read(cls, unit: UnitOfWork) -> Choices:
+        """Those of the registry."""
+        models, datasets = (kind.choices(limit=_CHOICES) for kind in (unit.models, unit.datasets))
+        return cls([Choice(*row) for row in models], [Choice(*row) for row in datasets])
+
+
+@dataclass(frozen=True)
+class OrderPage:
+    """What an order is made of, as far as it is there.
+
+    Attributes:
+        check: a dry run of the two, whose order the form shows.
+        choices: what can be taken in place of a file, where one is needed.
+        evaluations: how often the test rows of the dataset have judged.
+        gone: `model` or `dataset`, where the address names one that is not there.
+    """
+
+    model: ModelRecord | None = None
+    dataset: DatasetRecord | None = None
+    check: JobRecord | None = None
+    choices: Choices = field(default_factory=Choices)
+    evaluations: int = 0
+    gone: frozenset[str] = frozenset()
+
+    @classmethod
+    def read(cls, unit: UnitOfWork, model_id: str | None, dataset_id: str | None, check_id: str | None) -> OrderPage:
+        """The records that an address names, as far as they are still there."""
+        model_row = unit.models.find(model_id) if model_id else None
+        dataset_row = unit.datasets.find(dataset_id) if dataset_id else None
+        model = model_record(unit, model_row) if model_row is not None else None
+        dataset = dataset_record(unit, dataset_row) if dataset_row is not None else None
+        named = (("model", model_id, model), ("dataset", dataset_id, dataset))
+        gone = frozenset(noun for noun, record_id, record in named if record_id and record is None)
+        job = unit.jobs.find(check_id) if check_id else None
+        check = job_record(unit, job, unit.work.of(job.id)) if job is not None else None
+        if check is not None and (check.model_id, check.dataset_id, check.dry_run) != (model_id, dataset_id, True):
+            check = None  # of another order
+        evaluations = unit.ledger.evaluations(dataset_row.sha256) if dataset_row is not None else 0
+        shown = cls(model, dataset, check, evaluations=evaluations, gone=gone)
+        return shown if shown.is_ready else replace(shown, choices=Choices.read(unit))
+
+    @property
+    def query(self) -> str:
+        """The address of these records, after the question mark."""
+        records = {"model": self.model, "dataset": self.dataset, "check": self.check}
+        return urlencode({name: one.id for name, one in records.items() if one is not None})
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether inspection is through with both."""
+        return all(one is not None and one.status in FINAL for one in (self.model, self.dataset))
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether both are there, and inspection is not through with both."""
+        return self.model is not None and self.dataset is not None and not self.is_settled
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether both can be used."""
+        return all(one is not None and one.status == "ready" for one in (self.model, self.dataset))
+
+    @property
+    def misfits(self) -> list[str]:
+        """What does not belong together."""
+        if self.model is None or self.dataset is None:
+            return []
+        return misfits(self.model, self.dataset)
+
+    @property
+    def form(self) -> FormState:
+        """The order's form before anything was entered: what was checked, else what one would want."""
+        if self.check is not None:
+            return FormState(fields_of(self.check))
+        return FormState({"publish_as": suggested_name(self.model.name) if self.model is not None else ""})
 
 
 def misfits(model: ModelRecord, dataset: DatasetRecord) -> list[str]:
@@ -127,210 +310,3 @@ def _classes_named(names: Sequence[str]) -> str:
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
     return ", ".join(map(repr, names[:_SHOWN])) + more
-
-
-_CHOICES = 50
-
-
-class Choice(NamedTuple):
-    """A record that can be taken in place of a file."""
-
-    id: str
-    name: str
-    created_at: datetime
-
-
-@dataclass(frozen=True)
-class Choices:
-    """The newest models and datasets that are ready."""
-
-    models: Sequence[Choice] = ()
-    datasets: Sequence[Choice] = ()
-
-    @classmethod
-    def read(cls, unit: UnitOfWork) -> Choices:
-        """Those of the registry."""
-        models, datasets = (kind.choices(limit=_CHOICES) for kind in (unit.models, unit.datasets))
-        return cls([Choice(*row) for row in models], [Choice(*row) for row in datasets])
-
-
-@dataclass(frozen=True)
-class OrderPage:
-    """What an order is made of, as far as it is there.
-
-    Attributes:
-        check: a dry run of the two, whose order the form shows.
-        choices: what can be taken in place of a file, where one is needed.
-        evaluations: how often the test rows of the dataset have judged.
-        gone: `model` or `dataset`, where the address names one that is not there.
-    """
-
-    model: ModelRecord | None = None
-    dataset: DatasetRecord | None = None
-    check: JobRecord | None = None
-    choices: Choices = field(default_factory=Choices)
-    evaluations: int = 0
-    gone: frozenset[str] = frozenset()
-
-    @classmethod
-    def read(cls, unit: UnitOfWork, model_id: str | None, dataset_id: str | None, check_id: str | None) -> OrderPage:
-        """The records that an address names, as far as they are still there."""
-        model_row = unit.models.find(model_id) if model_id else None
-        dataset_row = unit.datasets.find(dataset_id) if dataset_id else None
-        model = model_record(unit, model_row) if model_row is not None else None
-        dataset = dataset_record(unit, dataset_row) if dataset_row is not None else None
-        named = (("model", model_id, model), ("dataset", dataset_id, dataset))
-        gone = frozenset(noun for noun, record_id, record in named if record_id and record is None)
-        job = unit.jobs.find(check_id) if check_id else None
-        check = job_record(unit, job, unit.work.of(job.id)) if job is not None else None
-        if check is not None and (check.model_id, check.dataset_id, check.dry_run) != (model_id, dataset_id, True):
-            check = None  # of another order
-        evaluations = unit.ledger.evaluations(dataset_row.sha256) if dataset_row is not None else 0
-        shown = cls(model, dataset, check, evaluations=evaluations, gone=gone)
-        return shown if shown.is_ready else replace(shown, choices=Choices.read(unit))
-
-    @property
-    def query(self) -> str:
-        """The address of these records, after the question mark."""
-        records = {"model": self.model, "dataset": self.dataset, "check": self.check}
-        return urlencode({name: one.id for name, one in records.items() if one is not None})
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether inspection is through with both."""
-        both = (self.model, self.dataset)
-        return all(one is not None and one.status in FINAL for one in both)
-
-    @property
-    def is_awaited(self) -> bool:
-        """Whether both are there, and inspection is not through with both."""
-        return self.model is not None and self.dataset is not None and not self.is_settled
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether both can be used."""
-        both = (self.model, self.dataset)
-        return all(one is not None and one.status == "ready" for one in both)
-
-    @property
-    def misfits(self) -> list[str]:
-        """What does not belong together."""
-        if self.model is None or self.dataset is None:
-            return []
-        return misfits(self.model, self.dataset)
-
-    @property
-    def form(self) -> FormState:
-        """The order's form before anything was entered: what was checked, else what one would want."""
-        if self.check is not None:
-            return FormState(fields_of(self.check))
-        return FormState({"publish_as": suggested_name(self.model.name) if self.model is not None else ""})
-
-
-router = APIRouter(include_in_schema=False, route_class=PageRoute)
-
-#: Tells the part with the order that it may have become possible.
-_INSPECTED = {"HX-Trigger": "inspected"}
-
-Id = Annotated[str | None, Query(max_length=100)]
-Part = Literal["model", "dataset", "order", "check"]
-
-
-@router.get("/new")
-async def order_page(
-    request: Request, services: ServicesDep, model: Id = None, dataset: Id = None, check: Id = None
-) -> Response:
-    """What inspection has found, and the form of an order."""
-    shown = await services.read(partial(OrderPage.read, model_id=model, dataset_id=dataset, check_id=check))
-    return _page(request, shown)
-
-
-@router.get("/new/{part}")
-async def order_part(
-    request: Request,
-    services: ServicesDep,
-    part: Part,
-    model: Id = None,
-    dataset: Id = None,
-    check: Id = None,
-    told: bool = False,
-) -> Response:
-    """One part of the page, as soon as the record that it is about is settled; see `awaited` for what comes before."""
-    if awaited := {"model": model, "dataset": dataset, "check": check}.get(part):
-        await services.long_poll.for_final(awaited, WAIT_S)
-    shown = await services.read(partial(OrderPage.read, model_id=model, dataset_id=dataset, check_id=check))
-    if awaited and not is_news(getattr(shown, part), told=told):
-        return Response(status_code=204)
-    template = f"orders/{part}.html.jinja"
-    return await run_in_threadpool(_page, request, shown, template=template, headers=_INSPECTED)
-
-
-@router.post("/new")
-async def send_files(request: Request, services: ServicesDep) -> Response:
-    """Make the records of a form's files; what is refused is shown with everything that was entered."""
-    sent = await receive_files(request, services)
-    model, dataset = sent["model"].record_id, sent["dataset"].record_id
-    if not any(one.form.problem for one in sent.values()):
-        return see_other(_address(model=model, dataset=dataset))
-    shown = await services.read(partial(OrderPage.read, model_id=model, dataset_id=dataset, check_id=None))
-    return _page(request, shown, sent=sent, status=422)
-
-
-@router.post("/new/check")
-async def check_order(request: Request, services: ServicesDep) -> Response:
-    """A dry run of the order."""
-    return await _order(request, services, dry_run=True)
-
-
-@router.post("/new/order")
-async def place_order(request: Request, services: ServicesDep) -> Response:
-    """The order itself."""
-    return await _order(request, services, dry_run=False)
-
-
-async def _order(request: Request, services: ServicesDep, *, dry_run: bool) -> Response:
-    fields = _texts(await request.form(max_files=0))
-    model, dataset, check = (dict(fields).get(name) or None for name in ("model_id", "dataset_id", "check"))
-    query = {"dry_run": "true"} if dry_run else None
-    content = order_of(fields)
-    key = idempotency_key(dict(fields).get(FIELD, ""), [content, dry_run])
-    headers = {"Idempotency-Key": key} if key else None
-    answer = await call_api(request, "POST", "/v1/jobs", query=query, content=content, headers=headers)
-    if not answer.failed and dry_run:
-        return see_other(f"{_address(model=model, dataset=dataset, check=answer.record_id())}#check")
-    if not answer.failed:
-        return see_other(f"/jobs/{answer.record_id()}")
-    shown = await services.read(partial(OrderPage.read, model_id=model, dataset_id=dataset, check_id=check))
-    form = FormState(dict(fields), answer.problem)
-    return _page(request, shown, form=form, status=answer.status)
-
-
-def _page(
-    request: Request,
-    shown: OrderPage,
-    *,
-    template: str = "orders/page.html.jinja",
-    sent: dict[str, Sent] | None = None,
-    form: FormState | None = None,
-    status: int = 200,
-    headers: Mapping[str, str] | None = None,
-) -> Response:
-    return page(
-        request,
-        template,
-        status=status,
-        headers=headers,
-        shown=shown,
-        sent=sent or Sent.nothing(),
-        choices=shown.choices,
-        form=form or shown.form,
-        codes=RECORD_CODES,
-    )
-
-
-def _texts(fields: FormData) -> list[tuple[str, str]]:
-    return [(name, value) for name, value in fields.multi_items() if isinstance(value, str)]
-
-
-def _address(**records: str | None) -> str:
-    return f"/new?{urlencode({name: value for name, value in records.items() if value})}"

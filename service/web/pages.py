@@ -1,6 +1,4 @@
-"""The pages' routes, one module each, and the middleware in front of them.
-
-Problems as pages: what a browser is refused, in sentences, with what to do next.
+"""The pages, one module each, and in front of them the problems as pages: what a browser is refused, in sentences.
 
 A page that refuses raises the errors of the domain, as the API does. The answer leaves the application as
 `application/problem+json`, and becomes a page here, where a browser has asked for one.
@@ -10,7 +8,6 @@ from __future__ import annotations
 
 from fastapi import FastAPI, Request
 from starlette.datastructures import MutableHeaders
-from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.plumbing.access import headers_of
@@ -19,10 +16,22 @@ from service.api.plumbing.services import Services
 from service.web import datasets, jobs, live, models, operations, orders, rendering, reports, start, try_it
 from service.web.live import LiveJobs
 from service.web.rendering import page, see_other
-from service.web.sessions import SessionMiddleware, Sessions, is_api_of_session, is_page
+from service.web.sessions import Sessions, is_api_of_session, is_page
 
 _PROBLEM = "application/problem+json"
 _KEPT = ("x-request-id", "retry-after", "allow", "www-authenticate")
+
+
+_PAGES = (rendering, start, orders, datasets, jobs, live, models, reports, try_it, operations)
+
+
+def install(app: FastAPI, sessions: Sessions) -> None:
+    """Add all pages."""
+    services: Services = app.state.services
+    app.state.sessions = sessions
+    app.state.live_jobs = LiveJobs(services.registry, services.long_poll)
+    for module in _PAGES:
+        app.include_router(module.router)
 
 
 class ProblemPagesMiddleware:
@@ -77,42 +86,5 @@ def problem_page(request: Request, start: Message, body: bytes) -> ASGIApp:
 
 def _is_shown(scope: Scope) -> bool:
     path = scope["path"]
-    if scope["method"] == "HEAD":  # which has no problem to show
-        return False
-    return is_page(path) and not is_api_of_session(path) and b"text/html" in headers_of(scope).get(b"accept", b"")
-
-
-_PAGES = (
-    rendering,
-    start,
-    start,
-    orders,
-    datasets,
-    jobs,
-    jobs,
-    live,
-    models,
-    models,
-    reports,
-    try_it,
-    operations,
-)
-
-
-def install(app: FastAPI, sessions: Sessions) -> None:
-    """Add all pages."""
-    services: Services = app.state.services
-    app.state.sessions = sessions
-    app.state.live_jobs = LiveJobs(services.registry, services.long_poll)
-    for module in _PAGES:
-        app.include_router(module.router)
-
-
-def problem_pages() -> Middleware:
-    """Outside of what gives answers their ids."""
-    return Middleware(ProblemPagesMiddleware)
-
-
-def session_access(sessions: Sessions) -> Middleware:
-    """Before the keys are looked at."""
-    return Middleware(SessionMiddleware, sessions=sessions)
+    asks_for_page = b"text/html" in headers_of(scope).get(b"accept", b"")
+    return scope["method"] != "HEAD" and is_page(path) and not is_api_of_session(path) and asks_for_page

@@ -1,10 +1,7 @@
 """The race of a job, as its events tell it: who trains, how far, and what the rows that each has not seen say of it.
 
-It is followed event by event, so that whoever looks on reads each event once.
-
-The curves of a race: out-of-fold NLL over time, and the losses of each candidate on a scale of their own.
-
-Losses of different methods mean different things, so that each candidate has a panel; only NLL is compared.
+It is followed event by event, so that whoever looks on reads each event once. Its drawings are out-of-fold NLL over
+time, and the losses of each candidate in a panel of its own: losses of different methods mean different things.
 """
 
 from __future__ import annotations
@@ -24,6 +21,17 @@ from service.registry import tables
 from service.registry.documents import CandidateEnded, EpochEnded, FoldScored, TrainingBegun
 from service.web.job_words import SCOPES
 from service.web.rendering import count
+
+#: Of the drawings, in pixels.
+_WIDTH, _HEIGHT, _LEFT, _ACROSS, _TOP, _UP = 640, 300, 56, 568, 40, 206
+_PANEL_WIDTH, _PANEL_HEIGHT = 220, 132
+#: Candidates that have a line in the diagram of NLL, and a panel.
+_MOST_LINES, _MOST_PANELS = 24, 12
+#: Points of all lines of all panels together; each has two at least.
+_MOST_POINTS = 400
+#: Of times, each up to 120 of it.
+_UNITS = (("seconds", 1), ("minutes", 60), ("hours", 3600), ("days", 86_400))
+_DASHED = ' stroke-dasharray="5 3"'
 
 
 @dataclass
@@ -91,21 +99,13 @@ class Contender:
         return SCOPES.get(self.scope, "–")
 
 
-@dataclass(frozen=True)
-class Score:
-    """A point of a candidate's course: its NLL so far, so many seconds after the race began."""
-
-    name: str
-    seconds: float
-    nll: float
-
-
 @dataclass
 class Race:
     """All candidates, and the course of their NLL.
 
     Attributes:
         expected: how many candidates there are in line; 0 before the first trains.
+        course: by candidate, its NLL so far at so many seconds after the race began.
         at: the training that is underway, or was the last: the candidate's name and the fold.
     """
 
@@ -113,7 +113,7 @@ class Race:
     expected: int = 0
     begun_at: datetime | None = None
     at: tuple[str, int | None] | None = None
-    course: list[Score] = field(default_factory=list)
+    course: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
     def follow(self, events: Iterable[tables.Event]) -> Race:
         """Take in the next events, oldest first; those of other types are passed over."""
@@ -168,7 +168,8 @@ class Race:
     def _note(self, one: Contender, at: datetime) -> None:
         if one.nll is not None:
             self.begun_at = self.begun_at or at
-            self.course.append(Score(one.name, (at - self.begun_at).total_seconds(), one.nll))
+            point = (at - self.begun_at).total_seconds(), one.nll
+            self.course.setdefault(one.name, []).append(point)
 
     def _named(self, name: str) -> Contender:
         return self.contenders.setdefault(name, Contender(name))
@@ -178,20 +179,10 @@ class Race:
         return self._named(name).trainings.setdefault(fold, Training(fold, folds, epochs))
 
 
-_WIDTH, _HEIGHT, _LEFT, _ACROSS, _TOP, _UP = 640, 300, 56, 568, 40, 206
-_PANEL_WIDTH, _PANEL_HEIGHT = 220, 132
-#: Candidates that have a line in the diagram of NLL, and a panel.
-_MOST_LINES, _MOST_PANELS = 24, 12
-#: Points of all lines of all panels together; each has two at least.
-_MOST_POINTS = 400
-#: Of times, each up to 120 of it.
-_UNITS = (("seconds", 1), ("minutes", 60), ("hours", 3600), ("days", 86_400))
-_DASHED = ' stroke-dasharray="5 3"'
-
-
 def nll_chart(race: Race) -> Markup:
     """NLL so far of each candidate over the time of the race; the leader's line is bold, and it is named."""
-    lines = _courses(race)
+    ranks = _ranks(race)
+    lines = {name: race.course[name] for _, name in ranks if name in race.course}
     leader = next((one for one in race.ranking if one.nll is not None), None)
     leads = "" if leader is None else leader.name
     said = "No fold is scored yet." if leader is None else f"{leads} leads with {leader.nll:.4f}."
@@ -204,7 +195,7 @@ def nll_chart(race: Race) -> Markup:
         text(_LEFT, 22, "NLL: the lower, the better", colour="soft"),
         text(_LEFT + _ACROSS, 22, shortened(leads, 48), bold=True, anchor="end"),
         *_grid(across, up, f"{unit} since the race began"),
-        *(_course(rank, name, scaled[name], across, up) for rank, name in _ranks(race) if name in scaled),
+        *(_course(rank, name, scaled[name], across, up) for rank, name in ranks if name in scaled),
     ]
     return Markup("\n".join([*parts, "</svg>"]))  # the drawing has escaped all texts
 
@@ -271,15 +262,6 @@ def _ranks(race: Race) -> list[tuple[int, str]]:
     """The ranks of the best candidates, the leader last so that it is drawn on top."""
     best = [one.name for one in race.ranking if one.nll is not None][:_MOST_LINES]
     return [(rank, best[rank - 1]) for rank in range(len(best), 0, -1)]
-
-
-def _courses(race: Race) -> dict[str, list[tuple[float, float]]]:
-    """Seconds since the race began and NLL, of the best candidates."""
-    found: dict[str, list[tuple[float, float]]] = {name: [] for _, name in _ranks(race)}
-    for score in race.course:
-        if score.name in found:
-            found[score.name].append((score.seconds, score.nll))
-    return {name: course for name, course in found.items() if course}
 
 
 def _grid(across: Scale, up: Scale, name: str) -> list[str]:

@@ -1,29 +1,22 @@
-"""Rendering: templates in, HTML out, with the headers of every page.
+"""Rendering: templates in, HTML out, with the headers of every page, and the static files beside them.
 
 Jinja escapes all text, and the content security policy lets nothing run or load but our own files: names of models,
-classes and slices are their sender's.
-
-Static files: style sheets, scripts and their licences, under the digest of their content, so that they may be kept.
-
-All of them are in memory, as they are and compressed: together they have less than 200 KiB.
-
-Navigation: the sections that every page links to.
-
-Remedies: what a person can do about an error, where the API's word for it names what only its clients see.
+classes and slices are their sender's. Style sheets, scripts and their licences lie under the digest of their content,
+so that they may be kept; all of them are in memory, as they are and compressed: together they have less than 200 KiB.
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from importlib.resources import files
-from importlib.resources.abc import Traversable
-from typing import NamedTuple
+from pathlib import PurePath
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
@@ -35,169 +28,9 @@ from service.api.plumbing.error_codes import ERROR_CODES
 from service.api.plumbing.problems import Problem
 from service.api.plumbing.responses import etag_matches
 from service.registry.errors import NotFound
-from service.web.forms import new_form_key
 from service.web.sessions import STATIC, session_id_of
 
 router = APIRouter(include_in_schema=False)
-
-_MEDIA_TYPES = {
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
-    ".txt": "text/plain; charset=utf-8",
-}
-_FOREVER = "public, max-age=31536000, immutable"
-
-
-@dataclass(frozen=True)
-class StaticFile:
-    """One file, as it is and compressed."""
-
-    content: bytes
-    compressed: bytes
-    digest: str
-    media_type: str
-
-    @classmethod
-    def of(cls, content: bytes, media_type: str) -> StaticFile:
-        """Compress it."""
-        digest = hashlib.sha256(content).hexdigest()[:16]
-        return cls(content, gzip.compress(content, 9, mtime=0), digest, media_type)
-
-
-@cache
-def static_files() -> dict[str, StaticFile]:
-    """All of them by name; the style of reports is that of the pages, too."""
-    found = [*files("service.web").joinpath("static").iterdir(), *_styles_of_reports()]
-    return {one.name: _read(one) for one in found if _suffix(one.name) in _MEDIA_TYPES}
-
-
-def static_path(name: str) -> str:
-    """The path of a file; raises KeyError for what is none."""
-    return f"{STATIC}{static_files()[name].digest}/{name}"
-
-
-@router.get("/static/{digest}/{name}")
-def get_static_file(request: Request, digest: str, name: str) -> Response:
-    """One file; what was asked for by another digest is of another release."""
-    found = static_files().get(name)
-    if found is None or found.digest != digest:
-        raise NotFound("not_found", f"there is no file {name!r} of this digest; load the page again")
-    return answer(request, found, cache=_FOREVER)
-
-
-def answer(request: Request, file: StaticFile, *, cache: str) -> Response:
-    """A file as it is or compressed, with its `ETag`; 304 where the client has it."""
-    headers = {"Cache-Control": cache, "Vary": "Accept-Encoding", "X-Content-Type-Options": "nosniff"}
-    headers["ETag"] = f'"{file.digest}"'
-    if etag_matches(request, headers["ETag"]):
-        return Response(status_code=304, headers=headers)
-    if "gzip" in request.headers.get("accept-encoding", ""):
-        headers["Content-Encoding"] = "gzip"
-        return Response(file.compressed, media_type=file.media_type, headers=headers)
-    return Response(file.content, media_type=file.media_type, headers=headers)
-
-
-def _styles_of_reports() -> list[Traversable]:
-    return [one for one in files("fedlas.report").joinpath("templates").iterdir() if one.name.endswith(".css")]
-
-
-def _read(file: Traversable) -> StaticFile:
-    return StaticFile.of(file.read_bytes(), _MEDIA_TYPES[_suffix(file.name)])
-
-
-def _suffix(name: str) -> str:
-    return f".{name.rpartition('.')[2]}"
-
-
-class Section(NamedTuple):
-    """A section by its title and path."""
-
-    title: str
-    path: str
-
-
-_SECTIONS = (
-    Section("Start", "/"),
-    Section("Jobs", "/jobs"),
-    Section("Models", "/models"),
-    Section("Names", "/names"),
-    Section("Datasets", "/datasets"),
-    Section("Operations", "/operations"),
-)
-
-
-def sections() -> tuple[Section, ...]:
-    """All, in the order in which they are shown."""
-    return _SECTIONS
-
-
-def current_section(path: str) -> str | None:
-    """The path of the section that a page belongs to.
-
-    >>> current_section("/jobs/job_1"), current_section("/new"), current_section("/sign-in")
-    ('/jobs', '/', None)
-    """
-    first = f"/{path.split('/', 2)[1]}"
-    first = "/" if first == "/new" else first
-    return next((section.path for section in _SECTIONS if section.path == first), None)
-
-
-_LATER = "Try again in a moment; nothing was changed."
-_OPERATOR = "Tell the operator; the page of operations names what cannot be reached."
-_WAIT = "Wait until it has ended, then do this again."
-_LIST = "It may have been deleted by somebody else. The list has all there are."
-
-_ON_PAGES = {
-    "unauthorized": "Enter a key of this service.",
-    "not_found": "The sections above lead to all there is.",
-    "method_not_allowed": "Open the page that this address belongs to.",
-    **dict.fromkeys(
-        ("unknown_model", "unknown_dataset", "unknown_job", "unknown_calibrator", "unknown_prediction"), _LIST
-    ),
-    "unknown_name": "The list of names has all that are published.",
-    "unknown_version": "The page of the name lists its versions.",
-    "unknown_results_part": "The manifest of the results lists their parts.",
-    "unknown_delivery": "The page of the job lists its messages.",
-    "unknown_upload": "Choose the file again; the upload begins anew.",
-    "invalid_cursor": "Open the list from its beginning.",
-    "offset_mismatch": "Choose the file again; the upload goes on where it stands.",
-    "upload_stalled": "Choose the file again; what came is kept.",
-    "idempotency_key_in_flight": _LATER,
-    "internal_error": "Tell the operator, with the id of the request that stands below.",
-    "model_not_ready": "The model's page says what inspection is at, or why it was rejected.",
-    "provenance_needed": "Say on the page of the order which rows the model has seen.",
-    "unlabelled_dataset": "Choose a dataset with labels.",
-    "wrong_inputs": "The model's page lists its inputs.",
-    "unknown_output": "The model's page lists its outputs.",
-    "model_unloaded": "The operator can put it back into service.",
-    **dict.fromkeys(("not_finished", "no_report", "no_results", "no_calibrator"), _WAIT),
-    **dict.fromkeys(("model_cannot_be_opened", "storage_unavailable", "artifact_damaged"), _OPERATOR),
-    **dict.fromkeys(
-        (
-            *("too_many_connections", "overloaded", "upload_busy", "delivery_running"),
-            *("model_suspended", "database_unavailable", "unavailable"),
-        ),
-        _LATER,
-    ),
-}
-#: Parts of the API's answer, which a page shows anyway.
-_SHOWN = ("`detail`", "`errors`")
-
-
-def remedy_of(code: str) -> str | None:
-    """What to do, as one sentence; None where what was found says it already.
-
-    >>> remedy_of("too_few_test_rows"), remedy_of("wrong_shape")
-    (None, None)
-    >>> remedy_of("database_unavailable")
-    'Try again in a moment; nothing was changed.'
-    """
-    if code in _ON_PAGES:
-        return _ON_PAGES[code]
-    known = ERROR_CODES.get(code)
-    return None if known is None or any(part in known.remedy for part in _SHOWN) else known.remedy
-
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
@@ -213,6 +46,14 @@ _HEADERS = {
 #: Below so many bytes compression gains nothing.
 _COMPRESSED_FROM = 1_000
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
+_SECTIONS = {
+    "/": "Start",
+    "/jobs": "Jobs",
+    "/models": "Models",
+    "/names": "Names",
+    "/datasets": "Datasets",
+    "/operations": "Operations",
+}
 
 
 def page(
@@ -226,26 +67,21 @@ def page(
 ) -> HTMLResponse:
     """The answer that a template of `service/web/templates` gives; a fragment is a template that extends none.
 
+    It knows the path, its section, and whether there is a session to end.
+
     Args:
         refused: why the API has refused what the page's form asked for; shown by `refusal` of the components.
         status: that of `refused`, else 200, unless told otherwise.
     """
-    content = render(request, template, refused=refused, **context).encode()
+    path = request.url.path
+    has_session = bool(session_id_of(request.scope))
+    known = {"path": path, "section": current_section(path), "has_session": has_session, "refused": refused}
+    content = environment().get_template(template).render(**known, **context).encode()
     status = status or (200 if refused is None else refused.status)
     sent = {**_HEADERS, **(headers or {})}
     if len(content) >= _COMPRESSED_FROM and "gzip" in request.headers.get("accept-encoding", ""):
         content, sent["Content-Encoding"] = gzip.compress(content, 5), "gzip"
     return HTMLResponse(content, status, sent)
-
-
-def render(request: Request, template: str, **context: object) -> str:
-    """The text of a template, which knows the request, its section and whether there is a session to end."""
-    known = {
-        "path": request.url.path,
-        "section": current_section(request.url.path),
-        "has_session": bool(session_id_of(request.scope)),
-    }
-    return environment().get_template(template).render(**known, **context)
 
 
 def see_other(path: str) -> RedirectResponse:
@@ -269,11 +105,11 @@ def environment() -> Environment:
     }
     made.globals = {
         **made.globals,
-        "sections": sections(),
+        "sections": _SECTIONS,
         "static": static_path,
         "error_codes": ERROR_CODES,
         "remedy_of": remedy_of,
-        "form_key": new_form_key,
+        "form_key": partial(secrets.token_hex, 8),
         "release": version("fedlas"),
     }
     return made
@@ -338,3 +174,131 @@ def duration(seconds: float) -> str:
             number = round(seconds / divisor, 1 if noun == "hour" else 0)
             return f"{number:g} {noun}{'' if number == 1 else 's'}"
     return f"{seconds / 86_400:.1f} days"
+
+
+def current_section(path: str) -> str | None:
+    """The path of the section that a page belongs to.
+
+    >>> current_section("/jobs/job_1"), current_section("/new"), current_section("/sign-in")
+    ('/jobs', '/', None)
+    """
+    first = f"/{path.split('/', 2)[1]}"
+    return "/" if first == "/new" else first if first in _SECTIONS else None
+
+
+_LATER = "Try again in a moment; nothing was changed."
+_OPERATOR = "Tell the operator; the page of operations names what cannot be reached."
+_WAIT = "Wait until it has ended, then do this again."
+_LIST = "It may have been deleted by somebody else. The list has all there are."
+
+_ON_PAGES = {
+    "unauthorized": "Enter a key of this service.",
+    "not_found": "The sections above lead to all there is.",
+    "method_not_allowed": "Open the page that this address belongs to.",
+    **dict.fromkeys(
+        ("unknown_model", "unknown_dataset", "unknown_job", "unknown_calibrator", "unknown_prediction"), _LIST
+    ),
+    "unknown_name": "The list of names has all that are published.",
+    "unknown_version": "The page of the name lists its versions.",
+    "unknown_results_part": "The manifest of the results lists their parts.",
+    "unknown_delivery": "The page of the job lists its messages.",
+    "unknown_upload": "Choose the file again; the upload begins anew.",
+    "invalid_cursor": "Open the list from its beginning.",
+    "offset_mismatch": "Choose the file again; the upload goes on where it stands.",
+    "upload_stalled": "Choose the file again; what came is kept.",
+    "idempotency_key_in_flight": _LATER,
+    "internal_error": "Tell the operator, with the id of the request that stands below.",
+    "model_not_ready": "The model's page says what inspection is at, or why it was rejected.",
+    "provenance_needed": "Say on the page of the order which rows the model has seen.",
+    "unlabelled_dataset": "Choose a dataset with labels.",
+    "wrong_inputs": "The model's page lists its inputs.",
+    "unknown_output": "The model's page lists its outputs.",
+    "model_unloaded": "The operator can put it back into service.",
+    **dict.fromkeys(("not_finished", "no_report", "no_results", "no_calibrator"), _WAIT),
+    **dict.fromkeys(("model_cannot_be_opened", "storage_unavailable", "artifact_damaged"), _OPERATOR),
+    **dict.fromkeys(
+        (
+            *("too_many_connections", "overloaded", "upload_busy", "delivery_running"),
+            *("model_suspended", "database_unavailable", "unavailable"),
+        ),
+        _LATER,
+    ),
+}
+#: Parts of the API's answer, which a page shows anyway.
+_SHOWN = ("`detail`", "`errors`")
+
+
+def remedy_of(code: str) -> str | None:
+    """What to do, as one sentence; None where what was found says it already.
+
+    >>> remedy_of("too_few_test_rows"), remedy_of("wrong_shape")
+    (None, None)
+    >>> remedy_of("database_unavailable")
+    'Try again in a moment; nothing was changed.'
+    """
+    if code in _ON_PAGES:
+        return _ON_PAGES[code]
+    known = ERROR_CODES.get(code)
+    return None if known is None or any(part in known.remedy for part in _SHOWN) else known.remedy
+
+
+_MEDIA_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
+}
+_FOREVER = "public, max-age=31536000, immutable"
+
+
+@dataclass(frozen=True)
+class StaticFile:
+    """One file, as it is and compressed."""
+
+    content: bytes
+    compressed: bytes
+    digest: str
+    media_type: str
+
+    @classmethod
+    def of(cls, content: bytes, media_type: str) -> StaticFile:
+        """Compress it."""
+        digest = hashlib.sha256(content).hexdigest()[:16]
+        return cls(content, gzip.compress(content, 9, mtime=0), digest, media_type)
+
+
+@cache
+def static_files() -> dict[str, StaticFile]:
+    """All of them by name; the style of reports is that of the pages, too."""
+    found = {}
+    for folder in (files("service.web").joinpath("static"), files("fedlas.report").joinpath("templates")):
+        for file in folder.iterdir():
+            if media_type := _MEDIA_TYPES.get(PurePath(file.name).suffix):
+                found[file.name] = StaticFile.of(file.read_bytes(), media_type)
+    return found
+
+
+def static_path(name: str) -> str:
+    """The path of a file; raises KeyError for what is none."""
+    return f"{STATIC}{static_files()[name].digest}/{name}"
+
+
+@router.get("/static/{digest}/{name}")
+def get_static_file(request: Request, digest: str, name: str) -> Response:
+    """One file; what was asked for by another digest is of another release."""
+    found = static_files().get(name)
+    if found is None or found.digest != digest:
+        raise NotFound("not_found", f"there is no file {name!r} of this digest; load the page again")
+    return answer(request, found, cache=_FOREVER)
+
+
+def answer(request: Request, file: StaticFile, *, cache: str) -> Response:
+    """A file as it is or compressed, with its `ETag`; 304 where the client has it."""
+    headers = {"Cache-Control": cache, "Vary": "Accept-Encoding", "X-Content-Type-Options": "nosniff"}
+    headers["ETag"] = f'"{file.digest}"'
+    if etag_matches(request, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        headers["Content-Encoding"] = "gzip"
+        return Response(file.compressed, media_type=file.media_type, headers=headers)
+    return Response(file.content, media_type=file.media_type, headers=headers)

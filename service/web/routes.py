@@ -1,27 +1,22 @@
-"""The route class of pages: what a browser sends is a short form, counted before anything parses it.
+"""The routes of pages: their class, the calls of our own API that their forms make, and lists of records.
 
-Calls of our own API within the process: what a form asks for is done, checked and refused as for any client.
-
-Lists of records on pages: some rows, newest first, with the paths to the newest and to older ones.
-
-Awaited records: a part of a page asks for one, and is answered once there is something to draw.
-
-A part that is answered `204` stays as it is, and asks again by itself: nothing is drawn for who only waits.
+What a browser sends is a short form, counted before anything parses it. What a form asks for is done, checked and
+refused by the API, as for any client.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
+import httpx
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic import JsonValue
-from starlette.types import Message, Receive, Scope
 
 from service.api.plumbing.access_log import SCOPE_KEY
 from service.api.plumbing.problems import Problem
@@ -40,6 +35,17 @@ _WITH_FILES = frozenset({"/new", "/models/{ref}/try"})
 _FORM = "application/x-www-form-urlencoded"
 #: Its parser takes 0.1 s for 60 kB of parameters.
 _MAX_TYPE_CHARACTERS = 100
+
+#: The API is told these of the browser's request; everything else is the call's own.
+_PASSED_ON = frozenset({b"authorization", b"host", b"origin", b"sec-fetch-site"})
+
+#: Records on one page.
+ROWS = 25
+
+#: How long an answer is held: less than the time after which a part asks again (`hx-trigger`).
+WAIT_S = 20.0
+
+T = TypeVar("T")
 
 
 class PageRoute(APIRoute):
@@ -63,39 +69,6 @@ class PageRoute(APIRoute):
         return handle_form
 
 
-#: What the API is told of the browser's request; everything else is the call's own.
-_PASSED_ON = frozenset({b"authorization", b"host", b"origin", b"sec-fetch-site"})
-_OF_THE_BODY = frozenset({b"content-type", b"content-length", b"transfer-encoding"})
-
-
-@dataclass
-class ApiAnswer:
-    """The answer of the API."""
-
-    status: int = 500
-    headers: dict[bytes, bytes] = field(default_factory=dict)
-    body: bytes = b""
-
-    @property
-    def failed(self) -> bool:
-        """Whether the API has refused."""
-        return self.status >= 400
-
-    @property
-    def problem(self) -> Problem:
-        """Why it has refused."""
-        return Problem.model_validate_json(self.body)
-
-    def json(self) -> JsonValue:
-        """The answer's content."""
-        content: JsonValue = json.loads(self.body)
-        return content
-
-    def record_id(self) -> str:
-        """The id of the record that was made."""
-        return self.headers[b"location"].decode("latin-1").rpartition("/")[2]
-
-
 async def call_api(
     request: Request,
     method: str,
@@ -104,72 +77,35 @@ async def call_api(
     query: Mapping[str, str] | None = None,
     content: JsonValue = None,
     headers: Mapping[str, str] | None = None,
-    pass_body_on: bool = False,
-) -> ApiAnswer:
-    """Ask the API with the key of a page's request.
+) -> httpx.Response:
+    """Ask the API within this process, with the key of a page's request.
 
     Args:
         path: from `/v1` on; not percent-encoded.
         content: the body, as JSON.
-        pass_body_on: send the body of the page's own request, as it comes in.
     """
-    answer = ApiAnswer()
-    body = b"" if content is None else json.dumps(content).encode()
-    kept = _PASSED_ON | (_OF_THE_BODY if pass_body_on else set())
-    sent = [(name, value) for name, value in request.scope["headers"] if name in kept]
-    sent += [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
-    sent += [(b"accept", b"application/json"), (b"x-request-id", request.scope[SCOPE_KEY].encode())]
+    sent = [(name, value) for name, value in request.scope["headers"] if name in _PASSED_ON]
+    own = {"Accept": "application/json", "X-Request-Id": request.scope[SCOPE_KEY], **(headers or {})}
+    body = None
     if content is not None:
-        sent += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    scope: Scope = {
-        **{name: value for name, value in request.scope.items() if name in _OF_THE_CONNECTION},
-        "method": method,
-        "path": path,
-        "raw_path": quote(path).encode(),
-        "query_string": urlencode(query or {}).encode(),
-        "headers": sent,
-        "extensions": {},
-    }
-
-    async def take(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            answer.status, answer.headers = message["status"], dict(message.get("headers", ()))
-        elif message["type"] == "http.response.body":
-            answer.body += message.get("body", b"")
-
-    receive = request.receive if pass_body_on else _receiving(body, request)
-    await request.app.state.front(scope, receive, take)
+        own["Content-Type"] = "application/json"
+        body = json.dumps(content).encode()  # httpx would raise for NaN, which the API refuses with a sentence
+    sent += [(name.encode(), value.encode()) for name, value in own.items()]
+    url = f"{request.url.scheme}://localhost{quote(path)}"
+    asked = httpx.Request(method, url, params=query, content=body, headers=sent)
+    answer = await httpx.ASGITransport(request.app.state.front).handle_async_request(asked)
+    await answer.aread()
     return answer
 
 
-_OF_THE_CONNECTION = frozenset({"type", "asgi", "http_version", "scheme", "client", "server", "root_path", "state"})
-
-
-def _receiving(body: bytes, request: Request) -> Receive:
-    """The body, and after it what else the browser's connection tells: that it was closed."""
-    messages = _messages(body, request)
-
-    async def receive() -> Message:
-        return await anext(messages)
-
-    return receive
-
-
-async def _messages(body: bytes, request: Request) -> AsyncIterator[Message]:
-    yield {"type": "http.request", "body": body, "more_body": False}
-    while True:
-        yield await request.receive()
-
-
-T = TypeVar("T")
-
-#: Records on one page.
-ROWS = 25
+def problem_in(answer: httpx.Response) -> Problem:
+    """Why the API has refused."""
+    return Problem.model_validate_json(answer.content)
 
 
 @dataclass(frozen=True)
 class ListPage(Generic[T]):
-    """Some rows of a list; the paths keep its filters, and are None where they would lead nowhere."""
+    """Some rows of a list, newest first; the paths keep its filters, and are None where they would lead nowhere."""
 
     rows: tuple[T, ...]
     newer: str | None
@@ -195,10 +131,9 @@ def _path(request: Request, after: str | None = None) -> str:
     return f"{request.url.path}?{query}" if query else request.url.path
 
 
-#: How long an answer is held: less than the time after which a part asks again (`hx-trigger`).
-WAIT_S = 20.0
-
-
 def is_news(record: Record | None, *, told: bool) -> bool:
-    """Whether the record is final, gone, or kept from going on, or `told` is that it was and it does go on."""
+    """Whether a part of a page that waits for a record is drawn: else it is answered `204`, and asks again by itself.
+
+    It is where the record is final, gone, or kept from going on, or where `told` is that it was and it does go on.
+    """
     return told or record is None or record.status in FINAL or record.waiting_for is not None

@@ -3,12 +3,6 @@
 The database holds a digest of the id, and the HMAC of the id under the key. Neither gives away the id or the key, every
 API process can check a session, and a session ends by itself with the key: no key that is left makes the same HMAC.
 
-Paths: which of them are pages, and which belong to the API and its documentation.
-
-The origin of the pages: scheme, host and port under which a browser sees this service.
-
-Access by session: a request for a page with a session's cookie is one with that session's key.
-
 The cookie counts for pages only. Under `/v1` and `/v2` a key must be sent, as clients do; what a page's script asks of
 the API it asks under `/session`.
 """
@@ -22,7 +16,6 @@ import re
 import secrets
 from collections.abc import Mapping, Set
 from contextlib import suppress
-from functools import partial
 from urllib.parse import quote
 from weakref import WeakValueDictionary
 
@@ -43,6 +36,16 @@ from service.registry.registry import UnitOfWork
 SESSION = "/session"
 STATIC = "/static/"
 SIGN_IN = "/sign-in"
+
+COOKIE = "fedlas-session"
+_SESSION_ID = re.compile(rf"(?:\A|;)[ \t]*{COOKIE}=([^;]*)".encode())
+_ID_BYTES = 32
+#: Wrong keys that are answered with a page: in a second, and at once. A right key opens a session whatever others try.
+_WRONG_PER_SECOND = 1.0
+_MAX_WRONG_AT_ONCE = 10
+#: A session that ended in another process, by its time, or with its key, is looked for so often.
+SESSION_EVERY_S = 30.0
+_SIGNED_OUT = format_sse_event(event="signed-out", data_str="the session has ended")
 
 _OF_THE_API = frozenset(
     {"v1", "v2", "docs", "redoc", "openapi.json", "healthz", "readyz", "metrics", "static-offline-docs"}
@@ -95,14 +98,6 @@ def origin_of(request: Request, other_hosts: Set[str]) -> str:
     return f"{request.url.scheme}://{netloc}"
 
 
-_ID_BYTES = 32
-#: Wrong keys that are answered with a page: in a second, and at once. A right key opens a session whatever others try.
-_WRONG_PER_SECOND = 1.0
-_MAX_WRONG_AT_ONCE = 10
-#: A session that ended in another process, by its time, or with its key, is looked for so often.
-SESSION_EVERY_S = 30.0
-
-
 class Sessions:
     """The sessions of one service."""
 
@@ -145,7 +140,7 @@ class Sessions:
 
     async def key_of(self, session_id: str) -> bytes | None:
         """The key that a session was opened with; None where it has expired, was ended, or its key is one no more."""
-        proof = await self._services.read(partial(_proof_of, _digest(session_id)))
+        proof = await self._services.read(lambda unit: unit.browser_sessions.proof_of(_digest(session_id)))
         if proof is None:
             return None
         return next((key for key in self._keys if hmac.compare_digest(_proof(key, session_id), proof)), None)
@@ -173,15 +168,6 @@ def _digest(session_id: str) -> str:
 
 def _proof(key: bytes, session_id: str) -> str:
     return hmac.new(key, session_id.encode(), hashlib.sha256).hexdigest()
-
-
-def _proof_of(id_digest: str, unit: UnitOfWork) -> str | None:
-    return unit.browser_sessions.proof_of(id_digest)
-
-
-COOKIE = "fedlas-session"
-_SESSION_ID = re.compile(rf"(?:\A|;)[ \t]*{COOKIE}=([^;]*)".encode())
-_SIGNED_OUT = format_sse_event(event="signed-out", data_str="the session has ended")
 
 
 class SessionMiddleware:
@@ -269,18 +255,14 @@ def session_id_of(scope: Scope) -> str:
 
 def _sign_in(scope: Scope) -> Response:
     """Where a key is entered; for a script, or for what changes something, the reason."""
-    if scope["method"] in ("GET", "HEAD") and _wants_page(scope):
+    headers = headers_of(scope)
+    asks_for_page = b"hx-request" not in headers and b"text/html" in headers.get(b"accept", b"")
+    if scope["method"] in ("GET", "HEAD") and asks_for_page:  # scripts ask for no `text/html`
         query = scope["query_string"].decode("latin-1")
         came_from = scope["path"] + (f"?{query}" if query else "")
         return RedirectResponse(f"{SIGN_IN}?next={quote(came_from, safe='')}", 303, {"Cache-Control": "no-store"})
     detail = f"there is no session, or it has ended; enter a key at {SIGN_IN}, then do this again"
     return problem(401, "unauthorized", detail, path=scope["path"], headers={"WWW-Authenticate": "Bearer"})
-
-
-def _wants_page(scope: Scope) -> bool:
-    """Whether a browser goes to a page, or follows a link to a file; scripts ask for no `text/html`."""
-    headers = headers_of(scope)
-    return b"hx-request" not in headers and b"text/html" in headers.get(b"accept", b"")
 
 
 def _without_default_port(place: str) -> str:

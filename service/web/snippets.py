@@ -1,8 +1,7 @@
 """Snippets: programs that ask this model on this server, to copy; a key is read from the environment and never shown.
 
-Names of inputs, columns and classes are other people's: each is written as a literal of its language.
-
-Example rows: a row in the shape of a model's inputs, to begin with.
+Names of inputs, columns and classes are other people's: each is written as a literal of its language. A row in the
+shape of the model's inputs stands in them, as at the beginning of a trial.
 """
 
 from __future__ import annotations
@@ -22,48 +21,6 @@ from service.inference.oip.datatypes import datatype_name
 from service.inference.profile import ServingProfile, TensorSpec
 from service.registry.contract import ModelRecord
 
-#: What a dimension that the model leaves open has in an example.
-_FREE = 4
-#: More numbers are not written out.
-MOST_NUMBERS = 2000
-
-
-def example_inputs(profile: ServingProfile) -> JsonValue:
-    """The `inputs` of a request for one row: by column, by input, or plain."""
-    if len(profile.inputs) > 1:
-        return {spec.name: [example_row(spec)] for spec in profile.inputs}
-    if profile.columns is not None:
-        return [dict.fromkeys(profile.columns, 0.0)]
-    return [example_row(profile.inputs[0])]
-
-
-def example_text(profile: ServingProfile) -> str:
-    """The same as somebody would paste it: CSV where rows are lists of numbers, else JSON; empty where it is long."""
-    if sum(prod(row_shape(spec)) for spec in profile.inputs) > MOST_NUMBERS:
-        return ""
-    if len(profile.inputs) > 1 or len(profile.inputs[0].row) != 1:
-        return json.dumps(example_inputs(profile))
-    lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
-    if profile.columns is not None:
-        writer.writerow(profile.columns)
-    writer.writerow([0] * row_shape(profile.inputs[0])[0])
-    return lines.getvalue()
-
-
-def row_shape(spec: TensorSpec) -> list[int]:
-    """The shape of the example's row."""
-    return [size if isinstance(size, int) else _FREE for size in spec.row]
-
-
-def example_row(spec: TensorSpec) -> JsonValue:
-    """Zeros, and ones where whole numbers stand for tokens and masks: 0 is what is left out."""
-    value: JsonValue = True if spec.dtype == "bool" else 0.0 if "float" in spec.dtype else 1
-    for size in reversed(row_shape(spec)):
-        value = [value] * size
-    return value
-
-
 #: Rows of more numbers are made by the snippet in place of standing in it.
 _MOST_NUMBERS = 300
 #: A row of so many columns is written by their names.
@@ -71,6 +28,10 @@ _MOST_COLUMNS = 30
 #: So many class names stand in a snippet.
 _MOST_NAMES = 20
 _KEY = "FEDLAS_API_KEY"
+#: What a dimension that the model leaves open has in an example.
+_FREE = 4
+#: More numbers are not written out.
+MOST_NUMBERS = 2000
 
 
 @dataclass(frozen=True)
@@ -125,22 +86,14 @@ def three_requests(caller: Caller) -> str:
     return "\n\n".join(map(_command, requests))
 
 
-def download_command(model: ModelRecord, caller: Caller) -> str:
-    """The command that fetches the file."""
-    return _command(
-        [f"curl -s {in_shell(f'{caller.url}/v1/models/{model.id}/onnx')}", *caller.shell_header, "-o model.onnx"]
-    )
-
-
 def _curl(profile: ServingProfile, caller: Caller) -> str:
     if profile.preprocessing is not None:
         asked = [f"curl -s {in_shell(f'{caller.predict_url}?top_k={_top_k(profile)}')}", *caller.shell_header]
         return _command([*asked, "-H 'Content-Type: image/png'", "--data-binary @image.png"])
     asked = [f"curl -s {in_shell(caller.predict_url)}", *caller.shell_header, "-H 'Content-Type: application/json'"]
-    if not _is_long(profile):
-        return _command(
-            [*asked, f"-d {in_shell(json.dumps({'inputs': example_inputs(profile), **_options(profile)}))}"]
-        )
+    if sum(prod(row_shape(spec)) for spec in profile.inputs) <= _MOST_NUMBERS:
+        body = json.dumps({"inputs": example_inputs(profile), "top_k": _top_k(profile)})
+        return _command([*asked, f"-d {in_shell(body)}"])
     arrays = ", ".join(f"{_literal(spec.name)}: {_array(spec, 'numpy')}.tolist()" for spec in profile.inputs)
     written = f'import json, numpy; json.dump({{"inputs": {{{arrays}}}}}, open("rows.json", "w"))'
     return f"python3 -c {in_shell(written)}\n{_command([*asked, '-d @rows.json'])}"
@@ -152,8 +105,8 @@ def _client(profile: ServingProfile, caller: Caller) -> str:
     elif profile.columns is not None and len(profile.columns) <= _MOST_COLUMNS:
         first, rows = [], _literal(example_inputs(profile))
     else:
-        first, rows = ["import numpy as np", ""], _arrays(profile)
-    options = ", ".join(f"{name}={value}" for name, value in _options(profile).items())
+        rows = _array(profile.inputs[0]) if len(profile.inputs) == 1 else _mapping(profile.inputs)
+        first = ["import numpy as np", ""]
     return "\n".join(
         [
             *first,
@@ -161,7 +114,7 @@ def _client(profile: ServingProfile, caller: Caller) -> str:
             "",
             f"client = Client({_literal(caller.url)}){f'  # its key is in {_KEY}' if caller.with_key else ''}",
             f"rows = {rows}",
-            f"predictions = client.predict({_literal(caller.ref)}, rows, {options})",
+            f"predictions = client.predict({_literal(caller.ref)}, rows, top_k={_top_k(profile)})",
             "print(predictions.labels, predictions.confidences)",
         ]
     )
@@ -192,8 +145,10 @@ def _triton(profile: ServingProfile, caller: Caller) -> str:
 
 def _ort(model: ModelRecord, caller: Caller) -> str:
     specs = [TensorSpec(one.name, one.dtype, tuple(one.shape)) for one in model.inputs or ()]
+    file = in_shell(f"{caller.url}/v1/models/{model.id}/onnx")
+    download = _command([f"curl -s {file}", *caller.shell_header, "-o model.onnx"])
     first = [
-        *(f"# {line}" for line in download_command(model, caller).splitlines()),
+        *(f"# {line}" for line in download.splitlines()),
         "import numpy as np",
         "import onnxruntime",
         "",
@@ -219,20 +174,8 @@ def _command(parts: Sequence[str]) -> str:
     return " \\\n  ".join(parts)
 
 
-def _options(profile: ServingProfile) -> dict[str, int]:
-    return {"top_k": _top_k(profile)}
-
-
 def _top_k(profile: ServingProfile) -> int:
     return min(3, len(profile.class_names))
-
-
-def _is_long(profile: ServingProfile) -> bool:
-    return sum(prod(row_shape(spec)) for spec in profile.inputs) > _MOST_NUMBERS
-
-
-def _arrays(profile: ServingProfile) -> str:
-    return _array(profile.inputs[0]) if len(profile.inputs) == 1 else _mapping(profile.inputs)
 
 
 def _fixed_rows(model: ModelRecord) -> int:
@@ -258,3 +201,39 @@ def _literal(value: JsonValue) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_literal, value))}]"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) and value.isprintable() else repr(value)
+
+
+def example_inputs(profile: ServingProfile) -> JsonValue:
+    """The `inputs` of a request for one row: by column, by input, or plain."""
+    if len(profile.inputs) > 1:
+        return {spec.name: [example_row(spec)] for spec in profile.inputs}
+    if profile.columns is not None:
+        return [dict.fromkeys(profile.columns, 0.0)]
+    return [example_row(profile.inputs[0])]
+
+
+def example_text(profile: ServingProfile) -> str:
+    """The same as somebody would paste it: CSV where rows are lists of numbers, else JSON; empty where it is long."""
+    if sum(prod(row_shape(spec)) for spec in profile.inputs) > MOST_NUMBERS:
+        return ""
+    if len(profile.inputs) > 1 or len(profile.inputs[0].row) != 1:
+        return json.dumps(example_inputs(profile))
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    if profile.columns is not None:
+        writer.writerow(profile.columns)
+    writer.writerow([0] * row_shape(profile.inputs[0])[0])
+    return lines.getvalue()
+
+
+def row_shape(spec: TensorSpec) -> list[int]:
+    """The shape of the example's row."""
+    return [size if isinstance(size, int) else _FREE for size in spec.row]
+
+
+def example_row(spec: TensorSpec) -> JsonValue:
+    """Zeros, and ones where whole numbers stand for tokens and masks: 0 is what is left out."""
+    value: JsonValue = True if spec.dtype == "bool" else 0.0 if "float" in spec.dtype else 1
+    for size in reversed(row_shape(spec)):
+        value = [value] * size
+    return value

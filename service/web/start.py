@@ -1,7 +1,4 @@
-"""`/`: where a model and its data are dropped, and the newest jobs.
-
-`/sign-in`: a key is entered once, and a session's cookie stands for it from then on.
-"""
+"""`/`, where a model and its data are dropped; and `/sign-in`: a session's cookie stands for a key from then on."""
 
 from __future__ import annotations
 
@@ -21,7 +18,10 @@ from service.web.snippets import Caller, three_requests
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
+#: Jobs on the first page.
 _NEWEST = 5
+
+Next = Annotated[str, Query(alias="next", max_length=2000)]
 
 
 @router.get("/")
@@ -42,9 +42,6 @@ async def start_page(request: Request, services: ServicesDep) -> Response:
         with_key=caller.with_key,
         requests=three_requests(caller),
     )
-
-
-Next = Annotated[str, Query(alias="next", max_length=2000)]
 
 
 @router.get("/sign-in")

@@ -1,10 +1,6 @@
-"""`/models/{ref}/try`: rows are entered, and answered as any client would be, beside what a threshold costs.
+"""`/models/{ref}/try`: rows are typed or pasted, and answered as any client would be, beside what a threshold costs.
 
-Entered rows: what somebody types or pastes, as CSV or JSON, becomes the `inputs` of a prediction.
-
-Whether they fit the model is for the API to say; here it is only made out what they are.
-
-A trial as it was entered: rows in one of the forms that a page offers, and the choices beside them.
+Whether the rows fit the model is for the API to say; here it is only made out what they are.
 """
 
 from __future__ import annotations
@@ -15,17 +11,17 @@ import json
 import math
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from http import HTTPStatus
+from dataclasses import dataclass, field, fields, replace
 from math import prod
 from typing import Any, Self
 from urllib.parse import parse_qsl
 
+import numpy as np
 from fastapi import APIRouter, Request, Response
 from pydantic import JsonValue
 from starlette.datastructures import ImmutableMultiDict, UploadFile
 
-from service.api.plumbing.problems import Problem, status_of
+from service.api.plumbing.problems import Problem
 from service.api.plumbing.schemas import Predictions
 from service.api.plumbing.services import Services, ServicesDep, in_thread
 from service.inference.profile import ServingProfile, TensorSpec
@@ -33,13 +29,232 @@ from service.registry.errors import InvalidRequest, RegistryError, TooLarge
 from service.registry.registry import UnitOfWork
 from service.resolved_model import ResolvedModel
 from service.web.abstention import Costs, Promise, cheapest, promises, table, threshold_svg, tradeoff
+from service.web.forms import problem_for
 from service.web.rendering import page
 from service.web.reports import Excerpt, excerpt_of
-from service.web.routes import PageRoute, call_api
+from service.web.routes import PageRoute, call_api, problem_in
 from service.web.snippets import example_text
 
-#: Of one cell in an error message.
+router = APIRouter(include_in_schema=False, route_class=PageRoute)
+
+#: Each column has a field of its own up to so many.
+_MOST_FIELDS = 30
+_MAX_FORM_FIELDS = 100
+#: Rows and bytes of text that are answered here: they are read in this process, which answers others meanwhile.
+_MOST_ROWS = 50
+MOST_TEXT = 500_000
+#: Of a text in an error message.
 _SHOWN = 40
+_TOP_K = 5
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model that is tried: what it takes, what it can promise, and what its job has found."""
+
+    resolved: ResolvedModel
+    name: str
+    excerpt: Excerpt | None
+    promises: Sequence[Promise]
+
+    @property
+    def profile(self) -> ServingProfile:
+        """As requests see it."""
+        return self.resolved.profile
+
+    @property
+    def fields(self) -> Sequence[str]:
+        """The columns that have a field each."""
+        columns = self.profile.columns or ()
+        return columns if len(columns) <= _MOST_FIELDS else ()
+
+    def threshold(self, choices: Choices) -> float:
+        """The confidence below which the service abstains; it keeps what was promised, too."""
+        kept = [one.threshold for one in self.promises if one.level == choices.max_error and one.threshold is not None]
+        return max([choices.abstain_below, *kept])
+
+
+@router.get("/models/{ref}/try")
+async def show_form(request: Request, services: ServicesDep, ref: str) -> Response:
+    """The form with an example; of a slider that moves, what its threshold costs."""
+    subject = await _subject(services, ref)
+    example = "" if subject.fields else example_text(subject.profile)
+    entered = replace(Entered.of(request.query_params), rows=example, cells=["0"] * len(subject.fields))
+    template = "try_it/threshold.html.jinja" if "hx-request" in request.headers else "try_it/page.html.jinja"
+    return _page(request, template, subject, entered, Choices.of(entered))
+
+
+@router.post("/models/{ref}/try")
+async def answer_form(request: Request, services: ServicesDep, ref: str) -> Response:
+    """The answer, or why there is none; what was entered stays."""
+    subject = await _subject(services, ref)
+    template = "try_it/answer.html.jinja" if "hx-request" in request.headers else "try_it/page.html.jinja"
+    entered, choices = Entered(), Choices()
+    try:
+        entered = await _sent(request, services)
+        choices = Choices.of(entered)
+        inputs = await in_thread(entered.inputs, subject.profile)
+    except RegistryError as error:
+        kept = entered if len(entered.rows) <= MOST_TEXT else replace(entered, rows="")
+        return _page(request, template, subject, kept, choices, refused=problem_for(request.url.path, error))
+    content = {"inputs": inputs, **choices.options(len(subject.profile.class_names))}
+    answer = await call_api(request, "POST", f"/v1/models/{ref}/predict", content=content)
+    if answer.is_error:
+        return _page(request, template, subject, entered, choices, refused=problem_in(answer))
+    told = await in_thread(Predictions.model_validate_json, answer.content)
+    return _page(request, template, subject, entered, choices, told=told)
+
+
+async def _subject(services: Services, ref: str) -> Subject:
+    """Raises NotFound, and Conflict for a model that cannot answer."""
+    resolved = await services.look_up(ref)
+
+    def find(unit: UnitOfWork) -> tuple[str, Excerpt | None]:
+        model = unit.models.get(resolved.model_id)
+        job = unit.jobs.behind(model)
+        return model.name, None if job is None else excerpt_of(services.registry.artifacts, job.report_sha256)
+
+    name, excerpt = await services.read(find)
+    kept = resolved.profile.guarantees if resolved.profile.shift.keeps_promises else None
+    return Subject(resolved, name, excerpt, promises(kept))
+
+
+async def _sent(request: Request, services: Services) -> Entered:
+    limit = services.settings.max_predict_json_bytes
+    length = request.headers.get("content-length", "")
+    if not length.isdecimal() or int(length) > limit:
+        raise TooLarge("too_large", f"up to {limit:,} bytes are read here, and more by a client")
+    if request.headers.get("content-type", "").startswith("multipart/"):
+        async with request.form(max_part_size=limit) as form:
+            files = [file for file in form.getlist("images") if isinstance(file, UploadFile) and file.size]
+            return Entered.of(form, [await file.read() for file in files])
+    return Entered.of(await in_thread(_fields, await request.body()))
+
+
+def _fields(body: bytes) -> ImmutableMultiDict[str, str]:
+    """The fields of a form, which a parser of streams would take 0.7 µs a byte for, on the event loop."""
+    try:
+        return ImmutableMultiDict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MAX_FORM_FIELDS))
+    except ValueError as error:
+        raise InvalidRequest("invalid_form", f"this is no form of up to {_MAX_FORM_FIELDS} fields: {error}") from error
+
+
+def _page(
+    request: Request,
+    template: str,
+    subject: Subject,
+    entered: Entered,
+    choices: Choices,
+    *,
+    told: Predictions | None = None,
+    refused: Problem | None = None,
+) -> Response:
+    excerpt, costs = subject.excerpt, choices.costs
+    chosen = None if excerpt is None else tradeoff(excerpt, choices.abstain_below, costs)
+    return page(
+        request,
+        template,
+        refused=refused,
+        ref=subject.resolved.called,
+        subject=subject,
+        profile=subject.profile,
+        entered=entered,
+        choices=choices,
+        excerpt=excerpt,
+        chosen=chosen,
+        best=None if excerpt is None else cheapest(excerpt, costs),
+        everything=None if excerpt is None else tradeoff(excerpt, 0.0, costs),
+        table=[] if excerpt is None else list(table(excerpt, costs)),
+        drawing="" if excerpt is None or chosen is None else threshold_svg(excerpt.served_curve, chosen),
+        told=told,
+        threshold=subject.threshold(choices),
+    )
+
+
+@dataclass(frozen=True)
+class Entered:
+    """What somebody has entered, whether or not it can be meant, as it is shown again."""
+
+    rows: str = ""
+    cells: Sequence[str] = ()
+    images: Sequence[bytes] = ()
+    coverage: str = ""
+    max_error: str = ""
+    abstain_below: str = "0"
+    error_cost: str = "10"
+    abstention_cost: str = "1"
+
+    @classmethod
+    def of(cls, form: ImmutableMultiDict[str, Any], images: Sequence[bytes] = ()) -> Self:
+        """What a form, or a query, holds: its texts by their names, and the cells of a row."""
+        names = [one.name for one in fields(cls)]
+        texts = {name: form[name] for name in names if isinstance(form.get(name), str)}
+        cells = [cell for cell in form.getlist("cell") if isinstance(cell, str)]
+        return cls(**{**texts, "cells": cells, "images": images})
+
+    def inputs(self, profile: ServingProfile) -> JsonValue:
+        """The rows; raises InvalidRequest, and TooLarge for more than are answered here."""
+        found = self._inputs(profile)
+        rows = next(iter(found.values()), None) if isinstance(found, dict) else found
+        if isinstance(rows, list) and len(rows) > _MOST_ROWS:
+            message = (
+                f"{len(rows):,} rows were entered; up to {_MOST_ROWS} are answered here, and any number by a client"
+            )
+            raise TooLarge("too_many_rows", message)
+        return found
+
+    def _inputs(self, profile: ServingProfile) -> JsonValue:
+        if self.images:
+            return [{"b64": b64encode(image).decode()} for image in self.images]
+        if profile.columns is not None and not self.rows.strip() and any(self.cells):
+            return row_of(profile.columns, self.cells)
+        if len(self.rows) > MOST_TEXT:
+            message = (
+                f"{len(self.rows):,} letters were entered; up to {MOST_TEXT:,} are read here, and more by a client"
+            )
+            raise TooLarge("too_large", message)
+        return inputs_of(self.rows, profile)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The numbers beside the rows: when to abstain, what is asked for, and what errors and abstentions cost."""
+
+    abstain_below: float = 0.0
+    coverage: float | None = None
+    max_error: float | None = None
+    costs: Costs = field(default_factory=Costs)
+
+    @classmethod
+    def of(cls, entered: Entered) -> Choices:
+        """Raises InvalidRequest."""
+        return cls(
+            abstain_below=_number("The confidence to answer from", entered.abstain_below or "0", most=1),
+            coverage=_number("The prediction set", entered.coverage, most=1) if entered.coverage else None,
+            max_error=_number("The promise", entered.max_error, most=1) if entered.max_error else None,
+            costs=Costs(
+                error=_number("The cost of a wrong answer", entered.error_cost or "0"),
+                abstention=_number("The cost of an abstention", entered.abstention_cost or "0"),
+            ),
+        )
+
+    def options(self, num_classes: int) -> dict[str, JsonValue]:
+        """The options of a request for predictions."""
+        asked = {"coverage": self.coverage, "max_error": self.max_error, "abstain_below": self.abstain_below or None}
+        return {
+            "top_k": min(_TOP_K, num_classes),
+            **{name: value for name, value in asked.items() if value is not None},
+        }
+
+
+def _number(name: str, text: str, *, most: float = 1e9) -> float:
+    try:
+        found = float(text.replace(",", ".", 1))
+    except ValueError:
+        found = math.nan
+    if not 0 <= found <= most:
+        raise InvalidRequest("invalid_request", f"{name} is {_short(text)!r}; needed is a number from 0 to {most:,.0f}")
+    return found
 
 
 def inputs_of(text: str, profile: ServingProfile) -> JsonValue:
@@ -106,7 +321,7 @@ def _of_csv(text: str, columns: Sequence[str] | None, spec: TensorSpec) -> JsonV
     rows = [[_value(cell, f"line {n}, value {i}") for i, cell in enumerate(line, 1)] for n, line in enumerate(lines, 1)]
     sizes = [size for size in spec.row if isinstance(size, int)]
     if len(sizes) == len(spec.row) > 1:
-        return [_shaped(row, sizes) if len(row) == prod(sizes) else row for row in rows]
+        return [np.array(row, object).reshape(sizes).tolist() if len(row) == prod(sizes) else row for row in rows]
     return list(rows)
 
 
@@ -117,18 +332,6 @@ def _named(names: Sequence[str], line: Sequence[str], number: int) -> dict[str, 
     return {
         name: _value(cell, f"line {number}, column {_short(name)!r}") for name, cell in zip(names, line, strict=True)
     }
-
-
-def _shaped(row: list[JsonValue], sizes: Sequence[int]) -> JsonValue:
-    """The numbers of a row, the last dimension running first.
-
-    >>> _shaped([1, 2, 3, 4], [1, 2, 2])
-    [[[1, 2], [3, 4]]]
-    """
-    if len(sizes) <= 1:
-        return row
-    step = len(row) // sizes[0]
-    return [_shaped(row[start : start + step], sizes[1:]) for start in range(0, len(row), step)]
 
 
 def _value(cell: str, place: str) -> JsonValue:
@@ -146,243 +349,3 @@ def _value(cell: str, place: str) -> JsonValue:
 
 def _short(text: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
-
-
-#: Rows and bytes of text that are answered here: they are read in this process, which answers others meanwhile.
-_MOST_ROWS = 50
-MOST_TEXT = 500_000
-#: Of a text in an error message.
-_TOP_K = 5
-
-
-@dataclass(frozen=True)
-class Entered:
-    """What somebody has entered, whether or not it can be meant, as it is shown again."""
-
-    rows: str = ""
-    cells: Sequence[str] = ()
-    images: Sequence[bytes] = ()
-    coverage: str = ""
-    max_error: str = ""
-    abstain_below: str = "0"
-    error_cost: str = "10"
-    abstention_cost: str = "1"
-
-    @classmethod
-    def of(cls, form: ImmutableMultiDict[str, Any], images: Sequence[bytes] = ()) -> Self:
-        """What a form, or a query, holds."""
-
-        def text(name: str, default: str = "") -> str:
-            found = form.get(name, default)
-            return found if isinstance(found, str) else default
-
-        return cls(
-            rows=text("rows"),
-            cells=[cell for cell in form.getlist("cell") if isinstance(cell, str)],
-            images=images,
-            coverage=text("coverage"),
-            max_error=text("max_error"),
-            abstain_below=text("abstain_below", cls.abstain_below),
-            error_cost=text("error_cost", cls.error_cost),
-            abstention_cost=text("abstention_cost", cls.abstention_cost),
-        )
-
-    def inputs(self, profile: ServingProfile) -> JsonValue:
-        """The rows; raises InvalidRequest, and TooLarge for more than are answered here."""
-        found = self._inputs(profile)
-        rows = next(iter(found.values()), None) if isinstance(found, dict) else found
-        if isinstance(rows, list) and len(rows) > _MOST_ROWS:
-            message = (
-                f"{len(rows):,} rows were entered; up to {_MOST_ROWS} are answered here, and any number by a client"
-            )
-            raise TooLarge("too_many_rows", message)
-        return found
-
-    def _inputs(self, profile: ServingProfile) -> JsonValue:
-        if self.images:
-            return [{"b64": b64encode(image).decode()} for image in self.images]
-        if profile.columns is not None and not self.rows.strip() and any(self.cells):
-            return row_of(profile.columns, self.cells)
-        if len(self.rows) > MOST_TEXT:
-            message = (
-                f"{len(self.rows):,} letters were entered; up to {MOST_TEXT:,} are read here, and more by a client"
-            )
-            raise TooLarge("too_large", message)
-        return inputs_of(self.rows, profile)
-
-
-@dataclass(frozen=True)
-class Choices:
-    """The numbers beside the rows: when to abstain, what is asked for, and what errors and abstentions cost."""
-
-    abstain_below: float = 0.0
-    coverage: float | None = None
-    max_error: float | None = None
-    costs: Costs = field(default_factory=Costs)
-
-    @classmethod
-    def of(cls, entered: Entered) -> Choices:
-        """Raises InvalidRequest."""
-        return cls(
-            abstain_below=_number("The confidence to answer from", entered.abstain_below or "0", most=1),
-            coverage=_number("The prediction set", entered.coverage, most=1) if entered.coverage else None,
-            max_error=_number("The promise", entered.max_error, most=1) if entered.max_error else None,
-            costs=Costs(
-                error=_number("The cost of a wrong answer", entered.error_cost or "0"),
-                abstention=_number("The cost of an abstention", entered.abstention_cost or "0"),
-            ),
-        )
-
-    def options(self, num_classes: int) -> dict[str, JsonValue]:
-        """The options of a request for predictions."""
-        asked = {"coverage": self.coverage, "max_error": self.max_error, "abstain_below": self.abstain_below or None}
-        return {
-            "top_k": min(_TOP_K, num_classes),
-            **{name: value for name, value in asked.items() if value is not None},
-        }
-
-
-def _number(name: str, text: str, *, most: float = 1e9) -> float:
-    try:
-        found = float(text.replace(",", ".", 1))
-    except ValueError:
-        found = math.nan
-    if not 0 <= found <= most:
-        shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
-        raise InvalidRequest("invalid_request", f"{name} is {shown!r}; needed is a number from 0 to {most:,.0f}")
-    return found
-
-
-router = APIRouter(include_in_schema=False, route_class=PageRoute)
-
-#: Each column has a field of its own up to so many.
-_MOST_FIELDS = 30
-_MAX_FORM_FIELDS = 100
-
-
-@dataclass(frozen=True)
-class Subject:
-    """The model that is tried: what it takes, what it can promise, and what its job has found."""
-
-    resolved: ResolvedModel
-    name: str
-    excerpt: Excerpt | None
-    promises: Sequence[Promise]
-
-    @property
-    def profile(self) -> ServingProfile:
-        """As requests see it."""
-        return self.resolved.profile
-
-    @property
-    def fields(self) -> Sequence[str]:
-        """The columns that have a field each."""
-        columns = self.profile.columns or ()
-        return columns if len(columns) <= _MOST_FIELDS else ()
-
-    def threshold(self, choices: Choices) -> float:
-        """The confidence below which the service abstains; it keeps what was promised, too."""
-        kept = [one.threshold for one in self.promises if one.level == choices.max_error and one.threshold is not None]
-        return max([choices.abstain_below, *kept])
-
-
-@router.get("/models/{ref}/try")
-async def show_form(request: Request, services: ServicesDep, ref: str) -> Response:
-    """The form with an example; of a slider that moves, what its threshold costs."""
-    subject = await _subject(services, ref)
-    example = "" if subject.fields else example_text(subject.profile)
-    entered = replace(Entered.of(request.query_params), rows=example, cells=["0"] * len(subject.fields))
-    template = "try_it/threshold.html.jinja" if "hx-request" in request.headers else "try_it/page.html.jinja"
-    return _page(request, template, subject, entered, Choices.of(entered))
-
-
-@router.post("/models/{ref}/try")
-async def answer_form(request: Request, services: ServicesDep, ref: str) -> Response:
-    """The answer, or why there is none; what was entered stays."""
-    subject = await _subject(services, ref)
-    template = "try_it/answer.html.jinja" if "hx-request" in request.headers else "try_it/page.html.jinja"
-    entered, choices = Entered(), Choices()
-    try:
-        entered = await _sent(request, services)
-        choices = Choices.of(entered)
-        inputs = await in_thread(entered.inputs, subject.profile)
-    except RegistryError as error:
-        kept = entered if len(entered.rows) <= MOST_TEXT else replace(entered, rows="")
-        return _page(request, template, subject, kept, choices, refused=_problem_of(error))
-    content = {"inputs": inputs, **choices.options(len(subject.profile.class_names))}
-    answer = await call_api(request, "POST", f"/v1/models/{ref}/predict", content=content)
-    if answer.failed:
-        return _page(request, template, subject, entered, choices, refused=answer.problem)
-    told = await in_thread(Predictions.model_validate_json, answer.body)
-    return _page(request, template, subject, entered, choices, told=told)
-
-
-async def _subject(services: Services, ref: str) -> Subject:
-    """Raises NotFound, and Conflict for a model that cannot answer."""
-    resolved = await services.look_up(ref)
-
-    def find(unit: UnitOfWork) -> tuple[str, Excerpt | None]:
-        model = unit.models.get(resolved.model_id)
-        job = unit.jobs.behind(model)
-        return model.name, None if job is None else excerpt_of(services.registry.artifacts, job.report_sha256)
-
-    name, excerpt = await services.read(find)
-    kept = resolved.profile.guarantees if resolved.profile.shift.keeps_promises else None
-    return Subject(resolved, name, excerpt, promises(kept))
-
-
-async def _sent(request: Request, services: Services) -> Entered:
-    limit = services.settings.max_predict_json_bytes
-    length = request.headers.get("content-length", "")
-    if not length.isdecimal() or int(length) > limit:
-        raise TooLarge("too_large", f"up to {limit:,} bytes are read here, and more by a client")
-    if request.headers.get("content-type", "").startswith("multipart/"):
-        async with request.form(max_part_size=limit) as form:
-            files = [file for file in form.getlist("images") if isinstance(file, UploadFile) and file.size]
-            return Entered.of(form, [await file.read() for file in files])
-    return Entered.of(await in_thread(_fields, await request.body()))
-
-
-def _fields(body: bytes) -> ImmutableMultiDict[str, str]:
-    """The fields of a form, which a parser of streams would take 0.7 µs a byte for, on the event loop."""
-    try:
-        return ImmutableMultiDict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MAX_FORM_FIELDS))
-    except ValueError as error:
-        raise InvalidRequest("invalid_form", f"this is no form of up to {_MAX_FORM_FIELDS} fields: {error}") from error
-
-
-def _problem_of(error: RegistryError) -> Problem:
-    status = status_of(error)
-    return Problem(title=HTTPStatus(status).phrase, status=status, detail=error.message, code=error.code)
-
-
-def _page(
-    request: Request,
-    template: str,
-    subject: Subject,
-    entered: Entered,
-    choices: Choices,
-    *,
-    told: Predictions | None = None,
-    refused: Problem | None = None,
-) -> Response:
-    excerpt, costs = subject.excerpt, choices.costs
-    chosen = None if excerpt is None else tradeoff(excerpt, choices.abstain_below, costs)
-    return page(
-        request,
-        template,
-        refused=refused,
-        ref=subject.resolved.called,
-        subject=subject,
-        profile=subject.profile,
-        entered=entered,
-        choices=choices,
-        excerpt=excerpt,
-        chosen=chosen,
-        best=None if excerpt is None else cheapest(excerpt, costs),
-        everything=None if excerpt is None else tradeoff(excerpt, 0.0, costs),
-        table=[] if excerpt is None else list(table(excerpt, costs)),
-        drawing="" if excerpt is None or chosen is None else threshold_svg(excerpt.risk_coverage.calibrated, chosen),
-        told=told,
-        threshold=subject.threshold(choices),
-    )

@@ -29,8 +29,9 @@ HOSTILE = "<script>alert('w')</script>"
 
 
 @pytest.fixture
-def browser(api: Api) -> TestClient:
-    """A browser on a service without keys."""
+def browser(api: Api, monkeypatch: pytest.MonkeyPatch) -> TestClient:
+    """A browser on a service without keys, whose broker answers at once: a look for one waits a second."""
+    monkeypatch.setattr(api.services.notifier, "check", lambda: None)
     headers = {"Accept": "text/html"}
     return TestClient(api.client.app, base_url="http://localhost", headers=headers, follow_redirects=False)
 
@@ -56,9 +57,8 @@ def read(registry: Registry) -> Operations:
         return Operations.read(unit, {})
 
 
-def test_an_idle_service_says_that_all_is_well(api: Api, browser: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_idle_service_says_that_all_is_well(browser: TestClient) -> None:
     """Every part is there while it is empty, and what a script reads again is the changing part alone."""
-    monkeypatch.setattr(api.services.notifier, "check", lambda: None)
     page = browser.get("/operations")
     assert page.status_code == 200
     for sentence in ("All is well", "Nothing runs just now.", "No worker has registered", "Nothing has failed"):

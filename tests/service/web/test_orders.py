@@ -1,13 +1,20 @@
-"""From files to an order, as a browser without scripts goes: forms, pages and what they say."""
+"""From files to an order, as a browser without scripts goes, and the fit of a model and a dataset by their records."""
 
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from html import unescape
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from service.registry.contract import DatasetRecord, ModelRecord
+from service.registry.documents import TensorSpec
+from service.registry.errors import InvalidRequest
+from service.web.forms import order_of
+from service.web.orders import misfits
 from tests.helpers.api import Api
 from tests.helpers.uploads import Uploads, digits, digits_npz
 
@@ -67,6 +74,7 @@ def test_a_refused_order_comes_back_as_it_was_entered(api: Api, both: dict[str, 
     assert answer.status_code == 422
     for kept in ('value="soon"', 'value="7"', 'id="budget.minutes-error"', "Nothing was ordered."):
         assert kept in answer.text
+    assert api.client.post("/new/order", data={**order, "budget.minutes": "5", ".": "x"}).status_code == 422
     assert api.client.get("/v1/jobs").json()["data"] == []
 
 
@@ -100,12 +108,13 @@ def test_files_that_are_sent_twice_are_one_record(api: Api, uploads: Uploads) ->
     assert len(api.client.get("/v1/datasets").json()["data"]) == 1
 
 
-@pytest.mark.parametrize("name", ["budget", "a.b.c", ".", "..", ".".join("a" * 20_000)])
-def test_fields_that_no_form_has_are_refused(api: Api, name: str) -> None:
-    """Whatever their names are made of."""
-    answer = api.client.post("/new/order", data={"budget.minutes": "5", name: "x"}, headers=BROWSER)
-    assert answer.status_code == 422
-    assert api.client.post("/new/order", data={name: "x", "budget.minutes": "5"}, headers=BROWSER).status_code == 422
+@pytest.mark.parametrize("name", ["budget", "a.b.c", "..", ".".join("a" * 20_000)])
+def test_fields_that_no_form_has_are_refused(name: str) -> None:
+    """Whatever their names are made of, before others and after them."""
+    fields = [("budget.minutes", "5"), (name, "x")]
+    for given in (fields, fields[::-1]):
+        with pytest.raises(InvalidRequest, match="no form here has a field"):
+            order_of(given)
 
 
 def test_a_check_is_a_dry_run_with_the_orders_settings(api: Api, both: dict[str, str]) -> None:
@@ -249,3 +258,65 @@ def test_names_of_others_are_text(api: Api, uploads: Uploads) -> None:
         assert answer.status_code == 200
         assert hostile not in answer.text
     assert hostile in text_of(api, f"/datasets/{ids['dataset']}")
+
+
+FILE = {"name": "f", "bytes": 1, "sha256": "0" * 64, "status": "ready", "created_at": datetime(2026, 1, 1, tzinfo=UTC)}
+
+
+def tensors(**shapes: list[int | str]) -> list[TensorSpec]:
+    return [TensorSpec(name=name, dtype="float32", shape=["N", *shape]) for name, shape in shapes.items()]
+
+
+def model(classes: list[str], **inputs: list[int | str]) -> ModelRecord:
+    kind: dict[str, Any] = {"id": "mdl_1", "version": 1, "origin": "uploaded", "format": "onnx", "calibrated": False}
+    found = {"class_names": classes, "num_classes": len(classes), "inputs": tensors(**(inputs or {"x": [4]}))}
+    return ModelRecord(**FILE, **kind, **found)
+
+
+def dataset(classes: list[str], **inputs: list[int | str]) -> DatasetRecord:
+    found = {"class_names": classes, "num_classes": len(classes), "inputs": tensors(**(inputs or {"x": [4]}))}
+    return DatasetRecord(**FILE, id="ds_1", format="npz", purpose=None, labelled=True, **found)
+
+
+def numbers(count: int) -> list[str]:
+    return [str(number) for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("sent", "rows"),
+    [
+        (model(["cat", "dog"]), dataset(["dog"])),
+        (model(numbers(2)), dataset(["cat", "dog"])),
+        (model(numbers(3)), dataset(["0", "2"])),
+        (model(["cat", "dog"]), dataset(["0", "1"])),
+        (model(["²", "³"]), dataset(["0", "1"])),
+        (model(numbers(2), image=["H", "W"]), dataset(numbers(2), x=[8, 8])),
+        (model(numbers(2), ids=[4], mask=[4]), dataset(numbers(2), mask=[4], ids=[4], more=[1])),
+    ],
+)
+def test_what_fits_is_not_talked_about(sent: ModelRecord, rows: DatasetRecord) -> None:
+    """Fewer classes, numbers for names, free dimensions, and inputs that a model does not take."""
+    assert misfits(sent, rows) == []
+
+
+@pytest.mark.parametrize(
+    ("sent", "rows", "said"),
+    [
+        (model(["cat", "dog"]), dataset(["cat", "cow"]), "does not know the class 'cow'"),
+        (model(numbers(3)), dataset(["cat", "dog"]), "2 named classes and the model 3 unnamed ones"),
+        (model(numbers(2)), dataset(["1", "2"]), "Labels seem to begin at one: subtract 1."),
+        (model(numbers(2), x=[1, 8, 8]), dataset(numbers(2), x=[8, 8, 1]), "transpose each of them to 1 × 8 × 8"),
+        (model(numbers(2), x=[64]), dataset(numbers(2), x=[8, 8]), "reshape each of them to 64"),
+        (model(numbers(2), ids=[4], mask=[4]), dataset(numbers(2), ids=[4]), "the dataset has no 'mask'"),
+    ],
+)
+def test_what_does_not_fit_is_told_with_its_remedy(sent: ModelRecord, rows: DatasetRecord, said: str) -> None:
+    """One sentence on what differs and what to do."""
+    [sentence] = misfits(sent, rows)
+    assert said in sentence
+
+
+def test_many_classes_take_no_time() -> None:
+    """A hundred thousand names on either side, none of which the other knows."""
+    left, right = ([f"{side}{number}" for number in range(100_000)] for side in "ab")
+    assert "and 99,992 more" in misfits(model(left), dataset(right))[0]

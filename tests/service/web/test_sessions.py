@@ -1,25 +1,35 @@
-"""Sessions: what a cookie opens, what it does not, and when it ends."""
+"""Sessions: what a cookie opens, what it does not, and when it ends; and where a browser says that it comes from."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import select, update
+from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from service.registry.tables import BrowserSession
-from service.web.sessions import COOKIE
-from tests.helpers.api import Api, MakeApi
+from service.web.sessions import COOKIE, origin_of, session_id_of
+from tests.helpers.api import Api, MakeApi, open_api
 
 KEY, OTHER = "key-of-one-visitor", "key-of-another-one"
 BROWSER = {"Accept": "text/html", "Origin": "http://localhost"}
 
 
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """A service with two keys, which tests leave as it was."""
+    with ExitStack() as stack:
+        yield open_api(tmp_path_factory.mktemp("keyed") / "data", stack, api_keys=frozenset({KEY, OTHER}))
+
+
 @pytest.fixture
-def api(make_api: MakeApi) -> Api:
-    """A service with two keys."""
+def own(make_api: MakeApi) -> Api:
+    """A service with two keys for a test alone."""
     return make_api(api_keys=frozenset({KEY, OTHER}))
 
 
@@ -72,9 +82,9 @@ def test_what_is_no_key_opens_nothing(api: Api, key: str) -> None:
     assert "next=/jobs" in answer.text
 
 
-def test_guesses_are_counted_and_lock_nobody_out(api: Api) -> None:
+def test_guesses_are_counted_and_lock_nobody_out(own: Api) -> None:
     """Ten wrong keys are answered with the form, the next ones 429; a right key opens a session all the same."""
-    visitor = browser(api, None)
+    visitor = browser(own, None)
     statuses = [visitor.post("/sign-in", data={"key": f"guess {number}"}).status_code for number in range(12)]
     assert (statuses[:10], set(statuses[10:]) - {401}) == ([401] * 10, {429})
     assert visitor.post("/sign-in", data={"key": "guess"}).headers["retry-after"] == "1"
@@ -103,11 +113,11 @@ def test_signing_in_leads_to_no_other_site(api: Api, there: str) -> None:
     assert answer.headers["location"] == "/"
 
 
-def test_a_session_ends(api: Api) -> None:
+def test_a_session_ends(own: Api) -> None:
     """By signing out, by its time, and with its key; a made-up id never was one."""
     for end in (_sign_out, _expire, _make_up, _withdraw_keys):
-        visitor = browser(api)
-        end(api, visitor)
+        visitor = browser(own)
+        end(own, visitor)
         assert visitor.get("/").headers["location"] == "/sign-in?next=%2F", end
         script = {"Accept": "*/*"}
         for answer in (
@@ -126,7 +136,6 @@ def _sign_out(api: Api, visitor: TestClient) -> None:
 
 
 def _expire(api: Api, visitor: TestClient) -> None:
-
     with api.registry.write() as unit:
         unit.session.execute(update(BrowserSession).values(expires_at=datetime.now(UTC) - timedelta(seconds=1)))
 
@@ -141,24 +150,23 @@ def _make_up(api: Api, visitor: TestClient) -> None:
     visitor.cookies.set(COOKIE, "x" * 43)
 
 
-def test_the_database_gives_away_neither_session_nor_key(api: Api) -> None:
+def test_the_database_gives_away_neither_session_nor_key(own: Api) -> None:
     """Digests only: of the id, and of the id under the key."""
-
-    held = browser(api).cookies[COOKIE]
-    with api.registry.read() as unit:
+    held = browser(own).cookies[COOKIE]
+    with own.registry.read() as unit:
         (row,) = unit.session.scalars(select(BrowserSession)).all()
     assert all(len(value) == 64 for value in (row.id_digest, row.key_proof))
     assert not {held, KEY} & {row.id_digest, row.key_proof}
 
 
-def test_what_has_expired_is_forgotten(api: Api) -> None:
+def test_what_has_expired_is_forgotten(own: Api) -> None:
     """And nothing else."""
-    gone, kept = browser(api), browser(api)
-    _expire(api, gone)
+    gone, kept = browser(own), browser(own)
+    _expire(own, gone)
     kept.post("/sign-in", data={"key": KEY})
-    with api.registry.write() as unit:
+    with own.registry.write() as unit:
         unit.browser_sessions.forget_expired()
-    with api.registry.read() as unit:
+    with own.registry.read() as unit:
         assert len(unit.session.scalars(select(BrowserSession)).all()) == 1
     assert kept.get("/").status_code == 200
 
@@ -181,14 +189,12 @@ def test_a_request_that_does_not_say_where_it_comes_from_changes_nothing(api: Ap
 
 
 @pytest.mark.parametrize("other", ['json={"a":1}', "a b c", "foo[bar]=1", "a=; ; ;=; ", "path=/", f"x{COOKIE}=x"])
-def test_cookies_of_others_do_not_matter(api: Api, other: str) -> None:
+def test_cookies_of_others_do_not_matter(other: str) -> None:
     """A browser sends those of every port of a host, before ours or in a line of their own."""
-    visitor = browser(api)
-    held = f"{COOKIE}={visitor.cookies[COOKIE]}"
-    visitor.cookies.clear()
-    alone = [("Cookie", other.encode()), ("Cookie", held.encode())]
-    for headers in ([("Cookie", f"{other}; {held}".encode())], alone, alone[::-1]):
-        assert visitor.get("/", headers=headers).status_code == 200
+    held = f"{COOKIE}=ours"
+    alone = [(b"cookie", other.encode()), (b"cookie", held.encode())]
+    for headers in ([(b"cookie", f"{other}; {held}".encode())], alone, alone[::-1]):
+        assert session_id_of({"headers": headers}) == "ours"
 
 
 def test_signing_out_twice_leads_to_the_form(api: Api) -> None:
@@ -211,3 +217,27 @@ def test_a_page_and_what_it_asks_for_have_one_id(api: Api) -> None:
     visitor = browser(api)
     answer = visitor.get("/session/v1/jobs", headers={"X-Request-Id": "mine"})
     assert answer.headers.get_list("x-request-id") == ["mine"]
+
+
+HOST = "calib.example:8443"
+
+
+@pytest.mark.parametrize(
+    ("headers", "origin"),
+    [
+        ({}, f"http://{HOST}"),
+        ({"Origin": f"https://{HOST}"}, f"https://{HOST}"),
+        ({"Referer": f"https://{HOST}/models"}, f"https://{HOST}"),
+        ({"Referer": f"http://{HOST}/models"}, f"http://{HOST}"),
+        ({"Referer": f"https://{HOST}.evil.example/"}, f"http://{HOST}"),
+        ({"Origin": "https://calib.example"}, f"http://{HOST}"),
+        ({"Origin": "null"}, f"http://{HOST}"),
+        ({"Referer": "https://[broken"}, f"http://{HOST}"),
+        ({"Referer": "https://front.example/models"}, "https://front.example"),
+    ],
+)
+def test_a_browser_says_whether_it_speaks_tls(headers: dict[str, str], origin: str) -> None:
+    """Behind a proxy the connection is plain; only a page of ours counts."""
+    sent = [(name.lower().encode(), value.encode()) for name, value in {"Host": HOST, **headers}.items()]
+    scope = {"type": "http", "scheme": "http", "path": "/", "query_string": b"", "headers": sent}
+    assert origin_of(Request(scope), {"front.example"}) == origin

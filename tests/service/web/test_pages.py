@@ -14,12 +14,12 @@ from service.api.plumbing.error_codes import ERROR_CODES
 from service.api.plumbing.problems import problem
 from service.web.pages import ProblemPagesMiddleware
 from service.web.rendering import remedy_of
-from tests.helpers.api import MakeApi
+from tests.helpers.api import Api, MakeApi
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml"}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def refusing() -> TestClient:
     """An application that refuses everything with the code in the path."""
     app = FastAPI()
@@ -67,19 +67,14 @@ def test_a_part_of_a_page_is_refused_in_a_part(refusing: TestClient) -> None:
     assert "<html" not in text
 
 
-def test_a_forms_address_leads_to_its_page(make_api: MakeApi) -> None:
-    """Where it is reloaded or typed; nothing is sent."""
-    answer = make_api().client.get(
-        "/jobs/job_x/cancel", headers={**BROWSER, "Host": "localhost"}, follow_redirects=False
-    )
-    assert (answer.status_code, answer.headers["location"]) == (303, "/jobs/job_x")
-
-
-def test_a_path_that_is_none_has_a_page(make_api: MakeApi) -> None:
-    """With the way back to the start."""
-    answer = make_api().client.get("/nothing", headers={**BROWSER, "Host": "localhost"})
-    assert answer.status_code == 404
-    assert 'href="/"' in answer.text
+def test_where_there_is_no_page(api: Api) -> None:
+    """A form's address, reloaded or typed, leads to its page; a path that is none has a page with the way back."""
+    headers = {**BROWSER, "Host": "localhost"}
+    form = api.client.get("/jobs/job_x/cancel", headers=headers, follow_redirects=False)
+    assert (form.status_code, form.headers["location"]) == (303, "/jobs/job_x")
+    nothing = api.client.get("/nothing", headers=headers)
+    assert nothing.status_code == 404
+    assert 'href="/"' in nothing.text
 
 
 def test_head_has_no_page_to_show(make_api: MakeApi) -> None:
