@@ -155,17 +155,6 @@ def test_decisions_follow_the_costs(service: Service, promised: Json) -> None:
 
 
 @pytest.mark.slow
-def test_nothing_is_promised_without_guarantee_rows(service: Service, uploads: Uploads) -> None:
-    """A dataset without guarantee rows gives a calibrated model that refuses `max_error` and `coverage`."""
-    splits = np.where(made.digits()[2] == "guarantee", "calibration", made.digits()[2])
-    model = service.inspected("models", uploads["digits.onnx"])
-    job = service.calibrated(model, service.inspected("datasets", made.digits_npz(split=splits)), **QUICK)
-    assert job["promoted"]
-    for wish in ({"max_error": 0.2}, {"coverage": 0.8}):
-        assert refusal(service, job["calibrated_model_id"], **wish)[:2] == (422, "no_guarantee_rows")
-
-
-@pytest.mark.slow
 def test_ten_looks_of_a_null_candidate(service: Service, uploads: Uploads) -> None:
     """A calibrated model is calibrated ten times more on the rows that judged it: every look counts, none is shown.
 
@@ -211,33 +200,3 @@ def test_a_destroyed_candidate_is_not_served(service: Service, digits: tuple[Jso
     assert job["verdict"] == "post_hoc"
     accuracy = {name: report["metrics"][name]["accuracy"]["value"] for name in ("uploaded", "calibrated")}
     assert accuracy["calibrated"] >= accuracy["uploaded"] - 0.005
-
-
-@pytest.mark.slow
-def test_missing_values_end_in_a_sentence(service: Service, uploads: Uploads) -> None:
-    """NaN in one row: rejected with row and place, or, where it was let through, a failed job that names the row."""
-    rows = made.digits()[0].copy()
-    rows[1000, 3] = np.nan
-    content = made.digits_npz(x=rows)
-    rejected = service.inspected("datasets", content)
-    assert (rejected["status"], rejected["error"]["code"]) == ("rejected", "non_finite")
-    assert "row 1000, position [3]" in rejected["error"]["message"]
-    accepted = service.inspected("datasets", content, missing="nan")
-    assert accepted["status"] == "ready"
-    model = service.inspected("models", uploads["digits.onnx"])
-    failed = service.ended(service.order(model, accepted, **QUICK)["id"])
-    assert (failed["status"], failed["error"]["code"]) == ("failed", "non_finite_answers")
-    assert failed["error"]["user_error"]
-    assert "row 1000 (in 'test')" in failed["error"]["message"]
-
-
-@pytest.mark.slow
-def test_one_group_cannot_judge(service: Service, uploads: Uploads) -> None:
-    """Test rows of one writer alone: the job fails before it trains, and says that two groups are needed."""
-    splits = made.digits()[2]
-    writers = np.where(splits == "test", -1, np.arange(len(splits)))
-    dataset = service.inspected("datasets", made.digits_npz(group=writers))
-    model = service.inspected("models", uploads["digits.onnx"])
-    failed = service.ended(service.order(model, dataset)["id"])
-    assert (failed["status"], failed["error"]["code"]) == ("failed", "split_too_small")
-    assert "at least 2 groups" in failed["error"]["message"]

@@ -66,16 +66,6 @@ def test_in_one_call_while_inputs_are_inspected(service: Service, uploads: Uploa
 
 
 @pytest.mark.slow
-def test_what_a_job_would_refuse(service: Service, digits: tuple[Json, Json], uploads: Uploads) -> None:
-    """A dataset that does not fit the model fails a dry run with the reason with which a job would fail."""
-    wrong = service.inspected("datasets", digits_npz(x=all_digits()[0][:, :63]))
-    dry = dry_run(service, digits[0]["id"], wrong["id"])
-    job = service.ended(service.order(digits[0], wrong, method="temperature")["id"])
-    assert (dry["status"], dry["error"], dry["plan"]) == ("failed", job["error"], None)
-    assert dry["error"]["user_error"] is True
-
-
-@pytest.mark.slow
 def test_it_does_not_wait_for_a_training(service: Service, digits: tuple[Json, Json]) -> None:
     """While a job trains, and takes the only place there is for jobs, a dry run begins and ends."""
     model, dataset = digits

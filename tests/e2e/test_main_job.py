@@ -379,13 +379,6 @@ def test_somebody_has_to_say_what_the_model_has_seen(
         assert (answer.status_code, answer.json()["model"]["calibrated"]) == (200, False)
 
 
-def test_missed_expected_accuracy_fails(service: Service, digits: tuple[Json, Json]) -> None:
-    """A model far below the accuracy that its owner expects is not 'repaired' but refused."""
-    job = service.ended(service.order(*digits, expected_accuracy=0.99)["id"])
-    assert (job["status"], job["error"]["code"], job["error"]["user_error"]) == ("failed", "baseline_mismatch", True)
-    assert service.client.get(f"/v1/jobs/{job['id']}/report").status_code == 409
-
-
 def test_running_and_queued_jobs_can_be_cancelled(service: Service, digits: tuple[Json, Json]) -> None:
     """A queued job is cancelled at once, a running one as soon as its worker hears of it; neither leaves a model."""
     long = {"hyperparameters": {"epochs": 1000}, "budget": {"minutes": 5, "candidates": 16}}

@@ -126,22 +126,6 @@ def test_broken_connection(service: Service) -> None:
     assert service.client.delete(f"/v1/models/{record['id']}").status_code == 204
 
 
-def test_two_pieces_at_once(service: Service) -> None:
-    """While one piece arrives another is refused, whatever its offset; the first one ends well and alone."""
-    path = announced(service, len(CONTENT))
-    with half_sent(service, path, CONTENT[: 3 * MEBIBYTE], len(CONTENT)) as connection:
-        until(lambda: offset(service, path) >= 2 * MEBIBYTE, what="the first piece arrives")
-        for start in (0, offset(service, path)):
-            second = send(service, path, start, b"x" * 10)
-            assert (second.status_code, second.json()["code"]) == (409, "upload_busy")
-        connection.sendall(CONTENT[3 * MEBIBYTE :])
-        assert connection.recv(100).startswith(b"HTTP/1.1 204 ")
-    stored = service.stored / path.replace("/v1/", "")
-    assert stored.read_bytes() == CONTENT
-    assert service.client.delete(path).status_code == 204
-    assert not stored.exists()
-
-
 def test_forgotten_after_a_day(service: Service) -> None:
     """An upload to which nothing came for a day is removed by the worker, with its file."""
     path = announced(service, 10)
