@@ -1,4 +1,4 @@
-"""The page of promises and the threat model name tests that exist."""
+"""Pages about the project name tests that exist, and decision records are short."""
 
 from __future__ import annotations
 
@@ -30,3 +30,9 @@ def test_the_names_in_the_page_exist(page: str) -> None:
             missing.append(f"{file.relative_to(ROOT)}::{test}")
     assert len(named) > 50
     assert missing == []
+
+
+@pytest.mark.parametrize("record", sorted((ROOT / "docs" / "decisions").glob("0*.md")), ids=lambda path: path.name[:4])
+def test_decision_records_are_short(record: Path) -> None:
+    """At most 40 lines."""
+    assert len(record.read_text().splitlines()) <= 40
