@@ -16,13 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.calibrators import softmax
-from fedlas.gate.claims import GateVerdict
-from fedlas.gate.gate import judge
-from fedlas.gate.ledger_level import ledger_level
+from fedlas.gate.gate import judge, ledger_level
+from fedlas.gate.verdict import GateVerdict
 from fedlas.metrics import evaluate
 from fedlas.metrics.betting_intervals import paired_mean
-from fedlas.metrics.binning import equal_mass_bins
-from fedlas.metrics.multiplicity import holm
+from fedlas.metrics.calibration_error import equal_mass_bins
+from fedlas.metrics.per_class import holm
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

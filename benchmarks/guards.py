@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from fedlas.calibrators import AffineScaling, TemperatureScaling, VectorScaling, softmax
 from fedlas.calibrators.base import LogitsCalibrator
-from fedlas.gate.class_findings import MIN_CLASS_ROWS
-from fedlas.gate.non_inferiority import GateOptions, JudgedRows, guard_finalist
+from fedlas.gate.findings import MIN_CLASS_ROWS
+from fedlas.gate.guards import GateOptions, JudgedRows, guard_finalist
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -18,7 +18,7 @@ from fedlas.conversion.columns import as_array
 from fedlas.conversion.rows import rows_of
 from fedlas.data import align_inputs
 from fedlas.data.casting import InputSpec
-from fedlas.data.column_order import ColumnOrder
+from fedlas.data.roles import ColumnOrder
 from fedlas.data.scores import Kind
 from fedlas.errors import ConversionError
 from fedlas.export.scores_graph import as_logits

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from fedlas.calibrators import Calibrator, ShrunkenTemperature
 from fedlas.data import Dataset
 from fedlas.errors import BadDataset
-from fedlas.gate.claims import GateVerdict
 from fedlas.gate.gate import checked_finalists, judge, verdict_alone
-from fedlas.gate.non_inferiority import GateOptions, JudgedRows
+from fedlas.gate.guards import GateOptions, JudgedRows
+from fedlas.gate.verdict import GateVerdict
 from fedlas.guarantees import Guarantees
 from fedlas.metrics.proper_scores import Score
 from fedlas.race.scoring import FEW_ROWS

@@ -18,7 +18,7 @@ from fedlas.calibration.preparation import Start
 from fedlas.calibrators import softmax
 from fedlas.errors import FedLASError
 from fedlas.gate.gate import checked_finalists, judge, verdict_alone
-from fedlas.gate.non_inferiority import GateOptions
+from fedlas.gate.guards import GateOptions
 from fedlas.report import Evidence, build_report
 
 _LOG = logging.getLogger("fedlas.calibration")

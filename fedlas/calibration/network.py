@@ -25,7 +25,7 @@ from fedlas.calibrators.feature_map import shown_parameters
 from fedlas.data import Dataset, shared_rows
 from fedlas.deployment import Deployment
 from fedlas.export.graph import ExportReport
-from fedlas.gate.claims import FINE_TUNED, GateVerdict
+from fedlas.gate.verdict import FINE_TUNED, GateVerdict
 from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import GraphClassifier
@@ -39,7 +39,7 @@ from fedlas.race.rungs import Spread
 from fedlas.race.training_events import OnTraining
 from fedlas.report import CalibrationReport, Subject
 from fedlas.report.diagnostics import fedlas_diagnostics
-from fedlas.report.out_of_fold import OutOfFold
+from fedlas.report.parts import OutOfFold
 from fedlas.training.fit import device_name
 
 #: Called with the stage that begins.

@@ -14,8 +14,8 @@ from fedlas.calibration.class_priors import ordered_priors
 from fedlas.calibration.evaluation import CalibrationOptions, check_test_groups
 from fedlas.calibration.idle_rows import MOST_SCORES, as_calibration_rows, idle_rows
 from fedlas.data import SPLITS, Dataset, without_copies
+from fedlas.data.arrays import pieces
 from fedlas.data.dataset import Array
-from fedlas.data.memmap import pieces
 from fedlas.documents import as_json
 from fedlas.errors import BaselineMismatch
 from fedlas.importers import GraphClassifier

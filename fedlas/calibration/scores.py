@@ -28,17 +28,17 @@ from fedlas.calibration.evaluation import (
 from fedlas.calibrators import CALIBRATORS, Calibrator, TemperatureScaling, softmax
 from fedlas.calibrators.feature_map import shown_parameters
 from fedlas.data import Dataset
-from fedlas.data.missing_classes import missing_classes
+from fedlas.data.labels import missing_classes
 from fedlas.data.scores import Kind
 from fedlas.deployment import Deployment
 from fedlas.errors import BadDataset, FedLASError
 from fedlas.export.scores_graph import as_logits, write
-from fedlas.gate.claims import GateVerdict
+from fedlas.gate.verdict import GateVerdict
 from fedlas.guarantees import Guarantees
 from fedlas.race.scoring import CrossFitted, post_hoc_names
 from fedlas.race.selection import CalibratorSelector
 from fedlas.report import CalibrationReport, SplitAccuracy, Subject
-from fedlas.report.out_of_fold import OutOfFold
+from fedlas.report.parts import OutOfFold
 
 #: Few draws of wrong labels: a request waits for the report.
 _NOISE_DRAWS = 3

@@ -24,8 +24,7 @@ from fedlas.data import Dataset
 from fedlas.deployment import Deployment
 from fedlas.errors import BadDataset, ExportError, FedLASError
 from fedlas.export.graph import WrittenGraph, write_graph
-from fedlas.gate.claims import VERDICTS, GateVerdict
-from fedlas.gate.sentences import FINALIST_NAMES, without_files
+from fedlas.gate.verdict import FINALIST_NAMES, VERDICTS, GateVerdict, without_files
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import GraphClassifier
 from fedlas.importers.onnx.runtime_only.runtime_computed import RuntimeComputedClassifier
@@ -34,7 +33,7 @@ from fedlas.race.ensemble import Ensemble
 from fedlas.race.finite_outputs import require_numbers
 from fedlas.race.outputs import SplitOutputs
 from fedlas.race.results import Finalist, RaceResult
-from fedlas.report.written_file import GaveWay, WrittenFile
+from fedlas.report.provenance import GaveWay, WrittenFile
 
 T = TypeVar("T")
 

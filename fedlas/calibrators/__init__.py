@@ -11,16 +11,14 @@ from fedlas.extras import require
 
 require("arrays", "numpy", "scipy")
 
-from fedlas.calibrators.affine import AffineScaling
 from fedlas.calibrators.base import Calibrator, LogitsCalibrator, Parameters, softmax
-from fedlas.calibrators.beta import BetaScaling
+from fedlas.calibrators.beta import AffineScaling, BetaScaling
 from fedlas.calibrators.isotonic import IsotonicScaling
 from fedlas.calibrators.linear import MatrixScaling, VectorScaling
-from fedlas.calibrators.mixture import MixtureScaling
 from fedlas.calibrators.one_vs_rest import OneVsRestScaling
 from fedlas.calibrators.pool import LogPool, Pool, Uniform
 from fedlas.calibrators.spline import QuadraticScaling, SplineScaling
-from fedlas.calibrators.temperature import Identity, ShrunkenTemperature, TemperatureScaling
+from fedlas.calibrators.temperature import Identity, MixtureScaling, ShrunkenTemperature, TemperatureScaling
 
 __all__ = [
     "CALIBRATORS",

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from fedlas.calibrators import Calibrator, MixtureScaling, TemperatureScaling
 from fedlas.calibrators.base import Chain, Floats, Ints, OnnxPart, Parameters, log_softmax
-from fedlas.calibrators.mixture import add_doubt, mixed
+from fedlas.calibrators.temperature import add_doubt, mixed
 
 #: Ridge penalties that compete, on features scaled to mean squared norm 1.
 STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
@@ -143,7 +143,8 @@ def cross_fit_features(
     lowest, strength, held_out = np.inf, strengths[0], np.zeros_like(logits)
     for tried in strengths:
         found = _held_out(logits, seen, targets, folds, tried, weights)
-        nll = _nll(MixtureScaling().fit(found, targets, weights=weights)(found), targets, weights)
+        fitted = MixtureScaling().fit(found, targets, weights=weights)(found)
+        nll = float(np.average(-log_softmax(fitted)[np.arange(len(targets)), targets], weights=weights))
         if nll >= lowest:
             break
         lowest, strength, held_out = nll, tried, found
@@ -165,10 +166,6 @@ def _held_out(
         fitted.fit(logits[others], targets[others], weights=weighed, features=features[others])
         held_out[rows] = fitted(logits[rows], features[rows])
     return held_out
-
-
-def _nll(logits: Floats, targets: Ints, weights: Floats | None) -> float:
-    return float(np.average(-log_softmax(logits)[np.arange(len(targets)), targets], weights=weights))
 
 
 def _checked(features: ArrayLike | None, logits: ArrayLike) -> Floats:

@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas.calibrators.base import MAX_LOGITS, Chain, Floats, Ints, LogitsCalibrator, effective_count
-from fedlas.calibrators.mixture import MixtureScaling
-from fedlas.calibrators.multinomial_regression import DiagonalMap, MatrixMap, fit_logit_map
-from fedlas.calibrators.temperature import TemperatureScaling
+from fedlas.calibrators.regression import DiagonalMap, MatrixMap, fit_logit_map
+from fedlas.calibrators.temperature import MixtureScaling, TemperatureScaling
 
 #: Multiplications per pass (N·K²) and classes above which fitting a matrix would take minutes.
 MAX_PRODUCT, MAX_CLASSES = 200_000_000, 256

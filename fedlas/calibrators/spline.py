@@ -13,7 +13,6 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fedlas.calibrators.affine import AffineScaling
 from fedlas.calibrators.base import (
     HIGHEST,
     LOWEST,
@@ -25,7 +24,8 @@ from fedlas.calibrators.base import (
     pair,
     require_two_classes,
 )
-from fedlas.calibrators.logistic_regression import bounded_newton, platt_targets
+from fedlas.calibrators.beta import AffineScaling
+from fedlas.calibrators.regression import bounded_newton, platt_targets
 
 #: The share of rows beyond the outer knots on either side, where the curve is straight.
 _TAIL = 0.01

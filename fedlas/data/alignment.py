@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from fedlas.data.casting import InputSpec, Shape, cast, described, fits, pixels, shown, taken, widened
-from fedlas.data.column_order import ColumnOrder
 from fedlas.data.dataset import Array, Dataset, Integers
-from fedlas.data.image_column import ImageColumn
+from fedlas.data.prepared import ImageColumn
+from fedlas.data.roles import ColumnOrder
 from fedlas.errors import Mismatch
 from fedlas.preprocessing import Preprocessing
 

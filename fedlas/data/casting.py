@@ -9,10 +9,9 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from fedlas.data.array_builder import MEMORY_BYTES, ArrayFactory
+from fedlas.data.arrays import MEMORY_BYTES, ArrayFactory, pieces
 from fedlas.data.dataset import Array, Integers
-from fedlas.data.image_column import ImageColumn
-from fedlas.data.memmap import pieces
+from fedlas.data.prepared import ImageColumn
 from fedlas.errors import BadDataset, Mismatch
 from fedlas.preprocessing import BadImage, Preprocessing, preprocess_all, usable_cores
 

@@ -1,4 +1,7 @@
-"""Columns: what readers hand on, the checks that all formats share, and the columns of roles."""
+"""Columns: what readers hand on, the checks that all formats share, and the columns of roles.
+
+Arrow's hold one value per row, or lists of numbers, nested or not, of one shape for all rows.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,191 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from fedlas.data.dataset import Array, Integers
 from fedlas.data.labels import as_text, codes
 from fedlas.errors import BadDataset
 from fedlas.notice import Notice
+
+#: A text column stands in memory, as wide as its longest cell.
+MAX_TEXT_BYTES = 1 << 30
+_CELLS = 1 << 16
+
+Column: TypeAlias = pa.Array | pa.ChunkedArray
+
+
+def is_numeric(kind: pa.DataType) -> bool:
+    """Whether values of this Arrow type are numbers (or true and false)."""
+    tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)
+    return any(test(kind) for test in tests)
+
+
+def stored_type(kind: pa.DataType) -> pa.DataType:
+    """The type of the values themselves, beneath extensions and dictionaries."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return stored_type(kind.storage_type)
+    return stored_type(kind.value_type) if pa.types.is_dictionary(kind) else kind
+
+
+def stored(column: Column) -> Column:
+    """The same column as its `stored_type`."""
+    if isinstance(column, pa.ChunkedArray):
+        return pa.chunked_array([stored(chunk) for chunk in column.chunks], stored_type(column.type))
+    if isinstance(column.type, pa.BaseExtensionType):
+        return stored(column.storage)
+    return stored(column.dictionary_decode()) if pa.types.is_dictionary(column.type) else column
+
+
+def numeric(column: Column) -> Array:
+    """Numbers (n,) in their own type; decimals become float64, and so do integers and booleans with empty cells."""
+    kind = column.type
+    if pa.types.is_decimal(kind) or (column.null_count and not pa.types.is_floating(kind)):
+        column = column.cast(pa.int8() if pa.types.is_boolean(kind) else kind).cast(pa.float64(), safe=False)
+    if pa.types.is_floating(column.type) and column.null_count:
+        column = pc.fill_null(column, pa.scalar(float("nan"), column.type))
+    array = column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False)
+    return np.asarray(array)
+
+
+def text_array(name: str, column: Column) -> Array:
+    """Text (n,), empty where a cell is; pure ASCII as bytes (`S`), which take a quarter of the room.
+
+    Raises:
+        BadDataset: `corrupt` where it is no UTF-8 text, `too_large` where one long cell would make the column wide.
+    """
+    try:
+        column = column.cast(pa.large_binary()).cast(pa.large_string())  # the way back is what checks the bytes
+    except pa.ArrowInvalid as error:
+        raise BadDataset("corrupt", f"the column '{name}' is not UTF-8 text") from error
+    if pc.any(pc.match_substring(column, "\0")).as_py():
+        raise BadDataset("corrupt", f"the text in '{name}' has a NUL character")
+    longest = pc.max(pc.utf8_length(column)).as_py() or 1
+    ascii_only = pc.all(pc.string_is_ascii(column)).as_py() is not False
+    texts = np.empty(0, f"{'S' if ascii_only else 'U'}{longest}")
+    if texts.itemsize * len(column) > MAX_TEXT_BYTES:
+        raise BadDataset("too_large", f"the text in '{name}' is up to {longest} characters long: too much for a role")
+    texts = np.empty(len(column), texts.dtype)
+    for start in range(0, len(column), _CELLS):
+        cells = pc.fill_null(column.slice(start, _CELLS), "")
+        texts[start : start + _CELLS] = cells.cast(pa.large_binary() if ascii_only else cells.type).to_pylist()
+    return texts
+
+
+def single_values(name: str, column: Column) -> Array:
+    """A whole column (n,) as numbers, text, or times (datetime64, UTC where it has a zone).
+
+    Raises:
+        BadDataset: `unsupported_dtype` where its values are none of these.
+    """
+    column = stored(column)
+    kind = column.type
+    if pa.types.is_null(kind):
+        return np.full(len(column), np.nan)
+    if is_numeric(kind):
+        return numeric(column)
+    if pa.types.is_temporal(kind) and not pa.types.is_time(kind) and not pa.types.is_duration(kind):
+        return np.asarray(column.cast(pa.timestamp("us", tz=getattr(kind, "tz", None)), safe=False).to_numpy())
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return text_array(name, column)
+    raise BadDataset("unsupported_dtype", f"the column '{name}' is {kind}; numbers, text or times are needed")
+
+
+def is_tensor(kind: pa.DataType) -> bool:
+    """Whether this Arrow type is a list of numbers, of any depth and kind of list."""
+    if isinstance(kind, pa.FixedShapeTensorType):
+        return True
+    kind = stored_type(kind)
+    if not _is_list(kind):
+        return False
+    return is_tensor(kind.value_type) or is_numeric(stored_type(kind.value_type))
+
+
+def longest(column: pa.Array) -> int:
+    """The length of the longest list of a column."""
+    column = stored(column)
+    if pa.types.is_fixed_size_list(column.type):
+        return int(column.type.list_size)
+    return int(pc.max(pc.list_value_length(column)).as_py() or 0)
+
+
+def tensor(name: str, column: pa.Array, *, first: int, width: int | None = None, fill: float | None = None) -> Array:
+    """The rows (n, ...) of a list column.
+
+    Args:
+        first: number of the column's first row in the file, for messages.
+        width, fill: where both are given, every row is filled with `fill` to `width` entries.
+
+    Raises:
+        BadDataset: `ragged` (with the row), `non_finite` (no list in a row), `bad_padding`.
+    """
+    rows = np.arange(first, first + len(column))
+    if isinstance(column.type, pa.FixedShapeTensorType):
+        _check_present(name, column, rows)
+        _check_permutation(name, column.type.permutation)
+        dense: Array = column.to_numpy_ndarray()
+        return dense
+    if width is None or fill is None:
+        return _dense(name, stored(column), rows)
+    return _padded(name, stored(column), rows, width, fill)
+
+
+def _check_permutation(name: str, order: Sequence[int] | None) -> None:
+    """One that is not its own inverse (NHWC seen as NCHW) is read wrongly by pyarrow's `to_numpy_ndarray`."""
+    if order is not None and [order[place] for place in order] != list(range(len(order))):
+        found = f"'{name}' has tensors whose dimensions are stored in the order {list(order)}"
+        raise BadDataset("unsupported_dtype", f"{found}; send them as they lie in memory (numpy.ascontiguousarray)")
+
+
+def _dense(name: str, column: pa.Array, rows: Integers) -> Array:
+    """Lists of equal length (n, length, ...); plain numbers as they are."""
+    if not _is_list(column.type):
+        return numeric(column)
+    lengths = _lengths(name, column, rows)
+    odd = np.flatnonzero(lengths != lengths[:1])
+    if len(odd):
+        row = int(odd[0])
+        raise BadDataset(
+            "ragged",
+            f"'{name}' has {lengths[row]} values in row {rows[row]} and {lengths[0]} in row {rows[0]} (counted from "
+            f'0); make them equal, or send padding={{"{name}": 0}} to fill shorter rows',
+        )
+    inner = _dense(name, stored(column.flatten()), np.repeat(rows, lengths))
+    return inner.reshape(len(column), int(lengths[0]) if len(lengths) else 0, *inner.shape[1:])
+
+
+def _padded(name: str, column: pa.Array, rows: Integers, width: int, fill: float) -> Array:
+    lengths = _lengths(name, column, rows)
+    inner = _dense(name, stored(column.flatten()), np.repeat(rows, lengths))
+    if inner.dtype.kind != "f" and np.array(fill).astype(inner.dtype) != fill:
+        raise BadDataset("bad_padding", f"'{name}' is {inner.dtype}, which {fill} is not: choose another padding")
+    padded = np.full((len(column), width, *inner.shape[1:]), fill, inner.dtype)
+    padded[np.arange(width) < lengths[:, None]] = inner
+    return padded
+
+
+def _lengths(name: str, column: pa.Array, rows: Integers) -> Integers:
+    _check_present(name, column, rows)
+    if pa.types.is_fixed_size_list(column.type):
+        return np.full(len(column), column.type.list_size)
+    lengths: Integers = pc.list_value_length(column).to_numpy(zero_copy_only=False).astype(np.int64)
+    return lengths
+
+
+def _check_present(name: str, column: pa.Array, rows: Integers) -> None:
+    if column.null_count:
+        row = int(rows[column.is_null().index(True).as_py()])
+        raise BadDataset("non_finite", f"'{name}' is empty in row {row} (counted from 0); a list is needed")
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
 
 #: ISO 8601 without and with a zone; the second becomes UTC.
 _TIMES = (pa.timestamp("us"), pa.timestamp("us", "UTC"))
@@ -90,7 +269,7 @@ def not_numeric(what: str, name: str, kind: str, value: object, row: int) -> Bad
 def read_groups(name: str, array: Array) -> Integers:
     """Numbers (N,), equal where the groups are; BadDataset `bad_groups` where a row has none."""
     check_single("group", array)
-    _check_present(array, "bad_groups", f"the group '{name}'")
+    _check_no_gaps(array, "bad_groups", f"the group '{name}'")
     return codes(array)
 
 
@@ -145,7 +324,7 @@ def read_time(name: str, array: Array) -> Array:
     check_single("time", array)
     if array.dtype.kind in "SU":
         array = _parsed(name, as_text(array))
-    _check_present(array, "bad_time", f"the time '{name}'")
+    _check_no_gaps(array, "bad_time", f"the time '{name}'")
     return array
 
 
@@ -168,7 +347,7 @@ def _as_times(column: pa.Array) -> pa.Array | None:
     return None
 
 
-def _check_present(array: Array, code: str, what: str) -> None:
+def _check_no_gaps(array: Array, code: str, what: str) -> None:
     if array.dtype.kind in "fM":
         missing = np.isnan(array) if array.dtype.kind == "f" else np.isnat(array)
     else:

@@ -1,19 +1,61 @@
-"""Rows that occur in more than one split, found by the digest of all their inputs."""
+"""Rows that occur in more than one split, found by the digest of all their inputs.
+
+Rows that a network was trained on are remembered by digests under a key, and left out wherever they turn up again.
+
+A row is what the network reads: the same numbers in another file, order or type are the same row; labels do not count.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betainc
 
-from fedlas.data.dataset import MIN_SPLIT_ROWS, SPLITS, Dataset, Integers
-from fedlas.data.row_digests import row_digests
+from fedlas.data.arrays import MEMORY_BYTES, pieces, read_arrays, write_arrays
+from fedlas.data.dataset import MIN_SPLIT_ROWS, SPLITS, Array, Dataset, Integers
+from fedlas.data.prepared import load_dataset, save_dataset
 from fedlas.data.splits import SET_ASIDE
 from fedlas.errors import BadDataset
 from fedlas.notice import Notice
+
+
+def row_digests(arrays: list[Array], rows: Integers | None = None) -> NDArray[np.uint64]:
+    """A number for every row (N,), equal where all inputs are, and else by a chance of 2^-64.
+
+    >>> digests = row_digests([np.array([[1.0, 2.0], [2.0, 1.0], [1.0, 2.0]])])
+    >>> (digests[0] == digests).tolist()
+    [True, False, True]
+    """
+    rng = np.random.default_rng(0)
+    found: NDArray[np.uint64] = np.zeros(len(arrays[0]) if rows is None else len(rows), np.uint64)
+    for array in arrays:
+        width = -(-array[:1].nbytes // 8)
+        factors = rng.integers(0, 1 << 63, width, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+        start = 0
+        for piece in pieces(array, rows):
+            found[start : start + len(piece)] += _mixed(piece, width) @ factors
+            start += len(piece)
+    return found
+
+
+def _mixed(piece: Array, width: int) -> NDArray[np.uint64]:
+    """The bytes of rows as (N, width) words, each scrambled, so that round numbers differ in their low bits too."""
+    content = np.ascontiguousarray(piece).reshape(len(piece), -1).view(np.uint8)
+    words = np.zeros((len(piece), 8 * width), np.uint8)
+    words[:, : content.shape[1]] = content
+    mixed = words.view(np.uint64)
+    for shift, factor in ((33, 0xFF51AFD7ED558CCD), (33, 0xC4CEB9FE1A85EC53)):  # MurmurHash3's finaliser
+        mixed ^= mixed >> np.uint64(shift)
+        mixed *= np.uint64(factor)
+    mixed ^= mixed >> np.uint64(33)
+    return mixed
+
 
 Digests: TypeAlias = NDArray[np.uint64]
 
@@ -80,3 +122,152 @@ def _copies(dataset: Dataset, split: str, contents: Digests, counts: NDArray[np.
 
 def _digests(dataset: Dataset, split: str) -> Digests:
     return row_digests(list(dataset.inputs.values()), dataset.rows(split))
+
+
+Inputs: TypeAlias = Mapping[str, Array]
+
+#: Among a million rows on either side one is taken for another by chance in one of 18 million cases.
+_DIGEST_BYTES = 8
+#: Of a split that has lost rows fewer than this can neither choose nor judge what was trained.
+FEWEST_LEFT = 200
+
+
+@dataclass(frozen=True)
+class SeenRows:
+    """A set of rows under a key; who lacks the key cannot learn from the digests whether it holds a given row.
+
+    Attributes:
+        digests: of the rows (M,), ascending, each once; there are none to begin with.
+    """
+
+    key: bytes
+    digests: Digests = field(default_factory=lambda: np.empty(0, np.uint64))
+
+    @classmethod
+    def of(cls, inputs: Inputs, rows: Integers | None = None, *, key: bytes) -> SeenRows:
+        """The rows of a dataset's inputs, in the model's types (`align`); None takes all of them.
+
+        >>> seen = SeenRows.of({"x": np.array([[1.0, 0.0], [2.0, 3.0]])}, key=b"secret")
+        >>> seen.contains({"x": np.array([[2.0, 3.0], [3.0, 2.0], [1.0, -0.0]])}).tolist()
+        [True, False, True]
+        """
+        return cls(key, np.unique(_keyed_digests(inputs, rows, key)))
+
+    @classmethod
+    def load(cls, path: Path, *, key: bytes) -> SeenRows:
+        """What `save` wrote; the file does not hold the key."""
+        return cls(key, read_arrays(path)["digests"].astype(np.uint64, copy=False))
+
+    def save(self, path: Path) -> None:
+        """Write the digests as an npz file."""
+        write_arrays(path, {"digests": self.digests})
+
+    def union(self, other: SeenRows) -> SeenRows:
+        """The rows of both, which must be under one key."""
+        if self.key != other.key:
+            raise ValueError("other must have the same key: its digests mean nothing under this one")
+        return SeenRows(self.key, np.union1d(self.digests, other.digests))
+
+    def contains(self, inputs: Inputs, rows: Integers | None = None) -> NDArray[np.bool_]:
+        """Whether each of these rows is among them (N,)."""
+        return np.isin(_keyed_digests(inputs, rows, self.key), self.digests)
+
+
+def without_seen(dataset: Dataset, seen: SeenRows, *, scratch: Path) -> Dataset:
+    """The dataset without the calibration, guarantee and test rows that are among `seen`, and a warning that counts.
+
+    Train rows stay, but the network has seen them, whatever the dataset says.
+
+    Args:
+        dataset: in the model's inputs and types (`align`).
+        scratch: folder for what is left of large arrays, so that they need not be in memory.
+
+    Raises:
+        BadDataset: `rows_seen` where fewer than 200 rows of the calibration or the test split are left.
+    """
+    if not len(seen.digests):
+        return dataset
+    found = {split: rows[seen.contains(dataset.inputs, rows)] for split in SPLITS if len(rows := dataset.rows(split))}
+    left_out = {split: rows for split, rows in found.items() if len(rows) and split != "train"}
+    _require_rows(dataset, left_out)
+    if len(found.get("train", ())) and dataset.seen_by_model == "no":
+        said = f"this model was trained on {_counted(dataset, 'train', found['train'])}: seen_by_model=train_split"
+        dataset = replace(dataset, seen_by_model="train_split", warnings=[*dataset.warnings, said])
+    if not left_out:
+        return dataset
+    splits = dataset.splits.copy()
+    splits[np.concatenate(list(left_out.values()))] = SET_ASIDE
+    left = replace(dataset, splits=splits, warnings=[*dataset.warnings, _warning(dataset, left_out)])
+    return _side_by_side(left, scratch)
+
+
+def _require_rows(dataset: Dataset, left_out: Mapping[str, Integers]) -> None:
+    judging = {split: rows for split, rows in left_out.items() if split != "guarantee"}
+    left = {split: len(dataset.rows(split)) - len(rows) for split, rows in judging.items()}
+    if any(count < FEWEST_LEFT for count in left.values()):
+        raise BadDataset(
+            "rows_seen",
+            f"this model was trained on {_all_counted(dataset, judging)} (found by their inputs); "
+            f"{' and '.join(f'{count:,} {split} rows' for split, count in left.items())} are left, at least "
+            f"{FEWEST_LEFT} are needed. Send rows that it has not been trained on, or order the job for the model that "
+            "it was made from",
+        )
+
+
+def _warning(dataset: Dataset, left_out: Mapping[str, Integers]) -> str:
+    said = f"this model was trained on {_all_counted(dataset, left_out)} (found by their inputs): they are left out"
+    gone = len(left_out.get("guarantee", ())) == len(dataset.rows("guarantee")) > 0
+    return said + ("; no guarantee row is left, so nothing is promised" if gone else "")
+
+
+def _all_counted(dataset: Dataset, rows: Mapping[str, Integers]) -> str:
+    return ", ".join(_counted(dataset, split, some) for split, some in rows.items())
+
+
+def _counted(dataset: Dataset, split: str, rows: Integers) -> str:
+    return f"{len(rows):,} of {len(dataset.rows(split)):,} {split} rows"
+
+
+def _side_by_side(dataset: Dataset, scratch: Path) -> Dataset:
+    """The dataset with the rows of each split side by side again, where copying a split would take much memory."""
+    if sum(array.nbytes for array in dataset.inputs.values()) <= MEMORY_BYTES:
+        return dataset
+    save_dataset(dataset, scratch / "unseen.npz")
+    return load_dataset(scratch / "unseen.npz")
+
+
+def _keyed_digests(inputs: Inputs, rows: Integers | None, key: bytes) -> Digests:
+    """A digest of each row (N,), the inputs taken one after another by name."""
+    number = len(next(iter(inputs.values()))) if rows is None else len(rows)
+    found = np.zeros(number, np.uint64)
+    for _, array in sorted(inputs.items()):
+        start = 0
+        for piece in pieces(array, rows):
+            end = start + len(piece)
+            found[start:end] = _chained(found[start:end].tobytes(), _plain(piece), key)
+            start = end
+    return found
+
+
+def _chained(before: bytes, rows: Array, key: bytes) -> Digests:
+    """Digests of the rows (N, …), each with the digest of what came before it; zeros at the end do not count.
+
+    Rows of a size that is free are filled up with zeros, to the longest row of their file.
+    """
+    content, size, empty = rows.tobytes(), rows[:1].nbytes, blake2b(digest_size=_DIGEST_BYTES, key=key)
+    digests = []
+    for i in range(len(rows)):
+        state = empty.copy()
+        state.update(before[i * _DIGEST_BYTES : (i + 1) * _DIGEST_BYTES])
+        state.update(content[i * size : (i + 1) * size].rstrip(b"\0"))
+        digests.append(state.digest())
+    return np.frombuffer(b"".join(digests), np.uint64)
+
+
+def _plain(piece: Array) -> Array:
+    """The numbers with one zero and one NaN, which have several patterns of bits and mean the same to a network."""
+    if piece.dtype.kind != "f":
+        return piece
+    plain: Array = piece + piece.dtype.type(0)
+    plain[np.isnan(plain)] = np.nan
+    return plain

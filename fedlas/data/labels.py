@@ -1,4 +1,7 @@
-"""Labels of any kind become class indices and class names."""
+"""Labels of any kind become class indices and class names.
+
+Classes that a dataset, or one of its splits, has no row of are told of.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from fedlas.data.dataset import Array, Integers
+from fedlas.data.dataset import Array, Dataset, Integers
 from fedlas.errors import BadDataset
+from fedlas.notice import Notice, first_names
 
 #: A larger class index is a mistake (an id, a price), not a class.
 MAX_CLASSES = 65_536
@@ -145,3 +149,43 @@ def _whole(name: str, array: Array) -> Integers:
     elif array.dtype == np.uint64:
         array = np.minimum(array, np.uint64(MAX_CLASSES))
     return array.astype(np.int64)
+
+
+#: What it means that a split lacks a class.
+_MEANS = {
+    "calibration": "what was fitted on these rows has never met them",
+    "guarantee": "what was fitted on these rows has never met them",
+    "test": "nothing can be said of them",
+}
+_SHOWN = 5
+
+
+def missing_classes(dataset: Dataset) -> list[Notice]:
+    """`class_not_met`: for classes without any row, and for each split, but the train split, that lacks further ones.
+
+    >>> data = Dataset({}, np.array([0, 1, 0]), ["a", "b"], True, np.array([1, 3, 3], np.int8))
+    >>> missing_classes(data)[0].message
+    '1 of 2 classes have no calibration row, so what was fitted on these rows has never met them: b.'
+    """
+    names = dataset.class_names
+    met = np.bincount(dataset.targets, minlength=len(names)) > 0
+    notices = []
+    if not met.all():
+        missing = [name for name, found in zip(names, met, strict=True) if not found]
+        notices.append(_notice(missing, len(names), None, "what is fitted never meets them, and nothing judges them"))
+    for split, means in _MEANS.items():
+        here = np.bincount(dataset.targets[dataset.rows(split)], minlength=len(names)) > 0
+        missing = [name for name, lacks in zip(names, met & ~here, strict=True) if lacks]
+        if missing and here.any():
+            notices.append(_notice(missing, len(names), split, means))
+    return notices
+
+
+def _notice(missing: Sequence[str], num_classes: int, split: str | None, means: str) -> Notice:
+    listed = ", ".join(missing[:_SHOWN]) + (" …" if len(missing) > _SHOWN else "")
+    rows = "row at all" if split is None else f"{split} row"
+    return Notice(
+        "class_not_met",
+        f"{len(missing)} of {num_classes} classes have no {rows}, so {means}: {listed}.",
+        {"split": split, "classes": first_names(missing), "missing": len(missing), "num_classes": num_classes},
+    )

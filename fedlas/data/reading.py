@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas.data.array_builder import ArrayFactory
+from fedlas.data.arrays import ArrayFactory
 from fedlas.data.columns import (
     Columns,
     check_lengths,

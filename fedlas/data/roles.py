@@ -1,12 +1,21 @@
-"""Roles: which column or array is the label, the split, a group, told from names only."""
+"""Roles: which column or array is the label, the split, a group, told from names only.
+
+Feature columns are matched with a model's by name, and a pandas index, which numbers or names the rows, is none.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+import json
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from fedlas.errors import BadDataset
+import numpy as np
+
+from fedlas.data.dataset import Dataset, Integers
+from fedlas.errors import BadDataset, Mismatch
+from fedlas.notice import Notice, adjustment, first_names
 
 ROLES = ("label", "split", "group", "slices", "weight", "time", "id")
 
@@ -96,3 +105,109 @@ def no_label(columns: Collection[str]) -> str:
 def _some(columns: Collection[str]) -> str:
     names = list(columns)
     return ", ".join(names[:50]) + (f" and {len(names) - 50} more" if len(names) > 50 else "")
+
+
+_SHOWN = 50
+
+
+@dataclass(frozen=True)
+class ColumnOrder:
+    """Where a model's columns stand among a dataset's.
+
+    Attributes:
+        names: of the model's columns, by the model or else by the dataset; None where neither names them.
+        places: of the model's columns among the dataset's; None where they stand as the model takes them.
+        adjustments: what is done to them.
+        described: a clause with the names for errors; empty where there are none.
+    """
+
+    names: list[str] | None = None
+    places: Integers | None = None
+    adjustments: list[Notice] = field(default_factory=list)
+    described: str = ""
+
+    @classmethod
+    def of_dataset(cls, dataset: Dataset, wanted: Sequence[str] | None) -> ColumnOrder:
+        """The order of a dataset's columns; errors also tell of an index that is none of them; raises as `of`."""
+        index = "".join(f"; {told.message}" for told in dataset.adjustments if told.code == "index_dropped")
+        try:
+            order = cls.of(dataset.columns, wanted)
+        except Mismatch as error:
+            raise Mismatch(error.code, error.message + index) from error
+        return replace(order, described=order.described + index)
+
+    @classmethod
+    def of(cls, found: Sequence[str] | None, wanted: Sequence[str] | None) -> ColumnOrder:
+        """The order of a dataset's columns `found` in which they are a model's columns `wanted`.
+
+        Raises:
+            Mismatch: `columns_mismatch` where the dataset lacks a column.
+        """
+        if found is None or wanted is None or list(found) == list(wanted):
+            owner, names = ("dataset", found) if wanted is None else ("model", wanted)
+            return cls() if names is None else cls(list(names), described=f"; the {owner}'s columns are {some(names)}")
+        place, known = {name: i for i, name in enumerate(found)}, frozenset(wanted)
+        more = [name for name in found if name not in known]
+        if missing := [name for name in wanted if name not in place]:
+            surplus = f", and has {some(more)}, which the model does not know" if more else ""
+            raise Mismatch(
+                "columns_mismatch",
+                f"the dataset lacks {some(missing)}{surplus}; the model's {len(wanted)} columns are {some(wanted)}; "
+                f"the dataset's {len(found)} are {some(found)}",
+            )
+        places = np.array([place[name] for name in wanted], np.int64)
+        adjustments = []
+        if more:
+            message = f"the model has no column {some(more)}: not used as an input"
+            adjustments.append(adjustment("columns_dropped", message, columns=first_names(more)))
+        if (np.diff(places) < 0).any():
+            message = (
+                f"the columns were put into the model's order: {some(wanted)}; in the dataset they are {some(found)}"
+            )
+            orders = {"dataset": first_names(found), "model": first_names(wanted)}
+            adjustments.append(adjustment("columns_reordered", message, **orders))
+        return cls(list(wanted), places, adjustments)
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names of many, in quotes."""
+    return ", ".join(f"'{name}'" for name in names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
+
+
+#: How pandas calls an index without a name in parquet, and when it reads a csv file that it has written with one.
+_NAMES = re.compile(r"__index_level_\d+__|Unnamed: 0(\.\d+)*")
+#: What `reset_index` makes of one; it may also be somebody's own column.
+_RESET = "index"
+
+
+def index_columns(
+    names: Sequence[str], counts_rows: Callable[[str], bool], *, described: Collection[str] = ()
+) -> list[str]:
+    """Those of a file's columns that are a pandas index.
+
+    Args:
+        names: of all columns in their order; `to_csv` (and R's write.csv) leaves the first one without a name.
+        counts_rows: tells whether a column is 0, 1, 2, ... from the first row to the last.
+        described: what the file itself says are columns of an index.
+    """
+    found = [name for name in names if _NAMES.fullmatch(name) or name in described]
+    found += [name for name in names[:1] if name == ""]
+    return found + [name for name in names if name == _RESET and name not in found and counts_rows(name)]
+
+
+def described_index(metadata: bytes | None) -> list[str]:
+    """The columns that pandas' own metadata of a parquet file calls an index; none where there is no such metadata."""
+    try:
+        columns = json.loads(metadata or b"{}").get("index_columns", [])
+    except (ValueError, AttributeError, RecursionError):
+        return []
+    return [name for name in columns if isinstance(name, str)] if isinstance(columns, list) else []
+
+
+def dropped(names: Sequence[str]) -> list[Notice]:
+    """The notice of an index that is no input; none without names."""
+    if not names:
+        return []
+    shown = ", ".join(f"'{name}'" if name else "the first column, which has no name," for name in names[:20])
+    message = f"{shown} {'are a pandas index' if len(names) > 1 else 'is a pandas index'} and no feature: not an input"
+    return [adjustment("index_dropped", message, columns=list(names))]

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from fedlas.data.array_builder import ArrayFactory
+from fedlas.data.arrays import ArrayFactory
 from fedlas.data.columns import Columns, check_lengths
 from fedlas.data.dataset import SPLITS, Array, Dataset
 from fedlas.data.file_format import told_format

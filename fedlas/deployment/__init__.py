@@ -6,19 +6,20 @@ from fedlas.extras import require
 
 require("arrays", "numpy", "scipy")
 
-from fedlas.deployment.deployment import Deployment
-from fedlas.deployment.priors import (
+from fedlas.deployment.deployment import (
     CLASS_PRIORS,
     SMALLEST,
     ClassPriors,
+    Deployment,
     PriorsDocument,
     check_priors,
     class_shares,
+    decide,
+    keep_alarm_rate,
     priors_of,
     same,
     shifted_logits,
 )
-from fedlas.deployment.thresholds import decide, keep_alarm_rate
 
 __all__ = [
     "CLASS_PRIORS",

@@ -6,10 +6,16 @@ first member's. All are float32, the number of rows is free, inputs, IR version 
 guarantee rows allow to promise is in the file's metadata.
 With a deployment the logits are shifted to its class priors, the constant `class_priors` (K,) (IR version 4 at least),
 of which `priors_input` makes an input; the metadata has the priors and the thresholds of decisions.
+
+Several graphs of the same inputs become one by common subexpression elimination: nodes are compared by what they
+compute: operator, attributes, and inputs that are already known to be equal. Where only the heads of copies of one
+network differ, the body is therefore kept once.
 """
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,24 +23,102 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from fedlas.calibrators import Calibrator
 from fedlas.calibrators.feature_map import shown_parameters
 from fedlas.deployment import CLASS_PRIORS, ClassPriors, Deployment, shifted_logits
 from fedlas.errors import ExportError, FedLASError, UnsupportedModel
-from fedlas.export.double_precision import MAX_WEIGHT_BYTES
-from fedlas.export.merging import merge
-from fedlas.export.parity import FAMILIARITY, Exportable, prove, uploaded_network
-from fedlas.export.priors_graph import append_priors
-from fedlas.export.typicality_graph import append_familiarity
+from fedlas.export.parity import FAMILIARITY, MAX_WEIGHT_BYTES, Exportable, prove, uploaded_network
+from fedlas.export.scores_graph import append_familiarity, append_priors
 from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers.onnx.graph import Array, Graph, rename_tensors
 from fedlas.importers.onnx.graph_classifier import STANDARD_OUTPUTS, GraphClassifier
 from fedlas.importers.onnx.sizes import ServingCost, serving_cost
 from fedlas.race.ensemble import Ensemble
-from fedlas.report.written_file import Parity
+from fedlas.report.provenance import Parity
+
+Key = tuple[object, ...]
+#: Operators that draw at random are never the same computation twice.
+_RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Dropout"}
+)
+
+
+def merge(graphs: Sequence[Graph], wanted: Sequence[Sequence[str]]) -> tuple[Graph, list[list[str]]]:
+    """One graph for several copies of an upload, and the names under which it computes what was `wanted` of each.
+
+    Args:
+        graphs: at least one, all with the same input names; they are left as they are.
+        wanted: names of tensors per graph.
+
+    Raises:
+        ValueError: the inputs differ.
+    """
+    if any(graph.input_names != graphs[0].input_names for graph in graphs):
+        raise ValueError(f"graphs must have the same inputs, got {[graph.input_names for graph in graphs]}")
+    merged = graphs[0].copy()
+    merged.nodes, merged.constants = [], {}
+    merged.outputs = []
+    merger = _Merger(merged)
+    names = [
+        [mapped[name] for name in outputs] for mapped, outputs in zip(map(merger.add, graphs), wanted, strict=True)
+    ]
+    return merged, names
+
+
+class _Merger:
+    """Adds graphs one after the other, each tensor under one name."""
+
+    def __init__(self, merged: Graph) -> None:
+        self.merged = merged
+        self.known: dict[Key, list[str]] = {}
+        self.taken: set[str] = set(merged.input_names)
+
+    def add(self, graph: Graph) -> dict[str, str]:
+        """Add what is new in `graph`; returns its tensors' names in the merged graph."""
+        mapped = {"": "", **{name: name for name in graph.input_names}}
+        for name, value in graph.constants.items():
+            mapped[name] = self._constant(name, value)
+        for node in graph.nodes:
+            inputs = [mapped[name] for name in node.input]
+            for name, output in zip(node.output, self._node(node, inputs), strict=True):
+                mapped[name] = output
+        return mapped
+
+    def _constant(self, name: str, value: Array) -> str:
+        digest = hashlib.sha256(value.tobytes()).hexdigest()
+        key = ("constant", str(value.dtype), value.shape, digest)
+        if key not in self.known:
+            self.known[key] = [self._free(name)]
+            self.merged.constants[self.known[key][0]] = value
+        return self.known[key][0]
+
+    def _node(self, node: NodeProto, inputs: list[str]) -> list[str]:
+        attributes = sorted(attribute.SerializeToString(deterministic=True) for attribute in node.attribute)
+        used = tuple(bool(name) for name in node.output)
+        key: Key = (node.domain, node.op_type, *attributes, "of", *inputs, used)
+        if node.op_type in _RANDOM:
+            key = (*key, len(self.known))
+        if key not in self.known:
+            added = copy.deepcopy(node)
+            added.name = ""
+            added.input[:] = inputs
+            added.output[:] = [self._free(name) if name else "" for name in node.output]
+            self.merged.nodes.append(added)
+            self.known[key] = list(added.output)
+        return self.known[key]
+
+    def _free(self, name: str) -> str:
+        """`name` itself for the first graph, a numbered one where it is taken."""
+        free, number = name, 1
+        while free in self.taken:
+            number += 1
+            free = f"{name}__{number}"
+        self.taken.add(free)
+        return free
+
 
 #: Names that no tensor of the upload may keep.
 _RESERVED = (*STANDARD_OUTPUTS, FAMILIARITY, CLASS_PRIORS)
@@ -192,7 +276,11 @@ def build_model(
     for parts, name in zip(features, flat, strict=True):
         _append_features(graph, parts, name)
     graph.append("Identity", logits[:1], output="logits")
-    judged = _append_pool(graph, classifier, logits, flat) if isinstance(classifier, Ensemble) else "logits"
+    judged = "logits"
+    if isinstance(classifier, Ensemble):  # the sum (N, K) of the members' weighted log-probabilities
+        members = zip(classifier.calibrators, logits, flat, strict=True)
+        shares = [_append_calibrator(graph, one, source, features) for one, source, features in members]
+        judged = graph.append("Sum", shares, "fedlas_pooled_logits")
     calibrated = _append_calibrator(graph, calibrator, judged, "features")
     given = b""
     if priors is not None:
@@ -227,15 +315,6 @@ def _append_features(graph: Graph, parts: Sequence[str], name: str) -> None:
     else:
         flat = [graph.append("Flatten", [part], "fedlas_features", axis=1) for part in parts]
         graph.append("Concat", flat, output=name, axis=1)
-
-
-def _append_pool(graph: Graph, ensemble: Ensemble, logits: Sequence[str], flat: Sequence[str]) -> str:
-    """The sum (N, K) of the members' weighted log-probabilities."""
-    shares = [
-        _append_calibrator(graph, calibrator, source, features)
-        for calibrator, source, features in zip(ensemble.calibrators, logits, flat, strict=True)
-    ]
-    return graph.append("Sum", shares, "fedlas_pooled_logits")
 
 
 def _append_calibrator(graph: Graph, calibrator: Calibrator, logits: str, features: str) -> str:

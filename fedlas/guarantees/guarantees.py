@@ -1,4 +1,8 @@
-"""Guarantees of a served model: thresholds for `max_error` and prediction sets for `coverage`."""
+"""Guarantees of a served model: thresholds for `max_error` and prediction sets for `coverage`.
+
+They rest on upper bounds of the error rate among confident rows that are all valid together (Learn then Test), made of
+Clopper and Pearson's bound of a binomial share.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,81 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlas.documents import as_json
-from fedlas.guarantees.quantiles import CLASS_LEVELS, LEVELS, Quantiles, QuantilesDocument
-from fedlas.guarantees.risk_bounds import NUM_THRESHOLDS, error_bounds, rank_thresholds
+from fedlas.guarantees.typicality import CLASS_LEVELS, LEVELS, MARGIN, Quantiles, QuantilesDocument
 from fedlas.metrics._checks import Floats, Ints, check_groups, check_level, check_probs, check_rows
 
+
+def upper_bound(successes: ArrayLike, trials: ArrayLike, level: float) -> Floats:
+    """The share p at which so few successes have probability `level`: P(Bin(n, p) <= x) = level.
+
+    Clopper and Pearson's one-sided bound (Biometrika 1934): it lies below the true share in at most `level` of all
+    draws. `x` and `n` need not be whole, since effective numbers of rows are not (Korn and Graubard 1998). No trials
+    give 1.
+
+    Raises:
+        ValueError: successes outside 0..trials, or `level` outside (0, 1).
+
+    >>> round(float(upper_bound(0, 100, 0.05)), 6)  # 1 - 0.05 ** (1 / 100)
+    0.029513
+    """
+    # Loaded where bounds are fitted: serving only reads them, and SciPy would cost each of its processes 25 MB.
+    from scipy.special import betainccinv
+
+    x, n = np.broadcast_arrays(np.asarray(successes, np.float64), np.asarray(trials, np.float64))
+    if not (np.all(x >= 0) and np.all(x <= n)):
+        raise ValueError("successes must lie in 0..trials")
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie in (0, 1), got {level!r}")
+    bounded = x < n
+    bound: Floats = np.where(bounded, betainccinv(x + 1, np.where(bounded, n - x, 1), level), 1.0)
+    return bound
+
+
 Bools = NDArray[np.bool_]
+
+#: More would allow a finer choice of threshold and make every bound wider (they share δ).
+NUM_THRESHOLDS = 20
+
+
+def rank_thresholds(confidences: Floats) -> Floats:
+    """Just above the confidences at evenly spaced ranks, and 0, which answers everything."""
+    ordered = np.sort(confidences)[::-1]
+    ranks = len(ordered) * np.arange(1, NUM_THRESHOLDS) // NUM_THRESHOLDS
+    return np.unique(np.append(np.round(ordered[ranks] + MARGIN, 9), 0.0))
+
+
+def error_bounds(
+    blocks: Ints, num_blocks: int, answered: Bools, wrong: Bools, groups: Ints | None, level: float
+) -> Floats:
+    """Upper bounds (num_blocks, M) of the error rate among the answered rows of each block, rounded up."""
+    counts = [_counts(blocks, num_blocks, kept, wrong, groups) for kept in answered]
+    errors, trials = (np.stack(part, axis=1) for part in zip(*counts, strict=True))
+    bounds: Floats = np.minimum(1, np.ceil(1e6 * upper_bound(errors, trials, level)) / 1e6)
+    return bounds
+
+
+def _counts(blocks: Ints, num_blocks: int, kept: Bools, wrong: Bools, groups: Ints | None) -> tuple[Floats, Floats]:
+    """Errors and rows of each block; effective numbers where rows have groups."""
+    n = np.bincount(blocks[kept], minlength=num_blocks).astype(np.float64)
+    e = np.bincount(blocks[kept & wrong], minlength=num_blocks).astype(np.float64)
+    if groups is None:
+        return e, n
+    cells, cell = np.unique(np.stack([blocks[kept], groups[kept]]), axis=1, return_inverse=True)
+    size = np.bincount(cell.ravel(), minlength=cells.shape[1]).astype(np.float64)
+    bad = np.bincount(cell.ravel(), weights=wrong[kept], minlength=cells.shape[1])
+
+    def total(values: Floats) -> Floats:
+        sums: Floats = np.bincount(cells[0], weights=values, minlength=num_blocks).astype(np.float64)
+        return sums
+
+    rate = e / np.maximum(n, 1)
+    effective = n**2 / np.maximum(total(size**2), 1)  # Kish
+    scatter = total((bad - rate[cells[0]] * size) ** 2)  # (n · standard error of the rate)²
+    seen = np.divide(rate * (1 - rate) * n**2, scatter, out=np.full(num_blocks, np.inf), where=scatter > 0)
+    effective = np.minimum(effective, np.where(e > 0, seen, np.inf))
+    return rate * effective, effective
+
+
 Shares = float | Mapping[str, float]
 
 #: In a mapping, every class that is not named (unless a class is really called so).

@@ -14,17 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedlas.losses._checks import (
+from fedlas.losses.baselines import (
     Reduction,
     as_rows,
     check_finite,
     check_num_classes,
     check_number,
     check_reduction,
+    excess_over_margin,
     feature_rows,
     logit_rows,
+    reduce,
 )
-from fedlas.losses.baselines import excess_over_margin, reduce
 
 # The authors' start values; they fit hardly any other network, hence `init_statistics`.
 START_MEAN, START_STD = 20.0, 100.0

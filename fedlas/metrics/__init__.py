@@ -13,17 +13,28 @@ from fedlas.metrics.binary import (
     calibration_line,
     positive_class,
 )
-from fedlas.metrics.binning import ReliabilityCurve, reliability_curve
 from fedlas.metrics.bootstrap import Estimate, paired_bootstrap
-from fedlas.metrics.calibration_error import SignedError, adaptive_ece, classwise_ece, ece, signed_ece
+from fedlas.metrics.calibration_error import (
+    ReliabilityCurve,
+    SignedError,
+    adaptive_ece,
+    classwise_ece,
+    ece,
+    reliability_curve,
+    signed_ece,
+)
 from fedlas.metrics.confidence_gap import ConfidenceGap, confidence_gap
-from fedlas.metrics.consistency_test import CalibrationTest, calibration_test
 from fedlas.metrics.corp import CorpBand, CorpCurve, corp_band, corp_curve
 from fedlas.metrics.evaluate import METRICS, compare, evaluate
 from fedlas.metrics.l2_calibration_error import calibration_error_l2
-from fedlas.metrics.multiplicity import holm_adjusted
-from fedlas.metrics.noise_floor import BinnedEstimate, ConsistencyBand, consistency_band
-from fedlas.metrics.per_class import ClassRow, class_calibration_errors, class_table
+from fedlas.metrics.noise_floor import (
+    BinnedEstimate,
+    CalibrationTest,
+    ConsistencyBand,
+    calibration_test,
+    consistency_band,
+)
+from fedlas.metrics.per_class import ClassRow, class_calibration_errors, class_table, holm_adjusted
 from fedlas.metrics.per_slice import SliceRow, SliceTable, slice_table
 from fedlas.metrics.proper_scores import accuracy, brier, nll, row_scores
 from fedlas.metrics.selective import RiskCoverageCurve, augrc, aurc, risk_coverage_curve

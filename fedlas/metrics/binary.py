@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas.metrics._checks import Floats, Ints, check_count, check_groups, check_level, check_probs, check_rows
-from fedlas.metrics.binning import equal_width_bins
 from fedlas.metrics.bootstrap import Estimate, ResamplingUnits, percentile_interval
+from fedlas.metrics.calibration_error import equal_width_bins
 from fedlas.metrics.l2_calibration_error import L2CalibrationError
 
 #: Probabilities are kept this far from 0 and 1 before their log-odds are taken.

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas.metrics._checks import Floats, check_rows
-from fedlas.metrics.binning import top_label
-from fedlas.metrics.clustered_mean import row_shares, unit_sums
+from fedlas.metrics.bootstrap import row_shares, unit_sums
+from fedlas.metrics.calibration_error import top_label
 
 #: A gap of more standard errors than this is more than chance explains: of calibrated models 4.6 % have one.
 MAX_STANDARD_ERRORS = 2.0

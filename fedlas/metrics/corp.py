@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas.metrics._checks import Floats, Ints, check_count, check_level, check_probs, check_rows
-from fedlas.metrics.binning import top_label
 from fedlas.metrics.bootstrap import chunks
+from fedlas.metrics.calibration_error import top_label
 
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas.metrics._checks import Floats, Ints, check_count, check_rows
-from fedlas.metrics.binning import equal_mass_bins, top_label
 from fedlas.metrics.bootstrap import Estimate
+from fedlas.metrics.calibration_error import equal_mass_bins, top_label
 
 
 def calibration_error_l2(probs: ArrayLike, targets: ArrayLike, *, num_bins: int = 15) -> float:

@@ -1,19 +1,116 @@
-"""Metrics by class: recall, precision, calibration."""
+"""Metrics by class: recall, precision, calibration; with Holm's procedure and the tests of any part of the rows.
+
+Where rows belong to groups, the exact tests of independent rows are joined by a normal test whose
+draws are whole groups, and the larger p-value counts.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import nan
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from fedlas.metrics._checks import Floats, Ints, check_count, check_groups, check_level, check_rows
-from fedlas.metrics.binning import top_label
 from fedlas.metrics.bootstrap import Estimate
+from fedlas.metrics.calibration_error import top_label
 from fedlas.metrics.l2_calibration_error import L2CalibrationError
-from fedlas.metrics.multiplicity import holm_adjusted
-from fedlas.metrics.subgroups import chance_if_calibrated, gap, share
+from fedlas.metrics.proportions import chance_of_so_few, chance_of_sum, clustered_z, effective_rows, normal_cdf, wilson
+
+
+def holm_adjusted(p_values: ArrayLike) -> Floats:
+    """Holm's adjusted p-values (M,) (Holm 1979): those at most α are shown with a chance of any false one of at most α.
+
+    It holds for any dependence between the tests, as rows shared by several slices require. NaN marks a test
+    that was not made: it stays NaN and costs nothing.
+
+    Raises:
+        ValueError: p-values that are not (M,) in [0, 1] or NaN.
+
+    >>> holm_adjusted([0.01, 0.04, 0.03]).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    values = np.asarray(p_values, np.float64)
+    if values.ndim != 1 or ((values < 0) | (values > 1)).any():
+        raise ValueError(f"p_values must be (M,) in [0, 1] or NaN, got shape {values.shape}")
+    adjusted = np.full(len(values), np.nan)
+    made = np.flatnonzero(~np.isnan(values))
+    order = made[np.argsort(values[made], kind="stable")]
+    steps = values[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0) if len(order) else steps
+    return adjusted
+
+
+def holm(p_values: Sequence[float], level: float) -> tuple[list[float], list[bool]]:
+    """The level each claim is tested at and whether it is shown (Holm 1979): the smallest p first, at level / m.
+
+    >>> holm([0.04, 0.01], 0.05)
+    ([0.05, 0.025], [True, True])
+    >>> holm([0.04, 0.03], 0.05)
+    ([0.025, 0.025], [False, False])
+    """
+    levels, shown = [0.0] * len(p_values), [False] * len(p_values)
+    open_still = True
+    current = level / max(1, len(p_values))
+    for rank, i in enumerate(np.argsort(p_values, kind="stable")):
+        if open_still:
+            current = level / (len(p_values) - rank)
+            open_still = bool(p_values[i] <= current)
+        levels[i], shown[i] = current, open_still
+    return levels, shown
+
+
+#: Smaller parts are shown but not tested: they would only cost the others power.
+MIN_ROWS = 20
+#: With fewer groups the normal test of whole groups means nothing.
+MIN_GROUPS = 10
+
+
+def share(values: Floats, groups: Ints | None, confidence_level: float) -> Estimate | None:
+    """The share of ones among values (n,) with Wilson's interval, None of nothing; rows of a group count as fewer."""
+    if len(values) == 0:
+        return None
+    low, high = wilson(values.mean(), effective_rows(values, groups), confidence_level)
+    return Estimate(float(values.mean()), float(low), float(high))
+
+
+def gap(confidences: Floats, correct: Floats, groups: Ints | None, confidence_level: float) -> Estimate | None:
+    """Mean confidence minus accuracy: positive where overconfident. The confidences are given, what is right is not."""
+    right = share(correct, groups, confidence_level)
+    if right is None:
+        return None
+    says = float(confidences.mean())
+    return Estimate(says - right.value, says - right.high, says - right.low)
+
+
+def chance_if_calibrated(confidences: Floats, correct: Floats, groups: Ints | None) -> float:
+    """Two-sided p-value of so many right answers if each is right with its confidence; NaN where it is not tested."""
+    if not _testable(len(correct), groups):
+        return nan
+    exact = chance_of_sum(confidences.clip(0, 1), round(float(correct.sum())))
+    if groups is None:
+        return exact
+    z = clustered_z(confidences - correct, groups)
+    return exact if z is None else max(exact, 2 * normal_cdf(-abs(z)))
+
+
+def chance_if_no_worse(correct: Floats, inside: NDArray[np.bool_], groups: Ints | None) -> float:
+    """One-sided p-value of so few right answers inside if they are as common as outside; NaN where not tested."""
+    size, num_rows = int(inside.sum()), len(correct)
+    if size == num_rows or not _testable(size, None if groups is None else groups[inside]):
+        return nan
+    exact = chance_of_so_few(round(float(correct[inside].sum())), size, round(float(correct.sum())), num_rows)
+    if groups is None:
+        return exact
+    weights = np.where(inside, 1 / size, -1 / (num_rows - size))
+    z = clustered_z(weights * (correct - correct.mean()), groups)
+    return exact if z is None else max(exact, normal_cdf(z))
+
+
+def _testable(num_rows: int, groups: Ints | None) -> bool:
+    return num_rows >= MIN_ROWS and (groups is None or len(np.unique(groups)) >= MIN_GROUPS)
 
 
 @dataclass(frozen=True)

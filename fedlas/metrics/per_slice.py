@@ -15,9 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlas.metrics._checks import Floats, Ints, check_count, check_groups, check_level, check_rows
 from fedlas.metrics.bootstrap import Estimate, paired_bootstrap
-from fedlas.metrics.multiplicity import holm_adjusted
+from fedlas.metrics.per_class import chance_if_calibrated, chance_if_no_worse, gap, holm_adjusted, share
 from fedlas.metrics.proper_scores import proper_rows
-from fedlas.metrics.subgroups import chance_if_calibrated, chance_if_no_worse, gap, share
 
 #: A column with more values than this says nothing about any of them.
 MAX_VALUES = 200

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas.metrics._checks import Floats, Ints, check_rows
-from fedlas.metrics.binning import top_label
+from fedlas.metrics.calibration_error import top_label
 
 Score = Literal["brier", "nll"]
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlas.metrics._checks import Floats, Ints, check_count, check_groups, check_level, check_rows
-from fedlas.metrics.binning import top_label
+from fedlas.metrics.calibration_error import top_label
 from fedlas.metrics.proportions import effective_rows, wilson
 
 
@@ -121,14 +121,10 @@ class RiskCoverage:
         wrong = np.add.reduceat(ordered[:, self._errors], self._starts, axis=1)
         high = until[:, self._last]
         places = high - (until[:, self._first] - ordered[:, self._first])
-        harmonic, summed = _harmonic(int(total.max()))
+        # H(0..n), and the sums over k = 1..m of H(k − 1) for m = 0..n.
+        harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, int(total.max()) + 1))])
+        summed = np.concatenate([[0.0], np.cumsum(harmonic[:-1])])
         lost = places * harmonic[total][:, None] - (summed[high] - summed[high - places])
         share = wrong / np.maximum(places, 1)
         after = total[:, None] - high + places / 2
         return np.stack([(share * lost).sum(axis=1) / total, (wrong * after).sum(axis=1) / total**2], axis=1)
-
-
-def _harmonic(n: int) -> tuple[Floats, Floats]:
-    """H(0..n), and the sums over k = 1..m of H(k − 1) for m = 0..n."""
-    harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, n + 1))])
-    return harmonic, np.concatenate([[0.0], np.cumsum(harmonic[:-1])])

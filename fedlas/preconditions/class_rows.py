@@ -8,7 +8,7 @@ from math import ceil, log2
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas.data.missing_classes import missing_classes
+from fedlas.data.labels import missing_classes
 from fedlas.documents import Json
 from fedlas.notice import Notice, first_names
 from fedlas.preconditions.conflicting_rows import conflicting_rows

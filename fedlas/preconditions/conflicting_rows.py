@@ -6,7 +6,7 @@ import numpy as np
 
 from fedlas.data import Dataset
 from fedlas.data.dataset import Integers
-from fedlas.data.row_digests import row_digests
+from fedlas.data.duplicates import row_digests
 from fedlas.notice import Notice
 from fedlas.preconditions.match import Examined
 

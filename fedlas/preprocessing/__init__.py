@@ -11,8 +11,7 @@ from fedlas.extras import require
 require("images", "PIL", "numpy")
 
 from fedlas.preprocessing.decoding import MAX_PIXELS, BadImage, ImageFacts, checked_image, image_facts
-from fedlas.preprocessing.parallel import in_parallel, preprocess_all, usable_cores
-from fedlas.preprocessing.steps import Preprocessing
+from fedlas.preprocessing.steps import Preprocessing, in_parallel, preprocess_all, usable_cores
 
 __all__ = [
     "MAX_PIXELS",

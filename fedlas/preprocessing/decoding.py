@@ -109,7 +109,8 @@ def decoded(content: bytes, *, channels: int, sixteen_bit: bool = False) -> Imag
     with _parsing(_CUT_OFF):
         image.load()
     image.info.pop("transparency", None)  # or Pillow warns that it drops it
-    _turn_upright(image)
+    with suppress(Exception):  # broken EXIF data, as cameras' often is, says nothing of the orientation
+        ImageOps.exif_transpose(image, in_place=True)
     if sixteen_bit:
         return Image.fromarray(np.asarray(image).astype(np.float32))
     wanted = "L" if channels == 1 else "RGB"
@@ -201,12 +202,6 @@ def _check_size(width: int, height: int) -> None:
             f"the image has {width} x {height} pixels ({width * height / 1e6:.0f} megapixels); "
             f"at most {MAX_PIXELS / 1e6:.0f} megapixels are read",
         )
-
-
-def _turn_upright(image: Image.Image) -> None:
-    """Apply the orientation of the EXIF data in place; what is broken, as cameras' often is, says nothing."""
-    with suppress(Exception):  # whatever its parser runs into
-        ImageOps.exif_transpose(image, in_place=True)
 
 
 def _bit_depth_advice(facts: ImageFacts) -> str:

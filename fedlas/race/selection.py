@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlas.calibrators import CALIBRATORS, LogPool, Pool, Uniform
-from fedlas.calibrators.compressed import Compressed, compressed, is_saturated
 from fedlas.calibrators.feature_map import MAX_PRODUCT, cross_fit_features
+from fedlas.calibrators.one_vs_rest import Compressed, compressed, is_saturated
 from fedlas.race.pooling import cross_fitted, cross_fitted_log_mixture, cross_fitted_mixture, pool_member
 from fedlas.race.results import CandidateResult, Doubles, Floats, Scores
 from fedlas.race.scoring import (

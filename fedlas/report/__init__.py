@@ -9,11 +9,9 @@ require("library", "numpy", "jinja2")
 from fedlas.report.build import build_report
 from fedlas.report.diagrams import reliability_svg, risk_coverage_svg
 from fedlas.report.document import CalibrationReport, report_from_json
-from fedlas.report.environment import library_versions, machine_facts
-from fedlas.report.evidence import Evidence
+from fedlas.report.evidence import Evidence, SplitAccuracy
 from fedlas.report.page import report_html
-from fedlas.report.split_accuracy import SplitAccuracy
-from fedlas.report.subject import Named, Subject
+from fedlas.report.provenance import Named, Subject, library_versions, machine_facts
 
 __all__ = [
     "CalibrationReport",

@@ -11,24 +11,19 @@ import numpy as np
 from fedlas import metrics
 from fedlas.documents import as_json
 from fedlas.errors import BadDataset
-from fedlas.gate.non_inferiority import JudgedRows
+from fedlas.gate.guards import JudgedRows
 from fedlas.metrics._checks import Floats, check_groups, check_rows
-from fedlas.metrics.evaluate import Estimates
 from fedlas.report import sections
-from fedlas.report.added_parts import AddedParts, added_parts
-from fedlas.report.advice import next_step, served_sentence
 from fedlas.report.caveats import caveats, splits_apart
 from fedlas.report.confident import confident_section
-from fedlas.report.deployment import decision_table, priors_section
+from fedlas.report.deployment import decision_table, guarantee_table, priors_section
 from fedlas.report.document import ByModel, CalibrationReport, EvaluationLedger
-from fedlas.report.environment import library_versions, machine_facts
-from fedlas.report.evidence import Evidence
-from fedlas.report.guarantees import guarantee_table
-from fedlas.report.loss_comparison import loss_comparison
+from fedlas.report.evidence import Evidence, SplitAccuracy
+from fedlas.report.parts import AddedParts, added_parts, loss_comparison
+from fedlas.report.provenance import library_versions, machine_facts
 from fedlas.report.recipe import recipe_sentences
 from fedlas.report.sections import Resampling
-from fedlas.report.sentences import summary
-from fedlas.report.split_accuracy import SplitAccuracy
+from fedlas.report.summary import next_step, served_sentence, summary
 from fedlas.report.weak_spots import worst_parts
 from fedlas.report.wording import as_sentence
 
@@ -67,7 +62,9 @@ def build_report(
         notes=tuple(evidence.notes),
         metrics=estimates,
         differences={
-            f"calibrated_minus_{name}": _difference(models["calibrated"], models[name], rows, options)
+            f"calibrated_minus_{name}": metrics.compare(
+                models["calibrated"], models[name], rows.targets, groups=rows.groups, **vars(options)
+            )
             for name in ("uploaded", "temperature")
         },
         confident_answers=_by_model(models, lambda p: confident_section(p, rows, names)),
@@ -153,7 +150,3 @@ def _by_model(models: Mapping[str, Floats], section: Callable[[Floats], T]) -> B
     twins = {name: next(other for other in models if np.array_equal(models[other], models[name])) for name in models}
     computed = {name: section(models[name]) for name in dict.fromkeys(twins.values())}
     return {name: computed[twin] for name, twin in twins.items()}
-
-
-def _difference(probs: Floats, baseline: Floats, rows: JudgedRows, options: Resampling) -> Estimates:
-    return metrics.compare(probs, baseline, rows.targets, groups=rows.groups, **vars(options))

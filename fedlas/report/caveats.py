@@ -7,11 +7,10 @@ from math import sqrt
 
 import numpy as np
 
-from fedlas.gate.non_inferiority import JudgedRows
+from fedlas.gate.guards import JudgedRows
 from fedlas.metrics._checks import Ints
 from fedlas.metrics.evaluate import Estimates
-from fedlas.report.evidence import Evidence
-from fedlas.report.split_accuracy import SplitAccuracy
+from fedlas.report.evidence import Evidence, SplitAccuracy
 
 #: A model of such accuracy and NLL has usually seen the rows.
 ACCURACY_TOO_GOOD, NLL_TOO_GOOD, ROWS_ENOUGH = 0.995, 0.05, 200

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedlas.gate.confident_errors import CONFIDENT, confident_answers
-from fedlas.gate.non_inferiority import JudgedRows
+from fedlas.gate.guards import JudgedRows
+from fedlas.gate.probabilities import CONFIDENT, confident_answers
 from fedlas.metrics._checks import Floats
-from fedlas.metrics.binning import top_label
+from fedlas.metrics.calibration_error import top_label
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ConfidentSection:
 
 
 def confident_section(probs: Floats, rows: JudgedRows, names: Sequence[str]) -> ConfidentSection:
-    """The confident answers among probabilities (N, K), judged by themselves (`fedlas.gate.confident_errors`)."""
+    """The confident answers among probabilities (N, K), judged by themselves (`fedlas.gate.probabilities`)."""
     found = confident_answers(probs, rows.targets, rows.groups)
     confidences, correct = top_label(probs, rows.targets)
     sure = confidences >= CONFIDENT

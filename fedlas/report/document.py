@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 from fedlas.documents import as_json, from_json
-from fedlas.gate.claims import GateVerdict
+from fedlas.gate.verdict import GateVerdict
 from fedlas.metrics import (
     CalibrationTest,
     ClassRow,
@@ -23,15 +23,12 @@ from fedlas.metrics import (
 from fedlas.metrics._checks import Floats
 from fedlas.metrics.evaluate import Estimates
 from fedlas.notice import Notice
-from fedlas.report.added_parts import AddedParts
 from fedlas.report.confident import ConfidentSection
-from fedlas.report.deployment import DecisionTable, PriorsSection
+from fedlas.report.deployment import DecisionTable, GuaranteeTable, PriorsSection
 from fedlas.report.diagnostics import Diagnostics
-from fedlas.report.guarantees import GuaranteeTable
 from fedlas.report.label_noise import LabelNoise
-from fedlas.report.loss_comparison import LossComparison
-from fedlas.report.subject import Subject
-from fedlas.report.written_file import WrittenFile
+from fedlas.report.parts import AddedParts, LossComparison
+from fedlas.report.provenance import Subject, WrittenFile
 
 T = TypeVar("T")
 #: Values under `uploaded`, `temperature` and `calibrated`.

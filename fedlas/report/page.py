@@ -15,11 +15,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fedlas.documents import Json
-from fedlas.gate.non_inferiority import GUARD_NAMES
-from fedlas.gate.sentences import FINALIST_NAMES, SCORE_NAMES
-from fedlas.report import deployment, sentences, weak_spots
-from fedlas.report.added_parts import PART_NAMES
-from fedlas.report.advice import headline
+from fedlas.gate.guards import GUARD_NAMES
+from fedlas.gate.verdict import FINALIST_NAMES, SCORE_NAMES
+from fedlas.report import deployment, summary, weak_spots
+from fedlas.report.deployment import allowed
 from fedlas.report.diagrams import (
     binned_svg,
     common_extent,
@@ -30,10 +29,9 @@ from fedlas.report.diagrams import (
     risk_coverage_svg,
 )
 from fedlas.report.document import CalibrationReport
-from fedlas.report.guarantees import allowed
-from fedlas.report.loss_comparison import METHOD_NAMES
-from fedlas.report.not_shown import not_shown
-from fedlas.report.subject import moment
+from fedlas.report.parts import METHOD_NAMES, PART_NAMES
+from fedlas.report.provenance import moment
+from fedlas.report.summary import headline, not_shown
 from fedlas.report.wording import as_sentence, percent, signed
 
 #: What a candidate trains, and with what, as the page names it.
@@ -63,7 +61,7 @@ def environment() -> Environment:
     made.filters.update(text=text, in_words=in_words, as_sentence=as_sentence)
     made.tests["at_most"] = at_most
     made.globals.update(
-        sentences=sentences,
+        sentences=summary,
         weak_spots=weak_spots,
         deployment=deployment,
         title_of=title_of,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fedlas.report.loss_comparison import METHOD_NAMES
+from fedlas.report.parts import METHOD_NAMES
 from fedlas.report.wording import listed
 
 #: Losses beside those of `METHOD_NAMES`, as a sentence names them.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas import metrics
-from fedlas.gate.non_inferiority import JudgedRows
+from fedlas.gate.guards import JudgedRows
 from fedlas.metrics._checks import Floats
 from fedlas.report.document import (
     BinarySection,

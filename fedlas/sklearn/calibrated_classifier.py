@@ -157,7 +157,14 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator): 
         """Logits (N, K) of each row by an estimator that was fitted without it, and these estimators."""
         folds = [*check_cv(self._folds(targets, groups, seed), y, classifier=True).split(X, y, groups)]
         found = cross_validate(
-            estimator, X, y, cv=folds, params=fit_params, scoring=_no_score, return_estimator=True, error_score="raise"
+            estimator,
+            X,
+            y,
+            cv=folds,
+            params=fit_params,
+            scoring=lambda *_: 0.0,
+            return_estimator=True,
+            error_score="raise",
         )
         logits = np.full((len(targets), len(self.classes_)), np.nan)
         for (_, held_out), member in zip(folds, found["estimator"], strict=True):
@@ -195,10 +202,6 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator): 
         inner = get_tags(LogisticRegression() if self.estimator is None else self.estimator)
         tags.input_tags = inner.input_tags
         return tags
-
-
-def _no_score(estimator: Any, X: Any, y: Any) -> float:
-    return 0.0  # members are judged by the calibrator
 
 
 def _logits(estimator: Any, X: Any, classes: NDArray[Any]) -> Floats:

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedlas.data.arrays import RowReader
 from fedlas.data.dataset import Array
-from fedlas.data.memmap import RowReader
 
 
 def tensor(array: Any) -> Tensor:

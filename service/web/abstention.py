@@ -12,9 +12,9 @@ from math import hypot
 
 from fedlas.guarantees import Guarantees, Unreachable
 from fedlas.metrics.proportions import wilson
+from fedlas.report.deployment import ERROR_LEVELS
+from fedlas.report.diagrams.curves import band, error_scale
 from fedlas.report.diagrams.drawing import Plot, line, mark, model_line, opening
-from fedlas.report.diagrams.risk_coverage import band, error_scale
-from fedlas.report.guarantees import ERROR_LEVELS
 from fedlas.report.wording import percent
 from service.web.reports import Excerpt, Interval, RiskCoverage
 

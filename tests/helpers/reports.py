@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from fedlas.calibrators import softmax
-from fedlas.gate.claims import GateVerdict
 from fedlas.gate.gate import judge
+from fedlas.gate.verdict import GateVerdict
 from fedlas.report import CalibrationReport, Evidence, build_report, report_html, risk_coverage_svg
 from tests.helpers.drawn_rows import drawn_logits
 

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from fedlas.data import align_inputs, load_dataset, used_inputs
 from fedlas.data.alignment import merged_reading
-from fedlas.data.array_builder import non_finite
+from fedlas.data.arrays import non_finite
 from fedlas.data.casting import InputSpec, Shape
-from fedlas.data.column_order import ColumnOrder
 from fedlas.data.dataset import Array
-from fedlas.data.image_column import ImageColumn
 from fedlas.data.labels import as_text
+from fedlas.data.prepared import ImageColumn
+from fedlas.data.roles import ColumnOrder
 from fedlas.errors import FedLASError
 from fedlas.preprocessing import Preprocessing
 from service.registry.documents import ModelProfile

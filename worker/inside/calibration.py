@@ -13,13 +13,13 @@ import pyarrow as pa
 from fedlas.calibration import CalibrationOptions, ScoredRows, calibrate_scores
 from fedlas.calibration.steps import begun
 from fedlas.data import SPLITS, Dataset
+from fedlas.data.duplicates import SeenRows
 from fedlas.data.labels import as_text
 from fedlas.data.scores import read_scores
-from fedlas.data.seen_rows import SeenRows
-from fedlas.export.priors_graph import priors_input
+from fedlas.export.scores_graph import priors_input
 from fedlas.progress import JobProgress
 from fedlas.report import CalibrationReport, Named, Subject, reliability_svg, report_html
-from fedlas.report.subject import rfc3339
+from fedlas.report.provenance import rfc3339
 from service.inference.writers.table import CLASS_NAMES, lists, plain, write_results
 from service.registry.documents import (
     ClassPriors,

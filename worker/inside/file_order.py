@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.data import Dataset
+from fedlas.data.arrays import RowReader
 from fedlas.data.dataset import Array
-from fedlas.data.image_column import ImageColumn
-from fedlas.data.memmap import RowReader
+from fedlas.data.prepared import ImageColumn
 
 
 @dataclass(frozen=True, eq=False)

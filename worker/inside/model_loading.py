@@ -7,7 +7,7 @@ from pathlib import Path
 from fedlas.calibration import CalibrationOptions
 from fedlas.data import Dataset, align, load_dataset
 from fedlas.data.casting import InputSpec
-from fedlas.data.seen_rows import SeenRows, without_seen
+from fedlas.data.duplicates import SeenRows, without_seen
 from fedlas.importers import GraphClassifier, load_architecture, load_onnx
 from fedlas.preprocessing import Preprocessing
 from service.registry.documents import ImagePreprocessing, ModelProfile

@@ -17,7 +17,7 @@ from fedlas.calibration.preparation import Start, check_expected_accuracy, prepa
 from fedlas.calibrators import TemperatureScaling, softmax
 from fedlas.data import Dataset, shared_rows
 from fedlas.errors import PreconditionFailed
-from fedlas.gate.ledger_level import ledger_level
+from fedlas.gate.gate import ledger_level
 from fedlas.metrics import row_scores
 from fedlas.metrics.betting_intervals import detectable, paired_mean
 from fedlas.preconditions.examination import NOT_GIVEN, require_accepted

@@ -16,12 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as arrow_csv
 
-from fedlas.data.array_builder import ArrayFactory
-from fedlas.data.arrow import Column, numeric, text_array
-from fedlas.data.columns import TABLE, Columns, check_names, not_numeric, side_by_side
+from fedlas.data.arrays import ArrayFactory
+from fedlas.data.columns import TABLE, Column, Columns, check_names, not_numeric, numeric, side_by_side, text_array
 from fedlas.data.dataset import Array
 from fedlas.data.labels import as_text
-from fedlas.data.pandas_index import dropped, index_columns
+from fedlas.data.roles import dropped, index_columns
 from fedlas.errors import BadDataset
 
 #: No line may be longer: it is parsed as a whole.
@@ -178,15 +177,11 @@ def _utf8(name: str, column: Column) -> Column:
     try:
         return column.cast(pa.string())
     except pa.ArrowInvalid as error:
-        raise _not_utf8(name) from error
-
-
-def _not_utf8(name: str) -> BadDataset:
-    return BadDataset(
-        "corrupt",
-        f"the column '{name}' is not UTF-8 text, perhaps it is Latin-1 (Windows-1252): save the csv as UTF-8, "
-        "for example with pandas.read_csv('data.csv', encoding='cp1252').to_csv('data.csv', index=False)",
-    )
+        raise BadDataset(
+            "corrupt",
+            f"the column '{name}' is not UTF-8 text, perhaps it is Latin-1 (Windows-1252): save the csv as UTF-8, "
+            "for example with pandas.read_csv('data.csv', encoding='cp1252').to_csv('data.csv', index=False)",
+        ) from error
 
 
 def _cells(name: str, column: Column, first: int) -> Array:

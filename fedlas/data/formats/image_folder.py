@@ -17,13 +17,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from fedlas.data.array_builder import ArrayFactory
-from fedlas.data.arrow import text_array
-from fedlas.data.columns import Columns
+from fedlas.data.arrays import ArrayFactory
+from fedlas.data.columns import Columns, text_array
 from fedlas.data.dataset import SPLITS, Array
 from fedlas.data.formats.csv import read_csv
 from fedlas.data.formats.zip_archive import check_members, open_archive, read_member, text_name
-from fedlas.data.image_column import ImageColumn
+from fedlas.data.prepared import ImageColumn
 from fedlas.data.roles import LABEL_NAMES
 from fedlas.errors import BadDataset
 from fedlas.preprocessing import BadImage, ImageFacts, checked_image, in_parallel, usable_cores

@@ -14,11 +14,10 @@ from typing import IO
 
 import numpy as np
 
-from fedlas.data.array_builder import MAX_BYTES, MEMORY_BYTES, NO_ROOM, PIECE_BYTES, ArrayFactory
+from fedlas.data.arrays import MAX_BYTES, MEMORY_BYTES, NO_ROOM, PIECE_BYTES, ArrayFactory, NpyHeader, read_npy_header
 from fedlas.data.columns import Columns, not_numeric
 from fedlas.data.dataset import Array
 from fedlas.data.formats.zip_archive import check_members, open_archive
-from fedlas.data.memmap import NpyHeader, read_npy_header
 from fedlas.errors import BadDataset
 
 #: More arrays than any model has inputs and any dataset roles.
@@ -95,12 +94,10 @@ class _NpyMember:
             if not self.header.shape:  # left for the check of lengths
                 return self.whole()
             builder.append(np.empty((0, *self.header.shape[1:]), self.header.dtype))
-            for rows in self._columns_first(arrays) if self._turned() else self._rows():
+            turned = self.header.fortran_order and len(self.header.shape) > 1 and self.header.nbytes > 0
+            for rows in self._columns_first(arrays) if turned else self._rows():
                 builder.append(rows)
             return builder.finish()
-
-    def _turned(self) -> bool:
-        return self.header.fortran_order and len(self.header.shape) > 1 and self.header.nbytes > 0
 
     def _rows(self) -> Iterator[Array]:
         """Whole rows of an array that is stored row by row."""

@@ -14,11 +14,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fedlas.data.array_builder import MAX_BYTES, NO_ROOM, PIECE_BYTES, ArrayFactory
-from fedlas.data.arrow import is_numeric, is_tensor, longest, numeric, single_values, stored, stored_type, tensor
-from fedlas.data.columns import Columns, check_names, not_numeric, side_by_side, single_name
+from fedlas.data.arrays import MAX_BYTES, NO_ROOM, PIECE_BYTES, ArrayFactory
+from fedlas.data.columns import (
+    Columns,
+    check_names,
+    is_numeric,
+    is_tensor,
+    longest,
+    not_numeric,
+    numeric,
+    side_by_side,
+    single_name,
+    single_values,
+    stored,
+    stored_type,
+    tensor,
+)
 from fedlas.data.dataset import Array
-from fedlas.data.pandas_index import described_index, dropped, index_columns
+from fedlas.data.roles import described_index, dropped, index_columns
 from fedlas.errors import BadDataset
 
 #: The description of the columns stands at the end of the file and is read as a whole.
@@ -64,7 +77,9 @@ class ParquetReader:
             BadDataset: `corrupt`, `no_inputs`, `non_numeric_column`, `unsupported_dtype`, `bad_role`, `ragged`,
                 `non_finite`, `too_large`.
         """
-        index = [name for name in self._index() if name not in named]
+        metadata = (self._schema.metadata or {}).get(b"pandas")
+        index = index_columns(self.names, self._counts_rows, described=described_index(metadata))
+        index = [name for name in index if name not in named]
         inputs, table = self._inputs([name for name in self.names if name not in named and name not in index], arrays)
         columns = {name: self._named(name) for name in self.names if name in named}
         for name, array in (*inputs.items(), *columns.items()):
@@ -73,11 +88,6 @@ class ParquetReader:
                     "corrupt", f"'{name}' has {len(array)} rows, but the file claims {self._metadata.num_rows}"
                 )
         return Columns(columns, inputs, table=table, adjustments=dropped(index))
-
-    def _index(self) -> list[str]:
-        """The columns of a pandas index."""
-        metadata = (self._schema.metadata or {}).get(b"pandas")
-        return index_columns(self.names, self._counts_rows, described=described_index(metadata))
 
     def _counts_rows(self, name: str) -> bool:
         """Whether a column is 0, 1, 2, ... from the first row to the last."""

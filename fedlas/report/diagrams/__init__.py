@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from fedlas.report.diagrams.intervals import common_extent, forest_svg, interval_cell
-from fedlas.report.diagrams.race import race_svg
-from fedlas.report.diagrams.reliability import binned_svg, corp_svg, reliability_svg
-from fedlas.report.diagrams.risk_coverage import risk_coverage_svg
+from fedlas.report.diagrams.curves import binned_svg, corp_svg, reliability_svg, risk_coverage_svg
+from fedlas.report.diagrams.rows import common_extent, forest_svg, interval_cell, race_svg
 
 __all__ = [
     "binned_svg",

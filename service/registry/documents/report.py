@@ -16,19 +16,17 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import numpy as np
 from pydantic import Field, JsonValue, create_model
 
-from fedlas.gate.claims import Claim, Comparison
-from fedlas.gate.claims import GateVerdict as LibraryVerdict
-from fedlas.gate.non_inferiority import Guard
-from fedlas.gate.vetoes import Veto
+from fedlas.gate.guards import Guard, Veto
+from fedlas.gate.verdict import Claim, Comparison
+from fedlas.gate.verdict import GateVerdict as LibraryVerdict
 from fedlas.metrics import METRICS, BinnedEstimate, Estimate
 from fedlas.metrics.evaluate import Estimates as LibraryEstimates
 from fedlas.report import document as library
-from fedlas.report.added_parts import AddedPart
 from fedlas.report.confident import ConfidentSection
-from fedlas.report.guarantees import CoverageLevel, ErrorLevel, GuaranteeTable
+from fedlas.report.deployment import CoverageLevel, ErrorLevel, GuaranteeTable
 from fedlas.report.label_noise import NoiseLevel
-from fedlas.report.loss_comparison import LossComparison, MethodDifference
-from fedlas.report.written_file import GaveWay, Parity
+from fedlas.report.parts import AddedPart, LossComparison, MethodDifference
+from fedlas.report.provenance import GaveWay, Parity
 from service.registry.documents.profiles import Notice, SeenByModel
 from service.registry.json_models import Document
 

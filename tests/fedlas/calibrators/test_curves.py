@@ -18,7 +18,7 @@ from fedlas.calibrators import (
     VectorScaling,
     softmax,
 )
-from fedlas.calibrators.monotone_regression import MAX_KNOTS, monotone_knots
+from fedlas.calibrators.isotonic import MAX_KNOTS, monotone_knots
 from tests.helpers.drawn_labels import drawn, nll, normal, two_classes
 
 

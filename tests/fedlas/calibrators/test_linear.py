@@ -9,7 +9,7 @@ from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 
 from fedlas.calibrators import Calibrator, MatrixScaling, TemperatureScaling, VectorScaling, softmax
-from fedlas.calibrators.multinomial_regression import MatrixMap, fit_logit_map
+from fedlas.calibrators.regression import MatrixMap, fit_logit_map
 from tests.helpers.drawn_labels import drawn, nll, normal
 
 
@@ -148,6 +148,6 @@ def test_the_formed_hessian_is_the_one_of_conjugate_gradients(monkeypatch: pytes
     logits = 3 * normal(500, 6)
     targets = drawn(logits / 3 + np.linspace(0, 2, 6))
     formed = VectorScaling().fit(logits, targets)
-    monkeypatch.setattr("fedlas.calibrators.multinomial_regression._SMALL", 0)
+    monkeypatch.setattr("fedlas.calibrators.regression._SMALL", 0)
     iterated = VectorScaling().fit(logits, targets)
     np.testing.assert_allclose(formed(logits), iterated(logits), atol=1e-4)

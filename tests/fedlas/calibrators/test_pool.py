@@ -9,8 +9,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from fedlas.calibrators import CALIBRATORS, MixtureScaling, Pool, TemperatureScaling, Uniform, softmax
-from fedlas.calibrators.compressed import Compressed
 from fedlas.calibrators.feature_map import FeatureScaling, shown_parameters
+from fedlas.calibrators.one_vs_rest import Compressed
 from fedlas.calibrators.pool import mixture_weights
 
 

@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from fedlas.calibrators import AffineScaling, Calibrator, QuadraticScaling, SplineScaling, softmax
-from fedlas.calibrators.logistic_regression import platt_targets
+from fedlas.calibrators.regression import platt_targets
 from tests.helpers.drawn_labels import drawn, nll, two_classes
 
 KINDS = [QuadraticScaling, SplineScaling]

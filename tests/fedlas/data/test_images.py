@@ -11,10 +11,10 @@ import pytest
 from numpy.typing import NDArray
 
 from fedlas.data import align, align_inputs, load_dataset, read_dataset, save_dataset
-from fedlas.data.array_builder import ArrayFactory
+from fedlas.data.arrays import ArrayFactory
 from fedlas.data.casting import InputSpec, check_preprocessing
 from fedlas.data.formats.image_folder import ImageFolderReader
-from fedlas.data.image_column import ImageColumn
+from fedlas.data.prepared import ImageColumn
 from fedlas.errors import BadDataset, Mismatch
 from fedlas.preprocessing import Preprocessing
 from tests.corpus.case import BadFile
@@ -149,7 +149,7 @@ def test_many_bytes_go_to_the_scratch_folder(tmp_path: Path, monkeypatch: pytest
     path = written(tmp_path, [f"cat/{i}.png" for i in range(40)])
     small = columns_of(path, scratch=tmp_path)["images"]
     assert list(tmp_path.iterdir()) == [path]
-    monkeypatch.setattr("fedlas.data.array_builder.MEMORY_BYTES", 1000)
+    monkeypatch.setattr("fedlas.data.arrays.MEMORY_BYTES", 1000)
     large = columns_of(path, scratch=tmp_path)["images"]
     assert len(list(tmp_path.iterdir())) == 2
     assert isinstance(small, ImageColumn)
@@ -213,7 +213,7 @@ def test_pixels_in_the_scratch_folder(tmp_path: Path, monkeypatch: pytest.Monkey
     numbers: NDArray[np.float64] = np.random.default_rng(0).normal(size=(50, 3, 8, 8))
     inputs: dict[str, Any] = {"images": images}
     wanted = align_inputs(inputs, [SPEC], preprocessing=STEPS)["x"]
-    monkeypatch.setattr("fedlas.data.array_builder.MEMORY_BYTES", 1000)
+    monkeypatch.setattr("fedlas.data.arrays.MEMORY_BYTES", 1000)
     monkeypatch.setattr("fedlas.data.casting.MEMORY_BYTES", 1000)
     monkeypatch.setattr("fedlas.data.casting._BLOCK_BYTES", 7000)
     found = align_inputs(inputs, [SPEC], preprocessing=STEPS, scratch=tmp_path)["x"]

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fedlas.data import array_builder, read_dataset
-from fedlas.data.array_builder import ArrayFactory
+from fedlas.data import arrays as arrays_module
+from fedlas.data import read_dataset
+from fedlas.data.arrays import ArrayFactory
 from fedlas.data.formats import csv as reading_csv
 from fedlas.data.formats import npz, parquet
 from fedlas.errors import BadDataset
@@ -31,7 +32,7 @@ FLOATS = np.random.default_rng(1).normal(size=(N, 3, 5))
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything over a kilobyte is large, and read in pieces of a few hundred bytes."""
-    for module in (array_builder, npz):
+    for module in (arrays_module, npz):
         monkeypatch.setattr(module, "MEMORY_BYTES", 1000)
         monkeypatch.setattr(module, "PIECE_BYTES", 777)
 
@@ -95,8 +96,8 @@ def test_a_fault_leaves_no_file(fault: str, tmp_path: Path, scratch: Path) -> No
 @pytest.mark.parametrize("scratch_used", [True, False])
 def test_a_growing_array_widens(scratch_used: bool, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes, then integers, then floats: every number is kept, in memory and in a file, in the widest type."""
-    monkeypatch.setattr(array_builder, "MEMORY_BYTES", 100)
-    monkeypatch.setattr(array_builder, "PIECE_BYTES", 64)
+    monkeypatch.setattr(arrays_module, "MEMORY_BYTES", 100)
+    monkeypatch.setattr(arrays_module, "PIECE_BYTES", 64)
     parts: list[np.ndarray] = [
         np.arange(150).astype(np.uint8),
         np.arange(-90, 10),
@@ -114,7 +115,7 @@ def test_a_growing_array_widens(scratch_used: bool, scratch: Path, monkeypatch: 
 
 def test_an_array_may_not_be_larger_than_the_limit(monkeypatch: pytest.MonkeyPatch, scratch: Path) -> None:
     """Beyond the limit reading stops, whatever the file holds."""
-    monkeypatch.setattr(array_builder, "MAX_BYTES", 1000)
+    monkeypatch.setattr(arrays_module, "MAX_BYTES", 1000)
     with pytest.raises(BadDataset) as caught, ArrayFactory(scratch).builder("x") as array:
         for _ in range(3):
             array.append(np.zeros(500, np.int8))
@@ -148,7 +149,7 @@ def table(path: Path, format: str) -> Path:
 @pytest.mark.parametrize("format", ["csv", "parquet"])
 def test_tables_are_read_in_pieces(format: str, tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over several blocks, a column whose last cells are of another type and cells with newlines come out whole."""
-    monkeypatch.setattr(array_builder, "MEMORY_BYTES", 1 << 18)
+    monkeypatch.setattr(arrays_module, "MEMORY_BYTES", 1 << 18)
     monkeypatch.setattr(reading_csv, "MAX_LINE_BYTES", 1 << 16)
     monkeypatch.setattr(parquet, "PIECE_BYTES", 1 << 16)
     path = table(tmp_path, format)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fedlas.data import read_dataset
-from fedlas.data.arrow import tensor
+from fedlas.data.columns import tensor
 from fedlas.errors import BadDataset
 
 N = 200

@@ -21,8 +21,8 @@ from fedlas.calibrators import (
     VectorScaling,
     softmax,
 )
-from fedlas.calibrators.compressed import Compressed
 from fedlas.calibrators.feature_map import FeatureScaling
+from fedlas.calibrators.one_vs_rest import Compressed
 from fedlas.export.graph import export_onnx
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import GraphClassifier, load_onnx

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from fedlas.export.merging import merge
+from fedlas.export.graph import merge
 from fedlas.importers.onnx.graph import Graph
 
 onnx_reference = pytest.importorskip("onnx.reference")

@@ -12,14 +12,13 @@ from torch import nn
 
 from fedlas.calibrators import Identity, TemperatureScaling, softmax
 from fedlas.errors import ExportError, UnsupportedModel
-from fedlas.export.double_precision import open_in_double
 from fedlas.export.graph import build_model, export_onnx, write_graph
-from fedlas.export.parity import prove
+from fedlas.export.parity import open_in_double, prove
 from fedlas.importers import GraphClassifier, load_onnx
 from fedlas.importers.onnx.graph import Array
 from fedlas.importers.onnx.parity import network_outputs
 from fedlas.importers.onnx.runtime_session import predict_file
-from fedlas.report.written_file import Parity, RuntimeRounding
+from fedlas.report.provenance import Parity, RuntimeRounding
 from tests.helpers import cancelling_variance
 from tests.helpers.networks import Cnn, export, images
 

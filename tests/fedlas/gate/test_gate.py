@@ -9,10 +9,9 @@ from scipy.stats import binomtest
 from fedlas.calibrators import softmax
 from fedlas.documents import as_json
 from fedlas.errors import BadDataset
-from fedlas.gate.claims import GateVerdict
 from fedlas.gate.gate import checked_finalists, judge, verdict_alone
-from fedlas.gate.non_inferiority import GateOptions, JudgedRows
-from fedlas.gate.vetoes import score_rise
+from fedlas.gate.guards import GateOptions, JudgedRows, score_rise
+from fedlas.gate.verdict import GateVerdict
 from tests.helpers.drawn_rows import drawn_logits
 
 

@@ -7,10 +7,10 @@ import pytest
 
 from fedlas.calibrators import TemperatureScaling, softmax
 from fedlas.metrics import confidence_gap
-from fedlas.metrics.binning import top_label
-from fedlas.metrics.clustered_mean import clustered_mean
+from fedlas.metrics.bootstrap import clustered_mean
+from fedlas.metrics.calibration_error import top_label
 from fedlas.metrics.confidence_gap import effective_units, top_label_gap
-from fedlas.report.sentences import says_and_is_right
+from fedlas.report.summary import says_and_is_right
 from tests.helpers.drawn_rows import drawn_logits
 
 

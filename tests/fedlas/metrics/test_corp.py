@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedlas.metrics import corp_band, corp_curve
-from fedlas.metrics.binning import top_label
+from fedlas.metrics.calibration_error import top_label
 from tests.helpers.drawn_rows import Array, drawn_rows, rounded, two_classes
 
 

@@ -1,4 +1,9 @@
-"""Metrics by class: scikit-learn agrees, and the worst class comes first."""
+"""Metrics by class: scikit-learn agrees, and the worst class comes first.
+
+Holm's procedure by hand.
+
+Subgroups: nothing is tested where nothing can be.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,32 @@ import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
 from fedlas import metrics
+from fedlas.metrics.per_class import chance_if_calibrated, chance_if_no_worse, holm, share
 from tests.helpers.drawn_rows import drawn_rows
+
+
+def test_holm_by_hand() -> None:
+    """Sorted, multiplied, never falling, at most 1; tests that were not made cost nothing."""
+    adjusted = metrics.holm_adjusted([0.04, 0.001, np.nan, 0.03])
+    assert adjusted[[0, 1, 3]] == pytest.approx([0.06, 0.003, 0.06])
+    assert np.isnan(adjusted[2])
+    with pytest.raises(ValueError, match="p_values must be"):
+        metrics.holm_adjusted([1.5])
+
+
+def test_holm_is_holm() -> None:
+    """The smallest p-value is tested at level / m and a failure stops everything after it."""
+    assert holm([0.02, 0.04], 0.05) == ([0.025, 0.05], [True, True])
+    assert holm([0.03, 0.001], 0.05) == ([0.05, 0.025], [True, True])
+    assert holm([0.03, 0.04], 0.05)[1] == [False, False]
+
+
+def test_nothing_is_claimed_of_nothing() -> None:
+    """No rows have no share; too few rows, or too few groups, have no p-value."""
+    assert share(np.zeros(0), None, 0.95) is None
+    assert np.isnan(chance_if_calibrated(np.full(19, 0.5), np.ones(19), None))
+    assert np.isnan(chance_if_calibrated(np.full(90, 0.5), np.ones(90), np.repeat(np.arange(9), 10)))
+    assert np.isnan(chance_if_no_worse(np.ones(50), np.ones(50, dtype=bool), None))
 
 
 def test_the_class_table_agrees_with_scikit_learn() -> None:

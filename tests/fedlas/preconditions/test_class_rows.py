@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 
 from fedlas.data import SPLITS
-from fedlas.data.row_digests import row_digests
+from fedlas.data.duplicates import row_digests
 from fedlas.preconditions.class_rows import class_rows
 from fedlas.preconditions.conflicting_rows import conflicting_rows
 from fedlas.preconditions.leaking_column import leaking_column

@@ -17,7 +17,7 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
 from fedlas.preprocessing import MAX_PIXELS, BadImage, Preprocessing, checked_image, image_facts, preprocess_all
-from fedlas.preprocessing import parallel as threads
+from fedlas.preprocessing import steps as threads
 from tests.corpus.images import animated, blank_png, image, photo, rotated_jpeg
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]

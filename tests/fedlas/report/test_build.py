@@ -10,7 +10,7 @@ import pytest
 from fedlas import metrics
 from fedlas.calibrators import softmax
 from fedlas.errors import BadDataset
-from fedlas.report.out_of_fold import OutOfFold
+from fedlas.report.parts import OutOfFold
 from tests.helpers.drawn_rows import drawn_logits
 from tests.helpers.reports import content, example, is_whole, report
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fedlas.calibrators import softmax
-from fedlas.gate.non_inferiority import JudgedRows
+from fedlas.gate.guards import JudgedRows
 from fedlas.metrics import Estimate
 from fedlas.notice import Notice
 from fedlas.report import Evidence, SplitAccuracy

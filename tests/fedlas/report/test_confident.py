@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedlas.gate.claims import Claim, GateVerdict
-from fedlas.gate.non_inferiority import JudgedRows
+from fedlas.gate.guards import JudgedRows
+from fedlas.gate.verdict import Claim, GateVerdict
 from fedlas.report.confident import confident_section, confident_sentence
 from tests.helpers.reports import is_whole, report
 

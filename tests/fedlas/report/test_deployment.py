@@ -1,13 +1,20 @@
-"""Decisions and class priors in a report: shares and recalls as counted, and the class that is spoken of."""
+"""Decisions and class priors in a report: shares and recalls as counted, and the class that is spoken of.
+
+Guarantees stand beside what the test rows show.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
+from fedlas.calibrators import softmax
 from fedlas.deployment import ClassPriors, Deployment
-from fedlas.gate.non_inferiority import JudgedRows
+from fedlas.gate.guards import JudgedRows
+from fedlas.guarantees import Guarantees
 from fedlas.report.deployment import decision_sentence, decision_table, priors_section, priors_sentence
+from tests.helpers.drawn_rows import drawn_logits
+from tests.helpers.reports import is_whole, report
 
 NAMES = ["fine", "fraud"]
 ODDS = ClassPriors(np.array([0.9, 0.1]), np.array([0.998, 0.002]))
@@ -44,3 +51,24 @@ def test_other_priors_are_told() -> None:
     assert "“fraud” 0.2 %, which 10 % of the calibration rows are" in sentence
     plain = priors_section(Deployment(ClassPriors(ODDS.shares, ODDS.shares), np.array([0.5, 0.5])), NAMES)
     assert priors_sentence(plain) is priors_sentence(None) is None
+
+
+def test_promises_stand_beside_what_was_found() -> None:
+    """Threshold and shares are those of the guarantees applied to the test rows; what cannot be promised is said."""
+    logits, labels = drawn_logits(3000, 4, seed=5)
+    probs = softmax(logits)
+    fitted = Guarantees.fit(probs[:2000], labels[:2000], class_names=list("abcd"))
+    made = report(probs[2000:], labels[2000:], guarantees=fitted)
+    rows = made.as_dict()["guarantees"]["max_error"]
+    row = next(row for row in rows if row["level"] == 0.2)
+    kept = probs[2000:].max(axis=1).astype(np.float32) >= fitted.threshold_for(0.2)
+    wrong = probs[2000:].argmax(axis=1) != labels[2000:]
+    assert row["threshold"] == fitted.threshold_for(0.2)
+    assert row["answered"] == pytest.approx(kept.mean())
+    assert row["error_rate"]["value"] == pytest.approx(wrong[kept].mean())
+    sets = fitted.prediction_sets(probs[2000:], 0.9)
+    covered = next(row for row in made.as_dict()["guarantees"]["coverage"] if row["level"] == 0.9)
+    assert covered["mean_size"] == pytest.approx(sets.sum(axis=1).mean())
+    assert covered["covered"]["value"] == pytest.approx(sets[np.arange(1000), labels[2000:]].mean())
+    few = Guarantees.fit(probs[:50], labels[:50], class_names=list("abcd"))
+    assert "cannot be promised" in is_whole(report(probs[2000:], labels[2000:], guarantees=few))

@@ -15,8 +15,8 @@ from fedlas.notice import Notice, adjustment
 from fedlas.report import Named, Subject, report_html
 from fedlas.report.diagnostics import fedlas_diagnostics
 from fedlas.report.label_noise import sensitivity
-from fedlas.report.out_of_fold import OutOfFold
 from fedlas.report.page import environment
+from fedlas.report.parts import OutOfFold
 from tests.helpers.drawn_rows import drawn_logits
 from tests.helpers.reports import UNCHANGED, Tags, is_whole, report
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedlas.data import align_inputs
-from fedlas.data.image_column import ImageColumn
+from fedlas.data.prepared import ImageColumn
 from fedlas.preprocessing import Preprocessing
 from service.inference import images as serving
 from service.inference.profile import ServingProfile

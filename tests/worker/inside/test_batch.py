@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from fedlas.data import Dataset, load_dataset, save_dataset
-from fedlas.data.image_column import ImageColumn
-from fedlas.data.memmap import RowReader
+from fedlas.data.arrays import RowReader
+from fedlas.data.prepared import ImageColumn
 from fedlas.errors import BadDataset, Mismatch
 from service.registry.contract import AnswerOptions
 from service.registry.documents import ModelProfile

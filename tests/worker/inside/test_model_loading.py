@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fedlas.data.seen_rows import SeenRows
+from fedlas.data.duplicates import SeenRows
 from fedlas.errors import BadDataset
 from tests.helpers.gaussian_classes import OVERCONFIDENT, SPLITS, network, words, world
 from tests.helpers.plan_orders import an_order

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedlas.data.seen_rows import SeenRows
+from fedlas.data.duplicates import SeenRows
 from tests.helpers.plan_orders import an_order
 from tests.helpers.uploads import digits, digits_model
 from worker.documents import CalibrateOrder, JobResult

@@ -1,0 +1,292 @@
+"""Non-inferiority guards of the gate: figures that a better score may not cost. They can only stop a promotion.
+
+Accuracy may fall by a margin, or by what chance takes, and AURC by a margin (a point difference, with its interval
+beside it); the other proper score may not be shown to be worse. No class may become harder to find
+(`fedlas.gate.ranking`) or lose its probability, and confident answers may not become untrue
+(`fedlas.gate.probabilities`).
+
+Vetoes of the test rows: a finalist gives way where test rows speak against it.
+
+Calibration rows make the finalists, test rows only say whether they do harm. So what is served does not have to be
+proven better: a few hundred rows can seldom do that, and an overconfident upload would come back unchanged. A finalist
+gives way where a guard stops it, or where it is shown to be worse: than the uploaded model in NLL or in Brier score,
+at half of the level each (few rows that an overconfident model gets wrong weigh so much in NLL that they hide what
+wrong calibration labels did to all others), or than a temperature, which keeps every label, in NLL. A method that was
+named obeys the same rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedlas import metrics
+from fedlas.gate.findings import Finding, lost_answers, sign_tested
+from fedlas.gate.probabilities import confident_errors, log_score_rise, share_error
+from fedlas.gate.ranking import (
+    auroc_drop,
+    rare_classes_recall_drop,
+    recall_drop_at_equal_alarms,
+    worst_class_recall_drop,
+)
+from fedlas.metrics._checks import Floats, Ints
+from fedlas.metrics.betting_intervals import BoundedMean, paired_mean
+from fedlas.metrics.bootstrap import Estimate, ResamplingUnits, percentile_interval
+from fedlas.metrics.proper_scores import Score, row_scores
+from fedlas.metrics.selective import RiskCoverage
+
+#: AURC of a promoted model may be worse by this much, or by this share of the uploaded model's (point estimates): a
+#: temperature moves the ranking a little too, and where AURC is 0.22 a rise of 0.005 is negligible.
+MAX_AURC_RISE, MAX_AURC_SHARE = 0.005, 0.05
+
+#: A loss of accuracy beyond the margin is excused where chance explains it, by a sign test of the answers that changed
+#: at this level: on 500 rows the margin of 0.005 is two answers.
+ACCURACY_LEVEL = 0.05
+
+#: Shares of N rows are compared with a decimal limit: this keeps an exact tie on the right side.
+_TIE = 1e-12
+
+#: What a failed guard is called in a sentence.
+GUARD_NAMES = {
+    "accuracy_drop": "loses accuracy",
+    "aurc_rise": "ranks its confidences worse (AURC)",
+    "recall_at_equal_alarms_drop": "finds fewer rows of one class with as many alarms for it as before",
+    "class_auroc_drop": "ranks the rows of one class worse among all rows (AUROC)",
+    "class_log_score_rise": "tells one class, or all rare ones, worse from the rest (log score, relative rise)",
+    "class_share_error": "says that one class is rarer or more common than it is (as a factor)",
+    "confident_errors": "is less often right than it says where it is at least 80 % sure, by more than before",
+    "worst_class_recall_drop": "loses recall in one class",
+    "rare_classes_recall_drop": "loses recall in classes with fewer than 50 test rows",
+    "nll_rise": "is shown to be worse in NLL",
+    "brier_rise": "is shown to be worse in Brier score",
+}
+
+
+#: The rivals that each finalist must beat. `same_labels` is served where a guard stops the richer calibrator.
+RIVALS = {
+    "same_labels": ("uploaded",),
+    "post_hoc": ("uploaded",),
+    "trained": ("uploaded", "same_labels", "post_hoc"),
+    "average": ("uploaded", "same_labels", "post_hoc"),
+}
+
+
+@dataclass(frozen=True)
+class Guard:
+    """One thing that a promoted finalist may not worsen beyond `limit`; the interval where there is one.
+
+    `class_index` is the class that `value` belongs to, and `chance` the one-sided p-value of its loss.
+    """
+
+    name: str
+    finalist: str
+    passed: bool
+    value: float
+    limit: float
+    low: float | None = None
+    high: float | None = None
+    class_index: int | None = None
+    chance: float | None = None
+
+
+@dataclass(frozen=True)
+class GateOptions:
+    """Options of one judgement: the score that decides, the level (1 − confidence), the margins, the resamples.
+
+    `max_recall_drop` turns on the guards of recall at the most probable class, with this limit.
+    """
+
+    score: Score = "brier"
+    level: float = 0.05
+    max_accuracy_drop: float = 0.005
+    seed: int = 0
+    num_resamples: int = 1000
+    max_recall_drop: float | None = None
+
+    @property
+    def other_score(self) -> Score:
+        """The proper score in which nothing is claimed."""
+        return "nll" if self.score == "brier" else "brier"
+
+
+@dataclass(frozen=True)
+class JudgedRows:
+    """The rows that judge: class indices (N,), and the groups (N,) that they belong to."""
+
+    targets: Ints
+    groups: Ints | None
+
+
+def guard_finalist(finalist: str, probs: Mapping[str, Floats], rows: JudgedRows, options: GateOptions) -> list[Guard]:
+    """All guards of one finalist: against the uploaded model, and the other proper score against every rival.
+
+    Args:
+        probs: probabilities (N, K) by name, `uploaded` among them.
+    """
+    before, after = probs["uploaded"], probs[finalist]
+    accuracy, interval = _accuracy(before, after, rows, options), accuracy_drop(before, after, rows, options.level)
+    guards = [
+        Guard("accuracy_drop", finalist, **{**vars(accuracy), "low": interval.low, "high": interval.high}),
+        _aurc_rise(finalist, before, after, rows, options),
+        _other_score(finalist, probs, rows, options),
+    ]
+    return guards + [
+        Guard(name, finalist, **vars(finding)) for name, finding in _classes(finalist, probs, rows, options)
+    ]
+
+
+def is_stopped(finalist: str, probs: Mapping[str, Floats], rows: JudgedRows, options: GateOptions) -> bool:
+    """Whether a guard of `guard_finalist` fails, without the intervals, which take most of its time."""
+    before, after = probs["uploaded"], probs[finalist]
+    rise = metrics.aurc(after, rows.targets) - metrics.aurc(before, rows.targets)
+    if not _accuracy(before, after, rows, options).passed or rise > _aurc_limit(before, rows) + _TIE:
+        return True
+    # The lower end of a rise lies above 0 exactly where the p-value is below the level.
+    if any(mean.flipped().p_value() < options.level for mean in _other_means(finalist, probs, rows, options)):
+        return True
+    return any(not finding.passed for _, finding in _classes(finalist, probs, rows, options))
+
+
+def _classes(
+    finalist: str, probs: Mapping[str, Floats], rows: JudgedRows, options: GateOptions
+) -> Iterable[tuple[str, Finding]]:
+    """The findings about classes by the names of their guards, with those that an option turns on."""
+    found = class_findings(finalist, probs, rows)
+    if options.max_recall_drop is not None:
+        judged = probs["uploaded"], probs[finalist], rows.targets, rows.groups, options.max_recall_drop
+        found["worst_class_recall_drop"] = worst_class_recall_drop(*judged)
+        found["rare_classes_recall_drop"] = rare_classes_recall_drop(*judged)
+    return found.items()
+
+
+def class_findings(finalist: str, probs: Mapping[str, Floats], rows: JudgedRows) -> dict[str, Finding]:
+    """The guards of classes and of confident answers, by name; the arguments are those of `guard_finalist`."""
+    before, after = probs["uploaded"], probs[finalist]
+    kept = before if finalist == "same_labels" else probs.get("same_labels", before)
+    judged = (after, rows.targets, rows.groups)
+    # With three classes and more one temperature moves the order of the rows as well, for better or worse.
+    ranking = {} if finalist == "same_labels" else {"class_auroc_drop": auroc_drop(before, *judged)}
+    return ranking | {
+        "recall_at_equal_alarms_drop": recall_drop_at_equal_alarms(before, *judged),
+        "class_log_score_rise": log_score_rise(kept, *judged),
+        "class_share_error": share_error(before, *judged),
+        "confident_errors": confident_errors(before, *judged).decisive,
+    }
+
+
+def _accuracy(before: Floats, after: Floats, rows: JudgedRows, options: GateOptions) -> Finding:
+    lost = lost_answers(before, after, rows.targets)
+    return sign_tested(lost, rows.groups, ACCURACY_LEVEL, options.max_accuracy_drop, 1.0, None)
+
+
+def accuracy_drop(before: Floats, after: Floats, rows: JudgedRows, level: float) -> Estimate:
+    """The loss of accuracy; only a row whose answer changed can have lost or won."""
+    possible = (before.argmax(axis=1) != after.argmax(axis=1)).astype(np.float64)
+    lost = lost_answers(before, after, rows.targets)
+    return BoundedMean.of(lost, lower=-possible, upper=possible, groups=rows.groups).estimate(level / 2)
+
+
+def _aurc_rise(finalist: str, before: Floats, after: Floats, rows: JudgedRows, options: GateOptions) -> Guard:
+    curves = [RiskCoverage(probs, rows.targets) for probs in (after, before)]
+    value, draws = ResamplingUnits(rows.groups, len(before)).row_draws(
+        lambda counts: curves[0].areas(counts) - curves[1].areas(counts), options.num_resamples, options.seed
+    )
+    limit, interval = _aurc_limit(before, rows), percentile_interval(draws, 1 - options.level)
+    return Guard("aurc_rise", finalist, bool(value <= limit + _TIE), float(value), limit, *interval)
+
+
+def _aurc_limit(before: Floats, rows: JudgedRows) -> float:
+    return max(MAX_AURC_RISE, MAX_AURC_SHARE * metrics.aurc(before, rows.targets))
+
+
+def _other_score(finalist: str, probs: Mapping[str, Floats], rows: JudgedRows, options: GateOptions) -> Guard:
+    """The rise of the other proper score against the rival where it is worst; stops where it is shown to be one."""
+    rises = [mean.estimate(options.level) for mean in _other_means(finalist, probs, rows, options)]
+    worst = max(rises, key=lambda rise: rise.low)
+    return Guard(f"{options.other_score}_rise", finalist, worst.low <= _TIE, worst.value, 0.0, worst.low, worst.high)
+
+
+def _other_means(
+    finalist: str, probs: Mapping[str, Floats], rows: JudgedRows, options: GateOptions
+) -> list[BoundedMean]:
+    """The differences of the other proper score from every rival."""
+    rivals = [probs[rival] for rival in RIVALS[finalist] if rival in probs]
+    return [
+        paired_mean(probs[finalist], rival, rows.targets, score=options.other_score, groups=rows.groups)
+        for rival in rivals
+    ]
+
+
+#: With fewer rows, or groups of them, a mean is not normal enough for a t test.
+MIN_UNITS = 30
+
+
+@dataclass(frozen=True)
+class Veto:
+    """A finalist that gives way: a guard of that name failed, or (`worse`) it is shown to be worse than `against`.
+
+    `value` is the figure of the guard, or the mean rise of the `score` with its one-sided p-value.
+    """
+
+    finalist: str
+    reason: str
+    value: float
+    against: str | None = None
+    p_value: float | None = None
+    score: str | None = None
+
+
+def find_vetoes(
+    line: Sequence[str], probs: Mapping[str, Floats], rows: JudgedRows, guards: Sequence[Guard], *, level: float
+) -> tuple[Veto, ...]:
+    """All that speaks against the finalists in `line`, guards first.
+
+    Args:
+        probs: probabilities (N, K) by name, `uploaded` among them.
+        level: of each one-sided test.
+    """
+    found = [Veto(guard.finalist, guard.name, guard.value) for guard in guards if not guard.passed]
+    worse = (shown_worse(name, line, probs, rows, level=level) for name in line)
+    return (*found, *(veto for veto in worse if veto is not None))
+
+
+def shown_worse(
+    name: str, line: Sequence[str], probs: Mapping[str, Floats], rows: JudgedRows, *, level: float
+) -> Veto | None:
+    """The veto against a finalist that is shown to be worse than another; arguments as above."""
+    tested: list[tuple[str, Score]] = [("uploaded", "nll"), ("uploaded", "brier")]
+    if name != "same_labels" and "same_labels" in line:
+        tested.append(("same_labels", "nll"))
+    for rival, score in tested:
+        rise, p_value = score_rise(probs[name], probs[rival], rows, score)
+        if p_value <= level:
+            return Veto(name, "worse", rise, rival, p_value, score)
+    return None
+
+
+def score_rise(probs: Floats, rival: Floats, rows: JudgedRows, score: Score) -> tuple[float, float]:
+    """The mean rise of a score over a rival's, (N, K) each, and the one-sided p-value that there is none.
+
+    A t test of rows or of whole groups; below `MIN_UNITS` of them the betting bound, which needs no normal mean.
+
+    >>> rows = JudgedRows(np.array([0, 1] * 20), None)
+    >>> worse, better = np.full((40, 2), 0.5), np.array([[0.8, 0.2], [0.2, 0.8]] * 20)
+    >>> rise, p_value = score_rise(worse, better, rows, "nll")
+    >>> (round(rise, 3), p_value < 0.05, score_rise(better, better, rows, "nll"))
+    (0.47, True, (0.0, 1.0))
+    """
+    rises = row_scores(probs, rows.targets, score=score) - row_scores(rival, rows.targets, score=score)
+    mean, units = float(rises.mean()), len(rises) if rows.groups is None else int(rows.groups.max()) + 1
+    if not mean > 0:
+        return mean, 1.0
+    if units < MIN_UNITS:
+        return mean, paired_mean(probs, rival, rows.targets, score=score, groups=rows.groups).flipped().p_value()
+    from scipy.special import stdtr  # loaded with the first judgement, not with the module
+
+    residuals = rises - mean
+    if rows.groups is not None:
+        residuals = np.bincount(rows.groups, residuals).astype(np.float64)
+    error = float(np.sqrt(np.square(residuals).sum() * units / (units - 1))) / len(rises)
+    return mean, float(stdtr(units - 1, -mean / error)) if error > 0 else 0.0

@@ -1,0 +1,220 @@
+"""The gate's verdict: what is served, what test rows show of it, and what they say against the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fedlas.gate.guards import GUARD_NAMES, Guard, Veto
+
+#: Where more rows than this would be needed, the report says "more than".
+MOST_ROWS_NEEDED = 1_000_000
+
+#: The line of finalists, each with the verdict that serves it; None, the uploaded model as it came, ends it.
+VERDICTS: dict[str | None, str] = {
+    "average": "trained",
+    "trained": "trained",
+    "post_hoc": "post_hoc",
+    "same_labels": "post_hoc",
+    None: "unchanged",
+}
+#: The finalists that rest on a fine-tuned network: one claim is made, for the first of them in line.
+FINE_TUNED = ("average", "trained")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Mean score difference (negative is better) with the interval that matches the one-sided test."""
+
+    against: str
+    value: float
+    low: float
+    high: float
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`finalist` beats everything in `comparisons`; `level` is what Holm's procedure allowed it.
+
+    `rows_needed`: test rows that would show the differences seen here at this level with 80 % power, capped at
+    1,000,001 for "more than a million"; None where the claim is shown, or where a difference has the wrong sign.
+    """
+
+    finalist: str
+    shown: bool
+    p_value: float
+    level: float
+    comparisons: tuple[Comparison, ...]
+    rows_needed: int | None = None
+
+    @property
+    def beaten(self) -> tuple[str, ...]:
+        """What the finalist is shown to be better than."""
+        return tuple(one.against for one in self.comparisons if one.p_value <= self.level)
+
+    @property
+    def not_beaten(self) -> tuple[str, ...]:
+        """What it is not shown to be better than."""
+        return tuple(one.against for one in self.comparisons if one.p_value > self.level)
+
+
+@dataclass(frozen=True)
+class GateVerdict:
+    """The verdict says what is served (`trained`, `post_hoc`, `unchanged`, `undetermined`), `shown` what is proven.
+
+    Attributes:
+        claims, shown: what the test rows show, and whether they show the served finalist to be better.
+        order: what may be served, in line, without what test rows veto; the uploaded model comes after all of them.
+        finalist: the first in `order` (`average`, `trained`, `post_hoc`, `same_labels`), None for the uploaded model as
+            it came.
+        level: what this evaluation of the test split could spend, after `evaluations_before` earlier ones.
+        promoted: whether something else than the uploaded model as it came is served.
+    """
+
+    verdict: str
+    score: str
+    claims: tuple[Claim, ...]
+    guards: tuple[Guard, ...]
+    sentences: tuple[str, ...]
+    evaluations_before: int = field(default=0, metadata={"key": "looks_before"})
+    level: float | None = None
+    order: tuple[str, ...] = ()
+    vetoes: tuple[Veto, ...] = ()
+    finalist: str | None = None
+    shown: bool | None = field(init=False, default=None)
+    promoted: bool = field(init=False)
+
+    @property
+    def served_claim(self) -> Claim | None:
+        """The claim that was made for what is served, if there was one."""
+        return next((claim for claim in self.claims if claim.finalist == self.finalist), None)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "promoted", self.verdict in ("trained", "post_hoc"))
+        shown = any(claim.shown for claim in self.claims if claim.finalist == self.finalist)
+        object.__setattr__(self, "shown", shown)
+
+
+#: The uploaded model and the finalists, as a sentence names them.
+FINALIST_NAMES = {
+    "uploaded": "the uploaded model",
+    "same_labels": "a temperature",
+    "post_hoc": "the post-hoc calibrator",
+    "trained": "the fine-tuned model",
+    "average": "the average with the fine-tuned model",
+}
+#: The proper scores, as a sentence names them.
+SCORE_NAMES = {"brier": "Brier score", "nll": "NLL"}
+
+UNDETERMINED = (
+    "Undetermined: it is unknown which rows the uploaded model was trained on, and rows it has seen can neither fit "
+    "nor judge a calibrator. Upload the dataset again with seen_by_model=no if the model saw none of the rows, or with "
+    "a split column that marks as train the rows it was trained on."
+)
+_ALL_STOPPED = "the test rows veto everything that was made of it"
+_NOT_WRITTEN = "no file could be written of what was made of it"
+
+
+def sentences_of(verdict: GateVerdict, num_rows: int, class_names: Sequence[str] | None = None) -> tuple[str, ...]:
+    """What is served and shown, every guard that failed or that chance excused, vetoes, and the ledger.
+
+    The figures of comparisons and guards stand in the verdict itself.
+    """
+    sentences = [_served(verdict, num_rows)]
+    sentences += [text for guard in verdict.guards if (text := _guarded(guard, class_names))]
+    sentences += [_worse(veto) for veto in verdict.vetoes if veto.against is not None]
+    if all(claim.finalist not in FINE_TUNED for claim in verdict.claims):
+        sentences.append(
+            "No fine-tuned model was judged: none was trained, or none was good enough on calibration rows."
+        )
+    if verdict.evaluations_before > 0:
+        sentences.append(_ledger(verdict))
+    return tuple(sentences)
+
+
+def without_files(verdict: GateVerdict, reasons: Mapping[str, str], num_rows: int) -> tuple[str, ...]:
+    """The verdict's sentences where no file could be written of some finalists, so that another one is served.
+
+    Args:
+        reasons: why, by the names of those finalists.
+    """
+    gone = (
+        f"No file could be written of {FINALIST_NAMES[name]}: {reason.rstrip('.')}." for name, reason in reasons.items()
+    )
+    return (
+        _served(verdict, num_rows, written="It is the first in line that could be written. "),
+        *gone,
+        *verdict.sentences[1:],
+    )
+
+
+def _served(verdict: GateVerdict, num_rows: int, *, written: str = "") -> str:
+    """The first sentence of a verdict: why something gave way, and what the test rows show of the served finalist."""
+    if verdict.finalist is None:
+        return f"The uploaded model is served as it is: {_NOT_WRITTEN if written else _ALL_STOPPED}."
+    vetoed = "The test rows veto what comes before it in line. " if verdict.vetoes else ""
+    return f"{written or vetoed}{_shown(verdict, num_rows)}"
+
+
+def _shown(verdict: GateVerdict, num_rows: int) -> str:
+    """What the test rows show what is served to be better than, and how many would show the rest."""
+    score, start = SCORE_NAMES[verdict.score], f"The {num_rows:,} test rows"
+    claim, served = verdict.served_claim, FINALIST_NAMES[verdict.finalist or "uploaded"]
+    if claim is None:
+        return (
+            f"{start} do not show {served} to be better ({score}): the one claim for fine-tuned models was made for "
+            "the average that comes before it in line."
+        )
+    beaten, others = (_all_of(names) for names in (claim.beaten, claim.not_beaten))
+    if not others:
+        return f"{start} show {served} to be better than {beaten} ({score})."
+    found = f"show {served} to be better than {beaten} ({score}), but do" if beaten else "do"
+    whom = "it" if beaten else served
+    said = f"{start} {found} not show {whom} to be better than {others}{'' if beaten else f' ({score})'}"
+    needed = claim.rows_needed
+    if needed is None:
+        worse = any(comparison.low > 0 for comparison in claim.comparisons)
+        return f"{said}: they show it to be worse." if worse else f"{said}, nor to be worse."
+    number = f"more than {MOST_ROWS_NEEDED:,}" if needed > MOST_ROWS_NEEDED else f"about {needed:,}"
+    return f"{said}; if it is truly better by as much as they say, {number} test rows would show it with 80 % power."
+
+
+def _all_of(finalists: Sequence[str]) -> str:
+    *others, last = [FINALIST_NAMES[name] for name in finalists] or [""]
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _worse(veto: Veto) -> str:
+    return (
+        f"{_start(veto.finalist)} is shown to be worse than {FINALIST_NAMES[veto.against or 'uploaded']}: "
+        f"{SCORE_NAMES[veto.score or 'nll']} {veto.value:+.4f}, so it is not served."
+    )
+
+
+def _guarded(guard: Guard, class_names: Sequence[str] | None) -> str:
+    """Why a guard stopped a finalist, or what it let pass although the figure is beyond the limit; else nothing."""
+    excused = guard.passed and guard.chance is not None and guard.value > guard.limit
+    if guard.passed and not excused:
+        return ""
+    name = guard.class_index if class_names is None else f"“{class_names[guard.class_index or 0]}”"
+    which = "" if guard.class_index is None else f" (class {name})"
+    if guard.name == "rare_classes_recall_drop" and guard.chance is None:
+        who = _start(guard.finalist)
+        return f"{who} no longer finds a single row of a class that was found before{which}, so it is not served."
+    found = f"{_start(guard.finalist)} {GUARD_NAMES[guard.name].replace(' (as a factor)', '')}{which}"
+    beyond = f", by more than the {guard.limit:g} that is allowed" if guard.limit else ""
+    return f"{found}{beyond}, but chance explains it." if excused else f"{found}{beyond}, so it is not served."
+
+
+def _ledger(verdict: GateVerdict) -> str:
+    times = "once" if verdict.evaluations_before == 1 else f"{verdict.evaluations_before} times"
+    return (
+        f"These test rows have judged {times} before. Each evaluation spends part of the permitted chance of a false "
+        "claim, so that this one needs clearer differences than the first, or new test rows."
+    )
+
+
+def _start(finalist: str) -> str:
+    """The name at the start of a sentence."""
+    return FINALIST_NAMES[finalist].capitalize()

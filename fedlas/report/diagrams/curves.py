@@ -1,0 +1,236 @@
+"""Reliability diagrams as self-contained SVG: several models on the same axes, without bins and in bins.
+
+Risk-coverage diagrams show the error rate where only the most confident rows are answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from math import isnan
+from typing import Protocol
+
+from fedlas.report.diagrams.drawing import TITLES, Plot, area, legend, line, mark, model_line, opening, rectangle, text
+from fedlas.report.document import CalibrationReport, RiskCoverageSection
+from fedlas.report.summary import says_and_is_right
+from fedlas.report.wording import percent
+
+_SIDE, _LEFT, _TOP = 340, 72, 62
+_WIDTH = _LEFT + _SIDE + 22
+#: The histogram under the diagram, whose base carries the labels of the common axis.
+_HISTOGRAM, _GAP = 78, 14
+_BASE = _TOP + _SIDE + _GAP + _HISTOGRAM
+_HEIGHT = _BASE + 48
+_PLOT = Plot(_LEFT, _TOP, _SIDE, _SIDE)
+#: Title and sub-title of the file with both diagrams, and what is said below them.
+_HEAD, _FOOT = 66, 30
+
+
+def reliability_svg(report: CalibrationReport, *, models: Sequence[str] = ("uploaded", "calibrated")) -> str:
+    """An SVG with two reliability diagrams side by side: without bins (CORP) and in bins, all models in each.
+
+    Confidence goes across, accuracy up; lines and points under the diagonal are too sure. In the shade of a
+    model's colour lies a calibrated model with its confidences in 95 % of draws.
+
+    Args:
+        models: which of `uploaded`, `temperature`, `calibrated`; equal ones are drawn once.
+    """
+    shown = _different(report, models)
+    parts = [
+        opening(
+            2 * _WIDTH, _HEAD + _HEIGHT + _FOOT, "Reliability: confidence and accuracy", _description(report, shown)
+        ),
+        text(_LEFT, 34, "Reliability: confidence and accuracy", size=18, bold=True),
+        text(_LEFT, 56, _says(report, shown[-1]), size=11, colour="soft"),
+    ]
+    for i, panel in enumerate((_corp_panel, _binned_panel)):
+        parts += [f'<g transform="translate({i * _WIDTH} {_HEAD})">', panel(report, shown), "</g>"]
+    level = f"{100 * report.confidence_level:g} %"
+    shade = f"Shade: where the model of that colour would lie if it were perfectly calibrated ({level} of draws)."
+    parts.append(text(_LEFT, _HEAD + _HEIGHT + 14, f"{shade} Below the diagonal: too sure.", colour="soft"))
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def corp_svg(report: CalibrationReport, *, models: Sequence[str] = ("uploaded", "calibrated")) -> str:
+    """The reliability diagram without bins alone: for a page."""
+    return _alone(report, models, "Reliability without bins", _corp_panel)
+
+
+def binned_svg(report: CalibrationReport, *, models: Sequence[str] = ("uploaded", "calibrated")) -> str:
+    """The reliability diagram in bins alone: for a page."""
+    return _alone(report, models, "Reliability in bins", _binned_panel)
+
+
+def _alone(
+    report: CalibrationReport,
+    models: Sequence[str],
+    title: str,
+    panel: Callable[[CalibrationReport, Sequence[str]], str],
+) -> str:
+    shown = _different(report, models)
+    start = opening(_WIDTH, _HEIGHT, title, _description(report, shown))
+    return f"{start}\n{panel(report, shown)}\n</svg>\n"
+
+
+def _different(report: CalibrationReport, models: Sequence[str]) -> list[str]:
+    """The models without those whose figures are those of one before them: nothing was changed then."""
+    found = [report.metrics[name] for name in models]
+    return [name for i, name in enumerate(models) if found[i] not in found[:i]]
+
+
+def _description(report: CalibrationReport, models: Sequence[str]) -> str:
+    return " ".join(["Accuracy by confidence.", *(_says(report, name) for name in models)])
+
+
+def _says(report: CalibrationReport, name: str) -> str:
+    gap = report.confidence_gap[name].test
+    return f"{TITLES[name]}: {says_and_is_right(gap, f'of {gap.num_rows:,} test rows')}."
+
+
+def _corp_panel(report: CalibrationReport, models: Sequence[str]) -> str:
+    """Lines of isotonic regression, each before the band in which it would lie if its model were calibrated."""
+    bands, lines = [], []
+    for name in models:
+        corp = report.reliability[name].corp
+        band = corp.band
+        corners = [*_PLOT.points(band.confidence, band.high), *reversed(_PLOT.points(band.confidence, band.low))]
+        bands.append(area(corners, name, opacity=0.2))
+        across = chain.from_iterable(zip(corp.starts, corp.ends, strict=True))
+        lines.append(model_line(_PLOT.points(across, [a for a in corp.accuracy for _ in range(2)]), name, width=2.2))
+    return _panel("Without bins (CORP)", report, models, [*bands, _diagonal(), *lines])
+
+
+def _binned_panel(report: CalibrationReport, models: Sequence[str]) -> str:
+    """A mark for each bin that holds rows, before the box in which it would lie if its model were calibrated."""
+    boxes, marks = [], []
+    for name in models:
+        curve = report.reliability[name]
+        for i, (low, high) in enumerate(zip(curve.band_low, curve.band_high, strict=True)):
+            if not (isnan(low) or isnan(high)):
+                (x, y), (right, bottom) = _PLOT.place(curve.edges[i], high), _PLOT.place(curve.edges[i + 1], low)
+                boxes.append(rectangle(x, y, right - x, max(bottom - y, 2.0), fill=name, opacity=0.2))
+        filled = [
+            (count, confidence, accuracy)
+            for count, confidence, accuracy in zip(curve.counts, curve.mean_confidence, curve.accuracy, strict=True)
+            if count
+        ]
+        marks.append(model_line(_PLOT.points(*zip(*((c, a) for _, c, a in filled), strict=True)), name, width=1.2))
+        for count, confidence, accuracy in filled:
+            hint = f"{TITLES[name]}, {count:,} rows: confidence {percent(confidence)}, accuracy {percent(accuracy)}"
+            size = 3 + 5 * (count / max(1, sum(curve.counts))) ** 0.5
+            marks.append(mark(*_PLOT.place(confidence, accuracy), size, name, hint=hint))
+    title = f"In {len(report.reliability[models[0]].counts)} bins"
+    return _panel(title, report, models, [*boxes, _diagonal(), *marks])
+
+
+def _panel(title: str, report: CalibrationReport, models: Sequence[str], drawn: Sequence[str]) -> str:
+    return "\n".join(
+        [
+            text(_LEFT, 20, title, size=14, bold=True),
+            legend(models, _LEFT, 42),
+            _PLOT.axes("confidence: how sure the model is", "accuracy: share of answers that are right", base=_BASE),
+            *drawn,
+            _histogram(report, models),
+        ]
+    )
+
+
+def _diagonal() -> str:
+    return line(_LEFT, _TOP + _SIDE, _LEFT + _SIDE, _TOP, "soft", width=1.2)
+
+
+def _histogram(report: CalibrationReport, models: Sequence[str]) -> str:
+    """The share of rows in each bin of confidence, the bars of the models side by side."""
+    shares = {name: [n / max(1, sum(found.counts)) for n in found.counts] for name, found in report.reliability.items()}
+    largest = max(max(shares[name]) for name in models) or 1.0
+    parts = [line(_LEFT, _BASE, _LEFT + _SIDE, _BASE, "band-edge")]
+    for i, name in enumerate(models):
+        curve = report.reliability[name]
+        for b, share in enumerate(shares[name]):
+            if not share:
+                continue
+            cell = (curve.edges[b + 1] - curve.edges[b]) * _SIDE - 2
+            width, height = cell / len(models), max(1.0, _HISTOGRAM * share / largest)
+            x = _LEFT + curve.edges[b] * _SIDE + 1 + i * width
+            hint = f"{TITLES[name]}: {curve.counts[b]:,} rows ({percent(share)})"
+            parts.append(rectangle(x, _BASE - height, width, height, fill=name, opacity=0.75, hint=hint))
+    middle = _BASE - _HISTOGRAM / 2
+    return "\n".join(
+        [
+            *parts,
+            text(_LEFT - 7, _BASE - _HISTOGRAM + 8, percent(largest, 0), size=11, colour="soft", anchor="end"),
+            text(_LEFT - 7, _BASE, "0 %", size=11, colour="soft", anchor="end"),
+            text(_LEFT - 54, middle, "share of rows", size=11, anchor="middle", turned=True),
+        ]
+    )
+
+
+_MARGIN = 16
+_UP = 280
+_RISK_HEIGHT = _TOP + _UP + 48
+#: The band of the first few rows is as wide as the diagram: the scale is set by what follows.
+_SCALED_FROM = 0.1
+_STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
+
+
+class Band(Protocol):
+    """The pointwise band of a curve, as a report has it in memory or in its file."""
+
+    @property
+    def coverage(self) -> Iterable[float]: ...
+
+    @property
+    def low(self) -> Iterable[float]: ...
+
+    @property
+    def high(self) -> Iterable[float]: ...
+
+
+def risk_coverage_svg(report: CalibrationReport, *, curves: Sequence[str] = ("uploaded", "calibrated")) -> str:
+    """An SVG: coverage across, error rate of the answers up.
+
+    The lower, the better; the last of `curves` has its pointwise band shaded.
+
+    Args:
+        curves: which of `uploaded`, `temperature`, `calibrated`.
+    """
+    sections = report.risk_coverage
+    plot = Plot(_LEFT, _TOP, _SIDE, _UP, error_scale([sections[name] for name in curves]))
+    title = "Error rate among the most confident answers"
+    told = [f"{TITLES[name]}: {percent(float(sections[name].error_rate[-1]))} of all answers" for name in curves]
+    parts = [
+        opening(
+            _WIDTH,
+            _RISK_HEIGHT,
+            title,
+            f"Share of wrong answers by coverage. {'; '.join(told)}.",
+        ),
+        text(_MARGIN, 20, title, size=14, bold=True),
+        legend(curves, _MARGIN, 42),
+        plot.axes("coverage: share of rows answered", "share of wrong answers", y_label=".3g"),
+        band(sections[curves[-1]], curves[-1], plot),
+        *(_curve(sections[name], name, plot) for name in curves),
+    ]
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def error_scale(curves: Sequence[Band]) -> float:
+    """The smallest round share that holds all curves and bands from `_SCALED_FROM` on."""
+    highest = max(
+        high
+        for curve in curves
+        for share, high in zip(curve.coverage, curve.high, strict=True)
+        if share >= _SCALED_FROM
+    )
+    return next(step for step in _STEPS if highest <= step + 1e-9)
+
+
+def band(curve: Band, model: str, plot: Plot) -> str:
+    """The area between the limits of a curve, in the colour of its model."""
+    corners = [*plot.points(curve.coverage, curve.high), *reversed(plot.points(curve.coverage, curve.low))]
+    return area(corners, model, opacity=0.18)
+
+
+def _curve(curve: RiskCoverageSection, model: str, plot: Plot) -> str:
+    end = plot.place(curve.coverage[-1], curve.error_rate[-1])
+    return f"{model_line(plot.points(curve.coverage, curve.error_rate), model)}\n{mark(*end, 4, model)}"

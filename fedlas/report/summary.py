@@ -1,0 +1,271 @@
+"""The summary: sentences about the numbers of a report, its headline, the next step, and what was not shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fedlas.gate.verdict import FINALIST_NAMES, MOST_ROWS_NEEDED, SCORE_NAMES
+from fedlas.metrics import ConfidenceGap, Estimate
+from fedlas.report.confident import confident_sentence
+from fedlas.report.deployment import decision_sentence, priors_sentence
+from fedlas.report.document import BinarySection, CalibrationReport, RiskCoverageSection
+from fedlas.report.wording import as_sentence, direction, percent, signed
+
+#: So many warnings stand at the front of the summary.
+_FIRST = 3
+
+
+def summary(report: CalibrationReport) -> list[str]:
+    """The summary: what is served and the next step, what to check first, numbers, the rest."""
+    found = [
+        *report.advice,
+        *report.warnings[:_FIRST],
+        *report.gate.sentences,
+        scores_sentence(report),
+        other_score_sentence(report),
+        confident_sentence(report.confident_answers["calibrated"], report.num_test_rows),
+        abstaining(report.risk_coverage["calibrated"]),
+        positive_sentence(report.binary) if report.binary else None,
+        decision_sentence(report.decisions, report.num_test_rows),
+        priors_sentence(report.class_priors),
+        report.worst.class_,
+        report.worst.slice,
+        *(report.label_noise.sentences if report.label_noise else ()),
+        report.parts.sentence if report.parts else None,
+        report.loss_comparison.sentence if report.loss_comparison else None,
+        *(report.diagnostics.sentences if report.diagnostics else ()),
+        trained_rows_sentence(report.trained_rows),
+        *report.warnings[_FIRST:],
+        *(as_sentence(notice.message) for notice in report.adjustments),
+        *report.notes,
+    ]
+    return [sentence for sentence in found if sentence]
+
+
+def says_and_is_right(gap: ConfidenceGap, rows: str) -> str:
+    """What a model says in the mean and how often it is right; "too sure" is said only beyond chance.
+
+    >>> says_and_is_right(ConfidenceGap(0.886, 0.927, -0.041, 0.008, 2000), "of the rows")
+    'says 88.6 % and is right on 92.7 % of the rows: 4.1 points too cautious, more than the ±1.6 that chance explains'
+    >>> says_and_is_right(ConfidenceGap(0.923, 0.927, -0.004, 0.008, 2000), "of the rows")
+    'says 92.3 % and is right on 92.7 % of the rows, within the ±1.6 points of chance'
+    """
+    told = f"says {percent(gap.mean_confidence)} and is right on {percent(gap.accuracy)} {rows}"
+    if not gap.beyond_chance:
+        return f"{told}, within the ±{100 * gap.chance:.1f} points of chance"
+    return (
+        f"{told}: {100 * abs(gap.gap):.1f} points {direction(gap.gap)}, more than the ±{100 * gap.chance:.1f} that "
+        "chance explains"
+    )
+
+
+def scores_sentence(report: CalibrationReport) -> str:
+    """Accuracy and proper scores of the uploaded and the served model."""
+    before, after = report.metrics["uploaded"], report.metrics["calibrated"]
+    if report.promoted:
+        was, now = percent(before["accuracy"].value), percent(after["accuracy"].value)
+        return (
+            f"On the test rows accuracy {f'stays at {now}' if was == now else f'goes from {was} to {now}'}, "
+            f"NLL from {before['nll'].value:.3f} to {after['nll'].value:.3f}, "
+            f"Brier from {before['brier'].value:.3f} to {after['brier'].value:.3f}."
+        )
+    return (
+        f"On the test rows the uploaded model has an accuracy of {percent(before['accuracy'].value)}, an NLL of "
+        f"{before['nll'].value:.3f} and a Brier score of {before['brier'].value:.3f}."
+    )
+
+
+def other_score_sentence(report: CalibrationReport) -> str | None:
+    """The proper score in which nothing is claimed, of the served model against the uploaded one."""
+    if not report.promoted:
+        return None
+    name = "nll" if report.gate.score == "brier" else "brier"
+    found = report.differences["calibrated_minus_uploaded"][name]
+    assert isinstance(found, Estimate)
+    return (
+        f"{SCORE_NAMES[name]}, which is reported and not claimed: {found.value:+.4f} against the uploaded model "
+        f"({100 * report.confidence_level:g} % interval {found.low:+.4f} to {found.high:+.4f})."
+    )
+
+
+def abstaining(curve: RiskCoverageSection) -> str:
+    aside, everything = curve.set_aside, percent(float(curve.error_rate[-1]))
+    rest = aside.error_rate
+    if aside.share < 0.005:
+        return f"The confidences are too much alike to set rows aside; {everything} of all answers are wrong."
+    return (
+        f"If the {percent(aside.share, 0)} of rows with the lowest confidence (below {aside.threshold:.3f}) are left "
+        f"to a person, {percent(rest.value)} ({percent(rest.low)} to {percent(rest.high)}) of the other answers are "
+        f"wrong, against {everything} of all answers."
+    )
+
+
+def positive_sentence(section: BinarySection) -> str:
+    """Recall and calibration slope of the positive class in the served model."""
+    served, name = section.calibrated, section.positive_class
+    if served.recall is None:
+        return f"No test row is “{name}”, so its recall is unknown."
+    recall = f"The recall of “{name}” ({percent(served.prevalence, 2)} of the rows) is {percent(served.recall)}"
+    if served.recall == 0:
+        return f"{recall}: the model never answers “{name}” correctly, which accuracy alone hides."
+    found = slope_finding(section)
+    return f"{recall}; {found}." if found else f"{recall}."
+
+
+def slope_finding(section: BinarySection) -> str | None:
+    """What the calibration slope shows, without its figure; None where there is no slope."""
+    slope = section.calibrated.slope
+    if slope is None:
+        return None
+    if slope.low <= 1 <= slope.high:
+        return "its probabilities are not shown to be too extreme or too cautious"
+    kind = "too extreme (too near to 0 and 1)" if slope.value < 1 else "too cautious (not near enough to 0 and 1)"
+    return f"its probabilities are {kind}"
+
+
+def trained_rows_sentence(trained_rows: Mapping[str, int] | None) -> str | None:
+    """Which rows the served network has been trained on, and what they are worth to a later job."""
+    if not trained_rows:
+        return None
+    rows = " and ".join(f"{count:,} {split}" for split, count in trained_rows.items() if count)
+    return f"The served network has been trained on the {rows} rows; a later job cannot calibrate or judge on them."
+
+
+#: The verdict in a few words.
+_TITLES = {
+    "trained": "Fine-tuned model served",
+    "post_hoc": "Calibrator served",
+    "unchanged": "Nothing changed",
+    "undetermined": "Undetermined",
+}
+#: Where chance explains a wider gap, more rows are the next step: 2 points are left by 1,500 rows that are right on
+#: 90 % and as many calibration rows.
+MAX_CHANCE = 0.02
+#: Errors of the served and the uploaded model with a larger ratio are those of the calibration rows: few of them.
+_MOSTLY_FITTED = 2.0
+
+
+def headline(report: CalibrationReport) -> str:
+    """The verdict, and what is proven of it, in a few words."""
+    claim = report.gate.served_claim
+    beaten = () if claim is None or not report.promoted else claim.beaten
+    than = "" if report.shown else " than the upload"
+    better = f", shown to be better{than}" if report.promoted and (report.shown or "uploaded" in beaten) else ""
+    gap = report.confidence_gap["calibrated"].test
+    off = report.promoted and gap.beyond_chance
+    apart = f"; {100 * abs(gap.gap):.1f} points {direction(gap.gap)}" if off else ""
+    warned = "; see the warnings" if report.notices else ""
+    return f"{_TITLES.get(report.verdict, report.verdict)}{better}{apart}{warned}"
+
+
+def served_sentence(report: CalibrationReport) -> str:
+    """The first sentence of a report: the served model, its mean confidence, and how often it is right."""
+    rows = f"of the {report.num_test_rows:,} test rows"
+    gap = report.confidence_gap["calibrated" if report.promoted else "uploaded"].test
+    if report.verdict == "undetermined":
+        return (
+            f"Nothing is decided about the uploaded model: it says {100 * gap.mean_confidence:.1f} % and is right on "
+            f"{100 * gap.accuracy:.1f} % {rows}, which it may have been trained on."
+        )
+    name = FINALIST_NAMES.get(report.gate.finalist or "uploaded", "a calibrator")
+    kept = {"post_hoc": f"the uploaded model with {name}", "unchanged": f"{name} as it is"}
+    return f"Served is {kept.get(report.verdict, name)}: it {says_and_is_right(gap, rows)}."
+
+
+def next_step(report: CalibrationReport, apart: str | None = None) -> str:
+    """The second sentence of a report: the one action that would help most now.
+
+    Args:
+        apart: why calibration and test rows do not look alike (`fedlas.report.caveats.splits_apart`).
+    """
+    gap = report.confidence_gap["calibrated" if report.promoted else "uploaded"].test
+    sure, claim = report.confident_answers["calibrated"], report.gate.served_claim
+    needed, aside = None if claim is None else claim.rows_needed, report.risk_coverage["calibrated"].set_aside
+    if report.verdict == "undetermined":
+        return (
+            "Next: upload the dataset again with seen_by_model=no if the model saw none of the rows, or with a split "
+            "column that marks as train the rows it was trained on."
+        )
+    if report.notices:
+        return f"Next: look at what seems wrong. {report.warnings[0]}"
+    if apart is not None:
+        return f"Next: look at what seems wrong. {apart}"
+    if report.gate.vetoes and not report.promoted:
+        return _after_vetoes(report.recipe.get("request", {}).get("method", "auto"))
+    if gap.beyond_chance:
+        return (
+            "Next: calibrate again with more calibration rows, and check that they and the test rows were drawn alike "
+            "(same time, same source)."
+        )
+    if not sure.hold and sure.excess is not None:
+        which = "" if sure.worst_class is None else f" with “{sure.worst_class}”"
+        return (
+            f"Next: do not act on the confidence alone where answers{which} are at least {sure.threshold:.0%} sure: "
+            f"those are too sure by {100 * sure.excess:.1f} points."
+        ).replace("% sure", " % sure")
+    if report.promoted and needed is not None and needed <= MOST_ROWS_NEEDED:
+        return (
+            f"Next: judge on more rows. About {needed:,} test rows, {report.num_test_rows:,} now, would decide whether "
+            "it is better."
+        )
+    if gap.chance > MAX_CHANCE:
+        of_test_rows = report.confidence_gap["uploaded"].test.standard_error
+        few = gap.standard_error > _MOSTLY_FITTED * of_test_rows
+        which = "calibration" if few else "calibration and test" if report.promoted else "test"
+        return f"Next: four times as many {which} rows would halve the ±{100 * gap.chance:.1f} points of chance."
+    fewer = f"; for fewer errors, abstain below {aside.threshold:.3f}" if aside.share >= 0.005 else ""
+    return f"Nothing is left to do{fewer}."
+
+
+def _after_vetoes(method: str) -> str:
+    """The next step where the test rows have vetoed everything that a method made."""
+    if method != "auto":
+        return f"Next: take method=auto, which pools what it makes. The test rows veto what {method} makes alone."
+    return (
+        "Next: check the labels of the calibration rows, and that they and the test rows were drawn alike (same time, "
+        "same source): the test rows veto everything that was made of them."
+    )
+
+
+def not_shown(report: CalibrationReport) -> list[str]:
+    """Sentences, each about one thing that is neither proven nor refuted; the last one holds for every report."""
+    rows = "those of the dataset's test split" if report.subject and report.subject.dataset else "the test rows"
+    exact = "That the confidences are exact: that chance explains their gap to the accuracy is less."
+    elsewhere = (
+        f"That any figure holds for rows of another kind than {rows}: in another place, later, or chosen otherwise."
+    )
+    calibration = [] if report.confidence_gap["calibrated"].test.beyond_chance else [exact]
+    return [*_claims(report), *_accuracy(report), *calibration, *_parts(report), elsewhere]
+
+
+def _claims(report: CalibrationReport) -> list[str]:
+    score = SCORE_NAMES[report.gate.score]
+    return [
+        f"That {FINALIST_NAMES[claim.finalist]} beats {FINALIST_NAMES[one.against]}: the difference in {score} lies "
+        f"between {signed(one.low)} and {signed(one.high)}."
+        for claim in report.gate.claims
+        for one in claim.comparisons
+        if one.p_value > claim.level
+    ]
+
+
+def _accuracy(report: CalibrationReport) -> list[str]:
+    found = report.differences["calibrated_minus_uploaded"]["accuracy"]
+    if not report.promoted or not isinstance(found, Estimate) or not found.low <= 0 <= found.high:
+        return []
+    if found.low == found.high:
+        return []
+    between = f"{signed(100 * found.low, 1)} and {signed(100 * found.high, 1)} points"
+    return [f"That accuracy changed, up or down: its difference to the uploaded model lies between {between}."]
+
+
+def _parts(report: CalibrationReport) -> list[str]:
+    """Of classes and slices: what has too few rows to be tested is not sound for that."""
+    untested = [row for row in report.classes.rows if row.p_adjusted is None]
+    few = sum(row.p_miscalibrated is None for row in report.slices.rows) if report.slices else 0
+    told = []
+    if untested:
+        told.append(f"{len(untested):,} of the classes in the table, which are predicted too seldom to be tested")
+    if few:
+        told.append(f"{few:,} of the slices in the table, which have too few rows")
+    return [f"Anything about {part}." for part in told]

@@ -1,0 +1,157 @@
+"""Columns of datasets: an index is none of them, and those that both sides name stand as the model takes them."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fedlas.data import Dataset, align, load_dataset, read_dataset, save_dataset
+from fedlas.data.casting import InputSpec
+from fedlas.data.roles import ColumnOrder
+from fedlas.errors import Mismatch
+
+NAMES = ["age", "height", "dose"]
+FRAME = pd.DataFrame(np.random.default_rng(0).normal(size=(90, 3)).astype(np.float32), columns=NAMES)
+LABELS = np.arange(90) % 3
+
+
+def written(folder: Path, frame: pd.DataFrame, kind: str, **options: Any) -> Dataset:
+    """What is read of a frame with labels that pandas has written as it does unless told otherwise."""
+    buffer = io.BytesIO()
+    frame.assign(label=LABELS).to_parquet(buffer) if kind == "parquet" else frame.assign(label=LABELS).to_csv(buffer)
+    file = folder / f"rows.{kind}"
+    file.write_bytes(buffer.getvalue())
+    return read_dataset(file, **options)
+
+
+def fitted(dataset: Dataset, columns: list[str] | None, width: int | str = 3, **more: Any) -> Dataset:
+    """The dataset as a model with these columns takes it."""
+    spec = InputSpec(name="x", dtype="float32", shape=["N", width])
+    names = ["0", "1", "2"]
+    return align(
+        dataset, model_inputs=[spec], num_classes=3, class_names=names, class_names_given=False, columns=columns, **more
+    )
+
+
+def notices(dataset: Dataset) -> dict[str, Any]:
+    """The evidence of what was done, by code."""
+    return {notice.code: dict(notice.evidence) for notice in dataset.adjustments}
+
+
+INDEXED = {
+    "shuffled": (
+        FRAME.set_index(np.random.default_rng(1).permutation(90)),
+        {"csv": "", "parquet": "__index_level_0__"},
+    ),
+    "named": (FRAME.set_index(pd.Index(np.arange(90) % 24, name="hour")), {"parquet": "hour"}),
+    "read back": (FRAME.reset_index().rename(columns={"index": "Unnamed: 0"}), {"csv": "Unnamed: 0"}),
+    "reset": (FRAME.reset_index(), {"csv": "index", "parquet": "index"}),
+}
+
+
+@pytest.mark.parametrize(("which", "kind"), [(which, kind) for which in INDEXED for kind in INDEXED[which][1]])
+def test_a_pandas_index_is_no_feature(which: str, kind: str, tmp_path: Path) -> None:
+    """However it is called, what pandas adds to a frame is dropped and told, and the features keep their names."""
+    frame, dropped = INDEXED[which]
+    dataset = written(tmp_path, frame, kind)
+    assert dataset.columns == NAMES
+    np.testing.assert_allclose(dataset.inputs["inputs"], FRAME.to_numpy(), rtol=1e-5)
+    assert dropped[kind] in notices(dataset)["index_dropped"]["columns"]
+
+
+def test_an_own_column_is_kept(tmp_path: Path) -> None:
+    """A column called index that does not count the rows is a feature, and one with a role keeps it."""
+    frame = FRAME.assign(index=np.arange(90)[::-1])
+    assert written(tmp_path, frame, "parquet").columns == [*NAMES, "index"]
+    dataset = written(tmp_path, FRAME.assign(index=np.arange(90)), "parquet", roles={"id": "index"})
+    assert (dataset.columns, notices(dataset)) == (NAMES, {})
+    assert dataset.ids is not None
+
+
+def test_names_stay_in_the_prepared_copy(tmp_path: Path) -> None:
+    """Columns, reading and adjustments are what they were, and the record shows them."""
+    dataset = written(tmp_path, FRAME.set_index(np.arange(90) + 7), "csv", missing="nan")
+    save_dataset(dataset, tmp_path / "copy.npz")
+    copy = load_dataset(tmp_path / "copy.npz")
+    assert (copy.columns, copy.reading) == (NAMES, {"padding": None, "missing": "nan"})
+    assert copy.adjustments == dataset.adjustments
+    profile = copy.profile()
+    assert (profile["columns"], profile["adjustments"][0]["code"]) == (NAMES, "index_dropped")
+
+
+def test_columns_are_put_into_the_models_order(tmp_path: Path) -> None:
+    """Matched by name, whatever their order; what the model does not know is left out; both are told."""
+    turned = [*NAMES[::-1], "weight_kg"]
+    dataset = written(tmp_path, FRAME.assign(weight_kg=1.0)[turned], "parquet")
+    result = fitted(dataset, NAMES, scratch=tmp_path)
+    np.testing.assert_array_equal(result.inputs["x"], FRAME.to_numpy())
+    assert result.columns == NAMES
+    assert notices(result) == {
+        "columns_dropped": {"columns": ["weight_kg"]},
+        "columns_reordered": {"dataset": turned, "model": NAMES},
+    }
+
+
+def test_a_large_table_is_put_in_order_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Piece by piece, where it is larger than memory should hold."""
+    dataset = written(tmp_path, FRAME[NAMES[::-1]], "csv")
+    monkeypatch.setattr("fedlas.data.casting.MEMORY_BYTES", 100)
+    result = fitted(dataset, NAMES, scratch=tmp_path)
+    np.testing.assert_allclose(result.inputs["x"], FRAME.to_numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("columns", [None, NAMES])
+def test_without_names_on_one_side_the_place_counts(columns: list[str] | None, tmp_path: Path) -> None:
+    """The names that there are stay with the rows, the model's own before the dataset's."""
+    dataset = written(tmp_path, FRAME, "parquet")
+    bare = Dataset(dataset.inputs, dataset.targets, dataset.class_names, False, dataset.splits)
+    assert fitted(bare, columns).columns == columns
+    assert fitted(dataset, None).columns == NAMES
+    np.testing.assert_array_equal(fitted(bare, columns).inputs["x"], FRAME.to_numpy())
+
+
+def test_missing_and_surplus_columns_are_named(tmp_path: Path) -> None:
+    """A column that the model needs is not made up; the index that was dropped is told beside it."""
+    dataset = written(tmp_path, FRAME.assign(extra=1.0).set_index(np.arange(90) + 7), "csv")
+    with pytest.raises(Mismatch) as caught:
+        fitted(dataset, ["age", "height", "dose", "Unnamed: 0"])
+    assert caught.value.code == "columns_mismatch"
+    for words in ("lacks 'Unnamed: 0'", "has 'extra'", "no name, is a pandas index"):
+        assert words in caught.value.message
+    with pytest.raises(Mismatch, match="the dataset's columns are 'age', 'height', 'dose', 'extra'") as caught:
+        fitted(dataset, None, 5)
+    assert caught.value.code == "inputs_mismatch"
+
+
+def test_equal_orders_cost_nothing() -> None:
+    """Columns that stand as they should are not taken apart."""
+    order = ColumnOrder.of(NAMES, NAMES)
+    assert (order.places, order.adjustments, order.names) == (None, [], NAMES)
+
+
+def padded_rows(folder: Path, fill: int) -> Dataset:
+    """Token lists of one to five numbers."""
+    tokens = [[*range(1, 2 + row % 5)] for row in range(90)]
+    pd.DataFrame({"ids": tokens, "label": LABELS}).to_parquet(folder / "tokens.parquet")
+    return read_dataset(folder / "tokens.parquet", padding={"ids": fill})
+
+
+def test_padding_is_remembered_under_the_models_name(tmp_path: Path) -> None:
+    """What filled the dataset's rows fills those that are shorter than the model's, and later ones."""
+    spec = InputSpec(name="tokens", dtype="int64", shape=["N", 8])
+    dataset = padded_rows(tmp_path, 9)
+    given: dict[str, Any] = {"model_inputs": [spec], "num_classes": 3, "class_names": ["0", "1", "2"]}
+    given["class_names_given"] = False
+    result = align(dataset, **given, scratch=tmp_path)
+    assert result.reading == {"padding": {"tokens": 9}, "missing": "reject"}
+    assert result.inputs["tokens"][:2].tolist() == [[1, *[9] * 7], [1, 2, *[9] * 6]]
+    same = align(dataset, **given, reading={"padding": {"tokens": 9}, "missing": "nan"})
+    assert same.reading == {"padding": {"tokens": 9}, "missing": "nan"}
+    with pytest.raises(Mismatch, match="padded with 9, the model's rows with 0") as caught:
+        align(dataset, **given, reading={"padding": {"tokens": 0}, "missing": "reject"})
+    assert caught.value.code == "padding_mismatch"

@@ -1,0 +1,116 @@
+"""The guards: what they stop, what they let pass, and what they say about it.
+
+The evaluation ledger: all evaluations together spend the level.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fedlas.calibrators import softmax
+from fedlas.gate.gate import ledger_level
+from fedlas.gate.guards import GUARD_NAMES, GateOptions, Guard, JudgedRows, accuracy_drop, guard_finalist
+from fedlas.metrics import aurc
+
+
+def guards(before: np.ndarray, after: np.ndarray, targets: np.ndarray, **options: object) -> dict[str, Guard]:
+    """The guards of a trained finalist, by name."""
+    probs = {"uploaded": before, "post_hoc": before, "trained": after}
+    found = guard_finalist("trained", probs, JudgedRows(targets, None), GateOptions(**options))  # type: ignore[arg-type]
+    return {guard.name: guard for guard in found}
+
+
+def answers(predicted: np.ndarray, num_classes: int, confidence: float = 0.9) -> np.ndarray:
+    """Probabilities whose top label is the one that is predicted."""
+    probs = np.full((len(predicted), num_classes), (1 - confidence) / (num_classes - 1))
+    probs[np.arange(len(predicted)), predicted] = confidence
+    return probs
+
+
+def changed(targets: np.ndarray, rows: range | list[int], num_classes: int) -> np.ndarray:
+    """All right but for the rows given."""
+    predicted = targets.copy()
+    predicted[list(rows)] = (targets[list(rows)] + 1) % num_classes
+    return predicted
+
+
+def test_accuracy_and_aurc_are_judged_by_their_points_and_shown_with_intervals() -> None:
+    """The values are the metrics' own differences, inside their intervals."""
+    rng = np.random.default_rng(1)
+    logits = 2 * rng.normal(size=(800, 4))
+    targets = (softmax(logits).cumsum(axis=1) > rng.random((800, 1))).argmax(axis=1)
+    before, after = softmax(logits), softmax(logits + 0.6 * rng.normal(size=logits.shape))
+    found = guards(before, after, targets, num_resamples=300)
+    hits = [(p.argmax(axis=1) == targets).mean() for p in (before, after)]
+    assert found["accuracy_drop"].value == pytest.approx(hits[0] - hits[1])
+    assert found["aurc_rise"].value == pytest.approx(aurc(after, targets) - aurc(before, targets))
+    assert found["aurc_rise"].limit == pytest.approx(max(0.005, 0.05 * aurc(before, targets)))
+    for name in ("accuracy_drop", "aurc_rise"):
+        guard = found[name]
+        assert (guard.low or 0) < guard.value < (guard.high or 0)
+        assert guard.passed is (guard.value <= guard.limit)
+
+
+def test_the_interval_of_an_accuracy_drop_knows_which_answers_changed() -> None:
+    """With one answer in 1,000 changed, the interval is that of a share of 1 to 1,000, not of two accuracies."""
+    targets = np.zeros(1000, dtype=int)
+    found = accuracy_drop(answers(targets, 2), answers(changed(targets, [0], 2), 2), JudgedRows(targets, None), 0.05)
+    assert found.value == pytest.approx(0.001)
+    assert found.high == pytest.approx(0.00556, rel=0.02)  # Clopper and Pearson
+    assert -0.004 < found.low < 0.001
+
+
+def test_an_accuracy_drop_at_the_limit_passes() -> None:
+    """Five rows of 1,000 are 0.005 exactly; six are too many."""
+    targets = np.repeat([0, 1], 500)
+    for lost, passed in ((5, True), (6, False)):
+        after = answers(changed(targets, range(lost), 2), 2)
+        assert guards(answers(targets, 2), after, targets)["accuracy_drop"].passed is passed
+
+
+def test_chance_excuses_a_small_loss_of_accuracy() -> None:
+    """Of 400 answers eight lost and five won are chance; eight lost and none won are not, nor eighteen and eight."""
+    targets = np.repeat([0, 1], 200)
+    wrong = range(300, 310)
+    before = answers(changed(targets, wrong, 2), 2)
+    for lost, won, passed in ((8, 5, True), (8, 0, False), (18, 8, False)):
+        after = answers(changed(targets, [*range(lost), *wrong[won:]], 2), 2)
+        guard = guards(before, after, targets)["accuracy_drop"]
+        assert (guard.value, guard.passed) == (pytest.approx((lost - won) / 400), passed)
+
+
+def test_every_guard_has_a_name_and_recall_counts_where_it_is_asked_for() -> None:
+    """A rare class that is named no more, in the order of before: stopped with `max_recall_drop` alone."""
+    targets = np.repeat([0, 1], [960, 40])
+    before = np.where(targets[:, None] == 1, [0.4, 0.6], [0.6, 0.4])
+    after = np.where(targets[:, None] == 1, [0.6, 0.4], [0.999, 0.001])
+    by_default, asked = guards(before, after, targets), guards(before, after, targets, max_recall_drop=0.05)
+    assert asked.keys() - by_default.keys() == {"worst_class_recall_drop", "rare_classes_recall_drop"}
+    assert asked.keys() <= GUARD_NAMES.keys()
+    assert [name for name, guard in asked.items() if not guard.passed] == ["accuracy_drop", "rare_classes_recall_drop"]
+
+
+def test_the_label_keeping_finalist_is_what_a_class_is_compared_with() -> None:
+    """Worse about a class than a temperature is stopped, though the overconfident upload says it worse."""
+    rng = np.random.default_rng(4)
+    logits = 2 * rng.normal(size=(3000, 3))
+    targets = (softmax(logits).cumsum(axis=1) > rng.random((3000, 1))).argmax(axis=1)
+    blurred = softmax(logits + np.array([0.0, 0.0, 0.8]))
+    probs = {"uploaded": softmax(4 * logits), "same_labels": softmax(logits), "trained": blurred, "post_hoc": blurred}
+    found = guard_finalist("post_hoc", probs, JudgedRows(targets, None), GateOptions(num_resamples=2))
+    alone = guard_finalist("same_labels", probs, JudgedRows(targets, None), GateOptions(num_resamples=2))
+    rises = [next(g for g in gs if g.name == "class_log_score_rise") for gs in (found, alone)]
+    assert [rise.passed for rise in rises] == [False, True]
+    assert rises[1].value < 0
+
+
+def test_the_ledger_spends_no_more_than_the_level() -> None:
+    """All looks together spend at most the level, the first one three quarters of it, and each one less than before."""
+    levels = [ledger_level(look, 0.05) for look in range(10_000)]
+    assert levels[0] == pytest.approx(0.0375)
+    assert levels == sorted(levels, reverse=True)
+    assert 0.0499 < sum(levels) <= 0.05
+    for wrong in (-1, 1.5, True):
+        with pytest.raises(ValueError, match="evaluations_before"):
+            ledger_level(wrong, 0.05)  # type: ignore[arg-type]

@@ -1,0 +1,103 @@
+"""The sentences of a verdict: what is served, whether it is shown, and what gave way."""
+
+from __future__ import annotations
+
+import pytest
+
+from fedlas.gate.guards import Guard, Veto
+from fedlas.gate.verdict import Claim, Comparison, GateVerdict, sentences_of
+
+
+def claim(finalist: str, *, shown: bool, rows_needed: int | None = None) -> Claim:
+    """A claim against the uploaded model."""
+    return Claim(finalist, shown, 0.01, 0.05, (against("uploaded", shown=shown),), rows_needed)
+
+
+def against(name: str, *, shown: bool) -> Comparison:
+    """A difference whose test shows it at the level of 0.05, or not."""
+    return Comparison(name, -0.02, -0.03, -0.01, 0.01 if shown else 0.2)
+
+
+@pytest.mark.parametrize(
+    ("claims", "said"),
+    [
+        (
+            (claim("post_hoc", shown=True),),
+            "The 500 test rows show the post-hoc calibrator to be better than the uploaded model (Brier score).",
+        ),
+        (
+            (claim("same_labels", shown=True), claim("post_hoc", shown=False, rows_needed=1800)),
+            "The 500 test rows do not show the post-hoc calibrator to be better than the uploaded model (Brier score); "
+            "if it is truly better by as much as they say, about 1,800 test rows would show it with 80 % power.",
+        ),
+        (
+            (claim("post_hoc", shown=False),),
+            "The 500 test rows do not show the post-hoc calibrator to be better than the uploaded model (Brier score), "
+            "nor to be worse.",
+        ),
+    ],
+)
+def test_what_is_shown_of_the_served_finalist_comes_first(claims: tuple[Claim, ...], said: str) -> None:
+    """The rows that are needed are those of the served finalist, whatever the others show."""
+    verdict = GateVerdict("post_hoc", "brier", claims, (), (), finalist="post_hoc", order=("post_hoc", "same_labels"))
+    first = sentences_of(verdict, 500)[0]
+    assert first == said
+
+
+def test_what_is_beaten_and_what_is_not_are_both_named() -> None:
+    """A claim that lacks one of its comparisons says which, so that nobody takes a large gain for none."""
+    comparisons = (against("uploaded", shown=True), against("post_hoc", shown=False))
+    claims = (Claim("trained", False, 0.2, 0.05, comparisons, 900),)
+    verdict = GateVerdict("trained", "brier", claims, (), (), finalist="trained", order=("trained",))
+    assert (
+        "The 500 test rows show the fine-tuned model to be better than the uploaded model (Brier score), but do not "
+        "show it to be better than the post-hoc calibrator; if" in sentences_of(verdict, 500)[0]
+    )
+
+
+def test_figures_stand_in_the_verdict_alone() -> None:
+    """No p-value and no interval is in a sentence, whatever claims, guards, vetoes and evaluations there are."""
+    guards = (
+        Guard("accuracy_drop", "trained", False, 0.03, 0.005, 0.01, 0.05),
+        Guard("nll_rise", "average", False, 0.006, 0.0, 0.002, 0.02),
+        Guard("class_share_error", "post_hoc", True, 1.43, 1.3, class_index=1, chance=0.05),
+    )
+    verdict = GateVerdict(
+        "post_hoc",
+        "brier",
+        (claim("post_hoc", shown=True),),
+        guards,
+        (),
+        evaluations_before=30,
+        finalist="post_hoc",
+        order=("post_hoc",),
+    )
+    _, *rest = sentences_of(verdict, 500, ["a", "b"])
+    assert rest[:3] == [
+        "The fine-tuned model loses accuracy, by more than the 0.005 that is allowed, so it is not served.",
+        "The average with the fine-tuned model is shown to be worse in NLL, so it is not served.",
+        "The post-hoc calibrator says that one class is rarer or more common than it is (class “b”), by "
+        "more than the 1.3 that is allowed, but chance explains it.",
+    ]
+    assert "judged 30 times before" in rest[-1]
+    assert not [sentence for sentence in rest if "p =" in sentence or "p <" in sentence or "interval" in sentence]
+
+
+def test_what_gave_way_is_named() -> None:
+    """A vetoed finalist has a sentence, and what is served is the next in line."""
+    veto = Veto("post_hoc", "worse", 0.05, "uploaded", 0.002)
+    claims = (claim("same_labels", shown=True), claim("post_hoc", shown=False))
+    verdict = GateVerdict(
+        "post_hoc", "nll", claims, (), (), order=("same_labels",), vetoes=(veto,), finalist="same_labels"
+    )
+    first, *rest = sentences_of(verdict, 500)
+    assert first.startswith("The test rows veto what comes before it in line. The 500 test rows show a temp")
+    assert (
+        "The post-hoc calibrator is shown to be worse than the uploaded model: NLL +0.0500, so it is not served."
+    ) in rest
+
+
+def test_nothing_served_says_why() -> None:
+    """Where everything is stopped the test rows are the reason."""
+    stopped = GateVerdict("unchanged", "brier", (), (), (), vetoes=(Veto("post_hoc", "worse", 0.1, "uploaded", 0.01),))
+    assert "the test rows veto everything" in sentences_of(stopped, 500)[0]

@@ -1,0 +1,99 @@
+"""Reliability diagrams: self-contained SVG with the numbers of the report.
+
+Risk-coverage diagrams: the numbers of the report.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+
+import pytest
+
+from fedlas.calibrators import softmax
+from fedlas.report import reliability_svg, risk_coverage_svg
+from fedlas.report.diagrams import binned_svg, corp_svg
+from fedlas.report.summary import says_and_is_right
+from tests.helpers.drawn_rows import drawn_logits
+from tests.helpers.reports import content, example, report
+from tests.helpers.service import ROOT
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def marks(svg: str, shape: str) -> list[ET.Element]:
+    """Marks that tell what they are of."""
+    return [one for one in ET.fromstring(svg).iter(f"{SVG}{shape}") if len(one)]
+
+
+@pytest.mark.parametrize("models", [("uploaded", "calibrated"), ("temperature", "uploaded")])
+def test_the_picture_is_self_contained_svg(models: tuple[str, str]) -> None:
+    """It parses as XML, says what it shows, needs no other file, runs no script, and has one mark per bin with rows."""
+    svg = reliability_svg(example()[0], models=models)
+    root = ET.fromstring(svg)
+    assert (root.tag, root.get("role")) == (f"{SVG}svg", "img")
+    assert [child.tag for child in root[:2]] == [f"{SVG}title", f"{SVG}desc"]
+    gap = example()[0].confidence_gap[models[0]].test
+    assert says_and_is_right(gap, "of 400 test rows") in (root[1].text or "")
+    for unwanted in ("href", "<script", "style=", "<style"):
+        assert unwanted not in svg
+    assert "nan" not in svg.lower().replace("roboto", "")
+    for name, shape in {"uploaded": "path", "calibrated": "circle"}.items():
+        if name in models:
+            filled = sum(count > 0 for count in content()["reliability"][name]["counts"])
+            assert len(marks(svg, shape)) == filled
+
+
+def test_marks_lie_where_the_numbers_say() -> None:
+    """The first bin of the served model is at its mean confidence and accuracy."""
+    curve = content()["reliability"]["calibrated"]
+    first = next(i for i, count in enumerate(curve["counts"]) if count)
+    point = marks(binned_svg(example()[0]), "circle")[0]
+    assert (float(point.get("cx", 0)) - 72) / 340 == pytest.approx(curve["mean_confidence"][first], abs=0.001)
+    assert 1 - (float(point.get("cy", 0)) - 62) / 340 == pytest.approx(curve["accuracy"][first], abs=0.001)
+
+
+def test_the_line_without_bins_has_the_steps_of_the_report() -> None:
+    """Both ends of every step of both models, at its accuracy."""
+    lines = list(ET.fromstring(corp_svg(example()[0])).iter(f"{SVG}polyline"))[-2:]
+    for name, drawn in zip(("uploaded", "calibrated"), lines, strict=True):
+        corp = content()["reliability"][name]["corp"]
+        points = [tuple(map(float, pair.split(","))) for pair in drawn.get("points", "").split()]
+        assert len(points) == 2 * len(corp["accuracy"])
+        assert (points[-1][0] - 72) / 340 == pytest.approx(corp["ends"][-1], abs=0.001)
+        assert [1 - (y - 62) / 340 for _, y in points[::2]] == pytest.approx(corp["accuracy"], abs=0.001)
+
+
+def test_a_model_that_was_not_changed_is_drawn_once() -> None:
+    """Where the upload is served, before and after are one line."""
+    made = example()[0]
+    same = replace(
+        made,
+        metrics={**made.metrics, "calibrated": made.metrics["uploaded"]},
+        reliability={**made.reliability, "calibrated": made.reliability["uploaded"]},
+    )
+    svg = corp_svg(same)
+    assert "As uploaded" in svg
+    assert "To be served" not in svg
+
+
+def test_the_picture_in_readme_is_of_a_model_that_holds_what_it_says() -> None:
+    """The committed diagram's own description puts the served model within its error, and the upload beyond."""
+    description = ET.parse(ROOT / "docs" / "images" / "reliability.svg").find(f"{SVG}desc")
+    assert description is not None
+    uploaded, served = (description.text or "").split("To be served: ")
+    assert "points too sure, more than the ±" in uploaded
+    assert "within the ±" in served
+
+
+def test_the_risk_coverage_picture_draws_the_numbers() -> None:
+    """Its last point stands at full coverage and at the error rate of everything."""
+    logits, targets = drawn_logits(300, 3)
+    made = report(softmax(logits), targets)
+    svg = "{http://www.w3.org/2000/svg}"
+    root = ET.fromstring(risk_coverage_svg(made, curves=("calibrated",)))
+    dot = list(root.iter(f"{svg}circle"))[-1]
+    top = max(float((t.text or "0").split()[0]) for t in root.iter(f"{svg}text") if (t.get("text-anchor") == "end"))
+    error = made.as_dict()["risk_coverage"]["calibrated"]["error_rate"][-1]
+    assert float(dot.get("cx", 0)) == pytest.approx(72 + 340)
+    assert (62 + 280 - float(dot.get("cy", 0))) / 280 * top / 100 == pytest.approx(error, abs=0.001)

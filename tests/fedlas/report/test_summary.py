@@ -1,0 +1,151 @@
+"""Advice: what opens a report, in one sentence and one next step, each fact in one wording.
+
+What was not shown is said: open claims with their range, and that figures hold for such rows alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedlas.calibrators import softmax
+from fedlas.gate.gate import judge
+from fedlas.gate.guards import Veto
+from fedlas.gate.verdict import Claim, Comparison, GateVerdict
+from fedlas.metrics.calibration_error import top_label
+from fedlas.notice import Notice
+from fedlas.report import CalibrationReport, SplitAccuracy
+from fedlas.report.parts import OutOfFold
+from fedlas.report.summary import headline, not_shown, served_sentence
+from fedlas.report.wording import signed
+from tests.helpers.drawn_rows import drawn_logits
+from tests.helpers.reports import UNCHANGED, example, is_whole, report
+
+LOGITS, TARGETS = drawn_logits(20_000, 3, seed=5)
+
+
+def served(rows: int, *, scale: float = 1.0, needed: int | None = None, **changes: Any) -> CalibrationReport:
+    """A calibrator is served, whose logits are so many times the true ones, and which is not proven to be better."""
+    comparison = Comparison("uploaded", -0.01, -0.03, 0.01, 0.4)
+    claim = Claim("post_hoc", False, 0.4, 0.05, (comparison,), needed)
+    gate = GateVerdict("post_hoc", "brier", (claim,), (), ("It is served.",), finalist="post_hoc", order=("post_hoc",))
+    given = {"calibrated": softmax(scale * LOGITS[:rows]), "gate": gate, **changes}
+    return report(softmax(2 * LOGITS[:rows]), TARGETS[:rows], num_resamples=20, **given)
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (lambda: served(20_000, scale=1.5), "Next: calibrate again with more calibration rows"),
+        (lambda: served(300, needed=900), "Next: judge on more rows. About 900 test rows, 300 now, would decide"),
+        (lambda: served(300), "Next: four times as many calibration and test rows would halve the ±"),
+        (lambda: served(20_000), "Nothing is left to do; for fewer errors, abstain below 0."),
+        (lambda: served(300, warnings=[Notice("x", "labels are odd")]), "what seems wrong. Labels are odd."),
+        (lambda: served(300, gate=replace(UNCHANGED, verdict="undetermined")), "Next: upload the dataset again"),
+    ],
+)
+def test_there_is_one_next_step(made: Any, words: str) -> None:
+    """What is off first, then which rows would decide, and of many rows that nothing is left to do."""
+    found = made()
+    assert words in found.advice[1]
+    assert len(found.advice) == 2
+    assert found.summary[:2] == found.advice
+
+
+@pytest.mark.parametrize(
+    ("method", "words"), [("temperature", "take method=auto"), ("auto", "check the labels of the")]
+)
+def test_where_everything_is_stopped_there_is_something_to_take(method: str, words: str) -> None:
+    """A method that was named and vetoed points at `auto`, which then has the rows to look at."""
+    gate = replace(UNCHANGED, vetoes=(Veto("post_hoc", "worse", 0.02, "uploaded", 0.01, "brier"),))
+    found = served(20_000, gate=gate, recipe={"request": {"method": method}})
+    assert words in found.advice[1]
+    assert "the uploaded model as it is" in found.advice[0]
+
+
+def test_splits_that_differ_come_before_another_method() -> None:
+    """Where the upload is right more often on the test rows by far, their labels are looked at first."""
+    gate = replace(UNCHANGED, vetoes=(Veto("post_hoc", "worse", 0.02, "uploaded", 0.01, "brier"),))
+    accuracy = SplitAccuracy.of(np.arange(1000) < 400)
+    found = served(2000, gate=gate, recipe={"request": {"method": "temperature"}}, calibration_accuracy=accuracy)
+    assert "Check whether labels of calibration rows are wrong" in found.advice[1]
+
+
+def test_few_calibration_rows_are_what_is_missing() -> None:
+    """Fitted on 50 rows and judged on 2,000 the chance is that of the 50; fitted on as many it is that of both."""
+    right = (LOGITS[:2000].argmax(axis=1) == TARGETS[:2000]).astype(float)
+    few, many = (SplitAccuracy.of(right[:count]) for count in (50, 2000))
+    assert "four times as many calibration rows" in served(2000, calibration_accuracy=few).advice[1]
+    assert "calibration rows" not in served(2000, calibration_accuracy=many).advice[1].replace("calibration and", "")
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.5])
+def test_the_first_screen_does_not_contradict_itself(scale: float) -> None:
+    """Up to the section of the models a page says what is served and how often it is right, and orders nothing."""
+    page = is_whole(served(2000, scale=scale, needed=9000))
+    first = page[page.index("<h1>") : page.index('<section id="models">')]
+    for words in ("Serve the", "not prove", "not shown", "iscalibrated"):
+        assert words not in first
+    assert first.count("is right on") == 1
+    assert ("points too sure, more than the ±" in first) is (scale > 1)
+
+
+def test_the_error_has_the_chance_of_the_calibration_rows() -> None:
+    """√(v/n + v/m) of what was fitted, √(v/n) of the upload; out of fold the calibration rows alone count."""
+    fitted, right = np.arange(1000), TARGETS[:1000]
+    labels = {name: top_label(softmax(k * LOGITS[fitted]), right) for name, k in (("uploaded", 2.0), ("post_hoc", 1.0))}
+    nll = {name: np.zeros(1000) for name in labels}
+    accuracy = SplitAccuracy.of(labels["uploaded"][1], groups=fitted // 10)
+    made = served(
+        2000, calibration_accuracy=accuracy, out_of_fold=OutOfFold(nll, top_labels=labels), seen_by_model="no"
+    )
+    alone = served(2000).confidence_gap
+    for name, factor in (("uploaded", 1.0), ("calibrated", np.sqrt(1 + 2000 / 100))):
+        found = made.confidence_gap[name].test
+        assert found.standard_error == pytest.approx(factor * alone[name].test.standard_error)
+    outside = made.confidence_gap["calibrated"].out_of_fold
+    assert outside is not None
+    assert (outside.num_rows, outside.accuracy) == (1000, pytest.approx(labels["post_hoc"][1].mean()))
+    assert made.confidence_gap["temperature"].out_of_fold == made.confidence_gap["uploaded"].out_of_fold
+    assert "Out of fold it says" in is_whole(made)
+    assert (
+        served(2000, out_of_fold=OutOfFold(nll, top_labels=labels), seen_by_model="unknown")
+        .confidence_gap["calibrated"]
+        .out_of_fold
+        is None
+    )
+
+
+def test_what_is_proven_of_the_upload_alone_is_said() -> None:
+    """The title names what is beaten, and nothing that is not; what nothing is decided about claims no chance."""
+    beaten = Comparison("uploaded", -0.02, -0.03, -0.01, 0.001)
+    claim = Claim("post_hoc", False, 0.4, 0.05, (beaten, replace(beaten, against="temperature", p_value=0.4)))
+    gate = GateVerdict("post_hoc", "brier", (claim,), (), ("It is served.",), finalist="post_hoc", order=("post_hoc",))
+    assert headline(served(300, gate=gate)) == "Calibrator served, shown to be better than the upload"
+    assert headline(served(300)) == "Calibrator served"
+    assert "Calibrator served; " in headline(served(20_000, scale=1.5))
+    assert headline(served(20_000, scale=1.5)).endswith("points too sure")
+    open_ = served_sentence(served(300, gate=replace(UNCHANGED, verdict="undetermined")))
+    assert "may have been trained on" in open_
+    assert "chance" not in open_
+
+
+def test_an_open_claim_is_told_with_its_range() -> None:
+    """A gain too small for so few rows is not shown, and between which bounds it lies is said."""
+    logits, targets = drawn_logits(200, 3)
+    probs, better = softmax(1.1 * logits), softmax(logits)
+    gate = judge(uploaded=probs, post_hoc=better, trained=None, targets=targets, provenance="no")
+    made = report(probs, targets, gate=gate, calibrated=better)
+    one = gate.claims[0].comparisons[0]
+    assert one.p_value > gate.claims[0].level
+    told = next(text for text in not_shown(made) if "beats the uploaded model" in text)
+    assert f"{signed(one.low)} and {signed(one.high)}" in told
+    assert "What was not shown" in is_whole(made)
+
+
+def test_other_rows_are_always_left_open() -> None:
+    """The last sentence of every report is about rows of another kind."""
+    assert "rows of another kind" in not_shown(example()[0])[-1]
