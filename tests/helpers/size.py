@@ -15,8 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PRODUCT = ("fedlas", "service", "worker")
 MIGRATIONS = "service/registry/migrations/versions/"
-#: Pages that are written by hand and read by people; the changelog grows by nature.
-DOCUMENTS = ("docs", "README.md", "CONTRIBUTING.md", "SECURITY.md")
+#: Pages that are written by hand; the changelog grows by nature, and lists of names are made of the code.
+DOCUMENTS = ("docs", "README.md", "CONTRIBUTING.md", "SECURITY.md", ":!docs/reference")
 
 
 def measured() -> dict[str, int]:
@@ -53,8 +53,8 @@ def lines(files: Iterable[Path]) -> int:
 
 
 def words(files: Iterable[Path]) -> int:
-    """Words of files together, as `wc -w` counts them."""
-    return sum(len(file.read_text().split()) for file in files)
+    """Words of files together, the lines of tables apart."""
+    return sum(any(map(str.isalnum, word)) for file in files for word in file.read_text().split())
 
 
 def budget() -> dict[str, int]:
