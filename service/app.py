@@ -6,9 +6,8 @@ from collections.abc import Callable
 
 from service.api.plumbing.services import Core, Services, quarantine
 from service.rest_api import App, rest_api
-from service.serving.app import ServingApp
-from service.serving.routes import ROUTES
-from service.serving.services import ServingServices
+from service.serving.app import ROUTES, ServingApp
+from service.serving.call import ServingServices
 from service.settings import ServiceSettings
 from service.shared_counts import SharedCounts
 from service.tracing import Tracing

@@ -108,7 +108,7 @@ def _api(options: argparse.Namespace) -> int:
     settings = settings_from(options)
     os.umask(OWNER_ONLY)
     if settings.walled and options.fd is None:
-        from service.processes.walled import serve_api
+        from service.processes.wall import serve_api
 
         return serve_api(settings)
     from service.processes.api import run

@@ -7,10 +7,11 @@ from collections.abc import Set
 
 from anyio import CapacityLimiter, to_thread
 
+from service.model_repository import Meaning, Profiles, ResolvedModel
+from service.registry import tables
 from service.registry.contract import ServedModel
 from service.registry.errors import Conflict, NotFound
 from service.registry.registry import Registry, UnitOfWork
-from service.resolved_model import Meaning, Profiles, ResolvedModel
 
 _THREADS = 4
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
@@ -96,3 +97,14 @@ def _resolved(unit: UnitOfWork, called: str, version: str | None) -> tuple[str, 
             raise
         message = f"there is no model with the id or published name {called!r}"
         raise NotFound("unknown_model", message) from None
+
+
+def find_model(unit: UnitOfWork, id_or_name: str) -> tables.Model:
+    """The model with this id or published name; raises NotFound."""
+    model_id = id_or_name if id_or_name.startswith("mdl_") else unit.names.resolve(id_or_name)
+    return unit.models.get(model_id)
+
+
+def priors_of(unit: UnitOfWork, id_or_name: str) -> dict[str, float] | None:
+    """The class priors that a published name answers for; None for an id."""
+    return None if id_or_name.startswith("mdl_") else unit.names.version(id_or_name).class_priors

@@ -11,17 +11,20 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 from service.background_tasks import BackgroundTasks
-from service.inference.model_queue import ModelQueue
-from service.inference.runtime import providers
-from service.inference.scheduler import Scheduler
+from service.inference.profile import ServingProfile
 from service.registry.errors import ControlAway, NotFound, OutOfService, Overloaded, RegistryError, Unavailable
-from service.resolved_model import ResolvedModel
 
+if TYPE_CHECKING:
+    from service.inference.batching import ModelQueue
+    from service.inference.scheduler import Scheduler
+
+_MOST_PROFILES = 10_000
 _LOG = logging.getLogger(__name__)
 #: An older entry is read again, beside the requests that use it.
 _FRESH_S = 0.1
@@ -30,9 +33,96 @@ _STALE_S = 0.5
 #: and no longer than this, if the model that it last meant is open.
 _LONGEST_S = 1.0
 _MOST_ENTRIES = 10_000
-
 #: The name or id that a request gives, and the version if it gives one.
 Key = tuple[str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """The ready model that a name or id means, as it is recorded.
+
+    Attributes:
+        called: the published name or id that was asked for; version: the one behind it.
+        digest: of its served copy.
+        served: the record `model` of an answer, as JSON.
+        priors: those of the name, by class; None where it has none of its own.
+    """
+
+    called: str
+    version: str
+    model_id: str
+    digest: str
+    served: bytes
+    profile: Mapping[str, Any]
+    priors: Mapping[str, float] | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ResolvedModel:
+    """A meaning with the profile that requests are read and answered by."""
+
+    called: str
+    version: str
+    model_id: str
+    digest: str
+    profile: ServingProfile
+    served: bytes
+
+
+class Profiles:
+    """Profiles that were read: a hundred thousand names take milliseconds, and a ready model's never changes."""
+
+    def __init__(self) -> None:
+        self._profiles: dict[tuple[str, object], ServingProfile] = {}
+
+    def resolved(self, meaning: Meaning) -> ResolvedModel:
+        """The meaning with its profile."""
+        priors = meaning.priors
+        key = (meaning.model_id, None if priors is None else tuple(priors.items()))
+        profile = self._profiles.get(key)
+        if profile is None:
+            if len(self._profiles) >= _MOST_PROFILES:
+                self._profiles.clear()
+            plain = ServingProfile.of(meaning.profile)
+            profile = self._profiles[key] = plain if priors is None else replace(plain, shift=plain.shift_to(priors))
+        return ResolvedModel(meaning.called, meaning.version, meaning.model_id, meaning.digest, profile, meaning.served)
+
+
+class ServedModels(Protocol):
+    """What a client has changed or has seen counts for its next prediction, once the call has returned."""
+
+    async def ready(self, called: str, version: str | None = None) -> None:
+        """Open the model behind a name or id.
+
+        Raises NotFound, or Conflict while it is not ready (`model_not_ready`) or taken out of service
+        (`model_unloaded`), or Unavailable.
+        """
+
+    async def prepare(self, model_id: str) -> None:
+        """Open a model ahead of its requests; where that fails, they raise."""
+
+    async def renew(self, called: str) -> None:
+        """Read one name again before its next use."""
+
+    async def forget(self) -> None:
+        """Read every name again before its next use."""
+
+    async def drop(self, called: str) -> None:
+        """Close the models of a name or id that is out of service."""
+
+    async def count(self) -> None:
+        """Have at hand what was counted until now."""
+
+    def check(self) -> None:
+        """Raises Unavailable while some predictions have no process that answers them."""
+
+    def device(self) -> str | None:
+        """What predictions run on (a provider of ONNX Runtime); None before that is known."""
+
+    def provider(self, digest: str) -> str | None:
+        """What the model of this file runs on, which may be less; None where it is not open."""
+
+
 #: Reads what a name or id means now.
 LookUp = Callable[[str, str | None], Awaitable[ResolvedModel]]
 
@@ -132,6 +222,8 @@ class ModelRepository:
 
     def device(self) -> str | None:
         """What sessions of this process run on."""
+        from service.inference.session import providers
+
         return providers()[0]
 
     def provider(self, digest: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The memory of an API process: the kernel's limit, and its release after large requests.
+"""The memory of an API process: the kernel's limit, its release after large requests, and errors that tell of a lack.
 
 At the limit an allocation fails, and with it its request; the process goes on. What is freed afterwards stays with the
 C library and ONNX Runtime's arena until `MemoryRelease` trims them.
@@ -8,14 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import os
 import resource
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from service.inference.memory import memory_bytes
-
+_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+#: How ONNX Runtime, PyTorch and the C++ library say that there is no memory left, without a class of its own.
+_MEMORY_WORDS = (
+    "can't allocate memory",
+    "Failed to allocate memory",
+    "is smaller than requested bytes",
+    "bad allocation",
+    "bad_alloc",
+    "start new thread",
+    "CUDA out of memory",
+)
 _LEAST_BYTES = 2 * 1024**3
 #: Growth beyond which memory is released, and the shortest and longest interval between two checks: what steady work
 #: allocates again and again is released ever less often.
@@ -23,6 +33,24 @@ _GROWTH_BYTES, _LOOK_S, _LONGEST_LOOK_S = 32 * 1024**2, 1.0, 4.0
 #: Between two tries without growth: large requests may have been under way during the last one.
 _LONGEST_PAUSE_S = 32.0
 _PAGE = resource.getpagesize()
+
+
+def memory_bytes() -> int:
+    """How much memory processes here may have together: the machine's, or the container's limit."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in _CGROUP_LIMITS:
+        with suppress(OSError, ValueError):  # no such controller, or "max"
+            found.append(int(Path(path).read_text()))
+    return min(found)
+
+
+def lacked_memory(error: BaseException | None) -> bool:
+    """Whether an error, or the one that it was raised from, says so: importers explain whatever a graph runs into."""
+    while error is not None:
+        if isinstance(error, MemoryError) or any(words in str(error) for words in _MEMORY_WORDS):
+            return True
+        error = error.__cause__
+    return False
 
 
 def default_limit(*, processes: int) -> int:

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_fields_from_routes
-from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
@@ -93,7 +92,7 @@ def rest_api(
         redirect_slashes=False,  # it would lead to wherever `Host` says
         middleware=_middleware(services, sessions),
         responses=RESPONSES,
-        generate_unique_id_function=_operation_id,
+        generate_unique_id_function=lambda route: route.name,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # ours are `tracing` and `metrics`
         routes=[Route(_DOCUMENT, _get_document)],  # before the framework's own, which encodes it for each request
     )
@@ -116,10 +115,6 @@ def _middleware(services: Services, sessions: Sessions) -> list[Middleware]:
         Middleware(AccessMiddleware, access=services.access, keys=services.keys),
         Middleware(HeadMiddleware),
     ]
-
-
-def _operation_id(route: APIRoute) -> str:
-    return route.name
 
 
 async def build_document(app: FastAPI) -> None:

@@ -20,7 +20,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 if TYPE_CHECKING:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
 
 _LOG = logging.getLogger(__name__)
@@ -65,10 +65,19 @@ class Tracing:
         It says where traces are impossible; here they are off then.
         """
         try:
-            from service.span_sender import SpanSender
+            from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+            from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
         except ImportError:
             return cls()
-        return cls(_provider(SpanSender(send)))
+
+        class SpanSender(SpanExporter):
+            """Called on the thread of the SDK's processor, which bounds what waits."""
+
+            def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+                send(encode_spans(spans).SerializePartialToString())
+                return SpanExportResult.SUCCESS
+
+        return cls(_provider(SpanSender()))
 
     def start(self, headers: Mapping[bytes, bytes], name: str) -> Span:
         """The span of a request with these headers (lower-case names); a `traceparent` makes it part of that trace."""
@@ -107,14 +116,12 @@ class Tracing:
 def end(span: Span, outcome: str, **attributes: Value) -> None:
     """End the span of a request; the attributes are named `fedlas.NAME`."""
     if span.is_recording():
-        span.set_attributes({"fedlas.outcome": outcome, **_named(attributes)})
+        span.set_attributes(
+            {"fedlas.outcome": outcome, **{f"fedlas.{name}": value for name, value in attributes.items()}}
+        )
         if outcome in _ERRORS:
             span.set_status(StatusCode.ERROR)
     span.end()
-
-
-def _named(attributes: Mapping[str, Value]) -> dict[str, Value]:
-    return {f"fedlas.{name}": value for name, value in attributes.items()}
 
 
 def collector() -> OTLPSpanExporter | None:

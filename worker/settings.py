@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
-from service.inference.memory import memory_bytes
+from service.process_memory import memory_bytes
 from service.registry.contract import GPU_ONLY, QUEUES
 from service.registry.settings import GIBIBYTE, RegistrySettings, listed
 from worker.sandbox.protocol import Limits

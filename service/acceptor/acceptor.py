@@ -6,25 +6,25 @@ runs no model. Later requests of a connection are answered, or the connection is
 
 from __future__ import annotations
 
+import argparse
 import logging
 import select
+import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from ipaddress import ip_network
 
 from pydantic import TypeAdapter
 
-from service.acceptor.handing_on import Client, HandingOn
-from service.acceptor.heads import PEEKED_BYTES, is_whole
-from service.acceptor.lingering import Lingering
-from service.acceptor.refusals import head_stalled, too_many
-from service.ipc.channel import Channel, Closed, Malformed, Packet
-from service.ipc.documents import Connection, Gone, Peer, Places, ToAcceptor
-from service.ipc.placement import Placement
-from service.ipc.throttled_log import ThrottledLog
-from service.transport.connections import Connections
+from service.acceptor.handing_on import PEEKED_BYTES, Client, HandingOn, Lingering, head_stalled, is_whole, too_many
+from service.heartbeat import Heartbeat
+from service.ipc.channel import Channel, Closed, Malformed, Packet, ThrottledLog
+from service.ipc.documents import Connection, Gone, Peer, Placement, Places, ToAcceptor
+from service.transport.connections import Connections, allow_many_connections
 
 _LOG = logging.getLogger("fedlas.acceptor")
 #: How long a head may take from its first byte, and a connection until then: browsers open some ahead.
@@ -195,3 +195,35 @@ class Acceptor:
             self._handing_on.hand_on(client)
         else:
             client.packet.close()
+
+
+def main() -> int:
+    """Accept until SIGINT or SIGTERM."""
+    parser = argparse.ArgumentParser(prog="python -m service.acceptor.acceptor")
+    parser.add_argument("--fd", type=int, required=True, help="the listening socket")
+    parser.add_argument("--channel", type=int, required=True, help="the channel of this process")
+    parser.add_argument("--most", type=int, default=0, help="connections that may wait here")
+    parser.add_argument("--per-address", type=int, default=0, help="of them those of one address")
+    parser.add_argument("--trusted-proxy", type=ip_network, action="append", default=[], help="has no such limit")
+    parser.add_argument("--heartbeat", type=int, help="write a byte into this pipe while the process lives")
+    parser.add_argument("--hung-seconds", type=float, default=5, help="how long the process may stand still")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stdout)
+    allow_many_connections()
+    signals: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: signals.append(number))
+    acceptor = Acceptor(
+        socket.socket(fileno=options.fd),
+        socket.socket(fileno=options.channel),
+        placement=Placement(),
+        admission=Connections.limited(options.most, options.per_address, options.trusted_proxy),
+    )
+    acceptor.run(
+        going_on=lambda: not signals, beat=Heartbeat(options.heartbeat, hung_seconds=options.hung_seconds).beat
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,7 +1,13 @@
-"""Connections on their way to the processes that answer them: each is given to one of its place, or waits for one."""
+"""Connections on their way to the processes that answer them: each is given to one of its place, or waits for one.
+
+What no process takes is answered here, read to its end, and then closed: a socket that is closed while something waits
+in it to be read is reset, and the client may lose the answer with it.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 import socket
 import time
 from collections import deque
@@ -9,16 +15,114 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
+from random import getrandbits
 
-from service.acceptor.heads import PEEKED_BYTES, path_of
-from service.acceptor.lingering import Lingering
-from service.acceptor.refusals import busy
 from service.ipc.channel import Channel, Full, Packet
-from service.ipc.documents import Connection, ToAcceptor
-from service.ipc.placement import Placement, place_of
+from service.ipc.documents import Connection, Members, Placement, ToAcceptor
 
+#: Of a head that is longer than this, the rest does not matter here.
+PEEKED_BYTES = 16 * 1024
+_NO_HTTP = re.compile(rb"(?:\r?\n)*[^A-Za-z\r\n]")
+_LINE = re.compile(rb"(?:\r?\n)*POST +(?:(?i:https?)://[^/ ?\r\n]*)?(/[^ ?\r\n]*)")
+_PROTOCOL = b"/v2"
+_LINGER_S = 2.0
+_MOST = 1000
+_READ_BYTES, _READS = 64 * 1024, 16
 #: How long a process that does not take its connections is waited for: it is being started again.
 UNTAKEN_S = 30.0
+
+
+def is_whole(head: bytes) -> bool:
+    """Whether as much of the head is there as matters: of what is no HTTP, a byte."""
+    return b"\r\n\r\n" in head or b"\n\n" in head or len(head) >= PEEKED_BYTES or _NO_HTTP.match(head) is not None
+
+
+def path_of(head: bytes) -> bytes:
+    """The path of a head; empty where there is none, or where this is no `POST`.
+
+    The process that answers reads all of it again, and more strictly.
+
+    >>> path_of(b"POST /v1/jobs?limit=1 HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n")
+    b'/v1/jobs'
+    >>> path_of(b"POST HTTP://A/v1/models/m/predict HTTP/1.1\\r\\n\\r\\n")
+    b'/v1/models/m/predict'
+    """
+    line = _LINE.match(head)
+    return line[1] if line else b""
+
+
+def busy(path: bytes) -> bytes:
+    """No process takes the connection."""
+    detail = "the process that answers this is being started again; come again in 1 s"
+    return _answer(path, 503, "Service Unavailable", "unavailable", detail, "retry-after: 1")
+
+
+def too_many(path: bytes, reason: str) -> bytes:
+    """The connection is beyond a limit."""
+    detail = f"{reason}; close idle connections and come again in 1 s"
+    return _answer(path, 503, "Service Unavailable", "too_many_connections", detail, "retry-after: 1")
+
+
+def head_stalled(path: bytes) -> bytes:
+    """The head was not whole in time; `path` is what is known of its path."""
+    detail = "the head of the request was not whole 15 s after its first byte"
+    return _answer(path, 408, "Request Timeout", "head_stalled", detail)
+
+
+def _answer(path: bytes, status: int, title: str, code: str, detail: str, *headers: str) -> bytes:
+    kind, error = "application/problem+json", {
+        "type": "about:blank", "title": title, "status": status, "detail": detail, "code": code
+    }  # fmt: skip
+    if path.startswith(_PROTOCOL):
+        kind, error = "application/json", {"error": detail}
+    body = json.dumps(error).encode()
+    lines = [
+        f"HTTP/1.1 {status} {title}",
+        f"content-type: {kind}",
+        f"content-length: {len(body)}",
+        f"x-request-id: req_{getrandbits(96):024x}",
+        *headers,
+        "connection: close",
+    ]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+class Lingering:
+    """Answers connections for the last time."""
+
+    def __init__(self) -> None:
+        self._clients: deque[tuple[socket.socket, float]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    def answer(self, client: socket.socket, answer: bytes) -> None:
+        """Send this, and close the connection when its client has read it."""
+        with suppress(OSError):
+            client.send(answer, socket.MSG_DONTWAIT)
+            client.shutdown(socket.SHUT_WR)
+            self._clients.append((client, time.monotonic() + _LINGER_S))
+            if len(self._clients) > _MOST:
+                self._clients.popleft()[0].close()
+            return
+        client.close()
+
+    def sweep(self, now: float) -> None:
+        """Close those whose client has gone, or has had its time."""
+        kept = deque((client, until) for client, until in self._clients if now < until and not _has_ended(client))
+        for client in {client for client, _ in self._clients} - {client for client, _ in kept}:
+            client.close()
+        self._clients = kept
+
+
+def _has_ended(client: socket.socket) -> bool:
+    """Read what has come, and say whether that was all."""
+    try:
+        return any(not client.recv(_READ_BYTES, socket.MSG_DONTWAIT) for _ in range(_READS))
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 @dataclass(slots=True, eq=False)
@@ -57,7 +161,7 @@ class HandingOn:
         self._lingering = lingering
         self._release = release
         self._peers: dict[str, Channel[ToAcceptor]] = {}
-        self._by_place: dict[str, deque[Channel[ToAcceptor]]] = {}
+        self._members: Members[Channel[ToAcceptor]] = Members()
         self._waiting: dict[str, deque[Client]] = {}
 
     def __bool__(self) -> bool:
@@ -68,12 +172,12 @@ class HandingOn:
         """A process of this name takes connections from now on."""
         self.part(name)
         self._peers[name] = channel
-        self._by_place.setdefault(place_of(name), deque()).append(channel)
+        self._members.join(name, channel)
 
     def part(self, name: str) -> None:
         """It takes none any more."""
         if (channel := self._peers.pop(name, None)) is not None:
-            self._by_place[place_of(name)].remove(channel)
+            self._members.leave(name, channel)
             channel.close()
 
     def hand_on(self, client: Client) -> None:
@@ -97,16 +201,13 @@ class HandingOn:
                 waiting.popleft()
 
     def _was_given(self, client: Client, place: str) -> bool:
-        members = self._by_place.get(place, deque())
-        for _ in range(len(members)):
-            members.rotate(-1)
+        for channel in self._members.in_turn(place):
             with suppress(Full):
-                if not members[-1].has_room:
-                    continue
-                members[-1].pass_on(client.packet, [client.socket.fileno()])
-                client.socket.close()
-                self._let_go(client)
-                return True
+                if channel.has_room:
+                    channel.pass_on(client.packet, [client.socket.fileno()])
+                    client.socket.close()
+                    self._let_go(client)
+                    return True
         return False
 
     def _was_refused(self, client: Client, now: float) -> bool:

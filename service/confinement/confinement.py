@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.confinement import landlock, seccomp
-from service.confinement.kernel import (
+from service.confinement.landlock import (
     CAP_DAC_OVERRIDE,
     CAP_DAC_READ_SEARCH,
     CLONE_NEWIPC,
@@ -28,13 +29,28 @@ from service.confinement.kernel import (
     unshare,
 )
 
+_PACKAGES = ("fedlas", "service", "worker")
+#: What libraries of the system and the C library read.
+SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/localtime", "/etc/nsswitch.conf", "/etc/passwd")
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 #: The controls, in the order in which they are told.
 CONTROLS = ("network", "files", "user", "system_calls", "privileges", "limits")
 #: A user per process, so that none can touch another: this one plus the process id. systemd leaves the range free.
 _FIRST_USER = 1_900_000_000
 _NOBODY = 65534
-
 Report = dict[str, str]
+
+
+def libraries() -> list[Path]:
+    """Where modules and shared libraries lie."""
+    searched = [sys.prefix, sys.base_prefix, *sys.path, *os.environ.get("LD_LIBRARY_PATH", "").split(":")]
+    return [path for path in dict.fromkeys(Path(name).resolve() for name in searched if name) if path != Path("/")]
+
+
+def packages() -> list[Path]:
+    """Our own packages: an editable installation keeps them outside the environment."""
+    root = Path(__file__).resolve().parents[2]
+    return [root / name for name in _PACKAGES]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,13 @@ import logging
 import math
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from service.inference.quarantine import Quarantine
-from service.ipc.documents import Fault
-from service.ipc.placement import alone, in_path
+from service.ipc.documents import Fault, alone, in_path
 from service.registry.errors import OutOfService
 
 _LOG = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Isolation:
         self._folder = folder
         self._quarantine = quarantine
         self._processes = [alone(number) for number in range(1, most + 1)]
-        self.on_change = _nothing
+        self.on_change: Callable[[], None] = lambda: None
         self._ended: set[str] = set()
         if most and folder.is_dir():
             self._ended = {file.name for file in folder.iterdir()}
@@ -177,7 +177,3 @@ class Isolation:
     def _leave(self, digest: str) -> None:
         if self._places.pop(digest, None) is not None:
             self.on_change()
-
-
-def _nothing() -> None:
-    """`on_change` before there is anything to change."""

@@ -1,18 +1,22 @@
 """A serving process as control sees it: its questions are answered, its connections adopted, its counts kept.
 
 It may have been taken over: what it sends is validated and bounded, and it learns what is answered here, nothing else.
+The served copies that it may read are links in a folder of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import shutil
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
+from pathlib import Path
 
 import orjson
 from pydantic import BaseModel, TypeAdapter
@@ -20,8 +24,7 @@ from pydantic import BaseModel, TypeAdapter
 from service.api.plumbing.access import Keys
 from service.background_tasks import BackgroundTasks
 from service.control.isolation import Isolation
-from service.control.served_folder import ServedFolder
-from service.ipc import rates
+from service.ipc import reader
 from service.ipc.channel import Channel, Full, Packet
 from service.ipc.documents import (
     Connection,
@@ -38,20 +41,74 @@ from service.ipc.documents import (
     Spans,
     Stuck,
     ToControl,
+    refusal_of,
 )
-from service.ipc.questions import Questions
-from service.ipc.reader import Reader
-from service.ipc.refusals import refusal_of
+from service.ipc.reader import Questions, Reader
 from service.model_lookup import ModelLookup
 from service.registry.artifacts import ArtifactStore
 from service.registry.errors import RegistryError, Unavailable
 
+_MOST_FILES = 1000
+_UNFINISHED = ".new"
 _LOG = logging.getLogger(__name__)
 READ: TypeAdapter[ToControl] = TypeAdapter(ToControl)
 #: Questions of one process that are being answered; others wait in its channel.
 _MOST_QUESTIONS = 64
 #: Models that its successor opens before they are asked for, and how long it waits for one.
 _MOST_WARMED, _OPENED_S = 32, 60.0
+
+
+class ServedFolder:
+    """Gives files by their digest; used in threads, one at a time.
+
+    What lies there when control is started again is what the process was given.
+
+    Attributes:
+        turn: held by the one that uses it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.turn = asyncio.Lock()
+        self._given: OrderedDict[str, None] = OrderedDict()
+        root.mkdir(parents=True, exist_ok=True)
+        for file in sorted(root.iterdir(), key=lambda file: file.stat().st_atime):
+            if file.suffix == _UNFINISHED:
+                file.unlink()
+            else:
+                self._given[file.name] = None
+
+    def give(self, artifacts: ArtifactStore, digest: str) -> None:
+        """Put a file there, if it is not; raises NotFound, Unavailable."""
+        place = self._root / digest
+        if not place.exists():
+            with artifacts.held(digest) as path:
+                fresh = place.with_suffix(_UNFINISHED)
+                fresh.unlink(missing_ok=True)
+                try:
+                    os.link(path, fresh)
+                except OSError:  # another file system
+                    shutil.copyfile(path, fresh)
+                os.replace(fresh, place)
+        self._given[digest] = None
+        self._given.move_to_end(digest)
+        while len(self._given) > _MOST_FILES:
+            self.remove([next(iter(self._given))])
+
+    def holds(self, digest: str) -> bool:
+        """Whether a file was given."""
+        return digest in self._given
+
+    def digests(self) -> set[str]:
+        """All that were given."""
+        return set(self._given)
+
+    def remove(self, digests: Iterable[str]) -> None:
+        """Take these files away."""
+        for digest in digests:
+            self._given.pop(digest, None)
+            with suppress(OSError):
+                (self._root / digest).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -103,7 +160,7 @@ class ServingPeer:
         self._on_spans = on_spans
         self._on_leaving = on_leaving
         self._questions = Questions(channel)
-        self._reader = Reader(channel, self._take, name=name, rate=rates.read(), on_fault=partial(on_fault, self))
+        self._reader = Reader(channel, self._take, name=name, rate=reader.read(), on_fault=partial(on_fault, self))
         self._tasks = BackgroundTasks()
 
     def start(self) -> None:

@@ -1,4 +1,7 @@
-"""The serving processes beside control, and the acceptor: met when they are started, known until they end."""
+"""The serving processes beside control, and the acceptor: met when they are started, known until they end.
+
+`PeerModels` is what the API speaks to: a change reaches every process.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +10,43 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel
 
 from service.api.plumbing.access import Keys
-from service.control.counts import ServingCounts
 from service.control.isolation import Isolation
-from service.control.members import Members
-from service.control.peer import READ, Known, ServingPeer
-from service.control.served_folder import ServedFolder
-from service.inference.gauges import NoLoad, add_gauges
+from service.control.peer import READ, Known, ServedFolder, ServingPeer
 from service.inference.metrics import ServingMetrics
-from service.ipc.adoption import Adoption
 from service.ipc.channel import Channel, Full, Packet
-from service.ipc.documents import Connection, End, Fault, Gone, Peer, Places, ToControl, Wanted
-from service.ipc.placement import ACCEPTOR, ALONE, CONTROL, Placement, in_path
-from service.ipc.reader import ALL, Reader
+from service.ipc.documents import (
+    ACCEPTOR,
+    ALONE,
+    CONTROL,
+    SERVING,
+    Connection,
+    Count,
+    Drop,
+    End,
+    Fault,
+    Forget,
+    Gone,
+    Members,
+    Open,
+    Peer,
+    Placement,
+    Places,
+    ToControl,
+    Wanted,
+    in_path,
+)
+from service.ipc.reader import ALL, Adoption, Reader
 from service.model_lookup import ModelLookup
 from service.registry.artifacts import ArtifactStore
+from service.registry.errors import ControlAway, RegistryError, Unavailable
+from service.shared_counts import ServingCounts
 
 _LOG = logging.getLogger(__name__)
 #: How often it is looked whether a process is needed.
@@ -35,6 +54,12 @@ _TEND_S = 2.0
 #: After so long the processes of single models that an earlier control has left end, if theirs were not asked for.
 _STRAY_S = 60.0
 _MOST_BYTES = 16 * 1024**2  # the counts of ten thousand models
+#: How long a change waits for processes that should know of it, and a model for being opened.
+_TOLD_S, _OPENED_S = 1.0, 60.0
+#: How often it is looked for served copies that no model has any more.
+_SWEEP_S = 60.0
+#: Processes in one another's place that are asked to open a model: one that ends them is in none of them then.
+_MOST_SUCCESSORS = 3
 
 
 class ServingPeers:
@@ -64,7 +89,7 @@ class ServingPeers:
         self._on_spans: Callable[[bytes], None] | None = None
         self._adoption = Adoption(self._hand_back)
         self._peers: dict[str, ServingPeer] = {}
-        self.members = Members()
+        self.members: Members[ServingPeer] = Members()
         self._pids = {CONTROL: os.getpid()}
         self._faults = self._restarts = 0
 
@@ -80,7 +105,7 @@ class ServingPeers:
         self._on_spans = on_spans
         self._known = Known(look_up, keys, artifacts, self._isolation)
         metrics.others = self._counts.others
-        add_gauges(metrics, NoLoad())
+        metrics.load(int, int, int)  # none here: those of others are shown
         about = (
             "Serving processes that were ended since they flooded control with messages, or sent what it cannot read."
         )
@@ -170,13 +195,13 @@ class ServingPeers:
             self._known,
             adopt=self._adoption.adopt,
             on_counts=self._counts.tell,
-            on_stuck=self._stuck,
+            on_stuck=lambda peer, digest: self._isolation.ended(digest, peer.name),
             on_spans=self._on_spans,
             on_leaving=self._left,
             on_fault=self._faulty,
         )
         self._peers[name] = peer
-        self.members.join(peer)
+        self.members.join(peer.name, peer)
         if fault is not None:  # what a process has marked may be a lie: it ran nothing but what it was given
             given = [digest for digest in fault.models if peer.may_read(digest)]
             self._isolation.fault(fault.model_copy(update={"models": given}), name)
@@ -199,13 +224,13 @@ class ServingPeers:
             self._acceptor.close()
             self._acceptor = None
         if (peer := self._peers.pop(name, None)) is not None:
-            self.members.leave(peer)
+            self.members.leave(peer.name, peer)
             peer.close()
         return peer
 
     def _left(self, peer: ServingPeer) -> None:
         """It takes no connections any more, and is heard until it has ended."""
-        self.members.leave(peer)
+        self.members.leave(peer.name, peer)
         self._tell_acceptor(Gone(name=peer.name))
 
     def _tell_acceptor(self, document: BaseModel, content: bytes = b"", files: Sequence[int] = ()) -> bool:
@@ -216,10 +241,6 @@ class ServingPeers:
         except Full:
             return False
         return True
-
-    def _stuck(self, peer: ServingPeer, digest: str) -> None:
-        """A run ends its process: no process of other models opens this one any more."""
-        self._isolation.ended(digest, peer.name)
 
     def _faulty(self, peer: ServingPeer, fault: str) -> None:
         """It does not run the code of this release: the parent ends it."""
@@ -243,3 +264,117 @@ class ServingPeers:
         except Full:
             told.append(False)
         self._places_told = all(told)
+
+
+class PeerModels:
+    """`ServedModels`, told to and asked of the processes that answer predictions; on the event loop."""
+
+    def __init__(self, peers: ServingPeers) -> None:
+        self._peers = peers
+
+    async def ready(self, called: str, version: str | None = None) -> None:
+        """Open the model in every process that may be asked for it; raises as its questions do, or Unavailable."""
+        await self._open(called, version)
+
+    async def _open(self, called: str, version: str | None = None, *, ahead: bool = False) -> None:
+        def document(number: int) -> Open:
+            return Open(number=number, called=called, version=version, ahead=ahead)
+
+        opened: set[ServingPeer] = set()
+        for _ in range(1 + _MOST_SUCCESSORS):
+            if not (missing := self._asked_for(called, version) - opened):
+                return
+            for peer, error in await _told(missing, document, seconds=_OPENED_S):
+                if error is None:
+                    opened.add(peer)
+                elif not isinstance(error, ControlAway):
+                    raise error
+                elif not peer.ended:  # the successor of one that has ended is asked
+                    raise Unavailable("unavailable", "a process that answers predictions does not respond")
+        raise Unavailable("unavailable", "processes that were to open this model have ended; come again in 1 s")
+
+    async def prepare(self, model_id: str) -> None:
+        """Open a model ahead of its requests; where that fails, they raise."""
+        try:
+            await self._open(model_id, ahead=True)
+        except RegistryError as error:
+            _LOG.warning("a model could not be opened ahead of its requests: %s", _quoted(error))
+
+    async def renew(self, called: str) -> None:
+        """Have one name asked again before its next use."""
+        await self._tell(lambda number: Forget(number=number, called=called))
+
+    async def forget(self) -> None:
+        """Have every name asked again before its next use, and take away what no model has any more."""
+        await self._tell(lambda number: Forget(number=number))
+        await self._sweep()
+
+    async def tend(self) -> None:
+        """Take served copies away whose models were deleted elsewhere, once in a while, until cancelled."""
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            await self._sweep()
+
+    async def drop(self, called: str) -> None:
+        """Have the models of a name closed."""
+        await self._tell(lambda number: Drop(number=number, called=called))
+
+    async def count(self) -> None:
+        """Have the present counts sent, for as long as that takes no second."""
+        await self._tell(lambda number: Count(number=number))
+
+    def provider(self, digest: str) -> str | None:
+        """What the model of this file runs on; None where no process was given it."""
+        return next((peer.provider for peer in self._peers.present() if peer.may_read(digest)), None)
+
+    def check(self) -> None:
+        """Raises Unavailable while predictions have no process that answers them."""
+        if all(peer.provider is None for peer in self._peers.members.of(SERVING)):
+            raise _missing()
+
+    def device(self) -> str | None:
+        """What predictions run on, as the first process says that is there."""
+        return next((peer.provider for peer in self._peers.present() if peer.provider is not None), None)
+
+    async def _sweep(self) -> None:
+        for peer in self._peers.present():
+            try:
+                await peer.sweep()
+            except RegistryError as error:
+                _LOG.info("served copies of %s are not looked through now: %s", peer.name, error.message)
+
+    def _asked_for(self, called: str, version: str | None) -> set[ServingPeer]:
+        """The processes that may be asked for a model; raises Unavailable where there is none."""
+        place = self._peers.placement.alone.get(in_path(called, version), SERVING)
+        if not (found := self._peers.members.of(place)):
+            raise _missing()
+        return found
+
+    async def _tell(self, document: Callable[[int], BaseModel]) -> None:
+        """Tell all; one that does not answer in time asks again by itself before it answers."""
+        for peer, error in await _told(self._peers.present(), document, seconds=_TOLD_S):
+            if error is not None and not peer.ended:
+                _LOG.warning("%s was told something and did not do it: %s", peer.name, _quoted(error))
+
+
+async def _told(
+    peers: Iterable[ServingPeer], document: Callable[[int], BaseModel], *, seconds: float
+) -> list[tuple[ServingPeer, RegistryError | None]]:
+    async def tell(peer: ServingPeer) -> RegistryError | None:
+        try:
+            await peer.ask(document, seconds=seconds)
+        except RegistryError as error:
+            return error
+        return None
+
+    asked = list(peers)
+    return list(zip(asked, await asyncio.gather(*map(tell, asked)), strict=True))
+
+
+def _missing() -> Unavailable:
+    return Unavailable("unavailable", "no process that answers predictions is running; come again in 1 s")
+
+
+def _quoted(error: RegistryError) -> str:
+    """The words of another process, which may have been taken over, on one line of the log."""
+    return repr(error.message[:300])

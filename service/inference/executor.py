@@ -1,22 +1,27 @@
 """The executor: slots for batches in threads, with separate slots for long batches and an end to runs that hang.
 
 A batch holds a slot while it runs. One that runs on becomes a long batch: its slot is free for others again, so that a
-slow model costs them its share of the cores and no more; if it takes far longer than expected, that share shrinks. A
-run whose requests are all closed is asked to end; ONNX Runtime checks for that between two nodes.
+slow model costs them its share of the cores and no more; if it takes far longer than expected, that share shrinks, and
+its thread ends with it: an ordinary user may lower a thread's priority, and not raise it again. A run whose requests
+are all closed is asked to end; ONNX Runtime checks for that between two nodes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from queue import SimpleQueue
 
-from service.inference.batching import InferenceBatch
-from service.inference.model_queue import BATCH_SECONDS, ModelQueue
-from service.inference.run_threads import InferenceThread, InferenceThreads
+from service.inference.batching import BATCH_SECONDS, InferenceBatch, ModelQueue
 
+#: Of a core that two threads want, one at niceness 5 gets a quarter beside one at 0.
+_LOW_PRIORITY = 5
 #: A batch that is expected to take longer, or has, is a long one; most are cut to `BATCH_SECONDS`.
 _LONG_SECONDS = 1.5 * BATCH_SECONDS
 #: Long batches at once, beyond one for each ordinary slot; a single model may fill only as many as that.
@@ -28,6 +33,46 @@ _CHECK_S = 0.02
 #: How long a run may go on that has been asked to end: of processor time, since on a busy machine it may wait for a
 #: core before it can see the request, and at the longest.
 _GRACE_S, LONGEST_GRACE_S = 1.0, 10.0
+
+
+class InferenceThread:
+    """One thread."""
+
+    def __init__(self, done: Callable[[InferenceThread, InferenceBatch], None]) -> None:
+        self._done = done
+        self._batches: SimpleQueue[InferenceBatch | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
+        self._thread.start()
+        self.lowered = False
+
+    def run(self, batch: InferenceBatch) -> None:
+        """Run a batch, and call `done` in this thread afterwards."""
+        self._batches.put(batch)
+
+    def lower_priority(self) -> None:
+        """Lower the priority of the thread for the rest of its life."""
+        self.lowered = True
+        if sys.platform == "linux" and self._thread.native_id is not None:
+            try:
+                os.setpriority(os.PRIO_PROCESS, self._thread.native_id, _LOW_PRIORITY)
+            except OSError:  # the thread has just ended, or the system forbids even this
+                return
+
+    def processor_seconds(self) -> float:
+        """Processor time of the thread so far; wall-clock time where the system does not measure it."""
+        if sys.platform == "linux" and self._thread.ident is not None and self._thread.is_alive():
+            return time.clock_gettime(time.pthread_getcpuclockid(self._thread.ident))
+        return time.monotonic()
+
+    def end(self) -> None:
+        """End the thread after the batch that it runs, if any."""
+        self._batches.put(None)
+
+    def _work(self) -> None:
+        while (batch := self._batches.get()) is not None:
+            batch.run()
+            self._done(self, batch)
+            del batch  # its arrays are freed now, not when the next batch arrives
 
 
 @dataclass(slots=True, eq=False)
@@ -64,7 +109,7 @@ class Executor:
         self._on_free = on_free
         self._on_stuck = on_stuck
         self._longest_grace = longest_grace
-        self._threads = InferenceThreads(self._done)
+        self._idle: list[InferenceThread] = []
         self._running: dict[InferenceBatch, _Running] = {}
         self._ordinary = self._long = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -86,7 +131,8 @@ class Executor:
         self._loop = loop
         expected = queue.model.cost(batch.rows, batch.slices[0].request.length)
         long = expected > _LONG_SECONDS
-        thread = self._threads.run(batch.make_terminable())
+        thread = self._idle.pop() if self._idle else InferenceThread(self._done)
+        thread.run(batch.make_terminable())
         self._running[batch] = _Running(queue, batch, thread, time.monotonic(), expected, long)
         self._count(queue, long, +1)
         if self._timer is None:
@@ -94,7 +140,8 @@ class Executor:
 
     def shut_down(self) -> None:
         """End the idle threads."""
-        self._threads.shut_down()
+        while self._idle:
+            self._idle.pop().end()
 
     def _count(self, queue: ModelQueue, long: bool, by: int) -> None:
         if long:
@@ -112,7 +159,10 @@ class Executor:
         running = self._running.pop(batch)
         self._count(running.queue, running.long, -1)
         running.queue.spent += batch.seconds
-        self._threads.release(running.thread)
+        if running.thread.lowered:
+            running.thread.end()
+        else:
+            self._idle.append(running.thread)
         assert self._loop is not None
         self._on_free(self._loop, batch)
 

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import array
 import fcntl
+import logging
 import os
 import select
 import socket
+import stat
 import termios
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from service.ipc.memory_file import content_of, sealed
-from service.ipc.token_bucket import TokenBucket
-
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_PAUSE_S = 10.0
 Incoming = TypeVar("Incoming", bound=BaseModel)
-
 #: The kernel holds about 200 KiB of a pair's messages; a larger one would never fit.
 _MESSAGE_BYTES = 60_000
 #: A document: the longest has a path or a key in it that a head of 64 KiB has brought, each letter escaped.
@@ -34,6 +35,64 @@ _INLINE, _IN_FILE = b"i", b"f"
 _UNREAD = termios.TIOCOUTQ  # which is SIOCOUTQ: what was sent, and not read yet
 #: The other side has the same open socket, and may have made it one that waits.
 _NEVER_WAIT = socket.MSG_DONTWAIT
+
+
+def sealed(content: bytes) -> int:
+    """A file with this content."""
+    memory = os.memfd_create("message", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    left = memoryview(content)
+    while left:
+        left = left[os.write(memory, left) :]
+    fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
+    return memory
+
+
+def content_of(memory: int, most_bytes: int) -> bytes:
+    """The content of such a file; raises ValueError for any other, whose reader might wait or never end."""
+    found = os.fstat(memory)
+    if not stat.S_ISREG(found.st_mode) or fcntl.fcntl(memory, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
+        raise ValueError("not a sealed file in memory")
+    if found.st_size > most_bytes:
+        raise ValueError(f"a message of {found.st_size} bytes; at most {most_bytes}")
+    return os.pread(memory, found.st_size, 0)
+
+
+class TokenBucket:
+    """Filled at a steady rate, up to what it holds; on one thread.
+
+    >>> now = 0.0
+    >>> bucket = TokenBucket(per_second=10, most=20, clock=lambda: now)
+    >>> bucket.take(20), bucket.take(5)
+    (0.0, 0.5)
+    """
+
+    def __init__(self, *, per_second: float, most: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_second = per_second
+        self._most = self._left = most
+        self._clock = clock
+        self._filled_at = clock()
+
+    def take(self, tokens: float) -> float:
+        """Take so many, owed where they are not there; returns in how many seconds there are any again."""
+        now = self._clock()
+        self._left = min(self._most, self._left + (now - self._filled_at) * self._per_second) - tokens
+        self._filled_at = now
+        return max(0.0, -self._left / self._per_second)
+
+
+class ThrottledLog:
+    """Passes warnings on to a logger."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._next: dict[str, float] = {}
+
+    def warning(self, kind: str, text: str, error: Exception | None = None) -> None:
+        """Log this, with the traceback of an error, unless one of the kind was logged a moment ago."""
+        now = time.monotonic()
+        if now >= self._next.get(kind, 0.0):
+            self._next[kind] = now + _PAUSE_S
+            self._log.warning("%s", text, exc_info=error)
 
 
 class Full(Exception):

@@ -1,10 +1,21 @@
-"""The documents between control, serving processes, acceptor and their parent, each validated where it arrives."""
+"""The documents between control, serving processes, acceptor and their parent, and the placement that they share.
+
+Each document is validated where it arrives. Predictions go to the serving processes, those of a model that once did not
+come to an end to a process of its own. Everything else goes to control.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Annotated, Generic, Literal, TypeVar
+from urllib.parse import unquote_to_bytes
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from service.registry import errors
 
 MOST_TEXT = 1000
 Text = Annotated[str, Field(max_length=MOST_TEXT)]
@@ -14,6 +25,17 @@ ProcessName = Annotated[str, Field(pattern=r"^(control|acceptor|(serving|alone)-
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 #: Numbers the questions of one process.
 Number = Annotated[int, Field(ge=0, lt=2**53)]
+_KINDS = {
+    kind.__name__: kind
+    for kind in (
+        *(errors.NotFound, errors.InvalidRequest, errors.Conflict, errors.TooLarge, errors.Unavailable),
+        errors.OutOfService,
+    )
+}
+CONTROL, ACCEPTOR, SERVING, ALONE = "control", "acceptor", "serving", "alone-"
+#: A path that is not quite one of these goes to control, which answers that there is no such route.
+_PREDICTION = re.compile(rb"/v1/models/([^/]+)/predict|/v2/models/([^/]+(?:/versions/[^/]+)?)/infer")
+Member = TypeVar("Member")
 
 
 class Document(BaseModel):
@@ -213,3 +235,94 @@ ToAcceptor = Annotated[Connection | Peer | Gone | Places, Field(discriminator="k
 ToParent = Annotated[Wanted | End, Field(discriminator="kind")]
 #: What answers a question: it has the number of it.
 Answer = ModelAnswer | Refusal | KeyAnswer | Done
+
+
+def refusal_of(number: int, error: errors.RegistryError) -> Refusal:
+    """The document; of an error that no question can have, `Unavailable`."""
+    name = type(error).__name__ if type(error).__name__ in _KINDS else "Unavailable"
+    passing = isinstance(error, errors.Conflict) and error.passing
+    return Refusal(
+        number=number, error=name, code=error.code, message=error.message, field=error.field, passing=passing
+    )
+
+
+def error_of(refusal: Refusal) -> errors.RegistryError:
+    """The error."""
+    if refusal.error == errors.Conflict.__name__:
+        return errors.Conflict(refusal.code, refusal.message, field=refusal.field, passing=refusal.passing)
+    kind = _KINDS.get(refusal.error, errors.Unavailable)
+    return kind(refusal.code, refusal.message, field=refusal.field)
+
+
+def in_path(name: str, version: str | None) -> str:
+    """How a path calls a model.
+
+    >>> in_path("spam", None), in_path("spam", "3")
+    ('spam', 'spam/versions/3')
+    """
+    return name if version is None else f"{name}/versions/{version}"
+
+
+def alone(number: int) -> str:
+    """The name of the process of a single model."""
+    return f"{ALONE}{number}"
+
+
+class Placement:
+    """The places of requests: control, the serving processes together, and each process of a single model.
+
+    Attributes:
+        alone: the processes of single models, by what these are called.
+    """
+
+    def __init__(self) -> None:
+        self.alone: Mapping[str, str] = {}
+
+    def place(self, path: bytes) -> str:
+        """The place of a `POST` to this path, as it was received; that of any other request is control.
+
+        >>> Placement().place(b"/v1/models/spam/predict"), Placement().place(b"/v1/jobs")
+        ('serving', 'control')
+        """
+        found = _PREDICTION.fullmatch(unquote_to_bytes(path) if b"%" in path else path)
+        if found is None:
+            return CONTROL
+        if not self.alone:
+            return SERVING
+        return self.alone.get((found[1] or found[2]).decode(errors="replace"), SERVING)
+
+
+def place_of(process: str) -> str:
+    """The place that a process serves.
+
+    >>> place_of("serving-3"), place_of("alone-1")
+    ('serving', 'alone-1')
+    """
+    return SERVING if process.startswith(SERVING) else process
+
+
+class Members(Generic[Member]):
+    """The members of each place: the processes that take its connections, in turn."""
+
+    def __init__(self) -> None:
+        self._by_place: dict[str, deque[Member]] = {}
+
+    def join(self, process: str, member: Member) -> None:
+        """A process takes connections from now on."""
+        self._by_place.setdefault(place_of(process), deque()).append(member)
+
+    def leave(self, process: str, member: Member) -> None:
+        """It takes none any more."""
+        with suppress(ValueError):  # it has left before
+            self._by_place[place_of(process)].remove(member)
+
+    def of(self, place: str) -> set[Member]:
+        """Those of one place."""
+        return set(self._by_place.get(place, ()))
+
+    def in_turn(self, place: str) -> Iterator[Member]:
+        """Those of one place, each once, beginning with the one whose turn it is."""
+        members = self._by_place.get(place, deque())
+        for _ in range(len(members)):
+            members.rotate(-1)
+            yield members[-1]

@@ -1,19 +1,30 @@
-"""The reader of a channel on an event loop: a bounded number of messages in each turn, and in each second."""
+"""The reader of a channel on an event loop, and who takes what it reads: questions that wait, connections to answer.
+
+A process that answers predictions sends 50 KiB a second for a model that answers 11,000 predictions (names ten times a
+second, keys every five seconds, counts every second), and 6 MiB where strangers make it ask as often as it does. More
+is refused on its own side, so that one whose messages exceed what control reads does not run our code any more.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+import socket
 import time
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
-from service.ipc.channel import Channel, Closed, Malformed, Packet
-from service.ipc.throttled_log import ThrottledLog
-from service.ipc.token_bucket import TokenBucket
+from service.background_tasks import BackgroundTasks
+from service.ipc.channel import Channel, Closed, Full, Malformed, Packet, ThrottledLog, TokenBucket
+from service.ipc.documents import Answer, Connection, Refusal, error_of
+from service.registry.errors import ControlAway
 
+_MIB = 1024**2
 _LOG = logging.getLogger(__name__)
 #: Messages of one turn of the loop: of a side that is not trusted; of the parent and the acceptor, whatever waits.
 FEW, ALL = 32, 512
@@ -23,8 +34,18 @@ _UNREADABLE_BYTES = 64 * 1024  # what a message costs that cannot be read
 _FLOOD_S, _PAUSE_S = 10.0, 1.0
 #: After so many messages that cannot be read it is not waited for that one can.
 _MOST_UNREADABLE = 8
-
 Incoming = TypeVar("Incoming", bound=BaseModel)
+TCP = frozenset({socket.AF_INET, socket.AF_INET6})
+
+
+def sent() -> TokenBucket:
+    """Bytes that a process sends, each message counted as 4 KiB at least; four times as much after a silence."""
+    return TokenBucket(per_second=12 * _MIB, most=48 * _MIB)
+
+
+def read() -> TokenBucket:
+    """Bytes that control reads of it."""
+    return TokenBucket(per_second=16 * _MIB, most=64 * _MIB)
 
 
 class Reader(Generic[Incoming]):
@@ -140,3 +161,111 @@ class Reader(Generic[Incoming]):
         if now - self._over_since > _FLOOD_S:
             self._over_since = now
             self._on_fault("floods control with messages")
+
+
+class _Waiting(NamedTuple):
+    question: BaseModel
+    answer: asyncio.Future[Packet[Answer]]
+
+
+class Questions:
+    """Numbers questions and gives each its answer; on the event loop."""
+
+    def __init__(self, channel: Channel[Any]) -> None:
+        self._channel = channel
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, _Waiting] = {}
+        self._ended = False
+
+    async def ask(self, document: Callable[[int], BaseModel], *, seconds: float) -> Packet[Answer]:
+        """Send the document of a number, and wait for the answer.
+
+        Raises:
+            ControlAway: the other side does not read, does not answer in time, or has ended.
+            RegistryError: what it answers.
+        """
+        number = next(self._numbers)
+        answer: asyncio.Future[Packet[Answer]] = asyncio.get_running_loop().create_future()
+        question = document(number)
+        self._waiting[number] = _Waiting(question, answer)
+        try:
+            if self._ended:
+                raise ControlAway
+            self._channel.send(question)
+            async with asyncio.timeout(seconds):
+                packet = await answer
+        except (Full, TimeoutError):
+            raise ControlAway from None
+        finally:
+            del self._waiting[number]
+        if isinstance(packet.document, Refusal):
+            raise error_of(packet.document)
+        return packet
+
+    def answered(self, packet: Packet[Answer]) -> None:
+        """An answer has arrived; one that came too late is dropped."""
+        waiting = self._waiting.get(packet.document.number)
+        if waiting is not None and not waiting.answer.done():
+            waiting.answer.set_result(packet)
+
+    def ask_again(self) -> None:
+        """Send what waits once more: another process has taken the place of the one that was asked."""
+        for waiting in self._waiting.values():
+            with suppress(Full):
+                self._channel.send(waiting.question)
+
+    def end(self) -> None:
+        """The other side has ended: nothing is answered any more."""
+        self._ended = True
+        for waiting in self._waiting.values():
+            if not waiting.answer.done():
+                waiting.answer.set_exception(ControlAway())
+
+
+class Adoption:
+    """Answers connections that come over channels; on the event loop.
+
+    Args:
+        elsewhere: is given those that come before `begin` and after `end`.
+        families: of the sockets that are taken. A pair of sockets is no client: a process that was taken over would
+            make requests of its own.
+    """
+
+    def __init__(
+        self, elsewhere: Callable[[Packet[Connection]], object], families: Collection[socket.AddressFamily] = TCP
+    ) -> None:
+        self._elsewhere = elsewhere
+        self._families = families
+        self._protocol: Callable[[bytes], asyncio.Protocol] | None = None
+        self._tasks = BackgroundTasks()
+
+    def begin(self, protocol: Callable[[bytes], asyncio.Protocol]) -> None:
+        """Answer from now on by the protocol that this makes of what was received of a connection before."""
+        self._protocol = protocol
+
+    def end(self) -> None:
+        """Answer no more."""
+        self._protocol = None
+
+    def adopt(self, packet: Packet[Connection]) -> None:
+        """Answer the requests of this connection from now on; raises Malformed for what is no connection."""
+        if self._protocol is None:
+            self._elsewhere(packet)
+            return
+        client = packet.take_socket()
+        try:
+            if client.family not in self._families or client.type != socket.SOCK_STREAM:
+                raise Malformed(f"a socket that is no connection of a client: {client.family.name}")
+            client.setblocking(False)
+            client.getpeername()
+        except (OSError, Malformed) as error:
+            client.close()
+            if isinstance(error, Malformed):
+                raise
+            return  # the client has gone meanwhile
+        self._tasks.begin(_answered(client, partial(self._protocol, packet.content)), "a connection")
+
+
+async def _answered(client: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
+    with suppress(OSError):
+        await asyncio.get_running_loop().connect_accepted_socket(protocol, client)

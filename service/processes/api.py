@@ -12,9 +12,9 @@ from functools import partial
 from service.api.plumbing.services import quarantine
 from service.app import create_app
 from service.heartbeat import Heartbeat
-from service.inference.runtime import providers, release_arena
+from service.inference.session import providers, release_arena
 from service.process_memory import MemoryRelease, limit
-from service.processes.registry import await_database, say_where
+from service.processes.control import await_database, say_where
 from service.rest_api import build_document
 from service.server import STUCK_EXIT_CODE, Server, configured, prepare_process
 from service.settings import ServiceSettings

@@ -2,6 +2,11 @@
 
 They run in sessions of their own, so that Ctrl-C reaches only the parent, which stops them in order. On Linux the
 kernel ends them with their parent.
+
+A signal that the code of a process raises is the deed of the model in whose thread it was caught. Caught in another
+thread, it may be anybody's; so may an end by the watchdog of the event loop, or by the kernel where memory runs out:
+what ran then is suspect. SIGKILL has no sender: it counts only if the kernel has killed for memory since the process
+was started.
 """
 
 from __future__ import annotations
@@ -15,17 +20,29 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
-from service.confinement import kernel
+from service.confinement import landlock
 from service.heartbeat import Pulse
 from service.ipc.documents import Fault
-from service.processes.faults import fault, oom_kills, place
+from service.ipc.run_marks import Marked
 from service.processes.introductions import Introductions, Mailbox
 
+_CRASHES = frozenset(
+    {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS}
+)
+#: Of `faulthandler`, which watches the event loop.
+_HUNG = 1
+_FIGURES = Path("/proc/vmstat")
+_OOM_KILLS = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
+
+
+#: What `faulthandler` writes of a thread, and of a call; a watchdog's stacks end with those of the main thread.
+_THREAD = re.compile(r"(Current t|T)hread 0x")
+_CALL = re.compile(r'  File "(.+)", line (\d+) in (.+)')
 _STOP_TIMEOUT_S = {
     "api": 40.0,
     "worker": 20.0,
@@ -43,38 +60,99 @@ _LONGEST_LINE = 16 * 1024
 #: With which the watchdog of an event loop begins what it writes last.
 _WATCHDOG = re.compile(r"Timeout \([\d:.]+\)!")
 _MAX_STACKS_BYTES = 64 * 1024
+_LOOK_S = 0.01
+#: How long it may take to stop: its last requests are answered.
+_IDLE_STOP_TIMEOUT_S = 40.0
 
 
-class Process(Protocol):
-    """What is used of a `subprocess.Popen`."""
+def place(stacks: Sequence[str]) -> str:
+    """The call in which a process stood when `faulthandler` noted these stacks.
 
-    pid: int
-    returncode: int | None
+    >>> place(["Thread 0x1 (most recent call first):", '  File "/b.py", line 3 in f', '  File "/b.py", line 9 in g'])
+    'f (/b.py, line 3)'
+    """
+    threads = [number for number, line in enumerate(stacks) if _THREAD.match(line)]
+    (at, *_) = [number for number in threads if stacks[number].startswith("Current")] or threads[-1:] or [0]
+    call = next(filter(None, map(_CALL.match, stacks[at + 1 : at + 2])), None)
+    return "an unknown place" if call is None else f"{call[3]} ({call[1]}, line {call[2]})"
 
-    @property
-    def stdout(self) -> IO[bytes] | None:
-        """What it writes."""
+
+def oom_kills() -> int:
+    """How many processes of this machine the kernel has killed for memory; 0 where it does not count them."""
+    try:
+        found = _OOM_KILLS.search(_FIGURES.read_text())
+    except OSError:
+        return 0
+    return 0 if found is None else int(found[1])
+
+
+def fault(code: int, marked: Marked, *, out_of_memory: bool) -> Fault | None:
+    """What a process that has ended with this code was ended by; None where no model is at fault.
+
+    Args:
+        out_of_memory: the kernel has killed some process for memory while this one ran.
+    """
+    if -code in _CRASHES:
+        models = marked.caught or marked.models
+        outside = marked.caught == frozenset()  # of any run, which may have corrupted memory all the same
+        return _fault(signal.Signals(-code).name, models, certain=len(models) == 1 and not outside)
+    if code == _HUNG:
+        return _fault("the watchdog of its event loop", marked.on_loop or marked.models, certain=False)
+    if -code == signal.SIGKILL and out_of_memory:
+        return _fault("SIGKILL, when memory ran out", marked.models, certain=False)
+    return None
+
+
+def _fault(how: str, models: Set[str], *, certain: bool) -> Fault | None:
+    return Fault(how=how, models=sorted(models), certain=certain) if models else None
+
+
+class ForkedProcess:
+    """A fork, with what is used of `subprocess.Popen`.
+
+    Attributes:
+        stdout: what it writes.
+        returncode: None while it is not known to have ended.
+    """
+
+    def __init__(self, pid: int, stdout: IO[bytes]) -> None:
+        self.pid = pid
+        self.stdout = stdout
+        self.returncode: int | None = None
+        self._looking = threading.Lock()
 
     def poll(self) -> int | None:
         """The exit code, or the negative signal, if it has ended."""
+        with self._looking:
+            if self.returncode is None and (found := os.waitpid(self.pid, os.WNOHANG))[0]:
+                self.returncode = os.waitstatus_to_exitcode(found[1])
+        return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """The same once it has ended."""
+        """The same once it has ended; raises `subprocess.TimeoutExpired`."""
+        began = time.monotonic()
+        while (code := self.poll()) is None:
+            if timeout is not None and time.monotonic() - began > timeout:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout)
+            time.sleep(_LOOK_S)
+        return code
 
     def terminate(self) -> None:
         """Send SIGTERM."""
+        self._send(signal.SIGTERM)
 
     def kill(self) -> None:
         """Send SIGKILL."""
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: int) -> None:
+        if self.poll() is None:  # its id is not given to another before that
+            os.kill(self.pid, number)
 
 
-class Forking(Protocol):
-    """A template, as those that are forked from it use it."""
-
-    def fork(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str], passed_on: Sequence[int]
-    ) -> Process | None:
-        """The process of this command; None where it cannot be had."""
+Process = subprocess.Popen[bytes] | ForkedProcess
+#: Forks the process of a name, by a command, an environment and open files; None where it cannot be had.
+Fork = Callable[[str, Sequence[str], Mapping[str, str], Sequence[int]], ForkedProcess | None]
 
 
 @dataclass
@@ -85,7 +163,7 @@ class ChildProcess:
         passed_on: file descriptors that it inherits.
         pulse: detects that it hangs, where that is watched.
         introductions: of a process with a channel, to the others.
-        template: has loaded what it needs, and forks it.
+        forked_by: of a template, which has loaded what it needs.
         runs_models: what it runs when it ends may have ended it.
         listener: what it accepts from, closed here when it is asked to stop: nothing more waits in it.
     """
@@ -97,7 +175,7 @@ class ChildProcess:
     passed_on: Sequence[int] = ()
     pulse: Pulse | None = None
     introductions: Introductions | None = None
-    template: Forking | None = None
+    forked_by: Fork | None = None
     runs_models: bool = False
     listener: socket.socket | None = None
     process: Process | None = None
@@ -139,7 +217,8 @@ class ChildProcess:
 
     def _begin(self, command: Sequence[str], passed_on: Sequence[int]) -> Process:
         self.started_at = time.monotonic()
-        self.process = process = self._forked(command, passed_on) or self._started(command, passed_on)
+        forked = None if self.forked_by is None else self.forked_by(self.name, command, self.environment, passed_on)
+        self.process = process = forked or self._started(command, passed_on)
         if self.pulse is not None:
             self.pulse.started()
         self._note_pid(process.pid)
@@ -159,11 +238,6 @@ class ChildProcess:
         except OSError as error:  # a full disk ends no process
             say(self.name, f"its id {pid} cannot be written: {error}")
 
-    def _forked(self, command: Sequence[str], passed_on: Sequence[int]) -> Process | None:
-        if self.template is None:
-            return None
-        return self.template.fork(self.name, command, self.environment, passed_on)
-
     def _started(self, command: Sequence[str], passed_on: Sequence[int]) -> Process:
         return subprocess.Popen(
             command,
@@ -173,7 +247,7 @@ class ChildProcess:
             stderr=subprocess.STDOUT,
             start_new_session=True,
             pass_fds=passed_on,
-            preexec_fn=_die_with_parent(),
+            preexec_fn=(lambda: landlock.end_with_parent(signal.SIGTERM)) if sys.platform == "linux" else None,
         )
 
     def ensure_running(self) -> None:
@@ -230,10 +304,6 @@ class ChildProcess:
         self.pid_file.unlink(missing_ok=True)
 
 
-def _die_with_parent() -> Callable[[], None] | None:
-    return (lambda: kernel.end_with_parent(signal.SIGTERM)) if sys.platform == "linux" else None
-
-
 def _pass_log_on(name: str, process: Process, stacks: Path) -> None:
     assert process.stdout is not None
     with process.stdout as lines:
@@ -265,3 +335,40 @@ def say(name: str, text: str) -> None:
 
 def _described(code: int) -> str:
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+@dataclass
+class AloneProcess(ChildProcess):
+    """Started when control asks for it, stopped when it does not any more."""
+
+    _asked_at: float | None = None  # to stop
+
+    def start(self) -> None:
+        """Start the process, if it is wanted."""
+        if self._is_wanted:
+            super().start()
+
+    def ensure_running(self) -> None:
+        """Start it, start it again, or stop it."""
+        if self._is_wanted:
+            self._asked_at = None
+            super().ensure_running()
+        elif self.process is not None and self.process.poll() is None:
+            self._ask_once()
+        elif self.process is not None and self.introductions is not None:
+            self.introductions.part(self.name)
+            self.pid_file.unlink(missing_ok=True)
+            self.process = None
+
+    @property
+    def _is_wanted(self) -> bool:
+        return self.introductions is not None and self.name in self.introductions.wanted
+
+    def _ask_once(self) -> None:
+        assert self.process is not None
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
+            say(self.name, "is not needed any more")
+            self.process.terminate()
+        elif time.monotonic() - self._asked_at > _IDLE_STOP_TIMEOUT_S:
+            self.process.kill()

@@ -4,50 +4,91 @@ from __future__ import annotations
 
 import argparse
 import gc
+import logging
 import socket
 import sys
+import time
 from functools import partial
 from pathlib import Path
+
+from sqlalchemy import make_url
 
 from service.api.plumbing.services import quarantine
 from service.control.app import create_control
 from service.control.isolation import Isolation
-from service.control.peer_models import PeerModels
-from service.control.peers import ServingPeers
+from service.control.peers import PeerModels, ServingPeers
 from service.heartbeat import Heartbeat
-from service.ipc.placement import Placement
+from service.ipc.documents import Placement
 from service.process_memory import MemoryRelease, limit
-from service.processes.registry import await_database, say_where
+from service.registry.errors import Unavailable
+from service.registry.registry import Registry
 from service.rest_api import build_document
 from service.server import Server, configured, prepare_process, say_listening
 from service.settings import ServiceSettings
 from service.transport.connections import Connections
 from service.transport.protocol import Protocol
 
+_LOG = logging.getLogger("fedlas.api")
 
-def run(settings: ServiceSettings, *, channel: int, folder: Path, counts: Path, heartbeat: int | None = None) -> int:
-    """Serve until SIGINT or SIGTERM; returns the exit code.
 
-    Args:
-        channel: this process' own.
-        folder: where each serving process has a folder with its served copies.
-        counts: the file of what they have counted.
-        heartbeat: a pipe into which a byte is written twice a second while the event loop turns.
+def say_where(settings: ServiceSettings) -> None:
+    """Log where everything lies that must survive, and who may connect."""
+    database = make_url(settings.resolved_database_url).set(query={}).render_as_string(hide_password=True)
+    files = settings.artifacts or settings.resolved_artifacts
+    _LOG.info("data folder %s, database %s, stored files %s", settings.data_dir.absolute(), database, files)
+    if not settings.api_keys:
+        asked = "" if settings.listen_host == settings.host else f", and not on {settings.host} as it was told"
+        _LOG.warning(
+            "no keys are configured (FEDLAS_API_KEYS): whoever works on this machine may use the service; "
+            "it listens on %s only%s",
+            settings.listen_host,
+            asked,
+        )
+
+
+def await_database(settings: ServiceSettings) -> None:
+    """Migrate the database as soon as it can be reached; a signal ends the wait."""
+    registry = Registry.open(settings)
+    while True:
+        try:
+            registry.migrate()
+            break
+        except Unavailable as error:
+            reason = str(error.__cause__ or error).partition("\n")[0]
+            _LOG.warning("waiting for the database: %s", reason)
+            time.sleep(1.0)
+    registry.close()
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m service.processes.control")
+    parser.add_argument("--channel", type=int, required=True, help="the channel of this process")
+    parser.add_argument("--folder", type=Path, required=True, help="of the served copies of all processes")
+    parser.add_argument("--counts", type=Path, required=True, help="the file of what serving processes have counted")
+    parser.add_argument("--heartbeat", type=int, help="write a byte into this pipe while the process lives")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """`python -m service.processes.control`, started by `fedlas serve`, whose settings it shares.
+
+    Serves until SIGINT or SIGTERM; returns the exit code.
     """
+    options, settings = _options(), ServiceSettings()
     prepare_process(settings)
     say_where(settings)
     await_database(settings)
     limit(settings.resolved_api_memory_bytes)
     run_dir = settings.data_dir.absolute() / "run"  # of all services on these records and this machine
     isolation = Isolation(run_dir / "ended", quarantine(settings), most=settings.isolated_models)
-    peers = ServingPeers(socket.socket(fileno=channel), folder, counts, Placement(), isolation)
+    peers = ServingPeers(socket.socket(fileno=options.channel), options.folder, options.counts, Placement(), isolation)
     models = PeerModels(peers)
     app = create_control(settings, peers, models)
     protocol = partial(Protocol, connections=Connections.of(settings), hand_over=peers)
     config = configured(app.front, settings, lifespan="on", protocol=protocol)
     gc.collect()
     gc.freeze()
-    beating = Heartbeat(heartbeat, hung_seconds=settings.hung_seconds)
+    beating = Heartbeat(options.heartbeat, hung_seconds=settings.hung_seconds)
 
     async def meet() -> None:
         peers.start(server.protocol)
@@ -72,23 +113,6 @@ def run(settings: ServiceSettings, *, channel: int, folder: Path, counts: Path, 
     )
     server.run([])
     return 0 if server.started else 1
-
-
-def main() -> int:
-    """`python -m service.processes.control`, started by `fedlas serve`, whose settings it shares."""
-    parser = argparse.ArgumentParser(prog="python -m service.processes.control")
-    parser.add_argument("--channel", type=int, required=True, help="the channel of this process")
-    parser.add_argument("--folder", type=Path, required=True, help="of the served copies of all processes")
-    parser.add_argument("--counts", type=Path, required=True, help="the file of what serving processes have counted")
-    parser.add_argument("--heartbeat", type=int, help="write a byte into this pipe while the process lives")
-    options = parser.parse_args()
-    return run(
-        ServiceSettings(),
-        channel=options.channel,
-        folder=options.folder,
-        counts=options.counts,
-        heartbeat=options.heartbeat,
-    )
 
 
 if __name__ == "__main__":

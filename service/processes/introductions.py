@@ -17,8 +17,7 @@ from itertools import count
 from pydantic import TypeAdapter
 
 from service.ipc.channel import Channel, Full, Malformed, Packet, pair
-from service.ipc.documents import Connection, End, Fault, Gone, Peer, ToParent, Wanted
-from service.ipc.placement import ACCEPTOR, CONTROL
+from service.ipc.documents import ACCEPTOR, CONTROL, Connection, End, Fault, Gone, Peer, ToParent, Wanted
 from service.ipc.run_marks import RunRecord
 
 _CONNECTIONS: TypeAdapter[Connection] = TypeAdapter(Connection)

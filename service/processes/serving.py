@@ -10,9 +10,10 @@ import argparse
 import asyncio
 import gc
 import logging
+import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -25,18 +26,15 @@ from service.api.plumbing.access_log import AccessLog
 from service.confinement import seccomp
 from service.heartbeat import Heartbeat
 from service.inference.metrics import ServingMetrics
-from service.inference.runtime import providers, release_arena
-from service.ipc.placement import Placement
+from service.inference.session import providers, release_arena
 from service.ipc.run_marks import RunMarks
 from service.process_memory import MemoryRelease, limit
-from service.processes import policies
-from service.processes.ending import Ending
-from service.registry.errors import NotFound, Unavailable
-from service.server import Server, configured, prepare_process
-from service.serving.app import ServingApp
+from service.processes import confined
+from service.registry.errors import NotFound
+from service.server import STUCK_EXIT_CODE, Server, configured, prepare_process
+from service.serving.app import ROUTES, ServingApp, restarting
+from service.serving.call import ServingServices
 from service.serving.control_channel import ControlChannel
-from service.serving.routes import ROUTES
-from service.serving.services import ServingServices
 from service.settings import ServingSettings
 from service.shared_counts import Snapshot
 from service.tracing import Tracing
@@ -44,9 +42,45 @@ from service.transport.connections import Connections
 from service.transport.protocol import Protocol
 
 _LOG = logging.getLogger("fedlas.api")
+#: For the requests in flight, then for the refusals of those that are not answered by then.
+_LAST_ANSWERS_S, _REFUSALS_S = 0.3, 0.1
 _COUNTS_S = 1.0
 #: To end this process costs others little.
 _LONGEST_GRACE_S = 3.0
+
+
+class Ending:
+    """Ends the process once; on the event loop.
+
+    Args:
+        begun: called with the file at fault: no request is taken any more.
+
+    Attributes:
+        server: its connections are handed over, those with a request under way after their answers.
+        give_up: refuses what has no answer yet.
+    """
+
+    def __init__(self, begun: Callable[[str], None]) -> None:
+        self._begun = begun
+        self._task: asyncio.Task[None] | None = None
+        self.server: Server | None = None
+        self.give_up: Callable[[], None] = lambda: None
+
+    def __call__(self, digest: str) -> None:
+        """A run of this served copy does not end."""
+        if self._task is None:
+            _LOG.critical("a run of the served copy %s does not end: the process ends", digest)
+            self._begun(digest)
+            self._task = asyncio.ensure_future(self._end())
+
+    async def _end(self) -> None:
+        try:
+            if self.server is not None:
+                await self.server.depart(seconds=_LAST_ANSWERS_S)
+                self.give_up()
+                await self.server.depart(seconds=_REFUSALS_S)
+        finally:
+            os._exit(STUCK_EXIT_CODE)
 
 
 class ServedCopies:
@@ -64,49 +98,43 @@ class ServedCopies:
         yield path
 
 
-def run(
-    settings: ServingSettings,
-    *,
-    name: str,
-    channel: int,
-    folder: Path,
-    names: frozenset[str],
-    keyed: bool,
-    run_marks: int | None = None,
-    traced: bool = False,
-    heartbeat: int | None = None,
-) -> int:
-    """Serve until SIGINT or SIGTERM; returns the exit code.
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m service.processes.serving")
+    parser.add_argument("--name", required=True, help="of this process among all")
+    parser.add_argument("--channel", type=int, required=True, help="the channel of this process, to control")
+    parser.add_argument("--folder", type=Path, required=True, help="of its served copies")
+    parser.add_argument("--host-name", action="append", default=[], help="under which browsers reach the service")
+    parser.add_argument("--keyed", action="store_true", help="a key is needed")
+    parser.add_argument("--run-marks", type=int, help="the memory in which it marks what it runs")
+    parser.add_argument("--traced", action="store_true", help="control sends spans on")
+    parser.add_argument("--heartbeat", type=int, help="write a byte into this pipe while the process lives")
+    return parser.parse_args()
 
-    Args:
-        name: of this process among all.
-        channel: this process' own, to control.
-        folder: of its served copies.
-        names: under which browsers reach the service.
-        keyed: whether a key is needed.
-        run_marks: memory in which the parent finds what ran when this process has ended.
-        traced: whether control sends spans on.
-        heartbeat: a pipe into which a byte is written twice a second while the event loop turns.
+
+def main() -> int:
+    """`python -m service.processes.serving`, started by `fedlas serve` with the settings of serving only.
+
+    Serves until SIGINT or SIGTERM; returns the exit code.
     """
+    options, settings = _options(), ServingSettings()
     prepare_process(settings)
     if settings.api_memory_bytes is not None or "CUDAExecutionProvider" not in providers():
         limit(settings.resolved_api_memory_bytes)
-    placement = Placement()
-    control = ControlChannel(socket.socket(fileno=channel), name=name, placement=placement, provider=providers()[0])
+    control = ControlChannel(socket.socket(fileno=options.channel), name=options.name, provider=providers()[0])
     metrics = ServingMetrics(most_models=settings.metrics_models)
     ending = Ending(control.stuck)
     services = ServingServices.open(
         settings,
-        access=AccessControl(names, keyed=keyed),
+        access=AccessControl(frozenset(options.host_name), keyed=options.keyed),
         admission=control.keys,
         look_up=control.meanings.look_up,
-        files=ServedCopies(folder),
+        files=ServedCopies(options.folder),
         metrics=metrics,
-        tracing=Tracing.through(control.tell_spans) if traced else Tracing(),
+        tracing=Tracing.through(control.tell_spans) if options.traced else Tracing(),
         access_log=AccessLog(),
         on_stuck=ending,
         longest_grace=_LONGEST_GRACE_S,
-        marks=RunMarks(run_marks),
+        marks=RunMarks(options.run_marks),
     )
     app = ServingApp(_elsewhere, services, ROUTES)
     protocol = partial(Protocol, connections=Connections.of(settings), hand_over=control)
@@ -118,8 +146,10 @@ def run(
 
     async def meet() -> None:
         with suppress(OSError):  # without filters there is none, which was said at the start
-            seccomp.install(policies.adopting(), every_thread=True)
-        control.start(server.protocol, services.model_repository, lambda: _counted(metrics))
+            seccomp.install(confined.adopting(), every_thread=True)
+        control.start(
+            server.protocol, services.model_repository, lambda: Snapshot(metrics.own(), metrics.own_gauges()).encode()
+        )
 
     def stopped() -> None:
         control.tell_counts()
@@ -130,7 +160,7 @@ def run(
     server = Server(
         config,
         background=[
-            Heartbeat(heartbeat, hung_seconds=settings.hung_seconds).run,
+            Heartbeat(options.heartbeat, hung_seconds=settings.hung_seconds).run,
             MemoryRelease(release_arena).run,
             meet,
             partial(_tell_counts, control),
@@ -146,43 +176,13 @@ def run(
 
 async def _elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
     """The answer to what another process should answer, and does not take."""
-    error = Unavailable("unavailable", "the process that answers this is being started again; come again in 1 s")
-    await problems.problem_of(scope["path"], error)(scope, receive, send)
-
-
-def _counted(metrics: ServingMetrics) -> bytes:
-    return Snapshot(metrics.own(), metrics.own_gauges()).encode()
+    await problems.problem_of(scope["path"], restarting())(scope, receive, send)
 
 
 async def _tell_counts(channel: ControlChannel) -> None:
     while True:
         await asyncio.sleep(_COUNTS_S)
         channel.tell_counts()
-
-
-def main() -> int:
-    """`python -m service.processes.serving`, started by `fedlas serve` with the settings of serving only."""
-    parser = argparse.ArgumentParser(prog="python -m service.processes.serving")
-    parser.add_argument("--name", required=True, help="of this process among all")
-    parser.add_argument("--channel", type=int, required=True, help="the channel of this process")
-    parser.add_argument("--folder", type=Path, required=True, help="of its served copies")
-    parser.add_argument("--host-name", action="append", default=[], help="under which browsers reach the service")
-    parser.add_argument("--keyed", action="store_true", help="a key is needed")
-    parser.add_argument("--run-marks", type=int, help="the memory in which it marks what it runs")
-    parser.add_argument("--traced", action="store_true", help="control sends spans on")
-    parser.add_argument("--heartbeat", type=int, help="write a byte into this pipe while the process lives")
-    options = parser.parse_args()
-    return run(
-        ServingSettings(),
-        name=options.name,
-        channel=options.channel,
-        folder=options.folder,
-        names=frozenset(options.host_name),
-        keyed=options.keyed,
-        run_marks=options.run_marks,
-        traced=options.traced,
-        heartbeat=options.heartbeat,
-    )
 
 
 if __name__ == "__main__":

@@ -17,12 +17,9 @@ from pathlib import Path
 from service.heartbeat import Pulse
 from service.processes import supervision
 from service.processes.child_process import ChildProcess
-from service.processes.forking import Template
-from service.processes.listeners import listening
-from service.processes.run_folder import locked
-from service.processes.supervision import supervise
-from service.processes.wall import say_off
-from service.processes.walled import bare, walled_apis, without_keys
+from service.processes.supervision import listening, locked, supervise
+from service.processes.template import Template
+from service.processes.wall import bare, say_off, walled_apis, without_keys
 from service.registry.contract import ANY_DEVICE, GPU_ONLY, QUEUES
 from service.registry.errors import Unavailable
 from service.registry.object_store import open_artifacts
@@ -104,7 +101,7 @@ def _children(
                 run_dir / f"{name}.pid",
                 passed_on=[listener.fileno(), pulse.write],
                 pulse=pulse,
-                template=template,
+                forked_by=None if template is None else template.fork,
                 listener=listener,
             )
         )

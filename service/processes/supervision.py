@@ -1,23 +1,33 @@
 """The supervision of child processes: started in order, kept running, and stopped so that no request is lost.
 
 The acceptor ends first, so that what it has accepted is answered; then the processes that answer predictions, which ask
-control until their last answer; then control. Workers stop meanwhile, their broker last.
+control until their last answer; then control. Workers stop meanwhile, their broker last. Listening sockets outlive the
+processes that accept from them, and keep their queues of connections.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import itertools
+import os
 import signal
+import socket
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 
 from service.processes.child_process import ChildProcess, say
+from service.settings import ServiceSettings
 
 _CHECK_EVERY_S = 0.1
 #: Kinds that are asked to stop together, one after the other.
 _STAGES = (frozenset({"acceptor", "template"}), frozenset({"api", "serving", "alone"}), frozenset({"control"}))
 _BROKER = "broker"
+_PORT_TIMEOUT_S = 3.0
+_BACKLOG = 2048
+_LOCK = "serve.lock"
 
 
 @contextlib.contextmanager
@@ -75,3 +85,61 @@ def _stop(children: Sequence[ChildProcess]) -> None:
             child.ask_to_stop()
         for child in stage:
             child.stop()
+
+
+def listening(settings: ServiceSettings, *, processes: int) -> list[socket.socket]:
+    """A socket for each process, over which the kernel distributes connections."""
+    first = bound(settings)
+    if processes == 1:
+        return [first]
+    address, family = first.getsockname()[:2], first.family
+    first.close()
+    return [socket.create_server(address, family=family, backlog=_BACKLOG, reuse_port=True) for _ in range(processes)]
+
+
+def bound(settings: ServiceSettings) -> socket.socket:
+    """A listening socket; waits a moment for an earlier service that is still closing, then raises SystemExit."""
+    deadline = time.monotonic() + _PORT_TIMEOUT_S
+    address = (settings.listen_host, settings.port)
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    while True:
+        try:
+            return socket.create_server(address, family=family, backlog=_BACKLOG)
+        except OSError as error:
+            if time.monotonic() > deadline:
+                where = f"{address[0]}:{address[1]}"
+                reason = os.strerror(error.errno or 0)
+                raise SystemExit(
+                    f"cannot listen on {where}: {reason}; choose another by --port or FEDLAS_PORT"
+                ) from None
+            time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder; raises SystemExit where another service holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("w") as lock:
+        if not _is_locked(lock.fileno()):
+            raise SystemExit(f"another `fedlas serve` already uses {folder.parent}")
+        yield
+
+
+@contextlib.contextmanager
+def numbered(parent: Path) -> Iterator[Path]:
+    """Hold the first of `api-1`, `api-2`, ... that is free: several of them may share a data folder."""
+    for number in itertools.count(1):
+        folder = parent / f"api-{number}"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / _LOCK).open("w") as lock:
+            if _is_locked(lock.fileno()):
+                yield folder
+                return
+
+
+def _is_locked(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,11 +1,16 @@
-"""The serving application: it answers predictions and passes every other request on."""
+"""The serving application: it answers predictions and passes every other request on.
+
+`service.api.document.prediction_operations` describes its routes for clients.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
@@ -15,16 +20,31 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.api.plumbing import problems
 from service.api.plumbing.access_log import GONE, Access
 from service.registry.errors import DeadlineExceeded, Overloaded, RegistryError, Unavailable
-from service.serving.call import InferenceCall, Shared
-from service.serving.deadlines import Waits, seconds_given
-from service.serving.format_threads import FormatThreads
-from service.serving.inflight_memory import InflightMemory
-from service.serving.messages import Answer, Request
-from service.serving.routing import ServingRoute
-from service.serving.services import ServingServices
+from service.serving.call import FormatThreads, InferenceCall, InflightMemory, ServingServices, Shared
+from service.serving.infer import infer
+from service.serving.messages import Answer, Request, Waits, seconds_given
+from service.serving.predict import predict
 from service.tracing import end
 
+_PARAMETER = re.compile(r"\{\w+\}")
 _LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ServingRoute:
+    """`POST` to a path that the serving application answers itself.
+
+    Attributes:
+        path: with parameters as `{name}`, each one segment.
+        handler: answers a request; the parameters are given in the order of the path.
+    """
+
+    path: str
+    handler: Callable[..., Awaitable[Answer]]
+    pattern: re.Pattern[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pattern", re.compile(_PARAMETER.sub("([^/]+)", self.path)))
 
 
 class ServingApp:
@@ -55,7 +75,7 @@ class ServingApp:
 
     def give_up(self) -> None:
         """Answer all requests whose outputs are not there: the process ends, and another follows."""
-        self._shared.waits.fail(_ending)
+        self._shared.waits.fail(restarting)
 
     def call(self, request: Request, name: str, model: str, version: str | None = None) -> InferenceCall:
         """The call of a request for a model; `name` is that of its span."""
@@ -138,7 +158,8 @@ class ServingApp:
         self._log.note(Access(scope["method"], scope["path"], status, seconds, request.id, model_id, prediction=True))
 
 
-def _ending() -> Unavailable:
+def restarting() -> Unavailable:
+    """The error of a request whose process ends, and is started again."""
     return Unavailable("unavailable", "the process that answers this is being started again; come again in 1 s")
 
 
@@ -154,3 +175,10 @@ def _outcome_of(error: RegistryError) -> str:
         case DeadlineExceeded():
             return "deadline"
     return "refused" if problems.status_of(error) < 500 else "failed"
+
+
+ROUTES = (
+    ServingRoute("/v1/models/{model}/predict", predict),
+    ServingRoute("/v2/models/{model}/infer", infer),
+    ServingRoute("/v2/models/{model}/versions/{version}/infer", infer),
+)

@@ -1,37 +1,192 @@
-"""An inference call, the servicer context of gRPC: a request, what it holds, and the steps by which it is answered."""
+"""An inference call, the servicer context of gRPC: a request, what it holds, and the steps by which it is answered.
+
+What the requests in flight hold is bounded together. Large bodies are read and written in threads: one that takes long
+must not block the event loop.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from opentelemetry.trace import Span
 
-from service.inference.answer_size import RowSize
-from service.inference.json_limits import too_many_bytes
-from service.inference.metrics import ModelMetrics
-from service.inference.model_queue import ModelQueue
-from service.inference.oip.inflation import inflated
-from service.inference.standard_outputs import Outputs
-from service.registry.errors import TooLarge
-from service.resolved_model import ResolvedModel
-from service.serving.deadlines import Waits, too_late
-from service.serving.format_threads import FormatThreads
-from service.serving.inflight_memory import InflightMemory
-from service.serving.messages import Request
-from service.serving.services import ServingServices
+from service.api.plumbing.access import AccessControl
+from service.api.plumbing.access_log import AccessLog
+from service.inference.answers import RowSize
+from service.inference.batching import InferenceBatch, ModelQueue
+from service.inference.executor import LONGEST_GRACE_S
+from service.inference.json_inputs import too_many_bytes
+from service.inference.metrics import ModelMetrics, ServingMetrics
+from service.inference.profile import Outputs
+from service.inference.quarantine import Quarantine
+from service.inference.scheduler import Files, Scheduler
+from service.inference.session import prepare, spare_runs
+from service.ipc.run_marks import RunMarks
+from service.model_repository import LookUp, ModelRepository, ResolvedModel
+from service.registry.errors import Overloaded, TooLarge
+from service.serving.messages import Request, Waits, inflated, too_late
+from service.settings import ServingSettings
+from service.tracing import Tracing
 
 T = TypeVar("T")
-
+_THREADS = 2
 #: Larger work is done in threads: bytes of text to read, and rows or numbers to write.
 SMALL_BYTES = 64 * 1024
 _FEW_ROWS = 256
 _FEW_NUMBERS = 32 * 1024
+
+
+class FormatThreads:
+    """A small pool with a bounded queue, used on the event loop."""
+
+    def __init__(self, max_waiting: int) -> None:
+        self._max_waiting = max_waiting
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="formats")
+        self._free = asyncio.Semaphore(_THREADS)
+        self._waiting = 0  # for a thread, or for its result
+
+    async def run(self, until: float, function: Callable[..., T], *args: object) -> T:
+        """Return `function(*args)`.
+
+        Raises:
+            DeadlineExceeded: at `until`, on the clock of the event loop; what was not begun by then never is.
+            Overloaded: where too many calls wait already.
+        """
+        if self._waiting >= self._max_waiting:
+            message = f"{self._waiting} bodies and answers wait to be read or written; try again in 1 s"
+            raise Overloaded("overloaded", message, retry_after=1)
+        self._waiting += 1
+        try:
+            async with asyncio.timeout_at(until):
+                # Not in the queue of the pool: it would keep the bodies of requests that are given up.
+                await self._free.acquire()
+                return await asyncio.wrap_future(self._submitted(function, *args))
+        except TimeoutError:
+            raise too_late() from None
+        finally:
+            self._waiting -= 1
+
+    def shut_down(self) -> None:
+        """End the pool; what was not begun is cancelled."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _submitted(self, function: Callable[..., T], *args: object) -> Future[T]:
+        """The work in a thread, which is free again at its end even if no request waits for it any more."""
+        loop = asyncio.get_running_loop()
+
+        def ended(_: Future[T]) -> None:
+            with suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(self._free.release)
+
+        work = self._pool.submit(function, *args)
+        work.add_done_callback(ended)
+        return work
+
+
+class InflightMemory:
+    """Counts the bytes that requests hold. It lives on the event loop."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.held_bytes = 0
+
+    def take(self, more: int, *, held: int) -> None:
+        """Count more bytes of a request that holds some already; raises Overloaded beyond the limit.
+
+        A request that is alone is never refused.
+        """
+        others = self.held_bytes - held
+        if others > 0 and self.held_bytes + more > self.max_bytes:
+            message = f"other requests fill the {self.max_bytes} bytes there are for bodies and rows; try again in 1 s"
+            raise Overloaded("overloaded", message, retry_after=1)
+        self.held_bytes += more
+
+    def release(self, size: int) -> None:
+        """Uncount bytes."""
+        self.held_bytes -= size
+
+
+class Admission(Protocol):
+    """Says which keys are admitted."""
+
+    def known(self, authorization: bytes) -> bool | None:
+        """Whether this `Authorization` is admitted; None where it has to be asked."""
+
+    def ask(self, authorization: bytes) -> Awaitable[bool]:
+        """The same, asked; raises Unavailable."""
+
+
+@dataclass(frozen=True)
+class ServingServices:
+    """What predictions need, and nothing else: no database, no stored files, no broker."""
+
+    settings: ServingSettings
+    access: AccessControl
+    admission: Admission
+    metrics: ServingMetrics
+    tracing: Tracing
+    scheduler: Scheduler
+    model_repository: ModelRepository
+    access_log: AccessLog
+
+    @classmethod
+    def open(
+        cls,
+        settings: ServingSettings,
+        *,
+        access: AccessControl,
+        admission: Admission,
+        look_up: LookUp,
+        files: Files,
+        metrics: ServingMetrics,
+        tracing: Tracing,
+        access_log: AccessLog,
+        quarantine: Quarantine | None = None,
+        on_stuck: Callable[[str], None] | None = None,
+        longest_grace: float = LONGEST_GRACE_S,
+        marks: RunMarks | None = None,
+    ) -> ServingServices:
+        """Make the scheduler and the repository of models, and count what they do."""
+
+        def trace(batch: InferenceBatch) -> None:
+            spans = [piece.request.span for piece in batch.slices if isinstance(piece.request.span, Span)]
+            tracing.batch(spans, batch.started, batch.ended, rows=batch.rows)
+
+        threads = settings.inference_threads
+        scheduler = Scheduler(
+            files,
+            cache_bytes=settings.session_cache_bytes,
+            threads=threads,
+            runs=settings.inference_runs or spare_runs(processes=settings.api_processes, threads=threads),
+            max_batch_rows=settings.max_batch_rows,
+            max_queued_rows=settings.max_queued_rows,
+            max_batch_bytes=settings.resolved_api_memory_bytes // 4,
+            quarantine=quarantine,
+            on_stuck=on_stuck,
+            longest_grace=longest_grace,
+            marks=marks,
+            on_batch=trace if tracing.on else None,
+        )
+        metrics.load(lambda: scheduler.open_sessions, lambda: scheduler.open_bytes, lambda: scheduler.queued_rows)
+        repository = ModelRepository(look_up, scheduler)
+        return cls(settings, access, admission, metrics, tracing, scheduler, repository, access_log)
+
+    def start(self) -> None:
+        """Prepare the inference runtime."""
+        prepare(arena_bytes=self.settings.resolved_api_memory_bytes // 2)
+
+    def close(self) -> None:
+        """Stop the threads, when no request is answered any more."""
+        self.scheduler.shut_down()
 
 
 class Shared(NamedTuple):

@@ -1,21 +1,30 @@
-"""The channel to control: questions, counts, spans and connections go there, answers and changes come from there."""
+"""The channel to control: questions, counts, spans and connections go there, answers and changes come from there.
+
+What control answers is remembered: keys for seconds by their digests, profiles for as long as they are asked for. A key
+or name that was known before is asked about at once. Of others, any number of which strangers may send, so many are
+asked about in a second; the next ones wait, and beyond that their requests are refused.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import socket
-from collections.abc import Callable
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from importlib.metadata import version
 
+import orjson
 from pydantic import TypeAdapter
 
 from service.background_tasks import BackgroundTasks
-from service.ipc import rates
-from service.ipc.adoption import TCP, Adoption
-from service.ipc.channel import Channel, Full, Packet
+from service.ipc import reader
+from service.ipc.channel import Channel, Full, Packet, TokenBucket
 from service.ipc.documents import (
+    MOST_TEXT,
     Connection,
     Count,
     Counted,
@@ -27,28 +36,163 @@ from service.ipc.documents import (
     KeyQuestion,
     Leaving,
     ModelAnswer,
+    ModelQuestion,
     Open,
+    Placement,
     Places,
     Refusal,
     Spans,
     Stuck,
     ToServing,
+    place_of,
+    refusal_of,
 )
-from service.ipc.placement import Placement, place_of
-from service.ipc.questions import Questions
-from service.ipc.reader import Reader
-from service.ipc.refusals import refusal_of
-from service.model_repository import ModelRepository
-from service.registry.errors import RegistryError
-from service.serving.meanings import Meanings
-from service.serving.remembered_keys import RememberedKeys
+from service.ipc.reader import TCP, Adoption, Questions, Reader
+from service.model_repository import Meaning, ModelRepository, Profiles, ResolvedModel
+from service.registry.errors import Overloaded, RegistryError
 
+_REMEMBERED_S = 5.0
+#: They have places of their own: no number of wrong keys makes a good one be asked about again.
+_MOST_ADMITTED, _MOST_REFUSED = 1000, 4096
+#: Questions about keys that are refused: so many take a hundredth of control's core, at 11 µs each.
+_UNKNOWN_KEYS_PER_S, _UNKNOWN_KEYS_AT_ONCE, _LONGEST_WAIT_S = 1000, 1000, 0.5
+_MOST_KEPT = 1000
+#: Questions about names that mean nothing: a client may make up any number of them.
+_UNKNOWN_NAMES_PER_S, _UNKNOWN_NAMES_AT_ONCE = 500, 500
 _LOG = logging.getLogger(__name__)
 _READ: TypeAdapter[ToServing] = TypeAdapter(ToServing)
 #: Control that does not answer in this time is away. Less than the second that an open model waits for its name. A
 #: meaning, which is half a second old at most when it is asked for again, is used meanwhile.
 _ANSWER_S = 0.9
 _MOST_BYTES = 256 * 1024**2  # a profile with a hundred thousand names
+
+
+class Turns(TokenBucket):
+    """A token bucket that is waited for; on the event loop."""
+
+    async def turn(self, *, longest: float) -> bool:
+        """Wait for a token that is not owed; False, and none is taken, where that would take longer than this."""
+        if self.take(0) > longest:
+            return False
+        if (wait := self.take(1)) > 0:
+            await asyncio.sleep(wait)
+        return True
+
+    def give_back(self) -> None:
+        """Put back a token that was not needed."""
+        self.take(-1)
+
+
+class RememberedKeys:
+    """Which keys are admitted; on the event loop.
+
+    Args:
+        ask: asks control about one; raises ControlAway.
+    """
+
+    def __init__(self, ask: Callable[[bytes], Awaitable[bool]]) -> None:
+        self._ask = ask
+        self._admitted: OrderedDict[bytes, float] = OrderedDict()
+        self._refused: OrderedDict[bytes, float] = OrderedDict()
+        self._asking: dict[bytes, asyncio.Task[bool]] = {}
+        self._unknown = Turns(per_second=_UNKNOWN_KEYS_PER_S, most=_UNKNOWN_KEYS_AT_ONCE)
+        self._since = 0.0  # what was answered before is not remembered any more
+
+    def known(self, authorization: bytes) -> bool | None:
+        """Whether this was admitted or refused within the last seconds; None where it has to be asked."""
+        digest, since = _digest(authorization), max(self._since, time.monotonic() - _REMEMBERED_S)
+        if self._admitted.get(digest, since) > since:
+            return True
+        return False if self._refused.get(digest, since) > since else None
+
+    async def ask(self, authorization: bytes) -> bool:
+        """Ask control, once for all requests of this moment; raises ControlAway, Overloaded."""
+        digest = _digest(authorization)
+        if (asking := self._asking.get(digest)) is None:
+            asking = self._asking[digest] = asyncio.ensure_future(self._asked(digest, authorization))
+            asking.add_done_callback(lambda task: self._answered(digest, task))
+        return await asyncio.shield(asking)
+
+    def forget(self) -> None:
+        """Ask again before the next answer."""
+        self._since = time.monotonic()
+
+    async def _asked(self, digest: bytes, authorization: bytes) -> bool:
+        is_new = digest not in self._admitted
+        if is_new and not await self._unknown.turn(longest=_LONGEST_WAIT_S):
+            raise Overloaded("overloaded", "too many unknown keys are being sent; try again in 1 s", retry_after=1)
+        asked_at = time.monotonic()
+        admitted = await self._ask(authorization)
+        if is_new and admitted:
+            self._unknown.give_back()
+        self._note(digest, asked_at, admitted)
+        return admitted
+
+    def _note(self, digest: bytes, asked_at: float, admitted: bool) -> None:
+        self._admitted.pop(digest, None)
+        answers, most = (self._admitted, _MOST_ADMITTED) if admitted else (self._refused, _MOST_REFUSED)
+        answers[digest] = asked_at
+        answers.move_to_end(digest)
+        if len(answers) > most:
+            answers.popitem(last=False)
+
+    def _answered(self, digest: bytes, task: asyncio.Task[bool]) -> None:
+        del self._asking[digest]
+        if not task.cancelled():
+            task.exception()  # raised by every request that waited
+
+
+def _digest(authorization: bytes) -> bytes:
+    return hashlib.sha256(authorization).digest()
+
+
+class Meanings:
+    """Looks up names at control; on the event loop.
+
+    Args:
+        seconds: after so long without an answer control is away.
+    """
+
+    def __init__(self, questions: Questions, *, seconds: float) -> None:
+        self._questions = questions
+        self._seconds = seconds
+        self._profiles = Profiles()
+        self._last: OrderedDict[tuple[str, str | None], Meaning] = OrderedDict()
+        self._unknown = Turns(per_second=_UNKNOWN_NAMES_PER_S, most=_UNKNOWN_NAMES_AT_ONCE)
+
+    async def look_up(self, called: str, version: str | None) -> ResolvedModel:
+        """What a name means now; raises ControlAway, Overloaded, and what control answers."""
+        last = self._last.get((called, version))
+        if last is None and not await self._unknown.turn(longest=_LONGEST_WAIT_S):
+            raise Overloaded("overloaded", "too many unknown models are asked for; try again in 1 s", retry_after=1)
+        known = None if last is None else last.model_id
+        # No name or number is longer: a longer one is unknown.
+        name, numbered = called[:MOST_TEXT], version and version[:MOST_TEXT]
+        packet = await self._questions.ask(
+            lambda number: ModelQuestion(number=number, called=name, version=numbered, known=known),
+            seconds=self._seconds,
+        )
+        answer = packet.document
+        assert isinstance(answer, ModelAnswer)
+        if last is None:
+            self._unknown.give_back()
+        meaning = Meaning(
+            called=called,
+            version=answer.version,
+            model_id=answer.model_id,
+            digest=answer.digest,
+            served=answer.served.encode(),
+            profile=orjson.loads(packet.content) if packet.content or last is None else last.profile,
+            priors=answer.priors,
+        )
+        self._keep(meaning, version)
+        return self._profiles.resolved(meaning)
+
+    def _keep(self, meaning: Meaning, version: str | None) -> None:
+        self._last[meaning.called, version] = meaning
+        self._last.move_to_end((meaning.called, version))
+        if len(self._last) > _MOST_KEPT:
+            self._last.popitem(last=False)
 
 
 class ControlChannel:
@@ -63,10 +207,10 @@ class ControlChannel:
         meanings: says what names mean.
     """
 
-    def __init__(self, end: socket.socket, *, name: str, placement: Placement, provider: str) -> None:
-        self._channel: Channel[ToServing] = Channel(end, _READ, most_bytes=_MOST_BYTES, rate=rates.sent())
+    def __init__(self, end: socket.socket, *, name: str, provider: str) -> None:
+        self._channel: Channel[ToServing] = Channel(end, _READ, most_bytes=_MOST_BYTES, rate=reader.sent())
         self._questions = Questions(self._channel)
-        self._placement = placement
+        self._placement = Placement()
         self._place = place_of(name)
         self._provider = provider
         self._reader = Reader(self._channel, self._take, name="control")

@@ -9,18 +9,23 @@ from functools import partial
 
 import numpy as np
 
-from service.inference.answer_size import FEW_ANSWER_BYTES, of_tensors
-from service.inference.decision_policy import DecisionPolicy
-from service.inference.json_limits import FEW_BYTES, check_json, collector_paused
-from service.inference.oip.binary_extension import raw
-from service.inference.oip.outputs import chosen, options, taken_outputs
-from service.inference.oip.requests import InferenceRequest, RequestedOutput, aligned, decode
+from service.inference.answers import FEW_ANSWER_BYTES, of_tensors, tensors
+from service.inference.json_inputs import FEW_BYTES, check_json, collector_paused
+from service.inference.oip.requests import (
+    InferenceRequest,
+    RequestedOutput,
+    aligned,
+    chosen,
+    decode,
+    options,
+    raw,
+    taken_outputs,
+)
 from service.inference.oip.responses import encode
-from service.inference.predictions import Predictions
+from service.inference.predictions import DecisionPolicy, Predictions
 from service.inference.profile import ServingProfile
-from service.inference.writers.tensors import tensors
+from service.model_repository import ResolvedModel
 from service.registry.errors import InvalidRequest, UnsupportedFormat
-from service.resolved_model import ResolvedModel
 from service.serving.call import SMALL_BYTES, InferenceCall
 from service.serving.messages import Answer, Header
 

@@ -1,9 +1,14 @@
-"""Requests and answers over ASGI: the head is read once, the body is bounded, the answer is two messages."""
+"""Requests and answers over ASGI, with their deadlines: the head is read once, the body is bounded and inflated.
+
+Outputs are awaited until the deadline or until the client disconnects.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,12 +18,120 @@ from starlette.types import Message, Receive, Scope, Send
 from service.api.plumbing.access import headers_of
 from service.api.plumbing.access_log import request_id_of
 from service.api.plumbing.problems import BODY_TIMEOUT_S, stalled, too_large
-from service.serving.deadlines import too_late
-from service.transport.exchange import exchange_of
+from service.inference.json_inputs import shown
+from service.inference.profile import Outputs
+from service.registry.errors import DeadlineExceeded, InvalidRequest, TooLarge
+from service.transport.head_protocol import exchange_of
 
+#: Most answers are there sooner; only for the others it is worth detecting a disconnect.
+_LISTEN_AFTER_S = 0.02
+_LONGEST_S = 3600.0
 Header = tuple[bytes, bytes]
 #: A larger answer is only complete when the client has read most of it.
 _LARGE_BYTES = 64 * 1024
+_GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
+_ALWAYS_BYTES, _MOST_RATIO = 8 << 20, 100
+
+
+class Waits:
+    """The requests that wait for outputs, until their deadlines or until their clients disconnect.
+
+    One timer serves all of them: most outputs are there before it fires, and one for each request takes longer than all
+    that is done with its answer.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[asyncio.Future[Outputs], _Wait] = {}  # those without a listener
+        self._listening: set[asyncio.Future[Outputs]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+
+    async def outputs(self, future: asyncio.Future[Outputs], receive: Receive, *, until: float) -> Outputs:
+        """The outputs, as soon as the scheduler has them.
+
+        Args:
+            until: on the clock of the event loop.
+
+        Raises:
+            DeadlineExceeded: at that time; rows that still wait are given up.
+            ClientDisconnect: when the client disconnects; rows that still wait are given up.
+        """
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        wait = self._waiting[future] = _Wait(receive, until, min(now + _LISTEN_AFTER_S, until))
+        if self._timer is None or wait.listen_at < self._due or loop is not self._loop:
+            self._wake_at(loop, wait.listen_at)
+        try:
+            return await future
+        finally:
+            self._waiting.pop(future, None)
+            if wait.listener is not None:
+                wait.listener.cancel()
+                self._listening.discard(future)
+
+    def fail(self, make: Callable[[], Exception]) -> None:
+        """Set an error as the result of all that is awaited: the process ends."""
+        for future in (*self._waiting, *self._listening):
+            if not future.done():
+                future.set_exception(make())
+
+    def _wake_at(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop, self._due = loop, due
+        self._timer = loop.call_at(due, self._listen_to_late, loop)
+
+    def _listen_to_late(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        now = loop.time()
+        for future, wait in list(self._waiting.items()):
+            if wait.listen_at <= now:
+                del self._waiting[future]  # thousands may wait for a slow model, and each wake-up looks at all here
+                wait.listener = loop.create_task(_listen(future, wait.receive, wait.until))
+                self._listening.add(future)
+        if self._waiting:
+            self._wake_at(loop, min(wait.listen_at for wait in self._waiting.values()))
+
+
+@dataclass(slots=True)
+class _Wait:
+    """A request that waits, and from when on it is worth detecting its disconnect."""
+
+    receive: Receive
+    until: float
+    listen_at: float
+    listener: asyncio.Task[None] | None = None
+
+
+async def _listen(future: asyncio.Future[Outputs], receive: Receive, until: float) -> None:
+    reason: Exception
+    try:
+        async with asyncio.timeout_at(until):
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        reason = ClientDisconnect()
+    except TimeoutError:
+        reason = too_late()
+    with suppress(asyncio.InvalidStateError):
+        future.set_exception(reason)
+
+
+def too_late() -> DeadlineExceeded:
+    """The error of a request whose time is up."""
+    return DeadlineExceeded("deadline_exceeded", "the answer was not ready in the time that the request gives")
+
+
+def seconds_given(text: str, most: float) -> float:
+    """The seconds that `X-Request-Timeout` gives, at most `most`; raises InvalidRequest."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = float("nan")
+    if not 0 < seconds <= _LONGEST_S:
+        needed = f"needed are seconds, more than 0 and at most {_LONGEST_S:.0f}"
+        raise InvalidRequest("invalid_request", f"X-Request-Timeout is {text[:40]!r}; {needed}")
+    return min(seconds, most)
 
 
 class Answer(NamedTuple):
@@ -119,3 +232,53 @@ class Request:
             # Written after this turn of the loop; only then the next send waits for a slow client.
             await asyncio.sleep(0)
             await send({"type": "http.response.body", "body": b""})
+
+
+def inflated(body: bytes, encoding: str, *, limit: int) -> bytes:
+    """The body as it was before it was compressed.
+
+    `encoding` is gzip, deflate (with zlib's wrapping, as the standard has it, or raw, as some send it), identity or
+    nothing. No more than `limit` bytes are ever made, nor, beyond 8 MiB, more than 100 times what was sent: numbers as
+    they are measured shrink by a tenth to a half, and only zeros shrink to a thousandth.
+
+    Raises:
+        TooLarge: `too_large`, more than so many bytes.
+        InvalidRequest: `unsupported_encoding`; `invalid_encoding` for what is cut off, damaged or followed by more.
+    """
+    name = encoding.strip().lower()
+    if name in ("", "identity"):
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
+    limit = min(limit, max(_ALWAYS_BYTES, _MOST_RATIO * len(body)))
+    inflater = zlib.decompressobj(_window(body, name))
+    try:
+        content = inflater.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise _invalid(f"the body is not {name}: {error}") from error
+    if len(content) > limit:
+        raise _too_large(limit)
+    if not inflater.eof:
+        raise _invalid(f"the {name} body is cut off after {len(body)} bytes")
+    if inflater.unused_data:
+        raise _invalid(f"{len(inflater.unused_data)} bytes follow the end of the {name} body")
+    return content
+
+
+def _window(body: bytes, name: str) -> int:
+    if name in ("gzip", "x-gzip"):
+        return _GZIP
+    if name != "deflate":
+        message = f"Content-Encoding {shown(name)} is not read; known are gzip, deflate and identity"
+        raise InvalidRequest("unsupported_encoding", message)
+    # RFC 1950: method 8, and the first two bytes are a multiple of 31. No encoder begins a raw stream like that.
+    wrapped = len(body) > 1 and body[0] & 0x0F == 8 and int.from_bytes(body[:2], "big") % 31 == 0
+    return _ZLIB if wrapped else _RAW
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge("too_large", f"the body has, or becomes, more than {limit} bytes, the most that it may have")
+
+
+def _invalid(message: str) -> InvalidRequest:
+    return InvalidRequest("invalid_encoding", message)

@@ -12,16 +12,12 @@ from pydantic_core import from_json
 
 from service.api.plumbing.problems import MOST_ERRORS
 from service.inference import formats
-from service.inference.answer_size import FEW_ANSWER_BYTES, of_npy, of_predictions
-from service.inference.decision_policy import DecisionPolicy, without_options
-from service.inference.excerpts import listed
-from service.inference.formats.options import NAMES, from_query, merged
-from service.inference.json_limits import FEW_BYTES, check_json, collector_paused
-from service.inference.predictions import Predictions
+from service.inference.answers import FEW_ANSWER_BYTES, of_npy, of_predictions, write_json, write_npy
+from service.inference.given_options import NAMES, from_query, merged
+from service.inference.json_inputs import FEW_BYTES, check_json, collector_paused, listed
+from service.inference.predictions import DecisionPolicy, Predictions, without_options
 from service.inference.profile import ServingProfile
 from service.inference.signature import parse_inputs
-from service.inference.writers.json_rows import write_json
-from service.inference.writers.npy import write_npy
 from service.registry.answer_options import AnswerOptions
 from service.registry.errors import InvalidRequest
 from service.serving.call import SMALL_BYTES, InferenceCall

@@ -28,7 +28,7 @@ from service.api.plumbing.access import SAFE_METHODS, headers_of, is_open
 from service.api.plumbing.access_log import SCOPE_KEY
 from service.api.plumbing.problems import problem, problem_of
 from service.api.plumbing.services import Services
-from service.ipc.token_bucket import TokenBucket
+from service.ipc.channel import TokenBucket
 from service.registry.errors import Overloaded, RegistryError, Unavailable
 from service.registry.registry import UnitOfWork
 

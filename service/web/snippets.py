@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import JsonValue
 
-from service.inference.oip.datatypes import datatype_name
+from service.inference.oip.tensors import datatype_name
 from service.inference.profile import ServingProfile, TensorSpec
 from service.registry.contract import ModelRecord
 

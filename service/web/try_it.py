@@ -25,9 +25,9 @@ from service.api.plumbing.problems import Problem
 from service.api.plumbing.schemas import Predictions
 from service.api.plumbing.services import Services, ServicesDep, in_thread
 from service.inference.profile import ServingProfile, TensorSpec
+from service.model_repository import ResolvedModel
 from service.registry.errors import InvalidRequest, RegistryError, TooLarge
 from service.registry.registry import UnitOfWork
-from service.resolved_model import ResolvedModel
 from service.web.abstention import Costs, Promise, cheapest, promises, table, threshold_svg, tradeoff
 from service.web.forms import problem_for
 from service.web.rendering import page

@@ -181,7 +181,7 @@ NEVER_LOADED = {
         *("sqlalchemy", "alembic", "celery", "kombu", "redis", "h11", "service.web", "service.registry.documents"),
     },
     "service.processes.template": {"asyncio", "numpy", "onnxruntime", "starlette", "uvicorn", "pydantic_settings"},
-    "service.processes.acceptor": {"asyncio", "numpy", "onnxruntime", "starlette", "uvicorn", "pydantic_settings"},
+    "service.acceptor.acceptor": {"asyncio", "numpy", "onnxruntime", "starlette", "uvicorn", "pydantic_settings"},
 }
 
 

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from service.inference.decision_policy import DecisionPolicy
-from service.inference.predictions import Predictions
+from service.inference.answers import json_rows
+from service.inference.predictions import DecisionPolicy, Predictions
 from service.inference.profile import ServingProfile
-from service.inference.writers.json_rows import json_rows
 from service.registry.contract import AnswerOptions
 
 

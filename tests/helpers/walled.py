@@ -15,9 +15,8 @@ from typing import Any
 import httpx
 
 from service.processes.child_process import ChildProcess
-from service.processes.listeners import bound
-from service.processes.supervision import running, tend
-from service.processes.walled import walled_apis
+from service.processes.supervision import bound, running, tend
+from service.processes.wall import walled_apis
 from service.registry.registry import Registry
 from service.settings import ServiceSettings
 from tests.helpers import backends

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from service.inference import open_models
+from service.inference import scheduler
 from service.inference.session import OpenModel
 from service.registry import tables
 from service.registry.errors import Overloaded, Unavailable
@@ -39,13 +39,13 @@ def answering(api: Api, name: str) -> str:
 
 def opening_slowly(api: Api, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Have files take a while to be opened."""
-    quick = open_models._warm
+    quick = scheduler._warm
 
     def slow(*arguments: Any) -> OpenModel:
         time.sleep(seconds)
         return quick(*arguments)
 
-    monkeypatch.setattr(open_models, "_warm", slow)
+    monkeypatch.setattr(scheduler, "_warm", slow)
 
 
 def switched(api: Api, name: str, version: int) -> None:

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.inference.counters import CONFIDENCE, ROWS, WIDTH, ModelKey
-from service.inference.metrics import ServingMetrics
+from service.inference.metrics import CONFIDENCE, ROWS, WIDTH, ModelKey, ServingMetrics
 from service.shared_counts import SharedCounts, Snapshot
 from tests.helpers.processes import die_with_parent, until
 
@@ -36,6 +35,7 @@ for line in sys.stdin:
     print(metrics.totals("digits", "2").rows, flush=True)
 shared.stop()
 """
+Share = Callable[..., tuple[ServingMetrics, SharedCounts]]
 
 
 class Counting:
@@ -72,7 +72,6 @@ class Counting:
 
 
 Start = Callable[[], Counting]
-Share = Callable[..., tuple[ServingMetrics, SharedCounts]]
 
 
 @pytest.fixture

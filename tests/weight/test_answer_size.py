@@ -12,15 +12,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.inference.answer_size import RowSize, of_npy, of_predictions, of_tensors
+from service.inference.answers import (
+    RowSize,
+    json_rows,
+    of_npy,
+    of_predictions,
+    of_tensors,
+    tensors,
+    write_json,
+    write_npy,
+)
 from service.inference.oip.requests import RequestedOutput
 from service.inference.oip.responses import encode
 from service.inference.predictions import Predictions
 from service.inference.profile import LabelSizes
 from service.inference.scheduler import Scheduler
-from service.inference.writers.json_rows import json_rows, write_json
-from service.inference.writers.npy import write_npy
-from service.inference.writers.tensors import tensors
 from service.registry.contract import AnswerOptions
 from service.registry.errors import Overloaded, TooLarge
 from service.serving.app import ServingApp

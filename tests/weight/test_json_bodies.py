@@ -16,10 +16,10 @@ from pydantic import ValidationError
 
 from service.api.plumbing import problems
 from service.inference.oip import requests
-from service.inference.oip.inflation import inflated
 from service.inference.profile import ServingProfile
 from service.registry.errors import InvalidRequest, RegistryError, TooLarge
 from service.serving import infer, predict
+from service.serving.messages import inflated
 from tests.helpers.hostile_bodies import MEBIBYTE, PAIR, Json, keyed, listed
 
 MODEL = ServingProfile.of(PAIR)

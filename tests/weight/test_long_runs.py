@@ -11,13 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.inference.batching import InferenceBatch
-from service.inference.model_queue import ModelQueue
+from service.inference.batching import InferenceBatch, ModelQueue
+from service.inference.profile import Outputs, RunLimits
 from service.inference.quarantine import Quarantine
-from service.inference.run_limits import RunLimits
 from service.inference.scheduler import Scheduler
 from service.inference.session import OpenModel
-from service.inference.standard_outputs import Outputs
 from service.registry.artifacts import ArtifactStore
 from service.registry.errors import DeadlineExceeded, InvalidRequest, Unavailable
 from tests.helpers.served import scaling, toiling

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.inference.run_limits import RunLimits
-from service.inference.runtime import release_arena
+from service.inference.profile import RunLimits
 from service.inference.scheduler import Scheduler
+from service.inference.session import release_arena
 from service.process_memory import MemoryRelease, resident_bytes
 from service.registry.artifacts import ArtifactStore
 from tests.helpers.served import scaling

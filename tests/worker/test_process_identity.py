@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from service.inference.memory import memory_bytes
+from service.process_memory import memory_bytes
 from worker.process_identity import is_gone, machine, process_mark
 
 

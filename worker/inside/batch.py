@@ -13,12 +13,10 @@ import pyarrow as pa
 
 from fedlas.errors import Mismatch
 from fedlas.preprocessing import usable_cores
-from service.inference.decision_policy import DecisionPolicy
-from service.inference.predictions import no_confidence
-from service.inference.profile import ServingProfile
-from service.inference.runtime import REFUSALS, open_session, refusal
-from service.inference.standard_outputs import MODEL_OUTPUTS, Outputs, completed
-from service.inference.writers.table import TableWriter, numbered, write_results
+from service.inference.predictions import DecisionPolicy, no_confidence
+from service.inference.profile import MODEL_OUTPUTS, Outputs, ServingProfile, completed
+from service.inference.result_tables import TableWriter, numbered, write_results
+from service.inference.session import REFUSALS, open_session, refusal
 from service.registry.contract import AnswerOptions
 from service.registry.errors import InvalidRequest
 from worker.documents import (

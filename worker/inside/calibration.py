@@ -20,7 +20,7 @@ from fedlas.export.scores_graph import priors_input
 from fedlas.progress import JobProgress
 from fedlas.report import CalibrationReport, Named, Subject, reliability_svg, report_html
 from fedlas.report.provenance import rfc3339
-from service.inference.writers.table import CLASS_NAMES, lists, plain, write_results
+from service.inference.result_tables import CLASS_NAMES, lists, plain, write_results
 from service.registry.documents import (
     ClassPriors,
     DecisionThresholds,

@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 from fedlas.errors import FedLASError
 from service.confinement.confinement import lacking, lower
-from service.inference.memory import lacked_memory
+from service.process_memory import lacked_memory
 from worker.documents import ChildEvent, WorkOrder
 from worker.inside.replies import Replies
 from worker.inside.work_function import Ask, Emit

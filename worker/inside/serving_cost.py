@@ -18,7 +18,7 @@ from fedlas.data.dataset import Array
 from fedlas.importers import InputSpec
 from fedlas.importers.onnx.graph import Graph
 from fedlas.importers.onnx.sizes import Measured, ServingCost, serving_cost
-from service.inference.runtime import open_session
+from service.inference.session import open_session
 
 #: Makes an array of this shape and type.
 Fill = Callable[[Sequence[int], str], Array]

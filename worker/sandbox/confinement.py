@@ -13,8 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from service.confinement import confinement, landlock
-from service.confinement.confinement import Policy, Report
-from service.confinement.interpreter import DEVICES, SYSTEM, libraries, packages
+from service.confinement.confinement import DEVICES, SYSTEM, Policy, Report, libraries, packages
 from service.confinement.seccomp import Condition, Filter
 
 _AF_UNIX = 1

@@ -1,4 +1,4 @@
-"""The operations that are answered in front of FastAPI, by the handlers of `service.serving.routes`."""
+"""The operations that are answered in front of FastAPI, by the handlers of `service.serving.app`."""
 
 from __future__ import annotations
 

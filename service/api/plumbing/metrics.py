@@ -25,22 +25,24 @@ from prometheus_client.openmetrics.exposition import generate_latest as openmetr
 from prometheus_client.registry import Collector
 
 from service.api.plumbing.probes import Probes
-from service.inference.counters import (
+from service.inference.metrics import (
     ABSTENTIONS,
     BATCH_ROWS,
     COMPUTE_SECONDS,
     CONFIDENCE,
+    MOST_MODELS,
     QUEUE_SECONDS,
     REQUEST_SECONDS,
     REQUESTS,
     ROWS,
     Buckets,
     Counts,
+    Gauge,
     ModelKey,
     Row,
+    ServingMetrics,
     latest,
 )
-from service.inference.metrics import MOST_MODELS, Gauge, ServingMetrics
 from service.registry.contract import GPU_ONLY, QUEUE_OF, QUEUES
 from service.registry.registry import Registry
 from service.registry.repositories.workers import SILENT_S, OpenWork

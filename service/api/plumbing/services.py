@@ -20,9 +20,9 @@ from service.api.plumbing.probes import Probes
 from service.inference.metrics import ServingMetrics
 from service.inference.quarantine import Quarantine
 from service.model_lookup import ModelLookup
+from service.model_repository import ServedModels
 from service.queue import PermitSender
 from service.registry.registry import Registry, UnitOfWork
-from service.served_models import ServedModels
 from service.settings import ServiceSettings
 from service.shared_counts import SharedCounts
 from service.tracing import Tracing

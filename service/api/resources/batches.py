@@ -32,10 +32,9 @@ from service.api.plumbing.routing import Route
 from service.api.plumbing.schemas import Prediction, RowFailure
 from service.api.plumbing.services import Services, ServicesDep
 from service.api.resources.models import find_model, priors_of
-from service.inference.decision_policy import DecisionPolicy
+from service.inference.predictions import DecisionPolicy
 from service.inference.profile import ServingProfile
-from service.inference.writers.rows import Writer, csv, ndjson, parquet
-from service.inference.writers.table import read_page
+from service.inference.result_tables import Writer, csv, ndjson, parquet, read_page
 from service.registry import tables
 from service.registry.artifacts import ArtifactStore
 from service.registry.contract import FINAL, AnswerOptions, BatchRecord, BatchRequest, Page

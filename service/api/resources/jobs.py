@@ -30,7 +30,7 @@ from service.api.resources.batches import PARQUET, RowCursor
 from service.api.resources.datasets import DatasetOptions, add_dataset
 from service.api.resources.models import ModelOptions, add_model
 from service.api.resources.reports import add_evidence, missing_evidence
-from service.inference.writers.table import CLASS_NAMES, read_page
+from service.inference.result_tables import CLASS_NAMES, read_page
 from service.registry import tables
 from service.registry.contract import (
     FINAL,

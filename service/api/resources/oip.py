@@ -30,8 +30,8 @@ from service.api.plumbing.schemas import (
 )
 from service.api.plumbing.services import Services, ServicesDep
 from service.api.resources.models import find_model
-from service.inference.counters import Totals
-from service.inference.oip.metadata import model_config, model_metadata, server_metadata
+from service.inference.metrics import Totals
+from service.inference.oip.responses import model_config, model_metadata, server_metadata
 from service.registry.documents import JsonObject
 from service.registry.errors import Conflict, InvalidRequest, Unavailable
 from service.registry.registry import UnitOfWork

@@ -1,4 +1,4 @@
-"""Responses of the protocol: named arrays encoded in JSON and binary tensors."""
+"""Responses of the protocol: outputs in JSON and binary tensors, and metadata, also in the form of Triton's tools."""
 
 from __future__ import annotations
 
@@ -8,9 +8,27 @@ from typing import Any
 import numpy as np
 import orjson
 
-from service.inference.oip.datatypes import datatype_name
-from service.inference.oip.requests import RequestedOutput
-from service.inference.oip.tensors import packed
+from service.inference.oip.requests import RequestedOutput, always_there
+from service.inference.oip.tensors import BYTES, datatype_name, packed
+from service.inference.profile import ServingProfile
+
+Json = dict[str, Any]
+PLATFORM = "onnxruntime_onnx"
+#: In Triton's words, which clients look for.
+EXTENSIONS = (
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "statistics",
+)
+_OUTPUT_TYPES: Mapping[str, str] = {
+    "label": BYTES,
+    "index": "INT64",
+    "uncalibrated_confidence": "FP64",
+    "abstain": "BOOL",
+}
 
 
 def encode(
@@ -56,3 +74,78 @@ def _listed(array: np.ndarray) -> np.ndarray | list[str]:
     """Flat, in row-major order."""
     flat = array.ravel()
     return flat.tolist() if flat.dtype == object else flat
+
+
+def server_metadata(version: str) -> Json:
+    """Of `GET /v2`."""
+    return {"name": "fedlas", "version": version, "extensions": list(EXTENSIONS)}
+
+
+def model_metadata(profile: ServingProfile, name: str, versions: Sequence[str]) -> Json:
+    """Of `GET /v2/models/{name}`: the inputs as numbers, and the outputs that need no parameter."""
+    return {
+        "name": name,
+        "versions": list(versions),
+        "platform": PLATFORM,
+        "inputs": [
+            {
+                "name": spec.name,
+                "datatype": datatype_name(spec.dtype),
+                "shape": [-1, *_sizes(spec.row)],
+            }
+            for spec in profile.inputs
+        ],
+        "outputs": [
+            {"name": output, "datatype": datatype, "shape": [-1, *row]} for output, datatype, row in _outputs(profile)
+        ],
+    }
+
+
+def model_config(profile: ServingProfile, name: str, *, max_rows: int, provider: str | None = None) -> Json:
+    """Of `GET /v2/models/{name}/config`: what Triton's tools read, without the batch dimension, as there.
+
+    `provider` is ONNX Runtime's execution provider that the open session really has; None while it is not open.
+    """
+    kind = "KIND_CPU" if provider == "CPUExecutionProvider" else "KIND_GPU"
+    return {
+        "name": name,
+        "platform": PLATFORM,
+        "backend": "onnxruntime",
+        "runtime": "",
+        "version_policy": {"all": {}},
+        "max_batch_size": max_rows,
+        "input": [
+            {"name": spec.name, **_configured(datatype_name(spec.dtype), _sizes(spec.row))} for spec in profile.inputs
+        ],
+        "output": [{"name": output, **_configured(datatype, row)} for output, datatype, row in _outputs(profile)],
+        "dynamic_batching": {
+            "preferred_batch_size": [],
+            "max_queue_delay_microseconds": 0,
+            "preserve_ordering": False,
+        },
+        "instance_group": [] if provider is None else [{"name": provider, "kind": kind, "count": 1}],
+        "default_model_filename": "",
+        "parameters": {},
+    }
+
+
+def _outputs(profile: ServingProfile) -> list[tuple[str, str, list[int]]]:
+    """Name, datatype and the shape of a row."""
+    classes = len(profile.class_names)
+    rows: Mapping[str, list[int]] = {
+        "probabilities": [classes],
+        "logits": [classes],
+        "features": [profile.features],
+    }
+    return [(name, _OUTPUT_TYPES.get(name, "FP32"), rows.get(name, [])) for name in always_there(profile)]
+
+
+def _sizes(shape: Sequence[int | str]) -> list[int]:
+    """Sizes that the model leaves open are -1."""
+    return [size if isinstance(size, int) else -1 for size in shape]
+
+
+def _configured(datatype: str, row: list[int]) -> Json:
+    """A configuration has no empty shapes: one value to a row is [1], reshaped to nothing."""
+    kind = "TYPE_STRING" if datatype == BYTES else f"TYPE_{datatype}"
+    return {"data_type": kind, "dims": row} if row else {"data_type": kind, "dims": [1], "reshape": {"shape": []}}

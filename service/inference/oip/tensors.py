@@ -1,4 +1,4 @@
-"""Tensors of the protocol: values from JSON or bytes become an array of exactly the announced shape and type.
+"""Tensors of the protocol: values from JSON or bytes become an array of exactly the announced datatype and shape.
 
 Nothing is allocated for a size that is only claimed: values are counted before they are read.
 """
@@ -8,23 +8,79 @@ from __future__ import annotations
 import math
 import operator
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, chain
 from typing import NoReturn
 
 import numpy as np
 
-from service.inference.excerpts import shown
-from service.inference.json_arrays import first_unsound, holds, plain_array
-from service.inference.oip.datatypes import PREFIX, Datatype, prefixed
+from service.inference.json_inputs import first_unsound, holds, plain_array, shown
 from service.registry.errors import InvalidRequest, TooLarge
 
+BYTES = "BYTES"
+#: The length of a value of BYTES.
+PREFIX = struct.Struct("<I")
 Shape = tuple[int, ...]
-
 #: More than any model takes, fewer than numpy can hold.
 _MAX_DIMENSIONS = 32
 #: Of BYTES, which are read one by one: more than the rows of any request, few enough to take no time.
 _MAX_CONTENTS = 1 << 16
+
+
+@dataclass(frozen=True)
+class Datatype:
+    """A type whose values have one size: how it lies in memory (little-endian), and `struct`'s letter for it."""
+
+    name: str
+    dtype: np.dtype
+    code: str
+
+    @cached_property
+    def kind(self) -> str:
+        """Numpy's name of the type."""
+        return self.dtype.name
+
+
+_ALL = (
+    Datatype("BOOL", np.dtype("?"), "?"),
+    Datatype("INT8", np.dtype("i1"), "b"),
+    Datatype("INT16", np.dtype("<i2"), "h"),
+    Datatype("INT32", np.dtype("<i4"), "i"),
+    Datatype("INT64", np.dtype("<i8"), "q"),
+    Datatype("UINT8", np.dtype("u1"), "B"),
+    Datatype("UINT16", np.dtype("<u2"), "H"),
+    Datatype("UINT32", np.dtype("<u4"), "I"),
+    Datatype("UINT64", np.dtype("<u8"), "Q"),
+    Datatype("FP16", np.dtype("<f2"), "e"),
+    Datatype("FP32", np.dtype("<f4"), "f"),
+    Datatype("FP64", np.dtype("<f8"), "d"),
+)
+DATATYPES: Mapping[str, Datatype] = {datatype.name: datatype for datatype in _ALL}
+_NAMES: Mapping[np.dtype, str] = {datatype.dtype: datatype.name for datatype in _ALL}
+
+
+def datatype_name(dtype: np.dtype | str) -> str:
+    """The protocol's name of a numpy type; texts and bytes (dtype object) are BYTES."""
+    return _NAMES.get(np.dtype(dtype), BYTES)
+
+
+def prefixed(content: bytes) -> bytes:
+    """A value of BYTES in a binary tensor: its length before it."""
+    return PREFIX.pack(len(content)) + content
+
+
+def numbers_of(datatype: object, *, of: str) -> Datatype | None:
+    """The type with this name, None for BYTES; `of` names the tensor in the error for all others."""
+    known = DATATYPES.get(datatype) if isinstance(datatype, str) else None
+    if known is not None or datatype == BYTES:
+        return known
+    if datatype == "BF16":
+        found = "datatype BF16 is not read; send FP32 (or FP16), which is cast to the model's type"
+    else:
+        found = f"unknown datatype {shown(datatype)}; known are {', '.join([*DATATYPES, BYTES])}"
+    raise InvalidRequest("unsupported_datatype", f"{of}: {found}", field="inputs")
 
 
 def checked_shape(value: object, *, of: str) -> Shape:

@@ -23,7 +23,7 @@ import termios
 import threading
 from pathlib import Path
 
-from service.confinement.system_calls import COLUMNS, NUMBERS
+from service.confinement.seccomp import COLUMNS, NUMBERS
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _QUESTION = 2**40

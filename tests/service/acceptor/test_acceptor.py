@@ -16,8 +16,7 @@ from service.acceptor import handing_on
 from service.acceptor.acceptor import Acceptor
 from service.acceptor.handing_on import Client
 from service.ipc.channel import Channel, Packet, pair
-from service.ipc.documents import Connection, Gone, Peer, Places
-from service.ipc.placement import Placement
+from service.ipc.documents import Connection, Gone, Peer, Placement, Places
 from service.transport.connections import Connections
 from tests.helpers.plain_http import answers, connected, received
 from tests.helpers.processes import until

@@ -16,7 +16,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.api.plumbing.access_log import GONE, Access, AccessLog
-from service.processes.registry import say_where
+from service.processes.control import say_where
 from service.settings import ServiceSettings
 from tests.helpers.api import Api, MakeApi
 from tests.helpers.processes import until

@@ -17,7 +17,7 @@ import onnxruntime as ort
 import pyarrow.parquet as pq
 import pytest
 
-from service.inference.writers import table
+from service.inference import result_tables
 from service.registry.errors import NotFound
 from tests.helpers.api import Api, open_api
 from tests.helpers.service import Service, children_of, serving, until
@@ -210,9 +210,13 @@ def test_rows_without_labels(api: Api, uploads: Uploads, labels: bool) -> None:
     assert [row["index"] for row in found if row["row"] != 3] == np.delete(best, 3).tolist()
     for format in ("ndjson", "csv"):
         assert read_rows(api.client.get(path, params={"format": format}).content, format) == found
-    table = pq.read_table(io.BytesIO(api.client.get(path, params={"format": "parquet"}).content)).to_pylist()
-    assert [row["error"] for row in table if row["error"]] == [found[3]["error"]]
-    assert (table[3]["label"], table[3]["confidence"], table[3]["id"]) == (None, None, "scan 3, left")
+    result_tables = pq.read_table(io.BytesIO(api.client.get(path, params={"format": "parquet"}).content)).to_pylist()
+    assert [row["error"] for row in result_tables if row["error"]] == [found[3]["error"]]
+    assert (result_tables[3]["label"], result_tables[3]["confidence"], result_tables[3]["id"]) == (
+        None,
+        None,
+        "scan 3, left",
+    )
 
 
 def test_files_that_come_with_a_job_must_have_labels(api: Api, uploads: Uploads) -> None:
@@ -265,7 +269,7 @@ def test_fifty_thousand_rows_of_a_running_service(tmp_path: Path, uploads: Uploa
     """Of a batch whose child was killed once every row has the confidence that ONNX Runtime computes of it."""
     rng = np.random.default_rng(0)
     rows = digits()[0][rng.integers(0, 1797, MANY)] + rng.normal(scale=0.1, size=(MANY, 64)).astype(np.float32)
-    assert table.GROUP_ROWS < MANY, "a page may lie across two groups"
+    assert result_tables.GROUP_ROWS < MANY, "a page may lie across two groups"
     with serving(tmp_path / "data") as service:
         model = service.inspected("models", uploads["digits.onnx"])
         dataset = service.inspected("datasets", npz(x=rows, label=rng.integers(0, 10, MANY)), seen_by_model="no")
@@ -278,7 +282,7 @@ def test_fifty_thousand_rows_of_a_running_service(tmp_path: Path, uploads: Uploa
         assert record["progress"]["fraction"] == 1.0
         until(lambda: left_over_files(service) == [], what="nothing of the first attempt is on the disk")
         file = service.client.get(f"{path}/results", headers=PARQUET)
-        across = service.get(f"{path}/results", after=table.GROUP_ROWS - 501, limit=1000)
+        across = service.get(f"{path}/results", after=result_tables.GROUP_ROWS - 501, limit=1000)
         single = service.predict(model["id"], rows[:50].tolist(), top_k=3, abstain_below=0.9)
         onnx = service.client.get(f"/v1/models/{model['id']}/onnx").content
     scores = ort.InferenceSession(onnx, providers=["CPUExecutionProvider"]).run(None, {"x": rows})[0].astype(np.float64)
@@ -293,7 +297,7 @@ def test_fifty_thousand_rows_of_a_running_service(tmp_path: Path, uploads: Uploa
     assert {True, False} == set(found["abstain"].to_pylist())
     ranked = np.array([[item["confidence"] for item in row] for row in found["top_k"].to_pylist()])
     np.testing.assert_allclose(ranked, -np.sort(-probs, axis=1)[:, :3], atol=1e-5)
-    start = table.GROUP_ROWS - 500
+    start = result_tables.GROUP_ROWS - 500
     assert across == {"data": found.slice(start, 1000).to_pylist(), "has_more": True}
     for row, alone in zip(found.slice(0, 50).to_pylist(), single, strict=True):
         assert [item["index"] for item in row["top_k"]] == [item["index"] for item in alone["top_k"]]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from service.inference import open_models
+from service.inference import scheduler
 from service.inference.session import OpenModel
 from service.registry import tables
 from service.registry.errors import NotFound
@@ -151,13 +151,13 @@ def test_who_saw_the_model_of_a_name_is_answered_by_it(api: Api, monkeypatch: py
     """Once GET has shown a version that another process published, the next request is answered by it."""
     publish(api.registry, "digits", scaling(1))
     assert asked(api, "digits").status_code == 200
-    quick = open_models._warm
+    quick = scheduler._warm
 
     def slow(*arguments: Any) -> OpenModel:
         time.sleep(0.5)
         return quick(*arguments)
 
-    monkeypatch.setattr(open_models, "_warm", slow)
+    monkeypatch.setattr(scheduler, "_warm", slow)
     second = publish(api.registry, "digits", scaling(2))
     assert api.client.get("/v1/models/digits").json()["id"] == second
     assert asked(api, "digits").json()["model"]["id"] == second

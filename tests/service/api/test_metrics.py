@@ -29,7 +29,7 @@ from starlette.testclient import TestClient
 from service.api.plumbing import metrics as exposition_of_metrics
 from service.api.plumbing.metrics import OPENMETRICS, TEXT, Exposition, serving_text
 from service.api.resources.operations import router
-from service.inference.counters import (
+from service.inference.metrics import (
     ABSTENTIONS,
     BATCH_ROWS,
     COMPUTE_SECONDS,
@@ -40,8 +40,8 @@ from service.inference.counters import (
     REQUEST_SECONDS,
     REQUESTS,
     ROWS,
+    ServingMetrics,
 )
-from service.inference.metrics import ServingMetrics
 from service.registry.errors import Unavailable
 from service.shared_counts import SharedCounts
 from tests.helpers.api import Api, Json, MakeApi

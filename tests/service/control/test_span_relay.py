@@ -10,9 +10,9 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from service.control import span_relay as module
-from service.control.collector import Collector as Sender
-from service.control.span_relay import SpanRelay
+from service.control import app as module
+from service.control.app import Collector as Sender
+from service.control.app import SpanRelay
 from tests.helpers.collector import Collector
 from tests.helpers.processes import until
 

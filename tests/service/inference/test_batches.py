@@ -17,7 +17,7 @@ from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import load_onnx
 from fedlas.importers.onnx.runtime_session import predict_file as run_file
-from service.inference.writers.table import read_page
+from service.inference.result_tables import read_page
 from service.registry.contract import AnswerOptions
 from service.registry.documents import ModelProfile
 from tests.helpers.documents import MODEL_PROFILE

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from service.inference import metrics as module
-from service.inference.counters import (
+from service.inference.metrics import (
     ABSTENTIONS,
     BATCH_ROWS,
     COMPUTE_SECONDS,
@@ -23,10 +23,12 @@ from service.inference.counters import (
     WIDTH,
     Buckets,
     ModelKey,
+    ModelMetrics,
+    OtherProcesses,
     Row,
+    ServingMetrics,
     Totals,
 )
-from service.inference.metrics import ModelMetrics, OtherProcesses, ServingMetrics
 
 NONE = Totals.of(())
 

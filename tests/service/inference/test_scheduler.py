@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.inference.batching import InferenceBatch
-from service.inference.model_queue import ModelQueue
-from service.inference.run_limits import RunLimits
+from service.inference.batching import InferenceBatch, ModelQueue
+from service.inference.profile import RunLimits
 from service.inference.scheduler import Scheduler
 from service.registry.artifacts import ArtifactStore
 from service.registry.errors import DeadlineExceeded, InvalidRequest, NotFound, Overloaded, Unavailable

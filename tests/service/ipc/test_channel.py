@@ -12,9 +12,8 @@ from typing import Annotated
 import pytest
 from pydantic import Field, TypeAdapter
 
-from service.ipc.channel import Channel, Closed, Full, Malformed, pair
+from service.ipc.channel import Channel, Closed, Full, Malformed, TokenBucket, pair
 from service.ipc.documents import Connection, Counted, Forget
-from service.ipc.token_bucket import TokenBucket
 
 Read = Annotated[Connection | Counted | Forget, Field(discriminator="kind")]
 READ: TypeAdapter[Read] = TypeAdapter(Read)

@@ -1,4 +1,4 @@
-"""The reader of a channel: what the other side sends is bounded in each turn and second, and never ends this side."""
+"""A channel is read by bounded turns; questions have their own answers; only connections of clients are adopted."""
 
 from __future__ import annotations
 
@@ -6,18 +6,41 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack, closing
+from typing import Any
 
 import pytest
 from pydantic import BaseModel, TypeAdapter
 
 from service.ipc import reader
-from service.ipc.channel import Channel, Packet, pair
-from service.ipc.documents import Hello, KeyQuestion, ToControl
-from service.ipc.reader import Reader
-from service.ipc.token_bucket import TokenBucket
+from service.ipc.channel import Channel, Full, Malformed, Packet, TokenBucket, pair
+from service.ipc.documents import (
+    Answer,
+    Connection,
+    Done,
+    Forget,
+    Hello,
+    KeyAnswer,
+    KeyQuestion,
+    Refusal,
+    ToControl,
+    error_of,
+    refusal_of,
+)
+from service.ipc.reader import TCP, Adoption, Questions, Reader
+from service.registry import errors
 
 READ: TypeAdapter[ToControl] = TypeAdapter(ToControl)
+ERRORS: list[Callable[[], errors.RegistryError]] = [
+    lambda: errors.NotFound("unknown_model", "there is none", field="model"),
+    lambda: errors.InvalidRequest("invalid_request", "so not"),
+    lambda: errors.Conflict("model_not_ready", "it is inspected", passing=True),
+    lambda: errors.Conflict("model_unloaded", "it was unloaded"),
+    lambda: errors.TooLarge("too_large", "more than 5"),
+    lambda: errors.Unavailable("database_unavailable", "it is away"),
+]
+Made = Callable[[ExitStack], tuple[socket.socket, socket.socket]]
 
 
 class Bench:
@@ -204,3 +227,208 @@ def test_a_channel_that_is_closed_is_not_read_any_more() -> None:
         bench.close()
 
     on_a_loop(test)
+
+
+class Other:
+    """The other side: it keeps what it is asked, or reads nothing."""
+
+    def __init__(self, *, reads: bool = True) -> None:
+        self.asked: list[Any] = []
+        self._reads = reads
+
+    def send(self, document: BaseModel) -> None:
+        """Take a message."""
+        if not self._reads:
+            raise Full
+        self.asked.append(document)
+
+
+def forget(number: int) -> Forget:
+    """A question."""
+    return Forget(number=number)
+
+
+def packet(answer: Answer) -> Packet[Answer]:
+    """An answer as it arrives."""
+    return Packet(answer)
+
+
+def test_each_has_its_own_answer() -> None:
+    """In whatever order they come; one that nobody waits for, or a second one, is nothing."""
+
+    async def talk() -> list[Any]:
+        other = Other()
+        questions = Questions(other)
+        asked = [asyncio.ensure_future(questions.ask(forget, seconds=60)) for _ in range(3)]
+        await asyncio.sleep(0)
+        numbers = [question.number for question in other.asked]
+        for number in (99, *reversed(numbers), *numbers):
+            questions.answered(packet(KeyAnswer(number=number, admitted=number == numbers[1])))
+        found = [answer.document for answer in await asyncio.gather(*asked)]
+        assert [answer.number for answer in found] == numbers
+        questions.answered(packet(Done(number=numbers[0])))
+        return [answer.admitted for answer in found]  # type: ignore[union-attr]
+
+    assert asyncio.run(talk()) == [False, True, False]
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_who_does_not_answer_is_away(reads: bool) -> None:
+    """In the time that was given, or at once where it does not even read; a late answer changes nothing."""
+
+    async def talk() -> None:
+        other = Other(reads=reads)
+        questions = Questions(other)
+        with pytest.raises(errors.ControlAway):
+            await questions.ask(forget, seconds=0.05 if reads else 60)
+        questions.answered(packet(Done(number=1)))
+
+    asyncio.run(talk())
+
+
+@pytest.mark.parametrize("make", ERRORS)
+def test_errors_arrive_as_they_were(make: Callable[[], errors.RegistryError]) -> None:
+    """With kind, code, words and field, raised where it was asked."""
+    error = make()
+
+    async def talk() -> errors.RegistryError:
+        other = Other()
+        questions = Questions(other)
+        asked = asyncio.ensure_future(questions.ask(forget, seconds=60))
+        await asyncio.sleep(0)
+        questions.answered(packet(refusal_of(other.asked[0].number, error)))
+        with pytest.raises(errors.RegistryError) as raised:
+            await asked
+        return raised.value
+
+    found = asyncio.run(talk())
+    assert type(found) is type(error)
+    assert {**vars(found)} == {**vars(error)}
+
+
+def test_other_errors_are_unavailable() -> None:
+    """What no question can have, and what another release might call an error."""
+    assert type(error_of(refusal_of(1, errors.LeaseLost("lease_lost", "gone")))) is errors.Unavailable
+    assert type(error_of(Refusal(number=1, error="SystemExit", code="a", message="b"))) is errors.Unavailable
+
+
+class Echo(asyncio.Protocol):
+    """Sends back what was received before, and what comes."""
+
+    def __init__(self, received: bytes) -> None:
+        self._received = received
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.write(self._received)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop."""
+        self._transport.write(data)
+
+
+def nowhere(packet: Packet[Connection]) -> None:
+    """What comes at the wrong time."""
+    raise AssertionError(packet)
+
+
+@pytest.fixture(autouse=True)
+def _no_file_stays() -> Iterator[None]:
+    before = len(os.listdir("/proc/self/fd"))
+    yield
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def given(file: int, content: bytes = b"") -> Packet[Connection]:
+    """A message with a file of its own."""
+    return Packet(Connection(), content, [os.dup(file)])
+
+
+def tcp(stack: ExitStack) -> tuple[socket.socket, socket.socket]:
+    """A client and the connection that was accepted."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = stack.enter_context(closing(socket.create_connection(listener.getsockname(), timeout=20)))
+        return client, stack.enter_context(closing(listener.accept()[0]))
+
+
+def stream_pair(stack: ExitStack) -> tuple[socket.socket, socket.socket]:
+    """A pair of sockets."""
+    first, second = socket.socketpair()
+    first.settimeout(20)
+    return stack.enter_context(closing(first)), stack.enter_context(closing(second))
+
+
+@pytest.mark.parametrize("make", [tcp, stream_pair])
+def test_a_client_is_answered(make: Made) -> None:
+    """What was read of it before comes first, and what it sends after that."""
+
+    async def talk() -> None:
+        with ExitStack() as stack:
+            client, accepted = make(stack)
+            adoption = Adoption(nowhere, TCP | {socket.AF_UNIX})
+            adoption.begin(Echo)
+            adoption.adopt(given(accepted.fileno(), b"before "))
+            accepted.close()
+            client.sendall(b"and after")
+            received = b""
+            while len(received) < len(b"before and after"):
+                received += await asyncio.to_thread(client.recv, 100)
+            assert received == b"before and after"
+            client.shutdown(socket.SHUT_WR)
+            assert await asyncio.to_thread(client.recv, 100) == b""
+
+    asyncio.run(talk())
+
+
+def test_what_is_no_client_is_refused() -> None:
+    """No file, no socket, no stream, a pair of sockets; one that has gone or listens is closed and no fault."""
+
+    async def talk() -> None:
+        adoption = Adoption(nowhere)
+        adoption.begin(Echo)
+        with ExitStack() as stack:
+            reading, writing = os.pipe()
+            datagrams = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            bad = [reading, writing, datagrams.fileno(), stream_pair(stack)[0].fileno()]
+            for file in bad:
+                with pytest.raises(Malformed):
+                    adoption.adopt(given(file))
+            with pytest.raises(Malformed):
+                adoption.adopt(Packet(Connection()))
+            client, accepted = tcp(stack)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            client.close()
+            for gone in (accepted, listener):
+                adoption.adopt(given(gone.fileno()))
+            os.close(reading)
+            os.close(writing)
+            await asyncio.sleep(0.01)
+
+    asyncio.run(talk())
+
+
+def test_what_comes_too_early_or_too_late_is_handed_back() -> None:
+    """With its files; in between it is answered."""
+
+    async def talk() -> None:
+        back: list[Packet[Connection]] = []
+        adoption = Adoption(back.append)
+        with ExitStack() as stack:
+            client, accepted = tcp(stack)
+            early, late = given(accepted.fileno()), given(accepted.fileno())
+            adoption.adopt(early)
+            adoption.begin(Echo)
+            adoption.adopt(given(accepted.fileno(), b"answered"))
+            received = await asyncio.to_thread(client.recv, 100)
+            adoption.end()
+            adoption.adopt(late)
+            accepted.close()
+            assert (back, received) == ([early, late], b"answered")
+            for packet in back:
+                packet.close()
+        await asyncio.sleep(0.01)
+
+    asyncio.run(talk())

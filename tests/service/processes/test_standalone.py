@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.processes import listeners, standalone
+from service.processes import standalone, supervision
 from service.settings import ServiceSettings
 
 KEY = "a-key-of-the-tests"
@@ -46,11 +46,11 @@ def test_every_process_is_told_how_many_answer_predictions(tmp_path: Path) -> No
 
 def test_a_port_that_is_taken_is_named_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever starts a second service reads which address is taken, and by what another is chosen."""
-    monkeypatch.setattr(listeners, "_PORT_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(supervision, "_PORT_TIMEOUT_S", 0.0)
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(SystemExit) as ended:
-            listeners.bound(ServiceSettings(port=port))
+            supervision.bound(ServiceSettings(port=port))
     assert ended.value.code == (
         f"cannot listen on 127.0.0.1:{port}: Address already in use; choose another by --port or FEDLAS_PORT"
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from service.confinement.confinement import CONTROLS, Report
-from service.processes import policies, wall
+from service.processes import confined, wall
 from service.processes.confined import UNPROTECTED
 from service.settings import ServiceSettings
 from tests.helpers.service import ROOT
@@ -23,9 +23,29 @@ OLD_KERNEL = {**WHOLE, "files": "off: syscall: Function not implemented"}
 _START = """
 import ctypes, errno, json, os, sys
 from pathlib import Path
-from service.confinement import confinement, kernel, landlock
-from service.processes import confined, policies
+from service.confinement import confinement, landlock
+from service.processes import confined
 folder = Path(sys.argv[1])
+"""
+#: What is needed later is loaded first: in some places only root can read the interpreter.
+_AS_ANOTHER = """
+import encodings.idna, socket
+os.setgroups([])
+os.setresgid(*3 * [54321])
+os.setresuid(*3 * [54321])
+landlock.set_dumpable(True)
+"""
+_CONFINED = f"""
+PARTING = ctypes.c_int()
+landlock.call("prctl", 1, {int(signal.SIGTERM)})
+report = confinement.confine(confined.serving(folder))
+landlock.call("prctl", 2, ctypes.byref(PARTING))
+try:
+    os.listdir("/etc")
+    seen = "everything"
+except OSError:
+    seen = "nothing"
+print(json.dumps({{"report": report, "parting": PARTING.value, "seen": seen, "user": os.getuid()}}))
 """
 
 
@@ -70,28 +90,6 @@ def test_a_process_that_lacks_what_the_trial_found_does_not_begin(tmp_path: Path
     assert "a protection that this machine has does not hold here: files off: [Errno 38] too old" in done.stdout
 
 
-#: What is needed later is loaded first: in some places only root can read the interpreter.
-_AS_ANOTHER = """
-import encodings.idna, socket
-os.setgroups([])
-os.setresgid(*3 * [54321])
-os.setresuid(*3 * [54321])
-kernel.set_dumpable(True)
-"""
-_CONFINED = f"""
-PARTING = ctypes.c_int()
-kernel.call("prctl", 1, {int(signal.SIGTERM)})
-report = confinement.confine(policies.serving(folder))
-kernel.call("prctl", 2, ctypes.byref(PARTING))
-try:
-    os.listdir("/etc")
-    seen = "everything"
-except OSError:
-    seen = "nothing"
-print(json.dumps({{"report": report, "parting": PARTING.value, "seen": seen, "user": os.getuid()}}))
-"""
-
-
 @pytest.mark.parametrize("before", ["", _AS_ANOTHER], ids=["as it is", "as another user"])
 def test_whoever_starts_it_confines_it(before: str) -> None:
     """As root or as any other user; and the kernel still ends it with its parent."""
@@ -118,6 +116,6 @@ def test_no_folder_above_the_data_is_open(tmp_path: Path, monkeypatch: pytest.Mo
     (code / "package").mkdir()
     (code / "package" / "__init__.py").touch()
     monkeypatch.syspath_prepend(str(code))
-    granted = [path for path, _ in policies.serving(folder).grants]
+    granted = [path for path, _ in confined.serving(folder).grants]
     assert [path for path in granted if folder.is_relative_to(path)] == [folder]
     assert code / "package" in granted

@@ -475,12 +475,6 @@ def test_an_image_of_another_size(tmp_path: Path, uploads: Uploads) -> None:
         assert "[1, 8, 8]" in predict((api, record), {"inputs": [b64(image(photo(20, 10)))]}).json()["detail"]
 
 
-def test_images_for_a_model_without_preprocessing(served: tuple[Api, Json]) -> None:
-    """A model that takes numbers says so."""
-    answer = predict(served, {"inputs": [b64(image(photo()))]})
-    assert (answer.status_code, answer.json()["code"]) == (422, "no_preprocessing")
-
-
 def test_rows_are_independent(served: tuple[Api, Json]) -> None:
     """A row's answer is the same alone and among others, up to the arithmetic of the last digits."""
     rows = digits()[0][:64].tolist()

@@ -17,9 +17,8 @@ import pytest
 
 from service.api.document.prediction_operations import OPERATIONS
 from service.serving import messages
-from service.serving.app import ServingApp
+from service.serving.app import ROUTES, ServingApp
 from service.serving.call import InferenceCall
-from service.serving.routes import ROUTES
 from tests.helpers.api import Api, MakeApi
 from tests.helpers.uploads import Uploads
 
@@ -245,20 +244,6 @@ def test_types_under_the_protocol(served: tuple[Api, Json], kind: str, status: i
     headers = {"Content-Type": kind} if kind else {}
     answer = api.client.post(f"/v2/models/{model['id']}/infer", content=content, headers=headers)
     assert answer.status_code == status, answer.text
-
-
-@pytest.mark.parametrize("query", ["top_k=0", "abstain_below=2", "unknown=1"])
-def test_bad_options_in_a_query(served: tuple[Api, Json], query: str) -> None:
-    """What is wrong in a query string is 422, as in a body."""
-    api, model = served
-    stream = io.BytesIO()
-    np.save(stream, np.zeros((1, 64), dtype=np.float32))
-    answer = api.client.post(
-        f"/v1/models/{model['id']}/predict?{query}",
-        content=stream.getvalue(),
-        headers={"Content-Type": "application/x-npy"},
-    )
-    problem(answer, 422, "invalid_request")
 
 
 def test_options_beside_json(served: tuple[Api, Json]) -> None:

@@ -9,9 +9,9 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from service.transport.exchange import exchange_of
+from service.server import _MemoryTransport
+from service.transport.head_protocol import exchange_of
 from service.transport.protocol import Protocol
-from service.transport.self_check import _MemoryTransport
 
 BODY = b"x" * 10
 HEADERS = [(b"content-length", b"10"), (b"x-request-id", b"a")]

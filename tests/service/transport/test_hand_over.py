@@ -13,10 +13,9 @@ import pytest
 import uvicorn
 from pydantic import TypeAdapter
 
-from service.ipc.adoption import Adoption
 from service.ipc.channel import Channel, Full, pair
 from service.ipc.documents import Connection
-from service.ipc.reader import Reader
+from service.ipc.reader import Adoption, Reader
 from service.transport.connections import Connections
 from service.transport.protocol import Protocol
 from tests.helpers.plain_http import Answer, ask, connected, one
@@ -26,6 +25,8 @@ from tests.helpers.processes import free_port, until
 MIB = 1024**2
 BIG = 32 * MIB  # more than the kernel takes
 READ: TypeAdapter[Connection] = TypeAdapter(Connection)
+BODY = bytes(range(256)) * (2 * MIB // 256)
+CHUNKS = b"".join(b"%x\r\n%b\r\n" % (size, b"c" * size) for size in (1, 1000, 70_000)) + b"0\r\n\r\n"
 
 
 class Side:
@@ -144,10 +145,6 @@ def said(path: str, body: bytes = b"", *, method: str = "POST") -> bytes:
     return f"{name} {method} {path.partition('?')[0]} {hashlib.sha256(body).hexdigest()}".encode()
 
 
-BODY = bytes(range(256)) * (2 * MIB // 256)
-CHUNKS = b"".join(b"%x\r\n%b\r\n" % (size, b"c" * size) for size in (1, 1000, 70_000)) + b"0\r\n\r\n"
-
-
 @pytest.mark.parametrize(
     ("pieces", "answer"),
     [
@@ -217,17 +214,6 @@ def test_requests_that_were_sent_ahead(port: int, paths: list[str], answered: in
         assert found[-1].headers.get("connection", "") == ("close" if closing else "")
         if closing:
             assert all_received(client) == b""
-
-
-def test_half_a_head_that_was_sent_ahead(port: int) -> None:
-    """Its beginning is not kept: where it belongs elsewhere the client is told to send it again, by the end."""
-    for path, answer in (("/here/2", said("/here/2")), ("/there/2", b"")):
-        with connected(port) as client:
-            ahead = request(path)
-            client.sendall(request("/here/1") + ahead[:20])
-            assert one(client).body == said("/here/1")
-            client.sendall(ahead[20:])
-            assert (one(client).body if answer else all_received(client)) == answer
 
 
 def test_a_process_that_ends_hands_its_connections_over(port: int, sides: tuple[Side, Side]) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import uvicorn
 from uvicorn.server import ServerState
 
+from service.server import _MemoryTransport
 from service.transport.connections import Connections
 from service.transport.protocol import Protocol
-from service.transport.self_check import _MemoryTransport
 
 HEAD = b"POST /%b HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
 CHUNK = b"1\r\na\r\n"

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from service.inference.writers import table
+from service.inference import result_tables
 from service.registry.documents import BatchManifest, ImagePreprocessing, ModelProfile
 from service.registry.errors import LeaseLost
 from service.registry.registry import Registry
@@ -39,7 +39,7 @@ def manifest(batches: ShardedBatches, batch_id: str) -> tuple[str, BatchManifest
 
 def test_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards tile the rows, are of equal size and of whole groups, and take the seconds that were asked for, or so."""
-    assert table.GROUP_ROWS == GROUP_ROWS
+    assert result_tables.GROUP_ROWS == GROUP_ROWS
     profile = ModelProfile.model_validate(MODEL_PROFILE)
     measured = {"rows": 256, "length": 1, "seconds": 2.56, "values": "zeros"}
     slow = ModelProfile.model_validate({**MODEL_PROFILE, "cost": {"sizes": "shapes", "measured": measured}})

@@ -30,7 +30,7 @@ from pathlib import Path
 from worker.documents import InspectModelOrder, ModelOptions
 from worker.sandbox import confinement
 from service.confinement import confinement as controls
-from service.confinement import kernel, landlock, seccomp
+from service.confinement import landlock, seccomp
 folder, given, secret, broker = map(Path, sys.argv[1:5])
 
 def denied(reason="no such thing here"):
@@ -130,9 +130,9 @@ attempt("new session", os.setsid)
 attempt("new group", lambda: os.setpgid(0, 0))
 attempt("trace", lambda: ctypes.CDLL(None, use_errno=True).ptrace(0, 0, 0, 0) and 1 / 0)
 attempt("root", lambda: os.setuid(0))
-attempt("mount", lambda: kernel.call("mount", b"none", b"/tmp", b"tmpfs", 0, None))
-attempt("namespace", lambda: kernel.unshare(0x10000000))
-attempt("io_uring", lambda: kernel.call("syscall", 425, 1, ctypes.create_string_buffer(200)))
+attempt("mount", lambda: landlock.call("mount", b"none", b"/tmp", b"tmpfs", 0, None))
+attempt("namespace", lambda: landlock.unshare(0x10000000))
+attempt("io_uring", lambda: landlock.call("syscall", 425, 1, ctypes.create_string_buffer(200)))
 attempt("pair of sockets", socket.socketpair)
 attempt("thread", lambda: __import__("concurrent.futures").futures.ThreadPoolExecutor(1).submit(int).result())
 """
@@ -167,7 +167,7 @@ os.chown(folder, 54321, 54321)
 os.chown(given, 54321, 54321)
 os.setresgid(*3 * [54321])
 os.setresuid(*3 * [54321])
-kernel.set_dumpable(True)
+landlock.set_dumpable(True)
 """
 
 

@@ -31,7 +31,7 @@ from worker.outside.kinds.base import ChildWork, Prepared, log_done
 from worker.sandbox.protocol import JsonObject, Limits
 from worker.settings import WorkerSettings
 
-#: Rows of a group of the results (`service.inference.writers.table.GROUP_ROWS`): a shard of more has whole groups.
+#: Rows of a group of the results (`service.inference.result_tables.GROUP_ROWS`): a shard of more has whole groups.
 GROUP_ROWS = 1 << 15
 #: What a row of 64 numbers takes to be read, and its answer to be written, on two cores; a file of an image.
 _ROW_S, _IMAGE_S = 3e-6, 4e-3

@@ -6,15 +6,14 @@ from typing import Any
 
 import pytest
 
-from service.inference.oip import metadata
-from service.inference.oip.outputs import always_there, chosen
-from service.inference.oip.requests import InferenceRequest, RequestedOutput
+from service.inference.oip import responses
+from service.inference.oip.requests import InferenceRequest, RequestedOutput, always_there, chosen
 from tests.helpers.oip_models import profile_of
 
 
 def test_server() -> None:
     """Name, version and extensions as Triton names them."""
-    found = metadata.server_metadata("1.2")
+    found = responses.server_metadata("1.2")
     assert (found["name"], found["version"]) == ("fedlas", "1.2")
     assert {"binary_tensor_data", "classification", "model_repository", "statistics"} <= set(found["extensions"])
 
@@ -25,7 +24,7 @@ def test_model() -> None:
         {"name": "ids", "dtype": "int64", "shape": ["N", "T", 2]},
         {"name": "x", "dtype": "float16", "shape": ["N", 64]},
     ]
-    found = metadata.model_metadata(profile_of(inputs=specs), "m", ["1", "2"])
+    found = responses.model_metadata(profile_of(inputs=specs), "m", ["1", "2"])
     assert (found["name"], found["versions"], found["platform"]) == ("m", ["1", "2"], "onnxruntime_onnx")
     assert found["inputs"] == [
         {"name": "ids", "datatype": "INT64", "shape": [-1, -1, 2]},
@@ -49,7 +48,7 @@ def test_model() -> None:
 def test_all_that_is_listed_can_be_asked_for(changes: dict[str, Any]) -> None:
     """Tools ask for every output that the metadata names, and give no parameters."""
     profile = profile_of(**changes)
-    outputs = metadata.model_metadata(profile, "m", ["1"])["outputs"]
+    outputs = responses.model_metadata(profile, "m", ["1"])["outputs"]
     wanted = tuple(RequestedOutput(output["name"]) for output in outputs)
     assert [output.name for output in wanted] == list(always_there(profile))
     assert chosen(InferenceRequest(None, {}, wanted, False, {}), profile) == wanted
@@ -57,7 +56,7 @@ def test_all_that_is_listed_can_be_asked_for(changes: dict[str, Any]) -> None:
 
 def test_configuration() -> None:
     """As Triton's, without the dimension of rows; one value to a row is [1] reshaped to nothing."""
-    found = metadata.model_config(profile_of(), "m", max_rows=7)
+    found = responses.model_config(profile_of(), "m", max_rows=7)
     assert (found["name"], found["platform"], found["backend"]) == ("m", "onnxruntime_onnx", "onnxruntime")
     assert found["max_batch_size"] == 7
     assert "dynamic_batching" in found

@@ -8,24 +8,30 @@ import numpy as np
 import pytest
 
 from fedlas.guarantees import Guarantees
-from service.inference.decision_policy import DecisionPolicy
-from service.inference.oip.outputs import (
+from service.inference.answers import json_rows, tensors
+from service.inference.oip.requests import (
     DEFAULTS,
+    InferenceRequest,
+    RequestedOutput,
     always_there,
     chosen,
     options,
     taken_outputs,
 )
-from service.inference.oip.requests import InferenceRequest, RequestedOutput
 from service.inference.oip.tensors import packed
-from service.inference.predictions import Predictions
-from service.inference.profile import ServingProfile
-from service.inference.standard_outputs import completed
-from service.inference.writers.json_rows import json_rows
-from service.inference.writers.tensors import tensors
+from service.inference.predictions import DecisionPolicy, Predictions
+from service.inference.profile import ServingProfile, completed
 from service.registry.contract import AnswerOptions
 from service.registry.errors import InvalidRequest
 from tests.helpers.oip_models import LOGITS, computed, profile_of
+
+SHAPES = {
+    "probabilities": ("float32", (3, 3)), "logits": ("float32", (3, 3)), "features": ("float32", (3, 4)),
+    "confidence": ("float32", (3,)), "familiarity": ("float32", (3,)), "uncalibrated_confidence": ("float64", (3,)),
+    "index": ("int64", (3,)), "label": ("object", (3,)), "abstain": ("bool", (3,)), "threshold": ("float64", (1,)),
+    "prediction_set": ("bool", (3, 3)), "top_k_index": ("int64", (3, 2)), "top_k_label": ("object", (3, 2)),
+    "top_k_confidence": ("float32", (3, 2)),
+}  # fmt: skip
 
 
 def asked(*wanted: str | RequestedOutput, binary: bool = False, **parameters: Any) -> InferenceRequest:
@@ -72,15 +78,6 @@ def test_parameters_add_what_they_ask_for(guarantees: Guarantees) -> None:
         assert [output.name for output in found] == [*DEFAULTS, *added]
     binary = profile_of(class_names=["no", "yes"], task="binary")
     assert [output.name for output in chosen(asked(decision_threshold=0.2), binary)] == [*DEFAULTS, "decision"]
-
-
-SHAPES = {
-    "probabilities": ("float32", (3, 3)), "logits": ("float32", (3, 3)), "features": ("float32", (3, 4)),
-    "confidence": ("float32", (3,)), "familiarity": ("float32", (3,)), "uncalibrated_confidence": ("float64", (3,)),
-    "index": ("int64", (3,)), "label": ("object", (3,)), "abstain": ("bool", (3,)), "threshold": ("float64", (1,)),
-    "prediction_set": ("bool", (3, 3)), "top_k_index": ("int64", (3, 2)), "top_k_label": ("object", (3, 2)),
-    "top_k_confidence": ("float32", (3, 2)),
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("complete", [False, True])

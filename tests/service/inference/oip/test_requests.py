@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.inference.oip.datatypes import DATATYPES
 from service.inference.oip.requests import InferenceRequest, RequestedOutput, aligned, decode
+from service.inference.oip.tensors import DATATYPES
 from service.registry.errors import InvalidRequest, TooLarge
 from tests.corpus.images import blank_png
 from tests.helpers.oip_models import profile_of
@@ -21,6 +21,25 @@ Json = dict[str, Any]
 
 VALUES = [[1, 2.5, -3], [4, 5, 6]]
 TENSOR: Json = {"name": "x", "shape": [1, 2, 3], "datatype": "FP32", "data": [VALUES]}
+SCALARS = st.none() | st.booleans() | st.integers(-(2**64), 2**64) | st.floats() | st.text(max_size=8)
+JSON = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=12,
+)
+SHAPES = st.lists(st.integers(-1, 4) | st.sampled_from([2**31, 2**63, 2**70]), max_size=4) | JSON
+BYTE_SIZES = st.fixed_dictionaries({"binary_data_size": st.integers(-1, 70)}) | JSON
+ANY_TENSOR = st.fixed_dictionaries(
+    {"name": st.sampled_from("xyz") | JSON, "shape": SHAPES, "datatype": st.sampled_from([*DATATYPES, "BYTES"]) | JSON},
+    optional={"data": JSON, "parameters": BYTE_SIZES},
+)
+ANY_OUTPUT = st.fixed_dictionaries({"name": JSON}, optional={"parameters": JSON}) | JSON
+ANY_REQUEST = st.fixed_dictionaries(
+    {"inputs": st.lists(ANY_TENSOR, max_size=3) | JSON},
+    optional={"id": JSON, "parameters": JSON, "outputs": st.lists(ANY_OUTPUT, max_size=2) | JSON},
+)
+PREPROCESSING = {"resize": 8, "channels": 1, "layout": "NCHW"}
+IMAGE_INPUT = [{"name": "x", "dtype": "float32", "shape": ["N", 1, 8, 8]}]
 
 
 def read(*inputs: Json, tail: bytes = b"", **more: Any) -> InferenceRequest:
@@ -295,25 +314,6 @@ def test_a_long_text_beside_many_numbers_takes_no_memory() -> None:
     assert len(error.message) < 300
 
 
-SCALARS = st.none() | st.booleans() | st.integers(-(2**64), 2**64) | st.floats() | st.text(max_size=8)
-JSON = st.recursive(
-    SCALARS,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
-    max_leaves=12,
-)
-SHAPES = st.lists(st.integers(-1, 4) | st.sampled_from([2**31, 2**63, 2**70]), max_size=4) | JSON
-BYTE_SIZES = st.fixed_dictionaries({"binary_data_size": st.integers(-1, 70)}) | JSON
-ANY_TENSOR = st.fixed_dictionaries(
-    {"name": st.sampled_from("xyz") | JSON, "shape": SHAPES, "datatype": st.sampled_from([*DATATYPES, "BYTES"]) | JSON},
-    optional={"data": JSON, "parameters": BYTE_SIZES},
-)
-ANY_OUTPUT = st.fixed_dictionaries({"name": JSON}, optional={"parameters": JSON}) | JSON
-ANY_REQUEST = st.fixed_dictionaries(
-    {"inputs": st.lists(ANY_TENSOR, max_size=3) | JSON},
-    optional={"id": JSON, "parameters": JSON, "outputs": st.lists(ANY_OUTPUT, max_size=2) | JSON},
-)
-
-
 @given(ANY_REQUEST | JSON, st.binary(max_size=80), st.none() | st.integers(-1, 200) | st.just("true length"))
 @settings(deadline=None, max_examples=400)
 def test_whatever_comes_is_read_or_refused(content: Any, tail: bytes, length: Any) -> None:
@@ -404,10 +404,6 @@ def test_rows_are_counted() -> None:
     tensors = [{"name": name, "shape": [n], "datatype": "FP32", "data": [0] * n} for name, n in (("a", 1), ("b", 2))]
     with pytest.raises(InvalidRequest, match="differ in their number of rows"):
         align(*tensors, inputs=specs)
-
-
-PREPROCESSING = {"resize": 8, "channels": 1, "layout": "NCHW"}
-IMAGE_INPUT = [{"name": "x", "dtype": "float32", "shape": ["N", 1, 8, 8]}]
 
 
 @pytest.mark.parametrize("shape", [[2], [2, 1]])

@@ -1,0 +1,217 @@
+"""Child processes are started again at a bounded rate; a graph that ends its process costs others a moment."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.processes import child_process
+from service.processes.child_process import ChildProcess
+from service.processes.supervision import tend
+from tests.helpers.processes import until
+from tests.helpers.publishing import publish
+from tests.helpers.served import crashing, scaling, toiling
+from tests.helpers.visitor import LOST, Visitor
+from tests.helpers.walled import WalledApi, walled
+
+pytestmark = pytest.mark.embedded
+DEADLY = -1e20
+
+
+@contextmanager
+def service(data_dir: Path, *, hung_seconds: int = 30) -> Iterator[WalledApi]:
+    """One process for two models."""
+    with walled(data_dir, hung_seconds=hung_seconds) as found:
+        publish(found.registry, "crashing", crashing())
+        publish(found.registry, "ordinary", scaling(2))
+        yield found
+
+
+def ask(api: WalledApi, name: str, value: float) -> int | str:
+    """The status of an answer, or its code, over a connection of its own."""
+    with httpx.Client(base_url=api.client.base_url, timeout=60) as client:
+        try:
+            answer = client.post(f"/v1/models/{name}/predict", json={"inputs": [[value, 0.0]]})
+        except httpx.TransportError:
+            return LOST
+        return 200 if answer.status_code == 200 else str(answer.json()["code"])
+
+
+def alone(api: WalledApi) -> int | None:
+    """The id of the process of a single model, if there is one."""
+    with suppress(FileNotFoundError):
+        return int((api.settings.data_dir / "run" / "alone-1.pid").read_text())
+    return None
+
+
+def accuse(api: WalledApi, digest: str) -> None:
+    """Mark as a process may that was taken over: its event loop runs a served copy, whatever it does."""
+    mailbox = api.child("serving-1")._mailbox
+    assert mailbox is not None
+    assert mailbox.record is not None
+    marks = mailbox.record.fileno()
+    os.pwrite(marks, os.pread(marks, 8, 0) + bytes.fromhex(digest), 8 + 40 * 40)
+    assert digest in mailbox.record.read().models
+
+
+def test_a_graph_that_crashes_its_process(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """It costs the process once; crashing again it is out of service; visitors of another lose what was under way.
+
+    A service that is started anew knows it, until its files are removed. Signals that come from elsewhere, and ends
+    that were asked for, accuse no model; nor does a process that lies about one that it was not given.
+    """
+    data_dir = tmp_path / "data"
+    with service(data_dir) as api:
+        assert [ask(api, name, 1) for name in ("crashing", "ordinary")] == [200, 200]
+        with closing(Visitor(api)) as visitor:
+            for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGSEGV):
+                accuse(api, "ab" * 32)
+                api.follows("serving-1", api.kill("serving-1", number))
+            until(lambda: ask(api, "crashing", 1) == 200, seconds=60, what="it is opened again")
+            assert (alone(api), (data_dir / "run" / "ended").exists()) == (None, False)
+            together = api.pid("serving-1")
+            assert ask(api, "crashing", DEADLY) == LOST
+            api.follows("serving-1", together)
+            follower = api.pid("serving-1")
+            until(lambda: ask(api, "crashing", 1) == 200, seconds=60, what="it is answered again")
+            assert alone(api) is not None
+            assert ask(api, "crashing", DEADLY) == LOST
+            until(lambda: ask(api, "crashing", 1) == "model_suspended", seconds=60, what="it is out of service")
+            until(lambda: alone(api) is None, seconds=60, what="it has no process any more")
+            assert api.pid("serving-1") == follower
+        assert visitor.answers.keys() <= {200, LOST}
+        assert visitor.answers[LOST] <= 4, visitor.answers
+    log = capfd.readouterr().out
+    assert re.search(
+        r"the model crashing \(\w{64}\) ended serving-1 \(SIGFPE\) and is alone in alone-1 from now on", log
+    )
+    ended = [line.partition("| ")[2] for line in log.splitlines() if "Floating point exception" in line]
+    assert len(ended) == 2
+    assert all(line.startswith("ended: Fatal Python error: Floating point exception, in ") for line in ended)
+    assert "most recent call first" not in log
+    assert "most recent call first" in (data_dir / "run" / "serving-1.stacks").read_text()
+    with service(data_dir) as api:
+        assert (ask(api, "ordinary", 1), ask(api, "crashing", 1)) == (200, "model_suspended")
+        for file in (data_dir / "run" / "suspended").iterdir():
+            file.unlink()
+        until(lambda: ask(api, "crashing", 1) == 200, seconds=60, what="it is let in again")
+        assert alone(api) is not None
+
+
+def test_a_graph_whose_opening_crashes(tmp_path: Path) -> None:
+    """It costs each process that is asked for it one end, and its own one; the client is told, others are answered."""
+    with walled(tmp_path / "data", hung_seconds=30, api_processes=2) as api:
+        publish(api.registry, "crashing", crashing(DEADLY))
+        publish(api.registry, "ordinary", scaling(2))
+        processes = [api.child(name).process for name in ("serving-1", "serving-2")]
+        answer = api.client.post("/v2/repository/models/crashing/load")
+        assert answer.status_code == 503, answer.text
+        until(lambda: ask(api, "crashing", 1) == "model_suspended", seconds=60, what="it is out of service")
+        assert [process.wait(60) for process in processes if process is not None] == [-signal.SIGFPE] * 2
+        until(lambda: api.child("alone-1").process is None, seconds=60, what="it has no process any more")
+        followers = [api.pid(name) for name in ("serving-1", "serving-2")]
+        assert {ask(api, "ordinary", 1) for _ in range(4)} == {200}
+        assert api.client.post("/v2/repository/models/crashing/load").status_code == 503
+        assert [api.pid(name) for name in ("serving-1", "serving-2")] == followers
+
+
+@pytest.mark.slow
+def test_a_graph_that_keeps_the_event_loop(tmp_path: Path) -> None:
+    """The second time within minutes it runs alone, a third time it is out of service."""
+    with service(tmp_path / "data", hung_seconds=6) as api:
+        publish(api.registry, "toiling", toiling(8), cost={"sizes": "shapes"})  # which is a lie
+        for place in ("serving-1", "serving-1", "alone-1"):
+            until(lambda: ask(api, "toiling", 1) == 200, seconds=60, what="it is answered")
+            before = api.child(place).process
+            assert before is not None
+            assert ask(api, "toiling", 6000) == LOST
+            assert before.wait(60) == 1
+        until(lambda: ask(api, "toiling", 1) == "model_suspended", seconds=60, what="it is out of service")
+        assert ask(api, "ordinary", 1) == 200
+
+
+def test_a_process_that_cannot_be_started_ends_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is tried again a second later; a full disk, on which its id finds no room, keeps none from running."""
+    child = ChildProcess("worker", [sys.executable, "-c", ""], dict(os.environ), tmp_path / "none" / "worker.pid")
+    tend([child])
+    assert child.process is not None
+    assert child.process.wait(60) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(child, "started_at", 0.0)
+        patched.setattr(child, "_started", lambda *_: os.open(tmp_path / "nothing", os.O_RDONLY))
+        tend([child])
+    log = capsys.readouterr().out
+    assert "its id" in log
+    assert "cannot be started now, and is tried again" in log
+    ended = child.process
+    until(lambda: tend([child]) or child.process is not ended, seconds=60, what="it is started again")
+    child.process.wait(60)
+
+
+def test_a_process_that_gives_up_at_once_is_tried_less_and_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a second at first, every ten seconds at last; one that is killed, or has run for a while, at once again."""
+    clock = [100.0]
+    monkeypatch.setattr(child_process.time, "monotonic", lambda: clock[0])
+    command = [sys.executable, "-c", "raise SystemExit(3)"]
+    child = ChildProcess("worker", command, dict(os.environ), tmp_path / "worker.pid")
+    pauses = []
+    child.start()
+    for _ in range(6):
+        assert child.process is not None
+        before, began = child.process, clock[0]
+        before.wait(60)
+        while child.process is before:
+            clock[0] += 0.25
+            tend([child])
+        pauses.append(clock[0] - began)
+    assert pauses == [1, 2, 4, 8, 10, 10]
+    assert child.process is not None
+    child.process.wait(60)
+    clock[0] += 60
+    before = child.process
+    tend([child])
+    assert child.process is not before
+    child.process.wait(60)
+    clock[0] += 1
+    tend([child])
+    child.process.wait(60)
+    assert child.started_at == clock[0]
+
+
+def test_a_process_that_its_watchdog_ends_is_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where it stood is in the log, and where all its threads stood in a file."""
+    hanging = "import faulthandler, time\ndef stand():\n  time.sleep(60)\n"
+    hanging += "print('begun', flush=True)\nfaulthandler.dump_traceback_later(0.1, exit=True)\nstand()"
+    child = ChildProcess("api", [sys.executable, "-c", hanging], dict(os.environ), tmp_path / "api.pid")
+    child.start()
+    assert child.process is not None
+    assert child.process.wait(60) == 1
+    log = ""
+
+    def is_passed_on() -> bool:
+        nonlocal log
+        log += capsys.readouterr().out
+        return log.count("\n") > 1
+
+    until(is_passed_on, what="its log is passed on")
+    begun, ended = (line.partition("| ")[2] for line in log.splitlines())
+    assert begun == "begun"
+    assert ended == (
+        "ended: its event loop stood still, in stand (<string>, line 3); "
+        f"where all threads stood: {tmp_path / 'api.stacks'}"
+    )
+    assert "most recent call first" in (tmp_path / "api.stacks").read_text()
