@@ -27,7 +27,7 @@ from service.registry.repositories.names import Names
 from service.registry.repositories.pieces import Pieces
 from service.registry.repositories.records import KEPT, AfterCommit, Datasets, Models, Uploads
 from service.registry.repositories.work import WorkQueue
-from service.registry.repositories.workers import Workers, WorkOverview, WorkStatistics
+from service.registry.repositories.workers import Workers, WorkOverview
 from service.registry.resumable_uploads import ResumableUploads
 from service.registry.settings import RegistrySettings
 from service.registry.tables import now
@@ -49,7 +49,6 @@ class UnitOfWork:
 
     work = _repository(WorkQueue)
     work_overview = _repository(WorkOverview)
-    work_statistics = _repository(WorkStatistics)
     workers = _repository(Workers)
     pieces = _repository(Pieces)
     datasets = _repository(Datasets)

@@ -139,7 +139,7 @@ def test_a_scaler_counts_what_the_metrics_tell(registry: Registry, server: Postg
         place = server.url("postgres").replace("+psycopg", "")
         with psycopg.connect(place) as connection, registry.read() as unit:
             found = connection.execute(query.encode()).fetchone()
-            work = unit.work_statistics.open_work()
+            work = unit.work_overview.open_work()
         assert found is not None
         light = [one for (queue, _), one in work.items() if queue in ("inspect", "plan", "predict")]
         return int(found[0]), sum(one.due + one.claimed for one in light)

@@ -93,7 +93,7 @@ class RegistryFigures(Collector):
 
     def _read(self) -> _Figures:
         with self._registry.read() as unit:
-            statistics = unit.work_statistics
+            statistics = unit.work_overview
             if time.monotonic() - self._ended_read_at > _ENDED_FRESH_S:
                 self._ended, self._ended_read_at = statistics.ended_jobs(), time.monotonic()
             living, holders = unit.workers.living(within_seconds=SILENT_S), statistics.holders()

@@ -92,7 +92,7 @@ class Jobs(Runs[tables.Job]):
         self.session.add(tables.Event(job_id=row.id, number=1, type="status", at=moment, data={"status": row.status}))
 
     def add(self, row: tables.Job) -> tables.Job:
-        """Insert it with what it can be found by, at the end of the transaction: all jobs that share one together."""
+        """Insert it with what it can be found by."""
         publish_as, words = row.request.get("publish_as"), row.request.get("metadata")
         row.publish_as = publish_as if isinstance(publish_as, str) else None
         for name, value in words.items() if isinstance(words, dict) else ():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, delete, update
-from sqlalchemy.orm import Session
 
 from service.registry.errors import KeyInFlight, KeyReused
 from service.registry.repositories.records import Repository
@@ -21,10 +20,6 @@ class IdempotencyKeys(Repository):
     stores its answer sees in that same transaction whether another has stored one or is about to. While a key is
     reserved `answer` is empty and `fingerprint` is its holder.
     """
-
-    def __init__(self, session: Session) -> None:
-        super().__init__(session)
-        self._known: dict[str, IdempotencyKey | None] = {}  # in this transaction, also those that are yet to be written
 
     def reserve(self, key: str, holder: str, *, seconds: float) -> None:
         """Hold off other requests with this key for so long, unless it has an answer already; raises KeyInFlight."""
@@ -44,7 +39,6 @@ class IdempotencyKeys(Repository):
     def release(self, key: str, holder: str) -> None:
         """Give up a reservation; one that was answered, or lost to another request, stays."""
         self.session.execute(delete(IdempotencyKey).where(*_held(key, holder)))
-        self._known.pop(key, None)
 
     def answer_of(self, key: str, fingerprint: str, *, holder: str = "") -> str | None:
         """Return the answer already given to this key and content, or None.
@@ -89,21 +83,16 @@ class IdempotencyKeys(Repository):
         self.session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < oldest))
 
     def _find(self, key: str, moment: datetime) -> IdempotencyKey | None:
-        if key in self._known:
-            return self._known[key]
-        with self.session.no_autoflush:  # records that share a transaction are written together
-            row = self.session.get(IdempotencyKey, key)
+        row = self.session.get(IdempotencyKey, key)
         if row is not None and row.created_at < moment - _KEPT:
             self.session.delete(row)
             self.session.flush()
             row = None
-        self._known[key] = row
         return row
 
     def _fresh(self, key: str, moment: datetime) -> IdempotencyKey:
         row = IdempotencyKey(key=key, fingerprint="", answer="", created_at=moment)
         self.session.add(row)
-        self._known[key] = row
         return row
 
 

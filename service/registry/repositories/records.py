@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -201,18 +200,6 @@ class Records(Repository, Generic[Row]):
 
 class _Inspected(Records[InspectedRow]):
     """Uploaded files that inspection accepts or rejects."""
-
-    def __init__(self, session: Session) -> None:
-        super().__init__(session)
-        self._found: deque[InspectedRow] = deque(maxlen=_AT_ONCE)  # the session keeps what somebody holds
-
-    def find(self, record_id: str) -> InspectedRow | None:
-        """The same; jobs that share a transaction read what they have in common once, and are written together."""
-        with self.session.no_autoflush:
-            row = super().find(record_id)
-        if row is not None:
-            self._found.append(row)
-        return row
 
     def reject(self, record_id: str, error: Json) -> None:
         """Inspection found the file unfit."""

@@ -64,8 +64,7 @@ class Workers(Repository):
     @cached_property
     def known(self) -> Sequence[WorkerProcess]:
         """All that have not been forgotten, by their names; read once for all records of a page."""
-        with self.session.no_autoflush:  # records that share a transaction are written together
-            return self.session.scalars(select(WorkerProcess).order_by(WorkerProcess.name)).all()
+        return self.session.scalars(select(WorkerProcess).order_by(WorkerProcess.name)).all()
 
     def obstacle(self, queue: str, holder: str | None = None) -> str | None:
         """What keeps work of this queue, perhaps claimed by `holder`, from going on; None where it waits its turn."""
@@ -154,6 +153,29 @@ class Failures:
     newest_id: str
 
 
+_OPEN_JOBS, _ENDED_JOBS = ("queued", "running", "cancelling"), ("succeeded", "failed", "cancelled")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenWork:
+    """Open work of one kind in one queue.
+
+    Attributes:
+        due: rows that a worker may claim now; the oldest of them has been for `oldest_seconds`.
+        later: rows that wait for a moment, after a loss or a failed delivery.
+        blocked: rows that wait for other records, or for their own pieces.
+        claimed: rows that a worker holds.
+        expired: of these, rows whose lease has ended and that nobody has released yet.
+    """
+
+    due: int = 0
+    oldest_seconds: float = 0.0
+    later: int = 0
+    blocked: int = 0
+    claimed: int = 0
+    expired: int = 0
+
+
 #: Kinds of records that fail, with the column that says when; a rejected upload is as old as its upload, about.
 _FAILING = (
     ("job", Job, Job.finished_at),
@@ -165,7 +187,7 @@ _FAILING = (
 
 
 class WorkOverview(Repository):
-    """Reads over all open work; nothing is changed."""
+    """Reads over all open work and counts for monitoring, which cost what is open; nothing is changed."""
 
     def waiting(self) -> list[WaitingWork]:
         """What waits, by kind and queue."""
@@ -240,33 +262,6 @@ class WorkOverview(Repository):
         return {
             row.job_id: str(row.data.get("reason")) for row in self.session.execute(attempts.order_by(Event.number))
         }
-
-
-_OPEN_JOBS, _ENDED_JOBS = ("queued", "running", "cancelling"), ("succeeded", "failed", "cancelled")
-
-
-@dataclass(frozen=True, slots=True)
-class OpenWork:
-    """Open work of one kind in one queue.
-
-    Attributes:
-        due: rows that a worker may claim now; the oldest of them has been for `oldest_seconds`.
-        later: rows that wait for a moment, after a loss or a failed delivery.
-        blocked: rows that wait for other records, or for their own pieces.
-        claimed: rows that a worker holds.
-        expired: of these, rows whose lease has ended and that nobody has released yet.
-    """
-
-    due: int = 0
-    oldest_seconds: float = 0.0
-    later: int = 0
-    blocked: int = 0
-    claimed: int = 0
-    expired: int = 0
-
-
-class WorkStatistics(Repository):
-    """Counts over queues and jobs; nothing is changed."""
 
     def open_work(self) -> Mapping[tuple[str, str], OpenWork]:
         """What is open, by queue and kind; pairs of which nothing is open are left out."""

@@ -416,7 +416,7 @@ def test_a_race_whose_workers_are_gone_is_not_waited_for(bench: Bench, tmp_path:
     reaper_of(bench.registry, bench.settings).sweep()
     with bench.registry.read() as unit:
         assert unit.work.next_due(ANY_DEVICE) == Due(job_id, "calibrate", job_id)
-        assert unit.work_statistics.open_work()[ANY_DEVICE, "calibrate"].oldest_seconds < 600
+        assert unit.work_overview.open_work()[ANY_DEVICE, "calibrate"].oldest_seconds < 600
 
 
 def test_who_has_lost_a_training_writes_nothing_of_it(bench: Bench, tmp_path: Path) -> None:
