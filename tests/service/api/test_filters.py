@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from tests.helpers.api import Api
+from tests.helpers.api import Api, MakeApi, open_api
 from tests.helpers.problems import problem
 from tests.helpers.publishing import publish
 from tests.helpers.served import scaling
@@ -18,8 +20,20 @@ Json = dict[str, Any]
 AWKWARD = "a\"b.c,}'$ %"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """One API for all who only ask; a test that changes what others find makes its own."""
+    with ExitStack() as stack:
+        yield open_api(tmp_path_factory.mktemp("filters") / "data", stack)
+
+
+@pytest.fixture(scope="module")
 def jobs(api: Api) -> list[str]:
+    """The jobs that are asked for."""
+    return ordered(api)
+
+
+def ordered(api: Api) -> list[str]:
     """Six jobs, of two models in turn, the oldest first; the last one is to publish, the first two are cancelled."""
     models = [api.post(f"/v1/models?name={name}", content=name.encode()) for name in ("alpha", "beta")]
     dataset = api.post("/v1/datasets?name=rows", content=b"d")
@@ -99,8 +113,9 @@ def test_other_lists(api: Api, jobs: list[str]) -> None:
     assert found(api, "/v1/calibrators", created_before="2020-01-01") == []
 
 
-def test_jobs_are_found_by_what_their_model_is_published_as(api: Api) -> None:
+def test_jobs_are_found_by_what_their_model_is_published_as(make_api: MakeApi) -> None:
     """A published name finds the jobs and batches of every model behind it."""
+    api = make_api()
     model = publish(api.registry, "live", scaling(1))
     dataset = api.post("/v1/datasets", content=b"d")
     job = api.post("/v1/jobs", json={"model_id": model, "dataset_id": dataset["id"]})
@@ -144,7 +159,9 @@ def test_only_jobs_have_metadata(api: Api) -> None:
     assert "metadata" not in answer["detail"].partition("there are")[2]
 
 
-def test_deleted_jobs_are_not_found(api: Api, jobs: list[str]) -> None:
+def test_deleted_jobs_are_not_found(make_api: MakeApi) -> None:
     """Nothing of a deleted job is left to find."""
+    api = make_api()
+    jobs = ordered(api)
     assert api.client.delete(f"/v1/jobs/{jobs[0]}").status_code == 204
     assert found(api, "/v1/jobs", **{"metadata.team": "x"}) == [jobs[2], jobs[1]]
