@@ -131,7 +131,7 @@ def test_any_name_with_keys(make_api: MakeApi) -> None:
 @pytest.mark.parametrize(
     "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=a", "", "json"]
 )
-def test_json_says_that_it_is_json(api: Api, kind: str) -> None:
+def test_json_says_that_it_is_json(shared_api: Api, kind: str) -> None:
     """Wherever JSON is read another type is 415, with the header to send; nothing is made of the body."""
     paths = [
         ("POST", "/v1/predictions"),
@@ -141,7 +141,7 @@ def test_json_says_that_it_is_json(api: Api, kind: str) -> None:
     ]
     paths += [("POST", "/v1/jobs")] if not kind.startswith("multipart") else []
     for method, path in paths:
-        answer = api.client.request(method, path, content=b'{"bytes": 3}', headers={"Content-Type": kind})
+        answer = shared_api.client.request(method, path, content=b'{"bytes": 3}', headers={"Content-Type": kind})
         if path.startswith("/v2") and not kind:
             assert answer.status_code == 200
             continue
@@ -177,12 +177,12 @@ def test_what_json_may_be_called(api: Api) -> None:
         ("/static-offline-docs/redoc.standalone.js", "GET, HEAD"),
     ],
 )
-def test_all_methods_are_named(api: Api, path: str, allowed: str) -> None:
+def test_all_methods_are_named(shared_api: Api, path: str, allowed: str) -> None:
     """`OPTIONS` and every 405 name all methods of the path, on both roads."""
-    asked = api.client.options(path)
+    asked = shared_api.client.options(path)
     assert (asked.status_code, asked.headers["allow"], asked.content) == (204, allowed, b"")
     for method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND"} - set(allowed.split(", ")):
-        answer = api.client.request(method, path)
+        answer = shared_api.client.request(method, path)
         assert (answer.status_code, answer.headers["allow"]) == (405, allowed), method
 
 

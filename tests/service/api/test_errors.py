@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.helpers.api import Api, MakeApi, open_api
+from tests.helpers.api import Api, MakeApi
 from tests.helpers.problems import fields, problem
 from tests.helpers.served import scaling
 from tests.helpers.staging import stage_bytes
@@ -22,10 +21,9 @@ SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+def api(shared_api: Api) -> Api:
     """One API for all of these; a test that needs an empty one makes its own."""
-    with ExitStack() as stack:
-        yield open_api(tmp_path_factory.mktemp("errors") / "data", stack)
+    return shared_api
 
 
 def records(api: Api) -> tuple[str, str]:

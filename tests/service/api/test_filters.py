@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from tests.helpers.api import Api, MakeApi, open_api
+from tests.helpers.api import Api, MakeApi
 from tests.helpers.problems import problem
 from tests.helpers.publishing import publish
 from tests.helpers.served import scaling
@@ -21,10 +19,9 @@ AWKWARD = "a\"b.c,}'$ %"
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+def api(shared_api: Api) -> Api:
     """One API for all who only ask; a test that changes what others find makes its own."""
-    with ExitStack() as stack:
-        yield open_api(tmp_path_factory.mktemp("filters") / "data", stack)
+    return shared_api
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.api import Api, open_api
+from tests.helpers.api import Api
 from tests.helpers.problems import fields, problem
 
 Json = dict[str, Any]
@@ -59,10 +57,9 @@ ODD += [
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+def api(shared_api: Api) -> Api:
     """One API for all of these, with little in it."""
-    with ExitStack() as stack:
-        yield open_api(tmp_path_factory.mktemp("parameters") / "data", stack)
+    return shared_api
 
 
 @pytest.fixture(scope="module")
