@@ -1,4 +1,4 @@
-"""The pages, one module each, and in front of them the problems as pages: what a browser is refused, in sentences.
+"""The first page and signing in, all other pages, and in front of them problems as pages: a refusal in sentences.
 
 A page that refuses raises the errors of the domain, as the API does. The answer leaves the application as
 `application/problem+json`, and becomes a page here, where a browser has asked for one.
@@ -6,23 +6,35 @@ A page that refuses raises the errors of the domain, as the API does. The answer
 
 from __future__ import annotations
 
-from fastapi import FastAPI, Request
+from typing import Annotated
+
+from fastapi import APIRouter, FastAPI, Form, Query, Request, Response
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.plumbing.access import headers_of
 from service.api.plumbing.problems import Problem
-from service.api.plumbing.services import Services
-from service.web import datasets, jobs, live, models, operations, orders, rendering, reports, start, try_it
+from service.api.plumbing.services import Services, ServicesDep
+from service.registry.registry import UnitOfWork
+from service.web import datasets, jobs, live, models, operations, orders, rendering, reports, try_it
+from service.web.forms import Sent
+from service.web.jobs import ListedJob, listed
 from service.web.live import LiveJobs
+from service.web.orders import Choices
 from service.web.rendering import page, see_other
-from service.web.sessions import Sessions, is_api_of_session, is_page
+from service.web.routes import PageRoute
+from service.web.sessions import COOKIE, Sessions, is_api_of_session, is_page, origin_of, safe_return, session_id_of
+from service.web.snippets import Caller, three_requests
 
+router = APIRouter(include_in_schema=False, route_class=PageRoute)
+
+#: Jobs on the first page.
+_NEWEST = 5
+
+Next = Annotated[str, Query(alias="next", max_length=2000)]
 _PROBLEM = "application/problem+json"
 _KEPT = ("x-request-id", "retry-after", "allow", "www-authenticate")
-
-
-_PAGES = (rendering, start, orders, datasets, jobs, live, models, reports, try_it, operations)
+_PAGES = (rendering, orders, datasets, jobs, live, models, reports, try_it, operations)
 
 
 def install(app: FastAPI, sessions: Sessions) -> None:
@@ -30,8 +42,8 @@ def install(app: FastAPI, sessions: Sessions) -> None:
     services: Services = app.state.services
     app.state.sessions = sessions
     app.state.live_jobs = LiveJobs(services.registry, services.long_poll)
-    for module in _PAGES:
-        app.include_router(module.router)
+    for one in (router, *(module.router for module in _PAGES)):
+        app.include_router(one)
 
 
 class ProblemPagesMiddleware:
@@ -88,3 +100,69 @@ def _is_shown(scope: Scope) -> bool:
     path = scope["path"]
     asks_for_page = b"text/html" in headers_of(scope).get(b"accept", b"")
     return scope["method"] != "HEAD" and is_page(path) and not is_api_of_session(path) and asks_for_page
+
+
+@router.get("/")
+async def start_page(request: Request, services: ServicesDep) -> Response:
+    """The first page."""
+
+    def read(unit: UnitOfWork) -> tuple[Choices, list[ListedJob]]:
+        return Choices.read(unit), [listed(unit, row) for row in unit.jobs.newest(limit=_NEWEST, after=None)]
+
+    choices, newest = await services.read(read)
+    caller = Caller("mine", origin_of(request, services.settings.allowed_hosts), bool(services.settings.api_keys))
+    return page(
+        request,
+        "start/page.html.jinja",
+        sent=Sent.nothing(),
+        choices=choices,
+        jobs=newest,
+        with_key=caller.with_key,
+        requests=three_requests(caller),
+    )
+
+
+@router.get("/sign-in")
+async def sign_in_page(request: Request, came_from: Next = "/") -> Response:
+    """The form, or straight on where no key is needed."""
+    if not _sessions(request).needed:
+        return see_other(safe_return(came_from))
+    return page(request, "signing_in/form.html.jinja", came_from=safe_return(came_from), wrong=False)
+
+
+@router.post("/sign-in")
+async def sign_in(request: Request, key: Annotated[str, Form(max_length=1000)] = "", came_from: Next = "/") -> Response:
+    """Open a session, and go where the user came from."""
+    sessions, there = _sessions(request), safe_return(came_from)
+    session_id = await sessions.open(key.strip())
+    if session_id is None:
+        return page(request, "signing_in/form.html.jinja", status=401, came_from=there, wrong=True)
+    answer = see_other(there)
+    answer.set_cookie(
+        COOKIE,
+        session_id,
+        max_age=int(sessions.seconds),
+        httponly=True,
+        samesite="lax",
+        secure=_speaks_tls(request),
+    )
+    return answer
+
+
+@router.post("/sign-out")
+async def sign_out(request: Request) -> Response:
+    """End the session."""
+    if session_id := session_id_of(request.scope):
+        await _sessions(request).end(session_id)
+    answer = see_other("/sign-in")
+    answer.delete_cookie(COOKIE, httponly=True, samesite="lax", secure=_speaks_tls(request))
+    return answer
+
+
+def _sessions(request: Request) -> Sessions:
+    found: Sessions = request.app.state.sessions
+    return found
+
+
+def _speaks_tls(request: Request) -> bool:
+    return origin_of(request, _sessions(request).other_hosts).startswith("https://")
