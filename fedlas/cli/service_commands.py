@@ -6,6 +6,7 @@ exit code, and where what it needs is not installed, it says which extra to inst
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -36,7 +37,7 @@ def register(app: typer.Typer) -> None:
     examples = ["fedlas doctor", "fedlas doctor --url https://fedlas.example.org --json"]
 
     @command(app, "doctor", examples=examples)
-    def doctor(
+    def examine(
         session: Session,
         *,
         timeout: Annotated[float, typer.Option(metavar="SECONDS", help="For each check.", min=1)] = 10,
@@ -46,11 +47,10 @@ def register(app: typer.Typer) -> None:
         What is installed, which devices are really used, what the sandbox can do here, and what is reachable. The exit
         code is 1 where anything fails.
         """
-        from fedlas.cli.doctor import run
+        os.environ.update(session.environment)  # the checks read the variables that name the service
+        from fedlas.cli import doctor
 
-        return run(
-            as_json=session.output.json, quiet=session.output.quiet, seconds=timeout, environment=session.environment
-        )
+        return doctor.run(as_json=session.output.json, quiet=session.output.quiet, seconds=timeout)
 
     @command(app, "version", examples=["fedlas version", "fedlas version --json"])
     def version(session: Session) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fedlas.cli.doctor.installed import requirements
+from fedlas.cli.doctor import requirements
 from fedlas.extras import MissingExtra, require
 
 ROOT = Path(__file__).parents[2]

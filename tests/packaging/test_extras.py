@@ -11,7 +11,7 @@ from celery.signals import celeryd_init
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from fedlas.cli.doctor import installed
+from fedlas.cli import doctor
 from fedlas.extras import FAMILY, MissingExtra, TwoRuntimes, check_single_runtime
 from service import cli
 from tests.packaging.conftest import ROOT
@@ -86,7 +86,7 @@ def test_nothing_starts_with_both_builds_of_onnx_runtime(capsys: pytest.CaptureF
     with pytest.raises(SystemExit) as ended:
         celeryd_init.send(sender="worker", instance=None, conf=app.conf, options={})
     assert ended.value.code == f"fedlas: {said}"
-    [line] = [line for line in installed.check() if line["status"] == "fail"]
+    [line] = [line for line in doctor.installed() if line["status"] == "fail"]
     assert f"{line['found']}: {line['remedy']}" == said
 
 

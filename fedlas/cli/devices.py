@@ -1,4 +1,8 @@
-"""The devices that ONNX Runtime and PyTorch really compute on, found by computing."""
+"""The devices that ONNX Runtime and PyTorch really compute on, found by computing: a process of `fedlas doctor`.
+
+`python -m fedlas.cli.devices` writes what it finds as lines of JSON. Libraries that do not fit this machine may bring
+it down.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,11 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
+from fedlas.cli.doctor import Finding, Line, collect, said
 from fedlas.extras import installed
-
-Line = dict[str, str]
 
 #: y = x @ x for a float matrix of 2 by 2.
 _GRAPH = base64.b64decode(
@@ -36,21 +40,12 @@ def onnx_runtime() -> Iterator[Line]:
         options.profile_file_prefix = os.path.join(folder, "profile")
         session = ort.InferenceSession(_GRAPH, options, providers=offered)
         squared = session.run(None, {"x": np.array(_MATRIX, dtype=np.float32)})[0].tolist()
-        used = _provider(Path(session.end_profiling()))
-    told = f"{_build()}: a session computed on {used}"
-    yield _judged("ONNX Runtime", told, squared, on_gpu=used == _CUDA, remedy=_runtime_remedy(offered))
-
-
-def _provider(profile: Path) -> str:
-    nodes = [event for event in json.loads(profile.read_text()) if event.get("cat") == "Node"]
-    return next((node["args"]["provider"] for node in nodes if node["args"].get("provider")), "nothing")
-
-
-def _build() -> str:
-    for name in ("onnxruntime-gpu", "onnxruntime"):
-        if found := installed(name):
-            return f"{name} {found}"
-    return "onnxruntime of unknown origin"
+        events = json.loads(Path(session.end_profiling()).read_text())
+    providers = [event["args"].get("provider") for event in events if event.get("cat") == "Node"]
+    used = next(filter(None, providers), "nothing")
+    build = "onnxruntime-gpu" if installed("onnxruntime-gpu") else "onnxruntime"
+    found = f"{build} {installed(build) or 'of unknown origin'}: a session computed on {used}"
+    yield _judged("ONNX Runtime", found, squared, on_gpu=used == _CUDA, remedy=_runtime_remedy(offered))
 
 
 def _runtime_remedy(offered: list[str]) -> str:
@@ -68,8 +63,8 @@ def pytorch() -> Iterator[Line]:
 
     device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     squared = (torch.tensor(_MATRIX, device=device) @ torch.tensor(_MATRIX, device=device)).cpu().tolist()
-    told = f"{torch.__version__}: a product was computed on {_described(device)}"
-    yield _judged("PyTorch", told, squared, on_gpu=device != "cpu", remedy=_torch_remedy())
+    found = f"{torch.__version__}: a product was computed on {_described(device)}"
+    yield _judged("PyTorch", found, squared, on_gpu=device != "cpu", remedy=_torch_remedy())
 
 
 def _described(device: str) -> str:
@@ -91,12 +86,27 @@ def _torch_remedy() -> str:
 
 def _judged(name: str, found: str, squared: list[list[float]], *, on_gpu: bool, remedy: str) -> Line:
     if squared != _SQUARE:
-        return {"name": name, "status": "fail", "found": f"{found}, and the result was wrong: {squared}"}
+        return said(name, "fail", f"{found}, and the result was wrong: {squared}")
     if _has_gpu() and not on_gpu:
-        return {"name": name, "status": "warn", "found": f"{found}, although this machine has a GPU", "remedy": remedy}
-    return {"name": name, "status": "ok", "found": found}
+        return said(name, "warn", f"{found}, although this machine has a GPU", remedy)
+    return said(name, "ok", found)
 
 
 def _has_gpu() -> bool:
     """Whether the system shows a GPU of NVIDIA, whatever libraries make of it."""
     return any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def main() -> None:
+    """Try both; what libraries print is no finding."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    for topic, check in (("ONNX Runtime", onnx_runtime), ("PyTorch", pytorch)):
+        findings: list[Finding] = []
+        collect(findings, topic, check, "library")
+        for finding in findings:
+            answers.write(json.dumps(asdict(finding)) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,243 @@
+"""`fedlas doctor`: the command, and the checks that it runs, against real processes and what may stand for them."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from fedlas import __version__
+from fedlas.cli import devices, doctor
+from fedlas.cli.doctor import Finding, all_checks, examine
+from fedlas.client import configuration
+from fedlas.extras import beside
+from service.doctor import check as service_check
+from tests.helpers.command_line import fedlas
+
+NAMES = ("installed", "ONNX Runtime", "PyTorch", "machine", "server", "service", "worker")
+
+
+def test_it_examines_this_machine(tmp_path: Path) -> None:
+    """Every check has lines, each with a status; the one that fails makes the exit code 1, and nothing is made."""
+    done = fedlas("doctor", "--json", "--url", "http://127.0.0.1:1", "--timeout", "60", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "")
+    told: dict[str, Any] = json.loads(done.stdout)
+    assert told["ok"] is False
+    assert list(dict.fromkeys(line["topic"] for line in told["checks"])) == [*NAMES]
+    assert {line["topic"] for line in told["checks"] if line["status"] == "fail"} == {"server"}
+    found = {(line["topic"], line["name"]): line["found"] for line in told["checks"]}
+    assert found["installed", "FedLAS"].startswith(version("fedlas"))
+    assert found["ONNX Runtime", "ONNX Runtime"].endswith("ExecutionProvider")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_fails_stands_on_the_page_with_its_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A database URL that leads nowhere makes the exit code 1; its password is not shown."""
+    monkeypatch.setenv("FEDLAS_DATABASE_URL", "postgresql+psycopg://u:secret@127.0.0.1:1/x")
+    monkeypatch.setenv("FEDLAS_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("FEDLAS_WALL", "off")
+    monkeypatch.setattr(doctor, "all_checks", lambda _: {"service": (service_check, "service")})
+    assert doctor.run(seconds=30) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "service"
+    assert lines[1].startswith("  FAIL database: postgresql+psycopg://u:***@127.0.0.1:1/x: connection failed")
+    assert lines[2].strip() == "-> correct FEDLAS_DATABASE_URL, or start the database"
+    assert lines[-1] == "0 ok, 0 to look at, 1 failing"
+
+
+def test_each_check_has_a_time_limit() -> None:
+    """One that hangs is not waited for, and what it had found until then is kept."""
+
+    def hanging() -> Iterator[dict[str, str]]:
+        yield {"name": "first", "status": "ok", "found": "there"}
+        time.sleep(60)
+
+    began = time.monotonic()
+    found = examine({"slow": (hanging, "cli")}, seconds=0.5)
+    assert time.monotonic() - began < 10
+    assert [(one.name, one.status) for one in found] == [("first", "ok"), ("slow", "warn")]
+    assert found[1].found == "no answer within 0.5 s"
+
+
+def test_libraries_that_bring_a_process_down_are_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash of ONNX Runtime fails in a sentence, and the examination goes on; one that hangs is ended."""
+    library = tmp_path / "onnxruntime.py"
+    library.write_text("import os; os.kill(os.getpid(), 11)")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    found = examine({"devices": all_checks(60)["devices"]}, seconds=60)
+    assert [(one.topic, one.status) for one in found] == [("ONNX Runtime", "fail"), ("PyTorch", "fail")]
+    assert found[0].found.startswith("its process ended with -11:")
+    library.write_text("import time; time.sleep(60)")
+    found = examine({"devices": all_checks(3)["devices"]}, seconds=30)
+    assert [(one.topic, one.status, one.found) for one in found] == [
+        (topic, "warn", "no answer within 3 s") for topic in ("ONNX Runtime", "PyTorch")
+    ]
+
+
+def test_a_check_that_breaks_is_a_line() -> None:
+    """An exception fails, in a sentence and without a traceback; a library that is missing is no failure."""
+
+    def raising() -> Iterator[dict[str, str]]:
+        raise RuntimeError("no luck")
+
+    def lacking() -> Iterator[dict[str, str]]:
+        import_module("fedlas_absent")
+        yield {}
+
+    assert examine({"raising": (raising, "cli"), "lacking": (lacking, "s3")}, seconds=30) == [
+        Finding("raising", "raising", "fail", "the check itself failed: RuntimeError: no luck"),
+        Finding("lacking", "lacking", "skip", "fedlas_absent is not installed", "pip install 'fedlas[s3]'"),
+    ]
+
+
+def test_a_missing_extra_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named with what it lacks and what installs it."""
+    real = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda name: None if name in ("celery", "redis") else real(name))
+    lines = {line["name"]: line for line in doctor.installed()}
+    assert lines["fedlas[client]"]["status"] == "ok"
+    extra = f"fedlas[{beside('service')}]"
+    assert lines[extra] == {
+        "name": extra,
+        "status": "skip",
+        "found": "not installed: lacks celery, redis",
+        "remedy": f"pip install '{extra}'",
+    }
+
+
+def test_versions_that_do_not_fit_are_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is installed is compared with what the extra asks for."""
+    real = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda name: "1.26.4" if name == "numpy" else real(name))
+    line = doctor._extra("arrays")
+    assert line["status"] == "fail"
+    assert line["found"] == "not supported: numpy 1.26.4, needed is <3,>=2.0"
+
+
+def test_devices_are_those_that_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that shows a GPU which nothing computes on is warned of, with a remedy."""
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("both compute on a GPU here")
+    monkeypatch.setattr(devices, "_has_gpu", lambda: True)
+    [runtime], [pytorch] = devices.onnx_runtime(), devices.pytorch()
+    assert (runtime["status"], pytorch["status"]) == ("warn", "warn")
+    assert "computed on CPUExecutionProvider, although this machine has a GPU" in runtime["found"]
+    assert runtime["remedy"]
+    assert pytorch["remedy"]
+
+
+def test_a_wrong_result_of_a_device_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That it answers is not enough."""
+    monkeypatch.setattr(devices, "_SQUARE", [[0.0, 0.0], [0.0, 0.0]])
+    [line] = devices.onnx_runtime()
+    assert line["status"] == "fail"
+    assert "the result was wrong: [[7.0, 10.0], [15.0, 22.0]]" in line["found"]
+
+
+def test_a_folder_that_cannot_be_used_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The data folder is judged where it would be made."""
+    monkeypatch.setenv("FEDLAS_DATA_DIR", "/proc/nothing/here")
+    lines = {line["name"]: line for line in doctor.machine()}
+    assert lines["data folder"]["status"] == "fail"
+    assert "FEDLAS_DATA_DIR" in lines["data folder"]["remedy"]
+
+
+def test_lines_of_others_are_read_with_care() -> None:
+    """An unknown status is a warning, and line breaks do not break the page."""
+    assert Finding.read("t", {"name": "n", "status": "great", "found": "a\nb"}) == Finding("t", "n", "warn", "a b")
+
+
+def _checked(monkeypatch: pytest.MonkeyPatch, url: str | None, key: str | None = None) -> dict[str, dict[str, str]]:
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/nowhere")
+    for name, value in (("FEDLAS_URL", url), ("FEDLAS_API_KEY", key)):
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    return {line["name"]: line for line in doctor.server()}
+
+
+def test_a_living_server_is_examined(idle: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its address, what it lacks itself, its workers, the key and its version are told apart."""
+    found = _checked(monkeypatch, idle, "the-right-key-of-all")
+    assert {name: line["status"] for name, line in found.items()} == {
+        "address": "ok", "broker": "fail", "workers": "warn", "key": "ok", "version": "ok",
+    }  # fmt: skip
+    assert found["workers"]["remedy"] == "start one beside the server: python -m worker"
+    assert found["version"]["found"] == f"the server is {__version__}, this is {__version__}"
+
+
+@pytest.mark.parametrize(
+    ("key", "found"),
+    [("wrong", "the server does not know this key"), (None, "the server wants a key, and none is set")],
+)
+def test_a_wrong_key_and_no_key_are_told_apart(
+    idle: str, monkeypatch: pytest.MonkeyPatch, key: str | None, found: str
+) -> None:
+    """Both fail, with the variable that mends it."""
+    line = _checked(monkeypatch, idle, key)["key"]
+    assert (line["status"], line["found"]) == ("fail", found)
+    assert "FEDLAS_API_KEY" in line["remedy"]
+
+
+def test_a_dead_port_fails_only_where_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address of the user's own must answer; the default one need not."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        dead = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    line = _checked(monkeypatch, dead)["address"]
+    assert line["status"] == "fail"
+    assert line["found"].startswith(f"{dead} does not answer (")
+    monkeypatch.setattr(configuration, "DEFAULT_URL", dead)
+    line = _checked(monkeypatch, None)["address"]
+    assert line["status"] == "skip"
+    assert line["remedy"].startswith("fedlas serve")
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "ftp://h", "http://", "http://[", "nonsense"])
+def test_what_is_no_url_fails_in_a_sentence(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """The remedy shows what one looks like."""
+    line = _checked(monkeypatch, url)["address"]
+    assert line["status"] == "fail"
+    assert "FEDLAS_URL" in line["remedy"]
+
+
+def test_another_web_server_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that answers 200 everywhere is no FedLAS service."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html></html>")
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Page) as other:
+        Thread(target=other.serve_forever, daemon=True).start()
+        line = _checked(monkeypatch, f"http://127.0.0.1:{other.server_port}/v1")["address"]
+        other.shutdown()
+    assert line["status"] == "fail"
+    assert line["found"].endswith("answers, but is no FedLAS service")
+
+
+def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An open port without an answer is a failure after the time limit."""
+    monkeypatch.setattr(doctor, "_SERVER_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        line = _checked(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}")["address"]
+    assert (line["status"], "timed out" in line["found"]) == ("fail", True)
