@@ -1,4 +1,9 @@
-"""The command `fedlas`: its groups and commands, and what becomes of everything that they raise."""
+"""The command `fedlas`: its groups and commands, and what becomes of everything that they raise.
+
+Commands that run a service rather than ask one are found by the entry-point group `fedlas.commands`. The library knows
+no more of them than their names and sentences: each is a callable of its arguments that returns an exit code, and
+where what it needs is not installed, the extra to install is named.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +15,11 @@ from typing import Annotated
 
 import typer
 
-from fedlas.cli import (
-    batches,
-    calibrate,
-    calibrators,
-    datasets,
-    jobs,
-    models,
-    names,
-    predict,
-    reports,
-    service_commands,
-)
-from fedlas.cli.command import examples_text, show_help
-from fedlas.cli.exits import ExitCode
-from fedlas.cli.failures import closed_pipe, told
+from fedlas import __version__
+from fedlas.cli import batches, calibrate, calibrators, datasets, jobs, models, predict
+from fedlas.cli.command import AnswerCommand, Command, Session, examples, show_help
+from fedlas.cli.failures import TABLE, CommandError, ExitCode, closed_pipe, told
+from fedlas.extras import command as install
 
 _HELP = """Calibration as a service: confidences that one can act on.
 
@@ -39,6 +34,15 @@ _EXAMPLES = (
     "cat rows.json | fedlas predict digits -",
     "fedlas jobs ls --json",
 )
+#: Where a module is missing that is no other's, something is broken.
+_OURS = ("fedlas", "service", "worker")
+#: Name → the sentence in the help, and the extra that brings what it needs.
+_COMMANDS = {
+    "serve": ("Run API, worker and broker on this machine.", "standalone"),
+    "api": ("Run the API alone, for workers elsewhere.", "service"),
+    "demo": ("Calibrate an overconfident classifier of digits.", "standalone"),
+    "openapi": ("Write the OpenAPI document to a file.", "service"),
+}
 
 app = typer.Typer(
     rich_markup_mode=None,  # help without rich is there in half of the time
@@ -47,19 +51,92 @@ app = typer.Typer(
 )
 
 
-@app.callback(help=_HELP, epilog=examples_text(_EXAMPLES), invoke_without_command=True)
+@app.callback(help=_HELP, epilog=examples(*_EXAMPLES), invoke_without_command=True)
 def _root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", "-V", help="Print the version.")] = False,
 ) -> None:
     if version:
-        service_commands.print_version()
+        print(__version__)
         raise typer.Exit
     show_help(context)
 
 
-for _module in (calibrate, predict, reports, jobs, batches, models, datasets, names, calibrators, service_commands):
-    _module.register(app)
+app.command("calibrate", cls=Command, epilog=calibrate.HELP_END)(calibrate.calibrate)
+app.command("predict", cls=AnswerCommand, epilog=predict.HELP_END)(predict.predict)
+app.command(
+    "report",
+    cls=Command,
+    epilog=examples(
+        "fedlas report job_01k…",
+        "fedlas report job_01k… --out report.html",
+        "fedlas report job_01k… --require shown -q  # a later step of the pipeline",
+        table=TABLE,
+    ),
+)(jobs.report)
+for _name, _group in (
+    ("jobs", jobs.app),
+    ("batches", batches.app),
+    ("models", models.app),
+    ("datasets", datasets.app),
+    ("names", models.names),
+    ("calibrators", calibrators.app),
+):
+    app.add_typer(_group, name=_name)
+
+
+def _run(context: typer.Context) -> int:
+    """Hand the arguments over as they are."""
+    from importlib.metadata import entry_points
+
+    name = context.info_name or ""
+    found = entry_points(group="fedlas.commands", name=name)
+    needed = install(_COMMANDS[name][1])
+    if not found:
+        raise CommandError(f"`fedlas {name}` is not installed: {needed}")
+    try:
+        code: int = found[name].load()(context.args)
+        return code
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module in _OURS:
+            raise
+        raise CommandError(f"`fedlas {name}` needs {module}, which is not installed: {needed}") from error
+
+
+for _name, (_sentence, _) in _COMMANDS.items():
+    _SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    app.command(_name, help=_sentence, add_help_option=False, context_settings=_SETTINGS)(_run)
+
+
+@app.command(
+    "doctor",
+    cls=Command,
+    epilog=examples("fedlas doctor", "fedlas doctor --url https://fedlas.example.org --json"),
+)
+def examine(
+    session: Session,
+    *,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="For each check.", min=1)] = 10,
+) -> int:
+    """Examine the installation, with remedies.
+
+    What is installed, which devices are really used, what the sandbox can do here, and what is reachable. The exit
+    code is 1 where anything fails.
+    """
+    os.environ.update(session.environment)  # the checks read the variables that name the service
+    from fedlas.cli import doctor
+
+    return doctor.run(as_json=session.output.json, quiet=session.output.quiet, seconds=timeout)
+
+
+@app.command("version", cls=Command, epilog=examples("fedlas version", "fedlas version --json"))
+def version(session: Session) -> None:
+    """Print the version of this program."""
+    if session.output.json:
+        session.output.record({"version": __version__}, [])
+    else:
+        print(__version__)
 
 
 def run(arguments: Sequence[str]) -> int:

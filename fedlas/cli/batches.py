@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fedlas.cli.command import Run, Session, command, group
-from fedlas.cli.files import require_writable
-from fedlas.cli.options import After, AnswerOptions, Before, Limit, Out, Status, Yes, confirm
-from fedlas.cli.output import Column, Json, count, percent, size, when
-from fedlas.cli.progress import share, transfer
-from fedlas.cli.records import as_json, as_jsons
+from fedlas.cli.command import AnswerCommand, Command, Session, add_delete, add_show, examples, group
+from fedlas.cli.options import After, Before, Limit, Out, Status, require_writable
+from fedlas.cli.output import Column, Json, count, percent, share, size, transfer, when
 
 LIST = (
     Column("id", "id"),
@@ -48,15 +44,11 @@ BatchId = Annotated[str, typer.Argument(metavar="BATCH", help="The id of a batch
 _LOOK_S = 2.0
 _FORMATS = (".parquet", ".csv", ".ndjson", ".jsonl")
 
-
-def register(app: typer.Typer) -> None:
-    """Add the group."""
-    batches = group(app, "batches", "Predictions for all rows of a stored dataset.")
-    for name, (run, examples) in _COMMANDS.items():
-        command(batches, name, examples=[f"fedlas batches {name} {example}".rstrip() for example in examples])(run)
+app = group("Predictions for all rows of a stored dataset.")
 
 
-def _ls(
+@app.command("ls", cls=Command, epilog=examples("fedlas batches ls", "fedlas batches ls --status running -q"))
+def ls(
     session: Session,
     *,
     limit: Limit = 20,
@@ -68,15 +60,21 @@ def _ls(
     found = session.client.batches.list(
         limit=limit, status=status, created_after=created_after, created_before=created_before
     )
-    session.output.records(as_jsons(found), LIST)
+    session.output.records((one.raw for one in found), LIST)
 
 
-def _show(session: Session, batch: BatchId) -> None:
-    """Show a batch."""
-    session.output.record(as_json(session.client.batches.get(batch)), ONE)
+add_show(app, "batches", BatchId, ONE, "Show a batch.", "bat_01k…")
 
 
-def _create(
+@app.command(
+    "create",
+    cls=AnswerCommand,
+    epilog=examples(
+        "fedlas batches create digits ds_01k… --watch",
+        "fedlas batches create digits ds_01k… --errors column --out answers.parquet",
+    ),
+)
+def create(
     session: Session,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A published name, or the id of a model.")],
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="The id of a dataset, ds_….")],
@@ -84,7 +82,6 @@ def _create(
     errors: Annotated[
         str | None, typer.Option(help="A row without an answer: fail ends the batch, column has it say why.")
     ] = None,
-    options: AnswerOptions,
     watch: Annotated[bool, typer.Option("--watch", help="Wait until it has ended.")] = False,
     out: Out = None,
 ) -> None:
@@ -93,7 +90,7 @@ def _create(
     A large one is done in shards, by all workers. --out waits for the answers and writes them.
     """
     require_writable(out, *_FORMATS)
-    record = as_json(session.client.batches.create(model, dataset, errors=errors, **options))
+    record: Json = session.client.batches.create(model, dataset, errors=errors, **session.answers).raw
     if watch or out is not None:
         session.output.note(f"{record['id']} is ordered")
         record = _ended(session, record["id"])
@@ -102,12 +99,14 @@ def _create(
     session.output.record(record, ONE)
 
 
-def _watch(session: Session, batch: BatchId) -> None:
+@app.command("watch", cls=Command, epilog=examples("fedlas batches watch bat_01k…"))
+def watch(session: Session, batch: BatchId) -> None:
     """Watch a batch to its end."""
     session.output.record(_ended(session, batch), ONE)
 
 
-def _download(session: Session, batch: BatchId, *, out: Out = None) -> None:
+@app.command("download", cls=Command, epilog=examples("fedlas batches download bat_01k… --out answers.csv"))
+def download(session: Session, batch: BatchId, *, out: Out = None) -> None:
     """Download all answers, in the order of the dataset.
 
     The file's name says what it becomes: .parquet, .csv or .ndjson; BATCH.parquet without --out.
@@ -118,23 +117,31 @@ def _download(session: Session, batch: BatchId, *, out: Out = None) -> None:
     session.output.lines([str(file)])
 
 
-def _manifest(session: Session, batch: BatchId) -> None:
+@app.command(
+    "manifest",
+    cls=Command,
+    epilog=examples("fedlas batches manifest bat_01k…", "fedlas batches manifest bat_01k… --json"),
+)
+def manifest(session: Session, batch: BatchId) -> None:
     """List the parts that the answers are stored in.
 
     Each is a Parquet file of neighbouring rows, to be read in parallel; -q prints their numbers.
     """
-    found = as_json(session.client.batches.manifest(batch))
+    found = session.client.batches.manifest(batch).raw
     if session.output.json:
         session.output.record(found, ())
     else:
         session.output.records(found["parts"], PARTS, key="number")
 
 
-def _delete(session: Session, batch: BatchId, *, yes: Yes = False) -> None:
-    """Delete a batch that has ended, with its answers."""
-    confirm(f"Delete {batch} with its answers?", yes=yes)
-    session.client.batches.delete(batch)
-    session.output.lines([batch])
+add_delete(
+    app,
+    "batches",
+    BatchId,
+    "Delete a batch that has ended, with its answers.",
+    "bat_01k…",
+    "Delete {} with its answers?",
+)
 
 
 def _ended(session: Session, batch_id: str) -> Json:
@@ -146,21 +153,9 @@ def _ended(session: Session, batch_id: str) -> Json:
             record = session.client.batches.get(batch_id)
             moved(record.status, record.progress.fraction)
             with suppress(WaitTimeout):
-                return as_json(session.client.batches.wait(batch_id, timeout=_LOOK_S))
+                return session.client.batches.wait(batch_id, timeout=_LOOK_S).raw
 
 
 def _fetch(session: Session, batch_id: str, file: Path) -> None:
     with transfer(session.output, f"downloading {file.name}") as moved:
         session.client.batches.download(batch_id, file, on_progress=moved)
-
-
-#: Each with its examples.
-_COMMANDS: dict[str, tuple[Run, Sequence[str]]] = {
-    "ls": (_ls, ["", "--status running -q"]),
-    "show": (_show, ["bat_01k…"]),
-    "create": (_create, ["digits ds_01k… --watch", "digits ds_01k… --errors column --out answers.parquet"]),
-    "watch": (_watch, ["bat_01k…"]),
-    "download": (_download, ["bat_01k… --out answers.csv"]),
-    "manifest": (_manifest, ["bat_01k…", "bat_01k… --json"]),
-    "delete": (_delete, ["bat_01k… --yes"]),
-}

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
-from fedlas.cli import jobs, plans, reports
-from fedlas.cli.asking import says_unseen
-from fedlas.cli.command import Session, command
-from fedlas.cli.exits import TABLE, ExitCode, Require, code_of_job
-from fedlas.cli.failures import CommandError, about
-from fedlas.cli.files import file_of, require_writable
-from fedlas.cli.options import RolePairs, SeenByModel, given_options
-from fedlas.cli.orders import Order
-from fedlas.cli.progress import transfer
-from fedlas.cli.records import as_json
+from fedlas.cli import jobs
+from fedlas.cli.command import Session, examples
+from fedlas.cli.failures import TABLE, CommandError, ExitCode, Require, about, code_of_job
+from fedlas.cli.options import (
+    RolePairs,
+    SeenByModel,
+    file_of,
+    given_options,
+    minutes_of,
+    object_of,
+    pairs_of,
+    require_writable,
+    roles_of,
+    says_unseen,
+)
+from fedlas.cli.output import transfer
 
 T = TypeVar("T")
 
@@ -46,100 +53,148 @@ class PublishWhen(StrEnum):
     always = "always"
 
 
-_MORE = f"""--watch, --out, --report and --require wait for the end; without them the job's id is printed, and the job
-goes on. --require is promoted unless it is given.
-
-{TABLE}"""
-_EXAMPLES = [
+HELP_END = examples(
     "fedlas calibrate model.onnx rows.npz --publish-as digits --watch",
     "fedlas calibrate model.onnx rows.csv --role label=diagnosis --seen-by-model no --budget 10m --report report.html",
     "fedlas calibrate model.onnx rows.npz --require shown --out calibrated.onnx  # in a pipeline",
     "fedlas calibrate model.onnx rows.npz --local --out calibrated.onnx  # no server",
     "fedlas calibrate model.onnx rows.npz --dry-run",
-]
+    table=TABLE,
+)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
+@dataclass(frozen=True)
+class Order:
+    """What is to be done, and how the two files are to be read.
 
-    @command(app, "calibrate", examples=_EXAMPLES, more=_MORE)
-    def calibrate(
-        session: Session,
-        model: Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX or safetensors file, or an id, mdl_….")],
-        data: Annotated[str, typer.Argument(metavar="DATA", help="Labelled rows: npz, csv, parquet, zip; or ds_….")],
+    Attributes:
+        fields: of `POST /v1/jobs`, without model and dataset; only what was asked for.
+        model_option, dataset_option: `KEY=VALUE` parameters of the two uploads.
+        reading: parameters of the dataset's that have options of their own.
+    """
+
+    fields: dict[str, Any] = field(default_factory=dict)
+    model_option: Sequence[str] = ()
+    dataset_option: Sequence[str] = ()
+    reading: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
         *,
-        method: Annotated[
-            Method | None, typer.Option("--method", metavar="METHOD", help=f"One of {', '.join(Method)}.")
-        ] = None,
-        budget: Annotated[
-            str | None, typer.Option(metavar="TIME", help="Such as 90s, 30m (as without it) or 2h.")
-        ] = None,
-        candidates: Annotated[int | None, typer.Option(help="At most so many trainings.", min=1)] = None,
-        publish_as: Annotated[str | None, typer.Option(metavar="NAME", help="The name that is to answer.")] = None,
-        publish_when: Annotated[PublishWhen | None, typer.Option(help="What it takes to be published.")] = None,
-        watch: Annotated[bool, typer.Option("--watch", "-w", help="Wait for the end, and show how far it is.")] = False,
-        out: Annotated[Path | None, typer.Option(help="Write the model to be served to this file.")] = None,
-        report: Annotated[Path | None, typer.Option(help="Write the report to this file, .html or .json.")] = None,
-        require: Annotated[Require | None, typer.Option(help="What must come of it for exit code 0.")] = None,
-        local: Annotated[bool, typer.Option("--local", help="Do it in this process; no server is asked.")] = False,
-        dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and estimate; train nothing.")] = False,
-        role: RolePairs = None,
-        seen_by_model: SeenByModel = None,
-        expected_accuracy: Annotated[float | None, typer.Option(help="Of the model as it is.", min=0, max=1)] = None,
-        accept_warning: Annotated[list[str] | None, typer.Option(metavar="CODE", help="Go on in spite of it.")] = None,
-        class_priors: Annotated[
-            str | None, typer.Option(metavar="JSON|@FILE", help="How often each class occurs in use.")
-        ] = None,
-        seed: Annotated[int | None, typer.Option(help="Of everything random.", min=0)] = None,
-        model_option: Annotated[
-            list[str] | None,
-            typer.Option(metavar="KEY=VALUE", help="Parameter of the model's upload."),
-        ] = None,
-        dataset_option: Annotated[
-            list[str] | None,
-            typer.Option(metavar="KEY=VALUE", help="Parameter of the dataset's upload."),
-        ] = None,
-        metadata: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Words of your own.")] = None,
-        job: Annotated[
-            str | None,
-            typer.Option(metavar="JSON|@FILE", help="Any field of a job, as the API has it."),
-        ] = None,
-    ) -> ExitCode:
-        """Calibrate a classifier, judge it, and gate a pipeline.
+        budget: str | None,
+        candidates: int | None,
+        metadata: Sequence[str] | None,
+        class_priors: str | None,
+        job: str | None,
+        model_option: Sequence[str] | None,
+        dataset_option: Sequence[str] | None,
+        role: Sequence[str] | None,
+        seen_by_model: str | None,
+        **fields: Any,
+    ) -> Order:
+        """What the command line says."""
+        given = {} if job is None else object_of(job, "--job")
+        limits = {"minutes": None if budget is None else minutes_of(budget), "candidates": candidates}
+        said = {
+            **fields,
+            "budget": {**_budget_of(given.get("budget")), **_given(limits)} or None,
+            "class_priors": None if class_priors is None else object_of(class_priors, "--class-priors"),
+            "metadata": pairs_of(metadata, "--metadata") or None,
+        }
+        reading = {"roles": roles_of(role), "seen_by_model": seen_by_model}
+        return cls({**given, **_given(said)}, model_option or (), dataset_option or (), _given(reading))
 
-        The rows of one part calibrate and train, those of another judge, and the exit code says what came of it.
-        """
-        if dry_run and (local or watch or out or report or require):
-            raise CommandError(
-                "--dry-run only asks a service what a job would do: it has no result to require or write"
-            )
-        require_writable(out, ".onnx")
-        require_writable(report, *reports.FORMS)
-        order = Order.of(
-            method=method,
-            budget=budget,
-            candidates=candidates,
-            publish_as=publish_as,
-            publish_when=publish_when,
-            expected_accuracy=expected_accuracy,
-            accept_warnings=accept_warning,
-            class_priors=class_priors,
-            seed=seed,
-            model_option=model_option,
-            dataset_option=dataset_option,
-            role=role,
-            seen_by_model=seen_by_model,
-            metadata=metadata,
-            job=job,
-        )
-        if local:
-            from fedlas.cli import local as in_this_process
 
-            return in_this_process.calibrate(session.output, Path(model), Path(data), order, out, report, require)
-        if dry_run:
-            return plans.plan(session, order, *_uploaded(session, model, data, order))
-        waits = watch or out is not None or report is not None or require is not None
-        return _ordered(session, order, _uploaded(session, model, data, order), waits, out, report, require)
+def _budget_of(given: object) -> dict[str, Any]:
+    """The budget in `--job`, which may be a number of minutes."""
+    if given is None or isinstance(given, dict):
+        return given or {}
+    if isinstance(given, int | float):
+        return {"minutes": given}
+    raise CommandError(f"--job: budget needs minutes, or an object with minutes and candidates, found {given!r}")
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def calibrate(
+    session: Session,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX or safetensors file, or an id, mdl_….")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Labelled rows: npz, csv, parquet, zip; or ds_….")],
+    *,
+    method: Annotated[
+        Method | None, typer.Option("--method", metavar="METHOD", help=f"One of {', '.join(Method)}.")
+    ] = None,
+    budget: Annotated[str | None, typer.Option(metavar="TIME", help="Such as 90s, 30m (as without it) or 2h.")] = None,
+    candidates: Annotated[int | None, typer.Option(help="At most so many trainings.", min=1)] = None,
+    publish_as: Annotated[str | None, typer.Option(metavar="NAME", help="The name that is to answer.")] = None,
+    publish_when: Annotated[PublishWhen | None, typer.Option(help="What it takes to be published.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Wait for the end, and show how far it is.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the model to be served to this file.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the report to this file, .html or .json.")] = None,
+    require: Annotated[Require | None, typer.Option(help="What must come of it for exit code 0.")] = None,
+    local: Annotated[bool, typer.Option("--local", help="Do it in this process; no server is asked.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and estimate; train nothing.")] = False,
+    role: RolePairs = None,
+    seen_by_model: SeenByModel = None,
+    expected_accuracy: Annotated[float | None, typer.Option(help="Of the model as it is.", min=0, max=1)] = None,
+    accept_warning: Annotated[list[str] | None, typer.Option(metavar="CODE", help="Go on in spite of it.")] = None,
+    class_priors: Annotated[
+        str | None, typer.Option(metavar="JSON|@FILE", help="How often each class occurs in use.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.", min=0)] = None,
+    model_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Parameter of the model's upload."),
+    ] = None,
+    dataset_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Parameter of the dataset's upload."),
+    ] = None,
+    metadata: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Words of your own.")] = None,
+    job: Annotated[
+        str | None,
+        typer.Option(metavar="JSON|@FILE", help="Any field of a job, as the API has it."),
+    ] = None,
+) -> ExitCode:
+    """Calibrate a classifier, judge it, and gate a pipeline.
+
+    The rows of one part calibrate and train, those of another judge, and the exit code says what came of it.
+
+    --watch, --out, --report and --require wait for the end; without them the job's id is printed, and the job goes on.
+    --require is promoted unless it is given.
+    """
+    if dry_run and (local or watch or out or report or require):
+        raise CommandError("--dry-run only asks a service what a job would do: it has no result to require or write")
+    require_writable(out, ".onnx")
+    require_writable(report, *jobs.FORMS)
+    order = Order.of(
+        method=method,
+        budget=budget,
+        candidates=candidates,
+        publish_as=publish_as,
+        publish_when=publish_when,
+        expected_accuracy=expected_accuracy,
+        accept_warnings=accept_warning,
+        class_priors=class_priors,
+        seed=seed,
+        model_option=model_option,
+        dataset_option=dataset_option,
+        role=role,
+        seen_by_model=seen_by_model,
+        metadata=metadata,
+        job=job,
+    )
+    if local:
+        from fedlas.cli import local as in_this_process
+
+        return in_this_process.calibrate(session.output, Path(model), Path(data), order, out, report, require)
+    if dry_run:
+        return jobs.plan(session, order.fields, *_uploaded(session, model, data, order))
+    waits = watch or out is not None or report is not None or require is not None
+    return _ordered(session, order, _uploaded(session, model, data, order), waits, out, report, require)
 
 
 def _uploaded(session: Session, model: str, data: str, order: Order) -> tuple[str, str]:
@@ -183,7 +238,7 @@ def _ordered(
     require: Require | None,
 ) -> ExitCode:
     """Order the job, and where that was asked for wait until it has ended and fetch what came of it."""
-    job = as_json(session.client.jobs.create(*ids, **order.fields))
+    job = session.client.jobs.create(*ids, **order.fields).raw
     if not waits:
         jobs.show(session, job)
         session.output.note(f"To watch it: {session.command_line('jobs', 'watch', job['id'])}")
@@ -193,14 +248,12 @@ def _ordered(
 
 def finish(session: Session, job_id: str, out: Path | None, report: Path | None, require: Require) -> ExitCode:
     """Watch a job to its end, write the files that were asked for, and show what came of it."""
-    from fedlas.cli.watching import require_success, watch
-
     session.output.note(f"{job_id} is ordered. To watch it again: {session.command_line('jobs', 'watch', job_id)}")
-    job = watch(session, job_id)
+    job = jobs.watch(session, job_id)
     if job["status"] != "succeeded":
         if session.output.json:
             jobs.show(session, job)
-        require_success(job)
+        jobs.require_success(job)
     found = session.client.jobs.report(job_id)
     if out is not None:
         with transfer(session.output, f"downloading {out.name}") as moved:
@@ -209,7 +262,7 @@ def finish(session: Session, job_id: str, out: Path | None, report: Path | None,
     if report is not None:
         found.save(report)
     if session.output.tables:
-        reports.show(session.output, as_json(found), key=job_id)
+        jobs.show_report(session.output, found.raw, key=job_id)
         session.output.note(f"{job_id}, model {job['calibrated_model_id']}")
     else:
         jobs.show(session, job)

@@ -1,66 +1,60 @@
-"""The shape that all commands share: common options, examples in the help, and a session that is handed in.
+"""The shape that all commands share: common options, a session as their context, examples in the help, and groups."""
 
->>> import typer
->>> app = typer.Typer()
->>> @command(app, "hello", examples=["fedlas hello"])
-... def hello(session: Session) -> None:
-...     "Says hello."
-...     session.output.lines(["hello"])
-"""
-
-from __future__ import annotations
-
-import inspect
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperArgument, TyperCommand, TyperOption
+from typer.main import get_params_convertors_ctx_param_name_from_function
 
-from fedlas.cli.exits import ExitCode
-from fedlas.cli.failures import CommandError, closed_pipe
-from fedlas.cli.output import Format, Output
+from fedlas.cli.failures import CommandError, ExitCode, closed_pipe
+from fedlas.cli.options import After, Before, Limit, Name, Status, Yes, answer_options, confirm
+from fedlas.cli.output import Column, Format, Output
 
 if TYPE_CHECKING:
     from fedlas.client import Client
 
-Run = Callable[..., int | None]
+Parameters = list[TyperArgument | TyperOption]
 
 
-class Session:
-    """What a command works with: where it writes, and the service that it asks."""
+class Session(typer.Context):
+    """The context of a command: where it writes, and the service that it asks.
 
-    def __init__(self, output: Output, *, url: str | None, key: str | None, profile: str | None) -> None:
-        self.output = output
-        self._at = {"url": url, "key": key, "profile": profile}
+    Attributes:
+        output: where it writes.
+        at: what the common options say of the service: `url`, `key` and `profile`.
+        answers: what was asked of answers, of an `AnswerCommand`.
+    """
+
+    output: Output
+    at: dict[str, str | None]
+    answers: dict[str, Any]
 
     @cached_property
-    def client(self) -> Client:
-        """The client of the service; made when it is first asked."""
+    def client(self) -> "Client":
+        """The client of the service; made when it is first asked, and closed with the command."""
         from fedlas.client import Client
 
-        return Client(self._at["url"], self._at["key"], profile=self._at["profile"], on_warning=self.output.note)
+        client = Client(self.at["url"], self.at["key"], profile=self.at["profile"], on_warning=self.output.note)
+        return self.with_resource(client)
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that name the same service to another process."""
+        """The variables that name the same service."""
         names = {"url": "FEDLAS_URL", "key": "FEDLAS_API_KEY", "profile": "FEDLAS_PROFILE"}
-        return {names[part]: value for part, value in self._at.items() if value is not None}
+        return {names[part]: value for part, value in self.at.items() if value is not None}
 
     def command_line(self, *words: str) -> str:
         """A command for the same service, to be typed again; it never shows the key."""
-        told = [f"--{name}={self._at[name]}" for name in ("url", "profile") if self._at[name]]
+        told = [f"--{name}={self.at[name]}" for name in ("url", "profile") if self.at[name]]
         return shlex.join(["fedlas", *words, *told])
 
-    def close(self) -> None:
-        """Close the connection, if there ever was one."""
-        if "client" in vars(self):
-            self.client.close()
 
-
-def _common(
+def configure(
+    session: Session,
     format: Annotated[Format, typer.Option(help="Form of the result.")] = Format.auto,
     json: Annotated[bool, typer.Option("--json", help="--format json: as the API says it.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print ids only.")] = False,
@@ -68,85 +62,66 @@ def _common(
     key: Annotated[str | None, typer.Option(help="The key for it [env: FEDLAS_API_KEY].")] = None,
     profile: Annotated[str | None, typer.Option(help="A section of the profile file [env: FEDLAS_PROFILE].")] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error arose.")] = False,
-) -> Session:
-    """The session that the common options describe; `--debug` is read where errors are caught."""
+) -> None:
+    """Take the common options; `--debug` is read where errors are caught."""
     asked = {Format.json} if json else set()
     asked |= {Format.quiet} if quiet else set()
-    asked |= {format} - {Format.auto}
+    asked |= {Format(format)} - {Format.auto}
     if len(asked) > 1:
         raise CommandError(f"only one form can be printed at a time, not {' and '.join(sorted(asked))}")
-    return Session(Output(*asked), url=url, key=key, profile=profile)
+    session.output = Output(*asked)
+    session.at = {"url": url, "key": key, "profile": profile}
 
 
-_COMMON = inspect.signature(_common, eval_str=True).parameters
+_COMMON = get_params_convertors_ctx_param_name_from_function(configure)[0]
+_ANSWERS = get_params_convertors_ctx_param_name_from_function(answer_options)[0]
 
 
-class Together:
-    """Options that several commands share: `Annotated[T, Together(of)]`, where `of` makes the value of its options."""
+class Command(TyperCommand):
+    """A command with the common options; its function takes a `Session` and may return an exit code."""
 
-    def __init__(self, of: Callable[..., object]) -> None:
-        self.of = of
-        self.parameters = inspect.signature(of, eval_str=True).parameters
+    context_class = Session
 
+    def __init__(self, *args: Any, params: Parameters, **settings: Any) -> None:
+        super().__init__(*args, params=[*params, *_COMMON], **settings)
 
-def _spread(own: Sequence[inspect.Parameter]) -> tuple[list[inspect.Parameter], dict[str, Together]]:
-    """The parameters with each group's options in its place, and the groups by the names of their parameters."""
-    groups = {
-        parameter.name: mark
-        for parameter in own
-        for mark in getattr(parameter.annotation, "__metadata__", ())
-        if isinstance(mark, Together)
-    }
-    spread = [
-        option
-        for parameter in own
-        for option in (groups[parameter.name].parameters.values() if parameter.name in groups else [parameter])
-    ]
-    return spread, groups
+    def invoke(self, session: Any) -> Any:
+        """Run the function in the session."""
+        try:
+            configure(session, **_taken(session, _COMMON))
+            return super().invoke(session)
+        except KeyboardInterrupt:
+            print("fedlas: interrupted", file=sys.stderr)
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+        except BrokenPipeError:
+            raise typer.Exit(closed_pipe()) from None
 
 
-def command(app: typer.Typer, name: str, *, examples: Sequence[str], more: str = "") -> Callable[[Run], Run]:
-    """Register a function as a command: it gets a `Session` and its own options, and may return an exit code.
+class AnswerCommand(Command):
+    """A command with the options of answers besides, which stand in `session.answers`."""
 
-    Args:
-        examples: command lines for the help.
-        more: what the help says below the docstring.
-    """
+    def __init__(self, *args: Any, params: Parameters, **settings: Any) -> None:
+        super().__init__(*args, params=[*params, *_ANSWERS], **settings)
 
-    def register(run: Run) -> Run:
-        signature = inspect.signature(run, eval_str=True)
-        _, *own = signature.parameters.values()
-        spread, groups = _spread(own)
-
-        def called(**given: Any) -> int:
-            session = _common(**{name: given.pop(name) for name in _COMMON})
-            try:
-                for name, group in groups.items():
-                    given[name] = group.of(**{option: given.pop(option) for option in group.parameters})
-                return int(run(session, **given) or 0)
-            except KeyboardInterrupt:
-                print("fedlas: interrupted", file=sys.stderr)
-                raise typer.Exit(ExitCode.INTERRUPTED) from None
-            except BrokenPipeError:
-                raise typer.Exit(closed_pipe()) from None
-            finally:
-                session.close()
-
-        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*spread, *_COMMON.values())]
-        called.__signature__ = signature.replace(parameters=parameters, return_annotation=int)  # type: ignore[attr-defined]
-        called.__annotations__ = {p.name: p.annotation for p in parameters}
-        app.command(name, help=_help(run, more), epilog=examples_text(examples))(called)
-        return run
-
-    return register
+    def invoke(self, session: Any) -> Any:
+        """Read the options of answers, and run the function."""
+        session.answers = answer_options(**_taken(session, _ANSWERS))
+        return super().invoke(session)
 
 
-def group(app: typer.Typer, name: str, help: str) -> typer.Typer:
+def _taken(session: Session, options: Parameters) -> dict[str, Any]:
+    """The values of these options, which the command's function does not get."""
+    return {option.name: session.params.pop(option.name) for option in options if option.name}
+
+
+def examples(*lines: str, table: str = "") -> str:
+    """Command lines for the end of a help text, where `\\b` keeps lines as they are; and a table below them."""
+    return "\n".join(["\b", "Examples:", *(f"  $ {line}" for line in lines), *(["", table] if table else [])])
+
+
+def group(help: str) -> typer.Typer:
     """A group of commands, such as `fedlas jobs`; without one it shows its help."""
-    made = typer.Typer()
-    made.callback(help=help, invoke_without_command=True)(show_help)
-    app.add_typer(made, name=name)
-    return made
+    return typer.Typer(help=help, callback=show_help, invoke_without_command=True)
 
 
 def show_help(context: typer.Context) -> None:
@@ -155,10 +130,52 @@ def show_help(context: typer.Context) -> None:
         typer.echo(context.get_help())
 
 
-def examples_text(examples: Sequence[str]) -> str:
-    """Command lines for the end of a help text; `\\b` keeps their lines as they are."""
-    return "\n".join(["\b", "Examples:", *(f"  $ {example}" for example in examples)])
+def add_ls(app: typer.Typer, part: str, columns: Sequence[Column]) -> None:
+    """Add `ls` to the group of records that the client has as `part`."""
+
+    @app.command(
+        "ls",
+        cls=Command,
+        help=f"List {part}, newest first.",
+        epilog=examples(f"fedlas {part} ls", f"fedlas {part} ls --status rejected --json"),
+    )
+    def ls(
+        session: Session,
+        *,
+        limit: Limit = 20,
+        status: Status = None,
+        name: Name = None,
+        created_after: After = None,
+        created_before: Before = None,
+    ) -> None:
+        found = getattr(session.client, part).list(
+            limit=limit, status=status, name=name, created_after=created_after, created_before=created_before
+        )
+        session.output.records((record.raw for record in found), columns)
 
 
-def _help(run: Run, more: str) -> str:
-    return "\n\n".join([inspect.getdoc(run) or "", *([more] if more else [])])
+def add_show(
+    app: typer.Typer, part: str, record_id: Any, columns: Sequence[Column], help: str, example: str, key: str = "id"
+) -> None:
+    """Add `show` to a group, of which `record_id` is the annotation of an argument."""
+
+    @app.command(
+        "show",
+        cls=Command,
+        help=help,
+        epilog=examples(*(f"fedlas {part} show {example}{end}" for end in ("", " --json"))),
+    )
+    def show(session: Session, record: record_id) -> None:
+        session.output.record(getattr(session.client, part).get(record).raw, columns, key=key)
+
+
+def add_delete(
+    app: typer.Typer, part: str, record_id: Any, help: str, example: str, question: str = "Delete {}?"
+) -> None:
+    """Add `delete` to a group, of which `record_id` is the annotation of an argument."""
+
+    @app.command("delete", cls=Command, help=help, epilog=examples(f"fedlas {part} delete {example} --yes"))
+    def delete(session: Session, record: record_id, *, yes: Yes = False) -> None:
+        confirm(question.format(record), yes=yes)
+        getattr(session.client, part).delete(record)
+        session.output.lines([record])

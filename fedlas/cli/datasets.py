@@ -7,27 +7,10 @@ from typing import Annotated
 
 import typer
 
-from fedlas.cli.command import Session, command, group
+from fedlas.cli.command import Command, Session, add_delete, add_ls, add_show, examples, group
 from fedlas.cli.failures import about
-from fedlas.cli.files import file_of
-from fedlas.cli.options import (
-    After,
-    Before,
-    Limit,
-    Name,
-    Pairs,
-    RolePairs,
-    SeenByModel,
-    Status,
-    Wait,
-    Yes,
-    confirm,
-    given_options,
-    roles_of,
-)
-from fedlas.cli.output import Column, count, size, when
-from fedlas.cli.progress import transfer
-from fedlas.cli.records import as_json, as_jsons
+from fedlas.cli.options import Pairs, RolePairs, SeenByModel, Wait, file_of, given_options, roles_of
+from fedlas.cli.output import Column, count, size, transfer, when
 
 LIST = (
     Column("id", "id"),
@@ -58,65 +41,42 @@ ONE = (
 )
 DatasetId = Annotated[str, typer.Argument(metavar="DATASET", help="The id of a dataset, ds_….")]
 
+app = group("Labelled rows: list, upload, delete.")
+add_ls(app, "datasets", LIST)
+add_show(app, "datasets", DatasetId, ONE, "Show a dataset.", "ds_01k…")
 
-def register(app: typer.Typer) -> None:
-    """Add the group."""
-    datasets = group(app, "datasets", "Labelled rows: list, upload, delete.")
 
-    @command(datasets, "ls", examples=["fedlas datasets ls", "fedlas datasets ls --status rejected --json"])
-    def ls(
-        session: Session,
-        *,
-        limit: Limit = 20,
-        status: Status = None,
-        name: Name = None,
-        created_after: After = None,
-        created_before: Before = None,
-    ) -> None:
-        """List datasets, newest first."""
-        found = session.client.datasets.list(
-            limit=limit, status=status, name=name, created_after=created_after, created_before=created_before
-        )
-        session.output.records(as_jsons(found), LIST)
-
-    @command(datasets, "show", examples=["fedlas datasets show ds_01k…", "fedlas datasets show ds_01k… --json"])
-    def show(session: Session, dataset: DatasetId) -> None:
-        """Show a dataset."""
-        session.output.record(as_json(session.client.datasets.get(dataset)), ONE)
-
-    examples = [
+@app.command(
+    "upload",
+    cls=Command,
+    epilog=examples(
         "fedlas datasets upload rows.npz --seen-by-model no",
         "fedlas datasets upload rows.csv --role label=diagnosis --role group=patient",
         "fedlas datasets upload new.parquet -o purpose=predict",
-    ]
+    ),
+)
+def upload(
+    session: Session,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="npz, csv, parquet, or a zip of class/image.png.")],
+    *,
+    name: Annotated[str | None, typer.Option(help="What it is called; the file's name without this.")] = None,
+    role: RolePairs = None,
+    seen_by_model: SeenByModel = None,
+    option: Pairs = None,
+    wait: Wait = True,
+) -> None:
+    """Upload a dataset and inspect it."""
+    with about(file), transfer(session.output, f"uploading {file.name}", then=f"inspecting {file.name}") as moved:
+        record = session.client.datasets.upload(
+            file_of(file),
+            name=name or file.stem,
+            roles=roles_of(role),
+            seen_by_model=seen_by_model,
+            wait=wait,
+            on_upload=moved,
+            **given_options(option, "--option"),
+        )
+    session.output.record(record.raw, ONE)
 
-    @command(datasets, "upload", examples=examples)
-    def upload(
-        session: Session,
-        file: Annotated[Path, typer.Argument(metavar="FILE", help="npz, csv, parquet, or a zip of class/image.png.")],
-        *,
-        name: Annotated[str | None, typer.Option(help="What it is called; the file's name without this.")] = None,
-        role: RolePairs = None,
-        seen_by_model: SeenByModel = None,
-        option: Pairs = None,
-        wait: Wait = True,
-    ) -> None:
-        """Upload a dataset and inspect it."""
-        with about(file), transfer(session.output, f"uploading {file.name}", then=f"inspecting {file.name}") as moved:
-            record = session.client.datasets.upload(
-                file_of(file),
-                name=name or file.stem,
-                roles=roles_of(role),
-                seen_by_model=seen_by_model,
-                wait=wait,
-                on_upload=moved,
-                **given_options(option, "--option"),
-            )
-        session.output.record(as_json(record), ONE)
 
-    @command(datasets, "delete", examples=["fedlas datasets delete ds_01k… --yes"])
-    def delete(session: Session, dataset: DatasetId, *, yes: Yes = False) -> None:
-        """Delete a dataset that no open job or batch needs."""
-        confirm(f"Delete {dataset}?", yes=yes)
-        session.client.datasets.delete(dataset)
-        session.output.lines([dataset])
+add_delete(app, "datasets", DatasetId, "Delete a dataset that no open job or batch needs.", "ds_01k…")

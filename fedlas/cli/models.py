@@ -1,4 +1,4 @@
-"""`fedlas models`: classifiers, uploaded and calibrated."""
+"""`fedlas models` and `fedlas names`: classifiers, uploaded and calibrated, and which of them answers under a name."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ from typing import Annotated
 
 import typer
 
-from fedlas.cli import names
-from fedlas.cli.command import Session, command, group
+from fedlas.cli.command import Command, Session, add_delete, add_ls, add_show, examples, group
 from fedlas.cli.failures import about
-from fedlas.cli.files import file_of, require_writable
-from fedlas.cli.options import After, Before, Limit, Name, Pairs, PriorsInput, Status, Wait, Yes, confirm, given_options
-from fedlas.cli.output import Column, size, when
-from fedlas.cli.progress import transfer
-from fedlas.cli.records import as_json, as_jsons
+from fedlas.cli.options import Limit, Pairs, PriorsInput, Wait, file_of, given_options, require_writable
+from fedlas.cli.output import Column, size, transfer, when
 
 LIST = (
     Column("id", "id"),
@@ -43,95 +39,102 @@ ONE = (
     Column("sha256", "sha256"),
 )
 ModelId = Annotated[str, typer.Argument(metavar="MODEL", help="A published name, or the id of a model, mdl_….")]
+NAMES = (
+    Column("name", "name"),
+    Column("answers", "default_version"),
+    Column("model", lambda name: name["versions"].get(str(name["default_version"]))),
+    Column("versions", lambda name: ", ".join(name["versions"])),
+)
+NAME = (
+    *NAMES[:3],
+    Column("versions", lambda name: "\n".join(f"{number}: {model}" for number, model in name["versions"].items())),
+    Column("class priors", "class_priors"),
+)
+PublishedName = Annotated[str, typer.Argument(metavar="NAME", help="A published name.")]
+
+app = group("Classifiers: list, download, promote, upload, delete.")
+add_ls(app, "models", LIST)
+add_show(app, "models", ModelId, ONE, "Show a model.\n\nUnder a published name it is the one that answers.", "digits")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the group."""
-    models = group(app, "models", "Classifiers: list, download, promote, upload, delete.")
-
-    @command(models, "ls", examples=["fedlas models ls", "fedlas models ls --name digits --json"])
-    def ls(
-        session: Session,
-        *,
-        limit: Limit = 20,
-        status: Status = None,
-        name: Name = None,
-        created_after: After = None,
-        created_before: Before = None,
-    ) -> None:
-        """List models, newest first."""
-        found = session.client.models.list(
-            limit=limit, status=status, name=name, created_after=created_after, created_before=created_before
+@app.command(
+    "upload",
+    cls=Command,
+    epilog=examples("fedlas models upload m.onnx --name digits", "fedlas models upload m.onnx -o class_names=cat,dog"),
+)
+def upload(
+    session: Session,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="ONNX, its weights beside it, or safetensors.")],
+    *,
+    name: Annotated[str | None, typer.Option(help="What it is called; the file's name without this.")] = None,
+    option: Pairs = None,
+    wait: Wait = True,
+) -> None:
+    """Upload a model and inspect it."""
+    with about(file), transfer(session.output, f"uploading {file.name}", then=f"inspecting {file.name}") as moved:
+        record = session.client.models.upload(
+            file_of(file),
+            name=name or file.stem,
+            wait=wait,
+            on_upload=moved,
+            **given_options(option, "--option"),
         )
-        session.output.records(as_jsons(found), LIST)
+    session.output.record(record.raw, ONE)
 
-    @command(models, "show", examples=["fedlas models show digits", "fedlas models show mdl_01k… --json"])
-    def show(session: Session, model: ModelId) -> None:
-        """Show a model.
 
-        Under a published name it is the one that answers.
-        """
-        session.output.record(as_json(session.client.models.get(model)), ONE)
+@app.command(
+    "download",
+    cls=Command,
+    epilog=examples("fedlas models download digits", "fedlas models download mdl_01k… --out calibrated.onnx"),
+)
+def download(
+    session: Session,
+    model: ModelId,
+    *,
+    out: Annotated[Path | None, typer.Option(help="The file to write; MODEL.onnx without this.")] = None,
+    priors_input: PriorsInput = False,
+) -> None:
+    """Download the ONNX file of a model.
 
-    examples = ["fedlas models upload m.onnx --name digits", "fedlas models upload m.onnx -o class_names=cat,dog"]
+    Its digest is checked.
+    """
+    file = out or Path(f"{model}.onnx")
+    require_writable(file)
+    with transfer(session.output, f"downloading {file.name}") as moved:
+        session.client.models.download(model, file, class_priors="input" if priors_input else None, on_progress=moved)
+    session.output.lines([str(file)])
 
-    @command(models, "upload", examples=examples)
-    def upload(
-        session: Session,
-        file: Annotated[Path, typer.Argument(metavar="FILE", help="ONNX, its weights beside it, or safetensors.")],
-        *,
-        name: Annotated[str | None, typer.Option(help="What it is called; the file's name without this.")] = None,
-        option: Pairs = None,
-        wait: Wait = True,
-    ) -> None:
-        """Upload a model and inspect it."""
-        with about(file), transfer(session.output, f"uploading {file.name}", then=f"inspecting {file.name}") as moved:
-            record = session.client.models.upload(
-                file_of(file),
-                name=name or file.stem,
-                wait=wait,
-                on_upload=moved,
-                **given_options(option, "--option"),
-            )
-        session.output.record(as_json(record), ONE)
 
-    examples = ["fedlas models download digits", "fedlas models download mdl_01k… --out calibrated.onnx"]
+@app.command("promote", cls=Command, epilog=examples("fedlas models promote digits 2"))
+def promote(
+    session: Session,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A published name.")],
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="The version that is to answer.", min=1)],
+) -> None:
+    """Let a version of a name answer.
 
-    @command(models, "download", examples=examples)
-    def download(
-        session: Session,
-        model: ModelId,
-        *,
-        out: Annotated[Path | None, typer.Option(help="The file to write; MODEL.onnx without this.")] = None,
-        priors_input: PriorsInput = False,
-    ) -> None:
-        """Download the ONNX file of a model.
+    An earlier version rolls back.
+    """
+    session.output.record(session.client.names.promote(name, version).raw, NAME, key="name")
 
-        Its digest is checked.
-        """
-        file = out or Path(f"{model}.onnx")
-        require_writable(file)
-        with transfer(session.output, f"downloading {file.name}") as moved:
-            session.client.models.download(
-                model, file, class_priors="input" if priors_input else None, on_progress=moved
-            )
-        session.output.lines([str(file)])
 
-    @command(models, "promote", examples=["fedlas models promote digits 2"])
-    def promote(
-        session: Session,
-        name: Annotated[str, typer.Argument(metavar="NAME", help="A published name.")],
-        version: Annotated[int, typer.Argument(metavar="VERSION", help="The version that is to answer.", min=1)],
-    ) -> None:
-        """Let a version of a name answer.
+add_delete(app, "models", ModelId, "Delete a model that is neither published nor in use.", "mdl_01k…")
 
-        An earlier version rolls back.
-        """
-        session.output.record(as_json(session.client.names.promote(name, version)), names.ONE, key="name")
+names = group("Published names: which model answers under them.")
 
-    @command(models, "delete", examples=["fedlas models delete mdl_01k… --yes"])
-    def delete(session: Session, model: ModelId, *, yes: Yes = False) -> None:
-        """Delete a model that is neither published nor in use."""
-        confirm(f"Delete {model}?", yes=yes)
-        session.client.models.delete(model)
-        session.output.lines([model])
+
+@names.command("ls", cls=Command, epilog=examples("fedlas names ls", "fedlas names ls -q"))
+def ls_names(session: Session, *, limit: Limit = 20) -> None:
+    """List published names in alphabetical order."""
+    session.output.records((one.raw for one in session.client.names.list(limit=limit)), NAMES, key="name")
+
+
+add_show(names, "names", PublishedName, NAME, "Show a name, its versions and the one that answers.", "digits", "name")
+add_delete(
+    names,
+    "names",
+    PublishedName,
+    "Delete a name.\n\nIts models stay and answer under their ids.",
+    "digits",
+    "Delete the name {}, so that it answers no more?",
+)

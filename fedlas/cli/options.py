@@ -1,19 +1,23 @@
-"""Options and arguments that several commands share, and how their text is read."""
+"""Options and arguments that several commands share: how their text is read, files looked at, and yes asked for.
+
+`input()` forgets a Ctrl-C that comes after the prompt was written and before it reads: the signal is noted, and acted
+upon after the next line only. So the wait for a line is cut into short ones, between which Python looks for signals.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+import select
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from fedlas.cli.asking import agreed, somebody_is_there
-from fedlas.cli.command import Together
-from fedlas.cli.exits import Require
-from fedlas.cli.failures import CommandError
+from fedlas.cli.failures import CommandError, Require
 
 Limit = Annotated[int, typer.Option("--limit", "-n", help="At most so many, newest first.", min=1)]
 Status = Annotated[str | None, typer.Option(help="Only those in this status.")]
@@ -41,6 +45,7 @@ PriorsInput = Annotated[bool, typer.Option("--priors-input", help="With the inpu
 Out = Annotated[Path | None, typer.Option("--out", help="The file to write.", dir_okay=False)]
 
 
+_STEP_S = 0.1
 #: Parameters of uploads that have options of their own, or are none of the API's.
 _OWN = {"name", "roles", "seen_by_model", "method", "example", "wait", "on_upload"}
 
@@ -109,7 +114,7 @@ def number_or_object(text: str, option: str) -> float | dict[str, Any]:
         return object_of(text, option)
 
 
-def _answer_options(
+def answer_options(
     top_k: Annotated[int | None, typer.Option(help="The most probable classes of each row.", min=1)] = None,
     abstain_below: Annotated[float | None, typer.Option(help="Abstain below this confidence.", min=0, max=1)] = None,
     max_error: Annotated[str | None, typer.Option(help="Abstain so that at most this share is wrong.")] = None,
@@ -134,10 +139,6 @@ def _answer_options(
     return {name: value for name, value in asked.items() if value is not None}
 
 
-#: What a client takes as `**options` of answers.
-AnswerOptions = Annotated[dict[str, Any], Together(_answer_options)]
-
-
 def confirm(question: str, *, yes: bool) -> None:
     """Ask before something is lost; where nobody can be asked, `--yes` must have been said."""
     if yes:
@@ -146,3 +147,68 @@ def confirm(question: str, *, yes: bool) -> None:
         raise CommandError(f"{question} There is nobody to ask here; --yes says so beforehand")
     if not agreed(question):
         raise CommandError("nothing was done")
+
+
+def somebody_is_there() -> bool:
+    """Whether a question would be read, and its answer typed, by a human."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def says_unseen() -> bool:
+    """Whether somebody at the terminal says that the model was trained on none of the rows, which have no splits."""
+    return somebody_is_there() and agreed("Is it certain that the model was trained on none of these rows?")
+
+
+def agreed(question: str) -> bool:
+    """Whether yes is the answer to a question; no is what everything else means.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed instead.
+    """
+    print(f"{question} [y/N]: ", end="", file=sys.stderr, flush=True)
+    try:
+        return _line().strip().lower() in ("y", "yes")
+    except KeyboardInterrupt:
+        print(file=sys.stderr)  # what comes next does not stand behind ^C
+        raise
+
+
+def _line() -> str:
+    """The next line of the terminal, empty at its end (Ctrl-D)."""
+    if sys.platform != "win32":  # which can wait for sockets only
+        while not select.select([sys.stdin], [], [], _STEP_S)[0]:
+            pass
+    return sys.stdin.readline()
+
+
+def file_of(path: Path) -> Path:
+    """The path of a file that can be read; raises what the system says of it otherwise."""
+    path.open("rb").close()
+    return path
+
+
+def require_writable(path: Path | None, *suffixes: str) -> None:
+    """Raise where a file could not be written later, when the work is done."""
+    if path is None:
+        return
+    if path.exists() and not path.is_file():  # a device would be replaced by a file
+        what = "a folder" if path.is_dir() else "no ordinary file"
+        raise CommandError(f"{path}: is {what}; needed is the name of a file to write")
+    if suffixes and path.suffix not in suffixes:
+        raise CommandError(f"{path}: the name must end in {' or '.join(suffixes)}")
+    if not path.absolute().parent.is_dir():
+        raise CommandError(f"{path}: there is no folder {path.absolute().parent} to write it into")
+
+
+def write(path: Path, save: Callable[[Path], object]) -> None:
+    """Let `save` write a file beside it, and put that in its place; raises what the system says, with its name."""
+    target = path.resolve()  # a link stays a link
+    partial = target.with_name(f".part-{target.name}")
+    try:
+        save(partial)
+        partial.replace(target)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)

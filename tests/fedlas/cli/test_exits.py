@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fedlas.cli.exits import TABLE, Require, code_of_job, code_of_verdict
+from fedlas.cli.failures import TABLE, Require, code_of_job, code_of_verdict
 
 FOUND: dict[str, dict[str, Any]] = {
     "promoted, and shown": {"verdict": "trained", "shown": True},
