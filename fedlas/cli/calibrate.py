@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import typer
 
@@ -30,28 +29,21 @@ from fedlas.cli.output import transfer
 T = TypeVar("T")
 
 
-class Method(StrEnum):
-    """What a job tries."""
-
-    auto = "auto"
-    fedlas = "fedlas"
-    fedlas_plus = "fedlas_plus"
-    label_smoothing = "label_smoothing"
-    mbls = "mbls"
-    acls = "acls"
-    focal = "focal"
-    cross_entropy = "cross_entropy"
-    post_hoc = "post_hoc"
-    temperature = "temperature"
-
-
-class PublishWhen(StrEnum):
-    """What it takes for a job's model to become a version of the name."""
-
-    promoted = "promoted"
-    shown = "shown"
-    always = "always"
-
+#: What a job tries.
+Method = Literal[
+    "auto",
+    "fedlas",
+    "fedlas_plus",
+    "label_smoothing",
+    "mbls",
+    "acls",
+    "focal",
+    "cross_entropy",
+    "post_hoc",
+    "temperature",
+]
+#: What it takes for a job's model to become a version of the name.
+PublishWhen = Literal["promoted", "shown", "always"]
 
 HELP_END = examples(
     "fedlas calibrate model.onnx rows.npz --publish-as digits --watch",
@@ -125,7 +117,7 @@ def calibrate(
     data: Annotated[str, typer.Argument(metavar="DATA", help="Labelled rows: npz, csv, parquet, zip; or ds_….")],
     *,
     method: Annotated[
-        Method | None, typer.Option("--method", metavar="METHOD", help=f"One of {', '.join(Method)}.")
+        Method | None, typer.Option("--method", metavar="METHOD", help=f"One of {', '.join(get_args(Method))}.")
     ] = None,
     budget: Annotated[str | None, typer.Option(metavar="TIME", help="Such as 90s, 30m (as without it) or 2h.")] = None,
     candidates: Annotated[int | None, typer.Option(help="At most so many trainings.", min=1)] = None,

@@ -26,7 +26,7 @@ from fedlas.cli.options import (
     require_writable,
     somebody_is_there,
 )
-from fedlas.cli.output import Column, Json, Output, count, percent, share, when
+from fedlas.cli.output import Column, Json, Output, count, percent, share, shows_progress, when
 
 LIST = (
     Column("id", "id"),
@@ -243,7 +243,7 @@ def watch(session: Session, job_id: str) -> Json:
                 course.heard(known)
                 if known["type"] == "warning":
                     session.output.note(f"warning: {known['data']['message']}")
-                moved(course.told(candidates=moved.shows_candidates), course.fraction)
+                moved(course.told(candidates=shows_progress()), course.fraction)
 
             return session.client.jobs.wait(job_id, on_event=on_event, check=False).raw
     except KeyboardInterrupt:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fedlas.cli.failures import CommandError, ExitCode, Require, about, code_of_verdict
 from fedlas.cli.jobs import show_report
 from fedlas.cli.options import file_of, given_options, says_unseen, write
-from fedlas.cli.output import Json, Output, share
+from fedlas.cli.output import Json, Output, share, shows_progress
 from fedlas.cli.predict import Rows
 from fedlas.errors import BadDataset, UnsupportedModel
 from fedlas.guarantees import Guarantees
@@ -81,7 +81,7 @@ def _calibrated(output: Output, model: Path, data: Path, given: dict[str, Any], 
         import fedlas
 
         def on_progress(now: Progress) -> None:
-            detail = f": {now.detail}" if now.detail and moved.shows_candidates else ""
+            detail = f": {now.detail}" if now.detail and shows_progress() else ""
             moved(f"{now.stage}{detail}", now.fraction)
 
         names = given.pop("class_names", None)

@@ -14,11 +14,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress, TaskID
 
 Json = Mapping[str, Any]
 #: Called with the bytes that have moved, and with all that are to move where that is known.
@@ -240,49 +239,23 @@ def transfer(output: Output, what: str, *, then: str | None = None) -> Iterator[
         yield moved
 
 
-class Share(Protocol):
-    """Moves a bar from 0 to 1 and says what happens."""
-
-    #: Whether small steps are worth telling.
-    shows_candidates: bool
-
-    def __call__(self, what: str, fraction: float | None) -> None: ...
-
-
 @contextmanager
-def share(output: Output) -> Iterator[Share]:
+def share(output: Output) -> Iterator[Callable[[str, float | None], None]]:
     """A bar from 0 to 1 with what happens; without a terminal a line for each new thing that happens."""
     if output.quiet or not shows_progress():
-        yield _Lines(output)
+        last = ""
+
+        def say(what: str, fraction: float | None) -> None:
+            nonlocal last
+            if what != last:
+                output.note(what)
+            last = what
+
+        yield say
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description:<44}"), BarColumn(30), TextColumn("{task.percentage:>3.0f} %"))
     with Progress(*columns, TimeElapsedColumn(), console=output.console(stderr=True), transient=True) as progress:
-        yield _Bar(progress, progress.add_task("", total=1.0))
-
-
-class _Bar:
-    """A bar on a terminal."""
-
-    shows_candidates = True
-
-    def __init__(self, progress: Progress, task: TaskID) -> None:
-        self._progress, self._task = progress, task
-
-    def __call__(self, what: str, fraction: float | None) -> None:
-        self._progress.update(self._task, description=what, completed=fraction)
-
-
-class _Lines:
-    """A line on stderr when something else begins."""
-
-    shows_candidates = False
-
-    def __init__(self, output: Output) -> None:
-        self._output, self._last = output, ""
-
-    def __call__(self, what: str, fraction: float | None) -> None:
-        if what != self._last:
-            self._output.note(what)
-            self._last = what
+        task = progress.add_task("", total=1.0)
+        yield lambda what, fraction: progress.update(task, description=what, completed=fraction)

@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from fedlas.client.errors import ClientError
     from fedlas.client.jobs import Job
     from fedlas.client.predictions import Predictions
-    from fedlas.client.records.answers import Prediction
     from fedlas.client.records.events import Event
-    from fedlas.client.records.files import Calibrator, Dataset, Model, Name
+    from fedlas.client.records.files import Calibrator, Dataset, Model, Name, Prediction
     from fedlas.client.records.runs import BatchRecord
     from fedlas.client.reports import Report
     from fedlas.client.transport import RawResponse

@@ -21,13 +21,12 @@ from fedlas.client.errors import ClientError, ServerMismatch
 from fedlas.client.events import EVENTS_POLL_S, FINAL, NO_STREAM, EventStream, LongPoll, failure_of, pause_s
 from fedlas.client.inputs import predict_request
 from fedlas.client.jobs import OnEvent
-from fedlas.client.orders import AnswerOptions
+from fedlas.client.orders import AnswerOptions, HasId, path_part
 from fedlas.client.predictions import Predictions
-from fedlas.client.queries import HasId, path_part
+from fedlas.client.problems import Retries
 from fedlas.client.records.events import Event
-from fedlas.client.records.page import Page
+from fedlas.client.records.parts import Page
 from fedlas.client.records.runs import JobRecord
-from fedlas.client.retrying import Retries
 from fedlas.client.transport import CONNECT_S, OnWarning, Params, Requests, broken, with_request_id
 
 T = TypeVar("T")

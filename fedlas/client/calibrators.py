@@ -5,31 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Literal
 
-from fedlas.client.downloads import OnDownload, download
-from fedlas.client.events import until_final
-from fedlas.client.orders import RecordFilter
-from fedlas.client.queries import HasId, id_of, names_of, path_part, query
+from fedlas.client.conversions import sending_scores
+from fedlas.client.orders import HasId, id_of, names_of, query
 from fedlas.client.records.files import Calibrator
-from fedlas.client.records.page import Page
-from fedlas.client.sending import sending_scores
-from fedlas.client.transport import Pages, Transport
-from fedlas.client.uploads import OnUpload, upload
+from fedlas.client.stored import Stored
+from fedlas.client.transfers import OnDownload, OnUpload, download, upload
 
 if TYPE_CHECKING:
     from fedlas.client.reports import Report
 
-_PATH = "/v1/calibrators"
 #: How long the server holds the request; what takes longer is asked for again.
 _WAIT_S = 30
 
 
-class Calibrators:
+class Calibrators(Stored[Calibrator]):
     """`client.calibrators`: maps from a model's scores to calibrated probabilities."""
 
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+    _path = "/v1/calibrators"
+    _kind = Calibrator
 
     def create(
         self,
@@ -71,29 +66,8 @@ class Calibrators:
                 class_priors=class_priors,
                 wait=_WAIT_S,
             )
-            record = upload(self._transport, Calibrator, _PATH, file.path, params=params, on_upload=on_upload)
+            record = upload(self._transport, Calibrator, self._path, file.path, params=params, on_upload=on_upload)
         return self.wait(record)
-
-    def get(self, calibrator: str | HasId) -> Calibrator:
-        """The record of a calibrator."""
-        return self._transport.read(Calibrator, "GET", f"{_PATH}/{path_part(calibrator)}")
-
-    def wait(self, calibrator: str | HasId, *, timeout: float | None = None) -> Calibrator:
-        """The record once it is fitted; raises JobFailed, WaitTimeout."""
-        return until_final(self._transport, Calibrator, f"{_PATH}/{path_part(calibrator)}", timeout=timeout)
-
-    def list(
-        self,
-        *,
-        limit: int | None = None,
-        **which: Unpack[RecordFilter],
-    ) -> Pages[Calibrator]:
-        """All calibrators, newest first, at most `limit`; iterate over it."""
-        return Pages(self._transport, Page[Calibrator], _PATH, query(**which), limit=limit, cursor=lambda item: item.id)
-
-    def delete(self, calibrator: str | HasId) -> None:
-        """Delete a calibrator with its scores, its file and its report."""
-        self._transport.request("DELETE", f"{_PATH}/{path_part(calibrator)}")
 
     def download(
         self,
@@ -110,7 +84,7 @@ class Calibrators:
         """
         return download(
             self._transport,
-            f"{_PATH}/{path_part(calibrator)}/onnx",
+            f"{self._at(calibrator)}/onnx",
             Path(path or f"{id_of(calibrator)}.onnx"),
             params=query(class_priors=class_priors),
             on_progress=on_progress,
@@ -120,4 +94,4 @@ class Calibrators:
         """The report: what the test rows say about it."""
         from fedlas.client.reports import report_at  # its sixty classes take longer than all the rest of the client
 
-        return report_at(self._transport, f"{_PATH}/{path_part(calibrator)}/report")
+        return report_at(self._transport, f"{self._at(calibrator)}/report")

@@ -10,23 +10,20 @@ from typing import Any, ParamSpec, TypeVar, Unpack
 import httpx
 
 from fedlas.client import problems
-from fedlas.client.batches import Batches
 from fedlas.client.calibrators import Calibrators
 from fedlas.client.configuration import load_configuration
 from fedlas.client.conversions import example_of, is_path
-from fedlas.client.datasets import Datasets
+from fedlas.client.datasets import Batches, Datasets
 from fedlas.client.errors import InvalidInput
 from fedlas.client.inputs import predict_request
 from fedlas.client.jobs import Job, Jobs, OnEvent
-from fedlas.client.models import Models
-from fedlas.client.names import Names
-from fedlas.client.orders import AnswerOptions, DatasetOptions, JobOptions, ModelOptions
+from fedlas.client.models import Models, Names
+from fedlas.client.orders import AnswerOptions, DatasetOptions, HasId, JobOptions, ModelOptions, stored_id
 from fedlas.client.predictions import Predictions
-from fedlas.client.queries import HasId, stored_id
 from fedlas.client.records.files import Dataset, Model
-from fedlas.client.records.server import Server
+from fedlas.client.records.parts import Server
+from fedlas.client.transfers import OnUpload
 from fedlas.client.transport import KEPT, OnWarning, RawResponse, Transport
-from fedlas.client.uploads import OnUpload
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -75,16 +75,18 @@ def _profile(name: str | None, path: Path) -> Mapping[str, str]:
     if name is None:
         return {}
     if not isinstance(name, str):
-        raise _problem("bad_profile", f"{path}: profile must be text in quotes")
+        raise ConfigurationProblem("bad_profile", f"{path}: profile must be text in quotes")
     profiles = content.get("profiles")
     found = profiles.get(name) if isinstance(profiles, dict) else None
     if not isinstance(found, dict):
         there = ", ".join(profiles) if isinstance(profiles, dict) and profiles else "none"
-        raise _problem("unknown_profile", f"there is no profile {name!r} in {path}; there are: {there}")
+        raise ConfigurationProblem("unknown_profile", f"there is no profile {name!r} in {path}; there are: {there}")
     if strange := [part for part in found if part not in ("url", "key", "key_file")]:
-        raise _problem("bad_profile", f"{path}: profile {name!r} has {strange[0]!r}; known are url, key and key_file")
+        raise ConfigurationProblem(
+            "bad_profile", f"{path}: profile {name!r} has {strange[0]!r}; known are url, key and key_file"
+        )
     if wrong := [part for part, value in found.items() if not isinstance(value, str)]:
-        raise _problem("bad_profile", f"{path}: {wrong[0]} of profile {name!r} must be text in quotes")
+        raise ConfigurationProblem("bad_profile", f"{path}: {wrong[0]} of profile {name!r} must be text in quotes")
     return found
 
 
@@ -97,7 +99,7 @@ def _content(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise _problem("bad_profile", f"the profiles in {path} cannot be read: {reason}") from None
+        raise ConfigurationProblem("bad_profile", f"the profiles in {path} cannot be read: {reason}") from None
 
 
 def _key_of(profile: Mapping[str, str]) -> str | None:
@@ -108,7 +110,7 @@ def _key_of(profile: Mapping[str, str]) -> str | None:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise _problem("bad_key", f"the profile's key_file {path} cannot be read: {reason}") from None
+        raise ConfigurationProblem("bad_key", f"the profile's key_file {path} cannot be read: {reason}") from None
 
 
 def _checked(url: str) -> str:
@@ -119,19 +121,17 @@ def _checked(url: str) -> str:
     except ValueError:
         usable = False
     if not usable:
-        raise _problem("bad_url", f"{url!r} is no URL of a server; needed is one such as {DEFAULT_URL}")
+        raise ConfigurationProblem("bad_url", f"{url!r} is no URL of a server; needed is one such as {DEFAULT_URL}")
     if parts.query or parts.fragment or parts.username is not None:
         message = f"{url!r} has more than a server and a path; the key belongs into FEDLAS_API_KEY or a profile"
-        raise _problem("bad_url", message)
+        raise ConfigurationProblem("bad_url", message)
     return url.strip().rstrip("/").removesuffix("/v1")
 
 
 def _checked_key(key: str) -> str:
     key = key.strip()
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise _problem("bad_key", "the key has characters that no key has: blanks, line ends or letters beyond ASCII")
+        raise ConfigurationProblem(
+            "bad_key", "the key has characters that no key has: blanks, line ends or letters beyond ASCII"
+        )
     return key
-
-
-def _problem(code: str, message: str) -> ConfigurationProblem:
-    return ConfigurationProblem(code, message)

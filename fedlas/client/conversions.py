@@ -1,18 +1,20 @@
-"""What is sent: a file as it is, or an object that `fedlas.conversion` writes as one."""
+"""Files to be sent: a given one, or one that `fedlas.conversion` writes of an object for as long as it is sent."""
 
 from __future__ import annotations
 
 import logging
+import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from fedlas.client.arrays import numpy_or_none
 from fedlas.client.errors import FileProblem, InvalidInput
-from fedlas.client.local_files import Source
+from fedlas.client.inputs import numpy_or_none
+from fedlas.client.transfers import Source
 from fedlas.model_files import pack, weight_files
 
 _LOG = logging.getLogger("fedlas.client")
@@ -113,3 +115,32 @@ def scores_file(path: Any, arrays: dict[str, Any], folder: Path) -> Sendable:
     written = folder / "scores.npz"
     numpy.savez(written, **{name: as_array(array, name) for name, array in arrays.items()})
     return Sendable(written, "scores")
+
+
+def sending_model(model: Any, **options: Any) -> AbstractContextManager[Sendable]:
+    """The file of a model for the block; raises ConversionError."""
+    return _sending(model, model_file, "a model is needed: a path, a module, or an estimator", options)
+
+
+def sending_dataset(data: Any, **options: Any) -> AbstractContextManager[Sendable]:
+    """The file of a dataset for the block; raises ConversionError."""
+    return _sending(data, dataset_file, "a dataset is needed: a path, arrays, or a data frame", options)
+
+
+@contextmanager
+def _sending(given: Any, convert: Callable[..., Sendable], needed: str, options: dict[str, Any]) -> Iterator[Sendable]:
+    if given is None:
+        raise InvalidInput("nothing_to_send", f"{needed}; found None")
+    with tempfile.TemporaryDirectory(prefix="fedlas-") as folder:
+        yield convert(given, Path(folder), **options)
+
+
+@contextmanager
+def sending_scores(path: Any, arrays: dict[str, Any]) -> Iterator[Sendable]:
+    """The file of scores for the block: the given one, or an npz of the given arrays."""
+    given = {name: array for name, array in arrays.items() if array is not None}
+    if (path is None) == (not given):
+        message = "either a file of scores is needed, or arrays: logits or probabilities, and labels"
+        raise InvalidInput("nothing_to_send", message)
+    with tempfile.TemporaryDirectory(prefix="fedlas-") as folder:
+        yield scores_file(path, given, Path(folder))

@@ -24,11 +24,10 @@ from fedlas.client.errors import (
     WaitTimeout,
     WorkFailed,
 )
+from fedlas.client.problems import backoff
 from fedlas.client.records.events import Event
-from fedlas.client.records.page import Page
-from fedlas.client.records.parts import Record, RecordError
+from fedlas.client.records.parts import Page, Record, RecordError
 from fedlas.client.records.runs import JobRecord
-from fedlas.client.retrying import backoff
 from fedlas.client.transport import Transport
 
 R = TypeVar("R", bound=Record)

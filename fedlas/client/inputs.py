@@ -1,4 +1,4 @@
-"""Inputs of a prediction: from arrays, frames and lists to the body of a request."""
+"""Inputs of a prediction: from arrays, frames and lists to the request; arrays where NumPy is importable."""
 
 from __future__ import annotations
 
@@ -7,14 +7,34 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
-from fedlas.client.arrays import numpy_or_none
 from fedlas.client.errors import FileProblem, InvalidInput
-from fedlas.client.orders import AnswerOptions
-from fedlas.client.queries import HasId, body_of_order, given, path_part, query
-from fedlas.client.retrying import Retries
+from fedlas.client.orders import AnswerOptions, HasId, body_of_order, given, path_part, query
+from fedlas.client.problems import Retries
+
+
+@cache
+def numpy_or_none() -> ModuleType | None:
+    """NumPy, loaded on first use; None where it is not installed."""
+    try:
+        return import_module("numpy")
+    except ImportError:
+        return None
+
+
+def array_of(values: list[Any], dtype: str | None = None) -> Any:
+    """An array of these values, where None among floats is NaN; without NumPy the list itself."""
+    numpy = numpy_or_none()
+    if numpy is None:
+        return values
+    holes = dtype != "float64" and None in values  # only a float has a word for what is missing
+    return numpy.array(values, dtype=object if holes else dtype)
+
 
 #: The server says itself when the time is up, and that takes a moment.
 _ON_THE_WAY_S = 1.0
@@ -31,7 +51,7 @@ class Body(NamedTuple):
 
 def body_of(inputs: Any, options: Mapping[str, Any]) -> Body:
     """The body of a predict request; an array of numbers goes out as it lies in memory. Raises InvalidInput."""
-    if _is_frame(inputs):
+    if hasattr(inputs, "to_json") and hasattr(inputs, "columns"):
         _refuse_empty(len(inputs))
         if not inputs.columns.is_unique:
             raise InvalidInput("doubled_columns", "the frame has several columns of one name")
@@ -149,10 +169,6 @@ def _without_nan(value: Any) -> Any:
 
 def _listed(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
-
-
-def _is_frame(value: Any) -> bool:
-    return hasattr(value, "to_json") and hasattr(value, "columns")
 
 
 def _refuse_empty(rows: int) -> None:

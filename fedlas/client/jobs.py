@@ -1,4 +1,4 @@
-"""Jobs: calibrations that are ordered, watched and read."""
+"""Jobs: calibrations that are ordered, watched and read, and the messages to their webhooks."""
 
 from __future__ import annotations
 
@@ -10,25 +10,42 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from pydantic import PrivateAttr
 
-from fedlas.client.deliveries import Deliveries
-from fedlas.client.downloads import download
 from fedlas.client.errors import Conflict, InvalidInput
 from fedlas.client.events import events_of, failure_of, until_final
-from fedlas.client.orders import JobOptions, RecordFilter, job_order
+from fedlas.client.orders import HasId, JobOptions, RecordFilter, id_of, job_order, path_part, query
 from fedlas.client.predictions import JudgedPredictions
-from fedlas.client.queries import HasId, id_of, metadata_filter, path_part, query
-from fedlas.client.records.answers import JudgedRow, JudgedRows
+from fedlas.client.problems import Retries
 from fedlas.client.records.events import Event
-from fedlas.client.records.files import Dataset, Model
-from fedlas.client.records.page import Page
-from fedlas.client.records.runs import JobRecord
+from fedlas.client.records.files import Dataset, JudgedRow, JudgedRows, Model
+from fedlas.client.records.parts import Page
+from fedlas.client.records.runs import Delivery, JobRecord
+from fedlas.client.transfers import download
 from fedlas.client.transport import Pages, Transport
+
+if TYPE_CHECKING:
+    from fedlas.client.reports import Report
+
+
+class Deliveries:
+    """`client.jobs.deliveries`: what was sent to the webhook of a job, and what came of it."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self, job: str | HasId, *, limit: int | None = None) -> Pages[Delivery]:
+        """The messages of a job, newest first."""
+        path = f"/v1/jobs/{path_part(job)}/deliveries"
+        return Pages(self._transport, Page[Delivery], path, {}, limit=limit, cursor=lambda item: item.id)
+
+    def resend(self, job: str | HasId, delivery: str | HasId) -> Delivery:
+        """Send a message once more, now; its `webhook-id` stays the same."""
+        path = f"/v1/jobs/{path_part(job)}/deliveries/{path_part(delivery)}/resend"
+        return self._transport.read(Delivery, "POST", path, retries=Retries.NONE)
+
 
 #: Told of each event of a job.
 OnEvent = Callable[[Event], object]
 
-if TYPE_CHECKING:
-    from fedlas.client.reports import Report
 
 _PATH = "/v1/jobs"
 _CREATION_S = 60.0
@@ -146,7 +163,7 @@ class Jobs:
             self._transport,
             Page[Job],
             _PATH,
-            {**query(**which), **metadata_filter(metadata)},
+            {**query(**which), **{f"metadata.{key}": value for key, value in (metadata or {}).items()}},
             limit=limit,
             cursor=lambda job: job.id,
             prepare=self._bound,

@@ -1,30 +1,26 @@
-"""Models: files that are uploaded, and what became of them."""
+"""Models, and names: files that are uploaded, what became of them, and under which name which version answers."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
-from fedlas.client.conversions import Sendable
-from fedlas.client.downloads import OnDownload, download
-from fedlas.client.events import until_final
-from fedlas.client.orders import ModelOptions, RecordFilter
-from fedlas.client.queries import given, id_of, names_of, path_part, query
-from fedlas.client.records.files import Model
-from fedlas.client.records.page import Page
-from fedlas.client.sending import sending_model
+from fedlas.client.conversions import Sendable, sending_model
+from fedlas.client.orders import ModelOptions, given, id_of, names_of, path_part, query
+from fedlas.client.records.files import Model, Name
+from fedlas.client.records.parts import Page
+from fedlas.client.stored import Stored
+from fedlas.client.transfers import OnDownload, OnUpload, download, upload
 from fedlas.client.transport import Pages, Transport
-from fedlas.client.uploads import OnUpload, upload
-
-_PATH = "/v1/models"
 
 
-class Models:
+class Models(Stored[Model]):
     """`client.models`: classifiers, uploaded and calibrated."""
 
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+    _path = "/v1/models"
+    _kind = Model
 
     def upload(
         self,
@@ -59,29 +55,8 @@ class Models:
         with sending_model(model, example=example, class_names=names, features=features) as file:
             known = {"name": file.name, "class_names": file.class_names, **file.options}
             params = query(**{**known, **given(options, class_names=names, columns=names_of(options.get("columns")))})
-            record = upload(self._transport, Model, _PATH, file.path, params=params, on_upload=on_upload)
+            record = upload(self._transport, Model, self._path, file.path, params=params, on_upload=on_upload)
         return record, file
-
-    def get(self, model: str | Model) -> Model:
-        """The record of a model, by its id or a published name."""
-        return self._transport.read(Model, "GET", f"{_PATH}/{path_part(model)}")
-
-    def wait(self, model: str | Model, *, timeout: float | None = None) -> Model:
-        """The record once inspection has ended; raises Rejected, WaitTimeout."""
-        return until_final(self._transport, Model, f"{_PATH}/{path_part(model)}", timeout=timeout)
-
-    def list(
-        self,
-        *,
-        limit: int | None = None,
-        **which: Unpack[RecordFilter],
-    ) -> Pages[Model]:
-        """All models, newest first, at most `limit`; iterate over it."""
-        return Pages(self._transport, Page[Model], _PATH, query(**which), limit=limit, cursor=lambda item: item.id)
-
-    def delete(self, model: str | Model) -> None:
-        """Delete a model; raises Conflict while it is published or in use."""
-        self._transport.request("DELETE", f"{_PATH}/{path_part(model)}")
 
     def download(
         self,
@@ -104,8 +79,47 @@ class Models:
             target = target / f"{id_of(model)}.onnx"
         return download(
             self._transport,
-            f"{_PATH}/{path_part(model)}/onnx",
+            f"{self._at(model)}/onnx",
             target,
             params=query(class_priors=class_priors),
             on_progress=on_progress,
         )
+
+
+_NAMES = "/v1/names"
+
+
+class Names:
+    """`client.names`: published names."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def get(self, name: str) -> Name:
+        """A name, its versions, and which of them answers."""
+        return self._transport.read(Name, "GET", _path(name))
+
+    def list(self, *, limit: int | None = None) -> Pages[Name]:
+        """All names, in alphabetical order, at most `limit`; iterate over it."""
+        return Pages(self._transport, Page[Name], _NAMES, {}, limit=limit, cursor=lambda item: item.name)
+
+    def promote(self, name: str, version: int) -> Name:
+        """Let this version answer from now on: a newer one, or an older one to roll back."""
+        return self._transport.read(Name, "PUT", _path(name), json={"default_version": version})
+
+    def set_class_priors(self, name: str, class_priors: Mapping[str, float] | None) -> Name:
+        """Say how often each class occurs where the name is asked; None takes it back."""
+        priors = None if class_priors is None else dict(class_priors)
+        return self._transport.read(Name, "PUT", _path(name), json={"class_priors": priors})
+
+    def version(self, name: str, version: int) -> Model:
+        """The model that is this version."""
+        return self._transport.read(Model, "GET", f"{_path(name)}/versions/{version}")
+
+    def delete(self, name: str, *, version: int | None = None) -> None:
+        """Delete a name, or one version that does not answer; the models stay and answer under their ids."""
+        self._transport.request("DELETE", _path(name) if version is None else f"{_path(name)}/versions/{version}")
+
+
+def _path(name: str) -> str:
+    return f"{_NAMES}/{path_part(name)}"

@@ -12,9 +12,9 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from fedlas.client.arrays import array_of
 from fedlas.client.errors import InvalidInput
-from fedlas.client.records.answers import JudgedRow, Prediction, ServedModel
+from fedlas.client.inputs import array_of
+from fedlas.client.records.files import JudgedRow, Prediction, ServedModel
 
 #: A whole number of at most 18 digits, as Python writes it; "007" is text.
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")

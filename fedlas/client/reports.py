@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import PrivateAttr
 
 from fedlas.client.errors import InvalidInput
-from fedlas.client.local_files import write_whole
 from fedlas.client.records.report import ReportDocument
+from fedlas.client.transfers import write_whole
 from fedlas.client.transport import Transport
 
 

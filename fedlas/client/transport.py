@@ -21,9 +21,9 @@ import fedlas
 from fedlas.client import problems
 from fedlas.client.configuration import Configuration
 from fedlas.client.errors import ClientError, ConfigurationProblem, InvalidInput, ServerMismatch
-from fedlas.client.queries import body_of_order
-from fedlas.client.records.page import Page
-from fedlas.client.retrying import Retries, backoff, delay_before_retry
+from fedlas.client.orders import body_of_order
+from fedlas.client.problems import Retries, backoff, delay_before_retry
+from fedlas.client.records.parts import Page
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -242,7 +242,7 @@ class Transport(Requests):
             creates: a record is made, and with a key of its own only one, however often the request is sent.
             timeout: of each try, in seconds, where it is not the client's.
         """
-        sent = {**with_request_id(headers)}
+        sent = with_request_id(headers)
         if creates:
             sent["Idempotency-Key"] = secrets.token_hex(16)
         if json is not None:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from fedlas.client.errors import InvalidInput, InvalidSignature
-from fedlas.client.records.base import Document
+from fedlas.client.records.parts import Document
 
 _PREFIX = "whsec_"
 #: Messages that are older, or from the future, may be sent again by somebody who overheard them.

@@ -7,8 +7,7 @@ from typing import Any, Literal, cast
 
 from pydantic import JsonValue, ValidationError, ValidationInfo, field_validator
 
-from fedlas.client.records.base import Document
-from fedlas.client.records.parts import Notice, Progress
+from fedlas.client.records.parts import Document, Notice, Progress
 
 Stage = Literal["inspecting", "evaluating", "training", "calibrating", "exporting", "publishing"] | str
 

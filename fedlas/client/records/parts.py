@@ -1,13 +1,23 @@
-"""Parts of records: what models, datasets and jobs have in common."""
+"""Parts of records: their base, what models, datasets and jobs have in common, lists, and figures of reports."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from fedlas.client.records.base import Document
+
+class Document(BaseModel):
+    """A typed part of an answer; unknown fields are kept, so that a newer server works."""
+
+    # Schemas are built on first use: a program that imports the client uses few of them.
+    model_config = ConfigDict(extra="allow", populate_by_name=True, defer_build=True)
+
+    @property
+    def raw(self) -> dict[str, Any]:
+        """The JSON that this came from."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
 class RecordError(Document):
@@ -173,3 +183,71 @@ class Progress(Document):
     epochs: int | None = None
     eta_seconds: float | None = None
     fraction: float = 0.0
+
+
+class Estimate(Document):
+    """A figure and its interval."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+Section = TypeVar("Section", bound=Document)
+
+
+class ByModel(Document, Generic[Section]):
+    """The same section for the uploaded model, for it with a temperature, and for the model that is served."""
+
+    uploaded: Section
+    temperature: Section
+    calibrated: Section
+
+
+class BinnedEstimate(Estimate):
+    """A binned error beside the range it takes for a calibrated model with the same probabilities.
+
+    Of a difference between two models it is an interval like any other.
+    """
+
+    floor_low: float | None = None
+    floor_high: float | None = None
+
+
+class Estimates(Document):
+    """The metrics of one model, or of the difference between two."""
+
+    accuracy: Estimate
+    adaptive_ece: BinnedEstimate
+    augrc: Estimate
+    aurc: Estimate
+    brier: Estimate
+    calibration_error_l2: Estimate
+    classwise_ece: BinnedEstimate
+    ece: BinnedEstimate
+    nll: Estimate
+
+
+class Differences(Document):
+    """Metrics of the served model minus those of another, paired by row."""
+
+    calibrated_minus_temperature: Estimates
+    calibrated_minus_uploaded: Estimates
+
+
+Item = TypeVar("Item")
+
+
+class Page(Document, Generic[Item]):
+    """Some records of a list, newest first."""
+
+    data: list[Item]
+    has_more: bool
+
+
+class Server(Document):
+    """What the server says it is."""
+
+    name: str
+    version: str
+    extensions: list[str] = Field(default_factory=list)

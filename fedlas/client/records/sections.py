@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from fedlas.client.records.base import Document
-from fedlas.client.records.figures import Estimate
+from fedlas.client.records.parts import Document, Estimate
 
 
 class PositiveClass(Document):

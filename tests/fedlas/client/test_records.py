@@ -17,10 +17,9 @@ import pytest
 from pydantic import BaseModel
 
 from fedlas.client import records
-from fedlas.client.records.base import Document
 from fedlas.client.records.events import Event, Progress
-from fedlas.client.records.figures import BinnedEstimate, Estimate
 from fedlas.client.records.files import Model
+from fedlas.client.records.parts import BinnedEstimate, Document, Estimate
 
 Json = dict[str, Any]
 
