@@ -16,7 +16,7 @@ from torch import nn
 
 from fedlas.client import Client
 from tests.fedlas.cli.conftest import KEY, Here
-from tests.fedlas.cli.test_bad_input import one_sentence
+from tests.fedlas.cli.test_failures import one_sentence
 from tests.helpers.command_line import drawn_rows
 from tests.helpers.service import Service
 

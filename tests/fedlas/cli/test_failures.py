@@ -1,22 +1,48 @@
-"""What is wrong with a command, a file or a server is one sentence on stderr, and never a traceback."""
+"""Exit codes, and what is wrong with a command, a file or a server: one sentence on stderr, and never a traceback."""
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
 
-from tests.fedlas.cli.conftest import KEY, Command, Here
+from fedlas.cli.failures import TABLE, Require, code_of_job, code_of_verdict
+from tests.fedlas.cli.conftest import Here
 from tests.helpers.command_line import COMMAND, drawn_rows, fedlas
 from tests.helpers.uploads import npz
+
+FOUND: dict[str, dict[str, Any]] = {
+    "promoted, and shown": {"verdict": "trained", "shown": True},
+    "promoted, not shown": {"verdict": "post_hoc", "shown": False},
+    "unchanged": {"verdict": "unchanged", "shown": False},
+    "undetermined": {"verdict": "undetermined", "shown": False},
+}
+
+
+@pytest.mark.parametrize("line", TABLE.splitlines()[2:])
+def test_the_table_of_the_help_is_what_happens(line: str) -> None:
+    """Every line of the table in the help gives the codes of `any`, `promoted` and `shown`, of a report as of a job."""
+    *words, of_any, of_promoted, of_shown = line.split()
+    codes, what = {"any": of_any, "promoted": of_promoted, "shown": of_shown}, " ".join(words)
+    for require, code in codes.items():
+        if what in FOUND:
+            job = {**FOUND[what], "status": "succeeded", "dry_run": False}
+            assert code_of_verdict(FOUND[what], Require(require)) == int(code)
+        else:
+            job = {"status": "failed", "error": {"user_error": "ours" not in what}}
+        assert code_of_job(job, Require(require)) == int(code)
+
+
+@pytest.mark.parametrize(("fails_with", "code"), [(None, 0), ("label_order", 1)])
+def test_a_dry_run_fails_where_its_job_would(fails_with: str | None, code: int) -> None:
+    """A plan that names the code with which the job would fail is the user's error."""
+    job = {"status": "succeeded", "dry_run": True, "plan": {"fails_with": fails_with}}
+    assert code_of_job(job, Require.any) == code
+    assert code_of_job({"status": "cancelled"}, Require.any) == 1
 
 
 @pytest.fixture(scope="module")
@@ -119,58 +145,11 @@ def test_debug_shows_where(here: Here) -> None:
     assert done.stderr.splitlines()[-1].startswith("fedlas: 'ftp://x' is no URL of a server")
 
 
-def test_a_full_disk_leaves_nothing(
-    calibrated: Path, command: Command, variables: dict[str, str], tmp_path: Path
-) -> None:
-    """A file that does not fit is a sentence, with nothing half-written; so is a stdout that is full."""
-    limited = ["sh", "-c", 'ulimit -f 1; exec "$@"', "sh", *COMMAND]
-    done = fedlas("models", "download", "sharp", "--out", tmp_path / "m.onnx", command=limited, variables=variables)
-    assert (done.returncode, list(tmp_path.iterdir())) == (1, [])
-    assert one_sentence(done.stderr).startswith(f"{tmp_path / 'm.onnx'} cannot be written: ")
+def test_a_full_disk_is_a_sentence(calibrated: Path, variables: dict[str, str]) -> None:
+    """A stdout that is full is a sentence."""
     full = ["sh", "-c", '"$@" > /dev/full', "sh", *COMMAND]
     done = fedlas("models", "ls", command=full, variables=variables)
     assert (done.returncode, one_sentence(done.stderr)) == (
         1,
         "stdout: no space is left on the disk, so the file could not be written",
     )
-
-
-@contextmanager
-def answering(body: bytes, content_type: str) -> Iterator[str]:
-    """A server that answers this to every request."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", content_type)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-@pytest.mark.parametrize(
-    ("body", "content_type"),
-    [
-        (b"<html>hello</html>", "text/html"),
-        (json.dumps({"data": [{"id": "job_1", "state": "done"}], "has_more": False}).encode(), "application/json"),
-    ],
-)
-def test_another_server(here: Here, body: bytes, content_type: str) -> None:
-    """What is no service, or one of another version, is named with its URL."""
-    with answering(body, content_type) as url:
-        done = here("jobs", "ls", "--url", url, "--key", KEY)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert url in one_sentence(done.stderr)

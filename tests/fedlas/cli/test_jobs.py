@@ -1,14 +1,16 @@
-"""Verdicts as exit codes: real scores, jobs and local calibrations that end in each of them."""
+"""Verdicts as exit codes, of real scores, jobs and local calibrations; and what somebody who waits is told."""
 
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from fedlas.client import Client
 from tests.fedlas.cli.conftest import Command, Here
-from tests.helpers.command_line import fedlas
+from tests.helpers.command_line import COMMAND, environment, fedlas
 
 
 @pytest.mark.parametrize(("scores", "code"), [("sharp_scores.npz", 0), ("few_scores.npz", 5), ("wrong_scores.npz", 3)])
@@ -75,3 +77,32 @@ def test_jobs_gate(command: Command, here: Here) -> None:
         for require, code in zip(("any", "promoted", "shown"), codes, strict=True):
             assert here("jobs", "watch", job, "--require", require, "-q").returncode == code
             assert here("report", job, "--require", require, "-q").returncode == code
+
+
+NOBODY = "no worker takes this; there is none that inspects uploads"
+
+
+def test_calibrate_says_that_nobody_takes_the_job(idle: str, files: Path) -> None:
+    """Once, on stderr, as soon as it waits; a process is needed, since it waits until the job is cancelled."""
+    with Client(idle, "the-right-key-of-all") as client:
+        model = client.models.upload(files / "sharp.onnx", wait=False)
+        dataset = client.datasets.upload(files / "few.npz", wait=False)
+        process = subprocess.Popen(
+            [*COMMAND, "calibrate", model.id, dataset.id, "--watch"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(FEDLAS_URL=idle, FEDLAS_API_KEY="the-right-key-of-all"),
+            text=True,
+        )
+        assert process.stderr is not None
+        told = [process.stderr.readline()]
+        while NOBODY not in told[-1]:
+            assert told[-1], told
+            told.append(process.stderr.readline())
+        (job,) = client.jobs.list()
+        assert told[-1] == f"{job.id}: {NOBODY}\n"
+        job.cancel()
+        _, rest = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert NOBODY not in rest
