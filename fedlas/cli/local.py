@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from fedlas.cli.failures import CommandError, ExitCode, Require, about, code_of_verdict
 from fedlas.cli.jobs import show_report
-from fedlas.cli.options import file_of, given_options, says_unseen, write
+from fedlas.cli.options import Order, file_of, given_options, says_unseen, write
 from fedlas.cli.output import Json, Output, share, shows_progress
-from fedlas.cli.predict import Rows
+from fedlas.cli.rows import Rows
 from fedlas.errors import BadDataset, UnsupportedModel
 from fedlas.guarantees import Guarantees
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from fedlas.calibration import CalibrationOptions
     from fedlas.calibration.in_memory import Progress
     from fedlas.calibration.result import CalibrationResult
-    from fedlas.cli.calibrate import Order
 
 #: Fields of a job, and parameters of the two uploads, that are followed here.
 _JOB = {"method", "hyperparameters", "max_cost_factor", "expected_accuracy", "accept_warnings", "seed", "class_priors"}

@@ -11,7 +11,7 @@ import pytest
 import fedlas
 from fedlas.cli.failures import CommandError
 from fedlas.cli.local import predict
-from fedlas.cli.predict import Rows
+from fedlas.cli.rows import Rows
 from tests.helpers.command_line import drawn_rows, scaled_model
 
 ROWS, LABELS, _ = drawn_rows(test=600)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fedlas.cli.failures import CommandError
-from fedlas.cli.predict import Rows, read_rows
+from fedlas.cli.rows import Rows, read_rows
 
 ROWS = [[0.5, 1.0], [2.0, -3.0]]
 
