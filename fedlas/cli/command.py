@@ -1,5 +1,7 @@
 """The shape that all commands share: common options, a session as their context, examples in the help, and groups."""
 
+# Annotations here are objects: Typer reads those of functions that are made for a group.
+
 import shlex
 import sys
 from collections.abc import Sequence

@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fedlas.client.conversions import sending_scores
+from fedlas.client.conversions import scores_file, sending
 from fedlas.client.orders import HasId, id_of, names_of, query
 from fedlas.client.records.files import Calibrator
 from fedlas.client.stored import Stored
@@ -56,7 +56,7 @@ class Calibrators(Stored[Calibrator]):
             JobFailed: the fit failed.
         """
         arrays = {"logits": logits, "probabilities": probabilities, "labels": labels, **columns}
-        with sending_scores(scores, arrays) as file:
+        with sending(scores_file, scores, arrays=arrays) as file:
             params = query(
                 name=name or file.name,
                 method=method,

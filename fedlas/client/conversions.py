@@ -6,7 +6,7 @@ import logging
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -41,8 +41,17 @@ def is_path(given: object) -> bool:
     return isinstance(given, str | PathLike)
 
 
+@contextmanager
+def sending(write: Callable[..., Sendable], given: Any, **options: Any) -> Iterator[Sendable]:
+    """The file that one of the functions below finds or writes, for the block; raises ConversionError."""
+    with tempfile.TemporaryDirectory(prefix="fedlas-") as folder:
+        yield write(given, Path(folder), **options)
+
+
 def model_file(model: Any, folder: Path, **options: Any) -> Sendable:
     """The file of a model, a zip with its weights where they lie beside it; raises ConversionError, FileProblem."""
+    if model is None:
+        raise InvalidInput("nothing_to_send", "a model is needed: a path, a module, or an estimator; found None")
     if is_path(model):
         return _with_weights(_as_it_is(model), folder)
     from fedlas import conversion  # with it come torch, scikit-learn or pandas
@@ -54,6 +63,8 @@ def model_file(model: Any, folder: Path, **options: Any) -> Sendable:
 
 def dataset_file(data: Any, folder: Path, **options: Any) -> Sendable:
     """The file of a dataset; raises ConversionError."""
+    if data is None:
+        raise InvalidInput("nothing_to_send", "a dataset is needed: a path, arrays, or a data frame; found None")
     if is_path(data):
         return _as_it_is(data)
     from fedlas import conversion  # with it come torch, scikit-learn or pandas
@@ -103,8 +114,12 @@ def _tell(notes: list[str]) -> None:
         _LOG.info("%s", note)
 
 
-def scores_file(path: Any, arrays: dict[str, Any], folder: Path) -> Sendable:
-    """The file as it is, or an npz of these arrays; raises ConversionError."""
+def scores_file(path: Any, folder: Path, *, arrays: dict[str, Any]) -> Sendable:
+    """The file as it is, or an npz of the arrays that are given; raises ConversionError."""
+    given = {name: array for name, array in arrays.items() if array is not None}
+    if (path is None) == (not given):
+        message = "either a file of scores is needed, or arrays: logits or probabilities, and labels"
+        raise InvalidInput("nothing_to_send", message)
     if path is not None:
         return _as_it_is(path)
     numpy = numpy_or_none()
@@ -113,34 +128,5 @@ def scores_file(path: Any, arrays: dict[str, Any], folder: Path) -> Sendable:
     from fedlas.conversion.columns import as_array  # it needs NumPy
 
     written = folder / "scores.npz"
-    numpy.savez(written, **{name: as_array(array, name) for name, array in arrays.items()})
+    numpy.savez(written, **{name: as_array(array, name) for name, array in given.items()})
     return Sendable(written, "scores")
-
-
-def sending_model(model: Any, **options: Any) -> AbstractContextManager[Sendable]:
-    """The file of a model for the block; raises ConversionError."""
-    return _sending(model, model_file, "a model is needed: a path, a module, or an estimator", options)
-
-
-def sending_dataset(data: Any, **options: Any) -> AbstractContextManager[Sendable]:
-    """The file of a dataset for the block; raises ConversionError."""
-    return _sending(data, dataset_file, "a dataset is needed: a path, arrays, or a data frame", options)
-
-
-@contextmanager
-def _sending(given: Any, convert: Callable[..., Sendable], needed: str, options: dict[str, Any]) -> Iterator[Sendable]:
-    if given is None:
-        raise InvalidInput("nothing_to_send", f"{needed}; found None")
-    with tempfile.TemporaryDirectory(prefix="fedlas-") as folder:
-        yield convert(given, Path(folder), **options)
-
-
-@contextmanager
-def sending_scores(path: Any, arrays: dict[str, Any]) -> Iterator[Sendable]:
-    """The file of scores for the block: the given one, or an npz of the given arrays."""
-    given = {name: array for name, array in arrays.items() if array is not None}
-    if (path is None) == (not given):
-        message = "either a file of scores is needed, or arrays: logits or probabilities, and labels"
-        raise InvalidInput("nothing_to_send", message)
-    with tempfile.TemporaryDirectory(prefix="fedlas-") as folder:
-        yield scores_file(path, given, Path(folder))

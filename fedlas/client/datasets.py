@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Unpack
 
-from fedlas.client.conversions import Sendable, sending_dataset
+from fedlas.client.conversions import Sendable, dataset_file, sending
 from fedlas.client.errors import InvalidInput
 from fedlas.client.orders import AnswerOptions, DatasetOptions, HasId, given, id_of, query
 from fedlas.client.predictions import frame_of
@@ -63,7 +63,7 @@ class Datasets(Stored[Dataset]):
             class_names: of the model, whose indices the labels of an object become.
         """
         roles, seen = options.get("roles"), options.get("seen_by_model")
-        with sending_dataset(data, roles=roles, seen_by_model=seen, class_names=class_names) as file:
+        with sending(dataset_file, data, roles=roles, seen_by_model=seen, class_names=class_names) as file:
             params = query(**{"name": file.name, **file.options, **given(options)})
             record = upload(self._transport, Dataset, self._path, file.path, params=params, on_upload=on_upload)
         return record, file

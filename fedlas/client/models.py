@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
-from fedlas.client.conversions import Sendable, sending_model
+from fedlas.client.conversions import Sendable, model_file, sending
 from fedlas.client.orders import ModelOptions, given, id_of, names_of, path_part, query
 from fedlas.client.records.files import Model, Name
 from fedlas.client.records.parts import Page
@@ -52,7 +52,7 @@ class Models(Stored[Model]):
     ) -> tuple[Model, Sendable]:
         """Upload without waiting for inspection; also returns what was sent."""
         names, features = names_of(options.get("class_names")), options.get("features")
-        with sending_model(model, example=example, class_names=names, features=features) as file:
+        with sending(model_file, model, example=example, class_names=names, features=features) as file:
             known = {"name": file.name, "class_names": file.class_names, **file.options}
             params = query(**{**known, **given(options, class_names=names, columns=names_of(options.get("columns")))})
             record = upload(self._transport, Model, self._path, file.path, params=params, on_upload=on_upload)
