@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.data.arrays import MAPPED_FROM, read_arrays, release, write_arrays
-from fedlas.data.dataset import SPLITS, Array, Dataset, Integers
+from fedlas.data.dataset import Array, Dataset, Integers
 from fedlas.documents import as_json
 from fedlas.notice import Notice
 
@@ -181,12 +181,9 @@ def load_dataset(path: str | Path, *, mapped_from: int = MAPPED_FROM) -> Dataset
     """Read what `save_dataset` wrote; arrays of `mapped_from` bytes or more stay on disk until they are read."""
     arrays = read_arrays(path, mapped_from=mapped_from)
     meta: dict[str, Any] = json.loads(str(arrays["meta"]))
-    names, slices = meta.pop("inputs"), meta.pop("slices", [])
-    meta["adjustments"] = [Notice(**notice) for notice in meta.get("adjustments", [])]
+    names, slices = meta.pop("inputs"), meta.pop("slices")
+    meta["adjustments"] = [Notice(**notice) for notice in meta["adjustments"]]
     meta |= {name: arrays.get(name) for name in (*_OPTIONAL, "file_rows")}
-    if "drawn" not in meta and meta["weights"] is not None:
-        # An earlier version kept a sample of the calibration rows in which all count alike.
-        meta["weights"] = np.where(arrays["splits"] == SPLITS.index("calibration"), 1.0, meta["weights"])
     return Dataset(
         inputs={name: _input(arrays, f"input_{i}") for i, name in enumerate(names)},
         targets=arrays.get("targets", _NONE),
