@@ -2,7 +2,8 @@
 after the last one was used.
 
 Around the permits run threads: the reaper and the permit watch (what waits is found), the broker check (a deaf worker
-starts again) and the cleanup. Celery's own threads do the work, and none of these does.
+starts again) and the cleanup. Celery's own threads do the work, and none of these does. Remote control is for reading
+only: whoever reaches the broker can ask workers what they do, and change nothing.
 """
 
 from __future__ import annotations
@@ -18,21 +19,17 @@ from pathlib import Path
 from celery.bootsteps import StartStopStep
 from celery.signals import worker_shutting_down
 from celery.worker import WorkController, state
+from celery.worker.control import Panel
 
 from service.confinement.confinement import controls_on
 from service.registry.errors import Unavailable
 from service.registry.registry import Registry
 from worker.outside import metrics
-from worker.outside.broker import Broker, own_queue
-from worker.outside.broker_check import BrokerCheck
-from worker.outside.cleanup import run_cleanup
-from worker.outside.metrics_server import serve_metrics
-from worker.outside.permit_watch import PermitWatch
-from worker.outside.permits import Permits
-from worker.outside.recovery import Reaper
+from worker.outside.broker import Broker, BrokerCheck, own_queue
+from worker.outside.metrics import serve_metrics
+from worker.outside.permits import Permits, PermitWatch
+from worker.outside.recovery import Reaper, run_cleanup
 from worker.outside.supervisor import Supervisor
-from worker.outside.versions import race_versions
-from worker.remote_control import permit_reading_only
 from worker.sandbox import confinement
 from worker.sandbox.process import remove_stale_folders, worker_name
 from worker.settings import WorkerSettings
@@ -40,10 +37,32 @@ from worker.tasks import PermitTask
 
 _LOG = logging.getLogger("fedlas.worker")
 
+#: Flower asks for events, which are always on. What else only reads writes files, or takes long.
+_PERMITTED = frozenset(
+    (
+        *("active", "active_queues", "clock", "conf", "ping", "query_task", "registered", "report", "reserved"),
+        *("revoked", "scheduled", "stats", "dump_active", "dump_conf", "dump_reserved", "dump_revoked"),
+        *("dump_schedule", "dump_tasks", "enable_events", "heartbeat"),
+    )
+)
 #: How long handing work back may take, then telling database and broker of the end, and then Celery's own end.
 _STOP_S, _LEAVING_S, _EXIT_S = 12.0, 2.0, 3.0
 #: The exit code of a worker that wants to be started again.
 RESTART = 75
+
+
+def permit_reading_only() -> None:
+    """Refuse every command that is not known to only read; for this process."""
+    for command in set(Panel.data) - _PERMITTED:
+        Panel.data[command] = _refused(command)
+
+
+def _refused(command: str) -> Callable[..., dict[str, str]]:
+    def refuse(state: object, **arguments: object) -> dict[str, str]:
+        _LOG.warning("remote control: %s was refused", command)
+        return {"error": f"{command} is refused: workers are controlled by their settings and by signals"}
+
+    return refuse
 
 
 class PermitWork(StartStopStep):  # type: ignore[misc]
@@ -70,7 +89,6 @@ class PermitWork(StartStopStep):  # type: ignore[misc]
         )
         self._permits = PermitTask.permits = Permits(
             supervisor, registry, queues=queues, threads=worker.pool.limit, lease_seconds=settings.lease_seconds,
-            versions=race_versions(),
         )  # fmt: skip
         broker = Broker(settings.resolved_broker_url)
         registry.notify, registry.on_ended = broker.notify, metrics.count_ended

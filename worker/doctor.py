@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from service.registry.settings import RegistrySettings
 from worker.sandbox import confinement
@@ -21,7 +20,9 @@ _CONTROLS = {
 
 def check() -> Iterator[dict[str, str]]:
     """Each control that confines what opens an upload; one that is off is a warning, as it is for a worker."""
-    report = confinement.status(_existing(RegistrySettings().data_dir.absolute()))
+    folder = RegistrySettings().data_dir.absolute()
+    # Where children would have their folders, or the nearest folder above that is there.
+    report = confinement.status(next(path for path in (folder, *folder.parents) if path.is_dir()))
     for name, (meaning, remedy) in _CONTROLS.items():
         state = report.get(name, "off: the trial did not say")
         how = state.partition(": ")[2]
@@ -30,8 +31,3 @@ def check() -> Iterator[dict[str, str]]:
         else:
             found = f"uploads are opened without this protection: {meaning} ({how})"
             yield {"name": f"sandbox, {name.replace('_', ' ')}", "status": "warn", "found": found, "remedy": remedy}
-
-
-def _existing(folder: Path) -> Path:
-    """Where children would have their folders, or the nearest folder above that is there."""
-    return next(path for path in (folder, *folder.parents) if path.is_dir())

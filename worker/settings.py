@@ -41,15 +41,6 @@ class WorkerSettings(RegistrySettings):
     checkpoint_seconds: float = Field(
         0.5, ge=0, description="Jobs are saved after each epoch, unless the last time is no longer ago than this."
     )
-    # A child that helps takes 3.1 s of a processor before its first training (64 numbers, 1,800 rows) to 4.6 s (20,000
-    # images of 28 x 28 pixels): it loads PyTorch, reads both inputs and passes over the calibration rows. That is a
-    # twentieth of what a minute of trainings takes.
-    spread_seconds: float | None = Field(
-        60,
-        ge=0,
-        description="Trainings of a race that are planned to take so long together are offered to other workers; "
-        "`none`: never.",
-    )
     shard_seconds: float = Field(
         5, gt=0, description="Batch predictions that take longer, by an estimate, are split into shards of this size."
     )
@@ -95,11 +86,6 @@ class WorkerSettings(RegistrySettings):
         if unknown := sorted(value - set(QUEUES)):
             raise ValueError(f"there is no queue {unknown[0]!r}; the queues are {', '.join(QUEUES)}")
         return value
-
-    @field_validator("spread_seconds", mode="before")
-    @classmethod
-    def _never_spread(cls, value: object) -> object:
-        return None if isinstance(value, str) and value.strip().lower() == "none" else value
 
     @model_validator(mode="after")
     def _makes_sense(self) -> WorkerSettings:

@@ -7,19 +7,21 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from fedlas.calibrators import Calibrator, ShrunkenTemperature
+from fedlas.calibrators import Calibrator, Identity, ShrunkenTemperature, softmax
 from fedlas.data import Dataset
-from fedlas.errors import BadDataset
+from fedlas.deployment import Deployment, priors_of
+from fedlas.errors import BadDataset, Mismatch
 from fedlas.gate.gate import checked_finalists, judge, verdict_alone
 from fedlas.gate.guards import GateOptions, JudgedRows
 from fedlas.gate.verdict import GateVerdict
 from fedlas.guarantees import Guarantees
 from fedlas.metrics.proper_scores import Score
+from fedlas.race.results import CandidateResult, Finalist
 from fedlas.race.scoring import FEW_ROWS
 from fedlas.report import CalibrationReport, Evidence, build_report
-from fedlas.report.label_noise import SHARES, LabelNoise, sensitivity
+from fedlas.report.label_noise import LabelNoise, sensitivity
 
 Floats = NDArray[np.float64]
 Targets = NDArray[np.int64]
@@ -146,19 +148,9 @@ class Evaluation:
             lambda targets: verdict_alone(probs, JudgedRows(targets, rows.groups), options),
             self.targets,
             len(self.dataset.class_names),
-            draws=_noise_draws(len(self.targets), self.options),
+            draws=max(_FEWEST_DRAWS, min(self.options.noise_draws, _JUDGED_ROWS // len(self.targets))),
             seed=self.options.seed,
         )
-
-
-def _noise_draws(num_rows: int, options: CalibrationOptions) -> int:
-    """How often labels of so many test rows are drawn for each share of wrong ones."""
-    return max(_FEWEST_DRAWS, min(options.noise_draws, _JUDGED_ROWS // num_rows))
-
-
-def noise_judgements(num_rows: int, options: CalibrationOptions) -> int:
-    """How many verdicts on wrong labels a report of so many test rows holds."""
-    return 1 + len(SHARES) * _noise_draws(num_rows, options)
 
 
 def fit_guarantees(dataset: Dataset, probs: Floats) -> Guarantees:
@@ -183,3 +175,40 @@ def few_rows(num_rows: int, fitted: Calibrator) -> list[str]:
         f"Only {num_rows} calibration rows: they carry no more than a temperature, shrunk towards 1. From {FEW_ROWS} "
         "rows on several calibrators are pooled, which can mend more."
     ]
+
+
+def ordered_priors(dataset: Dataset, options: CalibrationOptions) -> Floats | None:
+    """The priors (K,) that the answers are to be for; raises Mismatch `class_priors_mismatch`."""
+    if options.class_priors is None:
+        return None
+    try:
+        return priors_of(options.class_priors, dataset.class_names)
+    except ValueError as error:
+        raise Mismatch("class_priors_mismatch", str(error)) from error
+
+
+def uploaded_at_priors(post_hoc: Finalist, base_logits: ArrayLike, options: CalibrationOptions) -> Finalist | None:
+    """The network of `post_hoc` without its calibrator, where priors were ordered for its answers; else None."""
+    if options.class_priors is None:
+        return None
+    uploaded = CandidateResult("uploaded", "post_hoc", {}, "none", "finished", calibrator=Identity())
+    logits = np.asarray(base_logits, np.float64)
+    return Finalist(post_hoc.classifier, Identity(), uploaded, logits, post_hoc.features)
+
+
+def deployment_of(
+    held_out: ArrayLike, base_logits: ArrayLike, dataset: Dataset, options: CalibrationOptions
+) -> Deployment:
+    """Class priors and thresholds of what is served, fitted on calibration rows.
+
+    Args:
+        held_out: calibrated logits (N, K) out of fold.
+        base_logits: (N, K) of the uploaded model.
+    """
+    return Deployment.fit(
+        softmax(held_out),
+        base_logits,
+        dataset.targets[dataset.rows("calibration")],
+        weights=dataset.weights_of("calibration"),
+        priors=ordered_priors(dataset, options),
+    )

@@ -12,13 +12,13 @@ from fedlas.calibration.evaluation import CalibrationOptions
 from fedlas.calibration.opening import OpenedModel, opened
 from fedlas.calibration.result import CalibrationResult
 from fedlas.calibration.scores import ScoredRows, calibrate_scores
-from fedlas.calibration.steps import begun
-from fedlas.conversion import ConversionError, DatasetFile, ModelFile, dataset_file, example_of, model_file
+from fedlas.conversion import DatasetFile, ModelFile, dataset_file, example_of, model_file
 from fedlas.conversion.rows import seen_by
 from fedlas.data import Dataset, read_dataset
 from fedlas.data.scores import read_scores
-from fedlas.errors import BadDataset, UnsupportedModel
+from fedlas.errors import BadDataset, ConversionError, UnsupportedModel
 from fedlas.notice import Notice
+from fedlas.progress import JobProgress
 from fedlas.report import Named, Subject
 
 if TYPE_CHECKING:
@@ -34,16 +34,20 @@ class Progress:
 
     >>> print(Progress("training", 0.25, 90.0, "fedlas, epoch 2 of 8"))
     training (fedlas, epoch 2 of 8): 25 %, 90 s left
+
+    Attributes:
+        eta_seconds: of the trainings to come, None before the first has ended.
     """
 
     stage: str
     fraction: float
-    eta_seconds: float
+    eta_seconds: float | None
     detail: str = ""
 
     def __str__(self) -> str:
         detail = f" ({self.detail})" if self.detail else ""
-        return f"{self.stage}{detail}: {self.fraction:.0%}, {self.eta_seconds:.0f} s left".replace("%", " %")
+        left = "" if self.eta_seconds is None else f", {self.eta_seconds:.0f} s left"
+        return f"{self.stage}{detail}: {100 * self.fraction:.0f} %{left}"
 
 
 @dataclass(frozen=True)
@@ -68,55 +72,43 @@ class InMemoryJob:
     def calibrated(self) -> CalibrationResult:
         """Of the model as a network, or where it cannot be a file of its scores."""
         try:
-            file = self._model_file()
+            file = model_file(
+                self.model,
+                folder=self.folder,
+                example=example_of(self.rows, roles=self.reading["roles"]),
+                class_names=self.class_names,
+                features=self.opening["features"],
+            )
             model = opened(file, **{name: self.opening[name] for name in ("output", "task", "architecture")})
-            rows = self._dataset_file(file.class_names)
+            rows = dataset_file(
+                self.rows,
+                folder=self.folder,
+                roles=self.reading["roles"],
+                seen_by_model=self.reading["seen_by_model"],
+                class_names=file.class_names,
+            )
         except (ConversionError, UnsupportedModel) as error:
-            if isinstance(self.model, str | Path) or not self._scores_will_do(error):
+            scores_will_do = isinstance(error, UnsupportedModel) or error.code in _NO_FILE
+            if isinstance(self.model, str | Path) or not scores_will_do:
                 raise
             return self._by_scores(error)
-        dataset = model.aligned(self._read(rows))
-        return self._by_network(file, model, rows, dataset)
-
-    def _model_file(self) -> ModelFile:
-        return model_file(
-            self.model,
-            folder=self.folder,
-            example=example_of(self.rows, roles=self.reading["roles"]),
-            class_names=self.class_names,
-            features=self.opening["features"],
-        )
-
-    def _dataset_file(self, class_names: Sequence[str] | None) -> DatasetFile:
-        return dataset_file(
-            self.rows,
-            folder=self.folder,
-            roles=self.reading["roles"],
-            seen_by_model=self.reading["seen_by_model"],
-            class_names=class_names,
-        )
-
-    def _read(self, file: DatasetFile) -> Dataset:
         dataset = read_dataset(
-            file.path,
-            roles=file.roles or None,  # type: ignore[arg-type]
-            seen_by_model=file.seen_by_model,
+            rows.path,
+            roles=rows.roles or None,  # type: ignore[arg-type]
+            seen_by_model=rows.seen_by_model,
             split_seed=self.options.seed,
             split_shares=self.reading["split_shares"],
             missing=self.reading["missing"],
         )
-        _require_provenance(dataset, file.seen_by_model)
-        return dataset
-
-    def _scores_will_do(self, error: ConversionError | UnsupportedModel) -> bool:
-        return isinstance(error, UnsupportedModel) or error.code in _NO_FILE
+        _require_provenance(dataset, rows.seen_by_model)
+        return self._by_network(file, model, rows, model.aligned(dataset))
 
     def _by_network(
         self, file: ModelFile, model: OpenedModel, rows: DatasetFile, dataset: Dataset
     ) -> CalibrationResult:
         from fedlas.calibration.network import calibrate as calibrate_network
 
-        progress, stage = begun(self.options), "reading"
+        progress, stage = JobProgress(), "reading"
 
         def tell(detail: str = "") -> None:
             if self.on_progress is not None:
@@ -129,7 +121,7 @@ class InMemoryJob:
             tell()
 
         def trained(one: RaceProgress) -> None:
-            tell(f"{one.name}, epoch {one.epoch} of {one.epochs}" if one.epoch else one.name)
+            tell(f"{one.name}, epoch {one.epoch} of {one.epochs}" if one.epoch else f"{one.name}; {progress}")
 
         def notice_found(notice: Notice) -> None:
             if self.on_notice is not None:
@@ -162,9 +154,11 @@ class InMemoryJob:
         dataset = replace(dataset, seen_by_model=seen)
         _require_provenance(dataset, self.reading["seen_by_model"])
         told = f"{_name(self.model)} was not written as a file, so nothing was trained and its scores were calibrated"
+        # A temperature that is asked for is `mixture`, as in a job.
+        method = "mixture" if self.options.method == "temperature" else "auto"
         found = calibrate_scores(
             ScoredRows.of(dataset),
-            _for_scores(self.options),
+            replace(self.options, method=method),
             digests={"scores_sha256": sha256_of(path)},
             subject=Subject(Named(_name(self.model))),
         )
@@ -180,11 +174,6 @@ def _require_provenance(dataset: Dataset, said: str | None) -> None:
             "say seen_by_model=no (on the command line --seen-by-model no) if it saw none of them, or send a column "
             "split whose train rows are those it saw",
         )
-
-
-def _for_scores(options: CalibrationOptions) -> CalibrationOptions:
-    """Options for the scores of a model: `mixture` where a temperature was asked for, as in a job, else `auto`."""
-    return replace(options, method="mixture" if options.method == "temperature" else "auto")
 
 
 def _name(model: Any) -> str:

@@ -16,10 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.calibration.evaluation import CalibrationOptions, few_rows, fit_guarantees
-from fedlas.calibration.judging_costs import judging_costs
-from fedlas.calibration.preparation import Start, check, notices_of, prepare, rows_of
-from fedlas.calibration.serving import WrittenFinalist, judge_and_write
-from fedlas.calibration.steps import begun, expect_costs
+from fedlas.calibration.preparation import Start, check, notices_of, prepare, rows_of, seconds_after_race
+from fedlas.calibration.serving import Served, WrittenFinalist, judge_and_write
 from fedlas.calibrators import Calibrator, Identity
 from fedlas.calibrators.feature_map import shown_parameters
 from fedlas.data import Dataset, shared_rows
@@ -31,13 +29,12 @@ from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import GraphClassifier
 from fedlas.notice import Notice
 from fedlas.progress import JobProgress
-from fedlas.race.journal import Journal
 from fedlas.race.outputs import SplitOutputs
 from fedlas.race.race import run_race
-from fedlas.race.results import CandidateResult, Finalist, RaceProgress, RaceResult
-from fedlas.race.rungs import Spread
-from fedlas.race.training_events import OnTraining
-from fedlas.report import CalibrationReport, Subject
+from fedlas.race.record import Journal
+from fedlas.race.results import CandidateResult, Finalist, OnTraining, RaceProgress, RaceResult
+from fedlas.race.scoring import lone_temperature
+from fedlas.report import CalibrationReport, Evidence, Subject
 from fedlas.report.diagnostics import fedlas_diagnostics
 from fedlas.report.parts import OutOfFold
 from fedlas.training.fit import device_name
@@ -106,7 +103,6 @@ def calibrate(
     subject: Subject | None = None,
     journal: Journal | None = None,
     progress: JobProgress | None = None,
-    spread: Spread | None = None,
     on_stage: OnStage = lambda stage: None,
     on_progress: Callable[[RaceProgress], None] | None = None,
     on_candidate: Callable[[CandidateResult], None] | None = None,
@@ -120,8 +116,7 @@ def calibrate(
         request, digests: what was ordered and given; they are part of the report, from which it can be repeated.
         subject: whose report it is.
         journal: what an earlier attempt has saved, as `run_race` takes it.
-        progress: a job that has begun (`fedlas.calibration.steps.begun`): the budget counts from there.
-        spread: processes that train beside this one (`fedlas.calibration.participation`), as `run_race` takes them.
+        progress: of a job that has begun: the budget counts from there.
         on_progress: as `run_race` calls it, with the share of the whole calibration.
         on_candidate, on_training: as `run_race` calls them.
         on_notice: called with everything that looks wrong, before anything is trained.
@@ -132,33 +127,55 @@ def calibrate(
         PreconditionFailed: network and dataset certainly do not belong together, and that was not accepted.
     """
     options = options or CalibrationOptions()
-    progress = progress or begun(options)
-    on_stage("evaluating")
+    progress = progress or JobProgress()
     progress.begin("evaluating")
+    on_stage("evaluating")
     start = prepare(classifier, dataset, options)
     notices = notices_of(start, journal)
     for notice in notices:
         on_notice(notice)
     warnings = check(start, notices)
     splits = dataset.profile()["splits"]
-    costs = judging_costs(start)
-    expect_costs(progress, costs)
 
+    progress.begin("training")
     on_stage("training")
-    result = _race(start, journal, on_progress, on_candidate, on_training, progress, costs.seconds, spread)
+    result = _race(start, journal, on_progress, on_candidate, on_training, progress)
 
+    progress.begin("calibrating")
     on_stage("calibrating")
-    progress.begin("judging")
-    judged = judge_and_write(start, result, partial(_raced_again, dataset=dataset), progress)
-    progress.begin("reporting")
+    judged = judge_and_write(start, result, partial(_raced_again, dataset=dataset))
+    finalist = judged.finalist
+    guarantees = None if finalist is None else _promises(finalist, judged.start.dataset)
+    evidence = _evidence(start, result, judged, guarantees, splits)
+    evidence = replace(
+        evidence,
+        recipe={"request": dict(request or {}), **evidence.recipe},
+        digests=digests or {},
+        warnings=warnings,
+        subject=subject,
+    )
+    return Calibration(
+        judged.verdict,
+        judged.evaluation.report(evidence),
+        judged.start.dataset,
+        judged.written,
+        judged.evaluation.probs[judged.verdict.finalist or "uploaded"],
+        guarantees,
+        judged.start.calibrated_on,
+        start.adjustments,
+    )
+
+
+def _evidence(
+    start: Start, result: RaceResult, judged: Served, guarantees: Guarantees | None, splits: Mapping[str, int]
+) -> Evidence:
+    """What the report of a calibration rests on, but for what was ordered."""
     # A second judgement, of the network as ONNX Runtime computes it, has candidates of its own.
     candidates = [*result.candidates, *(() if judged.result is result else judged.result.candidates)]
     dataset, finalist = judged.start.dataset, judged.finalist
-    guarantees = None if finalist is None else _promises(finalist, dataset)
     tuned = judged.verdict.finalist in FINE_TUNED
     fitted: Calibrator = Identity() if finalist is None else finalist.calibrator
-
-    evidence = replace(
+    return replace(
         judged.evaluation.evidence(judged.verdict, judged.verdict.finalist or "uploaded"),
         diagnostics=None if result.diagnostics is None else fedlas_diagnostics(**vars(result.diagnostics)),
         out_of_fold=OutOfFold.of(
@@ -176,7 +193,6 @@ def calibrate(
         duplicates=shared_rows(dataset),
         candidates=[candidate.as_dict() for candidate in candidates],
         recipe={
-            "request": dict(request or {}),
             "winner": None if finalist is None else finalist.result.as_dict(),
             "calibrator": {"name": fitted.name, "parameters": shown_parameters(fitted)},
             "learning_rate_edges": dict(judged.result.rates),
@@ -185,24 +201,10 @@ def calibrate(
             "splits": splits,
             "calibrated_on": judged.start.calibrated_on,
         },
-        digests=digests or {},
         machine={"device": device_name()},
         notes=[*judged.notes, *result.notes, *_notes(start, judged.result.post_hoc.calibrator)],
         written_file=judged.written_file,
-        warnings=warnings,
         adjustments=start.adjustments,
-        subject=subject,
-    )
-    report = judged.evaluation.report(evidence)
-    return Calibration(
-        judged.verdict,
-        report,
-        dataset,
-        judged.written,
-        judged.evaluation.probs[judged.verdict.finalist or "uploaded"],
-        guarantees,
-        judged.start.calibrated_on,
-        start.adjustments,
     )
 
 
@@ -213,20 +215,29 @@ def _race(
     on_candidate: Callable[[CandidateResult], None] | None = None,
     on_training: OnTraining | None = None,
     progress: JobProgress | None = None,
-    seconds_after: float = 0.0,
-    spread: Spread | None = None,
 ) -> RaceResult:
     """Name the finalists on calibration rows, within the budget; go on where an earlier attempt was."""
-    setup = start.race()
+    options, dataset, candidates = start.options, start.dataset, start.candidates()
     return run_race(
-        **vars(setup),
+        start.classifier,
+        training=start.training_rows() if start.trains else None,
+        calibration=rows_of(dataset, "calibration"),
+        candidates=candidates,
+        budget_seconds=options.budget_seconds,
+        max_accuracy_drop=options.max_accuracy_drop,
+        max_cost_factor=start.max_cost_factor() if candidates else 1.0,
+        seed=options.seed,
+        task=start.classifier.task,
+        groups=dataset.groups_of("calibration"),
+        calibrators=lone_temperature(*start.outputs.logits.shape) if options.method == "temperature" else None,
+        calibration_weights=dataset.weights_of("calibration"),
+        outputs=start.outputs,
         on_progress=on_progress,
         on_candidate=on_candidate,
         on_training=on_training,
-        journal=journal if setup.candidates else None,
+        journal=journal if candidates else None,
         progress=progress,
-        seconds_after=seconds_after,
-        spread=spread,
+        seconds_after=seconds_after_race(start),
     )
 
 

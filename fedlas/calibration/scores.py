@@ -15,15 +15,16 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas.calibration.class_priors import deployment_of, ordered_priors
 from fedlas.calibration.evaluation import (
     CalibrationOptions,
     Evaluation,
     Floats,
     Targets,
     check_test_groups,
+    deployment_of,
     few_rows,
     fit_guarantees,
+    ordered_priors,
 )
 from fedlas.calibrators import CALIBRATORS, Calibrator, TemperatureScaling, softmax
 from fedlas.calibrators.feature_map import shown_parameters

@@ -16,8 +16,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from fedlas.calibration.class_priors import deployment_of, uploaded_at_priors
-from fedlas.calibration.evaluation import CalibrationOptions, Evaluation
+from fedlas.calibration.evaluation import CalibrationOptions, Evaluation, deployment_of, uploaded_at_priors
 from fedlas.calibration.preparation import Start, rows_of
 from fedlas.calibrators import softmax
 from fedlas.data import Dataset
@@ -28,10 +27,8 @@ from fedlas.gate.verdict import FINALIST_NAMES, VERDICTS, GateVerdict, without_f
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import GraphClassifier
 from fedlas.importers.onnx.runtime_only.runtime_computed import RuntimeComputedClassifier
-from fedlas.progress import JobProgress
-from fedlas.race.ensemble import Ensemble
-from fedlas.race.finite_outputs import require_numbers
-from fedlas.race.outputs import SplitOutputs
+from fedlas.race.averaging import Ensemble
+from fedlas.race.outputs import SplitOutputs, require_numbers
 from fedlas.race.results import Finalist, RaceResult
 from fedlas.report.provenance import GaveWay, WrittenFile
 
@@ -96,20 +93,19 @@ class Served:
         return WrittenFile(None if self.written is None else self.written.file.report.parity, self.gave_way)
 
 
-def judge_and_write(start: Start, result: RaceResult, race: Race, progress: JobProgress | None = None) -> Served:
+def judge_and_write(start: Start, result: RaceResult, race: Race) -> Served:
     """Judge the finalists on test rows once, and write the best that may be served and can be written.
 
     Args:
         race: prepares another form of the classifier and names its finalists.
     """
-    progress = progress or JobProgress()
-    served = _judge_and_write(start, result, progress)
+    served = _judge_and_write(start, result)
     differs = any(gone.code == "parity" and _is_upload(start, result, gone) for gone in served.gave_way)
     if served.written is not None or not differs:
         return served
     options = replace(start.options, evaluations_before=start.options.evaluations_before + 1)
     try:
-        again = _judge_and_write(*race(RuntimeComputedClassifier(start.classifier), options), progress)
+        again = _judge_and_write(*race(RuntimeComputedClassifier(start.classifier), options))
     except FedLASError as error:
         _LOG.warning("the network could not be judged as ONNX Runtime computes it: %s", error)
         return served
@@ -121,7 +117,7 @@ def _is_upload(start: Start, result: RaceResult, gone: GaveWay) -> bool:
     return gone.finalist == _UPLOADED or result.finalists[gone.finalist].classifier is start.classifier
 
 
-def _judge_and_write(start: Start, result: RaceResult, progress: JobProgress) -> Served:
+def _judge_and_write(start: Start, result: RaceResult) -> Served:
     dataset, options, finalists = start.dataset, start.options, dict(result.finalists)
     evaluation, lost = _evaluate(start, result)
     verdict, at_priors = evaluation.judge(), uploaded_at_priors(result.post_hoc, result.base_logits, options)
@@ -133,7 +129,6 @@ def _judge_and_write(start: Start, result: RaceResult, progress: JobProgress) ->
         file = write_finalist(finalists[name], deployment, dataset, seed=options.seed)
         return WrittenFinalist(name, finalists[name], deployment, file)
 
-    progress.begin("writing")
     order = [*verdict.order, *([] if at_priors is None else [_UPLOADED])]
     written, gave_way = first_written(order, write)
     served = None if written is None or written.name == _UPLOADED else written.name

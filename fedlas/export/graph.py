@@ -36,7 +36,7 @@ from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers.onnx.graph import Array, Graph, rename_tensors
 from fedlas.importers.onnx.graph_classifier import STANDARD_OUTPUTS, GraphClassifier
 from fedlas.importers.onnx.sizes import ServingCost, serving_cost
-from fedlas.race.ensemble import Ensemble
+from fedlas.race.averaging import Ensemble
 from fedlas.report.provenance import Parity
 
 Key = tuple[object, ...]

@@ -31,7 +31,7 @@ from fedlas.importers.onnx.graph_classifier import GraphClassifier
 from fedlas.importers.onnx.parity import network_outputs
 from fedlas.importers.onnx.runtime_session import GraphSession, not_runnable, open_session, predict_file
 from fedlas.metrics.proper_scores import proper_rows
-from fedlas.race.ensemble import Ensemble
+from fedlas.race.averaging import Ensemble
 from fedlas.report.provenance import Parity, RuntimeRounding
 
 #: Protocol Buffers, ONNX's container, ends at 2 GiB; some room for the nodes.

@@ -14,13 +14,10 @@ require("arrays", "numpy", "scipy")
 
 _NAMES = {
     "candidates": ("METHODS", "Candidate", "make_loss"),
-    "journal": ("FolderJournal", "Journal"),
-    "participant": ("Participant",),
-    "planned_training": ("PlannedTraining",),
     "race": ("run_race",),
     "recipe": ("check_hyperparameters", "make_candidates"),
+    "record": ("FolderJournal", "Journal"),
     "results": ("CandidateResult", "Finalist", "RaceProgress", "RaceResult"),
-    "rungs": ("Rung", "Spread"),
 }
 
 __all__ = [name for names in _NAMES.values() for name in names]

@@ -1,7 +1,8 @@
 """Averaging: the log-linear pool of the uploaded model and the refits, with weights of the highest likelihood.
 
 Its members are the uploaded network with a temperature, the same with the pool of calibrators, and the refits with
-theirs. Nothing is chosen among them: the weights, fitted on out-of-fold rows, are the choice. Docs: decision 0035.
+theirs. Nothing is chosen among them: the weights, fitted on out-of-fold rows, are the choice. Docs: decision 0035. The
+pool is one classifier, an ensemble, whose logits are the sum of what the calibrators of its networks give.
 """
 
 from __future__ import annotations
@@ -10,21 +11,122 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
-from fedlas.calibrators import Identity, LogPool
+from fedlas.calibrators import Calibrator, Identity, LogPool
+from fedlas.classifier import Classifier
 from fedlas.data.dataset import Array
-from fedlas.race.ensemble import Ensemble, cost_factor, shared_bodies
-from fedlas.race.fold_course import Trial
-from fedlas.race.hyperparameters import Settings
-from fedlas.race.results import CandidateResult, Finalist
+from fedlas.race.cost_limit import count_multiply_adds
+from fedlas.race.halving import Trial
+from fedlas.race.results import CandidateResult, Finalist, Settings
 from fedlas.race.scoring import CrossFitted
 from fedlas.race.selection import CalibratorSelector
-from fedlas.training.loader import tensor
+from fedlas.training.loop import tensor
 
 #: A network with a smaller weight is left out: it would cost an answer as much as the others and hardly move it.
 MIN_NETWORK_WEIGHT = 0.05
 #: Rows on which multiplications are counted.
 _COUNTED_ROWS = 2
+
+
+class Ensemble(Classifier):
+    """`logits` = the sum of the members' weighted log-probabilities; `features` are the first member's.
+
+    Any calibrator may follow. It cannot be trained, and it has a `head` only
+    where its members share their body. In a written file `logits` are the first member's, as its features are: what it
+    says uncalibrated (`fedlas.export.graph`).
+
+    Attributes:
+        members: the networks, two or more, of the same classes, features and inputs; first the uploaded network where
+            it is one of them.
+        calibrators: one per member, whose outputs are added.
+        shares_body: the members differ only in their heads.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Classifier],
+        calibrators: Sequence[Calibrator],
+        *,
+        shares_body: bool = False,
+    ) -> None:
+        super().__init__()
+        if len(members) < 2 or len(members) != len(calibrators):
+            raise ValueError(f"two members or more with a calibrator each, got {len(members)} and {len(calibrators)}")
+        self.members = nn.ModuleList(members)
+        self.calibrators = tuple(calibrators)
+        self.shares_body = shares_body
+        self.num_classes, self.feature_dim = members[0].num_classes, members[0].feature_dim
+        self.input_names = members[0].input_names
+
+    @property
+    def networks(self) -> list[Classifier]:
+        """The members, as what they are."""
+        return [member for member in self.members if isinstance(member, Classifier)]
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `(logits (N, K), features (N, D))`; no gradient passes."""
+        with torch.no_grad():
+            first, *others = self.networks
+            logits, features = first(*inputs)
+            outputs = [(logits, features)]
+            for member in others:
+                outputs.append((member.head(features), features) if self.shares_body else member(*inputs))
+        return self._pooled(outputs), features
+
+    def head(self, features: Tensor) -> Tensor:
+        """The logits (N, K) of members that share their body.
+
+        Raises:
+            TypeError: the members have bodies of their own.
+        """
+        if not self.shares_body:
+            raise TypeError("an ensemble of whole networks has no head")
+        with torch.no_grad():
+            return self._pooled([(member.head(features), features) for member in self.networks])
+
+    def _pooled(self, outputs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        rows = [(scores.double().cpu().numpy(), seen.double().cpu().numpy()) for scores, seen in outputs]
+        logits = np.sum([c(*row) for c, row in zip(self.calibrators, rows, strict=True)], axis=0)
+        return torch.from_numpy(logits).float().to(outputs[0][0].device)
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """None: an ensemble is not trained."""
+        return []
+
+
+def shared_bodies(members: Sequence[Classifier]) -> list[bool]:
+    """Whether each member shares its body with one before it."""
+    return [any(_share_body(one, other) for other in members[:number]) for number, one in enumerate(members)]
+
+
+def cost_factor(
+    members: Sequence[Classifier], inputs: Sequence[Tensor], *, shared: Sequence[bool] | None = None
+) -> float:
+    """Multiply-adds of all members on these inputs, as a multiple of the first one's.
+
+    A body that members share is counted once, as a written file computes it once. Only matrix products, convolutions
+    and recurrent layers are counted; a network without any counts as one unit.
+
+    Args:
+        shared: `shared_bodies` of the members, where they were moved since.
+    """
+    (_, features), whole = count_multiply_adds(members[0], *inputs)
+    others = 0
+    for member, shares in zip(members[1:], (shared or shared_bodies(members))[1:], strict=True):
+        others += count_multiply_adds(member.head, features)[1] if shares else count_multiply_adds(member, *inputs)[1]
+    return 1.0 + others / whole if whole else float(len(members))
+
+
+def _share_body(one: Classifier, other: Classifier) -> bool:
+    """Whether two networks differ in their heads alone, of which both have one."""
+    heads = [{id(parameter) for parameter in network.head_parameters()} for network in (one, other)]
+    bodies = [
+        {id(part) for part in (*network.parameters(), *network.buffers())} - head
+        for network, head in zip((one, other), heads, strict=True)
+    ]
+    return all(heads) and bodies[0] == bodies[1]
 
 
 def with_weight(own: Sequence[CrossFitted], trials: Sequence[Trial], selector: CalibratorSelector) -> list[Trial]:

@@ -17,7 +17,7 @@ from fedlas.losses import (
     LabelSmoothingLoss,
     MbLSLoss,
 )
-from fedlas.race.hyperparameters import Hyperparameters, Settings
+from fedlas.race.results import Hyperparameters, Settings
 from fedlas.training.loop import Optimizer
 
 #: Methods that train; `auto` races several, `post_hoc` and `temperature` train nothing.

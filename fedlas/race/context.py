@@ -1,10 +1,10 @@
-"""The context of a race: what all of its parts are given."""
+"""The context of a race: its network and rows, and what measures, records and reports it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -12,19 +12,60 @@ from numpy.typing import NDArray
 
 from fedlas.classifier import Classifier
 from fedlas.data.dataset import Array
+from fedlas.progress import JobProgress
 from fedlas.race.outputs import SplitOutputs
-from fedlas.race.progress import ProgressReporter
 from fedlas.race.record import Record
+from fedlas.race.results import CandidateResult, OnTraining, RaceProgress, TrainingBegun, TrainingEvent
+from fedlas.race.schedule import TimeBudget
 from fedlas.race.scoring import make_folds
 from fedlas.race.selection import CalibratorSelector
-from fedlas.race.time_budget import TimeBudget
 
+OnProgress = Callable[[RaceProgress], None]
+OnCandidate = Callable[[CandidateResult], None]
 Integers: TypeAlias = NDArray[np.int64]
 Rows: TypeAlias = tuple[Sequence[Array], Integers]
-
 #: Three folds: with two a fold network sees half of the fresh rows and undersells the refit, five are dearer and no
 #: better (NLL −17.0, −17.2, −17.1 % against a temperature with 2, 3 and 5 folds on ten tables).
 NUM_FOLDS = 3
+
+
+class ProgressReporter:
+    """Reports to callables that may be None.
+
+    Attributes:
+        progress: the steps of the job.
+        candidates: how many there are.
+    """
+
+    def __init__(
+        self,
+        progress: JobProgress,
+        record: Record,
+        on_progress: OnProgress | None,
+        on_candidate: OnCandidate | None,
+        on_training: OnTraining | None = None,
+    ) -> None:
+        self.progress, self._record = progress, record
+        self._on_progress, self._on_candidate, self._on_training = on_progress, on_candidate, on_training
+        self.candidates = 1
+
+    def report(self, training: TrainingBegun, epoch: int) -> None:
+        """The training that runs has so many of its epochs behind it."""
+        if self._on_progress is not None:
+            where, of = self.progress.position(), training
+            told = RaceProgress(of.number, of.candidates, of.shown, epoch, of.epochs, where.fraction, where.eta_seconds)
+            self._on_progress(told)
+
+    def happened(self, event: TrainingEvent) -> None:
+        """Report what happens in a training."""
+        if self._on_training is not None:
+            self._on_training(event)
+
+    def candidate_ended(self, name: str, result: CandidateResult) -> None:
+        """Report a result, once in all attempts at the race, which know it by `name`."""
+        if self._on_candidate is not None:
+            told = self._on_candidate
+            self._record.once(f"told of {name}", lambda: told(result))
 
 
 @dataclass(frozen=True)
@@ -42,31 +83,6 @@ class TrainingRows:
     targets: Integers
     calibration: Integers
     weights: NDArray[np.float64] | None = None
-
-    @classmethod
-    def of(
-        cls,
-        train: Rows | None,
-        calibration: Rows,
-        *,
-        train_weights: NDArray[np.float64] | None = None,
-        calibration_weights: NDArray[np.float64] | None = None,
-    ) -> Self:
-        """Rows that lie apart, copied one behind the other.
-
-        >>> rows = TrainingRows.of(([np.zeros((2, 3))], np.array([0, 1])), ([np.ones((1, 3))], np.array([1])))
-        >>> rows.inputs[0].shape, rows.targets.tolist(), rows.calibration.tolist()
-        ((3, 3), [0, 1, 1], [2])
-        """
-        if train is None or len(train[1]) == 0:
-            return cls(calibration[0], calibration[1], np.arange(len(calibration[1])), calibration_weights)
-        inputs = [np.concatenate(pair) for pair in zip(train[0], calibration[0], strict=True)]
-        first, second = len(train[1]), len(calibration[1])
-        weights = None
-        if train_weights is not None or calibration_weights is not None:
-            given = ((train_weights, first), (calibration_weights, second))
-            weights = np.concatenate([np.ones(count) if one is None else one for one, count in given])
-        return cls(inputs, np.concatenate([train[1], calibration[1]]), first + np.arange(second), weights)
 
     def __len__(self) -> int:
         return len(self.targets)

@@ -6,18 +6,22 @@ timed, so that the same job makes the same model on any machine.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from fedlas.data.dataset import Array
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.graph_classifier import GraphClassifier
 from fedlas.importers.onnx.sizes import serving_cost
-from fedlas.race.multiply_adds import count_multiply_adds
-from fedlas.training.loader import tensor
+from fedlas.training.loop import tensor
 
+Formulas = dict[Any, Callable[..., int]]
 #: A network is small whose average of three answers a row in less than a millisecond on one thread. ONNX Runtime 1.31,
 #: one core of an AMD EPYC, a single row: multilayer perceptron 128-128 0.007 ms (25,000 multiply-adds), convolutional
 #: network of Fashion-MNIST 0.04 ms (1.2 million), LSTM 128 over 64 tokens 0.27 ms (8.4 million); not small: resnet18 of
@@ -32,6 +36,54 @@ SMALL_WEIGHT_BYTES = 16_000_000
 _OF_SMALL, _OF_LARGE = 3.0, 1.0
 #: Rows on which is counted.
 _ROWS = 2
+
+
+@torch.no_grad()
+def count_multiply_adds(function: Callable[..., Any], *inputs: Tensor) -> tuple[Any, int]:
+    """What a network or a part of it says on these inputs, and the multiply-adds that it took."""
+    with _CountingMode(FlopCounterMode(display=False, custom_mapping=_formulas()).flop_registry) as counter:
+        result = function(*inputs)
+    return result, counter.operations // 2
+
+
+class _Counting:
+    """Carries out each operation and counts it: as it is where it has a formula, else as those it is made of.
+
+    A base beside `TorchDispatchMode`, which wraps this method of its own heirs with the compiler.
+    """
+
+    def __init__(self, formulas: Formulas) -> None:
+        super().__init__()
+        self.operations, self._formulas = 0, formulas
+
+    def __torch_dispatch__(
+        self: Any, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        with self:
+            result = func.decompose(*args, **kwargs)
+        if result is NotImplemented:
+            result = func(*args, **kwargs)
+            if (formula := self._formulas.get(func.overloadpacket)) is not None:
+                self.operations += formula(*args, **kwargs, out_val=result)
+        return result
+
+
+class _CountingMode(_Counting, TorchDispatchMode):
+    """Counts the operations of what is computed in its context."""
+
+
+def _formulas() -> Formulas:
+    """Operations of the CPU that the counter of this release does not know, of shapes; a multiply-add counts twice."""
+
+    def attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: object, **__: object) -> int:
+        return int(sdpa_flop_count(query, key, value))
+
+    def recurrent(rows: torch.Size, of_input: torch.Size, of_state: torch.Size, *_: object, **__: object) -> int:
+        return 2 * math.prod(rows[:2]) * (math.prod(of_input) + math.prod(of_state))
+
+    aten = torch.ops.aten
+    return {aten._scaled_dot_product_flash_attention_for_cpu: attention, aten.mkldnn_rnn_layer: recurrent}
 
 
 def cost_limit(asked: float | Literal["auto"], classifier: GraphClassifier, inputs: Sequence[Array] = ()) -> float:

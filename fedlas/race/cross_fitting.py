@@ -12,21 +12,24 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fedlas.progress import TRAINING
-from fedlas.race.candidate_training import Trainer
+import numpy as np
+
+from fedlas.classifier import Classifier
 from fedlas.race.candidates import Candidate
 from fedlas.race.context import RaceContext, TrainingRows
-from fedlas.race.fold_course import FoldCourse, Trial
-from fedlas.race.obstacles import head_obstacle, training_obstacle
-from fedlas.race.planned_training import PlannedTraining
+from fedlas.race.halving import FoldCourse, SuccessiveHalving, Trial, unscored
 from fedlas.race.results import CandidateResult, Finalist
-from fedlas.race.resume import OUT_OF_TIME
-from fedlas.race.rungs import Rungs, Spread
 from fedlas.race.schedule import PlannedCandidate, WrittenPlan, plan
-from fedlas.race.successive_halving import SuccessiveHalving, unscored
-from fedlas.race.training_costs import TrainingCosts
+from fedlas.race.scoring import FEW_ROWS
+from fedlas.race.trainer import OUT_OF_TIME, Trainer, train_config
 from fedlas.race.training_runs import TrainingRuns
+from fedlas.training.fit import STEPS
+from fedlas.training.loop import steps_per_epoch
 
+#: A step takes as long at any rate.
+_ANY_RATE = 1e-3
+#: BatchNorm has no variance of a single row.
+_FEWEST_TO_LEARN_FROM = 2
 _NO_MEMORY = "it does not fit into the device's memory"
 _NO_TIME = "its measured time does not fit what is left of the budget"
 # How many seconds were measured is not said: the same job would say something else the next time.
@@ -46,24 +49,86 @@ _FEW_FOLDS = (
 )
 
 
+class TrainingCosts:
+    """The costs of sized candidates; each kind of step is measured once in all attempts."""
+
+    def __init__(self, context: RaceContext, trainer: Trainer) -> None:
+        self._context, self._rows, self._trainer = context, trainer.rows, trainer
+
+    def planned(self, place: int, candidate: Candidate, *, may_shorten: bool) -> PlannedCandidate:
+        """The candidate as a schedule takes it."""
+        scored, steps = len(self._rows.calibration), steps_per_epoch(len(self._rows), candidate.batch_size)
+        return PlannedCandidate(
+            place,
+            candidate.epochs or 1,
+            steps * self._step_seconds(candidate),
+            scored / len(self._rows),
+            self._context.budget.prediction_seconds(0 if candidate.scope == "head" else scored),
+            may_shorten,
+        )
+
+    def range_test(self, candidates: Sequence[Candidate]) -> float:
+        """What finding the learning rates of these takes, if none is known; the edge of a head costs nothing."""
+        known = {"head", *self._trainer.edges}
+        wanting = [one for one in candidates if one.learning_rate is None and one.scope not in known]
+        return STEPS * max(map(self._step_seconds, wanting), default=0.0)
+
+    def _step_seconds(self, candidate: Candidate) -> float:
+        return self._context.budget.step_seconds(
+            self._context.classifier,
+            self._rows.inputs,
+            self._rows.targets,
+            train_config(replace(candidate, learning_rate=_ANY_RATE), self._context.seed),
+            features=self._trainer.features if candidate.scope == "head" else None,
+            device=self._context.device,
+        )
+
+
+def training_obstacle(context: RaceContext) -> str:
+    """Why nothing at all can be trained, or an empty text."""
+    if context.training is None or len(context.training) == 0:
+        return "there are no rows to train on"
+    if not any(parameter.requires_grad for parameter in context.classifier.parameters()):
+        return "the model has no weights that can be trained"
+    if len(context.calibration[1]) < FEW_ROWS:
+        return (
+            f"{len(context.calibration[1])} calibration rows are too few to teach a network and to tell what it has "
+            f"learned: at least {FEW_ROWS} are needed"
+        )
+    if not context.selector.has_groups_to_leave_out:
+        return "all calibration rows are of one group, so that none can be left out while the others teach"
+    if len(context.training) - max(map(len, context.folds())) < _FEWEST_TO_LEARN_FROM:
+        return "where a fold of the calibration rows is left out too few rows are left to learn from"
+    if context.budget.prediction_seconds(len(context.training)) > context.budget.remaining():
+        return "one pass over the training rows does not fit the budget"
+    return ""
+
+
+def head_obstacle(classifier: Classifier, trainer: Trainer) -> str:
+    """Why no head can be trained alone, or an empty text."""
+    if not classifier.head_parameters():
+        return "the network has no head of its own to train"
+    if not trainer.keeps_features:
+        return "the features of so many rows do not fit into memory, so that no head was trained alone"
+    return ""
+
+
 class CrossFitting:
-    """Trains candidates on folds within the budget, and refits the best.
+    """Trains candidates on folds within the budget, and refits the best."""
 
-    Args:
-        spread: the processes that train beside this one.
-    """
-
-    def __init__(self, context: RaceContext, spread: Spread | None = None) -> None:
+    def __init__(self, context: RaceContext) -> None:
         self.context = context
-        self._notes: list[str] = []
+        #: What a reader of the report must know of the trainings.
+        self.notes: list[str] = []
         self._results: dict[int, CandidateResult] = {}
         self._too_large: set[int] = set()
-        self._steps, self._refits = context.reporter.progress, 0
         self._obstacle = context.record.decided("obstacle", lambda: training_obstacle(context))
         # Where there is nothing to train on, the obstacle says so and the trainer is not asked.
-        self._trainer = Trainer(context, context.training or TrainingRows.of(None, context.calibration))
-        self._rungs = Rungs(context, TrainingRuns(context, self._trainer), spread)
-        self.halving = SuccessiveHalving(context, self._rungs, self._ended)
+        inputs, targets = context.calibration
+        rows = context.training or TrainingRows(inputs, targets, np.arange(len(targets)))
+        self._trainer = Trainer(context, rows)
+        self._runs = TrainingRuns(context, self._trainer)
+        self.halving = SuccessiveHalving(context, self._runs, self._ended)
 
     @property
     def rates(self) -> dict[str, float]:
@@ -75,10 +140,6 @@ class CrossFitting:
         newer = {trial.planned.place: trial.result for trial in refined}
         return [newer.get(place, result) for place, result in sorted(self._results.items())]
 
-    def notes(self) -> list[str]:
-        """What a reader of the report must know of the trainings."""
-        return [*self._notes, *self._rungs.notes()]
-
     def out_of_time(self) -> list[str]:
         """A sentence where the budget is the reason why nothing was trained."""
         reasons = {result.reason for result in self._results.values()}
@@ -87,11 +148,10 @@ class CrossFitting:
     def run(self, candidates: Sequence[Candidate], *, refits: int) -> None:
         """Run what fits on its folds; time is kept for so many refits."""
         self.context.reporter.candidates = max(1, len(candidates))
-        line, self._refits = list(enumerate(candidates)), refits
-        self._steps.drop(TRAINING)
+        line = list(enumerate(candidates))
         if self._obstacle:
             self._skip(line, self._obstacle)
-            self._notes += [f"Nothing was trained: {self._obstacle}."] if line else []
+            self.notes += [f"Nothing was trained: {self._obstacle}."] if line else []
             return
         heads = [(i, c) for i, c in line if c.scope == "head"]
         whole = [(i, c) for i, c in line if c.scope != "head"]
@@ -109,7 +169,6 @@ class CrossFitting:
             return []
         sized = {place: self._trainer.sized(candidate, scope) for place, candidate in line}
         budget, num_folds = self.context.budget, len(self.context.folds())
-        self._steps.begin("measuring")
         costs = TrainingCosts(self.context, self._trainer)
         planned = {place: costs.planned(place, sized[place], may_shorten=one.epochs is None) for place, one in line}
         self._too_large |= {place for place, one in planned.items() if math.isinf(one.epoch_seconds)}
@@ -139,30 +198,23 @@ class CrossFitting:
             ran += mine
         methods = [sized[one.place].method for one, _ in ran]
         if line and not ran and scope == "all":
-            self._notes.append(_NO_TIME_FOR_ANY)
+            self.notes.append(_NO_TIME_FOR_ANY)
         if num_folds < len(self.context.folds()):
-            self._notes.append(_FEW_FOLDS.format(folds=num_folds))
+            self.notes.append(_FEW_FOLDS.format(folds=num_folds))
         if ran and _OURS & {one.method for _, one in line} and not _OURS & set(methods):
-            self._notes.append(_WITHOUT_FEDLAS.format(name=methods[0]))
+            self.notes.append(_WITHOUT_FEDLAS.format(name=methods[0]))
         return [(place, candidate) for place, candidate in line if place in waiting]
 
     def _ended(self, course: FoldCourse, result: CandidateResult) -> None:
         self._results[course.planned.place] = result
         self.context.reporter.candidate_ended(course.name, result)
 
-    def begin_refits(self, trials: Sequence[Trial]) -> None:
-        """These trials are going to be trained on all rows, whatever was expected of refits before."""
-        trainings = [self._refit_of(trial) for trial in trials]
-        for one in trainings:
-            self._steps.expect(one.name, one.work, kind=TRAINING)
-        self._steps.drop(*(f"refit {number + 1}" for number in range(self._refits)))
-        self._rungs.begin(trainings)
-
     def refit(self, trial: Trial) -> Finalist | None:
         """The network of a trial that is trained on all rows, with the calibrator of its out-of-fold logits."""
-        done = self._rungs.outcome(self._refit_of(trial))
+        course = FoldCourse(trial.planned, trial.candidate)
+        done = self._runs.run(course.training(None, self.context.reporter.candidates))
         if done.network is None:
-            self._notes.append(f"{trial.candidate.name} could not be trained on all rows: {done.reason}")
+            self.notes.append(f"{trial.candidate.name} could not be trained on all rows: {done.reason}")
             return None
         features = self.context.outputs.features if done.features is None else done.features
         result = replace(trial.result, seconds=trial.result.seconds + done.seconds)
@@ -175,9 +227,6 @@ class CrossFitting:
             diagnostics=trial.diagnostics,
             out_of_fold_logits=trial.logits,
         )
-
-    def _refit_of(self, trial: Trial) -> PlannedTraining:
-        return FoldCourse(trial.planned, trial.candidate).training(None, self.context.reporter.candidates)
 
     def _skip(self, line: Sequence[tuple[int, Candidate]], reason: str) -> None:
         for place, candidate in line:

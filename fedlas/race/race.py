@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
@@ -11,23 +12,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlas.calibrators import TemperatureScaling
 from fedlas.classifier import Classifier
-from fedlas.progress import TRAINING, JobProgress
+from fedlas.progress import JobProgress
 from fedlas.race.averaging import average, with_weight
 from fedlas.race.candidates import Candidate
-from fedlas.race.context import RaceContext, Rows, TrainingRows
+from fedlas.race.context import OnCandidate, OnProgress, ProgressReporter, RaceContext, Rows, TrainingRows
 from fedlas.race.cross_fitting import CrossFitting
-from fedlas.race.fold_course import Trial
-from fedlas.race.journal import Journal
+from fedlas.race.halving import Trial
 from fedlas.race.outputs import SplitOutputs
-from fedlas.race.post_hoc import seconds_of_pools, uploaded
-from fedlas.race.progress import OnCandidate, OnProgress, ProgressReporter
-from fedlas.race.record import Record
-from fedlas.race.results import Finalist, RaceResult
-from fedlas.race.rungs import Spread
+from fedlas.race.record import Journal, Record
+from fedlas.race.results import Finalist, OnTraining, RaceResult
+from fedlas.race.schedule import TimeBudget
+from fedlas.race.scoring import CrossFitted, post_hoc_names
 from fedlas.race.selection import CalibratorSelector
-from fedlas.race.setup import RaceSetup
-from fedlas.race.time_budget import TimeBudget
-from fedlas.race.training_events import OnTraining
 
 #: So many of the best trials get the pool of calibrators.
 _REFINED = 3
@@ -35,6 +31,9 @@ _REFINED = 3
 _COST_OF_TWO_REFITS = 3.0
 #: Heads that share a body are averaged whatever may be paid.
 _NEXT_TO_NOTHING = 1.05
+#: One calibrator that reads features may take this share of the budget, and so many seconds whatever the budget is.
+_SHARE_FOR_FEATURES = 0.1
+_MIN_SECONDS_FOR_FEATURES = 2.0
 
 
 def run_race(
@@ -59,7 +58,6 @@ def run_race(
     device: torch.device | str | None = None,
     progress: JobProgress | None = None,
     seconds_after: float = 0.0,
-    spread: Spread | None = None,
 ) -> RaceResult:
     """Name the finalists by calibration rows; `classifier` itself is left as it is.
 
@@ -85,59 +83,57 @@ def run_race(
             and begun again with its journal trains on where it was and names the same finalists, bit by bit.
         calibration_weights: sampling weights (N,) of the calibration rows, in every fit and choice.
         outputs: the classifier's on the calibration rows, where they are at hand.
-        progress: the steps of the job, which began with it; the budget counts from there.
+        progress: of the job, whose budget counts from its beginning.
         seconds_after: how much of the budget is kept for what the caller does with the finalists.
-        spread: processes that train beside this one, each a `fedlas.race.participant`, and whose
-            outcomes the journal reads then. The finalists are the same, bit by bit, where the budget does not bind.
     """
-    setup = RaceSetup(
-        classifier=classifier,
-        training=training,
-        calibration=calibration,
-        candidates=candidates,
-        budget_seconds=budget_seconds,
-        max_accuracy_drop=max_accuracy_drop,
-        max_cost_factor=max_cost_factor,
-        seed=seed,
-        task=task,
-        groups=groups,
-        calibrators=calibrators,
-        calibration_weights=calibration_weights,
-        outputs=outputs,
-        device=device,
-    )
-    if progress is None:
-        progress = JobProgress()
-        progress.expect(TRAINING, budget_seconds if candidates else 0.0, kind=TRAINING)
-    record = Record(journal, setup.settings(), began=progress.began)
+    progress = progress or JobProgress()
+    progress.begin("training")
+    settings = {
+        "candidates": [asdict(candidate) for candidate in candidates],
+        "rows": [0 if training is None else len(training), len(calibration[1])],
+        "calibrators": None if calibrators is None else list(calibrators),
+        "seed": seed,
+        "budget_seconds": budget_seconds,
+        "max_accuracy_drop": max_accuracy_drop,
+        "max_cost_factor": max_cost_factor,
+    }
+    record = Record(journal, settings, began=progress.began)
     budget = TimeBudget(budget_seconds, record)
-    progress.deadline = progress.clock() + budget.remaining()
     budget.reserve = record.decided("seconds after the race", lambda: seconds_after)
-    context = setup.context(budget, record, ProgressReporter(progress, record, on_progress, on_candidate, on_training))
-    budget.note_speed(context.outputs)
-    return _run(context, candidates, max_cost_factor, spread)
+    if outputs is None:
+        outputs = SplitOutputs(classifier, calibration[0], split="calibration", device=device)
+    budget.note_speed(outputs)
+    logits, targets = outputs.logits, calibration[1]
+    selector = CalibratorSelector(
+        targets,
+        names=tuple(calibrators or post_hoc_names(logits.shape[1], len(targets), task)),
+        reads_features=calibrators is None,
+        groups=groups,
+        weights=calibration_weights,
+        seed=seed,
+        base_correct=logits.argmax(axis=1) == targets,
+        max_accuracy_drop=max_accuracy_drop,
+        seconds=seconds_for_features(budget_seconds),
+    )
+    reporter = ProgressReporter(progress, record, on_progress, on_candidate, on_training)
+    context = RaceContext(
+        classifier, training, calibration, outputs, selector, budget, record, reporter, seed=seed, device=device
+    )
+    return _run(context, candidates, max_cost_factor)
 
 
-def _run(
-    context: RaceContext, candidates: Sequence[Candidate], max_cost_factor: float, spread: Spread | None
-) -> RaceResult:
+def _run(context: RaceContext, candidates: Sequence[Candidate], max_cost_factor: float) -> RaceResult:
     """The race itself, in the order in which it happens."""
     classifier, outputs, selector = context.classifier, context.outputs, context.selector
-    progress, budget = context.reporter.progress, context.budget
-    progress.expect("post hoc", selector.expected_seconds(outputs.logits, outputs.features))
-    progress.begin("post hoc")
     temperature = selector.temperature(outputs.logits)
-    pool, finalists = uploaded(classifier, selector, temperature, outputs.logits, outputs.features)
+    pool, finalists = _post_hoc(context, temperature)
     own = [temperature, pool]
-    folds = CrossFitting(context, spread)
+    folds = CrossFitting(context)
     refits = number_of_refits(max_cost_factor)
-    pool_seconds = seconds_of_pools(context, 1)
-    refined = min(_REFINED, len(candidates))
-    budget.reserve += refined * pool_seconds
-    progress.expect("pools", refined * pool_seconds)
+    # The pools of the best trials read no features: they take as long as that of the uploaded network.
+    of_pool = context.record.decided("seconds of a pool", lambda: selector.pool_seconds)
+    context.budget.reserve += min(_REFINED, len(candidates)) * of_pool
     folds.run(candidates, refits=refits)
-    progress.expect("pools", len(folds.halving.trials[:_REFINED]) * pool_seconds)
-    progress.begin("pools")
     trials = _best_first(folds.halving.trials, selector)
     averages = max_cost_factor >= 2 or any(trial.result.scope == "head" for trial in trials)
     line = [one for one in trials if one.result.status == "finished"]
@@ -145,8 +141,8 @@ def _run(
     if not averages:  # a network alone has to be as good as the upload, to which an average leaves its weight
         rival = finalists["post_hoc"].held_out
         worth = [one for one in worth if not selector.is_worse(one.calibrated.held_out, rival)]
+    context.reporter.progress.expect(len(worth))
     refitted = _refitted(folds, [*worth, *line[refits:]], len(worth))
-    progress.begin("averaging")
     averaged = average(finalists["post_hoc"], own, refitted, selector, context.calibration[0]) if averages else None
     if averaged is not None and averaged.cost_factor > max(_NEXT_TO_NOTHING, max_cost_factor):
         averaged = None
@@ -167,7 +163,7 @@ def _run(
         temperature=TemperatureScaling().fit(outputs.logits, selector.targets, weights=selector.weights),
         finalists=finalists,
         base_logits=outputs.logits,
-        notes=tuple(dict.fromkeys([*folds.notes(), *_lost_accuracy(folds, refitted), *folds.out_of_time()])),
+        notes=tuple(dict.fromkeys([*folds.notes, *_lost_accuracy(folds, refitted), *folds.out_of_time()])),
         diagnostics=next((one.diagnostics for one in [*tuned, *trials] if one.diagnostics is not None), None),
         rates=folds.rates,
         out_of_fold={
@@ -178,6 +174,24 @@ def _run(
         by_method=folds.halving.by_method,
         compared_rows=folds.halving.compared_rows,
     )
+
+
+def _post_hoc(context: RaceContext, temperature: CrossFitted) -> tuple[CrossFitted, dict[str, Finalist]]:
+    """The pool of calibrators on the uploaded network, and its finalists by name."""
+    selector, outputs, began = context.selector, context.outputs, time.perf_counter()
+    pool = selector.calibrate(outputs.logits, outputs.features)
+    found = selector.finalists(pool, temperature)
+    seconds = time.perf_counter() - began
+    finalists = {}
+    for name, one in found.items():
+        result = selector.post_hoc(one, seconds=seconds)
+        finalists[name] = Finalist(context.classifier, one.calibrator, result, one.held_out, outputs.features)
+    return pool, finalists
+
+
+def seconds_for_features(budget_seconds: float) -> float:
+    """How long one calibrator that reads features may take."""
+    return max(_MIN_SECONDS_FOR_FEATURES, _SHARE_FOR_FEATURES * budget_seconds)
 
 
 def number_of_refits(max_cost_factor: float) -> int:
@@ -202,7 +216,6 @@ def _refined(trial: Trial, selector: CalibratorSelector) -> Trial:
 
 def _refitted(folds: CrossFitting, line: Sequence[Trial], number: int) -> list[Finalist]:
     """So many of the trials in line, the best first, trained on all rows; one that fails gives way."""
-    folds.begin_refits(line[:number])
     found: list[Finalist] = []
     for trial in line:
         if len(found) < number and (refit := folds.refit(trial)) is not None:

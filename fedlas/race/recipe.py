@@ -14,7 +14,7 @@ from typing import TypeAlias, TypedDict, cast
 
 from fedlas.importers.network_kind import NetworkKind
 from fedlas.race.candidates import DEFAULTS, METHODS, Candidate
-from fedlas.race.hyperparameters import Hyperparameters
+from fedlas.race.results import Hyperparameters
 
 #: Hyperparameters as they are asked for: a number (or the word of a scope or an optimiser), or `auto`.
 Asked: TypeAlias = Mapping[str, float | str]

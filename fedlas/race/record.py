@@ -1,4 +1,4 @@
-"""The record of a race: what it has decided, finished and begun, for a later attempt to go on with.
+"""The record of a race: what it has decided, finished and begun, kept in a journal for a later attempt to go on with.
 
 What a clock decides would come out differently at a second asking, so it is written down as soon as it is decided.
 Everything else follows from the seed and is worked out again.
@@ -10,21 +10,77 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
 
-from fedlas.race.journal import Journal
-from fedlas.training.checkpoints import State
+from fedlas.training.checkpoints import State, read_state, write_state
 
 T = TypeVar("T")
 Settings = Mapping[str, Any]
-
 _LOG = logging.getLogger("fedlas.race")
-
 #: Raised where what a race trains or writes down changes: what an older version has begun is not mixed with it.
 _FORMAT = 5
 _DECISIONS, _RUNNING = "decisions", "running"
+
+
+class Journal:
+    """The interface of journals, and the one that keeps nothing: a race without a journal begins at the beginning.
+
+    Attributes:
+        key: a digest of all that the race is given; entries that were written under another key are never used.
+        every_seconds: the training that runs is written down after each epoch, unless something was so recently: heads
+            have epochs of milliseconds.
+    """
+
+    def __init__(self, key: str = "", *, every_seconds: float = 0.5) -> None:
+        self.key, self.every_seconds = key, every_seconds
+
+    def read(self, name: str) -> State | None:
+        """The newest entry of that name that an earlier attempt has left, None without one."""
+        return None
+
+    def write(self, name: str, entry: State) -> None:
+        """Keep an entry in place of an older one of that name; its tensors may change as soon as this returns.
+
+        Raises:
+            OSError: it cannot be kept; the race goes on.
+        """
+
+
+class FolderJournal(Journal):
+    """A journal with one file per entry; `on_saved` is called to keep it.
+
+    Args:
+        folder: is made where it is not there; every write makes a new file in it, which `on_saved` may take away.
+        known: the files that earlier attempts have left, by the names of their entries.
+        on_saved: called with the name of an entry and the name of its file in `folder`, once it is complete.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        key: str,
+        known: Mapping[str, Path],
+        on_saved: Callable[[str, str], None],
+        every_seconds: float = 0.5,
+    ) -> None:
+        super().__init__(key, every_seconds=every_seconds)
+        self.folder, self._known, self._on_saved = folder, dict(known), on_saved
+        self._written = 0
+
+    def read(self, name: str) -> State | None:
+        return read_state(self._known[name]) if name in self._known else None
+
+    def write(self, name: str, entry: State) -> None:
+        self._known.pop(name, None)
+        self._written += 1
+        self.folder.mkdir(exist_ok=True)
+        file = f"{name}-{self._written:06d}.pt"
+        write_state(self.folder / file, entry)
+        self._on_saved(name, file)
 
 
 class Record:
@@ -32,7 +88,6 @@ class Record:
 
     Args:
         began: when this attempt began, by `time.perf_counter`; now, unless it is told.
-        leads: whether this process decides for all of the race; else its decisions are its own and are not written.
     """
 
     def __init__(
@@ -41,13 +96,11 @@ class Record:
         settings: Settings | None = None,
         *,
         began: float | None = None,
-        leads: bool = True,
     ) -> None:
         self._journal = journal or Journal()
         race = {"format": _FORMAT, "torch": torch.__version__, "key": self._journal.key}
         self._race = _text({**race, "settings": dict(settings or {})})
-        self._leads = leads
-        decisions, running = self._open(_DECISIONS) if leads else None, self._open(_RUNNING)
+        decisions, running = self._open(_DECISIONS), self._open(_RUNNING)
         self._decisions: State = dict(decisions["content"]) if decisions else {}
         self._spent: float = max((entry["elapsed"] for entry in (decisions, running) if entry), default=0.0)
         self._saved_at = time.perf_counter()
@@ -57,10 +110,6 @@ class Record:
         """Seconds since the job began, those of earlier attempts among them as far as they left an entry."""
         return self._spent + time.perf_counter() - self._began
 
-    def stands_at(self, seconds: float) -> None:
-        """So many seconds are spent by now, at the least: others of the race say so."""
-        self._spent += max(0.0, seconds - self.elapsed())
-
     def decided(self, what: str, decide: Callable[[], T]) -> T:
         """What was decided about `what`, by this attempt or an earlier one; else `decide` is asked, once and for all.
 
@@ -68,8 +117,7 @@ class Record:
         """
         if what not in self._decisions:
             self._decisions[what] = decide()
-            if self._leads:
-                self._write(_DECISIONS, self._decisions)
+            self._write(_DECISIONS, self._decisions)
         return cast(T, self._decisions[what])
 
     def once(self, what: str, act: Callable[[], None]) -> None:
@@ -85,7 +133,7 @@ class Record:
         """What was kept under this name, if it was under exactly these settings."""
         found = self._open(name)
         if (content := _content(found, settings)) is not None and found is not None:
-            self.stands_at(found["elapsed"])
+            self._spent += max(0.0, found["elapsed"] - self.elapsed())
         return content
 
     def keep(self, name: str, settings: Settings, content: State) -> None:

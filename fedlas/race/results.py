@@ -1,10 +1,10 @@
-"""Results of a race: its progress, the result of each candidate, and the finalists."""
+"""Results of a race: its progress, what happens in its trainings, the result of each candidate, and the finalists."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias, TypedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,15 +13,37 @@ from fedlas.calibrators import Calibrator, softmax
 from fedlas.calibrators.base import Parameters
 from fedlas.calibrators.feature_map import shown_parameters
 from fedlas.data.dataset import Array
-from fedlas.race.hyperparameters import Settings
 
-if TYPE_CHECKING:  # a calibrator is chosen for scores without PyTorch
+if TYPE_CHECKING:
     import torch
 
     from fedlas.classifier import Classifier
-
+    from fedlas.training.loop import EpochResult
 Floats: TypeAlias = NDArray[np.float32]
 Doubles: TypeAlias = NDArray[np.float64]
+
+
+class Hyperparameters(TypedDict, total=False):
+    """The numbers of a loss and its training, and what of the network is trained."""
+
+    alpha: float
+    beta: float
+    momentum: float
+    margin: float
+    optimizer: Literal["sgd", "adamw"]
+    learning_rate: float | None
+    weight_decay: float
+    epochs: int | None
+    batch_size: int
+    scope: str
+
+
+class Settings(Hyperparameters, total=False):
+    """What a network was made with; a network that was made of others names them."""
+
+    members: list[str]
+    weights: list[float]
+    cost_factor: float
 
 
 @dataclass(frozen=True)
@@ -186,3 +208,70 @@ class RaceResult:
     def trained(self) -> Finalist | None:
         """The candidate that was trained on all rows, if there is one."""
         return self.finalists.get("trained")
+
+
+@dataclass(frozen=True)
+class TrainingBegun:
+    """A training of a candidate begins; a race that goes on tells again of those that it has finished before.
+
+    Attributes:
+        candidate, method, scope: of the candidate.
+        number: of the candidate in line, from 1; there are so many `candidates`.
+        fold: of the calibration rows, from 1, that is left out of so many `folds`; None trains on all rows.
+    """
+
+    type: ClassVar[str] = "training"
+
+    candidate: str
+    method: str
+    scope: str
+    number: int
+    candidates: int
+    fold: int | None
+    folds: int | None
+    epochs: int
+
+    @property
+    def shown(self) -> str:
+        """The training, for people."""
+        return f"{self.candidate}, {'on all rows' if self.fold is None else f'fold {self.fold} of {self.folds}'}"
+
+    def named(self) -> dict[str, object]:
+        """What tells this training from all others of the race."""
+        return {name: getattr(self, name) for name in ("candidate", "number", "fold", "folds")}
+
+    def as_dict(self) -> dict[str, object]:
+        """Ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class EpochEnded:
+    """An epoch of a training is over, and not yet saved: none is saved that was not told of."""
+
+    type: ClassVar[str] = "epoch"
+
+    training: TrainingBegun
+    epoch: EpochResult
+
+    def as_dict(self) -> dict[str, object]:
+        """Ready for JSON."""
+        return {**self.training.named(), **asdict(self.epoch), "seconds": round(self.epoch.seconds, 3)}
+
+
+@dataclass(frozen=True)
+class FoldScored:
+    """A training without a fold is over: the NLL of (some of) the fold's rows with a temperature that fits them."""
+
+    type: ClassVar[str] = "score"
+
+    training: TrainingBegun
+    nll: float
+
+    def as_dict(self) -> dict[str, object]:
+        """Ready for JSON."""
+        return {**self.training.named(), "nll": self.nll}
+
+
+TrainingEvent: TypeAlias = TrainingBegun | EpochEnded | FoldScored
+OnTraining = Callable[[TrainingEvent], None]

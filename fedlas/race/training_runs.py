@@ -3,15 +3,91 @@
 from __future__ import annotations
 
 import math
+import time
+from dataclasses import dataclass
 from functools import cache
 
-from fedlas.progress import TRAINING
-from fedlas.race.candidate_training import Trainer
-from fedlas.race.context import Integers, RaceContext
-from fedlas.race.planned_training import PlannedTraining
-from fedlas.race.resume import OUT_OF_TIME, TrainingEntry, TrainingOutcome
-from fedlas.race.training_events import FoldScored
-from fedlas.race.training_watch import TrainingWatch
+from fedlas.race.candidates import Candidate
+from fedlas.race.context import Integers, ProgressReporter, RaceContext
+from fedlas.race.results import EpochEnded, FoldScored, TrainingBegun
+from fedlas.race.schedule import TimeBudget
+from fedlas.race.trainer import OUT_OF_TIME, Trainer, TrainingOutcome
+from fedlas.training.loop import EpochResult
+
+#: Within an epoch the budget is looked at so often, once so much of the training tells its speed.
+_CHECK_S, _TELLING_SHARE = 5.0, 0.02
+
+
+@dataclass(frozen=True)
+class PlannedTraining:
+    """One training of a race.
+
+    Attributes:
+        candidate: with its scope, epochs and learning rate.
+        place: of the candidate in line, from 0; there are so many `candidates`.
+        fold: of the calibration rows, from 0, that is left out of so many `folds`; None trains on all rows.
+        work, after: seconds that it was planned to take, and that the candidate needs then, lest it ends in nothing.
+
+    >>> one = PlannedTraining(Candidate("focal", 0.1, epochs=4, scope="all"), 2, 8, 0, 3, work=5.0, after=12.0)
+    >>> one.name
+    'candidate-03-04-fold-1'
+    """
+
+    candidate: Candidate
+    place: int
+    candidates: int
+    fold: int | None
+    folds: int | None
+    work: float = 0.0
+    after: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The training in records and in the steps of a job."""
+        part = "refit" if self.fold is None else f"fold-{self.fold + 1}"
+        return f"candidate-{self.place + 1:02}-{self.candidate.epochs or 1:02}-{part}"
+
+    @property
+    def begun(self) -> TrainingBegun:
+        """Its beginning, as it is told."""
+        one, fold = self.candidate, None if self.fold is None else self.fold + 1
+        return TrainingBegun(
+            one.name, one.method, one.scope, self.place + 1, self.candidates, fold, self.folds, one.epochs or 1
+        )
+
+
+class TrainingWatch:
+    """Watches one training."""
+
+    def __init__(self, reporter: ProgressReporter, budget: TimeBudget, planned: PlannedTraining) -> None:
+        self._reporter, self._budget, self._training = reporter, budget, planned.begun
+        self._work, self._after = planned.work, planned.after
+        self._first: tuple[float, float] | None = None
+        self._checked = time.perf_counter()
+
+    def begins(self) -> None:
+        """No epoch is over yet."""
+        self._reporter.happened(self._training)
+        self._reporter.report(self._training, 0)
+
+    def on_epoch(self, epoch: EpochResult) -> None:
+        """An epoch is over. Raises BudgetExceeded."""
+        self._reporter.happened(EpochEnded(self._training, epoch))
+        self._reporter.report(self._training, epoch.epoch)
+        self._budget.check(epoch.epoch / epoch.epochs, epoch.seconds, planned=self._work, after=self._after)
+
+    def on_share(self, share: float) -> None:
+        """A step is over. Raises BudgetExceeded."""
+        self._reporter.progress.reached(share)
+        now = time.perf_counter()
+        if self._first is None:  # steps of an earlier attempt took no time in this one
+            self._first = share, now
+        if now - self._checked < _CHECK_S:
+            return
+        self._checked, (first, began) = now, self._first
+        if share - first > _TELLING_SHARE:
+            seconds = (now - began) / (share - first) * share
+            self._budget.check(share, seconds, planned=self._work, after=self._after)
 
 
 class TrainingRuns:
@@ -23,31 +99,18 @@ class TrainingRuns:
         #: How much longer the last training took than it was planned to.
         self._slower = 1.0
 
-    def is_known(self, planned: PlannedTraining) -> bool:
-        """Whether the record has an outcome of this training."""
-        entry = self._entry(planned)
-        return self._context.record.entry(entry.name, entry.settings) is not None
-
-    def run(self, planned: PlannedTraining, *, told: bool = False) -> TrainingOutcome:
-        """The outcome in the record, else of training now, unless what is left of the budget is too little for it.
-
-        Args:
-            told: whoever has trained what is in the record has told of it.
-        """
-        record, budget, progress = self._context.record, self._context.budget, self._context.reporter.progress
-        entry = self._entry(planned)
+    def run(self, planned: PlannedTraining) -> TrainingOutcome:
+        """The outcome in the record, else of training now, unless what is left of the budget is too little for it."""
+        record, budget = self._context.record, self._context.budget
+        entry = self._trainer.entry(planned.candidate, self._left_out(planned), planned.name)
         done = entry.outcome()
         seconds = self._slower * (planned.work + planned.after)
         if done is None and not record.decided(f"time for {planned.name}", lambda: budget.fits(seconds)):
             done = entry.keep(OUT_OF_TIME)
         if done is not None and not done.ran:
-            progress.drop(planned.name)
             return done
-        progress.expect(planned.name, planned.work, kind=TRAINING)
-        progress.begin(planned.name)
-        if done is None or not told:
-            done = self._told(planned, done)
-        progress.end(done.seconds, whole=done.status == "finished")
+        done = self._told(planned, done)
+        self._context.reporter.progress.ended(done.seconds)
         if done.status == "finished" and planned.work > 0:
             self._slower = done.seconds / planned.work
         return done
@@ -76,9 +139,6 @@ class TrainingRuns:
         nll = self._context.selector.of_rows(left_out).nll_at_a_glance(done.logits)
         if math.isfinite(nll):
             self._context.reporter.happened(FoldScored(planned.begun, nll))
-
-    def _entry(self, planned: PlannedTraining) -> TrainingEntry:
-        return self._trainer.entry(planned.candidate, self._left_out(planned), planned.name)
 
     def _left_out(self, planned: PlannedTraining) -> Integers | None:
         """Indices of the calibration rows that it does not train on."""

@@ -20,7 +20,6 @@ from service.registry.contract.records import JobStatus
 from service.registry.errors import InvalidRequest
 from service.registry.presenters import delivery_record, job_record
 from service.registry.registry import Registry, UnitOfWork
-from service.registry.repositories.pieces import Spread
 from service.registry.repositories.records import ListFilter
 from service.web.job_words import LEFT_OUT, Step, ToldEvent, order_sentences, steps_of, told, verdict_in_words
 from service.web.race import Contender, Panel, Race, loss_panels, nll_chart
@@ -126,7 +125,6 @@ class JobView(ListedJob):
         events: newest first.
         last_event: the number of the newest.
         deliveries: of messages to its webhook, newest first.
-        spread: None where its trainings are not offered to other workers, or its race is over.
         figures: None before there is a report.
     """
 
@@ -134,7 +132,6 @@ class JobView(ListedJob):
     events: Sequence[ToldEvent]
     last_event: int
     deliveries: Sequence[DeliveryRecord]
-    spread: Spread | None
     figures: Excerpt | None
 
     @property
@@ -229,6 +226,5 @@ class FollowedJob:
                 events=told(unit.events.newest_but(row.id, LEFT_OUT, limit=_EVENTS)),
                 last_event=self._known,
                 deliveries=[delivery_record(one, unit.work.of(one.id)) for one in deliveries],
-                spread=unit.pieces.spread(row.id) if row.stage == "training" else None,
                 figures=excerpt_of(self._registry.artifacts, row.report_sha256),
             )

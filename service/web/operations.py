@@ -37,7 +37,6 @@ KINDS = {
     WORK_KINDS["ds"]: ("inspection", "inspections"),
     WORK_KINDS["job"]: ("job", "jobs"),
     PLAN: ("dry run", "dry runs"),
-    WORK_KINDS["cnd"]: ("training of a candidate", "trainings of candidates"),
     WORK_KINDS["bat"]: ("batch prediction", "batch predictions"),
     WORK_KINDS["shd"]: ("shard of a batch prediction", "shards of batch predictions"),
     WORK_KINDS["msg"]: ("webhook message", "webhook messages"),

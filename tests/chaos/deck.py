@@ -5,17 +5,15 @@ from __future__ import annotations
 from tests.chaos import faults, work_faults
 from tests.chaos.faults import Fault
 
-#: Every kind of fault, and how many of each are in a deck of 41.
+#: Every kind of fault, and how many of each are in a deck of 39.
 KINDS: dict[str, tuple[Fault, int]] = {
     "SIGKILL a worker": (faults.kill_worker, 2),
     "SIGKILL a child of a worker": (faults.kill_child, 3),
-    "SIGKILL a child that plans and judges a race": (work_faults.kill_leader, 2),
-    "SIGKILL a child that helps with a race": (work_faults.kill_candidate, 3),
+    "SIGKILL a child that races": (work_faults.kill_race, 5),
     "SIGKILL a child on a shard": (work_faults.kill_shard, 3),
-    "SIGKILL the worker in a race's fan-in": (work_faults.kill_race_fan_in, 2),
     "SIGKILL the worker in a batch's fan-in": (work_faults.kill_batch_fan_in, 2),
     "all heavy workers gone for a while": (work_faults.end_heavy_workers, 1),
-    "cancel a job that two workers train": (work_faults.cancel_spread_job, 1),
+    "cancel a job that runs": (work_faults.cancel_running_job, 1),
     "SIGSTOP a worker beyond its lease": (faults.freeze_worker, 2),
     "SIGKILL the broker": (faults.kill_broker, 2),
     "FLUSHALL": (faults.flush_broker, 2),

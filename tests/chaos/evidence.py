@@ -40,7 +40,6 @@ _UNFINISHED = (
     " UNION ALL SELECT 'checkpoint', job_id, name FROM checkpoints"
     " UNION ALL SELECT 'piece', id, status FROM pieces p"
     " WHERE status <> 'done' OR NOT EXISTS (SELECT 1 FROM batches b WHERE b.id = parent_id AND b.status = 'succeeded')"
-    " UNION ALL SELECT 'work', record_id, 'of a piece that is gone' FROM work w WHERE kind = 'candidate'"
 )
 
 

@@ -25,11 +25,11 @@ SWEEP_GRACE_S = 30.0
 #: Queues of the heavy workers, which do one thing at a time, and of the light ones.
 _HEAVY, _LIGHT = "calibrate.cpu", "inspect,plan,predict,deliver"
 _LIGHT_THREADS = 8
-#: Every race is spread, and every batch has about ten shards, more of them on a slow machine: of two, which 0.004 gave,
+#: Every batch has about ten shards, more of them on a slow machine: of two, which 0.004 gave,
 #: one worker did both.
-SPREAD = {"FEDLAS_SPREAD_SECONDS": "0.01", "FEDLAS_SHARD_SECONDS": "0.001"}
+SPREAD = {"FEDLAS_SHARD_SECONDS": "0.001"}
 #: Nothing is spread: what one worker does alone is what many must give.
-ALONE = {"FEDLAS_SPREAD_SECONDS": "1000000", "FEDLAS_SHARD_SECONDS": "1000000"}
+ALONE = {"FEDLAS_SHARD_SECONDS": "1000000"}
 
 _SETTINGS = {
     "FEDLAS_LEASE_SECONDS": str(LEASE_S),

@@ -1,4 +1,4 @@
-"""What must be true of races and batches that many workers do together, of their ledger, events and progress."""
+"""What must be true of batches that many workers do together, and of jobs: their ledger, events and progress."""
 
 from __future__ import annotations
 
@@ -70,15 +70,9 @@ def progress_never_falls(evidence: Evidence) -> Line:
     return Line("jobs and batches whose progress never falls", len(evidence.seen.reached), evidence.seen.fallen)
 
 
-def races_are_spread(evidence: Evidence) -> Line:
-    """Else the run has proven nothing about them."""
-    spread = evidence.seen.spread("job_")
-    return Line("races that several workers have trained", len(spread), [] if spread else ["there was none"])
-
-
 def batches_are_spread(evidence: Evidence) -> Line:
-    """The same."""
-    spread = evidence.seen.spread("bat_")
+    """Else the run has proven nothing about them."""
+    spread = evidence.seen.spread()
     return Line("batches that several workers have answered", len(spread), [] if spread else ["there was none"])
 
 

@@ -171,7 +171,7 @@ class Run:
         return self.counts.total() >= self.plan.faults
 
     def _ended(self) -> int:
-        """Jobs, and pieces of jobs and batches."""
+        """Jobs, and shards of batches."""
         return sum(one.has_ended for one in self.orders) + sum(map(len, list(self.watch.seen.workers_of.values())))
 
     def _order_more(self) -> None:

@@ -51,8 +51,7 @@ def _happenings(run: Run) -> list[str]:
         row("jobs ordered", len(run.orders)),
         *(row(f"  {status}", count) for status, count in sorted(ended.items())),
         row("batches ordered, and their parts", f"{len(run.batches)} / {sum(len(one.parts) for one in run.batches)}"),
-        row("trainings done by several workers, of so many", _spread(run, "job_")),
-        row("shards done by several workers, of so many", _spread(run, "bat_")),
+        row("shards done by several workers, of so many", _spread(run)),
         row("attempts of all jobs, and the most of one", f"{sum(attempts)} / {max(attempts, default=0)}"),
         row("messages doubled", sum(doubler.doubled for doubler in run.doublers)),
         row("webhooks taken / turned away / not rightly signed", " / ".join(str(answers[n]) for n in (204, 503, 400))),
@@ -60,11 +59,11 @@ def _happenings(run: Run) -> list[str]:
     ]
 
 
-def _spread(run: Run, prefix: str) -> str:
-    """Pieces of jobs or batches that several workers have done together, and pieces of all."""
+def _spread(run: Run) -> str:
+    """Shards of batches that several workers have done together, and shards of all."""
     seen = run.watch.seen
-    pieces = {parent: len(done) for parent, done in seen.workers_of.items() if parent.startswith(prefix)}
-    return f"{sum(pieces[parent] for parent in seen.spread(prefix))} / {sum(pieces.values())}"
+    shards = {parent: len(done) for parent, done in seen.workers_of.items()}
+    return f"{sum(shards[parent] for parent in seen.spread())} / {sum(shards.values())}"
 
 
 def _notes(run: Run) -> list[str]:

@@ -96,7 +96,7 @@ def whole() -> Evidence:
         parts=defaultdict(list, {BATCH: [PART]}),
         answers=ndjson(ANSWERS),
         predicted=ANSWERS[:1],
-        seen=Seen(workers_of=defaultdict(dict, {one: {"1": "heavy-1", "2": "heavy-2"} for one in (JOB, BATCH)})),
+        seen=Seen(workers_of=defaultdict(dict, {one: {"1": "heavy-1", "2": "heavy-2"} for one in (BATCH,)})),
     )
 
 
@@ -220,7 +220,7 @@ def part_of_nobody(found: Evidence) -> None:
 
 
 def piece_left(found: Evidence) -> None:
-    found.unfinished.append("piece cnd_1 waiting")
+    found.unfinished.append("piece shd_1 waiting")
 
 
 def told_twice(found: Evidence) -> None:
@@ -237,10 +237,6 @@ def one_number_twice(found: Evidence) -> None:
 
 def never_evaluated(found: Evidence) -> None:
     del found.looks[0]
-
-
-def trained_by_one(found: Evidence) -> None:
-    found.seen.workers_of[JOB] = {"1": "heavy-1", "2": "heavy-1"}
 
 
 def predicted_by_one(found: Evidence) -> None:
@@ -288,7 +284,6 @@ def complaint(found: Evidence) -> None:
         (fell_back, "jobs and batches whose progress"),
         (one_number_twice, "evaluations of test rows"),
         (never_evaluated, "evaluations of test rows"),
-        (trained_by_one, "races that several"),
         (predicted_by_one, "batches that several"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",

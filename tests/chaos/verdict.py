@@ -172,7 +172,6 @@ _CHECKS: tuple[Callable[[Evidence], Line], ...] = (
     spread_verdict.looks_are_numbered,
     spread_verdict.events_are_single,
     spread_verdict.progress_never_falls,
-    spread_verdict.races_are_spread,
     spread_verdict.batches_are_spread,
     spread_verdict.answers_are_whole,
     spread_verdict.manifests_are_true,

@@ -24,24 +24,22 @@ _ENDED = (
 )
 _ENDED_JOB = "SELECT id FROM jobs WHERE id = %s AND status IN ('succeeded', 'failed', 'cancelled')"
 _PROGRESS = "SELECT id, progress->>'fraction' FROM jobs UNION ALL SELECT id, progress->>'fraction' FROM batches"
-_SPREAD_NOW = (
-    "SELECT p.parent_id FROM pieces p JOIN work w ON w.record_id = p.id WHERE w.kind = 'candidate'"
-    " AND w.state = 'claimed' AND w.lease_expires_at > now() GROUP BY 1 HAVING count(DISTINCT w.worker) > 1"
-)
+_RUNNING = "SELECT record_id FROM work WHERE kind = 'calibrate' AND state = 'claimed' AND lease_expires_at > now()"
 _FAN_INS = (
     "SELECT w.record_id, w.worker FROM work w JOIN pieces p ON p.parent_id = w.record_id"
-    " WHERE w.kind = %s AND w.state = 'claimed' GROUP BY 1, 2 HAVING bool_and(p.status <> 'waiting')"
+    " WHERE w.kind = 'predict' AND w.state = 'claimed' GROUP BY 1, 2 HAVING bool_and(p.status <> 'waiting')"
 )
 #: A fan-in is near where so few pieces are left.
 _NEAR = (
-    "SELECT w.record_id FROM work w JOIN pieces p ON p.parent_id = w.record_id WHERE w.kind = %s AND w.state <> 'done'"
+    "SELECT w.record_id FROM work w JOIN pieces p ON p.parent_id = w.record_id"
+    " WHERE w.kind = 'predict' AND w.state <> 'done'"
     " GROUP BY 1 HAVING count(*) FILTER (WHERE p.status = 'waiting') <= 2"
 )
 
 
 @dataclass(frozen=True)
 class FanIn:
-    """A job or batch that somebody puts together, all its pieces being done."""
+    """A batch that somebody puts together, all its pieces being done."""
 
     record_id: str
     worker: Supervised
@@ -52,7 +50,7 @@ class Seen:
     """What was seen while it ran.
 
     Attributes:
-        workers_of: for every job and batch, by piece that has ended, the worker that did it.
+        workers_of: for every batch, by piece that has ended, the worker that did it.
         reached: their progress.
         fallen: progress that fell.
     """
@@ -61,10 +59,9 @@ class Seen:
     reached: dict[str, float] = field(default_factory=dict)
     fallen: list[str] = field(default_factory=list)
 
-    def spread(self, prefix: str) -> list[str]:
-        """The jobs (`job_`) or batches (`bat_`) whose pieces were done by several workers."""
-        found = {parent: set(pieces.values()) for parent, pieces in self.workers_of.items()}
-        return [parent for parent, workers in found.items() if parent.startswith(prefix) and len(workers) > 1]
+    def spread(self) -> list[str]:
+        """The batches whose pieces were done by several workers."""
+        return [parent for parent, pieces in self.workers_of.items() if len(set(pieces.values())) > 1]
 
 
 class Watch:
@@ -88,21 +85,21 @@ class Watch:
         self._over.set()
         self._thread.join()
 
-    def spread_now(self) -> list[str]:
-        """The jobs of which two workers train something at this moment."""
-        return [row[0] for row in self._ask(lambda connection: connection.execute(_SPREAD_NOW).fetchall())]
+    def running_jobs(self) -> list[str]:
+        """The jobs that workers train at this moment."""
+        return [row[0] for row in self._ask(lambda connection: connection.execute(_RUNNING).fetchall())]
 
     def has_ended(self, job_id: str | None) -> bool:
         """Whether the job is in a final state."""
         return self._ask(lambda connection: connection.execute(_ENDED_JOB, [job_id]).fetchall()) != []
 
-    def await_fan_in(self, kind: str, *, seconds: float) -> FanIn | None:
-        """A fan-in of this kind of work, the moment it is claimed; None where none is near, or it does not come."""
+    def await_fan_in(self, *, seconds: float) -> FanIn | None:
+        """A batch's fan-in, the moment it is claimed; None where none is near, or it does not come."""
 
         def lie_in_wait(connection: psycopg.Connection[Any]) -> list[Any]:
             deadline = time.monotonic() + seconds
-            while time.monotonic() < deadline and connection.execute(_NEAR, [kind]).fetchone() is not None:
-                if found := connection.execute(_FAN_INS, [kind]).fetchall():
+            while time.monotonic() < deadline and connection.execute(_NEAR).fetchone() is not None:
+                if found := connection.execute(_FAN_INS).fetchall():
                     return found
                 time.sleep(_AMBUSH_LOOK_S)
             return []

@@ -17,13 +17,8 @@ CANCELLED_WITHIN_S = 10.0
 _AMBUSH_S = 3.0
 
 
-def kill_candidate(storm: Storm) -> str | None:
-    """SIGKILL a child that helps with the race of a job."""
-    return _kill_child_on(storm, "candidate")
-
-
-def kill_leader(storm: Storm) -> str | None:
-    """SIGKILL the child that plans and judges a race."""
+def kill_race(storm: Storm) -> str | None:
+    """SIGKILL the child that trains and judges the candidates of a job."""
     return _kill_child_on(storm, "calibrate")
 
 
@@ -32,14 +27,13 @@ def kill_shard(storm: Storm) -> str | None:
     return _kill_child_on(storm, "predict_shard")
 
 
-def kill_race_fan_in(storm: Storm) -> str | None:
-    """SIGKILL the worker that puts a race together: all its trainings have ended."""
-    return _kill_fan_in(storm, "calibrate")
-
-
 def kill_batch_fan_in(storm: Storm) -> str | None:
     """SIGKILL the worker that writes the manifest of a batch."""
-    return _kill_fan_in(storm, "predict")
+    found = storm.watch.await_fan_in(seconds=_AMBUSH_S)
+    if found is None:
+        return None
+    kill_and_watch(storm, found.worker)
+    return f"{found.worker.name} (process {found.worker.pid}) on {found.record_id}"
 
 
 def end_heavy_workers(storm: Storm) -> str | None:
@@ -57,12 +51,12 @@ def end_heavy_workers(storm: Storm) -> str | None:
     return f"{'killed' if killed else 'asked to end'}, back after {seconds:.1f} s"
 
 
-def cancel_spread_job(storm: Storm) -> str | None:
-    """Cancel a job that several workers train: where all of them live, it has ended soon."""
+def cancel_running_job(storm: Storm) -> str | None:
+    """Cancel a job that a worker trains: where all workers live, it has ended soon."""
     if not _is_well(storm):
         return None
-    spread = storm.watch.spread_now()
-    orders = [one for one in storm.orders if one.record_id in spread and one.number >= COMPARED and not one.cancelling]
+    running = storm.watch.running_jobs()
+    orders = [one for one in storm.orders if one.record_id in running and one.number >= COMPARED and not one.cancelling]
     if not orders:
         return None
     order = storm.rng.choice(orders)
@@ -83,14 +77,6 @@ def _is_well(storm: Storm) -> bool:
     """Whether everything is there that a cancellation needs."""
     workers = all(worker.is_running and not worker.frozen and not worker.ordered for worker in storm.site.workers)
     return workers and storm.site.postgresql.is_running
-
-
-def _kill_fan_in(storm: Storm, kind: str) -> str | None:
-    found = storm.watch.await_fan_in(kind, seconds=_AMBUSH_S)
-    if found is None:
-        return None
-    kill_and_watch(storm, found.worker)
-    return f"{found.worker.name} (process {found.worker.pid}) on {found.record_id}"
 
 
 def _kill_child_on(storm: Storm, kind: str) -> str | None:

@@ -19,7 +19,7 @@ from tests.corpus.case import BadFile
 from tests.helpers.service import ROOT
 from worker.documents import WorkOrder
 from worker.sandbox import process as sandbox
-from worker.sandbox.child_output import ChildOutcome
+from worker.sandbox.process import ChildOutcome
 from worker.sandbox.protocol import ChildRequest, Limits
 from worker.settings import WorkerSettings, inspection_limits
 

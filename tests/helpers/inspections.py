@@ -15,9 +15,8 @@ from unittest import mock
 
 from worker.documents import InspectDatasetOrder, InspectModelOrder
 from worker.sandbox import process
-from worker.sandbox.child_output import ChildOutcome
-from worker.sandbox.protocol import REQUEST, ChildRequest, JsonObject, Order
-from worker.sandbox.replies import Replies
+from worker.sandbox.process import ChildOutcome
+from worker.sandbox.protocol import REQUEST, ChildRequest, JsonObject, Order, Replies
 
 _run = process.run
 

@@ -17,8 +17,8 @@ from worker.documents import (
     OrderedModel,
     PlanOrder,
 )
+from worker.inside.channel import Files
 from worker.inside.inspection import inspect_dataset, inspect_model
-from worker.inside.work_function import Files
 
 Json = dict[str, Any]
 

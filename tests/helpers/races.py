@@ -10,10 +10,9 @@ import numpy as np
 
 from fedlas import metrics
 from fedlas.race.candidates import Candidate
-from fedlas.race.context import TrainingRows
+from fedlas.race.context import Rows, TrainingRows
 from fedlas.race.race import run_race
-from fedlas.race.results import RaceResult
-from fedlas.race.training_events import TrainingEvent
+from fedlas.race.results import RaceResult, TrainingEvent
 from tests.helpers.small_classifier import noisy_digits, overconfident_classifier
 
 HOT = Candidate("fedlas", 0.2, alpha=0.2, beta=4.0, momentum=0.95, epochs=6, scope="all")
@@ -22,11 +21,20 @@ PLAIN = Candidate("cross_entropy", 0.2, epochs=6, scope="all")
 HEAD = Candidate("cross_entropy", 0.05, epochs=4, scope="head")
 
 
+def training_rows(train: Rows | None, calibration: Rows) -> TrainingRows:
+    """Rows that lie apart, copied one behind the other."""
+    if train is None:
+        return TrainingRows(*calibration, np.arange(len(calibration[1])))
+    inputs = [np.concatenate(pair) for pair in zip(train[0], calibration[0], strict=True)]
+    places = len(train[1]) + np.arange(len(calibration[1]))
+    return TrainingRows(inputs, np.concatenate([train[1], calibration[1]]), places)
+
+
 def race(*candidates: Candidate, budget_seconds: float = 600, classifier: Any = None, **options: Any) -> RaceResult:
     """A race on the digits with nothing but temperatures, unless `calibrators` says otherwise."""
     train, calibration, _ = noisy_digits()
     settings: dict[str, Any] = {
-        "training": TrainingRows.of(train, calibration),
+        "training": training_rows(train, calibration),
         "calibration": calibration,
         "calibrators": ("temperature",),
         **options,

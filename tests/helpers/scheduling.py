@@ -11,7 +11,7 @@ from xdist.scheduler import LoadFileScheduling
 TOGETHER = ("tests/e2e", "tests/web", "tests/fedlas/cli", "tests/fedlas/client")
 
 #: Files of these that start all services that they need.
-APART = ("tests/e2e/test_kills.py", "tests/e2e/test_serving.py", "tests/e2e/test_spread.py")
+APART = ("tests/e2e/test_kills.py", "tests/e2e/test_serving.py")
 
 #: Folders and files that take longest, in this order.
 FIRST = (

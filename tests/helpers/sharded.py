@@ -14,7 +14,7 @@ from fedlas.errors import FedLASError
 from service.registry import tables
 from service.registry.contract import RecordError
 from service.registry.registry import Registry
-from service.registry.repositories import Claim, ClaimLimits
+from service.registry.repositories import Claim
 from service.registry.tables import new_id, now
 from tests.helpers.documents import DATASET_PROFILE, MODEL_PROFILE
 from tests.helpers.served import lookup
@@ -78,7 +78,7 @@ class ShardedBatches:
         """The work of this record, or whose turn it is."""
         with self.registry.write() as unit:
             if record_id is None:
-                claim = unit.work.claim_next("predict", ClaimLimits(), worker="w", lease_seconds=lease)
+                claim = unit.work.claim_next("predict", worker="w", lease_seconds=lease)
             else:
                 claim = unit.work.claim(record_id, worker="w", lease_seconds=lease)
         if claim is None:

@@ -7,7 +7,7 @@ import copy
 import torch
 
 from fedlas.importers import GraphClassifier
-from fedlas.race.candidate_training import copy_head
+from fedlas.race.trainer import copy_head
 
 
 def shaken(classifier: GraphClassifier, seed: int, *, head_only: bool) -> GraphClassifier:

@@ -42,9 +42,7 @@ def permits_of(
     supervisor: Supervisor, registry: Registry, *, queues: tuple[str, ...] = QUEUES, threads: int = 4
 ) -> Permits:
     """Permits of a worker of these queues."""
-    return Permits(
-        supervisor, registry, queues=queues, threads=threads, lease_seconds=_LEASE_S, versions="those of the tests"
-    )
+    return Permits(supervisor, registry, queues=queues, threads=threads, lease_seconds=_LEASE_S)
 
 
 @contextmanager

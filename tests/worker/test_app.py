@@ -29,7 +29,7 @@ from tests.helpers.processes import until
 from tests.helpers.servers import Valkey, running
 from tests.helpers.work import add_dataset, state_of
 from worker.app import app, configuration
-from worker.permit_message import message_of
+from worker.consumer import message_of
 from worker.tasks import PermitRequest, PermitTask
 
 Json = dict[str, Any]
@@ -156,15 +156,15 @@ def test_a_plain_celery_command_does_the_work(site: Site, worker: CeleryWorker) 
     assert datetime.strptime(end[:23], "%Y-%m-%d %H:%M:%S,%f")
 
 
-def test_a_piece_is_shown_with_its_job() -> None:
+def test_a_piece_is_shown_with_its_batch() -> None:
     """The permit may have named another record of the queue."""
-    hint, piece_id, job_id = new_id("job"), new_id("cnd"), new_id("job")
-    message = message_of(app, Permit(hint, "calibrate", "calibrate.cpu"))
+    hint, piece_id, batch_id = new_id("bat"), new_id("shd"), new_id("bat")
+    message = message_of(app, Permit(hint, "predict", "predict"))
     request = PermitRequest(message, app=app, task=PermitTask())
-    request.show(Claim(piece_id, "candidate", token=1, attempts=1, parent_id=job_id))
+    request.show(Claim(piece_id, "predict_shard", token=1, attempts=1, parent_id=batch_id))
     told = request.info()
-    assert (told["name"], told["args"], told["kwargs"]) == ("fedlas.candidate", [piece_id], {"parent_id": job_id})
-    request.show(Claim(hint, "calibrate", token=1, attempts=1))
+    assert (told["name"], told["args"], told["kwargs"]) == ("fedlas.predict_shard", [piece_id], {"parent_id": batch_id})
+    request.show(Claim(hint, "predict", token=1, attempts=1))
     assert (request.info()["args"], request.info()["kwargs"]) == ([hint], {})
 
 

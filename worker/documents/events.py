@@ -20,9 +20,11 @@ from service.registry.documents import (
     StageChanged,
     TrainingBegun,
 )
-from worker.documents.orders import Share, TrainingOrder
 
 _MOST_BYTES = 16 * 1024
+#: An entry of a journal, and its file in the journal's folder.
+EntryName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
+EntryFile = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,79}$")]
 
 
 class _Part(BaseModel):
@@ -83,23 +85,11 @@ InnerEvent = Annotated[
 ]
 
 
-#: An entry of a journal, and its file in the journal's folder.
-EntryName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
-EntryFile = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,79}$")]
-
-
 class SavedCheckpoint(_Part):
     """An entry of the child's journal: its name, and its file in the journal's folder."""
 
     name: EntryName
     file: EntryFile
-
-
-class OfferedTraining(_Part):
-    """A training of a race that any worker may do; `name` is that of the journal's entry which it will leave."""
-
-    name: EntryName
-    order: TrainingOrder
 
 
 class PredictedPart(_Part):
@@ -113,25 +103,21 @@ class ChildEvent(_Part):
     """One line of a child's events.
 
     Attributes:
-        share: of the training that a reply has ordered, as far as it is done.
-        offer: a training of the rung that begins; the last offer is followed by an ask.
         part: what the checkpoint is, of a batch.
-        asks: for a training or a shard; the child waits until a reply comes (`worker.documents.replies`).
+        asks: for a shard; the child waits until a reply comes (`worker.documents.orders`).
     """
 
     stage: Stage | None = None
     progress: ReportedProgress | None = None
-    share: Share | None = None
     event: InnerEvent | None = None
     checkpoint: SavedCheckpoint | None = None
-    offer: OfferedTraining | None = None
     part: PredictedPart | None = None
-    asks: Literal["training", "shard"] | None = None
+    asks: Literal["shard"] | None = None
 
     @property
     def only_progress(self) -> bool:
         """Whether the next event of this kind says all that this one does, and more."""
-        return self.model_fields_set <= {"progress", "share"}
+        return self.model_fields_set <= {"progress"}
 
     @classmethod
     def parse(cls, told: object) -> ChildEvent | None:

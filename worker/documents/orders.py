@@ -1,4 +1,4 @@
-"""Orders: what a child is to do, one model per kind of work.
+"""Orders: what a child is to do, one model per kind of work, and the replies to a child that asks for more of it.
 
 An order holds the sender's words and an earlier child's findings, but never a path: the files that a child may read
 are a list of their own (`worker.sandbox.protocol.ChildRequest.files`), by the names that each order's docstring gives.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, TypeAdapter
 
 from service.registry.contract import AnswerOptions, BatchErrors, JobRequest
 from service.registry.documents import (
@@ -20,13 +20,6 @@ from service.registry.documents import (
     SplitShares,
     Task,
 )
-
-#: A name of the library: of a loss, an optimiser.
-Word = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
-Seconds = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-_MOST_EPOCHS = 100_000
 
 
 class DatasetOptions(Document):
@@ -121,7 +114,7 @@ class RowRange(Document):
 
 
 class ShardOrder(PredictionOrder):
-    """The order to predict the rows of one shard, and then of those that replies name (`worker.documents.replies`)."""
+    """The order to predict the rows of one shard, and then of those that replies name (`worker.documents.orders`)."""
 
     kind: Literal["predict_shard"] = "predict_shard"
     shard: RowRange
@@ -160,8 +153,6 @@ class JobOrder(Document):
         checkpoint_seconds: the least time between two saved states of a training; None where nothing is saved. What
             earlier attempts have saved are the files `checkpoint.NAME`.
         begun_at: when this attempt began, in seconds since 1970: its budget counts from there.
-        spread_seconds: trainings that are planned to take so long together are offered to other workers; None offers
-            none.
     """
 
     job_id: str
@@ -172,7 +163,6 @@ class JobOrder(Document):
     looks_before: int = Field(0, ge=0)
     checkpoint_seconds: float | None = None
     begun_at: float | None = None
-    spread_seconds: float | None = None
 
 
 class CalibrateOrder(JobOrder):
@@ -187,70 +177,34 @@ class PlanOrder(JobOrder):
     kind: Literal["plan"] = "plan"
 
 
-class CandidateOrder(JobOrder):
-    """The order to help with the race of a job: the child asks for one training after the other until none is left.
-
-    Which training, it is told in a reply (`worker.documents.replies`).
-    """
-
-    kind: Literal["candidate"] = "candidate"
-
-
-class OrderedCandidate(Document):
-    """A candidate with its epochs and its learning rate: all fields of `fedlas.race.candidates.Candidate`."""
-
-    method: Word
-    learning_rate: float
-    epochs: int = Field(ge=1, le=_MOST_EPOCHS)
-    scope: Literal["all", "head"]
-    batch_size: int = Field(ge=1)
-    optimizer: Word
-    weight_decay: float
-    edge_share: float
-    usual_epochs: int
-    rate_is_fixed: bool
-    alpha: float | None = None
-    beta: float | None = None
-    momentum: float | None = None
-    margin: float | None = None
-
-
-class TrainingOrder(Document):
-    """The order of one training of a race, whole in itself: whoever has model and dataset can do it.
-
-    Attributes:
-        number: of the candidate, from 1, of so many `candidates`.
-        fold: that is left out, from 1, of so many `folds`; None where it is trained on all rows.
-        work_seconds: which it was planned to take.
-        after_seconds: which its candidate needs then, lest it ends in nothing.
-        trained_share: of `work_seconds`, the share that is steps rather than scoring.
-        spent_seconds: of the job's budget, when the training was offered; in a reply, when it begins.
-        kept_seconds: of the budget, for what comes after all trainings.
-        job_share: how much of the whole job the training is, for its progress.
-    """
-
-    candidate: OrderedCandidate
-    number: Count
-    candidates: Count
-    fold: Count | None = None
-    folds: Count | None = None
-    work_seconds: Seconds
-    after_seconds: Seconds = 0.0
-    trained_share: Share = 1.0
-    spent_seconds: Seconds = 0.0
-    kept_seconds: Seconds = 0.0
-    job_share: Share = 0.0
-
-
 #: The order of any kind of work; `kind` tells which.
 WorkOrder = Annotated[
-    InspectDatasetOrder
-    | InspectModelOrder
-    | ScoresOrder
-    | BatchOrder
-    | ShardOrder
-    | CalibrateOrder
-    | PlanOrder
-    | CandidateOrder,
+    InspectDatasetOrder | InspectModelOrder | ScoresOrder | BatchOrder | ShardOrder | CalibrateOrder | PlanOrder,
     Field(discriminator="kind"),
 ]
+
+
+class PredictReply(Document):
+    """Predict these rows next, leave them as a part, and ask again."""
+
+    do: Literal["predict"] = "predict"
+    shard: RowRange
+
+
+class EndReply(Document):
+    """There is nothing left for this child: it answers and ends."""
+
+    do: Literal["end"] = "end"
+
+
+Reply = PredictReply | EndReply
+_REPLY: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="do")])
+
+
+def read_reply(line: bytes) -> Reply:
+    """The reply in a line.
+
+    >>> read_reply(b'{"do": "predict", "shard": {"first_row": 0, "num_rows": 9}}').shard.rows
+    range(0, 9)
+    """
+    return _REPLY.validate_json(line)

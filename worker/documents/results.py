@@ -125,9 +125,3 @@ class PlanResult(Result):
     """The result of a dry run, as it stands in the job's record."""
 
     plan: Plan
-
-
-class CandidatesResult(Result):
-    """The end of a child that helped with a race; what its trainings became lies in its journal."""
-
-    num_trainings: int = Field(ge=0)

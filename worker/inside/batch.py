@@ -32,7 +32,7 @@ from worker.documents import (
     ShardsResult,
 )
 from worker.inside.batch_rows import AlignedRows, Errors, ModelRows, by_halves, unlisted
-from worker.inside.work_function import Ask, Emit, Files
+from worker.inside.channel import Ask, Emit, Files
 
 T = TypeVar("T")
 

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 
 from fedlas.calibration import CalibrationOptions, ScoredRows, calibrate_scores
-from fedlas.calibration.steps import begun
 from fedlas.data import SPLITS, Dataset
 from fedlas.data.duplicates import SeenRows
 from fedlas.data.labels import as_text
@@ -40,9 +39,8 @@ from worker.documents import (
     ScoresProfile,
     ScoresResult,
 )
-from worker.inside.job_events import JobEvents
-from worker.inside.notices import notice_documents
-from worker.inside.work_function import Ask, Emit, Files
+from worker.inside.channel import Emit, Files
+from worker.inside.job_events import JobEvents, notice_documents
 
 if TYPE_CHECKING:  # scores are calibrated without PyTorch
     from fedlas.calibration import Calibration
@@ -57,22 +55,17 @@ _REPORT, _PAGE, _DIAGRAM, _SEEN_ROWS = "report.json", "report.html", "reliabilit
 _PREDICTIONS = "predictions.parquet"
 #: A page of the API reads whole groups of that file.
 _GROUP_BYTES = 1 << 20
-#: Seconds in which PyTorch is loaded, and how quickly files are read and checked.
-_LOADING_S, _BYTES_PER_SECOND = 3.0, 2e8
 #: Whose rows train a network that is served.
 _TRAINS = ("train", "calibration")
 
 
-def calibrate(order: JobOrder, files: Files, folder: Path, emit: Emit, ask: Ask | None = None) -> JobResult:
-    """Run one job and return what came of it; `calibrated.onnx`, the report, its page and diagram lie in `folder`.
-
-    Args:
-        ask: without it no training is offered to other workers, whatever the order says.
-    """
-    progress = _begun(order, files)
+def calibrate(order: JobOrder, files: Files, folder: Path, emit: Emit) -> JobResult:
+    """Run one job and return what came of it; `calibrated.onnx`, the report, its page and diagram lie in `folder`."""
+    now = time.time()
+    progress = JobProgress(seconds_ago=max(0.0, now - (order.begun_at or now)))
     with JobEvents(emit, progress) as tell:  # loading PyTorch may take seconds
         tell.stage("inspecting")
-        return _calibrated(order, files, folder, emit, progress, tell, ask)
+        return _calibrated(order, files, folder, emit, progress, tell)
 
 
 def _calibrated(
@@ -82,16 +75,12 @@ def _calibrated(
     emit: Emit,
     progress: JobProgress,
     tell: JobEvents,
-    ask: Ask | None,
 ) -> JobResult:
     from fedlas.calibration import calibrate
-    from worker.inside.model_loading import open_job, seen_rows
-    from worker.inside.reproducibility import asked, digests, journal_of, repeat_exactly
-    from worker.inside.spreading import spread_of
+    from worker.inside.model_loading import asked, digests, journal_of, open_job, repeat_exactly, seen_rows
 
     repeat_exactly()
     classifier, dataset, options = open_job(order, files, folder)
-    journal = journal_of(order, files, folder, emit)
     model, rows = (Named(one.name, one.id, one.sha256) for one in (order.model, order.dataset))
     found = calibrate(
         classifier,
@@ -100,16 +89,14 @@ def _calibrated(
         request=asked(order.request),
         digests=digests(order),
         subject=Subject(model, rows, order.job_id, rfc3339(order.created_at)),
-        journal=journal,
+        journal=journal_of(order, files, folder, emit),
         progress=progress,
-        spread=None if journal is None or ask is None else spread_of(order, journal, emit, ask, tell),
         on_stage=tell.stage,
         on_progress=tell.progress,
         on_candidate=tell.candidate,
         on_training=tell.training,
         on_notice=tell.notice,
     )
-    progress.begin("exporting")
     tell.stage("exporting")
     exported = None if found.finalist is None else _export(found, classifier, folder / "calibrated.onnx", order)
     trained = found.verdict.verdict == "trained"
@@ -117,7 +104,6 @@ def _calibrated(
         _write_seen_rows(dataset, seen_rows(order, files), folder)
     _write_report(found.report, folder)
     _write_predictions(found, folder / _PREDICTIONS)
-    progress.begin("publishing")
     tell.stage("publishing")
     return JobResult(
         verdict=found.verdict.verdict,
@@ -132,17 +118,6 @@ def _calibrated(
         seen_rows=_SEEN_ROWS if trained else None,
         adjustments=notice_documents(found.adjustments),
     )
-
-
-def _begun(order: JobOrder, files: Files) -> JobProgress:
-    """A job that reads its files; its budget counts from here."""
-    request = order.request
-    options = CalibrationOptions(method=request.method, budget_seconds=60 * request.budget.minutes)
-    started = time.time() if order.begun_at is None else order.begun_at
-    progress = begun(options, seconds_ago=max(0.0, time.time() - started))
-    progress.expect("reading", _LOADING_S + sum(file.stat().st_size for file in files.values()) / _BYTES_PER_SECOND)
-    progress.begin("reading")
-    return progress
 
 
 def fit_scores(order: ScoresOrder, files: Files, folder: Path, emit: Emit) -> ScoresResult:

@@ -13,10 +13,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel
 
@@ -24,8 +22,7 @@ from fedlas.errors import FedLASError
 from service.confinement.confinement import lacking, lower
 from service.process_memory import lacked_memory
 from worker.documents import ChildEvent, WorkOrder
-from worker.inside.replies import Replies
-from worker.inside.work_function import Ask, Emit
+from worker.inside.channel import Ask, Emit, Replies
 from worker.sandbox.confinement import confine
 from worker.sandbox.protocol import ANSWER, REQUEST, ChildAnswer, ChildError, ChildRequest, Confined, Limits
 
@@ -44,18 +41,13 @@ KINDS = {
     "inspect_dataset": "worker.inside.inspection:inspect_dataset",
     "inspect_model": "worker.inside.inspection:inspect_model",
     "calibrate": "worker.inside.calibration:calibrate",
-    "candidate": "worker.inside.candidate:train",
     "plan": "worker.inside.plan:plan",
     "predict": "worker.inside.batch:predict",
     "predict_shard": "worker.inside.batch:predict_shard",
     "fit_scores": "worker.inside.calibration:fit_scores",
 }
-#: Kinds whose function is also given what asks the supervisor, and what it asks for.
-_ASKING: dict[str, Literal["training", "shard"]] = {
-    "calibrate": "training",
-    "candidate": "training",
-    "predict_shard": "shard",
-}
+#: Kinds whose function is also given what asks the supervisor what to do next.
+_ASKING = {"predict_shard"}
 #: The exit code of a child that lacks a protection which this machine has.
 UNPROTECTED = 4
 _EVENTS_PER_SECOND = 5.0
@@ -83,8 +75,7 @@ def main(folder: Path) -> int:
     emit = _thinned(write)
     replies = Replies(emit)
     replies.listen()
-    wanted = _ASKING.get(request.order.kind)
-    ask = None if wanted is None else partial(replies.ask, wanted)
+    ask = replies.ask if request.order.kind in _ASKING else None
     answer = answer_to(request.order, files, folder, emit, ask)
     unfinished = folder / "answer.partial"
     unfinished.write_text(answer)

@@ -25,8 +25,8 @@ from worker.documents import (
     ModelInspection,
     ModelOptions,
 )
-from worker.inside.notices import notice_document
-from worker.inside.work_function import Emit, Files
+from worker.inside.channel import Emit, Files
+from worker.inside.job_events import notice_document
 
 if TYPE_CHECKING:  # datasets are read without PyTorch
     from fedlas.importers import GraphClassifier

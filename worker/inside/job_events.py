@@ -1,38 +1,42 @@
-"""The events of a job, inside the sandbox: stages, trainings, candidates and warnings as they come, progress always."""
+"""The events of a job, inside the sandbox: stages, trainings, candidates and notices as they come, progress always."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from fedlas.documents import as_json
 from fedlas.notice import Notice
 from fedlas.progress import JobProgress
+from service.registry import documents
 from service.registry.documents import CandidateEnded, Stage
 from worker.documents import CandidateEvent, ChildEvent, ReportedProgress, WarningEvent
-from worker.inside.notices import notice_document
-from worker.inside.work_function import Emit
+from worker.inside.channel import Emit
 
 if TYPE_CHECKING:
-    from fedlas.race.results import CandidateResult, RaceProgress
-    from fedlas.race.training_events import TrainingEvent
-
+    from fedlas.race.results import CandidateResult, RaceProgress, TrainingEvent
 #: How often a thread tells progress while nothing else does.
 _TELL_EVERY_S = 1.0
 #: Of a longer training so many epochs are told, spread evenly, the last among them.
 _TOLD_EPOCHS = 100
 
 
+def notice_document(notice: Notice) -> documents.Notice:
+    """The document of one notice."""
+    return documents.Notice.model_validate(as_json(notice))
+
+
+def notice_documents(notices: Iterable[Notice]) -> list[documents.Notice]:
+    """The documents of several."""
+    return [notice_document(notice) for notice in notices]
+
+
 class JobEvents:
-    """Reports what a job does; while its `with` block runs a thread tells progress, however long a computation is.
+    """Reports what a job does; while its `with` block runs a thread tells progress, however long a computation is."""
 
-    Attributes:
-        shares: whether what runs is a training that was ordered by itself, whose share is told, too.
-    """
-
-    def __init__(self, emit: Emit, progress: JobProgress, *, shares: bool = False) -> None:
-        self.shares = shares
+    def __init__(self, emit: Emit, progress: JobProgress) -> None:
         self._emit, self._progress = emit, progress
         self._training: RaceProgress | None = None
         self._ended = threading.Event()
@@ -51,12 +55,13 @@ class JobEvents:
     def stage(self, stage: Stage) -> None:
         """A stage begins."""
         self._training = None
+        self._progress.begin(stage)
         self._emit(ChildEvent(stage=stage, progress=self._reached()))
 
     def progress(self, progress: RaceProgress) -> None:
         """A candidate begins, or has trained for another epoch."""
         self._training = progress
-        self._emit(self._position())
+        self._emit(ChildEvent(progress=self._reached()))
 
     def training(self, event: TrainingEvent) -> None:
         """A training begins, has another epoch behind it, or was scored."""
@@ -78,17 +83,11 @@ class JobEvents:
 
     def _tell(self) -> None:
         while not self._ended.wait(_TELL_EVERY_S):
-            self._emit(self._position())
-
-    def _position(self) -> ChildEvent:
-        share = self._progress.share if self.shares else None
-        if share is None:
-            return ChildEvent(progress=self._reached())
-        return ChildEvent(progress=self._reached(), share=round(share, 4))
+            self._emit(ChildEvent(progress=self._reached()))
 
     def _reached(self) -> ReportedProgress:
         where, training = self._progress.position(), self._training
-        told = ReportedProgress(fraction=round(where.fraction, 4), eta_seconds=round(where.eta_seconds, 1))
+        told = ReportedProgress(fraction=round(where.fraction, 4), eta_seconds=where.eta_seconds)
         if training is None:
             return told
         shown = {"candidate": training.name, "epoch": training.epoch, "epochs": training.epochs}

@@ -1,8 +1,12 @@
-"""Model loading: the classifier of a job, and the dataset in the classifier's inputs and classes."""
+"""The opening of a job: its classifier, the dataset in the classifier's inputs and classes, and its journal."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
+
+import torch
 
 from fedlas.calibration import CalibrationOptions
 from fedlas.data import Dataset, align, load_dataset
@@ -10,9 +14,16 @@ from fedlas.data.casting import InputSpec
 from fedlas.data.duplicates import SeenRows, without_seen
 from fedlas.importers import GraphClassifier, load_architecture, load_onnx
 from fedlas.preprocessing import Preprocessing
-from service.registry.documents import ImagePreprocessing, ModelProfile
-from worker.documents import JobOrder, ModelOptions
-from worker.inside.work_function import Files
+from fedlas.race.record import FolderJournal
+from service.registry.contract import JobRequest
+from service.registry.documents import ImagePreprocessing, JsonObject, ModelProfile
+from worker.documents import ChildEvent, JobOrder, ModelOptions, SavedCheckpoint
+from worker.inside.channel import Emit, Files
+
+#: The prefix of the files that hold what earlier attempts have saved.
+CHECKPOINT = "checkpoint."
+#: Names of things rather than what they are, and where to tell of the end: they change nothing of what comes out.
+_NOT_ASKED = {"webhook", "metadata", "model_id", "dataset_id"}
 
 
 def open_job(order: JobOrder, files: Files, folder: Path) -> tuple[GraphClassifier, Dataset, CalibrationOptions]:
@@ -80,3 +91,43 @@ def preprocessing_of(given: ImagePreprocessing | None) -> Preprocessing | None:
 def input_specs(profile: ModelProfile) -> list[InputSpec]:
     """The model's inputs, as datasets are fitted to them."""
     return [InputSpec(name=spec.name, dtype=spec.dtype, shape=spec.shape) for spec in profile.inputs]
+
+
+def asked(request: JobRequest) -> JsonObject:
+    """What a request asks for; with `digests` it says what comes out."""
+    return request.model_dump(exclude=_NOT_ASKED)
+
+
+def digests(order: JobOrder) -> dict[str, str]:
+    """What the job is given."""
+    return {
+        "model_sha256": order.model.sha256,
+        "dataset_sha256": order.dataset.sha256,
+        "prepared_dataset_sha256": order.dataset.prepared_sha256,
+    }
+
+
+def repeat_exactly() -> None:
+    """The same job ends with the same bits: an accelerator's fastest kernels add up in any order."""
+    if torch.cuda.is_available():
+        torch.backends.cudnn.deterministic = True
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def journal_of(order: JobOrder, files: Files, folder: Path, emit: Emit) -> FolderJournal | None:
+    """What earlier attempts have saved, and a folder for what this one saves and reports.
+
+    None where the order asks for no checkpoints. The list of files says which entries there are.
+    """
+    if order.checkpoint_seconds is None:
+        return None
+    known = {name.removeprefix(CHECKPOINT): file for name, file in files.items() if name.startswith(CHECKPOINT)}
+    given = {"request": asked(order.request), "profile": order.model.profile.stored(), **digests(order)}
+    key = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
+
+    def on_saved(name: str, file: str) -> None:
+        emit(ChildEvent(checkpoint=SavedCheckpoint(name=name, file=file)))
+
+    return FolderJournal(
+        folder / "journal", key=key, known=known, on_saved=on_saved, every_seconds=order.checkpoint_seconds
+    )

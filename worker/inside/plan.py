@@ -6,14 +6,16 @@ calibration rows tells what the test rows could show.
 
 from __future__ import annotations
 
+import math
 import resource
-from collections.abc import Iterator
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from fedlas.calibration.judging_costs import judging_costs
-from fedlas.calibration.preparation import Start, check_expected_accuracy, prepare
+from fedlas.calibration.preparation import Start, check_expected_accuracy, prepare, rows_of, seconds_after_race
 from fedlas.calibrators import TemperatureScaling, softmax
 from fedlas.data import Dataset, shared_rows
 from fedlas.errors import PreconditionFailed
@@ -22,9 +24,17 @@ from fedlas.metrics import row_scores
 from fedlas.metrics.betting_intervals import detectable, paired_mean
 from fedlas.preconditions.examination import NOT_GIVEN, require_accepted
 from fedlas.progress import JobProgress
+from fedlas.race.candidates import Candidate
+from fedlas.race.context import ProgressReporter, RaceContext
+from fedlas.race.cross_fitting import TrainingCosts, head_obstacle, training_obstacle
+from fedlas.race.race import number_of_refits, seconds_for_features
+from fedlas.race.record import Record
+from fedlas.race.schedule import Plan as Schedule
+from fedlas.race.schedule import TimeBudget
+from fedlas.race.schedule import plan as schedule
 from fedlas.race.scoring import post_hoc_names
 from fedlas.race.selection import CalibratorSelector
-from fedlas.race.setup import seconds_for_features
+from fedlas.race.trainer import Trainer
 from fedlas.training.fit import device_name
 from service.registry.documents import FeatureSpec, Notice, Plan, SplitCounts
 from service.registry.documents.runs import (
@@ -36,41 +46,114 @@ from service.registry.documents.runs import (
     UploadedScores,
 )
 from worker.documents import JobOrder, PlanResult
-from worker.inside.job_events import JobEvents
+from worker.inside.channel import Emit, Files
+from worker.inside.job_events import JobEvents, notice_documents
 from worker.inside.model_loading import open_job
-from worker.inside.notices import notice_documents
-from worker.inside.race_costs import RaceCosts, race_costs
-from worker.inside.work_function import Emit, Files
 
+_TOO_SHORT = "The budget is too short for a single candidate on the whole network: {instead}."
 #: The gate judges two claims, and the first to be shown has half of the level (Holm).
 _CLAIMS = 2
-#: Seconds of the steps of a dry run, as far as they can be known beforehand.
-_GUESSED = {"reading": 3.0, "evaluating": 3.0, "measuring": 3.0}
 #: So many of the best candidates get the pool of calibrators.
 _POOLS = 3
+
+
+@dataclass(frozen=True)
+class RaceCosts:
+    """Candidates that fit the budget and their seconds, and those of all in full; `notes` say why there are none."""
+
+    candidates: int = 0
+    seconds: float = 0.0
+    seconds_in_full: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+def race_costs(start: Start, seconds: float) -> RaceCosts:
+    """What the trainings of a job would cost that has so many seconds for them, from a few steps of a copy."""
+    if not start.trains:
+        return RaceCosts()
+    rows, groups, record = start.training_rows(), start.dataset.groups_of("calibration"), Record()
+    budget = TimeBudget(seconds, record)
+    budget.note_speed(start.outputs)
+    context = RaceContext(
+        start.classifier,
+        rows,
+        rows_of(start.dataset, "calibration"),
+        start.outputs,
+        CalibratorSelector(
+            start.targets, ("temperature",), reads_features=False, groups=groups, seed=start.options.seed
+        ),
+        budget,
+        record,
+        ProgressReporter(JobProgress(), record, None, None),
+        start.options.seed,
+    )
+    if obstacle := training_obstacle(context):
+        return RaceCosts(notes=(f"Nothing would be trained: {obstacle}.",))
+    return _costs(start, context, Trainer(context, rows))
+
+
+def _costs(start: Start, context: RaceContext, trainer: Trainer) -> RaceCosts:
+    """As the race plans it: heads run where no whole network fits, and where they were asked for."""
+    candidates, without_heads = start.candidates(), head_obstacle(start.classifier, trainer)
+    whole = [one for one in candidates if one.scope != "head"]
+    heads = [] if without_heads else [one for one in candidates if one.scope == "head"]
+    planned = _Planned(start, context, trainer)
+    fits, full = planned.of("all", whole) if whole else (Schedule(), Schedule())
+    if whole and not fits.candidates and not without_heads:
+        heads += [one for one in whole if one.scope == "auto"]
+    fit_heads, full_heads = planned.of("head", heads) if heads else (Schedule(), Schedule())
+    notes: tuple[str, ...] = ()
+    if whole and not fits.candidates:
+        instead = "its head would be trained" if fit_heads.candidates else "nothing would be trained"
+        notes = (_TOO_SHORT.format(instead=instead),)
+    return RaceCosts(
+        len(fits.candidates) + len(fit_heads.candidates),
+        fits.seconds + fit_heads.seconds + planned.measuring,
+        (full if whole else full_heads).seconds + planned.measuring,
+        notes,
+    )
+
+
+class _Planned:
+    """Plans of one scope after the other, within what is left."""
+
+    def __init__(self, start: Start, context: RaceContext, trainer: Trainer) -> None:
+        self._context, self._trainer = context, trainer
+        self._costs, self._refits = TrainingCosts(context, trainer), number_of_refits(start.max_cost_factor())
+        self._spent = self.measuring = 0.0
+
+    def of(self, scope: str, candidates: Sequence[Candidate]) -> tuple[Schedule, Schedule]:
+        """What fits, and all in full."""
+        sized = [self._trainer.sized(candidate, scope) for candidate in candidates]
+        line = [
+            self._costs.planned(place, one, may_shorten=candidate.epochs is None)
+            for place, (one, candidate) in enumerate(zip(sized, candidates, strict=True))
+        ]
+        line = [one for one in line if math.isfinite(one.epoch_seconds)]
+        rates, folds = self._costs.range_test(sized) if line else 0.0, len(self._context.folds())
+        self.measuring += rates
+        left = self._context.budget.remaining() - self._spent - rates
+        fits, full = (schedule(line, most, num_folds=folds, refits=self._refits) for most in (left, math.inf))
+        self._spent += fits.seconds
+        return fits, full
 
 
 def plan(order: JobOrder, files: Files, folder: Path, emit: Emit) -> PlanResult:
     """What the job of this request would do; raises what the job would raise before training."""
     progress = JobProgress()
-    for step, seconds in _GUESSED.items():
-        progress.expect(step, seconds)
     with JobEvents(emit, progress) as tell:
         return _planned(order, files, folder, tell, progress)
 
 
 def _planned(order: JobOrder, files: Files, folder: Path, tell: JobEvents, progress: JobProgress) -> PlanResult:
-    progress.begin("reading")
     tell.stage("inspecting")
     classifier, dataset, options = open_job(order, files, folder)
-    progress.begin("evaluating")
     tell.stage("evaluating")
     start = prepare(classifier, dataset, options)
     for notice in start.notices:
         tell.notice(notice)
     check_expected_accuracy(start, start.notices)
-    around = progress.clock() - progress.began + _seconds_around(start)
-    progress.begin("measuring")
+    around = time.perf_counter() - progress.began + _seconds_around(start)
     race = race_costs(start, options.budget_seconds - around)
     found = Plan(
         features=FeatureSpec(layer=classifier.feature_layer, dim=classifier.feature_dim),
@@ -85,7 +168,8 @@ def _planned(order: JobOrder, files: Files, folder: Path, tell: JobEvents, progr
         calibrated_on=start.calibrated_on,
         warnings=[
             *notice_documents(start.notices),
-            *(Notice(code=code, message=message) for code, message in _sentences(start, race, dataset)),
+            *(Notice(code="budget", message=message) for message in race.notes),
+            *(Notice(code="dataset", message=message) for message in dataset.warnings),
         ],
         fails_with=_fails_with(start),
         adjustments=notice_documents(start.adjustments),
@@ -102,15 +186,6 @@ def _fails_with(start: Start) -> str | None:
             raise
         return error.code
     return None
-
-
-def _sentences(start: Start, race: RaceCosts, dataset: Dataset) -> Iterator[tuple[str, str]]:
-    """Codes and sentences of what limits the job."""
-    for code, messages in (
-        ("budget", race.notes),
-        ("dataset", dataset.warnings),
-    ):
-        yield from ((code, message) for message in messages)
 
 
 def _labels(dataset: Dataset) -> PlannedLabels:
@@ -155,7 +230,7 @@ def _seconds_around(start: Start) -> float:
         seconds=seconds_for_features(options.budget_seconds),
     )
     pools = _POOLS * selector.expected_seconds(logits) if start.trains else 0.0
-    return selector.expected_seconds(logits, start.outputs.features) + pools + judging_costs(start).seconds
+    return selector.expected_seconds(logits, start.outputs.features) + pools + seconds_after_race(start)
 
 
 def _estimate(around: float, race: RaceCosts, budget_minutes: float) -> PlanEstimate:

@@ -1,4 +1,4 @@
-"""The metrics of one worker process, for Prometheus: what it claimed, started, lost, resent and published.
+"""The metrics of one worker process, for Prometheus, and the small server that answers `/metrics` with them.
 
 What waits in the queues is the registry's to say: the API's `/metrics` tells it. Labels are words of ours; the codes of
 failures, which a child chooses, are bounded in number.
@@ -6,15 +6,17 @@ failures, which a child chooses, are bounded in number.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import get_args
 
-from prometheus_client import Counter, Histogram, disable_created_metrics
+from prometheus_client import REGISTRY, Counter, Histogram, disable_created_metrics, start_http_server
 
 from service.registry.contract import QUEUE_OF, QUEUES
 from service.registry.documents import Stage
 from service.registry.repositories import Ended
-from worker.sandbox.child_output import ChildOutcome
+from worker.sandbox.process import ChildOutcome
+from worker.settings import WorkerSettings
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the series, and every process tells when it started
 
@@ -23,7 +25,7 @@ RELEASED = ("worker_died", "worker_silent", "worker_stopped", "worker_failed", "
 #: How children end: with a result, with an error that they explain, or by force.
 CHILD_ENDS = (
     *("result", "error", "died", "timeout", "unprotected"),
-    *("cancelled", "stopping", "lease_lost", "suspended", "failed"),
+    *("cancelled", "stopping", "lease_lost", "failed"),
 )
 #: Codes of failures that no sender can mend.
 OUR_CODES = ("internal_error", "out_of_memory", "poisoned", "storage_full", "timeout")
@@ -107,3 +109,29 @@ def _bounded(code: str) -> str:
     if len(_codes) < _MOST_CODES:
         _codes.add(code)
     return code if code in _codes else _OTHER
+
+
+_LOG = logging.getLogger("fedlas.worker")
+
+
+def serve_metrics(settings: WorkerSettings) -> Callable[[], None]:
+    """Serve where the settings name a port; returns what ends it.
+
+    A port that is taken is logged and left: the work goes on without being watched.
+    """
+    host, port = settings.worker_metrics_host, settings.worker_metrics_port
+    if port is None:
+        return lambda: None
+    try:
+        server, thread = start_http_server(port, addr=host, registry=REGISTRY)
+    except OSError as error:
+        _LOG.error("no metrics on http://%s:%d: %s (FEDLAS_WORKER_METRICS_PORT)", host, port, error)
+        return lambda: None
+    _LOG.info("metrics on http://%s:%d/metrics", host, server.server_port)
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return stop

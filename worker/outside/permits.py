@@ -1,25 +1,34 @@
-"""Permits: what they are good for in this worker, and how many of each queue may be in use at once.
+"""Permits: what they are good for in this worker, how many of each queue may be in use, and which are missing.
 
-A permit is used once: it claims the next work of its queue, in the registry's fair order, and executes it.
+A permit is used once: it claims the next work of its queue, in the registry's fair order, and executes it. One worker
+at a time compares what waits with what the broker holds, and sends the permits that are missing. That makes a lost
+broker quick again, and nothing more: a worker with a free thread finds due work by itself (`worker.outside.recovery`).
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
+from service.queue import BROKER_ERRORS
 from service.registry.contract import ANY_DEVICE, GPU_ONLY
 from service.registry.errors import RegistryError
 from service.registry.registry import Registry
-from service.registry.repositories import Claim, ClaimLimits, Permit
+from service.registry.repositories import Claim, Permit
 from worker.outside import metrics
+from worker.outside.broker import Broker
 from worker.outside.supervisor import Supervisor
 
 _LOG = logging.getLogger("fedlas.worker")
 
 _PAUSE_S = 1.0  # before the registry is asked again, after it could not answer
+#: Work is missed when it has been due for so long: until then its permit may be on its way.
+_DUE_FOR_S = 1.0
+_MOST_AT_ONCE, _LONGEST_PAUSE_S = 10_000, 30.0
 
 
 class Places:
@@ -80,21 +89,18 @@ class Permits:
     """Uses permits of the queues that this worker serves; safe to be used by several threads at once.
 
     Attributes:
-        limits: by queue, what may be claimed; the reaper knows which larger workers live.
+        max_memory: by queue, what claimed work may need where larger workers live, as the reaper knows them.
         on_used: each is called with the queue of a permit that has been used.
     """
 
     def __init__(
-        self, supervisor: Supervisor, registry: Registry, *, queues: Sequence[str], threads: int, lease_seconds: float,
-        versions: str,
-    ) -> None:  # fmt: skip
+        self, supervisor: Supervisor, registry: Registry, *, queues: Sequence[str], threads: int, lease_seconds: float
+    ) -> None:
         self.queues = tuple(queues)
         self.places = Places(queues, threads=threads)
-        self.versions = versions
-        self.limits: Mapping[str, ClaimLimits] = {}
+        self.max_memory: Mapping[str, int] = {}
         self.on_used: list[Callable[[str], None]] = []
         self._supervisor = supervisor
-        supervisor.limits = self.limits_of
         self._registry = registry
         self._lease_seconds = lease_seconds
 
@@ -113,15 +119,13 @@ class Permits:
     def due(self, queue: str, *, skip: int = 0, limit: int, due_for: float = 0.0) -> list[Permit]:
         """Permits for work of this queue that may be claimed here."""
         with self._registry.read() as unit:
-            return unit.work.due(queue, self.limits_of(queue), skip=skip, limit=limit, due_for=due_for)
-
-    def limits_of(self, queue: str) -> ClaimLimits:
-        """What of this queue may be claimed."""
-        return self.limits.get(queue, ClaimLimits(versions=self.versions))
+            return unit.work.due(queue, self.max_memory.get(queue), skip=skip, limit=limit, due_for=due_for)
 
     def _claim(self, queue: str) -> Claim | None:
         try:
-            for source in self._sources(queue):
+            # A worker with a GPU does first what only it can do.
+            first = (GPU_ONLY,) if queue == ANY_DEVICE and GPU_ONLY in self.queues else ()
+            for source in (*first, queue):
                 if (claim := self._claim_from(source)) is not None:
                     return claim
         except RegistryError as error:
@@ -132,16 +136,77 @@ class Permits:
             self._supervisor.stopping.wait(_PAUSE_S)
         return None
 
-    def _sources(self, queue: str) -> Sequence[str]:
-        """A worker with a GPU does first what only it can do."""
-        return (GPU_ONLY, queue) if queue == ANY_DEVICE and GPU_ONLY in self.queues else (queue,)
-
     def _claim_from(self, queue: str) -> Claim | None:
         if self._supervisor.stopping.is_set():
             return None
-        limits = self.limits_of(queue)
+        max_memory = self.max_memory.get(queue)
         with self._registry.read() as unit:  # a writer's turn is not taken in vain
-            if unit.work.next_due(queue, limits) is None:
+            if unit.work.next_due(queue, max_memory) is None:
                 return None
         with self._registry.write() as unit:
-            return unit.work.claim_next(queue, limits, worker=self._supervisor.name, lease_seconds=self._lease_seconds)
+            return unit.work.claim_next(
+                queue, worker=self._supervisor.name, lease_seconds=self._lease_seconds, max_memory=max_memory
+            )
+
+
+@dataclass
+class _Missing:
+    """The work whose permit was sent last, and how long to leave it alone: its permit may be of no use to anybody."""
+
+    record_id: str
+    pause: float
+    until: float
+
+
+class PermitWatch:
+    """The permit watch of one worker."""
+
+    def __init__(self, broker: Broker, permits: Permits, *, every_seconds: float) -> None:
+        self._broker = broker
+        self._permits = permits
+        self._every_seconds = every_seconds
+        self._missing: dict[str, _Missing] = {}
+
+    def run(self, stopping: threading.Event) -> None:
+        """Until the worker stops; in a thread of its own, for the broker may hang."""
+        while not stopping.wait(self._every_seconds):
+            try:
+                self.check()
+            except BROKER_ERRORS:
+                continue  # the broker check says so
+            except RegistryError as error:
+                _LOG.warning("missing permits were not looked for: %s", error)
+            except Exception:  # a watch that ends would never be missed
+                _LOG.exception("missing permits were not looked for")
+
+    def check(self) -> None:
+        """Send what is missing in the queues whose turn this worker takes."""
+        queues = self._broker.take_turns(self._permits.queues, seconds=self._every_seconds)
+        if not queues:
+            return
+        held = self._broker.held(queues)  # first: what is claimed meanwhile then counts as held, and is not sent
+        for queue in queues:
+            self._send_missing(queue, held[queue])
+
+    def _send_missing(self, queue: str, held: int) -> None:
+        permits = self._permits.due(queue, skip=held, limit=_MOST_AT_ONCE, due_for=_DUE_FOR_S)
+        if not permits:
+            self._missing.pop(queue, None)
+            return
+        if self._is_left_alone(queue, permits[0].record_id):
+            return
+        self._broker.send(permits)
+        metrics.PERMITS_RESENT.labels(queue).inc(len(permits))
+        _LOG.info("%d permits were missing in queue %s", len(permits), queue)
+
+    def _is_left_alone(self, queue: str, record_id: str) -> bool:
+        """Whether permits for this very work vanish: taken by workers that may not claim it, while others are busy."""
+        now, last = time.monotonic(), self._missing.get(queue)
+        if last is None or last.record_id != record_id:
+            self._missing[queue] = _Missing(record_id, self._every_seconds, now)
+            return False
+        if now < last.until:
+            return True
+        last.pause = min(2 * last.pause, _LONGEST_PAUSE_S)
+        last.until = now + last.pause
+        return False

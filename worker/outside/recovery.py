@@ -1,8 +1,11 @@
-"""Recovery: every second it takes what waits while threads are free, and releases work of dead workers.
+"""Recovery: every second it takes what waits while threads are free, and releases work of dead workers; the cleanup.
 
 Every worker runs one. Nothing depends on which of them comes first, and nothing on the broker: where that is away,
 silent or emptied, or has lost a message, a worker is its own. The permit that it then takes in goes the same way as one
 that came by the broker, to the same threads, and never to more of them: if both come, the second finds nothing to do.
+
+The cleanup removes unfinished uploads, old idempotency keys, folders of dead workers, unnamed stored files, and records
+that the operator keeps no longer. Every worker does this, since what is half-written lies on its own disk.
 """
 
 from __future__ import annotations
@@ -13,25 +16,27 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from importlib.metadata import version
+from itertools import takewhile
 
 from service.registry.contract import GPU_ONLY
 from service.registry.errors import RegistryError
+from service.registry.garbage_collection import collect_garbage, delete_expired
 from service.registry.registry import Registry
-from service.registry.repositories import ClaimLimits, Permit
+from service.registry.repositories import Permit
 from service.registry.repositories.work import SILENT
 from worker.outside import metrics
 from worker.outside.permits import Permits
 from worker.outside.supervisor import Supervisor
 from worker.process_identity import is_gone, machine, process_mark
+from worker.sandbox.process import remove_stale_folders
 from worker.settings import WorkerSettings
 
 _LOG = logging.getLogger("fedlas.worker")
 
 #: A worker that has been silent for so many leases is not counted, and after so many seconds it is forgotten.
 _LEASES, _FORGOTTEN_S = 3, 3600.0
-#: A race that nobody has taken anything of for so long may ask for workers that are no more; alerts wait for longer.
-_UNATTENDED_S = 240.0
 _DEAD = "its worker died"
 #: The same reasons as metrics call them.
 _RELEASED = {_DEAD: "worker_died", SILENT: "worker_silent"}
@@ -133,9 +138,9 @@ class Reaper:
             )
             others = unit.workers.living(within_seconds=_LEASES * settings.lease_seconds)
         # Work too large for all workers of a queue is tried by the largest of them, and does not wait for ever.
-        mine, versions = settings.resolved_memory_bytes, self._permits.versions
+        mine = settings.resolved_memory_bytes
         larger = {queue for other in others if other.memory_bytes > mine for queue in other.queues}
-        self._permits.limits = {queue: ClaimLimits(memory_bytes=mine, versions=versions) for queue in larger}
+        self._permits.max_memory = dict.fromkeys(larger, mine)
 
     def _release(self) -> None:
         """Work of dead workers waits again, and cancelled jobs that no worker holds end."""
@@ -144,8 +149,7 @@ class Reaper:
             gone += unit.workers.silent(for_seconds=_FORGOTTEN_S)
             expired = time.monotonic() >= self._judges_from and unit.work.has_expired()
             cancelling = bool(unit.work.cancelling_unclaimed())
-            unattended = unit.pieces.unattended(versions=self._permits.versions, for_seconds=_UNATTENDED_S)
-        if not (gone or expired or cancelling or unattended):
+        if not (gone or expired or cancelling):
             return
         began = time.monotonic()
         with self._registry.write() as unit:
@@ -153,7 +157,6 @@ class Reaper:
             expired = expired and time.monotonic() - began < self._settings.heartbeat_seconds
             released = dict.fromkeys(unit.work.release_held_by(gone, _DEAD), _DEAD) if gone else {}
             unit.workers.forget(gone)
-            unit.work.open_to_all(unattended)  # who leads these races next can do their trainings, or begins anew
             if expired:
                 released |= dict.fromkeys(unit.work.release_expired(), SILENT)
             for record_id, reason in released.items():
@@ -164,3 +167,34 @@ class Reaper:
                 unit.work.withdraw(job.id)
                 unit.jobs.change_status(job, "cancelled")
                 _LOG.info("%s cancelled", job.id)
+
+
+def run_cleanup(registry: Registry, settings: WorkerSettings, stopping: threading.Event) -> None:
+    """Until `stopping` is set, go on with the next files every `sweep_seconds`."""
+    after: str | None = None
+    grace = timedelta(seconds=settings.sweep_grace_seconds)
+    while not stopping.wait(settings.sweep_seconds):
+        try:
+            remove_stale_folders(settings.work_dir)  # of those whose children were not dead yet when we started
+            for upload_id in registry.forget_expired_uploads():
+                _LOG.info("%s forgotten: nothing came for a day", upload_id)
+            swept = collect_garbage(registry, older_than=grace, after=after)
+            if removed := swept.orphans + swept.left_overs:
+                size = swept.orphan_bytes + swept.left_over_bytes
+                _LOG.info("%d stored files that nothing names are gone, %d bytes", removed, size)
+            after = swept.next
+            # Above room is made, on a full disk, too; below the database needs some.
+            _expire(registry, settings, stopping)
+            with registry.write() as unit:
+                unit.keys.forget_old()
+                unit.browser_sessions.forget_expired()
+        except RegistryError as error:
+            _LOG.warning("cleanup failed: %s", error)
+        except Exception:
+            _LOG.exception("cleanup failed")
+
+
+def _expire(registry: Registry, settings: WorkerSettings, stopping: threading.Event) -> None:
+    expired = delete_expired(registry, jobs_days=settings.keep_jobs_days, results_days=settings.keep_results_days)
+    if deleted := list(takewhile(lambda _: not stopping.is_set(), expired)):
+        _LOG.info("deleted what is kept no longer: jobs and batches, %d in all, from %s on", len(deleted), deleted[0])

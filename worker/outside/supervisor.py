@@ -1,4 +1,7 @@
-"""The supervisor: it executes a claim, that is it runs the child, publishes its result, or hands the work back."""
+"""The supervisor: it executes a claim, that is it runs the child, publishes its result, or hands the work back.
+
+A thread of its own renews the lease meanwhile, and notices a cancellation or the loss of the claim.
+"""
 
 from __future__ import annotations
 
@@ -12,24 +15,22 @@ from contextlib import closing
 from pathlib import Path
 
 from service.registry.contract import RecordError
-from service.registry.errors import LeaseLost, Unavailable, WorkGone
+from service.registry.errors import LeaseLost, RegistryError, Unavailable, WorkGone
 from service.registry.registry import Registry, UnitOfWork
-from service.registry.repositories import Claim, ClaimLimits
+from service.registry.repositories import Claim
 from worker.outside import metrics
 from worker.outside.checkpoint_upload import CheckpointUploader
-from worker.outside.dispatcher import Dispatcher
 from worker.outside.kinds import WorkKind, kind_of
-from worker.outside.kinds.base import Claimant, PieceFailed, Suspended, given_up, log_given_up, log_started
-from worker.outside.lease import Cancelled, LeaseRenewal
-from worker.outside.versions import race_versions
+from worker.outside.kinds.base import Claimant, given_up, log_started
 from worker.sandbox import process as sandbox
-from worker.sandbox.child_output import ChildOutcome
-from worker.sandbox.protocol import ChildError
-from worker.sandbox.replies import Replies
+from worker.sandbox.process import ChildOutcome
+from worker.sandbox.protocol import Replies
 from worker.settings import WorkerSettings
 
 _LOG = logging.getLogger("fedlas.worker")
 
+#: News of a child are written so soon, and no more often: a race of small networks has hundreds of epochs a second.
+_NEWS_S = 0.5
 #: Work that this worker cannot do (no disk, no database) waits for so long.
 _PAUSE_S = 5.0
 #: Work of a kind that is newer than this release waits for so long.
@@ -43,6 +44,63 @@ _KEEP_DEAD_S, _KEEP_STOPPING_S = 10.0, 5.0
 FULL, _ROOM = (errno.ENOSPC, errno.EDQUOT), 256 * 1024**2
 #: The child's way to say that the disk is full: no fault of the upload.
 STORAGE_FULL = "storage_full"
+
+
+class Cancelled(Exception):
+    """The cancellation of the job was asked for."""
+
+
+class LeaseRenewal:
+    """Renews the lease while its `with` block runs, however long the block copies a file or waits for a child."""
+
+    def __init__(self, registry: Registry, work: WorkKind, *, lease_seconds: float, every_seconds: float) -> None:
+        self._registry = registry
+        self._work = work
+        self._lease = lease_seconds
+        self._every = every_seconds
+        self._stopped, self._news = threading.Event(), threading.Event()
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name=f"lease {work.record_id}", daemon=True)
+
+    def check(self) -> None:
+        """Raise what a heartbeat has met: LeaseLost, Cancelled, or a defect."""
+        if self._error is not None:
+            raise self._error
+
+    def __enter__(self) -> LeaseRenewal:
+        self._work.hurry = self._news.set
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stopped.set()
+        self._news.set()
+        self._thread.join()
+
+    def _waited(self) -> bool:
+        """Wait for the next heartbeat, which news bring forward; False after the block's end."""
+        soon = min(_NEWS_S, self._every)
+        self._stopped.wait(soon)
+        self._news.wait(self._every - soon)
+        self._news.clear()
+        return not self._stopped.is_set()
+
+    def _run(self) -> None:
+        while self._error is None and self._waited():
+            try:
+                with self._registry.write() as unit:
+                    self._work.renew(unit, lease_seconds=self._lease)
+                    cancelled = self._work.heartbeat(unit)
+                if cancelled:
+                    self._error = Cancelled()
+            except LeaseLost as error:
+                self._error = error
+            except (
+                RegistryError
+            ) as error:  # the database is away for a moment; a worker that takes over needs it as well
+                _LOG.warning("%s: no heartbeat: %s", self._work.claim, error)
+            except Exception as error:  # a defect: the thread that does the work raises it
+                self._error = error
 
 
 class Stopping(Exception):
@@ -59,7 +117,6 @@ _INTERRUPTIONS: dict[type[Exception], str] = {
     Stopping: "stopping",
     WorkGone: "cancelled",
     LeaseLost: "lease_lost",
-    Suspended: "suspended",
 }
 
 
@@ -83,8 +140,6 @@ class Supervisor:
         self._expected = expected
         self._unprotected = 0  # children in a row that lacked a protection
         self._registry = registry
-        #: What this worker may take of a queue.
-        self.limits: Callable[[str], ClaimLimits] = lambda queue: ClaimLimits(versions=race_versions())
         self.name = name
         self.stopping = stopping or threading.Event()
 
@@ -99,7 +154,7 @@ class Supervisor:
         except KeyError:
             _LOG.warning("%s is left to newer workers: this release knows no work of kind %s", claim, claim.kind)
             return self._settle(lambda unit: unit.work.release(claim, after_seconds=_NEWER_S), claim)
-        work.claimant = Claimant(self.name, self.limits, show)
+        work.claimant = Claimant(self.name, show)
         try:
             with closing(work):
                 self._attempt(work, claim)
@@ -111,8 +166,6 @@ class Supervisor:
         except Cancelled:
             self._settle(lambda unit: work.cancelled(unit), work.claim)
             _LOG.info("%s cancelled", work.claim)
-        except Suspended:
-            _LOG.info("%s waits for trainings that others do", work.claim)
         except Stopping:
             _LOG.info("%s handed back, this worker stops", work.claim)
             metrics.WORK_RELEASED.labels("worker_stopped").inc()
@@ -122,7 +175,9 @@ class Supervisor:
         except Unprotected:
             self._postpone_unprotected(work)
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in FULL and self._lacks_room():
+            full = isinstance(error, OSError) and error.errno in FULL
+            # With room a child had filled the disk, and its files are gone by now.
+            if full and shutil.disk_usage(self._settings.data_dir).free < _ROOM:
                 self._postpone(work, "the disk is full")
                 return None
             _LOG.exception("%s failed in the worker itself", work.claim)
@@ -143,18 +198,14 @@ class Supervisor:
         self._postpone(work, "its process could not be protected", pause)
         self.stopping.wait(_PAUSE_S)
 
-    def _lacks_room(self) -> bool:
-        """Whether the disk is full of other files; else a child had filled it, and its files are gone by now."""
-        return shutil.disk_usage(self._settings.data_dir).free < _ROOM
-
     def _attempt(self, work: WorkKind, claim: Claim) -> None:
         settings = self._settings
         with LeaseRenewal(
             self._registry, work, lease_seconds=settings.lease_seconds, every_seconds=settings.heartbeat_seconds
         ) as renewal:
             if (error := given_up(claim, settings.max_attempts)) is not None:
-                log_given_up(claim, error)
-                work.given_up(error)
+                _LOG.error("%s is %s", claim, error.message)
+                work.failed(error)
                 return
             prepared = work.begin()
             if prepared is None:
@@ -163,10 +214,11 @@ class Supervisor:
             began = time.monotonic()
             with (
                 sandbox.private_folder(settings.work_dir) as folder,
-                CheckpointUploader(self._registry, work, folder, most_bytes=work.most_checkpoint_bytes) as uploader,
-                Dispatcher(work, folder, replies := Replies(), uploader) as dispatcher,
+                CheckpointUploader(
+                    self._registry, work, folder, replies := Replies(), most_bytes=work.most_checkpoint_bytes
+                ) as uploader,
             ):
-                work.keep = uploader.submit
+                work.keep, work.ask = uploader.submit, uploader.ask
                 try:
                     outcome = metrics.counted_child(
                         claim.kind,
@@ -174,7 +226,7 @@ class Supervisor:
                             prepared.model_copy(update={"expected": list(self._expected)}),
                             folder=folder,
                             on_event=work.note,
-                            on_tick=lambda: self._check(dispatcher, renewal),
+                            on_tick=lambda: self._check(uploader, renewal),
                             replies=replies,
                         ),
                         interruptions=_INTERRUPTIONS,
@@ -182,13 +234,11 @@ class Supervisor:
                 except Stopping:
                     uploader.drain(_KEEP_STOPPING_S)
                     raise
-                except PieceFailed as failure:
-                    outcome = ChildOutcome(error=ChildError(**failure.error.model_dump()))
                 if outcome.died:
                     uploader.drain(_KEEP_DEAD_S)
                 self._conclude(work, outcome, folder, time.monotonic() - began, renewal)
 
-    def _check(self, *threads: Dispatcher | LeaseRenewal) -> None:
+    def _check(self, *threads: CheckpointUploader | LeaseRenewal) -> None:
         for thread in threads:
             thread.check()
         if self.stopping.is_set():
@@ -216,7 +266,9 @@ class Supervisor:
             if error.user_error:
                 _LOG.info("%s refused after %.1f s: %s", claim, seconds, error.code)
         elif outcome.died == "timeout":
-            self._publish(lambda: work.failed(_timed_out(seconds)), renewal)
+            message = f"it was ended by force after {seconds:.0f} s"
+            timed_out = RecordError(code="timeout", message=message, user_error=False)
+            self._publish(lambda: work.failed(timed_out), renewal)
         else:
             reason = f"its process ended: {outcome.died}"
             _LOG.warning("%s was lost (%s)\n%s", claim, reason, outcome.log)
@@ -261,7 +313,3 @@ class Supervisor:
             except Exception:
                 _LOG.exception("%s is left to its lease", claim)
                 return
-
-
-def _timed_out(seconds: float) -> RecordError:
-    return RecordError(code="timeout", message=f"it was ended by force after {seconds:.0f} s", user_error=False)

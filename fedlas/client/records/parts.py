@@ -176,7 +176,7 @@ class SplitShares(Document):
 
 
 class Progress(Document):
-    """The progress of a job; `eta_seconds` is an estimate from measured epochs, or null."""
+    """The progress of a job; `eta_seconds` is an estimate from what has been done, or null."""
 
     candidate: str | None = None
     epoch: int | None = None

@@ -181,7 +181,7 @@ RECORD_TEXTS: dict[str, dict[str, str]] = {
         "candidate": "The recipe that is trained.",
         "epoch": "The epoch that it is at.",
         "epochs": "Of so many.",
-        "eta_seconds": "Estimated from measured epochs; null where it cannot be known.",
+        "eta_seconds": "Estimated from what has been done; null where it cannot be known.",
         "fraction": "From 0 to 1.",
     },
     "Publication": {"name": "The name.", "version": "The version; null where it has become none."},

@@ -91,7 +91,7 @@ Stage = Literal["inspecting", "evaluating", "training", "calibrating", "exportin
 
 
 class Progress(Document):
-    """The progress of a job; `eta_seconds` is an estimate from measured epochs, or null."""
+    """The progress of a job; `eta_seconds` is an estimate from what has been done, or null."""
 
     fraction: float = 0.0
     candidate: str | None = None

@@ -2,6 +2,6 @@
 
 from service.registry.repositories.pieces import NewPiece
 from service.registry.repositories.records import Ended, Permit
-from service.registry.repositories.work import Claim, ClaimLimits, Due
+from service.registry.repositories.work import Claim, Due
 
-__all__ = ["Claim", "ClaimLimits", "Due", "Ended", "NewPiece", "Permit"]
+__all__ = ["Claim", "Due", "Ended", "NewPiece", "Permit"]

@@ -124,8 +124,7 @@ class Jobs(Runs[tables.Job]):
         if status in ("failed", "cancelled"):
             EvaluationLedger(self.session).withdraw(row.id)
         if status in FINAL:
-            dropped = [*Checkpoints(self.session).drop(row.id), *Pieces(self.session).drop(row.id)]
-            AfterCommit.of(self.session).unreferenced += dropped
+            AfterCommit.of(self.session).unreferenced += Checkpoints(self.session).drop(row.id)
             Deliveries(self.session).announce(row)
 
     def _stage_seconds(self, row: tables.Job) -> Mapping[str, float]:

@@ -1,4 +1,4 @@
-"""Pieces: the parts of a job or batch that workers claim by themselves, and the fan-in that the last of them opens.
+"""Pieces: the shards of a batch, which workers claim by themselves, and the fan-in that the last of them opens.
 
 A piece that ends first locks the work of its parent: of two that end at once, or beside a parent that suspends, one
 sees that nothing is left.
@@ -6,18 +6,14 @@ sees that nothing is left.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 
 from sqlalchemy import case, delete, func, select, update
 
-from service.registry.repositories.records import AfterCommit, Records
+from service.registry.repositories.records import Records
 from service.registry.repositories.work import Claim, WorkQueue
-from service.registry.tables import Checkpoint, Json, Piece, Work, new_id
-
-#: The prefix of a piece's id, by its parent's.
-_PREFIXES = {"job": "cnd", "bat": "shd"}
+from service.registry.tables import Json, Piece, Work, new_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,47 +30,17 @@ class NewPiece:
     work_seconds: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """How a job or batch is spread just now.
-
-    Attributes:
-        workers: those that hold it or a piece of it.
-        waiting: pieces that no worker has taken yet.
-    """
-
-    workers: int
-    waiting: int
-
-
 class Pieces(Records[Piece]):
     """The repository of pieces."""
 
     table = Piece
     noun = "piece"
 
-    def add_all(
-        self,
-        parent_id: str,
-        pieces: Iterable[NewPiece],
-        *,
-        queue: str,
-        requires: str | None = None,
-        memory_bytes: int = 0,
-        most: int | None = None,
-    ) -> Sequence[Piece]:
-        """Insert those that are not there yet and open their work; returns all of the parent, in order.
-
-        Args:
-            most: so many pieces the parent may have in all; the rest is left out.
-        """
-        known = self.of(parent_id)
-        names = {piece.name for piece in known}
-        new = [piece for piece in pieces if piece.name not in names]
-        prefix = _PREFIXES[parent_id.partition("_")[0]]
+    def add_all(self, parent_id: str, pieces: Sequence[NewPiece], *, queue: str) -> None:
+        """Insert the pieces of a batch and open their work."""
         rows = [
             Piece(
-                id=new_id(prefix),
+                id=new_id("shd"),
                 parent_id=parent_id,
                 place=place,
                 name=piece.name,
@@ -84,21 +50,18 @@ class Pieces(Records[Piece]):
                 reached=0.0,
                 created_at=self.now,
             )
-            for place, piece in enumerate(new if most is None else new[: max(0, most - len(known))], len(known))
+            for place, piece in enumerate(pieces)
         ]
         self.session.add_all(rows)
-        WorkQueue(self.session).open_all(
-            [row.id for row in rows], queue=queue, flow=parent_id, requires=requires, memory_bytes=memory_bytes
-        )
+        WorkQueue(self.session).open_all([row.id for row in rows], queue=queue, flow=parent_id)
         self.session.flush()
-        return [*known, *rows]
 
     def of(self, parent_id: str) -> Sequence[Piece]:
-        """All pieces of a job or batch, in order."""
+        """All pieces of a batch, in order."""
         return self.session.scalars(select(Piece).where(Piece.parent_id == parent_id).order_by(Piece.place)).all()
 
     def digests(self, parent_id: str) -> Sequence[str | None]:
-        """The files that all pieces of a job or batch have left, in order."""
+        """The files that all pieces of a batch have left, in order."""
         return self.session.scalars(
             select(Piece.sha256).where(Piece.parent_id == parent_id).order_by(Piece.place)
         ).all()
@@ -123,29 +86,13 @@ class Pieces(Records[Piece]):
     def _end(self, piece_id: str, **values: object) -> None:
         parent_id = self.lock_parent(piece_id)
         self.session.execute(update(Piece).where(Piece.id == piece_id).values(**values))
-        saved = delete(Checkpoint).where(Checkpoint.job_id == piece_id).returning(Checkpoint.sha256)
-        AfterCommit.of(self.session).unreferenced += self.session.scalars(saved)
         if not self.open_of(parent_id):
             WorkQueue(self.session).unblock([parent_id])
 
     def open_of(self, parent_id: str) -> int:
-        """How many pieces of a job or batch have not ended."""
+        """How many pieces of a batch have not ended."""
         left = select(func.count()).where(Piece.parent_id == parent_id, Piece.status == "waiting")
         return self.session.scalar(left) or 0
-
-    def spread(self, parent_id: str) -> Spread | None:
-        """How a job or batch is spread; None where no pieces were made of it."""
-        holder = case((Work.state == "claimed", Work.worker))
-        waits = case(((Work.state == "waiting") & (Work.record_id != parent_id), Work.record_id))
-        made = select(func.count()).where(Piece.parent_id == parent_id).scalar_subquery()
-        found = select(func.count(holder.distinct()), func.count(waits), made).where(Work.flow == parent_id)
-        workers, waiting, pieces = self.session.execute(found).one()
-        return Spread(workers, waiting) if pieces else None
-
-    def by_name(self, parent_id: str) -> dict[str, str]:
-        """The status of each piece of a job or batch, by its name."""
-        found = select(Piece.name, Piece.status).where(Piece.parent_id == parent_id)
-        return {row.name: row.status for row in self.session.execute(found)}
 
     def suspend_parent(self, claim: Claim) -> None:
         """The parent waits until its last piece has ended, as it may have; this was no attempt. Raises LeaseLost."""
@@ -153,21 +100,6 @@ class Pieces(Records[Piece]):
         work.block(claim)
         if not self.open_of(claim.record_id):
             work.unblock([claim.record_id])
-
-    def unattended(self, *, versions: str, for_seconds: float) -> Sequence[str]:
-        """Jobs that wait for workers of other versions, or for their trainings, for so long that none may be left.
-
-        They or their trainings are due, and no worker has taken any.
-        """
-        moment = self.now - timedelta(seconds=for_seconds)
-        waits = (Work.state.in_(("blocked", "waiting")), Work.not_before < moment)
-        jobs = select(Work.record_id).where(*waits, Work.kind == "calibrate", Work.requires != versions)
-        if not (parents := self.session.scalars(jobs).all()):
-            return []
-        of_them = select(Work.flow).where(Work.flow.in_(parents))
-        due = of_them.where(Work.state == "waiting", Work.not_before < moment)
-        taken = of_them.where(Work.state == "claimed")
-        return self.session.scalars(due.where(Work.flow.not_in(taken)).distinct()).all()
 
     def reach(self, piece_id: str, share: float) -> None:
         """So much of the piece is done; it never falls back."""
@@ -185,10 +117,8 @@ class Pieces(Records[Piece]):
         """The parent has ended, and needs none of them; returns their files, which something else may name."""
         ids = select(Piece.id).where(Piece.parent_id == parent_id)
         self.session.execute(delete(Work).where(Work.record_id.in_(ids)))
-        saved = delete(Checkpoint).where(Checkpoint.job_id.in_(ids)).returning(Checkpoint.sha256)
-        files = list(self.session.scalars(saved))
         dropped = delete(Piece).where(Piece.parent_id == parent_id).returning(Piece.sha256)
-        return [*files, *(digest for digest in self.session.scalars(dropped) if digest)]
+        return [digest for digest in self.session.scalars(dropped) if digest]
 
     def close(self, parent_id: str, *, behind: int = -1) -> None:
         """Pieces behind this place are worked on no more; those that have not ended fail, without an error."""

@@ -29,13 +29,13 @@ SILENT = "its worker went silent"
 PARENT_ID = func.nullif(Work.flow, Work.record_id)
 
 
-def next_turns(session: Session, queue: str, flow: str, *, count: int = 1, weight: float = 1.0) -> list[float]:
-    """The turns of the next rows of a flow, which takes `weight` turns where others take one."""
+def next_turns(session: Session, queue: str, flow: str, *, count: int) -> list[float]:
+    """The turns of the next rows of a flow."""
     first = first_turn(session, queue)
     of_flow = (Work.flow == flow, Work.queue == queue, Work.state.in_(("waiting", "claimed")))
     if (last := session.scalar(select(func.max(Work.turn)).where(*of_flow))) is not None:
-        first = max(first, last + 1 / weight)
-    return [first + place / weight for place in range(count)]
+        first = max(first, last + 1)
+    return [first + place for place in range(count)]
 
 
 def first_turn(session: Session, queue: str) -> float:
@@ -56,23 +56,6 @@ class Due:
     flow: str
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimLimits:
-    """What a worker may claim.
-
-    Attributes:
-        memory_bytes: work that needs more is left to others; None takes any.
-        versions: of the code of this worker; work that requires others is left to them.
-    """
-
-    memory_bytes: int | None = None
-    versions: str | None = None
-
-
-#: Whatever there is that asks for no versions.
-ANY = ClaimLimits()
-
-
 def free(moment: datetime) -> ColumnElement[bool]:
     """No other work with the same concurrency key is claimed under a living lease."""
     other = aliased(Work)
@@ -88,7 +71,7 @@ class Claim:
 
     Attributes:
         losses: why earlier processes were lost, since the work last got further.
-        parent_id: the job or batch that it is a piece of; None where it is alone.
+        parent_id: the batch that it is a piece of; None where it is alone.
     """
 
     record_id: str
@@ -103,10 +86,10 @@ class Claim:
 
 
 def named(record_id: str, parent_id: str | None) -> str:
-    """A record as logs name it: a piece with its job or batch.
+    """A record as logs name it: a piece with its batch.
 
-    >>> named("cnd_1", "job_1"), named("job_1", None)
-    ('cnd_1 of job_1', 'job_1')
+    >>> named("shd_1", "bat_1"), named("job_1", None)
+    ('shd_1 of bat_1', 'job_1')
     """
     return record_id if parent_id is None else f"{record_id} of {parent_id}"
 
@@ -114,38 +97,39 @@ def named(record_id: str, parent_id: str | None) -> str:
 class WorkQueue(Repository):
     """The queue of work: open, look for what is due, claim, renew, release, finish.
 
-    Messages of webhooks stand by their moment, all other work by its turn.
+    Messages of webhooks stand by their moment, all other work by its turn. Work that needs more than `max_memory` bytes
+    is left to other workers; None takes any.
     """
 
-    def next_due(self, queue: str, limits: ClaimLimits = ANY) -> Due | None:
-        """The work of this queue that is due, within these limits, and whose turn it is; messages by their moment."""
+    def next_due(self, queue: str, max_memory: int | None = None) -> Due | None:
+        """The work of this queue that is due, and whose turn it is; messages by their moment."""
         order = (Work.not_before,) if queue == DELIVERIES else (Work.turn, Work.record_id)
-        found = self.session.execute(self._due(queue, limits, moment=self.now).order_by(*order).limit(1)).one_or_none()
+        due = self._due(queue, max_memory, moment=self.now).order_by(*order).limit(1)
+        found = self.session.execute(due).one_or_none()
         return None if found is None else Due(found.record_id, found.kind, found.flow)
 
     def due(
-        self, queue: str, limits: ClaimLimits = ANY, *, limit: int, skip: int = 0, due_for: float = 0.0
+        self, queue: str, max_memory: int | None = None, *, limit: int, skip: int = 0, due_for: float = 0.0
     ) -> list[Permit]:
-        """Permits for the work of this queue that is due, within these limits, in the order of their turns.
+        """Permits for the work of this queue that is due, in the order of their turns.
 
         Args:
             limit: how many permits at most, after the first `skip`.
             due_for: seconds for which the work has been due at least.
         """
-        due = self._due(queue, limits, moment=self.now - timedelta(seconds=due_for))
+        due = self._due(queue, max_memory, moment=self.now - timedelta(seconds=due_for))
         rows = self.session.execute(due.order_by(Work.turn, Work.record_id).offset(skip).limit(limit))
         return [Permit(row.record_id, row.kind, queue) for row in rows]
 
-    def _due(self, queue: str, limits: ClaimLimits, *, moment: datetime) -> Select[str, str, str]:
+    def _due(self, queue: str, max_memory: int | None, *, moment: datetime) -> Select[str, str, str]:
         # In a function the column leads SQLite to no index on moments, of which it would sort all that is due for the
         # one whose turn it is: 3.1 ms for a look into a queue of 10,000, and not 0.7.
         since = Work.not_before if queue == DELIVERIES else func.coalesce(Work.not_before, moment)
         due = [Work.state == "waiting", Work.queue == queue, since <= moment]
-        due.append(or_(Work.requires.is_(None), Work.requires == limits.versions))
         if queue == DELIVERIES:
             due.append(free(moment))
-        if limits.memory_bytes is not None:
-            due.append(Work.memory_bytes <= limits.memory_bytes)
+        if max_memory is not None:
+            due.append(Work.memory_bytes <= max_memory)
         return select(Work.record_id, Work.kind, Work.flow).where(*due)
 
     def open(
@@ -177,20 +161,11 @@ class WorkQueue(Repository):
             concurrency_key=concurrency_key,
         )
 
-    def open_all(
-        self,
-        record_ids: Sequence[str],
-        *,
-        queue: str,
-        flow: str,
-        requires: str | None = None,
-        memory_bytes: int = 0,
-    ) -> None:
+    def open_all(self, record_ids: Sequence[str], *, queue: str, flow: str) -> None:
         """Open work for the pieces of a flow, which takes turns with all others in this queue."""
         turns = next_turns(self.session, queue, flow, count=len(record_ids))
         for record_id, turn in zip(record_ids, turns, strict=True):
-            kind = kind_of_record(record_id)
-            self._open(record_id, kind, queue, flow=flow, turn=turn, requires=requires, memory_bytes=memory_bytes)
+            self._open(record_id, kind_of_record(record_id), queue, flow=flow, turn=turn)
 
     def _open(self, record_id: str, kind: str, queue: str, *, state: str = "waiting", **values: object) -> Work:
         given = {"record_id": record_id, "kind": kind, "queue": queue, "state": state, **values}
@@ -229,9 +204,11 @@ class WorkQueue(Repository):
         ).one_or_none()
         return None if claimed is None else Claim(record_id, *claimed)
 
-    def claim_next(self, queue: str, limits: ClaimLimits, *, worker: str, lease_seconds: float) -> Claim | None:
+    def claim_next(
+        self, queue: str, *, worker: str, lease_seconds: float, max_memory: int | None = None
+    ) -> Claim | None:
         """Claim what `next_due` finds; None if there is nothing."""
-        due = self.next_due(queue, limits)
+        due = self.next_due(queue, max_memory)
         return None if due is None else self.claim(due.record_id, worker=worker, lease_seconds=lease_seconds)
 
     def renew(self, claim: Claim, *, lease_seconds: float) -> None:
@@ -269,12 +246,10 @@ class WorkQueue(Repository):
 
     def unblock(self, record_ids: Iterable[str]) -> None:
         """Let these be claimed, which are due from now on; the claim checks again whether they can be done."""
-        self._open_again(Work.record_id.in_(list(record_ids)), Work.state == "blocked")
-
-    def open_to_all(self, record_ids: Iterable[str]) -> None:
-        """The same of work that waits for workers of some versions, which others may now claim, too."""
-        waits = Work.state.in_(("blocked", "waiting"))
-        self._open_again(Work.record_id.in_(list(record_ids)), waits, requires=None)
+        blocked = update(Work).where(Work.record_id.in_(list(record_ids)), Work.state == "blocked")
+        opened = blocked.values(state="waiting", not_before=self.now)
+        for row in self.session.execute(opened.returning(Work.record_id, Work.kind, Work.queue)):
+            self._permit(*row)
 
     def finish(self, claim: Claim) -> None:
         """The result is written in this same transaction; raises LeaseLost if it may not be."""
@@ -332,11 +307,6 @@ class WorkQueue(Repository):
         self.session.flush()
         return [work.record_id for work in released]
 
-    def _open_again(self, *which: ColumnElement[bool], **values: object) -> None:
-        opened = update(Work).where(*which).values(state="waiting", not_before=self.now, **values)
-        for row in self.session.execute(opened.returning(Work.record_id, Work.kind, Work.queue)):
-            self._permit(*row)
-
     def _permit(self, record_id: str, kind: str, queue: str) -> None:
         AfterCommit.of(self.session).permits.append(Permit(record_id, kind, queue))
 
@@ -350,5 +320,5 @@ class WorkQueue(Repository):
         if queue is not None:
             return queue
         if self.session.scalar(select(Work.record_id).where(Work.record_id == claim.record_id)) is None:
-            raise WorkGone("lease_lost", f"{claim} has gone with its job or batch")
+            raise WorkGone("lease_lost", f"{claim} has gone with its batch")
         raise LeaseLost("lease_lost", f"another worker owns {claim.record_id} now")

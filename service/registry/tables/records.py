@@ -173,7 +173,7 @@ class Event(Base):
 
 
 class Work(Base):
-    """Work that a worker may claim: an inspection, a job or its piece, a calibrator to fit, a message to deliver."""
+    """Work that a worker may claim: an inspection, a job, a batch or its shard, a calibrator to fit, a message."""
 
     __tablename__ = "work"
     __table_args__ = (
@@ -190,7 +190,6 @@ class Work(Base):
     state: Mapped[str] = mapped_column(String(16))
     flow: Mapped[str] = mapped_column(String(40), server_default="")  # whose turns in the queue it takes
     turn: Mapped[float] = mapped_column(default=0.0, server_default="0")  # its place in the queue: least first
-    requires: Mapped[str | None] = mapped_column(String(200))  # the versions of the workers that may take it
     not_before: Mapped[datetime]  # waiting work is left alone until then; blocked work is blocked since then
     memory_bytes: Mapped[int] = mapped_column(BigInteger, default=0)  # what it needs, by an estimate
     concurrency_key: Mapped[str | None] = mapped_column(
@@ -205,7 +204,7 @@ class Work(Base):
 
 
 class Piece(Record):
-    """A part of a job or batch that is claimed by itself: the training of a candidate, or a shard of rows."""
+    """A part of a batch that is claimed by itself: a shard of rows."""
 
     __tablename__ = "pieces"
     __table_args__ = (Index("ix_pieces_parent", "parent_id", "name", unique=True),)

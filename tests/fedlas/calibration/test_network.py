@@ -17,7 +17,7 @@ from fedlas.data import SPLITS, Dataset, align
 from fedlas.errors import BaselineMismatch, Mismatch
 from fedlas.importers import GraphClassifier, load_onnx
 from fedlas.notice import Notice
-from fedlas.race.journal import FolderJournal
+from fedlas.race.record import FolderJournal
 from fedlas.training.checkpoints import read_state, write_state
 from tests.helpers.gaussian_classes import OVERCONFIDENT, network, world
 

@@ -23,7 +23,7 @@ from fedlas.data import SPLITS, Dataset, align
 from fedlas.importers import GraphClassifier, load_onnx
 from fedlas.importers.onnx.runtime_session import predict_file
 from fedlas.metrics import nll
-from fedlas.race.ensemble import Ensemble
+from fedlas.race.averaging import Ensemble
 from fedlas.race.results import Finalist, RaceResult
 from fedlas.report import report_html
 from tests.helpers import cancelling_variance, gaussian_classes

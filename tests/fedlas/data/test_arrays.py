@@ -18,8 +18,7 @@ from fedlas.data.arrays import RowReader, pieces, read_arrays, release, write_ar
 from fedlas.data.prepared import ImageColumn
 from fedlas.losses import FedLASLoss
 from fedlas.training.fit import fit, predict_logits
-from fedlas.training.loader import Loader
-from fedlas.training.loop import TrainConfig
+from fedlas.training.loop import Loader, TrainConfig
 from tests.helpers.small_classifier import SmallClassifier
 
 RNG = np.random.default_rng(0)

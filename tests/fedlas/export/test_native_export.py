@@ -17,8 +17,8 @@ from fedlas.importers import load_onnx
 from fedlas.importers.architectures import NativeClassifier
 from fedlas.importers.architectures.heads import ClassifierHeads
 from fedlas.importers.onnx.runtime_session import predict_file
-from fedlas.race.candidate_training import copy_head
-from fedlas.race.ensemble import Ensemble
+from fedlas.race.averaging import Ensemble
+from fedlas.race.trainer import copy_head
 from fedlas.training.fit import predict_logits
 from tests.helpers.networks import Cnn, trained_looking
 from tests.helpers.tuned import shaken

@@ -1,15 +1,126 @@
-"""The average of the uploaded model and its refits."""
+"""The average of the uploaded model and its refits.
+
+An average of networks as one classifier: what it computes, what it costs, and what it refuses.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
-from fedlas.calibrators import LogPool, softmax
-from fedlas.race.ensemble import Ensemble
+from fedlas.calibrators import Calibrator, Identity, LogPool, TemperatureScaling, VectorScaling, softmax
+from fedlas.calibrators.feature_map import FeatureScaling
+from fedlas.race.averaging import Ensemble, cost_factor
+from fedlas.race.trainer import copy_head
 from fedlas.training.fit import predict_logits
 from tests.helpers.races import HOT, HOT_PLUS, nll, race
-from tests.helpers.small_classifier import noisy_digits
+from tests.helpers.small_classifier import SmallClassifier, noisy_digits
+
+
+def networks(number: int = 3, *, two_inputs: bool = False) -> list[SmallClassifier]:
+    return [SmallClassifier(6, 4, feature_dim=8, seed=seed, two_inputs=two_inputs).eval() for seed in range(number)]
+
+
+def inputs(number: int = 20) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(0).normal(size=(number, 6)).astype(np.float32))
+
+
+def heads(number: int = 3) -> list[SmallClassifier]:
+    """One body with different heads."""
+    base = networks(1)[0]
+    found = [base]
+    for seed in range(1, number):
+        other = copy_head(base)
+        assert isinstance(other, SmallClassifier)
+        other.out.load_state_dict(SmallClassifier(6, 4, feature_dim=8, seed=seed).out.state_dict())
+        found.append(other)
+    return found
+
+
+def different_calibrators() -> list[Calibrator]:
+    rng = np.random.default_rng(1)
+    vector = VectorScaling().fit(rng.normal(size=(200, 4)), rng.integers(0, 4, 200))
+    return [TemperatureScaling(2.0), vector, FeatureScaling(1.5, rng.normal(size=(8, 4)), rng.normal(size=4))]
+
+
+def weighed(calibrators: Sequence[Calibrator], weights: Sequence[float]) -> list[Calibrator]:
+    return [LogPool([one], [weight]) for one, weight in zip(calibrators, weights, strict=True)]
+
+
+def test_it_computes_what_its_members_say() -> None:
+    """Logits are the weighted sum of the members' log-probabilities after their calibrators, one with features."""
+    members, calibrators, x = networks(), different_calibrators(), inputs()
+    weights = (0.2, 0.5, 0.4)
+    with torch.no_grad():
+        logits, features = Ensemble(members, weighed(calibrators, weights))(x)
+        answers = [[part.double().numpy() for part in member(x)] for member in members]
+    scaled = calibrators[2]
+    assert isinstance(scaled, FeatureScaling)
+    by_hand = [
+        softmax(answers[0][0] / 2.0),
+        softmax(calibrators[1](answers[1][0])),
+        softmax(answers[2][0] / 1.5 + answers[2][1] @ scaled.matrix + scaled.offset),
+    ]
+    product = np.prod([p**w for p, w in zip(by_hand, weights, strict=True)], axis=0)
+    np.testing.assert_allclose(logits.softmax(1), product / product.sum(axis=1, keepdims=True), atol=1e-6)
+    np.testing.assert_allclose(features, answers[0][1], atol=1e-6)
+    assert logits.dtype == torch.float32
+
+
+def test_a_shared_body_changes_nothing_but_the_work() -> None:
+    """Members that differ in their heads alone give the same logits with the body computed once and three times."""
+    members, calibrators, x = heads(), weighed(different_calibrators(), [0.6, 0.1, 0.3]), inputs()
+    calls: list[int] = []
+    for member in members:
+        member.hidden.register_forward_hook(lambda *_: calls.append(1))
+    apart = Ensemble(members, calibrators)(x)[0]
+    assert len(calls) == 3
+    calls.clear()
+    shared = Ensemble(members, calibrators, shares_body=True)(x)[0]
+    torch.testing.assert_close(shared, apart)
+    assert len(calls) == 1
+
+
+def test_what_it_costs() -> None:
+    """Two whole networks cost 2, three 3; heads on a body that is there cost their share of its multiplications."""
+    x, share = [inputs(2)], 8 * 4 / (6 * 8 + 8 * 4)
+    base, *others = heads(3)
+    assert cost_factor(networks(2), x) == 2.0
+    assert cost_factor(networks(3), x) == 3.0
+    assert cost_factor([base, *others], x) == pytest.approx(1 + 2 * share)
+    assert cost_factor([base, networks(2)[1], others[0]], x) == pytest.approx(2 + share)
+    assert cost_factor([networks(2)[1], *others], x) == pytest.approx(2 + share)
+
+
+def test_batches_and_several_inputs() -> None:
+    """Rows get the same answer in any batch, and members with two inputs take both."""
+    network = Ensemble(networks(2, two_inputs=True), [Identity(), TemperatureScaling(3.0)])
+    left, right = inputs().split(3, dim=1)
+    assert network.input_names == ("left", "right")
+    whole, _ = predict_logits(network, [left, right])
+    parts, _ = predict_logits(network, [left, right], batch_size=3)
+    np.testing.assert_allclose(whole, parts, atol=1e-6)
+    assert whole.shape == (20, 4)
+
+
+def test_it_is_not_trained() -> None:
+    """No gradient reaches the members, and there is no head to train."""
+    network = Ensemble(networks(2), [Identity(), Identity()])
+    assert not network(inputs())[0].requires_grad
+    assert network.head_parameters() == []
+    with pytest.raises(TypeError, match="no head"):
+        network.head(torch.zeros(1, 8))
+
+
+@pytest.mark.parametrize(("members", "calibrators"), [(1, 1), (2, 1), (3, 2)])
+def test_members_and_calibrators_must_match(members: int, calibrators: int) -> None:
+    """One member is no average, and each needs its own calibrator."""
+    with pytest.raises(ValueError, match=f"got {members} and {calibrators}"):
+        Ensemble(networks(members), [Identity()] * calibrators)
 
 
 def test_the_average_joins_upload_and_refit() -> None:

@@ -13,17 +13,16 @@ import torch
 
 from fedlas.calibrators import TemperatureScaling
 from fedlas.progress import JobProgress
-from fedlas.race import time_budget
-from fedlas.race.candidate_training import Trainer, train_config
+from fedlas.race import schedule
 from fedlas.race.candidates import Candidate, make_loss
-from fedlas.race.context import TrainingRows
 from fedlas.race.record import Record
 from fedlas.race.results import RaceProgress
-from fedlas.race.resume import DIVERGED, OUT_OF_TIME, TrainingOutcome
 from fedlas.race.scoring import make_folds
+from fedlas.race.selection import CalibratorSelector
+from fedlas.race.trainer import DIVERGED, OUT_OF_TIME, Trainer, TrainingOutcome, train_config
 from fedlas.training.fit import fit, predict_logits
 from fedlas.training.loop import EpochResult
-from tests.helpers.races import HEAD, HOT, HOT_PLUS, PLAIN, nll, plain_race, race
+from tests.helpers.races import HEAD, HOT, HOT_PLUS, PLAIN, nll, plain_race, race, training_rows
 from tests.helpers.small_classifier import SmallClassifier, noisy_digits, overconfident_classifier
 
 
@@ -51,7 +50,7 @@ def test_the_refit_has_seen_all_rows_and_its_calibrator_none_of_its_logits() -> 
     assert trained is not None
     assert trained.out_of_fold_logits is not None
     candidate = next(c for c in (HOT, HOT_PLUS, PLAIN) if c.name == trained.result.name)
-    network, rows = overconfident_classifier(), TrainingRows.of(train, calibration)
+    network, rows = overconfident_classifier(), training_rows(train, calibration)
     fit(network, make_loss(candidate, 10, seed=0), rows.inputs, rows.targets, train_config(candidate, 0), device="cpu")
     for name, value in network.state_dict().items():
         assert torch.equal(value, trained.classifier.state_dict()[name])
@@ -76,7 +75,7 @@ def test_of_many_candidates_three_run_all_folds() -> None:
 def test_calibration_rows_alone_can_teach() -> None:
     """Without train rows the folds teach each other, and the refit beats a temperature on new rows."""
     _, calibration, test = noisy_digits()
-    result = race(replace(PLAIN, learning_rate=0.02), training=TrainingRows.of(None, calibration))
+    result = race(replace(PLAIN, learning_rate=0.02), training=training_rows(None, calibration))
     assert result.trained is not None
     assert nll(result.trained.probs(test[0]), test[1]) < nll(result.post_hoc.probs(test[0]), test[1])
 
@@ -108,7 +107,7 @@ def test_few_calibration_rows_train_nothing() -> None:
     """Ninety-nine rows cannot both teach and tell; the candidates are skipped with that reason."""
     train, (inputs, targets), _ = noisy_digits()
     few = ([inputs[0][:99]], targets[:99])
-    result = race(HOT, training=TrainingRows.of(train, few), calibration=few)
+    result = race(HOT, training=training_rows(train, few), calibration=few)
     assert "99 calibration rows are too few" in result.candidates[1].reason
     assert result.trained is None
 
@@ -147,7 +146,7 @@ def test_where_the_network_does_not_fit_the_head_is_trained() -> None:
 
 
 def test_progress_is_told_in_order() -> None:
-    """Folds, then the refit, each from epoch 0 on; the fraction never falls, and is one when the race is over."""
+    """Folds, then the refit, each from epoch 0 on; the fraction never falls; the time left is told after the first."""
     seen: list[RaceProgress] = []
     progress = JobProgress()
     result = race(HOT, HOT_PLUS, on_progress=seen.append, progress=progress)
@@ -157,9 +156,12 @@ def test_progress_is_told_in_order() -> None:
     assert told == [(name, list(range(7))) for name in [*names, f"{result.trained.result.name}, on all rows"]]
     fractions = [*(p.fraction for p in seen), progress.position().fraction]
     assert fractions == sorted(fractions)
-    assert fractions[-1] == 1.0
+    assert fractions[-1] == pytest.approx(0.9)
     assert {p.candidates for p in seen} == {2}
-    assert all(p.eta_seconds is not None and 0 <= p.eta_seconds <= 600 for p in seen)
+    etas = [p.eta_seconds for p in seen]
+    assert etas[:7] == [None] * 7
+    assert all(eta is not None and 0 <= eta <= 600 for eta in etas[7:])
+    assert (progress.position().trained, progress.position().planned) == (7, 7)
 
 
 def test_a_refit_that_fails_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +197,7 @@ def test_a_slower_machine_still_ends_with_a_refit(
             clock[0] += slower * epoch
             try:
                 on_epoch(EpochResult(number, epochs, 0.0, clock[0] - began))
-            except time_budget.BudgetExceeded:
+            except schedule.BudgetExceeded:
                 return OUT_OF_TIME
         rows = np.arange(400) if left_out is None else left_out
         logits = (5 * np.eye(10)[noisy_digits()[1][1][rows]]).astype(np.float32)
@@ -204,9 +206,9 @@ def test_a_slower_machine_still_ends_with_a_refit(
         return TrainingOutcome(network, logits, features, seconds=clock[0] - began)
 
     monkeypatch.setattr(Record, "elapsed", lambda self: clock[0])
-    monkeypatch.setattr(time_budget, "_measured_step", lambda *_: step / time_budget._CAUTION)
-    monkeypatch.setattr(time_budget.TimeBudget, "prediction_seconds", lambda *_: 0.0)
-    monkeypatch.setattr("fedlas.race.race.seconds_of_pools", lambda *_: 0.0)
+    monkeypatch.setattr(schedule, "_measured_step", lambda *_: step / schedule._CAUTION)
+    monkeypatch.setattr(schedule.TimeBudget, "prediction_seconds", lambda *_: 0.0)
+    monkeypatch.setattr(CalibratorSelector, "pool_seconds", property(lambda _: 0.0, lambda *_: None))
     monkeypatch.setattr(Trainer, "train", train)
     budget = 10.5 * epoch * 6  # three candidates of six epochs on three folds, and a refit
     result = race(HOT, HOT_PLUS, PLAIN, budget_seconds=budget)

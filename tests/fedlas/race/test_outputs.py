@@ -9,10 +9,10 @@ import torch
 from fedlas.calibrators import Identity, TemperatureScaling
 from fedlas.classifier import Classifier
 from fedlas.errors import BadDataset
-from fedlas.race.candidate_training import copy_head
-from fedlas.race.ensemble import Ensemble
+from fedlas.race.averaging import Ensemble
 from fedlas.race.outputs import SplitOutputs
 from fedlas.race.results import CandidateResult, Finalist
+from fedlas.race.trainer import copy_head
 from fedlas.training.fit import predict_logits
 from tests.helpers.small_classifier import SmallClassifier
 

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas.race.candidate_training import capped_epochs
 from fedlas.race.schedule import Plan, PlannedCandidate, plan
-from fedlas.training.fit import Floats, predict_logits
+from fedlas.race.trainer import capped_epochs
+from fedlas.training.fit import HIGHEST, LOWEST, STEPS, Floats, _edge, edge_rate, head_edge_rate, predict_logits
 from fedlas.training.loop import steps_per_epoch
-from fedlas.training.lr_range_test import HIGHEST, LOWEST, STEPS, _edge, edge_rate, head_edge_rate
 from tests.helpers.small_classifier import noisy_digits, overconfident_classifier
 
 

@@ -14,8 +14,7 @@ from fedlas import metrics
 from fedlas.calibrators import TemperatureScaling, softmax
 from fedlas.losses import CrossEntropyLoss, FedLASLoss, FedLASPlusLoss
 from fedlas.training.fit import fit, predict_logits
-from fedlas.training.loop import EpochResult, Optimizer, TrainConfig, descend, optimizer_of
-from fedlas.training.loss_meter import CHECKED_STEPS, LossMeter
+from fedlas.training.loop import CHECKED_STEPS, EpochResult, LossMeter, Optimizer, TrainConfig, descend, optimizer_of
 from tests.helpers.small_classifier import SmallClassifier, noisy_digits, overconfident_classifier
 
 

@@ -22,7 +22,7 @@ from tests.helpers.processes import until
 from tests.helpers.publishing import publish
 from tests.helpers.served import scaling
 from tests.helpers.staging import stage_bytes
-from worker.outside.cleanup import run_cleanup
+from worker.outside.recovery import run_cleanup
 from worker.settings import WorkerSettings
 
 Json = dict[str, Any]

@@ -15,7 +15,7 @@ from service.registry.repositories.keys import IdempotencyKeys
 from tests.chaos.disk import Disk, mounted
 from tests.helpers.api import Api, open_api
 from tests.helpers.problems import problem
-from worker.outside.cleanup import run_cleanup
+from worker.outside.recovery import run_cleanup
 from worker.settings import WorkerSettings
 
 MEBIBYTE = 1024**2

@@ -333,7 +333,7 @@ def test_what_waits_is_told_as_it_stands_in_the_registry(api: Api, monkeypatch: 
     assert [work(name) for name in names] == [1, 1, 1, 1, 1]
     assert 500 <= work("oldest_age_seconds") < 600
     assert [work(name, "inspect", "inspect") for name in names] == [2, 0, 0, 0, 0]
-    assert [work(name, "calibrate.gpu", "candidate") for name in names] == [0, 0, 0, 0, 0]
+    assert [work(name, "calibrate.gpu", "calibrate") for name in names] == [0, 0, 0, 0, 0]
     assert [value(told, "fedlas_jobs", status=status) for status in ("queued", "cancelled", "failed")] == [3, 1, 0]
     queues = ("inspect", "predict", "deliver")
     assert [value(told, "fedlas_workers", queue=queue) for queue in queues] == [1, 2, 0]

@@ -1,4 +1,4 @@
-"""Pieces of jobs and batches: turns with others, the fan-in that the last one opens, and what is left in the end."""
+"""Pieces of batches: turns with others, the fan-in that the last one opens, and what is left in the end."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ from threading import Thread
 import pytest
 
 from service.registry import tables
-from service.registry.contract import ANY_DEVICE
 from service.registry.errors import WorkGone
 from service.registry.registry import Registry, UnitOfWork
-from service.registry.repositories import Claim, ClaimLimits, NewPiece
+from service.registry.repositories import Claim, NewPiece
 from service.registry.tables import new_id
 from tests.helpers.staging import stage_bytes
-from tests.helpers.work import add_job
 
 
-def opened(registry: Registry, prefix: str = "job") -> str:
+def opened(registry: Registry, prefix: str = "bat") -> str:
     """Open the work of a new record."""
     record_id = new_id(prefix)
     with registry.write() as unit:
@@ -33,10 +31,10 @@ def claimed(registry: Registry, record_id: str) -> Claim:
     return claim
 
 
-def take(registry: Registry, queue: str = ANY_DEVICE) -> Claim | None:
+def take(registry: Registry, queue: str = "predict") -> Claim | None:
     """Claim whose turn it is."""
     with registry.write() as unit:
-        return unit.work.claim_next(queue, ClaimLimits(), worker="w", lease_seconds=60)
+        return unit.work.claim_next(queue, worker="w", lease_seconds=60)
 
 
 def flow_taken(registry: Registry) -> str:
@@ -48,11 +46,12 @@ def flow_taken(registry: Registry) -> str:
         return unit.work.of(claim.record_id).flow
 
 
-def add(registry: Registry, parent_id: str, *names: str, queue: str = ANY_DEVICE) -> Sequence[tables.Piece]:
+def add(registry: Registry, parent_id: str, *names: str, queue: str = "predict") -> Sequence[tables.Piece]:
     """Add pieces of these names, each planned to take as many seconds as its place says."""
     with registry.write() as unit:
         pieces = [NewPiece(name, {}, float(place)) for place, name in enumerate(names, 1)]
-        return unit.pieces.add_all(parent_id, pieces, queue=queue)
+        unit.pieces.add_all(parent_id, pieces, queue=queue)
+        return unit.pieces.of(parent_id)
 
 
 def state(registry: Registry, record_id: str) -> str:
@@ -70,14 +69,14 @@ def finish(registry: Registry, claim: Claim) -> None:
 
 
 def test_flows_take_turns(registry: Registry) -> None:
-    """Beside a job of 16 pieces another of 3 gets every second place, and a new customer's job the next."""
+    """Beside a batch of 16 pieces another of 3 gets every second place, and a new customer's batch the next."""
     large, small = opened(registry), opened(registry)
     claimed(registry, large)
     add(registry, large, *(f"l{i}" for i in range(16)))
     assert flow_taken(registry) == small
     running = take(registry)
     assert running is not None
-    late = opened(registry, "job")
+    late = opened(registry)
     claimed(registry, late)
     add(registry, late, "a", "b", "c")
     customer = opened(registry)
@@ -87,7 +86,7 @@ def test_flows_take_turns(registry: Registry) -> None:
 
 
 def test_newcomers_do_not_starve_a_flow(registry: Registry) -> None:
-    """While a new job comes with every claim, and one waits always, the pieces of an older one come all the same."""
+    """While a new batch comes with every claim, and one waits always, the pieces of an older one come all the same."""
     large = opened(registry)
     claimed(registry, large)
     add(registry, large, *(f"l{i}" for i in range(4)))
@@ -103,21 +102,11 @@ def test_newcomers_do_not_starve_a_flow(registry: Registry) -> None:
     assert taken.count(large) == 4
 
 
-def test_offered_again_nothing_is_doubled(registry: Registry) -> None:
-    """Pieces are inserted once per name; new names are added behind them."""
-    job = opened(registry)
-    first = add(registry, job, "a", "b")
-    again = add(registry, job, "b", "c")
-    assert [piece.name for piece in again] == ["a", "b", "c"]
-    assert [piece.id for piece in again[:2]] == [piece.id for piece in first]
-    assert [piece.place for piece in again] == [0, 1, 2]
-
-
 def test_the_last_piece_opens_the_fan_in(registry: Registry) -> None:
     """A suspended parent is opened by its last piece, with a permit; one that suspends too late opens itself."""
-    job = opened(registry)
-    parent = claimed(registry, job)
-    add(registry, job, "a", "b")
+    batch = opened(registry)
+    parent = claimed(registry, batch)
+    add(registry, batch, "a", "b")
     first, second = take(registry), take(registry)
     assert first is not None
     assert second is not None
@@ -125,24 +114,24 @@ def test_the_last_piece_opens_the_fan_in(registry: Registry) -> None:
         unit.pieces.suspend_parent(parent)
         assert unit.after_commit.permits == []
     finish(registry, first)
-    assert state(registry, job) == "blocked"
+    assert state(registry, batch) == "blocked"
     permits: list[str] = []
     registry.notify = lambda told: permits.extend(permit.record_id for permit in told)
     finish(registry, second)
-    assert (state(registry, job), permits) == ("waiting", [job])
-    parent = claimed(registry, job)
+    assert (state(registry, batch), permits) == ("waiting", [batch])
+    parent = claimed(registry, batch)
     assert parent.attempts == 1, "to wait for pieces is no attempt"
     with registry.write() as unit:
         unit.pieces.suspend_parent(parent)
-    assert state(registry, job) == "waiting"
+    assert state(registry, batch) == "waiting"
 
 
 def test_ends_and_suspension_at_once(registry: Registry) -> None:
     """However pieces that end and a parent that suspends meet, the parent waits to be claimed in the end."""
     for _ in range(20):
-        job = opened(registry)
-        parent = claimed(registry, job)
-        pieces = [claimed(registry, piece.id) for piece in add(registry, job, "a", "b", "c")]
+        batch = opened(registry)
+        parent = claimed(registry, batch)
+        pieces = [claimed(registry, piece.id) for piece in add(registry, batch, "a", "b", "c")]
 
         def suspend(claim: Claim = parent) -> None:
             with registry.write() as unit:
@@ -154,19 +143,19 @@ def test_ends_and_suspension_at_once(registry: Registry) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        assert state(registry, job) == "waiting"
+        assert state(registry, batch) == "waiting"
 
 
 def test_progress_is_weighed_by_planned_seconds(registry: Registry) -> None:
     """Of 1 + 2 + 3 planned seconds: one piece done, half of the last; what is told late does not lower it."""
-    job = opened(registry)
-    a, _, c = add(registry, job, "a", "b", "c")
+    batch = opened(registry)
+    a, _, c = add(registry, batch, "a", "b", "c")
     finish(registry, claimed(registry, a.id))
     with registry.write() as unit:
         unit.pieces.reach(c.id, 0.5)
         unit.pieces.reach(c.id, 0.2)
-        assert unit.pieces.progress(job) == pytest.approx((1 + 1.5) / 6)
-        assert unit.pieces.progress("job_none") == 1.0
+        assert unit.pieces.progress(batch) == pytest.approx((1 + 1.5) / 6)
+        assert unit.pieces.progress("bat_none") == 1.0
 
 
 def run_batch(unit: UnitOfWork) -> tables.Batch:
@@ -185,7 +174,7 @@ def test_an_ended_parent_ends_its_pieces(registry: Registry, end: str) -> None:
     """Holders of its pieces have lost their leases; a batch with results keeps their files until it is deleted."""
     with registry.write() as unit:
         batch = run_batch(unit).id
-    done, held = add(registry, batch, "a", "b", queue="predict")
+    done, held = add(registry, batch, "a", "b")
     with stage_bytes(registry.artifacts, b"part") as staged, registry.write() as unit:
         digest = staged.keep()
         unit.pieces.finish(done.id, sha256=digest)
@@ -199,15 +188,3 @@ def test_an_ended_parent_ends_its_pieces(registry: Registry, end: str) -> None:
     with registry.write() as unit:
         assert unit.batches.delete(batch) == ([digest] if end == "succeeded" else [])
         assert unit.pieces.of(batch) == []
-
-
-def test_a_job_that_ended_without_its_pieces_takes_them_along(registry: Registry) -> None:
-    """Pieces of a job that has failed, and the files that they left, go when the job is deleted."""
-    job = add_job(registry, status="failed")
-    done, _ = add(registry, job, "a", "b")
-    with stage_bytes(registry.artifacts, b"outcome") as staged, registry.write() as unit:
-        digest = staged.keep()
-        unit.pieces.finish(done.id, sha256=digest)
-    with registry.write() as unit:
-        assert unit.jobs.delete(job) == [digest]
-        assert (unit.pieces.of(job), unit.work.next_due(ANY_DEVICE)) == ([], None)

@@ -24,7 +24,7 @@ from service.registry.contract import ANY_DEVICE, GPU_ONLY
 from service.registry.errors import LeaseLost
 from service.registry.presenters import batch_record, dataset_record, job_record
 from service.registry.registry import Registry
-from service.registry.repositories import Claim, ClaimLimits, Permit
+from service.registry.repositories import Claim, Permit
 from service.registry.repositories.work import SILENT
 from service.registry.repositories.workers import SILENT_S
 from service.registry.tables import Work, new_id, now
@@ -256,31 +256,28 @@ def test_only_work_that_nobody_began_is_withdrawn(registry: Registry) -> None:
 
 
 def test_the_oldest_due_is_next(registry: Registry) -> None:
-    """In a queue the oldest comes first; what needs too much memory, other versions, or to wait, is left."""
+    """In a queue the oldest comes first; what needs too much memory, or to wait, is left."""
     first, second, third = opened(registry, count=3)
     opened(registry, kind="ds")
     gpu = new_id("job")
     with registry.write() as unit:
         unit.work.open(gpu, queue=GPU_ONLY)
         unit.work.of(second).memory_bytes = 100
-        unit.work.of(third).requires = "torch 9"
 
-    def due(queue: str, memory: int | None = None, versions: str | None = None) -> str | None:
+    def due(queue: str, memory: int | None = None) -> str | None:
         with registry.read() as unit:
-            limits = ClaimLimits(memory, versions)
-            found = unit.work.next_due(queue, limits)
+            found = unit.work.next_due(queue, memory)
             permits = [Permit(found.record_id, found.kind, queue)] if found else []
-            assert unit.work.due(queue, limits, limit=1) == permits
+            assert unit.work.due(queue, memory, limit=1) == permits
             return found and found.record_id
 
     assert (due(ANY_DEVICE), due(GPU_ONLY), due("predict")) == (first, gpu, None)
     shift(registry, first, not_before=-60)
-    assert (due(ANY_DEVICE), due(ANY_DEVICE, 100), due(ANY_DEVICE, 99)) == (second, second, None)
-    assert (due(ANY_DEVICE, 99, "torch 9"), due(ANY_DEVICE, 99, "torch 8")) == (third, None)
+    assert (due(ANY_DEVICE), due(ANY_DEVICE, 100), due(ANY_DEVICE, 99)) == (second, second, third)
     with registry.write() as unit:
-        held = unit.work.claim_next(ANY_DEVICE, ClaimLimits(), worker="w", lease_seconds=60)
+        held = unit.work.claim_next(ANY_DEVICE, worker="w", lease_seconds=60)
     assert held is not None
-    assert (held.record_id, due(ANY_DEVICE)) == (second, None)
+    assert (held.record_id, due(ANY_DEVICE)) == (second, third)
 
 
 def test_blocked_work_waits_for_its_inputs(registry: Registry) -> None:
@@ -343,7 +340,7 @@ def test_work_with_one_key_is_done_one_after_the_other(registry: Registry) -> No
 
     def next_one() -> Claim | None:
         with registry.write() as unit:
-            return unit.work.claim_next("deliver", ClaimLimits(), worker="w", lease_seconds=60)
+            return unit.work.claim_next("deliver", worker="w", lease_seconds=60)
 
     found = next_one()
     assert found is not None

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from service.registry.repositories import NewPiece
 from tests.helpers.api import Api
 
 Json = dict[str, Any]
@@ -68,26 +67,6 @@ def test_a_job_says_what_it_is_and_what_was_ordered(api: Api, browser: TestClien
     assert job["id"] in page
     assert "within 5 minutes and 1 candidate" in page
     assert "It waits for a worker." in page
-
-
-def test_a_spread_job_says_over_how_many_workers(api: Api, browser: TestClient) -> None:
-    """Whoever holds it or trainings of it counts once; what nobody has taken waits. No other job says anything."""
-    spread, alone = ordered(api)["id"], ordered(api)["id"]
-    with api.registry.write() as unit:
-        for job_id in (spread, alone):
-            unit.work.unblock([job_id])
-            unit.jobs.change_status(unit.jobs.get(job_id), "running")
-            unit.jobs.enter_stage(unit.jobs.get(job_id), "training")
-        pieces = unit.pieces.add_all(spread, [NewPiece(str(place), {}) for place in range(4)], queue="calibrate.cpu")
-    with api.registry.write() as unit:
-        for record_id, worker in ((spread, "a"), (pieces[0].id, "a"), (pieces[1].id, "b"), (alone, "c")):
-            assert unit.work.claim(record_id, worker=worker, lease_seconds=60)
-    page = browser.get(f"/jobs/{spread}").text
-    assert "<dt>Spread over</dt><dd>2 workers; 2 trainings wait for one</dd>" in page
-    assert "Spread over" not in browser.get(f"/jobs/{alone}").text
-    with api.registry.write() as unit:
-        assert unit.work.claim(pieces[2].id, worker="b", lease_seconds=60)
-    assert "<dd>2 workers; 1 training waits for one</dd>" in browser.get(f"/jobs/{spread}").text
 
 
 def test_a_job_is_cancelled_and_deleted_by_forms(api: Api, browser: TestClient) -> None:

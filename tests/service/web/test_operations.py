@@ -99,12 +99,12 @@ def test_what_waits_for_something_is_not_stuck(api: Api, browser: TestClient) ->
     waiting(api.registry, for_seconds=3600)
     waiting(api.registry, for_seconds=3600, state="blocked")
     with api.registry.write() as unit:
-        training = new_id("cnd")
-        unit.work.open_all([training], queue="calibrate.cpu", flow=held)
-        unit.work.of(training).not_before = unit.now() - timedelta(seconds=3600)
+        shard = new_id("shd")
+        unit.work.open_all([shard], queue="calibrate.cpu", flow=held)
+        unit.work.of(shard).not_before = unit.now() - timedelta(seconds=3600)
     found = read(api.registry)
     assert [(one.kind, one.count, one.due, one.blocked) for one in found.waiting] == [
-        ("calibrate", 2, 1, 1), ("candidate", 1, 1, 0)
+        ("calibrate", 2, 1, 1), ("predict_shard", 1, 1, 0)
     ]  # fmt: skip
     (running,) = found.held
     assert (running.record_id, running.worker, running.attempts) == (held, "w", 1)
@@ -113,9 +113,9 @@ def test_what_waits_for_something_is_not_stuck(api: Api, browser: TestClient) ->
     assert "nobody does" not in page
     assert f'href="/jobs/{held}"' in page
     with api.registry.write() as unit:
-        assert unit.work.claim(training, worker="w", lease_seconds=60)
-    assert [(one.record_id, one.parent_id) for one in read(api.registry).held] == [(training, held), (held, None)]
-    assert re.search(rf'<code>{training}</code>\s+of\s+<a href="/jobs/{held}">', browser.get("/operations").text)
+        assert unit.work.claim(shard, worker="w", lease_seconds=60)
+    assert [(one.record_id, one.parent_id) for one in read(api.registry).held] == [(held, None), (shard, held)]
+    assert re.search(rf'<code>{shard}</code>\s+of\s+<a href="/jobs/{held}">', browser.get("/operations").text)
 
 
 def test_lost_work_says_why_and_when_it_is_tried_again(api: Api, browser: TestClient) -> None:

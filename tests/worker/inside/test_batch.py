@@ -30,7 +30,7 @@ from tests.helpers.served import lookup, scaling
 from worker.documents import BatchOrder, ChildEvent, EndReply, PredictReply, RowRange, ShardOrder
 from worker.inside import batch, batch_rows
 from worker.inside.batch import ahead, predict, predict_shard
-from worker.inside.file_order import in_file_order
+from worker.inside.batch_rows import in_file_order
 
 Json = dict[str, Any]
 Told = tuple[BatchOrder, dict[str, Path]]

@@ -34,7 +34,7 @@ from worker.outside.kinds import kind_of
 from worker.outside.supervisor import Supervisor
 from worker.sandbox import confinement
 from worker.sandbox import process as sandbox
-from worker.sandbox.child_output import ChildOutcome
+from worker.sandbox.process import ChildOutcome
 from worker.sandbox.protocol import ChildRequest, Limits
 from worker.settings import WorkerSettings
 

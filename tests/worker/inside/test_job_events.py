@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from itertools import pairwise
 
 import pytest
 
 from fedlas.progress import JobProgress
-from fedlas.race.results import RaceProgress
-from fedlas.race.training_events import EpochEnded, FoldScored, TrainingBegun
+from fedlas.race.results import EpochEnded, FoldScored, RaceProgress, TrainingBegun
 from fedlas.training.loop import EpochResult
 from tests.helpers.processes import until
 from worker.documents import ChildEvent, EpochEvent, SavedCheckpoint
@@ -18,18 +16,17 @@ from worker.inside.job_events import JobEvents
 
 
 def test_a_long_computation_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While nothing else is told a thread tells progress that grows, with an ETA, until the job ends."""
+    """While nothing else is told a thread tells progress until the job ends."""
     monkeypatch.setattr(job_events, "_TELL_EVERY_S", 0.02)
     told: list[ChildEvent] = []
     progress = JobProgress()
-    progress.expect("judging", 100.0)
-    progress.begin("judging")
+    progress.begin("training")
+    progress.expect(2)
+    progress.ended(40.0)
     with JobEvents(told.append, progress):
         until(lambda: len(told) >= 5, what="it has told")
     seen = [event.progress for event in told if event.progress is not None]
-    assert all(two.fraction >= one.fraction for one, two in pairwise(seen))
-    assert seen[0].fraction < seen[-1].fraction < 0.1
-    assert all(one.eta_seconds is not None and 90 < one.eta_seconds <= 100 for one in seen)
+    assert {(one.fraction, one.eta_seconds) for one in seen} == {(0.475, 40.0)}
     count = len(told)
     time.sleep(0.1)
     assert len(told) == count, "no thread outlives the job"
@@ -45,21 +42,6 @@ def test_the_candidate_that_trains_is_named() -> None:
     shown = [one.progress.candidate for one in told if one.progress is not None]
     assert shown == [None, "fedlas, fold 1 of 3", None]
     assert [one.stage for one in told] == ["training", None, "calibrating"]
-
-
-def test_the_share_of_an_ordered_training_is_told() -> None:
-    """Each epoch of a training that was ordered by itself tells its share of the running step; a whole job has none."""
-    told: list[ChildEvent] = []
-    progress = JobProgress()
-    progress.expect("fedlas", 10.0)
-    progress.begin("fedlas")
-    events = JobEvents(told.append, progress, shares=True)
-    for epoch in range(3):
-        progress.reached(epoch / 2)
-        events.progress(RaceProgress(1, 2, "fedlas", epoch, 2, 0.0, 1.0))
-    events.shares = False
-    events.progress(RaceProgress(1, 2, "fedlas", 2, 2, 0.0, 1.0))
-    assert [one.share for one in told] == [0.0, 0.5, 1.0, None]
 
 
 def test_a_long_training_is_told_of_a_hundred_times() -> None:

@@ -22,22 +22,16 @@ import numpy as np
 import pytest
 
 from service.registry.contract import JobRequest
-from tests.helpers.asking_child import AskingChild
 from tests.helpers.imports import COMPILER, PROFILED, imported
 from tests.helpers.uploads import Uploads
 from worker.documents import (
     CalibrateOrder,
-    CandidateOrder,
     DatasetOptions,
-    EndReply,
-    GoOnReply,
     InspectDatasetOrder,
     InspectModelOrder,
     ModelOptions,
-    OfferedTraining,
     OrderedDataset,
     OrderedModel,
-    TrainReply,
 )
 from worker.inside.inspection import inspect_dataset, inspect_model
 from worker.sandbox.protocol import ChildRequest, Limits
@@ -315,40 +309,3 @@ def test_bits_do_not_depend_on_where_an_array_lies() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == "1\n"
-
-
-def test_a_job_over_two_workers_ends_the_same(given: Given, whole: Whole, tmp_path: Path) -> None:
-    """Two children take turns at the trainings that one of them offers: the same bytes, each training done once."""
-    order, files = given
-    leader = AskingChild(order.model_copy(update={"spread_seconds": 0.0}), files, tmp_path / "leader")
-    helper = AskingChild(CandidateOrder(**{**order.model_dump(), "kind": "candidate"}), files, tmp_path / "helper")
-    helper.told()
-    waiting: list[OfferedTraining] = []
-    rungs: list[int] = []
-    while "asks" in (told := leader.told())[-1]:
-        offers = [OfferedTraining.model_validate(event["offer"]) for event in told if "offer" in event]
-        waiting += offers
-        rungs += [len(offers)] if offers else []
-        while waiting and len(waiting) % 2 == 0:
-            one = waiting.pop(0)
-            helper.reply(TrainReply(name=one.name, order=one.order))
-            helper.told()
-        if waiting:
-            one = waiting.pop(0)
-            leader.reply(TrainReply(name=one.name, order=one.order))
-        else:
-            outcomes = {name: file for name, file in helper.saved.items() if name != "running"}
-            leader.reply(GoOnReply(entries=leader.give(outcomes)))
-    helper.reply(EndReply())
-    helper.told()
-    leader.answer()
-    assert rungs == [8, 3, 2]
-    assert helper.answer()["result"] == {"num_trainings": sum(rungs) // 2}
-    for name in OUTCOMES:
-        assert (leader.folder / name).read_bytes() == whole[1][name], name
-    mine, theirs = (set(one.saved) - {"running", "decisions", "notices"} for one in (leader, helper))
-    assert not mine & theirs
-    assert mine | theirs == set(whole[0].finished())
-    shares = [event["share"] for event in helper.events if "share" in event]
-    assert shares, "which of them are told depends on the clock"
-    assert all(0 <= share <= 1 for share in shares)

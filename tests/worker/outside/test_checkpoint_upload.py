@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,9 +16,11 @@ from service.registry.errors import Unavailable
 from service.registry.registry import Registry
 from service.registry.repositories import Claim
 from service.registry.tables import new_id
-from worker.documents import SavedCheckpoint
-from worker.outside.checkpoint_upload import FOLDER, CheckpointUploader
+from tests.helpers.service import until
+from worker.documents import EndReply, SavedCheckpoint
+from worker.outside.checkpoint_upload import CheckpointUploader
 from worker.outside.kinds import kind_of
+from worker.sandbox.protocol import Replies
 from worker.settings import WorkerSettings
 
 CANDIDATE = {
@@ -50,7 +54,7 @@ def claim(registry: Registry) -> Claim:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A child's folder, with its journal."""
-    (tmp_path / "child" / FOLDER).mkdir(parents=True)
+    (tmp_path / "child" / "journal").mkdir(parents=True)
     return tmp_path / "child"
 
 
@@ -59,7 +63,7 @@ def uploading(registry: Registry, claim: Claim, folder: Path, *, most_bytes: int
     settings = WorkerSettings(data_dir=folder, database_url=None, broker_url=None, artifacts=None)
     work = kind_of(claim)(registry, settings, claim)
     work.note({"progress": {"fraction": 0.5}})
-    return CheckpointUploader(registry, work, folder, most_bytes=most_bytes)
+    return CheckpointUploader(registry, work, folder, Replies(), most_bytes=most_bytes)
 
 
 @pytest.fixture
@@ -71,7 +75,7 @@ def uploader(registry: Registry, claim: Claim, folder: Path) -> Iterator[Checkpo
 
 def save(uploader: CheckpointUploader, folder: Path, name: str, file: str, content: bytes) -> None:
     """What a child does."""
-    (folder / FOLDER / file).write_bytes(content)
+    (folder / "journal" / file).write_bytes(content)
     uploader.submit(SavedCheckpoint(name=name, file=file))
 
 
@@ -100,7 +104,7 @@ def test_newer_entries_replace_older_ones(
     save(uploader, folder, "running", "running-2.pt", b"two")
     uploader.drain(10)
     assert kept(registry, claim) == {"running": b"two", "candidate-01": b"done"}
-    assert list((folder / FOLDER).iterdir()) == []
+    assert list((folder / "journal").iterdir()) == []
     assert not registry.artifacts.place(first).exists()
 
 
@@ -141,12 +145,12 @@ def test_thousands_of_states_are_passed_over(registry: Registry, claim: Claim, f
     with uploading(registry, claim, folder) as uploader:
         with uploader._changed:  # it cannot begin
             for number in range(3000):
-                (folder / FOLDER / f"r{number}.pt").write_bytes(b"%d" % number)
+                (folder / "journal" / f"r{number}.pt").write_bytes(b"%d" % number)
                 uploader._waiting.append(("running", f"r{number}.pt"))
             uploader._changed.notify_all()
         uploader.drain(30)
     assert kept(registry, claim) == {"running": b"2999"}
-    assert list((folder / FOLDER).iterdir()) == []
+    assert list((folder / "journal").iterdir()) == []
 
 
 def test_what_is_passed_over_is_removed_from_the_childs_folder_only(
@@ -154,8 +158,8 @@ def test_what_is_passed_over_is_removed_from_the_childs_folder_only(
 ) -> None:
     """A journal that is a link leads no removal elsewhere."""
     (tmp_path / "x.pt").write_bytes(b"of somebody else")
-    (folder / FOLDER).rmdir()
-    (folder / FOLDER).symlink_to(tmp_path)
+    (folder / "journal").rmdir()
+    (folder / "journal").symlink_to(tmp_path)
     with uploading(registry, claim, folder) as uploader:
         with uploader._changed:
             uploader._waiting.extend([("running", "x.pt"), ("running", "x.pt")])
@@ -233,7 +237,7 @@ def test_only_plain_files_are_taken(registry: Registry, claim: Claim, folder: Pa
     """A hostile child cannot have its supervisor copy somebody else's file."""
     secret = tmp_path / "secret"
     secret.write_bytes(b"secret")
-    place = folder / FOLDER / "x.pt"
+    place = folder / "journal" / "x.pt"
     if trick == "link":
         place.symlink_to(secret)
     elif trick == "second name":
@@ -244,8 +248,8 @@ def test_only_plain_files_are_taken(registry: Registry, claim: Claim, folder: Pa
         place.mkdir()
     else:
         (tmp_path / "x.pt").write_bytes(b"secret")
-        (folder / FOLDER).rmdir()
-        (folder / FOLDER).symlink_to(tmp_path)
+        (folder / "journal").rmdir()
+        (folder / "journal").symlink_to(tmp_path)
     with uploading(registry, claim, folder) as uploader:
         uploader.submit(SavedCheckpoint(name="running", file="x.pt"))
         uploader.drain(10)
@@ -292,3 +296,35 @@ def test_checkpoints_go_with_their_job(
         unit.after_commit.unreferenced += unit.checkpoints.drop(claim.record_id)
     assert not path.exists()
     assert kept(registry, claim) == {}
+
+
+def test_every_ask_has_its_reply(registry: Registry, folder: Path) -> None:
+    """However soon the child asks again: in the moment in which it has its reply."""
+    work: Any = SimpleNamespace(record_id="shd_1", reply=EndReply)
+    sent: list[EndReply] = []
+
+    def send(reply: EndReply) -> None:
+        sent.append(reply)
+        if len(sent) < 100:
+            running.ask()
+
+    replies: Any = SimpleNamespace(send=send)
+    with CheckpointUploader(registry, work, folder, replies, most_bytes=1) as running:
+        running.ask()
+        until(lambda: len(sent) == 100, what="every ask is answered")
+        running.check()
+
+
+def test_an_ask_waits_for_the_registry_and_tells_a_defect(registry: Registry, folder: Path) -> None:
+    """A registry that is away is asked again; what nobody expected is raised by whoever watches the child."""
+    errors = [Unavailable("database_unavailable", "it is away"), KeyError("defect")]
+
+    def reply() -> EndReply:
+        raise errors.pop(0)
+
+    work: Any = SimpleNamespace(record_id="shd_1", claim="shd_1", reply=reply)
+    with CheckpointUploader(registry, work, folder, Replies(), most_bytes=1) as running:
+        running.ask()
+        until(lambda: not errors, what="it has asked twice")
+        with pytest.raises(KeyError):
+            until(lambda: running.check(), what="the defect is told")

@@ -13,18 +13,14 @@ import pytest
 from prometheus_client import REGISTRY
 
 from service.registry import tables
-from service.registry.contract import ANY_DEVICE
 from service.registry.errors import LeaseLost
 from service.registry.registry import Registry
 from service.registry.repositories import Ended, NewPiece
 from service.registry.tables import new_id
-from tests.helpers.scripted_race import NAMES, add_race, training
 from worker.outside import metrics
-from worker.outside.lease import Cancelled
-from worker.outside.metrics_server import serve_metrics
-from worker.outside.supervisor import Supervisor
-from worker.outside.versions import race_versions
-from worker.sandbox.child_output import ChildOutcome
+from worker.outside.metrics import serve_metrics
+from worker.outside.supervisor import Cancelled, Supervisor
+from worker.sandbox.process import ChildOutcome
 from worker.sandbox.protocol import ChildError
 from worker.settings import WorkerSettings
 
@@ -110,18 +106,22 @@ def test_children_are_counted_by_how_they_end() -> None:
 
 
 def test_work_that_ends_with_its_job_is_no_lost_lease(registry: Registry, tmp_path: Path) -> None:
-    """A training that another worker has taken over is one; one whose job was cancelled is not."""
-    job_id = add_race(registry)
+    """A shard that another worker has taken over is one; one whose batch has failed is not."""
     supervisor, grown = Supervisor(WorkerSettings(data_dir=tmp_path), registry, name="w"), Grown()
     with registry.write() as unit:
-        new = NewPiece(NAMES[0], training(NAMES[0]))
-        (piece,) = unit.pieces.add_all(job_id, [new], queue=ANY_DEVICE, requires=race_versions())
-        claim = unit.work.claim(piece.id, worker="w", lease_seconds=60)
+        batch = tables.Batch(
+            id=new_id("bat"), model_id="mdl_x", dataset_id="ds_x", status="running", options={}, progress={},
+            created_at=unit.now(),
+        )  # fmt: skip
+        unit.batches.add(batch)
+        unit.work.open(batch.id)
+        unit.pieces.add_all(batch.id, [NewPiece("rows-0", {"first_row": 0, "num_rows": 1})], queue="predict")
+        claim = unit.work.claim(unit.pieces.of(batch.id)[0].id, worker="w", lease_seconds=60)
     assert claim is not None
     supervisor.execute(replace(claim, token=claim.token - 1))
     assert grown("fedlas_leases_lost_total") == 1
     with registry.write() as unit:
-        unit.jobs.change_status(unit.jobs.get(job_id), "cancelled")
+        unit.batches.change_status(unit.batches.get(batch.id), "failed")
     supervisor.execute(claim)
     assert grown("fedlas_leases_lost_total") == 1
 

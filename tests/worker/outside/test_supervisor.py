@@ -20,8 +20,7 @@ from service.settings import ServiceSettings
 from tests.helpers.service import until
 from tests.helpers.work import add_dataset, add_job, execute, hurried, reaper_of, state_of
 from worker.outside.kinds import kind_of
-from worker.outside.lease import Cancelled, LeaseRenewal
-from worker.outside.supervisor import Supervisor
+from worker.outside.supervisor import Cancelled, LeaseRenewal, Supervisor
 from worker.process_identity import machine, process_mark
 from worker.settings import WorkerSettings
 

@@ -19,7 +19,7 @@ from tests.helpers.service import ROOT, children_of, is_alive, until
 from worker.documents import InspectModelOrder, ModelOptions
 from worker.sandbox import confinement
 from worker.sandbox import process as sandbox
-from worker.sandbox.child_output import ChildOutcome, read_outcome
+from worker.sandbox.process import ChildOutcome, read_outcome
 from worker.sandbox.protocol import ChildRequest, Limits
 
 Json = dict[str, Any]

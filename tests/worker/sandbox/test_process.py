@@ -28,7 +28,7 @@ from worker.documents import (
 )
 from worker.inside import child
 from worker.sandbox import process as sandbox
-from worker.sandbox.child_output import ChildOutcome
+from worker.sandbox.process import ChildOutcome
 from worker.sandbox.protocol import ChildRequest, Limits
 
 Json = dict[str, Any]

@@ -3,13 +3,10 @@
 from service.registry.contract import PLAN
 from service.registry.repositories import Claim
 from worker.outside.kinds.base import Prepared, WorkKind
-from worker.outside.kinds.batch import Predict
+from worker.outside.kinds.batch import Predict, PredictShard
 from worker.outside.kinds.calibration import Calibrate, Plan
-from worker.outside.kinds.candidates import Candidate
 from worker.outside.kinds.delivery import Deliver
-from worker.outside.kinds.inspection import InspectDataset, InspectModel
-from worker.outside.kinds.scores import FitScores
-from worker.outside.kinds.shards import PredictShard
+from worker.outside.kinds.uploads import FitScores, InspectDataset, InspectModel
 
 __all__ = ["KINDS", "Prepared", "WorkKind", "kind_of"]
 
@@ -18,7 +15,6 @@ KINDS: dict[str, type[WorkKind]] = {
     "ds": InspectDataset,
     "mdl": InspectModel,
     "job": Calibrate,
-    "cnd": Candidate,
     "bat": Predict,
     "shd": PredictShard,
     "cal": FitScores,

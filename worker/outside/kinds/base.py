@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel
 
+from service.registry import tables
 from service.registry.artifacts import StagedFile
-from service.registry.contract import RecordError
-from service.registry.documents import JsonObject, Report
+from service.registry.contract import NEEDS_PROVENANCE, PROVENANCE_NEEDED, UNLABELLED, RecordError, needs_labels
+from service.registry.documents import JsonObject, Progress, Report
 from service.registry.registry import Registry, UnitOfWork
-from service.registry.repositories import Claim, ClaimLimits
-from worker.documents import Reply, Result, SavedCheckpoint, WorkOrder
-from worker.outside import metrics
+from service.registry.repositories import Claim
+from worker.documents import ChildEvent, Reply, Result, SavedCheckpoint, WorkOrder
 from worker.sandbox.protocol import ChildRequest
 from worker.settings import WorkerSettings
 
@@ -28,31 +28,16 @@ _LOG = logging.getLogger("fedlas.worker")
 _MOST_REPORT_BYTES = 64 * 1024**2
 
 R = TypeVar("R", bound=Result)
-
-
-@dataclass(frozen=True)
-class Claimant:
-    """The worker that claims: its name, what it may take of a queue, and how it shows what it has taken."""
-
-    name: str
-    limits: Callable[[str], ClaimLimits]
-    show: Callable[[Claim], None]
-
-
 #: What the child is given; no path stands in the order.
 Prepared = ChildRequest[WorkOrder]
 
 
-class Suspended(Exception):
-    """The work waits for its pieces; its child is not needed until then."""
+@dataclass(frozen=True)
+class Claimant:
+    """The worker that claims: its name, and how it shows what it has taken."""
 
-
-class PieceFailed(Exception):
-    """A piece of the work has failed."""
-
-    def __init__(self, error: RecordError) -> None:
-        super().__init__(error.message)
-        self.error = error
+    name: str
+    show: Callable[[Claim], None]
 
 
 class WorkKind(ABC):
@@ -96,20 +81,8 @@ class WorkKind(ABC):
         with self.publishing() as unit:
             self.fail(unit, error)
 
-    def given_up(self, error: RecordError) -> None:
-        """It has lost its process too often, and is not tried again."""
-        self.failed(error)
-
     def note(self, event: JsonObject) -> None:
         """Take an event of the child; what has to be written waits for the next heartbeat."""
-
-    @property
-    def reached(self) -> float:
-        """The share of the whole that is done, by the child's account."""
-        return 0.0
-
-    def write_events(self, unit: UnitOfWork) -> None:
-        """Write the events of the child that are not written yet, except its progress."""
 
     def save_checkpoint(self, unit: UnitOfWork, name: str, file: StagedFile) -> list[str]:
         """Keep what the child has saved, in a transaction that proves the claim; returns files that it replaces.
@@ -119,33 +92,9 @@ class WorkKind(ABC):
         """
         raise OSError("this work keeps no checkpoints")
 
-    def reply(self, journal: Path) -> Reply | None:
-        """What a child that asks is told, with files that are put into its journal folder; None: ask again later.
-
-        Raises:
-            Suspended: the work is blocked, and is gone on with when its pieces are done.
-            PieceFailed: one of them cannot be done, and neither can the work.
-        """
-        return None
-
-    def next_piece(self, unit: UnitOfWork, *, of: str, kind: str, queue: str) -> Claim | None:
-        """Claim a piece of this parent for the child that runs, where it is next in the order of the queue."""
-        assert self.claimant is not None
-        due = unit.work.next_due(queue, self.claimant.limits(queue))
-        if due is None or (due.flow, due.kind) != (of, kind):
-            return None
-        return unit.work.claim(due.record_id, worker=self.claimant.name, lease_seconds=self.settings.lease_seconds)
-
-    def show_next(self, claim: Claim) -> None:
-        """The child does this piece from now on."""
-        assert self.claimant is not None
-        self.count_next(claim)
-        self.claimant.show(claim)
-
-    def count_next(self, claim: Claim) -> None:
-        """Count and log a piece that was claimed for the child that runs."""
-        metrics.CLAIMS.labels(claim.kind).inc()
-        log_started(claim)
+    def reply(self) -> Reply:
+        """What a child that asks is told."""
+        raise NotImplementedError("this work's child asks for nothing")
 
     def log_done(self, seconds: float) -> None:
         """Log that the child has ended well, after so long."""
@@ -231,11 +180,6 @@ def log_done(claim: Claim, seconds: float) -> None:
     _LOG.info("%s done in %.1f s", claim, seconds)
 
 
-def log_given_up(claim: Claim, error: RecordError) -> None:
-    """It is not tried again."""
-    _LOG.error("%s is %s", claim, error.message)
-
-
 def given_up(claim: Claim, most_attempts: int) -> RecordError | None:
     """Why the work must not be tried again, or None."""
     if len(claim.losses) < most_attempts:
@@ -250,3 +194,76 @@ def _check_report(path: Path) -> None:
     if (size := path.stat().st_size) > _MOST_REPORT_BYTES:
         raise ValueError(f"the child's report has {size} bytes")
     Report.model_validate_json(path.read_bytes())
+
+
+class OnInputs(ChildWork[R]):
+    """A job or a batch.
+
+    Attributes:
+        progress: what the child has told last.
+        fits: whether the dataset must have labels.
+    """
+
+    fits: ClassVar[bool] = False
+
+    def __init__(self, registry: Registry, settings: WorkerSettings, claim: Claim) -> None:
+        super().__init__(registry, settings, claim)
+        self.progress: Progress | None = None
+
+    def begin(self) -> Prepared | None:
+        """Mark as running; settle at once what was cancelled or cannot run."""
+        with self.registry.write() as unit:
+            unit.work.verify(self.claim)
+            row = self.row(unit)
+            if row.status == "cancelling":
+                self.cancelled(unit)
+                return None
+            model, dataset = unit.models.find(row.model_id), unit.datasets.find(row.dataset_id)
+            for noun, found in (("model", model), ("dataset", dataset)):
+                if (error := obstacle(noun, found, fits=self.fits)) is not None:
+                    unit.work.finish(self.claim)
+                    self.fail(unit, error)
+                    return None
+                if found is not None and found.status != "ready":
+                    unit.work.block(self.claim)
+                    return None
+            assert model is not None
+            assert dataset is not None
+            self.start(unit, dataset)
+        return self.prepare(row, model, dataset)
+
+    @abstractmethod
+    def row(self, unit: UnitOfWork) -> tables.Job | tables.Batch:
+        """The record."""
+
+    @abstractmethod
+    def start(self, unit: UnitOfWork, dataset: tables.Dataset) -> None:
+        """Write that it runs, and read what the child must know."""
+
+    @abstractmethod
+    def prepare(self, row: tables.Job | tables.Batch, model: tables.Model, dataset: tables.Dataset) -> Prepared | None:
+        """The request to a child; None where the work has been left to others."""
+
+    def note(self, event: JsonObject) -> None:
+        """Remember what the child tells; what it cannot have told is passed over."""
+        if (told := ChildEvent.parse(event)) is not None:
+            self.progress = told.progress or self.progress
+            self.take(told)
+
+    def take(self, told: ChildEvent) -> None:
+        """Remember what is not progress."""
+
+
+def obstacle(noun: str, row: tables.Model | tables.Dataset | None, *, fits: bool) -> RecordError | None:
+    """Why nothing can be done with this input; the fault of a rejection is whose the rejection was."""
+    if row is None:
+        return RecordError(code=f"{noun}_deleted", message=f"the {noun} was deleted")
+    if fits and isinstance(row, tables.Dataset) and not row.labelled:
+        return RecordError(code=UNLABELLED, message=needs_labels(row.id))
+    if fits and isinstance(row, tables.Dataset) and row.lacks_provenance:
+        return RecordError(code=PROVENANCE_NEEDED, message=f"{row.id}: {NEEDS_PROVENANCE}")
+    if row.status != "rejected":
+        return None
+    error = row.error or {}
+    message = f"the {noun} {row.id} was rejected by inspection: {error.get('message', '')}"
+    return RecordError(code=f"{noun}_rejected", message=message, user_error=bool(error.get("user_error", True)))

@@ -1,44 +1,21 @@
-"""Calibrations and their dry runs: what is looked at and what is published."""
+"""Calibrations and their dry runs: what is looked at, what is published, and the name that it answers under."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Mapping
 
 from pydantic import BaseModel
 
 from service.registry import tables
 from service.registry.artifacts import StagedFile
-from service.registry.contract import JobRequest, RecordError
-from service.registry.documents import Notice, Progress
-from service.registry.errors import LeaseLost
+from service.registry.contract import JobRequest
+from service.registry.documents import ModelProfile, Notice, Publication
 from service.registry.presenters import job_record, model_record
-from service.registry.registry import Registry, UnitOfWork
-from service.registry.repositories import Claim, Due, NewPiece
-from worker.documents import (
-    CalibrateOrder,
-    ChildEvent,
-    GoOnReply,
-    JobResult,
-    OfferedTraining,
-    PlanOrder,
-    PlanResult,
-    Reply,
-)
-from worker.outside.kinds.base import PieceFailed, Suspended
+from service.registry.registry import UnitOfWork
+from service.registry.tables import new_id, now
+from worker.documents import CalibrateOrder, JobResult, PlanOrder, PlanResult
 from worker.outside.kinds.jobs import JobKind
-from worker.outside.kinds.publication import calibrated, published
-from worker.outside.kinds.race import RUNNING, HeldTraining, RaceWork
-from worker.outside.versions import race_versions
 from worker.sandbox.protocol import Limits
-from worker.settings import WorkerSettings
-
-_LOG = logging.getLogger("fedlas.worker")
-
-#: A race has at most a thousand candidates, of three folds and with a few refits.
-_MOST_TRAININGS = 3_100
 
 _UNDETERMINED = (
     "nothing was fitted and nothing is judged, since it is unknown which rows the model was trained on: send the "
@@ -46,154 +23,51 @@ _UNDETERMINED = (
 )
 
 
-class Calibrate(RaceWork[JobResult]):
-    """The job itself, which leads its race: it offers trainings to all workers, and does one at a time itself."""
+def published(unit: UnitOfWork, name: str, job: tables.Job, served: tables.Model) -> Publication:
+    """Make the served model the first version of a new name, or the next one where the job has shown enough."""
+    # What answers under a name already is replaced only by what is shown to be better; a new name shall answer.
+    when = (job.request.get("publish_when") or "shown") if unit.names.exists(name) else "always"
+    if when != "always" and not job.promoted:
+        return Publication(name=name, reason=f"the uploaded model is served as it is ({job.verdict})")
+    if when == "shown" and not job.shown:
+        return Publication(name=name, reason="the test rows do not show what is served to be better")
+    version = unit.names.publish(name, served)
+    if served.origin == "calibrated":
+        served.name, served.version = name, version
+    return Publication(name=name, version=version)
+
+
+def calibrated(parent: tables.Model, job: tables.Job, profile: ModelProfile, file: StagedFile) -> tables.Model:
+    """The record of the file that a job has made of its model; it is an ordinary model from here on."""
+    digest = file.keep()
+    return tables.Model(
+        id=new_id("mdl"),
+        name=parent.name,
+        version=1,
+        origin="calibrated",
+        status="ready",
+        created_at=now(),
+        sha256=digest,
+        served_sha256=digest,
+        bytes=file.size,
+        options={},
+        profile=profile.stored(),
+        calibrated=True,
+        parent_id=parent.id,
+        job_id=job.id,
+        seen_rows_sha256=parent.seen_rows_sha256,
+        seen_rows_key=parent.seen_rows_key,
+    )
+
+
+class Calibrate(JobKind[JobResult]):
+    """The job itself."""
 
     result, order = JobResult, CalibrateOrder
 
-    def __init__(self, registry: Registry, settings: WorkerSettings, claim: Claim) -> None:
-        super().__init__(registry, settings, claim)
-        self._rung: dict[str, OfferedTraining] = {}
-        self._offers = 0
-        self._known: set[str] = set()  # the outcomes that the child has
-        self._suspended = False
-
-    def start(self, unit: UnitOfWork, dataset: tables.Dataset) -> None:
-        """The same; what workers of other versions have begun of the race is begun anew."""
-        pieces = unit.pieces.of(self.job_id)
-        if pieces and unit.work.of(pieces[0].id).requires != race_versions():
-            _LOG.warning("%s: other versions have begun its race, which is begun again", self.job_id)
-            unit.after_commit.unreferenced += unit.pieces.drop(self.job_id)
-            unit.work.of(self.job_id).requires = None
-        super().start(unit, dataset)
-
-    def saved(self, unit: UnitOfWork) -> Mapping[str, str]:
-        """The same, and the outcomes of trainings that are done."""
-        done = {piece.name: piece.sha256 for piece in unit.pieces.of(self.job_id) if piece.sha256 is not None}
-        self._known = set(done)
-        return {**super().saved(unit), **done}
-
-    def take(self, told: ChildEvent) -> None:
-        """The same, and note what is offered."""
-        if told.offer is not None and told.offer.name != RUNNING and self._offers < _MOST_TRAININGS:
-            self._offers += 1
-            self._rung[told.offer.name] = told.offer
-        super().take(told)
-
-    def reply(self, journal: Path) -> Reply | None:
-        """The training whose turn it is, or the outcomes of all that were offered; for those of others it waits."""
-        held, outcomes = self.held, None
-        if held is None or held.told:
-            if self._only_waits(held):
-                return None
-            with self.registry.write() as unit:
-                held, outcomes = self._next(unit)
-            self.held = held
-            if self._suspended:
-                raise Suspended
-        if held is not None:
-            return self.train_reply(held, journal)
-        if outcomes is None:
-            return None
-        reply = GoOnReply(entries=self.given(outcomes, journal))
-        self._known |= set(outcomes)
-        self._rung.clear()
-        self.waits = False
-        return reply
-
-    def _only_waits(self, held: HeldTraining | None) -> bool:
-        """Whether others are at what is left of the rung, and nothing is due: no writer's turn is taken in vain."""
-        if held is not None and not held.ended:
-            return False
-        with self.registry.read() as unit:
-            states = unit.pieces.by_name(self.job_id)
-            rung = {states.get(name, "new") for name in self._rung}
-            if "waiting" not in rung or "new" in rung or "failed" in states.values():
-                return False
-            return self._due(unit) is None
-
-    def _due(self, unit: UnitOfWork) -> Due | None:
-        """What this worker may take of the job's queue now."""
-        assert self.claimant is not None
-        queue = unit.work.of(self.job_id).queue
-        return unit.work.next_due(queue, self.claimant.limits(queue))
-
-    def _next(self, unit: UnitOfWork) -> tuple[HeldTraining | None, Mapping[str, str] | None]:
-        """A training to do, or the outcomes that the child lacks, where all are there; neither where others do some."""
-        unit.work.verify(self.claim)
-        self.drop_unkept(unit)
-        pieces = self._offered(unit)
-        if errors := [piece.error for piece in pieces if piece.error is not None]:
-            raise PieceFailed(RecordError.model_validate(errors[0]))
-        if all(piece.status == "done" for piece in pieces if piece.name in self._rung):
-            self.know_told(unit)
-            done = {piece.name: piece.sha256 for piece in pieces if piece.sha256 is not None}
-            return None, {name: done[name] for name in done.keys() - self._known}
-        held = self.claim_training(unit)
-        if held is None:
-            self._let_others_pass(unit)
-        return held, None
-
-    def _offered(self, unit: UnitOfWork) -> Sequence[tables.Piece]:
-        """All pieces of the job, after those of this rung were made that are not there yet."""
-        work = unit.work.of(self.job_id)
-        if self._rung:
-            work.requires = race_versions()  # of whoever leads on, too
-        return unit.pieces.add_all(
-            self.job_id,
-            [
-                NewPiece(name, offer.order.stored(), work_seconds=offer.order.work_seconds)
-                for name, offer in sorted(self._rung.items(), key=lambda one: -one[1].order.work_seconds)
-            ],  # the longest first: a rung ends with its last training
-            queue=work.queue,
-            requires=race_versions(),
-            memory_bytes=work.memory_bytes,
-            most=_MOST_TRAININGS,
-        )
-
-    def show_next(self, claim: Claim) -> None:
-        """What is shown is the job, also while its leader trains."""
-        self.count_next(claim)
-
-    def _let_others_pass(self, unit: UnitOfWork) -> None:
-        """Where work of others is due, wait for the trainings without a worker: whoever ends the last goes on."""
-        if self._due(unit) is not None:
-            self.write_events(unit)
-            unit.pieces.suspend_parent(self.claim)
-            self._suspended = True
-            unit.callbacks.append(lambda committed: setattr(self, "_suspended", committed))
-
-    def renew(self, unit: UnitOfWork, *, lease_seconds: float) -> None:
-        """Renew both claims; a training that another worker has taken over is that worker's."""
-        if self._suspended:
-            return
-        super().renew(unit, lease_seconds=lease_seconds)
-        try:
-            self.renew_training(unit, lease_seconds=lease_seconds)
-        except LeaseLost:
-            self.held = None
-
-    def save_checkpoint(self, unit: UnitOfWork, name: str, file: StagedFile) -> list[str]:
-        """Keep an entry of the training that was ordered for whoever goes on with it, any other for this job."""
-        held = self.held
-        if held is not None and held.takes(name):
-            unit.work.verify(self.claim)
-            with suppress(LeaseLost):  # another worker does it: the entry is of use where this one goes on
-                replaced = self.save_training(unit, held, name, file)
-                unit.work.verify(self.claim, reached=Progress.model_validate(self.row(unit).progress).fraction)
-                self._known.add(name)
-                return replaced
-        return super().save_checkpoint(unit, name, file)
-
-    def handed_back(self, unit: UnitOfWork, reason: str, *, after_seconds: float = 0.0) -> None:
-        """The same, with its training."""
-        super().handed_back(unit, reason, after_seconds=after_seconds)
-        self.release_training(unit)
-
-    def lost(self, unit: UnitOfWork, reason: str) -> None:
-        """The same, with its training."""
-        super().lost(unit, reason)
-        self.release_training(unit, lost=reason)
+    def limits(self, request: JobRequest) -> Limits:
+        """Its own budget of time, and some grace."""
+        return Limits(60 * request.budget.minutes + self.settings.job_grace_seconds)
 
     def looks_before(self, unit: UnitOfWork, dataset: tables.Dataset) -> int:
         """Take a look: the test rows will judge."""

@@ -3,36 +3,56 @@
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import ClassVar
+from itertools import groupby
+from typing import ClassVar, TypeAlias
 
 from service.registry import tables
 from service.registry.artifacts import StagedFile
 from service.registry.contract import JobRequest, RecordError
-from service.registry.documents import ModelProfile, Notice, Progress, StageChanged
+from service.registry.documents import JsonObject, ModelProfile, Notice, Progress, StageChanged
 from service.registry.errors import NotFound
 from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories import Claim
 from service.registry.settings import GIBIBYTE
 from worker.documents import (
     CalibrateOrder,
-    CandidateOrder,
+    CandidateEvent,
     ChildEvent,
+    EpochEvent,
     ModelOptions,
     OrderedDataset,
     OrderedModel,
     PlanOrder,
+    ScoreEvent,
     StageEvent,
+    TrainingEvent,
+    WarningEvent,
 )
-from worker.outside.kinds.base import Prepared, R
-from worker.outside.kinds.on_inputs import OnInputs
-from worker.outside.kinds.told_events import REPEATED, ToldEvents
+from worker.outside.kinds.base import OnInputs, Prepared, R
 from worker.sandbox.protocol import Limits
 from worker.settings import WorkerSettings
 
+ToldEvent: TypeAlias = StageEvent | WarningEvent | TrainingEvent | EpochEvent | ScoreEvent | CandidateEvent
+
+#: What a job may tell in all its attempts; more is dropped. A race has at most a thousand candidates.
+_MOST = {"stage": 100, "warning": 1100, "training": 5000, "epoch": 5000, "score": 5000, "candidate": 1100}
+#: An attempt that goes on tells again what an earlier one had told and not saved; by these fields it is known.
+_IDENTITY = {
+    "training": ("number", "fold"),
+    "epoch": ("number", "fold", "epoch"),
+    "score": ("number", "fold"),
+}
+#: Types of which an earlier attempt may have told.
+REPEATED = tuple(_IDENTITY)
+#: Events that change the job's record, too.
+_OF_RECORDS = (StageEvent, WarningEvent)
+Identity: TypeAlias = "tuple[object, ...]"
 #: The webhook's secret and the sender's own words are no part of what a child has to do.
 _WITHHELD = {"webhook", "metadata"}
 #: The outputs of a candidate on the calibration rows, and its network with its optimiser.
@@ -44,11 +64,65 @@ _MOST_ENTRIES = 1100
 _NEWS, _NEWS_S = 0.01, 6.0
 
 
+class ToldEvents:
+    """Queued by the thread that reads a child's events, written by those that renew its lease and keep its checkpoints.
+
+    An event leaves the queue before it is written, and no lock outlives a call: a second transaction, which waits for
+    the first one's row lock on the claim, finds only what came later.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[ToldEvent] = deque()
+        self._told: Counter[str] = Counter()
+        self._known: set[Identity] = set()
+        self._lock = threading.Lock()
+
+    def know(self, written: Iterable[tables.Event]) -> None:
+        """Events that earlier attempts have written."""
+        with self._lock:
+            for event in written:
+                self._is_new(event.type, event.data)
+
+    def take(self, event: ToldEvent) -> bool:
+        """Queue an event; False where it is known or one too many."""
+        with self._lock:
+            if new := self._is_new(event.type, event.data.model_dump()):
+                self._waiting.append(event)
+        return new
+
+    def _is_new(self, type: str, data: JsonObject) -> bool:
+        if fields := _IDENTITY.get(type):
+            identity = (type, *(data.get(name) for name in fields))
+            if identity in self._known:
+                return False
+            self._known.add(identity)
+        self._told[type] += 1
+        return self._told[type] <= _MOST[type]
+
+    def write(self, unit: UnitOfWork, job_id: str) -> None:
+        """Write all that waits; where the transaction fails, the next one does."""
+        with self._lock:
+            taken, self._waiting = self._waiting, deque()
+        for special, events in groupby(taken, lambda event: event if isinstance(event, _OF_RECORDS) else None):
+            match special:
+                case StageEvent():
+                    unit.jobs.enter_stage(unit.jobs.get(job_id), special.data.stage)
+                case WarningEvent():
+                    unit.jobs.add_warning(unit.jobs.get(job_id), special.data.stored())
+                case None:  # a fast race tells of hundreds a second
+                    unit.events.extend(job_id, [(event.type, event.data.stored()) for event in events])
+        unit.callbacks.append(lambda committed: None if committed else self._put_back(taken))
+
+    def _put_back(self, events: Iterable[ToldEvent]) -> None:
+        with self._lock:
+            self._waiting = deque([*events, *self._waiting])
+
+
 class JobKind(OnInputs[R]):
     """A job of either kind."""
 
     fits = True
-    order: ClassVar[type[CalibrateOrder | PlanOrder | CandidateOrder]]
+    order: ClassVar[type[CalibrateOrder | PlanOrder]]
 
     def __init__(self, registry: Registry, settings: WorkerSettings, claim: Claim) -> None:
         super().__init__(registry, settings, claim)
@@ -67,18 +141,9 @@ class JobKind(OnInputs[R]):
     def limits(self, request: JobRequest) -> Limits:
         """What the child may use."""
 
-    @property
-    def job_id(self) -> str:
-        """The job, which may be another record than the one that is claimed."""
-        return self.record_id
-
     def row(self, unit: UnitOfWork) -> tables.Job:
         """The job."""
-        return unit.jobs.get(self.job_id)
-
-    def saved(self, unit: UnitOfWork) -> Mapping[str, str]:
-        """The files of what earlier attempts have saved, by the names of their entries."""
-        return unit.checkpoints.of(self.job_id)
+        return unit.jobs.get(self.record_id)
 
     def start(self, unit: UnitOfWork, dataset: tables.Dataset) -> None:
         """Mark as running, and read earlier looks and checkpoints."""
@@ -87,13 +152,13 @@ class JobKind(OnInputs[R]):
             unit.jobs.change_status(row, "running")
         unit.jobs.enter_stage(row, "inspecting")
         row.progress = row.progress or {"fraction": 0.0}
-        self.know_told(unit)
+        self._told.know(unit.events.of_types(self.record_id, REPEATED))
         match dataset.profile:
             case {"warnings": list(sentences)}:
                 for sentence in sentences:
                     unit.jobs.add_warning(row, Notice(code="dataset", message=str(sentence)).stored())
         self._looks_before = self.looks_before(unit, dataset)
-        self._checkpoints = self.saved(unit)
+        self._checkpoints = unit.checkpoints.of(self.record_id)
 
     def prepare(self, row: tables.Job | tables.Batch, model: tables.Model, dataset: tables.Dataset) -> Prepared:
         """The model as it was uploaded, the prepared copy, and what earlier attempts have saved."""
@@ -124,7 +189,6 @@ class JobKind(OnInputs[R]):
             looks_before=self._looks_before,
             checkpoint_seconds=self.settings.checkpoint_seconds,
             begun_at=time.time(),
-            spread_seconds=self.settings.spread_seconds,
         )
         files = {"model": self.stored(model.sha256), "dataset": self.stored(dataset.prepared_sha256)}
         if model.seen_rows_sha256 is not None:
@@ -155,39 +219,32 @@ class JobKind(OnInputs[R]):
         if row.status == "cancelling":
             return True
         self.write_events(unit)
-        self.write_progress(unit, row)
+        self._write_progress(unit, row)
         return False
 
-    def write_progress(self, unit: UnitOfWork, row: tables.Job) -> None:
-        """Write what the child tells, but nothing less than has been reached."""
+    def _write_progress(self, unit: UnitOfWork, row: tables.Job) -> None:
+        """Write what the child tells, but nothing less than has been reached, with an event where that is news."""
         reached = Progress.model_validate(row.progress).fraction
         told = self.progress or Progress(fraction=reached)  # a child that starts has told nothing yet
-        self.set_progress(unit, row, told.model_copy(update={"fraction": max(told.fraction, reached)}))
-
-    def set_progress(self, unit: UnitOfWork, row: tables.Job, progress: Progress) -> None:
-        """Write how far the job is, with an event where that is news."""
+        progress = told.model_copy(update={"fraction": max(told.fraction, reached)})
         row.progress = progress.model_dump()
         late = time.monotonic() - self._written_at >= _NEWS_S
         if late or _is_news(progress, self._written_progress):
             unit.events.add(row.id, "progress", progress.model_dump())
             unit.callbacks.append(lambda committed: self._progress_written(progress) if committed else None)
 
-    def know_told(self, unit: UnitOfWork) -> None:
-        """What others have told of this job is not told again."""
-        self._told.know(unit.events.of_types(self.job_id, REPEATED))
-
     def write_events(self, unit: UnitOfWork) -> None:
         """Write what the child has told."""
-        self._told.write(unit, self.job_id)
+        self._told.write(unit, self.record_id)
 
     def save_checkpoint(self, unit: UnitOfWork, name: str, file: StagedFile) -> list[str]:
         """Keep an entry of the journal, with all that the child told before it saved it."""
         unit.work.verify(self.claim, reached=self.reached)
-        known = unit.checkpoints.of(self.job_id)
+        known = unit.checkpoints.of(self.record_id)
         if name not in known and len(known) >= _MOST_ENTRIES:
             raise OSError("there are too many checkpoints")
         self.write_events(unit)
-        older = unit.checkpoints.save(self.job_id, name, file.keep())
+        older = unit.checkpoints.save(self.record_id, name, file.keep())
         return [] if older is None else [older]
 
     def _progress_written(self, progress: Progress) -> None:

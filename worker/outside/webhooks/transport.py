@@ -2,28 +2,189 @@
 
 No redirect is followed, no proxy of the environment is used, certificates are verified, and an answer's body is read
 only so that the receiver can finish writing a short one: nothing of it is kept or told, for a webhook must not be a way
-to read what other servers say.
+to read what other servers say. A name is resolved once. Each address is judged, and the connection is made to that very
+address: a name server that answers differently the next time (DNS rebinding) is not asked a next time.
 """
 
 from __future__ import annotations
 
+import queue
+import socket
 import ssl
+import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
+from ipaddress import ip_address
 
 import httpcore
 
-from service.registry.webhooks import Endpoint, Policy, parse_url
-from worker.outside.webhooks.network import Deadline, GuardedBackend, Refused, Resolver, Unresolved, resolve
-from worker.outside.webhooks.schedule import parse_retry_after
+from service.registry.webhooks import Address, Endpoint, Policy, parse_url
+from worker.outside.webhooks.message import parse_retry_after
 
+#: From a name to its addresses, in the order of preference; raises OSError.
+Resolver = Callable[[str], Sequence[str]]
+#: Why an address may not be connected to, as the end of "it is …"; None if it may.
+Objection = Callable[[Address], str | None]
+
+#: A name with a thousand addresses is no reason to knock at a thousand doors.
+_MOST_ADDRESSES = 8
+_PIECE_BYTES = 16 * 1024
 #: For all of an attempt, name resolution included; the specification recommends 15 to 30 s.
 ATTEMPT_SECONDS = 20.0
 _MOST_BODY_BYTES = 64 * 1024
+
+
+class Refused(Exception):
+    """No address of the host may be connected to."""
+
+
+class Unresolved(Exception):
+    """The host's name leads to no address."""
+
+
+class Deadline:
+    """A moment by which everything is over."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Seconds, more than zero; raises TimeoutError when none are left."""
+        seconds = self._end - time.monotonic()
+        if seconds <= 0:
+            raise TimeoutError("the deadline has passed")
+        return seconds
+
+
+def resolve(host: str) -> Sequence[str]:
+    """Ask the system for the addresses of a name; raises OSError."""
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return [str(sockaddr[0]) for *_, sockaddr in found]
+
+
+class GuardedBackend(httpcore.NetworkBackend):
+    """Connects httpcore to permitted addresses; timeouts that httpcore passes are ignored, the deadline governs."""
+
+    def __init__(self, *, objection: Objection, resolver: Resolver, deadline: Deadline) -> None:
+        self._objection = objection
+        self._resolver = resolver
+        self._deadline = deadline
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[object] | None = None,
+    ) -> httpcore.NetworkStream:
+        """Connect to the first permitted address that accepts; raises Refused, Unresolved or an error of httpcore."""
+        with _as_httpcore(httpcore.ConnectTimeout, httpcore.ConnectError):
+            sock = self._connect(self._permitted(host), port)
+            # The head and the body are two small pieces: the second must not wait for the first's acknowledgement.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return _Stream(sock, self._deadline)
+
+    def _connect(self, addresses: Sequence[Address], port: int) -> socket.socket:
+        """Try one after the other; each, those after it and the request get equal shares of the time that is left."""
+        *others, last = addresses
+        for waiting, address in zip(range(len(others) + 2, 2, -1), others, strict=True):
+            with suppress(OSError):
+                return socket.create_connection((str(address), port), self._deadline.left() / waiting)
+        return socket.create_connection((str(last), port), self._deadline.left() / 2)
+
+    def _permitted(self, host: str) -> list[Address]:
+        found = self._addresses(host)
+        objections = {address: self._objection(address) for address in found}
+        permitted = [address for address, objection in objections.items() if objection is None]
+        if not permitted:
+            # The kind, not the address: a reader of the message need not know the names of this network.
+            kinds = " or ".join(sorted({str(objection) for objection in objections.values()}))
+            raise Refused(f"no webhook may be sent to {host}: it is {kinds}")
+        return permitted[:_MOST_ADDRESSES]
+
+    def _addresses(self, host: str) -> list[Address]:
+        """The host itself if it is an address, else what the name resolves to within the deadline.
+
+        The system's resolver knows no timeout, so a thread asks it; one that hangs ends when the resolver gives up.
+        """
+        try:
+            return [ip_address(host)]
+        except ValueError:
+            answers: queue.SimpleQueue[Sequence[str] | Exception] = queue.SimpleQueue()
+        threading.Thread(target=_ask, args=(self._resolver, host, answers), daemon=True).start()
+        try:
+            answer = answers.get(timeout=self._deadline.left())
+        except queue.Empty:
+            raise TimeoutError("the name was not resolved in time") from None
+        if isinstance(answer, Exception) or not answer:
+            raise Unresolved(f"the name {host} cannot be resolved")
+        return [ip_address(text) for text in answer]
+
+
+class _Stream(httpcore.NetworkStream):
+    """A connected socket whose every step ends by the deadline, however slowly the other side drips."""
+
+    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
+        self._sock = sock
+        self._deadline = deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        with _as_httpcore(httpcore.ReadTimeout, httpcore.ReadError):
+            self._sock.settimeout(self._deadline.left())
+            return self._sock.recv(min(max_bytes, _PIECE_BYTES))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        rest = memoryview(buffer)
+        with _as_httpcore(httpcore.WriteTimeout, httpcore.WriteError):
+            while rest:
+                self._sock.settimeout(self._deadline.left())
+                rest = rest[self._sock.send(rest) :]
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        with _as_httpcore(httpcore.ConnectTimeout, httpcore.ConnectError):
+            try:
+                self._sock.settimeout(self._deadline.left())
+                return _Stream(ssl_context.wrap_socket(self._sock, server_hostname=server_hostname), self._deadline)
+            except BaseException:
+                self.close()
+                raise
+
+    def get_extra_info(self, info: str) -> None:
+        """Nothing: httpcore asks for the protocol that TLS agreed on, and only HTTP/1.1 is offered."""
+
+
+def _ask(resolver: Resolver, host: str, answers: queue.SimpleQueue[Sequence[str] | Exception]) -> None:
+    try:
+        answers.put(resolver(host))
+    except Exception as error:
+        answers.put(error)
+
+
+@contextmanager
+def _as_httpcore(timeout: type[Exception], other: type[Exception]) -> Iterator[None]:
+    """Raise the errors of sockets as those that httpcore tells apart."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise timeout(str(error)) from error
+    except OSError as error:
+        raise other(_reason(error)) from error
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    return f"TLS failed: {error.reason}" if isinstance(error, ssl.SSLError) else error.strerror or str(error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -243,7 +243,6 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("flow", sa.String(length=40), server_default="", nullable=False),
         sa.Column("turn", sa.Double(), server_default="0", nullable=False),
-        sa.Column("requires", sa.String(length=200), nullable=True),
         sa.Column("not_before", sa.DateTime(timezone=True), nullable=False),
         sa.Column("memory_bytes", sa.BigInteger(), nullable=False),
         sa.Column("concurrency_key", sa.String(length=255), nullable=True),

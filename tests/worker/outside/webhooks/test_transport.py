@@ -20,8 +20,7 @@ import trustme
 from standardwebhooks import Webhook
 
 from service.registry.webhooks import Policy, payload
-from worker.outside.webhooks.schedule import attempt_outcome
-from worker.outside.webhooks.signing import signed_headers
+from worker.outside.webhooks.message import attempt_outcome, signed_headers
 from worker.outside.webhooks.transport import WebhookResponse, deliver
 
 _SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()

@@ -1,0 +1,349 @@
+"""The trainer: a copy of the uploaded network on all rows, or on all but a fold of the calibration rows.
+
+The outcome of a training comes from the record of the race where it was finished before.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fedlas.classifier import Classifier
+from fedlas.losses import FedLASLoss
+from fedlas.race.candidates import Candidate, make_loss
+from fedlas.race.context import Integers, RaceContext, TrainingRows
+from fedlas.race.outputs import require_numbers
+from fedlas.race.recipe import HEAD_SHARE
+from fedlas.race.record import Record
+from fedlas.race.results import FedLASDiagnostics, Floats
+from fedlas.race.schedule import BudgetExceeded
+from fedlas.training.checkpoints import Checkpoints, State, trained_part
+from fedlas.training.fit import edge_rate, fit, head_edge_rate, head_logits, predict_logits
+from fedlas.training.loop import EpochResult, TrainConfig, steps_per_epoch
+
+_LOG = logging.getLogger("fedlas.race")
+#: The most steps that the epochs of a candidate may take where their number is left to us.
+_MAX_STEPS = 20_000
+#: Features of all training rows are kept up to this size; beyond it no head is trained alone, and the statistics that
+#: FedLAS begins with come from so many rows.
+_MOST_FEATURE_BYTES, _SAMPLED_ROWS = 1 << 30, 50_000
+#: A head has converged long before: on 10,000 rows ten epochs of twelve heads took longer than all features.
+_MAX_HEAD_STEPS = 625
+
+
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """The outcome of one training: its logits and features on the rows that score it, or why there are none.
+
+    Attributes:
+        network: None of a fold, whose network has served its purpose.
+        features: None of a fold, and of a head, whose features are the uploaded network's.
+        seconds: of all attempts.
+    """
+
+    network: Classifier | None
+    logits: Floats | None = None
+    features: Floats | None = None
+    diagnostics: FedLASDiagnostics | None = None
+    status: str = "finished"
+    reason: str = ""
+    seconds: float = 0.0
+
+    @property
+    def ran(self) -> bool:
+        """Whether the training has begun at all."""
+        return self.status == "finished" or self.seconds > 0
+
+
+OUT_OF_TIME = TrainingOutcome(None, status="skipped", reason="it ran slower than measured and out of the budget")
+DIVERGED = TrainingOutcome(None, status="diverged", reason="its loss stopped being finite")
+
+
+@dataclass(frozen=True)
+class TrainingEntry:
+    """The entry of one training in the record of its race, by its name and what it is made with.
+
+    A whole network waits in main memory; a head shares the uploaded body, wherever that is.
+
+    Attributes:
+        copied: makes the network before the training.
+    """
+
+    record: Record
+    name: str
+    settings: Mapping[str, Any]
+    scope: str
+    copied: Callable[[], Classifier]
+
+    def outcome(self) -> TrainingOutcome | None:
+        """What the record has, None where that is nothing or nothing that fits."""
+        kept = self.record.entry(self.name, self.settings)
+        if kept is None:
+            return None
+        try:
+            return _restored(kept, self.copied(), self.scope)
+        except Exception as error:  # whatever the entry of another network runs into
+            _LOG.warning("%s does not fit and is trained again: %s: %s", self.name, type(error).__name__, error)
+            return None
+
+    def keep(self, done: TrainingOutcome) -> TrainingOutcome:
+        """Write an outcome down."""
+        self.record.keep(self.name, self.settings, _kept(done, self.scope))
+        return done
+
+    def trained(
+        self,
+        train: Callable[[Classifier, Checkpoints], TrainingOutcome],
+        on_outcome: Callable[[TrainingOutcome], None],
+    ) -> TrainingOutcome:
+        """What `train` makes of a copy, which is kept; `on_outcome` hears of it before.
+
+        A training that runs out of the budget or of the device's memory is skipped, with the reason.
+        """
+        running = self.record.running(self.name, self.settings)
+        try:
+            done = train(self.copied(), running)
+        except BudgetExceeded:
+            done = OUT_OF_TIME
+        except torch.OutOfMemoryError:
+            done = TrainingOutcome(None, status="skipped", reason="it does not fit into the device's memory")
+        if done.network is not None and self.scope != "head":
+            done.network.to("cpu")
+        on_outcome(done)
+        return self.keep(replace(done, seconds=running.seconds()))
+
+
+def _kept(done: TrainingOutcome, scope: str) -> State:
+    arrays = {
+        "logits": done.logits,
+        "features": done.features,
+        **(asdict(done.diagnostics) if done.diagnostics else {}),
+    }
+    return {
+        "network": None if done.network is None else trained_part(done.network, scope).state_dict(),
+        "arrays": {name: torch.from_numpy(array) for name, array in arrays.items() if array is not None},
+        "outcome": {"status": done.status, "reason": done.reason, "seconds": done.seconds},
+    }
+
+
+def _restored(kept: State, network: Classifier, scope: str) -> TrainingOutcome:
+    """`network` with the weights that were trained, and what it said. Raises whatever an entry of another one does."""
+    arrays = {name: tensor.clone().numpy() for name, tensor in kept["arrays"].items()}
+    logits, features = arrays.pop("logits", None), arrays.pop("features", None)
+    diagnostics = FedLASDiagnostics(**arrays) if arrays else None
+    if (logits is None) == (kept["outcome"]["status"] == "finished"):
+        raise ValueError("the logits of a training that ended well are missing")
+    if kept["network"] is None:
+        return TrainingOutcome(None, logits, features, diagnostics, **kept["outcome"])
+    trained_part(network, scope).load_state_dict(kept["network"])
+    if scope != "head":
+        network.to("cpu")
+    return TrainingOutcome(network.eval(), logits, features, diagnostics, **kept["outcome"])
+
+
+class Trainer:
+    """The trainer of candidates, and what is computed from the training rows once."""
+
+    def __init__(self, context: RaceContext, rows: TrainingRows) -> None:
+        self._context, self.rows = context, rows
+        #: The learning rate that each scope stands, as far as it was measured.
+        self.edges: dict[str, float] = {}
+
+    @property
+    def keeps_features(self) -> bool:
+        """Whether the features of all training rows fit into memory, so that heads can be trained on them."""
+        return 4 * len(self.rows) * self._context.classifier.feature_dim <= _MOST_FEATURE_BYTES
+
+    @cached_property
+    def _sampled(self) -> Integers:
+        """The places (M,) of the rows whose features are computed: all of them, or a sample."""
+        if self.keeps_features:
+            return np.arange(len(self.rows))
+        drawn = np.random.default_rng(self._context.seed).permutation(len(self.rows))[:_SAMPLED_ROWS]
+        return np.sort(drawn)
+
+    @cached_property
+    def features(self) -> Floats:
+        """Features (M, D) of the sampled rows under the uploaded network: what a head is trained on."""
+        outputs, rows = self._context.outputs, self.rows
+        known = np.isin(self._sampled, rows.calibration)
+        found = np.empty((len(self._sampled), self._context.classifier.feature_dim), np.float32)
+        found[known] = outputs.features[np.searchsorted(rows.calibration, self._sampled[known])]
+        if not known.all():
+            others = self._sampled[~known]
+            logits, found[~known] = predict_logits(
+                self._context.classifier, rows.inputs, rows=others, device=self._context.device
+            )
+            require_numbers(logits, found[~known], split="train")
+        return found
+
+    def sized(self, candidate: Candidate, scope: str) -> Candidate:
+        """The candidate with its scope and its number of epochs."""
+        if scope == "head" and candidate.scope == "auto" and not candidate.rate_is_fixed:
+            # Rates and optimisers of whole networks say nothing of a linear map.
+            candidate = replace(candidate, learning_rate=None, edge_share=HEAD_SHARE, optimizer="sgd", usual_epochs=10)
+        epochs = candidate.epochs
+        if epochs is None:
+            epochs = capped_epochs(candidate.usual_epochs, len(self.rows), candidate.batch_size, scope=scope)
+        return replace(candidate, scope=scope, epochs=epochs)
+
+    def rated(self, candidate: Candidate) -> Candidate:
+        """The sized candidate with its learning rate."""
+        rate = candidate.learning_rate
+        if rate is None:
+            rate = candidate.edge_share * self._edge(candidate.scope, candidate.batch_size)
+        return replace(candidate, learning_rate=rate)
+
+    def _edge(self, scope: str, batch_size: int) -> float:
+        if scope not in self.edges:
+            self.edges[scope] = self._context.record.decided(
+                f"edge, {scope}", lambda: self._measured_edge(scope, batch_size)
+            )
+        return self.edges[scope]
+
+    def _measured_edge(self, scope: str, batch_size: int) -> float:
+        if scope == "head":
+            return head_edge_rate(self.features)
+        return edge_rate(
+            self._context.classifier,
+            self.rows.inputs,
+            batch_size=batch_size,
+            seed=self._context.seed,
+            device=self._context.device,
+        )
+
+    def entry(self, candidate: Candidate, left_out: Integers | None, name: str) -> TrainingEntry:
+        """The training of a candidate with epochs and rate, as the record knows it by `name`."""
+        body = copy_head if candidate.scope == "head" else copy.deepcopy
+        # A network that was trained on other rows must not be gone on with.
+        unseen = "" if left_out is None else hashlib.sha256(left_out.tobytes()).hexdigest()
+        settings = {"candidate": asdict(candidate), "seed": self._context.seed, "left_out": unseen}
+        record, network = self._context.record, self._context.classifier
+        return TrainingEntry(record, name, settings, candidate.scope, copied=lambda: body(network))
+
+    def train(
+        self,
+        candidate: Candidate,
+        on_epoch: Callable[[EpochResult], None],
+        *,
+        left_out: Integers | None = None,
+        name: str = "candidate",
+        on_share: Callable[[float], None] | None = None,
+        on_outcome: Callable[[TrainingOutcome], None] = lambda done: None,
+    ) -> TrainingOutcome:
+        """The outcome of a candidate with epochs and rate, which the record keeps by `name`.
+
+        Without the calibration rows `left_out` it is scored on these and its network is given up; else its network is
+        what may be served, and its outputs on the calibration rows, which it has seen, say nothing of how good it is.
+        What `on_epoch` and `on_share` (as `fit` calls them) raise passes through, but for BudgetExceeded.
+        """
+
+        def train(network: Classifier, checkpoints: Checkpoints) -> TrainingOutcome:
+            return self._trained(candidate, network, left_out, checkpoints, on_epoch, on_share)
+
+        return self.entry(candidate, left_out, name).trained(train, on_outcome)
+
+    def _trained(
+        self,
+        candidate: Candidate,
+        network: Classifier,
+        left_out: Integers | None,
+        checkpoints: Checkpoints,
+        on_epoch: Callable[[EpochResult], None],
+        on_share: Callable[[float], None] | None,
+    ) -> TrainingOutcome:
+        context, rows = self._context, None if left_out is None else self.rows.without(left_out)
+        loss = make_loss(candidate, network.num_classes, seed=context.seed)
+        fitted = fit(
+            network,
+            loss,
+            self.rows.inputs,
+            self.rows.targets,
+            train_config(candidate, context.seed),
+            on_epoch=on_epoch,
+            on_share=on_share,
+            device=context.device,
+            features=self._beginning(candidate.scope, loss, rows),
+            weights=self.rows.weights,
+            rows=rows,
+            checkpoints=checkpoints,
+        )
+        scored = np.arange(len(context.calibration[1])) if left_out is None else left_out
+        if candidate.scope == "head":
+            own, features = None, context.outputs.features[scored]
+            logits = head_logits(network, features, device=context.device)
+        else:
+            logits, own = predict_logits(network, context.calibration[0], rows=scored, device=context.device)
+            features = own
+        if fitted.diverged or not (np.isfinite(logits).all() and np.isfinite(features).all()):
+            return DIVERGED
+        if left_out is None:
+            return TrainingOutcome(network, logits, own)
+        return TrainingOutcome(None, logits, None, self._diagnostics(candidate, loss, logits, features, left_out))
+
+    def _beginning(self, scope: str, loss: nn.Module, rows: Integers | None) -> Floats | None:
+        """The features that FedLAS begins with, of rows that are trained on; those of all rows for a head."""
+        if scope != "head" and not isinstance(loss, FedLASLoss):
+            return None
+        if scope == "head" or rows is None:
+            return self.features
+        return self.features[np.isin(self._sampled, rows)]
+
+    @torch.no_grad()
+    def _diagnostics(
+        self, candidate: Candidate, loss: nn.Module, logits: Floats, features: Floats, left_out: Integers
+    ) -> FedLASDiagnostics | None:
+        if not isinstance(loss, FedLASLoss):
+            return None
+        untrained = make_loss(candidate, loss.num_classes, seed=self._context.seed)
+        assert isinstance(untrained, FedLASLoss)
+        scores, seen = torch.from_numpy(logits), torch.from_numpy(features)
+        loss.to("cpu").eval()
+        return FedLASDiagnostics(
+            feature_norms=loss.nci.norms(seen).double().numpy(),
+            epsilon=loss.smoothing(scores, seen).double().numpy(),
+            gate=loss.bcg.soft(scores).sign().double().numpy(),
+            gate_before=untrained.bcg.soft(scores).sign().double().numpy(),
+            correct=logits.argmax(axis=1) == self._context.calibration[1][left_out],
+        )
+
+
+def train_config(candidate: Candidate, seed: int) -> TrainConfig:
+    """How a candidate is trained that has its epochs and its learning rate."""
+    assert candidate.learning_rate is not None
+    assert candidate.epochs is not None
+    return TrainConfig(
+        epochs=candidate.epochs,
+        batch_size=candidate.batch_size,
+        learning_rate=candidate.learning_rate,
+        weight_decay=candidate.weight_decay,
+        seed=seed,
+        scope="head" if candidate.scope == "head" else "all",
+        optimizer=candidate.optimizer,
+    )
+
+
+def capped_epochs(epochs: int, num_rows: int, batch_size: int, *, scope: str = "all") -> int:
+    """So many epochs, fewer where rows abound, and for a head.
+
+    >>> capped_epochs(10, 1000, 64), capped_epochs(10, 1_000_000, 64)
+    (10, 2)
+    """
+    max_steps = _MAX_HEAD_STEPS if scope == "head" else _MAX_STEPS
+    return max(min(2, epochs), min(epochs, max_steps // steps_per_epoch(num_rows, batch_size)))
+
+
+def copy_head(classifier: Classifier) -> Classifier:
+    """A copy with a head of its own; everything else is shared, so that many heads need the memory of one network."""
+    own = {id(parameter) for parameter in classifier.head_parameters()}
+    tensors = [*classifier.parameters(), *classifier.buffers()]
+    return copy.deepcopy(classifier, {id(tensor): tensor for tensor in tensors if id(tensor) not in own})

@@ -1,0 +1,134 @@
+"""Inspections of models and datasets, and scores that become a calibrator: an upload is ready, or rejected."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+
+from pydantic import BaseModel
+
+from service.registry.artifacts import StagedFile
+from service.registry.contract import RecordError
+from service.registry.presenters import calibrator_record, dataset_record, model_record
+from service.registry.registry import UnitOfWork
+from worker.documents import (
+    DatasetInspection,
+    DatasetOptions,
+    InspectDatasetOrder,
+    InspectModelOrder,
+    ModelInspection,
+    ModelOptions,
+    ScoresOptions,
+    ScoresOrder,
+    ScoresResult,
+)
+from worker.outside.kinds.base import ChildWork, Prepared, R
+from worker.settings import inspection_limits
+
+#: How many times as long as an inspection it may take.
+_TIMES_LONGER = 5
+#: The report of 100,000 rows of 100 classes takes 1.2 GiB, an inspection of so large a file may take 1.05.
+_TIMES_MORE_MEMORY = 2
+
+
+class _Inspection(ChildWork[R]):
+    """Either kind; jobs that wait for the upload go on when it is ready or rejected."""
+
+    def publish(self, unit: UnitOfWork, found: R, files: Mapping[str, StagedFile]) -> BaseModel:
+        """Keep the copy that jobs or requests read."""
+        record = self.ready(unit, found, files)
+        unit.work.unblock(unit.jobs.open_users(self.record_id))
+        return record
+
+    @abstractmethod
+    def ready(self, unit: UnitOfWork, found: R, files: Mapping[str, StagedFile]) -> BaseModel:
+        """Write the profile and keep the copy."""
+
+    def fail(self, unit: UnitOfWork, error: RecordError) -> None:
+        """Reject."""
+        records = unit.datasets if self.result is DatasetInspection else unit.models
+        records.reject(self.record_id, error.model_dump())
+        unit.work.unblock(unit.jobs.open_users(self.record_id))
+
+
+class InspectDataset(_Inspection[DatasetInspection]):
+    """An uploaded dataset becomes ready with a profile and a prepared copy, in which the splits are fixed."""
+
+    result = DatasetInspection
+
+    def begin(self) -> Prepared:
+        """Nothing to note: the record is `inspecting` from the start."""
+        with self.registry.read() as unit:
+            row = unit.datasets.get(self.record_id)
+        order = InspectDatasetOrder(options=DatasetOptions.read(row.options))
+        return Prepared(
+            order=order, limits=inspection_limits(self.settings, row.bytes), files={"dataset": self.stored(row.sha256)}
+        )
+
+    def ready(self, unit: UnitOfWork, found: DatasetInspection, files: Mapping[str, StagedFile]) -> BaseModel:
+        """Keep the prepared copy."""
+        digest = files["prepared"].keep()
+        unit.datasets.ready(self.record_id, profile=found.profile.stored(), prepared_sha256=digest)
+        return dataset_record(unit, unit.datasets.get(self.record_id))
+
+
+class InspectModel(_Inspection[ModelInspection]):
+    """An uploaded model becomes ready with a profile and a served copy."""
+
+    result = ModelInspection
+
+    def begin(self) -> Prepared:
+        """Nothing to note: the record is `inspecting` from the start."""
+        with self.registry.read() as unit:
+            row = unit.models.get(self.record_id)
+        order = InspectModelOrder(options=ModelOptions.read(row.options))
+        return Prepared(
+            order=order, limits=inspection_limits(self.settings, row.bytes), files={"model": self.stored(row.sha256)}
+        )
+
+    def ready(self, unit: UnitOfWork, found: ModelInspection, files: Mapping[str, StagedFile]) -> BaseModel:
+        """Keep the served copy."""
+        digest = files["served"].keep()
+        unit.models.ready(
+            self.record_id, profile=found.profile.stored(), served_sha256=digest, written_by=found.written_by
+        )
+        return model_record(unit, unit.models.get(self.record_id))
+
+
+class FitScores(ChildWork[ScoresResult]):
+    """Uploaded scores become a fitted calibrator, its report and its ONNX file."""
+
+    result = ScoresResult
+
+    def begin(self) -> Prepared:
+        """Take a look: the test rows will judge."""
+        with self.registry.write() as unit:
+            unit.work.verify(self.claim)
+            row = unit.calibrators.get(self.record_id)
+            looks_before = unit.ledger.enter(row.sha256, row.id)
+        options = ScoresOptions.read(row.options)
+        order = ScoresOrder(
+            id=row.id,
+            name=row.name,
+            created_at=row.created_at,
+            sha256=row.sha256,
+            options=options,
+            looks_before=looks_before,
+        )
+        # Reading them is quick, judging 100,000 rows of 1,000 classes is not: the client is answered 202 by then.
+        limits = inspection_limits(self.settings, row.bytes)
+        assert limits.memory is not None
+        longer, more = _TIMES_LONGER * limits.seconds, _TIMES_MORE_MEMORY * limits.memory
+        limits = replace(limits, seconds=longer, memory=more)
+        return Prepared(order=order, limits=limits, files={"scores": self.stored(row.sha256)})
+
+    def publish(self, unit: UnitOfWork, found: ScoresResult, files: Mapping[str, StagedFile]) -> BaseModel:
+        """Keep the calibrator's file, its report, page and diagram."""
+        kept = {f"{name}_sha256": file.keep() for name, file in files.items()}
+        unit.calibrators.fitted(self.record_id, found.stored(), kept)
+        return calibrator_record(unit, unit.calibrators.get(self.record_id))
+
+    def fail(self, unit: UnitOfWork, error: RecordError) -> None:
+        """There is no calibrator."""
+        unit.calibrators.fail(self.record_id, error.model_dump())
