@@ -120,7 +120,7 @@ class FoldCourse:
 
 
 class SuccessiveHalving:
-    """Runs candidates through their folds, rung by rung, and judges them.
+    """Runs candidates through their folds and judges them.
 
     Args:
         on_ended: called with each candidate that has no training to come but a refit.
