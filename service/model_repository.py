@@ -16,8 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from service.background_tasks import BackgroundTasks
 from service.inference.profile import ServingProfile
+from service.ipc.reader import BackgroundTasks
 from service.registry.errors import ControlAway, NotFound, OutOfService, Overloaded, RegistryError, Unavailable
 
 if TYPE_CHECKING:

@@ -22,7 +22,6 @@ import orjson
 from pydantic import BaseModel, TypeAdapter
 
 from service.api.plumbing.access import Keys
-from service.background_tasks import BackgroundTasks
 from service.control.isolation import Isolation
 from service.ipc import reader
 from service.ipc.channel import Channel, Full, Packet
@@ -43,7 +42,7 @@ from service.ipc.documents import (
     ToControl,
     refusal_of,
 )
-from service.ipc.reader import Questions, Reader
+from service.ipc.reader import BackgroundTasks, Questions, Reader
 from service.model_lookup import ModelLookup
 from service.registry.artifacts import ArtifactStore
 from service.registry.errors import RegistryError, Unavailable

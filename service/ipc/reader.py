@@ -12,20 +12,19 @@ import itertools
 import logging
 import socket
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
-from service.background_tasks import BackgroundTasks
 from service.ipc.channel import Channel, Closed, Full, Malformed, Packet, ThrottledLog, TokenBucket
 from service.ipc.documents import Answer, Connection, Refusal, error_of
 from service.registry.errors import ControlAway
 
-_MIB = 1024**2
 _LOG = logging.getLogger(__name__)
+_MIB = 1024**2
 #: Messages of one turn of the loop: of a side that is not trusted; of the parent and the acceptor, whatever waits.
 FEW, ALL = 32, 512
 _MOST_REST = 1000  # the kernel holds some hundred
@@ -36,6 +35,28 @@ _FLOOD_S, _PAUSE_S = 10.0, 1.0
 _MOST_UNREADABLE = 8
 Incoming = TypeVar("Incoming", bound=BaseModel)
 TCP = frozenset({socket.AF_INET, socket.AF_INET6})
+
+
+class BackgroundTasks:
+    """Keeps tasks until they have ended: the loop itself has only weak references to them."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def begin(self, work: Coroutine[None, None, None], what: str) -> asyncio.Task[None]:
+        """Do this; `what` names it in the log."""
+        task = asyncio.get_running_loop().create_task(work, name=what)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _LOG.error("%s has failed", task.get_name(), exc_info=error)
 
 
 def sent() -> TokenBucket:

@@ -20,7 +20,6 @@ from importlib.metadata import version
 import orjson
 from pydantic import TypeAdapter
 
-from service.background_tasks import BackgroundTasks
 from service.ipc import reader
 from service.ipc.channel import Channel, Full, Packet, TokenBucket
 from service.ipc.documents import (
@@ -47,7 +46,7 @@ from service.ipc.documents import (
     place_of,
     refusal_of,
 )
-from service.ipc.reader import TCP, Adoption, Questions, Reader
+from service.ipc.reader import TCP, Adoption, BackgroundTasks, Questions, Reader
 from service.model_repository import Meaning, ModelRepository, Profiles, ResolvedModel
 from service.registry.errors import Overloaded, RegistryError
 
