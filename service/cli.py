@@ -126,7 +126,7 @@ def _demo(options: argparse.Namespace) -> int:
 def _openapi(options: argparse.Namespace) -> int:
     import tempfile
 
-    from service.app import create_app
+    from service.processes.api import create_app
 
     with tempfile.TemporaryDirectory() as folder:
         document = create_app(ServiceSettings(data_dir=Path(folder))).fastapi.openapi()

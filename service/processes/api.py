@@ -1,4 +1,7 @@
-"""The API process that answers predictions itself: for `fedlas api`, and for `fedlas serve` without a wall."""
+"""The API process that answers predictions itself: for `fedlas api`, and for `fedlas serve` without a wall.
+
+`create_app` is its composition root: settings in, an ASGI application out.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,56 @@ import gc
 import logging
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
-from service.api.plumbing.services import quarantine
-from service.app import create_app
+from service.api.plumbing.services import Core, Services, quarantine
 from service.heartbeat import Heartbeat
 from service.inference.session import providers, release_arena
 from service.process_memory import MemoryRelease, limit
 from service.processes.control import await_database, say_where
-from service.rest_api import build_document
+from service.rest_api import App, build_document, rest_api
 from service.server import STUCK_EXIT_CODE, Server, configured, prepare_process
+from service.serving.app import ROUTES, ServingApp
+from service.serving.call import ServingServices
 from service.settings import ServiceSettings
+from service.shared_counts import SharedCounts
+from service.tracing import Tracing
 from service.transport.connections import Connections
 from service.transport.protocol import Protocol
 
 _LOG = logging.getLogger("fedlas.api")
+
+
+def create_app(settings: ServiceSettings, *, on_stuck: Callable[[str], None] | None = None) -> App:
+    """Build the application; the registry is opened and migrated here, and closed when the application stops.
+
+    `on_stuck` is called with the digest of a served copy whose run does not end when its time is up.
+    """
+    core = Core.open(settings, Tracing.from_environment())
+    serving = ServingServices.open(
+        settings,
+        access=core.access,
+        admission=core.keys,
+        look_up=core.look_up,
+        files=core.registry.artifacts,
+        metrics=core.metrics,
+        tracing=core.tracing,
+        access_log=core.access_log,
+        quarantine=quarantine(settings),
+        on_stuck=on_stuck,
+    )
+    shared_counts = None
+    if settings.api_processes > 1:
+        shared_counts = SharedCounts(settings.data_dir.absolute() / "run" / "metrics", core.metrics)
+    services = Services.over(
+        core,
+        serving.model_repository,
+        shared_counts=shared_counts,
+        process_ids=None if shared_counts is None else shared_counts.process_ids,
+    )
+    fastapi = rest_api(services, starting=serving.start, stopping=serving.close)
+    return App.fronted(ServingApp(fastapi, serving, ROUTES), fastapi, services)
 
 
 def run(

@@ -11,8 +11,8 @@ from typing import Any
 from starlette.testclient import TestClient
 
 from service.api.plumbing.services import Services
-from service.app import create_app
 from service.inference.scheduler import Scheduler
+from service.processes.api import create_app
 from service.registry.registry import Registry
 from service.serving.app import ServingApp
 from service.settings import ServiceSettings

@@ -36,8 +36,8 @@ FIRST = (
 def unit_of(nodeid: str) -> str:
     """The folder or file whose tests are run by one process.
 
-    >>> unit_of("tests/e2e/test_images.py::test_images[a::b]"), unit_of("service/app.py::service.app")
-    ('tests/e2e', 'service/app.py')
+    >>> unit_of("tests/e2e/test_images.py::test_images[a::b]"), unit_of("service/cli.py::service.cli")
+    ('tests/e2e', 'service/cli.py')
     """
     path = nodeid.split("::", 1)[0]
     if path in APART:

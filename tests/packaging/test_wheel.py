@@ -12,7 +12,7 @@ from zipfile import ZipFile
 import pytest
 
 import fedlas
-from service.app import create_app
+from service.processes.api import create_app
 from service.settings import ServiceSettings
 from tests.packaging.conftest import PACKAGES, ROOT, Built, Environment
 

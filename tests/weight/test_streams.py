@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.app import create_app
+from service.processes.api import create_app
 from service.registry import tables
 from service.registry.registry import Registry
 from service.registry.tables import new_id, now

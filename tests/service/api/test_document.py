@@ -22,7 +22,7 @@ from service.api.document.report_texts import REPORT_TEXTS
 from service.api.plumbing.error_codes import ERROR_CODES
 from service.api.plumbing.problems import status_of
 from service.api.plumbing.record_codes import RECORD_CODES
-from service.app import create_app
+from service.processes.api import create_app
 from service.registry import errors
 from service.rest_api import build_document
 from service.settings import ServiceSettings

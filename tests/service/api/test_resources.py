@@ -14,7 +14,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from fedlas.preprocessing import Preprocessing
-from service.app import create_app
+from service.processes.api import create_app
 from service.registry.contract import Hyperparameters, JobOptions, JobRecord, JobRequest
 from service.settings import ServiceSettings
 from tests.helpers.api import Api, MakeApi
