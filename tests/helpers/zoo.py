@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import timm
@@ -187,8 +186,3 @@ def spread(classifier: nn.Module, *, seed: int = 0) -> None:
         for weight in classifier.parameters():
             size = (2 / max(1, weight[0].numel())) ** 0.5 if weight.ndim > 1 else 0.1
             weight.copy_(size * torch.randn(weight.shape, generator=generator) + (0.1 if weight.ndim == 1 else 0.0))
-
-
-def as_row(figures: Figures) -> Mapping[str, Any]:
-    """For tables and JSON."""
-    return {name: float(f"{value:.4g}") for name, value in vars(figures).items()}
