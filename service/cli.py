@@ -14,8 +14,7 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from fedlas.extras import TwoRuntimes, check_single_runtime
-from service.registry.settings import OWNER_ONLY, mistakes
-from service.settings import ServiceSettings
+from service.registry.settings import OWNER_ONLY, ServiceSettings, mistakes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -23,8 +23,7 @@ from service.processes import wall
 from service.registry.database import open_engine
 from service.registry.errors import Unavailable
 from service.registry.migrate import is_current
-from service.registry.settings import mistakes
-from service.settings import ServiceSettings
+from service.registry.settings import ServiceSettings, mistakes
 
 _TIMEOUT_S = 3.0
 

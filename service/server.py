@@ -24,7 +24,7 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from service.settings import ServingSettings
+from service.registry.settings import ServingSettings
 from service.transport.connections import allow_many_connections
 from service.transport.protocol import Protocol
 

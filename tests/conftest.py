@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from service.registry.registry import Registry
-from service.settings import ServiceSettings
+from service.registry.settings import ServiceSettings
 from tests.helpers import backends, programs, unsteady
 from tests.helpers.scheduling import LongestFirst, rank_of
 from tests.helpers.uploads import Uploads

@@ -22,9 +22,8 @@ from pydantic import ValidationError
 
 from fedlas.extras import TwoRuntimes, check_single_runtime
 from service.registry.contract import GPU_ONLY
-from service.registry.settings import OWNER_ONLY, mistakes
+from service.registry.settings import OWNER_ONLY, WorkerSettings, mistakes
 from worker.process_identity import has_gpu
-from worker.settings import WorkerSettings
 
 #: A broker that is silent for so long is given up and connected to anew; it answers every second, if only "nothing".
 _SOCKET_TIMEOUT_S = 5.0

@@ -28,8 +28,8 @@ from service.api.plumbing.services import Core, Services
 from service.control.peers import PeerModels, ServingPeers
 from service.ipc.channel import ThrottledLog
 from service.registry.errors import Unavailable
+from service.registry.settings import ServiceSettings
 from service.rest_api import App, rest_api
-from service.settings import ServiceSettings
 from service.tracing import Tracing, asked_for, option
 
 _READ_BYTES = 64 * 1024

@@ -17,11 +17,11 @@ from service.heartbeat import Heartbeat
 from service.inference.session import providers, release_arena
 from service.process_memory import MemoryRelease, limit
 from service.processes.control import await_database, say_where
+from service.registry.settings import ServiceSettings
 from service.rest_api import App, build_document, rest_api
 from service.server import STUCK_EXIT_CODE, Server, configured, prepare_process
 from service.serving.app import ROUTES, ServingApp
 from service.serving.call import ServingServices
-from service.settings import ServiceSettings
 from service.shared_counts import SharedCounts
 from service.tracing import Tracing
 from service.transport.connections import Connections

@@ -22,9 +22,9 @@ from service.ipc.documents import Placement
 from service.process_memory import MemoryRelease, limit
 from service.registry.errors import Unavailable
 from service.registry.registry import Registry
+from service.registry.settings import ServiceSettings
 from service.rest_api import build_document
 from service.server import Server, configured, prepare_process, say_listening
-from service.settings import ServiceSettings
 from service.transport.connections import Connections
 from service.transport.protocol import Protocol
 

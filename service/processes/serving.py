@@ -31,11 +31,11 @@ from service.ipc.run_marks import RunMarks
 from service.process_memory import MemoryRelease, limit
 from service.processes import confined
 from service.registry.errors import NotFound
+from service.registry.settings import ServingSettings
 from service.server import STUCK_EXIT_CODE, Server, configured, prepare_process
 from service.serving.app import ROUTES, ServingApp, restarting
 from service.serving.call import ServingServices
 from service.serving.control_channel import ControlChannel
-from service.settings import ServingSettings
 from service.shared_counts import Snapshot
 from service.tracing import Tracing
 from service.transport.connections import Connections

@@ -23,7 +23,7 @@ from service.processes.wall import bare, say_off, walled_apis, without_keys
 from service.registry.contract import ANY_DEVICE, GPU_ONLY, QUEUES
 from service.registry.errors import Unavailable
 from service.registry.object_store import open_artifacts
-from service.settings import ServiceSettings
+from service.registry.settings import ServiceSettings
 from service.shared_counts import SharedCounts
 
 _HEAVY_QUEUES = (ANY_DEVICE, GPU_ONLY)

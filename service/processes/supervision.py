@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 
 from service.processes.child_process import ChildProcess, say
-from service.settings import ServiceSettings
+from service.registry.settings import ServiceSettings
 
 _CHECK_EVERY_S = 0.1
 #: Kinds that are asked to stop together, one after the other.

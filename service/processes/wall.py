@@ -24,7 +24,7 @@ from service.processes.child_process import AloneProcess, ChildProcess, say
 from service.processes.introductions import Introductions
 from service.processes.supervision import bound, numbered, supervise
 from service.processes.template import Template
-from service.settings import LEAST_MEMORY_BYTES, ServiceSettings, ServingSettings
+from service.registry.settings import LEAST_MEMORY_BYTES, ServiceSettings, ServingSettings
 from service.tracing import asked_for
 
 _TRIAL_S = 30

@@ -33,8 +33,8 @@ from service.inference.session import prepare, spare_runs
 from service.ipc.run_marks import RunMarks
 from service.model_repository import LookUp, ModelRepository, ResolvedModel
 from service.registry.errors import Overloaded, TooLarge
+from service.registry.settings import ServingSettings
 from service.serving.messages import Request, Waits, inflated, too_late
-from service.settings import ServingSettings
 from service.tracing import Tracing
 
 T = TypeVar("T")

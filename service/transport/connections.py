@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # the acceptor has limits, and neither settings nor an event loop
     from asyncio import AbstractEventLoop
 
-    from service.settings import ServingSettings
+    from service.registry.settings import ServingSettings
 
 _MOST = 16_384
 _MOST_FILES = 65_536

@@ -15,13 +15,14 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from service.registry.settings import WorkerSettings
 from tests.corpus.case import BadFile
 from tests.helpers.service import ROOT
 from worker.documents import WorkOrder
+from worker.outside.kinds.uploads import inspection_limits
 from worker.sandbox import process as sandbox
 from worker.sandbox.process import ChildOutcome
 from worker.sandbox.protocol import ChildRequest, Limits
-from worker.settings import WorkerSettings, inspection_limits
 
 Json = dict[str, Any]
 

@@ -18,12 +18,11 @@ import yaml
 from pydantic_settings import BaseSettings
 
 from service.registry.contract import ANY_DEVICE, GPU_ONLY, QUEUES
-from service.settings import ServiceSettings
+from service.registry.settings import ServiceSettings, WorkerSettings
 from tests.helpers import compose as files
 from tests.helpers.compose import FILES, OVERLAYS, STAGES, WORKERS, Json, overlay, read
 from tests.helpers.dockerfile import ROOT, command_of, stages
 from tests.helpers.programs import COMPOSE
-from worker.settings import WorkerSettings
 
 SETTINGS: dict[str, type[BaseSettings]] = {"api": ServiceSettings, **dict.fromkeys(WORKERS, WorkerSettings)}
 #: What nobody can make for an operator.

@@ -12,9 +12,7 @@ from packaging.utils import canonicalize_name
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from service.registry.settings import RegistrySettings
-from service.settings import ServiceSettings, ServingSettings
-from worker.settings import WorkerSettings
+from service.registry.settings import RegistrySettings, ServiceSettings, ServingSettings, WorkerSettings
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "benchmarks" / "README.md"])

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from service.registry.settings import WorkerSettings
 from tests.helpers.monitoring import DEPLOY, ROOT, expressions
 from tests.helpers.programs import PROMTOOL
-from worker.settings import WorkerSettings
 
 Json = dict[str, Any]
 

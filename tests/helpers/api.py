@@ -14,13 +14,12 @@ from service.api.plumbing.services import Services
 from service.inference.scheduler import Scheduler
 from service.processes.api import create_app
 from service.registry.registry import Registry
+from service.registry.settings import ServiceSettings, WorkerSettings
 from service.serving.app import ServingApp
-from service.settings import ServiceSettings
 from tests.helpers.backends import place
 from tests.helpers.documented import check_documented
 from tests.helpers.work import execute
 from worker.outside.supervisor import Supervisor
-from worker.settings import WorkerSettings
 
 Json = dict[str, Any]
 

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 _RUN = """
 import socket, sys
 from service.processes.api import run
-from service.settings import ServiceSettings
+from service.registry.settings import ServiceSettings
 settings = ServiceSettings(shutdown_seconds=float(sys.argv[2]))
 sys.exit(run(settings, sockets=[socket.socket(fileno=int(sys.argv[1]))]))
 """

@@ -15,13 +15,13 @@ from service.registry import tables
 from service.registry.contract import RecordError
 from service.registry.registry import Registry
 from service.registry.repositories import Claim
+from service.registry.settings import WorkerSettings
 from service.registry.tables import new_id, now
 from tests.helpers.documents import DATASET_PROFILE, MODEL_PROFILE
 from tests.helpers.served import lookup
 from worker.documents import BatchOrder, ChildEvent, EndReply, Result, ShardOrder
 from worker.inside.batch import PARTS, predict, predict_shard
 from worker.outside.kinds import WorkKind, kind_of
-from worker.settings import WorkerSettings
 
 #: A shard of some 50 rows, by the estimate for a model that was not measured.
 SHARD_SECONDS = 1.4e-4

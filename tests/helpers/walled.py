@@ -18,7 +18,7 @@ from service.processes.child_process import ChildProcess
 from service.processes.supervision import bound, running, tend
 from service.processes.wall import walled_apis
 from service.registry.registry import Registry
-from service.settings import ServiceSettings
+from service.registry.settings import ServiceSettings
 from tests.helpers import backends
 from tests.helpers.processes import until
 

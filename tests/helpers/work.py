@@ -11,13 +11,12 @@ from typing import Any
 from service.registry import tables
 from service.registry.contract import QUEUES, JobRequest
 from service.registry.registry import Registry
+from service.registry.settings import ServiceSettings, WorkerSettings
 from service.registry.tables import new_id
-from service.settings import ServiceSettings
 from tests.helpers.staging import stage_bytes
 from worker.outside.permits import Permits
 from worker.outside.recovery import Reaper
 from worker.outside.supervisor import Supervisor
-from worker.settings import WorkerSettings
 
 Json = dict[str, Any]
 

@@ -13,7 +13,7 @@ import pytest
 
 import fedlas
 from service.processes.api import create_app
-from service.settings import ServiceSettings
+from service.registry.settings import ServiceSettings
 from tests.packaging.conftest import PACKAGES, ROOT, Built, Environment
 
 #: The most that the libraries of `fedlas[client]` may take.

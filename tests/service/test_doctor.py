@@ -9,7 +9,7 @@ import pytest
 from service import doctor
 from service.processes import wall
 from service.registry.registry import Registry
-from service.settings import ServiceSettings
+from service.registry.settings import ServiceSettings
 
 
 def _checked(monkeypatch: pytest.MonkeyPatch, folder: Path, **variables: str) -> dict[str, tuple[str, str]]:

@@ -10,8 +10,8 @@ import pytest
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.registry.settings import ServingSettings
 from service.server import Server, check_server, configured
-from service.settings import ServingSettings
 from service.transport.protocol import Protocol
 
 

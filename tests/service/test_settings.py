@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.cli import main
-from service.settings import ServiceSettings
+from service.registry.settings import ServiceSettings
 
 LONG_ENOUGH = "0123456789abcdef"
 

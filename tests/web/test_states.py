@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 
 from service.registry import tables
 from service.registry.registry import Registry
-from service.settings import ServiceSettings
+from service.registry.settings import ServiceSettings
 from tests.helpers import backends
 from tests.helpers.browser import good_to_look_at, weighed
 from tests.helpers.live_api import live

@@ -18,7 +18,7 @@ from service.heartbeat import Pulse
 from service.processes.child_process import ChildProcess
 from service.processes.standalone import running
 from service.registry.registry import Registry
-from service.settings import ServiceSettings
+from service.registry.settings import ServiceSettings
 from tests.helpers.live_api import LiveApi
 from tests.helpers.processes import free_port, until
 from tests.helpers.publishing import publish

@@ -11,8 +11,8 @@ import pytest
 from service.processes.api import create_app
 from service.registry import tables
 from service.registry.registry import Registry
+from service.registry.settings import ServiceSettings
 from service.registry.tables import new_id, now
-from service.settings import ServiceSettings
 
 
 @dataclass(frozen=True)

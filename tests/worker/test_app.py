@@ -21,8 +21,8 @@ from service.registry import tables
 from service.registry.contract import JobRequest
 from service.registry.registry import Registry
 from service.registry.repositories import Claim, Permit
+from service.registry.settings import ServiceSettings
 from service.registry.tables import new_id, now
-from service.settings import ServiceSettings
 from tests.helpers import backends
 from tests.helpers.celery_workers import CeleryWorker
 from tests.helpers.processes import until

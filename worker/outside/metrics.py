@@ -15,8 +15,8 @@ from prometheus_client import REGISTRY, Counter, Histogram, disable_created_metr
 from service.registry.contract import QUEUE_OF, QUEUES
 from service.registry.documents import Stage
 from service.registry.repositories import Ended
+from service.registry.settings import WorkerSettings
 from worker.sandbox.process import ChildOutcome
-from worker.settings import WorkerSettings
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the series, and every process tells when it started
 

@@ -26,12 +26,12 @@ from service.registry.garbage_collection import collect_garbage, delete_expired
 from service.registry.registry import Registry
 from service.registry.repositories import Permit
 from service.registry.repositories.work import SILENT
+from service.registry.settings import WorkerSettings
 from worker.outside import metrics
 from worker.outside.permits import Permits
 from worker.outside.supervisor import Supervisor
 from worker.process_identity import is_gone, machine, process_mark
 from worker.sandbox.process import remove_stale_folders
-from worker.settings import WorkerSettings
 
 _LOG = logging.getLogger("fedlas.worker")
 

@@ -18,6 +18,7 @@ from service.registry.contract import RecordError
 from service.registry.errors import LeaseLost, RegistryError, Unavailable, WorkGone
 from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories import Claim
+from service.registry.settings import WorkerSettings
 from worker.outside import metrics
 from worker.outside.checkpoint_upload import CheckpointUploader
 from worker.outside.kinds import WorkKind, kind_of
@@ -25,7 +26,6 @@ from worker.outside.kinds.base import Claimant, given_up, log_started
 from worker.sandbox import process as sandbox
 from worker.sandbox.process import ChildOutcome
 from worker.sandbox.protocol import Replies
-from worker.settings import WorkerSettings
 
 _LOG = logging.getLogger("fedlas.worker")
 

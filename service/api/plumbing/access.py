@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.plumbing.problems import problem
-from service.settings import ServiceSettings, is_loopback
+from service.registry.settings import ServiceSettings, is_loopback
 
 #: Probes, the documentation and the page where a key is entered hold no secrets, and neither a load balancer nor a
 #: browser's address bar has a key.

@@ -23,7 +23,7 @@ from service.model_lookup import ModelLookup
 from service.model_repository import ServedModels
 from service.queue import PermitSender
 from service.registry.registry import Registry, UnitOfWork
-from service.settings import ServiceSettings
+from service.registry.settings import ServiceSettings
 from service.shared_counts import SharedCounts
 from service.tracing import Tracing
 

@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 
 from service.api.plumbing.access_log import GONE, Access, AccessLog
 from service.processes.control import say_where
-from service.settings import ServiceSettings
+from service.registry.settings import ServiceSettings
 from tests.helpers.api import Api, MakeApi
 from tests.helpers.processes import until
 from tests.helpers.publishing import publish

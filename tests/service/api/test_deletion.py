@@ -15,6 +15,7 @@ from service.registry import tables
 from service.registry.errors import NotFound
 from service.registry.registry import Registry
 from service.registry.repositories.keys import IdempotencyKeys
+from service.registry.settings import WorkerSettings
 from service.registry.tables import new_id, now
 from tests.helpers.api import Api
 from tests.helpers.problems import problem
@@ -23,7 +24,6 @@ from tests.helpers.publishing import publish
 from tests.helpers.served import scaling
 from tests.helpers.staging import stage_bytes
 from worker.outside.recovery import run_cleanup
-from worker.settings import WorkerSettings
 
 Json = dict[str, Any]
 

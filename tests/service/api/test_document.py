@@ -24,8 +24,8 @@ from service.api.plumbing.problems import status_of
 from service.api.plumbing.record_codes import RECORD_CODES
 from service.processes.api import create_app
 from service.registry import errors
+from service.registry.settings import ServiceSettings
 from service.rest_api import build_document
-from service.settings import ServiceSettings
 from tests.helpers.documented import document, resolved
 
 Json = dict[str, Any]

@@ -17,7 +17,7 @@ from service.api.resources import events
 from service.registry.database import database_now
 from service.registry.registry import Registry
 from service.registry.repositories.job_history import Events
-from service.settings import ServiceSettings
+from service.registry.settings import ServiceSettings
 from tests.helpers.api import Api
 from tests.helpers.backends import place
 from tests.helpers.live_api import events_of, listening, live, order

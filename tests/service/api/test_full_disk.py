@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from service.registry.repositories.keys import IdempotencyKeys
+from service.registry.settings import WorkerSettings
 from tests.chaos.disk import Disk, mounted
 from tests.helpers.api import Api, open_api
 from tests.helpers.problems import problem
 from worker.outside.recovery import run_cleanup
-from worker.settings import WorkerSettings
 
 MEBIBYTE = 1024**2
 SIZE_MB = 16

@@ -18,7 +18,7 @@ from service.registry import tables
 from service.registry.database import database_now
 from service.registry.errors import KeyInFlight, KeyReused, Unavailable
 from service.registry.registry import Registry, UnitOfWork
-from service.settings import ServiceSettings
+from service.registry.settings import ServiceSettings
 from tests.helpers.api import Api
 from tests.helpers.backends import place
 from tests.helpers.live_api import LiveApi, SlowUpload, live

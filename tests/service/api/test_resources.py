@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from fedlas.preprocessing import Preprocessing
 from service.processes.api import create_app
 from service.registry.contract import Hyperparameters, JobOptions, JobRecord, JobRequest
-from service.settings import ServiceSettings
+from service.registry.settings import ServiceSettings
 from tests.helpers.api import Api, MakeApi
 from tests.helpers.staging import stage_bytes
 

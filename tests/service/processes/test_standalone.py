@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.processes import standalone, supervision
-from service.settings import ServiceSettings
+from service.registry.settings import ServiceSettings
 
 KEY = "a-key-of-the-tests"
 

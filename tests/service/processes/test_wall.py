@@ -15,7 +15,7 @@ import pytest
 from service.confinement.confinement import CONTROLS, Report
 from service.processes import confined, wall
 from service.processes.confined import UNPROTECTED
-from service.settings import ServiceSettings
+from service.registry.settings import ServiceSettings
 from tests.helpers.service import ROOT
 
 WHOLE = dict.fromkeys(CONTROLS, "on: x")

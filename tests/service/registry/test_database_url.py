@@ -8,7 +8,7 @@ from sqlalchemy import make_url
 
 from service.cli import main
 from service.registry import settings
-from service.settings import ServiceSettings
+from service.registry.settings import ServiceSettings
 from worker.app import _settings
 
 USED = [

@@ -9,12 +9,12 @@ import sqlalchemy as sa
 
 from service.registry import tables
 from service.registry.registry import Registry
+from service.registry.settings import WorkerSettings
 from service.registry.tables import new_id, now
 from tests.helpers import uploads as made
 from tests.helpers.staging import stage_bytes
 from tests.helpers.work import execute
 from worker.outside.supervisor import Supervisor
-from worker.settings import WorkerSettings
 
 NAMED = {
     "batches.manifest_sha256", "batches.results_sha256",

@@ -13,7 +13,7 @@ from service.registry import tables
 from service.registry.database import open_engine
 from service.registry.migrate import alembic_config, newest
 from service.registry.registry import Registry
-from service.settings import ServiceSettings
+from service.registry.settings import ServiceSettings
 from tests.helpers import backends
 
 

@@ -20,8 +20,8 @@ from service.registry.documents import OutputSpec
 from service.registry.errors import Conflict, InvalidRequest, KeyReused, NotFound, TooLarge
 from service.registry.presenters import dataset_record, job_record, model_record
 from service.registry.registry import Registry, UnitOfWork
+from service.registry.settings import ServiceSettings
 from service.registry.tables import new_id, now
-from service.settings import ServiceSettings
 from tests.helpers.documents import DATASET_PROFILE, MODEL_PROFILE
 from tests.helpers.staging import stage_bytes
 

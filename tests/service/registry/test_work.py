@@ -27,8 +27,8 @@ from service.registry.registry import Registry
 from service.registry.repositories import Claim, Permit
 from service.registry.repositories.work import SILENT
 from service.registry.repositories.workers import SILENT_S
+from service.registry.settings import ServiceSettings
 from service.registry.tables import Work, new_id, now
-from service.settings import ServiceSettings
 from tests.helpers import backends
 from tests.helpers.work import add_dataset, add_job, add_worker
 

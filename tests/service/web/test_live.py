@@ -13,7 +13,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.registry.registry import Registry
-from service.settings import ServiceSettings
+from service.registry.settings import ServiceSettings
 from service.web.jobs import FollowedJob
 from service.web.live import drawn
 from tests.helpers.api import Api

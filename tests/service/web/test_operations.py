@@ -16,12 +16,12 @@ from service.queue import PermitSender
 from service.registry import tables
 from service.registry.errors import Unavailable
 from service.registry.registry import Registry
+from service.registry.settings import WorkerSettings
 from service.registry.tables import new_id
 from service.web.operations import Operations
 from tests.helpers.api import Api
 from tests.helpers.processes import free_port
 from tests.helpers.work import add_worker
-from worker.settings import WorkerSettings
 
 Json = dict[str, Any]
 

@@ -21,8 +21,8 @@ from service.registry import tables
 from service.registry.contract import PLAN, JobRequest
 from service.registry.registry import Registry
 from service.registry.repositories import Claim
+from service.registry.settings import ServiceSettings, WorkerSettings
 from service.registry.tables import now
-from service.settings import ServiceSettings
 from tests.helpers import uploads as made
 from tests.helpers.documents import MODEL_PROFILE
 from tests.helpers.service import ROOT
@@ -36,7 +36,6 @@ from worker.sandbox import confinement
 from worker.sandbox import process as sandbox
 from worker.sandbox.process import ChildOutcome
 from worker.sandbox.protocol import ChildRequest, Limits
-from worker.settings import WorkerSettings
 
 Json = dict[str, Any]
 

@@ -12,7 +12,7 @@ from service.inference import result_tables
 from service.registry.documents import BatchManifest, ImagePreprocessing, ModelProfile
 from service.registry.errors import LeaseLost
 from service.registry.registry import Registry
-from service.settings import ServiceSettings
+from service.registry.settings import ServiceSettings
 from tests.helpers.documents import MODEL_PROFILE
 from tests.helpers.sharded import ROWS, ShardedBatches
 from worker.documents import RowRange

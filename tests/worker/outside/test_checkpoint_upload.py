@@ -15,13 +15,13 @@ import pytest
 from service.registry.errors import Unavailable
 from service.registry.registry import Registry
 from service.registry.repositories import Claim
+from service.registry.settings import WorkerSettings
 from service.registry.tables import new_id
 from tests.helpers.service import until
 from worker.documents import EndReply, SavedCheckpoint
 from worker.outside.checkpoint_upload import CheckpointUploader
 from worker.outside.kinds import kind_of
 from worker.sandbox.protocol import Replies
-from worker.settings import WorkerSettings
 
 CANDIDATE = {
     "name": "one",

@@ -10,13 +10,12 @@ from service.registry import tables
 from service.registry.contract import EventRecord, JobRequest
 from service.registry.presenters import event_json
 from service.registry.registry import Registry
+from service.registry.settings import ServiceSettings, WorkerSettings
 from service.registry.tables import new_id, now
-from service.settings import ServiceSettings
 from tests.helpers.processes import until
 from worker.outside.kinds import jobs, kind_of
 from worker.outside.kinds.jobs import JobKind
 from worker.outside.supervisor import LeaseRenewal
-from worker.settings import WorkerSettings
 
 Json = dict[str, Any]
 

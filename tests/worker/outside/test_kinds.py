@@ -13,13 +13,12 @@ from service.registry.contract import PLAN, JobRequest, RecordError
 from service.registry.presenters import job_record, model_record
 from service.registry.registry import Registry
 from service.registry.repositories import Claim
+from service.registry.settings import ServiceSettings, WorkerSettings
 from service.registry.tables import new_id, now
-from service.settings import ServiceSettings
 from tests.helpers.documents import DATASET_PROFILE, DEMO, MODEL_PROFILE, SCORES_PROFILE
 from tests.helpers.staging import stage_bytes
 from worker.documents import JobOrder, PlanOrder, ScoresOrder
 from worker.outside.kinds import Prepared, WorkKind, kind_of
-from worker.settings import WorkerSettings
 
 Json = dict[str, Any]
 

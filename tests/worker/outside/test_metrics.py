@@ -16,13 +16,13 @@ from service.registry import tables
 from service.registry.errors import LeaseLost
 from service.registry.registry import Registry
 from service.registry.repositories import Ended, NewPiece
+from service.registry.settings import WorkerSettings
 from service.registry.tables import new_id
 from worker.outside import metrics
 from worker.outside.metrics import serve_metrics
 from worker.outside.supervisor import Cancelled, Supervisor
 from worker.sandbox.process import ChildOutcome
 from worker.sandbox.protocol import ChildError
-from worker.settings import WorkerSettings
 
 
 class Grown:

@@ -15,7 +15,7 @@ import pytest
 from service.registry.contract import ANY_DEVICE, GPU_ONLY, QUEUES, task_name
 from service.registry.registry import Registry
 from service.registry.repositories import Claim, Permit
-from service.settings import ServiceSettings
+from service.registry.settings import ServiceSettings, WorkerSettings
 from tests.helpers.processes import until
 from tests.helpers.servers import Valkey, running
 from tests.helpers.work import add_dataset, add_job, hurried, permits_of, reaper_of, state_of
@@ -24,7 +24,6 @@ from worker.outside.broker import Broker
 from worker.outside.permits import Permits, PermitWatch, Places
 from worker.outside.recovery import Reaper
 from worker.outside.supervisor import Supervisor
-from worker.settings import WorkerSettings
 
 
 class Recording(Supervisor):

@@ -16,13 +16,12 @@ from service.registry import tables
 from service.registry.errors import Conflict, LeaseLost
 from service.registry.presenters import job_record
 from service.registry.registry import Registry
-from service.settings import ServiceSettings
+from service.registry.settings import ServiceSettings, WorkerSettings
 from tests.helpers.service import until
 from tests.helpers.work import add_dataset, add_job, execute, hurried, reaper_of, state_of
 from worker.outside.kinds import kind_of
 from worker.outside.supervisor import Cancelled, LeaseRenewal, Supervisor
 from worker.process_identity import machine, process_mark
-from worker.settings import WorkerSettings
 
 Json = dict[str, Any]
 

@@ -18,9 +18,9 @@ from service.registry.contract import NEEDS_PROVENANCE, PROVENANCE_NEEDED, UNLAB
 from service.registry.documents import JsonObject, Progress, Report
 from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories import Claim
+from service.registry.settings import WorkerSettings
 from worker.documents import ChildEvent, Reply, Result, SavedCheckpoint, WorkOrder
 from worker.sandbox.protocol import ChildRequest
-from worker.settings import WorkerSettings
 
 _LOG = logging.getLogger("fedlas.worker")
 

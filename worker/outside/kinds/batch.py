@@ -23,6 +23,7 @@ from service.registry.errors import NotFound, WorkGone
 from service.registry.presenters import batch_record
 from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories import Claim, NewPiece
+from service.registry.settings import WorkerSettings
 from worker.documents import (
     BatchOrder,
     BatchResult,
@@ -38,7 +39,6 @@ from worker.documents import (
 from worker.outside import metrics
 from worker.outside.kinds.base import ChildWork, OnInputs, Prepared, log_done, log_started
 from worker.sandbox.protocol import JsonObject, Limits
-from worker.settings import WorkerSettings
 
 _LOG = logging.getLogger("fedlas.worker")
 

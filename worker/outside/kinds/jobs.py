@@ -19,7 +19,7 @@ from service.registry.documents import JsonObject, ModelProfile, Notice, Progres
 from service.registry.errors import NotFound
 from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories import Claim
-from service.registry.settings import GIBIBYTE
+from service.registry.settings import GIBIBYTE, WorkerSettings
 from worker.documents import (
     CalibrateOrder,
     CandidateEvent,
@@ -36,7 +36,6 @@ from worker.documents import (
 )
 from worker.outside.kinds.base import OnInputs, Prepared, R
 from worker.sandbox.protocol import Limits
-from worker.settings import WorkerSettings
 
 ToldEvent: TypeAlias = StageEvent | WarningEvent | TrainingEvent | EpochEvent | ScoreEvent | CandidateEvent
 

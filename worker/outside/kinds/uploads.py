@@ -12,6 +12,7 @@ from service.registry.artifacts import StagedFile
 from service.registry.contract import RecordError
 from service.registry.presenters import calibrator_record, dataset_record, model_record
 from service.registry.registry import UnitOfWork
+from service.registry.settings import WorkerSettings
 from worker.documents import (
     DatasetInspection,
     DatasetOptions,
@@ -24,12 +25,33 @@ from worker.documents import (
     ScoresResult,
 )
 from worker.outside.kinds.base import ChildWork, Prepared, R
-from worker.settings import inspection_limits
+from worker.sandbox.protocol import Limits
 
 #: How many times as long as an inspection it may take.
 _TIMES_LONGER = 5
 #: The report of 100,000 rows of 100 classes takes 1.2 GiB, an inspection of so large a file may take 1.05.
 _TIMES_MORE_MEMORY = 2
+_MEBIBYTE = 1024**2
+#: An importer holds the file, its message, the arrays, the network, the session and the copy it writes. A forest is
+#: lists of small numbers, a byte or two each in the file and an object in Python: 25 MB of it took 1.2 GiB.
+_MEMORY_PER_BYTE, _MEMORY_PER_LISTED_BYTE, _LISTED_BYTES = 8, 40, 64 * _MEBIBYTE
+#: Large files may take longer: this is what a busy machine reads, checks and writes again. Their arrays are mapped, the
+#: upload's and the copy's, perhaps inflated: address space is no memory.
+_BYTES_PER_SECOND, _COPIES = 10_000_000, 16
+
+
+def inspection_limits(settings: WorkerSettings, size: int) -> Limits:
+    """What a child may use that opens an upload of this size: bytes that few bytes claim to be are not made."""
+    most = settings.inspection_memory_bytes
+    opened = _MEMORY_PER_BYTE * size + (_MEMORY_PER_LISTED_BYTE - _MEMORY_PER_BYTE) * min(size, _LISTED_BYTES)
+    return Limits(
+        seconds=settings.inspection_seconds + size / _BYTES_PER_SECOND,
+        address_space=most + _COPIES * size,
+        # The prepared copy may be larger than a compressed upload, but not without bounds.
+        file_size=max(64 * _MEBIBYTE, min(64 * size, 4 * settings.max_upload_bytes)),
+        memory=min(most, settings.inspection_base_bytes + opened),
+        cores=settings.inspection_cores,
+    )
 
 
 class _Inspection(ChildWork[R]):

@@ -16,8 +16,8 @@ import pytest
 from service.registry import tables
 from service.registry.contract import JobRequest
 from service.registry.registry import Registry
+from service.registry.settings import ServiceSettings
 from service.registry.tables import new_id, now
-from service.settings import ServiceSettings
 from tests.helpers.service import until
 from tests.helpers.work import hurried, permits_for_all, permits_of
 from worker.outside.kinds import delivery
