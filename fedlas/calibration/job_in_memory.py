@@ -78,8 +78,9 @@ class InMemoryJob:
                 example=example_of(self.rows, roles=self.reading["roles"]),
                 class_names=self.class_names,
                 features=self.opening["features"],
+                architecture=self.opening["architecture"],
             )
-            model = opened(file, **{name: self.opening[name] for name in ("output", "task", "architecture")})
+            model = opened(file, **{name: self.opening[name] for name in ("output", "task")})
             rows = dataset_file(
                 self.rows,
                 folder=self.folder,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fedlas.conversion import ModelFile
 from fedlas.data import Dataset, align
 from fedlas.data.casting import InputSpec
-from fedlas.errors import ConversionError, UnsupportedModel
+from fedlas.errors import UnsupportedModel
 
 if TYPE_CHECKING:
     from fedlas.importers import GraphClassifier
@@ -40,18 +40,12 @@ class OpenedModel:
         )
 
 
-def opened(file: ModelFile, *, output: str | None, task: str | None, architecture: str | None) -> OpenedModel:
+def opened(file: ModelFile, *, output: str | None, task: str | None) -> OpenedModel:
     """The classifier in a model's file; raises UnsupportedModel as the importers do."""
-    from fedlas.importers import load_architecture, load_onnx
+    from fedlas.importers import load_onnx
 
-    classifier: Any
-    if architecture is not None:
-        classifier = load_architecture(file.path, architecture=architecture)
-    elif file.path.suffix == ".safetensors":
-        raise ConversionError("architecture_needed", "weights without their graph need architecture='timm/…' or so")
-    else:
-        features, task = file.options.get("features"), task or file.options.get("task")
-        classifier = load_onnx(file.path, output=output, features=features, task=task)
+    features, task = file.options.get("features"), task or file.options.get("task")
+    classifier = load_onnx(file.path, output=output, features=features, task=task)
     columns = json.loads(file.options["columns"]) if "columns" in file.options else None
     return OpenedModel(classifier, _class_names(classifier, file.class_names), columns)
 

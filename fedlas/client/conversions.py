@@ -52,13 +52,14 @@ def model_file(model: Any, folder: Path, **options: Any) -> Sendable:
     """The file of a model, a zip with its weights where they lie beside it; raises ConversionError, FileProblem."""
     if model is None:
         raise InvalidInput("nothing_to_send", "a model is needed: a path, a module, or an estimator; found None")
-    if is_path(model):
+    if is_path(model) and options.get("architecture") is None:
         return _with_weights(_as_it_is(model), folder)
     from fedlas import conversion  # with it come torch, scikit-learn or pandas
 
     made = conversion.model_file(model, folder=folder, **options)
     _tell(made.notes)
-    return Sendable(made.path, type(model).__name__, made.class_names, dict(made.options), list(made.notes))
+    name = _as_it_is(model).name if is_path(model) else type(model).__name__
+    return Sendable(made.path, name, made.class_names, dict(made.options), list(made.notes))
 
 
 def dataset_file(data: Any, folder: Path, **options: Any) -> Sendable:

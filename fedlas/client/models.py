@@ -51,8 +51,10 @@ class Models(Stored[Model]):
         self, model: Any, *, example: Any = None, on_upload: OnUpload | None = None, **options: Unpack[ModelOptions]
     ) -> tuple[Model, Sendable]:
         """Upload without waiting for inspection; also returns what was sent."""
-        names, features = names_of(options.get("class_names")), options.get("features")
-        with sending(model_file, model, example=example, class_names=names, features=features) as file:
+        names = names_of(options.get("class_names"))
+        local: dict[str, Any] = {"features": options.get("features"), "preprocessing": options.get("preprocessing")}
+        local |= {"architecture": options.pop("architecture", None), "num_classes": options.pop("num_classes", None)}
+        with sending(model_file, model, example=example, class_names=names, **local) as file:
             known = {"name": file.name, "class_names": file.class_names, **file.options}
             params = query(**{**known, **given(options, class_names=names, columns=names_of(options.get("columns")))})
             record = upload(self._transport, Model, self._path, file.path, params=params, on_upload=on_upload)

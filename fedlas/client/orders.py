@@ -160,8 +160,8 @@ class ModelOptions(TypedDict, total=False):
         preprocessing: how image files become rows.
         padding: input → number that fills shorter rows.
         missing: `nan`: numbers may be missing.
-        architecture: of a safetensors file, such as `torchvision/resnet18`, with `num_classes`.
-        num_classes: how many.
+        architecture: of a safetensors file, such as `torchvision/resnet18`: it is written as ONNX here, and then sent.
+        num_classes: of that architecture's last layer; by default it is told from the file.
     """
 
     name: str | None

@@ -69,6 +69,9 @@ def model_file(
     example: Any = None,
     class_names: Sequence[str] | None = None,
     features: str | None = None,
+    architecture: str | None = None,
+    num_classes: int | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
 ) -> ModelFile:
     """A model as a file in `folder`; a path is taken as it is.
 
@@ -79,11 +82,26 @@ def model_file(
         example: a batch of inputs (`example_of`): an array, several of them, or a mapping by name; needed for modules.
         class_names: in the order of the outputs; an estimator's are its `classes_`.
         features: the submodule whose output is tapped as features, or of a file the tensor.
+        architecture: `torchvision/<name>` or `timm/<name>`, whose weights alone the file (safetensors) holds; it is
+            written as ONNX for `num_classes` (of the last layer, where None), and for images of the size that
+            `preprocessing` makes (the architecture's own, where None).
 
     Raises:
         ConversionError: the object cannot be written, or its file answers otherwise; the message says what to do.
     """
     names = None if class_names is None else [str(name) for name in class_names]
+    if isinstance(model, str | Path) and architecture is not None:
+        require("architectures", "torch", "safetensors", "onnx", "onnxruntime", "onnxscript")
+        from fedlas.conversion.architectures import write_weights
+
+        shape = None if preprocessing is None else _made_shape(preprocessing)
+        return write_weights(
+            *(model_path(model), Path(folder)),
+            architecture=architecture,
+            num_classes=None if num_classes is None else int(num_classes),
+            image_shape=shape,
+            class_names=names,
+        )
     if isinstance(model, str | Path):
         options = {} if features is None else {"features": features}
         return ModelFile(model_path(model), names, options)
@@ -151,6 +169,15 @@ def example_of(data: object, *, roles: Mapping[str, Any] | None = None) -> Any:
     from fedlas.conversion.rows import first_inputs
 
     return first_inputs(data, roles or {})
+
+
+def _made_shape(preprocessing: Mapping[str, Any]) -> tuple[int, int, int] | None:
+    """The shape (C, H, W) of the images that are made, None where a side follows from the image."""
+    from fedlas.preprocessing import Preprocessing
+
+    channels, *sizes = Preprocessing.parse(preprocessing).shape
+    height, width = (size or 0 for size in sizes)
+    return (channels or 0, height, width) if height and width else None
 
 
 def _is_module(model: object) -> TypeGuard[nn.Module]:

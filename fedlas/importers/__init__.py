@@ -10,25 +10,20 @@ from fedlas.extras import require
 require("library", "torch", "onnx")
 
 if TYPE_CHECKING:
-    from fedlas.importers.architectures import NativeClassifier, load_architecture
     from fedlas.importers.onnx import GraphClassifier, InputSpec, OnnxClassifier, check_parity, load_onnx
 
 _HOMES = {
     "GraphClassifier": "onnx",
     "InputSpec": "onnx",
-    "NativeClassifier": "architectures",
     "OnnxClassifier": "onnx",
     "check_parity": "onnx",
-    "load_architecture": "architectures",
     "load_onnx": "onnx",
 }
 __all__ = [
     "GraphClassifier",
     "InputSpec",
-    "NativeClassifier",
     "OnnxClassifier",
     "check_parity",
-    "load_architecture",
     "load_onnx",
 ]
 

@@ -39,11 +39,7 @@ _CONVOLVING = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTrans
 
 
 def network_kind(classifier: Classifier) -> NetworkKind:
-    """The kind of a classifier, from its graph where it has one, else from its modules.
-
-    Raises:
-        UnsupportedModel: `not_exportable` where a network of a known architecture has no graph.
-    """
+    """The kind of a classifier, from its graph where it has one, else from its modules."""
     if isinstance(classifier, GraphClassifier):
         graph = classifier.graph()
         attends, convolves = _attends(graph), any(_sees_space(node, graph) for node in graph.nodes)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 
 from fedlas.data.dataset import Array
-from fedlas.importers import GraphClassifier, NativeClassifier
+from fedlas.importers import GraphClassifier
 from fedlas.importers.onnx.graph import Graph, attribute, integer
 
 Floats = NDArray[np.float64]
@@ -77,8 +77,6 @@ class _Affine:
 
 def expected_inputs(classifier: GraphClassifier, layouts: Mapping[str, tuple[int, Axes]]) -> dict[str, Expected]:
     """What the graph expects of its inputs, by name; `layouts` are how many columns or channels each has, and where."""
-    if isinstance(classifier, NativeClassifier):  # known architectures have no scalers, and their export takes seconds
-        return {}
     graph = classifier.graph()
     found: dict[str, Expected] = {}
     for name, (size, axes) in layouts.items():
@@ -106,7 +104,7 @@ def standardised_columns(rows: Array) -> Expected | None:
 
 def vocabularies(classifier: GraphClassifier, names: Sequence[str]) -> dict[str, int]:
     """The sizes of the tables in which these inputs are looked up, by name, as far as the graph tells."""
-    if not names or isinstance(classifier, NativeClassifier):
+    if not names:
         return {}
     graph = classifier.graph()
     readers = graph.consumers()

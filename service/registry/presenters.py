@@ -28,7 +28,7 @@ def dataset_record(unit: UnitOfWork, row: tables.Dataset) -> contract.DatasetRec
 
 def model_record(unit: UnitOfWork, row: tables.Model) -> contract.ModelRecord:
     """The public record of a model; of its guarantees only the summary, since their tables grow with the classes."""
-    declared = {name: row.options.get(name) for name in ("architecture", "preprocessing")}
+    declared = {"preprocessing": row.options.get("preprocessing")}
     derived = {
         "format": "onnx" if row.profile else None,
         "report_url": f"/v1/jobs/{row.job_id}/report" if row.job_id and not row.job_deleted_at else None,

@@ -196,7 +196,23 @@ _OTHERS: dict[str, Callable[[Path], bytes]] = {
     "script.py": lambda folder: b"import os\nos.system('touch canary')\n",
 }
 
+#: Weights whose length begins as ONNX, a pickle or a zlib stream do, or in a zip as of a Hugging Face folder.
+_WEIGHTS: dict[str, Callable[[Path], bytes]] = {
+    **{
+        f"{length.hex()}.safetensors": lambda folder, length=length: (
+            length + bytes(6) + b"{".ljust(int.from_bytes(length, "little")) + bytes(8)
+        )
+        for length in (b"\x08\x01", b"\x80\x02", b"x\x01")
+    },
+    "folder.zip": lambda folder: zipped({"config.json": b"{}", "bert/model.safetensors": b"x"}),
+    "graph beside weights.zip": lambda folder: zipped({"m.onnx": b"\x08\x08", "model.safetensors": b"x"}),
+}
+
 CASES = [
+    *(
+        BadFile(name, written(name, content), frozenset({"needs_graph"}), "models")
+        for name, content in _WEIGHTS.items()
+    ),
     *(BadFile(name, written(name, content), UNSAFE, "models") for name, content in _PICKLED.items()),
     *(BadFile(name, written(name, content), NOT_ONNX, "models") for name, content in _OTHERS.items()),
 ]

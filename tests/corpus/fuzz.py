@@ -25,7 +25,6 @@ import pyarrow.parquet as pq
 from onnx import AttributeProto
 from PIL import Image
 
-from tests.corpus import safetensors
 from tests.corpus.case import BadFile
 from tests.corpus.running import GIGABYTE, run_together
 from tests.helpers import uploads as made
@@ -73,7 +72,6 @@ SOURCES: Mapping[str, tuple[tuple[Callable[[], bytes], ...], str, Mapping[str, s
     "csv": ((_csv,), "datasets", {}),
     "parquet": ((_parquet,), "datasets", {"padding": '{"c": 0}'}),
     "imagefolder": ((_folder,), "datasets", {}),
-    "safetensors": ((safetensors.good,), "models", safetensors.OPTIONS),
 }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.corpus import images, models, safetensors, tables
+from tests.corpus import images, models, tables
 from tests.corpus.building import as_file
 from tests.corpus.case import BadFile
 from tests.corpus.foreign import Canary, pickled
@@ -19,8 +19,8 @@ from tests.corpus.running import GIGABYTE, Answer, run_alone, run_in_turn, run_t
 from tests.helpers import uploads as made
 from tests.helpers.service import descendants_of, is_alive
 
-ALL: list[BadFile] = [*models.CASES, *safetensors.CASES, *tables.CASES, *images.CASES]
-BY_KIND = {"models": models.CASES, "safetensors": safetensors.CASES, "tables": tables.CASES, "images": images.CASES}
+ALL: list[BadFile] = [*models.CASES, *tables.CASES, *images.CASES]
+BY_KIND = {"models": models.CASES, "tables": tables.CASES, "images": images.CASES}
 #: Those that try to take all memory, time or disk: their limits are worth a process each in every run.
 HUNGRY = (
     "50 GB by ConstantOfShape", "50 GB by Concat 40 times", "ten million empty nodes", "If 1,000 deep", "deflated.pth",

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.corpus import images, models, safetensors, tables
+from tests.corpus import images, models, tables
 from tests.corpus.case import BadFile
 from tests.helpers.service import Json, Service, descendants_of, is_alive, serving, until
 from tests.helpers.uploads import Uploads
 
 KINDS: Mapping[str, Sequence[BadFile]] = {
-    "models": models.CASES, "safetensors": safetensors.CASES, "tables": tables.CASES, "images": images.CASES,
+    "models": models.CASES, "tables": tables.CASES, "images": images.CASES,
 }  # fmt: skip
 _AT_ONCE = 12
 
@@ -50,7 +50,7 @@ def found(service: Service, case: BadFile, record: Json) -> Json:
     "kind",
     [
         # Inspecting a model loads PyTorch, a few seconds for each of them.
-        pytest.param(kind, marks=pytest.mark.exhaustive if kind in ("models", "safetensors") else pytest.mark.slow)
+        pytest.param(kind, marks=pytest.mark.exhaustive if kind == "models" else pytest.mark.slow)
         for kind in KINDS
     ],
 )

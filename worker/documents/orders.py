@@ -43,8 +43,6 @@ class ModelOptions(Document):
     task: Task | None = None
     class_names: list[str] | None = None
     positive_class: str | None = None
-    architecture: str | None = None
-    num_classes: int | None = None
     preprocessing: ImagePreprocessing | None = None
     columns: list[str] | None = None
     padding: dict[str, int | float] | None = None

@@ -169,7 +169,6 @@ def _export(found: Calibration, upload: GraphClassifier, file: Path, order: JobO
     cost = measured(file, upload.inputs, upload.lengths, written.cost)
     changed = {
         "format": "onnx",
-        "architecture": None,
         "warnings": [],
         "output": OutputSpec(name="probabilities", kind="probabilities"),
         "class_names": names,

@@ -61,8 +61,7 @@ def inspect_model(order: InspectModelOrder, files: Files, folder: Path, emit: Em
     if (preprocessing := preprocessing_of(options.preprocessing)) is not None:
         check_preprocessing(preprocessing, input_specs(profile))
     served = folder / "served.onnx"
-    if options.architecture is None:
-        check_parity(file, classifier)
+    check_parity(file, classifier)
     rows = classifier.example_rows(_CHECKED_ROWS)
     report = export_onnx(classifier, served, calibrator=Identity(), class_names=names, verify_with=rows)
     cost = ServingCost.model_validate(measured(served, classifier.inputs, classifier.lengths, report.cost).as_dict())
@@ -130,8 +129,7 @@ def model_profile(classifier: GraphClassifier, class_names: list[str], options: 
         done.append(of_class_labels(classifier.class_labels if _names_classes(classifier) else None))
     return ModelProfile.model_validate(
         {
-            "format": "onnx" if options.architecture is None else "safetensors",
-            "architecture": options.architecture,
+            "format": "onnx",
             "preprocessing": options.preprocessing,
             "columns": options.columns,
             "reading": _reading(options),

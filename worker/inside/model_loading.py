@@ -12,7 +12,7 @@ from fedlas.calibration import CalibrationOptions
 from fedlas.data import Dataset, align, load_dataset
 from fedlas.data.casting import InputSpec
 from fedlas.data.duplicates import SeenRows, without_seen
-from fedlas.importers import GraphClassifier, load_architecture, load_onnx
+from fedlas.importers import GraphClassifier, load_onnx
 from fedlas.preprocessing import Preprocessing
 from fedlas.race.record import FolderJournal
 from service.registry.contract import JobRequest
@@ -70,17 +70,7 @@ def seen_rows(order: JobOrder, files: Files) -> SeenRows:
 
 def open_classifier(file: Path, options: ModelOptions) -> GraphClassifier:
     """The uploaded file as a classifier; the options of its sender say how to understand it."""
-    if options.architecture is None:
-        return load_onnx(file, output=options.output, features=options.features, task=options.task, allow_beside=False)
-    preprocessing = preprocessing_of(options.preprocessing)
-    made = () if preprocessing is None else preprocessing.shape
-    sizes = tuple(size for size in made if size is not None)
-    return load_architecture(
-        file,
-        architecture=options.architecture,
-        num_classes=options.num_classes,
-        input_shape=sizes if len(sizes) == len(made) > 0 else None,
-    )
+    return load_onnx(file, output=options.output, features=options.features, task=options.task, allow_beside=False)
 
 
 def preprocessing_of(given: ImagePreprocessing | None) -> Preprocessing | None:

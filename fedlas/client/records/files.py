@@ -47,7 +47,6 @@ class Model(UploadedRecord):
     origin: Literal["uploaded", "calibrated"] | str
     adjustments: list[Notice] = Field(default_factory=list)
     """What was done for you."""
-    architecture: str | None = None
     class_priors: ClassPriors | None = None
     columns: list[str] | None = None
     """Names of the columns of the single input, in order."""

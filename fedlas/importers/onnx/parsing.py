@@ -26,7 +26,7 @@ from fedlas.importers.onnx.validation import (
     check_order,
     every_node,
 )
-from fedlas.importers.onnx.weight_file import beside, embed, read_parts
+from fedlas.importers.onnx.weight_file import beside, embed, needs_graph, read_parts
 
 #: What the newest supported ONNX Runtime opens (1.27-1.31); the served copy keeps the upload's versions.
 MAX_OPSET, MIN_OPSET, MAX_IR = 26, 7, 13
@@ -38,11 +38,6 @@ _CLASSICAL = "ai.onnx.ml"
 _CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 
 _HOW_TO_EXPORT = "export the network as ONNX instead: torch.onnx.export(model, example, 'model.onnx')"
-_HOW_TO_SEND_WEIGHTS = (
-    "weights alone (a state_dict) of a torchvision or timm network may come as safetensors, with architecture=: "
-    "safetensors.torch.save_file(torch.load('weights.pth', map_location='cpu', weights_only=True), "
-    "'weights.safetensors')"
-)
 #: An ONNX file opens with field 1 (the IR version, a small number): what starts so was once a model.
 _FIRST_BYTE = b"\x08"
 _ROWS = {
@@ -127,29 +122,20 @@ def _told(file: Path, refusal: UnsupportedModel) -> UnsupportedModel:
     return UnsupportedModel("not_onnx", message)
 
 
-def is_safetensors(head: bytes) -> bool:
-    """Whether a file begins as safetensors do: with the length of a JSON object, which may begin as any other file."""
-    return head[8:9] == b"{" and 1 < int.from_bytes(head[:8], "little") < 2**32
-
-
-def refuse_foreign(head: bytes) -> None:
-    kind = next((kind for magic, kind in _FOREIGN if head.startswith(magic)), None)
-    if kind is not None:
-        raise _unsafe(kind)
-
-
 def _unsafe(kind: str) -> UnsupportedModel:
-    advice = f"{_HOW_TO_EXPORT}; {_HOW_TO_SEND_WEIGHTS}"
-    return UnsupportedModel("unsafe_format", f"the file is {kind}, which may run code when opened; {advice}")
+    return UnsupportedModel("unsafe_format", f"the file is {kind}, which may run code when opened; {_HOW_TO_EXPORT}")
 
 
 def _parse(content: bytes) -> ModelProto:
     if not content:
         raise UnsupportedModel("not_onnx", f"the file is empty; {_HOW_TO_EXPORT}")
-    if is_safetensors(content[:9]):
-        message = "the file is safetensors, weights without their graph: name their architecture= (torchvision/… or"
-        raise UnsupportedModel("needs_graph", f"{message} timm/…), or {_HOW_TO_EXPORT}")
-    refuse_foreign(content[:64])
+    if (
+        content[8:9] == b"{" and 1 < int.from_bytes(content[:8], "little") < 2**32
+    ):  # safetensors: a JSON object's length
+        raise needs_graph("safetensors")
+    kind = next((kind for magic, kind in _FOREIGN if content.startswith(magic)), None)
+    if kind is not None:
+        raise _unsafe(kind)
     try:
         survey(content)
         model: ModelProto = ModelProto.FromString(content)

@@ -29,7 +29,7 @@ def read_parts(path: Path) -> tuple[bytes, WeightFile | None]:
     """The bytes of the graph, and its weight file where `path` is a zip of the two; of any other zip how it begins.
 
     Raises:
-        UnsupportedModel: `too_large`, or what is wrong with the archive (`corrupt`, `archive_bomb`, …).
+        UnsupportedModel: `too_large`, `needs_graph`, or what is wrong with the archive (`corrupt`, `archive_bomb`, …).
     """
     size = path.stat().st_size
     if size > MOST_BYTES:
@@ -41,6 +41,8 @@ def read_parts(path: Path) -> tuple[bytes, WeightFile | None]:
         with open_archive(path) as archive:
             files = (one for one in archive.infolist() if not one.is_dir() and not one.filename.startswith("__MACOSX/"))
             members = sorted(files, key=lambda one: not one.filename.endswith(".onnx"))
+            if any(one.filename.endswith(".safetensors") for one in members):
+                raise needs_graph("a zip of safetensors, as a Hugging Face folder is")
             if len(members) != 2 or not members[0].filename.endswith(".onnx"):
                 return _ZIP, None
             check_members(members, archive_bytes=size, max_member_bytes=MOST_BYTES, max_ratio=0, free_bytes=MOST_BYTES)
@@ -48,6 +50,16 @@ def read_parts(path: Path) -> tuple[bytes, WeightFile | None]:
     except BadDataset as error:
         raise UnsupportedModel(error.code, error.message) from error
     return graph, (text_name(members[1]).rpartition("/")[2], weights)
+
+
+def needs_graph(kind: str) -> UnsupportedModel:
+    """The refusal of weights alone."""
+    return UnsupportedModel(
+        "needs_graph",
+        f"the file is {kind}, weights without a graph. Client and command line convert those of torchvision and timm "
+        "on your machine (fedlas models upload w.safetensors -o architecture=timm/resnet50); of any other network, "
+        "export ONNX: torch.onnx.export(model, example, 'model.onnx')",
+    )
 
 
 def beside(model: ModelProto, path: Path) -> WeightFile | None:

@@ -65,7 +65,7 @@ SECURITY_SCHEME: Json = {
 }
 
 TAGS: list[Json] = [
-    {"name": "models", "description": "Classifiers: uploaded as ONNX or safetensors, or made by a job."},
+    {"name": "models", "description": "Classifiers: uploaded as ONNX, or made by a job."},
     {"name": "datasets", "description": "Labelled rows with their splits, or rows that are only to be predicted."},
     {"name": "uploads", "description": "Files in pieces: a broken connection costs a piece and not the file."},
     {

@@ -126,7 +126,6 @@ RECORD_TEXTS: dict[str, dict[str, str]] = {
         "webhook": "Who is told of the end.",
     },
     "ModelRecord": {
-        "architecture": "Of a safetensors file.",
         "calibrated": "Whether a job has made it.",
         "class_priors": "The class shares that it knows, and those that it answers for.",
         "decisions": "Thresholds per class that keep how often each is answered.",

@@ -169,9 +169,6 @@ ERROR_CODES: dict[str, ErrorCode] = {
     "invalid_preprocessing": ErrorCode(
         422, "`preprocessing` says what cannot be done.", "`detail` names the part; leave out what has a default."
     ),
-    "num_classes_without_architecture": ErrorCode(
-        422, "`num_classes` belongs to an `architecture`.", "Leave it out for an ONNX file."
-    ),
     # Records and what they allow.
     "in_use": ErrorCode(409, "Open work or a published name needs the record.", "Wait, cancel, or delete the name."),
     "not_finished": ErrorCode(409, "The record has not ended yet.", f"{_WAIT} A job can be cancelled."),

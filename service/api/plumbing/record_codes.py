@@ -8,7 +8,6 @@ from __future__ import annotations
 #: Files of models.
 MODEL_CODES = {
     "ambiguous_output": "The output can be read in two ways; say `task`, or `output`.",
-    "architecture_unavailable": "The library that knows this architecture is not installed here.",
     "bad_name": "A name in the graph cannot be kept.",
     "columns_mismatch": "`columns` and the model's input have different lengths.",
     "cyclic_graph": "The graph needs what is made from it.",
@@ -21,14 +20,11 @@ MODEL_CODES = {
     "import_mismatch": "The imported network computes something else than the file.",
     "invalid_graph": "The graph cannot be run.",
     "multilabel_unsupported": "Several independent sigmoids: labels that do not exclude each other.",
-    "needs_graph": "The file holds weights alone; name their `architecture`, or export ONNX.",
+    "needs_graph": "The file holds weights without a graph, which client and command line convert on your machine.",
     "no_classifier_output": "No output looks like class scores.",
     "non_finite_weights": "A weight is NaN or infinite.",
-    "not_exportable": "The network cannot be written as ONNX.",
     "not_onnx": "The file is no ONNX file.",
     "not_runnable": "ONNX Runtime cannot run the file.",
-    "not_safetensors": "The file is no safetensors file.",
-    "num_classes_needed": "An architecture needs `num_classes`.",
     "padding_mismatch": "`padding` names an input that the model has not.",
     "quantized": "The graph is quantized; export it in floating point.",
     "several_outputs": "Several outputs look like class scores; say `output`.",
@@ -37,15 +33,12 @@ MODEL_CODES = {
     "too_large_for_onnx": "The network is larger than an ONNX file may be.",
     "too_many_nodes": "The graph has more nodes than are read.",
     "truncated": "The file ends too early; send it again.",
-    "unknown_architecture": "There is no architecture with this name.",
     "unknown_features": "The graph has no such tensor, or it has no row of features.",
     "unknown_output": "The graph has no such output.",
-    "unsupported_architecture": "The architecture is no classifier of images.",
     "unsupported_input": "An input has a type or shape that is not read.",
     "unsupported_operator": "An operator of the graph is not supported.",
     "unsupported_opset": "The operator set is too old or too new.",
     "unsupported_type": "A tensor of the graph has a type that is not supported.",
-    "weights_mismatch": "The weights do not fit the architecture.",
 }
 
 #: Files of datasets and of scores.

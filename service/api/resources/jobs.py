@@ -98,7 +98,7 @@ _JOB_BODY = {
     openapi_extra=operation(
         *(*RECEIVED, *KEYED, "unknown_part", "provenance_needed", "unlabelled_dataset", "webhook_not_permitted"),
         *("invalid_roles", "invalid_split_shares", "invalid_padding", "invalid_class_names", "invalid_columns"),
-        *("invalid_positive_class", "invalid_preprocessing", "num_classes_without_architecture"),
+        *("invalid_positive_class", "invalid_preprocessing"),
         at={422: ["unknown_model", "unknown_dataset", "unknown_upload"]},
         headers={202: ["Location", "Retry-After"]},
         more=_JOB_BODY,

@@ -72,17 +72,10 @@ class ModelOptions(FileOptions):
     missing: Literal["reject", "nan"] | None = Field(
         None, description="`nan`: numbers may be missing (NaN, in JSON null); null: as in what calibrates the model."
     )
-    architecture: str | None = Field(
-        None, max_length=200, description="Of a safetensors file, for example `torchvision/resnet18`."
-    )
-    num_classes: int | None = Field(None, ge=1, le=1_000_000, description="Of the architecture's last layer.")
     upload_id: UploadId = None
 
     def stored(self) -> JsonObject:
         """The options as they are kept with the record; raises InvalidRequest."""
-        if self.num_classes is not None and self.architecture is None:
-            message = "num_classes belongs to an architecture; an ONNX file says itself how many classes it has"
-            raise InvalidRequest("num_classes_without_architecture", message, field="num_classes")
         names = parse_names(self.class_names, "class_names", least=2) if self.class_names is not None else None
         if self.positive_class is not None and (names is None or self.positive_class not in names):
             shown = "none were given" if names is None else ", ".join(names)[:_SHOWN]
@@ -91,7 +84,7 @@ class ModelOptions(FileOptions):
                 f"positive_class {self.positive_class[:_SHOWN]!r} is none of class_names ({shown})",
                 field="positive_class",
             )
-        kept = self.model_dump(include={"task", "positive_class", "output", "features", "architecture", "num_classes"})
+        kept = self.model_dump(include={"task", "positive_class", "output", "features"})
         preprocessing = parse_preprocessing(self.preprocessing) if self.preprocessing else None
         columns = parse_names(self.columns, "columns", least=1) if self.columns is not None else None
         padding = parse_padding(self.padding) if self.padding else None
@@ -132,7 +125,7 @@ def add_model(unit: UnitOfWork, file: ReceivedFile, options: ModelOptions, store
     response_model=ModelRecord,
     openapi_extra=uploading(
         *("invalid_class_names", "invalid_positive_class", "invalid_columns", "invalid_padding"),
-        *("invalid_preprocessing", "num_classes_without_architecture"),
+        "invalid_preprocessing",
         at={422: ["unknown_upload"]},
         form=MODEL_FORM,
     ),

@@ -143,7 +143,6 @@ class ModelRecord(UploadedRecord):
     task: Task | None = None
     features: FeatureSpec | None = None
     trainable: bool | None = Field(None, description="False: only a calibrator can be fitted on top.")
-    architecture: str | None = None
     preprocessing: ImagePreprocessing | None = None
     columns: list[str] | None = Field(None, description="Names of the columns of the single input, in order.")
     reading: Reading | None = None

@@ -261,7 +261,6 @@ class ModelProfile(Document):
     """A classifier as it is served."""
 
     format: str = "onnx"
-    architecture: str | None = None
     preprocessing: ImagePreprocessing | None = None
     inputs: list[TensorSpec]
     output: OutputSpec

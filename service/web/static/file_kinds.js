@@ -5,7 +5,7 @@
   const HEAD = 4096;
   const TAIL = 65536;
   const IMAGES = /\.(png|jpe?g|webp|bmp|gif|tiff?)$/i;
-  const READ = "a model is ONNX or safetensors, rows are npz, csv, parquet or a zip of images";
+  const READ = "a model is ONNX, rows are npz, csv, parquet or a zip of images";
 
   const bytesOf = async (file, from, to) => new Uint8Array(await file.slice(from, to).arrayBuffer());
   const begins = (bytes, ...start) => start.every((byte, place) => bytes[place] === byte);

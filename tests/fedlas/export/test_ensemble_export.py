@@ -23,6 +23,7 @@ from fedlas.calibrators import (
 )
 from fedlas.calibrators.feature_map import FeatureScaling
 from fedlas.calibrators.one_vs_rest import Compressed
+from fedlas.errors import ExportError, UnsupportedModel
 from fedlas.export.graph import export_onnx
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import GraphClassifier, load_onnx
@@ -180,3 +181,49 @@ def test_a_written_average_can_be_uploaded_again(name: str, head_only: bool, tmp
     np.testing.assert_allclose(
         predict_file(tmp_path / "twice.onnx", rows)["probabilities"], made.probs(rows), atol=2e-5
     )
+
+
+@pytest.fixture(scope="module")
+def cnn(tmp_path_factory: pytest.TempPathFactory) -> GraphClassifier:
+    """A network of convolutions, imported."""
+    torch.manual_seed(0)
+    return load_onnx(export(trained_looking(Cnn()), images(2), tmp_path_factory.mktemp("cnn") / "m.onnx"))
+
+
+def test_every_standard_output_can_be_uploaded_again(cnn: GraphClassifier, tmp_path: Path) -> None:
+    """A file with `familiarity` is an ordinary upload, of which `output` names the class scores."""
+    rows = cnn.example_rows(60)
+    familiarity = Familiarity.fit(predict_logits(cnn, rows, device="cpu")[1])
+    path = tmp_path / "out.onnx"
+    export_onnx(
+        cnn,
+        path,
+        calibrator=TemperatureScaling(2.0),
+        class_names=list("abcde"),
+        familiarity=familiarity,
+        verify_with=rows,
+    )
+    found = predict_file(path, rows)
+    again = load_onnx(path, output="probabilities")
+    np.testing.assert_allclose(softmax(predict_logits(again, rows, device="cpu")[0]), found["probabilities"], atol=1e-5)
+
+
+@pytest.mark.parametrize(("average", "kind"), [(False, UnsupportedModel), (True, ExportError)])
+def test_too_large_for_a_file(
+    cnn: GraphClassifier,
+    average: bool,
+    kind: type[Exception],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Weights over what a file holds are an error with a code, before anything is written."""
+    network = (
+        cnn
+        if not average
+        else Ensemble([cnn, shaken(cnn, 1, head_only=False)], [TemperatureScaling(1.0)] * 2, shares_body=False)
+    )
+    monkeypatch.setattr("fedlas.export.graph.MAX_WEIGHT_BYTES", 1000)
+    with pytest.raises(kind, match="GiB") as caught:
+        export_onnx(network, tmp_path / "out.onnx", calibrator=TemperatureScaling(1.0), class_names=list("abcde"))
+    assert caught.value.code == "too_large_for_onnx"  # type: ignore[attr-defined]
+    assert not (tmp_path / "out.onnx").exists()

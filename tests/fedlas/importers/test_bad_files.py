@@ -24,7 +24,6 @@ from fedlas.errors import UnsupportedModel
 from fedlas.importers import check_parity, load_onnx
 from fedlas.importers.onnx.parsing import _allowed, read_model
 from fedlas.importers.onnx.protobuf_limits import survey
-from fedlas.importers.safetensors import read_header
 from tests.helpers.networks import Composed, Inputs, export, mlp, table
 
 
@@ -75,19 +74,17 @@ def test_pickles_and_archives_are_never_opened(kind: str, tmp_path: Path) -> Non
     error = refused(path)
     assert error.code == "unsafe_format"
     assert "torch.onnx.export" in error.message
-    assert "safetensors.torch.save_file(torch.load(" in error.message, "weights alone need no network"
 
 
 @pytest.mark.parametrize("length", [b"\x08\x01", b"\x80\x02", b"x\x01"])
-def test_weights_without_their_network_need_its_name(length: bytes, tmp_path: Path) -> None:
+def test_weights_need_their_graph(length: bytes, tmp_path: Path) -> None:
     """A safetensors file alone is called what it is, though its length begins as ONNX, a pickle or a zlib stream do."""
     path = tmp_path / "model.safetensors"
     path.write_bytes(length + bytes(6) + b"{".ljust(int.from_bytes(length, "little")) + bytes(8))
     error = refused(path)
     assert error.code == "needs_graph"
     assert "architecture=" in error.message
-    with pytest.raises(UnsupportedModel, match="safetensors file is damaged"):
-        read_header(path)
+    assert "on your machine" in error.message
 
 
 ROWS = {

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fedlas.importers import load_architecture, load_onnx
+from fedlas.importers import load_onnx
 from fedlas.importers.network_kind import NetworkKind, network_kind
 from tests.helpers.networks import Bert, Cnn, Encoder, Inputs, export, hand_made, images, mlp, node, table, texts
 from tests.helpers.small_classifier import SmallClassifier
@@ -75,20 +74,6 @@ def test_a_convolution_over_one_position_mixes_none(tmp_path: Path) -> None:
         nodes = [node("Conv", ["x", "k"], "c"), node("Relu", ["c"], "r"), node("GlobalAveragePool", ["r"], "p")]
         nodes += [node("Flatten", ["p"], "f"), node("MatMul", ["f", "w"], "y")]
         assert network_kind(load_onnx(hand_made(tmp_path, nodes, (3, 6, 6), weights))) == kind
-
-
-@pytest.mark.exhaustive
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:timm")
-@pytest.mark.parametrize(
-    ("name", "kind"), [("timm/lcnet_050", "convolutional"), ("timm/vit_tiny_patch16_224", "transformer")]
-)
-def test_weights_of_known_architectures(tmp_path: Path, name: str, kind: NetworkKind) -> None:
-    """A ViT is a transformer although a convolution cuts its patches."""
-    import timm
-
-    network = timm.create_model(name.removeprefix("timm/"), num_classes=3)
-    save_file(network.state_dict(), tmp_path / "w.safetensors", metadata={"format": "pt"})
-    assert network_kind(load_architecture(tmp_path / "w.safetensors", architecture=name, num_classes=3)) == kind
 
 
 def test_modules_without_a_graph() -> None:

@@ -94,11 +94,10 @@ def test_job_in_one_call_makes_three_records(api: Api) -> None:
 
 
 def test_options_of_uploads_stand_in_their_records(api: Api) -> None:
-    """What the sender says of images and architectures is kept, checked and completed, also within one call."""
+    """What the sender says of images is kept, checked and completed, also within one call."""
     preprocessing = {"resize": 256, "crop": 224, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}
-    query = {"preprocessing": json.dumps(preprocessing), "architecture": "torchvision/resnet18", "num_classes": 7}
+    query = {"preprocessing": json.dumps(preprocessing)}
     record = api.post("/v1/models", content=b"m", params=query)
-    assert record["architecture"] == "torchvision/resnet18"
     assert record["preprocessing"] == Preprocessing.parse(preprocessing).as_dict()
     assert api.client.get(f"/v1/models/{record['id']}").json() == record
     files = {
@@ -110,7 +109,7 @@ def test_options_of_uploads_stand_in_their_records(api: Api) -> None:
     job = api.post("/v1/jobs", files=files)
     with api.registry.read() as unit:
         model, dataset = unit.models.get(job["model_id"]), unit.datasets.get(job["dataset_id"])
-        assert (model.options["num_classes"], model.options["preprocessing"]) == (7, record["preprocessing"])
+        assert model.options["preprocessing"] == record["preprocessing"]
         assert (dataset.options["padding"], dataset.options["format"]) == ({"ids": 0}, "parquet")
     for kind in ("parquet", "imagefolder", "npz", "csv"):
         assert api.post(f"/v1/datasets?format={kind}", content=b"d")["format"] == kind

@@ -75,12 +75,11 @@ PROFILES = st.builds(
         **MODEL_PROFILE,
         "class_names": names,
         "positive_class": words[0],
-        "architecture": words[1],
         "warnings": words,
-        "features": {"layer": words[2], "dim": 2},
-        "output": {"name": words[3], "kind": "logits"},
+        "features": {"layer": words[1], "dim": 2},
+        "output": {"name": words[2], "kind": "logits"},
     },
-    st.lists(_WORDS, min_size=4, max_size=4),
+    st.lists(_WORDS, min_size=3, max_size=3),
     st.lists(_WORDS, min_size=2, max_size=2),
 )
 
