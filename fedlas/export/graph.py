@@ -33,9 +33,9 @@ from fedlas.export.parity import FAMILIARITY, MAX_WEIGHT_BYTES, Exportable, prov
 from fedlas.export.scores_graph import append_familiarity, append_priors
 from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity
+from fedlas.importers.onnx.cost import ServingCost, serving_cost
 from fedlas.importers.onnx.graph import Array, Graph, rename_tensors
 from fedlas.importers.onnx.graph_classifier import STANDARD_OUTPUTS, GraphClassifier
-from fedlas.importers.onnx.sizes import ServingCost, serving_cost
 from fedlas.race.averaging import Ensemble
 from fedlas.report.provenance import Parity
 

@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from fedlas.data.dataset import Array
 from fedlas.errors import UnsupportedModel
+from fedlas.importers.onnx.cost import serving_cost
 from fedlas.importers.onnx.graph_classifier import GraphClassifier
-from fedlas.importers.onnx.sizes import serving_cost
 from fedlas.training.loop import tensor
 
 Formulas = dict[Any, Callable[..., int]]

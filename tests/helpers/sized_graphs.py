@@ -1,4 +1,4 @@
-"""Graphs whose sizes depend on values: those that people export, which must pass, and those written to harm."""
+"""Graphs that people export, which must pass, and graphs written to harm, whose sizes depend on values."""
 
 from __future__ import annotations
 
@@ -108,30 +108,6 @@ def _tfidf(folder: Path) -> Path:
     return classical_models.save(fitted, counts, folder / "model.onnx")
 
 
-def _lengths_mask(folder: Path, *, opset: int = 17) -> Path:
-    """`Range(0, max(lengths))`, compared with the lengths: how the mean over as many steps as a row has is exported."""
-    nodes = [
-        node("Slice", ["x", "i0", "i1", "i1"], "first"),
-        node("Cast", ["first"], "length", to=INT64),
-        node("ReduceMax", ["length"], "longest", keepdims=0),
-        node("Range", ["s0", "longest", "s1"], "steps"),
-        node("Less", ["steps", "length"], "mask"),
-        node("Cast", ["mask"], "ones", to=FLOAT),
-        node("ReduceSum", ["ones", "i1"], "counted", keepdims=1),
-        node("Mul", ["x", "counted"], "scaled"),
-        node("Gemm", ["scaled", "w", "b"], "y"),
-    ]
-    constants = {
-        "i0": np.array([0]),
-        "i1": np.array([1]),
-        "s0": np.array(0),
-        "s1": np.array(1),
-        "w": np.random.default_rng(0).normal(size=(40, 3)),
-        "b": np.zeros(3),
-    }
-    return hand_made(folder, nodes, [40], constants, opset=opset)
-
-
 def _tokens_tfidf(folder: Path) -> Path:
     """The TF-IDF of tokens that are numbers already."""
     vector = node(
@@ -151,18 +127,6 @@ def _tokens_tfidf(folder: Path) -> Path:
     return hand_made(folder, nodes, [6], constants, kind=INT64)
 
 
-def _limited_by_owner(folder: Path) -> Path:
-    """`torch.clamp(size, max=…)`, as the refusal's own message asks for."""
-    nodes = [
-        *LARGEST,
-        node("Clip", ["whole", "zero_whole", "most"], "few"),
-        node("Reshape", ["few", "one"], "size"),
-        node("ConstantOfShape", ["size"], "zeros"),
-        *ENDING,
-    ]
-    return hand_made(folder, nodes, [4], {**CONSTANTS, "zero_whole": np.array(0), "most": np.array(100)})
-
-
 #: Must be opened, trainable or not.
 MUST_PASS: dict[str, Make] = {
     "mlp": exported(mlp, table),
@@ -180,40 +144,9 @@ MUST_PASS: dict[str, Make] = {
     "deberta, free length": exported(Deberta, texts, **_free_texts()),
     "interpolation": exported(Scales, images),
     "interpolation, free size": exported(Scales, images, dynamic=False, dynamic_axes={"x": {0: "n", 2: "h", 3: "w"}}),
-    "range of lengths": _lengths_mask,
-    "range of lengths, operator set 11": lambda folder: _older_mask(folder),
     "tf-idf": _tfidf,
     "tf-idf of tokens": _tokens_tfidf,
-    "limited by its owner": _limited_by_owner,
 }
-#: Of these a limit is written into the served copy.
-LIMITED = {"range of lengths", "range of lengths, operator set 11"}
-
-
-def _older_mask(folder: Path) -> Path:
-    """As `_lengths_mask`, where reductions have their axes as attributes and whole numbers have no Min."""
-    nodes = [
-        node("Slice", ["x", "i0", "i1", "i1"], "first"),
-        node("Cast", ["first"], "length", to=INT64),
-        node("ReduceMax", ["length"], "longest", keepdims=0),
-        node("Range", ["s0", "longest", "s1"], "steps"),
-        node("Less", ["steps", "length"], "mask"),
-        node("Cast", ["mask"], "ones", to=FLOAT),
-        node("ReduceSum", ["ones"], "counted", keepdims=1, axes=[1]),
-        node("Mul", ["x", "counted"], "scaled"),
-        node("Gemm", ["scaled", "w", "b"], "y"),
-    ]
-    constants = {
-        "i0": np.array([0]),
-        "i1": np.array([1]),
-        "s0": np.array(0),
-        "s1": np.array(1),
-        "w": np.random.default_rng(0).normal(size=(40, 3)),
-        "b": np.zeros(3),
-    }
-    return hand_made(folder, nodes, [40], constants, opset=11)
-
-
 #: From rows (N, 4) to `large`, the largest first value as a float, and `whole`, as an integer.
 LARGEST = [
     node("Gather", ["x", "zero"], "column", axis=1),
@@ -262,7 +195,7 @@ def _through(*nodes: NodeProto, **constants: Any) -> Hostile:
 
 _MOST = np.array(64)
 _VECTOR = node("Reshape", ["whole", "one"], "v")
-#: Every one must be refused, or its sizes be limited.
+#: Every one must be refused.
 HOSTILE: dict[str, Hostile] = {
     "ConstantOfShape": Hostile(_zeros()),
     "Expand": Hostile([_VECTOR, node("Expand", ["ones", "v"], "zeros")]),
@@ -310,70 +243,16 @@ HOSTILE: dict[str, Hostile] = {
     ),
     "HannWindow": Hostile([node("HannWindow", ["whole"], "zeros")]),
     "CenterCropPad": Hostile([_VECTOR, node("CenterCropPad", ["ones", "v"], "zeros", axes=[1])]),
-    "Max for Min": _through(node("Max", ["whole", "most"], "laundered"), most=_MOST),
-    "Min with another value": _through(
-        node("ReduceMax", ["x"], "other", keepdims=0),
-        node("Cast", ["other"], "o", to=INT64),
-        node("Min", ["whole", "o"], "laundered"),
-    ),
-    "Clip without a maximum": _through(node("Clip", ["whole", "zero"], "laundered")),
-    "Mul after Min": _through(
-        node("Min", ["whole", "most"], "few"),
-        node("Mul", ["few", "few"], "more"),
-        node("Mul", ["more", "more"], "many"),
-        node("Mul", ["many", "more"], "laundered"),
-        most=_MOST,
-    ),
-    "Abs of what is small": _through(
-        node("Min", ["whole", "most"], "few"), node("Abs", ["few"], "laundered"), most=_MOST
-    ),
-    "Neg of what is large": _through(
-        node("Max", ["whole", "most"], "m"), node("Neg", ["m"], "n"), node("Neg", ["n"], "laundered"), most=_MOST
-    ),
-    "Sub below the least integer": _through(
-        node("Min", ["large", "f64"], "few"),
-        node("Cast", ["few"], "w", to=INT64),
-        node("Sub", ["w", "unit"], "laundered"),
-        f64=np.array(64.0),
-    ),
-    "overflow of 32 bits": _through(
-        node("Min", ["large", "f64"], "few"),
-        node("Cast", ["few"], "w", to=INT32),
-        node("Cast", ["w"], "laundered", to=INT64),
-        f64=np.array(64.0),
-    ),
-    "float overflow": _through(
-        node("Mul", ["large", "huge"], "inf"),
-        node("Div", ["inf", "huge"], "f"),
-        node("Cast", ["f"], "laundered", to=INT64),
-        huge=np.array(1e38),
-    ),
-    "NaN as the bound": _through(
-        node("Sub", ["large", "large"], "f0"),
-        node("Div", ["f0", "f0"], "nan"),
-        node("Clip", ["nan", "m0", "m64"], "bound"),
-        node("Min", ["large", "bound"], "f"),
-        node("Cast", ["f"], "laundered", to=INT64),
-        m0=np.array(0.0),
-        m64=np.array(64.0),
-    ),
+    "limited by Min": _through(node("Min", ["whole", "most"], "laundered"), most=_MOST),
     "through text": _through(
         node("Cast", ["large"], "t", to=TensorProto.STRING), node("Cast", ["t"], "laundered", to=INT64)
     ),
-    "Pow": _through(node("Pow", ["whole", "three"], "laundered"), three=np.array(3)),
-    "Mod by a value": _through(node("Mod", ["big", "whole"], "laundered"), big=np.array(2**40)),
     "a table": _through(
         node("Min", ["whole", "unit"], "i"),
         node("Gather", ["sizes", "i"], "laundered", axis=0),
         sizes=np.array([1, 2**34]),
     ),
     "Where": _through(node("Greater", ["whole", "zero"], "c"), node("Where", ["c", "whole", "zero"], "laundered")),
-    "a product with a comparison": _through(
-        node("Greater", ["whole", "zero"], "c"),
-        node("Cast", ["c"], "i", to=INT64),
-        node("Mul", ["i", "big"], "laundered"),
-        big=np.array(2**40),
-    ),
     "scattered": _through(
         node("Reshape", ["whole", "one"], "u"),
         node("ScatterElements", ["one", "i0", "u"], "s", axis=0),
@@ -390,13 +269,6 @@ HOSTILE: dict[str, Hostile] = {
             node("ConstantOfShape", ["more"], "zeros"),
         ]
     ),
-    "sum of a Range": _through(
-        node("Min", ["whole", "most"], "few"),
-        node("Range", ["zero", "few", "unit"], "r"),
-        node("ReduceSum", ["r"], "s", keepdims=0),
-        node("Mul", ["s", "s"], "laundered"),
-        most=np.array(2**16),
-    ),
     "NonZero of NonZero": Hostile(
         [
             node("NonZero", ["x"], "i"),
@@ -406,27 +278,6 @@ HOSTILE: dict[str, Hostile] = {
             node("ConstantOfShape", ["size"], "zeros"),
         ],
         {"two": np.array([2]), "big": np.array([2**33])},
-    ),
-    "cubes of what is limited": Hostile(
-        [
-            node("Min", ["whole", "most"], "few"),
-            node("Reshape", ["few", "one"], "v"),
-            node("Concat", ["v", "v", "v"], "s", axis=0),
-            node("Expand", ["ones", "s"], "zeros"),
-        ],
-        {"most": np.array(1000)},
-    ),
-    "outer products": Hostile(
-        [
-            node("Min", ["whole", "most"], "few"),
-            node("Range", ["zero", "few", "unit"], "r"),
-            node("Unsqueeze", ["r", "one"], "c"),
-            node("Add", ["r", "c"], "s"),
-            node("Unsqueeze", ["s", "two"], "d"),
-            node("Add", ["s", "d"], "cube"),
-            node("Cast", ["cube"], "zeros", to=FLOAT),
-        ],
-        {"most": np.array(4000), "two": np.array([2])},
     ),
     "nothing, reshaped": Hostile(
         [
@@ -458,15 +309,4 @@ HOSTILE: dict[str, Hostile] = {
         ],
         opset=20,
     ),
-}
-#: Those for which no limit can be written.
-REFUSED = {
-    "Range backwards",
-    "Range by small steps",
-    "sum of a Range",
-    "outer products",
-    "nothing, reshaped",
-    "least of nothing",
-    "a sequence",
-    "twice the text",
 }

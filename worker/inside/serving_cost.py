@@ -16,8 +16,8 @@ import onnx
 
 from fedlas.data.dataset import Array
 from fedlas.importers import InputSpec
+from fedlas.importers.onnx.cost import Measured, ServingCost, serving_cost
 from fedlas.importers.onnx.graph import Graph
-from fedlas.importers.onnx.sizes import Measured, ServingCost, serving_cost
 from service.inference.session import open_session
 
 #: Makes an array of this shape and type.

@@ -13,6 +13,7 @@ from fedlas.importers.onnx import adjustments
 from fedlas.importers.onnx.ai_onnx_ml.lowering import class_labels, to_standard
 from fedlas.importers.onnx.batch_dimension import free_batch, prove_rows
 from fedlas.importers.onnx.classifier import GraphTemplate, OnnxClassifier
+from fedlas.importers.onnx.cost import check_sizes
 from fedlas.importers.onnx.evaluator import shapes_of
 from fedlas.importers.onnx.gradients import reachable_weights
 from fedlas.importers.onnx.graph import Graph, Shapes
@@ -40,7 +41,6 @@ from fedlas.importers.onnx.pooling_rewrite import pool_features, pool_first
 from fedlas.importers.onnx.row_axes import AmbiguousShape
 from fedlas.importers.onnx.runtime_nodes import is_runtime_node
 from fedlas.importers.onnx.runtime_only.loading import load_runtime_only
-from fedlas.importers.onnx.sizes import limit_sizes
 from fedlas.importers.onnx.weight_roles import TRANSPARENT, find_weights
 from fedlas.importers.onnx.weight_untying import modules_of, untie_weights
 
@@ -205,7 +205,7 @@ def _build(
     graph.prune([logits, *features])
     check_head_alone(graph, logits, head.frontier)
     copies = untie_weights(graph, modules)
-    limits = limit_sizes(graph, specs, lengths)
+    check_sizes(graph, specs, lengths)
     weights = reachable_weights(graph, [logits], find_weights(graph, shapes))
     untied = {source for copied, source in copies.items() if copied in weights}
     if not weights and any(map(is_runtime_node, graph.nodes)):
@@ -230,7 +230,7 @@ def _build(
         task=task or ("binary" if num_classes == 2 else "multiclass"),
         lengths=lengths,
     )
-    classifier.adjustments = (*adjustments.of_untied_weights(untied), *limits)
+    classifier.adjustments = tuple(adjustments.of_untied_weights(untied))
     return classifier.eval()
 
 

@@ -167,13 +167,6 @@ class Guarantees(Document):
     )
 
 
-class SizeBound(Document):
-    """A size that depends on values, and the largest that it may be."""
-
-    tensor: str
-    limit: int
-
-
 class MeasuredBatch(Document):
     """The largest batch that inspection ran."""
 
@@ -187,9 +180,8 @@ class ServingCost(Document):
     """The cost of rows of a served graph: computed from sizes, and measured once."""
 
     sizes: Literal["shapes", "bounded", "unknown"] = Field(
-        description="`shapes`: all sizes follow from shapes; `bounded`: some depend on values and have a bound."
+        description="`shapes`: all sizes follow from shapes; `bounded`: some count values of a row."
     )
-    bounds: list[SizeBound] = Field(default_factory=list)
     fixed_bytes: int = 0
     row_bytes: int = 0
     peak_row_bytes: int = Field(0, description="The most bytes that are alive at once, for each further row.")

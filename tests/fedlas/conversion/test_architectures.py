@@ -82,7 +82,7 @@ def test_half_precision_is_computed_in_single(tmp_path: Path) -> None:
     [
         ("torchvision/squeezenet", "unknown_architecture"),
         ("../../etc/passwd", "unknown_architecture"),
-        ("torchvision/fasterrcnn_resnet50_fpn", "num_classes_needed"),
+        ("torchvision/fasterrcnn_resnet50_fpn", "unknown_architecture"),
         ("timm/test_resnet", "num_classes_needed"),
         ("torchvision/squeezenet1_0", "weights_mismatch"),
     ],

@@ -13,9 +13,8 @@ from pydantic import ValidationError
 from fedlas.deployment import Deployment
 from fedlas.gate.gate import judge
 from fedlas.guarantees import Guarantees as ComputedGuarantees
-from fedlas.importers.onnx.sizes.interpreter import SizeBound
-from fedlas.importers.onnx.sizes.serving_cost import Measured
-from fedlas.importers.onnx.sizes.serving_cost import ServingCost as ComputedCost
+from fedlas.importers.onnx.cost.serving_cost import Measured
+from fedlas.importers.onnx.cost.serving_cost import ServingCost as ComputedCost
 from fedlas.preprocessing import Preprocessing
 from fedlas.report import Evidence, build_report
 from service.registry.contract import JobRequest
@@ -50,9 +49,7 @@ def test_guarantees_are_what_the_library_writes(groups: list[int] | None) -> Non
 def test_the_serving_cost_is_what_inspection_writes() -> None:
     """The typed form holds all of `ServingCost.as_dict`, measured or not."""
     plain = ComputedCost("unknown").as_dict()
-    measured = ComputedCost(
-        "bounded", (SizeBound("k", 7),), 1, 2, 3, {"x.1": 2.0}, Measured(4, 5, 0.5, "zeros")
-    ).as_dict()
+    measured = ComputedCost("bounded", 1, 2, 3, {"x.1": 2.0}, Measured(4, 5, 0.5, "zeros")).as_dict()
     for written in (plain, measured):
         assert ServingCost.model_validate(written).stored() == json.loads(json.dumps(written))
 

@@ -11,6 +11,7 @@ from onnx import ModelProto, TensorProto, inliner
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx import adjustments
 from fedlas.importers.onnx.ai_onnx_ml.outputs import ML_DOMAIN, plain_outputs
+from fedlas.importers.onnx.cost import check_sizes
 from fedlas.importers.onnx.graph import Graph, attribute
 from fedlas.importers.onnx.graph_classifier import rename_inputs
 from fedlas.importers.onnx.heads import Head, check_head_alone, check_task, find_head, standard_logits
@@ -19,7 +20,6 @@ from fedlas.importers.onnx.normalise import hoist_constants
 from fedlas.importers.onnx.output_activation import before_layout, find_output_activation
 from fedlas.importers.onnx.runtime_only.classifier import RuntimeOnlyClassifier, ScoreTensors
 from fedlas.importers.onnx.runtime_operators import refused
-from fedlas.importers.onnx.sizes import limit_sizes
 from fedlas.importers.onnx.trace import Trace
 from fedlas.notice import Notice, adjustment
 
@@ -72,7 +72,7 @@ def load_runtime_only(
     done += [] if batch is None else [adjustments.of_batch(batch)]
     done += adjustments.of_head([value.name for value in model.graph.output], head)
     done += [_floored(scores.num_classes)] if head.mixture else []
-    done += limit_sizes(graph, specs, trace.lengths)
+    check_sizes(graph, specs, trace.lengths)
     classifier = RuntimeOnlyClassifier(graph, scores, inputs=specs, lengths=trace.lengths, task=kind, reason=reason)
     classifier.adjustments = tuple(done)
     _check_finite(classifier)

@@ -16,11 +16,11 @@ from fedlas.calibrators import TemperatureScaling
 from fedlas.errors import UnsupportedModel
 from fedlas.export.graph import export_onnx
 from fedlas.importers import OnnxClassifier, check_parity, load_onnx
+from fedlas.importers.onnx.cost.interpreter import Interpretation
 from fedlas.importers.onnx.evaluator import run_node
 from fedlas.importers.onnx.graph import Graph
 from fedlas.importers.onnx.operators import node_has_gradient
 from fedlas.importers.onnx.runtime_nodes import is_runtime_node
-from fedlas.importers.onnx.sizes.interpreter import Interpretation
 from tests.helpers.single_node import Case, assert_agrees, ints, random_floats
 
 floats = random_floats(2)

@@ -12,14 +12,12 @@ import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
 from fedlas.errors import UnsupportedModel
+from fedlas.importers.onnx.cost.abstract_tensor import AbstractTensor, ShapeMismatch
+from fedlas.importers.onnx.cost.interpreter import Interpretation, row_shapes
 from fedlas.importers.onnx.graph import Graph, Shape, attribute
 from fedlas.importers.onnx.input_specs import InputSpec, example_inputs
 from fedlas.importers.onnx.operators import operator_name
 from fedlas.importers.onnx.runtime_session import GraphSession
-from fedlas.importers.onnx.sizes.abstract_tensor import AbstractTensor
-from fedlas.importers.onnx.sizes.interpreter import Interpretation, SizeBound
-from fedlas.importers.onnx.sizes.limiting import row_shapes
-from fedlas.importers.onnx.sizes.shape_rules import ShapeMismatch
 
 #: Numbers of rows at which all tensors are counted.
 _ROWS = (1, 2, 4, 8)
@@ -53,9 +51,8 @@ class ServingCost:
     """The cost of rows of a served graph.
 
     Attributes:
-        sizes: `shapes` where all follow from shapes alone, `bounded` where some depend on values and all have a bound,
+        sizes: `shapes` where all follow from shapes alone, `bounded` where some count values of a row,
             `unknown` where some cannot be told.
-        bounds: the sizes that are read from values, and the largest that each may be.
         fixed_bytes: of the weights and of all that does not grow with the rows.
         row_bytes, peak_row_bytes: of all tensors for each further row, and the most of them that are alive at once.
         powers: for each free dimension of an input, the power with which the largest tensor grows.
@@ -63,7 +60,6 @@ class ServingCost:
     """
 
     sizes: str
-    bounds: tuple[SizeBound, ...] = ()
     fixed_bytes: int = 0
     row_bytes: int = 0
     peak_row_bytes: int = 0
@@ -90,7 +86,7 @@ def serving_cost(graph: Graph, inputs: Sequence[InputSpec], lengths: Mapping[str
     # One number of rows is drawn, so that no graph can be written to grow between the others.
     rows = (*_ROWS, 9 + secrets.randbelow(_MANY - 9), _MANY)
     runs = {n: run(n) for n in rows}
-    computed = [runs[2].tensors[name] for node in runs[2].nodes for name in node.output if name]
+    computed = [runs[2].tensors[name] for node in graph.nodes for name in node.output if name]
     unknown = [name for node in graph.nodes for name in node.output if name and runs[2].tensors[name].count is None]
     if unknown:
         n = 9 + secrets.randbelow(_MOST_RUN - 8)
@@ -103,7 +99,6 @@ def serving_cost(graph: Graph, inputs: Sequence[InputSpec], lengths: Mapping[str
     known = all(tensor.shape is not None for tensor in computed)
     return ServingCost(
         "unknown" if not known else "shapes" if all(tensor.fixed for tensor in computed) else "bounded",
-        tuple(dict.fromkeys(runs[2].bounds)),
         sum(value.nbytes for value in graph.constants.values()) + max(0, all_two - 2 * row_bytes),
         row_bytes,
         max(0, (peak_four - peak_two) // 2),
@@ -124,7 +119,7 @@ def _observe(
 
 def _refuse_growth(runs: Mapping[int, Interpretation]) -> None:
     """No tensor has, for any number of rows, more elements than a line through what it has for few rows says."""
-    for node in runs[1].nodes:
+    for node in runs[1].graph.nodes:
         counts = {rows: _elements(run, node) for rows, run in runs.items()}
         one, two, four = (counts[rows] or 0 for rows in (1, 2, 4))
         slope = max(two - one, (four - two) / 2)
@@ -168,12 +163,12 @@ def _width(elem: int) -> int:
 
 def _bytes(graph: Graph, run: Interpretation) -> tuple[int, int]:
     """The bytes of all computed tensors, and the most that are alive at once, each until its last use."""
-    last = {name: i for i, node in enumerate(run.nodes) for name in node.input}
-    last |= dict.fromkeys(graph.outputs, len(run.nodes))
-    computed = {name: run.tensors[name] for node in run.nodes for name in node.output if name}
+    last = {name: i for i, node in enumerate(graph.nodes) for name in node.input}
+    last |= dict.fromkeys(graph.outputs, len(graph.nodes))
+    computed = {name: run.tensors[name] for node in graph.nodes for name in node.output if name}
     sizes = {name: (tensor.count or 0) * _width(tensor.elem) for name, tensor in computed.items()}
     alive = peak = 0
-    for i, node in enumerate(run.nodes):
+    for i, node in enumerate(graph.nodes):
         alive += sum(sizes.get(name, 0) for name in node.output)
         peak = max(peak, alive)
         alive -= sum(sizes.get(name, 0) for name in {*node.input, *node.output} if last.get(name, -1) <= i)
@@ -207,6 +202,6 @@ def _power(run: Callable[..., Interpretation], lengths: Mapping[str, int], free:
             except (ShapeMismatch, UnsupportedModel):  # a table of positions ends, or parts no longer fit each other
                 break
         if len(runs) == 2:
-            pairs = [(_elements(runs[0], node), _elements(runs[1], node)) for node in runs[0].nodes]
+            pairs = [(_elements(runs[0], node), _elements(runs[1], node)) for node in runs[0].graph.nodes]
             return round(max([0.0, *(math.log2(b / a) for a, b in pairs if a and b)]), 3)
     return None

@@ -9,16 +9,13 @@ from onnx import NodeProto, TensorProto, TypeProto, defs, helper, numpy_helper, 
 from onnx.shape_inference import InferenceError
 from torch import Tensor
 
+from fedlas.importers.onnx.cost.abstract_tensor import AbstractTensor, Inputs, ShapeMismatch, given
+from fedlas.importers.onnx.cost.shape_rules import RULES
 from fedlas.importers.onnx.evaluator import apply_node
 from fedlas.importers.onnx.graph import Graph, Shape, attribute, tensor
 from fedlas.importers.onnx.operators import OPERATORS, operator_name
 from fedlas.importers.onnx.operators.dtypes import as_tensor, elem_type, torch_dtype
 from fedlas.importers.onnx.operators.table import STANDARD_DOMAINS
-from fedlas.importers.onnx.sizes import declared_sizes  # noqa: F401 (it enters its rules)
-from fedlas.importers.onnx.sizes.abstract_tensor import AbstractTensor
-from fedlas.importers.onnx.sizes.shape_rules import RULES, Inputs, ShapeMismatch, given
-
-__all__ = ["RULES", "infer_results", "ruled_shapes"]
 
 Result = tuple[int, Shape | None]
 _UNKNOWN: Result = (0, None)
@@ -35,7 +32,7 @@ def infer_results(node: NodeProto, inputs: Inputs, graph: Graph) -> list[Result]
     name = operator_name(node)
     if name in RULES:
         try:
-            shapes = ruled_shapes(node, inputs, graph.opset)
+            shapes = RULES[name](node, inputs, graph.opset)
             return [(_result_type(name, node, inputs, i), shape) for i, shape in enumerate(shapes)]
         except ShapeMismatch:
             raise
@@ -52,11 +49,6 @@ def infer_results(node: NodeProto, inputs: Inputs, graph: Graph) -> list[Result]
     except Exception:  # there is no schema, or the sizes are bounds that do not fit each other
         pass
     return [_UNKNOWN] * len(node.output)
-
-
-def ruled_shapes(node: NodeProto, inputs: Inputs, opset: int) -> list[Shape | None]:
-    """The sizes of a node's outputs by this package's rules alone; raises whatever a rule does that does not tell."""
-    return list(RULES[operator_name(node)](node, inputs, opset))
 
 
 def _by_onnx(node: NodeProto, inputs: Inputs, graph: Graph) -> list[Result]:

@@ -7,29 +7,28 @@ and raises `NoRule` where ONNX's inference may know more.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from onnx import NodeProto
 
+from fedlas.importers.onnx.cost.abstract_tensor import (
+    ENDLESS,
+    Inputs,
+    NoRule,
+    ShapeMismatch,
+    Shapes,
+    as_size,
+    given,
+    numbers,
+    numbers_read,
+    shape_of,
+)
 from fedlas.importers.onnx.graph import Shape, attribute, floats, integer, integers
-from fedlas.importers.onnx.sizes.abstract_tensor import AbstractTensor
 
-Inputs = Sequence[AbstractTensor | None]
-Shapes = Sequence[Shape | None]
 Rule = Callable[[NodeProto, Inputs, int], Shapes]
 
 RULES: dict[str, Rule] = {}
-#: More elements than any address holds.
-ENDLESS = 2**62
-
-
-class NoRule(Exception):
-    """The rule does not cover this use of the operator."""
-
-
-class ShapeMismatch(Exception):
-    """The operator cannot be computed: its inputs have no sizes like these together."""
 
 
 def rule(names: str) -> Callable[[Rule], Rule]:
@@ -38,46 +37,6 @@ def rule(names: str) -> Callable[[Rule], Rule]:
         return rule
 
     return enter
-
-
-def given(inputs: Inputs, position: int) -> AbstractTensor:
-    """An input that a rule needs; raises `NoRule` where there is none."""
-    tensor = inputs[position] if position < len(inputs) else None
-    if tensor is None:
-        raise NoRule(position)
-    return tensor
-
-
-def shape_of(inputs: Inputs, position: int) -> Shape:
-    """The sizes of an input; raises `NoRule` where they are not known."""
-    shape = given(inputs, position).shape
-    if shape is None:
-        raise NoRule(position)
-    return shape
-
-
-def numbers(inputs: Inputs, position: int, fallback: Iterable[int] | None = None) -> list[int] | None:
-    """The exact whole numbers at a position, `fallback` where there is no such input; `NoRule` where not known."""
-    tensor = inputs[position] if position < len(inputs) else None
-    if tensor is None:
-        return None if fallback is None else list(fallback)
-    if tensor.value is None:
-        raise NoRule(position)
-    return [int(n) for n in np.ravel(tensor.value)]
-
-
-def highest(inputs: Inputs, position: int) -> list[float]:
-    """The largest number that each element at a position may be; raises `NoRule` where they cannot be counted."""
-    tensor = given(inputs, position)
-    if tensor.value is not None:
-        return [float(n) for n in np.ravel(tensor.value)]
-    if not tensor.fixed or not tensor.per_element:
-        raise NoRule(position)
-    return [float(n) for n in np.ravel(tensor.high)]
-
-
-def as_size(number: float) -> int:
-    return int(min(max(number, 0.0), ENDLESS))
 
 
 def _all_fixed(inputs: Inputs) -> bool:
@@ -144,10 +103,7 @@ def _reshape(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
     if wanted is not None and wanted.value is None:
         if wanted.shape is None or not wanted.fixed or len(wanted.shape) != 1:
             return [None]
-        if source.fixed and count:
-            return [(count,) * wanted.shape[0]]
-        # Of an empty tensor any other size may be asked for.
-        return [tuple(max(count, as_size(high)) if high >= 0 else count for high in highest(inputs, 1))]
+        return [(count,) * wanted.shape[0]]
     target = numbers(inputs, 1, attribute(node, "shape", ())) or []
     if not attribute(node, "allowzero", 0):
         target = [old[i] if n == 0 and i < len(old) else n for i, n in enumerate(target)]
@@ -247,3 +203,84 @@ def _labels_and_scores(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
 def _columns(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
     table, chosen = shape_of(inputs, 0), shape_of(inputs, 1)
     return [(*(table[:-1] or (1,)), math.prod(chosen))]
+
+
+# Operators that read the sizes of their results as numbers.
+
+
+@rule("ConstantOfShape")
+def _constant_of_shape(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
+    return [tuple(map(as_size, numbers_read(inputs, 0)))]
+
+
+@rule("HannWindow HammingWindow BlackmanWindow")
+def _window(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
+    return [(as_size(numbers_read(inputs, 0)[0]),)]
+
+
+@rule("Expand")
+def _expand(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
+    return [
+        broadcast([shape_of(inputs, 0), tuple(map(as_size, numbers_read(inputs, 1)))], fixed=given(inputs, 0).fixed)
+    ]
+
+
+@rule("Tile")
+def _tile(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
+    return [tuple(as_size(n) * size for n, size in zip(numbers_read(inputs, 1), shape_of(inputs, 0), strict=True))]
+
+
+@rule("Pad")
+def _pad(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
+    shape = list(shape_of(inputs, 0))
+    widths = numbers_read(inputs, 1) if len(inputs) > 1 else [float(n) for n in integers(node, "pads") or ()]
+    axes = numbers(inputs, 3, range(len(shape))) or []
+    for axis, before, after in zip(axes, widths, widths[len(axes) :], strict=False):
+        shape[axis] = as_size(shape[axis] + before + after)
+    return [tuple(shape)]
+
+
+@rule("Range")
+def _range(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
+    first, last, step = (numbers_read(inputs, i)[0] for i in range(3))
+    if step == 0 or not all(map(math.isfinite, (first, last, step))):
+        raise NoRule
+    return [(as_size(math.ceil(min((last - first) / step, ENDLESS))),)]
+
+
+@rule("Resize Upsample")
+def _resize(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
+    """By sizes or by scales, which may stand in the second place (Upsample, operator set 10) or the third."""
+    shape = list(shape_of(inputs, 0))
+    axes = [axis % len(shape) for axis in integers(node, "axes") or range(len(shape))]
+    if wanted := numbers_read(inputs, 3) if len(inputs) > 3 and inputs[3] is not None else []:
+        if attribute(node, "keep_aspect_ratio_policy", b"stretch") != b"stretch":
+            raise NoRule
+        for axis, size in zip(axes, wanted, strict=True):
+            shape[axis] = as_size(size)
+        return [tuple(shape)]
+    place = 2 if node.op_type == "Resize" and opset > 10 else 1
+    for axis, scale in zip(axes, floats(node, "scales") or numbers_read(inputs, place), strict=True):
+        shape[axis] = as_size(math.floor(min(float(np.float32(scale)) * shape[axis] * (1 + 1e-7), ENDLESS)))
+    return [tuple(shape)]
+
+
+@rule("OneHot")
+def _one_hot(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
+    shape, axis = list(shape_of(inputs, 0)), attribute(node, "axis", -1)
+    shape.insert(axis if axis >= 0 else axis + len(shape) + 1, as_size(numbers_read(inputs, 1)[0]))
+    return [tuple(shape)]
+
+
+@rule("CenterCropPad")
+def _center_crop_pad(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
+    shape = list(shape_of(inputs, 0))
+    for axis, size in zip(integers(node, "axes") or range(len(shape)), numbers_read(inputs, 1), strict=True):
+        shape[axis] = as_size(size)
+    return [tuple(shape)]
+
+
+@rule("AffineGrid")
+def _affine_grid(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
+    sizes = list(map(as_size, numbers_read(inputs, 1)))
+    return [(sizes[0], *sizes[2:], len(sizes) - 2)]

@@ -9,11 +9,11 @@ import pytest
 from onnx import defs, helper
 
 from fedlas.errors import UnsupportedModel
+from fedlas.importers.onnx.cost.abstract_tensor import AbstractTensor
+from fedlas.importers.onnx.cost.interpreter import Interpretation
 from fedlas.importers.onnx.input_roles import READ, read_at
 from fedlas.importers.onnx.operators import OPERATORS
 from fedlas.importers.onnx.runtime_operators import RUNTIME_OPERATORS, refused
-from fedlas.importers.onnx.sizes.abstract_tensor import AbstractTensor
-from fedlas.importers.onnx.sizes.interpreter import Interpretation
 from tests.helpers.node_suite import SKIPPED, Case, claimed, out_of_scope
 
 #: Operator sets below are not opened.
@@ -61,18 +61,11 @@ def _assert_holds(known: AbstractTensor, value: Any) -> None:
         assert all(a >= b for a, b in zip(known.shape, value.shape, strict=True))
         assert not known.fixed or known.shape == value.shape
     assert known.count is None or known.count >= value.size
-    numbers = value.astype(np.float64).ravel() if value.dtype.kind in "biuf" else np.zeros(0)
-    numbers = numbers[~np.isnan(numbers)]
-    if numbers.size:
-        low, high = known.bounds
-        rounding = 0.0 if value.dtype.kind in "biu" else 1e-3
-        assert low - rounding * (1 + abs(low) if np.isfinite(low) else 0) <= numbers.min()
-        assert numbers.max() <= high + rounding * (1 + abs(high) if np.isfinite(high) else 0)
 
 
 @pytest.mark.parametrize("constant", [False, True], ids=["inputs", "constants"])
 def test_the_rules_hold_for_the_projects_own_cases(constant: bool) -> None:
-    """Sizes and elements of each expected output lie within what is said of them, for any inputs and for known ones."""
+    """Sizes of each expected output lie within what is said of them, for any inputs and for known ones."""
     checked = 0
     for case in claimed()[constant::_EVERY]:
         if out_of_scope(case) is None and case.name not in SKIPPED:

@@ -1,0 +1,12 @@
+"""The cost of a graph's rows: the sizes of all tensors, none of which a value of a row may choose.
+
+`abstract_tensor` is the domain, `shape_rules` and `shape_inference` give the sizes of results, `onnx.input_roles` says
+what operators read as sizes; `interpreter` runs a graph with them, `serving_cost` counts what rows cost.
+"""
+
+from __future__ import annotations
+
+from fedlas.importers.onnx.cost.interpreter import check_sizes
+from fedlas.importers.onnx.cost.serving_cost import Measured, ServingCost, serving_cost
+
+__all__ = ["Measured", "ServingCost", "check_sizes", "serving_cost"]

@@ -1,0 +1,174 @@
+"""Abstract interpretation of a graph: the sizes of all tensors, for inputs of given sizes and any values.
+
+A graph in which an operator reads a size that depends on values is refused: one row could ask for any amount of memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from onnx import NodeProto, TensorProto
+
+from fedlas.errors import Mismatch, UnsupportedModel
+from fedlas.importers.onnx.cost.abstract_tensor import (
+    COMPUTED,
+    AbstractTensor,
+    Inputs,
+    ShapeMismatch,
+    constant_tensor,
+)
+from fedlas.importers.onnx.cost.shape_inference import infer_results
+from fedlas.importers.onnx.evaluator import run_node
+from fedlas.importers.onnx.graph import Graph, Shape, integer
+from fedlas.importers.onnx.input_roles import COUNTING, read_at
+from fedlas.importers.onnx.input_specs import InputSpec
+from fedlas.importers.onnx.operators import OPERATORS, operator_name
+from fedlas.importers.onnx.operators.dtypes import as_tensor
+
+#: Elements that a tensor may have at most where its sizes depend on values, for two rows; or so many times the elements
+#: of the largest input, where those are more.
+MAX_ELEMENTS = 2**25
+_MAX_TIMES = 64
+ROWS = 2
+#: The result has as many elements as the first input.
+_KEEPS_COUNT = frozenset({"Reshape", "Transpose", "Flatten", "Identity", "Cast", "Squeeze", "Unsqueeze"})
+#: A product of two vectors of as many elements as are computed.
+_MAX_PAIRS = COMPUTED**2
+
+
+def check_sizes(graph: Graph, inputs: Sequence[InputSpec], lengths: Mapping[str, int]) -> None:
+    """Raise UnsupportedModel `size_depends_on_values` where an operator reads a size from the values of a row."""
+    Interpretation(graph, row_shapes(inputs, lengths, ROWS), constants={})
+
+
+def row_shapes(inputs: Sequence[InputSpec], lengths: Mapping[str, int], rows: int) -> dict[str, Shape]:
+    """The sizes of the inputs for so many rows."""
+    return {i.name: (rows, *(n if isinstance(n, int) else lengths[n] for n in i.shape[1:])) for i in inputs}
+
+
+class Interpretation:
+    """One pass over a graph.
+
+    Attributes:
+        max_elements: that a tensor may have whose size depends on values.
+        tensors: every tensor of the graph by name.
+
+    Raises:
+        UnsupportedModel: `size_depends_on_values`.
+        ShapeMismatch: with `strict`, where the graph does not take inputs of these sizes.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        inputs: Mapping[str, Shape],
+        *,
+        constants: dict[str, AbstractTensor],
+        strict: bool = False,
+    ) -> None:
+        self.graph, self._strict = graph, strict
+        # Elements in proportion to the rows.
+        rows = max([ROWS, *(shape[0] for shape in inputs.values() if shape)])
+        most = [MAX_ELEMENTS * rows // ROWS, *(_MAX_TIMES * math.prod(shape) for shape in inputs.values())]
+        self.max_elements = max(most)
+        self.tensors: dict[str, AbstractTensor] = {}
+        for name, value in graph.constants.items():
+            if name not in constants:
+                constants[name] = constant_tensor(value)
+            self.tensors[name] = constants[name]
+        for info in graph.inputs:
+            self.tensors[info.name] = AbstractTensor(info.type.tensor_type.elem_type, tuple(inputs[info.name]))
+        for node in graph.nodes:
+            self._visit(node)
+
+    def _visit(self, node: NodeProto) -> None:
+        inputs = [self.tensors.get(name) if name else None for name in node.input]
+        for position, (name, read) in enumerate(zip(node.input, inputs, strict=True)):
+            if read is not None and read.varies and _reads_size(node, position, inputs):
+                raise _refused(node, name, "is read by")
+        for name, result in zip(node.output, self._results(node, inputs), strict=True):
+            if name and not result.fixed and (result.count or 0) > self.max_elements:
+                raise _refused(node, name, "is multiplied in")
+            if name:
+                self.tensors[name] = result
+
+    def _results(self, node: NodeProto, inputs: Inputs) -> list[AbstractTensor]:
+        name = operator_name(node)
+        given = [tensor for tensor in inputs if tensor is not None]
+        if name in ("Shape", "Size"):
+            return [_shape_tensor(node, given[0])]
+        roles = [read_at(node, i) for i in range(len(inputs))]
+        declares = "s" in roles
+        if not declares and (folded := _fold(node, inputs, self.graph.opset)) is not None:
+            return folded
+        steering = [tensor for tensor, role in zip(inputs, roles, strict=True) if tensor is not None and role != "v"]
+        reading = any(tensor.varies for tensor in steering)
+        # Sizes that follow from constants, but not by what is computed here.
+        vague = not reading and any(tensor.value is None for tensor in steering)
+        fixed = all(tensor.fixed for tensor in given) and not reading and name not in COUNTING
+        tainted = any(tensor.tainted for tensor in given) or not fixed
+        count = given[0].count if given and name in _KEEPS_COUNT else None
+        results = []
+        for elem, known in self._sizes(node, inputs):
+            shape = None if vague else known
+            most = None if given and given[0].fixed and shape is not None else count
+            results.append(AbstractTensor(elem, shape, fixed, tainted, max_elements=most))
+        few = all(result.count is not None and result.count <= COMPUTED for result in results)
+        folded = _fold(node, inputs, self.graph.opset) if declares and few else None
+        return results if folded is None else folded
+
+    def _sizes(self, node: NodeProto, inputs: Inputs) -> list[tuple[int, Shape | None]]:
+        try:
+            return infer_results(node, inputs, self.graph)
+        except ShapeMismatch:
+            if self._strict:
+                raise
+            return [(0, None)] * len(node.output)
+
+
+def _reads_size(node: NodeProto, position: int, inputs: Inputs) -> bool:
+    """Whether nothing but the number at a position limits a size; of an empty tensor a Reshape may ask for any."""
+    if node.op_type == "Reshape" and position == 1:
+        source = inputs[0]
+        return source is None or not source.fixed or not source.count
+    return read_at(node, position) == "s"
+
+
+def _shape_tensor(node: NodeProto, source: AbstractTensor) -> AbstractTensor:
+    """A shape is known where sizes follow from the inputs' sizes."""
+    if source.shape is None:
+        return AbstractTensor(TensorProto.INT64, () if node.op_type == "Size" else None, tainted=not source.fixed)
+    part = slice(integer(node, "start"), integer(node, "end"))
+    sizes = np.array(source.count if node.op_type == "Size" else source.shape[part], np.int64)
+    return constant_tensor(sizes) if source.fixed else AbstractTensor(TensorProto.INT64, sizes.shape)
+
+
+def _fold(node: NodeProto, inputs: Inputs, opset: int) -> list[AbstractTensor] | None:
+    """The results with their elements, where all inputs are known; None where the operator table does not compute them.
+
+    Nodes of many pairs of elements are left out: those that read no size make no more of their inputs.
+    """
+    known = {name: t.value for name, t in zip(node.input, inputs, strict=True) if t is not None and t.value is not None}
+    if not known or len(known) < len(set(node.input) - {""}) or operator_name(node) not in OPERATORS:
+        return None
+    if math.prod(max(1, known[name].size) for name in node.input if name) > _MAX_PAIRS:
+        return None
+    try:
+        tensors = {name: as_tensor(np.array(value)) for name, value in known.items()}
+        found = {name: value.numpy() for name, value in run_node(node, tensors, opset).items()}
+    except (UnsupportedModel, Mismatch, KeyError, TypeError, RuntimeError):
+        return None
+    if not all(output in found for output in node.output if output):
+        return None
+    return [constant_tensor(found[name]) if name else AbstractTensor(0, None) for name in node.output]
+
+
+def _refused(node: NodeProto, tensor: str, what: str) -> UnsupportedModel:
+    return UnsupportedModel(
+        "size_depends_on_values",
+        f"a size that depends on the values of a row {what} {operator_name(node)} ({tensor!r}), so that one row could "
+        "ask for any amount of memory; take sizes from shapes (x.shape, torch.arange(x.shape[1])) or write them as "
+        "numbers",
+    )
