@@ -136,9 +136,7 @@ def _forward(module: Any, inputs: Any) -> Array:
     """The scores of a module in inference, in batches, on the device where it is."""
     import torch
 
-    from fedlas.conversion.arguments import arguments
-    from fedlas.conversion.modules import in_inference
-    from fedlas.conversion.tapped_module import TappedModule
+    from fedlas.conversion.modules import TappedModule, arguments, in_inference
 
     place = next((value for value in module.parameters()), torch.zeros(0))
     if not isinstance(inputs, Mapping):

@@ -26,7 +26,7 @@ from fedlas.export.graph import WrittenGraph, write_graph
 from fedlas.gate.verdict import FINALIST_NAMES, VERDICTS, GateVerdict, without_files
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import GraphClassifier
-from fedlas.importers.onnx.runtime_only.runtime_computed import RuntimeComputedClassifier
+from fedlas.importers.onnx.train.runtime_classifier import RuntimeComputedClassifier
 from fedlas.race.averaging import Ensemble
 from fedlas.race.outputs import SplitOutputs, require_numbers
 from fedlas.race.results import Finalist, RaceResult

@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from fedlas.conversion.files import data_path, model_path
 from fedlas.errors import ConversionError
 from fedlas.extras import require
 
@@ -96,7 +95,7 @@ def model_file(
 
         shape = None if preprocessing is None else _made_shape(preprocessing)
         return write_weights(
-            *(model_path(model), Path(folder)),
+            *(_model_path(model), Path(folder)),
             architecture=architecture,
             num_classes=None if num_classes is None else int(num_classes),
             image_shape=shape,
@@ -104,7 +103,7 @@ def model_file(
         )
     if isinstance(model, str | Path):
         options = {} if features is None else {"features": features}
-        return ModelFile(model_path(model), names, options)
+        return ModelFile(_model_path(model), names, options)
     if _is_module(model):
         require("library", "onnx", "onnxruntime", "onnxscript")
         from fedlas.conversion.modules import write_module
@@ -149,10 +148,10 @@ def dataset_file(
     """
     given = dict(roles or {})
     if isinstance(data, str | Path):
-        return DatasetFile(data_path(data), given, seen_by_model)
+        return DatasetFile(_data_path(data), given, seen_by_model)
     require("arrays", "numpy")
+    from fedlas.conversion.columns import write_rows
     from fedlas.conversion.rows import rows_of, seen_by
-    from fedlas.conversion.written_rows import write_rows
 
     path, found, notes = write_rows(rows_of(data, given), Path(folder), class_names=class_names)
     return DatasetFile(path, found, seen_by_model or seen_by(data), notes)
@@ -188,3 +187,34 @@ def _is_module(model: object) -> TypeGuard[nn.Module]:
 def _type_name(value: object) -> str:
     kind = type(value)
     return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+
+
+def _model_path(path: str | Path) -> Path:
+    """The path of a model's file."""
+    return _file(path, "model", "name the .onnx or .safetensors file in it")
+
+
+def _data_path(path: str | Path) -> Path:
+    """The path of a dataset's file."""
+    return _file(
+        path, "dataset", "name an .npz, .csv or .parquet file in it; a folder of images is sent as a .zip of it"
+    )
+
+
+def _file(path: str | Path, what: str, instead: str) -> Path:
+    found = Path(path).expanduser()
+    try:
+        if found.is_dir():
+            raise ConversionError("is_directory", f"the {what} {str(path)!r} is a directory: {instead}")
+        if not found.exists():
+            where = "" if found.is_absolute() else f" in {Path.cwd()}"
+            raise ConversionError("no_such_file", f"there is no {what} {str(path)!r}{where}")
+        if found.is_file() and found.stat().st_size == 0:
+            raise ConversionError("empty_file", f"the {what} {str(path)!r} is an empty file")
+        with found.open("rb"):
+            pass
+    except OSError as error:
+        raise ConversionError(
+            "unreadable_file", f"the {what} {str(path)!r} cannot be read: {error.strerror}"
+        ) from error
+    return found

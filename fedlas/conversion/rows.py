@@ -1,25 +1,139 @@
-"""Rows: what a program holds as data, told apart and brought into arrays by name."""
+"""Rows: what a program holds as data, told apart and brought into arrays by name.
+
+Datasets and loaders of PyTorch are read batch by batch; a frame's columns of numbers stay columns, and its text is
+taken where it has a role. Neither library is loaded for what it did not make.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedlas.conversion.columns import (
-    SPLITS,
-    Array,
-    Rows,
-    as_array,
-    found_roles,
-    is_tensor,
-    named_inputs,
-)
-from fedlas.conversion.loaders import batches, collected, is_loaded
+from fedlas.conversion.columns import ROLES, SPLITS, Array, Rows, as_array, found_roles, is_tensor, named_inputs
 from fedlas.errors import ConversionError
+
+if TYPE_CHECKING:
+    import pandas as pd  # type: ignore[import-untyped]
+
+
+def is_loaded(data: object) -> bool:
+    """Whether it is a dataset or a loader of PyTorch, which is not loaded for the question."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(data, torch.utils.data.Dataset | torch.utils.data.DataLoader)
+
+
+def batches(data: Any, size: int) -> Iterator[Any]:
+    """The batches of a loader as they come, of a dataset by a loader of ours."""
+    from torch.utils.data import DataLoader
+
+    loader = data if isinstance(data, DataLoader) else DataLoader(data, batch_size=size)
+    try:
+        yield from loader
+    except TypeError as error:
+        raise ConversionError(
+            "not_numbers", f"the dataset's items are no tensors or numbers ({error}): give it a transform to tensors"
+        ) from error
+    except RuntimeError as error:
+        if "equal size" in str(error):
+            raise ConversionError("ragged", "the dataset's items differ in shape: pad or resize them") from error
+        raise
+
+
+def collected(given: Iterator[Any], roles: Mapping[str, Any] | None = None) -> Rows:
+    """All batches of a loader as arrays: `(x, y)`, `(x0, x1, …, y)`, or mappings."""
+    taken: dict[str, list[Array]] = {}
+    mapping = False
+    for batch in given:
+        mapping = isinstance(batch, Mapping)
+        for name, array in _named(batch).items():
+            taken.setdefault(name, []).append(array)
+    if not taken:
+        raise ConversionError("empty", "the loader gives no batch, so there are no rows")
+    try:
+        columns = {name: np.concatenate(arrays) for name, arrays in taken.items()}
+    except ValueError as error:
+        raise ConversionError("ragged", f"batches differ in shape ({error}): pad all rows to one length") from error
+    return Rows(columns, found_roles(columns, roles or {} if mapping else {}))
+
+
+def _named(batch: Any) -> dict[str, Array]:
+    if isinstance(batch, Mapping):
+        return {str(name): as_array(value, str(name)) for name, value in batch.items()}
+    if not isinstance(batch, tuple | list):
+        return {"x": as_array(batch, "x")}
+    if len(batch) < 2:
+        return named_inputs(batch)
+    *inputs, label = batch
+    if len(inputs) == 1 and isinstance(inputs[0], Mapping):
+        named = {str(name): as_array(value, str(name)) for name, value in inputs[0].items()}
+    else:
+        named = named_inputs(inputs[0] if len(inputs) == 1 and isinstance(inputs[0], tuple | list) else inputs)
+    return {**named, "label": np.atleast_1d(as_array(label, "label"))}
+
+
+def frame_rows(frame: pd.DataFrame, roles: Mapping[str, Any]) -> Rows:
+    """The columns of a frame as arrays.
+
+    Raises:
+        ConversionError: an empty frame, a column name twice, or a column that is neither numbers nor a role.
+    """
+    if frame.shape[1] == 0 or len(frame) == 0:
+        raise ConversionError(
+            "empty", f"the frame has {len(frame)} rows and {frame.shape[1]} columns: nothing to write"
+        )
+    names = [str(name) for name in frame.columns]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConversionError("duplicate_column", f"these columns appear more than once: {', '.join(twice[:20])}")
+    found = found_roles(names, roles)
+    taken = {name for value in found.values() for name in ([value] if isinstance(value, str) else value)}
+    columns = {
+        name: _role(name, frame.iloc[:, i]) if name in taken else _input(name, frame.iloc[:, i])
+        for i, name in enumerate(names)
+    }
+    inputs = [name for name in names if name not in taken]
+    notes = [f"{len(inputs)} numeric columns form one input, a row of {len(inputs)} numbers."] if inputs else []
+    if missing := [name for name in inputs if columns[name].dtype.kind == "f" and np.isnan(columns[name]).any()]:
+        notes.append(f"Values are missing in {', '.join(missing[:10])}: they are taken only with missing='nan'.")
+    return Rows(columns, found, table=True, notes=notes)
+
+
+def _input(name: str, column: pd.Series[Any]) -> Array:
+    """A column of numbers; nullable types have NaN where nothing is."""
+    import pandas as pd
+
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column):
+        if column.isna().any() or str(column.dtype) == "Float64":
+            return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan))
+        return np.asarray(column.to_numpy(dtype=np.dtype(str(column.dtype).lower().replace("boolean", "bool"))))
+    row = int(np.argmax(~column.isna().to_numpy()))
+    kind = "categories" if isinstance(column.dtype, pd.CategoricalDtype) else f"{column.dtype}"
+    raise ConversionError(
+        "text_column",
+        f"the column '{name}' holds {kind} ({str(column.iloc[row])[:60]!r} in row {row}) and no numbers: encode it, "
+        f"for example by pandas.get_dummies, leave it out, or give it a role ({', '.join(ROLES)}), for example "
+        f'roles={{"slices": ["{name}"]}}',
+    )
+
+
+def _role(name: str, column: pd.Series[Any]) -> Array:
+    """A column with a role: numbers as they are, everything else as text."""
+    import pandas as pd
+
+    if column.isna().any():
+        row = int(np.argmax(column.isna().to_numpy()))
+        raise ConversionError("missing_value", f"the column '{name}' has no value in row {row} (counted from 0)")
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(column.cat.categories.dtype)
+    if pd.api.types.is_numeric_dtype(column):
+        return _input(name, column)
+    if pd.api.types.is_datetime64_any_dtype(column):
+        return np.asarray(column.to_numpy(), "datetime64[us]")
+    return np.asarray(column.astype(str).to_numpy(), np.str_)
+
 
 _EXAMPLE_ROWS, _LOADED_ROWS = 32, 256
 _KINDS = (
@@ -60,8 +174,6 @@ def seen_by(data: object) -> str | None:
 
 def _single(data: object, roles: Mapping[str, Any]) -> Rows:
     if _is_frame(table := _as_frame(data)):
-        from fedlas.conversion.frames import frame_rows
-
         return frame_rows(table, roles)
     if _is_dataset(data):
         return _of_dataset(data)

@@ -35,7 +35,7 @@ from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers.onnx.cost import ServingCost, serving_cost
 from fedlas.importers.onnx.graph import Array, Graph, rename_tensors
-from fedlas.importers.onnx.graph_classifier import STANDARD_OUTPUTS, GraphClassifier
+from fedlas.importers.onnx.train.classifier import STANDARD_OUTPUTS, GraphClassifier
 from fedlas.race.averaging import Ensemble
 from fedlas.report.provenance import Parity
 

@@ -27,9 +27,9 @@ from fedlas.calibrators import softmax
 from fedlas.errors import ExportError, UnsupportedModel
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers.onnx.graph import Array, Graph, set_attribute
-from fedlas.importers.onnx.graph_classifier import GraphClassifier
-from fedlas.importers.onnx.parity import network_outputs
-from fedlas.importers.onnx.runtime_session import GraphSession, not_runnable, open_session, predict_file
+from fedlas.importers.onnx.loading import network_outputs
+from fedlas.importers.onnx.runtime import GraphSession, not_runnable, open_session, predict_file
+from fedlas.importers.onnx.train.classifier import GraphClassifier
 from fedlas.metrics.proper_scores import proper_rows
 from fedlas.race.averaging import Ensemble
 from fedlas.report.provenance import Parity, RuntimeRounding

@@ -15,11 +15,11 @@ from onnx import NodeProto
 from torch import nn
 
 from fedlas.classifier import Classifier
-from fedlas.importers.onnx.graph import Graph, integers
-from fedlas.importers.onnx.graph_classifier import GraphClassifier
+from fedlas.importers.onnx.graph import Graph, data_dependent, integers
 from fedlas.importers.onnx.operators import operator_name
+from fedlas.importers.onnx.operators.roles import TRANSPARENT
 from fedlas.importers.onnx.operators.table import words
-from fedlas.importers.onnx.weight_roles import TRANSPARENT, data_dependent
+from fedlas.importers.onnx.train.classifier import GraphClassifier
 
 NetworkKind: TypeAlias = Literal["transformer", "small_transformer", "convolutional", "other"]
 

@@ -1,4 +1,4 @@
-"""The check of rows and classes: what the rows can tell at all."""
+"""The check of rows and classes: one class, contradicting labels, a label in disguise, a softmax of a softmax."""
 
 from __future__ import annotations
 
@@ -8,12 +8,142 @@ from math import ceil, log2
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlas.data import Dataset
+from fedlas.data.dataset import Array, Integers
 from fedlas.data.labels import missing_classes
+from fedlas.data.duplicates import row_digests
 from fedlas.documents import Json
-from fedlas.notice import Notice, first_names
-from fedlas.preconditions.conflicting_rows import conflicting_rows
-from fedlas.preconditions.leaking_column import leaking_column
-from fedlas.preconditions.match import Examined
+from fedlas.notice import Notice, first_names, shortened
+from fedlas.preconditions.trials import Examined
+
+#: Tables of codes and whole numbers have conflicts by nature: one row of nine of the US census's incomes. From this
+#: share on, of rows that few others equal, they are a mistake; of images from the other.
+_LEAST_SHARE, _LEAST_OF_IMAGES, _FEW_EQUAL, _MOSTLY_FEW = 0.2, 0.05, 4, 0.5
+#: Of more rows or bytes only the calibration rows are read.
+_MOST_ROWS, _MOST_BYTES = 1_000_000, 1 << 29
+
+
+def conflicting_rows(examined: Examined) -> list[Notice]:
+    """`conflicting_duplicates`, where many rows have the inputs of rows with another label."""
+    dataset = examined.dataset
+    rows = _rows(dataset)
+    targets = dataset.targets if rows is None else dataset.targets[rows]
+    digests = row_digests(list(dataset.inputs.values()), rows)
+    _, inputs = np.unique(digests, return_inverse=True)
+    pairs, counts = np.unique(inputs * examined.num_classes + targets, return_counts=True)
+    owner = pairs // examined.num_classes
+    kinds, equal = np.bincount(owner), np.bincount(inputs)
+    conflicting = int(equal[kinds > 1].sum())
+    share = conflicting / len(targets)
+    images = any(array.ndim > 2 for array in dataset.inputs.values())
+    among_few = int(equal[(kinds > 1) & (equal <= _FEW_EQUAL)].sum()) / len(targets)
+    if among_few < max(_LEAST_OF_IMAGES if images else _LEAST_SHARE, _MOSTLY_FEW * share):
+        return []
+    most = np.zeros(len(kinds), np.int64)
+    np.maximum.at(most, owner, counts)
+    reachable = float(most.sum()) / len(targets)
+    where = "rows" if rows is None else "calibration rows"
+    return [
+        Notice(
+            "conflicting_duplicates",
+            f"{conflicting:,} of {len(targets):,} {where} ({100 * share:.1f} %) have exactly the inputs of rows with "
+            f"another label, so no model can be right on more than {100 * reachable:.1f} % of them: look for rows that "
+            "were sent twice, and for labels that stand beside the wrong rows.",
+            {
+                "rows": conflicting,
+                "of": len(targets),
+                "share": round(share, 6),
+                "reachable_accuracy": round(reachable, 6),
+                "examples": _examples(dataset, rows, inputs, kinds),
+            },
+        )
+    ]
+
+
+def _rows(dataset: Dataset) -> Integers | None:
+    """The rows that are read; None is all of them."""
+    size = sum(array.nbytes for array in dataset.inputs.values())
+    return None if len(dataset) <= _MOST_ROWS and size <= _MOST_BYTES else dataset.rows("calibration")
+
+
+def _examples(dataset: Dataset, rows: Integers | None, inputs: Integers, kinds: Integers) -> list[list[int]]:
+    """Up to five pairs of rows of the owner's file that are equal but for their labels."""
+    found = []
+    first = np.unique(inputs[kinds[inputs] > 1], return_index=True)
+    for one in first[0][np.argsort(first[1])][:5]:
+        places = np.flatnonzero(inputs == one)
+        places = places if rows is None else rows[places]
+        other = places[np.argmax(dataset.targets[places] != dataset.targets[places[0]])]
+        found.append(dataset.in_file(np.array([places[0], other])).tolist())
+    return found
+
+
+_MAX_ROWS_OF_A_SEARCH, _FEWEST_ROWS, _MOST_COLUMNS, _MOST_CELLS = 4_000, 100, 4_096, 2_000_000
+#: The share of rows, classes alike, that a leaking column tells, and that no other column may tell.
+_LEAKS, _OTHERS = 0.995, 0.97
+#: Rows of the rarest class, under which a column may tell it by chance.
+_FEWEST_OF_CLASS = 10
+
+
+def leaking_column(examined: Examined) -> list[Notice]:
+    """`leaking_column`, where one column alone tells nearly every label and no other comes near it, or is a copy.
+
+    A task may be as easy as that; but then several columns usually tell it.
+    """
+    array = examined.inputs[0]
+    if len(examined.inputs) != 1 or array.ndim != 2 or not 2 <= array.shape[1] <= _MOST_COLUMNS:
+        return []
+    most = min(_MAX_ROWS_OF_A_SEARCH, _MOST_CELLS // array.shape[1])
+    rows = np.random.default_rng(0).permutation(len(examined.targets))[:most]
+    present, targets = np.unique(examined.targets[rows], return_inverse=True)
+    if len(rows) < _FEWEST_ROWS or len(present) < 2 or np.bincount(targets).min() < _FEWEST_OF_CLASS:
+        return []
+    table = np.asarray(array[rows], np.float64)
+    told = np.array([_told(column, targets, len(present)) for column in table.T])
+    best = int(told.argmax())
+    others = np.delete(told, best)
+    copy = _is_copy(table[:, best], targets)
+    if told[best] < _LEAKS or (others.max() > _OTHERS and not copy):
+        return []
+    name = shortened(examined.dataset.columns[best]) if examined.dataset.columns else None
+    named = f"Column {best} (counted from 0)" if name is None else f"The column '{name}'"
+    right = float((examined.logits.argmax(axis=1) == examined.targets).mean())
+    return [
+        Notice(
+            "leaking_column",
+            f"{named} alone tells the label of {100 * told[best]:.1f} % of the rows, the next best column of "
+            f"{100 * others.max():.1f} % (classes count alike; the model is right on {100 * right:.1f} %): it is "
+            "probably made from the label, and will not be known where the model is used.",
+            {
+                "column": best if name is None else name,
+                "index": best,
+                "share_told": round(float(told[best]), 6),
+                "next_best_share": round(float(others.max()), 6),
+                "rows": len(rows),
+            },
+        )
+    ]
+
+
+def _is_copy(column: Array, targets: Integers) -> bool:
+    """Whether each value stands for one class and each class for one value."""
+    values, codes = np.unique(column, return_inverse=True)
+    pairs = len(np.unique(codes * (int(targets.max()) + 1) + targets))
+    return pairs == len(values) == len(np.unique(targets))
+
+
+def _told(column: Array, targets: Integers, num_classes: int) -> float:
+    """The mean recall, on one half of the rows (N,), of the class of the nearest value in the other half."""
+    half = len(column) // 2
+    order = np.argsort(column[:half], kind="stable")
+    known, values = column[:half][order], column[half:]
+    right = np.clip(np.searchsorted(known, values), 1, half - 1)
+    nearer = np.where(np.abs(known[right] - values) < np.abs(values - known[right - 1]), right, right - 1)
+    hits = targets[order][nearer] == targets[half:]
+    counts = np.bincount(targets[half:], minlength=num_classes)
+    told = np.bincount(targets[half:], hits, minlength=num_classes)
+    return float(np.mean(told[counts > 0] / counts[counts > 0]))
+
 
 Floats = NDArray[np.float64]
 
@@ -114,3 +244,26 @@ def _distance(shares: Floats, priors: Floats) -> float:
 
 def _by_name(names: Sequence[str], values: Floats) -> dict[str, float]:
     return {name: round(float(value), 6) for name, value in zip(first_names(names), values, strict=False)}
+
+
+#: How far the scores of a row may sum to something else than 1; rows with which no scores do so by chance.
+MAX_ROUNDING, MIN_ROWS = 1e-4, 10
+
+
+def softmax_twice(examined: Examined) -> list[Notice]:
+    """`softmax_twice`, where in every row the scores lie between 0 and 1 and sum to 1, as no logits do.
+
+    The softmax of probabilities says at most e / (e + K - 1), whatever the model knows, and no temperature gives back
+    what its own confidence was.
+    """
+    scores = examined.logits.astype(np.float64)
+    sums = np.abs(scores.sum(axis=1) - 1)
+    if len(scores) < MIN_ROWS or not (sums <= MAX_ROUNDING).all() or scores.min() < 0:
+        return []
+    most = np.e / (np.e + examined.num_classes - 1)
+    message = (
+        f"The scores before the softmax at the end of the graph are probabilities already: in all {len(scores):,} "
+        f"calibration rows they lie between 0 and 1 and sum to 1. So the softmax is taken twice, and no answer can be "
+        f"surer than {100 * most:.1f} %: export the scores before the first softmax, or the graph without the second."
+    )
+    return [Notice("softmax_twice", message, {"rows": len(scores), "most_confidence": round(float(most), 6)}, "error")]

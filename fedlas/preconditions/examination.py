@@ -9,11 +9,10 @@ from typing import TypeAlias
 
 from fedlas.errors import PreconditionFailed
 from fedlas.notice import Notice
-from fedlas.preconditions.class_rows import class_rows
+from fedlas.preconditions.class_rows import class_rows, softmax_twice
 from fedlas.preconditions.inputs import inputs
 from fedlas.preconditions.label_order import label_order
-from fedlas.preconditions.match import Examined
-from fedlas.preconditions.softmax_twice import softmax_twice
+from fedlas.preconditions.trials import Examined
 
 __all__ = ["Examined", "examine", "require_accepted"]
 

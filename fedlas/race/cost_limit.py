@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from fedlas.data.dataset import Array
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.cost import serving_cost
-from fedlas.importers.onnx.graph_classifier import GraphClassifier
+from fedlas.importers.onnx.train.classifier import GraphClassifier
 from fedlas.training.loop import tensor
 
 Formulas = dict[Any, Callable[..., int]]

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.graph import Graph
-from fedlas.importers.onnx.normalise import hoist_constants
 from fedlas.importers.onnx.operators import OPERATORS, operator_name
-from fedlas.importers.onnx.operators.dtypes import as_tensor, torch_dtype
-from fedlas.importers.onnx.parsing import standard_opset
-from fedlas.importers.onnx.runtime_nodes import is_runtime_node
+from fedlas.importers.onnx.operators.table import as_tensor, torch_dtype
+from fedlas.importers.onnx.parse.parsing import standard_opset
+from fedlas.importers.onnx.rewrite.normalise import hoist_constants
+from fedlas.importers.onnx.runtime import is_runtime_node
 
 Array = NDArray[Any]
 _UNSIGNED = "PyTorch casts unsigned numbers of 16 to 64 bits, but does not calculate with them"

@@ -120,7 +120,7 @@ def _names_classes(classifier: GraphClassifier) -> bool:
 
 def model_profile(classifier: GraphClassifier, class_names: list[str], options: ModelOptions) -> ModelProfile:
     """What the record of a model shows."""
-    from fedlas.importers.onnx.adjustments import of_class_labels
+    from fedlas.importers.onnx.train.adjustments import of_class_labels
 
     warnings, done = [], [*classifier.adjustments]
     if classifier.reason:

@@ -1,17 +1,14 @@
 """The ONNX importer: ONNX files become trainable classifiers.
 
-In the order of `loading.load_onnx`: `parsing` (bytes → checked model), `normalise` (one form), `input_specs` and
-`batch_dimension` (any number of rows), `heads` (logits and features), `sizes` (what a row may cost), `weight_roles`
-(which constants are weights), `lowering` (→ torch.fx, by the table in `operators`), `classifier`; what cannot be
-trained goes to `runtime_only`.
+In the order of `loading.load_onnx`: `parse` (bytes → checked model), `rewrite` (one form, any number of rows), `train`
+(logits, features, weights, the network by the table in `operators`; what cannot be trained: `runtime_loading`), `cost`
+(what a row may cost).
 """
 
 from __future__ import annotations
 
-from fedlas.importers.onnx.classifier import OnnxClassifier
-from fedlas.importers.onnx.graph_classifier import GraphClassifier
-from fedlas.importers.onnx.input_specs import InputSpec
-from fedlas.importers.onnx.loading import load_onnx
-from fedlas.importers.onnx.parity import check_parity
+from fedlas.importers.onnx.evaluator import InputSpec
+from fedlas.importers.onnx.loading import check_parity, load_onnx
+from fedlas.importers.onnx.train.classifier import GraphClassifier, OnnxClassifier
 
 __all__ = ["GraphClassifier", "InputSpec", "OnnxClassifier", "check_parity", "load_onnx"]

@@ -23,7 +23,7 @@ from onnx import (
 )
 
 from fedlas.errors import UnsupportedModel
-from fedlas.importers.onnx.parsing import standard_opset
+from fedlas.importers.onnx.parse.parsing import standard_opset
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -265,3 +265,21 @@ def set_attribute(node: NodeProto, name: str, value: Attribute | TensorProto | N
     kept = [item for item in node.attribute if item.name != name]
     del node.attribute[:]
     node.attribute.extend(kept if value is None else [*kept, helper.make_attribute(name, value)])
+
+
+def constant_derived(graph: Graph) -> set[str]:
+    """The names of tensors that no input can change, not even by its shape."""
+    derived = {"", *graph.constants}
+    for node in graph.nodes:
+        if node.input and all(name in derived for name in node.input):
+            derived.update(node.output)
+    return derived
+
+
+def data_dependent(graph: Graph) -> set[str]:
+    """The names of tensors that the values of the inputs can change (a shape alone does not)."""
+    dependent = set(graph.input_names)
+    for node in graph.nodes:
+        if node.op_type not in ("Shape", "Size") and any(name in dependent for name in node.input):
+            dependent.update(node.output)
+    return dependent

@@ -21,7 +21,7 @@ from fedlas.calibrators import LogPool, TemperatureScaling
 from fedlas.calibrators.base import OnnxPart
 from fedlas.data import SPLITS, Dataset, align
 from fedlas.importers import GraphClassifier, load_onnx
-from fedlas.importers.onnx.runtime_session import predict_file
+from fedlas.importers.onnx.runtime import predict_file
 from fedlas.metrics import nll
 from fedlas.race.averaging import Ensemble
 from fedlas.race.results import Finalist, RaceResult

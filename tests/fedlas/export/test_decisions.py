@@ -17,7 +17,7 @@ from fedlas.export.graph import export_onnx
 from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity, TypicalityScore
 from fedlas.importers import load_onnx
-from fedlas.importers.onnx.runtime_session import predict_file
+from fedlas.importers.onnx.runtime import predict_file
 from tests.helpers.networks import Cnn, export, images, mlp, table, trained_looking
 
 

@@ -27,7 +27,7 @@ from fedlas.errors import ExportError, UnsupportedModel
 from fedlas.export.graph import export_onnx
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import GraphClassifier, load_onnx
-from fedlas.importers.onnx.runtime_session import predict_file
+from fedlas.importers.onnx.runtime import predict_file
 from fedlas.race.averaging import Ensemble
 from fedlas.race.results import CandidateResult, Finalist
 from fedlas.training.fit import predict_logits

@@ -18,7 +18,7 @@ from fedlas.calibrators import AffineScaling, Identity, TemperatureScaling
 from fedlas.errors import ExportError
 from fedlas.export.graph import export_onnx
 from fedlas.importers import OnnxClassifier, load_onnx
-from fedlas.importers.onnx.runtime_session import predict_file
+from fedlas.importers.onnx.runtime import predict_file
 from tests.helpers.networks import (
     Bert,
     Cnn,

@@ -16,8 +16,8 @@ from fedlas.export.graph import build_model, export_onnx, write_graph
 from fedlas.export.parity import open_in_double, prove
 from fedlas.importers import GraphClassifier, load_onnx
 from fedlas.importers.onnx.graph import Array
-from fedlas.importers.onnx.parity import network_outputs
-from fedlas.importers.onnx.runtime_session import predict_file
+from fedlas.importers.onnx.loading import network_outputs
+from fedlas.importers.onnx.runtime import predict_file
 from fedlas.report.provenance import Parity, RuntimeRounding
 from tests.helpers import cancelling_variance
 from tests.helpers.networks import Cnn, export, images

@@ -11,7 +11,7 @@ from torch import nn
 from fedlas.calibrators import TemperatureScaling, softmax
 from fedlas.export.graph import export_onnx
 from fedlas.importers import load_onnx
-from fedlas.importers.onnx.runtime_session import predict_file
+from fedlas.importers.onnx.runtime import predict_file
 from tests.helpers.uploads import to_onnx
 
 

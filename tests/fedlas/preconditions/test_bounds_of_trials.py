@@ -14,13 +14,17 @@ from onnx import helper
 
 from fedlas.importers import GraphClassifier
 from fedlas.importers.onnx.graph import Graph
-from fedlas.preconditions.column_search import search_columns
+from fedlas.preconditions.class_rows import leaking_column
+from fedlas.preconditions.column_remedies import (
+    described_order,
+    expected_remedies,
+    moves,
+    number_of_moves,
+    token_remedies,
+)
 from fedlas.preconditions.graph_statistics import Expected, expected_inputs, vocabularies
+from fedlas.preconditions.inputs import search_columns
 from fedlas.preconditions.label_information import best_order
-from fedlas.preconditions.leaking_column import leaking_column
-from fedlas.preconditions.remedies.columns import described_order, moves, number_of_moves
-from fedlas.preconditions.remedies.expected import expected_remedies
-from fedlas.preconditions.remedies.tokens import token_remedies
 from fedlas.preconditions.signs import same_answers, worse_than_frequencies
 from fedlas.preconditions.trials import Trials
 from tests.helpers.matches import examined

@@ -11,9 +11,7 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wi
 
 from fedlas.data import SPLITS
 from fedlas.data.duplicates import row_digests
-from fedlas.preconditions.class_rows import class_rows
-from fedlas.preconditions.conflicting_rows import conflicting_rows
-from fedlas.preconditions.leaking_column import leaking_column
+from fedlas.preconditions.class_rows import class_rows, conflicting_rows, leaking_column
 from tests.helpers.matches import examined
 
 Array = NDArray[Any]

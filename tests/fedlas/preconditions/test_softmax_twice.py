@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from fedlas.preconditions.softmax_twice import softmax_twice
+from fedlas.preconditions.class_rows import softmax_twice
 from tests.helpers.matches import examined, gaussian_answers
 
 

@@ -16,7 +16,7 @@ from fedlas.export.graph import export_onnx
 from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import load_onnx
-from fedlas.importers.onnx.runtime_session import predict_file as run_file
+from fedlas.importers.onnx.runtime import predict_file as run_file
 from service.inference.result_tables import read_page
 from service.registry.contract import AnswerOptions
 from service.registry.documents import ModelProfile

@@ -1,7 +1,7 @@
 """The cost of a graph's rows: the sizes of all tensors, none of which a value of a row may choose.
 
-`abstract_tensor` is the domain, `shape_rules` and `shape_inference` give the sizes of results, `onnx.input_roles` says
-what operators read as sizes; `interpreter` runs a graph with them, `serving_cost` counts what rows cost.
+`shape_rules` give the sizes of results, `operators.roles` says what operators read as sizes; `interpreter` runs a graph
+with them, `serving_cost` counts what rows cost.
 """
 
 from __future__ import annotations

@@ -12,12 +12,12 @@ import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
 from fedlas.errors import UnsupportedModel
-from fedlas.importers.onnx.cost.abstract_tensor import AbstractTensor, ShapeMismatch
 from fedlas.importers.onnx.cost.interpreter import Interpretation, row_shapes
+from fedlas.importers.onnx.cost.shape_rules import AbstractTensor, ShapeMismatch
+from fedlas.importers.onnx.evaluator import InputSpec, example_inputs
 from fedlas.importers.onnx.graph import Graph, Shape, attribute
-from fedlas.importers.onnx.input_specs import InputSpec, example_inputs
 from fedlas.importers.onnx.operators import operator_name
-from fedlas.importers.onnx.runtime_session import GraphSession
+from fedlas.importers.onnx.runtime import GraphSession
 
 #: Numbers of rows at which all tensors are counted.
 _ROWS = (1, 2, 4, 8)

@@ -1,24 +1,257 @@
-"""ONNX's LSTM, GRU and RNN: the equations of their cells, which `cells` runs through time."""
+"""ONNX's LSTM, GRU and RNN: their cells, run through time by PyTorch's fused functions or by a loop.
+
+Gates are put into PyTorch's order by differentiable slices, so that what is trained are the graph's constants.
+"""
 
 from __future__ import annotations
 
-from typing import Unpack
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict, Unpack
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from fedlas.importers.onnx.operators.recurrent_loop import (
-    GRU,
-    LSTM,
-    RELU,
-    TANH,
-    Activation,
-    RecurrentAttributes,
-    RecurrentLayer,
-    States,
-    Step,
-)
+from fedlas.importers.onnx.operators.elementwise import named_activation
+from fedlas.importers.onnx.operators.shapes import reverse_sequence
 from fedlas.importers.onnx.operators.table import operator
+
+States = tuple[Tensor, ...]
+Activation = Callable[[Tensor], Tensor]
+Step = Callable[[Tensor, States], States]
+#: The step of one direction, from its number, its bias of the recurrence and its activations.
+MakeStep = Callable[[int, Tensor | None, list[Activation]], Step]
+_BACKWARDS = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
+
+
+class RecurrentAttributes(TypedDict, total=False):
+    """The attributes that all recurrent layers have."""
+
+    activation_alpha: tuple[float, ...]
+    activation_beta: tuple[float, ...]
+    activations: tuple[str, ...]
+    clip: float
+    direction: str
+    hidden_size: int
+    layout: int
+
+
+@dataclass(frozen=True)
+class CellKind:
+    """One kind of recurrent cell, as ONNX and as PyTorch write it.
+
+    Attributes:
+        fused: PyTorch's function.
+        order: where PyTorch's gates lie among ONNX's.
+        defaults: the activations that the fused function computes.
+    """
+
+    fused: Callable[..., tuple[Tensor, ...]]
+    order: tuple[int, ...]
+    defaults: tuple[str, ...]
+
+
+# Functions of torch._VF are what nn.LSTM and its kin call; they have no public name that takes weights.
+_VF: Any = torch._VF
+LSTM = CellKind(_VF.lstm, (0, 2, 3, 1), ("sigmoid", "tanh", "tanh"))
+GRU = CellKind(_VF.gru, (1, 0, 2), ("sigmoid", "tanh"))
+TANH = CellKind(_VF.rnn_tanh, (0,), ("tanh",))
+RELU = CellKind(_VF.rnn_relu, (0,), ("relu",))
+
+
+@dataclass(frozen=True)
+class RecurrentLayer:
+    """One recurrent layer with its inputs, time first: x (T, N, I), states (directions, N, H)."""
+
+    x: Tensor
+    w: Tensor
+    r: Tensor
+    b: Tensor | None
+    lengths: Tensor | None
+    states: States
+    attributes: RecurrentAttributes
+
+    @classmethod
+    def of(
+        cls,
+        x: Tensor,
+        w: Tensor,
+        r: Tensor,
+        b: Tensor | None,
+        lengths: Tensor | None,
+        initial: Sequence[Tensor | None],
+        attributes: RecurrentAttributes,
+    ) -> RecurrentLayer:
+        """A node's inputs in one form; states that are not given are zeros."""
+        if attributes.get("layout"):
+            x = x.transpose(0, 1)
+            initial = [state if state is None else state.transpose(0, 1) for state in initial]
+        zeros = x.new_zeros(w.shape[0], x.shape[1], r.shape[-1])
+        # Lengths change no shape, and where all are the whole length they change nothing.
+        if lengths is not None and (x.is_meta or bool((lengths == x.shape[0]).all())):
+            lengths = None
+        states = tuple(zeros if state is None else state for state in initial)
+        layer = cls(x, w, r, b, lengths, states, attributes)
+        layer._check_sizes()
+        return layer
+
+    def _check_sizes(self) -> None:
+        """PyTorch's functions write beyond their memory where these do not fit together.
+
+        Raises:
+            ValueError: they do not.
+        """
+        count, gates, hidden = len(self.backwards), self.w.shape[1], self.r.shape[-1]
+        wanted: dict[str, tuple[Tensor, tuple[int, ...]]] = {
+            "W": (self.w, (count, gates, self.x.shape[2])),
+            "R": (self.r, (count, gates, hidden)),
+        }
+        wanted |= {} if self.b is None else {"B": (self.b, (count, 2 * gates))}
+        wanted |= {f"state {i}": (state, (count, self.x.shape[1], hidden)) for i, state in enumerate(self.states)}
+        for name, (value, shape) in wanted.items():
+            if tuple(value.shape) != shape:
+                raise ValueError(f"{name} has the shape {tuple(value.shape)}, {shape} is needed")
+
+    @property
+    def direction(self) -> str:
+        return self.attributes.get("direction", "forward")
+
+    @property
+    def backwards(self) -> list[bool]:
+        """Whether each direction runs backwards."""
+        return _BACKWARDS[self.direction]
+
+    def cut(self, x: Tensor) -> Tensor:
+        """`x` within the layer's clip of zero."""
+        clip = self.attributes.get("clip")
+        return x if clip is None else torch.clamp(x, -clip, clip)
+
+    def run(self, kinds: Sequence[CellKind], make_step: MakeStep, *, fusible: bool = True) -> tuple[Tensor, ...]:
+        """Outputs (T, directions, N, H) and last states (directions, N, H), or both with the rows first.
+
+        By the function of the first of `kinds` that computes the same, else step by step.
+        """
+        given = self.attributes.get("activations") or kinds[0].defaults * len(self.backwards)
+        same = next((kind for kind in kinds if self._computes(kind, given)), None)
+        if fusible and same is not None:
+            output, last = fused(self, same)
+        else:
+            output, last = self._stepwise(make_step, self._activations(given))
+        if self.attributes.get("layout"):
+            return output.permute(2, 0, 1, 3), *(state.transpose(0, 1) for state in last)
+        return output, *last
+
+    def _computes(self, kind: CellKind, activations: Sequence[str]) -> bool:
+        """Whether PyTorch's function computes the same: its own activations, no clipping, no row without a step."""
+        empty_rows = self.lengths is not None and bool((self.lengths < 1).any())
+        names = tuple(name.lower() for name in activations)
+        return "clip" not in self.attributes and not empty_rows and names == kind.defaults * len(self.backwards)
+
+    def _activations(self, names: Sequence[str]) -> list[Activation]:
+        """Functions of one argument; alphas and betas are used up by those that take them, in order."""
+        given = iter(self.attributes.get("activation_alpha", ())), iter(self.attributes.get("activation_beta", ()))
+        made = []
+        for name in names:
+            function, defaults = named_activation(name)
+            parameters = [next(source, default) for source, default in zip(given, defaults, strict=False)]
+            made.append(_with(function, parameters))
+        return made
+
+    def _stepwise(self, make_step: MakeStep, activations: list[Activation]) -> tuple[Tensor, States]:
+        """Every direction by a loop over time; a row that has ended keeps its state and yields zeros."""
+        outputs, last = [], []
+        lengths = None if self.lengths is None else self.lengths.to(self.x.device)
+        each = len(activations) // len(self.backwards)
+        for d, backwards in enumerate(self.backwards):
+            wb, rb = (None, None) if self.b is None else self.b[d].chunk(2)
+            step = make_step(d, rb, activations[each * d : each * (d + 1)])
+            projected = F.linear(self.x, self.w[d], wb)
+            state, found = tuple(value[d] for value in self.states), []
+            times = range(len(projected))
+            for t in reversed(times) if backwards else times:
+                new = step(projected[t], state)
+                shown = new[0]
+                if lengths is not None:
+                    running = (t < lengths)[:, None]
+                    new = tuple(torch.where(running, a, b) for a, b in zip(new, state, strict=True))
+                    shown = torch.where(running, shown, 0.0)
+                state = new
+                found.append(shown)
+            outputs.append(torch.stack(found[::-1] if backwards else found))
+            last.append(state)
+        return torch.stack(outputs, 1), tuple(torch.stack(values) for values in zip(*last, strict=True))
+
+
+def _with(function: Callable[..., Tensor], parameters: list[float]) -> Activation:
+    return lambda x: function(x, *parameters)
+
+
+def fused(layer: RecurrentLayer, kind: CellKind) -> tuple[Tensor, States]:
+    """The layer by PyTorch's function: outputs (T, directions, N, H) and the last states."""
+    weights: list[Tensor] = []
+    if layer.w.shape[1] != len(kind.order) * layer.r.shape[-1]:
+        raise ValueError(f"W has {layer.w.shape[1]} rows, {len(kind.order)} times {layer.r.shape[-1]} are needed")
+    for d in range(len(layer.backwards)):
+        parts = [layer.w[d], layer.r[d]]
+        if layer.b is not None:
+            parts += layer.b[d].chunk(2)
+        weights += [_reordered(part, kind.order) for part in parts]
+    options = weights, layer.b is not None, 1, 0.0, torch.is_grad_enabled(), layer.direction == "bidirectional"
+    with _quietly(layer.x.is_cuda):
+        output, last = (_whole if layer.lengths is None else _packed)(layer, kind, options)
+    output = output.unflatten(-1, (len(layer.backwards), -1)).transpose(1, 2)
+    return output, last
+
+
+@contextlib.contextmanager
+def _quietly(on_cuda: bool) -> Iterator[None]:
+    """Without cuDNN's warning that the weights do not lie in one piece, as a module's own would."""
+    if not on_cuda:
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous")
+        yield
+
+
+def _whole(layer: RecurrentLayer, kind: CellKind, options: tuple[object, ...]) -> tuple[Tensor, States]:
+    """All rows run to the end."""
+    turn = layer.direction == "reverse"
+    x = layer.x.flip(0) if turn else layer.x
+    output, *last = kind.fused(x, _as_pytorch(layer.states), *options, False)
+    return output.flip(0) if turn else output, tuple(last)
+
+
+def _packed(layer: RecurrentLayer, kind: CellKind, options: tuple[object, ...]) -> tuple[Tensor, States]:
+    """Rows of several lengths, of which only the steps that they have are computed."""
+    assert layer.lengths is not None
+    turn = layer.direction == "reverse"
+    x = reverse_sequence(layer.x, layer.lengths) if turn else layer.x
+    packed = pack_padded_sequence(x, layer.lengths.cpu(), enforce_sorted=False)
+    assert packed.sorted_indices is not None
+    assert packed.unsorted_indices is not None
+    order, back = packed.sorted_indices, packed.unsorted_indices
+    states = [state.index_select(1, order) for state in layer.states]
+    data, *last = kind.fused(packed.data, packed.batch_sizes, _as_pytorch(states), *options)
+    found = PackedSequence(data, packed.batch_sizes, order, back)
+    output, _ = pad_packed_sequence(found, total_length=x.shape[0])
+    output = reverse_sequence(output, layer.lengths) if turn else output
+    return output, tuple(state.index_select(1, back) for state in last)
+
+
+def _as_pytorch(states: Sequence[Tensor]) -> Tensor | list[Tensor]:
+    """One state alone, or the list of them."""
+    given = [state.contiguous() for state in states]
+    return given if len(given) > 1 else given[0]
+
+
+def _reordered(weight: Tensor, order: tuple[int, ...]) -> Tensor:
+    gates = weight.chunk(len(order))
+    return torch.cat([gates[i] for i in order])
 
 
 @operator("LSTM", host=(4,))

@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedlas.importers.onnx.operators.limits import bounded
-from fedlas.importers.onnx.operators.table import operator
+from fedlas.importers.onnx.operators.table import bounded, operator
 
 Where = Literal["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"]
 

@@ -3,7 +3,7 @@
 A function's positional parameters are the operator's inputs, its keyword-only parameters (or the fields of the
 `TypedDict` that its `**attributes` are) are the operator's attributes, both by the names of the ONNX specification. Two
 keyword names are filled in by the importer where a function asks for them: `opset` (semantics changed over time) and
-`num_outputs` (the node's number of outputs).
+`num_outputs` (the node's number of outputs). Limits stand here too: a few bytes of a file can ask for petabytes.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from onnx import AttributeProto, NodeProto, TensorProto, defs, helper, numpy_helper
 from torch import Tensor
 
@@ -181,3 +184,80 @@ def keywords(node: NodeProto, opset: int) -> dict[str, object]:
     given = {name: value for name, value in attributes(node).items() if name in entry.keywords}
     extra = {"opset": opset, "num_outputs": len(node.output)}
     return {name: value for name, value in extra.items() if name in entry.keywords} | given | dict(entry.fixed)
+
+
+_DTYPES: dict[int, torch.dtype] = {
+    TensorProto.FLOAT: torch.float32,
+    TensorProto.FLOAT16: torch.float16,
+    TensorProto.BFLOAT16: torch.bfloat16,
+    TensorProto.DOUBLE: torch.float64,
+    TensorProto.UINT8: torch.uint8,
+    TensorProto.UINT16: torch.uint16,
+    TensorProto.UINT32: torch.uint32,
+    TensorProto.UINT64: torch.uint64,
+    TensorProto.INT8: torch.int8,
+    TensorProto.INT16: torch.int16,
+    TensorProto.INT32: torch.int32,
+    TensorProto.INT64: torch.int64,
+    TensorProto.BOOL: torch.bool,
+}
+_ELEM_TYPES = {dtype: number for number, dtype in _DTYPES.items()}
+_BY_NAME = {str(dtype).removeprefix("torch."): dtype for dtype in _DTYPES.values()}
+
+
+def torch_dtype(number: int) -> torch.dtype:
+    """The PyTorch type of an ONNX element type.
+
+    Raises:
+        UnsupportedModel: `unsupported_type` for strings, complex numbers and 2- to 8-bit floats.
+    """
+    try:
+        return _DTYPES[number]
+    except KeyError:
+        name = TensorProto.DataType.Name(number) if number in TensorProto.DataType.values() else number
+        raise UnsupportedModel("unsupported_type", f"the graph computes with {name} tensors; use float32") from None
+
+
+def elem_type(dtype: torch.dtype) -> int:
+    """ONNX's number of a PyTorch type, 0 for one that ONNX does not have."""
+    return int(_ELEM_TYPES.get(dtype, 0))
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """The PyTorch type of a NumPy type's name.
+
+    Raises:
+        UnsupportedModel: `unsupported_type`, as for `torch_dtype`.
+    """
+    if name not in _BY_NAME:
+        raise UnsupportedModel("unsupported_type", f"the graph computes with {name} tensors; use float32")
+    return _BY_NAME[name]
+
+
+def as_tensor(array: NDArray[Any]) -> Tensor:
+    """The array as a tensor that shares its memory; NumPy's own bfloat16 is none that PyTorch takes.
+
+    Raises:
+        UnsupportedModel: `unsupported_type`, as for `torch_dtype`.
+    """
+    dtype = dtype_of(array.dtype.name)
+    return torch.from_numpy(array.view(np.int16)).view(dtype) if dtype is torch.bfloat16 else torch.from_numpy(array)
+
+
+#: Bytes of the largest tensor that is computed while a graph is examined; those of sane classifiers are far below.
+MAX_BYTES = 2**31
+#: Elements of the largest tensor that an operator makes up from numbers alone (1 GiB of float32).
+MAX_ELEMENTS = 2**28
+
+
+def bounded(shape: Sequence[int], *, limit: int = MAX_ELEMENTS) -> list[int]:
+    """`shape` as a list.
+
+    Raises:
+        UnsupportedModel: `declared_size` where a tensor of that shape has more than `limit` elements.
+    """
+    if math.prod(shape) > limit:
+        raise UnsupportedModel(
+            "declared_size", f"the graph declares a tensor of shape {tuple(shape)}; {limit} elements are the limit"
+        )
+    return list(shape)

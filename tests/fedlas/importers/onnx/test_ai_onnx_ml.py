@@ -29,8 +29,8 @@ from fedlas.calibrators import TemperatureScaling
 from fedlas.errors import UnsupportedModel
 from fedlas.export.graph import export_onnx
 from fedlas.importers import check_parity, load_onnx
-from fedlas.importers.onnx.ai_onnx_ml.lowering import class_labels, to_standard
-from fedlas.importers.onnx.runtime_session import predict_file
+from fedlas.importers.onnx.rewrite.classical import class_labels, to_standard
+from fedlas.importers.onnx.runtime import predict_file
 from tests.helpers.classical_models import Array, node_model, save, table
 
 TRAINABLE: dict[str, Callable[[], Any]] = {

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from fedlas.errors import UnsupportedModel
 from fedlas.importers import OnnxClassifier, check_parity, load_onnx
-from fedlas.importers.onnx import parity
-from fedlas.importers.onnx.graph_classifier import GraphClassifier
+from fedlas.importers.onnx import loading
+from fedlas.importers.onnx.train.classifier import GraphClassifier
 from tests.helpers.networks import (
     Bert,
     Cnn,
@@ -514,7 +514,7 @@ def test_no_amount_of_amplified_rounding_excuses_a_large_difference(tmp_path: Pa
     classifier = load_onnx(path)
     rows = classifier.example_rows(4)
     difference = changed(classifier, 2e-6)
-    assert 1e-2 < difference < parity.rounding_error(classifier, rows)
+    assert 1e-2 < difference < loading.rounding_error(classifier, rows)
     with pytest.raises(UnsupportedModel, match="differs from the file") as caught:
         check_parity(path, classifier)
     assert caught.value.code == "import_mismatch"
@@ -542,8 +542,8 @@ def test_what_only_the_optimiser_changes_is_not_held_against_the_import(
     path = export(trained_looking(mlp()), table(2), tmp_path / "m.onnx")
     classifier = load_onnx(path)
     other = export(trained_looking(mlp(), seed=1), table(2), tmp_path / "other.onnx")
-    opened = parity.open_session
+    opened = loading.open_session
     monkeypatch.setattr(
-        parity, "open_session", lambda file, optimised=True: opened(other if optimised else file, optimised=optimised)
+        loading, "open_session", lambda file, optimised=True: opened(other if optimised else file, optimised=optimised)
     )
     assert check_parity(path, classifier) <= 1e-6

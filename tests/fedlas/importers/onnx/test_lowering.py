@@ -8,10 +8,10 @@ import torch
 from onnx import NodeProto, TensorProto, helper
 
 from fedlas.errors import UnsupportedModel
-from fedlas.importers.onnx import lowering
 from fedlas.importers.onnx.evaluator import outputs_of
 from fedlas.importers.onnx.graph import Array, Graph
-from fedlas.importers.onnx.lowering import lower
+from fedlas.importers.onnx.train import lowering
+from fedlas.importers.onnx.train.lowering import lower
 
 X = torch.linspace(-2, 2, 12).reshape(3, 4)
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.evaluator import outputs_of, run, run_node
-from fedlas.importers.onnx.operators import OPERATORS, has_gradient, operator_name
-from fedlas.importers.onnx.operators.dtypes import torch_dtype
+from fedlas.importers.onnx.operators import OPERATORS, operator_name
+from fedlas.importers.onnx.operators.table import has_gradient, torch_dtype
 from tests.helpers.node_suite import (
     COUNTING,
     SKIPPED,

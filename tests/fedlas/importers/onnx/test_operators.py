@@ -11,7 +11,8 @@ from onnx import TensorProto, defs, helper
 
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.evaluator import run_node
-from fedlas.importers.onnx.operators import OPERATORS, has_gradient, node_has_gradient, words
+from fedlas.importers.onnx.operators import OPERATORS, node_has_gradient
+from fedlas.importers.onnx.operators.table import has_gradient, words
 from tests.helpers.single_node import Case, assert_agrees, assert_differentiable, ints, random_floats
 
 floats = random_floats(0)

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.evaluator import run_node, shapes_of
 from fedlas.importers.onnx.graph import Graph
-from fedlas.importers.onnx.lowering import lower
+from fedlas.importers.onnx.train.lowering import lower
 from tests.helpers.single_node import Case, assert_agrees, assert_differentiable, random_floats
 
 floats = random_floats(2)

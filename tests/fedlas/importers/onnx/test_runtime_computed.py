@@ -12,9 +12,9 @@ import torch
 from fedlas.calibrators import Identity
 from fedlas.export.graph import write_graph
 from fedlas.importers import load_onnx
-from fedlas.importers.onnx.parity import network_outputs
-from fedlas.importers.onnx.runtime_only.runtime_computed import RuntimeComputedClassifier
-from fedlas.importers.onnx.runtime_session import predict_file
+from fedlas.importers.onnx.loading import network_outputs
+from fedlas.importers.onnx.runtime import predict_file
+from fedlas.importers.onnx.train.runtime_classifier import RuntimeComputedClassifier
 from tests.helpers import cancelling_variance
 from tests.helpers.networks import Cnn, export, images, trained_looking
 

@@ -20,7 +20,7 @@ from fedlas.importers.onnx.cost.interpreter import Interpretation
 from fedlas.importers.onnx.evaluator import run_node
 from fedlas.importers.onnx.graph import Graph
 from fedlas.importers.onnx.operators import node_has_gradient
-from fedlas.importers.onnx.runtime_nodes import is_runtime_node
+from fedlas.importers.onnx.runtime import is_runtime_node
 from tests.helpers.single_node import Case, assert_agrees, ints, random_floats
 
 floats = random_floats(2)

@@ -28,11 +28,11 @@ from fedlas.errors import UnsupportedModel
 from fedlas.export.graph import export_onnx
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import GraphClassifier, check_parity, load_onnx
-from fedlas.importers.onnx.gradients import reachable_weights
 from fedlas.importers.onnx.graph import Graph
-from fedlas.importers.onnx.runtime_only.loading import FLOOR, RuntimeOnlyClassifier
-from fedlas.importers.onnx.runtime_operators import RUNTIME_OPERATORS
-from fedlas.importers.onnx.runtime_session import predict_file
+from fedlas.importers.onnx.operators.roles import RUNTIME_OPERATORS
+from fedlas.importers.onnx.runtime import predict_file
+from fedlas.importers.onnx.train.lowering import reachable_weights
+from fedlas.importers.onnx.train.runtime_loading import FLOOR, RuntimeOnlyClassifier
 from fedlas.metrics import nll
 from tests.helpers.classical_models import Array, node_model, save, table
 

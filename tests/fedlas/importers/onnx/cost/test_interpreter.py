@@ -16,10 +16,10 @@ from fedlas.errors import UnsupportedModel
 from fedlas.export.graph import export_onnx
 from fedlas.importers import check_parity, load_onnx
 from fedlas.importers.onnx.cost import check_sizes
-from fedlas.importers.onnx.cost.abstract_tensor import AbstractTensor
 from fedlas.importers.onnx.cost.interpreter import Interpretation
+from fedlas.importers.onnx.cost.shape_rules import AbstractTensor
+from fedlas.importers.onnx.evaluator import input_spec
 from fedlas.importers.onnx.graph import Graph
-from fedlas.importers.onnx.input_specs import input_spec
 from tests.helpers.networks import node
 from tests.helpers.sized_graphs import HOSTILE, MUST_PASS, Hostile
 

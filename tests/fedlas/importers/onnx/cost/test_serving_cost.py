@@ -18,10 +18,10 @@ from fedlas.errors import UnsupportedModel
 from fedlas.importers import load_onnx
 from fedlas.importers.onnx.cost import ServingCost, serving_cost
 from fedlas.importers.onnx.cost.interpreter import Interpretation
+from fedlas.importers.onnx.evaluator import input_spec
 from fedlas.importers.onnx.graph import Graph
-from fedlas.importers.onnx.input_specs import input_spec
-from fedlas.importers.onnx.normalise import hoist_constants
-from fedlas.importers.onnx.runtime_session import GraphSession
+from fedlas.importers.onnx.rewrite.normalise import hoist_constants
+from fedlas.importers.onnx.runtime import GraphSession
 from tests.helpers import classical_models
 from tests.helpers.networks import hand_made, node
 from tests.helpers.sized_graphs import MUST_PASS

@@ -1,1 +1,0 @@
-"""scikit-learn's operators (`ai.onnx.ml`) as standard ONNX operators."""

@@ -1,0 +1,1 @@
+"""Parsing: bytes become a checked model."""

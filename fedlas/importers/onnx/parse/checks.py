@@ -1,0 +1,344 @@
+"""Checks of an ONNX file: its bytes before they are parsed, then names, order, functions, sizes and weights.
+
+Two bytes of a file can become an object of hundreds in memory, so parts are counted on the bytes, along the fields that
+ONNX defines. https://protobuf.dev/programming-guides/encoding/
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+
+import numpy as np
+from google.protobuf.descriptor import Descriptor  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from fedlas.errors import UnsupportedModel
+from fedlas.importers.onnx.operators.table import words
+
+#: The largest classifiers that exporters write stay below ten thousand nodes; importing takes about 1 ms for each.
+MOST_NODES = 20_000
+_MOST_PARTS = 1_000_000
+#: An element of a list may be a field of its own, in files of very old writers and in trees of many nodes.
+_MOST_FIELDS = 20_000_000
+#: Model, graph, node, attribute, tensor; each nested graph adds three. The parser itself gives up at 100.
+_DEEPEST = 60
+
+_NUMBER, _EIGHT_BYTES, _SIZED, _FOUR_BYTES = 0, 1, 2, 5
+
+
+def survey(content: bytes) -> None:
+    """Refuse what would take far more memory or depth than any classifier.
+
+    Raises:
+        UnsupportedModel: `too_many_nodes`, `too_deep`.
+        DecodeError: the bytes are no message, or end before it does.
+    """
+    position, end, message = 0, len(content), ModelProto.DESCRIPTOR
+    outer: list[tuple[int, Descriptor]] = []  # ends and kinds of the messages around this one
+    nodes = parts = fields = 0
+    while position < end or outer:
+        if position >= end:
+            _within(position, end)
+            end, message = outer.pop()
+            continue
+        fields += 1
+        if fields > _MOST_FIELDS:
+            break
+        tag, position = _varint(content, position, end)
+        kind = tag & 7
+        if kind == _SIZED:
+            size, position = _varint(content, position, end)
+            field = message.fields_by_number.get(tag >> 3)
+            if field is None or field.message_type is None:
+                position += size
+                continue
+            parts += 1
+            nodes += field.message_type is NodeProto.DESCRIPTOR
+            _check(parts, fields, len(outer))
+            _within(position + size, end)
+            outer.append((end, message))
+            end, message = position + size, field.message_type
+        elif kind == _NUMBER:
+            _, position = _varint(content, position, end)
+        elif kind in (_EIGHT_BYTES, _FOUR_BYTES):
+            position += 8 if kind == _EIGHT_BYTES else 4
+        else:
+            raise DecodeError("a group, which ONNX does not use")
+    _within(position, end)
+    _check(parts, fields, len(outer))
+    if nodes > MOST_NODES:
+        raise _too_many(f"the graph has {nodes:,} nodes; at most {MOST_NODES:,} can be opened")
+
+
+def _within(position: int, end: int) -> None:
+    if position > end:
+        raise DecodeError("a field reaches beyond its message")
+
+
+def _check(parts: int, fields: int, depth: int) -> None:
+    """These two limits end the count, so how much lies beyond them is not known; nodes are counted to the end."""
+    if parts > _MOST_PARTS:
+        raise _too_many(
+            f"the graph has more than {_MOST_PARTS:,} parts (nodes, attributes, tensors, descriptions), the most that "
+            f"can be opened; classifiers have at most {MOST_NODES:,} nodes"
+        )
+    if fields > _MOST_FIELDS:
+        raise _too_many(
+            f"the file has more than {_MOST_FIELDS:,} values in lists that are not packed (for example those of a "
+            "tree ensemble), the most that can be opened; send fewer or smaller trees"
+        )
+    if depth > _DEEPEST:
+        raise UnsupportedModel(
+            "too_deep", f"graphs are nested more than {_DEEPEST} levels deep; a classifier needs no nested graphs"
+        )
+
+
+def _too_many(found: str) -> UnsupportedModel:
+    return UnsupportedModel("too_many_nodes", found)
+
+
+def _varint(content: bytes, position: int, end: int) -> tuple[int, int]:
+    """A number of seven bits per byte, and the place after it."""
+    value = shift = 0
+    while position < end and shift < 70:
+        byte = content[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+    raise DecodeError("a number that does not end")
+
+
+_LONGEST_NAME = 1000
+#: Attributes that say how large something is, and the largest product of their numbers: a pooling window of 4096².
+_SIZES = words(
+    "kernel_shape pads strides dilations output_padding output_shape hidden_size blocksize size group num_heads"
+)
+_LARGEST = 2**24
+
+
+def check_names(model: ModelProto) -> None:
+    """Refuse names that no exporter writes: they end in logs, records and file formats of others.
+
+    Raises:
+        UnsupportedModel: `bad_name`.
+    """
+    for name in _names(model):
+        if len(name) > _LONGEST_NAME or not name.isprintable():
+            shown = "".join(character if character.isprintable() else "?" for character in name[:40])
+            raise UnsupportedModel(
+                "bad_name",
+                f"the name {shown!r}… has {len(name)} characters; names must be printable and at most "
+                f"{_LONGEST_NAME} characters long",
+            )
+
+
+def _names(model: ModelProto) -> Iterator[str]:
+    graph = model.graph
+    yield from (info.name for info in [*graph.input, *graph.output, *graph.value_info])
+    yield from (tensor.name for tensor in graph.initializer)
+    for node in every_node(model):
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+
+
+def every_node(model: ModelProto) -> Iterator[NodeProto]:
+    """All nodes, also those of functions and nested graphs."""
+    return (message for message in _every(model) if isinstance(message, NodeProto))
+
+
+def every_tensor(model: ModelProto) -> Iterator[TensorProto]:
+    """All tensors wherever they hide: nested graphs, attributes, functions, sparse tensors, training graphs."""
+    return (message for message in _every(model) if isinstance(message, TensorProto))
+
+
+def _every(message: Message) -> Iterator[Message]:
+    pending = [message]
+    while pending:
+        found = pending.pop()
+        yield found
+        if isinstance(found, TensorProto):
+            continue  # listing its fields would copy its content
+        for field, value in found.ListFields():
+            if field.message_type is not None:
+                pending.extend([value] if hasattr(value, "ListFields") else value)
+
+
+def check_order(graph: GraphProto) -> None:
+    """Every tensor of the main graph is made once, and none from itself.
+
+    Raises:
+        UnsupportedModel: `duplicate_name`, `cyclic_graph`.
+    """
+    for names in ([*_outputs(graph)], [tensor.name for tensor in graph.initializer]):
+        doubled = [name for name, count in Counter(names).items() if count > 1]
+        if doubled:
+            raise UnsupportedModel("duplicate_name", f"the tensor {doubled[0]!r} is made more than once in the graph")
+    given = {info.name for info in graph.input} | {tensor.name for tensor in graph.initializer}
+    both = given & set(_outputs(graph))
+    if both:
+        raise UnsupportedModel("duplicate_name", f"the tensor {min(both)!r} is given to the graph and made in it, too")
+    _refuse_cycles(graph)
+
+
+def _outputs(graph: GraphProto) -> list[str]:
+    return [name for node in graph.node for name in node.output if name]
+
+
+def _refuse_cycles(graph: GraphProto) -> None:
+    makers = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
+    needs = {index: [makers[name] for name in node.input if name in makers] for index, node in enumerate(graph.node)}
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        node = graph.node[error.args[1][0]]
+        raise UnsupportedModel(
+            "cyclic_graph", f"the node {node.name or node.op_type!r} needs what is made from it"
+        ) from error
+
+
+def check_functions(model: ModelProto) -> None:
+    """Local functions, written out where they are called, must end and stay small.
+
+    Raises:
+        UnsupportedModel: `cyclic_graph`, `too_many_nodes`.
+    """
+    functions = {_key(function): function for function in model.functions}
+    sizes: dict[tuple[str, str], int] = {}
+    total = sum(_written_out(node, functions, sizes, ()) for node in model.graph.node) if functions else 0
+    if total > MOST_NODES:
+        raise UnsupportedModel(
+            "too_many_nodes",
+            f"the graph's functions, written out, have {total:,} nodes; at most {MOST_NODES:,} can be opened",
+        )
+
+
+def _key(item: FunctionProto | NodeProto) -> tuple[str, str]:
+    return item.domain, item.name if isinstance(item, FunctionProto) else item.op_type
+
+
+def _written_out(
+    node: NodeProto,
+    functions: dict[tuple[str, str], FunctionProto],
+    sizes: dict[tuple[str, str], int],
+    callers: tuple[tuple[str, str], ...],
+) -> int:
+    """How many nodes a call becomes."""
+    key = _key(node)
+    if key not in functions:
+        return 1
+    if key in callers or len(callers) > 50:
+        raise UnsupportedModel(
+            "cyclic_graph", f"the function {key[1]!r} calls itself, or functions are nested too deep"
+        )
+    if key not in sizes:
+        sizes[key] = sum(_written_out(inner, functions, sizes, (*callers, key)) for inner in functions[key].node)
+    return sizes[key]
+
+
+def check_attributes(model: ModelProto) -> None:
+    """Windows, strides and state sizes are those of a classifier: what runs over them takes as long as they are large.
+
+    Raises:
+        UnsupportedModel: `declared_size`.
+    """
+    for node in every_node(model):
+        for attribute in node.attribute:
+            if (
+                attribute.name in _SIZES
+                and math.prod(max(1, abs(n)) for n in [attribute.i, *attribute.ints]) > _LARGEST
+            ):
+                raise UnsupportedModel(
+                    "declared_size",
+                    f"{node.op_type} has {attribute.name} = {[*attribute.ints] or attribute.i}; "
+                    f"sizes whose product is at most {_LARGEST:,} can be opened",
+                )
+
+
+#: Operators whose constant inputs are weights: no infinity there means "masked", as it does elsewhere.
+_WEIGHTED = words(
+    "Conv ConvTranspose Gemm MatMul BatchNormalization LayerNormalization InstanceNormalization GroupNormalization "
+    "RMSNormalization PRelu LSTM GRU RNN Einsum FusedConv FusedMatMul FusedGemm Attention"
+)
+_PARTS_OF_A_BYTE = {
+    value: 2 if name.endswith(("INT4", "FLOAT4E2M1")) else 4
+    for name, value in TensorProto.DataType.items()
+    if name.endswith(("INT4", "FLOAT4E2M1", "INT2"))
+}
+
+
+def check_tensors(model: ModelProto) -> None:
+    """Every tensor holds as much as its shape says; raises UnsupportedModel (`corrupt`)."""
+    for tensor in every_tensor(model):
+        _check_size(tensor)
+
+
+def _check_size(tensor: TensorProto) -> None:
+    if tensor.data_type == TensorProto.UNDEFINED and not tensor.ByteSize():
+        return  # an empty message, as `sparse_tensor` holds one where there is none
+    count = math.prod(tensor.dims)
+    if any(size < 0 for size in tensor.dims) or (count == 0 and max(tensor.dims) > 2**31):
+        raise UnsupportedModel("corrupt", f"tensor {tensor.name!r} has the shape {tuple(tensor.dims)}")
+    if tensor.HasField("segment"):
+        raise UnsupportedModel("corrupt", f"tensor {tensor.name!r} is one of several segments, which cannot be read")
+    if tensor.HasField("raw_data"):
+        held, needed, unit = len(tensor.raw_data), _bytes_of(tensor, count), "bytes"
+    else:
+        held, needed, unit = _values_in(tensor), count, "values"
+        if tensor.data_type in _PARTS_OF_A_BYTE:
+            needed = -(-count // _PARTS_OF_A_BYTE[tensor.data_type])
+        elif tensor.data_type in (TensorProto.COMPLEX64, TensorProto.COMPLEX128):
+            needed = 2 * count
+    if held != needed:
+        raise UnsupportedModel(
+            "corrupt",
+            f"tensor {tensor.name!r} holds {held} {unit}, its shape {tuple(tensor.dims)} needs {needed}",
+        )
+
+
+def _bytes_of(tensor: TensorProto, count: int) -> int:
+    if tensor.data_type in _PARTS_OF_A_BYTE:
+        return -(-count // _PARTS_OF_A_BYTE[tensor.data_type])
+    try:
+        return count * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    except (KeyError, ValueError):
+        raise UnsupportedModel("corrupt", f"tensor {tensor.name!r} has an unknown element type") from None
+
+
+def _values_in(tensor: TensorProto) -> int:
+    kinds = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
+    return sum(len(getattr(tensor, kind)) for kind in kinds)
+
+
+def check_weights(model: ModelProto) -> None:
+    """No weight is NaN or infinite: such a network answers nothing, and training spreads it.
+
+    Infinities elsewhere are legitimate (attention masks, open bounds of Clip), NaN in a single number is, too.
+
+    Raises:
+        UnsupportedModel: `non_finite_weights`.
+    """
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            tensors.update((node.output[0], a.t) for a in node.attribute if a.HasField("t") and node.output)
+    weights = {name for node in model.graph.node if node.op_type in _WEIGHTED for name in node.input}
+    for name, tensor in tensors.items():
+        if _is_float(tensor) and math.prod(tensor.dims) > 1:
+            values = np.asarray(numpy_helper.to_array(tensor))
+            bad = ~np.isfinite(values) if name in weights else np.isnan(values)
+            if bad.any():
+                raise UnsupportedModel(
+                    "non_finite_weights",
+                    f"{int(bad.sum())} of {bad.size} values of the weights {name!r} are NaN or infinite; "
+                    "send the model from before its training diverged",
+                )
+
+
+def _is_float(tensor: TensorProto) -> bool:
+    return tensor.data_type in (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)

@@ -1,0 +1,241 @@
+"""ONNX Runtime of a file, of a graph, and of single nodes for which the operator table has no function.
+
+What lies behind such a node trains as ever; weights before it are constants, since no gradient reaches them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from onnx import NodeProto, OperatorSetIdProto, TensorProto, defs, helper, numpy_helper
+from onnx.shape_inference import infer_node_outputs
+from torch import Tensor, nn
+
+from fedlas.errors import UnsupportedModel
+from fedlas.importers.onnx.graph import Array, Graph, Shape
+from fedlas.importers.onnx.operators import OPERATORS, operator_name
+from fedlas.importers.onnx.operators.roles import COUNTING, read_at, refused
+from fedlas.importers.onnx.operators.table import (
+    STANDARD_DOMAINS,
+    Function,
+    as_tensor,
+    bounded,
+    elem_type,
+    keywords,
+    misfits,
+)
+
+#: Up to so many elements an input may be what a size is read from.
+_FEW = 64
+
+
+class KnownSize(NamedTuple):
+    """The type of an output in ONNX's numbering, and its sizes."""
+
+    elem: int
+    shape: Shape
+
+
+def known_sizes(node: NodeProto, inputs: Sequence[Tensor | None], opset: int) -> list[KnownSize]:
+    """The sizes of all outputs of a node of ONNX's own operators; none where its inference does not tell each."""
+    given = {name: value for name, value in zip(node.input, inputs, strict=True) if value is not None}
+    types = {
+        name: helper.make_tensor_type_proto(elem_type(value.dtype), tuple(value.shape)) for name, value in given.items()
+    }
+    try:
+        few = {name: value.numpy() for name, value in given.items() if value.numel() <= _FEW}
+        data = {name: numpy_helper.from_array(value, name) for name, value in few.items()}
+        schema = defs.get_schema(node.op_type, opset, node.domain)
+        found = infer_node_outputs(schema, node, types, data, opset_imports=[helper.make_opsetid("", opset)])
+    except Exception:  # whatever does not fit the operator: what computes it says it better
+        return []
+    tensors = [value.tensor_type for value in found.values()]
+    if not all(tensor.HasField("shape") for tensor in tensors):
+        return []
+    if not all(dim.HasField("dim_value") for tensor in tensors for dim in tensor.shape.dim):
+        return []
+    return [KnownSize(tensor.elem_type, tuple(dim.dim_value for dim in tensor.shape.dim)) for tensor in tensors]
+
+
+#: ONNX Runtime's reason for a refusal belongs to the sender, but not in pages.
+_LONGEST_REASON = 300
+
+
+def open_session(model: str | Path | bytes, *, optimised: bool = True, threads: int = 0) -> ort.InferenceSession:
+    """A quiet session on the CPU.
+
+    Args:
+        model: a path or a serialised model.
+        optimised: False computes every node as it is written.
+        threads: within one operator; 0 leaves the number to ONNX Runtime.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    if not optimised:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    source = model if isinstance(model, bytes) else str(model)
+    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def predict_file(
+    model: str | Path | bytes, inputs: Sequence[Array], *, batch_size: int = 256, optimised: bool = True
+) -> dict[str, Array]:
+    """Every output of a file by name, for one array of rows per input, computed in batches.
+
+    Raises:
+        ValueError: the number of arrays is not that of the model's inputs.
+    """
+    session = open_session(model, optimised=optimised)
+    names = [value.name for value in session.get_inputs()]
+    if len(names) != len(inputs):
+        raise ValueError(f"the model has the inputs {names}, {len(inputs)} arrays were given")
+    outputs = [value.name for value in session.get_outputs()]
+    parts = []
+    for start in range(0, max(len(inputs[0]), 1), batch_size):
+        batch = {name: value[start : start + batch_size] for name, value in zip(names, inputs, strict=True)}
+        parts.append(session.run(outputs, batch))
+    return {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(outputs)}
+
+
+class GraphSession:
+    """Some nodes of a graph in a session; never changed, so copies of a classifier share it."""
+
+    def __init__(self, graph: Graph, outputs: Sequence[str], *, typed: bool = True) -> None:
+        kind = TensorProto.FLOAT if typed else TensorProto.UNDEFINED
+        shown = [helper.make_tensor_value_info(name, kind, None) for name in outputs]
+        for value in shown if not typed else ():
+            value.ClearField("type")
+        self.outputs = list(outputs)
+        self.dtypes = {v.name: helper.tensor_dtype_to_np_dtype(v.type.tensor_type.elem_type) for v in graph.inputs}
+        try:
+            self.session = open_session(graph.to_model(shown).SerializeToString(), threads=torch.get_num_threads())
+        except Exception as error:  # ONNX Runtime raises a class of its own for every kind of refusal
+            raise not_runnable(error) from error
+
+    def __deepcopy__(self, memo: dict[int, object]) -> GraphSession:
+        return self
+
+    def __call__(self, rows: Sequence[Array]) -> list[Array]:
+        """The outputs for one array of rows per input; what is no tensor (maps, sequences) is as the runtime has it.
+
+        Raises:
+            UnsupportedModel: `not_runnable`.
+        """
+        given = {name: np.asarray(value, dtype) for (name, dtype), value in zip(self.dtypes.items(), rows, strict=True)}
+        try:
+            return list(self.session.run(self.outputs, given))
+        except Exception as error:
+            raise not_runnable(error) from error
+
+
+def not_runnable(error: Exception) -> UnsupportedModel:
+    """ONNX Runtime's refusal as an error of the library."""
+    return UnsupportedModel("not_runnable", f"ONNX Runtime cannot run the model: {str(error)[:_LONGEST_REASON]}")
+
+
+_NUMBERS = frozenset(f"tensor({kind})" for kind in ("float", "int64", "int32", "uint8", "bool"))
+
+
+class RuntimeNode(nn.Module):
+    """One node as a module; it has no weights and no gradient, and computes on the CPU."""
+
+    def __init__(self, node: NodeProto, opset: int) -> None:
+        super().__init__()
+        self.content, self.opset = node.SerializeToString(deterministic=True), opset
+
+    @torch.no_grad()
+    def forward(self, *inputs: Tensor | None) -> tuple[Tensor, ...]:
+        """The node's outputs, where its inputs are.
+
+        Raises:
+            UnsupportedModel: `unsupported_operator` where ONNX Runtime does not compute them, or the inputs have a
+                shape alone; `declared_size` where they are too large.
+        """
+        given = [value for value in inputs if value is not None]
+        if any(value.is_meta for value in given):
+            raise UnsupportedModel("unsupported_operator", "ONNX Runtime computes values, not shapes alone")
+        on_host = [None if value is None else value.detach().cpu() for value in inputs]
+        _check_size(NodeProto.FromString(self.content), on_host, self.opset)
+        types = tuple(0 if value is None else elem_type(value.dtype) for value in inputs)
+        try:
+            found = _session(self.content, self.opset, types)([value.numpy() for value in on_host if value is not None])
+            results = [as_tensor(value) for value in found]
+        except UnsupportedModel as error:
+            raise UnsupportedModel("unsupported_operator", error.message) from error
+        device = next((value.device for value in given if value.device.type != "cpu"), torch.device("cpu"))
+        return tuple(value.to(device) for value in results)
+
+
+def _check_size(node: NodeProto, inputs: Sequence[Tensor | None], opset: int) -> None:
+    """Refuse outputs that are too large by ONNX's inference, or by the numbers that the operator reads as sizes."""
+    read = [value for i, value in enumerate(inputs) if value is not None and read_at(node, i) == "s"]
+    # ONNX Runtime takes a vector of one number where inference wants a number.
+    numbers = {id(value): value.reshape(()) for value in read if value.numel() == 1}
+    found = known_sizes(node, inputs, opset) or known_sizes(
+        node, [numbers.get(id(value), value) for value in inputs], opset
+    )
+    for size in found:
+        bounded(size.shape)
+    if not found and node.op_type not in COUNTING:
+        bounded([int(abs(number)) for value in read for number in value.ravel().tolist()])
+
+
+def _imports(opset: int) -> list[OperatorSetIdProto]:
+    return [OperatorSetIdProto(version=opset)]
+
+
+@lru_cache(maxsize=256)
+def _session(content: bytes, opset: int, types: tuple[int, ...]) -> GraphSession:
+    """The node for inputs of these types (0: left out), under names of its own, as one tensor may be read twice."""
+    node = NodeProto.FromString(content)
+    outputs = [f"output_{i}" for i in range(len(node.output))]
+    inputs = [f"input_{i}" if kind else "" for i, kind in enumerate(types)]
+    node = NodeProto(op_type=node.op_type, attribute=node.attribute, input=inputs, output=outputs)
+    infos = [helper.make_tensor_value_info(name, kind, None) for name, kind in zip(inputs, types, strict=True) if kind]
+    graph = Graph([node], {}, infos, outputs, opset, _imports(opset), helper.find_min_ir_version_for(_imports(opset)))
+    return GraphSession(graph, outputs, typed=False)
+
+
+def is_runtime_node(node: NodeProto) -> bool:
+    """Whether ONNX Runtime computes the node alone: no function of the table knows it, or none knows its options."""
+    if node.domain not in STANDARD_DOMAINS or (node.op_type in OPERATORS and not misfits(node)):
+        return False
+    return not refused([node]) and _takes_tensors(node.op_type)
+
+
+@cache
+def _takes_tensors(op_type: str) -> bool:
+    """Whether all that an operator reads and makes may be tensors of numbers, not text, sequences or optionals."""
+    schema = defs.get_schema(op_type)
+    return all(_NUMBERS & {str(kind) for kind in value.types} for value in (*schema.inputs, *schema.outputs))
+
+
+@dataclass(frozen=True)
+class Call:
+    """How a node is computed; `host` as in `Operator`, `several` where the function answers with a tuple."""
+
+    function: Function
+    keywords: Mapping[str, object]
+    host: tuple[int, ...]
+    several: bool
+
+
+def call_of(node: NodeProto, opset: int) -> Call:
+    """The table's function with the node's attributes, or ONNX Runtime, which takes all inputs wherever they are.
+
+    Raises:
+        UnsupportedModel: `unsupported_operator` for attributes that neither knows.
+    """
+    if is_runtime_node(node):
+        return Call(RuntimeNode(node, opset), {}, tuple(range(len(node.input))), several=True)
+    entry = OPERATORS[operator_name(node)]
+    several = entry.several or ("num_outputs" in entry.keywords and len(node.output) > 1)
+    return Call(entry.function, keywords(node, opset), entry.host, several)

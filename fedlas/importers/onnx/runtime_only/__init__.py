@@ -1,1 +1,0 @@
-"""Classifiers that ONNX Runtime runs as they are: calibrated, never trained."""

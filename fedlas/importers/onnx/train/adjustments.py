@@ -1,0 +1,147 @@
+"""Adjustments: what loading does to a file without being asked, as notices for its owner.
+
+The file computes the same afterwards, in a form that can be trained, calibrated and served.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from fedlas.importers.onnx.graph import attribute, tensor
+from fedlas.importers.onnx.parse.checks import every_node
+from fedlas.importers.onnx.rewrite.classical import ML_DOMAIN
+from fedlas.importers.onnx.train.heads import Head
+from fedlas.notice import Notice, adjustment
+
+_CONVERTED = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+
+
+_SHOWN = 20
+
+
+#: Holds until a dataset names the classes.
+CLASSES_NUMBERED = "classes_numbered"
+
+
+def of_training_mode(model: ModelProto) -> list[Notice]:
+    """Nodes that were exported in training mode."""
+    nodes = list(every_node(model))
+    constants = {constant.name: constant for constant in model.graph.initializer}
+    constants |= {node.output[0]: value for node in nodes if (value := tensor(node, "value")) is not None}
+
+    def trains(node: NodeProto) -> bool:
+        if node.op_type == "BatchNormalization":
+            return bool(attribute(node, "training_mode", 0)) or len(node.output) > 1
+        flag = constants.get(node.input[2]) if node.op_type == "Dropout" and len(node.input) > 2 else None
+        return flag is not None and bool(numpy_helper.to_array(flag).any())
+
+    found = Counter(str(node.op_type) for node in nodes if trains(node))
+    if not found:
+        return []
+    message = (
+        f"The file was exported in training mode ({', '.join(sorted(found))}); it computes as in inference here, with "
+        "the statistics that were learned and nothing dropped. Export after model.eval() to have the same elsewhere."
+    )
+    return [adjustment("training_mode_left", message, nodes=dict(found))]
+
+
+def of_precision(model: ModelProto) -> list[Notice]:
+    """Weights of half or double precision."""
+    weights = [weight for weight in model.graph.initializer if weight.data_type in _CONVERTED and weight.dims]
+    found = Counter(helper.tensor_dtype_to_np_dtype(weight.data_type).name for weight in weights)
+    if not found:
+        return []
+    message = f"The weights are {' and '.join(sorted(found))}; they are computed in float32."
+    return [adjustment("float32", message, tensors=dict(found))]
+
+
+def of_operators(before: ModelProto, after: ModelProto) -> list[Notice]:
+    """Operators of `ai.onnx.ml` that gave way to standard ones."""
+    had, has = _classical(before), _classical(after)
+    found = []
+    if had.pop("ZipMap", 0):
+        message = "The scores came as a map for each row (ZipMap); they are read as one tensor."
+        found.append(adjustment("map_removed", message))
+    if lowered := sorted(name for name in had if had[name] > has[name]):
+        message = (
+            f"Operators of scikit-learn ({', '.join(lowered)}) were written as standard ones, which can be trained."
+        )
+        found.append(adjustment("classical_lowered", message, operators=lowered))
+    return found
+
+
+def _classical(model: ModelProto) -> Counter[str]:
+    return Counter(str(node.op_type) for node in model.graph.node if node.domain == ML_DOMAIN)
+
+
+def of_renamed_inputs(renamed: Mapping[str, str]) -> list[Notice]:
+    """Inputs that were called as a standard output is."""
+    said = "The input {!r} is called {!r} here, since served files have an output of that name."
+    return [
+        adjustment("input_renamed", said.format(name, other), input=name, renamed=other)
+        for name, other in renamed.items()
+    ]
+
+
+def of_batch(rows: int) -> Notice:
+    """A number of rows that the exporter wrote into the file."""
+    message = f"The batch dimension was fixed to {rows}; the file takes any number of rows now."
+    return adjustment("batch_freed", message, rows=rows)
+
+
+def of_head(outputs: Sequence[str], head: Head) -> list[Notice]:
+    """What follows the logits, and the outputs that are no class scores."""
+    found = []
+    others = [name for name in outputs if name not in (head.output, head.labels)]
+    if head.labels is not None:
+        message = (
+            f"The output {head.labels!r} holds labels alone (ArgMax); {head.output!r}, before it, has their scores."
+        )
+        found.append(adjustment("argmax_undone", message, output=head.labels, scores=head.output))
+    if others:
+        message = (
+            f"Of {len(outputs)} outputs {head.output!r} classifies; the others ({', '.join(others[:5])}) are left out."
+        )
+        found.append(adjustment("outputs_left_out", message, output=head.output, left_out=others[:_SHOWN]))
+    if head.mixture:
+        message = f"The output {head.output!r} has probabilities that are no softmax; their logarithms are the logits."
+        found.append(adjustment("logarithm_taken", message, output=head.output))
+    elif head.activation is not None:
+        kind = f"{'' if head.kind == 'probabilities' else 'log-'}{head.activation.lower()}"
+        message = f"The output {head.output!r} is a {kind}; it was cut off, and what it reads are the logits."
+        found.append(adjustment("activation_cut_off", message, output=head.output, activation=kind, logits=head.logits))
+    if head.columns == 1:
+        message = f"A row has one score, that of class {head.positive} of two; the other class was added."
+        found.append(adjustment("second_class_added", message, output=head.output, scored_class=head.positive))
+    return found
+
+
+def of_pooling(*, moved: bool) -> Notice:
+    """A pooling that follows the last linear layer."""
+    if moved:
+        message = "The pooling after the last linear layer was moved before it, which computes the same."
+        return adjustment("pooling_moved", message)
+    message = "The last linear layer reads a map, and its scores are pooled; the features are the mean of that map."
+    return adjustment("features_pooled", message)
+
+
+def of_untied_weights(names: Collection[str]) -> list[Notice]:
+    """Weights that several layers share in the file."""
+    if not names:
+        return []
+    message = f"Weights that layers share in the file ({len(names)}) have a copy for each layer, to be trained apart."
+    return [adjustment("weights_untied", message, weights=sorted(names)[:_SHOWN])]
+
+
+def of_class_labels(labels: Iterable[str] | None) -> Notice:
+    """Names of the classes that the file itself carries, or numbers where nobody gave any."""
+    if labels is None:
+        message = "No class names were given: classes are called by their index. Pass class_names to have them checked."
+        return adjustment(CLASSES_NUMBERED, message)
+    shown = [*labels]
+    return adjustment(
+        "class_names_read", "The names of the classes were read from the file.", class_names=shown[:_SHOWN]
+    )

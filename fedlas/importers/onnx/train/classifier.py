@@ -1,0 +1,159 @@
+"""The imported classifier: a trainable body and head, and the graph that takes their weights back."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from fedlas.classifier import Classifier
+from fedlas.importers.onnx.evaluator import InputSpec, example_inputs
+from fedlas.importers.onnx.graph import Array, Graph
+from fedlas.notice import Notice
+
+#: What every served file computes; inputs of these names are renamed (`features` → `features_input_0`).
+STANDARD_OUTPUTS = ("logits", "probabilities", "confidence", "features")
+
+
+class GraphClassifier(Classifier):
+    """A classifier that can be written as an ONNX graph.
+
+    Attributes:
+        inputs: name, type and shape of every input; `input_names` are their names.
+        lengths: a size with which the graph runs for every open axis of the inputs.
+        output_name: the output of the upload that was taken.
+        output_kind: `"logits"` or `"probabilities"`: what that output was (the classifier itself gives logits).
+        feature_layer: the name of the features.
+        task: `"binary"` or `"multiclass"`.
+        opset, ir_version: the upload's versions, which an export keeps.
+        class_labels: the names of the classes where the upload itself carries them.
+        metadata: the properties of the upload's file by name.
+        adjustments: what was done to open it.
+        reason: why it cannot be trained, where it cannot.
+        logits_name, feature_names: the tensors of `graph()` that hold the logits (N, K) and, side by side and
+            flattened, the features (N, D).
+    """
+
+    inputs: tuple[InputSpec, ...]
+    lengths: dict[str, int]
+    output_name: str
+    output_kind: str
+    feature_layer: str
+    task: str
+    opset: int
+    ir_version: int
+    logits_name: str
+    feature_names: tuple[str, ...]
+    class_labels: tuple[str, ...] | None = None
+    metadata: Mapping[str, str] = MappingProxyType({})
+    adjustments: tuple[Notice, ...] = ()
+    reason: str = ""
+
+    @abstractmethod
+    def graph(self) -> Graph:
+        """The graph from the inputs to the logits with this classifier's weights; a copy that may be changed."""
+
+    @property
+    def trainable(self) -> bool:
+        """Whether there is anything to train."""
+        return any(parameter.numel() for parameter in self.parameters())
+
+    def example_rows(self, rows: int) -> list[Array]:
+        """Made-up rows of every input, valid for the graph, for proofs that two forms of it compute the same."""
+        return [value.numpy() for value in example_inputs(list(self.inputs), rows, self.lengths).values()]
+
+
+def rename_inputs(graph: Graph) -> dict[str, str]:
+    """Rename the inputs that are called as a standard output is; returns the new names."""
+    renamed = {}
+    for name in sorted(set(graph.input_names) & set(STANDARD_OUTPUTS)):
+        renamed[name] = graph.fresh(f"{name}_input")
+        graph.rename_input(name, renamed[name])
+    return renamed
+
+
+class GraphTemplate:
+    """The uploaded graph without the weights; never changed, so copies of a classifier share it."""
+
+    def __init__(self, graph: Graph, logits: str, frontier: Sequence[str], weights: dict[str, str]) -> None:
+        self.graph = graph.copy()
+        self.logits = logits
+        self.frontier = tuple(frontier)
+        self.weights = dict(weights)
+        for name in weights:
+            self.graph.constants.pop(name, None)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> GraphTemplate:
+        return self
+
+
+class OnnxClassifier(GraphClassifier):
+    """An imported network; `forward(*inputs)` takes the inputs in the order of `inputs`.
+
+    Without a `head`, where the logits need more than the features, `body` gives both.
+    """
+
+    def __init__(
+        self,
+        *,
+        body: fx.GraphModule,
+        head: fx.GraphModule | None,
+        template: GraphTemplate,
+        feature_shapes: Sequence[tuple[int, ...]],
+        feature_layer: str,
+        inputs: Sequence[InputSpec],
+        num_classes: int,
+        output_name: str,
+        output_kind: str,
+        task: str,
+        lengths: Mapping[str, int],
+    ) -> None:
+        super().__init__()
+        self.body, self.head_network = body, head
+        self.template = template
+        self.feature_shapes = tuple(feature_shapes)
+        self.inputs = tuple(inputs)
+        self.lengths = dict(lengths)
+        self.input_names = tuple(spec.name for spec in inputs)
+        self.num_classes = num_classes
+        self.feature_dim = sum(int(np.prod(shape)) for shape in feature_shapes)
+        self.output_name, self.output_kind, self.task = output_name, output_kind, task
+        self.feature_layer = feature_layer
+        self.logits_name, self.feature_names = template.logits, template.frontier
+        self.opset, self.ir_version = template.graph.opset, template.graph.ir_version
+        self._dtypes = tuple(getattr(torch, spec.dtype) for spec in inputs)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `(logits (N, K), features (N, D))`; inputs are cast to the graph's types, values unchanged."""
+        given = [value.to(dtype) for value, dtype in zip(inputs, self._dtypes, strict=True)]
+        parts = [part.flatten(1) for part in self.body(*given)]
+        if self.head_network is None:
+            return parts[0], parts[1]
+        features = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        return self.head(features), features
+
+    def head(self, features: Tensor) -> Tensor:
+        """Return logits (N, K) for features (N, D); raises TypeError where the features alone do not tell them."""
+        if self.head_network is None:
+            raise TypeError(f"the logits are not made of the features alone, the mean of {self.feature_layer!r}")
+        sizes = [int(np.prod(shape)) for shape in self.feature_shapes]
+        parts = torch.split(features, sizes, 1) if len(sizes) > 1 else (features,)
+        shaped = [part.unflatten(1, shape) for part, shape in zip(parts, self.feature_shapes, strict=True)]
+        logits: Tensor = self.head_network(*shaped)[0]
+        return logits
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """The parameters of the layers after the features; none where there is no head."""
+        return [] if self.head_network is None else list(self.head_network.parameters())
+
+    def graph(self) -> Graph:
+        """The uploaded graph, activation in the logits, with this classifier's weights and running statistics."""
+        graph = self.template.graph.copy()
+        state = self.state_dict()
+        for name, place in self.template.weights.items():
+            graph.constants[name] = state[place].detach().cpu().numpy()
+        return graph
