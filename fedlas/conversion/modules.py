@@ -29,6 +29,12 @@ from fedlas.errors import ConversionError
 if TYPE_CHECKING:
     from fedlas.conversion import ModelFile
 
+#: What PyTorch's exporters write without converting.
+_OPSET = 20
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+#: Rows of the export and of the proof: different, so that a fixed batch cannot pass; one row is traced as always one.
+_EXPORTED_ROWS, _PROVEN_ROWS = 2, 5
+
 
 def arguments(module: nn.Module, given: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     """The inputs in the order in which `forward` takes them, and whether it is called by their names.
@@ -129,13 +135,6 @@ def _scores(answered: Any) -> Tensor:
             "(segmentation and language generation are not calibrated here)",
         )
     return answered
-
-
-#: What PyTorch's exporters write without converting.
-_OPSET = 20
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-#: Rows of the export and of the proof: different, so that a fixed batch cannot pass; one row is traced as always one.
-_EXPORTED_ROWS, _PROVEN_ROWS = 2, 5
 
 
 def write_module(

@@ -19,6 +19,12 @@ from fedlas.errors import ConversionError
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
 
+_EXAMPLE_ROWS, _LOADED_ROWS = 32, 256
+_KINDS = (
+    "rows are a path, (X, y), a mapping of arrays, a pandas frame, a Dataset or DataLoader of PyTorch, or a mapping "
+    "{'train': …, 'calibration': …, 'test': …} of these"
+)
+
 
 def is_loaded(data: object) -> bool:
     """Whether it is a dataset or a loader of PyTorch, which is not loaded for the question."""
@@ -133,13 +139,6 @@ def _role(name: str, column: pd.Series[Any]) -> Array:
     if pd.api.types.is_datetime64_any_dtype(column):
         return np.asarray(column.to_numpy(), "datetime64[us]")
     return np.asarray(column.astype(str).to_numpy(), np.str_)
-
-
-_EXAMPLE_ROWS, _LOADED_ROWS = 32, 256
-_KINDS = (
-    "rows are a path, (X, y), a mapping of arrays, a pandas frame, a Dataset or DataLoader of PyTorch, or a mapping "
-    "{'train': …, 'calibration': …, 'test': …} of these"
-)
 
 
 def rows_of(data: object, roles: Mapping[str, Any]) -> Rows:

@@ -21,6 +21,22 @@ from fedlas.preconditions.trials import Examined
 _LEAST_SHARE, _LEAST_OF_IMAGES, _FEW_EQUAL, _MOSTLY_FEW = 0.2, 0.05, 4, 0.5
 #: Of more rows or bytes only the calibration rows are read.
 _MOST_ROWS, _MOST_BYTES = 1_000_000, 1 << 29
+_MAX_ROWS_OF_A_SEARCH, _FEWEST_ROWS, _MOST_COLUMNS, _MOST_CELLS = 4_000, 100, 4_096, 2_000_000
+#: The share of rows, classes alike, that a leaking column tells, and that no other column may tell.
+_LEAKS, _OTHERS = 0.995, 0.97
+#: Rows of the rarest class, under which a column may tell it by chance.
+_FEWEST_OF_CLASS = 10
+#: Of two claims at 95 %, the first to be shown. Groups that all gain as much as the worst possible group would lose
+#: have a p-value of two to the power of minus their number (`fedlas.metrics.betting_intervals`).
+_FEWEST_GROUPS = ceil(log2(2 / 0.05))
+#: Calibration rows from which a 95 % interval of the accuracy is no wider than ±0.2, (1.96 · 0.5 / 0.2)²: with fewer,
+#: a model that is sure of 20 % too many rows cannot be told from a calibrated one.
+MIN_CALIBRATION_ROWS = 25
+#: Priors may be far from the shares, that is what they are for. These are what nobody means: the shares of other
+#: classes, a class twenty times as frequent as among the rows, or most rows of other classes.
+_FAR, _NEAR, _TIMES, _MOST = 0.15, 0.03, 20.0, 0.5
+#: How far the scores of a row may sum to something else than 1; rows with which no scores do so by chance.
+MAX_ROUNDING, MIN_ROWS = 1e-4, 10
 
 
 def conflicting_rows(examined: Examined) -> list[Notice]:
@@ -76,13 +92,6 @@ def _examples(dataset: Dataset, rows: Integers | None, inputs: Integers, kinds: 
         other = places[np.argmax(dataset.targets[places] != dataset.targets[places[0]])]
         found.append(dataset.in_file(np.array([places[0], other])).tolist())
     return found
-
-
-_MAX_ROWS_OF_A_SEARCH, _FEWEST_ROWS, _MOST_COLUMNS, _MOST_CELLS = 4_000, 100, 4_096, 2_000_000
-#: The share of rows, classes alike, that a leaking column tells, and that no other column may tell.
-_LEAKS, _OTHERS = 0.995, 0.97
-#: Rows of the rarest class, under which a column may tell it by chance.
-_FEWEST_OF_CLASS = 10
 
 
 def leaking_column(examined: Examined) -> list[Notice]:
@@ -146,16 +155,6 @@ def _told(column: Array, targets: Integers, num_classes: int) -> float:
 
 
 Floats = NDArray[np.float64]
-
-#: Of two claims at 95 %, the first to be shown. Groups that all gain as much as the worst possible group would lose
-#: have a p-value of two to the power of minus their number (`fedlas.metrics.betting_intervals`).
-_FEWEST_GROUPS = ceil(log2(2 / 0.05))
-#: Calibration rows from which a 95 % interval of the accuracy is no wider than ±0.2, (1.96 · 0.5 / 0.2)²: with fewer,
-#: a model that is sure of 20 % too many rows cannot be told from a calibrated one.
-MIN_CALIBRATION_ROWS = 25
-#: Priors may be far from the shares, that is what they are for. These are what nobody means: the shares of other
-#: classes, a class twenty times as frequent as among the rows, or most rows of other classes.
-_FAR, _NEAR, _TIMES, _MOST = 0.15, 0.03, 20.0, 0.5
 
 
 def class_rows(examined: Examined) -> list[Notice]:
@@ -244,10 +243,6 @@ def _distance(shares: Floats, priors: Floats) -> float:
 
 def _by_name(names: Sequence[str], values: Floats) -> dict[str, float]:
     return {name: round(float(value), 6) for name, value in zip(first_names(names), values, strict=False)}
-
-
-#: How far the scores of a row may sum to something else than 1; rows with which no scores do so by chance.
-MAX_ROUNDING, MIN_ROWS = 1e-4, 10
 
 
 def softmax_twice(examined: Examined) -> list[Notice]:

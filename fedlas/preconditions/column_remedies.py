@@ -18,6 +18,16 @@ from fedlas.preconditions.remedy import Change, Remedy, Rows, column_name, image
 _UNITS = (1000.0, 0.001, 100.0, 0.01, 10.0, 0.1, 60.0, 1 / 60)
 #: Up to so many columns every pair is exchanged, every column is moved to every place.
 _MOST_EXCHANGED, _MOST_MOVED = 40, 12
+#: Special tokens in front of a vocabulary shift it: by padding alone, or by padding, start and unknown.
+_SHIFTS = (1, -1, 2, -2, 3, -3)
+#: No tokenizer makes narrower ids: those are pixels of flat images, or masks.
+_ID_BYTES = 4
+_FACTORS = np.array([10.0**power for power in (-6, -3, -2, -1, 1, 2, 3, 6)] + [60, 3600, 1 / 60, 1 / 3600, 24, 1 / 24])
+_UNKNOWN = 0.3
+#: Columns that come so much nearer, in spreads, were in another order; less may be a shift of the data.
+_CLEARLY_NEARER = 1.0
+#: The best of all orders takes the cube of their number.
+_MOST_ORDERED = 512
 
 
 def order_remedies(place: int, name: str, rows: Array, columns: Sequence[str] | None) -> Iterator[Remedy]:
@@ -122,12 +132,6 @@ def in_unit(
         searched=True,
         control=on_input(place, constant),
     )
-
-
-#: Special tokens in front of a vocabulary shift it: by padding alone, or by padding, start and unknown.
-_SHIFTS = (1, -1, 2, -2, 3, -3)
-#: No tokenizer makes narrower ids: those are pixels of flat images, or masks.
-_ID_BYTES = 4
 
 
 def token_remedies(names: Sequence[str], rows: Rows, vocabularies: Mapping[str, int]) -> Iterator[Remedy]:
@@ -269,14 +273,6 @@ def usual_remedies(
             if array.ndim == 2:
                 yield from order_remedies(place, name, array, columns)
     yield from token_remedies(names, rows, vocabularies)
-
-
-_FACTORS = np.array([10.0**power for power in (-6, -3, -2, -1, 1, 2, 3, 6)] + [60, 3600, 1 / 60, 1 / 3600, 24, 1 / 24])
-_UNKNOWN = 0.3
-#: Columns that come so much nearer, in spreads, were in another order; less may be a shift of the data.
-_CLEARLY_NEARER = 1.0
-#: The best of all orders takes the cube of their number.
-_MOST_ORDERED = 512
 
 
 def expected_remedies(

@@ -27,6 +27,11 @@ _FEW_THRESHOLDS = 5
 #: A column is standardised by its train rows where mean and deviation of others are so near to 0 and 1; a table, where
 #: this share of so many columns is.
 _NEAR_MEAN, _NEAR_RATIO, _NEARLY_ALL, _FEWEST_COLUMNS = 0.5, 2.0, 0.8, 5
+#: A scaler's column lies so many deviations off only where it is in another unit or another column.
+FAR = 12.0
+#: Of trees' columns this share of the values lies outside of all thresholds: what some rows cross still tells.
+_OUTSIDE, _ONE_VALUE = 0.999, 0.9
+_SQUEEZED, _CHANCE = 1 / 50, 1e-9
 
 
 @dataclass
@@ -239,13 +244,6 @@ def far_columns(expected: Expected, rows: Floats) -> Iterator[tuple[int, float]]
             far = gap > expected.spread[column] and (values == np.median(values)).mean() < _ONE_VALUE
         if far or _squeezed(values, distance, expected.spread[column]):
             yield int(column), distance
-
-
-#: A scaler's column lies so many deviations off only where it is in another unit or another column.
-FAR = 12.0
-#: Of trees' columns this share of the values lies outside of all thresholds: what some rows cross still tells.
-_OUTSIDE, _ONE_VALUE = 0.999, 0.9
-_SQUEEZED, _CHANCE = 1 / 50, 1e-9
 
 
 def _squeezed(values: Floats, distance: float, spread: float) -> bool:

@@ -45,6 +45,17 @@ _MOST_COLUMNS, _MOST_BYTES = 512, 2**26
 _ONE_EXCHANGE, _ANY_ORDER = 0.25, 0.5
 #: Spreads by which an order may be farther from the graph's constants.
 _AS_NEAR = 0.5
+#: Rows that are answered again, and columns that are moved: those that are constant, and others to compare them with.
+MAX_ROWS, MAX_CONSTANT, MAX_OTHERS = 128, 10, 30
+#: The chance that rows drawn like the train rows would all have the one value.
+MAX_CHANCE = 1e-6
+_ROWS = 64
+#: With fewer rows nothing can be shown.
+_MIN_ROWS = 40
+#: A remedy that was searched for leaves at most this share of the loss that a usual one leaves.
+_CLEARLY = 0.8
+#: A gain in accuracy below this is told as one of the log loss.
+_VISIBLE = 0.02
 
 
 def search_columns(
@@ -117,12 +128,6 @@ def _stacked(rows: Rows, place: int, orders: Sequence[Order]) -> Rows:
     return [ordered if i == place else repeated(array) for i, array in enumerate(rows)]
 
 
-#: Rows that are answered again, and columns that are moved: those that are constant, and others to compare them with.
-MAX_ROWS, MAX_CONSTANT, MAX_OTHERS = 128, 10, 30
-#: The chance that rows drawn like the train rows would all have the one value.
-MAX_CHANCE = 1e-6
-
-
 def constant_columns(examined: Examined, trials: Trials, expected: Mapping[str, Expected]) -> Iterator[Notice]:
     """`constant_column`, for each table that has lost columns."""
     dataset = examined.dataset
@@ -187,9 +192,6 @@ def _notice(dataset: Dataset, name: str, values: Mapping[int, float], lost: Mapp
     return Notice("constant_column", message, {"input": name, "columns": shown, "moved": moved}, "error")
 
 
-_ROWS = 64
-
-
 def unused_inputs(examined: Examined, trials: Trials) -> list[Notice]:
     """A notice for each of several inputs that may be exchanged between rows without any effect."""
     if len(trials.judged) < 2:
@@ -214,14 +216,6 @@ def unused_inputs(examined: Examined, trials: Trials) -> list[Notice]:
                 )
             )
     return found if len(found) < len(rows) else []
-
-
-#: With fewer rows nothing can be shown.
-_MIN_ROWS = 40
-#: A remedy that was searched for leaves at most this share of the loss that a usual one leaves.
-_CLEARLY = 0.8
-#: A gain in accuracy below this is told as one of the log loss.
-_VISIBLE = 0.02
 
 
 def inputs(examined: Examined) -> list[Notice]:

@@ -34,6 +34,20 @@ _LEAST_GAIN, _LEAST_Z = 0.1, 2.5
 _LOWEST = -30.0
 #: What the present order is ahead of any other, in recall.
 _PRESENT = 0.01
+#: Chance for a warning, and for what is certain.
+_WARNS_AT, _CERTAIN_AT = 1e-3, 1e-6
+#: Gains in recall: of most classes; of a few, which a bad model may confuse; and what no model misses by itself.
+_GAIN_OF_MOST, _GAIN_OF_FEW, _HUGE_GAIN = 0.1, 0.2, 0.5
+#: Recall in the other order that leaves no doubt. Any answers that differ between classes have an order that fits best:
+#: among four of random networks it is 0.5 (one of ten: 0.67), and a wrong preprocessing leaves no more. With less, a
+#: mistake is as certain where most classes are recalled no better than by guessing, but it may be one of the inputs.
+_CERTAIN_RECALL = 0.7
+_DOUBT = ". Or the inputs are wrong (preprocessing, order of the columns): then, too, some other order fits better"
+#: Of the labels, how many must agree that all are shifted by the same number.
+_AGREE = 0.8
+#: Scores (N × K) that are read; more would only take time.
+_MOST_SCORES, _MOST_ROWS = 20_000_000, 50_000
+_SHOWN_PAIRS, _SHOWN_NAMES, _SHOWN_LETTERS = 10, 20, 60
 
 
 @dataclass(frozen=True)
@@ -201,22 +215,6 @@ def _that_gain(labels: Integers, outputs: Integers, after: Floats, before: Float
     better, worse = np.bincount(chains, after), np.bincount(chains, before)
     holds = (gain >= _LEAST_GAIN * length) & (better - worse >= _LEAST_Z * np.sqrt(better + worse))
     return np.where(holds[chains], outputs, labels)
-
-
-#: Chance for a warning, and for what is certain.
-_WARNS_AT, _CERTAIN_AT = 1e-3, 1e-6
-#: Gains in recall: of most classes; of a few, which a bad model may confuse; and what no model misses by itself.
-_GAIN_OF_MOST, _GAIN_OF_FEW, _HUGE_GAIN = 0.1, 0.2, 0.5
-#: Recall in the other order that leaves no doubt. Any answers that differ between classes have an order that fits best:
-#: among four of random networks it is 0.5 (one of ten: 0.67), and a wrong preprocessing leaves no more. With less, a
-#: mistake is as certain where most classes are recalled no better than by guessing, but it may be one of the inputs.
-_CERTAIN_RECALL = 0.7
-_DOUBT = ". Or the inputs are wrong (preprocessing, order of the columns): then, too, some other order fits better"
-#: Of the labels, how many must agree that all are shifted by the same number.
-_AGREE = 0.8
-#: Scores (N × K) that are read; more would only take time.
-_MOST_SCORES, _MOST_ROWS = 20_000_000, 50_000
-_SHOWN_PAIRS, _SHOWN_NAMES, _SHOWN_LETTERS = 10, 20, 60
 
 
 def label_order(examined: Examined) -> list[Notice]:

@@ -14,6 +14,17 @@ from fedlas.notice import shortened
 
 Rows = list[Array]
 Change = Callable[[Rows], Rows]
+#: What the largest value of a kind of data can be: images of 8, 10, 12 and 16 bits, digits of 16 grey values, percent.
+_BOUNDS = (1, 16, 100, 255, 1023, 4095, 65535)
+_IMAGENET = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+_MNIST = np.array([0.1307]), np.array([0.3081])
+#: Factors of tables, among them that of pixels, which standardised columns may have been multiplied by, too.
+_FACTORS, _FACTOR_GAIN = (10, 100, 255, 1000), 0.3
+#: From so many columns of one range on a row may be a flat image.
+_FLAT_IMAGE, _ONE_RANGE = 25, 0.3
+#: How far from mean 0 and deviation 1 columns lie that nobody has standardised.
+_FAR_MEAN, _FAR_RATIO = 3.0, 5.0
+_SMALLEST_SIDE = 5
 
 
 @dataclass(frozen=True)
@@ -62,18 +73,6 @@ def column_name(columns: Sequence[str] | None, place: int) -> str:
         if columns is not None and place < len(columns)
         else f"{place} (counted from 0)"
     )
-
-
-#: What the largest value of a kind of data can be: images of 8, 10, 12 and 16 bits, digits of 16 grey values, percent.
-_BOUNDS = (1, 16, 100, 255, 1023, 4095, 65535)
-_IMAGENET = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-_MNIST = np.array([0.1307]), np.array([0.3081])
-#: Factors of tables, among them that of pixels, which standardised columns may have been multiplied by, too.
-_FACTORS, _FACTOR_GAIN = (10, 100, 255, 1000), 0.3
-#: From so many columns of one range on a row may be a flat image.
-_FLAT_IMAGE, _ONE_RANGE = 25, 0.3
-#: How far from mean 0 and deviation 1 columns lie that nobody has standardised.
-_FAR_MEAN, _FAR_RATIO = 3.0, 5.0
 
 
 def scale_remedies(place: int, name: str, rows: Array) -> Iterator[Remedy]:
@@ -233,9 +232,6 @@ def _linear(place: int, name: str, machine: str, sentence: str, factor: float, o
 
 def _along(values: Any, axis: int) -> Any:
     return values[:, None, None] if axis == 1 else values
-
-
-_SMALLEST_SIDE = 5
 
 
 def image_remedies(place: int, name: str, rows: Array) -> Iterator[Remedy]:

@@ -26,6 +26,22 @@ from fedlas.preconditions.trials import Examined, Trials
 
 #: Rows that are looked at; how many deviations the median channel may be off, and how many times wider or narrower.
 _ROWS, _FAR_SHIFT, _FAR_RATIO = 32, 6.0, 8.0
+#: Answers whose logits differ by less are the same; a class that all rows get is suspicious below this share of labels.
+_SAME, _COMMON_CLASS = 1e-5, 0.5
+#: Information (share of the labels' entropy) that is none; the level at which a loss is worse than the frequencies'.
+_NO_INFORMATION, _WORSE = 0.02, 1e-4
+#: The gain in log-likelihood that chance explains; the kappa that answers of absurd confidence have at least.
+_CHANCE, _SATURATED = 3.0, 0.04
+_NAMED_COLUMNS = 10
+#: Who tells where columns should lie.
+_SOURCES = {
+    "trees": "the model's own thresholds say",
+    "scaler": "the model's own scaler says",
+    "batch_norm": "the model's own BatchNormalization says",
+    "others": "the other columns, which are standardised, let expect",
+}
+#: Scores that are compared with the class frequencies, and those whose best temperature is sought in a hundred passes.
+_MOST_SCORES, _MOST_MATCHED, _FEWEST_MATCHED = 4_000_000, 200_000, 50
 
 
 @dataclass(frozen=True)
@@ -81,24 +97,6 @@ def _compared(module: nn.Module, given: Tensor) -> BatchStatistics | None:
     ratio = (channels.std(1)[alive] / deviation).median()
     found = BatchStatistics(float(shift), float(ratio))
     return found if np.isfinite((found.shift, found.ratio)).all() else None
-
-
-#: Answers whose logits differ by less are the same; a class that all rows get is suspicious below this share of labels.
-_SAME, _COMMON_CLASS = 1e-5, 0.5
-#: Information (share of the labels' entropy) that is none; the level at which a loss is worse than the frequencies'.
-_NO_INFORMATION, _WORSE = 0.02, 1e-4
-#: The gain in log-likelihood that chance explains; the kappa that answers of absurd confidence have at least.
-_CHANCE, _SATURATED = 3.0, 0.04
-_NAMED_COLUMNS = 10
-#: Who tells where columns should lie.
-_SOURCES = {
-    "trees": "the model's own thresholds say",
-    "scaler": "the model's own scaler says",
-    "batch_norm": "the model's own BatchNormalization says",
-    "others": "the other columns, which are standardised, let expect",
-}
-#: Scores that are compared with the class frequencies, and those whose best temperature is sought in a hundred passes.
-_MOST_SCORES, _MOST_MATCHED, _FEWEST_MATCHED = 4_000_000, 200_000, 50
 
 
 def signs_of_inputs(examined: Examined, trials: Trials, expected: dict[str, Expected]) -> Iterator[Notice]:

@@ -25,6 +25,30 @@ from fedlas.preconditions.label_information import (
 from fedlas.preconditions.remedy import Change, Remedy, Rows
 from fedlas.training.fit import predict_logits
 
+#: A remedy must take away this share of the loss on the screened rows to be judged at all.
+SCREEN_GAIN = 0.04
+#: What leaves no doubt: so little of the loss is left, or so little of what answers can tell was told, at this level.
+_MUCH, _LITTLE, _CERTAIN = 0.7, 0.5, 1e-9
+#: No network is so overconfident in itself: its inputs are multiplied. Of 60 that were trained for too long the best
+#: temperatures are up to 9.5 (the right pairs of benchmarks/README.md, measured once).
+_WILD = 12.0
+#: Seconds that all trials take together: a pass over the calibration rows, but at least the first and at most the
+#: second of these numbers; of this thread's own work, so that what is found does not depend on what else a machine
+#: does, and at most so many times as long by the clock.
+_SECONDS, _WAITING = (2.0, 3.5), 3
+#: Where a row takes fewer seconds than this, so many rows are tried without a look at the time left.
+_CHEAP_ROW, _CHEAP_ROWS = 1e-4, 15_000
+#: Rows that choose among remedies and rows that judge the chosen, of tables and of larger rows, their bytes and scores.
+_TABLE, _LARGER, _MOST_BYTES, _MOST_SCORES = (200, 2000), (64, 400), 2**26, 1_000_000
+_FEWEST = 16
+#: Up to so many rows of tables choose among a fixed list of remedies and judge them too: the level allows for it.
+_ALL = 200
+#: So many remedies are judged, each at this level; the test is of paired losses.
+_FINALISTS, _LEVEL = 3, 1e-5
+#: What answers that tell nothing of the labels tell at most, as a share of the labels' entropy; what a remedy must
+#: leave at least.
+_NOTHING, _SOMETHING = 0.2, 0.1
+
 
 @dataclass(frozen=True)
 class Examined:
@@ -52,15 +76,6 @@ class Examined:
     def answers(self, inputs: Sequence[Array]) -> NDArray[np.float32]:
         """Logits (M, K) of the classifier for other inputs (M, ...), to try a remedy."""
         return predict_logits(self.classifier, list(inputs))[0]
-
-
-#: A remedy must take away this share of the loss on the screened rows to be judged at all.
-SCREEN_GAIN = 0.04
-#: What leaves no doubt: so little of the loss is left, or so little of what answers can tell was told, at this level.
-_MUCH, _LITTLE, _CERTAIN = 0.7, 0.5, 1e-9
-#: No network is so overconfident in itself: its inputs are multiplied. Of 60 that were trained for too long the best
-#: temperatures are up to 9.5 (the right pairs of benchmarks/README.md, measured once).
-_WILD = 12.0
 
 
 @dataclass(frozen=True)
@@ -99,24 +114,6 @@ class Finding:
 def is_wild(temperature: float) -> bool:
     """Whether answers are more confident, or less, than any classifier is of itself."""
     return bool(np.isfinite(temperature)) and not 1 / _WILD < temperature < _WILD
-
-
-#: Seconds that all trials take together: a pass over the calibration rows, but at least the first and at most the
-#: second of these numbers; of this thread's own work, so that what is found does not depend on what else a machine
-#: does, and at most so many times as long by the clock.
-_SECONDS, _WAITING = (2.0, 3.5), 3
-#: Where a row takes fewer seconds than this, so many rows are tried without a look at the time left.
-_CHEAP_ROW, _CHEAP_ROWS = 1e-4, 15_000
-#: Rows that choose among remedies and rows that judge the chosen, of tables and of larger rows, their bytes and scores.
-_TABLE, _LARGER, _MOST_BYTES, _MOST_SCORES = (200, 2000), (64, 400), 2**26, 1_000_000
-_FEWEST = 16
-#: Up to so many rows of tables choose among a fixed list of remedies and judge them too: the level allows for it.
-_ALL = 200
-#: So many remedies are judged, each at this level; the test is of paired losses.
-_FINALISTS, _LEVEL = 3, 1e-5
-#: What answers that tell nothing of the labels tell at most, as a share of the labels' entropy; what a remedy must
-#: leave at least.
-_NOTHING, _SOMETHING = 0.2, 0.1
 
 
 class Trials:

@@ -25,6 +25,8 @@ Values = dict[str, Tensor]
 _SMALL = 2**24
 # A product of elements, of all constants and of the inputs: a layer multiplies fewer, since it meets a part of each.
 _LIGHT = 2**30
+#: Lengths tried for axes that the exporter left open, the likeliest first.
+LENGTHS = (16, 64, 224, 32, 8, 4, 128, 3, 2, 1, 256, 299, 512)
 
 
 def run_node(node: NodeProto, values: Mapping[str, Tensor], opset: int) -> dict[str, Tensor]:
@@ -161,10 +163,6 @@ def outputs_of(graph: Graph, inputs: Mapping[str, Tensor]) -> list[Tensor]:
     for _, results in run(graph, inputs):
         found.update({name: value for name, value in results.items() if name in wanted})
     return [found[name] for name in graph.outputs]
-
-
-#: Lengths tried for axes that the exporter left open, the likeliest first.
-LENGTHS = (16, 64, 224, 32, 8, 4, 128, 3, 2, 1, 256, 299, 512)
 
 
 @dataclass(frozen=True)

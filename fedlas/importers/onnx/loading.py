@@ -56,6 +56,12 @@ from fedlas.importers.onnx.train.runtime_loading import load_runtime_only
 from fedlas.importers.onnx.train.weights import find_weights, modules_of, untie_weights
 
 _TASKS = ("binary", "multiclass")
+_ROWS = 4
+#: Two right computations in float32 may differ by so many times what one rounding of every weight changes, …
+_ROUNDINGS = 10
+#: … but by no more than this: a network understood wrongly differs by more.
+_TOLERANCE_OF_ROUNDING = 1e-2
+_BATCH_SIZE = 256
 
 
 def load_onnx(
@@ -247,14 +253,6 @@ def _build(
 
 def _places(**parts: LoweredModule) -> dict[str, str]:
     return {name: f"{part}.{place}" for part, lowered in parts.items() for name, place in lowered.weights.items()}
-
-
-_ROWS = 4
-#: Two right computations in float32 may differ by so many times what one rounding of every weight changes, …
-_ROUNDINGS = 10
-#: … but by no more than this: a network understood wrongly differs by more.
-_TOLERANCE_OF_ROUNDING = 1e-2
-_BATCH_SIZE = 256
 
 
 def check_parity(path: str | Path, classifier: GraphClassifier, *, tolerance: float = 1e-4) -> float:

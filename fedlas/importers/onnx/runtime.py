@@ -34,6 +34,9 @@ from fedlas.importers.onnx.operators.table import (
 
 #: Up to so many elements an input may be what a size is read from.
 _FEW = 64
+#: ONNX Runtime's reason for a refusal belongs to the sender, but not in pages.
+_LONGEST_REASON = 300
+_NUMBERS = frozenset(f"tensor({kind})" for kind in ("float", "int64", "int32", "uint8", "bool"))
 
 
 class KnownSize(NamedTuple):
@@ -62,10 +65,6 @@ def known_sizes(node: NodeProto, inputs: Sequence[Tensor | None], opset: int) ->
     if not all(dim.HasField("dim_value") for tensor in tensors for dim in tensor.shape.dim):
         return []
     return [KnownSize(tensor.elem_type, tuple(dim.dim_value for dim in tensor.shape.dim)) for tensor in tensors]
-
-
-#: ONNX Runtime's reason for a refusal belongs to the sender, but not in pages.
-_LONGEST_REASON = 300
 
 
 def open_session(model: str | Path | bytes, *, optimised: bool = True, threads: int = 0) -> ort.InferenceSession:
@@ -139,9 +138,6 @@ class GraphSession:
 def not_runnable(error: Exception) -> UnsupportedModel:
     """ONNX Runtime's refusal as an error of the library."""
     return UnsupportedModel("not_runnable", f"ONNX Runtime cannot run the model: {str(error)[:_LONGEST_REASON]}")
-
-
-_NUMBERS = frozenset(f"tensor({kind})" for kind in ("float", "int64", "int32", "uint8", "bool"))
 
 
 class RuntimeNode(nn.Module):

@@ -34,6 +34,15 @@ Result = tuple[int, Shape | None]
 _UNKNOWN: Result = (0, None)
 _KEEPING = frozenset({"ai.onnx.ml.Imputer", "ai.onnx.ml.ArrayFeatureExtractor"})
 _COMPARISONS = frozenset({"And", "Or", "Xor", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
+#: Elements that a tensor may have at most where its sizes depend on values, for two rows; or so many times the elements
+#: of the largest input, where those are more.
+MAX_ELEMENTS = 2**25
+_MAX_TIMES = 64
+ROWS = 2
+#: The result has as many elements as the first input.
+_KEEPS_COUNT = frozenset({"Reshape", "Transpose", "Flatten", "Identity", "Cast", "Squeeze", "Unsqueeze"})
+#: A product of two vectors of as many elements as are computed.
+_MAX_PAIRS = COMPUTED**2
 
 
 def infer_results(node: NodeProto, inputs: Inputs, graph: Graph) -> list[Result]:
@@ -122,17 +131,6 @@ def _result_type(name: str, node: NodeProto, inputs: Inputs, position: int) -> i
         # Labels are text or integers.
         return int(TensorProto.FLOAT) if position or not name.endswith("Classifier") else 0
     return int(_TYPES[name](node, inputs)) if name in _TYPES else given(inputs, 0).elem
-
-
-#: Elements that a tensor may have at most where its sizes depend on values, for two rows; or so many times the elements
-#: of the largest input, where those are more.
-MAX_ELEMENTS = 2**25
-_MAX_TIMES = 64
-ROWS = 2
-#: The result has as many elements as the first input.
-_KEEPS_COUNT = frozenset({"Reshape", "Transpose", "Flatten", "Identity", "Cast", "Squeeze", "Unsqueeze"})
-#: A product of two vectors of as many elements as are computed.
-_MAX_PAIRS = COMPUTED**2
 
 
 def check_sizes(graph: Graph, inputs: Sequence[InputSpec], lengths: Mapping[str, int]) -> None:

@@ -20,6 +20,7 @@ from fedlas.importers.onnx.graph import Array, Shape, attribute, floats, integer
 COMPUTED = 1024
 #: More elements than any address holds.
 ENDLESS = 2**62
+RULES: dict[str, Rule] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,8 +118,6 @@ def as_size(number: float) -> int:
 
 
 Rule = Callable[[NodeProto, Inputs, int], Shapes]
-
-RULES: dict[str, Rule] = {}
 
 
 def rule(names: str) -> Callable[[Rule], Rule]:

@@ -26,6 +26,8 @@ Step = Callable[[Tensor, States], States]
 #: The step of one direction, from its number, its bias of the recurrence and its activations.
 MakeStep = Callable[[int, Tensor | None, list[Activation]], Step]
 _BACKWARDS = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
+# Functions of torch._VF are what nn.LSTM and its kin call; they have no public name that takes weights.
+_VF: Any = torch._VF
 
 
 class RecurrentAttributes(TypedDict, total=False):
@@ -55,8 +57,6 @@ class CellKind:
     defaults: tuple[str, ...]
 
 
-# Functions of torch._VF are what nn.LSTM and its kin call; they have no public name that takes weights.
-_VF: Any = torch._VF
 LSTM = CellKind(_VF.lstm, (0, 2, 3, 1), ("sigmoid", "tanh", "tanh"))
 GRU = CellKind(_VF.gru, (1, 0, 2), ("sigmoid", "tanh"))
 TANH = CellKind(_VF.rnn_tanh, (0,), ("tanh",))

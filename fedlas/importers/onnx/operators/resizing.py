@@ -14,6 +14,12 @@ from torch import Tensor
 from fedlas.importers.onnx.operators.table import bounded, operator
 
 Where = Literal["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"]
+_INTERPOLATIONS = {
+    ("linear", 3): "linear",
+    ("linear", 4): "bilinear",
+    ("linear", 5): "trilinear",
+    ("cubic", 4): "bicubic",
+}
 
 
 @dataclass(frozen=True)
@@ -100,14 +106,6 @@ def _resize(x: Tensor, axes: Sequence[_ResizedAxis], options: _ResizeOptions) ->
         return result
     limits = torch.iinfo(x.dtype)
     return result.clamp(limits.min, limits.max).to(x.dtype)
-
-
-_INTERPOLATIONS = {
-    ("linear", 3): "linear",
-    ("linear", 4): "bilinear",
-    ("linear", 5): "trilinear",
-    ("cubic", 4): "bicubic",
-}
 
 
 def _is_pytorchs(x: Tensor, axes: Sequence[_ResizedAxis], options: _ResizeOptions) -> bool:

@@ -113,6 +113,10 @@ WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
 TRANSPARENT = words(
     "Expand Reshape Transpose Unsqueeze Squeeze Flatten Identity Cast Slice Gather Split Tile Concat Pad"
 )
+#: Operators of ONNX Runtime's own that compute on numbers only; skl2onnx writes distances to neighbours so.
+RUNTIME_OPERATORS = frozenset({"com.microsoft.CDist"})
+#: Chance has no place in a classifier, and no upload decodes files of other formats.
+_REFUSED = words("RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli ImageDecoder")
 
 
 def read_at(node: NodeProto, position: int) -> str:
@@ -121,12 +125,6 @@ def read_at(node: NodeProto, position: int) -> str:
     if letters.endswith("*"):
         return letters[0]
     return letters[position] if position < len(letters) else "s"
-
-
-#: Operators of ONNX Runtime's own that compute on numbers only; skl2onnx writes distances to neighbours so.
-RUNTIME_OPERATORS = frozenset({"com.microsoft.CDist"})
-#: Chance has no place in a classifier, and no upload decodes files of other formats.
-_REFUSED = words("RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli ImageDecoder")
 
 
 def refused(nodes: Sequence[NodeProto]) -> list[str]:

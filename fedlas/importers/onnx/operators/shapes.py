@@ -15,6 +15,8 @@ from torch import Tensor
 from fedlas.errors import Mismatch
 from fedlas.importers.onnx.operators.table import bounded, dtype_of, operator
 
+_REDUCTIONS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
+
 
 @operator("Identity")
 def identity(x: Tensor) -> Tensor:
@@ -192,9 +194,6 @@ def space_to_depth(x: Tensor, *, blocksize: int, mode: str = "DCR") -> Tensor:
         return F.pixel_unshuffle(x, blocksize)
     x = x.reshape(n, c, h // blocksize, blocksize, w // blocksize, blocksize).permute(0, 3, 5, 1, 2, 4)
     return x.reshape(n, c * blocksize**2, h // blocksize, w // blocksize)
-
-
-_REDUCTIONS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 
 
 @operator("Gather", host=(1,))

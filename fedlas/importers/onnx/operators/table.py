@@ -27,6 +27,28 @@ F = TypeVar("F", bound=Function)
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+OPERATORS: dict[str, Operator] = {}
+_DTYPES: dict[int, torch.dtype] = {
+    TensorProto.FLOAT: torch.float32,
+    TensorProto.FLOAT16: torch.float16,
+    TensorProto.BFLOAT16: torch.bfloat16,
+    TensorProto.DOUBLE: torch.float64,
+    TensorProto.UINT8: torch.uint8,
+    TensorProto.UINT16: torch.uint16,
+    TensorProto.UINT32: torch.uint32,
+    TensorProto.UINT64: torch.uint64,
+    TensorProto.INT8: torch.int8,
+    TensorProto.INT16: torch.int16,
+    TensorProto.INT32: torch.int32,
+    TensorProto.INT64: torch.int64,
+    TensorProto.BOOL: torch.bool,
+}
+_ELEM_TYPES = {dtype: number for number, dtype in _DTYPES.items()}
+_BY_NAME = {str(dtype).removeprefix("torch."): dtype for dtype in _DTYPES.values()}
+#: Bytes of the largest tensor that is computed while a graph is examined; those of sane classifiers are far below.
+MAX_BYTES = 2**31
+#: Elements of the largest tensor that an operator makes up from numbers alone (1 GiB of float32).
+MAX_ELEMENTS = 2**28
 
 
 @dataclass(frozen=True)
@@ -79,9 +101,6 @@ class Operator:
 
 def _values(hint: object) -> tuple[object, ...]:
     return get_args(hint) if get_origin(hint) is Literal else ()
-
-
-OPERATORS: dict[str, Operator] = {}
 
 
 def operator(*names: str, host: tuple[int, ...] = (), gradient: bool = True) -> Callable[[F], F]:
@@ -186,25 +205,6 @@ def keywords(node: NodeProto, opset: int) -> dict[str, object]:
     return {name: value for name, value in extra.items() if name in entry.keywords} | given | dict(entry.fixed)
 
 
-_DTYPES: dict[int, torch.dtype] = {
-    TensorProto.FLOAT: torch.float32,
-    TensorProto.FLOAT16: torch.float16,
-    TensorProto.BFLOAT16: torch.bfloat16,
-    TensorProto.DOUBLE: torch.float64,
-    TensorProto.UINT8: torch.uint8,
-    TensorProto.UINT16: torch.uint16,
-    TensorProto.UINT32: torch.uint32,
-    TensorProto.UINT64: torch.uint64,
-    TensorProto.INT8: torch.int8,
-    TensorProto.INT16: torch.int16,
-    TensorProto.INT32: torch.int32,
-    TensorProto.INT64: torch.int64,
-    TensorProto.BOOL: torch.bool,
-}
-_ELEM_TYPES = {dtype: number for number, dtype in _DTYPES.items()}
-_BY_NAME = {str(dtype).removeprefix("torch."): dtype for dtype in _DTYPES.values()}
-
-
 def torch_dtype(number: int) -> torch.dtype:
     """The PyTorch type of an ONNX element type.
 
@@ -242,12 +242,6 @@ def as_tensor(array: NDArray[Any]) -> Tensor:
     """
     dtype = dtype_of(array.dtype.name)
     return torch.from_numpy(array.view(np.int16)).view(dtype) if dtype is torch.bfloat16 else torch.from_numpy(array)
-
-
-#: Bytes of the largest tensor that is computed while a graph is examined; those of sane classifiers are far below.
-MAX_BYTES = 2**31
-#: Elements of the largest tensor that an operator makes up from numbers alone (1 GiB of float32).
-MAX_ELEMENTS = 2**28
 
 
 def bounded(shape: Sequence[int], *, limit: int = MAX_ELEMENTS) -> list[int]:

@@ -28,6 +28,22 @@ _MOST_FIELDS = 20_000_000
 _DEEPEST = 60
 
 _NUMBER, _EIGHT_BYTES, _SIZED, _FOUR_BYTES = 0, 1, 2, 5
+_LONGEST_NAME = 1000
+#: Attributes that say how large something is, and the largest product of their numbers: a pooling window of 4096².
+_SIZES = words(
+    "kernel_shape pads strides dilations output_padding output_shape hidden_size blocksize size group num_heads"
+)
+_LARGEST = 2**24
+#: Operators whose constant inputs are weights: no infinity there means "masked", as it does elsewhere.
+_WEIGHTED = words(
+    "Conv ConvTranspose Gemm MatMul BatchNormalization LayerNormalization InstanceNormalization GroupNormalization "
+    "RMSNormalization PRelu LSTM GRU RNN Einsum FusedConv FusedMatMul FusedGemm Attention"
+)
+_PARTS_OF_A_BYTE = {
+    value: 2 if name.endswith(("INT4", "FLOAT4E2M1")) else 4
+    for name, value in TensorProto.DataType.items()
+    if name.endswith(("INT4", "FLOAT4E2M1", "INT2"))
+}
 
 
 def survey(content: bytes) -> None:
@@ -112,14 +128,6 @@ def _varint(content: bytes, position: int, end: int) -> tuple[int, int]:
             return value, position
         shift += 7
     raise DecodeError("a number that does not end")
-
-
-_LONGEST_NAME = 1000
-#: Attributes that say how large something is, and the largest product of their numbers: a pooling window of 4096².
-_SIZES = words(
-    "kernel_shape pads strides dilations output_padding output_shape hidden_size blocksize size group num_heads"
-)
-_LARGEST = 2**24
 
 
 def check_names(model: ModelProto) -> None:
@@ -258,18 +266,6 @@ def check_attributes(model: ModelProto) -> None:
                     f"{node.op_type} has {attribute.name} = {[*attribute.ints] or attribute.i}; "
                     f"sizes whose product is at most {_LARGEST:,} can be opened",
                 )
-
-
-#: Operators whose constant inputs are weights: no infinity there means "masked", as it does elsewhere.
-_WEIGHTED = words(
-    "Conv ConvTranspose Gemm MatMul BatchNormalization LayerNormalization InstanceNormalization GroupNormalization "
-    "RMSNormalization PRelu LSTM GRU RNN Einsum FusedConv FusedMatMul FusedGemm Attention"
-)
-_PARTS_OF_A_BYTE = {
-    value: 2 if name.endswith(("INT4", "FLOAT4E2M1")) else 4
-    for name, value in TensorProto.DataType.items()
-    if name.endswith(("INT4", "FLOAT4E2M1", "INT2"))
-}
 
 
 def check_tensors(model: ModelProto) -> None:

@@ -41,6 +41,39 @@ MOST_BYTES = 2**31 - 1
 _ZIP = b"PK\x03\x04"
 #: Writers align tensors to so many bytes at most: what lies behind the last one and is longer belongs to another model.
 _MAX_GAP_BYTES = 65_536
+#: What the newest supported ONNX Runtime opens (1.27-1.31); the served copy keeps the upload's versions.
+MAX_OPSET, MIN_OPSET, MAX_IR = 26, 7, 13
+#: One row of an input; the largest images and volumes that are classified are far below.
+_LARGEST_ROW = 256 * 1024**2
+_OPSET_OF_CLASSICAL = 13
+_CLASSICAL = "ai.onnx.ml"
+#: Nested graphs may run for ever, and no exporter needs them for a classifier in inference.
+_CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+_HOW_TO_EXPORT = "export the network as ONNX instead: torch.onnx.export(model, example, 'model.onnx')"
+#: An ONNX file opens with field 1 (the IR version, a small number): what starts so was once a model.
+_FIRST_BYTE = b"\x08"
+_ROWS = {
+    "npz": "an npz archive of arrays",
+    "csv": "text, as a csv is",
+    "parquet": "a parquet table",
+    "imagefolder": "a zip archive of images",
+}
+# (first bytes, what such a file is): formats that are sent instead of ONNX. None of them is ever opened.
+_FOREIGN = (
+    (b"PK\x03\x04", "a zip archive (as torch.save, TorchScript, .pt2, .keras or .npz write)"),
+    (b"PK\x05\x06", "an empty zip archive"),
+    *((b"\x80" + bytes([protocol]), "a Python pickle") for protocol in range(2, 6)),
+    (b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", "a Python pickle (legacy torch.save)"),
+    (b"\x1f\x8b", "a gzip file (perhaps a compressed pickle)"),
+    (b"BZh", "a bzip2 file (perhaps a compressed pickle)"),
+    (b"\xfd7zXZ\x00", "an xz file (perhaps a compressed pickle)"),
+    (b"]\x00\x00", "an lzma file (perhaps a compressed pickle)"),
+    (b"\x04\x22\x4d\x18", "an lz4 file (perhaps a compressed pickle)"),
+    (b"\x28\xb5\x2f\xfd", "a zstandard file (perhaps a compressed pickle)"),
+    *((b"x" + bytes([level]), "a zlib stream (joblib compresses pickles so)") for level in (0x01, 0x5E, 0x9C, 0xDA)),
+    (b"ZF", "a joblib file (compressed pickle)"),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file (as Keras writes)"),
+)
 
 
 def read_parts(path: Path) -> tuple[bytes, WeightFile | None]:
@@ -138,42 +171,6 @@ def _is_outside(tensor: TensorProto) -> bool:
 
 def _stated(tensor: TensorProto) -> dict[str, str]:
     return {entry.key: entry.value for entry in tensor.external_data}
-
-
-#: What the newest supported ONNX Runtime opens (1.27-1.31); the served copy keeps the upload's versions.
-MAX_OPSET, MIN_OPSET, MAX_IR = 26, 7, 13
-#: One row of an input; the largest images and volumes that are classified are far below.
-_LARGEST_ROW = 256 * 1024**2
-_OPSET_OF_CLASSICAL = 13
-_CLASSICAL = "ai.onnx.ml"
-#: Nested graphs may run for ever, and no exporter needs them for a classifier in inference.
-_CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
-
-_HOW_TO_EXPORT = "export the network as ONNX instead: torch.onnx.export(model, example, 'model.onnx')"
-#: An ONNX file opens with field 1 (the IR version, a small number): what starts so was once a model.
-_FIRST_BYTE = b"\x08"
-_ROWS = {
-    "npz": "an npz archive of arrays",
-    "csv": "text, as a csv is",
-    "parquet": "a parquet table",
-    "imagefolder": "a zip archive of images",
-}
-# (first bytes, what such a file is): formats that are sent instead of ONNX. None of them is ever opened.
-_FOREIGN = (
-    (b"PK\x03\x04", "a zip archive (as torch.save, TorchScript, .pt2, .keras or .npz write)"),
-    (b"PK\x05\x06", "an empty zip archive"),
-    *((b"\x80" + bytes([protocol]), "a Python pickle") for protocol in range(2, 6)),
-    (b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", "a Python pickle (legacy torch.save)"),
-    (b"\x1f\x8b", "a gzip file (perhaps a compressed pickle)"),
-    (b"BZh", "a bzip2 file (perhaps a compressed pickle)"),
-    (b"\xfd7zXZ\x00", "an xz file (perhaps a compressed pickle)"),
-    (b"]\x00\x00", "an lzma file (perhaps a compressed pickle)"),
-    (b"\x04\x22\x4d\x18", "an lz4 file (perhaps a compressed pickle)"),
-    (b"\x28\xb5\x2f\xfd", "a zstandard file (perhaps a compressed pickle)"),
-    *((b"x" + bytes([level]), "a zlib stream (joblib compresses pickles so)") for level in (0x01, 0x5E, 0x9C, 0xDA)),
-    (b"ZF", "a joblib file (compressed pickle)"),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file (as Keras writes)"),
-)
 
 
 def read_model(path: str | Path, *, allow_beside: bool = False) -> ModelProto:

@@ -22,6 +22,12 @@ from fedlas.importers.onnx.evaluator import InputSpec, constant_tensors, example
 from fedlas.importers.onnx.graph import Array, Attribute, Graph, Shape, attribute, constant_derived, make_node
 from fedlas.importers.onnx.operators.table import words
 
+_BROADCASTING = words(
+    "Add Sub Mul Div Where Pow Max Min And Or Equal Less Greater LessOrEqual GreaterOrEqual Sum MatMul Mod PRelu"
+)
+# Up to this many rows the exporter's own batch is computed for the proof, above it the repaired graph's single rows.
+_AFFORDABLE = 4
+
 
 class AmbiguousShape(Exception):
     """This reading of the shapes does not lead to an independent computation of rows."""
@@ -77,11 +83,6 @@ def row_axis(old: Shape, new: Shape, result: Shape, *, batch: int, prefer: Prefe
     if not candidates:
         raise AmbiguousShape(f"a Reshape from {old} to {result} mixes rows")
     return min(candidates, key=prefer).axis
-
-
-_BROADCASTING = words(
-    "Add Sub Mul Div Where Pow Max Min And Or Equal Less Greater LessOrEqual GreaterOrEqual Sum MatMul Mod PRelu"
-)
 
 
 class BatchRewriter:
@@ -268,10 +269,6 @@ class BatchRewriter:
         if name in self.graph.constants:
             return self._store(name, first.contiguous().numpy())
         return self._add("Gather", [name, self._constant([0])], axis=axis)
-
-
-# Up to this many rows the exporter's own batch is computed for the proof, above it the repaired graph's single rows.
-_AFFORDABLE = 4
 
 
 def free_batch(

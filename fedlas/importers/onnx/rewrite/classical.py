@@ -18,6 +18,7 @@ __all__ = ["class_labels", "plain_outputs", "to_standard"]
 ML_DOMAIN = "ai.onnx.ml"
 _CLASSIFIERS = ("LinearClassifier", "SVMClassifier", "TreeEnsembleClassifier")
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
+_SCORE_TYPES = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
 
 
 def has_classical(model: ModelProto) -> bool:
@@ -111,9 +112,6 @@ def _looked_up(model: ModelProto) -> set[tuple[str, ...]]:
         if node.op_type == "ArrayFeatureExtractor" and node.input[0] in constants and node.input[1] in best
     ]
     return {tuple(v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in table) for table in tables}
-
-
-_SCORE_TYPES = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
 
 
 def to_standard(model: ModelProto) -> ModelProto:

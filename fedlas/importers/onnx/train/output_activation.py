@@ -30,6 +30,12 @@ AFTER_HEAD = _POOLS | words(
 )
 # Operators whose further inputs are shapes, axes or places.
 _SHAPED = _POOLS | words("Reshape Expand Slice Tile Squeeze Unsqueeze Split Pad")
+LAYOUT = ("Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose")
+#: So many tensors before the output are tried; a softmax that JAX writes has ten nodes.
+_MOST_TRIED = 32
+#: Standard deviations of made-up scores: a bound on probabilities shows in confident rows. All scores are within ±48,
+#: so that their exponentials, unshifted, are finite and not zero.
+_DEVIATIONS = (1.0, 4.0, 16.0)
 
 
 def find_frontier(graph: Graph, logits: str, shapes: Shapes) -> tuple[tuple[str, ...], bool]:
@@ -96,14 +102,6 @@ def linear_input(node: NodeProto, derived: set[str]) -> str | None:
     if second in derived and first not in derived:
         return str(first)
     return str(second) if first in derived and second not in derived and node.op_type != "Conv" else None
-
-
-LAYOUT = ("Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose")
-#: So many tensors before the output are tried; a softmax that JAX writes has ten nodes.
-_MOST_TRIED = 32
-#: Standard deviations of made-up scores: a bound on probabilities shows in confident rows. All scores are within ±48,
-#: so that their exponentials, unshifted, are finite and not zero.
-_DEVIATIONS = (1.0, 4.0, 16.0)
 
 
 @dataclass(frozen=True)

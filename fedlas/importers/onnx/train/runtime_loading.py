@@ -26,6 +26,15 @@ from fedlas.notice import Notice, adjustment
 
 __all__ = ["RuntimeOnlyClassifier", "load_runtime_only"]
 _ROWS = 4
+#: Why an import may end without a trainable network although the file is a good classifier: an operator or an option
+#: of one that has no gradient here, no linear layer at the end, values that only ONNX Runtime computes.
+_WITHOUT_TRAINING = ("unsupported_operator", "no_classifier_output", "invalid_graph")
+#: A probability of exactly zero has no logit: FLOOR / K is added to each of K, so that a row's probabilities stay
+#: within FLOOR of the file's; lower floors make temperature scaling of forests and neighbours worse, mixtures not.
+FLOOR = 4e-5
+#: Probabilities below are zero: so large are the rounding errors of sums of votes in float32.
+_NOISE = 1e-6
+_CHECKED_ROWS = 4
 
 
 class Trace:
@@ -127,17 +136,6 @@ def _widths(graph: Graph) -> list[int]:
         vectors, counts = floats(node, "support_vectors") or (), integers(node, "vectors_per_class") or ()
         widths += [len(vectors) // sum(counts)] if vectors and sum(counts) > 0 else []
     return [width for width in widths if 0 < width <= 1 << 16]
-
-
-#: Why an import may end without a trainable network although the file is a good classifier: an operator or an option
-#: of one that has no gradient here, no linear layer at the end, values that only ONNX Runtime computes.
-_WITHOUT_TRAINING = ("unsupported_operator", "no_classifier_output", "invalid_graph")
-#: A probability of exactly zero has no logit: FLOOR / K is added to each of K, so that a row's probabilities stay
-#: within FLOOR of the file's; lower floors make temperature scaling of forests and neighbours worse, mixtures not.
-FLOOR = 4e-5
-#: Probabilities below are zero: so large are the rounding errors of sums of votes in float32.
-_NOISE = 1e-6
-_CHECKED_ROWS = 4
 
 
 def load_runtime_only(

@@ -27,6 +27,7 @@ OURS = "fedlas_"
 
 # Operators that combine a weight (bias, layer scale, position embedding, class token) with what was learned before.
 _COMBINING = ("Add", "Mul", "Sub", "Sum", "Concat")
+_SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def find_weights(graph: Graph, shapes: Shapes) -> set[str]:
@@ -201,7 +202,6 @@ def _rotary_tables(values: Mapping[str, Array]) -> set[str]:
 
 Reader = tuple[NodeProto, int]
 Layer = tuple[object, ...]
-_SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def modules_of(model: ModelProto) -> dict[str, str]:
