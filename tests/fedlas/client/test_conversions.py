@@ -8,7 +8,9 @@ import numpy as np
 import onnxruntime as ort
 import pandas as pd
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
@@ -46,6 +48,17 @@ def test_a_module_can_be_sent_with_a_file(silent: Client, files: Path) -> None:
             silent.calibrate(network, unknown, wait=False)
     again = silent.calibrate(network, stored, example=torch.zeros(2, 64), wait=False)
     assert again.dataset_id == stored.id
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:timm")
+def test_weights_of_an_architecture_are_sent_as_onnx(silent: Client, tmp_path: Path) -> None:
+    """The service, which takes no weights without a graph, gets the network that its owner's machine has built."""
+    save_file(timm.create_model("test_resnet", num_classes=3).state_dict(), tmp_path / "w.safetensors")
+    options = {"architecture": "timm/test_resnet", "preprocessing": {"crop": 64}}
+    model = silent.models.upload(tmp_path / "w.safetensors", wait=False, **options)
+    assert model.name == "w"
+    (given,) = ort.InferenceSession(silent.models.download(model, tmp_path / "m.onnx")).get_inputs()
+    assert given.shape[1:] == [3, 64, 64]
 
 
 def test_a_label_of_another_name_is_no_input(silent: Client) -> None:
