@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from fedlas.data import Dataset
 from fedlas.data.dataset import Array, Integers
-from fedlas.data.labels import missing_classes
 from fedlas.data.duplicates import row_digests
+from fedlas.data.labels import missing_classes
 from fedlas.documents import Json
 from fedlas.notice import Notice, first_names, shortened
 from fedlas.preconditions.trials import Examined
