@@ -6,10 +6,10 @@ from fedlas.extras import require
 
 require("library", "numpy", "jinja2")
 
+from fedlas.metrics.confidence_gap import SplitAccuracy
 from fedlas.report.build import build_report
 from fedlas.report.diagrams import reliability_svg, risk_coverage_svg
-from fedlas.report.document import CalibrationReport, report_from_json
-from fedlas.report.evidence import Evidence, SplitAccuracy
+from fedlas.report.document import CalibrationReport, Evidence, report_from_json
 from fedlas.report.page import report_html
 from fedlas.report.provenance import Named, Subject, library_versions, machine_facts
 

@@ -13,18 +13,15 @@ from fedlas.documents import as_json
 from fedlas.errors import BadDataset
 from fedlas.gate.guards import JudgedRows
 from fedlas.metrics._checks import Floats, check_groups, check_rows
+from fedlas.metrics.confidence_gap import SplitAccuracy
 from fedlas.report import sections
 from fedlas.report.caveats import caveats, splits_apart
-from fedlas.report.confident import confident_section
 from fedlas.report.deployment import decision_table, guarantee_table, priors_section
-from fedlas.report.document import ByModel, CalibrationReport, EvaluationLedger
-from fedlas.report.evidence import Evidence, SplitAccuracy
-from fedlas.report.parts import AddedParts, added_parts, loss_comparison
+from fedlas.report.document import ByModel, CalibrationReport, EvaluationLedger, Evidence
+from fedlas.report.parts import added_parts, loss_comparison
 from fedlas.report.provenance import library_versions, machine_facts
 from fedlas.report.recipe import recipe_sentences
-from fedlas.report.sections import Resampling
 from fedlas.report.summary import next_step, served_sentence, summary
-from fedlas.report.weak_spots import worst_parts
 from fedlas.report.wording import as_sentence
 
 T = TypeVar("T")
@@ -41,13 +38,16 @@ def build_report(
     """
     models, rows = _checked(evidence)
     names = _names(evidence, models["uploaded"].shape[1])
-    options = Resampling(num_bins, num_resamples, confidence_level, evidence.seed)
+    options = sections.Resampling(num_bins, num_resamples, confidence_level, evidence.seed)
     classes = sections.class_section(models["calibrated"], rows, names, options)
     slices = sections.slice_section(models["calibrated"], rows, evidence.slices, options)
     estimates = _by_model(models, lambda p: metrics.evaluate(p, rows.targets, groups=rows.groups, **vars(options)))
     ledger = None if evidence.evaluations_before is None else EvaluationLedger(evidence.evaluations_before)
+    # The scores of a model that may have seen the calibration rows are not out of fold.
+    scored = None if evidence.seen_by_model == "unknown" else evidence.out_of_fold
+    calibration = evidence.calibration_accuracy
     right = SplitAccuracy.of(models["uploaded"].argmax(1) == rows.targets, groups=rows.groups)
-    apart = splits_apart(evidence.calibration_accuracy, right)
+    apart = splits_apart(calibration, right)
     doubts = caveats(evidence, rows, names, estimates["uploaded"], apart)
     report = CalibrationReport(
         subject=evidence.subject,
@@ -67,10 +67,21 @@ def build_report(
             )
             for name in ("uploaded", "temperature")
         },
-        confident_answers=_by_model(models, lambda p: confident_section(p, rows, names)),
-        confidence_gap=sections.confidence_gaps(models, rows, evidence),
+        confident_answers=_by_model(models, lambda p: sections.confident_section(p, rows, names)),
+        confidence_gap=sections.confidence_gaps(
+            models,
+            rows,
+            scored,
+            finalist=evidence.gate.finalist,
+            fitted_units=None if calibration is None else calibration.effective_units,
+        ),
         confidence=_by_model(models, lambda p: sections.confidence(p, rows, options)),
-        calibration_test=_by_model(models, lambda p: sections.calibration_test(p, rows, options)),
+        calibration_test=_by_model(
+            models,
+            lambda p: metrics.calibration_test(
+                p, rows.targets, num_bins=num_bins, num_draws=num_resamples, seed=evidence.seed
+            ),
+        ),
         risk_coverage=_by_model(models, lambda p: sections.risk_coverage(p, rows, options)),
         reliability=_by_model(models, lambda p: sections.reliability(p, rows, options)),
         num_test_rows=len(rows.targets),
@@ -89,7 +100,13 @@ def build_report(
         class_priors=priors_section(evidence.deployment, names),
         label_noise=evidence.label_noise,
         diagnostics=evidence.diagnostics,
-        parts=_parts(evidence, rows, confidence_level),
+        parts=added_parts(
+            scored,
+            evidence.finalists,
+            rows,
+            served=evidence.gate.finalist or "uploaded",
+            confidence_level=confidence_level,
+        ),
         loss_comparison=loss_comparison(evidence.out_of_fold, confidence_level=confidence_level),
         trained_rows=evidence.trained_rows,
         candidates=tuple(as_json(candidate) for candidate in evidence.candidates),
@@ -103,7 +120,9 @@ def build_report(
         digests=dict(evidence.digests),
         versions=dict(library_versions() if evidence.versions is None else evidence.versions),
         machine={**machine_facts(), **evidence.machine},
-        worst=worst_parts(classes, slices, confidence_level),
+        worst=sections.WorstParts(
+            sections.worst_class(classes, confidence_level), sections.worst_slice(slices, confidence_level)
+        ),
         written_file=evidence.written_file,
     )
     advised = replace(report, advice=(served_sentence(report), next_step(report, apart)))
@@ -135,14 +154,6 @@ def _names(evidence: Evidence, num_classes: int) -> list[str]:
             f"class_names must be {num_classes} names, as probs has columns, got {len(evidence.class_names)}"
         )
     return [str(name) for name in evidence.class_names]
-
-
-def _parts(evidence: Evidence, rows: JudgedRows, confidence_level: float) -> AddedParts | None:
-    # The scores of a model that may have seen the calibration rows are not out of fold.
-    if evidence.out_of_fold is None or evidence.seen_by_model == "unknown":
-        return None
-    served = evidence.gate.finalist or "uploaded"
-    return added_parts(evidence.out_of_fold, evidence.finalists, rows, served=served, confidence_level=confidence_level)
 
 
 def _by_model(models: Mapping[str, Floats], section: Callable[[Floats], T]) -> ByModel[T]:

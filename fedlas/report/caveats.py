@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import sqrt
 
 import numpy as np
 
 from fedlas.gate.guards import JudgedRows
 from fedlas.metrics._checks import Ints
+from fedlas.metrics.confidence_gap import SplitAccuracy
 from fedlas.metrics.evaluate import Estimates
-from fedlas.report.evidence import Evidence, SplitAccuracy
+from fedlas.report.document import Evidence
 
 #: A model of such accuracy and NLL has usually seen the rows.
 ACCURACY_TOO_GOOD, NLL_TOO_GOOD, ROWS_ENOUGH = 0.995, 0.05, 200
@@ -39,7 +40,13 @@ def caveats(
         None if "class_not_met" in told else _missing_classes(targets, names),
         None if "few_groups" in told else _few(rows),
     ]
-    return (*(sentence for sentence in found if sentence), *_duplicated(evidence.duplicates or {}))
+    duplicated = [
+        f"{count:,} test row{'s' if count > 1 else ''} also occur{'' if count > 1 else 's'} in the split '{split}': "
+        "figures on such rows are too good."
+        for split, count in (evidence.duplicates or {}).items()
+        if count > 0
+    ]
+    return (*(sentence for sentence in found if sentence), *duplicated)
 
 
 def _too_good(rows: JudgedRows, accuracy: float, nll: float, seen_by_model: str | None) -> str | None:
@@ -114,12 +121,3 @@ def _few(rows: JudgedRows) -> str | None:
 
 def _few_groups(rows: JudgedRows) -> bool:
     return rows.groups is not None and int(rows.groups.max()) + 1 < FEW_GROUPS
-
-
-def _duplicated(duplicates: Mapping[str, int]) -> list[str]:
-    return [
-        f"{count:,} test row{'s' if count > 1 else ''} also occur{'' if count > 1 else 's'} in the split '{split}': "
-        "figures on such rows are too good."
-        for split, count in duplicates.items()
-        if count > 0
-    ]

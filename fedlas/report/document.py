@@ -1,34 +1,36 @@
-"""The calibration report as a document: the content of report.json, typed."""
+"""The calibration report as a document, the content of report.json, and the evidence that it is made of."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
-from fedlas.documents import as_json, from_json
+from numpy.typing import ArrayLike
+
+from fedlas.deployment import Deployment
+from fedlas.documents import Json, as_json, from_json
 from fedlas.gate.verdict import GateVerdict
-from fedlas.metrics import (
-    CalibrationTest,
-    ClassRow,
-    ConfidenceGap,
-    CorpBand,
-    CorpCurve,
-    Estimate,
-    PositiveClass,
-    ReliabilityCurve,
-    RiskCoverageCurve,
-    SliceTable,
-)
-from fedlas.metrics._checks import Floats
+from fedlas.guarantees import Guarantees
+from fedlas.metrics import CalibrationTest, SliceTable
+from fedlas.metrics.confidence_gap import SplitAccuracy
 from fedlas.metrics.evaluate import Estimates
 from fedlas.notice import Notice
-from fedlas.report.confident import ConfidentSection
 from fedlas.report.deployment import DecisionTable, GuaranteeTable, PriorsSection
 from fedlas.report.diagnostics import Diagnostics
 from fedlas.report.label_noise import LabelNoise
-from fedlas.report.parts import AddedParts, LossComparison
+from fedlas.report.parts import AddedParts, LossComparison, OutOfFold
 from fedlas.report.provenance import Subject, WrittenFile
+from fedlas.report.sections import (
+    BinarySection,
+    ClassTable,
+    ConfidenceGaps,
+    ConfidenceSummary,
+    ConfidentSection,
+    Reliability,
+    RiskCoverageSection,
+    WorstParts,
+)
 
 T = TypeVar("T")
 #: Values under `uploaded`, `temperature` and `calibrated`.
@@ -36,102 +38,10 @@ ByModel: TypeAlias = Mapping[str, T]
 
 
 @dataclass(frozen=True)
-class ConfidenceSummary:
-    """Mean confidence beside accuracy, and the ECE split by its sign."""
-
-    mean_confidence: float
-    accuracy: float
-    over_confidence: float
-    under_confidence: float
-
-
-@dataclass(frozen=True)
-class ConfidenceGaps:
-    """What a model says minus how often it is right: on the test rows, and out of fold where that is known."""
-
-    test: ConfidenceGap
-    out_of_fold: ConfidenceGap | None
-
-
-@dataclass(frozen=True)
-class Corp(CorpCurve):
-    """A reliability curve without bins, rounded to a hundred-thousandth, with its consistency band."""
-
-    band: CorpBand
-
-
-@dataclass(frozen=True)
-class Reliability(ReliabilityCurve):
-    """A reliability curve with its consistency band, and the one without bins."""
-
-    band_low: Floats
-    band_high: Floats
-    corp: Corp
-
-
-@dataclass(frozen=True)
-class SetAside:
-    """The share of rows with a confidence below `threshold`, and the error rate among the others."""
-
-    share: float
-    threshold: float
-    error_rate: Estimate
-
-
-@dataclass(frozen=True)
-class RiskCoverageSection(RiskCoverageCurve):
-    """A risk-coverage curve, rounded to a millionth, and its point where about a fifth of the rows is set aside."""
-
-    set_aside: SetAside
-
-
-@dataclass(frozen=True)
-class NamedClassRow(ClassRow):
-    """A class under its name."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class ClassTable:
-    """The worst of `num_classes` classes, worst first."""
-
-    num_classes: int
-    correction: str
-    rows: tuple[NamedClassRow, ...]
-
-
-@dataclass(frozen=True)
-class PositiveClassSection(PositiveClass):
-    """The positive class in one model, with the calibration line where one exists."""
-
-    slope: Estimate | None
-    intercept: Estimate | None
-
-
-@dataclass(frozen=True)
-class BinarySection:
-    """The positive class of a two-class problem in the three models."""
-
-    positive_class: str
-    uploaded: PositiveClassSection
-    temperature: PositiveClassSection
-    calibrated: PositiveClassSection
-
-
-@dataclass(frozen=True)
 class EvaluationLedger:
     """The number of earlier looks at the same test rows."""
 
     before: int
-
-
-@dataclass(frozen=True)
-class WorstParts:
-    """The worst class and the worst slice, in a sentence each."""
-
-    class_: str = field(metadata={"key": "class"})
-    slice: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,3 +119,63 @@ def report_from_json(content: Any) -> CalibrationReport:
         ValueError: a field is missing or of another kind, as of a report that another version wrote.
     """
     return from_json(CalibrationReport, content)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """The test rows of one job, three models' probabilities on them, and what stands beside them in the report.
+
+    Attributes:
+        gate: what the gate decided on these rows.
+        uploaded, temperature, calibrated: probabilities (N, K) of the uploaded model, of the same with a temperature,
+            and of the model that is to be served; targets: class indices (N,); groups: of the rows (N,), if any.
+        class_names: the K names in order; `positive_class` is one of them where K = 2 (the second by default).
+        finalists: probabilities (N, K) of `uploaded`, `temperature` and everything that was judged, by name.
+        out_of_fold: what calibration rows say of them.
+        trained_rows: split → rows that the served network was trained on, where it was trained at all.
+        slices: columns (N,) by name; every value is a slice. Numbers with many values are cut into quarters.
+        guarantees, deployment: of the model that is to be served; its probabilities are those before priors shift them.
+        evaluations_before: how often the test rows had judged before, as the evaluation ledger says.
+        seen_by_model: which rows the model has seen, as the dataset says (`no`, `train_split`, `unknown`).
+        calibration_accuracy: of the uploaded model, to compare with its accuracy on test rows.
+        duplicates: how many test rows also occur in each other split, by its name.
+        candidates: `CandidateResult.as_dict()` of all candidates of the race.
+        versions: of the libraries; those that are installed by default.
+        machine: added to what `machine_facts` finds.
+        written_file: the proof of the file that is served, and what gave way to it.
+        subject: whose report it is.
+        warnings, adjustments: what looked wrong with model and dataset, and what was done for their owner.
+        notes: further sentences for the summary (budget, warnings of the dataset).
+    """
+
+    gate: GateVerdict
+    uploaded: ArrayLike
+    temperature: ArrayLike
+    calibrated: ArrayLike
+    targets: ArrayLike
+    groups: ArrayLike | None = None
+    class_names: Sequence[str] | None = None
+    positive_class: str | None = None
+    finalists: Mapping[str, ArrayLike] = field(default_factory=dict)
+    out_of_fold: OutOfFold | None = None
+    trained_rows: Mapping[str, int] | None = None
+    slices: Mapping[str, ArrayLike] = field(default_factory=dict)
+    diagnostics: Diagnostics | None = None
+    label_noise: LabelNoise | None = None
+    guarantees: Guarantees | None = None
+    deployment: Deployment | None = None
+    evaluations_before: int | None = None
+    seen_by_model: str | None = None
+    calibration_accuracy: SplitAccuracy | None = None
+    duplicates: Mapping[str, int] | None = None
+    candidates: Sequence[Mapping[str, object]] = ()
+    recipe: Mapping[str, object] = field(default_factory=dict)
+    seed: int = 0
+    digests: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] | None = None
+    machine: Mapping[str, Json] = field(default_factory=dict)
+    warnings: Sequence[Notice] = ()
+    adjustments: Sequence[Notice] = ()
+    notes: Sequence[str] = ()
+    subject: Subject | None = None
+    written_file: WrittenFile | None = None

@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from fedlas.documents import Json
 from fedlas.gate.guards import GUARD_NAMES
 from fedlas.gate.verdict import FINALIST_NAMES, SCORE_NAMES
-from fedlas.report import deployment, summary, weak_spots
+from fedlas.report import deployment, sections, summary
 from fedlas.report.deployment import allowed
 from fedlas.report.diagrams import (
     binned_svg,
@@ -62,7 +62,7 @@ def environment() -> Environment:
     made.tests["at_most"] = at_most
     made.globals.update(
         sentences=summary,
-        weak_spots=weak_spots,
+        sections=sections,
         deployment=deployment,
         title_of=title_of,
         headline=headline,

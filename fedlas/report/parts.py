@@ -115,20 +115,22 @@ class AddedParts:
 
 
 def added_parts(
-    out_of_fold: OutOfFold,
+    out_of_fold: OutOfFold | None,
     probs: Mapping[str, ArrayLike],
     rows: JudgedRows,
     *,
     served: str | None,
     confidence_level: float = 0.95,
-) -> AddedParts:
-    """What each part added, as far as it was tried.
+) -> AddedParts | None:
+    """What each part added, as far as it was tried; None without scores out of fold.
 
     Args:
         probs: probabilities (N, K) of the test rows, by part.
         rows: the test rows.
         served: the finalist that is served.
     """
+    if out_of_fold is None:
+        return None
     names = [name for name in PART_NAMES if name in out_of_fold.by_part or name in probs]
 
     def on_test_rows(score: Score) -> dict[str, PartScore]:

@@ -1,9 +1,9 @@
-"""The sections of a report, each computed from probabilities and labels."""
+"""The sections of a report: what each holds, how it is computed from probabilities and labels, and its sentences."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,25 +11,24 @@ from numpy.typing import ArrayLike
 
 from fedlas import metrics
 from fedlas.gate.guards import JudgedRows
+from fedlas.gate.probabilities import CONFIDENT, confident_answers
+from fedlas.metrics import ConfidenceGap, CorpBand, Estimate, SliceRow, SliceTable
 from fedlas.metrics._checks import Floats
-from fedlas.report.document import (
-    BinarySection,
-    ClassTable,
-    ConfidenceGaps,
-    ConfidenceSummary,
-    Corp,
-    NamedClassRow,
-    PositiveClassSection,
-    Reliability,
-    RiskCoverageSection,
-    SetAside,
-)
-from fedlas.report.evidence import Evidence
+from fedlas.metrics.calibration_error import top_label
+from fedlas.notice import shortened
+from fedlas.report.parts import OutOfFold
+from fedlas.report.wording import direction, percent
 
 #: A longer table is of no use to a reader; the worst come first.
 MAX_SHOWN = 50
+
+
 #: The share of rows left to a person in the sentence about abstaining.
 SET_ASIDE = 0.2
+
+
+#: More classes than these are only counted.
+_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,22 @@ class Resampling:
     num_resamples: int
     confidence_level: float
     seed: int
+
+
+@dataclass(frozen=True)
+class Corp(metrics.CorpCurve):
+    """A reliability curve without bins, rounded to a hundred-thousandth, with its consistency band."""
+
+    band: CorpBand
+
+
+@dataclass(frozen=True)
+class Reliability(metrics.ReliabilityCurve):
+    """A reliability curve with its consistency band, and the one without bins."""
+
+    band_low: Floats
+    band_high: Floats
+    corp: Corp
 
 
 def reliability(probs: Floats, rows: JudgedRows, options: Resampling) -> Reliability:
@@ -58,11 +73,21 @@ def corp(probs: Floats, rows: JudgedRows, options: Resampling) -> Corp:
         confidence_level=options.confidence_level,
         seed=options.seed,
     )
-    return Corp(**_rounded(curve), band=metrics.CorpBand(**_rounded(band)))
+    return Corp(**_rounded(curve), band=CorpBand(**_rounded(band)))
 
 
-def _rounded(part: metrics.CorpCurve | metrics.CorpBand) -> dict[str, Any]:
+def _rounded(part: metrics.CorpCurve | CorpBand) -> dict[str, Any]:
     return {name: np.round(values, 5) for name, values in vars(part).items()}
+
+
+@dataclass(frozen=True)
+class ConfidenceSummary:
+    """Mean confidence beside accuracy, and the ECE split by its sign."""
+
+    mean_confidence: float
+    accuracy: float
+    over_confidence: float
+    under_confidence: float
 
 
 def confidence(probs: Floats, rows: JudgedRows, options: Resampling) -> ConfidenceSummary:
@@ -71,26 +96,101 @@ def confidence(probs: Floats, rows: JudgedRows, options: Resampling) -> Confiden
     return ConfidenceSummary(float(probs.max(axis=1).mean()), metrics.accuracy(probs, rows.targets), *signed)
 
 
-def confidence_gaps(models: Mapping[str, Floats], rows: JudgedRows, evidence: Evidence) -> dict[str, ConfidenceGaps]:
-    """The gap of every model; what was fitted on calibration rows has their chance, too."""
-    # The scores of a model that may have seen the calibration rows are not out of fold.
-    scored = None if evidence.seen_by_model == "unknown" else evidence.out_of_fold
-    fitted = None if evidence.calibration_accuracy is None else evidence.calibration_accuracy.effective_units
+@dataclass(frozen=True)
+class ConfidenceGaps:
+    """What a model says minus how often it is right: on the test rows, and out of fold where that is known."""
+
+    test: ConfidenceGap
+    out_of_fold: ConfidenceGap | None
+
+
+def confidence_gaps(
+    models: Mapping[str, Floats],
+    rows: JudgedRows,
+    scored: OutOfFold | None,
+    *,
+    finalist: str | None,
+    fitted_units: float | None,
+) -> dict[str, ConfidenceGaps]:
+    """The gap of every model; what was fitted on calibration rows has their chance, too.
+
+    Args:
+        scored: the calibration rows out of fold.
+        finalist: the one that is served.
+        fitted_units: how many calibration rows or groups of equal weight there are.
+    """
     gaps = {}
     for name, probs in models.items():
         as_it_came = np.array_equal(probs, models["uploaded"])
-        units = None if as_it_came else fitted
+        units = None if as_it_came else fitted_units
         test = metrics.confidence_gap(probs, rows.targets, groups=rows.groups, fitted_units=units)
-        part = "uploaded" if as_it_came else evidence.gate.finalist if name == "calibrated" else name
+        part = "uploaded" if as_it_came else finalist if name == "calibrated" else name
         gaps[name] = ConfidenceGaps(test, None if scored is None or part is None else scored.gap(part))
     return gaps
 
 
-def calibration_test(probs: Floats, rows: JudgedRows, options: Resampling) -> metrics.CalibrationTest:
-    """Whether the confidences are refuted."""
-    return metrics.calibration_test(
-        probs, rows.targets, num_bins=options.num_bins, num_draws=options.num_resamples, seed=options.seed
+@dataclass(frozen=True)
+class ConfidentSection:
+    """The answers with a confidence of at least `threshold`; `hold`: they are not shown to be too sure.
+
+    Where they do not hold, `excess` is the mean confidence minus the share that is right: of the answers with the class
+    `worst_class`, or of all where that is None.
+    """
+
+    threshold: float
+    num_rows: int
+    mean_confidence: float | None
+    accuracy: float | None
+    hold: bool
+    worst_class: str | None
+    excess: float | None
+
+
+def confident_section(probs: Floats, rows: JudgedRows, names: Sequence[str]) -> ConfidentSection:
+    """The confident answers among probabilities (N, K), judged by themselves (`fedlas.gate.probabilities`)."""
+    found = confident_answers(probs, rows.targets, rows.groups)
+    confidences, correct = top_label(probs, rows.targets)
+    sure = confidences >= CONFIDENT
+    worst = found.decisive
+    return ConfidentSection(
+        CONFIDENT,
+        int(sure.sum()),
+        float(confidences[sure].mean()) if sure.any() else None,
+        float(correct[sure].mean()) if sure.any() else None,
+        found.hold,
+        None if found.hold or worst.class_index is None else names[worst.class_index],
+        None if found.hold else worst.value,
     )
+
+
+def confident_sentence(section: ConfidentSection, num_rows: int) -> str | None:
+    """How many of the answers are confident, and how often those are right."""
+    if section.accuracy is None or section.mean_confidence is None:
+        return None
+    told = (
+        f"The {section.num_rows:,} of {num_rows:,} answers with a confidence of at least {section.threshold:.0%} have "
+        f"a mean confidence of {section.mean_confidence:.1%}, and {section.accuracy:.1%} of them are right"
+    ).replace("%", " %")
+    if section.hold or section.excess is None:
+        return f"{told}."
+    whose = "they" if section.worst_class is None else f"those with “{section.worst_class}”"
+    return f"{told}: {whose} are too sure by {100 * section.excess:.1f} points."
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """The share of rows with a confidence below `threshold`, and the error rate among the others."""
+
+    share: float
+    threshold: float
+    error_rate: Estimate
+
+
+@dataclass(frozen=True)
+class RiskCoverageSection(metrics.RiskCoverageCurve):
+    """A risk-coverage curve, rounded to a millionth, and its point where about a fifth of the rows is set aside."""
+
+    set_aside: SetAside
 
 
 def risk_coverage(probs: Floats, rows: JudgedRows, options: Resampling) -> RiskCoverageSection:
@@ -100,9 +200,25 @@ def risk_coverage(probs: Floats, rows: JudgedRows, options: Resampling) -> RiskC
     )
     # Where many rows are equally sure, they stay together, and fewer than asked are set aside.
     i = int(np.argmax(curve.coverage >= 1 - SET_ASIDE - 1e-9))
-    rest = metrics.Estimate(float(curve.error_rate[i]), float(curve.low[i]), float(curve.high[i]))
+    rest = Estimate(float(curve.error_rate[i]), float(curve.low[i]), float(curve.high[i]))
     aside = SetAside(float(1 - curve.coverage[i]), float(curve.thresholds[i]), rest)
     return RiskCoverageSection(**{name: np.round(values, 6) for name, values in vars(curve).items()}, set_aside=aside)
+
+
+@dataclass(frozen=True)
+class NamedClassRow(metrics.ClassRow):
+    """A class under its name."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """The worst of `num_classes` classes, worst first."""
+
+    num_classes: int
+    correction: str
+    rows: tuple[NamedClassRow, ...]
 
 
 def class_section(probs: Floats, rows: JudgedRows, names: Sequence[str], options: Resampling) -> ClassTable:
@@ -121,7 +237,7 @@ def class_section(probs: Floats, rows: JudgedRows, names: Sequence[str], options
 
 def slice_section(
     probs: Floats, rows: JudgedRows, slices: Mapping[str, ArrayLike], options: Resampling
-) -> metrics.SliceTable | None:
+) -> SliceTable | None:
     """The worst slices, None without slice columns."""
     if not slices:
         return None
@@ -135,6 +251,92 @@ def slice_section(
         max_slices=MAX_SHOWN,
         seed=options.seed,
     )
+
+
+@dataclass(frozen=True)
+class WorstParts:
+    """The worst class and the worst slice, in a sentence each."""
+
+    class_: str = field(metadata={"key": "class"})
+    slice: str | None
+
+
+def worst_class(section: ClassTable, level: float) -> str:
+    """The class whose mean confidence and precision differ most where it is predicted, beyond chance."""
+    row = next((row for row in section.rows if row.p_adjusted is not None), None)
+    if row is None or row.p_adjusted is None or row.precision is None or row.gap is None:
+        return "No class is predicted often enough to be tested."
+    if row.p_adjusted > 1 - level:
+        return "For no class do mean confidence and precision differ by more than chance explains."
+    return (
+        f"Worst class: predictions of “{shortened(row.name)}” have a mean confidence of {percent(row.mean_confidence)} "
+        f"and a precision of {percent(row.precision.value)} ({row.num_predicted:,} rows): {direction(row.gap.value)}."
+    )
+
+
+def worst_slice(section: SliceTable | None, level: float) -> str | None:
+    """The slice that is most too sure or too cautious, or worse than the rest, beyond chance."""
+    if section is None:
+        return None
+    if not section.rows:
+        return "No column has slices that could be tested."
+    row = section.rows[0]
+    smallest = min((p for p in (row.p_miscalibrated, row.p_worse) if p is not None), default=None)
+    if smallest is None:
+        return "No slice has enough rows to be tested."
+    if smallest > 1 - level:
+        return (
+            f"Of {section.num_slices} slices none says more or less than is right, or is less accurate than the other "
+            "rows, by more than chance explains."
+        )
+    return (
+        f"Worst slice: {shortened(row.column)} = “{shortened(row.value)}” ({row.num_rows:,} rows) has an accuracy of "
+        f"{percent(row.accuracy.value)} and a mean confidence of {percent(row.mean_confidence)} "
+        f"({failings(row, 1 - level)})."
+    )
+
+
+def failings(row: SliceRow, alpha: float) -> str:
+    """What is shown of a slice, in words."""
+    parts = []
+    if row.p_miscalibrated is not None and row.p_miscalibrated <= alpha:
+        parts.append(direction(row.gap.value))
+    if row.p_worse is not None and row.p_worse <= alpha:
+        parts.append("less accurate than the other rows")
+    return ", ".join(parts)
+
+
+def found_in_classes(section: ClassTable, level: float) -> str:
+    """Which classes are too sure or too cautious, beside the table that has their figures."""
+    shown = [row for row in section.rows if row.p_adjusted is not None and row.p_adjusted <= 1 - level]
+    if not shown:
+        return worst_class(section, level)
+    names = [f"“{shortened(row.name)}” ({direction(row.gap.value)})" for row in shown[:_NAMED] if row.gap is not None]
+    more = f" and {len(shown) - _NAMED} more" if len(shown) > _NAMED else ""
+    return f"Mean confidence and precision differ by more than chance explains for {', '.join(names)}{more}."
+
+
+def found_in_slices(section: SliceTable, level: float) -> str | None:
+    """That no slice is shown to be weak; where one is, its row in the table says so."""
+    return None if any(failings(row, 1 - level) for row in section.rows) else worst_slice(section, level)
+
+
+@dataclass(frozen=True)
+class PositiveClassSection(metrics.PositiveClass):
+    """The positive class in one model, with the calibration line where one exists."""
+
+    slope: Estimate | None
+    intercept: Estimate | None
+
+
+@dataclass(frozen=True)
+class BinarySection:
+    """The positive class of a two-class problem in the three models."""
+
+    positive_class: str
+    uploaded: PositiveClassSection
+    temperature: PositiveClassSection
+    calibrated: PositiveClassSection
 
 
 def binary_section(

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from fedlas.gate.verdict import FINALIST_NAMES, MOST_ROWS_NEEDED, SCORE_NAMES
 from fedlas.metrics import ConfidenceGap, Estimate
-from fedlas.report.confident import confident_sentence
 from fedlas.report.deployment import decision_sentence, priors_sentence
-from fedlas.report.document import BinarySection, CalibrationReport, RiskCoverageSection
+from fedlas.report.document import CalibrationReport
+from fedlas.report.sections import BinarySection, RiskCoverageSection, confident_sentence
 from fedlas.report.wording import as_sentence, direction, percent, signed
 
 #: So many warnings stand at the front of the summary.

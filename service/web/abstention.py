@@ -13,8 +13,8 @@ from math import hypot
 from fedlas.guarantees import Guarantees, Unreachable
 from fedlas.metrics.proportions import wilson
 from fedlas.report.deployment import ERROR_LEVELS
-from fedlas.report.diagrams.curves import band, error_scale
-from fedlas.report.diagrams.drawing import Plot, line, mark, model_line, opening
+from fedlas.report.diagrams import band, error_scale
+from fedlas.report.drawing import Plot, line, mark, model_line, opening
 from fedlas.report.wording import percent
 from service.web.reports import Excerpt, Interval, RiskCoverage
 

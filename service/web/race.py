@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from fedlas.report.diagrams.drawing import Scale, line, mark, opening, paint, shortened, text
+from fedlas.report.drawing import Scale, line, mark, opening, paint, shortened, text
 from service.registry import tables
 from service.registry.documents import CandidateEnded, EpochEnded, FoldScored, TrainingBegun
 from service.web.job_words import SCOPES

@@ -21,12 +21,12 @@ from fedlas.gate.verdict import Claim, Comparison
 from fedlas.gate.verdict import GateVerdict as LibraryVerdict
 from fedlas.metrics import METRICS, BinnedEstimate, Estimate
 from fedlas.metrics.evaluate import Estimates as LibraryEstimates
-from fedlas.report import document as library
-from fedlas.report.confident import ConfidentSection
 from fedlas.report.deployment import CoverageLevel, ErrorLevel, GuaranteeTable
+from fedlas.report.document import CalibrationReport
 from fedlas.report.label_noise import NoiseLevel
 from fedlas.report.parts import AddedPart, LossComparison, MethodDifference
 from fedlas.report.provenance import GaveWay, Parity
+from fedlas.report.sections import ConfidentSection, NamedClassRow, PositiveClassSection, RiskCoverageSection
 from service.registry.documents.profiles import Notice, SeenByModel
 from service.registry.json_models import Document
 
@@ -61,10 +61,10 @@ class CandidateSummary(Document):
 
 #: Names of documents that are not those of the dataclasses: schemas keep the names that clients have generated from.
 _NAMES = {
-    library.CalibrationReport: "Report",
-    library.NamedClassRow: "ClassRow",
-    library.PositiveClassSection: "PositiveClass",
-    library.RiskCoverageSection: "RiskCoverage",
+    CalibrationReport: "Report",
+    NamedClassRow: "ClassRow",
+    PositiveClassSection: "PositiveClass",
+    RiskCoverageSection: "RiskCoverage",
     Claim: "GateClaim",
     Comparison: "ScoreDifference",
     Guard: "GateGuard",
@@ -72,7 +72,7 @@ _NAMES = {
 }
 #: Types of fields that the dataclasses leave open; a number among them is never null.
 _TYPES: dict[type, dict[str, Any]] = {
-    library.CalibrationReport: {
+    CalibrationReport: {
         "verdict": Verdict,
         "seen_by_model": SeenByModel | None,
         "candidates": list[CandidateSummary],
@@ -159,7 +159,7 @@ Estimates = create_model(
     __doc__="The metrics of one model, or of the difference between two.",
     **_METRICS,
 )
-_TYPES[library.CalibrationReport]["differences"] = create_model(
+_TYPES[CalibrationReport]["differences"] = create_model(
     "Differences",
     __base__=Document,
     __doc__="Metrics of the served model minus those of another, paired by row.",
@@ -167,4 +167,4 @@ _TYPES[library.CalibrationReport]["differences"] = create_model(
     calibrated_minus_temperature=(Estimates, ...),
 )
 GateVerdict = document_of(LibraryVerdict)
-Report = document_of(library.CalibrationReport)
+Report = document_of(CalibrationReport)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import fedlas.report
-from fedlas.report.diagrams.drawing import COLOURS
+from fedlas.report.drawing import COLOURS
 
 TEMPLATES = Path(fedlas.report.__file__).parent / "templates"
 

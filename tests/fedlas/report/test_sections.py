@@ -7,7 +7,7 @@ import pytest
 
 from fedlas.gate.guards import JudgedRows
 from fedlas.gate.verdict import Claim, GateVerdict
-from fedlas.report.confident import confident_section, confident_sentence
+from fedlas.report.sections import confident_section, confident_sentence
 from tests.helpers.reports import is_whole, report
 
 
