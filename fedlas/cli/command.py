@@ -4,13 +4,13 @@
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperOption
-from typer.main import get_params_convertors_ctx_param_name_from_function
+from typer.main import get_command
 
 from fedlas.cli.failures import CommandError, ExitCode, closed_pipe
 from fedlas.cli.options import After, Before, Limit, Name, Status, Yes, answer_options, confirm
@@ -75,8 +75,15 @@ def configure(
     session.at = {"url": url, "key": key, "profile": profile}
 
 
-_COMMON = get_params_convertors_ctx_param_name_from_function(configure)[0]
-_ANSWERS = get_params_convertors_ctx_param_name_from_function(answer_options)[0]
+def _options_of(function: Callable[..., Any]) -> Parameters:
+    """The options that Typer makes of a function's annotations."""
+    app = typer.Typer(add_completion=False)
+    app.command()(function)
+    return [option for option in get_command(app).params if isinstance(option, TyperOption)]
+
+
+_COMMON = _options_of(configure)
+_ANSWERS = _options_of(answer_options)
 
 
 class Command(TyperCommand):
