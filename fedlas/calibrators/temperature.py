@@ -165,7 +165,8 @@ class MixtureScaling(LogitsCalibrator):
         )
         u = float(lowest.x)
         share, nll = _best_share(scores, labels, rows, u)
-        if share < LEAST or nll >= _plain_nll(scores, labels, rows, start):
+        plain = -(rows @ log_softmax(np.exp(start) * scores)[np.arange(len(labels)), labels])
+        if share < LEAST or nll >= plain:
             share, u = 0.0, start
         self.temperature, self.share, self.num_classes = float(np.exp(-u)), float(share), scores.shape[1]
 
@@ -193,11 +194,6 @@ def add_doubt(chain: Chain, share: float, num_classes: int) -> None:
     chain.step("Mul", chain.constant("certain_share", 1.0 - share), result="less_sure")
     chain.step("Add", chain.constant("doubt", share / num_classes), result="with_doubt")
     chain.step("Log", result="doubtful")
-
-
-def _plain_nll(scores: Floats, labels: Ints, rows: Floats, u: float) -> float:
-    logs = log_softmax(np.exp(u) * scores)
-    return float(-(rows @ logs[np.arange(len(labels)), labels]))
 
 
 def _best_share(scores: Floats, labels: Ints, rows: Floats, u: float) -> tuple[float, float]:

@@ -38,12 +38,6 @@ class Configuration:
         return urlsplit(self.url).hostname in _LOOPBACK
 
 
-def config_file(environment: Mapping[str, str] = os.environ) -> Path:
-    """Where the profiles stand."""
-    folder = environment.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(folder).expanduser() / "fedlas" / "config.toml"
-
-
 def load_configuration(
     url: str | None = None,
     key: str | None = None,
@@ -60,12 +54,18 @@ def load_configuration(
     if profile is None:
         profile = environment.get("FEDLAS_PROFILE") or None
     if url is None or key is None or profile is not None:
-        found = _profile(profile, config_file(environment))
+        folder = Path(environment.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+        found = _profile(profile, folder / "fedlas" / "config.toml")
         their_url = found.get("url")
         if key is None and (url is None or (their_url is not None and _checked(url) == _checked(their_url))):
             key = _key_of(found)
         url = url or their_url
-    return Configuration(_checked(url or DEFAULT_URL), None if not key else _checked_key(key))
+    key = None if not key else key.strip()
+    if key is not None and (not key.isascii() or not key.isprintable() or " " in key):
+        raise ConfigurationProblem(
+            "bad_key", "the key has characters that no key has: blanks, line ends or letters beyond ASCII"
+        )
+    return Configuration(_checked(url or DEFAULT_URL), key)
 
 
 def _profile(name: str | None, path: Path) -> Mapping[str, str]:
@@ -126,12 +126,3 @@ def _checked(url: str) -> str:
         message = f"{url!r} has more than a server and a path; the key belongs into FEDLAS_API_KEY or a profile"
         raise ConfigurationProblem("bad_url", message)
     return url.strip().rstrip("/").removesuffix("/v1")
-
-
-def _checked_key(key: str) -> str:
-    key = key.strip()
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise ConfigurationProblem(
-            "bad_key", "the key has characters that no key has: blanks, line ends or letters beyond ASCII"
-        )
-    return key

@@ -11,7 +11,7 @@ from pydantic import PrivateAttr
 
 from fedlas.client.errors import InvalidInput
 from fedlas.client.records.report import ReportDocument
-from fedlas.client.transfers import write_whole
+from fedlas.client.transfers import receiving
 from fedlas.client.transport import Transport
 
 
@@ -42,7 +42,10 @@ class Report(ReportDocument):
         if content is None:
             message = f"a report is saved as .html or .json; found {target.name!r}"
             raise InvalidInput("unknown_suffix", message)
-        return write_whole(target, content)
+        with receiving(target) as file:
+            file.write(content)
+            file.keep()
+        return target
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For other processes: read once more from what it was read from."""

@@ -142,14 +142,6 @@ def receiving(path: Path) -> Iterator[Target]:
             target.discard()
 
 
-def write_whole(path: Path, content: bytes) -> Path:
-    """Write a small file, whole or not at all."""
-    with receiving(path) as target:
-        target.write(content)
-        target.keep()
-    return path
-
-
 Record = TypeVar("Record", Model, Dataset, Calibrator)
 #: Told of what has gone out: bytes sent, and bytes in all.
 OnUpload = Callable[[int, int], None]
@@ -210,7 +202,10 @@ def _send(transport: Transport, source: Source, told: OnUpload) -> str:
     while offset < source.size:
         delay = None
         try:
-            response = _send_piece(transport, path, source, offset, told)
+            length = min(_PIECE, source.size - offset)
+            headers = {**_BINARY, "Upload-Offset": str(offset), "Content-Length": str(length)}
+            content = _blocks(source, offset, offset + length, told)
+            response = transport.attempt("PATCH", path, content=content, headers=headers, timeout=_PIECE_S)
         except httpx.TransportError as error:
             if losses >= transport.max_retries_after(error):
                 raise problems.unreachable(error, transport.configuration.url, None) from None
@@ -236,13 +231,6 @@ def _send(transport: Transport, source: Source, told: OnUpload) -> str:
             furthest, losses = offset, 0
     told(source.size, source.size)
     return announced.id
-
-
-def _send_piece(transport: Transport, path: str, source: Source, offset: int, told: OnUpload) -> httpx.Response:
-    length = min(_PIECE, source.size - offset)
-    headers = {**_BINARY, "Upload-Offset": str(offset), "Content-Length": str(length)}
-    content = _blocks(source, offset, offset + length, told)
-    return transport.attempt("PATCH", path, content=content, headers=headers, timeout=_PIECE_S)
 
 
 def _blocks(source: Source, start: int, end: int, told: OnUpload) -> Iterator[bytes]:

@@ -103,7 +103,9 @@ def align_inputs(
             aligned[spec["name"]] = pixels(name, array, spec, preprocessing, scratch)
             continue
         wanted = tuple(spec["shape"])[1:]
-        array = _as_wide(name, array, wanted, (fills or {}).get(spec["name"]), scratch)
+        fill, width = (fills or {}).get(spec["name"]), wanted[0] if wanted else None
+        if fill is not None and array.ndim >= 2 and isinstance(width, int) and array.shape[1] < width:
+            array = widened(name, array, width, fill, scratch)
         found = array.shape[1:]
         if not fits(wanted, found):
             raise Mismatch(
@@ -168,14 +170,6 @@ def _by_input(reading: Mapping[str, Any] | None, matched: Mapping[str, str]) -> 
         return None
     padding = {matched[name]: fill for name, fill in (reading.get("padding") or {}).items() if name in matched}
     return {**reading, "padding": padding or None}
-
-
-def _as_wide(name: str, array: Array, wanted: Shape, fill: float | None, scratch: Path | None) -> Array:
-    """The rows, filled to the model's length where they are shorter and it is known with what."""
-    width = wanted[0] if wanted else None
-    if fill is None or array.ndim < 2 or not isinstance(width, int) or array.shape[1] >= width:
-        return array
-    return widened(name, array, width, fill, scratch)
 
 
 def _reshape_hint(wanted: Shape, found: tuple[int, ...]) -> str:

@@ -6,7 +6,7 @@ Arrow's hold one value per row, or lists of numbers, nested or not, of one shape
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -135,19 +135,16 @@ def tensor(name: str, column: pa.Array, *, first: int, width: int | None = None,
     rows = np.arange(first, first + len(column))
     if isinstance(column.type, pa.FixedShapeTensorType):
         _check_present(name, column, rows)
-        _check_permutation(name, column.type.permutation)
+        order = column.type.permutation
+        # One that is not its own inverse (NHWC seen as NCHW) is read wrongly by pyarrow's `to_numpy_ndarray`.
+        if order is not None and [order[place] for place in order] != list(range(len(order))):
+            found = f"'{name}' has tensors whose dimensions are stored in the order {list(order)}"
+            raise BadDataset("unsupported_dtype", f"{found}; send them as they lie in memory (numpy.ascontiguousarray)")
         dense: Array = column.to_numpy_ndarray()
         return dense
     if width is None or fill is None:
         return _dense(name, stored(column), rows)
     return _padded(name, stored(column), rows, width, fill)
-
-
-def _check_permutation(name: str, order: Sequence[int] | None) -> None:
-    """One that is not its own inverse (NHWC seen as NCHW) is read wrongly by pyarrow's `to_numpy_ndarray`."""
-    if order is not None and [order[place] for place in order] != list(range(len(order))):
-        found = f"'{name}' has tensors whose dimensions are stored in the order {list(order)}"
-        raise BadDataset("unsupported_dtype", f"{found}; send them as they lie in memory (numpy.ascontiguousarray)")
 
 
 def _dense(name: str, column: pa.Array, rows: Integers) -> Array:
@@ -239,14 +236,6 @@ def side_by_side(columns: Sequence[Array]) -> Array:
     for i, column in enumerate(columns):
         table[:, i] = column
     return table
-
-
-def single_name(taken: Iterable[str]) -> str:
-    """A name for the input of the numeric columns that no other input has."""
-    name, used = TABLE, set(taken)
-    while name in used:
-        name += "_"
-    return name
 
 
 def check_single(what: str, array: Array) -> None:

@@ -197,8 +197,15 @@ def without_seen(dataset: Dataset, seen: SeenRows, *, scratch: Path) -> Dataset:
         return dataset
     splits = dataset.splits.copy()
     splits[np.concatenate(list(left_out.values()))] = SET_ASIDE
-    left = replace(dataset, splits=splits, warnings=[*dataset.warnings, _warning(dataset, left_out)])
-    return _side_by_side(left, scratch)
+    said = f"this model was trained on {_all_counted(dataset, left_out)} (found by their inputs): they are left out"
+    if len(left_out.get("guarantee", ())) == len(dataset.rows("guarantee")) > 0:
+        said += "; no guarantee row is left, so nothing is promised"
+    left = replace(dataset, splits=splits, warnings=[*dataset.warnings, said])
+    if sum(array.nbytes for array in left.inputs.values()) <= MEMORY_BYTES:
+        return left
+    # The rows of each split lie side by side again, since copying a split would take much memory.
+    save_dataset(left, scratch / "unseen.npz")
+    return load_dataset(scratch / "unseen.npz")
 
 
 def _require_rows(dataset: Dataset, left_out: Mapping[str, Integers]) -> None:
@@ -214,26 +221,12 @@ def _require_rows(dataset: Dataset, left_out: Mapping[str, Integers]) -> None:
         )
 
 
-def _warning(dataset: Dataset, left_out: Mapping[str, Integers]) -> str:
-    said = f"this model was trained on {_all_counted(dataset, left_out)} (found by their inputs): they are left out"
-    gone = len(left_out.get("guarantee", ())) == len(dataset.rows("guarantee")) > 0
-    return said + ("; no guarantee row is left, so nothing is promised" if gone else "")
-
-
 def _all_counted(dataset: Dataset, rows: Mapping[str, Integers]) -> str:
     return ", ".join(_counted(dataset, split, some) for split, some in rows.items())
 
 
 def _counted(dataset: Dataset, split: str, rows: Integers) -> str:
     return f"{len(rows):,} of {len(dataset.rows(split)):,} {split} rows"
-
-
-def _side_by_side(dataset: Dataset, scratch: Path) -> Dataset:
-    """The dataset with the rows of each split side by side again, where copying a split would take much memory."""
-    if sum(array.nbytes for array in dataset.inputs.values()) <= MEMORY_BYTES:
-        return dataset
-    save_dataset(dataset, scratch / "unseen.npz")
-    return load_dataset(scratch / "unseen.npz")
 
 
 def _keyed_digests(inputs: Inputs, rows: Integers | None, key: bytes) -> Digests:

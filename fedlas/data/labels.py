@@ -95,7 +95,12 @@ def _from_text(name: str, array: Array, class_names: Sequence[str] | None) -> La
     if "" in texts:
         row = int(np.argmax(inverse == texts.index("")))
         raise BadDataset("bad_labels", f"'{name}' is empty in row {row} (counted from 0)")
-    _check_names(name, texts)
+    if len(texts) > MAX_CLASSES:
+        raise BadDataset(
+            "too_many_classes", f"'{name}' has more than {MAX_CLASSES} different values, too many to be classes"
+        )
+    if long := next((text for text in texts if len(text) > _MAX_NAME), None):
+        raise BadDataset("bad_labels", f"'{name}' has a class name of {len(long)} characters: {long[:60]!r}…")
     if class_names is None:
         if all(text.lstrip("-").isdecimal() for text in texts):
             return None
@@ -109,15 +114,6 @@ def _from_text(name: str, array: Array, class_names: Sequence[str] | None) -> La
                 f"which is none of class_names: {', '.join(class_names)}",
             )
     return Labels(np.array([places[text] for text in texts], dtype=np.int64)[inverse], list(class_names), True)
-
-
-def _check_names(name: str, texts: list[str]) -> None:
-    if len(texts) > MAX_CLASSES:
-        raise BadDataset(
-            "too_many_classes", f"'{name}' has more than {MAX_CLASSES} different values, too many to be classes"
-        )
-    if long := next((text for text in texts if len(text) > _MAX_NAME), None):
-        raise BadDataset("bad_labels", f"'{name}' has a class name of {len(long)} characters: {long[:60]!r}…")
 
 
 def _from_numbers(name: str, array: Array, class_names: Sequence[str] | None) -> Labels:

@@ -160,21 +160,17 @@ def save_dataset(dataset: Dataset, path: str | Path) -> None:
     }
     arrays: dict[str, Array] = {"meta": np.array(json.dumps(meta))}
     for i, array in enumerate(dataset.inputs.values()):
-        arrays |= _input_arrays(f"input_{i}", array)
+        if isinstance(array, ImageColumn):
+            # Files as they are; one dimension more than rows, so that sorting the rows leaves bytes and places alone.
+            arrays |= {f"input_{i}_data": array.data[None], f"input_{i}_offsets": array.offsets[None]}
+            array = np.arange(len(array))
+        arrays[f"input_{i}"] = array
     arrays |= {f"slice_{i}": array for i, array in enumerate(dataset.slices.values())}
     if dataset.labelled:
         arrays |= {"targets": dataset.targets, "splits": dataset.splits}
         arrays |= {"file_rows": dataset.in_file(np.arange(len(dataset)))}
     arrays |= {name: array for name in _OPTIONAL if (array := getattr(dataset, name)) is not None}
     write_arrays(path, arrays, order=np.argsort(dataset.splits, kind="stable") if dataset.labelled else None)
-
-
-def _input_arrays(name: str, array: Array) -> dict[str, Array]:
-    """Files of images are written as they are, with the numbers of the rows that they belong to."""
-    if not isinstance(array, ImageColumn):
-        return {name: array}
-    # One dimension more than rows, so that sorting the rows leaves the bytes and their places alone.
-    return {f"{name}_data": array.data[None], f"{name}_offsets": array.offsets[None], name: np.arange(len(array))}
 
 
 def load_dataset(path: str | Path, *, mapped_from: int = MAPPED_FROM) -> Dataset:

@@ -75,7 +75,7 @@ def thinned(splits: Codes, weights: NDArray[np.float64], *, seed: int = 0) -> Co
     """Codes (N,) in which only a random sample of the population is left in the splits that promise and judge.
 
     Sampling weights (N,) tell how many rows of the population each row stands for. Of guarantee and test rows only a
-    `population_sample` stays, the others get `SET_ASIDE`, so that everything that is proven for samples in which all
+    sample stays, the others get `SET_ASIDE`, so that everything that is proven for samples in which all
     rows count alike holds. Train and calibration rows stay unless they weigh nothing: training draws them by their
     weights, and calibrators are fitted and compared with them.
 
@@ -87,18 +87,10 @@ def thinned(splits: Codes, weights: NDArray[np.float64], *, seed: int = 0) -> Co
     kept[weights == 0] = SET_ASIDE
     for code in (SPLITS.index("guarantee"), SPLITS.index("test")):
         rows = np.flatnonzero(splits == code)
-        kept[rows[~population_sample(weights[rows], seed=seed)]] = SET_ASIDE
+        # Rejection sampling: a row stays by the chance weight / (largest weight).
+        chances = np.random.default_rng([seed, len(rows)]).random(len(rows))
+        kept[rows[chances * weights[rows].max(initial=0) >= weights[rows]]] = SET_ASIDE
     return kept
-
-
-def population_sample(weights: NDArray[np.float64], *, seed: int = 0) -> NDArray[np.bool_]:
-    """Which rows (N,) stay in a random sample of the population: each by the chance weight / (largest weight).
-
-    Rejection sampling: in what stays all rows count alike.
-    """
-    chances = np.random.default_rng([seed, len(weights)]).random(len(weights))
-    stays: NDArray[np.bool_] = chances * weights.max(initial=0) < weights
-    return stays
 
 
 def check_groups(splits: Codes, groups: Integers, labels: Array) -> None:

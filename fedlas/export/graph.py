@@ -274,7 +274,11 @@ def build_model(
         raise ValueError(f"an input of the network is called {FAMILIARITY!r}, as the output would be")
     flat = ["features", *(graph.fresh("fedlas_member_features") for _ in features[1:])]
     for parts, name in zip(features, flat, strict=True):
-        _append_features(graph, parts, name)
+        if len(parts) == 1:
+            graph.append("Flatten", parts, output=name, axis=1)
+        else:
+            side_by_side = [graph.append("Flatten", [part], "fedlas_features", axis=1) for part in parts]
+            graph.append("Concat", side_by_side, output=name, axis=1)
     graph.append("Identity", logits[:1], output="logits")
     judged = "logits"
     if isinstance(classifier, Ensemble):  # the sum (N, K) of the members' weighted log-probabilities
@@ -308,15 +312,6 @@ def _require_fitting(graph: Graph, kind: type[FedLASError]) -> None:
         raise kind("too_large_for_onnx", f"the weights take {needed / 2**30:.2f} GiB, an ONNX file holds 2 GiB")
 
 
-def _append_features(graph: Graph, parts: Sequence[str], name: str) -> None:
-    """The tensors `parts`, flattened and side by side, as `name` (N, D)."""
-    if len(parts) == 1:
-        graph.append("Flatten", parts, output=name, axis=1)
-    else:
-        flat = [graph.append("Flatten", [part], "fedlas_features", axis=1) for part in parts]
-        graph.append("Concat", flat, output=name, axis=1)
-
-
 def _append_calibrator(graph: Graph, calibrator: Calibrator, logits: str, features: str) -> str:
     """The calibrated logits.
 
@@ -347,15 +342,11 @@ def _served_graph(classifier: Exportable) -> tuple[Graph, list[str], list[list[s
         graph, names = network.graph(), [network.logits_name, *network.feature_names]
         graph.prune(names)
         graphs.append(graph)
-        wanted.append(_free_output_names(graph, names))
+        # Tensors of the upload that bear a reserved name give it up.
+        renamed = {name: graph.fresh(f"uploaded_{name}") for name in _RESERVED if name not in graph.input_names}
+        graph.rename(renamed)
+        wanted.append([renamed.get(name, name) for name in names])
     if len(graphs) == 1:
         return graphs[0], [wanted[0][0]], [wanted[0][1:]]
     merged, names_by_network = merge(graphs, wanted)
     return merged, [names[0] for names in names_by_network], [names[1:] for names in names_by_network]
-
-
-def _free_output_names(graph: Graph, wanted: list[str]) -> list[str]:
-    """Rename tensors of the upload that bear a reserved name; returns `wanted` under its new names."""
-    renamed = {name: graph.fresh(f"uploaded_{name}") for name in _RESERVED if name not in graph.input_names}
-    graph.rename(renamed)
-    return [renamed.get(name, name) for name in wanted]

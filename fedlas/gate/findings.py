@@ -115,11 +115,6 @@ def decisive(findings: Sequence[Finding], limit: float) -> Finding:
 CHANCE_CLASSES, LEAST_LEVEL, MOST_LEVEL = 0.5, 0.01, 0.1
 
 
-def sign_test_level(num_classes: int) -> float:
-    """10 % for up to five classes, less for more, and 1 % from fifty."""
-    return min(MOST_LEVEL, max(LEAST_LEVEL, CHANCE_CLASSES / max(1, num_classes)))
-
-
 def lost_answers(before: Floats, after: Floats, targets: Ints) -> Floats:
     """1 for a row (N,) whose right answer became wrong, −1 for one that became right, from probabilities (N, K)."""
     was, now = (probs.argmax(axis=1) == targets for probs in (before, after))

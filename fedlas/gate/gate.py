@@ -121,7 +121,10 @@ def judge(
     options = GateOptions(score, 1 - confidence_level, max_accuracy_drop, seed, num_resamples, max_recall_drop)
     guards = tuple(guard for name in list(probs)[1:] for guard in guard_finalist(name, probs, rows, options))
     line = _line(probs)
-    claims = _claims(_claimed(probs), probs, rows, score, level)
+    # Of the fine-tuned finalists only the first in line has a claim.
+    tuned = next((name for name in FINE_TUNED if name in probs), None)
+    claimed = [name for name in probs if name in RIVALS and (name not in FINE_TUNED or name == tuned)]
+    claims = _claims(claimed, probs, rows, score, level)
     vetoes = find_vetoes(line, probs, rows, guards, level=(1 - confidence_level) / 2)
     stopped = {veto.finalist for veto in vetoes}
     served = tuple(name for name in line if name not in stopped)
@@ -182,12 +185,6 @@ def checked_finalists(
         if probs[name].shape != probs["uploaded"].shape:
             raise ValueError(f"{name} must be {probs['uploaded'].shape}, as uploaded, got {probs[name].shape}")
     return probs, JudgedRows(labels, check_groups(groups, len(labels)))
-
-
-def _claimed(probs: Iterable[str]) -> list[str]:
-    """The finalists that a claim is made for; of the fine-tuned ones only the first in line."""
-    tuned = next((name for name in FINE_TUNED if name in probs), None)
-    return [name for name in probs if name in RIVALS and (name not in FINE_TUNED or name == tuned)]
 
 
 def _claims(

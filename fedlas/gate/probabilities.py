@@ -114,7 +114,7 @@ def share_error(before: Floats, after: Floats, targets: Ints, groups: Ints | Non
         targets, groups: class indices (N,), group numbers (N,).
     """
     counts = np.bincount(targets, minlength=after.shape[1])
-    was, now = (_factors(probs.sum(axis=0), counts) for probs in (before, after))
+    was, now = (np.exp(np.abs(np.log((p.sum(axis=0) + 0.5) / (counts + 0.5)))) for p in (before, after))
     factors = np.where(now > LEAST_WORSENING * was, now, 1.0)
     units, level = ResamplingUnits(groups, len(targets)), min(SHARE_LEVEL, LEVEL / (2 * len(counts)))
 
@@ -127,11 +127,6 @@ def share_error(before: Floats, after: Floats, targets: Ints, groups: Ints | Non
         return Finding(bool(passed), float(factors[k]), MAX_SHARE_FACTOR, class_index=k, chance=chance)
 
     return decisive([tested(k) for k in worth_a_test(factors, MAX_SHARE_FACTOR)], MAX_SHARE_FACTOR)
-
-
-def _factors(expected: Floats, counts: Ints) -> Floats:
-    factors: Floats = np.exp(np.abs(np.log((expected + 0.5) / (counts + 0.5))))
-    return factors
 
 
 #: An answer is confident from here on.

@@ -29,6 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.gate.findings import (
+    CHANCE_CLASSES,
+    LEAST_LEVEL,
     LEVEL,
     MIN_CLASS_ROWS,
     MOST_LEVEL,
@@ -39,7 +41,6 @@ from fedlas.gate.findings import (
     judged_classes,
     lost_answers,
     shown_excess,
-    sign_test_level,
     sign_tested,
     unit_errors,
     with_interval,
@@ -153,7 +154,8 @@ def worst_class_recall_drop(before: Floats, after: Floats, targets: Ints, groups
     """
     lost, counts = lost_answers(before, after, targets), np.bincount(targets, minlength=before.shape[1])
     common = np.flatnonzero(counts >= MIN_CLASS_ROWS)
-    level = sign_test_level(len(common))
+    # 10 % for up to five classes, less for more, and 1 % from fifty.
+    level = min(MOST_LEVEL, max(LEAST_LEVEL, CHANCE_CLASSES / max(1, len(common))))
     found = [
         sign_tested(lost[targets == k], groups_of(groups, targets == k), level, limit, 2 * limit, int(k))
         for k in common

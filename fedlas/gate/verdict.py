@@ -129,7 +129,11 @@ def sentences_of(verdict: GateVerdict, num_rows: int, class_names: Sequence[str]
             "No fine-tuned model was judged: none was trained, or none was good enough on calibration rows."
         )
     if verdict.evaluations_before > 0:
-        sentences.append(_ledger(verdict))
+        times = "once" if verdict.evaluations_before == 1 else f"{verdict.evaluations_before} times"
+        sentences.append(
+            f"These test rows have judged {times} before. Each evaluation spends part of the permitted chance of a "
+            "false claim, so that this one needs clearer differences than the first, or new test rows."
+        )
     return tuple(sentences)
 
 
@@ -205,14 +209,6 @@ def _guarded(guard: Guard, class_names: Sequence[str] | None) -> str:
     found = f"{_start(guard.finalist)} {GUARD_NAMES[guard.name].replace(' (as a factor)', '')}{which}"
     beyond = f", by more than the {guard.limit:g} that is allowed" if guard.limit else ""
     return f"{found}{beyond}, but chance explains it." if excused else f"{found}{beyond}, so it is not served."
-
-
-def _ledger(verdict: GateVerdict) -> str:
-    times = "once" if verdict.evaluations_before == 1 else f"{verdict.evaluations_before} times"
-    return (
-        f"These test rows have judged {times} before. Each evaluation spends part of the permitted chance of a false "
-        "claim, so that this one needs clearer differences than the first, or new test rows."
-    )
 
 
 def _start(finalist: str) -> str:

@@ -50,13 +50,6 @@ Bools = NDArray[np.bool_]
 NUM_THRESHOLDS = 20
 
 
-def rank_thresholds(confidences: Floats) -> Floats:
-    """Just above the confidences at evenly spaced ranks, and 0, which answers everything."""
-    ordered = np.sort(confidences)[::-1]
-    ranks = len(ordered) * np.arange(1, NUM_THRESHOLDS) // NUM_THRESHOLDS
-    return np.unique(np.append(np.round(ordered[ranks] + MARGIN, 9), 0.0))
-
-
 def error_bounds(
     blocks: Ints, num_blocks: int, answered: Bools, wrong: Bools, groups: Ints | None, level: float
 ) -> Floats:
@@ -172,7 +165,9 @@ class Guarantees:
         group_ids = check_groups(groups, len(rows))
         # Serving compares float32 confidences with a threshold: two that are equal there must be equal here.
         confidences = rows.max(axis=1).astype(np.float32).astype(np.float64)
-        thresholds = rank_thresholds(confidences)
+        # Just above the confidences at evenly spaced ranks, and 0, which answers everything.
+        ranks = len(confidences) * np.arange(1, NUM_THRESHOLDS) // NUM_THRESHOLDS
+        thresholds = np.unique(np.append(np.round(np.sort(confidences)[::-1][ranks] + MARGIN, 9), 0.0))
         answered, wrong = confidences >= thresholds[:, None], rows.argmax(axis=1) != labels
 
         def bounds(blocks: Ints, num_blocks: int) -> Floats:

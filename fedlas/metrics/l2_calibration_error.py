@@ -70,7 +70,10 @@ class L2CalibrationError:
         z = NormalDist().inv_cdf((1 + confidence_level) / 2)
 
         def score(theta: float) -> float:
-            return _wilson_hilferty(plug_in, bias + theta, spread + slope * theta)
+            # Wilson and Hilferty: the cube root of a quadratic form in normals is nearly normal.
+            mean = bias + theta
+            relative = (spread + slope * theta) / (9 * mean**2)
+            return float((np.cbrt(plug_in / mean) - (1 - relative)) / np.sqrt(relative))
 
         low, high = _falling_root(score, z), _falling_root(score, -z)
         return Estimate(self.value, min(low, self.value), max(high, self.value))
@@ -139,12 +142,6 @@ def top_label_error(probs: Floats, targets: Ints, *, num_bins: int, groups: Ints
 def error_bins(confidences: Floats, num_bins: int) -> Ints:
     """Bins of equal mass (N,); two rows a bin are the fewest that show their own noise."""
     return equal_mass_bins(confidences, max(1, min(num_bins, len(confidences) // 2)))
-
-
-def _wilson_hilferty(value: float, mean: float, variance: float) -> float:
-    """Standard score of a quadratic form in normals: its cube root is nearly normal."""
-    relative = variance / (9 * mean**2)
-    return float((np.cbrt(value / mean) - (1 - relative)) / np.sqrt(relative))
 
 
 def _falling_root(function: Callable[[float], float], target: float) -> float:

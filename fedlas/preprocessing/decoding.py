@@ -105,7 +105,10 @@ def decoded(content: bytes, *, channels: int, sixteen_bit: bool = False) -> Imag
     """
     image, facts = _opened(content)
     if facts.sixteen_bit != sixteen_bit:
-        raise BadImage("wrong_bit_depth", _bit_depth_advice(facts))
+        advice = 'the preprocessing says "bit_depth": 16, but the image is no greyscale image with 16 bits'
+        if facts.sixteen_bit:
+            advice = 'the image is greyscale with 16 bits; the model\'s preprocessing must say "bit_depth": 16'
+        raise BadImage("wrong_bit_depth", advice)
     with _parsing(_CUT_OFF):
         image.load()
     image.info.pop("transparency", None)  # or Pillow warns that it drops it
@@ -202,9 +205,3 @@ def _check_size(width: int, height: int) -> None:
             f"the image has {width} x {height} pixels ({width * height / 1e6:.0f} megapixels); "
             f"at most {MAX_PIXELS / 1e6:.0f} megapixels are read",
         )
-
-
-def _bit_depth_advice(facts: ImageFacts) -> str:
-    if facts.sixteen_bit:
-        return 'the image is greyscale with 16 bits; the model\'s preprocessing must say "bit_depth": 16'
-    return 'the preprocessing says "bit_depth": 16, but the image is no greyscale image with 16 bits'

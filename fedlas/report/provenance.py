@@ -81,20 +81,17 @@ def library_versions() -> dict[str, str]:
 def machine_facts() -> dict[str, Json]:
     """Platform, processor, number of processors that may be used, and the accelerator, None where there is none."""
     usable = getattr(os, "sched_getaffinity", None)
+    # The driver's own files: asking CUDA would import torch and claim memory on the device.
+    try:
+        devices = sorted(_DEVICES.glob("*/information"))
+    except OSError:
+        devices = []
     return {
         "platform": platform.platform(),
         "processor": _first(_PROCESSORS, "model name") or platform.processor() or platform.machine(),
         "cpu_count": len(usable(0)) if usable else os.cpu_count(),
-        "device": next((name for path in _informations() if (name := _first(path, "Model"))), None),
+        "device": next((name for path in devices if (name := _first(path, "Model"))), None),
     }
-
-
-def _informations() -> list[Path]:
-    # The driver's own files: asking CUDA would import torch and claim memory on the device.
-    try:
-        return sorted(_DEVICES.glob("*/information"))
-    except OSError:
-        return []
 
 
 def _first(path: Path, key: str) -> str | None:
@@ -158,10 +155,8 @@ class Parity:
         """Whether the difference is within the limit, and means nothing where it had to be explained."""
         if not self.max_probability_error <= self.limit:
             return False
-        return self.rounding is None or self._means_nothing
-
-    @property
-    def _means_nothing(self) -> bool:
+        if self.rounding is None:
+            return True
         few = self.decisions_changed <= max(1.0, MOST_DECISIONS * self.num_rows)
         return few and abs(self.nll_change or 0.0) <= MOST_NLL and abs(self.brier_change or 0.0) <= MOST_BRIER
 

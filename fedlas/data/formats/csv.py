@@ -19,7 +19,6 @@ import pyarrow.csv as arrow_csv
 from fedlas.data.arrays import ArrayFactory
 from fedlas.data.columns import TABLE, Column, Columns, check_names, not_numeric, numeric, side_by_side, text_array
 from fedlas.data.dataset import Array
-from fedlas.data.labels import as_text
 from fedlas.data.roles import dropped, index_columns
 from fedlas.errors import BadDataset
 
@@ -108,13 +107,6 @@ class CsvReader:
         if stream.schema.names != self.names:
             raise BadDataset("corrupt", "the header of the csv file cannot be parsed")
         return stream
-
-
-def read_csv(path: str | Path) -> dict[str, Array]:
-    """All columns by name: numbers (empty cells become NaN), booleans or text; raises as `CsvReader` does."""
-    reader = CsvReader(path)
-    columns = reader.read(reader.names, ArrayFactory()).named
-    return {name: as_text(column) if column.dtype.kind == "S" else column for name, column in columns.items()}
 
 
 class _Checked(io.RawIOBase):

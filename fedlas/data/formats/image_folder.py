@@ -20,8 +20,9 @@ import pyarrow as pa
 from fedlas.data.arrays import ArrayFactory
 from fedlas.data.columns import Columns, text_array
 from fedlas.data.dataset import SPLITS, Array
-from fedlas.data.formats.csv import read_csv
+from fedlas.data.formats.csv import CsvReader
 from fedlas.data.formats.zip_archive import check_members, open_archive, read_member, text_name
+from fedlas.data.labels import as_text
 from fedlas.data.prepared import ImageColumn
 from fedlas.data.roles import LABEL_NAMES
 from fedlas.errors import BadDataset
@@ -57,7 +58,11 @@ class ImageFolderReader:
             members = archive.infolist()
             check_members(members, archive_bytes=Path(path).stat().st_size)
             files = [member for member in members if not member.is_dir() and not _is_litter(member.filename)]
-            metadata = _metadata_file(files)
+            described_in = [member for member in files if member.filename.rpartition("/")[2] == METADATA]
+            if len(described_in) > 1:
+                shown = ", ".join(repr(member.filename) for member in described_in[:5])
+                raise _bad_metadata(f"it is there {len(described_in)} times: {shown}")
+            metadata = described_in[0] if described_in else None
             self._pictures = [member for member in files if member is not metadata]
             if not self._pictures:
                 raise BadDataset("empty", f"the zip archive holds no image; {_LAYOUT}")
@@ -87,13 +92,6 @@ class ImageFolderReader:
 def _is_litter(name: str) -> bool:
     *folders, file = name.split("/")
     return file in _LITTER_FILES or file.startswith("._") or any(folder in _LITTER_FOLDERS for folder in folders)
-
-
-def _metadata_file(files: Sequence[zipfile.ZipInfo]) -> zipfile.ZipInfo | None:
-    found = [member for member in files if member.filename.rpartition("/")[2] == METADATA]
-    if len(found) > 1:
-        raise _bad_metadata(f"it is there {len(found)} times: {', '.join(repr(m.filename) for m in found[:5])}")
-    return found[0] if found else None
 
 
 def _below(metadata: zipfile.ZipInfo | None, names: list[str]) -> list[str]:
@@ -137,9 +135,11 @@ def _metadata(
         file.write(read_member(archive, member))
         file.flush()
         try:
-            columns = read_csv(file.name)
+            reader = CsvReader(file.name)
+            read = reader.read(reader.names, ArrayFactory()).named
         except BadDataset as error:
             raise BadDataset(error.code, f"in {member.filename!r}: {error.message}") from error
+    columns = {name: as_text(column) if column.dtype.kind == "S" else column for name, column in read.items()}
     if FILE_NAME not in columns:
         raise _bad_metadata(f"its columns are {', '.join(columns)}; one must be {FILE_NAME}")
     if IMAGES in columns:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from fedlas.data.arrays import MAX_BYTES, NO_ROOM, PIECE_BYTES, ArrayFactory
 from fedlas.data.columns import (
+    TABLE,
     Columns,
     check_names,
     is_numeric,
@@ -24,7 +25,6 @@ from fedlas.data.columns import (
     not_numeric,
     numeric,
     side_by_side,
-    single_name,
     single_values,
     stored,
     stored_type,
@@ -129,7 +129,9 @@ class ParquetReader:
                 raise self._refused(name)
         inputs = {name: self._tensor(name, arrays) for name in lists}
         if numbers:
-            name = single_name(lists)
+            name = TABLE
+            while name in lists:
+                name += "_"
             inputs[name] = self._table(name, numbers, arrays)
         return inputs, numbers or None
 
