@@ -43,7 +43,7 @@ _MODULES = {
     "Job": "jobs",
     "Model": "records.files",
     "Name": "records.files",
-    "Prediction": "records.answers",
+    "Prediction": "records.files",
     "Predictions": "predictions",
     "RawResponse": "transport",
     "Report": "reports",
