@@ -17,7 +17,7 @@ from fedlas.calibrators import softmax
 from fedlas.conversion.columns import as_array
 from fedlas.conversion.rows import rows_of
 from fedlas.data import align_inputs
-from fedlas.data.casting import InputSpec
+from fedlas.data.alignment import InputSpec
 from fedlas.data.roles import ColumnOrder
 from fedlas.data.scores import Kind
 from fedlas.errors import ConversionError

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fedlas.conversion import ModelFile
 from fedlas.data import Dataset, align
-from fedlas.data.casting import InputSpec
+from fedlas.data.alignment import InputSpec
 from fedlas.errors import UnsupportedModel
 
 if TYPE_CHECKING:

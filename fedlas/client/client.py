@@ -10,18 +10,16 @@ from typing import Any, ParamSpec, TypeVar, Unpack
 import httpx
 
 from fedlas.client import problems
-from fedlas.client.calibrators import Calibrators
 from fedlas.client.configuration import load_configuration
 from fedlas.client.conversions import example_of, is_path
-from fedlas.client.datasets import Batches, Datasets
 from fedlas.client.errors import InvalidInput
 from fedlas.client.inputs import predict_request
 from fedlas.client.jobs import Job, Jobs, OnEvent
-from fedlas.client.models import Models, Names
 from fedlas.client.orders import AnswerOptions, DatasetOptions, HasId, JobOptions, ModelOptions, stored_id
 from fedlas.client.predictions import Predictions
 from fedlas.client.records.files import Dataset, Model
 from fedlas.client.records.parts import Server
+from fedlas.client.stored import Batches, Calibrators, Datasets, Models, Names
 from fedlas.client.transfers import OnUpload
 from fedlas.client.transport import KEPT, OnWarning, RawResponse, Transport
 

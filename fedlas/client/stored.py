@@ -1,13 +1,36 @@
-"""Stored records: what can be asked of models, datasets, calibrators and batches alike."""
+"""Stored records: models with their names, datasets, batches and calibrators, and what can be asked of all alike."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Generic, TypeVar, Unpack
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, Unpack
 
+from fedlas.client.conversions import Sendable, dataset_file, model_file, scores_file, sending
+from fedlas.client.errors import InvalidInput
 from fedlas.client.events import until_final
-from fedlas.client.orders import HasId, RecordFilter, path_part, query
+from fedlas.client.orders import (
+    AnswerOptions,
+    DatasetOptions,
+    HasId,
+    ModelOptions,
+    RecordFilter,
+    given,
+    id_of,
+    names_of,
+    path_part,
+    query,
+)
+from fedlas.client.predictions import frame_of
+from fedlas.client.records.files import Calibrator, Dataset, Model, Name, Prediction, RowFailure
 from fedlas.client.records.parts import Page, Record
+from fedlas.client.records.runs import BatchManifest, BatchRecord
+from fedlas.client.transfers import OnDownload, OnUpload, download, upload
 from fedlas.client.transport import Pages, Transport
+
+if TYPE_CHECKING:
+    from fedlas.client.reports import Report
 
 R = TypeVar("R", bound=Record)
 
@@ -40,3 +63,326 @@ class Stored(Generic[R]):
 
     def _at(self, record: str | HasId) -> str:
         return f"{self._path}/{path_part(record)}"
+
+
+class Models(Stored[Model]):
+    """`client.models`: classifiers, uploaded and calibrated."""
+
+    _path = "/v1/models"
+    _kind = Model
+
+    def upload(
+        self,
+        model: str | PathLike[str] | Any,
+        *,
+        example: Any = None,
+        wait: bool = True,
+        on_upload: OnUpload | None = None,
+        **options: Unpack[ModelOptions],
+    ) -> Model:
+        """Upload a model: an ONNX or safetensors file, or an object that is written as one first.
+
+        Args:
+            model: a path; or a `torch.nn.Module` or an estimator of scikit-learn (`pip install fedlas[sklearn]`).
+            example: a batch of inputs, with which a module is exported.
+            wait: until inspection has found it ready.
+            on_upload: told of bytes sent and bytes in all.
+            options: `name`, `class_names`, `preprocessing`, … (`fedlas.client.orders.ModelOptions`).
+
+        Raises:
+            Rejected: inspection says what is wrong with it.
+            ClientError: FileProblem, InvalidRequest, DigestMismatch, or fedlas.conversion's ConversionError.
+        """
+        record, _ = self.send(model, example=example, on_upload=on_upload, **options)
+        return self.wait(record) if wait else record
+
+    def send(
+        self, model: Any, *, example: Any = None, on_upload: OnUpload | None = None, **options: Unpack[ModelOptions]
+    ) -> tuple[Model, Sendable]:
+        """Upload without waiting for inspection; also returns what was sent."""
+        names = names_of(options.get("class_names"))
+        local: dict[str, Any] = {"features": options.get("features"), "preprocessing": options.get("preprocessing")}
+        local |= {"architecture": options.pop("architecture", None), "num_classes": options.pop("num_classes", None)}
+        with sending(model_file, model, example=example, class_names=names, **local) as file:
+            known = {"name": file.name, "class_names": file.class_names, **file.options}
+            params = query(**{**known, **given(options, class_names=names, columns=names_of(options.get("columns")))})
+            record = upload(self._transport, Model, self._path, file.path, params=params, on_upload=on_upload)
+        return record, file
+
+    def download(
+        self,
+        model: str | Model,
+        path: str | PathLike[str] | None = None,
+        *,
+        class_priors: Literal["input"] | None = None,
+        on_progress: OnDownload | None = None,
+    ) -> Path:
+        """Write a model's file to `path` (a file, or a folder to put it into) and return where it is.
+
+        An uploaded model comes as it was sent, a calibrated one with its standard outputs. The digest is checked, and
+        nothing stands at `path` before the whole is there.
+
+        Args:
+            class_priors: `input`: a calibrated model with one more input, the class priors (K,) of its answers.
+        """
+        target = Path(path) if path is not None else Path()
+        if target.is_dir():
+            target = target / f"{id_of(model)}.onnx"
+        return download(
+            self._transport,
+            f"{self._at(model)}/onnx",
+            target,
+            params=query(class_priors=class_priors),
+            on_progress=on_progress,
+        )
+
+
+_NAMES = "/v1/names"
+
+
+class Names:
+    """`client.names`: published names."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def get(self, name: str) -> Name:
+        """A name, its versions, and which of them answers."""
+        return self._transport.read(Name, "GET", _path(name))
+
+    def list(self, *, limit: int | None = None) -> Pages[Name]:
+        """All names, in alphabetical order, at most `limit`; iterate over it."""
+        return Pages(self._transport, Page[Name], _NAMES, {}, limit=limit, cursor=lambda item: item.name)
+
+    def promote(self, name: str, version: int) -> Name:
+        """Let this version answer from now on: a newer one, or an older one to roll back."""
+        return self._transport.read(Name, "PUT", _path(name), json={"default_version": version})
+
+    def set_class_priors(self, name: str, class_priors: Mapping[str, float] | None) -> Name:
+        """Say how often each class occurs where the name is asked; None takes it back."""
+        priors = None if class_priors is None else dict(class_priors)
+        return self._transport.read(Name, "PUT", _path(name), json={"class_priors": priors})
+
+    def version(self, name: str, version: int) -> Model:
+        """The model that is this version."""
+        return self._transport.read(Model, "GET", f"{_path(name)}/versions/{version}")
+
+    def delete(self, name: str, *, version: int | None = None) -> None:
+        """Delete a name, or one version that does not answer; the models stay and answer under their ids."""
+        self._transport.request("DELETE", _path(name) if version is None else f"{_path(name)}/versions/{version}")
+
+
+def _path(name: str) -> str:
+    return f"{_NAMES}/{path_part(name)}"
+
+
+class Datasets(Stored[Dataset]):
+    """`client.datasets`: rows with labels and splits, or rows that are only to be predicted."""
+
+    _path = "/v1/datasets"
+    _kind = Dataset
+
+    def upload(
+        self,
+        data: str | PathLike[str] | Any,
+        *,
+        wait: bool = True,
+        on_upload: OnUpload | None = None,
+        **options: Unpack[DatasetOptions],
+    ) -> Dataset:
+        """Upload a dataset: an npz, csv, parquet or zipped image folder, or an object that is written as one first.
+
+        Args:
+            data: a path; or `(X, y)`, a mapping of arrays, a data frame, a `Dataset` or `DataLoader`, or one of these
+                for each split, `{"train": …, "calibration": …, "test": …}`.
+            wait: until inspection has found it ready.
+            on_upload: told of bytes sent and bytes in all.
+            options: `name`, `roles`, `seen_by_model`, … (`fedlas.client.orders.DatasetOptions`).
+
+        Raises:
+            Rejected: inspection says what is wrong with it.
+            ClientError: FileProblem, InvalidRequest, DigestMismatch, or fedlas.conversion's ConversionError.
+        """
+        record, _ = self.send(data, on_upload=on_upload, **options)
+        return self.wait(record) if wait else record
+
+    def send(
+        self,
+        data: Any,
+        *,
+        class_names: Sequence[str] | None = None,
+        on_upload: OnUpload | None = None,
+        **options: Unpack[DatasetOptions],
+    ) -> tuple[Dataset, Sendable]:
+        """Upload without waiting for inspection; also returns what was sent.
+
+        Args:
+            class_names: of the model, whose indices the labels of an object become.
+        """
+        roles, seen = options.get("roles"), options.get("seen_by_model")
+        with sending(dataset_file, data, roles=roles, seen_by_model=seen, class_names=class_names) as file:
+            params = query(**{"name": file.name, **file.options, **given(options)})
+            record = upload(self._transport, Dataset, self._path, file.path, params=params, on_upload=on_upload)
+        return record, file
+
+
+_FORMATS = {".parquet": "parquet", ".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson"}
+
+Row = Prediction | RowFailure
+
+
+class Batches(Stored[BatchRecord]):
+    """`client.batches`: predictions over stored datasets."""
+
+    _path = "/v1/predictions"
+    _kind = BatchRecord
+
+    def create(
+        self,
+        model: str | HasId,
+        dataset: str | HasId,
+        *,
+        errors: str | None = None,
+        wait: bool = False,
+        **options: Unpack[AnswerOptions],
+    ) -> BatchRecord:
+        """Order predictions of a model, by id or name, for all rows of a dataset.
+
+        Args:
+            errors: `fail`: a row without an answer ends the batch; `column`: it has an error in its place.
+            wait: until it has ended; raises JobFailed.
+            options: those of `predict` (`fedlas.client.orders.AnswerOptions`).
+        """
+        body = given(options, model=id_of(model), dataset_id=id_of(dataset), errors=errors)
+        record = self._transport.read(BatchRecord, "POST", self._path, json=body, creates=True)
+        return self.wait(record) if wait else record
+
+    def results(self, batch: str | HasId, *, limit: int | None = None, after: int | None = None) -> Pages[Row]:
+        """The answers, row by row in the dataset's order; a row without an answer is a `RowFailure`."""
+        return Pages(
+            self._transport,
+            Page[Row],
+            f"{self._at(batch)}/results",
+            query(after=after),
+            limit=limit,
+            cursor=lambda item: item.row or 0,
+        )
+
+    def download(
+        self,
+        batch: str | HasId,
+        path: str | PathLike[str],
+        *,
+        on_progress: OnDownload | None = None,
+    ) -> Path:
+        """Write all answers to a `.parquet`, `.csv` or `.ndjson` file."""
+        target = Path(path)
+        format_name = _FORMATS.get(target.suffix.lower())
+        if format_name is None:
+            message = f"results are written as {', '.join(_FORMATS)}; found {target.name!r}"
+            raise InvalidInput("unknown_suffix", message)
+        route = f"{self._at(batch)}/results"
+        return download(
+            self._transport, route, target, params={"format": format_name}, on_progress=on_progress, stored=False
+        )
+
+    def manifest(self, batch: str | HasId) -> BatchManifest:
+        """Which parts the answers are stored in, to read them in parallel."""
+        return self._transport.read(BatchManifest, "GET", f"{self._at(batch)}/results/manifest")
+
+    def download_part(
+        self,
+        batch: str | HasId,
+        number: int,
+        path: str | PathLike[str],
+        *,
+        on_progress: OnDownload | None = None,
+    ) -> Path:
+        """Write one part of the answers to a Parquet file, and check its digest."""
+        route = f"{self._at(batch)}/results/parts/{number}"
+        return download(self._transport, route, Path(path), on_progress=on_progress)
+
+    def to_frame(self, batch: str | HasId) -> Any:
+        """All answers as a pandas data frame."""
+        return frame_of([row.raw for row in self.results(batch)])
+
+
+#: How long the server holds the request; what takes longer is asked for again.
+_WAIT_S = 30
+
+
+class Calibrators(Stored[Calibrator]):
+    """`client.calibrators`: maps from a model's scores to calibrated probabilities."""
+
+    _path = "/v1/calibrators"
+    _kind = Calibrator
+
+    def create(
+        self,
+        scores: str | PathLike[str] | None = None,
+        *,
+        logits: Any = None,
+        probabilities: Any = None,
+        labels: Any = None,
+        name: str | None = None,
+        method: str | None = None,
+        class_names: Sequence[str] | None = None,
+        roles: Mapping[str, Any] | None = None,
+        split_shares: Mapping[str, float] | None = None,
+        class_priors: Mapping[str, float] | None = None,
+        on_upload: OnUpload | None = None,
+        **columns: Any,
+    ) -> Calibrator:
+        """Fit a calibrator and wait for it.
+
+        Args:
+            scores: an npz or csv file; or else arrays are given, which needs NumPy.
+            logits: (N, K); or `probabilities`.
+            labels: (N,) class indices or names.
+            method: `auto`, or a calibrator by name.
+            columns: arrays of length N with another role, such as `split` or `group`.
+
+        Raises:
+            InvalidRequest: the scores cannot be used.
+            JobFailed: the fit failed.
+        """
+        arrays = {"logits": logits, "probabilities": probabilities, "labels": labels, **columns}
+        with sending(scores_file, scores, arrays=arrays) as file:
+            params = query(
+                name=name or file.name,
+                method=method,
+                class_names=names_of(class_names),
+                roles=roles,
+                split_shares=split_shares,
+                class_priors=class_priors,
+                wait=_WAIT_S,
+            )
+            record = upload(self._transport, Calibrator, self._path, file.path, params=params, on_upload=on_upload)
+        return self.wait(record)
+
+    def download(
+        self,
+        calibrator: str | HasId,
+        path: str | PathLike[str] | None = None,
+        *,
+        class_priors: Literal["input"] | None = None,
+        on_progress: OnDownload | None = None,
+    ) -> Path:
+        """Write its ONNX file (scores in, `probabilities` and `confidence` out) to `path`; the digest is checked.
+
+        Args:
+            class_priors: `input`: with one more input, the class priors (K,) of its answers.
+        """
+        return download(
+            self._transport,
+            f"{self._at(calibrator)}/onnx",
+            Path(path or f"{id_of(calibrator)}.onnx"),
+            params=query(class_priors=class_priors),
+            on_progress=on_progress,
+        )
+
+    def report(self, calibrator: str | HasId) -> Report:
+        """The report: what the test rows say about it."""
+        from fedlas.client.reports import report_at  # its sixty classes take longer than all the rest of the client
+
+        return report_at(self._transport, f"{self._at(calibrator)}/report")

@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.data import Dataset, align_inputs, load_dataset, used_inputs
-from fedlas.data.alignment import merged_reading
+from fedlas.data.alignment import InputSpec, Shape, merged_reading
 from fedlas.data.arrays import RowReader, non_finite
-from fedlas.data.casting import InputSpec, Shape
 from fedlas.data.dataset import Array
 from fedlas.data.labels import as_text
 from fedlas.data.prepared import ImageColumn

@@ -47,7 +47,7 @@ def inspect_dataset(order: InspectDatasetOrder, files: Files, folder: Path, emit
 def inspect_model(order: InspectModelOrder, files: Files, folder: Path, emit: Emit) -> ModelInspection:
     """Import the network, prove that it computes what the upload computes, and write the copy that is served."""
     from fedlas.calibrators import Identity
-    from fedlas.data.casting import check_preprocessing
+    from fedlas.data.alignment import check_preprocessing
     from fedlas.export.graph import export_onnx
     from fedlas.importers import check_parity
     from worker.inside.model_loading import input_specs, open_classifier, preprocessing_of

@@ -10,7 +10,7 @@ import torch
 
 from fedlas.calibration import CalibrationOptions
 from fedlas.data import Dataset, align, load_dataset
-from fedlas.data.casting import InputSpec
+from fedlas.data.alignment import InputSpec
 from fedlas.data.duplicates import SeenRows, without_seen
 from fedlas.importers import GraphClassifier, load_onnx
 from fedlas.preprocessing import Preprocessing

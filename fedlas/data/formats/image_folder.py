@@ -20,8 +20,8 @@ import pyarrow as pa
 from fedlas.data.arrays import ArrayFactory
 from fedlas.data.columns import Columns, text_array
 from fedlas.data.dataset import SPLITS, Array
+from fedlas.data.file_format import check_members, open_archive, read_member, text_name
 from fedlas.data.formats.csv import CsvReader
-from fedlas.data.formats.zip_archive import check_members, open_archive, read_member, text_name
 from fedlas.data.labels import as_text
 from fedlas.data.prepared import ImageColumn
 from fedlas.data.roles import LABEL_NAMES

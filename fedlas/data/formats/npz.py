@@ -17,7 +17,7 @@ import numpy as np
 from fedlas.data.arrays import MAX_BYTES, MEMORY_BYTES, NO_ROOM, PIECE_BYTES, ArrayFactory, NpyHeader, read_npy_header
 from fedlas.data.columns import Columns, not_numeric
 from fedlas.data.dataset import Array
-from fedlas.data.formats.zip_archive import check_members, open_archive
+from fedlas.data.file_format import check_members, open_archive
 from fedlas.errors import BadDataset
 
 #: More arrays than any model has inputs and any dataset roles.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedlas.data import Dataset, align
-from fedlas.data.casting import InputSpec
+from fedlas.data.alignment import InputSpec
 from fedlas.errors import BadDataset, Mismatch
 
 TARGETS = np.arange(60) % 3

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from fedlas.data import SPLITS, Dataset, align, load_dataset, save_dataset, without_copies
 from fedlas.data import arrays as arrays_module
 from fedlas.data import duplicates as module
+from fedlas.data.alignment import InputSpec
 from fedlas.data.arrays import read_arrays
-from fedlas.data.casting import InputSpec
 from fedlas.data.duplicates import FEWEST_LEFT, SeenRows, without_seen
 from fedlas.errors import BadDataset
 

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from fedlas.data import align, align_inputs, load_dataset, read_dataset, save_dataset
+from fedlas.data.alignment import InputSpec, check_preprocessing
 from fedlas.data.arrays import ArrayFactory
-from fedlas.data.casting import InputSpec, check_preprocessing
 from fedlas.data.formats.image_folder import ImageFolderReader
 from fedlas.data.prepared import ImageColumn
 from fedlas.errors import BadDataset, Mismatch
@@ -160,7 +160,7 @@ def test_many_bytes_go_to_the_scratch_folder(tmp_path: Path, monkeypatch: pytest
 
 def test_more_members_than_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The directory itself is counted, whatever the end record says."""
-    monkeypatch.setattr("fedlas.data.formats.zip_archive.MAX_MEMBERS", 50)
+    monkeypatch.setattr("fedlas.data.file_format.MAX_MEMBERS", 50)
     path = tmp_path / "images.zip"
     path.write_bytes(zip_of([Entry(b"%d" % i) for i in range(51)], claimed_count=1))
     with pytest.raises(BadDataset) as caught:
@@ -214,8 +214,8 @@ def test_pixels_in_the_scratch_folder(tmp_path: Path, monkeypatch: pytest.Monkey
     inputs: dict[str, Any] = {"images": images}
     wanted = align_inputs(inputs, [SPEC], preprocessing=STEPS)["x"]
     monkeypatch.setattr("fedlas.data.arrays.MEMORY_BYTES", 1000)
-    monkeypatch.setattr("fedlas.data.casting.MEMORY_BYTES", 1000)
-    monkeypatch.setattr("fedlas.data.casting._BLOCK_BYTES", 7000)
+    monkeypatch.setattr("fedlas.data.alignment.MEMORY_BYTES", 1000)
+    monkeypatch.setattr("fedlas.data.alignment._BLOCK_BYTES", 7000)
     found = align_inputs(inputs, [SPEC], preprocessing=STEPS, scratch=tmp_path)["x"]
     cast = align_inputs({"x": numbers}, [SPEC], preprocessing=STEPS, scratch=tmp_path)["x"]
     assert isinstance(found, np.memmap)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from fedlas.data import Dataset, align, load_dataset, read_dataset, save_dataset
-from fedlas.data.casting import InputSpec
+from fedlas.data.alignment import InputSpec
 from fedlas.data.roles import ColumnOrder
 from fedlas.errors import Mismatch
 
@@ -100,7 +100,7 @@ def test_columns_are_put_into_the_models_order(tmp_path: Path) -> None:
 def test_a_large_table_is_put_in_order_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Piece by piece, where it is larger than memory should hold."""
     dataset = written(tmp_path, FRAME[NAMES[::-1]], "csv")
-    monkeypatch.setattr("fedlas.data.casting.MEMORY_BYTES", 100)
+    monkeypatch.setattr("fedlas.data.alignment.MEMORY_BYTES", 100)
     result = fitted(dataset, NAMES, scratch=tmp_path)
     np.testing.assert_allclose(result.inputs["x"], FRAME.to_numpy(), rtol=1e-5)
 

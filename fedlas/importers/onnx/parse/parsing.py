@@ -16,8 +16,7 @@ from pathlib import Path
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto, defs
 
-from fedlas.data.file_format import told_format
-from fedlas.data.formats.zip_archive import check_members, open_archive, read_member, text_name
+from fedlas.data.file_format import check_members, open_archive, read_member, text_name, told_format
 from fedlas.errors import BadDataset, UnsupportedModel
 from fedlas.importers.onnx.operators.roles import RUNTIME_OPERATORS
 from fedlas.importers.onnx.operators.table import OPERATORS, STANDARD_DOMAINS, operator_name
