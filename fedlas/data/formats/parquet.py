@@ -39,7 +39,6 @@ MAX_FOOTER_BYTES = 1 << 26
 #: Columns and row groups: every pair is an object in memory.
 MAX_CHUNKS = 1 << 20
 _MAX_BATCH_ROWS = 1 << 16
-_MAX_NAME_BYTES = 1 << 16
 _MAX_DEPTH = 32
 
 

@@ -5,7 +5,6 @@ Binning: every row falls in exactly one bin.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -142,12 +141,6 @@ def test_classwise_ece_counts_classes_without_a_label() -> None:
     """A class that never occurs still counts: (0.3 + 0 + 0.3)/3 where 0.3 goes to a class that is never right."""
     probs = np.tile([0.7, 0.0, 0.3], (10, 1))
     assert metrics.classwise_ece(probs, np.zeros(10, dtype=int)) == pytest.approx(0.6 / 3)
-
-
-@pytest.mark.parametrize("metric", BINNED)
-def test_confidences_of_exactly_0_and_1_fall_in_a_bin(metric: Callable[..., float]) -> None:
-    """One right and one wrong row of confidence 1 are an error of one half."""
-    assert metric([[1.0, 0.0], [1.0, 0.0]], [0, 1]) == pytest.approx(0.5)
 
 
 def test_signed_parts_add_up_to_the_ece() -> None:
