@@ -53,8 +53,14 @@ def predict(
     """
     given = read_rows(rows or [PIPE])
     options: dict[str, Any] = {**given.options, **session.answers}
-    is_file = model.endswith(".onnx") or os.sep in model  # a file may be called as a published name is by chance
-    _show(session, _local(session, model, given, options) if is_file else _asked(session, model, given, options))
+    if not model.endswith(".onnx") and os.sep not in model:  # a file may be called as a published name is by chance
+        _show(session, _asked(session, model, given, options))
+        return
+    from fedlas.cli import local
+
+    if strange := sorted(set(options) - {"top_k", "abstain_below", "max_error", "coverage", "probabilities"}):
+        raise CommandError(f"{strange[0]} is answered by a service only, not by a file on this machine")
+    _show(session, local.predict(file_of(Path(model)), given, note=session.output.note, **options))
 
 
 def _show(session: Session, answer: Json) -> None:
@@ -81,12 +87,3 @@ def _asked(session: Session, model: str, given: Rows, options: dict[str, Any]) -
         for begin in range(0, len(given), _ROWS)
     ]
     return {**answers[0], "predictions": [one for answer in answers for one in answer["predictions"]]}
-
-
-def _local(session: Session, model: str, given: Rows, options: dict[str, Any]) -> Json:
-    """The answer of an ONNX file on this machine."""
-    from fedlas.cli.local import predict
-
-    if strange := sorted(set(options) - {"top_k", "abstain_below", "max_error", "coverage", "probabilities"}):
-        raise CommandError(f"{strange[0]} is answered by a service only, not by a file on this machine")
-    return predict(file_of(Path(model)), given, note=session.output.note, **options)

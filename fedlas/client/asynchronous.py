@@ -19,10 +19,9 @@ from fedlas.client import problems
 from fedlas.client.configuration import load_configuration
 from fedlas.client.errors import ClientError, ServerMismatch
 from fedlas.client.events import EVENTS_POLL_S, FINAL, NO_STREAM, EventStream, LongPoll, failure_of, pause_s
-from fedlas.client.inputs import predict_request
 from fedlas.client.jobs import OnEvent
 from fedlas.client.orders import AnswerOptions, HasId, path_part
-from fedlas.client.predictions import Predictions
+from fedlas.client.predictions import Predictions, predict_request
 from fedlas.client.problems import Retries
 from fedlas.client.records.events import Event
 from fedlas.client.records.parts import Page

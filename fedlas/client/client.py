@@ -13,10 +13,9 @@ from fedlas.client import problems
 from fedlas.client.configuration import load_configuration
 from fedlas.client.conversions import example_of, is_path
 from fedlas.client.errors import InvalidInput
-from fedlas.client.inputs import predict_request
 from fedlas.client.jobs import Job, Jobs, OnEvent
 from fedlas.client.orders import AnswerOptions, DatasetOptions, HasId, JobOptions, ModelOptions, stored_id
-from fedlas.client.predictions import Predictions
+from fedlas.client.predictions import Predictions, predict_request
 from fedlas.client.records.files import Dataset, Model
 from fedlas.client.records.parts import Server
 from fedlas.client.stored import Batches, Calibrators, Datasets, Models, Names

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlas.client.errors import FileProblem, InvalidInput
-from fedlas.client.inputs import numpy_or_none
+from fedlas.client.predictions import numpy_or_none
 from fedlas.client.transfers import Source
 from fedlas.model_files import pack, weight_files
 

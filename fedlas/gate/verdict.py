@@ -112,8 +112,6 @@ UNDETERMINED = (
     "nor judge a calibrator. Upload the dataset again with seen_by_model=no if the model saw none of the rows, or with "
     "a split column that marks as train the rows it was trained on."
 )
-_ALL_STOPPED = "the test rows veto everything that was made of it"
-_NOT_WRITTEN = "no file could be written of what was made of it"
 
 
 def sentences_of(verdict: GateVerdict, num_rows: int, class_names: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -156,7 +154,8 @@ def without_files(verdict: GateVerdict, reasons: Mapping[str, str], num_rows: in
 def _served(verdict: GateVerdict, num_rows: int, *, written: str = "") -> str:
     """The first sentence of a verdict: why something gave way, and what the test rows show of the served finalist."""
     if verdict.finalist is None:
-        return f"The uploaded model is served as it is: {_NOT_WRITTEN if written else _ALL_STOPPED}."
+        why = "no file could be written of what" if written else "the test rows veto everything that"
+        return f"The uploaded model is served as it is: {why} was made of it."
     vetoed = "The test rows veto what comes before it in line. " if verdict.vetoes else ""
     return f"{written or vetoed}{_shown(verdict, num_rows)}"
 

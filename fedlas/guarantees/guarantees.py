@@ -50,16 +50,6 @@ Bools = NDArray[np.bool_]
 NUM_THRESHOLDS = 20
 
 
-def error_bounds(
-    blocks: Ints, num_blocks: int, answered: Bools, wrong: Bools, groups: Ints | None, level: float
-) -> Floats:
-    """Upper bounds (num_blocks, M) of the error rate among the answered rows of each block, rounded up."""
-    counts = [_counts(blocks, num_blocks, kept, wrong, groups) for kept in answered]
-    errors, trials = (np.stack(part, axis=1) for part in zip(*counts, strict=True))
-    bounds: Floats = np.minimum(1, np.ceil(1e6 * upper_bound(errors, trials, level)) / 1e6)
-    return bounds
-
-
 def _counts(blocks: Ints, num_blocks: int, kept: Bools, wrong: Bools, groups: Ints | None) -> tuple[Floats, Floats]:
     """Errors and rows of each block; effective numbers where rows have groups."""
     n = np.bincount(blocks[kept], minlength=num_blocks).astype(np.float64)
@@ -171,7 +161,11 @@ class Guarantees:
         answered, wrong = confidences >= thresholds[:, None], rows.argmax(axis=1) != labels
 
         def bounds(blocks: Ints, num_blocks: int) -> Floats:
-            return error_bounds(blocks, num_blocks, answered, wrong, group_ids, delta / NUM_THRESHOLDS)
+            """Of the error rate among the answered rows of each block (num_blocks, M), rounded up."""
+            counts = [_counts(blocks, num_blocks, kept, wrong, group_ids) for kept in answered]
+            errors, trials = (np.stack(part, axis=1) for part in zip(*counts, strict=True))
+            above: Floats = np.ceil(1e6 * upper_bound(errors, trials, delta / NUM_THRESHOLDS)) / 1e6
+            return np.minimum(1, above)
 
         own = 1 - rows[np.arange(len(rows)), labels]
         return cls(

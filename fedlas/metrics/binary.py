@@ -62,8 +62,11 @@ def calibration_line(
     level, ids = check_level(confidence_level), check_groups(groups, len(p))
     moved = p.clip(MARGIN, 1 - MARGIN)
     odds = np.log(moved) - np.log1p(-moved)
-    if not _overlaps(odds, hits):
+    ones, zeros = odds[hits == 1], odds[hits == 0]
+    if len(ones) == 0 or len(zeros) == 0 or odds.min() == odds.max():
         return None
+    if ones.min() >= zeros.max() or zeros.min() >= ones.max():
+        return None  # the line of maximum likelihood is infinitely steep
     design = np.stack([np.ones(len(p)), odds / np.abs(odds).max()], axis=1)
     fitted = _logistic(design, hits)
     if fitted is None:
@@ -76,14 +79,6 @@ def calibration_line(
     intercept, slope = (Estimate(float(b), float(b - h), float(b + h)) for b, h in zip(beta, half, strict=True))
     scale = float(np.abs(odds).max())
     return CalibrationLine(Estimate(slope.value / scale, slope.low / scale, slope.high / scale), intercept)
-
-
-def _overlaps(odds: Floats, hits: Floats) -> bool:
-    """Whether the maximum likelihood line is finite: neither class lies wholly on one side of the other."""
-    ones, zeros = odds[hits == 1], odds[hits == 0]
-    if len(ones) == 0 or len(zeros) == 0 or odds.min() == odds.max():
-        return False
-    return bool(ones.min() < zeros.max() and zeros.min() < ones.max())
 
 
 def _logistic(design: Floats, hits: Floats) -> tuple[Floats, Floats] | None:

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from fedlas.client import Client
-from fedlas.client.inputs import body_of
+from fedlas.client.predictions import body_of
 from fedlas.errors import ConversionError
 from tests.helpers import uploads as made
 from tests.helpers.service import Service
