@@ -93,9 +93,16 @@ def paint(*, fill: str | None = None, stroke: str | None = None) -> str:
 
 
 def rectangle(
-    x: float, y: float, width: float, height: float, *, fill: str | None = None, stroke: str | None = None,
-    opacity: float = 1, hint: str = "",
-) -> str:  # fmt: skip
+    x: float,
+    y: float,
+    width: float,
+    height: float,
+    *,
+    fill: str | None = None,
+    stroke: str | None = None,
+    opacity: float = 1,
+    hint: str = "",
+) -> str:
     seen = "" if opacity == 1 else f' opacity="{opacity:g}"'
     told = f"><title>{escape(hint)}</title></rect>" if hint else "/>"
     colours = paint(fill=fill, stroke=stroke)
