@@ -26,7 +26,7 @@ from benchmarks.jobs import Json, Order, Run, keep, missing_jobs, told_of
 from benchmarks.races import leave_race, recorded_race
 from benchmarks.settings import SETTINGS
 from service.registry.contract import JobRequest
-from worker.documents import (
+from worker.documents.orders import (
     CalibrateOrder,
     DatasetOptions,
     InspectDatasetOrder,

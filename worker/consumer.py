@@ -53,10 +53,7 @@ class _Embedded(BaseModel):
     chord: None = None
 
 
-class _Nothing(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
+_Nothing = Annotated[dict[str, object], Field(max_length=0)]
 _Body = TypeAdapter(tuple[tuple[_RecordId], _Nothing, _Embedded])
 
 

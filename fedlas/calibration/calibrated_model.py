@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -28,34 +28,39 @@ Floats = NDArray[np.float64]
 _BATCH = 512
 
 
-class CalibratedModel(Protocol):
-    """What answers with calibrated probabilities."""
+class CalibratedModel(nn.Module):
+    """A module that answers with calibrated probabilities.
 
-    class_names: list[str]
+    Attributes:
+        class_names: in the order of the columns.
+    """
+
+    def __init__(self, class_names: Sequence[str]) -> None:
+        super().__init__()
+        self.class_names = [str(name) for name in class_names]
 
     def predict_proba(self, inputs: Any) -> Floats:
         """Calibrated probabilities (N, K) of rows."""
-        ...
+        raise NotImplementedError
 
     def predict(self, inputs: Any) -> NDArray[np.str_]:
         """The names (N,) of the most probable classes."""
-        ...
+        names: NDArray[np.str_] = np.array(self.class_names)[self.predict_proba(inputs).argmax(axis=1)]
+        return names
 
 
-class CalibratedNetwork(nn.Module):
+class CalibratedNetwork(CalibratedModel):
     """The served network as a module: inputs in, calibrated logits (N, K) out, whose softmax are the probabilities.
 
     Attributes:
         classifier: the network with its calibrator inside; `classifier(*inputs)` gives features beside the logits.
-        class_names: in the order of the columns.
     """
 
     def __init__(
         self, classifier: GraphClassifier, class_names: Sequence[str], columns: Sequence[str] | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(class_names)
         self.classifier = classifier
-        self.class_names = [str(name) for name in class_names]
         self.columns = None if columns is None else list(columns)
         self.eval()
 
@@ -71,10 +76,6 @@ class CalibratedNetwork(nn.Module):
             logits = [self(*[value.to(device) for value in batch]).cpu().numpy() for batch in self._batches(inputs)]
         return softmax(np.concatenate(logits))
 
-    def predict(self, inputs: Any) -> NDArray[np.str_]:
-        """The names (N,) of the most probable classes."""
-        return _names(self, inputs)
-
     def _batches(self, inputs: Any) -> Iterator[list[Tensor]]:
         if isinstance(inputs, tuple):
             inputs = dict(zip(self.classifier.input_names, inputs, strict=True))
@@ -83,11 +84,6 @@ class CalibratedNetwork(nn.Module):
         aligned = list(align_inputs(arrays, specs, order=ColumnOrder()).values())
         for start in range(0, len(aligned[0]), _BATCH):
             yield [torch.from_numpy(np.ascontiguousarray(array[start : start + _BATCH])) for array in aligned]
-
-
-def _names(model: CalibratedModel, inputs: Any) -> NDArray[np.str_]:
-    names: NDArray[np.str_] = np.array(model.class_names)[model.predict_proba(inputs).argmax(axis=1)]
-    return names
 
 
 def _inputs(inputs: Any, columns: Sequence[str] | None) -> dict[str, Any]:
@@ -101,18 +97,17 @@ def _inputs(inputs: Any, columns: Sequence[str] | None) -> dict[str, Any]:
     return {"x": inputs.to_numpy(dtype=np.float64)}
 
 
-class ScoresCalibrator(nn.Module):
+class ScoresCalibrator(CalibratedModel):
     """A calibrator of scores (N, K), logits or probabilities as they were given: calibrated log-probabilities out.
 
     No gradient flows through it: ONNX Runtime computes it, as it computes the file.
     """
 
     def __init__(self, path: Path, class_names: Sequence[str]) -> None:
-        super().__init__()
+        super().__init__(class_names)
         self._session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
         self.kind = "logits" if self._input == "logits" else "probabilities"
-        self.class_names = [str(name) for name in class_names]
 
     def forward(self, scores: Tensor) -> Tensor:
         """Return calibrated log-probabilities (N, K)."""
@@ -123,12 +118,8 @@ class ScoresCalibrator(nn.Module):
         scores = score_matrix(as_array(inputs, self.kind), self.kind).astype(np.float32)
         return np.asarray(self._session.run(["probabilities"], {self._input: scores})[0], np.float64)
 
-    def predict(self, inputs: Any) -> NDArray[np.str_]:
-        """The names (N,) of the most probable classes."""
-        return _names(self, inputs)
 
-
-class CalibratedScores(nn.Module):
+class CalibratedScores(CalibratedModel):
     """A model that is no file, with a calibrator behind its scores: calibrated log-probabilities (N, K) out.
 
     Attributes:
@@ -139,10 +130,9 @@ class CalibratedScores(nn.Module):
     def __init__(
         self, answering: Answering, kind: Kind, class_names: Sequence[str], calibrator: ScoresCalibrator | None
     ) -> None:
-        super().__init__()
+        super().__init__(class_names)
         self._answering, self._kind = answering, kind
         self.model, self.calibrator = answering.model, calibrator
-        self.class_names = [str(name) for name in class_names]
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return calibrated log-probabilities (N, K); no gradient flows through the calibrator."""
@@ -154,7 +144,3 @@ class CalibratedScores(nn.Module):
         if self.calibrator is not None:
             return self.calibrator.predict_proba(scores)
         return softmax(as_logits(self._kind, scores.astype(np.float32)))
-
-    def predict(self, inputs: Any) -> NDArray[np.str_]:
-        """The names (N,) of the most probable classes."""
-        return _names(self, inputs)

@@ -124,10 +124,6 @@ class InMemoryJob:
         def trained(one: RaceProgress) -> None:
             tell(f"{one.name}, epoch {one.epoch} of {one.epochs}" if one.epoch else f"{one.name}; {progress}")
 
-        def notice_found(notice: Notice) -> None:
-            if self.on_notice is not None:
-                self.on_notice(notice)
-
         digests = {"model_sha256": sha256_of(file.path), "dataset_sha256": sha256_of(rows.path)}
         found = calibrate_network(
             model.classifier,
@@ -139,7 +135,7 @@ class InMemoryJob:
             progress=progress,
             on_stage=begin,
             on_progress=trained,
-            on_notice=notice_found,
+            on_notice=self.on_notice or (lambda notice: None),
         )
         return CalibrationResult.of_network(found, model, file.path, notes=[*file.notes, *rows.notes])
 

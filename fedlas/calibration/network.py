@@ -107,7 +107,7 @@ def calibrate(
     on_progress: Callable[[RaceProgress], None] | None = None,
     on_candidate: Callable[[CandidateResult], None] | None = None,
     on_training: OnTraining | None = None,
-    on_notice: Callable[[Notice], None] = lambda notice: None,
+    on_notice: Callable[[Notice], object] = lambda notice: None,
 ) -> Calibration:
     """Fine-tune and calibrate on train and calibration rows, judge on test rows, promise on guarantee rows.
 
@@ -135,7 +135,6 @@ def calibrate(
     for notice in notices:
         on_notice(notice)
     warnings = check(start, notices)
-    splits = dataset.profile()["splits"]
 
     progress.begin("training")
     on_stage("training")
@@ -146,10 +145,9 @@ def calibrate(
     judged = judge_and_write(start, result, partial(_raced_again, dataset=dataset))
     finalist = judged.finalist
     guarantees = None if finalist is None else _promises(finalist, judged.start.dataset)
-    evidence = _evidence(start, result, judged, guarantees, splits)
     evidence = replace(
-        evidence,
-        recipe={"request": dict(request or {}), **evidence.recipe},
+        _evidence(start, result, judged, dataset.profile()["splits"], request or {}),
+        guarantees=guarantees,
         digests=digests or {},
         warnings=warnings,
         subject=subject,
@@ -167,9 +165,9 @@ def calibrate(
 
 
 def _evidence(
-    start: Start, result: RaceResult, judged: Served, guarantees: Guarantees | None, splits: Mapping[str, int]
+    start: Start, result: RaceResult, judged: Served, splits: Mapping[str, int], request: Mapping[str, object]
 ) -> Evidence:
-    """What the report of a calibration rests on, but for what was ordered."""
+    """What the report of a calibration rests on, as far as race and judgement say."""
     # A second judgement, of the network as ONNX Runtime computes it, has candidates of its own.
     candidates = [*result.candidates, *(() if judged.result is result else judged.result.candidates)]
     dataset, finalist = judged.start.dataset, judged.finalist
@@ -187,12 +185,12 @@ def _evidence(
             compared_rows=judged.result.compared_rows,
         ),
         trained_rows={split: len(dataset.rows(split)) for split in ("train", "calibration")} if tuned else None,
-        guarantees=guarantees,
         deployment=judged.deployment,
         calibration_accuracy=judged.start.accuracy,
         duplicates=shared_rows(dataset),
         candidates=[candidate.as_dict() for candidate in candidates],
         recipe={
+            "request": dict(request),
             "winner": None if finalist is None else finalist.result.as_dict(),
             "calibrator": {"name": fitted.name, "parameters": shown_parameters(fitted)},
             "learning_rate_edges": dict(judged.result.rates),

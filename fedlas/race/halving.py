@@ -169,19 +169,17 @@ class SuccessiveHalving:
         self._run_folds(kept, range(first, folds))
 
     def _run_folds(self, courses: Sequence[FoldCourse], folds: range) -> None:
+        """Train each without these folds, until one does not end well; after the last fold the candidate ends."""
         for course in courses:
-            self._run_course(course, folds)
-
-    def _run_course(self, course: FoldCourse, folds: range) -> None:
-        """Train without each of these folds, until one does not end well; after the last one the candidate ends."""
-        for fold in folds:
-            done = self._runs.run(course.training(fold, self._context.reporter.candidates))
-            course.outcomes[fold] = done
-            if done.logits is None:
-                self._ended(course, unscored(course.candidate, done.status, done.reason, seconds=course.seconds))
-                return
-        if folds.stop == len(course.folds):
-            self._finish(course)
+            for fold in folds:
+                done = self._runs.run(course.training(fold, self._context.reporter.candidates))
+                course.outcomes[fold] = done
+                if done.logits is None:
+                    self._ended(course, unscored(course.candidate, done.status, done.reason, seconds=course.seconds))
+                    break
+            else:
+                if folds.stop == len(course.folds):
+                    self._finish(course)
 
     def _compared(self) -> list[FoldCourse]:
         """All that run well, by their NLL on the folds that all of them have run; notes the best of each method."""

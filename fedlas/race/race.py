@@ -143,16 +143,12 @@ def _run(context: RaceContext, candidates: Sequence[Candidate], max_cost_factor:
         worth = [one for one in worth if not selector.is_worse(one.calibrated.held_out, rival)]
     context.reporter.progress.expect(len(worth))
     refitted = _refitted(folds, [*worth, *line[refits:]], len(worth))
-    averaged = average(finalists["post_hoc"], own, refitted, selector, context.calibration[0]) if averages else None
-    if averaged is not None and averaged.cost_factor > max(_NEXT_TO_NOTHING, max_cost_factor):
-        averaged = None
+    averaged = _averaged(context, finalists["post_hoc"], own, refitted, max_cost_factor) if averages else None
     classifier.to("cpu")
     if refitted:
         finalists["trained"] = refitted[0]
-    if averaged is not None:
-        context.reporter.candidate_ended("average", averaged.result)
-        if averaged.result.status == "finished":
-            finalists["average"] = averaged
+    if averaged is not None and averaged.result.status == "finished":
+        finalists["average"] = averaged
     tuned = [trial for trial in trials if refitted and trial.result.name == refitted[0].result.name]
     return RaceResult(
         candidates=(
@@ -221,6 +217,21 @@ def _refitted(folds: CrossFitting, line: Sequence[Trial], number: int) -> list[F
         if len(found) < number and (refit := folds.refit(trial)) is not None:
             found.append(refit)
     return found
+
+
+def _averaged(
+    context: RaceContext,
+    uploaded: Finalist,
+    own: Sequence[CrossFitted],
+    refitted: Sequence[Finalist],
+    max_cost_factor: float,
+) -> Finalist | None:
+    """The pool of upload and refits, whose result is told; None where there is none, or an answer would cost more."""
+    averaged = average(uploaded, own, refitted, context.selector, context.calibration[0])
+    if averaged is None or averaged.cost_factor > max(_NEXT_TO_NOTHING, max_cost_factor):
+        return None
+    context.reporter.candidate_ended("average", averaged.result)
+    return averaged
 
 
 def _lost_accuracy(folds: CrossFitting, refitted: Sequence[Finalist]) -> list[str]:

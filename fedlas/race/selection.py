@@ -15,7 +15,7 @@ from fedlas.calibrators.base import LogitsCalibrator
 from fedlas.calibrators.feature_map import MAX_PRODUCT, cross_fit_features
 from fedlas.calibrators.one_vs_rest import Compressed, compressed, is_saturated
 from fedlas.calibrators.pool import log_pool_weights, log_pooled, log_probs, mixture_weights, pooled
-from fedlas.race.results import CandidateResult, Doubles, Floats, Scores
+from fedlas.race.results import CandidateResult, Doubles, Floats
 from fedlas.race.scoring import (
     CrossFitted,
     clearly_positive,
@@ -76,19 +76,6 @@ def pool_member(
     except (ValueError, ArithmeticError, np.linalg.LinAlgError):
         return None
     return found if np.isfinite(found.held_out).all() else None
-
-
-def cross_fitted_mixture(
-    held_out: Sequence[Doubles], targets: Integers, shares: Doubles, folds: Sequence[Integers]
-) -> tuple[Doubles, Doubles]:
-    """Weights (M,) of the linear mixture of the highest likelihood of M cross-fitted logits (N, K), and the mixture's.
-
-    Args:
-        shares: what each row counts (N,); they sum to 1.
-    """
-    true_probs = np.exp(-np.stack([row_nll(one, targets) for one in held_out], axis=1))
-    weights, by_row = _cross_fitted_weights(lambda rows, by: mixture_weights(true_probs[rows], by), shares, folds)
-    return weights, pooled(held_out, by_row)
 
 
 def cross_fitted_log_mixture(
@@ -210,7 +197,11 @@ class CalibratorSelector:
         ]
         self.pool_seconds = time.perf_counter() - began
         if features is not None and reads:
-            members.append(self._features(scores, features))
+            fine_folds = self.fine_folds if len(self.targets) < _MANY_ROWS else None
+            mapped = cross_fit_features(
+                scores, features, self.targets, self.folds, weights=self.weights, fine_folds=fine_folds
+            )
+            members.append(CrossFitted(*mapped))
         return self._pool([*members, CrossFitted(Uniform(), np.zeros_like(scores))])
 
     def temperature(self, logits: Floats | Doubles) -> CrossFitted:
@@ -239,19 +230,15 @@ class CalibratorSelector:
         """Weights (M,) of the log-linear mixture of M cross-fitted logits (N, K), and the mixture's."""
         return cross_fitted_log_mixture(held_out, self.targets, self._shares, self.folds)
 
-    def _features(self, scores: Doubles, features: Floats) -> CrossFitted:
-        fine_folds = self.fine_folds if len(self.targets) < _MANY_ROWS else None
-        found = cross_fit_features(
-            scores, features, self.targets, self.folds, weights=self.weights, fine_folds=fine_folds
-        )
-        return CrossFitted(*found)
-
     def _pool(self, members: Sequence[CrossFitted]) -> CrossFitted:
-        """The mixture of the highest likelihood."""
+        """The linear mixture of the highest likelihood, whose weights are cross-fitted too."""
         held = [one.held_out for one in members]
-        weights, held_out = cross_fitted_mixture(held, self.targets, self._shares, self.folds)
+        true_probs = np.exp(-np.stack([self.row_nll(one) for one in held], axis=1))
+        weights, by_row = _cross_fitted_weights(
+            lambda rows, by: mixture_weights(true_probs[rows], by), self._shares, self.folds
+        )
         kept = [member.calibrator for member, weight in zip(members, weights, strict=True) if weight]
-        return CrossFitted(kept[0] if len(kept) == 1 else Pool(kept, weights[weights > 0]), held_out)
+        return CrossFitted(kept[0] if len(kept) == 1 else Pool(kept, weights[weights > 0]), pooled(held, by_row))
 
     @cached_property
     def _shares(self) -> Doubles:
@@ -285,14 +272,10 @@ class CalibratorSelector:
 
     def scored(self, result: CandidateResult, calibrated: CrossFitted) -> CandidateResult:
         """The result with this calibrator and its scores, and whether its accuracy drops it."""
-        scores = self.score(calibrated)
+        scores = score(calibrated.held_out, self.targets, self.weights)
         reason = self._too_inaccurate(calibrated)
         status = "dropped" if reason else "finished"
         return replace(result, status=status, reason=reason, calibration=scores, calibrator=calibrated.calibrator)
-
-    def score(self, calibrated: CrossFitted) -> Scores:
-        """The cross-fitted scores."""
-        return score(calibrated.held_out, self.targets, self.weights)
 
     def _too_inaccurate(self, calibrated: CrossFitted) -> str:
         """Why a candidate is dropped for its accuracy, or an empty text; a drop that chance explains is none.

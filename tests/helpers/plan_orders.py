@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from service.registry.contract import JobRequest
-from worker.documents import (
+from worker.documents.orders import (
     DatasetOptions,
     InspectDatasetOrder,
     InspectModelOrder,

@@ -114,11 +114,6 @@ class ChildEvent(_Part):
     part: PredictedPart | None = None
     asks: Literal["shard"] | None = None
 
-    @property
-    def only_progress(self) -> bool:
-        """Whether the next event of this kind says all that this one does, and more."""
-        return self.model_fields_set <= {"progress"}
-
     @classmethod
     def parse(cls, told: object) -> ChildEvent | None:
         """The event, or None where the child told of none: others will read it in records.

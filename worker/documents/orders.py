@@ -196,13 +196,4 @@ class EndReply(Document):
 
 
 Reply = PredictReply | EndReply
-_REPLY: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="do")])
-
-
-def read_reply(line: bytes) -> Reply:
-    """The reply in a line.
-
-    >>> read_reply(b'{"do": "predict", "shard": {"first_row": 0, "num_rows": 9}}').shard.rows
-    range(0, 9)
-    """
-    return _REPLY.validate_json(line)
+REPLY: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="do")])

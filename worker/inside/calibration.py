@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from fedlas.calibration import CalibrationOptions, ScoredRows, calibrate_scores
-from fedlas.data import SPLITS, Dataset
+from fedlas.data import SPLITS
 from fedlas.data.duplicates import SeenRows
 from fedlas.data.labels import as_text
 from fedlas.data.scores import read_scores
@@ -23,7 +23,6 @@ from service.inference.result_tables import CLASS_NAMES, lists, plain, write_res
 from service.registry.documents import (
     ClassPriors,
     DecisionThresholds,
-    Document,
     Guarantees,
     ModelProfile,
     OutputSpec,
@@ -32,13 +31,8 @@ from service.registry.documents import (
     ServingCost,
 )
 from service.registry.documents.profiles import FamiliaritySpec, FittedOn
-from worker.documents import (
-    JobOrder,
-    JobResult,
-    ScoresOrder,
-    ScoresProfile,
-    ScoresResult,
-)
+from worker.documents.orders import JobOrder, ScoresOrder
+from worker.documents.results import JobResult, ScoresProfile, ScoresResult
 from worker.inside.channel import Emit, Files
 from worker.inside.job_events import JobEvents, notice_documents
 
@@ -101,7 +95,9 @@ def _calibrated(
     exported = None if found.finalist is None else _export(found, classifier, folder / "calibrated.onnx", order)
     trained = found.verdict.verdict == "trained"
     if trained:
-        _write_seen_rows(dataset, seen_rows(order, files), folder)
+        rows_seen = np.concatenate([dataset.rows(split) for split in _TRAINS])
+        before = seen_rows(order, files)
+        before.union(SeenRows.of(dataset.inputs, rows_seen, key=before.key)).save(folder / _SEEN_ROWS)
     _write_report(found.report, folder)
     _write_predictions(found, folder / _PREDICTIONS)
     tell.stage("publishing")
@@ -164,6 +160,8 @@ def _export(found: Calibration, upload: GraphClassifier, file: Path, order: JobO
 
     finalist, names, profile = found.finalist, found.dataset.class_names, order.model.profile
     assert finalist is not None
+    deployment = found.deployment
+    assert deployment is not None
     metadata = {"fedlas.job_id": order.job_id, "fedlas.parent_sha256": order.model.sha256}
     written, familiarity = found.export(file, metadata=metadata), found.familiarity
     cost = measured(file, upload.inputs, upload.lengths, written.cost)
@@ -178,7 +176,10 @@ def _export(found: Calibration, upload: GraphClassifier, file: Path, order: JobO
         "reading": found.dataset.reading and Reading.model_validate(found.dataset.reading),
         "guarantees": found.guarantees and Guarantees.model_validate(found.guarantees.as_dict()),
         "familiarity": familiarity and FamiliaritySpec(score=familiarity.score),
-        **_deployed(found),
+        "class_priors": ClassPriors.model_validate(deployment.priors.as_dict(names)),
+        "decisions": DecisionThresholds(
+            thresholds=dict(zip(names, deployment.default_thresholds.tolist(), strict=True))
+        ),
         "priors_input": PriorsInput.of(file, written.priors_input),
         "cost_factor": round(finalist.cost_factor, 3),
         "cost": ServingCost.model_validate(cost.as_dict()),
@@ -197,23 +198,6 @@ def _fitted_on(found: Calibration, order: JobOrder, *, trained: bool) -> FittedO
         splits=[split for split in SPLITS if split in {*calibrated_on, *network}],
         network=network,
     )
-
-
-def _write_seen_rows(dataset: Dataset, before: SeenRows, folder: Path) -> None:
-    """Leave the digests of all rows that the served network was trained on, in this job and earlier ones."""
-    rows = np.concatenate([dataset.rows(split) for split in _TRAINS])
-    before.union(SeenRows.of(dataset.inputs, rows, key=before.key)).save(folder / _SEEN_ROWS)
-
-
-def _deployed(found: Calibration) -> dict[str, Document | None]:
-    """Class priors and thresholds of the calibrated file, for its profile."""
-    names, deployment = found.dataset.class_names, found.deployment
-    assert deployment is not None
-    thresholds = dict(zip(names, deployment.default_thresholds.tolist(), strict=True))
-    return {
-        "class_priors": ClassPriors.model_validate(deployment.priors.as_dict(names)),
-        "decisions": DecisionThresholds(thresholds=thresholds),
-    }
 
 
 def _write_report(report: CalibrationReport, folder: Path) -> None:

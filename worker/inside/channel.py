@@ -12,7 +12,8 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from worker.documents import ChildEvent, Reply, read_reply
+from worker.documents.events import ChildEvent
+from worker.documents.orders import REPLY, Reply
 
 #: The files that the child may read, by name.
 Files = Mapping[str, Path]
@@ -43,7 +44,7 @@ class Replies:
             ValueError: it is none.
         """
         self._emit(ChildEvent(asks="shard"))
-        return read_reply(self._lines.get())
+        return REPLY.validate_json(self._lines.get())
 
     def _read(self) -> None:
         pending = b""

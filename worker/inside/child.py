@@ -21,7 +21,8 @@ from pydantic import BaseModel
 from fedlas.errors import FedLASError
 from service.confinement.confinement import lacking, lower
 from service.process_memory import lacked_memory
-from worker.documents import ChildEvent, WorkOrder
+from worker.documents.events import ChildEvent
+from worker.documents.orders import WorkOrder
 from worker.inside.channel import Ask, Emit, Replies
 from worker.sandbox.confinement import confine
 from worker.sandbox.protocol import ANSWER, REQUEST, ChildAnswer, ChildError, ChildRequest, Confined, Limits
@@ -119,7 +120,7 @@ def _thinned(write: Callable[[BaseModel], None]) -> Emit:
     def emit(event: ChildEvent) -> None:
         nonlocal last
         with lock:
-            if not event.only_progress:
+            if event.model_fields_set - {"progress"}:  # the next progress says all that this one does, and more
                 write(event)
             elif time.monotonic() - last > 1 / _EVENTS_PER_SECOND:
                 last = time.monotonic()

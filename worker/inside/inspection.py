@@ -17,14 +17,8 @@ from service.registry.documents import (
     ServingCost,
     TensorSpec,
 )
-from worker.documents import (
-    JOB_ID,
-    DatasetInspection,
-    InspectDatasetOrder,
-    InspectModelOrder,
-    ModelInspection,
-    ModelOptions,
-)
+from worker.documents.orders import InspectDatasetOrder, InspectModelOrder, ModelOptions
+from worker.documents.results import JOB_ID, DatasetInspection, ModelInspection
 from worker.inside.channel import Emit, Files
 from worker.inside.job_events import notice_document
 

@@ -45,7 +45,8 @@ from service.registry.documents.runs import (
     PlannedLabels,
     UploadedScores,
 )
-from worker.documents import JobOrder, PlanResult
+from worker.documents.orders import JobOrder
+from worker.documents.results import PlanResult
 from worker.inside.channel import Emit, Files
 from worker.inside.job_events import JobEvents, notice_documents
 from worker.inside.model_loading import open_job
@@ -155,15 +156,23 @@ def _planned(order: JobOrder, files: Files, folder: Path, tell: JobEvents, progr
     check_expected_accuracy(start, start.notices)
     around = time.perf_counter() - progress.began + _seconds_around(start)
     race = race_costs(start, options.budget_seconds - around)
+    shared = {split: shared_rows(dataset, split) for split in ("test", "guarantee", "calibration")}
     found = Plan(
         features=FeatureSpec(layer=classifier.feature_layer, dim=classifier.feature_dim),
         trainable=classifier.trainable,
         trains=race.candidates > 0,
         labels=_labels(dataset),
-        leakage=_leakage(dataset),
+        leakage=Leakage(seen_by_model=dataset.seen_by_model, shared_rows={s: n for s, n in shared.items() if n}),
         splits=SplitCounts(**dataset.profile()["splits"]),
         uploaded=_uploaded(start),
-        estimate=_estimate(around, race, order.request.budget.minutes),
+        estimate=PlanEstimate(
+            minutes=round((around + race.seconds) / 60, 5),
+            minutes_in_full=round((around + race.seconds_in_full) / 60, 5),
+            budget_minutes=order.request.budget.minutes,
+            candidates=race.candidates,
+            memory_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+            device=device_name(),
+        ),
         detectable_effect=_detectable(start) if start.judged else None,
         calibrated_on=start.calibrated_on,
         warnings=[
@@ -198,14 +207,6 @@ def _labels(dataset: Dataset) -> PlannedLabels:
     return PlannedLabels(classes=classes, matched_by=dataset.matched_by)
 
 
-def _leakage(dataset: Dataset) -> Leakage:
-    """Rows of the judging splits that occur elsewhere too, and what the model is said to have seen."""
-    shared = {split: shared_rows(dataset, split) for split in ("test", "guarantee", "calibration")}
-    return Leakage(
-        seen_by_model=dataset.seen_by_model, shared_rows={name: found for name, found in shared.items() if found}
-    )
-
-
 def _uploaded(start: Start) -> UploadedScores:
     """The uploaded model on the calibration rows."""
     probs, targets, weights = softmax(start.outputs.logits), start.targets, start.dataset.weights_of("calibration")
@@ -231,18 +232,6 @@ def _seconds_around(start: Start) -> float:
     )
     pools = _POOLS * selector.expected_seconds(logits) if start.trains else 0.0
     return selector.expected_seconds(logits, start.outputs.features) + pools + seconds_after_race(start)
-
-
-def _estimate(around: float, race: RaceCosts, budget_minutes: float) -> PlanEstimate:
-    """Minutes of the job, with all that happens before and after its trainings, and the memory that they take here."""
-    return PlanEstimate(
-        minutes=round((around + race.seconds) / 60, 5),
-        minutes_in_full=round((around + race.seconds_in_full) / 60, 5),
-        budget_minutes=budget_minutes,
-        candidates=race.candidates,
-        memory_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
-        device=device_name(),
-    )
 
 
 def _detectable(start: Start) -> DetectableEffect:

@@ -22,7 +22,7 @@ from service.registry.settings import WorkerSettings
 from worker.outside import metrics
 from worker.outside.checkpoint_upload import CheckpointUploader
 from worker.outside.kinds import WorkKind, kind_of
-from worker.outside.kinds.base import Claimant, given_up, log_started
+from worker.outside.kinds.base import given_up, log_started
 from worker.sandbox import process as sandbox
 from worker.sandbox.process import ChildOutcome
 from worker.sandbox.protocol import Replies
@@ -154,7 +154,7 @@ class Supervisor:
         except KeyError:
             _LOG.warning("%s is left to newer workers: this release knows no work of kind %s", claim, claim.kind)
             return self._settle(lambda unit: unit.work.release(claim, after_seconds=_NEWER_S), claim)
-        work.claimant = Claimant(self.name, show)
+        work.worker, work.show = self.name, show
         try:
             with closing(work):
                 self._attempt(work, claim)

@@ -27,7 +27,7 @@ from fedlas.importers import load_onnx
 from fedlas.report import CalibrationReport
 from tests.helpers.plan_orders import an_order
 from tests.helpers.uploads import digits, train
-from worker.documents import CalibrateOrder
+from worker.documents.orders import CalibrateOrder
 from worker.inside import calibration as worker_calibration
 
 X, Y, _ = digits()

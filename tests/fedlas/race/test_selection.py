@@ -62,7 +62,7 @@ def test_features_that_know_more_rule_the_pool() -> None:
         new = row_nll(found.calibrator(logits[400:], features[400:]), targets[400:])
         assert new.mean() < row_nll(plain(logits[400:]), targets[400:]).mean() - 0.03
         error = np.hypot(new.std() / np.sqrt(800), row_nll(found.held_out, targets[:400]).std() / np.sqrt(400))
-        assert selector.score(found)["nll"] == pytest.approx(new.mean(), abs=3.5 * error), "cross-fitting is honest"
+        assert score(found.held_out, targets[:400])["nll"] == pytest.approx(new.mean(), abs=3.5 * error), "honest"
 
 
 def test_a_pool_has_the_weights_of_highest_likelihood() -> None:
@@ -281,4 +281,4 @@ def test_scores_are_cross_fitted() -> None:
     logits, _, targets = rows(400, informative=False, seed=0)
     selector = CalibratorSelector(targets, PLAIN, True)
     held_out = cross_fitted_logits(TemperatureScaling, logits.astype(np.float64), targets, selector.folds)
-    assert selector.score(selector.calibrate(logits)) == score(held_out, targets)
+    assert selector.scored(RESULT, selector.calibrate(logits)).calibration == score(held_out, targets)

@@ -23,7 +23,7 @@ from service.registry.documents import ModelProfile
 from tests.helpers.documents import MODEL_PROFILE
 from tests.helpers.networks import export, mlp, table
 from tests.helpers.predictions import answer
-from worker.documents import BatchOrder
+from worker.documents.orders import BatchOrder
 from worker.inside.batch import predict
 
 NAMES = ["a", "b", "c"]

@@ -27,7 +27,8 @@ from service.registry.documents import ModelProfile
 from tests.corpus.images import image, photo
 from tests.helpers.documents import MODEL_PROFILE
 from tests.helpers.served import lookup, scaling
-from worker.documents import BatchOrder, ChildEvent, EndReply, PredictReply, RowRange, ShardOrder
+from worker.documents.events import ChildEvent
+from worker.documents.orders import BatchOrder, EndReply, PredictReply, RowRange, ShardOrder
 from worker.inside import batch, batch_rows
 from worker.inside.batch import ahead, predict, predict_shard
 from worker.inside.batch_rows import in_file_order
@@ -452,7 +453,7 @@ def test_ahead_gives_the_same() -> None:
 CHILD = """
 import json, sys
 from pathlib import Path
-from worker.documents import BatchOrder
+from worker.documents.orders import BatchOrder
 from worker.inside.batch import predict
 folder = Path(sys.argv[1])
 order = BatchOrder.model_validate_json((folder / "order.json").read_bytes())

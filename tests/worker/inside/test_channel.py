@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.documents import EndReply, PredictReply, RowRange
+from worker.documents.orders import EndReply, PredictReply, RowRange
 from worker.inside.channel import ALONE
 
 ROOT = Path(__file__).parents[3]

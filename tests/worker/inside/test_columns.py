@@ -18,7 +18,8 @@ from service.registry.contract import AnswerOptions
 from service.registry.documents import ModelProfile
 from tests.helpers.gaussian_classes import OVERCONFIDENT, network, world
 from tests.helpers.plan_orders import an_order
-from worker.documents import BatchOrder, CalibrateOrder, InspectModelOrder, JobResult, ModelOptions
+from worker.documents.orders import BatchOrder, CalibrateOrder, InspectModelOrder, ModelOptions
+from worker.documents.results import JobResult
 from worker.inside.batch import predict
 from worker.inside.calibration import calibrate
 from worker.inside.inspection import inspect_model

@@ -31,9 +31,9 @@ from tests.helpers.gaussian_classes import (
     words,
     world,
 )
-from worker.documents import (
+from worker.documents.events import ChildEvent
+from worker.documents.orders import (
     CalibrateOrder,
-    ChildEvent,
     DatasetOptions,
     InspectDatasetOrder,
     InspectModelOrder,

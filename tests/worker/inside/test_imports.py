@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.helpers.imports import COMPILER, PROFILED, imported
 from tests.helpers.uploads import Uploads
-from worker.documents import InspectModelOrder, ModelOptions
+from worker.documents.orders import InspectModelOrder, ModelOptions
 from worker.sandbox.protocol import ChildRequest, Limits
 
 ROOT = Path(__file__).parents[3]

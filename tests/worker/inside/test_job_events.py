@@ -10,7 +10,7 @@ from fedlas.progress import JobProgress
 from fedlas.race.results import EpochEnded, FoldScored, RaceProgress, TrainingBegun
 from fedlas.training.loop import EpochResult
 from tests.helpers.processes import until
-from worker.documents import ChildEvent, EpochEvent, SavedCheckpoint
+from worker.documents.events import ChildEvent, EpochEvent, SavedCheckpoint
 from worker.inside import child, job_events
 from worker.inside.job_events import JobEvents
 
@@ -59,7 +59,7 @@ def test_a_long_training_is_told_of_a_hundred_times() -> None:
     assert epochs_told[:100] == list(range(1, 101))
     assert (len(epochs_told), epochs_told[-1]) == (200, 730)
     assert [one.type for one in heard if one is not None][-2:] == ["training", "score"]
-    assert not any(one.only_progress for one in told)
+    assert all(one.event is not None for one in told)
 
 
 def test_progress_after_a_checkpoint_is_told() -> None:
@@ -72,5 +72,5 @@ def test_progress_after_a_checkpoint_is_told() -> None:
         emit(ChildEvent.model_validate({"progress": {"fraction": fraction}}))
         emit(ChildEvent.model_validate({"progress": {"fraction": fraction}}))
         time.sleep(0.25)
-    kinds = [event.only_progress for event in written if isinstance(event, ChildEvent)]
+    kinds = [event.model_fields_set == {"progress"} for event in written if isinstance(event, ChildEvent)]
     assert kinds == [False, True, False, True]

@@ -13,7 +13,7 @@ from fedlas.data.duplicates import SeenRows
 from fedlas.errors import BadDataset
 from tests.helpers.gaussian_classes import OVERCONFIDENT, SPLITS, network, words, world
 from tests.helpers.plan_orders import an_order
-from worker.documents import PlanOrder
+from worker.documents.orders import PlanOrder
 from worker.inside.channel import Files
 from worker.inside.model_loading import open_job
 

@@ -24,7 +24,7 @@ import pytest
 from service.registry.contract import JobRequest
 from tests.helpers.imports import COMPILER, PROFILED, imported
 from tests.helpers.uploads import Uploads
-from worker.documents import (
+from worker.documents.orders import (
     CalibrateOrder,
     DatasetOptions,
     InspectDatasetOrder,

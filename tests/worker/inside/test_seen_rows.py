@@ -10,7 +10,8 @@ import pytest
 from fedlas.data.duplicates import SeenRows
 from tests.helpers.plan_orders import an_order
 from tests.helpers.uploads import digits, digits_model
-from worker.documents import CalibrateOrder, JobResult
+from worker.documents.orders import CalibrateOrder
+from worker.documents.results import JobResult
 from worker.inside.calibration import calibrate
 
 KEY = bytes(16)

@@ -12,7 +12,7 @@ import pytest
 from fedlas.errors import UnsupportedModel
 from tests.helpers.networks import hand_made, node
 from tests.helpers.sized_graphs import HOSTILE, MUST_PASS
-from worker.documents import InspectModelOrder, ModelOptions
+from worker.documents.orders import InspectModelOrder, ModelOptions
 from worker.inside.inspection import inspect_model
 
 

@@ -17,7 +17,7 @@ from service.registry.settings import ServiceSettings, WorkerSettings
 from service.registry.tables import new_id, now
 from tests.helpers.documents import DATASET_PROFILE, DEMO, MODEL_PROFILE, SCORES_PROFILE
 from tests.helpers.staging import stage_bytes
-from worker.documents import JobOrder, PlanOrder, ScoresOrder
+from worker.documents.orders import JobOrder, PlanOrder, ScoresOrder
 from worker.outside.kinds import Prepared, WorkKind, kind_of
 
 Json = dict[str, Any]

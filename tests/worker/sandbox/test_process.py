@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from fedlas.errors import UnsupportedModel
 from tests.helpers import uploads as made
 from tests.helpers.service import ROOT, children_of, is_alive, until
-from worker.documents import (
+from worker.documents.orders import (
     DatasetOptions,
     InspectDatasetOrder,
     InspectModelOrder,

@@ -6,7 +6,6 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
@@ -19,7 +18,9 @@ from service.registry.documents import JsonObject, Progress, Report
 from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories import Claim
 from service.registry.settings import WorkerSettings
-from worker.documents import ChildEvent, Reply, Result, SavedCheckpoint, WorkOrder
+from worker.documents.events import ChildEvent, SavedCheckpoint
+from worker.documents.orders import Reply, WorkOrder
+from worker.documents.results import Result
 from worker.sandbox.protocol import ChildRequest
 
 _LOG = logging.getLogger("fedlas.worker")
@@ -32,14 +33,6 @@ R = TypeVar("R", bound=Result)
 Prepared = ChildRequest[WorkOrder]
 
 
-@dataclass(frozen=True)
-class Claimant:
-    """The worker that claims: its name, and how it shows what it has taken."""
-
-    name: str
-    show: Callable[[Claim], None]
-
-
 class WorkKind(ABC):
     """One piece of claimed work of some kind.
 
@@ -47,7 +40,7 @@ class WorkKind(ABC):
         keep: given every checkpoint that the child says it has saved.
         hurry: called where what is noted should not wait for the next heartbeat.
         ask: called where the child waits for a reply.
-        claimant: who may claim more, while the child runs.
+        worker, show: the name of who may claim more while the child runs, empty for nobody, and how it shows a claim.
         most_checkpoint_bytes: how large a checkpoint may be; 0 where none is saved.
     """
 
@@ -62,7 +55,8 @@ class WorkKind(ABC):
         self.keep: Callable[[SavedCheckpoint], None] = lambda entry: None
         self.hurry: Callable[[], None] = lambda: None
         self.ask: Callable[[], None] = lambda: None
-        self.claimant: Claimant | None = None
+        self.worker = ""
+        self.show: Callable[[Claim], None] = lambda claim: None
 
     @abstractmethod
     def begin(self) -> Prepared | None:

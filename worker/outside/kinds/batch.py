@@ -24,18 +24,9 @@ from service.registry.presenters import batch_record
 from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories import Claim, NewPiece
 from service.registry.settings import WorkerSettings
-from worker.documents import (
-    BatchOrder,
-    BatchResult,
-    ChildEvent,
-    EndReply,
-    PredictedPart,
-    PredictReply,
-    Reply,
-    RowRange,
-    ShardOrder,
-    ShardsResult,
-)
+from worker.documents.events import ChildEvent, PredictedPart
+from worker.documents.orders import BatchOrder, EndReply, PredictReply, Reply, RowRange, ShardOrder
+from worker.documents.results import BatchResult, ShardsResult
 from worker.outside import metrics
 from worker.outside.kinds.base import ChildWork, OnInputs, Prepared, log_done, log_started
 from worker.sandbox.protocol import JsonObject, Limits
@@ -149,14 +140,13 @@ class PredictShard(ChildWork[ShardsResult]):
 
     def reply(self) -> Reply:
         """The next shard of the batch, if it is its turn; else the child ends."""
-        claimant = self.claimant
-        if not self._kept or claimant is None:
+        if not self._kept or not self.worker:
             return EndReply()
         with self.registry.write() as unit:
             due = unit.work.next_due(_QUEUE)
             if due is None or (due.flow, due.kind) != (self._batch_id, _KIND):
                 return EndReply()
-            claim = unit.work.claim(due.record_id, worker=claimant.name, lease_seconds=self.settings.lease_seconds)
+            claim = unit.work.claim(due.record_id, worker=self.worker, lease_seconds=self.settings.lease_seconds)
             if claim is None:
                 return EndReply()
             if claim.losses:  # whose fault it was shows in a process of its own
@@ -166,7 +156,7 @@ class PredictShard(ChildWork[ShardsResult]):
         self._hold(claim, shard)
         metrics.CLAIMS.labels(claim.kind).inc()
         log_started(claim)
-        claimant.show(claim)
+        self.show(claim)
         return PredictReply(shard=shard)
 
     def renew(self, unit: UnitOfWork, *, lease_seconds: float) -> None:

@@ -13,7 +13,8 @@ from service.registry.documents import ModelProfile, Notice, Publication
 from service.registry.presenters import job_record, model_record
 from service.registry.registry import UnitOfWork
 from service.registry.tables import new_id, now
-from worker.documents import CalibrateOrder, JobResult, PlanOrder, PlanResult
+from worker.documents.orders import CalibrateOrder, PlanOrder
+from worker.documents.results import JobResult, PlanResult
 from worker.outside.kinds.jobs import JobKind
 from worker.sandbox.protocol import Limits
 

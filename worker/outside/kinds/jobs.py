@@ -20,20 +20,16 @@ from service.registry.errors import NotFound
 from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories import Claim
 from service.registry.settings import GIBIBYTE, WorkerSettings
-from worker.documents import (
-    CalibrateOrder,
+from worker.documents.events import (
     CandidateEvent,
     ChildEvent,
     EpochEvent,
-    ModelOptions,
-    OrderedDataset,
-    OrderedModel,
-    PlanOrder,
     ScoreEvent,
     StageEvent,
     TrainingEvent,
     WarningEvent,
 )
+from worker.documents.orders import CalibrateOrder, ModelOptions, OrderedDataset, OrderedModel, PlanOrder
 from worker.outside.kinds.base import OnInputs, Prepared, R
 from worker.sandbox.protocol import Limits
 

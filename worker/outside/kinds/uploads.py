@@ -13,17 +13,15 @@ from service.registry.contract import RecordError
 from service.registry.presenters import calibrator_record, dataset_record, model_record
 from service.registry.registry import UnitOfWork
 from service.registry.settings import WorkerSettings
-from worker.documents import (
-    DatasetInspection,
+from worker.documents.orders import (
     DatasetOptions,
     InspectDatasetOrder,
     InspectModelOrder,
-    ModelInspection,
     ModelOptions,
     ScoresOptions,
     ScoresOrder,
-    ScoresResult,
 )
+from worker.documents.results import DatasetInspection, ModelInspection, ScoresResult
 from worker.outside.kinds.base import ChildWork, Prepared, R
 from worker.sandbox.protocol import Limits
 
