@@ -53,18 +53,6 @@ def test_names_in_another_order_end_a_job(tmp_path: Path, named: bool) -> None:
     assert told(events) == ["label_order"] * 2
 
 
-def test_what_is_accepted_goes_on_and_what_was_not_found_ends_it(tmp_path: Path) -> None:
-    """The override of what was found lets the job calibrate; an override of nothing is an error."""
-    wrong = {"model_options": {"class_names": NAMES[::-1].tolist()}, "method": "temperature"}
-    order, files = an_order(tmp_path, with_names(), MODEL, accept_warnings=["label_order"], **wrong)
-    assert calibrate(order, files, tmp_path, lambda _: None).verdict in ("post_hoc", "unchanged")
-    right = {"model_options": {"class_names": NAMES.tolist()}, "method": "temperature"}
-    order, files = an_order(tmp_path, with_names(), MODEL, accept_warnings=["label_order"], **right)
-    with pytest.raises(PreconditionFailed, match="no such warning") as caught:
-        calibrate(order, files, tmp_path, lambda _: None)
-    assert caught.value.code == "warning_not_given"
-
-
 def test_integer_labels_are_matched_by_index_whatever_the_names(tmp_path: Path) -> None:
     """A model with names and labels that are numbers."""
     order, files = an_order(tmp_path, world(), MODEL, model_options={"class_names": NAMES.tolist()})
@@ -99,18 +87,6 @@ def test_copies_of_train_rows_do_not_judge(tmp_path: Path) -> None:
     calibrate(order, files, tmp_path, lambda _: None)
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["num_test_rows"] == len(test) - len(copied)
-
-
-def test_a_warning_of_long_names_has_room_in_an_event(tmp_path: Path) -> None:
-    """What a child tells comes back from its line of JSON, however long the names of the classes are."""
-    names = [f"{'long ' * 150}{letter}" for letter in "dabc"]
-    rows = {**world(), "label": np.array(sorted(names))[world()["label"]]}
-    order, files = an_order(tmp_path, rows, MODEL, model_options={"class_names": names})
-    events: list[ChildEvent] = []
-    plan(order, files, tmp_path, events.append)
-    back = [ChildEvent.parse(json.loads(event.model_dump_json(exclude_unset=True))) for event in events]
-    assert None not in back
-    assert told([event for event in back if event]) == ["label_order"]
 
 
 def test_numbers_in_a_classical_file_are_no_names(tmp_path: Path) -> None:
