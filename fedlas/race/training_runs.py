@@ -101,47 +101,39 @@ class TrainingRuns:
 
     def run(self, planned: PlannedTraining) -> TrainingOutcome:
         """The outcome in the record, else of training now, unless what is left of the budget is too little for it."""
-        record, budget = self._context.record, self._context.budget
-        entry = self._trainer.entry(planned.candidate, self._left_out(planned), planned.name)
+        record, budget, reporter = self._context.record, self._context.budget, self._context.reporter
+        left_out = None
+        if planned.fold is not None and planned.folds is not None:
+            left_out = self._folds(planned.folds)[planned.fold]
+        entry = self._trainer.entry(planned.candidate, left_out, planned.name)
         done = entry.outcome()
         seconds = self._slower * (planned.work + planned.after)
         if done is None and not record.decided(f"time for {planned.name}", lambda: budget.fits(seconds)):
             done = entry.keep(OUT_OF_TIME)
         if done is not None and not done.ran:
             return done
-        done = self._told(planned, done)
-        self._context.reporter.progress.ended(done.seconds)
+        watch = TrainingWatch(reporter, budget, planned)
+        watch.begins()
+        if done is None:
+            done = self._trainer.train(
+                planned.candidate,
+                watch.on_epoch,
+                left_out=left_out,
+                name=planned.name,
+                on_share=watch.on_share,
+                on_outcome=lambda outcome: self._scored(planned, left_out, outcome),
+            )
+        else:
+            self._scored(planned, left_out, done)
+        reporter.progress.ended(done.seconds)
         if done.status == "finished" and planned.work > 0:
             self._slower = done.seconds / planned.work
         return done
 
-    def _told(self, planned: PlannedTraining, known: TrainingOutcome | None) -> TrainingOutcome:
-        """Tell of a training that is known, or train."""
-        watch = TrainingWatch(self._context.reporter, self._context.budget, planned)
-        watch.begins()
-        if known is not None:
-            self._scored(planned, known)
-            return known
-        return self._trainer.train(
-            planned.candidate,
-            watch.on_epoch,
-            left_out=self._left_out(planned),
-            name=planned.name,
-            on_share=watch.on_share,
-            on_outcome=lambda done: self._scored(planned, done),
-        )
-
-    def _scored(self, planned: PlannedTraining, done: TrainingOutcome) -> None:
-        """Tell the score of a fold."""
-        left_out = self._left_out(planned)
+    def _scored(self, planned: PlannedTraining, left_out: Integers | None, done: TrainingOutcome) -> None:
+        """Tell the score of a fold, of which these calibration rows were left out."""
         if left_out is None or done.logits is None:
             return
         nll = self._context.selector.of_rows(left_out).nll_at_a_glance(done.logits)
         if math.isfinite(nll):
             self._context.reporter.happened(FoldScored(planned.begun, nll))
-
-    def _left_out(self, planned: PlannedTraining) -> Integers | None:
-        """Indices of the calibration rows that it does not train on."""
-        if planned.fold is None or planned.folds is None:
-            return None
-        return self._folds(planned.folds)[planned.fold]

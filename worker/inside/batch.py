@@ -66,41 +66,29 @@ class _Predictions:
         self._rows = ModelRows(files["dataset"], order.profile, tolerant=self._tolerant)
         self._network = _Network(str(files["model"]), tuple(dict.fromkeys((*MODEL_OUTPUTS, *policy.taken_outputs))))
         self._writer = TableWriter(policy)
+        self._num_errors = 0  # rows of this stretch without an answer, so far
 
     def write(self, rows: range | None, path: Path, emit: Emit) -> BatchResult:
         """Leave the answers of these rows, or of all, in this file."""
         rows = range(len(self._rows)) if rows is None else rows
-        answers = _Answers(self._network, self._writer, tolerant=self._tolerant)
-        told = _Progress(rows, emit)
+        told, self._num_errors = _Progress(rows, emit), 0
 
         def tables() -> Iterator[pa.Table]:
             for block in ahead(self._rows.blocks(rows)):
-                yield answers.table(block)
+                yield self._table(block)
                 told.reached(block.first_row + block.count)
 
         count = write_results(path, ahead(tables()))
-        num_errors = answers.num_errors if self._tolerant else None
+        num_errors = self._num_errors if self._tolerant else None
         return BatchResult(results=path.name, num_rows=count, num_errors=num_errors)
 
-
-class _Answers:
-    """Tables of answers, and in place of one, where that is allowed, why there is none.
-
-    Attributes:
-        num_errors: rows without an answer, so far.
-    """
-
-    def __init__(self, network: _Network, writer: TableWriter, *, tolerant: bool) -> None:
-        self._network, self._writer, self._tolerant = network, writer, tolerant
-        self.num_errors = 0
-
-    def table(self, block: AlignedRows) -> pa.Table:
-        """The rows of a block; raises the first error that is not allowed."""
+    def _table(self, block: AlignedRows) -> pa.Table:
+        """The answers of a block, and in place of one why there is none; raises the first error that is not allowed."""
         numbers, errors = block.numbers, block.errors
         outputs = by_halves(self._network.run, block.inputs, numbers, errors if self._tolerant else None)
         if self._tolerant:
             outputs = _finite(outputs, unlisted(numbers, errors), errors)
-            self.num_errors += len(errors)
+            self._num_errors += len(errors)
         try:
             answers = self._writer.table(outputs, first_row=block.first_row)
         except InvalidRequest as error:
