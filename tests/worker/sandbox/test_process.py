@@ -195,7 +195,7 @@ def test_child_ends_with_its_supervisor(tmp_path: Path) -> None:
         "import sys\n"
         "from pathlib import Path\n"
         "from worker.sandbox import process as sandbox\n"
-        "from worker.documents import InspectModelOrder, ModelOptions\n"
+        "from worker.documents.orders import InspectModelOrder, ModelOptions\n"
         "from worker.sandbox.protocol import ChildRequest, Limits\n"
         "order = InspectModelOrder(options=ModelOptions())\n"
         "print('ready', flush=True)\n"
