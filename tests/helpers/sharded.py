@@ -19,9 +19,8 @@ from service.registry.settings import WorkerSettings
 from service.registry.tables import new_id, now
 from tests.helpers.documents import DATASET_PROFILE, MODEL_PROFILE
 from tests.helpers.served import lookup
-from worker.documents.events import ChildEvent
 from worker.documents.orders import BatchOrder, EndReply, ShardOrder
-from worker.documents.results import Result
+from worker.documents.results import ChildEvent, Result
 from worker.inside.batch import PARTS, predict, predict_shard
 from worker.outside.kinds import WorkKind, kind_of
 

@@ -19,9 +19,15 @@ from service.inference.result_tables import TableWriter, numbered, write_results
 from service.inference.session import REFUSALS, open_session, refusal
 from service.registry.contract import AnswerOptions
 from service.registry.errors import InvalidRequest
-from worker.documents.events import ChildEvent, PredictedPart, ReportedProgress, SavedCheckpoint
 from worker.documents.orders import BatchOrder, PredictionOrder, PredictReply, ShardOrder
-from worker.documents.results import BatchResult, ShardsResult
+from worker.documents.results import (
+    BatchResult,
+    ChildEvent,
+    PredictedPart,
+    ReportedProgress,
+    SavedCheckpoint,
+    ShardsResult,
+)
 from worker.inside.batch_rows import AlignedRows, Errors, ModelRows, by_halves, unlisted
 from worker.inside.channel import Ask, Emit, Files
 

@@ -12,8 +12,8 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from worker.documents.events import ChildEvent
 from worker.documents.orders import REPLY, Reply
+from worker.documents.results import ChildEvent
 
 #: The files that the child may read, by name.
 Files = Mapping[str, Path]

@@ -12,7 +12,7 @@ from fedlas.notice import Notice
 from fedlas.progress import JobProgress
 from service.registry import documents
 from service.registry.documents import CandidateEnded, Stage
-from worker.documents.events import CandidateEvent, ChildEvent, ReportedProgress, WarningEvent
+from worker.documents.results import CandidateEvent, ChildEvent, ReportedProgress, WarningEvent
 from worker.inside.channel import Emit
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from fedlas.preprocessing import Preprocessing
 from fedlas.race.record import FolderJournal
 from service.registry.contract import JobRequest
 from service.registry.documents import ImagePreprocessing, JsonObject, ModelProfile
-from worker.documents.events import ChildEvent, SavedCheckpoint
 from worker.documents.orders import JobOrder, ModelOptions
+from worker.documents.results import ChildEvent, SavedCheckpoint
 from worker.inside.channel import Emit, Files
 
 #: The prefix of the files that hold what earlier attempts have saved.

@@ -27,8 +27,8 @@ from service.registry.documents import ModelProfile
 from tests.corpus.images import image, photo
 from tests.helpers.documents import MODEL_PROFILE
 from tests.helpers.served import lookup, scaling
-from worker.documents.events import ChildEvent
 from worker.documents.orders import BatchOrder, EndReply, PredictReply, RowRange, ShardOrder
+from worker.documents.results import ChildEvent
 from worker.inside import batch, batch_rows
 from worker.inside.batch import ahead, predict, predict_shard
 from worker.inside.batch_rows import in_file_order

@@ -30,7 +30,6 @@ from tests.helpers.gaussian_classes import (
     words,
     world,
 )
-from worker.documents.events import ChildEvent
 from worker.documents.orders import (
     CalibrateOrder,
     DatasetOptions,
@@ -40,6 +39,7 @@ from worker.documents.orders import (
     OrderedDataset,
     OrderedModel,
 )
+from worker.documents.results import ChildEvent
 from worker.inside.calibration import calibrate
 from worker.inside.inspection import inspect_dataset, inspect_model
 

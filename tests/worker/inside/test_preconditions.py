@@ -15,7 +15,7 @@ from service.registry.contract.requests import WarningCode
 from tests.helpers.classical_models import save
 from tests.helpers.gaussian_classes import TRUTH, network, world
 from tests.helpers.plan_orders import Json, an_order
-from worker.documents.events import ChildEvent, WarningEvent
+from worker.documents.results import ChildEvent, WarningEvent
 from worker.inside.calibration import calibrate
 from worker.inside.plan import plan
 

@@ -18,8 +18,8 @@ from service.registry.repositories import Claim
 from service.registry.settings import WorkerSettings
 from service.registry.tables import new_id
 from tests.helpers.service import until
-from worker.documents.events import SavedCheckpoint
 from worker.documents.orders import EndReply
+from worker.documents.results import SavedCheckpoint
 from worker.outside.checkpoint_upload import CheckpointUploader
 from worker.outside.kinds import kind_of
 from worker.sandbox.protocol import Replies

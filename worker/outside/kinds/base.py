@@ -18,9 +18,8 @@ from service.registry.documents import JsonObject, Progress, Report
 from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories import Claim
 from service.registry.settings import WorkerSettings
-from worker.documents.events import ChildEvent, SavedCheckpoint
 from worker.documents.orders import Reply, WorkOrder
-from worker.documents.results import Result
+from worker.documents.results import ChildEvent, Result, SavedCheckpoint
 from worker.sandbox.protocol import ChildRequest
 
 _LOG = logging.getLogger("fedlas.worker")

@@ -24,9 +24,8 @@ from service.registry.presenters import batch_record
 from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories import Claim, NewPiece
 from service.registry.settings import WorkerSettings
-from worker.documents.events import ChildEvent, PredictedPart
 from worker.documents.orders import BatchOrder, EndReply, PredictReply, Reply, RowRange, ShardOrder
-from worker.documents.results import BatchResult, ShardsResult
+from worker.documents.results import BatchResult, ChildEvent, PredictedPart, ShardsResult
 from worker.outside import metrics
 from worker.outside.kinds.base import ChildWork, OnInputs, Prepared, log_done, log_started
 from worker.sandbox.protocol import JsonObject, Limits

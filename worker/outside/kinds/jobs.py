@@ -20,7 +20,8 @@ from service.registry.errors import NotFound
 from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories import Claim
 from service.registry.settings import GIBIBYTE, WorkerSettings
-from worker.documents.events import (
+from worker.documents.orders import CalibrateOrder, ModelOptions, OrderedDataset, OrderedModel, PlanOrder
+from worker.documents.results import (
     CandidateEvent,
     ChildEvent,
     EpochEvent,
@@ -29,7 +30,6 @@ from worker.documents.events import (
     TrainingEvent,
     WarningEvent,
 )
-from worker.documents.orders import CalibrateOrder, ModelOptions, OrderedDataset, OrderedModel, PlanOrder
 from worker.outside.kinds.base import OnInputs, Prepared, R
 from worker.sandbox.protocol import Limits
 
