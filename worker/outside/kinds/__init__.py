@@ -4,8 +4,8 @@ from service.registry.contract import PLAN
 from service.registry.repositories import Claim
 from worker.outside.kinds.base import Prepared, WorkKind
 from worker.outside.kinds.batch import Predict, PredictShard
-from worker.outside.kinds.calibration import Calibrate, Plan
 from worker.outside.kinds.delivery import Deliver
+from worker.outside.kinds.jobs import Calibrate, Plan
 from worker.outside.kinds.uploads import FitScores, InspectDataset, InspectModel
 
 __all__ = ["KINDS", "Prepared", "WorkKind", "kind_of"]
