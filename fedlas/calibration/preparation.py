@@ -24,12 +24,11 @@ from fedlas.importers import GraphClassifier
 from fedlas.importers.network_kind import network_kind
 from fedlas.notice import Notice, adjustment
 from fedlas.preconditions import Examined, examine, require_accepted
-from fedlas.race.candidates import Candidate
+from fedlas.race.candidates import Candidate, make_candidates
 from fedlas.race.context import TrainingRows
 from fedlas.race.cost_limit import cost_limit
 from fedlas.race.outputs import SplitOutputs, require_numbers
 from fedlas.race.race import seconds_for_features
-from fedlas.race.recipe import make_candidates
 from fedlas.race.record import Journal
 from fedlas.race.selection import most_logits
 from fedlas.report import SplitAccuracy

@@ -19,10 +19,9 @@ from torch import nn
 
 from fedlas.classifier import Classifier
 from fedlas.losses import FedLASLoss
-from fedlas.race.candidates import Candidate, make_loss
+from fedlas.race.candidates import HEAD_SHARE, Candidate, make_loss
 from fedlas.race.context import Integers, RaceContext, TrainingRows
 from fedlas.race.outputs import require_numbers
-from fedlas.race.recipe import HEAD_SHARE
 from fedlas.race.record import Record
 from fedlas.race.results import FedLASDiagnostics, Floats
 from fedlas.race.schedule import BudgetExceeded

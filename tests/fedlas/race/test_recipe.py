@@ -18,8 +18,16 @@ from fedlas.losses import (
     LabelSmoothingLoss,
     MbLSLoss,
 )
-from fedlas.race.candidates import DEFAULTS, METHODS, TRAINED, Candidate, make_loss
-from fedlas.race.recipe import HEAD_SHARE, check_hyperparameters, make_candidates
+from fedlas.race.candidates import (
+    DEFAULTS,
+    HEAD_SHARE,
+    METHODS,
+    TRAINED,
+    Candidate,
+    check_hyperparameters,
+    make_candidates,
+    make_loss,
+)
 
 LOSSES: dict[str, type[nn.Module]] = {
     "fedlas": FedLASLoss,
