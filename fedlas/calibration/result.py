@@ -18,9 +18,9 @@ from fedlas.report import CalibrationReport, report_html
 
 if TYPE_CHECKING:
     from fedlas.calibration.calibrated_model import CalibratedModel
+    from fedlas.calibration.job_in_memory import OpenedModel
     from fedlas.calibration.model_scores import Answering
     from fedlas.calibration.network import Calibration
-    from fedlas.calibration.opening import OpenedModel
     from fedlas.calibration.scores import ScoresCalibration
 
 _FRAME_HEIGHT = 720
