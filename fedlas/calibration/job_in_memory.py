@@ -1,7 +1,4 @@
-"""A job in this process: objects become files as a client sends them, which are read as a worker reads them.
-
-The opening of a model's file for a calibration in this process, and the fit of rows to it.
-"""
+"""A job in this process: objects become files as a client sends them, which are read as a worker reads them."""
 
 from __future__ import annotations
 
@@ -28,6 +25,9 @@ from fedlas.report import Named, Subject
 if TYPE_CHECKING:
     from fedlas.importers import GraphClassifier
     from fedlas.race.results import RaceProgress
+
+#: What cannot be a file can still have its scores calibrated.
+_NO_FILE = ("not_exportable", "parity", "not_runnable", "text_column", "bad_example")
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,6 @@ def _class_names(classifier: GraphClassifier, given: list[str] | None) -> list[s
     labels = classifier.class_labels
     numbered = tuple(map(str, range(classifier.num_classes)))
     return given or (None if labels in (None, numbered) else list(labels or ()))
-
-
-#: What cannot be a file can still have its scores calibrated.
-_NO_FILE = ("not_exportable", "parity", "not_runnable", "text_column", "bad_example")
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,8 @@ from fedlas.extras import require
 require("arrays", "numpy", "scipy")
 
 _NAMES = {
-    "candidates": ("METHODS", "Candidate", "make_loss"),
+    "candidates": ("METHODS", "Candidate", "check_hyperparameters", "make_candidates", "make_loss"),
     "race": ("run_race",),
-    "recipe": ("check_hyperparameters", "make_candidates"),
     "record": ("FolderJournal", "Journal"),
     "results": ("CandidateResult", "Finalist", "RaceProgress", "RaceResult"),
 }

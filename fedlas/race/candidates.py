@@ -1,10 +1,9 @@
-"""A candidate: one loss with its settings, learning rate, epochs and scope.
+"""Candidates, each a loss with its settings, learning rate, epochs and scope, and the recipe that makes them.
 
-The recipe: which candidates a method races on which kind of network, those that pay most often first.
-
-All are warm restarts. Networks that were trained by SGD want SGD at a hot rate, a share of what the network stands,
-which the race measures; transformers want AdamW, large ones at a third of the rate of a usual fine-tune. FedLAS+ leads
-but on transformers, and plain cross-entropy takes part, so that the report can say what the loss added.
+The recipe says which ones a method races on which kind of network, those that pay most often first. All are warm
+restarts. Networks that were trained by SGD want SGD at a hot rate, a share of what the network stands, which the race
+measures; transformers want AdamW, large ones at a third of the rate of a usual fine-tune. FedLAS+ leads but on
+transformers, and plain cross-entropy takes part, so that the report can say what the loss added.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Results: what a child found, one model per kind of work, validated before anything of it is published.
+"""Results and events of a child: each is validated on arrival, before anything of it is published.
 
-Events: what a child reports while it works. An event that is not what it seems is dropped as a whole.
-
-A child leaves out what it has not set, so the field that tells one event from another has no default.
+An event that is not what it seems is dropped as a whole. A child leaves out what it has not set, so the field that
+tells one event from another has no default.
 """
 
 from __future__ import annotations

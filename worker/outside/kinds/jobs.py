@@ -1,7 +1,4 @@
-"""Jobs: what a calibration and its dry run share: one row, one progress, and one child that reads both inputs.
-
-Calibrations and their dry runs: what is looked at, what is published, and the name that it answers under.
-"""
+"""Jobs: calibrations and their dry runs, which share one row, one progress, and one child that reads both inputs."""
 
 from __future__ import annotations
 
@@ -66,6 +63,10 @@ _ROW_KEY_BYTES = 16
 _MOST_ENTRIES = 1100
 #: Progress is an event when it has grown by so much, another candidate runs, or the last was so many seconds ago.
 _NEWS, _NEWS_S = 0.01, 6.0
+_UNDETERMINED = (
+    "nothing was fitted and nothing is judged, since it is unknown which rows the model was trained on: send the "
+    "dataset again with seen_by_model=no, or with a column split"
+)
 
 
 class ToldEvents:
@@ -279,12 +280,6 @@ def _import_options(model: tables.Model, profile: ModelProfile) -> ModelOptions:
         return options
     # A file of ours: its calibrated output is the one that counts.
     return options.model_copy(update={"output": "probabilities", "task": profile.task})
-
-
-_UNDETERMINED = (
-    "nothing was fitted and nothing is judged, since it is unknown which rows the model was trained on: send the "
-    "dataset again with seen_by_model=no, or with a column split"
-)
 
 
 def published(unit: UnitOfWork, name: str, job: tables.Job, served: tables.Model) -> Publication:

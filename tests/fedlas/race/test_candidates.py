@@ -1,4 +1,4 @@
-"""The recipe: which candidates a method races, in which order, and which settings it refuses."""
+"""Candidates: which of them a method races, in which order, and which settings the recipe refuses."""
 
 from __future__ import annotations
 
