@@ -33,7 +33,9 @@ def main(folder: Path, *, seed: int = 0, rows: int = 0) -> None:
     sent = len(names)
     targets = labels.copy()
     train = COUNTS["train"]
-    targets[:train] = _noisy(labels[:train])
+    generator = np.random.default_rng(1)
+    replaced = generator.random(train) < NOISE
+    targets[:train] = np.where(replaced, generator.integers(0, 10, train), labels[:train])
     model = _train(torch.from_numpy(images[:train]), torch.from_numpy(targets[:train]))
     # The exporter fixes the batch to the example's; the service makes it free again.
     example = torch.from_numpy(images[:2])
@@ -51,12 +53,6 @@ def _digits(seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     images, labels = mnist_data()
     order = np.random.default_rng(seed).permutation(len(labels))
     return (images[order] / 255).astype(np.float32), labels[order].astype(np.int64)
-
-
-def _noisy(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    generator = np.random.default_rng(1)
-    replaced = generator.random(len(labels)) < NOISE
-    return np.where(replaced, generator.integers(0, 10, len(labels)), labels)
 
 
 def _train(images: Tensor, targets: Tensor) -> nn.Module:

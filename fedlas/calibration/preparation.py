@@ -75,13 +75,6 @@ def idle_rows(dataset: Dataset, *, most_scores: float = MOST_SCORES, seed: int =
     return train[np.isin(codes, order[np.cumsum(sizes[order]) <= room])]
 
 
-def as_calibration_rows(dataset: Dataset, rows: Integers) -> Dataset:
-    """The dataset with these rows (M,) in the split `calibration`; the others stay where they are."""
-    splits = dataset.splits.copy()
-    splits[rows] = SPLITS.index("calibration")
-    return replace(dataset, splits=splits)
-
-
 @dataclass(frozen=True)
 class Start:
     """A classifier and its dataset before anything is trained.
@@ -174,7 +167,9 @@ def prepare(classifier: GraphClassifier, dataset: Dataset, options: CalibrationO
     _check_rows(classifier, dataset)
     most = _most_scores(classifier, dataset, options)
     idle = dataset.rows("train")[:0] if trains else idle_rows(dataset, most_scores=most, seed=options.seed)
-    dataset = as_calibration_rows(dataset, idle)
+    splits = dataset.splits.copy()
+    splits[idle] = SPLITS.index("calibration")
+    dataset = replace(dataset, splits=splits)
     inputs, targets = rows_of(dataset, "calibration")
     places = dataset.in_file(dataset.rows("calibration")) if len(idle) else None
     outputs = SplitOutputs(classifier, inputs, split="calibration", rows=places)

@@ -47,7 +47,9 @@ _QUEUE = QUEUE_OF[_KIND]
 
 def planned_shards(num_rows: int, profile: ModelProfile, *, seconds: float) -> list[NewPiece]:
     """The shards of a batch, of equal size, each of so many seconds by an estimate; none where it is done at once."""
-    of_row = _seconds_of_row(profile)
+    measured = None if profile.cost is None else profile.cost.measured
+    computed = 0.0 if measured is None else measured.seconds / measured.rows
+    of_row = _ROW_S + computed + (0.0 if profile.preprocessing is None else _IMAGE_S)
     number = min(_MOST_SHARDS, math.floor(num_rows * of_row / seconds), num_rows)
     if number < _LEAST_SHARDS:
         return []
@@ -59,12 +61,6 @@ def planned_shards(num_rows: int, profile: ModelProfile, *, seconds: float) -> l
         NewPiece(name=f"rows-{shard.first_row}", order=shard.stored(), work_seconds=shard.num_rows * of_row)
         for shard in shards
     ]
-
-
-def _seconds_of_row(profile: ModelProfile) -> float:
-    measured = None if profile.cost is None else profile.cost.measured
-    computed = 0.0 if measured is None else measured.seconds / measured.rows
-    return _ROW_S + computed + (0.0 if profile.preprocessing is None else _IMAGE_S)
 
 
 class PredictShard(ChildWork[ShardsResult]):
