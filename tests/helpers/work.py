@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from worker.outside.supervisor import Supervisor
 Json = dict[str, Any]
 
 _LEASE_S = 6
+SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 
 
 def hurried(settings: ServiceSettings, **options: Any) -> WorkerSettings:
@@ -98,6 +100,19 @@ def add_job(registry: Registry, *, status: str = "queued", webhook: Json | None 
         unit.jobs.add(row)
         unit.work.open(row.id, **work)
     return row.id
+
+
+def add_message(registry: Registry, url: str) -> str:
+    """The message of a job that has just failed and tells this webhook."""
+    request = JobRequest(model_id="mdl_x", dataset_id="ds_x", webhook={"url": url, "secret": SECRET}).model_dump()
+    row = tables.Job(
+        id=new_id("job"), model_id="mdl_x", dataset_id="ds_x", status="queued", request=request, progress={},
+        history=[], created_at=moment(registry),
+    )  # fmt: skip
+    with registry.write() as unit:
+        unit.jobs.open(row)
+        unit.jobs.fail(row, {"code": "x", "message": "x", "user_error": True})
+        return next(unit.deliveries.of_job(row.id, limit=1, after=None)).id
 
 
 def add_worker(registry: Registry, name: str, *queues: str, silent_seconds: float = 0.0, gpu: bool = False) -> None:

@@ -17,24 +17,21 @@ import pytest
 from celery import Celery
 
 from service.queue import PermitSender
-from service.registry import tables
-from service.registry.contract import JobRequest
 from service.registry.registry import Registry
 from service.registry.repositories import Claim, Permit
 from service.registry.settings import ServiceSettings
-from service.registry.tables import new_id, now
+from service.registry.tables import new_id
 from tests.helpers import backends
 from tests.helpers.celery_workers import CeleryWorker
 from tests.helpers.processes import until
 from tests.helpers.servers import Valkey, running
-from tests.helpers.work import add_dataset, state_of
+from tests.helpers.work import add_dataset, add_message, state_of
 from worker.app import app, configuration
 from worker.consumer import message_of
 from worker.tasks import PermitRequest, PermitTask
 
 Json = dict[str, Any]
 
-SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 ROWS = b"x,label\n" + b"".join(b"%d.5,%d\n" % (i, i % 2) for i in range(200))
 #: It takes some seconds to inspect: long enough to be found in the middle of it.
 MANY_ROWS = b"x,label\n" + b"".join(b"%d.5,%d\n" % (i, i % 2) for i in range(400_000))
@@ -102,18 +99,6 @@ class Site:
         self._stack.callback(worker.end_by_force)
         until(lambda: "worker ready" in worker.log or worker.process.poll() is not None, what="it is ready")
         return worker
-
-    def tell(self, url: str) -> str:
-        """A job that has just failed and tells this webhook; returns the message."""
-        request = JobRequest(model_id="mdl_x", dataset_id="ds_x", webhook={"url": url, "secret": SECRET}).model_dump()
-        row = tables.Job(
-            id=new_id("job"), model_id="mdl_x", dataset_id="ds_x", status="queued", request=request, progress={},
-            history=[], created_at=now(),
-        )  # fmt: skip
-        with self.registry.write() as unit:
-            unit.jobs.open(row)
-            unit.jobs.fail(row, {"code": "x", "message": "x", "user_error": True})
-            return next(unit.deliveries.of_job(row.id, limit=1, after=None)).id
 
     @contextmanager
     def quietly(self) -> Iterator[None]:
@@ -189,7 +174,7 @@ def test_celery_tells_what_is_really_done(site: Site, worker: CeleryWorker) -> N
         listening = threading.Thread(target=events.capture, kwargs={"limit": None, "timeout": None, "wakeup": False})
         listening.start()
         with site.quietly():
-            first, second = site.tell(slow.url), site.tell(slow.url)
+            first, second = add_message(site.registry, slow.url), add_message(site.registry, slow.url)
         until(lambda: seen.workers.get(worker.node), what="its heartbeat is heard")
         site.sender.send([Permit(second, "deliver", "deliver")])
         site.awaits(first, "claimed")
@@ -210,7 +195,7 @@ def test_slow_receivers_leave_a_thread_to_inspections(site: Site, worker: Celery
     """Deliveries take their share of the threads; what is left of the worker inspects, and all are told in the end."""
     with ExitStack() as stack:
         slow = [stack.enter_context(receiver()) for _ in range(3)]
-        messages = [site.tell(one.url) for one in slow]
+        messages = [add_message(site.registry, one.url) for one in slow]
         until(lambda: any(state_of(site.registry, one) == "claimed" for one in messages), what="one is held")
         site.awaits(add_dataset(site.registry, ROWS))
         for one in slow:

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from service.registry import tables
-from service.registry.contract import EventRecord, JobRequest
+from service.registry.contract import EventRecord
 from service.registry.presenters import event_json
 from service.registry.registry import Registry
 from service.registry.settings import ServiceSettings, WorkerSettings
-from service.registry.tables import new_id, now
 from tests.helpers.processes import until
+from tests.helpers.work import add_job
 from worker.outside.kinds import jobs, kind_of
 from worker.outside.kinds.jobs import JobKind
 from worker.outside.supervisor import LeaseRenewal
@@ -53,15 +53,7 @@ def worker_settings(settings: ServiceSettings) -> WorkerSettings:
 @pytest.fixture
 def job_id(registry: Registry) -> str:
     """A job whose model and dataset do not matter, and its open work."""
-    request = JobRequest(model_id="mdl_x", dataset_id="ds_x").model_dump()
-    row = tables.Job(
-        id=new_id("job"), model_id="mdl_x", dataset_id="ds_x", status="queued", request=request, progress={},
-        history=[], created_at=now(),
-    )  # fmt: skip
-    with registry.write() as unit:
-        unit.jobs.add(row)
-        unit.work.open(row.id)
-    return row.id
+    return add_job(registry)
 
 
 def attempt(registry: Registry, settings: WorkerSettings, job_id: str) -> JobKind[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import socketserver
 import threading
 import time
@@ -13,18 +12,14 @@ from typing import Any
 
 import pytest
 
-from service.registry import tables
-from service.registry.contract import JobRequest
 from service.registry.registry import Registry
 from service.registry.settings import ServiceSettings
-from service.registry.tables import new_id, now
 from tests.helpers.service import until
-from tests.helpers.work import hurried, permits_for_all, permits_of
+from tests.helpers.work import add_message, hurried, permits_for_all, permits_of
 from worker.outside.kinds import delivery
 from worker.outside.supervisor import Supervisor
 from worker.outside.webhooks.transport import WebhookResponse, deliver
 
-SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 #: All of an attempt; a byte a tenth of a second would keep it going for 20 s.
 TOTAL_S, PAUSE_S, DRIPS = 1.5, 0.1, 200
 
@@ -86,19 +81,6 @@ def receiver(host: str, *, trickles: bool) -> Iterator[Receiver]:
         thread.join()
 
 
-def tell(registry: Registry, url: str) -> str:
-    """A job that has just failed and tells this webhook; returns the message."""
-    request = JobRequest(model_id="mdl_x", dataset_id="ds_x", webhook={"url": url, "secret": SECRET}).model_dump()
-    row = tables.Job(
-        id=new_id("job"), model_id="mdl_x", dataset_id="ds_x", status="queued", request=request, progress={},
-        history=[], created_at=now(),
-    )  # fmt: skip
-    with registry.write() as unit:
-        unit.jobs.open(row)
-        unit.jobs.fail(row, {"code": "x", "message": "x", "user_error": True})
-        return next(unit.deliveries.of_job(row.id, limit=1, after=None)).id
-
-
 def stored(registry: Registry, message: str) -> Any:
     """The message as it stands."""
     with registry.read() as unit:
@@ -119,10 +101,10 @@ def test_a_trickling_receiver_has_one_place(
     with ExitStack() as stack:
         slow = stack.enter_context(receiver("127.0.0.1", trickles=True))
         quick = stack.enter_context(receiver("127.0.0.2", trickles=False))
-        waiting = [tell(registry, slow.url) for _ in range(3)]
+        waiting = [add_message(registry, slow.url) for _ in range(3)]
         stack.enter_context(permits_for_all(permits, "deliver", threads=2))
         until(lambda: attempts.running[slow.url], what="a message trickles")
-        others = [tell(registry, quick.url) for _ in range(3)]
+        others = [add_message(registry, quick.url) for _ in range(3)]
         everything = [*waiting, *others]
         until(lambda: all(stored(registry, one).attempts for one in everything), what="all had a turn")
     assert attempts.most[slow.url] == 1
