@@ -11,8 +11,7 @@ from service.registry import tables
 from service.registry.contract import RecordError
 from service.registry.registry import UnitOfWork
 from worker.outside.kinds.base import WorkKind
-from worker.outside.webhooks.message import attempt_outcome, delay_before, signed_headers
-from worker.outside.webhooks.transport import WebhookResponse, deliver
+from worker.outside.webhooks import WebhookResponse, attempt_outcome, delay_before, deliver, signed_headers
 
 
 class Deliver(WorkKind):

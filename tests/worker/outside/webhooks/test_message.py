@@ -18,7 +18,7 @@ from standardwebhooks import Webhook
 
 from fedlas import __version__
 from service.registry.webhooks import parse_secret, payload
-from worker.outside.webhooks.message import (
+from worker.outside.webhooks import (
     LONGEST_PAUSE,
     SCHEDULE,
     AttemptOutcome,

@@ -20,8 +20,7 @@ import trustme
 from standardwebhooks import Webhook
 
 from service.registry.webhooks import Policy, payload
-from worker.outside.webhooks.message import attempt_outcome, signed_headers
-from worker.outside.webhooks.transport import WebhookResponse, deliver
+from worker.outside.webhooks import WebhookResponse, attempt_outcome, deliver, signed_headers
 
 _SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 _OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
