@@ -63,12 +63,7 @@ def calibrate(order: JobOrder, files: Files, folder: Path, emit: Emit) -> JobRes
 
 
 def _calibrated(
-    order: JobOrder,
-    files: Files,
-    folder: Path,
-    emit: Emit,
-    progress: JobProgress,
-    tell: JobEvents,
+    order: JobOrder, files: Files, folder: Path, emit: Emit, progress: JobProgress, tell: JobEvents
 ) -> JobResult:
     from fedlas.calibration import calibrate
     from worker.inside.model_loading import asked, digests, journal_of, open_job, repeat_exactly, seen_rows
