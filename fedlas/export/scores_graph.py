@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime as ort
@@ -16,7 +17,9 @@ from fedlas.data.scores import Kind
 from fedlas.deployment import CLASS_PRIORS, ClassPriors, Deployment, shifted_logits
 from fedlas.errors import ExportError
 from fedlas.guarantees.typicality import Familiarity, Gaussians
-from fedlas.importers.onnx.graph import Graph
+
+if TYPE_CHECKING:  # scores need no PyTorch
+    from fedlas.importers.onnx.graph import Graph
 
 Floats = NDArray[np.float64]
 
