@@ -185,7 +185,7 @@ class InMemoryJob:
             on_progress=trained,
             on_notice=self.on_notice or (lambda notice: None),
         )
-        return CalibrationResult.of_network(found, model, file.path, notes=[*file.notes, *rows.notes])
+        return CalibrationResult.of_network(found, model.classifier, file.path, notes=[*file.notes, *rows.notes])
 
     def _by_scores(self, error: Exception) -> CalibrationResult:
         """The scores of a model that cannot be a file, calibrated; the result wraps the model."""

@@ -18,10 +18,10 @@ from fedlas.report import CalibrationReport, report_html
 
 if TYPE_CHECKING:
     from fedlas.calibration.calibrated_model import CalibratedModel
-    from fedlas.calibration.job_in_memory import OpenedModel
     from fedlas.calibration.model_scores import Answering
     from fedlas.calibration.network import Calibration
     from fedlas.calibration.scores import ScoresCalibration
+    from fedlas.importers import GraphClassifier
 
 _FRAME_HEIGHT = 720
 
@@ -102,9 +102,9 @@ class CalibrationResult:
 
     @classmethod
     def of_network(
-        cls, found: Calibration, model: OpenedModel, file: Path, *, notes: Sequence[str]
+        cls, found: Calibration, classifier: GraphClassifier, file: Path, *, notes: Sequence[str]
     ) -> CalibrationResult:
-        """Of a network; `file` is the model as it was given."""
+        """Of a network; `classifier` is the model as it was given, in `file`."""
 
         def write(path: Path) -> None:
             if found.written is None:
@@ -116,7 +116,7 @@ class CalibrationResult:
             from fedlas.calibration.calibrated_model import CalibratedNetwork
             from fedlas.importers import load_onnx
 
-            served = model.classifier
+            served = classifier
             if found.written is not None:
                 found.export(file.with_name("served.onnx"))
                 served = load_onnx(file.with_name("served.onnx"))
