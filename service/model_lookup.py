@@ -7,7 +7,7 @@ from collections.abc import Set
 
 from anyio import CapacityLimiter, to_thread
 
-from service.model_repository import Meaning, Profiles, ResolvedModel
+from service.model_repository import Profiles, ResolvedModel
 from service.registry import tables
 from service.registry.contract import ServedModel
 from service.registry.errors import Conflict, NotFound
@@ -22,27 +22,19 @@ class ModelLookup:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._profiles = Profiles()
+        self._profiles: Profiles = {}
         self._threads = CapacityLimiter(_THREADS)  # its own: answers wait for no other reader of the database
 
     async def __call__(self, called: str, version: str | None = None) -> ResolvedModel:
-        """Look up in a thread; raises as `meaning`."""
+        """Look up in a thread; raises as `look_up`."""
         return await to_thread.run_sync(self.look_up, called, version, limiter=self._threads)
-
-    async def meaning_of(self, called: str, version: str | None = None) -> Meaning:
-        """The meaning, read in a thread; raises as `meaning`."""
-        return await to_thread.run_sync(self.meaning, called, version, limiter=self._threads)
-
-    def look_up(self, called: str, version: str | None = None) -> ResolvedModel:
-        """The meaning with its profile, in any thread; raises as `meaning`."""
-        return self._profiles.resolved(self.meaning(called, version))
 
     def served(self, digests: Set[str]) -> set[str]:
         """Of these served copies those that a model has, in any thread."""
         with self._registry.read() as unit:
             return unit.models.served(digests)
 
-    def meaning(self, called: str, version: str | None = None) -> Meaning:
+    def look_up(self, called: str, version: str | None = None) -> ResolvedModel:
         """Read the registry, in any thread.
 
         Raises:
@@ -50,10 +42,10 @@ class ModelLookup:
             Conflict: while it is not ready (`model_not_ready`) or taken out of service (`model_unloaded`).
         """
         with self._registry.read() as unit:
-            return _meaning(unit, called, version)
+            return _read(unit, called, version, self._profiles)
 
 
-def _meaning(unit: UnitOfWork, called: str, version: str | None) -> Meaning:
+def _read(unit: UnitOfWork, called: str, version: str | None, profiles: Profiles) -> ResolvedModel:
     model_id, number, priors = _resolved(unit, called, version)
     row = unit.models.get(model_id)
     if number is None:
@@ -68,14 +60,15 @@ def _meaning(unit: UnitOfWork, called: str, version: str | None) -> Meaning:
     # A name is answered with itself: behind it may be an upload, whose record has another name.
     name = row.name if called.startswith("mdl_") else called
     served = ServedModel(id=row.id, name=name, version=number, calibrated=row.calibrated)
-    return Meaning(
+    return ResolvedModel(
         called=called,
         version=str(number),
         model_id=row.id,
         digest=row.served_sha256,
         served=served.model_dump_json().encode(),
-        profile=row.profile,
+        recorded=row.profile,
         priors=priors,
+        profiles=profiles,
     )
 
 

@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from service.inference.profile import ServingProfile
@@ -37,15 +38,21 @@ _MOST_ENTRIES = 10_000
 Key = tuple[str, str | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Meaning:
-    """The ready model that a name or id means, as it is recorded.
+#: Profiles that were read, by model and class priors: a ready model's never changes.
+Profiles = dict[tuple[str, object], ServingProfile]
+
+
+@dataclass(frozen=True, eq=False)
+class ResolvedModel:
+    """The ready model that a name or id means.
 
     Attributes:
         called: the published name or id that was asked for; version: the one behind it.
         digest: of its served copy.
         served: the record `model` of an answer, as JSON.
+        recorded: its profile as the record has it.
         priors: those of the name, by class; None where it has none of its own.
+        profiles: what was read of this and other models.
     """
 
     called: str
@@ -53,39 +60,22 @@ class Meaning:
     model_id: str
     digest: str
     served: bytes
-    profile: Mapping[str, Any]
+    recorded: Mapping[str, Any]
     priors: Mapping[str, float] | None
+    profiles: Profiles
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ResolvedModel:
-    """A meaning with the profile that requests are read and answered by."""
-
-    called: str
-    version: str
-    model_id: str
-    digest: str
-    profile: ServingProfile
-    served: bytes
-
-
-class Profiles:
-    """Profiles that were read: a hundred thousand names take milliseconds, and a ready model's never changes."""
-
-    def __init__(self) -> None:
-        self._profiles: dict[tuple[str, object], ServingProfile] = {}
-
-    def resolved(self, meaning: Meaning) -> ResolvedModel:
-        """The meaning with its profile."""
-        priors = meaning.priors
-        key = (meaning.model_id, None if priors is None else tuple(priors.items()))
-        profile = self._profiles.get(key)
+    @cached_property
+    def profile(self) -> ServingProfile:
+        """What requests are read and answered by; to read a hundred thousand class names takes milliseconds."""
+        priors = self.priors
+        key = (self.model_id, None if priors is None else tuple(priors.items()))
+        profile = self.profiles.get(key)
         if profile is None:
-            if len(self._profiles) >= _MOST_PROFILES:
-                self._profiles.clear()
-            plain = ServingProfile.of(meaning.profile)
-            profile = self._profiles[key] = plain if priors is None else replace(plain, shift=plain.shift_to(priors))
-        return ResolvedModel(meaning.called, meaning.version, meaning.model_id, meaning.digest, profile, meaning.served)
+            if len(self.profiles) >= _MOST_PROFILES:
+                self.profiles.clear()
+            plain = ServingProfile.of(self.recorded)
+            profile = self.profiles[key] = plain if priors is None else replace(plain, shift=plain.shift_to(priors))
+        return profile
 
 
 class ServedModels(Protocol):

@@ -19,12 +19,12 @@ from importlib import metadata
 from pathlib import Path
 
 import orjson
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter
 
 from service.api.plumbing.access import Keys
 from service.control.isolation import Isolation
 from service.ipc import reader
-from service.ipc.channel import Channel, Full, Packet
+from service.ipc.channel import Channel, Packet
 from service.ipc.documents import (
     Connection,
     Counted,
@@ -42,10 +42,11 @@ from service.ipc.documents import (
     ToControl,
     refusal_of,
 )
-from service.ipc.reader import BackgroundTasks, Questions, Reader
+from service.ipc.reader import Adoption, BackgroundTasks, Questions, Reader
 from service.model_lookup import ModelLookup
 from service.registry.artifacts import ArtifactStore
 from service.registry.errors import RegistryError, Unavailable
+from service.shared_counts import ServingCounts
 
 _MOST_FILES = 1000
 _UNFINISHED = ".new"
@@ -112,21 +113,26 @@ class ServedFolder:
 
 @dataclass(frozen=True)
 class Known:
-    """What questions are answered from."""
+    """What all serving processes have of control: where their questions are answered from, and what takes the rest."""
 
     look_up: ModelLookup
     keys: Keys
     artifacts: ArtifactStore
     isolation: Isolation
+    counts: ServingCounts
+    adoption: Adoption
+    on_spans: Callable[[bytes], None]
 
 
 class ServingPeer:
     """One serving process.
 
     Args:
-        adopt: answers a connection that it hands back.
-        on_stuck: called with the file of a run that does not end.
+        on_leaving: called when it takes no connections any more.
         on_fault: called with what is wrong where it floods control, or cannot be understood.
+
+    Attributes:
+        provider: what its models run on; None until it says so.
     """
 
     def __init__(
@@ -137,28 +143,20 @@ class ServingPeer:
         folder: ServedFolder,
         known: Known,
         *,
-        on_counts: Callable[[str, bytes], None],
-        adopt: Callable[[Packet[Connection]], None],
-        on_stuck: Callable[[ServingPeer, str], None],
-        on_spans: Callable[[bytes], None],
         on_leaving: Callable[[ServingPeer], None],
         on_fault: Callable[[ServingPeer, str], None],
     ) -> None:
         self.name = name
         self.pid = pid
-        self.provider: str | None = None  # until it says Hello
+        self.provider: str | None = None
         self.ended = False
         self._ends = False
         self._asked: OrderedDict[tuple[str, str | None], None] = OrderedDict()
-        self._channel = channel
-        self._folder = folder
+        self.channel = channel
+        self.folder = folder
+        self.questions = Questions(channel)
         self._known = known
-        self._adopt = adopt
-        self._on_counts = on_counts
-        self._on_stuck = on_stuck
-        self._on_spans = on_spans
         self._on_leaving = on_leaving
-        self._questions = Questions(channel)
         self._reader = Reader(channel, self._take, name=name, rate=reader.read(), on_fault=partial(on_fault, self))
         self._tasks = BackgroundTasks()
 
@@ -171,25 +169,17 @@ class ServingPeer:
         self.ended = True
         self._reader.take_rest()
         self._reader.stop()
-        self._questions.end()
-        self._channel.close()
-
-    def may_read(self, digest: str) -> bool:
-        """Whether it was given this served copy."""
-        return self._folder.holds(digest)
+        self.questions.end()
+        self.channel.close()
 
     async def sweep(self) -> None:
         """Take the served copies away that no model has any more, of those that it was given; in a thread."""
-        async with self._folder.turn:
+        async with self.folder.turn:
             await asyncio.to_thread(self._sweep)
 
     def _sweep(self) -> None:
-        if digests := self._folder.digests():
-            self._folder.remove(digests - self._known.look_up.served(digests))
-
-    async def ask(self, document: Callable[[int], BaseModel], *, seconds: float) -> None:
-        """Have it do something; raises ControlAway where it does not answer, and the error that it answers."""
-        await self._questions.ask(document, seconds=seconds)
+        if digests := self.folder.digests():
+            self.folder.remove(digests - self._known.look_up.served(digests))
 
     @property
     def asked(self) -> list[tuple[str, str | None]]:
@@ -203,39 +193,26 @@ class ServingPeer:
     async def _opened(self, called: Sequence[tuple[str, str | None]]) -> None:
         for name, version in called:
             with suppress(RegistryError):  # its next request raises
-                await self.ask(partial(_open, name, version), seconds=_OPENED_S)
-
-    @property
-    def has_room(self) -> bool:
-        """Whether it takes connections, besides what it is told."""
-        return self._channel.has_room
-
-    def send(self, document: BaseModel, content: bytes = b"", files: tuple[int, ...] = ()) -> bool:
-        """Tell it something; False where it does not read."""
-        try:
-            self._channel.send(document, content, files)
-        except Full:
-            return False
-        return True
+                await self.questions.ask(partial(_open, name, version), seconds=_OPENED_S)
 
     def _take(self, packet: Packet[ToControl]) -> None:
         match packet.document:
             case Connection():
-                self._adopt(packet)  # type: ignore[arg-type]
+                self._known.adoption.adopt(packet)  # type: ignore[arg-type]
             case ModelQuestion() as question:
                 self._answer(self._model(question))
             case KeyQuestion() as question:
                 admitted = self._known.keys.known(question.authorization.encode("latin-1", errors="replace"))
-                self.send(KeyAnswer(number=question.number, admitted=admitted))
+                self.channel.offer(KeyAnswer(number=question.number, admitted=admitted))
             case Done() | Refusal():
-                self._questions.answered(packet)  # type: ignore[arg-type]
+                self.questions.answered(packet)  # type: ignore[arg-type]
             case Counted():
-                self._on_counts(self.name, packet.content)
+                self._known.counts.tell(self.name, packet.content)
             case Spans():
-                self._on_spans(packet.content)
-            case Stuck(digest=digest) if not self._ends and self._folder.holds(digest):
+                self._known.on_spans(packet.content)
+            case Stuck(digest=digest) if not self._ends and self.folder.holds(digest):
                 self._ends = True
-                self._on_stuck(self, digest)
+                self._known.isolation.ended(digest, self.name)
             case Hello() as hello:
                 self._greeted(hello)
             case Leaving() if not self.ended:
@@ -257,16 +234,18 @@ class ServingPeer:
 
     async def _model(self, question: ModelQuestion) -> None:
         try:
-            meaning = await self._known.look_up.meaning_of(question.called, question.version)
+            meaning = await self._known.look_up(question.called, question.version)
             self._known.isolation.admit(question.called, question.version, meaning.digest, self.name)
-            async with self._folder.turn:
-                await asyncio.to_thread(self._folder.give, self._known.artifacts, meaning.digest)
+            async with self.folder.turn:
+                await asyncio.to_thread(self.folder.give, self._known.artifacts, meaning.digest)
         except RegistryError as error:
-            self.send(refusal_of(question.number, error))
+            self.channel.offer(refusal_of(question.number, error))
             return
         except OSError as error:
             _LOG.error("a served copy cannot be given to %s: %s", self.name, error)
-            self.send(refusal_of(question.number, Unavailable("unavailable", "the model's file cannot be had now")))
+            self.channel.offer(
+                refusal_of(question.number, Unavailable("unavailable", "the model's file cannot be had now"))
+            )
             return
         self._note(question)
         answer = ModelAnswer(
@@ -277,7 +256,7 @@ class ServingPeer:
             served=meaning.served.decode(),
             priors=None if meaning.priors is None else dict(meaning.priors),
         )
-        self.send(answer, b"" if question.known == meaning.model_id else orjson.dumps(meaning.profile))
+        self.channel.offer(answer, b"" if question.known == meaning.model_id else orjson.dumps(meaning.recorded))
 
     def _note(self, question: ModelQuestion) -> None:
         key = question.called, question.version

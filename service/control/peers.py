@@ -11,7 +11,6 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -20,7 +19,7 @@ from service.api.plumbing.access import Keys
 from service.control.isolation import Isolation
 from service.control.peer import READ, Known, ServedFolder, ServingPeer
 from service.inference.metrics import ServingMetrics
-from service.ipc.channel import Channel, Full, Packet
+from service.ipc.channel import Channel, Packet
 from service.ipc.documents import (
     ACCEPTOR,
     ALONE,
@@ -86,7 +85,6 @@ class ServingPeers:
         self._folders: dict[str, ServedFolder] = {}
         self._counts = ServingCounts(counts)
         self._known: Known | None = None
-        self._on_spans: Callable[[bytes], None] | None = None
         self._adoption = Adoption(self._hand_back)
         self._peers: dict[str, ServingPeer] = {}
         self.members: Members[ServingPeer] = Members()
@@ -102,8 +100,7 @@ class ServingPeers:
         on_spans: Callable[[bytes], None],
     ) -> None:
         """Answer questions from these, count for all processes, and pass their spans on."""
-        self._on_spans = on_spans
-        self._known = Known(look_up, keys, artifacts, self._isolation)
+        self._known = Known(look_up, keys, artifacts, self._isolation, self._counts, self._adoption, on_spans)
         metrics.others = self._counts.others
         metrics.load(int, int, int)  # none here: those of others are shown
         about = (
@@ -128,7 +125,8 @@ class ServingPeers:
         while True:
             await asyncio.sleep(_TEND_S)
             self._isolation.release()
-            if not self._places_told or (time.monotonic() - begun > _STRAY_S and self._strays()):
+            strays = [name for name in self._peers if name.startswith(ALONE) and name not in self._isolation.processes]
+            if not self._places_told or (strays and time.monotonic() - begun > _STRAY_S):
                 self._tell_places()
 
     def adopt_no_more(self) -> None:
@@ -153,7 +151,7 @@ class ServingPeers:
     def hand_over(self, path: bytes, descriptor: int, received: bytes) -> bool:
         """Give a connection to a process of its place, each in turn; if none takes it, it waits at the acceptor."""
         for peer in self.members.in_turn(self.placement.place(path)):
-            if peer.has_room and peer.send(Connection(), received, (descriptor,)):
+            if peer.channel.has_room and peer.channel.offer(Connection(), received, (descriptor,)):
                 return True
         return self._tell_acceptor(Connection(), received, (descriptor,))
 
@@ -186,36 +184,21 @@ class ServingPeers:
         self, name: str, pid: int, channel: Channel[ToControl], before: ServingPeer | None, fault: Fault | None
     ) -> None:
         assert self._known is not None
-        assert self._on_spans is not None
-        peer = ServingPeer(
-            name,
-            pid,
-            channel,
-            self._folder_of(name),
-            self._known,
-            adopt=self._adoption.adopt,
-            on_counts=self._counts.tell,
-            on_stuck=lambda peer, digest: self._isolation.ended(digest, peer.name),
-            on_spans=self._on_spans,
-            on_leaving=self._left,
-            on_fault=self._faulty,
+        # One folder for all processes of a name: what a thread still does for the last one is in turn with the next's.
+        if (folder := self._folders.get(name)) is None:
+            folder = self._folders[name] = ServedFolder(self._folder / name)
+        peer = self._peers[name] = ServingPeer(
+            name, pid, channel, folder, self._known, on_leaving=self._left, on_fault=self._faulty
         )
-        self._peers[name] = peer
         self.members.join(peer.name, peer)
         if fault is not None:  # what a process has marked may be a lie: it ran nothing but what it was given
-            given = [digest for digest in fault.models if peer.may_read(digest)]
+            given = [digest for digest in fault.models if peer.folder.holds(digest)]
             self._isolation.fault(fault.model_copy(update={"models": given}), name)
-        peer.send(Places(alone=dict(self.placement.alone)))
+        peer.channel.offer(Places(alone=dict(self.placement.alone)))
         peer.start()
         if before is not None:
             self._restarts += 1
             peer.warm([key for key in before.asked if self.placement.alone.get(in_path(*key), name) == name])
-
-    def _folder_of(self, name: str) -> ServedFolder:
-        """One for all processes of a name: what a thread still does for the last one is in turn with the next one's."""
-        if (found := self._folders.get(name)) is None:
-            found = self._folders[name] = ServedFolder(self._folder / name)
-        return found
 
     def _part(self, name: str) -> ServingPeer | None:
         """The process of this name has ended; returns it, if it was one that answers predictions."""
@@ -234,35 +217,21 @@ class ServingPeers:
         self._tell_acceptor(Gone(name=peer.name))
 
     def _tell_acceptor(self, document: BaseModel, content: bytes = b"", files: Sequence[int] = ()) -> bool:
-        if self._acceptor is None:
-            return False
-        try:
-            self._acceptor.send(document, content, files)
-        except Full:
-            return False
-        return True
+        return self._acceptor is not None and self._acceptor.offer(document, content, files)
 
     def _faulty(self, peer: ServingPeer, fault: str) -> None:
         """It does not run the code of this release: the parent ends it."""
         _LOG.critical("%s %s: it is ended, and started again", peer.name, fault)
         self._faults += 1
-        with suppress(Full):  # it is called again
-            self._parent.send(End(name=peer.name, pid=peer.pid, reason=f"it {fault}"))
-
-    def _strays(self) -> bool:
-        """Whether an earlier control has left a process whose model was not asked for since."""
-        return any(name.startswith(ALONE) and name not in self._isolation.processes for name in self._peers)
+        self._parent.offer(End(name=peer.name, pid=peer.pid, reason=f"it {fault}"))  # it is called again
 
     def _tell_places(self) -> None:
         """Tell who runs alone to all that ask, and to the parent, which starts the processes."""
         self.placement.alone = self._isolation.places()
         places = Places(alone=self.placement.alone)
-        told = [peer.send(places) for peer in self._peers.values()]
+        told = [peer.channel.offer(places) for peer in self._peers.values()]
         told.append(self._acceptor is None or self._tell_acceptor(places))
-        try:
-            self._parent.send(Wanted(alone=self._isolation.processes))
-        except Full:
-            told.append(False)
+        told.append(self._parent.offer(Wanted(alone=self._isolation.processes)))
         self._places_told = all(told)
 
 
@@ -272,11 +241,9 @@ class PeerModels:
     def __init__(self, peers: ServingPeers) -> None:
         self._peers = peers
 
-    async def ready(self, called: str, version: str | None = None) -> None:
+    async def ready(self, called: str, version: str | None = None, *, ahead: bool = False) -> None:
         """Open the model in every process that may be asked for it; raises as its questions do, or Unavailable."""
-        await self._open(called, version)
 
-    async def _open(self, called: str, version: str | None = None, *, ahead: bool = False) -> None:
         def document(number: int) -> Open:
             return Open(number=number, called=called, version=version, ahead=ahead)
 
@@ -296,7 +263,7 @@ class PeerModels:
     async def prepare(self, model_id: str) -> None:
         """Open a model ahead of its requests; where that fails, they raise."""
         try:
-            await self._open(model_id, ahead=True)
+            await self.ready(model_id, ahead=True)
         except RegistryError as error:
             _LOG.warning("a model could not be opened ahead of its requests: %s", _quoted(error))
 
@@ -325,7 +292,7 @@ class PeerModels:
 
     def provider(self, digest: str) -> str | None:
         """What the model of this file runs on; None where no process was given it."""
-        return next((peer.provider for peer in self._peers.present() if peer.may_read(digest)), None)
+        return next((peer.provider for peer in self._peers.present() if peer.folder.holds(digest)), None)
 
     def check(self) -> None:
         """Raises Unavailable while predictions have no process that answers them."""
@@ -362,7 +329,7 @@ async def _told(
 ) -> list[tuple[ServingPeer, RegistryError | None]]:
     async def tell(peer: ServingPeer) -> RegistryError | None:
         try:
-            await peer.ask(document, seconds=seconds)
+            await peer.questions.ask(document, seconds=seconds)
         except RegistryError as error:
             return error
         return None

@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter
 
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _PAUSE_S = 10.0
@@ -205,6 +205,14 @@ class Channel(Generic[Incoming]):
         if self._rate is not None:
             self._rate.take(_LEAST_BYTES + size)
 
+    def offer(self, document: BaseModel, content: bytes = b"", files: Sequence[int] = ()) -> bool:
+        """Send one message; False where the other side does not read."""
+        try:
+            self.send(document, content, files)
+        except Full:
+            return False
+        return True
+
     def pass_on(self, packet: Packet[Incoming], files: Sequence[int] | None = None) -> None:
         """Send a message as it came, with its own files or these; a large one is not made anew. Raises Full."""
         files = packet.files if files is None else files
@@ -233,12 +241,9 @@ class Channel(Generic[Incoming]):
             return self._packet(message, files)
         except BlockingIOError:
             return None
-        except (ValidationError, ValueError) as error:
+        except (ValueError, OSError) as error:
             _close(files)
             raise Malformed(" ".join(str(error).split())[:300]) from error
-        except OSError as error:
-            _close(files)
-            raise Malformed(str(error)) from error
 
     def close(self) -> None:
         """Close this end."""
@@ -248,9 +253,7 @@ class Channel(Generic[Incoming]):
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))] if files else []
         try:
             self._end.sendmsg(parts, ancillary, _NEVER_WAIT)
-        except (BlockingIOError, BrokenPipeError, ConnectionError) as error:
-            raise Full(str(error)) from error
-        except OSError as error:  # ETOOMANYREFS: too many files are under way
+        except OSError as error:  # also ETOOMANYREFS: too many files are under way
             raise Full(str(error)) from error
 
     def _packet(self, message: bytes, files: list[int]) -> Packet[Incoming]:

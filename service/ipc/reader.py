@@ -117,12 +117,9 @@ class Reader(Generic[Incoming]):
     def take_rest(self) -> None:
         """Take what has arrived, as far as that may be much: the other side has ended."""
         for _ in range(_MOST_REST):
-            if self._loop is None or self._is_over_rate or not self._took_one():
+            is_over_rate = self._rate is not None and self._rate.take(0) > 0
+            if self._loop is None or is_over_rate or not self._took_one():
                 return
-
-    @property
-    def _is_over_rate(self) -> bool:
-        return self._rate is not None and self._rate.take(0) > 0
 
     def hold(self) -> None:
         """Read on only when `release` was called as often."""
@@ -232,8 +229,7 @@ class Questions:
     def ask_again(self) -> None:
         """Send what waits once more: another process has taken the place of the one that was asked."""
         for waiting in self._waiting.values():
-            with suppress(Full):
-                self._channel.send(waiting.question)
+            self._channel.offer(waiting.question)
 
     def end(self) -> None:
         """The other side has ended: nothing is answered any more."""

@@ -47,7 +47,7 @@ from service.ipc.documents import (
     refusal_of,
 )
 from service.ipc.reader import TCP, Adoption, BackgroundTasks, Questions, Reader
-from service.model_repository import Meaning, ModelRepository, Profiles, ResolvedModel
+from service.model_repository import ModelRepository, Profiles, ResolvedModel
 from service.registry.errors import Overloaded, RegistryError
 
 _REMEMBERED_S = 5.0
@@ -155,8 +155,8 @@ class Meanings:
     def __init__(self, questions: Questions, *, seconds: float) -> None:
         self._questions = questions
         self._seconds = seconds
-        self._profiles = Profiles()
-        self._last: OrderedDict[tuple[str, str | None], Meaning] = OrderedDict()
+        self._profiles: Profiles = {}
+        self._last: OrderedDict[tuple[str, str | None], ResolvedModel] = OrderedDict()
         self._unknown = Turns(per_second=_UNKNOWN_NAMES_PER_S, most=_UNKNOWN_NAMES_AT_ONCE)
 
     async def look_up(self, called: str, version: str | None) -> ResolvedModel:
@@ -175,23 +175,20 @@ class Meanings:
         assert isinstance(answer, ModelAnswer)
         if last is None:
             self._unknown.give_back()
-        meaning = Meaning(
+        resolved = self._last[called, version] = ResolvedModel(
             called=called,
             version=answer.version,
             model_id=answer.model_id,
             digest=answer.digest,
             served=answer.served.encode(),
-            profile=orjson.loads(packet.content) if packet.content or last is None else last.profile,
+            recorded=orjson.loads(packet.content) if packet.content or last is None else last.recorded,
             priors=answer.priors,
+            profiles=self._profiles,
         )
-        self._keep(meaning, version)
-        return self._profiles.resolved(meaning)
-
-    def _keep(self, meaning: Meaning, version: str | None) -> None:
-        self._last[meaning.called, version] = meaning
-        self._last.move_to_end((meaning.called, version))
+        self._last.move_to_end((called, version))
         if len(self._last) > _MOST_KEPT:
             self._last.popitem(last=False)
+        return resolved
 
 
 class ControlChannel:
@@ -237,33 +234,25 @@ class ControlChannel:
 
     def tell_counts(self) -> None:
         """Send what was counted so far; later, where control does not read."""
-        with suppress(Full):
-            if not self._greeted:
-                self._greet()
-            self._channel.send(Counted(), self._counted())
+        if self._greeted or self._greet():
+            self._channel.offer(Counted(), self._counted())
 
     def tell_spans(self, spans: bytes) -> None:
         """Send spans that have ended, from any thread; they are dropped where control does not read."""
         try:
             assert self._loop is not None
-            self._loop.call_soon_threadsafe(self._send_spans, spans)
+            self._loop.call_soon_threadsafe(self._channel.offer, Spans(), spans)
         except RuntimeError:  # the loop has ended, and with it the only other thread that sends
-            self._send_spans(spans)
-
-    def _send_spans(self, spans: bytes) -> None:
-        with suppress(Full):
-            self._channel.send(Spans(), spans)
+            self._channel.offer(Spans(), spans)
 
     def leave(self) -> None:
         """Say that this process stops: it answers the connections that it has."""
-        with suppress(Full):
-            self._channel.send(Leaving())
+        self._channel.offer(Leaving())
 
-    def _greet(self) -> None:
-        """Say that this process answers."""
-        self._greeted = False
-        self._channel.send(Hello(release=version("fedlas"), provider=self._provider))
-        self._greeted = True
+    def _greet(self) -> bool:
+        """Say that this process answers; False where control does not read."""
+        self._greeted = self._channel.offer(Hello(release=version("fedlas"), provider=self._provider))
+        return self._greeted
 
     def adopt_no_more(self) -> None:
         """Give connections that still come to control, which knows that this process stops."""
@@ -273,8 +262,7 @@ class ControlChannel:
         """Say that a run does not end, and take nothing any more: the process ends."""
         self._reader.stop()
         self.tell_counts()
-        with suppress(Full):
-            self._channel.send(Stuck(digest=digest))
+        self._channel.offer(Stuck(digest=digest))
 
     async def _ask_key(self, authorization: bytes) -> bool:
         text = authorization.decode("latin-1")
@@ -292,11 +280,7 @@ class ControlChannel:
 
     def hand_over(self, path: bytes, descriptor: int, received: bytes) -> bool:
         """Give a connection to control, which hands it on."""
-        try:
-            self._channel.send(Connection(), received, [descriptor])
-        except Full:
-            return False
-        return True
+        return self._channel.offer(Connection(), received, [descriptor])
 
     def _take(self, packet: Packet[ToServing]) -> None:
         match packet.document:
@@ -306,12 +290,11 @@ class ControlChannel:
                 self._questions.answered(packet)  # type: ignore[arg-type]
             case Places(alone=alone):  # what control says first: it may have been started again
                 self._placement.alone = alone
-                with suppress(Full):
-                    self._greet()
+                self._greet()
                 self._questions.ask_again()
             case Count(number=number):
                 self.tell_counts()
-                self._done(number)
+                self._channel.offer(Done(number=number))
             case Forget(number=number) | Open(number=number) | Drop(number=number):
                 self._tasks.begin(self._do(packet.document, number), "what control has asked for")
 
@@ -334,11 +317,6 @@ class ControlChannel:
                     await self._repository.ready(called, version)
                 case Drop(called=called):
                     await self._repository.drop(called)
-            self._done(number)
+            self._channel.offer(Done(number=number))
         except RegistryError as error:
-            with suppress(Full):
-                self._channel.send(refusal_of(number, error))
-
-    def _done(self, number: int) -> None:
-        with suppress(Full):
-            self._channel.send(Done(number=number))
+            self._channel.offer(refusal_of(number, error))
