@@ -138,17 +138,14 @@ def _print_table(console: Console, report: Json) -> None:
     console.print(table)
     differences = report["differences"]
     for name, against in (("uploaded", "the uploaded model"), ("temperature", "uploaded + temperature")):
-        parts = [f"{m} {_signed(differences[f'calibrated_minus_{name}'][m])}" for m in ("nll", "brier", "accuracy")]
+        found = [(m, differences[f"calibrated_minus_{name}"][m]) for m in ("nll", "brier", "accuracy")]
+        parts = [f"{m} {d['value']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]" for m, d in found]
         console.print(f"   calibrated minus {against}: {', '.join(parts)}")
 
 
 def _shown(estimate: Json) -> str:
     low, high = (estimate.get(key, estimate.get(f"floor_{key}")) for key in ("low", "high"))
     return f"{estimate['value']:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def _signed(estimate: Json) -> str:
-    return f"{estimate['value']:+.3f} [{estimate['low']:+.3f}, {estimate['high']:+.3f}]"
 
 
 def _print_predictions(console: Console, client: httpx.Client, folder: Path, job: Json) -> None:

@@ -19,6 +19,7 @@ from redis.retry import Retry
 from sqlalchemy import Engine, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from service.confinement import confinement
 from service.processes import wall
 from service.registry.database import open_engine
 from service.registry.errors import Unavailable
@@ -116,16 +117,10 @@ def protections(settings: ServiceSettings) -> Iterator[Line]:
         return
     folder = settings.data_dir.absolute()
     report = wall.trial(next(path for path in (folder, *folder.parents) if path.is_dir()))
-    for control, (meaning, remedy) in wall.PROTECTIONS.items():
-        name, (state, _, how) = (
-            f"wall, {control.replace('_', ' ')}",
-            report.get(control, "off: unknown").partition(": "),
-        )
-        if state == "on":
-            yield _line(name, "ok", f"{meaning} ({how})")
-        else:
-            status = "fail" if settings.wall == "required" else "warn"
-            yield _line(name, status, f"predictions are answered without this protection: {meaning} ({how})", remedy)
+    off = "fail" if settings.wall == "required" else "warn"
+    for control in confinement.protections(report, wall.PROTECTIONS, wall.HARM):
+        status, remedy = ("ok", "") if control.on else (off, control.remedy)
+        yield _line(f"wall, {control.name}", status, control.found, remedy)
 
 
 def _bucket(name: str, prefix: str) -> Line:

@@ -129,7 +129,7 @@ class ModelRepository:
 
     def __init__(self, look_up: LookUp, scheduler: Scheduler) -> None:
         self._look_up = look_up
-        self._scheduler = scheduler
+        self._models = scheduler.models
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
         self._reading: dict[Key, tuple[float, asyncio.Task[ResolvedModel]]] = {}
         self._since = 0.0  # entries that were read before are not used any more
@@ -143,7 +143,7 @@ class ModelRepository:
         age = time.monotonic() - entry.read_at
         # While it is being read again it is used, however long that takes: the database may hang, and a new version may
         # have to be opened. Behind the wall a question has an end.
-        if (age > _STALE_S and not entry.reading) or (line := self._scheduler.opened(entry.resolved.digest)) is None:
+        if (age > _STALE_S and not entry.reading) or (line := self._models.opened(entry.resolved.digest)) is None:
             return None
         if age > _FRESH_S and not entry.reading:
             entry.reading = True
@@ -166,7 +166,7 @@ class ModelRepository:
         if entry is not None and entry.read_at >= self._since:
             # A database that hangs must not delay requests whose model is known and open.
             await asyncio.wait([reading[1]], timeout=_LONGEST_S)
-            if not reading[1].done() and (line := self._scheduler.opened(entry.resolved.digest)) is not None:
+            if not reading[1].done() and (line := self._models.opened(entry.resolved.digest)) is not None:
                 return entry.resolved, line
         resolved = await asyncio.shield(reading[1])
         return resolved, await self._open(resolved)
@@ -218,7 +218,7 @@ class ModelRepository:
 
     def provider(self, digest: str) -> str | None:
         """What the model of this file runs on; None where it is not open."""
-        queue = self._scheduler.opened(digest)
+        queue = self._models.opened(digest)
         return None if queue is None else queue.model.provider
 
     async def _read(self, key: Key) -> ResolvedModel:
@@ -253,7 +253,7 @@ class ModelRepository:
 
     async def _open(self, resolved: ResolvedModel) -> ModelQueue:
         try:
-            return await self._scheduler.open(resolved.digest, resolved.profile.limits)
+            return await self._models.open(resolved.digest, resolved.profile.limits)
         except NotFound as error:  # the model exists: the request is right
             raise Unavailable(error.code, f"{resolved.model_id} cannot be opened: {error.message}") from error
 
@@ -271,4 +271,4 @@ class ModelRepository:
 
     def _close_unused(self, digest: str) -> None:
         if all(entry.resolved.digest != digest for entry in self._entries.values()):
-            self._scheduler.close_model(digest)
+            self._models.close(digest)

@@ -26,7 +26,6 @@ _MEMORY_WORDS = (
     "start new thread",
     "CUDA out of memory",
 )
-_LEAST_BYTES = 2 * 1024**3
 #: Growth beyond which memory is released, and the shortest and longest interval between two checks: what steady work
 #: allocates again and again is released ever less often.
 _GROWTH_BYTES, _LOOK_S, _LONGEST_LOOK_S = 32 * 1024**2, 1.0, 4.0
@@ -51,11 +50,6 @@ def lacked_memory(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
-
-
-def default_limit(*, processes: int) -> int:
-    """Half of the machine's memory, shared among the API processes: jobs need the rest."""
-    return max(_LEAST_BYTES, memory_bytes() // 2 // processes)
 
 
 def limit(most_bytes: int) -> None:

@@ -90,7 +90,14 @@ def rest_api(
         version=version("fedlas"),
         lifespan=lifespan,
         redirect_slashes=False,  # it would lead to wherever `Host` says
-        middleware=_middleware(services, sessions),
+        middleware=[
+            Middleware(AccessLogMiddleware, log=services.access_log),
+            Middleware(ProblemPagesMiddleware),  # outside of what gives answers their ids
+            Middleware(RequestIdMiddleware),
+            Middleware(SessionMiddleware, sessions=sessions),  # before the keys are looked at
+            Middleware(AccessMiddleware, access=services.access, keys=services.keys),
+            Middleware(HeadMiddleware),
+        ],
         responses=RESPONSES,
         generate_unique_id_function=lambda route: route.name,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # ours are `tracing` and `metrics`
@@ -104,17 +111,6 @@ def rest_api(
         app.include_router(router)
     install(app, sessions)
     return app
-
-
-def _middleware(services: Services, sessions: Sessions) -> list[Middleware]:
-    return [
-        Middleware(AccessLogMiddleware, log=services.access_log),
-        Middleware(ProblemPagesMiddleware),  # outside of what gives answers their ids
-        Middleware(RequestIdMiddleware),
-        Middleware(SessionMiddleware, sessions=sessions),  # before the keys are looked at
-        Middleware(AccessMiddleware, access=services.access, keys=services.keys),
-        Middleware(HeadMiddleware),
-    ]
 
 
 async def build_document(app: FastAPI) -> None:

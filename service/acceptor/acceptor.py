@@ -20,11 +20,12 @@ from ipaddress import ip_network
 
 from pydantic import TypeAdapter
 
-from service.acceptor.handing_on import PEEKED_BYTES, Client, HandingOn, Lingering, head_stalled, is_whole, too_many
+from service.acceptor.handing_on import PEEKED_BYTES, Client, HandingOn, Lingering, is_whole, written
 from service.heartbeat import Heartbeat
 from service.ipc.channel import Channel, Closed, Malformed, Packet, ThrottledLog
 from service.ipc.documents import Connection, Gone, Peer, Placement, Places, ToAcceptor
 from service.transport.connections import Connections, allow_many_connections
+from service.transport.request_head import too_late, too_many
 
 _LOG = logging.getLogger("fedlas.acceptor")
 #: How long a head may take from its first byte, and a connection until then: browsers open some ahead.
@@ -120,7 +121,7 @@ class Acceptor:
 
     def _is_admitted(self, client: Client) -> bool:
         if (surplus := self._admission.admit(client.address)) is not None:
-            self._lingering.answer(client.socket, too_many(client.path, surplus))
+            self._lingering.answer(client.socket, written(client.path, too_many(surplus)))
         return surplus is None
 
     def _look_at(self, waiting: _Waiting, *, ended: bool = False) -> None:
@@ -152,7 +153,7 @@ class Acceptor:
             self._forget(waiting)
             self._admission.release(client.address)
             if waiting.begun:
-                self._lingering.answer(client.socket, head_stalled(client.path))
+                self._lingering.answer(client.socket, written(client.path, too_late(HEAD_S)))
             else:
                 client.socket.close()
 

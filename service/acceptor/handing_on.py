@@ -14,11 +14,13 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from itertools import chain
 from random import getrandbits
 
 from service.ipc.channel import Channel, Full, Packet
 from service.ipc.documents import Connection, Members, Placement, ToAcceptor
+from service.transport.request_head import Refusal
 
 #: Of a head that is longer than this, the rest does not matter here.
 PEEKED_BYTES = 16 * 1024
@@ -30,6 +32,8 @@ _MOST = 1000
 _READ_BYTES, _READS = 64 * 1024, 16
 #: How long a process that does not take its connections is waited for: it is being started again.
 UNTAKEN_S = 30.0
+_BUSY_DETAIL = "the process that answers this is being started again; come again in 1 s"
+_BUSY = Refusal(503, "unavailable", _BUSY_DETAIL, {"Retry-After": "1"})
 
 
 def is_whole(head: bytes) -> bool:
@@ -51,37 +55,21 @@ def path_of(head: bytes) -> bytes:
     return line[1] if line else b""
 
 
-def busy(path: bytes) -> bytes:
-    """No process takes the connection."""
-    detail = "the process that answers this is being started again; come again in 1 s"
-    return _answer(path, 503, "Service Unavailable", "unavailable", detail, "retry-after: 1")
-
-
-def too_many(path: bytes, reason: str) -> bytes:
-    """The connection is beyond a limit."""
-    detail = f"{reason}; close idle connections and come again in 1 s"
-    return _answer(path, 503, "Service Unavailable", "too_many_connections", detail, "retry-after: 1")
-
-
-def head_stalled(path: bytes) -> bytes:
-    """The head was not whole in time; `path` is what is known of its path."""
-    detail = "the head of the request was not whole 15 s after its first byte"
-    return _answer(path, 408, "Request Timeout", "head_stalled", detail)
-
-
-def _answer(path: bytes, status: int, title: str, code: str, detail: str, *headers: str) -> bytes:
+def written(path: bytes, refusal: Refusal) -> bytes:
+    """The answer to a request of which no more than its path is known."""
+    title = HTTPStatus(refusal.status).phrase
     kind, error = "application/problem+json", {
-        "type": "about:blank", "title": title, "status": status, "detail": detail, "code": code
+        "type": "about:blank", "title": title, "status": refusal.status, "detail": refusal.detail, "code": refusal.code
     }  # fmt: skip
     if path.startswith(_PROTOCOL):
-        kind, error = "application/json", {"error": detail}
+        kind, error = "application/json", {"error": refusal.detail}
     body = json.dumps(error).encode()
     lines = [
-        f"HTTP/1.1 {status} {title}",
+        f"HTTP/1.1 {refusal.status} {title}",
         f"content-type: {kind}",
         f"content-length: {len(body)}",
         f"x-request-id: req_{getrandbits(96):024x}",
-        *headers,
+        *(f"{name}: {value}" for name, value in refusal.headers.items()),
         "connection: close",
     ]
     return "\r\n".join([*lines, "", ""]).encode() + body
@@ -213,7 +201,7 @@ class HandingOn:
     def _was_refused(self, client: Client, now: float) -> bool:
         if now < client.until:
             return False
-        self._lingering.answer(client.socket, busy(client.path))
+        self._lingering.answer(client.socket, written(client.path, _BUSY))
         self._let_go(client)
         return True
 

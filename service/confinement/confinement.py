@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from service.confinement import landlock, seccomp
 from service.confinement.landlock import (
@@ -53,6 +54,15 @@ def packages() -> list[Path]:
     return [root / name for name in _PACKAGES]
 
 
+class Protection(NamedTuple):
+    """What is said of a control to who can permit it."""
+
+    name: str
+    on: bool
+    found: str
+    remedy: str
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What a process keeps; everything else it gives up.
@@ -84,13 +94,25 @@ def confine(policy: Policy) -> Report:
     group, user = os.getegid(), os.geteuid()
     limits = _attempt(lambda: _limit_resources(policy, user))
     namespace = _attempt(lambda: _leave_network(user, group))
-    privileges = _attempt(_no_new_privileges)
+    privileges = _attempt(allow_no_new_privileges)
     files = _attempt(lambda: f"Landlock {landlock.restrict(policy.grants)}")
     changed = _attempt(lambda: _leave_root(policy, confined=files.startswith("on")))
     calls = _attempt(lambda: _filter_calls(policy.calls))
     network = calls if calls.startswith("on") and not namespace.startswith("on") else namespace
     found = (network, files, changed, calls, privileges, limits)
     return dict(zip(CONTROLS, found, strict=True))
+
+
+def protections(report: Report, controls: Mapping[str, tuple[str, str]], harm: str) -> Iterator[Protection]:
+    """What a report says of controls, each with what it is for, and what permits it where it is off.
+
+    Args:
+        harm: what happens without it, to begin a sentence with.
+    """
+    for name, (meaning, remedy) in controls.items():
+        state, _, how = report.get(name, "off: unknown").partition(": ")
+        found = f"{meaning} ({how})"
+        yield Protection(name.replace("_", " "), state == "on", found if state == "on" else f"{harm}: {found}", remedy)
 
 
 def controls_on(report: Report) -> list[str]:
@@ -152,11 +174,6 @@ def _leave_network(user: int, group: int) -> str:
     unshare(CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWIPC)
     map_only_this_user(user, group)
     return "user namespace"
-
-
-def _no_new_privileges() -> str:
-    allow_no_new_privileges()
-    return "no_new_privs"
 
 
 def _filter_calls(wanted: seccomp.Filter) -> str:

@@ -53,9 +53,10 @@ def prctl(option: int, value: int, pointer: object = None) -> None:
     call("prctl", option, ctypes.c_ulong(value), pointer or ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0))
 
 
-def allow_no_new_privileges() -> None:
-    """From here on no executed file gives more rights; raises OSError."""
+def allow_no_new_privileges() -> str:
+    """From here on no executed file gives more rights; returns what the kernel calls that; raises OSError."""
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    return "no_new_privs"
 
 
 def set_dumpable(dumpable: bool) -> None:
@@ -134,7 +135,8 @@ def restrict(grants: Iterable[tuple[Path, int]]) -> int:
     `no_new_privs`. Raises OSError where the kernel does not let us.
     """
     spoken = version()
-    handled = _handled(spoken)
+    # All rights on files that this version knows; what is handled and not granted is denied.
+    handled = (1 << (13 if spoken < 2 else 14 if spoken < 3 else 15 if spoken < 5 else 16)) - 1
     # Which fields the structure has depends on the version: TCP since 4, abstract sockets and signals since 6.
     fields = [handled] + ([0b11] if spoken >= 4 else []) + ([0b11] if spoken >= 6 else [])
     attributes = struct.pack(f"{len(fields)}Q", *fields)
@@ -147,11 +149,6 @@ def restrict(grants: Iterable[tuple[Path, int]]) -> int:
     finally:
         os.close(ruleset)
     return spoken
-
-
-def _handled(spoken: int) -> int:
-    """All rights on files that this version knows; what is handled and not granted is denied."""
-    return (1 << (13 if spoken < 2 else 14 if spoken < 3 else 15 if spoken < 5 else 16)) - 1
 
 
 def _grant(ruleset: int, path: Path, rights: int) -> None:

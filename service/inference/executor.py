@@ -53,10 +53,8 @@ class InferenceThread:
         """Lower the priority of the thread for the rest of its life."""
         self.lowered = True
         if sys.platform == "linux" and self._thread.native_id is not None:
-            try:
+            with suppress(OSError):  # the thread has just ended, or the system forbids even this
                 os.setpriority(os.PRIO_PROCESS, self._thread.native_id, _LOW_PRIORITY)
-            except OSError:  # the thread has just ended, or the system forbids even this
-                return
 
     def processor_seconds(self) -> float:
         """Processor time of the thread so far; wall-clock time where the system does not measure it."""

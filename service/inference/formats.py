@@ -49,8 +49,8 @@ _FORM = "multipart/form-data"
 _IMAGES = ("image/png", "image/jpeg", "image/webp", "image/bmp")
 #: How files begin. (BMP's two letters begin many texts, too.)
 _MAGIC = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"\x93NUMPY": "application/x-npy"}
-#: A missing type, and what curl and others send for a body of which they know nothing.
-_UNTOLD = ("", "application/octet-stream", "application/x-www-form-urlencoded")
+#: Media types that say nothing of the content: none at all, and what curl and others send for any body.
+UNTOLD = ("", "application/octet-stream", "application/x-www-form-urlencoded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,11 +330,6 @@ def check_type(kind: str) -> None:
     found = f"{kind[:100]!r} is not understood" if kind else "the body has no Content-Type"
     needed = f"send JSON with 'Content-Type: application/json'; accepted are {', '.join(ACCEPTED)}"
     raise UnsupportedFormat("unsupported_media_type", f"{found}: {needed}")
-
-
-def needs_telling(kind: str) -> bool:
-    """Whether a media type says nothing of the content: none at all, or what tools send for any file."""
-    return kind in _UNTOLD
 
 
 def told_by_content(body: bytes) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import binascii
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -39,29 +39,21 @@ def is_image(row: object) -> bool:
 
 def image_rows(rows: Sequence[object], spec: TensorSpec, preprocessing: Preprocessing | None) -> np.ndarray:
     """The model's rows (N, *row) for `{"b64": …}` each; raises as `decoded`."""
-    steps = _steps(spec, preprocessing)
-    return _decoded([_file(number, row) for number, row in enumerate(rows)], spec, steps)
+    return decoded((_file(number, row) for number, row in enumerate(rows)), spec, preprocessing)
 
 
-def decoded(files: Sequence[bytes], spec: TensorSpec, preprocessing: Preprocessing | None) -> np.ndarray:
-    """The model's rows (N, *row) for image files.
+def decoded(files: Iterable[bytes], spec: TensorSpec, steps: Preprocessing | None) -> np.ndarray:
+    """The model's rows (N, *row) for image files, which are only looked at where the model takes any.
 
     Raises:
         InvalidRequest: `no_preprocessing`, or `bad_image` with its row.
         TooLarge: `too_many_pixels`, `too_many_rows`.
     """
-    return _decoded(files, spec, _steps(spec, preprocessing))
-
-
-def _steps(spec: TensorSpec, preprocessing: Preprocessing | None) -> Preprocessing:
-    if preprocessing is None:
+    if steps is None:
         needed = f"needed are rows of numbers of shape {list(spec.row)}"
         message = f"the model has no preprocessing, so it takes no image files; {needed}"
         raise InvalidRequest("no_preprocessing", message, field="inputs")
-    return preprocessing
-
-
-def _decoded(files: Sequence[bytes], spec: TensorSpec, steps: Preprocessing) -> np.ndarray:
+    files = list(files)
     for row, file in enumerate(files):
         if len(file) > MAX_IMAGE_BYTES:
             raise _bad_image(row, f"the file has more than {MAX_IMAGE_BYTES >> 20} MiB")
@@ -69,7 +61,11 @@ def _decoded(files: Sequence[bytes], spec: TensorSpec, steps: Preprocessing) -> 
     try:
         first = preprocess_all(files[:1], steps, workers=1)[0]
         _check_size(files[0], first, spec, steps)
-        _check_memory(len(files), first)
+        most = max(1, MAX_ROWS_BYTES // first.nbytes)
+        if len(files) > most:
+            count = f"{len(files)} images in one request"
+            message = f"{count}; at most {most} that become {list(first.shape)} each: {_ADVICE}"
+            raise TooLarge("too_many_rows", message, field="inputs")
         made = preprocess_all(files, steps, workers=usable_cores(_MAX_THREADS))
     except BadImage as error:
         raise _bad_image(error.row or 0, f"{error.message} ({error.code})") from error
@@ -102,13 +98,6 @@ def _check_size(file: bytes, row: np.ndarray, spec: TensorSpec, steps: Preproces
         f'"resize": {size}, or send images of this size'
     )
     raise _bad_image(0, message)
-
-
-def _check_memory(count: int, row: np.ndarray) -> None:
-    most = max(1, MAX_ROWS_BYTES // row.nbytes)
-    if count > most:
-        message = f"{count} images in one request; at most {most} that become {list(row.shape)} each: {_ADVICE}"
-        raise TooLarge("too_many_rows", message, field="inputs")
 
 
 def _file(number: int, row: object) -> bytes:

@@ -256,7 +256,8 @@ class ServingMetrics:
         self._most_models = most_models
         self._lock = Lock()  # one for all: held for a microsecond, and what is forgotten changes places under it
         self._models: dict[ModelKey, ModelMetrics] = {}
-        self._other = ModelMetrics(self._lock)
+        #: The counts of requests that have ended before it was known which model they meant: `OTHER`.
+        self.unknown = ModelMetrics(self._lock)
         self._search_again = 0.0
         self._gauges: list[Gauge] = []
         #: Set where other processes of this service are known.
@@ -267,11 +268,6 @@ class ServingMetrics:
         # A plain tuple is equal to its Key and is made in less time.
         found = self._models.get((name, version, model_id))  # type: ignore[call-overload]
         return found if found is not None else self._added(ModelKey(name, version, model_id))
-
-    @property
-    def unknown(self) -> ModelMetrics:
-        """The counts of requests that have ended before it was known which model they meant: `OTHER`."""
-        return self._other
 
     def gauge(self, name: str, help: str, function: Callable[[], float]) -> None:
         """Register a value to be read at each scrape; those of all processes are added up."""
@@ -292,7 +288,7 @@ class ServingMetrics:
         with self._lock:
             models = list(self._models.items())
         counts = {key: model.row() for key, model in models}
-        other = self._other.row()
+        other = self.unknown.row()
         return {**counts, OTHER: other} if other.any() else counts
 
     def own_gauges(self) -> dict[str, float]:
@@ -325,7 +321,7 @@ class ServingMetrics:
             if key in self._models:
                 return self._models[key]
             if len(self._models) >= self._most_models and not self._made_room():
-                return self._other
+                return self.unknown
             self._models[key] = made = ModelMetrics(self._lock)
             return made
 
@@ -339,5 +335,5 @@ class ServingMetrics:
             self._search_again = now + _SEARCH_PAUSE_S
             return False
         del self._models[key]
-        model.join(self._other)  # a request that still holds it is counted there
+        model.join(self.unknown)  # a request that still holds it is counted there
         return True

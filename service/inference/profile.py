@@ -128,9 +128,6 @@ def selected(outputs: Outputs, names: Sequence[str], rows: slice | None) -> Outp
     return {name: outputs[name][rows] for name in kept}
 
 
-#: Probabilities that are worked on at once in float64: 512 KiB.
-
-
 @dataclass(frozen=True, eq=False)
 class PriorShift:
     """The step from the priors of a file's answers to others.

@@ -202,13 +202,11 @@ def read_page(path: Path, *, start: int, limit: int) -> tuple[list[dict[str, Any
 
 def json_objects(rows: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
     """Rows as objects, each with an answer or an error."""
-    return [_answer_or_error(row) for row in rows.to_pylist()]
-
-
-def _answer_or_error(row: dict[str, Any]) -> dict[str, Any]:
-    if (error := row.pop("error", None)) is None:
-        return row
-    return {**{name: row[name] for name in _NAMES if name in row}, "error": error}
+    objects: list[dict[str, Any]] = rows.to_pylist()
+    for number, row in enumerate(objects):
+        if (error := row.pop("error", None)) is not None:
+            objects[number] = {**{name: row[name] for name in _NAMES if name in row}, "error": error}
+    return objects
 
 
 def _ends(metadata: pq.FileMetaData) -> Sequence[int]:

@@ -100,8 +100,11 @@ class OpenModels:
             self._queues.move_to_end(digest)
         return queue
 
-    async def open(self, digest: str, limits: RunLimits) -> ModelQueue:
-        """Open and warm up the file, once for all callers; raises NotFound or Unavailable where that fails."""
+    async def open(self, digest: str, limits: RunLimits = UNKNOWN) -> ModelQueue:
+        """Open and warm up the file, once for all callers; raises NotFound or Unavailable where that fails.
+
+        `limits` are those of its record's profile.
+        """
         queue = self.opened(digest)
         if queue is not None:
             return queue
@@ -168,6 +171,9 @@ class Scheduler:
         on_stuck: called with the file of a run that does not end, a second after its deadline, or `longest_grace` of
             them where others take the cores.
         marks: of what is opened and run.
+
+    Attributes:
+        models: those that are open.
     """
 
     def __init__(
@@ -186,7 +192,7 @@ class Scheduler:
         longest_grace: float = LONGEST_GRACE_S,
         marks: RunMarks | None = None,
     ) -> None:
-        self._models = OpenModels(
+        self.models = OpenModels(
             files,
             partial(ModelQueue, max_batch_rows=max_batch_rows, most_bytes=max_batch_bytes),
             cache_bytes=cache_bytes,
@@ -202,34 +208,9 @@ class Scheduler:
         self._executor = Executor(runs, on_free=self._freed, on_stuck=on_stuck, longest_grace=longest_grace)
 
     @property
-    def open_sessions(self) -> int:
-        """How many models are kept open."""
-        return len(self._models)
-
-    @property
-    def open_bytes(self) -> int:
-        """The size of their files; readable in any thread, like `open_sessions` and `queued_rows`."""
-        return self._models.bytes
-
-    @property
     def queued_rows(self) -> int:
-        """Rows that wait, for all models together."""
-        return sum(queue.rows for queue in self._models.queues())
-
-    def opened(self, digest: str) -> ModelQueue | None:
-        """The queue of an open model, which becomes the most recently used; None for one that is not open."""
-        return self._models.opened(digest)
-
-    async def open(self, digest: str, limits: RunLimits = UNKNOWN) -> ModelQueue:
-        """Open and warm up the file, once for all callers; raises NotFound or Unavailable where that fails.
-
-        `limits` are those of its record's profile.
-        """
-        return await self._models.open(digest, limits)
-
-    def close_model(self, digest: str) -> None:
-        """Close the model; requests that wait for it are still answered."""
-        self._models.close(digest)
+        """Rows that wait, for all models together; readable in any thread."""
+        return sum(queue.rows for queue in self.models.queues())
 
     def submit(
         self,
@@ -249,7 +230,9 @@ class Scheduler:
         """
         rows = len(next(iter(inputs.values())))
         if queue.rows and queue.rows + rows > self._max_queued_rows:
-            raise self._overloaded(queue)
+            seconds = max(_LEAST_RETRY_S, round(queue.model.cost(queue.rows)))
+            message = f"{queue.rows} rows wait for this model already; at most {self._max_queued_rows} may"
+            raise Overloaded("overloaded", f"{message}; try again in {seconds} s", retry_after=seconds)
         loop = asyncio.get_running_loop()
         key = tuple([array.shape[1:] for array in inputs.values()])
         length = queue.model.length(inputs)
@@ -269,12 +252,7 @@ class Scheduler:
     def shut_down(self) -> None:
         """Stop the threads that are idle, and open no more files."""
         self._executor.shut_down()
-        self._models.shut_down()
-
-    def _overloaded(self, queue: ModelQueue) -> Overloaded:
-        seconds = max(_LEAST_RETRY_S, round(queue.model.cost(queue.rows)))
-        message = f"{queue.rows} rows wait for this model already; at most {self._max_queued_rows} may"
-        return Overloaded("overloaded", f"{message}; try again in {seconds} s", retry_after=seconds)
+        self.models.shut_down()
 
     def _schedule_soon(self, loop: asyncio.AbstractEventLoop) -> None:
         if not self._scheduled:

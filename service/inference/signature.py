@@ -65,7 +65,7 @@ def listed_rows(rows: Sequence[Row], spec: TensorSpec, profile: ServingProfile, 
 
 
 def _nameless(spec: TensorSpec, *, several: bool) -> InvalidRequest:
-    shape = f"[{', '.join(map(str, spec.row))}]"
+    shape = _shown(spec.row)
     if several:
         message = f"rows of {spec.name!r} are objects, and a model with several inputs has no columns by name"
         return InvalidRequest("no_column_names", f"{message}; needed are rows of shape {shape}", field="inputs")
@@ -196,7 +196,7 @@ def _by_name(value: object, specs: Sequence[TensorSpec]) -> dict[str, list[objec
         value = {names[0]: value}
     if not isinstance(value, dict) or set(value) != set(names):
         found = f"an object with {listed(value)}" if isinstance(value, dict) else _kind(value)
-        needed = f"rows of shape {_row_shape(specs[0])}" if len(names) == 1 else f"an object with {sorted(names)}"
+        needed = f"rows of shape {_shown(specs[0].row)}" if len(names) == 1 else f"an object with {sorted(names)}"
         raise InvalidRequest("wrong_inputs", f"inputs must be {needed}; found {found}", field="inputs")
     for name, rows in value.items():
         if not isinstance(rows, list):
@@ -227,8 +227,9 @@ def _rows(rows: list[Any], spec: TensorSpec, profile: ServingProfile, text: byte
 
 
 def _array(rows: list[Any], spec: TensorSpec, booleans: bool) -> np.ndarray:
-    if booleans and spec.dtype != "bool":
-        _check_booleans(rows, spec)
+    if booleans and spec.dtype != "bool" and holds(rows, bool):  # of which numpy would make 1 and 0
+        row = first_unsound(rows, lambda some: not holds(list(some), bool))
+        _fail("wrong_dtype", spec, f"true/false values in row {row}")
     array = plain_array(rows, spec.row, spec.dtype)
     if array is not None and all_finite(array):
         return array
@@ -242,13 +243,6 @@ def _array(rows: list[Any], spec: TensorSpec, booleans: bool) -> np.ndarray:
     if array.dtype.kind not in "iufb":  # integers beyond 64 bits
         _fail("wrong_dtype", spec, "a number that is too large")
     return fit(array, spec)
-
-
-def _check_booleans(rows: list[Any], spec: TensorSpec) -> None:
-    """Refuse true and false among numbers, of which numpy would make 1 and 0."""
-    if holds(rows, bool):
-        row = first_unsound(rows, lambda some: not holds(list(some), bool))
-        _fail("wrong_dtype", spec, f"true/false values in row {row}")
 
 
 def fit(array: np.ndarray, spec: TensorSpec) -> np.ndarray:
@@ -319,12 +313,8 @@ def _fits(shape: Sequence[int], expected: Sequence[int | str]) -> bool:
 
 
 def _fail(code: str, spec: TensorSpec, found: str) -> NoReturn:
-    needed = f"rows of shape {_row_shape(spec)} with dtype {spec.dtype}"
+    needed = f"rows of shape {_shown(spec.row)} with dtype {spec.dtype}"
     raise InvalidRequest(code, f"input {spec.name!r}: found {found}; needed are {needed}", field="inputs")
-
-
-def _row_shape(spec: TensorSpec) -> str:
-    return _shown(spec.row)
 
 
 def _shown(shape: Sequence[int | str]) -> str:

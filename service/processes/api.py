@@ -57,7 +57,7 @@ def create_app(settings: ServiceSettings, *, on_stuck: Callable[[str], None] | N
         shared_counts=shared_counts,
         process_ids=None if shared_counts is None else shared_counts.process_ids,
     )
-    fastapi = rest_api(services, starting=serving.start, stopping=serving.close)
+    fastapi = rest_api(services, starting=serving.start, stopping=serving.scheduler.shut_down)
     return App.fronted(ServingApp(fastapi, serving, ROUTES), fastapi, services)
 
 

@@ -264,7 +264,8 @@ class ChildProcess:
             code = self.process.wait()
             given_up = code > 0 and lived < self._pause + _RESTART_PAUSE_S
             self._pause = min(2 * self._pause, _LONGEST_PAUSE_S) if given_up else _RESTART_PAUSE_S
-            say(self.name, f"died ({_described(code)}), starting it again")
+            how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            say(self.name, f"died ({how}), starting it again")
         self.start()
 
     def _trouble(self, pid: int) -> str | None:
@@ -331,10 +332,6 @@ def printable(text: str) -> str:
 def say(name: str, text: str) -> None:
     """Write a line of the log of `fedlas serve`."""
     print(f"{time.strftime('%H:%M:%S')} {name:<6} | {text}", flush=True)
-
-
-def _described(code: int) -> str:
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
 @dataclass

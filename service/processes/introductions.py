@@ -117,7 +117,8 @@ class Introductions:
         for reader in (ACCEPTOR, CONTROL):
             for other in self._present if reader == name else (name,):
                 if other != reader:
-                    self._show(reader, other, fault if reader == CONTROL else None)
+                    shown, told = self._present[other], fault if reader == CONTROL else None
+                    self._tell(reader, Peer(name=other, pid=self._pids[other], start=shown.start, fault=told), shown)
         self.rescue()
 
     def part(self, name: str) -> None:
@@ -169,10 +170,6 @@ class Introductions:
             mailbox.close()
         for ended in self._ended:
             ended.close()
-
-    def _show(self, reader: str, other: str, fault: Fault | None) -> None:
-        shown = self._present[other]
-        self._tell(reader, Peer(name=other, pid=self._pids[other], start=shown.start, fault=fault), shown)
 
     def _tell(self, reader: str, document: Peer | Gone, shown: Mailbox | None) -> None:
         """Tell a process of another's mailbox, or that it has none, now or later, as long as it is true."""

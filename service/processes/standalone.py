@@ -16,10 +16,10 @@ from pathlib import Path
 
 from service.heartbeat import Pulse
 from service.processes import supervision
-from service.processes.child_process import ChildProcess
+from service.processes.child_process import ChildProcess, say
 from service.processes.supervision import listening, locked, supervise
 from service.processes.template import Template
-from service.processes.wall import bare, say_off, walled_apis, without_keys
+from service.processes.wall import bare, walled_apis, without_keys
 from service.registry.contract import ANY_DEVICE, GPU_ONLY, QUEUES
 from service.registry.errors import Unavailable
 from service.registry.object_store import open_artifacts
@@ -82,7 +82,8 @@ def _children(
         children += walled_apis(settings, environment, run_dir, listeners[0], stack)
         listeners = ()
     else:
-        say_off()
+        what = "predictions run in the process that holds keys and passwords"
+        say("serve", f"{what} (FEDLAS_WALL=off): trust all uploads")
     template = None
     if listeners and sys.platform == "linux":
         template = Template.of("api", ["service.cli", "service.processes.api"], without_keys(environment), run_dir)

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from service.confinement.confinement import CONTROLS, Report, controls_on
+from service.confinement.confinement import CONTROLS, Report, controls_on, protections
 from service.heartbeat import Pulse
 from service.ipc.documents import ACCEPTOR, CONTROL, alone
 from service.processes.child_process import AloneProcess, ChildProcess, say
@@ -43,6 +43,7 @@ PROTECTIONS = {
     "privileges": ("never gains rights", "a Linux kernel"),
     "limits": ("threads and open files are limited", "raise the hard limits of this user (ulimit -Hn, -Hu)"),
 }
+HARM = "predictions are answered without this protection"
 _SERVED = "served"
 #: How long a process that waits for nothing may take to begin: loading everything takes a second or two.
 _FIRST_BEAT_S = 120.0
@@ -81,19 +82,10 @@ def trial(root: Path | None, environment: Mapping[str, str] | None = None) -> Re
         return dict.fromkeys(CONTROLS, reason)
 
 
-def say_off() -> None:
-    """Say that there is no wall."""
-    say("serve", "predictions run in the process that holds keys and passwords (FEDLAS_WALL=off): trust all uploads")
-
-
 def missing(report: Report) -> list[str]:
     """A sentence for each control that this machine lacks."""
-    return [
-        f"predictions are answered without this protection: {meaning} "
-        f"({report.get(control, 'off: unknown').removeprefix('off: ')}); it needs: {remedy}"
-        for control, (meaning, remedy) in PROTECTIONS.items()
-        if control not in controls_on(report)
-    ]
+    found = protections(report, PROTECTIONS, HARM)
+    return [f"{control.found}; it needs: {control.remedy}" for control in found if not control.on]
 
 
 def expected(settings: ServiceSettings, report: Report) -> list[str]:

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, ValidationError,
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from service.process_memory import default_limit, memory_bytes
+from service.process_memory import memory_bytes
 from service.registry.contract import GPU_ONLY, QUEUES
 from service.registry.webhooks import Policy
 
@@ -25,6 +25,7 @@ _S3 = "s3://"
 _SECRET = frozenset({"database_url", "api_keys"})
 #: With less, a process that answers predictions cannot work.
 LEAST_MEMORY_BYTES = 512 * 1024**2
+_MIN_DEFAULT_BYTES = 2 * 1024**3
 #: 16 random letters and digits have 80 bits and more: no guessing finds them.
 MIN_KEY_CHARACTERS = 16
 _CENTURY_DAYS = 36_525  # as long as moments can be told
@@ -149,8 +150,8 @@ class ServingSettings(LogSettings):
 
     @property
     def resolved_api_memory_bytes(self) -> int:
-        """The limit of each API process, with the default filled in."""
-        return self.api_memory_bytes or default_limit(processes=self.api_processes)
+        """The limit of each API process; by default half of the machine's memory, shared: jobs need the rest."""
+        return self.api_memory_bytes or max(_MIN_DEFAULT_BYTES, memory_bytes() // 2 // self.api_processes)
 
 
 class RegistrySettings(LogSettings):

@@ -176,17 +176,13 @@ class ServingServices:
             marks=marks,
             on_batch=trace if tracing.on else None,
         )
-        metrics.load(lambda: scheduler.open_sessions, lambda: scheduler.open_bytes, lambda: scheduler.queued_rows)
+        metrics.load(lambda: len(scheduler.models), lambda: scheduler.models.bytes, lambda: scheduler.queued_rows)
         repository = ModelRepository(look_up, scheduler)
         return cls(settings, access, admission, metrics, tracing, scheduler, repository, access_log)
 
     def start(self) -> None:
         """Prepare the inference runtime."""
         prepare(arena_bytes=self.settings.resolved_api_memory_bytes // 2)
-
-    def close(self) -> None:
-        """Stop the threads, when no request is answered any more."""
-        self.scheduler.shut_down()
 
 
 class Shared(NamedTuple):

@@ -163,12 +163,6 @@ class Request:
         return cls(scope, receive, headers, request_id_of(headers.get(b"x-request-id", b"")))
 
     @property
-    def query(self) -> bytes:
-        """The query string."""
-        query: bytes = self.scope["query_string"]
-        return query
-
-    @property
     def content_type(self) -> str:
         """The media type of the body, without its parameters, in lower case."""
         given = self.headers.get(b"content-type", b"")

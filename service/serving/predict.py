@@ -33,9 +33,9 @@ Parsed = tuple[dict[str, np.ndarray], DecisionPolicy]
 async def predict(call: InferenceCall) -> Answer:
     """Answer one request."""
     request = call.request
-    settings, kind = call.settings, request.content_type
-    is_json = _is_json(kind)
-    if not is_json and not formats.needs_telling(kind):
+    settings, kind, query = call.settings, request.content_type, request.scope["query_string"]
+    is_json = kind == _JSON or (kind.startswith("application/") and kind.endswith("+json"))
+    if not is_json and kind not in formats.UNTOLD:
         formats.check_type(kind)
     limit = settings.max_predict_json_bytes if is_json else settings.max_predict_bytes
     body = await call.body(limit, json=is_json)
@@ -44,10 +44,10 @@ async def predict(call: InferenceCall) -> Answer:
     profile, most = model.profile, settings.max_predict_rows
     small = 0 if profile.preprocessing else SMALL_BYTES  # a file of 100 bytes may have 50 million pixels
     if is_json:
-        inputs, policy = await call.read(body, parse_json, profile, most, request.query, limit, small=small)
+        inputs, policy = await call.read(body, parse_json, profile, most, query, limit, small=small)
     else:
         content_type = _content_type(call, body)
-        inputs, policy = await call.read(body, _parse, content_type, request.query, profile, most, small=small)
+        inputs, policy = await call.read(body, _parse, content_type, query, profile, most, small=small)
     as_npy = _NPY in request.headers.get(b"accept", b"")
     policy = _of_matrix(policy) if as_npy else policy
     rows, sizes = len(next(iter(inputs.values()))), profile.label_sizes
@@ -74,16 +74,12 @@ def _of_matrix(policy: DecisionPolicy) -> DecisionPolicy:
 
 def _content_type(call: InferenceCall, body: bytes) -> str:
     """The header with its parameters, or what the content tells where the header tells nothing; raises as `read`."""
-    if not formats.needs_telling(call.request.content_type):
+    if call.request.content_type not in formats.UNTOLD:
         return call.request.headers[b"content-type"].decode("latin-1")
     told = formats.told_by_content(body)
     if told is None:
         formats.check_type(call.request.content_type)
     return told or ""
-
-
-def _is_json(kind: str) -> bool:
-    return kind == _JSON or (kind.startswith("application/") and kind.endswith("+json"))
 
 
 def parse_json(

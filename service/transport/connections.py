@@ -17,7 +17,7 @@ _MOST = 16_384
 _MOST_FILES = 65_536
 _PER_ADDRESS = 1024
 #: Incomplete heads of all connections together; one alone may have 64 KiB.
-_MOST_PENDING_HEAD_BYTES = 16 * 1024**2
+MAX_PENDING_HEAD_BYTES = 16 * 1024**2
 #: Bytes that all connections parse in one turn of the event loop: 22 ms where each chunk of a body has one byte.
 _TURN_BYTES = 128 * 1024
 #: Bytes of heads that wait for a later turn, of all connections; a transport reads 256 KiB at once.
@@ -130,11 +130,6 @@ class Connections:
     def release_surplus(self) -> None:
         """Uncount one of those."""
         self._surplus_read -= 1
-
-    @property
-    def heads_are_full(self) -> bool:
-        """Whether the incomplete heads exceed their limit."""
-        return self.pending_head_bytes > _MOST_PENDING_HEAD_BYTES
 
     def _key(self, address: str) -> str:
         """The address or network that is counted; empty for those without a limit."""

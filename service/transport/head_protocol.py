@@ -19,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.api.plumbing.access_log import request_id_of
 from service.api.plumbing.problems import problem
-from service.transport.connections import Connections
+from service.transport.connections import MAX_PENDING_HEAD_BYTES, Connections
 from service.transport.request_head import (
     HEAD_BYTES,
     Header,
@@ -221,7 +221,7 @@ class HeadProtocol(HttpToolsProtocol):
         if pending >= HEAD_BYTES:
             between = "what stands before, between or after chunks of the body is too long"
             self._refuse(malformed(between) if self._in_body else too_long(self.url))
-        elif pending and self._admission.heads_are_full:
+        elif pending and self._admission.pending_head_bytes > MAX_PENDING_HEAD_BYTES:
             self._refuse(too_many("too many heads are being received"))
 
     def _take_upgrade(self, rest: bytes) -> None:

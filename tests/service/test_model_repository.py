@@ -99,9 +99,9 @@ def test_a_new_version_is_warm_before_it_is_sent_requests(api: Api) -> None:
     published(api, "digits", 1)
     published(api, "digits", 2)
     engine = api.scheduler
-    assert engine.open_sessions == 0
+    assert len(engine.models) == 0
     switched(api, "digits", 1)
-    assert engine.open_sessions == 1
+    assert len(engine.models) == 1
 
 
 def test_what_another_process_changes_is_seen_soon(api: Api) -> None:
@@ -172,9 +172,9 @@ def test_ready_means_open(api: Api) -> None:
     """A model that is said to be ready is open and warm; one whose file cannot be had is not ready."""
     published(api, "digits", 1)
     engine = api.scheduler
-    assert engine.open_sessions == 0
+    assert len(engine.models) == 0
     assert api.client.get("/v2/models/digits/ready").json() == {"name": "digits", "ready": True}
-    assert engine.open_sessions == 1
+    assert len(engine.models) == 1
     api.client.post("/v2/repository/models/digits/unload")
     assert api.client.get("/v2/models/digits/ready").status_code == 503
 
@@ -186,11 +186,11 @@ def test_unloading_a_name_leaves_others_their_session(api: Api) -> None:
     for name in ("one", "two"):
         answering(api, name)
     engine = api.scheduler
-    assert engine.open_sessions == 1
+    assert len(engine.models) == 1
     api.client.post("/v2/repository/models/one/unload")
-    assert engine.open_sessions == 1
+    assert len(engine.models) == 1
     api.client.post("/v2/repository/models/two/unload")
-    assert engine.open_sessions == 0
+    assert len(engine.models) == 0
 
 
 def test_who_was_told_of_a_version_is_answered_by_it(api: Api) -> None:
@@ -231,7 +231,7 @@ def test_an_open_model_stays_open_where_too_much_is_asked(api: Api, monkeypatch:
     monkeypatch.setattr(api.registry, "read", refused)
     ask = partial(api.client.post, "/v1/models/digits/predict", json={"inputs": [[1.0, 0.0]]})
     until(lambda: ask().status_code == 429, what="what it meant is too old")
-    assert api.scheduler.open_sessions == 1
+    assert len(api.scheduler.models) == 1
 
 
 def test_a_deleted_model_answers_nobody(api: Api) -> None:
@@ -268,7 +268,7 @@ def test_names_are_unloaded_whole(api: Api) -> None:
     assert answering(api, "digits") == model
     assert api.client.post("/v2/repository/models/digits/unload").status_code == 200
     engine = api.scheduler
-    assert engine.open_sessions == 0
+    assert len(engine.models) == 0
     for path in ("/v2/models/digits/infer", "/v2/models/digits/versions/1/infer"):
         assert api.client.post(path, json={}).status_code == 503
     assert answering(api, model) == model

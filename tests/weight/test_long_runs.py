@@ -63,7 +63,7 @@ def until_then(engine: Scheduler, line: ModelQueue, value: float, *, seconds: fl
 async def side_of(bench: Bench, *, seconds: float) -> int:
     """The side of matrices whose product takes so long on this machine, by the quickest of three small ones."""
     engine = bench.engine()
-    line = await engine.open(bench.kept(toiling(1)))
+    line = await engine.models.open(bench.kept(toiling(1)))
     times = []
     for _ in range(3):
         started = time.perf_counter()
@@ -86,7 +86,7 @@ def test_a_size_that_depends_on_a_value_never_holds_the_event_loop(bench: Bench)
 
     async def ask() -> tuple[float, float]:
         engine = bench.engine()
-        line = await engine.open(bench.kept(toiling(60)))
+        line = await engine.models.open(bench.kept(toiling(60)))
         assert line.model.cost(1) < 0.1, "warming up tells nothing"
         started = time.perf_counter()
         future = until_then(engine, line, _SIDE, seconds=0.2)
@@ -105,7 +105,7 @@ def test_a_run_that_nobody_waits_for_is_ended_before_its_next_node(bench: Bench)
 
     async def ask() -> None:
         engine = bench.engine()
-        line = await engine.open(bench.kept(toiling(300)))  # about a quarter of a minute
+        line = await engine.models.open(bench.kept(toiling(300)))  # about a quarter of a minute
         with pytest.raises(DeadlineExceeded):
             await until_then(engine, line, _SIDE, seconds=0.2)
         while not bench.batches:
@@ -125,7 +125,7 @@ def test_a_run_that_cannot_be_ended_is_told_of_a_second_after_its_time(bench: Be
         engine = bench.engine(on_stuck=lambda digest: stuck.append((digest, time.perf_counter())))
         side = await side_of(bench, seconds=8)
         bench.batches.clear()
-        line = await engine.open(bench.kept(toiling(1)))
+        line = await engine.models.open(bench.kept(toiling(1)))
         started = time.perf_counter()
         future = until_then(engine, line, side, seconds=1.5)
         with pytest.raises(DeadlineExceeded):
@@ -145,7 +145,7 @@ def test_who_leaves_early_ends_no_process(bench: Bench) -> None:
 
     async def ask() -> None:
         engine = bench.engine(on_stuck=stuck.append)
-        line = await engine.open(bench.kept(toiling(1)))
+        line = await engine.models.open(bench.kept(toiling(1)))
         future = engine.submit(line, row(3000), until=asyncio.get_running_loop().time() + 30)
         await asyncio.sleep(0.05)
         future.cancel()
@@ -162,8 +162,8 @@ def test_long_runs_leave_their_places(bench: Bench, prepare: Callable[[ModelQueu
 
     async def ask() -> list[float]:
         engine = bench.engine(runs=1)
-        long = [await engine.open(bench.kept(toiling(steps))) for steps in (300, 301)]
-        other = await engine.open(bench.kept(scaling(2)))
+        long = [await engine.models.open(bench.kept(toiling(steps))) for steps in (300, 301)]
+        other = await engine.models.open(bench.kept(scaling(2)))
         prepare(other)
         running = [until_then(engine, line, _SIDE, seconds=3) for line in long]
         await asyncio.sleep(0.2)
@@ -188,7 +188,7 @@ def test_a_model_that_kept_the_loop_is_run_in_threads_for_a_while(bench: Bench) 
 
     async def ask() -> bool:
         engine = bench.engine()
-        line = await engine.open(bench.kept(toiling(30)), QUICK)  # as if inspection had been deceived
+        line = await engine.models.open(bench.kept(toiling(30)), QUICK)  # as if inspection had been deceived
         line.model.fixed = line.model.per_row = 1e-6
         await engine.submit(line, row(800))
         return line.model.quick(1, 1, seconds=10.0)
@@ -211,7 +211,7 @@ def test_too_long_rows_are_refused_with_the_longest(bench: Bench) -> None:
 
     async def ask() -> None:
         engine = bench.engine()
-        line = await engine.open(bench.kept(scaling(1, columns="L")), RunLimits(True, rows=10, length=2))
+        line = await engine.models.open(bench.kept(scaling(1, columns="L")), RunLimits(True, rows=10, length=2))
         assert len((await engine.submit(line, {"x": np.ones((1, 80), np.float32)}))["logits"]) == 1
         with pytest.raises(InvalidRequest) as failure:
             engine.submit(line, {"x": np.ones((1, 81), np.float32)})
@@ -227,7 +227,7 @@ def test_lengths_are_batches_of_their_own_size(bench: Bench) -> None:
 
     async def ask() -> None:
         engine = bench.engine()
-        line = await engine.open(bench.kept(scaling(1, columns="L")), RunLimits(True, rows=4, length=2))
+        line = await engine.models.open(bench.kept(scaling(1, columns="L")), RunLimits(True, rows=4, length=2))
         line.model.fixed = line.model.per_row = 0.0
         asked = [engine.submit(line, {"x": np.ones((40, length), np.float32)}) for length in (2, 16)]
         assert [outputs["logits"].shape for outputs in await asyncio.gather(*asked)] == [(40, 2), (40, 16)]
@@ -242,7 +242,7 @@ def test_the_model_that_has_had_least_time_is_next(bench: Bench) -> None:
 
     async def ask() -> OpenModel:
         engine = bench.engine(max_batch_rows=1)
-        dear, cheap = [await engine.open(bench.kept(scaling(factor)), QUICK) for factor in (2, 3)]
+        dear, cheap = [await engine.models.open(bench.kept(scaling(factor)), QUICK) for factor in (2, 3)]
         dear.spent = 1.0
         rows = {"x": np.ones((20, 2), np.float32)}
         await asyncio.gather(engine.submit(dear, rows), engine.submit(cheap, rows))
@@ -257,7 +257,7 @@ def test_time_that_was_not_used_is_not_kept(bench: Bench) -> None:
 
     async def ask() -> float:
         engine = bench.engine()
-        busy, late = [await engine.open(bench.kept(scaling(factor)), QUICK) for factor in (2, 3)]
+        busy, late = [await engine.models.open(bench.kept(scaling(factor)), QUICK) for factor in (2, 3)]
         busy.spent = 100.0
         await engine.submit(busy, row(1))
         await engine.submit(late, row(1))

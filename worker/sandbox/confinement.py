@@ -25,12 +25,18 @@ _CALLS = Filter(
     }
 )
 _PROBE_S = 30
-_MEANING = {
-    "network": "no network",
-    "files": "reads only its inputs and writes only its folder",
-    "user": "not root",
-    "system_calls": "dangerous system calls denied",
+#: Control → what it is for, and what permits it where it is off.
+CONTROLS = {
+    "network": ("no network", "allow user namespaces (sysctl user.max_user_namespaces), or seccomp"),
+    "files": ("reads and writes only what it is given", "Linux 5.13 or newer with Landlock among lsm= of the kernel"),
+    "user": ("is not root", "start the worker as a user other than root, or leave it CAP_SETUID and CAP_CHOWN"),
+    "system_calls": ("dangerous system calls are denied", "a kernel with seccomp, on x86-64 or ARM64"),
+    "privileges": ("never gains rights", "a Linux kernel"),
+    "limits": ("processes and open files are limited", "raise the hard limits of this user (ulimit -Hn, -Hu)"),
 }
+HARM = "uploads are opened without this protection"
+#: Those that a worker warns of: without the others it is as safe, and uses more.
+_WARNED_OF = {name: CONTROLS[name] for name in ("network", "files", "user", "system_calls")}
 
 
 def confine(folder: Path, inputs: Iterable[Path]) -> Report:
@@ -71,12 +77,7 @@ def status(root: Path | None = None) -> Report:
 
 def warnings(report: Report) -> list[str]:
     """A sentence for each control that is missing."""
-    return [
-        f"uploads are opened without this protection: {meaning} "
-        f"({report.get(name, 'off: unknown').removeprefix('off: ')})"
-        for name, meaning in _MEANING.items()
-        if not report.get(name, "off").startswith("on")
-    ]
+    return [control.found for control in confinement.protections(report, _WARNED_OF, HARM) if not control.on]
 
 
 def _found(path: Path) -> Path | None:

@@ -96,10 +96,11 @@ def decode(body: bytes, header_length: int | None) -> InferenceRequest:
         _fail("invalid_request", f'"id" must be a text, found {shown(identifier)}', field="id")
     parameters = _scalars(content.get("parameters"), of="request")
     binary = _flag(parameters, "binary_data_output", of="request")
+    outputs = [] if content.get("outputs") is None else content["outputs"]
     return InferenceRequest(
         id=identifier,
         inputs=_inputs(content.get("inputs"), body, header_length),
-        wanted=_wanted(content.get("outputs"), binary),
+        wanted=tuple(_wanted_output(name, item, binary) for name, item in _named(outputs, "output")) or None,
         binary=binary,
         parameters=parameters,
     )
@@ -202,12 +203,6 @@ def _inputs(items: object, body: bytes, header_length: int | None) -> dict[str, 
     if start < len(body):
         _fail("wrong_size", f"{len(body) - start} bytes are left at the end of the body, which no input announces")
     return inputs
-
-
-def _wanted(items: object, binary: bool) -> tuple[RequestedOutput, ...] | None:
-    if items is None or items == []:
-        return None
-    return tuple(_wanted_output(name, item, binary) for name, item in _named(items, "output"))
 
 
 def _wanted_output(name: str, item: Json, binary: bool) -> RequestedOutput:

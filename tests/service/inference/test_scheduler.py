@@ -81,7 +81,7 @@ def test_requests_that_come_together_are_one_batch(bench: Bench) -> None:
 
     async def ask() -> list[float]:
         engine = bench.engine()
-        line = await engine.open(bench.kept(scaling(3)), QUICK)
+        line = await engine.models.open(bench.kept(scaling(3)), QUICK)
         found = await asyncio.gather(*(engine.submit(line, rows(value)) for value in range(10)))
         return [float(outputs["logits"][0, 0]) for outputs in found]
 
@@ -95,7 +95,7 @@ def test_a_large_request_comes_back_in_order(bench: Bench, runs: int, threads: b
 
     async def ask() -> dict[str, np.ndarray]:
         engine = bench.engine(max_batch_rows=64, runs=runs)
-        line = await engine.open(bench.kept(scaling(2)), QUICK)
+        line = await engine.models.open(bench.kept(scaling(2)), QUICK)
         return await engine.submit(slow(line) if threads else line, counted(1000), outputs=("logits", "features"))
 
     outputs = asyncio.run(ask())
@@ -111,7 +111,7 @@ def test_a_single_row_waits_for_two_batches_of_a_large_request_at_most(bench: Be
 
     async def ask() -> int:
         engine = bench.engine(max_batch_rows=64, runs=1)
-        line = slow(await engine.open(bench.kept(scaling(2)), QUICK))
+        line = slow(await engine.models.open(bench.kept(scaling(2)), QUICK))
         large = engine.submit(line, counted(10_000))
         while not bench.batches:
             await asyncio.sleep(0)
@@ -130,7 +130,7 @@ def test_large_requests_take_turns(bench: Bench) -> None:
 
     async def ask() -> None:
         engine = bench.engine(max_batch_rows=60)
-        line = await engine.open(bench.kept(scaling(2)), QUICK)
+        line = await engine.models.open(bench.kept(scaling(2)), QUICK)
         await asyncio.gather(*(engine.submit(line, counted(number)) for number in (100, 80, 2)))
 
     asyncio.run(ask())
@@ -143,7 +143,7 @@ def test_who_sends_whole_batches_is_answered_in_turn(bench: Bench) -> None:
 
     async def ask() -> None:
         engine = bench.engine(max_batch_rows=64)
-        line = await engine.open(bench.kept(scaling(2)), QUICK)
+        line = await engine.models.open(bench.kept(scaling(2)), QUICK)
         await asyncio.gather(*(engine.submit(line, counted(64)) for _ in range(4)))
 
     asyncio.run(ask())
@@ -155,7 +155,7 @@ def test_a_busy_model_leaves_threads_to_others(bench: Bench) -> None:
 
     async def ask() -> int:
         engine = bench.engine(max_batch_rows=64, runs=1)
-        busy, other = [slow(await engine.open(bench.kept(scaling(factor)), QUICK)) for factor in (2, 3)]
+        busy, other = [slow(await engine.models.open(bench.kept(scaling(factor)), QUICK)) for factor in (2, 3)]
         large = engine.submit(busy, counted(10_000))
         while not bench.batches:
             await asyncio.sleep(0)
@@ -173,7 +173,7 @@ def test_rows_that_cannot_be_computed_harm_nobody_else(bench: Bench) -> None:
 
     async def ask() -> list[Any]:
         engine = bench.engine()
-        line = await engine.open(bench.kept(lookup(np.arange(6, dtype=np.float32).reshape(3, 2))), QUICK)
+        line = await engine.models.open(bench.kept(lookup(np.arange(6, dtype=np.float32).reshape(3, 2))), QUICK)
         asked = [engine.submit(line, {"x": np.array([[token]], dtype=np.int64)}) for token in (2, 99, 1)]
         return await asyncio.gather(*asked, return_exceptions=True)
 
@@ -215,7 +215,7 @@ def test_a_lack_of_memory_is_nobody_s_mistake(bench: Bench) -> None:
 
     async def ask() -> None:
         engine = bench.engine()
-        line = await engine.open(bench.kept(hungry()), QUICK)
+        line = await engine.models.open(bench.kept(hungry()), QUICK)
         assert (await engine.submit(line, rows(1)))["logits"].tolist() == [[1.0, 0.0]]
         with pytest.raises(Unavailable) as caught:
             await engine.submit(line, rows(1e13))
@@ -231,9 +231,9 @@ def test_a_file_that_cannot_be_opened(bench: Bench) -> None:
         engine = bench.engine()
         for _ in range(2):
             with pytest.raises(Unavailable) as caught:
-                await engine.open(bench.kept(b"no onnx"), QUICK)
+                await engine.models.open(bench.kept(b"no onnx"), QUICK)
             assert caught.value.code == "model_cannot_be_opened"
-        assert engine._models._opening_bytes == 0
+        assert engine.models._opening_bytes == 0
 
     asyncio.run(ask())
 
@@ -246,7 +246,7 @@ def test_what_cannot_be_handed_out_stops_nothing(bench: Bench) -> None:
 
     async def ask() -> None:
         engine = Scheduler(bench.store, cache_bytes=10**9, on_batch=broken)
-        line = await engine.open(bench.kept(scaling(2)), QUICK)
+        line = await engine.models.open(bench.kept(scaling(2)), QUICK)
         for _ in range(2):
             outputs = await engine.submit(line, rows(3))
             assert outputs["logits"][0, 0] == 6
@@ -259,7 +259,7 @@ def test_rows_of_different_shapes_are_different_batches(bench: Bench) -> None:
 
     async def ask() -> list[tuple[int, ...]]:
         engine = bench.engine()
-        line = await engine.open(bench.kept(scaling(1, columns="L")), QUICK)
+        line = await engine.models.open(bench.kept(scaling(1, columns="L")), QUICK)
         asked = [engine.submit(line, {"x": np.ones((2, length), dtype=np.float32)}) for length in (3, 5, 3)]
         return [outputs["logits"].shape for outputs in await asyncio.gather(*asked)]
 
@@ -272,7 +272,7 @@ def test_numbers_that_overflow_are_told_of_only_to_their_sender(bench: Bench) ->
 
     async def ask() -> list[dict[str, np.ndarray]]:
         engine = bench.engine()
-        line = await engine.open(bench.kept(scaling(1e30)), QUICK)
+        line = await engine.models.open(bench.kept(scaling(1e30)), QUICK)
         asked = [engine.submit(line, rows(*values)) for values in ((1.0,), (1.0, 1e30), (-1e30,))]
         return await asyncio.gather(*asked)
 
@@ -286,7 +286,7 @@ def test_too_many_waiting_rows_are_refused(bench: Bench) -> None:
 
     async def ask() -> Overloaded:
         engine = bench.engine(max_queued_rows=100)
-        line = slow(await engine.open(bench.kept(scaling(1)), QUICK))
+        line = slow(await engine.models.open(bench.kept(scaling(1)), QUICK))
         waiting = engine.submit(line, counted(1000))
         with pytest.raises(Overloaded) as caught:
             engine.submit(line, rows(1))
@@ -304,7 +304,7 @@ def test_rows_that_nobody_waits_for_are_not_run(bench: Bench) -> None:
 
     async def ask() -> int:
         engine = bench.engine(max_batch_rows=10)
-        line = await engine.open(bench.kept(scaling(1)), QUICK)
+        line = await engine.models.open(bench.kept(scaling(1)), QUICK)
         given_up = engine.submit(line, counted(500))
         other = engine.submit(line, rows(7))
         given_up.set_exception(DeadlineExceeded("deadline_exceeded", "too late"))
@@ -331,7 +331,7 @@ def test_batches_are_no_longer_than_a_moment(bench: Bench) -> None:
 
 def _ran(engine: Scheduler, digest: str) -> Callable[[], Coroutine[Any, Any, float]]:
     async def run() -> float:
-        outputs = await engine.submit(await engine.open(digest, QUICK), rows(1))
+        outputs = await engine.submit(await engine.models.open(digest, QUICK), rows(1))
         return float(outputs["logits"][0, 0])
 
     return run
@@ -345,15 +345,17 @@ def test_least_recently_used_sessions_go_first(bench: Bench) -> None:
     async def ask() -> None:
         engine = bench.engine(cache_bytes=2 * size)
         assert [await _ran(engine, digest)() for digest in (*digests[:2], digests[0])] == [1, 2, 1]
-        older, newer = [weakref.ref((await engine.open(digest, QUICK)).model) for digest in (digests[1], digests[0])]
-        assert (engine.open_sessions, engine.open_bytes) == (2, 2 * size)
+        older, newer = [
+            weakref.ref((await engine.models.open(digest, QUICK)).model) for digest in (digests[1], digests[0])
+        ]
+        assert (len(engine.models), engine.models.bytes) == (2, 2 * size)
         assert await _ran(engine, digests[2])() == 3
         bench.begun.clear()
         bench.batches.clear()
         gc.collect()
         assert newer() is not None
         assert older() is None
-        assert (engine.open_sessions, engine.open_bytes) == (2, 2 * size)
+        assert (len(engine.models), engine.models.bytes) == (2, 2 * size)
         assert await _ran(engine, digests[1])() == 2, "a session that was closed is opened again"
 
     asyncio.run(ask())
@@ -366,7 +368,7 @@ def test_a_model_larger_than_the_limit_still_runs(bench: Bench) -> None:
     async def ask() -> list[float]:
         engine = bench.engine(cache_bytes=1)
         answers = [await _ran(engine, digest)() for digest in digests * 2]
-        assert engine.open_sessions == 1
+        assert len(engine.models) == 1
         return answers
 
     assert asyncio.run(ask()) == [4, 5, 4, 5]
@@ -389,10 +391,10 @@ def test_a_file_is_opened_once_for_all_who_ask(bench: Bench) -> None:
 
     async def ask() -> None:
         engine = bench.engine()
-        first, second = await asyncio.gather(engine.open(digest, QUICK), engine.open(digest, QUICK))
+        first, second = await asyncio.gather(engine.models.open(digest, QUICK), engine.models.open(digest, QUICK))
         assert first is second
         for _ in range(2):
             with pytest.raises(NotFound):
-                await engine.open("0" * 64)
+                await engine.models.open("0" * 64)
 
     asyncio.run(ask())
