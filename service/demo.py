@@ -153,7 +153,8 @@ def _print_predictions(console: Console, client: httpx.Client, folder: Path, job
         rows, labels = fresh["x"], fresh["label"]
     uploaded = _predict(client, job["model_id"], rows)
     calibrated = _predict(client, job["calibrated_model_id"], rows)
-    wrong_first = sorted(range(len(labels)), key=lambda row: -_overconfidence(uploaded[row], labels[row]))
+    wrong = [answer["label"] != str(label) for answer, label in zip(uploaded, labels, strict=True)]
+    wrong_first = sorted(range(len(labels)), key=lambda row: -uploaded[row]["confidence"] * wrong[row])
     chosen = [*wrong_first[: _SHOWN // 2], *range(_SHOWN // 2)]
     console.print(
         f"\n[bold]5.[/] {_SHOWN} of {len(labels)} digits that the service had never seen: "
@@ -169,11 +170,6 @@ def _print_predictions(console: Console, client: httpx.Client, folder: Path, job
         sure = np.mean([answer["confidence"] for answer in answers])
         right = np.mean([answer["label"] == str(label) for answer, label in zip(answers, labels, strict=True)])
         console.print(f"   on all {len(labels)} of them the {title} model is right on {right:.1%} and says {sure:.1%}")
-
-
-def _overconfidence(prediction: Json, label: int) -> float:
-    wrong = bool(prediction["label"] != str(label))
-    return float(prediction["confidence"]) * wrong
 
 
 def _predict(client: httpx.Client, model_id: str, rows: np.ndarray) -> list[Json]:

@@ -19,7 +19,6 @@ from opentelemetry.trace import INVALID_SPAN, Link, NoOpTracerProvider, Span, Sp
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 if TYPE_CHECKING:
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
 
@@ -55,8 +54,14 @@ class Tracing:
         OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_BSP_* and the exporter's own variables
         have their usual meaning.
         """
-        exporter = collector()
-        return cls() if exporter is None else cls(_provider(exporter))
+        if not asked_for(os.environ):
+            return cls()
+        try:
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        except ImportError as error:
+            _LOG.warning("no traces, although %sENDPOINT is set: pip install 'fedlas[otel]' (%s)", _ALL, error)
+            return cls()
+        return cls(_provider(OTLPSpanExporter()))
 
     @classmethod
     def through(cls, send: Callable[[bytes], None]) -> Tracing:
@@ -122,18 +127,6 @@ def end(span: Span, outcome: str, **attributes: Value) -> None:
         if outcome in _ERRORS:
             span.set_status(StatusCode.ERROR)
     span.end()
-
-
-def collector() -> OTLPSpanExporter | None:
-    """The exporter to the collector that the environment names; None where it names none, or there can be none."""
-    if not asked_for(os.environ):
-        return None
-    try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    except ImportError as error:
-        _LOG.warning("no traces, although %sENDPOINT is set: pip install 'fedlas[otel]' (%s)", _ALL, error)
-        return None
-    return OTLPSpanExporter()
 
 
 def asked_for(environment: Mapping[str, str]) -> bool:

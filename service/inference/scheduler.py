@@ -18,7 +18,6 @@ from contextlib import AbstractContextManager
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -42,11 +41,8 @@ _LEAST_RETRY_S = 1
 _spent: Callable[[ModelQueue], float] = attrgetter("spent")
 
 
-class Files(Protocol):
-    """Where the files of models lie."""
-
-    def held(self, digest: str) -> AbstractContextManager[Path]:
-        """The path of a file, which stays there within the block; raises NotFound, Unavailable."""
+#: Gives the path of a file by its digest, which stays there within the block; raises NotFound, Unavailable.
+Files = Callable[[str], AbstractContextManager[Path]]
 
 
 class OpenModels:
@@ -125,7 +121,7 @@ class OpenModels:
     async def _open(self, digest: str, limits: RunLimits) -> ModelQueue:
         loop = asyncio.get_running_loop()
         self._quarantine.check(digest)
-        holding = self._files.held(digest)
+        holding = self._files(digest)
         path = await loop.run_in_executor(self._openers, holding.__enter__)
         size = 0
         try:

@@ -39,6 +39,8 @@ _FOLLOW_UP, _FOLLOW_DOWN = 0.02, 0.2
 _UNKNOWN_S, _FOLLOW_UNKNOWN = 1e-3, 0.5
 #: How long a model that kept the event loop for much longer than it should have is run in threads.
 _MISTRUSTED_S = 60.0
+#: By default CUDA tries all convolution algorithms for every new batch size, which takes seconds.
+_TUNED = {"CUDAExecutionProvider": {"cudnn_conv_algo_search": "HEURISTIC"}}
 _NUMPY = {"float": np.float32, "double": np.float64, "float16": np.float16, "bool": np.bool_}
 
 
@@ -100,14 +102,7 @@ def open_session(path: str, *, threads: int, shared_arena: bool = False, spinnin
     if shared_arena:
         _share_arena()
         options.add_session_config_entry("session.use_env_allocators", "1")
-    return ort.InferenceSession(path, options, providers=[_tuned(name) for name in providers()])
-
-
-def _tuned(provider: str) -> str | tuple[str, dict[str, str]]:
-    """By default CUDA tries all convolution algorithms for every new batch size, which takes seconds."""
-    if provider == "CUDAExecutionProvider":
-        return provider, {"cudnn_conv_algo_search": "HEURISTIC"}
-    return provider
+    return ort.InferenceSession(path, options, providers=[(name, _TUNED.get(name, {})) for name in providers()])
 
 
 def spare_runs(*, processes: int, threads: int) -> int:

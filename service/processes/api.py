@@ -41,7 +41,7 @@ def create_app(settings: ServiceSettings, *, on_stuck: Callable[[str], None] | N
         access=core.access,
         admission=core.keys,
         look_up=core.look_up,
-        files=core.registry.artifacts,
+        files=core.registry.artifacts.held,
         metrics=core.metrics,
         tracing=core.tracing,
         access_log=core.access_log,

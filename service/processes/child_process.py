@@ -218,7 +218,16 @@ class ChildProcess:
     def _begin(self, command: Sequence[str], passed_on: Sequence[int]) -> Process:
         self.started_at = time.monotonic()
         forked = None if self.forked_by is None else self.forked_by(self.name, command, self.environment, passed_on)
-        self.process = process = forked or self._started(command, passed_on)
+        self.process = process = forked or subprocess.Popen(
+            command,
+            env=dict(self.environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=passed_on,
+            preexec_fn=(lambda: landlock.end_with_parent(signal.SIGTERM)) if sys.platform == "linux" else None,
+        )
         if self.pulse is not None:
             self.pulse.started()
         self._note_pid(process.pid)
@@ -237,18 +246,6 @@ class ChildProcess:
             os.replace(fresh, self.pid_file)  # a reader sees the old id or the new one, never half a file
         except OSError as error:  # a full disk ends no process
             say(self.name, f"its id {pid} cannot be written: {error}")
-
-    def _started(self, command: Sequence[str], passed_on: Sequence[int]) -> Process:
-        return subprocess.Popen(
-            command,
-            env=dict(self.environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            pass_fds=passed_on,
-            preexec_fn=(lambda: landlock.end_with_parent(signal.SIGTERM)) if sys.platform == "linux" else None,
-        )
 
     def ensure_running(self) -> None:
         """Start the process again if it died or hangs, after a pause since it was started."""

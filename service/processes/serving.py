@@ -83,19 +83,13 @@ class Ending:
             os._exit(STUCK_EXIT_CODE)
 
 
-class ServedCopies:
-    """The files in the folder of this process."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    @contextmanager
-    def held(self, digest: str) -> Iterator[Path]:
-        """The path of a file; raises NotFound."""
-        path = self._folder / digest
-        if not path.is_file():
-            raise NotFound("artifact_missing", f"the stored file {digest[:12]}… is missing")
-        yield path
+@contextmanager
+def served_copy(folder: Path, digest: str) -> Iterator[Path]:
+    """The path of a file in the folder of this process; raises NotFound."""
+    path = folder / digest
+    if not path.is_file():
+        raise NotFound("artifact_missing", f"the stored file {digest[:12]}… is missing")
+    yield path
 
 
 def _options() -> argparse.Namespace:
@@ -128,7 +122,7 @@ def main() -> int:
         access=AccessControl(frozenset(options.host_name), keyed=options.keyed),
         admission=control.keys,
         look_up=control.meanings.look_up,
-        files=ServedCopies(options.folder),
+        files=partial(served_copy, options.folder),
         metrics=metrics,
         tracing=Tracing.through(control.tell_spans) if options.traced else Tracing(),
         access_log=AccessLog(),

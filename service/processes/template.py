@@ -62,9 +62,6 @@ class Forked(BaseModel):
     pid: int | None
 
 
-_ORDERS: TypeAdapter[Order] = TypeAdapter(Order)
-
-
 def main() -> int:
     """Load the modules and wait; in a fork, run what was ordered."""
     parser = argparse.ArgumentParser(prog="python -m service.processes.template")
@@ -85,7 +82,7 @@ def main() -> int:
 
 def _ordered(end: socket.socket) -> Order | None:
     """In each fork, its order; in the template None, when the parent has ended."""
-    channel, parent, arrived = Channel(end, _ORDERS), os.getppid(), select.poll()
+    channel, parent, arrived = Channel(end, TypeAdapter(Order)), os.getppid(), select.poll()
     arrived.register(end, select.POLLIN)
     channel.send(Forked(pid=os.getpid()))
     while True:

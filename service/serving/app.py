@@ -128,7 +128,8 @@ class ServingApp:
         method, path = call.request.scope["method"], call.request.scope["path"]
         try:
             call.arrived = asyncio.get_running_loop().time()
-            call.until = call.arrived + self._seconds(call.request)
+            given, most = call.request.headers.get(b"x-request-timeout"), self.services.settings.predict_timeout_seconds
+            call.until = call.arrived + (most if given is None else seconds_given(given.decode("latin-1"), most))
             return "ok", await route.handler(call)
         except ClientDisconnect:
             _LOG.info("%s %s: the client has disconnected", method, path)
@@ -139,11 +140,6 @@ class ServingApp:
             return "refused", _answer_of(problems.invalid(path, error))
         except Exception as error:
             return "failed", _answer_of(problems.defect(method, path, error))
-
-    def _seconds(self, request: Request) -> float:
-        given = request.headers.get(b"x-request-timeout")
-        most = self.services.settings.predict_timeout_seconds
-        return most if given is None else seconds_given(given.decode("latin-1"), most)
 
     def _record(self, call: InferenceCall, outcome: str, seconds: float) -> None:
         """Count the request, and end its span."""

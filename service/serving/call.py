@@ -110,10 +110,6 @@ class InflightMemory:
             raise Overloaded("overloaded", message, retry_after=1)
         self.held_bytes += more
 
-    def release(self, size: int) -> None:
-        """Uncount bytes."""
-        self.held_bytes -= size
-
 
 class Admission(Protocol):
     """Says which keys are admitted."""
@@ -306,11 +302,11 @@ class InferenceCall:
         """Hold an answer of this size in place of the expected one, until it is sent; never refused."""
         more, self.answer_bytes = size - self.answer_bytes, size
         self.held_bytes += more
-        self._memory.release(-more)
+        self._memory.held_bytes += more
 
     def release(self) -> None:
         """Hold nothing any more: the request has ended."""
-        self._memory.release(self.held_bytes)
+        self._memory.held_bytes -= self.held_bytes
         self.held_bytes = 0
 
 

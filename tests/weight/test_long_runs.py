@@ -34,7 +34,7 @@ class Bench:
         self.batches: list[InferenceBatch] = []
 
     def engine(self, **options: Any) -> Scheduler:
-        return Scheduler(self._store, cache_bytes=10**9, on_batch=self.batches.append, **options)
+        return Scheduler(self._store.held, cache_bytes=10**9, on_batch=self.batches.append, **options)
 
     def kept(self, content: bytes) -> str:
         with stage_bytes(self._store, content) as staged:

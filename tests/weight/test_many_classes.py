@@ -44,7 +44,7 @@ def test_rows_in_many_batches(tmp_path: Path, outputs: tuple[str, ...]) -> None:
 
     async def ask() -> dict[str, np.ndarray]:
         nonlocal longest
-        scheduler = Scheduler(store, cache_bytes=10**9, runs=2, on_batch=batches.append)
+        scheduler = Scheduler(store.held, cache_bytes=10**9, runs=2, on_batch=batches.append)
         queue = await scheduler.models.open(digest, RunLimits(sizes_follow_shapes=True))
         future = scheduler.submit(queue, {"x": rows}, outputs=outputs)
         last = time.thread_time()

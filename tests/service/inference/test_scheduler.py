@@ -38,7 +38,7 @@ class Bench:
 
     def engine(self, *, cache_bytes: int = 10**9, **options: Any) -> Scheduler:
         """An engine over the store."""
-        return Scheduler(self.store, cache_bytes=cache_bytes, on_batch=self.batches.append, **options)
+        return Scheduler(self.store.held, cache_bytes=cache_bytes, on_batch=self.batches.append, **options)
 
     def kept(self, content: bytes) -> str:
         """Store a file and return its digest."""
@@ -245,7 +245,7 @@ def test_what_cannot_be_handed_out_stops_nothing(bench: Bench) -> None:
         raise MemoryError
 
     async def ask() -> None:
-        engine = Scheduler(bench.store, cache_bytes=10**9, on_batch=broken)
+        engine = Scheduler(bench.store.held, cache_bytes=10**9, on_batch=broken)
         line = await engine.models.open(bench.kept(scaling(2)), QUICK)
         for _ in range(2):
             outputs = await engine.submit(line, rows(3))
