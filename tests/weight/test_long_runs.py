@@ -272,7 +272,7 @@ def test_a_suspended_file_is_not_opened(bench: Bench, tmp_path: Path, monkeypatc
     Quarantine(folder).add(digest)
 
     async def ask() -> ModelQueue:
-        return await bench.engine(quarantine=Quarantine(folder)).open(digest)
+        return await bench.engine(quarantine=Quarantine(folder)).models.open(digest)
 
     with pytest.raises(Unavailable) as failure:
         asyncio.run(ask())

@@ -191,7 +191,7 @@ def test_refused_rows_cost_few_runs(bench: Bench, monkeypatch: pytest.MonkeyPatc
 
     async def ask() -> list[Any]:
         nonlocal runs
-        line = await bench.engine().open(bench.kept(lookup(np.arange(6, dtype=np.float32).reshape(3, 2))), QUICK)
+        line = await bench.engine().models.open(bench.kept(lookup(np.arange(6, dtype=np.float32).reshape(3, 2))), QUICK)
         engine, run = bench.engine(), line.model.run
 
         def counting(*args: Any) -> Any:
@@ -322,7 +322,7 @@ def test_batches_are_no_longer_than_a_moment(bench: Bench) -> None:
     """A model that takes 5 ms a row is given five rows at a time, whatever the limit of rows."""
 
     async def ask() -> int:
-        line = await bench.engine(max_batch_rows=256).open(bench.kept(scaling(1)), QUICK)
+        line = await bench.engine(max_batch_rows=256).models.open(bench.kept(scaling(1)), QUICK)
         line.model.per_row = 0.005
         return line.capacity
 

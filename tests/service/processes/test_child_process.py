@@ -148,7 +148,7 @@ def test_a_process_that_cannot_be_started_ends_no_other(
     assert child.process.wait(60) == 0
     with monkeypatch.context() as patched:
         patched.setattr(child, "started_at", 0.0)
-        patched.setattr(child, "_started", lambda *_: os.open(tmp_path / "nothing", os.O_RDONLY))
+        patched.setattr(child, "_begin", lambda *_: os.open(tmp_path / "nothing", os.O_RDONLY))
         tend([child])
     log = capsys.readouterr().out
     assert "its id" in log
