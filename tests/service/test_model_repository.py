@@ -22,8 +22,6 @@ from tests.helpers.publishing import PROFILE, publish
 from tests.helpers.served import scaling
 from tests.helpers.staging import stage_bytes
 
-Json = dict[str, Any]
-
 
 def published(api: Api, name: str, factor: float) -> str:
     """Make a model and publish it as the next version of `name`; returns its id."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+
+from tests.helpers.api import Api, open_api
 
 #: What a test, and each process that it starts, may take beyond what this process has already.
 _MOST_BYTES = 4 * 1024**3
@@ -27,3 +30,10 @@ def limited_memory() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
     yield
     resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """One for all tests of a module."""
+    with ExitStack() as stack:
+        yield open_api(tmp_path_factory.mktemp("api") / "data", stack)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import ExitStack
 
 import numpy as np
 import orjson
@@ -31,7 +29,7 @@ from service.registry.contract import AnswerOptions
 from service.registry.errors import Overloaded, TooLarge
 from service.serving.app import ServingApp
 from service.serving.messages import Request
-from tests.helpers.api import Api, open_api
+from tests.helpers.api import Api
 from tests.helpers.hostile_bodies import PAIR, Json, ready_model
 from tests.helpers.predictions import policy
 
@@ -137,13 +135,6 @@ def test_the_reachable_number_of_rows_is_told() -> None:
         beside.check(20, 100_000)
     with pytest.raises(TooLarge, match="less of each row"):
         size.check(1, 1000)
-
-
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """One for all."""
-    with ExitStack() as stack:
-        yield open_api(tmp_path_factory.mktemp("answers") / "data", stack)
 
 
 def features(rows: int, *, binary: bool) -> Json:

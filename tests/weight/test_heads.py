@@ -148,13 +148,6 @@ def test_pipelined_requests_without_end(api: LiveApi | WalledApi) -> None:
     assert found[-1].headers["connection"] == "close"
 
 
-def test_pipelining_is_answered(api: LiveApi | WalledApi) -> None:
-    """A few requests in one packet are all answered, in order, and the connection is kept."""
-    with connected(api.port) as found:
-        found.sendall(b"".join(HEAD + b"X-Request-Id: %d\r\n\r\n" % number for number in range(10)))
-        assert [one(found).headers["x-request-id"] for _ in range(10)] == [str(number) for number in range(10)]
-
-
 def test_thousands_of_half_heads(api: LiveApi | WalledApi) -> None:
     """2,000 connections with half a head of 40 KiB each: beyond 16 MiB in all they are refused, and others answered."""
     with unharmed(api), ExitStack() as stack:

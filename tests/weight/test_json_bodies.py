@@ -157,19 +157,6 @@ def test_the_protocol_is_told_in_few_words(body: bytes, words: str) -> None:
     assert words in refused(infer.parse, body, None, MODEL, 10_000).message  # type: ignore[attr-defined]
 
 
-def test_millions_of_empty_texts() -> None:
-    """A binary tensor of 64 MiB holds 16 million texts of no byte; they are counted, not made."""
-    head = json.dumps(
-        {
-            "inputs": [
-                {"name": "x", "datatype": "BYTES", "shape": [1 << 24], "parameters": {"binary_data_size": 1 << 26}}
-            ]
-        }
-    ).encode()
-    error = refused(infer.parse, head + bytes(1 << 26), len(head), MODEL, 10_000)
-    assert error.code == "too_many_rows"
-
-
 JSONS = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just("\ud800"),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
-from tests.helpers.api import Api, open_api
+from tests.helpers.api import Api
 from tests.helpers.hostile_bodies import JSON, MEBIBYTE, keyed, ready_model
 
 ROUTES = [("POST", "/v1/jobs"), ("POST", "/v1/predictions"), ("PUT", "/v1/names/x"), ("POST", "/v1/uploads")]
 V2 = ("POST", "/v2/repository/index")
-
-
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """One for all."""
-    with ExitStack() as stack:
-        yield open_api(tmp_path_factory.mktemp("routes") / "data", stack)
 
 
 def refusal(answer: Any, status: int, code: str = "") -> str:
@@ -96,16 +86,3 @@ def test_query_strings(api: Api) -> None:
     model = ready_model(api)
     answer = api.client.post(f"/v1/models/{model}/predict?{query}", json={"inputs": [[1, 2]]})
     refusal(answer, 422, "invalid_request")
-
-
-def test_forms(api: Api) -> None:
-    """Fields of a form are bounded in number and size, and so is the JSON in them, sent as text or as a file."""
-    many = {f"field{i}": (None, b"x") for i in range(40)}
-    for path, part in (("/v1/models", "file"), ("/v1/datasets", "file"), ("/v1/jobs", "model")):
-        refusal(api.client.post(path, files={**many, part: ("f", b"x")}), 422)
-        refusal(api.client.post(path, files={"name": (None, b"x" * 300_000), part: ("f", b"x")}), 422)
-    files = {"model": ("m", b"m"), "dataset": ("d", b"d")}
-    for content in (keyed(2001, head=b"{"), json.dumps({"name": "x" * 300_000}).encode()):
-        refusal(api.client.post("/v1/jobs", files={**files, "job": ("job", content)}), 413)
-    for content in (b"[" * 100_000, keyed(1500, head=b"{")):
-        refusal(api.client.post("/v1/jobs", files={**files, "job": ("job", content)}), 422)

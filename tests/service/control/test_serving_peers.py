@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -20,9 +19,6 @@ from tests.helpers.processes import until
 from tests.helpers.publishing import publish
 from tests.helpers.served import scaling
 from tests.helpers.walled import WalledApi, walled
-
-Json = dict[str, Any]
-
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 

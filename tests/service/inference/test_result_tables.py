@@ -186,13 +186,6 @@ def test_no_number_is_no_answer(first_row: int | None, named: str) -> None:
     assert set(given) == before
 
 
-def test_what_cannot_be_kept() -> None:
-    """Promises without rows to promise from are refused as for single requests."""
-    with pytest.raises(InvalidRequest) as caught:
-        tabulated(outputs(), {"class_names": NAMES}, AnswerOptions(coverage=0.9), first_row=None)
-    assert caught.value.code == "no_guarantee_rows"
-
-
 def blocks(sizes: list[int], **options: Any) -> Iterator[pa.Table]:
     """Consecutive tables of so many rows."""
     first = 0

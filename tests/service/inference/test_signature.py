@@ -93,12 +93,6 @@ def test_bad_rows(value: Any, code: str, words: str) -> None:
     assert words in caught.value.message
 
 
-def test_the_expected_shape_is_shown() -> None:
-    """A wrong shape is answered with the shape and type that are needed."""
-    with pytest.raises(InvalidRequest, match=r"needed are rows of shape \[2, 3\] with dtype float32"):
-        parse([[1, 2, 3]])
-
-
 @pytest.mark.parametrize(
     ("value", "code"),
     [

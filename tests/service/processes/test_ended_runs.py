@@ -94,14 +94,6 @@ def test_memory_is_limited_in_each_process(api: WalledApi) -> None:
     assert [pid(api, name) for name in ("control", "serving-1", "acceptor")] == before
 
 
-def test_no_model_has_so_long_a_name(api: WalledApi) -> None:
-    """What cannot be asked of control is unknown, as in one process."""
-    assert ask(api, "n" * 4000, 1) == (404, "unknown_model")
-    assert ask(api, "n" * 20_000, 1) == (414, "uri_too_long")
-    answer = api.client.post(f"/v2/models/ordinary/versions/{'1' * 2000}/infer", json={})
-    assert answer.status_code == 404
-
-
 def counted(api: WalledApi) -> float:
     """Answers of the ordinary model, over all processes."""
     lines = api.client.get("/metrics").text.splitlines()

@@ -21,7 +21,7 @@ from fedlas.export.graph import export_onnx
 from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import load_onnx
-from tests.corpus.images import blank_png, image, photo, rotated_jpeg
+from tests.corpus.images import image, photo, rotated_jpeg
 from tests.helpers.api import Api, open_api
 from tests.helpers.uploads import Uploads, digits
 
@@ -51,25 +51,15 @@ def predict(served: tuple[Api, Json], content: bytes | Json) -> Any:
     ("content", "code", "words"),
     [
         ({"inputs": [[0.5] * 63]}, "wrong_shape", "[64]"),
-        ({"inputs": [[ROW]]}, "wrong_shape", "[64]"),
-        ({"inputs": ROW}, "wrong_shape", "[64]"),
-        ({"inputs": [ROW, ROW[:10]]}, "wrong_shape", "row 1"),
-        ({"inputs": [["a"] * 64]}, "wrong_dtype", "float32"),
-        ({"inputs": [[None] * 64]}, "wrong_dtype", "row 0: null"),
-        ({"inputs": [[True] * 64]}, "wrong_dtype", "float32"),
         ({"inputs": [ROW, [*ROW[:63], True]]}, "wrong_dtype", "true/false values in row 1"),
         ({"inputs": [{"hour": 3}]}, "no_column_names", "`columns`"),
         ({"inputs": [[*ROW[:63], float("nan")]]}, "non_finite", "row 0"),
-        ({"inputs": [ROW, [*ROW[:63], float("-inf")]]}, "non_finite", "row 1"),
         ({"inputs": [[3e38] * 64]}, "non_finite_output", "row 0"),
         ({"inputs": []}, "empty_inputs", "at least one"),
         ({"inputs": {"y": [ROW]}}, "wrong_inputs", "[64]"),
-        ({"inputs": None}, "wrong_inputs", "[64]"),
-        ({"inputs": "7"}, "wrong_inputs", "[64]"),
         ({}, "invalid_request", "inputs"),
         ([ROW], "invalid_request", "inputs"),
         (b"", "invalid_json", "JSON"),
-        (b"{", "invalid_json", "JSON"),
         (b"\xff\xfe", "invalid_json", "JSON"),
         (image(photo()), "invalid_json", "send this file with 'Content-Type: image/png'"),
         (b'{"inputs":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "invalid_json", "JSON"),
@@ -427,8 +417,6 @@ def test_image_files_are_rows(seeing: tuple[Api, Json]) -> None:
     ("rows", "code", "words"),
     [
         ([b64(image(photo())), b64(b"<svg/>")], "bad_image", "row 1: the content is an SVG drawing"),
-        ([b64(blank_png(12000))], "bad_image", "144 megapixels"),
-        ([{"b64": "?"}], "bad_image", "row 0: b64 is not Base64"),
         ([b64(image(photo())), [[[0.5] * 8] * 8]], "wrong_inputs", "row 0 is an object"),
         ([[[0.5] * 8]], "wrong_shape", "[1, 8, 8]"),
     ],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import io
 import json
 import re
 import threading
@@ -12,7 +11,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 
 from service.api.document.prediction_operations import OPERATIONS
@@ -183,31 +181,9 @@ def test_a_full_queue(ready: Callable[..., tuple[Api, str]], monkeypatch: pytest
     waiting.join()
 
 
-def test_formats_give_the_same_answers(served: tuple[Api, Json]) -> None:
-    """The same rows as JSON and npy, and the same options in a query string, are the same predictions."""
-    api, model = served
-    path = f"/v1/models/{model['id']}/predict"
-    rows = np.random.default_rng(0).random((5, 64), dtype=np.float32)
-    expected = api.client.post(path, json={"inputs": rows.tolist(), "top_k": 2, "abstain_below": 0.9}).json()
-    stream = io.BytesIO()
-    np.save(stream, rows)
-    answer = api.client.post(
-        f"{path}?top_k=2&abstain_below=0.9", content=stream.getvalue(), headers={"Content-Type": "application/x-npy"}
-    )
-    assert answer.status_code == 200, answer.text
-    assert answer.json() == expected
-
-
-def test_an_unknown_format(served: tuple[Api, Json]) -> None:
-    """415, with the formats there are."""
-    api, model = served
-    answer = api.client.post(
-        f"/v1/models/{model['id']}/predict", content=b"<x/>", headers={"Content-Type": "application/xml"}
-    )
-    assert "application/x-npy" in problem(answer, 415, "unsupported_media_type")["detail"]
-
-
-@pytest.mark.parametrize("kind", ["", "text/plain", "application/x-www-form-urlencoded", "text/json"])
+@pytest.mark.parametrize(
+    "kind", ["", "text/plain", "application/x-www-form-urlencoded", "text/json", "application/xml"]
+)
 def test_types_that_browsers_send(served: tuple[Api, Json], kind: str) -> None:
     """A page of somebody else can have a browser send these: 415, with the header that is needed."""
     api, model = served

@@ -19,7 +19,7 @@ from service.serving.messages import Answer, Request
 from service.transport import head_protocol
 from service.transport import protocol as transport
 from service.transport.connections import Connections
-from tests.helpers.plain_http import answers, ask, connected, one
+from tests.helpers.plain_http import ask, connected, one
 from tests.helpers.plain_http import received as all_received
 from tests.helpers.processes import free_port, until
 
@@ -169,25 +169,6 @@ def test_a_late_head_waits_for_its_turn(port: int, monkeypatch: pytest.MonkeyPat
         time.sleep(0.6)
         assert one(found).body == bytes(SIZE)
         assert one(found).told == (408, "head_stalled")
-
-
-def test_a_stream_of_requests_may_be_cut_anywhere(port: int) -> None:
-    """Bodies, chunks, trailers, upgrades, requests sent ahead: byte by byte they are answered as in one piece."""
-    lines = b"\r\nHost: a\r\n"
-    stream = b"GET /1 HTTP/1.1" + lines + b"\r\n\r\nPOST /2 HTTP/1.1" + lines + b"Content-Length: 3\r\n\r\nabc"
-    stream += b"POST /3 HTTP/1.1" + lines + b"Transfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n0\r\nT: t\r\n\r\n"
-    stream += b"POST /4 HTTP/1.1" + lines + b"Upgrade: h2c\r\nConnection: upgrade\r\nContent-Length: 1\r\n\r\na"
-    stream += b"GET /5 HTTP/1.1" + lines + b"Connection: close\r\n\r\n"
-    for pieces in (
-        [stream],
-        [bytes([byte]) for byte in stream],
-        [stream[at : at + 7] for at in range(0, len(stream), 7)],
-    ):
-        with connected(port) as found:
-            found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            for piece in pieces:
-                found.sendall(piece)
-            assert [len(answer.body) for answer in answers(all_received(found))] == [1, 2, 3, 4, 5]
 
 
 def test_who_has_gone_is_noticed(port: int) -> None:

@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from service.server import _MemoryTransport
 from service.transport.connections import Connections
 from service.transport.protocol import Protocol
 from tests.helpers.plain_http import answers
@@ -36,7 +37,7 @@ class Client:
         return [f"{found.status} {found.body.decode()}" for found in answers(bytes(self.written))]
 
 
-class Transport(asyncio.Transport):
+class Transport(_MemoryTransport):
     """One process' end of the connection."""
 
     def __init__(self, client: Client) -> None:
@@ -73,15 +74,6 @@ class Transport(asyncio.Transport):
 
     def is_closing(self) -> bool:
         return self._ended
-
-    def pause_reading(self) -> None:
-        pass
-
-    def resume_reading(self) -> None:
-        pass
-
-    def get_write_buffer_size(self) -> int:
-        return 0
 
 
 class Side:

@@ -13,7 +13,6 @@ from service.inference.oip.requests import (
     DEFAULTS,
     InferenceRequest,
     RequestedOutput,
-    always_there,
     chosen,
     options,
     taken_outputs,
@@ -138,13 +137,6 @@ def test_what_is_taken_of_the_file() -> None:
     assert taken_outputs(wanted) == ("features", "probabilities")
     everything = [RequestedOutput(name) for name in SHAPES]
     assert taken_outputs(everything) == ("probabilities", "logits", "features", "familiarity")
-
-
-def test_outputs_of_kinds_of_models() -> None:
-    """Only binary models have a probability, only calibrated ones familiarity."""
-    both = always_there(profile_of(task="binary"))
-    neither = always_there(profile_of(familiarity=None))
-    assert set(both) - set(neither) == {"probability", "familiarity"}
 
 
 @pytest.mark.parametrize(

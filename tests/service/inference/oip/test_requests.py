@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.inference.oip.requests import InferenceRequest, RequestedOutput, aligned, decode
+from service.inference.oip.requests import InferenceRequest, aligned, decode
 from service.inference.oip.tensors import DATATYPES
 from service.registry.errors import InvalidRequest, TooLarge
 from tests.corpus.images import blank_png
@@ -112,20 +112,6 @@ def test_bytes_in_both_forms() -> None:
     assert found.tolist() == [[content] for content in contents]
 
 
-def test_forms_mix_and_bytes_follow_the_order_of_inputs() -> None:
-    """JSON and binary inputs stand beside each other; each binary one takes its own bytes, without a copy if it can."""
-    first, last = np.arange(6, dtype=np.float32), np.array([7, 8], dtype=np.int64)
-    found = read(
-        {"name": "a", "shape": [2, 3], "datatype": "FP32", "parameters": {"binary_data_size": 24}},
-        TENSOR,
-        {"name": "b", "shape": [2], "datatype": "INT64", "parameters": {"binary_data_size": 16}},
-        tail=first.tobytes() + last.tobytes(),
-    ).inputs
-    assert list(found) == ["a", "x", "b"]
-    assert found["a"].tolist() == first.reshape(2, 3).tolist()
-    assert found["b"].tolist() == [7, 8]
-
-
 @pytest.mark.parametrize("padding", range(8))
 def test_binary_values_are_aligned_in_memory(padding: int) -> None:
     """Wherever the JSON ends, the values can be read in place by native code; if they lie well, nothing is copied."""
@@ -138,24 +124,6 @@ def test_binary_values_are_aligned_in_memory(padding: int) -> None:
     assert array.tolist() == values.tolist()
     start = np.frombuffer(body, np.uint8).ctypes.data + len(header)
     assert (array.ctypes.data == start) == (start % array.itemsize == 0)
-
-
-def test_the_rest_of_a_request() -> None:
-    """Id, parameters and outputs are read; whether an output is binary is its own word, else the request's."""
-    found = read(
-        TENSOR,
-        id='é" 7',
-        parameters={"binary_data_output": True, "timeout": 5, "coverage": 0.9},
-        outputs=[
-            {"name": "a"},
-            {"name": "b", "parameters": {"binary_data": False}},
-            {"name": "c", "parameters": {"classification": 3}},
-        ],
-        model_name="ignored",
-    )
-    assert (found.id, found.binary) == ('é" 7', True)
-    assert found.parameters == {"binary_data_output": True, "timeout": 5, "coverage": 0.9}
-    assert found.wanted == (RequestedOutput("a", True), RequestedOutput("b", False), RequestedOutput("c", True, 3))
 
 
 @pytest.mark.parametrize("nothing", [{}, {"id": None, "parameters": None, "outputs": None}, {"outputs": []}])
