@@ -23,7 +23,7 @@ from threading import Lock
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter
 
 from service.inference.metrics import WIDTH, Counts, ModelKey, OtherProcesses, ServingMetrics, latest, merged
 
@@ -207,18 +207,8 @@ class _Process:
     snapshot: Snapshot | None = None
 
 
-class _Part(BaseModel):
-    """The snapshot of a process, or of all that have ended; of so many bytes."""
-
-    name: str
-    start: int
-    size: int
-
-
-class _FileHead(BaseModel):
-    """The first line of the file."""
-
-    parts: list[_Part]
+#: The first line of the file: of each process, and of all that have ended, name, start and bytes of its snapshot.
+_PARTS: TypeAdapter[list[tuple[str, int, int]]] = TypeAdapter(list[tuple[str, int, int]])
 
 
 class ServingCounts:
@@ -292,11 +282,11 @@ class ServingCounts:
             if process.snapshot is not None
         }
         parts = [(name, start, snapshot.encode()) for name, (start, snapshot) in told.items()]
-        head = _FileHead(parts=[_Part(name=name, start=start, size=len(content)) for name, start, content in parts])
+        head = _PARTS.dump_json([(name, start, len(content)) for name, start, content in parts])
         fresh = self._file.with_suffix(".new")
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            fresh.write_bytes(head.model_dump_json().encode() + b"\n" + b"".join(content for _, _, content in parts))
+            fresh.write_bytes(head + b"\n" + b"".join(content for _, _, content in parts))
             os.replace(fresh, self._file)
         except OSError as error:
             _LOG.warning("the counts of the serving processes were not written: %s", error)
@@ -304,12 +294,12 @@ class ServingCounts:
     def _read(self) -> None:
         try:
             first, _, rest = self._file.read_bytes().partition(b"\n")
-            for part in _FileHead.model_validate_json(first).parts:
-                snapshot, rest = Snapshot.decode(rest[: part.size]), rest[part.size :]
-                if part.name == _ENDED:
+            for name, start, size in _PARTS.validate_json(first):
+                snapshot, rest = Snapshot.decode(rest[:size]), rest[size:]
+                if name == _ENDED:
                     self._ended = snapshot.counts
                 else:
-                    self._processes[part.name] = _Process(part.start, lives=False, snapshot=snapshot)
+                    self._processes[name] = _Process(start, lives=False, snapshot=snapshot)
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:

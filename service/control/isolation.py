@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.inference.quarantine import Quarantine
-from service.ipc.documents import Fault, alone, in_path
+from service.ipc.documents import ALONE, Fault, in_path
 from service.registry.errors import OutOfService
 
 _LOG = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Isolation:
     def __init__(self, folder: Path, quarantine: Quarantine, *, most: int) -> None:
         self._folder = folder
         self._quarantine = quarantine
-        self._processes = [alone(number) for number in range(1, most + 1)]
+        self._processes = [f"{ALONE}{number}" for number in range(1, most + 1)]
         self.on_change: Callable[[], None] = lambda: None
         self._ended: set[str] = set()
         if most and folder.is_dir():

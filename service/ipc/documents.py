@@ -263,11 +263,6 @@ def in_path(name: str, version: str | None) -> str:
     return name if version is None else f"{name}/versions/{version}"
 
 
-def alone(number: int) -> str:
-    """The name of the process of a single model."""
-    return f"{ALONE}{number}"
-
-
 class Placement:
     """The places of requests: control, the serving processes together, and each process of a single model.
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from service.confinement.confinement import CONTROLS, Report, controls_on, protections
 from service.heartbeat import Pulse
-from service.ipc.documents import ACCEPTOR, CONTROL, alone
+from service.ipc.documents import ACCEPTOR, ALONE, CONTROL
 from service.processes.child_process import AloneProcess, ChildProcess, say
 from service.processes.introductions import Introductions
 from service.processes.supervision import bound, numbered, supervise
@@ -176,7 +176,7 @@ def _serving(
 ) -> Iterator[ChildProcess]:
     """Those that answer predictions; those of single models come into being when control wants them."""
     names = [f"serving-{number}" for number in range(1, settings.api_processes + 1)]
-    alone_names = [alone(number) for number in range(1, settings.isolated_models + 1)]
+    alone_names = [f"{ALONE}{number}" for number in range(1, settings.isolated_models + 1)]
     smaller = {**environment, **_half_of_the_memory(settings)}
     for name in (*names, *alone_names):
         folder = run_dir / _SERVED / name

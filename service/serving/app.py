@@ -20,9 +20,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.api.plumbing import problems
 from service.api.plumbing.access_log import GONE, Access
 from service.registry.errors import DeadlineExceeded, Overloaded, RegistryError, Unavailable
-from service.serving.call import FormatThreads, InferenceCall, InflightMemory, ServingServices, Shared
+from service.serving.call import InferenceCall, ServingServices
 from service.serving.infer import infer
-from service.serving.messages import Answer, Request, Waits, seconds_given
+from service.serving.messages import Answer, Request, seconds_given
 from service.serving.predict import predict
 from service.tracing import end
 
@@ -57,9 +57,6 @@ class ServingApp:
     def __init__(self, others: ASGIApp, services: ServingServices, routes: Sequence[ServingRoute]) -> None:
         self.others = others
         self.services = services
-        self.memory = InflightMemory(services.settings.max_inflight_bytes)
-        self.threads = FormatThreads(services.settings.max_waiting_bodies)
-        self._shared = Shared(services, self.memory, self.threads, Waits())
         self._routes = tuple(routes)
         self._log = services.access_log
 
@@ -70,17 +67,17 @@ class ServingApp:
                     return await self._answer(route, match.groups(), scope, receive, send)
         await self.others(scope, receive, send)
         if scope["type"] == "lifespan":
-            self.threads.shut_down()
+            self.services.threads.shut_down()
         return None
 
     def give_up(self) -> None:
         """Answer all requests whose outputs are not there: the process ends, and another follows."""
-        self._shared.waits.fail(restarting)
+        self.services.waits.fail(restarting)
 
     def call(self, request: Request, name: str, model: str, version: str | None = None) -> InferenceCall:
         """The call of a request for a model; `name` is that of its span."""
         span = self.services.tracing.start(request.headers, name)
-        return InferenceCall(self._shared, request, model, version, span)
+        return InferenceCall(self.services, request, model, version, span)
 
     async def _answer(
         self, route: ServingRoute, parameters: Sequence[str], scope: Scope, receive: Receive, send: Send

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from opentelemetry.trace import Span
@@ -123,7 +123,13 @@ class Admission(Protocol):
 
 @dataclass(frozen=True)
 class ServingServices:
-    """What predictions need, and nothing else: no database, no stored files, no broker."""
+    """What predictions need, and nothing else: no database, no stored files, no broker.
+
+    Attributes:
+        memory: bounds what the calls of a process hold together.
+        threads: read and write large bodies.
+        waits: ends what is awaited for too long.
+    """
 
     settings: ServingSettings
     access: AccessControl
@@ -133,6 +139,9 @@ class ServingServices:
     scheduler: Scheduler
     model_repository: ModelRepository
     access_log: AccessLog
+    memory: InflightMemory
+    threads: FormatThreads
+    waits: Waits
 
     @classmethod
     def open(
@@ -173,27 +182,23 @@ class ServingServices:
             on_batch=trace if tracing.on else None,
         )
         metrics.load(lambda: len(scheduler.models), lambda: scheduler.models.bytes, lambda: scheduler.queued_rows)
-        repository = ModelRepository(look_up, scheduler)
-        return cls(settings, access, admission, metrics, tracing, scheduler, repository, access_log)
+        return cls(
+            settings,
+            access,
+            admission,
+            metrics,
+            tracing,
+            scheduler,
+            model_repository=ModelRepository(look_up, scheduler),
+            access_log=access_log,
+            memory=InflightMemory(settings.max_inflight_bytes),
+            threads=FormatThreads(settings.max_waiting_bodies),
+            waits=Waits(),
+        )
 
     def start(self) -> None:
         """Prepare the inference runtime."""
         prepare(arena_bytes=self.settings.resolved_api_memory_bytes // 2)
-
-
-class Shared(NamedTuple):
-    """What the calls of a process share.
-
-    Attributes:
-        memory: bounds what they hold together.
-        threads: read and write large bodies.
-        waits: ends what is awaited for too long.
-    """
-
-    services: ServingServices
-    memory: InflightMemory
-    threads: FormatThreads
-    waits: Waits
 
 
 class InferenceCall:
@@ -207,14 +212,16 @@ class InferenceCall:
     """
 
     __slots__ = (
-        *("_memory", "_shared", "abstained", "answer_bytes", "arrived", "began_at", "held_bytes", "metrics", "model"),
+        *("_memory", "_services", "abstained", "answer_bytes", "arrived", "began_at", "held_bytes", "metrics", "model"),
         *("request", "resolved", "rows", "settings", "span", "until", "version"),
     )
 
-    def __init__(self, shared: Shared, request: Request, model: str, version: str | None, span: Span) -> None:
-        self._shared = shared
-        self._memory = shared.memory
-        self.settings = shared.services.settings
+    def __init__(
+        self, services: ServingServices, request: Request, model: str, version: str | None, span: Span
+    ) -> None:
+        self._services = services
+        self._memory = services.memory
+        self.settings = services.settings
         self.request = request
         self.model = model
         self.version = version
@@ -243,7 +250,7 @@ class InferenceCall:
             return body
         work = partial(inflated, body, encoding.decode("latin-1"), limit=limit)
         try:
-            body = await self._shared.threads.run(self.until, work)
+            body = await self._services.threads.run(self.until, work)
         except TooLarge as error:
             raise _named(error, limit, json) from None
         self.hold(len(body))
@@ -251,7 +258,7 @@ class InferenceCall:
 
     async def find(self) -> tuple[ResolvedModel, ModelQueue]:
         """The model that is asked for, open; raises what `ModelRepository.find` does, or DeadlineExceeded."""
-        repository = self._shared.services.model_repository
+        repository = self._services.model_repository
         found = repository.known(self.model, self.version)
         if found is None:
             try:
@@ -260,30 +267,30 @@ class InferenceCall:
             except TimeoutError:
                 raise too_late() from None
         self.resolved = resolved = found[0]
-        self.metrics = self._shared.services.metrics.of(resolved.called, resolved.version, resolved.model_id)
+        self.metrics = self._services.metrics.of(resolved.called, resolved.version, resolved.model_id)
         return found
 
     async def read(self, body: bytes, function: Callable[..., T], *args: object, small: int = SMALL_BYTES) -> T:
         """`function(body, *args)`, in a thread where the body is not small."""
         if len(body) <= small:
             return function(body, *args)
-        return await self._shared.threads.run(self.until, function, body, *args)
+        return await self._services.threads.run(self.until, function, body, *args)
 
     async def run(self, queue: ModelQueue, inputs: Mapping[str, np.ndarray], names: tuple[str, ...]) -> Outputs:
         """These outputs for the rows; raises Overloaded, DeadlineExceeded, InvalidRequest, ClientDisconnect."""
         self.rows = len(next(iter(inputs.values())))
         # A small file may be a large image.
         self.hold(sum([array.nbytes for array in inputs.values()]) + self.answer_bytes)
-        outputs = self._shared.services.scheduler.submit(
+        outputs = self._services.scheduler.submit(
             queue, inputs, outputs=names, observer=self.metrics, span=self.span, until=self.until
         )
-        return await self._shared.waits.outputs(outputs, self.request.receive, until=self.until)
+        return await self._services.waits.outputs(outputs, self.request.receive, until=self.until)
 
     async def write(self, outputs: Outputs, function: Callable[..., T], *args: object) -> T:
         """`function(*args)`, in a thread where these outputs are more than a few rows or numbers."""
         if self.rows <= _FEW_ROWS and sum([array.size for array in outputs.values()]) <= _FEW_NUMBERS:
             return function(*args)
-        return await self._shared.threads.run(self.until, function, *args)
+        return await self._services.threads.run(self.until, function, *args)
 
     def hold(self, size: int) -> None:
         """Hold so many bytes, if more than before; raises Overloaded where all requests hold too many."""

@@ -171,7 +171,7 @@ def test_answers_are_held_like_bodies(api: Api) -> None:
     """While others hold what there is, 429; alone it is never refused; nothing is held when all are answered."""
     app = api.client.app
     assert isinstance(app, ServingApp)
-    most, held = app.services.settings.max_inflight_bytes, app.memory
+    most, held = app.services.settings.max_inflight_bytes, app.services.memory
     size = RowSize(json=10, binary=0, held=most // 40)
 
     async def ask() -> None:

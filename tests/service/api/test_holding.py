@@ -90,7 +90,7 @@ def test_the_sum_is_bounded_and_one_alone_is_not(app: ServingApp) -> None:
         alone = call(app, b"x" * 5000)
         await alone.body(MOST, json=False)
         alone.release()
-        assert app.memory.held_bytes == 0
+        assert app.services.memory.held_bytes == 0
 
     run(ask)
 
@@ -139,7 +139,7 @@ def test_threads_are_not_waited_for_beyond_the_deadline(app: ServingApp) -> None
 
     async def ask() -> None:
         loop, go_on = asyncio.get_running_loop(), threading.Event()
-        busy = [loop.run_in_executor(app.threads._pool, go_on.wait, 60) for _ in range(2)]
+        busy = [loop.run_in_executor(app.services.threads._pool, go_on.wait, 60) for _ in range(2)]
         with pytest.raises(DeadlineExceeded):
             await call(app, until=loop.time() + 0.1).read(b"body", begun.append, small=0)
         go_on.set()
@@ -168,7 +168,7 @@ def test_who_waits_for_a_thread_is_counted(make_api: MakeApi) -> None:
         assert caught.value.retry_after == 1
         with pytest.raises(DeadlineExceeded):
             await hasty
-        assert app.threads._pool._work_queue.qsize() == 0
+        assert app.services.threads._pool._work_queue.qsize() == 0
         go_on.set()
         assert await patient == "patient"
         await asyncio.gather(*busy)

@@ -337,4 +337,4 @@ def test_a_silent_client_is_answered(served: tuple[Api, Json], monkeypatch: pyte
     portal.call(ask)
     assert (sent[0]["status"], json.loads(sent[1]["body"])["code"]) == (408, "body_stalled")
     assert isinstance(api.client.app, ServingApp)
-    assert api.client.app.memory.held_bytes == 0
+    assert api.client.app.services.memory.held_bytes == 0
