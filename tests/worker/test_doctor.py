@@ -27,7 +27,7 @@ def test_what_is_missing_is_a_warning_with_a_remedy(monkeypatch: pytest.MonkeyPa
     found = {line["name"]: line for line in doctor.check()}["sandbox, files"]
     assert found == {
         "name": "sandbox, files", "status": "warn",
-        "found": "uploads are opened without this protection: reads and writes only what it is given "
-        "(syscall: Function not implemented)",
+        "found": "uploads are opened without this protection: reads only its inputs and writes "
+        "only its folder (syscall: Function not implemented)",
         "remedy": "Linux 5.13 or newer with Landlock among lsm= of the kernel",
     }  # fmt: skip

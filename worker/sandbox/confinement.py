@@ -28,7 +28,10 @@ _PROBE_S = 30
 #: Control → what it is for, and what permits it where it is off.
 CONTROLS = {
     "network": ("no network", "allow user namespaces (sysctl user.max_user_namespaces), or seccomp"),
-    "files": ("reads and writes only what it is given", "Linux 5.13 or newer with Landlock among lsm= of the kernel"),
+    "files": (
+        "reads only its inputs and writes only its folder",
+        "Linux 5.13 or newer with Landlock among lsm= of the kernel",
+    ),
     "user": ("is not root", "start the worker as a user other than root, or leave it CAP_SETUID and CAP_CHOWN"),
     "system_calls": ("dangerous system calls are denied", "a kernel with seccomp, on x86-64 or ARM64"),
     "privileges": ("never gains rights", "a Linux kernel"),
