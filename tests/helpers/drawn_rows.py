@@ -47,3 +47,31 @@ def drawn_features(
     targets = rng.integers(num_classes, size=num_rows)
     noise = rng.normal(size=(num_rows, len(scatter))) @ scatter + 0.3 * rng.normal(size=(num_rows, dim))
     return centres[targets] + noise + shift * away, targets
+
+
+def answers(predicted: Array, num_classes: int, confidence: float = 0.9) -> Array:
+    """Probabilities whose top label is the one that is predicted."""
+    probs = np.full((len(predicted), num_classes), (1 - confidence) / (num_classes - 1))
+    probs[np.arange(len(predicted)), predicted] = confidence
+    return probs
+
+
+def changed(targets: Array, rows: range | list[int], num_classes: int) -> Array:
+    """All right but for the rows given."""
+    predicted = targets.copy()
+    predicted[list(rows)] = (targets[list(rows)] + 1) % num_classes
+    return predicted
+
+
+def drawn_scores(rows: int = 2000, classes: int = 4, *, sharpened: float = 3.0, seed: int = 0) -> tuple[Array, Array]:
+    """Logits `sharpened` times too large for the labels that were drawn from them, so the best temperature is that."""
+    rng = np.random.default_rng(seed)
+    true = rng.normal(size=(rows, classes)) * 2
+    targets = (true + rng.gumbel(size=true.shape)).argmax(axis=1)
+    return (sharpened * true).astype(np.float32), targets
+
+
+def plain_softmax(logits: Array) -> Array:
+    """An implementation of the test's own."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))

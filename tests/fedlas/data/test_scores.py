@@ -14,22 +14,9 @@ from fedlas.data import SPLITS, Dataset
 from fedlas.data.scores import MAX_ROWS, read_scores
 from fedlas.errors import BadDataset
 from tests.helpers import uploads as made
+from tests.helpers.drawn_rows import drawn_scores, plain_softmax
 
 Array = NDArray[Any]
-
-
-def drawn(rows: int = 2000, classes: int = 4, *, sharpened: float = 3.0, seed: int = 0) -> tuple[Array, Array]:
-    """Logits `sharpened` times too large for the labels that were drawn from them, so the best temperature is that."""
-    rng = np.random.default_rng(seed)
-    true = rng.normal(size=(rows, classes)) * 2
-    targets = (true + rng.gumbel(size=true.shape)).argmax(axis=1)
-    return (sharpened * true).astype(np.float32), targets
-
-
-def softmax(logits: Array) -> Array:
-    """An implementation of the test's own."""
-    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def read(folder: Path, content: bytes, class_names: list[str] | None = None, **options: Any) -> Dataset:
@@ -46,7 +33,7 @@ def columns(prefix: str, scores: Array, names: list[str] | None = None) -> dict[
 
 def test_every_way_to_write_the_same_scores(tmp_path: Path) -> None:
     """An array, numbered columns in any order and spelling, and a list column are the same scores."""
-    logits, targets = drawn(40)
+    logits, targets = drawn_scores(40)
     lists = np.array([f'"{json.dumps([float(value) for value in row])}"' for row in logits])
     shuffled = columns("logit_", logits)
     ways = [
@@ -66,7 +53,7 @@ def test_every_way_to_write_the_same_scores(tmp_path: Path) -> None:
 
 def test_columns_can_name_the_classes(tmp_path: Path) -> None:
     """Named columns say what the words in the label column mean; class_names put them into another order."""
-    logits, targets = drawn(40, 3)
+    logits, targets = drawn_scores(40, 3)
     words = np.array(["dog", "cat", "eel"])[targets]
     content = made.csv({**columns("logit_", logits, ["dog", "cat", "eel"]), "label": words})
     scores = read(tmp_path, content)
@@ -79,7 +66,7 @@ def test_columns_can_name_the_classes(tmp_path: Path) -> None:
 
 def test_words_without_names_are_sorted_and_said(tmp_path: Path) -> None:
     """Class names without a given order are columns in sorted order, and the report says so; too few are an error."""
-    logits, targets = drawn(60, 3)
+    logits, targets = drawn_scores(60, 3)
     words = np.array(["b", "a", "c"])[targets]
     scores = read(tmp_path, made.npz(logits=logits, labels=words))
     np.testing.assert_array_equal(scores.targets, np.array([1, 0, 2])[targets])
@@ -91,15 +78,15 @@ def test_words_without_names_are_sorted_and_said(tmp_path: Path) -> None:
 
 def test_what_looks_odd_is_said(tmp_path: Path) -> None:
     """Probabilities sent as logits, and unused columns, are mentioned."""
-    logits, targets = drawn(60, 3)
-    warnings = read(tmp_path, made.npz(logits=softmax(logits), labels=targets, height=np.ones(60))).warnings
+    logits, targets = drawn_scores(60, 3)
+    warnings = read(tmp_path, made.npz(logits=plain_softmax(logits), labels=targets, height=np.ones(60))).warnings
     assert any("if they are probabilities" in warning for warning in warnings)
     assert any("not used: height" in warning for warning in warnings)
     assert read(tmp_path, made.npz(logits=logits, labels=targets)).warnings == []
 
 
-LOGITS, TARGETS = drawn(40, 3)
-PROBABILITIES = softmax(LOGITS)
+LOGITS, TARGETS = drawn_scores(40, 3)
+PROBABILITIES = plain_softmax(LOGITS)
 
 
 def changed(array: Array, row: int, value: Any) -> Array:
@@ -210,7 +197,7 @@ def test_too_many_rows_are_refused(tmp_path: Path) -> None:
 
 def test_weights_leave_a_sample_of_the_population(tmp_path: Path) -> None:
     """Of test rows that stand for fewer, as many stay as make all count alike; calibration rows count by weight."""
-    logits, targets = drawn(2000)
+    logits, targets = drawn_scores(2000)
     weight = np.where(np.arange(2000) % 2 == 0, 1.0, 4.0)
     scores = read(tmp_path, made.npz(logits=logits, labels=targets, weight=weight))
     stayed = weight[scores.rows("test")]
@@ -223,7 +210,7 @@ def test_weights_leave_a_sample_of_the_population(tmp_path: Path) -> None:
 
 def test_roles_can_be_named(tmp_path: Path) -> None:
     """As in a dataset, roles name columns: these are no scores, and not unused."""
-    logits, targets = drawn(200)
+    logits, targets = drawn_scores(200)
     content = made.npz(logits=logits, diagnosis=targets, site=np.arange(200) % 2, age=np.arange(200))
     scores = read(tmp_path, content, roles={"label": "diagnosis", "group": "age", "slices": ["site"]})
     np.testing.assert_array_equal(scores.targets, targets)
@@ -232,7 +219,7 @@ def test_roles_can_be_named(tmp_path: Path) -> None:
 
 def test_shares_of_scores(tmp_path: Path) -> None:
     """Shares are kept, and what would train fits too, since scores train nothing."""
-    logits, targets = drawn(200)
+    logits, targets = drawn_scores(200)
     shares = {"train": 0.3, "calibration": 0.2, "guarantee": 0.2, "test": 0.3}
     scores = read(tmp_path, made.npz(logits=logits, labels=targets), split_shares=shares)
     assert np.bincount(scores.splits).tolist() == [0, 100, 40, 60]
@@ -240,6 +227,6 @@ def test_shares_of_scores(tmp_path: Path) -> None:
 
 def test_the_latest_rows_judge(tmp_path: Path) -> None:
     """With the role `time` the earlier half fits and the later half judges."""
-    logits, targets = drawn(100)
+    logits, targets = drawn_scores(100)
     scores = read(tmp_path, made.npz(logits=logits, labels=targets, time=np.arange(100)[::-1]))
     assert [SPLITS[code] for code in scores.splits] == ["test"] * 50 + ["calibration"] * 50

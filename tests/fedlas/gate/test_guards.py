@@ -12,6 +12,7 @@ from fedlas.calibrators import softmax
 from fedlas.gate.gate import ledger_level
 from fedlas.gate.guards import GUARD_NAMES, GateOptions, Guard, JudgedRows, accuracy_drop, guard_finalist
 from fedlas.metrics import aurc
+from tests.helpers.drawn_rows import answers, changed
 
 
 def guards(before: np.ndarray, after: np.ndarray, targets: np.ndarray, **options: object) -> dict[str, Guard]:
@@ -19,20 +20,6 @@ def guards(before: np.ndarray, after: np.ndarray, targets: np.ndarray, **options
     probs = {"uploaded": before, "post_hoc": before, "trained": after}
     found = guard_finalist("trained", probs, JudgedRows(targets, None), GateOptions(**options))  # type: ignore[arg-type]
     return {guard.name: guard for guard in found}
-
-
-def answers(predicted: np.ndarray, num_classes: int, confidence: float = 0.9) -> np.ndarray:
-    """Probabilities whose top label is the one that is predicted."""
-    probs = np.full((len(predicted), num_classes), (1 - confidence) / (num_classes - 1))
-    probs[np.arange(len(predicted)), predicted] = confidence
-    return probs
-
-
-def changed(targets: np.ndarray, rows: range | list[int], num_classes: int) -> np.ndarray:
-    """All right but for the rows given."""
-    predicted = targets.copy()
-    predicted[list(rows)] = (targets[list(rows)] + 1) % num_classes
-    return predicted
 
 
 def test_accuracy_and_aurc_are_judged_by_their_points_and_shown_with_intervals() -> None:

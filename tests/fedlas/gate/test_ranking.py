@@ -20,6 +20,7 @@ from fedlas.gate.ranking import (
     worst_class_recall_drop,
 )
 from fedlas.metrics.bootstrap import ResamplingUnits
+from tests.helpers.drawn_rows import answers, changed
 
 
 def two(positive: np.ndarray) -> np.ndarray:
@@ -111,20 +112,6 @@ def test_copies_of_rows_prove_nothing() -> None:
 LIMIT = 0.05
 
 
-def answers(predicted: np.ndarray, num_classes: int, confidence: float = 0.9) -> np.ndarray:
-    """Probabilities whose top label is the one that is predicted."""
-    probs = np.full((len(predicted), num_classes), (1 - confidence) / (num_classes - 1))
-    probs[np.arange(len(predicted)), predicted] = confidence
-    return probs
-
-
-def changed(targets: np.ndarray, rows: range | list[int], num_classes: int) -> np.ndarray:
-    """All right but for the rows given."""
-    predicted = targets.copy()
-    predicted[list(rows)] = (targets[list(rows)] + 1) % num_classes
-    return answers(predicted, num_classes)
-
-
 def test_the_chance_of_losing_is_the_exact_sign_test() -> None:
     """SciPy's binomial test is met exactly, and closely beyond 2,000 changed rows."""
     for lost, won in ((6, 1), (40, 22), (0, 3), (1100, 1000)):
@@ -148,14 +135,14 @@ def test_one_positive_row_is_enough_in_a_binary_problem_only() -> None:
     assert not rare_classes_recall_drop(answers(two, 2), never, two, None, LIMIT).passed
     six = np.array([1, 2, 2] + [0] * 97)
     for missed, passed in (([0], True), ([1, 2], False), ([1], True)):
-        after = changed(six, missed, 6)
+        after = answers(changed(six, missed, 6), 6)
         assert rare_classes_recall_drop(answers(six, 6), after, six, None, LIMIT).passed is passed
 
 
 def test_small_classes_together_are_tested_like_one() -> None:
     """Forty classes of 10 rows that lose one row each: 10 points that no single class could show."""
     targets = np.repeat(np.arange(40), 10)
-    probs = answers(targets, 40), changed(targets, range(0, 400, 10), 40)
+    probs = answers(targets, 40), answers(changed(targets, range(0, 400, 10), 40), 40)
     found = rare_classes_recall_drop(*probs, targets, None, LIMIT)
     assert (found.passed, found.class_index) == (False, None)
     assert found.value == pytest.approx(0.1)
@@ -166,7 +153,9 @@ def test_small_classes_together_are_tested_like_one() -> None:
 def test_a_class_of_fifty_rows_may_lose_five_points_or_what_chance_takes(lost: int, passed: bool) -> None:
     """Two classes, 50 rows: 4 points are allowed, 6 are chance (3 of 3 rows: 12.5 %), 8 are not."""
     targets = np.repeat([0, 1], 50)
-    found = worst_class_recall_drop(answers(targets, 2), changed(targets, range(lost), 2), targets, None, LIMIT)
+    found = worst_class_recall_drop(
+        answers(targets, 2), answers(changed(targets, range(lost), 2), 2), targets, None, LIMIT
+    )
     assert found.passed is passed
     assert (found.class_index, found.value) == (0, pytest.approx(lost / 50))
     assert found.chance == pytest.approx(0.5**lost)
@@ -178,14 +167,14 @@ def test_a_class_of_fifty_rows_may_lose_five_points_or_what_chance_takes(lost: i
 def test_the_limit_is_the_one_that_is_given() -> None:
     """Eight of 50 rows lost: too many at 0.05, allowed at 0.2."""
     targets = np.repeat([0, 1], 50)
-    probs = answers(targets, 2), changed(targets, range(8), 2)
+    probs = answers(targets, 2), answers(changed(targets, range(8), 2), 2)
     assert [worst_class_recall_drop(*probs, targets, None, limit).passed for limit in (0.05, 0.2)] == [False, True]
 
 
 def test_a_group_that_lost_more_than_it_won_is_one_loss() -> None:
     """Four rows lost are no chance as rows (6.25 %), and are one as one group (50 %)."""
     targets = np.repeat([0, 1], 50)
-    probs = answers(targets, 2), changed(targets, range(4), 2)
+    probs = answers(targets, 2), answers(changed(targets, range(4), 2), 2)
     groups = np.maximum(np.arange(100) - 3, 0)
     rows, grouped = (worst_class_recall_drop(*probs, targets, ids, LIMIT) for ids in (None, groups))
     assert (rows.passed, rows.chance) == (False, pytest.approx(0.0625))
@@ -198,7 +187,7 @@ def test_harmless_networks_are_seldom_stopped_by_a_class() -> None:
     targets = np.repeat(np.arange(10), 100)
     for _ in range(100):
         draw = rng.random(1000)
-        before = changed(targets, np.flatnonzero(draw < 0.04).tolist(), 10)
-        after = changed(targets, np.flatnonzero((draw > 0.04) & (draw < 0.08)).tolist(), 10)
+        before = answers(changed(targets, np.flatnonzero(draw < 0.04).tolist(), 10), 10)
+        after = answers(changed(targets, np.flatnonzero((draw > 0.04) & (draw < 0.08)).tolist(), 10), 10)
         stopped += not worst_class_recall_drop(before, after, targets, None, LIMIT).passed
     assert stopped < 25

@@ -19,25 +19,12 @@ from fedlas.errors import BadDataset, Mismatch
 from fedlas.export.scores_graph import as_logits
 from fedlas.guarantees import Guarantees
 from tests.helpers import uploads as made
+from tests.helpers.drawn_rows import drawn_scores, plain_softmax
 from worker.documents.orders import ScoresOptions, ScoresOrder
 from worker.inside.calibration import fit_scores
 
 Json = dict[str, Any]
 Array = NDArray[Any]
-
-
-def drawn(rows: int = 2000, classes: int = 4, *, sharpened: float = 3.0, seed: int = 0) -> tuple[Array, Array]:
-    """Logits `sharpened` times too large for the labels that were drawn from them, so the best temperature is that."""
-    rng = np.random.default_rng(seed)
-    true = rng.normal(size=(rows, classes)) * 2
-    targets = (true + rng.gumbel(size=true.shape)).argmax(axis=1)
-    return (sharpened * true).astype(np.float32), targets
-
-
-def softmax(logits: Array) -> Array:
-    """An implementation of the test's own."""
-    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def fit(folder: Path, content: bytes, *, looks_before: int = 0, **options: Any) -> Json:
@@ -62,19 +49,21 @@ def test_probabilities_of_zero_and_one_are_allowed(tmp_path: Path) -> None:
     probabilities = np.array([[1.0, 0.0], [0.25, 0.75]] * 20)
     logits = as_logits("probabilities", probabilities.astype(np.float32))
     assert logits[0].tolist() == [0.0, pytest.approx(-87.336545)]
-    np.testing.assert_allclose(softmax(logits), probabilities, atol=1e-7)
+    np.testing.assert_allclose(plain_softmax(logits), probabilities, atol=1e-7)
     assert fit(tmp_path, made.npz(probabilities=probabilities, labels=[0, 1] * 20))["profile"]["num_samples"] == 40
 
 
 def test_the_temperature_is_the_best_of_the_calibration_rows(tmp_path: Path) -> None:
     """Found by an optimiser of somebody else's on the calibration rows alone; the test rows have no say in it."""
-    logits, targets = drawn(1200)
+    logits, targets = drawn_scores(1200)
     split = np.where(np.arange(1200) % 3 == 0, "calibration", np.where(np.arange(1200) % 3 == 1, "test", "train"))
     result = fit(tmp_path, made.npz(logits=logits, labels=targets, split=split), method="temperature")
     chosen = split == "calibration"
 
     def loss(log_temperature: float) -> float:
-        return float(log_loss(targets[chosen], softmax(logits[chosen] / np.exp(log_temperature)), labels=range(4)))
+        return float(
+            log_loss(targets[chosen], plain_softmax(logits[chosen] / np.exp(log_temperature)), labels=range(4))
+        )
 
     best = float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded", options={"xatol": 1e-9}).x))
     assert result["parameters"]["temperature"] == pytest.approx(best, rel=1e-4)
@@ -85,31 +74,31 @@ def test_the_temperature_is_the_best_of_the_calibration_rows(tmp_path: Path) -> 
 @pytest.mark.parametrize("kind", ["logits", "probabilities"])
 def test_the_file_alone_gives_the_reported_figures(tmp_path: Path, kind: str) -> None:
     """ONNX Runtime on the test rows gives probabilities whose log loss and accuracy are those of the report."""
-    logits, targets = drawn(1000)
+    logits, targets = drawn_scores(1000)
     split = np.where(np.arange(1000) % 2 == 0, "calibration", "test")
-    sent = logits if kind == "logits" else softmax(logits).astype(np.float32)
+    sent = logits if kind == "logits" else plain_softmax(logits).astype(np.float32)
     result = fit(tmp_path, made.npz(**{kind: sent}, labels=targets, split=split))
     probabilities, confidence = run(tmp_path, sent)
     np.testing.assert_allclose(confidence, probabilities.max(axis=1))
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
     judged = split == "test"
     shown = result["excerpt"]["metrics"]
-    for name, given in (("uploaded", softmax(logits)), ("calibrated", softmax(np.log(probabilities)))):
+    for name, given in (("uploaded", plain_softmax(logits)), ("calibrated", plain_softmax(np.log(probabilities)))):
         expected = log_loss(targets[judged], given[judged], labels=range(4))
         assert shown[name]["nll"]["value"] == pytest.approx(expected, rel=1e-4)
         assert shown[name]["accuracy"]["value"] == pytest.approx((given.argmax(axis=1) == targets)[judged].mean())
     if result["method"] == "temperature":
         scale = result["parameters"]["temperature"]
-        np.testing.assert_allclose(probabilities, softmax(logits / scale), atol=1e-5)
+        np.testing.assert_allclose(probabilities, plain_softmax(logits / scale), atol=1e-5)
 
 
 def test_overconfident_scores_are_mended_and_calibrated_ones_gain_nothing(tmp_path: Path) -> None:
     """Logits three times too large are shown to gain; logits that were right already are shown to gain nothing."""
-    logits, targets = drawn(3000)
+    logits, targets = drawn_scores(3000)
     mended = fit(tmp_path, made.npz(logits=logits, labels=targets))["excerpt"]
     assert (mended["verdict"], mended["promoted"]) == ("post_hoc", True)
     assert mended["differences"]["calibrated_minus_uploaded"]["brier"]["high"] < 0
-    right, targets = drawn(3000, sharpened=1.0)
+    right, targets = drawn_scores(3000, sharpened=1.0)
     same = fit(tmp_path, made.npz(logits=right, labels=targets))["excerpt"]
     assert not same["shown"]
     assert abs(same["differences"]["calibrated_minus_uploaded"]["brier"]["value"]) < 0.01
@@ -134,7 +123,7 @@ def test_halves_are_drawn_once_and_by_class(tmp_path: Path) -> None:
 
 def test_named_methods(tmp_path: Path) -> None:
     """A method by name is that method; one that does not exist or does not suit is refused with the choice."""
-    logits, targets = drawn(600, 2)
+    logits, targets = drawn_scores(600, 2)
     binary = made.npz(logits=logits, labels=targets)
     found = fit(tmp_path, binary, method="affine")
     assert (found["method"], found["excerpt"]["methods"]["tried"]) == ("affine", ["affine"])
@@ -142,7 +131,7 @@ def test_named_methods(tmp_path: Path) -> None:
         fit(tmp_path, binary, method="magic")
     assert (caught.value.code, "temperature" in caught.value.message) == ("unknown_method", True)
     with pytest.raises(BadDataset) as caught:
-        fit(tmp_path, made.npz(logits=drawn(600, 4)[0], labels=drawn(600, 4)[1]), method="affine")
+        fit(tmp_path, made.npz(logits=drawn_scores(600, 4)[0], labels=drawn_scores(600, 4)[1]), method="affine")
     assert caught.value.code == "unsuitable_method"
 
 
@@ -170,7 +159,7 @@ def test_extremes_get_a_true_report(tmp_path: Path, name: str) -> None:
 
 def test_the_child_loads_no_pytorch(tmp_path: Path) -> None:
     """The step of the child, in a fresh interpreter and with everything that it writes, never imports PyTorch."""
-    logits, targets = drawn(300)
+    logits, targets = drawn_scores(300)
     (tmp_path / "scores").write_bytes(made.npz(logits=logits, labels=targets))
     code = """
 import sys
@@ -191,7 +180,7 @@ sys.exit("torch" in sys.modules)
 
 def test_a_guard_leaves_the_calibrator_that_keeps_every_label(tmp_path: Path) -> None:
     """Where moving labels is not shown to help, the calibrator that keeps them is judged, and is what is written."""
-    logits, targets = drawn(2000, 10)
+    logits, targets = drawn_scores(2000, 10)
     logits = logits + np.linspace(0, 2, 10, dtype=np.float32)  # enough for offsets to be chosen
     result = fit(tmp_path, made.npz(logits=logits, labels=targets))
     finalists = {claim["finalist"] for claim in result["excerpt"]["gate"]["claims"]}
@@ -204,7 +193,7 @@ def test_a_guard_leaves_the_calibrator_that_keeps_every_label(tmp_path: Path) ->
 
 def test_looks_that_came_before_raise_the_bar(tmp_path: Path) -> None:
     """The gate may spend less on a fifth look, and the report says that it is one."""
-    logits, targets = drawn(400)
+    logits, targets = drawn_scores(400)
     first, fifth = (fit(tmp_path, made.npz(logits=logits, labels=targets), looks_before=n)["excerpt"] for n in (0, 4))
     assert fifth["gate"]["level"] < first["gate"]["level"] / 10
     assert any("judged 4 times before" in line for line in fifth["summary"])
@@ -212,7 +201,7 @@ def test_looks_that_came_before_raise_the_bar(tmp_path: Path) -> None:
 
 def test_what_guarantee_rows_promise_holds_for_the_file(tmp_path: Path) -> None:
     """The promised share of wrong answers, by the threshold in the file's metadata, is kept on rows of its own."""
-    logits, targets = drawn(6000)
+    logits, targets = drawn_scores(6000)
     split = np.array(["calibration", "guarantee", "test"] * 2000)
     result = fit(tmp_path, made.npz(logits=logits, labels=targets, split=split))
     session = ort.InferenceSession(str(tmp_path / "calibrator.onnx"), providers=["CPUExecutionProvider"])
@@ -227,7 +216,7 @@ def test_what_guarantee_rows_promise_holds_for_the_file(tmp_path: Path) -> None:
 
 def test_the_file_answers_for_the_class_priors(tmp_path: Path) -> None:
     """It answers for ordered priors, and with its input for any others; classes that do not fit are refused."""
-    logits, targets = drawn(1000, 3)
+    logits, targets = drawn_scores(1000, 3)
     content = made.npz(logits=logits, labels=targets)
     assert fit(tmp_path, content)["excerpt"]["class_priors"]["shifted"] is False
     plain, _ = run(tmp_path, logits)
@@ -251,7 +240,7 @@ def test_the_file_answers_for_the_class_priors(tmp_path: Path) -> None:
 
 def test_weights_thin_the_rows_that_judge(tmp_path: Path) -> None:
     """By sampling weights a sample of the population judges and all calibration rows fit; the summary says how many."""
-    logits, targets = drawn(2000)
+    logits, targets = drawn_scores(2000)
     weight = np.where(np.arange(2000) % 2 == 0, 1.0, 4.0)
     excerpt = fit(tmp_path, made.npz(logits=logits, labels=targets, weight=weight))["excerpt"]
     assert 500 < excerpt["num_test_rows"] < 750
