@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, StringConstraints, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.process_memory import memory_bytes
@@ -392,13 +391,9 @@ class Mistake(NamedTuple):
 
 def mistakes(error: ValidationError) -> list[Mistake]:
     """What is wrong with settings, in the words of who has set them."""
-    return [_mistake(one) for one in error.errors(include_url=False)]
-
-
-def _mistake(details: ErrorDetails) -> Mistake:
-    message = details["msg"].removeprefix("Value error, ")
-    if not details["loc"]:
-        return Mistake(None, message)
-    name = str(details["loc"][0])
-    found = "" if name in _SECRET else f", found {details['input']!r}"
-    return Mistake(f"FEDLAS_{name}".upper(), message + found)
+    found = []
+    for details in error.errors(include_url=False):
+        message, name = details["msg"].removeprefix("Value error, "), "".join(map(str, details["loc"][:1]))
+        shown = "" if not name or name in _SECRET else f", found {details['input']!r}"
+        found.append(Mistake(f"FEDLAS_{name}".upper() if name else None, message + shown))
+    return found

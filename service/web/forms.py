@@ -209,7 +209,7 @@ class Sent:
 
 
 async def receive_files(request: Request, services: Services) -> dict[str, Sent]:
-    """Take what a form sends, and make its records."""
+    """Take what a form sends, and make its records; where nothing at all was chosen, that is the problem."""
     with ExitStack() as stack:
         form = await receive_parts(request, services, stack, files=(_MODEL, _WEIGHTS, _DATASET))
         _drop_unchosen(form)
@@ -219,7 +219,12 @@ async def receive_files(request: Request, services: Services) -> dict[str, Sent]
             _MODEL: await once(_fields(_MODEL, texts), _model_options, add_model, model_record),
             _DATASET: await once(_fields(_DATASET, texts), dataset_options, add_dataset, dataset_record),
         }
-        return _told_if_empty(sent)
+    # A form may be of one of the two alone.
+    asked = [name for name, one in sent.items() if "upload_id" in one.form.entered]
+    if not any(sent[name].record_id or sent[name].form.problem for name in asked):
+        nothing = problem_for("/new", InvalidRequest("missing_part", "choose a file, or one that is here"))
+        sent |= {name: Sent(replace(sent[name].form, problem=nothing)) for name in asked}
+    return sent
 
 
 def _model_options(fields: Mapping[str, str]) -> ModelOptions:
@@ -280,15 +285,6 @@ def _dataset_again(unit: UnitOfWork, state: FormState) -> str:
     row = unit.datasets.get(state.value("id"))
     file = ReceivedFile(row.bytes, row.sha256, lambda _: row.sha256, row.name)
     return add_dataset(unit, file, said, {**row.options, "seen_by_model": said.seen_by_model}).id
-
-
-def _told_if_empty(sent: dict[str, Sent]) -> dict[str, Sent]:
-    """The same; where nothing at all was chosen, with that as the reason. A form may be of one of the two alone."""
-    asked = [name for name, one in sent.items() if "upload_id" in one.form.entered]
-    if any(sent[name].record_id or sent[name].form.problem for name in asked):
-        return sent
-    nothing = problem_for("/new", InvalidRequest("missing_part", "choose a file, or one that is here"))
-    return {**sent, **{name: Sent(replace(sent[name].form, problem=nothing)) for name in asked}}
 
 
 def _drop_unchosen(form: Form) -> None:

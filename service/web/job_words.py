@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from itertools import islice
 from typing import NamedTuple
 
 from pydantic import JsonValue
@@ -32,8 +33,10 @@ STAGES = (
 )
 #: A dry run ends here.
 _PLANNED = STAGES[:3]
+#: Classes whose priors a sentence names.
+_MOST_PRIORS = 20
 
-_VERDICTS = {
+VERDICTS = {
     "trained": "Fine-tuned model served",
     "post_hoc": "Calibrator served",
     "unchanged": "Nothing changed",
@@ -83,44 +86,31 @@ def steps_of(job: JobRecord) -> tuple[Step, ...]:
     )
 
 
-def verdict_in_words(job: JobRecord) -> str:
-    """What is served from now on, in a few words; empty before there is a verdict."""
-    if job.verdict is None:
-        return ""
-    return f"{_VERDICTS[job.verdict]}{', shown to be better' if job.shown else ''}"
-
-
 def order_sentences(job: JobRecord) -> list[str]:
     """What was ordered, as sentences."""
     budget, given = job.budget, job.hyperparameters.model_dump(exclude_defaults=True)
     fixed = listed([f"{name.replace('_', ' ')} {value}" for name, value in given.items()])
+    score = "NLL" if job.gate.score == "nll" else "Brier scores"
     drop, cost, right = job.gate.max_recall_drop, job.max_cost_factor, job.expected_accuracy
+    priors = job.class_priors or {}
+    shares = [f"{name} {100 * share:.3g} %" for name, share in islice(priors.items(), _MOST_PRIORS)]
+    more = " …" if len(priors) > _MOST_PRIORS else ""
     within = f"within {_counted(budget.minutes, 'minute')} and {_counted(budget.candidates, 'candidate')}"
     found = [
         f"The method is {_METHODS[job.method]}, {within}, with seed {job.seed}.",
         f"Fixed are {fixed}." if given else "",
-        f"The gate compares {_SCORES[job.gate.score]} at a confidence of {100 * job.gate.confidence_level:g} %, and "
+        f"The gate compares {score} at a confidence of {100 * job.gate.confidence_level:g} %, and "
         f"lets accuracy drop by at most {100 * job.gate.max_accuracy_drop:g} points.",
         "" if drop is None else f"No class may lose more than {100 * drop:g} points of recall.",
         "" if cost == "auto" else f"An answer may cost at most {cost:g} times that of the uploaded model.",
         "" if right is None else f"The uploaded model is expected to be right on {100 * right:g} %.",
         f"Warnings that do not end it: {listed(job.accept_warnings)}." if job.accept_warnings else "",
         f"It is published as “{job.publish_as}” {_PUBLISHED[job.publish_when or 'shown']}." if job.publish_as else "",
-        _priors_sentence(job.class_priors),
+        f"Where it is used, classes occur as follows: {', '.join(shares)}{more}." if shares else "",
         "It waits for a worker with a GPU." if job.accelerator == "gpu" else "",
         f"Its end is told to {job.webhook.url}." if job.webhook else "",
     ]
     return [sentence for sentence in found if sentence]
-
-
-_SCORES = {"brier": "Brier scores", "nll": "NLL"}
-
-
-def _priors_sentence(priors: dict[str, float] | None) -> str:
-    if priors is None:
-        return ""
-    shown = [f"{name} {100 * share:.3g} %" for name, share in list(priors.items())[:20]]
-    return f"Where it is used, classes occur as follows: {', '.join(shown)}{' …' if len(priors) > 20 else ''}."
 
 
 def _counted(number: float, noun: str) -> str:

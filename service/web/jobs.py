@@ -21,7 +21,7 @@ from service.registry.errors import InvalidRequest
 from service.registry.presenters import delivery_record, job_record
 from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories.records import ListFilter
-from service.web.job_words import LEFT_OUT, Step, ToldEvent, order_sentences, steps_of, told, verdict_in_words
+from service.web.job_words import LEFT_OUT, VERDICTS, Step, ToldEvent, order_sentences, steps_of, told
 from service.web.race import Contender, Panel, Race, loss_panels, nll_chart
 from service.web.rendering import page, see_other
 from service.web.reports import Excerpt, excerpt_of
@@ -49,8 +49,10 @@ class ListedJob:
 
     @property
     def verdict(self) -> str:
-        """What is served from now on, in a few words."""
-        return verdict_in_words(self.job)
+        """What is served from now on, in a few words; empty before there is a verdict."""
+        if self.job.verdict is None:
+            return ""
+        return f"{VERDICTS[self.job.verdict]}{', shown to be better' if self.job.shown else ''}"
 
 
 @router.get("/jobs")

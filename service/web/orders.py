@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from functools import partial
 from math import prod
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request, Response
@@ -34,8 +33,6 @@ from service.web.routes import WAIT_S, PageRoute, call_api, is_news, problem_in
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
-#: Tells the part with the order that it may have become possible.
-_INSPECTED = {"HX-Trigger": "inspected"}
 #: Records to choose from, of each kind.
 _CHOICES = 50
 #: Of names in a sentence.
@@ -73,7 +70,8 @@ async def order_part(
     if awaited and not is_news(getattr(shown, part), told=told):
         return Response(status_code=204)
     template = f"orders/{part}.html.jinja"
-    return await run_in_threadpool(_page, request, shown, template=template, headers=_INSPECTED)
+    inspected = {"HX-Trigger": "inspected"}  # tells the part with the order that it may have become possible
+    return await run_in_threadpool(_page, request, shown, template=template, headers=inspected)
 
 
 @router.post("/new")
@@ -135,26 +133,17 @@ def _address(**records: str | None) -> str:
     return f"/new?{urlencode({name: value for name, value in records.items() if value})}"
 
 
-class Choice(NamedTuple):
-    """A record that can be taken in place of a file."""
-
-    id: str
-    name: str
-    created_at: datetime
-
-
 @dataclass(frozen=True)
 class Choices:
-    """The newest models and datasets that are ready."""
+    """The newest models and datasets that are ready, to be taken in place of files: `id`, `name` and `created_at`."""
 
-    models: Sequence[Choice] = ()
-    datasets: Sequence[Choice] = ()
+    models: Sequence[object] = ()
+    datasets: Sequence[object] = ()
 
     @classmethod
     def read(cls, unit: UnitOfWork) -> Choices:
         """Those of the registry."""
-        models, datasets = (kind.choices(limit=_CHOICES) for kind in (unit.models, unit.datasets))
-        return cls([Choice(*row) for row in models], [Choice(*row) for row in datasets])
+        return cls(unit.models.choices(limit=_CHOICES), unit.datasets.choices(limit=_CHOICES))
 
 
 @dataclass(frozen=True)
@@ -216,8 +205,6 @@ class OrderPage:
     @property
     def misfits(self) -> list[str]:
         """What does not belong together."""
-        if self.model is None or self.dataset is None:
-            return []
         return misfits(self.model, self.dataset)
 
     @property
@@ -228,9 +215,9 @@ class OrderPage:
         return FormState({"publish_as": suggested_name(self.model.name) if self.model is not None else ""})
 
 
-def misfits(model: ModelRecord, dataset: DatasetRecord) -> list[str]:
-    """Sentences on what does not belong together, each with its remedy; none as long as one is being inspected."""
-    if model.status != "ready" or dataset.status != "ready":
+def misfits(model: ModelRecord | None, dataset: DatasetRecord | None) -> list[str]:
+    """Sentences on what does not belong together, each with its remedy; none before both are there and inspected."""
+    if model is None or dataset is None or not model.status == dataset.status == "ready":
         return []
     if dataset.labelled is False:
         return ["The rows have no labels, so nothing can be fitted to them or judged on them: send them with a label."]
@@ -251,8 +238,9 @@ def _classes(model: ModelRecord, dataset: DatasetRecord) -> Iterator[str]:
     if not are_numbers(found) and not are_numbers(known):
         names = set(known)
         if strangers := [name for name in found if name not in names]:
+            named = f"class {strangers[0]!r}" if len(strangers) == 1 else f"classes {_some(strangers)}"
             yield (
-                f"The model does not know the {_classes_named(strangers)}; it knows {_some(known)}. If these are the "
+                f"The model does not know the {named}; it knows {_some(known)}. If these are the "
                 "same classes under other names, send the model again with class names as the dataset has them, in "
                 "the order of its outputs."
             )
@@ -301,10 +289,6 @@ def _reshaping(wanted: TensorSpec, found: TensorSpec) -> str:
 
 def _shape(spec: TensorSpec) -> str:
     return " × ".join(map(str, spec.shape[1:])) or "one number"
-
-
-def _classes_named(names: Sequence[str]) -> str:
-    return f"class {names[0]!r}" if len(names) == 1 else f"classes {_some(names)}"
 
 
 def _some(names: Sequence[str]) -> str:

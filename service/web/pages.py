@@ -32,7 +32,6 @@ router = APIRouter(include_in_schema=False, route_class=PageRoute)
 _NEWEST = 5
 
 Next = Annotated[str, Query(alias="next", max_length=2000)]
-_PROBLEM = "application/problem+json"
 _KEPT = ("x-request-id", "retry-after", "allow", "www-authenticate")
 _PAGES = (rendering, orders, datasets, jobs, live, models, reports, try_it, operations)
 
@@ -53,7 +52,8 @@ class ProblemPagesMiddleware:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not _is_shown(scope):
+        is_shown = scope["type"] == "http" and is_page(scope["path"]) and not is_api_of_session(scope["path"])
+        if not is_shown or scope["method"] == "HEAD" or b"text/html" not in headers_of(scope).get(b"accept", b""):
             await self.app(scope, receive, send)
             return
         start: Message | None = None
@@ -61,9 +61,8 @@ class ProblemPagesMiddleware:
 
         async def send_or_hold(message: Message) -> None:
             nonlocal start, body
-            if message["type"] == "http.response.start" and _PROBLEM in MutableHeaders(scope=message).get(
-                "content-type", ""
-            ):
+            is_start = message["type"] == "http.response.start"
+            if is_start and "application/problem+json" in MutableHeaders(scope=message).get("content-type", ""):
                 start = message
             elif start is None:
                 await send(message)
@@ -94,12 +93,6 @@ def problem_page(request: Request, start: Message, body: bytes) -> ASGIApp:
         sent=request.method == "POST",
         request_id=sent.get("x-request-id"),
     )
-
-
-def _is_shown(scope: Scope) -> bool:
-    path = scope["path"]
-    asks_for_page = b"text/html" in headers_of(scope).get(b"accept", b"")
-    return scope["method"] != "HEAD" and is_page(path) and not is_api_of_session(path) and asks_for_page
 
 
 @router.get("/")

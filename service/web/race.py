@@ -30,7 +30,6 @@ _MOST_LINES, _MOST_PANELS = 24, 12
 _MOST_POINTS = 400
 #: Of times, each up to 120 of it.
 _UNITS = (("seconds", 1), ("minutes", 60), ("hours", 3600), ("days", 86_400))
-_DASHED = ' stroke-dasharray="5 3"'
 
 
 @dataclass
@@ -121,9 +120,15 @@ class Race:
                 case "training":
                     self._begin(TrainingBegun.read(event.data), event.at)
                 case "epoch":
-                    self._add_epoch(EpochEnded.read(event.data))
+                    epoch = EpochEnded.read(event.data)
+                    self._training(epoch.candidate, epoch.fold, epoch.folds, epoch.epochs).losses[epoch.epoch] = (
+                        epoch.loss
+                    )
+                    self.at = (epoch.candidate, epoch.fold)
                 case "score":
-                    self._add_score(FoldScored.read(event.data), event.at)
+                    score = FoldScored.read(event.data)
+                    self._training(score.candidate, score.fold, score.folds, 0).nll = score.nll
+                    self._note(self.contenders[score.candidate], event.at)
                 case "candidate":
                     self._end(CandidateEnded.read(event.data), event.at)
         return self
@@ -148,16 +153,6 @@ class Race:
         self.expected = max(self.expected, begun.candidates)
         self.begun_at = self.begun_at or at
         self.at = (begun.candidate, begun.fold)
-
-    def _add_epoch(self, epoch: EpochEnded) -> None:
-        training = self._training(epoch.candidate, epoch.fold, epoch.folds, epoch.epochs)
-        training.losses[epoch.epoch] = epoch.loss
-        self.at = (epoch.candidate, epoch.fold)
-
-    def _add_score(self, score: FoldScored, at: datetime) -> None:
-        training = self._training(score.candidate, score.fold, score.folds, 0)
-        training.nll = score.nll
-        self._note(self.contenders[score.candidate], at)
 
     def _end(self, ended: CandidateEnded, at: datetime) -> None:
         one = self._named(ended.name)
@@ -307,4 +302,5 @@ def _placed(points: Sequence[tuple[int, float]], across: Scale, up: Scale) -> li
 
 def _polyline(points: Iterable[tuple[float, float]], *, dashed: bool = False) -> str:
     """A line in the colours of the group that it stands in."""
-    return f'<polyline points="{" ".join(f"{x:.0f},{y:.0f}" for x, y in points)}"{_DASHED if dashed else ""}/>'
+    dashes = ' stroke-dasharray="5 3"' if dashed else ""
+    return f'<polyline points="{" ".join(f"{x:.0f},{y:.0f}" for x, y in points)}"{dashes}/>'

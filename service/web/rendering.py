@@ -187,16 +187,14 @@ def current_section(path: str) -> str | None:
 
 
 _LATER = "Try again in a moment; nothing was changed."
-_OPERATOR = "Tell the operator; the page of operations names what cannot be reached."
-_WAIT = "Wait until it has ended, then do this again."
-_LIST = "It may have been deleted by somebody else. The list has all there are."
 
 _ON_PAGES = {
     "unauthorized": "Enter a key of this service.",
     "not_found": "The sections above lead to all there is.",
     "method_not_allowed": "Open the page that this address belongs to.",
     **dict.fromkeys(
-        ("unknown_model", "unknown_dataset", "unknown_job", "unknown_calibrator", "unknown_prediction"), _LIST
+        ("unknown_model", "unknown_dataset", "unknown_job", "unknown_calibrator", "unknown_prediction"),
+        "It may have been deleted by somebody else. The list has all there are.",
     ),
     "unknown_name": "The list of names has all that are published.",
     "unknown_version": "The page of the name lists its versions.",
@@ -214,8 +212,13 @@ _ON_PAGES = {
     "wrong_inputs": "The model's page lists its inputs.",
     "unknown_output": "The model's page lists its outputs.",
     "model_unloaded": "The operator can put it back into service.",
-    **dict.fromkeys(("not_finished", "no_report", "no_results", "no_calibrator"), _WAIT),
-    **dict.fromkeys(("model_cannot_be_opened", "storage_unavailable", "artifact_damaged"), _OPERATOR),
+    **dict.fromkeys(
+        ("not_finished", "no_report", "no_results", "no_calibrator"), "Wait until it has ended, then do this again."
+    ),
+    **dict.fromkeys(
+        ("model_cannot_be_opened", "storage_unavailable", "artifact_damaged"),
+        "Tell the operator; the page of operations names what cannot be reached.",
+    ),
     **dict.fromkeys(
         (
             *("too_many_connections", "overloaded", "upload_busy", "delivery_running"),
@@ -224,8 +227,6 @@ _ON_PAGES = {
         _LATER,
     ),
 }
-#: Parts of the API's answer, which a page shows anyway.
-_SHOWN = ("`detail`", "`errors`")
 
 
 def remedy_of(code: str) -> str | None:
@@ -239,7 +240,8 @@ def remedy_of(code: str) -> str | None:
     if code in _ON_PAGES:
         return _ON_PAGES[code]
     known = ERROR_CODES.get(code)
-    return None if known is None or any(part in known.remedy for part in _SHOWN) else known.remedy
+    # Of the API's answer a page shows `detail` and `errors` anyway.
+    return None if known is None or "`detail`" in known.remedy or "`errors`" in known.remedy else known.remedy
 
 
 _MEDIA_TYPES = {

@@ -207,7 +207,8 @@ class Entered:
         if self.images:
             return [{"b64": b64encode(image).decode()} for image in self.images]
         if profile.columns is not None and not self.rows.strip() and any(self.cells):
-            return row_of(profile.columns, self.cells)
+            cells = zip(profile.columns, self.cells, strict=False)
+            return [{name: _value(cell, f"column {_short(name)!r}") for name, cell in cells}]
         if len(self.rows) > MOST_TEXT:
             message = (
                 f"{len(self.rows):,} letters were entered; up to {MOST_TEXT:,} are read here, and more by a client"
@@ -273,11 +274,6 @@ def inputs_of(text: str, profile: ServingProfile) -> JsonValue:
         message = f"this model has several inputs ({names}); needed is a JSON object with the rows of each"
         raise InvalidRequest("wrong_inputs", message, field="inputs")
     return _of_csv(stripped, profile.columns, profile.inputs[0])
-
-
-def row_of(columns: Sequence[str], cells: Sequence[str]) -> JsonValue:
-    """One row from a field for each column."""
-    return [{name: _value(cell, f"column {_short(name)!r}") for name, cell in zip(columns, cells, strict=False)}]
 
 
 def _of_json(text: str, profile: ServingProfile) -> JsonValue:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from tests.helpers.browser import good_to_look_at, layout_shift
 from tests.helpers.service import Service
@@ -95,29 +95,6 @@ def test_without_a_script(windows: Windows, versions: tuple[str, str], images: s
     page.get_by_label("Images").set_input_files(drawn_image(tmp_path / "image.png"))
     page.get_by_role("button", name="Predict").click()
     expect(page.locator("#answer article")).to_contain_text("Uncalibrated")
-
-
-def test_a_version_is_rolled_back_and_a_colleague_is_not_overruled(
-    windows: Windows, service: Service, versions: tuple[str, str]
-) -> None:
-    """The confirmation says what changes; whoever confirms what has changed meanwhile is told so."""
-    mine, theirs = windows(), windows(key=KEYS[1])
-    theirs.expect(409)
-    for page in (mine.page, theirs.page):
-        page.goto("/names")
-        page.get_by_role("rowheader", name="tried").get_by_role("link").click()
-        page.get_by_role("link", name="Roll back").click()
-        expect(page.locator("#switch")).to_contain_text(versions[0])
-        expect(page.locator("#switch")).to_contain_text(versions[1])
-    good_to_look_at(mine.page)
-    _let_answer(mine.page, 1)
-    expect(mine.page.locator("main")).to_contain_text("Version 1 answers")
-    assert service.get("/v1/names/tried")["default_version"] == 1
-    _let_answer(theirs.page, 1)
-    expect(theirs.page.get_by_role("alert")).to_contain_text("nothing was changed")
-    mine.page.get_by_role("link", name="Promote").click()
-    _let_answer(mine.page, 2)
-    expect(mine.page.locator("main")).to_contain_text("Version 2 answers")
 
 
 def test_names_of_others_do_nothing(windows: Windows, service: Service) -> None:
@@ -216,7 +193,3 @@ class Programs(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self._label is not None:
             self.found[self._label] = self.found.get(self._label, "") + data
-
-
-def _let_answer(page: Page, version: int) -> None:
-    page.get_by_role("button", name=f"Let version {version} answer").click()

@@ -24,18 +24,6 @@ def test_a_wrong_key_is_told_and_the_right_one_leads_where_one_came_from(windows
     expect(page).to_have_url("/?from=a-link")
 
 
-def test_a_session_counts_for_pages_only_and_scripts_do_not_see_it(windows: Windows) -> None:
-    """Its cookie is `HttpOnly` and `SameSite=Lax`, and no key under `/v1` and `/v2`."""
-    window = windows()
-    (cookie,) = window.context.cookies()
-    assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Lax")
-    assert not any(key in cookie["value"] for key in KEYS)
-    window.expect(401)
-    ask = "path => fetch(path).then(answer => answer.status)"
-    statuses = {path: window.page.evaluate(ask, path) for path in ("/", "/session/v1/jobs", "/v1/jobs", "/v2")}
-    assert statuses == {"/": 200, "/session/v1/jobs": 200, "/v1/jobs": 401, "/v2": 401}
-
-
 def test_who_signs_out_is_out_in_every_tab_and_others_are_not(windows: Windows) -> None:
     """Two people with keys of their own: one signs out, by the keyboard, and the other reads on."""
     leaving, staying = windows(), windows(key=KEYS[1])

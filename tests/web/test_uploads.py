@@ -13,7 +13,6 @@ from playwright.sync_api import Page, Request, Route, expect
 from tests.helpers.browser import good_to_look_at, layout_shift
 from tests.helpers.service import Service
 from tests.helpers.uploads import Uploads, weights_outside
-from tests.web.conftest import Windows
 
 PIECES = "**/session/v1/uploads/*"
 #: Of the first piece.
@@ -144,30 +143,3 @@ def test_what_is_dropped_goes_where_it_belongs(page: Page, uploads: Uploads) -> 
     expect(page.locator("#check")).to_contain_text("this order would run", timeout=120_000)
     assert layout_shift(page)[0] == 0, layout_shift(page)
     good_to_look_at(page)
-
-
-def test_without_scripts_forms_do_the_same(
-    windows: Windows, service: Service, uploads: Uploads, tmp_path: Path
-) -> None:
-    """Two files, what was found, a refused field that keeps what was entered, and the order."""
-    window = windows(java_script_enabled=False)
-    window.expect(422)
-    page = window.page
-    sent = {**weights_outside(uploads["digits.onnx"]), "digits.npz": uploads["digits.npz"]}
-    for label, name in (("A classifier", "m.onnx"), ("Its weights", "m.onnx.data"), ("A dataset", "digits.npz")):
-        (tmp_path / name).write_bytes(sent[name])
-        page.get_by_label(label).set_input_files(tmp_path / name)
-    page.get_by_role("button", name="Upload and look inside").click()
-    page.wait_for_url("**/new?model=*")
-    for kind in ("models", "datasets"):
-        service.final(f"/v1/{kind}/{service.get(f'/v1/{kind}', limit=1)['data'][0]['id']}")
-    page.reload()
-    page.get_by_text("Advanced settings").click()
-    page.get_by_label("Minutes", exact=True).fill("soon")
-    page.get_by_role("button", name="Calibrate", exact=True).click()
-    expect(page.get_by_role("alert")).to_contain_text("Nothing was ordered.")
-    expect(page.get_by_label("Minutes", exact=True)).to_have_value("soon")
-    page.get_by_label("Minutes", exact=True).fill("1")
-    page.get_by_role("button", name="Calibrate", exact=True).click()
-    page.wait_for_url("**/jobs/job_*")
-    service.client.post(f"/v1/jobs/{page.url.rpartition('/')[2]}/cancel")

@@ -58,12 +58,6 @@ SERVERS: list[Json] = [
     },
 ]
 
-SECURITY_SCHEME: Json = {
-    "type": "http",
-    "scheme": "bearer",
-    "description": "A key of the service (`FEDLAS_API_KEYS`). Not needed where none is configured.",
-}
-
 TAGS: list[Json] = [
     {"name": "models", "description": "Classifiers: uploaded as ONNX, or made by a job."},
     {"name": "datasets", "description": "Labelled rows with their splits, or rows that are only to be predicted."},
@@ -104,14 +98,11 @@ HEADERS: Json = {
 }
 
 
-_METHODS = frozenset({"get", "put", "post", "patch", "delete"})
-_BEARER = "bearer"
-#: What any request can be answered, what one can that is not open to all, one that changes something, and one with
-#: a body that is JSON, asked for or not.
+#: What any request can be answered, what one can that is not open to all, and one with a body that is JSON, asked for
+#: or not.
 _ALWAYS = ("malformed_request", "uri_too_long", "unknown_host", "headers_too_large", "internal_error")
 _BUSY = ("too_many_connections", "unavailable")
 _CLOSED = ("unauthorized", "database_unavailable")
-_CHANGING = ("foreign_origin",)
 _BODY = ("unsupported_media_type", "too_large", "too_many_values", "body_stalled", "invalid_json", "invalid_text")
 #: Answers that many operations have just so, by status; the document holds each once.
 _SHARED: set[tuple[int, tuple[str, ...]]] = {
@@ -135,8 +126,13 @@ def build(app: FastAPI, predictions: Sequence[PredictionOperation]) -> Json:
     schemas = document["components"]["schemas"]
     schemas |= _schemas([JobRequest, *_models(operation.body for operation in predictions)], "validation")
     schemas |= _schemas([Problem, OipError, *_models(operation.response for operation in predictions)], "serialization")
-    document["components"] |= {"headers": HEADERS, "securitySchemes": {_BEARER: SECURITY_SCHEME}}
-    document["security"] = [{_BEARER: []}, {}]
+    bearer = {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A key of the service (`FEDLAS_API_KEYS`). Not needed where none is configured.",
+    }
+    document["components"] |= {"headers": HEADERS, "securitySchemes": {"bearer": bearer}}
+    document["security"] = [{"bearer": []}, {}]
     _describe(schemas)
     _exemplify(document)
     shared: Json = {}
@@ -150,7 +146,7 @@ def operations(document: Json) -> Iterator[tuple[str, str, Json]]:
     """Every operation of a document with its path and method."""
     for path, item in document["paths"].items():
         for method, operation in item.items():
-            if method in _METHODS:
+            if method in ("get", "put", "post", "patch", "delete"):
                 yield path, method, operation
 
 
@@ -210,7 +206,7 @@ def _codes(path: str, method: str, operation: Json) -> Iterator[tuple[str, int]]
     if not is_open(path):
         found |= dict.fromkeys(_CLOSED)
     if method != "get":
-        found |= dict.fromkeys(_CHANGING)
+        found["foreign_origin"] = None
     if "{" in path:
         found["not_found"] = None
     if path.startswith("/v1"):

@@ -17,7 +17,6 @@ Json = dict[str, Any]
 #: The schema of a body: that of a model, or as it is.
 Schema = type[BaseModel] | Json
 _PARAMETER = re.compile(r"\{(\w+)\}")
-_REFERENCE = "#/components/schemas/{}"
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,8 @@ class PredictionOperation:
 
 def _content(schemas: Mapping[str, Schema]) -> Json:
     return {
-        kind: {"schema": schema if isinstance(schema, dict) else _reference(schema)} for kind, schema in schemas.items()
+        kind: {"schema": schema if isinstance(schema, dict) else {"$ref": f"#/components/schemas/{schema.__name__}"}}
+        for kind, schema in schemas.items()
     }
 
 
@@ -82,10 +82,6 @@ def _path_parameter(name: str) -> Json:
 
 
 _DESCRIPTIONS = {"model": "A model id or a published name.", "version": "A number of the name's `versions`."}
-
-
-def _reference(model: type[BaseModel]) -> Json:
-    return {"$ref": _REFERENCE.format(model.__name__)}
 
 
 _MODEL_REFUSED = ("unknown_model", "model_not_ready", "model_unloaded", *SERVED, "overloaded", "deadline_exceeded")
@@ -106,13 +102,6 @@ _OPTIONS = [
     )
     for name, option in AnswerOptions.model_fields.items()
 ]
-_FORM: Json = {
-    "type": "object",
-    "properties": {
-        "file": {"type": "array", "items": BINARY, "description": "Image files, one for each row, in their order."},
-        "options": {"type": "string", "description": "JSON: an object of answer options."},
-    },
-}
 
 
 def _infer(path: str, name: str, description: str, *codes: str) -> PredictionOperation:
@@ -152,7 +141,17 @@ OPERATIONS = (
         body={
             "application/json": PredictRequest,
             "application/octet-stream": BINARY,
-            "multipart/form-data": _FORM,
+            "multipart/form-data": {
+                "type": "object",
+                "properties": {
+                    "file": {
+                        "type": "array",
+                        "items": BINARY,
+                        "description": "Image files, one for each row, in their order.",
+                    },
+                    "options": {"type": "string", "description": "JSON: an object of answer options."},
+                },
+            },
         },
         body_description="Rows as JSON; or one npy or image file, which is told by its first bytes, or named by a type "
         "of its own (`application/x-npy`, `image/png`, `image/jpeg`, `image/webp`, `image/bmp`); or a form of image "

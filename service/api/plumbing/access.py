@@ -130,13 +130,12 @@ class AccessMiddleware:
         self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        refusal = None
+        if scope["type"] == "http":
+            headers = headers_of(scope)
+            admitted = self._keys.known(headers.get(b"authorization", b""))
+            refusal = self._access.refusal(scope, headers, admitted=admitted)
         await (refusal or self.app)(scope, receive, send)
-
-    def _refusal(self, scope: Scope) -> JSONResponse | None:
-        headers = headers_of(scope)
-        admitted = self._keys.known(headers.get(b"authorization", b""))
-        return self._access.refusal(scope, headers, admitted=admitted)
 
 
 def is_open(path: str) -> bool:

@@ -61,19 +61,18 @@ class HeadMiddleware:
 def allowed_methods(scope: Scope) -> str:
     """The methods of a path, in alphabetical order; empty where there is no such path."""
     outside = {**scope, "root_path": scope.get("app_root_path", scope.get("root_path", ""))}  # of a folder of files
-    found = {method for method in _METHODS if _is_answered(method, outside)}
+    routes: Iterable[BaseRoute] = scope["app"].routes
+    found = {
+        method
+        for method in _METHODS
+        for route in routes
+        # A folder of files (`Mount`) is read only.
+        if (method == "GET" or not isinstance(route, Mount))
+        and route.matches({**outside, "method": method})[0] is Match.FULL
+    }
     if "GET" in found:
         found.add("HEAD")
     return ", ".join(sorted(found))
-
-
-def _is_answered(method: str, scope: Scope) -> bool:
-    routes: Iterable[BaseRoute] = scope["app"].routes
-    return any(
-        route.matches({**scope, "method": method})[0] is Match.FULL
-        for route in routes
-        if method == "GET" or not isinstance(route, Mount)  # a folder of files, which are read only
-    )
 
 
 def install(app: FastAPI) -> None:

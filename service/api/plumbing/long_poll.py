@@ -15,7 +15,6 @@ from typing import NamedTuple
 from anyio import CapacityLimiter, to_thread
 from fastapi.sse import format_sse_event
 
-from service.registry import tables
 from service.registry.contract import FINAL
 from service.registry.errors import Unavailable
 from service.registry.presenters import event_json
@@ -75,19 +74,18 @@ class _Observation:
 
 
 class LongPoll:
-    """Answers waits as soon as a record is final, a job has new events, or the process stops."""
+    """Answers waits as soon as a record is final, a job has new events, or the process stops.
+
+    Attributes:
+        closed: the process stops: all waits end at once.
+    """
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._waiters: set[_Waiter] = set()
         self._loop: asyncio.Task[None] | None = None
         self._thread = CapacityLimiter(1)  # its own: the loop must not queue behind handlers
-        self._closed = False
-
-    @property
-    def closed(self) -> bool:
-        """Whether the process stops: all waits end at once."""
-        return self._closed
+        self.closed = False
 
     async def for_final(self, record_id: str, seconds: float) -> None:
         """Return when the record is final, gone, or `seconds` have passed, whichever comes first."""
@@ -100,12 +98,12 @@ class LongPoll:
 
     def close(self) -> None:
         """End all waits: nothing will follow. Safe to call from a signal handler of the event loop."""
-        self._closed = True
+        self.closed = True
         for waiter in list(self._waiters):
             waiter.resolve(Update(ended=True))
 
     async def _wait(self, waiter: _Waiter, seconds: float) -> Update:
-        if self._closed:
+        if self.closed:
             return Update(ended=True)
         self._waiters.add(waiter)
         if self._loop is None or self._loop.done():
@@ -119,7 +117,7 @@ class LongPoll:
             self._waiters.discard(waiter)
 
     async def _watch(self) -> None:
-        while self._waiters and not self._closed:
+        while self._waiters and not self.closed:
             asked = list(self._waiters)
             try:
                 snapshot = await to_thread.run_sync(self._round, asked, limiter=self._thread, abandon_on_cancel=True)
@@ -168,10 +166,9 @@ def _events(unit: UnitOfWork, places: Iterable[tuple[str, int]]) -> dict[tuple[s
         if room <= 0:
             break
         rows = unit.events.after(job_id, after, limit=_EVENTS_AT_ONCE)
-        found[job_id, after] = [Frame(row.number, _written(row)) for row in rows]
+        found[job_id, after] = [
+            Frame(row.number, format_sse_event(id=str(row.number), event=row.type, data_str=event_json(row)))
+            for row in rows
+        ]
         room -= len(rows)
     return found
-
-
-def _written(row: tables.Event) -> bytes:
-    return format_sse_event(id=str(row.number), event=row.type, data_str=event_json(row))

@@ -45,7 +45,7 @@ from service.inference.metrics import (
 )
 from service.registry.contract import GPU_ONLY, QUEUE_OF, QUEUES
 from service.registry.registry import Registry
-from service.registry.repositories.workers import SILENT_S, OpenWork
+from service.registry.repositories.workers import ENDED_JOBS, OPEN_JOBS, SILENT_S, OpenWork
 from service.registry.tables import WorkerProcess
 
 #: Figures are told again for so long; jobs that have ended, whose index is read from end to end, for longer.
@@ -95,11 +95,11 @@ class RegistryFigures(Collector):
         with self._registry.read() as unit:
             statistics = unit.work_overview
             if time.monotonic() - self._ended_read_at > _ENDED_FRESH_S:
-                self._ended, self._ended_read_at = statistics.ended_jobs(), time.monotonic()
+                self._ended, self._ended_read_at = statistics.jobs(ENDED_JOBS), time.monotonic()
             living, holders = unit.workers.living(within_seconds=SILENT_S), statistics.holders()
             return _Figures(
                 work={**dict.fromkeys(_PAIRS, OpenWork()), **statistics.open_work()},
-                jobs={**statistics.open_jobs(), **self._ended},
+                jobs={**statistics.jobs(OPEN_JOBS), **self._ended},
                 workers=by_queue(living),
                 idle=by_queue(worker for worker in living if worker.name not in holders),
             )
@@ -132,17 +132,17 @@ def _counted(name: str, documentation: str, label: str, numbers: Mapping[str, in
     return family
 
 
-_REQUESTS_HELP = "Requests that have ended, by outcome."
 _COUNTERS = (
     ("fedlas_rows", "Rows of the requests that were answered.", ROWS),
     ("fedlas_abstentions", "Rows on which the answer abstained, as the request asked for.", ABSTENTIONS),
 )
-_QUEUE_HELP = (
-    "How long requests waited for their batch; sum and count are exact, the bucket is that of the batch's mean."
-)
 _HISTOGRAMS = (
     ("fedlas_request_seconds", "From a request's arrival to its answer, of those that were answered.", REQUEST_SECONDS),
-    ("fedlas_queue_seconds", _QUEUE_HELP, QUEUE_SECONDS),
+    (
+        "fedlas_queue_seconds",
+        "How long requests waited for their batch; sum and count are exact, the bucket is that of the batch's mean.",
+        QUEUE_SECONDS,
+    ),
     ("fedlas_compute_seconds", "How long ONNX Runtime took for a batch.", COMPUTE_SECONDS),
     ("fedlas_batch_rows", "Rows in a batch.", BATCH_ROWS),
     ("fedlas_confidence", "Calibrated confidences of the rows that were run.", CONFIDENCE),
@@ -153,7 +153,7 @@ _ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 def serving_text(counts: Counts, gauges: Iterable[tuple[Gauge, float]], *, openmetrics: bool) -> str:
     """All families with the samples of all models; OpenMetrics still needs its last line, `# EOF`."""
     rows = [(_labels(key), row) for key, row in counts.items()]
-    lines = [*_head("fedlas_requests", _REQUESTS_HELP, "counter", openmetrics)]
+    lines = [*_head("fedlas_requests", "Requests that have ended, by outcome.", "counter", openmetrics)]
     for labels, row in rows:
         # Outcomes that have not occurred, too: a rate needs a first zero.
         lines += [

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.api.plumbing.declarations import BINARY, KEYED, RECEIVED, operation
 from service.api.plumbing.idempotency import Key, create_once, reserved
 from service.api.plumbing.receiving import ReceivedFile, receive_file
-from service.api.plumbing.responses import After, Limit, Record, cursor, page_of, still_open, tagged
+from service.api.plumbing.responses import RETRY_AFTER_S, After, Limit, Record, cursor, page_of, tagged
 from service.api.plumbing.routing import ANY_KEY
 from service.api.plumbing.services import Services, ServicesDep
 from service.registry import tables
@@ -40,9 +40,6 @@ _LOST_PLUS = re.compile(r"(?<=\d) (?=\d\d:\d\d$)")
 #: A time begins with its date: a number alone would be read as seconds since 1970, or as a year.
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d|$)", re.IGNORECASE)
 
-CreatedAfter = Annotated[str | None, Query(max_length=40, description=f"Created after this moment. {_TIME}")]
-CreatedBefore = Annotated[str | None, Query(max_length=40, description=f"Created before this moment. {_TIME}")]
-
 
 def list_filters(statuses: Sequence[str], *, name: str) -> Filters:
     """The dependency that reads the filters of a kind of record; `name` describes what its name is."""
@@ -52,8 +49,12 @@ def list_filters(statuses: Sequence[str], *, name: str) -> Filters:
     def filters(
         status: Status = None,
         name: Name = None,
-        created_after: CreatedAfter = None,
-        created_before: CreatedBefore = None,
+        created_after: Annotated[
+            str | None, Query(max_length=40, description=f"Created after this moment. {_TIME}")
+        ] = None,
+        created_before: Annotated[
+            str | None, Query(max_length=40, description=f"Created before this moment. {_TIME}")
+        ] = None,
     ) -> ListFilter:
         if status is not None and status not in statuses:
             message = f"status is {status[:100]!r}; it is one of {', '.join(statuses)}"
@@ -214,7 +215,8 @@ class RecordRoutes(Generic[Row]):
                 row, record = await services.read(read)
             if seen is not None:
                 await seen(services, record_id, row)
-            return tagged(request, record, headers=still_open(record))
+            again = {} if record.status in FINAL else {"Retry-After": RETRY_AFTER_S}
+            return tagged(request, record, headers=again)
 
         self.router.add_api_route(
             f"/{{{self.parameter}}}",

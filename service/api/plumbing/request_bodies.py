@@ -67,9 +67,7 @@ def check_json(content: bytes, *, field: str | None = None) -> None:
 
 
 _FORM_OVERHEAD_BYTES = 1024**2
-_BODY_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _RAW, _FORM = "application/octet-stream", "multipart/form-data"
-_UNTYPED = "/v2/"  # clients of that protocol send no type
 
 
 class CheckedRequest(Request):
@@ -91,7 +89,7 @@ async def checked(request: Request, documented: Collection[str]) -> Request:
         UnsupportedFormat: JSON is needed, and the type is another one.
         TooLarge: the body, or what its JSON holds; Stalled: a part of it does not come. For a file, its reader raises.
     """
-    if request.method not in _BODY_METHODS:
+    if request.method not in ("POST", "PUT", "PATCH", "DELETE"):
         return request
     declared = request.headers.get("content-length", "0")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -121,7 +119,7 @@ def _limit(request: Request, *, files: int) -> int:
 def _check_type(path: str, kind: str) -> None:
     if kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json")):
         return
-    if not kind and path.startswith(_UNTYPED):
+    if not kind and path.startswith("/v2/"):  # clients of that protocol send no type
         return
     found = f"found {kind[:100]!r}" if kind else "the body has no type"
     raise UnsupportedFormat("unsupported_media_type", f"{found}; send the header 'Content-Type: application/json'")

@@ -19,7 +19,7 @@ from service.api.plumbing.declarations import BINARY, STORED, operation
 from service.api.plumbing.problems import problem
 from service.api.plumbing.services import Services
 from service.registry import tables
-from service.registry.contract import FINAL, BatchRecord, CalibratorRecord, DatasetRecord, JobRecord, ModelRecord
+from service.registry.contract import BatchRecord, CalibratorRecord, DatasetRecord, JobRecord, ModelRecord
 from service.registry.documents import JsonObject, PriorsInput
 from service.registry.errors import InvalidRequest
 
@@ -45,11 +45,6 @@ PriorsOption = Annotated[
     Literal["input"] | None,
     Query(description="`input`: the graph with the input `class_priors` (K,), whose default are the file's priors."),
 ]
-
-
-def still_open(record: Record) -> dict[str, str]:
-    """`Retry-After` of a record that is not final."""
-    return {} if record.status in FINAL else {"Retry-After": RETRY_AFTER_S}
 
 
 def created(record: str, collection: str, status: int = 201, **headers: str) -> Response:

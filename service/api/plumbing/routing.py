@@ -25,8 +25,6 @@ from service.registry.json_models import objection
 _LONGEST_SEGMENT = 200
 _MOST_PARAMETERS = 64
 _SHOWN = 100
-#: The Open Inference Protocol wants unknown parameters to be ignored.
-_STRICT = "/v1/"
 #: A parameter whose name ends so stands for all that begin as it does, such as `metadata.team` for `metadata.KEY`.
 ANY_KEY = "KEY"
 
@@ -43,7 +41,8 @@ class Route(APIRoute):
         async def handle_checked(request: Request) -> Response:
             _check_path(request.path_params)
             _check_headers(request.scope["headers"])
-            check_query(request.scope["query_string"], known if request.scope["path"].startswith(_STRICT) else None)
+            # The Open Inference Protocol wants unknown parameters to be ignored.
+            check_query(request.scope["query_string"], known if request.scope["path"].startswith("/v1/") else None)
             return await handle(await checked(request, documented))
 
         return handle_checked

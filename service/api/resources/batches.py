@@ -38,7 +38,7 @@ from service.inference.result_tables import Writer, csv, ndjson, parquet, read_p
 from service.registry import tables
 from service.registry.artifacts import ArtifactStore
 from service.registry.contract import FINAL, AnswerOptions, BatchRecord, BatchRequest, Page
-from service.registry.documents import BatchManifest, JsonObject, ResultPart
+from service.registry.documents import BatchManifest, ResultPart
 from service.registry.errors import Conflict, NotFound, Unavailable
 from service.registry.presenters import batch_record
 from service.registry.registry import Registry, UnitOfWork
@@ -202,7 +202,6 @@ _MEDIA_TYPES: dict[Format, str] = {
     "csv": "text/csv",
 }
 _WRITERS: dict[Format, Writer] = {"parquet": parquet, "ndjson": ndjson, "csv": csv}
-_RESULTS: JsonObject = {name: {"schema": BINARY} for name in _MEDIA_TYPES.values()}
 
 
 @router.post(
@@ -268,7 +267,7 @@ PartNumber = Annotated[int, PathParameter(ge=0, le=1_000_000, description="In th
         *STORED,
         tagged=True,
         ranges=[PARQUET, "application/octet-stream"],  # generators of clients know the second alone
-        content=_RESULTS,
+        content={name: {"schema": BINARY} for name in _MEDIA_TYPES.values()},
     ),
 )
 def get_results(

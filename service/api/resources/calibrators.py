@@ -11,7 +11,6 @@ from pydantic import Field, Json
 
 from service.api.plumbing.declarations import header_references
 from service.api.plumbing.idempotency import IdempotencyKey, Key
-from service.api.plumbing.problems import Responses
 from service.api.plumbing.receiving import ReceivedFile
 from service.api.plumbing.record_codes import DATASET_CODES, FILE_CODES, WORK_CODES
 from service.api.plumbing.records import FileOptions, RecordRoutes, create_from_file, uploading
@@ -38,15 +37,6 @@ _FIELDS = {
     "class_names_mismatch": "class_names",
     "bad_split_shares": "split_shares",
     "class_priors_mismatch": "class_priors",
-}
-#: A fit that fails within the request is its answer.
-_REFUSED = {422: [*DATASET_CODES, *FILE_CODES, "class_priors_mismatch"], 500: [*WORK_CODES]}
-_RESPONSES: Responses = {
-    202: {
-        "model": CalibratorRecord,
-        "description": "Not fitted within `wait`; its record tells when it is.",
-        "headers": header_references(["Location", "Retry-After"]),
-    },
 }
 
 
@@ -97,9 +87,17 @@ def add_calibrator(
     "",
     status_code=201,
     response_model=CalibratorRecord,
-    responses=_RESPONSES,
+    responses={
+        202: {
+            "model": CalibratorRecord,
+            "description": "Not fitted within `wait`; its record tells when it is.",
+            "headers": header_references(["Location", "Retry-After"]),
+        },
+    },
     openapi_extra=uploading(
-        "invalid_roles", "invalid_split_shares", "invalid_class_names", "unknown_calibrator", at=_REFUSED
+        *("invalid_roles", "invalid_split_shares", "invalid_class_names", "unknown_calibrator"),
+        # A fit that fails within the request is its answer.
+        at={422: [*DATASET_CODES, *FILE_CODES, "class_priors_mismatch"], 500: [*WORK_CODES]},
     ),
 )
 async def create_calibrator(

@@ -17,7 +17,6 @@ from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
 from service.api.plumbing.declarations import operation
 from service.api.plumbing.long_poll import LongPoll
-from service.api.plumbing.problems import Responses
 from service.api.plumbing.responses import RETRY_AFTER_S, After, Limit, cursor, json_page, page_of
 from service.api.plumbing.routing import Route
 from service.api.plumbing.services import ServicesDep
@@ -31,25 +30,20 @@ router = APIRouter(route_class=Route, prefix="/v1/jobs/{job_id}", tags=["jobs"])
 #: Proxies close connections on which nothing happens, many after 30 s or 60 s.
 _HEARTBEAT_S = 15.0
 _EVENT_STREAM = "text/event-stream"
-_RESPONSES: Responses = {
-    200: {"content": {_EVENT_STREAM: {"schema": {"type": "string"}}}},
-    204: {"description": "Of a stream: the job has ended, and the client knows all its events."},
-}
 #: `X-Accel-Buffering` is nginx's: it would keep a stream back until 4 KiB are together.
 _STREAMED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", "Vary": "Accept"}
 
 Number = Annotated[int | None, Query(ge=0, lt=2**63, description="Continue after this event, in the answer's order.")]
-LastEventId = Annotated[
-    str | None,
-    Header(alias="Last-Event-ID", pattern="^[0-9]{1,18}$", description="Of a stream: the last event that is known."),
-]
 
 
 @router.get(
     "/events",
     name="list_job_events",
     response_model=Page[EventRecord],
-    responses=_RESPONSES,
+    responses={
+        200: {"content": {_EVENT_STREAM: {"schema": {"type": "string"}}}},
+        204: {"description": "Of a stream: the job has ended, and the client knows all its events."},
+    },
     openapi_extra=operation("unknown_job"),
 )
 async def list_events(
@@ -58,7 +52,12 @@ async def list_events(
     job_id: str,
     limit: Limit = 20,
     after: Number = None,
-    last_event_id: LastEventId = None,
+    last_event_id: Annotated[
+        str | None,
+        Header(
+            alias="Last-Event-ID", pattern="^[0-9]{1,18}$", description="Of a stream: the last event that is known."
+        ),
+    ] = None,
 ) -> Response:
     """What happened to a job, newest first; with `Accept: text/event-stream` a stream, oldest first, until its end.
 
@@ -67,7 +66,11 @@ async def list_events(
     if _EVENT_STREAM not in request.headers.get("accept", ""):
         return await services.read(partial(_page, job_id, limit, after))
     known = (after or 0) if last_event_id is None else int(last_event_id)
-    if await services.read(partial(_knows_all, job_id, known)):  # a browser would come back again and again
+
+    def knows_all(unit: UnitOfWork) -> bool:
+        return unit.jobs.get(job_id).status in FINAL and unit.events.last(job_id) <= known
+
+    if await services.read(knows_all):  # a browser would come back again and again
         return Response(status_code=204, headers=_STREAMED)
     return EventSourceResponse(_stream(services.long_poll, job_id, known), headers=_STREAMED)
 
@@ -76,11 +79,6 @@ def _page(job_id: str, limit: int, after: int | None, unit: UnitOfWork) -> Respo
     unit.jobs.get(job_id)
     rows = unit.events.newest_before(job_id, after, limit=limit + 1)
     return json_page((event_json(row).encode() for row in rows), limit, headers={"Vary": "Accept"})
-
-
-def _knows_all(job_id: str, known: int, unit: UnitOfWork) -> bool:
-    """Whether the job has ended and the client has all its events; raises NotFound."""
-    return unit.jobs.get(job_id).status in FINAL and unit.events.last(job_id) <= known
 
 
 async def _stream(long_poll: LongPoll, job_id: str, known: int) -> AsyncIterator[bytes]:

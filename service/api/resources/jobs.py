@@ -62,14 +62,6 @@ _MAX_INSPECTION_S = 20.0
 
 #: Parts of a call that brings its files along, beside `model`, its `data`, and `dataset`.
 _JSON_PARTS = ("job", "model_options", "dataset_options")
-
-_FILE_PARTS = {
-    name: {
-        **BINARY,
-        "description": f"Needed, unless {name}_options name an upload_id.",
-    }
-    for name in ("model", "dataset")
-} | {"data": WEIGHTS}
 _JOB_BODY = {
     "requestBody": {
         "required": True,
@@ -79,7 +71,9 @@ _JOB_BODY = {
                 "schema": {
                     "type": "object",
                     "properties": {
-                        **_FILE_PARTS,
+                        "model": {**BINARY, "description": "Needed, unless model_options name an upload_id."},
+                        "dataset": {**BINARY, "description": "Needed, unless dataset_options name an upload_id."},
+                        "data": WEIGHTS,
                         "job": {"type": "string", "description": "JSON: the job without model_id and dataset_id."},
                         "model_options": {"type": "string", "description": "JSON: options of the model."},
                         "dataset_options": {"type": "string", "description": "JSON: options of the dataset."},

@@ -15,7 +15,6 @@ from pydantic import BaseModel, Field
 from service.api.plumbing.declarations import operation
 from service.api.plumbing.metrics import by_queue
 from service.api.plumbing.probes import Probes
-from service.api.plumbing.problems import Responses
 from service.api.plumbing.routing import Route
 from service.api.plumbing.services import Services, ServicesDep
 from service.registry.repositories.workers import SILENT_S
@@ -81,17 +80,17 @@ class Readiness(BaseModel):
     )
 
 
-_TEXTS = ("text/plain", "application/openmetrics-text")
-_NOT_READY: Responses = {503: {"model": Readiness, "description": "Something cannot be reached."}}
-
-
 @router.get("/healthz")
 async def healthz() -> Health:
     """Whether the process answers."""
     return Health()
 
 
-@router.get("/readyz", response_model=Readiness, responses=_NOT_READY)
+@router.get(
+    "/readyz",
+    response_model=Readiness,
+    responses={503: {"model": Readiness, "description": "Something cannot be reached."}},
+)
 async def readyz(services: ServicesDep) -> JSONResponse:
     """Whether database, broker, storage and serving can be reached; 503 with what is not. `workers` only informs."""
     checked, workers = await asyncio.gather(outcomes(services), _workers(services))
@@ -122,7 +121,9 @@ async def _workers(services: Services) -> Mapping[str, int] | None:
 @router.get(
     "/metrics",
     response_class=Response,
-    openapi_extra=operation(content={name: {"schema": {"type": "string"}} for name in _TEXTS}),
+    openapi_extra=operation(
+        content={name: {"schema": {"type": "string"}} for name in ("text/plain", "application/openmetrics-text")}
+    ),
 )
 async def metrics(request: Request, services: ServicesDep) -> Response:
     """What Prometheus scrapes: requests, times, batches and confidences per model and version, and the processes."""

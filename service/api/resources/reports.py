@@ -27,12 +27,6 @@ Row = TypeVar("Row", tables.Job, tables.Calibrator)
 _STYLE = re.compile(rb"<style>(.*?)</style>", re.DOTALL)
 #: What a client asks for that wants bytes and knows no images, as many generated ones do.
 _DOWNLOAD = "application/octet-stream"
-_DIAGRAM: Json = {"image/svg+xml": {"schema": {"type": "string"}}, _DOWNLOAD: {"schema": BINARY}}
-#: Why a record that has ended lacks a piece of evidence.
-_REASONS = {
-    "failed": "has no report, since it did not succeed",
-    "cancelled": "has no report, since it did not succeed",
-}
 
 
 def add_evidence(routes: RecordRoutes[Row]) -> None:
@@ -54,6 +48,7 @@ def add_evidence(routes: RecordRoutes[Row]) -> None:
 
     at, router = f"/{{{routes.parameter}}}", routes.router
     codes = (routes.unknown, "no_report", *STORED)
+    diagram: Json = {"image/svg+xml": {"schema": {"type": "string"}}, _DOWNLOAD: {"schema": BINARY}}
     router.add_api_route(
         f"{at}/report",
         piece(lambda row: row.report_sha256, "application/json"),
@@ -68,7 +63,7 @@ def add_evidence(routes: RecordRoutes[Row]) -> None:
         name=f"get_{routes.noun}_reliability_diagram",
         description="The reliability diagram, as SVG; 409 before there is one.",
         response_class=Response,
-        openapi_extra=operation(*codes, tagged=True, content=_DIAGRAM),
+        openapi_extra=operation(*codes, tagged=True, content=diagram),
     )
     router.add_api_route(
         f"{at}/report.html",
@@ -97,5 +92,5 @@ def missing_evidence(row: tables.Job | tables.Calibrator) -> Conflict:
     """Why a record has no report."""
     if isinstance(row, tables.Job) and row.request.get("dry_run"):
         return Conflict("no_report", f"{row.id} is a dry run and has no report; its record has the plan")
-    message = f"{row.id} is {row.status} and {_REASONS.get(row.status, 'has not ended yet')}"
-    return Conflict("no_report", message, passing=row.status not in FINAL)
+    why = "has no report, since it did not succeed" if row.status in ("failed", "cancelled") else "has not ended yet"
+    return Conflict("no_report", f"{row.id} is {row.status} and {why}", passing=row.status not in FINAL)

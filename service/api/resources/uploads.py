@@ -22,7 +22,6 @@ from service.api.plumbing.routing import Route
 from service.api.plumbing.services import ServicesDep, in_thread
 from service.registry import tables
 from service.registry.contract import UploadRecord, UploadRequest
-from service.registry.documents import JsonObject
 from service.registry.errors import InvalidRequest, OffsetMismatch, Stalled, TooLarge
 from service.registry.presenters import upload_record
 from service.registry.registry import UnitOfWork
@@ -37,13 +36,6 @@ router = APIRouter(route_class=Route, prefix="/v1/uploads", tags=["uploads"])
 #: A client that sends nothing for so long has lost its connection, and its next one must find the upload free.
 _TIMEOUT_S = 30.0
 _PROGRESS = ("Upload-Offset", "Upload-Length", "Upload-Complete")
-_PIECE_BODY: JsonObject = {
-    "requestBody": {
-        "description": "The bytes of the piece; `application/offset+octet-stream`, as tus has it, works too.",
-        "required": True,
-        "content": {"application/octet-stream": {"schema": BINARY}},
-    }
-}
 
 Offset = Annotated[int, Header(alias="Upload-Offset", ge=0, description="Where this piece begins: what HEAD returns.")]
 Checksum = Annotated[
@@ -95,7 +87,13 @@ def get_upload(request: Request, services: ServicesDep, upload_id: str) -> Respo
         *("unknown_upload", "offset_mismatch", "upload_busy", "upload_too_long", "upload_stalled", "not_raw"),
         *("invalid_checksum", "checksum_mismatch", "too_large", "storage_unavailable"),
         headers={204: _PROGRESS},
-        more=_PIECE_BODY,
+        more={
+            "requestBody": {
+                "description": "The bytes of the piece; `application/offset+octet-stream`, as tus has it, works too.",
+                "required": True,
+                "content": {"application/octet-stream": {"schema": BINARY}},
+            }
+        },
     ),
 )
 async def append_to_upload(

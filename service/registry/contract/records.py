@@ -49,9 +49,6 @@ from service.registry.documents.runs import AttemptEnded, StatusChanged
 
 UploadStatus = Literal["inspecting", "ready", "rejected"]
 JobStatus = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
-BatchStatus = Literal["queued", "running", "succeeded", "failed"]
-CalibratorStatus = Literal["running", "succeeded", "failed"]
-DeliveryStatus = Literal["pending", "delivered", "failed", "disabled"]
 
 #: Statuses after which a record never changes again (except by deletion).
 FINAL: frozenset[str] = frozenset({"ready", "rejected", "succeeded", "failed", "cancelled"})
@@ -224,7 +221,7 @@ class DeliveryRecord(BaseModel):
     job_id: str
     type: str
     url: str
-    status: DeliveryStatus
+    status: Literal["pending", "delivered", "failed", "disabled"]
     attempts: list[DeliveryAttempt]
     next_attempt_at: datetime | None = Field(None, description="While it is pending.")
     created_at: datetime
@@ -234,7 +231,7 @@ class DeliveryRecord(BaseModel):
 class BatchRecord(RunRecord):
     """Predictions over a stored dataset."""
 
-    status: BatchStatus
+    status: Literal["queued", "running", "succeeded", "failed"]
     errors: BatchErrors = Field("fail", description="As it was ordered.")
     num_rows: int | None = None
     num_errors: int | None = Field(None, description="With `errors: column`: rows without an answer.")
@@ -246,7 +243,7 @@ class BatchRecord(RunRecord):
 class CalibratorRecord(UploadedRecord):
     """A calibrator fitted on scores, without their model."""
 
-    status: CalibratorStatus
+    status: Literal["running", "succeeded", "failed"]
     input: Literal["logits", "probabilities"] | None = Field(None, description="What was sent, and the file takes.")
     method: str = Field(description="What was asked for, and once it is fitted what it is.")
     parameters: JsonObject | None = None

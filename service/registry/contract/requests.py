@@ -43,10 +43,7 @@ WarningCode = Literal[
 #: When a job's model becomes the next version of `publish_as`.
 PublishWhen = Literal["promoted", "shown", "always"]
 Auto = Literal["auto"]
-AlphaValue = Annotated[float, Field(gt=0, le=0.5)]
 PositiveValue = Annotated[float, Field(gt=0, le=1000)]
-MetadataName = Annotated[str, Field(max_length=64)]
-MetadataValue = Annotated[str, Field(max_length=512)]
 
 
 class Hyperparameters(Strict):
@@ -59,7 +56,7 @@ class Hyperparameters(Strict):
     )
     weight_decay: Annotated[float, Field(ge=0, le=1)] | Auto = Field("auto", description="Of the network, per step.")
     batch_size: Annotated[int, Field(ge=2, le=65536)] | Auto = "auto"
-    alpha: AlphaValue | Auto = Field("auto", description="Mean smoothing; at most 0.5.")
+    alpha: Annotated[float, Field(gt=0, le=0.5)] | Auto = Field("auto", description="Mean smoothing; at most 0.5.")
     beta: PositiveValue | Auto = "auto"
     margin: PositiveValue | Auto = "auto"
     momentum: Annotated[float, Field(gt=0, le=1)] | Auto = Field(
@@ -144,7 +141,7 @@ class JobOptions(Strict):
         "auto",
         description="`gpu`: waits for a worker with a GPU; `auto`: takes the first free worker, on its best device.",
     )
-    metadata: dict[MetadataName, MetadataValue] = Field(
+    metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] = Field(
         default_factory=dict,
         max_length=50,
         description="Words of your own: 50 at most, names of 64 and values of 512 characters.",

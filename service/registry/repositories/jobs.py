@@ -32,13 +32,11 @@ class Runs(Records[Row]):
         if status in FINAL:
             row.finished_at = self.now
             code = str((row.error or {}).get("code")) if status == "failed" else None
-            AfterCommit.of(self.session).ended.append(Ended(row.id, status, code, self._stage_seconds(row)))
+            AfterCommit.of(self.session).ended.append(
+                Ended(row.id, status, code, Events(self.session).stage_seconds(row.id))
+            )
             if row.progress.get("eta_seconds") is not None:  # nothing is left to wait for
                 row.progress = {**row.progress, "eta_seconds": None}
-
-    def _stage_seconds(self, row: Row) -> Mapping[str, float]:
-        """How long it was in each of its stages, where it has any."""
-        return {}
 
     def requeue(self, record_id: str, reason: str) -> None:
         """Its process was lost and another continues; without effect on a job that is to be cancelled."""
@@ -126,9 +124,6 @@ class Jobs(Runs[tables.Job]):
         if status in FINAL:
             AfterCommit.of(self.session).unreferenced += Checkpoints(self.session).drop(row.id)
             Deliveries(self.session).announce(row)
-
-    def _stage_seconds(self, row: tables.Job) -> Mapping[str, float]:
-        return Events(self.session).stage_seconds(row.id)
 
     def requeue(self, record_id: str, reason: str) -> None:
         """The same, with an event that gives the reason."""

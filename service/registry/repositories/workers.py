@@ -153,7 +153,7 @@ class Failures:
     newest_id: str
 
 
-_OPEN_JOBS, _ENDED_JOBS = ("queued", "running", "cancelling"), ("succeeded", "failed", "cancelled")
+OPEN_JOBS, ENDED_JOBS = ("queued", "running", "cancelling"), ("succeeded", "failed", "cancelled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,15 +286,8 @@ class WorkOverview(Repository):
         held = select(Work.worker).where(Work.state == "claimed", Work.worker.is_not(None))
         return set(self.session.scalars(held.distinct()))
 
-    def open_jobs(self) -> Mapping[str, int]:
-        """How many jobs have not ended, by status."""
-        return self._jobs(_OPEN_JOBS)
-
-    def ended_jobs(self) -> Mapping[str, int]:
-        """How many jobs have ended, by status: an index is read from end to end."""
-        return self._jobs(_ENDED_JOBS)
-
-    def _jobs(self, statuses: Sequence[str]) -> Mapping[str, int]:
+    def jobs(self, statuses: Sequence[str]) -> Mapping[str, int]:
+        """How many jobs have each of these statuses; of ended ones an index is read from end to end."""
         counted = select(Job.status, func.count()).where(Job.status.in_(statuses)).group_by(Job.status)
         return {**dict.fromkeys(statuses, 0), **{row.status: row[1] for row in self.session.execute(counted)}}
 

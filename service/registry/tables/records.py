@@ -135,11 +135,6 @@ class Batch(Run):
     results_sha256: Mapped[str | None] = mapped_column(Digest, index=True)  # of a batch that is one file
     manifest_sha256: Mapped[str | None] = mapped_column(Digest, index=True)  # of one whose pieces hold its parts
 
-    @property
-    def has_results(self) -> bool:
-        """Whether there is anything to read."""
-        return self.results_sha256 is not None or self.manifest_sha256 is not None
-
 
 class Calibrator(Reported, Uploaded):
     """A calibrator fitted on scores that were sent without their model."""

@@ -250,14 +250,6 @@ def test_deleting(api: Api, uploads: Uploads) -> None:
         api.registry.artifacts.path(tag)
 
 
-def test_both_kinds_are_documented(batch: tuple[Api, str]) -> None:
-    """The OpenAPI document names pages and the file."""
-    document = batch[0].client.get("/openapi.json").json()
-    answers = document["paths"]["/v1/predictions/{batch_id}/results"]["get"]["responses"]["200"]["content"]
-    assert answers[PARQUET["Accept"]] == {"schema": {"type": "string", "format": "binary"}}
-    assert answers["application/json"]["schema"]["$ref"].endswith("Page_Union_Prediction__RowFailure__")
-
-
 def left_over_files(service: Service) -> list[Path]:
     """Files that belong to no record."""
     folders = (service.data_dir / "work", service.stored / "incoming")

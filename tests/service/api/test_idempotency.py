@@ -74,6 +74,17 @@ def test_every_creation_is_answered_once(api: Api, kind: str) -> None:
     assert stored(api, kind) == before + 1
 
 
+def test_what_a_key_stands_for(api: Api) -> None:
+    """One kind of record, and content: defaults spelt out are no other content. An empty key is none."""
+    made, headers = requests(api), {"Idempotency-Key": "k"}
+    (path, job, _), (other, batch, _) = made["jobs"], made["predictions"]
+    first = api.client.post(path, headers=headers, **job)
+    again = api.client.post(path, headers=headers, json={**job["json"], "method": "auto", "seed": 0})
+    assert (first.status_code, again.status_code, again.json()) == (202, 202, first.json())
+    assert api.client.post(other, headers=headers, **batch).status_code == 202
+    assert api.client.post(path, headers={"Idempotency-Key": ""}, **job).status_code == 422
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_refused_creation_leaves_the_key_free(api: Api, kind: str) -> None:
     """A request that is refused has used up nothing: mended, it is carried out under the same key."""

@@ -44,7 +44,7 @@ from service.inference.metrics import (
 )
 from service.registry.errors import Unavailable
 from service.shared_counts import SharedCounts
-from tests.helpers.api import Api, Json, MakeApi
+from tests.helpers.api import Api, Json
 from tests.helpers.processes import die_with_parent
 
 #: As Prometheus 3 sends it.
@@ -295,13 +295,6 @@ def test_what_the_service_does_is_told(served: tuple[Api, Json]) -> None:
     text = api.client.get("/metrics").text
     assert "nobody" not in text
     assert value(text, "fedlas_sessions_open") >= 1
-
-
-def test_a_scrape_needs_a_key_where_keys_are_configured(make_api: MakeApi) -> None:
-    """Names of models and their traffic are not for everybody; Prometheus sends the key as a bearer token."""
-    client = make_api(api_keys=frozenset({"a-key-of-the-tests"})).client
-    assert client.get("/metrics").status_code == 401
-    assert client.get("/metrics", headers={"Authorization": "Bearer a-key-of-the-tests"}).status_code == 200
 
 
 def test_what_waits_is_told_as_it_stands_in_the_registry(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

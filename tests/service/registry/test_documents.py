@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -198,6 +197,3 @@ def test_a_report_with_something_else_is_refused(place: tuple[str, ...], value: 
     part[last] = value
     with pytest.raises(ValidationError):
         Report.model_validate(found)
-
-
-DOCUMENTS = Path(__file__).parents[3] / "data" / "demo_documents.json"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,13 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import create_engine, inspect, update
+from sqlalchemy import create_engine, inspect
 from sqlalchemy.exc import StatementError
 
 from service.registry import tables
-from service.registry.artifacts import ArtifactStore
 from service.registry.contract import QUEUES
 from service.registry.documents import OutputSpec
-from service.registry.errors import Conflict, InvalidRequest, KeyReused, NotFound, TooLarge
+from service.registry.errors import Conflict, InvalidRequest, NotFound
 from service.registry.presenters import dataset_record, job_record, model_record
 from service.registry.registry import Registry, UnitOfWork
 from service.registry.settings import ServiceSettings
@@ -122,23 +120,6 @@ def test_a_list_goes_on_where_a_deleted_record_stood(registry: Registry) -> None
         assert [row.id for row in unit.datasets.newest(limit=9, after=ids[2])] == [ids[1], ids[0]]
 
 
-def test_keys_answer_once_for_a_day(registry: Registry) -> None:
-    """A key gives its answer again for the same content, refuses other content, and is forgotten after 24 hours."""
-    with registry.write() as unit:
-        assert unit.keys.answer_of("k", "one") is None
-        unit.keys.keep("k", "one", "answer")
-    with registry.write() as unit:
-        assert unit.keys.answer_of("k", "one") == "answer"
-        with pytest.raises(KeyReused):
-            unit.keys.answer_of("k", "two")
-    for hours, remembered in ((23.9, "answer"), (24.1, None)):
-        with registry.write() as unit:
-            long_ago = now() - timedelta(hours=hours)
-            unit.session.execute(update(tables.IdempotencyKey).values(created_at=long_ago))
-        with registry.write() as unit:
-            assert unit.keys.answer_of("k", "one") == remembered
-
-
 def test_shared_files_stay_until_the_last_record_goes(registry: Registry) -> None:
     """Two records of the same content share a file; it goes with the second, and only then."""
     first, second, other = dataset(registry), dataset(registry), dataset(registry, b"other")
@@ -155,16 +136,6 @@ def test_shared_files_stay_until_the_last_record_goes(registry: Registry) -> Non
         assert unit.datasets.find(first.id) is None
         assert unit.session.get(tables.Work, first.id) is None
     registry.artifacts.remove([first.sha256])  # what is gone already is no error
-
-
-def test_one_file_for_two_kinds_of_record(registry: Registry) -> None:
-    """A file that a model's served copy also names survives the deletion of the dataset."""
-    row = dataset(registry)
-    with registry.write() as unit:
-        unit.datasets.add(row)
-        unit.models.add(model(registry, served_sha256=row.sha256))
-    with registry.write() as unit:
-        assert unit.datasets.delete(row.id) == []
 
 
 @pytest.mark.parametrize("status", ["queued", "running", "cancelling"])
@@ -240,33 +211,6 @@ def test_names_have_versions_and_one_default(registry: Registry) -> None:
             unit.models.delete(rows[1].id)
 
 
-def test_every_file_of_a_record_counts(registry: Registry) -> None:
-    """A page, a report and a calibrator's files are kept while any record names them, and go with the last."""
-    contents = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("page", "scores", "onnx")}
-    for name in contents:
-        with stage_bytes(registry.artifacts, name.encode()) as staged:
-            staged.keep()
-    data, classifier = dataset(registry), model(registry)
-    rows = [
-        tables.Calibrator(
-            id=new_id("cal"), name="c", bytes=6, sha256=contents["scores"], options={}, method="auto",
-            status="succeeded", onnx_sha256=contents["onnx"], created_at=now(),
-        )
-        for _ in range(2)
-    ]  # fmt: skip
-    with registry.write() as unit:
-        for row in rows:
-            unit.calibrators.add(row)
-            unit.work.open(row.id)
-        unit.jobs.add(job(classifier, data, page_sha256=contents["page"]))
-    with registry.write() as unit:
-        assert all(unit.datasets.is_referenced(digest) for digest in contents.values())
-        assert unit.calibrators.delete(rows[0].id) == []
-        assert unit.session.get(tables.Work, rows[0].id) is None
-        assert set(unit.calibrators.delete(rows[1].id)) == {contents["scores"], contents["onnx"]}
-        assert unit.datasets.is_referenced(contents["page"])
-
-
 def test_calibrators_are_quick_work(registry: Registry) -> None:
     """Scores wait in the queue of inspections, so that they never wait behind a calibration job."""
     with registry.write() as unit:
@@ -284,50 +228,6 @@ def test_answers_of_keys_can_become_final(registry: Registry) -> None:
         unit.keys.amend("other", "done")
         assert (unit.keys.answer_of("k", "content"), unit.keys.current("k")) == ("done", "done")
         assert unit.keys.current("other") is None
-
-
-def test_staged_files_leave_nothing_behind(registry: Registry) -> None:
-    """A file appears whole under its digest or not at all, also when the writer fails or passes the limit."""
-    store = registry.artifacts
-
-    def fail() -> None:
-        with store.stage() as staged:
-            staged.write(b"half")
-            raise RuntimeError
-
-    def exceed() -> None:
-        with store.stage(limit=10) as staged:
-            staged.write(b"12345")
-            staged.write(b"123456")
-
-    with pytest.raises(RuntimeError):
-        fail()
-    with pytest.raises(TooLarge):
-        exceed()
-    assert files(registry) == set()
-    with store.stage(limit=10) as staged:
-        staged.write(b"12345")
-        staged.write(b"12345")
-        assert staged.digest == hashlib.sha256(b"1234512345").hexdigest()
-        staged.keep()
-    assert store.path(staged.digest).read_bytes() == b"1234512345"
-    kept = store.path(staged.digest).stat().st_ino
-    with stage_bytes(store, b"1234512345") as again:
-        again.keep()
-    assert files(registry) == {staged.digest}
-    assert store.path(staged.digest).stat().st_ino == kept, "a child may be about to open the very file that was there"
-
-
-def test_a_missing_file_is_not_found(tmp_path: Any) -> None:
-    """Asking for a digest that is not stored is an error with a code, and a store that cannot write fails its check."""
-    store = ArtifactStore(tmp_path / "files")
-    store.check()
-    with pytest.raises(NotFound) as caught:
-        store.path("ab" * 32)
-    assert caught.value.code == "artifact_missing"
-    store.incoming.rmdir()
-    with pytest.raises(OSError, match="incoming"):
-        store.check()
 
 
 def test_rows_of_another_release_are_shown(registry: Registry) -> None:

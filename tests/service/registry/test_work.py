@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, update
-from sqlalchemy.orm import Session
 
 from service.registry import tables
 from service.registry.contract import ANY_DEVICE, GPU_ONLY
@@ -300,32 +299,19 @@ def test_blocked_work_waits_for_its_inputs(registry: Registry) -> None:
     assert (claim(registry, blocked), notified) == (None, [blocked])
 
 
-def test_a_failed_transaction_wakes_nobody_up(registry: Registry) -> None:
-    """Notified work is found."""
+def test_a_failed_transaction_leaves_nothing_and_wakes_nobody_up(registry: Registry) -> None:
+    """What raises inside a unit of work is rolled back whole; notified work is found."""
     notified: list[str] = []
     registry.notify = lambda permits: notified.extend(permit.record_id for permit in permits)
+    failed = new_id("job")
     with pytest.raises(RuntimeError), registry.write() as unit:
-        unit.work.open(new_id("job"))
+        unit.work.open(failed)
         raise RuntimeError
     assert notified == []
+    with registry.read() as unit:
+        assert unit.session.get(Work, failed) is None
     (record_id,) = opened(registry)
     assert notified == [record_id]
-
-
-def test_a_failed_transaction_leaves_nothing(registry: Registry) -> None:
-    """What raises inside a unit of work is rolled back whole."""
-    record_id = new_id("job")
-
-    def fail() -> None:
-        with registry.write() as unit:
-            unit.work.open(record_id)
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fail()
-    with registry.read() as unit:
-        session: Session = unit.session
-        assert session.get(Work, record_id) is None
 
 
 def test_work_with_one_key_is_done_one_after_the_other(registry: Registry) -> None:

@@ -94,6 +94,7 @@ def test_a_version_is_chosen_after_a_look_at_what_changes(api: Api) -> None:
     assert sent(api, "/names/digits", version=1, instead_of=2) == (303, "/names/digits")
     assert api.client.get("/v1/names/digits").json()["default_version"] == 1
     assert "answers already" in page_of(api, "/names/digits?switch_to=1")
+    assert "Promote" in page_of(api, "/names/digits")
 
 
 def test_what_a_colleague_chose_meanwhile_is_not_overwritten(api: Api) -> None:

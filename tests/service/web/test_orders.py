@@ -16,7 +16,7 @@ from service.registry.errors import InvalidRequest
 from service.web.forms import order_of
 from service.web.orders import misfits
 from tests.helpers.api import Api
-from tests.helpers.uploads import Uploads, digits, digits_npz
+from tests.helpers.uploads import Uploads, digits, digits_npz, weights_outside
 
 BROWSER = {"Accept": "text/html"}
 Files = dict[str, tuple[str, bytes]]
@@ -42,8 +42,10 @@ def text_of(api: Api, path: str) -> str:
 
 @pytest.fixture
 def both(api: Api, uploads: Uploads) -> dict[str, str]:
-    """Ids of a model and a dataset that a form has sent, both inspected."""
-    files = {"model": ("digits.onnx", uploads["digits.onnx"]), "dataset": ("digits.npz", uploads["digits.npz"])}
+    """Ids of a model, whose weights are a file of their own, and a dataset that a form has sent, both inspected."""
+    graph = weights_outside(uploads["digits.onnx"])
+    files = {"model": ("digits.onnx", graph["m.onnx"]), "data": ("m.onnx.data", graph["m.onnx.data"])}
+    files["dataset"] = ("digits.npz", uploads["digits.npz"])
     status, _, ids = send(api, files, dataset__name="Handwriting", model__class_names="")
     assert status == 303
     for record_id in ids.values():

@@ -18,7 +18,7 @@ from service.registry.errors import InvalidRequest
 from service.web.abstention import Costs, cheapest, tradeoff
 from service.web.reports import Excerpt, RiskCoverage
 from service.web.snippets import example_inputs, example_text
-from service.web.try_it import inputs_of, row_of
+from service.web.try_it import inputs_of
 from tests.helpers import reports
 from tests.helpers.api import Api
 from tests.helpers.drawn_rows import drawn_rows
@@ -261,11 +261,6 @@ def test_what_cannot_be_meant(text: str, takes: ServingProfile, told: str) -> No
         inputs_of(text, takes)
     assert told in refused.value.message
     assert len(refused.value.message) < 300
-
-
-def test_a_field_for_each_column_is_a_row() -> None:
-    """Each field is read as a cell; an empty one is missing."""
-    assert row_of(["age", "x, y"], ["1", ""]) == [{"age": 1, "x, y": None}]
 
 
 @pytest.mark.parametrize("takes", [TABLE, PLAIN, IMAGE, TEXT])
