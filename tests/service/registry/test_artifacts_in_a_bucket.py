@@ -15,10 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from service.registry.artifact_cache import FRESH_S, turn
 from service.registry.artifacts import ArtifactStore
 from service.registry.errors import NotFound, Unavailable
-from service.registry.object_store import open_artifacts
+from service.registry.object_store import FRESH_S, open_artifacts, turn
 from tests.helpers import compose
 from tests.helpers.object_store import ObjectServer
 from tests.helpers.staging import stage_bytes
