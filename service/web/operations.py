@@ -146,20 +146,12 @@ class Worker:
 
 
 @dataclass(frozen=True)
-class Suspended:
-    """A model whose served copy is out of service for so many more seconds."""
-
-    model_id: str
-    name: str
-    seconds: float
-
-
-@dataclass(frozen=True)
 class Operations:
     """What the registry knows, at one moment of its own clock.
 
     Attributes:
         obstacles: by queue, why nobody takes its work.
+        suspended: id and name of the models whose served copy is out of service, and for how many more seconds.
     """
 
     now: datetime
@@ -169,7 +161,7 @@ class Operations:
     workers: Sequence[Worker]
     obstacles: Mapping[str, str | None]
     failures: Sequence[Failures]
-    suspended: Sequence[Suspended]
+    suspended: Sequence[tuple[str, str, float]]
 
     @classmethod
     def read(cls, unit: UnitOfWork, suspended: Mapping[str, float]) -> Operations:
@@ -184,8 +176,7 @@ class Operations:
             obstacles={queue: unit.workers.obstacle(queue) for queue in QUEUES},
             failures=overview.failures(since=now - RECENT),
             suspended=[
-                Suspended(model_id, name, suspended[digest])
-                for digest, model_id, name in overview.served_as(list(suspended))
+                (model_id, name, suspended[digest]) for digest, model_id, name in overview.served_as(list(suspended))
             ],
         )
 
@@ -329,12 +320,12 @@ def _of_returned(found: Operations) -> Iterator[Trouble]:
 
 
 def _of_models(found: Operations) -> Iterator[Trouble]:
-    for one in found.suspended:
+    for model_id, name, seconds in found.suspended:
         yield Trouble(
-            _naming("The model “{}” is out of service for another {}.", one.name, duration(one.seconds)),
+            _naming("The model “{}” is out of service for another {}.", name, duration(seconds)),
             "A run of it has ended its process: it crashed, took too much memory or did not come back in its time. "
             "Requests are answered 503 `model_suspended`; look at the rows that were sent.",
-            records=[one.model_id],
+            records=[model_id],
         )
 
 

@@ -85,24 +85,12 @@ async def receive_parts(
     Raises:
         InvalidRequest: what arrives is no form, or has parts that are not asked for, too many, or too long ones.
     """
-    reader = _Reader(services, stack, files, documents)
-    parser = _parser(request.headers.get("content-type", ""), reader)
-    try:
-        async for piece in pieces(request):
-            await in_thread(parser.write, piece)
-    except FormParserError as error:
-        raise InvalidRequest("invalid_form", f"the body is not multipart/form-data: {error}"[:300]) from error
-    if not reader.ended:
-        raise InvalidRequest("invalid_form", "the body ends before the last boundary of its form")
-    return reader.form
-
-
-def _parser(content_type: str, reader: _Reader) -> MultipartParser:
-    boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
+    boundary = parse_options_header(request.headers.get("content-type", ""))[1].get(b"boundary", b"")
     if not boundary:
         raise InvalidRequest("invalid_form", "the Content-Type of a form needs its boundary")
+    reader = _Reader(services, stack, files, documents)
     try:
-        return MultipartParser(
+        parser = MultipartParser(
             boundary,
             {
                 "on_part_begin": reader.part_begins,
@@ -114,8 +102,13 @@ def _parser(content_type: str, reader: _Reader) -> MultipartParser:
                 "on_end": reader.form_ends,
             },
         )
+        async for piece in pieces(request):
+            await in_thread(parser.write, piece)
     except FormParserError as error:
-        raise InvalidRequest("invalid_form", str(error)) from error
+        raise InvalidRequest("invalid_form", f"the body is not multipart/form-data: {error}"[:300]) from error
+    if not reader.ended:
+        raise InvalidRequest("invalid_form", "the body ends before the last boundary of its form")
+    return reader.form
 
 
 class _Reader:

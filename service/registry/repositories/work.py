@@ -29,15 +29,6 @@ SILENT = "its worker went silent"
 PARENT_ID = func.nullif(Work.flow, Work.record_id)
 
 
-def next_turns(session: Session, queue: str, flow: str, *, count: int) -> list[float]:
-    """The turns of the next rows of a flow."""
-    first = first_turn(session, queue)
-    of_flow = (Work.flow == flow, Work.queue == queue, Work.state.in_(("waiting", "claimed")))
-    if (last := session.scalar(select(func.max(Work.turn)).where(*of_flow))) is not None:
-        first = max(first, last + 1)
-    return [first + place for place in range(count)]
-
-
 def first_turn(session: Session, queue: str) -> float:
     """The turn of a flow that is new in this queue, the same for all that come in one transaction."""
     with session.no_autoflush:  # what this transaction adds is written at its end, all in one
@@ -163,9 +154,12 @@ class WorkQueue(Repository):
 
     def open_all(self, record_ids: Sequence[str], *, queue: str, flow: str) -> None:
         """Open work for the pieces of a flow, which takes turns with all others in this queue."""
-        turns = next_turns(self.session, queue, flow, count=len(record_ids))
-        for record_id, turn in zip(record_ids, turns, strict=True):
-            self._open(record_id, kind_of_record(record_id), queue, flow=flow, turn=turn)
+        turn = first_turn(self.session, queue)
+        of_flow = (Work.flow == flow, Work.queue == queue, Work.state.in_(("waiting", "claimed")))
+        if (last := self.session.scalar(select(func.max(Work.turn)).where(*of_flow))) is not None:
+            turn = max(turn, last + 1)
+        for place, record_id in enumerate(record_ids):
+            self._open(record_id, kind_of_record(record_id), queue, flow=flow, turn=turn + place)
 
     def _open(self, record_id: str, kind: str, queue: str, *, state: str = "waiting", **values: object) -> Work:
         given = {"record_id": record_id, "kind": kind, "queue": queue, "state": state, **values}

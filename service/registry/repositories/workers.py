@@ -227,7 +227,12 @@ class WorkOverview(Repository):
         again = or_(Work.attempts > 0, Work.not_before > self.now)
         query = select(Work).where(Work.state == "waiting", Work.kind != WORK_KINDS["msg"], again)
         rows = self.session.scalars(query.order_by(Work.record_id).limit(limit)).all()
-        told = self._reasons([row.record_id for row in rows])
+        attempts = select(Event.job_id, Event.data).where(
+            Event.job_id.in_([row.record_id for row in rows]), Event.type == "attempt"
+        )
+        told = {
+            one.job_id: str(one.data.get("reason")) for one in self.session.execute(attempts.order_by(Event.number))
+        }
         return [
             ReturnedWork(
                 row.record_id,
@@ -255,13 +260,6 @@ class WorkOverview(Repository):
         query = select(Model.served_sha256, Model.id, Model.name).where(Model.served_sha256.in_(digests))
         rows = self.session.execute(query.order_by(Model.id))
         return [(str(row.served_sha256), row.id, row.name) for row in rows]
-
-    def _reasons(self, job_ids: Sequence[str]) -> dict[str, str]:
-        """Why each of these jobs was given back last."""
-        attempts = select(Event.job_id, Event.data).where(Event.job_id.in_(job_ids), Event.type == "attempt")
-        return {
-            row.job_id: str(row.data.get("reason")) for row in self.session.execute(attempts.order_by(Event.number))
-        }
 
     def open_work(self) -> Mapping[tuple[str, str], OpenWork]:
         """What is open, by queue and kind; pairs of which nothing is open are left out."""

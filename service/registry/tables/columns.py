@@ -111,8 +111,8 @@ def digest_columns(metadata: MetaData = Base.metadata) -> tuple[Column[Any], ...
     A column whose name says that it is a digest counts, too, so that one that was typed otherwise loses no files.
     """
     columns = [column for table in metadata.sorted_tables for column in table.columns]
-    return tuple(column for column in columns if column.info.get(KEEPS_FILE, _is_digest(column)))
-
-
-def _is_digest(column: Column[Any]) -> bool:
-    return isinstance(column.type, Digest) or column.name.endswith(("sha256", "digest"))
+    return tuple(
+        column
+        for column in columns
+        if column.info.get(KEEPS_FILE, isinstance(column.type, Digest) or column.name.endswith(("sha256", "digest")))
+    )
