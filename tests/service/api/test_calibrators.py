@@ -294,20 +294,6 @@ def test_many_requests_with_one_key_at_once(working: Api, content: bytes) -> Non
     assert len(working.client.get(PATH).json()["data"]) == (1 if content != BAD else 0)
 
 
-def test_tags_and_pages(api: Api) -> None:
-    """Records have tags that change with them, and pages follow each other, newest first."""
-    made = [api.post(f"{PATH}?wait=0", content=scores(seed=seed))["id"] for seed in range(3)]
-    path = f"{PATH}/{made[0]}"
-    tag = api.client.get(path).headers["etag"]
-    assert api.client.get(path, headers={"If-None-Match": tag}).status_code == 304
-    api.work(made[0])
-    assert api.client.get(path, headers={"If-None-Match": tag}).status_code == 200
-    page = api.client.get(f"{PATH}?limit=2").json()
-    rest = api.client.get(f"{PATH}?limit=2&after={page['data'][-1]['id']}").json()
-    assert [record["id"] for record in page["data"] + rest["data"]] == made[::-1]
-    assert (page["has_more"], rest["has_more"]) == (True, False)
-
-
 def test_the_report_is_that_of_a_job(working: Api) -> None:
     """The record holds an excerpt of the report; the whole, its page and its diagram are where a job has them."""
     record = working.post(PATH, content=scores(group=np.arange(400), site=np.arange(400) % 2))

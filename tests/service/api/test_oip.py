@@ -106,27 +106,6 @@ def test_only_the_outputs_asked_for(served: Served, rows: np.ndarray, alone: dic
         np.testing.assert_allclose(expected, alone[name], rtol=1e-5, atol=1e-5)
 
 
-def test_what_one_can_act_on_are_tensors(served: Served, rows: np.ndarray) -> None:
-    """Parameters are scalars; what they bring about comes back as named outputs."""
-    body = {"inputs": [tensor(rows)], "parameters": {"abstain_below": 1.0, "top_k": 2}}
-    found = values(infer(served, body))
-    assert found["abstain"].tolist() == (found["confidence"] < 1.0).tolist()
-    assert found["threshold"].tolist() == [1.0]
-    assert found["top_k_index"].shape == (3, 2)
-    assert found["top_k_label"][:, 0].tolist() == found["label"].tolist()
-
-
-def test_classification(served: Served, rows: np.ndarray, alone: dict[str, np.ndarray]) -> None:
-    """`classification: k` turns an output into the k best classes, as texts value:index:label."""
-    wanted = [{"name": "probabilities", "parameters": {"classification": 2}}]
-    (item,) = infer(served, {"inputs": [tensor(rows)], "outputs": wanted}).json()["outputs"]
-    assert (item["datatype"], item["shape"]) == ("BYTES", [3, 2])
-    value, index, label = item["data"][0].split(":")
-    assert int(index) == alone["probabilities"][0].argmax()
-    assert label == index
-    assert float(value) == pytest.approx(float(alone["probabilities"][0].max()), abs=1e-6)
-
-
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 def test_compressed_both_ways(served: Served, rows: np.ndarray, encoding: str) -> None:
     """The length of the head counts what is inflated; the answer is compressed for who asks for just this."""
