@@ -46,6 +46,18 @@ class Api:
         assert answer.status_code in (200, 201, 202), answer.text
         return dict(answer.json())
 
+    def uploaded(self) -> tuple[str, str]:
+        """Ids of a model and a dataset that are still inspecting."""
+        return self.post("/v1/models", content=b"m")["id"], self.post("/v1/datasets", content=b"d")["id"]
+
+    def order(self) -> Json:
+        """The body of a job on records that are still inspecting."""
+        return dict(zip(("model_id", "dataset_id"), self.uploaded(), strict=True))
+
+    def ordered(self, **options: Any) -> str:
+        """The id of a job on records that are still inspecting."""
+        return str(self.post("/v1/jobs", json={**self.order(), **options})["id"])
+
 
 MakeApi = Callable[..., Api]
 

@@ -273,8 +273,7 @@ def predicted(api: Api, model_id: str) -> str:
 
 def test_a_job_that_has_not_ended_stays(api: Api) -> None:
     """409 with its status while it waits, runs or is being cancelled; nothing of it is lost."""
-    model, dataset = api.post("/v1/models", content=b"m"), api.post("/v1/datasets", content=b"d")
-    job_id = api.post("/v1/jobs", json={"model_id": model["id"], "dataset_id": dataset["id"]})["id"]
+    job_id = api.ordered()
     for status in ("queued", "running", "cancelling"):
         with api.registry.write() as unit:
             unit.jobs.get(job_id).status = status

@@ -26,11 +26,6 @@ def api(shared_api: Api) -> Api:
     return shared_api
 
 
-def records(api: Api) -> tuple[str, str]:
-    """Ids of a model and a dataset that are still inspecting."""
-    return api.post("/v1/models", content=b"m")["id"], api.post("/v1/datasets", content=b"d")["id"]
-
-
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [
@@ -65,7 +60,7 @@ def test_unknown_id_in_the_path_is_404(api: Api, method: str, path: str, body: J
 
 def test_unknown_id_in_the_body_is_422(api: Api) -> None:
     """An unknown id in a body is 422 with its field."""
-    model, dataset = records(api)
+    model, dataset = api.uploaded()
     client = api.client
     assert fields(client.post("/v1/jobs", json={"model_id": "mdl_x", "dataset_id": dataset})) == {"model_id"}
     assert fields(client.post("/v1/jobs", json={"model_id": model, "dataset_id": "ds_x"})) == {"dataset_id"}
@@ -300,7 +295,7 @@ def test_a_model_whose_file_is_lost(api: Api) -> None:
 
 def test_conflicts_say_when_to_come_again_where_that_helps(api: Api) -> None:
     """`Retry-After` stands on a 409 that passes by itself, and on no other."""
-    model, dataset = records(api)
+    model, dataset = api.uploaded()
     job = api.post("/v1/jobs", json={"model_id": model, "dataset_id": dataset})["id"]
     batch = api.post("/v1/predictions", json={"model": model, "dataset_id": dataset})["id"]
     helps = [

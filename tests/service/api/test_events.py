@@ -28,12 +28,6 @@ Json = dict[str, Any]
 STREAM = {"Accept": "text/event-stream"}
 
 
-def ordered(api: Api) -> str:
-    """The id of a new job."""
-    model, dataset = api.post("/v1/models", content=b"m")["id"], api.post("/v1/datasets", content=b"d")["id"]
-    return str(api.post("/v1/jobs", json={"model_id": model, "dataset_id": dataset})["id"])
-
-
 def add(registry: Registry, job_id: str, *fractions: float) -> None:
     """What a worker tells of its progress."""
     with registry.write() as unit:
@@ -58,7 +52,7 @@ def stream(api: Api, job_id: str, **headers: str) -> list[Json]:
 
 def test_the_list_is_pages_newest_first(api: Api) -> None:
     """Numbers grow by one; pages go back from the newest, and the first event is the job's first status."""
-    job_id = ordered(api)
+    job_id = api.ordered()
     add(api.registry, job_id, 0.25, 0.5, 0.75)
     path = f"/v1/jobs/{job_id}/events"
     first = api.client.get(f"{path}?limit=3").json()
@@ -71,7 +65,7 @@ def test_the_list_is_pages_newest_first(api: Api) -> None:
 
 def test_a_stream_tells_everything_and_ends(api: Api) -> None:
     """A stream begins with the first event, tells what the list tells, and ends after the final status."""
-    job_id = ordered(api)
+    job_id = api.ordered()
     add(api.registry, job_id, *(number / 1000 for number in range(1000)))
     end(api.registry, job_id)
     told = stream(api, job_id)
@@ -83,7 +77,7 @@ def test_a_stream_tells_everything_and_ends(api: Api) -> None:
 
 def test_a_stream_goes_on_anywhere(api: Api) -> None:
     """After any `Last-Event-ID`, or `after`, follows exactly the rest; a client that has all is answered 204."""
-    job_id = ordered(api)
+    job_id = api.ordered()
     add(api.registry, job_id, 0.5)
     end(api.registry, job_id, "failed")
     whole = stream(api, job_id)
@@ -101,7 +95,7 @@ def test_a_stream_goes_on_anywhere(api: Api) -> None:
 @pytest.mark.parametrize("given", ["", "x", "-1", "1.5", "0x1", "1 2", "1" * 19])
 def test_a_malformed_last_event_id_is_422(api: Api, given: str) -> None:
     """What is no number of an event is refused with the header's name."""
-    path = f"/v1/jobs/{ordered(api)}/events"
+    path = f"/v1/jobs/{api.ordered()}/events"
     assert fields(api.client.get(path, headers={**STREAM, "Last-Event-ID": given})) == {"Last-Event-ID"}
 
 
@@ -112,7 +106,7 @@ def test_a_stream_of_no_job_is_404(api: Api) -> None:
 
 def test_head_of_a_stream_ends(api: Api) -> None:
     """HEAD answers what GET would begin with, though the stream of an open job never ends by itself."""
-    answer = api.client.head(f"/v1/jobs/{ordered(api)}/events", headers=STREAM)
+    answer = api.client.head(f"/v1/jobs/{api.ordered()}/events", headers=STREAM)
     assert (answer.status_code, answer.content) == (200, b"")
     assert answer.headers["content-type"].startswith("text/event-stream")
 
@@ -120,7 +114,7 @@ def test_head_of_a_stream_ends(api: Api) -> None:
 def test_an_idle_stream_beats(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """While nothing happens comments keep the connection open; later events follow as ever."""
     monkeypatch.setattr(events, "_HEARTBEAT_S", 0.3)
-    job_id = ordered(api)
+    job_id = api.ordered()
 
     async def listen() -> list[bytes]:
         told = []
@@ -139,7 +133,7 @@ def test_an_idle_stream_beats(api: Api, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_one_loop_asks_for_all(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """1,200 who wait for 600 jobs and one are all told; the events of the one are read once for all its listeners."""
-    job_id = ordered(api)
+    job_id = api.ordered()
     body = {name: api.client.get(f"/v1/jobs/{job_id}").json()[name] for name in ("model_id", "dataset_id")}
     others = [api.post("/v1/jobs", json=body)["id"] for _ in range(600)]
     asked: list[str] = []
@@ -224,10 +218,9 @@ WEBHOOK = {"url": "https://example.org/hook", "secret": SECRET}
 
 def cancelled(api: Api, **options: Any) -> str:
     """The id of a job that has ended."""
-    model, dataset = api.post("/v1/models", content=b"m")["id"], api.post("/v1/datasets", content=b"d")["id"]
-    job = api.post("/v1/jobs", json={"model_id": model, "dataset_id": dataset, **options})["id"]
+    job = api.ordered(**options)
     api.post(f"/v1/jobs/{job}/cancel")
-    return str(job)
+    return job
 
 
 def deliveries(api: Api, job: str, **query: Any) -> Json:
@@ -328,7 +321,7 @@ def test_the_secret_never_leaves(api: Api, caplog: pytest.LogCaptureFixture, in_
     if in_parts:
         bad, good = ({"files": _files(hook)} for hook in (webhook, WEBHOOK))
     else:
-        ids = {f"{kind}_id": api.post(f"/v1/{kind}s", content=b"x")["id"] for kind in ("model", "dataset")}
+        ids = api.order()
         bad, good = ({"json": {**ids, "webhook": hook}} for hook in (webhook, WEBHOOK))
     headers = {"Idempotency-Key": "k"}
     texts = [api.client.post("/v1/jobs", headers=headers, **bad).text]

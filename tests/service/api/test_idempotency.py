@@ -33,7 +33,7 @@ SCORES = b"not,scores\n1,2\n"
 
 def requests(api: Api) -> dict[str, tuple[str, Json, Json]]:
     """Every POST that creates: path, a request, and one with other content."""
-    model, dataset = api.post("/v1/models", content=b"m")["id"], api.post("/v1/datasets", content=b"d")["id"]
+    model, dataset = api.uploaded()
     job = {"model_id": model, "dataset_id": dataset}
     batch = {"model": model, "dataset_id": dataset}
     parts = {"model": ("m", b"m"), "dataset": ("d", b"d")}
@@ -111,7 +111,7 @@ def test_one_key_among_many(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
 
     While the database is away each is answered at once, with when to come again.
     """
-    model, dataset = api.post("/v1/models", content=b"m")["id"], api.post("/v1/datasets", content=b"d")["id"]
+    model, dataset = api.uploaded()
     body, keyed = {"model_id": model, "dataset_id": dataset}, {"headers": {"Idempotency-Key": "k"}}
 
     def away() -> AbstractContextManager[UnitOfWork]:

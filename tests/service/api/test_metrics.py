@@ -301,8 +301,8 @@ def test_what_waits_is_told_as_it_stands_in_the_registry(api: Api, monkeypatch: 
     """Rows that are due, put off, blocked or held, by queue and kind, with the age of the oldest; jobs and workers."""
     monkeypatch.setattr(exposition_of_metrics, "_FRESH_S", 0.0)
     monkeypatch.setattr(exposition_of_metrics, "_ENDED_FRESH_S", -1.0)
-    model, dataset = api.post("/v1/models", content=b"m")["id"], api.post("/v1/datasets", content=b"d")["id"]
-    jobs = [api.post("/v1/jobs", json={"model_id": model, "dataset_id": dataset})["id"] for _ in range(4)]
+    order = api.order()
+    jobs = [api.post("/v1/jobs", json=order)["id"] for _ in range(4)]
     with api.registry.write() as unit:
         moment = unit.now()
         for record_id in jobs[:3]:

@@ -87,7 +87,7 @@ def test_unknown_parameters_are_refused(api: Api, method: str, path: str) -> Non
 
 def test_a_misspelt_dry_run_trains_nothing(api: Api) -> None:
     """The answer tells what was found, what there is, and which of it is nearest; no job comes into being."""
-    ids = {f"{kind}_id": api.post(f"/v1/{kind}s", content=b"x")["id"] for kind in ("model", "dataset")}
+    ids = api.order()
     answer = api.client.post("/v1/jobs?dryrun=true", json=ids)
     assert (
         problem(answer, 422)["detail"]

@@ -24,12 +24,6 @@ Json = dict[str, Any]
 ROOT = Path(__file__).parents[3]
 
 
-def ordered(api: Api) -> Json:
-    """The body of a job on records that are still inspecting."""
-    model, dataset = api.post("/v1/models", content=b"m"), api.post("/v1/datasets", content=b"d")
-    return {"model_id": model["id"], "dataset_id": dataset["id"]}
-
-
 @pytest.mark.parametrize("kind", ["models", "datasets"])
 def test_raw_and_multipart_uploads_are_the_same(api: Api, kind: str) -> None:
     """Raw body or form: the record has size, digest and name, is inspecting, and is where `Location` says."""
@@ -142,7 +136,7 @@ def test_a_job_echoes_its_order(api: Api) -> None:
         "accelerator": "gpu",
         "metadata": {"team": "x"},
         "dry_run": True,
-        **ordered(api),
+        **api.order(),
     }
     secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
     webhook = {"url": "https://example.com/hook", "secret": secret}
@@ -152,14 +146,14 @@ def test_a_job_echoes_its_order(api: Api) -> None:
     assert job["webhook"] == {"url": webhook["url"]}
     for path in (f"/v1/jobs/{job['id']}", "/v1/jobs", f"/v1/jobs/{job['id']}/events"):
         assert secret not in api.client.get(path).text
-    plain = api.post("/v1/jobs", json=ordered(api))
+    plain = api.post("/v1/jobs", json=api.order())
     defaults = JobOptions().model_dump(mode="json")
     assert {name: plain[name] for name in defaults} == defaults
 
 
 def test_dry_runs_are_marked(api: Api) -> None:
     """The query or the order's body makes a dry run, with or without files; it has no report, and says why."""
-    body = ordered(api)
+    body = api.order()
     files = {"model": ("m", b"m"), "dataset": ("d", b"d")}
     for query, request in (
         ("?dry_run=true", {"json": body}),
@@ -202,7 +196,7 @@ def test_bad_order_in_one_call_makes_nothing(api: Api) -> None:
 @pytest.mark.parametrize("kind", ["models", "datasets", "jobs", "predictions"])
 def test_lists_are_pages_newest_first(api: Api, kind: str) -> None:
     """Pages follow each other by `after`, newest first, until `has_more` is false."""
-    body = ordered(api)
+    body = api.order()
     bodies = {"jobs": body, "predictions": {"model": body["model_id"], "dataset_id": body["dataset_id"]}}
     made = [
         api.post(f"/v1/{kind}", **({"json": bodies[kind]} if kind in bodies else {"content": b"x"}))["id"]
@@ -223,7 +217,7 @@ def test_lists_are_pages_newest_first(api: Api, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["models", "datasets", "jobs", "predictions"])
 def test_records_have_tags(api: Api, kind: str) -> None:
     """A client that already has the record gets 304 without a body; a changed record has another tag."""
-    body = ordered(api)
+    body = api.order()
     job = api.post("/v1/jobs", json=body)["id"]
     batch = api.post("/v1/predictions", json={"model": body["model_id"], "dataset_id": body["dataset_id"]})["id"]
     record_id = {"models": body["model_id"], "datasets": body["dataset_id"], "jobs": job, "predictions": batch}[kind]
@@ -243,7 +237,7 @@ def test_records_have_tags(api: Api, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["models", "datasets", "jobs", "uploads"])
 def test_head_is_get_without_the_body(api: Api, kind: str) -> None:
     """HEAD of a record answers status, tag and length of its GET, and 304 where the tag matches; of no record, 404."""
-    body = ordered(api)
+    body = api.order()
     made = {
         "models": lambda: body["model_id"],
         "datasets": lambda: body["dataset_id"],
@@ -273,7 +267,7 @@ def test_head_of_a_file_reads_none_of_it(api: Api, monkeypatch: pytest.MonkeyPat
 
 def test_cancelling_a_queued_job(api: Api) -> None:
     """A queued job is cancelled at once, and no worker begins it later."""
-    job = api.post("/v1/jobs", json=ordered(api))
+    job = api.post("/v1/jobs", json=api.order())
     cancelled = api.post(f"/v1/jobs/{job['id']}/cancel")
     assert (cancelled["status"], cancelled["attempts"]) == ("cancelled", 0)
     assert [line["status"] for line in cancelled["history"]] == ["queued", "cancelled"]
@@ -283,7 +277,7 @@ def test_cancelling_a_queued_job(api: Api) -> None:
 
 def test_a_job_on_a_rejected_upload_fails(api: Api) -> None:
     """A job that waited for an upload which is then rejected fails with that reason, as the sender's error."""
-    body = ordered(api)
+    body = api.order()
     job = api.post("/v1/jobs", json=body)
     api.work(job["id"])
     waiting = api.client.get(f"/v1/jobs/{job['id']}").json()
@@ -396,7 +390,7 @@ def test_openapi_snapshot(tmp_path: Path) -> None:
 
 def test_evidence_runs_nothing_in_a_browser(api: Api) -> None:
     """Names in reports and diagrams are their sender's: no script runs, nothing is fetched, no type is guessed."""
-    body = ordered(api)
+    body = api.order()
     job = api.post("/v1/jobs", json=body)["id"]
     script = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
     with stage_bytes(api.registry.artifacts, script) as staged, api.registry.write() as unit:
@@ -421,7 +415,7 @@ def test_evidence_runs_nothing_in_a_browser(api: Api) -> None:
 
 def test_a_stored_page_is_styled_by_its_own_style_element_alone(api: Api) -> None:
     """The policy names the hash of the page's one style element and permits no other style, in it or in attributes."""
-    job = api.post("/v1/jobs", json=ordered(api))["id"]
+    job = api.ordered()
     page = b"<style>\nb { color: red }\n</style><b style='color: blue'>&lt;style&gt;</b>"
     with stage_bytes(api.registry.artifacts, page) as staged, api.registry.write() as unit:
         unit.jobs.get(job).page_sha256 = staged.keep()

@@ -76,8 +76,7 @@ def browser(api: Api) -> TestClient:
 
 def test_what_has_ended_is_told_once_and_the_stream_ends(api: Api, browser: TestClient) -> None:
     """The part of a job that has ended, one of a job that is gone, and an end after which nobody comes back."""
-    body = {f"{kind}_id": api.post(f"/v1/{kind}s", content=b"x")["id"] for kind in ("model", "dataset")}
-    job_id = api.post("/v1/jobs", json=body)["id"]
+    job_id = api.ordered()
     api.post(f"/v1/jobs/{job_id}/cancel")
     answer = browser.get("/live", params={"job": [job_id, LOST, job_id]})
     told = list(parts(iter(answer.text.split("\n"))))
@@ -146,8 +145,7 @@ def test_a_stream_ends_with_its_session(tmp_path: Path) -> None:
 
 def test_a_long_job_is_drawn_small(api: Api) -> None:
     """Five thousand epochs of forty candidates fit into 60 kB."""
-    body = {f"{kind}_id": api.post(f"/v1/{kind}s", content=b"x")["id"] for kind in ("model", "dataset")}
-    job_id = api.post("/v1/jobs", json=body)["id"]
+    job_id = api.ordered()
     for number in range(1, 41):
         for fold in range(1, 6):
             losses = [1 / epoch for epoch in range(1, 26)]

@@ -13,16 +13,9 @@ PAGE = {"Accept": "text/html"}
 HOSTILE = "<script>alert('1')</script>"
 
 
-def ordered(api: Api) -> str:
-    """A job on records that are still inspecting."""
-    model, dataset = api.post("/v1/models", content=b"m"), api.post("/v1/datasets", content=b"d")
-    job: str = api.post("/v1/jobs", json={"model_id": model["id"], "dataset_id": dataset["id"]})["id"]
-    return job
-
-
 def job_with(api: Api, report: dict[str, Any]) -> str:
     """A job whose stored report is this one, and whose stored page says something else."""
-    job = ordered(api)
+    job = api.ordered()
     for field, content in {"report_sha256": json.dumps(report), "page_sha256": "<b>a stored page</b>"}.items():
         with stage_bytes(api.registry.artifacts, content.encode()) as staged, api.registry.write() as unit:
             setattr(unit.jobs.get(job), field, staged.keep())
@@ -77,7 +70,7 @@ def test_the_page_of_a_job_says_what_is_served_and_how_often_it_is_right(api: Ap
 
 def test_before_there_is_a_report_a_page_says_so(api: Api) -> None:
     """A job that has not ended has none, and a job or calibrator that is not there is unknown."""
-    job = ordered(api)
+    job = api.ordered()
     waiting = api.client.get(f"/jobs/{job}/report", headers=PAGE)
     assert (waiting.status_code, "has not ended yet" in waiting.text) == (409, True)
     for path in ("/jobs/job_none/report", "/calibrators/cal_none/report"):
