@@ -48,13 +48,6 @@ def test_rows_outside_a_vocabulary_are_the_senders_error(service: Service, uploa
     assert (job["status"], job["error"]["user_error"]) == ("failed", True), job
 
 
-def test_predicting_with_a_rejected_model(service: Service) -> None:
-    """A model that was rejected answers 409 and says so."""
-    model = service.inspected("models", b"no model")
-    answer = service.client.post(f"/v1/models/{model['id']}/predict", json={"inputs": [[1.0]]})
-    assert (answer.status_code, answer.json()["code"]) == (409, "model_not_ready")
-
-
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
 

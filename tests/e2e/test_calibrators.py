@@ -45,17 +45,6 @@ def test_the_downloaded_file_gives_the_reported_figures(service: Service) -> Non
     assert record["report"]["verdict"] == "post_hoc"
 
 
-def test_bad_scores_leave_nothing(service: Service) -> None:
-    """Probabilities that do not sum to 1 are refused with the row; the list is as it was."""
-    before = service.get(PATH)
-    probabilities = np.full((50, 2), 0.5)
-    probabilities[7] = [0.5, 0.4]
-    answer = service.client.post(PATH, content=npz(probabilities=probabilities, labels=np.arange(50) % 2))
-    assert (answer.status_code, answer.json()["code"]) == (422, "not_probabilities")
-    assert "row 7" in answer.json()["detail"]
-    assert service.get(PATH) == before
-
-
 def test_killed_worker_midway(own_service: Service) -> None:
     """After SIGKILL of the light worker while it fits, the same request is still answered with the calibrator."""
     logits, targets, _ = drawn(5_000, 10)

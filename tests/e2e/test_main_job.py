@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import xml.etree.ElementTree as ET
 from typing import Any
 
 import numpy as np
@@ -172,19 +171,6 @@ def test_uploaded_model_predicts_uncalibrated(service: Service, digits: tuple[Js
         np.testing.assert_allclose([item[name] for item in answer["predictions"]], expected, atol=1e-5)
 
 
-def test_uploaded_file_comes_back_byte_for_byte(service: Service, digits: tuple[Json, Json], uploads: Uploads) -> None:
-    """`GET …/onnx` of an uploaded model is the file as sent, with its digest as ETag, 304 and ranges."""
-    path = f"/v1/models/{digits[0]['id']}/onnx"
-    answer = service.client.get(path)
-    assert answer.content == uploads["digits.onnx"]
-    assert answer.headers["etag"] == f'"{digits[0]["sha256"]}"'
-    assert service.client.get(path, headers={"If-None-Match": answer.headers["etag"]}).status_code == 304
-    part = service.client.get(path, headers={"Range": "bytes=10-19"})
-    assert (part.status_code, part.content) == (206, answer.content[10:20])
-    refused = service.client.get(f"{path}?class_priors=input")
-    assert (refused.status_code, refused.json()["code"]) == (422, "no_class_shares")
-
-
 def test_batch_predictions_equal_single_ones(service: Service, finished: Json) -> None:
     """A batch over the dataset answers, page by page, what single requests answer, in the dataset's order."""
     order = {"model": finished["calibrated_model_id"], "dataset_id": finished["dataset_id"], "top_k": 2}
@@ -209,13 +195,6 @@ def test_batch_predictions_equal_single_ones(service: Service, finished: Json) -
         assert [item["label"] for item in row["top_k"]] == [item["label"] for item in answer["top_k"]]
     assert {row["abstain"] for row in rows} == {True, False}
     assert all(row["abstain"] == (row["confidence"] < 0.6) for row in rows)
-
-
-def test_diagram_is_svg(service: Service, finished: Json) -> None:
-    """The reliability diagram is well-formed SVG."""
-    answer = service.client.get(f"/v1/jobs/{finished['id']}/reliability.svg")
-    assert answer.headers["content-type"].startswith("image/svg+xml")
-    assert ET.fromstring(answer.text).tag == "{http://www.w3.org/2000/svg}svg"
 
 
 def test_published_name_predicts_and_rolls_back(service: Service, finished: Json) -> None:
@@ -398,14 +377,6 @@ def test_running_and_queued_jobs_can_be_cancelled(service: Service, digits: tupl
     assert [line["status"] for line in ended["history"]] == ["queued", "running", "cancelling", "cancelled"]
     twice = service.client.post(f"/v1/jobs/{running['id']}/cancel")
     assert (twice.status_code, twice.json()["code"]) == (409, "already_finished")
-
-
-def test_long_poll_returns_when_the_record_is_final(service: Service, uploads: Uploads) -> None:
-    """`wait` answers as soon as inspection has ended, long before the time is up."""
-    record = service.upload("datasets", uploads["digits.npz"])
-    answer = service.client.get(f"/v1/datasets/{record['id']}", params={"wait": 60})
-    assert answer.json()["status"] == "ready"
-    assert answer.elapsed.total_seconds() < 30
 
 
 def test_one_data_folder_one_service(service: Service) -> None:

@@ -6,7 +6,6 @@ import hashlib
 import os
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -124,16 +123,6 @@ def test_broken_connection(service: Service) -> None:
     assert service.client.get(f"/v1/models/{record['id']}/onnx").content == CONTENT
     assert "unhandled error" not in service.log
     assert service.client.delete(f"/v1/models/{record['id']}").status_code == 204
-
-
-def test_forgotten_after_a_day(service: Service) -> None:
-    """An upload to which nothing came for a day is removed by the worker, with its file."""
-    path = announced(service, 10)
-    stored = service.stored / path.replace("/v1/", "")
-    yesterday = time.time() - 25 * 3600
-    os.utime(stored, (yesterday, yesterday))
-    until(lambda: service.client.head(path).status_code == 404, what="the worker has looked")
-    assert not stored.exists()
 
 
 def test_waiting_for_bytes_holds_no_thread(service: Service) -> None:

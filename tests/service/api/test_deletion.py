@@ -138,6 +138,7 @@ def test_a_model_is_found_by_its_name(api: Api) -> None:
     assert record.headers["etag"] == api.client.get(f"/v1/models/{second}").headers["etag"]
     assert api.client.get("/v1/models/digits", headers={"If-None-Match": record.headers["etag"]}).status_code == 304
     assert api.client.get("/v1/models/digits/onnx").content == scaling(2)
+    problem(api.client.get("/v1/models/digits/onnx?class_priors=input"), 422, "no_class_shares")
     assert api.client.get("/v1/models/digits?wait=60").json()["id"] == second
     assert api.client.put("/v1/names/digits", json={"default_version": 1}).status_code == 200
     assert api.client.get("/v1/models/digits").json()["id"] == first
