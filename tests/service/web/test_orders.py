@@ -152,9 +152,9 @@ def test_one_refused_file_does_not_cost_the_other(api: Api, uploads: Uploads) ->
 def test_options_are_checked_as_those_of_the_api(api: Api, uploads: Uploads) -> None:
     """What is refused of a field is told at the field."""
     files = {"model": ("digits.onnx", uploads["digits.onnx"])}
-    status, page, _ = send(api, files, model__num_classes="ten", model__name="Mine")
+    status, page, _ = send(api, files, model__task="regression", model__name="Mine")
     assert status == 422
-    assert 'id="model.num_classes-error"' in page
+    assert 'id="model.task-error"' in page
     assert 'value="Mine"' in page
     assert api.client.get("/v1/models").json()["data"] == []
 
