@@ -105,7 +105,7 @@ def environment() -> Environment:
     }
     made.globals = {
         **made.globals,
-        "sections": _SECTIONS,
+        "navigation": _SECTIONS,
         "static": static_path,
         "error_codes": ERROR_CODES,
         "remedy_of": remedy_of,
