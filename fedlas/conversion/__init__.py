@@ -18,13 +18,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any
 
 from fedlas.errors import ConversionError
 from fedlas.extras import require
-
-if TYPE_CHECKING:
-    from torch import nn
 
 __all__ = ["ConversionError", "DatasetFile", "ModelFile", "dataset_file", "example_of", "model_file"]
 
@@ -89,22 +86,23 @@ def model_file(
         ConversionError: the object cannot be written, or its file answers otherwise; the message says what to do.
     """
     names = None if class_names is None else [str(name) for name in class_names]
-    if isinstance(model, str | Path) and architecture is not None:
+    if isinstance(model, str | Path):
+        path = _file(model, "model", "name the .onnx or .safetensors file in it")
+        if architecture is None:
+            return ModelFile(path, names, {} if features is None else {"features": features})
         require("architectures", "torch", "safetensors", "onnx", "onnxruntime", "onnxscript")
         from fedlas.conversion.architectures import write_weights
 
         shape = None if preprocessing is None else _made_shape(preprocessing)
         return write_weights(
-            *(_model_path(model), Path(folder)),
+            *(path, Path(folder)),
             architecture=architecture,
             num_classes=None if num_classes is None else int(num_classes),
             image_shape=shape,
             class_names=names,
         )
-    if isinstance(model, str | Path):
-        options = {} if features is None else {"features": features}
-        return ModelFile(_model_path(model), names, options)
-    if _is_module(model):
+    torch = sys.modules.get("torch")  # without it, nothing can be one of its modules
+    if torch is not None and isinstance(model, torch.nn.Module):
         require("library", "onnx", "onnxruntime", "onnxscript")
         from fedlas.conversion.modules import write_module
 
@@ -148,7 +146,8 @@ def dataset_file(
     """
     given = dict(roles or {})
     if isinstance(data, str | Path):
-        return DatasetFile(_data_path(data), given, seen_by_model)
+        instead = "name an .npz, .csv or .parquet file in it; a folder of images is sent as a .zip of it"
+        return DatasetFile(_file(data, "dataset", instead), given, seen_by_model)
     require("arrays", "numpy")
     from fedlas.conversion.columns import write_rows
     from fedlas.conversion.rows import rows_of, seen_by
@@ -179,26 +178,9 @@ def _made_shape(preprocessing: Mapping[str, Any]) -> tuple[int, int, int] | None
     return (channels or 0, height, width) if height and width else None
 
 
-def _is_module(model: object) -> TypeGuard[nn.Module]:
-    torch = sys.modules.get("torch")  # without it, nothing can be one of its modules
-    return torch is not None and isinstance(model, torch.nn.Module)
-
-
 def _type_name(value: object) -> str:
     kind = type(value)
     return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
-
-
-def _model_path(path: str | Path) -> Path:
-    """The path of a model's file."""
-    return _file(path, "model", "name the .onnx or .safetensors file in it")
-
-
-def _data_path(path: str | Path) -> Path:
-    """The path of a dataset's file."""
-    return _file(
-        path, "dataset", "name an .npz, .csv or .parquet file in it; a folder of images is sent as a .zip of it"
-    )
 
 
 def _file(path: str | Path, what: str, instead: str) -> Path:

@@ -79,7 +79,13 @@ class TappedModule(nn.Module):
         self.module = module
         self.names = None if names is None else list(names)
         self.features = features
-        self._layer = None if features is None else _submodule(module, features)
+        parts = dict(module.named_modules())
+        if features == "" or (features is not None and features not in parts):
+            near = ", ".join([part for part in parts if part][-12:])
+            raise ConversionError(
+                "unknown_features", f"the module has no submodule '{features}'; its last ones are {near}"
+            )
+        self._layer = None if features is None else parts[features]
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Return `(logits,)`, or `(logits, features)`."""
@@ -101,15 +107,6 @@ class TappedModule(nn.Module):
         if not isinstance(features, Tensor):
             raise ConversionError("bad_features", f"the submodule '{self.features}' gives no tensor")
         return logits, features.flatten(1)
-
-
-def _submodule(module: nn.Module, name: str) -> nn.Module:
-    parts = dict(module.named_modules())
-    if name == "" or name not in parts:
-        near = ", ".join([part for part in parts if part][-12:])
-        raise ConversionError("unknown_features", f"the module has no submodule '{name}'; its last ones are {near}")
-    found: nn.Module = parts[name]
-    return found
 
 
 def _scores(answered: Any) -> Tensor:

@@ -182,17 +182,14 @@ def _single(data: object, roles: Mapping[str, Any]) -> Rows:
             rows.notes.append("The loader drops a last batch that is not full: its rows are missing.")
         return rows
     if isinstance(data, Mapping):
-        return _of_mapping({str(name): as_array(value, str(name)) for name, value in data.items()}, roles)
+        columns = {str(name): as_array(value, str(name)) for name, value in data.items()}
+        return Rows(columns, found_roles(columns, roles))
     if _is_pair(data):
         return _of_pair(*data, roles)  # type: ignore[misc, call-arg]
     if hasattr(data, "__array__") or is_tensor(data):
         return Rows({"x": as_array(data, "x")})
     kind = type(data)
     raise ConversionError("unknown_data", f"{_KINDS}; this is a {kind.__module__}.{kind.__name__}")
-
-
-def _of_mapping(columns: dict[str, Array], roles: Mapping[str, Any]) -> Rows:
-    return Rows(columns, found_roles(columns, roles))
 
 
 def _of_pair(inputs: Any, labels: Any, roles: Mapping[str, Any]) -> Rows:

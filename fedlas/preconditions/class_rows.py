@@ -111,7 +111,9 @@ def leaking_column(examined: Examined) -> list[Notice]:
     told = np.array([_told(column, targets, len(present)) for column in table.T])
     best = int(told.argmax())
     others = np.delete(told, best)
-    copy = _is_copy(table[:, best], targets)
+    values, codes = np.unique(table[:, best], return_inverse=True)
+    pairs = len(np.unique(codes * len(present) + targets))
+    copy = pairs == len(values) == len(present)  # each value stands for one class and each class for one value
     if told[best] < _LEAKS or (others.max() > _OTHERS and not copy):
         return []
     name = shortened(examined.dataset.columns[best]) if examined.dataset.columns else None
@@ -132,13 +134,6 @@ def leaking_column(examined: Examined) -> list[Notice]:
             },
         )
     ]
-
-
-def _is_copy(column: Array, targets: Integers) -> bool:
-    """Whether each value stands for one class and each class for one value."""
-    values, codes = np.unique(column, return_inverse=True)
-    pairs = len(np.unique(codes * (int(targets.max()) + 1) + targets))
-    return pairs == len(values) == len(np.unique(targets))
 
 
 def _told(column: Array, targets: Integers, num_classes: int) -> float:

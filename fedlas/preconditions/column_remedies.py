@@ -141,11 +141,13 @@ def token_remedies(names: Sequence[str], rows: Rows, vocabularies: Mapping[str, 
         vocabularies: sizes of the tables in which inputs are looked up, by name, as far as they are known.
     """
     shown = [shortened(name) for name in names]
-    tokens = [i for i, array in enumerate(rows) if _is_tokens(array)]
+    wide = [array.dtype.kind in "iu" and array.dtype.itemsize >= _ID_BYTES for array in rows]
+    tokens = [i for i, array in enumerate(rows) if wide[i] and array.ndim == 2 and array.shape[1] > 1]
     masks = [i for i, array in enumerate(rows) if array.ndim == 2 and "mask" in names[i].lower() and _is_mask(array)]
     ids = [i for i in tokens if i not in masks and not _is_mask(rows[i])]
     for place in masks:
-        yield _remedy("invert_mask", f"inverting '{shown[place]}' (1 where a token is)", place, _inverted)
+        sentence = f"inverting '{shown[place]}' (1 where a token is)"
+        yield _remedy("invert_mask", sentence, place, lambda mask: np.equal(mask, 0).astype(mask.dtype))
         yield _remedy("full_mask", f"a '{shown[place]}' of ones", place, np.ones_like)
     if not ids:
         return
@@ -168,15 +170,6 @@ def token_remedies(names: Sequence[str], rows: Rows, vocabularies: Mapping[str, 
                 _masked(main, place, pad),
             )
     yield from _exchanged(names, rows, [*tokens, *(i for i in masks if i not in tokens)], vocabularies)
-
-
-def _is_tokens(array: Array) -> bool:
-    wide = array.dtype.kind in "iu" and array.dtype.itemsize >= _ID_BYTES
-    return wide and array.ndim == 2 and array.shape[1] > 1
-
-
-def _inverted(mask: Array) -> Array:
-    return np.equal(mask, 0).astype(mask.dtype)
 
 
 def _is_mask(array: Array) -> bool:
@@ -282,8 +275,13 @@ def expected_remedies(
     wide = _without_gaps(rows)
     mean, deviation = np.nanmean(wide, axis=0), np.nanstd(wide, axis=0)
     far = [column for column, _ in far_columns(expected, wide)]
-    if expected.size <= _MOST_ORDERED:
-        yield from _nearest_order(place, name, rows, expected, columns)
+    cost = distances(expected, rows) if expected.size <= _MOST_ORDERED else np.zeros((0, 0))
+    order = np.asarray(linear_sum_assignment(cost)[1])
+    moved = order != np.arange(len(order))
+    if moved.any():
+        nearer = float((np.diag(cost) - cost[np.arange(len(order)), order])[moved].mean())
+        sentence = described_order(order, columns, name)
+        yield permuted(place, order, "order_columns", sentence, searched=nearer < _CLEARLY_NEARER)
     for column in far[:5]:
         # The constants tell the unit: that the column is better left out would be no objection.
         yield replace(
@@ -296,7 +294,10 @@ def expected_remedies(
         factors[far] = [_factor(expected, column, mean, deviation) for column in far]
         which = ", ".join(column_name(columns, column) for column in far[:10])
         yield Remedy(
-            "column_units", "input_columns", f"other units for the columns {which} of {name}", _scaled(place, factors)
+            "column_units",
+            "input_columns",
+            f"other units for the columns {which} of {name}",
+            on_input(place, lambda x: x * factors),
         )
     known = expected.known
     if known.all() and (np.abs(mean) < 1).mean() > 0.8 and ((deviation > 0.3) & (deviation < 3)).mean() > 0.7:
@@ -307,22 +308,6 @@ def expected_remedies(
             f"undoing the standardisation of {name}, which the model does itself",
             on_input(place, lambda x: x * spread + centre),
         )
-
-
-def _nearest_order(
-    place: int, name: str, rows: Array, expected: Expected, columns: Sequence[str] | None
-) -> Iterator[Remedy]:
-    cost = distances(expected, rows)
-    order = np.asarray(linear_sum_assignment(cost)[1])
-    moved = order != np.arange(len(order))
-    if moved.any():
-        nearer = float((np.diag(cost) - cost[np.arange(len(order)), order])[moved].mean())
-        sentence = described_order(order, columns, name)
-        yield permuted(place, order, "order_columns", sentence, searched=nearer < _CLEARLY_NEARER)
-
-
-def _scaled(place: int, factors: Array) -> Change:
-    return on_input(place, lambda x: x * factors)
 
 
 def _without_gaps(rows: Array) -> Array:

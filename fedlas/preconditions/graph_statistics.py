@@ -143,17 +143,12 @@ def _follow(
         elif (after := _step(graph, node, position, state)) is not None and depth < 20:
             read_on = True
             _follow(graph, readers, node.output[0], after, expected, depth + 1)
-    if state.touched and not read_on and tensor in readers and not expected.splits.any():
-        _note_affine(state, expected)
-
-
-def _note_affine(state: _Affine, expected: Expected) -> None:
-    if (np.abs(state.scale) == 1).all():  # a bias, a sign: nothing that scales
-        return
-    ready = (state.scale != 0) & np.isnan(expected.centre[state.places])
-    places = state.places[ready]
-    expected.centre[places] = -state.offset[ready] / state.scale[ready]
-    expected.spread[places] = 1 / np.abs(state.scale[ready])
+    scales = not (np.abs(state.scale) == 1).all()  # a bias or a sign does not
+    if state.touched and scales and not read_on and tensor in readers and not expected.splits.any():
+        ready = (state.scale != 0) & np.isnan(expected.centre[state.places])
+        places = state.places[ready]
+        expected.centre[places] = -state.offset[ready] / state.scale[ready]
+        expected.spread[places] = 1 / np.abs(state.scale[ready])
 
 
 def _note_batch_norm(graph: Graph, node: NodeProto, state: _Affine, expected: Expected) -> None:

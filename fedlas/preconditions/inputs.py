@@ -80,7 +80,10 @@ def _orders(trials: Trials, place: int, name: str, columns: Sequence[str] | None
     order, best = np.arange(width), trials.screen_loss()
     found: list[Remedy] = []
     for step in range(_MOST_STEPS):
-        tried = [made for move in candidates if _is_no_farther(made := order[move], cost)]
+        tried = [order[move] for move in candidates]
+        if cost is not None:  # only orders that lie as near to what the graph expects as the given one
+            most = np.trace(cost) + _AS_NEAR
+            tried = [made for made in tried if cost[np.arange(width), made].sum() <= most]
         losses = _losses(trials, place, tried) if tried else None
         if losses is None or losses.min() > (1 - _STEP_GAIN) * best:
             break
@@ -89,11 +92,6 @@ def _orders(trials: Trials, place: int, name: str, columns: Sequence[str] | None
             found = [_remedy(place, order, name, columns, _ONE_EXCHANGE)]
     changed = int((order != np.arange(width)).sum())
     return [*found, _remedy(place, order, name, columns, _ANY_ORDER)] if changed > 2 else found
-
-
-def _is_no_farther(order: Order, cost: Array | None) -> bool:
-    """Whether columns in this order lie as near to what the graph expects as they do in the given one."""
-    return cost is None or bool(cost[np.arange(len(order)), order].sum() <= np.trace(cost) + _AS_NEAR)
 
 
 def _remedy(place: int, order: Order, name: str, columns: Sequence[str] | None, least_gain: float) -> Remedy:
@@ -111,21 +109,13 @@ def _losses(trials: Trials, place: int, orders: Sequence[Order]) -> NDArray[np.f
     at_once = max(1, min(_AT_ONCE // trials.num_classes, _MOST_BYTES // row_bytes) // size)
     for start in range(0, len(orders), at_once):
         part = orders[start : start + at_once]
-        logits = trials.answers(_stacked(trials.screened, place, part))
+        rows = [np.concatenate([array] * len(part)) for array in trials.screened]  # once for each order
+        rows[place] = np.concatenate([trials.screened[place][:, order] for order in part])
+        logits = trials.answers(rows)
         if logits is None or trials.seconds_left < 0:
             return None
         losses.append(trials.screen_losses(logits.reshape(len(part), size, -1)))
     return np.concatenate(losses)
-
-
-def _stacked(rows: Rows, place: int, orders: Sequence[Order]) -> Rows:
-    """The rows once for each order, one after the other."""
-
-    def repeated(array: Array) -> Array:
-        return np.concatenate([array] * len(orders))
-
-    ordered = np.concatenate([rows[place][:, order] for order in orders])
-    return [ordered if i == place else repeated(array) for i, array in enumerate(rows)]
 
 
 def constant_columns(examined: Examined, trials: Trials, expected: Mapping[str, Expected]) -> Iterator[Notice]:
@@ -227,7 +217,12 @@ def inputs(examined: Examined) -> list[Notice]:
     usual = trials.explain(_remedies(examined, trials, expected))
     if usual is None and (lost := [*constant_columns(examined, trials, expected)]):
         return lost
-    finding = _better(usual, None if usual is not None and usual.certain else _searched(examined, trials, expected))
+    finding = usual
+    if usual is None or not usual.certain:
+        searched = _searched(examined, trials, expected)
+        # A remedy that was searched for must explain clearly more than a usual one.
+        if searched is not None and (usual is None or searched.loss_after < _CLEARLY * usual.loss_after):
+            finding = searched
     if finding is not None:
         certain = finding.certain or any(constants_far(examined, trials, expected))
         return [_explained(examined, finding, "error" if certain else "warning")]
@@ -265,15 +260,12 @@ def _searched(examined: Examined, trials: Trials, expected: dict[str, Expected])
     return None
 
 
-def _better(usual: Finding | None, searched: Finding | None) -> Finding | None:
-    """A remedy that was searched for must explain clearly more than a usual one."""
-    if usual is None or searched is None:
-        return usual or searched
-    return searched if searched.loss_after < _CLEARLY * usual.loss_after else usual
-
-
 def _explained(examined: Examined, finding: Finding, severity: Severity) -> Notice:
-    ranges: dict[str, Json] = {name: _range(array) for name, array in _named(examined)}
+    ranges: dict[str, Json] = {}
+    # A name may be so long that none is left to show.
+    for name, array in zip(first_names(examined.classifier.input_names), examined.inputs, strict=False):
+        rows = np.asarray(array[:200])
+        ranges[name] = [float(np.nanmin(rows)), float(np.nanmax(rows))]
     message = (
         f"{finding.remedy.sentence} explains {_better_by(finding)}; prepare rows, or the model's preprocessing of "
         "image files, as for its training"
@@ -305,14 +297,3 @@ def _better_by(finding: Finding) -> str:
         )
     losses = f"{finding.loss_after:.3g} with it, {finding.loss:.3g} without, each at its best temperature"
     return f"the labels better: on {finding.rows} calibration rows the log loss is {losses}"
-
-
-def _named(examined: Examined) -> Iterator[tuple[str, Array]]:
-    rows = slice(0, 200)
-    # A name may be so long that none is left to show.
-    for name, array in zip(first_names(examined.classifier.input_names), examined.inputs, strict=False):
-        yield name, np.asarray(array[rows])
-
-
-def _range(array: Array) -> list[float]:
-    return [float(np.nanmin(array)), float(np.nanmax(array))]

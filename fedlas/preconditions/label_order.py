@@ -95,15 +95,6 @@ class _Rows:
         return int(self.scores.shape[1])
 
 
-@dataclass(frozen=True)
-class _Test:
-    """Mean recall before and after, and the p-value, on the rows of classes that take another output."""
-
-    before: float
-    after: float
-    p_value: float
-
-
 def better_order(
     logits: Scores, targets: Integers, *, weights: Floats | None = None, groups: Integers | None = None
 ) -> Order | None:
@@ -151,7 +142,7 @@ def _halves(rows: _Rows) -> Integers:
     return halves
 
 
-def _tested(rows: _Rows, outputs: Integers, shift: Scores) -> _Test | None:
+def _tested(rows: _Rows, outputs: Integers, shift: Scores) -> Order | None:
     """What the outputs of labels (K,) change, None where no class with rows takes another."""
     rows = rows[(outputs != np.arange(len(outputs)))[rows.labels]]
     labels = rows.labels
@@ -164,7 +155,7 @@ def _tested(rows: _Rows, outputs: Integers, shift: Scores) -> _Test | None:
     # A group that is answered otherwise as a whole loses in one class what it gains in another.
     cells = None if rows.groups is None else rows.groups * rows.num_classes + labels
     lost = BoundedMean.of(size * (right.astype(np.float64) - as_mapped), lower=-size, upper=size, groups=cells)
-    return _Test(float(shares @ right) / classes, float(shares @ as_mapped) / classes, lost.p_value())
+    return Order(outputs, float(shares @ right) / classes, float(shares @ as_mapped) / classes, lost.p_value())
 
 
 def _chosen(rows: _Rows) -> tuple[Integers, Scores]:
@@ -262,8 +253,13 @@ def _notice(examined: Examined, order: Order, severity: Severity) -> Notice:
         float(np.average(right == meant, weights=dataset.weights_of("calibration")))
         for meant in (targets, outputs[targets])
     )
+    shown = min(len(first_names(mapping)), len(first_names(mapping.values())))
     from_one = shift == 1 and not counts[0]
-    what, remedy = _said_of_shift(shift) if shift else (_said_of_order(mapping), _remedy(examined, likely))
+    if shift:
+        what = "the labels start at 1" if shift == 1 else f"the labels are shifted by {shift}"
+        remedy = f"{'Subtract' if shift > 0 else 'Add'} {abs(shift)}"
+    else:
+        what, remedy = _said_of_order(mapping), _remedy(examined, likely)
     doubt = _DOUBT if severity == "warning" or order.after < _CERTAIN_RECALL else ""
     return Notice(
         "labels_from_one" if from_one else "label_order",
@@ -277,17 +273,12 @@ def _notice(examined: Examined, order: Order, severity: Severity) -> Notice:
             "model_order": first_names(names),
             "dataset_order": first_names(labels),
             "likely_order": first_names(likely),
-            "mapping": _first_pairs(mapping),
+            "mapping": dict(list(mapping.items())[:shown]),
             "rows": len(targets),
             "p_value": max(order.p_value, 1e-15),
         },
         severity,
     )
-
-
-def _first_pairs(mapping: dict[str, str]) -> dict[str, str]:
-    shorter = min(len(first_names(mapping)), len(first_names(mapping.values())))
-    return dict(list(mapping.items())[:shorter])
 
 
 def _shift(order: Order, counts: Integers) -> int:
@@ -307,11 +298,6 @@ def _order_of_outputs(outputs: Integers, counts: Integers, labels: Sequence[str]
         found[int(outputs[label])] = labels[label]
     left = iter([name for i, name in enumerate(labels) if not counts[i]])
     return [name if name is not None else next(left, "?") for name in found]
-
-
-def _said_of_shift(shift: int) -> tuple[str, str]:
-    what = "the labels start at 1" if shift == 1 else f"the labels are shifted by {shift}"
-    return what, f"{'Subtract' if shift > 0 else 'Add'} {abs(shift)}"
 
 
 def _said_of_order(mapping: dict[str, str]) -> str:

@@ -182,10 +182,6 @@ def _normalised_otherwise(place: int, name: str, axis: int, channels: int) -> It
         yield Remedy(machine, "input_scale", sentence, on_input(place, change))
 
 
-def _affine(scale: Any, offset: Any) -> Any:
-    return lambda x: x * scale + offset
-
-
 def _standardised(place: int, name: str, rows: Array) -> Iterator[Remedy]:
     """By the rows' own mean and deviation: of every column, or of every channel."""
     axis = channel_axis(rows)
@@ -226,7 +222,7 @@ def _standardised(place: int, name: str, rows: Array) -> Iterator[Remedy]:
 
 
 def _linear(place: int, name: str, machine: str, sentence: str, factor: float, offset: float = 0.0) -> Remedy:
-    change = on_input(place, _affine(factor, offset))
+    change = on_input(place, lambda x: x * factor + offset)
     return Remedy(machine, "input_scale", sentence, change, scales=not offset and factor > 0)
 
 

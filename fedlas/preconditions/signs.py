@@ -7,7 +7,6 @@ training, answers that are the same for all rows, answers that are worse than th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from fedlas.importers import GraphClassifier
 from fedlas.notice import Notice, shortened
 from fedlas.preconditions.graph_statistics import Expected, far_columns, standardised_columns
 from fedlas.preconditions.label_information import chance_of_gain, class_frequencies, matched_loss, row_losses
-from fedlas.preconditions.remedy import Rows, channel_axis, column_name
+from fedlas.preconditions.remedy import channel_axis, column_name
 from fedlas.preconditions.trials import Examined, Trials
 
 #: Rows that are looked at; how many deviations the median channel may be off, and how many times wider or narrower.
@@ -44,21 +43,11 @@ _SOURCES = {
 _MOST_SCORES, _MOST_MATCHED, _FEWEST_MATCHED = 4_000_000, 200_000, 50
 
 
-@dataclass(frozen=True)
-class BatchStatistics:
-    """Of the median channel: by how many deviations its mean is off, and how many times as wide it is."""
+def batch_statistics(classifier: GraphClassifier, trials: Trials) -> tuple[float, float] | None:
+    """By how many deviations the mean of the median channel is off, and how many times as wide it is.
 
-    shift: float
-    ratio: float
-
-    @property
-    def far(self) -> bool:
-        """Whether the inputs cannot be what the network was trained on."""
-        return self.shift > _FAR_SHIFT or not 1 / _FAR_RATIO < self.ratio < _FAR_RATIO
-
-
-def batch_statistics(classifier: GraphClassifier, trials: Trials) -> BatchStatistics | None:
-    """Of the first module with running statistics that rows meet; None where there is none."""
+    Of the first module with running statistics that rows meet; None where there is none.
+    """
     heard: list[tuple[nn.Module, Tensor]] = []
 
     def listen(module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -70,19 +59,15 @@ def batch_statistics(classifier: GraphClassifier, trials: Trials) -> BatchStatis
         return None
     hooks = [module.register_forward_pre_hook(listen) for module in modules]
     try:
-        trials.answers(_few(trials.judged))
+        trials.answers([array[:_ROWS] for array in trials.judged])
     finally:
         for hook in hooks:
             hook.remove()
     return _compared(*heard[0]) if heard else None
 
 
-def _few(rows: Rows) -> Rows:
-    return [array[:_ROWS] for array in rows]
-
-
 @torch.no_grad()
-def _compared(module: nn.Module, given: Tensor) -> BatchStatistics | None:
+def _compared(module: nn.Module, given: Tensor) -> tuple[float, float] | None:
     mean, variance = module.running_mean, module.running_var
     assert isinstance(mean, Tensor)
     assert isinstance(variance, Tensor)
@@ -95,21 +80,21 @@ def _compared(module: nn.Module, given: Tensor) -> BatchStatistics | None:
     deviation = variance[alive].sqrt()
     shift = ((channels.mean(1)[alive] - mean[alive]).abs() / deviation).median()
     ratio = (channels.std(1)[alive] / deviation).median()
-    found = BatchStatistics(float(shift), float(ratio))
-    return found if np.isfinite((found.shift, found.ratio)).all() else None
+    found = float(shift), float(ratio)
+    return found if np.isfinite(found).all() else None
 
 
 def signs_of_inputs(examined: Examined, trials: Trials, expected: dict[str, Expected]) -> Iterator[Notice]:
     """What looks wrong though no remedy was found; what comes first is nearest to the cause."""
     yield from constants_far(examined, trials, expected)
-    statistics = batch_statistics(examined.classifier, trials)
-    if statistics is not None and statistics.far:
+    shift, ratio = batch_statistics(examined.classifier, trials) or (0.0, 1.0)
+    if shift > _FAR_SHIFT or not 1 / _FAR_RATIO < ratio < _FAR_RATIO:
         yield Notice(
             "input_scale",
             "the inputs are not what the network was trained on: behind its first layers they lie "
-            f"{statistics.shift:.3g} deviations from the mean that its BatchNormalization has learned, and vary "
-            f"{statistics.ratio:.3g} times as much; check scale and normalisation",
-            {"shift": statistics.shift, "ratio": statistics.ratio},
+            f"{shift:.3g} deviations from the mean that its BatchNormalization has learned, and vary "
+            f"{ratio:.3g} times as much; check scale and normalisation",
+            {"shift": shift, "ratio": ratio},
             "error",
         )
     yield from same_answers(examined)

@@ -255,11 +255,15 @@ class Trials:
         if logits is None:
             return None
         finding = self._compared(remedy, places, logits)
-        if finding.tames or not self._explains(finding):
-            return finding if finding.tames else None
+        if finding.tames:
+            return finding
+        enough = finding.loss_after < (1 - remedy.least_gain) * finding.loss
+        if not (enough and finding.p_value < _LEVEL and finding.loss_after < (1 - _SOMETHING) * finding.entropy):
+            return None
         if remedy.searched and not self._tells_more(remedy, places, logits):
             return None
-        if remedy.control is None or self._beats_control(remedy, rows, places, finding.loss_after):
+        control = None if remedy.control is None else self.answers(rows, remedy.control)
+        if control is None or finding.loss_after < 0.9 * float(self._losses(control, places).mean()):
             return finding
         return None
 
@@ -281,17 +285,8 @@ class Trials:
             best_temperature(logits, targets, self._frequencies),
         )
 
-    def _explains(self, finding: Finding) -> bool:
-        enough = finding.loss_after < (1 - finding.remedy.least_gain) * finding.loss
-        return enough and finding.p_value < _LEVEL and finding.loss_after < (1 - _SOMETHING) * finding.entropy
-
     def _tells_more(self, remedy: Remedy, places: NDArray[np.int64], logits: NDArray[np.float32]) -> bool:
         """Whether it does more than to shift the scores of classes, as a shift of all rows does."""
         own, targets = self._examined.logits[places], self._examined.targets[places]
         before, after = (matched_loss(each, targets, self._frequencies) for each in (own, logits))
         return after < (1 - remedy.least_gain) * before
-
-    def _beats_control(self, remedy: Remedy, rows: Rows, places: NDArray[np.int64], loss: float) -> bool:
-        assert remedy.control is not None
-        logits = self.answers(rows, remedy.control)
-        return logits is None or loss < 0.9 * float(self._losses(logits, places).mean())

@@ -31,7 +31,7 @@ from fedlas.importers.onnx.operators.roles import TRANSPARENT
 from fedlas.importers.onnx.parse.parsing import read_model, read_whole
 from fedlas.importers.onnx.rewrite.batch import AmbiguousShape, free_batch, prove_rows
 from fedlas.importers.onnx.rewrite.classical import class_labels, plain_outputs, to_standard
-from fedlas.importers.onnx.rewrite.normalise import check_operators, no_gradient, normalise, to_inference, unsupported
+from fedlas.importers.onnx.rewrite.normalise import no_gradient, normalise, to_inference, unsupported
 from fedlas.importers.onnx.runtime import is_runtime_node, not_runnable, open_session
 from fedlas.importers.onnx.train import adjustments
 from fedlas.importers.onnx.train.classifier import (
@@ -105,21 +105,14 @@ def _load(model: ModelProto, output: str | None, features: str | None, task: str
         classifier = _trainable(standard, outputs, output, features, task)
         classifier.adjustments = (*adjustments.of_operators(model, standard), *classifier.adjustments)
     except UnsupportedModel as failure:
-        classifier = _untrainable(model, output, features, task, failure)
+        try:
+            classifier = load_runtime_only(model, output=output, features=features, task=task, instead_of=failure)
+        except UnsupportedModel as other:  # what the owner can mend is said
+            raise (other if failure.code == "unsupported_operator" else failure) from None
     # The names of the classes that the file itself gives, for owners who gave none; not every classifier has them.
     classifier.class_labels = class_labels(model, classifier.num_classes)
     classifier.metadata = {item.key: item.value for item in model.metadata_props}
     return classifier
-
-
-def _untrainable(
-    model: ModelProto, output: str | None, features: str | None, task: str | None, failure: UnsupportedModel
-) -> GraphClassifier:
-    """The file run as it is; what is said where that fails too is what the owner can mend."""
-    try:
-        return load_runtime_only(model, output=output, features=features, task=task, instead_of=failure)
-    except UnsupportedModel as other:
-        raise (other if failure.code == "unsupported_operator" else failure) from None
 
 
 def _trainable(
@@ -184,7 +177,8 @@ def _keep_outputs(graph: Graph, output: str | None) -> None:
     wanted = [output] if output is not None else list(dict.fromkeys(graph.outputs))
     possible = [name for name in wanted if not unsupported(graph.cone([name]))]
     graph.prune(possible or wanted)
-    check_operators(graph.nodes)
+    if unsupported(graph.nodes):
+        raise no_gradient(node for node in graph.nodes if unsupported([node]))
 
 
 def _follows_rows(graph: Graph, specs: list[InputSpec], lengths: Mapping[str, int], two: Shapes) -> bool:
@@ -265,7 +259,8 @@ def check_parity(path: str | Path, classifier: GraphClassifier, *, tolerance: fl
     try:
         source = _in_inference(path, classifier.output_name)
         session = open_session(source)
-        rows = classifier.example_rows(_fixed_rows(session) or _ROWS)
+        sizes = [value.shape[0] for value in session.get_inputs() if value.shape]
+        rows = classifier.example_rows(next((size for size in sizes if isinstance(size, int) and size), _ROWS))
         found = _run(session, classifier, rows)
     except Exception as error:  # ONNX Runtime raises a class of its own for every kind of refusal
         raise not_runnable(error) from error
@@ -347,11 +342,6 @@ def _in_inference(path: str | Path, output: str) -> str | bytes:
     if inner:
         model.graph.output.append(onnx.ValueInfoProto(name=output))
     return bytes(model.SerializeToString())
-
-
-def _fixed_rows(session: InferenceSession) -> int | None:
-    sizes = [value.shape[0] for value in session.get_inputs() if value.shape]
-    return next((size for size in sizes if isinstance(size, int)), None)
 
 
 def _probabilities(found: Array, classifier: GraphClassifier) -> Array:

@@ -199,7 +199,8 @@ def fused(layer: RecurrentLayer, kind: CellKind) -> tuple[Tensor, States]:
         parts = [layer.w[d], layer.r[d]]
         if layer.b is not None:
             parts += layer.b[d].chunk(2)
-        weights += [_reordered(part, kind.order) for part in parts]
+        gates = [part.chunk(len(kind.order)) for part in parts]
+        weights += [torch.cat([part[i] for i in kind.order]) for part in gates]
     options = weights, layer.b is not None, 1, 0.0, torch.is_grad_enabled(), layer.direction == "bidirectional"
     with _quietly(layer.x.is_cuda):
         output, last = (_whole if layer.lengths is None else _packed)(layer, kind, options)
@@ -247,11 +248,6 @@ def _as_pytorch(states: Sequence[Tensor]) -> Tensor | list[Tensor]:
     """One state alone, or the list of them."""
     given = [state.contiguous() for state in states]
     return given if len(given) > 1 else given[0]
-
-
-def _reordered(weight: Tensor, order: tuple[int, ...]) -> Tensor:
-    gates = weight.chunk(len(order))
-    return torch.cat([gates[i] for i in order])
 
 
 @operator("LSTM", host=(4,))

@@ -84,21 +84,14 @@ def reduce(
 enter_kinds(reduce, _REDUCTIONS, host=(1,))
 
 
-def _arg_extreme(x: Tensor, axis: int, keepdims: int, select_last_index: int, largest: bool) -> Tensor:
-    find = torch.argmax if largest else torch.argmin
+def arg_extreme(x: Tensor, *, kind: str, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Tensor:
+    find = torch.argmax if kind == "ArgMax" else torch.argmin
     if not select_last_index:
         return find(x, axis, bool(keepdims))
     return x.shape[axis] - 1 - find(x.flip(axis), axis, bool(keepdims))
 
 
-@operator("ArgMax", gradient=False)
-def arg_max(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Tensor:
-    return _arg_extreme(x, axis, keepdims, select_last_index, largest=True)
-
-
-@operator("ArgMin", gradient=False)
-def arg_min(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Tensor:
-    return _arg_extreme(x, axis, keepdims, select_last_index, largest=False)
+enter_kinds(arg_extreme, ("ArgMax", "ArgMin"), gradient=False)
 
 
 @operator("TopK", host=(1,))

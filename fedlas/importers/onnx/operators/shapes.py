@@ -110,18 +110,15 @@ def slice_(
     last = list(ends) if end is None else end.tolist()
     along = list(axes or range(len(first))) if axis is None else axis.tolist()
     steps = [1] * len(first) if step is None else step.tolist()
-    for begin, stop, dim, stride in zip(first, last, along, steps, strict=True):
-        x = _slice_axis(x, dim, slice(begin, stop, stride))
+    for begin, stop, dim, step_size in zip(first, last, along, steps, strict=True):
+        low, high, stride = slice(begin, stop, step_size).indices(x.shape[dim])
+        if stride > 0:
+            index: list[slice] = [slice(None)] * x.ndim
+            index[dim] = slice(low, max(low, high), stride)
+            x = x[tuple(index)]
+        else:
+            x = x.index_select(dim, torch.arange(low, high, stride, device=x.device))
     return x
-
-
-def _slice_axis(x: Tensor, dim: int, part: slice) -> Tensor:
-    begin, stop, stride = part.indices(x.shape[dim])
-    if stride > 0:
-        index: list[slice] = [slice(None)] * x.ndim
-        index[dim] = slice(begin, max(begin, stop), stride)
-        return x[tuple(index)]
-    return x.index_select(dim, torch.arange(begin, stop, stride, device=x.device))
 
 
 @operator("Trilu", host=(1,))

@@ -45,12 +45,11 @@ class Window:
         ones = (1,) * rank
         stride, dilation = attributes.get("strides") or ones, attributes.get("dilations") or ones
         window = cls(tuple(kernel), stride, dilation, given or (0,) * (2 * rank), auto_pad)
-        return replace(window, pads=window._same_pads(size)) if auto_pad.startswith("SAME") else window
-
-    def _same_pads(self, size: Sequence[int]) -> Ints:
-        axes = zip(size, self.stride, self.reach, strict=True)
+        if not auto_pad.startswith("SAME"):
+            return window
+        axes = zip(size, window.stride, window.reach, strict=True)
         total = [max((math.ceil(n / s) - 1) * s + reach - n, 0) for n, s, reach in axes]
-        return halves(total, more_at_end=self.auto_pad == "SAME_UPPER")
+        return replace(window, pads=halves(total, more_at_end=auto_pad == "SAME_UPPER"))
 
     @property
     def rank(self) -> int:

@@ -34,11 +34,13 @@ _SIZES = words(
     "kernel_shape pads strides dilations output_padding output_shape hidden_size blocksize size group num_heads"
 )
 _LARGEST = 2**24
+_CONTENTS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
 #: Operators whose constant inputs are weights: no infinity there means "masked", as it does elsewhere.
 _WEIGHTED = words(
     "Conv ConvTranspose Gemm MatMul BatchNormalization LayerNormalization InstanceNormalization GroupNormalization "
     "RMSNormalization PRelu LSTM GRU RNN Einsum FusedConv FusedMatMul FusedGemm Attention"
 )
+_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _PARTS_OF_A_BYTE = {
     value: 2 if name.endswith(("INT4", "FLOAT4E2M1")) else 4
     for name, value in TensorProto.DataType.items()
@@ -87,7 +89,7 @@ def survey(content: bytes) -> None:
     _within(position, end)
     _check(parts, fields, len(outer))
     if nodes > MOST_NODES:
-        raise _too_many(f"the graph has {nodes:,} nodes; at most {MOST_NODES:,} can be opened")
+        raise UnsupportedModel("too_many_nodes", f"the graph has {nodes:,} nodes; at most {MOST_NODES:,} can be opened")
 
 
 def _within(position: int, end: int) -> None:
@@ -98,23 +100,21 @@ def _within(position: int, end: int) -> None:
 def _check(parts: int, fields: int, depth: int) -> None:
     """These two limits end the count, so how much lies beyond them is not known; nodes are counted to the end."""
     if parts > _MOST_PARTS:
-        raise _too_many(
+        raise UnsupportedModel(
+            "too_many_nodes",
             f"the graph has more than {_MOST_PARTS:,} parts (nodes, attributes, tensors, descriptions), the most that "
-            f"can be opened; classifiers have at most {MOST_NODES:,} nodes"
+            f"can be opened; classifiers have at most {MOST_NODES:,} nodes",
         )
     if fields > _MOST_FIELDS:
-        raise _too_many(
+        raise UnsupportedModel(
+            "too_many_nodes",
             f"the file has more than {_MOST_FIELDS:,} values in lists that are not packed (for example those of a "
-            "tree ensemble), the most that can be opened; send fewer or smaller trees"
+            "tree ensemble), the most that can be opened; send fewer or smaller trees",
         )
     if depth > _DEEPEST:
         raise UnsupportedModel(
             "too_deep", f"graphs are nested more than {_DEEPEST} levels deep; a classifier needs no nested graphs"
         )
-
-
-def _too_many(found: str) -> UnsupportedModel:
-    return UnsupportedModel("too_many_nodes", found)
 
 
 def _varint(content: bytes, position: int, end: int) -> tuple[int, int]:
@@ -183,22 +183,15 @@ def check_order(graph: GraphProto) -> None:
     Raises:
         UnsupportedModel: `duplicate_name`, `cyclic_graph`.
     """
-    for names in ([*_outputs(graph)], [tensor.name for tensor in graph.initializer]):
+    outputs = [name for node in graph.node for name in node.output if name]
+    for names in (outputs, [tensor.name for tensor in graph.initializer]):
         doubled = [name for name, count in Counter(names).items() if count > 1]
         if doubled:
             raise UnsupportedModel("duplicate_name", f"the tensor {doubled[0]!r} is made more than once in the graph")
     given = {info.name for info in graph.input} | {tensor.name for tensor in graph.initializer}
-    both = given & set(_outputs(graph))
+    both = given & set(outputs)
     if both:
         raise UnsupportedModel("duplicate_name", f"the tensor {min(both)!r} is given to the graph and made in it, too")
-    _refuse_cycles(graph)
-
-
-def _outputs(graph: GraphProto) -> list[str]:
-    return [name for node in graph.node for name in node.output if name]
-
-
-def _refuse_cycles(graph: GraphProto) -> None:
     makers = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
     needs = {index: [makers[name] for name in node.input if name in makers] for index, node in enumerate(graph.node)}
     try:
@@ -285,7 +278,7 @@ def _check_size(tensor: TensorProto) -> None:
     if tensor.HasField("raw_data"):
         held, needed, unit = len(tensor.raw_data), _bytes_of(tensor, count), "bytes"
     else:
-        held, needed, unit = _values_in(tensor), count, "values"
+        held, needed, unit = sum(len(getattr(tensor, kind)) for kind in _CONTENTS), count, "values"
         if tensor.data_type in _PARTS_OF_A_BYTE:
             needed = -(-count // _PARTS_OF_A_BYTE[tensor.data_type])
         elif tensor.data_type in (TensorProto.COMPLEX64, TensorProto.COMPLEX128):
@@ -306,11 +299,6 @@ def _bytes_of(tensor: TensorProto, count: int) -> int:
         raise UnsupportedModel("corrupt", f"tensor {tensor.name!r} has an unknown element type") from None
 
 
-def _values_in(tensor: TensorProto) -> int:
-    kinds = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
-    return sum(len(getattr(tensor, kind)) for kind in kinds)
-
-
 def check_weights(model: ModelProto) -> None:
     """No weight is NaN or infinite: such a network answers nothing, and training spreads it.
 
@@ -325,7 +313,7 @@ def check_weights(model: ModelProto) -> None:
             tensors.update((node.output[0], a.t) for a in node.attribute if a.HasField("t") and node.output)
     weights = {name for node in model.graph.node if node.op_type in _WEIGHTED for name in node.input}
     for name, tensor in tensors.items():
-        if _is_float(tensor) and math.prod(tensor.dims) > 1:
+        if tensor.data_type in _FLOATS and math.prod(tensor.dims) > 1:
             values = np.asarray(numpy_helper.to_array(tensor))
             bad = ~np.isfinite(values) if name in weights else np.isnan(values)
             if bad.any():
@@ -334,7 +322,3 @@ def check_weights(model: ModelProto) -> None:
                     f"{int(bad.sum())} of {bad.size} values of the weights {name!r} are NaN or infinite; "
                     "send the model from before its training diverged",
                 )
-
-
-def _is_float(tensor: TensorProto) -> bool:
-    return tensor.data_type in (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)

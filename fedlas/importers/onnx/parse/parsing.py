@@ -46,6 +46,7 @@ MAX_OPSET, MIN_OPSET, MAX_IR = 26, 7, 13
 _LARGEST_ROW = 256 * 1024**2
 _OPSET_OF_CLASSICAL = 13
 _CLASSICAL = "ai.onnx.ml"
+_QUANTISED = ("QLinear", "QAttention", "QGemm", "Quantize", "Dequantize", "DynamicQuantize")
 #: Nested graphs may run for ever, and no exporter needs them for a classifier in inference.
 _CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 _HOW_TO_EXPORT = "export the network as ONNX instead: torch.onnx.export(model, example, 'model.onnx')"
@@ -186,7 +187,6 @@ def read_model(path: str | Path, *, allow_beside: bool = False) -> ModelProto:
             `non_finite_weights`.
     """
     model = read_whole(path, allow_beside=allow_beside)
-    _name_standard_opset(model)
     _check_versions(model)
     _refuse_quantised(model)
     _check_operators(model)
@@ -263,14 +263,11 @@ def standard_opset(model: ModelProto) -> int:
     return next((entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS), 0)
 
 
-def _name_standard_opset(model: ModelProto) -> None:
+def _check_versions(model: ModelProto) -> None:
     """A file of classical operators alone need not name the standard ones, which replace them in here."""
     domains = {node.domain for node in every_node(model)}
     if standard_opset(model) == 0 and domains == {_CLASSICAL}:
         model.opset_import.add(domain="", version=_OPSET_OF_CLASSICAL)
-
-
-def _check_versions(model: ModelProto) -> None:
     opset = standard_opset(model)
     if not MIN_OPSET <= opset <= MAX_OPSET:
         raise UnsupportedModel(
@@ -285,18 +282,18 @@ def _check_versions(model: ModelProto) -> None:
 
 
 def _refuse_quantised(model: ModelProto) -> None:
-    found = sorted({operator_name(node) for node in every_node(model) if _is_quantised(node.op_type)})
+    found = sorted(
+        {
+            operator_name(node)
+            for node in every_node(model)
+            if node.op_type.startswith(_QUANTISED) or node.op_type.endswith(("Integer", "NBits", "IntegerToFloat"))
+        }
+    )
     if found:
         raise UnsupportedModel(
             "quantized",
             f"the graph is quantised ({', '.join(found)}), so its weights cannot be trained; send the float32 model",
         )
-
-
-def _is_quantised(op_type: str) -> bool:
-    return op_type.startswith(("QLinear", "QAttention", "QGemm", "Quantize", "Dequantize", "DynamicQuantize")) or (
-        op_type.endswith(("Integer", "NBits", "IntegerToFloat"))
-    )
 
 
 def _check_operators(model: ModelProto) -> None:

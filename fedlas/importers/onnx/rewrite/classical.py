@@ -38,15 +38,11 @@ def plain_outputs(model: ModelProto) -> ModelProto:
     for node in changed.graph.node:
         if node.op_type == "ZipMap" and node.domain == ML_DOMAIN:
             node.CopyFrom(helper.make_node("Identity", list(node.input), list(node.output)))
-            _retype(changed, node.output[0])
+            for value in changed.graph.output:
+                if value.name == node.output[0]:
+                    value.CopyFrom(_scores(value.name))
     _join_columns(changed)
     return changed
-
-
-def _retype(model: ModelProto, name: str) -> None:
-    for value in model.graph.output:
-        if value.name == name:
-            value.CopyFrom(_scores(name))
 
 
 def _scores(name: str) -> ValueInfoProto:
@@ -79,19 +75,15 @@ def class_labels(model: ModelProto, num_classes: int) -> tuple[str, ...] | None:
 
     None where there are none, or not one for each class (one-against-rest models hold several binary ones).
     """
-    for found in (_zipped(model), _looked_up(model), _classified(model)):
+    for found in (_held(model, "ZipMap"), _looked_up(model), _held(model, *_CLASSIFIERS)):
         if found:
             names = next(iter(found))
             return names if len(found) == 1 and len(names) == len(set(names)) == num_classes else None
     return None
 
 
-def _zipped(model: ModelProto) -> set[tuple[str, ...]]:
-    return {label_names(node) for node in model.graph.node if node.op_type == "ZipMap"} - {()}
-
-
-def _classified(model: ModelProto) -> set[tuple[str, ...]]:
-    return {label_names(node) for node in model.graph.node if node.op_type in _CLASSIFIERS} - {()}
+def _held(model: ModelProto, *op_types: str) -> set[tuple[str, ...]]:
+    return {label_names(node) for node in model.graph.node if node.op_type in op_types} - {()}
 
 
 def label_names(node: NodeProto) -> tuple[str, ...]:
@@ -125,7 +117,14 @@ def to_standard(model: ModelProto) -> ModelProto:
     """
     if not has_classical(model):
         return model
-    _refuse_text(model)
+    given = {tensor.name for tensor in model.graph.initializer}
+    for value in model.graph.input:
+        if value.type.tensor_type.elem_type == TensorProto.STRING and value.name not in given:
+            raise UnsupportedModel(
+                "unsupported_input",
+                f"input {value.name!r} takes text, and datasets hold numbers: encode text columns as numbers in the "
+                "dataset, and export the pipeline without its text encoder",
+            )
     changed = plain_outputs(model)
     _drop_labels(changed)
     builder = GraphBuilder(changed)
@@ -144,17 +143,6 @@ def to_standard(model: ModelProto) -> ModelProto:
     changed.graph.node.extend(builder.nodes)
     changed.graph.initializer.extend(builder.made)
     return changed
-
-
-def _refuse_text(model: ModelProto) -> None:
-    constants = {tensor.name for tensor in model.graph.initializer}
-    for value in model.graph.input:
-        if value.type.tensor_type.elem_type == TensorProto.STRING and value.name not in constants:
-            raise UnsupportedModel(
-                "unsupported_input",
-                f"input {value.name!r} takes text, and datasets hold numbers: encode text columns as numbers in the "
-                "dataset, and export the pipeline without its text encoder",
-            )
 
 
 def _drop_labels(model: ModelProto) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, defs, helper, inliner, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, defs, helper, inliner, numpy_helper
 
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.graph import Array, Graph, attribute, integer, set_attribute, tensor
@@ -166,7 +166,9 @@ def to_float32(graph: Graph) -> None:
             set_attribute(node, "value", numpy_helper.from_array(_as_float32(numpy_helper.to_array(fill))))
     for info in graph.inputs:
         if info.type.tensor_type.elem_type in _FLOATS:
-            _cast_input(graph, info)
+            name = graph.fresh("fedlas_float32")
+            graph.replace_input(info.name, name)
+            graph.nodes.insert(0, helper.make_node("Cast", [info.name], [name], to=TensorProto.FLOAT))
 
 
 def _as_float32(value: Array) -> Array:
@@ -174,22 +176,6 @@ def _as_float32(value: Array) -> Array:
     wide = value.astype(np.float64)
     limit = np.finfo(np.float32).max
     return np.asarray(np.where(np.isfinite(wide), np.clip(wide, -limit, limit), wide).astype(np.float32))
-
-
-def _cast_input(graph: Graph, info: ValueInfoProto) -> None:
-    name = graph.fresh("fedlas_float32")
-    graph.replace_input(info.name, name)
-    graph.nodes.insert(0, helper.make_node("Cast", [info.name], [name], to=TensorProto.FLOAT))
-
-
-def check_operators(nodes: list[NodeProto]) -> None:
-    """Refuse graphs with operators that cannot be computed node by node.
-
-    Raises:
-        UnsupportedModel: `unsupported_operator`, naming all of them with their domains.
-    """
-    if unsupported(nodes):
-        raise no_gradient(node for node in nodes if unsupported([node]))
 
 
 def no_gradient(nodes: Iterable[NodeProto]) -> UnsupportedModel:

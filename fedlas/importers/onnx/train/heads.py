@@ -98,7 +98,12 @@ def find_head(
             "regression"
         )
     if features is not None:
-        frontier = _tapped(graph, features, shapes)
+        if features not in shapes or features in graph.constants:
+            near = ", ".join(sorted(name for node in graph.nodes[-12:] for name in node.output if name))
+            raise UnsupportedModel(
+                "unknown_features", f"the graph has no tensor {features!r}; its last ones are {near}"
+            )
+        frontier = (features,)
     for name in frontier:
         if shapes[name][:1] != (rows,):
             raise _no_output(
@@ -188,13 +193,6 @@ def _check_activation(output: str, activation: OutputActivation, columns: int) -
         )
     if activation.function == "Softmax" and columns == 1:
         raise _no_output(f"output {output!r} is a softmax over a single class, which is always 1")
-
-
-def _tapped(graph: Graph, features: str, shapes: Shapes) -> tuple[str]:
-    if features not in shapes or features in graph.constants:
-        near = ", ".join(sorted(name for node in graph.nodes[-12:] for name in node.output if name))
-        raise UnsupportedModel("unknown_features", f"the graph has no tensor {features!r}; its last ones are {near}")
-    return (features,)
 
 
 def check_head_alone(graph: Graph, logits: str, frontier: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ gradient, or one that is zero everywhere: in training it would only shrink by we
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -126,9 +127,6 @@ class _LoweringState:
     def is_weight(self, name: str) -> bool:
         return name in self.weights and name in self.graph.constants
 
-    def device_inputs(self, node: NodeProto) -> list[str]:
-        return [n for n in node.input if n and n not in self.constants and n not in self.on_host]
-
     def argument(self, node: NodeProto, position: int, reference: str | None) -> Node | None:
         """One input of a node: as it is where it is read as numbers, else on the device of the others."""
         name = node.input[position]
@@ -168,7 +166,7 @@ def lower(graph: Graph, inputs: Sequence[str], outputs: Sequence[str], weights: 
 
 
 def _lower_node(state: _LoweringState, node: NodeProto) -> None:
-    device = state.device_inputs(node)
+    device = [n for n in node.input if n and n not in state.constants and n not in state.on_host]
     if not device and all(name in state.constants for name in node.input if name) and node.input:
         _fold(state, node)
         return
@@ -181,7 +179,7 @@ def _lower_node(state: _LoweringState, node: NodeProto) -> None:
         result, several = _call(state, node, call, device), call.several
     for i, name in enumerate(node.output):
         if name and name in state.read:
-            state.values[name] = state.fx.call_function(_item, (result, i)) if several else result
+            state.values[name] = state.fx.call_function(operator.getitem, (result, i)) if several else result
     if not device or node.op_type in ("Shape", "Size"):
         state.on_host.update(node.output)
 
@@ -196,10 +194,6 @@ def _fold(state: _LoweringState, node: NodeProto) -> None:
             "declared_size", f"the graph computes more than {MAX_FOLDED_BYTES} bytes from its constants alone"
         )
     state.constants.update(results)
-
-
-def _item(values: tuple[Tensor, ...] | list[Tensor], index: int) -> Tensor:
-    return values[index]
 
 
 def _call(state: _LoweringState, node: NodeProto, call: Call, device: list[str]) -> Node:
@@ -244,11 +238,7 @@ def reachable_weights(graph: Graph, outputs: Iterable[str], weights: set[str]) -
     """Those of `weights` on which `outputs` depend smoothly."""
     wanted = set(outputs)
     for node in reversed(graph.nodes):
-        if node_has_gradient(node) and any(name in wanted for name in _smooth_outputs(node)):
+        smooth = node.output[:1] if node.op_type == "TopK" else node.output  # the others are places
+        if node_has_gradient(node) and any(name in wanted for name in smooth if name):
             wanted.update(node.input)
     return weights & wanted
-
-
-def _smooth_outputs(node: NodeProto) -> list[str]:
-    """Outputs but for those that are places."""
-    return [name for name in (node.output[:1] if node.op_type == "TopK" else node.output) if name]

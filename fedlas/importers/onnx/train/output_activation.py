@@ -45,7 +45,8 @@ def find_frontier(graph: Graph, logits: str, shapes: Shapes) -> tuple[tuple[str,
     # A path around a layer's input (its norm, by which a cosine head divides) ends there too.
     while found and (again := walk.back(logits, stop=set(found)))[0] != found:
         found, direct = again
-    if all(name not in walk.producers for name in found) and not walk.has_linear(logits):
+    raw = all(name not in walk.producers for name in found)
+    if raw and all(linear_input(node, walk.derived) is None for node in graph.cone([logits])):
         return (), direct
     return tuple(found), direct
 
@@ -54,7 +55,7 @@ class _BackwardSearch:
     """Walks backwards from logits to linear layers."""
 
     def __init__(self, graph: Graph, shapes: Shapes) -> None:
-        self.graph, self.shapes = graph, shapes
+        self.shapes = shapes
         self.producers, self.derived = graph.producers(), constant_derived(graph)
         self.readers = graph.consumers()
 
@@ -79,9 +80,6 @@ class _BackwardSearch:
                 direct = direct and (scale or node.op_type in AFTER_HEAD or self._before_pool(node))
                 pending.extend((source, scale) for source in self._data_inputs(node))
         return list(dict.fromkeys(reversed(found))), direct
-
-    def has_linear(self, logits: str) -> bool:
-        return any(linear_input(node, self.derived) is not None for node in self.graph.cone([logits]))
 
     def _data_inputs(self, node: NodeProto) -> list[str]:
         """Places say which scores are taken (those of a text's last token), not what they are."""
@@ -177,7 +175,10 @@ class _ActivationFinder:
         for activation, function in _ACTIVATIONS if results else ():
             expected = [function(values.reshape(shape[0], -1)).flatten() for values in drawn]
             if all(map(_equal, results, expected)):
-                return self._unshifted(scores) or replace(activation, scores=scores)
+                node = self.producers.get(scores)
+                shifted = node is not None and node.op_type == "Sub" and node.input[1] in self.data
+                before = self.activation_of(node.input[0]) if node is not None and shifted else None
+                return before or replace(activation, scores=scores)
         return None
 
     def _computed(self, scores: str, drawn: Sequence[Tensor]) -> list[Tensor]:
@@ -190,11 +191,6 @@ class _ActivationFinder:
             return [outputs_of(part, {**self.sizes, scores: values})[0] for values in drawn]
         except UnsupportedModel:
             return []
-
-    def _unshifted(self, scores: str) -> OutputActivation | None:
-        node = self.producers.get(scores)
-        shifted = node is not None and node.op_type == "Sub" and node.input[1] in self.data
-        return self.activation_of(node.input[0]) if node is not None and shifted else None
 
 
 def _equal(found: Tensor, expected: Tensor) -> bool:

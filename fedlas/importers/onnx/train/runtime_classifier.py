@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -34,7 +35,24 @@ class ScoreTensors:
     layer: str  # the upload's tensor that the features are, or that they were made of
 
 
-class RuntimeOnlyClassifier(GraphClassifier):
+class _RuntimeClassifier(GraphClassifier):
+    """A classifier whose graph ONNX Runtime computes: nothing in it changes but its mode, which has no effect."""
+
+    _graph: Graph
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """None: nothing can be trained."""
+        return []
+
+    def graph(self) -> Graph:
+        """The uploaded nodes up to the logits."""
+        return self._graph.copy()
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        return self
+
+
+class RuntimeOnlyClassifier(_RuntimeClassifier):
     """A classifier that ONNX Runtime computes on the CPU, without parameters: `trainable` is False.
 
     Attributes:
@@ -80,18 +98,6 @@ class RuntimeOnlyClassifier(GraphClassifier):
         shaped = features.detach().cpu().numpy().reshape(len(features), *self._scores.feature_shape)
         return torch.from_numpy(self._head([shaped])[0]).to(features.device)
 
-    def head_parameters(self) -> list[nn.Parameter]:
-        """None: nothing can be trained."""
-        return []
-
-    def graph(self) -> Graph:
-        """The uploaded nodes up to the logits."""
-        return self._graph.copy()
-
-    def __deepcopy__(self, memo: dict[int, object]) -> RuntimeOnlyClassifier:
-        """Nothing in it changes but its mode, which has no effect."""
-        return self
-
 
 def _head_of(graph: Graph, scores: ScoreTensors) -> Graph:
     head = graph.copy()
@@ -102,7 +108,7 @@ def _head_of(graph: Graph, scores: ScoreTensors) -> Graph:
     return head
 
 
-class RuntimeComputedClassifier(GraphClassifier):
+class RuntimeComputedClassifier(_RuntimeClassifier):
     """The graph of another classifier, with its weights as they are now, in ONNX Runtime; it cannot be trained.
 
     Raises:
@@ -135,15 +141,3 @@ class RuntimeComputedClassifier(GraphClassifier):
     def head(self, features: Tensor) -> Tensor:
         """Raise TypeError: nothing of it is trained, so no head is asked for."""
         raise TypeError("a network that ONNX Runtime computes whole has no head")
-
-    def head_parameters(self) -> list[nn.Parameter]:
-        """None: nothing can be trained."""
-        return []
-
-    def graph(self) -> Graph:
-        """The imported graph."""
-        return self._graph.copy()
-
-    def __deepcopy__(self, memo: dict[int, object]) -> RuntimeComputedClassifier:
-        """Nothing in it changes but its mode, which has no effect."""
-        return self

@@ -233,7 +233,11 @@ def _head(graph: Graph, trace: Trace, output: str, features: str | None) -> Head
     if head is None:
         return None
     if features is not None:
-        _check_features(graph, trace, head.logits, features)
+        if not trace.is_float32(features) or not trace.follows_rows(features) or features in graph.constants:
+            raise UnsupportedModel(
+                "unknown_features", f"the graph has no float32 tensor {features!r} with a row of features"
+            )
+        check_head_alone(graph, head.logits, [features])
         return replace(head, frontier=(features,))
     one_vector = len(head.frontier) == 1 and trace.is_float32(head.frontier[0])
     return head if one_vector else replace(head, frontier=())
@@ -252,7 +256,9 @@ def _scored_otherwise(graph: Graph, trace: Trace, output: str) -> Head | None:
     if activation.function is not None:
         positive = 1 if activation.pair is None else activation.pair
         return Head(output, scores, activation.kind, columns, (), positive, activation=activation.function)
-    if trace.is_distribution(scores) or (columns == 1 and _is_logistic(graph, scores)):
+    node = graph.producers().get(scores)  # of trees or support vectors: it applies a sigmoid to its one score
+    logistic = node is not None and node.domain == ML_DOMAIN and attribute(node, "post_transform", b"") == b"LOGISTIC"
+    if trace.is_distribution(scores) or (columns == 1 and logistic):
         return Head(output, scores, "probabilities", columns, (), mixture=True)
     classifiers = [n for n in graph.cone([scores]) if n.domain == ML_DOMAIN and n.op_type.endswith("Classifier")]
     if not classifiers or columns == 1:
@@ -264,20 +270,6 @@ def _scored_otherwise(graph: Graph, trace: Trace, output: str) -> Head | None:
             "binary support vector machine do after conversion; convert it with probabilities (CalibratedClassifierCV)",
         )
     return Head(output, scores, "logits", columns, ())
-
-
-def _is_logistic(graph: Graph, scores: str) -> bool:
-    """Whether a node of trees or support vectors has applied a sigmoid to its one score."""
-    node = graph.producers().get(scores)
-    return node is not None and node.domain == ML_DOMAIN and attribute(node, "post_transform", b"") == b"LOGISTIC"
-
-
-def _check_features(graph: Graph, trace: Trace, logits: str, features: str) -> None:
-    if not trace.is_float32(features) or not trace.follows_rows(features) or features in graph.constants:
-        raise UnsupportedModel(
-            "unknown_features", f"the graph has no float32 tensor {features!r} with a row of features"
-        )
-    check_head_alone(graph, logits, [features])
 
 
 def _scores(graph: Graph, head: Head, trace: Trace) -> ScoreTensors:

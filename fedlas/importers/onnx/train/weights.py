@@ -13,7 +13,7 @@ import copy
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from onnx import ModelProto, NodeProto
@@ -92,12 +92,13 @@ class _WeightFinder:
                 a computed tensor would be a mask or a position).
         """
         if root in self.trainable:
-            return self._record(root, computed or self._could_be_weight(root, single=False))
+            return self._record(root, computed or self._could_be_weight(root))
         found, pending, seen = False, [root], set()
         while pending:
             name = pending.pop()
             if name in self.trainable:
-                leaf = self._is_leaf(name) if computed else self._could_be_weight(name, single=False)
+                value = self.graph.constants[name]  # a single number or a mask is no weight that another is made of
+                leaf = (value.size > 1 and not _is_mask(value)) if computed else self._could_be_weight(name)
                 found = self._record(name, leaf) or found
             elif (name, computed) in self.followed:
                 found = found or self.followed[name, computed]
@@ -109,11 +110,6 @@ class _WeightFinder:
                     pending.extend(name for name in node.input if name not in self.data)
         self.followed.update(dict.fromkeys(((name, computed) for name in seen), found))
         return found
-
-    def _is_leaf(self, name: str) -> bool:
-        """Whether a constant from which a weight is computed is one itself: no single number, no mask."""
-        value = self.graph.constants[name]
-        return value.size > 1 and not _is_mask(value)
 
     def _is_strong(self, node: NodeProto, position: int) -> bool:
         if node.op_type == "Gather":  # an embedding, looked up by an input
@@ -146,7 +142,7 @@ class _WeightFinder:
         products = (self.producers.get(name) for name in node.input)
         return node.op_type == "Add" and any(other is not None and other.op_type == "MatMul" for other in products)
 
-    def _could_be_weight(self, name: str, *, single: bool) -> bool:
+    def _could_be_weight(self, name: str, *, single: bool = False) -> bool:
         value = self.graph.constants[name]
         if name in self.rotary or (value.size < 2 and not (single and value.ndim > 0)):
             return False
@@ -276,10 +272,9 @@ class _WeightUntying:
 
     def untie(self) -> dict[str, str]:
         copies = {}
-        movers = self._movers()
-        for node in reversed(movers):
+        for node in reversed(self._movers()):
             self._untie_mover(node)
-        self.graph.nodes = [each for node in self.graph.nodes for each in self._with_clones(node)]
+        self.graph.nodes = [each for node in self.graph.nodes for each in (*self.clones.get(id(node), ()), node)]
         for name in [n for n, v in self.graph.constants.items() if v.dtype == np.float32 and v.ndim]:
             groups, shared = self._groups(name)
             for _, readers in groups if shared else groups[1:]:
@@ -353,7 +348,3 @@ class _WeightUntying:
         values = (self.graph.constants.get(name) for i, name in enumerate(node.input) if i != position)
         attributes = (item.SerializeToString(deterministic=True) for item in node.attribute)
         return (node.op_type, position, *(None if v is None else v.tobytes() for v in values), *attributes)
-
-    def _with_clones(self, node: NodeProto) -> Iterator[NodeProto]:
-        yield from self.clones.get(id(node), [])
-        yield node
