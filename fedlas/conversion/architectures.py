@@ -7,18 +7,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from fedlas.conversion import ModelFile
 from fedlas.conversion.modules import write_module
 from fedlas.errors import ConversionError
-
-if TYPE_CHECKING:
-    from fedlas.conversion import ModelFile
 
 #: What wrappers put before every name: DataParallel, torch.compile, Lightning and plain habit.
 _WRAPPERS = ("module.", "_orig_mod.", "model.")

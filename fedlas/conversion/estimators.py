@@ -6,19 +6,17 @@ import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from fedlas.conversion import ModelFile
 from fedlas.conversion.columns import class_name
 from fedlas.conversion.proof import prove
 from fedlas.errors import ConversionError
-
-if TYPE_CHECKING:
-    from fedlas.conversion import ModelFile
 
 _INPUT, _OUTPUT = "x", "probabilities"
 #: The newest operators that the importer, ONNX Runtime and skl2onnx all know.
@@ -28,8 +26,6 @@ _SCORES_INSTEAD = "calibrate its probabilities instead (`fedlas.calibrate` does 
 
 def write_estimator(estimator: Any, folder: Path, *, example: Any, class_names: list[str] | None) -> ModelFile:
     """Write `model.onnx`; raises ConversionError as `fedlas.conversion.model_file` does."""
-    from fedlas.conversion import ModelFile
-
     classes = _classes(estimator)
     columns, rows = _columns(estimator, example)
     model = _converted(estimator, rows, columns)

@@ -16,18 +16,16 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedlas.conversion import ModelFile
 from fedlas.conversion.columns import named_inputs
 from fedlas.conversion.proof import FEATURES, LOGITS, prove, tapped_tensor
 from fedlas.errors import ConversionError
-
-if TYPE_CHECKING:
-    from fedlas.conversion import ModelFile
 
 #: What PyTorch's exporters write without converting.
 _OPSET = 20
@@ -138,8 +136,6 @@ def write_module(
     module: nn.Module, folder: Path, *, example: Any, class_names: list[str] | None, features: str | None
 ) -> ModelFile:
     """Write `model.onnx`; raises ConversionError as `fedlas.conversion.model_file` does."""
-    from fedlas.conversion import ModelFile
-
     notes: list[str] = []
     network = _plain(module, notes)
     _require_numbers(network)

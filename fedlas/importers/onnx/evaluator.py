@@ -78,8 +78,8 @@ def _check_size(node: NodeProto, inputs: Sequence[Tensor | None], opset: int) ->
     Where they depend on values (NonZero) they are not larger than those.
     """
     known = known_sizes(node, inputs, opset)
-    for size in known:
-        _bounded(node, size.shape, helper.tensor_dtype_to_np_dtype(size.elem).itemsize)
+    for elem, shape in known:
+        _bounded(node, shape, helper.tensor_dtype_to_np_dtype(elem).itemsize)
     if known:
         return
     try:

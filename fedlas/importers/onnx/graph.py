@@ -156,12 +156,6 @@ class Graph:
                     node.input[position] = new
         self.outputs = [new if name == old else name for name in self.outputs]
 
-    def rename_input(self, old: str, new: str) -> None:
-        """Give an input another name."""
-        self.replace_input(old, new)
-        for info in self.inputs:
-            info.name = new if info.name == old else info.name
-
     def sort(self) -> None:
         """Put the nodes into an order of computation, each as near to its place as that allows.
 

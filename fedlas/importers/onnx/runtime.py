@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import onnxruntime as ort
@@ -39,15 +38,11 @@ _LONGEST_REASON = 300
 _NUMBERS = frozenset(f"tensor({kind})" for kind in ("float", "int64", "int32", "uint8", "bool"))
 
 
-class KnownSize(NamedTuple):
-    """The type of an output in ONNX's numbering, and its sizes."""
+def known_sizes(node: NodeProto, inputs: Sequence[Tensor | None], opset: int) -> list[tuple[int, Shape]]:
+    """The type of each output in ONNX's numbering and its sizes, of a node of ONNX's own operators.
 
-    elem: int
-    shape: Shape
-
-
-def known_sizes(node: NodeProto, inputs: Sequence[Tensor | None], opset: int) -> list[KnownSize]:
-    """The sizes of all outputs of a node of ONNX's own operators; none where its inference does not tell each."""
+    None where its inference does not tell all.
+    """
     given = {name: value for name, value in zip(node.input, inputs, strict=True) if value is not None}
     types = {
         name: helper.make_tensor_type_proto(elem_type(value.dtype), tuple(value.shape)) for name, value in given.items()
@@ -64,7 +59,7 @@ def known_sizes(node: NodeProto, inputs: Sequence[Tensor | None], opset: int) ->
         return []
     if not all(dim.HasField("dim_value") for tensor in tensors for dim in tensor.shape.dim):
         return []
-    return [KnownSize(tensor.elem_type, tuple(dim.dim_value for dim in tensor.shape.dim)) for tensor in tensors]
+    return [(tensor.elem_type, tuple(dim.dim_value for dim in tensor.shape.dim)) for tensor in tensors]
 
 
 def open_session(model: str | Path | bytes, *, optimised: bool = True, threads: int = 0) -> ort.InferenceSession:
@@ -178,14 +173,10 @@ def _check_size(node: NodeProto, inputs: Sequence[Tensor | None], opset: int) ->
     found = known_sizes(node, inputs, opset) or known_sizes(
         node, [numbers.get(id(value), value) for value in inputs], opset
     )
-    for size in found:
-        bounded(size.shape)
+    for _, shape in found:
+        bounded(shape)
     if not found and node.op_type not in COUNTING:
         bounded([int(abs(number)) for value in read for number in value.ravel().tolist()])
-
-
-def _imports(opset: int) -> list[OperatorSetIdProto]:
-    return [OperatorSetIdProto(version=opset)]
 
 
 @lru_cache(maxsize=256)
@@ -196,7 +187,8 @@ def _session(content: bytes, opset: int, types: tuple[int, ...]) -> GraphSession
     inputs = [f"input_{i}" if kind else "" for i, kind in enumerate(types)]
     node = NodeProto(op_type=node.op_type, attribute=node.attribute, input=inputs, output=outputs)
     infos = [helper.make_tensor_value_info(name, kind, None) for name, kind in zip(inputs, types, strict=True) if kind]
-    graph = Graph([node], {}, infos, outputs, opset, _imports(opset), helper.find_min_ir_version_for(_imports(opset)))
+    imports = [OperatorSetIdProto(version=opset)]
+    graph = Graph([node], {}, infos, outputs, opset, imports, helper.find_min_ir_version_for(imports))
     return GraphSession(graph, outputs, typed=False)
 
 

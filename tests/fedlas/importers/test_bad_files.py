@@ -240,28 +240,6 @@ def test_networks_that_are_no_classifiers(kind: str, tmp_path: Path) -> None:
     assert len(error.message) > 60
 
 
-def test_several_heads_are_listed(tmp_path: Path) -> None:
-    """Two heads without `output` are both named; an unknown name lists the known ones."""
-
-    class Heads(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.body, self.a, self.b = nn.Linear(10, 8), nn.Linear(8, 3), nn.Linear(8, 5)
-
-        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-            h = self.body(x).relu()
-            return self.a(h), self.b(h)
-
-    path = export(Heads().eval(), table(2), tmp_path / "m.onnx", output_names=["animal", "colour"])
-    error = refused(path)
-    assert error.code == "several_outputs"
-    assert "animal" in error.message
-    assert "colour" in error.message
-    assert load_onnx(path, output="colour").num_classes == 5
-    assert refused(path, output="shape").code == "unknown_output"
-    assert refused(path, output="colour", features="nothing").code == "unknown_features"
-
-
 def test_text_inputs_are_refused(tmp_path: Path) -> None:
     """Strings are no tensor of numbers."""
     nodes: list[NodeProto] = [helper.make_node("Identity", ["x"], ["y"])]

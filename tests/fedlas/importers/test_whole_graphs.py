@@ -308,6 +308,8 @@ def test_other_widths_are_written_back(kind: int, tmp_path: Path) -> None:
     model.graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in constants.items())
     onnx.save(model, tmp_path / "made.onnx")
     classifier = load_onnx(tmp_path / "made.onnx")
+    assert classifier.inputs[0].dtype == dtype.name
+    assert {p.dtype for p in classifier.parameters()} == {torch.float32}
     x = torch.from_numpy(rng(5, 10).astype(dtype))
     expected = run_file(tmp_path / "made.onnx", (x,))
     np.testing.assert_allclose(classifier(x)[0].detach(), expected, atol=5e-3 if kind == TensorProto.FLOAT16 else 1e-5)

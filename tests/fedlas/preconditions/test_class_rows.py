@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.special import softmax
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 
 from fedlas.data import SPLITS
 from fedlas.data.duplicates import row_digests
-from fedlas.preconditions.class_rows import class_rows, conflicting_rows, leaking_column
-from tests.helpers.matches import examined
+from fedlas.preconditions.class_rows import class_rows, conflicting_rows, leaking_column, softmax_twice
+from tests.helpers.matches import examined, gaussian_answers
 
 Array = NDArray[Any]
 
@@ -185,3 +186,14 @@ def test_groups_too_few_to_show_anything(groups: int, codes: list[str]) -> None:
     splits = np.repeat([SPLITS.index(name) for name in ("calibration", "test")], 300).astype(np.int8)
     match = examined(logits, targets, inputs=inputs, splits=splits, groups=np.arange(600) % groups)
     assert [notice.code for notice in class_rows(match)] == codes
+
+
+@pytest.mark.parametrize("classes", [2, 10])
+def test_probabilities_in_place_of_logits_end_a_job(classes: int) -> None:
+    """The notice says how sure an answer can be at most: e / (e + K - 1)."""
+    logits, targets, _ = gaussian_answers(np.random.default_rng(0), classes, 300)
+    assert softmax_twice(examined(logits, targets)) == []
+    assert softmax_twice(examined(0.1 * logits, targets)) == []
+    (notice,) = softmax_twice(examined(softmax(logits, axis=1), targets))
+    assert (notice.code, notice.severity) == ("softmax_twice", "error")
+    assert notice.evidence["most_confidence"] == {2: 0.731059, 10: 0.231969}[classes]

@@ -83,7 +83,8 @@ class Operator:
         for parameter in inspect.signature(function).parameters.values():
             match parameter.kind:
                 case parameter.KEYWORD_ONLY:
-                    keywords[parameter.name] = _values(hints[parameter.name])
+                    hint = hints[parameter.name]
+                    keywords[parameter.name] = get_args(hint) if get_origin(hint) is Literal else ()
                 case parameter.VAR_KEYWORD:
                     (fields,) = get_args(hints[parameter.name])
                     keywords |= dict.fromkeys(fields.__optional_keys__, ())
@@ -97,10 +98,6 @@ class Operator:
     def outputs(self) -> float:
         """How many outputs the function computes at most."""
         return math.inf if self.several or "num_outputs" in self.keywords else 1
-
-
-def _values(hint: object) -> tuple[object, ...]:
-    return get_args(hint) if get_origin(hint) is Literal else ()
 
 
 def operator(*names: str, host: tuple[int, ...] = (), gradient: bool = True) -> Callable[[F], F]:

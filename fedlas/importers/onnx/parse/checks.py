@@ -261,13 +261,8 @@ def check_attributes(model: ModelProto) -> None:
                 )
 
 
-def check_tensors(model: ModelProto) -> None:
-    """Every tensor holds as much as its shape says; raises UnsupportedModel (`corrupt`)."""
-    for tensor in every_tensor(model):
-        _check_size(tensor)
-
-
-def _check_size(tensor: TensorProto) -> None:
+def check_size(tensor: TensorProto) -> None:
+    """A tensor holds as much as its shape says; raises UnsupportedModel (`corrupt`)."""
     if tensor.data_type == TensorProto.UNDEFINED and not tensor.ByteSize():
         return  # an empty message, as `sparse_tensor` holds one where there is none
     count = math.prod(tensor.dims)

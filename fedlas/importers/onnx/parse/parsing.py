@@ -25,7 +25,7 @@ from fedlas.importers.onnx.parse.checks import (
     check_functions,
     check_names,
     check_order,
-    check_tensors,
+    check_size,
     check_weights,
     every_node,
     every_tensor,
@@ -194,7 +194,8 @@ def read_model(path: str | Path, *, allow_beside: bool = False) -> ModelProto:
     check_functions(model)
     check_attributes(model)
     check_order(model.graph)
-    check_tensors(model)
+    for tensor in every_tensor(model):
+        check_size(tensor)
     _check_inputs(model)
     check_weights(model)
     return model

@@ -72,7 +72,9 @@ def rename_inputs(graph: Graph) -> dict[str, str]:
     renamed = {}
     for name in sorted(set(graph.input_names) & set(STANDARD_OUTPUTS)):
         renamed[name] = graph.fresh(f"{name}_input")
-        graph.rename_input(name, renamed[name])
+        graph.replace_input(name, renamed[name])
+    for info in graph.inputs:
+        info.name = renamed.get(info.name, info.name)
     return renamed
 
 

@@ -110,18 +110,16 @@ class _LoweringState:
             self.values[name] = self.fx.get_attr(attr)
         return self.values[name]
 
-    def host_constant(self, name: str) -> Node:
-        if (key := f"host:{name}") not in self._made:
-            attr = self.free_name(f"host_{name}")
-            self.root.add_module(attr, HostConstant(self.constants[name]))
-            self._made[key] = self.fx.call_module(attr)
-        return self._made[key]
-
-    def buffer(self, name: str) -> Node:
-        if (key := f"buffer:{name}") not in self._made:
-            attr = self.free_name(f"constant_{name}")
-            self.root.register_buffer(attr, self.constants[name].clone(), persistent=False)
-            self._made[key] = self.fx.get_attr(attr)
+    def constant(self, name: str, *, on_host: bool) -> Node:
+        key = f"{'host' if on_host else 'constant'}_{name}"
+        if key not in self._made:
+            attr = self.free_name(key)
+            if on_host:
+                self.root.add_module(attr, HostConstant(self.constants[name]))
+                self._made[key] = self.fx.call_module(attr)
+            else:
+                self.root.register_buffer(attr, self.constants[name].clone(), persistent=False)
+                self._made[key] = self.fx.get_attr(attr)
         return self._made[key]
 
     def is_weight(self, name: str) -> bool:
@@ -134,7 +132,7 @@ class _LoweringState:
             return None
         as_numbers = reference is None or position in call_of(node, self.graph.opset).host
         if name in self.constants:
-            return self.host_constant(name) if as_numbers else self.buffer(name)
+            return self.constant(name, on_host=as_numbers)
         value = self.weight(name) if self.is_weight(name) else self.values[name]
         if name in self.on_host and not as_numbers:
             assert reference is not None

@@ -177,7 +177,11 @@ def load_runtime_only(
     check_sizes(graph, specs, trace.lengths)
     classifier = RuntimeOnlyClassifier(graph, scores, inputs=specs, lengths=trace.lengths, task=kind, reason=reason)
     classifier.adjustments = tuple(done)
-    _check_finite(classifier)
+    logits, tapped = classifier(*(torch.from_numpy(rows) for rows in classifier.example_rows(_CHECKED_ROWS)))
+    if not (torch.isfinite(logits).all() and torch.isfinite(tapped).all()):
+        raise UnsupportedModel(
+            "no_classifier_output", f"output {classifier.output_name!r} is not finite for ordinary rows of numbers"
+        )
     return classifier.eval()
 
 
@@ -309,11 +313,3 @@ def _floored(num_classes: int) -> Notice:
     floor = FLOOR / num_classes
     message = f"A probability of zero has no logarithm: {floor:.1g} was added to the probability of each class."
     return adjustment("probabilities_floored", message, floor=floor)
-
-
-def _check_finite(classifier: RuntimeOnlyClassifier) -> None:
-    logits, features = classifier(*(torch.from_numpy(rows) for rows in classifier.example_rows(_CHECKED_ROWS)))
-    if not (torch.isfinite(logits).all() and torch.isfinite(features).all()):
-        raise UnsupportedModel(
-            "no_classifier_output", f"output {classifier.output_name!r} is not finite for ordinary rows of numbers"
-        )

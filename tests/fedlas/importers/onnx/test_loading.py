@@ -21,7 +21,6 @@ from fedlas.importers.onnx.train.classifier import GraphClassifier
 from tests.helpers.networks import (
     Bert,
     Cnn,
-    Composed,
     Encoder,
     Inputs,
     export,
@@ -74,24 +73,6 @@ def test_parity_and_gradients(name: str, form: str, batch: int | None, tmp_path:
     # Exporters fold BatchNorm into the convolution before it: scale and bias vanish there.
     folded = sum(2 * m.num_features for m in network.modules() if isinstance(m, nn.BatchNorm2d))
     assert weight_count(classifier) == weight_count(network) - folded
-
-
-@pytest.mark.parametrize("ending", ["softmax", "log_softmax", "both"])
-@pytest.mark.parametrize("form", FORMS)
-def test_trailing_softmax_is_cut(ending: str, form: str, tmp_path: Path) -> None:
-    """The logits come from before a trailing Softmax or LogSoftmax, also where Exp follows it."""
-    functions: dict[str, Callable[[Tensor], Tensor]] = {
-        "softmax": lambda y: y.softmax(-1),
-        "log_softmax": lambda y: y.log_softmax(-1),
-        "both": lambda y: y.log_softmax(-1).exp(),
-    }
-    network = mlp().eval()
-    path = export(Composed(network, functions[ending]), table(2), tmp_path / "m.onnx", dynamo=FORMS[form])
-    classifier = load_onnx(path)
-    (x,) = table(5)
-    torch.testing.assert_close(classifier(x)[0], network(x), atol=1e-5, rtol=1e-5)
-    assert classifier.output_kind == ("logits" if ending == "log_softmax" else "probabilities")
-    assert classifier.feature_dim == 16
 
 
 def test_features_are_the_input_of_the_last_linear_layer(tmp_path: Path) -> None:
@@ -179,23 +160,6 @@ def test_dropout_follows_the_mode(tmp_path: Path) -> None:
     assert dropped > 0.1
 
 
-def test_merged_initialisers_train_apart(tmp_path: Path) -> None:
-    """Two layers that were equal at export, and merged by the exporter, get different weights by training."""
-    network = nn.Sequential(nn.Linear(10, 10), nn.ReLU(), nn.Linear(10, 10), nn.ReLU(), nn.Linear(10, 3))
-    network[2].load_state_dict(network[0].state_dict())
-    path = export(network.eval(), table(2), tmp_path / "m.onnx")
-    stored = sum(tensor.dims == [10, 10] for tensor in onnx.load(path).graph.initializer)
-    assert stored == 1, "the exporter no longer merges: this test proves nothing"
-    classifier = load_onnx(path)
-    squares = [p for p in classifier.parameters() if p.shape == (10, 10)]
-    assert len(squares) == 2
-    optimiser = torch.optim.SGD(classifier.parameters(), lr=0.5)
-    logits, _ = classifier(*table(8))
-    F.cross_entropy(logits, torch.arange(8) % 3).backward()
-    optimiser.step()
-    assert not torch.allclose(*squares)
-
-
 def test_weights_in_constant_nodes_train(tmp_path: Path) -> None:
     """Weights that sit in Constant nodes, or behind Identity, are weights all the same."""
     weight, bias = np.random.default_rng(0).standard_normal((2, 4, 4)).astype(np.float32)
@@ -271,18 +235,6 @@ def test_copies_are_independent(tmp_path: Path) -> None:
     assert not torch.allclose(other.eval()(*x)[0], before)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
-def test_other_widths_become_float32(dtype: torch.dtype, tmp_path: Path) -> None:
-    """Half and double precision networks keep their input type and compute in float32."""
-    network = mlp().eval().to(dtype)
-    path = export(network, (torch.randn(2, 10).to(dtype),), tmp_path / "m.onnx")
-    classifier = load_onnx(path)
-    x = torch.randn(4, 10).to(dtype)
-    np.testing.assert_allclose(classifier(x)[0].detach(), network(x).detach().float(), atol=5e-3)
-    assert classifier.inputs[0].dtype == str(dtype).removeprefix("torch.")
-    assert {p.dtype for p in classifier.parameters()} == {torch.float32}
-
-
 def test_inputs_are_described(tmp_path: Path) -> None:
     """Inputs carry name, numpy type and shape with N for the rows, whatever batch the exporter saw."""
     classifier = load_onnx(export(Bert().eval(), texts(2), tmp_path / "m.onnx", dynamic=False))
@@ -292,20 +244,6 @@ def test_inputs_are_described(tmp_path: Path) -> None:
     ]
     assert classifier.input_names == ("input_ids", "attention_mask")
     assert (classifier.task, classifier.num_classes, classifier.trainable) == ("multiclass", 4, True)
-
-
-@pytest.mark.parametrize("squeeze", [False, True])
-def test_one_sigmoid_is_a_binary_classifier(squeeze: bool, tmp_path: Path) -> None:
-    """A single sigmoid becomes the logits [0, s], whose softmax is the sigmoid; the 0 never trains."""
-    network = mlp(1).eval()
-    ending = Composed(network, lambda y: y.sigmoid().squeeze(-1) if squeeze else y.sigmoid())
-    classifier = load_onnx(export(ending, table(2), tmp_path / "m.onnx"))
-    (x,) = table(6)
-    logits, _ = classifier(x)
-    assert torch.equal(logits[:, 0], torch.zeros(6))
-    torch.testing.assert_close(logits[:, 1:], network(x))
-    assert (classifier.task, classifier.output_kind) == ("binary", "probabilities")
-    assert weight_count(classifier) == weight_count(network)
 
 
 def test_one_raw_logit_needs_the_task(tmp_path: Path) -> None:

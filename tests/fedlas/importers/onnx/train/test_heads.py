@@ -34,6 +34,9 @@ def log_softmax_by_hand(y: Tensor) -> Tensor:
 
 
 ENDINGS: dict[str, tuple[Function, str]] = {
+    "softmax": (lambda y: y.softmax(-1), "probabilities"),
+    "log softmax": (lambda y: y.log_softmax(-1), "logits"),
+    "exp of log softmax": (lambda y: y.log_softmax(-1).exp(), "probabilities"),
     "softmax by hand": (softmax_by_hand, "probabilities"),
     "softmax by hand, not shifted": (lambda y: y.exp() / y.exp().sum(1, keepdim=True), "probabilities"),
     "softmax by hand, times the reciprocal": (
@@ -49,6 +52,7 @@ ENDINGS: dict[str, tuple[Function, str]] = {
 }
 PAIRS: dict[str, Function] = {
     "sigmoid": lambda y: y.sigmoid(),
+    "sigmoid without its axis": lambda y: y.sigmoid().squeeze(-1),
     "sigmoid by hand": lambda y: 1 / (1 + torch.exp(-y)),
     "[1 - p, p]": lambda y: torch.cat([1 - y.sigmoid(), y.sigmoid()], 1),
     "[p, 1 - p]": lambda y: torch.cat([y.sigmoid(), 1 - y.sigmoid()], 1),
@@ -67,7 +71,12 @@ def opened(path: Path, **options: str) -> OnnxClassifier:
 
 @pytest.mark.parametrize(
     ("name", "form"),
-    [*((name, "torchscript") for name in ENDINGS), ("softmax by hand", "dynamo"), ("log-sum-exp", "dynamo")],
+    [
+        *((name, "torchscript") for name in ENDINGS),
+        *((name, "dynamo") for name in list(ENDINGS)[:3]),
+        ("softmax by hand", "dynamo"),
+        ("log-sum-exp", "dynamo"),
+    ],
 )
 def test_a_softmax_is_cut_however_it_is_written(name: str, form: str, tmp_path: Path) -> None:
     """The logits are the numbers before the softmax, the features what the last layer reads."""
@@ -94,6 +103,7 @@ def test_one_sigmoid_gives_two_logits(name: str, form: str, tmp_path: Path) -> N
     assert torch.equal(logits[:, 0], torch.zeros(6))
     torch.testing.assert_close(logits[:, 1:], network(x), atol=1e-6, rtol=1e-5)
     assert (classifier.task, classifier.output_kind, classifier.num_classes) == ("binary", "probabilities", 2)
+    assert weight_count(classifier) == weight_count(network)
 
 
 class Two(nn.Module):
@@ -124,6 +134,10 @@ def test_several_heads_are_listed(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModel, match=r"\['main', 'auxiliary'\]; pass output=") as caught:
         load_onnx(path)
     assert caught.value.code == "several_outputs"
+    for code, options in {"unknown_output": {"output": "nothing"}, "unknown_features": {"features": "nothing"}}.items():
+        with pytest.raises(UnsupportedModel) as caught:
+            load_onnx(path, **{"output": "main", **options})
+        assert caught.value.code == code
     (x,) = table(4)
     torch.testing.assert_close(load_onnx(path, output="auxiliary")(x)[0], network(x)[1])
 
