@@ -19,9 +19,8 @@ from fedlas.documents import Json
 from fedlas.importers import GraphClassifier
 from fedlas.notice import Notice, shortened
 from fedlas.preconditions.graph_statistics import Expected, far_columns, standardised_columns
-from fedlas.preconditions.label_information import chance_of_gain, class_frequencies, matched_loss, row_losses
 from fedlas.preconditions.remedy import channel_axis, column_name
-from fedlas.preconditions.trials import Examined, Trials
+from fedlas.preconditions.trials import Examined, Trials, chance_of_gain, class_frequencies, matched_loss, row_losses
 
 #: Rows that are looked at; how many deviations the median channel may be off, and how many times wider or narrower.
 _ROWS, _FAR_SHIFT, _FAR_RATIO = 32, 6.0, 8.0

@@ -24,9 +24,8 @@ from fedlas.preconditions.column_remedies import (
 )
 from fedlas.preconditions.graph_statistics import Expected, expected_inputs, vocabularies
 from fedlas.preconditions.inputs import search_columns
-from fedlas.preconditions.label_information import best_order
 from fedlas.preconditions.signs import same_answers, worse_than_frequencies
-from fedlas.preconditions.trials import Trials
+from fedlas.preconditions.trials import Trials, best_order
 from tests.helpers.matches import examined
 
 
