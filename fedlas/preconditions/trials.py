@@ -1,8 +1,8 @@
 """Trials: remedies tried on a few calibration rows, and judged on others, within a time that is set beforehand.
 
 How much answers tell of the labels is compared however confident they are: an overconfident classifier, or one trained
-for other class shares, may have a larger loss than one that knows nothing but the class frequencies. So losses are those
-at each one's best temperature, with and without the frequencies.
+for other class shares, may have a larger loss than one that knows nothing but the class frequencies. So losses are
+compared at each one's best temperature, with and without the frequencies.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import torch
-from onnx import NodeProto, OperatorSetIdProto, TensorProto, defs, helper, numpy_helper
+from onnx import NodeProto, OperatorSetIdProto, TensorProto, TypeProto, defs, helper, numpy_helper
 from onnx.shape_inference import infer_node_outputs
 from torch import Tensor, nn
 
@@ -54,12 +54,19 @@ def known_sizes(node: NodeProto, inputs: Sequence[Tensor | None], opset: int) ->
         found = infer_node_outputs(schema, node, types, data, opset_imports=[helper.make_opsetid("", opset)])
     except Exception:  # whatever does not fit the operator: what computes it says it better
         return []
-    tensors = [value.tensor_type for value in found.values()]
-    if not all(tensor.HasField("shape") for tensor in tensors):
-        return []
-    if not all(dim.HasField("dim_value") for tensor in tensors for dim in tensor.shape.dim):
-        return []
-    return [(tensor.elem_type, tuple(dim.dim_value for dim in tensor.shape.dim)) for tensor in tensors]
+    sizes = [inferred_size(value) for value in found.values()]
+    known = [(elem, shape) for elem, shape in sizes if shape is not None]
+    return known if len(known) == len(sizes) else []
+
+
+def inferred_size(found: TypeProto | None) -> tuple[int, Shape | None]:
+    """The type in ONNX's numbering, 0 where its inference gives none, and the sizes where it tells all."""
+    if found is None or not found.HasField("tensor_type"):
+        return 0, None
+    tensor = found.tensor_type
+    if not tensor.HasField("shape") or not all(dim.HasField("dim_value") for dim in tensor.shape.dim):
+        return tensor.elem_type, None
+    return tensor.elem_type, tuple(dim.dim_value for dim in tensor.shape.dim)
 
 
 def open_session(model: str | Path | bytes, *, optimised: bool = True, threads: int = 0) -> ort.InferenceSession:

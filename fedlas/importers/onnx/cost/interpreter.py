@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
-from onnx import NodeProto, TensorProto, TypeProto, defs, helper, numpy_helper, shape_inference
+from onnx import NodeProto, TensorProto, defs, helper, numpy_helper, shape_inference
 from onnx.shape_inference import InferenceError
 from torch import Tensor
 
@@ -29,6 +29,7 @@ from fedlas.importers.onnx.graph import Graph, Shape, attribute, integer, tensor
 from fedlas.importers.onnx.operators import OPERATORS, operator_name
 from fedlas.importers.onnx.operators.roles import COUNTING, read_at
 from fedlas.importers.onnx.operators.table import STANDARD_DOMAINS, as_tensor, elem_type, torch_dtype
+from fedlas.importers.onnx.runtime import inferred_size
 
 Result = tuple[int, Shape | None]
 _UNKNOWN: Result = (0, None)
@@ -83,16 +84,7 @@ def _by_onnx(node: NodeProto, inputs: Inputs, graph: Graph) -> list[Result]:
     data = {name: numpy_helper.from_array(value, name) for name, value in known.items()}
     opsets = [helper.make_opsetid(name, number) for name, number in imports.items()]
     found = shape_inference.infer_node_outputs(schema, node, types, data, None, opsets, graph.ir_version)
-    return [_read(found.get(name)) for name in node.output]
-
-
-def _read(found: TypeProto | None) -> Result:
-    if found is None or not found.HasField("tensor_type"):
-        return _UNKNOWN
-    tensor = found.tensor_type
-    if not tensor.HasField("shape") or not all(dim.HasField("dim_value") for dim in tensor.shape.dim):
-        return tensor.elem_type, None
-    return tensor.elem_type, tuple(dim.dim_value for dim in tensor.shape.dim)
+    return [inferred_size(found.get(name)) for name in node.output]
 
 
 def _by_function(node: NodeProto, inputs: Inputs, opset: int) -> list[Result]:

@@ -21,17 +21,23 @@ _ANY_FLOAT = (TensorProto.FLOAT, *_FLOATS)
 _OPTIONAL = defs.OpSchema.FormalParameterOption.Optional
 
 
-def normalise(model: ModelProto) -> Graph:
-    """The graph of `model` in the form that the other modules expect.
+def plain_graph(model: ModelProto) -> Graph:
+    """The graph of `model` without local functions, sorted, its constants in one place.
 
     Raises:
         UnsupportedModel: `unsupported_operator` (constants of a kind that cannot be read), `corrupt`.
     """
-    graph = Graph.from_model(inliner.inline_local_functions(model) if model.functions else model)
     if model.graph.sparse_initializer:
         raise UnsupportedModel("unsupported_operator", "the graph has sparse initialisers; export dense ones")
+    graph = Graph.from_model(inliner.inline_local_functions(model) if model.functions else model)
     hoist_constants(graph)
     graph.sort()
+    return graph
+
+
+def normalise(model: ModelProto) -> Graph:
+    """The graph of `model` in the form that the other modules expect; raises as `plain_graph` does."""
+    graph = plain_graph(model)
     forward_identities(graph)
     fold_fills(graph)
     for node in graph.nodes:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from onnx import ModelProto, NodeProto, TensorProto, inliner
+from onnx import ModelProto, NodeProto, TensorProto
 
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.cost import check_sizes
@@ -15,7 +15,7 @@ from fedlas.importers.onnx.evaluator import LENGTHS, InputSpec, example_inputs, 
 from fedlas.importers.onnx.graph import Graph, attribute, floats, integers
 from fedlas.importers.onnx.operators.roles import refused
 from fedlas.importers.onnx.rewrite.classical import ML_DOMAIN, label_names, plain_outputs
-from fedlas.importers.onnx.rewrite.normalise import hoist_constants
+from fedlas.importers.onnx.rewrite.normalise import plain_graph
 from fedlas.importers.onnx.runtime import GraphSession
 from fedlas.importers.onnx.train import adjustments
 from fedlas.importers.onnx.train.classifier import rename_inputs
@@ -156,7 +156,7 @@ def load_runtime_only(
     if instead_of.code not in _WITHOUT_TRAINING:
         raise instead_of
     plain = plain_outputs(model)
-    graph = _graph(plain)
+    graph = plain_graph(plain)
     done = [*adjustments.of_operators(model, plain), *adjustments.of_renamed_inputs(rename_inputs(graph))]
     wanted = [name for name in graph.outputs if output in (None, name) and not refused(graph.cone([name]))]
     if not wanted or not graph.inputs:
@@ -198,15 +198,6 @@ def _trace(graph: Graph, specs: list[InputSpec], batch: int | None, instead_of: 
             raise instead_of
     trace.look_inside(graph)
     return trace
-
-
-def _graph(model: ModelProto) -> Graph:
-    if model.graph.sparse_initializer:
-        raise UnsupportedModel("unsupported_operator", "the graph has sparse initialisers; export dense ones")
-    graph = Graph.from_model(inliner.inline_local_functions(model) if model.functions else model)
-    hoist_constants(graph)
-    graph.sort()
-    return graph
 
 
 def _choose(graph: Graph, trace: Trace, features: str | None, instead_of: UnsupportedModel) -> Head:
