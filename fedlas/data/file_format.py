@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from fedlas.errors import BadDataset
+from fedlas.errors import BadDataset, FedLASError
 
 FORMATS = ("npz", "csv", "parquet", "imagefolder")
 SUPPORTED = (
@@ -207,7 +207,7 @@ def open_archive(path: str | Path) -> Iterator[zipfile.ZipFile]:
             if len(archive.filelist) > MAX_MEMBERS:
                 raise _too_many(len(archive.filelist))
             yield archive
-    except BadDataset:  # a ValueError too
+    except FedLASError:  # a ValueError too
         raise
     except _DAMAGED as error:
         raise BadDataset("corrupt", f"the zip archive is damaged: {error or type(error).__name__}") from error
