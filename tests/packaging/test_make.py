@@ -66,3 +66,15 @@ def test_an_old_python_and_the_other_runtime_are_named_with_their_remedies() -> 
     assert old.startswith("this is Python 3.10.12 (")
     assert old.endswith("FedLAS needs 3.11 or newer: name one, as in `make demo PYTHON=python3.11`")
     assert "/nowhere/bin/python -m pip uninstall -y onnxruntime-gpu onnxruntime" in gpu
+
+
+def test_every_file_of_tests_that_the_checks_name_is_there() -> None:
+    """A test file that is merged or moved is moved in `.ci/run` too: pytest would end without running the others."""
+    script = (ROOT / ".ci" / "run").read_text().replace("\\\n", " ")
+    named = [word for line in script.splitlines() for word in line.split() if word.startswith("tests/")]
+    shown = subprocess.run(
+        ["bash", "-c", f"printf '%s\\n' {' '.join(named)}"], cwd=ROOT, capture_output=True, text=True
+    )
+    files = shown.stdout.split()
+    assert len(files) > len(named) > 0
+    assert [file for file in files if not (ROOT / file).exists()] == []
