@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, ValidationError,
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.process_memory import memory_bytes
-from service.registry.contract import GPU_ONLY, QUEUES
+from service.registry.queues import GPU_ONLY, QUEUES
 from service.registry.webhooks import Policy
 
 GIBIBYTE = 1024**3

@@ -45,10 +45,10 @@ from service.registry.contract import (
     JobRequest,
     needs_labels,
 )
-from service.registry.contract.queues import memory_of_job
 from service.registry.documents import JsonObject, ModelProfile
 from service.registry.errors import Conflict, InvalidRequest, Unavailable
 from service.registry.presenters import job_record
+from service.registry.queues import memory_of_job
 from service.registry.registry import UnitOfWork
 from service.registry.tables import new_id, now
 from service.registry.webhooks import parse_url

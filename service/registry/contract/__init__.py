@@ -1,18 +1,6 @@
 """The HTTP contract: requests, records, statuses and queues, shared by the service and the worker."""
 
 from service.registry.answer_options import AnswerOptions, GivenPriors
-from service.registry.contract.queues import (
-    ANY_DEVICE,
-    DELIVERIES,
-    GPU_ONLY,
-    PLAN,
-    QUEUE_OF,
-    QUEUES,
-    TAKERS,
-    WORK_KINDS,
-    kind_of_record,
-    task_name,
-)
 from service.registry.contract.records import (
     FINAL,
     BatchRecord,
@@ -49,6 +37,18 @@ from service.registry.contract.requests import (
     needs_labels,
 )
 from service.registry.json_models import Reference, Strict, Text
+from service.registry.queues import (
+    ANY_DEVICE,
+    DELIVERIES,
+    GPU_ONLY,
+    PLAN,
+    QUEUE_OF,
+    QUEUES,
+    TAKERS,
+    WORK_KINDS,
+    kind_of_record,
+    task_name,
+)
 
 __all__ = [
     "ANY_DEVICE",

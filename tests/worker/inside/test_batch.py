@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -422,7 +423,9 @@ def test_progress_is_told_about_once_a_second(tmp_path: Path, monkeypatch: pytes
     rows = np.ones((ROWS, 2), np.float32)
     told = order(tmp_path, scaling(1.0), prepared(tmp_path, {"x": rows}), [spec("float32", 2)])
     moments = iter(0.1 * i for i in range(1000))
-    monkeypatch.setattr(batch.time, "monotonic", lambda: next(moments))
+    monkeypatch.setattr(
+        batch, "time", SimpleNamespace(monotonic=lambda: next(moments))
+    )  # other threads have the real one
     events: list[ChildEvent] = []
     predict(*told, tmp_path, events.append)
     progress = [event.progress for event in events if event.progress is not None]
