@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ GIGABYTE = 10**9
 _ORDER: TypeAdapter[WorkOrder] = TypeAdapter(WorkOrder)
 _PATIENCE_S = 280
 _TOGETHER = 20
+#: Larger files share no process with smaller ones: 40 bytes of memory are allowed for each byte of a file.
+_SMALL_BYTES = 2**20
 _KINDS = {"models": "inspect_model", "datasets": "inspect_dataset"}
 
 
@@ -87,26 +90,30 @@ def run_alone(case: BadFile, folder: Path) -> Answer:
 def run_in_turn(cases: Sequence[BadFile], folder: Path) -> list[Answer]:
     """All files, a few to a process: what earlier files leave in its memory counts against the limit of later ones."""
     folder.mkdir()
-    parts = [cases[start : start + _TOGETHER] for start in range(0, len(cases), _TOGETHER)]
+    orders = [order(case, folder / f"upload{number}") for number, case in enumerate(cases)]
     found: list[Answer] = []
-    for number, part in enumerate(parts):
-        answers = run_together(part, folder / str(number))
-        found += answers
-        if len(answers) < len(part):
-            break
+    for _, alike in groupby(orders, lambda ordered: _size(ordered) > _SMALL_BYTES):
+        run = list(alike)
+        for start in range(0, len(run), _TOGETHER):
+            part = run[start : start + _TOGETHER]
+            answers = _driven(part, folder / f"part{len(found)}")
+            found += answers
+            if len(answers) < len(part):
+                return found
     return found
 
 
 def run_together(cases: Sequence[BadFile], folder: Path) -> list[Answer]:
     """The files one after the other in one confined process; what it did not reach was lost with it."""
     folder.mkdir()
-    orders = []
-    for number, case in enumerate(cases):
-        ordered = order(case, folder / f"upload{number}")
-        orders.append({**ordered, "folder": str(folder / f"private{number}")})
-    size = max((Path(item["file"]).stat().st_size for item in orders), default=0)
-    limits = {**vars_of(limits_for(size)), "seconds": 24 * 3600}
-    (folder / "orders.json").write_text(json.dumps({"orders": orders, "limits": limits}))
+    return _driven([order(case, folder / f"upload{number}") for number, case in enumerate(cases)], folder / "part")
+
+
+def _driven(orders: Sequence[Json], folder: Path) -> list[Answer]:
+    folder.mkdir()
+    placed = [{**ordered, "folder": str(folder / f"private{number}")} for number, ordered in enumerate(orders)]
+    limits = {**vars_of(limits_for(max(map(_size, orders), default=0))), "seconds": 24 * 3600}
+    (folder / "orders.json").write_text(json.dumps({"orders": placed, "limits": limits}))
     done = subprocess.run(
         [sys.executable, "-m", "tests.corpus.driver", str(folder)],
         cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, check=False, text=True, timeout=_PATIENCE_S,
@@ -114,9 +121,13 @@ def run_together(cases: Sequence[BadFile], folder: Path) -> list[Answer]:
     )  # fmt: skip
     answers = json.loads((folder / "answers.json").read_text()) if (folder / "answers.json").exists() else []
     found = [_from_driver(answer) for answer in answers]
-    if len(found) < len(cases):
+    if len(found) < len(orders):
         found.append(Answer(f"died with {done.returncode}", done.stderr[-2000:], 0, 0))
     return found
+
+
+def _size(ordered: Json) -> int:
+    return Path(ordered["file"]).stat().st_size
 
 
 def vars_of(limits: Limits) -> Json:

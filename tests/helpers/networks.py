@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +142,15 @@ def texts(rows: int) -> Inputs:
     mask = torch.ones(rows, 12, dtype=torch.long)
     mask[:, 8:] = 0
     return torch.randint(0, 50, (rows, 12)), mask
+
+
+#: Networks of each kind, with what makes their rows.
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Inputs]]] = {
+    "mlp": (mlp, table),
+    "cnn": (Cnn, images),
+    "encoder": (Encoder, texts),
+    "bert": (Bert, texts),
+}
 
 
 def trained_looking(network: nn.Module, seed: int = 0) -> nn.Module:

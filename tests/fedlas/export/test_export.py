@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,26 +19,17 @@ from fedlas.export.graph import export_onnx
 from fedlas.importers import OnnxClassifier, load_onnx
 from fedlas.importers.onnx.runtime import predict_file
 from tests.helpers.networks import (
-    Bert,
+    NETWORKS,
     Cnn,
     Composed,
-    Encoder,
     Inputs,
     export,
     images,
     mlp,
     run_file,
     table,
-    texts,
     trained_looking,
 )
-
-NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Inputs]]] = {
-    "mlp": (mlp, table),
-    "cnn": (Cnn, images),
-    "encoder": (Encoder, texts),
-    "bert": (Bert, texts),
-}
 
 
 def names(classifier: OnnxClassifier) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +18,9 @@ from fedlas.importers import OnnxClassifier, check_parity, load_onnx
 from fedlas.importers.onnx import loading
 from fedlas.importers.onnx.train.classifier import GraphClassifier
 from tests.helpers.networks import (
+    NETWORKS,
     Bert,
     Cnn,
-    Encoder,
     Inputs,
     export,
     images,
@@ -33,12 +32,6 @@ from tests.helpers.networks import (
     weight_count,
 )
 
-NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Inputs]]] = {
-    "mlp": (mlp, table),
-    "cnn": (Cnn, images),
-    "encoder": (Encoder, texts),
-    "bert": (Bert, texts),
-}
 FORMS = {"torchscript": False, "dynamo": True}
 
 
