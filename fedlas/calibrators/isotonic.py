@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.optimize import isotonic_regression
 
 from fedlas.calibrators.base import (
     LOWEST,
@@ -40,6 +39,10 @@ def monotone_knots(probs: Floats, hits: Floats, rows: Floats) -> tuple[Floats, F
         probs, hits: (N,) in [0, 1].
         rows: weights (N,); their sum is the number of rows.
     """
+    from scipy.optimize import (
+        isotonic_regression,
+    )  # loaded where calibrators are fitted: API and workers start without it
+
     order = np.argsort(probs, kind="stable")
     probs, hits, rows = probs[order], hits[order], rows[order]
     bins = _bins(rows * np.abs(hits - probs), rows)

@@ -12,7 +12,6 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from fedlas.calibrators.base import HIGHEST, Floats, Ints, effective_count, softmax
 
@@ -70,6 +69,8 @@ def bounded_newton(
         penalty: (P, P), positive semidefinite.
         start: (P,), where the search begins and the penalty is zero.
     """
+    from scipy.special import expit  # loaded where calibrators are fitted: API and workers start without it
+
     low, high = bounds
 
     def loss(theta: Floats) -> float:

@@ -9,7 +9,6 @@ p = softmax(s/T) the mixture is (1 − w)·p + w/K; w answers the second questio
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import brentq, minimize_scalar
 
 from fedlas.calibrators.base import (
     HOTTEST,
@@ -86,6 +85,10 @@ class ShrunkenTemperature(TemperatureScaling):
     name = "shrunken_temperature"
 
     def fit_rows(self, scores: Floats, labels: Ints, rows: Floats) -> None:
+        from scipy.optimize import (
+            minimize_scalar,
+        )  # loaded where calibrators are fitted: API and workers start without it
+
         centred, count = scores - scores.max(axis=1, keepdims=True), effective_count(rows)
         index = np.arange(len(labels))
 
@@ -103,6 +106,8 @@ def _log_inverse_temperature(scores: Floats, labels: Ints, rows: Floats) -> floa
 
     NLL is convex in beta = 1/T, so its derivative `E_p[s] − s_y` only grows and the root is unique.
     """
+    from scipy.optimize import brentq  # loaded where calibrators are fitted: API and workers start without it
+
     centred = scores - scores.max(axis=1, keepdims=True)
     wanted = float(rows @ centred[np.arange(len(labels)), labels])
     if wanted == 0.0:  # every row is right: the NLL falls for ever as T goes to 0
@@ -152,6 +157,10 @@ class MixtureScaling(LogitsCalibrator):
         self.temperature, self.share, self.num_classes = float(temperature), float(share), int(num_classes)
 
     def fit_rows(self, scores: Floats, labels: Ints, rows: Floats) -> None:
+        from scipy.optimize import (
+            minimize_scalar,
+        )  # loaded where calibrators are fitted: API and workers start without it
+
         alone = TemperatureScaling()
         alone.fit_rows(scores, labels, rows)
         start = -np.log(alone.temperature)

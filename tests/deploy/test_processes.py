@@ -169,13 +169,9 @@ NEVER_LOADED = {
     "service.processes.api": {"torch", "onnx", "fedlas.losses"},
     "service.cli": {"torch", "onnx", "onnxruntime", "numpy", "fastapi", "sqlalchemy", "celery"},
     "service.processes.control": {
-        "alembic",
-        "torch",
-        "onnx",
-        "onnxruntime",
-        "fedlas.losses",
-        "service.inference.scheduler",
+        *("alembic", "scipy", "torch", "onnx", "onnxruntime", "fedlas.losses", "service.inference.scheduler"),
     },
+    "worker.app": {"alembic", "scipy", "torch", "onnx", "onnxruntime", "fedlas.losses"},
     "service.processes.serving": {
         *("torch", "onnx", "fedlas.losses", "fedlas.report", "jinja2", "pyarrow", "fastapi", "prometheus_client"),
         *("sqlalchemy", "alembic", "celery", "kombu", "redis", "h11", "service.web", "service.registry.documents"),
