@@ -13,8 +13,6 @@ import numpy as np
 
 #: What JSON can say.
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
-
-
 T = TypeVar("T")
 
 
@@ -62,14 +60,12 @@ def _read(hint: Any, content: Any, at: str) -> Any:
     if hint is float:
         return math.nan if content is None else float(_expected((int, float), content, at))
     if origin is np.ndarray:
-        kind = get_args(parts[1])[0]
         values = [math.nan if value is None else value for value in _expected(Sequence, content, at)]
-        return np.array(values, dtype=kind)
+        return np.array(values, dtype=get_args(parts[1])[0])
     if origin in (tuple, Sequence, list):
         return tuple(_read(parts[0], value, f"{at}[{i}]") for i, value in enumerate(_expected(Sequence, content, at)))
     if origin in (Mapping, dict):
-        found = _expected(Mapping, content, at)
-        return {key: _read(parts[1], value, f"{at}.{key}") for key, value in found.items()}
+        return {key: _read(parts[1], value, f"{at}.{key}") for key, value in _expected(Mapping, content, at).items()}
     return content if hint is Any or not isinstance(hint, type) else _expected(hint, content, at)
 
 
@@ -88,8 +84,7 @@ def _read_either(parts: tuple[Any, ...], content: Any, at: str) -> Any:
 def _read_fields(document: type, content: Mapping[str, Any], at: str) -> Any:
     values, hints = {}, _hints(document)
     for part in (one for one in fields(document) if one.init):  # the others follow from these
-        key = _key(part)
-        if key in content:
+        if (key := _key(part)) in content:
             values[part.name] = _read(hints[part.name], content[key], f"{at}.{key}")
         elif part.default is MISSING and part.default_factory is MISSING:
             raise ValueError(f"{at} has no {key!r}")

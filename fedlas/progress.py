@@ -13,7 +13,6 @@ from dataclasses import dataclass
 #: The share of a job that is done as each of its stages begins; between the second and the third its trainings count.
 _BEGINNINGS = {"inspecting": 0.0, "evaluating": 0.02, "training": 0.05, "calibrating": 0.9}
 _BEGINNINGS |= {"exporting": 0.97, "publishing": 0.99}
-_TRAINING_SHARE = _BEGINNINGS["calibrating"] - _BEGINNINGS["training"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class JobProgress:
             planned, done = self._trained + self._to_come, self._trained + self._share
             fraction = _BEGINNINGS[self._stage]
             if self._stage == "training" and planned:
-                fraction += _TRAINING_SHARE * min(1.0, done / planned)
+                fraction += (_BEGINNINGS["calibrating"] - fraction) * min(1.0, done / planned)
             self._fraction = max(self._fraction, fraction)
             mean = self._seconds / self._trained if self._trained else None
             eta = None if mean is None else round(max(0.0, planned - done) * mean, 1)

@@ -28,12 +28,6 @@ to stdout as a table, and in a pipe as lines of cells between tabs; --json print
 
 Exit codes: 0 as required, 3 unchanged, 4 undetermined, 5 promoted but not shown, 1 an error of the user's, 2 of ours.
 """
-_EXAMPLES = (
-    "fedlas calibrate model.onnx rows.npz --publish-as digits --watch",
-    "fedlas calibrate model.onnx rows.npz --local --require shown --out calibrated.onnx",
-    "cat rows.json | fedlas predict digits -",
-    "fedlas jobs ls --json",
-)
 #: Where a module is missing that is no other's, something is broken.
 _OURS = ("fedlas", "service", "worker")
 #: Name → the sentence in the help, and the extra that brings what it needs.
@@ -43,7 +37,6 @@ _COMMANDS = {
     "demo": ("Calibrate an overconfident classifier of digits.", "standalone"),
     "openapi": ("Write the OpenAPI document to a file.", "service"),
 }
-
 app = typer.Typer(
     rich_markup_mode=None,  # help without rich is there in half of the time
     pretty_exceptions_enable=False,
@@ -51,10 +44,18 @@ app = typer.Typer(
 )
 
 
-@app.callback(help=_HELP, epilog=examples(*_EXAMPLES), invoke_without_command=True)
+@app.callback(
+    help=_HELP,
+    epilog=examples(
+        "fedlas calibrate model.onnx rows.npz --publish-as digits --watch",
+        "fedlas calibrate model.onnx rows.npz --local --require shown --out calibrated.onnx",
+        "cat rows.json | fedlas predict digits -",
+        "fedlas jobs ls --json",
+    ),
+    invoke_without_command=True,
+)
 def _root(
-    context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", "-V", help="Print the version.")] = False,
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", "-V", help="Print the version.")] = False
 ) -> None:
     if version:
         print(__version__)
@@ -86,7 +87,6 @@ for _name, _group in (
 
 
 def _run(context: typer.Context) -> int:
-    """Hand the arguments over as they are."""
     from importlib.metadata import entry_points
 
     name = context.info_name or ""
@@ -95,11 +95,9 @@ def _run(context: typer.Context) -> int:
     if not found:
         raise CommandError(f"`fedlas {name}` is not installed: {needed}")
     try:
-        code: int = found[name].load()(context.args)
-        return code
+        return int(found[name].load()(context.args))
     except ModuleNotFoundError as error:
-        module = (error.name or "").partition(".")[0]
-        if module in _OURS:
+        if (module := (error.name or "").partition(".")[0]) in _OURS:
             raise
         raise CommandError(f"`fedlas {name}` needs {module}, which is not installed: {needed}") from error
 
@@ -110,21 +108,19 @@ for _name, (_sentence, _) in _COMMANDS.items():
 
 
 @app.command(
-    "doctor",
-    cls=Command,
-    epilog=examples("fedlas doctor", "fedlas doctor --url https://fedlas.example.org --json"),
+    "doctor", cls=Command, epilog=examples("fedlas doctor", "fedlas doctor --url https://fedlas.example.org --json")
 )
 def examine(
-    session: Session,
-    *,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="For each check.", min=1)] = 10,
+    session: Session, *, timeout: Annotated[float, typer.Option(metavar="SECONDS", help="For each check.", min=1)] = 10
 ) -> int:
     """Examine the installation, with remedies.
 
     What is installed, which devices are really used, what the sandbox can do here, and what is reachable. The exit
     code is 1 where anything fails.
     """
-    os.environ.update(session.environment)  # the checks read the variables that name the service
+    # The checks read the variables that name the service.
+    names = {"url": "FEDLAS_URL", "key": "FEDLAS_API_KEY", "profile": "FEDLAS_PROFILE"}
+    os.environ.update({names[part]: value for part, value in session.at.items() if value is not None})
     from fedlas.cli import doctor
 
     return doctor.run(as_json=session.output.json, quiet=session.output.quiet, seconds=timeout)
@@ -159,8 +155,7 @@ def run(arguments: Sequence[str]) -> int:
 def _prepare_streams() -> None:
     """What the terminal has no letters for is written in escapes, and what is closed takes everything."""
     for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
+        if (stream := getattr(sys, name)) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -43,7 +43,6 @@ BatchId = Annotated[str, typer.Argument(metavar="BATCH", help="The id of a batch
 #: A batch is asked for this often while it is watched.
 _LOOK_S = 2.0
 _FORMATS = (".parquet", ".csv", ".ndjson", ".jsonl")
-
 app = group("Predictions for all rows of a stored dataset.")
 
 

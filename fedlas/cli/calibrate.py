@@ -11,20 +11,10 @@ import typer
 from fedlas.cli import jobs
 from fedlas.cli.command import Session, examples
 from fedlas.cli.failures import TABLE, CommandError, ExitCode, Require, about, code_of_job
-from fedlas.cli.options import (
-    Order,
-    RolePairs,
-    SeenByModel,
-    file_of,
-    given_options,
-    require_writable,
-    says_unseen,
-)
+from fedlas.cli.options import Order, RolePairs, SeenByModel, file_of, given_options, require_writable, says_unseen
 from fedlas.cli.output import transfer
 
 T = TypeVar("T")
-
-
 #: What a job tries.
 Method = Literal[
     "auto",
@@ -40,7 +30,6 @@ Method = Literal[
 ]
 #: What it takes for a job's model to become a version of the name.
 PublishWhen = Literal["promoted", "shown", "always"]
-
 HELP_END = examples(
     "fedlas calibrate model.onnx rows.npz --publish-as digits --watch",
     "fedlas calibrate model.onnx rows.csv --role label=diagnosis --seen-by-model no --budget 10m --report report.html",
@@ -78,17 +67,14 @@ def calibrate(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.", min=0)] = None,
     model_option: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Parameter of the model's upload."),
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Parameter of the model's upload.")
     ] = None,
     dataset_option: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Parameter of the dataset's upload."),
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Parameter of the dataset's upload.")
     ] = None,
     metadata: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Words of your own.")] = None,
     job: Annotated[
-        str | None,
-        typer.Option(metavar="JSON|@FILE", help="Any field of a job, as the API has it."),
+        str | None, typer.Option(metavar="JSON|@FILE", help="Any field of a job, as the API has it.")
     ] = None,
 ) -> ExitCode:
     """Calibrate a classifier, judge it, and gate a pipeline.
@@ -131,16 +117,15 @@ def calibrate(
 
 def _uploaded(session: Session, model: str, data: str, order: Order) -> tuple[str, str]:
     """The ids of model and dataset, which are sent where they are files; both are looked at before one is sent."""
-    given_files = [
+    model_file, data_file = (
         None if given.startswith(kind) and not Path(given).exists() else file_of(Path(given))
         for given, kind in ((model, "mdl_"), (data, "ds_"))
-    ]
+    )
     models, datasets = session.client.models, session.client.datasets
     options = (
         given_options(order.model_option, "--model-option"),
         given_options(order.dataset_option, "--dataset-option") | order.reading,
     )
-    model_file, data_file = given_files
     if model_file is not None:
         model = _sent(session, models.upload, model_file, options[0]).id
     if data_file is not None:
@@ -153,10 +138,7 @@ def _uploaded(session: Session, model: str, data: str, order: Order) -> tuple[st
 
 
 def _sent(session: Session, upload: Callable[..., T], file: Path, options: Mapping[str, Any]) -> T:
-    with (
-        about(file),
-        transfer(session.output, f"uploading {file.name}", then=f"inspecting {file.name}") as moved,
-    ):
+    with about(file), transfer(session.output, f"uploading {file.name}", then=f"inspecting {file.name}") as moved:
         return upload(file, name=file.stem, on_upload=moved, **options)
 
 

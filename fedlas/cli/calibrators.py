@@ -43,7 +43,6 @@ ONE = (
     Column("report", "report_url"),
 )
 CalibratorId = Annotated[str, typer.Argument(metavar="CALIBRATOR", help="The id of a calibrator, cal_….")]
-
 app = group("Calibrators from logits and labels alone.")
 add_ls(app, "calibrators", LIST)
 add_show(app, "calibrators", CalibratorId, ONE, "Show a calibrator.", "cal_01k…")
@@ -75,15 +74,14 @@ def create(
     """
     require_writable(out)
     with about(file), transfer(session.output, f"uploading {file.name}") as moved:
-        made = session.client.calibrators.create(
+        record = session.client.calibrators.create(
             file_of(file),
             name=name or file.stem,
             method=method,
             roles=roles_of(role),
             on_upload=moved,
             **given_options(option, "--option"),
-        )
-    record = made.raw
+        ).raw
     if record["status"] == "failed":
         raise CommandError(record["error"]["message"])
     if out is not None:

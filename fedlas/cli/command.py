@@ -13,7 +13,7 @@ from typer.core import TyperArgument, TyperCommand, TyperOption
 from typer.main import get_command
 
 from fedlas.cli.failures import CommandError, ExitCode, closed_pipe
-from fedlas.cli.options import After, Before, Limit, Name, Status, Yes, answer_options, confirm
+from fedlas.cli.options import After, Before, Limit, Name, Status, answer_options, confirm
 from fedlas.cli.output import Column, Format, Output
 
 if TYPE_CHECKING:
@@ -40,14 +40,9 @@ class Session(typer.Context):
         """The client of the service; made when it is first asked, and closed with the command."""
         from fedlas.client import Client
 
-        client = Client(self.at["url"], self.at["key"], profile=self.at["profile"], on_warning=self.output.note)
-        return self.with_resource(client)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """The variables that name the same service."""
-        names = {"url": "FEDLAS_URL", "key": "FEDLAS_API_KEY", "profile": "FEDLAS_PROFILE"}
-        return {names[part]: value for part, value in self.at.items() if value is not None}
+        return self.with_resource(
+            Client(self.at["url"], self.at["key"], profile=self.at["profile"], on_warning=self.output.note)
+        )
 
     def command_line(self, *words: str) -> str:
         """A command for the same service, to be typed again; it never shows the key."""
@@ -76,7 +71,6 @@ def configure(
 
 
 def _options_of(function: Callable[..., Any]) -> Parameters:
-    """The options that Typer makes of a function's annotations."""
     app = typer.Typer(add_completion=False)
     app.command()(function)
     return [option for option in get_command(app).params if isinstance(option, TyperOption)]
@@ -95,7 +89,6 @@ class Command(TyperCommand):
         super().__init__(*args, params=[*params, *_COMMON], **settings)
 
     def invoke(self, session: Any) -> Any:
-        """Run the function in the session."""
         try:
             configure(session, **_taken(session, _COMMON))
             return super().invoke(session)
@@ -113,7 +106,6 @@ class AnswerCommand(Command):
         super().__init__(*args, params=[*params, *_ANSWERS], **settings)
 
     def invoke(self, session: Any) -> Any:
-        """Read the options of answers, and run the function."""
         session.answers = answer_options(**_taken(session, _ANSWERS))
         return super().invoke(session)
 
@@ -134,7 +126,6 @@ def group(help: str) -> typer.Typer:
 
 
 def show_help(context: typer.Context) -> None:
-    """Print the help of a group where none of its commands is asked for."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
@@ -184,7 +175,12 @@ def add_delete(
     """Add `delete` to a group, of which `record_id` is the annotation of an argument."""
 
     @app.command("delete", cls=Command, help=help, epilog=examples(f"fedlas {part} delete {example} --yes"))
-    def delete(session: Session, record: record_id, *, yes: Yes = False) -> None:
+    def delete(
+        session: Session,
+        record: record_id,
+        *,
+        yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    ) -> None:
         confirm(question.format(record), yes=yes)
         getattr(session.client, part).delete(record)
         session.output.lines([record])

@@ -40,7 +40,6 @@ ONE = (
     Column("sha256", "sha256"),
 )
 DatasetId = Annotated[str, typer.Argument(metavar="DATASET", help="The id of a dataset, ds_….")]
-
 app = group("Labelled rows: list, upload, delete.")
 add_ls(app, "datasets", LIST)
 add_show(app, "datasets", DatasetId, ONE, "Show a dataset.", "ds_01k…")

@@ -45,16 +45,13 @@ def onnx_runtime() -> Iterator[Line]:
     used = next(filter(None, providers), "nothing")
     build = "onnxruntime-gpu" if installed("onnxruntime-gpu") else "onnxruntime"
     found = f"{build} {installed(build) or 'of unknown origin'}: a session computed on {used}"
-    yield _judged("ONNX Runtime", found, squared, on_gpu=used == _CUDA, remedy=_runtime_remedy(offered))
-
-
-def _runtime_remedy(offered: list[str]) -> str:
-    if _CUDA not in offered:
-        return "this build knows no GPU: pip uninstall -y onnxruntime && pip install 'fedlas[runtime-gpu]'"
-    return (
-        "this build does not find the libraries of CUDA and cuDNN: pip install 'onnxruntime-gpu[cuda,cudnn]' "
+    remedy = (
+        "this build knows no GPU: pip uninstall -y onnxruntime && pip install 'fedlas[runtime-gpu]'"
+        if _CUDA not in offered
+        else "this build does not find the libraries of CUDA and cuDNN: pip install 'onnxruntime-gpu[cuda,cudnn]' "
         "and name their folders in LD_LIBRARY_PATH, or install CUDA on this machine"
     )
+    yield _judged("ONNX Runtime", found, squared, on_gpu=used == _CUDA, remedy=remedy)
 
 
 def pytorch() -> Iterator[Line]:
@@ -64,7 +61,13 @@ def pytorch() -> Iterator[Line]:
     device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     squared = (torch.tensor(_MATRIX, device=device) @ torch.tensor(_MATRIX, device=device)).cpu().tolist()
     found = f"{torch.__version__}: a product was computed on {_described(device)}"
-    yield _judged("PyTorch", found, squared, on_gpu=device != "cpu", remedy=_torch_remedy())
+    remedy = (
+        "this build of PyTorch knows no CUDA: install one that does, see https://pytorch.org/get-started/locally"
+        if torch.version.cuda is None
+        else f"PyTorch is built for CUDA {torch.version.cuda} and finds no device: look at nvidia-smi, update the "
+        "driver"
+    )
+    yield _judged("PyTorch", found, squared, on_gpu=device != "cpu", remedy=remedy)
 
 
 def _described(device: str) -> str:
@@ -76,14 +79,6 @@ def _described(device: str) -> str:
     return f"{device} with {torch.get_num_threads()} threads" if device == "cpu" else device
 
 
-def _torch_remedy() -> str:
-    import torch
-
-    if torch.version.cuda is None:
-        return "this build of PyTorch knows no CUDA: install one that does, see https://pytorch.org/get-started/locally"
-    return f"PyTorch is built for CUDA {torch.version.cuda} and finds no device: look at nvidia-smi, update the driver"
-
-
 def _judged(name: str, found: str, squared: list[list[float]], *, on_gpu: bool, remedy: str) -> Line:
     if squared != _SQUARE:
         return said(name, "fail", f"{found}, and the result was wrong: {squared}")
@@ -93,7 +88,7 @@ def _judged(name: str, found: str, squared: list[list[float]], *, on_gpu: bool, 
 
 
 def _has_gpu() -> bool:
-    """Whether the system shows a GPU of NVIDIA, whatever libraries make of it."""
+    """The system shows a GPU of NVIDIA, whatever libraries make of it."""
     return any(Path("/dev").glob("nvidia[0-9]*"))
 
 

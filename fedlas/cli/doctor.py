@@ -40,12 +40,8 @@ Status: TypeAlias = Literal["ok", "warn", "fail", "skip"]
 #: A finding as a check says it: `name`, `status`, `found` and maybe `remedy`; and `topic`, where it is not the check's.
 Line = Mapping[str, str]
 Check = Callable[[], Iterable[Line]]
-
-TIME_LIMIT_S = 10.0
-_SERVER_S = 3.0
-_MAX_LAST_WORDS = 300
-_MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL", "skip": "-   "}
-_COLOURS = {"ok": 32, "warn": 33, "fail": 31, "skip": 2}
+#: How a status is written, and its colour on a terminal.
+_MARKS = {"ok": ("ok  ", 32), "warn": ("warn", 33), "fail": ("FAIL", 31), "skip": ("-   ", 2)}
 #: Extras that are asked for by name, in the order of what they are for; the others are parts of these.
 EXTRAS = [
     "client",
@@ -61,22 +57,12 @@ EXTRAS = [
     "otel",
 ]
 _GIBIBYTE = 1024**3
-_LITTLE_MEMORY = 2 * _GIBIBYTE
-_LITTLE_ROOM = 5 * _GIBIBYTE
-_NO_ROOM = _GIBIBYTE // 4
 _CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of `fedlas doctor`.
-
-    Attributes:
-        topic: the heading that it belongs to.
-        name: the thing.
-        found: a phrase about it.
-        remedy: what to do about it; empty where there is nothing to do.
-    """
+    """One line of `fedlas doctor`: its heading, the thing, a phrase about it, and what to do, if anything."""
 
     topic: str
     name: str
@@ -94,12 +80,8 @@ class Finding:
         return cls(str(record.get("topic", topic)), name, status, found, remedy)
 
 
-def run(*, as_json: bool = False, quiet: bool = False, seconds: float = TIME_LIMIT_S) -> int:
-    """Examine and write what was found; returns 0 where nothing fails, else 1.
-
-    Args:
-        quiet: only what fails, without headings.
-    """
+def run(*, as_json: bool = False, quiet: bool = False, seconds: float = 10.0) -> int:
+    """Examine and write what was found, with `quiet` only what fails; returns 0 where nothing fails, else 1."""
     findings = examine(all_checks(seconds), seconds=seconds)
     failing = [finding for finding in findings if finding.status == "fail"]
     if as_json:
@@ -128,11 +110,7 @@ def _loaded(point: EntryPoint) -> Iterable[Line]:
 
 
 def examine(checks: Mapping[str, tuple[Check, str]], *, seconds: float) -> list[Finding]:
-    """Run all checks and return their findings, check by check.
-
-    Args:
-        seconds: how long each may take; what it had found until then is kept.
-    """
+    """The findings of all checks, of which each takes `seconds` at most; what it had found until then is kept."""
     warnings.simplefilter("ignore")
     found: dict[str, list[Finding]] = {name: [] for name in checks}
     threads = {}
@@ -153,8 +131,7 @@ def collect(findings: list[Finding], name: str, check: Check, extra: str) -> Non
         for line in check():
             findings.append(Finding.read(name, line))
     except ModuleNotFoundError as error:
-        missing = f"{error.name} is not installed"
-        findings.append(Finding(name, name, "skip", missing, command(extra)))
+        findings.append(Finding(name, name, "skip", f"{error.name} is not installed", command(extra)))
     except Exception as error:
         broken = {"status": "fail", "found": f"the check itself failed: {type(error).__name__}: {error}"}
         findings.append(Finding.read(name, broken))
@@ -173,8 +150,7 @@ def _page(findings: Sequence[Finding]) -> list[str]:
 
 
 def _line(finding: Finding) -> str:
-    mark = _styled(_MARKS[finding.status], _COLOURS[finding.status])
-    line = f"{mark} {finding.name}: {finding.found}"
+    line = f"{_styled(*_MARKS[finding.status])} {finding.name}: {finding.found}"
     return f"{line}\n{'':7}-> {finding.remedy}" if finding.remedy else line
 
 
@@ -201,10 +177,8 @@ def installed() -> Iterator[Line]:
 
 
 def _extra(extra: str) -> Line:
-    """Complete, of a version that is not supported, or not there."""
     name, needed = f"fedlas[{extra}]", requirements(extra)
-    lacking = sorted(name for name in needed if _version(name) is None)
-    if lacking:
+    if lacking := sorted(name for name in needed if _version(name) is None):
         return said(name, "skip", f"not installed: lacks {', '.join(lacking)}", command(extra))
     wrong = {name: needed[name] for name in needed if not needed[name].specifier.contains(_version(name) or "", True)}
     if wrong:
@@ -229,15 +203,12 @@ def requirements(extra: str) -> dict[str, Requirement]:
 
 
 def devices(seconds: float) -> Iterator[Line]:
-    """The devices that ONNX Runtime and PyTorch really compute on, found by computing, in another process.
-
-    What it finds comes as lines of JSON; a thing of which it says nothing is what it came to its end by.
-    """
+    """The devices really computed on, found in another process, which may say nothing of a thing and end by it."""
     words = [sys.executable, "-m", "fedlas.cli.devices"]
     quiet = {**os.environ, "PYTHONWARNINGS": "ignore"}
     try:
         done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds - 0.5, env=quiet)
-        last = " ".join(done.stderr.decode(errors="replace")[-_MAX_LAST_WORDS:].split())
+        last = " ".join(done.stderr.decode(errors="replace")[-300:].split())
         written, end = done.stdout, {"status": "fail", "found": f"its process ended with {done.returncode}: {last}"}
     except subprocess.TimeoutExpired as late:
         written, end = late.stdout or b"", dict(_late(seconds))
@@ -248,7 +219,6 @@ def devices(seconds: float) -> Iterator[Line]:
 
 
 def machine() -> Iterator[Line]:
-    """Cores, memory and disks."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     yield said("cores", "ok", f"{usable} of {os.cpu_count()} may be used")
     yield _memory()
@@ -258,11 +228,10 @@ def machine() -> Iterator[Line]:
 
 
 def _memory() -> Line:
-    free = _free_memory()
-    if free is None:
+    if (free := _free_memory()) is None:
         return said("memory", "skip", "this system does not tell how much is free")
     found = f"{free / _GIBIBYTE:.1f} GiB are free"
-    if free < _LITTLE_MEMORY:
+    if free < 2 * _GIBIBYTE:
         remedy = "end other processes, or raise the container's limit"
         return said("memory", "warn", f"{found}; calibrations of small models take about 2 GiB", remedy)
     return said("memory", "ok", found)
@@ -280,7 +249,6 @@ def _free_memory() -> int | None:
 
 
 def _disk(name: str, folder: Path, variable: str) -> Line:
-    """The room where `folder` is, or would be made."""
     place = next(path for path in (folder, *folder.parents) if path.exists())
     room = shutil.disk_usage(place).free
     found = f"{folder}: {room / _GIBIBYTE:.1f} GiB are free"
@@ -289,8 +257,8 @@ def _disk(name: str, folder: Path, variable: str) -> Line:
         return said(
             name, "fail", f"{place} cannot be written to by this user", f"let {variable} name a folder that can"
         )
-    if room < _LITTLE_ROOM:
-        return said(name, "fail" if room < _NO_ROOM else "warn", found, remedy)
+    if room < 5 * _GIBIBYTE:
+        return said(name, "fail" if room < _GIBIBYTE / 4 else "warn", found, remedy)
     return said(name, "ok", found)
 
 
@@ -304,7 +272,7 @@ def server() -> Iterator[Line]:
     url, key = found.url, found.key
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
-        with httpx.Client(base_url=url, headers=headers, timeout=_SERVER_S, trust_env=not found.is_local) as http:
+        with httpx.Client(base_url=url, headers=headers, timeout=3.0, trust_env=not found.is_local) as http:
             yield from _examined(http, url, has_key=bool(key))
     except (httpx.TransportError, httpx.InvalidURL) as error:
         yield _unreachable(url, error, asked="FEDLAS_URL" in os.environ or url != configuration.DEFAULT_URL)

@@ -40,8 +40,6 @@ TABLE = """\b
 
 
 class ExitCode(IntEnum):
-    """The codes that `fedlas` exits with."""
-
     AS_REQUIRED = 0
     USER_ERROR = 1
     DEFECT = 2
@@ -145,7 +143,6 @@ def _code_of(error: FedLASError) -> ExitCode:
 
 
 def _of_system(error: OSError) -> str:
-    """What the system says of a file, in a sentence."""
     name = f"{os.fsdecode(error.filename)}: " if error.filename else "stdout: "
     if error.errno == errno.ENOENT:
         return f"{name}there is no such file"

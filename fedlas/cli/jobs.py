@@ -61,8 +61,6 @@ ONE = (
     Column("finished", "finished_at", when),
 )
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The id of a job, job_….")]
-
-
 _PLAN = (
     Column("would fail with", "fails_with"),
     Column("warnings", lambda plan: "\n".join(f"{w['code']}: {w['message']}" for w in plan["warnings"]) or None),
@@ -76,8 +74,6 @@ _PLAN = (
     Column("memory, bytes", "estimate.memory_bytes", count),
     Column("smallest gain shown", "detectable_effect.gain"),
 )
-
-
 #: Endings of files that a report can be written to.
 FORMS = (".html", ".json")
 _METRICS = (
@@ -89,7 +85,6 @@ _METRICS = (
     ("ece", "ECE ↓ *"),
 )
 _MODELS = (("uploaded", "uploaded"), ("temperature", "with a temperature"), ("calibrated", "served"))
-
 app = group("Calibrations: list, watch, cancel, delete.")
 
 
@@ -153,7 +148,6 @@ add_delete(
 
 
 def show(session: Session, job: Json) -> None:
-    """Write a job's record."""
     session.output.record(job, ONE)
 
 
@@ -193,7 +187,6 @@ def show_report(output: Output, report: Json, *, key: str) -> None:
 
 
 def _figures(output: Output, report: Json) -> None:
-    """The metrics of the three models on the test rows, in columns."""
     titles = [f"{report['num_test_rows']:,} test rows", *(title for _, title in _MODELS)]
     metrics = report["metrics"]
     rows = [[title, *(_figure(metrics[model][name]) for model, _ in _MODELS)] for name, title in _METRICS]
@@ -210,8 +203,6 @@ def _figure(estimate: Json) -> str:
 
 
 class _Course:
-    """What the events of a job say that it does."""
-
     def __init__(self) -> None:
         self.status, self.stage, self.candidate = "queued", "", ""
         self.fraction: float | None = 0.0
@@ -252,7 +243,6 @@ def watch(session: Session, job_id: str) -> Json:
 
 
 def require_success(job: Json) -> None:
-    """Raise what a job says of its failure."""
     if job["status"] == "failed":
         code = ExitCode.USER_ERROR if job["error"]["user_error"] else ExitCode.DEFECT
         raise CommandError(f"{job['id']} failed ({job['error']['code']}): {job['error']['message']}", code)

@@ -84,13 +84,11 @@ def _calibrated(output: Output, model: Path, data: Path, given: dict[str, Any], 
             moved(f"{now.stage}{detail}", now.fraction)
 
         names = given.pop("class_names", None)
-        listed = [name.strip() for name in names.split(",")] if isinstance(names, str) else names
-        options = _options(order)
         return fedlas.calibrate(
             model,
             data=data,
-            class_names=listed,
-            options=options,
+            class_names=[name.strip() for name in names.split(",")] if isinstance(names, str) else names,
+            options=_options(order),
             on_progress=on_progress,
             on_notice=lambda notice: output.note(f"warning: {notice.message}"),
             **given,
@@ -122,13 +120,10 @@ def predict(
     probabilities: bool = False,
     note: Callable[[str], None] = lambda sentence: None,
 ) -> Json:
-    """What a service would answer with this file, without what only its records know.
+    """The answer of a service with this file, without what its records know; raises CommandError.
 
     Args:
         note: told what cannot be checked.
-
-    Raises:
-        CommandError: the file is not calibrated, the rows do not fit its inputs, or it cannot promise what is asked.
     """
     session = _opened(file)
     properties = session.get_modelmeta().custom_metadata_map
@@ -167,9 +162,8 @@ def _opened(file: Path) -> onnxruntime.InferenceSession:
         session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise CommandError(f"{file} cannot be opened by ONNX Runtime: {str(error).splitlines()[0]}") from error
-    outputs = {output.name for output in session.get_outputs()}
     if (
-        not {"probabilities", "confidence"} <= outputs
+        not {"probabilities", "confidence"} <= {output.name for output in session.get_outputs()}
         or "class_names" not in session.get_modelmeta().custom_metadata_map
     ):
         raise CommandError(f"{file} is no calibrated file: it has no output 'probabilities'; calibrate it first")
@@ -200,7 +194,6 @@ def _ordered(rows: Rows, columns: list[str] | None, note: Callable[[str], None])
 
 
 def _feeds(session: onnxruntime.InferenceSession, rows: Rows) -> dict[str, NDArray[Any]]:
-    """The rows as the file's inputs."""
     inputs = {one.name: one for one in session.get_inputs()}
     given = rows.inputs if isinstance(rows.inputs, dict) else dict.fromkeys(list(inputs)[:1], rows.inputs)
     if set(given) != set(inputs):

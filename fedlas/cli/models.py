@@ -51,7 +51,6 @@ NAME = (
     Column("class priors", "class_priors"),
 )
 PublishedName = Annotated[str, typer.Argument(metavar="NAME", help="A published name.")]
-
 app = group("Classifiers: list, download, promote, upload, delete.")
 add_ls(app, "models", LIST)
 add_show(app, "models", ModelId, ONE, "Show a model.\n\nUnder a published name it is the one that answers.", "digits")
@@ -73,11 +72,7 @@ def upload(
     """Upload a model and inspect it."""
     with about(file), transfer(session.output, f"uploading {file.name}", then=f"inspecting {file.name}") as moved:
         record = session.client.models.upload(
-            file_of(file),
-            name=name or file.stem,
-            wait=wait,
-            on_upload=moved,
-            **given_options(option, "--option"),
+            file_of(file), name=name or file.stem, wait=wait, on_upload=moved, **given_options(option, "--option")
         )
     session.output.record(record.raw, ONE)
 

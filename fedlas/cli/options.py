@@ -25,7 +25,6 @@ Status = Annotated[str | None, typer.Option(help="Only those in this status.")]
 Name = Annotated[str | None, typer.Option(help="Only those of this name.")]
 After = Annotated[str | None, typer.Option("--created-after", help="Only those made after this time (RFC 3339).")]
 Before = Annotated[str | None, typer.Option("--created-before", help="Only those made before this time.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Wait = Annotated[bool, typer.Option(help="Wait until the file has been inspected.")]
 Pairs = Annotated[
     list[str] | None,
@@ -38,21 +37,16 @@ RolePairs = Annotated[
     ),
 ]
 SeenByModel = Annotated[
-    str | None,
-    typer.Option(help="Which rows the model was trained on: no, train_split or unknown.", metavar="WHICH"),
+    str | None, typer.Option(help="Which rows the model was trained on: no, train_split or unknown.", metavar="WHICH")
 ]
 RequireOption = Annotated[Require, typer.Option(help="What must have come of it for exit code 0.")]
 PriorsInput = Annotated[bool, typer.Option("--priors-input", help="With the input `class_priors`.")]
 Out = Annotated[Path | None, typer.Option("--out", help="The file to write.", dir_okay=False)]
-
-
-_STEP_S = 0.1
 #: Parameters of uploads that have options of their own, or are none of the API's.
 _OWN = {"name", "roles", "seen_by_model", "method", "example", "wait", "on_upload"}
 
 
 def pairs_of(given: Sequence[str] | None, option: str = "--option", form: str = "KEY=VALUE") -> dict[str, str]:
-    """`KEY=VALUE` pairs by their key."""
     found: dict[str, str] = {}
     for pair in given or ():
         key, equals, value = pair.partition("=")
@@ -86,8 +80,7 @@ def roles_of(given: Sequence[str] | None) -> dict[str, str] | None:
 
 def minutes_of(text: str) -> float:
     """A budget: minutes, or a number with `s`, `m` or `h` behind it."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
-    if match is None:
+    if (match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())) is None:
         raise CommandError(f"--budget needs minutes, or a time such as 90s, 30m or 2h, found {text!r}")
     return float(match[1]) * {"s": 1 / 60, "": 1, "m": 1, "h": 60}[match[2]]
 
@@ -145,7 +138,6 @@ class Order:
         seen_by_model: str | None,
         **fields: Any,
     ) -> Order:
-        """What the command line says."""
         given = {} if job is None else object_of(job, "--job")
         limits = {"minutes": None if budget is None else minutes_of(budget), "candidates": candidates}
         said = {
@@ -184,16 +176,17 @@ def answer_options(
     ] = None,
 ) -> dict[str, Any]:
     """What was said of answers; what was not said is left out."""
-    asked = {
-        "top_k": top_k,
-        "abstain_below": abstain_below,
-        "max_error": None if max_error is None else number_or_object(max_error, "--max-error"),
-        "coverage": None if coverage is None else number_or_object(coverage, "--coverage"),
-        "decision": None if decision is None else object_of(decision, "--decision"),
-        "class_priors": None if class_priors is None else object_of(class_priors, "--class-priors"),
-        "probabilities": probabilities,
-    }
-    return {name: value for name, value in asked.items() if value is not None}
+    return _given(
+        {
+            "top_k": top_k,
+            "abstain_below": abstain_below,
+            "max_error": None if max_error is None else number_or_object(max_error, "--max-error"),
+            "coverage": None if coverage is None else number_or_object(coverage, "--coverage"),
+            "decision": None if decision is None else object_of(decision, "--decision"),
+            "class_priors": None if class_priors is None else object_of(class_priors, "--class-priors"),
+            "probabilities": probabilities,
+        }
+    )
 
 
 def confirm(question: str, *, yes: bool) -> None:
@@ -217,11 +210,7 @@ def says_unseen() -> bool:
 
 
 def agreed(question: str) -> bool:
-    """Whether yes is the answer to a question; no is what everything else means.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C was pressed instead.
-    """
+    """Yes is the answer to a question; no is everything else, and Ctrl-C raises KeyboardInterrupt."""
     print(f"{question} [y/N]: ", end="", file=sys.stderr, flush=True)
     try:
         return _line().strip().lower() in ("y", "yes")
@@ -233,7 +222,7 @@ def agreed(question: str) -> bool:
 def _line() -> str:
     """The next line of the terminal, empty at its end (Ctrl-D)."""
     if sys.platform != "win32":  # which can wait for sockets only
-        while not select.select([sys.stdin], [], [], _STEP_S)[0]:
+        while not select.select([sys.stdin], [], [], 0.1)[0]:
             pass
     return sys.stdin.readline()
 

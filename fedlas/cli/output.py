@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Json = Mapping[str, Any]
-#: Called with the bytes that have moved, and with all that are to move where that is known.
-OnMove = Callable[[int, int | None], None]
-
 #: A cell of a list is cut at so many columns of a terminal.
 _WIDEST = 40
 #: How a text begins that spreadsheets would run: https://owasp.org/www-community/attacks/CSV_Injection
@@ -30,8 +27,6 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 class Format(StrEnum):
-    """The forms of a result."""
-
     auto = "auto"
     table = "table"
     json = "json"
@@ -62,8 +57,7 @@ class Column:
 
     def cell(self, record: Json, *, people: bool) -> str:
         """The value as text; in a pipe, one that is a formula for a spreadsheet has an apostrophe in front."""
-        value = self.value(record)
-        if value is None:
+        if (value := self.value(record)) is None:
             return ""
         if people and self.people:
             return self.people(value)
@@ -89,7 +83,6 @@ class Output:
 
     @property
     def json(self) -> bool:
-        """Whether the record itself is written."""
         return self.format is Format.json
 
     @property
@@ -124,7 +117,6 @@ class Output:
                 self.lines(f"{title}\t{_one_line(text)}" for title, text in pairs)
 
     def lines(self, lines: Iterable[str]) -> None:
-        """Write lines of a result as they are."""
         for line in lines:
             self.stdout.write(f"{line}\n")
         self.stdout.flush()
@@ -135,11 +127,10 @@ class Output:
             print(sentence, file=sys.stderr, flush=True)
 
     def _write_json(self, value: object) -> None:
-        indent = 2 if self._terminal else None
-        self.lines([json.dumps(value, indent=indent, ensure_ascii=False)])
+        self.lines([json.dumps(value, indent=2 if self._terminal else None, ensure_ascii=False)])
 
     def table(self, titles: Sequence[str], rows: Iterable[Sequence[str]], *, whole: bool = False) -> None:
-        """Write cells in columns for people; where they do not fit, the last columns go, unless the `whole` is wanted.
+        """Write cells in columns for people; the last go where they do not fit, unless the `whole` is wanted.
 
         Without titles there are two columns, and the first is the heading of its line.
         """
@@ -163,8 +154,8 @@ class Output:
         from rich.console import Console
 
         file = sys.stderr if stderr else self.stdout
-        wide = None if file.isatty() else 10_000
-        return Console(file=file, width=wide, highlight=False, markup=False, emoji=False)
+        width = None if file.isatty() else 10_000
+        return Console(file=file, width=width, highlight=False, markup=False, emoji=False)
 
 
 def shows_progress() -> bool:
@@ -180,7 +171,6 @@ def when(value: str) -> str:
 
 
 def size(value: int) -> str:
-    """A number of bytes."""
     amount = float(value)
     for unit in ("B", "kB", "MB"):
         if amount < 1000:
@@ -190,12 +180,10 @@ def size(value: int) -> str:
 
 
 def percent(value: float) -> str:
-    """A share."""
     return f"{value:.1%}"
 
 
 def count(value: int) -> str:
-    """A number of rows."""
     return f"{value:,}"
 
 
@@ -222,8 +210,8 @@ def _one_line(text: str) -> str:
 
 
 @contextmanager
-def transfer(output: Output, what: str, *, then: str | None = None) -> Iterator[OnMove]:
-    """A bar of bytes, and what happens when they are all there."""
+def transfer(output: Output, what: str, *, then: str | None = None) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar of bytes, told those that have moved and all that are to move; and what happens when they are there."""
     if output.quiet or not shows_progress():
         yield lambda moved, total: None
         return

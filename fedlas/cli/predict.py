@@ -64,7 +64,6 @@ def predict(
 
 
 def _show(session: Session, answer: Json) -> None:
-    """Write the answer: as the API gives it, or a line for each row."""
     output = session.output
     if output.json:
         output.record(answer, ())

@@ -45,7 +45,6 @@ class Rows:
         return len(first)
 
     def part(self, begin: int, end: int) -> list[Any] | dict[str, list[Any]] | NDArray[np.generic]:
-        """The inputs of some of the rows."""
         if isinstance(self.inputs, dict):
             return {name: rows[begin:end] for name, rows in self.inputs.items()}
         return self.inputs[begin:end]
@@ -95,9 +94,7 @@ def _parsed(content: bytes, where: str) -> Rows:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise CommandError(f"{where} is no text and no npy file; needed are rows as {_FORMS}") from None
-    if text.lstrip()[:1] in ("[", "{"):
-        return _of_json(text, where)
-    return _of_csv(text, where)
+    return _of_json(text, where) if text.lstrip()[:1] in ("[", "{") else _of_csv(text, where)
 
 
 def _array(content: bytes, where: str) -> NDArray[np.generic]:
@@ -160,8 +157,7 @@ def _cell(cell: str, where: str, number: int) -> float | None:
     """The number in a cell; an empty one and NaN are a missing value."""
     if not cell.strip():
         return None
-    value = _number(cell)
-    if value is None or math.isinf(value):
+    if (value := _number(cell)) is None or math.isinf(value):
         remedy = "leave out the label, and columns that are no inputs"
         raise CommandError(f"{where}: line {number} has {cell!r} where a number is needed: {remedy}")
     return None if math.isnan(value) else value

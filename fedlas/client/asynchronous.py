@@ -100,7 +100,7 @@ class AsyncClient:
             async for event in self._events(path, after=0, deadline=poll.deadline):
                 on_event(event)
         while not poll.is_final(record := await self._look(path, **poll.options())):
-            await anyio.sleep(poll.pause_s())
+            await anyio.sleep(pause_s(poll.began, poll.deadline))
         if check and (error := failure_of(record)) is not None:
             raise error
         return record
@@ -136,7 +136,6 @@ class AsyncClient:
             yield event
 
     async def _polled(self, job_path: str, stream: EventStream, deadline: float | None) -> AsyncIterator[Event]:
-        """The events, of pages that are asked for every few seconds."""
         while True:
             stream.silence_s()
             began = time.monotonic()
@@ -154,7 +153,6 @@ class AsyncClient:
             await anyio.sleep(pause_s(began, deadline))
 
     async def _look(self, job_path: str, **given: Any) -> JobRecord:
-        """The job now; a warning is told where something keeps it from going on."""
         record = await self._read(JobRecord, job_path, **given)
         self._requests.warn_of(record.waiting_for, record.id)
         return record
@@ -166,7 +164,6 @@ class AsyncClient:
 
     @asynccontextmanager
     async def _stream(self, path: str, *, headers: Mapping[str, str], timeout: float) -> AsyncIterator[httpx.Response]:
-        """A good answer whose body is still to come; reading that raises httpx.TransportError."""
         response = await self._request("GET", path, headers=headers, timeout=timeout, stream=True)
         try:
             yield response
@@ -187,7 +184,6 @@ class AsyncClient:
         retries: Retries = Retries.WHERE_IT_HELPS,
         stream: bool = False,
     ) -> httpx.Response:
-        """A good answer, after as many tries as it takes and as are allowed."""
         sent = with_request_id(headers)
         tries = 0
         while True:

@@ -114,7 +114,6 @@ def _key_of(profile: Mapping[str, str]) -> str | None:
 
 
 def _checked(url: str) -> str:
-    """The URL without a slash at its end; raises ConfigurationProblem."""
     try:
         parts = urlsplit(url.strip())
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)

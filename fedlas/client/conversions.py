@@ -37,7 +37,6 @@ class Sendable:
 
 
 def is_path(given: object) -> bool:
-    """Whether it is a file's path and not an object."""
     return isinstance(given, str | PathLike)
 
 
@@ -93,8 +92,7 @@ def _as_it_is(path: Any) -> Sendable:
 def _with_weights(graph: Sendable, folder: Path) -> Sendable:
     """The graph, or one file of it and of its weights, which must lie beside it under the name that it states."""
     Source(graph.path).close()  # what cannot be read at all is said first
-    names = weight_files(graph.path)
-    if not names:
+    if not (names := weight_files(graph.path)):
         return graph
     weights = graph.path.parent / names[0]
     if names != [weights.name] or not weights.is_file():
@@ -119,12 +117,12 @@ def scores_file(path: Any, folder: Path, *, arrays: dict[str, Any]) -> Sendable:
     """The file as it is, or an npz of the arrays that are given; raises ConversionError."""
     given = {name: array for name, array in arrays.items() if array is not None}
     if (path is None) == (not given):
-        message = "either a file of scores is needed, or arrays: logits or probabilities, and labels"
-        raise InvalidInput("nothing_to_send", message)
+        raise InvalidInput(
+            "nothing_to_send", "either a file of scores is needed, or arrays: logits or probabilities, and labels"
+        )
     if path is not None:
         return _as_it_is(path)
-    numpy = numpy_or_none()
-    if numpy is None:
+    if (numpy := numpy_or_none()) is None:
         raise InvalidInput("no_numpy", "arrays of scores need NumPy (pip install numpy); or give a file")
     from fedlas.conversion.columns import as_array  # it needs NumPy
 

@@ -31,7 +31,6 @@ from fedlas.client.records.runs import JobRecord
 from fedlas.client.transport import Transport
 
 R = TypeVar("R", bound=Record)
-
 #: Statuses after which a record never changes again.
 FINAL = frozenset({"ready", "rejected", "succeeded", "failed", "cancelled"})
 #: Errors after which perhaps only streams do not come through.
@@ -48,7 +47,6 @@ _POLL_S = 10.0
 #: The first answer comes sooner, since no worker may be there at all.
 _FIRST_POLL_S = 1.0
 _ANSWER_S = 30.0
-_MIN_S = 1.0
 
 
 class EventReader:
@@ -85,13 +83,7 @@ class EventReader:
 
 
 class EventStream:
-    """The place of somebody who follows the events of a job, over as many connections as it takes.
-
-    Args:
-        job_path: the path of the job.
-        after: the number of the last event that is known.
-        deadline: on the monotonic clock; None for no end.
-    """
+    """The place of somebody who follows a job's events from number `after` on, over connections, until `deadline`."""
 
     def __init__(self, job_path: str, *, after: int, deadline: float | None) -> None:
         self.path, self.known, self._deadline = f"{job_path}/events", after, deadline
@@ -114,8 +106,7 @@ class EventStream:
         try:
             return self.new(self._reader.feed(text))
         except ValueError:
-            what = f"{problems.describe(response)}, in which an event is not as expected"
-            raise problems.Unreadable(what) from None
+            raise problems.Unreadable(f"{problems.describe(response)}, in which an event is not as expected") from None
 
     def new(self, events: list[Event]) -> list[Event]:
         """Those that were not known, which now are."""
@@ -150,11 +141,7 @@ class EventStream:
 
 
 class LongPoll:
-    """Asking for a record again and again, each time as long as the server holds the request.
-
-    Args:
-        timeout: seconds in all; None for no end.
-    """
+    """Asking for a record again and again, each time as long as the server holds the request, for `timeout` seconds."""
 
     def __init__(self, timeout: float | None) -> None:
         self.timeout = timeout
@@ -165,7 +152,7 @@ class LongPoll:
         """Arguments of the next request."""
         now = time.monotonic()
         left = self._patience if self.deadline is None else min(self._patience, max(0.0, self.deadline - now))
-        self._began, self._patience = now, _POLL_S
+        self.began, self._patience = now, _POLL_S
         return {"params": {"wait": f"{left:.3f}"}, "timeout": left + _ANSWER_S}
 
     def is_final(self, record: Record) -> bool:
@@ -176,14 +163,10 @@ class LongPoll:
             raise WaitTimeout(f"{record.id} is still {record.status} after {self.timeout:g} s; it goes on")
         return False
 
-    def pause_s(self) -> float:
-        """Seconds before the next request: one at least between two, also where the answer came at once."""
-        return pause_s(self._began, self.deadline)
-
 
 def pause_s(began: float, deadline: float | None) -> float:
-    """Seconds that are left of the second since `began`, and before the deadline."""
-    end = began + _MIN_S
+    """Seconds that are left of the second since a request began, however soon its answer came, and of the time."""
+    end = began + 1.0
     return max(0.0, min(end, deadline or end) - time.monotonic())
 
 
@@ -201,18 +184,14 @@ def failure_of(record: Record) -> WorkFailed | None:
 def until_final(transport: Transport, kind: type[R], path: str, *, timeout: float | None, check: bool = True) -> R:
     """The record when it is final; raises WaitTimeout and, with `check`, why it has no result."""
     poll = LongPoll(timeout)
-    while True:
-        record = _look(transport, kind, path, **poll.options())
-        if poll.is_final(record):
-            break
-        time.sleep(poll.pause_s())
+    while not poll.is_final(record := _look(transport, kind, path, **poll.options())):
+        time.sleep(pause_s(poll.began, poll.deadline))
     if check and (error := failure_of(record)) is not None:
         raise error
     return record
 
 
 def _look(transport: Transport, kind: type[R], path: str, **given: Any) -> R:
-    """The record now; a warning is told where something keeps it from going on."""
     record = transport.read(kind, "GET", path, **given)
     transport.warn_of(record.waiting_for, record.id)
     return record
@@ -245,7 +224,6 @@ def events_of(transport: Transport, job_path: str, *, after: int, deadline: floa
 
 
 def _polled(transport: Transport, job_path: str, stream: EventStream, deadline: float | None) -> Iterator[Event]:
-    """The events, of pages that are asked for every few seconds."""
     while True:
         stream.silence_s()
         began = time.monotonic()

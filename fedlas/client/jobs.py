@@ -45,8 +45,6 @@ class Deliveries:
 
 #: Told of each event of a job.
 OnEvent = Callable[[Event], object]
-
-
 _PATH = "/v1/jobs"
 _CREATION_S = 60.0
 
@@ -105,7 +103,6 @@ class Job(JobRecord):
         return self._jobs.download(self, path)
 
     def _become(self, other: Job) -> Job:
-        """Take over the state of the same job, as it was read later."""
         if other is not self:
             self.__dict__.update(other.__dict__)
             self.__pydantic_fields_set__ = set(other.model_fields_set)
@@ -152,11 +149,7 @@ class Jobs:
         return self._bound(self._transport.read(Job, "GET", f"{_PATH}/{path_part(job)}"))
 
     def list(
-        self,
-        *,
-        limit: int | None = None,
-        metadata: Mapping[str, str] | None = None,
-        **which: Unpack[RecordFilter],
+        self, *, limit: int | None = None, metadata: Mapping[str, str] | None = None, **which: Unpack[RecordFilter]
     ) -> Pages[Job]:
         """All jobs, newest first, at most `limit`; iterate over it."""
         return Pages(
@@ -184,12 +177,7 @@ class Jobs:
         self._transport.request("DELETE", f"{_PATH}/{path_part(job)}")
 
     def wait(
-        self,
-        job: str | HasId,
-        *,
-        on_event: OnEvent | None = None,
-        timeout: float | None = None,
-        check: bool = True,
+        self, job: str | HasId, *, on_event: OnEvent | None = None, timeout: float | None = None, check: bool = True
     ) -> Job:
         """The job when it has ended.
 
@@ -234,17 +222,13 @@ class Jobs:
 
     def report_html(self, job: str | HasId) -> str:
         """The same for people: one file without scripts or references."""
-        response = self._transport.request(
-            "GET", f"{_PATH}/{path_part(job)}/report.html", headers={"Accept": "text/html"}
-        )
-        return response.text
+        path = f"{_PATH}/{path_part(job)}/report.html"
+        return self._transport.request("GET", path, headers={"Accept": "text/html"}).text
 
     def reliability_svg(self, job: str | HasId) -> str:
         """The reliability diagram."""
-        response = self._transport.request(
-            "GET", f"{_PATH}/{path_part(job)}/reliability.svg", headers={"Accept": "image/svg+xml"}
-        )
-        return response.text
+        path = f"{_PATH}/{path_part(job)}/reliability.svg"
+        return self._transport.request("GET", path, headers={"Accept": "image/svg+xml"}).text
 
     def download(self, job: str | HasId, path: str | PathLike[str] | None = None) -> Path:
         """Write the file of the model to serve to `path`, by default its id with `.onnx`."""

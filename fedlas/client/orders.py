@@ -50,9 +50,7 @@ def _text(value: Any) -> str | int | float:
         return value
     if isinstance(value, datetime):
         return value.isoformat()
-    if isinstance(value, Mapping):
-        return json.dumps(dict(value))
-    return json.dumps(list(value))
+    return json.dumps(dict(value) if isinstance(value, Mapping) else list(value))
 
 
 def given(options: Mapping[str, Any], **instead: Any) -> dict[str, Any]:
@@ -89,7 +87,6 @@ def body_of_order(value: Any) -> bytes:
 
 
 def _unwritable(value: Any, field: str) -> Iterator[tuple[str, Any]]:
-    """What of it cannot be written, and where."""
     if isinstance(value, Mapping):
         for name, part in value.items():
             yield from _unwritable(part, f"{field}.{name}" if field else str(name))

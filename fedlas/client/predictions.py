@@ -17,7 +17,7 @@ from html import escape
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from pydantic_core import from_json
 
@@ -95,20 +95,17 @@ class Predictions:
     @property
     def class_priors(self) -> dict[str, float] | None:
         """What the answers are for, where that is not the class shares of the calibration rows."""
-        found: dict[str, float] | None = self.raw.get("class_priors")
-        return found
+        return cast("dict[str, float] | None", self.raw.get("class_priors"))
 
     @property
     def answered_share(self) -> float | None:
         """With `max_error`: the share of the guarantee rows that its threshold answers."""
-        found: float | None = self.raw.get("answered_share")
-        return found
+        return cast("float | None", self.raw.get("answered_share"))
 
     @property
     def class_names(self) -> list[str] | None:
         """The classes in the order of the columns of `probabilities`; None where these were not asked for."""
-        found: list[str] | None = self.raw.get("class_names")
-        return found
+        return cast("list[str] | None", self.raw.get("class_names"))
 
     @cached_property
     def labels(self) -> Any:
@@ -190,7 +187,6 @@ class Predictions:
 
     def _repr_html_(self) -> str:
         shown = ("label", "confidence", "uncalibrated_confidence", "abstain")
-
         head = "".join(f"<th>{name}</th>" for name in shown)
         rows = [[row[name] for name in shown] for row in self._rows[:20]]
         body = "".join("<tr>" + "".join(f"<td>{escape(_short(cell))}</td>" for cell in row) + "</tr>" for row in rows)
@@ -199,12 +195,10 @@ class Predictions:
 
     @cached_property
     def _numbered(self) -> bool:
-        """The class names are known, and are integers."""
         return are_numbers(self.class_names or ("",))
 
     def _column(self, name: str, dtype: str | None = None, *, of_classes: bool = False) -> Any:
-        found = self._listed(name)
-        if found is None:
+        if (found := self._listed(name)) is None:
             return None
         return array_of(list(map(int, found)), "int64") if of_classes and self._numbered else array_of(found, dtype)
 
@@ -236,8 +230,7 @@ def numpy_or_none() -> ModuleType | None:
 
 def array_of(values: list[Any], dtype: str | None = None) -> Any:
     """An array of these values, where None among floats is NaN; without NumPy the list itself."""
-    numpy = numpy_or_none()
-    if numpy is None:
+    if (numpy := numpy_or_none()) is None:
         return values
     holes = dtype != "float64" and None in values  # only a float has a word for what is missing
     return numpy.array(values, dtype=object if holes else dtype)
@@ -264,8 +257,7 @@ def body_of(inputs: Any, options: Mapping[str, Any]) -> Body:
             raise InvalidInput("doubled_columns", "the frame has several columns of one name")
         if any(inputs[column].isin([math.inf, -math.inf]).any() for column in inputs.columns):
             raise InvalidInput("non_finite", _INFINITY)  # it would be written as a missing number
-        rows = inputs.to_json(orient="records", double_precision=15)
-        return _json_body(rows.encode(), options)
+        return _json_body(inputs.to_json(orient="records", double_precision=15).encode(), options)
     if hasattr(inputs, "__array__"):
         return _array_body(inputs, options)
     if isinstance(inputs, Mapping):
@@ -273,9 +265,9 @@ def body_of(inputs: Any, options: Mapping[str, Any]) -> Body:
             _refuse_empty(len(part))
         return _json_body(_dumped({name: _listed(part) for name, part in inputs.items()}), options)
     if isinstance(inputs, str | bytes) or not isinstance(inputs, Sequence):
-        found = type(inputs).__name__
         raise InvalidInput(
-            "bad_inputs", f"inputs are of type {found}; needed are rows: an array, a list, or a data frame"
+            "bad_inputs",
+            f"inputs are of type {type(inputs).__name__}; needed are rows: an array, a list, or a data frame",
         )
     _refuse_empty(len(inputs))
     return _json_body(_dumped(inputs), options)
@@ -298,8 +290,7 @@ def predict_request(model: str | HasId, inputs: Any, timeout: float | None, opti
 
 
 def _array_body(inputs: Any, options: Mapping[str, Any]) -> Body:
-    numpy = numpy_or_none()
-    if numpy is None:
+    if (numpy := numpy_or_none()) is None:
         return _json_body(_dumped(_listed(inputs)), options)
     array = _numbers(numpy, inputs)
     if array.ndim == 0:
@@ -329,8 +320,7 @@ def _numbers(numpy: Any, inputs: Any) -> Any:
 
 def _json_body(inputs: bytes, options: Mapping[str, Any]) -> Body:
     rest = body_of_order(given(options))[1:-1]
-    content = b'{"inputs":' + inputs + (b"," + rest if rest else b"") + b"}"
-    return Body(content, "application/json", {})
+    return Body(b'{"inputs":' + inputs + (b"," + rest if rest else b"") + b"}", "application/json", {})
 
 
 def _dumped(value: Any) -> bytes:
@@ -341,7 +331,6 @@ def _dumped(value: Any) -> bytes:
 
 
 def _simple(value: Any) -> Any:
-    """What JSON has no word for."""
     if hasattr(value, "tolist"):
         return value.tolist()
     if isinstance(value, bytes | bytearray):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
+from functools import cache
 from typing import Any, TypeVar
 
 import httpx
@@ -18,7 +19,6 @@ import fedlas
 from fedlas.client import errors
 
 T = TypeVar("T")
-
 _KINDS: dict[int, type[errors.Refused]] = {
     401: errors.NotAuthenticated,
     403: errors.NotPermitted,
@@ -48,8 +48,7 @@ def refusal(response: httpx.Response) -> errors.Refused:
     problem = _problem(response)
     status, request_id = response.status_code, response.headers.get("x-request-id")
     if problem is None or problem.get("code") in _NO_SUCH_ROUTE:
-        no_such_route = problem is not None or status == 404
-        if no_such_route or (status not in _OF_GATEWAYS and not request_id):
+        if problem is not None or status == 404 or (status not in _OF_GATEWAYS and not request_id):
             raise Unreadable(describe(response))
         problem = {"code": f"http_{status}", "detail": f"the server answers {status} {response.reason_phrase}"}
     kind = _KINDS.get(status, errors.ServerError if status >= 500 else errors.InvalidRequest)
@@ -74,16 +73,13 @@ def _problem(response: httpx.Response) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and "code" in found else None
 
 
-_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 
 def read(response: httpx.Response, kind: type[T]) -> T:
     """The typed content of an answer; raises Unreadable."""
-    adapter = _ADAPTERS.get(kind)
-    if adapter is None:
-        adapter = _ADAPTERS[kind] = TypeAdapter(kind)
     try:
-        found: T = adapter.validate_json(response.content)
+        found: T = _adapter(kind).validate_json(response.content)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"])) or "the whole"
@@ -154,10 +150,8 @@ _PASSING = frozenset({408, 429, 502, 503, 504})
 IN_FLIGHT = "idempotency_key_in_flight"
 #: Never passes within a few tries: a job takes minutes, and the time that an answer was of use is up.
 _LASTING = frozenset({"not_finished", "deadline_exceeded"})
-_MOST_CONFLICTS = 2
 #: What looks like a defect of the server's is seldom gone the next time.
 _MOST_DEFECTS = 2
-_MOST_IN_FLIGHT = 60
 
 
 class Retries(Enum):
@@ -171,18 +165,12 @@ class Retries(Enum):
 
 
 def delay_before_retry(response: httpx.Response, code: str, retries: int, most: int) -> float | None:
-    """Seconds to wait before the next try of an answered request; None where the answer stands.
-
-    Args:
-        code: the problem's.
-        retries: how many there were.
-        most: how many there may be.
-    """
+    """Seconds to the next try after an answer with a problem's `code` and so many `retries`; None where it stands."""
     asked = retry_after(response)
     if response.status_code == 409:
         if (asked is None and code != IN_FLIGHT) or code in _LASTING:
             return None
-        most = _MOST_IN_FLIGHT if code == IN_FLIGHT and most else min(most, _MOST_CONFLICTS)
+        most = 60 if code == IN_FLIGHT and most else min(most, 2)
     elif code in _LASTING or (response.status_code not in _PASSING and response.status_code < 500):
         return None
     elif response.status_code not in _PASSING:
@@ -199,8 +187,7 @@ def backoff(retries: int) -> float:
 
 def retry_after(response: httpx.Response) -> float | None:
     """What the server asks for, in seconds; it may be a date."""
-    text = response.headers.get("retry-after", "").strip()
-    if not text:
+    if not (text := response.headers.get("retry-after", "").strip()):
         return None
     if text.isascii() and text.isdigit() and len(text) < 10:
         return float(text)

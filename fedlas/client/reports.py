@@ -38,10 +38,8 @@ class Report(ReportDocument):
         """Write it to a `.html` or `.json` file, as the suffix says; raises FileProblem."""
         target = Path(path)
         contents = {".html": self._html.encode(), ".htm": self._html.encode(), ".json": self._json}
-        content = contents.get(target.suffix.lower())
-        if content is None:
-            message = f"a report is saved as .html or .json; found {target.name!r}"
-            raise InvalidInput("unknown_suffix", message)
+        if (content := contents.get(target.suffix.lower())) is None:
+            raise InvalidInput("unknown_suffix", f"a report is saved as .html or .json; found {target.name!r}")
         with receiving(target) as file:
             file.write(content)
             file.keep()

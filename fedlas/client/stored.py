@@ -268,19 +268,11 @@ class Batches(Stored[BatchRecord]):
             cursor=lambda item: item.row or 0,
         )
 
-    def download(
-        self,
-        batch: str | HasId,
-        path: str | PathLike[str],
-        *,
-        on_progress: OnDownload | None = None,
-    ) -> Path:
+    def download(self, batch: str | HasId, path: str | PathLike[str], *, on_progress: OnDownload | None = None) -> Path:
         """Write all answers to a `.parquet`, `.csv` or `.ndjson` file."""
         target = Path(path)
-        format_name = _FORMATS.get(target.suffix.lower())
-        if format_name is None:
-            message = f"results are written as {', '.join(_FORMATS)}; found {target.name!r}"
-            raise InvalidInput("unknown_suffix", message)
+        if (format_name := _FORMATS.get(target.suffix.lower())) is None:
+            raise InvalidInput("unknown_suffix", f"results are written as {', '.join(_FORMATS)}; found {target.name!r}")
         route = f"{self._at(batch)}/results"
         return download(
             self._transport, route, target, params={"format": format_name}, on_progress=on_progress, stored=False
@@ -291,16 +283,12 @@ class Batches(Stored[BatchRecord]):
         return self._transport.read(BatchManifest, "GET", f"{self._at(batch)}/results/manifest")
 
     def download_part(
-        self,
-        batch: str | HasId,
-        number: int,
-        path: str | PathLike[str],
-        *,
-        on_progress: OnDownload | None = None,
+        self, batch: str | HasId, number: int, path: str | PathLike[str], *, on_progress: OnDownload | None = None
     ) -> Path:
         """Write one part of the answers to a Parquet file, and check its digest."""
-        route = f"{self._at(batch)}/results/parts/{number}"
-        return download(self._transport, route, Path(path), on_progress=on_progress)
+        return download(
+            self._transport, f"{self._at(batch)}/results/parts/{number}", Path(path), on_progress=on_progress
+        )
 
     def to_frame(self, batch: str | HasId) -> Any:
         """All answers as a pandas data frame."""

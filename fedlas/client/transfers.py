@@ -54,18 +54,17 @@ class Source:
 
     @property
     def sha256(self) -> str:
-        """The digest of all that was read."""
         return self._digest.hexdigest()
 
     def close(self) -> None:
-        """No more is read."""
         self._file.close()
 
 
 def _opened(path: Path) -> BinaryIO:
     if path.is_dir():
-        message = f"{path} is a folder, needed is a file; a folder of images is sent as a zip of it"
-        raise FileProblem("not_a_file", message)
+        raise FileProblem(
+            "not_a_file", f"{path} is a folder, needed is a file; a folder of images is sent as a zip of it"
+        )
     try:
         return path.open("rb")
     except FileNotFoundError:
@@ -87,8 +86,7 @@ class Target:
         if self.path.exists() and not self.path.is_file():
             what = "a folder" if self.path.is_dir() else "a device or a pipe"
             raise FileProblem("not_a_file", f"{path} is {what}, needed is a file")
-        path = self.path
-        self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        self._temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.part")
         self._file = self._temporary.open("xb")
         self._digest = hashlib.sha256()
         self.size = 0
@@ -101,14 +99,12 @@ class Target:
         self.size += len(block)
 
     def restart(self) -> None:
-        """Forget all that has come."""
         self._file.seek(0)
         self._file.truncate()
         self._digest, self.size = hashlib.sha256(), 0
 
     @property
     def sha256(self) -> str:
-        """The digest of what has come."""
         return self._digest.hexdigest()
 
     def keep(self) -> None:
@@ -119,7 +115,6 @@ class Target:
         self._temporary.replace(self.path)
 
     def discard(self) -> None:
-        """Leave nothing behind."""
         with suppress(OSError):
             self._file.close()
         with suppress(OSError):
@@ -145,14 +140,12 @@ def receiving(path: Path) -> Iterator[Target]:
 Record = TypeVar("Record", Model, Dataset, Calibrator)
 #: Told of what has gone out: bytes sent, and bytes in all.
 OnUpload = Callable[[int, int], None]
-
 #: Up to here a file goes out in one request, which is sent again whole where its connection breaks.
 SMALL = 8 * 1024**2
 _PIECE = 64 * 1024**2
 _BLOCK = 256 * 1024
 #: Reading many gigabytes once more for their digest takes the server a while.
 _CREATION_S = 600.0
-_PIECE_S = 120.0
 #: Answers after which the server says where the upload stands.
 _COME_AGAIN = frozenset({408, 409, 429, 502, 503, 504})
 
@@ -185,8 +178,7 @@ def upload(
         if record.sha256 != source.sha256:
             with suppress(ClientError):  # what matters is said below
                 transport.request("DELETE", f"{route}/{record.id}")
-            message = f"{path} arrived otherwise than it was sent, or changed meanwhile; send it again"
-            raise DigestMismatch(message)
+            raise DigestMismatch(f"{path} arrived otherwise than it was sent, or changed meanwhile; send it again")
         return record
     finally:
         source.close()
@@ -205,17 +197,15 @@ def _send(transport: Transport, source: Source, told: OnUpload) -> str:
             length = min(_PIECE, source.size - offset)
             headers = {**_BINARY, "Upload-Offset": str(offset), "Content-Length": str(length)}
             content = _blocks(source, offset, offset + length, told)
-            response = transport.attempt("PATCH", path, content=content, headers=headers, timeout=_PIECE_S)
+            response = transport.attempt("PATCH", path, content=content, headers=headers, timeout=120.0)
         except httpx.TransportError as error:
             if losses >= transport.max_retries_after(error):
                 raise problems.unreachable(error, transport.configuration.url, None) from None
             delay = backoff(losses)
         else:
             if response.is_success:
-                reached = _offset_of(response)
-                if reached <= offset and losses >= transport.max_retries:
-                    found = f"{problems.describe(response)}, but keeps nothing"
-                    raise transport.mismatch(found, response)
+                if (reached := _offset_of(response)) <= offset and losses >= transport.max_retries:
+                    raise transport.mismatch(f"{problems.describe(response)}, but keeps nothing", response)
                 delay = backoff(losses) if reached <= offset else None
                 offset = reached
             elif response.status_code in _COME_AGAIN and losses < transport.max_retries:
@@ -250,7 +240,6 @@ def _offset_of(response: httpx.Response) -> int:
 
 #: Told of what has come: bytes received, and bytes in all where they are known.
 OnDownload = Callable[[int, int | None], None]
-
 _TIMEOUT_S = 60.0
 
 
@@ -284,10 +273,10 @@ def download(
                 if losses > transport.max_retries_after(error):
                     raise problems.unreachable(error, transport.configuration.url, None) from None
                 time.sleep(backoff(losses))
-        digest = _digest(target)
-        if digest and digest != target.sha256:
-            message = f"{target.path} arrived otherwise than the server has it; nothing of it was kept, ask again"
-            raise DigestMismatch(message)
+        if (digest := _digest(target)) and digest != target.sha256:
+            raise DigestMismatch(
+                f"{target.path} arrived otherwise than the server has it; nothing of it was kept, ask again"
+            )
         target.keep()
     return path
 
@@ -295,7 +284,6 @@ def download(
 def _receive(
     transport: Transport, route: str, params: Params | None, target: Target, told: OnDownload, *, stored: bool
 ) -> None:
-    """Receive the rest."""
     headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
     if target.size and target.etag:
         headers |= {"Range": f"bytes={target.size}-", "If-Range": target.etag}
@@ -304,8 +292,7 @@ def _receive(
             target.restart()
         target.etag = response.headers.get("etag")
         if (stored and not _digest(target)) or "text/html" in response.headers.get("content-type", ""):
-            found = f"{problems.describe(response)}, which is no file of the service's"
-            raise transport.mismatch(found, response)
+            raise transport.mismatch(f"{problems.describe(response)}, which is no file of the service's", response)
         length = response.headers.get("content-length", "")
         total = target.size + int(length) if length.isdigit() else None
         for block in response.iter_bytes():

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import httpx
 
@@ -30,7 +30,6 @@ Item = TypeVar("Item")
 Params = Mapping[str, Any]
 #: Told, in a sentence, what keeps a record from going on that is waited for.
 OnWarning = Callable[[str], object]
-
 _LOG = logging.getLogger("fedlas.client")
 #: Of a server that has never answered: probably the URL is wrong.
 _MAX_FIRST_RETRIES = 2
@@ -38,7 +37,6 @@ _MAX_FIRST_RETRIES = 2
 _MAX_SILENT_RETRIES = 2
 CONNECT_S = 10.0
 _PER_PAGE = 100
-
 #: Answers that a call under `with_raw_response` has received so far.
 KEPT: ContextVar[list[httpx.Response] | None] = ContextVar("KEPT", default=None)
 
@@ -57,19 +55,16 @@ class RawResponse(Generic[T]):
 
     @property
     def status(self) -> int:
-        """The HTTP status."""
         return self.http_response.status_code
 
     @property
     def headers(self) -> httpx.Headers:
-        """The headers of the answer."""
         return self.http_response.headers
 
     @property
     def request_id(self) -> str | None:
         """What the server's log calls this request."""
-        found: str | None = self.headers.get("x-request-id")
-        return found
+        return cast("str | None", self.headers.get("x-request-id"))
 
 
 class Requests:
@@ -173,8 +168,7 @@ class Requests:
 
     def warn_of(self, obstacle: str | None, record_id: str) -> None:
         """Tell what keeps a record from going on, once for each reason: that it lasts longer is none."""
-        reason = re.sub(r"\d+ (s|min)", "", obstacle or "")
-        if not reason:
+        if not (reason := re.sub(r"\d+ (s|min)", "", obstacle or "")):
             self._obstacles.pop(record_id, None)
         elif reason != self._obstacles.get(record_id):
             self._obstacles[record_id] = reason
@@ -203,7 +197,6 @@ class Transport(Requests):
         self._http = self._given or httpx.Client(**self.settings())
 
     def close(self) -> None:
-        """Close all connections."""
         self._http.close()
 
     def read(self, kind: type[T], method: str, path: str, **given: Any) -> T:
@@ -367,5 +360,4 @@ def broken(request: httpx.Request, error: httpx.RequestError) -> ServerMismatch:
 
 
 def _log_retry(request: httpx.Request, reason: str, retries: int, delay: float) -> None:
-    where = f"{request.method} {request.url.path}"
-    _LOG.info("%s: %s; try %d follows in %.1f s", where, reason, retries + 2, delay)
+    _LOG.info("%s %s: %s; try %d follows in %.1f s", request.method, request.url.path, reason, retries + 2, delay)

@@ -93,12 +93,11 @@ def model_file(
         require("architectures", "torch", "safetensors", "onnx", "onnxruntime", "onnxscript")
         from fedlas.conversion.architectures import write_weights
 
-        shape = None if preprocessing is None else _made_shape(preprocessing)
         return write_weights(
             *(path, Path(folder)),
             architecture=architecture,
             num_classes=None if num_classes is None else int(num_classes),
-            image_shape=shape,
+            image_shape=None if preprocessing is None else _made_shape(preprocessing),
             class_names=names,
         )
     torch = sys.modules.get("torch")  # without it, nothing can be one of its modules

@@ -22,9 +22,6 @@ from fedlas.errors import ConversionError
 _WRAPPERS = ("module.", "_orig_mod.", "model.")
 #: Classes of the networks as torchvision builds them.
 _IMAGENET = 1000
-#: Networks of torchvision with more outputs in training than in use.
-_AUXILIARY = ("googlenet", "inception_v3")
-_LONGEST_LIST = 10
 
 
 def write_weights(
@@ -57,7 +54,6 @@ def write_weights(
 
 
 def _weights(file: Path) -> dict[str, Tensor]:
-    """The tensors by name, without what wrappers put before all of them."""
     try:
         weights = load_file(file)
     except (SafetensorError, ValueError) as error:
@@ -73,7 +69,6 @@ def _weights(file: Path) -> dict[str, Tensor]:
 
 
 def _built(architecture: str, num_classes: int | None, image_shape: tuple[int, int, int] | None) -> nn.Module:
-    """The network with its library's own first weights."""
     library, _, name = architecture.partition("/")
     builders = {"torchvision": _by_torchvision, "timm": _by_timm}
     if library not in builders:
@@ -94,7 +89,7 @@ def _built(architecture: str, num_classes: int | None, image_shape: tuple[int, i
 def _by_torchvision(name: str, num_classes: int | None, image_shape: tuple[int, int, int] | None) -> nn.Module:
     models = import_module("torchvision.models")  # it has no types
     options: dict[str, Any] = {"num_classes": num_classes or _IMAGENET}
-    if name in _AUXILIARY:
+    if name in ("googlenet", "inception_v3"):  # with more outputs in training than in use
         options |= {"aux_logits": False, "init_weights": False}
     if image_shape is not None and name.startswith("vit_"):
         options["image_size"] = image_shape[1]
@@ -117,7 +112,6 @@ def _by_timm(name: str, num_classes: int | None, image_shape: tuple[int, int, in
 
 
 def _own_size(architecture: str, network: Any) -> tuple[int, int]:
-    """Height and width of the images that the network was made for."""
     library, _, name = architecture.partition("/")
     if library == "timm":
         _, height, width = network.pretrained_cfg.get("input_size", (3, 224, 224))
@@ -155,6 +149,6 @@ def _fill(network: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
         ) from error
     missing = [key for key in found.missing_keys if not key.endswith("num_batches_tracked")]
     kinds = {"missing": missing, "unexpected": found.unexpected_keys}
-    parts = [f"{kind} ({len(keys)}): {', '.join(keys[:_LONGEST_LIST])}" for kind, keys in kinds.items() if keys]
+    parts = [f"{kind} ({len(keys)}): {', '.join(keys[:10])}" for kind, keys in kinds.items() if keys]
     if parts:
         raise ConversionError("weights_mismatch", f"the weights are not those of {name}: {'; '.join(parts)}")

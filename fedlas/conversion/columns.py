@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from fedlas.errors import ConversionError
 
 Array: TypeAlias = NDArray[Any]
-
 #: Words of the contract, which `fedlas.data` says too; that needs Arrow, and a client may have none.
 SPLITS = ("train", "calibration", "guarantee", "test")
 ROLES = ("label", "split", "group", "slices", "weight", "time", "id")
@@ -41,7 +40,6 @@ class Rows:
 
     @property
     def label(self) -> str | None:
-        """The name of the label's column."""
         return self.roles.get("label")
 
     def inputs(self) -> dict[str, Array]:
@@ -50,7 +48,6 @@ class Rows:
         return {name: array for name, array in self.columns.items() if name not in taken}
 
     def taken(self) -> set[str]:
-        """The names of the columns that have a role."""
         return {name for said in self.roles.values() for name in ([said] if isinstance(said, str) else said)}
 
 

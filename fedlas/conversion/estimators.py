@@ -32,15 +32,12 @@ def write_estimator(estimator: Any, folder: Path, *, example: Any, class_names: 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "model.onnx"
     onnx.save(model, path)
-    expected = _probabilities(estimator, rows, columns)
-    prove(path, {_INPUT: rows}, expected, output=_OUTPUT)
+    prove(path, {_INPUT: rows}, _probabilities(estimator, rows, columns), output=_OUTPUT)
     if class_names is not None and len(class_names) != len(classes):
         raise ConversionError(
             "class_names_mismatch", f"{len(class_names)} class names for {len(classes)} classes of the estimator"
         )
-    options: dict[str, str] = {}
-    if columns is not None:
-        options["columns"] = json.dumps(columns)
+    options = {} if columns is None else {"columns": json.dumps(columns)}
     notes = [f"{type(estimator).__name__} was written as ONNX by skl2onnx, with probabilities as one tensor."]
     return ModelFile(path, class_names or classes, options, notes)
 
@@ -52,8 +49,7 @@ def _classes(estimator: Any) -> list[str]:
             f"{type(estimator).__name__} has no predict_proba, so it gives no confidences (of an SVC: "
             "probability=True; a regressor is not calibrated here)",
         )
-    classes = getattr(estimator, "classes_", None)
-    if classes is None:
+    if (classes := getattr(estimator, "classes_", None)) is None:
         raise ConversionError("not_fitted", f"{type(estimator).__name__} is not fitted: call fit first")
     if isinstance(classes, list):
         raise ConversionError("multilabel", "the estimator has several labels for each row; one class is needed")
@@ -76,8 +72,7 @@ def _columns(estimator: Any, example: Any) -> tuple[list[str] | None, NDArray[np
     if isinstance(example, dict) and len(example) == 1:
         (example,) = example.values()
     if example is None:
-        width = getattr(estimator, "n_features_in_", None)
-        if width is None:
+        if (width := getattr(estimator, "n_features_in_", None)) is None:
             raise ConversionError(
                 "example_needed", f"{type(estimator).__name__} is written with an example of its rows"
             )
@@ -96,8 +91,7 @@ def _converted(estimator: Any, rows: NDArray[np.float32], columns: Sequence[str]
         from skl2onnx import to_onnx  # type: ignore[import-untyped, unused-ignore]
         from skl2onnx.common.data_types import FloatTensorType  # type: ignore[import-untyped, unused-ignore]
 
-        width = rows.shape[1]
-        types = [(_INPUT, FloatTensorType([None, width]))]
+        types = [(_INPUT, FloatTensorType([None, rows.shape[1]]))]
         if columns is not None and _chooses_by_name(estimator):
             types = [(name, FloatTensorType([None, 1])) for name in columns]
         try:
@@ -119,7 +113,6 @@ def _chooses_by_name(estimator: Any) -> bool:
 
 
 def _probabilities_only(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with its probabilities as the only output."""
     floats = [v for v in model.graph.output if v.type.tensor_type.elem_type in (TensorProto.FLOAT, TensorProto.DOUBLE)]
     if len(floats) != 1:
         raise ConversionError("no_probabilities", "skl2onnx wrote no single output of probabilities")
@@ -137,8 +130,7 @@ def _one_input(model: onnx.ModelProto, types: Sequence[tuple[str, Any]]) -> onnx
     if len(types) == 1 and types[0][0] == _INPUT:
         return model
     names = [value.name for value in model.graph.input]  # in our order; those that nothing reads stay
-    split = helper.make_node("Split", [_INPUT], names, axis=1, num_outputs=len(names))
-    nodes = [split, *model.graph.node]
+    nodes = [helper.make_node("Split", [_INPUT], names, axis=1, num_outputs=len(names)), *model.graph.node]
     del model.graph.node[:], model.graph.input[:]
     model.graph.node.extend(nodes)
     model.graph.input.append(helper.make_tensor_value_info(_INPUT, TensorProto.FLOAT, [None, len(names)]))
@@ -146,7 +138,6 @@ def _one_input(model: onnx.ModelProto, types: Sequence[tuple[str, Any]]) -> onnx
 
 
 def _probabilities(estimator: Any, rows: NDArray[np.float32], columns: Sequence[str] | None) -> NDArray[np.float64]:
-    """What the estimator answers for the same numbers."""
     given: Any = rows
     if columns is not None:
         import pandas as pd  # type: ignore[import-untyped, unused-ignore]

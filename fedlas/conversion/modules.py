@@ -35,12 +35,9 @@ _EXPORTED_ROWS, _PROVEN_ROWS = 2, 5
 
 
 def arguments(module: nn.Module, given: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-    """The inputs in the order in which `forward` takes them, and whether it is called by their names.
+    """The inputs in `forward`'s order, and whether they go by their names; raises ConversionError for unknown names.
 
     Inputs without names (`x0`, `x1`, …) go by place, and so does a single one, which gets the module's name for it.
-
-    Raises:
-        ConversionError: several inputs by names that `forward` does not know.
     """
     parameters = inspect.signature(module.forward).parameters
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -86,7 +83,6 @@ class TappedModule(nn.Module):
         self._layer = None if features is None else parts[features]
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Return `(logits,)`, or `(logits, features)`."""
         found: list[tuple[Any, Any]] = []
         tap = None if self._layer is None else self._layer.register_forward_hook(lambda _, i, o: found.append((i, o)))
         try:
@@ -108,7 +104,6 @@ class TappedModule(nn.Module):
 
 
 def _scores(answered: Any) -> Tensor:
-    """The scores (N, K) in what a module returns."""
     if isinstance(answered, Mapping) and "logits" in answered:
         answered = answered["logits"]
     elif hasattr(answered, "logits"):
@@ -147,9 +142,7 @@ def write_module(
         path = _written(tapped, names, inputs, folder, notes)
         tensor = None if features is None else tapped_tensor(path)
         prove(path, dict(zip(names, (value.numpy() for value in inputs), strict=True)), answers)
-    options: dict[str, str] = {}
-    if tensor is not None:
-        options["features"] = tensor
+    options = {} if tensor is None else {"features": tensor}
     if answers.shape[1] == 1:
         options["task"] = "binary"
     if class_names is not None and len(class_names) != max(2, answers.shape[1]):
@@ -285,7 +278,6 @@ def _written(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporters say about themselves."""
     logger = logging.getLogger("onnxscript")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -300,14 +292,13 @@ def _quiet() -> Iterator[None]:
 def _by_dynamo(
     tapped: TappedModule, rows: tuple[Tensor, ...], path: Path, names: list[str], outputs: list[str]
 ) -> None:
-    free = (tuple({0: torch.export.Dim("N")} for _ in rows),)  # one argument, `*inputs`
     program = torch.onnx.export(
         *(tapped, rows),
         opset_version=_OPSET,
         input_names=names,
         output_names=outputs,
         dynamo=True,
-        dynamic_shapes=free,
+        dynamic_shapes=(tuple({0: torch.export.Dim("N")} for _ in rows),),  # one argument, `*inputs`
         verbose=False,
     )
     assert program is not None
@@ -317,7 +308,6 @@ def _by_dynamo(
 def _by_torchscript(
     tapped: TappedModule, rows: tuple[Tensor, ...], path: Path, names: list[str], outputs: list[str]
 ) -> None:
-    free = {name: {0: "N"} for name in [*names, *outputs]}
     # A branch that depends on values is frozen by tracing, and the proof's rows may all have taken it.
     warnings.simplefilter("error", torch.jit.TracerWarning)  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory() as folder:  # nothing lies at `path` unless it is whole
@@ -328,7 +318,7 @@ def _by_torchscript(
             input_names=names,
             output_names=outputs,
             dynamo=False,
-            dynamic_axes=free,
+            dynamic_axes={name: {0: "N"} for name in [*names, *outputs]},
         )
         path.write_bytes(draft.read_bytes())
 

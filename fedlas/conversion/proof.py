@@ -20,11 +20,7 @@ _TOLERANCE = 1e-3
 
 
 def prove(path: Path, inputs: Mapping[str, NDArray[Any]], expected: NDArray[Any], *, output: str = LOGITS) -> float:
-    """The largest difference between the file's answers and what is expected (N, K).
-
-    Raises:
-        ConversionError: `not_runnable`, or `parity` where they differ by more than float32 explains.
-    """
+    """The largest difference between the file's answers and those expected (N, K); raises ConversionError."""
     try:
         session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
         answers = session.run([output], dict(inputs))[0]

@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
 
 _EXAMPLE_ROWS, _LOADED_ROWS = 32, 256
-_KINDS = (
-    "rows are a path, (X, y), a mapping of arrays, a pandas frame, a Dataset or DataLoader of PyTorch, or a mapping "
-    "{'train': …, 'calibration': …, 'test': …} of these"
-)
 
 
 def is_loaded(data: object) -> bool:
@@ -82,11 +78,7 @@ def _named(batch: Any) -> dict[str, Array]:
 
 
 def frame_rows(frame: pd.DataFrame, roles: Mapping[str, Any]) -> Rows:
-    """The columns of a frame as arrays.
-
-    Raises:
-        ConversionError: an empty frame, a column name twice, or a column that is neither numbers nor a role.
-    """
+    """The columns of a frame as arrays; raises ConversionError for an empty frame, and columns twice or of no use."""
     if frame.shape[1] == 0 or len(frame) == 0:
         raise ConversionError(
             "empty", f"the frame has {len(frame)} rows and {frame.shape[1]} columns: nothing to write"
@@ -189,7 +181,12 @@ def _single(data: object, roles: Mapping[str, Any]) -> Rows:
     if hasattr(data, "__array__") or is_tensor(data):
         return Rows({"x": as_array(data, "x")})
     kind = type(data)
-    raise ConversionError("unknown_data", f"{_KINDS}; this is a {kind.__module__}.{kind.__name__}")
+    raise ConversionError(
+        "unknown_data",
+        "rows are a path, (X, y), a mapping of arrays, a pandas frame, a Dataset or DataLoader of PyTorch, or a "
+        "mapping {'train': …, 'calibration': …, 'test': …} of these; "
+        f"this is a {kind.__module__}.{kind.__name__}",
+    )
 
 
 def _of_pair(inputs: Any, labels: Any, roles: Mapping[str, Any]) -> Rows:
@@ -209,7 +206,6 @@ def _of_pair(inputs: Any, labels: Any, roles: Mapping[str, Any]) -> Rows:
 
 
 def _of_dataset(data: Any) -> Rows:
-    """A `fedlas.data.Dataset`, whose splits stay."""
     keep = np.flatnonzero(np.asarray(data.splits) >= 0) if data.labelled else np.arange(len(data))
     columns = {name: np.asarray(array)[keep] for name, array in data.inputs.items()}
     if not data.labelled:
@@ -225,7 +221,6 @@ def _of_dataset(data: Any) -> Rows:
 
 
 def _parts(parts: Mapping[str, object], roles: Mapping[str, Any]) -> Rows:
-    """Parts by the name of their split, one after the other."""
     if not parts:
         raise ConversionError("empty", "all parts are None: at least calibration and test rows are needed")
     found = {}

@@ -22,19 +22,16 @@ from fedlas.importers.onnx.operators.table import words
 from fedlas.importers.onnx.train.classifier import GraphClassifier
 
 NetworkKind: TypeAlias = Literal["transformer", "small_transformer", "convolutional", "other"]
-
 #: A transformer of at most so many parameters counts as trained from scratch, which no file tells. The smallest
 #: pretrained one in wide use has 4.4 million (BERT of 2 layers and a width of 128), the smallest ViT 5.7 million,
 #: MiniLM 22.7 million; a network of 2 layers and a width of 64 over 4,000 words has 0.36 million.
 _MAX_SMALL_PARAMETERS = 4_000_000
-
 _ATTENTION = words(
     "Attention com.microsoft.Attention com.microsoft.MultiHeadAttention com.microsoft.GroupQueryAttention"
 )
 _PRODUCTS = words("MatMul Einsum com.microsoft.FusedMatMul")
 #: What may stand between a product and the Softmax: scales, masks, positions, caps, and maps across heads.
 _BETWEEN = TRANSPARENT | _PRODUCTS | words("Add Sub Mul Div Where Clip Tanh Dropout IsNaN Max Min")
-_CONVOLUTIONS = words("Conv ConvTranspose com.microsoft.FusedConv")
 _CONVOLVING = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
@@ -55,7 +52,7 @@ def network_kind(classifier: Classifier) -> NetworkKind:
 
 def _sees_space(node: NodeProto, graph: Graph) -> bool:
     """Whether a node is a convolution over more than one position; one of an unknown kernel counts."""
-    if operator_name(node) not in _CONVOLUTIONS:
+    if operator_name(node) not in ("Conv", "ConvTranspose", "com.microsoft.FusedConv"):
         return False
     weight = graph.constants.get(node.input[1])
     kernel = integers(node, "kernel_shape") or (None if weight is None else weight.shape[2:])

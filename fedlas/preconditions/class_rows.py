@@ -12,7 +12,6 @@ from fedlas.data import Dataset
 from fedlas.data.dataset import Array, Integers
 from fedlas.data.duplicates import row_digests
 from fedlas.data.labels import missing_classes
-from fedlas.documents import Json
 from fedlas.notice import Notice, first_names, shortened
 from fedlas.preconditions.trials import Examined
 
@@ -42,10 +41,10 @@ MAX_ROUNDING, MIN_ROWS = 1e-4, 10
 def conflicting_rows(examined: Examined) -> list[Notice]:
     """`conflicting_duplicates`, where many rows have the inputs of rows with another label."""
     dataset = examined.dataset
-    rows = _rows(dataset)
+    size = sum(array.nbytes for array in dataset.inputs.values())
+    rows = None if len(dataset) <= _MOST_ROWS and size <= _MOST_BYTES else dataset.rows("calibration")
     targets = dataset.targets if rows is None else dataset.targets[rows]
-    digests = row_digests(list(dataset.inputs.values()), rows)
-    _, inputs = np.unique(digests, return_inverse=True)
+    _, inputs = np.unique(row_digests(list(dataset.inputs.values()), rows), return_inverse=True)
     pairs, counts = np.unique(inputs * examined.num_classes + targets, return_counts=True)
     owner = pairs // examined.num_classes
     kinds, equal = np.bincount(owner), np.bincount(inputs)
@@ -58,13 +57,13 @@ def conflicting_rows(examined: Examined) -> list[Notice]:
     most = np.zeros(len(kinds), np.int64)
     np.maximum.at(most, owner, counts)
     reachable = float(most.sum()) / len(targets)
-    where = "rows" if rows is None else "calibration rows"
     return [
         Notice(
             "conflicting_duplicates",
-            f"{conflicting:,} of {len(targets):,} {where} ({100 * share:.1f} %) have exactly the inputs of rows with "
-            f"another label, so no model can be right on more than {100 * reachable:.1f} % of them: look for rows that "
-            "were sent twice, and for labels that stand beside the wrong rows.",
+            f"{conflicting:,} of {len(targets):,} {'rows' if rows is None else 'calibration rows'} "
+            f"({100 * share:.1f} %) have exactly the inputs of rows with another label, so no model can be right on "
+            f"more than {100 * reachable:.1f} % of them: look for rows that were sent twice, and for labels that stand "
+            "beside the wrong rows.",
             {
                 "rows": conflicting,
                 "of": len(targets),
@@ -74,12 +73,6 @@ def conflicting_rows(examined: Examined) -> list[Notice]:
             },
         )
     ]
-
-
-def _rows(dataset: Dataset) -> Integers | None:
-    """The rows that are read; None is all of them."""
-    size = sum(array.nbytes for array in dataset.inputs.values())
-    return None if len(dataset) <= _MOST_ROWS and size <= _MOST_BYTES else dataset.rows("calibration")
 
 
 def _examples(dataset: Dataset, rows: Integers | None, inputs: Integers, kinds: Integers) -> list[list[int]]:
@@ -95,10 +88,7 @@ def _examples(dataset: Dataset, rows: Integers | None, inputs: Integers, kinds: 
 
 
 def leaking_column(examined: Examined) -> list[Notice]:
-    """`leaking_column`, where one column alone tells nearly every label and no other comes near it, or is a copy.
-
-    A task may be as easy as that; but then several columns usually tell it.
-    """
+    """`leaking_column`, where one column alone tells nearly every label and no other comes near it, or is a copy."""
     array = examined.inputs[0]
     if len(examined.inputs) != 1 or array.ndim != 2 or not 2 <= array.shape[1] <= _MOST_COLUMNS:
         return []
@@ -112,8 +102,8 @@ def leaking_column(examined: Examined) -> list[Notice]:
     best = int(told.argmax())
     others = np.delete(told, best)
     values, codes = np.unique(table[:, best], return_inverse=True)
-    pairs = len(np.unique(codes * len(present) + targets))
-    copy = pairs == len(values) == len(present)  # each value stands for one class and each class for one value
+    # In a copy each value stands for one class and each class for one value.
+    copy = len(np.unique(codes * len(present) + targets)) == len(values) == len(present)
     if told[best] < _LEAKS or (others.max() > _OTHERS and not copy):
         return []
     name = shortened(examined.dataset.columns[best]) if examined.dataset.columns else None
@@ -153,7 +143,6 @@ Floats = NDArray[np.float64]
 
 
 def class_rows(examined: Examined) -> list[Notice]:
-    """All notices about rows and classes."""
     return [
         *few_rows(examined),
         *missing_classes(examined.dataset),
@@ -168,13 +157,16 @@ def few_rows(examined: Examined) -> list[Notice]:
     """`few_rows`, where so few rows calibrate that they tell nothing."""
     if (rows := len(examined.targets)) >= MIN_CALIBRATION_ROWS:
         return []
-    message = (
-        f"{rows} calibration rows tell an accuracy to within ±{100 * 0.98 / rows**0.5:.0f} points, so that no gap "
-        f"between confidence and accuracy can be seen: at least {MIN_CALIBRATION_ROWS} are needed, some hundred are "
-        "better."
-    )
-    evidence: dict[str, Json] = {"split": "calibration", "rows": rows, "needed": MIN_CALIBRATION_ROWS}
-    return [Notice("few_rows", message, evidence, "error")]
+    return [
+        Notice(
+            "few_rows",
+            f"{rows} calibration rows tell an accuracy to within ±{100 * 0.98 / rows**0.5:.0f} points, so that no gap "
+            f"between confidence and accuracy can be seen: at least {MIN_CALIBRATION_ROWS} are needed, some hundred "
+            "are better.",
+            {"split": "calibration", "rows": rows, "needed": MIN_CALIBRATION_ROWS},
+            "error",
+        )
+    ]
 
 
 def class_shares(examined: Examined) -> list[Notice]:
@@ -184,8 +176,7 @@ def class_shares(examined: Examined) -> list[Notice]:
     names, weights = examined.dataset.class_names, examined.dataset.weights_of("calibration")
     counts = np.bincount(examined.targets, weights, minlength=len(names)) + 0.5
     shares, priors = counts / counts.sum(), np.array([examined.class_priors[name] for name in names])
-    why = _mistaken(shares, priors, names)
-    if why is None:
+    if (why := _mistaken(shares, priors, names)) is None:
         return []
     return [
         Notice(
@@ -221,8 +212,7 @@ def _mistaken(shares: Floats, priors: Floats, names: Sequence[str]) -> str | Non
     # Sorted alike, both have the order in which they are as near to each other as they can be.
     nearest = np.empty_like(priors)
     nearest[np.argsort(shares, kind="stable")] = np.sort(priors)
-    distance = _distance(shares, priors)
-    if distance >= _FAR and _distance(shares, nearest) <= _NEAR:
+    if (distance := _distance(shares, priors)) >= _FAR and _distance(shares, nearest) <= _NEAR:
         return "in another order of the classes they would fit, so they probably stand beside the wrong classes"
     times = priors / shares
     rare = int(times.argmax())
@@ -241,19 +231,19 @@ def _by_name(names: Sequence[str], values: Floats) -> dict[str, float]:
 
 
 def softmax_twice(examined: Examined) -> list[Notice]:
-    """`softmax_twice`, where in every row the scores lie between 0 and 1 and sum to 1, as no logits do.
-
-    The softmax of probabilities says at most e / (e + K - 1), whatever the model knows, and no temperature gives back
-    what its own confidence was.
-    """
+    """`softmax_twice`, where in every row the scores lie between 0 and 1 and sum to 1, as no logits do."""
     scores = examined.logits.astype(np.float64)
-    sums = np.abs(scores.sum(axis=1) - 1)
-    if len(scores) < MIN_ROWS or not (sums <= MAX_ROUNDING).all() or scores.min() < 0:
+    if len(scores) < MIN_ROWS or not (np.abs(scores.sum(axis=1) - 1) <= MAX_ROUNDING).all() or scores.min() < 0:
         return []
     most = np.e / (np.e + examined.num_classes - 1)
-    message = (
-        f"The scores before the softmax at the end of the graph are probabilities already: in all {len(scores):,} "
-        f"calibration rows they lie between 0 and 1 and sum to 1. So the softmax is taken twice, and no answer can be "
-        f"surer than {100 * most:.1f} %: export the scores before the first softmax, or the graph without the second."
-    )
-    return [Notice("softmax_twice", message, {"rows": len(scores), "most_confidence": round(float(most), 6)}, "error")]
+    return [
+        Notice(
+            "softmax_twice",
+            f"The scores before the softmax at the end of the graph are probabilities already: in all {len(scores):,} "
+            f"calibration rows they lie between 0 and 1 and sum to 1. So the softmax is taken twice, and no answer can "
+            f"be surer than {100 * most:.1f} %: export the scores before the first softmax, or the graph without the "
+            "second.",
+            {"rows": len(scores), "most_confidence": round(float(most), 6)},
+            "error",
+        )
+    ]

@@ -32,8 +32,7 @@ _MOST_ORDERED = 512
 
 def order_remedies(place: int, name: str, rows: Array, columns: Sequence[str] | None) -> Iterator[Remedy]:
     """The orders that tables get by mistake."""
-    width = rows.shape[1]
-    if width < 2:
+    if (width := rows.shape[1]) < 2:
         return
     yield permuted(place, np.arange(width)[::-1], "reverse_columns", f"the columns of {name} in reversed order")
     if columns is not None and len(columns) == width:
@@ -69,8 +68,7 @@ def permuted(
 def moves(width: int) -> Iterator[NDArray[np.int64]]:
     """Orders that differ from the given one by one exchange or one moved column."""
     near = ((i, i + 1) for i in range(width - 1))
-    pairs = combinations(range(width), 2) if width <= _MOST_EXCHANGED else near
-    for i, j in pairs:
+    for i, j in combinations(range(width), 2) if width <= _MOST_EXCHANGED else near:
         order = np.arange(width)
         order[[i, j]] = j, i
         yield order
@@ -80,13 +78,11 @@ def moves(width: int) -> Iterator[NDArray[np.int64]]:
 
 
 def number_of_moves(width: int) -> int:
-    """How many orders `moves` gives."""
     pairs = width * (width - 1) // 2 if width <= _MOST_EXCHANGED else width - 1
     return pairs + ((width - 1) * (width - 2) if width <= _MOST_MOVED else 0)
 
 
 def described_order(order: NDArray[np.int64], columns: Sequence[str] | None, name: str) -> str:
-    """The order as the subject of a sentence."""
     changed = np.flatnonzero(order != np.arange(len(order)))
     if len(changed) == 2:
         first, second = (column_name(columns, int(i)) for i in changed)
@@ -113,33 +109,27 @@ def in_unit(
         else (f"dividing column {which} of {name} by {1 / factor:g}")
     )
 
-    def scaled(x: Array) -> Array:
-        made = x.copy()
-        made[:, column] *= factor
-        return made
+    def column_as(value: Callable[[Array], Array]) -> Change:
+        def change(x: Array) -> Array:
+            made = x.copy()
+            made[:, column] = value(made[:, column])
+            return made
 
-    def constant(x: Array) -> Array:
-        made = x.copy()
-        made[:, column] = mean * factor
-        return made
+        return on_input(place, change)
 
     return Remedy(
         "column_unit",
         "input_columns",
         said,
-        on_input(place, scaled),
+        column_as(lambda x: x * factor),
         least_gain=0.15,
         searched=True,
-        control=on_input(place, constant),
+        control=column_as(lambda x: np.full_like(x, mean * factor)),
     )
 
 
 def token_remedies(names: Sequence[str], rows: Rows, vocabularies: Mapping[str, int]) -> Iterator[Remedy]:
-    """Other readings of the integer inputs (N, L) of a model, and of masks in any type.
-
-    Args:
-        vocabularies: sizes of the tables in which inputs are looked up, by name, as far as they are known.
-    """
+    """Other readings of integer inputs (N, L) and of masks; `vocabularies` are sizes of the tables looked up."""
     shown = [shortened(name) for name in names]
     wide = [array.dtype.kind in "iu" and array.dtype.itemsize >= _ID_BYTES for array in rows]
     tokens = [i for i, array in enumerate(rows) if wide[i] and array.ndim == 2 and array.shape[1] > 1]
@@ -158,8 +148,7 @@ def token_remedies(names: Sequence[str], rows: Rows, vocabularies: Mapping[str, 
     yield _remedy("reverse_tokens", f"the tokens of '{shown[main]}' in reverse", main, lambda x: x[:, ::-1])
     if pad is not None:
         alike = [i for i in tokens if rows[i].shape == rows[main].shape] + [i for i in masks if i not in tokens]
-        sides: tuple[tuple[bool, str], ...] = ((True, "left"), (False, "right"))
-        for left, side in sides:
+        for left, side in ((True, "left"), (False, "right")):
             yield Remedy(f"pad_{side}", "input_tokens", f"padding on the {side}", _padded(main, alike, pad, left))
     for place in masks:
         if rows[place].shape == rows[main].shape and pad is not None:
@@ -218,8 +207,7 @@ def _padded(main: int, alike: Sequence[int], pad: int, left: bool) -> Change:
 
 def _masked(main: int, mask: int, pad: int) -> Change:
     def change(rows: Rows) -> Rows:
-        made = (rows[main] != pad).astype(rows[mask].dtype)
-        return [*rows[:mask], made, *rows[mask + 1 :]]
+        return [*rows[:mask], (rows[main] != pad).astype(rows[mask].dtype), *rows[mask + 1 :]]
 
     return change
 
@@ -227,7 +215,6 @@ def _masked(main: int, mask: int, pad: int) -> Change:
 def _exchanged(
     names: Sequence[str], rows: Rows, places: Sequence[int], vocabularies: Mapping[str, int]
 ) -> Iterator[Remedy]:
-    """Two inputs of one shape and type in each other's place."""
     ends = [vocabularies.get(names[i], int(array.max()) + 1 if i in places else 0) for i, array in enumerate(rows)]
     for n, i in enumerate(places):
         for j in places[n + 1 :]:
@@ -237,11 +224,7 @@ def _exchanged(
 
 
 def _swap(i: int, j: int, ends: Sequence[int]) -> Change:
-    """Inputs i and j exchanged.
-
-    Ids that are in no table are no error on a GPU but its end, so they are refused here: what lies outside of the
-    vocabulary, or, where that is unknown, above all that the input has shown.
-    """
+    """Inputs i and j exchanged; ids in no table end a GPU's context, so those beyond `ends` raise IndexError."""
 
     def change(rows: Rows) -> Rows:
         for place, given in ((i, rows[j]), (j, rows[i])):
@@ -299,14 +282,12 @@ def expected_remedies(
             f"other units for the columns {which} of {name}",
             on_input(place, lambda x: x * factors),
         )
-    known = expected.known
-    if known.all() and (np.abs(mean) < 1).mean() > 0.8 and ((deviation > 0.3) & (deviation < 3)).mean() > 0.7:
-        centre, spread = expected.centre, expected.spread
+    if expected.known.all() and (np.abs(mean) < 1).mean() > 0.8 and ((deviation > 0.3) & (deviation < 3)).mean() > 0.7:
         yield Remedy(
             "undo_standardisation",
             "input_scale",
             f"undoing the standardisation of {name}, which the model does itself",
-            on_input(place, lambda x: x * spread + centre),
+            on_input(place, lambda x: x * expected.spread + expected.centre),
         )
 
 

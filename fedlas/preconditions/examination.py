@@ -15,10 +15,8 @@ from fedlas.preconditions.label_order import label_order
 from fedlas.preconditions.trials import Examined
 
 __all__ = ["Examined", "examine", "require_accepted"]
-
 Check: TypeAlias = Callable[[Examined], list[Notice]]
 _LOG = logging.getLogger("fedlas.preconditions")
-
 #: The code of an acceptance without a warning.
 NOT_GIVEN = "warning_not_given"
 _ORDERS = ("label_order", "labels_from_one")
@@ -55,7 +53,7 @@ def _number(notice: Notice, name: str) -> float:
 
 
 def require_accepted(notices: Sequence[Notice], accepted: Iterable[str]) -> tuple[Notice, ...]:
-    """The same notices, where all errors among them are accepted, as warnings.
+    """The notices, where all errors among them are accepted, as warnings.
 
     Raises:
         PreconditionFailed: with the code of an error that is not accepted, or `warning_not_given` where something is
@@ -70,6 +68,7 @@ def require_accepted(notices: Sequence[Notice], accepted: Iterable[str]) -> tupl
         )
     for notice in notices:
         if notice.severity == "error" and notice.code not in wanted:
-            override = f'accept_warnings: ["{notice.code}"] goes on in spite of it'
-            raise PreconditionFailed(notice.code, f"{notice.message} ({override})")
+            raise PreconditionFailed(
+                notice.code, f'{notice.message} (accept_warnings: ["{notice.code}"] goes on in spite of it)'
+            )
     return tuple(replace(notice, severity="warning") if notice.severity == "error" else notice for notice in notices)

@@ -21,7 +21,6 @@ Floats = NDArray[np.float64]
 #: The axis on which columns or channels lie, counted from the first and from the last; none where there is no such.
 Axes = tuple[int, int] | None
 _SAME = frozenset(["Cast", "Identity", "Dropout", "Imputer", "Clip"])
-_TREES = frozenset(["TreeEnsembleClassifier", "TreeEnsembleRegressor"])
 #: With fewer thresholds for a column, all rows may well lie on one side.
 _FEW_THRESHOLDS = 5
 #: A column is standardised by its train rows where mean and deviation of others are so near to 0 and 1; a table, where
@@ -73,7 +72,6 @@ class _Affine:
     touched: bool = False
 
     def chosen(self, places: NDArray[np.int64]) -> _Affine | None:
-        """Some of the columns, None where there are no such."""
         size = len(self.places)
         if places.ndim != 1 or not len(places) or places.min() < -size or places.max() >= size:
             return None
@@ -136,7 +134,7 @@ def _follow(
     """Walk from an input through what acts on each of its columns alone."""
     read_on = False
     for node, position in readers.get(tensor, []):
-        if node.op_type in _TREES:
+        if node.op_type in ("TreeEnsembleClassifier", "TreeEnsembleRegressor"):
             _note_trees(node, state, expected)
         elif node.op_type == "BatchNormalization" and position == 0 and 1 in (state.axes or ()):
             _note_batch_norm(graph, node, state, expected)
@@ -154,10 +152,9 @@ def _follow(
 def _note_batch_norm(graph: Graph, node: NodeProto, state: _Affine, expected: Expected) -> None:
     mean, var = (np.asarray(graph.constants.get(name, ()), np.float64).ravel() for name in node.input[3:5])
     if mean.size == state.scale.size == var.size:
-        deviation = np.sqrt(var + attribute(node, "epsilon", 1e-5))
         scale = np.where(state.scale == 0, 1, state.scale)
         expected.centre[state.places] = (mean - state.offset) / scale
-        expected.spread[state.places] = deviation / np.abs(scale)
+        expected.spread[state.places] = np.sqrt(var + attribute(node, "epsilon", 1e-5)) / np.abs(scale)
         expected.source = "batch_norm"
 
 
@@ -242,10 +239,7 @@ def far_columns(expected: Expected, rows: Floats) -> Iterator[tuple[int, float]]
 
 
 def _squeezed(values: Floats, distance: float, spread: float) -> bool:
-    """Whether all values lie within a fraction of what is expected, and are many or nowhere near the mean.
-
-    By Cantelli at most 1 / (1 + d²) of any distribution lie d deviations or more to one side of its mean.
-    """
+    """All values lie within a fraction of what is expected, and are many or nowhere near the mean (by Cantelli)."""
     if not 0 < np.ptp(values) < _SQUEEZED * spread:
         return False
     chance = -len(values) * np.log1p(max(distance - _SQUEEZED, 0.0) ** 2)

@@ -111,8 +111,7 @@ def _losses(trials: Trials, place: int, orders: Sequence[Order]) -> NDArray[np.f
         part = orders[start : start + at_once]
         rows = [np.concatenate([array] * len(part)) for array in trials.screened]  # once for each order
         rows[place] = np.concatenate([trials.screened[place][:, order] for order in part])
-        logits = trials.answers(rows)
-        if logits is None or trials.seconds_left < 0:
+        if (logits := trials.answers(rows)) is None or trials.seconds_left < 0:
             return None
         losses.append(trials.screen_losses(logits.reshape(len(part), size, -1)))
     return np.concatenate(losses)
@@ -131,10 +130,7 @@ def constant_columns(examined: Examined, trials: Trials, expected: Mapping[str, 
 
 
 def _moves(dataset: Dataset, name: str, tried: Array, expected: Expected | None) -> Iterator[tuple[int, float]]:
-    """Columns that are constant where rows (M, D) calibrate and judge, and their deviation in training.
-
-    Train rows tell it, or the graph, or other columns, which are standardised.
-    """
+    """Columns that are constant in judging rows, and their deviation by train rows, graph or standardised columns."""
     told = expected or standardised_columns(tried)
     judging, training = dataset.rows("calibration", "test"), dataset.rows("train")
     for column in np.flatnonzero((tried == tried[0]).all(axis=0))[:MAX_CONSTANT]:
@@ -195,13 +191,11 @@ def unused_inputs(examined: Examined, trials: Trials) -> list[Notice]:
             continue  # what is the same in all rows tells nothing
         changed = trials.answers([moved if i == place else array for i, array in enumerate(rows)])
         if changed is not None and np.allclose(changed, answers, rtol=1e-5, atol=1e-6, equal_nan=True):
-            sentence = (
-                f"the answers do not depend on the input '{shortened(name)}': its values were exchanged between rows"
-            )
             found.append(
                 Notice(
                     "unused_input",
-                    f"{sentence}, and every answer stayed",
+                    f"the answers do not depend on the input '{shortened(name)}': its values were exchanged between "
+                    "rows, and every answer stayed",
                     {"input": shortened(name), "rows": len(moved)},
                 )
             )
@@ -209,7 +203,6 @@ def unused_inputs(examined: Examined, trials: Trials) -> list[Notice]:
 
 
 def inputs(examined: Examined) -> list[Notice]:
-    """Notices about the inputs: one for each mistake."""
     if len(examined.targets) < _MIN_ROWS or len(np.unique(examined.targets)) < 2:
         return []
     trials = Trials(examined)
@@ -284,16 +277,19 @@ def _explained(examined: Examined, finding: Finding, severity: Severity) -> Noti
 
 
 def _better_by(finding: Finding) -> str:
-    """What a remedy explains, and by which figures."""
     before, after = finding.accuracy, finding.accuracy_after
     if after > before + _VISIBLE:
-        shares = f"{100 * after:.1f} % are right with it, {100 * before:.1f} % without"
-        return f"the labels better: of {finding.rows} calibration rows {shares}"
+        return (
+            f"the labels better: of {finding.rows} calibration rows {100 * after:.1f} % are right with it, "
+            f"{100 * before:.1f} % without"
+        )
     if finding.tames:
         return (
             f"the confidence: without it no network is of itself as sure as of these {finding.rows} calibration rows "
             f"(best temperature {finding.temperature:.3g}), with it answers are as usual "
             f"({finding.temperature_after:.3g})"
         )
-    losses = f"{finding.loss_after:.3g} with it, {finding.loss:.3g} without, each at its best temperature"
-    return f"the labels better: on {finding.rows} calibration rows the log loss is {losses}"
+    return (
+        f"the labels better: on {finding.rows} calibration rows the log loss is {finding.loss_after:.3g} with it, "
+        f"{finding.loss:.3g} without, each at its best temperature"
+    )

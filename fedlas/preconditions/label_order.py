@@ -25,7 +25,6 @@ from fedlas.preconditions.trials import Examined
 
 Floats = NDArray[np.float64]
 Scores = NDArray[np.float32]
-
 #: Classes beyond these, by their number of rows, are left as they are: the assignment takes the cube of their number.
 _MOST_CLASSES = 1000
 #: What classes that take another output must gain, in recall and against chance, to be looked at further.
@@ -68,7 +67,6 @@ class Order:
 
     @property
     def gain(self) -> float:
-        """In mean recall."""
         return self.after - self.before
 
     @property
@@ -90,10 +88,6 @@ class _Rows:
         groups = None if self.groups is None else self.groups[chosen]
         return _Rows(self.scores[chosen], self.labels[chosen], self.weights[chosen], groups)
 
-    @property
-    def num_classes(self) -> int:
-        return int(self.scores.shape[1])
-
 
 def better_order(
     logits: Scores, targets: Integers, *, weights: Floats | None = None, groups: Integers | None = None
@@ -108,11 +102,9 @@ def better_order(
     [2, 0, 1]
     """
     counts = np.ones(len(targets)) if weights is None else weights / weights.mean()
-    scores = np.maximum(logits - logits.max(axis=1, keepdims=True), _LOWEST)
-    rows = _Rows(scores, targets, counts, groups)
+    rows = _Rows(np.maximum(logits - logits.max(axis=1, keepdims=True), _LOWEST), targets, counts, groups)
     outputs, shift = _chosen(rows)
-    whole = _tested(rows, outputs, shift)
-    if whole is None:
+    if (whole := _tested(rows, outputs, shift)) is None:
         return None
     halves = _halves(rows)
     both = 0 < halves.sum() < len(halves)  # rows of a single group have no other half
@@ -153,7 +145,7 @@ def _tested(rows: _Rows, outputs: Integers, shift: Scores) -> Order | None:
     right, as_mapped = answers == labels, answers == outputs[labels]
     classes, size = len(np.unique(labels)), shares / shares.max()
     # A group that is answered otherwise as a whole loses in one class what it gains in another.
-    cells = None if rows.groups is None else rows.groups * rows.num_classes + labels
+    cells = None if rows.groups is None else rows.groups * rows.scores.shape[1] + labels
     lost = BoundedMean.of(size * (right.astype(np.float64) - as_mapped), lower=-size, upper=size, groups=cells)
     return Order(outputs, float(shares @ right) / classes, float(shares @ as_mapped) / classes, lost.p_value())
 
@@ -161,11 +153,10 @@ def _tested(rows: _Rows, outputs: Integers, shift: Scores) -> Order | None:
 def _chosen(rows: _Rows) -> tuple[Integers, Scores]:
     """The best output of each label (K,), and what to take from the scores (K,) before they answer.
 
-    Where one class is rare, or a threshold stands in the wrong place, all rows may be answered alike. So answers are
-    read in two ways, as they are and with each score less its mean over the classes, and the way that tells the
-    classes apart better is taken.
+    A rare class or a wrong threshold has all rows answered alike, so answers are read as they are and with each score
+    less its mean over the classes; the way that tells the classes apart better is taken.
     """
-    labels, size = rows.labels, rows.num_classes
+    labels, size = rows.labels, rows.scores.shape[1]
     shares = rows.weights / np.bincount(labels, rows.weights, minlength=size)[labels] / len(np.unique(labels))
     best: tuple[float, Integers, Scores] | None = None
     for shift in (np.zeros(size, np.float32), (shares @ rows.scores).astype(np.float32)):
@@ -239,7 +230,6 @@ def _severity(order: Order | None) -> Severity | None:
 
 
 def _notice(examined: Examined, order: Order, severity: Severity) -> Notice:
-    """What was found, both lists, and what is to be sent instead."""
     dataset, targets, names = examined.dataset, examined.targets, examined.dataset.class_names
     counts = np.bincount(dataset.targets, minlength=examined.num_classes)
     labels = dataset.label_names or names
@@ -254,7 +244,6 @@ def _notice(examined: Examined, order: Order, severity: Severity) -> Notice:
         for meant in (targets, outputs[targets])
     )
     shown = min(len(first_names(mapping)), len(first_names(mapping.values())))
-    from_one = shift == 1 and not counts[0]
     if shift:
         what = "the labels start at 1" if shift == 1 else f"the labels are shifted by {shift}"
         remedy = f"{'Subtract' if shift > 0 else 'Add'} {abs(shift)}"
@@ -262,7 +251,7 @@ def _notice(examined: Examined, order: Order, severity: Severity) -> Notice:
         what, remedy = _said_of_order(mapping), _remedy(examined, likely)
     doubt = _DOUBT if severity == "warning" or order.after < _CERTAIN_RECALL else ""
     return Notice(
-        "labels_from_one" if from_one else "label_order",
+        "labels_from_one" if shift == 1 and not counts[0] else "label_order",
         f"{what}. The model is right on {100 * as_is:.1f} % of the {len(targets):,} calibration rows as they are, and "
         f"on {100 * as_mapped:.1f} % so understood. {remedy}{doubt}",
         {
@@ -293,8 +282,7 @@ def _shift(order: Order, counts: Integers) -> int:
 def _order_of_outputs(outputs: Integers, counts: Integers, labels: Sequence[str]) -> list[str]:
     """The label that each output seems to be; outputs that no row tells of take the labels that are left."""
     found: list[str | None] = [None] * len(outputs)
-    present = np.flatnonzero(counts)
-    for label in present.tolist():
+    for label in np.flatnonzero(counts).tolist():
         found[int(outputs[label])] = labels[label]
     left = iter([name for i, name in enumerate(labels) if not counts[i]])
     return [name if name is not None else next(left, "?") for name in found]
@@ -312,7 +300,6 @@ def _short(name: str) -> str:
 
 
 def _remedy(examined: Examined, likely: Sequence[str]) -> str:
-    """What to send instead."""
     if examined.dataset.label_names:
         return (
             "Send labels in the model's numbering; or labels that are names, and class_names=… with the model in the "

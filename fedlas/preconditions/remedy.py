@@ -67,7 +67,6 @@ def on_input(place: int, change: Callable[[Array], Array]) -> Change:
 
 
 def column_name(columns: Sequence[str] | None, place: int) -> str:
-    """How a sentence calls a column."""
     return (
         f"'{shortened(columns[place])}'"
         if columns is not None and place < len(columns)
@@ -108,8 +107,7 @@ def is_image(rows: Array) -> bool:
 
 
 def _by_bound(place: int, name: str, rows: Array, high: float, integers: bool) -> Iterator[Remedy]:
-    bound = next((bound for bound in _BOUNDS if high <= bound), None)
-    if bound is None:
+    if (bound := next((most for most in _BOUNDS if high <= most), None)) is None:
         return
     if bound > 1 and not integers:
         yield _linear(place, name, f"divide_by_{bound}", f"dividing {name} by {bound}", 1 / bound)
@@ -123,8 +121,7 @@ def _by_bound(place: int, name: str, rows: Array, high: float, integers: bool) -
         yield from _normalised(place, name, rows, bound)
         if bound > 1:
             # Divided once too often in training, or read from files that were.
-            again = 1 / bound**2
-            yield _linear(place, name, f"divide_by_{bound}_twice", f"dividing {name} by {bound} twice", again)
+            yield _linear(place, name, f"divide_by_{bound}_twice", f"dividing {name} by {bound} twice", 1 / bound**2)
     if bound == 1 and not integers and high < 1 / 100:
         yield _linear(place, name, "multiply_by_65025", f"multiplying {name} by 255 twice", 255**2)
     if is_image(rows):
@@ -132,8 +129,7 @@ def _by_bound(place: int, name: str, rows: Array, high: float, integers: bool) -
 
 
 def _normalised(place: int, name: str, rows: Array, bound: float) -> Iterator[Remedy]:
-    axis = channel_axis(rows)
-    if axis is None or rows.shape[axis] not in (1, 3):
+    if (axis := channel_axis(rows)) is None or rows.shape[axis] not in (1, 3):
         return
     colour = rows.shape[axis] == 3
     mean, deviation = _IMAGENET if colour else _MNIST
@@ -153,8 +149,7 @@ def _undone(place: int, name: str, rows: Array) -> Iterator[Remedy]:
     if low >= -1 and high <= 1:
         yield _linear(place, name, "to_zero_and_one", f"bringing {name} from [-1, 1] to [0, 1]", 0.5, 0.5)
         yield _linear(place, name, "to_zero_and_255", f"bringing {name} from [-1, 1] to [0, 255]", 127.5, 127.5)
-    axis = channel_axis(rows)
-    if axis is not None and rows.shape[axis] in (1, 3):
+    if (axis := channel_axis(rows)) is not None and rows.shape[axis] in (1, 3):
         yield from _normalised_otherwise(place, name, axis, rows.shape[axis])
     if axis is not None:
         yield _linear(place, name, "negate", f"inverting {name} (dark for bright)", -1)
@@ -171,14 +166,13 @@ def _normalised_otherwise(place: int, name: str, axis: int, channels: int) -> It
         return (x - mean) / deviation
 
     once = "the normalisation (mean and deviation)"
-    changes: tuple[tuple[str, str, Any], ...] = (
+    for machine, sentence, change in (
         ("undo_normalisation", f"undoing {once} of {name}, which is one too many,", pixels),
         ("undo_normalisation_255", f"undoing {once} of {name} (back to [0, 255])", lambda x: 255 * pixels(x)),
         ("divide_by_255", f"dividing {name} by 255 before {once}", lambda x: again(pixels(x) / 255)),
         ("multiply_by_255", f"one division of {name} by 255 less before {once}", lambda x: again(255 * pixels(x))),
         ("invert", f"inverting {name} (dark for bright) before {once}", lambda x: again(1 - pixels(x))),
-    )
-    for machine, sentence, change in changes:
+    ):
         yield Remedy(machine, "input_scale", sentence, on_input(place, change))
 
 
@@ -222,8 +216,13 @@ def _standardised(place: int, name: str, rows: Array) -> Iterator[Remedy]:
 
 
 def _linear(place: int, name: str, machine: str, sentence: str, factor: float, offset: float = 0.0) -> Remedy:
-    change = on_input(place, lambda x: x * factor + offset)
-    return Remedy(machine, "input_scale", sentence, change, scales=not offset and factor > 0)
+    return Remedy(
+        machine,
+        "input_scale",
+        sentence,
+        on_input(place, lambda x: x * factor + offset),
+        scales=not offset and factor > 0,
+    )
 
 
 def _along(values: Any, axis: int) -> Any:
@@ -237,8 +236,7 @@ def image_remedies(place: int, name: str, rows: Array) -> Iterator[Remedy]:
 
 
 def _readings(rows: Array) -> Iterator[tuple[str, str, Callable[[Array], Array]]]:
-    axis = channel_axis(rows)
-    if axis is not None:
+    if (axis := channel_axis(rows)) is not None:
         yield from _of_images(axis, rows.shape)
     elif rows.ndim == 2:
         yield from _of_flat(rows.shape[1])
@@ -248,8 +246,7 @@ def _readings(rows: Array) -> Iterator[tuple[str, str, Callable[[Array], Array]]
 
 def _of_images(axis: int, shape: tuple[int, ...]) -> Iterator[tuple[str, str, Callable[[Array], Array]]]:
     height, width = (2, 3) if axis == 1 else (1, 2)
-    channels = shape[axis]
-    if channels == 3:
+    if (channels := shape[axis]) == 3:
         yield "swap_channels", "reversing the channels of {} (BGR for RGB)", lambda x: x[_reversed(axis)]
     if channels > 1:
         yield ("relayout", "reading {} as " + ("NHWC" if axis == 1 else "NCHW"), lambda x: _relaid(x, axis))
@@ -260,15 +257,13 @@ def _of_images(axis: int, shape: tuple[int, ...]) -> Iterator[tuple[str, str, Ca
 
 
 def _of_flat(width: int) -> Iterator[tuple[str, str, Callable[[Array], Array]]]:
-    side = math.isqrt(width)
-    if side >= _SMALLEST_SIDE and side * side == width:
+    if (side := math.isqrt(width)) >= _SMALLEST_SIDE and side * side == width:
         yield (
             "transpose",
             "transposing the images that the rows of {} are",
             lambda x: _flat(x, side, side, 1, (0, 2, 1, 3)),
         )
-    third = math.isqrt(width // 3)
-    if third >= _SMALLEST_SIDE and 3 * third * third == width:
+    if (third := math.isqrt(width // 3)) >= _SMALLEST_SIDE and 3 * third * third == width:
         yield "channels_first", "putting the channels of {} first", lambda x: _flat(x, third, third, 3, (0, 3, 1, 2))
         yield "channels_last", "putting the channels of {} last", lambda x: _flat(x, 3, third, third, (0, 2, 3, 1))
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedlas.data.dataset import Array, Integers
-from fedlas.documents import Json
 from fedlas.importers import GraphClassifier
 from fedlas.notice import Notice, shortened
 from fedlas.preconditions.graph_statistics import Expected, far_columns, standardised_columns
@@ -30,7 +29,6 @@ _SAME, _COMMON_CLASS = 1e-5, 0.5
 _NO_INFORMATION, _WORSE = 0.02, 1e-4
 #: The gain in log-likelihood that chance explains; the kappa that answers of absurd confidence have at least.
 _CHANCE, _SATURATED = 3.0, 0.04
-_NAMED_COLUMNS = 10
 #: Who tells where columns should lie.
 _SOURCES = {
     "trees": "the model's own thresholds say",
@@ -43,10 +41,7 @@ _MOST_SCORES, _MOST_MATCHED, _FEWEST_MATCHED = 4_000_000, 200_000, 50
 
 
 def batch_statistics(classifier: GraphClassifier, trials: Trials) -> tuple[float, float] | None:
-    """By how many deviations the mean of the median channel is off, and how many times as wide it is.
-
-    Of the first module with running statistics that rows meet; None where there is none.
-    """
+    """Deviations by which the median channel's mean is off and its relative width, at the first running statistics."""
     heard: list[tuple[nn.Module, Tensor]] = []
 
     def listen(module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -78,8 +73,7 @@ def _compared(module: nn.Module, given: Tensor) -> tuple[float, float] | None:
         return None
     deviation = variance[alive].sqrt()
     shift = ((channels.mean(1)[alive] - mean[alive]).abs() / deviation).median()
-    ratio = (channels.std(1)[alive] / deviation).median()
-    found = float(shift), float(ratio)
+    found = float(shift), float((channels.std(1)[alive] / deviation).median())
     return found if np.isfinite(found).all() else None
 
 
@@ -104,8 +98,7 @@ def constants_far(examined: Examined, trials: Trials, expected: dict[str, Expect
     """A notice for each input with columns, or channels, that lie far from the constants of the graph."""
     for place, name in enumerate(examined.classifier.input_names):
         rows = trials.judged[place]
-        told = expected.get(name) or standardised_columns(rows)
-        if told is not None:
+        if (told := expected.get(name) or standardised_columns(rows)) is not None:
             yield from _far_from_constants(name, rows, told, examined.dataset.columns)
 
 
@@ -113,8 +106,7 @@ def _far_from_constants(name: str, rows: Array, expected: Expected, columns: lis
     axis = channel_axis(rows)
     table = np.moveaxis(rows, axis, -1).reshape(-1, rows.shape[axis]) if axis is not None else rows
     table = table.reshape(-1, expected.size)[:20_000].astype(np.float64)
-    far = sorted(far_columns(expected, table), key=lambda item: -item[1])
-    if not far:
+    if not (far := sorted(far_columns(expected, table), key=lambda item: -item[1])):
         return
     mean = np.nanmean(table, axis=0)
     shown: list[dict[str, Any]] = [
@@ -124,7 +116,7 @@ def _far_from_constants(name: str, rows: Array, expected: Expected, columns: lis
             "expected": float(expected.centre[i]),
             "expected_spread": float(expected.spread[i]),
         }
-        for i, _ in far[:_NAMED_COLUMNS]
+        for i, _ in far[:10]
     ]
     most = len(far) >= max(2, 0.5 * expected.known.sum()) or rows.ndim != 2
     words = "; ".join(
@@ -150,12 +142,13 @@ def same_answers(examined: Examined) -> Iterator[Notice]:
     elif len(answered) == 1 and np.bincount(targets).max() < _COMMON_CLASS * len(targets):
         share = float((targets == answered[0]).mean())
         name = shortened(examined.dataset.class_names[int(answered[0])])
-        message = (
+        yield Notice(
+            "constant_answers",
             f"all {len(targets)} calibration rows get the class '{name}', which {100 * share:.1f} % of them have: "
-            "check how the inputs are prepared"
+            "check how the inputs are prepared",
+            {"rows": len(targets), "classes": 1, "class": name, "share": share},
+            "error",
         )
-        evidence: dict[str, Json] = {"rows": len(targets), "classes": 1, "class": name, "share": share}
-        yield Notice("constant_answers", message, evidence, "error")
 
 
 def worse_than_frequencies(examined: Examined) -> Iterator[Notice]:
@@ -173,12 +166,12 @@ def worse_than_frequencies(examined: Examined) -> Iterator[Notice]:
     if chance_of_gain(own - known) >= _WORSE or _tell(logits, targets, frequencies):
         return
     accuracy = float((answered == examined.targets).mean())
-    message = (
+    yield Notice(
+        "worse_than_frequencies",
         f"the answers tell nothing of the labels: their log loss is {own.mean():.3g}, that of the class frequencies "
-        f"{known.mean():.3g} (accuracy {100 * accuracy:.1f} %); check how the inputs are prepared, and the labels"
+        f"{known.mean():.3g} (accuracy {100 * accuracy:.1f} %); check how the inputs are prepared, and the labels",
+        {"nll": float(own.mean()), "frequencies_nll": float(known.mean()), "accuracy": accuracy},
     )
-    evidence = {"nll": float(own.mean()), "frequencies_nll": float(known.mean()), "accuracy": accuracy}
-    yield Notice("worse_than_frequencies", message, evidence)
 
 
 def _some(count: int, most: int) -> Integers:
@@ -191,17 +184,13 @@ def _tell(logits: NDArray[np.float32], targets: Integers, frequencies: NDArray[n
     logits, targets = logits[rows], targets[rows]
     known = float(-np.log(frequencies)[targets].mean())
     # Of a rare class even a good classifier tells little: there, what chance does not explain is enough.
-    rare = frequencies.max() > _COMMON_CLASS
-    little = _CHANCE / len(targets) if rare else _NO_INFORMATION * known
+    little = _CHANCE / len(targets) if frequencies.max() > _COMMON_CLASS else _NO_INFORMATION * known
     losses = float(row_losses(logits, targets, frequencies).mean()), matched_loss(logits, targets, frequencies)
     return min(losses) < known - little
 
 
 def _kappa(answered: Integers, targets: Integers, num_classes: int) -> float:
-    """Cohen's kappa: of what chance leaves wrong, the share that is right.
-
-    Answers of absurd confidence (naive Bayes) may be right although no temperature mends them.
-    """
+    """Cohen's kappa, which absurdly confident answers (naive Bayes) may have although no temperature mends them."""
     shares = [np.bincount(classes, minlength=num_classes) / len(targets) for classes in (answered, targets)]
     chance = float(shares[0] @ shares[1])
     return (float((answered == targets).mean()) - chance) / (1 - chance) if chance < 1 else 0.0

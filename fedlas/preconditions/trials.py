@@ -70,9 +70,9 @@ def row_losses(logits: NDArray[np.float32], targets: Integers, frequencies: Floa
 
 
 def chance_of_gain(gains: Floats) -> float:
-    """The one-sided chance of a mean gain (M,) as high as this where there is none: a t test, without `scipy.stats`.
+    """The one-sided chance of a mean gain (M,) as high as this where there is none: a t test.
 
-    That would delay every job by half a second.
+    Without `scipy.stats`, which would delay every job by half a second.
 
     >>> round(chance_of_gain(np.array([1.0, 2.0, 3.0])), 3)
     0.037
@@ -123,10 +123,7 @@ def _at_scales(logits: NDArray[np.float32], targets: Integers, frequencies: Floa
 
 
 def matched_loss(logits: NDArray[np.float32], targets: Integers, frequencies: Floats) -> float:
-    """The mean loss at the best temperature with the classes as frequent among the answers as among the labels.
-
-    Rows that are all shifted alike shift the scores of classes: this takes it back, and leaves what wrong columns do.
-    """
+    """The mean loss at the best temperature with classes as frequent in answers as in labels, whatever shift."""
     unit, _ = _unit(logits[None])
     places, known, losses = np.arange(len(targets)), np.log(frequencies), []
     for scale in _SCALES:
@@ -170,7 +167,6 @@ class Examined:
 
     @property
     def num_classes(self) -> int:
-        """K."""
         return int(self.logits.shape[1])
 
     def answers(self, inputs: Sequence[Array]) -> NDArray[np.float32]:
@@ -180,11 +176,7 @@ class Examined:
 
 @dataclass(frozen=True)
 class Finding:
-    """A remedy that explains the labels, with what it was judged on.
-
-    Attributes:
-        entropy: of the labels, in nats: the loss of who knows nothing but the class frequencies.
-    """
+    """A remedy that explains the labels, with what it was judged on; `entropy` is of the labels, in nats."""
 
     remedy: Remedy
     rows: int
@@ -199,7 +191,6 @@ class Finding:
 
     @property
     def certain(self) -> bool:
-        """Whether the rows leave no doubt."""
         told, told_after = self.entropy - self.loss, self.entropy - self.loss_after
         much = self.loss_after < _MUCH * self.loss or told < _LITTLE * told_after
         return (much and self.p_value < _CERTAIN) or self.tames
@@ -253,7 +244,6 @@ class Trials:
 
     @property
     def num_classes(self) -> int:
-        """K."""
         return self._examined.num_classes
 
     def _rows(self, rows: NDArray[np.int64]) -> Rows:
@@ -270,12 +260,7 @@ class Trials:
         worked, waited = time.thread_time() - self._started[0], time.monotonic() - self._started[1]
         return min(granted - worked, _WAITING * granted - waited)
 
-    @property
-    def _is_cheap(self) -> bool:
-        return self._row_seconds < _CHEAP_ROW
-
     def affordable(self, rows: int) -> bool:
-        """Whether time is left for so many more rows."""
         return self._row_seconds * rows <= self.seconds_left
 
     def answers(self, rows: Rows, change: Change | None = None) -> NDArray[np.float32] | None:
@@ -292,10 +277,8 @@ class Trials:
 
     def explain(self, remedies: Iterable[Remedy]) -> Finding | None:
         """Of a fixed list of remedies the one that explains the labels best, None where none does."""
-        chosen = self.screen(list(remedies))
         both = np.concatenate([self._judged, self._screened])
-        few = len(both) <= _ALL
-        return self.judge(chosen, np.sort(both) if few else None)
+        return self.judge(self.screen(list(remedies)), np.sort(both) if len(both) <= _ALL else None)
 
     def screen(self, remedies: Sequence[Remedy]) -> list[Remedy]:
         """The few that lower the loss on the screened rows most, and those that only tame wild confidence."""
@@ -306,15 +289,13 @@ class Trials:
         for number, remedy in enumerate(remedies):
             if number and not self.affordable(len(places) + _FEWEST):
                 break
-            logits = self.answers(rows, remedy.change)
-            if logits is not None:
+            if (logits := self.answers(rows, remedy.change)) is not None:
                 loss = float(self._losses(logits, places).mean())
                 tamed = remedy.scales and self._wild and loss < (1 + SCREEN_GAIN) * base
                 scored += [(loss, number, remedy)] if tamed or loss < (1 - SCREEN_GAIN) * base else []
         return [remedy for _, _, remedy in sorted(scored, key=lambda item: item[:2])[:_FINALISTS]]
 
     def screen_loss(self, places: NDArray[np.int64] | None = None) -> float:
-        """The loss of the classifier's own answers on the screened rows."""
         places = self._screened if places is None else places
         own = self._examined.logits[places]
         return float(min(self._losses(own, places).mean(), self._losses(own[:, self._order], places).mean()))
@@ -335,7 +316,7 @@ class Trials:
             if self.affordable(len(self._screened)):  # what a call takes anyhow weighs little among many rows
                 self._row_seconds = 0.0
                 self.answers(self.screened)
-        if self._is_cheap and remedies * len(self._screened) <= _CHEAP_ROWS:
+        if self._row_seconds < _CHEAP_ROW and remedies * len(self._screened) <= _CHEAP_ROWS:
             return len(self._screened)
         fitting = int(0.5 * self.seconds_left / max(self._row_seconds, 1e-9) / max(remedies, 1))
         return min(len(self._screened), max(fitting, _FEWEST))
@@ -350,11 +331,10 @@ class Trials:
         if remedy.near_chance and self.information > _NOTHING:
             return None
         fitting = int(self.seconds_left / max(self._row_seconds, 1e-9) / max(share, 1))
-        if not self._is_cheap:
+        if self._row_seconds >= _CHEAP_ROW:
             places = places[: max(fitting, self._fewest_judged)]
         rows = self._rows(places)
-        logits = self.answers(rows, remedy.change)
-        if logits is None:
+        if (logits := self.answers(rows, remedy.change)) is None:
             return None
         finding = self._compared(remedy, places, logits)
         if finding.tames:

@@ -134,8 +134,7 @@ class Event(Document):
     @classmethod
     def _by_type(cls, data: Any, info: ValidationInfo) -> EventData:
         """As the type says; what this client does not know stays as it came."""
-        known = _TYPES.get(info.data.get("type", ""))
-        if known is None or not isinstance(data, dict):
+        if (known := _TYPES.get(info.data.get("type", ""))) is None or not isinstance(data, dict):
             return cast("EventData", data)
         try:
             return cast("EventData", known.model_validate(data))

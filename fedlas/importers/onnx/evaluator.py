@@ -19,8 +19,6 @@ from fedlas.importers.onnx.operators.table import MAX_BYTES, as_tensor
 from fedlas.importers.onnx.runtime import call_of, is_runtime_node, known_sizes
 
 Values = dict[str, Tensor]
-
-
 # Up to so many pairs of elements no other operator's result can be large.
 _SMALL = 2**24
 # A product of elements, of all constants and of the inputs: a layer multiplies fewer, since it meets a part of each.
@@ -30,12 +28,7 @@ LENGTHS = (16, 64, 224, 32, 8, 4, 128, 3, 2, 1, 256, 299, 512)
 
 
 def run_node(node: NodeProto, values: Mapping[str, Tensor], opset: int) -> dict[str, Tensor]:
-    """The outputs of one node by name.
-
-    Raises:
-        UnsupportedModel: `invalid_graph` where the node cannot be computed from its inputs, `declared_size` where an
-            output is larger than `MAX_BYTES`; it is not computed then.
-    """
+    """The outputs of one node by name; raises UnsupportedModel (`invalid_graph`, `declared_size`)."""
     inputs = [values[name] if name else None for name in node.input]
     if any(value is not None and value.is_meta for value in inputs):
         return _bounded_results(node, apply_node(node, _on_meta(node, inputs, opset), opset))
@@ -47,17 +40,13 @@ def run_node(node: NodeProto, values: Mapping[str, Tensor], opset: int) -> dict[
 
 
 def _on_meta(node: NodeProto, inputs: Sequence[Tensor | None], opset: int) -> list[Tensor | None]:
-    """The inputs as shapes only, less those that are read as numbers."""
+    """Inputs as shapes only, less those that are read as numbers."""
     host = call_of(node, opset).host
     return [value if value is None or i in host else value.to("meta") for i, value in enumerate(inputs)]
 
 
 def apply_node(node: NodeProto, inputs: Sequence[Tensor | None], opset: int) -> dict[str, Tensor]:
-    """The outputs of one node by name, however large they are.
-
-    Raises:
-        UnsupportedModel: `invalid_graph` where the node cannot be computed from its inputs.
-    """
+    """The outputs of one node by name, however large they are; raises UnsupportedModel (`invalid_graph`)."""
     try:
         call = call_of(node, opset)
         result = call.function(*inputs, **call.keywords)
@@ -73,10 +62,7 @@ def apply_node(node: NodeProto, inputs: Sequence[Tensor | None], opset: int) -> 
 
 
 def _check_size(node: NodeProto, inputs: Sequence[Tensor | None], opset: int) -> None:
-    """Find the shapes of the outputs first, by ONNX's inference or by computing nothing else.
-
-    Where they depend on values (NonZero) they are not larger than those.
-    """
+    """Refuse outputs by their shapes first, found by ONNX's inference or by computing nothing else."""
     known = known_sizes(node, inputs, opset)
     for elem, shape in known:
         _bounded(node, shape, helper.tensor_dtype_to_np_dtype(elem).itemsize)
@@ -157,7 +143,6 @@ def _shapes(graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Shape]:
 
 
 def outputs_of(graph: Graph, inputs: Mapping[str, Tensor]) -> list[Tensor]:
-    """The graph's outputs on `inputs`."""
     wanted = set(graph.outputs)
     found: Values = {name: as_tensor(graph.constants[name]) for name in wanted & graph.constants.keys()} | dict(inputs)
     for _, results in run(graph, inputs):
@@ -175,11 +160,7 @@ class InputSpec:
 
 
 def input_spec(info: ValueInfoProto) -> InputSpec:
-    """The specification of a graph's input.
-
-    Raises:
-        UnsupportedModel: `unsupported_input` where it is not a tensor of numbers with rows first.
-    """
+    """The specification of a graph's input; raises UnsupportedModel (`unsupported_input`)."""
     tensor = info.type.tensor_type
     if not info.type.HasField("tensor_type") or not tensor.elem_type or tensor.elem_type == 8:
         raise UnsupportedModel("unsupported_input", f"input {info.name!r} is not a tensor of numbers")
@@ -188,16 +169,11 @@ def input_spec(info: ValueInfoProto) -> InputSpec:
     ]
     if not dims:
         raise UnsupportedModel("unsupported_input", f"input {info.name!r} has no shape whose first axis are the rows")
-    dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-    return InputSpec(info.name, dtype, ("N", *dims[1:]))
+    return InputSpec(info.name, helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, ("N", *dims[1:]))
 
 
 def fixed_batch(inputs: list[ValueInfoProto]) -> int | None:
-    """The number of rows that the exporter wrote into the inputs, None where it is open.
-
-    Raises:
-        UnsupportedModel: `no_classifier_output` where the inputs do not agree (recurrent states have other axes first).
-    """
+    """The number of rows that the exporter wrote into the inputs, None where it is open; raises UnsupportedModel."""
     sizes = {info.name: max(0, info.type.tensor_type.shape.dim[0].dim_value) for info in inputs}
     if len(set(sizes.values())) > 1:
         shown = ", ".join(f"{name}: {size or 'open'}" for name, size in sizes.items())
@@ -237,25 +213,17 @@ def example_inputs(specs: list[InputSpec], rows: int, lengths: Mapping[str, int]
     return made
 
 
-def _sizes_in(graph: Graph) -> list[int]:
-    """Sizes that the exporter may have written into the graph although it declared the axis open."""
+def find_lengths(graph: Graph, specs: list[InputSpec], rows: int) -> tuple[dict[str, int], dict[str, tuple[int, ...]]]:
+    """Lengths of the open axes with which the graph runs, and all tensors' shapes then; raises UnsupportedModel."""
+    names = {size: axis for spec in specs for axis, size in enumerate(spec.shape[1:]) if isinstance(size, str)}
+    channels = {s for spec in specs if len(spec.shape) >= 4 for s in spec.shape[1:2] if isinstance(s, str)}
+    failure: UnsupportedModel | Mismatch | None = None
+    # The exporter may have written sizes into the graph although it declared the axis open.
     sizes = {size for value in graph.constants.values() for size in value.shape}
     for value in graph.constants.values():
         if value.dtype == np.int64 and value.size <= 8:
             sizes.update(value.ravel().tolist())
-    return sorted(size for size in sizes if 1 < size <= 1024)[:100]
-
-
-def find_lengths(graph: Graph, specs: list[InputSpec], rows: int) -> tuple[dict[str, int], dict[str, tuple[int, ...]]]:
-    """Lengths of the open axes with which the graph runs, and the shapes of all tensors when it does.
-
-    Raises:
-        UnsupportedModel: whatever the first attempt ran into, where none works.
-    """
-    names = {size: axis for spec in specs for axis, size in enumerate(spec.shape[1:]) if isinstance(size, str)}
-    channels = {s for spec in specs if len(spec.shape) >= 4 for s in spec.shape[1:2] if isinstance(s, str)}
-    failure: UnsupportedModel | Mismatch | None = None
-    for length in dict.fromkeys((*LENGTHS, *_sizes_in(graph))):
+    for length in dict.fromkeys((*LENGTHS, *sorted(size for size in sizes if 1 < size <= 1024)[:100])):
         for depth in (3, 1) if channels else (1,):
             lengths = {name: depth if name in channels else length for name in names}
             try:

@@ -82,11 +82,10 @@ class Graph:
         return [value.name for value in self.inputs]
 
     def producers(self) -> dict[str, NodeProto]:
-        """Which node computes a tensor."""
         return {name: node for node in self.nodes for name in node.output if name}
 
     def consumers(self) -> dict[str, list[tuple[NodeProto, int]]]:
-        """Which nodes read a tensor, and at which position."""
+        """The nodes that read a tensor, each with the position."""
         readers: dict[str, list[tuple[NodeProto, int]]] = {}
         for node in self.nodes:
             for position, name in enumerate(node.input):
@@ -103,7 +102,6 @@ class Graph:
         return next(name for name in (f"{stem}_{i}" for i in self._counter) if name not in taken)
 
     def add_constant(self, stem: str, value: Array) -> str:
-        """Store a constant under a fresh name."""
         name = self.fresh(stem)
         self.constants[name] = value
         return name
@@ -157,11 +155,7 @@ class Graph:
         self.outputs = [new if name == old else name for name in self.outputs]
 
     def sort(self) -> None:
-        """Put the nodes into an order of computation, each as near to its place as that allows.
-
-        Raises:
-            UnsupportedModel: `corrupt` where a node reads a tensor that nothing computes, or nodes form a cycle.
-        """
+        """Put the nodes into an order of computation, each near to its place; raises UnsupportedModel (`corrupt`)."""
         ready = {"", *self.constants, *self.input_names}
         missing = [len({name for name in node.input if name not in ready}) for node in self.nodes]
         readers: dict[str, list[int]] = {}
@@ -208,14 +202,12 @@ def _fill(tensor: TensorProto, name: str, value: Array) -> None:
 
 
 def make_node(op_type: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Attribute) -> NodeProto:
-    """A node of the standard domain."""
     node = helper.make_node(op_type, inputs, outputs)
     node.attribute.extend(helper.make_attribute(name, value) for name, value in sorted(attributes.items()))
     return node
 
 
 def rename_tensors(node: NodeProto, names: Mapping[str, str]) -> None:
-    """Let a node read and compute tensors under other names."""
     node.input[:] = [names.get(name, name) for name in node.input]
     node.output[:] = [names.get(name, name) for name in node.output]
 
@@ -227,25 +219,21 @@ def attribute(node: NodeProto, name: str, default: T) -> T:
 
 
 def integers(node: NodeProto, name: str) -> list[int] | None:
-    """The integers of an attribute, None where the node does not have it."""
     found = _attribute(node, name)
     return None if found is None else list(found.ints)
 
 
 def floats(node: NodeProto, name: str) -> list[float] | None:
-    """The floats of an attribute, None where the node does not have it."""
     found = _attribute(node, name)
     return None if found is None else list(found.floats)
 
 
 def integer(node: NodeProto, name: str) -> int | None:
-    """The integer that an attribute is, None where the node does not have it."""
     found = _attribute(node, name)
     return None if found is None else int(found.i)
 
 
 def tensor(node: NodeProto, name: str) -> TensorProto | None:
-    """The tensor that an attribute is, None where the node does not have it."""
     found = _attribute(node, name)
     return None if found is None else found.t
 

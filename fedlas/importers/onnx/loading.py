@@ -53,7 +53,7 @@ from fedlas.importers.onnx.train.heads import (
 )
 from fedlas.importers.onnx.train.lowering import LoweredModule, lower, reachable_weights
 from fedlas.importers.onnx.train.runtime_loading import load_runtime_only
-from fedlas.importers.onnx.train.weights import find_weights, modules_of, untie_weights
+from fedlas.importers.onnx.train.weights import WeightFinder, WeightUntying, modules_of
 
 _TASKS = ("binary", "multiclass")
 _ROWS = 4
@@ -122,8 +122,7 @@ def _trainable(
     modules = modules_of(model)
     graph = normalise(model)
     done += adjustments.of_renamed_inputs(rename_inputs(graph))
-    specs = [input_spec(info) for info in graph.inputs]
-    if not specs:
+    if not (specs := [input_spec(info) for info in graph.inputs]):
         raise UnsupportedModel("no_classifier_output", "the graph has no inputs, so there is nothing to classify")
     batch = fixed_batch(graph.inputs)
     _refuse_states(graph)
@@ -175,10 +174,9 @@ def _keep_outputs(graph: Graph, output: str | None) -> None:
     if output is None and set(graph.outputs) >= set(STANDARD_OUTPUTS):
         output = "probabilities"  # a file of ours that comes back
     wanted = [output] if output is not None else list(dict.fromkeys(graph.outputs))
-    possible = [name for name in wanted if not unsupported(graph.cone([name]))]
-    graph.prune(possible or wanted)
-    if unsupported(graph.nodes):
-        raise no_gradient(node for node in graph.nodes if unsupported([node]))
+    graph.prune([name for name in wanted if not unsupported(graph.cone([name]))] or wanted)
+    if unknown := unsupported(graph.nodes):
+        raise no_gradient(unknown)
 
 
 def _follows_rows(graph: Graph, specs: list[InputSpec], lengths: Mapping[str, int], two: Shapes) -> bool:
@@ -215,9 +213,9 @@ def _build(
     features = head.frontier if pooled is None else (pooled,)
     graph.prune([logits, *features])
     check_head_alone(graph, logits, head.frontier)
-    copies = untie_weights(graph, modules)
+    copies = WeightUntying(graph, modules).untie()
     check_sizes(graph, specs, lengths)
-    weights = reachable_weights(graph, [logits], find_weights(graph, shapes))
+    weights = reachable_weights(graph, [logits], WeightFinder(graph, shapes).find())
     untied = {source for copied, source in copies.items() if copied in weights}
     if not weights and any(map(is_runtime_node, graph.nodes)):
         raise no_gradient(node for node in graph.nodes if is_runtime_node(node))
@@ -315,8 +313,7 @@ def rounding_error(classifier: Classifier, rows: Sequence[Array]) -> float:
         for parameter in classifier.parameters():
             sign = 2 * torch.randint(0, 2, parameter.shape, generator=generator) - 1
             parameter.mul_(1 + sign.to(parameter.device) * torch.finfo(parameter.dtype).eps)
-        moved = np.abs(softmax(network_outputs(classifier, rows)[0]) - before).max()
-        return _ROUNDINGS * float(moved)
+        return _ROUNDINGS * float(np.abs(softmax(network_outputs(classifier, rows)[0]) - before).max())
     finally:
         for parameter, value in zip(classifier.parameters(), kept, strict=True):
             parameter.copy_(value)
@@ -325,8 +322,7 @@ def rounding_error(classifier: Classifier, rows: Sequence[Array]) -> float:
 def _in_inference(path: str | Path, output: str) -> str | bytes:
     """The file; where it was exported in training mode, its bytes with normalisation and dropout set to inference.
 
-    Maps of scores (ZipMap) and columns of them become one tensor, as the importer has them; scores that only lead to
-    an output (to a label) become one.
+    Maps of scores (ZipMap), their columns, and scores that only lead to an output become one tensor.
     """
     uploaded = read_whole(path)
     model = plain_outputs(uploaded)
@@ -345,7 +341,6 @@ def _in_inference(path: str | Path, output: str) -> str | bytes:
 
 
 def _probabilities(found: Array, classifier: GraphClassifier) -> Array:
-    """The file's output as probabilities (N, K)."""
     scores = found.reshape(len(found), -1)
     if scores.shape[1] == 1:  # one column: of the positive class
         positive = scores if classifier.output_kind == "probabilities" else 1 / (1 + np.exp(-scores))

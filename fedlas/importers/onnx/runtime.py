@@ -39,10 +39,7 @@ _NUMBERS = frozenset(f"tensor({kind})" for kind in ("float", "int64", "int32", "
 
 
 def known_sizes(node: NodeProto, inputs: Sequence[Tensor | None], opset: int) -> list[tuple[int, Shape]]:
-    """The type of each output in ONNX's numbering and its sizes, of a node of ONNX's own operators.
-
-    None where its inference does not tell all.
-    """
+    """The type of each output in ONNX's numbering and its sizes; none where ONNX's inference does not tell all."""
     given = {name: value for name, value in zip(node.input, inputs, strict=True) if value is not None}
     types = {
         name: helper.make_tensor_type_proto(elem_type(value.dtype), tuple(value.shape)) for name, value in given.items()
@@ -70,13 +67,7 @@ def inferred_size(found: TypeProto | None) -> tuple[int, Shape | None]:
 
 
 def open_session(model: str | Path | bytes, *, optimised: bool = True, threads: int = 0) -> ort.InferenceSession:
-    """A quiet session on the CPU.
-
-    Args:
-        model: a path or a serialised model.
-        optimised: False computes every node as it is written.
-        threads: within one operator; 0 leaves the number to ONNX Runtime.
-    """
+    """A quiet session on the CPU, of a path or a serialised model; `threads` 0 leaves their number to ONNX Runtime."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
@@ -89,11 +80,7 @@ def open_session(model: str | Path | bytes, *, optimised: bool = True, threads: 
 def predict_file(
     model: str | Path | bytes, inputs: Sequence[Array], *, batch_size: int = 256, optimised: bool = True
 ) -> dict[str, Array]:
-    """Every output of a file by name, for one array of rows per input, computed in batches.
-
-    Raises:
-        ValueError: the number of arrays is not that of the model's inputs.
-    """
+    """Every output of a file by name, for one array of rows per input, computed in batches; raises ValueError."""
     session = open_session(model, optimised=optimised)
     names = [value.name for value in session.get_inputs()]
     if len(names) != len(inputs):
@@ -125,11 +112,7 @@ class GraphSession:
         return self
 
     def __call__(self, rows: Sequence[Array]) -> list[Array]:
-        """The outputs for one array of rows per input; what is no tensor (maps, sequences) is as the runtime has it.
-
-        Raises:
-            UnsupportedModel: `not_runnable`.
-        """
+        """The outputs of an array per input, maps and sequences as the runtime has them; raises UnsupportedModel."""
         given = {name: np.asarray(value, dtype) for (name, dtype), value in zip(self.dtypes.items(), rows, strict=True)}
         try:
             return list(self.session.run(self.outputs, given))
@@ -138,7 +121,6 @@ class GraphSession:
 
 
 def not_runnable(error: Exception) -> UnsupportedModel:
-    """ONNX Runtime's refusal as an error of the library."""
     return UnsupportedModel("not_runnable", f"ONNX Runtime cannot run the model: {str(error)[:_LONGEST_REASON]}")
 
 
@@ -151,12 +133,7 @@ class RuntimeNode(nn.Module):
 
     @torch.no_grad()
     def forward(self, *inputs: Tensor | None) -> tuple[Tensor, ...]:
-        """The node's outputs, where its inputs are.
-
-        Raises:
-            UnsupportedModel: `unsupported_operator` where ONNX Runtime does not compute them, or the inputs have a
-                shape alone; `declared_size` where they are too large.
-        """
+        """The node's outputs on the inputs' device; raises UnsupportedModel, also for inputs that have shapes alone."""
         given = [value for value in inputs if value is not None]
         if any(value.is_meta for value in given):
             raise UnsupportedModel("unsupported_operator", "ONNX Runtime computes values, not shapes alone")
@@ -224,11 +201,7 @@ class Call:
 
 
 def call_of(node: NodeProto, opset: int) -> Call:
-    """The table's function with the node's attributes, or ONNX Runtime, which takes all inputs wherever they are.
-
-    Raises:
-        UnsupportedModel: `unsupported_operator` for attributes that neither knows.
-    """
+    """The table's function, or ONNX Runtime, which takes all inputs on the host; raises UnsupportedModel."""
     if is_runtime_node(node):
         return Call(RuntimeNode(node, opset), {}, tuple(range(len(node.input))), several=True)
     entry = OPERATORS[operator_name(node)]

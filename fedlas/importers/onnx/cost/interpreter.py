@@ -28,13 +28,11 @@ from fedlas.importers.onnx.evaluator import InputSpec, apply_node, run_node
 from fedlas.importers.onnx.graph import Graph, Shape, attribute, integer, tensor
 from fedlas.importers.onnx.operators import OPERATORS, operator_name
 from fedlas.importers.onnx.operators.roles import COUNTING, read_at
-from fedlas.importers.onnx.operators.table import STANDARD_DOMAINS, as_tensor, elem_type, torch_dtype
+from fedlas.importers.onnx.operators.table import STANDARD_DOMAINS, as_tensor, elem_type, torch_dtype, words
 from fedlas.importers.onnx.runtime import inferred_size
 
 Result = tuple[int, Shape | None]
 _UNKNOWN: Result = (0, None)
-_KEEPING = frozenset({"ai.onnx.ml.Imputer", "ai.onnx.ml.ArrayFeatureExtractor"})
-_COMPARISONS = frozenset({"And", "Or", "Xor", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
 #: Elements that a tensor may have at most where its sizes depend on values, for two rows; or so many times the elements
 #: of the largest input, where those are more.
 MAX_ELEMENTS = 2**25
@@ -42,18 +40,11 @@ _MAX_TIMES = 64
 ROWS = 2
 #: The result has as many elements as the first input.
 _KEEPS_COUNT = frozenset({"Reshape", "Transpose", "Flatten", "Identity", "Cast", "Squeeze", "Unsqueeze"})
-#: A product of two vectors of as many elements as are computed.
-_MAX_PAIRS = COMPUTED**2
 
 
 def infer_results(node: NodeProto, inputs: Inputs, graph: Graph) -> list[Result]:
-    """The type of each output in ONNX's numbering (0 where it is not known), and its sizes at most.
-
-    Raises:
-        ShapeMismatch: the operator cannot be computed from inputs of these sizes.
-    """
-    name = operator_name(node)
-    if name in RULES:
+    """The type of each output in ONNX's numbering (0: not known), and its sizes at most; raises ShapeMismatch."""
+    if (name := operator_name(node)) in RULES:
         try:
             shapes = RULES[name](node, inputs, graph.opset)
             return [(_result_type(name, node, inputs, i), shape) for i, shape in enumerate(shapes)]
@@ -88,7 +79,6 @@ def _by_onnx(node: NodeProto, inputs: Inputs, graph: Graph) -> list[Result]:
 
 
 def _by_function(node: NodeProto, inputs: Inputs, opset: int) -> list[Result]:
-    """The function of the operator table, run on shapes alone."""
     host = OPERATORS[operator_name(node)].host
 
     def operand(position: int, tensor: AbstractTensor) -> Tensor:
@@ -98,8 +88,7 @@ def _by_function(node: NodeProto, inputs: Inputs, opset: int) -> list[Result]:
 
     operands = [None if tensor is None else operand(i, tensor) for i, tensor in enumerate(inputs)]
     found = apply_node(node, operands, opset)
-    results = [found.get(name) for name in node.output]
-    return [_UNKNOWN if r is None else (elem_type(r.dtype), tuple(r.shape)) for r in results]
+    return [_UNKNOWN if r is None else (elem_type(r.dtype), tuple(r.shape)) for r in map(found.get, node.output)]
 
 
 _TYPES: dict[str, Callable[[NodeProto, Inputs], int]] = {
@@ -107,9 +96,11 @@ _TYPES: dict[str, Callable[[NodeProto, Inputs], int]] = {
     "Where": lambda node, inputs: given(inputs, 1).elem,
     "OneHot": lambda node, inputs: given(inputs, 2).elem,
     "ConstantOfShape": lambda node, inputs: getattr(tensor(node, "value"), "data_type", TensorProto.FLOAT),
-    **dict.fromkeys(_COMPARISONS, lambda node, inputs: TensorProto.BOOL),
     **dict.fromkeys(
-        ("HannWindow", "HammingWindow", "BlackmanWindow"),
+        words("And Or Xor Equal Greater GreaterOrEqual Less LessOrEqual"), lambda node, inputs: TensorProto.BOOL
+    ),
+    **dict.fromkeys(
+        words("HannWindow HammingWindow BlackmanWindow"),
         lambda node, inputs: attribute(node, "output_datatype", TensorProto.FLOAT),
     ),
 }
@@ -119,7 +110,7 @@ def _result_type(name: str, node: NodeProto, inputs: Inputs, position: int) -> i
     """The type of an output of an operator that has a rule: its first input's, with these exceptions."""
     if position and name in ("TopK", "Unique"):
         return int(TensorProto.INT64)
-    if name.startswith("ai.onnx.ml.") and name not in _KEEPING:
+    if name.startswith("ai.onnx.ml.") and name not in ("ai.onnx.ml.Imputer", "ai.onnx.ml.ArrayFeatureExtractor"):
         # Labels are text or integers.
         return int(TensorProto.FLOAT) if position or not name.endswith("Classifier") else 0
     return int(_TYPES[name](node, inputs)) if name in _TYPES else given(inputs, 0).elem
@@ -131,35 +122,26 @@ def check_sizes(graph: Graph, inputs: Sequence[InputSpec], lengths: Mapping[str,
 
 
 def row_shapes(inputs: Sequence[InputSpec], lengths: Mapping[str, int], rows: int) -> dict[str, Shape]:
-    """The sizes of the inputs for so many rows."""
     return {i.name: (rows, *(n if isinstance(n, int) else lengths[n] for n in i.shape[1:])) for i in inputs}
 
 
 class Interpretation:
-    """One pass over a graph.
+    """One pass over a graph; raises UnsupportedModel (`size_depends_on_values`) and, with `strict`, ShapeMismatch.
 
     Attributes:
         max_elements: that a tensor may have whose size depends on values.
         tensors: every tensor of the graph by name.
-
-    Raises:
-        UnsupportedModel: `size_depends_on_values`.
-        ShapeMismatch: with `strict`, where the graph does not take inputs of these sizes.
     """
 
     def __init__(
-        self,
-        graph: Graph,
-        inputs: Mapping[str, Shape],
-        *,
-        constants: dict[str, AbstractTensor],
-        strict: bool = False,
+        self, graph: Graph, inputs: Mapping[str, Shape], *, constants: dict[str, AbstractTensor], strict: bool = False
     ) -> None:
         self.graph, self._strict = graph, strict
         # Elements in proportion to the rows.
         rows = max([ROWS, *(shape[0] for shape in inputs.values() if shape)])
-        most = [MAX_ELEMENTS * rows // ROWS, *(_MAX_TIMES * math.prod(shape) for shape in inputs.values())]
-        self.max_elements = max(most)
+        self.max_elements = max(
+            [MAX_ELEMENTS * rows // ROWS, *(_MAX_TIMES * math.prod(shape) for shape in inputs.values())]
+        )
         self.tensors: dict[str, AbstractTensor] = {}
         for name, value in graph.constants.items():
             if name not in constants:
@@ -197,22 +179,20 @@ class Interpretation:
         fixed = all(tensor.fixed for tensor in given) and not reading and name not in COUNTING
         tainted = any(tensor.tainted for tensor in given) or not fixed
         count = given[0].count if given and name in _KEEPS_COUNT else None
+        try:
+            sizes = infer_results(node, inputs, self.graph)
+        except ShapeMismatch:
+            if self._strict:
+                raise
+            sizes = [_UNKNOWN] * len(node.output)
         results = []
-        for elem, known in self._sizes(node, inputs):
+        for elem, known in sizes:
             shape = None if vague else known
             most = None if given and given[0].fixed and shape is not None else count
             results.append(AbstractTensor(elem, shape, fixed, tainted, max_elements=most))
         few = all(result.count is not None and result.count <= COMPUTED for result in results)
         folded = _fold(node, inputs, self.graph.opset) if declares and few else None
         return results if folded is None else folded
-
-    def _sizes(self, node: NodeProto, inputs: Inputs) -> list[tuple[int, Shape | None]]:
-        try:
-            return infer_results(node, inputs, self.graph)
-        except ShapeMismatch:
-            if self._strict:
-                raise
-            return [(0, None)] * len(node.output)
 
 
 def _reads_size(node: NodeProto, position: int, inputs: Inputs) -> bool:
@@ -224,7 +204,6 @@ def _reads_size(node: NodeProto, position: int, inputs: Inputs) -> bool:
 
 
 def _shape_tensor(node: NodeProto, source: AbstractTensor) -> AbstractTensor:
-    """A shape is known where sizes follow from the inputs' sizes."""
     if source.shape is None:
         return AbstractTensor(TensorProto.INT64, () if node.op_type == "Size" else None, tainted=not source.fixed)
     part = slice(integer(node, "start"), integer(node, "end"))
@@ -240,7 +219,7 @@ def _fold(node: NodeProto, inputs: Inputs, opset: int) -> list[AbstractTensor] |
     known = {name: t.value for name, t in zip(node.input, inputs, strict=True) if t is not None and t.value is not None}
     if not known or len(known) < len(set(node.input) - {""}) or operator_name(node) not in OPERATORS:
         return None
-    if math.prod(max(1, known[name].size) for name in node.input if name) > _MAX_PAIRS:
+    if math.prod(max(1, known[name].size) for name in node.input if name) > COMPUTED**2:
         return None
     try:
         tensors = {name: as_tensor(np.array(value)) for name, value in known.items()}

@@ -26,8 +26,6 @@ _MANY = 4096
 _MOST_RUN = 64
 #: Multiples of the lengths that are known to run at which powers are counted, and at twice of which.
 _FACTORS = (64, 8, 1, 0.5, 0.25)
-#: Text and unknown types.
-_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,6 @@ class ServingCost:
     measured: Measured | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain numbers and texts, as they stand in a model's profile."""
         return asdict(self)
 
 
@@ -84,15 +81,19 @@ def serving_cost(graph: Graph, inputs: Sequence[InputSpec], lengths: Mapping[str
         return Interpretation(graph, row_shapes(inputs, lengths, rows), constants=constants, strict=strict)
 
     # One number of rows is drawn, so that no graph can be written to grow between the others.
-    rows = (*_ROWS, 9 + secrets.randbelow(_MANY - 9), _MANY)
-    runs = {n: run(n) for n in rows}
+    runs = {n: run(n) for n in (*_ROWS, 9 + secrets.randbelow(_MANY - 9), _MANY)}
     computed = [runs[2].tensors[name] for node in graph.nodes for name in node.output if name]
     unknown = [name for node in graph.nodes for name in node.output if name and runs[2].tensors[name].count is None]
     if unknown:
         n = 9 + secrets.randbelow(_MOST_RUN - 8)
         runs[n] = run(n)
-        observed = {n: run for n, run in runs.items() if n <= _MOST_RUN}
-        _observe(GraphSession(graph, unknown, typed=False), inputs, lengths, observed)
+        session = GraphSession(graph, unknown, typed=False)
+        for rows in [rows for rows in runs if rows <= _MOST_RUN]:
+            # ONNX Runtime makes so many elements of made-up rows.
+            found = session([value.numpy() for value in example_inputs(list(inputs), rows, lengths).values()])
+            for name, value in zip(unknown, found, strict=True):
+                count = sum(map(np.size, value)) if isinstance(value, list) else np.size(value)
+                runs[rows].tensors[name] = replace(runs[rows].tensors[name], max_elements=int(count))
     _refuse_growth(runs)
     (all_two, peak_two), (all_four, peak_four) = (_bytes(graph, runs[n]) for n in (2, 4))
     row_bytes = max(0, (all_four - all_two) // 2)
@@ -104,17 +105,6 @@ def serving_cost(graph: Graph, inputs: Sequence[InputSpec], lengths: Mapping[str
         max(0, (peak_four - peak_two) // 2),
         _powers(run, inputs, lengths),
     )
-
-
-def _observe(
-    session: GraphSession, inputs: Sequence[InputSpec], lengths: Mapping[str, int], runs: Mapping[int, Interpretation]
-) -> None:
-    """Give tensors of unknown sizes as many elements as ONNX Runtime makes of made-up rows."""
-    for rows, run in runs.items():
-        found = session([value.numpy() for value in example_inputs(list(inputs), rows, lengths).values()])
-        for name, value in zip(session.outputs, found, strict=True):
-            count = sum(map(np.size, value)) if isinstance(value, list) else np.size(value)
-            run.tensors[name] = replace(run.tensors[name], max_elements=int(count))
 
 
 def _refuse_growth(runs: Mapping[int, Interpretation]) -> None:
@@ -155,18 +145,17 @@ def _inside(node: NodeProto, shapes: Sequence[Shape]) -> int:
     return 0
 
 
-def _width(elem: int) -> int:
-    if elem in (0, TensorProto.STRING):
-        return _BYTES
-    return int(helper.tensor_dtype_to_np_dtype(elem).itemsize)
-
-
 def _bytes(graph: Graph, run: Interpretation) -> tuple[int, int]:
     """The bytes of all computed tensors, and the most that are alive at once, each until its last use."""
     last = {name: i for i, node in enumerate(graph.nodes) for name in node.input}
     last |= dict.fromkeys(graph.outputs, len(graph.nodes))
     computed = {name: run.tensors[name] for node in graph.nodes for name in node.output if name}
-    sizes = {name: (tensor.count or 0) * _width(tensor.elem) for name, tensor in computed.items()}
+    # Text and unknown types count as eight bytes.
+    sizes = {
+        name: (t.count or 0)
+        * (8 if t.elem in (0, TensorProto.STRING) else helper.tensor_dtype_to_np_dtype(t.elem).itemsize)
+        for name, t in computed.items()
+    }
     alive = peak = 0
     for i, node in enumerate(graph.nodes):
         alive += sum(sizes.get(name, 0) for name in node.output)
@@ -187,8 +176,7 @@ def _powers(
     if len(free) > 1 and None in found.values():
         together = _power(run, lengths, free)
         found = {size: together if power is None else power for size, power in found.items()}
-    powers = {place: found[str(size)] for place, size in places}
-    return {place: power for place, power in powers.items() if power is not None}
+    return {place: power for place, size in places if (power := found[str(size)]) is not None}
 
 
 def _power(run: Callable[..., Interpretation], lengths: Mapping[str, int], free: set[str]) -> float | None:

@@ -70,7 +70,6 @@ class ShapeMismatch(Exception):
 
 
 def constant_tensor(value: Array) -> AbstractTensor:
-    """A tensor of the file."""
     value = np.asarray(value)
     try:
         elem = int(helper.np_dtype_to_tensor_dtype(value.dtype))
@@ -89,8 +88,7 @@ def given(inputs: Inputs, position: int) -> AbstractTensor:
 
 def shape_of(inputs: Inputs, position: int) -> Shape:
     """The sizes of an input; raises `NoRule` where they are not known."""
-    shape = given(inputs, position).shape
-    if shape is None:
+    if (shape := given(inputs, position).shape) is None:
         raise NoRule(position)
     return shape
 
@@ -205,8 +203,7 @@ def _reshape(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
 @rule("Squeeze")
 def _squeeze(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
     """Axes of size one are dropped where none are named: of bounds it is not known which."""
-    named = len(inputs) > 1 or integers(node, "axes") is not None
-    if named or _all_fixed(inputs):
+    if len(inputs) > 1 or integers(node, "axes") is not None or _all_fixed(inputs):
         raise NoRule
     return [None]
 
@@ -271,8 +268,7 @@ def _distances(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
 
 @rule("ai.onnx.ml.LinearRegressor ai.onnx.ml.SVMRegressor ai.onnx.ml.TreeEnsembleRegressor")
 def _regression(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
-    targets = integer(node, "n_targets") or integer(node, "targets") or 1
-    return [(shape_of(inputs, 0)[0], targets)]
+    return [(shape_of(inputs, 0)[0], integer(node, "n_targets") or integer(node, "targets") or 1)]
 
 
 @rule("ai.onnx.ml.LinearClassifier ai.onnx.ml.SVMClassifier ai.onnx.ml.TreeEnsembleClassifier")
@@ -297,14 +293,9 @@ def _columns(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
 # Operators that read the sizes of their results as numbers.
 
 
-@rule("ConstantOfShape")
+@rule("ConstantOfShape HannWindow HammingWindow BlackmanWindow")
 def _constant_of_shape(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
     return [tuple(map(as_size, numbers_read(inputs, 0)))]
-
-
-@rule("HannWindow HammingWindow BlackmanWindow")
-def _window(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
-    return [(as_size(numbers_read(inputs, 0)[0]),)]
 
 
 @rule("Expand")

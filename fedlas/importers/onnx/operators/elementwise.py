@@ -11,56 +11,66 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas.errors import UnsupportedModel
-from fedlas.importers.onnx.operators.table import Function, enter_all, operator, torch_dtype
+from fedlas.importers.onnx.operators.table import enter_all, operator, torch_dtype
 
 # Operators that PyTorch computes under the same definition: no attributes, inputs in the same order.
-_SAME: dict[str, Function] = {
-    "Abs": torch.abs,
-    "Acos": torch.acos,
-    "Acosh": torch.acosh,
-    "Add": torch.add,
-    "Asin": torch.asin,
-    "Asinh": torch.asinh,
-    "Atan": torch.atan,
-    "Atanh": torch.atanh,
-    "Cos": torch.cos,
-    "Cosh": torch.cosh,
-    "Erf": torch.erf,
-    "Exp": torch.exp,
-    "Log": torch.log,
-    "MatMul": torch.matmul,
-    "Mul": torch.mul,
-    "Neg": torch.neg,
-    "Reciprocal": torch.reciprocal,
-    "Sin": torch.sin,
-    "Sinh": torch.sinh,
-    "Sqrt": torch.sqrt,
-    "Sub": torch.sub,
-    "Tan": torch.tan,
-    "Where": torch.where,
-}
-_SAME_WITHOUT_GRADIENT: dict[str, Function] = {
-    "And": torch.logical_and,
-    "BitwiseAnd": torch.bitwise_and,
-    "BitwiseNot": torch.bitwise_not,
-    "BitwiseOr": torch.bitwise_or,
-    "BitwiseXor": torch.bitwise_xor,
-    "Ceil": torch.ceil,
-    "Equal": torch.eq,
-    "Floor": torch.floor,
-    "Greater": torch.gt,
-    "GreaterOrEqual": torch.ge,
-    "IsNaN": torch.isnan,
-    "Less": torch.lt,
-    "LessOrEqual": torch.le,
-    "Not": torch.logical_not,
-    "Or": torch.logical_or,
-    "Round": torch.round,
-    "Sign": torch.sign,
-    "Xor": torch.logical_xor,
-}
-enter_all(_SAME)
-enter_all(_SAME_WITHOUT_GRADIENT, gradient=False)
+enter_all(
+    {
+        "Abs": torch.abs,
+        "Acos": torch.acos,
+        "Acosh": torch.acosh,
+        "Add": torch.add,
+        "Asin": torch.asin,
+        "Asinh": torch.asinh,
+        "Atan": torch.atan,
+        "Atanh": torch.atanh,
+        "Cos": torch.cos,
+        "Cosh": torch.cosh,
+        "Erf": torch.erf,
+        "Exp": torch.exp,
+        "HardSwish": F.hardswish,
+        "Log": torch.log,
+        "MatMul": torch.matmul,
+        "Mish": F.mish,
+        "Mul": torch.mul,
+        "Neg": torch.neg,
+        "Reciprocal": torch.reciprocal,
+        "Relu": F.relu,
+        "Sigmoid": torch.sigmoid,
+        "Sin": torch.sin,
+        "Sinh": torch.sinh,
+        "Softplus": F.softplus,
+        "Softsign": F.softsign,
+        "Sqrt": torch.sqrt,
+        "Sub": torch.sub,
+        "Tan": torch.tan,
+        "Tanh": torch.tanh,
+        "Where": torch.where,
+    }
+)
+enter_all(
+    {
+        "And": torch.logical_and,
+        "BitwiseAnd": torch.bitwise_and,
+        "BitwiseNot": torch.bitwise_not,
+        "BitwiseOr": torch.bitwise_or,
+        "BitwiseXor": torch.bitwise_xor,
+        "Ceil": torch.ceil,
+        "Equal": torch.eq,
+        "Floor": torch.floor,
+        "Greater": torch.gt,
+        "GreaterOrEqual": torch.ge,
+        "IsNaN": torch.isnan,
+        "Less": torch.lt,
+        "LessOrEqual": torch.le,
+        "Not": torch.logical_not,
+        "Or": torch.logical_or,
+        "Round": torch.round,
+        "Sign": torch.sign,
+        "Xor": torch.logical_xor,
+    },
+    gradient=False,
+)
 
 
 @operator("Div")
@@ -139,19 +149,6 @@ def cast_like(x: Tensor, like: Tensor, *, saturate: int = 1, round_mode: str = "
     return x.to(like.dtype)
 
 
-enter_all(
-    {
-        "HardSwish": F.hardswish,
-        "Mish": F.mish,
-        "Relu": F.relu,
-        "Sigmoid": torch.sigmoid,
-        "Softplus": F.softplus,
-        "Softsign": F.softsign,
-        "Tanh": torch.tanh,
-    }
-)
-
-
 @operator("Elu")
 def elu(x: Tensor, *, alpha: float = 1.0) -> Tensor:
     return F.elu(x, alpha)
@@ -226,8 +223,7 @@ def swiglu(gate: Tensor, x: Tensor, *, alpha: float = 1.0) -> Tensor:
 
 @operator("Shrink")
 def shrink(x: Tensor, *, bias: float = 0.0, lambd: float = 0.5) -> Tensor:
-    inside = torch.zeros_like(x)
-    return torch.where(x < -lambd, x + bias, torch.where(x > lambd, x - bias, inside))
+    return torch.where(x < -lambd, x + bias, torch.where(x > lambd, x - bias, torch.zeros_like(x)))
 
 
 def _along(x: Tensor, axis: int | None, opset: int) -> tuple[Tensor, int]:
@@ -270,11 +266,7 @@ _NAMED: dict[str, tuple[Callable[..., Tensor], tuple[float, ...]]] = {
 
 
 def named_activation(name: str) -> tuple[Callable[..., Tensor], tuple[float, ...]]:
-    """A function of a tensor and parameters, and the defaults of these.
-
-    Raises:
-        UnsupportedModel: `unsupported_operator` for one that is not known.
-    """
+    """A function of a tensor and parameters, and their defaults; raises UnsupportedModel (`unsupported_operator`)."""
     if name.lower() not in _NAMED:
         raise UnsupportedModel("unsupported_operator", f"a layer with activation {name!r} is not supported")
     return _NAMED[name.lower()]

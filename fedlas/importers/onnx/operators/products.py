@@ -94,10 +94,7 @@ def attention(
     q_num_heads: int = 1,
     scale: float | None = None,
 ) -> Tensor:
-    """Scaled dot products over (N, heads, L, d), or over (N, L, heads·d) with the numbers of heads as attributes.
-
-    A query that may see no key yields zeros.
-    """
+    """Scaled dot products over (N, heads, L, d) or (N, L, heads·d); a query that may see no key yields zeros."""
     packed = query.ndim == 3
     if packed:
         query = split_heads(query, q_num_heads)
@@ -112,17 +109,14 @@ def attention(
     return merge_heads(out) if packed else out
 
 
-def _bias(query: Tensor, keys: int, mask: Tensor | None, *, causal: bool) -> Tensor | None:
-    """What is added to the scores: the mask, and minus infinity where a query must not see a key."""
-    bias = mask
+def _bias(query: Tensor, keys: int, bias: Tensor | None, *, causal: bool) -> Tensor | None:
+    """A mask as what is added to the scores: minus infinity where a query must not see a key."""
     if bias is not None:
         if bias.dtype is torch.bool:
             bias = torch.zeros_like(bias, dtype=query.dtype).masked_fill(~bias, -math.inf)
         bias = F.pad(bias, (0, keys - bias.shape[-1]), value=-math.inf)  # keys beyond the mask's end are hidden
     if causal:
-        hidden = torch.ones(query.shape[2], keys, dtype=torch.bool, device=query.device).triu(1)
-        wall = torch.zeros_like(hidden, dtype=query.dtype).masked_fill(hidden, -math.inf)
-        bias = wall if bias is None else bias + wall
+        bias = _add(bias, query.new_full((query.shape[2], keys), -math.inf).triu(1))
     return bias
 
 
@@ -175,10 +169,8 @@ def _fused(
 ) -> Tensor:
     total = _padding_bias(mask, key.shape[2], fill, query.dtype)
     if causal:
-        hidden = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).triu(1)
-        total = _add(total, torch.zeros_like(hidden, dtype=query.dtype).masked_fill(hidden, fill))
-    total = _add(total, bias)
-    return F.scaled_dot_product_attention(query, key, value, total, scale=scale or None)
+        total = _add(total, query.new_full((query.shape[2], key.shape[2]), fill).triu(1))
+    return F.scaled_dot_product_attention(query, key, value, _add(total, bias), scale=scale or None)
 
 
 def _add(a: Tensor | None, b: Tensor | None) -> Tensor | None:

@@ -25,14 +25,11 @@ Activation = Callable[[Tensor], Tensor]
 Step = Callable[[Tensor, States], States]
 #: The step of one direction, from its number, its bias of the recurrence and its activations.
 MakeStep = Callable[[int, Tensor | None, list[Activation]], Step]
-_BACKWARDS = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
 # Functions of torch._VF are what nn.LSTM and its kin call; they have no public name that takes weights.
 _VF: Any = torch._VF
 
 
 class RecurrentAttributes(TypedDict, total=False):
-    """The attributes that all recurrent layers have."""
-
     activation_alpha: tuple[float, ...]
     activation_beta: tuple[float, ...]
     activations: tuple[str, ...]
@@ -44,13 +41,7 @@ class RecurrentAttributes(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class CellKind:
-    """One kind of recurrent cell, as ONNX and as PyTorch write it.
-
-    Attributes:
-        fused: PyTorch's function.
-        order: where PyTorch's gates lie among ONNX's.
-        defaults: the activations that the fused function computes.
-    """
+    """One kind of recurrent cell: PyTorch's function, its gates' places among ONNX's, and the activations in it."""
 
     fused: Callable[..., tuple[Tensor, ...]]
     order: tuple[int, ...]
@@ -100,11 +91,7 @@ class RecurrentLayer:
         return layer
 
     def _check_sizes(self) -> None:
-        """PyTorch's functions write beyond their memory where these do not fit together.
-
-        Raises:
-            ValueError: they do not.
-        """
+        """PyTorch's functions write beyond their memory where these do not fit together; raises ValueError."""
         count, gates, hidden = len(self.backwards), self.w.shape[1], self.r.shape[-1]
         wanted: dict[str, tuple[Tensor, tuple[int, ...]]] = {
             "W": (self.w, (count, gates, self.x.shape[2])),
@@ -123,7 +110,7 @@ class RecurrentLayer:
     @property
     def backwards(self) -> list[bool]:
         """Whether each direction runs backwards."""
-        return _BACKWARDS[self.direction]
+        return {"forward": [False], "reverse": [True], "bidirectional": [False, True]}[self.direction]
 
     def cut(self, x: Tensor) -> Tensor:
         """`x` within the layer's clip of zero."""
@@ -131,25 +118,19 @@ class RecurrentLayer:
         return x if clip is None else torch.clamp(x, -clip, clip)
 
     def run(self, kinds: Sequence[CellKind], make_step: MakeStep, *, fusible: bool = True) -> tuple[Tensor, ...]:
-        """Outputs (T, directions, N, H) and last states (directions, N, H), or both with the rows first.
-
-        By the function of the first of `kinds` that computes the same, else step by step.
-        """
+        """Outputs (T, directions, N, H) and last states (directions, N, H), or both with the rows first."""
         given = self.attributes.get("activations") or kinds[0].defaults * len(self.backwards)
-        same = next((kind for kind in kinds if self._computes(kind, given)), None)
-        if fusible and same is not None:
+        names = tuple(name.lower() for name in given)
+        same = next((kind for kind in kinds if names == kind.defaults * len(self.backwards)), None)
+        empty_rows = self.lengths is not None and bool((self.lengths < 1).any())
+        # PyTorch's functions do not clip, and take no row without a step.
+        if fusible and same is not None and "clip" not in self.attributes and not empty_rows:
             output, last = fused(self, same)
         else:
             output, last = self._stepwise(make_step, self._activations(given))
         if self.attributes.get("layout"):
             return output.permute(2, 0, 1, 3), *(state.transpose(0, 1) for state in last)
         return output, *last
-
-    def _computes(self, kind: CellKind, activations: Sequence[str]) -> bool:
-        """Whether PyTorch's function computes the same: its own activations, no clipping, no row without a step."""
-        empty_rows = self.lengths is not None and bool((self.lengths < 1).any())
-        names = tuple(name.lower() for name in activations)
-        return "clip" not in self.attributes and not empty_rows and names == kind.defaults * len(self.backwards)
 
     def _activations(self, names: Sequence[str]) -> list[Activation]:
         """Functions of one argument; alphas and betas are used up by those that take them, in order."""
@@ -204,8 +185,7 @@ def fused(layer: RecurrentLayer, kind: CellKind) -> tuple[Tensor, States]:
     options = weights, layer.b is not None, 1, 0.0, torch.is_grad_enabled(), layer.direction == "bidirectional"
     with _quietly(layer.x.is_cuda):
         output, last = (_whole if layer.lengths is None else _packed)(layer, kind, options)
-    output = output.unflatten(-1, (len(layer.backwards), -1)).transpose(1, 2)
-    return output, last
+    return output.unflatten(-1, (len(layer.backwards), -1)).transpose(1, 2), last
 
 
 @contextlib.contextmanager
@@ -220,7 +200,6 @@ def _quietly(on_cuda: bool) -> Iterator[None]:
 
 
 def _whole(layer: RecurrentLayer, kind: CellKind, options: tuple[object, ...]) -> tuple[Tensor, States]:
-    """All rows run to the end."""
     turn = layer.direction == "reverse"
     x = layer.x.flip(0) if turn else layer.x
     output, *last = kind.fused(x, _as_pytorch(layer.states), *options, False)
@@ -245,7 +224,6 @@ def _packed(layer: RecurrentLayer, kind: CellKind, options: tuple[object, ...]) 
 
 
 def _as_pytorch(states: Sequence[Tensor]) -> Tensor | list[Tensor]:
-    """One state alone, or the list of them."""
     given = [state.contiguous() for state in states]
     return given if len(given) > 1 else given[0]
 
@@ -281,8 +259,7 @@ def lstm(
 
         return step
 
-    plain = peepholes is None and not input_forget
-    return layer.run((LSTM,), make_step, fusible=plain)
+    return layer.run((LSTM,), make_step, fusible=peepholes is None and not input_forget)
 
 
 @operator("GRU", host=(4,))

@@ -28,14 +28,13 @@ def _extreme(x: Tensor, axes: Axes, keep: bool, *, largest: bool) -> Tensor:
     """The extreme of nothing is the opposite end of the type's range."""
     if all(x.shape[axis] for axis in axes):
         return torch.amax(x, axes, keep) if largest else torch.amin(x, axes, keep)
-    shape = torch.sum(x, axes, keep).shape
     worst = -math.inf if largest else math.inf
     if x.dtype is torch.bool:
         worst = not largest
     elif not x.is_floating_point():
         whole = torch.iinfo(x.dtype)
         worst = whole.min if largest else whole.max
-    return torch.full(shape, worst, dtype=x.dtype, device=x.device)
+    return torch.full(torch.sum(x, axes, keep).shape, worst, dtype=x.dtype, device=x.device)
 
 
 def _in_floats(function: Callable[[Tensor, Axes, bool], Tensor]) -> Callable[[Tensor, Axes, bool], Tensor]:
@@ -113,9 +112,6 @@ def cumulative_sum(x: Tensor, axis: Tensor, *, exclusive: int = 0, reverse: int 
         x = torch.cat((torch.zeros_like(x.narrow(dim, 0, 1)), x.narrow(dim, 0, x.shape[dim] - 1)), dim)
     total = torch.cumsum(x, dim, dtype=x.dtype)
     return total.flip(dim) if reverse else total
-
-
-Ints = tuple[int, ...]
 
 
 @operator("BatchNormalization")
@@ -225,8 +221,7 @@ def local_response_normalization(
     x: Tensor, *, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0
 ) -> Tensor:
     """`x / (bias + alpha/size · Σ x²)^beta` over `size` channels, of an even number one more behind than before."""
-    before, after = (size - 1) // 2, size // 2
-    squares = F.pad(torch.square(x).flatten(2).unsqueeze(1), (0, 0, before, after))
+    squares = F.pad(torch.square(x).flatten(2).unsqueeze(1), (0, 0, (size - 1) // 2, size // 2))
     mean = F.avg_pool2d(squares, (size, 1), 1).squeeze(1).reshape(x.shape)
     return x / (bias + alpha * mean) ** beta
 

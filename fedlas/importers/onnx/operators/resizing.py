@@ -34,17 +34,10 @@ class _ResizeOptions:
 
 @dataclass(frozen=True)
 class _ResizedAxis:
-    """How one axis is resized."""
-
     dim: int
     size: int
     target: int
     scale: float
-
-    @property
-    def unchanged(self) -> bool:
-        """Then it is not read at other places either."""
-        return self.size == self.target and math.isclose(self.scale, 1.0)
 
 
 @operator("Resize", host=(1, 2, 3))
@@ -94,7 +87,7 @@ def _resize(x: Tensor, axes: Sequence[_ResizedAxis], options: _ResizeOptions) ->
     for axis in axes:
         target[axis.dim] = axis.target
     bounded(target)
-    axes = [axis for axis in axes if not axis.unchanged]
+    axes = [axis for axis in axes if axis.size != axis.target or not math.isclose(axis.scale, 1.0)]
     if axes and _is_pytorchs(x, axes, options):
         mode = "nearest" if options.mode == "nearest" else _INTERPOLATIONS[options.mode, x.ndim]
         corners = None if mode == "nearest" else options.coordinate_transformation_mode == "align_corners"
@@ -126,9 +119,7 @@ def _is_pytorchs(x: Tensor, axes: Sequence[_ResizedAxis], options: _ResizeOption
 
 
 def _along(x: Tensor, axis: _ResizedAxis, options: _ResizeOptions) -> Tensor:
-    """One axis: every result is a weighted sum of a few elements."""
-    place = _coordinates(axis, options.coordinate_transformation_mode)
-    index, weight = _taps(place, axis, options)
+    index, weight = _taps(_coordinates(axis, options.coordinate_transformation_mode), axis, options)
     shape = [-1 if d == axis.dim else 1 for d in range(x.ndim)]
     index, weight = index.to(x.device), weight.to(x.device, x.dtype)
     result = torch.zeros((), dtype=x.dtype, device=x.device)

@@ -71,14 +71,11 @@ _READ: dict[str, str] = {
     "ssvvv": "MelWeightMatrix",
 }
 READ: dict[str, str] = {name: letters for letters, names in _READ.items() for name in names.split()}
-
 #: Operators whose results have as many elements as their input's values say, and no more than an operand has.
 COUNTING = words(
     "NonZero Compress Unique NonMaxSuppression StringNormalizer StringSplit SequenceAt ConcatFromSequence "
     "SplitToSequence ai.onnx.ml.DictVectorizer"
 )
-
-
 #: Operators whose result may be large though their inputs are small: sizes are numbers that they read.
 DECLARING = words("AveragePool Conv ConvTranspose Expand MaxPool OneHot Pad Resize Tile Upsample")
 #: Inputs that are weights whatever else is known.

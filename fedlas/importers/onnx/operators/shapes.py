@@ -198,16 +198,17 @@ def gather(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
     axis = axis % x.ndim
     if indices.ndim == 0 and not indices.is_meta:
         return x.select(axis, int(indices))
-    index = indices.to(x.device, torch.int64)
-    index = torch.where(index < 0, index + x.shape[axis], index)
+    index = _wrapped(indices.to(x.device, torch.int64), x.shape[axis])
     try:
         if axis == 0 and x.ndim == 2:
             return F.embedding(index, x)
         picked = x.index_select(axis, index.reshape(-1))
     except IndexError as error:  # the rows are wrong, not the graph
-        known = x.shape[axis]
-        message = f"an index lies outside the {known} entries of a table of the model (a token beyond its vocabulary?)"
-        raise Mismatch("inputs_refused", message) from error
+        raise Mismatch(
+            "inputs_refused",
+            f"an index lies outside the {x.shape[axis]} entries of a table of the model (a token beyond its "
+            "vocabulary?)",
+        ) from error
     return picked.reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
 
 
@@ -223,10 +224,9 @@ def gather_elements(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
 
 @operator("GatherND")
 def gather_nd(x: Tensor, indices: Tensor, *, batch_dims: int = 0) -> Tensor:
-    shared = x.shape[:batch_dims]
     rows = [
         torch.arange(size, device=x.device).reshape([-1 if i == j else 1 for j in range(indices.ndim - 1)])
-        for i, size in enumerate(shared)
+        for i, size in enumerate(x.shape[:batch_dims])
     ]
     return x[(*rows, *indices.long().unbind(-1))]
 
@@ -270,8 +270,7 @@ def one_hot(indices: Tensor, depth: Tensor, values: Tensor, *, axis: int = -1) -
     """Values are (off, on); an index outside the depth is off everywhere."""
     count = int(depth)
     bounded([indices.numel(), count])
-    index = indices.long()
-    index = torch.where(index < 0, index + count, index)
+    index = _wrapped(indices.long(), count)
     hot = (index.unsqueeze(-1) == torch.arange(count, device=index.device)).movedim(-1, axis)
     return torch.where(hot, values[1], values[0])
 

@@ -24,7 +24,6 @@ from fedlas.errors import UnsupportedModel
 
 Function = Callable[..., Tensor | tuple[Tensor, ...]]
 F = TypeVar("F", bound=Function)
-
 STANDARD_DOMAINS = ("", "ai.onnx")
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 OPERATORS: dict[str, Operator] = {}
@@ -120,15 +119,11 @@ def enter_kinds(function: Function, kinds: Iterable[str], *, host: tuple[int, ..
     OPERATORS.update({kind: Operator.of(function, host, gradient, kind=kind) for kind in kinds})
 
 
-def has_gradient(name: str) -> bool:
-    """Whether a loss can be differentiated through the operator `name`; False too for those not in the table."""
-    return name in OPERATORS and OPERATORS[name].gradient
-
-
 def node_has_gradient(node: NodeProto) -> bool:
-    """As `has_gradient` for the attributes that the node has; a Cast has one only where it casts to floats."""
-    casts = operator_name(node) == "Cast" and attributes(node).get("to") not in _FLOATS
-    return has_gradient(operator_name(node)) and not casts and not misfits(node)
+    """Whether a loss can be differentiated through the node: a Cast only to floats, none that is not in the table."""
+    name = operator_name(node)
+    casts = name == "Cast" and attributes(node).get("to") not in _FLOATS
+    return name in OPERATORS and OPERATORS[name].gradient and not casts and not misfits(node)
 
 
 def operator_name(node: NodeProto) -> str:
@@ -186,12 +181,7 @@ def _is_default(node: NodeProto, item: AttributeProto) -> bool:
 
 
 def keywords(node: NodeProto, opset: int) -> dict[str, object]:
-    """The keyword arguments with which the table's function computes `node`.
-
-    Raises:
-        UnsupportedModel: `unsupported_operator` where the node has attributes, inputs or outputs of which the function
-            does not know.
-    """
+    """The keyword arguments of the table's function for `node`; raises UnsupportedModel (`unsupported_operator`)."""
     entry = OPERATORS[operator_name(node)]
     if unknown := misfits(node):
         raise UnsupportedModel(
@@ -203,11 +193,7 @@ def keywords(node: NodeProto, opset: int) -> dict[str, object]:
 
 
 def torch_dtype(number: int) -> torch.dtype:
-    """The PyTorch type of an ONNX element type.
-
-    Raises:
-        UnsupportedModel: `unsupported_type` for strings, complex numbers and 2- to 8-bit floats.
-    """
+    """The PyTorch type of an ONNX element type; raises UnsupportedModel (`unsupported_type`)."""
     try:
         return _DTYPES[number]
     except KeyError:
@@ -221,32 +207,20 @@ def elem_type(dtype: torch.dtype) -> int:
 
 
 def dtype_of(name: str) -> torch.dtype:
-    """The PyTorch type of a NumPy type's name.
-
-    Raises:
-        UnsupportedModel: `unsupported_type`, as for `torch_dtype`.
-    """
+    """The PyTorch type of a NumPy type's name; raises UnsupportedModel (`unsupported_type`)."""
     if name not in _BY_NAME:
         raise UnsupportedModel("unsupported_type", f"the graph computes with {name} tensors; use float32")
     return _BY_NAME[name]
 
 
 def as_tensor(array: NDArray[Any]) -> Tensor:
-    """The array as a tensor that shares its memory; NumPy's own bfloat16 is none that PyTorch takes.
-
-    Raises:
-        UnsupportedModel: `unsupported_type`, as for `torch_dtype`.
-    """
+    """A tensor that shares the array's memory; raises UnsupportedModel (`unsupported_type`)."""
     dtype = dtype_of(array.dtype.name)
     return torch.from_numpy(array.view(np.int16)).view(dtype) if dtype is torch.bfloat16 else torch.from_numpy(array)
 
 
 def bounded(shape: Sequence[int], *, limit: int = MAX_ELEMENTS) -> list[int]:
-    """`shape` as a list.
-
-    Raises:
-        UnsupportedModel: `declared_size` where a tensor of that shape has more than `limit` elements.
-    """
+    """`shape` as a list; raises UnsupportedModel (`declared_size`) where it has more than `limit` elements."""
     if math.prod(shape) > limit:
         raise UnsupportedModel(
             "declared_size", f"the graph declares a tensor of shape {tuple(shape)}; {limit} elements are the limit"

@@ -18,8 +18,6 @@ Ints = tuple[int, ...]
 
 
 class WindowAttributes(TypedDict, total=False):
-    """The attributes that all operators with windows have."""
-
     auto_pad: str
     dilations: Ints
     kernel_shape: Ints
@@ -74,10 +72,7 @@ class Window:
         return self.begins if self.begins == self.ends and min(self.pads, default=0) >= 0 else None
 
     def exact_ends(self, size: Sequence[int], *, ceil_mode: bool) -> Ints:
-        """The padding at the ends with which the last window ends exactly where the padded input does.
-
-        With `ceil_mode` a window may reach beyond the padding, but none begins in the padding at the end.
-        """
+        """The padding at the ends with which the last window, begun before it, ends where the padded input does."""
         ends = []
         for n, stride, reach, begin, end in zip(size, self.stride, self.reach, self.begins, self.ends, strict=True):
             steps = (n + begin + end - reach) / stride
@@ -102,27 +97,20 @@ def pad(x: Tensor, pads: Ints, value: float = 0.0) -> Tensor:
 
 
 def by_rank(rank: int, *functions: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The function for one, two or three spatial axes.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """The function for one, two or three spatial axes; raises ValueError where there is none."""
     if not 1 <= rank <= len(functions):
         raise ValueError(f"windows over {rank} spatial axes, 1 to {len(functions)} are supported")
     return functions[rank - 1]
 
 
 class ConvolutionAttributes(WindowAttributes, total=False):
-    """The attributes that convolutions have beside those of their windows."""
-
     group: int
 
 
 @operator("Conv")
 def conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, **attributes: Unpack[ConvolutionAttributes]) -> Tensor:
     window = Window.over(x.shape[2:], weight.shape[2:], attributes)
-    padding = window.symmetric
-    if padding is None:
+    if (padding := window.symmetric) is None:
         x, padding = pad(x, window.pads), (0,) * window.rank
     convolve = by_rank(window.rank, F.conv1d, F.conv2d, F.conv3d)
     return convolve(x, weight, bias, window.stride, padding, window.dilation, attributes.get("group", 1))
@@ -161,8 +149,7 @@ def conv_transpose(
         s * (n - 1) + e + reach for n, reach, s, e in zip(x.shape[2:], window.reach, window.stride, extra, strict=True)
     ]
     edges = _cut(window, full, x.shape[2:], output_shape[-rank:] if output_shape else None)
-    remaining = [n - a - b for n, a, b in zip(full, edges[:rank], edges[rank:], strict=True)]
-    if min(remaining) < 1:
+    if min(n - a - b for n, a, b in zip(full, edges[:rank], edges[rank:], strict=True)) < 1:
         raise ValueError(f"pads {edges} leave nothing of a result of {full}")
     convolve = by_rank(rank, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
     begins, ends = edges[:rank], edges[rank:]
@@ -170,23 +157,20 @@ def conv_transpose(
     if begins == ends and min(edges) >= 0 and fits:
         return convolve(x, weight, bias, window.stride, begins, extra, group, window.dilation)
     result = convolve(x, weight, None, window.stride, 0, 0, group, window.dilation)
-    ends = tuple(e - n for e, n in zip(extra, ends, strict=True))
-    result = pad(result, (*(-n for n in begins), *ends))
+    result = pad(result, (*(-n for n in begins), *(e - n for e, n in zip(extra, ends, strict=True))))
     return result if bias is None else result + bias.reshape(-1, *(1,) * rank)
 
 
 def _cut(window: Window, full: list[int], size: torch.Size, output: Ints | None) -> Ints:
     """What to cut from the full result's beginnings and ends; what it lacks is added at the end."""
-    same = window.auto_pad.startswith("SAME")
-    if output is None and not same:
+    if output is None and not window.auto_pad.startswith("SAME"):
         return window.pads
     wanted = output or tuple(s * n for s, n in zip(window.stride, size, strict=True))
     total = [n - m for n, m in zip(full, wanted, strict=True)]
     edges = halves([max(n, 0) for n in total], more_at_end=window.auto_pad == "SAME_UPPER")
     if output is None:  # ONNX Runtime does not enlarge where the stride is wider than the window
         return edges
-    rank = window.rank
-    return edges[:rank] + tuple(e + min(n, 0) for e, n in zip(edges[rank:], total, strict=True))
+    return edges[: window.rank] + tuple(e + min(n, 0) for e, n in zip(edges[window.rank :], total, strict=True))
 
 
 class PoolAttributes(WindowAttributes, total=False):

@@ -26,7 +26,6 @@ _MOST_PARTS = 1_000_000
 _MOST_FIELDS = 20_000_000
 #: Model, graph, node, attribute, tensor; each nested graph adds three. The parser itself gives up at 100.
 _DEEPEST = 60
-
 _NUMBER, _EIGHT_BYTES, _SIZED, _FOUR_BYTES = 0, 1, 2, 5
 _LONGEST_NAME = 1000
 #: Attributes that say how large something is, and the largest product of their numbers: a pooling window of 4096².
@@ -131,11 +130,7 @@ def _varint(content: bytes, position: int, end: int) -> tuple[int, int]:
 
 
 def check_names(model: ModelProto) -> None:
-    """Refuse names that no exporter writes: they end in logs, records and file formats of others.
-
-    Raises:
-        UnsupportedModel: `bad_name`.
-    """
+    """Refuse names that no exporter writes: they end in logs and records; raises UnsupportedModel (`bad_name`)."""
     for name in _names(model):
         if len(name) > _LONGEST_NAME or not name.isprintable():
             shown = "".join(character if character.isprintable() else "?" for character in name[:40])
@@ -178,15 +173,10 @@ def _every(message: Message) -> Iterator[Message]:
 
 
 def check_order(graph: GraphProto) -> None:
-    """Every tensor of the main graph is made once, and none from itself.
-
-    Raises:
-        UnsupportedModel: `duplicate_name`, `cyclic_graph`.
-    """
+    """Every tensor is made once, and none from itself; raises UnsupportedModel (`duplicate_name`, `cyclic_graph`)."""
     outputs = [name for node in graph.node for name in node.output if name]
     for names in (outputs, [tensor.name for tensor in graph.initializer]):
-        doubled = [name for name, count in Counter(names).items() if count > 1]
-        if doubled:
+        if doubled := [name for name, count in Counter(names).items() if count > 1]:
             raise UnsupportedModel("duplicate_name", f"the tensor {doubled[0]!r} is made more than once in the graph")
     given = {info.name for info in graph.input} | {tensor.name for tensor in graph.initializer}
     both = given & set(outputs)
@@ -204,11 +194,7 @@ def check_order(graph: GraphProto) -> None:
 
 
 def check_functions(model: ModelProto) -> None:
-    """Local functions, written out where they are called, must end and stay small.
-
-    Raises:
-        UnsupportedModel: `cyclic_graph`, `too_many_nodes`.
-    """
+    """Local functions, written out, end and stay small; raises UnsupportedModel (`cyclic_graph`, `too_many_nodes`)."""
     functions = {_key(function): function for function in model.functions}
     sizes: dict[tuple[str, str], int] = {}
     total = sum(_written_out(node, functions, sizes, ()) for node in model.graph.node) if functions else 0
@@ -229,9 +215,7 @@ def _written_out(
     sizes: dict[tuple[str, str], int],
     callers: tuple[tuple[str, str], ...],
 ) -> int:
-    """How many nodes a call becomes."""
-    key = _key(node)
-    if key not in functions:
+    if (key := _key(node)) not in functions:
         return 1
     if key in callers or len(callers) > 50:
         raise UnsupportedModel(
@@ -243,17 +227,11 @@ def _written_out(
 
 
 def check_attributes(model: ModelProto) -> None:
-    """Windows, strides and state sizes are those of a classifier: what runs over them takes as long as they are large.
-
-    Raises:
-        UnsupportedModel: `declared_size`.
-    """
+    """Refuse windows, strides and states that take too long to run over; raises UnsupportedModel (`declared_size`)."""
     for node in every_node(model):
         for attribute in node.attribute:
-            if (
-                attribute.name in _SIZES
-                and math.prod(max(1, abs(n)) for n in [attribute.i, *attribute.ints]) > _LARGEST
-            ):
+            product = math.prod(max(1, abs(n)) for n in [attribute.i, *attribute.ints])
+            if attribute.name in _SIZES and product > _LARGEST:
                 raise UnsupportedModel(
                     "declared_size",
                     f"{node.op_type} has {attribute.name} = {[*attribute.ints] or attribute.i}; "
@@ -270,37 +248,29 @@ def check_size(tensor: TensorProto) -> None:
         raise UnsupportedModel("corrupt", f"tensor {tensor.name!r} has the shape {tuple(tensor.dims)}")
     if tensor.HasField("segment"):
         raise UnsupportedModel("corrupt", f"tensor {tensor.name!r} is one of several segments, which cannot be read")
-    if tensor.HasField("raw_data"):
-        held, needed, unit = len(tensor.raw_data), _bytes_of(tensor, count), "bytes"
-    else:
-        held, needed, unit = sum(len(getattr(tensor, kind)) for kind in _CONTENTS), count, "values"
-        if tensor.data_type in _PARTS_OF_A_BYTE:
-            needed = -(-count // _PARTS_OF_A_BYTE[tensor.data_type])
-        elif tensor.data_type in (TensorProto.COMPLEX64, TensorProto.COMPLEX128):
-            needed = 2 * count
+    held, needed = sum(len(getattr(tensor, kind)) for kind in _CONTENTS), count
+    if is_raw := tensor.HasField("raw_data"):
+        held = len(tensor.raw_data)
+    if tensor.data_type in _PARTS_OF_A_BYTE:
+        needed = -(-count // _PARTS_OF_A_BYTE[tensor.data_type])
+    elif is_raw:
+        try:
+            needed = count * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+        except (KeyError, ValueError):
+            raise UnsupportedModel("corrupt", f"tensor {tensor.name!r} has an unknown element type") from None
+    elif tensor.data_type in (TensorProto.COMPLEX64, TensorProto.COMPLEX128):
+        needed = 2 * count
     if held != needed:
+        unit = "bytes" if is_raw else "values"
         raise UnsupportedModel(
-            "corrupt",
-            f"tensor {tensor.name!r} holds {held} {unit}, its shape {tuple(tensor.dims)} needs {needed}",
+            "corrupt", f"tensor {tensor.name!r} holds {held} {unit}, its shape {tuple(tensor.dims)} needs {needed}"
         )
 
 
-def _bytes_of(tensor: TensorProto, count: int) -> int:
-    if tensor.data_type in _PARTS_OF_A_BYTE:
-        return -(-count // _PARTS_OF_A_BYTE[tensor.data_type])
-    try:
-        return count * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
-    except (KeyError, ValueError):
-        raise UnsupportedModel("corrupt", f"tensor {tensor.name!r} has an unknown element type") from None
-
-
 def check_weights(model: ModelProto) -> None:
-    """No weight is NaN or infinite: such a network answers nothing, and training spreads it.
+    """No weight is NaN or infinite, which training would spread; raises UnsupportedModel (`non_finite_weights`).
 
     Infinities elsewhere are legitimate (attention masks, open bounds of Clip), NaN in a single number is, too.
-
-    Raises:
-        UnsupportedModel: `non_finite_weights`.
     """
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:

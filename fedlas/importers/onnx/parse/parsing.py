@@ -34,7 +34,6 @@ from fedlas.importers.onnx.parse.checks import (
 
 #: The name of a file of weights, which the graph has to state, and its content.
 WeightFile = tuple[str, bytes]
-
 #: A protobuf message ends here, whatever the writer.
 MOST_BYTES = 2**31 - 1
 _ZIP = b"PK\x03\x04"
@@ -44,7 +43,6 @@ _MAX_GAP_BYTES = 65_536
 MAX_OPSET, MIN_OPSET, MAX_IR = 26, 7, 13
 #: One row of an input; the largest images and volumes that are classified are far below.
 _LARGEST_ROW = 256 * 1024**2
-_OPSET_OF_CLASSICAL = 13
 _CLASSICAL = "ai.onnx.ml"
 _QUANTISED = ("QLinear", "QAttention", "QGemm", "Quantize", "Dequantize", "DynamicQuantize")
 #: Nested graphs may run for ever, and no exporter needs them for a classifier in inference.
@@ -82,8 +80,7 @@ def read_parts(path: Path) -> tuple[bytes, WeightFile | None]:
     Raises:
         UnsupportedModel: `too_large`, `needs_graph`, or what is wrong with the archive (`corrupt`, `archive_bomb`, …).
     """
-    size = path.stat().st_size
-    if size > MOST_BYTES:
+    if (size := path.stat().st_size) > MOST_BYTES:
         raise UnsupportedModel("too_large", f"the model has {size} bytes with its weights; ONNX ends at {MOST_BYTES}")
     with path.open("rb") as file:
         if file.read(len(_ZIP)) != _ZIP:
@@ -104,7 +101,6 @@ def read_parts(path: Path) -> tuple[bytes, WeightFile | None]:
 
 
 def needs_graph(kind: str) -> UnsupportedModel:
-    """The refusal of weights alone."""
     return UnsupportedModel(
         "needs_graph",
         f"the file is {kind}, weights without a graph. Client and command line convert those of torchvision and timm "
@@ -121,11 +117,7 @@ def beside(model: ModelProto, path: Path) -> WeightFile | None:
 
 
 def embed(model: ModelProto, weights: WeightFile | None) -> None:
-    """Move the weights into the graph; each byte of the file belongs to one tensor at most.
-
-    Raises:
-        UnsupportedModel: `external_data` where the file is missing, is another one, or does not hold what is stated.
-    """
+    """Move the weights into the graph, each byte into one tensor at most; raises UnsupportedModel (`external_data`)."""
     name, content = weights or ("", b"")
     taken = end = 0
     for tensor in filter(_is_outside, every_tensor(model)):
@@ -145,8 +137,11 @@ def embed(model: ModelProto, weights: WeightFile | None) -> None:
         tensor.ClearField("external_data")
         tensor.ClearField("data_location")
     if len(content) - end > _MAX_GAP_BYTES:
-        held = f"{name!r} has {len(content)} bytes, of which the graph uses {end}: it is another model's"
-        raise UnsupportedModel("external_data", f"{held}; send the file that was written with this graph")
+        raise UnsupportedModel(
+            "external_data",
+            f"{name!r} has {len(content)} bytes, of which the graph uses {end}: it is another model's; send the file "
+            "that was written with this graph",
+        )
 
 
 def _place(tensor: TensorProto, name: str, size: int) -> tuple[int, int]:
@@ -174,17 +169,11 @@ def _stated(tensor: TensorProto) -> dict[str, str]:
 
 
 def read_model(path: str | Path, *, allow_beside: bool = False) -> ModelProto:
-    """Parse and check the ONNX file at `path`.
+    """Parse and check the ONNX file at `path`; raises UnsupportedModel, which says what is needed.
 
     Args:
         path: of a graph, or of a zip of a graph and its weights.
         allow_beside: read weights from the file beside it that the graph names: for its owner, never for a stranger.
-
-    Raises:
-        UnsupportedModel: with a sentence on what is needed: `too_large`, `unsafe_format`, `not_onnx`, `truncated`,
-            `needs_graph`, `too_many_nodes`, `too_deep`, `external_data`, `unsupported_opset`, `quantized`,
-            `unsupported_operator`, `bad_name`, `duplicate_name`, `cyclic_graph`, `corrupt`, `declared_size`,
-            `non_finite_weights`.
     """
     model = read_whole(path, allow_beside=allow_beside)
     _check_versions(model)
@@ -209,8 +198,10 @@ def read_whole(path: str | Path, *, allow_beside: bool = False) -> ModelProto:
         model = _parse(content)
     except UnsupportedModel as error:
         if weights is not None and weights[1][:1] == _FIRST_BYTE:
-            message = f"{weights[0]!r}, which came as the weights, looks like the graph: were the two exchanged?"
-            raise UnsupportedModel("external_data", message) from error
+            raise UnsupportedModel(
+                "external_data",
+                f"{weights[0]!r}, which came as the weights, looks like the graph: were the two exchanged?",
+            ) from error
         raise (_told(file, error) if error.code in ("not_onnx", "unsafe_format") else error) from None
     del content
     embed(model, beside(model, file) if weights is None and allow_beside else weights)
@@ -224,11 +215,11 @@ def _told(file: Path, refusal: UnsupportedModel) -> UnsupportedModel:
     except BadDataset as found:
         is_pickle = (refusal.code, found.code) == ("not_onnx", "unsafe_format")
         return _unsafe("a Python pickle") if is_pickle else refusal
-    message = (
+    return UnsupportedModel(
+        "not_onnx",
         f"the file is {_ROWS[kind]}: rows or scores, and no model. Were model and rows exchanged? Scores without a "
-        f"model go to POST /v1/calibrators (fedlas calibrators create). For a model, {_HOW_TO_EXPORT}"
+        f"model go to POST /v1/calibrators (fedlas calibrators create). For a model, {_HOW_TO_EXPORT}",
     )
-    return UnsupportedModel("not_onnx", message)
 
 
 def _unsafe(kind: str) -> UnsupportedModel:
@@ -238,12 +229,10 @@ def _unsafe(kind: str) -> UnsupportedModel:
 def _parse(content: bytes) -> ModelProto:
     if not content:
         raise UnsupportedModel("not_onnx", f"the file is empty; {_HOW_TO_EXPORT}")
-    if (
-        content[8:9] == b"{" and 1 < int.from_bytes(content[:8], "little") < 2**32
-    ):  # safetensors: a JSON object's length
+    # Safetensors begin with a JSON object's length.
+    if content[8:9] == b"{" and 1 < int.from_bytes(content[:8], "little") < 2**32:
         raise needs_graph("safetensors")
-    kind = next((kind for magic, kind in _FOREIGN if content.startswith(magic)), None)
-    if kind is not None:
+    if kind := next((kind for magic, kind in _FOREIGN if content.startswith(magic)), None):
         raise _unsafe(kind)
     try:
         survey(content)
@@ -260,15 +249,13 @@ def _parse(content: bytes) -> ModelProto:
 
 
 def standard_opset(model: ModelProto) -> int:
-    """The version of the standard operators that the model uses."""
     return next((entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS), 0)
 
 
 def _check_versions(model: ModelProto) -> None:
     """A file of classical operators alone need not name the standard ones, which replace them in here."""
-    domains = {node.domain for node in every_node(model)}
-    if standard_opset(model) == 0 and domains == {_CLASSICAL}:
-        model.opset_import.add(domain="", version=_OPSET_OF_CLASSICAL)
+    if standard_opset(model) == 0 and {node.domain for node in every_node(model)} == {_CLASSICAL}:
+        model.opset_import.add(domain="", version=13)
     opset = standard_opset(model)
     if not MIN_OPSET <= opset <= MAX_OPSET:
         raise UnsupportedModel(
@@ -301,8 +288,7 @@ def _check_operators(model: ModelProto) -> None:
     """Only operators on a list are let near the importer and ONNX Runtime; all others are named."""
     own = {(function.domain, function.name) for function in model.functions}
     found = {operator_name(node) for node in every_node(model) if (node.domain, node.op_type) not in own}
-    refused = sorted(name for name in found if name in _CONTROL_FLOW or name not in _allowed())
-    if refused:
+    if refused := sorted(name for name in found if name in _CONTROL_FLOW or name not in _allowed()):
         loops = "; a Loop is, for example, a recurrent layer written as a loop (Keras): export with unroll=True"
         raise UnsupportedModel(
             "unsupported_operator",

@@ -55,14 +55,11 @@ PREFERENCES: tuple[Preference, ...] = (
 
 
 def row_axis(old: Shape, new: Shape, result: Shape, *, batch: int, prefer: Preference) -> int:
-    """The axis of a Reshape's result that carries the rows.
+    """The axis of a Reshape's result that carries the rows; raises AmbiguousShape where there is no such axis.
 
     Args:
         old, new: the shapes that are reshaped with `batch` rows and with one more.
         result: the shape of the result with `batch` rows.
-
-    Raises:
-        AmbiguousShape: there is no such axis.
     """
     carriers = [i for i, (a, b) in enumerate(zip(old, new, strict=True)) if a != b]
     if len(carriers) != 1 or new[carriers[0]] * batch != old[carriers[0]] * (batch + 1):
@@ -89,12 +86,7 @@ class BatchRewriter:
     """Walks through the graph with one row more than the exporter's and mends each node that cannot follow."""
 
     def __init__(
-        self,
-        graph: Graph,
-        inputs: Mapping[str, Tensor],
-        batch: int,
-        before: Mapping[str, Shape],
-        prefer: Preference,
+        self, graph: Graph, inputs: Mapping[str, Tensor], batch: int, before: Mapping[str, Shape], prefer: Preference
     ) -> None:
         self.graph, self.batch, self.rows, self.prefer = graph, batch, batch + 1, prefer
         self.before = before
@@ -255,7 +247,6 @@ class BatchRewriter:
         return False
 
     def _expanded(self, name: str, axis: int, rows: str) -> str:
-        """A constant for as many rows as the tensor `rows` says."""
         ones = [1] * self.values[name].ndim
         return self._add("Expand", [self._one_row(name, axis), self._with_size(ones, axis, rows)])
 
@@ -274,16 +265,13 @@ class BatchRewriter:
 def free_batch(
     graph: Graph, specs: list[InputSpec], batch: int, lengths: Mapping[str, int], before: Mapping[str, Shape]
 ) -> tuple[Graph, dict[str, Shape]]:
-    """A graph that takes any number of rows and computes what `graph` computes for `batch` rows.
+    """A graph for any number of rows that computes what `graph` does for `batch` rows; raises UnsupportedModel.
 
     Args:
         before: the shapes of all tensors for `batch` rows.
 
     Returns:
         The graph, and the shapes of all its tensors for `batch + 1` rows.
-
-    Raises:
-        UnsupportedModel: `fixed_batch` where that cannot be found.
     """
     reasons = []
     # Shapes alone are enough for almost every graph that is much to compute; else values are computed.
@@ -310,13 +298,8 @@ def free_batch(
 def prove_rows(
     original: Graph, repaired: Graph, specs: list[InputSpec], batch: int, lengths: Mapping[str, int]
 ) -> None:
-    """Rows computed together must equal rows computed in the exporter's batches.
-
-    Raises:
-        AmbiguousShape: they do not.
-    """
-    original_rows = batch if batch <= _AFFORDABLE else 1
-    rows = example_inputs(specs, original_rows + 1, lengths, seed=1)
+    """Rows computed together must equal rows computed in the exporter's batches; raises AmbiguousShape."""
+    rows = example_inputs(specs, batch + 1 if batch <= _AFFORDABLE else 2, lengths, seed=1)
     together = outputs_of(repaired, rows)
     part = {name: value[1:] for name, value in rows.items()}
     alone = outputs_of(original if batch <= _AFFORDABLE else repaired, part)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from fedlas.errors import UnsupportedModel
@@ -18,19 +19,14 @@ __all__ = ["class_labels", "plain_outputs", "to_standard"]
 ML_DOMAIN = "ai.onnx.ml"
 _CLASSIFIERS = ("LinearClassifier", "SVMClassifier", "TreeEnsembleClassifier")
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
-_SCORE_TYPES = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
 
 
 def has_classical(model: ModelProto) -> bool:
-    """Whether the graph has nodes of `ai.onnx.ml`."""
     return any(node.domain == ML_DOMAIN for node in model.graph.node)
 
 
 def plain_outputs(model: ModelProto) -> ModelProto:
-    """The model with its class scores as one tensor (N, K) instead of maps (ZipMap) or one output a class.
-
-    A ZipMap's output keeps its name. Models without such outputs are returned as they are.
-    """
+    """The model, a copy where it has such, with class scores as one tensor (N, K) and no maps (ZipMap) or columns."""
     if not has_classical(model):
         return model
     changed = ModelProto()
@@ -63,18 +59,14 @@ def _join_columns(model: ModelProto) -> None:
 
 
 def _sliced(producers: dict[str, NodeProto], name: str) -> str | None:
-    shaped = producers.get(name)
-    if shaped is None or shaped.op_type != "Reshape":
+    if (shaped := producers.get(name)) is None or shaped.op_type != "Reshape":
         return None
     column = producers.get(shaped.input[0])
     return str(column.input[0]) if column is not None and column.op_type == "Slice" else None
 
 
 def class_labels(model: ModelProto, num_classes: int) -> tuple[str, ...] | None:
-    """The names of the classes that the file gives: of a ZipMap, of the table that an ArgMax reads, or of a classifier.
-
-    None where there are none, or not one for each class (one-against-rest models hold several binary ones).
-    """
+    """Class names of the file's ZipMap, ArgMax's table or classifier; None unless there is one for each class."""
     for found in (_held(model, "ZipMap"), _looked_up(model), _held(model, *_CLASSIFIERS)):
         if found:
             names = next(iter(found))
@@ -110,10 +102,7 @@ def to_standard(model: ModelProto) -> ModelProto:
     """The model with standard operators in the place of those of `ai.onnx.ml` that have an equivalent.
 
     Outputs that are labels are dropped, and maps of scores (ZipMap) become plain tensors. Models without such operators
-    are returned as they are.
-
-    Raises:
-        UnsupportedModel: `unsupported_input` where an input takes text.
+    are returned as they are. Raises UnsupportedModel (`unsupported_input`) where an input takes text.
     """
     if not has_classical(model):
         return model
@@ -129,7 +118,7 @@ def to_standard(model: ModelProto) -> ModelProto:
     _drop_labels(changed)
     builder = GraphBuilder(changed)
     for node in changed.graph.node:
-        before = len(builder.nodes), len(builder.made)
+        before = len(builder.nodes)
         try:
             if node.domain == ML_DOMAIN:
                 EQUIVALENTS[node.op_type](builder, node)
@@ -137,18 +126,18 @@ def to_standard(model: ModelProto) -> ModelProto:
                 keep_finite(builder, node)
                 builder.nodes.append(node)
         except (NoEquivalent, KeyError):
-            del builder.nodes[before[0] :], builder.made[before[1] :]
-            builder.nodes.append(node)
+            builder.nodes[before:] = [node]
     del changed.graph.node[:]
     changed.graph.node.extend(builder.nodes)
-    changed.graph.initializer.extend(builder.made)
+    changed.graph.initializer.extend(
+        numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in builder.constants.items()
+    )
     return changed
 
 
 def _drop_labels(model: ModelProto) -> None:
-    """Keep the outputs that are scores, and the nodes that they need."""
-    scores = [value for value in model.graph.output if value.type.tensor_type.elem_type in _SCORE_TYPES]
-    if not scores:
+    types = (*_FLOATS, TensorProto.FLOAT16)
+    if not (scores := [value for value in model.graph.output if value.type.tensor_type.elem_type in types]):
         return
     needed, kept = {value.name for value in scores}, []
     for node in reversed(model.graph.node):

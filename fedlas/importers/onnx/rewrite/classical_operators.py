@@ -12,65 +12,51 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from fedlas.importers.onnx.graph import Array, Attribute, attribute, integers, make_node
+from fedlas.importers.onnx.graph import Array, Attribute, Graph, attribute, integers
 from fedlas.importers.onnx.parse.parsing import standard_opset
 
 
 class NoEquivalent(Exception):
-    """This node computes what no standard operators of the model's opset compute."""
+    """The node computes what no standard operators of the model's opset compute."""
 
 
-class GraphBuilder:
-    """Collects the nodes and constants that replace one node after the other."""
+class GraphBuilder(Graph):
+    """Collects the nodes and constants that replace one node of a model after the other."""
 
     def __init__(self, model: ModelProto) -> None:
         graph = model.graph
-        self.opset = standard_opset(model)
-        self.constants = {tensor.name: tensor for tensor in graph.initializer}
+        super().__init__([], {}, [], [], standard_opset(model), [], model.ir_version)
+        self.given = {tensor.name: tensor for tensor in graph.initializer}
         self.read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
         self.float32 = {value.name for value in graph.input if value.type.tensor_type.elem_type == TensorProto.FLOAT}
         self.sums_to_one: set[str] = set()
         self.sigmoids: dict[str, str] = {}  # σ(z) of each class against the rest → z
-        self.nodes: list[NodeProto] = []
-        self.made: list[TensorProto] = []
-        self._taken = {*self.constants, *self.read, *(name for node in graph.node for name in node.output)}
+        self._taken = {*self.given, *self.read, *(name for node in graph.node for name in node.output)}
         self._taken.update(value.name for value in graph.input)
 
     def name(self, stem: str) -> str:
-        """A name that no tensor has."""
-        fresh, i = stem, 0
-        while fresh in self._taken:
-            fresh, i = f"{stem}_{i}", i + 1
-        self._taken.add(fresh)
-        return fresh
+        """A name that no tensor has: `stem` itself where that is free."""
+        return self.fresh(stem) if stem in (self._taken or ()) else stem
 
-    def constant(self, value: Array, stem: str = "fedlas_classical") -> str:
-        """A new constant."""
-        name = self.name(stem)
-        self.made.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
-        return name
+    def constant(self, value: Array) -> str:
+        return self.add_constant("fedlas_classical", value)
 
     def number(self, value: float) -> str:
         """A new float32 constant of one element."""
         return self.constant(np.array([value], np.float32))
 
-    def add(self, op_type: str, inputs: Sequence[str], output: str | None = None, **attributes: Attribute) -> str:
-        """Write a node; returns the name of its output."""
-        output = output or self.name("fedlas_classical")
-        self.nodes.append(make_node(op_type, inputs, [output], **attributes))
-        return output
+    def add(self, op_type: str, inputs: Sequence[str], output: str = "", **attributes: Attribute) -> str:
+        return self.append(op_type, inputs, "fedlas_classical", output=output, **attributes)
 
     def as_float(self, name: str) -> str:
         """`name` as float32: the operators of `ai.onnx.ml` take any numbers and give float32."""
         return name if name in self.float32 else self.add("Cast", [name], to=TensorProto.FLOAT)
 
     def is_one(self, name: str) -> bool:
-        """Whether a tensor is the constant 1."""
-        known = self.constants.get(name)
+        known = self.given.get(name)
         return known is not None and bool(np.all(numpy_helper.to_array(known) == 1))
 
     def softmax(self, scores: str, output: str) -> None:
-        """Probabilities over the classes."""
         self.add("Softmax", [scores], output, axis=1)
         self.sums_to_one.add(output)
 
@@ -81,12 +67,6 @@ class GraphBuilder:
         if self.opset < 13:
             return self.add("Unsqueeze", [name], axes=[-1])
         return self.add("Unsqueeze", [name, self.constant(np.array([-1], np.int64))])
-
-    def reduce(self, op_type: str, name: str) -> str:
-        """ReduceMax, ReduceL1 or ReduceL2 over the columns; axes became an input in opset 18."""
-        if self.opset < 18:
-            return self.add(op_type, [name], axes=[1], keepdims=1)
-        return self.add(op_type, [name, self.constant(np.array([1], np.int64))], keepdims=1)
 
 
 def keep_finite(builder: GraphBuilder, node: NodeProto) -> None:
@@ -147,7 +127,8 @@ def _coefficients(node: NodeProto) -> tuple[Array, Array]:
 
 
 def _gemm(builder: GraphBuilder, source: str, weight: Array, bias: Array, output: str) -> None:
-    names = [builder.constant(weight, f"{output}_weight"), builder.constant(bias, f"{output}_bias")]
+    names = [builder.name(f"{output}_weight"), builder.name(f"{output}_bias")]
+    builder.constants.update(zip(names, (weight, bias), strict=True))
     builder.add("Gemm", [builder.as_float(source), *names], output, transB=1)
     builder.float32.add(output)
 
@@ -185,7 +166,8 @@ def _normalizer(builder: GraphBuilder, node: NodeProto) -> None:
         builder.softmax(builder.add("Neg", [softplus]), output)
     elif norm in (b"L1", b"L2", b"MAX"):
         x = builder.as_float(source)
-        size = builder.reduce({b"L1": "ReduceL1", b"L2": "ReduceL2", b"MAX": "ReduceMax"}[norm], x)
+        operator = {b"L1": "ReduceL1", b"L2": "ReduceL2", b"MAX": "ReduceMax"}[norm]
+        size = builder.reduce(operator, x, [1], "fedlas_classical", keepdims=1)
         # Comparing floats came with opset 11; a cast to booleans has always told zero from the rest.
         zero = builder.add("Not", [builder.add("Cast", [size], to=TensorProto.BOOL)])
         safe = builder.add("Add", [size, builder.add("Cast", [zero], to=TensorProto.FLOAT)])
@@ -211,16 +193,15 @@ def _binarizer(builder: GraphBuilder, node: NodeProto) -> None:
 
 
 def _feature_vectorizer(builder: GraphBuilder, node: NodeProto) -> None:
-    """Columns side by side."""
     builder.float32.add(builder.add("Concat", [builder.as_float(name) for name in node.input], node.output[0], axis=1))
 
 
 def _array_feature_extractor(builder: GraphBuilder, node: NodeProto) -> None:
     """Chosen columns of a table (N, F); a single row of constants becomes (1, n)."""
     table, chosen = node.input
-    if chosen not in builder.constants or table in builder.constants:
+    if chosen not in builder.given or table in builder.given:
         raise NoEquivalent
-    columns = numpy_helper.to_array(builder.constants[chosen]).ravel().astype(np.int64)
+    columns = numpy_helper.to_array(builder.given[chosen]).ravel().astype(np.int64)
     builder.add("Gather", [table, builder.constant(columns)], node.output[0], axis=1)
     if table in builder.float32:
         builder.float32.add(node.output[0])
@@ -249,7 +230,7 @@ def _label_encoder(builder: GraphBuilder, node: NodeProto) -> None:
     # The default is added where no key fits: Σ same · (value - default) + default.
     hit = builder.add("Cast", [same], to=TensorProto.FLOAT)
     moved = builder.add("MatMul", [hit, builder.constant(values - np.float32(default))])
-    found = builder.add("Add", [moved, builder.number(float(default))], None if whole else node.output[0])
+    found = builder.add("Add", [moved, builder.number(float(default))], "" if whole else node.output[0])
     if whole:
         builder.add("Cast", [found], node.output[0], to=TensorProto.INT64)
     else:

@@ -22,11 +22,7 @@ _OPTIONAL = defs.OpSchema.FormalParameterOption.Optional
 
 
 def plain_graph(model: ModelProto) -> Graph:
-    """The graph of `model` without local functions, sorted, its constants in one place.
-
-    Raises:
-        UnsupportedModel: `unsupported_operator` (constants of a kind that cannot be read), `corrupt`.
-    """
+    """The graph without local functions, sorted, its constants in one place; raises UnsupportedModel."""
     if model.graph.sparse_initializer:
         raise UnsupportedModel("unsupported_operator", "the graph has sparse initialisers; export dense ones")
     graph = Graph.from_model(inliner.inline_local_functions(model) if model.functions else model)
@@ -49,7 +45,6 @@ def normalise(model: ModelProto) -> Graph:
 
 
 def hoist_constants(graph: Graph) -> None:
-    """Constant nodes become entries of `constants`."""
     kept = []
     for node in graph.nodes:
         node.doc_string = ""
@@ -97,10 +92,7 @@ def forward_identities(graph: Graph) -> None:
 def fold_fills(graph: Graph) -> None:
     """ConstantOfShape of a known shape becomes a constant: weights of a constant value are written so.
 
-    Zeros and ones stay as they are: they are padding, masks and first states, and should not be taken for weights.
-
-    Raises:
-        UnsupportedModel: `declared_size` where such constants are larger than a model may be.
+    Zeros and ones stay: they are padding, masks and first states. Raises UnsupportedModel (`declared_size`).
     """
     total = 0
     for node in graph.nodes:
@@ -138,10 +130,7 @@ def drop_unread_outputs(graph: Graph) -> None:
 
 
 def undo_as_strided(graph: Graph) -> None:
-    """Gather(Reshape(x, [-1]), 0…n−1 in some shape) is how `as_strided` is exported: it is a Reshape to that shape.
-
-    As it stands it could only ever pick the elements of the exporter's batch.
-    """
+    """Gather(Reshape(x, [-1]), 0…n−1 in some shape), which is how `as_strided` is exported, becomes a Reshape."""
     producers = graph.producers()
     for node in graph.nodes:
         if node.op_type != "Gather" or attribute(node, "axis", 0) != 0 or node.input[1] not in graph.constants:
@@ -156,10 +145,7 @@ def undo_as_strided(graph: Graph) -> None:
 
 
 def to_float32(graph: Graph) -> None:
-    """Half and double precision become float32: the one is too coarse to train in, the other gains nothing.
-
-    Inputs keep their types and are cast where they enter.
-    """
+    """Half and double precision become float32; inputs keep their types and are cast where they enter."""
     for name, value in graph.constants.items():
         if value.dtype.name in ("float16", "bfloat16", "float64"):
             graph.constants[name] = _as_float32(value)
@@ -190,6 +176,6 @@ def no_gradient(nodes: Iterable[NodeProto]) -> UnsupportedModel:
     return UnsupportedModel("unsupported_operator", f"the graph uses operators that cannot be trained here: {names}")
 
 
-def unsupported(nodes: list[NodeProto]) -> list[str]:
-    """The names of the nodes' operators that neither the table knows nor ONNX Runtime computes node by node."""
-    return sorted({operator_name(n) for n in nodes if operator_name(n) not in OPERATORS and not is_runtime_node(n)})
+def unsupported(nodes: list[NodeProto]) -> list[NodeProto]:
+    """The nodes whose operators neither the table knows nor ONNX Runtime computes node by node."""
+    return [node for node in nodes if operator_name(node) not in OPERATORS and not is_runtime_node(node)]

@@ -17,17 +17,12 @@ from fedlas.importers.onnx.train.heads import Head
 from fedlas.notice import Notice, adjustment
 
 _CONVERTED = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
-
-
 _SHOWN = 20
-
-
 #: Holds until a dataset names the classes.
 CLASSES_NUMBERED = "classes_numbered"
 
 
 def of_training_mode(model: ModelProto) -> list[Notice]:
-    """Nodes that were exported in training mode."""
     nodes = list(every_node(model))
     constants = {constant.name: constant for constant in model.graph.initializer}
     constants |= {node.output[0]: value for node in nodes if (value := tensor(node, "value")) is not None}
@@ -38,8 +33,7 @@ def of_training_mode(model: ModelProto) -> list[Notice]:
         flag = constants.get(node.input[2]) if node.op_type == "Dropout" and len(node.input) > 2 else None
         return flag is not None and bool(numpy_helper.to_array(flag).any())
 
-    found = Counter(str(node.op_type) for node in nodes if trains(node))
-    if not found:
+    if not (found := Counter(str(node.op_type) for node in nodes if trains(node))):
         return []
     message = (
         f"The file was exported in training mode ({', '.join(sorted(found))}); it computes as in inference here, with "
@@ -49,7 +43,6 @@ def of_training_mode(model: ModelProto) -> list[Notice]:
 
 
 def of_precision(model: ModelProto) -> list[Notice]:
-    """Weights of half or double precision."""
     weights = [weight for weight in model.graph.initializer if weight.data_type in _CONVERTED and weight.dims]
     found = Counter(helper.tensor_dtype_to_np_dtype(weight.data_type).name for weight in weights)
     if not found:
@@ -87,7 +80,6 @@ def of_renamed_inputs(renamed: Mapping[str, str]) -> list[Notice]:
 
 
 def of_batch(rows: int) -> Notice:
-    """A number of rows that the exporter wrote into the file."""
     message = f"The batch dimension was fixed to {rows}; the file takes any number of rows now."
     return adjustment("batch_freed", message, rows=rows)
 
@@ -120,7 +112,6 @@ def of_head(outputs: Sequence[str], head: Head) -> list[Notice]:
 
 
 def of_pooling(*, moved: bool) -> Notice:
-    """A pooling that follows the last linear layer."""
     if moved:
         message = "The pooling after the last linear layer was moved before it, which computes the same."
         return adjustment("pooling_moved", message)
@@ -129,7 +120,6 @@ def of_pooling(*, moved: bool) -> Notice:
 
 
 def of_untied_weights(names: Collection[str]) -> list[Notice]:
-    """Weights that several layers share in the file."""
     if not names:
         return []
     message = f"Weights that layers share in the file ({len(names)}) have a copy for each layer, to be trained apart."
@@ -141,7 +131,6 @@ def of_class_labels(labels: Iterable[str] | None) -> Notice:
     if labels is None:
         message = "No class names were given: classes are called by their index. Pass class_names to have them checked."
         return adjustment(CLASSES_NUMBERED, message)
-    shown = [*labels]
     return adjustment(
-        "class_names_read", "The names of the classes were read from the file.", class_names=shown[:_SHOWN]
+        "class_names_read", "The names of the classes were read from the file.", class_names=[*labels][:_SHOWN]
     )

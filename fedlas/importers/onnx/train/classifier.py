@@ -59,7 +59,6 @@ class GraphClassifier(Classifier):
 
     @property
     def trainable(self) -> bool:
-        """Whether there is anything to train."""
         return any(parameter.numel() for parameter in self.parameters())
 
     def example_rows(self, rows: int) -> list[Array]:
@@ -94,10 +93,7 @@ class GraphTemplate:
 
 
 class OnnxClassifier(GraphClassifier):
-    """An imported network; `forward(*inputs)` takes the inputs in the order of `inputs`.
-
-    Without a `head`, where the logits need more than the features, `body` gives both.
-    """
+    """An imported network; without a `head`, where the logits need more than the features, `body` gives both."""
 
     def __init__(
         self,

@@ -66,15 +66,12 @@ def find_head(
     *,
     examples: Mapping[str, Tensor] | None = None,
 ) -> Head:
-    """Read the end of `graph` backwards from `output`.
+    """Read the end of `graph` backwards from `output`; raises UnsupportedModel (`no_classifier_output`, …).
 
     Args:
         shapes: the shape of every tensor for some number of rows.
         features: the tensor to tap, where the caller knows better.
         examples: rows on which the graph may be run, to see whether an output of unknown making holds probabilities.
-
-    Raises:
-        UnsupportedModel: `no_classifier_output`, `multilabel_unsupported`, `unknown_features`.
     """
     rows = shapes[graph.input_names[0]][0]
     activation = find_output_activation(graph, output, shapes)
@@ -109,19 +106,14 @@ def find_head(
             raise _no_output(
                 f"the last linear layer reads {name!r} of shape {shapes[name]}, whose first axis are not the rows"
             )
-    positive = 1 if activation.pair is None else activation.pair
     kind = "probabilities" if mixture else activation.kind
-    return Head(output, logits, kind, columns, frontier, positive, mixture, activation.function)
+    return Head(output, logits, kind, columns, frontier, activation.positive, mixture, activation.function)
 
 
 def choose_head(
     graph: Graph, shapes: Shapes, output: str | None, features: str | None, examples: Mapping[str, Tensor]
 ) -> Head:
-    """The one head of the graph's outputs, or the last of several that lead to each other.
-
-    Raises:
-        UnsupportedModel: what stands in the way of the first output, or `several_outputs`.
-    """
+    """The one head of the graph's outputs, or the last of several that lead to each other; raises UnsupportedModel."""
     heads: dict[str, Head] = {}
     failures: list[UnsupportedModel] = []
     for name in graph.outputs:
@@ -196,11 +188,7 @@ def _check_activation(output: str, activation: OutputActivation, columns: int) -
 
 
 def check_head_alone(graph: Graph, logits: str, frontier: Sequence[str]) -> None:
-    """The features must be all that the logits depend on.
-
-    Raises:
-        UnsupportedModel: `unknown_features`.
-    """
+    """The features must be all that the logits depend on; raises UnsupportedModel (`unknown_features`)."""
     nodes = graph.cone([logits], stop=frontier)
     known = {"", *graph.constants, *frontier, *(name for node in nodes for name in node.output)}
     others = sorted({name for node in nodes for name in node.input} - known)
@@ -228,11 +216,7 @@ def standard_logits(graph: Graph, head: Head, shapes: Shapes) -> str:
 
 
 def check_task(head: Head, task: str | None) -> None:
-    """The columns of the scores fit the task that the owner says.
-
-    Raises:
-        UnsupportedModel: `ambiguous_output`.
-    """
+    """The columns of the scores fit the task that the owner says; raises UnsupportedModel (`ambiguous_output`)."""
     if head.columns == 1 and head.kind == "logits" and task != "binary":
         raise UnsupportedModel(
             "ambiguous_output",
@@ -251,8 +235,7 @@ def pool_first(graph: Graph, head: Head, shapes: Shapes) -> bool:
     linear, feature_axis = _reader(graph, head, shapes, derived)
     if linear is None or feature_axis is None:
         return False
-    pooling = _pooling_after(graph, linear, derived, shapes, feature_axis)
-    if pooling:
+    if pooling := _pooling_after(graph, linear, derived, shapes, feature_axis):
         _move(graph, linear, pooling, head.frontier[0], shapes)
     return bool(pooling)
 
@@ -260,8 +243,7 @@ def pool_first(graph: Graph, head: Head, shapes: Shapes) -> bool:
 def pool_features(graph: Graph, head: Head, shapes: Shapes) -> str | None:
     """Append the mean over positions of what the last linear layer reads; its name, None where there is one position.
 
-    Where the pooling could not be moved (SqueezeNet has a ReLU before it) the logits need all positions, but a row's
-    features are one vector (N, D) all the same.
+    So features are (N, D) also where the pooling could not be moved (SqueezeNet has a ReLU before it).
     """
     _, feature_axis = _reader(graph, head, shapes, constant_derived(graph))
     if feature_axis is None:

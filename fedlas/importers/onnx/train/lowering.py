@@ -65,7 +65,6 @@ class BatchNormalization(nn.Module):
 
 
 def on_device(value: Tensor, like: Tensor) -> Tensor:
-    """`value` where `like` is."""
     return value.to(like.device)
 
 
@@ -111,8 +110,7 @@ class _LoweringState:
         return self.values[name]
 
     def constant(self, name: str, *, on_host: bool) -> Node:
-        key = f"{'host' if on_host else 'constant'}_{name}"
-        if key not in self._made:
+        if (key := f"{'host' if on_host else 'constant'}_{name}") not in self._made:
             attr = self.free_name(key)
             if on_host:
                 self.root.add_module(attr, HostConstant(self.constants[name]))
@@ -127,8 +125,7 @@ class _LoweringState:
 
     def argument(self, node: NodeProto, position: int, reference: str | None) -> Node | None:
         """One input of a node: as it is where it is read as numbers, else on the device of the others."""
-        name = node.input[position]
-        if not name:
+        if not (name := node.input[position]):
             return None
         as_numbers = reference is None or position in call_of(node, self.graph.opset).host
         if name in self.constants:
@@ -142,7 +139,6 @@ class _LoweringState:
 
 
 def tensor_copy(value: Array) -> Tensor:
-    """A tensor with memory of its own."""
     return as_tensor(np.array(value))
 
 
@@ -157,8 +153,7 @@ def lower(graph: Graph, inputs: Sequence[str], outputs: Sequence[str], weights: 
     for node in nodes:
         _lower_node(state, node)
     # An output may be a weight or a constant (a graph that ignores its inputs); `argument` serves those too.
-    results = [state.values[name] for name in outputs]
-    state.fx.output(tuple(results))
+    state.fx.output(tuple(state.values[name] for name in outputs))
     state.fx.lint()
     return LoweredModule(GraphModule(state.root, state.fx), state.places)
 
@@ -183,7 +178,6 @@ def _lower_node(state: _LoweringState, node: NodeProto) -> None:
 
 
 def _fold(state: _LoweringState, node: NodeProto) -> None:
-    """Compute a node of constants once and for all."""
     known = {name: state.constants[name] for name in node.input if name}
     results = run_node(node, known, state.graph.opset)
     state.folded_bytes += sum(value.untyped_storage().nbytes() for value in results.values())

@@ -52,8 +52,6 @@ def find_frontier(graph: Graph, logits: str, shapes: Shapes) -> tuple[tuple[str,
 
 
 class _BackwardSearch:
-    """Walks backwards from logits to linear layers."""
-
     def __init__(self, graph: Graph, shapes: Shapes) -> None:
         self.shapes = shapes
         self.producers, self.derived = graph.producers(), constant_derived(graph)
@@ -68,8 +66,7 @@ class _BackwardSearch:
             if name in seen or name in self.derived:
                 continue
             seen.add(name)
-            node = self.producers.get(name)
-            if node is None or name in stop:
+            if (node := self.producers.get(name)) is None or name in stop:
                 direct = direct and name in stop
                 found.append(name)
             elif (data := linear_input(node, self.derived)) is not None:
@@ -110,13 +107,13 @@ class OutputActivation:
         scores: that tensor; the output itself where there is no activation.
         kind: `"logits"` or `"probabilities"`: what the output is.
         function: `"Softmax"`, `"Sigmoid"` or None.
-        pair: for an output [1 − p, p] of one sigmoid, the column of p.
+        positive: for an output [1 − p, p] of one sigmoid, the column of p.
     """
 
     scores: str
     kind: str
     function: str | None = None
-    pair: int | None = None
+    positive: int = 1
 
 
 #: What an output may be of its scores (N, K).
@@ -125,8 +122,8 @@ _ACTIVATIONS: tuple[tuple[OutputActivation, Callable[[Tensor], Tensor]], ...] = 
     (OutputActivation("", "logits", "Softmax"), lambda z: z.log_softmax(1)),
     (OutputActivation("", "probabilities", "Sigmoid"), torch.sigmoid),
     (OutputActivation("", "logits", "Sigmoid"), F.logsigmoid),
-    (OutputActivation("", "probabilities", "Sigmoid", pair=1), lambda z: torch.cat([(-z).sigmoid(), z.sigmoid()], 1)),
-    (OutputActivation("", "probabilities", "Sigmoid", pair=0), lambda z: torch.cat([z.sigmoid(), (-z).sigmoid()], 1)),
+    (OutputActivation("", "probabilities", "Sigmoid"), lambda z: torch.cat([(-z).sigmoid(), z.sigmoid()], 1)),
+    (OutputActivation("", "probabilities", "Sigmoid", 0), lambda z: torch.cat([z.sigmoid(), (-z).sigmoid()], 1)),
 )
 
 
@@ -138,8 +135,6 @@ def find_output_activation(graph: Graph, output: str, shapes: Shapes) -> OutputA
 
 
 class _ActivationFinder:
-    """Tries tensors before one output."""
-
     def __init__(self, graph: Graph, output: str, shapes: Shapes) -> None:
         self.graph, self.output, self.shapes = graph, output, shapes
         self.producers, self.data = graph.producers(), data_dependent(graph)
@@ -229,5 +224,4 @@ def is_distribution(graph: Graph, name: str, inputs: Mapping[str, Tensor]) -> bo
     except UnsupportedModel:
         return False
     value = value.flatten(1).double() if value.ndim > 1 else value[:, None].double()
-    sums = value.sum(1)
-    return value.shape[1] > 1 and bool((value >= 0).all() and ((sums - 1).abs() < 1e-3).all())
+    return value.shape[1] > 1 and bool((value >= 0).all() and ((value.sum(1) - 1).abs() < 1e-3).all())

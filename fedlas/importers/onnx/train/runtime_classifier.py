@@ -41,7 +41,6 @@ class _RuntimeClassifier(GraphClassifier):
     _graph: Graph
 
     def head_parameters(self) -> list[nn.Parameter]:
-        """None: nothing can be trained."""
         return []
 
     def graph(self) -> Graph:
@@ -53,11 +52,7 @@ class _RuntimeClassifier(GraphClassifier):
 
 
 class RuntimeOnlyClassifier(_RuntimeClassifier):
-    """A classifier that ONNX Runtime computes on the CPU, without parameters: `trainable` is False.
-
-    Attributes:
-        reason: why it cannot be trained.
-    """
+    """A classifier that ONNX Runtime computes on the CPU, without parameters; `reason` says why it is not trainable."""
 
     def __init__(
         self,
@@ -92,7 +87,6 @@ class RuntimeOnlyClassifier(_RuntimeClassifier):
         return logits, features.flatten(1)
 
     def head(self, features: Tensor) -> Tensor:
-        """Return logits (N, K) for features (N, D)."""
         if self._head is None:
             return features
         shaped = features.detach().cpu().numpy().reshape(len(features), *self._scores.feature_shape)
@@ -109,11 +103,7 @@ def _head_of(graph: Graph, scores: ScoreTensors) -> Graph:
 
 
 class RuntimeComputedClassifier(_RuntimeClassifier):
-    """The graph of another classifier, with its weights as they are now, in ONNX Runtime; it cannot be trained.
-
-    Raises:
-        UnsupportedModel: `not_runnable`.
-    """
+    """Another classifier's graph and weights in ONNX Runtime, not trainable; raises UnsupportedModel."""
 
     reason = "PyTorch computes it otherwise than ONNX Runtime, which serves it"
 

@@ -38,14 +38,11 @@ _CHECKED_ROWS = 4
 
 
 class Trace:
-    """Runs of a graph, first for its outputs alone, after `look_inside` for every tensor.
+    """Runs of a graph for its outputs, then for every tensor; raises UnsupportedModel (`not_runnable`, `fixed_batch`).
 
     Attributes:
         lengths: a size for every open axis of the inputs with which the graph runs.
         shapes: of the tensors that were seen; what is no tensor (maps, sequences) has none.
-
-    Raises:
-        UnsupportedModel: `not_runnable`; `fixed_batch` where rows cannot be computed independently of each other.
     """
 
     def __init__(self, graph: Graph, specs: Sequence[InputSpec], batch: int | None) -> None:
@@ -60,7 +57,6 @@ class Trace:
         self._prove(program, batch)
 
     def look_inside(self, graph: Graph) -> None:
-        """Run the graph for all of its tensors."""
         names = [name for node in graph.nodes for name in node.output if name]
         self._see(names, GraphSession(graph, names, typed=False)(self._rows))
 
@@ -69,7 +65,6 @@ class Trace:
         self.shapes = {name: tuple(value.shape) for name, value in self._values.items()}
 
     def _prove(self, program: GraphSession, batch: int | None) -> None:
-        """Rows computed alone must equal rows computed together."""
         places = {name: i for i, name in enumerate(program.outputs) if self.is_float(name)}
         for row in range(_ROWS):
             alone = program([value[row : row + 1] for value in self._rows])
@@ -80,15 +75,12 @@ class Trace:
                     raise _fixed(batch, f"rows would change each other's results in {name!r}")
 
     def is_float(self, name: str) -> bool:
-        """Whether a tensor holds floats of any width."""
         return name in self._values and self._values[name].dtype.kind == "f"
 
     def is_float32(self, name: str) -> bool:
-        """Whether a tensor holds float32."""
         return name in self._values and self._values[name].dtype == np.float32
 
     def follows_rows(self, name: str) -> bool:
-        """Whether a tensor's first axis are the rows."""
         return self.shapes.get(name, ())[:1] == (_ROWS,)
 
     def is_distribution(self, name: str) -> bool:
@@ -141,17 +133,13 @@ def _widths(graph: Graph) -> list[int]:
 def load_runtime_only(
     model: ModelProto, *, output: str | None, features: str | None, task: str | None, instead_of: UnsupportedModel
 ) -> RuntimeOnlyClassifier:
-    """The model as a classifier that ONNX Runtime computes.
+    """The model as a classifier that ONNX Runtime computes; raises UnsupportedModel, mostly `instead_of` itself.
 
     Args:
         output: which of several outputs holds the class scores.
         features: which tensor to take as features; the last linear layer's input or, where there is none, the logits.
         task: as in `load_onnx`.
         instead_of: why it could not be imported as a trainable network.
-
-    Raises:
-        UnsupportedModel: `instead_of` itself where the graph is no classifier of this kind either; `not_runnable`,
-            `fixed_batch` or `several_outputs`, where that is what stands in the way.
     """
     if instead_of.code not in _WITHOUT_TRAINING:
         raise instead_of
@@ -168,14 +156,18 @@ def load_runtime_only(
     head = _choose(graph, trace, features, instead_of)
     check_task(head, task)
     scores = _scores(graph, head, trace)
-    kind = task or ("binary" if scores.num_classes == 2 else "multiclass")
-    reason = instead_of.message
     graph.prune([scores.logits, scores.features])
     done += [] if batch is None else [adjustments.of_batch(batch)]
     done += adjustments.of_head([value.name for value in model.graph.output], head)
     done += [_floored(scores.num_classes)] if head.mixture else []
     check_sizes(graph, specs, trace.lengths)
-    classifier = RuntimeOnlyClassifier(graph, scores, inputs=specs, lengths=trace.lengths, task=kind, reason=reason)
+    classifier = RuntimeOnlyClassifier(
+        *(graph, scores),
+        inputs=specs,
+        lengths=trace.lengths,
+        task=task or ("binary" if scores.num_classes == 2 else "multiclass"),
+        reason=instead_of.message,
+    )
     classifier.adjustments = tuple(done)
     logits, tapped = classifier(*(torch.from_numpy(rows) for rows in classifier.example_rows(_CHECKED_ROWS)))
     if not (torch.isfinite(logits).all() and torch.isfinite(tapped).all()):
@@ -201,7 +193,6 @@ def _trace(graph: Graph, specs: list[InputSpec], batch: int | None, instead_of: 
 
 
 def _choose(graph: Graph, trace: Trace, features: str | None, instead_of: UnsupportedModel) -> Head:
-    """The one output that scores classes, with its features."""
     found = [head for name in graph.outputs if (head := _head(graph, trace, name, features)) is not None]
     if not found:
         raise instead_of
@@ -216,7 +207,6 @@ def _choose(graph: Graph, trace: Trace, features: str | None, instead_of: Unsupp
 
 
 def _head(graph: Graph, trace: Trace, output: str, features: str | None) -> Head | None:
-    """How `output` scores classes, None where it does not."""
     head: Head | None
     try:
         head = find_head(graph, output, trace.shapes)
@@ -249,8 +239,7 @@ def _scored_otherwise(graph: Graph, trace: Trace, output: str) -> Head | None:
     if columns == 1 and activation.function == "Softmax":
         return None  # always 1
     if activation.function is not None:
-        positive = 1 if activation.pair is None else activation.pair
-        return Head(output, scores, activation.kind, columns, (), positive, activation=activation.function)
+        return Head(output, scores, activation.kind, columns, (), activation.positive, activation=activation.function)
     node = graph.producers().get(scores)  # of trees or support vectors: it applies a sigmoid to its one score
     logistic = node is not None and node.domain == ML_DOMAIN and attribute(node, "post_transform", b"") == b"LOGISTIC"
     if trace.is_distribution(scores) or (columns == 1 and logistic):
@@ -277,8 +266,7 @@ def _scores(graph: Graph, head: Head, trace: Trace) -> ScoreTensors:
     if head.mixture:
         logits = _logarithm(graph, name, head.columns)
     else:
-        scored = replace(head, logits=name)
-        logits = standard_logits(graph, scored, {**trace.shapes, name: (1, head.columns)})
+        logits = standard_logits(graph, replace(head, logits=name), {**trace.shapes, name: (1, head.columns)})
     features = head.frontier[0] if head.frontier else logits
     shape = trace.shapes[features][1:] if head.frontier else (classes,)
     layer = (*head.frontier, head.logits)[0]

@@ -24,24 +24,12 @@ from fedlas.importers.onnx.operators.table import operator_name
 
 #: How the constants begin that are added to a graph here or by an earlier export; they are never weights.
 OURS = "fedlas_"
-
 # Operators that combine a weight (bias, layer scale, position embedding, class token) with what was learned before.
 _COMBINING = ("Add", "Mul", "Sub", "Sum", "Concat")
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
-def find_weights(graph: Graph, shapes: Shapes) -> set[str]:
-    """The names of the constants that are weights.
-
-    Weights of layers count always, also where they are computed from constants (a weight's norm, a low-rank update):
-    then those constants are the weights. Operands of Add, Mul, Sub, Sum and Concat count where the other operand was
-    learned, or where they widen a raw input (a tokeniser of numbers does, a scaler of inputs does not). Single numbers,
-    masks, sinusoidal and rotary positions and values of 1e4 and more are constants.
-    """
-    return _WeightFinder(graph, shapes).find()
-
-
-class _WeightFinder:
+class WeightFinder:
     """One walk along the graph: what was learned so far decides what the next constant is."""
 
     def __init__(self, graph: Graph, shapes: Shapes) -> None:
@@ -58,6 +46,13 @@ class _WeightFinder:
         self.followed: dict[tuple[str, bool], bool] = {}
 
     def find(self) -> set[str]:
+        """The names of the constants that are weights.
+
+        Weights of layers count always, also where they are computed from constants (a weight's norm, a low-rank
+        update): then those constants are the weights. Operands of Add, Mul, Sub, Sum and Concat count where the other
+        operand was learned, or where they widen a raw input (a tokeniser of numbers does, a scaler of inputs does not).
+        Single numbers, masks, sinusoidal and rotary positions and values of 1e4 and more are constants.
+        """
         for node in self.graph.nodes:
             if not any(name in self.data for name in node.input):
                 continue
@@ -68,8 +63,7 @@ class _WeightFinder:
 
     def _take(self, node: NodeProto, position: int) -> bool:
         """Record the weights that a node reads at one position; returns whether there are any."""
-        name = node.input[position]
-        if name in self.data or not name:
+        if (name := node.input[position]) in self.data or not name:
             return False
         if self._is_strong(node, position):
             return self._follow(name, computed=True)
@@ -88,8 +82,8 @@ class _WeightFinder:
         """Record the constants that `root` is computed from.
 
         Args:
-            computed: by whatever operators (the weight of a layer), or only by those that rearrange (an operand, where
-                a computed tensor would be a mask or a position).
+            computed: by any operators (the weight of a layer), or only by those that rearrange (an operand, where a
+                computed tensor would be a mask or a position).
         """
         if root in self.trainable:
             return self._record(root, computed or self._could_be_weight(root))
@@ -204,9 +198,7 @@ def modules_of(model: ModelProto) -> dict[str, str]:
     """The path of the module that computes a tensor, where the exporter recorded it."""
     found: dict[str, str] = {}
     for node in model.graph.node:
-        scopes = next((item.value for item in node.metadata_props if item.key == _SCOPES), "")
-        path = _module_path(scopes)
-        if path:
+        if path := _module_path(next((item.value for item in node.metadata_props if item.key == _SCOPES), "")):
             found.update(dict.fromkeys(node.output, path))
     return found
 
@@ -220,20 +212,13 @@ def _module_path(scopes: str) -> str:
     return str(path[-2]) if isinstance(path, list) and len(path) > 1 else ""
 
 
-def untie_weights(graph: Graph, modules: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Give every layer that reads a float constant its own copy, also behind operators that only rearrange it.
+class WeightUntying:
+    """Gives each layer its own copy of a float constant that it reads, also behind operators that only rearrange it.
 
-    Returns the constant that each copy was made of.
-
-    Nodes that compute a weight from constants (its norm, its standardised form) keep sharing what they read.
-
-    Args:
-        modules: the module that computes a tensor, where known; readers in one module keep sharing.
+    Nodes that compute a weight from constants (its norm, its standardised form) keep sharing what they read, and so do
+    readers in one of the `modules`, which are those that compute a tensor, where known.
     """
-    return _WeightUntying(graph, modules or {}).untie()
 
-
-class _WeightUntying:
     def __init__(self, graph: Graph, modules: Mapping[str, str]) -> None:
         self.graph, self.modules = graph, modules
         self.consumers = graph.consumers()
@@ -271,6 +256,7 @@ class _WeightUntying:
         return next((self.modules[name] for name in node.output if name in self.modules), "")
 
     def untie(self) -> dict[str, str]:
+        """The constant that each copy was made of."""
         copies = {}
         for node in reversed(self._movers()):
             self._untie_mover(node)
@@ -336,8 +322,7 @@ class _WeightUntying:
         return grouped, len(readers) > sum(len(found) for _, found in grouped)
 
     def _layer(self, node: NodeProto, position: int) -> Layer:
-        module = self._module(node)
-        if module in self.run_again:
+        if (module := self._module(node)) in self.run_again:
             return "module", module, node.op_type, position
         return "node", id(node), node.op_type, position
 
