@@ -88,7 +88,6 @@ def _judged(name: str, found: str, squared: list[list[float]], *, on_gpu: bool, 
 
 
 def _has_gpu() -> bool:
-    """The system shows a GPU of NVIDIA, whatever libraries make of it."""
     return any(Path("/dev").glob("nvidia[0-9]*"))
 
 

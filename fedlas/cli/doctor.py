@@ -40,6 +40,7 @@ Status: TypeAlias = Literal["ok", "warn", "fail", "skip"]
 #: A finding as a check says it: `name`, `status`, `found` and maybe `remedy`; and `topic`, where it is not the check's.
 Line = Mapping[str, str]
 Check = Callable[[], Iterable[Line]]
+_SERVER_S = 3.0
 #: How a status is written, and its colour on a terminal.
 _MARKS = {"ok": ("ok  ", 32), "warn": ("warn", 33), "fail": ("FAIL", 31), "skip": ("-   ", 2)}
 #: Extras that are asked for by name, in the order of what they are for; the others are parts of these.
@@ -272,7 +273,7 @@ def server() -> Iterator[Line]:
     url, key = found.url, found.key
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
-        with httpx.Client(base_url=url, headers=headers, timeout=3.0, trust_env=not found.is_local) as http:
+        with httpx.Client(base_url=url, headers=headers, timeout=_SERVER_S, trust_env=not found.is_local) as http:
             yield from _examined(http, url, has_key=bool(key))
     except (httpx.TransportError, httpx.InvalidURL) as error:
         yield _unreachable(url, error, asked="FEDLAS_URL" in os.environ or url != configuration.DEFAULT_URL)

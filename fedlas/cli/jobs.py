@@ -253,18 +253,15 @@ def require_success(job: Json) -> None:
 def _interrupted(session: Session, job_id: str) -> None:
     """Ask whether the job is to end, too; without an answer it goes on."""
     print(file=sys.stderr)
-    if _cancels(job_id):
+    try:
+        cancels = somebody_is_there() and agreed(f"Cancel {job_id}? It goes on otherwise.")
+    except KeyboardInterrupt:
+        cancels = False
+    if cancels:
         session.client.jobs.cancel(job_id)
         print(f"{job_id} is being cancelled.", file=sys.stderr)
     else:
         print(f"{job_id} goes on. To watch it again: {session.command_line('jobs', 'watch', job_id)}", file=sys.stderr)
-
-
-def _cancels(job_id: str) -> bool:
-    try:
-        return somebody_is_there() and agreed(f"Cancel {job_id}? It goes on otherwise.")
-    except KeyboardInterrupt:
-        return False
 
 
 def plan(session: Session, fields: Mapping[str, Any], model: str, dataset: str) -> ExitCode:

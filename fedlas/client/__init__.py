@@ -33,17 +33,13 @@ if TYPE_CHECKING:
     from fedlas.client.transport import RawResponse
 
 _MODULES = {
+    **dict.fromkeys(("Calibrator", "Dataset", "Model", "Name", "Prediction"), "records.files"),
     "AsyncClient": "asynchronous",
     "BatchRecord": "records.runs",
-    "Calibrator": "records.files",
     "Client": "client",
     "ClientError": "errors",
-    "Dataset": "records.files",
     "Event": "records.events",
     "Job": "jobs",
-    "Model": "records.files",
-    "Name": "records.files",
-    "Prediction": "records.files",
     "Predictions": "predictions",
     "RawResponse": "transport",
     "Report": "reports",

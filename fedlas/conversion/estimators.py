@@ -92,7 +92,8 @@ def _converted(estimator: Any, rows: NDArray[np.float32], columns: Sequence[str]
         from skl2onnx.common.data_types import FloatTensorType  # type: ignore[import-untyped, unused-ignore]
 
         types = [(_INPUT, FloatTensorType([None, rows.shape[1]]))]
-        if columns is not None and _chooses_by_name(estimator):
+        parts = [estimator, *(step for _, step in getattr(estimator, "steps", []))]
+        if columns is not None and any(hasattr(part, "transformers_") for part in parts):  # which choose by name
             types = [(name, FloatTensorType([None, 1])) for name in columns]
         try:
             model = to_onnx(
@@ -105,11 +106,6 @@ def _converted(estimator: Any, rows: NDArray[np.float32], columns: Sequence[str]
                 f"{' '.join(str(error).split())[:100]}): {_SCORES_INSTEAD}",
             ) from error
     return _one_input(_probabilities_only(model), types)
-
-
-def _chooses_by_name(estimator: Any) -> bool:
-    steps = [step for _, step in getattr(estimator, "steps", [])]
-    return any(hasattr(part, "transformers_") for part in [estimator, *steps])
 
 
 def _probabilities_only(model: onnx.ModelProto) -> onnx.ModelProto:

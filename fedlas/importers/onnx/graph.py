@@ -6,7 +6,7 @@ import copy
 import heapq
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -66,15 +66,13 @@ class Graph:
 
     def copy(self) -> Graph:
         """An independent graph; the arrays are shared."""
-        return Graph(
+        return replace(
+            self,
             nodes=[copy.deepcopy(node) for node in self.nodes],
             constants=dict(self.constants),
             inputs=list(self.inputs),
             outputs=list(self.outputs),
-            opset=self.opset,
-            opset_imports=self.opset_imports,
-            ir_version=self.ir_version,
-            _counter=self._counter,
+            _taken=None,
         )
 
     @property

@@ -120,7 +120,7 @@ def enter_kinds(function: Function, kinds: Iterable[str], *, host: tuple[int, ..
 
 
 def node_has_gradient(node: NodeProto) -> bool:
-    """Whether a loss can be differentiated through the node: a Cast only to floats, none that is not in the table."""
+    """A loss can be differentiated through the node: a Cast only to floats, none that is not in the table."""
     name = operator_name(node)
     casts = name == "Cast" and attributes(node).get("to") not in _FLOATS
     return name in OPERATORS and OPERATORS[name].gradient and not casts and not misfits(node)
