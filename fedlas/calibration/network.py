@@ -266,8 +266,4 @@ def _notes(start: Start, fitted: Calibrator) -> list[str]:
             f"The model has no weights that can be trained{f' ({why})' if why else ''}; "
             "only its confidences were calibrated."
         )
-    return [
-        *notes,
-        *few_rows(len(start.targets), fitted),
-        *start.dataset.warnings,
-    ]
+    return [*notes, *few_rows(len(start.targets), fitted), *start.dataset.warnings]

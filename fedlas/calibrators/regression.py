@@ -49,13 +49,7 @@ def logistic_line(columns: Floats, soft_targets: Floats, rows: Floats, *, lowest
 
 
 def bounded_newton(
-    design: Floats,
-    soft_targets: Floats,
-    rows: Floats,
-    *,
-    bounds: tuple[Floats, Floats],
-    penalty: Floats,
-    start: Floats,
+    design: Floats, soft_targets: Floats, rows: Floats, *, bounds: tuple[Floats, Floats], penalty: Floats, start: Floats
 ) -> Floats:
     """θ (P,) in its bounds that minimises Σ rows·NLL(design·θ) + (θ − start)ᵀ·penalty·(θ − start).
 

@@ -108,8 +108,7 @@ class Dataset:
         for split in splits:
             if (count := len(self.rows(split))) < MIN_SPLIT_ROWS:
                 raise BadDataset(
-                    "split_too_small",
-                    f"the split '{split}' has {count} rows, at least {MIN_SPLIT_ROWS} are needed",
+                    "split_too_small", f"the split '{split}' has {count} rows, at least {MIN_SPLIT_ROWS} are needed"
                 )
 
     def profile(self) -> dict[str, Any]:

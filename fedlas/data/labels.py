@@ -39,8 +39,7 @@ def read_labels(name: str, array: Array, class_names: Sequence[str] | None = Non
         array = array[:, 0]
     if array.ndim != 1:
         raise BadDataset(
-            "bad_labels",
-            f"'{name}' has shape {array.shape}; one label per row is needed (one-hot: the argmax)",
+            "bad_labels", f"'{name}' has shape {array.shape}; one label per row is needed (one-hot: the argmax)"
         )
     labels = _from_text(name, array, class_names) if array.dtype.kind in "US" else None
     if labels is None:

@@ -45,12 +45,7 @@ class ImageColumn:
     ndim = 1
 
     def __init__(
-        self,
-        data: NDArray[np.uint8],
-        offsets: Integers,
-        *,
-        rows: Integers | None = None,
-        warnings: Sequence[str] = (),
+        self, data: NDArray[np.uint8], offsets: Integers, *, rows: Integers | None = None, warnings: Sequence[str] = ()
     ) -> None:
         """Image i is `data[offsets[i] : offsets[i + 1]]`; `rows` selects and orders; `warnings` are for the owner."""
         self._data, self._offsets, self._rows = data, offsets, rows

@@ -234,12 +234,7 @@ def class_names_of(array: Array) -> list[str]:
 
 
 def _splits(
-    arrays: Mapping[str, Array],
-    roles: Roles,
-    labels: Labels,
-    groups: Integers | None,
-    seed: int,
-    shares: Shares | None,
+    arrays: Mapping[str, Array], roles: Roles, labels: Labels, groups: Integers | None, seed: int, shares: Shares | None
 ) -> Codes:
     if roles.split is not None:
         if shares is not None:

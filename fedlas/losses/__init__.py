@@ -7,12 +7,7 @@ from fedlas.extras import require
 require("library", "torch")
 
 from fedlas.losses.baselines import ACLSLoss, CrossEntropyLoss, FocalLoss, LabelSmoothingLoss, MbLSLoss
-from fedlas.losses.fedlas import (
-    BidirectionalCalibrationGate,
-    FedLASLoss,
-    FedLASPlusLoss,
-    NormConfidenceIndicator,
-)
+from fedlas.losses.fedlas import BidirectionalCalibrationGate, FedLASLoss, FedLASPlusLoss, NormConfidenceIndicator
 
 __all__ = [
     "ACLSLoss",

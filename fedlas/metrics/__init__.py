@@ -6,13 +6,7 @@ from fedlas.extras import require
 
 require("arrays", "numpy", "scipy")
 
-from fedlas.metrics.binary import (
-    CalibrationLine,
-    PositiveClass,
-    average_precision,
-    calibration_line,
-    positive_class,
-)
+from fedlas.metrics.binary import CalibrationLine, PositiveClass, average_precision, calibration_line, positive_class
 from fedlas.metrics.bootstrap import Estimate, paired_bootstrap
 from fedlas.metrics.calibration_error import (
     ReliabilityCurve,

@@ -89,12 +89,7 @@ def corp_curve(probs: ArrayLike, targets: ArrayLike, *, max_steps: int = 200) ->
 
 
 def corp_band(
-    probs: ArrayLike,
-    *,
-    num_resamples: int = 1000,
-    confidence_level: float = 0.95,
-    max_points: int = 100,
-    seed: int = 0,
+    probs: ArrayLike, *, num_resamples: int = 1000, confidence_level: float = 0.95, max_points: int = 100, seed: int = 0
 ) -> CorpBand:
     """The consistency band of a CORP curve: whether rows are right is redrawn from their own confidences.
 

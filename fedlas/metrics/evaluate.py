@@ -23,17 +23,7 @@ from fedlas.metrics.proper_scores import proper_rows
 from fedlas.metrics.selective import RiskCoverage
 
 #: The order in which metrics are shown.
-METRICS = (
-    "accuracy",
-    "nll",
-    "brier",
-    "calibration_error_l2",
-    "ece",
-    "adaptive_ece",
-    "classwise_ece",
-    "aurc",
-    "augrc",
-)
+METRICS = ("accuracy", "nll", "brier", "calibration_error_l2", "ece", "adaptive_ece", "classwise_ece", "aurc", "augrc")
 _BINNED = {"ece": ece, "adaptive_ece": adaptive_ece, "classwise_ece": classwise_ece}
 
 T = TypeVar("T", Floats, np.float64)

@@ -101,12 +101,7 @@ def floor_draws(probs: Floats, *, num_bins: int, num_draws: int, seed: int) -> F
 
 
 def consistency_band(
-    probs: ArrayLike,
-    *,
-    num_bins: int = 15,
-    num_resamples: int = 1000,
-    confidence_level: float = 0.95,
-    seed: int = 0,
+    probs: ArrayLike, *, num_bins: int = 15, num_resamples: int = 1000, confidence_level: float = 0.95, seed: int = 0
 ) -> ConsistencyBand:
     """The central range, bin by bin, of the accuracy of the top label if the model were calibrated.
 

@@ -277,11 +277,7 @@ def usable_cores(at_most: int = 16) -> int:
 
 
 def in_parallel(
-    images: Images,
-    work: Callable[[int, bytes], None],
-    *,
-    workers: int,
-    broken: dict[int, BadImage] | None = None,
+    images: Images, work: Callable[[int, bytes], None], *, workers: int, broken: dict[int, BadImage] | None = None
 ) -> None:
     """Call `work(i, content)` for every image, on `workers` threads.
 
@@ -321,11 +317,7 @@ def in_parallel(
 
 
 def preprocess_all(
-    images: Images,
-    preprocessing: Preprocessing,
-    *,
-    workers: int,
-    out: NDArray[Any] | None = None,
+    images: Images, preprocessing: Preprocessing, *, workers: int, out: NDArray[Any] | None = None
 ) -> NDArray[Any]:
     """The rows of all images (N, *row), each the same as `preprocessing(image)`.
 

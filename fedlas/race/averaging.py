@@ -45,11 +45,7 @@ class Ensemble(Classifier):
     """
 
     def __init__(
-        self,
-        members: Sequence[Classifier],
-        calibrators: Sequence[Calibrator],
-        *,
-        shares_body: bool = False,
+        self, members: Sequence[Classifier], calibrators: Sequence[Calibrator], *, shares_body: bool = False
     ) -> None:
         super().__init__()
         if len(members) < 2 or len(members) != len(calibrators):

@@ -130,11 +130,7 @@ _SMALL: _Training = {**_GENTLE, "learning_rate": 1e-3}
 _SMALL_LONG: _Training = {**_SMALL, "usual_epochs": 8}
 #: How each kind of network is trained, the best guess first. A share of the edge is that of SGD.
 _TRAININGS: dict[NetworkKind, tuple[_Training, ...]] = {
-    "other": (
-        {"edge_share": 0.5},
-        {"edge_share": 0.25, "weight_decay": 0.02},
-        {"edge_share": 0.5, "usual_epochs": 25},
-    ),
+    "other": ({"edge_share": 0.5}, {"edge_share": 0.25, "weight_decay": 0.02}, {"edge_share": 0.5, "usual_epochs": 25}),
     "convolutional": (
         {"edge_share": 0.125, "usual_epochs": 6},
         {"edge_share": 0.25, "usual_epochs": 6},

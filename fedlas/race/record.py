@@ -91,11 +91,7 @@ class Record:
     """
 
     def __init__(
-        self,
-        journal: Journal | None = None,
-        settings: Settings | None = None,
-        *,
-        began: float | None = None,
+        self, journal: Journal | None = None, settings: Settings | None = None, *, began: float | None = None
     ) -> None:
         self._journal = journal or Journal()
         race = {"format": _FORMAT, "torch": torch.__version__, "key": self._journal.key}

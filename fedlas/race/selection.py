@@ -48,11 +48,7 @@ _LEAST_SECONDS, _SECONDS, _PER_CLASS = 1.0, 3e-7, 40
 
 
 def cross_fitted(
-    kind: type[Calibrator],
-    logits: Doubles,
-    targets: Integers,
-    folds: Sequence[Integers],
-    weights: Doubles | None,
+    kind: type[Calibrator], logits: Doubles, targets: Integers, folds: Sequence[Integers], weights: Doubles | None
 ) -> CrossFitted:
     """A calibrator fitted on all rows and cross-fitted.
 
@@ -64,11 +60,7 @@ def cross_fitted(
 
 
 def pool_member(
-    kind: type[LogitsCalibrator],
-    logits: Doubles,
-    targets: Integers,
-    folds: Sequence[Integers],
-    weights: Doubles | None,
+    kind: type[LogitsCalibrator], logits: Doubles, targets: Integers, folds: Sequence[Integers], weights: Doubles | None
 ) -> CrossFitted | None:
     """A cross-fitted calibrator; None where a fold or all rows do not determine it."""
     try:

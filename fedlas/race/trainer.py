@@ -100,9 +100,7 @@ class TrainingEntry:
         return done
 
     def trained(
-        self,
-        train: Callable[[Classifier, Checkpoints], TrainingOutcome],
-        on_outcome: Callable[[TrainingOutcome], None],
+        self, train: Callable[[Classifier, Checkpoints], TrainingOutcome], on_outcome: Callable[[TrainingOutcome], None]
     ) -> TrainingOutcome:
         """What `train` makes of a copy, which is kept; `on_outcome` hears of it before.
 

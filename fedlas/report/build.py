@@ -131,11 +131,7 @@ def build_report(
 
 def _checked(evidence: Evidence) -> tuple[dict[str, Floats], JudgedRows]:
     """Probabilities by model, and the test rows."""
-    given = {
-        "uploaded": evidence.uploaded,
-        "temperature": evidence.temperature,
-        "calibrated": evidence.calibrated,
-    }
+    given = {"uploaded": evidence.uploaded, "temperature": evidence.temperature, "calibrated": evidence.calibrated}
     checked = {name: check_rows(probs, evidence.targets) for name, probs in given.items()}
     targets = checked["uploaded"][1]
     groups = check_groups(evidence.groups, len(targets))

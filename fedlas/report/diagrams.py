@@ -216,12 +216,7 @@ def risk_coverage_svg(report: CalibrationReport, *, curves: Sequence[str] = ("up
     title = "Error rate among the most confident answers"
     told = [f"{TITLES[name]}: {percent(float(sections[name].error_rate[-1]))} of all answers" for name in curves]
     parts = [
-        opening(
-            _WIDTH,
-            _RISK_HEIGHT,
-            title,
-            f"Share of wrong answers by coverage. {'; '.join(told)}.",
-        ),
+        opening(_WIDTH, _RISK_HEIGHT, title, f"Share of wrong answers by coverage. {'; '.join(told)}."),
         text(_MARGIN, 20, title, size=14, bold=True),
         legend(curves, _MARGIN, 42),
         plot.axes("coverage: share of rows answered", "share of wrong answers", y_label=".3g"),

@@ -68,10 +68,7 @@ def corp(probs: Floats, rows: JudgedRows, options: Resampling) -> Corp:
     """The curve without bins, its band, and what miscalibration costs of the Brier score of the top label."""
     curve = metrics.corp_curve(probs, rows.targets)
     band = metrics.corp_band(
-        probs,
-        num_resamples=options.num_resamples,
-        confidence_level=options.confidence_level,
-        seed=options.seed,
+        probs, num_resamples=options.num_resamples, confidence_level=options.confidence_level, seed=options.seed
     )
     return Corp(**_rounded(curve), band=CorpBand(**_rounded(band)))
 

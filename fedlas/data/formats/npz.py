@@ -159,8 +159,7 @@ def _checked_header(name: str, file: IO[bytes], size: int) -> NpyHeader:
     claimed, held = header.nbytes, size - header.begins
     if min(shape, default=0) < 0 or claimed != held:
         raise BadDataset(
-            "corrupt",
-            f"the array '{name}' claims shape {shape} of {dtype} ({claimed} bytes), but {held} bytes follow",
+            "corrupt", f"the array '{name}' claims shape {shape} of {dtype} ({claimed} bytes), but {held} bytes follow"
         )
     return header
 
