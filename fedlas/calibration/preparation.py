@@ -242,8 +242,7 @@ def check_expected_accuracy(start: Start, notices: Sequence[Notice]) -> None:
     if expected is None or abs(accuracy.value - expected) <= _EXPECTED_WITHIN + 1e-9:
         return
     low, high = accuracy.interval(0.95)
-    found = next((notice.message for notice in notices if notice.severity == "error"), None)
-    check = found or (
+    check = next((notice.message for notice in notices if notice.severity == "error"), None) or (
         "check the order of the class names and the preprocessing"
         if accuracy.value < expected
         else "check that these rows are not easier than those it is meant for, and that it was not trained on them"

@@ -167,10 +167,9 @@ def _selector(rows: ScoredRows, options: CalibrationOptions) -> CalibratorSelect
     if method != "auto" and method not in CALIBRATORS:
         known = ", ".join(["auto", *sorted(CALIBRATORS)])
         raise BadDataset("unknown_method", f"method {method!r} is none of {known}")
-    names = post_hoc_names(logits.shape[1], len(targets)) if method == "auto" else (method,)
     return CalibratorSelector(
         targets,
-        names,
+        post_hoc_names(logits.shape[1], len(targets)) if method == "auto" else (method,),
         reads_features=False,
         groups=rows.dataset.groups_of("calibration"),
         weights=rows.dataset.weights_of("calibration"),

@@ -53,16 +53,14 @@ def monotone_knots(probs: Floats, hits: Floats, rows: Floats) -> tuple[Floats, F
     says = np.clip(np.bincount(bins, rows * probs)[used] / mass, 1e-12, 1 - 1e-12)
     found = (np.bincount(bins, rows * hits)[used] + _PRIOR_ROWS * says) / (mass + _PRIOR_ROWS)
     mass = mass + _PRIOR_ROWS
-    pooled = isotonic_regression(found, weights=mass).x
-    pools = np.cumsum(np.diff(pooled, prepend=-1.0) > 0) - 1
+    pools = np.cumsum(np.diff(isotonic_regression(found, weights=mass).x, prepend=-1.0) > 0) - 1
     whole = np.bincount(pools, mass)
     return np.bincount(pools, mass * says) / whole, np.bincount(pools, mass * found) / whole
 
 
 def _bins(surprise: Floats, rows: Floats) -> Ints:
     """Bin of every row, in order, so that each bin holds the same surprise."""
-    total = float(surprise.sum())
-    count = int(np.clip(total / _LEAST_SURPRISE, 1, MAX_KNOTS))
+    count = int(np.clip(float(surprise.sum()) / _LEAST_SURPRISE, 1, MAX_KNOTS))
     share = np.cumsum(surprise + 1e-12 * rows)
     middle = share - 0.5 * (surprise + 1e-12 * rows)
     bins: Ints = np.minimum((middle / share[-1] * count).astype(np.int64), count - 1)

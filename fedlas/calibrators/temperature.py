@@ -111,8 +111,7 @@ def _log_inverse_temperature(scores: Floats, labels: Ints, rows: Floats) -> floa
     centred = scores - scores.max(axis=1, keepdims=True)
     wanted = float(rows @ centred[np.arange(len(labels)), labels])
     if wanted == 0.0:  # every row is right: the NLL falls for ever as T goes to 0
-        doubt = 1.0 / (effective_count(rows) + 2.0)
-        wanted = float(doubt * (rows @ centred.mean(axis=1)))
+        wanted = float((1.0 / (effective_count(rows) + 2.0)) * (rows @ centred.mean(axis=1)))
 
     if not centred.any():  # all logits are equal, and every temperature is as good as 1
         return 0.0

@@ -231,8 +231,7 @@ def _counted(dataset: Dataset, split: str, rows: Integers) -> str:
 
 def _keyed_digests(inputs: Inputs, rows: Integers | None, key: bytes) -> Digests:
     """A digest of each row (N,), the inputs taken one after another by name."""
-    number = len(next(iter(inputs.values()))) if rows is None else len(rows)
-    found = np.zeros(number, np.uint64)
+    found = np.zeros(len(next(iter(inputs.values()))) if rows is None else len(rows), np.uint64)
     for _, array in sorted(inputs.items()):
         start = 0
         for piece in pieces(array, rows):

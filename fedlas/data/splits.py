@@ -67,8 +67,7 @@ def given_splits(name: str, array: Array) -> Codes:
             f"'{name}' may be {', '.join(SPLITS)}; found {', '.join(map(repr, unknown[:10]))} "
             f"(first in row {row}, counted from 0)",
         )
-    table = np.array([SPLITS.index(word) for word in found], dtype=np.int8)
-    return table[inverse.reshape(-1)]
+    return np.array([SPLITS.index(word) for word in found], dtype=np.int8)[inverse.reshape(-1)]
 
 
 def thinned(splits: Codes, weights: NDArray[np.float64], *, seed: int = 0) -> Codes:
@@ -140,8 +139,7 @@ def _pattern(shares: Shares) -> Codes:
     """
     lengths = (n for n in range(1, _LONGEST_PATTERN) if np.abs(n * shares - np.round(n * shares)).max() < n * 1e-6)
     length = next(lengths, _LONGEST_PATTERN)
-    ends = np.round(length * np.cumsum(shares)).astype(int)
-    counts = np.diff(ends, prepend=0).tolist()
+    counts = np.diff(np.round(length * np.cumsum(shares)).astype(int), prepend=0).tolist()
     given, codes = [0] * len(counts), []
     for place in range(length):
         due = [

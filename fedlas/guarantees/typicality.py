@@ -240,5 +240,4 @@ def _survival(distances: Floats) -> tuple[Floats, Floats]:
     shares = np.concatenate([np.linspace(1, 0.1, 24), np.geomspace(0.1, 1 / n, MAX_KNOTS - 25)])
     knots = np.unique(ordered[n - np.clip(np.ceil(n * shares - 1e-9).astype(np.int64), 1, n)])
     values = (1 + n - np.searchsorted(ordered, knots)) / (n + 1)
-    beyond = 1.5 * knots[-1] + 1e-6
-    return np.append(knots, beyond), np.append(values, 1 / (n + 1))
+    return np.append(knots, 1.5 * knots[-1] + 1e-6), np.append(values, 1 / (n + 1))

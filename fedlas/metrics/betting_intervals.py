@@ -127,8 +127,7 @@ class BoundedMean:
         worst, z = max(0.0, float(self.most.max())), _NORMAL.inv_cdf(1 - level) + _NORMAL.inv_cdf(power)
         half = gain * worst + z * z * variance / 2
         square = half**2 - gain**2 * worst**2 * (1 - z * z)
-        units_needed = (half + math.sqrt(max(0.0, square))) / gain**2
-        return units_needed * float(self.sizes.mean())
+        return ((half + math.sqrt(max(0.0, square))) / gain**2) * float(self.sizes.mean())
 
 
 def detectable(mean: BoundedMean, level: float, *, num_rows: float, power: float = 0.8) -> float:

@@ -72,8 +72,7 @@ def calibration_line(
     if fitted is None:
         return None
     beta, bread = fitted
-    scores = design * (hits - _sigmoid(design @ beta))[:, None]
-    units = ResamplingUnits(ids, len(p)).sums(scores)
+    units = ResamplingUnits(ids, len(p)).sums(design * (hits - _sigmoid(design @ beta))[:, None])
     errors = np.sqrt(np.diag(bread @ (units.T @ units) @ bread) * len(units) / max(len(units) - 1, 1))
     half = NormalDist().inv_cdf((1 + level) / 2) * errors
     intercept, slope = (Estimate(float(b), float(b - h), float(b + h)) for b, h in zip(beta, half, strict=True))
@@ -137,8 +136,7 @@ class PrecisionRecall:
         ordered = counts[:, self._order]
         answered = np.cumsum(ordered, axis=1)[:, self._ends].astype(np.float64)
         found = np.cumsum(ordered * self._hits, axis=1)[:, self._ends]
-        gained = np.diff(found, axis=1, prepend=0.0)
-        area = (gained * found / np.maximum(answered, 1)).sum(axis=1)
+        area = (np.diff(found, axis=1, prepend=0.0) * found / np.maximum(answered, 1)).sum(axis=1)
         areas: Floats = np.where(found[:, -1] > 0, area / np.maximum(found[:, -1], 1), np.nan)
         return areas
 

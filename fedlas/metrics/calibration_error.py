@@ -35,8 +35,7 @@ def equal_mass_bins(values: Floats, num_bins: int) -> Ints:
     [1, 0, 1, 0]
     """
     _, which, sizes = np.unique(values, return_inverse=True, return_counts=True)
-    middle = np.cumsum(sizes) - sizes / 2
-    bins: Ints = (middle * num_bins // len(values)).astype(np.int64)[which]
+    bins: Ints = ((np.cumsum(sizes) - sizes / 2) * num_bins // len(values)).astype(np.int64)[which]
     return bins
 
 

@@ -74,8 +74,7 @@ def corp_curve(probs: ArrayLike, targets: ArrayLike, *, max_steps: int = 200) ->
     pools = _non_decreasing(right / counts, counts)
     uncertainty = float(correct.mean() * (1 - correct.mean()))
     recalibrated = float(((pools.x[which] - correct) ** 2).mean())
-    begins = _told(pools.x[pools.blocks[:-1]], max_steps)
-    starts = pools.blocks[:-1][begins]
+    starts = pools.blocks[:-1][_told(pools.x[pools.blocks[:-1]], max_steps)]
     sizes = np.add.reduceat(counts, starts)
     return CorpCurve(
         starts=values[starts],

@@ -51,8 +51,7 @@ class L2CalibrationError:
     """
 
     def __init__(self, confidences: Floats, correct: Floats, *, num_bins: int, groups: Ints | None = None) -> None:
-        bins = error_bins(confidences, num_bins)
-        self._bins = np.unique(bins, return_inverse=True)[1]
+        self._bins = np.unique(error_bins(confidences, num_bins), return_inverse=True)[1]
         self._excess = confidences - correct
         self._groups = np.arange(len(confidences)) if groups is None else groups
         self._sizes = np.bincount(self._bins).astype(np.float64)

@@ -86,8 +86,7 @@ def floor_draws(probs: Floats, *, num_bins: int, num_draws: int, seed: int) -> F
     binnings = [bins(confidences, num_bins) for bins in (equal_width_bins, equal_mass_bins)]
     members = np.concatenate([_members(bins, num_bins) for bins in binnings], axis=1)
     expected = confidences @ members
-    cells = class_cells(probs, num_bins)
-    num_cells, cells_of_rows = num_classes * num_bins, cells.ravel()
+    num_cells, cells_of_rows = num_classes * num_bins, class_cells(probs, num_bins).ravel()
     class_expected = np.bincount(cells_of_rows, probs.ravel(), minlength=num_cells)
 
     draws = []

@@ -123,8 +123,7 @@ def slice_names(values: ArrayLike) -> NDArray[np.str_]:
 def _number_names(numbers: Floats) -> NDArray[np.str_]:
     present = ~np.isnan(numbers)
     names = np.full(len(numbers), MISSING, dtype=object)
-    found = np.unique(numbers[present])
-    if len(found) <= MAX_NUMBERS:
+    if len(np.unique(numbers[present])) <= MAX_NUMBERS:
         names[present] = [f"{number:g}" for number in numbers[present]]
     else:
         cuts = np.unique(np.quantile(numbers[present], [0.25, 0.5, 0.75, 1.0]))

@@ -83,6 +83,5 @@ def _nll_rows(probs: Floats, targets: Ints) -> Floats:
 def _brier_rows(probs: Floats, targets: Ints) -> Floats:
     p = probs[np.arange(len(probs)), targets]
     # Σ p² − p[y]² + (1 − p[y])², without a one-hot matrix and without cancelling near a perfect row.
-    rest = np.maximum(np.einsum("ij,ij->i", probs, probs) - p**2, 0)
-    losses: Floats = rest + (1 - p) ** 2
+    losses: Floats = np.maximum(np.einsum("ij,ij->i", probs, probs) - p**2, 0) + (1 - p) ** 2
     return losses

@@ -217,11 +217,10 @@ class CrossFitting:
             self.notes.append(f"{trial.candidate.name} could not be trained on all rows: {done.reason}")
             return None
         features = self.context.outputs.features if done.features is None else done.features
-        result = replace(trial.result, seconds=trial.result.seconds + done.seconds)
         return Finalist(
             done.network,
             trial.calibrated.calibrator,
-            result,
+            replace(trial.result, seconds=trial.result.seconds + done.seconds),
             trial.calibrated.held_out,
             features,
             diagnostics=trial.diagnostics,

@@ -128,8 +128,7 @@ def make_folds(targets: Ints, *, groups: ArrayLike | None = None, seed: int, num
     rarest = np.empty(len(sizes), dtype=np.int64)
     order = np.argsort(-frequencies, kind="stable")
     rarest[codes[order]] = targets[order]
-    chance = np.random.default_rng(seed).random(len(sizes))
-    dealt = np.lexsort((chance, -sizes, rarest))
+    dealt = np.lexsort((np.random.default_rng(seed).random(len(sizes)), -sizes, rarest))
     fold = np.empty(len(sizes), dtype=np.int64)
     fold[dealt] = np.arange(len(sizes)) % min(num_folds, len(sizes))
     return [np.flatnonzero(fold[codes] == i) for i in range(int(fold.max()) + 1)]

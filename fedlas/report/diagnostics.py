@@ -108,8 +108,7 @@ def auroc(scores: ArrayLike, positive: ArrayLike, *, confidence_level: float = 0
     above = (ranks[ones] - _middle_ranks(values[ones])) / n
     below = 1 - (ranks[~ones] - _middle_ranks(values[~ones])) / m
     value = float(above.mean())
-    variance = _variance(above) / m + _variance(below) / n
-    error = sqrt(max(variance, _smallest_variance(value, m, n)))
+    error = sqrt(max(_variance(above) / m + _variance(below) / n, _smallest_variance(value, m, n)))
     half = NormalDist().inv_cdf((1 + confidence_level) / 2) * error
     return Estimate(value, max(0.0, value - half), min(1.0, value + half))
 

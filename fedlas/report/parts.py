@@ -142,8 +142,7 @@ def added_parts(
     fitted = _scores(names, out_of_fold.by_part, lambda one: out_of_fold.mean(one, confidence_level))
     nll, brier = on_test_rows("nll"), on_test_rows("brier")
     parts = tuple(AddedPart(name, name == served, fitted.get(name), nll.get(name), brier.get(name)) for name in names)
-    num_rows = len(next(iter(out_of_fold.by_part.values())))
-    return AddedParts(num_rows, parts, _parts_sentence(parts))
+    return AddedParts(len(next(iter(out_of_fold.by_part.values()))), parts, _parts_sentence(parts))
 
 
 def _scores(names: list[str], values: Mapping[str, Floats], mean: Callable[[Floats], Estimate]) -> dict[str, PartScore]:

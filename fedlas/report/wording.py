@@ -50,5 +50,4 @@ def as_sentence(message: str) -> str:
     ('A batch of 8 was freed.', 'Is it?', 'job_1 has ended.')
     """
     whole = message if message.endswith((".", "!", "?", "…")) else f"{message}."
-    is_word = message.partition(" ")[0].isalpha()
-    return whole[:1].upper() + whole[1:] if is_word else whole
+    return whole[:1].upper() + whole[1:] if message.partition(" ")[0].isalpha() else whole

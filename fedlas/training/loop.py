@@ -260,8 +260,7 @@ def run_epochs(
 def _stepped(value: Tensor, training: Training, rate: float, clip_norm: float, meter: LossMeter, hooks: Hooks) -> bool:
     """Take one step down the loss; False where the training ends with it."""
     descend(value, training.optimizer, rate, clip_norm)
-    going = hooks.on_step is None or hooks.on_step(value.detach())
-    return meter.add(value) and going
+    return meter.add(value) and (hooks.on_step is None or hooks.on_step(value.detach()))
 
 
 def optimizer_of(modules: Sequence[nn.Module], config: TrainConfig) -> optimizers.Optimizer:
