@@ -195,15 +195,13 @@ class InMemoryJob:
         dataset = read_scores(path, class_names=names, split_shares=self.reading["split_shares"])
         said = self.reading["seen_by_model"] or seen_by(self.rows) or "train_split"
         # Of splits that are drawn here no part is what the model was trained on.
-        seen = "unknown" if dataset.drawn and said == "train_split" else said
-        dataset = replace(dataset, seen_by_model=seen)
+        dataset = replace(dataset, seen_by_model="unknown" if dataset.drawn and said == "train_split" else said)
         _require_provenance(dataset, self.reading["seen_by_model"])
         told = f"{_name(self.model)} was not written as a file, so nothing was trained and its scores were calibrated"
         # A temperature that is asked for is `mixture`, as in a job.
-        method = "mixture" if self.options.method == "temperature" else "auto"
         found = calibrate_scores(
             ScoredRows.of(dataset),
-            replace(self.options, method=method),
+            replace(self.options, method="mixture" if self.options.method == "temperature" else "auto"),
             digests={"scores_sha256": sha256_of(path)},
             subject=Subject(Named(_name(self.model))),
         )

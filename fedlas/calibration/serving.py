@@ -129,8 +129,7 @@ def _judge_and_write(start: Start, result: RaceResult) -> Served:
         file = write_finalist(finalists[name], deployment, dataset, seed=options.seed)
         return WrittenFinalist(name, finalists[name], deployment, file)
 
-    order = [*verdict.order, *([] if at_priors is None else [_UPLOADED])]
-    written, gave_way = first_written(order, write)
+    written, gave_way = first_written([*verdict.order, *([] if at_priors is None else [_UPLOADED])], write)
     served = None if written is None or written.name == _UPLOADED else written.name
     verdict = _without(verdict, served, gave_way, len(evaluation.targets))
     notes = tuple(f"{FINALIST_NAMES[gone.finalist].capitalize()} was not judged: {gone.reason}." for gone in lost)

@@ -183,8 +183,7 @@ class IsotonicScaling(LogitsCalibrator):
         signs, knots, weights = _hinges(self.x, self.y, self.slope, middle)
         given = chain.last
         shape = chain.step("Shape", result="shape")
-        column = chain.constant("column", [-1, 1], np.int64)
-        chain.step("Reshape", column, result="flat", first=given)
+        chain.step("Reshape", chain.constant("column", [-1, 1], np.int64), result="flat", first=given)
         chain.step("Sub", chain.constant("knots", knots), result="distances")
         chain.step("Mul", chain.constant("signs", signs), result="signed")
         chain.step("Relu", result="hinges")

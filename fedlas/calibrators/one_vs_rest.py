@@ -119,8 +119,7 @@ def _log_sigmoids(curves: Sequence[SplineScaling], against: Floats) -> Floats:
 def _against_the_rest(logits: Floats) -> Floats:
     """ln p_k − ln(1 − p_k) (N, K) of p = softmax(logits); 1 − p_k is summed from the others, without cancellation."""
     probs = softmax(logits)
-    rest = probs @ (1.0 - np.eye(probs.shape[1]))
-    against: Floats = np.log(probs + _TINY) - np.log(rest + _TINY)
+    against: Floats = np.log(probs + _TINY) - np.log(probs @ (1.0 - np.eye(probs.shape[1])) + _TINY)
     return against
 
 

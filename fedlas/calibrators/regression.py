@@ -27,8 +27,7 @@ def platt_targets(labels: Ints, rows: Floats) -> Floats:
     """(N₊ + 1)/(N₊ + 2) for positives and 1/(N₋ + 2) for negatives: the best line is always finite."""
     count = effective_count(rows)
     positives = float(rows @ labels) * count
-    negatives = count - positives
-    return np.where(labels == 1, (positives + 1.0) / (positives + 2.0), 1.0 / (negatives + 2.0))
+    return np.where(labels == 1, (positives + 1.0) / (positives + 2.0), 1.0 / (count - positives + 2.0))
 
 
 def logistic_line(columns: Floats, soft_targets: Floats, rows: Floats, *, lowest: float) -> Floats:

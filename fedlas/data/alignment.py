@@ -130,8 +130,7 @@ def _matched(inputs: Mapping[str, Array], model_inputs: Sequence[InputSpec]) -> 
     wanted = [spec["name"] for spec in model_inputs]
     if all(name in inputs for name in wanted):
         return list(zip(wanted, model_inputs, strict=True))
-    usual = [name for name in SINGLE_INPUT_NAMES if name in inputs]
-    single = list(inputs) if len(inputs) == 1 else usual
+    single = list(inputs) if len(inputs) == 1 else [name for name in SINGLE_INPUT_NAMES if name in inputs]
     if len(wanted) != 1 or len(single) != 1:
         raise Mismatch(
             "inputs_mismatch",

@@ -271,7 +271,8 @@ def text_name(member: zipfile.ZipInfo) -> str:
 def _check_directory(path: Path) -> None:
     """Read the end record alone: `zipfile` would turn all names into objects before they can be counted."""
     with path.open("rb") as file:
-        file.seek(max(0, file.seek(0, 2) - 65_536 - _END_BYTES - _ZIP64_LOCATOR_BYTES))
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 65_536 - _END_BYTES - _ZIP64_LOCATOR_BYTES))
         tail = file.read()
         place = tail.rfind(_END)
         if place < 0 or len(tail) < place + _END_BYTES:

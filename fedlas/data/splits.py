@@ -182,8 +182,7 @@ def _by_group(targets: Integers, groups: Integers, rng: np.random.Generator, sha
     shuffled = rng.permutation(len(sizes))
     order = shuffled[np.argsort(-sizes[shuffled], kind="stable")]
     for group in order[:_WEIGHED_GROUPS]:
-        rows = by_group[starts[group] : starts[group + 1]]
-        classes, counts = np.unique(targets[rows], return_counts=True)
+        classes, counts = np.unique(targets[by_group[starts[group] : starts[group + 1]]], return_counts=True)
         codes[group] = split = int(np.argmax(missing[:, classes] @ counts))
         missing[split, classes] -= counts
     rest = rng.permutation(order[_WEIGHED_GROUPS:])

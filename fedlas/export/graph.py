@@ -88,8 +88,7 @@ class _Merger:
         return mapped
 
     def _constant(self, name: str, value: Array) -> str:
-        digest = hashlib.sha256(value.tobytes()).hexdigest()
-        key = ("constant", str(value.dtype), value.shape, digest)
+        key = ("constant", str(value.dtype), value.shape, hashlib.sha256(value.tobytes()).hexdigest())
         if key not in self.known:
             self.known[key] = [self._free(name)]
             self.merged.constants[self.known[key][0]] = value

@@ -205,5 +205,4 @@ class _Writer:
         filled = self.node("Relu", self.node("Mul", over, 1 / np.diff(knots)[None]))
         unfilled = self.node("Relu", self.node("Sub", 1.0, filled))
         # What is unfilled has not been taken off: value = last + Σ drop · unfilled.
-        kept = self.node("MatMul", unfilled, -np.diff(values)[:, None])
-        return self.node("Add", kept, values[-1])
+        return self.node("Add", self.node("MatMul", unfilled, -np.diff(values)[:, None]), values[-1])

@@ -102,8 +102,7 @@ def shown_excess(
 
 def worth_a_test(values: Floats, limit: float) -> list[int]:
     """Where values (C,) are beyond the limit, or else the largest; nothing of none. Standard errors cost most."""
-    beyond = np.flatnonzero(values > limit).tolist()
-    return beyond or ([int(values.argmax())] if len(values) else [])
+    return np.flatnonzero(values > limit).tolist() or ([int(values.argmax())] if len(values) else [])
 
 
 def decisive(findings: Sequence[Finding], limit: float) -> Finding:

@@ -127,13 +127,11 @@ def guard_finalist(finalist: str, probs: Mapping[str, Floats], rows: JudgedRows,
     """
     before, after = probs["uploaded"], probs[finalist]
     accuracy, interval = _accuracy(before, after, rows, options), accuracy_drop(before, after, rows, options.level)
-    guards = [
+    return [
         Guard("accuracy_drop", finalist, **{**vars(accuracy), "low": interval.low, "high": interval.high}),
         _aurc_rise(finalist, before, after, rows, options),
         _other_score(finalist, probs, rows, options),
-    ]
-    return guards + [
-        Guard(name, finalist, **vars(finding)) for name, finding in _classes(finalist, probs, rows, options)
+        *(Guard(name, finalist, **vars(finding)) for name, finding in _classes(finalist, probs, rows, options)),
     ]
 
 
@@ -212,10 +210,10 @@ def _other_means(
     finalist: str, probs: Mapping[str, Floats], rows: JudgedRows, options: GateOptions
 ) -> list[BoundedMean]:
     """The differences of the other proper score from every rival."""
-    rivals = [probs[rival] for rival in RIVALS[finalist] if rival in probs]
     return [
-        paired_mean(probs[finalist], rival, rows.targets, score=options.other_score, groups=rows.groups)
-        for rival in rivals
+        paired_mean(probs[finalist], probs[rival], rows.targets, score=options.other_score, groups=rows.groups)
+        for rival in RIVALS[finalist]
+        if rival in probs
     ]
 
 

@@ -125,8 +125,7 @@ class Roc:
         """What each row adds to the area's deviation, (N,)."""
         influences = np.empty(len(self._scores))
         ones, zeros = self._scores[self._hits], self._scores[~self._hits]
-        found = self._placements[np.searchsorted(self._ones, ones)]
-        influences[self._hits] = (found - self.area) / len(ones)
+        influences[self._hits] = (self._placements[np.searchsorted(self._ones, ones)] - self.area) / len(ones)
         influences[~self._hits] = (1 - _placed(self._ones, zeros) / len(ones) - self.area) / len(zeros)
         return influences
 

@@ -65,8 +65,7 @@ class Quantiles:
 
     def at(self, coverage: float) -> float | None:
         """The score that covers, or None where there are too few rows."""
-        rank = math.ceil((self.num_rows + self.room) * coverage - 1e-9)
-        at = int(np.searchsorted(self.ranks, rank))
+        at = int(np.searchsorted(self.ranks, math.ceil((self.num_rows + self.room) * coverage - 1e-9)))
         return float(self.scores[at]) if at < len(self.ranks) else None
 
     @classmethod

@@ -97,8 +97,7 @@ class NormConfidenceIndicator(nn.Module):
         # `.half()` must not squeeze the statistics: norms leave the range of float16.
         def keep_width(buffer: Tensor) -> Tensor:
             moved = fn(buffer)
-            narrow = moved.dtype in (torch.float16, torch.bfloat16)
-            return buffer.to(moved.device) if narrow else moved
+            return buffer.to(moved.device) if moved.dtype in (torch.float16, torch.bfloat16) else moved
 
         super()._apply(keep_width, recurse)  # type: ignore[no-untyped-call]
         return self
@@ -179,8 +178,7 @@ class FedLASLoss(nn.Module):
         gate.
         """
         rows = logit_rows(logits, self.num_classes)
-        norms = self.nci.norms(feature_rows(features, len(rows)))
-        return self._epsilon(rows, self.nci.standardise(norms))
+        return self._epsilon(rows, self.nci.standardise(self.nci.norms(feature_rows(features, len(rows)))))
 
     def forward(self, logits: Tensor, targets: Tensor, features: Tensor) -> Tensor:
         """The loss of logits (N, K), targets (N,) and features (N, D); training updates the statistics.
@@ -202,8 +200,7 @@ class FedLASLoss(nn.Module):
     def rows(self, logits: Tensor, targets: Tensor, epsilon: Tensor) -> Tensor:
         """Losses (M,) for logits (M, K), targets (M,) and smoothing (M,)."""
         log_p = F.log_softmax(logits, dim=1)
-        fit = F.nll_loss(log_p, targets, reduction="none")
-        return (1 - epsilon) * fit - epsilon * log_p.mean(dim=1)
+        return (1 - epsilon) * F.nll_loss(log_p, targets, reduction="none") - epsilon * log_p.mean(dim=1)
 
     def _epsilon(self, rows: Tensor, z: Tensor) -> Tensor:
         return 2 * self.alpha * torch.sigmoid(self.beta * self.bcg(rows) * z)

@@ -89,8 +89,7 @@ class BoundedMean:
 
     def p_value(self, mean: float = 0.0) -> float:
         """Of the hypothesis that the true mean is `mean` or more; small where the rows show that it is less."""
-        worst = (self.most - mean * self.sizes).max()
-        return exponential_tail(np.append(self.sums - mean * self.sizes, worst))
+        return exponential_tail(np.append(self.sums - mean * self.sizes, (self.most - mean * self.sizes).max()))
 
     def flipped(self) -> BoundedMean:
         """The mean of the negative differences: its p-value is for a mean that is more."""
@@ -127,7 +126,7 @@ class BoundedMean:
         worst, z = max(0.0, float(self.most.max())), _NORMAL.inv_cdf(1 - level) + _NORMAL.inv_cdf(power)
         half = gain * worst + z * z * variance / 2
         square = half**2 - gain**2 * worst**2 * (1 - z * z)
-        return ((half + math.sqrt(max(0.0, square))) / gain**2) * float(self.sizes.mean())
+        return (half + math.sqrt(max(0.0, square))) / gain**2 * float(self.sizes.mean())
 
 
 def detectable(mean: BoundedMean, level: float, *, num_rows: float, power: float = 0.8) -> float:
@@ -206,8 +205,7 @@ def exponential_tail(weights: Floats) -> float:
         correction = -skew / 6
     else:
         correction = 1 / u - 1 / r + 1 / r**3 - 1 / u**3 - skew / (2 * u**2) + (heavy / 8 - 5 * skew**2 / 24) / u
-    tail = _NORMAL.cdf(-r) + correction * math.exp(-r * r / 2) / math.sqrt(2 * math.pi)
-    return min(1.0, max(0.0, tail))
+    return min(1.0, max(0.0, _NORMAL.cdf(-r) + correction * math.exp(-r * r / 2) / math.sqrt(2 * math.pi)))
 
 
 def _best_stake(weights: Floats, low: float, high: float) -> float:

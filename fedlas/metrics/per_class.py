@@ -104,8 +104,7 @@ def chance_if_no_worse(correct: Floats, inside: NDArray[np.bool_], groups: Ints 
     exact = chance_of_so_few(round(float(correct[inside].sum())), size, round(float(correct.sum())), num_rows)
     if groups is None:
         return exact
-    weights = np.where(inside, 1 / size, -1 / (num_rows - size))
-    z = clustered_z(weights * (correct - correct.mean()), groups)
+    z = clustered_z(np.where(inside, 1 / size, -1 / (num_rows - size)) * (correct - correct.mean()), groups)
     return exact if z is None else max(exact, normal_cdf(z))
 
 

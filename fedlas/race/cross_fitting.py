@@ -216,13 +216,12 @@ class CrossFitting:
         if done.network is None:
             self.notes.append(f"{trial.candidate.name} could not be trained on all rows: {done.reason}")
             return None
-        features = self.context.outputs.features if done.features is None else done.features
         return Finalist(
             done.network,
             trial.calibrated.calibrator,
             replace(trial.result, seconds=trial.result.seconds + done.seconds),
             trial.calibrated.held_out,
-            features,
+            self.context.outputs.features if done.features is None else done.features,
             diagnostics=trial.diagnostics,
             out_of_fold_logits=trial.logits,
         )

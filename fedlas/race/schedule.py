@@ -235,8 +235,7 @@ def _plans(
     """All plans, those first that are preferred where they fit."""
     others = [line[i : i + 1] for i in range(1, len(line))] if ran else []
     for taken in (*(line[:count] for count in range(len(line), 0, -1)), *others):
-        many = len(ran) + len(taken) > KEPT and num_folds > FIRST_FOLDS
-        first = FIRST_FOLDS if many else num_folds
+        first = FIRST_FOLDS if len(ran) + len(taken) > KEPT and num_folds > FIRST_FOLDS else num_folds
         yield Plan(tuple((one, one.epochs) for one in taken), first, num_folds, refits, tuple(ran))
     if ran:
         return

@@ -165,8 +165,7 @@ class Trainer:
         """The places (M,) of the rows whose features are computed: all of them, or a sample."""
         if self.keeps_features:
             return np.arange(len(self.rows))
-        drawn = np.random.default_rng(self._context.seed).permutation(len(self.rows))[:_SAMPLED_ROWS]
-        return np.sort(drawn)
+        return np.sort(np.random.default_rng(self._context.seed).permutation(len(self.rows))[:_SAMPLED_ROWS])
 
     @cached_property
     def features(self) -> Floats:
@@ -176,9 +175,8 @@ class Trainer:
         found = np.empty((len(self._sampled), self._context.classifier.feature_dim), np.float32)
         found[known] = outputs.features[np.searchsorted(rows.calibration, self._sampled[known])]
         if not known.all():
-            others = self._sampled[~known]
             logits, found[~known] = predict_logits(
-                self._context.classifier, rows.inputs, rows=others, device=self._context.device
+                self._context.classifier, rows.inputs, rows=self._sampled[~known], device=self._context.device
             )
             require_numbers(logits, found[~known], split="train")
         return found

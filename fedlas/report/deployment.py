@@ -180,7 +180,6 @@ def decision_table(
     counts = {name: np.bincount(answers, minlength=len(names)) for name, answers in said.items()}
     # Of two classes both change by as many rows, and the rare one is of interest.
     by_change = -np.abs(counts["uploaded"] - counts["argmax"]), np.bincount(rows.targets, minlength=len(names))
-    changed = np.lexsort(by_change[::-1])
     shown = tuple(
         DecisionRow(
             names[k],
@@ -188,7 +187,7 @@ def decision_table(
             float(deployment.thresholds[k]),
             **{name: _answers(answers, k, rows, confidence_level) for name, answers in said.items()},
         )
-        for k in changed[:MAX_SHOWN].tolist()
+        for k in np.lexsort(by_change[::-1])[:MAX_SHOWN].tolist()
     )
     return DecisionTable("alarm_rate", len(names), float((kept == rows.targets).mean()), shown)
 

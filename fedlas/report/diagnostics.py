@@ -135,8 +135,7 @@ def _norm(norms: Floats, right: NDArray[np.bool_], level: float) -> NormDiagnost
     area = auroc(norms, right, confidence_level=level)
     if area is None:
         return None
-    shown = not area.low <= 0.5 <= area.high
-    return NormDiagnostic(area, bool(shown and abs(area.value - 0.5) >= USEFUL))
+    return NormDiagnostic(area, bool(not area.low <= 0.5 <= area.high and abs(area.value - 0.5) >= USEFUL))
 
 
 def _smoothing(epsilon: Floats, right: NDArray[np.bool_], level: float) -> SmoothingDiagnostic:

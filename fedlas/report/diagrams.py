@@ -171,13 +171,12 @@ def _histogram(report: CalibrationReport, models: Sequence[str]) -> str:
             x = _LEFT + curve.edges[b] * _SIDE + 1 + i * width
             hint = f"{TITLES[name]}: {curve.counts[b]:,} rows ({percent(share)})"
             parts.append(rectangle(x, _BASE - height, width, height, fill=name, opacity=0.75, hint=hint))
-    middle = _BASE - _HISTOGRAM / 2
     return "\n".join(
         [
             *parts,
             text(_LEFT - 7, _BASE - _HISTOGRAM + 8, percent(largest, 0), size=11, colour="soft", anchor="end"),
             text(_LEFT - 7, _BASE, "0 %", size=11, colour="soft", anchor="end"),
-            text(_LEFT - 54, middle, "share of rows", size=11, anchor="middle", turned=True),
+            text(_LEFT - 54, _BASE - _HISTOGRAM / 2, "share of rows", size=11, anchor="middle", turned=True),
         ]
     )
 

@@ -26,8 +26,7 @@ class Scale:
     across: float
 
     def __call__(self, value: float) -> float:
-        share = (value - self.low) / ((self.high - self.low) or 1)
-        return self.left + self.across * min(max(share, 0.0), 1.0)
+        return self.left + self.across * min(max((value - self.low) / ((self.high - self.low) or 1), 0.0), 1.0)
 
     def steps(self) -> list[float]:
         """Some round figures within, seven at most.
@@ -226,12 +225,11 @@ class Plot:
                 text(self.left - 7, y + 4, label, size=11, colour="soft", anchor="end"),
                 text(x, below + 16, f"{20 * i} %", size=11, colour="soft", anchor="middle"),
             ]
-        middle = self.top + self.up / 2
         return "\n".join(
             [
                 *parts,
                 rectangle(self.left, self.top, self.across, self.up, stroke="band-edge"),
                 text(self.left + self.across / 2, below + 36, x_name, anchor="middle"),
-                text(self.left - 54, middle, y_name, anchor="middle", turned=True),
+                text(self.left - 54, self.top + self.up / 2, y_name, anchor="middle", turned=True),
             ]
         )

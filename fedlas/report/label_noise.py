@@ -74,9 +74,8 @@ def _sentences(levels: Sequence[NoiseLevel], draws: int) -> tuple[str, ...]:
     firm = [level.share for level in levels if level.same == draws]
     changed = [level for level in levels if level.same < draws]
     most = max((share for share in firm if all(share < level.share for level in changed)), default=None)
-    told = [f"With up to {100 * most:g} % wrong test labels the verdict stays the same."] if most else []
     return (
-        *told,
+        *([f"With up to {100 * most:g} % wrong test labels the verdict stays the same."] if most else []),
         *(
             f"With {100 * level.share:g} % wrong test labels the verdict would be the same in {level.same} of {draws} "
             "draws."

@@ -209,8 +209,7 @@ def next_step(report: CalibrationReport, apart: str | None = None) -> str:
             "it is better."
         )
     if gap.chance > MAX_CHANCE:
-        of_test_rows = report.confidence_gap["uploaded"].test.standard_error
-        few = gap.standard_error > _MOSTLY_FITTED * of_test_rows
+        few = gap.standard_error > _MOSTLY_FITTED * report.confidence_gap["uploaded"].test.standard_error
         which = "calibration" if few else "calibration and test" if report.promoted else "test"
         return f"Next: four times as many {which} rows would halve the ±{100 * gap.chance:.1f} points of chance."
     fewer = f"; for fewer errors, abstain below {aside.threshold:.3f}" if aside.share >= 0.005 else ""

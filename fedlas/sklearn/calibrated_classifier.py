@@ -185,10 +185,9 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator): 
         return kind(min(self.cv, sizes.min()), shuffle=True, random_state=seed)
 
     def _calibrator(self, logits: Floats, targets: NDArray[np.int64], groups: Any, weights: Any, seed: int) -> Any:
-        names = post_hoc_names(len(self.classes_), len(targets)) if self.method == "auto" else (self.method,)
         selector = CalibratorSelector(
             targets,
-            names,
+            post_hoc_names(len(self.classes_), len(targets)) if self.method == "auto" else (self.method,),
             reads_features=False,
             groups=groups,
             weights=None if weights is None else np.asarray(weights, np.float64),

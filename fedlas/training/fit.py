@@ -199,18 +199,17 @@ def edge_rate(
     rows = np.sort(np.random.default_rng(seed).permutation(num_rows)[: STEPS * batch_size])
     answers = np.zeros(num_rows, np.int64)
     answers[rows] = predict_logits(classifier, inputs, rows=rows, device=device)[0].argmax(axis=1)
-    config = TrainConfig(
-        epochs=math.ceil(STEPS / steps_per_epoch(len(rows), batch_size)),
-        batch_size=batch_size,
-        learning_rate=LOWEST,
-        seed=seed,
-    )
     fit(
         copy.deepcopy(classifier),
         CrossEntropyLoss(),
         inputs,
         answers,
-        config,
+        TrainConfig(
+            epochs=math.ceil(STEPS / steps_per_epoch(len(rows), batch_size)),
+            batch_size=batch_size,
+            learning_rate=LOWEST,
+            seed=seed,
+        ),
         rows=rows,
         device=device,
         schedule=lambda step: float(rates[min(step, STEPS - 1)]),
@@ -222,8 +221,7 @@ def edge_rate(
 
 def head_edge_rate(features: Floats) -> float:
     """4 / E‖f‖² for the features (N, D) that a head trains on, at most `HIGHEST`."""
-    size = float(np.square(features, dtype=np.float64).sum(axis=1).mean())
-    return min(HIGHEST, 4.0 / max(size, 1e-12))
+    return min(HIGHEST, 4.0 / max(float(np.square(features, dtype=np.float64).sum(axis=1).mean()), 1e-12))
 
 
 def _keep(losses: list[Tensor], loss: Tensor) -> bool:
@@ -236,8 +234,7 @@ def _edge(rates: NDArray[np.float64], losses: NDArray[np.float64], num_classes: 
     if len(losses) == 0:
         return LOWEST
     means = np.array([losses[max(0, i + 1 - _WINDOW) : i + 1].mean() for i in range(len(losses))])
-    lowest = np.minimum.accumulate(means)
-    risen = ~(means <= lowest + _RISE * math.log(num_classes))  # NaN counts as risen
+    risen = ~(means <= np.minimum.accumulate(means) + _RISE * math.log(num_classes))  # NaN counts as risen
     risen[: _WINDOW - 1] = False
     if not risen.any():
         return float(rates[-1])
