@@ -79,9 +79,8 @@ class CalibratedNetwork(CalibratedModel):
     def _batches(self, inputs: Any) -> Iterator[list[Tensor]]:
         if isinstance(inputs, tuple):
             inputs = dict(zip(self.classifier.input_names, inputs, strict=True))
-        arrays = _inputs(inputs, self.columns)
         specs = [InputSpec(name=s.name, dtype=s.dtype, shape=list(s.shape)) for s in self.classifier.inputs]
-        aligned = list(align_inputs(arrays, specs, order=ColumnOrder()).values())
+        aligned = list(align_inputs(_inputs(inputs, self.columns), specs, order=ColumnOrder()).values())
         for start in range(0, len(aligned[0]), _BATCH):
             yield [torch.from_numpy(np.ascontiguousarray(array[start : start + _BATCH])) for array in aligned]
 

@@ -132,8 +132,9 @@ class Evaluation:
 
     def report(self, evidence: Evidence) -> CalibrationReport:
         """The report on this evidence."""
-        options = self.options
-        return build_report(evidence, num_resamples=options.num_resamples, confidence_level=options.confidence_level)
+        return build_report(
+            evidence, num_resamples=self.options.num_resamples, confidence_level=self.options.confidence_level
+        )
 
     def _label_noise(self) -> LabelNoise:
         """The verdict under a share of wrong test labels."""
@@ -192,8 +193,7 @@ def uploaded_at_priors(post_hoc: Finalist, base_logits: ArrayLike, options: Cali
     if options.class_priors is None:
         return None
     uploaded = CandidateResult("uploaded", "post_hoc", {}, "none", "finished", calibrator=Identity())
-    logits = np.asarray(base_logits, np.float64)
-    return Finalist(post_hoc.classifier, Identity(), uploaded, logits, post_hoc.features)
+    return Finalist(post_hoc.classifier, Identity(), uploaded, np.asarray(base_logits, np.float64), post_hoc.features)
 
 
 def deployment_of(

@@ -111,8 +111,9 @@ def calibrate(
             rows = _rows(model, data, train, calibration, guarantee, test)
             reading = {"roles": roles, "seen_by_model": seen_by_model, "split_shares": split_shares, "missing": missing}
             opening = {"features": features, "output": output, "task": task, "architecture": architecture}
-            job = InMemoryJob(model, rows, folder, chosen, class_names, reading, opening, on_progress, on_notice)
-            result = job.calibrated()
+            result = InMemoryJob(
+                model, rows, folder, chosen, class_names, reading, opening, on_progress, on_notice
+            ).calibrated()
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -121,8 +122,10 @@ def calibrate(
 
 
 def _options(given: CalibrationOptions | None, **changed: Any) -> CalibrationOptions:
-    base = given or CalibrationOptions(budget_seconds=_BUDGET_SECONDS)
-    return replace(base, **{name: value for name, value in changed.items() if value is not None})
+    return replace(
+        given or CalibrationOptions(budget_seconds=_BUDGET_SECONDS),
+        **{name: value for name, value in changed.items() if value is not None},
+    )
 
 
 def _rows(model: Any, data: Any, train: Any, calibration: Any, guarantee: Any, test: Any) -> Any:
@@ -162,6 +165,6 @@ def _of_scores(
     ((kind, values),) = given.items()
     names = score_names(values, labels, class_names)
     file = dataset_file(score_rows(kind, values, labels), folder=folder, class_names=names)
-    dataset = read_scores(file.path, class_names=names, split_shares=split_shares)
-    found = calibrate_scores(ScoredRows.of(dataset), options, digests={"scores_sha256": sha256_of(file.path)})
+    rows = ScoredRows.of(read_scores(file.path, class_names=names, split_shares=split_shares))
+    found = calibrate_scores(rows, options, digests={"scores_sha256": sha256_of(file.path)})
     return CalibrationResult.of_scores(found, folder, notes=file.notes)

@@ -38,16 +38,12 @@ class OpenedModel:
     class_names: list[str] | None
     columns: list[str] | None
 
-    def specs(self) -> list[InputSpec]:
-        """The inputs, as datasets are fitted to them."""
-        return [InputSpec(name=spec.name, dtype=spec.dtype, shape=list(spec.shape)) for spec in self.classifier.inputs]
-
     def aligned(self, dataset: Dataset) -> Dataset:
         """The dataset in the model's inputs and classes; raises as `fedlas.data.align` does."""
         count = self.classifier.num_classes
         return align(
             dataset,
-            model_inputs=self.specs(),
+            model_inputs=[InputSpec(name=s.name, dtype=s.dtype, shape=list(s.shape)) for s in self.classifier.inputs],
             num_classes=count,
             class_names=self.class_names or [str(i) for i in range(count)],
             class_names_given=self.class_names is not None,
@@ -137,8 +133,9 @@ class InMemoryJob:
                 class_names=file.class_names,
             )
         except (ConversionError, UnsupportedModel) as error:
-            scores_will_do = isinstance(error, UnsupportedModel) or error.code in _NO_FILE
-            if isinstance(self.model, str | Path) or not scores_will_do:
+            if isinstance(self.model, str | Path) or not (
+                isinstance(error, UnsupportedModel) or error.code in _NO_FILE
+            ):
                 raise
             return self._by_scores(error)
         dataset = read_dataset(

@@ -6,7 +6,7 @@ row that the network has not seen. Which rows these are follows from the order a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -109,26 +109,21 @@ class Start:
     def notices(self) -> tuple[Notice, ...]:
         """What looks wrong with the classifier and the dataset together."""
         inputs = rows_of(self.dataset, "calibration")[0]
-        priors = self.options.class_priors
-        logits = self.outputs.logits
+        logits, priors = self.outputs.logits, self.options.class_priors
         found = examine(Examined(self.classifier, self.dataset, inputs, logits, self.targets, class_priors=priors))
         return (*self.left_out, *found)
 
     @property
     def adjustments(self) -> tuple[Notice, ...]:
         """What was done for the owner of classifier and dataset."""
-        return (*self.classifier.adjustments, *self.dataset.adjustments, *self._idle_rows_used())
-
-    def _idle_rows_used(self) -> Iterator[Notice]:
-        counts = self.calibrated_on
-        if self.num_idle:
-            yield adjustment(
-                "train_rows_calibrate",
-                f"Nothing is trained, so {self.num_idle:,} rows that were drawn to train calibrate beside the "
-                f"{counts['calibration']:,} calibration rows; the model has seen none of them. What judges is "
-                "unchanged.",
-                rows=counts,
-            )
+        told = adjustment(
+            "train_rows_calibrate",
+            f"Nothing is trained, so {self.num_idle:,} rows that were drawn to train calibrate beside the "
+            f"{self.calibrated_on['calibration']:,} calibration rows; the model has seen none of them. What judges is "
+            "unchanged.",
+            rows=self.calibrated_on,
+        )
+        return (*self.classifier.adjustments, *self.dataset.adjustments, *([told] if self.num_idle else []))
 
     @property
     def calibrated_on(self) -> dict[str, int]:
@@ -153,8 +148,9 @@ class Start:
         inputs, targets = self.dataset.select("train", "calibration")
         rows = self.dataset.rows("train", "calibration")
         calibration = np.searchsorted(rows, self.dataset.rows("calibration"))
-        weights = self.dataset.weights_of("train", "calibration")
-        return TrainingRows(list(inputs.values()), targets, calibration, weights)
+        return TrainingRows(
+            list(inputs.values()), targets, calibration, self.dataset.weights_of("train", "calibration")
+        )
 
 
 def prepare(classifier: GraphClassifier, dataset: Dataset, options: CalibrationOptions) -> Start:
@@ -217,8 +213,9 @@ def _most_scores(classifier: GraphClassifier, dataset: Dataset, options: Calibra
     """How many rows times classes may calibrate, so that no calibrator of the calibration rows alone drops out."""
     with_features = most_logits(classifier.feature_dim, seconds_for_features(options.budget_seconds))
     alone = len(dataset.rows("calibration")) * len(dataset.class_names)
-    reads = options.method != "temperature" and alone <= with_features
-    return min(MOST_SCORES, with_features) if reads else MOST_SCORES
+    if options.method == "temperature" or alone > with_features:
+        return MOST_SCORES
+    return min(MOST_SCORES, with_features)
 
 
 def _check_rows(classifier: GraphClassifier, dataset: Dataset) -> None:
@@ -229,8 +226,9 @@ def _check_rows(classifier: GraphClassifier, dataset: Dataset) -> None:
         missing = np.zeros(len(rows), dtype=bool)
         for array in dataset.inputs.values():
             if array.dtype.kind == "f" and len(rows):
-                parts = [np.isnan(part).any(axis=tuple(range(1, array.ndim))) for part in pieces(array, rows)]
-                missing |= np.concatenate(parts)
+                missing |= np.concatenate(
+                    [np.isnan(part).any(axis=tuple(range(1, array.ndim))) for part in pieces(array, rows)]
+                )
         if missing.any():
             logits, features = predict_logits(classifier, [array[rows[missing]] for array in dataset.inputs.values()])
             require_numbers(logits, features, split=split, rows=dataset.in_file(rows[missing]))

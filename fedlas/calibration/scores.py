@@ -26,7 +26,7 @@ from fedlas.calibration.evaluation import (
     fit_guarantees,
     ordered_priors,
 )
-from fedlas.calibrators import CALIBRATORS, Calibrator, TemperatureScaling, softmax
+from fedlas.calibrators import CALIBRATORS, Calibrator, Identity, TemperatureScaling, softmax
 from fedlas.calibrators.feature_map import shown_parameters
 from fedlas.data import Dataset
 from fedlas.data.labels import missing_classes
@@ -120,11 +120,10 @@ def calibrate_scores(
         Mismatch: `class_priors_mismatch`.
     """
     ordered_priors(rows.dataset, options or CalibrationOptions())
-    num_test_rows = len(rows.dataset.rows("test"))
     options = replace(
         options or CalibrationOptions(),
         noise_draws=_NOISE_DRAWS,
-        num_resamples=max(_FEWEST_RESAMPLES, min(_RESAMPLES, _RESAMPLED_ROWS // num_test_rows)),
+        num_resamples=max(_FEWEST_RESAMPLES, min(_RESAMPLES, _RESAMPLED_ROWS // len(rows.dataset.rows("test")))),
     )
     selector = _selector(rows, options)
     found = _finalists(rows, selector)
@@ -195,23 +194,22 @@ def _probabilities(rows: ScoredRows, finalists: Mapping[str, Calibrator]) -> dic
     """Of the test rows (N, K): as they were sent, with the plain temperature, and by every finalist."""
     logits, _ = rows.split("test")
     temperature = TemperatureScaling().fit(*rows.split("calibration"), weights=rows.dataset.weights_of("calibration"))
-    answers = {"temperature": temperature, **finalists}
-    return {"uploaded": softmax(logits), **{name: softmax(one(logits)) for name, one in answers.items()}}
+    answers = {"uploaded": Identity(), "temperature": temperature, **finalists}
+    return {name: softmax(one(logits)) for name, one in answers.items()}
 
 
 def _notes(dataset: Dataset, verdict: GateVerdict, fitted: Calibrator) -> list[str]:
     """What a reader must know beside the verdict."""
     fitting, judging = len(dataset.rows("calibration")), len(dataset.rows("test"))
-    drawn = (
+    how = (
         "in order of time" if "time" in dataset.roles else "drawn by chance: the same share of each class, whole groups"
     )
-    how = "as the split column says" if "split" in dataset.roles else drawn
-    notes = [
+    if "split" in dataset.roles:
+        how = "as the split column says"
+    return [
+        *([] if verdict.promoted else ["The calibrator is returned all the same; whether to use it is yours."]),
         f"The calibrator was fitted on {fitting} rows and judged on {judging} others ({how}).",
         _UNSEEN,
         *few_rows(fitting, fitted),
         *dataset.warnings,
     ]
-    if not verdict.promoted:
-        notes.insert(0, "The calibrator is returned all the same; whether to use it is yours.")
-    return notes

@@ -100,7 +100,12 @@ def judge_and_write(start: Start, result: RaceResult, race: Race) -> Served:
         race: prepares another form of the classifier and names its finalists.
     """
     served = _judge_and_write(start, result)
-    differs = any(gone.code == "parity" and _is_upload(start, result, gone) for gone in served.gave_way)
+    # Where the file of the uploaded network with a calibrator differs, nothing of ours changed the weights.
+    differs = any(
+        gone.code == "parity"
+        and (gone.finalist == _UPLOADED or result.finalists[gone.finalist].classifier is start.classifier)
+        for gone in served.gave_way
+    )
     if served.written is not None or not differs:
         return served
     options = replace(start.options, evaluations_before=start.options.evaluations_before + 1)
@@ -112,11 +117,6 @@ def judge_and_write(start: Start, result: RaceResult, race: Race) -> Served:
     return replace(again, gave_way=(*served.gave_way, *again.gave_way), notes=(*served.notes, _COMPUTED_AGAIN))
 
 
-def _is_upload(start: Start, result: RaceResult, gone: GaveWay) -> bool:
-    """Whether a finalist is the uploaded network with a calibrator, so that nothing of ours changed its weights."""
-    return gone.finalist == _UPLOADED or result.finalists[gone.finalist].classifier is start.classifier
-
-
 def _judge_and_write(start: Start, result: RaceResult) -> Served:
     dataset, options, finalists = start.dataset, start.options, dict(result.finalists)
     evaluation, lost = _evaluate(start, result)
@@ -126,8 +126,12 @@ def _judge_and_write(start: Start, result: RaceResult) -> Served:
 
     def write(name: str) -> WrittenFinalist:
         deployment = deployment_of(finalists[name].held_out, result.base_logits, dataset, options)
-        file = write_finalist(finalists[name], deployment, dataset, seed=options.seed)
-        return WrittenFinalist(name, finalists[name], deployment, file)
+        return WrittenFinalist(
+            name,
+            finalists[name],
+            deployment,
+            write_finalist(finalists[name], deployment, dataset, seed=options.seed),
+        )
 
     written, gave_way = first_written([*verdict.order, *([] if at_priors is None else [_UPLOADED])], write)
     served = None if written is None or written.name == _UPLOADED else written.name
@@ -156,8 +160,12 @@ def _without(verdict: GateVerdict, name: str | None, gave_way: Sequence[GaveWay]
     reasons = {gone.finalist: gone.reason for gone in gave_way if gone.finalist in verdict.order}
     if not reasons:
         return verdict
-    order = tuple(one for one in verdict.order if one not in reasons)
-    changed = replace(verdict, verdict=VERDICTS[name], finalist=name, order=order)
+    changed = replace(
+        verdict,
+        verdict=VERDICTS[name],
+        finalist=name,
+        order=tuple(one for one in verdict.order if one not in reasons),
+    )
     return replace(changed, sentences=without_files(changed, reasons, num_rows))
 
 

@@ -27,7 +27,7 @@ class AffineScaling(LogitsCalibrator):
     def fit_rows(self, scores: Floats, labels: Ints, rows: Floats) -> None:
         column = scores[:, 1:] - scores[:, :1]
         line = logistic_line(column, platt_targets(labels, rows), rows, lowest=1.0 / HOTTEST)
-        self.slope, self.intercept = float(line[0]), float(line[1])
+        self.slope, self.intercept = line.tolist()
 
     def transform(self, scores: Floats) -> Floats:
         return pair(self.slope * (scores[:, 1] - scores[:, 0]) + self.intercept)
@@ -65,8 +65,7 @@ class BetaScaling(LogitsCalibrator):
         self.temperature = TemperatureScaling().fit(scores, labels, weights=rows).temperature
         logs = log_softmax(scores / self.temperature)
         columns = np.stack([logs[:, 1], -logs[:, 0]], axis=1)
-        line = logistic_line(columns, platt_targets(labels, rows), rows, lowest=LOWEST)
-        self.a, self.b, self.c = map(float, line)
+        self.a, self.b, self.c = logistic_line(columns, platt_targets(labels, rows), rows, lowest=LOWEST).tolist()
 
     def transform(self, scores: Floats) -> Floats:
         logs = log_softmax(scores / self.temperature)

@@ -83,8 +83,10 @@ class _Mixture(Calibrator):
         return self
 
     def parameters(self) -> Parameters:
-        members = [{"name": member.name, "parameters": member.parameters()} for member in self.members]
-        return {"members": members, "weights": self.weights.tolist()}
+        return {
+            "members": [{"name": member.name, "parameters": member.parameters()} for member in self.members],
+            "weights": self.weights.tolist(),
+        }
 
     def to_onnx(self, logits_name: str, output_name: str, features_name: str = "features") -> OnnxPart:
         """A branch per member from the same logits, its share, and the sum of all shares."""
@@ -240,8 +242,8 @@ def _log_weights(members: Floats, labels: Ints, shares: Floats) -> Floats:
         return float(nll + precision * prior**2 / 2), slope + precision * prior / total
 
     start = np.full(len(members), 1 / len(members))
-    found = minimize(value_and_slope, start, method="L-BFGS-B", jac=True, bounds=[(0, None)] * len(members))
-    return np.asarray(found.x, np.float64)
+    bounds = [(0, None)] * len(members)
+    return np.asarray(minimize(value_and_slope, start, method="L-BFGS-B", jac=True, bounds=bounds).x, np.float64)
 
 
 def _numbered(part: OnnxPart, number: int, *, given: tuple[str, str]) -> OnnxPart:

@@ -8,7 +8,7 @@ penalty per coefficient; SciPy's L-BFGS takes a third longer on 10 classes and 2
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,12 +113,8 @@ _CONVERGED = 1e-11
 _SMALL = 200
 
 
-class LogitMap(Protocol):
-    """A linear map θ → (N, K) for fixed rows; `squares` is `backward` with every coefficient squared."""
-
-    def forward(self, theta: Floats) -> Floats: ...
-    def backward(self, residuals: Floats) -> Floats: ...
-    def squares(self, residuals: Floats) -> Floats: ...
+#: A linear map θ → (N, K) for fixed rows; `squares` is `backward` with every coefficient squared.
+LogitMap: TypeAlias = "DiagonalMap | MatrixMap"
 
 
 class DiagonalMap:

@@ -61,8 +61,7 @@ class TemperatureScaling(LogitsCalibrator):
         self.temperature = float(temperature)
 
     def fit_rows(self, scores: Floats, labels: Ints, rows: Floats) -> None:
-        found = np.exp(-_log_inverse_temperature(scores, labels, rows))
-        self.temperature = float(np.clip(found, LOWEST, HOTTEST))
+        self.temperature = float(np.clip(np.exp(-_log_inverse_temperature(scores, labels, rows)), LOWEST, HOTTEST))
 
     def transform(self, scores: Floats) -> Floats:
         return scores / self.temperature
@@ -163,15 +162,13 @@ class MixtureScaling(LogitsCalibrator):
         alone = TemperatureScaling()
         alone.fit_rows(scores, labels, rows)
         start = -np.log(alone.temperature)
-        low, high = np.log(1 / HOTTEST), np.log(1 / LOWEST)
-        low, high = max(low, start - _HOTTER), min(high, start + _COOLER)
-        lowest = minimize_scalar(
+        low, high = max(np.log(1 / HOTTEST), start - _HOTTER), min(np.log(1 / LOWEST), start + _COOLER)
+        u = minimize_scalar(
             lambda v: _best_share(scores, labels, rows, v)[1],
             bounds=(low, high),
             method="bounded",
             options={"xatol": 1e-8},
-        )
-        u = float(lowest.x)
+        ).x
         share, nll = _best_share(scores, labels, rows, u)
         plain = -(rows @ log_softmax(np.exp(start) * scores)[np.arange(len(labels)), labels])
         if share < LEAST or nll >= plain:

@@ -109,14 +109,8 @@ def judge(
     level = ledger_level(evaluations_before, 1 - confidence_level)
     if provenance == "unknown":
         return GateVerdict("undetermined", score, (), (), (UNDETERMINED,), evaluations_before)
-    given = {
-        "uploaded": uploaded,
-        "same_labels": same_labels,
-        "post_hoc": post_hoc,
-        "trained": trained,
-        "average": average,
-    }
-    probs, rows = checked_finalists(given, targets, groups)
+    plain = {"uploaded": uploaded, "same_labels": same_labels, "post_hoc": post_hoc}
+    probs, rows = checked_finalists({**plain, "trained": trained, "average": average}, targets, groups)
     num_resamples = check_count("num_resamples", num_resamples)
     options = GateOptions(score, 1 - confidence_level, max_accuracy_drop, seed, num_resamples, max_recall_drop)
     guards = tuple(guard for name in list(probs)[1:] for guard in guard_finalist(name, probs, rows, options))
@@ -126,8 +120,7 @@ def judge(
     claimed = [name for name in probs if name in RIVALS and (name not in FINE_TUNED or name == tuned)]
     claims = _claims(claimed, probs, rows, score, level)
     vetoes = find_vetoes(line, probs, rows, guards, level=(1 - confidence_level) / 2)
-    stopped = {veto.finalist for veto in vetoes}
-    served = tuple(name for name in line if name not in stopped)
+    served = tuple(name for name in line if all(veto.finalist != name for veto in vetoes))
     finalist = served[0] if served else None
     verdict = GateVerdict(
         VERDICTS[finalist], score, claims, guards, (), evaluations_before, level, served, vetoes, finalist
@@ -206,16 +199,14 @@ def _claims(
             shown[i],
             p_values[i],
             levels[i],
-            tuple(_comparison(against, mean, levels[i]) for against, mean in means[finalist].items()),
+            tuple(
+                Comparison(against, **vars(mean.estimate(levels[i])), p_value=mean.p_value())
+                for against, mean in means[finalist].items()
+            ),
             None if shown[i] else _rows_needed(means[finalist].values(), levels[i]),
         )
         for i, finalist in enumerate(means)
     )
-
-
-def _comparison(against: str, mean: BoundedMean, level: float) -> Comparison:
-    estimate = mean.estimate(level)
-    return Comparison(against, estimate.value, estimate.low, estimate.high, mean.p_value())
 
 
 def _rows_needed(means: Iterable[BoundedMean], level: float) -> int | None:

@@ -127,10 +127,12 @@ def guard_finalist(finalist: str, probs: Mapping[str, Floats], rows: JudgedRows,
     """
     before, after = probs["uploaded"], probs[finalist]
     accuracy, interval = _accuracy(before, after, rows, options), accuracy_drop(before, after, rows, options.level)
+    rises = [mean.estimate(options.level) for mean in _other_means(finalist, probs, rows, options)]
+    worst = max(rises, key=lambda rise: rise.low)  # against the rival where it is worst
     return [
         Guard("accuracy_drop", finalist, **{**vars(accuracy), "low": interval.low, "high": interval.high}),
         _aurc_rise(finalist, before, after, rows, options),
-        _other_score(finalist, probs, rows, options),
+        Guard(f"{options.other_score}_rise", finalist, worst.low <= _TIE, worst.value, 0.0, worst.low, worst.high),
         *(Guard(name, finalist, **vars(finding)) for name, finding in _classes(finalist, probs, rows, options)),
     ]
 
@@ -151,27 +153,22 @@ def _classes(
     finalist: str, probs: Mapping[str, Floats], rows: JudgedRows, options: GateOptions
 ) -> Iterable[tuple[str, Finding]]:
     """The findings about classes by the names of their guards, with those that an option turns on."""
-    found = class_findings(finalist, probs, rows)
-    if options.max_recall_drop is not None:
-        judged = probs["uploaded"], probs[finalist], rows.targets, rows.groups, options.max_recall_drop
-        found["worst_class_recall_drop"] = worst_class_recall_drop(*judged)
-        found["rare_classes_recall_drop"] = rare_classes_recall_drop(*judged)
-    return found.items()
-
-
-def class_findings(finalist: str, probs: Mapping[str, Floats], rows: JudgedRows) -> dict[str, Finding]:
-    """The guards of classes and of confident answers, by name; the arguments are those of `guard_finalist`."""
     before, after = probs["uploaded"], probs[finalist]
     kept = before if finalist == "same_labels" else probs.get("same_labels", before)
     judged = (after, rows.targets, rows.groups)
-    # With three classes and more one temperature moves the order of the rows as well, for better or worse.
-    ranking = {} if finalist == "same_labels" else {"class_auroc_drop": auroc_drop(before, *judged)}
-    return ranking | {
+    found = {
         "recall_at_equal_alarms_drop": recall_drop_at_equal_alarms(before, *judged),
         "class_log_score_rise": log_score_rise(kept, *judged),
         "class_share_error": share_error(before, *judged),
         "confident_errors": confident_errors(before, *judged).decisive,
     }
+    if finalist != "same_labels":
+        # With three classes and more one temperature moves the order of the rows as well, for better or worse.
+        found = {"class_auroc_drop": auroc_drop(before, *judged), **found}
+    if options.max_recall_drop is not None:
+        found["worst_class_recall_drop"] = worst_class_recall_drop(before, *judged, options.max_recall_drop)
+        found["rare_classes_recall_drop"] = rare_classes_recall_drop(before, *judged, options.max_recall_drop)
+    return found.items()
 
 
 def _accuracy(before: Floats, after: Floats, rows: JudgedRows, options: GateOptions) -> Finding:
@@ -197,13 +194,6 @@ def _aurc_rise(finalist: str, before: Floats, after: Floats, rows: JudgedRows, o
 
 def _aurc_limit(before: Floats, rows: JudgedRows) -> float:
     return max(MAX_AURC_RISE, MAX_AURC_SHARE * metrics.aurc(before, rows.targets))
-
-
-def _other_score(finalist: str, probs: Mapping[str, Floats], rows: JudgedRows, options: GateOptions) -> Guard:
-    """The rise of the other proper score against the rival where it is worst; stops where it is shown to be one."""
-    rises = [mean.estimate(options.level) for mean in _other_means(finalist, probs, rows, options)]
-    worst = max(rises, key=lambda rise: rise.low)
-    return Guard(f"{options.other_score}_rise", finalist, worst.low <= _TIE, worst.value, 0.0, worst.low, worst.high)
 
 
 def _other_means(
@@ -246,8 +236,7 @@ def find_vetoes(
         level: of each one-sided test.
     """
     found = [Veto(guard.finalist, guard.name, guard.value) for guard in guards if not guard.passed]
-    worse = (shown_worse(name, line, probs, rows, level=level) for name in line)
-    return (*found, *(veto for veto in worse if veto is not None))
+    return (*found, *filter(None, (shown_worse(name, line, probs, rows, level=level) for name in line)))
 
 
 def shown_worse(

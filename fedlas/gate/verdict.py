@@ -53,11 +53,6 @@ class Claim:
         """What the finalist is shown to be better than."""
         return tuple(one.against for one in self.comparisons if one.p_value <= self.level)
 
-    @property
-    def not_beaten(self) -> tuple[str, ...]:
-        """What it is not shown to be better than."""
-        return tuple(one.against for one in self.comparisons if one.p_value > self.level)
-
 
 @dataclass(frozen=True)
 class GateVerdict:
@@ -92,8 +87,7 @@ class GateVerdict:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "promoted", self.verdict in ("trained", "post_hoc"))
-        shown = any(claim.shown for claim in self.claims if claim.finalist == self.finalist)
-        object.__setattr__(self, "shown", shown)
+        object.__setattr__(self, "shown", self.served_claim is not None and self.served_claim.shown)
 
 
 #: The uploaded model and the finalists, as a sentence names them.
@@ -115,13 +109,15 @@ UNDETERMINED = (
 
 
 def sentences_of(verdict: GateVerdict, num_rows: int, class_names: Sequence[str] | None = None) -> tuple[str, ...]:
-    """What is served and shown, every guard that failed or that chance excused, vetoes, and the ledger.
-
-    The figures of comparisons and guards stand in the verdict itself.
-    """
+    """What is served and shown, every guard that failed or that chance excused, vetoes, and the ledger."""
     sentences = [_served(verdict, num_rows)]
     sentences += [text for guard in verdict.guards if (text := _guarded(guard, class_names))]
-    sentences += [_worse(veto) for veto in verdict.vetoes if veto.against is not None]
+    sentences += [
+        f"{_start(veto.finalist)} is shown to be worse than {FINALIST_NAMES[veto.against]}: "
+        f"{SCORE_NAMES[veto.score or 'nll']} {veto.value:+.4f}, so it is not served."
+        for veto in verdict.vetoes
+        if veto.against is not None
+    ]
     if all(claim.finalist not in FINE_TUNED for claim in verdict.claims):
         sentences.append(
             "No fine-tuned model was judged: none was trained, or none was good enough on calibration rows."
@@ -141,12 +137,9 @@ def without_files(verdict: GateVerdict, reasons: Mapping[str, str], num_rows: in
     Args:
         reasons: why, by the names of those finalists.
     """
-    gone = (
-        f"No file could be written of {FINALIST_NAMES[name]}: {reason.rstrip('.')}." for name, reason in reasons.items()
-    )
     return (
         _served(verdict, num_rows, written="It is the first in line that could be written. "),
-        *gone,
+        *(f"No file could be written of {FINALIST_NAMES[name]}: {why.rstrip('.')}." for name, why in reasons.items()),
         *verdict.sentences[1:],
     )
 
@@ -169,7 +162,8 @@ def _shown(verdict: GateVerdict, num_rows: int) -> str:
             f"{start} do not show {served} to be better ({score}): the one claim for fine-tuned models was made for "
             "the average that comes before it in line."
         )
-    beaten, others = (_all_of(names) for names in (claim.beaten, claim.not_beaten))
+    open_ = [one.against for one in claim.comparisons if one.against not in claim.beaten]
+    beaten, others = (_all_of(names) for names in (claim.beaten, open_))
     if not others:
         return f"{start} show {served} to be better than {beaten} ({score})."
     found = f"show {served} to be better than {beaten} ({score}), but do" if beaten else "do"
@@ -186,13 +180,6 @@ def _shown(verdict: GateVerdict, num_rows: int) -> str:
 def _all_of(finalists: Sequence[str]) -> str:
     *others, last = [FINALIST_NAMES[name] for name in finalists] or [""]
     return f"{', '.join(others)} and {last}" if others else last
-
-
-def _worse(veto: Veto) -> str:
-    return (
-        f"{_start(veto.finalist)} is shown to be worse than {FINALIST_NAMES[veto.against or 'uploaded']}: "
-        f"{SCORE_NAMES[veto.score or 'nll']} {veto.value:+.4f}, so it is not served."
-    )
 
 
 def _guarded(guard: Guard, class_names: Sequence[str] | None) -> str:

@@ -203,8 +203,8 @@ def make_candidates(
     fixed = check_hyperparameters(hyperparameters)
     if method in ("post_hoc", "temperature"):
         return []
-    candidates = [_candidate(*entry, kind, fixed) for entry in _grid(method, kind)]
-    return list(dict.fromkeys(candidates))[: max(0, max_candidates)]
+    candidates = dict.fromkeys(_candidate(*entry, kind, fixed) for entry in _grid(method, kind))
+    return list(candidates)[: max(0, max_candidates)]
 
 
 def check_hyperparameters(hyperparameters: Asked) -> Hyperparameters:
@@ -271,8 +271,9 @@ def _candidate(
         candidate = replace(candidate, optimizer="adamw", learning_rate=rate, edge_share=1.0)
     else:
         candidate = replace(candidate, learning_rate=None)
-    own = (*defaults, *_TRAINING_SETTINGS)
-    given = cast(Hyperparameters, {name: value for name, value in fixed.items() if name in own})
+    given = cast(
+        Hyperparameters, {key: value for key, value in fixed.items() if key in {*defaults, *_TRAINING_SETTINGS}}
+    )
     # What is fixed leaves no doubles of what it overrules.
     return replace(
         candidate,

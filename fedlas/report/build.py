@@ -42,13 +42,11 @@ def build_report(
     classes = sections.class_section(models["calibrated"], rows, names, options)
     slices = sections.slice_section(models["calibrated"], rows, evidence.slices, options)
     estimates = _by_model(models, lambda p: metrics.evaluate(p, rows.targets, groups=rows.groups, **vars(options)))
-    ledger = None if evidence.evaluations_before is None else EvaluationLedger(evidence.evaluations_before)
     # The scores of a model that may have seen the calibration rows are not out of fold.
     scored = None if evidence.seen_by_model == "unknown" else evidence.out_of_fold
     calibration = evidence.calibration_accuracy
     right = SplitAccuracy.of(models["uploaded"].argmax(1) == rows.targets, groups=rows.groups)
     apart = splits_apart(calibration, right)
-    doubts = caveats(evidence, rows, names, estimates["uploaded"], apart)
     report = CalibrationReport(
         subject=evidence.subject,
         verdict=evidence.gate.verdict,
@@ -56,7 +54,10 @@ def build_report(
         shown=evidence.gate.shown,
         summary=(),
         advice=(),
-        warnings=(*(as_sentence(notice.message) for notice in evidence.warnings), *doubts),
+        warnings=(
+            *(as_sentence(notice.message) for notice in evidence.warnings),
+            *caveats(evidence, rows, names, estimates["uploaded"], apart),
+        ),
         notices=tuple(evidence.warnings),
         adjustments=tuple(evidence.adjustments),
         notes=tuple(evidence.notes),
@@ -92,7 +93,7 @@ def build_report(
         slices=slices,
         binary=sections.binary_section(models, rows, names, evidence.positive_class, options),
         gate=evidence.gate,
-        ledger=ledger,
+        ledger=None if evidence.evaluations_before is None else EvaluationLedger(evidence.evaluations_before),
         guarantees=guarantee_table(evidence.guarantees, models["calibrated"], rows, confidence_level),
         decisions=decision_table(
             evidence.deployment, models["uploaded"], models["calibrated"], rows, names, confidence_level
@@ -131,8 +132,8 @@ def build_report(
 
 def _checked(evidence: Evidence) -> tuple[dict[str, Floats], JudgedRows]:
     """Probabilities by model, and the test rows."""
-    given = {"uploaded": evidence.uploaded, "temperature": evidence.temperature, "calibrated": evidence.calibrated}
-    checked = {name: check_rows(probs, evidence.targets) for name, probs in given.items()}
+    names = ("uploaded", "temperature", "calibrated")
+    checked = {name: check_rows(getattr(evidence, name), evidence.targets) for name in names}
     targets = checked["uploaded"][1]
     groups = check_groups(evidence.groups, len(targets))
     if groups is not None and int(groups.max()) == 0:

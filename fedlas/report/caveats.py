@@ -46,7 +46,7 @@ def caveats(
         for split, count in (evidence.duplicates or {}).items()
         if count > 0
     ]
-    return (*(sentence for sentence in found if sentence), *duplicated)
+    return (*filter(None, found), *duplicated)
 
 
 def _too_good(rows: JudgedRows, accuracy: float, nll: float, seen_by_model: str | None) -> str | None:
@@ -80,20 +80,13 @@ def splits_apart(before: SplitAccuracy | None, now: SplitAccuracy) -> str | None
     """Why calibration and test rows do not look like rows of one kind, by the uploaded model's accuracy on them."""
     if before is None or abs(before.value - now.value) < ACCURACY_APART or not before.is_apart(now):
         return None
-    apart = (
-        f"The uploaded model has an accuracy of {100 * before.value:.1f} % on the calibration rows and of "
-        f"{100 * now.value:.1f} % on the test rows"
-    )
-    if before.value < now.value:
-        return (
-            f"{apart}, more than chance explains. Check whether labels of calibration rows are wrong, and whether both "
-            "splits were drawn alike (same time, same source): what was fitted on the calibration rows may not hold on "
-            "the test rows."
-        )
+    fell = before.value < now.value
+    cause = "labels of calibration rows are wrong" if fell else "it was trained on the calibration rows"
     return (
-        f"{apart}, more than chance explains. Check whether it was trained on the calibration rows, and whether both "
-        "splits were drawn alike (same time, same source): what was fitted on the calibration rows may be too "
-        "confident."
+        f"The uploaded model has an accuracy of {100 * before.value:.1f} % on the calibration rows and of "
+        f"{100 * now.value:.1f} % on the test rows, more than chance explains. Check whether {cause}, and whether both "
+        "splits were drawn alike (same time, same source): what was fitted on the calibration rows may "
+        f"{'not hold on the test rows' if fell else 'be too confident'}."
     )
 
 

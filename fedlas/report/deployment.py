@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedlas.deployment import Deployment, decide
+from fedlas.gate.findings import groups_of
 from fedlas.gate.guards import JudgedRows
 from fedlas.guarantees import Guarantees, Unreachable
 from fedlas.metrics import Estimate
@@ -76,7 +77,7 @@ def _error_level(
     # Serving compares float32 confidences with the threshold.
     kept = probs.max(axis=1).astype(np.float32).astype(np.float64) >= threshold
     wrong = (probs.argmax(axis=1) != rows.targets).astype(np.float64)
-    found = share(wrong[kept], None if rows.groups is None else rows.groups[kept], confidence_level)
+    found = share(wrong[kept], groups_of(rows.groups, kept), confidence_level)
     return ErrorLevel(level, threshold, None, float(kept.mean()), found)
 
 
@@ -194,8 +195,8 @@ def decision_table(
 
 def _answers(answers: Ints, k: int, rows: JudgedRows, confidence_level: float) -> Answers:
     of_class, said = rows.targets == k, answers == k
-    groups = None if rows.groups is None else rows.groups[of_class]
-    return Answers(float(said.mean()), share(said[of_class].astype(np.float64), groups, confidence_level))
+    recall = share(said[of_class].astype(np.float64), groups_of(rows.groups, of_class), confidence_level)
+    return Answers(float(said.mean()), recall)
 
 
 def priors_section(deployment: Deployment | None, names: Sequence[str]) -> PriorsSection | None:

@@ -87,8 +87,14 @@ def fedlas_diagnostics(
     norm = _norm(norms, is_right, level)
     smoothing = None if epsilon is None else _smoothing(_column("epsilon", epsilon, len(norms)), is_right, level)
     signs = None if gate is None else _gate(gate, gate_before, len(norms), level)
-    sentences = (*_norm_sentences(norm), *_smoothing_sentences(smoothing))
-    return Diagnostics(len(norms), int(is_right.sum()), norm, smoothing, signs, sentences)
+    return Diagnostics(
+        len(norms),
+        int(is_right.sum()),
+        norm,
+        smoothing,
+        signs,
+        (_norm_sentence(norm), *_smoothing_sentences(smoothing)),
+    )
 
 
 def auroc(scores: ArrayLike, positive: ArrayLike, *, confidence_level: float = 0.95) -> Estimate | None:
@@ -167,18 +173,16 @@ def _share(rows: NDArray[np.bool_], level: float) -> Estimate:
     return Estimate(float(rows.mean()), float(low), float(high))
 
 
-def _norm_sentences(norm: NormDiagnostic | None) -> list[str]:
+def _norm_sentence(norm: NormDiagnostic | None) -> str:
     if norm is None:
-        return [
-            "All rows are right or all are wrong, so nothing can tell whether the feature norm predicts correctness."
-        ]
+        return "All rows are right or all are wrong, so nothing can tell whether the feature norm predicts correctness."
     if not norm.useful:
-        return [
+        return (
             "The feature norm, by which FedLAS tells rows that it may get wrong from others, hardly predicts "
             "correctness here: a gain, if there is one, comes from further training."
-        ]
+        )
     which = "larger" if norm.auroc.value > 0.5 else "smaller"
-    return [f"The feature norm separates right rows from wrong ones: it is {which} where the model is right."]
+    return f"The feature norm separates right rows from wrong ones: it is {which} where the model is right."
 
 
 def _smoothing_sentences(smoothing: SmoothingDiagnostic | None) -> list[str]:

@@ -25,7 +25,6 @@ from fedlas.report.drawing import (
     model_line,
     opening,
     rectangle,
-    shortened,
     text,
 )
 from fedlas.report.sections import RiskCoverageSection
@@ -53,18 +52,21 @@ def reliability_svg(report: CalibrationReport, *, models: Sequence[str] = ("uplo
         models: which of `uploaded`, `temperature`, `calibrated`; equal ones are drawn once.
     """
     shown = _different(report, models)
+    title = "Reliability: confidence and accuracy"
+    shade = (
+        "Shade: where the model of that colour would lie if it were perfectly calibrated "
+        f"({100 * report.confidence_level:g} % of draws). Below the diagonal: too sure."
+    )
     parts = [
-        opening(
-            2 * _WIDTH, _HEAD + _HEIGHT + _FOOT, "Reliability: confidence and accuracy", _description(report, shown)
-        ),
-        text(_LEFT, 34, "Reliability: confidence and accuracy", size=18, bold=True),
+        opening(2 * _WIDTH, _HEAD + _HEIGHT + _FOOT, title, _description(report, shown)),
+        text(_LEFT, 34, title, size=18, bold=True),
         text(_LEFT, 56, _says(report, shown[-1]), size=11, colour="soft"),
+        *(
+            f'<g transform="translate({i * _WIDTH} {_HEAD})">\n{panel(report, shown)}\n</g>'
+            for i, panel in enumerate((_corp_panel, _binned_panel))
+        ),
+        text(_LEFT, _HEAD + _HEIGHT + 14, shade, colour="soft"),
     ]
-    for i, panel in enumerate((_corp_panel, _binned_panel)):
-        parts += [f'<g transform="translate({i * _WIDTH} {_HEAD})">', panel(report, shown), "</g>"]
-    level = f"{100 * report.confidence_level:g} %"
-    shade = f"Shade: where the model of that colour would lie if it were perfectly calibrated ({level} of draws)."
-    parts.append(text(_LEFT, _HEAD + _HEIGHT + 14, f"{shade} Below the diagonal: too sure.", colour="soft"))
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
@@ -293,7 +295,15 @@ def forest_svg(report: CalibrationReport) -> str:
         for row, (other, one) in enumerate(zip(_OTHERS, found, strict=True)):
             low, high = sorted((sign * one.low, sign * one.high))
             hint = f"{name}, minus {TITLES[other].lower()}: {_in_words(one)}"
-            parts.append(_interval(scale, low, sign * one.value, high, y + 26 + 16 * row, other, hint))
+            middle_of_row = y + 26 + 16 * row
+            parts += [
+                line(scale(low), middle_of_row, scale(high), middle_of_row, other, width=1.8),
+                *(
+                    line(scale(x), middle_of_row - 4, scale(x), middle_of_row + 4, other, width=1.5)
+                    for x in (low, high)
+                ),
+                mark(scale(sign * one.value), middle_of_row, 4.5, other, hint=hint),
+            ]
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
@@ -303,15 +313,16 @@ def interval_cell(estimate: Estimate | None, extent: float) -> str:
         return ""
     scale, y = Scale(-extent, extent, 5, _CELL_WIDTH - 10), _CELL_HEIGHT / 2
     shown = estimate.low > 0 or estimate.high < 0
-    parts = [
-        f'<svg class="cell" viewBox="0 0 {_CELL_WIDTH} {_CELL_HEIGHT}" width="{_CELL_WIDTH}" '
-        f'height="{_CELL_HEIGHT}" aria-hidden="true" focusable="false">',
-        line(scale(0), 0, scale(0), _CELL_HEIGHT, "band-edge"),
-        line(scale(estimate.low), y, scale(estimate.high), y, "ink" if shown else "soft", width=2),
-        mark(scale(estimate.value), y, 4, "calibrated", hollow=not shown),
-        "</svg>",
-    ]
-    return "".join(parts)
+    return "".join(
+        [
+            f'<svg class="cell" viewBox="0 0 {_CELL_WIDTH} {_CELL_HEIGHT}" width="{_CELL_WIDTH}" '
+            f'height="{_CELL_HEIGHT}" aria-hidden="true" focusable="false">',
+            line(scale(0), 0, scale(0), _CELL_HEIGHT, "band-edge"),
+            line(scale(estimate.low), y, scale(estimate.high), y, "ink" if shown else "soft", width=2),
+            mark(scale(estimate.value), y, 4, "calibrated", hollow=not shown),
+            "</svg>",
+        ]
+    )
 
 
 def common_extent(estimates: Sequence[Estimate | None]) -> float:
@@ -321,12 +332,12 @@ def common_extent(estimates: Sequence[Estimate | None]) -> float:
 
 
 def _told(report: CalibrationReport) -> str:
-    parts = []
-    for metric, (name, _) in _METRICS.items():
-        for other in _OTHERS:
-            one = _difference(report, metric, other)
-            parts.append(f"{name} minus {TITLES[other].lower()}: {_in_words(one)}")
-    return f"{'. '.join(parts)}."
+    parts = (
+        f"{name} minus {TITLES[other].lower()}: {_in_words(_difference(report, metric, other))}."
+        for metric, (name, _) in _METRICS.items()
+        for other in _OTHERS
+    )
+    return " ".join(parts)
 
 
 def _in_words(one: Estimate) -> str:
@@ -337,13 +348,6 @@ def _difference(report: CalibrationReport, metric: str, other: str) -> Estimate:
     found = report.differences[f"calibrated_minus_{other}"][metric]
     assert isinstance(found, Estimate)
     return found
-
-
-def _interval(scale: Scale, low: float, value: float, high: float, y: float, model: str, hint: str) -> str:
-    ends = [line(scale(x), y - 4, scale(x), y + 4, model, width=1.5) for x in (low, high)]
-    return "\n".join(
-        [line(scale(low), y, scale(high), y, model, width=1.8), *ends, mark(scale(value), y, 4.5, model, hint=hint)]
-    )
 
 
 #: Candidates that are drawn, and letters of their names.
@@ -358,7 +362,7 @@ def race_svg(report: CalibrationReport) -> str | None:
     A filled mark is a candidate that was scored on all calibration rows, a hollow one was scored on some folds alone;
     what was served is bold.
     """
-    nlls = [(one.get("calibration") or {}).get("nll") for one in report.candidates]
+    nlls = ((one.get("calibration") or {}).get("nll") for one in report.candidates)
     scored = sorted((nll, i) for i, nll in enumerate(nlls) if nll is not None)
     if len(scored) < 2:
         return None
@@ -383,8 +387,9 @@ def race_svg(report: CalibrationReport) -> str | None:
     for row, (nll, i) in enumerate(shown):
         candidate, y = report.candidates[i], _RACE_TOP + _ROW * row
         name, whole = str(candidate.get("name", "")), candidate.get("status") == "finished"
+        shorter = name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…"
         parts += [
-            text(_ROWS_LEFT, y + 9, shortened(name, _LETTERS), size=11, bold=name == winner),
+            text(_ROWS_LEFT, y + 9, shorter, size=11, bold=name == winner),
             line(_ROWS_LEFT, y + 20, _ROWS_LEFT + _ACROSS, y + 20, "grid"),
             mark(scale(nll), y + 20, 5, "calibrated", hollow=not whole, hint=f"{name}: {nll:.4f}"),
         ]

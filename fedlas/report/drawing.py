@@ -104,8 +104,8 @@ def rectangle(
 ) -> str:
     seen = "" if opacity == 1 else f' opacity="{opacity:g}"'
     told = f"><title>{escape(hint)}</title></rect>" if hint else "/>"
-    colours = paint(fill=fill, stroke=stroke)
-    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" {colours}{seen}{told}'
+    box = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
+    return f"<rect {box} {paint(fill=fill, stroke=stroke)}{seen}{told}"
 
 
 def line(x1: float, y1: float, x2: float, y2: float, stroke: str, *, width: float = 1, dashes: str = "") -> str:
@@ -162,15 +162,6 @@ def text(
     ]
     attributes = " ".join(one for one in [f'x="{x:.1f}" y="{y:.1f}"', paint(fill=colour), *given] if one)
     return f"<text {attributes}>{escape(content)}</text>"
-
-
-def shortened(content: str, most: int) -> str:
-    """A name that fits where so many letters do.
-
-    >>> shortened("hospital = Saint Mary", 12)
-    'hospital = …'
-    """
-    return content if len(content) <= most else f"{content[: most - 1]}…"
 
 
 def legend(models: Sequence[str], x: float, y: float) -> str:

@@ -57,8 +57,9 @@ def environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters.update(number=number, percent=percent, confidence=confidence)
-    made.filters.update(text=text, in_words=in_words, as_sentence=as_sentence)
+    made.filters.update(
+        number=number, percent=percent, confidence=confidence, text=text, in_words=in_words, as_sentence=as_sentence
+    )
     made.tests["at_most"] = at_most
     made.globals.update(
         sentences=summary,
@@ -98,8 +99,7 @@ def number(value: float | None, percent: bool = False, difference: bool = False,
         return "–"
     scaled, digits = (100 * value, 1) if percent else (value, 4)
     shown = signed(scaled, digits) if difference else signed(scaled, digits).removeprefix("+")
-    told = "points" if difference else "%"
-    return f"{shown} {told}" if percent and unit else shown
+    return f"{shown} {'points' if difference else '%'}" if percent and unit else shown
 
 
 def title_of(report: CalibrationReport) -> str:

@@ -255,8 +255,11 @@ def _losses_sentence(method: str, differences: tuple[MethodDifference, ...]) -> 
             "beside it."
         )
     parts = [f"{_FINDINGS[one.finding]} the best with {METHOD_NAMES[one.against]}" for one in differences]
-    compared = {one.against for one in differences}
-    missing = [f" No candidate with {METHOD_NAMES[name]} was trained." for name in RIVALS if name not in compared]
+    missing = [
+        f" No candidate with {METHOD_NAMES[name]} was trained."
+        for name in RIVALS
+        if all(one.against != name for one in differences)
+    ]
     return (
         f"Of the losses, the best {METHOD_NAMES[method]} candidate is {' and '.join(parts)}, on calibration rows out "
         f"of fold; they may differ in rate, epochs and weight decay too.{''.join(missing)}"

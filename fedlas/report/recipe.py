@@ -49,14 +49,14 @@ def recipe_sentences(
     >>> recipe_sentences(made, seed=0, trained_rows=None, num_test_rows=50)[1]
     'Its scores pass through a temperature (T = 1.52), fitted on 90 calibration rows.'
     """
-    found = [
+    found = (
         _asked(recipe.get("request") or {}),
         _network(recipe["winner"], trained_rows) if "winner" in recipe else _tried(recipe.get("methods") or {}),
         _calibrator(recipe.get("calibrator") or {}, recipe.get("calibrated_on") or {}),
         f"Everything drawn by chance (folds, batches, resamples) starts from seed {seed}. {num_test_rows:,} test rows "
         "judged.",
-    ]
-    return tuple(sentence for sentence in found if sentence)
+    )
+    return tuple(filter(None, found))
 
 
 def _asked(request: Mapping[str, Any]) -> str:
@@ -65,11 +65,13 @@ def _asked(request: Mapping[str, Any]) -> str:
         return ""
     budget, fixed = request.get("budget") or {}, request.get("hyperparameters") or {}
     given = [f"{_setting(name, value)}" for name, value in fixed.items() if value != "auto"]
-    within = ""
-    if budget:
-        within = f" within {_counted(budget['minutes'], 'minute')} and {_counted(budget['candidates'], 'candidate')}"
+    within = (
+        [f" within {_counted(budget['minutes'], 'minute')}", _counted(budget["candidates"], "candidate")]
+        if budget
+        else []
+    )
     settings = f", with {listed(given)} fixed" if given else ""
-    return f"The order was the method “{request.get('method', 'auto')}”{within}{settings}."
+    return f"The order was the method “{request.get('method', 'auto')}”{listed(within)}{settings}."
 
 
 def _tried(methods: Mapping[str, Any]) -> str:
@@ -84,8 +86,10 @@ def _network(winner: Mapping[str, Any] | None, trained_rows: Mapping[str, int] |
         return "The uploaded model is served as it came."
     settings = winner.get("hyperparameters") or {}
     if "members" in settings:
-        shares = zip(settings["members"], settings.get("weights", ()), strict=False)
-        parts = [f"{_candidate(name)} ({100 * weight:.0f} %)" for name, weight in shares]
+        parts = [
+            f"{_candidate(name)} ({100 * weight:.0f} %)"
+            for name, weight in zip(settings["members"], settings.get("weights", ()), strict=False)
+        ]
         return (
             f"Served is the weighted mean of the probabilities of {len(settings['members'])} networks, each with a "
             f"calibrator of its own: {listed(parts)}. What was trained was trained further from the upload's weights"

@@ -89,8 +89,11 @@ class ConfidenceSummary:
 
 def confidence(probs: Floats, rows: JudgedRows, options: Resampling) -> ConfidenceSummary:
     """Mean confidence, accuracy, and the ECE split by its sign."""
-    signed = metrics.signed_ece(probs, rows.targets, num_bins=options.num_bins)
-    return ConfidenceSummary(float(probs.max(axis=1).mean()), metrics.accuracy(probs, rows.targets), *signed)
+    return ConfidenceSummary(
+        float(probs.max(axis=1).mean()),
+        metrics.accuracy(probs, rows.targets),
+        *metrics.signed_ece(probs, rows.targets, num_bins=options.num_bins),
+    )
 
 
 @dataclass(frozen=True)
@@ -119,8 +122,9 @@ def confidence_gaps(
     gaps = {}
     for name, probs in models.items():
         as_it_came = np.array_equal(probs, models["uploaded"])
-        units = None if as_it_came else fitted_units
-        test = metrics.confidence_gap(probs, rows.targets, groups=rows.groups, fitted_units=units)
+        test = metrics.confidence_gap(
+            probs, rows.targets, groups=rows.groups, fitted_units=None if as_it_came else fitted_units
+        )
         part = "uploaded" if as_it_came else finalist if name == "calibrated" else name
         gaps[name] = ConfidenceGaps(test, None if scored is None or part is None else scored.gap(part))
     return gaps
@@ -228,8 +232,7 @@ def class_section(probs: Floats, rows: JudgedRows, names: Sequence[str], options
         confidence_level=options.confidence_level,
         max_classes=MAX_SHOWN,
     )
-    named = tuple(NamedClassRow(**vars(row), name=names[row.index]) for row in table)
-    return ClassTable(probs.shape[1], "holm", named)
+    return ClassTable(probs.shape[1], "holm", tuple(NamedClassRow(**vars(row), name=names[row.index]) for row in table))
 
 
 def slice_section(
@@ -295,12 +298,8 @@ def worst_slice(section: SliceTable | None, level: float) -> str | None:
 
 def failings(row: SliceRow, alpha: float) -> str:
     """What is shown of a slice, in words."""
-    parts = []
-    if row.p_miscalibrated is not None and row.p_miscalibrated <= alpha:
-        parts.append(direction(row.gap.value))
-    if row.p_worse is not None and row.p_worse <= alpha:
-        parts.append("less accurate than the other rows")
-    return ", ".join(parts)
+    tested = (row.p_miscalibrated, direction(row.gap.value)), (row.p_worse, "less accurate than the other rows")
+    return ", ".join(words for p, words in tested if p is not None and p <= alpha)
 
 
 def found_in_classes(section: ClassTable, level: float) -> str:

@@ -17,7 +17,7 @@ _FIRST = 3
 
 def summary(report: CalibrationReport) -> list[str]:
     """The summary: what is served and the next step, what to check first, numbers, the rest."""
-    found = [
+    found = (
         *report.advice,
         *report.warnings[:_FIRST],
         *report.gate.sentences,
@@ -38,8 +38,8 @@ def summary(report: CalibrationReport) -> list[str]:
         *report.warnings[_FIRST:],
         *(as_sentence(notice.message) for notice in report.adjustments),
         *report.notes,
-    ]
-    return [sentence for sentence in found if sentence]
+    )
+    return list(filter(None, found))
 
 
 def says_and_is_right(gap: ConfidenceGap, rows: str) -> str:
@@ -152,8 +152,7 @@ def headline(report: CalibrationReport) -> str:
     than = "" if report.shown else " than the upload"
     better = f", shown to be better{than}" if report.promoted and (report.shown or "uploaded" in beaten) else ""
     gap = report.confidence_gap["calibrated"].test
-    off = report.promoted and gap.beyond_chance
-    apart = f"; {100 * abs(gap.gap):.1f} points {direction(gap.gap)}" if off else ""
+    apart = f"; {100 * abs(gap.gap):.1f} points {direction(gap.gap)}" if report.promoted and gap.beyond_chance else ""
     warned = "; see the warnings" if report.notices else ""
     return f"{_TITLES.get(report.verdict, report.verdict)}{better}{apart}{warned}"
 
@@ -230,11 +229,13 @@ def not_shown(report: CalibrationReport) -> list[str]:
     """Sentences, each about one thing that is neither proven nor refuted; the last one holds for every report."""
     rows = "those of the dataset's test split" if report.subject and report.subject.dataset else "the test rows"
     exact = "That the confidences are exact: that chance explains their gap to the accuracy is less."
-    elsewhere = (
-        f"That any figure holds for rows of another kind than {rows}: in another place, later, or chosen otherwise."
-    )
-    calibration = [] if report.confidence_gap["calibrated"].test.beyond_chance else [exact]
-    return [*_claims(report), *_accuracy(report), *calibration, *_parts(report), elsewhere]
+    return [
+        *_claims(report),
+        *_accuracy(report),
+        *([] if report.confidence_gap["calibrated"].test.beyond_chance else [exact]),
+        *_parts(report),
+        f"That any figure holds for rows of another kind than {rows}: in another place, later, or chosen otherwise.",
+    ]
 
 
 def _claims(report: CalibrationReport) -> list[str]:
@@ -250,9 +251,8 @@ def _claims(report: CalibrationReport) -> list[str]:
 
 def _accuracy(report: CalibrationReport) -> list[str]:
     found = report.differences["calibrated_minus_uploaded"]["accuracy"]
-    if not report.promoted or not isinstance(found, Estimate) or not found.low <= 0 <= found.high:
-        return []
-    if found.low == found.high:
+    assert isinstance(found, Estimate)
+    if not report.promoted or not found.low <= 0 <= found.high or found.low == found.high:
         return []
     between = f"{signed(100 * found.low, 1)} and {signed(100 * found.high, 1)} points"
     return [f"That accuracy changed, up or down: its difference to the uploaded model lies between {between}."]
@@ -262,9 +262,8 @@ def _parts(report: CalibrationReport) -> list[str]:
     """Of classes and slices: what has too few rows to be tested is not sound for that."""
     untested = [row for row in report.classes.rows if row.p_adjusted is None]
     few = sum(row.p_miscalibrated is None for row in report.slices.rows) if report.slices else 0
-    told = []
-    if untested:
-        told.append(f"{len(untested):,} of the classes in the table, which are predicted too seldom to be tested")
-    if few:
-        told.append(f"{few:,} of the slices in the table, which have too few rows")
-    return [f"Anything about {part}." for part in told]
+    told = (
+        (len(untested), "classes in the table, which are predicted too seldom to be tested"),
+        (few, "slices in the table, which have too few rows"),
+    )
+    return [f"Anything about {count:,} of the {parts}." for count, parts in told if count]
