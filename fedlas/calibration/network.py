@@ -16,7 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.calibration.evaluation import CalibrationOptions, few_rows, fit_guarantees
-from fedlas.calibration.preparation import Start, check, notices_of, prepare, rows_of, seconds_after_race
+from fedlas.calibration.preparation import (
+    Start,
+    check_expected_accuracy,
+    notices_of,
+    prepare,
+    rows_of,
+    seconds_after_race,
+)
 from fedlas.calibration.serving import Served, WrittenFinalist, judge_and_write
 from fedlas.calibrators import Calibrator, Identity
 from fedlas.calibrators.feature_map import shown_parameters
@@ -28,6 +35,7 @@ from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import GraphClassifier
 from fedlas.notice import Notice
+from fedlas.preconditions import require_accepted
 from fedlas.progress import JobProgress
 from fedlas.race.outputs import SplitOutputs
 from fedlas.race.race import run_race
@@ -134,7 +142,8 @@ def calibrate(
     notices = notices_of(start, journal)
     for notice in notices:
         on_notice(notice)
-    warnings = check(start, notices)
+    check_expected_accuracy(start, notices)
+    warnings = require_accepted(notices, options.accept_warnings)
 
     progress.begin("training")
     on_stage("training")
@@ -257,9 +266,7 @@ def _promises(finalist: Finalist, dataset: Dataset) -> Guarantees | None:
 
 def _notes(start: Start, fitted: Calibrator) -> list[str]:
     """What a reader must know beside the verdict and the race."""
-    notes = []
-    if not start.judged:
-        notes.append("Nothing was trained, since nothing could have been judged.")
+    notes = [] if start.judged else ["Nothing was trained, since nothing could have been judged."]
     if not start.classifier.trainable:
         why = start.classifier.reason
         notes.append(

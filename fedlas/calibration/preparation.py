@@ -23,7 +23,7 @@ from fedlas.errors import BaselineMismatch
 from fedlas.importers import GraphClassifier
 from fedlas.importers.network_kind import network_kind
 from fedlas.notice import Notice, adjustment
-from fedlas.preconditions import Examined, examine, require_accepted
+from fedlas.preconditions import Examined, examine
 from fedlas.race.candidates import Candidate, make_candidates
 from fedlas.race.context import TrainingRows
 from fedlas.race.cost_limit import cost_limit
@@ -182,17 +182,6 @@ def notices_of(start: Start, journal: Journal | None) -> tuple[Notice, ...]:
     with suppress(OSError):  # the next attempt looks again
         journal.write(_NOTICES, {"key": journal.key, "notices": as_json(start.notices)})
     return start.notices
-
-
-def check(start: Start, notices: Sequence[Notice]) -> tuple[Notice, ...]:
-    """The notices with which a calibration may go on.
-
-    Raises:
-        BaselineMismatch: the classifier's accuracy is far from what its owner expects.
-        PreconditionFailed: something is certainly wrong, and was not accepted.
-    """
-    check_expected_accuracy(start, notices)
-    return require_accepted(notices, start.options.accept_warnings)
 
 
 def seconds_after_race(start: Start) -> float:

@@ -64,7 +64,7 @@ def align(
         fills=(merged or {}).get("padding"),
         scratch=scratch,
     )
-    unused = [f"'{name}' is not used: the model has no such input" for name in dataset.inputs if name not in used]
+    unused = (f"'{name}' is not used: the model has no such input" for name in dataset.inputs if name not in used)
     targets, names = _classes(dataset, num_classes, list(class_names) if class_names_given else None)
     return replace(
         dataset,
@@ -389,12 +389,14 @@ def _bad_image(name: str, row: int, error: BadImage) -> BadDataset:
 def _unfit(preprocessing: Preprocessing, spec: InputSpec) -> str | None:
     """A sentence where the model's input does not take what the preprocessing makes."""
     wanted, made = tuple(spec["shape"])[1:], preprocessing.shape
-    text = f"the model's input {shown(spec)} does not fit what its preprocessing makes of an image: "
-    text += f"{preprocessing.dtype} {tuple('any' if size is None else size for size in made)}"
+    text = (
+        f"the model's input {shown(spec)} does not fit what its preprocessing makes of an image: "
+        f"{preprocessing.dtype} {tuple('any' if size is None else size for size in made)}"
+    )
     if not fits(wanted, made):
         other = "NHWC" if preprocessing.layout == "NCHW" else "NCHW"
-        turned = replace(preprocessing, layout=other)
-        return text + (f'; say "layout": "{other}"' if fits(wanted, turned.shape) else "")
+        turned = fits(wanted, replace(preprocessing, layout=other).shape)
+        return f'{text}; say "layout": "{other}"' if turned else text
     if np.dtype(spec["dtype"]).kind in "iub" and preprocessing.dtype != "uint8":
         return text + '; say "dtype": "uint8" for pixels from 0 to 255 as they are'
     return None

@@ -267,8 +267,8 @@ def read_npy_header(file: IO[bytes]) -> NpyHeader:
         raise ValueError(f"it begins with {magic!r}, not with the magic word of npy format 1 or 2")
     try:
         shape, fortran_order, dtype = _HEADERS[version](io.BytesIO(length + content))
-        sizes = tuple(int(size) for size in shape)
-        return NpyHeader(sizes, bool(fortran_order), np.dtype(dtype), len(magic) + len(length) + len(content))
+        begins = len(magic) + len(length) + len(content)
+        return NpyHeader(tuple(int(size) for size in shape), bool(fortran_order), np.dtype(dtype), begins)
     except Exception as error:  # numpy raises many kinds for a header that is not one
         raise ValueError(str(error)) from error
 
@@ -327,13 +327,12 @@ class RowReader:
 
     def __getitem__(self, rows: slice | NDArray[np.int64]) -> Array:
         """The rows as an array of their own."""
-        side_by_side = isinstance(rows, slice)
         numbers = range(*rows.indices(self._shape[0])) if isinstance(rows, slice) else rows.tolist()
         found = np.empty((len(numbers), *self._shape[1:]), self._dtype)
         if found.nbytes == 0:
             return found
         target = found.reshape(-1).view(np.uint8).data
-        if side_by_side:
+        if isinstance(rows, slice):
             self._fill(target, numbers[0])
             return found
         for i, row in enumerate(numbers):

@@ -140,8 +140,7 @@ def tensor(name: str, column: pa.Array, *, first: int, width: int | None = None,
         if order is not None and [order[place] for place in order] != list(range(len(order))):
             found = f"'{name}' has tensors whose dimensions are stored in the order {list(order)}"
             raise BadDataset("unsupported_dtype", f"{found}; send them as they lie in memory (numpy.ascontiguousarray)")
-        dense: Array = column.to_numpy_ndarray()
-        return dense
+        return np.asarray(column.to_numpy_ndarray())
     if width is None or fill is None:
         return _dense(name, stored(column), rows)
     return _padded(name, stored(column), rows, width, fill)
@@ -178,8 +177,7 @@ def _lengths(name: str, column: pa.Array, rows: Integers) -> Integers:
     _check_present(name, column, rows)
     if pa.types.is_fixed_size_list(column.type):
         return np.full(len(column), column.type.list_size)
-    lengths: Integers = pc.list_value_length(column).to_numpy(zero_copy_only=False).astype(np.int64)
-    return lengths
+    return np.asarray(pc.list_value_length(column).to_numpy(zero_copy_only=False), np.int64)
 
 
 def _check_present(name: str, column: pa.Array, rows: Integers) -> None:

@@ -103,8 +103,9 @@ class Dataset:
     def require(self, *splits: str) -> None:
         """Raise BadDataset: `unlabelled_dataset`, or `split_too_small` unless each split has `MIN_SPLIT_ROWS` rows."""
         if not self.labelled:
-            what = "nothing can be fitted to or judged on rows without labels: a label is needed"
-            raise BadDataset("unlabelled_dataset", what)
+            raise BadDataset(
+                "unlabelled_dataset", "nothing can be fitted to or judged on rows without labels: a label is needed"
+            )
         for split in splits:
             if (count := len(self.rows(split))) < MIN_SPLIT_ROWS:
                 raise BadDataset(

@@ -189,7 +189,16 @@ def without_seen(dataset: Dataset, seen: SeenRows, *, scratch: Path) -> Dataset:
         return dataset
     found = {split: rows[seen.contains(dataset.inputs, rows)] for split in SPLITS if len(rows := dataset.rows(split))}
     left_out = {split: rows for split, rows in found.items() if len(rows) and split != "train"}
-    _require_rows(dataset, left_out)
+    judging = {split: rows for split, rows in left_out.items() if split != "guarantee"}
+    kept = {split: len(dataset.rows(split)) - len(rows) for split, rows in judging.items()}
+    if any(count < FEWEST_LEFT for count in kept.values()):
+        raise BadDataset(
+            "rows_seen",
+            f"this model was trained on {_all_counted(dataset, judging)} (found by their inputs); "
+            f"{' and '.join(f'{count:,} {split} rows' for split, count in kept.items())} are left, at least "
+            f"{FEWEST_LEFT} are needed. Send rows that it has not been trained on, or order the job for the model that "
+            "it was made from",
+        )
     if len(found.get("train", ())) and dataset.seen_by_model == "no":
         said = f"this model was trained on {_counted(dataset, 'train', found['train'])}: seen_by_model=train_split"
         dataset = replace(dataset, seen_by_model="train_split", warnings=[*dataset.warnings, said])
@@ -206,19 +215,6 @@ def without_seen(dataset: Dataset, seen: SeenRows, *, scratch: Path) -> Dataset:
     # The rows of each split lie side by side again, since copying a split would take much memory.
     save_dataset(left, scratch / "unseen.npz")
     return load_dataset(scratch / "unseen.npz")
-
-
-def _require_rows(dataset: Dataset, left_out: Mapping[str, Integers]) -> None:
-    judging = {split: rows for split, rows in left_out.items() if split != "guarantee"}
-    left = {split: len(dataset.rows(split)) - len(rows) for split, rows in judging.items()}
-    if any(count < FEWEST_LEFT for count in left.values()):
-        raise BadDataset(
-            "rows_seen",
-            f"this model was trained on {_all_counted(dataset, judging)} (found by their inputs); "
-            f"{' and '.join(f'{count:,} {split} rows' for split, count in left.items())} are left, at least "
-            f"{FEWEST_LEFT} are needed. Send rows that it has not been trained on, or order the job for the model that "
-            "it was made from",
-        )
 
 
 def _all_counted(dataset: Dataset, rows: Mapping[str, Integers]) -> str:

@@ -158,8 +158,7 @@ def _is_pickle(start: bytes, file: BinaryIO) -> bool:
 
 def _is_compressed_pickle(start: bytes) -> bool:
     """Joblib compresses whole pickles: the first bytes are decompressed and looked at."""
-    readers = (zlib.decompressobj(47), bz2.BZ2Decompressor(), lzma.LZMADecompressor())
-    for reader in readers:
+    for reader in (zlib.decompressobj(47), bz2.BZ2Decompressor(), lzma.LZMADecompressor()):
         try:
             opened = reader.decompress(start, 16)
         except (zlib.error, OSError, lzma.LZMAError, EOFError):

@@ -41,9 +41,8 @@ def read_labels(name: str, array: Array, class_names: Sequence[str] | None = Non
         raise BadDataset(
             "bad_labels", f"'{name}' has shape {array.shape}; one label per row is needed (one-hot: the argmax)"
         )
-    labels = _from_text(name, array, class_names) if array.dtype.kind in "US" else None
-    if labels is None:
-        labels = _from_numbers(name, array, class_names)
+    by_name = _from_text(name, array, class_names) if array.dtype.kind in "US" else None
+    labels = by_name or _from_numbers(name, array, class_names)
     if len(np.unique(labels.targets)) < 2:
         only = labels.class_names[int(labels.targets[0])]
         raise BadDataset(
@@ -101,9 +100,7 @@ def _from_text(name: str, array: Array, class_names: Sequence[str] | None) -> La
     if long := next((text for text in texts if len(text) > _MAX_NAME), None):
         raise BadDataset("bad_labels", f"'{name}' has a class name of {len(long)} characters: {long[:60]!r}…")
     if class_names is None:
-        if all(text.lstrip("-").isdecimal() for text in texts):
-            return None
-        return Labels(inverse, texts, True)
+        return None if all(text.lstrip("-").isdecimal() for text in texts) else Labels(inverse, texts, True)
     places = {text: i for i, text in enumerate(class_names)}
     for i, text in enumerate(texts):
         if text not in places:

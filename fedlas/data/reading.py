@@ -103,8 +103,10 @@ def read_dataset(
             told = _passed_over(chosen, purpose, names, drawn=shares is not None or seen_by_model is not None)
             return replace(_to_predict(columns, chosen, format, told, arrays.broken or []), reading=read_as)
         class_names = class_names_of(columns.named.pop(_CLASS_NAMES)) if names_classes else None
-        dataset = build_dataset(columns, chosen, class_names, seen_by_model, split_seed, format, shares=shares)
-        return replace(dataset, reading=read_as)
+        return replace(
+            build_dataset(columns, chosen, class_names, seen_by_model, split_seed, format, shares=shares),
+            reading=read_as,
+        )
     except MemoryError:
         raise BadDataset("too_large", "the arrays do not fit into memory") from None
     except OSError as error:
@@ -248,8 +250,9 @@ def _splits(
             check_groups(splits, groups, arrays[roles.group])
         return splits
     time = read_time(roles.time, arrays[roles.time]) if roles.time is not None else None
-    shares = DEFAULT_SHARES if shares is None else shares
-    return draw_splits(labels.targets, groups=groups, time=time, seed=seed, shares=shares)
+    return draw_splits(
+        labels.targets, groups=groups, time=time, seed=seed, shares=DEFAULT_SHARES if shares is None else shares
+    )
 
 
 def _thinned(splits: Codes, weights: NDArray[np.float64], name: str, seed: int) -> tuple[Codes, list[str]]:

@@ -164,8 +164,9 @@ class ColumnOrder:
             message = (
                 f"the columns were put into the model's order: {some(wanted)}; in the dataset they are {some(found)}"
             )
-            orders = {"dataset": first_names(found), "model": first_names(wanted)}
-            adjustments.append(adjustment("columns_reordered", message, **orders))
+            adjustments.append(
+                adjustment("columns_reordered", message, dataset=first_names(found), model=first_names(wanted))
+            )
         return cls(list(wanted), places, adjustments)
 
 

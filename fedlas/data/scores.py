@@ -31,8 +31,6 @@ MAX_ROWS = 100_000
 SUM_TOLERANCE = 1e-3
 
 _READERS: dict[str, type[NpzReader] | type[CsvReader]] = {"npz": NpzReader, "csv": CsvReader}
-_CLASS_NAMES = "class_names"
-_SPLIT_SEED = 0
 _NAMES: dict[str, Kind] = {
     "logits": "logits",
     "logit": "logits",
@@ -79,7 +77,7 @@ def read_scores(
         raise BadDataset("unsupported_format", f"scores are read from npz and csv files, and this is {format}")
     reader = _READERS[format](path)
     columns = reader.read(reader.names, ArrayFactory()).named
-    if (given := columns.pop(_CLASS_NAMES, None)) is not None and class_names is None:
+    if (given := columns.pop("class_names", None)) is not None and class_names is None:
         class_names = class_names_of(np.atleast_1d(given))
     chosen = find_roles(columns, roles)
     assert chosen.label is not None
@@ -96,7 +94,7 @@ def read_scores(
     chosen = replace(chosen, warnings=warnings)
     scores = Columns(named, {matrix.kind: matrix.values})
     shares = _shares(split_shares, drawn=chosen.split is None)
-    dataset = build_dataset(scores, chosen, names, "no", _SPLIT_SEED, format, shares=shares, trains=False)
+    dataset = build_dataset(scores, chosen, names, "no", 0, format, shares=shares, trains=False)
     return _with_all_classes(dataset, matrix, sorted_words=names is None)
 
 

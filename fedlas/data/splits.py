@@ -147,9 +147,8 @@ def _pattern(shares: Shares) -> Codes:
             for code, count in enumerate(counts)
             if count and given[code] * length <= place * count
         ]
-        code = min(due)[-1]
-        codes.append(code)
-        given[code] += 1
+        codes.append(min(due)[-1])
+        given[codes[-1]] += 1
     return np.array(codes, dtype=np.int8)
 
 

@@ -228,10 +228,13 @@ class _Prices:
         prices = np.zeros(len(self.rates))
         if self._missed(prices) == 0:
             return prices
-        # What is never answered has a price without a bound: it is set last.
         inner = _Prices(self.gains[:, self.answered], self.rates[self.answered], self.rows)
         prices[self.answered] = inner._exact(inner._softened())
-        return self._with_unanswered(prices)
+        # What is never answered has a price without a bound: it is set last.
+        best, highest = (self.gains - prices)[:, self.answered].max(axis=1), prices[self.answered].max()
+        for k in np.flatnonzero(self.rates == 0):
+            prices[k] = max(highest, float((self.gains[:, k] - best).max()) + 1e-9)
+        return prices
 
     def _missed(self, prices: Floats) -> float:
         """The share of rows, twice, by which classes are answered too often or too seldom."""
@@ -284,13 +287,6 @@ class _Prices:
         place = ends[np.abs(reached[ends] - self.rates[k]).argmin()]
         return float((ranked[place] + ranked[place + 1]) / 2)
 
-    def _with_unanswered(self, prices: Floats) -> Floats:
-        best = (self.gains - prices)[:, self.answered].max(axis=1)
-        highest = prices[self.answered].max()
-        for k in np.flatnonzero(self.rates == 0):
-            prices[k] = max(highest, float((self.gains[:, k] - best).max()) + 1e-9)
-        return prices
-
 
 @dataclass(frozen=True)
 class Deployment:
@@ -321,8 +317,10 @@ class Deployment:
             priors: (K,) of the answers; the shares of these rows unless they are given.
         """
         shares = class_shares(targets, np.shape(held_out)[1], weights=weights)
-        thresholds = keep_alarm_rate(held_out, uploaded, weights=weights)
-        return cls(ClassPriors(shares, shares if priors is None else priors), thresholds)
+        return cls(
+            ClassPriors(shares, shares if priors is None else priors),
+            keep_alarm_rate(held_out, uploaded, weights=weights),
+        )
 
     def properties(self, class_names: Sequence[str]) -> dict[str, str]:
         """The metadata properties of a file: `class_priors` and `decisions`, as JSON."""

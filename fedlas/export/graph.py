@@ -59,13 +59,9 @@ def merge(graphs: Sequence[Graph], wanted: Sequence[Sequence[str]]) -> tuple[Gra
     if any(graph.input_names != graphs[0].input_names for graph in graphs):
         raise ValueError(f"graphs must have the same inputs, got {[graph.input_names for graph in graphs]}")
     merged = graphs[0].copy()
-    merged.nodes, merged.constants = [], {}
-    merged.outputs = []
-    merger = _Merger(merged)
-    names = [
-        [mapped[name] for name in outputs] for mapped, outputs in zip(map(merger.add, graphs), wanted, strict=True)
-    ]
-    return merged, names
+    merged.nodes, merged.constants, merged.outputs = [], {}, []
+    added = map(_Merger(merged).add, graphs)
+    return merged, [[mapped[name] for name in outputs] for mapped, outputs in zip(added, wanted, strict=True)]
 
 
 class _Merger:
@@ -235,12 +231,14 @@ def write_graph(
     model, graph, given = build_model(classifier, calibrator, familiarity=familiarity, priors=priors)
     upload = uploaded_network(classifier)
     cost = serving_cost(graph, upload.inputs, upload.lengths)
-    properties = {
-        "class_names": json.dumps(list(class_names)),
-        "calibrator": json.dumps({"name": calibrator.name, "parameters": shown_parameters(calibrator)}),
-        **({} if deployment is None else deployment.properties(class_names)),
-    }
-    helper.set_model_props(model, properties)
+    helper.set_model_props(
+        model,
+        {
+            "class_names": json.dumps(list(class_names)),
+            "calibrator": json.dumps({"name": calibrator.name, "parameters": shown_parameters(calibrator)}),
+            **({} if deployment is None else deployment.properties(class_names)),
+        },
+    )
     content = model.SerializeToString()
     parity = None
     if verify_with is not None:
@@ -319,8 +317,8 @@ def _append_calibrator(graph: Graph, calibrator: Calibrator, logits: str, featur
     result = graph.fresh("fedlas_calibrated_logits")
     nodes, initializers = calibrator.to_onnx(logits, result, features)
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in initializers}
-    made = [*constants, *(name for node in nodes for name in node.output if name != result)]
-    renamed = {name: graph.fresh(name) for name in made}
+    made = (name for node in nodes for name in node.output if name != result)
+    renamed = {name: graph.fresh(name) for name in (*constants, *made)}
     for node in nodes:
         node.name = ""
         rename_tensors(node, renamed)

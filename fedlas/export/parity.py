@@ -108,9 +108,11 @@ def _cast(graph: Graph, name: str, kind: int) -> str:
 def _float32_tensors(graph: Graph) -> set[str]:
     """The names of all float32 tensors: constants, inputs, and what ONNX Runtime says that nodes compute."""
     computed = GraphSession(graph, [name for node in graph.nodes for name in node.output if name], typed=False)
-    found = {value.name for value in computed.session.get_outputs() if value.type == "tensor(float)"}
-    found |= {name for name, value in graph.constants.items() if value.dtype == np.float32}
-    return found | {v.name for v in graph.inputs if v.type.tensor_type.elem_type == TensorProto.FLOAT}
+    return {
+        *(value.name for value in computed.session.get_outputs() if value.type == "tensor(float)"),
+        *(name for name, value in graph.constants.items() if value.dtype == np.float32),
+        *(value.name for value in graph.inputs if value.type.tensor_type.elem_type == TensorProto.FLOAT),
+    }
 
 
 Exportable = GraphClassifier | Ensemble
@@ -199,8 +201,7 @@ def _rounding(content: bytes, graph: Graph, rows: Sequence[Array], probs: Floats
 
     def double() -> Array:
         session = open_in_double(graph, ["probabilities"])
-        found: Array = session.run(["probabilities"], dict(zip(graph.input_names, rows, strict=True)))[0]
-        return found
+        return np.asarray(session.run(["probabilities"], dict(zip(graph.input_names, rows, strict=True)))[0])
 
     plain = largest(lambda: predict_file(content, rows, optimised=False)["probabilities"])
     return RuntimeRounding(len(probs), plain, largest(double))

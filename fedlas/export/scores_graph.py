@@ -60,12 +60,15 @@ def write(
     """
     priors = deployment.priors
     model = build(calibrator, kind, class_names, priors)
-    properties = {
-        "class_names": json.dumps(list(class_names)),
-        "calibrator": json.dumps({"name": calibrator.name, "parameters": calibrator.parameters()}),
-        **deployment.properties(class_names),
-    }
-    helper.set_model_props(model, {**properties, **metadata})
+    helper.set_model_props(
+        model,
+        {
+            "class_names": json.dumps(list(class_names)),
+            "calibrator": json.dumps({"name": calibrator.name, "parameters": calibrator.parameters()}),
+            **deployment.properties(class_names),
+            **metadata,
+        },
+    )
     checker.check_model(model)
     path.write_bytes(model.SerializeToString())
     options = ort.SessionOptions()
@@ -155,9 +158,8 @@ def append_familiarity(graph: Graph, familiarity: Familiarity, features: str, ou
     else:
         norm = writer.node("MatMul", writer.node("Abs", features), np.ones((familiarity.feature_dim, 1)))
         distance = writer.node("Abs", writer.node("Sub", norm, measure.median))
-    share = writer.share(distance, familiarity)
     shape = graph.add_constant("fedlas_familiarity_shape", np.array([-1]))
-    graph.append("Reshape", [share, shape], output=output)
+    graph.append("Reshape", [writer.share(distance, familiarity), shape], output=output)
 
 
 class _Writer:

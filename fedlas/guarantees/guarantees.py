@@ -13,7 +13,7 @@ from typing import NotRequired, TypedDict, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlas.documents import as_json
+from fedlas.documents import as_json, from_json
 from fedlas.guarantees.typicality import CLASS_LEVELS, LEVELS, MARGIN, Quantiles, QuantilesDocument
 from fedlas.metrics._checks import Floats, Ints, check_groups, check_level, check_probs, check_rows
 
@@ -254,8 +254,8 @@ class Guarantees:
             Unreachable, ValueError: as `prediction_sets`.
         """
         if not isinstance(coverage, Mapping):
-            score = self._score("coverage", self.quantiles, _share("coverage", coverage))
-            return np.full(len(self.class_names), score)
+            share = _share("coverage", coverage)
+            return np.full(len(self.class_names), self._score("coverage", self.quantiles, share))
         classes, levels = self._by_class("coverage", coverage)
         limits = np.full(len(self.class_names), np.nan)
         # The class with the least room first, so that an error names it.
@@ -272,19 +272,7 @@ class Guarantees:
     @classmethod
     def from_dict(cls, content: GuaranteesDocument) -> Guarantees:
         """What `as_dict` gave."""
-        shares = content.get("answered_shares")
-        return cls(
-            class_names=tuple(content["class_names"]),
-            num_rows=int(content["num_rows"]),
-            num_groups=content["num_groups"],
-            delta=float(content["delta"]),
-            thresholds=np.asarray(content["thresholds"], np.float64),
-            bounds=np.asarray(content["bounds"], np.float64),
-            class_bounds=np.asarray(content["class_bounds"], np.float64),
-            quantiles=Quantiles.from_dict(content["quantiles"]),
-            class_quantiles=tuple(Quantiles.from_dict(item) for item in content["class_quantiles"]),
-            answered_shares=None if shares is None else np.asarray(shares, np.float64),
-        )
+        return from_json(cls, content)
 
     def _by_class(self, argument: str, shares: Mapping[str, float]) -> tuple[Ints, Floats]:
         """The named classes, and the share of each."""

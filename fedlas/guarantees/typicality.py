@@ -68,11 +68,6 @@ class Quantiles:
         at = int(np.searchsorted(self.ranks, math.ceil((self.num_rows + self.room) * coverage - 1e-9)))
         return float(self.scores[at]) if at < len(self.ranks) else None
 
-    @classmethod
-    def from_dict(cls, content: QuantilesDocument) -> Quantiles:
-        ranks, scores = np.asarray(content["ranks"], np.int64), np.asarray(content["scores"], np.float64)
-        return cls(int(content["num_rows"]), int(content["room"]), ranks, scores)
-
 
 TypicalityScore = Literal["mahalanobis", "norm"]
 

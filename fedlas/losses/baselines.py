@@ -42,17 +42,27 @@ def check_reduction(reduction: Reduction) -> Reduction:
 def as_rows(logits: Tensor, targets: Tensor, num_classes: int | None = None) -> tuple[Tensor, Tensor]:
     """Logits (M, K), float32 or wider, and targets (M,); (N, K, H, W) becomes M rows in order N, H, W."""
     rows = logit_rows(logits, num_classes)
-    _check_targets(logits, targets)
+    expected = (logits.shape[0], *logits.shape[2:])
+    if tuple(targets.shape) != expected:
+        raise ValueError(f"targets must be {expected} class indices, got {tuple(targets.shape)}")
+    if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
+        raise ValueError(f"targets must be integer class indices, got {targets.dtype}")
     labels = targets.reshape(-1).long()
     if _values_are_cheap(rows):
-        _check_target_range(labels, rows.shape[1])
+        bad = (labels < 0) | (labels >= rows.shape[1])
+        if bad.any():
+            row = int(bad.nonzero()[0])
+            raise ValueError(
+                f"targets must lie in 0..{rows.shape[1] - 1}, got {int(labels[row])} in row {row} of {len(labels)}"
+            )
     return rows, labels
 
 
 def logit_rows(logits: Tensor, num_classes: int | None = None) -> Tensor:
     if logits.ndim not in (2, 4) or not logits.is_floating_point():
-        found_here = f"{tuple(logits.shape)} of type {logits.dtype}"
-        raise ValueError(f"logits must be floating (N, K) or (N, K, H, W), got {found_here}")
+        raise ValueError(
+            f"logits must be floating (N, K) or (N, K, H, W), got {tuple(logits.shape)} of type {logits.dtype}"
+        )
     found = logits.shape[1]
     if found < 2 or (num_classes is not None and found != num_classes):
         expected = "at least 2" if num_classes is None else str(num_classes)
@@ -87,23 +97,6 @@ def check_finite(name: str, values: Tensor) -> None:
     if bad.any():
         row = int(bad.nonzero()[0])
         raise ValueError(f"{name} must be finite, found NaN or infinity in row {row} of {len(bad)}")
-
-
-def _check_targets(logits: Tensor, targets: Tensor) -> None:
-    expected = (logits.shape[0], *logits.shape[2:])
-    if tuple(targets.shape) != expected:
-        raise ValueError(f"targets must be {expected} class indices, got {tuple(targets.shape)}")
-    if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
-        raise ValueError(f"targets must be integer class indices, got {targets.dtype}")
-
-
-def _check_target_range(labels: Tensor, num_classes: int) -> None:
-    lowest, highest = (int(bound) for bound in torch.aminmax(labels))
-    if lowest < 0 or highest >= num_classes:
-        row = int(((labels < 0) | (labels >= num_classes)).nonzero()[0])
-        raise ValueError(
-            f"targets must lie in 0..{num_classes - 1}, got {int(labels[row])} in row {row} of {len(labels)}"
-        )
 
 
 def _values_are_cheap(values: Tensor) -> bool:

@@ -175,9 +175,8 @@ def positive_class(
     num_bins = check_count("num_bins", num_bins)
     said = check_probs(probs).argmax(axis=1) == positive
     gaps = np.bincount(equal_width_bins(p, num_bins), p - hits)
-    error = None
-    if ids is None or int(ids.max()) > 0:  # an interval takes two groups
-        error = L2CalibrationError(p, hits, num_bins=num_bins, groups=ids).estimate(level)
+    varies = ids is None or int(ids.max()) > 0  # an interval takes two groups
+    error = L2CalibrationError(p, hits, num_bins=num_bins, groups=ids).estimate(level) if varies else None
     return PositiveClass(
         prevalence=float(hits.mean()),
         mean_probability=float(p.mean()),

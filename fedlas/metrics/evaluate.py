@@ -90,7 +90,10 @@ def _estimates(
     seed: int,
 ) -> Estimates:
     """All metrics of one model, or of the first minus the second."""
-    rows, labels = _checked(models, targets)
+    checked = [check_rows(probs, targets) for probs in models]
+    rows, labels = [probs for probs, _ in checked], checked[0][1]
+    if rows[-1].shape != rows[0].shape:
+        raise ValueError(f"baseline_probs must be {rows[0].shape}, as probs, got {rows[-1].shape}")
     level, ids = check_level(confidence_level), check_groups(groups, len(labels))
     num_bins, num_resamples = check_count("num_bins", num_bins), check_count("num_resamples", num_resamples)
     report: Estimates = dict(_resampled(rows, labels, ResamplingUnits(ids, len(labels)), num_resamples, level, seed))
@@ -101,14 +104,6 @@ def _estimates(
         value = _difference([np.float64(metric(p, labels, num_bins=num_bins)) for p in rows])
         report[name] = BinnedEstimate(float(value), *percentile_interval(column, level))
     return {name: report[name] for name in METRICS}
-
-
-def _checked(models: Sequence[ArrayLike], targets: ArrayLike) -> tuple[list[Floats], Ints]:
-    checked = [check_rows(probs, targets) for probs in models]
-    rows = [probs for probs, _ in checked]
-    if rows[-1].shape != rows[0].shape:
-        raise ValueError(f"baseline_probs must be {rows[0].shape}, as probs, got {rows[-1].shape}")
-    return rows, checked[0][1]
 
 
 def _difference(parts: Sequence[T]) -> T:

@@ -159,11 +159,12 @@ def class_calibration_errors(
     rows, labels = check_rows(probs, targets)
     level, ids, num_bins = check_level(confidence_level), check_groups(groups, len(rows)), check_count("bins", num_bins)
     chosen = range(rows.shape[1]) if classes is None else classes
-    errors = (
-        L2CalibrationError(rows[:, k].clip(max=1), (labels == k).astype(np.float64), num_bins=num_bins, groups=ids)
+    return [
+        L2CalibrationError(
+            rows[:, k].clip(max=1), (labels == k).astype(np.float64), num_bins=num_bins, groups=ids
+        ).estimate(level)
         for k in chosen
-    )
-    return [error.estimate(level) for error in errors]
+    ]
 
 
 def class_table(

@@ -57,9 +57,8 @@ def chance_of_sum(probs: Floats, total: int) -> float:
     >>> chance_of_sum(np.full(3, 0.5), 3)
     0.25
     """
-    surely = int((probs >= 1).sum())
     open_ones = probs[(probs > 0) & (probs < 1)]
-    left = total - surely
+    left = total - int((probs >= 1).sum())
     if not 0 <= left <= len(open_ones):
         return 0.0  # something impossible has happened
     if len(open_ones) <= EXACT_ROWS:

@@ -105,10 +105,12 @@ def decoded(content: bytes, *, channels: int, sixteen_bit: bool = False) -> Imag
     """
     image, facts = _opened(content)
     if facts.sixteen_bit != sixteen_bit:
-        advice = 'the preprocessing says "bit_depth": 16, but the image is no greyscale image with 16 bits'
-        if facts.sixteen_bit:
-            advice = 'the image is greyscale with 16 bits; the model\'s preprocessing must say "bit_depth": 16'
-        raise BadImage("wrong_bit_depth", advice)
+        raise BadImage(
+            "wrong_bit_depth",
+            'the image is greyscale with 16 bits; the model\'s preprocessing must say "bit_depth": 16'
+            if facts.sixteen_bit
+            else 'the preprocessing says "bit_depth": 16, but the image is no greyscale image with 16 bits',
+        )
     with _parsing(_CUT_OFF):
         image.load()
     image.info.pop("transparency", None)  # or Pillow warns that it drops it

@@ -91,10 +91,10 @@ class Preprocessing:
         for name, choices in _CHOICES.items():
             if name in given and (type(given[name]) is not type(choices[0]) or given[name] not in choices):
                 raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {given[name]!r:.80}")
-        channels = given.get("channels", 3)
+        channels, resize = given.get("channels", 3), given.get("resize")
         parsed = cls(
             **{name: given[name] for name in _CHOICES if name in given},
-            resize=_side_or_size("resize", given.get("resize")),
+            resize=_side("resize", resize) if isinstance(resize, int) else _size("resize", resize),
             crop=_size("crop", given.get("crop")),
             mean=_per_channel("mean", given.get("mean"), channels),
             std=_per_channel("std", given.get("std"), channels),
@@ -130,11 +130,7 @@ class Preprocessing:
     @property
     def shape(self) -> tuple[int | None, ...]:
         """Of one row; None for a side that follows from the image."""
-        fixed: tuple[int | None, int | None] = (None, None)
-        if self.crop is not None:
-            fixed = self.crop
-        elif isinstance(self.resize, tuple):
-            fixed = self.resize
+        fixed = self.crop or (self.resize if isinstance(self.resize, tuple) else (None, None))
         return (self.channels, *fixed) if self.layout == "NCHW" else (*fixed, self.channels)
 
     def __call__(self, image_bytes: bytes) -> NDArray[Any]:
@@ -147,8 +143,9 @@ class Preprocessing:
         image = _cropped(self._resized(image), self.crop)
         pixels = np.asarray(image)
         planes = [pixels[..., i] for i in range(3)] if pixels.ndim == 3 else [pixels] * self.channels
-        axis = 0 if self.layout == "NCHW" else -1
-        return np.stack([self._numbers(p, i) for i, p in enumerate(self._ordered(planes))], axis=axis)
+        ordered = reversed(planes) if self.order == "BGR" else planes
+        numbers = [self._numbers(plane, i) for i, plane in enumerate(ordered)]
+        return np.stack(numbers, axis=0 if self.layout == "NCHW" else -1)
 
     def _resized(self, image: Image.Image) -> Image.Image:
         if self.resize is None:
@@ -163,9 +160,6 @@ class Preprocessing:
         if wanted[0] * wanted[1] > MAX_PIXELS:
             raise BadImage("image_too_large", f"{width} x {height} pixels become {wanted[0]} x {wanted[1]} by resizing")
         return image if wanted == image.size else image.resize(wanted, INTERPOLATIONS[self.interpolation])
-
-    def _ordered(self, planes: list[NDArray[Any]]) -> list[NDArray[Any]]:
-        return planes[::-1] if self.order == "BGR" else planes
 
     def _numbers(self, plane: NDArray[Any], channel: int) -> NDArray[Any]:
         """One channel in float32, each operation rounded as torchvision rounds it."""
@@ -195,12 +189,6 @@ def _cropped(image: Image.Image, crop: Size | None) -> Image.Image:
         image = canvas
     left, top = round((image.width - width) / 2), round((image.height - height) / 2)
     return image.crop((left, top, left + width, top + height))
-
-
-def _side_or_size(name: str, value: object) -> int | Size | None:
-    if value is None or isinstance(value, int):
-        return None if value is None else _side(name, value)
-    return _size(name, value)
 
 
 def _size(name: str, value: object) -> Size | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from itertools import islice
 
 import numpy as np
 import torch
@@ -142,7 +143,8 @@ def _run(context: RaceContext, candidates: Sequence[Candidate], max_cost_factor:
         rival = finalists["post_hoc"].held_out
         worth = [one for one in worth if not selector.is_worse(one.calibrated.held_out, rival)]
     context.reporter.progress.expect(len(worth))
-    refitted = _refitted(folds, [*worth, *line[refits:]], len(worth))
+    # A refit that fails gives way to the next in line.
+    refitted = list(islice(filter(None, map(folds.refit, [*worth, *line[refits:]])), len(worth)))
     averaged = _averaged(context, finalists["post_hoc"], own, refitted, max_cost_factor) if averages else None
     classifier.to("cpu")
     if refitted:
@@ -178,11 +180,16 @@ def _post_hoc(context: RaceContext, temperature: CrossFitted) -> tuple[CrossFitt
     pool = selector.calibrate(outputs.logits, outputs.features)
     found = selector.finalists(pool, temperature)
     seconds = time.perf_counter() - began
-    finalists = {}
-    for name, one in found.items():
-        result = selector.post_hoc(one, seconds=seconds)
-        finalists[name] = Finalist(context.classifier, one.calibrator, result, one.held_out, outputs.features)
-    return pool, finalists
+    return pool, {
+        name: Finalist(
+            context.classifier,
+            one.calibrator,
+            selector.post_hoc(one, seconds=seconds),
+            one.held_out,
+            outputs.features,
+        )
+        for name, one in found.items()
+    }
 
 
 def seconds_for_features(budget_seconds: float) -> float:
@@ -208,15 +215,6 @@ def _best_first(trials: Sequence[Trial], selector: CalibratorSelector) -> list[T
 def _refined(trial: Trial, selector: CalibratorSelector) -> Trial:
     calibrated = selector.calibrate(trial.logits)
     return replace(trial, calibrated=calibrated, result=selector.scored(trial.result, calibrated))
-
-
-def _refitted(folds: CrossFitting, line: Sequence[Trial], number: int) -> list[Finalist]:
-    """So many of the trials in line, the best first, trained on all rows; one that fails gives way."""
-    found: list[Finalist] = []
-    for trial in line:
-        if len(found) < number and (refit := folds.refit(trial)) is not None:
-            found.append(refit)
-    return found
 
 
 def _averaged(

@@ -113,7 +113,7 @@ class Record:
         """
         if what not in self._decisions:
             self._decisions[what] = decide()
-            self._write(_DECISIONS, self._decisions)
+            self.keep(_DECISIONS, self._decisions)
         return cast(T, self._decisions[what])
 
     def once(self, what: str, act: Callable[[], None]) -> None:
@@ -132,10 +132,6 @@ class Record:
             self._spent += max(0.0, found["elapsed"] - self.elapsed())
         return content
 
-    def keep(self, name: str, settings: Settings, content: State) -> None:
-        """Write down something that is finished."""
-        self._write(name, content, settings)
-
     def running(self, name: str, settings: Settings) -> RunningCheckpoints:
         """The checkpoints of the training of this name, which runs now: only one does at a time."""
         mine = {"name": name, **settings}
@@ -144,9 +140,10 @@ class Record:
 
     def _save_running(self, settings: Settings, content: Callable[[], State]) -> None:
         if time.perf_counter() - self._saved_at >= self._journal.every_seconds:
-            self._write(_RUNNING, content(), settings)
+            self.keep(_RUNNING, content(), settings)
 
-    def _write(self, name: str, content: State, settings: Settings | None = None) -> None:
+    def keep(self, name: str, content: State, settings: Settings | None = None) -> None:
+        """Write something down; where that fails the race goes on."""
         entry = {"race": self._race, "settings": _text(settings), "elapsed": self.elapsed(), "content": content}
         try:
             self._journal.write(name, entry)
@@ -189,8 +186,7 @@ def _content(entry: State | None, settings: Settings | None) -> State | None:
     """What an entry says, if it was kept under exactly these settings."""
     if entry is None or entry["settings"] != _text(settings):
         return None
-    content: State = entry["content"]
-    return content
+    return cast(State, entry["content"])
 
 
 def _text(settings: Settings | None) -> str:

@@ -111,9 +111,7 @@ class CandidateResult:
 
     def as_dict(self) -> CandidateDocument:
         """Ready for JSON, and the same for every run of a race: without the seconds."""
-        fitted: FittedCalibrator | None = None
-        if self.calibrator is not None:
-            fitted = {"name": self.calibrator.name, "parameters": shown_parameters(self.calibrator)}
+        one = self.calibrator
         return {
             "name": self.name,
             "method": self.method,
@@ -122,7 +120,7 @@ class CandidateResult:
             "status": self.status,
             "reason": self.reason,
             "calibration": self.calibration,
-            "calibrator": fitted,
+            "calibrator": None if one is None else {"name": one.name, "parameters": shown_parameters(one)},
         }
 
 
@@ -203,11 +201,6 @@ class RaceResult:
     def post_hoc(self) -> Finalist:
         """The uploaded model with the pool of calibrators."""
         return self.finalists["post_hoc"]
-
-    @property
-    def trained(self) -> Finalist | None:
-        """The candidate that was trained on all rows, if there is one."""
-        return self.finalists.get("trained")
 
 
 @dataclass(frozen=True)

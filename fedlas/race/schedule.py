@@ -122,17 +122,15 @@ def _measured_step(
     """
     for steps in (1, 10):
         rows = slice(0, steps * config.batch_size)
-        short = replace(config, epochs=2, learning_rate=1e-6)
-        part = None if features is None else features[rows]
         try:
             done = fit(
                 network,
                 CrossEntropyLoss(),
                 [array[rows] for array in inputs],
                 targets[rows],
-                short,
+                replace(config, epochs=2, learning_rate=1e-6),
                 device=device,
-                features=part,
+                features=None if features is None else features[rows],
             )
         except torch.OutOfMemoryError:
             return math.inf
@@ -195,15 +193,16 @@ class Plan:
     def seconds(self) -> float:
         folds = [one.fold_seconds(epochs, self.folds) for one, epochs in self.candidates]
         refits = sorted((one.refit_seconds(epochs) for one, epochs in (*self.candidates, *self.ran)), reverse=True)
-        dearest = sorted(folds, reverse=True)[:KEPT]
-        return (
-            self.first_folds * sum(folds) + (self.folds - self.first_folds) * sum(dearest) + sum(refits[: self.refits])
-        )
+        best = sum(sorted(folds, reverse=True)[:KEPT])
+        return self.first_folds * sum(folds) + (self.folds - self.first_folds) * best + sum(refits[: self.refits])
 
     def written(self) -> WrittenPlan:
         """The plan as a record keeps it."""
-        epochs = [[one.place, count] for one, count in self.candidates]
-        return {"epochs": epochs, "first_folds": self.first_folds, "folds": self.folds}
+        return {
+            "epochs": [[one.place, count] for one, count in self.candidates],
+            "first_folds": self.first_folds,
+            "folds": self.folds,
+        }
 
 
 def plan(

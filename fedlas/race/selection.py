@@ -70,30 +70,6 @@ def pool_member(
     return found if np.isfinite(found.held_out).all() else None
 
 
-def cross_fitted_log_mixture(
-    held_out: Sequence[Doubles], targets: Integers, shares: Doubles, folds: Sequence[Integers]
-) -> tuple[Doubles, Doubles]:
-    """Weights (M,) of the log-linear mixture of M cross-fitted logits (N, K), and the mixture's.
-
-    A member with a logit that is not finite has no weight.
-
-    Raises:
-        ValueError: no member's logits are finite.
-    """
-    finite = np.array([bool(np.isfinite(one).all()) for one in held_out])
-    if not finite.any():
-        raise ValueError("logits must be finite in one member at least")
-    logs = [log_probs(one) for one, sound in zip(held_out, finite, strict=True) if sound]
-
-    def fit(rows: Integers, by: Doubles) -> Doubles:
-        return log_pool_weights([one[rows] for one in logs], targets[rows], by)
-
-    fitted, by_row = _cross_fitted_weights(fit, shares, folds)
-    weights = np.zeros(len(held_out))
-    weights[finite] = fitted
-    return weights, log_pooled(logs, by_row[..., None])
-
-
 def _cross_fitted_weights(fit: _Fit, shares: Doubles, folds: Sequence[Integers]) -> tuple[Doubles, Doubles]:
     """Weights (M,) of all rows, and of each row (M, N) those of the other folds."""
     everything = np.arange(len(shares))
@@ -130,11 +106,6 @@ class CalibratorSelector:
     @cached_property
     def folds(self) -> list[NDArray[np.int64]]:
         return make_folds(self.targets, groups=self.groups, seed=self.seed)
-
-    @cached_property
-    def fine_folds(self) -> list[NDArray[np.int64]]:
-        """Twice as many, for maps that learn much from few more rows."""
-        return make_folds(self.targets, groups=self.groups, seed=self.seed, num_folds=_FINE_FOLDS)
 
     @cached_property
     def _clusters(self) -> NDArray[np.int64]:
@@ -189,7 +160,9 @@ class CalibratorSelector:
         ]
         self.pool_seconds = time.perf_counter() - began
         if features is not None and reads:
-            fine_folds = self.fine_folds if len(self.targets) < _MANY_ROWS else None
+            fine_folds = None
+            if len(self.targets) < _MANY_ROWS:
+                fine_folds = make_folds(self.targets, groups=self.groups, seed=self.seed, num_folds=_FINE_FOLDS)
             mapped = cross_fit_features(
                 scores, features, self.targets, self.folds, weights=self.weights, fine_folds=fine_folds
             )
@@ -219,8 +192,25 @@ class CalibratorSelector:
         return CrossFitted(LogPool(kept, weights[weights > 0]), held_out)
 
     def log_mixed(self, held_out: Sequence[Doubles]) -> tuple[Doubles, Doubles]:
-        """Weights (M,) of the log-linear mixture of M cross-fitted logits (N, K), and the mixture's."""
-        return cross_fitted_log_mixture(held_out, self.targets, self._shares, self.folds)
+        """Weights (M,) of the log-linear mixture of M cross-fitted logits (N, K), and the mixture's.
+
+        A member with a logit that is not finite has no weight.
+
+        Raises:
+            ValueError: no member's logits are finite.
+        """
+        finite = np.array([bool(np.isfinite(one).all()) for one in held_out])
+        if not finite.any():
+            raise ValueError("logits must be finite in one member at least")
+        logs = [log_probs(one) for one, sound in zip(held_out, finite, strict=True) if sound]
+
+        def fit(rows: Integers, by: Doubles) -> Doubles:
+            return log_pool_weights([one[rows] for one in logs], self.targets[rows], by)
+
+        fitted, by_row = _cross_fitted_weights(fit, self._shares, self.folds)
+        weights = np.zeros(len(held_out))
+        weights[finite] = fitted
+        return weights, log_pooled(logs, by_row[..., None])
 
     def _pool(self, members: Sequence[CrossFitted]) -> CrossFitted:
         """The linear mixture of the highest likelihood, whose weights are cross-fitted too."""
@@ -239,8 +229,7 @@ class CalibratorSelector:
         return np.asarray(weights / weights.sum(), np.float64)
 
     def _fit(self, logits: Floats | Doubles, name: str) -> CrossFitted:
-        scores = np.asarray(logits, np.float64)
-        return cross_fitted(CALIBRATORS[name], scores, self.targets, self.folds, self.weights)
+        return cross_fitted(CALIBRATORS[name], np.asarray(logits, np.float64), self.targets, self.folds, self.weights)
 
     def _gains_by_compression(self, logits: Floats | Doubles) -> bool:
         """Whether scores are saturated, and a temperature of compressed ones loses far less on rows left out.
@@ -264,10 +253,14 @@ class CalibratorSelector:
 
     def scored(self, result: CandidateResult, calibrated: CrossFitted) -> CandidateResult:
         """The result with this calibrator and its scores, and whether its accuracy drops it."""
-        scores = score(calibrated.held_out, self.targets, self.weights)
         reason = self._too_inaccurate(calibrated)
-        status = "dropped" if reason else "finished"
-        return replace(result, status=status, reason=reason, calibration=scores, calibrator=calibrated.calibrator)
+        return replace(
+            result,
+            status="dropped" if reason else "finished",
+            reason=reason,
+            calibration=score(calibrated.held_out, self.targets, self.weights),
+            calibrator=calibrated.calibrator,
+        )
 
     def _too_inaccurate(self, calibrated: CrossFitted) -> str:
         """Why a candidate is dropped for its accuracy, or an empty text; a drop that chance explains is none.

@@ -57,11 +57,6 @@ class TrainingOutcome:
     reason: str = ""
     seconds: float = 0.0
 
-    @property
-    def ran(self) -> bool:
-        """Whether the training has begun at all."""
-        return self.status == "finished" or self.seconds > 0
-
 
 OUT_OF_TIME = TrainingOutcome(None, status="skipped", reason="it ran slower than measured and out of the budget")
 DIVERGED = TrainingOutcome(None, status="diverged", reason="its loss stopped being finite")
@@ -96,7 +91,7 @@ class TrainingEntry:
 
     def keep(self, done: TrainingOutcome) -> TrainingOutcome:
         """Write an outcome down."""
-        self.record.keep(self.name, self.settings, _kept(done, self.scope))
+        self.record.keep(self.name, _kept(done, self.scope), self.settings)
         return done
 
     def trained(
@@ -186,16 +181,14 @@ class Trainer:
         if scope == "head" and candidate.scope == "auto" and not candidate.rate_is_fixed:
             # Rates and optimisers of whole networks say nothing of a linear map.
             candidate = replace(candidate, learning_rate=None, edge_share=HEAD_SHARE, optimizer="sgd", usual_epochs=10)
-        epochs = candidate.epochs
-        if epochs is None:
-            epochs = capped_epochs(candidate.usual_epochs, len(self.rows), candidate.batch_size, scope=scope)
-        return replace(candidate, scope=scope, epochs=epochs)
+        capped = capped_epochs(candidate.usual_epochs, len(self.rows), candidate.batch_size, scope=scope)
+        return replace(candidate, scope=scope, epochs=candidate.epochs or capped)
 
     def rated(self, candidate: Candidate) -> Candidate:
         """The sized candidate with its learning rate."""
-        rate = candidate.learning_rate
-        if rate is None:
-            rate = candidate.edge_share * self._edge(candidate.scope, candidate.batch_size)
+        if candidate.learning_rate is not None:
+            return candidate
+        rate = candidate.edge_share * self._edge(candidate.scope, candidate.batch_size)
         return replace(candidate, learning_rate=rate)
 
     def _edge(self, scope: str, batch_size: int) -> float:

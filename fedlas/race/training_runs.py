@@ -86,8 +86,7 @@ class TrainingWatch:
             return
         self._checked, (first, began) = now, self._first
         if share - first > _TELLING_SHARE:
-            seconds = (now - began) / (share - first) * share
-            self._budget.check(share, seconds, planned=self._work, after=self._after)
+            self._budget.check(share, (now - began) / (share - first) * share, planned=self._work, after=self._after)
 
 
 class TrainingRuns:
@@ -110,7 +109,7 @@ class TrainingRuns:
         seconds = self._slower * (planned.work + planned.after)
         if done is None and not record.decided(f"time for {planned.name}", lambda: budget.fits(seconds)):
             done = entry.keep(OUT_OF_TIME)
-        if done is not None and not done.ran:
+        if done is not None and done.status != "finished" and done.seconds <= 0:  # it has not even begun
             return done
         watch = TrainingWatch(reporter, budget, planned)
         watch.begins()

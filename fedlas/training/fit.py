@@ -105,8 +105,15 @@ def fit(
         value: Tensor | None = loss(logits, wanted, seen) if meter.watch(logits, seen) else None
         return value
 
-    hooks = Hooks(on_epoch, on_share, on_step, schedule)
-    result = run_epochs(training, loader, config, loss_of, weights=weights, hooks=hooks, began=began)
+    result = run_epochs(
+        training,
+        loader,
+        config,
+        loss_of,
+        weights=weights,
+        hooks=Hooks(on_epoch, on_share, on_step, schedule),
+        began=began,
+    )
     classifier.eval()
     return result
 

@@ -114,14 +114,9 @@ class Loader:
     def __len__(self) -> int:
         return len(self._tensors[0]) if self._rows is None else len(self._rows)
 
-    @property
-    def on_disk(self) -> bool:
-        """Whether any of the arrays is mapped."""
-        return any(self._readers)
-
     def batches(self, chosen: Iterable[Tensor | slice]) -> Iterator[list[Tensor]]:
         """For each choice of rows those rows of every input and of the targets, on the device."""
-        if not self.on_disk:
+        if not any(self._readers):
             for rows in chosen:
                 mine = self._in_arrays(rows)
                 yield [to_device(array[mine], self._device) for array in self._tensors]

@@ -70,8 +70,12 @@ class CsvReader:
                     table.append(side_by_side([_cells(name, batch.column(name), rows) for name in others]))
                 rows += batch.num_rows
             columns = {name: _column(name, pa.chunked_array(chunks)) for name, chunks in kept.items()}
-            inputs = {TABLE: table.finish()} if others else {}
-            return Columns(columns, inputs, table=others or None, adjustments=dropped(index))
+            return Columns(
+                columns,
+                {TABLE: table.finish()} if others else {},
+                table=others or None,
+                adjustments=dropped(index),
+            )
 
     def _counts_rows(self, name: str) -> bool:
         """Whether a column is 0, 1, 2, ... from the first row to the last."""

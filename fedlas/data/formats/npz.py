@@ -78,8 +78,9 @@ class _NpyMember:
         """The array in memory, of any type."""
         if self.header.nbytes > MAX_NAMED_BYTES:
             raise BadDataset("too_large", f"'{self.name}' has {self.header.nbytes >> 20} MiB: too much for a role")
-        flat = np.concatenate([np.empty(0, self.header.dtype), *self._pieces()])
-        array = flat.reshape(self.header.shape, order="F" if self.header.fortran_order else "C")
+        array = np.concatenate([np.empty(0, self.header.dtype), *self._pieces()]).reshape(
+            self.header.shape, order="F" if self.header.fortran_order else "C"
+        )
         _check_text(self.name, array)
         return array.astype(self.header.dtype.newbyteorder("="), copy=False)
 

@@ -181,12 +181,12 @@ class ParquetReader:
             yield from self._file.iter_batches(rows or self._batch_rows(names), columns=names, use_threads=False)
 
     def _batch_rows(self, names: list[str]) -> int:
-        values = 0
-        for group in range(self._metadata.num_row_groups):
-            for index in self._leaves(names):
-                values += self._metadata.row_group(group).column(index).num_values
-        rows: int = self._metadata.num_rows
-        return max(1, min(_MAX_BATCH_ROWS, PIECE_BYTES * rows // max(1, 8 * values)))
+        values = sum(
+            self._metadata.row_group(group).column(index).num_values
+            for group in range(self._metadata.num_row_groups)
+            for index in self._leaves(names)
+        )
+        return max(1, min(_MAX_BATCH_ROWS, int(PIECE_BYTES * self._metadata.num_rows // max(1, 8 * values))))
 
     def _leaves(self, names: list[str]) -> list[int]:
         """Which physical columns hold these columns: a nested one has one for each of its leaves, in order."""

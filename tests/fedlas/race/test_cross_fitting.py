@@ -30,7 +30,7 @@ def test_every_row_is_scored_by_a_network_that_has_not_seen_it() -> None:
     """A fold's logits are those of a network trained on the train rows and the other folds alone, bit by bit."""
     train, (inputs, targets), _ = noisy_digits()
     result = plain_race()
-    trained = result.trained
+    trained = result.finalists["trained"]
     assert trained is not None
     assert trained.out_of_fold_logits is not None
     candidate = next(c for c in (HOT, HOT_PLUS, PLAIN) if c.name == trained.result.name)
@@ -46,7 +46,7 @@ def test_every_row_is_scored_by_a_network_that_has_not_seen_it() -> None:
 def test_the_refit_has_seen_all_rows_and_its_calibrator_none_of_its_logits() -> None:
     """The served network is trained on all rows; its temperature is that of the out-of-fold logits."""
     (train, calibration, _), result = noisy_digits(), plain_race()
-    trained = result.trained
+    trained = result.finalists["trained"]
     assert trained is not None
     assert trained.out_of_fold_logits is not None
     candidate = next(c for c in (HOT, HOT_PLUS, PLAIN) if c.name == trained.result.name)
@@ -76,8 +76,8 @@ def test_calibration_rows_alone_can_teach() -> None:
     """Without train rows the folds teach each other, and the refit beats a temperature on new rows."""
     _, calibration, test = noisy_digits()
     result = race(replace(PLAIN, learning_rate=0.02), training=training_rows(None, calibration))
-    assert result.trained is not None
-    assert nll(result.trained.probs(test[0]), test[1]) < nll(result.post_hoc.probs(test[0]), test[1])
+    assert "trained" in result.finalists
+    assert nll(result.finalists["trained"].probs(test[0]), test[1]) < nll(result.post_hoc.probs(test[0]), test[1])
 
 
 def test_folds_keep_groups_whole() -> None:
@@ -85,8 +85,8 @@ def test_folds_keep_groups_whole() -> None:
     train, calibration, _ = noisy_digits()
     groups = np.arange(len(calibration[1])) % 2
     result = race(PLAIN, groups=groups)
-    assert result.trained is not None
-    assert result.trained.out_of_fold_logits is not None
+    assert "trained" in result.finalists
+    assert result.finalists["trained"].out_of_fold_logits is not None
     network, others = overconfident_classifier(), groups == 1
     rows = [np.concatenate([train[0][0], calibration[0][0][others]])]
     fit(
@@ -98,7 +98,7 @@ def test_folds_keep_groups_whole() -> None:
         device="cpu",
     )
     expected = predict_logits(network, [calibration[0][0][~others]])[0]
-    np.testing.assert_array_equal(result.trained.out_of_fold_logits[~others], expected)
+    np.testing.assert_array_equal(result.finalists["trained"].out_of_fold_logits[~others], expected)
     alone = race(PLAIN, groups=np.zeros(len(groups)))
     assert "one group" in alone.candidates[1].reason
 
@@ -109,14 +109,14 @@ def test_few_calibration_rows_train_nothing() -> None:
     few = ([inputs[0][:99]], targets[:99])
     result = race(HOT, training=training_rows(train, few), calibration=few)
     assert "99 calibration rows are too few" in result.candidates[1].reason
-    assert result.trained is None
+    assert "trained" not in result.finalists
 
 
 def test_no_rows_train_nothing() -> None:
     """Without rows to train on the candidates are skipped with that reason, and the temperature is fitted."""
     result = race(HOT, HEAD, training=None)
     assert [c.reason for c in result.candidates[1:]] == ["there are no rows to train on"] * 2
-    assert result.trained is None
+    assert "trained" not in result.finalists
     assert result.post_hoc.result.status == "finished"
 
 
@@ -151,9 +151,11 @@ def test_progress_is_told_in_order() -> None:
     progress = JobProgress()
     result = race(HOT, HOT_PLUS, on_progress=seen.append, progress=progress)
     told = [(key, [p.epoch for p in steps]) for key, steps in itertools.groupby(seen, key=lambda p: p.name)]
-    assert result.trained is not None
+    assert "trained" in result.finalists
     names = [f"{one.name}, fold {fold} of 3" for one in (HOT, HOT_PLUS) for fold in (1, 2, 3)]
-    assert told == [(name, list(range(7))) for name in [*names, f"{result.trained.result.name}, on all rows"]]
+    assert told == [
+        (name, list(range(7))) for name in [*names, f"{result.finalists['trained'].result.name}, on all rows"]
+    ]
     fractions = [*(p.fraction for p in seen), progress.position().fraction]
     assert fractions == sorted(fractions)
     assert fractions[-1] == pytest.approx(0.9)
@@ -173,13 +175,13 @@ def test_a_refit_that_fails_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
             return DIVERGED
         return train(self, candidate, *args, left_out=left_out, **options)
 
-    trained = race(HOT, PLAIN).trained
+    trained = race(HOT, PLAIN).finalists["trained"]
     assert trained is not None
     best = trained.result.method
     monkeypatch.setattr(Trainer, "train", failing)
     result = race(HOT, PLAIN)
-    assert result.trained is not None
-    assert {result.trained.result.method, best} == {"fedlas", "cross_entropy"}
+    assert "trained" in result.finalists
+    assert {result.finalists["trained"].result.method, best} == {"fedlas", "cross_entropy"}
     assert any("could not be trained on all rows: its loss stopped being finite" in note for note in result.notes)
 
 
@@ -213,7 +215,7 @@ def test_a_slower_machine_still_ends_with_a_refit(
     budget = 10.5 * epoch * 6  # three candidates of six epochs on three folds, and a refit
     result = race(HOT, HOT_PLUS, PLAIN, budget_seconds=budget)
     assert clock[0] <= 1.1 * budget
-    assert result.trained is not None
+    assert "trained" in result.finalists
     assert [c.status for c in result.candidates[1:]].count("finished") == finished
 
 
@@ -233,14 +235,14 @@ def test_a_fold_that_fails_costs_its_candidate(monkeypatch: pytest.MonkeyPatch) 
         ("skipped", "it does not fit into the device's memory"),
         ("finished", ""),
     ]
-    assert result.trained is not None
-    assert result.trained.result.method == "cross_entropy"
+    assert "trained" in result.finalists
+    assert result.finalists["trained"].result.method == "cross_entropy"
 
 
 def test_signs_of_fedlas_are_kept() -> None:
     """Smoothing stays in (0, 2α), the gate is a sign, and rows are right where the network of their fold is right."""
     result, (_, (_, targets), _) = race(HOT), noisy_digits()
-    diagnostics, trained = result.diagnostics, result.trained
+    diagnostics, trained = result.diagnostics, result.finalists["trained"]
     assert diagnostics is not None
     assert trained is not None
     assert trained.out_of_fold_logits is not None

@@ -26,24 +26,27 @@ def test_the_best_candidate_is_named() -> None:
     """The refit is of the candidate with the lowest out-of-fold NLL, and beats uploaded + temperature on new rows."""
     result, (*_, test) = plain_race(), noisy_digits()
     assert [c.status for c in result.candidates] == ["finished"] * 4
-    assert result.trained is not None
+    assert "trained" in result.finalists
     scores = {c.name: c.calibration["nll"] for c in result.candidates if c.calibration}
-    assert scores[result.trained.result.name] == min(scores.values()) < scores["uploaded + temperature"]
-    assert nll(result.trained.probs(test[0]), test[1]) < nll(result.post_hoc.probs(test[0]), test[1])
+    assert scores[result.finalists["trained"].result.name] == min(scores.values()) < scores["uploaded + temperature"]
+    assert nll(result.finalists["trained"].probs(test[0]), test[1]) < nll(result.post_hoc.probs(test[0]), test[1])
 
 
 def test_scores_are_those_of_out_of_fold_logits() -> None:
     """Temperatures of the other folds reproduce the published scores, of the upload and of the refit, exactly."""
     result, (_, (inputs, targets), _) = plain_race(), noisy_digits()
     folds = CalibratorSelector(targets, ("temperature",), False).folds
-    assert result.trained is not None
-    assert result.trained.out_of_fold_logits is not None
+    assert "trained" in result.finalists
+    assert result.finalists["trained"].out_of_fold_logits is not None
     uploaded = predict_logits(result.post_hoc.classifier, inputs)[0]
-    for finalist, logits in ((result.post_hoc, uploaded), (result.trained, result.trained.out_of_fold_logits)):
+    for finalist, logits in (
+        (result.post_hoc, uploaded),
+        (result.finalists["trained"], result.finalists["trained"].out_of_fold_logits),
+    ):
         held_out = cross_fitted_logits(TemperatureScaling, logits.astype(np.float64), targets, folds)
         assert score(held_out, targets) == finalist.result.calibration
         np.testing.assert_array_equal(held_out, finalist.held_out)
-    np.testing.assert_array_equal(result.out_of_fold["trained"], result.trained.held_out)
+    np.testing.assert_array_equal(result.out_of_fold["trained"], result.finalists["trained"].held_out)
     assert set(result.out_of_fold) == {"uploaded", "temperature", "post_hoc", "trained"}
     assert set(result.by_method) == {"fedlas", "fedlas_plus", "cross_entropy"}
     assert sorted(result.compared_rows) == list(range(len(targets)))
@@ -80,9 +83,9 @@ def test_the_race_repeats_itself() -> None:
     assert scores[0] == scores[1]
     assert first.rates == second.rates
     np.testing.assert_array_equal(first.post_hoc.held_out, second.post_hoc.held_out)
-    assert (first.trained is None) == (second.trained is None)
-    named = [race(HOT, seed=seed).trained for seed in (5, 5, 6)]
-    states = [one.classifier.state_dict() for one in named if one is not None]
+    assert ("trained" not in first.finalists) == ("trained" not in second.finalists)
+    named = [race(HOT, seed=seed).finalists["trained"] for seed in (5, 5, 6)]
+    states = [one.classifier.state_dict() for one in named]
     assert len(states) == 3
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
     assert any(not torch.equal(value, states[2][name]) for name, value in states[0].items())
@@ -92,7 +95,7 @@ def test_a_destroyed_model_is_dropped() -> None:
     """A learning rate that ruins accuracy loses at the guard, whatever its calibration error says."""
     result = race(Candidate("cross_entropy", 50.0, epochs=1, scope="all"))
     assert result.candidates[1].status in ("dropped", "diverged")
-    assert result.trained is None
+    assert "trained" not in result.finalists
 
 
 def test_the_guard_is_the_stated_drop() -> None:
@@ -100,7 +103,7 @@ def test_the_guard_is_the_stated_drop() -> None:
     result = race(HOT, HEAD, max_accuracy_drop=-0.5)
     assert {c.status for c in result.candidates[1:]} == {"dropped"}
     assert all("accuracy" in c.reason for c in result.candidates[1:])
-    assert result.trained is None
+    assert "trained" not in result.finalists
 
 
 def test_without_time_the_temperature_still_finishes() -> None:
@@ -109,7 +112,7 @@ def test_without_time_the_temperature_still_finishes() -> None:
     assert [c.status for c in result.candidates] == ["finished", "skipped", "skipped", "skipped"]
     assert all("budget" in c.reason for c in result.candidates[1:])
     assert result.temperature.parameters()["temperature"] > 1
-    assert result.trained is None
+    assert "trained" not in result.finalists
     assert [note for note in result.notes if "Nothing was trained" in note] == list(result.notes), "said once"
 
 

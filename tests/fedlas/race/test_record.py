@@ -114,7 +114,7 @@ def test_a_race_killed_at_any_call_goes_on() -> None:
     whole = undisturbed()
     assert whole.result.candidates[-1].method == "average"
     assert whole.told[-1][0].endswith("on all rows")
-    assert whole.result.trained is not None
+    assert "trained" in whole.result.finalists
     for kill_at in range(1, len(whole.told) + 1, 4):
         journal = MemoryJournal(every_seconds=0)
         events: list[TrainingEvent] = []
