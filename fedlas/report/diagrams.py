@@ -25,6 +25,7 @@ from fedlas.report.drawing import (
     model_line,
     opening,
     rectangle,
+    shortened,
     text,
 )
 from fedlas.report.sections import RiskCoverageSection
@@ -387,9 +388,8 @@ def race_svg(report: CalibrationReport) -> str | None:
     for row, (nll, i) in enumerate(shown):
         candidate, y = report.candidates[i], _RACE_TOP + _ROW * row
         name, whole = str(candidate.get("name", "")), candidate.get("status") == "finished"
-        shorter = name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…"
         parts += [
-            text(_ROWS_LEFT, y + 9, shorter, size=11, bold=name == winner),
+            text(_ROWS_LEFT, y + 9, shortened(name, _LETTERS), size=11, bold=name == winner),
             line(_ROWS_LEFT, y + 20, _ROWS_LEFT + _ACROSS, y + 20, "grid"),
             mark(scale(nll), y + 20, 5, "calibrated", hollow=not whole, hint=f"{name}: {nll:.4f}"),
         ]
