@@ -45,8 +45,7 @@ class CalibratedModel(nn.Module):
 
     def predict(self, inputs: Any) -> NDArray[np.str_]:
         """The names (N,) of the most probable classes."""
-        names: NDArray[np.str_] = np.array(self.class_names)[self.predict_proba(inputs).argmax(axis=1)]
-        return names
+        return np.asarray(np.array(self.class_names)[self.predict_proba(inputs).argmax(axis=1)])
 
 
 class CalibratedNetwork(CalibratedModel):

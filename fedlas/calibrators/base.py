@@ -43,8 +43,7 @@ def softmax(logits: ArrayLike) -> Floats:
 def log_softmax(logits: Floats) -> Floats:
     """Logarithms of `softmax(logits)` (N, K) that do not underflow."""
     centred = logits - logits.max(axis=1, keepdims=True)
-    logs: Floats = centred - np.log(np.exp(centred).sum(axis=1, keepdims=True))
-    return logs
+    return np.asarray(centred - np.log(np.exp(centred).sum(axis=1, keepdims=True)))
 
 
 class Calibrator(ABC):

@@ -63,8 +63,7 @@ def _bins(surprise: Floats, rows: Floats) -> Ints:
     count = int(np.clip(float(surprise.sum()) / _LEAST_SURPRISE, 1, MAX_KNOTS))
     share = np.cumsum(surprise + 1e-12 * rows)
     middle = share - 0.5 * (surprise + 1e-12 * rows)
-    bins: Ints = np.minimum((middle / share[-1] * count).astype(np.int64), count - 1)
-    return bins
+    return np.asarray(np.minimum((middle / share[-1] * count).astype(np.int64), count - 1))
 
 
 def bounded_slopes(x: Floats, y: Floats, *, lowest: float, highest: float) -> tuple[Floats, Floats]:

@@ -119,8 +119,7 @@ def _log_sigmoids(curves: Sequence[SplineScaling], against: Floats) -> Floats:
 def _against_the_rest(logits: Floats) -> Floats:
     """ln p_k − ln(1 − p_k) (N, K) of p = softmax(logits); 1 − p_k is summed from the others, without cancellation."""
     probs = softmax(logits)
-    against: Floats = np.log(probs + _TINY) - np.log(probs @ (1.0 - np.eye(probs.shape[1])) + _TINY)
-    return against
+    return np.log(probs + _TINY) - np.log(probs @ (1.0 - np.eye(probs.shape[1])) + _TINY)
 
 
 #: Nats from which on log-probabilities are compressed rather than kept (chosen among 4 and 16 on four tables).

@@ -188,8 +188,7 @@ def mixed(logits: Floats, share: float) -> Floats:
     """log((1 − w)·softmax(s) + w/K) for logits (N, K) and a share w; the logits themselves where w is 0."""
     if share == 0.0:
         return logits
-    mixture: Floats = np.logaddexp(np.log1p(-share) + log_softmax(logits), np.log(share / logits.shape[1]))
-    return mixture
+    return np.asarray(np.logaddexp(np.log1p(-share) + log_softmax(logits), np.log(share / logits.shape[1])))
 
 
 def add_doubt(chain: Chain, share: float, num_classes: int) -> None:

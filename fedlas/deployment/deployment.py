@@ -141,8 +141,7 @@ def shifted_logits(logits: ArrayLike, priors: ArrayLike, shares: ArrayLike) -> F
     [[0.1, 0.9]]
     """
     ratio = np.asarray(priors, np.float64) / np.asarray(shares, np.float64)
-    shifted: Floats = np.asarray(logits, np.float64) + np.log(ratio)
-    return shifted
+    return np.asarray(logits, np.float64) + np.log(ratio)
 
 
 def same(priors: Floats, others: Floats) -> bool:
@@ -205,8 +204,7 @@ def decide(probs: ArrayLike, thresholds: ArrayLike) -> NDArray[np.int64]:
     >>> decide([[0.7, 0.3], [0.9, 0.1]], [0.75, 0.25]).tolist()
     [1, 0]
     """
-    decided: NDArray[np.int64] = (np.asarray(probs, np.float64) / np.asarray(thresholds, np.float64)).argmax(axis=1)
-    return decided
+    return np.asarray((np.asarray(probs, np.float64) / np.asarray(thresholds, np.float64)).argmax(axis=1))
 
 
 def _drawn(num_rows: int, num_classes: int, seed: int) -> slice | NDArray[np.int64]:
@@ -334,5 +332,4 @@ class Deployment:
     def default_thresholds(self) -> Floats:
         """Thresholds (K,) of probabilities at the default priors: with them a row is decided as without priors."""
         scaled = self.thresholds * self.priors.default / self.priors.shares
-        thresholds: Floats = scaled / scaled.sum()
-        return thresholds
+        return np.asarray(scaled / scaled.sum())

@@ -73,8 +73,7 @@ def unit_errors(influences: Floats, units: ResamplingUnits) -> Floats:
     sums = units.sums(influences)
     if len(sums) < 2:
         return np.full(influences.shape[1], np.inf)
-    errors: Floats = np.sqrt(np.einsum("gc,gc->c", sums, sums) * (len(sums) / (len(sums) - 1)))
-    return errors
+    return np.asarray(np.sqrt(np.einsum("gc,gc->c", sums, sums) * (len(sums) / (len(sums) - 1))))
 
 
 def chance_of(excess: float, error: float, num_units: int) -> float:
@@ -117,8 +116,7 @@ CHANCE_CLASSES, LEAST_LEVEL, MOST_LEVEL = 0.5, 0.01, 0.1
 def lost_answers(before: Floats, after: Floats, targets: Ints) -> Floats:
     """1 for a row (N,) whose right answer became wrong, −1 for one that became right, from probabilities (N, K)."""
     was, now = (probs.argmax(axis=1) == targets for probs in (before, after))
-    lost: Floats = was.astype(np.float64) - now
-    return lost
+    return np.asarray(was.astype(np.float64) - now)
 
 
 def sign_tested(

@@ -98,8 +98,7 @@ def one_vs_rest_log_scores(probs: Floats, targets: Ints, classes: Ints) -> Float
     [[0.693, 0.223]]
     """
     p = probs[:, classes].clip(_LEAST, _MOST)
-    scores: Floats = -np.log(np.where(targets[:, None] == classes, p, 1 - p))
-    return scores
+    return -np.log(np.where(targets[:, None] == classes, p, 1 - p))
 
 
 def share_error(before: Floats, after: Floats, targets: Ints, groups: Ints | None) -> Finding:
@@ -243,8 +242,7 @@ class _Confident:
     def excused(self, after: _Confident, num_classes: int) -> Floats:
         """As much of that as counts for as many answers as `after` has at most, (K,)."""
         share = after.counts(num_classes) / np.maximum(self.counts(num_classes), 1)
-        excused: Floats = np.maximum(self.sums(num_classes), 0) * np.minimum(share, 1)
-        return excused
+        return np.maximum(self.sums(num_classes), 0) * np.minimum(share, 1)
 
     def gap_of(self, rows: NDArray[np.bool_]) -> tuple[float, Floats]:
         """The gap of these answers, and the influence of every row on it, (N,)."""

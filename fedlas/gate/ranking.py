@@ -86,8 +86,7 @@ def alarm_shares(scores: Floats, num_alarms: int) -> Floats:
     """
     least = np.partition(scores, -num_alarms)[-num_alarms]
     above, tied = scores > least, scores == least
-    shares: Floats = above + tied * ((num_alarms - above.sum()) / tied.sum())
-    return shares
+    return np.asarray(above + tied * ((num_alarms - above.sum()) / tied.sum()))
 
 
 def auroc_drop(before: Floats, after: Floats, targets: Ints, groups: Ints | None) -> Finding:
@@ -139,8 +138,7 @@ def class_columns(probs: Floats, classes: Ints) -> Iterator[tuple[int, Floats]]:
 def _placed(ordered: Floats, values: Floats) -> Floats:
     """How many of the ordered values lie below each value, equal ones counting half."""
     left, right = (np.searchsorted(ordered, values, side=side) for side in ("left", "right"))
-    placed: Floats = (left + right) / 2
-    return placed
+    return (left + right) / 2
 
 
 def worst_class_recall_drop(before: Floats, after: Floats, targets: Ints, groups: Ints | None, limit: float) -> Finding:

@@ -40,8 +40,7 @@ def upper_bound(successes: ArrayLike, trials: ArrayLike, level: float) -> Floats
     if not 0 < level < 1:
         raise ValueError(f"level must lie in (0, 1), got {level!r}")
     bounded = x < n
-    bound: Floats = np.where(bounded, betainccinv(x + 1, np.where(bounded, n - x, 1), level), 1.0)
-    return bound
+    return np.where(bounded, betainccinv(x + 1, np.where(bounded, n - x, 1), level), 1.0)
 
 
 Bools = NDArray[np.bool_]
@@ -61,8 +60,7 @@ def _counts(blocks: Ints, num_blocks: int, kept: Bools, wrong: Bools, groups: In
     bad = np.bincount(cell.ravel(), weights=wrong[kept], minlength=cells.shape[1])
 
     def total(values: Floats) -> Floats:
-        sums: Floats = np.bincount(cells[0], weights=values, minlength=num_blocks).astype(np.float64)
-        return sums
+        return np.bincount(cells[0], weights=values, minlength=num_blocks).astype(np.float64)
 
     rate = e / np.maximum(n, 1)
     effective = n**2 / np.maximum(total(size**2), 1)  # Kish
@@ -244,8 +242,7 @@ class Guarantees:
             raise ValueError(f"probs must have {len(self.class_names)} columns, got {rows.shape[1]}")
         limits = self.check_coverage(coverage)
         most_probable = np.arange(rows.shape[1]) == rows.argmax(axis=1)[:, None]
-        inside: Bools = np.where(np.isnan(limits), most_probable, 1 - rows <= limits)
-        return inside
+        return np.where(np.isnan(limits), most_probable, 1 - rows <= limits)
 
     def check_coverage(self, coverage: Shares) -> Floats:
         """The largest score 1 - p (K,) with which each class is in a set; NaN where nothing is asked of a class.

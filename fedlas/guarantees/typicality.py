@@ -118,8 +118,7 @@ class Gaussians:
         square = (white**2).sum(axis=1, keepdims=True)
         to_means = square - 2 * white @ self.class_means.T + (self.class_means**2).sum(axis=1)
         left = self.residual_scale * (centred - inside @ self.directions.T)
-        distance: Floats = to_means.min(axis=1) + (left**2).sum(axis=1)
-        return distance
+        return np.asarray(to_means.min(axis=1) + (left**2).sum(axis=1))
 
 
 @dataclass(frozen=True)
@@ -133,8 +132,7 @@ class Norm:
         return cls(float(np.median(np.abs(features).sum(axis=1))))
 
     def __call__(self, features: Floats) -> Floats:
-        distance: Floats = np.abs(np.abs(features).sum(axis=1) - self.median)
-        return distance
+        return np.asarray(np.abs(np.abs(features).sum(axis=1) - self.median))
 
 
 class Familiarity:
@@ -193,8 +191,7 @@ class Familiarity:
 
     def __call__(self, features: ArrayLike) -> Floats:
         """Familiarity (N,) in (0, 1] for features (N, D)."""
-        result: Floats = np.interp(self.distance(features), self.knots, self.values)
-        return result
+        return np.interp(self.distance(features), self.knots, self.values)
 
 
 def _checked(features: ArrayLike, targets: ArrayLike | None, *, least: int = 2) -> tuple[Floats, Ints]:

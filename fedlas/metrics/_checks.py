@@ -51,8 +51,7 @@ def check_groups(groups: ArrayLike | None, num_rows: int) -> Ints | None:
     names = _array(groups)
     if names.shape != (num_rows,):
         raise ValueError(f"groups must be ({num_rows},), one for each row, got {names.shape}")
-    ids: Ints = np.unique(names, return_inverse=True)[1].astype(np.int64)
-    return ids
+    return np.unique(names, return_inverse=True)[1].astype(np.int64)
 
 
 def check_count(name: str, value: int) -> int:

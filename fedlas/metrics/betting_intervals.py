@@ -240,5 +240,4 @@ def _falling_root(function: Callable[[float], float], start: float, step: float,
 
 
 def _log(probs: Floats) -> Floats:
-    logs: Floats = np.log(np.where(probs == 0, np.finfo(np.float64).tiny, probs))
-    return logs
+    return np.log(np.where(probs == 0, np.finfo(np.float64).tiny, probs))

@@ -104,8 +104,7 @@ def _logistic(design: Floats, hits: Floats) -> tuple[Floats, Floats] | None:
 
 
 def _sigmoid(values: Floats) -> Floats:
-    half: Floats = 0.5 * (1 + np.tanh(values / 2))
-    return half
+    return 0.5 * (1 + np.tanh(values / 2))
 
 
 def average_precision(probs: ArrayLike, targets: ArrayLike, *, positive: int = 1) -> float | None:
@@ -137,8 +136,7 @@ class PrecisionRecall:
         answered = np.cumsum(ordered, axis=1)[:, self._ends].astype(np.float64)
         found = np.cumsum(ordered * self._hits, axis=1)[:, self._ends]
         area = (np.diff(found, axis=1, prepend=0.0) * found / np.maximum(answered, 1)).sum(axis=1)
-        areas: Floats = np.where(found[:, -1] > 0, area / np.maximum(found[:, -1], 1), np.nan)
-        return areas
+        return np.where(found[:, -1] > 0, area / np.maximum(found[:, -1], 1), np.nan)
 
 
 @dataclass(frozen=True)

@@ -99,8 +99,7 @@ class ResamplingUnits:
     def means(self, counts: Ints, sums: Floats) -> Floats:
         """Means (r, M) over the rows of each resample."""
         weights = counts.astype(np.float64)
-        means: Floats = weights @ sums / (weights @ self.sizes.astype(np.float64))[:, None]
-        return means
+        return weights @ sums / (weights @ self.sizes.astype(np.float64))[:, None]
 
     def of_rows(self, counts: Ints) -> Ints:
         """Counts (r, N) of rows for counts (r, G) of units."""

@@ -22,8 +22,7 @@ def equal_width_bins(values: Floats, num_bins: int) -> Ints:
     [0, 0, 1, 1]
     """
     inner = np.linspace(0, 1, num_bins + 1)[1:-1]
-    bins: Ints = np.searchsorted(inner, values, side="left").astype(np.int64, copy=False)
-    return bins
+    return np.searchsorted(inner, values, side="left").astype(np.int64, copy=False)
 
 
 def equal_mass_bins(values: Floats, num_bins: int) -> Ints:
@@ -35,8 +34,7 @@ def equal_mass_bins(values: Floats, num_bins: int) -> Ints:
     [1, 0, 1, 0]
     """
     _, which, sizes = np.unique(values, return_inverse=True, return_counts=True)
-    bins: Ints = ((np.cumsum(sizes) - sizes / 2) * num_bins // len(values)).astype(np.int64)[which]
-    return bins
+    return ((np.cumsum(sizes) - sizes / 2) * num_bins // len(values)).astype(np.int64)[which]
 
 
 def top_label(probs: Floats, targets: Ints) -> tuple[Floats, Floats]:
@@ -136,5 +134,4 @@ def class_cells(probs: Floats, num_bins: int) -> Ints:
 
 def _gaps(bins: Ints, excess: Floats) -> Floats:
     """n_b/N·(confidence_b − accuracy_b) for every bin."""
-    gaps: Floats = np.bincount(bins, excess) / len(bins)
-    return gaps
+    return np.bincount(bins, excess) / len(bins)

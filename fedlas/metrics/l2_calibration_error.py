@@ -129,8 +129,7 @@ class L2CalibrationError:
         num_groups, num_bins = int(self._groups.max()) + 1, len(self._sizes)
         residual = self._excess - self._means[self._bins]
         cells = np.bincount(self._groups * num_bins + self._bins, residual, minlength=num_groups * num_bins)
-        sums: Floats = cells.reshape(num_groups, num_bins) / np.sqrt(self._sizes * len(residual))
-        return sums
+        return cells.reshape(num_groups, num_bins) / np.sqrt(self._sizes * len(residual))
 
 
 def top_label_error(probs: Floats, targets: Ints, *, num_bins: int, groups: Ints | None = None) -> L2CalibrationError:

@@ -184,5 +184,4 @@ def _noise(spread: Floats, sizes: Floats) -> Floats:
     """Σ_b of the variance in each bin (R,) from sums of squared residuals (R, B); bins of one row get the mean one."""
     free = sizes.sum() - len(sizes)
     pooled = spread.sum(axis=1, keepdims=True) / free if free > 0 else np.full((len(spread), 1), 0.25)
-    noise: Floats = np.where(sizes > 1, spread / np.maximum(sizes - 1, 1), pooled).sum(axis=1)
-    return noise
+    return np.asarray(np.where(sizes > 1, spread / np.maximum(sizes - 1, 1), pooled).sum(axis=1))

@@ -76,12 +76,10 @@ def proper_rows(probs: Floats, targets: Ints) -> Floats:
 
 def _nll_rows(probs: Floats, targets: Ints) -> Floats:
     p = probs[np.arange(len(probs)), targets]
-    losses: Floats = -np.log(np.where(p == 0, np.finfo(np.float64).tiny, p))
-    return losses
+    return -np.log(np.where(p == 0, np.finfo(np.float64).tiny, p))
 
 
 def _brier_rows(probs: Floats, targets: Ints) -> Floats:
     p = probs[np.arange(len(probs)), targets]
     # Σ p² − p[y]² + (1 − p[y])², without a one-hot matrix and without cancelling near a perfect row.
-    losses: Floats = np.maximum(np.einsum("ij,ij->i", probs, probs) - p**2, 0) + (1 - p) ** 2
-    return losses
+    return np.asarray(np.maximum(np.einsum("ij,ij->i", probs, probs) - p**2, 0) + (1 - p) ** 2)

@@ -106,8 +106,7 @@ def cross_fitted_logits(
 
 def row_nll(logits: ArrayLike, targets: Ints) -> Floats:
     """NLL of every row (N,), of logits (N, K) that went through their calibrator."""
-    rows: Floats = metrics.row_scores(softmax(logits), targets, score="nll")
-    return rows
+    return metrics.row_scores(softmax(logits), targets, score="nll")
 
 
 def make_folds(targets: Ints, *, groups: ArrayLike | None = None, seed: int, num_folds: int = _FOLDS) -> list[Ints]:

@@ -121,8 +121,7 @@ def auroc(scores: ArrayLike, positive: ArrayLike, *, confidence_level: float = 0
 
 def _middle_ranks(values: Floats) -> Floats:
     _, which, sizes = np.unique(values, return_inverse=True, return_counts=True)
-    middle: Floats = (np.cumsum(sizes) - (sizes - 1) / 2)[which]
-    return middle
+    return (np.cumsum(sizes) - (sizes - 1) / 2)[which]
 
 
 def _variance(values: Floats) -> float:

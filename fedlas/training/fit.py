@@ -102,8 +102,7 @@ def fit(
         *rows, wanted = batch
         logits, seen = (classifier.head(rows[0]), rows[0]) if head else classifier(*rows)
         # The losses refuse what is not finite, so the meter looks first.
-        value: Tensor | None = loss(logits, wanted, seen) if meter.watch(logits, seen) else None
-        return value
+        return loss(logits, wanted, seen) if meter.watch(logits, seen) else None
 
     result = run_epochs(
         training,
