@@ -29,11 +29,7 @@ _BATCH = 512
 
 
 class CalibratedModel(nn.Module):
-    """A module that answers with calibrated probabilities.
-
-    Attributes:
-        class_names: in the order of the columns.
-    """
+    """A module that answers with calibrated probabilities."""
 
     def __init__(self, class_names: Sequence[str]) -> None:
         super().__init__()
@@ -64,7 +60,6 @@ class CalibratedNetwork(CalibratedModel):
         self.eval()
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Return calibrated logits (N, K)."""
         logits: Tensor = self.classifier(*inputs)[0]
         return logits
 
@@ -108,11 +103,9 @@ class ScoresCalibrator(CalibratedModel):
         self.kind = "logits" if self._input == "logits" else "probabilities"
 
     def forward(self, scores: Tensor) -> Tensor:
-        """Return calibrated log-probabilities (N, K)."""
         return torch.from_numpy(self.predict_proba(scores)).clamp_min(1e-30).log().to(scores.device, torch.float32)
 
     def predict_proba(self, inputs: Any) -> Floats:
-        """Calibrated probabilities (N, K) of scores (N, K)."""
         scores = score_matrix(as_array(inputs, self.kind), self.kind).astype(np.float32)
         return np.asarray(self._session.run(["probabilities"], {self._input: scores})[0], np.float64)
 

@@ -91,7 +91,6 @@ class Evaluation:
         return self.dataset.targets[self.dataset.rows("test")]
 
     def judge(self) -> GateVerdict:
-        """The verdict on the finalists."""
         return judge(
             uploaded=self.probs["uploaded"],
             post_hoc=self.probs["post_hoc"],
@@ -131,13 +130,11 @@ class Evaluation:
         )
 
     def report(self, evidence: Evidence) -> CalibrationReport:
-        """The report on this evidence."""
         return build_report(
             evidence, num_resamples=self.options.num_resamples, confidence_level=self.options.confidence_level
         )
 
     def _label_noise(self) -> LabelNoise:
-        """The verdict under a share of wrong test labels."""
         probs, rows = checked_finalists(self.probs, self.targets, self.dataset.groups_of("test"))
         options = GateOptions(
             self.options.score,
@@ -199,12 +196,7 @@ def uploaded_at_priors(post_hoc: Finalist, base_logits: ArrayLike, options: Cali
 def deployment_of(
     held_out: ArrayLike, base_logits: ArrayLike, dataset: Dataset, options: CalibrationOptions
 ) -> Deployment:
-    """Class priors and thresholds of what is served, fitted on calibration rows.
-
-    Args:
-        held_out: calibrated logits (N, K) out of fold.
-        base_logits: (N, K) of the uploaded model.
-    """
+    """Class priors and thresholds of calibrated logits (N, K) out of fold, and of the uploaded model's (N, K)."""
     return Deployment.fit(
         softmax(held_out),
         base_logits,

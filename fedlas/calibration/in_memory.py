@@ -129,7 +129,6 @@ def _options(given: CalibrationOptions | None, **changed: Any) -> CalibrationOpt
 
 
 def _rows(model: Any, data: Any, train: Any, calibration: Any, guarantee: Any, test: Any) -> Any:
-    """The rows of all splits in one."""
     if model is None:
         raise ConversionError("no_model", "give a model with rows, or logits= (or probabilities=) with labels=")
     parts = {"train": train, "calibration": calibration, "guarantee": guarantee, "test": test}

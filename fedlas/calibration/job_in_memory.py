@@ -96,12 +96,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class InMemoryJob:
-    """One calibration of a model with rows.
-
-    Attributes:
-        folder: for the files that the objects become.
-        reading, opening: options of the dataset's file and of the model's.
-    """
+    """One calibration of a model with rows."""
 
     model: Any
     rows: Any
@@ -221,6 +216,5 @@ def _name(model: Any) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """The digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -103,11 +103,7 @@ def _is_distribution(scores: Array) -> bool:
 
 
 class Answering:
-    """A model as a function of rows to scores (N, K).
-
-    Attributes:
-        class_names: those of an estimator, as text.
-    """
+    """A model as a function of rows to scores (N, K)."""
 
     def __init__(self, scores: Callable[[Any], Array], model: Any, class_names: list[str] | None) -> None:
         self._scores, self.model, self.class_names = scores, model, class_names

@@ -251,13 +251,11 @@ def _race(
 def _raced_again(
     classifier: GraphClassifier, options: CalibrationOptions, dataset: Dataset
 ) -> tuple[Start, RaceResult]:
-    """Another form of the classifier on the same dataset, and its finalists."""
     start = prepare(classifier, dataset, options)
     return start, _race(start)
 
 
 def _promises(finalist: Finalist, dataset: Dataset) -> Guarantees | None:
-    """What guarantee rows allow to promise of the served network."""
     if len(dataset.rows("guarantee")) == 0:
         return None
     outputs = SplitOutputs(finalist.classifier, rows_of(dataset, "guarantee")[0], split="guarantee")
@@ -265,7 +263,6 @@ def _promises(finalist: Finalist, dataset: Dataset) -> Guarantees | None:
 
 
 def _notes(start: Start, fitted: Calibrator) -> list[str]:
-    """What a reader must know beside the verdict and the race."""
     notes = [] if start.judged else ["Nothing was trained, since nothing could have been judged."]
     if not start.classifier.trainable:
         why = start.classifier.reason

@@ -100,14 +100,12 @@ class Start:
 
     @cached_property
     def accuracy(self) -> SplitAccuracy:
-        """The classifier's on the calibration rows."""
         correct = self.outputs.logits.argmax(axis=1) == self.targets
         groups, weights = self.dataset.groups_of("calibration"), self.dataset.weights_of("calibration")
         return SplitAccuracy.of(correct, groups=groups, weights=weights)
 
     @cached_property
     def notices(self) -> tuple[Notice, ...]:
-        """What looks wrong with the classifier and the dataset together."""
         inputs = rows_of(self.dataset, "calibration")[0]
         logits, priors = self.outputs.logits, self.options.class_priors
         found = examine(Examined(self.classifier, self.dataset, inputs, logits, self.targets, class_priors=priors))
@@ -115,7 +113,6 @@ class Start:
 
     @property
     def adjustments(self) -> tuple[Notice, ...]:
-        """What was done for the owner of classifier and dataset."""
         told = adjustment(
             "train_rows_calibrate",
             f"Nothing is trained, so {self.num_idle:,} rows that were drawn to train calibrate beside the "
@@ -131,7 +128,6 @@ class Start:
         return {"train": self.num_idle, "calibration": len(self.targets) - self.num_idle}
 
     def candidates(self) -> list[Candidate]:
-        """What is to be raced."""
         return make_candidates(
             self.options.method if self.trains else "post_hoc",
             self.options.hyperparameters,
@@ -140,7 +136,6 @@ class Start:
         )
 
     def max_cost_factor(self) -> float:
-        """How many uploaded networks an answer may cost."""
         return cost_limit(self.options.max_cost_factor, self.classifier, rows_of(self.dataset, "calibration")[0])
 
     def training_rows(self) -> TrainingRows:
@@ -193,7 +188,6 @@ def seconds_after_race(start: Start) -> float:
 
 
 def rows_of(dataset: Dataset, split: str) -> Rows:
-    """Inputs, in the model's order, and targets of one split."""
     inputs, targets = dataset.select(split)
     return list(inputs.values()), targets
 

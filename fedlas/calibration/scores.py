@@ -68,7 +68,6 @@ class ScoredRows:
         return cls(dataset, cast(Kind, name), sent)
 
     def split(self, name: str) -> tuple[Floats, Targets]:
-        """Logits and targets of one split."""
         chosen = self.dataset.rows(name)
         return as_logits(self.kind, self.sent[chosen]), self.dataset.targets[chosen]
 
@@ -111,9 +110,7 @@ def calibrate_scores(
 ) -> ScoresCalibration:
     """Choose a calibrator on calibration rows, judge it on test rows, promise on guarantee rows.
 
-    Args:
-        options: `method` is `auto` or the name of a calibrator; what is about networks is not used.
-        digests, subject: what was given, and whose it is, for the report.
+    Of `options` `method` is `auto` or the name of a calibrator; what is about networks is not used.
 
     Raises:
         BadDataset: `unknown_method`, or `unsuitable_method` where it cannot be fitted on these scores.
@@ -160,7 +157,6 @@ def calibrate_scores(
 
 
 def _selector(rows: ScoredRows, options: CalibrationOptions) -> CalibratorSelector:
-    """The calibration rows, and the calibrators that may compete on them."""
     logits, targets = rows.split("calibration")
     method = options.method
     if method != "auto" and method not in CALIBRATORS:
@@ -199,7 +195,6 @@ def _probabilities(rows: ScoredRows, finalists: Mapping[str, Calibrator]) -> dic
 
 
 def _notes(dataset: Dataset, verdict: GateVerdict, fitted: Calibrator) -> list[str]:
-    """What a reader must know beside the verdict."""
     fitting, judging = len(dataset.rows("calibration")), len(dataset.rows("test"))
     how = (
         "in order of time" if "time" in dataset.roles else "drawn by chance: the same share of each class, whole groups"

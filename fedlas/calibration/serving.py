@@ -77,12 +77,10 @@ class Served:
 
     @property
     def finalist(self) -> Finalist | None:
-        """What the verdict serves; None is the uploaded network."""
         return None if self.written is None or self.written.name == _UPLOADED else self.written.finalist
 
     @property
     def deployment(self) -> Deployment | None:
-        """Of what was written."""
         return None if self.written is None else self.written.deployment
 
     @property
@@ -94,11 +92,7 @@ class Served:
 
 
 def judge_and_write(start: Start, result: RaceResult, race: Race) -> Served:
-    """Judge the finalists on test rows once, and write the best that may be served and can be written.
-
-    Args:
-        race: prepares another form of the classifier and names its finalists.
-    """
+    """Judge the finalists on test rows once, and write the best that may be served and can be written."""
     served = _judge_and_write(start, result)
     # Where the file of the uploaded network with a calibrator differs, nothing of ours changed the weights.
     differs = any(

@@ -81,8 +81,6 @@ class Calibrator(ABC):
 
 
 class LogitsCalibrator(Calibrator):
-    """A calibrator that reads logits alone."""
-
     def fit(self, logits: ArrayLike, targets: ArrayLike, *, weights: ArrayLike | None = None) -> Self:
         scores, labels, rows = checked(logits, targets, weights)
         if self.two_classes_only:
@@ -129,7 +127,6 @@ def checked(logits: ArrayLike, targets: ArrayLike, weights: ArrayLike | None) ->
 
 
 def require_two_classes(calibrator: Calibrator, logits: Floats) -> None:
-    """Raise a ValueError unless the logits are (N, 2)."""
     if logits.ndim != 2 or logits.shape[1] != 2:
         raise ValueError(f"{type(calibrator).__name__} needs logits (N, 2), got {logits.shape}")
 

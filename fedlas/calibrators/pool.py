@@ -46,8 +46,6 @@ _STEPS, _CLOSE_ENOUGH = 300, 1e-6
 
 
 class Uniform(LogitsCalibrator):
-    """The same probability for every class, whatever the logits are."""
-
     name = "uniform"
 
     def fit_rows(self, scores: Floats, labels: Ints, rows: Floats) -> None:

@@ -126,7 +126,6 @@ def used_inputs(inputs: Mapping[str, Array], model_inputs: Sequence[InputSpec]) 
 
 
 def _matched(inputs: Mapping[str, Array], model_inputs: Sequence[InputSpec]) -> list[tuple[str, InputSpec]]:
-    """Pairs of a dataset's input and a model's input."""
     wanted = [spec["name"] for spec in model_inputs]
     if all(name in inputs for name in wanted):
         return list(zip(wanted, model_inputs, strict=True))
@@ -144,9 +143,6 @@ def merged_reading(
     dataset: Mapping[str, Any] | None, model: Mapping[str, Any] | None, matched: Mapping[str, str]
 ) -> dict[str, Any] | None:
     """How new rows of the model are to be read: as the dataset was, and as the model says itself.
-
-    Args:
-        matched: the model's input for each of the dataset's.
 
     Raises:
         Mismatch: `padding_mismatch` where the two fill shorter rows with different numbers.
@@ -329,12 +325,10 @@ def _in_pieces(name: str, array: Array, change: Callable[[Array], Array], scratc
 
 
 def shown(spec: InputSpec) -> str:
-    """The input in a sentence."""
     return f"'{spec['name']}' {spec['dtype']} {tuple(spec['shape'])}"
 
 
 def described(name: str, array: Array) -> str:
-    """An array of a dataset in a sentence."""
     return f"'{name}' {array.dtype.name} {('N', *array.shape[1:])}"
 
 

@@ -249,7 +249,6 @@ class NpyHeader:
 
     @property
     def nbytes(self) -> int:
-        """Of the content."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
@@ -326,7 +325,6 @@ class RowReader:
         weakref.finalize(self, os.close, self._file)
 
     def __getitem__(self, rows: slice | NDArray[np.int64]) -> Array:
-        """The rows as an array of their own."""
         numbers = range(*rows.indices(self._shape[0])) if isinstance(rows, slice) else rows.tolist()
         found = np.empty((len(numbers), *self._shape[1:]), self._dtype)
         if found.nbytes == 0:

@@ -42,7 +42,6 @@ def stored_type(kind: pa.DataType) -> pa.DataType:
 
 
 def stored(column: Column) -> Column:
-    """The same column as its `stored_type`."""
     if isinstance(column, pa.ChunkedArray):
         return pa.chunked_array([stored(chunk) for chunk in column.chunks], stored_type(column.type))
     if isinstance(column.type, pa.BaseExtensionType):
@@ -115,7 +114,6 @@ def is_tensor(kind: pa.DataType) -> bool:
 
 
 def longest(column: pa.Array) -> int:
-    """The length of the longest list of a column."""
     column = stored(column)
     if pa.types.is_fixed_size_list(column.type):
         return int(column.type.list_size)
@@ -261,7 +259,6 @@ def read_groups(name: str, array: Array) -> Integers:
 
 
 def read_slice(name: str, array: Array) -> Array:
-    """Numbers as they are, everything else as text."""
     check_single(f"slice {name!r}", array)
     return array if array.dtype.kind in "iufb" else as_text(array)
 

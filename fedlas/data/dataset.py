@@ -93,7 +93,6 @@ class Dataset:
         return None if self.weights is None else self.weights[self.rows(*splits)]
 
     def in_file(self, rows: Integers) -> Integers:
-        """The rows of the owner's file that these rows are."""
         return rows if self.file_rows is None else self.file_rows[rows]
 
     def in_file_order(self) -> Integers:
@@ -113,7 +112,6 @@ class Dataset:
                 )
 
     def profile(self) -> dict[str, Any]:
-        """What the record of a dataset shows, ready for JSON."""
         return {
             "num_samples": len(self),
             "labelled": self.labelled,

@@ -159,7 +159,6 @@ class SeenRows:
         return cls(key, read_arrays(path)["digests"].astype(np.uint64, copy=False))
 
     def save(self, path: Path) -> None:
-        """Write the digests as an npz file."""
         write_arrays(path, {"digests": self.digests})
 
     def union(self, other: SeenRows) -> SeenRows:
@@ -169,7 +168,6 @@ class SeenRows:
         return SeenRows(self.key, np.union1d(self.digests, other.digests))
 
     def contains(self, inputs: Inputs, rows: Integers | None = None) -> NDArray[np.bool_]:
-        """Whether each of these rows is among them (N,)."""
         return np.isin(_keyed_digests(inputs, rows, self.key), self.digests)
 
 

@@ -54,7 +54,6 @@ def read_labels(name: str, array: Array, class_names: Sequence[str] | None = Non
 
 
 def as_text(array: Array) -> Array:
-    """A text array (N,) from text, bytes or numbers."""
     if array.dtype.kind == "S":
         return np.char.decode(array, "utf-8", "replace")
     return array if array.dtype.kind == "U" else array.astype(np.str_)

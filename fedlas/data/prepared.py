@@ -23,8 +23,6 @@ from fedlas.notice import Notice
 
 @dataclass(frozen=True)
 class ImageDtype:
-    """The `dtype` of an image column."""
-
     name: str = "image"
     kind: str = "V"
     itemsize: int = 0
@@ -53,7 +51,6 @@ class ImageColumn:
 
     @classmethod
     def of(cls, images: Sequence[bytes]) -> ImageColumn:
-        """The column of these files."""
         offsets = np.cumsum([0, *(len(image) for image in images)], dtype=np.int64)
         return cls(np.frombuffer(b"".join(images), np.uint8), offsets)
 
@@ -81,23 +78,19 @@ class ImageColumn:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(N,)."""
         return (len(self),)
 
     @property
     def size(self) -> int:
-        """N."""
         return len(self)
 
     @property
     def lengths(self) -> Integers:
-        """Bytes of each file (N,)."""
         lengths: Integers = np.diff(self._offsets)
         return lengths if self._rows is None else lengths[self._rows]
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all files."""
         return int(self.lengths.sum())
 
     @property
@@ -143,10 +136,7 @@ _NONE = np.empty(0, np.int64)
 
 
 def save_dataset(dataset: Dataset, path: str | Path) -> None:
-    """Write the prepared copy: an uncompressed npz file without pickles, rows sorted by split, else in file order.
-
-    Of rows without labels it holds the inputs and the owner's names alone.
-    """
+    """Write the prepared copy: an uncompressed npz file without pickles, rows sorted by split, else in file order."""
     meta = {
         **{name: getattr(dataset, name) for name in _META},
         "inputs": list(dataset.inputs),

@@ -118,7 +118,6 @@ def read_dataset(
 def _reader(
     path: str | Path, format: str, padding: Mapping[str, float] | None, scratch: Path | None, purpose: str | None
 ) -> NpzReader | CsvReader | ParquetReader | ImageFolderReader:
-    """A file whose columns are known by name and not read yet."""
     if format == "parquet":
         return ParquetReader(path, padding=padding)
     if padding:
@@ -139,11 +138,7 @@ def build_dataset(
     shares: Shares | None = None,
     trains: bool = True,
 ) -> Dataset:
-    """Columns with their roles as a dataset whose splits are fixed: as they are given, or drawn by `shares` (4,).
-
-    Raises:
-        BadDataset: as `read_dataset`.
-    """
+    """Columns with their roles as a dataset whose splits are fixed: as they are given, or drawn by `shares` (4,)."""
     named = columns.named
     assert roles.label is not None
     _check_inputs(columns)
@@ -256,12 +251,7 @@ def _splits(
 
 
 def _thinned(splits: Codes, weights: NDArray[np.float64], name: str, seed: int) -> tuple[Codes, list[str]]:
-    """The splits that promise and judge as samples of the population, and a sentence that says what stayed.
-
-    Raises:
-        BadDataset: `weights_too_uneven` where too little stayed of what was enough; calibration rows count by how many
-            equal rows weigh as much.
-    """
+    """The splits that promise and judge as samples of the population, and a sentence that says what stayed."""
     kept = thinned(splits, weights, seed=seed)
     found = {
         split: (int((splits == code).sum()), kept == code) for code, split in enumerate(SPLITS) if split != "train"

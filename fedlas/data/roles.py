@@ -40,7 +40,6 @@ class Roles:
     warnings: list[str] = field(default_factory=list)
 
     def names(self) -> RoleNames:
-        """The roles that there are, with their columns."""
         return {role: name for role in ROLES if (name := getattr(self, role)) is not None}
 
     def columns(self) -> set[str]:
@@ -171,7 +170,6 @@ class ColumnOrder:
 
 
 def some(names: Sequence[str]) -> str:
-    """The first names of many, in quotes."""
     return ", ".join(f"'{name}'" for name in names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
 
 

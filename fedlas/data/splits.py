@@ -167,10 +167,7 @@ def _by_time(time: Array, groups: Integers, shares: Shares) -> Codes:
 
 
 def _by_group(targets: Integers, groups: Integers, rng: np.random.Generator, shares: Shares) -> Codes:
-    """Large groups first, each into the split that lacks most rows of the group's classes.
-
-    What is left after the largest `_WEIGHED_GROUPS` is small and many: those fill up what is missing, unseen.
-    """
+    """Large groups first, each into the split that lacks most rows of the group's classes."""
     _, members = np.unique(groups, return_inverse=True)
     sizes = np.bincount(members)
     starts = np.concatenate([[0], np.cumsum(sizes)])

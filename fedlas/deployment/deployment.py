@@ -46,32 +46,23 @@ _LISTED = 5
 
 
 class PriorsDocument(TypedDict):
-    """`ClassPriors` as JSON, by class name."""
-
     shares: dict[str, float]
     default: dict[str, float]
 
 
 @dataclass(frozen=True)
 class ClassPriors:
-    """The class shares that a calibrator has learnt, and those that its answers are for.
-
-    Attributes:
-        shares: (K,) of the calibration rows.
-        default: (K,) the priors of answers to which nothing else is said; `shares` unless others were ordered.
-    """
+    """The class shares (K,) that a calibrator has learnt, and the `default` (K,) that its answers are for."""
 
     shares: Floats
     default: Floats
 
     @classmethod
     def from_dict(cls, document: PriorsDocument, class_names: Sequence[str]) -> ClassPriors:
-        """Read what `as_dict` wrote."""
         shares, default = ([document[part][name] for name in class_names] for part in ("shares", "default"))
         return cls(np.array(shares), np.array(default))
 
     def as_dict(self, class_names: Sequence[str]) -> PriorsDocument:
-        """Ready for JSON."""
         return {
             "shares": dict(zip(class_names, self.shares.tolist(), strict=True)),
             "default": dict(zip(class_names, self.default.tolist(), strict=True)),
@@ -145,7 +136,6 @@ def shifted_logits(logits: ArrayLike, priors: ArrayLike, shares: ArrayLike) -> F
 
 
 def same(priors: Floats, others: Floats) -> bool:
-    """Whether the priors (K,) are the same, up to rounding."""
     return bool(np.allclose(priors, others, rtol=_SAME, atol=0))
 
 
@@ -309,10 +299,7 @@ class Deployment:
     ) -> Deployment:
         """Fit on calibration rows: calibrated probabilities (N, K) out of fold, uploaded scores, class indices (N,).
 
-        Args:
-            uploaded: probabilities or logits (N, K) of the uploaded model.
-            weights: of the rows (N,).
-            priors: (K,) of the answers; the shares of these rows unless they are given.
+        The priors (K,) of the answers are the shares of these rows unless they are given.
         """
         shares = class_shares(targets, np.shape(held_out)[1], weights=weights)
         return cls(

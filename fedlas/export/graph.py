@@ -49,10 +49,6 @@ _RANDOM = frozenset(
 def merge(graphs: Sequence[Graph], wanted: Sequence[Sequence[str]]) -> tuple[Graph, list[list[str]]]:
     """One graph for several copies of an upload, and the names under which it computes what was `wanted` of each.
 
-    Args:
-        graphs: at least one, all with the same input names; they are left as they are.
-        wanted: names of tensors per graph.
-
     Raises:
         ValueError: the inputs differ.
     """
@@ -144,7 +140,6 @@ class WrittenGraph:
     def save(
         self, path: str | Path, *, guarantees: Guarantees | None = None, metadata: Mapping[str, str] | None = None
     ) -> None:
-        """Write the file, with guarantees and other properties in its metadata."""
         promised = {} if guarantees is None else {"guarantees": json.dumps(guarantees.as_dict())}
         more = ModelProto()
         helper.set_model_props(more, {**promised, **(metadata or {})})
@@ -310,13 +305,11 @@ def _require_fitting(graph: Graph, kind: type[FedLASError]) -> None:
 
 
 def _append_calibrator(graph: Graph, calibrator: Calibrator, logits: str, features: str) -> str:
-    """The calibrated logits.
-
-    Every name is made new: the upload may be a file of ours that already has a calibrator inside.
-    """
+    """The calibrated logits."""
     result = graph.fresh("fedlas_calibrated_logits")
     nodes, initializers = calibrator.to_onnx(logits, result, features)
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in initializers}
+    # Every name is made new: the upload may be a file of ours that already has a calibrator inside.
     made = (name for node in nodes for name in node.output if name != result)
     renamed = {name: graph.fresh(name) for name in (*constants, *made)}
     for node in nodes:
@@ -328,10 +321,7 @@ def _append_calibrator(graph: Graph, calibrator: Calibrator, logits: str, featur
 
 
 def _served_graph(classifier: Exportable) -> tuple[Graph, list[str], list[list[str]]]:
-    """The uploaded graph with its tuned weights; per network the tensor of its logits and those of its features.
-
-    The members of an ensemble become one graph that computes what they share once.
-    """
+    """The uploaded graph with its tuned weights; per network the tensor of its logits and those of its features."""
     networks = classifier.networks if isinstance(classifier, Ensemble) else [classifier]
     graphs, wanted = [], []
     for network in networks:

@@ -126,7 +126,6 @@ _ROUNDINGS, _ROUNDED_ROWS = 10, 32
 
 
 def uploaded_network(classifier: Exportable) -> GraphClassifier:
-    """The network that knows the upload's inputs and versions."""
     network = classifier.networks[0] if isinstance(classifier, Ensemble) else classifier
     assert isinstance(network, GraphClassifier)
     return network
@@ -143,11 +142,7 @@ def prove(
     targets: NDArray[np.int64] | None,
     tolerance: float,
 ) -> Parity:
-    """How near a file is to its network on these rows.
-
-    Args:
-        graph: what `content` holds.
-        targets: class indices (N,) of the rows.
+    """How near a file, whose content is `graph`, is to its network on these rows with class indices (N,).
 
     Raises:
         ExportError: `parity` or `familiarity_parity` where the file differs by more than rounding explains,

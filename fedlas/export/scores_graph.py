@@ -182,7 +182,6 @@ class _Writer:
         return self.node("MatMul", self.node("Mul", source, source), np.ones((width, 1)))
 
     def distance(self, features: str, measure: Gaussians) -> str:
-        """As `Gaussians.__call__`: (N, 1)."""
         dim, rank = measure.directions.shape
         centred = self.node("Sub", features, measure.mean)
         inside = self.node("MatMul", centred, measure.directions)

@@ -64,7 +64,6 @@ def class_blocks(classes: Ints, num_rows: int) -> Iterator[Ints]:
 
 
 def groups_of(groups: Ints | None, rows: NDArray[np.bool_]) -> Ints | None:
-    """The groups of the rows (N,) that are chosen."""
     return None if groups is None else groups[rows]
 
 

@@ -158,7 +158,6 @@ def verdict_alone(probs: Mapping[str, Floats], rows: JudgedRows, options: GateOp
 
 
 def _line(probs: Mapping[str, Floats]) -> tuple[str, ...]:
-    """The finalists in the order in which they may be served."""
     return tuple(name for name in VERDICTS if name is not None and name in probs)
 
 

@@ -107,7 +107,6 @@ class GateOptions:
 
     @property
     def other_score(self) -> Score:
-        """The proper score in which nothing is claimed."""
         return "nll" if self.score == "brier" else "brier"
 
 
@@ -120,11 +119,7 @@ class JudgedRows:
 
 
 def guard_finalist(finalist: str, probs: Mapping[str, Floats], rows: JudgedRows, options: GateOptions) -> list[Guard]:
-    """All guards of one finalist: against the uploaded model, and the other proper score against every rival.
-
-    Args:
-        probs: probabilities (N, K) by name, `uploaded` among them.
-    """
+    """All guards of one finalist: against the uploaded model, and the other proper score against every rival."""
     before, after = probs["uploaded"], probs[finalist]
     accuracy, interval = _accuracy(before, after, rows, options), accuracy_drop(before, after, rows, options.level)
     rises = [mean.estimate(options.level) for mean in _other_means(finalist, probs, rows, options)]
@@ -199,7 +194,6 @@ def _aurc_limit(before: Floats, rows: JudgedRows) -> float:
 def _other_means(
     finalist: str, probs: Mapping[str, Floats], rows: JudgedRows, options: GateOptions
 ) -> list[BoundedMean]:
-    """The differences of the other proper score from every rival."""
     return [
         paired_mean(probs[finalist], probs[rival], rows.targets, score=options.other_score, groups=rows.groups)
         for rival in RIVALS[finalist]
@@ -229,12 +223,7 @@ class Veto:
 def find_vetoes(
     line: Sequence[str], probs: Mapping[str, Floats], rows: JudgedRows, guards: Sequence[Guard], *, level: float
 ) -> tuple[Veto, ...]:
-    """All that speaks against the finalists in `line`, guards first.
-
-    Args:
-        probs: probabilities (N, K) by name, `uploaded` among them.
-        level: of each one-sided test.
-    """
+    """All that speaks against the finalists in `line`, guards first; `level` is of each one-sided test."""
     found = [Veto(guard.finalist, guard.name, guard.value) for guard in guards if not guard.passed]
     return (*found, *filter(None, (shown_worse(name, line, probs, rows, level=level) for name in line)))
 

@@ -50,7 +50,6 @@ class Claim:
 
     @property
     def beaten(self) -> tuple[str, ...]:
-        """What the finalist is shown to be better than."""
         return tuple(one.against for one in self.comparisons if one.p_value <= self.level)
 
 
@@ -82,7 +81,6 @@ class GateVerdict:
 
     @property
     def served_claim(self) -> Claim | None:
-        """The claim that was made for what is served, if there was one."""
         return next((claim for claim in self.claims if claim.finalist == self.finalist), None)
 
     def __post_init__(self) -> None:
@@ -132,11 +130,7 @@ def sentences_of(verdict: GateVerdict, num_rows: int, class_names: Sequence[str]
 
 
 def without_files(verdict: GateVerdict, reasons: Mapping[str, str], num_rows: int) -> tuple[str, ...]:
-    """The verdict's sentences where no file could be written of some finalists, so that another one is served.
-
-    Args:
-        reasons: why, by the names of those finalists.
-    """
+    """The verdict's sentences where no file could be written of some finalists, so that another one is served."""
     return (
         _served(verdict, num_rows, written="It is the first in line that could be written. "),
         *(f"No file could be written of {FINALIST_NAMES[name]}: {why.rstrip('.')}." for name, why in reasons.items()),
@@ -198,5 +192,4 @@ def _guarded(guard: Guard, class_names: Sequence[str] | None) -> str:
 
 
 def _start(finalist: str) -> str:
-    """The name at the start of a sentence."""
     return FINALIST_NAMES[finalist].capitalize()

@@ -85,8 +85,6 @@ class Unreachable(ValueError):
 
 
 class GuaranteesDocument(TypedDict):
-    """`Guarantees` as JSON."""
-
     class_names: list[str]
     num_rows: int
     num_groups: int | None
@@ -219,10 +217,7 @@ class Guarantees:
         )
 
     def answered_share(self, threshold: float) -> float | None:
-        """The share of the guarantee rows that one of the thresholds answers; None where it is not known.
-
-        On rows like these about as many are answered.
-        """
+        """The share of the guarantee rows that one of the thresholds answers; None where it is not known."""
         found = np.flatnonzero(self.thresholds == threshold)
         return None if self.answered_shares is None or not len(found) else float(self.answered_shares[found[0]])
 
@@ -263,16 +258,13 @@ class Guarantees:
         return limits
 
     def as_dict(self) -> GuaranteesDocument:
-        """Ready for JSON."""
         return cast(GuaranteesDocument, as_json(self))
 
     @classmethod
     def from_dict(cls, content: GuaranteesDocument) -> Guarantees:
-        """What `as_dict` gave."""
         return from_json(cls, content)
 
     def _by_class(self, argument: str, shares: Mapping[str, float]) -> tuple[Ints, Floats]:
-        """The named classes, and the share of each."""
         unknown = sorted(set(shares) - {*self.class_names, EVERY_CLASS})
         if unknown or not shares:
             raise ValueError(

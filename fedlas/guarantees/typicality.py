@@ -30,8 +30,6 @@ CLASS_LEVELS = np.concatenate([np.arange(1, 10) / 10, [0.75, 0.85, 0.95, 0.97, 0
 
 
 class QuantilesDocument(TypedDict):
-    """`Quantiles` as JSON."""
-
     num_rows: int
     room: int
     ranks: list[int]

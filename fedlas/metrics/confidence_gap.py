@@ -41,7 +41,6 @@ class ConfidenceGap:
 
     @property
     def beyond_chance(self) -> bool:
-        """Whether the gap is more than chance explains."""
         return abs(self.gap) > self.chance
 
 

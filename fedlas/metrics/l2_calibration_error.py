@@ -45,10 +45,7 @@ class _Noise:
 
 
 class L2CalibrationError:
-    """The estimate for probabilities (N,) of an event and whether it came true, 0 or 1 (N,), and its intervals.
-
-    Rows of one group may depend on each other.
-    """
+    """The estimate for probabilities (N,) of an event and whether it came true, 0 or 1 (N,), and its intervals."""
 
     def __init__(self, confidences: Floats, correct: Floats, *, num_bins: int, groups: Ints | None = None) -> None:
         self._bins = np.unique(error_bins(confidences, num_bins), return_inverse=True)[1]
@@ -122,10 +119,7 @@ class L2CalibrationError:
         return _Noise(clusters, clusters + np.diag(np.maximum(np.diag(smoothed) - np.diag(clusters), 0)))
 
     def _group_sums(self) -> Floats:
-        """Sums (G, B) of residuals over each group and bin, scaled so that their squares add up to M.
-
-        Groups are independent, their rows need not be.
-        """
+        """Sums (G, B) of residuals over each group and bin, scaled so that their squares add up to M."""
         num_groups, num_bins = int(self._groups.max()) + 1, len(self._sizes)
         residual = self._excess - self._means[self._bins]
         cells = np.bincount(self._groups * num_bins + self._bins, residual, minlength=num_groups * num_bins)
@@ -133,7 +127,6 @@ class L2CalibrationError:
 
 
 def top_label_error(probs: Floats, targets: Ints, *, num_bins: int, groups: Ints | None = None) -> L2CalibrationError:
-    """The estimate for the top label of checked rows."""
     return L2CalibrationError(*top_label(probs, targets), num_bins=num_bins, groups=groups)
 
 

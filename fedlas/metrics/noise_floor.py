@@ -58,10 +58,7 @@ def redrawn_labels(probs: Floats, num_draws: int, seed: int) -> Iterator[Ints]:
 
 
 def _interval_ends(probs: Floats) -> Floats:
-    """Ends (N, 1 + K) of intervals of [0, 1]: first the most probable class, then all classes, that one with width 0.
-
-    So two models under one seed draw mostly the same labels where they agree.
-    """
+    """Ends (N, 1 + K) in [0, 1], the most probable class first and then of width 0: near models draw alike."""
     rows, top = np.arange(len(probs)), probs.argmax(axis=1)
     parts = np.concatenate([probs[rows, top][:, None], probs], axis=1)
     parts[rows, 1 + top] = 0

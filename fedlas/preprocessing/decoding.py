@@ -68,7 +68,6 @@ class ImageFacts:
 
     @property
     def pixels(self) -> int:
-        """Width times height."""
         return self.width * self.height
 
     @property

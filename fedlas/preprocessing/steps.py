@@ -259,7 +259,6 @@ _BUDGET = _PixelBudget()
 
 
 def usable_cores(at_most: int = 16) -> int:
-    """Cores this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(at_most, cores)
 
@@ -309,9 +308,7 @@ def preprocess_all(
 ) -> NDArray[Any]:
     """The rows of all images (N, *row), each the same as `preprocessing(image)`.
 
-    Args:
-        images: the files' bytes.
-        out: where the rows go, perhaps memory-mapped; None makes an array, whose row shape is the first image's.
+    They go to `out`, which may be memory-mapped; None makes an array, whose row shape is the first image's.
 
     Raises:
         BadImage: with `row`, of the first image that cannot be read; `wrong_size` where its row has another shape.

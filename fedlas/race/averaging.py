@@ -58,7 +58,6 @@ class Ensemble(Classifier):
 
     @property
     def networks(self) -> list[Classifier]:
-        """The members, as what they are."""
         return [member for member in self.members if isinstance(member, Classifier)]
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,7 +87,6 @@ class Ensemble(Classifier):
         return torch.from_numpy(logits).float().to(outputs[0][0].device)
 
     def head_parameters(self) -> list[nn.Parameter]:
-        """None: an ensemble is not trained."""
         return []
 
 
@@ -144,13 +142,7 @@ def average(
     selector: CalibratorSelector,
     inputs: Sequence[Array],
 ) -> Finalist | None:
-    """The pool as one network, scored like every candidate; None where it comes down to one network.
-
-    Args:
-        uploaded: the post-hoc finalist.
-        own: the uploaded network's temperature and pool of calibrators.
-        inputs: calibration rows, on whose first ones multiplications are counted.
-    """
+    """The pool as one network, scored like every candidate; None where it comes down to one network."""
     began = time.perf_counter()
     if not refits:
         return None

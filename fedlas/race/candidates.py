@@ -93,7 +93,6 @@ class Candidate:
         return f"{self.method}{alpha} lr={rate}{decay}{optimizer}{length}{' head' if self.scope == 'head' else ''}"
 
     def hyperparameters(self) -> Settings:
-        """All settings that apply, ready for JSON."""
         keys = (*DEFAULTS[self.method], "optimizer", "learning_rate", "weight_decay", "epochs", "batch_size")
         return cast(Settings, {key: getattr(self, key) for key in keys})
 

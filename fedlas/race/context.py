@@ -30,12 +30,7 @@ NUM_FOLDS = 3
 
 
 class ProgressReporter:
-    """Reports to callables that may be None.
-
-    Attributes:
-        progress: the steps of the job.
-        candidates: how many there are.
-    """
+    """Reports to callables that may be None."""
 
     def __init__(
         self,
@@ -50,14 +45,12 @@ class ProgressReporter:
         self.candidates = 1
 
     def report(self, training: TrainingBegun, epoch: int) -> None:
-        """The training that runs has so many of its epochs behind it."""
         if self._on_progress is not None:
             where, of = self.progress.position(), training
             told = RaceProgress(of.number, of.candidates, of.shown, epoch, of.epochs, where.fraction, where.eta_seconds)
             self._on_progress(told)
 
     def happened(self, event: TrainingEvent) -> None:
-        """Report what happens in a training."""
         if self._on_training is not None:
             self._on_training(event)
 
@@ -94,12 +87,7 @@ class TrainingRows:
 
 @dataclass(frozen=True)
 class RaceContext:
-    """The uploaded network, its rows, and what measures, records and reports the race.
-
-    Attributes:
-        training: None where nothing is to be trained.
-        outputs: of the uploaded network on the calibration rows.
-    """
+    """The uploaded network, its rows, and what measures, records and reports the race."""
 
     classifier: Classifier
     training: TrainingRows | None

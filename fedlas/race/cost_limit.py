@@ -87,12 +87,7 @@ def _formulas() -> Formulas:
 
 
 def cost_limit(asked: float | Literal["auto"], classifier: GraphClassifier, inputs: Sequence[Array] = ()) -> float:
-    """How many uploaded networks an answer may cost: what was asked for, or what the size of the network allows.
-
-    Args:
-        inputs: one array of rows per input, whose lengths those of the rows to be answered are; where there are none,
-            rows are made up.
-    """
+    """How many uploaded networks an answer may cost: what was asked for, or what the size of the network allows."""
     if asked != "auto":
         return asked
     return _OF_SMALL if is_small(classifier, inputs) else _OF_LARGE

@@ -56,7 +56,6 @@ class TrainingCosts:
         self._context, self._rows, self._trainer = context, trainer.rows, trainer
 
     def planned(self, place: int, candidate: Candidate, *, may_shorten: bool) -> PlannedCandidate:
-        """The candidate as a schedule takes it."""
         scored, steps = len(self._rows.calibration), steps_per_epoch(len(self._rows), candidate.batch_size)
         return PlannedCandidate(
             place,
@@ -105,7 +104,6 @@ def training_obstacle(context: RaceContext) -> str:
 
 
 def head_obstacle(classifier: Classifier, trainer: Trainer) -> str:
-    """Why no head can be trained alone, or an empty text."""
     if not classifier.head_parameters():
         return "the network has no head of its own to train"
     if not trainer.keeps_features:

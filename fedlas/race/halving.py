@@ -23,11 +23,7 @@ from fedlas.race.training_runs import PlannedTraining, TrainingRuns
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate that ran all folds: its out-of-fold logits (N, K) and their calibrator.
-
-    Attributes:
-        diagnostics: of the fold networks, each on its own fold, where it is FedLAS.
-    """
+    """A candidate that ran all folds: its out-of-fold logits (N, K) and their calibrator."""
 
     planned: PlannedCandidate
     candidate: Candidate
@@ -39,12 +35,7 @@ class Trial:
 
 @dataclass
 class FoldCourse:
-    """One candidate on its way through the folds.
-
-    Attributes:
-        folds: indices of the calibration rows of each fold.
-        outcomes: of the folds that were run, by their number.
-    """
+    """One candidate on its way through the folds."""
 
     planned: PlannedCandidate
     candidate: Candidate
@@ -91,7 +82,6 @@ class FoldCourse:
 
     @property
     def logits(self) -> Floats:
-        """Out-of-fold logits (M, K)."""
         parts = [self.outcomes[fold].logits for fold in sorted(self.outcomes)]
         return np.concatenate([part for part in parts if part is not None])
 
@@ -100,11 +90,9 @@ class FoldCourse:
         return selector.of_rows(self.rows).fit_simplest(self.logits)
 
     def row_nll(self, selector: CalibratorSelector) -> Doubles:
-        """The NLL (M,) of each of `rows` then."""
         return selector.of_rows(self.rows).row_nll(self.calibrated(selector).held_out)
 
     def nll(self, selector: CalibratorSelector) -> float:
-        """Their (weighted) mean NLL."""
         return selector.of_rows(self.rows).nll(self.calibrated(selector).held_out)
 
     @property
@@ -150,7 +138,6 @@ class SuccessiveHalving:
         return [one for one in self._courses if one.runs_well]
 
     def run(self, taken: WrittenPlan, courses: Sequence[FoldCourse], *, refits: int) -> None:
-        """Run a plan."""
         first, folds = taken["first_folds"], taken["folds"]
         self._courses += courses
         expect = self._context.reporter.progress.expect
@@ -205,6 +192,5 @@ def _finished(course: FoldCourse) -> CandidateResult:
 
 
 def unscored(candidate: Candidate, status: str, reason: str, *, seconds: float = 0.0) -> CandidateResult:
-    """The result of a candidate without its scores."""
     settings = candidate.hyperparameters()
     return CandidateResult(candidate.name, candidate.method, settings, candidate.scope, status, reason, seconds)

@@ -88,5 +88,4 @@ class SplitOutputs:
         return predict_logits(finalist.classifier, self._inputs, device=self._device)
 
     def probs(self, finalist: Finalist) -> Doubles:
-        """Calibrated probabilities (N, K) of a finalist."""
         return softmax(finalist.calibrator(*self.of(finalist)))

@@ -175,7 +175,6 @@ def _run(context: RaceContext, candidates: Sequence[Candidate], max_cost_factor:
 
 
 def _post_hoc(context: RaceContext, temperature: CrossFitted) -> tuple[CrossFitted, dict[str, Finalist]]:
-    """The pool of calibrators on the uploaded network, and its finalists by name."""
     selector, outputs, began = context.selector, context.outputs, time.perf_counter()
     pool = selector.calibrate(outputs.logits, outputs.features)
     found = selector.finalists(pool, temperature)
@@ -193,21 +192,17 @@ def _post_hoc(context: RaceContext, temperature: CrossFitted) -> tuple[CrossFitt
 
 
 def seconds_for_features(budget_seconds: float) -> float:
-    """How long one calibrator that reads features may take."""
     return max(_MIN_SECONDS_FOR_FEATURES, _SHARE_FOR_FEATURES * budget_seconds)
 
 
 def number_of_refits(max_cost_factor: float) -> int:
-    """How many candidates are trained on all rows, where an answer may cost so many uploaded networks."""
     return 2 if max_cost_factor >= _COST_OF_TWO_REFITS else 1
 
 
 def _best_first(trials: Sequence[Trial], selector: CalibratorSelector) -> list[Trial]:
-    """The best trials with the pool of calibrators, which on large networks matters; the lowest NLL first.
-
-    It reads no features: those of a refit are of rows that it was trained on.
-    """
+    """The best trials with the pool of calibrators, which on large networks matters; the lowest NLL first."""
     plain = sorted(trials, key=lambda trial: selector.nll(trial.calibrated.held_out))
+    # The pools read no features: those of a refit are of rows that it was trained on.
     best = [_refined(trial, selector) for trial in plain[:_REFINED]]
     return sorted(best, key=lambda trial: selector.nll(trial.calibrated.held_out))
 

@@ -84,11 +84,7 @@ class FolderJournal(Journal):
 
 
 class Record:
-    """The entries of one race; those of any other, by the journal's key or by `settings`, are ignored.
-
-    Args:
-        began: when this attempt began, by `time.perf_counter`; now, unless it is told.
-    """
+    """The entries of one race; those of any other, by the journal's key or by `settings`, are ignored."""
 
     def __init__(
         self, journal: Journal | None = None, settings: Settings | None = None, *, began: float | None = None
@@ -126,7 +122,6 @@ class Record:
         self.decided(what, done)
 
     def entry(self, name: str, settings: Settings | None = None) -> State | None:
-        """What was kept under this name, if it was under exactly these settings."""
         found = self._open(name)
         if (content := _content(found, settings)) is not None and found is not None:
             self._spent += max(0.0, found["elapsed"] - self.elapsed())
@@ -171,7 +166,6 @@ class RunningCheckpoints:
         self._began: float = time.perf_counter() - last.get("seconds", 0.0)
 
     def seconds(self) -> float:
-        """How long the training has taken, in all attempts."""
         return time.perf_counter() - self._began
 
     def last(self) -> State | None:
@@ -183,7 +177,6 @@ class RunningCheckpoints:
 
 
 def _content(entry: State | None, settings: Settings | None) -> State | None:
-    """What an entry says, if it was kept under exactly these settings."""
     if entry is None or entry["settings"] != _text(settings):
         return None
     return cast(State, entry["content"])

@@ -60,8 +60,6 @@ class RaceProgress:
 
 
 class Scores(TypedDict):
-    """Scores of calibrated rows."""
-
     nll: float
     accuracy: float
     brier: float
@@ -69,15 +67,11 @@ class Scores(TypedDict):
 
 
 class FittedCalibrator(TypedDict):
-    """A calibrator in a report."""
-
     name: str
     parameters: Parameters
 
 
 class CandidateDocument(TypedDict):
-    """A candidate in a report."""
-
     name: str
     method: str
     hyperparameters: Settings
@@ -161,7 +155,6 @@ class Finalist:
     out_of_fold_logits: Floats | None = None
 
     def probs(self, inputs: Sequence[Array], *, device: torch.device | str | None = None) -> Doubles:
-        """Calibrated probabilities (N, K) for one array per input."""
         from fedlas.training.fit import predict_logits
 
         logits, features = predict_logits(self.classifier, inputs, device=device)
@@ -199,7 +192,6 @@ class RaceResult:
 
     @property
     def post_hoc(self) -> Finalist:
-        """The uploaded model with the pool of calibrators."""
         return self.finalists["post_hoc"]
 
 
@@ -226,15 +218,12 @@ class TrainingBegun:
 
     @property
     def shown(self) -> str:
-        """The training, for people."""
         return f"{self.candidate}, {'on all rows' if self.fold is None else f'fold {self.fold} of {self.folds}'}"
 
     def named(self) -> dict[str, object]:
-        """What tells this training from all others of the race."""
         return {name: getattr(self, name) for name in ("candidate", "number", "fold", "folds")}
 
     def as_dict(self) -> dict[str, object]:
-        """Ready for JSON."""
         return asdict(self)
 
 
@@ -248,7 +237,6 @@ class EpochEnded:
     epoch: EpochResult
 
     def as_dict(self) -> dict[str, object]:
-        """Ready for JSON."""
         return {**self.training.named(), **asdict(self.epoch), "seconds": round(self.epoch.seconds, 3)}
 
 
@@ -262,7 +250,6 @@ class FoldScored:
     nll: float
 
     def as_dict(self) -> dict[str, object]:
-        """Ready for JSON."""
         return {**self.training.named(), "nll": self.nll}
 
 

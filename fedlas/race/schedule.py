@@ -55,7 +55,6 @@ class TimeBudget:
 
     @property
     def longest(self) -> float:
-        """Seconds from now by which the last training ends."""
         return self.remaining() - self.reserve + _GRACE * self._budget
 
     def remaining(self) -> float:
@@ -83,11 +82,9 @@ class TimeBudget:
             raise BudgetExceeded
 
     def note_speed(self, outputs: SplitOutputs) -> None:
-        """Take the time of a prediction from a pass over a split."""
         self._row_seconds = self._record.decided("seconds per row", lambda: outputs.seconds_per_row)
 
     def prediction_seconds(self, num_rows: int) -> float:
-        """How long a pass over so many rows takes."""
         return _CAUTION * num_rows * self._row_seconds
 
     def step_seconds(
@@ -116,10 +113,7 @@ def _measured_step(
     features: Floats | None,
     device: torch.device | str | None,
 ) -> float:
-    """Seconds of one step, infinite where one does not fit into the device's memory.
-
-    The first epoch of the measurement warms up and is not counted.
-    """
+    """Seconds of one step, infinite where one does not fit into the device's memory."""
     for steps in (1, 10):
         rows = slice(0, steps * config.batch_size)
         try:
@@ -136,7 +130,7 @@ def _measured_step(
             return math.inf
         if done.diverged:
             return 0.0  # the candidates will say so themselves
-        second = done.history[1].seconds - done.history[0].seconds
+        second = done.history[1].seconds - done.history[0].seconds  # the first epoch warms up
         if second > _LONG_ENOUGH:
             break
     return second / steps_per_epoch(len(targets[rows]), config.batch_size)
@@ -163,7 +157,6 @@ class PlannedCandidate:
         return (1 - self.calibration_share / folds) * epochs * self.epoch_seconds + self.scoring_seconds / folds
 
     def refit_seconds(self, epochs: int) -> float:
-        """Of a training on all rows."""
         return epochs * self.epoch_seconds + self.scoring_seconds
 
 
@@ -197,7 +190,6 @@ class Plan:
         return self.first_folds * sum(folds) + (self.folds - self.first_folds) * best + sum(refits[: self.refits])
 
     def written(self) -> WrittenPlan:
-        """The plan as a record keeps it."""
         return {
             "epochs": [[one.place, count] for one, count in self.candidates],
             "first_folds": self.first_folds,

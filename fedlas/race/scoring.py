@@ -105,7 +105,6 @@ def cross_fitted_logits(
 
 
 def row_nll(logits: ArrayLike, targets: Ints) -> Floats:
-    """NLL of every row (N,), of logits (N, K) that went through their calibrator."""
     return metrics.row_scores(softmax(logits), targets, score="nll")
 
 

@@ -119,7 +119,6 @@ class CalibratorSelector:
         return int(group_codes(self.groups, len(self.targets)).max()) > 0
 
     def of_rows(self, rows: NDArray[np.int64]) -> CalibratorSelector:
-        """The selector of these rows alone, in this order."""
         return replace(
             self,
             targets=self.targets[rows],
@@ -252,7 +251,6 @@ class CalibratorSelector:
         return replace(result, status="finished", reason="")  # nothing is left if the upload itself is dropped
 
     def scored(self, result: CandidateResult, calibrated: CrossFitted) -> CandidateResult:
-        """The result with this calibrator and its scores, and whether its accuracy drops it."""
         reason = self._too_inaccurate(calibrated)
         return replace(
             result,
@@ -263,12 +261,10 @@ class CalibratorSelector:
         )
 
     def _too_inaccurate(self, calibrated: CrossFitted) -> str:
-        """Why a candidate is dropped for its accuracy, or an empty text; a drop that chance explains is none.
-
-        On 300 rows the limit is one answer, and the network of a fold has seen fewer fresh rows than the refit will.
-        """
+        """Why a candidate is dropped for its accuracy, or an empty text; a drop that chance explains is none."""
         if self.base_correct is None:
             return ""
+        # On 300 rows the limit is one answer, and a fold's network has seen fewer fresh rows than the refit will.
         lost = self.base_correct.astype(np.float64) - (calibrated.held_out.argmax(axis=1) == self.targets)
         if not clearly_positive(lost - self.max_accuracy_drop, self._clusters, _ERRORS_SHOWN, self.weights):
             return ""
@@ -281,14 +277,12 @@ class CalibratorSelector:
         return clearly_positive(rises, self._clusters, _ERRORS_SHOWN, self.weights)
 
     def nll(self, held_out: Doubles) -> float:
-        """The (weighted) mean NLL of cross-fitted logits (N, K)."""
         return float(self._shares @ self.row_nll(held_out))
 
     def row_nll(self, held_out: Doubles) -> Doubles:
         return row_nll(held_out, self.targets)
 
     def expected_seconds(self, logits: Floats | Doubles, features: Floats | None = None) -> float:
-        """About what `calibrate` takes."""
         seconds = _POOL_SECONDS * logits.size if len(self.names) > 1 else 0.0
         if features is not None and self._affords(logits, features):
             seconds += _LEAST_SECONDS + _SECONDS * logits.size * (features.shape[1] + _PER_CLASS)

@@ -66,10 +66,7 @@ DIVERGED = TrainingOutcome(None, status="diverged", reason="its loss stopped bei
 class TrainingEntry:
     """The entry of one training in the record of its race, by its name and what it is made with.
 
-    A whole network waits in main memory; a head shares the uploaded body, wherever that is.
-
-    Attributes:
-        copied: makes the network before the training.
+    A whole network, which `copied` makes, waits in main memory; a head shares the uploaded body, wherever that is.
     """
 
     record: Record
@@ -90,7 +87,6 @@ class TrainingEntry:
             return None
 
     def keep(self, done: TrainingOutcome) -> TrainingOutcome:
-        """Write an outcome down."""
         self.record.keep(self.name, _kept(done, self.scope), self.settings)
         return done
 
@@ -177,7 +173,6 @@ class Trainer:
         return found
 
     def sized(self, candidate: Candidate, scope: str) -> Candidate:
-        """The candidate with its scope and its number of epochs."""
         if scope == "head" and candidate.scope == "auto" and not candidate.rate_is_fixed:
             # Rates and optimisers of whole networks say nothing of a linear map.
             candidate = replace(candidate, learning_rate=None, edge_share=HEAD_SHARE, optimizer="sgd", usual_epochs=10)
@@ -185,7 +180,6 @@ class Trainer:
         return replace(candidate, scope=scope, epochs=candidate.epochs or capped)
 
     def rated(self, candidate: Candidate) -> Candidate:
-        """The sized candidate with its learning rate."""
         if candidate.learning_rate is not None:
             return candidate
         rate = candidate.edge_share * self._edge(candidate.scope, candidate.batch_size)
@@ -306,7 +300,6 @@ class Trainer:
 
 
 def train_config(candidate: Candidate, seed: int) -> TrainConfig:
-    """How a candidate is trained that has its epochs and its learning rate."""
     assert candidate.learning_rate is not None
     assert candidate.epochs is not None
     return TrainConfig(

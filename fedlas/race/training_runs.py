@@ -43,13 +43,11 @@ class PlannedTraining:
 
     @property
     def name(self) -> str:
-        """The training in records and in the steps of a job."""
         part = "refit" if self.fold is None else f"fold-{self.fold + 1}"
         return f"candidate-{self.place + 1:02}-{self.candidate.epochs or 1:02}-{part}"
 
     @property
     def begun(self) -> TrainingBegun:
-        """Its beginning, as it is told."""
         one, fold = self.candidate, None if self.fold is None else self.fold + 1
         return TrainingBegun(
             one.name, one.method, one.scope, self.place + 1, self.candidates, fold, self.folds, one.epochs or 1
@@ -57,8 +55,6 @@ class PlannedTraining:
 
 
 class TrainingWatch:
-    """Watches one training."""
-
     def __init__(self, reporter: ProgressReporter, budget: TimeBudget, planned: PlannedTraining) -> None:
         self._reporter, self._budget, self._training = reporter, budget, planned.begun
         self._work, self._after = planned.work, planned.after
@@ -66,7 +62,6 @@ class TrainingWatch:
         self._checked = time.perf_counter()
 
     def begins(self) -> None:
-        """No epoch is over yet."""
         self._reporter.happened(self._training)
         self._reporter.report(self._training, 0)
 

@@ -131,7 +131,6 @@ def build_report(
 
 
 def _checked(evidence: Evidence) -> tuple[dict[str, Floats], JudgedRows]:
-    """Probabilities by model, and the test rows."""
     names = ("uploaded", "temperature", "calibrated")
     checked = {name: check_rows(getattr(evidence, name), evidence.targets) for name in names}
     targets = checked["uploaded"][1]

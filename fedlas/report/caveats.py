@@ -26,10 +26,7 @@ FEW_ROWS, FEW_GROUPS = 200, 30
 def caveats(
     evidence: Evidence, rows: JudgedRows, names: Sequence[str], uploaded: Estimates, apart: str | None
 ) -> tuple[str, ...]:
-    """All warnings about the test rows, given the uploaded model's metrics and what `splits_apart` says.
-
-    Rows of a group are one observation wherever chance is reckoned with.
-    """
+    """All warnings about the test rows, given the uploaded model's metrics and what `splits_apart` says."""
     targets, accuracy, nll = rows.targets, uploaded["accuracy"].value, uploaded["nll"].value
     # What a notice has said of the test rows is not said again.
     told = {notice.code for notice in evidence.warnings if notice.evidence.get("split") == "test"}

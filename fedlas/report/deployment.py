@@ -139,12 +139,7 @@ class DecisionRow:
 
 @dataclass(frozen=True)
 class DecisionTable:
-    """The decisions of the served model, with thresholds that `keep` something of the uploaded one.
-
-    Attributes:
-        accuracy: of the decisions with the thresholds.
-        rows: of `num_classes` classes those whose answers changed most.
-    """
+    """The decisions of the served model, with thresholds that `keep` something of the uploaded one."""
 
     keep: str
     num_classes: int
@@ -154,11 +149,7 @@ class DecisionTable:
 
 @dataclass(frozen=True)
 class PriorsSection:
-    """Class priors by name: `shares` of the calibration rows, and the `default` of the answers.
-
-    Attributes:
-        shifted: whether they differ; the report judges at the shares all the same.
-    """
+    """Class priors by name: `shares` of the calibration rows, and the `default` of the answers."""
 
     shifted: bool
     shares: Mapping[str, float]
@@ -200,7 +191,6 @@ def _answers(answers: Ints, k: int, rows: JudgedRows, confidence_level: float) -
 
 
 def priors_section(deployment: Deployment | None, names: Sequence[str]) -> PriorsSection | None:
-    """The priors of the served model by class name."""
     if deployment is None:
         return None
     return PriorsSection(deployment.priors.shifted, **deployment.priors.as_dict(names))

@@ -47,10 +47,7 @@ def reliability_svg(report: CalibrationReport, *, models: Sequence[str] = ("uplo
     """An SVG with two reliability diagrams side by side: without bins (CORP) and in bins, all models in each.
 
     Confidence goes across, accuracy up; lines and points under the diagonal are too sure. In the shade of a
-    model's colour lies a calibrated model with its confidences in 95 % of draws.
-
-    Args:
-        models: which of `uploaded`, `temperature`, `calibrated`; equal ones are drawn once.
+    model's colour lies a calibrated model with its confidences in 95 % of draws. Equal `models` are drawn once.
     """
     shown = _different(report, models)
     title = "Reliability: confidence and accuracy"
@@ -72,12 +69,10 @@ def reliability_svg(report: CalibrationReport, *, models: Sequence[str] = ("uplo
 
 
 def corp_svg(report: CalibrationReport, *, models: Sequence[str] = ("uploaded", "calibrated")) -> str:
-    """The reliability diagram without bins alone: for a page."""
     return _alone(report, models, "Reliability without bins", _corp_panel)
 
 
 def binned_svg(report: CalibrationReport, *, models: Sequence[str] = ("uploaded", "calibrated")) -> str:
-    """The reliability diagram in bins alone: for a page."""
     return _alone(report, models, "Reliability in bins", _binned_panel)
 
 
@@ -206,13 +201,7 @@ class Band(Protocol):
 
 
 def risk_coverage_svg(report: CalibrationReport, *, curves: Sequence[str] = ("uploaded", "calibrated")) -> str:
-    """An SVG: coverage across, error rate of the answers up.
-
-    The lower, the better; the last of `curves` has its pointwise band shaded.
-
-    Args:
-        curves: which of `uploaded`, `temperature`, `calibrated`.
-    """
+    """An SVG: coverage across, error rate of the answers up; the last of `curves` has its pointwise band shaded."""
     sections = report.risk_coverage
     plot = Plot(_LEFT, _TOP, _SIDE, _UP, error_scale([sections[name] for name in curves]))
     title = "Error rate among the most confident answers"
@@ -240,7 +229,6 @@ def error_scale(curves: Sequence[Band]) -> float:
 
 
 def band(curve: Band, model: str, plot: Plot) -> str:
-    """The area between the limits of a curve, in the colour of its model."""
     corners = [*plot.points(curve.coverage, curve.high), *reversed(plot.points(curve.coverage, curve.low))]
     return area(corners, model, opacity=0.18)
 

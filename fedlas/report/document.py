@@ -107,7 +107,6 @@ class CalibrationReport:
     written_file: WrittenFile | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Strict JSON."""
         content: dict[str, Any] = as_json(self)
         return content
 

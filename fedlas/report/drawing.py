@@ -85,7 +85,6 @@ def opening(width: float, height: float, title: str, description: str) -> str:
 
 
 def paint(*, fill: str | None = None, stroke: str | None = None) -> str:
-    """The attributes that colour a shape."""
     parts = [("fill", fill or "none"), ("stroke", stroke)]
     classes = " ".join(f"{kind}-{name}" for kind, name in parts if name in COLOURS)
     return f'class="{classes}" ' + " ".join(f'{kind}="{COLOURS.get(name, name)}"' for kind, name in parts if name)
@@ -117,7 +116,6 @@ def line(x1: float, y1: float, x2: float, y2: float, stroke: str, *, width: floa
 
 
 def model_line(points: Sequence[str], model: str, *, width: float = 2) -> str:
-    """A line through `points` in the colour and the dashes of a model."""
     dashed = f' stroke-dasharray="{_DASHES[model]}"' if model in _DASHES else ""
     return f'<polyline points="{" ".join(points)}" {paint(stroke=model)} stroke-width="{width:g}"{dashed}/>'
 
@@ -174,7 +172,6 @@ def shortened(content: str, most: int) -> str:
 
 
 def legend(models: Sequence[str], x: float, y: float) -> str:
-    """Line, mark and title of each model, in a row."""
     parts = []
     for model in models:
         parts += [
@@ -204,7 +201,6 @@ class Plot:
         return self.left + x * self.across, self.top + (1 - min(y / self.highest, 1.0)) * self.up
 
     def points(self, xs: Iterable[float], ys: Iterable[float]) -> list[str]:
-        """As the attribute `points` of a line or polygon has them."""
         return ["{:.1f},{:.1f}".format(*self.place(x, y)) for x, y in zip(xs, ys, strict=True)]
 
     def axes(self, x_name: str, y_name: str, *, base: float | None = None, y_label: str = ".0f") -> str:

@@ -103,7 +103,6 @@ def number(value: float | None, percent: bool = False, difference: bool = False,
 
 
 def title_of(report: CalibrationReport) -> str:
-    """The heading: whose report it is, as far as that has a name."""
     name = None if report.subject is None else report.subject.title
     return "Calibration report" if name is None else f"Calibration report of {name}"
 

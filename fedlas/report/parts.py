@@ -55,7 +55,6 @@ class OutOfFold:
         return cls(nll, top_labels={name: top_label(one, targets) for name, one in probs.items()}, **others)
 
     def mean(self, values: Floats, confidence_level: float) -> Estimate:
-        """Of row values (N,), with its interval."""
         return clustered_mean(values, groups=self.groups, weights=self.weights, confidence_level=confidence_level)
 
     def gap(self, part: str) -> ConfidenceGap | None:
@@ -64,7 +63,6 @@ class OutOfFold:
         return None if found is None else top_label_gap(*found, groups=self.groups, weights=self.weights)
 
     def compared_mean(self, values: Floats, confidence_level: float) -> Estimate:
-        """Of values (M,) of the compared rows, with its interval."""
         rows = slice(None) if self.compared_rows is None else self.compared_rows
         groups, weights = (None if one is None else np.asarray(one)[rows] for one in (self.groups, self.weights))
         return clustered_mean(values, groups=groups, weights=weights, confidence_level=confidence_level)
@@ -93,10 +91,7 @@ class PartScore:
 
 @dataclass(frozen=True)
 class AddedPart:
-    """One part with its scores; None where it was not scored on these rows.
-
-    `out_of_fold_nll` is that of the calibration rows, `test_nll` and `test_brier` those of the test rows.
-    """
+    """One part with its scores; None where it was not scored on these rows."""
 
     name: str
     served: bool
@@ -122,13 +117,7 @@ def added_parts(
     served: str | None,
     confidence_level: float = 0.95,
 ) -> AddedParts | None:
-    """What each part added, as far as it was tried; None without scores out of fold.
-
-    Args:
-        probs: probabilities (N, K) of the test rows, by part.
-        rows: the test rows.
-        served: the finalist that is served.
-    """
+    """Each part that was tried, with `probs` (N, K) of the test rows by part; None without scores out of fold."""
     if out_of_fold is None:
         return None
     names = [name for name in PART_NAMES if name in out_of_fold.by_part or name in probs]
@@ -214,7 +203,6 @@ class LossComparison:
 
 
 def loss_comparison(out_of_fold: OutOfFold | None, *, confidence_level: float = 0.95) -> LossComparison | None:
-    """FedLAS's own part, None where nothing was trained."""
     if out_of_fold is None or not out_of_fold.by_method:
         return None
     by_method = out_of_fold.by_method
@@ -248,7 +236,6 @@ _FINDINGS: Mapping[str, str] = {
 
 
 def _losses_sentence(method: str, differences: tuple[MethodDifference, ...]) -> str:
-    """The findings without their figures."""
     if not differences:
         return (
             "What FedLAS's loss adds is unknown: no candidate with label smoothing or cross-entropy was trained "

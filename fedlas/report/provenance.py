@@ -43,13 +43,11 @@ class Subject:
 
     @property
     def title(self) -> str | None:
-        """What a heading calls it."""
         one = self.model or self.dataset
         return None if one is None else one.name or one.id
 
 
 def rfc3339(at: datetime | None) -> str | None:
-    """A moment to the second, as a document has it."""
     return None if at is None else f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
@@ -126,7 +124,6 @@ class RuntimeRounding:
 
     @property
     def largest(self) -> float:
-        """The larger of the two."""
         return max(self.unoptimised or 0.0, self.double_precision or 0.0)
 
 
@@ -188,11 +185,7 @@ class Parity:
 
 @dataclass(frozen=True)
 class GaveWay:
-    """A finalist that could not be written as a file that computes what was judged; the next was served in its place.
-
-    Attributes:
-        code: of the error (`parity`, `too_large_for_onnx`, …); `reason`: its sentence.
-    """
+    """A finalist that could not be written as a file that computes what was judged, with the error's code."""
 
     finalist: str
     code: str

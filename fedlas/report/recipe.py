@@ -60,7 +60,6 @@ def recipe_sentences(
 
 
 def _asked(request: Mapping[str, Any]) -> str:
-    """What was ordered."""
     if not request:
         return ""
     budget, fixed = request.get("budget") or {}, request.get("hyperparameters") or {}
@@ -75,13 +74,11 @@ def _asked(request: Mapping[str, Any]) -> str:
 
 
 def _tried(methods: Mapping[str, Any]) -> str:
-    """Which calibrators were tried on scores whose network is not at hand."""
     tried = [_CALIBRATORS.get(name, name) for name in methods.get("tried", ())]
     return f"Tried were {listed(tried)}." if len(tried) > 1 else ""
 
 
 def _network(winner: Mapping[str, Any] | None, trained_rows: Mapping[str, int] | None) -> str:
-    """What became of the weights."""
     if winner is None:
         return "The uploaded model is served as it came."
     settings = winner.get("hyperparameters") or {}
@@ -125,13 +122,11 @@ def _candidate(name: str) -> str:
 
 
 def _on(rows: Mapping[str, int] | None) -> str:
-    """On which rows of which splits."""
     counted = [f"{count:,} {split}" for split, count in (rows or {}).items() if count]
     return f", on {listed(counted)} rows" if counted else ""
 
 
 def _calibrator(calibrator: Mapping[str, Any], rows: Mapping[str, int]) -> str:
-    """What stands on top of the network."""
     name, parameters = calibrator.get("name", ""), calibrator.get("parameters") or {}
     if name in ("", "identity"):
         return ""
@@ -154,7 +149,6 @@ def _weighed(parameters: Mapping[str, Any]) -> list[tuple[str, float]]:
 
 
 def _members(parameters: Mapping[str, Any]) -> str:
-    """The members of a pool, the heaviest first."""
     shares: dict[str, float] = {}
     for name, weight in sorted(_weighed(parameters), key=lambda one: -one[1]):
         shares[name] = shares.get(name, 0.0) + weight

@@ -88,7 +88,6 @@ class ConfidenceSummary:
 
 
 def confidence(probs: Floats, rows: JudgedRows, options: Resampling) -> ConfidenceSummary:
-    """Mean confidence, accuracy, and the ECE split by its sign."""
     return ConfidenceSummary(
         float(probs.max(axis=1).mean()),
         metrics.accuracy(probs, rows.targets),
@@ -112,13 +111,7 @@ def confidence_gaps(
     finalist: str | None,
     fitted_units: float | None,
 ) -> dict[str, ConfidenceGaps]:
-    """The gap of every model; what was fitted on calibration rows has their chance, too.
-
-    Args:
-        scored: the calibration rows out of fold.
-        finalist: the one that is served.
-        fitted_units: how many calibration rows or groups of equal weight there are.
-    """
+    """The gap of every model; what was fitted on calibration rows has their chance, too."""
     gaps = {}
     for name, probs in models.items():
         as_it_came = np.array_equal(probs, models["uploaded"])
@@ -208,8 +201,6 @@ def risk_coverage(probs: Floats, rows: JudgedRows, options: Resampling) -> RiskC
 
 @dataclass(frozen=True)
 class NamedClassRow(metrics.ClassRow):
-    """A class under its name."""
-
     name: str
 
 
@@ -223,7 +214,6 @@ class ClassTable:
 
 
 def class_section(probs: Floats, rows: JudgedRows, names: Sequence[str], options: Resampling) -> ClassTable:
-    """The worst classes."""
     table = metrics.class_table(
         probs,
         rows.targets,
@@ -238,7 +228,6 @@ def class_section(probs: Floats, rows: JudgedRows, names: Sequence[str], options
 def slice_section(
     probs: Floats, rows: JudgedRows, slices: Mapping[str, ArrayLike], options: Resampling
 ) -> SliceTable | None:
-    """The worst slices, None without slice columns."""
     if not slices:
         return None
     return metrics.slice_table(
@@ -297,7 +286,6 @@ def worst_slice(section: SliceTable | None, level: float) -> str | None:
 
 
 def failings(row: SliceRow, alpha: float) -> str:
-    """What is shown of a slice, in words."""
     tested = (row.p_miscalibrated, direction(row.gap.value)), (row.p_worse, "less accurate than the other rows")
     return ", ".join(words for p, words in tested if p is not None and p <= alpha)
 

@@ -60,7 +60,6 @@ def says_and_is_right(gap: ConfidenceGap, rows: str) -> str:
 
 
 def scores_sentence(report: CalibrationReport) -> str:
-    """Accuracy and proper scores of the uploaded and the served model."""
     before, after = report.metrics["uploaded"], report.metrics["calibrated"]
     if report.promoted:
         was, now = percent(before["accuracy"].value), percent(after["accuracy"].value)
@@ -101,7 +100,6 @@ def abstaining(curve: RiskCoverageSection) -> str:
 
 
 def positive_sentence(section: BinarySection) -> str:
-    """Recall and calibration slope of the positive class in the served model."""
     served, name = section.calibrated, section.positive_class
     if served.recall is None:
         return f"No test row is “{name}”, so its recall is unknown."
@@ -146,7 +144,6 @@ _MOSTLY_FITTED = 2.0
 
 
 def headline(report: CalibrationReport) -> str:
-    """The verdict, and what is proven of it, in a few words."""
     claim = report.gate.served_claim
     beaten = () if claim is None or not report.promoted else claim.beaten
     than = "" if report.shown else " than the upload"
@@ -172,11 +169,7 @@ def served_sentence(report: CalibrationReport) -> str:
 
 
 def next_step(report: CalibrationReport, apart: str | None = None) -> str:
-    """The second sentence of a report: the one action that would help most now.
-
-    Args:
-        apart: why calibration and test rows do not look alike (`fedlas.report.caveats.splits_apart`).
-    """
+    """The second sentence of a report: the one action that would help most now."""
     gap = report.confidence_gap["calibrated" if report.promoted else "uploaded"].test
     sure, claim = report.confident_answers["calibrated"], report.gate.served_claim
     needed, aside = None if claim is None else claim.rows_needed, report.risk_coverage["calibrated"].set_aside
@@ -216,7 +209,6 @@ def next_step(report: CalibrationReport, apart: str | None = None) -> str:
 
 
 def _after_vetoes(method: str) -> str:
-    """The next step where the test rows have vetoed everything that a method made."""
     if method != "auto":
         return f"Next: take method=auto, which pools what it makes. The test rows veto what {method} makes alone."
     return (
@@ -259,7 +251,6 @@ def _accuracy(report: CalibrationReport) -> list[str]:
 
 
 def _parts(report: CalibrationReport) -> list[str]:
-    """Of classes and slices: what has too few rows to be tested is not sound for that."""
     untested = [row for row in report.classes.rows if row.p_adjusted is None]
     few = sum(row.p_miscalibrated is None for row in report.slices.rows) if report.slices else 0
     told = (

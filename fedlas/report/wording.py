@@ -30,7 +30,6 @@ def signed(value: float, digits: int = 4) -> str:
 
 
 def direction(gap: float) -> str:
-    """The sign of mean confidence minus accuracy, in words."""
     return "too sure" if gap > 0 else "too cautious"
 
 

@@ -63,7 +63,6 @@ class Training:
             return self._put_back(untouched)
 
     def save(self, epochs: Epochs) -> None:
-        """Hand out the state after these epochs."""
         if self._checkpoints is not None:
             self._checkpoints.save(lambda: self._state(epochs))
 

@@ -58,7 +58,6 @@ class LossMeter:
         return bool(torch.isfinite(self._losses + self._outputs))
 
     def mean(self) -> float:
-        """The mean loss of the steps so far; waits for the device."""
         return float(self._losses) / max(1, self._steps)
 
 
@@ -207,8 +206,6 @@ class FitResult:
 
 @dataclass(frozen=True)
 class Hooks:
-    """Callbacks of a training; see `fit`."""
-
     on_epoch: Callable[[EpochResult], None] | None = None
     on_share: Callable[[float], None] | None = None
     on_step: Callable[[Tensor], bool] | None = None
@@ -253,7 +250,6 @@ def run_epochs(
 
 
 def _stepped(value: Tensor, training: Training, rate: float, clip_norm: float, meter: LossMeter, hooks: Hooks) -> bool:
-    """Take one step down the loss; False where the training ends with it."""
     descend(value, training.optimizer, rate, clip_norm)
     return meter.add(value) and (hooks.on_step is None or hooks.on_step(value.detach()))
 

@@ -21,19 +21,12 @@ Memory = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Parameters that share a weight decay."""
-
     parameters: Sequence[Tensor]
     weight_decay: float = 0.0
 
 
 class Optimizer(ABC):
-    """Steps down the gradients of parameters.
-
-    Attributes:
-        parameters: those of all groups.
-        state: what is remembered of each parameter that has had a gradient.
-    """
+    """Steps down the gradients of parameters."""
 
     #: The names in what is remembered; all but `step`, a number, have the shape of their parameter.
     _REMEMBERED: ClassVar[tuple[str, ...]]
@@ -44,7 +37,6 @@ class Optimizer(ABC):
         self.state: dict[Tensor, Memory] = {}
 
     def zero_grad(self) -> None:
-        """Forget all gradients."""
         for parameter in self.parameters:
             parameter.grad = None
 
@@ -87,8 +79,6 @@ class Optimizer(ABC):
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent with momentum."""
-
     _REMEMBERED = ("momentum_buffer",)
 
     def __init__(self, groups: Sequence[ParameterGroup], momentum: float = 0.0) -> None:

@@ -130,7 +130,6 @@ def _from_folders(names: list[str], described: dict[str, Array], purpose: str | 
 def _metadata(
     archive: zipfile.ZipFile, member: zipfile.ZipInfo, names: list[str], scratch: Path | None
 ) -> dict[str, Array]:
-    """The columns of `metadata.csv` in the order of the images."""
     with tempfile.NamedTemporaryFile(suffix=".csv", dir=scratch) as file:
         file.write(read_member(archive, member))
         file.flush()
@@ -158,7 +157,6 @@ def _metadata(
 
 
 def _images(archive: zipfile.ZipFile, members: Sequence[zipfile.ZipInfo], arrays: ArrayFactory) -> ImageColumn:
-    """The bytes of all members, one after another."""
     offsets = np.cumsum([0, *(member.file_size for member in members)], dtype=np.int64)
     with arrays.builder(IMAGES) as data:
         waiting = bytearray()

@@ -75,7 +75,6 @@ class _NpyMember:
     header: NpyHeader
 
     def whole(self) -> Array:
-        """The array in memory, of any type."""
         if self.header.nbytes > MAX_NAMED_BYTES:
             raise BadDataset("too_large", f"'{self.name}' has {self.header.nbytes >> 20} MiB: too much for a role")
         array = np.concatenate([np.empty(0, self.header.dtype), *self._pieces()]).reshape(
@@ -85,7 +84,6 @@ class _NpyMember:
         return array.astype(self.header.dtype.newbyteorder("="), copy=False)
 
     def built(self, arrays: ArrayFactory) -> Array:
-        """The array as an input, in memory or in a file."""
         if self.header.dtype.kind not in "biuf":
             small = self.header.dtype.itemsize * math.prod(self.header.shape[1:]) <= PIECE_BYTES
             first = next(self._pieces(), np.empty(0, self.header.dtype)) if small else np.empty(0, self.header.dtype)
@@ -101,7 +99,6 @@ class _NpyMember:
             return builder.finish()
 
     def _rows(self) -> Iterator[Array]:
-        """Whole rows of an array that is stored row by row."""
         if self.header.nbytes == 0:
             yield np.empty(self.header.shape, self.header.dtype)
         for piece in self._pieces():

@@ -120,7 +120,6 @@ class ParquetReader:
         return self._schema.field(name).type
 
     def _inputs(self, names: list[str], arrays: ArrayFactory) -> tuple[dict[str, Array], list[str] | None]:
-        """The inputs, and the names of the numeric columns that are one of them together."""
         lists = [name for name in names if is_tensor(self._kind(name))]
         numbers = [name for name in names if name not in lists]
         for name in numbers:
@@ -168,7 +167,6 @@ class ParquetReader:
         return width
 
     def _named(self, name: str) -> Array:
-        """A column of roles, whole."""
         if is_tensor(self._kind(name)):
             raise BadDataset("bad_role", f"'{name}' is a list column; a role needs one value per row")
         with _decoding():
