@@ -121,10 +121,7 @@ def _judge_and_write(start: Start, result: RaceResult) -> Served:
     def write(name: str) -> WrittenFinalist:
         deployment = deployment_of(finalists[name].held_out, result.base_logits, dataset, options)
         return WrittenFinalist(
-            name,
-            finalists[name],
-            deployment,
-            write_finalist(finalists[name], deployment, dataset, seed=options.seed),
+            name, finalists[name], deployment, write_finalist(finalists[name], deployment, dataset, seed=options.seed)
         )
 
     written, gave_way = first_written([*verdict.order, *([] if at_priors is None else [_UPLOADED])], write)
@@ -155,10 +152,7 @@ def _without(verdict: GateVerdict, name: str | None, gave_way: Sequence[GaveWay]
     if not reasons:
         return verdict
     changed = replace(
-        verdict,
-        verdict=VERDICTS[name],
-        finalist=name,
-        order=tuple(one for one in verdict.order if one not in reasons),
+        verdict, verdict=VERDICTS[name], finalist=name, order=tuple(one for one in verdict.order if one not in reasons)
     )
     return replace(changed, sentences=without_files(changed, reasons, num_rows))
 

@@ -181,11 +181,7 @@ def _post_hoc(context: RaceContext, temperature: CrossFitted) -> tuple[CrossFitt
     seconds = time.perf_counter() - began
     return pool, {
         name: Finalist(
-            context.classifier,
-            one.calibrator,
-            selector.post_hoc(one, seconds=seconds),
-            one.held_out,
-            outputs.features,
+            context.classifier, one.calibrator, selector.post_hoc(one, seconds=seconds), one.held_out, outputs.features
         )
         for name, one in found.items()
     }

@@ -71,10 +71,7 @@ class CsvReader:
                 rows += batch.num_rows
             columns = {name: _column(name, pa.chunked_array(chunks)) for name, chunks in kept.items()}
             return Columns(
-                columns,
-                {TABLE: table.finish()} if others else {},
-                table=others or None,
-                adjustments=dropped(index),
+                columns, {TABLE: table.finish()} if others else {}, table=others or None, adjustments=dropped(index)
             )
 
     def _counts_rows(self, name: str) -> bool:
