@@ -25,7 +25,6 @@ from fedlas.report.label_noise import LabelNoise, sensitivity
 
 Floats = NDArray[np.float64]
 Targets = NDArray[np.int64]
-
 #: Wrong labels are drawn so often at the least, and in all draws for so many rows at the most.
 _FEWEST_DRAWS, _JUDGED_ROWS = 3, 200_000
 

@@ -22,7 +22,6 @@ from fedlas.data.scores import read_scores
 from fedlas.notice import Notice
 
 __all__ = ["Progress", "calibrate"]
-
 #: An hour is for a server; a cell of a notebook is waited for.
 _BUDGET_SECONDS = 300.0
 

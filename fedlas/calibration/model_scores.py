@@ -76,7 +76,6 @@ def scored_file(
 
 
 def _scored(answering: Answering, part: Any, roles: Mapping[str, Any] | None) -> tuple[Array, dict[str, Array]]:
-    """The scores of a part, and its label and other roles under their usual names."""
     inputs, kept = _split(part, roles or {})
     return answering(inputs), kept
 

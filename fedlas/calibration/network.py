@@ -47,7 +47,6 @@ from fedlas.report.diagnostics import fedlas_diagnostics
 from fedlas.report.parts import OutOfFold
 from fedlas.training.fit import device_name
 
-#: Called with the stage that begins.
 OnStage: TypeAlias = Callable[[Literal["evaluating", "training", "calibrating"]], None]
 
 
@@ -122,11 +121,9 @@ def calibrate(
     Args:
         dataset: in the classifier's inputs and classes (`fedlas.data.align`).
         request, digests: what was ordered and given; they are part of the report, from which it can be repeated.
-        subject: whose report it is.
         journal: what an earlier attempt has saved, as `run_race` takes it.
         progress: of a job that has begun: the budget counts from there.
         on_progress: as `run_race` calls it, with the share of the whole calibration.
-        on_candidate, on_training: as `run_race` calls them.
         on_notice: called with everything that looks wrong, before anything is trained.
 
     Raises:
@@ -176,7 +173,6 @@ def calibrate(
 def _evidence(
     start: Start, result: RaceResult, judged: Served, splits: Mapping[str, int], request: Mapping[str, object]
 ) -> Evidence:
-    """What the report of a calibration rests on, as far as race and judgement say."""
     # A second judgement, of the network as ONNX Runtime computes it, has candidates of its own.
     candidates = [*result.candidates, *(() if judged.result is result else judged.result.candidates)]
     dataset, finalist = judged.start.dataset, judged.finalist
@@ -223,7 +219,6 @@ def _race(
     on_training: OnTraining | None = None,
     progress: JobProgress | None = None,
 ) -> RaceResult:
-    """Name the finalists on calibration rows, within the budget; go on where an earlier attempt was."""
     options, dataset, candidates = start.options, start.dataset, start.candidates()
     return run_race(
         start.classifier,

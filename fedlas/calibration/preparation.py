@@ -38,7 +38,6 @@ from fedlas.training.fit import predict_logits
 #: many parameters would be left out for want of time (`fedlas.race.scoring`), which costs more than rows bring.
 MOST_SCORES = 500_000
 Rows = tuple[list[Array], NDArray[np.int64]]
-#: How far the uploaded model may miss the accuracy that its owner expects.
 _EXPECTED_WITHIN = 0.05
 #: Seconds of judging, writing and reporting: at the least, of each test row, and of each of its scores. Of six
 #: finalists on a busy machine 2,000 rows took 2.8 s of processor time with ten classes, 5.1 s with 100; 20,000 rows
@@ -50,7 +49,6 @@ _SCORE_S = 1e-5
 #: prove a written file.
 _JUDGED_NETWORKS = 3
 _PROVEN_ROWS = 512
-#: The entry of a journal that holds what was found before the race.
 _NOTICES = "notices"
 
 

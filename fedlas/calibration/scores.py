@@ -175,7 +175,6 @@ def _selector(rows: ScoredRows, options: CalibrationOptions) -> CalibratorSelect
 
 
 def _finalists(rows: ScoredRows, selector: CalibratorSelector) -> dict[str, CrossFitted]:
-    """The pool of calibrators, and the temperature that stands behind it where it may move labels."""
     logits, _ = rows.split("calibration")
     try:
         return selector.finalists(selector.calibrate(logits), selector.temperature(logits))

@@ -40,9 +40,6 @@ _UPLOADED = "uploaded"
 #: Test rows on which a file is proven, evenly spread; each costs a pass of ONNX Runtime and one of PyTorch.
 _PROVEN_ROWS = 256
 _COMPUTED_AGAIN = "Its confidences were calibrated, and judged once more, as ONNX Runtime computes them."
-
-
-#: Prepares a classifier with these options and names its finalists.
 Race = Callable[[GraphClassifier, CalibrationOptions], tuple[Start, RaceResult]]
 
 
@@ -62,9 +59,7 @@ class Served:
 
     Attributes:
         start, result: the classifier that was judged, as PyTorch or ONNX Runtime computes it, and its finalists.
-        verdict: its finalist is the one that was written.
         written: None is the uploaded network as it came; `uploaded` is that network at class priors that were ordered.
-        gave_way: the finalists that could not be written.
     """
 
     start: Start
@@ -147,7 +142,6 @@ def _evaluate(start: Start, result: RaceResult) -> tuple[Evaluation, list[GaveWa
 
 
 def _without(verdict: GateVerdict, name: str | None, gave_way: Sequence[GaveWay], num_rows: int) -> GateVerdict:
-    """The verdict with the finalist that was written, None for the uploaded model."""
     reasons = {gone.finalist: gone.reason for gone in gave_way if gone.finalist in verdict.order}
     if not reasons:
         return verdict

@@ -16,7 +16,6 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Parameters = dict[str, Any]
 OnnxPart: TypeAlias = "tuple[list[onnx.NodeProto], list[onnx.TensorProto]]"
-
 #: No slope of a map of cooled log-odds leaves this range, and no temperature is lower.
 LOWEST, HIGHEST = 0.01, 100.0
 #: No temperature is higher: logits of ±10,000, which exist, need about 1,000.

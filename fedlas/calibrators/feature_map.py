@@ -26,7 +26,6 @@ STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 _OFFSET_SHARE = 0.1
 #: When L-BFGS ends, and of how many steps it knows the curvature.
 _STOPPING = {"maxiter": 120, "maxcor": 30, "gtol": 1e-5, "ftol": 1e-12}
-#: Calibrators with more numbers than this are shown by their shapes.
 _SHOWN_PARAMETERS = 200
 #: Above so many multiplications per pass (N·D·K) fitting would take minutes.
 MAX_PRODUCT = 2.0e8
@@ -135,7 +134,6 @@ def cross_fit_features(
 
     Args:
         folds: indices of the rows that are left out together; each row is in exactly one.
-        weights: of the rows (N,).
         fine_folds: more of them, on which the chosen map is cross-fitted again: with a fifth of the rows left out it
             looks worse than it will be, and would be cooled too much.
     """

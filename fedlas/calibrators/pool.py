@@ -46,6 +46,8 @@ _STEPS, _CLOSE_ENOUGH = 300, 1e-6
 
 
 class Uniform(LogitsCalibrator):
+    """The same probability for every class, whatever the logits are."""
+
     name = "uniform"
 
     def fit_rows(self, scores: Floats, labels: Ints, rows: Floats) -> None:
@@ -245,10 +247,7 @@ def _log_weights(members: Floats, labels: Ints, shares: Floats) -> Floats:
 
 
 def _numbered(part: OnnxPart, number: int, *, given: tuple[str, str]) -> OnnxPart:
-    """A member's part with its number in every name of its own: two members may use the same one.
-
-    What it was `given` keeps its name, which may be that of a calibrator around the pool.
-    """
+    """A member's part with its number in every name but those that it was `given`: two members may use the same one."""
     nodes, constants = part
 
     def own(name: str) -> str:

@@ -18,7 +18,6 @@ from fedlas.calibrators.base import HIGHEST, Floats, Ints, effective_count, soft
 _STEPS = 100
 #: Half the squared Newton decrement is about how far the loss is above its minimum: this is below all reported digits.
 _CLOSE_ENOUGH = 1e-15
-#: A coefficient this near to a bound is at it.
 _AT_BOUND = 1e-9
 Flags = NDArray[np.bool_]
 
@@ -111,8 +110,6 @@ _NEWTON_STEPS, _CG_STEPS = 50, 60
 _CONVERGED = 1e-11
 #: With no more numbers than this in θ the Hessian of a diagonal map is formed.
 _SMALL = 200
-
-
 #: A linear map θ → (N, K) for fixed rows; `squares` is `backward` with every coefficient squared.
 LogitMap: TypeAlias = "DiagonalMap | MatrixMap"
 

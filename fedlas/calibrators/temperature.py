@@ -101,10 +101,7 @@ class ShrunkenTemperature(TemperatureScaling):
 
 
 def _log_inverse_temperature(scores: Floats, labels: Ints, rows: Floats) -> float:
-    """The root u of d NLL / d beta at beta = exp(u), between the bounds of a temperature.
-
-    NLL is convex in beta = 1/T, so its derivative `E_p[s] − s_y` only grows and the root is unique.
-    """
+    """The root u of d NLL / d beta at beta = 1/T = exp(u), in the bounds of T; the NLL is convex in beta."""
     from scipy.optimize import brentq  # loaded where calibrators are fitted: API and workers start without it
 
     centred = scores - scores.max(axis=1, keepdims=True)

@@ -1,7 +1,4 @@
-"""Alignment of a dataset with a model's inputs and classes, or an error that shows both sides.
-
-Rows of arrays and image files become those of the model's inputs: in its type, where its shape fits.
-"""
+"""Alignment of a dataset with a model's inputs and classes, or an error that shows both sides."""
 
 from __future__ import annotations
 
@@ -42,8 +39,6 @@ def align(
 
     Args:
         class_names: the model's names, which count only if its owner gave them (`class_names_given`).
-        preprocessing: the model's, for images.
-        columns: the model's names of the columns of its single input.
         reading: how the model's rows are read, where it is known (`padding` by input, `missing`).
         scratch: folder for arrays of more than 64 MiB that have to be made; None makes them in memory.
 
@@ -94,7 +89,6 @@ def align_inputs(
     """The inputs alone, in the model's order and types, for rows whose labels do not matter; raises as `align` does.
 
     Args:
-        order: of the columns, where they have names.
         fills: model input -> the number that fills rows which are shorter than the model's.
         first_row: the number of the first of these rows in what the owner sent, for errors.
     """
@@ -192,7 +186,6 @@ def _places(wanted: Sequence[int], found: tuple[int, ...]) -> list[int]:
 
 
 def _classes(dataset: Dataset, num_classes: int, model_names: list[str] | None) -> tuple[Integers, list[str]]:
-    """Targets in the model's numbering and the names that go with it."""
     if dataset.class_names_given and model_names is not None:
         places = {name: i for i, name in enumerate(model_names)}
         unknown = [name for name in dataset.class_names if name not in places]
@@ -231,7 +224,6 @@ def _class_mismatch(dataset: Dataset, num_classes: int, model_names: list[str] |
 
 _EXAMPLE = 'preprocessing={"resize": 256, "crop": 224, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}'
 _BLOCK_BYTES = 1 << 25
-
 #: The sizes of an input, where a dimension that is no integer fits any size.
 Shape = Sequence[int | str | None]
 

@@ -34,7 +34,6 @@ from fedlas.errors import BadDataset
 MEMORY_BYTES = 1 << 26
 #: No array of a dataset may be larger, however small the file is that claims to hold it.
 MAX_BYTES = 1 << 36
-
 #: Rows are handed on in pieces of about this size.
 PIECE_BYTES = 1 << 24
 #: What the system says when a file may not grow, which is no fault of the file that is read.
@@ -185,7 +184,6 @@ def non_finite(name: str, value: float, place: tuple[int, ...], *, columns: Sequ
     return BadDataset("non_finite", f"'{name}' is {word} in {where} (counted from 0); numbers must be finite")
 
 
-#: Arrays from this size on are mapped instead of read.
 MAPPED_FROM = 1 << 28
 _ALIGNED = 64
 _PIECE = 1 << 26
@@ -194,7 +192,6 @@ _PADDING_ID = b"\x35\xd9"
 _LOCAL_HEADER, _ZIP64_EXTRA, _EXTRA_HEADER = 30, 20, 4
 
 _MAGIC = b"\x93NUMPY"
-#: A header may claim any length.
 _MAX_HEADER_BYTES = 1 << 14
 _HEADERS = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
 

@@ -1,7 +1,4 @@
-"""Columns: what readers hand on, the checks that all formats share, and the columns of roles.
-
-Arrow's hold one value per row, or lists of numbers, nested or not, of one shape for all rows.
-"""
+"""Columns: what readers hand on, the checks that all formats share, and the columns of roles."""
 
 from __future__ import annotations
 
@@ -190,7 +187,6 @@ def _is_list(kind: pa.DataType) -> bool:
 
 #: ISO 8601 without and with a zone; the second becomes UTC.
 _TIMES = (pa.timestamp("us"), pa.timestamp("us", "UTC"))
-#: The input that numeric columns form together.
 TABLE = "inputs"
 
 

@@ -18,7 +18,6 @@ Integers: TypeAlias = NDArray[np.int64]
 
 SPLITS = ("train", "calibration", "guarantee", "test")
 SEEN_BY_MODEL = ("no", "train_split", "unknown")
-
 #: No split can choose or judge anything with fewer rows.
 MIN_SPLIT_ROWS = 10
 

@@ -58,7 +58,6 @@ def _mixed(piece: Array, width: int) -> NDArray[np.uint64]:
 
 
 Digests: TypeAlias = NDArray[np.uint64]
-
 #: The chance that rows drawn like the train rows would repeat as many of them.
 _CHANCE = 1e-6
 
@@ -125,7 +124,6 @@ def _digests(dataset: Dataset, split: str) -> Digests:
 
 
 Inputs: TypeAlias = Mapping[str, Array]
-
 #: Among a million rows on either side one is taken for another by chance in one of 18 million cases.
 _DIGEST_BYTES = 8
 #: Of a split that has lost rows fewer than this can neither choose nor judge what was trained.
@@ -236,10 +234,7 @@ def _keyed_digests(inputs: Inputs, rows: Integers | None, key: bytes) -> Digests
 
 
 def _chained(before: bytes, rows: Array, key: bytes) -> Digests:
-    """Digests of the rows (N, …), each with the digest of what came before it; zeros at the end do not count.
-
-    Rows of a size that is free are filled up with zeros, to the longest row of their file.
-    """
+    """Digests of the rows (N, …), each with that of what came before it; zeros that fill up its end do not count."""
     content, size, empty = rows.tobytes(), rows[:1].nbytes, blake2b(digest_size=_DIGEST_BYTES, key=key)
     digests = []
     for i in range(len(rows)):

@@ -30,7 +30,6 @@ _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 #: A pickle of protocol 0 or 1 that is larger is refused as bad text instead.
 _MAX_WALKED_BYTES = 1 << 26
 _WRITE_PARQUET = "write parquet: pandas.DataFrame.to_parquet or pyarrow.parquet.write_table"
-
 #: How files begin that are often taken for datasets, what they are, and what to do.
 _STRANGERS = (
     (b"\x08", "an ONNX model", "needed are rows; were model and rows exchanged?"),

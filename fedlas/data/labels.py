@@ -1,7 +1,4 @@
-"""Labels of any kind become class indices and class names.
-
-Classes that a dataset, or one of its splits, has no row of are told of.
-"""
+"""Labels of any kind become class indices and class names."""
 
 from __future__ import annotations
 
@@ -142,7 +139,6 @@ def _whole(name: str, array: Array) -> Integers:
     return array.astype(np.int64)
 
 
-#: What it means that a split lacks a class.
 _MEANS = {
     "calibration": "what was fitted on these rows has never met them",
     "guarantee": "what was fitted on these rows has never met them",

@@ -204,7 +204,6 @@ def _to_predict(columns: Columns, roles: Roles, format: str, told: list[Notice],
 
 
 def _passed_over(roles: Roles, purpose: str | None, names: Sequence[str], *, drawn: bool) -> list[Notice]:
-    """What was sent for a calibration, and what is missing for one."""
     told = []
     if purpose is None:
         found = "no class folders" if names == [FILE_NAME] else no_label(names)

@@ -1,7 +1,4 @@
-"""Roles: which column or array is the label, the split, a group, told from names only.
-
-Feature columns are matched with a model's by name, and a pandas index, which numbers or names the rows, is none.
-"""
+"""Roles: which column or array is the label, the split, a group, told from names only."""
 
 from __future__ import annotations
 
@@ -18,10 +15,8 @@ from fedlas.errors import BadDataset, Mismatch
 from fedlas.notice import Notice, adjustment, first_names
 
 ROLES = ("label", "split", "group", "slices", "weight", "time", "id")
-
 #: Names that also mean `label`, tried in this order.
 LABEL_NAMES = ("label", "labels", "y", "target")
-
 #: role -> column name; `slices` -> a list of names.
 RoleNames: TypeAlias = Mapping[str, str | Sequence[str]]
 
@@ -116,7 +111,6 @@ class ColumnOrder:
     Attributes:
         names: of the model's columns, by the model or else by the dataset; None where neither names them.
         places: of the model's columns among the dataset's; None where they stand as the model takes them.
-        adjustments: what is done to them.
         described: a clause with the names for errors; empty where there are none.
     """
 

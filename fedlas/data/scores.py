@@ -24,10 +24,8 @@ from fedlas.data.splits import SCORES_SHARES, Shares, check_shares
 from fedlas.errors import BadDataset
 
 Kind = Literal["logits", "probabilities"]
-
 #: More would not be answered within a request.
 MAX_ROWS = 100_000
-#: How far the probabilities of a row may be from summing to 1.
 SUM_TOLERANCE = 1e-3
 
 _READERS: dict[str, type[NpzReader] | type[CsvReader]] = {"npz": NpzReader, "csv": CsvReader}
@@ -109,7 +107,6 @@ def _shares(given: Mapping[str, float] | None, *, drawn: bool) -> Shares | None:
 
 
 def _matrix(arrays: Mapping[str, Array]) -> _Matrix:
-    """The one array, list column, or family of columns that holds scores."""
     whole = [_Matrix(_NAMES[name.lower()], array, [name]) for name, array in arrays.items() if name.lower() in _NAMES]
     families: dict[Kind, list[tuple[str, str]]] = {}
     for name in arrays:

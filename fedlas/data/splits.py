@@ -15,7 +15,6 @@ from fedlas.errors import BadDataset
 
 Codes = NDArray[np.int8]
 Shares = NDArray[np.float64]
-
 #: Shares of train, calibration, guarantee and test where the splits are drawn; scores train nothing.
 DEFAULT_SHARES: Shares = np.array([0.5, 0.2, 0.1, 0.2])
 SCORES_SHARES: Shares = np.array([0.0, 0.5, 0.0, 0.5])
@@ -24,9 +23,7 @@ _LEAST_SHARE, _SUM_TOLERANCE = 0.01, 1e-6
 #: Shares are kept to a thousandth within so many neighbours.
 _LONGEST_PATTERN = 1000
 
-#: The code of rows that take no part.
 SET_ASIDE = -1
-
 #: So many groups are weighed one by one (0.4 s); of millions the rest falls into place by the law of large numbers.
 _WEIGHED_GROUPS = 20_000
 
@@ -153,7 +150,6 @@ def _pattern(shares: Shares) -> Codes:
 
 
 def _by_time(time: Array, groups: Integers, shares: Shares) -> Codes:
-    """Whole groups in order of their earliest row, cut where the shares are reached."""
     _, ranks = np.unique(time, return_inverse=True)
     _, members = np.unique(groups, return_inverse=True)
     earliest = np.full(members.max() + 1, len(time))

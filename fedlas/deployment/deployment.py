@@ -30,11 +30,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
-
 #: The constant (K,) float32 of a calibrated file, and the input that is made of it (with a number behind it where the
 #: uploaded graph has an input of this name); and the property of its metadata.
 CLASS_PRIORS = "class_priors"
-#: How far the sum of priors may be from one.
 TOLERANCE = 1e-6
 #: A rarer class is as good as absent, and in float32 its logarithm soon becomes infinite.
 SMALLEST = 1e-9
@@ -164,7 +162,6 @@ def keep_alarm_rate(
     Args:
         held_out: calibrated probabilities (N, K) of rows that the calibrator was not fitted on.
         uploaded: the uploaded model's probabilities or logits (N, K) of the same rows.
-        weights: of the rows (N,).
 
     Raises:
         ValueError: shapes differ, or there is no row.

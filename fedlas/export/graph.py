@@ -111,7 +111,6 @@ class _Merger:
         return free
 
 
-#: Names that no tensor of the upload may keep.
 _RESERVED = (*STANDARD_OUTPUTS, FAMILIARITY, CLASS_PRIORS)
 
 

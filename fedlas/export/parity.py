@@ -91,7 +91,6 @@ def in_double(graph: Graph, floats: Collection[str], single: Collection[str]) ->
 
 
 def _append_single(graph: Graph, node: NodeProto, doubles: Collection[str]) -> None:
-    """Append a node that computes in float32 what it reads from and writes to `doubles`."""
     wanted = list(node.output)
     node.input[:] = [_cast(graph, name, TensorProto.FLOAT) if name in doubles else name for name in node.input]
     node.output[:] = [graph.fresh("fedlas_single") if name in doubles else name for name in wanted]

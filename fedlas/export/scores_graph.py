@@ -22,7 +22,6 @@ if TYPE_CHECKING:  # scores need no PyTorch
     from fedlas.importers.onnx.graph import Graph
 
 Floats = NDArray[np.float64]
-
 #: Old enough for runtimes of 2022.
 OPSET, IR_VERSION = 17, 8
 #: A probability of 0 counts as this when its logarithm is taken, here and in the file.

@@ -40,15 +40,12 @@ from fedlas.metrics.selective import RiskCoverage
 #: AURC of a promoted model may be worse by this much, or by this share of the uploaded model's (point estimates): a
 #: temperature moves the ranking a little too, and where AURC is 0.22 a rise of 0.005 is negligible.
 MAX_AURC_RISE, MAX_AURC_SHARE = 0.005, 0.05
-
 #: A loss of accuracy beyond the margin is excused where chance explains it, by a sign test of the answers that changed
 #: at this level: on 500 rows the margin of 0.005 is two answers.
 ACCURACY_LEVEL = 0.05
-
 #: Shares of N rows are compared with a decimal limit: this keeps an exact tie on the right side.
 _TIE = 1e-12
 
-#: What a failed guard is called in a sentence.
 GUARD_NAMES = {
     "accuracy_drop": "loses accuracy",
     "aurc_rise": "ranks its confidences worse (AURC)",
@@ -62,8 +59,6 @@ GUARD_NAMES = {
     "nll_rise": "is shown to be worse in NLL",
     "brier_rise": "is shown to be worse in Brier score",
 }
-
-
 #: The rivals that each finalist must beat. `same_labels` is served where a guard stops the richer calibrator.
 RIVALS = {
     "same_labels": ("uploaded",),
@@ -75,10 +70,7 @@ RIVALS = {
 
 @dataclass(frozen=True)
 class Guard:
-    """One thing that a promoted finalist may not worsen beyond `limit`; the interval where there is one.
-
-    `class_index` is the class that `value` belongs to, and `chance` the one-sided p-value of its loss.
-    """
+    """One thing that a promoted finalist may not worsen beyond `limit`, with its `Finding`."""
 
     name: str
     finalist: str

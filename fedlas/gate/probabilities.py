@@ -106,11 +106,7 @@ def share_error(before: Floats, after: Floats, targets: Ints, groups: Ints | Non
 
     Half a row is added to both, so that a class without rows has a factor. A standard error is never taken to be less
     than a calibrated model's, which counts few rows for what they are worth; and it is that of two samples, since the
-    finalist learnt its shares from rows that scatter as well.
-
-    Args:
-        before, after: probabilities (N, K) of the uploaded model and of the finalist.
-        targets, groups: class indices (N,), group numbers (N,).
+    finalist learnt its shares from rows that scatter as well. `before` is the uploaded model's.
     """
     counts = np.bincount(targets, minlength=after.shape[1])
     was, now = (np.exp(np.abs(np.log((p.sum(axis=0) + 0.5) / (counts + 0.5)))) for p in (before, after))
@@ -173,14 +169,10 @@ def confident_answers(probs: ArrayLike, targets: ArrayLike, groups: ArrayLike | 
 def confident_errors(
     before: Floats | None, after: Floats, targets: Ints, groups: Ints | None = None
 ) -> ConfidentAnswers:
-    """The same, but what counts is the gap less that of the uploaded model's own confident answers.
+    """Confident answers judged by their gap less that of the uploaded model's (N, K; None: it does not count).
 
     Where the uploaded model has no such answers, or is right more often than it says, its gap counts as 0; where it has
     fewer, the gap counts for so many: an upload that is sure and wrong ten times excuses no hundred.
-
-    Args:
-        before, after: probabilities (N, K) of the uploaded model (None: it does not count) and of the finalist.
-        targets, groups: class indices (N,), group numbers (N,).
     """
     num_classes, now = after.shape[1], _Confident.of(after, targets)
     was = None if before is None else _Confident.of(before, targets)

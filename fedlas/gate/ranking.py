@@ -144,10 +144,7 @@ def _placed(ordered: Floats, values: Floats) -> Floats:
 def worst_class_recall_drop(before: Floats, after: Floats, targets: Ints, groups: Ints | None, limit: float) -> Finding:
     """The class that stops the finalist, or else the one that loses most recall (0 where none has 50 rows).
 
-    Args:
-        before, after: probabilities (N, K) of the uploaded model and of the finalist.
-        targets, groups: class indices (N,), group numbers (N,).
-        limit: the recall that a class may lose, from 0 to 1.
+    Arguments as above; `limit` is the recall that a class may lose, from 0 to 1.
     """
     lost, counts = lost_answers(before, after, targets), np.bincount(targets, minlength=before.shape[1])
     common = np.flatnonzero(counts >= MIN_CLASS_ROWS)

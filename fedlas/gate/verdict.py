@@ -9,7 +9,6 @@ from fedlas.gate.guards import GUARD_NAMES, Guard, Veto
 
 #: Where more rows than this would be needed, the report says "more than".
 MOST_ROWS_NEEDED = 1_000_000
-
 #: The line of finalists, each with the verdict that serves it; None, the uploaded model as it came, ends it.
 VERDICTS: dict[str | None, str] = {
     "average": "trained",
@@ -88,7 +87,6 @@ class GateVerdict:
         object.__setattr__(self, "shown", self.served_claim is not None and self.served_claim.shown)
 
 
-#: The uploaded model and the finalists, as a sentence names them.
 FINALIST_NAMES = {
     "uploaded": "the uploaded model",
     "same_labels": "a temperature",
@@ -96,7 +94,6 @@ FINALIST_NAMES = {
     "trained": "the fine-tuned model",
     "average": "the average with the fine-tuned model",
 }
-#: The proper scores, as a sentence names them.
 SCORE_NAMES = {"brier": "Brier score", "nll": "NLL"}
 
 UNDETERMINED = (

@@ -44,7 +44,6 @@ def upper_bound(successes: ArrayLike, trials: ArrayLike, level: float) -> Floats
 
 
 Bools = NDArray[np.bool_]
-
 #: More would allow a finer choice of threshold and make every bound wider (they share δ).
 NUM_THRESHOLDS = 20
 
@@ -71,7 +70,6 @@ def _counts(blocks: Ints, num_blocks: int, kept: Bools, wrong: Bools, groups: In
 
 
 Shares = float | Mapping[str, float]
-
 #: In a mapping, every class that is not named (unless a class is really called so).
 EVERY_CLASS = "class"
 

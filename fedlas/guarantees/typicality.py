@@ -1,11 +1,7 @@
 """Typicality and conformal quantiles: figures of new rows by their rank among rows that were held back.
 
-Typicality is the distance of a row's features from those of the calibration rows.
-
 A softmax is confident far from all that it was trained on; the features show the distance. `Familiarity` turns it into
 the share of calibration rows that are at least as untypical: 0.002 means two in a thousand.
-
-A conformal quantile is the score 1 - p of the true class that covers a given share of new rows.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-#: How far the probabilities of a row may be from summing to 1.
 SUM_TOLERANCE = 1e-3
 
 

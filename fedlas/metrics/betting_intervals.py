@@ -209,10 +209,8 @@ def exponential_tail(weights: Floats) -> float:
 
 
 def _best_stake(weights: Floats, low: float, high: float) -> float:
-    """The s between its two limits where Σ w/(1 − s·w) = 0, by Newton's method kept inside a shrinking bracket.
-
-    SciPy's Newton method keeps no bracket, and its bracketing methods take more passes over the rows.
-    """
+    """The s between its two limits where Σ w/(1 − s·w) = 0, by Newton's method kept inside a shrinking bracket."""
+    # SciPy's Newton method keeps no bracket, and its bracketing methods take more passes over the rows.
     stake = 0.0
     for _ in range(_STEPS):
         terms = weights / (1 - stake * weights)

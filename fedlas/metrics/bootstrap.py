@@ -1,7 +1,4 @@
-"""Bootstrap intervals from count weights: how often each resample holds every row, or every group of rows.
-
-`clustered_mean` is the mean of row values with Student's interval instead, where rows of one group count as one.
-"""
+"""Bootstrap intervals from count weights: how often each resample holds every row, or every group of rows."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """The confidence gap: what a classifier says in the mean, minus how often it is right, with its standard error.
 
-`SplitAccuracy` is the accuracy of one split of a dataset, by which two splits are compared.
-
 A calibrator is fitted on rows whose chance it keeps: a correct temperature that was fitted on 1,000 rows is off by
 about a point on all others. An error that knows the test rows alone accuses it too often.
 """

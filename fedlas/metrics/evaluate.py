@@ -22,12 +22,10 @@ from fedlas.metrics.noise_floor import BinnedEstimate, floor_draws
 from fedlas.metrics.proper_scores import proper_rows
 from fedlas.metrics.selective import RiskCoverage
 
-#: The order in which metrics are shown.
 METRICS = ("accuracy", "nll", "brier", "calibration_error_l2", "ece", "adaptive_ece", "classwise_ece", "aurc", "augrc")
 _BINNED = {"ece": ece, "adaptive_ece": adaptive_ece, "classwise_ece": classwise_ece}
 
 T = TypeVar("T", Floats, np.float64)
-#: Metrics by name, in the order of `METRICS`.
 Estimates = dict[str, Estimate | BinnedEstimate]
 
 
@@ -89,7 +87,6 @@ def _estimates(
     confidence_level: float,
     seed: int,
 ) -> Estimates:
-    """All metrics of one model, or of the first minus the second."""
     checked = [check_rows(probs, targets) for probs in models]
     rows, labels = [probs for probs, _ in checked], checked[0][1]
     if rows[-1].shape != rows[0].shape:
@@ -113,7 +110,6 @@ def _difference(parts: Sequence[T]) -> T:
 def _resampled(
     rows: list[Floats], labels: Ints, units: ResamplingUnits, num_resamples: int, level: float, seed: int
 ) -> dict[str, Estimate]:
-    """Accuracy, NLL, Brier, AURC and AUGRC, resampled alike."""
     scores, areas = _difference([proper_rows(p, labels) for p in rows]), [RiskCoverage(p, labels) for p in rows]
     sums = units.sums(scores)
 

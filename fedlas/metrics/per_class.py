@@ -212,7 +212,6 @@ def class_table(
 
 
 def _members(predicted: Ints, num_classes: int) -> list[tuple[int, Ints]]:
-    """The rows predicted as each class that is predicted at all."""
     order = np.argsort(predicted, kind="stable")
     parts = np.split(order, np.cumsum(np.bincount(predicted, minlength=num_classes))[:-1])
     return [(k, members) for k, members in enumerate(parts) if len(members)]

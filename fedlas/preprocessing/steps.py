@@ -3,8 +3,6 @@
 The steps and their order are those of torchvision's `Resize`, `CenterCrop`, `ToTensor` and `Normalize` on a Pillow
 image, to the last bit where `scale` is left out.
 
-Parallel decoding: a function over many images on several cores, with the pixels in work limited.
-
 Threads, not processes: Pillow decodes and resizes without the interpreter's lock, and results need no copying.
 """
 

@@ -26,7 +26,6 @@ from fedlas.training.loop import tensor
 
 #: A network with a smaller weight is left out: it would cost an answer as much as the others and hardly move it.
 MIN_NETWORK_WEIGHT = 0.05
-#: Rows on which multiplications are counted.
 _COUNTED_ROWS = 2
 
 
@@ -40,8 +39,6 @@ class Ensemble(Classifier):
     Attributes:
         members: the networks, two or more, of the same classes, features and inputs; first the uploaded network where
             it is one of them.
-        calibrators: one per member, whose outputs are added.
-        shares_body: the members differ only in their heads.
     """
 
     def __init__(

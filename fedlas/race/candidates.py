@@ -32,7 +32,6 @@ from fedlas.training.loop import Optimizer
 #: Methods that train; `auto` races several, `post_hoc` and `temperature` train nothing.
 TRAINED = ("fedlas", "fedlas_plus", "label_smoothing", "mbls", "acls", "focal", "cross_entropy")
 METHODS = ("auto", *TRAINED, "post_hoc", "temperature")
-
 #: The settings of its loss that each method has, with the values it takes where none are given.
 DEFAULTS: dict[str, Hyperparameters] = {
     "fedlas": {"alpha": 0.1, "beta": 4.0, "momentum": 0.95},
@@ -140,7 +139,6 @@ _TRAININGS: dict[NetworkKind, tuple[_Training, ...]] = {
 }
 _HOT, _DECAYED, _LONG = _TRAININGS["other"]
 _CONVOLUTIONAL, _HOTTER, _CONVOLUTIONAL_DECAYED = _TRAININGS["convolutional"]
-#: (method, alpha, training): what `auto` races.
 _AUTO: dict[NetworkKind, tuple[tuple[str, float | None, _Training], ...]] = {
     "other": (
         ("fedlas_plus", 0.1, _HOT),
@@ -172,9 +170,7 @@ _AUTO: dict[NetworkKind, tuple[tuple[str, float | None, _Training], ...]] = {
         ("fedlas_plus", 0.1, _SMALL),
     ),
 }
-#: The share of its edge at which a head is trained.
 HEAD_SHARE = 0.25
-#: The mean smoothings that a named method races.
 _ALPHAS = {"fedlas": (0.1, 0.05), "fedlas_plus": (0.1, 0.05), "label_smoothing": (0.1, 0.05)}
 #: AdamW's peak where it is asked for. Six MLPs on tables gained most at 1e-2 of 3e-4 to 1e-2, where 3e-4 left FedLAS+
 #: worse than a temperature on five; a small CNN gained at 1e-3, if less than by SGD.
@@ -189,10 +185,8 @@ def make_candidates(
     """The candidates to train, in order, at most `max_candidates` (uploaded + temperature is not counted).
 
     Args:
-        method: one of `METHODS`.
         hyperparameters: `auto` or a fixed value each; a fixed value holds for every candidate whose loss has
             that setting.
-        kind: what `network_kind` says of the network.
 
     Raises:
         ValueError: an unknown method or hyperparameter, or a value out of range (`alpha` > 0.5).
@@ -246,7 +240,6 @@ _CHECKS: dict[str, tuple[str, Callable[[object], bool]]] = {
 
 
 def _grid(method: str, kind: NetworkKind) -> tuple[tuple[str, float | None, _Training], ...]:
-    """What a method races: losses, their mean smoothing, and how they train."""
     if method == "auto":
         return _AUTO[kind]
     alphas = _ALPHAS.get(method, (DEFAULTS[method].get("alpha"),))

@@ -34,7 +34,6 @@ SMALL_ROW_BYTES = 2_000_000
 SMALL_WEIGHT_BYTES = 16_000_000
 #: Uploaded networks that an answer of an average may cost where the network is small, and where it is not.
 _OF_SMALL, _OF_LARGE = 3.0, 1.0
-#: Rows on which is counted.
 _ROWS = 2
 
 
@@ -47,10 +46,9 @@ def count_multiply_adds(function: Callable[..., Any], *inputs: Tensor) -> tuple[
 
 
 class _Counting:
-    """Carries out each operation and counts it: as it is where it has a formula, else as those it is made of.
+    """Carries out each operation and counts it: as it is where it has a formula, else as those it is made of."""
 
-    A base beside `TorchDispatchMode`, which wraps this method of its own heirs with the compiler.
-    """
+    # A base beside `TorchDispatchMode`, which wraps this method of its own heirs with the compiler.
 
     def __init__(self, formulas: Formulas) -> None:
         super().__init__()

@@ -120,7 +120,6 @@ class SuccessiveHalving:
         self._context, self._runs, self._ended = context, runs, on_ended
         self._selector = context.selector
         self._courses: list[FoldCourse] = []
-        #: Those that ran all folds.
         self.trials: list[Trial] = []
         #: Row NLL (M,) of the best candidate of each method on these calibration rows, with a temperature.
         self.by_method: dict[str, Doubles] = {}

@@ -47,12 +47,7 @@ def require_numbers(
 
 
 class SplitOutputs:
-    """The uploaded network's outputs on the rows of one split.
-
-    Attributes:
-        logits: (N, K) of the uploaded network.
-        features: (N, D), which finalists that share its body read too.
-        seconds_per_row: measured by this pass.
+    """The uploaded network's logits (N, K) and features (N, D) on the rows of one split.
 
     Args:
         rows: where these rows stand in the owner's file (N,), for errors; else they are counted within the split.

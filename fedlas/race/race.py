@@ -26,7 +26,6 @@ from fedlas.race.schedule import TimeBudget
 from fedlas.race.scoring import CrossFitted, post_hoc_names
 from fedlas.race.selection import CalibratorSelector
 
-#: So many of the best trials get the pool of calibrators.
 _REFINED = 3
 #: With this cost and more a second refit joins the average.
 _COST_OF_TWO_REFITS = 3.0
@@ -71,7 +70,6 @@ def run_race(
     Args:
         training: train and calibration rows in one; None trains nothing.
         calibration: `(inputs, targets)`, one array per model input.
-        max_cost_factor: how many uploaded networks an answer may cost.
         task: `binary` needs two classes; two classes let calibrators with an intercept compete.
         groups: labels (N,) of groups of calibration rows that stay together in every fold.
         calibrators: names that may compete, over what `task` says (for example only `temperature`; then no calibrator
@@ -83,8 +81,6 @@ def run_race(
         journal: where decisions, finished trainings and the state of the running one are kept. A race that is killed
             and begun again with its journal trains on where it was and names the same finalists, bit by bit.
         calibration_weights: sampling weights (N,) of the calibration rows, in every fit and choice.
-        outputs: the classifier's on the calibration rows, where they are at hand.
-        progress: of the job, whose budget counts from its beginning.
         seconds_after: how much of the budget is kept for what the caller does with the finalists.
     """
     progress = progress or JobProgress()
@@ -124,7 +120,6 @@ def run_race(
 
 
 def _run(context: RaceContext, candidates: Sequence[Candidate], max_cost_factor: float) -> RaceResult:
-    """The race itself, in the order in which it happens."""
     classifier, outputs, selector = context.classifier, context.outputs, context.selector
     temperature = selector.temperature(outputs.logits)
     pool, finalists = _post_hoc(context, temperature)
@@ -224,7 +219,6 @@ def _averaged(
 
 
 def _lost_accuracy(folds: CrossFitting, refitted: Sequence[Finalist]) -> list[str]:
-    """A sentence where candidates were trained and none of them kept the accuracy."""
     dropped = [trial for trial in folds.halving.trials if trial.result.status == "dropped"]
     if not dropped or refitted:
         return []

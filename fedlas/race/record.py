@@ -147,7 +147,6 @@ class Record:
         self._saved_at = time.perf_counter()
 
     def _open(self, name: str) -> State | None:
-        """An entry of this race, None where there is none that can be used."""
         found = self._journal.read(name)
         if found is None:
             return None

@@ -120,10 +120,7 @@ class CandidateResult:
 
 @dataclass(frozen=True)
 class FedLASDiagnostics:
-    """FedLAS on calibration rows that its networks have not seen, (N,) each.
-
-    L1 norms, smoothing ε, gate after and before training, and whether the network is right.
-    """
+    """FedLAS on calibration rows that its networks have not seen, (N,) each; the norms are L1, the gates signs."""
 
     feature_norms: Doubles
     epsilon: Doubles
@@ -172,7 +169,6 @@ class RaceResult:
             rows; and `average`, the pool of uploaded model and refits, where it may cost that much.
         base_logits: (N, K) of the uploaded model on the calibration rows.
         diagnostics: of the trained finalist if it is FedLAS, else of the best FedLAS candidate.
-        rates: the learning rate that each scope stands, as it was measured.
         out_of_fold: calibrated logits (N, K) of the calibration rows, cross-fitted, by `uploaded`, `temperature` and
             finalist.
         by_method: the same of the best candidate of each method, with a temperature, on `compared_rows` (M,): indices
@@ -200,7 +196,6 @@ class TrainingBegun:
     """A training of a candidate begins; a race that goes on tells again of those that it has finished before.
 
     Attributes:
-        candidate, method, scope: of the candidate.
         number: of the candidate in line, from 1; there are so many `candidates`.
         fold: of the calibration rows, from 1, that is left out of so many `folds`; None trains on all rows.
     """

@@ -170,11 +170,7 @@ class WrittenPlan(TypedDict):
 
 @dataclass(frozen=True)
 class Plan:
-    """Candidates with their epochs; all run `first_folds` folds, the best `KEPT` `folds`, one is refitted.
-
-    Attributes:
-        ran: candidates of earlier plans, whose refit may be the dearest.
-    """
+    """Candidates with their epochs; all run `first_folds` folds, the best `KEPT` `folds`, one is refitted."""
 
     candidates: tuple[tuple[PlannedCandidate, int], ...] = ()
     first_folds: int = 0
@@ -223,7 +219,6 @@ def plan(
 def _plans(
     line: Sequence[PlannedCandidate], num_folds: int, refits: int, ran: Sequence[tuple[PlannedCandidate, int]]
 ) -> Iterator[Plan]:
-    """All plans, those first that are preferred where they fit."""
     others = [line[i : i + 1] for i in range(1, len(line))] if ran else []
     for taken in (*(line[:count] for count in range(len(line), 0, -1)), *others):
         first = FIRST_FOLDS if len(ran) + len(taken) > KEPT and num_folds > FIRST_FOLDS else num_folds

@@ -231,11 +231,9 @@ class CalibratorSelector:
         return cross_fitted(CALIBRATORS[name], np.asarray(logits, np.float64), self.targets, self.folds, self.weights)
 
     def _gains_by_compression(self, logits: Floats | Doubles) -> bool:
-        """Whether scores are saturated, and a temperature of compressed ones loses far less on rows left out.
-
-        By a share, since log-odds of 10⁸ have a mean loss without a standard error that could be trusted; by so much,
-        since networks, which are a little saturated too, gain nothing by it on the whole.
-        """
+        """Whether scores are saturated, and a temperature of compressed ones loses far less on rows left out."""
+        # By a share, since log-odds of 10⁸ have a mean loss without a standard error that could be trusted; by so
+        # much, since networks, which are a little saturated too, gain nothing by it on the whole.
         if not is_saturated(logits):
             return False
         plain, packed = (self._fit(scores, "temperature").held_out for scores in (logits, compressed(logits)))

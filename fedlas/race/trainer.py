@@ -1,7 +1,4 @@
-"""The trainer: a copy of the uploaded network on all rows, or on all but a fold of the calibration rows.
-
-The outcome of a training comes from the record of the race where it was finished before.
-"""
+"""The trainer: a copy of the uploaded network on all rows, or on all but a fold of the calibration rows."""
 
 from __future__ import annotations
 
@@ -30,7 +27,6 @@ from fedlas.training.fit import edge_rate, fit, head_edge_rate, head_logits, pre
 from fedlas.training.loop import EpochResult, TrainConfig, steps_per_epoch
 
 _LOG = logging.getLogger("fedlas.race")
-#: The most steps that the epochs of a candidate may take where their number is left to us.
 _MAX_STEPS = 20_000
 #: Features of all training rows are kept up to this size; beyond it no head is trained alone, and the statistics that
 #: FedLAS begins with come from so many rows.
@@ -46,7 +42,6 @@ class TrainingOutcome:
     Attributes:
         network: None of a fold, whose network has served its purpose.
         features: None of a fold, and of a head, whose features are the uploaded network's.
-        seconds: of all attempts.
     """
 
     network: Classifier | None
@@ -143,7 +138,6 @@ class Trainer:
 
     def __init__(self, context: RaceContext, rows: TrainingRows) -> None:
         self._context, self.rows = context, rows
-        #: The learning rate that each scope stands, as far as it was measured.
         self.edges: dict[str, float] = {}
 
     @property

@@ -125,7 +125,6 @@ class TrainingRuns:
         return done
 
     def _scored(self, planned: PlannedTraining, left_out: Integers | None, done: TrainingOutcome) -> None:
-        """Tell the score of a fold, of which these calibration rows were left out."""
         if left_out is None or done.logits is None:
             return
         nll = self._context.selector.of_rows(left_out).nll_at_a_glance(done.logits)

@@ -153,7 +153,6 @@ def _smoothing(epsilon: Floats, right: NDArray[np.bool_], level: float) -> Smoot
 
 
 def _mean(values: Floats, level: float) -> Estimate | None:
-    """Mean with its normal interval; None of fewer than two rows."""
     if len(values) < 2:
         return None
     mean = float(values.mean())

@@ -1,9 +1,4 @@
-"""Diagrams of a report as self-contained SVG: reliability, risk-coverage, metrics with their intervals, the race.
-
-Reliability diagrams show several models on the same axes, without bins and in bins; risk-coverage diagrams the error
-rate where only the most confident rows are answered. An interval, small and without words, stands in a table's row
-beside its figures (`interval_cell`).
-"""
+"""Diagrams of a report as self-contained SVG: reliability, risk-coverage, metrics with their intervals, the race."""
 
 from __future__ import annotations
 
@@ -68,21 +63,16 @@ def reliability_svg(report: CalibrationReport, *, models: Sequence[str] = ("uplo
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def corp_svg(report: CalibrationReport, *, models: Sequence[str] = ("uploaded", "calibrated")) -> str:
-    return _alone(report, models, "Reliability without bins", _corp_panel)
+def corp_svg(report: CalibrationReport) -> str:
+    return _alone(report, "Reliability without bins", _corp_panel)
 
 
-def binned_svg(report: CalibrationReport, *, models: Sequence[str] = ("uploaded", "calibrated")) -> str:
-    return _alone(report, models, "Reliability in bins", _binned_panel)
+def binned_svg(report: CalibrationReport) -> str:
+    return _alone(report, "Reliability in bins", _binned_panel)
 
 
-def _alone(
-    report: CalibrationReport,
-    models: Sequence[str],
-    title: str,
-    panel: Callable[[CalibrationReport, Sequence[str]], str],
-) -> str:
-    shown = _different(report, models)
+def _alone(report: CalibrationReport, title: str, panel: Callable[[CalibrationReport, Sequence[str]], str]) -> str:
+    shown = _different(report, ("uploaded", "calibrated"))
     start = opening(_WIDTH, _HEIGHT, title, _description(report, shown))
     return f"{start}\n{panel(report, shown)}\n</svg>\n"
 
@@ -256,10 +246,7 @@ _CELL_WIDTH, _CELL_HEIGHT = 130, 20
 
 
 def forest_svg(report: CalibrationReport) -> str:
-    """The differences of what is served from the upload, and from the upload with a temperature, with intervals.
-
-    To the right is better. Every metric has a scale of its own, whose end is written above it.
-    """
+    """The differences of what is served from the upload, and from the upload with a temperature, with intervals."""
     height, middle = _FOREST_TOP + 58 * len(_METRICS) + 10, _ROWS_LEFT + _ACROSS / 2
     title = "To be served, against the others"
     parts = [
@@ -339,7 +326,6 @@ def _difference(report: CalibrationReport, metric: str, other: str) -> Estimate:
     return found
 
 
-#: Candidates that are drawn, and letters of their names.
 _MOST, _LETTERS = 24, 52
 _RACE_TOP = 58
 _ROW = 34

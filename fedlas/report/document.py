@@ -33,7 +33,6 @@ from fedlas.report.sections import (
 )
 
 T = TypeVar("T")
-#: Values under `uploaded`, `temperature` and `calibrated`.
 ByModel: TypeAlias = Mapping[str, T]
 
 
@@ -125,24 +124,19 @@ class Evidence:
     """The test rows of one job, three models' probabilities on them, and what stands beside them in the report.
 
     Attributes:
-        gate: what the gate decided on these rows.
         uploaded, temperature, calibrated: probabilities (N, K) of the uploaded model, of the same with a temperature,
             and of the model that is to be served; targets: class indices (N,); groups: of the rows (N,), if any.
         class_names: the K names in order; `positive_class` is one of them where K = 2 (the second by default).
         finalists: probabilities (N, K) of `uploaded`, `temperature` and everything that was judged, by name.
-        out_of_fold: what calibration rows say of them.
         trained_rows: split → rows that the served network was trained on, where it was trained at all.
         slices: columns (N,) by name; every value is a slice. Numbers with many values are cut into quarters.
         guarantees, deployment: of the model that is to be served; its probabilities are those before priors shift them.
         evaluations_before: how often the test rows had judged before, as the evaluation ledger says.
         seen_by_model: which rows the model has seen, as the dataset says (`no`, `train_split`, `unknown`).
         calibration_accuracy: of the uploaded model, to compare with its accuracy on test rows.
-        duplicates: how many test rows also occur in each other split, by its name.
         candidates: `CandidateResult.as_dict()` of all candidates of the race.
-        versions: of the libraries; those that are installed by default.
         machine: added to what `machine_facts` finds.
         written_file: the proof of the file that is served, and what gave way to it.
-        subject: whose report it is.
         warnings, adjustments: what looked wrong with model and dataset, and what was done for their owner.
         notes: further sentences for the summary (budget, warnings of the dataset).
     """

@@ -3,8 +3,6 @@
 A colour is named like a token of `templates/tokens.css`. It is written twice: as an attribute, so that a file stands
 alone, and as a class, by which `diagrams.css` gives a drawing the page's colours, light or dark. Models differ in
 colour, in the shape of their marks and in the dashes of their lines.
-
-Scales of diagrams: figures from `low` to `high` across, with round steps.
 """
 
 from __future__ import annotations
@@ -66,7 +64,6 @@ COLOURS: Mapping[str, str] = MappingProxyType(
 TITLES: Mapping[str, str] = MappingProxyType(
     {"uploaded": "As uploaded", "temperature": "With a temperature", "calibrated": "To be served"}
 )
-#: The lines of models, as `stroke-dasharray` has them.
 _DASHES = {"uploaded": "7 4", "temperature": "2 3"}
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 

@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike
 
 from fedlas.metrics._checks import Ints
 
-#: The shares of wrong labels under which a verdict is looked at.
 SHARES = (0.01, 0.05, 0.10)
 
 
@@ -70,7 +69,6 @@ def sensitivity(
 
 
 def _sentences(levels: Sequence[NoiseLevel], draws: int) -> tuple[str, ...]:
-    """Up to which share nothing changes, and how often it does beyond that."""
     firm = [level.share for level in levels if level.same == draws]
     changed = [level for level in levels if level.same < draws]
     most = max((share for share in firm if all(share < level.share for level in changed)), default=None)

@@ -31,13 +31,11 @@ from fedlas.report.diagrams import (
 from fedlas.report.document import CalibrationReport
 from fedlas.report.parts import METHOD_NAMES, PART_NAMES
 from fedlas.report.provenance import moment
+from fedlas.report.recipe import OPTIMIZERS
 from fedlas.report.summary import headline, not_shown
 from fedlas.report.wording import as_sentence, percent, signed
 
-#: What a candidate trains, and with what, as the page names it.
 _SCOPES = {"all": "whole network", "head": "head"}
-_OPTIMIZERS = {"sgd": "SGD", "adamw": "AdamW"}
-#: So many parts of a list in a notice's evidence are shown.
 _MOST_PARTS = 20
 
 
@@ -153,7 +151,7 @@ def how_trained(candidate: Mapping[str, Any]) -> str:
     optimizer, decay = settings.get("optimizer"), settings.get("weight_decay")
     parts = [
         _SCOPES.get(candidate.get("scope", ""), ""),
-        "" if optimizer is None else _OPTIMIZERS.get(optimizer, str(optimizer)),
+        "" if optimizer is None else OPTIMIZERS.get(optimizer, str(optimizer)),
         "" if decay is None else f"weight decay {decay:g}",
     ]
     return ", ".join(part for part in parts if part)

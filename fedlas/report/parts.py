@@ -68,7 +68,6 @@ class OutOfFold:
         return clustered_mean(values, groups=groups, weights=weights, confidence_level=confidence_level)
 
 
-#: The parts in the order in which they are added, as a sentence names them.
 PART_NAMES = {
     "uploaded": "the uploaded model",
     "temperature": "a temperature",
@@ -80,10 +79,7 @@ PART_NAMES = {
 
 @dataclass(frozen=True)
 class PartScore:
-    """The mean score of a part, and the mean paired change from the part before it (negative is better).
-
-    The change is None of the first part, and where the part before it has no such score.
-    """
+    """The mean score of a part, and the mean paired change from the part before it (negative is better)."""
 
     value: float
     change: Estimate | None
@@ -147,7 +143,6 @@ def _scores(names: list[str], values: Mapping[str, Floats], mean: Callable[[Floa
 
 
 def _parts_sentence(parts: tuple[AddedPart, ...]) -> str:
-    """Which parts lower the NLL of the calibration rows out of fold, and which do not, without the figures."""
     changes = {
         PART_NAMES[part.name]: part.out_of_fold_nll.change
         for part in parts
@@ -168,7 +163,6 @@ def _parts_sentence(parts: tuple[AddedPart, ...]) -> str:
     return f"On the calibration rows, out of fold, the NLL {'; it '.join(told)}." if told else ""
 
 
-#: Training methods, as a sentence names them.
 METHOD_NAMES = {
     "fedlas": "FedLAS",
     "fedlas_plus": "FedLAS+",

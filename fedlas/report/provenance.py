@@ -2,8 +2,6 @@
 
 The subject is a model, the dataset that judged it, the job and the moment. Versions of libraries and the machine are
 read without importing anything. The proof says how near ONNX Runtime's probabilities are to those that were judged.
-
-Small differences are float32's; `fedlas.export.parity` says which are allowed.
 """
 
 from __future__ import annotations

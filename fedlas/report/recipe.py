@@ -8,11 +8,9 @@ from typing import Any
 from fedlas.report.parts import METHOD_NAMES
 from fedlas.report.wording import listed
 
-#: Losses beside those of `METHOD_NAMES`, as a sentence names them.
 _LOSSES = {**METHOD_NAMES, "focal": "the focal loss", "mbls": "margin-based label smoothing (MbLS)", "acls": "ACLS"}
-_OPTIMIZERS = {"sgd": "SGD", "adamw": "AdamW"}
+OPTIMIZERS = {"sgd": "SGD", "adamw": "AdamW"}
 _SCOPES = {"all": "The whole network was", "head": "Only the last layers were"}
-#: Calibrators by name, as a sentence names them.
 _CALIBRATORS = {
     "temperature": "a temperature",
     "shrunken_temperature": "a temperature that is shrunk towards 1, since rows are few",
@@ -31,7 +29,6 @@ _CALIBRATORS = {
 }
 #: Settings of a loss, as formulas write them; the others are named as they are.
 _GREEK = {"alpha": "α", "beta": "β"}
-#: Smaller weights in a pool are not spoken of.
 _LEAST = 0.005
 _LOSS_SETTINGS = ("alpha", "beta", "momentum", "margin")
 
@@ -97,7 +94,7 @@ def _network(winner: Mapping[str, Any] | None, trained_rows: Mapping[str, int] |
     loss = _LOSSES.get(winner["method"], winner["method"])
     of_loss = [_setting(name, settings[name]) for name in _LOSS_SETTINGS if settings.get(name) is not None]
     how = [
-        _OPTIMIZERS.get(settings.get("optimizer", ""), ""),
+        OPTIMIZERS.get(settings.get("optimizer", ""), ""),
         *(
             _setting(name, settings[name])
             for name in ("learning_rate", "weight_decay", "batch_size", "epochs")
@@ -140,7 +137,6 @@ def _calibrator(calibrator: Mapping[str, Any], rows: Mapping[str, int]) -> str:
 
 
 def _weighed(parameters: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """The calibrators of a pool and of pools inside it, with their shares of its weight."""
     weights, found = parameters.get("weights") or (), []
     for member, weight in zip(parameters.get("members") or (), weights, strict=False):
         inner = _weighed(member.get("parameters") or {}) or [(member["name"], 1.0)]
@@ -178,4 +174,4 @@ def _setting(name: str, value: Any) -> str:
         return _counted(value, "epoch")
     if name == "batch_size":
         return f"batches of {shown}"
-    return f"{name.replace('_', ' ')} {_OPTIMIZERS.get(shown, shown)}"
+    return f"{name.replace('_', ' ')} {OPTIMIZERS.get(shown, shown)}"

@@ -21,13 +21,7 @@ from fedlas.report.wording import direction, percent
 
 #: A longer table is of no use to a reader; the worst come first.
 MAX_SHOWN = 50
-
-
-#: The share of rows left to a person in the sentence about abstaining.
 SET_ASIDE = 0.2
-
-
-#: More classes than these are only counted.
 _NAMED = 8
 
 

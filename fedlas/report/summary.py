@@ -11,7 +11,6 @@ from fedlas.report.document import CalibrationReport
 from fedlas.report.sections import BinarySection, RiskCoverageSection, confident_sentence
 from fedlas.report.wording import as_sentence, direction, percent, signed
 
-#: So many warnings stand at the front of the summary.
 _FIRST = 3
 
 
@@ -129,7 +128,6 @@ def trained_rows_sentence(trained_rows: Mapping[str, int] | None) -> str | None:
     return f"The served network has been trained on the {rows} rows; a later job cannot calibrate or judge on them."
 
 
-#: The verdict in a few words.
 _TITLES = {
     "trained": "Fine-tuned model served",
     "post_hoc": "Calibrator served",

@@ -19,7 +19,6 @@ from fedlas.race.scoring import post_hoc_names
 from fedlas.race.selection import CalibratorSelector
 
 Floats = NDArray[np.float64]
-
 #: A probability of 0 counts as this when its logarithm is taken.
 _SMALLEST = float(np.finfo(np.float32).tiny)
 

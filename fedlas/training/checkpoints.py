@@ -16,7 +16,6 @@ from fedlas.classifier import Classifier
 from fedlas.training.optimizers import Optimizer
 
 State: TypeAlias = dict[str, Any]
-#: What a loop writes down of an epoch: plain numbers.
 Epochs: TypeAlias = list[tuple[Any, ...]]
 
 _LOG = logging.getLogger("fedlas.training.checkpoints")

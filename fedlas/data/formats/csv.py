@@ -156,7 +156,6 @@ def _separator(header: bytes) -> str:
 
 
 def _header(start: bytes, separator: str) -> list[str]:
-    """The names of the columns: of the first line that is not empty."""
     lines = io.TextIOWrapper(io.BytesIO(start), "utf-8-sig", errors="replace", newline="")
     try:
         return next(names for names in csv.reader(lines, delimiter=separator) if names)
@@ -207,8 +206,5 @@ def _numbers(texts: Column) -> Array | None:
 
 @cache
 def _missing() -> pa.Array:
-    """What an empty cell of a numeric column may also be called: Arrow's own list, pandas' too.
-
-    Made on first use, since `pa.array` imports pandas where that is installed.
-    """
+    """Names of empty cells of numeric columns, Arrow's and pandas'; on first use: `pa.array` may import pandas."""
     return pa.array(arrow_csv.ConvertOptions().null_values)

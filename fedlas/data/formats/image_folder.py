@@ -110,7 +110,6 @@ def _below(metadata: zipfile.ZipInfo | None, names: list[str]) -> list[str]:
 
 
 def _from_folders(names: list[str], described: dict[str, Array], purpose: str | None) -> dict[str, Array]:
-    """The columns that the folders give; those that `metadata.csv` leaves out must be there."""
     paths = [name.split("/")[:-1] for name in names]
     depths = {len(path) for path in paths}
     if purpose == "predict" or (depths == {0} and (described or purpose is None)):
@@ -191,7 +190,6 @@ def _checked(images: ImageColumn, names: Sequence[str], arrays: ArrayFactory) ->
 
 
 def _remarks(facts: Sequence[ImageFacts]) -> list[str]:
-    """Sentences about what the model's preprocessing will have to do."""
     remarks = []
     sizes = Counter((fact.width, fact.height) for fact in facts)
     if len(sizes) > 1:
