@@ -150,7 +150,11 @@ def calibrate(
     on_stage("calibrating")
     judged = judge_and_write(start, result, partial(_raced_again, dataset=dataset))
     finalist = judged.finalist
-    guarantees = None if finalist is None else _promises(finalist, judged.start.dataset)
+    guarantees = None
+    if finalist is not None and len(judged.start.dataset.rows("guarantee")):
+        promising = rows_of(judged.start.dataset, "guarantee")[0]
+        outputs = SplitOutputs(finalist.classifier, promising, split="guarantee")
+        guarantees = fit_guarantees(judged.start.dataset, outputs.probs(finalist))
     evidence = replace(
         _evidence(start, result, judged, dataset.profile()["splits"], request or {}),
         guarantees=guarantees,
@@ -248,13 +252,6 @@ def _raced_again(
 ) -> tuple[Start, RaceResult]:
     start = prepare(classifier, dataset, options)
     return start, _race(start)
-
-
-def _promises(finalist: Finalist, dataset: Dataset) -> Guarantees | None:
-    if len(dataset.rows("guarantee")) == 0:
-        return None
-    outputs = SplitOutputs(finalist.classifier, rows_of(dataset, "guarantee")[0], split="guarantee")
-    return fit_guarantees(dataset, outputs.probs(finalist))
 
 
 def _notes(start: Start, fitted: Calibrator) -> list[str]:
