@@ -157,8 +157,9 @@ def append_familiarity(graph: Graph, familiarity: Familiarity, features: str, ou
     else:
         norm = writer.node("MatMul", writer.node("Abs", features), np.ones((familiarity.feature_dim, 1)))
         distance = writer.node("Abs", writer.node("Sub", norm, measure.median))
+    share = writer.share(distance, familiarity)
     shape = graph.add_constant("fedlas_familiarity_shape", np.array([-1]))
-    graph.append("Reshape", [writer.share(distance, familiarity), shape], output=output)
+    graph.append("Reshape", [share, shape], output=output)
 
 
 class _Writer:

@@ -129,7 +129,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator): 
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The most probable class (N,)."""
-        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
+        probs = self.predict_proba(X)
+        return np.asarray(self.classes_[probs.argmax(axis=1)])
 
     def _seeded(self, estimator: Any, seed: int) -> Any:
         """A copy of the estimator whose own chance follows ours, where its owner has not fixed it."""
