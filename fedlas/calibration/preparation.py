@@ -65,9 +65,8 @@ def idle_rows(dataset: Dataset, *, most_scores: float = MOST_SCORES, seed: int =
         return train[:0]
     if len(train) <= room:
         return train
-    codes = np.arange(len(train))
-    if dataset.groups is not None:
-        codes = np.unique(dataset.groups[train], return_inverse=True)[1]
+    groups = np.arange(len(train)) if dataset.groups is None else dataset.groups[train]
+    codes = np.unique(groups, return_inverse=True)[1]
     sizes = np.bincount(codes)
     order = np.random.default_rng(seed).permutation(len(sizes))
     return train[np.isin(codes, order[np.cumsum(sizes[order]) <= room])]

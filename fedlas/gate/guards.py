@@ -253,8 +253,6 @@ def score_rise(probs: Floats, rival: Floats, rows: JudgedRows, score: Score) -> 
         return mean, paired_mean(probs, rival, rows.targets, score=score, groups=rows.groups).flipped().p_value()
     from scipy.special import stdtr  # loaded with the first judgement, not with the module
 
-    residuals = rises - mean
-    if rows.groups is not None:
-        residuals = np.bincount(rows.groups, residuals).astype(np.float64)
+    residuals = rises - mean if rows.groups is None else np.bincount(rows.groups, rises - mean).astype(np.float64)
     error = float(np.sqrt(np.square(residuals).sum() * units / (units - 1))) / len(rises)
     return mean, float(stdtr(units - 1, -mean / error)) if error > 0 else 0.0

@@ -97,8 +97,7 @@ def cross_fitted_logits(
     calibrated = np.empty(np.shape(logits))
     for rows in folds:
         others = np.delete(np.arange(len(targets)), rows)
-        if len(others) == 0:  # one row alone cannot be left out
-            others = rows
+        others = others if len(others) else rows  # one row alone cannot be left out
         weighed = None if weights is None else weights[others]
         calibrated[rows] = kind().fit(logits[others], targets[others], weights=weighed)(logits[rows])
     return calibrated

@@ -159,11 +159,14 @@ class CalibratorSelector:
         ]
         self.pool_seconds = time.perf_counter() - began
         if features is not None and reads:
-            fine_folds = None
-            if len(self.targets) < _MANY_ROWS:
-                fine_folds = make_folds(self.targets, groups=self.groups, seed=self.seed, num_folds=_FINE_FOLDS)
+            fine_folds = make_folds(self.targets, groups=self.groups, seed=self.seed, num_folds=_FINE_FOLDS)
             mapped = cross_fit_features(
-                scores, features, self.targets, self.folds, weights=self.weights, fine_folds=fine_folds
+                scores,
+                features,
+                self.targets,
+                self.folds,
+                weights=self.weights,
+                fine_folds=fine_folds if len(self.targets) < _MANY_ROWS else None,
             )
             members.append(CrossFitted(*mapped))
         return self._pool([*members, CrossFitted(Uniform(), np.zeros_like(scores))])

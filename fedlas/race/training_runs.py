@@ -96,9 +96,8 @@ class TrainingRuns:
     def run(self, planned: PlannedTraining) -> TrainingOutcome:
         """The outcome in the record, else of training now, unless what is left of the budget is too little for it."""
         record, budget, reporter = self._context.record, self._context.budget, self._context.reporter
-        left_out = None
-        if planned.fold is not None and planned.folds is not None:
-            left_out = self._folds(planned.folds)[planned.fold]
+        fold, folds = planned.fold, planned.folds
+        left_out = None if fold is None or folds is None else self._folds(folds)[fold]
         entry = self._trainer.entry(planned.candidate, left_out, planned.name)
         done = entry.outcome()
         seconds = self._slower * (planned.work + planned.after)
