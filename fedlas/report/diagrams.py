@@ -63,16 +63,21 @@ def reliability_svg(report: CalibrationReport, *, models: Sequence[str] = ("uplo
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def corp_svg(report: CalibrationReport) -> str:
-    return _alone(report, "Reliability without bins", _corp_panel)
+def corp_svg(report: CalibrationReport, *, models: Sequence[str] = ("uploaded", "calibrated")) -> str:
+    return _alone(report, models, "Reliability without bins", _corp_panel)
 
 
-def binned_svg(report: CalibrationReport) -> str:
-    return _alone(report, "Reliability in bins", _binned_panel)
+def binned_svg(report: CalibrationReport, *, models: Sequence[str] = ("uploaded", "calibrated")) -> str:
+    return _alone(report, models, "Reliability in bins", _binned_panel)
 
 
-def _alone(report: CalibrationReport, title: str, panel: Callable[[CalibrationReport, Sequence[str]], str]) -> str:
-    shown = _different(report, ("uploaded", "calibrated"))
+def _alone(
+    report: CalibrationReport,
+    models: Sequence[str],
+    title: str,
+    panel: Callable[[CalibrationReport, Sequence[str]], str],
+) -> str:
+    shown = _different(report, models)
     start = opening(_WIDTH, _HEIGHT, title, _description(report, shown))
     return f"{start}\n{panel(report, shown)}\n</svg>\n"
 
