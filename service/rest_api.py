@@ -27,18 +27,7 @@ from service.api.plumbing.access_log import AccessLogMiddleware, RequestIdMiddle
 from service.api.plumbing.error_handlers import HeadMiddleware
 from service.api.plumbing.problems import RESPONSES
 from service.api.plumbing.services import Services
-from service.api.resources import (
-    batches,
-    calibrators,
-    datasets,
-    events,
-    jobs,
-    models,
-    names,
-    oip,
-    operations,
-    uploads,
-)
+from service.api.resources import batches, calibrators, datasets, events, jobs, models, names, oip, operations, uploads
 from service.registry.documents import JsonObject
 from service.registry.errors import Unavailable
 from service.web.pages import ProblemPagesMiddleware, install

@@ -154,10 +154,7 @@ class Server(uvicorn.Server):
     def protocol(self, received: bytes = b"") -> Protocol:
         """The protocol of a connection that another process has accepted, of which this much was read."""
         made: Protocol = self.config.http_protocol_class(  # type: ignore[call-arg, assignment]
-            config=self.config,
-            server_state=self.server_state,
-            app_state=self.lifespan.state,
-            received=received,
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state, received=received
         )
         return made
 

@@ -61,12 +61,7 @@ def create_app(settings: ServiceSettings, *, on_stuck: Callable[[str], None] | N
     return App.fronted(ServingApp(fastapi, serving, ROUTES), fastapi, services)
 
 
-def run(
-    settings: ServiceSettings,
-    *,
-    sockets: Sequence[socket.socket] = (),
-    heartbeat: int | None = None,
-) -> int:
+def run(settings: ServiceSettings, *, sockets: Sequence[socket.socket] = (), heartbeat: int | None = None) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code.
 
     Args:
@@ -91,11 +86,7 @@ def run(
     beating = Heartbeat(heartbeat, hung_seconds=settings.hung_seconds)
     server = Server(
         config,
-        background=[
-            beating.run,
-            MemoryRelease(release_arena).run,
-            partial(build_document, app.fastapi),
-        ],
+        background=[beating.run, MemoryRelease(release_arena).run, partial(build_document, app.fastapi)],
         stopping=app.services.long_poll.close,
     )
     server.run(list(sockets) or None)

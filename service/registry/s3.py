@@ -27,10 +27,7 @@ _MEBIBYTE = 1024**2
 _PAGE = 1000  # the most that S3 lists at once
 #: Threads and buffers of one transfer: at most 16 MiB wait for the disk, where boto3's default is 250.
 _TRANSFER = TransferConfig(
-    multipart_threshold=64 * _MEBIBYTE,
-    multipart_chunksize=32 * _MEBIBYTE,
-    max_concurrency=4,
-    max_io_queue=64,
+    multipart_threshold=64 * _MEBIBYTE, multipart_chunksize=32 * _MEBIBYTE, max_concurrency=4, max_io_queue=64
 )
 
 

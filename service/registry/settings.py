@@ -330,9 +330,7 @@ class WorkerSettings(RegistrySettings):
         description="Address space of an inspection beside 16 times its upload; its memory is far less.",
     )
     inspection_base_bytes: int = Field(
-        768 * 1024**2,
-        gt=0,
-        description="Memory of an inspection beside 8 times its upload, 40 times its first 64 MiB.",
+        768 * 1024**2, gt=0, description="Memory of an inspection beside 8 times its upload, 40 times its first 64 MiB."
     )
     inspection_cores: int = Field(4, ge=1, description="Cores that one inspection may use.")
     job_grace_seconds: float = Field(1800, ge=0, description="Beyond its own budget a job is ended by force.")

@@ -220,10 +220,7 @@ class ControlChannel:
         self._greeted = False
 
     def start(
-        self,
-        protocol: Callable[[bytes], asyncio.Protocol],
-        repository: ModelRepository,
-        counted: Callable[[], bytes],
+        self, protocol: Callable[[bytes], asyncio.Protocol], repository: ModelRepository, counted: Callable[[], bytes]
     ) -> None:
         """Take what comes from now on."""
         self._loop = asyncio.get_running_loop()

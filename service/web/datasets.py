@@ -66,11 +66,4 @@ async def _dataset_page(
         return dataset, [listed(unit, row) for row in jobs]
 
     dataset, jobs = await services.read(read)
-    return page(
-        request,
-        "datasets/page.html.jinja",
-        dataset=dataset,
-        jobs=jobs,
-        refused=refused,
-        codes=RECORD_CODES,
-    )
+    return page(request, "datasets/page.html.jinja", dataset=dataset, jobs=jobs, refused=refused, codes=RECORD_CODES)

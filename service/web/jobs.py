@@ -110,13 +110,7 @@ async def delete(request: Request, services: ServicesDep, job_id: str) -> Respon
 
 async def _shown(request: Request, services: Services, job_id: str, *, refused: Problem | None = None) -> Response:
     view = await run_in_threadpool(FollowedJob(services.registry, job_id).view)
-    return page(
-        request,
-        "jobs/page.html.jinja",
-        view=view,
-        order=order_sentences(view.job),
-        refused=refused,
-    )
+    return page(request, "jobs/page.html.jinja", view=view, order=order_sentences(view.job), refused=refused)
 
 
 @dataclass(frozen=True)

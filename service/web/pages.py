@@ -132,12 +132,7 @@ async def sign_in(request: Request, key: Annotated[str, Form(max_length=1000)] =
         return page(request, "signing_in/form.html.jinja", status=401, came_from=there, wrong=True)
     answer = see_other(there)
     answer.set_cookie(
-        COOKIE,
-        session_id,
-        max_age=int(sessions.seconds),
-        httponly=True,
-        samesite="lax",
-        secure=_speaks_tls(request),
+        COOKIE, session_id, max_age=int(sessions.seconds), httponly=True, samesite="lax", secure=_speaks_tls(request)
     )
     return answer
 

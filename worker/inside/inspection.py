@@ -9,14 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedlas.errors import UnsupportedModel
-from service.registry.documents import (
-    DatasetProfile,
-    FeatureSpec,
-    ModelProfile,
-    Reading,
-    ServingCost,
-    TensorSpec,
-)
+from service.registry.documents import DatasetProfile, FeatureSpec, ModelProfile, Reading, ServingCost, TensorSpec
 from worker.documents.orders import InspectDatasetOrder, InspectModelOrder, ModelOptions
 from worker.documents.results import JOB_ID, DatasetInspection, ModelInspection
 from worker.inside.channel import Emit, Files

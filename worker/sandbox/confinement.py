@@ -19,10 +19,7 @@ from service.confinement.seccomp import Condition, Filter
 _AF_UNIX = 1
 _NEW_NAMESPACES = 0x7E020000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 _CALLS = Filter(
-    conditions={
-        "clone": (Condition(0, _NEW_NAMESPACES, 0),),
-        "socket": (Condition(0, 0xFFFFFFFF, _AF_UNIX),),
-    }
+    conditions={"clone": (Condition(0, _NEW_NAMESPACES, 0),), "socket": (Condition(0, 0xFFFFFFFF, _AF_UNIX),)}
 )
 _PROBE_S = 30
 #: Control → what it is for, and what permits it where it is off.

@@ -56,9 +56,7 @@ _RANGE: Json = {
 }
 _PART: Json = {
     "description": "Partial Content",
-    "headers": {
-        "Content-Range": {"description": "Which bytes of how many.", "schema": {"type": "string"}},
-    },
+    "headers": {"Content-Range": {"description": "Which bytes of how many.", "schema": {"type": "string"}}},
 }
 
 

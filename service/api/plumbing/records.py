@@ -174,10 +174,7 @@ class RecordRoutes(Generic[Row]):
             filters = with_metadata(filters)
 
         def list_records(
-            services: ServicesDep,
-            only: Annotated[ListFilter, Depends(filters)],
-            limit: Limit = 20,
-            after: After = None,
+            services: ServicesDep, only: Annotated[ListFilter, Depends(filters)], limit: Limit = 20, after: After = None
         ) -> Response:
             after = cursor(after, self.prefix)
             with services.registry.read() as unit:

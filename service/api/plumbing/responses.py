@@ -37,8 +37,7 @@ Limit = Annotated[
     int, Query(ge=1, le=1000, description="Records per page at most; one of about 1 MiB ends before that.")
 ]
 After = Annotated[
-    str | None,
-    Query(max_length=100, description="Continue after this id, whether or not its record is still there."),
+    str | None, Query(max_length=100, description="Continue after this id, whether or not its record is still there.")
 ]
 
 PriorsOption = Annotated[

@@ -196,11 +196,7 @@ router = APIRouter(route_class=Route, prefix="/v1/predictions", tags=["predictio
 
 Format = Literal["parquet", "ndjson", "csv"]
 PARQUET = "application/vnd.apache.parquet"
-_MEDIA_TYPES: dict[Format, str] = {
-    "parquet": PARQUET,
-    "ndjson": "application/x-ndjson",
-    "csv": "text/csv",
-}
+_MEDIA_TYPES: dict[Format, str] = {"parquet": PARQUET, "ndjson": "application/x-ndjson", "csv": "text/csv"}
 _WRITERS: dict[Format, Writer] = {"parquet": parquet, "ndjson": ndjson, "csv": csv}
 
 

@@ -54,8 +54,7 @@ class CalibratorOptions(FileOptions):
     )
     split_shares: str | None = SHARES
     class_priors: Json[GivenPriors] | None = Field(
-        None,
-        description="JSON: how often each class occurs where the scores come from, by class name.",
+        None, description="JSON: how often each class occurs where the scores come from, by class name."
     )
     wait: float = Field(60, ge=0, le=60, description="Seconds to wait for the calibrator; then the answer is 202.")
 
@@ -92,7 +91,7 @@ def add_calibrator(
             "model": CalibratorRecord,
             "description": "Not fitted within `wait`; its record tells when it is.",
             "headers": header_references(["Location", "Retry-After"]),
-        },
+        }
     },
     openapi_extra=uploading(
         *("invalid_roles", "invalid_split_shares", "invalid_class_names", "unknown_calibrator"),
@@ -101,10 +100,7 @@ def add_calibrator(
     ),
 )
 async def create_calibrator(
-    request: Request,
-    services: ServicesDep,
-    options: Annotated[CalibratorOptions, Query()],
-    key: IdempotencyKey = None,
+    request: Request, services: ServicesDep, options: Annotated[CalibratorOptions, Query()], key: IdempotencyKey = None
 ) -> Response:
     """Fit a calibrator on `logits` (or `probabilities`) and `labels`, an npz or csv of at most 100,000 rows.
 

@@ -154,10 +154,7 @@ def _delete(unit: UnitOfWork, given: str) -> list[str]:
 
 
 ROUTES = RecordRoutes(
-    *(router, "model", "models", "mdl", ModelRecord),
-    rows=lambda unit: unit.models,
-    show=model_record,
-    find=find_model,
+    *(router, "model", "models", "mdl", ModelRecord), rows=lambda unit: unit.models, show=model_record, find=find_model
 )
 ROUTES.add_list("Its name.")
 ROUTES.add_get("is ready or rejected", _renew_name)

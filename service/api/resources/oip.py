@@ -38,10 +38,7 @@ from service.registry.registry import UnitOfWork
 
 #: Clients of Triton send JSON without saying so.
 repository_router = APIRouter(
-    route_class=Route,
-    prefix="/v2/repository",
-    tags=["inference protocol"],
-    strict_content_type=False,
+    route_class=Route, prefix="/v2/repository", tags=["inference protocol"], strict_content_type=False
 )
 
 #: Names with their versions, and ids: the protocol knows no pages, and these are about 1 MB.

@@ -50,11 +50,7 @@ def encode(
     binary: list[bytes | memoryview] = []
     for output in wanted:
         array = outputs[output.name]
-        tensor: dict[str, Any] = {
-            "name": output.name,
-            "datatype": datatype_name(array.dtype),
-            "shape": array.shape,
-        }
+        tensor: dict[str, Any] = {"name": output.name, "datatype": datatype_name(array.dtype), "shape": array.shape}
         if output.binary:
             binary.append(packed(array))
             tensor["parameters"] = {"binary_data_size": len(binary[-1])}
@@ -88,11 +84,7 @@ def model_metadata(profile: ServingProfile, name: str, versions: Sequence[str]) 
         "versions": list(versions),
         "platform": PLATFORM,
         "inputs": [
-            {
-                "name": spec.name,
-                "datatype": datatype_name(spec.dtype),
-                "shape": [-1, *_sizes(spec.row)],
-            }
+            {"name": spec.name, "datatype": datatype_name(spec.dtype), "shape": [-1, *_sizes(spec.row)]}
             for spec in profile.inputs
         ],
         "outputs": [
@@ -118,11 +110,7 @@ def model_config(profile: ServingProfile, name: str, *, max_rows: int, provider:
             {"name": spec.name, **_configured(datatype_name(spec.dtype), _sizes(spec.row))} for spec in profile.inputs
         ],
         "output": [{"name": output, **_configured(datatype, row)} for output, datatype, row in _outputs(profile)],
-        "dynamic_batching": {
-            "preferred_batch_size": [],
-            "max_queue_delay_microseconds": 0,
-            "preserve_ordering": False,
-        },
+        "dynamic_batching": {"preferred_batch_size": [], "max_queue_delay_microseconds": 0, "preserve_ordering": False},
         "instance_group": [] if provider is None else [{"name": provider, "kind": kind, "count": 1}],
         "default_model_filename": "",
         "parameters": {},
@@ -132,11 +120,7 @@ def model_config(profile: ServingProfile, name: str, *, max_rows: int, provider:
 def _outputs(profile: ServingProfile) -> list[tuple[str, str, list[int]]]:
     """Name, datatype and the shape of a row."""
     classes = len(profile.class_names)
-    rows: Mapping[str, list[int]] = {
-        "probabilities": [classes],
-        "logits": [classes],
-        "features": [profile.features],
-    }
+    rows: Mapping[str, list[int]] = {"probabilities": [classes], "logits": [classes], "features": [profile.features]}
     return [(name, _OUTPUT_TYPES.get(name, "FP32"), rows.get(name, [])) for name in always_there(profile)]
 
 

@@ -154,10 +154,7 @@ _METRICS: dict[str, Any] = {
     name: (_json_type(BinnedEstimate | Estimate if name.endswith("ece") else Estimate), ...) for name in METRICS
 }
 Estimates = create_model(
-    "Estimates",
-    __base__=Document,
-    __doc__="The metrics of one model, or of the difference between two.",
-    **_METRICS,
+    "Estimates", __base__=Document, __doc__="The metrics of one model, or of the difference between two.", **_METRICS
 )
 _TYPES[CalibrationReport]["differences"] = create_model(
     "Differences",

@@ -38,12 +38,7 @@ class Names(Repository):
         self._clear_default(name)
         self.session.add(
             PublishedVersion(
-                name=name,
-                version=version,
-                model_id=model.id,
-                is_default=True,
-                class_priors=priors,
-                created_at=now(),
+                name=name, version=version, model_id=model.id, is_default=True, class_priors=priors, created_at=now()
             )
         )
         return version

@@ -44,11 +44,7 @@ ToldEvent: TypeAlias = StageEvent | WarningEvent | TrainingEvent | EpochEvent | 
 #: What a job may tell in all its attempts; more is dropped. A race has at most a thousand candidates.
 _MOST = {"stage": 100, "warning": 1100, "training": 5000, "epoch": 5000, "score": 5000, "candidate": 1100}
 #: An attempt that goes on tells again what an earlier one had told and not saved; by these fields it is known.
-_IDENTITY = {
-    "training": ("number", "fold"),
-    "epoch": ("number", "fold", "epoch"),
-    "score": ("number", "fold"),
-}
+_IDENTITY = {"training": ("number", "fold"), "epoch": ("number", "fold", "epoch"), "score": ("number", "fold")}
 #: Types of which an earlier attempt may have told.
 REPEATED = tuple(_IDENTITY)
 #: Events that change the job's record, too.
@@ -186,10 +182,7 @@ class JobKind(OnInputs[R]):
                 profile=profile,
             ),
             dataset=OrderedDataset(
-                id=dataset.id,
-                name=dataset.name,
-                sha256=dataset.sha256,
-                prepared_sha256=dataset.prepared_sha256,
+                id=dataset.id, name=dataset.name, sha256=dataset.sha256, prepared_sha256=dataset.prepared_sha256
             ),
             looks_before=self._looks_before,
             checkpoint_seconds=self.settings.checkpoint_seconds,
