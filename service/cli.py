@@ -34,22 +34,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def serve(arguments: Sequence[str]) -> int:
-    """`fedlas serve`."""
     return main(["serve", *arguments])
 
 
 def api(arguments: Sequence[str]) -> int:
-    """`fedlas api`."""
     return main(["api", *arguments])
 
 
 def demo(arguments: Sequence[str]) -> int:
-    """`fedlas demo`."""
     return main(["demo", *arguments])
 
 
 def openapi(arguments: Sequence[str]) -> int:
-    """`fedlas openapi`."""
     return main(["openapi", *arguments])
 
 

@@ -61,7 +61,6 @@ def run(*, short: bool = False) -> int:
 
 @contextmanager
 def _service(folder: Path) -> Iterator[httpx.Client]:
-    """`fedlas serve` on a free port, stopped at the end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

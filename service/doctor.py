@@ -74,7 +74,6 @@ def _tables(engine: Engine, shown: str, remedy: str) -> Line:
 
 
 def broker(settings: ServiceSettings) -> Line:
-    """Whether the broker answers."""
     url, given = settings.resolved_broker_url, settings.broker_url is not None
     if not given and not Path(url.removeprefix("redis+socket://")).exists():
         return _line("broker", "skip", "the embedded broker is not running here", "fedlas serve starts it")

@@ -76,7 +76,6 @@ class Pulse:
         self._accepting = self._looked = self._begun = time.monotonic()
 
     def started(self) -> None:
-        """Expect the beats of another process."""
         self._last_beat = None
         self._begun = time.monotonic()
         self._drain()
@@ -98,7 +97,6 @@ class Pulse:
         return None
 
     def close(self) -> None:
-        """Close the pipe."""
         os.close(self._read)
         os.close(self.write)
 

@@ -18,8 +18,6 @@ _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 
 class ModelLookup:
-    """Reads names, ids and versions."""
-
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._profiles: Profiles = {}
@@ -93,7 +91,6 @@ def _resolved(unit: UnitOfWork, called: str, version: str | None) -> tuple[str, 
 
 
 def find_model(unit: UnitOfWork, id_or_name: str) -> tables.Model:
-    """The model with this id or published name; raises NotFound."""
     model_id = id_or_name if id_or_name.startswith("mdl_") else unit.names.resolve(id_or_name)
     return unit.models.get(model_id)
 

@@ -211,7 +211,6 @@ class ModelRepository:
         """This process answers."""
 
     def device(self) -> str | None:
-        """What sessions of this process run on."""
         from service.inference.session import providers
 
         return providers()[0]

@@ -80,7 +80,6 @@ class MemoryRelease:
         self._trim = _trim()
 
     async def run(self) -> None:
-        """Check and release until cancelled."""
         loop = asyncio.get_running_loop()
         level, look, pause, due = resident_bytes(), _LOOK_S, _LOOK_S, loop.time()
         while True:

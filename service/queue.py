@@ -62,7 +62,6 @@ class PermitSender:
                 self._publish(producer, permit)
 
     def check(self) -> None:
-        """Raise an error unless the broker answers now."""
         with self._celery.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, timeout=_TIMEOUT_S)
 

@@ -32,8 +32,11 @@ _VISIBILITY_S = 60.0
 
 
 def configuration() -> dict[str, object]:
-    """Celery's settings, made of those of the environment."""
-    settings = _settings()
+    """Celery's settings, made of those of the environment; where these are wrong a line for each mistake is the end."""
+    try:
+        settings = WorkerSettings()
+    except ValidationError as error:
+        raise SystemExit("\n".join(f"fedlas: {mistake}" for mistake in mistakes(error))) from None
     exchange = Exchange("fedlas")
     return {
         "broker_url": settings.resolved_broker_url,
@@ -62,14 +65,6 @@ def configuration() -> dict[str, object]:
         "worker_log_format": settings.log_format,
         "worker_redirect_stdouts": False,
     }
-
-
-def _settings() -> WorkerSettings:
-    """Those of the environment; where they are wrong the command ends with a line for each mistake."""
-    try:
-        return WorkerSettings()
-    except ValidationError as error:
-        raise SystemExit("\n".join(f"fedlas: {mistake}" for mistake in mistakes(error))) from None
 
 
 app = Celery("fedlas", include=["worker.tasks"])

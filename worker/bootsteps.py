@@ -51,12 +51,6 @@ _STOP_S, _LEAVING_S, _EXIT_S = 12.0, 2.0, 3.0
 RESTART = 75
 
 
-def permit_reading_only() -> None:
-    """Refuse every command that is not known to only read; for this process."""
-    for command in set(Panel.data) - _PERMITTED:
-        Panel.data[command] = _refused(command)
-
-
 def _refused(command: str) -> Callable[..., dict[str, str]]:
     def refuse(state: object, **arguments: object) -> dict[str, str]:
         _LOG.warning("remote control: %s was refused", command)
@@ -71,7 +65,8 @@ class PermitWork(StartStopStep):  # type: ignore[misc]
     requires = ("celery.worker.components:Pool",)
 
     def __init__(self, worker: WorkController, **_: object) -> None:
-        permit_reading_only()
+        for command in set(Panel.data) - _PERMITTED:
+            Panel.data[command] = _refused(command)
         self._stopping = threading.Event()
         self._leaving, self._turn = ExitStack(), threading.Lock()
 
@@ -116,7 +111,6 @@ class PermitWork(StartStopStep):  # type: ignore[misc]
         _LOG.info("worker ready, serving %s with %d threads", ", ".join(queues) or "no queue", worker.pool.limit)
 
     def stop(self, worker: WorkController) -> None:
-        """Work is handed back, and this worker is forgotten."""
         self._stopping.set()
         self._leave()
 

@@ -91,12 +91,10 @@ class _PermitMessage(Message):
     received: Message | None = None
 
     def ack(self, multiple: bool = False) -> None:
-        """The broker may forget it."""
         if self.received is not None:
             self.received.ack(multiple=multiple)
 
     def reject(self, requeue: bool = False) -> None:
-        """It is not wanted."""
         if self.received is not None:
             self.received.reject(requeue=requeue)
 
@@ -140,7 +138,6 @@ class PermitConsumer(Consumer):  # type: ignore[misc]
         self._take(permit, message_of(self.app, permit))
 
     def create_task_handler(self) -> Callable[[Message], None]:
-        """What Celery's loop does with a message."""
         return self._receive
 
     def loop(self, *arguments: object) -> None:

@@ -34,15 +34,13 @@ def main(folder: Path, *, seed: int = 0, rows: int = 0) -> None:
     targets = labels.copy()
     train = COUNTS["train"]
     generator = np.random.default_rng(1)
-    replaced = generator.random(train) < NOISE
-    targets[:train] = np.where(replaced, generator.integers(0, 10, train), labels[:train])
+    targets[:train] = np.where(generator.random(train) < NOISE, generator.integers(0, 10, train), labels[:train])
     model = _train(torch.from_numpy(images[:train]), torch.from_numpy(targets[:train]))
     # The exporter fixes the batch to the example's; the service makes it free again.
     example = torch.from_numpy(images[:2])
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", FutureWarning
-        )  # of the exporter's own dependencies, nothing that a user could mend
+        # Of the exporter's own dependencies, nothing that a user could mend.
+        warnings.simplefilter("ignore", FutureWarning)
         torch.onnx.export(model, (example,), folder / "digits.onnx", external_data=False, verbose=False)
     np.savez_compressed(folder / "digits.npz", x=images[:sent], label=targets[:sent], split=np.array(names))
     np.savez_compressed(folder / "fresh.npz", x=images[sent:], label=labels[sent:])

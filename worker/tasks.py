@@ -25,7 +25,6 @@ class PermitRequest(Request):  # type: ignore[misc]
         self.request_dict["permit"] = self  # the task finds it in its context
 
     def show(self, claim: Claim) -> None:
-        """Work was claimed with this permit."""
         self.name, self._args, self._argsrepr = task_name(claim.kind), [claim.record_id], repr((claim.record_id,))
         self._kwargs = {} if claim.parent_id is None else {"parent_id": claim.parent_id}
         self._kwargsrepr = repr(self._kwargs)
@@ -34,13 +33,10 @@ class PermitRequest(Request):  # type: ignore[misc]
 
 
 class PermitTask(Task):  # type: ignore[misc]
-    """A permit; `permits` is set in a worker before it receives any."""
-
     Request = PermitRequest
     permits: Permits
 
     def run(self, record_id: str) -> None:
-        """Do the next work of the queue, if there is any."""
         self.permits.redeem(self.request.delivery_info["routing_key"], self.request.permit.show)
 
 

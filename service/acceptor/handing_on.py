@@ -132,7 +132,6 @@ class Client:
 
     @property
     def path(self) -> bytes:
-        """The path of its request."""
         return path_of(self.peeked())
 
 
@@ -153,7 +152,6 @@ class HandingOn:
         self._waiting: dict[str, deque[Client]] = {}
 
     def __bool__(self) -> bool:
-        """Whether any connection waits."""
         return any(self._waiting.values())
 
     def meet(self, name: str, channel: Channel[ToAcceptor]) -> None:

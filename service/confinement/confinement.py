@@ -43,7 +43,6 @@ Report = dict[str, str]
 
 
 def libraries() -> list[Path]:
-    """Where modules and shared libraries lie."""
     searched = [sys.prefix, sys.base_prefix, *sys.path, *os.environ.get("LD_LIBRARY_PATH", "").split(":")]
     return [path for path in dict.fromkeys(Path(name).resolve() for name in searched if name) if path != Path("/")]
 
@@ -116,7 +115,6 @@ def protections(report: Report, controls: Mapping[str, tuple[str, str]], harm: s
 
 
 def controls_on(report: Report) -> list[str]:
-    """The controls that were found on."""
     return [name for name, what in report.items() if what.startswith("on")]
 
 

@@ -112,8 +112,6 @@ async def _events(client: h11.Connection, reader: asyncio.StreamReader) -> Async
 
 
 class Collector:
-    """Sends OTLP requests over HTTP."""
-
     def __init__(self, environment: Mapping[str, str]) -> None:
         endpoint = option(environment, "ENDPOINT")
         self._url = endpoint if environment.get(_TRACES) else f"{endpoint.rstrip('/')}/v1/traces"
@@ -126,7 +124,6 @@ class Collector:
         )
 
     def send(self, request: bytes) -> None:
-        """Send one; raises HTTPError."""
         self._client.post(self._url, content=gzip.compress(request) if self._packs else request).raise_for_status()
 
 
@@ -155,7 +152,6 @@ class SpanRelay:
         self._thread.start()
 
     def pass_on(self, request: bytes) -> None:
-        """Send this when it has its turn."""
         with self._changed:
             if len(self._waiting) >= _MOST_WAITING or self._bytes + len(request) > _MOST_BYTES:
                 self._log.warning("dropped", "spans are dropped: the collector does not take them in time")
@@ -199,8 +195,6 @@ def create_control(settings: ServiceSettings, peers: ServingPeers, models: PeerM
 
 
 class ControlApp:
-    """FastAPI, and behind it the serving processes."""
-
     def __init__(self, fastapi: FastAPI, peers: ServingPeers) -> None:
         self.fastapi = fastapi
         self._peers = peers

@@ -62,7 +62,6 @@ class Isolation:
 
     @property
     def processes(self) -> frozenset[str]:
-        """The processes that are to run."""
         return frozenset(place.process for place in self._places.values())
 
     def places(self) -> dict[str, str]:
@@ -79,7 +78,6 @@ class Isolation:
                 self._suspect(digest, process, fault.how, only=len(fault.models) == 1)
 
     def ended(self, digest: str, process: str, how: str = "a run without end") -> None:
-        """This file has ended the process."""
         self._remember(digest)
         if not self._processes or process in self._processes:  # an earlier control may have placed it there
             _LOG.critical("%s ended %s (%s) and is out of service for a while", self._told(digest), process, how)

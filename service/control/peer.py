@@ -96,15 +96,12 @@ class ServedFolder:
             self.remove([next(iter(self._given))])
 
     def holds(self, digest: str) -> bool:
-        """Whether a file was given."""
         return digest in self._given
 
     def digests(self) -> set[str]:
-        """All that were given."""
         return set(self._given)
 
     def remove(self, digests: Iterable[str]) -> None:
-        """Take these files away."""
         for digest in digests:
             self._given.pop(digest, None)
             with suppress(OSError):
@@ -161,7 +158,6 @@ class ServingPeer:
         self._tasks = BackgroundTasks()
 
     def start(self) -> None:
-        """Answer from now on."""
         self._reader.start()
 
     def close(self) -> None:
@@ -183,7 +179,6 @@ class ServingPeer:
 
     @property
     def asked(self) -> list[tuple[str, str | None]]:
-        """The names and versions that it asked for, the last one first."""
         return list(reversed(self._asked))
 
     def warm(self, called: Sequence[tuple[str, str | None]]) -> None:

@@ -135,17 +135,14 @@ class ServingPeers:
         self._reader.stop()
 
     def process_ids(self) -> list[int]:
-        """Of all processes that answer this service's requests."""
         return sorted(self._pids.values())
 
     def present(self) -> list[ServingPeer]:
-        """All that answer predictions just now."""
         return list(self._peers.values())
 
     # Connections (HandOver)
 
     def is_elsewhere(self, path: bytes) -> bool:
-        """Whether a serving process answers this."""
         return self.placement.place(path) != CONTROL
 
     def hand_over(self, path: bytes, descriptor: int, received: bytes) -> bool:
@@ -268,7 +265,6 @@ class PeerModels:
             _LOG.warning("a model could not be opened ahead of its requests: %s", _quoted(error))
 
     async def renew(self, called: str) -> None:
-        """Have one name asked again before its next use."""
         await self._tell(lambda number: Forget(number=number, called=called))
 
     async def forget(self) -> None:
@@ -283,7 +279,6 @@ class PeerModels:
             await self._sweep()
 
     async def drop(self, called: str) -> None:
-        """Have the models of a name closed."""
         await self._tell(lambda number: Drop(number=number, called=called))
 
     async def count(self) -> None:

@@ -63,7 +63,6 @@ class RowSize(NamedTuple):
 
     @property
     def total(self) -> int:
-        """In memory, with what is sent."""
         return self.held + self.json + self.binary
 
     def check(self, rows: int, limit: int) -> None:
@@ -123,7 +122,6 @@ def of_tensors(
 
 
 def _of_output(output: RequestedOutput, labels: LabelSizes, k: int) -> tuple[int, int, int]:
-    """As JSON, as a binary tensor, and in memory besides."""
     classes = labels.classes
     if output.classes is not None:
         k = min(output.classes, classes)

@@ -62,7 +62,6 @@ class QueuedRequest:
 
     @property
     def left(self) -> int:
-        """Rows that are in no batch yet."""
         return self.rows - self.taken
 
     def gather(self, start: int, part: Outputs) -> None:
@@ -106,7 +105,6 @@ class InferenceBatch:
 
     @property
     def seconds(self) -> float:
-        """How long the run took."""
         return self.ended - self.started
 
     @property

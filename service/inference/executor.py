@@ -36,8 +36,6 @@ _GRACE_S, LONGEST_GRACE_S = 1.0, 10.0
 
 
 class InferenceThread:
-    """One thread."""
-
     def __init__(self, done: Callable[[InferenceThread, InferenceBatch], None]) -> None:
         self._done = done
         self._batches: SimpleQueue[InferenceBatch | None] = SimpleQueue()
@@ -50,7 +48,6 @@ class InferenceThread:
         self._batches.put(batch)
 
     def lower_priority(self) -> None:
-        """Lower the priority of the thread for the rest of its life."""
         self.lowered = True
         if sys.platform == "linux" and self._thread.native_id is not None:
             with suppress(OSError):  # the thread has just ended, or the system forbids even this
@@ -137,7 +134,6 @@ class Executor:
             self._timer = loop.call_later(_CHECK_S, self._check)
 
     def shut_down(self) -> None:
-        """End the idle threads."""
         while self._idle:
             self._idle.pop().end()
 

@@ -200,8 +200,6 @@ def read_form(body: bytes, boundary: str, types: InputTypes) -> tuple[list[bytes
 
 @dataclass(slots=True)
 class _Part:
-    """A part: what its headers say, and its bytes."""
-
     name: str = ""
     is_file: bool = False
     pieces: list[bytes] = field(default_factory=list)
@@ -213,7 +211,6 @@ class _Part:
 
     @property
     def content(self) -> bytes:
-        """Its bytes, whole."""
         return b"".join(self.pieces)
 
 
@@ -252,7 +249,6 @@ class _Listener:
         self._header = self._value = b""
 
     def callbacks(self) -> dict[str, object]:
-        """By the parser's names."""
         return {
             "on_part_begin": lambda: self.parts.append(_Part()),
             "on_header_begin": self._begin_header,

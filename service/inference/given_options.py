@@ -83,7 +83,6 @@ def from_part(text: str) -> Options:
 
 
 def merged(*parts: Mapping[str, object]) -> Options:
-    """All options together; raises where one is given twice."""
     options: Options = {}
     for part in parts:
         for name, value in part.items():

@@ -54,12 +54,10 @@ class Buckets:
 
     @property
     def sum(self) -> int:
-        """The place of the sum."""
         return self.start + len(self.edges) + 1
 
     @property
     def end(self) -> int:
-        """The first place that is not its own."""
         return self.sum + 1
 
     def counts(self, row: Row) -> Row:
@@ -84,7 +82,6 @@ def added(row: Row, more: Row) -> Row:
 
 
 def merged(places: Iterable[Mapping[ModelKey, Row]]) -> Counts:
-    """The counts of several places together."""
     together: Counts = {}
     for counts in places:
         for key, row in counts.items():
@@ -119,7 +116,6 @@ class Totals:
 
     @classmethod
     def of(cls, rows: Iterable[Row]) -> Totals:
-        """Of all these rows together."""
         row = reduce(added, rows, np.zeros(WIDTH))
         sizes, by_rows = BATCH_ROWS.counts(row), row[COMPUTE_BY_ROWS:WIDTH]
         answered = row[REQUESTS["ok"]]
@@ -264,7 +260,6 @@ class ServingMetrics:
         self.others: Callable[[], OtherProcesses] = lambda: OtherProcesses((), ())
 
     def of(self, name: str, version: str, model_id: str) -> ModelMetrics:
-        """The counts of a model under the name it was called by."""
         # A plain tuple is equal to its Key and is made in less time.
         found = self._models.get((name, version, model_id))  # type: ignore[call-overload]
         return found if found is not None else self._added(ModelKey(name, version, model_id))
@@ -284,7 +279,6 @@ class ServingMetrics:
         self.gauge("fedlas_queued_rows", "Rows that wait for their batch.", queued)
 
     def own(self) -> Counts:
-        """The counts of this process."""
         with self._lock:
             models = list(self._models.items())
         counts = {key: model.row() for key, model in models}
@@ -292,11 +286,9 @@ class ServingMetrics:
         return {**counts, OTHER: other} if other.any() else counts
 
     def own_gauges(self) -> dict[str, float]:
-        """The gauges of this process, by name."""
         return {gauge.name: float(gauge.function()) for gauge in self._gauges}
 
     def everywhere(self) -> tuple[Counts, list[tuple[Gauge, float]]]:
-        """Counts and gauges of this process and the others together."""
         own, others = self.own(), self.others()  # in this order: see SharedCounts.others
         values = (self.own_gauges(), *others.gauges)
         gauges = [(gauge, sum(value.get(gauge.name, 0.0) for value in values)) for gauge in self._gauges]

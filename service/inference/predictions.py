@@ -86,7 +86,6 @@ class DecisionPolicy:
 
     @cached_property
     def abstains(self) -> bool:
-        """Whether the client has asked for abstention."""
         return self.options.abstain_below is not None or self.options.max_error is not None
 
     @property
@@ -248,7 +247,6 @@ class Predictions:
 
     @property
     def probabilities(self) -> np.ndarray:
-        """(N, K)."""
         return self.outputs["probabilities"]
 
     @property
@@ -285,7 +283,6 @@ class Predictions:
 
     @property
     def abstained(self) -> int:
-        """In how many rows the service abstains."""
         if not self.policy.abstains:
             return 0
         if len(self.confidence) == 1:  # numpy's calls take ten times as long
@@ -301,7 +298,6 @@ def check_finite(finite: np.ndarray, *, first_row: int = 0) -> None:
 
 
 def no_confidence(row: int) -> str:
-    """The sentence of `non_finite_output`."""
     what = "the model's own numbers overflow on these values, or it cannot read missing ones"
     return f"row {row}: {what}; no confidence can be given"
 

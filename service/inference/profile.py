@@ -143,7 +143,6 @@ class PriorShift:
 
     @classmethod
     def to(cls, learnt: ClassPriors, priors: np.ndarray, class_names: Sequence[str]) -> PriorShift:
-        """To `priors` (K,)."""
         said = (
             None if same(priors, learnt.shares) else orjson.dumps(dict(zip(class_names, priors.tolist(), strict=True)))
         )
@@ -194,7 +193,6 @@ class TensorSpec(NamedTuple):
 
     @property
     def row(self) -> tuple[int | str, ...]:
-        """The shape of one row."""
         return self.shape[1:]
 
 
@@ -315,7 +313,6 @@ class ServingProfile:
 
     @cached_property
     def name_array(self) -> np.ndarray:
-        """The class names (K,) as objects."""
         names = np.empty(len(self.class_names), dtype=object)
         names[:] = self.class_names
         return names

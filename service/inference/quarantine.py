@@ -22,7 +22,6 @@ class Quarantine:
         self._folder = folder
 
     def add(self, digest: str) -> None:
-        """Take a file out of service from now on."""
         if self._folder is not None:
             with suppress(OSError):  # a full disk must not keep the process from ending
                 self._folder.mkdir(parents=True, exist_ok=True)

@@ -37,8 +37,6 @@ WRITTEN = {"compression": "zstd", "use_dictionary": _REPEATED, "write_page_check
 
 
 class RowError(Protocol):
-    """Why a row has no answer."""
-
     code: str
     message: str
 
@@ -86,7 +84,6 @@ class TableWriter:
         return pa.table(columns)
 
     def _nothing(self) -> Outputs:
-        """The outputs of no row."""
         scores, numbers = np.empty((0, len(self._names)), np.float32), np.empty(0, np.float32)
         outputs = {"logits": scores, "probabilities": scores, "confidence": numbers}
         return outputs | ({"familiarity": numbers} if self._policy.profile.familiarity else {})
@@ -271,14 +268,12 @@ class _Pieces:
         return len(content)
 
     def tell(self) -> int:
-        """The place in the whole file."""
         return self._taken + len(self._waiting)
 
     def flush(self) -> None:
         """Do nothing: Arrow asks for it."""
 
     def take(self) -> bytes:
-        """The bytes since the last time."""
         piece, self._waiting = bytes(self._waiting), bytearray()
         self._taken += len(piece)
         return piece

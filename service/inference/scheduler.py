@@ -86,7 +86,6 @@ class OpenModels:
         return sum(queue.model.size for queue in self.queues())
 
     def queues(self) -> list[ModelQueue]:
-        """Those of all open models."""
         return list(self._queues.values())
 
     def opened(self, digest: str) -> ModelQueue | None:
@@ -111,11 +110,9 @@ class OpenModels:
         return await asyncio.shield(opening)  # a caller that is cancelled must not cancel it for the others
 
     def close(self, digest: str) -> None:
-        """Close one; requests that wait for it are still answered."""
         self._queues.pop(digest, None)
 
     def shut_down(self) -> None:
-        """Open no more."""
         self._openers.shutdown(wait=False, cancel_futures=True)
 
     async def _open(self, digest: str, limits: RunLimits) -> ModelQueue:
@@ -246,7 +243,6 @@ class Scheduler:
         return request.future
 
     def shut_down(self) -> None:
-        """Stop the threads that are idle, and open no more files."""
         self._executor.shut_down()
         self.models.shut_down()
 

@@ -38,7 +38,6 @@ _NEVER_WAIT = socket.MSG_DONTWAIT
 
 
 def sealed(content: bytes) -> int:
-    """A file with this content."""
     memory = os.memfd_create("message", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     left = memoryview(content)
     while left:
@@ -81,8 +80,6 @@ class TokenBucket:
 
 
 class ThrottledLog:
-    """Passes warnings on to a logger."""
-
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
         self._next: dict[str, float] = {}
@@ -139,13 +136,11 @@ class Packet(Generic[Incoming]):
         return found
 
     def close(self) -> None:
-        """Close the files that were not taken."""
         _close(self.files if self.memory is None else [*self.files, self.memory])
         self.files, self.memory = [], None
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """The two ends of a new channel."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
@@ -246,7 +241,6 @@ class Channel(Generic[Incoming]):
             raise Malformed(" ".join(str(error).split())[:300]) from error
 
     def close(self) -> None:
-        """Close this end."""
         self._end.close()
 
     def _send(self, parts: Sequence[bytes], files: Sequence[int]) -> None:

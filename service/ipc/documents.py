@@ -210,8 +210,6 @@ class Count(Document):
 
 
 class Done(Document):
-    """What was asked for is done."""
-
     kind: Literal["done"] = "done"
     number: Number
 
@@ -247,7 +245,6 @@ def refusal_of(number: int, error: errors.RegistryError) -> Refusal:
 
 
 def error_of(refusal: Refusal) -> errors.RegistryError:
-    """The error."""
     if refusal.error == errors.Conflict.__name__:
         return errors.Conflict(refusal.code, refusal.message, field=refusal.field, passing=refusal.passing)
     kind = _KINDS.get(refusal.error, errors.Unavailable)
@@ -303,16 +300,13 @@ class Members(Generic[Member]):
         self._by_place: dict[str, deque[Member]] = {}
 
     def join(self, process: str, member: Member) -> None:
-        """A process takes connections from now on."""
         self._by_place.setdefault(place_of(process), deque()).append(member)
 
     def leave(self, process: str, member: Member) -> None:
-        """It takes none any more."""
         with suppress(ValueError):  # it has left before
             self._by_place[place_of(process)].remove(member)
 
     def of(self, place: str) -> set[Member]:
-        """Those of one place."""
         return set(self._by_place.get(place, ()))
 
     def in_turn(self, place: str) -> Iterator[Member]:

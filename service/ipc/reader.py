@@ -65,7 +65,6 @@ def sent() -> TokenBucket:
 
 
 def read() -> TokenBucket:
-    """Bytes that control reads of it."""
     return TokenBucket(per_second=16 * _MIB, most=64 * _MIB)
 
 
@@ -104,12 +103,10 @@ class Reader(Generic[Incoming]):
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:
-        """Read from now on."""
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._channel.fileno(), self._read)
 
     def stop(self) -> None:
-        """Read no more."""
         if self._loop is not None:
             self._loop.remove_reader(self._channel.fileno())
             self._loop = None
@@ -139,7 +136,6 @@ class Reader(Generic[Incoming]):
                 return
 
     def _took_one(self) -> bool:
-        """Whether there was a message."""
         size = _UNREADABLE_BYTES
         try:
             packet = self._channel.receive()

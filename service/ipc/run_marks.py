@@ -25,8 +25,6 @@ _CAUGHT = re.compile(rb"Current thread 0x([0-9a-f]{1,16})")
 
 
 class RunMark:
-    """The mark of one model."""
-
     __slots__ = ("_digest", "_free", "_memory")
 
     def __init__(self, memory: mmap.mmap, free: list[int], digest: bytes) -> None:
@@ -44,7 +42,6 @@ class RunMark:
         return place
 
     def end(self, place: int | None) -> None:
-        """It has come back."""
         if place is not None:
             self._memory[place : place + _MARK.size] = _NOTHING
             self._free.append(place)
@@ -66,7 +63,6 @@ class RunMarks:
             faulthandler.enable(memory)
 
     def of(self, digest: str) -> RunMark:
-        """The mark of a served copy."""
         return RunMark(self._memory, self._free, bytes.fromhex(digest))
 
 

@@ -138,11 +138,9 @@ class ForkedProcess:
         return code
 
     def terminate(self) -> None:
-        """Send SIGTERM."""
         self._send(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Send SIGKILL."""
         self._send(signal.SIGKILL)
 
     def _send(self, number: int) -> None:
@@ -191,7 +189,6 @@ class ChildProcess:
         return self.name.partition("-")[0]
 
     def start(self) -> None:
-        """Start the process, and pass its log on."""
         if self.introductions is None:
             self._begin(self.command, self.passed_on)
             return
@@ -266,7 +263,6 @@ class ChildProcess:
         self.start()
 
     def _trouble(self, pid: int) -> str | None:
-        """Why the process is to be ended, if it is."""
         if self.introductions is not None and (reason := self.introductions.reason_to_end(self.name, pid)) is not None:
             return f"is ended: {reason}"
         trouble = None if self.pulse is None else self.pulse.trouble()
@@ -281,7 +277,6 @@ class ChildProcess:
             self.hurry()
 
     def hurry(self) -> None:
-        """Send SIGTERM."""
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
 
@@ -327,7 +322,6 @@ def printable(text: str) -> str:
 
 
 def say(name: str, text: str) -> None:
-    """Write a line of the log of `fedlas serve`."""
     print(f"{time.strftime('%H:%M:%S')} {name:<6} | {text}", flush=True)
 
 
@@ -338,7 +332,6 @@ class AloneProcess(ChildProcess):
     _asked_at: float | None = None  # to stop
 
     def start(self) -> None:
-        """Start the process, if it is wanted."""
         if self._is_wanted:
             super().start()
 

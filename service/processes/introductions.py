@@ -41,7 +41,6 @@ class Mailbox:
 
     @classmethod
     def made(cls, *, runs_models: bool = False) -> Mailbox:
-        """A new one."""
         own, other = pair()
         return cls(own, other, RunRecord() if runs_models else None)
 
@@ -52,7 +51,6 @@ class Mailbox:
         return {"--channel": self.own.fileno(), **record}
 
     def close(self) -> None:
-        """Close both ends here."""
         self.own.close()
         self.other.close()
         if self.record is not None:
@@ -85,7 +83,6 @@ class _Ended:
             self._held = None
 
     def close(self) -> None:
-        """Give up what was not moved."""
         if self._held is not None:
             self._held.close()
         self._mailbox.close()
@@ -160,12 +157,10 @@ class Introductions:
                 packet.close()
 
     def reason_to_end(self, name: str, pid: int) -> str | None:
-        """Why control wants this process to be ended, if it does."""
         wanted, reason = self._to_end.pop(name, (0, ""))
         return reason if wanted == pid else None
 
     def close(self) -> None:
-        """Close all channels."""
         for mailbox in self._present.values():
             mailbox.close()
         for ended in self._ended:

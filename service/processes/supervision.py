@@ -32,7 +32,6 @@ _LOCK = "serve.lock"
 
 @contextlib.contextmanager
 def running(children: Sequence[ChildProcess]) -> Iterator[None]:
-    """Start the processes in order, and stop them at the end."""
     try:
         for child in children:
             child.start()

@@ -167,7 +167,6 @@ class Template(ChildProcess):
         return cls(name, command, environment, run_dir / f"{name}.pid")
 
     def start(self) -> None:
-        """Start it; it loads its modules meanwhile."""
         self._close()
         self._loaded = False
         self._end, other = pair()
@@ -175,7 +174,6 @@ class Template(ChildProcess):
             self._begin([*self.command, "--channel", str(other.fileno())], [other.fileno()])
 
     def stop(self) -> None:
-        """End it: it has nothing to finish."""
         super().stop()
         self._close()
 
@@ -217,7 +215,6 @@ class Template(ChildProcess):
         return None
 
     def _answer(self, channel: Channel[Forked], seconds: float) -> Forked:
-        """The next one; raises OSError where there is none in this time."""
         arrived = select.poll()
         arrived.register(channel.fileno(), select.POLLIN)
         if arrived.poll(1000 * max(0.0, seconds)) and (packet := channel.receive()) is not None:

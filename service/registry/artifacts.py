@@ -104,7 +104,6 @@ class StagedFile(AbstractContextManager["StagedFile"]):
 
     @property
     def digest(self) -> str:
-        """Hexadecimal SHA-256 of what was written so far."""
         return self._hash.hexdigest()
 
     def write(self, chunk: bytes) -> int:
@@ -206,7 +205,6 @@ class ArtifactStore:
         return staged
 
     def stage_file(self, source: Path) -> StagedFile:
-        """Begin a new file with the content of `source`."""
         with source.open("rb") as file:
             return self.stage_open(file.fileno())
 
@@ -280,7 +278,6 @@ class ArtifactStore:
 
 
 def missing(digest: str) -> NotFound:
-    """The error of a file that is not stored."""
     return NotFound("artifact_missing", f"the stored file {digest[:12]}… is missing")
 
 
@@ -295,7 +292,6 @@ def require_room(descriptor: int, more: int) -> None:
 
 @contextmanager
 def storing() -> Iterator[None]:
-    """Raise Unavailable where the disk refuses."""
     try:
         yield
     except OSError as error:

@@ -56,7 +56,6 @@ def migrate(engine: Engine) -> None:
 
 
 def alembic_config() -> Config:
-    """The configuration that a file `alembic.ini` would hold."""
     from alembic.config import Config
 
     config = Config()

@@ -44,7 +44,6 @@ _MEASURED_EVERY = 0.02
 
 
 def open_artifacts(settings: RegistrySettings) -> ArtifactStore:
-    """Open the store that the settings name."""
     if settings.artifact_bucket is None:
         return ArtifactStore(settings.resolved_artifacts)
     from service.registry.s3 import Bucket  # boto3 is an extra
@@ -117,7 +116,6 @@ class ObjectStore(ArtifactStore):
             super().remove([digest])
 
     def clock(self) -> datetime:
-        """The time of the bucket's server."""
         return self._bucket.clock()
 
     def listed(self, *, after: str = "", limit: int) -> list[StoredFile]:
@@ -145,7 +143,6 @@ class ObjectStore(ArtifactStore):
         self._bucket.clock()
 
     def close(self) -> None:
-        """Close all connections."""
         self._bucket.close()
 
     def _taken(self, digest: str) -> int:
@@ -264,7 +261,6 @@ def evict(root: Path, *, limit: int, now: float) -> int:
 
 
 def _copies(root: Path) -> Iterator[tuple[float, int, str]]:
-    """Last use, bytes and path of each copy."""
     for number in range(256):
         try:
             with os.scandir(root / f"{number:02x}") as entries:

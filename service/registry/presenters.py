@@ -20,7 +20,6 @@ Record = TypeVar("Record", bound=BaseModel)
 
 
 def dataset_record(unit: UnitOfWork, row: tables.Dataset) -> contract.DatasetRecord:
-    """The public record of a dataset."""
     declared = {name: row.options.get(name) for name in ("format", "seen_by_model", "split_shares", "purpose")}
     derived = {"labelled": row.labelled if row.profile else None, "waiting_for": _waiting_for(unit, row)}
     return _presented(contract.DatasetRecord, row, derived, declared, row.profile)
@@ -38,7 +37,6 @@ def model_record(unit: UnitOfWork, row: tables.Model) -> contract.ModelRecord:
 
 
 def job_record(unit: UnitOfWork, row: tables.Job, work: tables.Work) -> contract.JobRecord:
-    """The public record of a job."""
     derived = {
         "report_url": f"/v1/jobs/{row.id}/report" if row.report_sha256 else None,
         "predict_url": f"/v1/models/{row.calibrated_model_id}/predict" if row.calibrated_model_id else None,
@@ -58,13 +56,11 @@ def event_json(row: tables.Event) -> str:
 
 
 def delivery_record(row: tables.Delivery, work: tables.Work) -> contract.DeliveryRecord:
-    """The public record of a message to a webhook."""
     due = work.not_before if row.status == "pending" else None
     return _presented(contract.DeliveryRecord, row, {"next_attempt_at": due})
 
 
 def batch_record(unit: UnitOfWork, row: tables.Batch, work: tables.Work) -> contract.BatchRecord:
-    """The public record of a batch prediction."""
     results_url = f"/v1/predictions/{row.id}/results" if row.results_sha256 or row.manifest_sha256 else None
     derived = {"results_url": results_url, "attempts": work.attempts, "class_priors": row.options.get("class_priors")}
     derived |= {"errors": row.options.get("errors", "fail"), "waiting_for": _waiting_for(unit, row, work)}
@@ -73,7 +69,6 @@ def batch_record(unit: UnitOfWork, row: tables.Batch, work: tables.Work) -> cont
 
 
 def calibrator_record(unit: UnitOfWork, row: tables.Calibrator) -> contract.CalibratorRecord:
-    """The public record of a calibrator."""
     derived = {
         "split_shares": row.options.get("split_shares"),
         "report_url": f"/v1/calibrators/{row.id}/report" if row.report_sha256 else None,

@@ -78,7 +78,6 @@ class UnitOfWork:
             self.batches.requeue(record_id, reason)
 
     def now(self) -> datetime:
-        """The present, as the database sees it."""
         return database_now(self.session)
 
 
@@ -182,7 +181,6 @@ class Registry:
                 migrate(self._engine)
 
     def is_current(self) -> bool:
-        """Whether the tables are those this code expects."""
         with reachable():
             return is_current(self._engine)
 

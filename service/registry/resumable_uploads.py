@@ -81,7 +81,6 @@ class ResumableUpload(AbstractContextManager["ResumableUpload"]):
         return self._hash.hexdigest()
 
     def close(self) -> None:
-        """Release the lock."""
         if self._hash is not None:
             self._files.remember(self._name, self._hash, self.size)
         os.close(self._descriptor)

@@ -119,7 +119,6 @@ class Bucket:
             raise _unavailable("it does not tell the time") from error
 
     def close(self) -> None:
-        """Close all connections."""
         for client in (self._patient, self._brief, self._probing):
             client.close()
 

@@ -76,7 +76,6 @@ class LogSettings(BaseSettings):
 
     @property
     def log_format(self) -> str:
-        """The lines of the log, in the words of `logging`."""
         return f"{'%(asctime)s ' if self.log_times else ''}%(levelname)s %(message)s"
 
 
@@ -186,7 +185,6 @@ class RegistrySettings(LogSettings):
 
     @property
     def resolved_database_url(self) -> str:
-        """The database URL, with the default filled in."""
         return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'registry.sqlite'}"
 
     @field_validator("artifacts")
@@ -364,7 +362,6 @@ class WorkerSettings(RegistrySettings):
 
     @property
     def work_dir(self) -> Path:
-        """Where children have their private folders."""
         return self.data_dir.absolute() / "work"
 
 

@@ -78,7 +78,6 @@ class Endpoint:
 
     @property
     def address(self) -> Address | None:
-        """The host as an address; None if it is a name."""
         try:
             return ip_address(self.host)
         except ValueError:

@@ -75,7 +75,6 @@ class ServingApp:
         self.services.waits.fail(restarting)
 
     def call(self, request: Request, name: str, model: str, version: str | None = None) -> InferenceCall:
-        """The call of a request for a model; `name` is that of its span."""
         span = self.services.tracing.start(request.headers, name)
         return InferenceCall(self.services, request, model, version, span)
 
@@ -108,7 +107,6 @@ class ServingApp:
             self._note(request, GONE if answer is None else answer.status, seconds, model_id)
 
     async def _refusal(self, request: Request) -> Response | None:
-        """The answer to a request that is not admitted."""
         access, admission, admitted = self.services.access, self.services.admission, True
         if access.keyed:
             authorization = request.headers.get(b"authorization", b"")

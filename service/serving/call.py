@@ -46,8 +46,6 @@ _FEW_NUMBERS = 32 * 1024
 
 
 class FormatThreads:
-    """A small pool with a bounded queue, used on the event loop."""
-
     def __init__(self, max_waiting: int) -> None:
         self._max_waiting = max_waiting
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="formats")
@@ -197,7 +195,6 @@ class ServingServices:
         )
 
     def start(self) -> None:
-        """Prepare the inference runtime."""
         prepare(arena_bytes=self.settings.resolved_api_memory_bytes // 2)
 
 
@@ -312,7 +309,6 @@ class InferenceCall:
         self._memory.held_bytes += more
 
     def release(self) -> None:
-        """Hold nothing any more: the request has ended."""
         self._memory.held_bytes -= self.held_bytes
         self.held_bytes = 0
 

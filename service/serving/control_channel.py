@@ -78,7 +78,6 @@ class Turns(TokenBucket):
         return True
 
     def give_back(self) -> None:
-        """Put back a token that was not needed."""
         self.take(-1)
 
 
@@ -113,7 +112,6 @@ class RememberedKeys:
         return await asyncio.shield(asking)
 
     def forget(self) -> None:
-        """Ask again before the next answer."""
         self._since = time.monotonic()
 
     async def _asked(self, digest: bytes, authorization: bytes) -> bool:
@@ -222,7 +220,6 @@ class ControlChannel:
     def start(
         self, protocol: Callable[[bytes], asyncio.Protocol], repository: ModelRepository, counted: Callable[[], bytes]
     ) -> None:
-        """Take what comes from now on."""
         self._loop = asyncio.get_running_loop()
         self._adoption.begin(protocol)
         self._repository = repository
@@ -272,7 +269,6 @@ class ControlChannel:
     # Connections (HandOver)
 
     def is_elsewhere(self, path: bytes) -> bool:
-        """Whether another process answers this."""
         return self._placement.place(path) != self._place
 
     def hand_over(self, path: bytes, descriptor: int, received: bytes) -> bool:

@@ -44,7 +44,6 @@ Parsed = tuple[InferenceRequest, dict[str, np.ndarray], tuple[RequestedOutput, .
 
 
 async def infer(call: InferenceCall) -> Answer:
-    """Answer one request."""
     headers, settings = call.request.headers, call.settings
     length = _header_length(headers.get(_HEADER_LENGTH))
     _check_type(call.request.content_type)

@@ -135,8 +135,6 @@ def seconds_given(text: str, most: float) -> float:
 
 
 class Answer(NamedTuple):
-    """A whole response."""
-
     body: bytes
     content_type: bytes = b"application/json"
     status: int = 200
@@ -158,7 +156,6 @@ class Request:
 
     @classmethod
     def read(cls, scope: Scope, receive: Receive) -> Request:
-        """Read the head."""
         headers = headers_of(scope)
         return cls(scope, receive, headers, request_id_of(headers.get(b"x-request-id", b"")))
 

@@ -31,7 +31,6 @@ Parsed = tuple[dict[str, np.ndarray], DecisionPolicy]
 
 
 async def predict(call: InferenceCall) -> Answer:
-    """Answer one request."""
     request = call.request
     settings, kind, query = call.settings, request.content_type, request.scope["query_string"]
     is_json = kind == _JSON or (kind.startswith("application/") and kind.endswith("+json"))

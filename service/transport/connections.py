@@ -93,7 +93,6 @@ class Connections:
 
     @classmethod
     def limited(cls, most: int, per_address: int, proxies: Iterable[IPv4Network | IPv6Network]) -> Connections:
-        """The same of their numbers, of which 0 is the default."""
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         most = most or _MOST
         if soft != resource.RLIM_INFINITY:
@@ -113,7 +112,6 @@ class Connections:
         return None
 
     def release(self, address: str) -> None:
-        """Uncount a connection that has ended."""
         self._count -= 1
         if key := self._key(address):
             self._by_address[key] -= 1
@@ -128,7 +126,6 @@ class Connections:
         return True
 
     def release_surplus(self) -> None:
-        """Uncount one of those."""
         self._surplus_read -= 1
 
     def _key(self, address: str) -> str:

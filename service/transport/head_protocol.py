@@ -48,8 +48,6 @@ _RELEASED: Any = None
 
 
 class Exchange(RequestResponseCycle):
-    """One request and its answer."""
-
     @classmethod
     def of(cls, connection: HttpToolsProtocol, scope: Any, *, keeps_alive: bool, expects: bool) -> Exchange:
         """The next one of a connection.
@@ -114,7 +112,6 @@ class Exchange(RequestResponseCycle):
         return self.waiting_for_100_continue or (self.more_body and b"transfer-encoding" in headers)
 
     async def send(self, message: Message) -> None:  # type: ignore[override]  # uvicorn names each event
-        """As ASGI has it."""
         if message["type"] == "http.response.start" and self._leaves_body:
             message = {**message, "headers": [*message.get("headers", []), _CLOSE]}
         await super().send(message)  # type: ignore[arg-type]
@@ -239,7 +236,6 @@ class HeadProtocol(HttpToolsProtocol):
                 rest = rest[upgrade.args[0] :]
 
     def on_message_begin(self) -> None:
-        """Called by the parser."""
         if len(self.pipeline) >= _MOST_PIPELINED:  # those are answered; the client sends the rest again
             self.cycle.keep_alive = False
             self._refused = True
@@ -288,14 +284,12 @@ class HeadProtocol(HttpToolsProtocol):
         return False
 
     def on_body(self, body: bytes) -> None:
-        """Called by the parser."""
         self._advanced = True
         if self._body_left:
             self._body_left -= len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Called by the parser."""
         self._advanced = True  # what ends a chunked body comes after the last piece of it
         if not self._upgrading:
             self._in_body = False

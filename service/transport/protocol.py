@@ -60,12 +60,10 @@ class GatheringTransport:
         self._flush()
 
     def get_write_buffer_size(self) -> int:
-        """How many bytes are not sent yet."""
         unsent: int = self._transport.get_write_buffer_size()
         return unsent + sum(map(len, self._held))
 
     def is_closing(self) -> bool:
-        """Whether nothing more is sent."""
         return self._lingering or self._transport.is_closing()
 
     def close(self) -> None:

@@ -31,7 +31,7 @@ _WIDTH, _HEIGHT = _LEFT + _ACROSS + 24, _TOP + _UP + 46
 
 @dataclass(frozen=True)
 class Costs:
-    """Of a wrong answer, and of a row that is left to somebody else; in any unit."""
+    """The costs of a wrong answer, and of a row that is left to somebody else; in any unit."""
 
     error: float = 10
     abstention: float = 1

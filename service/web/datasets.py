@@ -22,7 +22,6 @@ _JOBS = 20
 
 @router.get("/datasets")
 async def list_datasets(request: Request, services: ServicesDep, after: After = None) -> Response:
-    """All, newest first."""
     after = cursor(after or None, "ds")
 
     def read(unit: UnitOfWork) -> list[DatasetRecord]:
@@ -62,8 +61,7 @@ async def _dataset_page(
 ) -> Response:
     def read(unit: UnitOfWork) -> tuple[DatasetRecord, list[ListedJob]]:
         dataset = dataset_record(unit, unit.datasets.get(dataset_id))
-        jobs = unit.jobs.of_dataset(dataset_id, limit=_JOBS)
-        return dataset, [listed(unit, row) for row in jobs]
+        return dataset, [listed(unit, row) for row in unit.jobs.of_dataset(dataset_id, limit=_JOBS)]
 
     dataset, jobs = await services.read(read)
     return page(request, "datasets/page.html.jinja", dataset=dataset, jobs=jobs, refused=refused, codes=RECORD_CODES)

@@ -71,11 +71,9 @@ class FormState:
     prefix: str = ""
 
     def value(self, name: str, default: str = "") -> str:
-        """What stands in a field."""
         return self.entered.get(name, default)
 
     def error(self, name: str) -> str | None:
-        """What was refused of a field."""
         refused = self.problem.errors if self.problem is not None else []
         return next((one.message for one in refused if one.field == name), None)
 
@@ -160,10 +158,8 @@ def fields_of(job: JobRecord) -> dict[str, str]:
             *("publish_as", "publish_when", "accelerator"),
         },
     )
-    fields = dict(_flat(order))
-    fields["class_priors"] = _as_lines(job.class_priors or {})
-    fields["metadata"] = _as_lines(job.metadata)
-    return fields
+    priors, metadata = job.class_priors or {}, job.metadata
+    return {**dict(_flat(order)), "class_priors": _as_lines(priors), "metadata": _as_lines(metadata)}
 
 
 def suggested_name(name: str) -> str:
@@ -178,7 +174,6 @@ def suggested_name(name: str) -> str:
 
 
 def _lines(text: str, parted: Callable[[str, str], tuple[str, str, str]]) -> list[tuple[str, str]]:
-    """Lines `name = value`."""
     parts = [parted(line, "=") for line in text.splitlines() if line.strip()]
     return [(name.strip(), value.strip()) for name, _, value in parts]
 
@@ -204,7 +199,6 @@ class Sent:
 
     @classmethod
     def nothing(cls) -> dict[str, Sent]:
-        """Before anything was sent."""
         return {name: cls(FormState(prefix=name)) for name in (_MODEL, _DATASET)}
 
 
@@ -212,7 +206,12 @@ async def receive_files(request: Request, services: Services) -> dict[str, Sent]
     """Take what a form sends, and make its records; where nothing at all was chosen, that is the problem."""
     with ExitStack() as stack:
         form = await receive_parts(request, services, stack, files=(_MODEL, _WEIGHTS, _DATASET))
-        _drop_unchosen(form)
+        for name in (_MODEL, _WEIGHTS, _DATASET):
+            # Browsers send a part for a file that was not chosen: no bytes, and an empty name or none.
+            file, filename = form.files.get(name, (None, ""))
+            if not filename and (file is None or not file.size):
+                form.files.pop(name, None)
+                form.contents.pop(name, None)
         texts = form.texts()
         once = partial(_make, services, form, stack, texts.get(FIELD, ""))
         sent = {
@@ -285,15 +284,6 @@ def _dataset_again(unit: UnitOfWork, state: FormState) -> str:
     row = unit.datasets.get(state.value("id"))
     file = ReceivedFile(row.bytes, row.sha256, lambda _: row.sha256, row.name)
     return add_dataset(unit, file, said, {**row.options, "seen_by_model": said.seen_by_model}).id
-
-
-def _drop_unchosen(form: Form) -> None:
-    """Browsers send a part for a file that was not chosen: no bytes, and an empty name or none."""
-    for name in (_MODEL, _WEIGHTS, _DATASET):
-        file, filename = form.files.get(name, (None, ""))
-        if not filename and (file is None or not file.size):
-            form.files.pop(name, None)
-            form.contents.pop(name, None)
 
 
 def _fields(name: str, texts: Mapping[str, str]) -> FormState:

@@ -16,8 +16,6 @@ from service.registry.documents import Stage
 
 
 class StageWords(NamedTuple):
-    """A stage by its name, and what happens in it."""
-
     stage: Stage
     title: str
     happens: str
@@ -87,7 +85,6 @@ def steps_of(job: JobRecord) -> tuple[Step, ...]:
 
 
 def order_sentences(job: JobRecord) -> list[str]:
-    """What was ordered, as sentences."""
     budget, given = job.budget, job.hyperparameters.model_dump(exclude_defaults=True)
     fixed = listed([f"{name.replace('_', ' ')} {value}" for name, value in given.items()])
     score = "NLL" if job.gate.score == "nll" else "Brier scores"

@@ -78,7 +78,6 @@ async def list_jobs(
 
 
 def listed(unit: UnitOfWork, row: tables.Job) -> ListedJob:
-    """A job as a line of a list."""
     model, dataset = unit.models.find(row.model_id), unit.datasets.find(row.dataset_id)
     record = job_record(unit, row, unit.work.of(row.id))
     return ListedJob(record, model.name if model else None, dataset.name if dataset else None)
@@ -86,7 +85,6 @@ def listed(unit: UnitOfWork, row: tables.Job) -> ListedJob:
 
 @router.get("/jobs/{job_id}")
 async def job_page(request: Request, services: ServicesDep, job_id: str) -> Response:
-    """The job as it is now."""
     return await _shown(request, services, job_id)
 
 
@@ -132,18 +130,15 @@ class JobView(ListedJob):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing will change any more."""
         return self.job.status in FINAL
 
     @property
     def title(self) -> str:
-        """The heading."""
         model = "a deleted model" if self.model is None else self.model
         return f"{'Dry run' if self.job.dry_run else 'Calibration'} of {model}"
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """Its stages."""
         return steps_of(self.job)
 
     @property
@@ -172,7 +167,6 @@ class JobView(ListedJob):
 
     @property
     def ranking(self) -> list[Contender]:
-        """The best candidates."""
         return self.race.ranking[:_CANDIDATES]
 
     @property
@@ -187,12 +181,10 @@ class JobView(ListedJob):
 
     @property
     def chart(self) -> Markup:
-        """The course of their NLL."""
         return nll_chart(self.race)
 
     @property
     def panels(self) -> list[Panel]:
-        """The losses of the candidates."""
         return loss_panels(self.race)
 
 

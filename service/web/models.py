@@ -55,7 +55,6 @@ async def list_models(
     origin: Literal["", "uploaded", "calibrated"] = "",
     after: After = None,
 ) -> Response:
-    """All models, newest first."""
     only = ListFilter(name=name or None, origin=origin or None)
     before = cursor(after or None, "mdl")
 
@@ -134,8 +133,6 @@ class Lineage:
 
 
 def lineage_of(unit: UnitOfWork, row: tables.Model) -> Lineage:
-    """The lineage of one model."""
-
     def model(model_id: str | None) -> Ancestor | None:
         if model_id in (None, row.id):
             return None
@@ -174,14 +171,11 @@ class VersionLine(NamedTuple):
 
     @property
     def version(self) -> int:
-        """Its number."""
         return self.published.version
 
 
 @router.get("/names")
 async def list_names(request: Request, services: ServicesDep, after: AfterName = None) -> Response:
-    """All names, in alphabetical order."""
-
     def line(unit: UnitOfWork, record: NameRecord) -> NameLine:
         default = _published(unit, record.name, record.default_version)
         return NameLine(record.name, len(record.versions), default, unit.models.get(default.model_id))

@@ -93,8 +93,6 @@ async def show_operations(request: Request, services: ServicesDep) -> Response:
 
 
 async def _read(services: Services) -> Operations | None:
-    """None where the database cannot say; the checks name it."""
-
     def read() -> Operations:
         suspended = quarantine(services.settings).suspended()
         with services.registry.read() as unit:
@@ -141,7 +139,6 @@ class Worker:
 
     @property
     def lives(self) -> bool:
-        """Whether the sign of life is recent."""
         return self.silent_seconds <= SILENT_S
 
 
@@ -284,9 +281,8 @@ def _of_queues(found: Operations) -> Iterator[Trouble]:
                 "Start one (`python -m worker`), or look why the last one has ended or stands still.",
             )
         for one in found.waiting if line.workers and line.queue not in busy else ():
-            if one.queue != line.queue or one.due_since is None:
-                continue
-            if (seconds := found.seconds_since(one.due_since)) > _PATIENCE_S:
+            seconds = found.seconds_since(one.due_since or found.now)
+            if one.queue == line.queue and seconds > _PATIENCE_S:
                 yield Trouble(
                     f"{counted(one.due, one.kind)} could have been taken for {duration(seconds)}, and nobody does.",
                     "A worker lives that takes such work: look into its log, and whether all its threads are busy.",
@@ -295,24 +291,21 @@ def _of_queues(found: Operations) -> Iterator[Trouble]:
 
 def _of_leases(found: Operations) -> Iterator[Trouble]:
     for one in found.held:
-        late = found.seconds_since(one.lease_expires_at or found.now)
-        if late <= 0:
-            continue
-        yield Trouble(
-            f"{counted(1, one.kind)} is held by a worker whose lease ended {duration(late)} ago.",
-            "Any living worker takes it over and goes on from its last checkpoint.",
-            severe=not any(worker.lives for worker in found.workers),
-            records=[one.record_id],
-        )
+        if (late := found.seconds_since(one.lease_expires_at or found.now)) > 0:
+            yield Trouble(
+                f"{counted(1, one.kind)} is held by a worker whose lease ended {duration(late)} ago.",
+                "Any living worker takes it over and goes on from its last checkpoint.",
+                severe=not any(worker.lives for worker in found.workers),
+                records=[one.record_id],
+            )
 
 
 def _of_returned(found: Operations) -> Iterator[Trouble]:
     for one in found.returned:
-        why = f": {one.reason}" if one.reason else ""
         lost = f"lost its process {one.losses} times in a row" if one.losses > 1 else "was given back"
         wait = -found.seconds_since(one.not_before)
         yield Trouble(
-            f"{counted(1, one.kind)} {lost}{why}.",
+            f"{counted(1, one.kind)} {lost}{f': {one.reason}' if one.reason else ''}.",
             f"It is tried again in {duration(wait)}." if wait > 0 else "It is tried again by the next free worker.",
             severe=False,
             records=[one.record_id],

@@ -69,9 +69,8 @@ async def order_part(
     shown = await services.read(partial(OrderPage.read, model_id=model, dataset_id=dataset, check_id=check))
     if awaited and not is_news(getattr(shown, part), told=told):
         return Response(status_code=204)
-    template = f"orders/{part}.html.jinja"
     inspected = {"HX-Trigger": "inspected"}  # tells the part with the order that it may have become possible
-    return await run_in_threadpool(_page, request, shown, template=template, headers=inspected)
+    return await run_in_threadpool(_page, request, shown, template=f"orders/{part}.html.jinja", headers=inspected)
 
 
 @router.post("/new")
@@ -142,7 +141,6 @@ class Choices:
 
     @classmethod
     def read(cls, unit: UnitOfWork) -> Choices:
-        """Those of the registry."""
         return cls(unit.models.choices(limit=_CHOICES), unit.datasets.choices(limit=_CHOICES))
 
 
@@ -166,7 +164,6 @@ class OrderPage:
 
     @classmethod
     def read(cls, unit: UnitOfWork, model_id: str | None, dataset_id: str | None, check_id: str | None) -> OrderPage:
-        """The records that an address names, as far as they are still there."""
         model_row = unit.models.find(model_id) if model_id else None
         dataset_row = unit.datasets.find(dataset_id) if dataset_id else None
         model = model_record(unit, model_row) if model_row is not None else None
@@ -199,12 +196,10 @@ class OrderPage:
 
     @property
     def is_ready(self) -> bool:
-        """Whether both can be used."""
         return all(one is not None and one.status == "ready" for one in (self.model, self.dataset))
 
     @property
     def misfits(self) -> list[str]:
-        """What does not belong together."""
         return misfits(self.model, self.dataset)
 
     @property
@@ -216,7 +211,6 @@ class OrderPage:
 
 
 def misfits(model: ModelRecord | None, dataset: DatasetRecord | None) -> list[str]:
-    """Sentences on what does not belong together, each with its remedy; none before both are there and inspected."""
     if model is None or dataset is None or not model.status == dataset.status == "ready":
         return []
     if dataset.labelled is False:

@@ -37,7 +37,6 @@ _PAGES = (rendering, orders, datasets, jobs, live, models, reports, try_it, oper
 
 
 def install(app: FastAPI, sessions: Sessions) -> None:
-    """Add all pages."""
     services: Services = app.state.services
     app.state.sessions = sessions
     app.state.live_jobs = LiveJobs(services.registry, services.long_poll)
@@ -75,7 +74,6 @@ class ProblemPagesMiddleware:
 
 
 def problem_page(request: Request, start: Message, body: bytes) -> ASGIApp:
-    """The page of one problem."""
     told = Problem.model_validate_json(body)
     path = request.url.path
     if told.status == 405 and request.method == "GET":  # a form's address that was reloaded or typed
@@ -97,8 +95,6 @@ def problem_page(request: Request, start: Message, body: bytes) -> ASGIApp:
 
 @router.get("/")
 async def start_page(request: Request, services: ServicesDep) -> Response:
-    """The first page."""
-
     def read(unit: UnitOfWork) -> tuple[Choices, list[ListedJob]]:
         return Choices.read(unit), [listed(unit, row) for row in unit.jobs.newest(limit=_NEWEST, after=None)]
 
@@ -139,7 +135,6 @@ async def sign_in(request: Request, key: Annotated[str, Form(max_length=1000)] =
 
 @router.post("/sign-out")
 async def sign_out(request: Request) -> Response:
-    """End the session."""
     if session_id := session_id_of(request.scope):
         await _sessions(request).end(session_id)
     answer = see_other("/sign-in")

@@ -58,7 +58,6 @@ class Training:
 
     @property
     def epoch(self) -> int:
-        """The last epoch that is over."""
         return max(self.losses, default=0)
 
 
@@ -93,7 +92,6 @@ class Contender:
 
     @property
     def trains(self) -> str:
-        """What of the network."""
         return SCOPES.get(self.scope, "–")
 
 
@@ -162,8 +160,7 @@ class Race:
     def _note(self, one: Contender, at: datetime) -> None:
         if one.nll is not None:
             self.begun_at = self.begun_at or at
-            point = (at - self.begun_at).total_seconds(), one.nll
-            self.course.setdefault(one.name, []).append(point)
+            self.course.setdefault(one.name, []).append(((at - self.begun_at).total_seconds(), one.nll))
 
     def _named(self, name: str) -> Contender:
         return self.contenders.setdefault(name, Contender(name))
@@ -175,7 +172,8 @@ class Race:
 
 def nll_chart(race: Race) -> Markup:
     """NLL so far of each candidate over the time of the race; the leader's line is bold, and it is named."""
-    ranks = _ranks(race)
+    best = [one.name for one in race.ranking if one.nll is not None][:_MOST_LINES]
+    ranks = [(rank, best[rank - 1]) for rank in range(len(best), 0, -1)]  # the leader last: it is drawn on top
     lines = {name: race.course[name] for _, name in ranks if name in race.course}
     leader = next((one for one in race.ranking if one.nll is not None), None)
     leads = "" if leader is None else leader.name
@@ -252,12 +250,6 @@ def thinned(losses: Mapping[int, float], most: int) -> list[tuple[int, float]]:
     return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
 
 
-def _ranks(race: Race) -> list[tuple[int, str]]:
-    """The ranks of the best candidates, the leader last so that it is drawn on top."""
-    best = [one.name for one in race.ranking if one.nll is not None][:_MOST_LINES]
-    return [(rank, best[rank - 1]) for rank in range(len(best), 0, -1)]
-
-
 def _grid(across: Scale, up: Scale, name: str) -> list[str]:
     """Lines with their figures, and the name of the axis below."""
     parts = []
@@ -277,17 +269,17 @@ def _panel(one: Contender, race: Race, lines: Mapping[int | None, list[tuple[int
     across = Scale(min(1, epochs), max(epochs, 2), 8, _PANEL_WIDTH - 16)
     up = Scale(min(values), max(values), _PANEL_HEIGHT - 22, -(_PANEL_HEIGHT - 34))
     bottom = _PANEL_HEIGHT - 18
+    now = race.underway(one)
+    over = [fold for fold in lines if one.trainings[fold] is not now]
     parts = [
         opening(_PANEL_WIDTH, _PANEL_HEIGHT, f"Loss of {one.name}", f"In {count(len(lines), 'training')}."),
         line(8, bottom, _PANEL_WIDTH - 8, bottom, "band-edge"),
         text(8, _PANEL_HEIGHT - 4, "1", size=11, colour="soft"),
         text(_PANEL_WIDTH - 8, _PANEL_HEIGHT - 4, f"{epochs} epochs", size=11, colour="soft", anchor="end"),
+        f'<g {paint(stroke="soft")} stroke-width="1.2">',
+        *(_polyline(_placed(lines[fold], across, up), dashed=fold is None) for fold in over),
+        "</g>",
     ]
-    now = race.underway(one)
-    over = [fold for fold in lines if one.trainings[fold] is not now]
-    parts.append(f'<g {paint(stroke="soft")} stroke-width="1.2">')
-    parts += [_polyline(_placed(lines[fold], across, up), dashed=fold is None) for fold in over]
-    parts.append("</g>")
     if now is not None and lines[now.fold]:
         placed = _placed(lines[now.fold], across, up)
         parts.append(f'<g {paint(stroke="calibrated")} stroke-width="2.5">{_polyline(placed)}</g>')

@@ -91,7 +91,6 @@ def see_other(path: str) -> RedirectResponse:
 
 @cache
 def environment() -> Environment:
-    """The templates of the pages, and beside them those of reports."""
     made = report_page.environment().overlay(
         loader=ChoiceLoader([PackageLoader("service.web"), PackageLoader("fedlas.report")])
     )
@@ -264,7 +263,6 @@ class StaticFile:
 
     @classmethod
     def of(cls, content: bytes, media_type: str) -> StaticFile:
-        """Compress it."""
         digest = hashlib.sha256(content).hexdigest()[:16]
         return cls(content, gzip.compress(content, 9, mtime=0), digest, media_type)
 
@@ -296,9 +294,9 @@ def get_static_file(request: Request, digest: str, name: str) -> Response:
 
 def answer(request: Request, file: StaticFile, *, cache: str) -> Response:
     """A file as it is or compressed, with its `ETag`; 304 where the client has it."""
-    headers = {"Cache-Control": cache, "Vary": "Accept-Encoding", "X-Content-Type-Options": "nosniff"}
-    headers["ETag"] = f'"{file.digest}"'
-    if etag_matches(request, headers["ETag"]):
+    etag = f'"{file.digest}"'
+    headers = {"Cache-Control": cache, "Vary": "Accept-Encoding", "X-Content-Type-Options": "nosniff", "ETag": etag}
+    if etag_matches(request, etag):
         return Response(status_code=304, headers=headers)
     if "gzip" in request.headers.get("accept-encoding", ""):
         headers["Content-Encoding"] = "gzip"

@@ -44,7 +44,6 @@ def report_of_job(request: Request, services: ServicesDep, job_id: str) -> Respo
 
 @router.get("/calibrators/{calibrator_id}/report")
 def report_of_calibrator(request: Request, services: ServicesDep, calibrator_id: str) -> Response:
-    """The report of a calibrator, which was made of scores."""
     with services.registry.read() as unit:
         row = unit.calibrators.get(calibrator_id)
     return _shown(request, services.registry, row, "calibrators")
@@ -71,8 +70,6 @@ class Interval(BaseModel):
 
 
 class Metrics(BaseModel):
-    """The scores of one model."""
-
     accuracy: Interval
     nll: Interval
     brier: Interval
@@ -125,7 +122,6 @@ class Excerpt(BaseModel):
 
     @property
     def served_curve(self) -> RiskCoverage:
-        """The curve of what is served."""
         return self.risk_coverage["calibrated"]
 
 

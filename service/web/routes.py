@@ -99,7 +99,6 @@ async def call_api(
 
 
 def problem_in(answer: httpx.Response) -> Problem:
-    """Why the API has refused."""
     return Problem.model_validate_json(answer.content)
 
 
@@ -121,8 +120,7 @@ def list_page(request: Request, rows: Iterable[T], key: Callable[[T], str]) -> L
     found = tuple(islice(rows, ROWS + 1))
     shown = found[:ROWS]
     newer = _path(request) if request.query_params.get("after") else None
-    older = _path(request, key(shown[-1])) if len(found) > ROWS else None
-    return ListPage(shown, newer, older)
+    return ListPage(shown, newer, _path(request, key(shown[-1])) if len(found) > ROWS else None)
 
 
 def _path(request: Request, after: str | None = None) -> str:

@@ -99,8 +99,6 @@ def origin_of(request: Request, other_hosts: Set[str]) -> str:
 
 
 class Sessions:
-    """The sessions of one service."""
-
     def __init__(self, services: Services) -> None:
         self._services = services
         self._keys = [key.encode() for key in services.settings.api_keys]
@@ -270,10 +268,11 @@ def _without_default_port(place: str) -> str:
 
 
 def _without_prefix(scope: Scope) -> Scope:
-    path = scope["path"].removeprefix(SESSION)
-    raw_path = scope.get("raw_path", b"").removeprefix(SESSION.encode())
-    request_id = scope[SCOPE_KEY].encode()
-    return {**_with_header(scope, b"x-request-id", request_id), "path": path, "raw_path": raw_path}
+    return {
+        **_with_header(scope, b"x-request-id", scope[SCOPE_KEY].encode()),
+        "path": scope["path"].removeprefix(SESSION),
+        "raw_path": scope.get("raw_path", b"").removeprefix(SESSION.encode()),
+    }
 
 
 def _with_header(scope: Scope, name: bytes, value: bytes) -> Scope:

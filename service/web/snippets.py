@@ -53,7 +53,6 @@ class Caller:
 
     @property
     def predict_url(self) -> str:
-        """Where predictions are asked for."""
         return f"{self.url}/v1/models/{quote(self.ref, safe='')}/predict"
 
     @property
@@ -63,7 +62,6 @@ class Caller:
 
 
 def snippets(model: ModelRecord, profile: ServingProfile, caller: Caller) -> Sequence[Snippet]:
-    """The four ways to ask."""
     return [
         Snippet("curl", "a shell", _curl(profile, caller)),
         Snippet("Python client", "pip install '.[client]' numpy, in a clone of FedLAS", _client(profile, caller)),
@@ -124,7 +122,6 @@ def _triton(profile: ServingProfile, caller: Caller) -> str:
     parts = urlsplit(caller.url)
     tls = ", ssl=True" if parts.scheme == "https" else ""
     header = f', headers={{"Authorization": "Bearer " + os.environ["{_KEY}"]}}' if caller.with_key else ""
-    types = {spec.name: datatype_name(spec.dtype) for spec in profile.inputs}
     return "\n".join(
         [
             *(["import os", ""] if caller.with_key else []),
@@ -133,7 +130,7 @@ def _triton(profile: ServingProfile, caller: Caller) -> str:
             "",
             f"client = triton.InferenceServerClient({_literal(parts.netloc)}{tls})",
             f"arrays = {_mapping(profile.inputs)}",
-            f"types = {_literal(dict(types))}",
+            f"types = {_literal({spec.name: datatype_name(spec.dtype) for spec in profile.inputs})}",
             "inputs = [triton.InferInput(name, array.shape, types[name]) for name, array in arrays.items()]",
             "for tensor in inputs:",
             "    tensor.set_data_from_numpy(arrays[tensor.name()])",
@@ -227,7 +224,6 @@ def example_text(profile: ServingProfile) -> str:
 
 
 def row_shape(spec: TensorSpec) -> list[int]:
-    """The shape of the example's row."""
     return [size if isinstance(size, int) else _FREE for size in spec.row]
 
 

@@ -59,7 +59,6 @@ class Subject:
 
     @property
     def profile(self) -> ServingProfile:
-        """As requests see it."""
         return self.resolved.profile
 
     @property
@@ -186,7 +185,6 @@ class Entered:
 
     @classmethod
     def of(cls, form: ImmutableMultiDict[str, Any], images: Sequence[bytes] = ()) -> Self:
-        """What a form, or a query, holds: its texts by their names, and the cells of a row."""
         names = [one.name for one in fields(cls)]
         texts = {name: form[name] for name in names if isinstance(form.get(name), str)}
         cells = [cell for cell in form.getlist("cell") if isinstance(cell, str)]
@@ -197,10 +195,10 @@ class Entered:
         found = self._inputs(profile)
         rows = next(iter(found.values()), None) if isinstance(found, dict) else found
         if isinstance(rows, list) and len(rows) > _MOST_ROWS:
-            message = (
-                f"{len(rows):,} rows were entered; up to {_MOST_ROWS} are answered here, and any number by a client"
+            raise TooLarge(
+                "too_many_rows",
+                f"{len(rows):,} rows were entered; up to {_MOST_ROWS} are answered here, and any number by a client",
             )
-            raise TooLarge("too_many_rows", message)
         return found
 
     def _inputs(self, profile: ServingProfile) -> JsonValue:
@@ -210,10 +208,10 @@ class Entered:
             cells = zip(profile.columns, self.cells, strict=False)
             return [{name: _value(cell, f"column {_short(name)!r}") for name, cell in cells}]
         if len(self.rows) > MOST_TEXT:
-            message = (
-                f"{len(self.rows):,} letters were entered; up to {MOST_TEXT:,} are read here, and more by a client"
+            raise TooLarge(
+                "too_large",
+                f"{len(self.rows):,} letters were entered; up to {MOST_TEXT:,} are read here, and more by a client",
             )
-            raise TooLarge("too_large", message)
         return inputs_of(self.rows, profile)
 
 
@@ -228,7 +226,6 @@ class Choices:
 
     @classmethod
     def of(cls, entered: Entered) -> Choices:
-        """Raises InvalidRequest."""
         return cls(
             abstain_below=_number("The confidence to answer from", entered.abstain_below or "0", most=1),
             coverage=_number("The prediction set", entered.coverage, most=1) if entered.coverage else None,
@@ -240,7 +237,6 @@ class Choices:
         )
 
     def options(self, num_classes: int) -> dict[str, JsonValue]:
-        """The options of a request for predictions."""
         asked = {"coverage": self.coverage, "max_error": self.max_error, "abstain_below": self.abstain_below or None}
         return {
             "top_k": min(_TOP_K, num_classes),

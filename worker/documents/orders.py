@@ -23,8 +23,6 @@ from service.registry.documents import (
 
 
 class DatasetOptions(Document):
-    """Options of reading a dataset's file."""
-
     format: str | None = None
     roles: dict[str, str | list[str]] | None = None
     seen_by_model: SeenByModel | None = None
@@ -36,8 +34,6 @@ class DatasetOptions(Document):
 
 
 class ModelOptions(Document):
-    """Options of importing a model, as the sender gave them."""
-
     output: str | None = None
     features: str | None = None
     task: Task | None = None
@@ -50,8 +46,6 @@ class ModelOptions(Document):
 
 
 class ScoresOptions(Document):
-    """Options of calibrating scores."""
-
     method: str
     class_names: list[str] | None = None
     roles: dict[str, str | list[str]] | None = None
@@ -94,8 +88,6 @@ class PredictionOrder(Document):
 
 
 class BatchOrder(PredictionOrder):
-    """The order to predict every row."""
-
     kind: Literal["predict"] = "predict"
 
 
@@ -107,7 +99,6 @@ class RowRange(Document):
 
     @property
     def rows(self) -> range:
-        """Their numbers."""
         return range(self.first_row, self.first_row + self.num_rows)
 
 
@@ -164,14 +155,10 @@ class JobOrder(Document):
 
 
 class CalibrateOrder(JobOrder):
-    """The order of a calibration."""
-
     kind: Literal["calibrate"] = "calibrate"
 
 
 class PlanOrder(JobOrder):
-    """The order of a dry run."""
-
     kind: Literal["plan"] = "plan"
 
 

@@ -53,15 +53,11 @@ class StageEvent(_Part):
 
 
 class TrainingEvent(_Part):
-    """The beginning of a candidate's training."""
-
     type: Literal["training"]
     data: TrainingBegun
 
 
 class EpochEvent(_Part):
-    """The end of one epoch of it."""
-
     type: Literal["epoch"]
     data: EpochEnded
 
@@ -74,8 +70,6 @@ class ScoreEvent(_Part):
 
 
 class CandidateEvent(_Part):
-    """The end of one candidate of the race."""
-
     type: Literal["candidate"]
     data: CandidateEnded
 
@@ -244,6 +238,4 @@ class JobResult(Result):
 
 
 class PlanResult(Result):
-    """The result of a dry run, as it stands in the job's record."""
-
     plan: Plan

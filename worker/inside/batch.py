@@ -70,7 +70,10 @@ class _Predictions:
         policy = _policy(ServingProfile.of(order.profile.stored()), order.options)
         self._tolerant = order.errors == "column"
         self._rows = ModelRows(files["dataset"], order.profile, tolerant=self._tolerant)
-        self._network = _Network(str(files["model"]), tuple(dict.fromkeys((*MODEL_OUTPUTS, *policy.taken_outputs))))
+        # On all cores. Rows are read and answers written meanwhile: a million rows of 64 numbers took 5.4 s of
+        # processor time with threads that spin, and 3.2 s without.
+        self._session = open_session(str(files["model"]), threads=usable_cores(), spinning=False)
+        self._outputs = tuple(dict.fromkeys((*MODEL_OUTPUTS, *policy.taken_outputs)))
         self._writer = TableWriter(policy)
         self._num_errors = 0  # rows of this stretch without an answer, so far
 
@@ -85,13 +88,20 @@ class _Predictions:
                 told.reached(block.first_row + block.count)
 
         count = write_results(path, ahead(tables()))
-        num_errors = self._num_errors if self._tolerant else None
-        return BatchResult(results=path.name, num_rows=count, num_errors=num_errors)
+        return BatchResult(results=path.name, num_rows=count, num_errors=self._num_errors if self._tolerant else None)
+
+    def _run(self, rows: Mapping[str, np.ndarray], first_row: int) -> Outputs:
+        """The outputs of these rows; raises Mismatch `inputs_refused` where one cannot be computed."""
+        try:
+            return dict(zip(self._outputs, self._session.run(self._outputs, dict(rows)), strict=True))
+        except REFUSALS as error:
+            where = f"row {first_row} (counted from 0)"
+            raise Mismatch("inputs_refused", f"{where}: the model cannot compute it: {refusal(error)}") from error
 
     def _table(self, block: AlignedRows) -> pa.Table:
         """The answers of a block, and in place of one why there is none; raises the first error that is not allowed."""
         numbers, errors = block.numbers, block.errors
-        outputs = by_halves(self._network.run, block.inputs, numbers, errors if self._tolerant else None)
+        outputs = by_halves(self._run, block.inputs, numbers, errors if self._tolerant else None)
         if self._tolerant:
             outputs = _finite(outputs, unlisted(numbers, errors), errors)
             self._num_errors += len(errors)
@@ -131,27 +141,7 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
             yield item
 
 
-class _Network:
-    """A session of the served copy, on all cores that this process may use."""
-
-    def __init__(self, file: str, outputs: tuple[str, ...]) -> None:
-        # Rows are read and answers written meanwhile: a million rows of 64 numbers took 5.4 s of processor time with
-        # threads that spin, and 3.2 s without.
-        self._session = open_session(file, threads=usable_cores(), spinning=False)
-        self._outputs = outputs
-
-    def run(self, rows: Mapping[str, np.ndarray], first_row: int) -> Outputs:
-        """The outputs of these rows; raises Mismatch `inputs_refused` where one cannot be computed."""
-        try:
-            return dict(zip(self._outputs, self._session.run(self._outputs, dict(rows)), strict=True))
-        except REFUSALS as error:
-            where = f"row {first_row} (counted from 0)"
-            raise Mismatch("inputs_refused", f"{where}: the model cannot compute it: {refusal(error)}") from error
-
-
 class _Progress:
-    """Tells how far the work is, once a second or so."""
-
     def __init__(self, rows: range, emit: Emit) -> None:
         self._rows, self._emit = rows, emit
         self._began = self._told = time.monotonic()

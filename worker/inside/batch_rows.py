@@ -130,7 +130,6 @@ class _Stretch:
         return _Part(self, begin, places) if len(places) else None
 
     def reader(self, name: str) -> RowReader | Array:
-        """All values of the stretch."""
         if name not in self._readers:
             self._readers[name] = _readable(self._columns[name][self.begin : self._end])
         return self._readers[name]
@@ -144,7 +143,6 @@ class _Part(NamedTuple):
     places: NDArray[np.int64]
 
     def read(self, name: str) -> Array:
-        """Their values."""
         first = self.begin - self.stretch.begin
         return self.stretch.reader(name)[first : first + len(self.places)]
 
@@ -221,7 +219,6 @@ class ModelRows:
                     column.release()
 
     def _ids(self, rows: range) -> Iterator[Array | None]:
-        """The owner's names of the rows of each block."""
         if self._dataset.ids is None:
             yield from repeat(None, -(-len(rows) // self._step))
             return
@@ -293,11 +290,10 @@ def by_halves(
             errors[int(numbers[0])] = error
             return {}
     half = len(numbers) // 2
-    found = [
+    upper, lower = (
         by_halves(work, {name: array[part] for name, array in rows.items()}, numbers[part], errors)
         for part in (slice(half), slice(half, None))
-    ]
-    upper, lower = found
+    )
     if not upper or not lower:
         return upper or lower
     return {name: np.concatenate([upper[name], lower[name]]) for name in upper}

@@ -126,10 +126,12 @@ def fit_scores(order: ScoresOrder, files: Files, folder: Path, emit: Emit) -> Sc
     error = found.export(folder / "calibrator.onnx", metadata={"fedlas.scores_sha256": order.sha256})
     _write_report(found.report, folder)
     report = found.report.as_dict()
-    excerpt = {name: report[name] for name in _SHOWN}
-    excerpt["num_calibration_rows"] = len(dataset.rows("calibration"))
-    excerpt["methods"] = report["recipe"]["methods"]
-    excerpt["max_probability_error"] = error
+    excerpt = {
+        **{name: report[name] for name in _SHOWN},
+        "num_calibration_rows": len(dataset.rows("calibration")),
+        "methods": report["recipe"]["methods"],
+        "max_probability_error": error,
+    }
     return ScoresResult(
         method=found.calibrator.name,
         parameters=found.calibrator.parameters(),
@@ -184,7 +186,6 @@ def _export(found: Calibration, upload: GraphClassifier, file: Path, order: JobO
 
 
 def _fitted_on(found: Calibration, order: JobOrder, *, trained: bool) -> FittedOn:
-    """What the served model has seen of the dataset."""
     calibrated_on = [split for split, count in found.calibrated_on.items() if count]
     network = [split for split in _TRAINS if trained and len(found.dataset.rows(split))]
     return FittedOn(
@@ -196,7 +197,6 @@ def _fitted_on(found: Calibration, order: JobOrder, *, trained: bool) -> FittedO
 
 
 def _write_report(report: CalibrationReport, folder: Path) -> None:
-    """Leave the report, its page and its diagram in `folder`."""
     (folder / _REPORT).write_text(json.dumps(report.as_dict(), allow_nan=False))
     (folder / _PAGE).write_text(report_html(report))
     (folder / _DIAGRAM).write_text(reliability_svg(report))

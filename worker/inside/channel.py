@@ -34,7 +34,6 @@ class Replies:
         self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def listen(self) -> None:
-        """Read from now on."""
         threading.Thread(target=self._read, name="replies", daemon=True).start()
 
     def ask(self) -> Reply:

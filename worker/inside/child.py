@@ -77,15 +77,13 @@ def main(folder: Path) -> int:
     replies = Replies(emit)
     replies.listen()
     ask = replies.ask if request.order.kind in _ASKING else None
-    answer = answer_to(request.order, files, folder, emit, ask)
     unfinished = folder / "answer.partial"
-    unfinished.write_text(answer)
+    unfinished.write_text(answer_to(request.order, files, folder, emit, ask))
     os.replace(unfinished, folder / ANSWER)
     return 0
 
 
 def answer_to(order: WorkOrder, files: Mapping[str, Path], folder: Path, emit: Emit, ask: Ask | None = None) -> str:
-    """Do the work; the answer as JSON."""
     module, _, function = KINDS[order.kind].partition(":")
     asking = () if ask is None else (ask,)
     try:

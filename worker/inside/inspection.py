@@ -94,7 +94,6 @@ def _check_reading(classifier: GraphClassifier, options: ModelOptions) -> None:
 
 
 def _reading(options: ModelOptions) -> Reading | None:
-    """How rows are read, if the sender said so."""
     if options.padding is None and options.missing is None:
         return None
     return Reading(padding=options.padding, missing=options.missing or "reject")
@@ -106,7 +105,6 @@ def _names_classes(classifier: GraphClassifier) -> bool:
 
 
 def model_profile(classifier: GraphClassifier, class_names: list[str], options: ModelOptions) -> ModelProfile:
-    """What the record of a model shows."""
     from fedlas.importers.onnx.train.adjustments import of_class_labels
 
     warnings, done = [], [*classifier.adjustments]

@@ -24,12 +24,10 @@ _TOLD_EPOCHS = 100
 
 
 def notice_document(notice: Notice) -> documents.Notice:
-    """The document of one notice."""
     return documents.Notice.model_validate(as_json(notice))
 
 
 def notice_documents(notices: Iterable[Notice]) -> list[documents.Notice]:
-    """The documents of several."""
     return [notice_document(notice) for notice in notices]
 
 
@@ -53,18 +51,15 @@ class JobEvents:
         self._thread.join()
 
     def stage(self, stage: Stage) -> None:
-        """A stage begins."""
         self._training = None
         self._progress.begin(stage)
         self._emit(ChildEvent(stage=stage, progress=self._reached()))
 
     def progress(self, progress: RaceProgress) -> None:
-        """A candidate begins, or has trained for another epoch."""
         self._training = progress
         self._emit(ChildEvent(progress=self._reached()))
 
     def training(self, event: TrainingEvent) -> None:
-        """A training begins, has another epoch behind it, or was scored."""
         data = event.as_dict()
         match data:
             case {"epoch": int(epoch), "epochs": int(epochs)} if not _is_told(epoch, epochs):
@@ -72,13 +67,11 @@ class JobEvents:
         self._emit(ChildEvent.model_validate({"event": {"type": event.type, "data": data}}))
 
     def candidate(self, result: CandidateResult) -> None:
-        """A candidate has ended."""
         found = as_json({**result.as_dict(), "seconds": round(result.seconds, 3)})
         ended = CandidateEnded.model_validate({name: found[name] for name in CandidateEnded.model_fields})
         self._emit(ChildEvent(event=CandidateEvent(type="candidate", data=ended)))
 
     def notice(self, notice: Notice) -> None:
-        """Something looks wrong."""
         self._emit(ChildEvent(event=WarningEvent(type="warning", data=notice_document(notice))))
 
     def _tell(self) -> None:
@@ -90,8 +83,7 @@ class JobEvents:
         told = ReportedProgress(fraction=round(where.fraction, 4), eta_seconds=where.eta_seconds)
         if training is None:
             return told
-        shown = {"candidate": training.name, "epoch": training.epoch, "epochs": training.epochs}
-        return told.model_copy(update=shown)
+        return told.model_copy(update={"candidate": training.name, "epoch": training.epoch, "epochs": training.epochs})
 
 
 def _is_told(epoch: int, epochs: int) -> bool:

@@ -90,7 +90,6 @@ def asked(request: JobRequest) -> JsonObject:
 
 
 def digests(order: JobOrder) -> dict[str, str]:
-    """What the job is given."""
     return {
         "model_sha256": order.model.sha256,
         "dataset_sha256": order.dataset.sha256,

@@ -124,7 +124,6 @@ class _Planned:
         self._spent = self.measuring = 0.0
 
     def of(self, scope: str, candidates: Sequence[Candidate]) -> tuple[Schedule, Schedule]:
-        """What fits, and all in full."""
         sized = [self._trainer.sized(candidate, scope) for candidate in candidates]
         line = [
             self._costs.planned(place, one, may_shorten=candidate.epochs is None)
@@ -208,7 +207,6 @@ def _labels(dataset: Dataset) -> PlannedLabels:
 
 
 def _uploaded(start: Start) -> UploadedScores:
-    """The uploaded model on the calibration rows."""
     probs, targets, weights = softmax(start.outputs.logits), start.targets, start.dataset.weights_of("calibration")
     return UploadedScores(
         split="calibration",

@@ -43,8 +43,6 @@ def measured(path: Path, inputs: Sequence[InputSpec], lengths: Mapping[str, int]
 
 
 class _Measuring:
-    """The runs of one file."""
-
     def __init__(self, path: Path, inputs: Sequence[InputSpec], lengths: Mapping[str, int], cost: ServingCost) -> None:
         self._session = open_session(str(path), threads=1)
         self._inputs, self.lengths, self._cost = inputs, dict(lengths), cost
@@ -83,19 +81,17 @@ class _Measuring:
 
     def _lengthen(self, kinds: Mapping[str, Fill]) -> None:
         """Free dimensions are doubled while a row takes little and the model takes it."""
-        share = 1
+        row_bytes = self._cost.peak_row_bytes
         while time.perf_counter() < self._deadline:
             longer = {name: size * 2 if size >= _LEAST_LENGTH else size for name, size in self.lengths.items()}
-            share *= 2 ** max([2, *map(round, self._cost.powers.values())])
-            if longer == self.lengths or max(longer.values()) > _LONGEST:
-                return
-            if share * self._cost.peak_row_bytes > _MOST_BYTES:
+            row_bytes *= 2 ** max([2, *map(round, self._cost.powers.values())])
+            if longer == self.lengths or max(longer.values()) > _LONGEST or row_bytes > _MOST_BYTES:
                 return
             times = [self._seconds(make, 1, longer) for make in kinds.values()]
             if any(seconds is None or seconds > _LONGER_S for seconds in times):
                 return
             self.lengths = longer
-            self._most_rows = max(1, min(_MOST_ROWS, _MOST_BYTES // max(1, share * self._cost.peak_row_bytes)))
+            self._most_rows = max(1, min(_MOST_ROWS, _MOST_BYTES // max(1, row_bytes)))
 
     def _seconds(self, make: Fill, rows: int, lengths: Mapping[str, int]) -> float | None:
         """Of one run, None where the rows are refused."""

@@ -70,7 +70,6 @@ class Broker(PermitSender):
 
     @contextmanager
     def _channel(self) -> Iterator[Any]:
-        """A channel of the transport, with its client for Redis."""
         with self._celery.connection_or_acquire() as connection:
             yield connection.default_channel
 
@@ -95,7 +94,6 @@ class BrokerCheck:
         file.parent.mkdir(parents=True, exist_ok=True)
 
     def received(self) -> None:
-        """A message of this worker has arrived."""
         self._missing_since = None
 
     @property
@@ -127,5 +125,4 @@ class BrokerCheck:
                 self.file.touch()
 
     def close(self) -> None:
-        """The worker ends."""
         self.file.unlink(missing_ok=True)

@@ -49,11 +49,9 @@ class OpenFile:
             raise OSError(f"{name!r} is no plain file of its own")
 
     def remove(self) -> None:
-        """Delete the file."""
         os.unlink(self._name, dir_fd=self._folder)
 
     def close(self) -> None:
-        """Close the file and its folder."""
         os.close(self.descriptor)
         os.close(self._folder)
 
@@ -82,7 +80,6 @@ class CheckpointUploader:
         self._thread = threading.Thread(target=self._run, name=f"checkpoints {work.record_id}", daemon=True)
 
     def submit(self, entry: SavedCheckpoint) -> None:
-        """The child has saved an entry."""
         with self._changed:
             if len(self._waiting) < _MOST_WAITING:
                 self._waiting.append((entry.name, entry.file))

@@ -68,7 +68,6 @@ _codes: set[str] = set()
 
 
 def count_ended(endings: Iterable[Ended]) -> None:
-    """Count jobs and batches whose end was committed."""
     for one in endings:
         is_job = one.record_id.startswith("job_")
         if is_job:

@@ -48,12 +48,10 @@ class Places:
         self._changed = threading.Condition()
 
     def take(self, queue: str) -> None:
-        """A permit of this queue was received."""
         with self._changed:
             self._taken[queue] += 1
 
     def leave(self, queue: str) -> None:
-        """It was used."""
         with self._changed:
             self._taken[queue] -= 1
             self._changed.notify_all()
@@ -70,7 +68,6 @@ class Places:
 
     @property
     def in_use(self) -> int:
-        """How many permits are in use."""
         with self._changed:
             return self._taken.total()
 
@@ -159,8 +156,6 @@ class _Missing:
 
 
 class PermitWatch:
-    """The permit watch of one worker."""
-
     def __init__(self, broker: Broker, permits: Permits, *, every_seconds: float) -> None:
         self._broker = broker
         self._permits = permits

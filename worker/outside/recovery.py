@@ -83,16 +83,17 @@ class Reaper:
         self._freed.set()
 
     def deregister(self) -> None:
-        """This worker ends: its row goes."""
         with suppress(RegistryError), self._registry.write() as unit:
             unit.workers.forget([self._supervisor.name])
 
     def sweep(self) -> None:
-        """Register, release and look for work once."""
         self._safely(self._sweep)
 
     def _sweep(self) -> None:
-        self._allow_for_outages()
+        # After an outage of the database, or of this process, leases have ended that their holders could not renew; the
+        # start may follow one.
+        if time.monotonic() - self._last_sweep > self._settings.lease_seconds - self._settings.heartbeat_seconds:
+            self._judges_from = time.monotonic() + self._settings.lease_seconds
         if time.monotonic() >= self._register_at:
             self._register_at = time.monotonic() + self._settings.heartbeat_seconds
             self._register()
@@ -114,14 +115,6 @@ class Reaper:
             if free := self._permits.places.free(queue):
                 for permit in self._permits.due(queue, limit=free):
                     self._take(permit)
-
-    def _allow_for_outages(self) -> None:
-        """After an outage of the database, or of this process, leases have ended that their holders could not renew.
-
-        The same holds at the start, which may follow an outage.
-        """
-        if time.monotonic() - self._last_sweep > self._settings.lease_seconds - self._settings.heartbeat_seconds:
-            self._judges_from = time.monotonic() + self._settings.lease_seconds
 
     def _register(self) -> None:
         """Write that this worker lives, and read which others do."""

@@ -95,9 +95,7 @@ class LeaseRenewal:
                     self._error = Cancelled()
             except LeaseLost as error:
                 self._error = error
-            except (
-                RegistryError
-            ) as error:  # the database is away for a moment; a worker that takes over needs it as well
+            except RegistryError as error:  # the database is away; a worker that takes over needs it as well
                 _LOG.warning("%s: no heartbeat: %s", self._work.claim, error)
             except Exception as error:  # a defect: the thread that does the work raises it
                 self._error = error
@@ -186,7 +184,6 @@ class Supervisor:
             self._settle(lambda unit: work.lost(unit, reason), work.claim)
 
     def _postpone(self, work: WorkKind, reason: str, seconds: float = _PAUSE_S) -> None:
-        """Hand the work back for a while; this was no attempt."""
         _LOG.warning("%s is tried again in %.0f s: %s", work.claim, seconds, reason)
         metrics.WORK_RELEASED.labels("postponed").inc()
         self._settle(lambda unit: work.handed_back(unit, reason, after_seconds=seconds), work.claim)

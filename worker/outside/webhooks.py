@@ -148,8 +148,7 @@ class Deadline:
 
 def resolve(host: str) -> Sequence[str]:
     """Ask the system for the addresses of a name; raises OSError."""
-    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    return [str(sockaddr[0]) for *_, sockaddr in found]
+    return [str(sockaddr[0]) for *_, sockaddr in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
 
 
 class GuardedBackend(httpcore.NetworkBackend):
@@ -184,8 +183,7 @@ class GuardedBackend(httpcore.NetworkBackend):
         return socket.create_connection((str(last), port), self._deadline.left() / 2)
 
     def _permitted(self, host: str) -> list[Address]:
-        found = self._addresses(host)
-        objections = {address: self._objection(address) for address in found}
+        objections = {address: self._objection(address) for address in self._addresses(host)}
         permitted = [address for address, objection in objections.items() if objection is None]
         if not permitted:
             # The kind, not the address: a reader of the message need not know the names of this network.
@@ -310,9 +308,8 @@ def deliver(
     status_code, retry_after, error = None, None, None
     try:
         endpoint = parse_url(url)
-        deadline = Deadline(seconds)
         objection = partial(policy.objection, secure=endpoint.secure)
-        backend = GuardedBackend(objection=objection, resolver=resolver, deadline=deadline)
+        backend = GuardedBackend(objection=objection, resolver=resolver, deadline=Deadline(seconds))
         status_code, retry_after = _post(endpoint, headers, body, backend, tls or _trusted())
     except (ValueError, Refused, Unresolved) as problem:
         error = str(problem)

@@ -76,7 +76,6 @@ def status(root: Path | None = None) -> Report:
 
 
 def warnings(report: Report) -> list[str]:
-    """A sentence for each control that is missing."""
     return [control.found for control in confinement.protections(report, _WARNED_OF, HARM) if not control.on]
 
 
@@ -91,11 +90,8 @@ def _found(path: Path) -> Path | None:
 
 def _grants(folder: Path, inputs: Iterable[Path]) -> Iterator[tuple[Path, int]]:
     """What a child may see: its folder, its inputs, the interpreter with its libraries, the system's, and devices."""
-    for path in libraries():
-        if folder.is_relative_to(path):  # people keep their data beside the code
-            yield path, landlock.LIST
-        else:
-            yield path, landlock.RUN
+    for path in libraries():  # people keep their data beside the code
+        yield path, landlock.LIST if folder.is_relative_to(path) else landlock.RUN
     yield from ((package, landlock.RUN) for package in packages())
     yield from ((Path(path), landlock.RUN) for path in SYSTEM)
     yield from ((Path(path), landlock.READ) for path in ("/proc", "/sys"))

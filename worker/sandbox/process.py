@@ -115,7 +115,6 @@ def remove_stale_folders(root: Path) -> None:
 
 @contextmanager
 def private_folder(root: Path) -> Iterator[Path]:
-    """A folder for one child, gone afterwards."""
     place = root / worker_name()
     place.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=place))
@@ -196,8 +195,8 @@ class _EventStream:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    ours = {
+    return {
+        **{name: os.environ[name] for name in _PASSED_ON if name in os.environ},
         "HOME": str(folder),
         "TMPDIR": str(folder),
         "PYTHONUNBUFFERED": "1",
@@ -206,7 +205,6 @@ def _environment(folder: Path) -> dict[str, str]:
         # Arrow's own pool maps a gibibyte with its first array, which counts as memory that the child uses.
         "ARROW_DEFAULT_MEMORY_POOL": "system",
     }
-    return {**passed_on, **ours}
 
 
 def _watch(

@@ -107,7 +107,6 @@ class Replies:
             self._pipe = pipe
 
     def disconnect(self) -> None:
-        """The child has ended; nothing is written to its pipe any more."""
         with self._lock:
             self._pipe, self._unread = None, b""
 
@@ -132,7 +131,6 @@ class Replies:
 
     @property
     def unread(self) -> bool:
-        """Whether the pipe has not taken all."""
         return bool(self._unread)
 
     @property

@@ -173,7 +173,6 @@ def _exemplify(document: Json) -> None:
 
 
 def _complete(path: str, method: str, operation: Json, shared: Json) -> None:
-    """Add the errors, and the headers of all answers."""
     if is_open(path):
         operation["security"] = []
     for parameter in operation.get("parameters", ()):

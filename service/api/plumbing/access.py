@@ -47,8 +47,6 @@ def headers_of(scope: Scope) -> Mapping[bytes, bytes]:
 
 
 class Keys:
-    """The keys of the service."""
-
     def __init__(self, keys: Iterable[str]) -> None:
         self._keys = [key.encode() for key in keys]
 
@@ -61,7 +59,6 @@ class Keys:
         return scheme.lower() == b"bearer" and any(matches)
 
     async def ask(self, authorization: bytes) -> bool:
-        """The same."""
         return self.known(authorization)
 
 
@@ -82,7 +79,6 @@ class AccessControl:
 
     @classmethod
     def of(cls, settings: ServiceSettings) -> AccessControl:
-        """The access that the settings give."""
         return cls(settings.host_names, keyed=bool(settings.api_keys))
 
     def refusal(self, scope: Scope, headers: Mapping[bytes, bytes], *, admitted: bool) -> JSONResponse | None:

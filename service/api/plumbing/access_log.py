@@ -66,14 +66,12 @@ class AccessLog:
             self._thread.start()
 
     def stop(self) -> None:
-        """Write what is left, unless the log's reader stands still."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(1.0)
             self._thread = None
 
     def note(self, access: Access) -> None:
-        """Note one request."""
         if self._thread is None:
             return
         if len(self._noted) < _MOST_WAITING:

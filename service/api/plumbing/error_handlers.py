@@ -76,7 +76,6 @@ def allowed_methods(scope: Scope) -> str:
 
 
 def install(app: FastAPI) -> None:
-    """Register the handler of all errors that are answers."""
     for kind in (errors.RegistryError, RequestValidationError, ValidationError, HTTPException):
         app.add_exception_handler(kind, _answer)
 

@@ -143,7 +143,6 @@ class LongPoll:
 
 
 def _statuses(unit: UnitOfWork, record_ids: Collection[str]) -> dict[str, str]:
-    """The status of each of these records that exists."""
     ask: dict[str, Callable[[list[str]], Mapping[str, str]]] = {
         "ds": unit.datasets.statuses,
         "mdl": unit.models.statuses,

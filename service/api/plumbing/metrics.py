@@ -105,7 +105,6 @@ class RegistryFigures(Collector):
             )
 
     def collect(self) -> Iterable[Metric]:
-        """The families of what was read last."""
         figures = self._figures
         yield GaugeMetricFamily("fedlas_registry_up", "Whether the registry could be read.", figures is not None)
         if figures is None:
@@ -239,7 +238,6 @@ class Exposition:
         self._turn = CapacityLimiter(1)  # a scrape during another one waits without a thread
 
     async def answer(self, accept: str, accept_encoding: str) -> Response:
-        """The text in a format that the client accepts."""
         if self._figures is not None:
             await self._figures.refresh()
         if self._count is not None:

@@ -106,7 +106,6 @@ def protocol_status(code: str, status: int) -> int:
 
 
 def status_of(error: errors.RegistryError) -> int:
-    """The status code under `/v1`."""
     return next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
 
 
@@ -140,7 +139,6 @@ def invalid(path: str, error: ValidationError) -> JSONResponse:
 
 
 def invalid_parts(path: str, found: Sequence[ErrorDetails]) -> JSONResponse:
-    """The same from what is wrong."""
     by_field: dict[str, list[str]] = {}
     for item in found:
         by_field.setdefault(_field(item["loc"]), []).append(item["msg"].removeprefix("Value error, "))
@@ -198,12 +196,10 @@ BODY_TIMEOUT_S = 60.0
 
 
 def too_large(limit: int) -> TooLarge:
-    """The error of a body beyond the limit."""
     return TooLarge("too_large", f"the body is larger than the limit of {limit} bytes")
 
 
 def stalled() -> Stalled:
-    """The error of a client that stops in the middle of its body."""
     detail = f"nothing arrived for {BODY_TIMEOUT_S:.0f} s in the middle of the body; send the request again"
     return Stalled("body_stalled", detail)
 

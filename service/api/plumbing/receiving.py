@@ -57,7 +57,6 @@ class Form:
         return {name: _text(bytes(content), name) for name, content in self.contents.items()}
 
     def names(self) -> list[str]:
-        """Of all parts."""
         return [*self.files, *self.contents]
 
 
@@ -182,7 +181,6 @@ class _Reader:
 
 
 def _text(content: bytes, name: str) -> str:
-    """The content as text that can be kept; raises InvalidRequest."""
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
@@ -328,7 +326,6 @@ def _unknown(upload_id: str) -> ReceivedFile:
 
 
 def is_multipart(request: Request) -> bool:
-    """Whether the body comes in parts."""
     return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
 
 

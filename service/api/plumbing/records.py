@@ -66,7 +66,6 @@ def list_filters(statuses: Sequence[str], *, name: str) -> Filters:
 
 
 def with_metadata(filters: Filters) -> Filters:
-    """The same, and any number of `metadata.KEY=value`."""
     Metadata = Annotated[
         str | None,
         Query(alias=f"{_METADATA}{ANY_KEY}", description="The value that the job's `metadata` has for KEY; any keys."),
@@ -83,7 +82,6 @@ def with_metadata(filters: Filters) -> Filters:
 
 
 def _moment(name: str, given: str | None) -> datetime | None:
-    """The time that a parameter gives; raises InvalidRequest."""
     if given is None:
         return None
     text = _LOST_PLUS.sub("+", given)
@@ -155,16 +153,13 @@ class RecordRoutes(Generic[Row]):
 
     @property
     def unknown(self) -> str:
-        """The code where there is no such record."""
         return "unknown_prediction" if self.noun == "batch" else f"unknown_{self.noun}"
 
     def found(self, unit: UnitOfWork, given: str) -> Row:
-        """The row that a path means; raises NotFound."""
         return self.rows(unit).get(given) if self.find is None else self.find(unit, given)
 
     @property
     def parameter(self) -> str:
-        """The parameter of the path that names one record."""
         return f"{self.noun}_id"
 
     def add_list(self, name: str, *, metadata: bool = False) -> None:

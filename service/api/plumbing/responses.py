@@ -136,7 +136,6 @@ class StoredFile(FileResponse):
 
 
 def downloading(*codes: str) -> JsonObject:
-    """The declaration of an operation that answers a stored file."""
     content = {"application/octet-stream": {"schema": BINARY}}
     return operation(*codes, *STORED, tagged=True, ranges=content, content=content)
 

@@ -46,7 +46,6 @@ class Core:
 
     @classmethod
     def open(cls, settings: ServiceSettings, tracing: Tracing) -> Core:
-        """Open and migrate the registry and make the rest."""
         registry = Registry.open(settings)
         registry.migrate()
         return cls(
@@ -111,7 +110,6 @@ class Services(Core):
         )
 
     def start(self) -> None:
-        """Begin to share counts and to log requests."""
         self.access_log.start()
         if self.shared_counts is not None:
             self.shared_counts.start()

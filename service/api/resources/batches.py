@@ -128,7 +128,6 @@ class BatchResults:
 
     @contextmanager
     def _reading(self, part: ResultPart) -> Iterator[None]:
-        """Errors name the part."""
         where = f"part {part.number} of {self.manifest.batch_id}"
         try:
             yield
@@ -171,7 +170,6 @@ def _stored(artifacts: ArtifactStore, row: tables.Batch, delivered: Sequence[str
 
 
 def _made(artifacts: ArtifactStore, row: tables.Batch, unit: UnitOfWork) -> BatchManifest:
-    """The manifest of a batch whose results are one file."""
     assert row.results_sha256 is not None
     model, dataset = unit.models.find(row.model_id), unit.datasets.find(row.dataset_id)
     path = artifacts.path(row.results_sha256)

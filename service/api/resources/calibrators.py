@@ -59,7 +59,6 @@ class CalibratorOptions(FileOptions):
     wait: float = Field(60, ge=0, le=60, description="Seconds to wait for the calibrator; then the answer is 202.")
 
     def stored(self) -> JsonObject:
-        """The options as they are kept with the record."""
         names = parse_names(self.class_names, "class_names", least=2) if self.class_names is not None else None
         roles = parse_roles(self.roles) if self.roles else None
         shares = parse_split_shares(self.split_shares) if self.split_shares else None

@@ -64,7 +64,6 @@ class DatasetOptions(FileOptions):
 
 
 def parse_roles(text: str) -> JsonObject:
-    """Parse and check the roles; raises InvalidRequest."""
     roles = parse_json(text, "roles")
     if not isinstance(roles, dict):
         raise InvalidRequest("invalid_roles", "roles must be a JSON object of role → column name", field="roles")
@@ -81,7 +80,6 @@ def parse_roles(text: str) -> JsonObject:
 
 
 def parse_split_shares(text: str) -> JsonObject:
-    """Parse and check the shares; raises InvalidRequest."""
     try:
         return SplitShares.model_validate(parse_json(text, "split_shares"), strict=True).stored()
     except ValidationError as error:

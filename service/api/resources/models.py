@@ -26,7 +26,6 @@ from service.registry.tables import new_id
 
 
 def find_model(unit: UnitOfWork, id_or_name: str) -> tables.Model:
-    """The model with this id or published name; raises NotFound."""
     model_id = id_or_name if id_or_name.startswith("mdl_") else unit.names.resolve(id_or_name)
     return unit.models.get(model_id)
 

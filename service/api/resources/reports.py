@@ -30,8 +30,6 @@ _DOWNLOAD = "application/octet-stream"
 
 
 def add_evidence(routes: RecordRoutes[Row]) -> None:
-    """Add the three pieces of evidence to the routes of a record."""
-
     def piece(digest: Callable[[Row], str | None], media_type: str) -> Callable[..., Response]:
         def get_piece(
             request: Request, services: ServicesDep, record_id: Annotated[str, Path(alias=routes.parameter)]
@@ -89,7 +87,6 @@ def _inert(body: bytes) -> dict[str, str]:
 
 
 def missing_evidence(row: tables.Job | tables.Calibrator) -> Conflict:
-    """Why a record has no report."""
     if isinstance(row, tables.Job) and row.request.get("dry_run"):
         return Conflict("no_report", f"{row.id} is a dry run and has no report; its record has the plan")
     why = "has no report, since it did not succeed" if row.status in ("failed", "cancelled") else "has not ended yet"

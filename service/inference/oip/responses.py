@@ -67,13 +67,11 @@ def encode(
 
 
 def _listed(array: np.ndarray) -> np.ndarray | list[str]:
-    """Flat, in row-major order."""
     flat = array.ravel()
     return flat.tolist() if flat.dtype == object else flat
 
 
 def server_metadata(version: str) -> Json:
-    """Of `GET /v2`."""
     return {"name": "fedlas", "version": version, "extensions": list(EXTENSIONS)}
 
 
@@ -118,7 +116,6 @@ def model_config(profile: ServingProfile, name: str, *, max_rows: int, provider:
 
 
 def _outputs(profile: ServingProfile) -> list[tuple[str, str, list[int]]]:
-    """Name, datatype and the shape of a row."""
     classes = len(profile.class_names)
     rows: Mapping[str, list[int]] = {"probabilities": [classes], "logits": [classes], "features": [profile.features]}
     return [(name, _OUTPUT_TYPES.get(name, "FP32"), rows.get(name, [])) for name in always_there(profile)]

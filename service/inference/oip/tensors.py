@@ -39,7 +39,6 @@ class Datatype:
 
     @cached_property
     def kind(self) -> str:
-        """Numpy's name of the type."""
         return self.dtype.name
 
 

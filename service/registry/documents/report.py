@@ -102,7 +102,6 @@ _TYPES: dict[type, dict[str, Any]] = {
 
 @cache
 def document_of(source: type) -> type[Document]:
-    """The document of a dataclass of the library."""
     hints, given = get_type_hints(source), _TYPES.get(source, {})
     members: dict[str, Any] = {}
     for part in fields(source):

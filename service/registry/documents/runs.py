@@ -197,7 +197,6 @@ class ResultPart(Document):
 
     @property
     def rows(self) -> range:
-        """Their numbers."""
         return range(self.first_row, self.first_row + self.num_rows)
 
 

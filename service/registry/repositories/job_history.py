@@ -28,7 +28,6 @@ class Events(Repository):
     """
 
     def add(self, job_id: str, type: str, data: JsonObject) -> None:
-        """Append one event."""
         self.extend(job_id, [(type, data)])
 
     def extend(self, job_id: str, events: Iterable[tuple[str, JsonObject]]) -> None:
@@ -39,7 +38,6 @@ class Events(Repository):
         self.session.flush()
 
     def of_types(self, job_id: str, types: Collection[str]) -> Sequence[Event]:
-        """The events of these types, oldest first."""
         query = select(Event).where(Event.job_id == job_id, Event.type.in_(types))
         return self.session.scalars(query.order_by(Event.number)).all()
 
@@ -58,7 +56,6 @@ class Events(Repository):
         return dict(seconds)
 
     def last(self, job_id: str) -> int:
-        """The newest number of this job; 0 before the first."""
         return self.newest([job_id]).get(job_id, 0)
 
     def newest(self, job_ids: Iterable[str]) -> dict[str, int]:

@@ -39,7 +39,6 @@ class Runs(Records[Row]):
                 row.progress = {**row.progress, "eta_seconds": None}
 
     def requeue(self, record_id: str, reason: str) -> None:
-        """Its process was lost and another continues; without effect on a job that is to be cancelled."""
         row = self.get(record_id)
         if row.status == "running":
             self.change_status(row, "queued")
@@ -69,7 +68,6 @@ class Runs(Records[Row]):
         return [*unreferenced, *(digest for digest in dropped if digest not in kept)]
 
     def _is_called(self, name: str) -> ColumnElement[bool]:
-        """Its model has this name, or a version under it."""
         named = select(tables.Model.id).where(tables.Model.name == name)
         published = select(tables.PublishedVersion.model_id).where(tables.PublishedVersion.name == name)
         called: ColumnElement[bool] = self.table.model_id.in_(named.union(published))
@@ -77,8 +75,6 @@ class Runs(Records[Row]):
 
 
 class Jobs(Runs[tables.Job]):
-    """The repository of jobs."""
-
     table = tables.Job
     noun = "job"
 
@@ -126,7 +122,6 @@ class Jobs(Runs[tables.Job]):
             Deliveries(self.session).announce(row)
 
     def requeue(self, record_id: str, reason: str) -> None:
-        """The same, with an event that gives the reason."""
         if self.get(record_id).status == "running":
             Events(self.session).add(record_id, "attempt", {"reason": reason})
         super().requeue(record_id, reason)
@@ -164,7 +159,6 @@ class Jobs(Runs[tables.Job]):
             yield tables.Job.id.in_(select(of.job_id).where(of.name == name, of.value == value))
 
     def _is_called(self, name: str) -> ColumnElement[bool]:
-        """The same, or it was ordered to publish under this name."""
         return or_(tables.Job.publish_as == name, super()._is_called(name))
 
 
@@ -197,8 +191,6 @@ class Batches(Runs[tables.Batch]):
 
 
 class Calibrators(Records[tables.Calibrator]):
-    """The repository of calibrators fitted on scores."""
-
     table = tables.Calibrator
     noun = "calibrator"
 

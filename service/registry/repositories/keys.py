@@ -78,7 +78,6 @@ class IdempotencyKeys(Repository):
         return None if found is None else found.answer
 
     def forget_old(self) -> None:
-        """Delete what is kept no longer."""
         oldest = self.now - _KEPT
         self.session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < oldest))
 
@@ -109,7 +108,6 @@ class BrowserSessions(Repository):
     """Open, find and end sessions by the digest of their id."""
 
     def open(self, id_digest: str, key_proof: str, *, seconds: float) -> None:
-        """Keep a session for so long."""
         expires_at = self.now + timedelta(seconds=seconds)
         self.session.add(BrowserSession(id_digest=id_digest, key_proof=key_proof, expires_at=expires_at))
 

@@ -17,16 +17,12 @@ _SHOWN = 20
 
 
 class Published(NamedTuple):
-    """A version of a name."""
-
     model_id: str
     version: int
     class_priors: dict[str, float] | None
 
 
 class Names(Repository):
-    """The repository of published names: publish, resolve, switch."""
-
     def publish(self, name: str, model: Model) -> int:
         """Make the model the next version of `name`, and its default; return the version.
 
@@ -44,7 +40,6 @@ class Names(Repository):
         return version
 
     def exists(self, name: str) -> bool:
-        """Whether it has a version."""
         return (
             self.session.scalar(select(PublishedVersion.name).where(PublishedVersion.name == name).limit(1)) is not None
         )
@@ -70,12 +65,10 @@ class Names(Repository):
         raise NotFound("unknown_version", f"{name!r} has the versions {known}, not {version}")
 
     def unload(self, name: str) -> None:
-        """Take a name or model id out of service."""
         if not self.is_unloaded(name):
             self.session.add(UnloadedName(name=name, since=now()))
 
     def load(self, name: str) -> None:
-        """Put a name or model id into service again."""
         self.session.execute(delete(UnloadedName).where(UnloadedName.name == name))
 
     def is_unloaded(self, name: str) -> bool:

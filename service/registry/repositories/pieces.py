@@ -31,8 +31,6 @@ class NewPiece:
 
 
 class Pieces(Records[Piece]):
-    """The repository of pieces."""
-
     table = Piece
     noun = "piece"
 
@@ -57,7 +55,6 @@ class Pieces(Records[Piece]):
         self.session.flush()
 
     def of(self, parent_id: str) -> Sequence[Piece]:
-        """All pieces of a batch, in order."""
         return self.session.scalars(select(Piece).where(Piece.parent_id == parent_id).order_by(Piece.place)).all()
 
     def digests(self, parent_id: str) -> Sequence[str | None]:

@@ -86,7 +86,6 @@ class AfterCommit:
 
     @classmethod
     def of(cls, session: Session) -> AfterCommit:
-        """The one of this session's transaction."""
         found: AfterCommit = session.info.setdefault(cls, cls())
         return found
 
@@ -99,7 +98,6 @@ class Repository:
 
     @property
     def now(self) -> datetime:
-        """The present, as the database sees it."""
         return database_now(self.session)
 
     def streamed(self, query: Select[T]) -> Iterator[T]:
@@ -112,8 +110,6 @@ class Repository:
 
 
 class Records(Repository, Generic[Row]):
-    """The operations of all kinds of records."""
-
     table: ClassVar[type[Any]]
     noun: ClassVar[str]
 
@@ -126,14 +122,12 @@ class Records(Repository, Generic[Row]):
         return row
 
     def get(self, record_id: str) -> Row:
-        """Return the record; raises NotFound."""
         row = self.find(record_id)
         if row is None:
             raise NotFound(f"unknown_{self.noun}", f"there is no {self.noun} {record_id!r}")
         return row
 
     def find(self, record_id: str) -> Row | None:
-        """Return the record, or None."""
         try:
             row: Row | None = self.session.get(self.table, record_id)
         except NotFound:  # text that no database keeps
@@ -221,8 +215,6 @@ class _Inspected(Records[InspectedRow]):
 
 
 class Datasets(_Inspected[tables.Dataset]):
-    """Datasets."""
-
     table = tables.Dataset
     noun = "dataset"
 

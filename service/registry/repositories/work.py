@@ -170,11 +170,9 @@ class WorkQueue(Repository):
         return work
 
     def of(self, record_id: str) -> Work:
-        """The work of this record."""
         return self.session.get_one(Work, record_id)
 
     def name_of(self, record_id: str) -> str:
-        """This record as logs name it."""
         return named(record_id, self.session.scalar(select(PARENT_ID).where(Work.record_id == record_id)))
 
     def claim(self, record_id: str, *, worker: str, lease_seconds: float) -> Claim | None:
@@ -268,7 +266,6 @@ class WorkQueue(Repository):
         return reopened is not None
 
     def has_expired(self) -> bool:
-        """Whether any lease has ended."""
         return self.session.scalar(select(Work.record_id).where(self._expired).limit(1)) is not None
 
     def release_expired(self) -> list[str]:

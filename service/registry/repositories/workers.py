@@ -19,8 +19,6 @@ SILENT_S = 30.0
 
 
 class Workers(Repository):
-    """Record heartbeats, list and forget workers."""
-
     def heartbeat(
         self,
         name: str,
@@ -32,7 +30,6 @@ class Workers(Repository):
         memory_bytes: int,
         release: str | None = None,
     ) -> None:
-        """Record a heartbeat; the first one adds the worker."""
         moment = self.now
         row = self.session.get(WorkerProcess, name)
         if row is not None and row.process == process:
@@ -57,7 +54,6 @@ class Workers(Repository):
         return self.session.scalars(select(WorkerProcess).where(WorkerProcess.machine == machine)).all()
 
     def living(self, *, within_seconds: float) -> Sequence[WorkerProcess]:
-        """Workers with a heartbeat within this time."""
         since = self.now - timedelta(seconds=within_seconds)
         return self.session.scalars(select(WorkerProcess).where(WorkerProcess.seen_at >= since)).all()
 
@@ -88,7 +84,6 @@ class Workers(Repository):
         return list(self.session.scalars(select(WorkerProcess.name).where(WorkerProcess.seen_at < before)))
 
     def forget(self, names: Iterable[str]) -> None:
-        """Delete these workers."""
         self.session.execute(delete(WorkerProcess).where(WorkerProcess.name.in_(list(names))))
 
 
@@ -190,7 +185,6 @@ class WorkOverview(Repository):
     """Reads over all open work and counts for monitoring, which cost what is open; nothing is changed."""
 
     def waiting(self) -> list[WaitingWork]:
-        """What waits, by kind and queue."""
         due = (Work.state == "waiting") & (Work.not_before <= self.now)
         counted = select(
             Work.kind,

@@ -70,7 +70,6 @@ class WorkKind(ABC):
         raise NotImplementedError("there is no child")
 
     def failed(self, error: RecordError) -> None:
-        """Publish why there is no result."""
         with self.publishing() as unit:
             self.fail(unit, error)
 
@@ -90,7 +89,6 @@ class WorkKind(ABC):
         raise NotImplementedError("this work's child asks for nothing")
 
     def log_done(self, seconds: float) -> None:
-        """Log that the child has ended well, after so long."""
         log_done(self.claim, seconds)
 
     def renew(self, unit: UnitOfWork, *, lease_seconds: float) -> None:
@@ -127,7 +125,6 @@ class WorkKind(ABC):
         return str(self._held.enter_context(self.registry.artifacts.held(digest)))
 
     def close(self) -> None:
-        """The attempt is over."""
         self._held.close()
 
 
@@ -154,22 +151,22 @@ class ChildWork(WorkKind, Generic[R]):
         found = self.result.arrived(answer)
         names = found.files()
         if "report" in names:
-            _check_report(folder / names["report"])
+            report = folder / names["report"]
+            if (size := report.stat().st_size) > _MOST_REPORT_BYTES:
+                raise ValueError(f"the child's report has {size} bytes")
+            Report.model_validate_json(report.read_bytes())
         with ExitStack() as stack:
             # Copied to the storage's disk before the transaction begins.
             stage = self.registry.artifacts.stage_file
             files = {name: stack.enter_context(stage(folder / file)) for name, file in names.items()}
-            unit = stack.enter_context(self.publishing())
-            self.publish(unit, found, files).model_dump_json()
+            self.publish(stack.enter_context(self.publishing()), found, files).model_dump_json()
 
 
 def log_started(claim: Claim) -> None:
-    """A child does this from now on."""
     _LOG.info("%s started (attempt %d)", claim, claim.attempts)
 
 
 def log_done(claim: Claim, seconds: float) -> None:
-    """It is done, and was held for so long."""
     _LOG.info("%s done in %.1f s", claim, seconds)
 
 
@@ -180,13 +177,6 @@ def given_up(claim: Claim, most_attempts: int) -> RecordError | None:
     reasons = "; ".join(dict.fromkeys(claim.losses))
     message = f"given up: its process was lost {len(claim.losses)} times without getting further ({reasons})"
     return RecordError(code="poisoned", message=message, user_error=False)
-
-
-def _check_report(path: Path) -> None:
-    """Raise ValueError where the child's file is no report, or larger than any."""
-    if (size := path.stat().st_size) > _MOST_REPORT_BYTES:
-        raise ValueError(f"the child's report has {size} bytes")
-    Report.model_validate_json(path.read_bytes())
 
 
 class OnInputs(ChildWork[R]):

@@ -160,7 +160,6 @@ class PredictShard(ChildWork[ShardsResult]):
             super().renew(unit, lease_seconds=lease_seconds)
 
     def heartbeat(self, unit: UnitOfWork) -> bool:
-        """Write progress, of the shard and of its batch."""
         if not self._kept and self._batch_id:
             unit.pieces.reach(self.record_id, self._reached)
             unit.batches.advance(self._batch_id)
@@ -191,11 +190,9 @@ class PredictShard(ChildWork[ShardsResult]):
         """Each shard was logged at its own end."""
 
     def publish(self, unit: UnitOfWork, found: ShardsResult, files: Mapping[str, StagedFile]) -> BaseModel:
-        """Nothing is published but parts."""
         raise NotImplementedError
 
     def fail(self, unit: UnitOfWork, error: RecordError) -> None:
-        """The batch will fail with the first of its rows that has no answer: shards behind this one hold none such."""
         piece = unit.pieces.get(self.record_id)
         unit.pieces.close(piece.parent_id, behind=piece.place)
         unit.pieces.fail(self.record_id, error.model_dump())
@@ -206,12 +203,10 @@ class PredictShard(ChildWork[ShardsResult]):
             super().failed(error)
 
     def handed_back(self, unit: UnitOfWork, reason: str, *, after_seconds: float = 0.0) -> None:
-        """Another worker does the shard; this was no attempt."""
         if not self._kept:
             super().handed_back(unit, reason, after_seconds=after_seconds)
 
     def lost(self, unit: UnitOfWork, reason: str) -> None:
-        """The shard is tried again."""
         if not self._kept:
             super().lost(unit, reason)
 
@@ -236,11 +231,9 @@ class Predict(OnInputs[BatchResult]):
         return None
 
     def row(self, unit: UnitOfWork) -> tables.Batch:
-        """The batch."""
         return unit.batches.get(self.record_id)
 
     def start(self, unit: UnitOfWork, dataset: tables.Dataset) -> None:
-        """Mark as running."""
         unit.batches.change_status(self.row(unit), "running")
 
     def prepare(self, row: tables.Job | tables.Batch, model: tables.Model, dataset: tables.Dataset) -> Prepared | None:
@@ -260,13 +253,12 @@ class Predict(OnInputs[BatchResult]):
         """Let shards be claimed; the last of them to end opens this work again."""
         with self.registry.write() as unit:
             unit.work.verify(self.claim)
-            unit.pieces.add_all(self.record_id, shards, queue=QUEUE_OF["predict_shard"])
+            unit.pieces.add_all(self.record_id, shards, queue=_QUEUE)
             unit.pieces.suspend_parent(self.claim)
         if shards:
             _LOG.info("%s is split into %d shards", self.record_id, len(shards))
 
     def _gather(self, shards: Sequence[tables.Piece]) -> None:
-        """The parts of the shards become the results."""
         with self.registry.read() as unit:
             row = self.row(unit)
             model, dataset = unit.models.get(row.model_id), unit.datasets.get(row.dataset_id)
@@ -281,13 +273,11 @@ class Predict(OnInputs[BatchResult]):
         _LOG.info("%s done: %d rows in %d parts", self.record_id, manifest.num_rows, len(manifest.parts))
 
     def heartbeat(self, unit: UnitOfWork) -> bool:
-        """Write progress."""
         if self.progress is not None:
             self.row(unit).progress = self.progress.model_dump()
         return False
 
     def publish(self, unit: UnitOfWork, found: BatchResult, files: Mapping[str, StagedFile]) -> BaseModel:
-        """Keep the results."""
         row = self.row(unit)
         row.results_sha256 = files["results"].keep()
         self._succeed(unit, row, found.num_rows, found.num_errors)
@@ -298,7 +288,6 @@ class Predict(OnInputs[BatchResult]):
         unit.batches.change_status(row, "succeeded")
 
     def fail(self, unit: UnitOfWork, error: RecordError) -> None:
-        """The batch ends without a result."""
         unit.batches.fail(self.row(unit), error.model_dump())
 
 

@@ -15,8 +15,6 @@ from worker.outside.webhooks import WebhookResponse, attempt_outcome, delay_befo
 
 
 class Deliver(WorkKind):
-    """One attempt to deliver one message."""
-
     def begin(self) -> None:
         """Send it now; the response settles the work, or says when to try again."""
         with self.registry.read() as unit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import threading
 import time
@@ -120,15 +121,13 @@ class ToldEvents:
 
 
 class JobKind(OnInputs[R]):
-    """A job of either kind."""
-
     fits = True
     order: ClassVar[type[CalibrateOrder | PlanOrder]]
 
     def __init__(self, registry: Registry, settings: WorkerSettings, claim: Claim) -> None:
         super().__init__(registry, settings, claim)
-        self._written_progress: Progress | None = None
-        self._written_at = 0.0
+        self._written_progress = Progress(fraction=0.0)
+        self._written_at = -math.inf
         self._told = ToldEvents()
         self._looks_before = 0
         self._checkpoints: Mapping[str, str] = {}
@@ -143,7 +142,6 @@ class JobKind(OnInputs[R]):
         """What the child may use."""
 
     def row(self, unit: UnitOfWork) -> tables.Job:
-        """The job."""
         return unit.jobs.get(self.record_id)
 
     def start(self, unit: UnitOfWork, dataset: tables.Dataset) -> None:
@@ -165,7 +163,9 @@ class JobKind(OnInputs[R]):
         """The model as it was uploaded, the prepared copy, and what earlier attempts have saved."""
         assert isinstance(row, tables.Job)
         assert dataset.prepared_sha256 is not None
-        profile = ModelProfile.read(model.profile)
+        profile, options = ModelProfile.read(model.profile), ModelOptions.read(model.options)
+        if model.origin == "calibrated":  # a file of ours: its calibrated output is the one that counts
+            options = options.model_copy(update={"output": "probabilities", "task": profile.task})
         self._row_key = model.seen_rows_key or self._row_key
         # A job that was ordered before an upgrade gets today's defaults.
         given = {name: value for name, value in row.request.items() if name not in _WITHHELD}
@@ -178,7 +178,7 @@ class JobKind(OnInputs[R]):
                 name=model.name,
                 sha256=model.sha256,
                 row_key=self._row_key,
-                options=_import_options(model, profile),
+                options=options,
                 profile=profile,
             ),
             dataset=OrderedDataset(
@@ -208,11 +208,9 @@ class JobKind(OnInputs[R]):
 
     @property
     def reached(self) -> float:
-        """The share that is done."""
         return 0.0 if self.progress is None else self.progress.fraction
 
     def heartbeat(self, unit: UnitOfWork) -> bool:
-        """Write stage, progress and events."""
         row = self.row(unit)
         if row.status == "cancelling":
             return True
@@ -226,13 +224,13 @@ class JobKind(OnInputs[R]):
         told = self.progress or Progress(fraction=reached)  # a child that starts has told nothing yet
         progress = told.model_copy(update={"fraction": max(told.fraction, reached)})
         row.progress = progress.model_dump()
-        late = time.monotonic() - self._written_at >= _NEWS_S
-        if late or _is_news(progress, self._written_progress):
+        written = self._written_progress
+        news = progress.fraction - written.fraction >= _NEWS or progress.candidate != written.candidate
+        if news or time.monotonic() - self._written_at >= _NEWS_S:
             unit.events.add(row.id, "progress", progress.model_dump())
             unit.callbacks.append(lambda committed: self._progress_written(progress) if committed else None)
 
     def write_events(self, unit: UnitOfWork) -> None:
-        """Write what the child has told."""
         self._told.write(unit, self.record_id)
 
     def save_checkpoint(self, unit: UnitOfWork, name: str, file: StagedFile) -> list[str]:
@@ -258,21 +256,6 @@ class JobKind(OnInputs[R]):
         unit.work.finish(self.claim)
         self.write_events(unit)
         unit.jobs.change_status(self.row(unit), "cancelled")
-
-
-def _is_news(progress: Progress, written: Progress | None) -> bool:
-    if written is None:
-        return True
-    return progress.fraction - written.fraction >= _NEWS or progress.candidate != written.candidate
-
-
-def _import_options(model: tables.Model, profile: ModelProfile) -> ModelOptions:
-    """How the importer is to understand the model's file."""
-    options = ModelOptions.read(model.options)
-    if model.origin != "calibrated":
-        return options
-    # A file of ours: its calibrated output is the one that counts.
-    return options.model_copy(update={"output": "probabilities", "task": profile.task})
 
 
 def published(unit: UnitOfWork, name: str, job: tables.Job, served: tables.Model) -> Publication:
@@ -313,8 +296,6 @@ def calibrated(parent: tables.Model, job: tables.Job, profile: ModelProfile, fil
 
 
 class Calibrate(JobKind[JobResult]):
-    """The job itself."""
-
     result, order = JobResult, CalibrateOrder
 
     def limits(self, request: JobRequest) -> Limits:
@@ -326,7 +307,6 @@ class Calibrate(JobKind[JobResult]):
         return unit.ledger.enter(dataset.sha256, self.record_id)
 
     def publish(self, unit: UnitOfWork, found: JobResult, files: Mapping[str, StagedFile]) -> BaseModel:
-        """Publish calibrated model, report, diagram, page and predictions together with the job's end."""
         self.write_events(unit)
         row = self.row(unit)
         row.report_sha256, row.diagram_sha256 = files["report"].keep(), files["diagram"].keep()
@@ -370,7 +350,6 @@ class Plan(JobKind[PlanResult]):
         return Limits(self.settings.job_grace_seconds)
 
     def publish(self, unit: UnitOfWork, found: PlanResult, files: Mapping[str, StagedFile]) -> BaseModel:
-        """Keep the plan."""
         self.write_events(unit)
         row = self.row(unit)
         row.plan, row.progress = found.plan.stored(), {"fraction": 1.0}

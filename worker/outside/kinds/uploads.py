@@ -66,7 +66,6 @@ class _Inspection(ChildWork[R]):
         """Write the profile and keep the copy."""
 
     def fail(self, unit: UnitOfWork, error: RecordError) -> None:
-        """Reject."""
         records = unit.datasets if self.result is DatasetInspection else unit.models
         records.reject(self.record_id, error.model_dump())
         unit.work.unblock(unit.jobs.open_users(self.record_id))
@@ -87,9 +86,7 @@ class InspectDataset(_Inspection[DatasetInspection]):
         )
 
     def ready(self, unit: UnitOfWork, found: DatasetInspection, files: Mapping[str, StagedFile]) -> BaseModel:
-        """Keep the prepared copy."""
-        digest = files["prepared"].keep()
-        unit.datasets.ready(self.record_id, profile=found.profile.stored(), prepared_sha256=digest)
+        unit.datasets.ready(self.record_id, profile=found.profile.stored(), prepared_sha256=files["prepared"].keep())
         return dataset_record(unit, unit.datasets.get(self.record_id))
 
 
@@ -108,7 +105,6 @@ class InspectModel(_Inspection[ModelInspection]):
         )
 
     def ready(self, unit: UnitOfWork, found: ModelInspection, files: Mapping[str, StagedFile]) -> BaseModel:
-        """Keep the served copy."""
         digest = files["served"].keep()
         unit.models.ready(
             self.record_id, profile=found.profile.stored(), served_sha256=digest, written_by=found.written_by
@@ -127,20 +123,18 @@ class FitScores(ChildWork[ScoresResult]):
             unit.work.verify(self.claim)
             row = unit.calibrators.get(self.record_id)
             looks_before = unit.ledger.enter(row.sha256, row.id)
-        options = ScoresOptions.read(row.options)
         order = ScoresOrder(
             id=row.id,
             name=row.name,
             created_at=row.created_at,
             sha256=row.sha256,
-            options=options,
+            options=ScoresOptions.read(row.options),
             looks_before=looks_before,
         )
         # Reading them is quick, judging 100,000 rows of 1,000 classes is not: the client is answered 202 by then.
         limits = inspection_limits(self.settings, row.bytes)
         assert limits.memory is not None
-        longer, more = _TIMES_LONGER * limits.seconds, _TIMES_MORE_MEMORY * limits.memory
-        limits = replace(limits, seconds=longer, memory=more)
+        limits = replace(limits, seconds=_TIMES_LONGER * limits.seconds, memory=_TIMES_MORE_MEMORY * limits.memory)
         return Prepared(order=order, limits=limits, files={"scores": self.stored(row.sha256)})
 
     def publish(self, unit: UnitOfWork, found: ScoresResult, files: Mapping[str, StagedFile]) -> BaseModel:
@@ -150,5 +144,4 @@ class FitScores(ChildWork[ScoresResult]):
         return calibrator_record(unit, unit.calibrators.get(self.record_id))
 
     def fail(self, unit: UnitOfWork, error: RecordError) -> None:
-        """There is no calibrator."""
         unit.calibrators.fail(self.record_id, error.model_dump())
