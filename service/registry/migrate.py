@@ -23,10 +23,9 @@ _IDLE_TIMEOUT_S = 60
 
 def is_current(engine: Engine) -> bool:
     """Compare the revision of the database with the newest one."""
+    found = text(f"SELECT version_num FROM {_TABLE}")
     with engine.connect() as connection:
-        if not inspect(connection).has_table(_TABLE):
-            return False
-        return list(connection.scalars(text(f"SELECT version_num FROM {_TABLE}"))) == [newest()]
+        return inspect(connection).has_table(_TABLE) and list(connection.scalars(found)) == [newest()]
 
 
 @cache

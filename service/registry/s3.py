@@ -45,9 +45,10 @@ class Bucket:
 
     def put(self, source: Path, digest: str, *, brief: bool = False) -> None:
         """Store the content of `source`; the file appears whole or not at all."""
-        client = self._brief if brief else self._patient
         with _reaching():
-            client.upload_file(str(source), self._name, self._key(digest), Config=_TRANSFER)
+            (self._brief if brief else self._patient).upload_file(
+                str(source), self._name, self._key(digest), Config=_TRANSFER
+            )
 
     def fetch(self, digest: str, target: BinaryIO) -> bool:
         """Write the file's content into `target`; False if it is not stored."""

@@ -227,11 +227,9 @@ def _host(text: str) -> str:
 
 def _plain(address: Address) -> Address:
     """The IPv4 address that an IPv6 one stands for, where hosts and translators by standard deliver to it."""
-    if isinstance(address, IPv6Address):
-        if address in _NAT64:
-            return IPv4Address(int(address) & 0xFFFFFFFF)
-        return address.ipv4_mapped or address
-    return address
+    if address in _NAT64:
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    return address if isinstance(address, IPv4Address) else address.ipv4_mapped or address
 
 
 def _kind(address: Address) -> tuple[str | None, bool]:
@@ -239,5 +237,4 @@ def _kind(address: Address) -> tuple[str | None, bool]:
     for network, kind, private in _KINDS:
         if address in network:
             return kind, private
-    public = address.version == 4 or address in _GLOBAL_UNICAST
-    return (None, False) if public else ("a reserved address", False)
+    return None if address.version == 4 or address in _GLOBAL_UNICAST else "a reserved address", False

@@ -146,9 +146,11 @@ class Deliveries(Records[tables.Delivery]):
         if job.webhook is None:
             return
         moment = self.now
-        shown = {name: getattr(job, name) for name in _SHOWN}
-        report_url = f"/v1/jobs/{job.id}/report" if job.report_sha256 else None
-        data = {**shown, "report_url": report_url, "metadata": job.request.get("metadata", {})}
+        data = {
+            **{name: getattr(job, name) for name in _SHOWN},
+            "report_url": f"/v1/jobs/{job.id}/report" if job.report_sha256 else None,
+            "metadata": job.request.get("metadata", {}),
+        }
         type_ = f"job.{job.status}"
         row = tables.Delivery(
             id=tables.new_id("msg"),

@@ -24,9 +24,7 @@ class IdempotencyKeys(Repository):
     def reserve(self, key: str, holder: str, *, seconds: float) -> None:
         """Hold off other requests with this key for so long, unless it has an answer already; raises KeyInFlight."""
         moment = self.now
-        row = self._find(key, moment)
-        if row is None:
-            row = self._fresh(key, moment)
+        row = self._find(key, moment) or self._fresh(key, moment)
         if not row.answer:
             _refuse_if_held(row, holder, moment)
             row.fingerprint, row.held_until = holder, moment + timedelta(seconds=seconds)
@@ -68,8 +66,7 @@ class IdempotencyKeys(Repository):
 
     def amend(self, key: str, answer: str) -> None:
         """Remember the final answer in place of a preliminary one; a key that was forgotten meanwhile stays so."""
-        found = self.session.get(IdempotencyKey, key)
-        if found is not None:
+        if (found := self.session.get(IdempotencyKey, key)) is not None:
             found.answer = answer
 
     def current(self, key: str) -> str | None:
@@ -78,8 +75,7 @@ class IdempotencyKeys(Repository):
         return None if found is None else found.answer
 
     def forget_old(self) -> None:
-        oldest = self.now - _KEPT
-        self.session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < oldest))
+        self.session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < self.now - _KEPT))
 
     def _find(self, key: str, moment: datetime) -> IdempotencyKey | None:
         row = self.session.get(IdempotencyKey, key)

@@ -34,8 +34,7 @@ def new_id(prefix: str) -> str:
     with _id_lock:
         number = (time.time_ns() // 1_000_000) << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
         _last_id = max(number, _last_id + 1)
-        digits = (_ALPHABET[_last_id >> shift & 31] for shift in range(125, -1, -5))
-        return f"{prefix}_{''.join(digits)}"
+        return f"{prefix}_{''.join(_ALPHABET[_last_id >> shift & 31] for shift in range(125, -1, -5))}"
 
 
 def now() -> datetime:
@@ -109,9 +108,9 @@ def digest_columns(metadata: MetaData = Base.metadata) -> tuple[Column[Any], ...
 
     A column whose name says that it is a digest counts, too, so that one that was typed otherwise loses no files.
     """
-    columns = [column for table in metadata.sorted_tables for column in table.columns]
     return tuple(
         column
-        for column in columns
+        for table in metadata.sorted_tables
+        for column in table.columns
         if column.info.get(KEEPS_FILE, isinstance(column.type, Digest) or column.name.endswith(("sha256", "digest")))
     )

@@ -187,9 +187,7 @@ class Work(Base):
     turn: Mapped[float] = mapped_column(default=0.0, server_default="0")  # its place in the queue: least first
     not_before: Mapped[datetime]  # waiting work is left alone until then; blocked work is blocked since then
     memory_bytes: Mapped[int] = mapped_column(BigInteger, default=0)  # what it needs, by an estimate
-    concurrency_key: Mapped[str | None] = mapped_column(
-        String(255)
-    )  # of work with the same key one piece is done at once
+    concurrency_key: Mapped[str | None] = mapped_column(String(255))  # of the same key one piece is done at once
     attempts: Mapped[int] = mapped_column(default=0)
     losses: Mapped[list[str]]  # why its process was lost, since it last got further
     reached: Mapped[float] = mapped_column(default=0.0)  # the largest share of the whole that was ever done
