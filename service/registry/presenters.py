@@ -62,9 +62,14 @@ def delivery_record(row: tables.Delivery, work: tables.Work) -> contract.Deliver
 
 def batch_record(unit: UnitOfWork, row: tables.Batch, work: tables.Work) -> contract.BatchRecord:
     results_url = f"/v1/predictions/{row.id}/results" if row.results_sha256 or row.manifest_sha256 else None
-    derived = {"results_url": results_url, "attempts": work.attempts, "class_priors": row.options.get("class_priors")}
-    derived |= {"errors": row.options.get("errors", "fail"), "waiting_for": _waiting_for(unit, row, work)}
-    derived["manifest_url"] = f"{results_url}/manifest" if results_url else None
+    derived = {
+        "errors": row.options.get("errors", "fail"),
+        "class_priors": row.options.get("class_priors"),
+        "results_url": results_url,
+        "manifest_url": f"{results_url}/manifest" if results_url else None,
+        "attempts": work.attempts,
+        "waiting_for": _waiting_for(unit, row, work),
+    }
     return _presented(contract.BatchRecord, row, derived)
 
 

@@ -12,9 +12,9 @@ from pydantic import JsonValue
 from service.api.plumbing.problems import Problem
 from service.api.plumbing.responses import After, cursor
 from service.api.plumbing.services import Services, ServicesDep
-from service.api.resources.models import find_model
 from service.api.resources.names import AfterName
 from service.inference.profile import ServingProfile
+from service.model_lookup import find_model
 from service.registry import tables
 from service.registry.contract import ModelRecord, NameRecord
 from service.registry.presenters import model_record

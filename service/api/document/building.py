@@ -222,21 +222,16 @@ def _codes(path: str, method: str, operation: Json) -> Iterator[tuple[str, int]]
 
 
 def _error(path: str, status: int, codes: Sequence[str]) -> Json:
-    is_protocol = path.startswith(PROTOCOL)
-    told = "\n".join(f"- `{code}`: {_meaning(code)}" for code in codes)
-    kind, model = ("application/json", OipError) if is_protocol else ("application/problem+json", Problem)
-    response: Json = {
+    meanings = {code: ERROR_CODES[code].meaning if code in ERROR_CODES else RECORD_CODES[code] for code in codes}
+    told = "\n".join(f"- `{code}`: {meaning}" for code, meaning in meanings.items())
+    kind, model = ("application/json", OipError) if path.startswith(PROTOCOL) else ("application/problem+json", Problem)
+    headers = [*(name for name, statuses in _ERROR_HEADERS.items() if status in statuses), "X-Request-Id"]
+    return {
         "description": f"{HTTPStatus(status).phrase}\n\n{told}",
         "content": {kind: {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}},
         "x-error-codes": list(codes),
+        "headers": header_references(headers),
     }
-    headers = [*(name for name, statuses in _ERROR_HEADERS.items() if status in statuses), "X-Request-Id"]
-    return {**response, "headers": header_references(headers)}
-
-
-def _meaning(code: str) -> str:
-    found = ERROR_CODES.get(code)
-    return RECORD_CODES[code] if found is None else found.meaning
 
 
 #: Headers of errors, by the statuses that may have them.

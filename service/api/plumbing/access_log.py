@@ -46,8 +46,8 @@ class Access(NamedTuple):
 
     def __str__(self) -> str:
         path = printable(self.path[:_LONGEST_PATH])
-        line = f"{self.method} {path} {self.status} {1000 * self.seconds:.1f} ms {self.request_id}"
-        return f"{line} {self.record_id}" if self.record_id else line
+        made = f" {self.record_id}" if self.record_id else ""
+        return f"{self.method} {path} {self.status} {1000 * self.seconds:.1f} ms {self.request_id}{made}"
 
 
 class AccessLog:
@@ -125,8 +125,9 @@ class AccessLogMiddleware:
         finally:
             made = headers.get(b"location", b"").decode("latin-1").rpartition("/")[2]
             request_id = headers.get(b"x-request-id", b"").decode("latin-1")
-            seconds = time.perf_counter() - began
-            self._log.note(Access(scope["method"], scope["path"], status, seconds, request_id, made))
+            self._log.note(
+                Access(scope["method"], scope["path"], status, time.perf_counter() - began, request_id, made)
+            )
 
 
 _LOST = logging.getLogger(__name__)

@@ -94,11 +94,10 @@ def operation(
             **_PART,
             "content": {kind: {"schema": BINARY} for kind in (*ranges, "multipart/byteranges")},
         }
-    parameters = [*([_IF_NONE_MATCH] if tagged else []), *([_RANGE] if ranges else [])]
     declared = {
         CODES: [*codes, *(["range_not_satisfiable"] if ranges else [])],
         CODES_AT: at,
-        "parameters": parameters,
+        "parameters": [*([_IF_NONE_MATCH] if tagged else []), *([_RANGE] if ranges else [])],
         "responses": responses,
     }
     return {**{name: value for name, value in declared.items() if value}, **(more or {})}

@@ -48,8 +48,7 @@ class HeadMiddleware:
                 if message.get("more_body"):
                     answering.cancel()
 
-        extensions = {**scope.get("extensions", {}), "http.response.pathsend": {}}
-        as_get = {**scope, "method": "GET", "extensions": extensions}
+        as_get = {**scope, "method": "GET", "extensions": {**scope.get("extensions", {}), "http.response.pathsend": {}}}
         answering = asyncio.ensure_future(self.app(as_get, receive, send_without_body))
         try:
             await answering

@@ -68,8 +68,7 @@ class _Observation:
         if waiter.after is None:
             return Update(ended=True) if final else None
         events = self.events.get((waiter.record_id, waiter.after), ())
-        last = events[-1].number if events else waiter.after
-        ended = final and last >= self.newest.get(waiter.record_id, 0)
+        ended = final and (events[-1].number if events else waiter.after) >= self.newest.get(waiter.record_id, 0)
         return Update(events, ended) if events or ended else None
 
 
@@ -132,11 +131,10 @@ class LongPoll:
             await asyncio.sleep(_INTERVAL_S)
 
     def _round(self, waiters: Iterable[_Waiter]) -> _Observation:
-        record_ids = {waiter.record_id for waiter in waiters}
         known = {(waiter.record_id, waiter.after) for waiter in waiters if waiter.after is not None}
         with self._registry.read() as unit:
             # In this order: of a job whose end is seen here, the last event is seen below.
-            statuses = _statuses(unit, record_ids)
+            statuses = _statuses(unit, {waiter.record_id for waiter in waiters})
             newest = unit.events.newest({job_id for job_id, _ in known})
             behind = [(job_id, after) for job_id, after in known if after < newest.get(job_id, 0)]
             return _Observation(statuses, newest, _events(unit, behind))

@@ -87,8 +87,7 @@ def problem(
     detail = _bounded(detail)
     if path.startswith(PROTOCOL):
         return JSONResponse({"error": detail}, protocol_status(code, status), headers=headers)
-    title = HTTPStatus(status).phrase
-    body = Problem(title=title, status=status, detail=detail, code=code, errors=fields or [])
+    body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, code=code, errors=fields or [])
     content = body.model_dump(exclude=None if fields else {"errors"})
     return JSONResponse(content, status, headers=headers, media_type="application/problem+json")
 

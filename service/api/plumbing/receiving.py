@@ -149,8 +149,7 @@ class _Reader:
             self.form.files[name] = staged, filename.decode("utf-8", "replace")
             self._take = staged.write
         elif filename is not None and name not in self._documents:
-            needed = " or ".join(map(repr, self._files))
-            message = f"a file part named {needed} is needed; found: {name}"
+            message = f"a file part named {' or '.join(map(repr, self._files))} is needed; found: {name}"
             raise InvalidRequest("missing_part", message, field=next(iter(self._files)))
         else:
             self._take = partial(self._append, self.form.contents.setdefault(name, bytearray()))
@@ -209,8 +208,8 @@ class ReceivedFile:
         """Keep the file, and return the columns of its record that are made of it; a nameless one is named `noun`."""
         # Kept inside the transaction: a deletion of the same content cannot come between file and record.
         cleaned = "".join(character for character in name or self.name or "" if character.isprintable()).strip()
-        shown = cleaned[:_LONGEST_RECORD_NAME] or noun
-        return {"name": shown, "sha256": self.keep(unit), "bytes": self.size, "created_at": now()}
+        name = cleaned[:_LONGEST_RECORD_NAME] or noun
+        return {"name": name, "sha256": self.keep(unit), "bytes": self.size, "created_at": now()}
 
 
 async def receive_file(

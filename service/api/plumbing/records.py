@@ -207,8 +207,7 @@ class RecordRoutes(Generic[Row]):
                 row, record = await services.read(read)
             if seen is not None:
                 await seen(services, record_id, row)
-            again = {} if record.status in FINAL else {"Retry-After": RETRY_AFTER_S}
-            return tagged(request, record, headers=again)
+            return tagged(request, record, headers={} if record.status in FINAL else {"Retry-After": RETRY_AFTER_S})
 
         self.router.add_api_route(
             f"/{{{self.parameter}}}",

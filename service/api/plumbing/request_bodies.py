@@ -91,13 +91,11 @@ async def checked(request: Request, documented: Collection[str]) -> Request:
     """
     if request.method not in ("POST", "PUT", "PATCH", "DELETE"):
         return request
-    declared = request.headers.get("content-length", "0")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     is_json = _RAW not in documented and not (kind == _FORM and _FORM in documented)
-    if is_json and (declared != "0" or "transfer-encoding" in request.headers):
+    if is_json and (request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers):
         _check_type(request.url.path, kind)
-    limit = MOST_JSON_BYTES if is_json else _limit(request, files=1 if _RAW in documented else 2)
-    request = limited(request, limit)
+    request = limited(request, MOST_JSON_BYTES if is_json else _limit(request, files=1 if _RAW in documented else 2))
     if is_json:
         check_json(await request.body())
     return request
@@ -117,12 +115,10 @@ def _limit(request: Request, *, files: int) -> int:
 
 
 def _check_type(path: str, kind: str) -> None:
-    if kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json")):
-        return
-    if not kind and path.startswith("/v2/"):  # clients of that protocol send no type
-        return
-    found = f"found {kind[:100]!r}" if kind else "the body has no type"
-    raise UnsupportedFormat("unsupported_media_type", f"{found}; send the header 'Content-Type: application/json'")
+    is_json = kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+    if not is_json and (kind or not path.startswith("/v2/")):  # clients of that protocol send no type
+        found = f"found {kind[:100]!r}" if kind else "the body has no type"
+        raise UnsupportedFormat("unsupported_media_type", f"{found}; send the header 'Content-Type: application/json'")
 
 
 def _counted(receive: Receive, limit: int) -> Receive:
@@ -161,15 +157,14 @@ def parse_names(text: str, field: str, *, least: int) -> list[str]:
     names = _listed(text, field)
     if len(names) < least or not all(names) or len(set(names)) != len(names):
         wanted = "at least two different, non-empty names" if least == 2 else "different, non-empty names"
-        found = str(names[:10])[:_SHOWN]
-        raise _refused(field, f"must be {wanted}; found {found}")
+        raise _refused(field, f"must be {wanted}; found {str(names[:10])[:_SHOWN]}")
     return names
 
 
 def _listed(text: str, field: str) -> list[str]:
     if text.lstrip().startswith("["):
         try:
-            return [_name(item, field) for item in _items(from_json(text))]
+            return [_name(item, field) for item in from_json(text)]
         except ValueError as error:
             if text.lstrip()[1:].lstrip().startswith('"'):  # else it may be names in brackets: "[a],b"
                 raise _refused(field, f"looks like a JSON list and is none: {str(error)[:_SHOWN]}") from error
@@ -181,12 +176,6 @@ def _listed(text: str, field: str) -> list[str]:
     if more:
         raise _refused(field, f"must stand on one line; found a second one, {str(more[0][:5])[:_SHOWN]}")
     return [name.strip() for name in names]
-
-
-def _items(value: JsonValue) -> list[JsonValue]:
-    if not isinstance(value, list):
-        raise ValueError("it is no list")
-    return value
 
 
 def _name(item: JsonValue, field: str) -> str:

@@ -56,8 +56,7 @@ def created(record: str, collection: str, status: int = 201, **headers: str) -> 
 
 def tagged(request: Request, record: BaseModel, *, headers: Mapping[str, str] | None = None) -> Response:
     """Answer a single record with its `ETag`, or 304 if the client already has it."""
-    body = record.model_dump_json().encode()
-    return tagged_bytes(request, body, media_type="application/json", headers=headers)
+    return tagged_bytes(request, record.model_dump_json().encode(), media_type="application/json", headers=headers)
 
 
 def tagged_bytes(
@@ -99,8 +98,7 @@ def stored_file(
         return Response(status_code=304, headers={"ETag": etag})
     path = services.registry.artifacts.path(digest)
     suffix = b"" if added is None else bytes.fromhex(added.suffix)
-    headers = {"ETag": etag, **_NO_SNIFFING}
-    return StoredFile(path, suffix, media_type=media_type, filename=filename, headers=headers)
+    return StoredFile(path, suffix, media_type=media_type, filename=filename, headers={"ETag": etag, **_NO_SNIFFING})
 
 
 class StoredFile(FileResponse):
@@ -131,8 +129,7 @@ class StoredFile(FileResponse):
         if refused:
             detail = f"the file has {self.size} bytes; needed is a range of them, such as 'bytes=0-99'"
             real = {"Content-Range": f"bytes */{self.size}"}
-            refusal = problem(416, "range_not_satisfiable", detail, path=scope["path"], headers=real)
-            await refusal(scope, receive, send)
+            await problem(416, "range_not_satisfiable", detail, path=scope["path"], headers=real)(scope, receive, send)
 
 
 def downloading(*codes: str) -> JsonObject:
@@ -142,8 +139,7 @@ def downloading(*codes: str) -> JsonObject:
 
 def etag_matches(request: Request, etag: str) -> bool:
     """Whether `If-None-Match` names this tag (weakly) or anything."""
-    given = request.headers.get("if-none-match", "")
-    tags = {tag.strip().removeprefix("W/") for tag in given.split(",")}
+    tags = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
     return "*" in tags or etag in tags
 
 

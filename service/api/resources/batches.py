@@ -31,10 +31,10 @@ from service.api.plumbing.responses import MOST_BYTES, Limit, created, etag_matc
 from service.api.plumbing.routing import Route
 from service.api.plumbing.schemas import Prediction, RowFailure
 from service.api.plumbing.services import Services, ServicesDep
-from service.api.resources.models import find_model, priors_of
 from service.inference.predictions import DecisionPolicy
 from service.inference.profile import ServingProfile
 from service.inference.result_tables import Writer, csv, ndjson, parquet, read_page
+from service.model_lookup import find_model, priors_of
 from service.registry import tables
 from service.registry.artifacts import ArtifactStore
 from service.registry.contract import FINAL, AnswerOptions, BatchRecord, BatchRequest, Page
@@ -175,14 +175,13 @@ def _made(artifacts: ArtifactStore, row: tables.Batch, unit: UnitOfWork) -> Batc
     path = artifacts.path(row.results_sha256)
     with ParquetFile(path) as file:
         rows = file.metadata.num_rows
-    part = ResultPart(number=0, first_row=0, num_rows=rows, bytes=path.stat().st_size, sha256=row.results_sha256)
     return BatchManifest(
         batch_id=row.id,
         model_sha256=model and model.sha256,
         dataset_sha256=dataset and dataset.sha256,
         num_rows=rows,
         num_errors=row.num_errors,
-        parts=[part],
+        parts=[ResultPart(number=0, first_row=0, num_rows=rows, bytes=path.stat().st_size, sha256=row.results_sha256)],
     )
 
 
@@ -216,8 +215,7 @@ async def create_batch(services: ServicesDep, body: BatchRequest, key: Idempoten
             model = find_model(unit, body.model)
         with named_by_body("dataset_id"):
             dataset = unit.datasets.get(body.dataset_id)
-        priors = body.class_priors or priors_of(unit, body.model)
-        options = body.model_copy(update={"class_priors": priors})
+        options = body.model_copy(update={"class_priors": body.class_priors or priors_of(unit, body.model)})
         if model.profile is not None:  # else the worker checks, once the model has been inspected
             DecisionPolicy.of(ServingProfile.of(model.profile), options)
         row = tables.Batch(
@@ -285,8 +283,7 @@ def get_results(
         answer = _whole(request, services, results, format)
         answer.headers["Vary"] = "Accept"
         return answer
-    rows = results.rows(0 if after is None else after + 1, limit + 1)
-    return json_page(rows, limit, headers={"Vary": "Accept"})
+    return json_page(results.rows(0 if after is None else after + 1, limit + 1), limit, headers={"Vary": "Accept"})
 
 
 @router.get(
@@ -314,8 +311,7 @@ def get_manifest(request: Request, services: ServicesDep, batch_id: str) -> Resp
 def get_part(request: Request, services: ServicesDep, batch_id: str, number: PartNumber) -> Response:
     """One part of the results, as Parquet; its `ETag` is its digest in the manifest, and ranges work."""
     part = BatchResults.of(services.registry, batch_id).part(number)
-    name = f"{batch_id}-{number:05}.parquet"
-    return stored_file(request, services, part.sha256, name, media_type=PARQUET)
+    return stored_file(request, services, part.sha256, f"{batch_id}-{number:05}.parquet", media_type=PARQUET)
 
 
 def _whole(request: Request, services: Services, results: BatchResults, format: Format) -> Response:

@@ -60,13 +60,11 @@ class CalibratorOptions(FileOptions):
 
     def stored(self) -> JsonObject:
         names = parse_names(self.class_names, "class_names", least=2) if self.class_names is not None else None
-        roles = parse_roles(self.roles) if self.roles else None
-        shares = parse_split_shares(self.split_shares) if self.split_shares else None
         return {
             **self.model_dump(include={"method", "class_priors"}),
             "class_names": names,
-            "roles": roles,
-            "split_shares": shares,
+            "roles": parse_roles(self.roles) if self.roles else None,
+            "split_shares": parse_split_shares(self.split_shares) if self.split_shares else None,
         }
 
 

@@ -56,11 +56,12 @@ class DatasetOptions(FileOptions):
 
     def stored(self) -> JsonObject:
         """The options as they are kept with the record; raises InvalidRequest."""
-        roles = parse_roles(self.roles) if self.roles else None
-        padding = parse_padding(self.padding) if self.padding else None
-        shares = parse_split_shares(self.split_shares) if self.split_shares else None
-        kept = self.model_dump(include={"format", "seen_by_model", "split_seed", "missing", "purpose"})
-        return {**kept, "roles": roles, "padding": padding, "split_shares": shares}
+        return {
+            **self.model_dump(include={"format", "seen_by_model", "split_seed", "missing", "purpose"}),
+            "roles": parse_roles(self.roles) if self.roles else None,
+            "padding": parse_padding(self.padding) if self.padding else None,
+            "split_shares": parse_split_shares(self.split_shares) if self.split_shares else None,
+        }
 
 
 def parse_roles(text: str) -> JsonObject:

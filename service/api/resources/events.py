@@ -66,12 +66,8 @@ async def list_events(
     if _EVENT_STREAM not in request.headers.get("accept", ""):
         return await services.read(partial(_page, job_id, limit, after))
     known = (after or 0) if last_event_id is None else int(last_event_id)
-
-    def knows_all(unit: UnitOfWork) -> bool:
-        return unit.jobs.get(job_id).status in FINAL and unit.events.last(job_id) <= known
-
-    if await services.read(knows_all):  # a browser would come back again and again
-        return Response(status_code=204, headers=_STREAMED)
+    if await services.read(lambda unit: unit.jobs.get(job_id).status in FINAL and unit.events.last(job_id) <= known):
+        return Response(status_code=204, headers=_STREAMED)  # a browser would come back again and again
     return EventSourceResponse(_stream(services.long_poll, job_id, known), headers=_STREAMED)
 
 

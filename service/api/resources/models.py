@@ -16,6 +16,7 @@ from service.api.plumbing.request_bodies import parse_json, parse_names, parse_p
 from service.api.plumbing.responses import PriorsOption, created, downloading, stored_graph
 from service.api.plumbing.routing import Route
 from service.api.plumbing.services import Services, ServicesDep
+from service.model_lookup import find_model
 from service.registry import tables
 from service.registry.contract import ModelRecord
 from service.registry.documents import JsonObject, Task
@@ -23,17 +24,6 @@ from service.registry.errors import InvalidRequest, NotFound
 from service.registry.presenters import model_record
 from service.registry.registry import UnitOfWork
 from service.registry.tables import new_id
-
-
-def find_model(unit: UnitOfWork, id_or_name: str) -> tables.Model:
-    model_id = id_or_name if id_or_name.startswith("mdl_") else unit.names.resolve(id_or_name)
-    return unit.models.get(model_id)
-
-
-def priors_of(unit: UnitOfWork, id_or_name: str) -> dict[str, float] | None:
-    """The class priors that a published name answers for; None for an id."""
-    return None if id_or_name.startswith("mdl_") else unit.names.version(id_or_name).class_priors
-
 
 router = APIRouter(route_class=Route, prefix="/v1/models", tags=["models"])
 
@@ -83,17 +73,12 @@ class ModelOptions(FileOptions):
                 f"positive_class {self.positive_class[:_SHOWN]!r} is none of class_names ({shown})",
                 field="positive_class",
             )
-        kept = self.model_dump(include={"task", "positive_class", "output", "features"})
-        preprocessing = parse_preprocessing(self.preprocessing) if self.preprocessing else None
-        columns = parse_names(self.columns, "columns", least=1) if self.columns is not None else None
-        padding = parse_padding(self.padding) if self.padding else None
         return {
-            **kept,
+            **self.model_dump(include={"task", "positive_class", "output", "features", "missing"}),
             "class_names": names,
-            "preprocessing": preprocessing,
-            "columns": columns,
-            "padding": padding,
-            "missing": self.missing,
+            "preprocessing": parse_preprocessing(self.preprocessing) if self.preprocessing else None,
+            "columns": parse_names(self.columns, "columns", least=1) if self.columns is not None else None,
+            "padding": parse_padding(self.padding) if self.padding else None,
         }
 
 

@@ -29,9 +29,9 @@ from service.api.plumbing.schemas import (
     Statistics,
 )
 from service.api.plumbing.services import Services, ServicesDep
-from service.api.resources.models import find_model
 from service.inference.metrics import Totals
 from service.inference.oip.responses import model_config, model_metadata, server_metadata
+from service.model_lookup import find_model
 from service.registry.documents import JsonObject
 from service.registry.errors import Conflict, InvalidRequest, Unavailable
 from service.registry.registry import UnitOfWork
@@ -106,10 +106,9 @@ async def unload(services: ServicesDep, model: str, body: Parameters | None = No
 def listed(unit: UnitOfWork, *, only_ready: bool) -> list[JsonObject]:
     """Names with each of their versions, and ids: name, version, state and, where it is not READY, the reason."""
     names = [(name, version, "ready", None) for name, version in unit.names.versions(limit=_MOST_LISTED)]
-    models = unit.models.states(limit=_MOST_LISTED - len(names))
     unloaded = unit.names.unloaded()
     index: list[JsonObject] = []
-    for name, version, status, error in (*names, *models):
+    for name, version, status, error in (*names, *unit.models.states(limit=_MOST_LISTED - len(names))):
         state, reason = _state(status, error, unloaded=name in unloaded)
         if state == "READY" or not only_ready:
             index.append({"name": name, "version": str(version), "state": state, "reason": reason})

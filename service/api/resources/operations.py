@@ -109,8 +109,7 @@ async def _workers(services: Services) -> Mapping[str, int] | None:
 
     def count() -> Mapping[str, int]:
         with services.registry.read() as unit:
-            living = unit.workers.living(within_seconds=SILENT_S)
-        return by_queue(living)
+            return by_queue(unit.workers.living(within_seconds=SILENT_S))
 
     try:
         return await services.probes.run("workers", count)
