@@ -19,8 +19,7 @@ from service.registry.settings import OWNER_ONLY, ServiceSettings, mistakes
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
     try:
         check_single_runtime()
         return int(options.run(options))

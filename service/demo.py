@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -92,11 +93,9 @@ def _await_ready(client: httpx.Client, server: subprocess.Popen[bytes], log: Pat
 
 def _calibrate(console: Console, client: httpx.Client, folder: Path, *, short: bool) -> Json:
     console.print("[bold]3.[/] Uploading the model and 4,500 labelled digits, and ordering a calibration …")
-    model = _upload(client, "/v1/models?name=digits", folder / "digits.onnx")
-    dataset = _upload(client, "/v1/datasets?name=digits", folder / "digits.npz")
     order = {
-        "model_id": model["id"],
-        "dataset_id": dataset["id"],
+        "model_id": _upload(client, "/v1/models?name=digits", folder / "digits.onnx")["id"],
+        "dataset_id": _upload(client, "/v1/datasets?name=digits", folder / "digits.npz")["id"],
         "budget": {"minutes": 2, "candidates": 1 if short else 6},
         "publish_as": "digits",
     }
@@ -118,8 +117,7 @@ def _described(job: Json) -> str:
 
 def _upload(client: httpx.Client, url: str, path: Path) -> Json:
     record: Json = client.post(url, content=path.read_bytes()).raise_for_status().json()
-    where = url.partition("?")[0]
-    record = client.get(f"{where}/{record['id']}", params={"wait": 60}).raise_for_status().json()
+    record = client.get(f"{url.partition('?')[0]}/{record['id']}", params={"wait": 60}).raise_for_status().json()
     if record["status"] != "ready":
         raise SystemExit(f"{path.name} was not accepted: {record['error']}")
     return record
@@ -154,16 +152,14 @@ def _print_predictions(console: Console, client: httpx.Client, folder: Path, job
     calibrated = _predict(client, job["calibrated_model_id"], rows)
     wrong = [answer["label"] != str(label) for answer, label in zip(uploaded, labels, strict=True)]
     wrong_first = sorted(range(len(labels)), key=lambda row: -uploaded[row]["confidence"] * wrong[row])
-    chosen = [*wrong_first[: _SHOWN // 2], *range(_SHOWN // 2)]
     console.print(
         f"\n[bold]5.[/] {_SHOWN} of {len(labels)} digits that the service had never seen: "
         "the five surest mistakes of the uploaded model, then the first five:\n"
     )
     table = Table("truth", "uploaded says", "how sure", "calibrated says", "how sure")
-    for row in chosen:
-        before, after = uploaded[row], calibrated[row]
-        cells = (before["label"], f"{before['confidence']:.1%}", after["label"], f"{after['confidence']:.1%}")
-        table.add_row(str(labels[row]), *cells)
+    for row in (*wrong_first[: _SHOWN // 2], *range(_SHOWN // 2)):
+        told = [(one["label"], f"{one['confidence']:.1%}") for one in (uploaded[row], calibrated[row])]
+        table.add_row(str(labels[row]), *chain.from_iterable(told))
     console.print(table)
     for title, answers in (("uploaded", uploaded), ("calibrated", calibrated)):
         sure = np.mean([answer["confidence"] for answer in answers])

@@ -79,10 +79,9 @@ def broker(settings: ServiceSettings) -> Line:
         return _line("broker", "skip", "the embedded broker is not running here", "fedlas serve starts it")
     shown = _without_password(url)
     try:
-        once = Retry(NoBackoff(), 0)
         address = url.replace("redis+socket://", "unix://")
         with Redis.from_url(
-            address, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S, retry=once
+            address, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S, retry=Retry(NoBackoff(), 0)
         ) as client:
             client.ping()
     except AuthenticationError as error:
@@ -133,9 +132,8 @@ def _bucket(name: str, prefix: str) -> Line:
         bucket.clock()
         bucket.close()
     except (Unavailable, ValueError) as error:
-        cause = error.__cause__ or error
         remedy = "look at FEDLAS_ARTIFACTS and the AWS_* variables (keys, region, endpoint)"
-        return _line("files", "fail", f"{where}: {_first_line(cause)}", remedy)
+        return _line("files", "fail", f"{where}: {_first_line(error.__cause__ or error)}", remedy)
     return _line("files", "ok", f"{where} answers")
 
 

@@ -57,13 +57,12 @@ def _read(unit: UnitOfWork, called: str, version: str | None, profiles: Profiles
         raise Conflict("model_not_ready", message, passing=row.status == "inspecting")
     # A name is answered with itself: behind it may be an upload, whose record has another name.
     name = row.name if called.startswith("mdl_") else called
-    served = ServedModel(id=row.id, name=name, version=number, calibrated=row.calibrated)
     return ResolvedModel(
         called=called,
         version=str(number),
         model_id=row.id,
         digest=row.served_sha256,
-        served=served.model_dump_json().encode(),
+        served=ServedModel(id=row.id, name=name, version=number, calibrated=row.calibrated).model_dump_json().encode(),
         recorded=row.profile,
         priors=priors,
         profiles=profiles,
@@ -91,8 +90,8 @@ def _resolved(unit: UnitOfWork, called: str, version: str | None) -> tuple[str, 
 
 
 def find_model(unit: UnitOfWork, id_or_name: str) -> tables.Model:
-    model_id = id_or_name if id_or_name.startswith("mdl_") else unit.names.resolve(id_or_name)
-    return unit.models.get(model_id)
+    """The model with this id or published name; raises NotFound."""
+    return unit.models.get(id_or_name if id_or_name.startswith("mdl_") else unit.names.resolve(id_or_name))
 
 
 def priors_of(unit: UnitOfWork, id_or_name: str) -> dict[str, float] | None:

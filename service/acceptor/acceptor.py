@@ -190,8 +190,8 @@ class Acceptor:
         except OSError:  # its client has gone
             connection.close()
             return
-        address = name[0] if isinstance(name, tuple) else ""  # a pair of sockets has none
-        client = Client(connection, address, packet.taken())
+        # A pair of sockets has no address.
+        client = Client(connection, name[0] if isinstance(name, tuple) else "", packet.taken())
         if self._is_admitted(client):
             self._handing_on.hand_on(client)
         else:

@@ -49,8 +49,7 @@ def libraries() -> list[Path]:
 
 def packages() -> list[Path]:
     """Our own packages: an editable installation keeps them outside the environment."""
-    root = Path(__file__).resolve().parents[2]
-    return [root / name for name in _PACKAGES]
+    return [Path(__file__).resolve().parents[2] / name for name in _PACKAGES]
 
 
 class Protection(NamedTuple):
@@ -98,8 +97,7 @@ def confine(policy: Policy) -> Report:
     changed = _attempt(lambda: _leave_root(policy, confined=files.startswith("on")))
     calls = _attempt(lambda: _filter_calls(policy.calls))
     network = calls if calls.startswith("on") and not namespace.startswith("on") else namespace
-    found = (network, files, changed, calls, privileges, limits)
-    return dict(zip(CONTROLS, found, strict=True))
+    return dict(zip(CONTROLS, (network, files, changed, calls, privileges, limits), strict=True))
 
 
 def protections(report: Report, controls: Mapping[str, tuple[str, str]], harm: str) -> Iterator[Protection]:
@@ -210,7 +208,6 @@ def _closed(paths: Iterable[Path]) -> Path | None:
     """The first file or folder on the way to these that is not open to everybody."""
     for path in paths:
         for step in (path, *path.parents):
-            wanted = 0o001 if step.is_dir() else 0o004
-            if step.exists() and not step.stat().st_mode & wanted:
+            if step.exists() and not step.stat().st_mode & (0o001 if step.is_dir() else 0o004):
                 return step
     return None

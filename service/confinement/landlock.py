@@ -102,9 +102,8 @@ def permitted_capabilities() -> int:
 def keep_capabilities(kept: Iterable[int]) -> None:
     """Give up every capability but these, for good; raises OSError."""
     bits = sum(1 << capability for capability in kept)
-    header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
     low, high = bits & 0xFFFFFFFF, bits >> 32
-    call("capset", header, struct.pack("6I", low, low, 0, high, high, 0))
+    call("capset", struct.pack("Ii", _CAPABILITY_VERSION_3, 0), struct.pack("6I", low, low, 0, high, high, 0))
 
 
 def become(user: int, group: int, kept: Iterable[int]) -> None:

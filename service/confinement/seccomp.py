@@ -147,8 +147,7 @@ def install(wanted: Filter, *, every_thread: bool = False) -> None:
 
 def _program(wanted: Filter, machine: str) -> list[Instruction]:
     """The filter: a list of comparisons, each followed by its answer."""
-    architecture = _AUDIT_ARCHITECTURES[machine]
-    program = [(_LOAD, 0, 0, _ARCHITECTURE), (_JUMP_EQUAL, 1, 0, architecture), _answer(_KILL)]
+    program = [(_LOAD, 0, 0, _ARCHITECTURE), (_JUMP_EQUAL, 1, 0, _AUDIT_ARCHITECTURES[machine]), _answer(_KILL)]
     program += [(_LOAD, 0, 0, _NUMBER)]
     if machine == "x86_64":  # the same calls under other numbers
         program += [(_JUMP_AT_LEAST, 0, 1, _X32), _refusal(errno.EPERM)]

@@ -52,8 +52,7 @@ async def forward(peers: ServingPeers, scope: Scope, receive: Receive, send: Sen
     try:
         async for event in _events(client, reader):
             if isinstance(event, h11.Response):
-                kept = [(name.lower(), value) for name, value in event.headers.raw_items()]
-                kept = [(name, value) for name, value in kept if name != b"connection"]
+                kept = [(name, value) for name, value in event.headers if name != b"connection"]
                 await send({"type": "http.response.start", "status": event.status_code, "headers": kept})
             else:
                 await send({"type": "http.response.body", "body": bytes(event.data), "more_body": True})

@@ -94,8 +94,7 @@ class Isolation:
         self._quarantine.check(digest)
         if digest not in self._ended and digest not in self._places:
             return
-        place = self._take(digest, process)
-        if place is None:
+        if (place := self._take(digest, process)) is None:
             raise OutOfService(
                 "model_suspended",
                 "this model has ended a process, by a crash or a run without end, so that it may run in a process of "
@@ -109,8 +108,8 @@ class Isolation:
     def release(self) -> None:
         """End the processes whose models are not asked for, or were only suspect and have done no harm since."""
         now = time.monotonic()
-        idle = [digest for digest, place in self._places.items() if place.asked_at < now - _IDLE_S]
-        for digest in {*idle, *(digest for digest, place in self._places.items() if place.until < now)}:
+        places = list(self._places.items())
+        for digest in [digest for digest, place in places if place.asked_at < now - _IDLE_S or place.until < now]:
             self._leave(digest)
 
     def _suspect(self, digest: str, process: str, how: str, *, only: bool) -> None:

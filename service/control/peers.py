@@ -103,12 +103,16 @@ class ServingPeers:
         self._known = Known(look_up, keys, artifacts, self._isolation, self._counts, self._adoption, on_spans)
         metrics.others = self._counts.others
         metrics.load(int, int, int)  # none here: those of others are shown
-        about = (
-            "Serving processes that were ended since they flooded control with messages, or sent what it cannot read."
+        metrics.counter(
+            "fedlas_serving_faults",
+            "Serving processes that were ended since they flooded control with messages, or sent what it cannot read.",
+            lambda: self._faults,
         )
-        metrics.counter("fedlas_serving_faults", about, lambda: self._faults)
-        about = "Processes that took the place of a serving process that had ended, as far as this control has seen."
-        metrics.counter("fedlas_serving_restarts", about, lambda: self._restarts)
+        metrics.counter(
+            "fedlas_serving_restarts",
+            "Processes that took the place of a serving process that had ended, as far as this control has seen.",
+            lambda: self._restarts,
+        )
 
     def start(self, protocol: Callable[[bytes], asyncio.Protocol]) -> None:
         """Meet the other processes, and answer the connections that they hand on."""
@@ -226,9 +230,11 @@ class ServingPeers:
         """Tell who runs alone to all that ask, and to the parent, which starts the processes."""
         self.placement.alone = self._isolation.places()
         places = Places(alone=self.placement.alone)
-        told = [peer.channel.offer(places) for peer in self._peers.values()]
-        told.append(self._acceptor is None or self._tell_acceptor(places))
-        told.append(self._parent.offer(Wanted(alone=self._isolation.processes)))
+        told = [
+            *(peer.channel.offer(places) for peer in self._peers.values()),
+            self._acceptor is None or self._tell_acceptor(places),
+            self._parent.offer(Wanted(alone=self._isolation.processes)),
+        ]
         self._places_told = all(told)
 
 

@@ -260,9 +260,8 @@ class Channel(Generic[Incoming]):
         head, _, content = whole.partition(b"\n")
         if len(head) > _DOCUMENT_BYTES:
             raise ValueError(f"a document of {len(head)} bytes; at most {_DOCUMENT_BYTES}")
-        document = self._reads.validate_json(head)
         own = files if memory is None else files[1:]
-        return Packet(document, content, own, _LEAST_BYTES + len(whole), memory)
+        return Packet(self._reads.validate_json(head), content, own, _LEAST_BYTES + len(whole), memory)
 
 
 def _is_closed(end: socket.socket) -> bool:

@@ -247,8 +247,7 @@ def refusal_of(number: int, error: errors.RegistryError) -> Refusal:
 def error_of(refusal: Refusal) -> errors.RegistryError:
     if refusal.error == errors.Conflict.__name__:
         return errors.Conflict(refusal.code, refusal.message, field=refusal.field, passing=refusal.passing)
-    kind = _KINDS.get(refusal.error, errors.Unavailable)
-    return kind(refusal.code, refusal.message, field=refusal.field)
+    return _KINDS.get(refusal.error, errors.Unavailable)(refusal.code, refusal.message, field=refusal.field)
 
 
 def in_path(name: str, version: str | None) -> str:

@@ -114,8 +114,7 @@ class Reader(Generic[Incoming]):
     def take_rest(self) -> None:
         """Take what has arrived, as far as that may be much: the other side has ended."""
         for _ in range(_MOST_REST):
-            is_over_rate = self._rate is not None and self._rate.take(0) > 0
-            if self._loop is None or is_over_rate or not self._took_one():
+            if self._loop is None or (self._rate is not None and self._rate.take(0) > 0) or not self._took_one():
                 return
 
     def hold(self) -> None:
