@@ -9,7 +9,7 @@ from sqlalchemy import make_url
 from service.cli import main
 from service.registry import settings
 from service.registry.settings import ServiceSettings
-from worker.app import _settings
+from worker.app import configuration
 
 USED = [
     *("sqlite:////data/registry.sqlite", "sqlite:///registry.sqlite?timeout=5", "sqlite+pysqlite:///x"),
@@ -42,7 +42,7 @@ def test_a_command_ends_with_what_was_found_and_what_is_needed(
     assert "needed is postgresql+psycopg://" in line
     assert "sec" not in line
     with pytest.raises(SystemExit) as ended:
-        _settings()
+        configuration()
     assert ended.value.code == line
 
 
