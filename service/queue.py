@@ -97,5 +97,6 @@ class PermitSender:
             try:
                 self.send(permits)
             except BROKER_ERRORS as error:
-                told = "the broker is away; workers find %d pieces of work when they look: %s"
-                _LOG.warning(told, len(permits), error)
+                _LOG.warning(
+                    "the broker is away; workers find %d pieces of work when they look: %s", len(permits), error
+                )

@@ -64,9 +64,8 @@ def check_server() -> None:
 def _is_right(sent: bytes) -> bool:
     heads = [answer.partition(b"\r\n\r\n") for answer in sent.split(b"HTTP/1.1 ")[1:]]
     *answers, refusal = heads or [(b"", b"", b"")]
-    statuses = [head[:3] for head, _, _ in answers]
     bodies = tuple(body for _, _, body in answers)
-    return (statuses, bodies, refusal[0][:3]) == ([b"200"] * 3, _BODIES, b"400")
+    return ([head[:3] for head, _, _ in answers], bodies, refusal[0][:3]) == ([b"200"] * 3, _BODIES, b"400")
 
 
 async def _sent() -> bytes:
@@ -89,8 +88,7 @@ async def _echo(scope: Scope, receive: Receive, send: Send) -> None:
         body, more = body + message.get("body", b""), message.get("more_body", False)
     names = b",".join(name for name, _ in scope["headers"] if name not in (b"upgrade", b"connection"))
     text = b"%b %b %b %b %b" % (scope["method"].encode(), scope["path"].encode(), scope["query_string"], body, names)
-    headers = [(b"content-length", b"%d" % len(text))]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(text))]})
     await send({"type": "http.response.body", "body": text})
 
 

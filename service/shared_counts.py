@@ -275,13 +275,12 @@ class ServingCounts:
         return True
 
     def _write(self) -> None:
-        told = {_ENDED: (0, Snapshot(self._ended, {}))}
-        told |= {
-            name: (process.start, process.snapshot)
+        parts = [(_ENDED, 0, Snapshot(self._ended, {}).encode())]
+        parts += [
+            (name, process.start, process.snapshot.encode())
             for name, process in self._processes.items()
             if process.snapshot is not None
-        }
-        parts = [(name, start, snapshot.encode()) for name, (start, snapshot) in told.items()]
+        ]
         head = _PARTS.dump_json([(name, start, len(content)) for name, start, content in parts])
         fresh = self._file.with_suffix(".new")
         try:

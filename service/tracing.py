@@ -131,11 +131,8 @@ def end(span: Span, outcome: str, **attributes: Value) -> None:
 
 def asked_for(environment: Mapping[str, str]) -> bool:
     """Whether traces are; the variables are OpenTelemetry's; other exporters than OTLP are not supported."""
-    if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
-        return False
-    if environment.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp":
-        return False
-    if not option(environment, "ENDPOINT"):
+    disabled = environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    if disabled or environment.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp" or not option(environment, "ENDPOINT"):
         return False
     protocol = option(environment, "PROTOCOL") or _PROTOCOL
     if protocol != _PROTOCOL:

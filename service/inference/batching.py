@@ -251,7 +251,6 @@ class ModelQueue:
         self._queues: OrderedDict[tuple[object, ...], deque[QueuedRequest]] = OrderedDict()
 
     def add(self, request: QueuedRequest) -> None:
-        """Queue a request."""
         queue = self._queues.get(request.key)
         if queue is None:
             queue = self._queues[request.key] = deque()

@@ -191,8 +191,9 @@ def read_form(body: bytes, boundary: str, types: InputTypes) -> tuple[list[bytes
         raise _invalid_form("its Content-Type names no boundary")
     most = types.max_rows + _MAX_FIELDS
     if body.count(b"--" + boundary.encode()) > most + 1:  # before the parser, which is slow, looks at each
-        message = f"a form of more than {most} parts; at most {types.max_rows} files"
-        raise TooLarge("too_many_rows", message, field="inputs")
+        raise TooLarge(
+            "too_many_rows", f"a form of more than {most} parts; at most {types.max_rows} files", field="inputs"
+        )
     parts = _parts(body, boundary)
     options = merged(*(_options(part.name, part.content) for part in parts if not part.is_row))
     return [part.content for part in parts if part.is_row], options

@@ -61,8 +61,7 @@ def from_query(query: bytes) -> Options:
             max_num_fields=_MOST_FIELDS,
         )
     except ValueError as error:
-        message = f"the query string cannot be read: {error}"
-        raise InvalidRequest("invalid_request", message[:300]) from error
+        raise InvalidRequest("invalid_request", f"the query string cannot be read: {error}"[:300]) from error
     return merged(*({name: from_text(name, text)} for name, text in pairs))
 
 
@@ -109,8 +108,9 @@ def _checked(name: str, value: object) -> object:
 
 def _check_name(name: str) -> None:
     if name not in NAMES:
-        message = f"{name[:100]!r} is no option; known are {', '.join(NAMES)}"
-        raise InvalidRequest("invalid_request", message, field=name[:100])
+        raise InvalidRequest(
+            "invalid_request", f"{name[:100]!r} is no option; known are {', '.join(NAMES)}", field=name[:100]
+        )
 
 
 def _refused(name: str, what: str) -> InvalidRequest:

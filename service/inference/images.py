@@ -33,13 +33,7 @@ def are_objects(rows: Sequence[object]) -> bool:
 
 
 def is_image(row: object) -> bool:
-    """Whether an object of a request is an image file."""
     return isinstance(row, dict) and set(row) == {"b64"}
-
-
-def image_rows(rows: Sequence[object], spec: TensorSpec, preprocessing: Preprocessing | None) -> np.ndarray:
-    """The model's rows (N, *row) for `{"b64": …}` each; raises as `decoded`."""
-    return decoded((_file(number, row) for number, row in enumerate(rows)), spec, preprocessing)
 
 
 def decoded(files: Iterable[bytes], spec: TensorSpec, steps: Preprocessing | None) -> np.ndarray:
@@ -63,8 +57,9 @@ def decoded(files: Iterable[bytes], spec: TensorSpec, steps: Preprocessing | Non
         _check_size(files[0], first, spec, steps)
         most = max(1, MAX_ROWS_BYTES // first.nbytes)
         if len(files) > most:
-            count = f"{len(files)} images in one request"
-            message = f"{count}; at most {most} that become {list(first.shape)} each: {_ADVICE}"
+            message = (
+                f"{len(files)} images in one request; at most {most} that become {list(first.shape)} each: {_ADVICE}"
+            )
             raise TooLarge("too_many_rows", message, field="inputs")
         made = preprocess_all(files, steps, workers=usable_cores(_MAX_THREADS))
     except BadImage as error:
@@ -100,7 +95,8 @@ def _check_size(file: bytes, row: np.ndarray, spec: TensorSpec, steps: Preproces
     raise _bad_image(0, message)
 
 
-def _file(number: int, row: object) -> bytes:
+def image_file(number: int, row: object) -> bytes:
+    """The bytes of a row `{"b64": …}`; raises as `decoded`."""
     text = row["b64"] if isinstance(row, dict) and is_image(row) else None
     if not isinstance(text, str):
         raise _bad_image(number, 'needed is {"b64": "…"}, an image file in Base64')

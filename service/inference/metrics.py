@@ -297,8 +297,7 @@ class ServingMetrics:
     def totals(self, name: str, version: str) -> Totals:
         """What was counted for this name and version in all processes; zeros for what was never called."""
         places = (self.own(), *self.others().counts)
-        same = (row for counts in places for key, row in counts.items() if key[:2] == (name, version))
-        return Totals.of(same)
+        return Totals.of(row for counts in places for key, row in counts.items() if key[:2] == (name, version))
 
     def all_totals(self) -> dict[tuple[str, str], Totals]:
         """What was counted for each name and version that was called, in all processes, but for `OTHER`."""

@@ -108,8 +108,7 @@ class DecisionPolicy:
         guarantees, coverage = self.profile.guarantees, self.options.coverage
         assert guarantees is not None
         assert coverage is not None
-        inside: np.ndarray = guarantees.prediction_sets(probs, coverage)
-        return inside
+        return guarantees.prediction_sets(probs, coverage)
 
     def sets(self, probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The classes in all rows' sets (M,), row after row, the most probable first, and the size of each set (N,)."""
@@ -184,8 +183,9 @@ def _costs(value: object, num_classes: int) -> np.ndarray:
     except OverflowError:
         _refuse('"costs" holds an integer that is too large')
     if not np.isfinite(costs).all() or (costs < 0).any():
-        advice = "adding the same number to a whole column changes no decision"
-        _refuse(f'"costs" must be finite and not negative ({advice})')
+        _refuse(
+            '"costs" must be finite and not negative (adding the same number to a whole column changes no decision)'
+        )
     return costs
 
 

@@ -46,14 +46,7 @@ Files = Callable[[str], AbstractContextManager[Path]]
 
 
 class OpenModels:
-    """The queues of open models by the digests of their files; on the event loop.
-
-    Args:
-        cache_bytes: total size of the files kept open; the least recently used is closed first.
-        threads: of ONNX Runtime, within one batch.
-        quarantine: files that are not opened for a while.
-        marks: of what is opened and run.
-    """
+    """The queues of open models by the digests of their files; on the event loop. Arguments are as for `Scheduler`."""
 
     def __init__(
         self,
@@ -125,7 +118,8 @@ class OpenModels:
             size = (await loop.run_in_executor(self._openers, path.stat)).st_size
             self._opening_bytes += size
             # Before it is opened: memory must not rise above the limit even for a moment.
-            self._make_room()
+            while self._queues and self.bytes + self._opening_bytes > self._cache_bytes:
+                self._queues.popitem(last=False)
             mark = self._marks.of(digest)
             model = await loop.run_in_executor(self._openers, _warm, path, self._threads, limits, mark)
         except RegistryError:
@@ -138,10 +132,6 @@ class OpenModels:
             await loop.run_in_executor(self._openers, holding.__exit__, None, None, None)
         queue = self._queues[digest] = self._new_queue(model, digest=digest)
         return queue
-
-    def _make_room(self) -> None:
-        while self._queues and self.bytes + self._opening_bytes > self._cache_bytes:
-            self._queues.popitem(last=False)
 
 
 def _warm(path: Path, threads: int, limits: RunLimits, mark: RunMark) -> OpenModel:

@@ -210,8 +210,7 @@ class OpenModel:
             one = many = 0.0
         self.per_row = max(many - one, 0.0) / (_WARM_ROWS - 1)
         self.fixed = max(one - self.per_row, 0.0)
-        open_rows = any(not isinstance(size, int) for spec in self._session.get_inputs() for size in spec.shape[1:])
-        if open_rows or not many:
+        if self._free_axes or not many:
             self.fixed, self.per_row = max(self.fixed, _UNKNOWN_S), max(self.per_row, _UNKNOWN_S)
             self._follow_up = _FOLLOW_UNKNOWN
 

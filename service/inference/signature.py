@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from service.inference.images import are_objects, image_rows, is_image
+from service.inference.images import are_objects, decoded, image_file, is_image
 from service.inference.json_inputs import (
     all_finite,
     first_unsound,
@@ -118,8 +118,7 @@ def _no_number(rows: Sequence[Row], columns: Sequence[str], spec: TensorSpec) ->
             if value is None and not spec.nan:
                 return no_missing(f"row {number}, column {shown(name)}")
             if type(value) not in (int, float, _NULL):
-                where = f"row {number}, column {shown(name)}"
-                message = f"{where}: found {shown(value)}; a number is needed"
+                message = f"row {number}, column {shown(name)}: found {shown(value)}; a number is needed"
                 return InvalidRequest("wrong_dtype", message, field="inputs")
     raise AssertionError("every value is a number")
 
@@ -208,8 +207,7 @@ def _by_name(value: object, specs: Sequence[TensorSpec]) -> dict[str, list[objec
 def check_row_counts(counts: Mapping[str, int], max_rows: int) -> None:
     """Refuse inputs (name → number of rows) that differ in it, have no row, or too many; raises as `parse_inputs`."""
     if len(counts) > 1 and len(set(counts.values())) > 1:
-        found = f"inputs differ in their number of rows: {dict(counts)}"
-        raise InvalidRequest("wrong_inputs", found, field="inputs")
+        raise InvalidRequest("wrong_inputs", f"inputs differ in their number of rows: {dict(counts)}", field="inputs")
     count = next(iter(counts.values()))
     if count == 0:
         raise InvalidRequest("empty_inputs", "inputs holds no row; at least one is needed", field="inputs")
@@ -221,7 +219,7 @@ def check_row_counts(counts: Mapping[str, int], max_rows: int) -> None:
 def _rows(rows: list[Any], spec: TensorSpec, profile: ServingProfile, text: bytes, booleans: bool) -> np.ndarray:
     if are_objects(rows):
         if profile.columns is None and (profile.preprocessing is not None or is_image(rows[0])):
-            return image_rows(rows, spec, profile.preprocessing)
+            return decoded((image_file(number, row) for number, row in enumerate(rows)), spec, profile.preprocessing)
         rows, booleans = listed_rows(rows, spec, profile, text), False
     return _array(rows, spec, booleans)
 

@@ -94,8 +94,8 @@ def fault(code: int, marked: Marked, *, out_of_memory: bool) -> Fault | None:
     """
     if -code in _CRASHES:
         models = marked.caught or marked.models
-        outside = marked.caught == frozenset()  # of any run, which may have corrupted memory all the same
-        return _fault(signal.Signals(-code).name, models, certain=len(models) == 1 and not outside)
+        # What is caught outside of any run may come of memory that one of them has corrupted.
+        return _fault(signal.Signals(-code).name, models, certain=len(models) == 1 and marked.caught != frozenset())
     if code == _HUNG:
         return _fault("the watchdog of its event loop", marked.on_loop or marked.models, certain=False)
     if -code == signal.SIGKILL and out_of_memory:

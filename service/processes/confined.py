@@ -30,13 +30,8 @@ _MEMORY_FILE_BYTES = 64 * 1024**2
 #: Of the kernel's figures those that the C library, ONNX Runtime and our own limits read.
 _FIGURES = (
     *("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version", "/proc/filesystems", "/proc/sys/vm"),
-    *(
-        "/sys/devices",
-        "/sys/bus",
-        "/sys/class",
-        "/sys/fs/cgroup/memory.max",
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-    ),
+    *("/sys/devices", "/sys/bus", "/sys/class"),
+    *("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
 #: What CUDA reads besides, where there is a GPU.
 _FIGURES_OF_GPUS = ("/proc/driver", "/proc/devices", "/proc/modules", "/sys")
@@ -111,15 +106,8 @@ def acceptor() -> Policy:
             allowed=frozenset(
                 {
                     *("accept", "accept4", "recvfrom", "recvmsg", "getsockopt"),
-                    *(
-                        "getsockname",
-                        "getpeername",
-                        "epoll_create1",
-                        "epoll_ctl",
-                        "epoll_wait",
-                        "epoll_pwait",
-                        "epoll_pwait2",
-                    ),
+                    *("getsockname", "getpeername"),
+                    *("epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait", "epoll_pwait2"),
                     *("poll", "ppoll", "read", "readv", "write", "writev", "pread64", "close", "lseek", "fstat"),
                     *("fcntl", "munmap", "mremap", "madvise", "brk", "futex", "getrandom", "sched_yield"),
                     *("nanosleep", "clock_nanosleep", "clock_gettime", "clock_getres", "gettimeofday"),
@@ -183,8 +171,7 @@ def _imported(path: Path, folder: Path) -> Iterator[tuple[Path, int]]:
     A right to list holds for all folders below. Where the data folder is one of them there is none, and what is
     imported from there was looked up before.
     """
-    environments = (Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve())
-    inside = any(path.is_relative_to(environment) for environment in environments)
+    inside = any(path.is_relative_to(Path(prefix).resolve()) for prefix in (sys.prefix, sys.base_prefix))
     if inside and not folder.is_relative_to(path):
         yield path, landlock.READ
         return

@@ -37,12 +37,11 @@ def say_where(settings: ServiceSettings) -> None:
     files = settings.artifacts or settings.resolved_artifacts
     _LOG.info("data folder %s, database %s, stored files %s", settings.data_dir.absolute(), database, files)
     if not settings.api_keys:
-        asked = "" if settings.listen_host == settings.host else f", and not on {settings.host} as it was told"
         _LOG.warning(
             "no keys are configured (FEDLAS_API_KEYS): whoever works on this machine may use the service; "
             "it listens on %s only%s",
             settings.listen_host,
-            asked,
+            "" if settings.listen_host == settings.host else f", and not on {settings.host} as it was told",
         )
 
 
@@ -54,8 +53,7 @@ def await_database(settings: ServiceSettings) -> None:
             registry.migrate()
             break
         except Unavailable as error:
-            reason = str(error.__cause__ or error).partition("\n")[0]
-            _LOG.warning("waiting for the database: %s", reason)
+            _LOG.warning("waiting for the database: %s", str(error.__cause__ or error).partition("\n")[0])
             time.sleep(1.0)
     registry.close()
 
@@ -88,7 +86,6 @@ def main() -> int:
     config = configured(app.front, settings, lifespan="on", protocol=protocol)
     gc.collect()
     gc.freeze()
-    beating = Heartbeat(options.heartbeat, hung_seconds=settings.hung_seconds)
 
     async def meet() -> None:
         peers.start(server.protocol)
@@ -101,7 +98,7 @@ def main() -> int:
     server = Server(
         config,
         background=[
-            beating.run,
+            Heartbeat(options.heartbeat, hung_seconds=settings.hung_seconds).run,
             MemoryRelease(lambda: None).run,
             partial(build_document, app.fastapi),
             meet,

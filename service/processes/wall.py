@@ -78,8 +78,7 @@ def trial(root: Path | None, environment: Mapping[str, str] | None = None) -> Re
     except subprocess.TimeoutExpired:
         return dict.fromkeys(CONTROLS, f"off: the trial took longer than {_TRIAL_S} s")
     except ValueError:
-        reason = f"off: the trial failed with exit code {done.returncode}: {done.stderr[-500:]}"
-        return dict.fromkeys(CONTROLS, reason)
+        return dict.fromkeys(CONTROLS, f"off: the trial failed with exit code {done.returncode}: {done.stderr[-500:]}")
 
 
 def missing(report: Report) -> list[str]:
@@ -181,10 +180,12 @@ def _serving(
     for name in (*names, *alone_names):
         folder = run_dir / _SERVED / name
         folder.mkdir(parents=True, exist_ok=True)
-        command = confined("serving", expected, "--name", name, "--folder", str(folder))
-        command += [option for host in sorted(settings.host_names) for option in ("--host-name", host)]
-        command += ["--keyed"] if settings.api_keys else []
-        command += ["--traced"] if traced else []
+        command = [
+            *confined("serving", expected, "--name", name, "--folder", str(folder)),
+            *(option for host in sorted(settings.host_names) for option in ("--host-name", host)),
+            *(["--keyed"] if settings.api_keys else []),
+            *(["--traced"] if traced else []),
+        ]
         kind, given = (AloneProcess, smaller) if name in alone_names else (ChildProcess, environment)
         yield _child(
             name, command, given, settings, run_dir, introductions, template, stack, kind=kind, runs_models=True
@@ -209,11 +210,12 @@ def _acceptor(
 ) -> ChildProcess:
     pulse = Pulse(listener, hung_seconds=settings.hung_seconds, first_seconds=_FIRST_BEAT_S)
     stack.callback(pulse.close)
-    command = confined("acceptor", expected, "--fd", str(listener.fileno()))
-    command += ["--most", str(settings.max_connections)]
-    command += ["--per-address", str(settings.max_connections_per_address)]
-    command += [option for network in settings.trusted_proxies for option in ("--trusted-proxy", str(network))]
-    command += ["--heartbeat", str(pulse.write), "--hung-seconds", str(settings.hung_seconds)]
+    command = [
+        *confined("acceptor", expected, "--fd", str(listener.fileno()), "--most", str(settings.max_connections)),
+        *("--per-address", str(settings.max_connections_per_address)),
+        *(option for network in settings.trusted_proxies for option in ("--trusted-proxy", str(network))),
+        *("--heartbeat", str(pulse.write), "--hung-seconds", str(settings.hung_seconds)),
+    ]
     return ChildProcess(
         ACCEPTOR,
         command,

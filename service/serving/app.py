@@ -138,8 +138,7 @@ class ServingApp:
 
     def _record(self, call: InferenceCall, outcome: str, seconds: float) -> None:
         """Count the request, and end its span."""
-        metrics = call.metrics or self.services.metrics.unknown
-        metrics.request(outcome, call.rows, seconds, call.abstained)
+        (call.metrics or self.services.metrics.unknown).request(outcome, call.rows, seconds, call.abstained)
         if call.span.is_recording():
             found = {} if call.resolved is None else {"version": call.resolved.version}
             end(call.span, outcome, model=call.model, rows=call.rows, request_id=call.request.id, **found)

@@ -102,8 +102,7 @@ class InflightMemory:
 
         A request that is alone is never refused.
         """
-        others = self.held_bytes - held
-        if others > 0 and self.held_bytes + more > self.max_bytes:
+        if self.held_bytes > held and self.held_bytes + more > self.max_bytes:
             message = f"other requests fill the {self.max_bytes} bytes there are for bodies and rows; try again in 1 s"
             raise Overloaded("overloaded", message, retry_after=1)
         self.held_bytes += more

@@ -259,9 +259,8 @@ class ControlChannel:
         self._channel.offer(Stuck(digest=digest))
 
     async def _ask_key(self, authorization: bytes) -> bool:
-        text = authorization.decode("latin-1")
         packet = await self._questions.ask(
-            lambda number: KeyQuestion(number=number, authorization=text), seconds=_ANSWER_S
+            lambda number: KeyQuestion(number=number, authorization=authorization.decode("latin-1")), seconds=_ANSWER_S
         )
         assert isinstance(packet.document, KeyAnswer)
         return packet.document.admitted

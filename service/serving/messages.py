@@ -58,8 +58,7 @@ class Waits:
             ClientDisconnect: when the client disconnects; rows that still wait are given up.
         """
         loop = asyncio.get_running_loop()
-        now = loop.time()
-        wait = self._waiting[future] = _Wait(receive, until, min(now + _LISTEN_AFTER_S, until))
+        wait = self._waiting[future] = _Wait(receive, until, min(loop.time() + _LISTEN_AFTER_S, until))
         if self._timer is None or wait.listen_at < self._due or loop is not self._loop:
             self._wake_at(loop, wait.listen_at)
         try:
@@ -162,8 +161,7 @@ class Request:
     @property
     def content_type(self) -> str:
         """The media type of the body, without its parameters, in lower case."""
-        given = self.headers.get(b"content-type", b"")
-        return given.partition(b";")[0].strip().lower().decode("latin-1")
+        return self.headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
 
     async def body(self, limit: int, until: float, arrived: Callable[[int], None]) -> bytes:
         """Read the body; `arrived` is called with the size of every piece.

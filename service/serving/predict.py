@@ -101,8 +101,7 @@ def _read_json(body: bytes, profile: ServingProfile, max_rows: int, query: bytes
         raise InvalidRequest("invalid_request", 'the body must be a JSON object with "inputs"', field="inputs")
     rows = content.pop("inputs")
     if query:
-        given = from_query(query)
-        content |= merged(given, {name: content[name] for name in NAMES if name in content})
+        content |= merged(from_query(query), {name: content[name] for name in NAMES if name in content})
     policy = _policy(content, profile)
     return parse_inputs(rows, profile, max_rows=max_rows, text=body), policy
 

@@ -88,8 +88,7 @@ def decode(body: bytes, header_length: int | None) -> InferenceRequest:
     Raises InvalidRequest, which names what was found and what is needed.
     """
     if header_length is not None and not 0 <= header_length <= len(body):
-        found = f"Inference-Header-Content-Length is {header_length}, the body has {len(body)} bytes"
-        _fail("invalid_request", found)
+        _fail("invalid_request", f"Inference-Header-Content-Length is {header_length}, the body has {len(body)} bytes")
     content = _json(body if header_length is None else memoryview(body)[:header_length])
     identifier = content.get("id")
     if identifier is not None and not isinstance(identifier, str):
@@ -212,8 +211,11 @@ def _wanted_output(name: str, item: Json, binary: bool) -> RequestedOutput:
     parameters = _scalars(item.get("parameters"), of=of)
     classes = parameters.get("classification", 0)
     if type(classes) is not int or classes < 0:
-        found = f"{of}: classification must be the number of classes, found {shown(classes)}"
-        _fail("invalid_request", found, field="outputs")
+        _fail(
+            "invalid_request",
+            f"{of}: classification must be the number of classes, found {shown(classes)}",
+            field="outputs",
+        )
     return RequestedOutput(name, _flag(parameters, "binary_data", of=of, default=binary), classes or None)
 
 
@@ -235,8 +237,9 @@ def _fitted(array: np.ndarray, spec: TensorSpec, profile: ServingProfile) -> np.
     if array.dtype != object:
         return fit(array, spec)
     if array.ndim == 0 or array.size != len(array):
-        found = f"input {spec.name!r}: image files have the shape [N] or [N, 1], found {list(array.shape)}"
-        _fail("wrong_shape", found)
+        _fail(
+            "wrong_shape", f"input {spec.name!r}: image files have the shape [N] or [N, 1], found {list(array.shape)}"
+        )
     files, preprocessing = array.ravel().tolist(), profile.preprocessing
     if preprocessing is not None:
         files = [_image_file(row, content) for row, content in enumerate(files)]
