@@ -18,7 +18,6 @@ from service.registry.settings import OWNER_ONLY, ServiceSettings, mistakes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
     options = _parser().parse_args(arguments)
     try:
         check_single_runtime()
@@ -86,7 +85,6 @@ def _add_place(command: argparse.ArgumentParser) -> None:
 
 
 def settings_from(options: argparse.Namespace) -> ServiceSettings:
-    """The settings of the environment, with what the command line says on top."""
     given: dict[str, Any] = {name: getattr(options, name) for name in ("host", "port", "data_dir")}
     return ServiceSettings(**{name: value for name, value in given.items() if value is not None})
 

@@ -216,7 +216,6 @@ class ModelRepository:
         return providers()[0]
 
     def provider(self, digest: str) -> str | None:
-        """What the model of this file runs on; None where it is not open."""
         queue = self._models.opened(digest)
         return None if queue is None else queue.model.provider
 

@@ -113,7 +113,6 @@ async def build_document(app: FastAPI) -> None:
 
 
 def _document(app: FastAPI) -> JsonObject:
-    """The OpenAPI document, built once."""
     if app.openapi_schema is None:
         app.openapi_schema = build(app, OPERATIONS)
     return app.openapi_schema

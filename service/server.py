@@ -157,7 +157,6 @@ class Server(uvicorn.Server):
         return made
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start listening and the background tasks, and log the address."""
         await super().startup(sockets)
         self._background = [asyncio.create_task(work()) for work in self._to_start]
         for task in self._background:
@@ -209,7 +208,6 @@ class Server(uvicorn.Server):
 
 
 def say_listening(host: str, port: int) -> None:
-    """Log where the service answers."""
     _LOG.info("listening on http://%s:%d: pages at /, documentation of the API at /docs", host, port)
 
 

@@ -96,7 +96,6 @@ class SharedCounts:
 
     @staticmethod
     def clear(folder: Path) -> None:
-        """Remove the counts of an earlier run of the service."""
         for kind in (_COUNTS, _ALIVE, _UNFINISHED):
             for path in folder.glob(f"*{kind}"):
                 path.unlink(missing_ok=True)
@@ -110,7 +109,6 @@ class SharedCounts:
         self._thread.start()
 
     def stop(self) -> None:
-        """Write for the last time."""
         if self._alive is None:
             return
         self._stop.set()

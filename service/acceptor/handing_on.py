@@ -85,7 +85,6 @@ class Lingering:
         return len(self._clients)
 
     def answer(self, client: socket.socket, answer: bytes) -> None:
-        """Send this, and close the connection when its client has read it."""
         with suppress(OSError):
             client.send(answer, socket.MSG_DONTWAIT)
             client.shutdown(socket.SHUT_WR)

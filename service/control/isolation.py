@@ -127,7 +127,6 @@ class Isolation:
             _LOG.warning("%s ran when %s ended (%s)", self._told(digest), process, how)
 
     def _told(self, digest: str) -> str:
-        """A model, for the log, with what it was called last."""
         called = [model for model, meant in reversed(self._meanings.items()) if meant == digest]
         return f"the model {', '.join(called[:_MOST_TOLD]) or 'of this file'} ({digest})"
 

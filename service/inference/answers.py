@@ -146,7 +146,6 @@ def _of_output(output: RequestedOutput, labels: LabelSizes, k: int) -> tuple[int
 
 
 def json_rows(predictions: Predictions) -> list[dict[str, object]]:
-    """One object for each row, with the fields that the policy asks for."""
     policy = predictions.policy
     names, threshold = policy.profile.class_names, policy.threshold
     rows: list[dict[str, object]] = [

@@ -114,7 +114,6 @@ class InferenceBatch:
 
     @property
     def awaited(self) -> bool:
-        """Whether any of its requests is still open."""
         return any(not piece.request.future.done() for piece in self.slices)
 
     def make_terminable(self) -> InferenceBatch:
@@ -129,7 +128,6 @@ class InferenceBatch:
             self._options.terminate = True
 
     def run(self) -> None:
-        """Run the rows in the calling thread and set `results`."""
         self.started = time.perf_counter()
         outputs = self.slices[0].request.outputs
         for piece in self.slices:
@@ -148,7 +146,6 @@ class InferenceBatch:
         self.ended = time.perf_counter()
 
     def _halves(self, slices: list[Slice], outputs: tuple[str, ...], refused: Exception) -> list[Outputs | Exception]:
-        """The results of slices that were refused together."""
         if len(slices) == 1 or self._terminated:
             return [refused] * len(slices)
         found: list[Outputs | Exception] = []
@@ -192,13 +189,11 @@ class InferenceBatch:
         self._observe()
 
     def fail(self, reason: Exception) -> None:
-        """Set an error as the result of the requests that are still open."""
         for piece in self.slices:
             if not piece.request.future.done():
                 piece.request.future.set_exception(reason)
 
     def _observe(self) -> None:
-        """Report to each observer the share of its requests."""
         shares: dict[ModelMetrics, list[tuple[Slice, Outputs | Exception]]] = {}
         for piece, result in zip(self.slices, self.results, strict=True):
             if piece.request.observer is not None:
@@ -266,7 +261,6 @@ class ModelQueue:
 
     @property
     def capacity(self) -> int:
-        """Rows of the next batch at most."""
         length = self._next_length()
         if length == 1:
             seconds, most = self.model.per_row, self._most_short_rows or self._most_rows(1)
@@ -278,7 +272,6 @@ class ModelQueue:
         return min(self._max_rows, self.model.limits.most_rows(length, most_bytes=self._most_bytes))
 
     def _next_length(self) -> int:
-        """The length of the rows whose turn is next."""
         for queue in self._queues.values():
             return queue[0].length
         return 1
@@ -289,7 +282,6 @@ class ModelQueue:
         return self.rows >= self.capacity
 
     def next_cost(self) -> float:
-        """About how many seconds the next batch takes."""
         return self.model.cost(min(self.rows, self.capacity), self._next_length())
 
     def quick(self, seconds: float) -> bool:

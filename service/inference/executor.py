@@ -60,7 +60,6 @@ class InferenceThread:
         return time.monotonic()
 
     def end(self) -> None:
-        """End the thread after the batch that it runs, if any."""
         self._batches.put(None)
 
     def _work(self) -> None:

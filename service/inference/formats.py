@@ -242,8 +242,6 @@ def _parts(body: bytes, boundary: str) -> list[_Part]:
 
 
 class _Listener:
-    """Collects the parts that the parser finds."""
-
     def __init__(self) -> None:
         self.parts: list[_Part] = []
         self.ended = False

@@ -19,7 +19,6 @@ _TRUTH: tuple[type, ...] = (bool,)
 
 
 def _json_types(annotation: object) -> tuple[type, ...]:
-    """The types that a JSON value of this annotation may have."""
     kinds = {get_origin(kind) or kind for kind in get_args(annotation)}
     if bool in kinds:
         return _TRUTH

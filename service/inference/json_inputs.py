@@ -40,7 +40,6 @@ _INSTEAD = (
 
 
 def too_many_bytes(limit: int) -> TooLarge:
-    """The error for JSON that is longer."""
     return TooLarge("too_large", f"JSON may have at most {limit} bytes in one request; {_INSTEAD}")
 
 
@@ -186,7 +185,6 @@ def shape_of(value: object) -> tuple[int, ...] | None:
 
 
 def only_numbers(value: object) -> bool:
-    """Whether nested lists hold nothing but numbers, true and false."""
     values: list[Any] = [value]
     while list in (kinds := set(map(type, values))):
         if not kinds <= _LISTS | _NUMBERS:

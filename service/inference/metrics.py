@@ -214,7 +214,6 @@ class ModelMetrics:
             return self._row.copy()
 
     def last_used(self) -> float:
-        """When it last counted a request or was made, in seconds since 1970."""
         return max(self._numbers[LAST_REQUEST], self._known_since)
 
     def join(self, other: ModelMetrics) -> None:
@@ -273,7 +272,6 @@ class ServingMetrics:
         self._gauges.append(Gauge(name, help, function, counts=True))
 
     def load(self, sessions: Callable[[], int], size: Callable[[], int], queued: Callable[[], int]) -> None:
-        """Register what a process keeps open, and what waits in it."""
         self.gauge("fedlas_sessions_open", "Models that are kept open.", sessions)
         self.gauge("fedlas_session_bytes", "Size of the files of the models that are kept open.", size)
         self.gauge("fedlas_queued_rows", "Rows that wait for their batch.", queued)

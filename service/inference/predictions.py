@@ -90,7 +90,6 @@ class DecisionPolicy:
 
     @property
     def shifts(self) -> bool:
-        """Whether probabilities are shifted from the file's priors to others."""
         return self.shift.weights is not None
 
     @cached_property

@@ -69,7 +69,6 @@ class RunLimits:
         )
 
     def weight(self, length: int) -> float:
-        """The cost of a row of this length, in rows of length one."""
         return 1.0 if length <= 1 else float(length) ** self.power
 
     def most_rows(self, length: int, *, most_bytes: int) -> int:
@@ -83,7 +82,6 @@ class RunLimits:
         return rows
 
     def longest(self) -> int:
-        """The longest row that may be run alone."""
         return int(self.length * (_BEYOND_MEASURED * self.rows) ** (1 / self.power))
 
 
@@ -150,7 +148,6 @@ class PriorShift:
 
     @property
     def keeps_promises(self) -> bool:
-        """Whether the priors are those of the calibration rows."""
         return self.said is None
 
     def __call__(self, outputs: Outputs) -> Outputs:

@@ -28,7 +28,6 @@ class Quarantine:
                 (self._folder / digest).touch()
 
     def suspended(self) -> dict[str, float]:
-        """The files that are out of service, and for how many more seconds each."""
         left: dict[str, float] = {}
         with suppress(OSError):
             for file in self._folder.iterdir() if self._folder is not None else ():

@@ -168,7 +168,6 @@ def write_results(path: Path, tables: Iterable[pa.Table]) -> int:
 
 
 def _groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Neighbouring tables put together."""
     waiting: list[pa.Table] = []
     rows = size = 0
     for part in tables:
@@ -198,7 +197,6 @@ def read_page(path: Path, *, start: int, limit: int) -> tuple[list[dict[str, Any
 
 
 def json_objects(rows: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
-    """Rows as objects, each with an answer or an error."""
     objects: list[dict[str, Any]] = rows.to_pylist()
     for number, row in enumerate(objects):
         if (error := row.pop("error", None)) is not None:
@@ -207,7 +205,6 @@ def json_objects(rows: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
 
 
 def _ends(metadata: pq.FileMetaData) -> Sequence[int]:
-    """How many rows there are up to the end of each group."""
     return list(accumulate(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))) or [0]
 
 

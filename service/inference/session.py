@@ -111,7 +111,6 @@ def spare_runs(*, processes: int, threads: int) -> int:
 
 
 def refusal(error: Exception) -> str:
-    """What was wrong with the rows, without the runtime's preamble."""
     return str(error).rpartition("Status Message:")[2].strip()
 
 
@@ -182,7 +181,6 @@ class OpenModel:
         return self.fixed + self.per_row * rows * self.limits.weight(length)
 
     def measured(self, rows: int, seconds: float, length: int = 1) -> None:
-        """Learn from a batch that was run."""
         seen = max(seconds - self.fixed, 0.0) / (rows * self.limits.weight(length))
         self.per_row += (seen - self.per_row) * (self._follow_up if seen > self.per_row else _FOLLOW_DOWN)
 

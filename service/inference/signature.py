@@ -124,7 +124,6 @@ def _no_number(rows: Sequence[Row], columns: Sequence[str], spec: TensorSpec) ->
 
 
 def no_missing(where: str) -> InvalidRequest:
-    """The error for null where the model takes no missing values."""
     message = (
         f"{where}: null, and the model takes no missing values: neither it nor the dataset that it was calibrated on "
         "was sent with missing=nan"
@@ -146,7 +145,6 @@ def filled(rows: list[Any], spec: TensorSpec) -> np.ndarray | None:
 
 
 def _with_nan(values: list[Any], depth: int) -> list[Any]:
-    """NaN for null, in lists of lists of this depth."""
     if depth == 0:
         return [nan if value is None else value for value in values]
     return [_with_nan(value, depth - 1) if type(value) is list else value for value in values]
@@ -281,7 +279,6 @@ def fit(array: np.ndarray, spec: TensorSpec) -> np.ndarray:
 
 
 def _explain_bad_rows(rows: list[object], spec: TensorSpec) -> NoReturn:
-    """Name the first row that is not like what is needed."""
     number = first_unsound(rows, lambda some: _is_sound(some, spec))
     shape = shape_of(rows[number])
     if shape is None:

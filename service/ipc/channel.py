@@ -176,7 +176,6 @@ class Channel(Generic[Incoming]):
         return 2 * unread[0] < self._end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
 
     def fileno(self) -> int:
-        """Of the socket, to be watched for what arrives."""
         return self._end.fileno()
 
     def send(self, document: BaseModel, content: bytes = b"", files: Sequence[int] = ()) -> None:

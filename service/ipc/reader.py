@@ -227,7 +227,6 @@ class Questions:
             self._channel.offer(waiting.question)
 
     def end(self) -> None:
-        """The other side has ended: nothing is answered any more."""
         self._ended = True
         for waiting in self._waiting.values():
             if not waiting.answer.done():
@@ -256,7 +255,6 @@ class Adoption:
         self._protocol = protocol
 
     def end(self) -> None:
-        """Answer no more."""
         self._protocol = None
 
     def adopt(self, packet: Packet[Connection]) -> None:

@@ -89,11 +89,9 @@ class RunRecord:
         fcntl.fcntl(self._memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
 
     def fileno(self) -> int:
-        """For the process to inherit."""
         return self._memory
 
     def read(self) -> Marked:
-        """What ran when the process ended."""
         content, notes = os.pread(self._memory, _NOTES_AT, 0), self._notes()
         (owner,) = _OWNER.unpack_from(content)
         marks = content[_OWNER.size : _OWNER.size + _MOST_MARKS * _MARK.size]

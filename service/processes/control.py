@@ -32,7 +32,6 @@ _LOG = logging.getLogger("fedlas.api")
 
 
 def say_where(settings: ServiceSettings) -> None:
-    """Log where everything lies that must survive, and who may connect."""
     database = make_url(settings.resolved_database_url).set(query={}).render_as_string(hide_password=True)
     files = settings.artifacts or settings.resolved_artifacts
     _LOG.info("data folder %s, database %s, stored files %s", settings.data_dir.absolute(), database, files)

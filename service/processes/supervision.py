@@ -64,7 +64,6 @@ def supervise(children: Sequence[ChildProcess], *, name: str) -> None:
 
 
 def tend(children: Sequence[ChildProcess]) -> None:
-    """Start again what has ended or hangs, and pass on what waits for it."""
     for child in children:
         try:
             child.ensure_running()

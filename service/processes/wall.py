@@ -82,7 +82,6 @@ def trial(root: Path | None, environment: Mapping[str, str] | None = None) -> Re
 
 
 def missing(report: Report) -> list[str]:
-    """A sentence for each control that this machine lacks."""
     found = protections(report, PROTECTIONS, HARM)
     return [f"{control.found}; it needs: {control.remedy}" for control in found if not control.on]
 
@@ -118,7 +117,6 @@ def walled_apis(
     listener: socket.socket,
     stack: contextlib.ExitStack,
 ) -> list[ChildProcess]:
-    """The processes, in the order in which they are started."""
     introductions = Introductions()
     stack.callback(introductions.close)
     restricted = {**bare(environment), "FEDLAS_API_PROCESSES": str(settings.api_processes)}

@@ -141,7 +141,6 @@ class StagedFile(AbstractContextManager["StagedFile"]):
         return self.digest
 
     def close(self) -> None:
-        """Remove the file if it was not kept."""
         with suppress(OSError):  # a full disk refuses even the last bytes of a discarded file
             self._file.close()
         self.path.unlink(missing_ok=True)

@@ -59,7 +59,6 @@ class ResumableUpload(AbstractContextManager["ResumableUpload"]):
             os.fsync(self._descriptor)
 
     def take_back(self) -> None:
-        """Cut off what was appended since the file was opened."""
         with storing():
             os.ftruncate(self._descriptor, self._start)
             os.fsync(self._descriptor)

@@ -63,7 +63,6 @@ class Bucket:
         return True
 
     def find(self, digest: str) -> StoredFile | None:
-        """What the store knows of the file, or None."""
         with _reaching():
             try:
                 found = self._brief.head_object(Bucket=self._name, Key=self._key(digest))

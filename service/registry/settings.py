@@ -180,7 +180,6 @@ class RegistrySettings(LogSettings):
 
     @property
     def webhook_policy(self) -> Policy:
-        """Which addresses webhooks may lead to."""
         return Policy(self.webhook_allow_private, self.webhook_allowed_networks)
 
     @property
@@ -366,7 +365,6 @@ class WorkerSettings(RegistrySettings):
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine's own."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

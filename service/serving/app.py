@@ -137,7 +137,6 @@ class ServingApp:
             return "failed", _answer_of(problems.defect(method, path, error))
 
     def _record(self, call: InferenceCall, outcome: str, seconds: float) -> None:
-        """Count the request, and end its span."""
         (call.metrics or self.services.metrics.unknown).request(outcome, call.rows, seconds, call.abstained)
         if call.span.is_recording():
             found = {} if call.resolved is None else {"version": call.resolved.version}
@@ -149,7 +148,6 @@ class ServingApp:
 
 
 def restarting() -> Unavailable:
-    """The error of a request whose process ends, and is started again."""
     return Unavailable("unavailable", "the process that answers this is being started again; come again in 1 s")
 
 

@@ -74,7 +74,6 @@ class FormatThreads:
             self._waiting -= 1
 
     def shut_down(self) -> None:
-        """End the pool; what was not begun is cancelled."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _submitted(self, function: Callable[..., T], *args: object) -> Future[T]:

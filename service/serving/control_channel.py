@@ -271,7 +271,6 @@ class ControlChannel:
         return self._placement.place(path) != self._place
 
     def hand_over(self, path: bytes, descriptor: int, received: bytes) -> bool:
-        """Give a connection to control, which hands it on."""
         return self._channel.offer(Connection(), received, [descriptor])
 
     def _take(self, packet: Packet[ToServing]) -> None:

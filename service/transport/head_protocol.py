@@ -188,7 +188,6 @@ class HeadProtocol(HttpToolsProtocol):
             self._refuse(too_many("too many heads are being received"))
 
     def _go_on(self) -> None:
-        """Parse the rest, and read on."""
         self._waits = False
         self._parse_rest()
         if not self._waits and not self.flow.read_paused:
@@ -320,7 +319,6 @@ class HeadProtocol(HttpToolsProtocol):
         self._begin(cycle, answer)
 
     def _begin(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """Answer now, or after the requests before it."""
         self.cycle = cycle
         if not self._is_answering:
             self._start_asgi_task(cycle, app)
@@ -330,12 +328,10 @@ class HeadProtocol(HttpToolsProtocol):
 
     @property
     def _is_answering(self) -> bool:
-        """Whether an earlier request is not answered yet."""
         running = self._answering
         return not (running is None or running.response_complete or running.disconnected)
 
     def _time_head(self) -> None:
-        """Start or stop the timer of a head that has begun."""
         if not self._in_body and (self._begun or self.cycle is None):
             if self._silent or self._timer is None:
                 self._no_timer()

@@ -55,7 +55,6 @@ class GatheringTransport:
         self._held.append(data)
 
     def write_now(self, data: bytes) -> None:
-        """Write what is held, and this."""
         self._held.append(data)
         self._flush()
 
@@ -67,7 +66,6 @@ class GatheringTransport:
         return self._lingering or self._transport.is_closing()
 
     def close(self) -> None:
-        """Close when everything has been sent."""
         if self._lingering:
             return
         self._flush()
@@ -117,7 +115,6 @@ class Protocol(HeadProtocol):
         self._write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Called by the event loop when a client has connected."""
         super().connection_made(GatheringTransport(transport, self.loop, self._lingers))  # type: ignore[arg-type]
         self._surplus = self._admission.admit(self._address)
         if self._surplus is None:
@@ -222,12 +219,10 @@ class Protocol(HeadProtocol):
                 self.transport.close()
 
     def pause_writing(self) -> None:
-        """Called when the write buffer is full."""
         super().pause_writing()
         self._watch_writing()
 
     def resume_writing(self) -> None:
-        """Called when the client has read enough of it."""
         self._stop_write_timer()
         super().resume_writing()
 

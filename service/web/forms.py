@@ -287,6 +287,5 @@ def _dataset_again(unit: UnitOfWork, state: FormState) -> str:
 
 
 def _fields(name: str, texts: Mapping[str, str]) -> FormState:
-    """The fields of one of the two, without its prefix."""
     own = {field.removeprefix(f"{name}."): text for field, text in texts.items() if field.startswith(f"{name}.")}
     return FormState(own, prefix=name)

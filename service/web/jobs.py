@@ -63,7 +63,6 @@ async def list_jobs(
     name: Annotated[str, Query(max_length=200)] = "",
     after: After = None,
 ) -> Response:
-    """The list; a form with empty fields asks for all."""
     if status and status not in _STATUSES:
         raise InvalidRequest("invalid_request", f"there is no status {status!r}; known are {', '.join(_STATUSES)}")
     name, after = name.strip(), cursor(after or None, "job")
@@ -90,7 +89,6 @@ async def job_page(request: Request, services: ServicesDep, job_id: str) -> Resp
 
 @router.post("/jobs/{job_id}/cancel")
 async def cancel(request: Request, services: ServicesDep, job_id: str) -> Response:
-    """Cancel it, and show what has become of it."""
     answer = await call_api(request, "POST", f"/v1/jobs/{job_id}/cancel")
     if answer.is_error:
         return await _shown(request, services, job_id, refused=problem_in(answer))
@@ -99,7 +97,6 @@ async def cancel(request: Request, services: ServicesDep, job_id: str) -> Respon
 
 @router.post("/jobs/{job_id}/delete")
 async def delete(request: Request, services: ServicesDep, job_id: str) -> Response:
-    """Delete it, and show those that are left."""
     answer = await call_api(request, "DELETE", f"/v1/jobs/{job_id}")
     if answer.is_error:
         return await _shown(request, services, job_id, refused=problem_in(answer))
@@ -143,7 +140,6 @@ class JobView(ListedJob):
 
     @property
     def step(self) -> Step | None:
-        """The stage that it is at."""
         return next((step for step in self.steps if step.state == "current"), None)
 
     @property
@@ -155,12 +151,10 @@ class JobView(ListedJob):
 
     @property
     def failure(self) -> str | None:
-        """What the code of its error stands for."""
         return None if self.job.error is None else RECORD_CODES.get(self.job.error.code)
 
     @property
     def races(self) -> bool:
-        """Whether candidates train, or may."""
         return bool(self.race.contenders) or not (
             self.ended or self.job.dry_run or self.job.method in ("post_hoc", "temperature")
         )
@@ -171,7 +165,6 @@ class JobView(ListedJob):
 
     @property
     def leader(self) -> Contender | None:
-        """The best so far."""
         return next((one for one in self.race.ranking if one.nll is not None), None)
 
     @property

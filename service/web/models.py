@@ -68,13 +68,11 @@ async def list_models(
 
 @router.get("/models/{ref}")
 async def show_model(request: Request, services: ServicesDep, ref: str) -> Response:
-    """One model, by its id or a name under which it answers."""
     return await _model_page(request, services, ref)
 
 
 @router.post("/models/{ref}/delete")
 async def delete_model(request: Request, services: ServicesDep, ref: str) -> Response:
-    """Delete it, or say why that cannot be."""
     answer = await call_api(request, "DELETE", f"/v1/models/{ref}")
     if answer.is_error:
         return await _model_page(request, services, ref, refused=problem_in(answer))

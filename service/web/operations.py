@@ -113,7 +113,6 @@ class Disk:
 
     @classmethod
     def of(cls, folder: Path) -> Disk:
-        """Of the disk that a folder is on."""
         try:
             usage = shutil.disk_usage(folder)
         except OSError:
@@ -230,7 +229,6 @@ def record_path(record_id: str) -> str | None:
 
 
 def code_in_words(code: str) -> tuple[str, str]:
-    """What a record's error code stands for, and what to do about it."""
     if code not in RECORD_CODES and code in ERROR_CODES:
         return ERROR_CODES[code].meaning, ERROR_CODES[code].remedy
     meaning = RECORD_CODES.get(code, "A code that this release does not know.")
@@ -252,7 +250,6 @@ class Trouble:
 
 
 def troubles(found: Operations | None, health: Sequence[Outcome], disk: Disk) -> list[Trouble]:
-    """All of them, the severe ones first."""
     everything = [*_of_health(health)]
     if disk.is_short:
         sentence = f"The disk of the data folder has {size(disk.free)} left of {size(disk.total)}."

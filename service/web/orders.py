@@ -48,7 +48,6 @@ Part = Literal["model", "dataset", "order", "check"]
 async def order_page(
     request: Request, services: ServicesDep, model: Id = None, dataset: Id = None, check: Id = None
 ) -> Response:
-    """What inspection has found, and the form of an order."""
     shown = await services.read(partial(OrderPage.read, model_id=model, dataset_id=dataset, check_id=check))
     return _page(request, shown)
 
@@ -180,18 +179,15 @@ class OrderPage:
 
     @property
     def query(self) -> str:
-        """The address of these records, after the question mark."""
         records = {"model": self.model, "dataset": self.dataset, "check": self.check}
         return urlencode({name: one.id for name, one in records.items() if one is not None})
 
     @property
     def is_settled(self) -> bool:
-        """Whether inspection is through with both."""
         return all(one is not None and one.status in FINAL for one in (self.model, self.dataset))
 
     @property
     def is_awaited(self) -> bool:
-        """Whether both are there, and inspection is not through with both."""
         return self.model is not None and self.dataset is not None and not self.is_settled
 
     @property

@@ -113,7 +113,6 @@ async def start_page(request: Request, services: ServicesDep) -> Response:
 
 @router.get("/sign-in")
 async def sign_in_page(request: Request, came_from: Next = "/") -> Response:
-    """The form, or straight on where no key is needed."""
     if not _sessions(request).needed:
         return see_other(safe_return(came_from))
     return page(request, "signing_in/form.html.jinja", came_from=safe_return(came_from), wrong=False)
@@ -121,7 +120,6 @@ async def sign_in_page(request: Request, came_from: Next = "/") -> Response:
 
 @router.post("/sign-in")
 async def sign_in(request: Request, key: Annotated[str, Form(max_length=1000)] = "", came_from: Next = "/") -> Response:
-    """Open a session, and go where the user came from."""
     sessions, there = _sessions(request), safe_return(came_from)
     session_id = await sessions.open(key.strip())
     if session_id is None:

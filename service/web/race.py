@@ -75,7 +75,6 @@ class Contender:
 
     @property
     def scores(self) -> list[float]:
-        """The NLL of each fold that is over."""
         return [one.nll for one in self.trainings.values() if one.nll is not None]
 
     @property
@@ -193,7 +192,6 @@ def nll_chart(race: Race) -> Markup:
 
 
 def _course(rank: int, name: str, course: Sequence[tuple[float, float]], across: Scale, up: Scale) -> str:
-    """The line of one candidate, where it is now, and its rank there."""
     leads = rank == 1
     colours = paint(stroke="calibrated" if leads else "band-edge")
     placed = [(across(x), up(y)) for x, y in course]
@@ -251,7 +249,6 @@ def thinned(losses: Mapping[int, float], most: int) -> list[tuple[int, float]]:
 
 
 def _grid(across: Scale, up: Scale, name: str) -> list[str]:
-    """Lines with their figures, and the name of the axis below."""
     parts = []
     for y in up.steps():
         parts.append(line(_LEFT, up(y), _LEFT + _ACROSS, up(y), "grid"))
@@ -293,6 +290,5 @@ def _placed(points: Sequence[tuple[int, float]], across: Scale, up: Scale) -> li
 
 
 def _polyline(points: Iterable[tuple[float, float]], *, dashed: bool = False) -> str:
-    """A line in the colours of the group that it stands in."""
     dashes = ' stroke-dasharray="5 3"' if dashed else ""
     return f'<polyline points="{" ".join(f"{x:.0f},{y:.0f}" for x, y in points)}"{dashes}/>'

@@ -285,7 +285,6 @@ def static_path(name: str) -> str:
 
 @router.get("/static/{digest}/{name}")
 def get_static_file(request: Request, digest: str, name: str) -> Response:
-    """One file; what was asked for by another digest is of another release."""
     found = static_files().get(name)
     if found is None or found.digest != digest:
         raise NotFound("not_found", f"there is no file {name!r} of this digest; load the page again")

@@ -195,7 +195,6 @@ class SessionMiddleware:
             await app(admitted, receive, send)
 
     async def _stream(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer with a stream of events that ends with the session."""
         started = False
 
         async def send_noting(message: Message) -> None:

@@ -36,8 +36,6 @@ MOST_NUMBERS = 2000
 
 @dataclass(frozen=True)
 class Snippet:
-    """A program with a title, and what is needed to run it."""
-
     title: str
     needs: str
     code: str

@@ -63,7 +63,6 @@ class Subject:
 
     @property
     def fields(self) -> Sequence[str]:
-        """The columns that have a field each."""
         columns = self.profile.columns or ()
         return columns if len(columns) <= _MOST_FIELDS else ()
 
@@ -85,7 +84,6 @@ async def show_form(request: Request, services: ServicesDep, ref: str) -> Respon
 
 @router.post("/models/{ref}/try")
 async def answer_form(request: Request, services: ServicesDep, ref: str) -> Response:
-    """The answer, or why there is none; what was entered stays."""
     subject = await _subject(services, ref)
     template = "try_it/answer.html.jinja" if "hx-request" in request.headers else "try_it/page.html.jinja"
     entered, choices = Entered(), Choices()

@@ -54,22 +54,16 @@ class ScoresOptions(Document):
 
 
 class InspectDatasetOrder(Document):
-    """The order to inspect the dataset in the file `dataset`."""
-
     kind: Literal["inspect_dataset"] = "inspect_dataset"
     options: DatasetOptions
 
 
 class InspectModelOrder(Document):
-    """The order to inspect the model in the file `model`."""
-
     kind: Literal["inspect_model"] = "inspect_model"
     options: ModelOptions
 
 
 class ScoresOrder(Document):
-    """The order to calibrate the scores in the file `scores`."""
-
     kind: Literal["fit_scores"] = "fit_scores"
     id: str | None = None
     name: str | None = None
@@ -110,8 +104,6 @@ class ShardOrder(PredictionOrder):
 
 
 class OrderedModel(Document):
-    """The model that is to be calibrated."""
-
     id: str
     name: str | None = None
     sha256: str
@@ -123,8 +115,6 @@ class OrderedModel(Document):
 
 
 class OrderedDataset(Document):
-    """The dataset that calibrates and judges."""
-
     id: str
     name: str | None = None
     sha256: str

@@ -40,14 +40,10 @@ class _Part(BaseModel):
 
 
 class ReportedProgress(Progress):
-    """Progress in which every number is one."""
-
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
 class StageEvent(_Part):
-    """The beginning of a stage, which a line tells in a field of its own."""
-
     type: Literal["stage"]
     data: StageChanged
 
@@ -63,8 +59,6 @@ class EpochEvent(_Part):
 
 
 class ScoreEvent(_Part):
-    """The score of a training on the fold that it left out."""
-
     type: Literal["score"]
     data: FoldScored
 
@@ -75,8 +69,6 @@ class CandidateEvent(_Part):
 
 
 class WarningEvent(_Part):
-    """Something that looks wrong with model or dataset."""
-
     type: Literal["warning"]
     data: Notice
 
@@ -145,13 +137,10 @@ class Result(Document):
     left: ClassVar[tuple[str, ...]] = ()
 
     def files(self) -> dict[str, str]:
-        """The names of the files in the child's folder, by field."""
         return {name: getattr(self, name) for name in self.left}
 
 
 class DatasetInspection(Result):
-    """A dataset that is ready, and its prepared copy."""
-
     left = ("prepared",)
 
     profile: DatasetProfile
@@ -194,8 +183,6 @@ class ScoresResult(Result):
 
 
 class BatchResult(Result):
-    """Predictions, as Parquet."""
-
     left = ("results",)
 
     results: FileName
@@ -230,7 +217,6 @@ class JobResult(Result):
     adjustments: list[Notice] = Field(default_factory=list)
 
     def files(self) -> dict[str, str]:
-        """The names of the files; the uploaded model itself is not left again."""
         not_left = (
             {"model", "seen_rows"} if self.calibrated is None else {"seen_rows"} if self.seen_rows is None else set()
         )

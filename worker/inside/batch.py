@@ -78,7 +78,6 @@ class _Predictions:
         self._num_errors = 0  # rows of this stretch without an answer, so far
 
     def write(self, rows: range | None, path: Path, emit: Emit) -> BatchResult:
-        """Leave the answers of these rows, or of all, in this file."""
         rows = range(len(self._rows)) if rows is None else rows
         told, self._num_errors = _Progress(rows, emit), 0
 

@@ -148,7 +148,6 @@ class _Part(NamedTuple):
 
 
 def _readable(array: Array) -> RowReader | Array:
-    """What gives rows without making pages of a map resident."""
     try:
         return RowReader(array)
     except ValueError:
@@ -173,7 +172,6 @@ class AlignedRows:
 
     @property
     def numbers(self) -> NDArray[np.int64]:
-        """Of the rows without an error."""
         return unlisted(np.arange(self.first_row, self.first_row + self.count), self.errors)
 
 
@@ -300,12 +298,10 @@ def by_halves(
 
 
 def unlisted(numbers: NDArray[np.int64], errors: Errors) -> NDArray[np.int64]:
-    """Those of the rows that have no error."""
     return numbers[~np.isin(numbers, list(errors))] if errors else numbers
 
 
 def _fixed(shape: Shape) -> tuple[int, ...] | None:
-    """The sizes of a row, or None where the model leaves one open."""
     sizes = tuple(size for size in shape[1:] if isinstance(size, int) and size >= 0)
     return sizes if len(sizes) == len(shape) - 1 else None
 

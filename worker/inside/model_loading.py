@@ -75,12 +75,10 @@ def open_classifier(file: Path, options: ModelOptions) -> GraphClassifier:
 
 
 def preprocessing_of(given: ImagePreprocessing | None) -> Preprocessing | None:
-    """How image files become rows of the model, if its sender said so."""
     return None if given is None else Preprocessing.parse(given.stored())
 
 
 def input_specs(profile: ModelProfile) -> list[InputSpec]:
-    """The model's inputs, as datasets are fitted to them."""
     return [InputSpec(name=spec.name, dtype=spec.dtype, shape=spec.shape) for spec in profile.inputs]
 
 

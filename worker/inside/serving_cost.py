@@ -94,7 +94,6 @@ class _Measuring:
             self._most_rows = max(1, min(_MOST_ROWS, _MOST_BYTES // max(1, row_bytes)))
 
     def _seconds(self, make: Fill, rows: int, lengths: Mapping[str, int]) -> float | None:
-        """Of one run, None where the rows are refused."""
         given = {
             spec.name: make([rows, *(n if isinstance(n, int) else lengths[n] for n in spec.shape[1:])], spec.dtype)
             for spec in self._inputs

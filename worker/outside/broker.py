@@ -31,7 +31,6 @@ _TICK_S = 1.0
 
 
 def own_queue(worker: str) -> Queue:
-    """The queue in which a worker sends itself pings."""
     name = f"alive.{worker}"
     return Queue(name, routing_key=name, expires=_OWN_QUEUE_S)
 
@@ -40,7 +39,6 @@ class Broker(PermitSender):
     """Sends permits and pings, and counts what waits; every method raises one of `BROKER_ERRORS`."""
 
     def ping(self, queue: Queue) -> None:
-        """Put a message into a worker's own queue."""
         with self._celery.producer_or_acquire() as producer:
             producer.publish({}, exchange="", routing_key=queue.name, retry=False)
 
@@ -64,7 +62,6 @@ class Broker(PermitSender):
         return held
 
     def forget(self, queue: Queue) -> None:
-        """Delete a worker's own queue: no other process reads it."""
         with suppress(*BROKER_ERRORS), self._channel() as channel:
             channel.queue_delete(queue.name)
 

@@ -92,7 +92,6 @@ class CheckpointUploader:
             self._changed.notify_all()
 
     def check(self) -> None:
-        """Raise the defect that an ask has met."""
         if self._error is not None:
             raise self._error
 

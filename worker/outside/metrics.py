@@ -104,7 +104,6 @@ def _end_of(outcome: ChildOutcome) -> str:
 
 
 def _bounded(code: str) -> str:
-    """The code, or `other` where so many different ones were counted already."""
     if len(_codes) < _MOST_CODES:
         _codes.add(code)
     return code if code in _codes else _OTHER

@@ -73,11 +73,9 @@ class Places:
 
     @property
     def full(self) -> bool:
-        """Whether no thread is free."""
         return self.in_use >= self._threads
 
     def await_idle(self, seconds: float) -> None:
-        """Wait until none is in use, but no longer than this."""
         with self._changed:
             self._changed.wait_for(lambda: self._taken.total() == 0, seconds)
 
@@ -114,7 +112,6 @@ class Permits:
                 told(queue)
 
     def due(self, queue: str, *, skip: int = 0, limit: int, due_for: float = 0.0) -> list[Permit]:
-        """Permits for work of this queue that may be claimed here."""
         with self._registry.read() as unit:
             return unit.work.due(queue, self.max_memory.get(queue), skip=skip, limit=limit, due_for=due_for)
 
@@ -175,7 +172,6 @@ class PermitWatch:
                 _LOG.exception("missing permits were not looked for")
 
     def check(self) -> None:
-        """Send what is missing in the queues whose turn this worker takes."""
         queues = self._broker.take_turns(self._permits.queues, seconds=self._every_seconds)
         if not queues:
             return

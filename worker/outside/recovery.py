@@ -110,14 +110,12 @@ class Reaper:
             _LOG.exception("the reaper failed")
 
     def _look_for_work(self) -> None:
-        """Take a permit for everything that is due and that a thread is free for."""
         for queue in self._permits.queues:
             if free := self._permits.places.free(queue):
                 for permit in self._permits.due(queue, limit=free):
                     self._take(permit)
 
     def _register(self) -> None:
-        """Write that this worker lives, and read which others do."""
         settings = self._settings
         with self._registry.write() as unit:
             unit.workers.heartbeat(

@@ -133,8 +133,6 @@ class Unresolved(Exception):
 
 
 class Deadline:
-    """A moment by which everything is over."""
-
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
 
@@ -256,7 +254,6 @@ def _ask(resolver: Resolver, host: str, answers: queue.SimpleQueue[Sequence[str]
 
 @contextmanager
 def _as_httpcore(timeout: type[Exception], other: type[Exception]) -> Iterator[None]:
-    """Raise the errors of sockets as those that httpcore tells apart."""
     try:
         yield
     except TimeoutError as error:

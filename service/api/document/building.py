@@ -143,7 +143,6 @@ def build(app: FastAPI, predictions: Sequence[PredictionOperation]) -> Json:
 
 
 def operations(document: Json) -> Iterator[tuple[str, str, Json]]:
-    """Every operation of a document with its path and method."""
     for path, item in document["paths"].items():
         for method, operation in item.items():
             if method in ("get", "put", "post", "patch", "delete"):
@@ -200,7 +199,6 @@ def _complete(path: str, method: str, operation: Json, shared: Json) -> None:
 
 
 def _codes(path: str, method: str, operation: Json) -> Iterator[tuple[str, int]]:
-    """Every code that the operation can give, with its status."""
     found = dict.fromkeys((*_ALWAYS, *_BUSY))
     if not is_open(path):
         found |= dict.fromkeys(_CLOSED)

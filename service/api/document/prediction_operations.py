@@ -45,7 +45,6 @@ class PredictionOperation:
     body_description: str | None = None
 
     def openapi(self) -> Json:
-        """Its path item."""
         body: Json = {"required": True, "content": _content(self.body)}
         if self.body_description:
             body["description"] = self.body_description

@@ -135,7 +135,6 @@ class AccessMiddleware:
 
 
 def is_open(path: str) -> bool:
-    """Whether a path is answered without a key."""
     return path in _OPEN_PATHS or path.startswith(_OPEN_FILES)
 
 

@@ -34,8 +34,6 @@ GONE = 499
 
 
 class Access(NamedTuple):
-    """One request and how it was answered."""
-
     method: str
     path: str
     status: int

@@ -44,7 +44,6 @@ class Key:
 
     @classmethod
     def of(cls, kind: str, given: str | None) -> Key | None:
-        """The key that a client gave, if it gave one."""
         return None if given is None else cls(f"{kind}:{given}")
 
 

@@ -120,7 +120,6 @@ class RegistryFigures(Collector):
 
 
 def by_queue(workers: Iterable[WorkerProcess]) -> Mapping[str, int]:
-    """How many of these take from each queue."""
     return {**dict.fromkeys(QUEUES, 0), **Counter(queue for worker in workers for queue in worker.queues)}
 
 

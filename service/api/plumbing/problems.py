@@ -83,7 +83,6 @@ def problem(
     fields: list[FieldError] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    """Build the answer to a request for `path`."""
     detail = _bounded(detail)
     if path.startswith(PROTOCOL):
         return JSONResponse({"error": detail}, protocol_status(code, status), headers=headers)

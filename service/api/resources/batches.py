@@ -138,7 +138,6 @@ class BatchResults:
 
 
 def _rows_of(file: ParquetFile) -> range:
-    """The numbers of the rows that a file holds, by its footer."""
     metadata = file.metadata
     first, last = (metadata.row_group(i).column(0).statistics for i in (0, metadata.num_row_groups - 1))
     if metadata.schema.column(0).name != "row" or first is None or last is None:

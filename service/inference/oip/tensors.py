@@ -115,7 +115,6 @@ def from_json(data: object, datatype: Datatype | None, shape: Shape, *, of: str,
 
 
 def _flattened(data: object, of: str) -> tuple[Sequence[object], list[int]]:
-    """The values in row-major order, and the sizes of the lists that held them."""
     if not isinstance(data, list):
         _fail("wrong_shape", f'{of}: "data" must be a list, found {shown(data)}')
     nesting = [len(data)]
@@ -155,7 +154,6 @@ def _numbers(values: Sequence[object], datatype: Datatype, of: str) -> np.ndarra
 
 
 def _explain(values: Sequence[object], datatype: Datatype, of: str) -> NoReturn:
-    """Name the first value that is none of the type."""
     number = first_unsound(values, lambda some: _fits(some, datatype))
     found = shown(values[number])
     _fail("wrong_dtype", f"{of}: datatype is {datatype.name}, value {number} of data is not: found {found}")

@@ -59,12 +59,10 @@ class Events(Repository):
         return self.newest([job_id]).get(job_id, 0)
 
     def newest(self, job_ids: Iterable[str]) -> dict[str, int]:
-        """The newest number of each of these jobs that has any."""
         query = select(Event.job_id, func.max(Event.number).label("newest")).where(Event.job_id.in_(list(job_ids)))
         return {row.job_id: row.newest for row in self.session.execute(query.group_by(Event.job_id))}
 
     def after(self, job_id: str, number: int, *, limit: int) -> Sequence[Event]:
-        """The events that follow this one, oldest first."""
         query = select(Event).where(Event.job_id == job_id, Event.number > number)
         return self.session.scalars(query.order_by(Event.number).limit(limit)).all()
 
@@ -89,7 +87,6 @@ class Checkpoints(Repository):
         return older
 
     def of(self, job_id: str) -> Mapping[str, str]:
-        """The files of all entries, by name."""
         query = select(Checkpoint.name, Checkpoint.sha256).where(Checkpoint.job_id == job_id)
         return {row.name: row.sha256 for row in self.session.execute(query)}
 
@@ -176,7 +173,6 @@ class Deliveries(Records[tables.Delivery]):
             self._delete(row)
 
     def record_attempt(self, row: tables.Delivery, attempt: Mapping[str, JsonValue], status: str) -> None:
-        """Append an attempt to the log and set the status after it."""
         row.attempts = [*row.attempts, dict(attempt)]
         row.status = status
         if status == "delivered":

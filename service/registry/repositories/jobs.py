@@ -44,7 +44,6 @@ class Runs(Records[Row]):
             self.change_status(row, "queued")
 
     def fail(self, row: Row, error: Json) -> None:
-        """It ended without a result."""
         row.error = error
         self.change_status(row, "failed")
 
@@ -79,14 +78,12 @@ class Jobs(Runs[tables.Job]):
     noun = "job"
 
     def open(self, row: tables.Job) -> None:
-        """Insert a new job with its first event."""
         moment = self.now
         row.history = [{"status": row.status, "at": moment.isoformat()}]
         self.add(row)
         self.session.add(tables.Event(job_id=row.id, number=1, type="status", at=moment, data={"status": row.status}))
 
     def add(self, row: tables.Job) -> tables.Job:
-        """Insert it with what it can be found by."""
         publish_as, words = row.request.get("publish_as"), row.request.get("metadata")
         row.publish_as = publish_as if isinstance(publish_as, str) else None
         for name, value in words.items() if isinstance(words, dict) else ():
@@ -95,7 +92,6 @@ class Jobs(Runs[tables.Job]):
         return row
 
     def of_model(self, model_id: str, *, limit: int) -> Iterator[tables.Job]:
-        """At most `limit` jobs that were given this model, newest first."""
         return self.newest(tables.Job.model_id == model_id, limit=limit, after=None)
 
     def behind(self, model: tables.Model) -> tables.Job | None:
@@ -106,7 +102,6 @@ class Jobs(Runs[tables.Job]):
         return next(self.newest(*left, limit=1, after=None), None)
 
     def of_dataset(self, dataset_id: str, *, limit: int) -> Iterator[tables.Job]:
-        """At most `limit` jobs on these rows, newest first."""
         return self.newest(tables.Job.dataset_id == dataset_id, limit=limit, after=None)
 
     def change_status(self, row: tables.Job, status: str) -> None:
@@ -133,7 +128,6 @@ class Jobs(Runs[tables.Job]):
             Events(self.session).add(row.id, "warning", notice)
 
     def enter_stage(self, row: tables.Job, stage: str) -> None:
-        """The job has come to a stage, with an event where it was at another."""
         if row.stage != stage:
             Events(self.session).add(row.id, "stage", {"stage": stage})
         row.stage = stage
@@ -202,7 +196,6 @@ class Calibrators(Records[tables.Calibrator]):
             setattr(row, column, value)
 
     def fail(self, record_id: str, error: Json) -> None:
-        """There is no calibrator for these scores, and their test rows have shown nothing."""
         row = self.get(record_id)
         row.status, row.error = "failed", error
         EvaluationLedger(self.session).withdraw(record_id)

@@ -113,9 +113,7 @@ class BrowserSessions(Repository):
         return None if found is None or found.expires_at <= self.now else found.key_proof
 
     def end(self, id_digest: str) -> None:
-        """Forget a session; nothing happens where there is none."""
         self.session.execute(delete(BrowserSession).where(BrowserSession.id_digest == id_digest))
 
     def forget_expired(self) -> None:
-        """Delete what no browser can use any more."""
         self.session.execute(delete(BrowserSession).where(BrowserSession.expires_at <= self.now))

@@ -72,11 +72,9 @@ class Names(Repository):
         self.session.execute(delete(UnloadedName).where(UnloadedName.name == name))
 
     def is_unloaded(self, name: str) -> bool:
-        """Whether it was taken out of service by hand."""
         return self.session.get(UnloadedName, name) is not None
 
     def unloaded(self) -> frozenset[str]:
-        """All names and ids that were taken out of service."""
         return frozenset(self.session.scalars(select(UnloadedName.name)))
 
     def switch(self, name: str, version: int, *, instead_of: int | None = None) -> NameRecord:
@@ -150,7 +148,6 @@ class Names(Repository):
         yield from map(self.get, self.session.scalars(query).all())
 
     def versions(self, *, limit: int) -> Sequence[tuple[str, int]]:
-        """At most `limit` names with a version each, in alphabetical order."""
         query = select(PublishedVersion.name, PublishedVersion.version).limit(limit)
         rows = self.session.execute(query.order_by(PublishedVersion.name, PublishedVersion.version))
         return [(row.name, row.version) for row in rows]
@@ -167,7 +164,6 @@ class Names(Repository):
         return self.session.scalars(query.order_by(PublishedVersion.version.desc())).all()
 
     def _newest(self, name: str) -> int:
-        """The highest version that the name ever had; 0 where it has none."""
         highest = select(func.max(PublishedVersion.version), func.max(PublishedVersion.newest))
         found = self.session.execute(highest.where(PublishedVersion.name == name)).one()
         return max(number or 0 for number in found)

@@ -35,7 +35,6 @@ class Pieces(Records[Piece]):
     noun = "piece"
 
     def add_all(self, parent_id: str, pieces: Sequence[NewPiece], *, queue: str) -> None:
-        """Insert the pieces of a batch and open their work."""
         rows = [
             Piece(
                 id=new_id("shd"),
@@ -58,7 +57,6 @@ class Pieces(Records[Piece]):
         return self.session.scalars(select(Piece).where(Piece.parent_id == parent_id).order_by(Piece.place)).all()
 
     def digests(self, parent_id: str) -> Sequence[str | None]:
-        """The files that all pieces of a batch have left, in order."""
         return self.session.scalars(
             select(Piece.sha256).where(Piece.parent_id == parent_id).order_by(Piece.place)
         ).all()
@@ -87,7 +85,6 @@ class Pieces(Records[Piece]):
             WorkQueue(self.session).unblock([parent_id])
 
     def open_of(self, parent_id: str) -> int:
-        """How many pieces of a batch have not ended."""
         left = select(func.count()).where(Piece.parent_id == parent_id, Piece.status == "waiting")
         return self.session.scalar(left) or 0
 

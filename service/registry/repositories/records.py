@@ -158,16 +158,13 @@ class Records(Repository, Generic[Row]):
         return called
 
     def statuses(self, record_ids: Iterable[str]) -> dict[str, str]:
-        """Return the status of each of these records that exists."""
         query = select(self.table.id, self.table.status).where(self.table.id.in_(list(record_ids)))
         return {row.id: row.status for row in self.session.execute(query)}
 
     def is_referenced(self, digest: str) -> bool:
-        """Whether any record names this stored file."""
         return bool(self.referenced([digest]))
 
     def referenced(self, digests: Collection[str]) -> set[str]:
-        """Those of these stored files that some record names."""
         return {
             found
             for column in _DIGEST_COLUMNS
@@ -196,7 +193,6 @@ class _Inspected(Records[InspectedRow]):
     """Uploaded files that inspection accepts or rejects."""
 
     def reject(self, record_id: str, error: Json) -> None:
-        """Inspection found the file unfit."""
         row = self.get(record_id)
         row.status, row.error = "rejected", error
 
@@ -242,7 +238,6 @@ class Models(_Inspected[tables.Model]):
             row.seen_rows_sha256, row.seen_rows_key = same.seen_rows_sha256, same.seen_rows_key
 
     def served(self, digests: Set[str]) -> set[str]:
-        """Those of these served copies that a model has."""
         found = tables.Model.served_sha256
         return {str(digest) for digest in self.session.scalars(select(found).where(found.in_(digests)).distinct())}
 

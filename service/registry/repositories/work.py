@@ -199,7 +199,6 @@ class WorkQueue(Repository):
     def claim_next(
         self, queue: str, *, worker: str, lease_seconds: float, max_memory: int | None = None
     ) -> Claim | None:
-        """Claim what `next_due` finds; None if there is nothing."""
         due = self.next_due(queue, max_memory)
         return None if due is None else self.claim(due.record_id, worker=worker, lease_seconds=lease_seconds)
 

@@ -50,7 +50,6 @@ class Workers(Repository):
         )
 
     def on_machine(self, machine: str) -> Sequence[WorkerProcess]:
-        """All that were started on this machine and have not been forgotten."""
         return self.session.scalars(select(WorkerProcess).where(WorkerProcess.machine == machine)).all()
 
     def living(self, *, within_seconds: float) -> Sequence[WorkerProcess]:
@@ -79,7 +78,6 @@ class Workers(Repository):
         return f"no worker takes this; {len(silent)} of {len(self.known)} {verb} not been heard of for {last}"
 
     def silent(self, *, for_seconds: float) -> list[str]:
-        """Names of workers without a heartbeat for so long."""
         before = self.now - timedelta(seconds=for_seconds)
         return list(self.session.scalars(select(WorkerProcess.name).where(WorkerProcess.seen_at < before)))
 
@@ -198,7 +196,6 @@ class WorkOverview(Repository):
         return [WaitingWork(*row) for row in rows]
 
     def held(self, *, limit: int) -> list[HeldWork]:
-        """What is held, oldest first."""
         query = (
             select(
                 Work.record_id,
@@ -274,7 +271,6 @@ class WorkOverview(Repository):
         }
 
     def holders(self) -> set[str]:
-        """The workers that hold anything, by their names."""
         held = select(Work.worker).where(Work.state == "claimed", Work.worker.is_not(None))
         return set(self.session.scalars(held.distinct()))
 

@@ -66,7 +66,6 @@ class WorkKind(ABC):
         """Write why there is no result."""
 
     def succeeded(self, answer: JsonObject, folder: Path) -> None:
-        """Publish the child's result and its files."""
         raise NotImplementedError("there is no child")
 
     def failed(self, error: RecordError) -> None:

@@ -155,7 +155,6 @@ class PredictShard(ChildWork[ShardsResult]):
         return PredictReply(shard=shard)
 
     def renew(self, unit: UnitOfWork, *, lease_seconds: float) -> None:
-        """Renew the claim of the shard, if there is one just now."""
         if not self._kept:
             super().renew(unit, lease_seconds=lease_seconds)
 

@@ -80,7 +80,6 @@ class ToldEvents:
         self._lock = threading.Lock()
 
     def know(self, written: Iterable[tables.Event]) -> None:
-        """Events that earlier attempts have written."""
         with self._lock:
             for event in written:
                 self._is_new(event.type, event.data)
@@ -145,7 +144,6 @@ class JobKind(OnInputs[R]):
         return unit.jobs.get(self.record_id)
 
     def start(self, unit: UnitOfWork, dataset: tables.Dataset) -> None:
-        """Mark as running, and read earlier looks and checkpoints."""
         row = self.row(unit)
         if row.status != "running":
             unit.jobs.change_status(row, "running")
@@ -252,7 +250,6 @@ class JobKind(OnInputs[R]):
         unit.jobs.fail(self.row(unit), error.model_dump())
 
     def cancelled(self, unit: UnitOfWork) -> None:
-        """The job ends because its cancellation was asked for."""
         unit.work.finish(self.claim)
         self.write_events(unit)
         unit.jobs.change_status(self.row(unit), "cancelled")
@@ -299,7 +296,6 @@ class Calibrate(JobKind[JobResult]):
     result, order = JobResult, CalibrateOrder
 
     def limits(self, request: JobRequest) -> Limits:
-        """Its own budget of time, and some grace."""
         return Limits(60 * request.budget.minutes + self.settings.job_grace_seconds)
 
     def looks_before(self, unit: UnitOfWork, dataset: tables.Dataset) -> int:
@@ -346,7 +342,6 @@ class Plan(JobKind[PlanResult]):
         return unit.ledger.evaluations(dataset.sha256)
 
     def limits(self, request: JobRequest) -> Limits:
-        """As long as a job may go beyond its budget: reading large inputs takes as long as before training."""
         return Limits(self.settings.job_grace_seconds)
 
     def publish(self, unit: UnitOfWork, found: PlanResult, files: Mapping[str, StagedFile]) -> BaseModel:

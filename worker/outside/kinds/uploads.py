@@ -56,7 +56,6 @@ class _Inspection(ChildWork[R]):
     """Either kind; jobs that wait for the upload go on when it is ready or rejected."""
 
     def publish(self, unit: UnitOfWork, found: R, files: Mapping[str, StagedFile]) -> BaseModel:
-        """Keep the copy that jobs or requests read."""
         record = self.ready(unit, found, files)
         unit.work.unblock(unit.jobs.open_users(self.record_id))
         return record
@@ -138,7 +137,6 @@ class FitScores(ChildWork[ScoresResult]):
         return Prepared(order=order, limits=limits, files={"scores": self.stored(row.sha256)})
 
     def publish(self, unit: UnitOfWork, found: ScoresResult, files: Mapping[str, StagedFile]) -> BaseModel:
-        """Keep the calibrator's file, its report, page and diagram."""
         kept = {f"{name}_sha256": file.keep() for name, file in files.items()}
         unit.calibrators.fitted(self.record_id, found.stored(), kept)
         return calibrator_record(unit, unit.calibrators.get(self.record_id))
