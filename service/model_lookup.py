@@ -35,9 +35,7 @@ class ModelLookup:
     def look_up(self, called: str, version: str | None = None) -> ResolvedModel:
         """Read the registry, in any thread.
 
-        Raises:
-            NotFound: `unknown_model`, `unknown_version`.
-            Conflict: while it is not ready (`model_not_ready`) or taken out of service (`model_unloaded`).
+        Raises NotFound (`unknown_model`, `unknown_version`) or Conflict (`model_not_ready`, `model_unloaded`).
         """
         with self._registry.read() as unit:
             return _read(unit, called, version, self._profiles)

@@ -101,11 +101,7 @@ def confine(policy: Policy) -> Report:
 
 
 def protections(report: Report, controls: Mapping[str, tuple[str, str]], harm: str) -> Iterator[Protection]:
-    """What a report says of controls, each with what it is for, and what permits it where it is off.
-
-    Args:
-        harm: what happens without it, to begin a sentence with.
-    """
+    """Controls of a report, each with its purpose and what permits it where it is off; `harm` begins a sentence."""
     for name, (meaning, remedy) in controls.items():
         state, _, how = report.get(name, "off: unknown").partition(": ")
         found = f"{meaning} ({how})"
@@ -205,7 +201,6 @@ def _become_nobody(owned: Iterable[Path], kept: list[int]) -> str:
 
 
 def _closed(paths: Iterable[Path]) -> Path | None:
-    """The first file or folder on the way to these that is not open to everybody."""
     for path in paths:
         for step in (path, *path.parents):
             if step.exists() and not step.stat().st_mode & (0o001 if step.is_dir() else 0o004):

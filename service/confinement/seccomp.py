@@ -128,11 +128,7 @@ class Filter:
 
 
 def install(wanted: Filter, *, every_thread: bool = False) -> None:
-    """Filter this process and all its descendants from now on; raises OSError where the kernel does not let us.
-
-    Args:
-        every_thread: also the threads that run already.
-    """
+    """Filter this process, or `every_thread` of it, and its descendants from now on; raises OSError."""
     machine = platform.machine()
     if sys.byteorder != "little" or machine not in COLUMNS:
         raise OSError(errno.ENOSYS, f"no seccomp filter for {machine}")

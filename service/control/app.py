@@ -73,7 +73,6 @@ def _head(client: h11.Connection, scope: Scope) -> bytes:
 
 
 async def _send_body(client: h11.Connection, writer: asyncio.StreamWriter, receive: Receive) -> None:
-    """Send the body as it comes in, and close the connection when the client has gone."""
     more = True
     with suppress(ConnectionError, h11.LocalProtocolError):  # it was answered before its end
         while (message := await receive())["type"] == "http.request":

@@ -202,7 +202,6 @@ class ServingPeers:
             peer.warm([key for key in before.asked if self.placement.alone.get(in_path(*key), name) == name])
 
     def _part(self, name: str) -> ServingPeer | None:
-        """The process of this name has ended; returns it, if it was one that answers predictions."""
         self._pids.pop(name, None)
         if name == ACCEPTOR and self._acceptor is not None:
             self._acceptor.close()
@@ -227,7 +226,6 @@ class ServingPeers:
         self._parent.offer(End(name=peer.name, pid=peer.pid, reason=f"it {fault}"))  # it is called again
 
     def _tell_places(self) -> None:
-        """Tell who runs alone to all that ask, and to the parent, which starts the processes."""
         self.placement.alone = self._isolation.places()
         places = Places(alone=self.placement.alone)
         told = [

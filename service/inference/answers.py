@@ -66,11 +66,7 @@ class RowSize(NamedTuple):
         return self.held + self.json + self.binary
 
     def check(self, rows: int, limit: int) -> None:
-        """Raise TooLarge `answer_too_large`, with the number of rows that may be asked for.
-
-        Args:
-            limit: of binary answers; of JSON a quarter.
-        """
+        """Raise TooLarge `answer_too_large` with a number of rows that fits; JSON may fill a quarter of `limit`."""
         room = max(0, limit - _JSON_WEIGHT * self.once)
         if rows * self._weight <= room and rows * self.held <= _HELD_RATIO * limit:
             return

@@ -120,7 +120,6 @@ def array(content: bytes, where: str) -> np.ndarray:
 
 
 def _measured(content: bytes, where: str) -> tuple[int, int, int]:
-    """How many bytes tell the header's length, where the numbers begin, and the format's version."""
     if not content.startswith(_NPY_MAGIC) or len(content) < 12:
         raise _invalid_npy(where, f"it begins with {content[:8]!r}, not with {_NPY_MAGIC!r}")
     version = content[6]

@@ -43,12 +43,7 @@ _MOST_FIELDS = 32
 
 
 def from_query(query: bytes) -> Options:
-    """The options in a query string.
-
-    Raises:
-        InvalidRequest: `invalid_request`, with the field, for names that are unknown or come twice and for values that
-            are no JSON of the needed kind.
-    """
+    """Options in a query string; raises InvalidRequest `invalid_request` with the field that is wrong."""
     if not query:
         return {}
     try:

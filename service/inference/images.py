@@ -39,9 +39,7 @@ def is_image(row: object) -> bool:
 def decoded(files: Iterable[bytes], spec: TensorSpec, steps: Preprocessing | None) -> np.ndarray:
     """The model's rows (N, *row) for image files, which are only looked at where the model takes any.
 
-    Raises:
-        InvalidRequest: `no_preprocessing`, or `bad_image` with its row.
-        TooLarge: `too_many_pixels`, `too_many_rows`.
+    Raises InvalidRequest `no_preprocessing`, `bad_image` with its row; TooLarge `too_many_pixels`, `too_many_rows`.
     """
     if steps is None:
         needed = f"needed are rows of numbers of shape {list(spec.row)}"
@@ -80,7 +78,6 @@ def _check_pixels(files: Sequence[bytes]) -> None:
 
 
 def _check_size(file: bytes, row: np.ndarray, spec: TensorSpec, steps: Preprocessing) -> None:
-    """Refuse a first image of another size than the model takes; all others must become as large as it."""
     if len(row.shape) == len(spec.row) and all(
         isinstance(wanted, str) or size == wanted for size, wanted in zip(row.shape, spec.row, strict=True)
     ):

@@ -44,12 +44,7 @@ def too_many_bytes(limit: int) -> TooLarge:
 
 
 def check_json(body: bytes, *, limit: int, length: int | None = None) -> None:
-    """Raise TooLarge where the JSON is too long, `too_large`, or holds too much, `too_many_values`.
-
-    Args:
-        limit: of its bytes.
-        length: of the JSON at the beginning of the body; None for all of it.
-    """
+    """Raise TooLarge `too_large` or `too_many_values` for JSON: `length` bytes of the body, None for all."""
     size = len(body) if length is None else length
     if size > limit:
         raise too_many_bytes(limit)

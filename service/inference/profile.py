@@ -280,12 +280,7 @@ class ServingProfile:
         )
 
     def shift_to(self, given: Mapping[str, float]) -> PriorShift:
-        """The shift to priors by class name.
-
-        Raises:
-            InvalidRequest: `no_class_shares` where it is not known which priors the model has learnt, `invalid_request`
-                for unknown and missing classes and for numbers that are no priors.
-        """
+        """The shift to priors by class name; raises InvalidRequest `no_class_shares` or `invalid_request`."""
         if self.priors is None:
             message = (
                 "class priors shift the probabilities of a calibrated model from the class shares of its calibration "

@@ -132,11 +132,7 @@ def no_missing(where: str) -> InvalidRequest:
 
 
 def filled(rows: list[Any], spec: TensorSpec) -> np.ndarray | None:
-    """(N, *row) with what the model's reading fills in; None where that is not all that is wrong with the rows.
-
-    Raises:
-        TooLarge: `too_many_values` where a few long rows would make all others long.
-    """
+    """(N, *row) filled as the model's reading says, None if more is wrong; raises TooLarge `too_many_values`."""
     if spec.nan and np.dtype(spec.dtype).kind == "f":
         rows = _with_nan(rows, len(spec.row))
     if spec.fill is None or not spec.row or set(map(type, rows)) != {list}:

@@ -179,11 +179,7 @@ class Channel(Generic[Incoming]):
         return self._end.fileno()
 
     def send(self, document: BaseModel, content: bytes = b"", files: Sequence[int] = ()) -> None:
-        """Send one message; the files stay the caller's.
-
-        Raises:
-            Full: the other side has not read what was sent before.
-        """
+        """Send one message; the files stay the caller's. Raises Full where the other side has not read earlier ones."""
         if self._rate is not None and self._rate.take(0) > 0:
             raise Full("more was sent than may be")
         head = document.model_dump_json(exclude_none=True).encode()
@@ -216,12 +212,7 @@ class Channel(Generic[Incoming]):
             self._send([_IN_FILE], [packet.memory, *files])
 
     def receive(self) -> Packet[Incoming] | None:
-        """The next message; None where none has arrived.
-
-        Raises:
-            Malformed: it is no message of this protocol, which may be that of another release.
-            Closed: nothing will come any more.
-        """
+        """The next message, None where none has arrived; raises Malformed for what is none, Closed at the end."""
         files: list[int] = []
         try:
             message, ancillary, flags, _ = self._end.recvmsg(

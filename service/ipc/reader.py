@@ -191,12 +191,7 @@ class Questions:
         self._ended = False
 
     async def ask(self, document: Callable[[int], BaseModel], *, seconds: float) -> Packet[Answer]:
-        """Send the document of a number, and wait for the answer.
-
-        Raises:
-            ControlAway: the other side does not read, does not answer in time, or has ended.
-            RegistryError: what it answers.
-        """
+        """Send the document of a number and wait for the answer; raises ControlAway, or the RegistryError answered."""
         number = next(self._numbers)
         answer: asyncio.Future[Packet[Answer]] = asyncio.get_running_loop().create_future()
         question = document(number)

@@ -87,11 +87,7 @@ def oom_kills() -> int:
 
 
 def fault(code: int, marked: Marked, *, out_of_memory: bool) -> Fault | None:
-    """What a process that has ended with this code was ended by; None where no model is at fault.
-
-    Args:
-        out_of_memory: the kernel has killed some process for memory while this one ran.
-    """
+    """The fault of a model by which a process has ended, or None; `out_of_memory`: the kernel killed some process."""
     if -code in _CRASHES:
         models = marked.caught or marked.models
         # What is caught outside of any run may come of memory that one of them has corrupted.

@@ -41,11 +41,7 @@ def running(children: Sequence[ChildProcess]) -> Iterator[None]:
 
 
 def supervise(children: Sequence[ChildProcess], *, name: str) -> None:
-    """Keep the processes running until SIGINT or SIGTERM; a second one ends them at once.
-
-    Args:
-        name: of this process, for the log.
-    """
+    """Keep the processes running until SIGINT or SIGTERM, of which a second one ends them; `name` is for the log."""
     signals: list[int] = []  # an event could be locked by the very thread that a signal interrupts
 
     def caught(number: int, frame: FrameType | None) -> None:

@@ -63,11 +63,7 @@ def confined(process: str, expected: Sequence[str], *arguments: str) -> list[str
 
 
 def trial(root: Path | None, environment: Mapping[str, str] | None = None) -> Report:
-    """What a serving process can give up here.
-
-    Args:
-        root: where served copies lie; what is open to others there decides whether root can be given up.
-    """
+    """Try out which controls a process behind the wall has here; served copies lie in `root`."""
     try:
         with tempfile.TemporaryDirectory(dir=root) as folder:
             done = subprocess.run(
@@ -87,11 +83,7 @@ def missing(report: Report) -> list[str]:
 
 
 def expected(settings: ServiceSettings, report: Report) -> list[str]:
-    """The controls without which no process behind the wall begins; warns of those that this machine lacks.
-
-    Raises:
-        SystemExit: the wall is required, and one of them is missing.
-    """
+    """Controls required behind the wall; warns of those that are missing; raises SystemExit where all must be there."""
     lines = missing(report)
     if lines and settings.wall == "required":
         raise SystemExit("FEDLAS_WALL=required, and this machine has no whole wall:\n" + "\n".join(lines))

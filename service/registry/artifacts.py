@@ -56,11 +56,7 @@ def list_folder(root: Path, *, after: str, limit: int) -> list[StoredFile]:
 
 
 def remove_older(folder: Path, *, before: datetime, unlocked: bool = False) -> list[int]:
-    """Remove the files that nothing was written to since; returns their sizes in bytes.
-
-    Args:
-        unlocked: only those that no living process of this machine has locked.
-    """
+    """Remove files, `unlocked` ones only, that nothing was written to since; returns their sizes in bytes."""
     sizes = []
     with os.scandir(folder) as entries:
         for entry in entries:  # FileNotFoundError: kept or discarded meanwhile

@@ -97,11 +97,7 @@ class Document(Stored):
 
     @classmethod
     def arrived(cls, found: object) -> Self:
-        """The document that another process sent.
-
-        Raises:
-            ValueError: the JSON is not this document, or holds text that no database stores and no answer carries.
-        """
+        """A document that another process sent; raises ValueError for other JSON and text that no database stores."""
         if objection := objection_within(found):
             raise ValueError(f"a text of the {cls.__name__} {objection}")
         return cls.model_validate(found)

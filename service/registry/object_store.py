@@ -197,7 +197,6 @@ class ObjectStore(ArtifactStore):
             self._unmeasured += size
 
     def _make_room(self) -> None:
-        """Bring the copies back under the limit, if enough has been added since the last time."""
         with self._measuring:
             if self._unmeasured < self._limit * _MEASURED_EVERY:
                 return

@@ -88,7 +88,6 @@ def upload_record(row: tables.Upload, *, offset: int, touched_at: datetime) -> c
 
 
 def _waiting_for(unit: UnitOfWork, row: tables.Record, work: tables.Work | None = None) -> str | None:
-    """What keeps an open record from going on: the inspection of its files, or its own work."""
     if row.status in contract.FINAL:
         return None
     if work is None or (work.state == "blocked" and row.status == "queued"):
@@ -97,7 +96,6 @@ def _waiting_for(unit: UnitOfWork, row: tables.Record, work: tables.Work | None 
 
 
 def _presented(record: type[Record], row: tables.Base, *more: Mapping[str, object] | None) -> Record:
-    """The record of these mappings, the later ones first, and of the row's columns before them all."""
     content = {name: value for part in more for name, value in (part or {}).items()}
     content |= {column.key: getattr(row, column.key) for column in row.__table__.columns}
     return record.model_validate(content, extra="ignore")

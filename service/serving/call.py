@@ -53,12 +53,7 @@ class FormatThreads:
         self._waiting = 0  # for a thread, or for its result
 
     async def run(self, until: float, function: Callable[..., T], *args: object) -> T:
-        """Return `function(*args)`.
-
-        Raises:
-            DeadlineExceeded: at `until`, on the clock of the event loop; what was not begun by then never is.
-            Overloaded: where too many calls wait already.
-        """
+        """Return `function(*args)`; raises DeadlineExceeded at `until` on the loop's clock, or Overloaded."""
         if self._waiting >= self._max_waiting:
             message = f"{self._waiting} bodies and answers wait to be read or written; try again in 1 s"
             raise Overloaded("overloaded", message, retry_after=1)
@@ -312,5 +307,4 @@ class InferenceCall:
 
 
 def _named(error: TooLarge, limit: int, is_json: bool) -> TooLarge:
-    """The error, which names the formats with a higher limit where JSON is too large."""
     return too_many_bytes(limit) if is_json and error.code == "too_large" else error

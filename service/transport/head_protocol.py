@@ -50,12 +50,7 @@ _RELEASED: Any = None
 class Exchange(RequestResponseCycle):
     @classmethod
     def of(cls, connection: HttpToolsProtocol, scope: Any, *, keeps_alive: bool, expects: bool) -> Exchange:
-        """The next one of a connection.
-
-        Args:
-            keeps_alive: whether the connection is kept after the answer.
-            expects: whether the client waits for `100 Continue`.
-        """
+        """The next head of a connection that it `keeps_alive` and whose client `expects` `100 Continue`."""
         return cls(
             scope=scope,
             transport=connection.transport,
@@ -279,7 +274,6 @@ class HeadProtocol(HttpToolsProtocol):
         self._begin(Exchange.of(self, scope, keeps_alive=keeps, expects=b"expect" in found), self.app)
 
     def _departs(self, method: bytes, path: bytes) -> bool:
-        """Whether the request with this method and path is not answered on this connection."""
         return False
 
     def on_body(self, body: bytes) -> None:
@@ -299,7 +293,6 @@ class HeadProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Answer the last request with the refusal, after earlier ones, and read no more."""
         self._refused = True
         self._no_timer()
         last = self.cycle

@@ -257,7 +257,6 @@ async def _make(
     add: Callable[[UnitOfWork, ReceivedFile, Options, JsonObject], Row],
     show: Callable[[UnitOfWork, Row], DatasetRecord | ModelRecord],
 ) -> Sent:
-    """One of the two; a file that was chosen counts before an upload, and both before a record that is there."""
     name, upload_id = state.prefix, state.value("upload_id") or None
     is_stored = name not in form.files and upload_id is None
     if is_stored and not (state.value("id") and state.value("seen_by_model")):

@@ -78,12 +78,7 @@ async def call_api(
     content: JsonValue = None,
     headers: Mapping[str, str] | None = None,
 ) -> httpx.Response:
-    """Ask the API within this process, with the key of a page's request.
-
-    Args:
-        path: from `/v1` on; not percent-encoded.
-        content: the body, as JSON.
-    """
+    """Ask the API in this process, with the key of a page's request; `path` is not percent-encoded, `content` JSON."""
     sent = [(name, value) for name, value in request.scope["headers"] if name in _PASSED_ON]
     own = {"Accept": "application/json", "X-Request-Id": request.scope[SCOPE_KEY], **(headers or {})}
     body = None
@@ -112,11 +107,7 @@ class ListPage(Generic[T]):
 
 
 def list_page(request: Request, rows: Iterable[T], key: Callable[[T], str]) -> ListPage[T]:
-    """The first `ROWS` of these; there must be one more among them where more follow.
-
-    Args:
-        key: of a row: the page after it begins with `?after=` this.
-    """
+    """The first `ROWS` rows; one more shows that more follow, on a page after the `key` of the last one."""
     found = tuple(islice(rows, ROWS + 1))
     shown = found[:ROWS]
     newer = _path(request) if request.query_params.get("after") else None

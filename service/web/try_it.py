@@ -253,11 +253,7 @@ def _number(name: str, text: str, *, most: float = 1e9) -> float:
 
 
 def inputs_of(text: str, profile: ServingProfile) -> JsonValue:
-    """The inputs that a text gives: JSON if it begins like that, else CSV; one row may stand alone.
-
-    Raises:
-        InvalidRequest: `empty_inputs`, `invalid_json` or `wrong_inputs`, with the place.
-    """
+    """Inputs from a text of JSON or CSV, in which one row may stand alone; raises InvalidRequest with the place."""
     stripped = text.strip()
     if not stripped:
         raise InvalidRequest("empty_inputs", "nothing was entered; at least one row is needed", field="inputs")

@@ -77,11 +77,7 @@ class Block(Mapping[str, Array]):
 
 
 def in_file_order(dataset: Dataset, step: int, *, rows: range | None = None) -> Iterator[Block]:
-    """Rows in the order of the owner's file, `step` at a time.
-
-    Args:
-        rows: neighbouring ones of the owner's file; None takes all.
-    """
+    """Rows in the order of the owner's file, `step` at a time: neighbouring `rows` of it, or all."""
     rows = range(len(dataset)) if rows is None else rows
     stretches = [_Stretch(dataset, *ends, first=rows.start) for ends in pairwise(_bounds(dataset))]
     for first in range(rows.start, rows.stop, step):

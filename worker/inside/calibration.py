@@ -151,7 +151,6 @@ def fit_scores(order: ScoresOrder, files: Files, folder: Path, emit: Emit) -> Sc
 
 
 def _export(found: Calibration, upload: GraphClassifier, file: Path, order: JobOrder) -> ModelProfile:
-    """Write the calibrated file, measure what a row of it costs, and return the profile of its record."""
     from fedlas.importers.onnx.train.adjustments import CLASSES_NUMBERED
     from worker.inside.serving_cost import measured
 

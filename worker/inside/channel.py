@@ -37,11 +37,7 @@ class Replies:
         threading.Thread(target=self._read, name="replies", daemon=True).start()
 
     def ask(self) -> Reply:
-        """Ask what to do next, and wait for the reply.
-
-        Raises:
-            ValueError: it is none.
-        """
+        """Ask what to do next, and wait for the reply; raises ValueError where it is none."""
         self._emit(ChildEvent(asks="shard"))
         return REPLY.validate_json(self._lines.get())
 

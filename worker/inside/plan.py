@@ -94,7 +94,6 @@ def race_costs(start: Start, seconds: float) -> RaceCosts:
 
 
 def _costs(start: Start, context: RaceContext, trainer: Trainer) -> RaceCosts:
-    """As the race plans it: heads run where no whole network fits, and where they were asked for."""
     candidates, without_heads = start.candidates(), head_obstacle(start.classifier, trainer)
     whole = [one for one in candidates if one.scope != "head"]
     heads = [] if without_heads else [one for one in candidates if one.scope == "head"]
@@ -197,7 +196,6 @@ def _fails_with(start: Start) -> str | None:
 
 
 def _labels(dataset: Dataset) -> PlannedLabels:
-    """Which class of the model each label of the dataset is, and how many rows have it."""
     counts = np.bincount(dataset.targets, minlength=len(dataset.class_names)).tolist()
     classes = [
         PlannedClass(index=i, name=name, rows=count)

@@ -134,7 +134,6 @@ class Reaper:
         self._permits.max_memory = dict.fromkeys(larger, mine)
 
     def _release(self) -> None:
-        """Work of dead workers waits again, and cancelled jobs that no worker holds end."""
         with self._registry.read() as unit:
             gone = [row.name for row in unit.workers.on_machine(machine()) if is_gone(row.process)]
             gone += unit.workers.silent(for_seconds=_FORGOTTEN_S)

@@ -142,11 +142,7 @@ class Supervisor:
         self.stopping = stopping or threading.Event()
 
     def execute(self, claim: Claim, *, show: Callable[[Claim], None] = lambda claim: None) -> None:
-        """Do claimed work; afterwards, in any case, it is settled, waits, or belongs to another worker.
-
-        Args:
-            show: called, by another thread, with every further claim of a child that does one piece after the other.
-        """
+        """Do claimed work, and settle or leave it; another thread calls `show` with each further claim of its child."""
         try:
             work = kind_of(claim)(self._registry, self._settings, claim)
         except KeyError:

@@ -59,11 +59,7 @@ def confine(folder: Path, inputs: Iterable[Path]) -> Report:
 
 
 def status(root: Path | None = None) -> Report:
-    """What `confine` can do on this machine, found by doing it in a process that ends at once.
-
-    Args:
-        root: where children have their folders; what is open to others there decides what root can give up.
-    """
+    """Controls that `confine` has on this machine, tried in a process that ends; children's folders lie in `root`."""
     with tempfile.TemporaryDirectory(dir=root) as folder, tempfile.NamedTemporaryFile(dir=root) as given:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "worker.sandbox.confinement", folder, given.name],

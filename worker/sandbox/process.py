@@ -210,7 +210,6 @@ def _environment(folder: Path) -> dict[str, str]:
 def _watch(
     child: subprocess.Popen[bytes], seconds: float, stream: _EventStream, on_tick: Callable[[], None], replies: Replies
 ) -> str | None:
-    """Pass events on until the child ends by itself; else return why it has to be ended."""
     assert child.stdout is not None
     deadline = time.monotonic() + seconds
     pending = b""

@@ -111,11 +111,7 @@ class Replies:
             self._pipe, self._unread = None, b""
 
     def send(self, reply: BaseModel) -> None:
-        """Send one reply; nothing happens where the child has ended.
-
-        Raises:
-            ValueError: it is longer than any reply.
-        """
+        """Send one reply, if the child has not ended; raises ValueError where it is longer than any reply."""
         line = reply.model_dump_json().encode() + b"\n"
         if len(line) > _LONGEST_REPLY:
             raise ValueError(f"a reply of {len(line)} bytes is longer than {_LONGEST_REPLY}")

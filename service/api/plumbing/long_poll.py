@@ -156,7 +156,6 @@ def _statuses(unit: UnitOfWork, record_ids: Collection[str]) -> dict[str, str]:
 
 
 def _events(unit: UnitOfWork, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], list[Frame]]:
-    """The events that follow each of these places; those beyond `_MOST_EVENTS` come in a later round."""
     found: dict[tuple[str, int], list[Frame]] = {}
     room = _MOST_EVENTS
     for job_id, after in places:

@@ -264,7 +264,6 @@ async def join_weights(form: Form, name: str, services: Services, stack: ExitSta
 def _joined(
     services: Services, stack: ExitStack, graph: tuple[StagedFile, str], weights: tuple[StagedFile, str]
 ) -> tuple[StagedFile, str]:
-    """A zip of the two under the names that their sender gave them; no larger than one file may be."""
     name, stated = (given.replace("\\", "/").rpartition("/")[2][:_LONGEST_FILE_NAME] for _, given in (graph, weights))
     whole = stack.enter_context(_staged(services))
     for staged, _ in (graph, weights):

@@ -88,11 +88,7 @@ def stored_file(
     media_type: str = "application/octet-stream",
     added: PriorsInput | None = None,
 ) -> Response:
-    """Answer a stored file, whose `ETag` is its digest, or 304 if the client already has it. Ranges work.
-
-    Args:
-        added: bytes to send behind it.
-    """
+    """Answer a stored file, and `added` behind it, with its digest as `ETag`, or 304 if the client has it."""
     etag = f'"{digest if added is None else added.sha256}"'
     if etag_matches(request, etag):
         return Response(status_code=304, headers={"ETag": etag})

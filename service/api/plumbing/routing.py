@@ -88,7 +88,6 @@ def _unknown(name: str, known: frozenset[str]) -> str:
 
 
 def _parameters(dependant: Dependant) -> Iterator[str]:
-    """The query parameters of a handler and of what it depends on; a model stands for each of its fields."""
     for field in dependant.query_params:
         kind = field.field_info.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):

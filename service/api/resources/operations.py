@@ -105,8 +105,6 @@ async def readyz(services: ServicesDep) -> JSONResponse:
 
 
 async def _workers(services: Services) -> Mapping[str, int] | None:
-    """How many living workers serve each queue; None if the registry cannot be read."""
-
     def count() -> Mapping[str, int]:
         with services.registry.read() as unit:
             return by_queue(unit.workers.living(within_seconds=SILENT_S))

@@ -39,12 +39,7 @@ class IdempotencyKeys(Repository):
         self.session.execute(delete(IdempotencyKey).where(*_held(key, holder)))
 
     def answer_of(self, key: str, fingerprint: str, *, holder: str = "") -> str | None:
-        """Return the answer already given to this key and content, or None.
-
-        Raises:
-            KeyReused: the key was answered for other content.
-            KeyInFlight: another holder than `holder` has reserved it.
-        """
+        """Return the answer already given to this key and content, or None; raises KeyReused or KeyInFlight."""
         moment = self.now
         row = self._find(key, moment)
         if row is None:

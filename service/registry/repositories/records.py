@@ -180,7 +180,6 @@ class Records(Repository, Generic[Row]):
         return found
 
     def _delete(self, row: Row) -> list[str]:
-        """Delete the record with its work; returns the files that nothing references any more."""
         digests = [getattr(row, column.key) for column in _DIGEST_COLUMNS if column.table is row.__table__]
         if (work := self.session.get(tables.Work, row.id)) is not None:
             self.session.delete(work)

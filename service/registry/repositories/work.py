@@ -102,12 +102,7 @@ class WorkQueue(Repository):
     def due(
         self, queue: str, max_memory: int | None = None, *, limit: int, skip: int = 0, due_for: float = 0.0
     ) -> list[Permit]:
-        """Permits for the work of this queue that is due, in the order of their turns.
-
-        Args:
-            limit: how many permits at most, after the first `skip`.
-            due_for: seconds for which the work has been due at least.
-        """
+        """At most `limit` permits, after `skip`, for work of this queue that is due for `due_for` seconds, in order."""
         due = self._due(queue, max_memory, moment=self.now - timedelta(seconds=due_for))
         rows = self.session.execute(due.order_by(Work.turn, Work.record_id).offset(skip).limit(limit))
         return [Permit(row.record_id, row.kind, queue) for row in rows]
@@ -285,7 +280,6 @@ class WorkQueue(Repository):
         return and_(Work.state == "claimed", Work.lease_expires_at < self.now)
 
     def _release(self, *which: ColumnElement[bool], reason: str = SILENT) -> list[str]:
-        """Let this work be claimed again, later with every loss; returns the records."""
         held = select(Work).where(Work.state == "claimed", *which).execution_options(populate_existing=True)
         released = self.session.scalars(held).all()
         for work in released:

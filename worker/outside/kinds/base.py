@@ -76,11 +76,7 @@ class WorkKind(ABC):
         """Take an event of the child; what has to be written waits for the next heartbeat."""
 
     def save_checkpoint(self, unit: UnitOfWork, name: str, file: StagedFile) -> list[str]:
-        """Keep what the child has saved, in a transaction that proves the claim; returns files that it replaces.
-
-        Raises:
-            OSError: it is not kept, which costs nothing but time.
-        """
+        """Keep a checkpoint in a transaction that proves the claim; returns files it replaces, raises OSError."""
         raise OSError("this work keeps no checkpoints")
 
     def reply(self) -> Reply:

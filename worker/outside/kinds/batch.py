@@ -291,7 +291,6 @@ class Predict(OnInputs[BatchResult]):
 
 
 def _num_rows(dataset: tables.Dataset) -> int:
-    """Rows of the dataset, as inspection counted them; 0 where its profile does not say."""
     match dataset.profile:
         case {"num_samples": int(num_rows)}:
             return num_rows
