@@ -83,8 +83,7 @@ def _resolved(unit: UnitOfWork, called: str, version: str | None) -> tuple[str, 
     except NotFound as error:
         if error.code == "unknown_version":
             raise
-        message = f"there is no model with the id or published name {called!r}"
-        raise NotFound("unknown_model", message) from None
+        raise NotFound("unknown_model", f"there is no model with the id or published name {called!r}") from None
 
 
 def find_model(unit: UnitOfWork, id_or_name: str) -> tables.Model:

@@ -140,8 +140,7 @@ class SharedCounts:
 
     def process_ids(self) -> list[int]:
         """Of this process and the others that are alive."""
-        names = {self._name, *filter(self._lives, self._other_names())}
-        return sorted(int(name.partition("-")[0]) for name in names)
+        return sorted(int(name.partition("-")[0]) for name in {self._name, *filter(self._lives, self._other_names())})
 
     def _run(self) -> None:
         while not self._stop.wait(self._seconds):

@@ -171,8 +171,7 @@ def _least_probability(value: object, profile: ServingProfile) -> float:
 def _costs(value: object, num_classes: int) -> np.ndarray:
     needed = f"{num_classes} rows (decision) of {num_classes} numbers (truth), in the order of the model's classes"
     rows = value if isinstance(value, list) else []
-    sizes = [len(row) if isinstance(row, list) else -1 for row in rows]
-    if sizes != [num_classes] * num_classes:
+    if [len(row) if isinstance(row, list) else -1 for row in rows] != [num_classes] * num_classes:
         _refuse(f'"costs" must be {needed}')
     numbers: Sequence[object] = [number for row in rows for number in row]
     if any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers):

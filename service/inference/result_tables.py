@@ -192,8 +192,7 @@ def read_page(path: Path, *, start: int, limit: int) -> tuple[list[dict[str, Any
             return [], False
         first, last = bisect_right(ends, start), bisect_left(ends, stop)
         found = file.read_row_groups(list(range(first, last + 1)), use_threads=False)
-        before = ends[first - 1] if first else 0
-        return json_objects(found.slice(start - before, stop - start)), stop < ends[-1]
+        return json_objects(found.slice(start - (ends[first - 1] if first else 0), stop - start)), stop < ends[-1]
 
 
 def json_objects(rows: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:

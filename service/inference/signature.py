@@ -58,8 +58,7 @@ def listed_rows(rows: Sequence[Row], spec: TensorSpec, profile: ServingProfile, 
         _check_doubled(text)
     take = itemgetter(*columns)
     values = [list(take(row)) for row in rows] if len(columns) > 1 else [[take(row)] for row in rows]
-    kinds = set(map(type, chain.from_iterable(values)))
-    if not kinds <= (_NUMBERS | {_NULL} if spec.nan else _NUMBERS):
+    if not set(map(type, chain.from_iterable(values))) <= (_NUMBERS | {_NULL} if spec.nan else _NUMBERS):
         raise _no_number(rows, columns, spec)
     return values
 

@@ -32,8 +32,7 @@ _WRITERS_TURN = 2606028655  # an arbitrary number, locked by nothing else
 def open_engine(url: str) -> Engine:
     """Return an engine for `url`; the folder of an SQLite file is made if it is missing."""
     parsed = make_url(url)
-    openers = {"sqlite": _open_sqlite, "postgresql": _open_postgresql}
-    engine = openers[parsed.get_backend_name()](parsed)
+    engine = {"sqlite": _open_sqlite, "postgresql": _open_postgresql}[parsed.get_backend_name()](parsed)
     event.listen(engine, "before_cursor_execute", _keep_out_what_is_no_text)
     return engine
 

@@ -261,8 +261,7 @@ def _window(body: bytes, name: str) -> int:
         message = f"Content-Encoding {shown(name)} is not read; known are gzip, deflate and identity"
         raise InvalidRequest("unsupported_encoding", message)
     # RFC 1950: method 8, and the first two bytes are a multiple of 31. No encoder begins a raw stream like that.
-    wrapped = len(body) > 1 and body[0] & 0x0F == 8 and int.from_bytes(body[:2], "big") % 31 == 0
-    return _ZLIB if wrapped else _RAW
+    return _ZLIB if len(body) > 1 and body[0] & 0x0F == 8 and int.from_bytes(body[:2], "big") % 31 == 0 else _RAW
 
 
 def _too_large(limit: int) -> TooLarge:

@@ -45,8 +45,7 @@ async def predict(call: InferenceCall) -> Answer:
     if is_json:
         inputs, policy = await call.read(body, parse_json, profile, most, query, limit, small=small)
     else:
-        content_type = _content_type(call, body)
-        inputs, policy = await call.read(body, _parse, content_type, query, profile, most, small=small)
+        inputs, policy = await call.read(body, _parse, _content_type(call, body), query, profile, most, small=small)
     as_npy = _NPY in request.headers.get(b"accept", b"")
     policy = _of_matrix(policy) if as_npy else policy
     rows, sizes = len(next(iter(inputs.values()))), profile.label_sizes

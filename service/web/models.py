@@ -56,10 +56,9 @@ async def list_models(
     after: After = None,
 ) -> Response:
     only = ListFilter(name=name or None, origin=origin or None)
-    before = cursor(after or None, "mdl")
 
     def lines(unit: UnitOfWork) -> list[ModelLine]:
-        rows = unit.models.listed(only, limit=ROWS + 1, after=before)
+        rows = unit.models.listed(only, limit=ROWS + 1, after=cursor(after or None, "mdl"))
         return [ModelLine(row, unit.names.of_models([row.id])) for row in rows]
 
     found = list_page(request, await services.read(lines), lambda line: line.model.id)

@@ -100,8 +100,7 @@ async def place_order(request: Request, services: ServicesDep, step: Literal["ch
         there = f"{_address(model=model, dataset=dataset, check=job_id)}#check" if dry_run else f"/jobs/{job_id}"
         return see_other(there)
     shown = await services.read(partial(OrderPage.read, model_id=model, dataset_id=dataset, check_id=check))
-    form = FormState(dict(fields), problem_in(answer))
-    return _page(request, shown, form=form, status=answer.status_code)
+    return _page(request, shown, form=FormState(dict(fields), problem_in(answer)), status=answer.status_code)
 
 
 def _page(

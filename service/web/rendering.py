@@ -263,8 +263,7 @@ class StaticFile:
 
     @classmethod
     def of(cls, content: bytes, media_type: str) -> StaticFile:
-        digest = hashlib.sha256(content).hexdigest()[:16]
-        return cls(content, gzip.compress(content, 9, mtime=0), digest, media_type)
+        return cls(content, gzip.compress(content, 9, mtime=0), hashlib.sha256(content).hexdigest()[:16], media_type)
 
 
 @cache

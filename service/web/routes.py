@@ -56,7 +56,6 @@ class PageRoute(APIRoute):
         handle = super().get_route_handler()
         if self.path in _WITH_FILES:
             return handle
-        max_bytes = MAX_SIGN_IN_BYTES if self.path == SIGN_IN else MAX_FORM_BYTES
 
         async def handle_form(request: Request) -> Response:
             kind = request.headers.get("content-type", _FORM)
@@ -64,7 +63,7 @@ class PageRoute(APIRoute):
             if request.method == "POST" and not is_form:
                 found = repr(kind[:_MAX_TYPE_CHARACTERS])
                 raise UnsupportedFormat("unsupported_media_type", f"found {found}; a page takes {_FORM}")
-            return await handle(limited(request, max_bytes))
+            return await handle(limited(request, MAX_SIGN_IN_BYTES if self.path == SIGN_IN else MAX_FORM_BYTES))
 
         return handle_form
 

@@ -216,8 +216,7 @@ class ModelRows:
         if self._dataset.ids is None:
             yield from repeat(None, -(-len(rows) // self._step))
             return
-        named = replace(self._dataset, inputs={"id": self._dataset.ids})
-        for block in in_file_order(named, self._step, rows=rows):
+        for block in in_file_order(replace(self._dataset, inputs={"id": self._dataset.ids}), self._step, rows=rows):
             ids = block["id"]
             yield as_text(ids) if ids.dtype.kind == "S" else ids
 
@@ -226,8 +225,7 @@ class ModelRows:
         fixed = {spec["name"]: _fixed(spec["shape"]) for spec in self._specs}
         if all(sizes is not None for sizes in fixed.values()):
             return {spec["name"]: np.empty((1, *(fixed[spec["name"]] or ())), spec["dtype"]) for spec in self._specs}
-        some = map(self._aligned, in_file_order(self._dataset, 1))
-        return next((inputs for inputs, _ in some if inputs), {})
+        return next((inputs for inputs, _ in map(self._aligned, in_file_order(self._dataset, 1)) if inputs), {})
 
     def _aligned(self, block: Block) -> tuple[dict[str, Array], Errors]:
         rows = {name: block[name] for name in self._used}
@@ -251,11 +249,10 @@ class ModelRows:
     def _not_finite(self, rows: Mapping[str, Array], first_row: int) -> Errors:
         """The errors of rows that hold a number which is none; inspection lets no labelled row hold one."""
         errors: Errors = {}
-        missing = self._reading.get("missing")
         for name, array in rows.items():
             if isinstance(array, ImageColumn) or array.dtype.kind != "f":
                 continue
-            wrong = np.isinf(array) if missing == "nan" else ~np.isfinite(array)
+            wrong = np.isinf(array) if self._reading.get("missing") == "nan" else ~np.isfinite(array)
             for i in np.flatnonzero(wrong.reshape(len(array), -1).any(axis=1)) if wrong.any() else ():
                 place = (int(i), *map(int, np.argwhere(wrong[i])[0]))
                 columns = self._dataset.columns if array.shape[1:] == (len(self._dataset.columns or ()),) else None
@@ -303,8 +300,7 @@ def _fixed(shape: Shape) -> tuple[int, ...] | None:
 
 
 def _bytes_of_row(array: Array) -> int:
-    token = array.dtype.kind in "iu" and array.itemsize > 2
-    return array[:1].size * max(array.itemsize, _TOKEN_BYTES if token else 0)
+    return array[:1].size * max(array.itemsize, _TOKEN_BYTES if array.dtype.kind in "iu" and array.itemsize > 2 else 0)
 
 
 def _bytes_of_files(column: Array) -> int:

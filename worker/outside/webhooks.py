@@ -79,8 +79,7 @@ def delay_before(attempt: int, *, random: Random, retry_after: timedelta | None 
         raise ValueError(f"attempts are counted from 1, not {attempt}")
     if attempt > len(SCHEDULE):
         return None
-    asked = min(retry_after or timedelta(), LONGEST_PAUSE)
-    return max(SCHEDULE[attempt - 1], asked) * random.uniform(1, 1 + _JITTER)
+    return max(SCHEDULE[attempt - 1], min(retry_after or timedelta(), LONGEST_PAUSE)) * random.uniform(1, 1 + _JITTER)
 
 
 def parse_retry_after(text: str, *, now: datetime) -> timedelta | None:

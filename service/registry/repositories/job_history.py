@@ -111,8 +111,7 @@ class EvaluationLedger(Repository):
         """
         entered = self.session.get(Evaluation, job_id)
         if entered is None:
-            number = self.evaluations(dataset_sha256)
-            entered = Evaluation(job_id=job_id, dataset_sha256=dataset_sha256, number=number)
+            entered = Evaluation(job_id=job_id, dataset_sha256=dataset_sha256, number=self.evaluations(dataset_sha256))
             self.session.add(entered)
             self.session.flush()
         return entered.number

@@ -165,8 +165,7 @@ class Names(Repository):
 
     def _newest(self, name: str) -> int:
         highest = select(func.max(PublishedVersion.version), func.max(PublishedVersion.newest))
-        found = self.session.execute(highest.where(PublishedVersion.name == name)).one()
-        return max(number or 0 for number in found)
+        return max(number or 0 for number in self.session.execute(highest.where(PublishedVersion.name == name)).one())
 
     def _clear_default(self, name: str) -> None:
         self.session.execute(update(PublishedVersion).where(PublishedVersion.name == name).values(is_default=False))

@@ -249,8 +249,7 @@ class WorkOverview(Repository):
     def served_as(self, digests: Sequence[str]) -> list[tuple[str, str, str]]:
         """Digest, id and name of the models whose served copy is one of these."""
         query = select(Model.served_sha256, Model.id, Model.name).where(Model.served_sha256.in_(digests))
-        rows = self.session.execute(query.order_by(Model.id))
-        return [(str(row.served_sha256), row.id, row.name) for row in rows]
+        return [(str(row.served_sha256), row.id, row.name) for row in self.session.execute(query.order_by(Model.id))]
 
     def open_work(self) -> Mapping[tuple[str, str], OpenWork]:
         """What is open, by queue and kind; pairs of which nothing is open are left out."""

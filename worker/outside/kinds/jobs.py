@@ -166,11 +166,10 @@ class JobKind(OnInputs[R]):
             options = options.model_copy(update={"output": "probabilities", "task": profile.task})
         self._row_key = model.seen_rows_key or self._row_key
         # A job that was ordered before an upgrade gets today's defaults.
-        given = {name: value for name, value in row.request.items() if name not in _WITHHELD}
         order = self.order(
             job_id=row.id,
             created_at=row.created_at,
-            request=JobRequest.read(given),
+            request=JobRequest.read({name: value for name, value in row.request.items() if name not in _WITHHELD}),
             model=OrderedModel(
                 id=model.id,
                 name=model.name,
@@ -197,8 +196,7 @@ class JobKind(OnInputs[R]):
 
     def take(self, told: ChildEvent) -> None:
         """Queue stage and event, and pass checkpoints on."""
-        stage = told.stage and StageEvent(type="stage", data=StageChanged(stage=told.stage))
-        for event in (stage, told.event):
+        for event in (told.stage and StageEvent(type="stage", data=StageChanged(stage=told.stage)), told.event):
             if event is not None and self._told.take(event):
                 self.hurry()
         if told.checkpoint is not None:
