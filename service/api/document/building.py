@@ -220,8 +220,8 @@ def _codes(path: str, method: str, operation: Json) -> Iterator[tuple[str, int]]
 
 
 def _error(path: str, status: int, codes: Sequence[str]) -> Json:
-    meanings = {code: ERROR_CODES[code].meaning if code in ERROR_CODES else RECORD_CODES[code] for code in codes}
-    told = "\n".join(f"- `{code}`: {meaning}" for code, meaning in meanings.items())
+    meanings = [ERROR_CODES[code].meaning if code in ERROR_CODES else RECORD_CODES[code] for code in codes]
+    told = "\n".join(f"- `{code}`: {meaning}" for code, meaning in zip(codes, meanings, strict=True))
     kind, model = ("application/json", OipError) if path.startswith(PROTOCOL) else ("application/problem+json", Problem)
     headers = [*(name for name, statuses in _ERROR_HEADERS.items() if status in statuses), "X-Request-Id"]
     return {
