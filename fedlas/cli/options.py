@@ -175,7 +175,6 @@ def answer_options(
         typer.Option("--probabilities/--no-probabilities", help="Of all classes, in the output as JSON and in files."),
     ] = None,
 ) -> dict[str, Any]:
-    """What was said of answers; what was not said is left out."""
     return _given(
         {
             "top_k": top_k,

@@ -78,7 +78,6 @@ class Output:
 
     @property
     def tables(self) -> bool:
-        """Whether results are written for people."""
         return self.format is Format.table or (self.format is Format.auto and self._terminal)
 
     @property
@@ -87,7 +86,6 @@ class Output:
 
     @property
     def quiet(self) -> bool:
-        """Whether only ids are written, and no sentences."""
         return self.format is Format.quiet
 
     def records(self, records: Iterable[Json], columns: Sequence[Column], *, key: str = "id") -> None:
@@ -122,7 +120,6 @@ class Output:
         self.stdout.flush()
 
     def note(self, sentence: str) -> None:
-        """Say something beside the result."""
         if not self.quiet:
             print(sentence, file=sys.stderr, flush=True)
 
@@ -159,7 +156,6 @@ class Output:
 
 
 def shows_progress() -> bool:
-    """Whether anybody would see a bar move."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 

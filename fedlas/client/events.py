@@ -109,7 +109,6 @@ class EventStream:
             raise problems.Unreadable(f"{problems.describe(response)}, in which an event is not as expected") from None
 
     def new(self, events: list[Event]) -> list[Event]:
-        """Those that were not known, which now are."""
         found = [event for event in events if event.id > self.known]
         self.known = max([self.known, *(event.id for event in found)])
         return found
@@ -149,7 +148,6 @@ class LongPoll:
         self._patience = _FIRST_POLL_S
 
     def options(self) -> dict[str, Any]:
-        """Arguments of the next request."""
         now = time.monotonic()
         left = self._patience if self.deadline is None else min(self._patience, max(0.0, self.deadline - now))
         self.began, self._patience = now, _POLL_S

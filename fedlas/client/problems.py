@@ -96,7 +96,6 @@ def made(response: httpx.Response, make: Callable[[bytes], T]) -> T:
 
 
 def describe(response: httpx.Response) -> str:
-    """What was asked and what came, in words."""
     kind = response.headers.get("content-type", "").split(";")[0] or "no content type"
     request = response.request
     what = f"{request.method} {request.url.path} was answered with {response.status_code} ({kind})"
@@ -125,7 +124,6 @@ def mismatch(found: str, server_version: str | None, response: httpx.Response) -
 
 
 def unreachable(error: httpx.TransportError, url: str, request_id: str | None) -> errors.ServerUnreachable:
-    """The error of a connection that was not made, or was lost."""
     reason = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
     if isinstance(error, httpx.TimeoutException):
         what = "could not be reached" if isinstance(error, httpx.ConnectTimeout) else "did not answer"

@@ -93,7 +93,6 @@ class Target:
         self.etag: str | None = None
 
     def write(self, block: bytes) -> None:
-        """Append; raises OSError."""
         self._file.write(block)
         self._digest.update(block)
         self.size += len(block)

@@ -63,7 +63,6 @@ class RawResponse(Generic[T]):
 
     @property
     def request_id(self) -> str | None:
-        """What the server's log calls this request."""
         return cast("str | None", self.headers.get("x-request-id"))
 
 
@@ -155,7 +154,6 @@ class Requests:
         return delay
 
     def max_retries_after(self, error: httpx.TransportError, allowed: Retries = Retries.WHERE_IT_HELPS) -> int:
-        """How often to come again after this error."""
         if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError | httpx.ProxyError):
             return 0
         if allowed is Retries.NONE or (allowed is Retries.NOT_FOR_SILENCE and isinstance(error, httpx.ReadTimeout)):
@@ -204,7 +202,6 @@ class Transport(Requests):
         return self.typed(self.request(method, path, **given), kind)
 
     def typed(self, response: httpx.Response, kind: type[T]) -> T:
-        """The typed content of an answer; raises ServerMismatch."""
         with self.readable(response):
             return problems.read(response, kind)
 
@@ -345,7 +342,6 @@ class Pages(Generic[Item]):
                 after = {"after": self._cursor(page.data[-1])}
 
     def all(self) -> list[Item]:
-        """All of them at once."""
         return list(self)
 
 

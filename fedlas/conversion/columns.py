@@ -43,7 +43,6 @@ class Rows:
         return self.roles.get("label")
 
     def inputs(self) -> dict[str, Array]:
-        """The columns without a role."""
         taken = self.taken()
         return {name: array for name, array in self.columns.items() if name not in taken}
 

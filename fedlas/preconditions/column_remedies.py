@@ -31,7 +31,6 @@ _MOST_ORDERED = 512
 
 
 def order_remedies(place: int, name: str, rows: Array, columns: Sequence[str] | None) -> Iterator[Remedy]:
-    """The orders that tables get by mistake."""
     if (width := rows.shape[1]) < 2:
         return
     yield permuted(place, np.arange(width)[::-1], "reverse_columns", f"the columns of {name} in reversed order")

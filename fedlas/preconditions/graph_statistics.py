@@ -57,7 +57,6 @@ class Expected:
 
     @property
     def known(self) -> NDArray[np.bool_]:
-        """Of which columns anything is known (D,)."""
         return np.isfinite(self.centre) & (self.spread > 0)
 
 

@@ -71,7 +71,6 @@ class Order:
 
     @property
     def moved(self) -> Integers:
-        """Labels that take another output."""
         return np.flatnonzero(self.outputs != np.arange(len(self.outputs)))
 
 

@@ -139,7 +139,6 @@ class Graph:
         self.constants = {name: value for name, value in self.constants.items() if name in used}
 
     def rename(self, names: Mapping[str, str]) -> None:
-        """Give tensors that nodes compute, and constants, other names."""
         for node in self.nodes:
             rename_tensors(node, names)
         self.constants = {names.get(name, name): value for name, value in self.constants.items()}

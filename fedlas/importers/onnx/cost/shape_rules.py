@@ -45,7 +45,6 @@ class AbstractTensor:
 
     @property
     def count(self) -> int | None:
-        """Elements at most."""
         if self.shape is None:
             return self.max_elements
         product = math.prod(self.shape)

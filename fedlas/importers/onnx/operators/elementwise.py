@@ -207,7 +207,6 @@ def bias_gelu(x: Tensor, bias: Tensor) -> Tensor:
 
 @operator("Swish")
 def swish(x: Tensor, *, alpha: float = 1.0) -> Tensor:
-    """`x·sigmoid(alpha·x)`."""
     return F.silu(x) if alpha == 1.0 else x * torch.sigmoid(alpha * x)
 
 

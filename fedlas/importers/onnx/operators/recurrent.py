@@ -109,11 +109,9 @@ class RecurrentLayer:
 
     @property
     def backwards(self) -> list[bool]:
-        """Whether each direction runs backwards."""
         return {"forward": [False], "reverse": [True], "bidirectional": [False, True]}[self.direction]
 
     def cut(self, x: Tensor) -> Tensor:
-        """`x` within the layer's clip of zero."""
         clip = self.attributes.get("clip")
         return x if clip is None else torch.clamp(x, -clip, clip)
 

@@ -95,13 +95,10 @@ class Operator:
 
     @property
     def outputs(self) -> float:
-        """How many outputs the function computes at most."""
         return math.inf if self.several or "num_outputs" in self.keywords else 1
 
 
 def operator(*names: str, host: tuple[int, ...] = (), gradient: bool = True) -> Callable[[F], F]:
-    """Enter the decorated function into the table under `names`."""
-
     def enter(function: F) -> F:
         enter_all(dict.fromkeys(names, function), host=host, gradient=gradient)
         return function

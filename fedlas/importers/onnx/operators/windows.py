@@ -37,7 +37,6 @@ class Window:
 
     @classmethod
     def over(cls, size: Sequence[int], kernel: Sequence[int], attributes: WindowAttributes) -> Window:
-        """The window of a node whose input has the spatial axes `size`."""
         rank, auto_pad = len(size), attributes.get("auto_pad", "NOTSET")
         given = attributes.get("pads") if auto_pad == "NOTSET" else None
         ones = (1,) * rank
@@ -55,7 +54,6 @@ class Window:
 
     @property
     def reach(self) -> Ints:
-        """How many elements a window spans along each axis."""
         return tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
 
     @property

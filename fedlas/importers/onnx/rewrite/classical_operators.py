@@ -42,7 +42,6 @@ class GraphBuilder(Graph):
         return self.add_constant("fedlas_classical", value)
 
     def number(self, value: float) -> str:
-        """A new float32 constant of one element."""
         return self.constant(np.array([value], np.float32))
 
     def add(self, op_type: str, inputs: Sequence[str], output: str = "", **attributes: Attribute) -> str:
@@ -61,7 +60,6 @@ class GraphBuilder(Graph):
         self.sums_to_one.add(output)
 
     def unsqueeze(self, name: str) -> str:
-        """`name` with a last axis of one."""
         if self.opset < 11:
             raise NoEquivalent
         if self.opset < 13:

@@ -52,7 +52,6 @@ def of_precision(model: ModelProto) -> list[Notice]:
 
 
 def of_operators(before: ModelProto, after: ModelProto) -> list[Notice]:
-    """Operators of `ai.onnx.ml` that gave way to standard ones."""
     had, has = _classical(before), _classical(after)
     found = []
     if had.pop("ZipMap", 0):
@@ -71,7 +70,6 @@ def _classical(model: ModelProto) -> Counter[str]:
 
 
 def of_renamed_inputs(renamed: Mapping[str, str]) -> list[Notice]:
-    """Inputs that were called as a standard output is."""
     said = "The input {!r} is called {!r} here, since served files have an output of that name."
     return [
         adjustment("input_renamed", said.format(name, other), input=name, renamed=other)

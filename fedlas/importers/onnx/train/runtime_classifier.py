@@ -44,7 +44,6 @@ class _RuntimeClassifier(GraphClassifier):
         return []
 
     def graph(self) -> Graph:
-        """The uploaded nodes up to the logits."""
         return self._graph.copy()
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:

@@ -84,7 +84,6 @@ class Trace:
         return self.shapes.get(name, ())[:1] == (_ROWS,)
 
     def is_distribution(self, name: str) -> bool:
-        """Whether every row holds probabilities of two classes or more."""
         if not self.is_float(name) or not self.follows_rows(name):
             return False
         value = self._values[name].reshape(_ROWS, -1).astype(np.float64)
