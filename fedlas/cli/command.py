@@ -23,13 +23,7 @@ Parameters = list[TyperArgument | TyperOption]
 
 
 class Session(typer.Context):
-    """The context of a command: where it writes, and the service that it asks.
-
-    Attributes:
-        output: where it writes.
-        at: what the common options say of the service: `url`, `key` and `profile`.
-        answers: what was asked of answers, of an `AnswerCommand`.
-    """
+    """The context of a command: where it writes, the service that it asks (`at`), and what was asked of `answers`."""
 
     output: Output
     at: dict[str, str | None]

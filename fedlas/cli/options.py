@@ -101,7 +101,6 @@ def _no_number(constant: str) -> NoReturn:
 
 
 def number_or_object(text: str, option: str) -> float | dict[str, Any]:
-    """A number, or a JSON object, such as one for each class."""
     try:
         return float(text)
     except ValueError:

@@ -67,11 +67,7 @@ class RawResponse(Generic[T]):
 
 
 class Requests:
-    """Requests to one server, prepared, and their answers, judged: both clients send what this builds.
-
-    Args:
-        given: the httpx client of the user; None where the client makes its own.
-    """
+    """Requests to one server, prepared, and their answers, judged; `given` is the httpx client of the user, if any."""
 
     def __init__(
         self,

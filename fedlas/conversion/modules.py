@@ -62,12 +62,7 @@ def arguments(module: nn.Module, given: Mapping[str, Any]) -> tuple[dict[str, An
 
 
 class TappedModule(nn.Module):
-    """Calls a module and finds the scores in what it returns; raises ConversionError where there are none.
-
-    Args:
-        names: of the module's arguments, where it is called by name.
-        features: the submodule whose output is tapped; of the last layer, its input.
-    """
+    """Calls a module, by `names` or by place, and finds scores and the tapped features; raises ConversionError."""
 
     def __init__(self, module: nn.Module, names: Sequence[str] | None, features: str | None) -> None:
         super().__init__()

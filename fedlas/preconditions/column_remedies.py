@@ -291,7 +291,6 @@ def expected_remedies(
 
 
 def _without_gaps(rows: Array) -> Array:
-    """Rows (M, D) float64, zero in columns that have no number."""
     wide = rows.astype(np.float64)
     wide[:, ~np.isfinite(wide).any(axis=0)] = 0
     return wide

@@ -91,7 +91,7 @@ class _Rows:
 def better_order(
     logits: Scores, targets: Integers, *, weights: Floats | None = None, groups: Integers | None = None
 ) -> Order | None:
-    """The order that explains `targets` (N,) better than the order of `logits` (N, K), None where none does.
+    """The order that explains `targets` (N,) better than that of `logits` (N, K), None where none does.
 
     Args:
         groups: of rows (N,) that vary together; None takes each row alone.

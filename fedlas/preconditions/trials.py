@@ -83,10 +83,9 @@ def chance_of_gain(gains: Floats) -> float:
 
 
 def best_temperature(logits: NDArray[np.float32], targets: Integers, frequencies: Floats) -> float:
-    """The number by which logits are best divided.
+    """The number by which logits are best divided, infinite where they are all alike.
 
-    Where they tell nothing of the labels, none is best: there, it is the one with which they are as sure as they, or
-    the class frequencies, are right; infinite where logits are all alike.
+    Where they tell nothing of the labels, it is that with which they are as sure as they or the frequencies are right.
     """
     unit, spread = _unit(logits[None])
     places = np.arange(len(targets))
@@ -301,7 +300,7 @@ class Trials:
         return float(min(self._losses(own, places).mean(), self._losses(own[:, self._order], places).mean()))
 
     def screen_losses(self, logits: NDArray[np.float32]) -> Floats:
-        """The losses (C,) on the screened rows of several answers (C, M, K) to them, each at its best temperature."""
+        """Losses (C,) on the screened rows of several answers (C, M, K) to them, each at its best temperature."""
         targets = self._examined.targets[self._screened]
         tried = [losses.mean(axis=1) for losses in _at_scales(logits, targets, self._frequencies)]
         return np.asarray(np.min(tried, axis=0))

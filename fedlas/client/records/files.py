@@ -7,23 +7,8 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
-from fedlas.client.records.parts import (
-    ClassPriors,
-    DatasetRoles,
-    DecisionThresholds,
-    Document,
-    FeatureSpec,
-    FittedOn,
-    GuaranteesSummary,
-    ImagePreprocessing,
-    Notice,
-    OutputSpec,
-    Reading,
-    Record,
-    SplitCounts,
-    SplitShares,
-    TensorSpec,
-)
+from fedlas.client.records import parts
+from fedlas.client.records.parts import Document, Notice, Record
 
 
 class UploadedRecord(Record):
@@ -47,26 +32,26 @@ class Model(UploadedRecord):
     origin: Literal["uploaded", "calibrated"] | str
     adjustments: list[Notice] = Field(default_factory=list)
     """What was done for you."""
-    class_priors: ClassPriors | None = None
+    class_priors: parts.ClassPriors | None = None
     columns: list[str] | None = None
     """Names of the columns of the single input, in order."""
     cost_factor: float | None = None
     """Cost of an answer, as a multiple of the uploaded model's."""
-    decisions: DecisionThresholds | None = None
-    features: FeatureSpec | None = None
-    guarantees: GuaranteesSummary | None = None
+    decisions: parts.DecisionThresholds | None = None
+    features: parts.FeatureSpec | None = None
+    guarantees: parts.GuaranteesSummary | None = None
     """What `max_error` and `coverage` can promise."""
-    inputs: list[TensorSpec] | None = None
+    inputs: list[parts.TensorSpec] | None = None
     job_id: str | None = None
-    output: OutputSpec | None = None
+    output: parts.OutputSpec | None = None
     parent_id: str | None = None
-    preprocessing: ImagePreprocessing | None = None
-    reading: Reading | None = None
+    preprocessing: parts.ImagePreprocessing | None = None
+    reading: parts.Reading | None = None
     report_url: str | None = None
     task: Literal["binary", "multiclass"] | str | None = None
     trainable: bool | None = None
     """False: only a calibrator can be fitted on top."""
-    trained_on: list[FittedOn] = Field(default_factory=list)
+    trained_on: list[parts.FittedOn] = Field(default_factory=list)
     """What a calibrated model has seen."""
     warnings: list[str] = Field(default_factory=list)
     """What was passed over, or why it cannot be trained."""
@@ -82,18 +67,18 @@ class Dataset(UploadedRecord):
     class_counts: dict[str, int] | None = None
     columns: list[str] | None = None
     """Of the single input that numeric columns form, in order."""
-    inputs: list[TensorSpec] | None = None
+    inputs: list[parts.TensorSpec] | None = None
     labelled: bool | None = None
     """False: for predictions only, without classes and splits; null before inspection."""
     num_samples: int | None = None
     purpose: Literal["fit", "predict"] | str | None = None
     """As it was sent."""
-    reading: Reading | None = None
-    roles: DatasetRoles | None = None
+    reading: parts.Reading | None = None
+    roles: parts.DatasetRoles | None = None
     seen_by_model: Literal["no", "train_split", "unknown"] | str | None = None
-    split_shares: SplitShares | None = None
+    split_shares: parts.SplitShares | None = None
     """As they were sent, where splits are drawn by them."""
-    splits: SplitCounts | None = None
+    splits: parts.SplitCounts | None = None
     warnings: list[str] = Field(default_factory=list)
 
 
@@ -110,7 +95,7 @@ class Calibrator(UploadedRecord):
     report: dict[str, JsonValue] | None = None
     """An excerpt; `report_url` leads to the whole."""
     report_url: str | None = None
-    split_shares: SplitShares | None = None
+    split_shares: parts.SplitShares | None = None
     """As they were sent, where splits are drawn by them."""
 
 

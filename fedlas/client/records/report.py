@@ -6,23 +6,8 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
+from fedlas.client.records import sections
 from fedlas.client.records.parts import ByModel, Differences, Document, Estimate, Estimates, Notice
-from fedlas.client.records.sections import (
-    BinarySection,
-    CalibrationTest,
-    ClassTable,
-    ConfidenceGaps,
-    ConfidenceSummary,
-    ConfidentSection,
-    DecisionTable,
-    Diagnostics,
-    PriorsSection,
-    Reliability,
-    RiskCoverage,
-    SliceTable,
-    Subject,
-    WorstParts,
-)
 
 Finalist = Literal["same_labels", "post_hoc", "trained", "average"] | str
 
@@ -253,18 +238,18 @@ class ReportDocument(Document):
     verdict: Literal["trained", "post_hoc", "unchanged", "undetermined"] | str
     promoted: bool
     shown: bool | None = None
-    confidence: ByModel[ConfidenceSummary]
+    confidence: ByModel[sections.ConfidenceSummary]
     adjustments: list[Notice]
     advice: list[str]
-    binary: BinarySection | None = None
-    calibration_test: ByModel[CalibrationTest]
+    binary: sections.BinarySection | None = None
+    calibration_test: ByModel[sections.CalibrationTest]
     candidates: list[CandidateSummary]
-    class_priors: PriorsSection | None = None
-    classes: ClassTable
-    confidence_gap: ByModel[ConfidenceGaps] | None = None
+    class_priors: sections.PriorsSection | None = None
+    classes: sections.ClassTable
+    confidence_gap: ByModel[sections.ConfidenceGaps] | None = None
     confidence_level: float
-    confident_answers: ByModel[ConfidentSection]
-    decisions: DecisionTable | None = None
+    confident_answers: ByModel[sections.ConfidentSection]
+    decisions: sections.DecisionTable | None = None
     differences: Differences
     digests: dict[str, str]
     duplicates: dict[str, int] | None = None
@@ -283,16 +268,16 @@ class ReportDocument(Document):
     parts: AddedParts | None = None
     recipe: dict[str, JsonValue]
     recipe_in_words: list[str]
-    reliability: ByModel[Reliability]
-    risk_coverage: ByModel[RiskCoverage]
+    reliability: ByModel[sections.Reliability]
+    risk_coverage: ByModel[sections.RiskCoverage]
     seed: int
     seen_by_model: Literal["no", "train_split", "unknown"] | str | None = None
-    signs: Diagnostics | None = None
-    slices: SliceTable | None = None
-    subject: Subject | None = None
+    signs: sections.Diagnostics | None = None
+    slices: sections.SliceTable | None = None
+    subject: sections.Subject | None = None
     summary: list[str]
     trained_rows: dict[str, int] | None = None
     versions: dict[str, str]
     warnings: list[str]
-    worst: WorstParts
+    worst: sections.WorstParts
     written_file: WrittenFile | None = None

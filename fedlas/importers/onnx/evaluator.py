@@ -122,10 +122,7 @@ def is_light(graph: Graph, inputs: Mapping[str, Tensor]) -> bool:
 
 
 def shapes_of(graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Shape]:
-    """The shape of every tensor when the graph runs on `inputs`.
-
-    A light graph is run. Of any other nothing but shapes is computed; it is really run where they depend on values.
-    """
+    """The shape of every tensor; a light graph, or one whose shapes depend on values, is run on `inputs` for them."""
     if not is_light(graph, inputs):
         try:
             return _shapes(graph, {name: value.to("meta") for name, value in inputs.items()})

@@ -30,13 +30,7 @@ _FACTORS = (64, 8, 1, 0.5, 0.25)
 
 @dataclass(frozen=True)
 class Measured:
-    """The largest batch that was run.
-
-    Attributes:
-        rows, length: how many rows, and the longest free dimension of each (1 where none is free).
-        seconds: of the slowest kind of values.
-        values: that kind.
-    """
+    """The largest batch that was run: rows, their longest free dimension (1 where none is), its slowest values."""
 
     rows: int
     length: int

@@ -55,11 +55,10 @@ PREFERENCES: tuple[Preference, ...] = (
 
 
 def row_axis(old: Shape, new: Shape, result: Shape, *, batch: int, prefer: Preference) -> int:
-    """The axis of a Reshape's result that carries the rows; raises AmbiguousShape where there is no such axis.
+    """The axis of a Reshape's result, as it is with `batch` rows, that carries the rows; raises AmbiguousShape.
 
     Args:
         old, new: the shapes that are reshaped with `batch` rows and with one more.
-        result: the shape of the result with `batch` rows.
     """
     carriers = [i for i, (a, b) in enumerate(zip(old, new, strict=True)) if a != b]
     if len(carriers) != 1 or new[carriers[0]] * batch != old[carriers[0]] * (batch + 1):
@@ -208,10 +207,7 @@ class BatchRewriter:
         return self._add("Concat", [p for p in parts if self.values[p].numel()], axis=0)
 
     def _mend_recurrent(self, node: NodeProto) -> None:
-        """Lengths (rows,) and states (directions, rows, width) before the first step, written for the exporter's rows.
-
-        Rows of a layer may be several for each of the graph's (sentences of a document), so its own input is asked.
-        """
+        """Lengths (rows,) and states (directions, rows, width) are for the rows of the layer's own input, if several."""
         axis = 0 if attribute(node, "layout", 0) else 1
         old, new = self.before[node.input[0]][axis], self.values[node.input[0]].shape[axis]
         for position, place in ((4, 0), (5, axis), (6, axis)):

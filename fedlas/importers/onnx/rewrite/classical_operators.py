@@ -150,10 +150,7 @@ def _scaler(builder: GraphBuilder, node: NodeProto) -> None:
 
 
 def _normalizer(builder: GraphBuilder, node: NodeProto) -> None:
-    """x / norm(x), rows of norm 0 as they are; what sums to one already is left alone.
-
-    σ(z) of each class against the rest, divided by their sum, is softmax(log σ(z)).
-    """
+    """x / norm(x), rows of norm 0 as they are; σ(z) against the rest, divided by their sum, is softmax(log σ(z))."""
     source, output, norm = node.input[0], node.output[0], attribute(node, "norm", b"MAX")
     builder.float32.add(output)
     if norm == b"L1" and source in builder.sums_to_one:
