@@ -207,7 +207,7 @@ class BatchRewriter:
         return self._add("Concat", [p for p in parts if self.values[p].numel()], axis=0)
 
     def _mend_recurrent(self, node: NodeProto) -> None:
-        """Lengths (rows,) and states (directions, rows, width) are for the rows of the layer's own input, if several."""
+        """Lengths (rows,) and states (directions, rows, width) are for the rows of the layer's own input."""
         axis = 0 if attribute(node, "layout", 0) else 1
         old, new = self.before[node.input[0]][axis], self.values[node.input[0]].shape[axis]
         for position, place in ((4, 0), (5, axis), (6, axis)):
