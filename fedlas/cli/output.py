@@ -35,7 +35,7 @@ class Format(StrEnum):
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a list and a line of a single record: a title, and where its value stands.
+    """A column of a list, or a line of a record: a title, and where the value stands.
 
     Attributes:
         path: keys into the record, with dots between them; or a function of the record.

@@ -28,13 +28,7 @@ _FORMS = "JSON ([[…], …]), lines of JSON, csv, npy or image files"
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows as they were given.
-
-    Attributes:
-        inputs: a list of rows, an array, or a list or array for each input.
-        header: of a csv file: the names of its columns, in order.
-        options: what stood beside `inputs` in a whole request.
-    """
+    """Rows as they were given: inputs, the header of a csv file, and options beside `inputs` in a whole request."""
 
     inputs: list[Any] | dict[str, list[Any]] | NDArray[np.generic]
     header: list[str] | None = None

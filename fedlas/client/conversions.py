@@ -22,12 +22,7 @@ _LOG = logging.getLogger("fedlas.client")
 
 @dataclass(frozen=True)
 class Sendable:
-    """A file with what the conversion knows of it.
-
-    Attributes:
-        options: parameters of the upload.
-        notes: sentences that say what was done.
-    """
+    """A file with what its conversion knows: `options` are the upload's parameters, `notes` say what was done."""
 
     path: Path
     name: str

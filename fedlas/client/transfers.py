@@ -75,11 +75,7 @@ def _opened(path: Path) -> BinaryIO:
 
 
 class Target:
-    """A file that is received, under a temporary name.
-
-    Attributes:
-        etag: of the content that the received part belongs to, where the server names it.
-    """
+    """A file that is received, under a temporary name; `etag` is of the content that came so far, where it has one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()  # what a link points to, and not the link, is written

@@ -212,10 +212,7 @@ def _shape_tensor(node: NodeProto, source: AbstractTensor) -> AbstractTensor:
 
 
 def _fold(node: NodeProto, inputs: Inputs, opset: int) -> list[AbstractTensor] | None:
-    """The results with their elements, where all inputs are known; None where the operator table does not compute them.
-
-    Nodes of many pairs of elements are left out: those that read no size make no more of their inputs.
-    """
+    """The results where all inputs are known, else None, as for operators not in the table and many elements."""
     known = {name: t.value for name, t in zip(node.input, inputs, strict=True) if t is not None and t.value is not None}
     if not known or len(known) < len(set(node.input) - {""}) or operator_name(node) not in OPERATORS:
         return None
