@@ -14,6 +14,7 @@ from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from fedlas.calibration.evaluation import (
     CalibrationOptions,
@@ -123,7 +124,8 @@ def calibrate_scores(
         num_resamples=max(_FEWEST_RESAMPLES, min(_RESAMPLES, _RESAMPLED_ROWS // len(rows.dataset.rows("test")))),
     )
     selector = _selector(rows, options)
-    found = _finalists(rows, selector)
+    with threadpool_limits(limits=1, user_api="blas"):  # as around the race of a network
+        found = _finalists(rows, selector)
     finalists = {name: one.calibrator for name, one in found.items()}
     evaluation = Evaluation(rows.dataset, _probabilities(rows, finalists), options)
     verdict = evaluation.judge()

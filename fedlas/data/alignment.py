@@ -201,10 +201,12 @@ def _classes(dataset: Dataset, num_classes: int, model_names: list[str] | None) 
             raise _class_mismatch(dataset, num_classes, model_names, why)
         return dataset.targets, list(dataset.class_names)
     if int(dataset.targets.max()) >= num_classes:
-        row = int(np.argmax(dataset.targets >= num_classes))
-        why = f"row {row} (counted from 0) has label {dataset.targets[row]}"
+        beyond = np.flatnonzero(dataset.targets >= num_classes)
+        why = f"row {beyond[0]} (counted from 0) has label {dataset.targets[beyond[0]]}"
         if dataset.targets.min() == 1 and dataset.targets.max() == num_classes:
             why = f"the labels start at 1: subtract 1; {why}"
+        else:
+            why = f"{why}, one of {len(beyond)} rows whose class the model lacks: leave these out"
         raise _class_mismatch(dataset, num_classes, model_names, why)
     return dataset.targets, model_names or [str(i) for i in range(num_classes)]
 

@@ -70,7 +70,10 @@ RIVALS = {
 
 @dataclass(frozen=True)
 class Guard:
-    """One thing that a promoted finalist may not worsen beyond `limit`, with its `Finding`."""
+    """One thing that a promoted finalist may not worsen beyond `limit`; the interval where there is one.
+
+    `class_index` is the class that `value` belongs to, and `chance` the one-sided p-value of its loss.
+    """
 
     name: str
     finalist: str

@@ -139,7 +139,12 @@ class DecisionRow:
 
 @dataclass(frozen=True)
 class DecisionTable:
-    """The decisions of the served model, with thresholds that `keep` something of the uploaded one."""
+    """The decisions of the served model, with thresholds that `keep` something of the uploaded one.
+
+    Attributes:
+        accuracy: of the decisions with the thresholds.
+        rows: of `num_classes` classes those whose answers changed most.
+    """
 
     keep: str
     num_classes: int
@@ -149,7 +154,11 @@ class DecisionTable:
 
 @dataclass(frozen=True)
 class PriorsSection:
-    """Class priors by name: `shares` of the calibration rows, and the `default` of the answers."""
+    """Class priors by name: `shares` of the calibration rows, and the `default` of the answers.
+
+    Attributes:
+        shifted: whether they differ; the report judges at the shares all the same.
+    """
 
     shifted: bool
     shares: Mapping[str, float]

@@ -79,7 +79,10 @@ PART_NAMES = {
 
 @dataclass(frozen=True)
 class PartScore:
-    """The mean score of a part, and the mean paired change from the part before it (negative is better)."""
+    """The mean score of a part, and the mean paired change from the part before it (negative is better).
+
+    The change is None of the first part, and where the part before it has no such score.
+    """
 
     value: float
     change: Estimate | None
@@ -87,7 +90,10 @@ class PartScore:
 
 @dataclass(frozen=True)
 class AddedPart:
-    """One part with its scores; None where it was not scored on these rows."""
+    """One part with its scores; None where it was not scored on these rows.
+
+    `out_of_fold_nll` is that of the calibration rows, `test_nll` and `test_brier` those of the test rows.
+    """
 
     name: str
     served: bool

@@ -183,7 +183,11 @@ class Parity:
 
 @dataclass(frozen=True)
 class GaveWay:
-    """A finalist that could not be written as a file that computes what was judged, with the error's code."""
+    """A finalist that could not be written as a file that computes what was judged; the next was served in its place.
+
+    Attributes:
+        code: of the error (`parity`, `too_large_for_onnx`, …); `reason`: its sentence.
+    """
 
     finalist: str
     code: str

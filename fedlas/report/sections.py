@@ -195,6 +195,8 @@ def risk_coverage(probs: Floats, rows: JudgedRows, options: Resampling) -> RiskC
 
 @dataclass(frozen=True)
 class NamedClassRow(metrics.ClassRow):
+    """A class under its name."""
+
     name: str
 
 
