@@ -11,7 +11,7 @@ import torch
 
 from service.registry.registry import Registry
 from service.registry.settings import ServiceSettings
-from tests.helpers import backends, programs, unsteady
+from tests.helpers import backends, programs
 from tests.helpers.scheduling import LongestFirst, rank_of
 from tests.helpers.uploads import Uploads
 
@@ -46,12 +46,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LongestFi
     return LongestFirst(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Servers that tests shared end with the tests; how these ended is kept for a second look."""
+def pytest_sessionfinish() -> None:
+    """Servers that tests shared end with the tests."""
     backends.close()
-    cache = getattr(session.config, "cache", None)
-    if cache is not None and not hasattr(session.config, "workerinput"):
-        cache.set(unsteady.EXIT_STATUS, int(exitstatus))
 
 
 @pytest.fixture
