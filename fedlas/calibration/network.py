@@ -145,7 +145,7 @@ def calibrate(
 
     progress.begin("training")
     on_stage("training")
-    # Fits multiply small matrices: on two cores a job without training takes 22 s with two threads of BLAS, 5 s with one.
+    # Fits multiply small matrices: on two cores a job without training takes 22 s with two BLAS threads, 5 s with one.
     with threadpool_limits(limits=1, user_api="blas"):
         result = _race(start, journal, on_progress, on_candidate, on_training, progress)
 
