@@ -153,7 +153,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _prepare_streams() -> None:
-    """What the terminal has no letters for is written in escapes, and what is closed takes everything."""
+    """Escape letters that the terminal lacks, and let closed streams take everything."""
     for name in ("stdout", "stderr"):
         if (stream := getattr(sys, name)) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process

@@ -239,7 +239,7 @@ def _memory() -> Line:
 
 
 def _free_memory() -> int | None:
-    """What new processes may take: of the machine, and of the container where it is limited."""
+    """Bytes free for new processes: of the machine, and of the container where it is limited."""
     found = []
     with suppress(OSError, ValueError, IndexError):
         lines = Path("/proc/meminfo").read_text().splitlines()

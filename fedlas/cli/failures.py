@@ -51,7 +51,7 @@ class ExitCode(IntEnum):
 
 
 class Require(StrEnum):
-    """What must have come of a calibration for exit code 0."""
+    """Result of a calibration that exit code 0 requires."""
 
     any = "any"
     promoted = "promoted"
@@ -81,7 +81,7 @@ def code_of_job(job: Mapping[str, Any], require: Require) -> ExitCode:
 
 
 class CommandError(Exception):
-    """What a command says of an input that it cannot use."""
+    """An input that a command cannot use, with the exit code."""
 
     def __init__(self, message: str, code: ExitCode = ExitCode.USER_ERROR) -> None:
         super().__init__(message)
@@ -90,7 +90,7 @@ class CommandError(Exception):
 
 @contextmanager
 def about(file: Path, *kinds: type[FedLASError]) -> Iterator[None]:
-    """What is raised of the content of a file names it; without kinds, what a service finds wrong with it."""
+    """Name the file in errors about its content: in these kinds, by default in those that a service finds."""
     try:
         yield
     except FedLASError as error:

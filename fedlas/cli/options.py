@@ -109,7 +109,7 @@ def number_or_object(text: str, option: str) -> float | dict[str, Any]:
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be done, and how the two files are to be read.
+    """A job request, and how the two files are to be read.
 
     Attributes:
         fields: of `POST /v1/jobs`, without model and dataset; only what was asked for.

@@ -184,7 +184,7 @@ def count(value: int) -> str:
 
 
 def _fitting(titles: list[str], rows: list[list[str]], width: int) -> tuple[list[str], list[list[str]]]:
-    """As many columns as fit side by side on a line, with the first one, an id, whole and the others cut if need be."""
+    """Columns that fit side by side on a line: the first one, an id, whole, and the others cut if need be."""
     from rich.cells import cell_len, set_cell_size
 
     def cut(cell: str) -> str:

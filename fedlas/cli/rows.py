@@ -44,7 +44,7 @@ class Rows:
         return self.inputs[begin:end]
 
     def by_column(self) -> Rows:
-        """The same with each row an object by the names of the columns."""
+        """Rows as objects by column name; unchanged without a header."""
         if self.header is None or not isinstance(self.inputs, list):
             return self
         return Rows([dict(zip(self.header, row, strict=True)) for row in self.inputs])

@@ -106,7 +106,7 @@ class AsyncClient:
         return record
 
     def events(self, job: str | HasId, *, after: int = 0) -> AsyncIterator[Event]:
-        """What happens to a job after event `after`, oldest first, until its end; lost connections do not end it."""
+        """Events of a job after event `after`, oldest first, until its end; lost connections do not end it."""
         return self._events(_path(job), after=after, deadline=None)
 
     async def _events(self, job_path: str, *, after: int, deadline: float | None) -> AsyncIterator[Event]:

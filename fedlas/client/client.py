@@ -160,7 +160,7 @@ class Client:
             return problems.made(response, Predictions.of)
 
     def with_raw_response(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> RawResponse[T]:
-        """What a call returns, with the status and the headers of the last answer that it received.
+        """Result of a call, with the status and the headers of the last answer that it received.
 
         `client.with_raw_response(client.models.get, "digits").headers["etag"]`
         """

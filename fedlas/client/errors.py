@@ -49,7 +49,7 @@ class ClientError(FedLASError):
     errors: Sequence[FieldError] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """As it is, for other processes: the constructors want more than the message."""
+        """Pickle as it is, for other processes: the constructors want more than the message."""
         return _again, (type(self), self.args, self.__dict__)
 
 
@@ -107,7 +107,7 @@ class InvalidSignature(ClientError):
 
 
 class WorkFailed(ClientError):
-    """What was ordered has ended without a result.
+    """Requested work that has ended without a result.
 
     Attributes:
         record: as it ended.

@@ -169,7 +169,7 @@ def pause_s(began: float, deadline: float | None) -> float:
 
 
 def failure_of(record: Record) -> WorkFailed | None:
-    """Why the record has no result; None where it has one, or is not at its end."""
+    """Error of a record without a result; None where it has one, or is not at its end."""
     if record.status == "cancelled":
         return JobCancelled("job_cancelled", f"{record.id} was cancelled", record=record)
     if record.status not in ("failed", "rejected"):

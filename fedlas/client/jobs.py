@@ -67,7 +67,7 @@ class Job(JobRecord):
 
     @property
     def notes(self) -> list[str]:
-        """What was done to the objects that were sent, in sentences."""
+        """Changes to the objects that were sent, in sentences."""
         return self._notes
 
     def wait(self, *, on_event: OnEvent | None = None, timeout: float | None = None, check: bool = True) -> Job:
@@ -87,7 +87,7 @@ class Job(JobRecord):
         self._jobs.delete(self)
 
     def events(self, *, after: int = 0) -> Iterator[Event]:
-        """What happens, oldest first, until its end."""
+        """Events, oldest first, until its end."""
         return self._jobs.events(self, after=after)
 
     def report(self) -> Report:
@@ -201,7 +201,7 @@ class Jobs:
         return found
 
     def events(self, job: str | HasId, *, after: int = 0) -> Iterator[Event]:
-        """What happens to a job after event `after`, oldest first, until its end; lost connections do not end it."""
+        """Events of a job after event `after`, oldest first, until its end; lost connections do not end it."""
         return events_of(self._transport, f"{_PATH}/{path_part(job)}", after=after, deadline=None)
 
     def report(self, job: str | HasId) -> Report:
@@ -221,7 +221,7 @@ class Jobs:
                 return JudgedPredictions.of(page.class_names, rows)
 
     def report_html(self, job: str | HasId) -> str:
-        """The same for people: one file without scripts or references."""
+        """The report as HTML: one file without scripts or references."""
         path = f"{_PATH}/{path_part(job)}/report.html"
         return self._transport.request("GET", path, headers={"Accept": "text/html"}).text
 

@@ -34,7 +34,7 @@ def id_of(record: str | HasId) -> str:
 
 
 def path_part(record: str | HasId) -> str:
-    """The same, quoted for a path; an empty one would name the whole list."""
+    """Id or name, quoted for a path; an empty one would name the whole list."""
     return quote(id_of(record), safe="")
 
 
@@ -101,7 +101,7 @@ def _unwritable(value: Any, field: str) -> Iterator[tuple[str, Any]]:
 
 
 class JobOptions(TypedDict, total=False):
-    """What may be said of a job; the server has a default for everything.
+    """Options of a job; the server has a default for everything.
 
     Attributes:
         method: `auto` (the race), `fedlas`, `fedlas_plus`, `post_hoc`, `temperature`, ….
@@ -144,7 +144,7 @@ def job_order(model_id: str, dataset_id: str, options: JobOptions) -> dict[str, 
 
 
 class ModelOptions(TypedDict, total=False):
-    """What may be said of a model.
+    """Options of a model upload.
 
     Attributes:
         name: what it is called; by default the file's name without its suffix.
@@ -176,7 +176,7 @@ class ModelOptions(TypedDict, total=False):
 
 
 class DatasetOptions(TypedDict, total=False):
-    """What may be said of a dataset.
+    """Options of a dataset upload.
 
     Attributes:
         name: what it is called; by default the file's name without its suffix.
@@ -220,7 +220,7 @@ class RecordFilter(TypedDict, total=False):
 
 
 class AnswerOptions(TypedDict, total=False):
-    """What may be said of answers.
+    """Options of predictions.
 
     Attributes:
         top_k: as many of the most probable classes.

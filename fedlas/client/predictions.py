@@ -94,7 +94,7 @@ class Predictions:
 
     @property
     def class_priors(self) -> dict[str, float] | None:
-        """What the answers are for, where that is not the class shares of the calibration rows."""
+        """Class priors of the answers, where those are not the class shares of the calibration rows."""
         return cast("dict[str, float] | None", self.raw.get("class_priors"))
 
     @property
@@ -128,7 +128,7 @@ class Predictions:
 
     @cached_property
     def uncalibrated_confidences(self) -> Any:
-        """What the network says without a calibrator."""
+        """Confidences of the network without a calibrator."""
         return self._column("uncalibrated_confidence", "float64")
 
     @cached_property

@@ -34,7 +34,7 @@ _NO_SUCH_ROUTE = frozenset({"not_found", "method_not_allowed"})
 
 
 class Unreadable(Exception):
-    """Why an answer cannot be read; the transport makes a ServerMismatch of it that names both versions."""
+    """An answer that cannot be read; the transport makes a ServerMismatch of it that names both versions."""
 
 
 def code_of(response: httpx.Response) -> str:
@@ -88,7 +88,7 @@ def read(response: httpx.Response, kind: type[T]) -> T:
 
 
 def made(response: httpx.Response, make: Callable[[bytes], T]) -> T:
-    """What is made of the answer's bytes, where that raises ValueError for others; raises Unreadable."""
+    """Parse the answer's bytes by `make`, which raises ValueError for others; raises Unreadable."""
     try:
         return make(response.content)
     except ValueError as error:
@@ -184,7 +184,7 @@ def backoff(retries: int) -> float:
 
 
 def retry_after(response: httpx.Response) -> float | None:
-    """What the server asks for, in seconds; it may be a date."""
+    """Seconds to wait by the server's `Retry-After`; it may be a date."""
     if not (text := response.headers.get("retry-after", "").strip()):
         return None
     if text.isascii() and text.isdigit() and len(text) < 10:

@@ -43,7 +43,7 @@ KEPT: ContextVar[list[httpx.Response] | None] = ContextVar("KEPT", default=None)
 
 @dataclass(frozen=True)
 class RawResponse(Generic[T]):
-    """What a call returned, and the last answer that it received.
+    """Return value of a call, and the last answer that it received.
 
     Attributes:
         value: what the call returns without this.

@@ -86,7 +86,7 @@ def _key(secret: str) -> bytes:
 
 
 def _signatures(text: str) -> list[bytes]:
-    """Those of version 1; others may stand beside them."""
+    """Signatures of version 1; others may stand beside them."""
     found = []
     for part in text.split():
         version, _, encoded = part.partition(",")

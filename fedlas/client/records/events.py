@@ -29,13 +29,13 @@ class TrainingBegun(Document):
 
     candidate: str
     number: int
-    """Of the candidate in line, from 1; there are so many `candidates`."""
+    """Place of the candidate in line, from 1; there are so many `candidates`."""
     candidates: int
     epochs: int
     method: str
     scope: str
     fold: int | None = None
-    """Of the calibration rows, left out of so many `folds`; null: trained on all rows."""
+    """Fold of the calibration rows, left out of so many `folds`; null: trained on all rows."""
     folds: int | None = None
 
 
@@ -47,7 +47,7 @@ class EpochEnded(Document):
     epoch: int
     epochs: int
     loss: float
-    """Of the candidate's own kind, over the rows it trains on."""
+    """Loss of the candidate's own kind, over the rows it trains on."""
     seconds: float
     fold: int | None = None
     folds: int | None = None
@@ -133,7 +133,7 @@ class Event(Document):
     @field_validator("data", mode="plain")
     @classmethod
     def _by_type(cls, data: Any, info: ValidationInfo) -> EventData:
-        """As the type says; what this client does not know stays as it came."""
+        """Parse by the type; what this client does not know stays as it came."""
         if (known := _TYPES.get(info.data.get("type", ""))) is None or not isinstance(data, dict):
             return cast("EventData", data)
         try:

@@ -12,7 +12,7 @@ from fedlas.client.records.parts import Document, Notice, Record
 
 
 class UploadedRecord(Record):
-    """What came as a file, with classes."""
+    """Record of a file with classes."""
 
     name: str
     bytes: int
@@ -31,7 +31,7 @@ class Model(UploadedRecord):
     """Null until inspection has looked at the content."""
     origin: Literal["uploaded", "calibrated"] | str
     adjustments: list[Notice] = Field(default_factory=list)
-    """What was done for you."""
+    """Changes made for you."""
     class_priors: parts.ClassPriors | None = None
     columns: list[str] | None = None
     """Names of the columns of the single input, in order."""
@@ -40,7 +40,7 @@ class Model(UploadedRecord):
     decisions: parts.DecisionThresholds | None = None
     features: parts.FeatureSpec | None = None
     guarantees: parts.GuaranteesSummary | None = None
-    """What `max_error` and `coverage` can promise."""
+    """Guarantees of `max_error` and `coverage`."""
     inputs: list[parts.TensorSpec] | None = None
     job_id: str | None = None
     output: parts.OutputSpec | None = None
@@ -52,9 +52,9 @@ class Model(UploadedRecord):
     trainable: bool | None = None
     """False: only a calibrator can be fitted on top."""
     trained_on: list[parts.FittedOn] = Field(default_factory=list)
-    """What a calibrated model has seen."""
+    """Rows that a calibrated model has seen."""
     warnings: list[str] = Field(default_factory=list)
-    """What was passed over, or why it cannot be trained."""
+    """Parts passed over, or why it cannot be trained."""
 
 
 class Dataset(UploadedRecord):
@@ -63,21 +63,21 @@ class Dataset(UploadedRecord):
     status: Literal["inspecting", "ready", "rejected"] | str
     format: str | None = None
     adjustments: list[Notice] = Field(default_factory=list)
-    """What was done for you."""
+    """Changes made for you."""
     class_counts: dict[str, int] | None = None
     columns: list[str] | None = None
-    """Of the single input that numeric columns form, in order."""
+    """Columns of the single input that numeric columns form, in order."""
     inputs: list[parts.TensorSpec] | None = None
     labelled: bool | None = None
     """False: for predictions only, without classes and splits; null before inspection."""
     num_samples: int | None = None
     purpose: Literal["fit", "predict"] | str | None = None
-    """As it was sent."""
+    """Purpose as sent."""
     reading: parts.Reading | None = None
     roles: parts.DatasetRoles | None = None
     seen_by_model: Literal["no", "train_split", "unknown"] | str | None = None
     split_shares: parts.SplitShares | None = None
-    """As they were sent, where splits are drawn by them."""
+    """Shares as sent, where splits are drawn by them."""
     splits: parts.SplitCounts | None = None
     warnings: list[str] = Field(default_factory=list)
 
@@ -87,16 +87,16 @@ class Calibrator(UploadedRecord):
 
     status: Literal["running", "succeeded", "failed"] | str
     method: str
-    """What was asked for, and once it is fitted what it is."""
+    """Requested method, and once it is fitted the one that it is."""
     input: Literal["logits", "probabilities"] | str | None = None
-    """What was sent, and the file takes."""
+    """Scores that were sent, and that the file takes."""
     num_samples: int | None = None
     parameters: dict[str, JsonValue] | None = None
     report: dict[str, JsonValue] | None = None
     """An excerpt; `report_url` leads to the whole."""
     report_url: str | None = None
     split_shares: parts.SplitShares | None = None
-    """As they were sent, where splits are drawn by them."""
+    """Shares as sent, where splits are drawn by them."""
 
 
 class Name(Document):
@@ -107,7 +107,7 @@ class Name(Document):
     versions: dict[str, str]
     """Version → model id."""
     class_priors: dict[str, float] | None = None
-    """Those that the default version answers for here."""
+    """Priors that the default version answers for here."""
 
 
 class Upload(Document):
@@ -141,7 +141,7 @@ class Prediction(Document):
     abstain: bool
     """The confidence is below what `abstain_below` or `max_error` asks for."""
     uncalibrated_confidence: float
-    """What the network, of an average its first member, says without a calibrator."""
+    """Confidence of the network, or of an average's first member, without a calibrator."""
     id: str | int | float | None = None
     """Batches: its name, where the dataset has the role `id`."""
     decision: str | None = None
@@ -160,7 +160,7 @@ class Prediction(Document):
 
 
 class RowError(Document):
-    """Why a row has no answer."""
+    """Error of a row without an answer."""
 
     code: str
     message: str

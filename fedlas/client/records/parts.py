@@ -30,14 +30,14 @@ class RecordError(Document):
 
 
 class Record(Document):
-    """What has an id of its own, and an error where it failed."""
+    """A record with an id of its own, and an error where it failed."""
 
     id: str
     status: str
     created_at: datetime
     error: RecordError | None = None
     waiting_for: str | None = None
-    """What keeps it from going on; null where it only waits for its turn."""
+    """Obstacle that keeps it from going on; null where it only waits for its turn."""
 
 
 class Notice(Document):
@@ -80,9 +80,9 @@ class FittedOn(Document):
 
     dataset_id: str
     network: list[str]
-    """Those among them that trained the network itself."""
+    """Splits among them that trained the network itself."""
     sha256: str
-    """Of the uploaded file."""
+    """Digest of the uploaded file."""
     splits: list[str]
     """All that anything in the model was fitted on."""
 
@@ -93,7 +93,7 @@ class GuaranteesSummary(Document):
     delta: float | None = None
     """The probability with which a promise may fail."""
     num_groups: int | None = None
-    """Of how many independent groups, if rows had groups."""
+    """Number of independent groups, if rows had groups."""
     num_rows: int | None = None
     """How many guarantee rows there were."""
 
@@ -102,9 +102,9 @@ class ClassPriors(Document):
     """Class priors by name, of which answers are for the default ones; without others these are the shares."""
 
     default: dict[str, float]
-    """Of answers to which nothing else is said."""
+    """Priors of answers that request no others."""
     shares: dict[str, float]
-    """Of the calibration rows."""
+    """Class shares of the calibration rows."""
 
 
 class DecisionThresholds(Document):
@@ -138,7 +138,7 @@ class ImagePreprocessing(Document):
 
 
 class Reading(Document):
-    """What stands for what is not there."""
+    """Reading of missing numbers and short rows."""
 
     missing: Literal["reject", "nan"] | str = "reject"
     padding: dict[str, int | float] | None = None
@@ -197,7 +197,7 @@ Section = TypeVar("Section", bound=Document)
 
 
 class ByModel(Document, Generic[Section]):
-    """The same section for the uploaded model, for it with a temperature, and for the model that is served."""
+    """One section for the uploaded model, for it with a temperature, and for the model that is served."""
 
     uploaded: Section
     temperature: Section
@@ -246,7 +246,7 @@ class Page(Document, Generic[Item]):
 
 
 class Server(Document):
-    """What the server says it is."""
+    """Metadata of the server."""
 
     name: str
     version: str

@@ -137,7 +137,7 @@ class GateOptions(Document):
 
 
 class Hyperparameters(Document):
-    """Of the fine-tune; `auto` leaves a value to the race."""
+    """Hyperparameters of the fine-tune; `auto` leaves a value to the race."""
 
     alpha: float | str = "auto"
     """Mean smoothing; at most 0.5."""
@@ -152,11 +152,11 @@ class Hyperparameters(Document):
     """`auto`: AdamW for transformers, SGD with momentum for all others."""
     scope: Literal["auto", "all", "head"] | str = "auto"
     weight_decay: float | str = "auto"
-    """Of the network, per step."""
+    """Weight decay of the network, per step."""
 
 
 class RunRecord(Record):
-    """What reads a model and a dataset."""
+    """A run over a model and a dataset."""
 
     model_id: str
     dataset_id: str
@@ -183,17 +183,17 @@ class JobRecord(RunRecord):
     accelerator: Literal["auto", "gpu"] | str = "auto"
     accept_warnings: list[str] = Field(default_factory=list)
     adjustments: list[Notice] = Field(default_factory=list)
-    """What was done for you."""
+    """Changes made for you."""
     budget: Budget = Field(default_factory=Budget)
     class_priors: dict[str, float] | None = None
     dry_run: bool = False
     expected_accuracy: float | None = None
     gate: GateOptions = Field(default_factory=GateOptions)
     hyperparameters: Hyperparameters = Field(default_factory=Hyperparameters)
-    """As ordered, like all below."""
+    """Values as requested, like all below."""
     max_cost_factor: float | str = "auto"
     plan: Plan | None = None
-    """What a dry run found."""
+    """Result of a dry run."""
     predict_url: str | None = None
     """Where the model that this job serves answers, whatever its name answers with; null before."""
     publish_as: str | None = None
@@ -201,7 +201,7 @@ class JobRecord(RunRecord):
     report_url: str | None = None
     seed: int = 0
     warnings: list[Notice] = Field(default_factory=list)
-    """What was found, as soon as it is."""
+    """Findings, each as soon as it is there."""
     webhook: WebhookReceiver | None = None
 
 
@@ -210,9 +210,9 @@ class BatchRecord(RunRecord):
 
     status: Literal["queued", "running", "succeeded", "failed"] | str
     class_priors: dict[str, float] | None = None
-    """Of the request, or else of the name it gave."""
+    """Priors of the request, or else of the name it gave."""
     errors: Literal["fail", "column"] | str = "fail"
-    """As it was ordered."""
+    """Value as requested."""
     manifest_url: str | None = None
     """Which files they are, to read them in parallel."""
     num_errors: int | None = None
@@ -225,13 +225,13 @@ class ResultPart(Document):
     """A part of the results: a Parquet file of neighbouring rows of the dataset."""
 
     number: int
-    """Of the part, from 0; `/results/parts/{number}` is its file."""
+    """Number of the part, from 0; `/results/parts/{number}` is its file."""
     first_row: int
-    """Of the dataset, counted from 0."""
+    """First row in the dataset, counted from 0."""
     num_rows: int
     bytes: int
     sha256: str
-    """Of the file."""
+    """Digest of the file."""
 
 
 class BatchManifest(Document):
@@ -241,10 +241,10 @@ class BatchManifest(Document):
     num_rows: int
     parts: list[ResultPart]
     dataset_sha256: str | None = None
-    """The same of the dataset's file."""
+    """Digest of the dataset's file."""
     format_version: Literal[1] | int = 1
     model_sha256: str | None = None
-    """Of the model's file, as in its record; null where results are one file and it is deleted."""
+    """Digest of the model's file, as in its record; null where results are one file and it is deleted."""
     num_errors: int | None = None
     """With `errors: column`: rows without an answer."""
 

@@ -82,7 +82,7 @@ class ConfidenceGap(Document):
 
 
 class ConfidenceGaps(Document):
-    """What a model says minus how often it is right: on the test rows, and out of fold where that is known."""
+    """Mean confidence minus accuracy of a model: on the test rows, and out of fold where that is known."""
 
     out_of_fold: ConfidenceGap | None = None
     test: ConfidenceGap
@@ -254,7 +254,7 @@ class Named(Document):
 
 
 class Subject(Document):
-    """What a report is about; a field is None where there is no such thing, as of a job in a notebook."""
+    """Subject of a report; a field is None where there is no such thing, as of a job in a notebook."""
 
     created_at: str | None = None
     dataset: Named | None = None

@@ -117,7 +117,7 @@ def _refuse_growth(runs: Mapping[int, Interpretation]) -> None:
 
 
 def _elements(run: Interpretation, node: NodeProto) -> int | None:
-    """Of the outputs of a node, and of what it makes inside: products of all axes of an Einsum, scores of attention."""
+    """Elements of a node's outputs and inside it: products of all axes of an Einsum, scores of attention."""
     counts = [run.tensors[name].count for name in node.output if name]
     if any(count is None for count in counts):
         return None
@@ -161,7 +161,7 @@ def _bytes(graph: Graph, run: Interpretation) -> tuple[int, int]:
 def _powers(
     run: Callable[..., Interpretation], inputs: Sequence[InputSpec], lengths: Mapping[str, int]
 ) -> dict[str, float]:
-    """Of each free dimension, alone where the graph lets it change alone, else of all at once."""
+    """Growth exponent of each free dimension, alone where the graph lets it change alone, else of all at once."""
     places = [
         (f"{s.name}.{axis}", size) for s in inputs for axis, size in enumerate(s.shape) if axis and size in lengths
     ]

@@ -154,7 +154,7 @@ def _plain(attribute: AttributeProto) -> object:
 
 
 def misfits(node: NodeProto) -> list[str]:
-    """What of a node its table's function does not know; attributes that say what goes without saying do not count."""
+    """Attributes, inputs and outputs of a node that its table's function does not know; defaults do not count."""
     entry, found = OPERATORS[operator_name(node)], []
     for item in node.attribute:
         values = entry.keywords.get(item.name)

@@ -160,7 +160,7 @@ def conv_transpose(
 
 
 def _cut(window: Window, full: list[int], size: torch.Size, output: Ints | None) -> Ints:
-    """What to cut from the full result's beginnings and ends; what it lacks is added at the end."""
+    """Pads to cut from the full result's beginnings and ends; what it lacks is added at the end."""
     if output is None and not window.auto_pad.startswith("SAME"):
         return window.pads
     wanted = output or tuple(s * n for s, n in zip(window.stride, size, strict=True))

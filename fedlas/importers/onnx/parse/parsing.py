@@ -310,7 +310,7 @@ def _allowed() -> frozenset[str]:
 
 
 def _check_inputs(model: ModelProto) -> None:
-    """What one row takes is known before anything of that size is made."""
+    """Bound the bytes of one row before anything of that size is made."""
     for info in model.graph.input:
         for dim in info.type.tensor_type.shape.dim:
             if dim.dim_value == -1:  # how PaddlePaddle writes an open axis, and how ONNX Runtime reads it

@@ -83,7 +83,7 @@ def of_batch(rows: int) -> Notice:
 
 
 def of_head(outputs: Sequence[str], head: Head) -> list[Notice]:
-    """What follows the logits, and the outputs that are no class scores."""
+    """Notices of what follows the logits, and of outputs without class scores."""
     found = []
     others = [name for name in outputs if name not in (head.output, head.labels)]
     if head.labels is not None:

@@ -275,7 +275,7 @@ def _feature_axis(linear: NodeProto, derived: set[str], shapes: Shapes) -> int |
 def _pooling_after(
     graph: Graph, linear: NodeProto, derived: set[str], shapes: Shapes, feature_axis: int
 ) -> list[NodeProto]:
-    """What follows the layer and its biases: a pooling, or the choice of a position a row, flattened before it or not.
+    """Nodes after the layer and its biases: a pooling, or the choice of a position a row, flattened before it or not.
 
     None where anything else reads what lies between, but for its shape where features come last.
     """

@@ -227,7 +227,7 @@ def _dropout(state: _LoweringState, node: NodeProto) -> Node:
 
 
 def reachable_weights(graph: Graph, outputs: Iterable[str], weights: set[str]) -> set[str]:
-    """Those of `weights` on which `outputs` depend smoothly."""
+    """Subset of `weights` on which `outputs` depend smoothly."""
     wanted = set(outputs)
     for node in reversed(graph.nodes):
         smooth = node.output[:1] if node.op_type == "TopK" else node.output  # the others are places

@@ -160,7 +160,7 @@ class _ActivationFinder:
                 yield from sources
 
     def activation_of(self, scores: str) -> OutputActivation | None:
-        """What the output is of a tensor alone; where that is taken off its maximum, of the tensor before."""
+        """Activation from `scores` to the output; from the tensor before, where its maximum is taken off."""
         shape = self.shapes.get(scores, ())
         if not shape or shape[:1] != self.rows or int(np.prod(shape[1:])) not in (1, self.columns):
             return None

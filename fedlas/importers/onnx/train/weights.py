@@ -327,7 +327,7 @@ class WeightUntying:
         return "node", id(node), node.op_type, position
 
     def _signature(self, node: NodeProto, position: int) -> Layer:
-        """What tells the parts of a constant apart that rearranging nodes take; joining takes all of it."""
+        """Key of the part of a constant that a rearranging node takes; joining takes all of it."""
         if node.op_type == "Concat":
             return (node.op_type,)
         values = (self.graph.constants.get(name) for i, name in enumerate(node.input) if i != position)
