@@ -48,9 +48,7 @@ def make_base(name: str, seed: int, folder: Path) -> None:
 
 def _dataset(split: Split, names: list[str]) -> dict[str, Array]:
     parts = {"train": split.train, "calibration": split.calibration, "test": split.test}
-    arrays: dict[str, Array] = {
-        name: np.concatenate([inputs[i] for inputs, _ in parts.values()]) for i, name in enumerate(names)
-    }
+    arrays: dict[str, Array] = {name: np.concatenate([x[i] for x, _ in parts.values()]) for i, name in enumerate(names)}
     arrays["label"] = np.concatenate([targets for _, targets in parts.values()])
     arrays["split"] = np.repeat(list(parts), [len(targets) for _, targets in parts.values()])
     arrays["class_names"] = np.array(split.class_names)

@@ -33,7 +33,6 @@ from benchmarks.calibration_tables import PROPER, RIVALS, SECTIONS, report
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Json = dict[str, Any]
-
 #: What would have been served without a veto of test rows, which jobs no longer leave, and single finalists.
 FINALISTS = ("A", "B", "trained", "average")
 RESAMPLES, BINS, FLOOR_DRAWS = 2000, 15, 300
@@ -56,8 +55,7 @@ def interval(differences: Floats, groups: Integers | None = None, *, seed: int =
     if groups is not None:
         _, unit = np.unique(groups, return_inverse=True)
         sums, sizes = (np.bincount(unit, each).astype(np.float64) for each in (differences, sizes))
-    drawn = _resamples(len(sums), seed)
-    low, high = np.quantile([(row @ sums) / (row @ sizes) for row in drawn], [0.025, 0.975])
+    low, high = np.quantile([(row @ sums) / (row @ sizes) for row in _resamples(len(sums), seed)], [0.025, 0.975])
     return float(differences.mean()), float(low), float(high)
 
 
@@ -77,15 +75,13 @@ def outcome(low: float, high: float) -> str:
 def ece(confidences: Floats, right: NDArray[np.bool_]) -> float:
     """Top-label expected calibration error, 15 bins (lo, hi] of equal width, 0 in the first."""
     at = np.clip(np.ceil(confidences * BINS).astype(int) - 1, 0, BINS - 1)
-    gaps = np.bincount(at, confidences - right, minlength=BINS)
-    return float(np.abs(gaps).sum() / len(confidences))
+    return float(np.abs(np.bincount(at, confidences - right, minlength=BINS)).sum() / len(confidences))
 
 
 def noise_floor(confidences: Floats, *, seed: int = 0) -> float:
     """Mean ECE of a perfectly calibrated model with these confidences: answers are right as often as they say."""
     rng = np.random.default_rng(seed)
-    draws = [ece(confidences, rng.random(len(confidences)) < confidences) for _ in range(FLOOR_DRAWS)]
-    return float(np.mean(draws))
+    return float(np.mean([ece(confidences, rng.random(len(confidences)) < confidences) for _ in range(FLOOR_DRAWS)]))
 
 
 def signed_gap(probs: Floats, targets: Integers) -> Json:
@@ -169,8 +165,7 @@ def _checked(probs: NDArray[Any], targets: Integers) -> Floats:
 
 def _against(served: Floats, rival: Floats, targets: Integers, groups: Integers | None, kind: str) -> Json:
     value, low, high = interval(row_scores(served, targets, kind) - row_scores(rival, targets, kind), groups)
-    found = {"value": round(value, 6), "low": round(low, 6), "high": round(high, 6)}
-    return {**found, "outcome": outcome(low, high)}
+    return {"value": round(value, 6), "low": round(low, 6), "high": round(high, 6), "outcome": outcome(low, high)}
 
 
 def _written(run: Json) -> str:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 Json = dict[str, Any]
-
 SECTIONS = {
     "networks": "29 settings of networks",
     "networks-auto": "the same, fine-tuned",
@@ -196,18 +195,14 @@ def _calibrated(runs: Sequence[Json]) -> tuple[float, float, float]:
 def _differences(runs: Sequence[Json], rival: str) -> str:
     """Mean differences over seeds, each with better/same/worse of its runs."""
     found = {kind: [run["served_minus"][rival][kind] for run in runs] for kind in PROPER}
-    cells = [
+    return ", ".join(
         f"{np.mean([f['value'] for f in found[k]]):+.4f} {_tally([f['outcome'] for f in found[k]])}" for k in PROPER
-    ]
-    return ", ".join(cells)
+    )
 
 
 def worse_table(runs: Sequence[Json]) -> str:
     """Every run that is worse than a rival or harmful, with what was served."""
-    lines = [
-        "| setting, seed | rival | score | difference (95 % interval) | served | verdict |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines = ["| setting, seed | rival | score | difference (95 % interval) | served | verdict |", "|---" * 6 + "|"]
     for run in runs:
         told = f"| {run['setting']}, {run['seed']}"
         for rival, name in RIVALS.items():
@@ -217,10 +212,8 @@ def worse_table(runs: Sequence[Json]) -> str:
                     numbers = f"{found['value']:+.4f} ({found['low']:+.4f} to {found['high']:+.4f})"
                     lines.append(f"{told} | {name} | {kind} | {numbers} | {run['served']} | {run['verdict']} |")
         if harmed(run, "served"):
-            ours, theirs = (run["scores"][policy]["nll"] for policy in ("served", "uploaded"))
-            lines.append(
-                f"{told} | uploaded | harm | {ours:.4f} for {theirs:.4f} | {run['served']} | {run['verdict']} |"
-            )
+            ours, its = (run["scores"][policy]["nll"] for policy in ("served", "uploaded"))
+            lines.append(f"{told} | uploaded | harm | {ours:.4f} for {its:.4f} | {run['served']} | {run['verdict']} |")
     return "\n".join(lines)
 
 

@@ -36,7 +36,6 @@ from fedlas.metrics import brier, nll  # noqa: E402
 from worker import demo_model  # noqa: E402
 
 Json = dict[str, Any]
-
 SEEDS = tuple(range(20))
 #: The report's words for a gap that is more than chance explains.
 _ACCUSED = re.compile(r"points too (sure|cautious), more than")
@@ -71,20 +70,16 @@ def base_of(seed: int, *, deal_rows: bool) -> Path:
 
 def served_of(folder: Path, scratch: Path) -> Json:
     """What a job serves and says, and what it is worth on its test rows and on the 500 fresh ones."""
-    job = worker_job(
-        folder / "digits.onnx", folder / "digits.npz", {"method": "auto"}, scratch, seen_by_model="train_split"
-    )
+    given = folder / "digits.onnx", folder / "digits.npz", {"method": "auto"}
+    job = worker_job(*given, scratch, seen_by_model="train_split")
     sent, fresh = np.load(folder / "digits.npz"), np.load(folder / "fresh.npz")
     test = sent["split"] == "test"
     parts = {"test": (sent["x"][test], sent["label"][test]), "fresh": (fresh["x"], fresh["label"])}
     scored: dict[str, Json] = {}
     for name, (rows, targets) in parts.items():
         probs = probabilities(job.file, {"input": rows})  # so the exporter calls it; the dataset's `x` is matched to it
-        scores = {
-            "accuracy": (probs.argmax(1) == targets).mean(),
-            "nll": nll(probs, targets),
-            "brier": brier(probs, targets),
-        }
+        right = (probs.argmax(1) == targets).mean()
+        scores = {"accuracy": right, "nll": nll(probs, targets), "brier": brier(probs, targets)}
         scored[name] = {key: float(value) for key, value in scores.items()} | signed_gap(probs, targets)
     for name, (_, targets) in parts.items():
         rows_of = 1 / demo_model.COUNTS["calibration"] + 1 / len(targets)

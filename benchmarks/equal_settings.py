@@ -99,9 +99,7 @@ def main() -> None:
 def table_scores(table: str, losses: Sequence[str], seed: int) -> dict[str, dict[str, Floats]]:
     """NLL and Brier score of every hidden row, by loss."""
     base, split = load(table)
-    parts = [
-        (part[0][0][:most], part[1][:most]) for part, most in zip((split.train, split.calibration), CAPS, strict=True)
-    ]
+    parts = [(x[0][:most], y[:most]) for (x, y), most in zip((split.train, split.calibration), CAPS, strict=True)]
     inputs, targets = [np.concatenate([part[0] for part in parts])], np.concatenate([part[1] for part in parts])
     fresh = np.arange(len(parts[0][1]), len(targets))
     folds = [fresh[rows] for rows in make_folds(targets[fresh], seed=0, num_folds=NUM_FOLDS)]

@@ -26,7 +26,6 @@ from fedlas.metrics.per_class import holm
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Json = dict[str, Any]
-
 NUM_CLASSES, SPREAD, NOISE = 10, 4.0, 0.8
 TRUTH_ROWS, TRUTH_PARTS = 200_000, 5
 #: Few resamples: the bootstrap decides nothing in the gate.
@@ -138,18 +137,15 @@ def coverage(num_rows: int, draws: int) -> list[Json]:
             estimates = (report["calibration_error_l2"], report["aurc"], difference)
             held += [bool(e.low <= t <= e.high) for e, t in zip(estimates, truth, strict=True)]  # type: ignore[union-attr]
         for name, count in zip(("calibration_error_l2", "aurc", "brier difference"), held, strict=True):
-            kind = "calibrated" if sharpness < 1 else "too sure"
-            results.append(
-                {"figure": f"coverage of {name}, {kind}", "rows": num_rows, "draws": draws, "value": int(count)}
-            )
+            figure = f"coverage of {name}, {'calibrated' if sharpness < 1 else 'too sure'}"
+            results.append({"figure": figure, "rows": num_rows, "draws": draws, "value": int(count)})
     return results
 
 
 def _truth(sharpness: float) -> tuple[float, float, float]:
     """Means over `TRUTH_PARTS` large samples, from the true probabilities rather than from labels drawn from them."""
     rng = np.random.default_rng(4)
-    parts = np.array([_truth_of_one_sample(sharpness, rng) for _ in range(TRUTH_PARTS)])
-    error, area, gain = parts.mean(axis=0)
+    error, area, gain = np.array([_truth_of_one_sample(sharpness, rng) for _ in range(TRUTH_PARTS)]).mean(axis=0)
     return float(error), float(area), float(gain)
 
 
@@ -164,8 +160,7 @@ def _truth_of_one_sample(sharpness: float, rng: np.random.Generator) -> tuple[fl
     error = float((np.bincount(bins) / len(bins) * means**2).sum() - excess.var() * len(means) / len(bins))
     wrong = 1 - right[np.argsort(-confidences)]
     area = float((np.cumsum(wrong) / np.arange(1, len(wrong) + 1)).mean())
-    gain = float((((uploaded - probs) ** 2).sum(axis=1) - ((other - probs) ** 2).sum(axis=1)).mean())
-    return error, area, gain
+    return error, area, float((((uploaded - probs) ** 2).sum(axis=1) - ((other - probs) ** 2).sum(axis=1)).mean())
 
 
 def shown_figures(draws: int) -> Iterator[list[Json]]:

@@ -147,8 +147,7 @@ def corruptions() -> dict[str, Callable[[Tensor], Tensor]]:
 
 
 def _noise(images: Tensor, strength: float) -> Tensor:
-    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
-    return (images + strength * noise).clamp(0, 1)
+    return (images + strength * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
 
 
 def _rotated(images: Tensor, degrees: float) -> Tensor:
@@ -171,7 +170,6 @@ def corrupted(
         probs = softmax(calibrator(logits))
         kept, wrong = probs.max(1) >= limit, probs.argmax(1) != labels
         sets = found.prediction_sets(probs, 0.9)
-        familiar = familiarity(features)
         lines.append(
             {
                 "rows": name,
@@ -179,7 +177,7 @@ def corrupted(
                 "answered": float(kept.mean()),
                 "error_of_answers_promised_0.05": float(wrong[kept].mean()),
                 "coverage_promised_0.9": float(sets[np.arange(len(labels)), labels].mean()),
-                "familiarity_at_most_0.05": float((familiar <= 0.05).mean()),
+                "familiarity_at_most_0.05": float((familiarity(features) <= 0.05).mean()),
             }
         )
     return lines
@@ -194,8 +192,7 @@ def aurocs(network: Classifier, calibration: tuple[Array, Array], images: Array,
     inside, outside = (outputs(network, torch.from_numpy(part)) for part in (images, digits))
     is_digit = np.repeat([0, 1], [len(images), len(digits)])
     features = np.concatenate([inside[1], outside[1]])
-    logits = np.concatenate([inside[0], outside[0]])
-    result = {"1 - max softmax": roc_auc_score(is_digit, -softmax(logits).max(1))}
+    result = {"1 - max softmax": roc_auc_score(is_digit, -softmax(np.concatenate([inside[0], outside[0]])).max(1))}
     result["short norm ‖f‖₁"] = roc_auc_score(is_digit, -np.abs(features).sum(1))
     for score in ("norm", "mahalanobis"):
         fitted = Familiarity.fit(known, calibration[1], score=score)
@@ -234,8 +231,7 @@ def main() -> None:
         calibrator = TemperatureScaling().fit(logits, labels)
         population = Population(softmax(calibrator(outputs(network, torch.from_numpy(images))[0])), split.hidden[1])
         found["promises"] = [redraw(population, size, options.draws, seed) for size in SIZES]
-        familiarity = Familiarity.fit(features, labels)
-        found["corrupted"] = corrupted(network, calibrator, familiarity, images, split.hidden[1])
+        found["corrupted"] = corrupted(network, calibrator, Familiarity.fit(features, labels), images, split.hidden[1])
     found["seconds"] = round(time.perf_counter() - began, 1)
     show(found)
 

@@ -23,7 +23,6 @@ from fedlas.gate.guards import GateOptions, JudgedRows, guard_finalist
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
 SHARPNESS, OFFSET, NOISE, BETTER_NOISE = 1.8, 0.5, 0.5, 0.35
 DAMAGES = (
     "a class forgotten (p × 0.001)",
@@ -88,13 +87,11 @@ def draw(world: World, num_calibration: int, num_test: int, rng: np.random.Gener
     better = SHARPNESS * (logits + BETTER_NOISE / NOISE * noise * rng.normal(size=shape))
 
     def fitted(kind: type[LogitsCalibrator], scores: Floats) -> Floats:
-        calibrator = kind().fit(scores[:num_calibration], targets[:num_calibration])
-        return softmax(calibrator(scores[num_calibration:]))
+        return softmax(kind().fit(scores[:num_calibration], targets[:num_calibration])(scores[num_calibration:]))
 
-    richer = AffineScaling if shape[1] == 2 else VectorScaling
     finalists = {
         "same_labels": fitted(TemperatureScaling, uploaded),
-        "post_hoc": fitted(richer, uploaded),
+        "post_hoc": fitted(AffineScaling if shape[1] == 2 else VectorScaling, uploaded),
         "trained": fitted(TemperatureScaling, better),
     }
     test = slice(num_calibration, None)

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 
 from benchmarks.guards import DAMAGES, WORLDS, Floats, Ints, World, damaged, true_nll
 from fedlas.calibrators import softmax
@@ -50,7 +51,7 @@ class Uploaded:
         logits, _ = world.draw(40_000, np.random.default_rng(1))
         self._truth = logits, softmax(logits)
 
-    def seen(self, logits: Floats, rng: np.random.Generator, extra: float = 0.0) -> Floats:
+    def seen(self, logits: Floats, rng: Generator, extra: float = 0.0) -> Floats:
         """Probabilities (N, K) of a network like the uploaded one, with so much more noise."""
         prior = np.log(self.world.priors)
         scattered = logits - prior + np.hypot(self.noise, extra) * rng.normal(size=logits.shape)
@@ -93,13 +94,10 @@ def harm(model: Uploaded, kind: str | float, draws: int) -> list[Share]:
             counts[f"the first job, at a cost of {cost}", rows] += found[0]
             counts[f"any of {JOBS} jobs, at a cost of {cost}", rows] += any(found)
     name = kind if isinstance(kind, str) else f"networks, NLL + {100 * kind:.0f} %"
-    found_by = sorted(counts.items())
-    return [Share(f"{model.world.name}; {name}; {jobs}", rows, draws, n) for (jobs, rows), n in found_by]
+    return [Share(f"{model.world.name}; {name}; {jobs}", rows, draws, n) for (jobs, rows), n in sorted(counts.items())]
 
 
-def _jobs(
-    model: Uploaded, kind: str | float, extra: float, rng: np.random.Generator
-) -> dict[tuple[int, int], list[bool]]:
+def _jobs(model: Uploaded, kind: str | float, extra: float, rng: Generator) -> dict[tuple[int, int], list[bool]]:
     """For each cost and number of test rows, whether each of the jobs on the same rows served something worse."""
     judged = CALIBRATION_ROWS + max(TEST_ROWS)
     logits, targets = model.world.draw(judged + TRUTH_ROWS, rng)
@@ -150,7 +148,7 @@ def _alone(selector: CalibratorSelector, named: dict[str, Floats]) -> dict[str, 
 
 
 def _candidate(
-    kind: str | float, base: Floats, model: Uploaded, logits: Floats, rng: np.random.Generator, extra: float
+    kind: str | float, base: Floats, model: Uploaded, logits: Floats, rng: Generator, extra: float
 ) -> Floats:
     if isinstance(kind, float):
         return model.seen(logits, rng, extra)

@@ -33,7 +33,6 @@ from fedlas.errors import FedLASError
 Json = dict[str, Any]
 #: A setting, a seed and the folder of its base.
 Run = tuple[str, int, Path]
-
 _ROWS = 1000  # per request
 _START_S, _JOB_S = 120.0, 3600.0
 _TYPES = {"float32": "FP32", "float64": "FP64", "int64": "INT64"}
@@ -116,8 +115,7 @@ def _calibrated(client: httpx.Client, run: Run, order: Order) -> tuple[Json, Jso
     dataset = _uploaded(client, f"/v1/datasets?name={name}&seen_by_model={seen}", folder / "dataset.npz")
     names = ",".join(dataset["class_names"])
     model = client.build_request("POST", "/v1/models", params={"name": name, "class_names": names}).url
-    uploaded = _uploaded(client, str(model), folder / "model.onnx")
-    ids = {"model_id": uploaded["id"], "dataset_id": dataset["id"]}
+    ids = {"model_id": _uploaded(client, str(model), folder / "model.onnx")["id"], "dataset_id": dataset["id"]}
     job: Json = _json(client.post("/v1/jobs", json=ids | order.request(seed)))
     deadline = time.monotonic() + _JOB_S
     while job["status"] not in ("succeeded", "failed", "cancelled") and time.monotonic() < deadline:
@@ -156,8 +154,7 @@ def _uploaded(client: httpx.Client, url: str, path: Path) -> Json:
 def _probabilities(client: httpx.Client, model: str, path: Path) -> NDArray[np.float64]:
     """(N, K) of the rows of a file, 1,000 in a request, as binary tensors."""
     inputs = dict(np.load(path).items())
-    rows = len(next(iter(inputs.values())))
-    starts = range(0, rows, _ROWS)
+    starts = range(0, len(next(iter(inputs.values()))), _ROWS)
     parts = [_inferred(client, model, {n: a[at : at + _ROWS] for n, a in inputs.items()}) for at in starts]
     return np.concatenate(parts).astype(np.float64)
 
@@ -200,16 +197,8 @@ def running_service(jobs: int) -> Iterator[str]:
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="fedlas-benchmark-") as name:
         folder = Path(name)
-        command = [
-            sys.executable,
-            "-m",
-            "service.cli",
-            "serve",
-            "--port",
-            str(port),
-            "--data-dir",
-            str(folder / "data"),
-        ]
+        where = ["--port", str(port), "--data-dir", str(folder / "data")]
+        command = [sys.executable, "-m", "service.cli", "serve", *where]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("FEDLAS_")}
         environment |= {"FEDLAS_HEAVY_CONCURRENCY": str(jobs)}
         with (folder / "serve.log").open("wb") as log:

@@ -128,7 +128,6 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     device = torch.device(options.device)
-
     images = torch.randn(options.batch, 3, options.size, options.size, device=device)
     targets = torch.randint(NUM_CLASSES, (options.batch,), device=device)
     network = ResNet18()
@@ -143,7 +142,6 @@ def main() -> None:
     where = f"batch {options.batch}, 3×{options.size}×{options.size}, {device.type}, {options.threads} thread(s)"
     steps = {name: training_step(network, loss.to(device), images, targets) for name, loss in losses.items()}
     report(f"resnet18, {where}", take_turns(steps, options.rounds), 1.05)
-
     graphs = {
         "torchvision resnet18": network,
         "imported ONNX, BatchNorm kept": as_exported[False],

@@ -27,7 +27,6 @@ Floats = NDArray[np.float64]
 Targets = NDArray[np.int64]
 #: `method(calibration logits, calibration targets, new logits) -> probabilities of the new rows`.
 Method = Callable[[Floats, Targets, Floats], Floats]
-
 FOLDS = 5
 _TINY = 1e-12  # binning methods answer 0 and 1, whose logarithm no mean survives
 PROBMETRICS = ("logistic", "logistic-mix", "svs", "ts-mix", "isotonic")

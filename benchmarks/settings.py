@@ -134,7 +134,6 @@ _CNN = BaseTraining(epochs=40, learning_rate=0.05)
 _MLP = BaseTraining(epochs=200, learning_rate=0.1)
 _RESNET = BaseTraining(epochs=12, learning_rate=0.05)
 _MINILM = BaseTraining(epochs=7, learning_rate=3e-4, optimizer="adamw")
-
 SETTINGS: dict[str, Setting] = {
     "fashion": Setting("Fashion-MNIST, three-layer CNN", "networks", fashion, _images(small_cnn, _CNN)),
     "mnist": Setting("MNIST-5k, 15 % wrong training labels, MLP 128", "networks", mnist, _images(small_mlp, _MLP)),

@@ -61,8 +61,7 @@ def once(command: Sequence[str], environment: Mapping[str, str]) -> Run | None:
     """Run one process; None where it fails."""
     began, computed = time.perf_counter(), _computed()
     null = subprocess.DEVNULL
-    done = subprocess.run(command, env=environment, cwd="/", stdin=null, stdout=null, stderr=null)
-    if done.returncode != 0:
+    if subprocess.run(command, env=environment, cwd="/", stdin=null, stdout=null, stderr=null).returncode != 0:
         return None
     return Run(time.perf_counter() - began, _computed() - computed)
 
@@ -78,9 +77,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--python", default=sys.executable, help="the interpreter of another environment")
     options = parser.parse_args()
-    inherited = {
-        name: value for name, value in os.environ.items() if options.python == sys.executable or name != "PYTHONPATH"
-    }
+    same = options.python == sys.executable
+    inherited = {name: value for name, value in os.environ.items() if same or name != "PYTHONPATH"}
     with ours.serving() as service:
         address = {"FEDLAS_URL": f"http://127.0.0.1:{service.running.port}", "FEDLAS_API_KEY": ours.KEY}
         found = measure(options.python, options.repeats, {**inherited, **address})

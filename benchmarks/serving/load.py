@@ -22,7 +22,6 @@ from benchmarks.data.common import Array, missing
 from benchmarks.serving.payloads import Failed, Request
 
 Json = dict[str, Any]
-
 CONNECTIONS = 16
 _SCRIPT = Path(__file__).with_name("wrk_post.lua")
 #: More requests than this are never under way at once; the next ones wait here, and their time runs.

@@ -102,8 +102,7 @@ def _made(name: str, build: Callable[[], nn.Module], inputs: Array, targets: Arr
     order = np.random.default_rng(0).permutation(len(targets))
     held_out = np.ascontiguousarray(inputs[order[:256]])
     if not path.exists():
-        network = _trained(build, inputs[order[256:]], targets[order[256:]], epochs)
-        _export(network, inputs.shape[1], path)
+        _export(_trained(build, inputs[order[256:]], targets[order[256:]], epochs), inputs.shape[1], path)
     model = ServedModel(name, path, held_out)
     accuracy = float((model.probabilities(held_out).argmax(1) == targets[order[:256]]).mean())
     if accuracy < 0.9:

@@ -20,7 +20,6 @@ from benchmarks.serving.processes import Running, running
 from tests.helpers.processes import free_port
 
 Json = dict[str, Any]
-
 KEY = "key-of-the-benchmark"
 AUTHORIZATION = {"Authorization": f"Bearer {KEY}"}
 
@@ -66,8 +65,7 @@ def serving(data_dir: Path | None = None, *, checkout: Path = ROOT, **environmen
 def predict(model_id: str, rows: Array, **options: Any) -> Request:
     """`POST /v1/models/{id}/predict` of rows (N, D) as JSON."""
     path = f"/v1/models/{model_id}/predict"
-    request = payloads.rows_json(path, rows, read=payloads.read_predictions, **options)
-    return request.with_headers(AUTHORIZATION)
+    return payloads.rows_json(path, rows, read=payloads.read_predictions, **options).with_headers(AUTHORIZATION)
 
 
 def infer(model_id: str, rows: Array, *, outputs: tuple[str, ...] = ("probabilities",)) -> Request:

@@ -119,8 +119,7 @@ def _tensor(rows: Array) -> dict[str, Any]:
 
 
 def _read_oip_json(_: Mapping[str, str], body: bytes) -> Answer:
-    outputs = json.loads(body)["outputs"]
-    probs = next(output for output in outputs if output["name"] == "probabilities")
+    probs = next(output for output in json.loads(body)["outputs"] if output["name"] == "probabilities")
     return Answer.of(np.asarray(probs["data"]).reshape(probs["shape"]))
 
 

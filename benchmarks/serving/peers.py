@@ -48,8 +48,7 @@ def _mlserver(name: str, *, workers: int = 0, size: int = 0, seconds: float = 0.
 
 
 def _mosec(name: str, *, size: int = 1, wait_ms: int = 0, workers: int = 1) -> Setting:
-    options = {"MAX_BATCH_SIZE": str(size), "MAX_WAIT_MS": str(wait_ms), "WORKERS": str(workers)}
-    return Setting("mosec", name, options)
+    return Setting("mosec", name, {"MAX_BATCH_SIZE": str(size), "MAX_WAIT_MS": str(wait_ms), "WORKERS": str(workers)})
 
 
 _LITSERVE_CALM = _litserve("no batches, fast_queue", 1, 0.0, fast_queue=True)
@@ -197,18 +196,8 @@ def _start_empty(setting: Setting, _: ServedModel, folder: Path) -> Iterator[Pee
 
 
 def _uvicorn(app: str, port: int) -> list[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "uvicorn",
-        app,
-        "--app-dir",
-        str(APPS),
-        "--no-access-log",
-        "--log-level",
-        "warning",
-    ]
-    return [*command, "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", "uvicorn", app, "--app-dir", str(APPS), "--no-access-log"]
+    return [*command, "--log-level", "warning", "--host", "127.0.0.1", "--port", str(port)]
 
 
 _START = {

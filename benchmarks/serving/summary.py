@@ -28,10 +28,8 @@ def _rates(figure: Json) -> Iterator[str]:
     best = figure["servers"][figure["best_peer"]]["per_second"]["median"]
     yield from _head("server", "requests/s", f"against {figure['best_peer']}", "p50 ms", "p99 ms")
     for name, row in figure["servers"].items():
-        rate = row["per_second"]
-        yield _row(
-            name, _spread(rate), f"{rate['median'] / best:.2f}", row["p50_ms"]["median"], row["p99_ms"]["median"]
-        )
+        rate, p50, p99 = (row[key] for key in ("per_second", "p50_ms", "p99_ms"))
+        yield _row(name, _spread(rate), f"{rate['median'] / best:.2f}", p50["median"], p99["median"])
     yield from _judged({f"{name} / best peer": ratio for name, ratio in figure["ratio"].items()}, figure["goal"])
 
 

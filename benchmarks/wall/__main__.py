@@ -66,10 +66,7 @@ def _memory(forms: list[Form], _: Plan) -> Json:
     return predictions.memory(forms)
 
 
-_MEASURE: dict[str, Callable[[list[Form], Plan], Json]] = {
-    "predictions": _predictions,
-    "memory": _memory,
-}
+_MEASURE: dict[str, Callable[[list[Form], Plan], Json]] = {"predictions": _predictions, "memory": _memory}
 
 
 def _parser() -> argparse.ArgumentParser:

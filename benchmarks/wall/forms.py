@@ -16,7 +16,6 @@ from benchmarks.serving.ours import Fedlas
 from benchmarks.serving.payloads import Request
 
 Json = dict[str, Any]
-
 #: By their settings of `FEDLAS_WALL`.
 ONE_PROCESS, WALLED = "one process", "walled"
 _SETTINGS = {ONE_PROCESS: "off", WALLED: "preferred"}

@@ -18,10 +18,8 @@ _SETTLING_S = 10.0
 def rates(forms: list[Form], *, rounds: int, seconds: float) -> Json:
     """Answers per second at 16 connections, by kind of request."""
     requests = {form.name: _requests(form) for form in forms}
-    kinds = requests[forms[0].name]
-    return {
-        kind: _rate([form.contender(requests[form.name][kind]) for form in forms], rounds, seconds) for kind in kinds
-    }
+    of = {kind: [form.contender(requests[form.name][kind]) for form in forms] for kind in requests[forms[0].name]}
+    return {kind: _rate(contenders, rounds, seconds) for kind, contenders in of.items()}
 
 
 def _rate(contenders: list[Contender], rounds: int, seconds: float) -> Json:
@@ -50,10 +48,8 @@ def memory(forms: list[Form]) -> Json:
     found: Json = {}
     for form in forms:
         each = {name: _proportional_mb(pid) for name, pid in form.api_processes().items()}
-        found[form.name] = {
-            "all": round(sum(each.values()), 1),
-            "processes": {name: round(size, 1) for name, size in each.items()},
-        }
+        sizes = {name: round(size, 1) for name, size in each.items()}
+        found[form.name] = {"all": round(sum(each.values()), 1), "processes": sizes}
     return {**found, "more behind the wall": round(found[WALLED]["all"] - found[ONE_PROCESS]["all"], 1)}
 
 

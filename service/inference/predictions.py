@@ -225,7 +225,7 @@ class Predictions:
 
     @cached_property
     def outputs(self) -> Outputs:
-        """Outputs of the file, at the priors that the policy asks for."""
+        """What the file has computed, at the priors that the policy asks for."""
         return self.policy.shift(self._computed)
 
     @property

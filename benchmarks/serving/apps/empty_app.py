@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 Message = dict[str, Any]
-
 _BODY = b'{"probabilities":[]}'
 _START: Message = {
     "type": "http.response.start",

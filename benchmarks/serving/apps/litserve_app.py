@@ -41,9 +41,8 @@ class Classifier(litserve.LitAPI):
 
 if __name__ == "__main__":
     api = Classifier(max_batch_size=int(os.environ["MAX_BATCH_SIZE"]), batch_timeout=float(os.environ["BATCH_TIMEOUT"]))
-    server = litserve.LitServer(
-        api, accelerator="cpu", workers_per_device=1, fast_queue=os.environ["FAST_QUEUE"] == "1"
-    )
+    fast = os.environ["FAST_QUEUE"] == "1"
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, fast_queue=fast)
     # Without `log_level` uvicorn writes a line for every request.
     port = int(os.environ["PORT"])
     server.run(host="127.0.0.1", port=port, num_api_servers=1, log_level="warning", generate_client_file=False)

@@ -20,7 +20,6 @@ class Classifier(MLModel):
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         """Probabilities (N, K) of the rows (N, D)."""
-        rows = NumpyCodec.decode_input(payload.inputs[0])
-        (probs,) = self.session.run(["probabilities"], {"x": rows})
+        (probs,) = self.session.run(["probabilities"], {"x": NumpyCodec.decode_input(payload.inputs[0])})
         outputs = [NumpyCodec.encode_output("probabilities", probs)]
         return InferenceResponse(model_name=self.name, model_version=self.version, outputs=outputs)

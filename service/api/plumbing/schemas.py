@@ -55,7 +55,7 @@ class Prediction(BaseModel):
 
 
 class RowError(BaseModel):
-    """Error of a row without an answer."""
+    """Why a row has no answer."""
 
     code: str
     message: str
@@ -178,7 +178,7 @@ class ServerReady(BaseModel):
 
 
 class ServedModels(BaseModel):
-    """Models that answer inference."""
+    """What answers inference."""
 
     models: list[str] = Field(description="Published names and ids of models.")
 

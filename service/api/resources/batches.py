@@ -63,7 +63,7 @@ class BatchResults:
 
     @classmethod
     def of(cls, registry: Registry, batch_id: str) -> BatchResults:
-        """Results of this batch; raises NotFound, Conflict before there are any, Unavailable for a wrong manifest."""
+        """Those of this batch; raises NotFound, Conflict before there are any, Unavailable for a manifest that lies."""
         with registry.read() as unit:
             row = unit.batches.get(batch_id)
             if row.manifest_sha256 is not None:

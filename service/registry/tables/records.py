@@ -11,7 +11,7 @@ from service.registry.tables.columns import KEEPS_FILE, Base, Digest, Entity, Js
 
 
 class Uploaded(Record):
-    """Record of a file."""
+    """What came as a file."""
 
     __abstract__ = True
 
@@ -23,7 +23,7 @@ class Uploaded(Record):
 
 
 class Run(Record):
-    """A run over a model and a dataset."""
+    """What reads a model and a dataset."""
 
     __abstract__ = True
 

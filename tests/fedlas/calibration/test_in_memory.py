@@ -25,6 +25,7 @@ from fedlas.calibration.result import CalibrationResult
 from fedlas.errors import BadDataset, ConversionError, FedLASError, Mismatch
 from fedlas.importers import load_onnx
 from fedlas.report import CalibrationReport
+from tests.helpers.networks import Composed
 from tests.helpers.plan_orders import an_order
 from tests.helpers.uploads import digits, train
 from worker.documents.orders import CalibrateOrder
@@ -143,19 +144,11 @@ def test_a_job_of_the_service_gives_the_same_report(network: nn.Module, tmp_path
     worker_calibration.calibrate(given, files, tmp_path, lambda _: None)
     theirs, ours = json.loads((tmp_path / "report.json").read_text()), mine.report.as_dict()
     figures = ("verdict", "promoted", "shown", "summary", "metrics", "differences", "reliability", "gate", "parts")
-    for name in (
-        *figures,
-        "classes",
-        "confidence",
-        "calibration_test",
-        "label_noise",
-        "seen_by_model",
-        "risk_coverage",
-    ):
+    others = ("classes", "confidence", "calibration_test", "label_noise", "seen_by_model", "risk_coverage")
+    for name in (*figures, *others):
         assert ours[name] == theirs[name], name
-    np.testing.assert_allclose(
-        runtime(tmp_path / "calibrated.onnx", X[:50]), mine.model.predict_proba(X[:50]), atol=1e-5
-    )
+    answered = runtime(tmp_path / "calibrated.onnx", X[:50])
+    np.testing.assert_allclose(answered, mine.model.predict_proba(X[:50]), atol=1e-5)
 
 
 @pytest.mark.slow
@@ -182,13 +175,11 @@ def test_without_train_rows_the_others_do(network: nn.Module) -> None:
 
 def test_features_are_tapped_by_name(network: nn.Module, tmp_path: Path) -> None:
     """The submodule's output is what the file gives as features."""
-    found = fedlas.calibrate(
-        network, None, rows("calibration"), rows("test"), method="post_hoc", features="0", options=QUICK
-    )
+    given = None, rows("calibration"), rows("test")
+    found = fedlas.calibrate(network, *given, method="post_hoc", features="0", options=QUICK)
     with torch.no_grad():
         expected = network[0](torch.from_numpy(X[:5])).numpy()  # type: ignore[index]
-    features = runtime(found.save(tmp_path / "m.onnx"), X[:5], "features")
-    np.testing.assert_allclose(features, expected, atol=1e-5)
+    np.testing.assert_allclose(runtime(found.save(tmp_path / "m.onnx"), X[:5], "features"), expected, atol=1e-5)
 
 
 def test_a_frame_with_drawn_splits_calibrates_a_pipeline(tmp_path: Path) -> None:
@@ -197,12 +188,10 @@ def test_a_frame_with_drawn_splits_calibrates_a_pipeline(tmp_path: Path) -> None
     words = np.array(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
     estimator = LogisticRegression(C=300, max_iter=60, tol=1e-2).fit(frame[:400], words[Y[:400]])
     table = frame[400:].assign(digit=words[Y[400:]])
-    found = fedlas.calibrate(
-        estimator, data=table, roles={"label": "digit"}, seen_by_model="no", method="post_hoc", options=QUICK
-    )
+    how = {"roles": {"label": "digit"}, "seen_by_model": "no", "method": "post_hoc"}
+    found = fedlas.calibrate(estimator, data=table, options=QUICK, **how)
     assert found.verdict == "post_hoc"
-    shuffled = frame[frame.columns[::-1]][:400]
-    assert (found.model.predict(shuffled) == words[Y[:400]]).mean() > 0.8
+    assert (found.model.predict(frame[frame.columns[::-1]][:400]) == words[Y[:400]]).mean() > 0.8
     path = found.save(tmp_path / "m.onnx")
     np.testing.assert_allclose(runtime(path, X[:50]), found.model.predict_proba(frame[:50]), atol=1e-5)
 
@@ -222,8 +211,7 @@ def test_an_estimator_that_cannot_be_a_file_has_its_scores_calibrated(tmp_path: 
     assert after < before
     assert found.model.model is estimator
     assert found.notes[0].startswith("Own was not written as a file")
-    session = ort.InferenceSession(found.save(tmp_path / "c.onnx"))
-    assert session.get_inputs()[0].name == "uncalibrated_probabilities"
+    assert ort.InferenceSession(found.save(tmp_path / "c.onnx")).get_inputs()[0].name == "uncalibrated_probabilities"
 
 
 def test_a_model_that_knows_its_rows_by_heart_is_not_shown_to_be_better() -> None:
@@ -246,21 +234,12 @@ def test_a_model_that_knows_its_rows_by_heart_is_not_shown_to_be_better() -> Non
         found.save("nothing.onnx")
 
 
-class Listing(nn.Module):
-    """A network whose forward pass goes through Python lists, which no exporter can follow."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.tensor([[float(score) for score in row] for row in self.inner(x).tolist()])
-
-
 @pytest.mark.slow
 def test_a_module_that_cannot_be_exported_has_its_scores_calibrated(network: nn.Module) -> None:
     """Nothing is trained, and the module that is returned has the calibrator behind it."""
-    found = fedlas.calibrate(Listing(network), None, rows("calibration"), rows("test"))
+    # No exporter can follow a forward pass through Python lists.
+    listing = Composed(network, lambda y: torch.tensor([[float(score) for score in row] for row in y.tolist()]))
+    found = fedlas.calibrate(listing, None, rows("calibration"), rows("test"))
     inputs, targets = rows("test")
     assert found.verdict == "post_hoc"
     after = found.report.metrics["calibrated"]["nll"].value
@@ -332,11 +311,8 @@ class Difference(nn.Module):
 def test_inputs_by_name_are_in_the_order_of_forward(network: nn.Module) -> None:
     """A mapping in another order changes nothing: the module that is returned is called as the one that was given."""
     model, zero = Difference(network), np.zeros_like(X)
-    parts = {
-        name: {"second": zero[part], "label": Y[part], "first": X[part]}
-        for name, part in PARTS.items()
-        if name != "train"
-    }
+    kept = {name: part for name, part in PARTS.items() if name != "train"}
+    parts = {name: {"second": zero[part], "label": Y[part], "first": X[part]} for name, part in kept.items()}
     found = fedlas.calibrate(model, **parts, method="temperature", options=QUICK)
     rows_, nothing = torch.from_numpy(X[:50]), torch.zeros(50, 64)
     with torch.no_grad():

@@ -28,11 +28,10 @@ def given(folder: Path) -> tuple[GraphClassifier, Dataset]:
     classifier = load_onnx(folder / "model.onnx")
     rows = world()
     splits = np.array([SPLITS.index(name) for name in rows["split"]], np.int8)
-    dataset = Dataset({"x": rows["x"]}, rows["label"], list("abcd"), True, splits, seen_by_model="no")
+    names = list("abcd")
+    dataset = Dataset({"x": rows["x"]}, rows["label"], names, True, splits, seen_by_model="no")
     specs = [{"name": one.name, "dtype": one.dtype, "shape": list(one.shape)} for one in classifier.inputs]
-    return classifier, align(
-        dataset, model_inputs=specs, num_classes=4, class_names=list("abcd"), class_names_given=True
-    )
+    return classifier, align(dataset, model_inputs=specs, num_classes=4, class_names=names, class_names_given=True)
 
 
 def test_a_notebook_calibrates_judges_and_exports(tmp_path: Path) -> None:
@@ -82,8 +81,7 @@ def test_priors_of_the_world_shift_the_file_and_nothing_that_is_judged(tmp_path:
     np.testing.assert_allclose(shares, np.bincount(dataset.select("calibration")[1]) / len(dataset.rows("calibration")))
     expected = probs["plain"] * np.array([0.1, 0.1, 0.1, 0.7]) / shares
     np.testing.assert_allclose(probs["shifted"], expected / expected.sum(1, keepdims=True), atol=1e-6)
-    content = (tmp_path / "shifted.onnx").read_bytes() + more
-    session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession((tmp_path / "shifted.onnx").read_bytes() + more, providers=["CPUExecutionProvider"])
     (back,) = session.run(["probabilities"], {**rows, "class_priors": shares.astype(np.float32)})
     np.testing.assert_allclose(back, probs["plain"], atol=1e-6)
     told = session.get_modelmeta().custom_metadata_map
@@ -92,6 +90,9 @@ def test_priors_of_the_world_shift_the_file_and_nothing_that_is_judged(tmp_path:
     np.testing.assert_array_equal(
         (probs["shifted"] / thresholds).argmax(1), (probs["plain"] / plain.deployment.thresholds).argmax(1)
     )
+
+
+Priors = dict[str, float]
 
 
 @pytest.mark.parametrize(
@@ -104,9 +105,7 @@ def test_priors_of_the_world_shift_the_file_and_nothing_that_is_judged(tmp_path:
         ({"a": 0.5, "b": 0.3, "c": 0.2, "d": float("nan")}, "above 0"),
     ],
 )
-def test_priors_that_are_none_are_refused_before_anything_is_trained(
-    priors: dict[str, float], words: str, tmp_path: Path
-) -> None:
+def test_priors_that_are_none_are_refused_before_training(priors: Priors, words: str, tmp_path: Path) -> None:
     """The message names what is wrong with them."""
     classifier, dataset = given(tmp_path)
     with pytest.raises(Mismatch, match=words) as caught:
@@ -142,8 +141,7 @@ def test_what_one_attempt_found_is_found_by_the_next(tmp_path: Path) -> None:
     path = tmp_path / "journal" / file
     entry = read_state(path)
     assert entry is not None
-    earlier = {**entry, "notices": [asdict(Notice("found_before", "It was found.", {}, "warning"))]}
-    write_state(path, earlier)
+    write_state(path, {**entry, "notices": [asdict(Notice("found_before", "It was found.", {}, "warning"))]})
     assert [one.code for one in notices_of(start, journal(key="this", known={name: path}))] == ["found_before"]
     assert notices_of(start, journal(key="other", known={name: path})) == start.notices
 

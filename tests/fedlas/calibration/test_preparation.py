@@ -117,20 +117,15 @@ def checked(dataset: Dataset, **options: Any) -> ScoresCalibration:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few resamples and one draw of wrong labels: these tests read no interval."""
-    for module, name, value in (
-        (scores, "_RESAMPLES", 20),
-        (scores, "_FEWEST_RESAMPLES", 20),
-        (scores, "_NOISE_DRAWS", 1),
-    ):
-        monkeypatch.setattr(module, name, value)
+    for name, value in (("_RESAMPLES", 20), ("_FEWEST_RESAMPLES", 20), ("_NOISE_DRAWS", 1)):
+        monkeypatch.setattr(scores, name, value)
     monkeypatch.setattr(evaluation, "_FEWEST_DRAWS", 1)
 
 
 @pytest.mark.parametrize("make", BAD)
 def test_bad_rows_worsen_nothing_silently(make: Callable[[], Dataset]) -> None:
     """What is promoted is no worse on test rows with right labels than what was sent, in NLL and in Brier score."""
-    dataset = make()
-    found = checked(dataset)
+    found = checked(make())
     metrics = found.report.as_dict()["metrics"]
     assert all(math.isfinite(metrics["calibrated"][name]["value"]) for name in ("nll", "brier", "accuracy", "ece"))
     if found.verdict.promoted:
@@ -177,8 +172,7 @@ def test_a_row_that_stands_for_two_calibrates_like_two() -> None:
     weights = np.where(dataset.splits == CALIBRATION, 1.0 + np.arange(len(dataset)) % 3, 1.0)
     found = checked(replace(dataset, weights=weights), method="temperature")
     rows = np.repeat(np.arange(len(dataset)), weights.astype(int))
-    repeated = checked(only(dataset, rows), method="temperature")
-    expected = repeated.calibrator.parameters()["temperature"]
+    expected = checked(only(dataset, rows), method="temperature").calibrator.parameters()["temperature"]
     assert found.calibrator.parameters()["temperature"] == pytest.approx(expected, rel=1e-6)
 
 
@@ -274,11 +268,9 @@ def test_a_broken_row_is_named_by_its_place_in_the_file(classifier: GraphClassif
     """Rows of two splits calibrate together, so an error counts in the owner's file."""
     broken = ROWS["x"].copy()
     broken[7] = 1e38
-    places = np.arange(len(broken)) + 1000
+    dataset = drawn_idle_rows(inputs={"x": broken}, file_rows=np.arange(len(broken)) + 1000)
     with pytest.raises(BadDataset, match=r"row 1007 \(in 'calibration'\)"):
-        prepare(
-            classifier, drawn_idle_rows(inputs={"x": broken}, file_rows=places), CalibrationOptions(method="post_hoc")
-        )
+        prepare(classifier, dataset, CalibrationOptions(method="post_hoc"))
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ from fedlas.report import report_html
 from tests.helpers import cancelling_variance, gaussian_classes
 
 #: Few draws: what they tell is not looked at here.
+Raced = tuple[Start, RaceResult]
+Rounding = tuple[Calibration, Dataset, Path]
 OPTIONS = CalibrationOptions(method="post_hoc", noise_draws=1, num_resamples=50)
 
 
@@ -41,9 +43,8 @@ def opened(
     names = [f"class {k}" for k in range(classifier.num_classes)]
     specs = [{"name": one.name, "dtype": one.dtype, "shape": list(one.shape)} for one in classifier.inputs]
     dataset = Dataset({"x": x}, targets, names, True, splits.astype(np.int8), seen_by_model="no")
-    return classifier, align(
-        dataset, model_inputs=specs, num_classes=len(names), class_names=names, class_names_given=True
-    )
+    count = classifier.num_classes
+    return classifier, align(dataset, model_inputs=specs, num_classes=count, class_names=names, class_names_given=True)
 
 
 def overconfident(folder: Path) -> tuple[GraphClassifier, Dataset]:
@@ -54,13 +55,13 @@ def overconfident(folder: Path) -> tuple[GraphClassifier, Dataset]:
 
 
 @pytest.fixture(scope="module")
-def raced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Start, RaceResult]:
+def raced(tmp_path_factory: pytest.TempPathFactory) -> Raced:
     """The finalists of the overconfident network."""
     start = prepare(*overconfident(tmp_path_factory.mktemp("raced")), OPTIONS)
     return start, _race(start)
 
 
-def judged(raced: tuple[Start, RaceResult], more: Mapping[str, Finalist]) -> Served:
+def judged(raced: Raced, more: Mapping[str, Finalist]) -> Served:
     """The finalists with others before them, judged and written."""
     start, result = raced
     result = replace(result, finalists={**result.finalists, **more})
@@ -78,9 +79,7 @@ def ensemble(uploaded: Finalist) -> Finalist:
     return replace(uploaded, classifier=whole, calibrator=TemperatureScaling(1.0))
 
 
-def test_an_ensemble_that_fits_into_no_file_gives_way(
-    raced: tuple[Start, RaceResult], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_ensemble_too_large_for_a_file_gives_way(raced: Raced, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is served where it fits; where it does not, the next one is, by verdict, file and sentences."""
     trained = {"trained": ensemble(raced[1].post_hoc)}
     fits = judged(raced, trained)
@@ -100,7 +99,7 @@ def test_an_ensemble_that_fits_into_no_file_gives_way(
     assert found.verdict.claims == fits.verdict.claims
 
 
-def test_a_trained_network_that_overflows_is_not_judged(raced: tuple[Start, RaceResult]) -> None:
+def test_a_trained_network_that_overflows_is_not_judged(raced: Raced) -> None:
     """Answers that are no numbers on test rows do not lose the calibrators; the report says so."""
     broken = copy.deepcopy(raced[1].post_hoc.classifier)
     with torch.no_grad():
@@ -127,24 +126,22 @@ class Miswritten(TemperatureScaling):
         return TemperatureScaling(1.1 * self.temperature).to_onnx(logits_name, output_name, features_name)
 
 
-def test_whatever_stops_a_file_gives_way(raced: tuple[Start, RaceResult], caplog: pytest.LogCaptureFixture) -> None:
+def test_whatever_stops_a_file_gives_way(raced: Raced, caplog: pytest.LogCaptureFixture) -> None:
     """A defect of ours is logged, and told without its words; so does a file that computes something else."""
 
     broken = {"trained": Unwritable(4.0), "post_hoc": Miswritten(4.0)}
     more = {name: replace(raced[1].post_hoc, calibrator=calibrator) for name, calibrator in broken.items()}
     with caplog.at_level(logging.ERROR, "fedlas.calibration"):
         found = judged(raced, more)
-    assert [(gone.finalist, gone.code) for gone in found.gave_way] == [
-        ("trained", "internal_error"),
-        ("post_hoc", "parity"),
-    ]
+    gone = [(one.finalist, one.code) for one in found.gave_way]
+    assert gone == [("trained", "internal_error"), ("post_hoc", "parity")]
     assert "KeyError" in found.gave_way[0].reason
     assert "no such node" not in found.gave_way[0].reason
     assert "no such node" in caplog.text
 
 
 @pytest.fixture(scope="module")
-def rounding(tmp_path_factory: pytest.TempPathFactory) -> tuple[Calibration, Dataset, Path]:
+def rounding(tmp_path_factory: pytest.TempPathFactory) -> Rounding:
     """The calibration of an overconfident network that ONNX Runtime and PyTorch compute visibly apart."""
     folder = tmp_path_factory.mktemp("rounding")
     x, targets = cancelling_variance.rows(800, spread=0.0005)
@@ -156,9 +153,7 @@ def rounding(tmp_path_factory: pytest.TempPathFactory) -> tuple[Calibration, Dat
     return found, dataset, folder / "out.onnx"
 
 
-def test_where_pytorch_computes_another_network_the_runtime_is_calibrated(
-    rounding: tuple[Calibration, Dataset, Path],
-) -> None:
+def test_where_pytorch_computes_another_network_the_runtime_is_calibrated(rounding: Rounding) -> None:
     """What is judged, promised and written are ONNX Runtime's own answers, and the report says what gave way."""
     found, dataset, path = rounding
     report = found.report.as_dict()

@@ -28,9 +28,7 @@ def referee(calibrator: Any, logits: np.ndarray, targets: np.ndarray, new: np.nd
 
 @pytest.mark.parametrize(("num_rows", "num_classes"), [(60, 3), (1000, 5)])
 @pytest.mark.parametrize(("kind", "name"), [(VectorScaling, "svs"), (MatrixScaling, "sms")])
-def test_structured_scaling_is_the_one_of_its_authors(
-    kind: type[Calibrator], name: str, num_rows: int, num_classes: int
-) -> None:
+def test_structured_scaling_is_its_authors(kind: type[Calibrator], name: str, num_rows: int, num_classes: int) -> None:
     """On new rows probabilities agree as closely as their BFGS ends near its minimum, and the NLL to four digits."""
     from probmetrics.calibrators import get_calibrator
 

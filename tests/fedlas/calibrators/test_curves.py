@@ -65,8 +65,7 @@ def test_knots_lie_on_the_true_curve() -> None:
     """Of 50,000 rows whose hits come with probability p², each knot (p, hit) lies near p²; there are at most 32."""
     rng = np.random.default_rng(0)
     probs = rng.random(50_000)
-    hits = (rng.random(50_000) < probs**2).astype(float)
-    means, found = monotone_knots(probs, hits, np.ones(50_000))
+    means, found = monotone_knots(probs, (rng.random(50_000) < probs**2).astype(float), np.ones(50_000))
     assert 20 < len(means) <= MAX_KNOTS
     assert np.abs(found - means**2).max() < 0.04
     assert (np.diff(means) > 0).all()
@@ -112,10 +111,8 @@ def test_isotonic_of_many_classes_keeps_the_whole_order() -> None:
 def test_isotonic_is_never_certain() -> None:
     """400 rows of one confidence that are all right leave a doubt of about one row in 400, never 0 or 1."""
     logits = two_classes(np.repeat([-1.0, 1.0], 200))
-    probs = softmax(IsotonicScaling().fit(logits, logits.argmax(axis=1))(logits))
-    assert 1 / 4000 < probs.min() < 1 / 150
-    far = IsotonicScaling().fit(logits, logits.argmax(axis=1))(1e4 * logits)
-    assert np.isfinite(far).all()
+    assert 1 / 4000 < softmax(IsotonicScaling().fit(logits, logits.argmax(axis=1))(logits)).min() < 1 / 150
+    assert np.isfinite(IsotonicScaling().fit(logits, logits.argmax(axis=1))(1e4 * logits)).all()
 
 
 def test_wrong_curves_are_refused() -> None:

@@ -13,12 +13,9 @@ from sklearn.linear_model import LogisticRegression
 
 from fedlas import metrics
 from fedlas.calibrators import MixtureScaling, TemperatureScaling, VectorScaling, softmax
-from fedlas.calibrators.feature_map import (
-    FeatureScaling,
-    cross_fit_features,
-    shown_parameters,
-)
+from fedlas.calibrators.feature_map import FeatureScaling, cross_fit_features, shown_parameters
 from fedlas.race.scoring import make_folds, row_nll
+from tests.helpers.drawn_labels import nll
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -31,12 +28,7 @@ def rows(number: int = 600, *, informative: bool = True, seed: int = 0, num_clas
     logits = 2 * truth
     if informative:
         truth = truth + (features - 3) @ rng.normal(size=(6, num_classes))
-    targets = (softmax(truth).cumsum(axis=1) > rng.random((number, 1))).argmax(axis=1)
-    return logits, features, targets
-
-
-def nll(logits: np.ndarray, targets: np.ndarray) -> float:
-    return float(row_nll(logits, targets).mean())
+    return logits, features, (softmax(truth).cumsum(axis=1) > rng.random((number, 1))).argmax(axis=1)
 
 
 def test_a_strong_ridge_leaves_the_temperature() -> None:
@@ -49,10 +41,7 @@ def test_a_strong_ridge_leaves_the_temperature() -> None:
 
 
 def test_it_is_the_ridge_that_scikit_learn_finds() -> None:
-    """On logits of zero it is multinomial logistic regression; scikit-learn's optimum is met to four digits.
-
-    The offset has a penalty here and none there, so balanced classes and centred features make both zero.
-    """
+    """On zero logits it is multinomial logistic regression, to four digits (balanced, centred rows: no offset)."""
     rng = np.random.default_rng(0)
     half = rng.normal(size=(300, 4))
     half -= half.mean(axis=0)
@@ -109,8 +98,7 @@ def test_cross_fitting_says_what_new_rows_say() -> None:
     features, new_features = (
         np.hstack([f, wide.normal(size=(len(f), 60))]) for f in (features, new_features)
     )  # room for overfitting
-    folds = make_folds(targets, seed=0)
-    fitted, held_out = cross_fit_features(logits, features, targets, folds, strengths=(1e-4,))
+    fitted, held_out = cross_fit_features(logits, features, targets, make_folds(targets, seed=0), strengths=(1e-4,))
     assert isinstance(fitted, FeatureScaling)
     truth = nll(fitted(new_logits, new_features), new_targets)
     error = row_nll(held_out, targets).std() / np.sqrt(400)
@@ -169,16 +157,14 @@ def test_parameters_bring_it_back() -> None:
     """What `parameters` wrote gives the same calibrated logits to the last bit."""
     logits, features, targets = rows()
     fitted = FeatureScaling().fit(logits, targets, features=features)
-    again = FeatureScaling(**fitted.parameters())
-    np.testing.assert_array_equal(again(logits, features), fitted(logits, features))
+    np.testing.assert_array_equal(FeatureScaling(**fitted.parameters())(logits, features), fitted(logits, features))
 
 
 def test_large_tables_are_shown_by_their_shape() -> None:
     """A report shows small tables in full and large ones as `rows × columns numbers`."""
     small = FeatureScaling(2.0, np.ones((4, 3)), np.zeros(3))
     assert shown_parameters(small) == small.parameters()
-    large = FeatureScaling(2.0, np.ones((512, 10)), np.zeros(10))
-    shown = shown_parameters(large)
+    shown = shown_parameters(FeatureScaling(2.0, np.ones((512, 10)), np.zeros(10)))
     assert (shown["temperature"], shown["matrix"], shown["offset"]) == (2.0, "512 × 10 numbers", [0.0] * 10)
 
 
@@ -187,11 +173,8 @@ def test_large_tables_are_shown_by_their_shape() -> None:
 def test_onnx_nodes_compute_the_same(kind: str, opset: int) -> None:
     """The nodes of a calibrator that reads features, and of one that does not, equal numpy by ONNX Runtime."""
     logits, features, targets = rows()
-    fitted = (
-        FeatureScaling().fit(logits, targets, features=features)
-        if kind == "features"
-        else VectorScaling().fit(logits, targets)
-    )
+    calibrator, given = (FeatureScaling(), {"features": features}) if kind == "features" else (VectorScaling(), {})
+    fitted = calibrator.fit(logits, targets, **given)
     nodes, initializers = fitted.to_onnx("logits", "out", "seen")
     shapes = {"logits": 3, "seen": 6}
     graph = helper.make_graph(
@@ -204,8 +187,7 @@ def test_onnx_nodes_compute_the_same(kind: str, opset: int) -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
     onnx.checker.check_model(model, full_check=True)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    feed = {"logits": logits.astype(np.float32), "seen": features.astype(np.float32)}
-    (found,) = session.run(None, feed)
+    (found,) = session.run(None, {"logits": logits.astype(np.float32), "seen": features.astype(np.float32)})
     np.testing.assert_allclose(found, fitted(logits, features), rtol=1e-5, atol=1e-5)
 
 

@@ -15,8 +15,7 @@ def rows(number: int, *, wrong: float, seed: int = 0) -> tuple[NDArray[np.float6
     rng = np.random.default_rng(seed)
     truth = 3 * rng.normal(size=(number, 5))
     targets = (softmax(truth).cumsum(axis=1) > rng.random((number, 1))).argmax(axis=1)
-    lost = rng.random(number) < wrong
-    return 2 * truth, np.where(lost, rng.integers(0, 5, number), targets)
+    return 2 * truth, np.where(rng.random(number) < wrong, rng.integers(0, 5, number), targets)
 
 
 def test_the_fit_is_the_optimum_of_both_numbers() -> None:

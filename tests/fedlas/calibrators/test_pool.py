@@ -47,8 +47,7 @@ def test_a_pool_of_every_kind_is_one_graph(num_classes: int) -> None:
     members += [Compressed(TemperatureScaling(1.5))]
     members += [FeatureScaling(share=0.1).fit(logits, targets, features=features), Uniform()]
     pool = Pool(members, np.full(len(members), 1 / len(members)))
-    expected = pool(logits, features)
-    assert run(pool, logits, features) == pytest.approx(expected, abs=2e-5)
+    assert run(pool, logits, features) == pytest.approx(pool(logits, features), abs=2e-5)
     assert not pool.keeps_order
 
 
@@ -79,8 +78,7 @@ def test_members_that_keep_the_order_make_a_pool_that_does() -> None:
 def test_weights_are_those_of_the_mixture_that_drew_the_rows() -> None:
     """Rows drawn in a third from one density and in the rest from another: their shares are found again."""
     rng = np.random.default_rng(0)
-    first = rng.random(20_000) < 1 / 3
-    values = np.where(first, rng.normal(-2, 1, 20_000), rng.normal(2, 1, 20_000))
+    values = np.where(rng.random(20_000) < 1 / 3, rng.normal(-2, 1, 20_000), rng.normal(2, 1, 20_000))
     densities = np.exp(-0.5 * (values[:, None] - [-2, 2]) ** 2)
     assert mixture_weights(densities, np.full(20_000, 1 / 20_000))[0] == pytest.approx(1 / 3, abs=0.01)
 

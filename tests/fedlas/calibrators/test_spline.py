@@ -29,12 +29,10 @@ def test_the_fit_is_the_minimum_that_scipy_finds(kind: type[SplineScaling], bent
     x = 2 * np.random.default_rng(0).normal(size=400)
     targets = drawn(two_classes(0.6 * x + bent * x**2))
     fitted, line = kind().fit(two_classes(x), targets), AffineScaling().fit(two_classes(x), targets)
-    rows = np.full(400, 1 / 400)
-    soft = platt_targets(targets, rows)
+    soft = platt_targets(targets, np.full(400, 1 / 400))
     values, knots = line.slope * x + line.intercept, line.slope * fitted.knots + line.intercept
     widths = np.diff(knots)
-    columns = [integral(slopes, knots, values) for slopes in np.eye(len(knots))]
-    design = np.stack([np.ones(400), *columns], axis=1)
+    design = np.stack([np.ones(400), *(integral(slopes, knots, values) for slopes in np.eye(len(knots)))], axis=1)
 
     def objective(theta: np.ndarray) -> float:
         log_odds = design @ theta

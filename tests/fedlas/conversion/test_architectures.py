@@ -58,9 +58,8 @@ def test_a_file_of_weights_is_its_network(
     side = 224 if preprocessing is None else preprocessing["crop"]
     images = torch.randn(3, (preprocessing or {}).get("channels", 3), side, side)
     with torch.no_grad():
-        torch.testing.assert_close(
-            torch.from_numpy(run_file(file.path, (images,))), network(images), rtol=1e-3, atol=1e-3
-        )
+        answered = torch.from_numpy(run_file(file.path, (images,)))
+        torch.testing.assert_close(answered, network(images), rtol=1e-3, atol=1e-3)
     assert f"{CLASSES} classes" in file.notes[0]
     assert load_onnx(file.path).trainable
 
@@ -72,9 +71,8 @@ def test_half_precision_is_computed_in_single(tmp_path: Path) -> None:
     file = model_file(weights, folder=tmp_path, architecture="timm/test_resnet", num_classes=CLASSES)
     images = torch.randn(2, 3, 160, 160)
     with torch.no_grad():
-        torch.testing.assert_close(
-            torch.from_numpy(run_file(file.path, (images,))), network(images), rtol=1e-3, atol=1e-3
-        )
+        answered = torch.from_numpy(run_file(file.path, (images,)))
+        torch.testing.assert_close(answered, network(images), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -97,8 +95,7 @@ def test_weights_of_something_else(architecture: str, code: str, tmp_path: Path)
 
 def test_what_is_missing_and_unexpected_is_named(tmp_path: Path) -> None:
     """Weights that do not fit are counted and named in one message; a file of another kind is called so."""
-    network = library_network("torchvision/squeezenet1_1")
-    state = {name: value.clone() for name, value in network.state_dict().items()}
+    state = {name: value.clone() for name, value in library_network("torchvision/squeezenet1_1").state_dict().items()}
     state["stranger"] = state.pop("features.3.squeeze.bias")
     save_file(state, tmp_path / "w.safetensors")
     with pytest.raises(ConversionError, match=r"missing \(1\): features.3.squeeze.bias; unexpected \(1\): stranger"):

@@ -44,8 +44,7 @@ def probabilities(path: Path, rows: Any) -> Any:
 )
 def test_the_file_answers_as_predict_proba_does(tmp_path: Path, estimator: Any) -> None:
     """One output of probabilities, whose names are the estimator's classes, for any number of rows."""
-    names = np.array(["barolo", "grignolino", "barbera"])
-    estimator.fit(ROWS.astype(np.float32), names[LABELS])
+    estimator.fit(ROWS.astype(np.float32), np.array(["barolo", "grignolino", "barbera"])[LABELS])
     file = model_file(estimator, folder=tmp_path, example=ROWS)
     np.testing.assert_allclose(probabilities(file.path, ROWS), estimator.predict_proba(ROWS), atol=1e-4)
     assert file.class_names == ["barbera", "barolo", "grignolino"]

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from fedlas.conversion import ModelFile, model_file
 from fedlas.errors import ConversionError
 from fedlas.importers import load_onnx
-from tests.helpers.networks import Bert, Cnn
+from tests.helpers.networks import Bert, Cnn, Composed
 
 IMAGES = np.random.default_rng(0).random((7, 3, 8, 8)).astype(np.float32)
+LAYER = nn.Linear(4, 3)
 
 
 def logits(file: ModelFile, *inputs: Any) -> Tensor:
@@ -69,17 +70,6 @@ def test_features_are_tapped_by_the_name_of_a_submodule(tmp_path: Path, layer: s
     assert found.class_labels is None
 
 
-class Answering(nn.Module):
-    """A linear layer, and a function of its scores."""
-
-    def __init__(self, columns: int, answer: Any) -> None:
-        super().__init__()
-        self.layer, self.answer = nn.Linear(4, columns), answer
-
-    def forward(self, rows: Tensor) -> Any:
-        return self.answer(self.layer(rows))
-
-
 @pytest.mark.parametrize(
     "answer",
     [lambda y: (y, y * 2), lambda y: {"loss": None, "logits": y}, lambda y: SimpleNamespace(logits=y)],
@@ -87,18 +77,17 @@ class Answering(nn.Module):
 )
 def test_scores_are_found_in_what_forward_returns(tmp_path: Path, answer: Any) -> None:
     """A tuple begins with them, a mapping or an object calls them logits."""
-    network, rows = Answering(3, answer), torch.rand(4, 4)
-    expected = answers(network.layer, rows)
+    network, rows = Composed(nn.Linear(4, 3), answer), torch.rand(4, 4)
+    expected = answers(network.network, rows)
     torch.testing.assert_close(logits(model_file(network, folder=tmp_path, example=rows), rows), expected)
 
 
 def test_one_logit_is_a_binary_classifier(tmp_path: Path) -> None:
     """A vector of logits becomes two classes, and the service is told so."""
-    network, rows = Answering(1, lambda y: y.squeeze(1)), torch.rand(4, 4)
+    network, rows = Composed(nn.Linear(4, 1), lambda y: y.squeeze(1)), torch.rand(4, 4)
     file = model_file(network, folder=tmp_path, example=rows, class_names=["no", "yes"])
     assert (file.options["task"], file.class_names) == ("binary", ["no", "yes"])
-    found = logits(file, rows).softmax(1)[:, 1]
-    torch.testing.assert_close(found, answers(network, rows).sigmoid())
+    torch.testing.assert_close(logits(file, rows).softmax(1)[:, 1], answers(network, rows).sigmoid())
 
 
 def test_double_precision_and_whole_numbers_are_taken_and_told(tmp_path: Path) -> None:
@@ -142,7 +131,7 @@ def broken() -> nn.Module:
         (nn.Linear(4, 3), np.zeros((2, 4)), {"features": "fc"}, "unknown_features", "no submodule 'fc'"),
         (nn.Linear(4, 3), np.zeros((2, 4)), {"class_names": ["a"]}, "class_names_mismatch", "1 class names for 3"),
         (nn.Conv2d(3, 4, 1), IMAGES, {}, "no_scores", "(5, 4, 8, 8)"),
-        (Answering(3, lambda y: y / 0), np.ones((2, 4)), {}, "non_finite_answers", "NaN or infinite"),
+        (Composed(LAYER, lambda y: y / 0), np.ones((2, 4)), {}, "non_finite_answers", "NaN or infinite"),
         (Branching(), np.ones((2, 4)), {}, "not_exportable", "PyTorch cannot write"),
         (
             Bert(),
@@ -151,7 +140,7 @@ def broken() -> nn.Module:
             "inputs_mismatch",
             "forward takes input_ids",
         ),
-        (Answering(3, lambda y: y + torch.rand_like(y)), np.ones((2, 4)), {}, "parity", "differs from the object"),
+        (Composed(LAYER, lambda y: y + torch.rand_like(y)), np.ones((2, 4)), {}, "parity", "differs from the object"),
     ],
 )
 def test_what_cannot_be_written_is_a_sentence(

@@ -85,8 +85,7 @@ def test_parts_by_name_are_the_splits(kind: str, tmp_path: Path) -> None:
 
 def test_a_dataset_of_ours_keeps_everything(tmp_path: Path) -> None:
     """Splits, groups, weights and class names are those of the dataset."""
-    named = np.array(["u", "v", "w"])[Y]
-    columns = {"x": X, "label": named, "group": np.arange(60) // 2, "weight": np.ones(60)}
+    columns = {"x": X, "label": np.array(["u", "v", "w"])[Y], "group": np.arange(60) // 2, "weight": np.ones(60)}
     first = read(columns, tmp_path / "a", seen_by_model="no")
     again = read(first, tmp_path / "b")
     for field in ("targets", "splits", "groups", "weights"):
@@ -106,8 +105,7 @@ def test_the_example_has_no_label_whatever_it_is_called(tmp_path: Path) -> None:
     """Roles are known to the example as to the file; an array may be called `file`."""
     arrays = {"file": X, "diagnosis": Y}
     assert list(example_of(arrays, roles={"label": "diagnosis"})) == ["file"]
-    frame = example_of(FRAME, roles={"label": "kind"})
-    assert list(frame.columns) == ["a", "b", "c", "d"]
+    assert list(example_of(FRAME, roles={"label": "kind"}).columns) == ["a", "b", "c", "d"]
     np.testing.assert_array_equal(read(arrays, tmp_path, roles={"label": "diagnosis"}).inputs["file"], X)
 
 

@@ -15,11 +15,10 @@ TARGETS = np.arange(60) % 3
 
 
 def dataset(class_names: list[str] | None = None, targets: np.ndarray = TARGETS, **inputs: np.ndarray) -> Dataset:
-    names = class_names or [str(i) for i in range(int(targets.max()) + 1)]
     return Dataset(
         inputs=inputs or {"x": np.ones((60, 4))},
         targets=targets.astype(np.int64),
-        class_names=names,
+        class_names=class_names or [str(i) for i in range(int(targets.max()) + 1)],
         class_names_given=class_names is not None,
         splits=np.zeros(60, np.int8),
     )
@@ -58,14 +57,12 @@ def test_inputs_are_ordered_as_the_model_wants() -> None:
 
 def test_the_usual_name_is_the_single_input() -> None:
     """Beside other arrays, `images` is the input of a model that calls its only input otherwise."""
-    result = fitted(dataset(images=np.zeros((60, 4)), size=np.zeros(60)))
-    assert (result.inputs["input"] == 0).all()
+    assert (fitted(dataset(images=np.zeros((60, 4)), size=np.zeros(60))).inputs["input"] == 0).all()
 
 
 def test_pixels_are_cast_unscaled() -> None:
     """Bytes 0..255 become floats 0..255."""
-    pixels = np.full((60, 4), 255, np.uint8)
-    assert fitted(dataset(x=pixels)).inputs["input"].max() == 255.0
+    assert fitted(dataset(x=np.full((60, 4), 255, np.uint8))).inputs["input"].max() == 255.0
 
 
 @pytest.mark.parametrize(
@@ -112,11 +109,7 @@ def test_symbolic_dimensions_fit_anything(free: object) -> None:
 def test_names_must_fit() -> None:
     """A missing input is a mismatch that lists both sides."""
     with pytest.raises(Mismatch, match=r"'ids' int64.*'mask' int64.*'ids' int64.*'other'"):
-        fitted(
-            dataset(ids=np.ones((60, 4), int), other=np.ones(60)),
-            spec("ids", "int64"),
-            spec("mask", "int64"),
-        )
+        fitted(dataset(ids=np.ones((60, 4), int), other=np.ones(60)), spec("ids", "int64"), spec("mask", "int64"))
 
 
 @pytest.mark.parametrize(

@@ -60,8 +60,7 @@ def test_what_numpy_wrote_is_read(tmp_path: Path) -> None:
 def test_given_back_pages_are_read_again(tmp_path: Path) -> None:
     """Releasing changes no value, of the array or of a slice of it, and does nothing to arrays in memory."""
     write_arrays(tmp_path / "a.npz", ARRAYS)
-    mapped = read_arrays(tmp_path / "a.npz", mapped_from=0)["x"]
-    part = mapped[20:50]
+    part = read_arrays(tmp_path / "a.npz", mapped_from=0)["x"][20:50]
     release(part)
     np.testing.assert_array_equal(part, ARRAYS["x"][20:50])
     copy = ARRAYS["x"].copy()
@@ -98,9 +97,7 @@ def _dataset(num_rows: int = 400) -> Dataset:
     targets = RNG.integers(0, 3, num_rows)
     x = (np.eye(3)[targets] + RNG.standard_normal((num_rows, 3))).astype(np.float32)
     splits = RNG.integers(0, 4, num_rows).astype(np.int8)
-    return Dataset(
-        {"x": x}, targets, ["a", "b", "c"], True, splits, weights=RNG.random(num_rows), ids=np.arange(num_rows)
-    )
+    return Dataset({"x": x}, targets, list("abc"), True, splits, weights=RNG.random(num_rows), ids=np.arange(num_rows))
 
 
 def test_the_prepared_copy_keeps_rows_together(tmp_path: Path) -> None:
@@ -143,16 +140,9 @@ def test_training_from_disk_is_training_from_memory(tmp_path: Path) -> None:
     for mapped_from in (0, 1 << 40):
         inputs, targets = load_dataset(tmp_path / "d", mapped_from=mapped_from).select("train")
         torch.manual_seed(0)  # the gate begins at random
-        classifier = SmallClassifier(3, 3)
-        fit(
-            classifier,
-            FedLASLoss(3),
-            list(inputs.values()),
-            targets,
-            TrainConfig(epochs=3, batch_size=16),
-            device="cpu",
-        )
-        trained.append(predict_logits(classifier, list(inputs.values()), device="cpu", batch_size=7))
+        classifier, rows = SmallClassifier(3, 3), list(inputs.values())
+        fit(classifier, FedLASLoss(3), rows, targets, TrainConfig(epochs=3, batch_size=16), device="cpu")
+        trained.append(predict_logits(classifier, rows, device="cpu", batch_size=7))
     assert isinstance(inputs["x"], np.ndarray)
     np.testing.assert_array_equal(trained[0][0], trained[1][0])
     np.testing.assert_array_equal(trained[0][1], trained[1][1])
@@ -161,8 +151,7 @@ def test_training_from_disk_is_training_from_memory(tmp_path: Path) -> None:
 def test_a_loader_reads_one_batch_ahead_and_in_order(tmp_path: Path) -> None:
     """Batches of mapped rows arrive in the order of the choice, and a reader that stops early leaves no thread."""
     write_arrays(tmp_path / "a.npz", {"x": ARRAYS["x"]})
-    mapped = read_arrays(tmp_path / "a.npz", mapped_from=0)["x"]
-    loader = Loader([mapped], torch.device("cpu"))
+    loader = Loader([read_arrays(tmp_path / "a.npz", mapped_from=0)["x"]], torch.device("cpu"))
     assert any(loader._readers)
     chosen = [torch.tensor([3, 1]), slice(10, 14), torch.tensor([199])]
     for (batch,), expected in zip(loader.batches(chosen), chosen, strict=True):

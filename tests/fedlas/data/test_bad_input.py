@@ -38,8 +38,7 @@ def changed(name: str, place: Any, value: Any, dtype: str = "float64") -> dict[s
 
 
 def csv(*lines: str, header: str = "x,label", good_rows: int = N) -> bytes:
-    body = [f"{i},{'ab'[i % 2]}" for i in range(good_rows)]
-    return "\n".join([header, *body, *lines, ""]).encode()
+    return "\n".join([header, *(f"{i},{'ab'[i % 2]}" for i in range(good_rows)), *lines, ""]).encode()
 
 
 def member(header: dict[str, Any] | bytes, data: bytes) -> bytes:
@@ -76,7 +75,6 @@ FLOATS = {"descr": "<f4", "fortran_order": False, "shape": (N, 2)}
 OBJECTS = np.array([{"a": 1}, None] * (N // 2), dtype=object)
 SPLITS = np.array(["train"] * 50 + ["calibration"] * 25 + ["test"] * 25)
 ARRAYS = {"x": np.ones((3, 2)), "label": np.arange(3)}
-
 CASES: dict[str, tuple[bytes, str, str]] = {
     # pickles, whatever they are called
     "pickle": (pickle.dumps(ARRAYS), "unsafe_format", "numpy.savez"),
@@ -142,11 +140,7 @@ CASES: dict[str, tuple[bytes, str, str]] = {
     "one class": (npz(label=np.full(N, 1)), "one_class", "'1'"),
     "a class name twice": (npz(class_names=np.array(["a", "a"])), "bad_class_names", "twice"),
     # splits and groups
-    "too few rows": (
-        npz(x=np.ones((30, 2)), label=np.arange(30) % 2),
-        "split_too_small",
-        "'calibration' has 6 rows",
-    ),
+    "too few rows": (npz(x=np.ones((30, 2)), label=np.arange(30) % 2), "split_too_small", "'calibration' has 6 rows"),
     "small test split": (
         npz(split=["train"] * 50 + ["calibration"] * 45 + ["test"] * 5),
         "split_too_small",

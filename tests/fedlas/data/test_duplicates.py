@@ -107,8 +107,7 @@ def test_any_type_that_the_model_casts_is_found(dtype: str) -> None:
         return align(dataset, model_inputs=[spec], num_classes=2, class_names=[], class_names_given=False)
 
     seen = SeenRows.of(aligned(rows.astype(np.float32)).inputs, key=KEY)
-    again = aligned(rows[RNG.permutation(40)].astype(dtype))
-    assert seen.contains(again.inputs).all()
+    assert seen.contains(aligned(rows[RNG.permutation(40)].astype(dtype)).inputs).all()
 
 
 def test_all_inputs_make_a_row() -> None:
@@ -181,8 +180,7 @@ def test_seen_rows_are_left_out_and_counted(tmp_path: Path) -> None:
 def test_a_guarantee_split_may_become_empty(tmp_path: Path) -> None:
     """Without guarantee rows nothing is promised, which is said and is no reason to stop."""
     dataset = data({"calibration": 300, "guarantee": 20, "test": 300})
-    seen = SeenRows.of(dataset.inputs, dataset.rows("guarantee"), key=KEY)
-    left = without_seen(dataset, seen, scratch=tmp_path)
+    left = without_seen(dataset, SeenRows.of(dataset.inputs, dataset.rows("guarantee"), key=KEY), scratch=tmp_path)
     assert (len(left.rows("guarantee")), left.seen_by_model) == (0, "unknown")
     assert left.warnings[-1].endswith("they are left out; no guarantee row is left, so nothing is promised")
 
@@ -196,9 +194,8 @@ def test_too_few_unseen_rows_stop_a_job(tmp_path: Path, split: str, other: str) 
         if lost == 5:
             assert len(without_seen(dataset, seen, scratch=tmp_path).rows(split)) == FEWEST_LEFT
             continue
-        with pytest.raises(
-            BadDataset, match=rf"6 of 205 {split} rows.* 199 {split} rows are left, at least 200"
-        ) as error:
+        words = rf"6 of 205 {split} rows.* 199 {split} rows are left, at least 200"
+        with pytest.raises(BadDataset, match=words) as error:
             without_seen(dataset, seen, scratch=tmp_path)
         assert error.value.code == "rows_seen"
 

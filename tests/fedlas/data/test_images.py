@@ -193,16 +193,9 @@ def test_prepared_images_become_pixels(tmp_path: Path) -> None:
     """From the zip over the prepared copy to the model's rows: exactly what the preprocessing makes of each file."""
     save_dataset(read_dataset(digits_like(tmp_path)), tmp_path / "prepared.npz")
     dataset = load_dataset(tmp_path / "prepared.npz")
-    aligned = align(
-        dataset,
-        model_inputs=[SPEC],
-        num_classes=2,
-        class_names=["0", "1"],
-        class_names_given=False,
-        preprocessing=STEPS,
-    )
-    order = dataset.in_file(np.arange(len(dataset)))
-    wanted = np.stack([STEPS(image(photo(10, 12, seed=int(i)))) for i in order])
+    classes = {"num_classes": 2, "class_names": ["0", "1"], "class_names_given": False}
+    aligned = align(dataset, model_inputs=[SPEC], preprocessing=STEPS, **classes)
+    wanted = np.stack([STEPS(image(photo(10, 12, seed=int(i)))) for i in dataset.in_file(np.arange(len(dataset)))])
     np.testing.assert_array_equal(aligned.inputs["x"], wanted)
     assert dataset.profile()["inputs"] == [{"name": "images", "dtype": "image", "shape": ["N"]}]
 

@@ -98,12 +98,7 @@ def test_a_growing_array_widens(scratch_used: bool, scratch: Path, monkeypatch: 
     """Bytes, then integers, then floats: every number is kept, in memory and in a file, in the widest type."""
     monkeypatch.setattr(arrays_module, "MEMORY_BYTES", 100)
     monkeypatch.setattr(arrays_module, "PIECE_BYTES", 64)
-    parts: list[np.ndarray] = [
-        np.arange(150).astype(np.uint8),
-        np.arange(-90, 10),
-        np.linspace(0, 1, 33),
-        np.array([True]),
-    ]
+    parts = [np.arange(150).astype(np.uint8), np.arange(-90, 10), np.linspace(0, 1, 33), np.array([True])]
     with ArrayFactory(scratch if scratch_used else None).builder("x") as array:
         for part in parts:
             array.append(part)
@@ -141,8 +136,7 @@ def table(path: Path, format: str) -> Path:
         writer = csv.writer(out)
         writer.writerow([*columns, "label", "site"])
         late = [str(int(v)) if v == int(v) else "0.5" for v in columns["late"]]
-        values = [columns[f"f{i}"].tolist() for i in range(8)]
-        writer.writerows(zip(*values, late, labels, site, strict=True))
+        writer.writerows(zip(*[columns[f"f{i}"].tolist() for i in range(8)], late, labels, site, strict=True))
     return file
 
 
@@ -152,8 +146,7 @@ def test_tables_are_read_in_pieces(format: str, tmp_path: Path, scratch: Path, m
     monkeypatch.setattr(arrays_module, "MEMORY_BYTES", 1 << 18)
     monkeypatch.setattr(reading_csv, "MAX_LINE_BYTES", 1 << 16)
     monkeypatch.setattr(parquet, "PIECE_BYTES", 1 << 16)
-    path = table(tmp_path, format)
-    dataset = read_dataset(path, scratch=scratch, roles={"slices": ["site"]})
+    dataset = read_dataset(table(tmp_path, format), scratch=scratch, roles={"slices": ["site"]})
     found = dataset.inputs["inputs"]
     assert isinstance(found, np.memmap)
     assert found.shape == (BLOCKS, 9)
@@ -184,9 +177,8 @@ def test_memory_holds_a_piece_of_a_large_file(format: str, tmp_path: Path, scrat
     else:
         lists = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), 1 << 16)
         pq.write_table(pa.table({"x": lists, "label": np.arange(rows) % 2}), path, compression="none")
-    child = subprocess.run(
-        [sys.executable, "-c", CHILD, str(path), str(scratch)], capture_output=True, text=True, check=True, timeout=100
-    )
+    command = [sys.executable, "-c", CHILD, str(path), str(scratch)]
+    child = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100)
     told = json.loads(child.stdout)
     assert (told["rows"], told["bytes"]) == (rows, values.nbytes)
     assert told["more"] < values.nbytes / 2

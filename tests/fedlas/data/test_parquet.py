@@ -48,12 +48,8 @@ TENSORS = {
     [*((kind, True) for kind in TENSORS), *((kind, False) for kind in TENSORS if "tensors" not in kind)],
 )
 def test_lists_are_tensors_under_their_names(kind: str, arrow_schema: bool, tmp_path: Path) -> None:
-    """Lists of lists in every encoding are one array, with the numbers' own type, also where Arrow's schema is lost.
-
-    (Without it a tensor is a flat list.)
-    """
-    path = parquet(tmp_path, {"cubes": TENSORS[kind]}, store_schema=arrow_schema)
-    dataset = read_dataset(path)
+    """Lists of lists in every encoding are one array, with the numbers' own type, also where Arrow's schema is lost."""
+    dataset = read_dataset(parquet(tmp_path, {"cubes": TENSORS[kind]}, store_schema=arrow_schema))
     assert list(dataset.inputs) == ["cubes"]
     np.testing.assert_array_equal(dataset.inputs["cubes"], CUBES)
     assert dataset.inputs["cubes"].dtype == np.float32
@@ -86,10 +82,8 @@ def test_equal_types_are_kept(dtype: Any, tmp_path: Path) -> None:
 def test_lists_and_numbers_are_two_inputs(tmp_path: Path) -> None:
     """Beside list columns the numeric ones form `inputs`, or `inputs_` where a list has that name."""
     plain = np.arange(N)
-    assert list(read_dataset(parquet(tmp_path, {"cubes": TENSORS["tensors"], "age": plain})).inputs) == [
-        "cubes",
-        "inputs",
-    ]
+    found = read_dataset(parquet(tmp_path, {"cubes": TENSORS["tensors"], "age": plain})).inputs
+    assert list(found) == ["cubes", "inputs"]
     found = read_dataset(parquet(tmp_path, {"inputs": TENSORS["tensors"], "age": plain})).inputs
     assert list(found) == ["inputs", "inputs_"]
     np.testing.assert_array_equal(found["inputs_"], plain[:, None])
@@ -163,9 +157,7 @@ def test_ragged_lists_without_padding_name_the_row(tmp_path: Path) -> None:
         (pa.array([b"x"] * N), {"roles": {"group": "c"}}, "unsupported_dtype", "'c' is binary"),
     ],
 )
-def test_a_column_that_does_not_fit_is_named(
-    column: Any, options: dict[str, Any], code: str, words: str, tmp_path: Path
-) -> None:
+def test_unfit_columns_are_named(column: Any, options: dict[str, Any], code: str, words: str, tmp_path: Path) -> None:
     """Each kind of column that cannot be what it stands for has its code and sentence."""
     with pytest.raises(BadDataset, match=words) as caught:
         read_dataset(parquet(tmp_path, {"x": np.arange(N), "c": column}), **options)

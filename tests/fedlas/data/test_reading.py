@@ -101,8 +101,7 @@ def test_labels_of_any_kind_are_indices(tmp_path: Path, labels: np.ndarray) -> N
 
 def test_indices_are_not_sorted_as_text(tmp_path: Path) -> None:
     """Labels "2" and "10" mean the classes 2 and 10."""
-    labels = np.where(LABELS % 2 == 0, "2", "10")
-    dataset = read_dataset(npz(tmp_path, x=np.zeros((200, 2)), label=labels))
+    dataset = read_dataset(npz(tmp_path, x=np.zeros((200, 2)), label=np.where(LABELS % 2 == 0, "2", "10")))
     assert sorted(set(dataset.targets.tolist())) == [2, 10]
 
 
@@ -183,8 +182,7 @@ def _with_zones(moments: np.ndarray) -> list[tuple[np.timedelta64, tuple[np.date
 
 def test_missing_numbers_can_be_let_through(tmp_path: Path) -> None:
     """With missing=nan an empty cell is NaN, in whole-number columns too."""
-    text = rows("a,label", "{i},{word}") + ",cat\n"
-    dataset = read_dataset(csv(tmp_path, text), missing="nan")
+    dataset = read_dataset(csv(tmp_path, rows("a,label", "{i},{word}") + ",cat\n"), missing="nan")
     assert np.isnan(dataset.inputs["inputs"][-1, 0])
 
 
@@ -229,8 +227,7 @@ def test_drawn_splits_never_divide_a_group(tmp_path: Path) -> None:
     labels = np.random.default_rng(0).integers(0, 3, len(groups))
     dataset = read_dataset(npz(tmp_path, x=np.zeros(len(groups)), label=labels, group=groups))
     assert all(len(np.unique(dataset.splits[groups == g])) == 1 for g in range(120))
-    shares = np.bincount(dataset.splits) / len(groups)
-    np.testing.assert_allclose(shares, [0.5, 0.2, 0.1, 0.2], atol=0.02)
+    np.testing.assert_allclose(np.bincount(dataset.splits) / len(groups), [0.5, 0.2, 0.1, 0.2], atol=0.02)
 
 
 def test_shares_of_drawn_splits(tmp_path: Path) -> None:
@@ -269,8 +266,7 @@ def test_bad_shares_are_refused(tmp_path: Path, shares: dict[str, float], said: 
 
 def test_shares_and_given_splits_contradict_each_other(tmp_path: Path) -> None:
     """Where a column gives the splits none is drawn, so shares are refused and the column is named."""
-    words = np.array(SPLITS)[np.arange(200) % 4]
-    path = npz(tmp_path, x=np.zeros(200), label=LABELS // 2, split=words)
+    path = npz(tmp_path, x=np.zeros(200), label=LABELS // 2, split=np.array(SPLITS)[np.arange(200) % 4])
     with pytest.raises(BadDataset, match="'split' gives the split of every row"):
         read_dataset(path, split_shares={"calibration": 0.5, "test": 0.5})
 

@@ -32,10 +32,8 @@ def written(folder: Path, frame: pd.DataFrame, kind: str, **options: Any) -> Dat
 def fitted(dataset: Dataset, columns: list[str] | None, width: int | str = 3, **more: Any) -> Dataset:
     """The dataset as a model with these columns takes it."""
     spec = InputSpec(name="x", dtype="float32", shape=["N", width])
-    names = ["0", "1", "2"]
-    return align(
-        dataset, model_inputs=[spec], num_classes=3, class_names=names, class_names_given=False, columns=columns, **more
-    )
+    classes = {"num_classes": 3, "class_names": ["0", "1", "2"], "class_names_given": False}
+    return align(dataset, model_inputs=[spec], columns=columns, **classes, **more)
 
 
 def notices(dataset: Dataset) -> dict[str, Any]:
@@ -66,8 +64,7 @@ def test_a_pandas_index_is_no_feature(which: str, kind: str, tmp_path: Path) -> 
 
 def test_an_own_column_is_kept(tmp_path: Path) -> None:
     """A column called index that does not count the rows is a feature, and one with a role keeps it."""
-    frame = FRAME.assign(index=np.arange(90)[::-1])
-    assert written(tmp_path, frame, "parquet").columns == [*NAMES, "index"]
+    assert written(tmp_path, FRAME.assign(index=np.arange(90)[::-1]), "parquet").columns == [*NAMES, "index"]
     dataset = written(tmp_path, FRAME.assign(index=np.arange(90)), "parquet", roles={"id": "index"})
     assert (dataset.columns, notices(dataset)) == (NAMES, {})
     assert dataset.ids is not None
@@ -87,22 +84,18 @@ def test_names_stay_in_the_prepared_copy(tmp_path: Path) -> None:
 def test_columns_are_put_into_the_models_order(tmp_path: Path) -> None:
     """Matched by name, whatever their order; what the model does not know is left out; both are told."""
     turned = [*NAMES[::-1], "weight_kg"]
-    dataset = written(tmp_path, FRAME.assign(weight_kg=1.0)[turned], "parquet")
-    result = fitted(dataset, NAMES, scratch=tmp_path)
+    result = fitted(written(tmp_path, FRAME.assign(weight_kg=1.0)[turned], "parquet"), NAMES, scratch=tmp_path)
     np.testing.assert_array_equal(result.inputs["x"], FRAME.to_numpy())
     assert result.columns == NAMES
-    assert notices(result) == {
-        "columns_dropped": {"columns": ["weight_kg"]},
-        "columns_reordered": {"dataset": turned, "model": NAMES},
-    }
+    dropped, reordered = {"columns": ["weight_kg"]}, {"dataset": turned, "model": NAMES}
+    assert notices(result) == {"columns_dropped": dropped, "columns_reordered": reordered}
 
 
 def test_a_large_table_is_put_in_order_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Piece by piece, where it is larger than memory should hold."""
     dataset = written(tmp_path, FRAME[NAMES[::-1]], "csv")
     monkeypatch.setattr("fedlas.data.alignment.MEMORY_BYTES", 100)
-    result = fitted(dataset, NAMES, scratch=tmp_path)
-    np.testing.assert_allclose(result.inputs["x"], FRAME.to_numpy(), rtol=1e-5)
+    np.testing.assert_allclose(fitted(dataset, NAMES, scratch=tmp_path).inputs["x"], FRAME.to_numpy(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("columns", [None, NAMES])

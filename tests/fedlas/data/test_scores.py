@@ -182,8 +182,7 @@ def test_class_names_must_fit(tmp_path: Path, names: list[str], columns_named: l
 def test_too_many_rows_are_refused(tmp_path: Path) -> None:
     """The first row beyond the limit is refused; the limit itself is read."""
     for rows, refused in ((MAX_ROWS, False), (MAX_ROWS + 1, True)):
-        targets = np.arange(rows) % 2
-        content = made.npz(logits=np.zeros((rows, 2), np.float32), labels=targets)
+        content = made.npz(logits=np.zeros((rows, 2), np.float32), labels=np.arange(rows) % 2)
         if refused:
             with pytest.raises(BadDataset) as caught:
                 read(tmp_path, content)

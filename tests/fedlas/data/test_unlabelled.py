@@ -81,9 +81,7 @@ def test_a_fit_needs_a_label(tmp_path: Path) -> None:
 def test_labels_are_passed_over(tmp_path: Path, kind: str) -> None:
     """A label, a split and a weight that are there become no inputs and are not judged; the notice names them."""
     make = {"npz": npz, "csv": csv, "parquet": parquet}[kind]
-    content = make(
-        a=np.array(A), label=np.array(["", "x", "x", "x"]), split=np.array(["dev"] * 4), w=np.array([-1] * 4)
-    )
+    content = make(a=np.array(A), label=np.array(["", "x", "x", "x"]), split=np.array(["dev"] * 4), w=np.full(4, -1))
     dataset = read(tmp_path, content, purpose="predict", roles={"weight": "w"}, seen_by_model="no")
     (values,) = dataset.inputs.values()
     assert values.reshape(-1).tolist() == A
@@ -144,8 +142,7 @@ def test_images_need_no_folders(tmp_path: Path) -> None:
 def test_broken_images_are_kept(tmp_path: Path) -> None:
     """Files that are no image stay rows, and a warning counts them and names the first; they come back as sent."""
     contents = [image(photo()), b"no image", b"", image(photo(seed=1))]
-    upload = zip_of([Entry(f"{i}.png".encode(), content) for i, content in enumerate(contents)])
-    dataset = read(tmp_path, upload)
+    dataset = read(tmp_path, zip_of([Entry(f"{i}.png".encode(), content) for i, content in enumerate(contents)]))
     (warning,) = dataset.warnings
     assert warning.startswith("images that cannot be read: 2; the first is '1.png'")
     save_dataset(dataset, tmp_path / "prepared.npz")

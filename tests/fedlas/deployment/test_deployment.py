@@ -28,8 +28,7 @@ from fedlas.deployment import (
 
 def test_a_shifted_posterior_is_that_of_the_other_population() -> None:
     """With the densities p(x | k) the same, log-odds at one set of shares become those at another exactly."""
-    x = np.linspace(-6, 6, 50)[:, None]
-    densities = norm.logpdf(x, loc=[-1.0, 0.5, 2.0], scale=[1.0, 0.7, 1.5])
+    densities = norm.logpdf(np.linspace(-6, 6, 50)[:, None], loc=[-1.0, 0.5, 2.0], scale=[1.0, 0.7, 1.5])
     here, there = np.array([0.2, 0.5, 0.3]), np.array([0.002, 0.098, 0.9])
     found = softmax(shifted_logits(densities + np.log(here), there, here))
     joint = np.exp(densities) * there
@@ -74,8 +73,7 @@ def test_thresholds_move_with_the_priors() -> None:
     assert found.default_thresholds.sum() == pytest.approx(1)
     shifted = probs * priors / found.priors.shares
     shifted /= shifted.sum(1, keepdims=True)
-    decided = (probs / found.thresholds).argmax(1)
-    np.testing.assert_array_equal((shifted / found.default_thresholds).argmax(1), decided)
+    np.testing.assert_array_equal((shifted / found.default_thresholds).argmax(1), (probs / found.thresholds).argmax(1))
     names = ["a", "b", "c", "d"]
     again = ClassPriors.from_dict(found.priors.as_dict(names), names)
     np.testing.assert_array_equal(again.shares, found.priors.shares)
@@ -114,8 +112,7 @@ def test_no_other_decisions_with_these_rates_are_more_probable() -> None:
     calibrated, uploaded = models(120, 4, seed=1)
     seats = np.repeat(np.arange(4), answers(uploaded))
     rows, places = linear_sum_assignment(-np.log(calibrated)[:, seats])
-    decided = decide(calibrated, keep_alarm_rate(calibrated, uploaded))
-    np.testing.assert_array_equal(decided[rows], seats[places])
+    np.testing.assert_array_equal(decide(calibrated, keep_alarm_rate(calibrated, uploaded))[rows], seats[places])
 
 
 def test_equal_thresholds_where_the_argmax_keeps_the_rates() -> None:

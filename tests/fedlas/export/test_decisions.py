@@ -40,9 +40,8 @@ def test_familiarity_in_every_opset(opset: int, dynamo: bool, score: TypicalityS
     names = [f"k{i}" for i in range(classifier.num_classes)]
     fitted = Familiarity.fit(network_outputs(classifier, rows)[1], score=score)
     out = tmp_path / "out.onnx"
-    export_onnx(
-        classifier, out, calibrator=Identity(), class_names=names, familiarity=fitted, verify_with=[new.numpy()]
-    )
+    told = {"class_names": names, "familiarity": fitted}
+    export_onnx(classifier, out, calibrator=Identity(), verify_with=[new.numpy()], **told)
     if classifier.ir_version >= 4:  # older files had to name constants among the inputs; no runtime asks for that
         onnx.checker.check_model(onnx.load(out), full_check=True)
     found = predict_file(out, [new.numpy()])
@@ -110,7 +109,6 @@ def test_what_does_not_fit(tmp_path: Path) -> None:
     fitted = Familiarity.fit(network_outputs(classifier, rows)[1])
     wrong = Wrong(fitted.measure, fitted.knots, fitted.values, 50, 16)
     with pytest.raises(ExportError, match="familiarity"):
-        export_onnx(
-            classifier, out, calibrator=Identity(), class_names=names, familiarity=wrong, verify_with=[rows.numpy()]
-        )
+        told = {"class_names": names, "familiarity": wrong}
+        export_onnx(classifier, out, calibrator=Identity(), verify_with=[rows.numpy()], **told)
     assert not out.exists()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from torch import nn
 
 from fedlas.calibrators import (
     CALIBRATORS,
@@ -31,17 +29,8 @@ from fedlas.importers.onnx.runtime import predict_file
 from fedlas.race.averaging import Ensemble
 from fedlas.race.results import CandidateResult, Finalist
 from fedlas.training.fit import predict_logits
-from tests.helpers.networks import Bert, Cnn, Encoder, Inputs, export, images, mlp, table, texts, trained_looking
+from tests.helpers.networks import NETWORKS, Cnn, export, images, trained_looking
 from tests.helpers.tuned import shaken
-
-Network = tuple[Callable[[], nn.Module], Callable[[int], Inputs]]
-NETWORKS: dict[str, Network] = {
-    "mlp": (mlp, table),
-    "cnn": (Cnn, images),
-    "encoder": (Encoder, texts),
-    "bert": (Bert, texts),
-}
-
 
 WEIGHTS = (0.5, 0.2, 0.5)
 
@@ -72,9 +61,8 @@ def finalist(base: GraphClassifier, *, head_only: bool) -> Finalist:
     ]
     members = [base, *(shaken(base, seed, head_only=head_only) for seed in (1, 2))]
     pools = [LogPool([one], [weight]) for one, weight in zip(calibrators, WEIGHTS, strict=True)]
-    network = Ensemble(
-        members, [LogPool([TemperatureScaling(2.0), pools[0]], [0.3, 0.9]), *pools[1:]], shares_body=head_only
-    )
+    first = LogPool([TemperatureScaling(2.0), pools[0]], [0.3, 0.9])
+    network = Ensemble(members, [first, *pools[1:]], shares_body=head_only)
     result = CandidateResult("average", "ensemble", {}, "all", "finished")
     return Finalist(network, TemperatureScaling(0.8), result, np.zeros((1, classes)), np.zeros((1, width), np.float32))
 
@@ -82,12 +70,11 @@ def finalist(base: GraphClassifier, *, head_only: bool) -> Finalist:
 def written(made: Finalist, path: Path, rows: list[np.ndarray], familiarity: Familiarity | None = None) -> Path:
     network = made.classifier
     assert isinstance(network, Ensemble)
-    names = [f"k{i}" for i in range(network.num_classes)]
     report = export_onnx(
         network,
         path,
         calibrator=made.calibrator,
-        class_names=names,
+        class_names=[f"k{i}" for i in range(network.num_classes)],
         familiarity=familiarity,
         verify_with=rows,
         tolerance=1e-5,
@@ -123,12 +110,9 @@ def test_the_file_gives_the_finalists_probabilities(name: str, dynamo: bool, hea
         expected = made.probs(some)
         np.testing.assert_allclose(found["probabilities"], expected, atol=1e-5)
         np.testing.assert_allclose(found["confidence"], expected.max(axis=1), atol=1e-5)
-        parts = [
-            calibrator(*predict_logits(member, some))
-            for calibrator, member in zip(network.calibrators, network.networks, strict=True)
-        ]
-        total = made.calibrator(np.sum(parts, axis=0))
-        np.testing.assert_allclose(found["probabilities"], softmax(total), atol=1e-5)
+        pairs = zip(network.calibrators, network.networks, strict=True)
+        parts = [calibrator(*predict_logits(member, some)) for calibrator, member in pairs]
+        np.testing.assert_allclose(found["probabilities"], softmax(made.calibrator(np.sum(parts, axis=0))), atol=1e-5)
         assert np.ptp(parts, axis=0).max() > 1e-3, "the members differ"
         own = predict_logits(base, some)
         np.testing.assert_allclose(softmax(found["logits"]), softmax(own[0]), atol=1e-5)
@@ -150,8 +134,7 @@ def test_in_every_opset(opset: int, dynamo: bool, head_only: bool, tmp_path: Pat
     found = predict_file(out, rows)
     np.testing.assert_allclose(found["probabilities"], made.probs(rows), atol=1e-5)
     assert list(found) == ["logits", "probabilities", "confidence", "features", "familiarity"]
-    versions = {o.domain: o.version for o in onnx.load(out).opset_import}
-    assert versions[""] == opset
+    assert {o.domain: o.version for o in onnx.load(out).opset_import}[""] == opset
 
 
 def test_heads_carry_their_body_once(tmp_path: Path) -> None:
@@ -178,9 +161,8 @@ def test_a_written_average_can_be_uploaded_again(name: str, head_only: bool, tmp
     np.testing.assert_allclose(softmax(predict_logits(again, rows)[0]), made.probs(rows), atol=1e-5)
     names = [f"k{i}" for i in range(again.num_classes)]
     export_onnx(again, tmp_path / "twice.onnx", calibrator=TemperatureScaling(1.0), class_names=names, verify_with=rows)
-    np.testing.assert_allclose(
-        predict_file(tmp_path / "twice.onnx", rows)["probabilities"], made.probs(rows), atol=2e-5
-    )
+    answered = predict_file(tmp_path / "twice.onnx", rows)["probabilities"]
+    np.testing.assert_allclose(answered, made.probs(rows), atol=2e-5)
 
 
 @pytest.fixture(scope="module")
@@ -195,14 +177,8 @@ def test_every_standard_output_can_be_uploaded_again(cnn: GraphClassifier, tmp_p
     rows = cnn.example_rows(60)
     familiarity = Familiarity.fit(predict_logits(cnn, rows, device="cpu")[1])
     path = tmp_path / "out.onnx"
-    export_onnx(
-        cnn,
-        path,
-        calibrator=TemperatureScaling(2.0),
-        class_names=list("abcde"),
-        familiarity=familiarity,
-        verify_with=rows,
-    )
+    told = {"class_names": list("abcde"), "familiarity": familiarity, "verify_with": rows}
+    export_onnx(cnn, path, calibrator=TemperatureScaling(2.0), **told)
     found = predict_file(path, rows)
     again = load_onnx(path, output="probabilities")
     np.testing.assert_allclose(softmax(predict_logits(again, rows, device="cpu")[0]), found["probabilities"], atol=1e-5)
@@ -210,11 +186,7 @@ def test_every_standard_output_can_be_uploaded_again(cnn: GraphClassifier, tmp_p
 
 @pytest.mark.parametrize(("average", "kind"), [(False, UnsupportedModel), (True, ExportError)])
 def test_too_large_for_a_file(
-    cnn: GraphClassifier,
-    average: bool,
-    kind: type[Exception],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    cnn: GraphClassifier, average: bool, kind: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights over what a file holds are an error with a code, before anything is written."""
     network = (

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from torch import nn
 
 from fedlas.calibrators import AffineScaling, Identity, TemperatureScaling
 from fedlas.errors import ExportError
@@ -55,10 +55,8 @@ def test_tuned_weights_come_back(name: str, batch: int | None, tmp_path: Path) -
     path = export(trained_looking(make()), rows(batch or 2), tmp_path / "m.onnx", dynamic=batch is None)
     classifier = load_onnx(path)
     arrays = [value.numpy() for value in rows(9)]
-    out = tmp_path / "out.onnx"
-    report = export_onnx(
-        classifier, out, calibrator=Identity(), class_names=names(classifier), verify_with=arrays, tolerance=1e-6
-    )
+    out, told = tmp_path / "out.onnx", {"class_names": names(classifier), "verify_with": arrays}
+    report = export_onnx(classifier, out, calibrator=Identity(), tolerance=1e-6, **told)
     assert (report.parity.num_rows, report.opset) == (9, classifier.opset)
     np.testing.assert_allclose(
         predict_file(out, [a[: batch or 9] for a in arrays])["logits"],
@@ -68,15 +66,12 @@ def test_tuned_weights_come_back(name: str, batch: int | None, tmp_path: Path) -
     train_a_little(classifier, rows(8))
     untrained = predict_file(out, arrays)
     calibrator = TemperatureScaling(1.7)
-    report = export_onnx(
-        classifier, out, calibrator=calibrator, class_names=names(classifier), verify_with=arrays, tolerance=1e-5
-    )
+    report = export_onnx(classifier, out, calibrator=calibrator, tolerance=1e-5, **told)
     onnx.checker.check_model(onnx.load(out), full_check=True)
     trained = predict_file(out, arrays)
     assert np.abs(trained["logits"] - untrained["logits"]).max() > 1e-3
-    np.testing.assert_allclose(
-        trained["probabilities"], torch.from_numpy(trained["logits"] / 1.7).softmax(1), atol=1e-6
-    )
+    expected = torch.from_numpy(trained["logits"] / 1.7).softmax(1)
+    np.testing.assert_allclose(trained["probabilities"], expected, atol=1e-6)
     for count in (1, 3, 8):
         some = predict_file(out, [a[:count] for a in arrays])
         for key in ("logits", "probabilities", "confidence", "features"):
@@ -96,9 +91,8 @@ def test_standard_outputs(tmp_path: Path) -> None:
     np.testing.assert_allclose(found["logits"], logits.detach(), atol=1e-6)
     np.testing.assert_allclose(found["features"], features.detach(), atol=1e-6)
     np.testing.assert_allclose(found["confidence"], found["probabilities"].max(1))
-    shapes = {
-        o.name: [d.dim_param or d.dim_value for d in o.type.tensor_type.shape.dim] for o in onnx.load(out).graph.output
-    }
+    outputs = onnx.load(out).graph.output
+    shapes = {o.name: [d.dim_param or d.dim_value for d in o.type.tensor_type.shape.dim] for o in outputs}
     assert shapes == {"logits": ["N", 3], "probabilities": ["N", 3], "confidence": ["N"], "features": ["N", 16]}
 
 
@@ -121,13 +115,8 @@ def test_versions_are_kept(opset: int, dynamo: bool, tmp_path: Path) -> None:
 def test_running_statistics_are_written(tmp_path: Path) -> None:
     """BatchNorm's running statistics as training left them are in the file."""
     torch.manual_seed(0)
-    path = export(
-        Cnn().train(),
-        images(4),
-        tmp_path / "m.onnx",
-        training=torch.onnx.TrainingMode.TRAINING,
-        do_constant_folding=False,
-    )
+    mode = torch.onnx.TrainingMode.TRAINING
+    path = export(Cnn().train(), images(4), tmp_path / "m.onnx", training=mode, do_constant_folding=False)
     classifier = load_onnx(path)
     out = tmp_path / "out.onnx"
     rows = images(16)
@@ -136,9 +125,8 @@ def test_running_statistics_are_written(tmp_path: Path) -> None:
     with torch.no_grad():
         for _ in range(5):
             classifier.train()(3 * rows[0] + 1)
-    report = export_onnx(
-        classifier, out, calibrator=Identity(), class_names=names(classifier), verify_with=[rows[0].numpy()]
-    )
+    told = {"class_names": names(classifier), "verify_with": [rows[0].numpy()]}
+    report = export_onnx(classifier, out, calibrator=Identity(), **told)
     assert report.parity.max_probability_error < 1e-6
     assert classifier.training, "the export changed the classifier's mode"
     assert np.abs(predict_file(out, [rows[0].numpy()])["logits"] - before).max() > 1e-2
@@ -148,8 +136,7 @@ def test_names_that_collide(tmp_path: Path) -> None:
     """Uploads whose tensors or inputs bear the standard outputs' names are renamed, and still compute the same."""
     network = mlp().eval()
     for position, name in [("output_names", "features"), ("output_names", "logits"), ("input_names", "features")]:
-        path = export(network, table(2), tmp_path / "m.onnx", dynamic=False, **{position: [name]})
-        classifier = load_onnx(path)
+        classifier = load_onnx(export(network, table(2), tmp_path / "m.onnx", dynamic=False, **{position: [name]}))
         (x,) = table(4)
         out = tmp_path / "out.onnx"
         export_onnx(classifier, out, calibrator=Identity(), class_names=names(classifier))
@@ -159,14 +146,12 @@ def test_names_that_collide(tmp_path: Path) -> None:
 
 def test_binary_with_an_affine_calibrator(tmp_path: Path) -> None:
     """One sigmoid is served as two columns; an affine calibrator moves the log-odds in the file as in numpy."""
-    network = mlp(1).eval()
-    classifier = load_onnx(export(Composed(network, torch.sigmoid), table(2), tmp_path / "m.onnx"))
+    classifier = load_onnx(export(Composed(mlp(1).eval(), torch.sigmoid), table(2), tmp_path / "m.onnx"))
     (x,) = table(6)
     train_a_little(classifier, (x,))
     out = tmp_path / "out.onnx"
-    export_onnx(
-        classifier, out, calibrator=AffineScaling(2.0, -0.5), class_names=["no", "yes"], verify_with=[x.numpy()]
-    )
+    affine = AffineScaling(2.0, -0.5)
+    export_onnx(classifier, out, calibrator=affine, class_names=["no", "yes"], verify_with=[x.numpy()])
     found = predict_file(out, [x.numpy()])
     assert np.array_equal(found["logits"][:, 0], np.zeros(6, np.float32))
     odds = torch.from_numpy(found["logits"][:, 1])
@@ -186,9 +171,8 @@ def test_metadata(tmp_path: Path) -> None:
     """Class names, the calibrator and whatever else was said can be read from the file."""
     classifier = load_onnx(export(mlp().eval(), table(2), tmp_path / "m.onnx"))
     out = tmp_path / "out.onnx"
-    export_onnx(
-        classifier, out, calibrator=TemperatureScaling(2.5), class_names=["a", "b", "c"], metadata={"job_id": "job_1"}
-    )
+    told = {"class_names": ["a", "b", "c"], "metadata": {"job_id": "job_1"}}
+    export_onnx(classifier, out, calibrator=TemperatureScaling(2.5), **told)
     properties = {item.key: item.value for item in onnx.load(out).metadata_props}
     assert json.loads(properties["class_names"]) == ["a", "b", "c"]
     assert json.loads(properties["calibrator"]) == {"name": "temperature", "parameters": {"temperature": 2.5}}
@@ -232,17 +216,8 @@ def test_wrong_number_of_class_names(tmp_path: Path) -> None:
 
 def test_dead_nodes_are_left_out(tmp_path: Path) -> None:
     """What only served other outputs of the upload is not in the file."""
-
-    class WithLabel(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = mlp()
-
-        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-            y = self.network(x).softmax(1)
-            return y.argmax(1), y
-
-    classifier = load_onnx(export(WithLabel().eval(), table(2), tmp_path / "m.onnx"))
+    network = Composed(nn.Sequential(mlp(), nn.Softmax(1)), lambda y: (y.argmax(1), y))
+    classifier = load_onnx(export(network.eval(), table(2), tmp_path / "m.onnx"))
     out = tmp_path / "out.onnx"
     export_onnx(classifier, out, calibrator=Identity(), class_names=names(classifier))
     operators = [node.op_type for node in onnx.load(out).graph.node]

@@ -49,10 +49,8 @@ def test_what_rounding_explains_is_written_and_told(tmp_path: Path) -> None:
     ).parity
     assert parity is not None
     assert parity.rounding is not None
-    written, judged = (
-        predict_file(out, [x])["probabilities"].astype(float),
-        softmax(network_outputs(classifier, [x])[0] / 2),
-    )
+    written = predict_file(out, [x])["probabilities"].astype(float)
+    judged = softmax(network_outputs(classifier, [x])[0] / 2)
     error = np.abs(written - judged)
     assert parity.max_probability_error == pytest.approx(error.max(), rel=1e-6)
     assert error.max() > 1e-5
@@ -154,8 +152,7 @@ def test_double_precision_rounds_nothing(spread: float, tmp_path: Path) -> None:
 
 def test_graphs_without_a_form_in_double_precision(tmp_path: Path) -> None:
     """Branches, and weights that would not fit, are said to have none."""
-    classifier = cancelling(tmp_path)
-    graph = classifier.graph()
+    graph = cancelling(tmp_path).graph()
     branch = helper.make_graph(
         [helper.make_node("Identity", ["scores"], ["out"])],
         "b",

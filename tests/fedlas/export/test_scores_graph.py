@@ -26,7 +26,6 @@ from tests.helpers.drawn_rows import drawn_features
 from tests.helpers.gaussian_classes import TRUTH, network, world
 
 Array = NDArray[Any]
-
 NAMES = list("abcd")
 SHARES, RARE = np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.001, 0.001, 0.001, 0.997])
 ROWS: Array = world()["x"][:50]
@@ -34,8 +33,7 @@ ROWS: Array = world()["x"][:50]
 
 def run(file: Path, **inputs: Array) -> Array:
     """The probabilities that ONNX Runtime computes."""
-    session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])
-    (probs,) = session.run(["probabilities"], inputs)
+    (probs,) = ort.InferenceSession(file, providers=["CPUExecutionProvider"]).run(["probabilities"], inputs)
     return np.asarray(probs)
 
 
@@ -100,8 +98,7 @@ def test_a_file_with_priors_can_be_opened_again(tmp_path: Path, with_input: bool
     once = run(tmp_path / "1.onnx", x=ROWS)
     np.testing.assert_allclose(run(tmp_path / "2.onnx", x=ROWS), shifted(once, SHARES / RARE), atol=1e-5)
     (tmp_path / "3.onnx").write_bytes((tmp_path / "2.onnx").read_bytes() + more)
-    there = run(tmp_path / "3.onnx", x=ROWS, class_priors=RARE.astype(np.float32))
-    np.testing.assert_allclose(there, once, atol=1e-5)
+    np.testing.assert_allclose(run(tmp_path / "3.onnx", x=ROWS, class_priors=RARE.astype(np.float32)), once, atol=1e-5)
 
 
 def model(familiarity: Familiarity, opset: int) -> onnx.ModelProto:
@@ -125,12 +122,10 @@ def test_the_graph_computes_the_same(opset: int, dim: int, score: TypicalityScor
     fitted = Familiarity.fit(*drawn_features(400, dim), score=score)
     made = model(fitted, opset)
     onnx.checker.check_model(made, full_check=True)
-    rows = np.concatenate([drawn_features(300, dim, seed=4, shift=shift)[0] for shift in (0, 0.3, 5)]).astype(
-        np.float32
-    )
+    parts = [drawn_features(300, dim, seed=4, shift=shift)[0] for shift in (0, 0.3, 5)]
+    rows = np.concatenate(parts).astype(np.float32)
     np.testing.assert_allclose(run_session(made, rows), fitted(rows), atol=2e-4)
-    far = run_session(made, np.array([[1e12] * dim, [-1e15] * dim]))
-    np.testing.assert_allclose(far, 1 / 401, atol=1e-6)
+    np.testing.assert_allclose(run_session(made, np.array([[1e12] * dim, [-1e15] * dim])), 1 / 401, atol=1e-6)
 
 
 def test_it_stays_small() -> None:

@@ -173,8 +173,7 @@ def test_the_score_is_the_named_one(score: str) -> None:
         "nll": [-np.log(p[np.arange(len(targets)), targets]).mean() for p in two],
         "brier": [((p - np.eye(5)[targets]) ** 2).sum(axis=1).mean() for p in two],
     }[score]
-    shown = verdict(score=score).claims[0].comparisons[0].value
-    assert shown == pytest.approx(by_hand[0] - by_hand[1], rel=1e-9)
+    assert verdict(score=score).claims[0].comparisons[0].value == pytest.approx(by_hand[0] - by_hand[1], rel=1e-9)
 
 
 def test_too_few_test_rows_are_refused() -> None:
@@ -213,11 +212,7 @@ def test_the_other_proper_score_guards_a_promotion() -> None:
 def test_earlier_looks_make_a_claim_harder() -> None:
     """What the first look shows, the hundredth does not; the level, the interval and a sentence say so."""
     logits, targets = drawn_logits(600)
-    settings = {
-        "uploaded": softmax(1.6 * logits[:600]),
-        "post_hoc": softmax(logits),
-        "targets": targets,
-    }
+    settings = {"uploaded": softmax(1.6 * logits[:600]), "post_hoc": softmax(logits), "targets": targets}
     first, late = verdict(**settings), verdict(**settings, evaluations_before=99)
     assert (first.shown, late.shown) == (True, False)
     assert (first.verdict, late.verdict) == ("post_hoc", "post_hoc")
@@ -314,8 +309,7 @@ def test_a_calibrator_that_keeps_labels_stands_behind_one_that_is_stopped() -> N
     """A richer calibrator that ruins one class is stopped; the one that keeps every label is served in its place."""
     rng = np.random.default_rng(0)
     targets = rng.integers(0, 3, 900)
-    right = rng.random(900) < 0.8
-    answer = np.where(right, targets, (targets + 1) % 3)
+    answer = np.where(rng.random(900) < 0.8, targets, (targets + 1) % 3)
     uploaded = np.full((900, 3), 0.005)
     uploaded[np.arange(900), answer] = 0.99
     cooled = np.full((900, 3), 0.1)
@@ -323,9 +317,8 @@ def test_a_calibrator_that_keeps_labels_stands_behind_one_that_is_stopped() -> N
     truth = np.where(targets == 2, np.where(rng.random(900) < 0.5, 0, 2), targets)  # perfect but for class 2
     richer = np.full((900, 3), 0.02)
     richer[np.arange(900), truth] = 0.96
-    found = judge(
-        uploaded=uploaded, post_hoc=richer, same_labels=cooled, trained=None, targets=targets, provenance="no"
-    )
+    given = {"uploaded": uploaded, "post_hoc": richer, "same_labels": cooled, "trained": None}
+    found = judge(**given, targets=targets, provenance="no")
     assert any(guard.finalist == "post_hoc" and not guard.passed for guard in found.guards)
     assert (found.verdict, found.finalist, found.promoted) == ("post_hoc", "same_labels", True)
     assert "veto what comes before it in line. The 900 test rows show a temperature" in found.sentences[0]

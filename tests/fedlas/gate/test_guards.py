@@ -62,8 +62,7 @@ def test_chance_excuses_a_small_loss_of_accuracy() -> None:
     wrong = range(300, 310)
     before = answers(changed(targets, wrong, 2), 2)
     for lost, won, passed in ((8, 5, True), (8, 0, False), (18, 8, False)):
-        after = answers(changed(targets, [*range(lost), *wrong[won:]], 2), 2)
-        guard = guards(before, after, targets)["accuracy_drop"]
+        guard = guards(before, answers(changed(targets, [*range(lost), *wrong[won:]], 2), 2), targets)["accuracy_drop"]
         assert (guard.value, guard.passed) == (pytest.approx((lost - won) / 400), passed)
 
 

@@ -82,8 +82,7 @@ def test_the_factor_of_a_share_is_counted_by_hand() -> None:
 def test_a_share_stops_where_it_is_wrong_and_worse_than_before(before: float, after: float, passed: bool) -> None:
     """A class of 10 %: 2.5 times too common is let pass as before, not a fifth worse; newly wrong neither."""
     targets = np.repeat([1, 0], [100, 900])
-    probs = [np.tile([1 - p, p], (1000, 1)) for p in (before, after)]
-    assert share_error(*probs, targets, None).passed is passed
+    assert share_error(*(np.tile([1 - p, p], (1000, 1)) for p in (before, after)), targets, None).passed is passed
 
 
 def test_few_rows_do_not_show_a_wrong_share() -> None:
@@ -202,15 +201,12 @@ def test_a_forest_with_class_weights_may_not_become_sure_by_a_temperature() -> N
     logits = 1.5 * features[:, 0] + features[:, 1] * features[:, 2] - 3.4
     targets = (rng.random(6000) < 1 / (1 + np.exp(-logits))).astype(int)
     assert 0.06 < targets.mean() < 0.12
-    forest = RandomForestClassifier(
-        40, class_weight="balanced_subsample", min_samples_leaf=40, random_state=0, n_jobs=1
-    )
-    forest.fit(features[:2000], targets[:2000])
+    settings = {"class_weight": "balanced_subsample", "min_samples_leaf": 40, "random_state": 0, "n_jobs": 1}
+    forest = RandomForestClassifier(40, **settings).fit(features[:2000], targets[:2000])
     uploaded = forest.predict_proba(features[2000:])
     scores, labels = np.log(uploaded.clip(1e-6)), targets[2000:]
     platt = softmax(AffineScaling().fit(scores[:2000], labels[:2000])(scores[2000:]))
-    sharp = softmax(3 * scores[2000:])
-    stopped = confident_errors(uploaded[2000:], sharp, labels[2000:]).decisive
+    stopped = confident_errors(uploaded[2000:], softmax(3 * scores[2000:]), labels[2000:]).decisive
     assert (stopped.passed, stopped.class_index) == (False, 1)
     assert confident_errors(uploaded[2000:], platt, labels[2000:]).decisive.passed
     assert platt[:, 1].mean() == pytest.approx(labels[2000:].mean(), rel=0.3)

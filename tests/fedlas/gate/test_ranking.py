@@ -91,8 +91,7 @@ def test_the_area_and_its_error_are_those_of_independent_referees() -> None:
         for _ in range(400):
             rows = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
             drawn.append(Roc(scores[0][rows], hits[rows]).area - Roc(scores[1][rows], hits[rows]).area)
-        error = unit_errors(influences, ResamplingUnits(groups, 300))[0]
-        assert error == pytest.approx(np.std(drawn), rel=rel)
+        assert unit_errors(influences, ResamplingUnits(groups, 300))[0] == pytest.approx(np.std(drawn), rel=rel)
 
 
 def test_copies_of_rows_prove_nothing() -> None:
@@ -131,8 +130,7 @@ def test_missing_every_rare_positive_is_stopped() -> None:
 def test_one_positive_row_is_enough_in_a_binary_problem_only() -> None:
     """The only positive is found no more: stopped; with six classes one row is an accident, two are not."""
     two = np.array([1] + [0] * 99)
-    never = answers(np.zeros(100, int), 2)
-    assert not rare_classes_recall_drop(answers(two, 2), never, two, None, LIMIT).passed
+    assert not rare_classes_recall_drop(answers(two, 2), answers(np.zeros(100, int), 2), two, None, LIMIT).passed
     six = np.array([1, 2, 2] + [0] * 97)
     for missed, passed in (([0], True), ([1, 2], False), ([1], True)):
         after = answers(changed(six, missed, 6), 6)
@@ -153,9 +151,8 @@ def test_small_classes_together_are_tested_like_one() -> None:
 def test_a_class_of_fifty_rows_may_lose_five_points_or_what_chance_takes(lost: int, passed: bool) -> None:
     """Two classes, 50 rows: 4 points are allowed, 6 are chance (3 of 3 rows: 12.5 %), 8 are not."""
     targets = np.repeat([0, 1], 50)
-    found = worst_class_recall_drop(
-        answers(targets, 2), answers(changed(targets, range(lost), 2), 2), targets, None, LIMIT
-    )
+    after = answers(changed(targets, range(lost), 2), 2)
+    found = worst_class_recall_drop(answers(targets, 2), after, targets, None, LIMIT)
     assert found.passed is passed
     assert (found.class_index, found.value) == (0, pytest.approx(lost / 50))
     assert found.chance == pytest.approx(0.5**lost)

@@ -40,8 +40,7 @@ def against(name: str, *, shown: bool) -> Comparison:
 def test_what_is_shown_of_the_served_finalist_comes_first(claims: tuple[Claim, ...], said: str) -> None:
     """The rows that are needed are those of the served finalist, whatever the others show."""
     verdict = GateVerdict("post_hoc", "brier", claims, (), (), finalist="post_hoc", order=("post_hoc", "same_labels"))
-    first = sentences_of(verdict, 500)[0]
-    assert first == said
+    assert sentences_of(verdict, 500)[0] == said
 
 
 def test_what_is_beaten_and_what_is_not_are_both_named() -> None:
@@ -87,14 +86,12 @@ def test_what_gave_way_is_named() -> None:
     """A vetoed finalist has a sentence, and what is served is the next in line."""
     veto = Veto("post_hoc", "worse", 0.05, "uploaded", 0.002)
     claims = (claim("same_labels", shown=True), claim("post_hoc", shown=False))
-    verdict = GateVerdict(
-        "post_hoc", "nll", claims, (), (), order=("same_labels",), vetoes=(veto,), finalist="same_labels"
-    )
+    of = {"order": ("same_labels",), "vetoes": (veto,), "finalist": "same_labels"}
+    verdict = GateVerdict("post_hoc", "nll", claims, (), (), **of)
     first, *rest = sentences_of(verdict, 500)
     assert first.startswith("The test rows veto what comes before it in line. The 500 test rows show a temp")
-    assert (
-        "The post-hoc calibrator is shown to be worse than the uploaded model: NLL +0.0500, so it is not served."
-    ) in rest
+    worse = "The post-hoc calibrator is shown to be worse than the uploaded model: NLL +0.0500"
+    assert f"{worse}, so it is not served." in rest
 
 
 def test_nothing_served_says_why() -> None:

@@ -18,7 +18,6 @@ from fedlas.guarantees import Guarantees, Unreachable
 from fedlas.guarantees.guarantees import NUM_THRESHOLDS, upper_bound
 
 Array = NDArray[Any]
-
 NAMES = ("a", "b", "c", "d")
 
 
@@ -37,9 +36,7 @@ def softmax(scores: Array) -> Array:
 
 
 ERROR_LEVELS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5)
-
 REDRAWS = 200
-
 #: More than 21 failures of 200 have probability below 0.1 % where the true rate is 5 %.
 MOST_FAILURES = 21
 
@@ -113,8 +110,7 @@ def test_coverage_follows_its_law(population: Population) -> None:
         at = rng.integers(len(scores), size=400)
         found = Guarantees.fit(population.probs[at], population.targets[at], class_names=NAMES)
         realised.append(np.searchsorted(ordered, found.check_coverage(0.9)[0], side="right") / len(ordered))
-        limit = found.check_coverage({"c": 0.9})[2]
-        by_class.append(np.searchsorted(of_class, limit, side="right") / len(of_class))
+        by_class.append(np.searchsorted(of_class, found.check_coverage({"c": 0.9})[2], side="right") / len(of_class))
     rank = math.ceil(401 * 0.9)
     law = beta(rank, 401 - rank)
     assert abs(np.mean(realised) - law.mean()) < 4 * law.std() / math.sqrt(REDRAWS)
@@ -127,8 +123,7 @@ def test_coverage_counts_on_fresh_rows(population: Population) -> None:
     probs, targets = rows_of(1000, seed=3)
     found = Guarantees.fit(probs, targets, class_names=NAMES)
     new = slice(0, 1000)
-    inside = found.prediction_sets(population.probs[new], 0.95)
-    covered = int(inside[np.arange(1000), population.targets[new]].sum())
+    covered = int(found.prediction_sets(population.probs[new], 0.95)[np.arange(1000), population.targets[new]].sum())
     rank = math.ceil(1001 * 0.95)
     low, high = betabinom.ppf([0.0005, 0.9995], 1000, rank, 1001 - rank)
     assert low <= covered <= high
@@ -137,8 +132,7 @@ def test_coverage_counts_on_fresh_rows(population: Population) -> None:
 def test_sets_by_hand() -> None:
     """Nine rows, the true class's probability 0.1 … 0.9: at 50 % the fifth score decides, at 90 % the ninth."""
     true = np.arange(1, 10) / 10
-    probs = np.stack([true, 1 - true], 1)
-    found = Guarantees.fit(probs, np.zeros(9, int), class_names=["x", "y"])
+    found = Guarantees.fit(np.stack([true, 1 - true], 1), np.zeros(9, int), class_names=["x", "y"])
     new = np.array([[0.5, 0.5], [0.7, 0.3], [0.95, 0.05]])
     assert found.prediction_sets(new, 0.5).tolist() == [[True, True], [True, False], [True, False]]
     assert found.prediction_sets(new, 0.9).tolist() == [[True, True], [True, True], [True, False]]
@@ -229,8 +223,7 @@ def test_ties_and_certainty() -> None:
     probs = np.stack([confidence, 1 - confidence], 1)
     targets = np.zeros(600, int)
     targets[300:] = np.arange(300) % 2
-    found = Guarantees.fit(probs, targets, class_names=["x", "y"])
-    assert 0.6 + 5e-7 < found.threshold_for(0.05) < 0.9 - 5e-7
+    assert 0.6 + 5e-7 < Guarantees.fit(probs, targets, class_names=["x", "y"]).threshold_for(0.05) < 0.9 - 5e-7
     sure = np.stack([np.full(400, 1 - 1e-12), np.full(400, 1e-12)], 1)
     assert Guarantees.fit(sure, np.zeros(400, int), class_names=["x", "y"]).threshold_for(0.05) == 0
 

@@ -23,8 +23,7 @@ Array = NDArray[Any]
 @pytest.mark.parametrize("score", ["mahalanobis", "norm"])
 def test_new_rows_are_evenly_familiar(dim: int, score: TypicalityScore) -> None:
     """Of new rows of the same kind, a share p or a little less has a familiarity of at most p."""
-    fitted = Familiarity.fit(*drawn_features(1500, dim), score=score)
-    found = fitted(drawn_features(20_000, dim, seed=1)[0])
+    found = Familiarity.fit(*drawn_features(1500, dim), score=score)(drawn_features(20_000, dim, seed=1)[0])
     for share in (0.02, 0.05, 0.1, 0.3, 0.5, 0.8):
         assert (found <= share).mean() == pytest.approx(share, abs=0.045)
     assert 1 / 1501 <= found.min() <= found.max() <= 1
@@ -64,8 +63,7 @@ def test_the_norm_is_two_sided() -> None:
     fitted = Familiarity.fit(rows, score="norm")
     assert fitted.score == "norm"
     assert (fitted(np.stack([10 * rows[0], 0.1 * rows[0]])) <= 1 / 501).all()
-    middle = rows[np.argsort(rows.sum(1))[250]]
-    assert fitted(middle[None])[0] > 0.95
+    assert fitted(rows[np.argsort(rows.sum(1))[250]][None])[0] > 0.95
 
 
 @pytest.mark.parametrize(

@@ -82,8 +82,7 @@ def train_steps(network: nn.Module, loss: Loss, optimiser: torch.optim.Optimizer
 def fresh(kind: type[Loss], seed: int) -> tuple[nn.Module, Loss, torch.optim.Optimizer]:
     torch.manual_seed(seed)
     network, loss = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 4)), kind(4)
-    parameters = [*network.parameters(), *loss.parameters()]
-    return network, loss, torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+    return network, loss, torch.optim.SGD([*network.parameters(), *loss.parameters()], lr=0.1, momentum=0.9)
 
 
 @pytest.mark.parametrize("kind", FAMILY)
@@ -91,7 +90,6 @@ def test_resuming_from_a_checkpoint_is_bit_identical(kind: type[Loss]) -> None:
     """Five steps in one go, and three, saved, loaded into fresh modules, and two more, end in the same bits."""
     whole = fresh(kind, seed=1)
     train_steps(*whole, range(5))
-
     first = fresh(kind, seed=1)
     train_steps(*first, range(3))
     file = io.BytesIO()
@@ -101,7 +99,6 @@ def test_resuming_from_a_checkpoint_is_bit_identical(kind: type[Loss]) -> None:
     for part, state in zip(resumed, torch.load(file, weights_only=True), strict=True):
         part.load_state_dict(state)
     train_steps(*resumed, range(3, 5))
-
     for one, other in zip(whole[:2], resumed[:2], strict=True):
         ours, theirs = one.state_dict(), other.state_dict()
         assert ours.keys() == theirs.keys()
@@ -185,8 +182,7 @@ def test_a_loss_cast_to_half_keeps_wide_statistics(kind: type[Loss]) -> None:
     """`.half()` leaves μ and σ in float32, where a norm of 10⁶ fits, and `.double()` widens them."""
     loss = kind(4).half()
     logits, targets, _ = batch()
-    features = (1000 + torch.arange(8.0)[:, None] * torch.ones(1, 1000)).half()
-    value = loss(logits.half(), targets, features)
+    value = loss(logits.half(), targets, (1000 + torch.arange(8.0)[:, None] * torch.ones(1, 1000)).half())
     assert math.isfinite(value.item())
     assert loss.nci.running_mean.dtype == torch.float32
     assert loss.nci.running_mean.item() > 9e5
@@ -267,9 +263,7 @@ def with_value(tensor: Tensor, row: int, value: float) -> Tensor:
         ((LOGITS, TARGETS, with_value(FEATURES, 1, math.nan)), "features must be finite, .* in row 1 of 8"),
     ],
 )
-def test_wrong_batches_are_named_and_leave_the_loss_as_it_was(
-    kind: type[Loss], arguments: tuple[Any, ...], message: str
-) -> None:
+def test_wrong_batches_are_named_and_leave_no_trace(kind: type[Loss], arguments: tuple[Any, ...], message: str) -> None:
     """A bad batch is a ValueError with argument, expectation and what came, and no statistic has moved."""
     loss = kind(4)
     with pytest.raises(ValueError, match=message):

@@ -10,13 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedlas.losses import (
-    ACLSLoss,
-    FedLASLoss,
-    FedLASPlusLoss,
-    LabelSmoothingLoss,
-    MbLSLoss,
-)
+from fedlas.losses import ACLSLoss, FedLASLoss, FedLASPlusLoss, LabelSmoothingLoss, MbLSLoss
 
 VECTORS = np.load(Path(__file__).parents[2] / "data" / "fedlas_vectors.npz")
 GATE = ("fc_in.weight", "fc_in.bias", "fc_out.weight", "fc_out.bias")
@@ -66,15 +60,13 @@ def test_every_step_agrees_with_the_authors_code(group: str, case: str) -> None:
         scores = logits[t].clone().requires_grad_()
         value = loss(scores, targets[t], features[t])
         value.backward()
-
         assert_agree(value.detach(), vector(group, case, "loss_mean")[t], dtype)
         assert_agree(scores.grad, vector(group, case, "grad_logits")[t], dtype)
         assert_agree(loss.nci.running_mean, vector(group, case, "run_mean")[t], dtype)
         assert_agree(loss.nci.running_std, vector(group, case, "run_std")[t], dtype)
         for name, parameter in loss.bcg.named_parameters():
             assert_agree(parameter.grad, vector(group, case, f"g_{name}")[t], dtype)
-        norms = loss.nci.norms(features[t])
-        assert_agree(loss.nci.standardise(norms), vector(group, case, "z")[t], dtype)
+        assert_agree(loss.nci.standardise(loss.nci.norms(features[t])), vector(group, case, "z")[t], dtype)
         assert_agree(loss.bcg.soft(scores).detach(), vector(group, case, "gate_soft")[t], dtype)
         assert torch.equal(loss.bcg(scores), vector(group, case, "gate_sign")[t])
         assert_agree(loss.smoothing(scores, features[t]).detach(), vector(group, case, "eps")[t], dtype)
@@ -169,8 +161,7 @@ def test_baselines_agree_with_the_authors_code(case: str, name: str) -> None:
     scores = logits.clone().requires_grad_()
     value = BASELINES[name](scores, targets, torch.zeros(len(logits), 1))
     value.backward()
-    kind = "loss_mean" if name.startswith("ls") else "loss"
-    expected = vector("other", case, name, kind).reshape(-1)[0]
+    expected = vector("other", case, name, "loss_mean" if name.startswith("ls") else "loss").reshape(-1)[0]
     assert_agree(value.detach(), expected, logits.dtype)
     assert_agree(scores.grad, vector("other", case, name, "grad_logits"), logits.dtype)
 

@@ -14,8 +14,7 @@ from fedlas.metrics.betting_intervals import BoundedMean, detectable, exponentia
 @pytest.mark.parametrize(("hits", "trials"), [(0, 20), (1, 50), (3, 100), (40, 300), (0, 5000)])
 def test_shares_meet_clopper_and_pearson(hits: int, trials: int) -> None:
     """For zeros and ones the bounds are the exact binomial ones, within 0.5 %."""
-    values = np.repeat([1.0, 0.0], [hits, trials - hits])
-    found = BoundedMean.of(values, lower=0.0, upper=1.0).estimate(0.025)
+    found = BoundedMean.of(np.repeat([1.0, 0.0], [hits, trials - hits]), lower=0.0, upper=1.0).estimate(0.025)
     assert found.high == pytest.approx(beta.ppf(0.975, hits + 1, trials - hits), rel=0.005)
     assert found.low == pytest.approx(beta.ppf(0.025, hits, trials - hits + 1) if hits else 0.0, rel=0.005, abs=1e-9)
 
@@ -123,8 +122,7 @@ def test_rows_needed_give_the_power_promised() -> None:
     for size in (1, 4):
         groups = None if size == 1 else np.arange(8000) // size
         large = np.repeat(rng.normal(-0.03, 0.25, 8000 // size).clip(-1, 1), size)
-        needed = BoundedMean.of(large, lower=-1.0, upper=1.0, groups=groups).rows_needed(0.05)
-        units = round(needed / size)
+        units = round(BoundedMean.of(large, lower=-1.0, upper=1.0, groups=groups).rows_needed(0.05) / size)
         shown = [
             BoundedMean.of(
                 np.repeat(rng.normal(large.mean(), 0.25, units).clip(-1, 1), size),
@@ -163,5 +161,4 @@ def test_what_is_detectable_is_what_the_rows_needed_say(groups: np.ndarray | Non
     better = np.clip(0.7 * np.eye(2)[targets] + 0.15 + 0.1 * rng.standard_normal((400, 1)) * [1, -1], 0.01, 0.99)
     mean = paired_mean(better, worse, targets, score="brier", groups=groups)
     assert mean.value < 0
-    needed = mean.rows_needed(0.02)
-    assert detectable(mean, 0.02, num_rows=needed) == pytest.approx(-mean.value, rel=1e-9)
+    assert detectable(mean, 0.02, num_rows=mean.rows_needed(0.02)) == pytest.approx(-mean.value, rel=1e-9)

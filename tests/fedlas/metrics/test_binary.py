@@ -31,8 +31,7 @@ def test_the_calibration_line_agrees_with_scikit_learn() -> None:
     """Slope and intercept are those of unpenalised logistic regression on the log-odds."""
     probs, targets = drawn_rows(800, 2, seed=3, scale=2)
     line = metrics.calibration_line(probs, targets)
-    odds = np.log(probs[:, 1] / probs[:, 0])
-    referee = LogisticRegression(C=np.inf, tol=1e-10).fit(odds[:, None], targets)
+    referee = LogisticRegression(C=np.inf, tol=1e-10).fit(np.log(probs[:, 1] / probs[:, 0])[:, None], targets)
     assert line is not None
     assert line.slope.value == pytest.approx(float(referee.coef_[0, 0]), rel=1e-5)
     assert line.intercept.value == pytest.approx(float(referee.intercept_[0]), abs=1e-5)

@@ -24,8 +24,7 @@ def test_an_interval_from_counts_is_that_of_resampled_rows() -> None:
     units = ResamplingUnits(None, 60)
     counts = next(iter(units.resamples(20, seed=0)))
     areas = RiskCoverage(probs, targets).areas(units.of_rows(counts))
-    scores = metrics.row_scores(probs, targets, score="brier")
-    means = units.means(counts, units.sums(scores[:, None]))[:, 0]
+    means = units.means(counts, units.sums(metrics.row_scores(probs, targets, score="brier")[:, None]))[:, 0]
     for row, area, mean in zip(counts, areas, means, strict=True):
         held = np.repeat(np.arange(60), row)
         assert area == pytest.approx(metrics.aurc(probs[held], targets[held]), rel=1e-12)

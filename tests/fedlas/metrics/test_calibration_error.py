@@ -40,8 +40,7 @@ def test_every_row_falls_in_exactly_one_bin(values: list[float], num_bins: int) 
         assert bins.shape == array.shape
         assert bins.min() >= 0
         assert bins.max() < num_bins
-        order = np.lexsort((bins, array))
-        assert (np.diff(bins[order]) >= 0).all()
+        assert (np.diff(bins[np.lexsort((bins, array))]) >= 0).all()
         assert all(len(set(bins[array == value])) == 1 for value in values)
 
 
@@ -65,9 +64,7 @@ def test_the_reliability_curve_holds_every_row() -> None:
 
 
 VECTORS = np.load(Path(__file__).parents[2] / "data" / "fedlas_vectors.npz")
-
 CASES = sorted({key.split("/")[1] for key in VECTORS.files if key.startswith("metrics/")})
-
 Array = NDArray[Any]
 
 
@@ -78,14 +75,7 @@ def reference(case: str) -> tuple[torch.Tensor, Array, dict[str, float]]:
 
 
 # The authors' values that show their flaws, see tests/data/NOTICE.md.
-FLAWED_CLASSWISE = {
-    "conf_exactly_one",
-    "all_wrong",
-    "one_sample",
-    "highest_class_absent",
-    "on_bin_edges_f64",
-}
-
+FLAWED_CLASSWISE = {"conf_exactly_one", "all_wrong", "one_sample", "highest_class_absent", "on_bin_edges_f64"}
 BINNED = [metrics.ece, metrics.adaptive_ece, metrics.classwise_ece]
 
 
@@ -139,13 +129,11 @@ def test_adaptive_ece_by_hand() -> None:
 
 def test_classwise_ece_counts_classes_without_a_label() -> None:
     """A class that never occurs still counts: (0.3 + 0 + 0.3)/3 where 0.3 goes to a class that is never right."""
-    probs = np.tile([0.7, 0.0, 0.3], (10, 1))
-    assert metrics.classwise_ece(probs, np.zeros(10, dtype=int)) == pytest.approx(0.6 / 3)
+    assert metrics.classwise_ece(np.tile([0.7, 0.0, 0.3], (10, 1)), np.zeros(10, dtype=int)) == pytest.approx(0.6 / 3)
 
 
 def test_signed_parts_add_up_to_the_ece() -> None:
     """A bin at 0.9 with accuracy 1 and one at 0.6 with accuracy 0: 0.05 under, 0.3 over, together 0.35."""
     probs = [[0.9, 0.1], [0.4, 0.6]]
-    parts = metrics.signed_ece(probs, [0, 0])
-    assert parts == pytest.approx((0.3, 0.05))
+    assert metrics.signed_ece(probs, [0, 0]) == pytest.approx((0.3, 0.05))
     assert metrics.ece(probs, [0, 0]) == pytest.approx(0.35)

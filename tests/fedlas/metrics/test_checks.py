@@ -17,7 +17,6 @@ from fedlas import metrics
 from tests.helpers.drawn_rows import drawn_rows
 
 BINNED = [metrics.ece, metrics.adaptive_ece, metrics.classwise_ece]
-
 EVERY: list[Callable[..., float]] = [
     metrics.accuracy,
     metrics.nll,
@@ -28,7 +27,6 @@ EVERY: list[Callable[..., float]] = [
     metrics.calibration_error_l2,
     metrics.aurc,
 ]
-
 Array = NDArray[Any]
 
 
@@ -60,8 +58,7 @@ def test_no_metric_depends_on_the_order_of_the_rows(seed: int, rows: int, num_bi
 def test_tensors_and_arrays_give_the_same_float(metric: Callable[..., float]) -> None:
     """A CPU tensor, even one with a gradient, is as good as an array; the result is a Python float."""
     probs, targets = drawn_rows(100, 4)
-    tensor = torch.from_numpy(probs).requires_grad_()
-    value = metric(tensor, torch.from_numpy(targets))
+    value = metric(torch.from_numpy(probs).requires_grad_(), torch.from_numpy(targets))
     assert isinstance(value, float)
     assert value == metric(probs, targets)
 

@@ -31,17 +31,15 @@ def test_the_figures_are_means_with_the_error_of_the_textbook() -> None:
     mean = clustered_mean(confidences - right, groups=groups, weights=weights, confidence_level=0.95)
     assert weighted.gap == pytest.approx(mean.value)
     assert weighted.standard_error == pytest.approx((mean.high - mean.value) / 2.0009954)  # Student's, 59 degrees
-    fitted = confidence_gap(
-        probs, targets, groups=groups, fitted_units=effective_units(300, groups=np.arange(300) // 10)
-    )
+    units = effective_units(300, groups=np.arange(300) // 10)
+    fitted = confidence_gap(probs, targets, groups=groups, fitted_units=units)
     alone = confidence_gap(probs, targets, groups=groups)
     assert fitted.standard_error == pytest.approx(alone.standard_error * np.sqrt(1 + 60 / 30))
 
 
 def test_rows_that_are_all_right_are_not_accused() -> None:
     """Twenty answers of 99 % that are all right have no spread, and no gap beyond chance; sure and wrong ones have."""
-    probs = np.tile([0.99, 0.01], (20, 1))
-    assert not confidence_gap(probs, np.zeros(20, int)).beyond_chance
+    assert not confidence_gap(np.tile([0.99, 0.01], (20, 1)), np.zeros(20, int)).beyond_chance
     assert confidence_gap(np.tile([1.0, 0.0], (20, 1)), np.ones(20, int)).beyond_chance
 
 
@@ -52,8 +50,7 @@ def test_a_correct_temperature_is_accused_in_one_draw_of_twenty_at_most() -> Non
         logits, targets = drawn_logits(3000, 5, seed=seed)
         temperature = TemperatureScaling().fit(3 * logits[:1000], targets[:1000])
         probs, judged = softmax(temperature(3 * logits[1000:])), targets[1000:]
-        sentence = says_and_is_right(confidence_gap(probs, judged, fitted_units=1000), "of the rows")
-        fitted += "more than" in sentence
+        fitted += "more than" in says_and_is_right(confidence_gap(probs, judged, fitted_units=1000), "of the rows")
         alone += confidence_gap(probs, judged).beyond_chance
     assert fitted <= 10 < alone
 
@@ -61,8 +58,7 @@ def test_a_correct_temperature_is_accused_in_one_draw_of_twenty_at_most() -> Non
 def test_rows_and_groups_have_the_errors_of_the_textbook() -> None:
     """Of single rows √(p(1−p)/(N−1)); of groups of one size the standard error of the mean of their accuracies."""
     correct = np.random.default_rng(0).random(400) < 0.8
-    alone = SplitAccuracy.of(correct)
-    assert alone.error == pytest.approx(correct.std(ddof=1) / 20)
+    assert SplitAccuracy.of(correct).error == pytest.approx(correct.std(ddof=1) / 20)
     of_groups = correct.reshape(40, 10).mean(axis=1)
     together = SplitAccuracy.of(correct, groups=np.repeat(np.arange(40), 10))
     assert (together.value, together.num_units) == (pytest.approx(correct.mean()), 40)
@@ -80,8 +76,7 @@ def test_a_weight_of_two_is_the_row_twice() -> None:
 
 def grouped(rng: np.random.Generator, mean: float, num_groups: int) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     """Groups of 25 rows; an easy group is always right, the others never."""
-    easy = rng.random(num_groups) < mean
-    return np.repeat(easy, 25), np.repeat(np.arange(num_groups), 25)
+    return np.repeat(rng.random(num_groups) < mean, 25), np.repeat(np.arange(num_groups), 25)
 
 
 def test_chance_among_groups_is_no_sign() -> None:

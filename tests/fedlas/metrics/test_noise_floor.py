@@ -18,7 +18,6 @@ from fedlas.metrics.noise_floor import _redrawn, redrawn_labels
 from tests.helpers.drawn_rows import drawn_rows, two_classes
 
 BINNED = ("ece", "adaptive_ece", "classwise_ece")
-
 Array = NDArray[Any]
 
 

@@ -31,8 +31,7 @@ def test_slices_are_the_metrics_of_their_rows() -> None:
     for row in metrics.slice_table(probs, targets, {"c": column}, num_resamples=50).rows:
         inside = column == row.value
         for name in ("accuracy", "brier", "nll"):
-            expected = getattr(metrics, name)(probs[inside], targets[inside])
-            assert getattr(row, name).value == pytest.approx(expected)
+            assert getattr(row, name).value == pytest.approx(getattr(metrics, name)(probs[inside], targets[inside]))
         assert row.gap.value == pytest.approx(row.mean_confidence - row.accuracy.value)
 
 

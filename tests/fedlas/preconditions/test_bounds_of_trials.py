@@ -130,8 +130,7 @@ def test_ids_are_never_looked_up_outside_of_a_table() -> None:
     for sizes in ({}, {"ids": 30, "segments": 2}):
         with pytest.raises(IndexError):
             exchange(**sizes)([ids, segments])
-    swapped = exchange(ids=30, segments=30)([ids, segments])
-    assert (swapped[0] == segments).all()
+    assert (exchange(ids=30, segments=30)([ids, segments])[0] == segments).all()
     with pytest.raises(IndexError):
         exchange(ids=30, segments=30)([ids, segments - 1])
 
@@ -143,8 +142,7 @@ def test_the_size_of_a_table_is_read_from_the_graph() -> None:
         helper.make_node("Gather", ["table", "wide"], ["words"]),
         helper.make_node("Mul", ["words", "mask"], ["y"]),
     ]
-    graph = only_graph(*nodes, table=np.zeros((60, 4), np.float32))
-    assert vocabularies(graph, ["ids", "mask"]) == {"ids": 60}
+    assert vocabularies(only_graph(*nodes, table=np.zeros((60, 4), np.float32)), ["ids", "mask"]) == {"ids": 60}
 
 
 @pytest.mark.parametrize(
@@ -164,8 +162,7 @@ def test_what_chooses_no_columns_tells_nothing_of_them(layout: Any, axis: int, c
         helper.make_node("Sub", ["part", "mean"], ["y"]),
     ]
     graph = only_graph(*nodes, factor=np.float32(0.5), chosen=np.array(chosen), mean=np.float32(4))
-    found = expected_inputs(graph, {"x": layout})
-    assert found["x"].centre.tolist() == [0.0] * layout[0]
+    assert expected_inputs(graph, {"x": layout})["x"].centre.tolist() == [0.0] * layout[0]
 
 
 def test_chosen_columns_are_followed() -> None:

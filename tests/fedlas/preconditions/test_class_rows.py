@@ -30,8 +30,7 @@ def table(rows: int = 600, columns: int = 5, classes: int = 3, seed: int = 0) ->
 def test_ordinary_tables_have_no_notice(load: Any) -> None:
     """Real tables, easy ones among them, neither leak nor conflict."""
     inputs, targets = load(return_X_y=True)
-    logits = np.eye(targets.max() + 1)[targets]
-    assert class_rows(examined(logits, targets, inputs=inputs.astype(np.float32))) == []
+    assert class_rows(examined(np.eye(targets.max() + 1)[targets], targets, inputs=inputs.astype(np.float32))) == []
 
 
 def test_so_few_rows_that_they_tell_nothing_end_a_job() -> None:
@@ -49,8 +48,7 @@ def test_a_split_without_a_class_is_named() -> None:
     inputs, targets, logits = table()
     splits = np.repeat([SPLITS.index(name) for name in ("calibration", "test")], 300).astype(np.int8)
     targets[300:][targets[300:] == 2] = 0
-    match = examined(logits, targets, inputs=inputs, splits=splits, class_names=["a", "b", "c"])
-    (notice,) = class_rows(match)
+    (notice,) = class_rows(examined(logits, targets, inputs=inputs, splits=splits, class_names=["a", "b", "c"]))
     assert (notice.code, notice.severity) == ("class_not_met", "warning")
     assert notice.evidence == {"split": "test", "classes": ["c"], "missing": 1, "num_classes": 3}
 
@@ -60,11 +58,8 @@ def test_a_class_without_any_row_is_told_once() -> None:
     inputs, targets, _ = table(classes=2)
     splits = np.repeat([SPLITS.index(name) for name in ("calibration", "test")], 300).astype(np.int8)
     (notice,) = class_rows(examined(np.zeros((600, 5)), targets, inputs=inputs, splits=splits))
-    assert (notice.code, notice.evidence["split"], notice.evidence["classes"]) == (
-        "class_not_met",
-        None,
-        ["2", "3", "4"],
-    )
+    assert notice.code == "class_not_met"
+    assert (notice.evidence["split"], notice.evidence["classes"]) == (None, ["2", "3", "4"])
 
 
 def test_conflicting_rows_bound_what_can_be_reached() -> None:
@@ -89,13 +84,11 @@ def test_equal_rows_with_equal_labels_do_not_conflict() -> None:
 
 def test_digests_are_of_all_inputs() -> None:
     """Rows of images and text are equal where all their bytes are, and small numbers do not collide."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 2, (20_000, 3, 9, 9), np.uint8)
+    images = np.random.default_rng(0).integers(0, 2, (20_000, 3, 9, 9), np.uint8)
     words = np.array([f"word {i}" for i in range(20_000)])
     assert len(np.unique(row_digests([images]))) == 20_000
     assert len(np.unique(row_digests([words]))) == 20_000
-    counts = np.arange(300_000, dtype=np.float32).reshape(-1, 3)
-    assert len(np.unique(row_digests([counts]))) == 100_000
+    assert len(np.unique(row_digests([np.arange(300_000, dtype=np.float32).reshape(-1, 3)]))) == 100_000
     same = row_digests([np.zeros((3, 2)), np.array([1, 2, 1])])
     assert same[0] == same[2] != same[1]
 
@@ -122,15 +115,13 @@ def test_a_copy_of_the_label_beside_a_good_column() -> None:
 def test_a_column_made_from_the_label_is_named(leak: str) -> None:
     """The label as it stands, with a little noise, or under other numbers."""
     inputs, targets, logits = table()
-    rng = np.random.default_rng(1)
     made = {
         "label": targets,
-        "noisy": targets + 0.01 * rng.normal(size=600),
+        "noisy": targets + 0.01 * np.random.default_rng(1).normal(size=600),
         "relabelled": np.array([7, 1, 4])[targets],
     }
     inputs[:, 3] = made[leak]
-    match = examined(logits, targets, inputs=inputs, columns=list("abcde"))
-    (notice,) = leaking_column(match)
+    (notice,) = leaking_column(examined(logits, targets, inputs=inputs, columns=list("abcde")))
     assert (notice.code, notice.severity, notice.evidence["column"]) == ("leaking_column", "warning", "d")
     assert "'d' alone" in notice.message
 

@@ -31,8 +31,7 @@ def test_a_check_that_fails_refuses_no_job(monkeypatch: pytest.MonkeyPatch, capl
 @pytest.mark.parametrize("num_classes", [2, 3])
 def test_rows_of_one_group_are_examined(num_classes: int) -> None:
     """There is no half that could test what the other has chosen: nothing is certain, and nothing fails."""
-    rng = np.random.default_rng(0)
-    logits, targets, _ = gaussian_answers(rng, num_classes, 300, apart=2.0)
+    logits, targets, _ = gaussian_answers(np.random.default_rng(0), num_classes, 300, apart=2.0)
     order = np.roll(np.arange(num_classes), 1)
     notices = examination.label_order(examined(logits[:, order], targets, groups=np.zeros(300, np.int64)))
     assert "error" not in {notice.severity for notice in notices}

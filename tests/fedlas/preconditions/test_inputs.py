@@ -191,8 +191,7 @@ def test_answers_that_never_change_are_told(cnn: Trained) -> None:
 
 def test_another_order_of_classes_is_not_taken_for_wrong_inputs(cnn: Trained) -> None:
     """Wrong inputs are reported once, without the order of classes that happens to fit their answers."""
-    codes = [notice.code for notice in examine(cnn.given(1 - cnn.inputs[0]).examined())]
-    assert codes == ["input_scale"]
+    assert [notice.code for notice in examine(cnn.given(1 - cnn.inputs[0]).examined())] == ["input_scale"]
 
 
 def _right(request: pytest.FixtureRequest) -> list[Trained]:
@@ -203,9 +202,8 @@ def test_right_inputs_are_not_doubted(request: pytest.FixtureRequest) -> None:
     """Whatever the model, and however few rows there are."""
     for match in _right(request):
         for rows in (60, 150, len(match.targets)):
-            part = Trained(
-                match.path, tuple(array[:rows] for array in match.inputs), match.targets[:rows], match.columns
-            )
+            some = tuple(array[:rows] for array in match.inputs)
+            part = Trained(match.path, some, match.targets[:rows], match.columns)
             assert inputs(part.examined()) == []
 
 
@@ -218,8 +216,7 @@ def test_noise_and_shift_are_no_mistakes(request: pytest.FixtureRequest) -> None
         assert inputs(Trained(match.path, match.inputs, wrong, match.columns).examined()) == []
         if rows.dtype.kind == "f":
             spread = rows.std(axis=0)
-            noisy = rows + rng.normal(size=rows.shape) * spread
-            assert inputs(match.given(noisy).examined()) == []
+            assert inputs(match.given(rows + rng.normal(size=rows.shape) * spread).examined()) == []
             assert inputs(match.given(rows + 0.7 * spread).examined()) == []
 
 
@@ -307,9 +304,8 @@ def test_ids_outside_the_vocabulary_are_not_tried(words: Trained) -> None:
 def test_images_normalised_otherwise_are_named(remedy: str, change: object, tmp_path: Path) -> None:
     """Of a network that takes normalised images: what was done before the normalisation, or that it was done twice."""
     assert callable(change)
-    mean, std = (
-        np.array(values, np.float32)[:, None, None] for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    )
+    given = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
+    mean, std = given[:, :, None, None]
     match = trained_models.digit_cnn(tmp_path, normalise=lambda x: (x - mean) / std)
     pixels = match.inputs[0] * std + mean
     assert inputs(match.examined()) == []

@@ -47,24 +47,20 @@ def test_a_threshold_in_the_wrong_place_is_no_other_order() -> None:
 def test_one_answer_for_all_rows_is_no_other_order(answer: int) -> None:
     """Constant answers are right on as many rows as their class has, and tell nothing of an order."""
     targets = (np.random.default_rng(0).random(500) < 0.8).astype(np.int64)
-    logits = np.tile(np.eye(2)[answer] * 9, (500, 1))
-    assert label_order(examined(logits, targets)) == []
+    assert label_order(examined(np.tile(np.eye(2)[answer] * 9, (500, 1)), targets)) == []
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_two_exchanged_of_ten_are_certain_and_named(seed: int) -> None:
     """Both names, both accuracies and the order to send are in the notice."""
-    rng = np.random.default_rng(seed)
-    logits, targets, _ = gaussian_answers(rng, 10, 1500, apart=1.2)
+    logits, targets, _ = gaussian_answers(np.random.default_rng(seed), 10, 1500, apart=1.2)
     order = np.array([0, 1, 2, 5, 4, 3, 6, 7, 8, 9])
-    match = examined(logits[:, order], targets, class_names=NAMES, matched_by="name")
-    (notice,) = label_order(match)
+    (notice,) = label_order(examined(logits[:, order], targets, class_names=NAMES, matched_by="name"))
     assert (notice.code, notice.severity) == ("label_order", "error")
     assert notice.evidence["mapping"] == {"dog": "fox", "fox": "dog"}
     assert notice.evidence["model_order"] == notice.evidence["dataset_order"] == NAMES
     assert notice.evidence["likely_order"] == [NAMES[i] for i in order]
-    accuracy = (logits.argmax(1) == targets).mean()
-    assert notice.evidence["accuracy_as_mapped"] == pytest.approx(accuracy, abs=1e-6)
+    assert notice.evidence["accuracy_as_mapped"] == pytest.approx((logits.argmax(1) == targets).mean(), abs=1e-6)
     assert notice.evidence["accuracy_as_is"] == pytest.approx((logits[:, order].argmax(1) == targets).mean(), abs=1e-6)
     assert "label 'dog' is the model's 'fox'" in notice.message
     assert "ant,bee,cow,fox,eel,dog" in notice.message
@@ -121,8 +117,7 @@ def test_numbers_in_another_order_cannot_be_mended_by_names() -> None:
     order = np.random.default_rng(6).permutation(10)
     logits, targets, _ = gaussian_answers(np.random.default_rng(6), 10, 500)
     (notice,) = label_order(examined(logits[:, order], targets, class_names=NAMES, numbered=True))
-    moved = [i for i in range(10) if order[i] != i]
-    outputs = {str(order[j]): NAMES[j] for j in moved}
+    outputs = {str(order[j]): NAMES[j] for j in range(10) if order[j] != j}
     assert notice.evidence["mapping"] == dict(sorted(outputs.items(), key=lambda pair: int(pair[0])))
     assert "labels in the model's numbering" in notice.message
 

@@ -80,8 +80,7 @@ def test_a_shared_body_changes_nothing_but_the_work() -> None:
     apart = Ensemble(members, calibrators)(x)[0]
     assert len(calls) == 3
     calls.clear()
-    shared = Ensemble(members, calibrators, shares_body=True)(x)[0]
-    torch.testing.assert_close(shared, apart)
+    torch.testing.assert_close(Ensemble(members, calibrators, shares_body=True)(x)[0], apart)
     assert len(calls) == 1
 
 
@@ -149,7 +148,6 @@ def test_the_average_joins_upload_and_refit() -> None:
 
 def test_two_refits_are_averaged_where_three_networks_are_paid_for() -> None:
     """With a cost factor of 3 the two best candidates are trained on all rows."""
-    result = race(HOT, HOT_PLUS, max_cost_factor=3.0)
-    average = result.finalists["average"]
+    average = race(HOT, HOT_PLUS, max_cost_factor=3.0).finalists["average"]
     assert {HOT.name, HOT_PLUS.name} <= set(average.result.hyperparameters["members"])
     assert average.cost_factor == len(average.result.hyperparameters["members"])

@@ -65,30 +65,24 @@ def test_on_tables_fedlas_plus_leads() -> None:
 def test_on_images_fedlas_plus_leads() -> None:
     """FedLAS+ at a quarter of the edge, then cross-entropy at an eighth of it, both by SGD for six epochs."""
     candidates = make_candidates("auto", {}, kind="convolutional")
-    assert [settings(c) for c in candidates[:2]] == [
-        ("fedlas_plus", 0.1, 0.25, 0.001, 6),
-        ("cross_entropy", None, 0.125, 0.001, 6),
-    ]
+    first = [("fedlas_plus", 0.1, 0.25, 0.001, 6), ("cross_entropy", None, 0.125, 0.001, 6)]
+    assert [settings(c) for c in candidates[:2]] == first
     assert {(c.optimizer, c.usual_epochs) for c in candidates} == {("sgd", 6)}
 
 
 def test_transformers_are_trained_by_adamw() -> None:
     """AdamW at 1e-4 for four epochs: cross-entropy, then FedLAS with statistics that move slowly."""
     candidates = make_candidates("auto", {}, kind="transformer")
-    assert {(c.optimizer, c.learning_rate, c.weight_decay, c.usual_epochs) for c in candidates} == {
-        ("adamw", 1e-4, 0.01, 4)
-    }
-    assert [(c.method, c.alpha, c.momentum) for c in candidates[:2]] == [
-        ("cross_entropy", None, None),
-        ("fedlas", 0.05, 0.001),
-    ]
+    settings = {(c.optimizer, c.learning_rate, c.weight_decay, c.usual_epochs) for c in candidates}
+    assert settings == {("adamw", 1e-4, 0.01, 4)}
+    first = [(c.method, c.alpha, c.momentum) for c in candidates[:2]]
+    assert first == [("cross_entropy", None, None), ("fedlas", 0.05, 0.001)]
 
 
 def test_small_transformers_race_both_rates() -> None:
     """AdamW at 1e-3; cross-entropy also at 1e-4, and for eight epochs. A given rate overrules both."""
     candidates = make_candidates("auto", {}, kind="small_transformer")
-    found = [(c.method, c.learning_rate, c.usual_epochs) for c in candidates[:4]]
-    assert found == [
+    assert [(c.method, c.learning_rate, c.usual_epochs) for c in candidates[:4]] == [
         ("cross_entropy", 1e-3, 4),
         ("fedlas", 1e-3, 4),
         ("cross_entropy", 1e-3, 8),
@@ -142,13 +136,7 @@ def test_fixed_numbers_leave_no_doubles() -> None:
 
 def test_a_fixed_number_holds_where_the_loss_has_it() -> None:
     """In `auto` a fixed alpha reaches every smoothing loss and leaves cross-entropy as it is."""
-    fixed: dict[str, float | str] = {
-        "alpha": 0.3,
-        "learning_rate": 0.01,
-        "weight_decay": 0,
-        "epochs": 5,
-        "beta": "auto",
-    }
+    fixed = {"alpha": 0.3, "learning_rate": 0.01, "weight_decay": 0, "epochs": 5, "beta": "auto"}
     candidates = make_candidates("auto", fixed)
     found = {c.method: c.alpha for c in candidates}
     assert len(candidates) == len(found), "what differed in what is fixed only has become one"

@@ -25,8 +25,7 @@ def imported(network: nn.Module, rows: Inputs, folder: Path) -> GraphClassifier:
 
 
 def perceptron(inputs: int, *widths: int) -> nn.Sequential:
-    sizes = [inputs, *widths]
-    layers = [part for a, b in itertools.pairwise(sizes) for part in (nn.Linear(a, b), nn.ReLU())]
+    layers = [part for a, b in itertools.pairwise([inputs, *widths]) for part in (nn.Linear(a, b), nn.ReLU())]
     return nn.Sequential(*layers[:-1])
 
 
@@ -50,11 +49,7 @@ def test_a_number_is_taken_as_it_is(asked: float, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("network", "rows"),
-    [
-        (perceptron(21, 128, 128, 10), (torch.randn(2, 21),)),
-        (Cnn(), images(2)),
-        (Bert(), texts(2)),
-    ],
+    [(perceptron(21, 128, 128, 10), (torch.randn(2, 21),)), (Cnn(), images(2)), (Bert(), texts(2))],
     ids=["perceptron", "convolutional", "transformer"],
 )
 def test_small_networks_may_be_averaged(network: nn.Module, rows: Inputs, tmp_path: Path) -> None:

@@ -29,18 +29,15 @@ from tests.helpers.small_classifier import SmallClassifier, noisy_digits, overco
 def test_every_row_is_scored_by_a_network_that_has_not_seen_it() -> None:
     """A fold's logits are those of a network trained on the train rows and the other folds alone, bit by bit."""
     train, (inputs, targets), _ = noisy_digits()
-    result = plain_race()
-    trained = result.finalists["trained"]
+    trained = plain_race().finalists["trained"]
     assert trained is not None
     assert trained.out_of_fold_logits is not None
     candidate = next(c for c in (HOT, HOT_PLUS, PLAIN) if c.name == trained.result.name)
     for fold in make_folds(targets, seed=0, num_folds=3):
         network, others = overconfident_classifier(), np.delete(np.arange(len(targets)), fold)
         rows = [np.concatenate([train[0][0], inputs[0][others]])], np.concatenate([train[1], targets[others]])
-        loss = make_loss(candidate, 10, seed=0)
-        fit(network, loss, rows[0], rows[1], train_config(candidate, 0), device="cpu")
-        expected = predict_logits(network, [inputs[0][fold]])[0]
-        np.testing.assert_array_equal(trained.out_of_fold_logits[fold], expected)
+        fit(network, make_loss(candidate, 10, seed=0), rows[0], rows[1], train_config(candidate, 0), device="cpu")
+        np.testing.assert_array_equal(trained.out_of_fold_logits[fold], predict_logits(network, [inputs[0][fold]])[0])
 
 
 def test_the_refit_has_seen_all_rows_and_its_calibrator_none_of_its_logits() -> None:
@@ -60,8 +57,7 @@ def test_the_refit_has_seen_all_rows_and_its_calibrator_none_of_its_logits() -> 
 
 def test_of_many_candidates_three_run_all_folds() -> None:
     """Five candidates run two folds, the best three the third; the others say so, with their scores."""
-    line = [replace(PLAIN, learning_rate=rate) for rate in (0.01, 0.02, 0.05, 0.1, 0.2)]
-    result = race(*line)
+    result = race(*(replace(PLAIN, learning_rate=rate) for rate in (0.01, 0.02, 0.05, 0.1, 0.2)))
     ended = [c.status for c in result.candidates[1:]]
     assert (ended.count("finished"), ended.count("eliminated")) == (3, 2)
     (reason,) = {c.reason for c in result.candidates if c.status == "eliminated"}
@@ -88,19 +84,17 @@ def test_folds_keep_groups_whole() -> None:
     assert "trained" in result.finalists
     assert result.finalists["trained"].out_of_fold_logits is not None
     network, others = overconfident_classifier(), groups == 1
-    rows = [np.concatenate([train[0][0], calibration[0][0][others]])]
     fit(
         network,
         make_loss(PLAIN, 10, seed=0),
-        rows,
+        [np.concatenate([train[0][0], calibration[0][0][others]])],
         np.concatenate([train[1], calibration[1][others]]),
         train_config(PLAIN, 0),
         device="cpu",
     )
     expected = predict_logits(network, [calibration[0][0][~others]])[0]
     np.testing.assert_array_equal(result.finalists["trained"].out_of_fold_logits[~others], expected)
-    alone = race(PLAIN, groups=np.zeros(len(groups)))
-    assert "one group" in alone.candidates[1].reason
+    assert "one group" in race(PLAIN, groups=np.zeros(len(groups))).candidates[1].reason
 
 
 def test_few_calibration_rows_train_nothing() -> None:
@@ -122,8 +116,7 @@ def test_no_rows_train_nothing() -> None:
 
 def test_a_network_without_weights_trains_nothing() -> None:
     """Frozen weights are said to be the reason."""
-    result = race(HOT, classifier=overconfident_classifier().requires_grad_(False))
-    assert "no weights" in result.candidates[1].reason
+    assert "no weights" in race(HOT, classifier=overconfident_classifier().requires_grad_(False)).candidates[1].reason
 
 
 class SlowClassifier(SmallClassifier):
@@ -153,9 +146,8 @@ def test_progress_is_told_in_order() -> None:
     told = [(key, [p.epoch for p in steps]) for key, steps in itertools.groupby(seen, key=lambda p: p.name)]
     assert "trained" in result.finalists
     names = [f"{one.name}, fold {fold} of 3" for one in (HOT, HOT_PLUS) for fold in (1, 2, 3)]
-    assert told == [
-        (name, list(range(7))) for name in [*names, f"{result.finalists['trained'].result.name}, on all rows"]
-    ]
+    names.append(f"{result.finalists['trained'].result.name}, on all rows")
+    assert told == [(name, list(range(7))) for name in names]
     fractions = [*(p.fraction for p in seen), progress.position().fraction]
     assert fractions == sorted(fractions)
     assert fractions[-1] == pytest.approx(0.9)
@@ -186,9 +178,7 @@ def test_a_refit_that_fails_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("slower", "finished"), [(1.0, 3), (2.0, 1), (2.6, 1)])
-def test_a_slower_machine_still_ends_with_a_refit(
-    monkeypatch: pytest.MonkeyPatch, slower: float, finished: int
-) -> None:
+def test_a_slower_machine_ends_with_a_refit(monkeypatch: pytest.MonkeyPatch, slower: float, finished: int) -> None:
     """Where trainings take longer than measured fewer candidates run, the best is refitted, the budget is kept."""
     clock, step = [0.0], 0.1
     epoch = step * (1300 // 64)
@@ -204,8 +194,7 @@ def test_a_slower_machine_still_ends_with_a_refit(
         rows = np.arange(400) if left_out is None else left_out
         logits = (5 * np.eye(10)[noisy_digits()[1][1][rows]]).astype(np.float32)
         network = overconfident_classifier() if left_out is None else None
-        features = np.zeros((400, 32), np.float32)
-        return TrainingOutcome(network, logits, features, seconds=clock[0] - began)
+        return TrainingOutcome(network, logits, np.zeros((400, 32), np.float32), seconds=clock[0] - began)
 
     monkeypatch.setattr(Record, "elapsed", lambda self: clock[0])
     monkeypatch.setattr(schedule, "_measured_step", lambda *_: step / schedule._CAUTION)
@@ -231,10 +220,8 @@ def test_a_fold_that_fails_costs_its_candidate(monkeypatch: pytest.MonkeyPatch) 
     second = make_folds(noisy_digits()[1][1], seed=0, num_folds=3)[1].tolist()
     monkeypatch.setattr(Trainer, "_trained", failing)
     result = race(HOT, PLAIN)
-    assert [(c.status, c.reason) for c in result.candidates[1:]] == [
-        ("skipped", "it does not fit into the device's memory"),
-        ("finished", ""),
-    ]
+    skipped = ("skipped", "it does not fit into the device's memory")
+    assert [(c.status, c.reason) for c in result.candidates[1:]] == [skipped, ("finished", "")]
     assert "trained" in result.finalists
     assert result.finalists["trained"].result.method == "cross_entropy"
 
@@ -256,10 +243,8 @@ def test_signs_of_fedlas_are_kept() -> None:
 def test_rates_are_shares_of_the_measured_edge() -> None:
     """Without a rate of its own a candidate trains at its share of what its scope stands."""
     shares = [Candidate("cross_entropy", edge_share=share, epochs=1, scope="all") for share in (0.5, 0.125)]
-    head = Candidate("cross_entropy", edge_share=0.25, epochs=1, scope="head")
-    result = race(*shares, head)
+    result = race(*shares, Candidate("cross_entropy", edge_share=0.25, epochs=1, scope="head"))
     used = [c.hyperparameters["learning_rate"] for c in result.candidates[1:]]
     assert set(result.rates) == {"all", "head"}
-    expected = [0.5 * result.rates["all"], 0.125 * result.rates["all"], 0.25 * result.rates["head"]]
-    assert used == pytest.approx(expected)
+    assert used == pytest.approx([0.5 * result.rates["all"], 0.125 * result.rates["all"], 0.25 * result.rates["head"]])
     assert result.candidates[3].name.endswith("head")

@@ -38,9 +38,8 @@ def test_scores_are_those_of_out_of_fold_logits() -> None:
     folds = CalibratorSelector(targets, ("temperature",), False).folds
     assert "trained" in result.finalists
     assert result.finalists["trained"].out_of_fold_logits is not None
-    uploaded = predict_logits(result.post_hoc.classifier, inputs)[0]
     for finalist, logits in (
-        (result.post_hoc, uploaded),
+        (result.post_hoc, predict_logits(result.post_hoc.classifier, inputs)[0]),
         (result.finalists["trained"], result.finalists["trained"].out_of_fold_logits),
     ):
         held_out = cross_fitted_logits(TemperatureScaling, logits.astype(np.float64), targets, folds)
@@ -139,5 +138,4 @@ def test_a_candidate_reads_well_as_json() -> None:
 
 def test_no_public_name_is_hidden_by_a_module() -> None:
     """A module of the package hides a lazily loaded name that is spelled the same, as soon as it is imported."""
-    modules = {module.name for module in pkgutil.iter_modules(fedlas.race.__path__)}
-    assert not modules & set(fedlas.race.__all__)
+    assert not {module.name for module in pkgutil.iter_modules(fedlas.race.__path__)} & set(fedlas.race.__all__)

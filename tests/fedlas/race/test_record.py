@@ -130,14 +130,10 @@ def test_trainings_are_told_of() -> None:
     """Each begins, tells every epoch with a loss and a falling rate, and is scored where it leaves a fold out."""
     whole = undisturbed()
     begun = [event for event in whole.events if isinstance(event, TrainingBegun)]
-    folds: list[int | None] = [1, 2, 3]
-    assert [(one.number, one.fold) for one in begun] == [
-        *((n, fold) for n in (1, 2) for fold in folds),
-        (begun[-1].number, None),
-    ]
+    refit = (begun[-1].number, None)
+    assert [(one.number, one.fold) for one in begun] == [*itertools.product((1, 2), (1, 2, 3)), refit]
     assert {(one.candidates, one.folds, one.epochs) for one in begun[:-1]} == {(2, 3, 4)}
-    kinds = "".join(event.type[0] for event in whole.events)
-    assert kinds == 6 * "teeees" + "teeee"
+    assert "".join(event.type[0] for event in whole.events) == 6 * "teeees" + "teeee"
     course = [event.epoch for event in whole.events[1:5] if isinstance(event, EpochEnded)]
     assert [(one.epoch, one.epochs) for one in course] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert course[0].loss > course[-1].loss
@@ -187,12 +183,10 @@ def test_each_candidate_is_told_of_once() -> None:
     journal = MemoryJournal(every_seconds=0)
     killed(journal, len(undisturbed().told) - 2)  # in the refit: all candidates have ended
     again = Run(journal)
-    names = [one.name for one in undisturbed().ended]
-    assert [one.name for one in again.ended] == names[2:]
+    assert [one.name for one in again.ended] == [one.name for one in undisturbed().ended][2:]
     restored = next(one for one in again.result.candidates if one.name == HOT.name)
     folds = [journal.entries[f"candidate-01-04-fold-{fold}"]["content"] for fold in (1, 2, 3)]
-    spent = sum(fold["outcome"]["seconds"] for fold in folds)
-    assert restored.seconds >= spent > 0
+    assert restored.seconds >= sum(fold["outcome"]["seconds"] for fold in folds) > 0
     assert all(fold["network"] is None for fold in folds), "a fold's network has served its purpose"
 
 
@@ -236,8 +230,7 @@ def test_the_time_already_spent_counts() -> None:
     journal = MemoryJournal(every_seconds=0)
     killed(journal, 7)
     journal.entries["running"]["elapsed"] = 500.0
-    spent = Record(journal, _settings(journal))
-    assert 40 < schedule.TimeBudget(600, spent).remaining() < 100
+    assert 40 < schedule.TimeBudget(600, Record(journal, _settings(journal))).remaining() < 100
     assert schedule.TimeBudget(600, Record(MemoryJournal(every_seconds=0))).remaining() > 540
 
 

@@ -74,10 +74,8 @@ def test_a_plan_never_exceeds_its_budget() -> None:
     rng = np.random.default_rng(0)
     folds = set()
     for _ in range(300):
-        line = [
-            PlannedCandidate(i, int(rng.integers(1, 12)), *rng.uniform(0.1, 1, 3).tolist())
-            for i in range(rng.integers(1, 12))
-        ]
+        count = rng.integers(1, 12)
+        line = [PlannedCandidate(i, int(rng.integers(1, 12)), *rng.uniform(0.1, 1, 3).tolist()) for i in range(count)]
         budget = float(rng.uniform(0, 200))
         found = plan(line, budget, num_folds=3, refits=int(rng.integers(1, 3)))
         assert found.seconds <= budget
@@ -107,14 +105,12 @@ def test_half_a_heads_edge_holds_and_twelve_times_it_does_not() -> None:
     """Plain gradient descent on a head falls at half the edge and its loss rises at twelve times the edge."""
     rng = np.random.default_rng(0)
     features = np.abs(rng.normal(size=(400, 20))) + 2
-    targets = rng.integers(0, 2, 400)
-    seen, labels = torch.from_numpy(features), torch.from_numpy(targets)
+    seen, labels = torch.from_numpy(features), torch.from_numpy(rng.integers(0, 2, 400))
 
     def last_loss(rate: float) -> float:
         weight = torch.zeros(20, 2, dtype=torch.float64, requires_grad=True)
         for _ in range(60):
-            loss = torch.nn.functional.cross_entropy(seen @ weight, labels)
-            (gradient,) = torch.autograd.grad(loss, weight)
+            (gradient,) = torch.autograd.grad(torch.nn.functional.cross_entropy(seen @ weight, labels), weight)
             weight = (weight - rate * gradient).detach().requires_grad_()
         return float(torch.nn.functional.cross_entropy(seen @ weight.detach(), labels))
 
@@ -131,8 +127,7 @@ RATES = np.geomspace(1e-4, 1.6, STEPS)
 def test_the_edge_lies_just_before_the_jump(jump: int, level: float) -> None:
     """A loss that is flat and then jumps by log K: the edge is at most four steps before the jump, never after it."""
     losses = np.where(np.arange(STEPS) < jump, level, level + math.log(10))
-    found = int(np.searchsorted(RATES, _edge(RATES, losses, 10) * (1 - 1e-9)))
-    assert jump - 4 <= found < jump
+    assert jump - 4 <= int(np.searchsorted(RATES, _edge(RATES, losses, 10) * (1 - 1e-9))) < jump
 
 
 def test_noise_and_a_falling_loss_are_no_edge() -> None:
@@ -144,8 +139,7 @@ def test_noise_and_a_falling_loss_are_no_edge() -> None:
 def test_a_loss_that_is_not_finite_ends_the_range() -> None:
     """NaN or infinity counts as risen, wherever the losses stop."""
     for bad in (np.nan, np.inf):
-        losses = np.append(np.full(40, 0.1), bad)
-        assert RATES[36] <= _edge(RATES[:41], losses, 10) < RATES[40]
+        assert RATES[36] <= _edge(RATES[:41], np.append(np.full(40, 0.1), bad), 10) < RATES[40]
 
 
 def test_at_once_lost_stands_the_lowest_rate() -> None:

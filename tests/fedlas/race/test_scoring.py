@@ -9,31 +9,15 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from fedlas.calibrators import CALIBRATORS, AffineScaling, Calibrator, TemperatureScaling, softmax
-from fedlas.race.scoring import (
-    FEW_ROWS,
-    cross_fitted_logits,
-    make_folds,
-    post_hoc_names,
-    row_nll,
-    score,
-)
+from fedlas.calibrators import CALIBRATORS, AffineScaling, Calibrator, TemperatureScaling
+from fedlas.race.scoring import FEW_ROWS, cross_fitted_logits, make_folds, post_hoc_names, row_nll, score
 from fedlas.race.selection import CalibratorSelector
+from tests.helpers.drawn_labels import drawn, normal
 from tests.helpers.drawn_rows import drawn_logits
-
-
-def drawn(logits: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Labels drawn from the softmax of the logits."""
-    chance = np.random.default_rng(seed).random((len(logits), 1))
-    return np.asarray((softmax(logits).cumsum(axis=1) > chance).argmax(axis=1))
 
 
 def cross_fitted_nll(kind: type[Calibrator], logits: np.ndarray, targets: np.ndarray) -> float:
     return float(row_nll(cross_fitted_logits(kind, logits, targets, make_folds(targets, seed=0)), targets).mean())
-
-
-def normal(num_rows: int, num_classes: int, seed: int = 1) -> np.ndarray:
-    return 2 * np.random.default_rng(seed).normal(size=(num_rows, num_classes))
 
 
 @pytest.mark.parametrize("grouped", [False, True])
@@ -71,8 +55,7 @@ def test_a_single_group_and_a_single_row_are_survived() -> None:
     assert len(make_folds(targets, groups=np.zeros(20), seed=0)) == 5
     assert len(make_folds(targets[:1], seed=0)) == 1
     logits = normal(20, 2)
-    names = ("temperature", "affine")
-    selector = CalibratorSelector(targets, names, False, np.zeros(20))
+    selector = CalibratorSelector(targets, ("temperature", "affine"), False, np.zeros(20))
     for found in (selector.calibrate(logits), selector.of_rows(np.arange(1)).calibrate(logits[:1])):
         assert np.isfinite(found.held_out).all()
     with pytest.raises(ValueError, match="groups"):
@@ -127,9 +110,8 @@ def test_on_digits_the_pool_beats_the_temperature(shifted: bool) -> None:
         selector = CalibratorSelector(fitting[1], post_hoc_names(10, half), False)
         chosen = selector.log_pool([selector.temperature(fitting[0]), selector.calibrate(fitting[0])]).calibrator
         simple = TemperatureScaling().fit(*fitting)
-        gains.append(
-            (row_nll(simple(logits[half:]), targets[half:]) - row_nll(chosen(logits[half:]), targets[half:])).mean()
-        )
+        plain, pooled = (row_nll(fitted(logits[half:]), targets[half:]) for fitted in (simple, chosen))
+        gains.append((plain - pooled).mean())
     error = np.std(gains, ddof=1) / np.sqrt(5)
     assert np.mean(gains) > 2 * error
     assert min(gains) > -0.01

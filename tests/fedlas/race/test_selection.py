@@ -55,8 +55,7 @@ def test_features_that_know_more_rule_the_pool() -> None:
     """Where features hold what the logits lack they have most of the weight, and new rows score lower."""
     for seed in range(5):
         logits, features, targets = rows(1200, informative=True, seed=seed)
-        selector = CalibratorSelector(targets[:400], PLAIN, True)
-        found = selector.calibrate(logits[:400], features[:400])
+        found = CalibratorSelector(targets[:400], PLAIN, True).calibrate(logits[:400], features[:400])
         assert weight_of(FeatureScaling, found.calibrator) > 0.5
         plain = TemperatureScaling().fit(logits[:400], targets[:400])
         new = row_nll(found.calibrator(logits[400:], features[400:]), targets[400:])
@@ -93,9 +92,8 @@ def test_a_calibrator_that_fails_in_a_fold_is_left_out(monkeypatch: pytest.Monke
         raise np.linalg.LinAlgError("singular")
 
     monkeypatch.setattr(VectorScaling, "fit_rows", fails)
-    found = (
-        CalibratorSelector(targets, ("temperature", "mixture", "structured_vector"), False).calibrate(logits).calibrator
-    )
+    names = ("temperature", "mixture", "structured_vector")
+    found = CalibratorSelector(targets, names, False).calibrate(logits).calibrator
     assert weight_of(VectorScaling, found) == 0.0
     assert np.isfinite(found(logits)).all()
 
@@ -132,8 +130,7 @@ def test_a_linear_pool_of_calibrated_forecasts_is_underconfident_and_a_log_linea
 def test_a_log_linear_pool_has_the_weights_of_its_formula() -> None:
     """Penalised NLL by hand is as low as SciPy's Nelder-Mead gets it; two equal members share one weight."""
     logits, _, targets = rows(600, informative=False, seed=2)
-    rng = np.random.default_rng(0)
-    members = [logits / 2.0, logits / 1.5 + rng.normal(size=logits.shape)]
+    members = [logits / 2.0, logits / 1.5 + np.random.default_rng(0).normal(size=logits.shape)]
     logs = [np.maximum(np.log(softmax(one)), -30) for one in members]
 
     def penalised(weights: np.ndarray) -> float:
@@ -166,8 +163,7 @@ def test_members_that_are_worse_than_none_have_next_to_no_weight() -> None:
     """Neither a member that says the opposite nor one that is sure of everything rules the others."""
     logits, _, targets = rows(1000, informative=False, seed=1)
     fair, opposite, sure = logits / 2.0, -logits / 2.0, 1e4 * logits
-    selector = CalibratorSelector(targets, PLAIN, False)
-    weights, pooled = selector.log_mixed([fair, opposite, sure])
+    weights, pooled = CalibratorSelector(targets, PLAIN, False).log_mixed([fair, opposite, sure])
     assert weights[1] < 0.01
     assert weights[2] < 0.05
     assert row_nll(pooled, targets).mean() < row_nll(fair, targets).mean() + 0.005
@@ -206,11 +202,8 @@ def test_a_judge_that_reads_no_features_chooses_none() -> None:
     logits, features, targets = rows(400, informative=True, seed=0)
     assert CalibratorSelector(targets, PLAIN, False).calibrate(logits, features).calibrator.name == "temperature"
     assert CalibratorSelector(targets, PLAIN, True).calibrate(logits).calibrator.name == "temperature"
-    few = slice(0, 199)
-    assert (
-        CalibratorSelector(targets[few], PLAIN, True).calibrate(logits[few], features[few]).calibrator.name
-        == "temperature"
-    )
+    found = CalibratorSelector(targets[:199], PLAIN, True).calibrate(logits[:199], features[:199])
+    assert found.calibrator.name == "temperature"
 
 
 def test_a_map_that_would_take_minutes_is_not_fitted(monkeypatch: pytest.MonkeyPatch) -> None:

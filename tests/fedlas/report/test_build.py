@@ -15,7 +15,6 @@ from tests.helpers.drawn_rows import drawn_logits
 from tests.helpers.reports import content, example, is_whole, report
 
 METRICS = {"accuracy", "nll", "brier", "calibration_error_l2", "ece", "adaptive_ece", "classwise_ece", "aurc", "augrc"}
-
 BINNED = {"ece", "adaptive_ece", "classwise_ece"}
 
 
@@ -48,8 +47,7 @@ def test_the_numbers_are_the_metrics() -> None:
 
 def test_the_report_is_strict_json() -> None:
     """No NaN and no infinity anywhere: empty bins and missing scores are null."""
-    text = json.dumps(content(), allow_nan=False)
-    assert json.loads(text)["candidates"][0]["calibration"]["nll"] is None
+    assert json.loads(json.dumps(content(), allow_nan=False))["candidates"][0]["calibration"]["nll"] is None
     curve = content()["reliability"]["uploaded"]
     assert [value is None for value in curve["accuracy"]] == [count == 0 for count in curve["counts"]]
     assert sum(curve["counts"]) == content()["num_test_rows"] == 400
@@ -96,8 +94,7 @@ def test_a_useless_model_is_called_so() -> None:
 
 def test_a_uniform_model_cannot_abstain() -> None:
     """All confidences alike: one point on the curve, and it is said that nothing can be set aside."""
-    targets = np.arange(60) % 3
-    content = report(np.full((60, 3), 1 / 3), targets).as_dict()
+    content = report(np.full((60, 3), 1 / 3), np.arange(60) % 3).as_dict()
     assert content["risk_coverage"]["calibrated"]["coverage"] == [1.0]
     assert any("too much alike" in sentence for sentence in content["summary"])
 
@@ -108,11 +105,8 @@ def test_one_class_only_says_so() -> None:
     made = report(softmax(logits), np.ones(50, int), class_names=["a", "b", "c"])
     content = made.as_dict()
     assert any("All test rows are of one class (b)" in warning for warning in content["warnings"])
-    assert {row["name"]: row["recall"] is None for row in content["classes"]["rows"]} == {
-        "a": True,
-        "b": False,
-        "c": True,
-    }
+    absent = {row["name"]: row["recall"] is None for row in content["classes"]["rows"]}
+    assert absent == {"a": True, "b": False, "c": True}
     is_whole(made)
 
 
@@ -140,12 +134,8 @@ def test_two_classes_show_the_positive_one() -> None:
     assert content["binary"]["calibrated"]["recall"] == 0
     assert any("never answers “ill”" in sentence for sentence in content["summary"])
     assert "The positive class: “ill”" in is_whole(made)
-    assert (
-        report(probs, targets, class_names=["healthy", "ill"], positive_class="healthy").as_dict()["binary"][
-            "calibrated"
-        ]["recall"]
-        == 1
-    )
+    made = report(probs, targets, class_names=["healthy", "ill"], positive_class="healthy")
+    assert made.as_dict()["binary"]["calibrated"]["recall"] == 1
     with pytest.raises(ValueError, match="positive_class must be one of"):
         report(probs, targets, class_names=["healthy", "ill"], positive_class="dead")
 

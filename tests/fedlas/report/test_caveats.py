@@ -43,9 +43,8 @@ def test_what_a_notice_says_is_not_said_again() -> None:
     notice = Notice("class_not_met", "1 of 3 classes have no test row: 2.", {"split": "test", "classes": ["2"]})
     (alone,) = [one for one in report(probs, targets).warnings if "no test row" in one]
     assert "nothing is known about them" in alone
-    assert [one for one in report(probs, targets, warnings=[notice]).warnings if "no test row" in one] == [
-        notice.message
-    ]
+    warnings = report(probs, targets, warnings=[notice]).warnings
+    assert [one for one in warnings if "no test row" in one] == [notice.message]
 
 
 def test_right_rows_of_few_groups_are_not_suspected() -> None:

@@ -45,8 +45,7 @@ def test_answers_are_counted_with_and_without_thresholds() -> None:
 
 def test_other_priors_are_told() -> None:
     """The class whose odds change most is named; where nothing is shifted there is no sentence."""
-    section = priors_section(Deployment(ODDS, np.array([0.5, 0.5])), NAMES)
-    sentence = priors_sentence(section)
+    sentence = priors_sentence(priors_section(Deployment(ODDS, np.array([0.5, 0.5])), NAMES))
     assert sentence is not None
     assert "“fraud” 0.2 %, which 10 % of the calibration rows are" in sentence
     plain = priors_section(Deployment(ClassPriors(ODDS.shares, ODDS.shares), np.array([0.5, 0.5])), NAMES)
@@ -59,8 +58,7 @@ def test_promises_stand_beside_what_was_found() -> None:
     probs = softmax(logits)
     fitted = Guarantees.fit(probs[:2000], labels[:2000], class_names=list("abcd"))
     made = report(probs[2000:], labels[2000:], guarantees=fitted)
-    rows = made.as_dict()["guarantees"]["max_error"]
-    row = next(row for row in rows if row["level"] == 0.2)
+    row = next(row for row in made.as_dict()["guarantees"]["max_error"] if row["level"] == 0.2)
     kept = probs[2000:].max(axis=1).astype(np.float32) >= fitted.threshold_for(0.2)
     wrong = probs[2000:].argmax(axis=1) != labels[2000:]
     assert row["threshold"] == fitted.threshold_for(0.2)

@@ -60,9 +60,8 @@ def test_smoothing_and_gate_are_counted() -> None:
     right = np.array([True] * 6 + [False] * 4)
     epsilon = np.array([0.01, 0.02, 0.03] * 2 + [0.1, 0.12, 0.08, 0.1])
     gate = np.array([1, 1, 1, 1, 1, -1, -1, -1, -1, -1])
-    found = fedlas_diagnostics(
-        feature_norms=np.arange(10.0), correct=right, epsilon=epsilon, gate=gate, gate_before=np.ones(10)
-    )
+    told = {"feature_norms": np.arange(10.0), "correct": right, "gate_before": np.ones(10)}
+    found = fedlas_diagnostics(epsilon=epsilon, gate=gate, **told)
     assert found.epsilon.right.value == pytest.approx(0.02)
     assert found.epsilon.wrong.value == pytest.approx(0.1)
     assert found.epsilon.wrong_minus_right.low > 0

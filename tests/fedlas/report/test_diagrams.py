@@ -34,15 +34,13 @@ def test_the_picture_is_self_contained_svg(models: tuple[str, str]) -> None:
     root = ET.fromstring(svg)
     assert (root.tag, root.get("role")) == (f"{SVG}svg", "img")
     assert [child.tag for child in root[:2]] == [f"{SVG}title", f"{SVG}desc"]
-    gap = example()[0].confidence_gap[models[0]].test
-    assert says_and_is_right(gap, "of 400 test rows") in (root[1].text or "")
+    assert says_and_is_right(example()[0].confidence_gap[models[0]].test, "of 400 test rows") in (root[1].text or "")
     for unwanted in ("href", "<script", "style=", "<style"):
         assert unwanted not in svg
     assert "nan" not in svg.lower().replace("roboto", "")
     for name, shape in {"uploaded": "path", "calibrated": "circle"}.items():
         if name in models:
-            filled = sum(count > 0 for count in content()["reliability"][name]["counts"])
-            assert len(marks(svg, shape)) == filled
+            assert len(marks(svg, shape)) == sum(count > 0 for count in content()["reliability"][name]["counts"])
 
 
 def test_marks_lie_where_the_numbers_say() -> None:
@@ -139,17 +137,15 @@ def test_a_cell_is_filled_where_the_interval_leaves_out_zero() -> None:
 
 def test_the_common_scale_leaves_out_the_widest() -> None:
     """One row without any rows to speak of does not press the others together; no rows have a scale, too."""
-    rows = [*(Estimate(0, -0.1, 0.1) for _ in range(19)), Estimate(0, -0.9, 0.9)]
-    assert common_extent([*rows, None]) == 0.1
+    assert common_extent([*(Estimate(0, -0.1, 0.1) for _ in range(19)), Estimate(0, -0.9, 0.9), None]) == 0.1
     assert common_extent([None]) == 1.0
 
 
 def test_candidates_stand_in_the_order_of_their_nll() -> None:
     """The best first and furthest to the left; what was served is bold; names stay text and are cut where too long."""
-    names = {"a <b>": 0.5, "x" * 90: 0.4, "stopped": 0.6}
     candidates = [
         {"name": name, "status": "finished" if name != "stopped" else "eliminated", "calibration": {"nll": nll}}
-        for name, nll in names.items()
+        for name, nll in {"a <b>": 0.5, "x" * 90: 0.4, "stopped": 0.6}.items()
     ]
     made = replace(
         example()[0],
@@ -158,13 +154,9 @@ def test_candidates_stand_in_the_order_of_their_nll() -> None:
     )
     root = ET.fromstring(race_svg(made) or "")
     told = [one.text for one in root.iter(f"{SVG}text")]
-    assert [text for text in told if text in ("a <b>", "x" * 51 + "…", "stopped", "skipped")] == [
-        "x" * 51 + "…",
-        "a <b>",
-        "stopped",
-    ]
-    bold = [one.text for one in root.iter(f"{SVG}text") if one.get("font-weight")]
-    assert bold == ["The race", "a <b>"]
+    names = ["x" * 51 + "…", "a <b>", "stopped"]
+    assert [text for text in told if text in (*names, "skipped")] == names
+    assert [one.text for one in root.iter(f"{SVG}text") if one.get("font-weight")] == ["The race", "a <b>"]
     marks = list(root.iter(f"{SVG}circle"))
     assert [float(one.get("cx", 0)) for one in marks] == sorted(float(one.get("cx", 0)) for one in marks)
     assert [one.get("fill") == "#ffffff" for one in marks] == [False, False, True]

@@ -117,8 +117,7 @@ def test_warnings_and_adjustments_come_with_what_they_rest_on() -> None:
     assert made.advice[1] == "Next: look at what seems wrong. The classes are in another order."
     assert "A pandas index is no feature." in summary
     assert made.as_dict()["notices"][0]["evidence"] == order
-    calm = is_whole(report(softmax(logits), targets))
-    assert "What was done for you" not in calm
+    assert "What was done for you" not in is_whole(report(softmax(logits), targets))
 
 
 def test_no_p_value_is_in_a_sentence() -> None:

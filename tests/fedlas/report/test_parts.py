@@ -87,8 +87,7 @@ def test_groups_and_weights_of_calibration_rows_count() -> None:
 
     twice = {name: np.repeat(values, 2) for name, values in rows.items()}
     half = {name: values[:100] for name, values in rows.items()}
-    grouped = change(OutOfFold(twice, groups=np.repeat(np.arange(200), 2)))
-    assert grouped == pytest.approx(change(OutOfFold(rows)))
+    assert change(OutOfFold(twice, groups=np.repeat(np.arange(200), 2))) == pytest.approx(change(OutOfFold(rows)))
     weighed = change(OutOfFold(rows, weights=np.repeat([1.0, 0.0], 100)))
     assert weighed["value"] == pytest.approx(change(OutOfFold(half))["value"])
 
@@ -108,10 +107,8 @@ def test_the_finding_is_that_of_the_interval(rival: float, finding: str) -> None
     assert (difference.finding, difference.against) == (finding, "cross_entropy")
     assert difference.nll.value == pytest.approx((ours - theirs).mean())
     assert (difference.rows_better, difference.rows_worse) == ((ours < theirs).sum(), (ours > theirs).sum())
-    said = {"better": "is better than", "no_difference_shown": "is not shown to differ from", "worse": "is worse than"}[
-        finding
-    ]
-    assert f"the best FedLAS candidate {said} the best with cross-entropy" in found.sentence
+    said = {"no_difference_shown": "not shown to differ from"}.get(finding, f"{finding} than")
+    assert f"the best FedLAS candidate is {said} the best with cross-entropy" in found.sentence
     assert found.sentence.endswith("No candidate with label smoothing was trained.")
 
 
@@ -131,10 +128,8 @@ def test_the_better_of_its_two_losses_speaks() -> None:
     )
     assert found is not None
     assert (found.method, found.num_rows) == ("fedlas_plus", 400)
-    assert [(one.against, one.finding) for one in found.differences] == [
-        ("label_smoothing", "no_difference_shown"),
-        ("cross_entropy", "better"),
-    ]
+    expected = [("label_smoothing", "no_difference_shown"), ("cross_entropy", "better")]
+    assert [(one.against, one.finding) for one in found.differences] == expected
     assert found.differences[0].nll.value == found.differences[0].rows_better == 0
 
 

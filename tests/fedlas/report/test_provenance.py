@@ -17,16 +17,14 @@ from tests.helpers.reports import is_whole, report
 
 TARGETS = np.arange(60) % 3
 PROBS = np.full((60, 3), 0.2) + 0.4 * np.eye(3)[TARGETS]
-WHOLE = Subject(
-    Named("digits-cnn", "mdl_1", "5c" * 32), Named("fresh rows", "ds_1", "ab" * 32), "job_1", "2026-07-05T09:03:01Z"
-)
+NAMED = Named("digits-cnn", "mdl_1", "5c" * 32), Named("fresh rows", "ds_1", "ab" * 32)
+WHOLE = Subject(*NAMED, "job_1", "2026-07-05T09:03:01Z")
 
 
 def heading(subject: Subject | None) -> str:
     """The text of the page above its first section, in one line."""
     page = is_whole(report(PROBS, TARGETS, subject=subject))
-    header = page[page.index("<header>") : page.index("</header>")]
-    return " ".join(re.sub("<[^>]+>", " ", header).split())
+    return " ".join(re.sub("<[^>]+>", " ", page[page.index("<header>") : page.index("</header>")]).split())
 
 
 def test_the_page_opens_with_whose_it_is() -> None:

@@ -14,11 +14,8 @@ POOL = {
         "weights": [0.25, 0.75],
     },
 }
-REQUEST = {
-    "method": "auto",
-    "hyperparameters": {"epochs": 4, "alpha": "auto"},
-    "budget": {"minutes": 10, "candidates": 4},
-}
+FIXED = {"epochs": 4, "alpha": "auto"}
+REQUEST = {"method": "auto", "hyperparameters": FIXED, "budget": {"minutes": 10, "candidates": 4}}
 ROWS = {"train": 400, "calibration": 500}
 
 
@@ -55,9 +52,8 @@ def test_an_average_names_its_members() -> None:
     settings = {"members": ["uploaded + pool", "cross_entropy lr=0.1"], "weights": [0.4, 0.6]}
     winner = {"name": "average", "method": "average", "scope": "all", "hyperparameters": settings}
     told = words({"winner": winner, "calibrator": {"name": "identity", "parameters": {}}}, ROWS)
-    assert (
-        "2 networks, each with a calibrator of its own: uploaded + pool (40 %) and cross-entropy lr=0.1 (60 %)" in told
-    )
+    members = "uploaded + pool (40 %) and cross-entropy lr=0.1 (60 %)"
+    assert f"2 networks, each with a calibrator of its own: {members}" in told
     assert "on 400 train and 500 calibration rows" in told
     assert "pass through" not in told
 

@@ -53,5 +53,4 @@ def test_green_is_for_what_is_shown_and_true(shown: bool, wrong: int, colour: st
     """The page is green where the served model is shown to be better and its confident answers hold, else amber."""
     claim = Claim("post_hoc", shown, 0.01, 0.05, ())
     gate = GateVerdict("post_hoc", "brier", (claim,), (), ("It is served.",), finalist="post_hoc", order=("post_hoc",))
-    page = is_whole(report(*answers(0.9, wrong), gate=gate))
-    assert f'<span class="badge {colour}">{title}</span>' in page
+    assert f'<span class="badge {colour}">{title}</span>' in is_whole(report(*answers(0.9, wrong), gate=gate))

@@ -29,8 +29,7 @@ LOGITS, TARGETS = drawn_logits(20_000, 3, seed=5)
 
 def served(rows: int, *, scale: float = 1.0, needed: int | None = None, **changes: Any) -> CalibrationReport:
     """A calibrator is served, whose logits are so many times the true ones, and which is not proven to be better."""
-    comparison = Comparison("uploaded", -0.01, -0.03, 0.01, 0.4)
-    claim = Claim("post_hoc", False, 0.4, 0.05, (comparison,), needed)
+    claim = Claim("post_hoc", False, 0.4, 0.05, (Comparison("uploaded", -0.01, -0.03, 0.01, 0.4),), needed)
     gate = GateVerdict("post_hoc", "brier", (claim,), (), ("It is served.",), finalist="post_hoc", order=("post_hoc",))
     given = {"calibrated": softmax(scale * LOGITS[:rows]), "gate": gate, **changes}
     return report(softmax(2 * LOGITS[:rows]), TARGETS[:rows], num_resamples=20, **given)
@@ -99,13 +98,11 @@ def test_the_error_has_the_chance_of_the_calibration_rows() -> None:
     labels = {name: top_label(softmax(k * LOGITS[fitted]), right) for name, k in (("uploaded", 2.0), ("post_hoc", 1.0))}
     nll = {name: np.zeros(1000) for name in labels}
     accuracy = SplitAccuracy.of(labels["uploaded"][1], groups=fitted // 10)
-    made = served(
-        2000, calibration_accuracy=accuracy, out_of_fold=OutOfFold(nll, top_labels=labels), seen_by_model="no"
-    )
+    out_of_fold = OutOfFold(nll, top_labels=labels)
+    made = served(2000, calibration_accuracy=accuracy, out_of_fold=out_of_fold, seen_by_model="no")
     alone = served(2000).confidence_gap
     for name, factor in (("uploaded", 1.0), ("calibrated", np.sqrt(1 + 2000 / 100))):
-        found = made.confidence_gap[name].test
-        assert found.standard_error == pytest.approx(factor * alone[name].test.standard_error)
+        assert made.confidence_gap[name].test.standard_error == pytest.approx(factor * alone[name].test.standard_error)
     outside = made.confidence_gap["calibrated"].out_of_fold
     assert outside is not None
     assert (outside.num_rows, outside.accuracy) == (1000, pytest.approx(labels["post_hoc"][1].mean()))

@@ -57,12 +57,9 @@ def test_its_log_loss_is_no_worse_than_that_of_scikit_learn(name: str, estimator
         "sigmoid": CalibratedClassifierCV(estimator, method="sigmoid"),
         "isotonic": CalibratedClassifierCV(estimator, method="isotonic"),
     }
-    losses = {
-        method: log_loss(y[half:], clone(model).fit(X[:half], y[:half]).predict_proba(X[half:]))
-        for method, model in fitted.items()
-    }
-    plain = log_loss(y[half:], clone(estimator).fit(X[:half], y[:half]).predict_proba(X[half:]))
-    assert losses["ours"] < plain
+    probs = {name: clone(model).fit(X[:half], y[:half]).predict_proba(X[half:]) for name, model in fitted.items()}
+    losses = {name: log_loss(y[half:], found) for name, found in probs.items()}
+    assert losses["ours"] < log_loss(y[half:], clone(estimator).fit(X[:half], y[:half]).predict_proba(X[half:]))
     assert losses["ours"] <= 1.01 * min(losses["sigmoid"], losses["isotonic"]), losses
 
 
@@ -72,24 +69,21 @@ def test_rows_that_a_tree_knows_by_heart_do_not_deceive_it() -> None:
     model = CalibratedClassifier(DecisionTreeClassifier(random_state=0), ensemble=False).fit(X[:1000], y[:1000])
     assert (model.estimators_[0].predict_proba(X[:1000]).max(1) == 1).all()
     probs = model.predict_proba(X[1000:])
-    accuracy = (model.predict(X[1000:]) == y[1000:]).mean()
-    assert probs.max(1).mean() == pytest.approx(accuracy, abs=0.05)
+    assert probs.max(1).mean() == pytest.approx((model.predict(X[1000:]) == y[1000:]).mean(), abs=0.05)
 
 
 def test_a_fitted_estimator_is_calibrated_on_other_rows() -> None:
     """`prefit` leaves the estimator alone, also where rows lack one of its classes, and a frame keeps its names."""
     X, y = load_digits(return_X_y=True, as_frame=True)
     words = np.array([f"digit {label}" for label in y])
-    estimator = make_pipeline(StandardScaler(), LogisticRegression(C=100, max_iter=200, tol=1e-2)).fit(
-        X[:600], words[:600]
-    )
+    estimator = make_pipeline(StandardScaler(), LogisticRegression(C=100, max_iter=200, tol=1e-2))
+    estimator.fit(X[:600], words[:600])
     few = (y[600:1200] != 9).to_numpy()
     model = CalibratedClassifier(estimator, cv="prefit").fit(X[600:1200][few], words[600:1200][few])
     assert model.estimators_[0] is estimator
     assert list(model.classes_) == [f"digit {i}" for i in range(10)]
-    before, after = (
-        log_loss(words[1200:], m.predict_proba(X[1200:]), labels=model.classes_) for m in (estimator, model)
-    )
+    probs = [one.predict_proba(X[1200:]) for one in (estimator, model)]
+    before, after = (log_loss(words[1200:], one, labels=model.classes_) for one in probs)
     assert np.isfinite(after)
     assert isinstance(X, pd.DataFrame)
     assert before > 0

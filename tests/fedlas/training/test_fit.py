@@ -44,17 +44,10 @@ def test_a_step_is_sgd_by_hand() -> None:
     (inputs, targets), _, _ = noisy_digits()
     classifier = SmallClassifier(64, 10)
     by_hand = copy.deepcopy(classifier)
-    loss = nn.functional.cross_entropy(by_hand(torch.from_numpy(inputs[0]))[0], torch.from_numpy(targets))
-    loss.backward()
-    norm = math.sqrt(sum(float(p.grad.square().sum()) for p in by_hand.parameters() if p.grad is not None))
-    clip = 0.5 * norm
-    fit(
-        classifier,
-        CrossEntropyLoss(),
-        inputs,
-        targets,
-        TrainConfig(epochs=1, batch_size=len(targets), learning_rate=0.3, clip_norm=clip),
-    )
+    nn.functional.cross_entropy(by_hand(torch.from_numpy(inputs[0]))[0], torch.from_numpy(targets)).backward()
+    clip = 0.5 * math.sqrt(sum(float(p.grad.square().sum()) for p in by_hand.parameters() if p.grad is not None))
+    config = TrainConfig(epochs=1, batch_size=len(targets), learning_rate=0.3, clip_norm=clip)
+    fit(classifier, CrossEntropyLoss(), inputs, targets, config)
     for ours, theirs in zip(classifier.parameters(), by_hand.parameters(), strict=True):
         assert theirs.grad is not None
         torch.testing.assert_close(ours.detach(), (theirs - 0.3 * 0.5 * theirs.grad).detach(), rtol=1e-4, atol=1e-6)
@@ -140,8 +133,7 @@ def test_the_last_partial_batch_is_dropped() -> None:
     (inputs, targets), _, _ = noisy_digits()
     for rows, steps in ((70, 1), (20, 1), (130, 2)):
         loss = CountingLoss()
-        part = [inputs[0][:rows]]
-        fit(SmallClassifier(64, 10), loss, part, targets[:rows], TrainConfig(epochs=3, batch_size=64))
+        fit(SmallClassifier(64, 10), loss, [inputs[0][:rows]], targets[:rows], TrainConfig(epochs=3, batch_size=64))
         assert loss.sizes == [min(rows, 64)] * steps * 3
 
 
@@ -236,13 +228,8 @@ def test_different_lengths_are_refused() -> None:
     classifier = SmallClassifier(64, 10)
     for rows, labels in ((5, 4), (0, 0)):
         with pytest.raises(ValueError, match="row"):
-            fit(
-                classifier,
-                CrossEntropyLoss(),
-                [np.zeros((rows, 64), np.float32)],
-                np.zeros(labels, np.int64),
-                TrainConfig(),
-            )
+            inputs, targets = [np.zeros((rows, 64), np.float32)], np.zeros(labels, np.int64)
+            fit(classifier, CrossEntropyLoss(), inputs, targets, TrainConfig())
 
 
 class UncheckedLoss(nn.Module):

@@ -17,8 +17,7 @@ _RATES = (0.1, 0.05, 0.2)
 def gradients(network: nn.Module, step: int) -> None:
     """Those of a loss that changes with every step; the last layer has none at the second."""
     network.zero_grad()
-    inputs = torch.randn(8, 5, generator=torch.Generator().manual_seed(step))
-    network(inputs).square().mean().backward()
+    network(torch.randn(8, 5, generator=torch.Generator().manual_seed(step))).square().mean().backward()
     if step == 1:
         for parameter in network[-1].parameters():  # type: ignore[index]
             parameter.grad = None
@@ -40,10 +39,7 @@ def test_steps_are_those_of_torch_optim(
     torch.manual_seed(0)
     mine = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))
     other = copy.deepcopy(mine)
-    split = [
-        ([p for p in net.parameters() if p.ndim > 1], [p for p in net.parameters() if p.ndim == 1])
-        for net in (mine, other)
-    ]
+    split = [[[p for p in net.parameters() if p.ndim == ndim] for ndim in (2, 1)] for net in (mine, other)]
     groups = [ParameterGroup(split[0][0], 0.1), ParameterGroup(split[0][1])]
     optimizer = ours(groups)
     referee = theirs([{"params": split[1][0], "weight_decay": 0.1}, {"params": split[1][1], "weight_decay": 0.0}])

@@ -22,8 +22,7 @@ def test_a_thinned_split_is_a_sample_of_the_population() -> None:
     rng = np.random.default_rng(0)
     # One in ten of the population is ill, but half of the file: every ill row stands for 1, every healthy one for 9.
     ill = rng.random(40_000) < 0.5
-    weights = np.where(ill, 1.0, 9.0)
-    kept = thinned(np.full(40_000, 3, np.int8), weights, seed=1)
+    kept = thinned(np.full(40_000, 3, np.int8), np.where(ill, 1.0, 9.0), seed=1)
     stayed = ill[kept == 3]
     assert len(stayed) == pytest.approx(40_000 * (0.5 + 0.5 / 9), rel=0.02)
     assert stayed.mean() == pytest.approx(0.1, abs=4 * np.sqrt(0.09 / len(stayed)))
@@ -38,8 +37,7 @@ def test_equal_weights_and_train_rows_change_nothing() -> None:
     fitting = splits <= 1
     np.testing.assert_array_equal(uneven[fitting], splits[fitting])
     assert (uneven[~fitting] == SET_ASIDE).any()
-    nothing = thinned(splits, (np.arange(400) >= 100).astype(float))
-    assert (nothing[:100] == SET_ASIDE).all()
+    assert (thinned(splits, (np.arange(400) >= 100).astype(float))[:100] == SET_ASIDE).all()
     np.testing.assert_array_equal(uneven, thinned(splits, np.random.default_rng(0).random(400) + 0.01))
 
 
