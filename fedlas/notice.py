@@ -32,7 +32,7 @@ _MOST_SHOWN = 80
 
 
 def first_names(names: Iterable[str]) -> list[str]:
-    """As many of these names, from the first on, as evidence has room for.
+    """First of these names, as many as evidence has room for.
 
     >>> first_names(["ant", "bee"]), len(first_names(["a" * 500] * 9))
     (['ant', 'bee'], 3)

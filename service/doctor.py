@@ -108,7 +108,7 @@ def files(settings: ServiceSettings) -> Line:
 
 
 def protections(settings: ServiceSettings) -> Iterator[Line]:
-    """What keeps a process that runs models from everything else, tried as a serving process does it."""
+    """Controls between a process that runs models and everything else, tried as a serving process does it."""
     if not settings.walled:
         found = "predictions run in the process that holds keys and passwords (no wall)"
         yield _line("wall", "skip", found, "FEDLAS_WALL=preferred, unless all who upload are trusted")

@@ -81,7 +81,7 @@ class Pulse:
         self._drain()
 
     def trouble(self) -> str | None:
-        """Why the process must be ended; None while it is alive."""
+        """Reason to end the process; None while it is alive."""
         now = time.monotonic()
         frozen, self._looked = now - self._looked > _FROZEN_S, now
         if self._drain() or (frozen and self._last_beat is not None):

@@ -28,7 +28,7 @@ class ModelLookup:
         return await to_thread.run_sync(self.look_up, called, version, limiter=self._threads)
 
     def served(self, digests: Set[str]) -> set[str]:
-        """Of these served copies those that a model has, in any thread."""
+        """Subset of these served copies that a model has, in any thread."""
         with self._registry.read() as unit:
             return unit.models.served(digests)
 

@@ -66,7 +66,7 @@ class ResolvedModel:
 
     @cached_property
     def profile(self) -> ServingProfile:
-        """What requests are read and answered by; to read a hundred thousand class names takes milliseconds."""
+        """Profile of requests and answers; to read a hundred thousand class names takes milliseconds."""
         priors = self.priors
         key = (self.model_id, None if priors is None else tuple(priors.items()))
         profile = self.profiles.get(key)
@@ -79,7 +79,7 @@ class ResolvedModel:
 
 
 class ServedModels(Protocol):
-    """What a client has changed or has seen counts for its next prediction, once the call has returned."""
+    """Served models: what a client has changed or seen counts for its next prediction, once the call has returned."""
 
     async def ready(self, called: str, version: str | None = None) -> None:
         """Open the model behind a name or id.
@@ -107,10 +107,10 @@ class ServedModels(Protocol):
         """Raises Unavailable while some predictions have no process that answers them."""
 
     def device(self) -> str | None:
-        """What predictions run on (a provider of ONNX Runtime); None before that is known."""
+        """Provider of ONNX Runtime that predictions run on; None before that is known."""
 
     def provider(self, digest: str) -> str | None:
-        """What the model of this file runs on, which may be less; None where it is not open."""
+        """Provider of the model of this file, which may be a lesser one; None where it is not open."""
 
 
 #: Reads what a name or id means now.

@@ -61,7 +61,7 @@ def limit(most_bytes: int) -> None:
 
 
 def resident_bytes() -> int:
-    """What this process holds in memory now; 0 where the system has no such figure."""
+    """Bytes of memory that this process holds now; 0 where the system has no such figure."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
     except (OSError, ValueError, IndexError):

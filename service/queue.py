@@ -74,7 +74,7 @@ class PermitSender:
         self._celery.close()
 
     def _publish(self, producer: Producer, permit: Permit) -> None:
-        """What `send_task` does, without its routers, signals and results, of which there are none: half its time."""
+        """Publish as `send_task`, without its routers, signals and results, of which there are none: half its time."""
         task = self._celery.amqp.as_task_v2(
             uuid(),
             task_name(permit.kind),

@@ -69,7 +69,7 @@ def _is_right(sent: bytes) -> bool:
 
 
 async def _sent() -> bytes:
-    """What `Protocol` writes for these requests, until it closes the connection."""
+    """Bytes that `Protocol` writes for these requests, until it closes the connection."""
     config = uvicorn.Config(_echo, http=Protocol, ws="none", log_config=None)
     config.load()
     transport = _MemoryTransport()

@@ -139,7 +139,7 @@ class SharedCounts:
             return OtherProcesses([self._ended, *(one.counts for one in living)], [one.gauges for one in living])
 
     def process_ids(self) -> list[int]:
-        """Of this process and the others that are alive."""
+        """Ids of this process and the others that are alive."""
         return sorted(int(name.partition("-")[0]) for name in {self._name, *filter(self._lives, self._other_names())})
 
     def _run(self) -> None:
@@ -196,7 +196,7 @@ class SharedCounts:
 
 @dataclass(slots=True)
 class _Process:
-    """What the process of a name has told; `start` numbers the processes of all names."""
+    """Counts reported by the process of a name; `start` numbers the processes of all names."""
 
     start: int
     lives: bool = True
@@ -237,7 +237,7 @@ class ServingCounts:
             self._part(name)
 
     def tell(self, name: str, content: bytes) -> None:
-        """What the process of this name has counted, as it sends it; it is read when it is shown."""
+        """Take the counts that the process of this name sends; they are read when they are shown."""
         if (process := self._processes.get(name)) is not None:
             process.unread.append(content)  # without the lock: a scrape holds it while it writes to the disk
 

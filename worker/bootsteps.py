@@ -117,7 +117,7 @@ class PermitWork(StartStopStep):  # type: ignore[misc]
     terminate = stop
 
     def _leave_in_time(self) -> None:
-        """As soon as Celery is told to end. Its own thread may hang in the broker's client: it is given a moment."""
+        """Leave as soon as Celery is told to end. Its own thread may hang in the broker's client: it gets a moment."""
         self._stopping.wait()
         self._leave()
         time.sleep(_EXIT_S)

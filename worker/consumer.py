@@ -32,7 +32,7 @@ _LOG = logging.getLogger("fedlas.worker")
 
 
 class _Headers(BaseModel):
-    """Those headers of Celery's protocol that say which permit it is; a time of its own is none that can be met."""
+    """Headers of Celery's protocol that say which permit it is; an `eta` or `expires` cannot be met."""
 
     model_config = ConfigDict(strict=True)
 
@@ -43,7 +43,7 @@ class _Headers(BaseModel):
 
 
 class _Embedded(BaseModel):
-    """What may run before or after a task: nothing."""
+    """Calls before or after a task: none is allowed."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -58,7 +58,7 @@ _Body = TypeAdapter(tuple[tuple[_RecordId], _Nothing, _Embedded])
 
 
 class Fault(Exception):
-    """Why a message is no permit, in few words."""
+    """A message that is no permit; says why in few words."""
 
 
 def permit_of(message: Message, queues: Collection[str]) -> Permit:

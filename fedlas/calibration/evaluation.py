@@ -31,7 +31,7 @@ _FEWEST_DRAWS, _JUDGED_ROWS = 3, 200_000
 
 @dataclass(frozen=True)
 class CalibrationOptions:
-    """What a calibration may do, and how the gate judges what came of it.
+    """Options of a calibration, and of the gate that judges its result.
 
     Attributes:
         method: `auto`, `post_hoc`, `temperature`, or a loss of `fedlas.race.METHODS`; of scores `auto` or a name of
@@ -109,7 +109,7 @@ class Evaluation:
         )
 
     def evidence(self, verdict: GateVerdict, served: str) -> Evidence:
-        """What the test rows say, with the finalist that is to be served; the caller adds what it knows besides."""
+        """Evidence of the test rows, with the finalist that is to be served; the caller adds what it knows besides."""
         rows = self.dataset.rows("test")
         return Evidence(
             gate=verdict,
@@ -151,7 +151,7 @@ class Evaluation:
 
 
 def fit_guarantees(dataset: Dataset, probs: Floats) -> Guarantees:
-    """What the guarantee rows allow to promise of a served model with these probabilities (N, K) on them."""
+    """Fit the guarantees of a served model on its guarantee rows, from its probabilities (N, K) on them."""
     targets = dataset.targets[dataset.rows("guarantee")]
     return Guarantees.fit(probs, targets, class_names=dataset.class_names, groups=dataset.groups_of("guarantee"))
 

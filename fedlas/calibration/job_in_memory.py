@@ -109,7 +109,7 @@ class InMemoryJob:
     on_notice: Callable[[Notice], object] | None
 
     def calibrated(self) -> CalibrationResult:
-        """Of the model as a network, or where it cannot be a file of its scores."""
+        """Calibrate the model as a network, or by its scores where it cannot be a file."""
         try:
             file = model_file(
                 self.model,

@@ -115,7 +115,7 @@ class Answering:
 
     @classmethod
     def of(cls, model: Any) -> Answering:
-        """Of an estimator by `predict_proba`, of a module by its forward pass."""
+        """Wrap an estimator's `predict_proba`, or a module's forward pass."""
         if hasattr(model, "predict_proba"):
             classes = getattr(model, "classes_", None)
             names = None if classes is None else [class_name(one) for one in classes]

@@ -75,7 +75,7 @@ class Calibration:
 
     @property
     def finalist(self) -> Finalist | None:
-        """What is served, None where that is the uploaded network as it came."""
+        """Served finalist, None where that is the uploaded network as it came."""
         return None if self.written is None else self.written.finalist
 
     @property

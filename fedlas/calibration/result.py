@@ -28,7 +28,7 @@ _FRAME_HEIGHT = 720
 
 @dataclass(frozen=True, repr=False)
 class CalibrationResult:
-    """What came of `fedlas.calibrate`.
+    """Result of `fedlas.calibrate`.
 
     Attributes:
         report: all evidence (`fedlas.report.CalibrationReport`); a notebook shows it as a page.
@@ -104,7 +104,7 @@ class CalibrationResult:
     def of_network(
         cls, found: Calibration, classifier: GraphClassifier, file: Path, *, notes: Sequence[str]
     ) -> CalibrationResult:
-        """Of a network; `classifier` is the model as it was given, in `file`."""
+        """Result for a network; `classifier` is the model as it was given, in `file`."""
 
         def write(path: Path) -> None:
             if found.written is None:
@@ -128,7 +128,7 @@ class CalibrationResult:
     def of_scores(
         cls, found: ScoresCalibration, folder: Path, *, notes: Sequence[str], answering: Answering | None = None
     ) -> CalibrationResult:
-        """Of scores, with the model behind them where there is one."""
+        """Result for scores, with the model behind them where there is one."""
 
         left = answering is not None and not found.verdict.promoted
 

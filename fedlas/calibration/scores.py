@@ -188,7 +188,7 @@ def _finalists(rows: ScoredRows, selector: CalibratorSelector) -> dict[str, Cros
 
 
 def _probabilities(rows: ScoredRows, finalists: Mapping[str, Calibrator]) -> dict[str, Floats]:
-    """Of the test rows (N, K): as they were sent, with the plain temperature, and by every finalist."""
+    """Test probabilities (N, K): as they were sent, with the plain temperature, and by every finalist."""
     logits, _ = rows.split("test")
     temperature = TemperatureScaling().fit(*rows.split("calibration"), weights=rows.dataset.weights_of("calibration"))
     answers = {"uploaded": Identity(), "temperature": temperature, **finalists}

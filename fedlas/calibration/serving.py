@@ -152,7 +152,7 @@ def _without(verdict: GateVerdict, name: str | None, gave_way: Sequence[GaveWay]
 
 
 def first_written(order: Sequence[str], write: Callable[[str], T]) -> tuple[T | None, tuple[GaveWay, ...]]:
-    """What `write` makes of the first finalist in `order` that it can write, and those before it with the reason.
+    """Write the first finalist in `order` that can be written; returns its result, and those before it with the reason.
 
     >>> def write(name):
     ...     raise ExportError("parity", "the written file differs from the network")

@@ -46,7 +46,7 @@ _STEPS, _CLOSE_ENOUGH = 300, 1e-6
 
 
 class Uniform(LogitsCalibrator):
-    """The same probability for every class, whatever the logits are."""
+    """Probabilities of 1/K for every class, whatever the logits are."""
 
     name = "uniform"
 

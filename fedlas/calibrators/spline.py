@@ -151,7 +151,7 @@ def _even_knots(values: Floats, rows: Floats, count: int) -> Floats:
 
 
 def _integrals(values: Floats, knots: Floats) -> Floats:
-    """What a slope of 1 at one knot alone adds to g from the first knot to each value: (N, J)."""
+    """Integrals, from the first knot to each value, of a slope of 1 at one knot alone: (N, J)."""
     widths = np.diff(knots)
     share = np.clip((values[:, None] - knots[:-1]) / widths, 0.0, 1.0)
     integrals = np.zeros((len(values), len(knots)))

@@ -189,7 +189,7 @@ def mixed(logits: Floats, share: float) -> Floats:
 
 
 def add_doubt(chain: Chain, share: float, num_classes: int) -> None:
-    """The same as ONNX nodes, appended to a chain that ends in logits (N, K)."""
+    """Append `mixed` as ONNX nodes to a chain that ends in logits (N, K)."""
     chain.step("Softmax", result="sure", axis=1)
     chain.step("Mul", chain.constant("certain_share", 1.0 - share), result="less_sure")
     chain.step("Add", chain.constant("doubt", share / num_classes), result="with_doubt")

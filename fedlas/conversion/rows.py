@@ -159,7 +159,7 @@ def first_inputs(data: object, roles: Mapping[str, Any]) -> Any:
 
 
 def seen_by(data: object) -> str | None:
-    """What a `fedlas.data.Dataset` says of the model; None of anything else."""
+    """`seen_by_model` of a `fedlas.data.Dataset`; None of anything else."""
     return data.seen_by_model if _is_dataset(data) else None  # type: ignore[attr-defined]
 
 

@@ -32,7 +32,7 @@ def align(
     reading: Mapping[str, Any] | None = None,
     scratch: Path | None = None,
 ) -> Dataset:
-    """The same rows, with inputs in the model's order and types and targets in the model's classes.
+    """Align the rows: inputs in the model's order and types, and targets in the model's classes.
 
     Image files become pixels by the model's preprocessing; arrays of numbers are taken as they are, whether the model
     has one or not. Columns that both sides name are put into the model's order.
@@ -157,7 +157,7 @@ def merged_reading(
 
 
 def _by_input(reading: Mapping[str, Any] | None, matched: Mapping[str, str]) -> dict[str, Any] | None:
-    """The same reading with the model's names of inputs; what is no input of the model needs no padding."""
+    """The reading by the model's names of inputs; others need no padding."""
     if reading is None:
         return None
     padding = {matched[name]: fill for name, fill in (reading.get("padding") or {}).items() if name in matched}
@@ -309,7 +309,7 @@ def widened(name: str, array: Array, width: int, fill: float, scratch: Path | No
 
 
 def _in_pieces(name: str, array: Array, change: Callable[[Array], Array], scratch: Path | None) -> Array:
-    """What becomes of the rows, in a file where it is larger than 64 MiB."""
+    """Change the rows in pieces, in a file where the result is larger than 64 MiB."""
     if scratch is None or not len(array) or len(array) * change(array[:1]).nbytes <= MEMORY_BYTES:
         return change(array)
     with ArrayFactory(scratch, allow_nan=True).builder(name) as rows:
@@ -336,7 +336,7 @@ def check_preprocessing(preprocessing: Preprocessing, model_inputs: Sequence[Inp
 def pixels(
     name: str, images: ImageColumn, spec: InputSpec, preprocessing: Preprocessing | None, scratch: Path | None
 ) -> Array:
-    """What the model's preprocessing makes of the files, block by block."""
+    """Preprocess the image files for the model, block by block."""
     if preprocessing is None:
         raise Mismatch(
             "preprocessing_needed",

@@ -159,7 +159,7 @@ class ArrayBuilder:
         return tempfile.NamedTemporaryFile(suffix=".array", dir=self._factory.scratch, delete=False)
 
     def _widen(self, dtype: np.dtype[Any]) -> None:
-        """What was read so far, in a wider type."""
+        """Convert what was read so far to a wider type."""
         narrow, used, written = self._dtype, self._rows * self._row_bytes, self._file
         assert narrow is not None
         self._dtype = dtype

@@ -153,7 +153,7 @@ class SeenRows:
 
     @classmethod
     def load(cls, path: Path, *, key: bytes) -> SeenRows:
-        """What `save` wrote; the file does not hold the key."""
+        """Read the file of `save`, which does not hold the key."""
         return cls(key, read_arrays(path)["digests"].astype(np.uint64, copy=False))
 
     def save(self, path: Path) -> None:

@@ -280,7 +280,7 @@ def _as_much_as(split: str, weights: NDArray[np.float64]) -> int:
 
 
 def _provenance(seen_by_model: str | None, *, given: bool) -> tuple[str, list[str]]:
-    """What the model has seen, and a sentence where that makes every verdict impossible."""
+    """Resolved `seen_by_model`, and a sentence where it makes every verdict impossible."""
     if seen_by_model == "train_split" and not given:
         return "unknown", [
             "seen_by_model=train_split was sent without a split column, but the model cannot have been "

@@ -89,7 +89,7 @@ def _given(role: str, value: object, columns: Collection[str]) -> list[str]:
 
 
 def no_label(columns: Collection[str]) -> str:
-    """What is missing among these columns, and how it is named."""
+    """Message that these columns hold no label, and how to name one."""
     return (
         f"no label among {_some(columns) or 'no columns'}; name one of them {', '.join(LABEL_NAMES)}, "
         'or say roles={"label": "its name"} (on the command line --role label=NAME)'
@@ -176,7 +176,7 @@ _RESET = "index"
 def index_columns(
     names: Sequence[str], counts_rows: Callable[[str], bool], *, described: Collection[str] = ()
 ) -> list[str]:
-    """Those of a file's columns that are a pandas index.
+    """Columns of a file that are a pandas index.
 
     Args:
         names: of all columns in their order; `to_csv` (and R's write.csv) leaves the first one without a name.

@@ -201,7 +201,7 @@ def _in_order(matrix: _Matrix, class_names: Sequence[str] | None) -> _Matrix:
 
 
 def _checked(matrix: _Matrix) -> tuple[_Matrix, list[str]]:
-    """The same scores as finite float32, and a sentence where logits look like probabilities."""
+    """Scores as finite float32, and a sentence where logits look like probabilities."""
     if matrix.values.dtype.kind not in "biuf":
         raise BadDataset("bad_scores", f"the scores hold {matrix.values.dtype}, not numbers")
     values = matrix.values.astype(np.float64)

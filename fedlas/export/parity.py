@@ -184,7 +184,7 @@ def _compared(probs: Floats, expected: Floats, targets: NDArray[np.int64] | None
 
 
 def _rounding(content: bytes, graph: Graph, rows: Sequence[Array], probs: Floats) -> RuntimeRounding:
-    """What ONNX Runtime differs by from `probs` (N, K), which it computed from the file with its optimisations."""
+    """Largest differences of an unoptimised and of a float64 run from `probs` (N, K) of the optimised file."""
 
     def largest(form: Callable[[], Array]) -> float | None:
         try:

@@ -139,7 +139,7 @@ def append_priors(graph: Graph, priors: ClassPriors, logits: str) -> tuple[str, 
 
 
 def priors_input(num_classes: int, name: str = CLASS_PRIORS) -> bytes:
-    """What stands behind the bytes of a file whose constant `name` (K,) is an input, with that constant as default.
+    """Bytes behind those of a file that make its constant `name` (K,) an input, with that constant as default.
 
     ONNX Runtime folds a constant, and warns of an input with a default whenever it opens a file. Bytes of two messages
     one after the other are one message: https://protobuf.dev/programming-guides/encoding/#last-one-wins

@@ -45,7 +45,7 @@ FIRST_SHARE = 0.75
 
 
 def ledger_level(evaluations_before: int, level: float) -> float:
-    """What evaluation k = evaluations_before + 1 of one test split may spend, so that all together spend `level`.
+    """Level that evaluation k = evaluations_before + 1 of one test split may spend, so that all together spend `level`.
 
     Three quarters for the first, `level / (4·k·(k − 1))` for each later one, whose sum is the last quarter. Most
     splits are evaluated once, and the first evaluation then needs 11 % more rows than without a ledger (19 % if it

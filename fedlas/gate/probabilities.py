@@ -232,7 +232,7 @@ class _Confident:
         return sums.astype(np.float64)
 
     def excused(self, after: _Confident, num_classes: int) -> Floats:
-        """As much of that as counts for as many answers as `after` has at most, (K,)."""
+        """Part of `sums` above 0, (K,), that counts for at most as many answers as `after` has."""
         share = after.counts(num_classes) / np.maximum(self.counts(num_classes), 1)
         return np.maximum(self.sums(num_classes), 0) * np.minimum(share, 1)
 

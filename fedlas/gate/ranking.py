@@ -121,7 +121,7 @@ class Roc:
         self.area = float(self._placements.mean())
 
     def influences(self) -> Floats:
-        """What each row adds to the area's deviation, (N,)."""
+        """Influence of each row on the area's deviation, (N,)."""
         influences = np.empty(len(self._scores))
         ones, zeros = self._scores[self._hits], self._scores[~self._hits]
         influences[self._hits] = (self._placements[np.searchsorted(self._ones, ones)] - self.area) / len(ones)

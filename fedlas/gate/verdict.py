@@ -104,7 +104,7 @@ UNDETERMINED = (
 
 
 def sentences_of(verdict: GateVerdict, num_rows: int, class_names: Sequence[str] | None = None) -> tuple[str, ...]:
-    """What is served and shown, every guard that failed or that chance excused, vetoes, and the ledger."""
+    """Sentences on the served model, every guard that failed or that chance excused, vetoes, and the ledger."""
     sentences = [_served(verdict, num_rows)]
     sentences += [text for guard in verdict.guards if (text := _guarded(guard, class_names))]
     sentences += [
@@ -145,7 +145,7 @@ def _served(verdict: GateVerdict, num_rows: int, *, written: str = "") -> str:
 
 
 def _shown(verdict: GateVerdict, num_rows: int) -> str:
-    """What the test rows show what is served to be better than, and how many would show the rest."""
+    """Sentence on what the served model beats significantly, and how many rows would show the rest."""
     score, start = SCORE_NAMES[verdict.score], f"The {num_rows:,} test rows"
     claim, served = verdict.served_claim, FINALIST_NAMES[verdict.finalist or "uploaded"]
     if claim is None:
@@ -174,7 +174,7 @@ def _all_of(finalists: Sequence[str]) -> str:
 
 
 def _guarded(guard: Guard, class_names: Sequence[str] | None) -> str:
-    """Why a guard stopped a finalist, or what it let pass although the figure is beyond the limit; else nothing."""
+    """Sentence on a guard that stopped a finalist, or let it pass beyond the limit by chance; else empty."""
     excused = guard.passed and guard.chance is not None and guard.value > guard.limit
     if guard.passed and not excused:
         return ""

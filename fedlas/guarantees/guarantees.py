@@ -155,7 +155,7 @@ class Guarantees:
         answered, wrong = confidences >= thresholds[:, None], rows.argmax(axis=1) != labels
 
         def bounds(blocks: Ints, num_blocks: int) -> Floats:
-            """Of the error rate among the answered rows of each block (num_blocks, M), rounded up."""
+            """Bounds of the error rate among the answered rows of each block (num_blocks, M), rounded up."""
             counts = [_counts(blocks, num_blocks, kept, wrong, group_ids) for kept in answered]
             errors, trials = (np.stack(part, axis=1) for part in zip(*counts, strict=True))
             above: Floats = np.ceil(1e6 * upper_bound(errors, trials, delta / NUM_THRESHOLDS)) / 1e6

@@ -88,7 +88,7 @@ class BoundedMean:
         return cls(float(rows.mean()), *columns)
 
     def p_value(self, mean: float = 0.0) -> float:
-        """Of the hypothesis that the true mean is `mean` or more; small where the rows show that it is less."""
+        """P-value of a true mean of `mean` or more; small where the rows show that it is less."""
         return exponential_tail(np.append(self.sums - mean * self.sizes, (self.most - mean * self.sizes).max()))
 
     def flipped(self) -> BoundedMean:

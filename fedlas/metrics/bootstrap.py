@@ -146,7 +146,7 @@ def unit_sums(values: Floats, groups: ArrayLike | None) -> Floats:
 
 
 def row_shares(weights: ArrayLike | None, num_rows: int) -> Floats:
-    """What each row counts (N,); they sum to 1."""
+    """Weights of the rows (N,), summing to 1."""
     if weights is None:
         return np.full(num_rows, 1 / num_rows)
     given: Floats = np.asarray(weights, dtype=np.float64)

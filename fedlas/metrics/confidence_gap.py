@@ -116,7 +116,7 @@ class SplitAccuracy:
     def of(
         cls, correct: ArrayLike, *, groups: ArrayLike | None = None, weights: ArrayLike | None = None
     ) -> SplitAccuracy:
-        """Of rows (N,) that are right or not, in groups (N,) that vary together, weighted by `weights` (N,).
+        """Accuracy of rows (N,) that are right or not, in groups (N,) that vary together, weighted by `weights` (N,).
 
         >>> SplitAccuracy.of([1, 1, 0, 0]).error < SplitAccuracy.of([1, 1, 0, 0], groups=[0, 0, 1, 1]).error
         True

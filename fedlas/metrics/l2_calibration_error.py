@@ -93,7 +93,7 @@ class L2CalibrationError:
         return max(sum(own) - shared, 0.0) + sum(smoothing)
 
     def _influence(self) -> Floats:
-        """What each row adds to the first order of the estimate (N,)."""
+        """Influence of each row on the first order of the estimate (N,)."""
         mean = self._means[self._bins]
         influence: Floats = 2 * mean * (self._excess - mean) / len(self._bins)
         influence += mean**2 / len(self._bins)

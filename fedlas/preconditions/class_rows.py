@@ -208,7 +208,7 @@ def few_groups(examined: Examined) -> list[Notice]:
 
 
 def _mistaken(shares: Floats, priors: Floats, names: Sequence[str]) -> str | None:
-    """What is wrong with the priors (K,), None where they may be meant."""
+    """Mistake in the priors (K,), in words; None where they may be meant."""
     # Sorted alike, both have the order in which they are as near to each other as they can be.
     nearest = np.empty_like(priors)
     nearest[np.argsort(shares, kind="stable")] = np.sort(priors)

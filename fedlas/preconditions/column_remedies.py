@@ -253,7 +253,7 @@ def usual_remedies(
 def expected_remedies(
     place: int, name: str, rows: Array, expected: Expected, columns: Sequence[str] | None
 ) -> Iterator[Remedy]:
-    """What brings the columns of a table to where the graph expects them."""
+    """Remedies that bring the columns of a table to where the graph expects them."""
     wide = _without_gaps(rows)
     mean, deviation = np.nanmean(wide, axis=0), np.nanstd(wide, axis=0)
     far = [column for column, _ in far_columns(expected, wide)]

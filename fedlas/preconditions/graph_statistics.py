@@ -35,7 +35,7 @@ _SQUEEZED, _CHANCE = 1 / 50, 1e-9
 
 @dataclass
 class Expected:
-    """Of an input's columns, or of its channels where it holds images: where the model expects them.
+    """Values that the model expects in an input's columns, or in its channels where it holds images.
 
     Attributes:
         centre, spread: (D,), NaN where the graph does not tell.
@@ -78,7 +78,7 @@ class _Affine:
 
 
 def expected_inputs(classifier: GraphClassifier, layouts: Mapping[str, tuple[int, Axes]]) -> dict[str, Expected]:
-    """What the graph expects of its inputs, by name; `layouts` are how many columns or channels each has, and where."""
+    """Values expected of the inputs, by name; `layouts` are how many columns or channels each has, and where."""
     graph = classifier.graph()
     found: dict[str, Expected] = {}
     for name, (size, axes) in layouts.items():

@@ -134,7 +134,7 @@ def _halves(rows: _Rows) -> Integers:
 
 
 def _tested(rows: _Rows, outputs: Integers, shift: Scores) -> Order | None:
-    """What the outputs of labels (K,) change, None where no class with rows takes another."""
+    """Accuracies and p-value of the outputs of labels (K,), None where no class with rows takes another."""
     rows = rows[(outputs != np.arange(len(outputs)))[rows.labels]]
     labels = rows.labels
     if not len(labels):

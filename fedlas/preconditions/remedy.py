@@ -29,7 +29,7 @@ _SMALLEST_SIDE = 5
 
 @dataclass(frozen=True)
 class Remedy:
-    """What is done to the rows of all inputs.
+    """A change to the rows of all inputs.
 
     Attributes:
         name: for machines, `divide_by_255`.
@@ -75,7 +75,7 @@ def column_name(columns: Sequence[str] | None, place: int) -> str:
 
 
 def scale_remedies(place: int, name: str, rows: Array) -> Iterator[Remedy]:
-    """What may have been done to an input of numbers in training, and was not here; the likeliest first."""
+    """Remedies that repeat what training may have done to an input of numbers; the likeliest first."""
     low, high = float(np.nanmin(rows)), float(np.nanmax(rows))
     integers = rows.dtype.kind in "ui"
     if low < 0 and not integers:

@@ -78,7 +78,7 @@ def _compared(module: nn.Module, given: Tensor) -> tuple[float, float] | None:
 
 
 def signs_of_inputs(examined: Examined, trials: Trials, expected: dict[str, Expected]) -> Iterator[Notice]:
-    """What looks wrong though no remedy was found; what comes first is nearest to the cause."""
+    """Notices of inputs that look wrong without a remedy; the first is nearest to the cause."""
     yield from constants_far(examined, trials, expected)
     shift, ratio = batch_statistics(examined.classifier, trials) or (0.0, 1.0)
     if shift > _FAR_SHIFT or not 1 / _FAR_RATIO < ratio < _FAR_RATIO:

@@ -253,7 +253,7 @@ class Trials:
 
     @property
     def seconds_left(self) -> float:
-        """Of the time for trials; the first answer tells what a pass takes."""
+        """Seconds left for trials; the first answer tells what a pass takes."""
         least, most = _SECONDS
         granted = min(most, max(least, self._row_seconds * len(self._examined.targets)))
         worked, waited = time.thread_time() - self._started[0], time.monotonic() - self._started[1]
@@ -275,7 +275,7 @@ class Trials:
             self._row_seconds = max(self._row_seconds / 2, taken / max(len(rows[0]), 1))
 
     def explain(self, remedies: Iterable[Remedy]) -> Finding | None:
-        """Of a fixed list of remedies the one that explains the labels best, None where none does."""
+        """Remedy of a fixed list that explains the labels best, None where none does."""
         both = np.concatenate([self._judged, self._screened])
         return self.judge(self.screen(list(remedies)), np.sort(both) if len(both) <= _ALL else None)
 
@@ -306,7 +306,7 @@ class Trials:
         return np.asarray(np.min(tried, axis=0))
 
     def _screen_size(self, remedies: int) -> int:
-        """As many rows as half of the time allows, measured on a few."""
+        """Number of rows that half of the time allows, measured on a few."""
         if not self._row_seconds:
             few = [array[:_FEWEST] for array in self.screened]
             self.answers(few)
@@ -321,7 +321,7 @@ class Trials:
         return min(len(self._screened), max(fitting, _FEWEST))
 
     def judge(self, remedies: Sequence[Remedy], places: NDArray[np.int64] | None = None) -> Finding | None:
-        """Of a few remedies the one with the lowest loss on the judged rows among those that explain the labels."""
+        """Remedy of these that explains the labels with the lowest loss on the judged rows, None where none does."""
         places = self._judged if places is None else places
         found = [finding for remedy in remedies if (finding := self._judge(remedy, places, len(remedies))) is not None]
         return min(found, key=lambda finding: finding.loss_after, default=None)

@@ -174,7 +174,7 @@ def _guessed(content: bytes) -> str:
 
 
 def _check_before_parsing(format: str, content: bytes) -> None:
-    """What a parser would already spend memory or time on."""
+    """Refuse what would cost a parser memory or time; raises BadImage."""
     if format == "WebP":  # its decoder allocates the whole canvas when it is made
         _check_size(*_webp_size(content))
         if content[12:16] == b"VP8X" and content[20] & 0x02:

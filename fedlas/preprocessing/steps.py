@@ -127,7 +127,7 @@ class Preprocessing:
 
     @property
     def shape(self) -> tuple[int | None, ...]:
-        """Of one row; None for a side that follows from the image."""
+        """Shape of one row; None for a side that follows from the image."""
         fixed = self.crop or (self.resize if isinstance(self.resize, tuple) else (None, None))
         return (self.channels, *fixed) if self.layout == "NCHW" else (*fixed, self.channels)
 

@@ -111,7 +111,7 @@ Asked: TypeAlias = Mapping[str, float | str]
 
 
 class _Training(TypedDict, total=False):
-    """What of a candidate is not its loss. With a learning rate AdamW trains, unless SGD is asked for."""
+    """Settings of a candidate beside its loss. With a learning rate AdamW trains, unless SGD is asked for."""
 
     learning_rate: float
     edge_share: float

@@ -39,7 +39,7 @@ _ROWS = 2
 
 @torch.no_grad()
 def count_multiply_adds(function: Callable[..., Any], *inputs: Tensor) -> tuple[Any, int]:
-    """What a network or a part of it says on these inputs, and the multiply-adds that it took."""
+    """Outputs of a network or a part of it on these inputs, and the multiply-adds that it took."""
     with _CountingMode(FlopCounterMode(display=False, custom_mapping=_formulas()).flop_registry) as counter:
         result = function(*inputs)
     return result, counter.operations // 2

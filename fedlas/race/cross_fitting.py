@@ -67,7 +67,7 @@ class TrainingCosts:
         )
 
     def range_test(self, candidates: Sequence[Candidate]) -> float:
-        """What finding the learning rates of these takes, if none is known; the edge of a head costs nothing."""
+        """Seconds to find the learning rates of these, if none is known; the edge of a head costs nothing."""
         known = {"head", *self._trainer.edges}
         wanting = [one for one in candidates if one.learning_rate is None and one.scope not in known]
         return STEPS * max(map(self._step_seconds, wanting), default=0.0)
@@ -84,7 +84,7 @@ class TrainingCosts:
 
 
 def training_obstacle(context: RaceContext) -> str:
-    """Why nothing at all can be trained, or an empty text."""
+    """Obstacle to any training at all, or an empty text."""
     if context.training is None or len(context.training) == 0:
         return "there are no rows to train on"
     if not any(parameter.requires_grad for parameter in context.classifier.parameters()):

@@ -86,7 +86,7 @@ class FoldCourse:
         return np.concatenate([part for part in parts if part is not None])
 
     def calibrated(self, selector: CalibratorSelector) -> CrossFitted:
-        """What the folds that were run say, with a cross-fitted temperature; in the order of `rows`."""
+        """Logits of the folds that were run, with a cross-fitted temperature; in the order of `rows`."""
         return selector.of_rows(self.rows).fit_simplest(self.logits)
 
     def row_nll(self, selector: CalibratorSelector) -> Doubles:
@@ -97,7 +97,7 @@ class FoldCourse:
 
     @property
     def diagnostics(self) -> FedLASDiagnostics | None:
-        """What FedLAS saw on every fold, in the order of the calibration rows; None where it is another loss."""
+        """Diagnostics of FedLAS on every fold, in the order of the calibration rows; None where it is another loss."""
         found = [
             vars(self.outcomes[fold].diagnostics) for fold in sorted(self.outcomes) if self.outcomes[fold].diagnostics
         ]

@@ -103,7 +103,7 @@ class Record:
         return self._spent + time.perf_counter() - self._began
 
     def decided(self, what: str, decide: Callable[[], T]) -> T:
-        """What was decided about `what`, by this attempt or an earlier one; else `decide` is asked, once and for all.
+        """Decision about `what`, by this attempt or an earlier one; else `decide` is asked, once and for all.
 
         A decision is of plain values: numbers, texts, lists and mappings by texts.
         """

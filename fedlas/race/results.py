@@ -39,7 +39,7 @@ class Hyperparameters(TypedDict, total=False):
 
 
 class Settings(Hyperparameters, total=False):
-    """What a network was made with; a network that was made of others names them."""
+    """Settings of a network; one that was made of others names them."""
 
     members: list[str]
     weights: list[float]

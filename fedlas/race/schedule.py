@@ -153,7 +153,7 @@ class PlannedCandidate:
     may_shorten: bool = True
 
     def fold_seconds(self, epochs: int, folds: int) -> float:
-        """Of a training without one of so many folds, and its scores."""
+        """Seconds of a training without one of so many folds, and its scores."""
         return (1 - self.calibration_share / folds) * epochs * self.epoch_seconds + self.scoring_seconds / folds
 
     def refit_seconds(self, epochs: int) -> float:

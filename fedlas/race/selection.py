@@ -226,7 +226,7 @@ class CalibratorSelector:
 
     @cached_property
     def _shares(self) -> Doubles:
-        """What each row counts (N,); they sum to 1."""
+        """Weights of the rows (N,), summing to 1."""
         weights = np.ones(len(self.targets)) if self.weights is None else self.weights
         return np.asarray(weights / weights.sum(), np.float64)
 
@@ -243,7 +243,7 @@ class CalibratorSelector:
         return self.nll(packed) < _MOST_COMPRESSED * self.nll(plain)
 
     def post_hoc(self, calibrated: CrossFitted, *, seconds: float = 0.0) -> CandidateResult:
-        """What the uploaded network with this calibrator came to, which took so many seconds."""
+        """Result of the uploaded network with this calibrator, which took so many seconds."""
         name = calibrated.calibrator.name
         method = "temperature" if name == "temperature" else "post_hoc"
         result = self.scored(
@@ -262,7 +262,7 @@ class CalibratorSelector:
         )
 
     def _too_inaccurate(self, calibrated: CrossFitted) -> str:
-        """Why a candidate is dropped for its accuracy, or an empty text; a drop that chance explains is none."""
+        """Reason to drop a candidate for its accuracy, or an empty text; a drop that chance explains is none."""
         if self.base_correct is None:
             return ""
         # On 300 rows the limit is one answer, and a fold's network has seen fewer fresh rows than the refit will.

@@ -71,7 +71,7 @@ class TrainingEntry:
     copied: Callable[[], Classifier]
 
     def outcome(self) -> TrainingOutcome | None:
-        """What the record has, None where that is nothing or nothing that fits."""
+        """Outcome in the record, None where there is none or none that fits."""
         kept = self.record.entry(self.name, self.settings)
         if kept is None:
             return None
@@ -88,7 +88,7 @@ class TrainingEntry:
     def trained(
         self, train: Callable[[Classifier, Checkpoints], TrainingOutcome], on_outcome: Callable[[TrainingOutcome], None]
     ) -> TrainingOutcome:
-        """What `train` makes of a copy, which is kept; `on_outcome` hears of it before.
+        """Train a copy by `train` and keep the outcome; `on_outcome` hears of it before.
 
         A training that runs out of the budget or of the device's memory is skipped, with the reason.
         """

@@ -74,7 +74,7 @@ def _no_better_than_guessing(targets: Ints, names: Sequence[str], accuracy: floa
 
 
 def splits_apart(before: SplitAccuracy | None, now: SplitAccuracy) -> str | None:
-    """Why calibration and test rows do not look like rows of one kind, by the uploaded model's accuracy on them."""
+    """Warning that calibration and test rows do not look alike, by the uploaded model's accuracy on them; else None."""
     if before is None or abs(before.value - now.value) < ACCURACY_APART or not before.is_apart(now):
         return None
     fell = before.value < now.value

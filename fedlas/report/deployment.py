@@ -93,7 +93,7 @@ def _coverage_level(
 
 
 def allowed(table: GuaranteeTable) -> str:
-    """What so many guarantee rows allow to be promised, in words.
+    """Promises that so many guarantee rows allow, in words.
 
     >>> levels = ErrorLevel(0.01, None, 0.012, 0.0, None), ErrorLevel(0.05, 0.8, None, 0.62, None)
     >>> allowed(GuaranteeTable(500, None, 0.1, levels, ()))

@@ -69,7 +69,7 @@ def fedlas_diagnostics(
     gate_before: ArrayLike | None = None,
     confidence_level: float = 0.95,
 ) -> Diagnostics:
-    """What norms, smoothing and gate of N rows say about right and wrong rows.
+    """Diagnostics of right and wrong rows by norms, smoothing and gate of N rows.
 
     Args:
         feature_norms: ‖f‖₁ of the penultimate features (N,).

@@ -142,7 +142,7 @@ def text(value: Json) -> str:
 
 
 def how_trained(candidate: Mapping[str, Any]) -> str:
-    """What of the network a candidate trained, and with which optimiser; nothing where it trained nothing.
+    """Part of the network that a candidate trained, and its optimiser; empty where it trained nothing.
 
     >>> how_trained({"scope": "all", "hyperparameters": {"optimizer": "adamw", "weight_decay": 0.01}})
     'whole network, AdamW, weight decay 0.01'

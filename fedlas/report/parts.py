@@ -49,7 +49,7 @@ class OutOfFold:
 
     @classmethod
     def of(cls, held_out: Mapping[str, ArrayLike], targets: NDArray[np.int64], **others: Any) -> Self:
-        """Of calibrated logits (N, K) by part, and the class indices (N,); the others are those of the constructor."""
+        """Score calibrated logits (N, K) by part on class indices (N,); the others are those of the constructor."""
         probs = {name: softmax(logits) for name, logits in held_out.items()}
         nll = {name: row_scores(one, targets, score="nll") for name, one in probs.items()}
         return cls(nll, top_labels={name: top_label(one, targets) for name, one in probs.items()}, **others)
@@ -58,7 +58,7 @@ class OutOfFold:
         return clustered_mean(values, groups=self.groups, weights=self.weights, confidence_level=confidence_level)
 
     def gap(self, part: str) -> ConfidenceGap | None:
-        """Of a part, in the error of these rows alone: whatever was fitted out of fold saw nearly the same rows."""
+        """Confidence gap of a part, in the error of these rows alone: all out-of-fold fits saw nearly the same rows."""
         found = self.top_labels.get(part)
         return None if found is None else top_label_gap(*found, groups=self.groups, weights=self.weights)
 
@@ -137,7 +137,7 @@ def added_parts(
 
 
 def _scores(names: list[str], values: Mapping[str, Floats], mean: Callable[[Floats], Estimate]) -> dict[str, PartScore]:
-    """Of row values (N,) by part: their mean, and the change from the part before."""
+    """Means of row values (N,) by part, and the change from the part before."""
     return {
         name: PartScore(
             mean(values[name]).value,

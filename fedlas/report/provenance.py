@@ -27,7 +27,7 @@ class Named:
 
 @dataclass(frozen=True)
 class Subject:
-    """What a report is about; a field is None where there is no such thing, as of a job in a notebook.
+    """Subject of a report; a field is None where there is no such thing, as of a job in a notebook.
 
     Attributes:
         created_at: when it was ordered (RFC 3339, UTC), never when it was written: a job that is repeated ends with
@@ -156,7 +156,7 @@ class Parity:
         return few and abs(self.nll_change or 0.0) <= MOST_NLL and abs(self.brier_change or 0.0) <= MOST_BRIER
 
     def __str__(self) -> str:
-        """What the file differs by.
+        """Differences of the file in words.
 
         >>> print(Parity(256, 3.7e-4, 1e-5, 0, 6.2e-05, 2e-05))
         3.7e-04 in a probability, 0 of 256 decisions, +6.2e-05 in mean NLL and +2.0e-05 in mean Brier score
@@ -170,7 +170,7 @@ class Parity:
 
     @property
     def sentence(self) -> str:
-        """What the file differs by, and what ONNX Runtime itself does where that was asked.
+        """Differences of the file, and ONNX Runtime's own where those were asked.
 
         >>> print(Parity(256, 3e-7, 1e-5, 0).sentence)
         The served file differs from what was judged by 3.0e-07 in a probability, 0 of 256 decisions.

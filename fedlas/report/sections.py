@@ -91,7 +91,7 @@ def confidence(probs: Floats, rows: JudgedRows, options: Resampling) -> Confiden
 
 @dataclass(frozen=True)
 class ConfidenceGaps:
-    """What a model says minus how often it is right: on the test rows, and out of fold where that is known."""
+    """Mean confidence minus accuracy of a model: on the test rows, and out of fold where that is known."""
 
     test: ConfidenceGap
     out_of_fold: ConfidenceGap | None

@@ -42,7 +42,7 @@ def summary(report: CalibrationReport) -> list[str]:
 
 
 def says_and_is_right(gap: ConfidenceGap, rows: str) -> str:
-    """What a model says in the mean and how often it is right; "too sure" is said only beyond chance.
+    """Mean confidence and accuracy of a model in words; "too sure" is said only beyond chance.
 
     >>> says_and_is_right(ConfidenceGap(0.886, 0.927, -0.041, 0.008, 2000), "of the rows")
     'says 88.6 % and is right on 92.7 % of the rows: 4.1 points too cautious, more than the ±1.6 that chance explains'
@@ -110,7 +110,7 @@ def positive_sentence(section: BinarySection) -> str:
 
 
 def slope_finding(section: BinarySection) -> str | None:
-    """What the calibration slope shows, without its figure; None where there is no slope."""
+    """Finding of the calibration slope, without its figure; None where there is no slope."""
     slope = section.calibrated.slope
     if slope is None:
         return None

@@ -109,7 +109,7 @@ def write_state(path: Path, state: State) -> None:
 
 
 def read_state(path: Path) -> State | None:
-    """What `write_state` wrote, mapped from the file; None, and a line in the log, where it cannot be read.
+    """Read the state of `write_state`, mapped from the file; None, and a line in the log, where it cannot be read.
 
     Only tensors and plain values are read; no code of the file is run.
     """

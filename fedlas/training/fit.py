@@ -186,7 +186,7 @@ def pick_device(device: torch.device | str | None) -> torch.device:
 
 
 def device_name() -> str:
-    """What `fit` and `predict_logits` run on here, for people."""
+    """Name of the device of `fit` and `predict_logits` here, for people."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
 
 

@@ -53,7 +53,7 @@ class Optimizer(ABC):
         """Move parameters and what is remembered of them."""
 
     def state_dict(self) -> dict[int, Memory]:
-        """What is remembered, by the places of the parameters; the tensors are those that the next step changes."""
+        """State by the places of the parameters; the tensors are those that the next step changes."""
         return {place: dict(self.state[p]) for place, p in enumerate(self.parameters) if p in self.state}
 
     def load_state_dict(self, state: Mapping[int, Mapping[str, Tensor]]) -> None:

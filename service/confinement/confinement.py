@@ -53,7 +53,7 @@ def packages() -> list[Path]:
 
 
 class Protection(NamedTuple):
-    """What is said of a control to who can permit it."""
+    """State of a control, for those who can permit it."""
 
     name: str
     on: bool
@@ -63,7 +63,7 @@ class Protection(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a process keeps; everything else it gives up.
+    """Rights that a process keeps; it gives up everything else.
 
     Attributes:
         grants: rights on files, and on everything below folders.

@@ -75,7 +75,7 @@ def adopt_orphans(adopt: bool) -> None:
 
 
 def name_thread(name: str) -> None:
-    """What `ps -e` and `top` call this process, where this is its first thread; raises OSError."""
+    """Name this process for `ps -e` and `top`, where this is its first thread; raises OSError."""
     call("prctl", _PR_SET_NAME, ctypes.c_char_p(name.encode()))
 
 

@@ -110,7 +110,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What is decided by the name of a call, and by its arguments; what is not named here has the `other` answer.
+    """Decisions by the name of a call, and by its arguments; `others` answers calls that are not named here.
 
     Attributes:
         denied: fail with EPERM.

@@ -110,7 +110,7 @@ class ServedFolder:
 
 @dataclass(frozen=True)
 class Known:
-    """What all serving processes have of control: where their questions are answered from, and what takes the rest."""
+    """Shared parts of control that answer the questions of all serving processes, and take the rest."""
 
     look_up: ModelLookup
     keys: Keys

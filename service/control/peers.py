@@ -159,7 +159,7 @@ class ServingPeers:
     # Processes
 
     def _take(self, packet: Packet[ToControl]) -> None:
-        """What came over the channel of this process: of its parent, and connections."""
+        """Take a packet of this process's channel: of its parent, or a connection."""
         match packet.document:
             case Peer(name=name, pid=pid, start=start, fault=fault):
                 channel = Channel(packet.take_socket(), READ, most_bytes=_MOST_BYTES)
@@ -290,7 +290,7 @@ class PeerModels:
         await self._tell(lambda number: Count(number=number))
 
     def provider(self, digest: str) -> str | None:
-        """What the model of this file runs on; None where no process was given it."""
+        """Provider of the model of this file; None where no process was given it."""
         return next((peer.provider for peer in self._peers.present() if peer.folder.holds(digest)), None)
 
     def check(self) -> None:
@@ -299,7 +299,7 @@ class PeerModels:
             raise _missing()
 
     def device(self) -> str | None:
-        """What predictions run on, as the first process says that is there."""
+        """Provider of predictions, as reported by the first process that has one."""
         return next((peer.provider for peer in self._peers.present() if peer.provider is not None), None)
 
     async def _sweep(self) -> None:

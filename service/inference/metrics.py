@@ -293,12 +293,12 @@ class ServingMetrics:
         return merged((own, *others.counts)), gauges
 
     def totals(self, name: str, version: str) -> Totals:
-        """What was counted for this name and version in all processes; zeros for what was never called."""
+        """Counts for this name and version in all processes; zeros for what was never called."""
         places = (self.own(), *self.others().counts)
         return Totals.of(row for counts in places for key, row in counts.items() if key[:2] == (name, version))
 
     def all_totals(self) -> dict[tuple[str, str], Totals]:
-        """What was counted for each name and version that was called, in all processes, but for `OTHER`."""
+        """Counts for each name and version that was called, in all processes, but for `OTHER`."""
         rows: dict[tuple[str, str], list[Row]] = {}
         for key, row in merged((self.own(), *self.others().counts)).items():
             if key != OTHER:

@@ -225,7 +225,7 @@ class Predictions:
 
     @cached_property
     def outputs(self) -> Outputs:
-        """What the file has computed, at the priors that the policy asks for."""
+        """Outputs of the file, at the priors that the policy asks for."""
         return self.policy.shift(self._computed)
 
     @property

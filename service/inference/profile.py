@@ -216,7 +216,7 @@ class LabelSizes(NamedTuple):
         return cls(len(names), longest, written, features, most)
 
     def of_best(self, k: int) -> int:
-        """Of k different names, at most."""
+        """Length of k different names, at most."""
         return min(k * (self.longest + 3), self.total)
 
 
@@ -295,7 +295,7 @@ class ServingProfile:
 
     @cached_property
     def guarantees(self) -> Guarantees | None:
-        """What the guarantee rows of the model's job allow to promise; None where there were none."""
+        """Guarantees from the guarantee rows of the model's job; None where there were none."""
         return None if self._guarantees is None else Guarantees.from_dict(self._guarantees)
 
     @cached_property

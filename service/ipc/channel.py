@@ -121,7 +121,7 @@ class Packet(Generic[Incoming]):
         return self.files.pop(0)
 
     def take_socket(self) -> socket.socket:
-        """The same as a socket; raises Malformed for a file that is none."""
+        """The next file as a socket; raises Malformed for a file that is none."""
         descriptor = self.take_file()
         try:
             return socket.socket(fileno=descriptor)
@@ -130,7 +130,7 @@ class Packet(Generic[Incoming]):
             raise Malformed(f"the file of {type(self.document).__name__} is no socket: {error}") from error
 
     def taken(self) -> Packet[Incoming]:
-        """The same message, whose files are the caller's to close."""
+        """This message, whose files are the caller's to close."""
         found = replace(self)
         self.files, self.memory = [], None
         return found

@@ -120,7 +120,7 @@ class KeyQuestion(Document):
 
 
 class Counted(Document):
-    """What this process has counted, as the content."""
+    """Counts of this process, as the content."""
 
     kind: Literal["counted"] = "counted"
 
@@ -309,7 +309,7 @@ class Members(Generic[Member]):
         return set(self._by_place.get(place, ()))
 
     def in_turn(self, place: str) -> Iterator[Member]:
-        """Those of one place, each once, beginning with the one whose turn it is."""
+        """Members of one place, each once, beginning with the one whose turn it is."""
         members = self._by_place.get(place, deque())
         for _ in range(len(members)):
             members.rotate(-1)

@@ -125,7 +125,7 @@ class ForkedProcess:
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """The same once it has ended; raises `subprocess.TimeoutExpired`."""
+        """Wait for the exit code; raises `subprocess.TimeoutExpired`."""
         began = time.monotonic()
         while (code := self.poll()) is None:
             if timeout is not None and time.monotonic() - began > timeout:
@@ -181,7 +181,7 @@ class ChildProcess:
 
     @property
     def kind(self) -> str:
-        """What several processes have in common: `serving` of `serving-2`."""
+        """Kind that several processes share: `serving` of `serving-2`."""
         return self.name.partition("-")[0]
 
     def start(self) -> None:
@@ -201,7 +201,7 @@ class ChildProcess:
         self.introductions.introduce(self.name, mailbox, process.pid, ended_by)
 
     def _fault(self) -> Fault | None:
-        """What the process before has ended by, where a model may have done it; the log says where it stood."""
+        """Fault that ended the process before, where a model may have done it; the log says where it stood."""
         if self.process is None or self._mailbox is None or (record := self._mailbox.record) is None:
             return None
         if notes := record.notes():
@@ -313,7 +313,7 @@ def _noted(reason: str, stacks: Sequence[str], file: Path) -> str:
 
 
 def printable(text: str) -> str:
-    """What a process has written, so that it commands no terminal."""
+    """Make a process's output harmless to a terminal."""
     return "".join(letter if letter.isprintable() or letter == "\t" else "?" for letter in text)
 
 

@@ -70,7 +70,7 @@ _MODULES = {"serving": "service.processes.serving", "acceptor": "service.accepto
 
 
 def serving(folder: Path) -> Policy:
-    """Of a process that runs models: it reads its served copies and the interpreter, and writes no file."""
+    """Policy of a process that runs models: it reads its served copies and the interpreter, and writes no file."""
     return Policy(
         grants=list(_read_by_serving(folder)),
         calls=Filter(
@@ -86,7 +86,7 @@ def serving(folder: Path) -> Policy:
 
 
 def adopting() -> Filter:
-    """Of a process that adopts connections, once its event loop has made its own sockets.
+    """Filter of a process that adopts connections, once its event loop has made its own sockets.
 
     Nothing that it shares with others waits, and nothing becomes what waits: neither library that event loops are made
     of could tell.
@@ -98,7 +98,7 @@ def adopting() -> Filter:
 
 
 def acceptor() -> Policy:
-    """Of the acceptor, which has loaded everything: it opens no file at all, and makes these calls and no others."""
+    """Policy of the acceptor, which has loaded everything: it opens no file, and makes these calls and no others."""
     return Policy(
         grants=(),
         calls=Filter(

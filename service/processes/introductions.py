@@ -46,7 +46,7 @@ class Mailbox:
 
     @property
     def inherited(self) -> dict[str, int]:
-        """What its process gets: option → file descriptor."""
+        """Files that its process inherits: option → file descriptor."""
         record = {} if self.record is None else {"--run-marks": self.record.fileno()}
         return {"--channel": self.own.fileno(), **record}
 

@@ -140,7 +140,7 @@ def walled_apis(
 
 
 def bare(environment: Mapping[str, str]) -> dict[str, str]:
-    """What processes are given that hold nothing: also how spans are sampled and named, yet not where they go."""
+    """Environment of processes that hold nothing: also how spans are sampled and named, yet not where they go."""
     return {
         name: value
         for name, value in environment.items()
@@ -149,7 +149,7 @@ def bare(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def without_keys(environment: Mapping[str, str]) -> dict[str, str]:
-    """What processes are given that check no key; a client's own (`FEDLAS_API_KEY`) is for none of them."""
+    """Environment of processes that check no key; a client's own (`FEDLAS_API_KEY`) is for none of them."""
     return {name: value for name, value in environment.items() if not name.startswith("FEDLAS_API_KEY")}
 
 
@@ -163,7 +163,7 @@ def _serving(
     template: Template,
     stack: contextlib.ExitStack,
 ) -> Iterator[ChildProcess]:
-    """Those that answer predictions; those of single models come into being when control wants them."""
+    """Processes that answer predictions; those of single models come into being when control wants them."""
     names = [f"serving-{number}" for number in range(1, settings.api_processes + 1)]
     alone_names = [f"{ALONE}{number}" for number in range(1, settings.isolated_models + 1)]
     smaller = {**environment, **_half_of_the_memory(settings)}

@@ -63,7 +63,7 @@ def _open_postgresql(url: URL) -> Engine:
 def _keep_out_what_is_no_text(
     connection: Connection, cursor: Any, statement: str, values: Any, context: ExecutionContext | None, many: bool
 ) -> None:
-    """What PostgreSQL refuses, SQLite refuses too: nothing is found under such text, and nothing is written.
+    """Refuse on every database text that PostgreSQL refuses: nothing is found under it, and nothing is written.
 
     Columns of JSON hold escapes in place of such characters; what may stand in these, `contract` says.
     """

@@ -75,7 +75,7 @@ def collect_garbage(
 
 
 def _unnamed(registry: Registry, files: Sequence[StoredFile]) -> list[StoredFile]:
-    """Those that no record seems to name: nearly all files are named, and need no write transaction."""
+    """Files that no record seems to name: nearly all files are named, and need no write transaction."""
     unnamed = []
     for start in range(0, len(files), _AT_ONCE):
         some = files[start : start + _AT_ONCE]

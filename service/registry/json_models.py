@@ -16,7 +16,7 @@ Value = TypeVar("Value")
 
 
 def objection(text: str) -> str | None:
-    """Why this text cannot be kept, as the end of "it …"; None if it can.
+    """Reason to refuse this text, as the end of "it …"; None if it can be kept.
 
     >>> objection("Zoë 🐈") is None, objection("a\\0b"), objection("\\ud800")
     (True, 'holds the character NUL (U+0000)', 'holds half of a surrogate pair (U+D800)')
@@ -44,7 +44,7 @@ def texts(value: object) -> Iterator[str]:
 
 
 def objection_within(value: object) -> str | None:
-    """Why some text within this value cannot be kept; None if all can."""
+    """Reason to refuse some text within this value; None if all can be kept."""
     return next((found for text in texts(value) if (found := objection(text)) is not None), None)
 
 

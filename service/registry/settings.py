@@ -57,7 +57,7 @@ def fault(url: str) -> str | None:
 
 
 def listed(value: object) -> object:
-    """What stands between the commas of a variable; anything else as it is.
+    """Items between the commas of a variable; anything else as it is.
 
     >>> listed("a, b,")
     ('a', 'b')
@@ -356,7 +356,7 @@ class WorkerSettings(RegistrySettings):
 
     @property
     def resolved_memory_bytes(self) -> int:
-        """What calibrations here may need."""
+        """Memory for calibrations here, in bytes."""
         return self.worker_memory_bytes or memory_bytes()
 
     @property
@@ -372,8 +372,7 @@ def is_loopback(host: str) -> bool:
 
 
 class Mistake(NamedTuple):
-    """What is wrong with settings: the variable of the environment, and what was found; no variable where several do
-    not fit each other."""
+    """A mistake in settings: its environment variable, None where several do not fit each other, and the finding."""
 
     variable: str | None
     found: str
@@ -383,7 +382,7 @@ class Mistake(NamedTuple):
 
 
 def mistakes(error: ValidationError) -> list[Mistake]:
-    """What is wrong with settings, in the words of who has set them."""
+    """Mistakes in settings, in the words of who has set them."""
     found = []
     for details in error.errors(include_url=False):
         message, name = details["msg"].removeprefix("Value error, "), "".join(map(str, details["loc"][:1]))

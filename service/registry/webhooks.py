@@ -106,7 +106,7 @@ class Policy:
     allowed_networks: tuple[Network, ...] = ()
 
     def objection(self, address: Address, *, secure: bool) -> str | None:
-        """Why no message may go to this address, as the end of "it is …"; None if one may.
+        """Reason to refuse this address, as the end of "it is …"; None if a message may go to it.
 
         An IPv4 address within IPv6 (mapped, or 64:ff9b::/96 of NAT64) is judged as what it is.
         """
@@ -233,7 +233,7 @@ def _plain(address: Address) -> Address:
 
 
 def _kind(address: Address) -> tuple[str | None, bool]:
-    """What is special about an address (None: it is public), and whether that is to be private."""
+    """Special kind of an address (None: it is public), and whether `allow_private` permits it."""
     for network, kind, private in _KINDS:
         if address in network:
             return kind, private

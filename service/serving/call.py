@@ -109,12 +109,12 @@ class Admission(Protocol):
         """Whether this `Authorization` is admitted; None where it has to be asked."""
 
     def ask(self, authorization: bytes) -> Awaitable[bool]:
-        """The same, asked; raises Unavailable."""
+        """Ask whether it is admitted; raises Unavailable."""
 
 
 @dataclass(frozen=True)
 class ServingServices:
-    """What predictions need, and nothing else: no database, no stored files, no broker.
+    """Services that predictions need, and nothing else: no database, no stored files, no broker.
 
     Attributes:
         memory: bounds what the calls of a process hold together.

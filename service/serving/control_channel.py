@@ -158,7 +158,7 @@ class Meanings:
         self._unknown = Turns(per_second=_UNKNOWN_NAMES_PER_S, most=_UNKNOWN_NAMES_AT_ONCE)
 
     async def look_up(self, called: str, version: str | None) -> ResolvedModel:
-        """What a name means now; raises ControlAway, Overloaded, and what control answers."""
+        """Model that a name means now; raises ControlAway, Overloaded, and what control answers."""
         last = self._last.get((called, version))
         if last is None and not await self._unknown.turn(longest=_LONGEST_WAIT_S):
             raise Overloaded("overloaded", "too many unknown models are asked for; try again in 1 s", retry_after=1)

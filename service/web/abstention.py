@@ -92,7 +92,7 @@ def cheapest(excerpt: Excerpt, costs: Costs) -> Tradeoff:
 
 
 def promises(guarantees: Guarantees | None) -> Sequence[Promise]:
-    """What can be promised, for the error rates that reports list."""
+    """Promises for the error rates that reports list."""
     return [] if guarantees is None else [_promise(guarantees, level) for level in ERROR_LEVELS]
 
 

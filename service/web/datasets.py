@@ -39,7 +39,7 @@ async def dataset_page(request: Request, services: ServicesDep, dataset_id: str)
 
 @router.get("/datasets/{dataset_id}/findings")
 async def dataset_findings(request: Request, services: ServicesDep, dataset_id: str, told: bool = False) -> Response:
-    """What inspection found, as soon as it is through; after a while what keeps it from that, or nothing new."""
+    """Findings of inspection, as soon as it is through; after a while what keeps it from that, or nothing new."""
     await services.long_poll.for_final(dataset_id, WAIT_S)
     dataset = await services.read(lambda unit: dataset_record(unit, unit.datasets.get(dataset_id)))
     if not is_news(dataset, told=told):

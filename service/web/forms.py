@@ -192,7 +192,7 @@ def _flat(value: Mapping[str, JsonValue], prefix: str = "") -> Iterator[tuple[st
 
 @dataclass(frozen=True)
 class Sent:
-    """What came of one of the two: its record, or the form to show once more, or nothing where nothing was chosen."""
+    """Result of one of the two: its record, or the form to show once more, or nothing where nothing was chosen."""
 
     form: FormState
     record_id: str | None = None

@@ -49,7 +49,7 @@ class ListedJob:
 
     @property
     def verdict(self) -> str:
-        """What is served from now on, in a few words; empty before there is a verdict."""
+        """Model that is served from now on, in a few words; empty before there is a verdict."""
         if self.job.verdict is None:
             return ""
         return f"{VERDICTS[self.job.verdict]}{', shown to be better' if self.job.shown else ''}"
@@ -144,7 +144,7 @@ class JobView(ListedJob):
 
     @property
     def says(self) -> str:
-        """What is told to those who do not look: the status, and of a running job the stage."""
+        """Announcement for screen readers: the status, and of a running job the stage."""
         if self.job.status == "running" and self.step is not None:
             return f"{self.step.title}: {self.step.happens}"
         return f"The status of the job is {self.job.status}"

@@ -143,7 +143,7 @@ class Worker:
 
 @dataclass(frozen=True)
 class Operations:
-    """What the registry knows, at one moment of its own clock.
+    """State of the registry, at one moment of its own clock.
 
     Attributes:
         obstacles: by queue, why nobody takes its work.

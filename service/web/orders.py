@@ -144,7 +144,7 @@ class Choices:
 
 @dataclass(frozen=True)
 class OrderPage:
-    """What an order is made of, as far as it is there.
+    """Parts of a job request, as far as they are there.
 
     Attributes:
         check: a dry run of the two, whose order the form shows.

@@ -229,7 +229,7 @@ _ON_PAGES = {
 
 
 def remedy_of(code: str) -> str | None:
-    """What to do, as one sentence; None where what was found says it already.
+    """Remedy as one sentence; None where what was found says it already.
 
     >>> remedy_of("too_few_test_rows"), remedy_of("wrong_shape")
     (None, None)

@@ -218,7 +218,7 @@ class SessionMiddleware:
             ending.cancel()
 
     async def _admit(self, scope: Scope) -> tuple[Response | None, Scope]:
-        """What refuses the request, if anything does, and the request with its key."""
+        """Response that refuses the request, if any does, and the request with its key."""
         headers = headers_of(scope)
         if not self._sessions.needed or is_open(scope["path"]) or b"authorization" in headers:
             return None, scope

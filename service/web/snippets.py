@@ -208,7 +208,7 @@ def example_inputs(profile: ServingProfile) -> JsonValue:
 
 
 def example_text(profile: ServingProfile) -> str:
-    """The same as somebody would paste it: CSV where rows are lists of numbers, else JSON; empty where it is long."""
+    """Example rows to paste: CSV where rows are lists of numbers, else JSON; empty where it is long."""
     if sum(prod(row_shape(spec)) for spec in profile.inputs) > MOST_NUMBERS:
         return ""
     if len(profile.inputs) > 1 or len(profile.inputs[0].row) != 1:

@@ -170,7 +170,7 @@ def _page(
 
 @dataclass(frozen=True)
 class Entered:
-    """What somebody has entered, whether or not it can be meant, as it is shown again."""
+    """Values as entered, whether or not they can be meant, to be shown again."""
 
     rows: str = ""
     cells: Sequence[str] = ()

@@ -132,7 +132,7 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
 
 
 class Result(Document):
-    """What a child found; the fields in `left` name the files that it leaves."""
+    """Result of a child; the fields in `left` name the files that it leaves."""
 
     left: ClassVar[tuple[str, ...]] = ()
 

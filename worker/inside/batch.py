@@ -112,7 +112,7 @@ class _Predictions:
 
 
 def _finite(outputs: Outputs, numbers: np.ndarray, errors: Errors) -> Outputs:
-    """Those rows whose numbers are finite; of the others the errors are added."""
+    """Outputs of the rows whose numbers are finite; the others' errors are added."""
     if not outputs:
         return outputs
     outputs = completed(outputs)
@@ -132,7 +132,7 @@ def _policy(profile: ServingProfile, options: AnswerOptions) -> DecisionPolicy:
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items; while one of them is used, a thread makes the next."""
+    """Yield the items; while one of them is used, a thread makes the next."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, items, None)
         while (item := coming.result()) is not None:

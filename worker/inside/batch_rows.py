@@ -115,7 +115,7 @@ class _Stretch:
         self._readers: dict[str, RowReader | Array] = {}
 
     def take(self, first: int, stop: int) -> _Part | None:
-        """Those that are rows `first` to `stop` of the owner's file; all before them have been taken."""
+        """Take its rows among `first` to `stop` of the owner's file; all before them have been taken."""
         begin, most = self._next, min(stop - first, self._end - self._next)
         if self._numbers is None:
             places = np.arange(most)
@@ -267,7 +267,7 @@ def by_halves(
     numbers: NDArray[np.int64],
     errors: Errors | None,
 ) -> dict[str, Array]:
-    """What `work` makes of rows and the number of the first; refused ones are tried by halves, down to single rows.
+    """Apply `work` to rows and the number of the first; refused ones are tried by halves, down to single rows.
 
     So what is only too much at once is done in parts. `errors` takes the error of every refused row by its number, and
     the result lacks that row; None raises the first.

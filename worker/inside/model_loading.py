@@ -83,7 +83,7 @@ def input_specs(profile: ModelProfile) -> list[InputSpec]:
 
 
 def asked(request: JobRequest) -> JsonObject:
-    """What a request asks for; with `digests` it says what comes out."""
+    """Fields of a request that, with `digests`, determine the result."""
     return request.model_dump(exclude=_NOT_ASKED)
 
 
@@ -96,14 +96,14 @@ def digests(order: JobOrder) -> dict[str, str]:
 
 
 def repeat_exactly() -> None:
-    """The same job ends with the same bits: an accelerator's fastest kernels add up in any order."""
+    """Make a job end with the same bits each time: an accelerator's fastest kernels add up in any order."""
     if torch.cuda.is_available():
         torch.backends.cudnn.deterministic = True
         torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def journal_of(order: JobOrder, files: Files, folder: Path, emit: Emit) -> FolderJournal | None:
-    """What earlier attempts have saved, and a folder for what this one saves and reports.
+    """Journal of earlier attempts' entries, and a folder for what this one saves and reports.
 
     None where the order asks for no checkpoints. The list of files says which entries there are.
     """

@@ -69,7 +69,7 @@ class RaceCosts:
 
 
 def race_costs(start: Start, seconds: float) -> RaceCosts:
-    """What the trainings of a job would cost that has so many seconds for them, from a few steps of a copy."""
+    """Costs of the trainings of a job that has so many seconds for them, from a few steps of a copy."""
     if not start.trains:
         return RaceCosts()
     rows, groups, record = start.training_rows(), start.dataset.groups_of("calibration"), Record()
@@ -138,7 +138,7 @@ class _Planned:
 
 
 def plan(order: JobOrder, files: Files, folder: Path, emit: Emit) -> PlanResult:
-    """What the job of this request would do; raises what the job would raise before training."""
+    """Plan the job of this request; raises what the job would raise before training."""
     progress = JobProgress()
     with JobEvents(emit, progress) as tell:
         return _planned(order, files, folder, tell, progress)
@@ -216,7 +216,7 @@ def _uploaded(start: Start) -> UploadedScores:
 
 
 def _seconds_around(start: Start) -> float:
-    """What a job takes beside its trainings once it has read its files: calibrators, judging, writing, reporting."""
+    """Seconds of a job beside its trainings once it has read its files: calibrators, judging, writing, reporting."""
     options, logits = start.options, start.outputs.logits
     names = post_hoc_names(logits.shape[1], len(start.targets), start.classifier.task)
     alone = options.method == "temperature"

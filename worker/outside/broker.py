@@ -43,7 +43,7 @@ class Broker(PermitSender):
             producer.publish({}, exchange="", routing_key=queue.name, retry=False)
 
     def take_turns(self, queues: Sequence[str], *, seconds: float) -> list[str]:
-        """Those queues that no other worker looks after for so long; this one does."""
+        """Claim for so many seconds the queues that no other worker looks after; returns them."""
         with self._channel() as channel:
             pipeline = channel.client.pipeline(transaction=False)
             for queue in queues:

@@ -1,4 +1,4 @@
-"""What a child gives up before it opens anything: all but reading its inputs and writing its folder.
+"""Confinement of a child before it opens anything: only its inputs stay readable and its folder writable.
 
 `status` tries it in a process of its own and tells what is missing.
 """
@@ -85,7 +85,7 @@ def _found(path: Path) -> Path | None:
 
 
 def _grants(folder: Path, inputs: Iterable[Path]) -> Iterator[tuple[Path, int]]:
-    """What a child may see: its folder, its inputs, the interpreter with its libraries, the system's, and devices."""
+    """Rights of a child: to its folder, its inputs, the interpreter with its libraries, the system's, and devices."""
     for path in libraries():  # people keep their data beside the code
         yield path, landlock.LIST if folder.is_relative_to(path) else landlock.RUN
     yield from ((package, landlock.RUN) for package in packages())

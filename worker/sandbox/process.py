@@ -51,7 +51,7 @@ class ChildOutcome:
 
 
 def read_outcome(folder: Path, died: str | None) -> ChildOutcome:
-    """What the child has left in its folder; `died` says how it ended, where it did not end well."""
+    """Read the outcome that the child left in its folder; `died` says how it ended, where it did not end well."""
     _keep_only_files(folder)
     log = log_tail(folder)
     file = folder / ANSWER

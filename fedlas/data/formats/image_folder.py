@@ -169,7 +169,7 @@ def _images(archive: zipfile.ZipFile, members: Sequence[zipfile.ZipInfo], arrays
 
 
 def _checked(images: ImageColumn, names: Sequence[str], arrays: ArrayFactory) -> ImageColumn:
-    """The same images, all of them decoded once, with what their owner should know about them."""
+    """Decode all images once, and return them with warnings for their owner."""
     facts: list[ImageFacts | None] = [None] * len(images)
     broken: dict[int, BadImage] | None = None if arrays.broken is None else {}
 

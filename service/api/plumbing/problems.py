@@ -124,7 +124,7 @@ def problem_of(path: str, error: errors.RegistryError) -> JSONResponse:
 
 @contextmanager
 def named_by_body(field: str) -> Iterator[None]:
-    """What is not found within this block was named by a field of the body: 422 and not 404."""
+    """Turn NotFound in this block into 422: a field of the body named the record."""
     try:
         yield
     except errors.NotFound as error:

@@ -250,7 +250,7 @@ class RecordRoutes(Generic[Row]):
 
 
 class FileOptions(Strict):
-    """What is said about a file; everything has a default."""
+    """Options of a file; everything has a default."""
 
     model_config = ConfigDict(strict=False)  # a query parameter is always text
 

@@ -55,7 +55,7 @@ class Prediction(BaseModel):
 
 
 class RowError(BaseModel):
-    """Why a row has no answer."""
+    """Error of a row without an answer."""
 
     code: str
     message: str
@@ -178,7 +178,7 @@ class ServerReady(BaseModel):
 
 
 class ServedModels(BaseModel):
-    """What answers inference."""
+    """Models that answer inference."""
 
     models: list[str] = Field(description="Published names and ids of models.")
 

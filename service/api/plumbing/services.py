@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Core:
-    """What the API and the predictions of one process share."""
+    """Services that the API and the predictions of one process share."""
 
     settings: ServiceSettings
     registry: Registry

@@ -63,7 +63,7 @@ class BatchResults:
 
     @classmethod
     def of(cls, registry: Registry, batch_id: str) -> BatchResults:
-        """Those of this batch; raises NotFound, Conflict before there are any, Unavailable for a manifest that lies."""
+        """Results of this batch; raises NotFound, Conflict before there are any, Unavailable for a wrong manifest."""
         with registry.read() as unit:
             row = unit.batches.get(batch_id)
             if row.manifest_sha256 is not None:

@@ -59,7 +59,7 @@ async def list_events(
         ),
     ] = None,
 ) -> Response:
-    """What happened to a job, newest first; with `Accept: text/event-stream` a stream, oldest first, until its end.
+    """Events of a job, newest first; with `Accept: text/event-stream` a stream, oldest first, until its end.
 
     A stream begins after `Last-Event-ID` (or `after`, where a client cannot set headers), else with the first event.
     """
@@ -97,7 +97,7 @@ async def _stream(long_poll: LongPoll, job_id: str, known: int) -> AsyncIterator
     openapi_extra=operation("unknown_job", "invalid_cursor"),
 )
 def list_deliveries(services: ServicesDep, job_id: str, limit: Limit = 20, after: After = None) -> Response:
-    """What was sent to a job's webhook, or is about to be, newest first; there is nothing before the job has ended."""
+    """Messages to a job's webhook, sent or due, newest first; there is nothing before the job has ended."""
     after = cursor(after, "msg")
     with services.registry.read() as unit:
         unit.jobs.get(job_id)

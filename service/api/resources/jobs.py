@@ -129,7 +129,7 @@ def _create(unit: UnitOfWork, body: JobRequest) -> JobRecord:
 
 
 def _checked(services: Services, options: Options, *, dry_run: bool) -> Options:
-    """The same options, as a dry run where the query asks for one; raises InvalidRequest."""
+    """Checked options, as a dry run where the query asks for one; raises InvalidRequest."""
     if options.webhook is not None:
         try:
             services.settings.webhook_policy.check(parse_url(options.webhook.url))

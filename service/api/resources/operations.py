@@ -30,7 +30,7 @@ class Outcome:
 
 
 async def outcomes(services: Services) -> list[Outcome]:
-    """Of database, broker, storage and serving, in this order."""
+    """Outcomes of database, broker, storage and serving, in this order."""
     checks = {
         "database": services.registry.check,
         "broker": services.notifier.check,
@@ -59,7 +59,7 @@ class Health(BaseModel):
 
 
 class Checks(BaseModel):
-    """What the service rests on: `ok`, or `unavailable:` with the kind of the error."""
+    """Dependencies of the service: `ok`, or `unavailable:` with the kind of the error."""
 
     database: str = Field(description="Records.")
     broker: str = Field(description="Wakes workers up.")
@@ -123,6 +123,6 @@ async def _workers(services: Services) -> Mapping[str, int] | None:
     ),
 )
 async def metrics(request: Request, services: ServicesDep) -> Response:
-    """What Prometheus scrapes: requests, times, batches and confidences per model and version, and the processes."""
+    """Metrics for Prometheus: requests, times, batches and confidences per model and version, and the processes."""
     headers = request.headers
     return await services.exposition.answer(headers.get("accept", ""), headers.get("accept-encoding", ""))

@@ -76,7 +76,7 @@ def server_metadata(version: str) -> Json:
 
 
 def model_metadata(profile: ServingProfile, name: str, versions: Sequence[str]) -> Json:
-    """Of `GET /v2/models/{name}`: the inputs as numbers, and the outputs that need no parameter."""
+    """Answer of `GET /v2/models/{name}`: the inputs as numbers, and the outputs that need no parameter."""
     return {
         "name": name,
         "versions": list(versions),
@@ -92,7 +92,7 @@ def model_metadata(profile: ServingProfile, name: str, versions: Sequence[str]) 
 
 
 def model_config(profile: ServingProfile, name: str, *, max_rows: int, provider: str | None = None) -> Json:
-    """Of `GET /v2/models/{name}/config`: what Triton's tools read, without the batch dimension, as there.
+    """Answer of `GET /v2/models/{name}/config`: what Triton's tools read, without the batch dimension, as there.
 
     `provider` is ONNX Runtime's execution provider that the open session really has; None while it is not open.
     """

@@ -63,7 +63,7 @@ class RecordError(BaseModel):
 
 
 class Record(BaseModel):
-    """What has an id of its own, and an error where it failed."""
+    """A record with an id of its own, and an error where it failed."""
 
     id: str
     error: RecordError | None = None
@@ -76,7 +76,7 @@ class Record(BaseModel):
 
 
 class UploadedRecord(Record):
-    """What came as a file, with classes."""
+    """Record of a file with classes."""
 
     name: str
     bytes: int
@@ -86,7 +86,7 @@ class UploadedRecord(Record):
 
 
 class RunRecord(Record):
-    """What reads a model and a dataset."""
+    """A run over a model and a dataset."""
 
     model_id: str
     dataset_id: str

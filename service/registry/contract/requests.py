@@ -47,7 +47,7 @@ PositiveValue = Annotated[float, Field(gt=0, le=1000)]
 
 
 class Hyperparameters(Strict):
-    """Of the fine-tune; `auto` leaves a value to the race."""
+    """Hyperparameters of the fine-tune; `auto` leaves a value to the race."""
 
     epochs: Annotated[int, Field(ge=1, le=1000)] | Auto = "auto"
     learning_rate: Annotated[float, Field(gt=0, le=10)] | Auto = "auto"

@@ -30,7 +30,7 @@ class Notice(Document):
 
 
 class Reading(Document):
-    """What stands for what is not there."""
+    """Reading of missing numbers and short rows."""
 
     padding: dict[str, int | float] | None = Field(None, description="Input → the number that fills its shorter rows.")
     missing: Literal["reject", "nan"] = "reject"
@@ -235,7 +235,7 @@ class PriorsInput(Document):
 
     @classmethod
     def of(cls, file: Path, suffix: bytes) -> PriorsInput:
-        """Those of a file that was just written."""
+        """Priors input of a file that was just written."""
         with file.open("rb") as written:
             digest = hashlib.file_digest(written, "sha256")
         digest.update(suffix)

@@ -179,7 +179,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class PartResult(Document):
-    """What a worker found in one shard, beside the file of its answers."""
+    """Result of one shard, beside the file of its answers."""
 
     num_rows: int = Field(ge=1)
     num_errors: int | None = Field(None, ge=0)

@@ -1,4 +1,4 @@
-"""What a job leaves beside its row: events, checkpoints, its entry in the evaluation ledger, and webhook deliveries.
+"""History of a job beside its row: events, checkpoints, its entry in the evaluation ledger, webhook deliveries.
 
 Events and deliveries are written in the transaction of the change that they report: none is lost or made up.
 """
@@ -22,7 +22,7 @@ from service.registry.webhooks import parse_url, payload
 
 
 class Events(Repository):
-    """What happened to jobs, appended in the transaction of the change that an event reports.
+    """Events of jobs, appended in the transaction of the change that an event reports.
 
     Numbers grow by one within a job, so that a reader can continue where it stopped.
     """
@@ -78,7 +78,7 @@ class Events(Repository):
 
 
 class Checkpoints(Repository):
-    """What a job saved to resume from, entries by name, each an artifact."""
+    """Entries that a job saved to resume from, by name, each an artifact."""
 
     def save(self, job_id: str, name: str, sha256: str) -> str | None:
         """Put the entry in place of an older one of this name; returns the older one's file."""

@@ -53,7 +53,7 @@ class Runs(Records[Row]):
         return self.session.scalars(ended.order_by(self.table.finished_at).limit(limit)).all()
 
     def _is_over(self) -> Iterator[ColumnElement[bool]]:
-        """What must hold, beside its end, so that nothing more comes of it."""
+        """Conditions, beside its end, for nothing more to come of it."""
         yield from ()
 
     def delete(self, record_id: str) -> list[str]:
@@ -105,7 +105,7 @@ class Jobs(Runs[tables.Job]):
         return self.newest(tables.Job.dataset_id == dataset_id, limit=limit, after=None)
 
     def change_status(self, row: tables.Job, status: str) -> None:
-        """The same, with an event; a job without a result leaves the evaluation ledger."""
+        """Change the status, with an event; a job without a result leaves the evaluation ledger."""
         super().change_status(row, status)
         row.history = [*row.history, {"status": status, "at": self.now.isoformat()}]
         self.session.flush()  # events and messages name a job that is there
@@ -133,7 +133,7 @@ class Jobs(Runs[tables.Job]):
         row.stage = stage
 
     def delete(self, record_id: str) -> list[str]:
-        """The same, with its events and messages; its model stays, and so do its looks at test rows."""
+        """Delete with its events and messages; its model stays, and so do its looks at test rows."""
         unreferenced = super().delete(record_id)
         Deliveries(self.session).delete_of(record_id)
         for kept in (tables.Event, tables.JobMetadata):
@@ -163,7 +163,7 @@ class Batches(Runs[tables.Batch]):
     noun = "prediction"
 
     def change_status(self, row: tables.Batch, status: str) -> None:
-        """The same; a batch that has no result keeps no piece, and of one that has none is worked on any more."""
+        """Change the status; a failed batch keeps no piece, and no piece of an ended one is worked on any more."""
         super().change_status(row, status)
         pieces = Pieces(self.session)
         if status == "failed":

@@ -72,7 +72,7 @@ class Ended:
 
 @dataclass(slots=True)
 class AfterCommit:
-    """What is left to do once the transaction is committed.
+    """Work that is left to do once the transaction is committed.
 
     Attributes:
         permits: for the work that it made claimable.
@@ -140,7 +140,7 @@ class Records(Repository, Generic[Row]):
         return self.streamed(query if after is None else query.where(self.table.id < after))
 
     def listed(self, only: ListFilter, *, limit: int, after: str | None) -> Iterator[Row]:
-        """The same of those that the filter lets through."""
+        """Records of `newest` that the filter lets through."""
         return self.newest(*self._conditions(only), limit=limit, after=after)
 
     def _conditions(self, only: ListFilter) -> Iterator[ColumnElement[bool]]:
@@ -196,7 +196,7 @@ class _Inspected(Records[InspectedRow]):
         row.status, row.error = "rejected", error
 
     def choices(self, *, limit: int) -> Sequence[SqlRow[str, str, datetime]]:
-        """Of the newest `limit` that are ready no more than `id`, `name` and `created_at`."""
+        """`id`, `name` and `created_at` alone of the newest `limit` that are ready."""
         query = select(self.table.id, self.table.name, self.table.created_at).where(self.table.status == "ready")
         return self.session.execute(query.order_by(self.table.id.desc()).limit(limit)).all()
 
@@ -245,12 +245,12 @@ class Models(_Inspected[tables.Model]):
         return self.newest(tables.Model.parent_id == model_id, limit=limit, after=None)
 
     def states(self, *, limit: int) -> Sequence[SqlRow[str, int, str, Json | None]]:
-        """Of the newest `limit` models no more than `id`, `version`, `status` and `error`."""
+        """`id`, `version`, `status` and `error` alone of the newest `limit` models."""
         query = select(tables.Model.id, tables.Model.version, tables.Model.status, tables.Model.error)
         return self.session.execute(query.order_by(tables.Model.id.desc()).limit(limit)).all()
 
     def delete(self, record_id: str) -> list[str]:
-        """The same; raises Conflict while it is published, too."""
+        """Delete it; raises Conflict while it is published, too."""
         published = select(tables.PublishedVersion.name).where(tables.PublishedVersion.model_id == record_id)
         if name := self.session.scalar(published):
             mend = f"DELETE /v1/names/{name}, or one version of it, first"

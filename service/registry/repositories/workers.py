@@ -62,7 +62,7 @@ class Workers(Repository):
         return self.session.scalars(select(WorkerProcess).order_by(WorkerProcess.name)).all()
 
     def obstacle(self, queue: str, holder: str | None = None) -> str | None:
-        """What keeps work of this queue, perhaps claimed by `holder`, from going on; None where it waits its turn."""
+        """Obstacle to work of this queue, perhaps claimed by `holder`; None where it waits its turn."""
         now = self.now
         ages = {one.name: (now - one.seen_at).total_seconds() for one in self.known if queue in one.queues}
         silent = {name: age for name, age in ages.items() if age > SILENT_S}
@@ -214,7 +214,7 @@ class WorkOverview(Repository):
         return [HeldWork(*row) for row in self.session.execute(query.order_by(Work.record_id).limit(limit))]
 
     def returned(self, *, limit: int) -> list[ReturnedWork]:
-        """What waits again, messages of webhooks apart, which wait for their receivers."""
+        """Work that waits again, messages of webhooks apart, which wait for their receivers."""
         again = or_(Work.attempts > 0, Work.not_before > self.now)
         query = select(Work).where(Work.state == "waiting", Work.kind != WORK_KINDS["msg"], again)
         rows = self.session.scalars(query.order_by(Work.record_id).limit(limit)).all()
@@ -236,7 +236,7 @@ class WorkOverview(Repository):
         ]
 
     def failures(self, *, since: datetime) -> list[Failures]:
-        """What has failed since then, by kind of record and code, the most frequent first."""
+        """Failures since then, by kind of record and code, the most frequent first."""
         found = []
         for noun, table, moment in _FAILING:
             code = table.error["code"].as_string()
@@ -252,7 +252,7 @@ class WorkOverview(Repository):
         return [(str(row.served_sha256), row.id, row.name) for row in self.session.execute(query.order_by(Model.id))]
 
     def open_work(self) -> Mapping[tuple[str, str], OpenWork]:
-        """What is open, by queue and kind; pairs of which nothing is open are left out."""
+        """Open work by queue and kind; pairs of which nothing is open are left out."""
         moment = self.now
         due = (Work.state == "waiting") & (Work.not_before <= moment)
         numbers = (

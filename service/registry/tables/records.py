@@ -11,7 +11,7 @@ from service.registry.tables.columns import KEEPS_FILE, Base, Digest, Entity, Js
 
 
 class Uploaded(Record):
-    """What came as a file."""
+    """Record of a file."""
 
     __abstract__ = True
 
@@ -23,7 +23,7 @@ class Uploaded(Record):
 
 
 class Run(Record):
-    """What reads a model and a dataset."""
+    """A run over a model and a dataset."""
 
     __abstract__ = True
 

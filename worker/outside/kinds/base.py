@@ -80,7 +80,7 @@ class WorkKind(ABC):
         raise OSError("this work keeps no checkpoints")
 
     def reply(self) -> Reply:
-        """What a child that asks is told."""
+        """Answer to a child that asks."""
         raise NotImplementedError("this work's child asks for nothing")
 
     def log_done(self, seconds: float) -> None:
@@ -166,7 +166,7 @@ def log_done(claim: Claim, seconds: float) -> None:
 
 
 def given_up(claim: Claim, most_attempts: int) -> RecordError | None:
-    """Why the work must not be tried again, or None."""
+    """Error of work that must not be tried again, or None."""
     if len(claim.losses) < most_attempts:
         return None
     reasons = "; ".join(dict.fromkeys(claim.losses))
@@ -233,7 +233,7 @@ class OnInputs(ChildWork[R]):
 
 
 def obstacle(noun: str, row: tables.Model | tables.Dataset | None, *, fits: bool) -> RecordError | None:
-    """Why nothing can be done with this input; the fault of a rejection is whose the rejection was."""
+    """Error of an input that cannot be used; the fault of a rejection is whose the rejection was."""
     if row is None:
         return RecordError(code=f"{noun}_deleted", message=f"the {noun} was deleted")
     if fits and isinstance(row, tables.Dataset) and not row.labelled:

@@ -166,7 +166,7 @@ class PredictShard(ChildWork[ShardsResult]):
 
     @contextmanager
     def publishing(self) -> Iterator[UnitOfWork]:
-        """The same; the batch is locked first."""
+        """A transaction that ends this work, the batch locked first."""
         with self.registry.write() as unit:
             self._lock_batch(unit)
             unit.work.finish(self.claim)

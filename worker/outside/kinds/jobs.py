@@ -138,7 +138,7 @@ class JobKind(OnInputs[R]):
 
     @abstractmethod
     def limits(self, request: JobRequest) -> Limits:
-        """What the child may use."""
+        """Limits of the child."""
 
     def row(self, unit: UnitOfWork) -> tables.Job:
         return unit.jobs.get(self.record_id)
@@ -336,7 +336,7 @@ class Plan(JobKind[PlanResult]):
     result, order = PlanResult, PlanOrder
 
     def looks_before(self, unit: UnitOfWork, dataset: tables.Dataset) -> int:
-        """What the job would be told, without a place in the ledger."""
+        """Earlier evaluations of the test rows, without a place in the ledger."""
         return unit.ledger.evaluations(dataset.sha256)
 
     def limits(self, request: JobRequest) -> Limits:

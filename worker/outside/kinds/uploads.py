@@ -39,7 +39,7 @@ _BYTES_PER_SECOND, _COPIES = 10_000_000, 16
 
 
 def inspection_limits(settings: WorkerSettings, size: int) -> Limits:
-    """What a child may use that opens an upload of this size: bytes that few bytes claim to be are not made."""
+    """Limits of a child that opens an upload of this size: bytes that few bytes claim to be are not made."""
     most = settings.inspection_memory_bytes
     opened = _MEMORY_PER_BYTE * size + (_MEMORY_PER_LISTED_BYTE - _MEMORY_PER_BYTE) * min(size, _LISTED_BYTES)
     return Limits(
