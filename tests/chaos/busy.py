@@ -52,12 +52,7 @@ def run(folder: Path, *, seconds: float, load: int, say: Say) -> bool:
 def lines(
     crowd: Crowd, before: Mapping[str, int], after: Mapping[str, int], log: Sequence[str], again: Sequence[object]
 ) -> list[Line]:
-    """Every promise, in the order of the table.
-
-    Args:
-        before, after: process ids by name.
-        again: work that was begun more than once.
-    """
+    """Every promise, in the order of the table; processes by name, and work that was begun more than once."""
     names = sorted({*before, *after})
     ended = [
         f"{name} was {before.get(name)}, is {after.get(name)}" for name in names if before.get(name) != after.get(name)
@@ -95,8 +90,7 @@ def _uploaded(service: Service) -> tuple[Shared, Shared]:
     model, dataset = service.inspected("models", digits_model()), service.inspected("datasets", digits_npz())
     service.calibrated(model, dataset, method="post_hoc", publish_as=_PUBLISHED)
     shared = Shared(model["id"], dataset["id"], rows_id="")
-    answers = service.predict(_PUBLISHED, some_digits(PREDICTED))
-    return shared, replace(shared, model_id=_PUBLISHED, predicted=answers)
+    return shared, replace(shared, model_id=_PUBLISHED, predicted=service.predict(_PUBLISHED, some_digits(PREDICTED)))
 
 
 def _processes(service: Service) -> dict[str, int]:

@@ -7,11 +7,7 @@ from pathlib import Path
 
 
 class Clock:
-    """What one process believes the time to be.
-
-    Attributes:
-        minutes: by how much it is wrong.
-    """
+    """What one process believes the time to be, and by how many minutes it is wrong."""
 
     def __init__(self, file: Path, library: Path) -> None:
         self._file = file

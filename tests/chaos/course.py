@@ -10,7 +10,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from tests.chaos import evidence as look
 from tests.chaos.clock import find_library
@@ -25,10 +24,10 @@ from tests.chaos.storm import Plan, Run
 from tests.chaos.table import table
 from tests.chaos.verdict import lines
 from tests.chaos.watch import Watch
+from tests.helpers import Json
 from tests.helpers.servers import PostgreSQL, Redis, program, running
 from tests.helpers.uploads import digits_model, digits_npz
 
-Json = dict[str, Any]
 Say = Callable[[str], None]
 
 _REFERENCE_S = 300.0

@@ -12,18 +12,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from tests.chaos.customers import FINAL, Caller, GaveUp, begin, predict_again, serve
 from tests.chaos.orders import COMPARED, PREDICTED, Order, order
 from tests.chaos.site import Shared
-from tests.helpers.live_api import events_of
+from tests.helpers.live_api import Json, events_of
 from tests.helpers.processes import until
 from tests.helpers.uploads import npz
 
-Json = dict[str, Any]
 #: What a customer does, by its number.
 Deed = Callable[[Caller, int], None]
 
@@ -106,8 +104,7 @@ class Crowd:
     def _calibrate(self, caller: Caller, number: int) -> None:
         rng = np.random.default_rng(number)
         logits = rng.normal(size=(_SCORES, _CLASSES)).astype(np.float32)
-        labels = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
-        scores = npz(logits=3 * logits, labels=labels)
+        scores = npz(logits=3 * logits, labels=(logits + rng.gumbel(size=logits.shape)).argmax(axis=1))
         fitted = caller.create("calibrators", f"calibrator-{number}", content=scores, params={"wait": 30})
         record = _final(caller, f"/v1/calibrators/{fitted.record_id}")
         assert record["status"] == "succeeded", record

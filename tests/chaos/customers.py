@@ -17,8 +17,7 @@ from pyarrow.parquet import read_metadata
 
 from tests.chaos.orders import Acknowledged, Batch, Errand, Order, some_digits
 from tests.chaos.site import Shared
-
-Json = dict[str, Any]
+from tests.helpers import Json
 
 FINAL = ("succeeded", "failed", "cancelled")
 _LONGEST_PAUSE_S = 3.0
@@ -30,11 +29,7 @@ class GaveUp(Exception):
 
 
 class Caller:
-    """One customer's way to the service: any of its APIs, again and again until one answers.
-
-    Attributes:
-        troubles: what was answered, or not, before the request was asked again; shared by all customers.
-    """
+    """One customer's way to the service: any of its APIs, again and again until one answers; all share `troubles`."""
 
     def __init__(self, urls: Sequence[str], troubles: Counter[str], *, until: float, seed: int = 0) -> None:
         self._clients = [httpx.Client(base_url=url, timeout=httpx.Timeout(40, connect=3)) for url in urls]
@@ -142,8 +137,7 @@ def predict_again(caller: Caller, shared: Shared) -> None:
 def predict(batch: Batch, caller: Caller, *, model_id: str, rows_id: str) -> None:
     """Have all rows of a dataset predicted, and fetch the answers."""
     with _minding(batch, caller):
-        body = {"model": model_id, "dataset_id": rows_id}
-        ordered = caller.create("predictions", f"batch-{batch.number}", json=body)
+        ordered = caller.create("predictions", f"batch-{batch.number}", json={"model": model_id, "dataset_id": rows_id})
         batch.acknowledged.append(ordered)
         place = f"/v1/predictions/{ordered.record_id}"
         if _follow(batch, caller, place):

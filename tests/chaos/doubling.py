@@ -16,11 +16,7 @@ _ARGUMENT = re.compile(rb'"((?:[^"\\]|\\.)*)"')
 
 
 class Doubler:
-    """Listens to all commands of a broker (MONITOR) in a thread of its own, for so many seconds.
-
-    Attributes:
-        doubled: messages that were put in twice.
-    """
+    """Listens to a broker's commands (MONITOR) in a thread of its own for so many seconds; `doubled` came in twice."""
 
     def __init__(self, client: Redis, *, seconds: float) -> None:
         self.doubled = 0

@@ -20,8 +20,7 @@ from tests.chaos.orders import Acknowledged, Batch, Errand, Order
 from tests.chaos.receiver import Delivered
 from tests.chaos.site import Site
 from tests.chaos.watch import Seen
-
-Json = dict[str, Any]
+from tests.helpers import Json
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 #: Remembers what was judged after its file is gone; owns nothing.

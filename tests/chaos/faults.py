@@ -1,7 +1,4 @@
-"""The faults: each does one kind of harm to the site and sees to its end; where it is impossible just now, it says so.
-
-Only processes that the site has started are signalled, each by its id.
-"""
+"""The faults: each does one kind of harm to the site's own processes and sees to its end, or says why it cannot."""
 
 from __future__ import annotations
 
@@ -57,8 +54,7 @@ Fault = Callable[[Storm], str | None]
 
 def kill_worker(storm: Storm) -> str | None:
     """SIGKILL; its children must end by themselves."""
-    worker = _one_of(storm, storm.site.workers, frozen=True)
-    if worker is None:
+    if (worker := _one_of(storm, storm.site.workers, frozen=True)) is None:
         return None
     state = "frozen " if worker.frozen else ""
     below = kill_and_watch(storm, worker)
@@ -83,8 +79,7 @@ def kill_one_child(storm: Storm, meant: Callable[[int], bool]) -> str | None:
 
 def freeze_worker(storm: Storm) -> str | None:
     """SIGSTOP for longer than the lease, then SIGCONT: it wakes up believing that the work is still its own."""
-    worker = _one_of(storm, storm.site.workers)
-    if worker is None:
+    if (worker := _one_of(storm, storm.site.workers)) is None:
         return None
     seconds = LEASE_S + storm.rng.uniform(2, 6)
     pid = worker.pid
@@ -129,11 +124,7 @@ def restart_database(storm: Storm) -> str | None:
 
 def kill_api(storm: Storm) -> str | None:
     """SIGKILL, with whatever requests it holds."""
-    api = _one_of(storm, storm.site.apis)
-    if api is None:
-        return None
-    api.kill()
-    return f"{api.name} (process {api.pid})"
+    return _done(_one_of(storm, storm.site.apis), Supervised.kill)
 
 
 def kill_serving(storm: Storm) -> str | None:
@@ -158,8 +149,7 @@ def kill_acceptor(storm: Storm) -> str | None:
 
 def _signal_behind(storm: Storm, name: str, number: signal.Signals) -> str | None:
     """Signal one of the processes of an API; None where none of these runs just now."""
-    api = _one_of(storm, storm.site.apis)
-    if api is None:
+    if (api := _one_of(storm, storm.site.apis)) is None:
         return None
     found = sorted((storm.site.folder / api.name / "run").glob(f"*/{name}.pid"))
     mine = [(file.stem, int(file.read_text())) for file in found]
@@ -205,20 +195,19 @@ def skew_clock(storm: Storm) -> str | None:
 
 def end_worker(storm: Storm) -> str | None:
     """SIGTERM, as a deploy does; a new one starts when it has ended."""
-    worker = _one_of(storm, storm.site.workers)
-    if worker is None:
-        return None
-    worker.end()
-    return f"{worker.name} (process {worker.pid})"
+    return _done(_one_of(storm, storm.site.workers), Supervised.end)
 
 
 def end_api(storm: Storm) -> str | None:
     """SIGTERM, as a deploy does."""
-    api = _one_of(storm, storm.site.apis)
-    if api is None:
+    return _done(_one_of(storm, storm.site.apis), Supervised.end)
+
+
+def _done(part: Supervised | None, deed: Callable[[Supervised], None]) -> str | None:
+    if part is None:
         return None
-    api.end()
-    return f"{api.name} (process {api.pid})"
+    deed(part)
+    return f"{part.name} (process {part.pid})"
 
 
 def kill_and_watch(storm: Storm, worker: Supervised, *, pause: float = PAUSE_S) -> int:

@@ -23,13 +23,8 @@ while os.getppid() == parent:
 
 @contextmanager
 def computing(count: int) -> Iterator[None]:
-    """So many of them, for the block, in one session, as a build in a terminal is; they end with this process.
-
-    Where Linux groups processes by session (`kernel.sched_autogroup_enabled`), sessions share the cores, and these
-    weigh as one. A container's processes are not grouped.
-    """
-    command = [sys.executable, "-c", _LOOPS, str(count), str(os.getpid())]
-    loops = subprocess.Popen(command, start_new_session=True)
+    """So many of them, for the block, in one session, as a build in a terminal is; they end with this process."""
+    loops = subprocess.Popen([sys.executable, "-c", _LOOPS, str(count), str(os.getpid())], start_new_session=True)
     try:
         yield
     finally:

@@ -6,13 +6,11 @@ import base64
 import random
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
 
 import numpy as np
 
+from tests.helpers import Json
 from tests.helpers.uploads import digits, npz
-
-Json = dict[str, Any]
 
 #: The first so many orders have a dataset of their own, so that its test rows have no earlier look: their reports
 #: must be those of an undisturbed run.
@@ -39,14 +37,7 @@ class Acknowledged:
 
 @dataclass(kw_only=True)
 class Errand:
-    """What one customer comes for.
-
-    Attributes:
-        dataset: an upload of its own; None for the dataset that all share.
-        acknowledged: what was promised.
-        complaints: answers that no customer should get.
-        record: the job or batch, as it was answered last.
-    """
+    """What one customer comes for (`dataset`: of its own), what was promised, and answers that it should not get."""
 
     number: int
     dataset: bytes | None = None
@@ -95,13 +86,7 @@ class Order(Errand):
 
 @dataclass(kw_only=True)
 class Batch(Errand):
-    """Predictions over the shared rows, as a customer sees them.
-
-    Attributes:
-        manifest: which parts there are.
-        parts: the digest of each part as it was fetched, and its rows.
-        answers: all rows, as newline-delimited JSON.
-    """
+    """Predictions over the shared rows: its manifest, digest and rows of each part, and all rows as NDJSON."""
 
     manifest: Json = field(default_factory=dict)
     parts: list[tuple[str, int]] = field(default_factory=list)

@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any
 
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-Json = dict[str, Any]
+from tests.helpers import Json
 
 
 @dataclass(frozen=True)
@@ -27,11 +26,7 @@ class Delivered:
 
 
 class Receiver:
-    """Takes messages at `/hook/ORDER`; the first message of the orders in `unwilling` is answered with 503.
-
-    Attributes:
-        received: everything that came in, in order.
-    """
+    """Takes messages at `/hook/ORDER`; the first message of the orders in `unwilling` is answered with 503."""
 
     def __init__(self) -> None:
         self.received: list[Delivered] = []
@@ -59,8 +54,7 @@ class Receiver:
         """Judge one message; returns the status to answer with."""
         message_id = headers.get("webhook-id", "")
         try:
-            payload = Webhook(self.secrets[order]).verify(body, dict(headers))
-            one = Delivered(order, message_id, payload)
+            one = Delivered(order, message_id, Webhook(self.secrets[order]).verify(body, dict(headers)))
         except (WebhookVerificationError, KeyError, ValueError) as error:
             one = Delivered(order, message_id, None, refusal=str(error), answered=400)
         with self._lock:

@@ -45,11 +45,7 @@ _SETTINGS = {
 
 @dataclass(frozen=True)
 class Shared:
-    """Uploads that all customers use: a model, labelled rows to calibrate on, and rows to predict.
-
-    Attributes:
-        predicted: what the model answers for the first of these rows, undisturbed.
-    """
+    """What all customers use: a model, labelled rows, rows to predict, and its undisturbed answers for the first."""
 
     model_id: str
     dataset_id: str
@@ -59,12 +55,7 @@ class Shared:
 
 @dataclass
 class Site:
-    """Everything that runs, in a folder of its own.
-
-    Attributes:
-        settings: beyond those that all sites of a run have.
-        clocks: of the workers whose clock can be put wrong, by name.
-    """
+    """Everything that runs, in a folder of its own; some workers have clocks that can be put wrong."""
 
     folder: Path
     artifacts: Path
@@ -124,9 +115,8 @@ class Site:
 
     def _part(self, name: str, module: list[str], extra: Mapping[str, str] | None = None) -> Supervised:
         (self.folder / name).mkdir()
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("FEDLAS_")}
         environment = {
-            **inherited,
+            **{name: value for name, value in os.environ.items() if not name.startswith("FEDLAS_")},
             **_SETTINGS,
             **self.settings,
             "FEDLAS_DATA_DIR": str(self.folder / name),

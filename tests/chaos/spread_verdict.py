@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from typing import Any
 
 from tests.chaos.evidence import Evidence
 from tests.chaos.promise import Line
-
-Json = dict[str, Any]
+from tests.helpers import Json
 
 #: By which fields of its data an event of a job is known.
 _IDENTITY = {
@@ -31,10 +29,7 @@ def every_batch_ends_well(evidence: Evidence) -> Line:
 
 
 def looks_are_numbered(evidence: Evidence) -> Line:
-    """The ledger of evaluations: one for each job with a report, numbered from 0 for each file.
-
-    A job that was cancelled gives its number back; where another has followed it by then, the number stays free.
-    """
+    """One evaluation for each job with a report, numbered from 0 for each file; cancelled ones may leave gaps."""
     numbers: defaultdict[str, list[int]] = defaultdict(list)
     for _, file, number in evidence.looks:
         numbers[file].append(number)

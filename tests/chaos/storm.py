@@ -50,12 +50,7 @@ class Plan:
 
 @dataclass
 class Run:
-    """One run: what stands, what was ordered, what was done to it, and what must not have happened.
-
-    Attributes:
-        counts: faults by kind.
-        left_out: kinds that this machine does not allow, and why.
-    """
+    """One run: what stands, what was ordered, what was done to it or could not be, and what must not have happened."""
 
     site: Site
     disk: Disk | None

@@ -47,13 +47,7 @@ class FanIn:
 
 @dataclass
 class Seen:
-    """What was seen while it ran.
-
-    Attributes:
-        workers_of: for every batch, by piece that has ended, the worker that did it.
-        reached: their progress.
-        fallen: progress that fell.
-    """
+    """What was seen while it ran: who did each piece of a batch, their progress, and progress that fell."""
 
     workers_of: defaultdict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
     reached: dict[str, float] = field(default_factory=dict)
@@ -65,11 +59,7 @@ class Seen:
 
 
 class Watch:
-    """Looks at the registry's rows several times a second, in a thread of its own, while its `with` block runs.
-
-    Attributes:
-        seen: all that it has seen.
-    """
+    """Looks at the registry's rows several times a second, in a thread of its own, while its `with` block runs."""
 
     def __init__(self, site: Site) -> None:
         self.seen = Seen()

@@ -1,7 +1,4 @@
-"""A model and rows that it has not seen, for the three requests: `python tests/deploy/digits.py FOLDER`.
-
-It needs onnx and scikit-learn alone, so that a machine which only has Docker otherwise can run it.
-"""
+"""`python tests/deploy/digits.py FOLDER`: a model and rows that it has not seen, by onnx and scikit-learn alone."""
 
 from __future__ import annotations
 

@@ -112,10 +112,7 @@ def _config(overlays: tuple[str, ...], variables: Path) -> subprocess.CompletedP
 
 
 def test_the_secrets_are_random_and_stay(made: Path) -> None:
-    """What Compose demands and nobody chooses is made once; the file of the metrics key is open, in a closed folder.
-
-    Prometheus runs as another user, and a container sees the file with the owner and the mode that it has on the host.
-    """
+    """What Compose demands and nobody chooses is made once; all may read the metrics key's file, in a closed folder."""
     environment, secret = made / ".env", made / "secrets" / "metrics_key"
     first = environment.read_text()
     given = files.variables(first)
@@ -138,10 +135,7 @@ def test_the_secrets_are_random_and_stay(made: Path) -> None:
 
 
 def test_read_only_containers_are_given_files_alone(compose: Json, everything: dict[str, Json]) -> None:
-    """Compose copies every other secret into the container, and refuses to where the root is read-only.
-
-    So does it with configs. Releases since 2.33.1 refuse at `up`; `config` of any release accepts such a pair.
-    """
+    """Files alone: Compose would copy all else into a container, which releases since 2.33.1 refuse at `up`."""
     sources = {
         kind: {name: source for file in map(read, FILES) for name, source in file.get(kind, {}).items()}
         for kind in ("secrets", "configs")
@@ -280,11 +274,7 @@ def test_the_image_runs_what_compose_runs(compose: Json, name: str) -> None:
 
 
 def test_the_images_install_extras_that_exist_and_the_api_no_pytorch() -> None:
-    """Every extra that pip is asked for is declared; the API's name neither torch nor onnx.
-
-    ONNX Runtime is the CPU's build, or the GPU's where that is asked for.
-    The index that PyTorch comes from has no CUDA, unless the build asks for it.
-    """
+    """All extras exist, the API has neither torch nor onnx; CPU builds, without CUDA, unless the GPU is asked for."""
     extras, arguments = _extras(), overlay("gpu")["services"]["heavy"]["build"]["args"]
     asked = {
         "api": _asked_extras("api"),

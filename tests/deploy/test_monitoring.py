@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from typing import Any
 
 import pytest
 import yaml
 
 from service.registry.settings import WorkerSettings
+from tests.helpers import Json
 from tests.helpers.monitoring import DEPLOY, ROOT, expressions
 from tests.helpers.programs import PROMTOOL
-
-Json = dict[str, Any]
 
 
 @pytest.mark.parametrize(

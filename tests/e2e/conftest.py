@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.helpers.service import Service, serving
+from tests.helpers.service import Json, Service, serving
 from tests.helpers.uploads import Uploads
-
-Json = dict[str, Any]
 
 
 @pytest.fixture(scope="package")

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
 from tests.helpers import uploads as made
-from tests.helpers.service import Service
+from tests.helpers.service import Json, Service
 from tests.helpers.uploads import Uploads, digits_npz
 from tests.helpers.uploads import digits as all_digits
-
-Json = dict[str, Any]
 
 
 def test_jobs_whose_model_and_dataset_do_not_fit(service: Service, digits: tuple[Json, Json]) -> None:

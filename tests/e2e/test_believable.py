@@ -13,10 +13,8 @@ import pytest
 
 from fedlas.guarantees import Guarantees
 from tests.helpers import uploads as made
-from tests.helpers.service import Service
+from tests.helpers.service import Json, Service
 from tests.helpers.uploads import Uploads
-
-Json = dict[str, Any]
 
 HOSTILE = [
     "<script>alert(1)</script>", "</style><img src=x onerror=alert(2)>", '"><b>', "&lt;b&gt;", "five", "six", "seven",
@@ -156,10 +154,7 @@ def test_decisions_follow_the_costs(service: Service, promised: Json) -> None:
 
 @pytest.mark.slow
 def test_ten_looks_of_a_null_candidate(service: Service, uploads: Uploads) -> None:
-    """A calibrated model is calibrated ten times more on the rows that judged it: every look counts, none is shown.
-
-    Its temperature was fitted on the same calibration rows, so that nothing is left to gain and a win would be luck.
-    """
+    """A model is calibrated ten times more on the rows that fitted its temperature: each look counts, none is shown."""
     rows, targets, splits = made.digits()
     kept = np.concatenate([np.flatnonzero(splits == name)[:300] for name in ("calibration", "test")])
     content = made.npz(x=rows[kept], label=targets[kept], split=splits[kept])

@@ -16,7 +16,6 @@ from sklearn.metrics import log_loss
 from tests.helpers.service import Service, descendants_of, until
 from tests.helpers.uploads import npz
 
-Json = dict[str, Any]
 PATH = "/v1/calibrators"
 
 

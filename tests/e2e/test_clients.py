@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import httpx
 import numpy as np
@@ -20,12 +19,11 @@ from fedlas.preprocessing import Preprocessing
 from tests.corpus.images import image
 from tests.helpers import uploads as made
 from tests.helpers.clients import kserve
-from tests.helpers.service import Service
+from tests.helpers.service import Json, Service
 from tests.helpers.uploads import Array, Uploads
 
 pytestmark = pytest.mark.slow
 
-Json = dict[str, Any]
 Outputs = dict[str, Array]
 RunAlone = Callable[[Mapping[str, Array]], Outputs]
 
@@ -175,10 +173,7 @@ def test_compression(
 ) -> None:
     """The body may be compressed in both directions; the length of the JSON is that before."""
     result = client.infer(
-        NAME,
-        [tensor(ROWS, binary=binary)],
-        request_compression_algorithm=sent,
-        response_compression_algorithm=received,
+        NAME, [tensor(ROWS, binary=binary)], request_compression_algorithm=sent, response_compression_algorithm=received
     )
     check_defaults(result, alone)
 
@@ -269,10 +264,7 @@ def test_the_asynchronous_client(service: Service, alone: Outputs) -> None:
             assert await opened.is_model_ready(NAME)
             assert (await opened.get_model_metadata(NAME))["name"] == NAME
             return await opened.infer(
-                NAME,
-                [tensor(ROWS)],
-                request_compression_algorithm="deflate",
-                response_compression_algorithm="gzip",
+                NAME, [tensor(ROWS)], request_compression_algorithm="deflate", response_compression_algorithm="gzip"
             )
 
     check_defaults(asyncio.run(call()), alone)

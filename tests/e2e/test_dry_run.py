@@ -6,11 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.service import Service, until
+from tests.helpers.service import Json, Service, until
 from tests.helpers.uploads import Uploads, digits_npz
 from tests.helpers.uploads import digits as all_digits
-
-Json = dict[str, Any]
 
 FOUND = {"features", "labels", "leakage", "splits", "estimate", "detectable_effect"}
 

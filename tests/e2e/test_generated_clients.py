@@ -33,12 +33,7 @@ def run(command: Sequence[str | Path], folder: Path) -> subprocess.CompletedProc
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "PATH": path, "npm_config_cache": str(folder / "npm-cache"), "NO_COLOR": "1"}
     return subprocess.run(
-        [str(part) for part in command],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
+        [str(part) for part in command], cwd=folder, env=environment, capture_output=True, text=True, timeout=200
     )
 
 

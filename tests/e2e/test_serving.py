@@ -7,16 +7,14 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
-from tests.helpers.service import Service, is_alive, serving, until
+from tests.helpers.service import Json, Service, is_alive, serving, until
 from tests.helpers.uploads import Uploads
 
-Json = dict[str, Any]
 ROW = [0.5] * 64
 
 
@@ -29,10 +27,7 @@ def several(tmp_path_factory: pytest.TempPathFactory, uploads: Uploads) -> Itera
 
 @pytest.mark.timeout(240)
 def test_several_api_processes(several: tuple[Service, Json]) -> None:
-    """Three processes answer on one port with the same values and counts that add up; one that is killed comes back.
-
-    They share nothing but the registry: a name switched or unloaded through one is so for all within a second.
-    """
+    """Three processes on one port share values, sums of counts and (within a second) names; a killed one returns."""
     service, model = several
     path, base = f"/v1/models/{model['id']}/predict", str(service.client.base_url)
     once = httpx.Client(base_url=base, timeout=60, headers={"Connection": "close"})  # connections are dealt out
@@ -55,10 +50,7 @@ def test_several_api_processes(several: tuple[Service, Json]) -> None:
 
         killed = service.pid("serving-2")
         os.kill(killed, signal.SIGKILL)
-        until(
-            lambda: service.pid("serving-2") != killed and is_alive(service.pid("serving-2")),
-            what="it is back",
-        )
+        until(lambda: service.pid("serving-2") != killed and is_alive(service.pid("serving-2")), what="it is back")
         until(lambda: answers(1)[0].is_success, what="it answers")
         assert {answer.status_code for answer in answers(30)} == {200}
         until(lambda: ok(service, model["id"]) >= before + 90, what="what the killed process counted is not lost")

@@ -14,14 +14,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tests.helpers.service import Service
+from tests.helpers.service import Json, Service
 from tests.helpers.uploads import Array
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from skl2onnx import to_onnx
 
-Json = dict[str, Any]
 
 COUNTS = {"train": 500, "calibration": 400, "guarantee": 300, "test": 597}
 

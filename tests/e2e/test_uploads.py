@@ -9,16 +9,13 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
-from tests.helpers.service import Service, serving, until
+from tests.helpers.service import Json, Service, serving, until
 from tests.helpers.uploads import Uploads
-
-Json = dict[str, Any]
 
 MEBIBYTE = 1024**2
 CONTENT = np.random.default_rng(0).bytes(8 * MEBIBYTE)

@@ -8,14 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 from standardwebhooks import Webhook
 
-from tests.helpers.service import Service, serving, until
+from tests.helpers.service import Json, Service, serving, until
 from tests.helpers.uploads import Uploads
-
-Json = dict[str, Any]
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 

@@ -16,12 +16,11 @@ from service.processes.api import create_app
 from service.registry.registry import Registry
 from service.registry.settings import ServiceSettings, WorkerSettings
 from service.serving.app import ServingApp
+from tests.helpers import Json
 from tests.helpers.backends import place
 from tests.helpers.documented import check_documented
 from tests.helpers.work import execute
 from worker.outside.supervisor import Supervisor
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -36,11 +36,7 @@ def chosen() -> str:
 
 @contextmanager
 def place(data_dir: Path, *, migrated: bool = True) -> Iterator[dict[str, Any]]:
-    """Keyword arguments of any settings object, for records, messages and files of one test alone.
-
-    They hold whatever the environment says. With `migrated=False` the database has no tables yet. What lies outside
-    `data_dir` is gone after the block.
-    """
+    """Arguments of any settings object, for one test alone; `migrated=False` has no tables, all is gone afterwards."""
     nothing = {"data_dir": data_dir, "database_url": None, "broker_url": None, "artifacts": None}
     if chosen() == "embedded":
         if migrated:

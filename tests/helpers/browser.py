@@ -41,10 +41,7 @@ new PerformanceObserver(list => {
 
 @contextmanager
 def headless(executable: Path) -> Iterator[Browser]:
-    """One browser for the block, without a screen.
-
-    Playwright keeps an event loop running in this thread meanwhile: nothing else here can use `asyncio.run`.
-    """
+    """One browser for the block, without a screen; its event loop runs in this thread: no `asyncio.run` meanwhile."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=_NO_CONVERSATIONS)
         yield browser
@@ -52,11 +49,7 @@ def headless(executable: Path) -> Iterator[Browser]:
 
 
 class Window:
-    """One person's browser window: her cookies, her tabs, and what went wrong in them.
-
-    What goes wrong is a message in the console (a refused script of the Content-Security-Policy is one), an exception
-    of a script, a request to another host, and an answer of 400 and more that was not expected.
-    """
+    """One person's window: cookies, tabs, and console messages, exceptions, foreign requests and answers >= 400."""
 
     def __init__(self, browser: Browser, origin: str, **options: Any) -> None:
         self.origin = origin

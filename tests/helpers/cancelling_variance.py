@@ -1,19 +1,12 @@
-"""A network whose answers float32 rounds visibly: a variance taken as E[x²] − E[x]² of values that are nearly equal.
-
-So does the first LayerNorm of the file classifier Magika, where a short file is mostly padding. The nearer the values
-lie to each other beside their mean, the more of the variance is rounding, and ONNX Runtime rounds otherwise than
-PyTorch.
-"""
+"""A network whose answers float32 rounds visibly, as Magika's first LayerNorm: variance as E[x²] − E[x]²."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-Array = NDArray[Any]
+from fedlas.data.dataset import Array
+
 LENGTH, WIDTH, CLASSES = 256, 2, 3
 _PATTERNS = np.random.default_rng(7).normal(size=(CLASSES, LENGTH, WIDTH))
 
@@ -27,11 +20,7 @@ def rows(count: int, *, spread: float, seed: int = 0) -> tuple[Array, Array]:
 
 
 def network(*, confidence: float = 3.0) -> bytes:
-    """The classifier as an ONNX file, input `x`: normalised along its length, then one linear layer.
-
-    Args:
-        confidence: how many times too far apart its logits are.
-    """
+    """The classifier as an ONNX file, input `x`, normalised and linear; its logits `confidence` times too far apart."""
     head = confidence * 0.1 * _PATTERNS.reshape(CLASSES, -1).T
     constants = {
         "axes": np.array([1]),
@@ -41,24 +30,23 @@ def network(*, confidence: float = 3.0) -> bytes:
         "head": head.astype(np.float32),
         "bias": np.zeros(CLASSES, np.float32),
     }
-    nodes = [
-        helper.make_node("ReduceSum", ["x", "axes"], ["sum"]),
-        helper.make_node("Mul", ["sum", "share"], ["mean"]),
-        helper.make_node("Mul", ["x", "x"], ["squares"]),
-        helper.make_node("ReduceSum", ["squares", "axes"], ["sum_of_squares"]),
-        helper.make_node("Mul", ["sum_of_squares", "share"], ["mean_square"]),
-        helper.make_node("Mul", ["mean", "mean"], ["squared_mean"]),
-        helper.make_node("Sub", ["mean_square", "squared_mean"], ["difference"]),
-        helper.make_node("Max", ["difference", "zero"], ["variance"]),
-        helper.make_node("Add", ["variance", "little"], ["positive"]),
-        helper.make_node("Sqrt", ["positive"], ["deviation"]),
-        helper.make_node("Sub", ["x", "mean"], ["centred"]),
-        helper.make_node("Div", ["centred", "deviation"], ["normalised"]),
-        helper.make_node("Flatten", ["normalised"], ["flat"]),
-        helper.make_node("Gemm", ["flat", "head", "bias"], ["scores"]),
-    ]
     graph = helper.make_graph(
-        nodes,
+        [
+            helper.make_node("ReduceSum", ["x", "axes"], ["sum"]),
+            helper.make_node("Mul", ["sum", "share"], ["mean"]),
+            helper.make_node("Mul", ["x", "x"], ["squares"]),
+            helper.make_node("ReduceSum", ["squares", "axes"], ["sum_of_squares"]),
+            helper.make_node("Mul", ["sum_of_squares", "share"], ["mean_square"]),
+            helper.make_node("Mul", ["mean", "mean"], ["squared_mean"]),
+            helper.make_node("Sub", ["mean_square", "squared_mean"], ["difference"]),
+            helper.make_node("Max", ["difference", "zero"], ["variance"]),
+            helper.make_node("Add", ["variance", "little"], ["positive"]),
+            helper.make_node("Sqrt", ["positive"], ["deviation"]),
+            helper.make_node("Sub", ["x", "mean"], ["centred"]),
+            helper.make_node("Div", ["centred", "deviation"], ["normalised"]),
+            helper.make_node("Flatten", ["normalised"], ["flat"]),
+            helper.make_node("Gemm", ["flat", "head", "bias"], ["scores"]),
+        ],
         "g",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", LENGTH, WIDTH])],
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", CLASSES])],

@@ -13,10 +13,9 @@ from typing import Any
 
 from celery import Celery
 
+from tests.helpers import Json
 from tests.helpers.processes import die_with_parent
 from tests.helpers.service import ROOT
-
-Json = dict[str, Any]
 
 
 class CeleryWorker:

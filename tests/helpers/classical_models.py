@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from sklearn.datasets import load_iris
+
+from fedlas.data.dataset import Array
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from skl2onnx import to_onnx
-
-Array = NDArray[Any]
 
 
 def table(classes: int = 3) -> tuple[Array, Array]:

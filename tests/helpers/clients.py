@@ -1,8 +1,4 @@
-"""KServe's client, unchanged, in an environment of its own, since it pins older protobuf and pandas than ours.
-
-Made once beside our packages, under `.venv/clients/`, and used by subprocess. As a script this file runs there; hence
-it imports nothing of ours.
-"""
+"""KServe's client, unchanged, in an environment of its own under `.venv/clients/`, where this file runs as a script."""
 
 from __future__ import annotations
 

@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.helpers import ROOT
 from tests.helpers.uploads import Uploads
 
-ROOT = Path(__file__).parents[2]
 #: Languages whose blocks run, or are read (json).
 RUN = {"python", "bash", "sh", "console", "json"}
 _BASH_S = 250

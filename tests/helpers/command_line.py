@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from tests.helpers import ROOT
 from tests.helpers.uploads import npz, to_onnx
 
-ROOT = Path(__file__).parents[2]
 #: A module run as `fedlas` is.
 COMMAND = [sys.executable, "-m", "fedlas.cli"]
 
@@ -54,10 +54,7 @@ def scaled_model(scale: float) -> bytes:
 
 
 def drawn_rows(*, test: int, calibration: int = 400, wrong: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows (N, 3) float32, labels drawn from their softmax, and split words.
-
-    A share of the calibration labels is `wrong`: it names the next class instead.
-    """
+    """Rows (N, 3) float32, labels drawn from their softmax (of calibration a share `wrong`), and split words."""
     rng, count = np.random.default_rng(0), calibration + test
     rows = (2 * rng.normal(size=(count, 3))).astype(np.float32)
     labels = (rows + rng.gumbel(size=rows.shape)).argmax(axis=1)

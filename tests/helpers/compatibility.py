@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-Json = dict[str, Any]
+from tests.helpers import Json
 
 #: Limits that a request may not fall short of, and those that it may not exceed.
 _LOWER = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")

@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import yaml
 
+from tests.helpers import Json
 from tests.helpers.dockerfile import ROOT
-
-Json = dict[str, Any]
 
 #: Files that are laid over docker-compose.yml, each as deploy/docker-compose.….yml.
 OVERLAYS = ("gpu", "tls", "s3", "flower")
@@ -57,12 +55,7 @@ def laid_over(service: Json, other: Json) -> Json:
 
 @dataclass(frozen=True)
 class Placed:
-    """What a service runs, with its variables filled in and its paths, names and ports put on this machine.
-
-    Attributes:
-        given: the variables of the `.env` file.
-        places: what stands in the file, and what in its place here.
-    """
+    """What a service runs, by the variables of `.env`, with each of `places` replaced by what stands for it here."""
 
     given: Mapping[str, str]
     places: Mapping[str, str]

@@ -20,11 +20,7 @@ _ON_ITS_WAY_BYTES = 65_536
 
 @dataclass
 class Cut:
-    """Where a connection breaks: so many bytes into a request, or into its answer; so often.
-
-    Attributes:
-        then: called when the server's end is cut, and the client's is not yet.
-    """
+    """Where a connection breaks: so many bytes into a request or its answer, so often; `then` is called in between."""
 
     request: str
     sent: int | None = None
@@ -42,13 +38,7 @@ class Cut:
 
 @dataclass
 class Cable:
-    """Forwards to a port of this machine.
-
-    Attributes:
-        cuts: what is still to be cut.
-        requests: the first line and the headers of every request that came.
-        sent: bytes that came from the client, of heads and bodies.
-    """
+    """Forwards to a port of this machine; knows the cuts to come, the heads of requests, and the bytes sent."""
 
     port: int
     cuts: list[Cut] = field(default_factory=list)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.helpers import ROOT
 
 
 def stages(**arguments: str) -> dict[str, list[tuple[str, str]]]:

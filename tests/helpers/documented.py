@@ -6,11 +6,10 @@ import json
 import re
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import httpx
 
-Json = dict[str, Any]
+from tests.helpers import Json
 
 SNAPSHOT = Path(__file__).parents[2] / "openapi" / "openapi.json"
 #: The transport refuses these before any operation is known; the introduction of the document names them.

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from fedlas.calibrators import softmax
-
-Array = NDArray[Any]
+from fedlas.data.dataset import Array
 
 
 def drawn_logits(num_rows: int = 1000, num_classes: int = 5, seed: int = 0) -> tuple[Array, Array]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-Array = NDArray[Any]
+from fedlas.data.dataset import Array
+
 Layers = Sequence[tuple[Array, Array]]
 SPLITS = {"train": 120, "calibration": 300, "guarantee": 80, "test": 400}
 COUNT = sum(SPLITS.values())

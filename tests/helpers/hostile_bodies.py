@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.helpers import Json
 from tests.helpers.api import Api
 from tests.helpers.served import scaling
 from tests.helpers.staging import stage_bytes
-
-Json = dict[str, Any]
 
 MEBIBYTE = 1024**2
 JSON = {"Content-Type": "application/json"}

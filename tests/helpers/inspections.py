@@ -1,8 +1,4 @@
-"""Inspections that are remembered: the same upload with the same options is opened by one child per test process.
-
-A child that opens a model loads PyTorch, which takes far longer than what most tests then ask of the model. Everything
-around the child is real: its claim, its answer and its files, which are published as they were the first time.
-"""
+"""The same upload with the same options is opened by one child per test process: loading PyTorch takes long."""
 
 from __future__ import annotations
 

@@ -11,17 +11,14 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
 
+from tests.helpers import ROOT, Json
 from tests.helpers.backends import environment
 from tests.helpers.processes import die_with_parent
 
-Json = dict[str, Any]
-
-ROOT = Path(__file__).parents[2]
 _RUN = """
 import socket, sys
 from service.processes.api import run

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedlas.data import SPLITS, Dataset
+from fedlas.data.dataset import Array
 from fedlas.importers import GraphClassifier
 from fedlas.preconditions import Examined
-
-Array = NDArray[Any]
 
 
 def examined(
@@ -60,10 +58,7 @@ def gaussian_answers(
     moved: float = 0.0,
     groups: int = 0,
 ) -> tuple[Array, Array, Array | None]:
-    """Logits of the true posterior of Gaussian classes, labels, and groups whose rows are shifted alike.
-
-    `moved` shifts all rows away from those that the classifier knows.
-    """
+    """Logits of the true posterior of Gaussian classes, all `moved`; labels; groups whose rows are shifted alike."""
     shares = np.full(num_classes, 1 / num_classes) if priors is None else np.asarray(priors)
     centres = rng.normal(size=(num_classes, 8)) * apart
     targets = rng.choice(num_classes, num_rows, p=shares)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-ROOT = Path(__file__).parents[2]
+from tests.helpers import ROOT
+
 DEPLOY = ROOT / "deploy"
 #: Labels that Prometheus adds itself.
 _ADDED = {"job", "instance"}

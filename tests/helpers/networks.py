@@ -13,12 +13,12 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
-from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from fedlas.data.dataset import Array
+
 Inputs = tuple[Tensor, ...]
-Array = NDArray[Any]
 
 
 class Cnn(nn.Module):

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 from onnx.backend.test.loader import load_model_tests
@@ -24,7 +23,6 @@ from fedlas.importers.onnx.parse.parsing import standard_opset
 from fedlas.importers.onnx.rewrite.normalise import hoist_constants
 from fedlas.importers.onnx.runtime import is_runtime_node
 
-Array = NDArray[Any]
 _UNSIGNED = "PyTorch casts unsigned numbers of 16 to 64 bits, but does not calculate with them"
 _CORNERS = (
     "ONNX Runtime, which serves, lets whole sizes decide where corners lie, as PyTorch does; the case lets scales"

@@ -42,11 +42,7 @@ server.serve_forever()
 
 
 class ObjectServer:
-    """A running server; what it stores is gone when it stops.
-
-    Attributes:
-        environment: what a client needs to find it and to be let in.
-    """
+    """A running server, gone with all that it stores when it stops; clients find it by `environment`."""
 
     def __init__(self) -> None:
         self._port = 0

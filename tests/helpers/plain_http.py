@@ -38,11 +38,7 @@ def connected(port: int) -> socket.socket:
 
 
 def ask(port: int, *pieces: bytes, ends: bool = False) -> list[Answer]:
-    """Send the pieces on a connection of their own; returns all answers until the server closes.
-
-    Args:
-        ends: end this side when all is sent.
-    """
+    """Send the pieces on a connection and (`ends`) close this side; returns all answers until the server closes."""
     with connected(port) as found:
         with suppress(ConnectionError):  # it may be refused before all of it is sent
             for piece in pieces:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from service.registry.contract import JobRequest
+from tests.helpers import Json
 from worker.documents.orders import (
     DatasetOptions,
     InspectDatasetOrder,
@@ -19,8 +20,6 @@ from worker.documents.orders import (
 )
 from worker.inside.channel import Files
 from worker.inside.inspection import inspect_dataset, inspect_model
-
-Json = dict[str, Any]
 
 
 def an_order(
@@ -43,10 +42,9 @@ def an_order(
     data_order = InspectDatasetOrder(options=DatasetOptions(**(dataset_options or {})))
     inspect_dataset(data_order, {"dataset": folder / "rows.npz"}, folder, lambda _: None)
     seen = inspect_model(InspectModelOrder(options=options), {"model": file}, folder, lambda _: None)
-    asked = JobRequest(model_id="mdl_1", dataset_id="ds_1", **request)
     order = PlanOrder(
         job_id="job_1",
-        request=asked,
+        request=JobRequest(model_id="mdl_1", dataset_id="ds_1", **request),
         model=OrderedModel(id="mdl_1", sha256="0", row_key="0" * 32, options=options, profile=seen.profile),
         dataset=OrderedDataset(id="ds_1", sha256="1", prepared_sha256="2"),
     )

@@ -10,8 +10,7 @@ import numpy as np
 
 from service.inference import formats
 from service.inference.profile import ServingProfile
-
-Json = dict[str, Any]
+from tests.helpers import Json
 
 NPY = "application/x-npy"
 FORM = "multipart/form-data; boundary=XyZ"

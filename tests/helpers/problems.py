@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-Json = dict[str, Any]
+from tests.helpers import Json
 
 
 def problem(answer: Any, status: int, code: str | None = None) -> Json:

@@ -23,10 +23,7 @@ _LIBC = ctypes.CDLL(None)
 
 
 def until(condition: Callable[[], T], *, what: str, seconds: float = 120) -> T:
-    """Ask again and again until the answer is true; returns the answer.
-
-    It is asked once more when the time is over: a machine that stands still counts no seconds of the others' work.
-    """
+    """Ask again and again until the answer is true, once more when time is over (machines stand still); returns it."""
     deadline = time.monotonic() + seconds
     while True:
         last = time.monotonic() >= deadline

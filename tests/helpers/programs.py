@@ -20,13 +20,7 @@ _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 @dataclass(frozen=True)
 class Program:
-    """One of them.
-
-    Attributes:
-        tests: what is skipped without it.
-        package: Debian's.
-        find: where it is; None where it is not installed.
-    """
+    """One of them: what is skipped without it, its Debian package, and where it is (None where not installed)."""
 
     name: str
     tests: str

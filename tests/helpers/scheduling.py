@@ -1,7 +1,4 @@
-"""How tests are dealt out to the processes that run them: together what shares a service, and the longest first.
-
-Processes are kept busy to the end by what is short, so what takes long begins. `pytest --durations` says what that is.
-"""
+"""How tests are dealt out: together what shares a service, first what takes longest (`pytest --durations` says)."""
 
 from __future__ import annotations
 

@@ -39,10 +39,7 @@ def hungry() -> bytes:
 
 
 def crashing(offset: float = 0.0) -> bytes:
-    """logits = x for x (N, 2); a value below -1e19 with its offset ends the process: the least integer, divided by -1.
-
-    With such an offset opening it does, which warms it up.
-    """
+    """logits = x for x (N, 2); values below -1e19 with the offset end the process: the least integer, divided by -1."""
     nodes = [
         helper.make_node("Add", ["x", "offset"], ["moved"]),
         helper.make_node("Cast", ["moved"], ["whole"], to=TensorProto.INT64),  # the least one for what is too small

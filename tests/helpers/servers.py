@@ -188,10 +188,7 @@ class PostgreSQL(Server):
         return True
 
     def kill(self) -> None:
-        """Crash it: every process of the server ends at once, and the next start recovers from the log.
-
-        SIGKILL would leave its other processes behind for a moment, and with them the lock on the data.
-        """
+        """Every process ends at once, its children and their lock on the data too; the next start recovers."""
         assert self.process is not None
         self.process.send_signal(signal.SIGQUIT)
         self.process.wait()

@@ -16,15 +16,13 @@ from typing import Any
 import httpx
 from sqlalchemy import create_engine, text
 
-from tests.helpers import backends
+from tests.helpers import ROOT, Json, backends
 from tests.helpers.processes import children_of, descendants_of, free_port, is_alive, until
 
 __all__ = ["FINAL", "ROOT", "Json", "Service", "children_of", "descendants_of", "is_alive", "serving", "until"]
 
-Json = dict[str, Any]
 
 FINAL = ("succeeded", "failed", "cancelled", "ready", "rejected")
-ROOT = Path(__file__).parents[2]
 
 
 class Service:

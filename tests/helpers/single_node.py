@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import torch
-from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
 
+from fedlas.data.dataset import Array
 from fedlas.importers.onnx.evaluator import run_node
 from fedlas.importers.onnx.operators import OPERATORS, operator_name
-
-Array = NDArray[Any]
 
 
 def random_floats(seed: int) -> Callable[..., Array]:

@@ -84,8 +84,7 @@ class Scales(nn.Module):
         self.first, self.out = nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.Linear(4, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        small = self.first(x)
-        wide = nn.functional.interpolate(small, size=x.shape[2:], mode="bilinear", align_corners=False)
+        wide = nn.functional.interpolate(self.first(x), size=x.shape[2:], mode="bilinear", align_corners=False)
         return self.out(torch.relu(wide).mean((2, 3)))  # type: ignore[no-any-return]
 
 
@@ -102,8 +101,7 @@ def _free_texts(rows: Callable[[int], Any] = texts) -> dict[str, Any]:
 
 
 def _tfidf(folder: Path) -> Path:
-    rng = np.random.default_rng(0)
-    counts = rng.poisson(1.0, (60, 12)).astype(np.float32)
+    counts = np.random.default_rng(0).poisson(1.0, (60, 12)).astype(np.float32)
     fitted = make_pipeline(TfidfTransformer(), LogisticRegression()).fit(counts, np.arange(60) % 3)
     return classical_models.save(fitted, counts, folder / "model.onnx")
 

@@ -6,15 +6,12 @@ import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.helpers import ROOT, Json
 from tests.helpers.compatibility import breaks, main
 
-Json = dict[str, Any]
-
-ROOT = Path(__file__).parents[2]
 DOCUMENT: Json = json.loads((ROOT / "openapi" / "openapi.json").read_text())
 
 
@@ -27,6 +24,11 @@ def edited(edit: Callable[[Json], object]) -> Json:
 
 def schema(document: Json, name: str) -> Json:
     found: Json = document["components"]["schemas"][name]
+    return found
+
+
+def field(document: Json, name: str, called: str) -> Json:
+    found: Json = schema(document, name)["properties"][called]
     return found
 
 
@@ -54,17 +56,14 @@ BREAKING: dict[str, tuple[Callable[[Json], object], str]] = {
     "field of a request": (lambda d: schema(d, "JobRequest")["properties"].pop("seed"), ".seed: the field is gone"),
     "needed field": (lambda d: need(d, "JobRequest", "seed"), ".seed: the field is needed now"),
     "value of a request": (
-        lambda d: schema(d, "JobRequest")["properties"]["method"]["enum"].remove("mbls"),
+        lambda d: field(d, "JobRequest", "method")["enum"].remove("mbls"),
         "method: 'mbls' is taken no more",
     ),
     "type of a request": (
-        lambda d: schema(d, "JobRequest")["properties"]["seed"].update(type="string"),
+        lambda d: field(d, "JobRequest", "seed").update(type="string"),
         "seed: integer is taken no more",
     ),
-    "type of an answer": (
-        lambda d: schema(d, "JobRecord")["properties"]["seed"].update(type="string"),
-        "seed: string may come now",
-    ),
+    "type of an answer": (lambda d: field(d, "JobRecord", "seed").update(type="string"), "seed: string may come now"),
     "null in an answer": (
         lambda d: schema(d, "ModelRecord")["properties"].update(name={"anyOf": [{"type": "string"}, {"type": "null"}]}),
         "name: null may come now",

@@ -9,18 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer, load_digits
 from torch import nn
 
 from fedlas.data import SPLITS, Dataset
+from fedlas.data.dataset import Array
 from fedlas.importers import load_onnx
 from fedlas.preconditions import Examined
 from fedlas.training.fit import predict_logits
 from tests.helpers.classical_models import save
 from tests.helpers.networks import export
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True)

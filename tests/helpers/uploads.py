@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-Array = NDArray[Any]
+from fedlas.data.dataset import Array
 
 #: Rows of scikit-learn's 1,797 digits.
 COUNTS = {"train": 400, "calibration": 500, "guarantee": 97, "test": 800}
@@ -174,8 +173,7 @@ def csv(columns: Mapping[str, Array]) -> bytes:
 def digits_csv() -> bytes:
     """The digits as 64 numeric columns with `label` and `split`."""
     rows, targets, splits = digits()
-    pixels = {f"p{i}": rows[:, i] for i in range(64)}
-    return csv({**pixels, "label": targets, "split": splits})
+    return csv({**{f"p{i}": rows[:, i] for i in range(64)}, "label": targets, "split": splits})
 
 
 class Uploads:

@@ -1,7 +1,4 @@
-"""The API behind a wall as processes: acceptor, control and serving processes, over the registry of a test.
-
-The test is their parent, as `fedlas serve` is; there is no broker and no worker.
-"""
+"""The API behind a wall as processes of this one: acceptor, control and serving, without broker and worker."""
 
 from __future__ import annotations
 
@@ -98,8 +95,7 @@ def walled(data_dir: Path, *, environment: dict[str, str] | None = None, **optio
         clean = {name: value for name, value in os.environ.items() if not name.startswith("FEDLAS_")}
         given = {**clean, **backends.environment({**where, "wall": "preferred", **options}), **(environment or {})}
         children = walled_apis(settings, given, run_dir, listener, stack)
-        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        client = stack.enter_context(httpx.Client(base_url=address, timeout=60))
+        client = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=60))
         api = WalledApi(settings, registry, client, children)
         stack.enter_context(running(children))
         keeping = threading.Thread(target=api.keep_running, name="walled-api")

@@ -14,12 +14,11 @@ from service.registry.contract import QUEUES, JobRequest
 from service.registry.registry import Registry
 from service.registry.settings import ServiceSettings, WorkerSettings
 from service.registry.tables import new_id
+from tests.helpers import Json
 from tests.helpers.staging import stage_bytes
 from worker.outside.permits import Permits
 from worker.outside.recovery import Reaper
 from worker.outside.supervisor import Supervisor
-
-Json = dict[str, Any]
 
 _LEASE_S = 6
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
@@ -68,8 +67,7 @@ def permits_for_all(permits: Permits, queue: str, *, threads: int) -> Iterator[N
 def reaper_of(registry: Registry, settings: WorkerSettings, name: str = "reaper") -> Reaper:
     """A reaper that sweeps on demand, and takes no work."""
     supervisor = Supervisor(settings, registry, name=name)
-    permits = permits_of(supervisor, registry)
-    reaper = Reaper(registry, settings, supervisor, permits, take=lambda permit: None)
+    reaper = Reaper(registry, settings, supervisor, permits_of(supervisor, registry), take=lambda permit: None)
     reaper._judges_from = 0.0  # it has been at it for long
     return reaper
 

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.helpers.api import Api, MakeApi, open_api
+from tests.helpers.api import Api, Json, MakeApi, open_api
 from tests.helpers.documented import check_documented
 from tests.helpers.inspections import remembered
 from tests.helpers.uploads import Uploads
 from tests.helpers.walled import WalledApi, walled
 from tests.helpers.work import execute, hurried
 from worker.outside.supervisor import Supervisor
-
-Json = dict[str, Any]
 
 
 @pytest.fixture(scope="module", autouse=True)

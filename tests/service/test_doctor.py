@@ -21,8 +21,7 @@ def _checked(monkeypatch: pytest.MonkeyPatch, folder: Path, **variables: str) ->
 
 def test_what_is_not_there_yet_is_no_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Before the first start nothing is judged, and nothing is made."""
-    found = _checked(monkeypatch, tmp_path / "data")
-    assert {name: status for name, (status, _) in found.items()} == dict.fromkeys(
+    assert {name: status for name, (status, _) in _checked(monkeypatch, tmp_path / "data").items()} == dict.fromkeys(
         ["database", "broker", "files", "wall"], "skip"
     )
     assert list(tmp_path.iterdir()) == []
@@ -86,8 +85,7 @@ def test_files_that_cannot_be_kept_fail(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 def test_settings_that_make_no_sense_fail(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The variable is named, and nothing else is examined by such settings."""
-    found = _checked(monkeypatch, tmp_path, port="abc", max_predict_rows="0")
-    assert list(found) == ["settings"]
+    assert list(_checked(monkeypatch, tmp_path, port="abc", max_predict_rows="0")) == ["settings"]
     lines = [line["found"] for line in doctor.check()]
     assert {line.partition(":")[0] for line in lines} == {"FEDLAS_PORT", "FEDLAS_MAX_PREDICT_ROWS"}
 

@@ -119,7 +119,6 @@ def test_whoever_is_asked_tells_the_sum_and_it_never_falls(start: Start, share: 
     assert [(gauge.name, value) for gauge, value in metrics.everywhere()[1]] == []
     metrics.gauge("fedlas_sessions_open", "Open.", lambda: 1)
     assert [value for _, value in metrics.everywhere()[1]] == [7.0]
-
     assert second.count(300) == 321
     second.end(force=True)
     assert rows(metrics) == 321
@@ -190,8 +189,7 @@ def test_a_file_that_breaks_is_as_it_was(share: Share, tmp_path: Path) -> None:
     shared.others()
     assert rows(asked) == 5
     path = next(path for path in (tmp_path / "metrics").glob("*.counts") if b"digits" in path.read_bytes())
-    whole = path.read_bytes()
-    path.write_bytes(whole[:40])
+    path.write_bytes(path.read_bytes()[:40])
     assert rows(asked) == 5
 
 

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SentSpan
@@ -22,9 +21,9 @@ from opentelemetry.trace import INVALID_SPAN
 
 from service import tracing as module
 from service.tracing import Tracing, end
+from tests.helpers import ROOT
 from tests.helpers.collector import Collector
 
-ROOT = Path(__file__).parents[2]
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 HEADERS = {b"host": b"x", b"traceparent": f"00-{TRACE}-{PARENT}-01".encode(), b"tracestate": b"congo=t61rcWkgMzE"}
 
@@ -69,7 +68,6 @@ def test_requests_and_their_batch_reach_the_collector(collector: Collector, monk
     end(fresh, "failed", model="digits", rows=2)
     after = time.time_ns()
     tracing.close()
-
     assert collector.paths == {"/v1/traces"}
     spans = collector.spans()
     assert set(spans) == {"predict", "infer", "batch"}
@@ -90,7 +88,6 @@ def test_requests_and_their_batch_reach_the_collector(collector: Collector, monk
     }
     assert attributes(infer) == {"fedlas.outcome": "failed", "fedlas.model": "digits", "fedlas.rows": 2}
     assert (predict.status.code, infer.status.code) == (Status.STATUS_CODE_UNSET, Status.STATUS_CODE_ERROR)
-
     assert (batch.trace_id, batch.parent_span_id) == (predict.trace_id, predict.span_id)
     assert [link.span_id for link in batch.links] == [predict.span_id, infer.span_id]
     assert [link.trace_id for link in batch.links] == [predict.trace_id, infer.trace_id]
@@ -111,8 +108,7 @@ def test_the_environments_own_service_name_and_path_count(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"{collector.url}/here")
     monkeypatch.setenv("OTEL_SERVICE_NAME", "digits-serving")
     tracing = Tracing.from_environment()
-    span = tracing.start({}, "predict")
-    end(span, "ok")
+    end(tracing.start({}, "predict"), "ok")
     tracing.close()
     assert collector.paths == {"/here"}
     resource = {
@@ -128,8 +124,7 @@ def test_the_environments_own_service_name_and_path_count(
 def test_a_traceparent_that_is_none_begins_a_new_trace(traceparent: bytes) -> None:
     """Whatever a client sends there, its request is traced, and answered."""
     tracing, exporter = in_memory()
-    span = tracing.start({b"traceparent": traceparent}, "predict")
-    end(span, "ok")
+    end(tracing.start({b"traceparent": traceparent}, "predict"), "ok")
     (found,) = exporter.get_finished_spans()
     assert found.parent is None
 
@@ -150,8 +145,7 @@ def test_what_is_not_sampled_is_not_recorded() -> None:
     assert (batch.name, batch.attributes["fedlas.requests"]) == ("batch", 2)
     assert [link.context.span_id for link in batch.links] == [request.context.span_id]
     silent, exporter = in_memory(TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False))
-    span = silent.start({}, "predict")
-    end(span, "ok", rows=1)
+    end(silent.start({}, "predict"), "ok", rows=1)
     assert exporter.get_finished_spans() == ()
 
 
@@ -244,8 +238,7 @@ def test_a_collector_that_says_nothing_keeps_nobody_from_ending(monkeypatch: pyt
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         tracing = Tracing.from_environment()
-        span = tracing.start({}, "predict")
-        end(span, "ok")
+        end(tracing.start({}, "predict"), "ok")
         tracing.close()
         closing = [thread for thread in threading.enumerate() if thread.name == "traces-close"]
         assert len(closing) == 1  # it still waits, and no request for it

@@ -10,22 +10,19 @@ import sys
 from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
+from tests.helpers import ROOT
 from tests.helpers.browser import good_to_look_at, layout_shift
 from tests.helpers.service import Service
 from tests.helpers.uploads import Uploads, digits, to_onnx
 from tests.web.conftest import KEYS, Windows
 
-Json = dict[str, Any]
-
 HOSTILE = "<script>alert('1')</script>\"&"
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

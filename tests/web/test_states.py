@@ -16,11 +16,9 @@ from service.registry.registry import Registry
 from service.registry.settings import ServiceSettings
 from tests.helpers import backends
 from tests.helpers.browser import good_to_look_at, weighed
-from tests.helpers.live_api import live
+from tests.helpers.live_api import Json, live
 from tests.helpers.publishing import PROFILE
 from tests.web.conftest import Windows
-
-Json = dict[str, Any]
 
 #: Of the first page with all its files, over the wire.
 FIRST_PAGE_BYTES = 100_000
@@ -86,10 +84,7 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QuietService]:
 
 
 def test_pages_are_good_in_every_state(windows: Windows, quiet: QuietService) -> None:
-    """Empty lists and what is not there say what to do; names of others stay words in every state of their records.
-
-    The names are scripts, quotes, ten thousand letters and marks of direction.
-    """
+    """Empty lists say what to do; hostile names (scripts, quotes, marks of direction) stay words in every state."""
     window = windows(key=None, at=quiet.url)
     weights = weighed(window.page)
     for path in SECTIONS:

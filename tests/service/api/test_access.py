@@ -1,7 +1,4 @@
-"""Pages of other sites, names that lead here by a trick, bodies that are no JSON, and methods a path does not have.
-
-The access log has a line for each request with what finds it again, nothing secret, and no answer waits for it.
-"""
+"""Pages of other sites, names that lead here by a trick, bodies that are no JSON, wrong methods, the access log."""
 
 from __future__ import annotations
 
@@ -24,29 +21,26 @@ from tests.helpers.publishing import publish
 from tests.helpers.served import scaling
 
 #: Of each way through the service: FastAPI, the two of the serving application, an upload, and one without a body.
-UNSAFE = [
-    ("POST", "/v1/jobs"),
-    ("POST", "/v1/models?name=a"),
-    ("POST", "/v1/models/m/predict"),
-    ("POST", "/v2/models/m/infer"),
-    ("POST", "/v2/repository/index"),
-    ("PATCH", "/v1/uploads/up_1"),
-    ("PUT", "/v1/names/a"),
-    ("DELETE", "/v1/models/mdl_1"),
-    ("POST", "/v1/jobs/job_1/cancel"),
-]
-FOREIGN = [
-    {"Origin": "https://evil.example"},
-    {"Origin": "null"},
-    {"Origin": "http://localhost:9999"},
+UNSAFE = [("POST", "/v1/jobs"), ("POST", "/v1/models?name=a"), ("POST", "/v1/models/m/predict")]
+UNSAFE += [("POST", "/v2/models/m/infer"), ("POST", "/v2/repository/index"), ("POST", "/v1/jobs/job_1/cancel")]
+UNSAFE += [("PATCH", "/v1/uploads/up_1"), ("PUT", "/v1/names/a"), ("DELETE", "/v1/models/mdl_1")]
+FOREIGN = [{"Origin": one} for one in ("https://evil.example", "null", "http://localhost:9999", "file://", "")]
+FOREIGN += [
     {"Origin": "http://localhost.evil.example"},
-    {"Origin": "file://"},
-    {"Origin": ""},
     {"Sec-Fetch-Site": "cross-site"},
     {"Sec-Fetch-Site": "same-site"},
-    {"Sec-Fetch-Site": "cross-site", "Origin": "http://localhost"},
-    {"Sec-Fetch-Site": "same-origin", "Origin": "https://evil.example"},
 ]
+FOREIGN += [{"Sec-Fetch-Site": "cross-site", "Origin": "http://localhost"}]
+FOREIGN += [{"Sec-Fetch-Site": "same-origin", "Origin": "https://evil.example"}]
+FOREIGN_HOSTS = [
+    "evil.example",
+    "evil.example:8000",
+    "127.0.0.1.evil.example",
+    "localhost.evil.example",
+    "10.0.0.1",
+    "",
+]
+OWN_HOSTS = ["localhost", "LOCALHOST:8000", "a.localhost", "127.0.0.1:80", "127.1.2.3", "[::1]:8000", "calib.example"]
 OWN = [
     {},
     {"Origin": "http://localhost"},
@@ -72,8 +66,7 @@ def told(answer: Any) -> tuple[int, str]:
 @pytest.mark.parametrize("keys", [frozenset(), frozenset({"a-key-of-the-tests"})], ids=["keyless", "keys"])
 def test_pages_of_other_sites_send_nothing(make_api: MakeApi, keys: frozenset[str]) -> None:
     """A foreign `Origin` or `Sec-Fetch-Site` is 403 on every unsafe method and road, key or not; our own is not."""
-    api = make_api(api_keys=keys, allowed_hosts=frozenset({"calib.example"}))
-    client = at_home(api)
+    client = at_home(make_api(api_keys=keys, allowed_hosts=frozenset({"calib.example"})))
     bearer = {"Authorization": "Bearer a-key-of-the-tests"}
     for method, path in UNSAFE:
         for headers in FOREIGN:
@@ -89,34 +82,18 @@ def test_pages_of_other_sites_send_nothing(make_api: MakeApi, keys: frozenset[st
             assert answer.status_code not in (401, 403, 421), (path, headers)
     for headers in FOREIGN:
         assert client.get("/v1/models", headers={**bearer, **headers}).status_code == 200
-    listed = client.get("/v1/jobs", headers=bearer).json()["data"]
-    assert listed == []
+    assert client.get("/v1/jobs", headers=bearer).json()["data"] == []
 
 
 def test_only_names_of_this_machine_without_keys(make_api: MakeApi) -> None:
     """Keyless, any other `Host` is 421 everywhere: a name that is made to lead here (DNS rebinding) reads nothing."""
     client = TestClient(make_api(allowed_hosts=frozenset({"calib.example"})).client.app)
-    for host in (
-        "evil.example",
-        "evil.example:8000",
-        "127.0.0.1.evil.example",
-        "localhost.evil.example",
-        "10.0.0.1",
-        "",
-    ):
+    for host in FOREIGN_HOSTS:
         for method, path in [*UNSAFE, ("GET", "/v1/models"), ("GET", "/healthz"), ("OPTIONS", "/v1/models")]:
             answer = client.request(method, path, headers={"Host": host}, content=b"{}")
             assert answer.status_code == 421, (host, path)
             assert path.startswith("/v2") or told(answer) == (421, "unknown_host")
-    for host in (
-        "localhost",
-        "LOCALHOST:8000",
-        "a.localhost",
-        "127.0.0.1:80",
-        "127.1.2.3",
-        "[::1]:8000",
-        "calib.example",
-    ):
+    for host in OWN_HOSTS:
         assert client.get("/v1/models", headers={"Host": host}).status_code == 200, host
 
 
@@ -133,22 +110,17 @@ def test_any_name_with_keys(make_api: MakeApi) -> None:
 )
 def test_json_says_that_it_is_json(shared_api: Api, kind: str) -> None:
     """Wherever JSON is read another type is 415, with the header to send; nothing is made of the body."""
-    paths = [
-        ("POST", "/v1/predictions"),
-        ("PUT", "/v1/names/a"),
-        ("POST", "/v1/uploads"),
-        ("POST", "/v2/repository/index"),
-    ]
-    paths += [("POST", "/v1/jobs")] if not kind.startswith("multipart") else []
-    for method, path in paths:
+    paths = ["/v1/predictions", "/v1/names/a", "/v1/uploads", "/v2/repository/index"]
+    paths += ["/v1/jobs"] if not kind.startswith("multipart") else []
+    for path in paths:
+        method = "PUT" if "names" in path else "POST"
         answer = shared_api.client.request(method, path, content=b'{"bytes": 3}', headers={"Content-Type": kind})
         if path.startswith("/v2") and not kind:
             assert answer.status_code == 200
             continue
         assert answer.status_code == 415, path
         body = answer.json()
-        detail = body.get("detail") or body["error"]
-        assert "send the header 'Content-Type: application/json'" in detail
+        assert "send the header 'Content-Type: application/json'" in (body.get("detail") or body["error"])
         assert path.startswith("/v2") or body["code"] == "unsupported_media_type"
 
 
@@ -184,11 +156,6 @@ def test_all_methods_are_named(shared_api: Api, path: str, allowed: str) -> None
     for method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND"} - set(allowed.split(", ")):
         answer = shared_api.client.request(method, path)
         assert (answer.status_code, answer.headers["allow"]) == (405, allowed), method
-
-
-def test_no_methods_of_no_path(api: Api) -> None:
-    """A path that there is not is 404 for `OPTIONS`, too."""
-    assert api.client.options("/v1/nothing").status_code == 404
 
 
 LOGGER = "fedlas.api.access"
@@ -289,8 +256,7 @@ def test_the_log_begins_with_where_everything_is(tmp_path: Path, host: str, capl
     """Data folder, database without its password, files, and that there are no keys, where there are none."""
     caplog.set_level(logging.INFO, "fedlas.api")
     url = "postgresql+psycopg://me:geheim@db.example/fedlas?password=geheim"
-    settings = ServiceSettings(data_dir=tmp_path, database_url=url, artifacts="s3://bucket/a", host=host)
-    say_where(settings)
+    say_where(ServiceSettings(data_dir=tmp_path, database_url=url, artifacts="s3://bucket/a", host=host))
     where, keys = (record.getMessage() for record in caplog.records)
     assert (str(tmp_path) in where, "db.example/fedlas" in where, "s3://bucket/a" in where) == (True, True, True)
     assert "geheim" not in where
@@ -302,25 +268,18 @@ def test_the_log_begins_with_where_everything_is(tmp_path: Path, host: str, capl
     assert (str(tmp_path / "registry.sqlite") in where, "geheim" in where) == (True, False)
 
 
-def test_many_predictions_are_counted() -> None:
+def test_many_predictions_are_counted(lines: list[str]) -> None:
     """Within a moment so many have lines of their own; the others are one line, and other requests have theirs."""
-    written = Lines()
-    logging.getLogger(LOGGER).addHandler(written)
-    logging.getLogger(LOGGER).setLevel(logging.INFO)
-    try:
-        log = AccessLog()
-        log._thread = threading.current_thread()  # as if it ran
-        for number in range(1000):
-            log.note(Access("POST", "/v1/models/m/predict", 200, 0.001, f"req_{number}", "mdl_1", prediction=True))
-        log.note(Access("GET", "/v1/jobs", GONE, 0.001, "req_last"))
-        log._write()
-    finally:
-        logging.getLogger(LOGGER).removeHandler(written)
-        logging.getLogger(LOGGER).setLevel(logging.NOTSET)
-    assert len(written.written) == 27
-    assert written.written[24].startswith("POST /v1/models/m/predict 200 1.0 ms req_24 mdl_1")
-    assert written.written[25] == "GET /v1/jobs 499 1.0 ms req_last"
-    assert written.written[26].startswith("975 more predictions")
+    log = AccessLog()
+    log._thread = threading.current_thread()  # as if it ran
+    for number in range(1000):
+        log.note(Access("POST", "/v1/models/m/predict", 200, 0.001, f"req_{number}", "mdl_1", prediction=True))
+    log.note(Access("GET", "/v1/jobs", GONE, 0.001, "req_last"))
+    log._write()
+    assert len(lines) == 27
+    assert lines[24].startswith("POST /v1/models/m/predict 200 1.0 ms req_24 mdl_1")
+    assert lines[25] == "GET /v1/jobs 499 1.0 ms req_last"
+    assert lines[26].startswith("975 more predictions")
 
 
 def test_a_reader_that_stands_still_delays_nobody() -> None:

@@ -15,10 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from service.registry.tables import Batch, Piece
-from tests.helpers.api import Api, open_api
+from tests.helpers.api import Api, Json, open_api
 from tests.helpers.sharded import ROWS, ShardedBatches
-
-Json = dict[str, Any]
 
 BAD = (0, 49, 50, 199)
 FORMATS = ("parquet", "ndjson", "csv")

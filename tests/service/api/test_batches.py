@@ -19,11 +19,9 @@ import pytest
 
 from service.inference import result_tables
 from service.registry.errors import NotFound
-from tests.helpers.api import Api, open_api
+from tests.helpers.api import Api, Json, open_api
 from tests.helpers.service import Service, children_of, serving, until
 from tests.helpers.uploads import Uploads, digits, npz
-
-Json = dict[str, Any]
 
 PARQUET = {"Accept": "application/vnd.apache.parquet"}
 MANY = 50_000
@@ -190,8 +188,7 @@ def test_rows_without_labels(api: Api, uploads: Uploads, labels: bool) -> None:
     job = api.client.get(f"/v1/jobs/{early}").json()
     assert (job["status"], job["error"]["code"], job["error"]["user_error"]) == ("failed", "unlabelled_dataset", True)
     for dry_run in (True, False):
-        order = {"model_id": model, "dataset_id": dataset}
-        late = api.client.post("/v1/jobs", params={"dry_run": dry_run}, json=order)
+        late = api.client.post("/v1/jobs", params={"dry_run": dry_run}, json={"model_id": model, "dataset_id": dataset})
         assert (late.status_code, late.json()["code"]) == (422, "unlabelled_dataset"), late.text
         assert late.json()["errors"][0]["field"] == "dataset_id"
     failed = api.client.get(f"/v1/predictions/{strict}").json()
@@ -212,17 +209,12 @@ def test_rows_without_labels(api: Api, uploads: Uploads, labels: bool) -> None:
         assert read_rows(api.client.get(path, params={"format": format}).content, format) == found
     result_tables = pq.read_table(io.BytesIO(api.client.get(path, params={"format": "parquet"}).content)).to_pylist()
     assert [row["error"] for row in result_tables if row["error"]] == [found[3]["error"]]
-    assert (result_tables[3]["label"], result_tables[3]["confidence"], result_tables[3]["id"]) == (
-        None,
-        None,
-        "scan 3, left",
-    )
+    assert [result_tables[3][name] for name in ("label", "confidence", "id")] == [None, None, "scan 3, left"]
 
 
 def test_files_that_come_with_a_job_must_have_labels(api: Api, uploads: Uploads) -> None:
     """Whoever orders a job with its files in one call means rows to fit to: without a label they are rejected."""
-    files = {"model": uploads["digits.onnx"], "dataset": npz(x=digits()[0])}
-    job = api.post("/v1/jobs", files=files)
+    job = api.post("/v1/jobs", files={"model": uploads["digits.onnx"], "dataset": npz(x=digits()[0])})
     for record_id in (job["model_id"], job["dataset_id"], job["id"]):
         api.work(record_id)
     ended = api.client.get(f"/v1/jobs/{job['id']}").json()
@@ -289,8 +281,7 @@ def test_fifty_thousand_rows_of_a_running_service(tmp_path: Path, uploads: Uploa
     assert {True, False} == set(found["abstain"].to_pylist())
     ranked = np.array([[item["confidence"] for item in row] for row in found["top_k"].to_pylist()])
     np.testing.assert_allclose(ranked, -np.sort(-probs, axis=1)[:, :3], atol=1e-5)
-    start = result_tables.GROUP_ROWS - 500
-    assert across == {"data": found.slice(start, 1000).to_pylist(), "has_more": True}
+    assert across == {"data": found.slice(result_tables.GROUP_ROWS - 500, 1000).to_pylist(), "has_more": True}
     for row, alone in zip(found.slice(0, 50).to_pylist(), single, strict=True):
         assert [item["index"] for item in row["top_k"]] == [item["index"] for item in alone["top_k"]]
         assert row["confidence"] == pytest.approx(alone["confidence"], abs=1e-6)

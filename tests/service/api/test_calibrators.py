@@ -15,12 +15,12 @@ import onnxruntime as ort
 import pytest
 
 from service.registry.repositories import Permit
-from tests.helpers.api import Api
+from tests.helpers.api import Api, Json
+from tests.helpers.problems import fields, problem
 from tests.helpers.uploads import csv, npz
 
-Json = dict[str, Any]
-
 PATH = "/v1/calibrators"
+KEY = {"Idempotency-Key": "k"}
 
 
 def scores(rows: int = 400, *, seed: int = 0, **changes: Any) -> bytes:
@@ -50,8 +50,7 @@ def arrays(content: bytes) -> dict[str, Any]:
 
 def files(api: Api) -> set[str]:
     """Digests of everything stored."""
-    root = api.registry.artifacts.root
-    return {path.name for path in root.rglob("*") if path.is_file()}
+    return {path.name for path in api.registry.artifacts.root.rglob("*") if path.is_file()}
 
 
 def digests(api: Api, record: Json) -> dict[str, str]:
@@ -105,13 +104,8 @@ def test_the_priors_of_the_file_can_be_an_input(working: Api) -> None:
     assert (answer.status_code, answer.headers["content-length"]) == (200, str(len(content)))
     assert (content[:seam], seam < len(content)) == (file.content, True)
     assert answer.headers["etag"] == f'"{hashlib.sha256(content).hexdigest()}"'
-    for first, last in (
-        (3, 9),
-        (0, seam - 1),
-        (seam - 4, seam + 4),
-        (seam + 2, seam + 5),
-        (seam - 1, len(content) - 1),
-    ):
+    end = len(content) - 1
+    for first, last in ((3, 9), (0, seam - 1), (seam - 4, seam + 4), (seam + 2, seam + 5), (seam - 1, end)):
         part = working.client.get(f"{path}?class_priors=input", headers={"Range": f"bytes={first}-{last}"})
         assert (part.status_code, part.content) == (206, content[first : last + 1])
         assert part.headers["content-range"] == f"bytes {first}-{last}/{len(content)}"
@@ -158,9 +152,8 @@ def test_bad_scores_are_refused_without_a_trace(
 ) -> None:
     """422 with the child's own code; neither a record, nor a file, nor open work is left."""
     answer = working.client.post(PATH + query, content=content)
-    assert (answer.status_code, answer.json()["code"]) == (422, code), answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert [error["field"] for error in answer.json().get("errors", [])] == ([field] if field else [])
+    errors = problem(answer, 422, code).get("errors", [])
+    assert [error["field"] for error in errors] == ([field] if field else [])
     assert working.client.get(PATH).json()["data"] == []
     assert files(working) == set()
     with working.registry.read() as unit:
@@ -175,9 +168,7 @@ def test_bad_scores_are_refused_without_a_trace(
 )  # fmt: skip
 def test_bad_options_are_refused_at_once(api: Api, query: str, field: str) -> None:
     """What can be seen without opening the file is 422 before anything is stored."""
-    answer = api.client.post(f"{PATH}?{query}", content=scores())
-    assert answer.status_code == 422
-    assert [error["field"] for error in answer.json()["errors"]] == [field]
+    assert fields(api.client.post(f"{PATH}?{query}", content=scores())) == {field}
     assert files(api) == set()
 
 
@@ -188,8 +179,7 @@ def test_nobody_works_in_time(api: Api) -> None:
     assert (answer.status_code, record["status"], record["method"]) == (202, "running", "temperature")
     assert int(answer.headers["retry-after"]) > 0
     path = answer.headers["location"]
-    refused = api.client.get(f"{path}/onnx")
-    assert (refused.status_code, refused.json()["code"]) == (409, "no_calibrator")
+    problem(api.client.get(f"{path}/onnx"), 409, "no_calibrator")
     api.work(record["id"])
     done = api.client.get(f"{path}?wait=60").json()
     assert (done["status"], done["method"], done["created_at"]) == ("succeeded", "temperature", record["created_at"])
@@ -216,8 +206,7 @@ def test_a_defect_of_ours_is_500(api: Api) -> None:
             unit.calibrators.fail(permits[0].record_id, error)
 
     api.registry.notify = fail
-    answer = api.client.post(PATH, content=scores())
-    assert (answer.status_code, answer.json()["code"]) == (500, "poisoned")
+    problem(api.client.post(PATH, content=scores()), 500, "poisoned")
     assert api.client.get(PATH).json()["data"] == []
 
 
@@ -231,10 +220,7 @@ def test_deleting(working: Api) -> None:
     assert working.client.delete(f"{PATH}/{second['id']}").status_code == 204
     assert files(working) == set()
     for path in (f"{PATH}/{second['id']}", f"{PATH}/{second['id']}/onnx"):
-        assert (working.client.get(path).status_code, working.client.get(path).json()["code"]) == (
-            404,
-            "unknown_calibrator",
-        )
+        problem(working.client.get(path), 404, "unknown_calibrator")
 
 
 def test_deleted_while_it_runs(api: Api) -> None:
@@ -248,34 +234,31 @@ def test_deleted_while_it_runs(api: Api) -> None:
 
 def test_a_key_gives_the_final_answer_again(working: Api) -> None:
     """Same key and scores: the same calibrator, fitted once, though patience differs; other options: 422."""
-    headers = {"Idempotency-Key": "k"}
-    first = working.client.post(PATH, content=scores(), headers=headers)
-    again = working.client.post(f"{PATH}?wait=1", content=scores(), headers=headers)
+    first = working.client.post(PATH, content=scores(), headers=KEY)
+    again = working.client.post(f"{PATH}?wait=1", content=scores(), headers=KEY)
     assert (first.status_code, again.status_code, again.json()) == (201, 201, first.json())
     assert again.headers["location"] == first.headers["location"]
-    other = working.client.post(f"{PATH}?method=temperature", content=scores(), headers=headers)
-    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+    other = working.client.post(f"{PATH}?method=temperature", content=scores(), headers=KEY)
+    problem(other, 422, "idempotency_key_reused")
     assert len(working.client.get(PATH).json()["data"]) == 1
 
 
 def test_a_key_gives_the_refusal_again(working: Api) -> None:
     """Scores that were refused are refused again in the same words, without being opened a second time."""
-    headers = {"Idempotency-Key": "k"}
-    first, again = (working.client.post(PATH, content=BAD, headers=headers) for _ in range(2))
+    first, again = (working.client.post(PATH, content=BAD, headers=KEY) for _ in range(2))
     assert (first.status_code, again.status_code, again.json()) == (422, 422, first.json())
     assert files(working) == set()
 
 
 def test_a_key_after_202_gives_what_came_of_it(api: Api) -> None:
     """A client that repeats its request after a 202 gets the calibrator that was begun then."""
-    headers = {"Idempotency-Key": "k"}
-    begun = api.client.post(f"{PATH}?wait=0", content=scores(), headers=headers).json()
+    begun = api.client.post(f"{PATH}?wait=0", content=scores(), headers=KEY).json()
     worker = threading.Timer(0.3, api.work, [begun["id"]])
     worker.start()
-    answer = api.client.post(PATH, content=scores(), headers=headers)
+    answer = api.client.post(PATH, content=scores(), headers=KEY)
     worker.join()
     assert (answer.status_code, answer.json()["id"], answer.json()["status"]) == (201, begun["id"], "succeeded")
-    assert api.client.post(PATH, content=scores(), headers=headers).json() == answer.json()
+    assert api.client.post(PATH, content=scores(), headers=KEY).json() == answer.json()
 
 
 @pytest.mark.parametrize("content", [scores(), BAD], ids=["good", "bad"])
@@ -283,7 +266,7 @@ def test_many_requests_with_one_key_at_once(working: Api, content: bytes) -> Non
     """Of several requests with one key one record is made; one that comes while the first arrives is asked to wait."""
 
     def send(_: int) -> Any:
-        return working.client.post(PATH, content=content, headers={"Idempotency-Key": "k"})
+        return working.client.post(PATH, content=content, headers=KEY)
 
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(send, range(4)))
@@ -315,8 +298,7 @@ def test_there_is_no_report_before_the_calibrator(api: Api) -> None:
     """Until it is fitted the report, its page and its diagram are 409; of an unknown calibrator, 404."""
     path = api.client.post(f"{PATH}?wait=0", content=scores()).headers["location"]
     for what in ("report", "report.html", "reliability.svg"):
-        answer = api.client.get(f"{path}/{what}")
-        assert (answer.status_code, answer.json()["code"]) == (409, "no_report")
+        problem(api.client.get(f"{path}/{what}"), 409, "no_report")
         assert api.client.get(f"{PATH}/cal_none/{what}").status_code == 404
 
 
@@ -355,5 +337,4 @@ def test_guarantee_rows_promise_and_roles_are_named(working: Api) -> None:
     file = working.client.get(f"{PATH}/{record['id']}/onnx").content
     metadata = ort.InferenceSession(file, providers=["CPUExecutionProvider"]).get_modelmeta().custom_metadata_map
     assert json.loads(metadata["guarantees"])["num_rows"] == 100
-    refused = working.client.post(PATH, params={"roles": '{"shape": "part"}'}, content=content)
-    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_roles")
+    problem(working.client.post(PATH, params={"roles": '{"shape": "part"}'}, content=content), 422, "invalid_roles")

@@ -17,15 +17,13 @@ from service.registry.registry import Registry
 from service.registry.repositories.keys import IdempotencyKeys
 from service.registry.settings import WorkerSettings
 from service.registry.tables import new_id, now
-from tests.helpers.api import Api
+from tests.helpers.api import Api, Json
 from tests.helpers.problems import problem
 from tests.helpers.processes import until
 from tests.helpers.publishing import publish
 from tests.helpers.served import scaling
 from tests.helpers.staging import stage_bytes
 from worker.outside.recovery import run_cleanup
-
-Json = dict[str, Any]
 
 BODY = {"inputs": [[1.0, 0.0]]}
 
@@ -39,8 +37,7 @@ def test_a_published_model_can_be_deleted_after_its_name(api: Api) -> None:
     """The name goes with all versions; models answer under their ids until they are deleted themselves."""
     models = [publish(api.registry, "digits", scaling(factor)) for factor in (1, 2)]
     assert asked(api, "digits").json()["model"]["id"] == models[1]
-    refused = problem(api.client.delete(f"/v1/models/{models[0]}"), 409, "in_use")
-    assert "DELETE /v1/names/digits" in refused["detail"]
+    assert "DELETE /v1/names/digits" in problem(api.client.delete(f"/v1/models/{models[0]}"), 409, "in_use")["detail"]
     assert api.client.delete("/v1/names/digits").status_code == 204
     for answer in (
         asked(api, "digits"),
@@ -144,8 +141,7 @@ def test_a_model_is_found_by_its_name(api: Api) -> None:
     assert api.client.get("/v1/models/digits").json()["id"] == first
     assert api.client.get("/v1/models/digits/onnx").content == scaling(1)
     problem(api.client.get("/v1/models/nobody"), 404, "unknown_model")
-    refused = problem(api.client.delete("/v1/models/digits"), 404, "unknown_model")
-    assert "DELETE /v1/names/digits" in refused["detail"]
+    assert "DELETE /v1/names/digits" in problem(api.client.delete("/v1/models/digits"), 404, "unknown_model")["detail"]
 
 
 def test_who_saw_the_model_of_a_name_is_answered_by_it(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,8 +237,7 @@ def test_what_is_kept_no_longer_goes_as_if_it_were_deleted(api: Api, monkeypatch
     assert swept() == []
     assert swept(keep_jobs_days=30, keep_results_days=7) == [f"jobs/{old}", f"predictions/{batches[0]}"]
     with api.registry.read() as unit:
-        dataset = unit.datasets.get(jobs[0]["dataset_id"])
-        assert unit.ledger.evaluations(dataset.sha256) == 3
+        assert unit.ledger.evaluations(unit.datasets.get(jobs[0]["dataset_id"]).sha256) == 3
     with pytest.raises(NotFound):
         api.registry.artifacts.path(results)
     record = api.client.get(f"/v1/models/{jobs[0]['calibrated_model_id']}").json()
@@ -250,11 +245,7 @@ def test_what_is_kept_no_longer_goes_as_if_it_were_deleted(api: Api, monkeypatch
     assert asked(api, "digits").status_code == 200
     with api.registry.write() as unit:
         unit.deliveries.get(message.id).status = "failed"
-    assert swept(keep_jobs_days=30, keep_results_days=7) == [
-        f"jobs/{old}",
-        f"jobs/{told}",
-        f"predictions/{batches[0]}",
-    ]
+    assert swept(keep_jobs_days=30, keep_results_days=7) == [f"jobs/{old}", f"jobs/{told}", f"predictions/{batches[0]}"]
 
 
 def predicted(api: Api, model_id: str) -> str:

@@ -7,7 +7,6 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,9 +25,8 @@ from service.processes.api import create_app
 from service.registry import errors
 from service.registry.settings import ServiceSettings
 from service.rest_api import build_document
+from tests.helpers import ROOT, Json
 from tests.helpers.documented import document, resolved
-
-Json = dict[str, Any]
 
 OPERATIONS = {
     operation["operationId"]: (path, method, operation)
@@ -43,8 +41,7 @@ WITHOUT_EXAMPLE = re.compile(r"delete_|download_|_diagram$|_page$|^metrics$|^app
 def contents() -> Iterator[tuple[str, Json]]:
     """Every content in JSON, of requests and of good answers, with its operation."""
     for name, (_, _, operation) in OPERATIONS.items():
-        parts = [operation.get("requestBody", {}), *operation["responses"].values()]
-        for part in parts:
+        for part in [operation.get("requestBody", {}), *operation["responses"].values()]:
             content = resolved(part).get("content", {}).get("application/json")
             if content is not None:
                 yield name, content
@@ -136,8 +133,7 @@ def test_an_operation_has_an_example(name: str) -> None:
     """Where it answers JSON, and where it takes JSON."""
     if WITHOUT_EXAMPLE.search(name):
         return
-    found = [content for known, content in contents() if known == name and "example" in content]
-    assert found, name
+    assert [content for known, content in contents() if known == name and "example" in content], name
 
 
 def test_examples_are_valid() -> None:
@@ -156,8 +152,6 @@ def _absolute(schema: Any) -> Any:
         return {key: f"urn:document{value}" if key == "$ref" else _absolute(value) for key, value in schema.items()}
     return [_absolute(part) for part in schema] if isinstance(schema, list) else schema
 
-
-ROOT = Path(__file__).parents[3]
 
 #: Errors of the service by the name of their class; their code is the first argument.
 SERVICE = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}

@@ -7,7 +7,6 @@ import gzip
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +15,7 @@ from service.registry.errors import DeadlineExceeded, Overloaded
 from service.serving.app import ServingApp
 from service.serving.call import InferenceCall
 from service.serving.messages import Request
-from tests.helpers.api import MakeApi
-
-Json = dict[str, Any]
+from tests.helpers.api import Json, MakeApi
 
 #: What a body may have.
 MOST = 10_000
@@ -46,8 +43,7 @@ def call(
             await asyncio.sleep(60)
         return {"type": "http.request", "body": left.pop(0), "more_body": bool(left) or bool(declared)}
 
-    scope = {"type": "http", "headers": given, "query_string": b""}
-    found = app.call(Request.read(scope, receive), "test", "m")
+    found = app.call(Request.read({"type": "http", "headers": given, "query_string": b""}, receive), "test", "m")
     found.until = until
     return found
 
@@ -119,8 +115,7 @@ def test_a_body_that_drips_ends_with_the_request_s_time(app: ServingApp) -> None
     """A piece now and then does not keep a request alive beyond its deadline."""
 
     async def ask() -> None:
-        until = asyncio.get_running_loop().time() + 0.2
-        dripping = call(app, until=until)
+        dripping = call(app, until=asyncio.get_running_loop().time() + 0.2)
 
         async def receive() -> Json:
             await asyncio.sleep(0.05)
@@ -152,8 +147,7 @@ def test_threads_are_not_waited_for_beyond_the_deadline(app: ServingApp) -> None
 
 def test_who_waits_for_a_thread_is_counted(make_api: MakeApi) -> None:
     """Beyond the bound requests are asked to come again; an abandoned one leaves nothing in the queue of threads."""
-    api = make_api(max_waiting_bodies=4)
-    app = api.client.app
+    app = make_api(max_waiting_bodies=4).client.app
     assert isinstance(app, ServingApp)
 
     async def ask() -> None:

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -19,15 +18,14 @@ from service.registry.database import database_now
 from service.registry.errors import KeyInFlight, KeyReused, Unavailable
 from service.registry.registry import Registry, UnitOfWork
 from service.registry.settings import ServiceSettings
-from tests.helpers.api import Api
+from tests.helpers.api import Api, Json
 from tests.helpers.backends import place
 from tests.helpers.live_api import LiveApi, SlowUpload, live
 from tests.helpers.problems import problem
 from tests.helpers.processes import until
 
-Json = dict[str, Any]
-
 CONTENT = b"0123456789" * 10
+KEY = {"Idempotency-Key": "k"}
 SCORES = b"not,scores\n1,2\n"
 
 
@@ -63,25 +61,24 @@ def test_every_creation_is_answered_once(api: Api, kind: str) -> None:
     """The same again is answered the same, by status, body and `Location`; other content is 422; one record is made."""
     path, same, other = requests(api)[kind]
     before = stored(api, kind)
-    headers = {"Idempotency-Key": "k"}
-    first, again = (api.client.post(path, headers=headers, **same) for _ in range(2))
+    first, again = (api.client.post(path, headers=KEY, **same) for _ in range(2))
     assert first.status_code in (201, 202), first.text
     assert (again.status_code, again.content) == (first.status_code, first.content)
     told = ("location", "retry-after", "upload-offset")
     assert [again.headers.get(name) for name in told] == [first.headers.get(name) for name in told]
     assert ("retry-after" in first.headers) == (first.status_code == 202)
-    problem(api.client.post(path, headers=headers, **other), 422, "idempotency_key_reused")
+    problem(api.client.post(path, headers=KEY, **other), 422, "idempotency_key_reused")
     assert stored(api, kind) == before + 1
 
 
 def test_what_a_key_stands_for(api: Api) -> None:
     """One kind of record, and content: defaults spelt out are no other content. An empty key is none."""
-    made, headers = requests(api), {"Idempotency-Key": "k"}
+    made = requests(api)
     (path, job, _), (other, batch, _) = made["jobs"], made["predictions"]
-    first = api.client.post(path, headers=headers, **job)
-    again = api.client.post(path, headers=headers, json={**job["json"], "method": "auto", "seed": 0})
+    first = api.client.post(path, headers=KEY, **job)
+    again = api.client.post(path, headers=KEY, json={**job["json"], "method": "auto", "seed": 0})
     assert (first.status_code, again.status_code, again.json()) == (202, 202, first.json())
-    assert api.client.post(other, headers=headers, **batch).status_code == 202
+    assert api.client.post(other, headers=KEY, **batch).status_code == 202
     assert api.client.post(path, headers={"Idempotency-Key": ""}, **job).status_code == 422
 
 
@@ -90,9 +87,8 @@ def test_a_refused_creation_leaves_the_key_free(api: Api, kind: str) -> None:
     """A request that is refused has used up nothing: mended, it is carried out under the same key."""
     path, good, _ = requests(api)[kind]
     bad = {"files": {"model": ("m", b"m")}} if "files" in good else {"content": b""}
-    headers = {"Idempotency-Key": "k"}
-    problem(api.client.post(path, headers=headers, **bad), 422)
-    assert api.client.post(path, headers=headers, **good).status_code in (201, 202)
+    problem(api.client.post(path, headers=KEY, **bad), 422)
+    assert api.client.post(path, headers=KEY, **good).status_code in (201, 202)
 
 
 def at_once(api: Api, requests: list[Json]) -> list[httpx.Response]:
@@ -107,12 +103,9 @@ def at_once(api: Api, requests: list[Json]) -> list[httpx.Response]:
 
 
 def test_one_key_among_many(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Orders with one key at the same moment make one job, with other content they are refused.
-
-    While the database is away each is answered at once, with when to come again.
-    """
+    """Of orders with one key at once one makes a job; others are refused, and told when to come if no database is."""
     model, dataset = api.uploaded()
-    body, keyed = {"model_id": model, "dataset_id": dataset}, {"headers": {"Idempotency-Key": "k"}}
+    body, keyed = {"model_id": model, "dataset_id": dataset}, {"headers": KEY}
 
     def away() -> AbstractContextManager[UnitOfWork]:
         raise Unavailable("database_unavailable", "the database cannot be reached; try again shortly")
@@ -132,14 +125,12 @@ def test_one_key_among_many(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_key_is_kept_for_a_day(api: Api) -> None:
     """After 24 hours a key is free again, and what was kept is forgotten."""
-    headers = {"Idempotency-Key": "k"}
-    first = api.client.post("/v1/uploads", json={"bytes": 5}, headers=headers).json()
+    first = api.client.post("/v1/uploads", json={"bytes": 5}, headers=KEY).json()
     for hours, kept in ((23.9, True), (24.1, False)):
         with api.registry.write() as unit:
             row = unit.session.get_one(tables.IdempotencyKey, "uploads:k")
             row.created_at = database_now(unit.session) - timedelta(hours=hours)
-        answer = api.client.post("/v1/uploads", json={"bytes": 5}, headers=headers).json()
-        assert (answer == first) is kept
+        assert (api.client.post("/v1/uploads", json={"bytes": 5}, headers=KEY).json() == first) is kept
     with api.registry.write() as unit:
         row = unit.session.get_one(tables.IdempotencyKey, "uploads:k")
         assert row.answer != "", "the new answer is kept in its place"
@@ -178,18 +169,17 @@ def test_a_reservation_holds_others_off(registry: Registry) -> None:
 def test_a_lost_reservation_makes_no_second_record(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request so slow that its reservation ended, and a retry came through, is answered with the retry's record."""
     monkeypatch.setattr(idempotency, "_HELD_S", 0.0)
-    headers = {"Idempotency-Key": "k"}
     retried: list[httpx.Response] = []
 
     async def slow(client: httpx.AsyncClient) -> AsyncIterator[bytes]:
         yield CONTENT[:50]
-        retried.append(await client.post("/v1/datasets", content=CONTENT, headers=headers))
+        retried.append(await client.post("/v1/datasets", content=CONTENT, headers=KEY))
         yield CONTENT[50:]
 
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(api.client.app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            return await client.post("/v1/datasets", content=slow(client), headers=headers)
+            return await client.post("/v1/datasets", content=slow(client), headers=KEY)
 
     first = asyncio.run(ask())
     assert (first.status_code, retried[0].status_code) == (201, 201)
@@ -200,7 +190,6 @@ def test_a_lost_reservation_makes_no_second_record(api: Api, monkeypatch: pytest
 def test_a_silent_client_gives_the_key_up(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that died without a word holds its key for the server's patience only."""
     monkeypatch.setattr(request_bodies, "BODY_TIMEOUT_S", 0.3)
-    headers = {"Idempotency-Key": "k"}
 
     async def body() -> AsyncIterator[bytes]:
         yield CONTENT[:7]
@@ -209,10 +198,10 @@ def test_a_silent_client_gives_the_key_up(api: Api, monkeypatch: pytest.MonkeyPa
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(api.client.app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            return await client.post("/v1/datasets", content=body(), headers=headers)
+            return await client.post("/v1/datasets", content=body(), headers=KEY)
 
     problem(asyncio.run(ask()), 408, "body_stalled")
-    assert api.client.post("/v1/datasets", content=CONTENT, headers=headers).status_code == 201
+    assert api.client.post("/v1/datasets", content=CONTENT, headers=KEY).status_code == 201
 
 
 class Pair:
@@ -246,8 +235,7 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
 
 def retry(api: LiveApi) -> httpx.Response:
     """The same request, all at once."""
-    headers = {"Idempotency-Key": "k"}
-    return httpx.post(f"{api.url}/v1/datasets?name=slow", content=CONTENT, headers=headers, timeout=60)
+    return httpx.post(f"{api.url}/v1/datasets?name=slow", content=CONTENT, headers=KEY, timeout=60)
 
 
 def test_a_retry_beside_a_slow_upload_is_409_anywhere(pair: Pair) -> None:

@@ -165,8 +165,7 @@ def test_openmetrics_is_what_the_librarys_own_is(metrics: ServingMetrics) -> Non
     answer = client_of(metrics).get("/metrics", headers={"Accept": ACCEPT})
     assert (answer.status_code, answer.headers["content-type"]) == (200, OPENMETRICS)
     assert answer.text.endswith("# EOF\n")
-    ours = [*told(parse_openmetrics(answer.text))]
-    assert ours == [*told(parse_openmetrics(openmetrics_text(registry).decode()))]
+    assert [*told(parse_openmetrics(answer.text))] == [*told(parse_openmetrics(openmetrics_text(registry).decode()))]
 
 
 @pytest.mark.parametrize(
@@ -226,8 +225,7 @@ def test_a_scrape_is_packed_for_who_takes_it(metrics: ServingMetrics) -> None:
         packed = b"".join(answer.iter_raw())
     assert answer.headers["content-encoding"] == "gzip"
     assert "content-encoding" not in plain.headers
-    ours = gzip.decompress(packed).decode()
-    assert [*told(parse_text(ours))] == [*told(parse_text(plain.text))]
+    assert [*told(parse_text(gzip.decompress(packed).decode()))] == [*told(parse_text(plain.text))]
     assert len(packed) < len(plain.content) / 4
 
 
@@ -314,8 +312,7 @@ def test_what_waits_is_told_as_it_stands_in_the_registry(api: Api, monkeypatch: 
                 name, machine="m", process=name, queues=queues, gpu=False, memory_bytes=1, release=None
             )
     with api.registry.write() as unit:
-        claim = unit.work.claim(jobs[2], worker="w", lease_seconds=1e-3)
-        assert claim is not None
+        assert unit.work.claim(jobs[2], worker="w", lease_seconds=1e-3) is not None
         unit.jobs.change_status(unit.jobs.get(jobs[3]), "cancelled")
     told = api.client.get("/metrics", headers={"Accept": ACCEPT}).text
 

@@ -14,8 +14,6 @@ from service.api.plumbing.probes import Probes
 from service.registry.contract import QUEUES
 from tests.helpers.api import Api, MakeApi
 
-Json = dict[str, Any]
-
 
 def beat(api: Api, name: str, queues: list[str]) -> None:
     """A worker lives."""

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.api import Api
+from tests.helpers import ROOT
+from tests.helpers.api import Api, Json
 from tests.helpers.problems import fields, problem
 
-Json = dict[str, Any]
-
-ROOT = Path(__file__).parents[3]
 DOCUMENT: Json = json.loads((ROOT / "openapi" / "openapi.json").read_text())
 OPERATIONS = [
     (method.upper(), path, operation)
@@ -26,34 +23,9 @@ OPERATIONS = [
 V1 = [(method, path) for method, path, _ in OPERATIONS if path.startswith("/v1/") and not path.endswith("/predict")]
 V1 += [("HEAD", path) for method, path in V1 if method == "GET"]
 #: What any parser of text has stumbled over at some time.
-ODD = [
-    "\ud800",
-    "\udfff\ud800",
-    "\0",
-    "a\0b",
-    "mdl_\0",
-    "\ufeff",
-    "\uffff",
-    "%00",
-    "%ff",
-    "..",
-    "a/../b",
-    "🐈" * 50,
-    "x" * 5000,
-]
-ODD += [
-    "1e309",
-    "NaN",
-    "-0",
-    "0x1",
-    str(2**63),
-    str(-(2**63) - 1),
-    "9" * 5000,
-    "true",
-    "null",
-    "[" * 5000,
-    '{"a":' * 999,
-]
+ODD = ["\ud800", "\udfff\ud800", "\0", "a\0b", "mdl_\0", "\ufeff", "\uffff", "%00", "%ff", "..", "a/../b", "🐈" * 50]
+ODD += ["x" * 5000, "1e309", "NaN", "-0", "0x1", str(2**63), str(-(2**63) - 1), "9" * 5000, "true", "null"]
+ODD += ["[" * 5000, '{"a":' * 999]
 
 
 @pytest.fixture(scope="module")
@@ -87,19 +59,16 @@ def test_unknown_parameters_are_refused(api: Api, method: str, path: str) -> Non
 
 def test_a_misspelt_dry_run_trains_nothing(api: Api) -> None:
     """The answer tells what was found, what there is, and which of it is nearest; no job comes into being."""
-    ids = api.order()
-    answer = api.client.post("/v1/jobs?dryrun=true", json=ids)
+    answer = api.client.post("/v1/jobs?dryrun=true", json=api.order())
     assert (
         problem(answer, 422)["detail"]
         == "there is no query parameter 'dryrun'; there are dry_run; did you mean 'dry_run'?"
     )
     assert api.client.get("/v1/jobs").json()["data"] == []
-    listed = problem(api.client.get("/v1/jobs?limits=2"), 422)["detail"]
-    assert "name, status; did you mean 'limit'?" in listed
+    assert "name, status; did you mean 'limit'?" in problem(api.client.get("/v1/jobs?limits=2"), 422)["detail"]
     options = problem(api.client.post("/v1/models?class_name=a,b", content=b"x"), 422)["detail"]
     assert "did you mean 'class_names'?" in options
-    deep = problem(api.client.get("/v1/jobs?" + "a" * 60_000 + "=1"), 422)
-    assert len(deep["detail"]) < 300
+    assert len(problem(api.client.get("/v1/jobs?" + "a" * 60_000 + "=1"), 422)["detail"]) < 300
 
 
 @pytest.mark.parametrize("query", ["limit=1&limit=2", "limit=1&limit=1", "limit=1&after=&limit=1"])
@@ -112,8 +81,7 @@ def test_a_parameter_is_given_once(api: Api, query: str) -> None:
 def test_every_declared_parameter_is_taken(api: Api) -> None:
     """What the OpenAPI document declares is never called unknown."""
     for method, path, operation in OPERATIONS:
-        names = [item["name"] for item in operation.get("parameters", ()) if item["in"] == "query"]
-        for name in names:
+        for name in [item["name"] for item in operation.get("parameters", ()) if item["in"] == "query"]:
             answer = api.client.request(method, filled(path), params={name: "1"})
             assert "there is no query parameter" not in answer.text, (method, path, name)
 
@@ -210,13 +178,9 @@ def bodies(operation: Json, odd: st.SearchStrategy[str], ids: list[str]) -> st.S
 @pytest.mark.parametrize("value", ["1" + "0" * 400, "9" * 5000, "1e400", "NaN", "-Infinity", "[" * 5000, '"\\ud800"'])
 def test_json_within_parameters(api: Api, value: str) -> None:
     """JSON within a parameter may hold numbers beyond any float, or be as deep as it likes: refused, and briefly."""
-    for kind, name in (
-        ("datasets", "roles"),
-        ("datasets", "padding"),
-        ("datasets", "split_shares"),
-        ("models", "preprocessing"),
-    ):
-        text = json.dumps({"label": 0}).replace("0", value)
+    text = json.dumps({"label": 0}).replace("0", value)
+    for name in ("roles", "padding", "split_shares", "preprocessing"):
+        kind = "models" if name == "preprocessing" else "datasets"
         answer = api.client.post(f"/v1/{kind}", params={name: text}, content=b"x")
         assert fields(answer) == {name}, answer.text[:300]
         assert len(answer.content) < 1000

@@ -16,12 +16,9 @@ from fedlas.preprocessing import Preprocessing
 from service.processes.api import create_app
 from service.registry.contract import Hyperparameters, JobOptions, JobRecord, JobRequest
 from service.registry.settings import ServiceSettings
+from tests.helpers import ROOT
 from tests.helpers.api import Api, MakeApi
 from tests.helpers.staging import stage_bytes
-
-Json = dict[str, Any]
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("kind", ["models", "datasets"])
@@ -204,8 +201,7 @@ def test_lists_are_pages_newest_first(api: Api, kind: str) -> None:
     ]
     found: list[str] = []
     while True:
-        query = {"limit": 2, **({"after": found[-1]} if found else {})}
-        page = api.client.get(f"/v1/{kind}", params=query).json()
+        page = api.client.get(f"/v1/{kind}", params={"limit": 2, **({"after": found[-1]} if found else {})}).json()
         assert set(page) == {"data", "has_more"}
         found += [record["id"] for record in page["data"]]
         if not page["has_more"]:
@@ -373,16 +369,14 @@ def test_documentation(api: Api) -> None:
         assert answer.headers["content-security-policy"] == "frame-ancestors 'none'"
     answer = api.client.get("/openapi.json", headers={"Accept-Encoding": "gzip"})
     assert (answer.headers["content-encoding"], answer.json()["openapi"]) == ("gzip", "3.1.0")
-    known = {"If-None-Match": answer.headers["etag"]}
-    assert api.client.get("/openapi.json", headers=known).status_code == 304
+    assert api.client.get("/openapi.json", headers={"If-None-Match": answer.headers["etag"]}).status_code == 304
     assert api.client.get("/openapi.json", headers={"Accept-Encoding": "identity"}).json() == answer.json()
     assert 'href="/docs"' in api.client.get("/").text
 
 
 def test_openapi_snapshot(tmp_path: Path) -> None:
     """The snapshot in the repository is the application's own document."""
-    app = create_app(ServiceSettings(data_dir=tmp_path))
-    with TestClient(app.front, base_url="http://localhost") as client:
+    with TestClient(create_app(ServiceSettings(data_dir=tmp_path)).front, base_url="http://localhost") as client:
         document = client.get("/openapi.json").json()
     assert json.loads((ROOT / "openapi" / "openapi.json").read_text()) == document
     assert len({o["operationId"] for p in document["paths"].values() for o in p.values() if "operationId" in o}) > 15

@@ -20,8 +20,6 @@ from service.registry.repositories.keys import IdempotencyKeys
 from tests.helpers.api import Api, MakeApi
 from tests.helpers.problems import fields, problem
 
-Json = dict[str, Any]
-
 CONTENT = b"twenty bytes of data"
 
 
@@ -115,8 +113,7 @@ def test_over_the_limit_is_refused_before_a_byte_is_sent(make_api: MakeApi) -> N
     api = make_api(max_upload_bytes=1000)
     body = problem(api.client.post("/v1/uploads", json={"bytes": 1001}), 413, "too_large")
     assert body["errors"][0]["field"] == "bytes"
-    path = announced(api, 1000)
-    assert send(api, path, 0, bytes(1000)).status_code == 204
+    assert send(api, announced(api, 1000), 0, bytes(1000)).status_code == 204
     assert len(left_over(api)) == 1
 
 
@@ -133,8 +130,7 @@ def test_bad_pieces(api: Api) -> None:
     assert fields(api.client.patch(path, content=b"x")) == {"Upload-Offset"}
     for text in ("-1", "a", ""):
         assert fields(send(api, path, 0, b"x", **{"Upload-Offset": text})) == {"Upload-Offset"}
-    form = api.client.patch(path, files={"file": ("f", b"x")}, headers={"Upload-Offset": "0"})
-    assert fields(form) == {"body"}
+    assert fields(api.client.patch(path, files={"file": ("f", b"x")}, headers={"Upload-Offset": "0"})) == {"body"}
     problem(send(api, "/v1/uploads/upl_x", 0, b"x"), 404, "unknown_upload")
     assert offset(api, path) == 0
 

@@ -42,8 +42,7 @@ def api(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Itera
 
 def asked(api: WalledApi, name: str) -> httpx.Response:
     """A prediction over a connection of its own, which the processes answer in turn."""
-    body = {"inputs": [[1.0, 0.0]]}
-    return httpx.post(f"{api.client.base_url}/v1/models/{name}/predict", json=body, timeout=60)
+    return httpx.post(f"{api.client.base_url}/v1/models/{name}/predict", json={"inputs": [[1.0, 0.0]]}, timeout=60)
 
 
 def answering(api: WalledApi, name: str) -> str:
@@ -55,12 +54,11 @@ def answering(api: WalledApi, name: str) -> str:
 
 def scraped(api: WalledApi) -> dict[tuple[str, str, str], float]:
     """Name, model or process, and outcome of all samples."""
-    text = api.client.get("/metrics").text
     return {
         (sample.name, sample.labels.get("model", sample.labels.get("pid", "")), sample.labels.get("outcome", "")): (
             sample.value
         )
-        for family in parse_text(text)
+        for family in parse_text(api.client.get("/metrics").text)
         for sample in family.samples
     }
 
@@ -71,7 +69,6 @@ def test_a_change_holds_for_every_process_once_its_call_has_returned(api: Walled
     for version in (1, 2, 1):
         assert api.client.put("/v1/names/digits", json={"default_version": version}).status_code == 200
         assert {answering(api, "digits") for _ in range(4)} == {models[version - 1]}
-
     assert api.client.get("/v2/models/digits/ready").json() == {"name": "digits", "ready": True}
     open_now = scraped(api)[("fedlas_sessions_open", "", "")]
     assert api.client.post("/v2/repository/models/digits/unload").status_code == 200
@@ -79,8 +76,7 @@ def test_a_change_holds_for_every_process_once_its_call_has_returned(api: Walled
     assert scraped(api)[("fedlas_sessions_open", "", "")] <= open_now - 2
     assert api.client.post("/v2/repository/models/digits/load").status_code == 200
     assert {answering(api, "digits") for _ in range(4)} == {models[0]}
-    config = api.client.get("/v2/models/digits/config").json()
-    assert config["instance_group"][0]["kind"] in ("KIND_CPU", "KIND_GPU")
+    assert api.client.get("/v2/models/digits/config").json()["instance_group"][0]["kind"] in ("KIND_CPU", "KIND_GPU")
 
 
 def test_a_deleted_model_leaves_no_file_to_read(api: WalledApi) -> None:
@@ -139,8 +135,7 @@ def test_a_page_is_answered_as_any_client(api: WalledApi) -> None:
     page = api.client.post("/models/tried/try", data={"rows": "2,0"}, headers=ours)
     assert page.status_code == 200, page.text
     assert "88.1" in page.text
-    told = scraped(api)
-    assert told[("fedlas_requests_total", "tried", "ok")] == 1
+    assert scraped(api)[("fedlas_requests_total", "tried", "ok")] == 1
 
 
 def test_one_path_is_the_same_for_every_process(api: WalledApi) -> None:

@@ -47,8 +47,7 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Batch:
     export_onnx(classifier, folder / "out.onnx", calibrator=calibrator, class_names=NAMES, familiarity=familiarity)
     name = classifier.input_names[0]
     splits = np.zeros(400, np.int8)
-    inputs = {name: x.numpy()}
-    rows = Dataset(inputs=inputs, targets=targets, splits=splits, class_names=NAMES, class_names_given=True)
+    rows = Dataset(inputs={name: x.numpy()}, targets=targets, splits=splits, class_names=NAMES, class_names_given=True)
     save_dataset(rows, folder / "rows.npz")
     profile = {
         **MODEL_PROFILE,

@@ -70,8 +70,7 @@ FORMATS_OF_ONE: dict[str, Callable[[Array], tuple[str, bytes]]] = {
 )  # fmt: skip
 def test_what_numpy_writes(given_array: Any, turned: bool, version: tuple[int, int]) -> None:
     """Arrays of any number type, byte order, memory order and shape come back to the last bit."""
-    written = np.asarray(given_array, order="F" if turned else "C")
-    found = array(npy(written, version=version), "it")
+    found = array(npy(np.asarray(given_array, order="F" if turned else "C"), version=version), "it")
     assert found.dtype == given_array.dtype
     assert found.shape == given_array.shape
     assert found.tobytes() == given_array.tobytes()
@@ -161,8 +160,7 @@ def test_rows_of_no_values() -> None:
 def test_what_a_client_sends() -> None:
     """A form of httpx, with files of any names and types and options as fields, is read."""
     files = [("image", ("ä.png", FILES[0], "image/png")), ("image", ("b", FILES[1], "application/octet-stream"))]
-    data = {"top_k": "2", "max_error": '{"class": 0.1}'}
-    request = httpx.Request("POST", "http://service", files=files, data=data)
+    request = httpx.Request("POST", "http://service", files=files, data={"top_k": "2", "max_error": '{"class": 0.1}'})
     arrays, options = read(request.headers["content-type"], request.read(), PICTURES)
     np.testing.assert_array_equal(arrays["x"], rows(FORM, form(*file_parts(FILES)), PICTURES)["x"])
     assert options == {"top_k": 2, "max_error": {"class": 0.1}}
@@ -201,8 +199,7 @@ def test_boundaries(boundary: str, quoted: bool) -> None:
     content_type = f'multipart/form-data; charset=utf-8; Boundary="{boundary}"' if quoted else ""
     content_type = content_type or f"Multipart/Form-Data; boundary={boundary}"
     tail = b"\r\n--" + boundary.encode()[:-1] + b"!\r\n-\r\n"
-    parts = file_parts([FILES[0] + tail, FILES[1]])
-    found = rows(content_type, form(*parts, boundary=boundary), PICTURES)["x"]
+    found = rows(content_type, form(*file_parts([FILES[0] + tail, FILES[1]]), boundary=boundary), PICTURES)["x"]
     np.testing.assert_array_equal(found, rows(FORM, form(*file_parts(FILES)), PICTURES)["x"])
 
 
@@ -307,8 +304,7 @@ def test_rows_that_need_no_cast_are_not_copied() -> None:
     array = RNG.normal(size=(256, 784)).astype("f4")
     body = npy(array)
     found = rows(NPY, body, {"inputs": [{"name": "x", "dtype": "float32", "shape": ["N", 784]}]})["x"]
-    memory = np.frombuffer(body, np.uint8)
-    assert np.shares_memory(found, memory)
+    assert np.shares_memory(found, np.frombuffer(body, np.uint8))
     assert not found.flags.writeable
     np.testing.assert_array_equal(_doubled(found), 2 * array)
 
@@ -320,8 +316,7 @@ def _doubled(array: Array) -> Array:
     ends = [value("x", TensorProto.FLOAT, ["N", 784])], [value("y", TensorProto.FLOAT, ["N", 784])]
     graph = helper.make_graph([node], "g", *ends)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    session = ort.InferenceSession(model.SerializeToString(), session_options())
-    result: Array = session.run(["y"], {"x": array})[0]
+    result: Array = ort.InferenceSession(model.SerializeToString(), session_options()).run(["y"], {"x": array})[0]
     return result
 
 

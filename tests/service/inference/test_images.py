@@ -16,8 +16,7 @@ from service.inference.profile import ServingProfile
 from service.inference.signature import parse_inputs
 from service.registry.errors import InvalidRequest, TooLarge
 from tests.corpus.images import animated, blank_png, image, photo, rotated_jpeg
-
-Json = dict[str, Any]
+from tests.helpers import Json
 
 SPECS = [{"name": "x", "dtype": "float32", "shape": ["N", 3, 8, 8]}]
 PREPROCESSING = {"resize": 8, "crop": 8, "mean": [0.5, 0.4, 0.3], "std": 0.25}
@@ -30,8 +29,7 @@ def b64(content: bytes) -> Json:
 
 
 def parse(value: Any, *, preprocessing: Json | None = PREPROCESSING, specs: Any = SPECS) -> dict[str, np.ndarray]:
-    profile = ServingProfile.of({"inputs": specs, "preprocessing": preprocessing})
-    return parse_inputs(value, profile, max_rows=100)
+    return parse_inputs(value, ServingProfile.of({"inputs": specs, "preprocessing": preprocessing}), max_rows=100)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])

@@ -126,8 +126,7 @@ def test_totals_tell_batches_by_powers_of_two(serving: ServingMetrics, digits: M
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_confidences_are_counted_as_numpy_counts_them(digits: ModelMetrics, dtype: type) -> None:
     """In steps of 0.05, 0.99 and 1, upper edges inclusive as float32, whatever they come as."""
-    rng = np.random.default_rng(2)
-    values = np.concatenate([rng.beta(5, 1, 3000), CONFIDENCE.edges]).astype(np.float32)
+    values = np.concatenate([np.random.default_rng(2).beta(5, 1, 3000), CONFIDENCE.edges]).astype(np.float32)
     for part in np.array_split(values, [0, 1, 17, 273]):  # the first is empty
         digits.confidences(part.astype(dtype))
     row = digits.row()

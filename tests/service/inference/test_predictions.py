@@ -8,16 +8,10 @@ import pytest
 from fedlas.guarantees import Guarantees
 from service.registry.contract import AnswerOptions
 from service.registry.errors import InvalidRequest
+from tests.helpers.oip_models import softmax
 from tests.helpers.predictions import answer, policy
 
 LOGITS = np.array([[2.0, 0.0, -1.0], [0.0, 0.5, 0.4]], dtype=np.float32)
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """In float64."""
-    exponents = np.exp(logits.astype(np.float64))
-    result: np.ndarray = exponents / exponents.sum(1, keepdims=True)
-    return result
 
 
 def outputs(logits: np.ndarray = LOGITS, temperature: float = 2.0) -> dict[str, np.ndarray]:
@@ -28,8 +22,7 @@ def outputs(logits: np.ndarray = LOGITS, temperature: float = 2.0) -> dict[str, 
 
 def test_values_of_an_answer() -> None:
     """Label, index and confidence come from the calibrated side, the uncalibrated confidence from the logits."""
-    given = outputs()
-    first, second = answer(given, {"class_names": ["a", "b", "c"], "task": "multiclass"}, AnswerOptions())
+    first, second = answer(outputs(), {"class_names": ["a", "b", "c"], "task": "multiclass"}, AnswerOptions())
     assert (first["label"], first["index"], second["label"], second["index"]) == ("a", 0, "b", 1)
     assert first["confidence"] == pytest.approx(softmax(LOGITS / 2)[0, 0], abs=1e-6)
     assert first["uncalibrated_confidence"] == pytest.approx(softmax(LOGITS)[0, 0], abs=1e-12)
@@ -70,18 +63,15 @@ def test_deciding_by_a_threshold(positive: str | None, expected: list[str]) -> N
 def test_deciding_by_costs() -> None:
     """The class with the lowest expected cost is decided for: missing an x costs ten times what a false alarm does."""
     given = outputs(np.log(np.array([[0.2, 0.8], [0.05, 0.95]])).astype(np.float32), temperature=1.0)
-    options = AnswerOptions(decision={"costs": [[0, 1], [10, 0]]})
-    found = answer(given, {"class_names": ["x", "y"]}, options)
+    found = answer(given, {"class_names": ["x", "y"]}, AnswerOptions(decision={"costs": [[0, 1], [10, 0]]}))
     assert [item["decision"] for item in found] == ["x", "y"], "10 * 0.2 > 0.8, 10 * 0.05 < 0.95"
 
 
 def test_promises_of_an_answer() -> None:
     """Threshold and sets are those of the guarantees, familiarity is passed on, and NaN counts as unfamiliar."""
     rng = np.random.default_rng(0)
-    scores = rng.normal(size=(400, 3)).astype(np.float32) * 3
-    probs = outputs(scores)["probabilities"]
-    targets = (probs.cumsum(1) > rng.random((400, 1))).argmax(1)
-    guarantees = Guarantees.fit(probs, targets, class_names=list("abc"))
+    probs = outputs(rng.normal(size=(400, 3)).astype(np.float32) * 3)["probabilities"]
+    guarantees = Guarantees.fit(probs, (probs.cumsum(1) > rng.random((400, 1))).argmax(1), class_names=list("abc"))
     profile = {"class_names": list("abc"), "guarantees": guarantees.as_dict(), "familiarity": {"score": "norm"}}
     given = {**outputs(), "familiarity": np.array([0.25, np.nan], dtype=np.float32)}
     assert policy(profile, AnswerOptions(coverage=0.6)).taken_outputs == ("familiarity", "probabilities")

@@ -27,10 +27,7 @@ QUICK = RunLimits(sizes_follow_shapes=True)
 
 @dataclass
 class Bench:
-    """An engine whose batches are written down: when they are put together, and when they have run.
-
-    The first order is the engine's own; the second is that of the machine too, on which a thread may wait for a core.
-    """
+    """An engine whose batches are written down when they are put together (its order) and have run (the machine's)."""
 
     store: ArtifactStore
     begun: list[InferenceBatch] = field(default_factory=list)

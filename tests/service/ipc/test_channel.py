@@ -117,8 +117,7 @@ def test_who_has_a_rate_keeps_to_it(ends: Ends) -> None:
         out.send(Forget(number=1))
     now = 2.0
     out.send(Forget(number=2))
-    found = [packet.document for packet in iter(channel.receive, None)]
-    assert found == [Forget(number=1)] * 2 + [Forget(number=2)]
+    assert [packet.document for packet in iter(channel.receive, None)] == [Forget(number=1)] * 2 + [Forget(number=2)]
 
 
 def test_who_has_ended_is_full(ends: Ends) -> None:

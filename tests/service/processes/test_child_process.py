@@ -63,11 +63,7 @@ def accuse(api: WalledApi, digest: str) -> None:
 
 
 def test_a_graph_that_crashes_its_process(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """It costs the process once; crashing again it is out of service; visitors of another lose what was under way.
-
-    A service that is started anew knows it, until its files are removed. Signals that come from elsewhere, and ends
-    that were asked for, accuse no model; nor does a process that lies about one that it was not given.
-    """
+    """A crash costs the process once, twice the model, and others what was under way; only own graphs are accused."""
     data_dir = tmp_path / "data"
     with service(data_dir) as api:
         assert [ask(api, name, 1) for name in ("crashing", "ordinary")] == [200, 200]

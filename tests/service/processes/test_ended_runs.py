@@ -60,10 +60,7 @@ def hang(api: WalledApi, name: str) -> None:
 
 
 def test_a_run_that_does_not_end_costs_its_process_and_its_model(api: WalledApi) -> None:
-    """The model runs alone from then on, ended again it is out of service, and visitors of another lose no answer.
-
-    Another control leaves it where it is.
-    """
+    """The model runs alone, then not at all, whatever control starts; visitors of another lose no answer."""
     assert [ask(api, name, 1)[0] for name in ("toiling", "ordinary")] == [200, 200]
     control, together = pid(api, "control"), pid(api, "serving-1")
     assert pid(api, "alone-1") is None

@@ -1,7 +1,4 @@
-"""What a process behind the wall gets that was taken over: its own code tries everything from inside.
-
-Each protection is tried, of serving processes and of the acceptor; what succeeds is what the threat model says.
-"""
+"""A process behind the wall that was taken over tries everything from inside; what succeeds the threat model says."""
 
 from __future__ import annotations
 
@@ -147,9 +144,7 @@ def counted(api: WalledApi) -> float:
 def test_a_half_of_another_release(
     place: tuple[WalledApi, Takeover, Json], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What it says is refused and told, its requests are 503 with `Retry-After`, no change waits for it for long, and
-    it is ended and followed; what comes from a parent of another release changes nothing in any process.
-    """
+    """Its words are refused and told, its requests 503, no change waits long, it is followed; parents of others too."""
     needs_all(tmp_path)
     api, takeover, _ = place
     before, faults = api.pid("serving-1"), counted(api)
@@ -165,7 +160,6 @@ def test_a_half_of_another_release(
     assert asked(api, "PUT", "v1/names/digits", {"default_version": 1}).status_code == 200
     api.follows("serving-1", before)
     assert counted(api) == faults + 1
-
     present = api.child("control").introductions._present  # type: ignore[union-attr]
     for name in ("control", "acceptor", "serving-2"):
         for message in (b'i{"kind":"gone","name":"serving-2","more":1}\n', b'i{"kind":"greeting"}\n', b"2{}", b"f"):

@@ -9,17 +9,16 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from service.processes.child_process import ChildProcess
 from service.processes.template import ForkedProcess, Template
+from tests.helpers import Json
 from tests.helpers.processes import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere processes are started as a whole")
 
-Json = dict[str, Any]
 #: It tells what it is over an inherited pipe, and stays.
 _MODULE = """
     import ctypes, json, os, random, signal, sys
@@ -116,7 +115,6 @@ def test_forks_are_children_that_share_nothing_but_what_was_loaded(
         assert one["files"] == 5  # the standard three, what it inherits, and the folder that is listed
         assert one["at the parent's end"] == signal.SIGTERM
     assert told[0]["random"] != told[1]["random"]
-
     os.kill(told[0]["pid"], signal.SIGSEGV)
     follows(first, told[0]["pid"])
     assert site.told()["loaded by"] == site.template.process.pid

@@ -63,8 +63,7 @@ def test_what_is_missing_is_told_or_refused(
     report: Report, missing: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`preferred` warns once of each control and expects the others; `required` does not start, and says why."""
-    preferred = ServiceSettings(data_dir=tmp_path, wall="preferred")
-    assert len(wall.expected(preferred, report)) == len(CONTROLS) - missing
+    assert len(wall.expected(ServiceSettings(data_dir=tmp_path, wall="preferred"), report)) == len(CONTROLS) - missing
     assert capsys.readouterr().out.count("WARNING predictions are answered without this protection") == missing
     required = ServiceSettings(data_dir=tmp_path, wall="required")
     if not missing:

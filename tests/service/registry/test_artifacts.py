@@ -53,8 +53,7 @@ def keep(store: ArtifactStore, content: bytes) -> str:
 def killed(settings: RegistrySettings, when: str) -> None:
     """A process of its own begins to store a file and is killed."""
     arguments = [str(settings.data_dir), settings.artifacts or "", when]
-    ended = subprocess.run([sys.executable, "-c", KILLED, *arguments], cwd=ROOT, check=False)
-    assert ended.returncode == -9
+    assert subprocess.run([sys.executable, "-c", KILLED, *arguments], cwd=ROOT, check=False).returncode == -9
 
 
 def test_a_kept_file_is_found_by_its_content(behind: Behind, store: ArtifactStore, tmp_path: Path) -> None:
@@ -231,8 +230,7 @@ def test_only_what_is_old_expires(behind: Behind, store: ArtifactStore) -> None:
 
 def test_a_full_disk_is_said_and_harms_nothing(behind: Behind, small_disk: Path) -> None:
     """Where no space is left storing is Unavailable and leaves nothing; what was stored stays, and space returns."""
-    settings = behind.settings.model_copy(update={"data_dir": small_disk})
-    store = open_artifacts(settings)
+    store = open_artifacts(behind.settings.model_copy(update={"data_dir": small_disk}))
     content = os.urandom(600_000)
     digest = keep(store, content)
     for _ in range(2):

@@ -18,13 +18,12 @@ import pytest
 from service.registry.artifacts import ArtifactStore
 from service.registry.errors import NotFound, Unavailable
 from service.registry.object_store import FRESH_S, open_artifacts, turn
-from tests.helpers import compose
+from tests.helpers import ROOT, compose
 from tests.helpers.object_store import ObjectServer
 from tests.helpers.staging import stage_bytes
 from tests.helpers.stores import BehindBucket, make_older
 
 MEBIBYTE = 1024**2
-ROOT = Path(__file__).parents[3]
 
 #: A process that begins, with many others, to fetch a file as soon as it is told to, and says what it got.
 FETCH = """

@@ -30,9 +30,8 @@ from service.registry.documents import (
 )
 from service.registry.presenters import event_json
 from service.registry.tables import Event, now
+from tests.helpers import Json
 from tests.helpers.documents import DATASET_PROFILE, DEMO, MODEL_PROFILE
-
-Json = dict[str, Any]
 
 
 @pytest.mark.parametrize("groups", [None, [0, 0, 1, 1]])
@@ -48,8 +47,7 @@ def test_guarantees_are_what_the_library_writes(groups: list[int] | None) -> Non
 def test_the_serving_cost_is_what_inspection_writes() -> None:
     """The typed form holds all of `ServingCost.as_dict`, measured or not."""
     plain = ComputedCost("unknown").as_dict()
-    measured = ComputedCost("bounded", 1, 2, 3, {"x.1": 2.0}, Measured(4, 5, 0.5, "zeros")).as_dict()
-    for written in (plain, measured):
+    for written in (plain, ComputedCost("bounded", 1, 2, 3, {"x.1": 2.0}, Measured(4, 5, 0.5, "zeros")).as_dict()):
         assert ServingCost.model_validate(written).stored() == json.loads(json.dumps(written))
 
 
@@ -141,8 +139,7 @@ def test_what_a_run_of_the_demo_stored_is_kept_as_it_is(document: type[Document]
 @pytest.mark.parametrize("data", [*DEMO["events"], {"reason": "its worker went silent"}, {"note": "an old one"}, {}])
 def test_events_show_what_is_stored(data: Json) -> None:
     """The data of an event has the stored fields and no others, whatever wrote them."""
-    row = Event(job_id="job_1", number=1, type="progress", at=now(), data=data)
-    assert json.loads(event_json(row))["data"] == data
+    assert json.loads(event_json(Event(job_id="job_1", number=1, type="progress", at=now(), data=data)))["data"] == data
 
 
 def test_a_report_with_every_section_is_a_document() -> None:

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -20,12 +19,12 @@ from service.registry.errors import Unavailable
 from service.registry.garbage_collection import CollectedGarbage, collect_garbage
 from service.registry.registry import Registry, UnitOfWork
 from service.registry.tables import new_id, now
+from tests.helpers import ROOT
 from tests.helpers.staging import stage_bytes
 from tests.helpers.stores import Behind, make_older
 
 HOUR = 3600.0
 GRACE = timedelta(hours=1)
-ROOT = Path(__file__).parents[3]
 
 #: A process that is killed between storing a file and committing its record.
 KILLED = """
@@ -52,10 +51,9 @@ def registry(behind: Behind, store: ArtifactStore) -> Iterator[Registry]:
 
 def name(unit: UnitOfWork, digest: str) -> str:
     """Add a record that names this file; returns its id."""
-    row = tables.Dataset(
-        id=new_id("ds"), name="d", bytes=1, sha256=digest, options={}, status="ready", created_at=now()
-    )
-    return unit.datasets.add(row).id
+    return unit.datasets.add(
+        tables.Dataset(id=new_id("ds"), name="d", bytes=1, sha256=digest, options={}, status="ready", created_at=now())
+    ).id
 
 
 def orphan(registry: Registry, content: bytes) -> str:
@@ -82,8 +80,7 @@ def test_only_old_orphans_are_swept(behind: Behind, registry: Registry) -> None:
     old = [orphan(registry, b"old"), orphan(registry, b"older still")]
     fresh, kept = orphan(registry, b"fresh"), owned(registry, b"owned")
     behind.age([*old, kept], seconds=2 * HOUR)
-    swept = collect_garbage(registry, older_than=GRACE)
-    assert swept == CollectedGarbage(
+    assert collect_garbage(registry, older_than=GRACE) == CollectedGarbage(
         looked_at=4, orphans=2, orphan_bytes=14, left_overs=0, left_over_bytes=0, next=None
     )
     assert behind.names() == {fresh, kept}
@@ -95,8 +92,7 @@ def test_only_old_orphans_are_swept(behind: Behind, registry: Registry) -> None:
 def test_a_killed_process_leaves_work_for_the_sweeper(behind: Behind, registry: Registry) -> None:
     """A file whose process was killed before it committed the record is swept after the grace, half files too."""
     arguments = [str(behind.settings.data_dir), behind.settings.artifacts or ""]
-    ended = subprocess.run([sys.executable, "-c", KILLED, *arguments], cwd=ROOT, check=False)
-    assert ended.returncode == -9
+    assert subprocess.run([sys.executable, "-c", KILLED, *arguments], cwd=ROOT, check=False).returncode == -9
     (digest,) = behind.names()
     half = registry.artifacts.incoming / "half"
     half.write_bytes(b"hal")
@@ -224,8 +220,7 @@ def test_a_sweep_of_a_store_that_is_away_says_so(behind: Behind, registry: Regis
     finally:
         behind.come_back()
     kept = owned(registry, b"content")
-    lost = orphan(registry, b"orphan")
-    behind.age([kept, lost], seconds=2 * HOUR)
+    behind.age([kept, orphan(registry, b"orphan")], seconds=2 * HOUR)
     with suppress(Unavailable):
         collect_garbage(registry, older_than=GRACE)
     assert behind.names() == {kept}

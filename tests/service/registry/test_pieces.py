@@ -13,6 +13,7 @@ from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories import Claim, NewPiece
 from service.registry.tables import new_id
 from tests.helpers.staging import stage_bytes
+from tests.helpers.work import state_of
 
 
 def opened(registry: Registry, prefix: str = "bat") -> str:
@@ -54,12 +55,6 @@ def add(registry: Registry, parent_id: str, *names: str, queue: str = "predict")
         return unit.pieces.of(parent_id)
 
 
-def state(registry: Registry, record_id: str) -> str:
-    """Where the work stands."""
-    with registry.read() as unit:
-        return unit.work.of(record_id).state
-
-
 def finish(registry: Registry, claim: Claim) -> None:
     """The piece is done."""
     with registry.write() as unit:
@@ -74,8 +69,7 @@ def test_flows_take_turns(registry: Registry) -> None:
     claimed(registry, large)
     add(registry, large, *(f"l{i}" for i in range(16)))
     assert flow_taken(registry) == small
-    running = take(registry)
-    assert running is not None
+    assert take(registry) is not None
     late = opened(registry)
     claimed(registry, late)
     add(registry, late, "a", "b", "c")
@@ -114,16 +108,16 @@ def test_the_last_piece_opens_the_fan_in(registry: Registry) -> None:
         unit.pieces.suspend_parent(parent)
         assert unit.after_commit.permits == []
     finish(registry, first)
-    assert state(registry, batch) == "blocked"
+    assert state_of(registry, batch) == "blocked"
     permits: list[str] = []
     registry.notify = lambda told: permits.extend(permit.record_id for permit in told)
     finish(registry, second)
-    assert (state(registry, batch), permits) == ("waiting", [batch])
+    assert (state_of(registry, batch), permits) == ("waiting", [batch])
     parent = claimed(registry, batch)
     assert parent.attempts == 1, "to wait for pieces is no attempt"
     with registry.write() as unit:
         unit.pieces.suspend_parent(parent)
-    assert state(registry, batch) == "waiting"
+    assert state_of(registry, batch) == "waiting"
 
 
 def test_ends_and_suspension_at_once(registry: Registry) -> None:
@@ -143,7 +137,7 @@ def test_ends_and_suspension_at_once(registry: Registry) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        assert state(registry, batch) == "waiting"
+        assert state_of(registry, batch) == "waiting"
 
 
 def test_progress_is_weighed_by_planned_seconds(registry: Registry) -> None:

@@ -233,8 +233,7 @@ def test_answers_of_keys_can_become_final(registry: Registry) -> None:
 def test_rows_of_another_release_are_shown(registry: Registry) -> None:
     """Unknown fields in the documents of a row, at any depth, neither break its record nor appear in it."""
     odd = {"from_another_release": [1]}
-    found = {**MODEL_PROFILE, **odd, "output": {**MODEL_PROFILE["output"], **odd}}
-    classifier = model(registry, profile=found)
+    classifier = model(registry, profile={**MODEL_PROFILE, **odd, "output": {**MODEL_PROFILE["output"], **odd}})
     data = dataset(registry, profile={**DATASET_PROFILE, **odd, "splits": {**DATASET_PROFILE["splits"], **odd}})
     request = {"method": "auto", "metadata": {}, **odd}
     ordered = job(classifier, data, request=request, progress={"fraction": 0.5, **odd}, history=[])

@@ -1,7 +1,4 @@
-"""Claims on a real SQLite file: exclusive, fenced, leased, handed back and found again when overdue.
-
-Records that wait say in a sentence that nobody takes them, or that who has them is silent.
-"""
+"""Claims on a real SQLite file: exclusive, fenced, leased, handed back, found when overdue; and what waiting says."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from pathlib import Path
 from threading import Barrier
 from typing import Any
 
@@ -28,10 +24,8 @@ from service.registry.repositories.work import SILENT
 from service.registry.repositories.workers import SILENT_S
 from service.registry.settings import ServiceSettings
 from service.registry.tables import Work, new_id, now
-from tests.helpers import backends
+from tests.helpers import ROOT, backends
 from tests.helpers.work import add_dataset, add_job, add_worker
-
-ROOT = Path(__file__).parents[3]
 
 
 def opened(registry: Registry, kind: str = "job", count: int = 1) -> list[str]:
@@ -338,8 +332,7 @@ def test_work_with_one_key_is_done_one_after_the_other(registry: Registry) -> No
     assert second is not None
     assert second.record_id == slow[1]
     shift(registry, slow[1], lease_expires_at=1)
-    third = next_one()
-    assert third is not None, "a holder whose lease has ended blocks no claim"
+    assert next_one() is not None, "a holder whose lease has ended blocks no claim"
 
 
 def obstacle(registry: Registry, queue: str, holder: str | None = None) -> str | None:

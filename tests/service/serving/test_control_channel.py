@@ -94,13 +94,11 @@ def test_answers_are_remembered_and_forgotten(monkeypatch: pytest.MonkeyPatch) -
         )
         assert control.asked == [GOOD, b"wrong"]
         assert (keys.known(GOOD), keys.known(b"wrong")) == (True, False)
-
         keys.forget()
         assert (keys.known(GOOD), keys.known(b"wrong")) == (None, None)
         control.good = {b"wrong"}
         assert [await keys.ask(key) for key in (GOOD, b"wrong")] == [False, True]
         assert (keys.known(GOOD), keys.known(b"wrong")) == (False, True)
-
         control.away = True
         with pytest.raises(ControlAway):
             await keys.ask(b"another")
@@ -123,8 +121,7 @@ def test_strangers_are_asked_about_at_a_bounded_rate() -> None:
         asked = len(control.asked)
         assert 1000 <= asked <= 1500 + 1000 * (time.monotonic() - began)
         assert answers.count(False) == asked - 1
-        overloaded = [answer for answer in answers if isinstance(answer, Overloaded)]
-        assert len(overloaded) == len(answers) - asked + 1
+        assert len([answer for answer in answers if isinstance(answer, Overloaded)]) == len(answers) - asked + 1
         assert len(keys._refused) <= 4096
         assert keys.known(GOOD) is not False
         keys.forget()

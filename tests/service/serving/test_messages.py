@@ -53,12 +53,8 @@ def test_each_request_ends_at_its_own_time() -> None:
             seconds(leaving, 60, loop.create_future()),
             seconds(silent, 60, answered),
         )
-        assert [found for _, found in (late, soon, gone, there)] == [
-            DeadlineExceeded,
-            DeadlineExceeded,
-            ClientDisconnect,
-            {},
-        ]
+        found = [what for _, what in (late, soon, gone, there)]
+        assert found == [DeadlineExceeded, DeadlineExceeded, ClientDisconnect, {}]
         assert soon[0] < gone[0] < late[0]
         assert late[0] >= 0.45
 

@@ -157,10 +157,7 @@ def said(path: str, body: bytes = b"", *, method: str = "POST") -> bytes:
             [b"POST /there/f HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKS],
             said("/there/f", b"c" * 71_001),
         ),
-        (
-            [request("/there/g", b"z", more="Upgrade: h2c\r\nConnection: upgrade\r\n")],
-            said("/there/g", b"z"),
-        ),
+        ([request("/there/g", b"z", more="Upgrade: h2c\r\nConnection: upgrade\r\n")], said("/there/g", b"z")),
         ([request("/there/h", more=f"X: {'a' * 60_000}\r\n")], said("/there/h")),
         ([b"POST http://a/there/i?0 HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"], said("/there/i")),
         ([b"POST /there/j HTTP/1.0\r\nContent-Length: 0\r\n\r\n"], said("/there/j")),

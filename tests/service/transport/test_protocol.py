@@ -35,8 +35,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
             pass
         ENDED.append("/wait")
         return
-    size = int(scope["path"][1:] or SIZE)
-    await request.answer(send, Answer(bytes(size), b"application/octet-stream"))
+    await request.answer(send, Answer(bytes(int(scope["path"][1:] or SIZE)), b"application/octet-stream"))
     ENDED.append(scope["path"])
 
 
@@ -49,10 +48,7 @@ def port() -> Iterator[int]:
 
 @contextmanager
 def serving(connections: Connections, *, keep_alive: int = 300) -> Iterator[int]:
-    """The port of a server that counts its connections there, and keeps them longer than a test takes.
-
-    With uvicorn's 5 s a busy machine loses a connection that a test has, and admits one that a test has refused.
-    """
+    """The port of a server that counts its connections, kept for long: 5 s are too few on a busy machine."""
     ENDED.clear()
     number = free_port()
     protocol: Any = partial(transport.Protocol, connections=connections)

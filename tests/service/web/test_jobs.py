@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from tests.helpers.api import Api
-
-Json = dict[str, Any]
+from tests.helpers.api import Api, Json
 
 HOSTILE = "<script>alert('x')</script>"
 

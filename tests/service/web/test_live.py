@@ -78,8 +78,7 @@ def test_what_has_ended_is_told_once_and_the_stream_ends(api: Api, browser: Test
     """The part of a job that has ended, one of a job that is gone, and an end after which nobody comes back."""
     job_id = api.ordered()
     api.post(f"/v1/jobs/{job_id}/cancel")
-    answer = browser.get("/live", params={"job": [job_id, LOST, job_id]})
-    told = list(parts(iter(answer.text.split("\n"))))
+    told = list(parts(iter(browser.get("/live", params={"job": [job_id, LOST, job_id]}).text.split("\n"))))
     assert sorted(one.event for one in told) == sorted([job_id, LOST, "end"])
     assert "It was cancelled" in next(one.part for one in told if one.event == job_id)
     assert "This job was deleted meanwhile" in next(one.part for one in told if one.event == LOST)

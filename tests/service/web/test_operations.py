@@ -23,8 +23,6 @@ from tests.helpers.api import Api
 from tests.helpers.processes import free_port
 from tests.helpers.work import add_worker
 
-Json = dict[str, Any]
-
 HOSTILE = "<script>alert('w')</script>"
 
 
@@ -146,13 +144,11 @@ def test_errors_are_counted_by_their_code(api: Api, browser: TestClient) -> None
     failed = [waiting(api.registry) for _ in range(3)]
     with api.registry.write() as unit:
         for record_id in failed:
-            error = {"code": "storage_full", "message": HOSTILE, "user_error": False}
-            unit.jobs.fail(unit.jobs.get(record_id), error)
+            unit.jobs.fail(unit.jobs.get(record_id), {"code": "storage_full", "message": HOSTILE, "user_error": False})
         unit.jobs.get(failed[0]).finished_at = unit.now() - timedelta(days=2)
     model = api.post("/v1/models?name=x", content=b"no model")["id"]
     api.work(model)
-    found = read(api.registry).failures
-    assert [(one.noun, one.code, one.count, one.newest_id) for one in found] == [
+    assert [(one.noun, one.code, one.count, one.newest_id) for one in read(api.registry).failures] == [
         ("job", "storage_full", 2, failed[2]),
         ("model", "not_onnx", 1, model),
     ]

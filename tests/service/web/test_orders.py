@@ -92,12 +92,11 @@ def test_an_order_says_how_often_its_test_rows_have_judged(api: Api, both: dict[
 def test_a_form_that_is_sent_twice_orders_once(api: Api, both: dict[str, str]) -> None:
     """A double click is one job; the same form with another seed is another order."""
     order = {"model_id": both["model"], "dataset_id": both["dataset"], "form_key": "one", "seed": "1"}
-    places = [
-        api.client.post("/new/order", data={**order, **more}, headers=BROWSER, follow_redirects=False).headers[
-            "location"
-        ]
+    sent = [
+        api.client.post("/new/order", data={**order, **more}, headers=BROWSER, follow_redirects=False)
         for more in ({}, {}, {"seed": "2"})
     ]
+    places = [answer.headers["location"] for answer in sent]
     assert places[0] == places[1] != places[2]
 
 
@@ -201,8 +200,7 @@ def test_that_nobody_has_said_what_was_seen_is_told_once(api: Api) -> None:
     page = text_of(api, f"/datasets/{ids['dataset']}")
     assert page.count("Nothing can be calibrated on these rows before somebody says") == 1
     assert "seen_by_model" not in page
-    order = text_of(api, f"/new?dataset={ids['dataset']}")
-    assert order.count("Was the model trained on any of these rows?") == 1
+    assert text_of(api, f"/new?dataset={ids['dataset']}").count("Was the model trained on any of these rows?") == 1
 
 
 def test_a_deleted_model_does_not_cost_the_dataset(api: Api, both: dict[str, str]) -> None:
@@ -224,9 +222,8 @@ def test_nothing_that_is_sent_is_passed_over(api: Api, both: dict[str, str]) -> 
     api.work(ids["dataset"])
     first, second = (api.client.get(f"/v1/datasets/{one}").json() for one in (both["dataset"], ids["dataset"]))
     assert (second["status"], second["seen_by_model"]) == ("ready", "no")
-    assert {name: second[name] for name in ("name", "sha256", "bytes", "roles", "splits")} == {
-        name: first[name] for name in ("name", "sha256", "bytes", "roles", "splits")
-    }
+    kept = ("name", "sha256", "bytes", "roles", "splits")
+    assert [second[name] for name in kept] == [first[name] for name in kept]
     assert send(api, {}, **fields, dataset__id=both["dataset"])[2] == {"dataset": both["dataset"]}
 
 
@@ -235,8 +232,7 @@ def test_a_form_is_taken_with_all_of_its_fields(api: Api, both: dict[str, str], 
     names = re.findall(r'<(?:input|select|textarea)[^>]* name="([^"]+)"', text_of(api, "/"))
     assert {"model.id", "dataset.id", "model", "data", "dataset"} <= set(names)
     files: Files = {"model": ("m.onnx", uploads["digits.onnx"]), "data": ("", b""), "dataset": ("d.npz", digits_npz())}
-    fields = {name.replace(".", "__"): "" for name in names if name not in files}
-    status, page, ids = send(api, files, **fields)
+    status, page, ids = send(api, files, **{name.replace(".", "__"): "" for name in names if name not in files})
     assert (status, ids.keys()) == (303, {"model", "dataset"}), page
 
 
@@ -250,12 +246,8 @@ def test_names_of_others_are_text(api: Api, uploads: Uploads) -> None:
     _, _, ids = send(api, files, dataset__name=hostile)
     for record_id in ids.values():
         api.work(record_id)
-    for path in (
-        f"/new?model={ids['model']}&dataset={ids['dataset']}",
-        f"/datasets/{ids['dataset']}",
-        "/datasets",
-        "/",
-    ):
+    both = f"/new?model={ids['model']}&dataset={ids['dataset']}"
+    for path in (both, f"/datasets/{ids['dataset']}", "/datasets", "/"):
         answer = api.client.get(path, headers=BROWSER)
         assert answer.status_code == 200
         assert hostile not in answer.text

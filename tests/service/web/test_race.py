@@ -36,12 +36,7 @@ def test_candidates_are_ranked_by_what_rows_they_have_not_seen_say() -> None:
     assert [(one.name, one.nll) for one in race.ranking] == [("a", 0.4), ("b", 0.35), ("c", None)]
     told = [ended("b", nll=0.38), ended("c", "skipped", reason="no time is left"), ended("average", nll=0.3)]
     race.follow(events(told))
-    assert [(one.name, one.nll) for one in race.ranking] == [
-        ("average", 0.3),
-        ("b", 0.35),
-        ("a", 0.4),
-        ("c", None),
-    ]
+    assert [(one.name, one.nll) for one in race.ranking] == [("average", 0.3), ("b", 0.35), ("a", 0.4), ("c", None)]
     assert [panel.one.name for panel in loss_panels(race)] == ["a", "b", "c"]
 
 

@@ -68,8 +68,7 @@ def test_the_cookie_is_the_browsers_own(api: Api) -> None:
     visitor = browser(api, None)
     plain = visitor.post("/sign-in", data={"key": KEY}).headers["set-cookie"]
     assert re.fullmatch(rf"{COOKIE}=[\w-]{{43}}; HttpOnly; Max-Age=43200; Path=/; SameSite=lax", plain)
-    behind_proxy = {"Origin": "https://localhost"}
-    safe = visitor.post("/sign-in", data={"key": KEY}, headers=behind_proxy).headers["set-cookie"]
+    safe = visitor.post("/sign-in", data={"key": KEY}, headers={"Origin": "https://localhost"}).headers["set-cookie"]
     assert safe.endswith("; Secure")
 
 
@@ -109,8 +108,7 @@ def test_pages_take_short_forms_and_nothing_else(api: Api, path: str) -> None:
 @pytest.mark.parametrize("there", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)"])
 def test_signing_in_leads_to_no_other_site(api: Api, there: str) -> None:
     """Whatever the link says."""
-    answer = browser(api, None).post("/sign-in", params={"next": there}, data={"key": KEY})
-    assert answer.headers["location"] == "/"
+    assert browser(api, None).post("/sign-in", params={"next": there}, data={"key": KEY}).headers["location"] == "/"
 
 
 def test_a_session_ends(own: Api) -> None:
@@ -175,10 +173,9 @@ def test_a_request_that_does_not_say_where_it_comes_from_changes_nothing(api: Ap
     """With a cookie `Origin` is needed for a change, and it must be ours."""
     visitor = browser(api)
     del visitor.headers["Origin"]
-    other_port = {"Origin": "http://127.0.0.1:9999", "Host": "127.0.0.1:8000"}
     for headers in (
         {},
-        other_port,
+        {"Origin": "http://127.0.0.1:9999", "Host": "127.0.0.1:8000"},
         {"Origin": "https://evil.example"},
         {"Sec-Fetch-Site": "cross-site"},
         {"Origin": "null"},
@@ -214,8 +211,7 @@ def test_without_keys_pages_are_open_to_this_machine(make_api: MakeApi) -> None:
 
 def test_a_page_and_what_it_asks_for_have_one_id(api: Api) -> None:
     """The request's id stands in the answer of either."""
-    visitor = browser(api)
-    answer = visitor.get("/session/v1/jobs", headers={"X-Request-Id": "mine"})
+    answer = browser(api).get("/session/v1/jobs", headers={"X-Request-Id": "mine"})
     assert answer.headers.get_list("x-request-id") == ["mine"]
 
 

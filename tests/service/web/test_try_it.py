@@ -49,8 +49,7 @@ def words(text: str) -> str:
 def test_answers_are_those_of_the_api(api: Api) -> None:
     """Label and both confidences of each row, by name or id, as a page or as the part that a script asks for."""
     model = publish(api.registry, "letters", scaling(1))
-    rows = [[2.0, 0.0], [0.0, 0.5]]
-    told = api.post("/v1/models/letters/predict", json={"inputs": rows, "top_k": 2})["predictions"]
+    told = api.post("/v1/models/letters/predict", json={"inputs": [[2.0, 0.0], [0.0, 0.5]], "top_k": 2})["predictions"]
     for ref in ("letters", model):
         text = tried(api, ref, rows="2,0\n0,0.5")
         for one in told:
@@ -81,8 +80,7 @@ def test_what_is_refused_is_said_at_the_form_and_nothing_is_lost(api: Api) -> No
     assert "Nothing can be promised for this model: promises are made" in tried(
         api, "letters", 422, rows="1,2", max_error="0.1"
     )
-    too_large = "x" * (api.settings.max_predict_json_bytes + 1)
-    assert "bytes are read here" in tried(api, "letters", 413, rows=too_large)
+    assert "bytes are read here" in tried(api, "letters", 413, rows="x" * (api.settings.max_predict_json_bytes + 1))
 
 
 def test_models_that_cannot_answer(api: Api) -> None:
@@ -96,8 +94,7 @@ def test_models_that_cannot_answer(api: Api) -> None:
 
 def test_columns_have_fields_by_name(api: Api) -> None:
     """Few columns have a field each, under names that are text whatever they hold; they make one row."""
-    names = [HOSTILE, "b"]
-    publish(api.registry, "letters", scaling(1), columns=names, class_names=[HOSTILE, "x" * 9_000])
+    publish(api.registry, "letters", scaling(1), columns=[HOSTILE, "b"], class_names=[HOSTILE, "x" * 9_000])
     form = api.client.get("/models/letters/try", headers=PAGE).text
     assert str(escape(HOSTILE)) in form
     for text in (form, tried(api, "letters", cell=["2", "0"]), tried(api, "letters", 422, cell=[HOSTILE, "0"])):
@@ -268,8 +265,7 @@ def test_examples_fit_their_model(takes: ServingProfile) -> None:
     """The example, pasted as it is written, is one row that the model takes."""
     assert inputs_of(example_text(takes), takes) == example_inputs(takes) or takes is TABLE
     for given in (inputs_of(example_text(takes), takes), example_inputs(takes)):
-        arrays = parse_inputs(given, takes, max_rows=1)
-        assert {name: array.shape for name, array in arrays.items()} == {
+        assert {name: array.shape for name, array in parse_inputs(given, takes, max_rows=1).items()} == {
             spec.name: np.zeros([1, *(size if isinstance(size, int) else 4 for size in spec.row)]).shape
             for spec in takes.inputs
         }

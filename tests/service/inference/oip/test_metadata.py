@@ -30,8 +30,7 @@ def test_model() -> None:
         {"name": "ids", "datatype": "INT64", "shape": [-1, -1, 2]},
         {"name": "x", "datatype": "FP16", "shape": [-1, 64]},
     ]
-    outputs = {output["name"]: (output["datatype"], output["shape"]) for output in found["outputs"]}
-    assert outputs == {
+    assert {output["name"]: (output["datatype"], output["shape"]) for output in found["outputs"]} == {
         "probabilities": ("FP32", [-1, 3]),
         "confidence": ("FP32", [-1]),
         "label": ("BYTES", [-1]),

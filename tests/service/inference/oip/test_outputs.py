@@ -9,14 +9,7 @@ import pytest
 
 from fedlas.guarantees import Guarantees
 from service.inference.answers import json_rows, tensors
-from service.inference.oip.requests import (
-    DEFAULTS,
-    InferenceRequest,
-    RequestedOutput,
-    chosen,
-    options,
-    taken_outputs,
-)
+from service.inference.oip.requests import DEFAULTS, InferenceRequest, RequestedOutput, chosen, options, taken_outputs
 from service.inference.oip.tensors import packed
 from service.inference.predictions import DecisionPolicy, Predictions
 from service.inference.profile import ServingProfile, completed
@@ -73,8 +66,7 @@ def test_parameters_add_what_they_ask_for(guarantees: Guarantees) -> None:
         "top_k": (2, ["top_k_index", "top_k_label", "top_k_confidence"]),
     }
     for parameter, (value, added) in names.items():
-        found = chosen(asked(**{parameter: value}), profile)
-        assert [output.name for output in found] == [*DEFAULTS, *added]
+        assert [output.name for output in chosen(asked(**{parameter: value}), profile)] == [*DEFAULTS, *added]
     binary = profile_of(class_names=["no", "yes"], task="binary")
     assert [output.name for output in chosen(asked(decision_threshold=0.2), binary)] == [*DEFAULTS, "decision"]
 
@@ -106,8 +98,7 @@ def test_binary_models(positive: str | None, column: int) -> None:
     """They add the probability of their positive class, and decide by a threshold on it."""
     profile = profile_of(class_names=["no", "yes"], task="binary", positive_class=positive)
     given = computed(LOGITS[:, :2].copy())
-    request = asked("probability", "decision", decision_threshold=0.4)
-    found = answered(request, profile, given)
+    found = answered(asked("probability", "decision", decision_threshold=0.4), profile, given)
     np.testing.assert_array_equal(found["probability"], given["probabilities"][:, column])
     expected = answer(given, profile, AnswerOptions(decision={"threshold": 0.4}))
     assert found["decision"].tolist() == [prediction["decision"] for prediction in expected]
@@ -172,11 +163,8 @@ def test_what_a_model_does_not_have(request_: InferenceRequest, changes: dict[st
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({"top_k": 0}, "from 1 to 1000"),
-        ({"top_k": 1001}, "from 1 to 1000"),
-        ({"top_k": 1.5}, "whole number"),
-        ({"top_k": True}, "whole number"),
-        ({"top_k": "3"}, "whole number"),
+        *(({"top_k": value}, "from 1 to 1000") for value in (0, 1001)),
+        *(({"top_k": value}, "whole number") for value in (1.5, True, "3")),
         ({"abstain_below": 1.1}, "from 0 to 1"),
         ({"abstain_below": True}, "from 0 to 1"),
         ({"max_error": -0.1}, "from 0 to 1"),

@@ -15,9 +15,8 @@ from service.inference.oip.requests import InferenceRequest, aligned, decode
 from service.inference.oip.tensors import DATATYPES
 from service.registry.errors import InvalidRequest, TooLarge
 from tests.corpus.images import blank_png
+from tests.helpers import Json
 from tests.helpers.oip_models import profile_of
-
-Json = dict[str, Any]
 
 VALUES = [[1, 2.5, -3], [4, 5, 6]]
 TENSOR: Json = {"name": "x", "shape": [1, 2, 3], "datatype": "FP32", "data": [VALUES]}
@@ -96,8 +95,7 @@ def test_every_type_in_both_forms(datatype: str, dtype: str, values: list[Any]) 
     tensor = {"name": "x", "shape": [2], "datatype": datatype}
     raw = expected.tobytes()
     in_json = read({**tensor, "data": values}).inputs["x"]
-    in_bytes = read({**tensor, "parameters": {"binary_data_size": len(raw)}}, tail=raw).inputs["x"]
-    for array in (in_json, in_bytes):
+    for array in (in_json, read({**tensor, "parameters": {"binary_data_size": len(raw)}}, tail=raw).inputs["x"]):
         assert array.dtype == expected.dtype
         np.testing.assert_array_equal(array, expected)
 
@@ -403,8 +401,7 @@ def test_image_files(shape: list[int], form: str) -> None:
 )
 def test_bad_image_files(text: str, words: str) -> None:
     """What is no image is reported by its row."""
-    good = base64.b64encode(blank_png(8)).decode()
-    tensor = {"name": "x", "shape": [2], "datatype": "BYTES", "data": [good, text]}
+    tensor = {"name": "x", "shape": [2], "datatype": "BYTES", "data": [base64.b64encode(blank_png(8)).decode(), text]}
     with pytest.raises(InvalidRequest) as caught:
         align(tensor, inputs=IMAGE_INPUT, preprocessing=PREPROCESSING)
     assert caught.value.code == "bad_image"
