@@ -24,6 +24,7 @@ while os.getppid() == parent:
 @contextmanager
 def computing(count: int) -> Iterator[None]:
     """So many of them, for the block, in one session, as a build in a terminal is; they end with this process."""
+    # Where Linux groups processes by session (`kernel.sched_autogroup_enabled`), these weigh as one.
     loops = subprocess.Popen([sys.executable, "-c", _LOOPS, str(count), str(os.getpid())], start_new_session=True)
     try:
         yield
