@@ -107,17 +107,14 @@ def test_prediction_sets_and_decisions() -> None:
 def test_what_needs_no_closer_look(names: list[str], width: int) -> None:
     """All outputs at once, in their largest form, weigh and hold less than `most`."""
     labels = LabelSizes.of(names, width)
-    options = AnswerOptions(
-        top_k=1000, coverage=0.9, decision={"threshold": 0.5}, abstain_below=0.5, probabilities=True
-    )
+    decided = {"coverage": 0.9, "decision": {"threshold": 0.5}, "abstain_below": 0.5}
+    options = AnswerOptions(top_k=1000, probabilities=True, **decided)
     plain = [
         *("features", "confidence", "label", "index", "uncalibrated_confidence", "abstain", "familiarity"),
         *("probability", "threshold", "prediction_set", "top_k_index", "top_k_label", "top_k_confidence", "decision"),
     ]
-    everything = [
-        *map(RequestedOutput, plain),
-        *(RequestedOutput(name, classes=len(names)) for name in ("probabilities", "logits")),
-    ]
+    wide = [RequestedOutput(name, classes=len(names)) for name in ("probabilities", "logits")]
+    everything = [*map(RequestedOutput, plain), *wide]
     for size in (of_predictions(labels, options), of_tensors(labels, options, everything)):
         assert max(4 * (size.json + size.once) + size.binary, size.total + size.once) <= labels.most
 

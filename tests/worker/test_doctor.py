@@ -24,8 +24,7 @@ def test_it_names_what_uploads_are_opened_with(monkeypatch: pytest.MonkeyPatch, 
 def test_what_is_missing_is_a_warning_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in the worker's log: an old kernel does not keep a service from running."""
     monkeypatch.setattr(confinement, "status", lambda _: {"files": "off: syscall: Function not implemented"})
-    found = {line["name"]: line for line in doctor.check()}["sandbox, files"]
-    assert found == {
+    assert {line["name"]: line for line in doctor.check()}["sandbox, files"] == {
         "name": "sandbox, files", "status": "warn",
         "found": "uploads are opened without this protection: reads only its inputs and writes "
         "only its folder (syscall: Function not implemented)",

@@ -40,8 +40,7 @@ def test_the_nearest_word_counts(environment: dict[str, str], tmp_path: Path) ->
     assert (team.url, team.key, team.is_local) == ("https://team.example/base", "k-team", False)
     mine = load_configuration(profile="mine", environment={**environment, "FEDLAS_URL": "http://other"})
     assert (mine.url, mine.key) == ("http://127.0.0.1:9", "k-mine")
-    named = load_configuration(environment={**environment, "FEDLAS_PROFILE": "mine"})
-    assert named.key == "k-mine"
+    assert load_configuration(environment={**environment, "FEDLAS_PROFILE": "mine"}).key == "k-mine"
     given = load_configuration("http://given:1/", "k", environment={**environment, "FEDLAS_API_KEY": "no"})
     assert (given.url, given.key) == ("http://given:1", "k")
 
@@ -68,9 +67,7 @@ def test_a_profiles_key_goes_nowhere_else(environment: dict[str, str]) -> None:
         ({"profile": "odd"}, "profile 'odd' has 'uri'; known are url, key and key_file"),
     ],
 )
-def test_what_cannot_be_used_is_a_sentence(
-    arguments: dict[str, str], sentence: str, environment: dict[str, str]
-) -> None:
+def test_what_is_of_no_use_is_a_sentence(arguments: dict[str, str], sentence: str, environment: dict[str, str]) -> None:
     """It says what was found and what is needed."""
     with pytest.raises(ConfigurationProblem, match=sentence):
         load_configuration(**arguments, environment=environment)

@@ -22,7 +22,6 @@ from fedlas.client.records.files import Model
 from fedlas.client.records.parts import BinnedEstimate, Document, Estimate
 
 Json = dict[str, Any]
-
 CONTRACT: Json = json.loads((Path(__file__).parents[3] / "openapi" / "openapi.json").read_text())
 SCHEMAS: dict[str, Json] = CONTRACT["components"]["schemas"]
 _NAME = r"#/components/schemas/([^\"]+)"
@@ -73,9 +72,7 @@ def joined(schema: Json) -> Json:
         return schema
     parts = [SCHEMAS[part["$ref"].rpartition("/")[2]] for part in schema["oneOf"]]
     names = {name for part in parts for name in part["properties"]}
-    fields = {
-        name: {"anyOf": [part["properties"][name] for part in parts if name in part["properties"]]} for name in names
-    }
+    fields = {name: {"anyOf": [p["properties"][name] for p in parts if name in p["properties"]]} for name in names}
     return {"properties": fields, "required": list(set.intersection(*(set(part["required"]) for part in parts)))}
 
 
@@ -139,19 +136,12 @@ def test_every_answer_of_the_contract_has_a_record() -> None:
 
 def test_what_a_newer_server_adds_is_kept() -> None:
     """Unknown fields and words come through, and come back in `raw`."""
-    answer = {
-        "id": "mdl_1",
-        "name": "m",
-        "version": 1,
-        "status": "resting",
-        "origin": "grown",
-        "bytes": 1,
-        "sha256": "0",
-    }
-    answer |= {"created_at": "2026-05-04T10:00:00Z", "calibrated": True, "format": None, "mood": {"good": [1]}}
+    at = "2026-05-04T10:00:00Z"
+    answer = {"id": "mdl_1", "name": "m", "version": 1, "status": "resting", "origin": "grown", "bytes": 1}
+    answer |= {"sha256": "0", "created_at": at, "calibrated": True, "format": None, "mood": {"good": [1]}}
     model = Model.model_validate(answer)
     assert (model.status, model.raw) == ("resting", answer)
-    event = Event.model_validate({"id": 1, "type": "dance", "at": "2026-05-04T10:00:00Z", "data": {"status": 3}})
+    event = Event.model_validate({"id": 1, "type": "dance", "at": at, "data": {"status": 3}})
     assert event.data == {"status": 3}
     known = {"id": 1, "type": "progress", "at": "2026-05-04T10:00:00Z", "data": {"fraction": 0.5, "status": "x"}}
     assert isinstance(Event.model_validate(known).data, Progress)

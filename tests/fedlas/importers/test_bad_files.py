@@ -41,11 +41,8 @@ def saved(save: Callable[[io.BytesIO], object]) -> bytes:
     return buffer.getvalue()
 
 
-ROWS = {
-    "npz": saved(lambda b: np.savez(b, a=np.ones(2))),
-    "csv": b"score,label\n0.5,1\n0.1,0\n",
-    "parquet": b"PAR1" + bytes(100) + b"PAR1",
-}
+PARQUET, CSV = b"PAR1" + bytes(100) + b"PAR1", b"score,label\n0.5,1\n0.1,0\n"
+ROWS = {"npz": saved(lambda b: np.savez(b, a=np.ones(2))), "csv": CSV, "parquet": PARQUET}
 
 
 @pytest.mark.parametrize("kind", ROWS)
@@ -162,8 +159,7 @@ def test_versions_that_cannot_be_served(opset: int, ir_version: int, good: Path)
 def test_quantised_graphs(good: Path) -> None:
     """A quantised graph has no weights that could be trained."""
     model = onnx.load(good)
-    node = helper.make_node("DequantizeLinear", ["w8", "scale"], ["w"])
-    model.graph.node.insert(0, node)
+    model.graph.node.insert(0, helper.make_node("DequantizeLinear", ["w8", "scale"], ["w"]))
     good.write_bytes(model.SerializeToString())
     error = refused(good)
     assert error.code == "quantized"
@@ -206,16 +202,6 @@ class Recurrent(nn.Module):
         return self.out(y[:, -1]), state
 
 
-class BatchStatistics(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.network = mlp()
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.network(x)
-        return y - y.mean(0, keepdim=True)  # type: ignore[no-any-return]
-
-
 NO_CLASSIFIERS: dict[str, tuple[Callable[[], nn.Module], Inputs, str]] = {
     "sequence output": (
         lambda: nn.Sequential(nn.Embedding(9, 8), nn.Linear(8, 3)),
@@ -227,7 +213,7 @@ NO_CLASSIFIERS: dict[str, tuple[Callable[[], nn.Module], Inputs, str]] = {
     "recurrent states": (Recurrent, (torch.ones(1, 5, 10), torch.zeros(1, 1, 8)), "no_classifier_output"),
     "independent sigmoids": (lambda: Composed(mlp(4), torch.sigmoid), table(2), "multilabel_unsupported"),
     "one raw column": (lambda: mlp(1), table(2), "ambiguous_output"),
-    "rows that mix": (BatchStatistics, table(2), "fixed_batch"),
+    "rows that mix": (lambda: Composed(mlp(), lambda y: y - y.mean(0, keepdim=True)), table(2), "fixed_batch"),
 }
 
 
@@ -295,8 +281,7 @@ def test_infinities_of_a_mask_are_no_weights(good: Path) -> None:
     """An attention mask of minus infinity is accepted where the same in a weight is not."""
     model = onnx.load(good)
     weight = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 2)
-    mask = np.triu(np.full((4, 4), -np.inf, np.float32), 1)
-    model.graph.initializer.append(numpy_helper.from_array(mask, "mask"))
+    model.graph.initializer.append(numpy_helper.from_array(np.triu(np.full((4, 4), -np.inf, np.float32), 1), "mask"))
     model.graph.node.append(helper.make_node("Add", ["mask", "mask"], ["unused"]))
     good.write_bytes(model.SerializeToString())
     assert read_model(good).graph.initializer[-1].name == "mask"

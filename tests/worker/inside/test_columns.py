@@ -123,11 +123,7 @@ def inspected(folder: Path, **options: Any) -> ModelProfile:
 
 
 @pytest.mark.parametrize(
-    ("options", "code"),
-    [
-        ({"columns": NAMES[1:]}, "columns_mismatch"),
-        ({"padding": {"y": 0}}, "padding_mismatch"),
-    ],
+    ("options", "code"), [({"columns": NAMES[1:]}, "columns_mismatch"), ({"padding": {"y": 0}}, "padding_mismatch")]
 )
 def test_names_and_padding_must_fit_the_inputs(options: dict[str, Any], code: str, tmp_path: Path) -> None:
     """A model with other inputs than its sender says is rejected, and its inputs are shown."""

@@ -39,8 +39,7 @@ def test_the_candidate_that_trains_is_named() -> None:
     events.stage("training")
     events.progress(RaceProgress(1, 2, "fedlas, fold 1 of 3", 4, 10, 0.0, 1.0))
     events.stage("calibrating")
-    shown = [one.progress.candidate for one in told if one.progress is not None]
-    assert shown == [None, "fedlas, fold 1 of 3", None]
+    assert [one.progress.candidate for one in told if one.progress is not None] == [None, "fedlas, fold 1 of 3", None]
     assert [one.stage for one in told] == ["training", None, "calibrating"]
 
 

@@ -24,15 +24,8 @@ from worker.outside.checkpoint_upload import CheckpointUploader
 from worker.outside.kinds import kind_of
 from worker.sandbox.protocol import Replies
 
-CANDIDATE = {
-    "name": "one",
-    "method": "fedlas",
-    "scope": "all",
-    "status": "finished",
-    "reason": "",
-    "calibration": None,
-    "seconds": 0.5,
-}
+CANDIDATE = {"name": "one", "method": "fedlas", "scope": "all", "status": "finished"}
+CANDIDATE |= {"reason": "", "calibration": None, "seconds": 0.5}
 
 
 @pytest.fixture

@@ -18,16 +18,10 @@ from worker.outside.kinds.jobs import JobKind
 from worker.outside.supervisor import LeaseRenewal
 
 Json = dict[str, Any]
-
 _OF = {"candidate": "focal lr=0.1", "number": 1, "fold": 1, "folds": 3}
-WARNING: Json = {
-    "type": "warning",
-    "data": {"code": "unused_input", "message": "x", "evidence": {}, "severity": "warning"},
-}
-TRAINING: Json = {
-    "type": "training",
-    "data": {**_OF, "method": "focal", "scope": "all", "candidates": 2, "epochs": 4},
-}
+_NOTICE = {"code": "unused_input", "message": "x", "evidence": {}, "severity": "warning"}
+WARNING: Json = {"type": "warning", "data": _NOTICE}
+TRAINING: Json = {"type": "training", "data": {**_OF, "method": "focal", "scope": "all", "candidates": 2, "epochs": 4}}
 SCORE: Json = {"type": "score", "data": {**_OF, "nll": 0.5}}
 CANDIDATE: Json = {
     "type": "candidate",
@@ -82,9 +76,7 @@ def told(registry: Registry, job_id: str) -> list[tuple[str, Any]]:
         return [(row.type, row.data) for row in rows if row.type not in ("status", "progress")]
 
 
-def test_all_that_is_told_is_an_event_in_its_order(
-    registry: Registry, worker_settings: WorkerSettings, job_id: str
-) -> None:
+def test_what_is_told_is_an_event_in_order(registry: Registry, worker_settings: WorkerSettings, job_id: str) -> None:
     """Stages that pass within one heartbeat, warnings and the course of a race stand in the order of the telling."""
     work = attempt(registry, worker_settings, job_id)
     lines: list[Json] = [TRAINING, epoch(1), epoch(2), SCORE, CANDIDATE]
@@ -110,9 +102,7 @@ def test_all_that_is_told_is_an_event_in_its_order(
         assert unit.jobs.get(job_id).stage == "exporting"
 
 
-def test_what_an_earlier_attempt_told_is_told_once(
-    registry: Registry, worker_settings: WorkerSettings, job_id: str
-) -> None:
+def test_what_an_earlier_attempt_told_is_once(registry: Registry, worker_settings: WorkerSettings, job_id: str) -> None:
     """An attempt that goes on tells again what was not saved, and it is no event again; its own stages are."""
     first = attempt(registry, worker_settings, job_id)
     for line in (TRAINING, epoch(1), epoch(2)):
@@ -147,9 +137,7 @@ def test_a_flood_is_dropped(
     assert {kind: kinds.count(kind) for kind in kinds} == {"stage": 4, "epoch": 50, "candidate": 1}
 
 
-def test_news_do_not_wait_for_the_next_heartbeat(
-    registry: Registry, worker_settings: WorkerSettings, job_id: str
-) -> None:
+def test_news_do_not_wait_for_a_heartbeat(registry: Registry, worker_settings: WorkerSettings, job_id: str) -> None:
     """What a child tells is an event though the next heartbeat is an hour away."""
     work = attempt(registry, worker_settings, job_id)
     with LeaseRenewal(registry, work, lease_seconds=7200, every_seconds=3600):

@@ -95,12 +95,10 @@ def test_a_worker_takes_only_what_it_serves(registry: Registry, supervisor: Reco
     fits = add_job(registry, memory_bytes=2**20)
     small = permits_of(supervisor, registry, queues=(ANY_DEVICE,))
     with registry.write() as unit:
-        unit.workers.heartbeat(
-            "large", machine="elsewhere", process="1 1", queues=[ANY_DEVICE], gpu=False, memory_bytes=2**60
-        )
-    reaper = Reaper(
-        registry, hurried_with(supervisor, worker_memory_bytes=2**30), supervisor, small, take=lambda permit: None
-    )
+        where = {"machine": "elsewhere", "process": "1 1", "queues": [ANY_DEVICE]}
+        unit.workers.heartbeat("large", gpu=False, memory_bytes=2**60, **where)
+    settings = hurried_with(supervisor, worker_memory_bytes=2**30)
+    reaper = Reaper(registry, settings, supervisor, small, take=lambda permit: None)
     reaper.sweep()
     assert small.max_memory == {ANY_DEVICE: 2**30}
     assert use(small, ANY_DEVICE, times=2) == [fits]
@@ -108,8 +106,7 @@ def test_a_worker_takes_only_what_it_serves(registry: Registry, supervisor: Reco
     with registry.write() as unit:
         unit.workers.forget(["large"])
     reaper._register()
-    every = permits_of(supervisor, registry, queues=(GPU_ONLY, ANY_DEVICE))
-    assert use(every, ANY_DEVICE, times=3) == [gpu, large]
+    assert use(permits_of(supervisor, registry, queues=(GPU_ONLY, ANY_DEVICE)), ANY_DEVICE, times=3) == [gpu, large]
     assert small.max_memory == {}
 
 

@@ -52,9 +52,8 @@ def test_work_of_a_dead_process_here_is_released_at_once(registry: Registry, wor
     jobs = {name: add_job(registry, status="running") for name in ("here", "elsewhere")}
     with registry.write() as unit:
         for name, place in (("here", machine()), ("elsewhere", "another machine")):
-            unit.workers.heartbeat(
-                name, machine=place, process=process_mark(child.pid), queues=[], gpu=False, memory_bytes=1
-            )
+            mark = process_mark(child.pid)
+            unit.workers.heartbeat(name, machine=place, process=mark, queues=[], gpu=False, memory_bytes=1)
     for name, job_id in jobs.items():
         claimed_by(registry, job_id, name)
     reaper = reaper_of(registry, worker_settings)
@@ -67,8 +66,7 @@ def test_work_of_a_dead_process_here_is_released_at_once(registry: Registry, wor
     row = job(registry, jobs["here"])
     assert (row.status, [line["status"] for line in row.history]) == ("queued", ["queued"])
     with registry.read() as unit:
-        lines = unit.events.after(row.id, 0, limit=10)
-        assert [(line.type, line.data) for line in lines] == [
+        assert [(line.type, line.data) for line in unit.events.after(row.id, 0, limit=10)] == [
             ("attempt", {"reason": "its worker died"}),
             ("status", {"status": "queued"}),
         ]
@@ -151,8 +149,7 @@ def test_what_is_lost_without_getting_further_is_given_up(registry: Registry, wo
 
 def test_an_inspection_is_done_by_whoever_comes(registry: Registry, worker_settings: WorkerSettings) -> None:
     """The road itself: two workers, one upload, a real child, one prepared copy."""
-    content = b"x,label\n" + b"".join(b"%d.5,%d\n" % (i, i % 2) for i in range(200))
-    record_id = add_dataset(registry, content)
+    record_id = add_dataset(registry, b"x,label\n" + b"".join(b"%d.5,%d\n" % (i, i % 2) for i in range(200)))
     supervisors = [Supervisor(worker_settings, registry, name=name) for name in "ab"]
     threads = [threading.Thread(target=execute, args=[one, registry, record_id]) for one in supervisors]
     for thread in threads:

@@ -32,9 +32,8 @@ def watched(code: str, sent: list[str], *, seconds: float = 60) -> tuple[str | N
     """How a child that runs this code ends, and what it tells; it is sent all that as soon as it has started."""
     told: list[object] = []
     connected = Replies()
-    child = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-    )
+    command, pipe = [sys.executable, "-c", code], subprocess.PIPE
+    child = subprocess.Popen(command, stdin=pipe, stdout=pipe, start_new_session=True)
     assert child.stdin is not None
     connected.connect(child.stdin.fileno())
     try:

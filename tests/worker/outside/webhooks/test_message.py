@@ -90,9 +90,7 @@ def test_the_signature_is_the_one_published_for_the_standards_example() -> None:
     data=st.dictionaries(st.text(), st.text() | st.integers() | st.none() | st.floats(allow_nan=False), max_size=4),
     hours=st.integers(-12, 14),
 )
-def test_the_reference_library_accepts_every_message(
-    key: bytes, message_id: str, data: dict[str, object], hours: int
-) -> None:
+def test_the_reference_accepts_every_message(key: bytes, message_id: str, data: dict[str, object], hours: int) -> None:
     """Whatever secret, id, content and time zone: the receiver's library verifies it and reads the message."""
     data = {name: value for name, value in data.items() if value not in (float("inf"), float("-inf"))}
     body = payload("job.succeeded", _MOMENT, data)
@@ -245,8 +243,6 @@ def test_no_header_breaks_the_reader(text: str) -> None:
         (None, "failed"),
     ],
 )
-def test_2xx_is_delivered_410_is_gone_and_all_else_is_a_failure(
-    status_code: int | None, outcome: AttemptOutcome
-) -> None:
+def test_2xx_is_delivered_410_is_gone_and_all_else_fails(status_code: int | None, outcome: AttemptOutcome) -> None:
     """Redirects too: they are not followed."""
     assert attempt_outcome(status_code) == outcome

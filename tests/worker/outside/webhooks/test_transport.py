@@ -29,7 +29,6 @@ _NAME = "receiver.test"  # RFC 6761: no real name server knows it
 _SHORT_S = 0.5
 #: How long a bad receiver goes on, at most; who waits for its end gets the answer that the test forbids.
 _DRIPS, _PAUSE_S = 200, 0.05
-
 Script = Callable[[socket.socket], None]
 
 
@@ -212,9 +211,7 @@ def _client_side(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
-def test_over_tls_the_name_is_asked_for_and_verified_though_the_address_is_dialled(
-    start: Start, authority: trustme.CA
-) -> None:
+def test_over_tls_the_name_is_verified_though_the_address_is_dialled(start: Start, authority: trustme.CA) -> None:
     """SNI, certificate and `Host` are the name's: a receiver behind a shared address works."""
     server = _server_side(authority, _NAME)
     asked: list[str | None] = []
@@ -283,9 +280,7 @@ _REFUSED = {
 
 
 @pytest.mark.parametrize("address", _REFUSED)
-def test_names_that_lead_to_closed_addresses_are_refused_without_a_packet(
-    monkeypatch: pytest.MonkeyPatch, address: str
-) -> None:
+def test_names_of_closed_addresses_are_refused_without_a_packet(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     """Every class of address: told by its kind, not by its number, and no socket is made."""
     made = _watch_sockets(monkeypatch)
     answer = _send(443, scheme="https", host=_NAME, policy=Policy(), names=Names([address]))
@@ -295,9 +290,7 @@ def test_names_that_lead_to_closed_addresses_are_refused_without_a_packet(
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "169.254.169.254", "0.0.0.0"])
-def test_urls_that_name_closed_addresses_are_refused_without_a_question(
-    monkeypatch: pytest.MonkeyPatch, host: str
-) -> None:
+def test_urls_of_closed_addresses_are_refused_without_a_question(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     """An address needs no name server, and is judged all the same."""
     made, names = _watch_sockets(monkeypatch), Names(["8.8.8.8"])
     answer = _send(443, scheme="https", host=host, policy=Policy(), names=names)
@@ -357,8 +350,7 @@ def test_of_several_addresses_only_permitted_ones_are_connected_to(start: Start)
 def test_an_address_that_does_not_answer_is_followed_by_the_next(start: Start) -> None:
     """The first two refuse connections; the third gets the message, once."""
     receiver = start()
-    names = Names(["127.0.0.3", "127.0.0.4", "127.0.0.1"])
-    assert _send(receiver, host=_NAME, names=names).status_code == 200
+    assert _send(receiver, host=_NAME, names=Names(["127.0.0.3", "127.0.0.4", "127.0.0.1"])).status_code == 200
     assert receiver.connections == 1
 
 
@@ -473,8 +465,7 @@ def test_retry_after_comes_back_with_the_status(start: Start, status: int) -> No
         return _send(start(_says(head.encode("latin-1"))))
 
     assert _asks("120").retry_after == timedelta(minutes=2)
-    moment = datetime.now(UTC) + timedelta(hours=3)
-    asked = _asks(format_datetime(moment, usegmt=True))
+    asked = _asks(format_datetime(datetime.now(UTC) + timedelta(hours=3), usegmt=True))
     assert asked.status_code == status
     assert asked.retry_after is not None
     assert timedelta(hours=2) < asked.retry_after <= timedelta(hours=3)

@@ -83,9 +83,8 @@ def test_a_served_copy_is_analysed_again(tmp_path: Path) -> None:
 
 def test_an_unknown_operator_reads_sizes(tmp_path: Path) -> None:
     """What stands in no list is refused where values reach it."""
-    graph = Graph.from_model(
-        onnx.load(Hostile([node("Strange", ["whole"], "zeros", domain="com.example")]).write(tmp_path))
-    )
+    strange = Hostile([node("Strange", ["whole"], "zeros", domain="com.example")])
+    graph = Graph.from_model(onnx.load(strange.write(tmp_path)))
     with pytest.raises(UnsupportedModel) as caught:
         Interpretation(graph, {"x": (2, 4)}, constants={})
     assert caught.value.code == "size_depends_on_values"

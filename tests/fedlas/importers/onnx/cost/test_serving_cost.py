@@ -26,13 +26,8 @@ from tests.helpers import classical_models
 from tests.helpers.networks import hand_made, node
 from tests.helpers.sized_graphs import MUST_PASS
 
-_CONSTANTS: dict[str, Any] = {
-    "w": np.ones((4, 3)),
-    "b": np.zeros(3),
-    "i0": np.array([0]),
-    "i1": np.array([1]),
-    "last": np.array([-1]),
-}
+_CONSTANTS: dict[str, Any] = {"w": np.ones((4, 3)), "b": np.zeros(3)}
+_CONSTANTS |= {"i0": np.array([0]), "i1": np.array([1]), "last": np.array([-1])}
 #: From `zeros`, which has a size of the rows, to scores.
 _ENDING = [
     node("ReduceSum", ["zeros"], "nothing", keepdims=0),
@@ -84,8 +79,7 @@ def test_growth_behind_unknown_sizes_is_refused(tmp_path: Path) -> None:
     """What comes out of a sequence has sizes that only a run tells: such a graph is run, and its growth refused."""
     through = [node("SequenceConstruct", ["x"], "list"), node("SequenceAt", ["list", "first"], "z")]
     first = np.array(0)
-    linear = [*through, node("Gemm", ["z", "w", "b"], "y")]
-    cost = counted(tmp_path, linear, first=first)
+    cost = counted(tmp_path, [*through, node("Gemm", ["z", "w", "b"], "y")], first=first)
     assert (cost.sizes, cost.row_bytes) == ("unknown", 8 * (4 + 4 + 3))
     pairs = [*through, node("Transpose", ["z"], "t"), node("MatMul", ["z", "t"], "zeros"), *_ENDING]
     with pytest.raises(UnsupportedModel) as caught:
@@ -150,8 +144,7 @@ def test_what_people_export_grows_as_its_rows_do(tmp_path: Path) -> None:
         graph = Graph.from_model(onnx.load(MUST_PASS[name](tmp_path)))
         hoist_constants(graph)
         specs = [input_spec(info) for info in graph.inputs]
-        free = {n: 8 for spec in specs for n in spec.shape[1:] if isinstance(n, str)}
-        cost = serving_cost(graph, specs, free)
+        cost = serving_cost(graph, specs, {n: 8 for spec in specs for n in spec.shape[1:] if isinstance(n, str)})
         found[name] = cost.sizes
         assert cost.row_bytes >= cost.peak_row_bytes > 0
     assert found["bert, free length"] == "shapes"

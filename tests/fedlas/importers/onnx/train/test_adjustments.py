@@ -80,23 +80,14 @@ def test_labels_alone(tmp_path: Path) -> None:
 
 def test_other_outputs_are_left_out(tmp_path: Path) -> None:
     """Of scores and labels the scores are taken."""
-    network = Composed(mlp(), lambda y: (y, y.argmax(1)))
-    found = told(exported(tmp_path, network, output_names=["scores", "label"]))
+    found = told(exported(tmp_path, Composed(mlp(), lambda y: (y, y.argmax(1))), output_names=["scores", "label"]))
     assert found == {"outputs_left_out": {"output": "scores", "left_out": ["label"]}}
 
 
 def test_a_mean_of_softmaxes(tmp_path: Path) -> None:
     """Probabilities that are no softmax: their logarithms are taken."""
-
-    class Mean(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.one, self.two = mlp(), mlp()
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return (self.one(x).softmax(1) + self.two(x).softmax(1)) / 2
-
-    assert told(exported(tmp_path, Mean(), output_names=["p"])) == {"logarithm_taken": {"output": "p"}}
+    network = Composed(mlp(), lambda y: (y.softmax(1) + (2 * y).softmax(1)) / 2)
+    assert told(exported(tmp_path, network, output_names=["p"])) == {"logarithm_taken": {"output": "p"}}
 
 
 def test_training_mode_is_left(tmp_path: Path) -> None:
@@ -113,8 +104,7 @@ def test_training_mode_is_left(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["float16", "float64"])
 def test_other_precisions(tmp_path: Path, kind: str) -> None:
     """Weights in half or double precision are computed in float32; how many tensors there are is told."""
-    network = mlp().to(getattr(torch, kind))
-    path = export(network, (table(4)[0].to(getattr(torch, kind)),), tmp_path / "m.onnx")
+    path = export(mlp().to(getattr(torch, kind)), (table(4)[0].to(getattr(torch, kind)),), tmp_path / "m.onnx")
     assert told(path) == {"float32": {"tensors": {kind: 6}}}
 
 
@@ -127,12 +117,8 @@ def test_an_input_with_a_name_of_ours(tmp_path: Path) -> None:
 
 def test_shared_weights(tmp_path: Path) -> None:
     """A weight that two layers read has a copy for each."""
-    nodes = [
-        node("MatMul", ["x", "w"], "h"),
-        node("Relu", ["h"], "a"),
-        node("MatMul", ["a", "w"], "b"),
-        node("MatMul", ["b", "out"], "y"),
-    ]
+    nodes = [node("MatMul", ["x", "w"], "h"), node("Relu", ["h"], "a")]
+    nodes += [node("MatMul", ["a", "w"], "b"), node("MatMul", ["b", "out"], "y")]
     constants = {"w": np.random.rand(4, 4), "out": np.random.rand(4, 3)}
     assert told(hand_made(tmp_path, nodes, [4], constants)) == {"weights_untied": {"weights": ["w"]}}
 
@@ -180,7 +166,5 @@ def test_evidence_is_json(tmp_path: Path) -> None:
     from fedlas.documents import as_json
     from service.registry.documents import Notice
 
-    path = exported(tmp_path, Composed(mlp(1), lambda y: y.sigmoid()), dynamic=False)
-    for notice in load_onnx(path).adjustments:
-        stored = Notice.model_validate(as_json(notice)).stored()
-        assert stored["evidence"] == dict(notice.evidence)
+    for notice in load_onnx(exported(tmp_path, Composed(mlp(1), lambda y: y.sigmoid()), dynamic=False)).adjustments:
+        assert Notice.model_validate(as_json(notice)).stored()["evidence"] == dict(notice.evidence)

@@ -159,8 +159,7 @@ def test_the_last_of_several_steps_is_the_output(tmp_path: Path) -> None:
     """Label, embedding and logits beside the probabilities are steps or afterthoughts: the probabilities count."""
     names = ["label", "embedding", "logits", "probabilities"]
     network = Embedding().eval()
-    path = export(network, table(2), tmp_path / "m.onnx", output_names=names)
-    classifier = load_onnx(path)
+    classifier = load_onnx(export(network, table(2), tmp_path / "m.onnx", output_names=names))
     (x,) = table(4)
     torch.testing.assert_close(classifier(x)[0], network(x)[2])
     torch.testing.assert_close(classifier(x)[1], network(x)[1])
@@ -209,7 +208,6 @@ def test_cosine_heads(form: str, dynamo: bool, tmp_path: Path) -> None:
 def test_lp_normalised_features(tmp_path: Path) -> None:
     """LpNormalization of features and class vectors: the vectors, though computed, are weights."""
     rng = np.random.default_rng(0)
-    constants = {"w": rng.standard_normal((10, 8)), "v": rng.standard_normal((8, 3)), "s": np.array(16.0)}
     path = hand_made(
         tmp_path,
         [
@@ -220,43 +218,36 @@ def test_lp_normalised_features(tmp_path: Path) -> None:
             node("Mul", ["c", "s"], "y"),
         ],
         [10],
-        constants,
+        {"w": rng.standard_normal((10, 8)), "v": rng.standard_normal((8, 3)), "s": np.array(16.0)},
     )
     classifier = opened(path)
     assert sorted(p.numel() for p in classifier.parameters()) == [24, 80]
     torch.testing.assert_close(classifier(*table(4))[1].norm(dim=1), torch.ones(4))
 
 
-class Pooled(nn.Module):
+def pooled(pool: Function) -> Composed:
     """A convolution gives scores of positions, which are pooled."""
-
-    def __init__(self, pool: Function) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Dropout(0.1), nn.Conv2d(8, 5, 1))
-        self.pool = pool
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.pool(self.body(x))
+    return Composed(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Dropout(0.1), nn.Conv2d(8, 5, 1)), pool).eval()
 
 
 @pytest.mark.parametrize("dynamo", FORMS.values(), ids=FORMS)
 def test_a_squeeze_head_has_pooled_features(dynamo: bool, tmp_path: Path) -> None:
     """A 1x1 convolution and a mean over positions: features are the pooled channels."""
-    network = Pooled(lambda y: y.mean((2, 3))).eval()
+    network = pooled(lambda y: y.mean((2, 3)))
     classifier = opened(export(network, images(2, 8), tmp_path / "m.onnx", dynamo=dynamo))
     (x,) = images(4, 8)
     torch.testing.assert_close(classifier(x)[0], network(x), atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(classifier(x)[1], network.body[:2](x).mean((2, 3)), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(classifier(x)[1], network.network[:2](x).mean((2, 3)), atol=1e-6, rtol=1e-5)
 
 
 def test_a_maximum_over_positions_has_mean_features(tmp_path: Path) -> None:
     """Multiple-instance heads take the largest score of all positions: features are the mean of all positions'."""
-    network = Pooled(lambda y: y.amax((2, 3))).eval()
+    network = pooled(lambda y: y.amax((2, 3)))
     classifier = opened(export(network, images(2, 8), tmp_path / "m.onnx"))
     (x,) = images(4, 8)
     logits, features = classifier(x)
     torch.testing.assert_close(logits, network(x), atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(features, network.body[:2](x).mean((2, 3)), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(features, network.network[:2](x).mean((2, 3)), atol=1e-6, rtol=1e-5)
     assert (classifier.feature_dim, classifier.num_classes) == (8, 5)
 
 
@@ -297,10 +288,7 @@ def squeezed(name: str, opset: int) -> tuple[list[NodeProto], list[int], dict[st
 @pytest.mark.parametrize("opset", [13, 18])
 @pytest.mark.parametrize("name", ["channels first", "channels last"])
 def test_features_are_the_mean_where_the_pooling_cannot_move(name: str, opset: int, tmp_path: Path) -> None:
-    """A ReLU before the pooling: features are the mean over positions of what the last layer reads, in the file, too.
-
-    The mean alone does not tell the logits, so there is no head; all weights train.
-    """
+    """A ReLU before the pooling: features are means of what the last layer reads, without a head; all weights train."""
     nodes, shape, constants = squeezed(name, opset)
     positions = run_file(
         hand_made(tmp_path, nodes, shape, constants, outputs=("features", "y"), opset=opset),
@@ -316,13 +304,11 @@ def test_features_are_the_mean_where_the_pooling_cannot_move(name: str, opset: i
     assert classifier.head_parameters() == []
     with pytest.raises(TypeError, match="features"):
         classifier.head(features)
-    assert sorted(p.numel() for p in classifier.parameters()) == sorted(
-        v.size for n, v in constants.items() if n != "end"
-    )
+    weights = sorted(v.size for n, v in constants.items() if n != "end")
+    assert sorted(p.numel() for p in classifier.parameters()) == weights
     tuned = tmp_path / "tuned.onnx"
-    export_onnx(
-        classifier, tuned, calibrator=TemperatureScaling(2.0), class_names=list("abcd"), verify_with=[x.numpy()]
-    )
+    calibrator = TemperatureScaling(2.0)
+    export_onnx(classifier, tuned, calibrator=calibrator, class_names=list("abcd"), verify_with=[x.numpy()])
     session = onnxruntime.InferenceSession(tuned, providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(session.run(["features"], {"x": x.numpy()})[0], expected, atol=1e-6)
 
@@ -449,5 +435,4 @@ def test_scaled_inputs_are_features_of_a_linear_classifier(tmp_path: Path) -> No
 def test_the_output_of_a_label_is_not_renamed(tmp_path: Path) -> None:
     """What was read is recorded: the tensor before ArgMax, which the file can be asked for."""
     path = export(Composed(mlp(), lambda y: y.argmax(1)), table(2), tmp_path / "m.onnx", output_names=["label"])
-    names = {name for n in onnx.load(path).graph.node for name in n.output}
-    assert load_onnx(path).output_name in names - {"label"}
+    assert load_onnx(path).output_name in {name for n in onnx.load(path).graph.node for name in n.output} - {"label"}

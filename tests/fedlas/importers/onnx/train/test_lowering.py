@@ -18,8 +18,7 @@ X = torch.linspace(-2, 2, 12).reshape(3, 4)
 
 def graph_of(nodes: list[NodeProto], constants: dict[str, Array] | None = None, opset: int = 17) -> Graph:
     info = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])
-    imports = [helper.make_opsetid("", opset)]
-    return Graph(nodes, constants or {}, [info], [nodes[-1].output[0]], opset, imports, 8)
+    return Graph(nodes, constants or {}, [info], [nodes[-1].output[0]], opset, [helper.make_opsetid("", opset)], 8)
 
 
 @pytest.mark.parametrize(
@@ -62,8 +61,7 @@ def test_layers_without_names_stay_apart() -> None:
         nodes.append(helper.make_node("BatchNormalization", [last, *names], [f"y{i}"]))
         last = f"y{i}"
     graph = graph_of(nodes, constants)
-    weights = {name for name in constants if name.startswith(("scale", "bias"))}
-    lowered = lower(graph, ["x"], graph.outputs, weights)
+    lowered = lower(graph, ["x"], graph.outputs, {name for name in constants if name.startswith(("scale", "bias"))})
     assert len(set(lowered.weights.values())) == 800
     torch.testing.assert_close(list(lowered.module.eval()(X)), outputs_of(graph, {"x": X}))
 

@@ -91,8 +91,7 @@ def test_neighbours_by_onnx_runtimes_distance(tmp_path: Path) -> None:
     model = KNeighborsClassifier(7).fit(rows, labels)
     options = {id(model): {"optim": "cdist", "zipmap": False}}
     assert "com.microsoft.CDist" in RUNTIME_OPERATORS
-    path = save(model, rows, tmp_path / "m.onnx", options=options)
-    found = softmax(scores(load_onnx(path), rows)[0])
+    found = softmax(scores(load_onnx(save(model, rows, tmp_path / "m.onnx", options=options)), rows)[0])
     np.testing.assert_allclose(found, model.predict_proba(rows), atol=2 * FLOOR)
     with pytest.raises(UnsupportedModel, match="Scan") as caught:
         load_onnx(save(model, rows, tmp_path / "scan.onnx", **SETTINGS))
@@ -157,12 +156,11 @@ def test_boosted_trees_of_one_score(tmp_path: Path) -> None:
 
 def test_regressing_trees_before_a_softmax(tmp_path: Path) -> None:
     """Where a softmax is in sight, the logits are what goes into it; an open width is found in the trees."""
-    trees = {name.replace("class_", "target_"): value for name, value in TREES.items()}
     model = node_model(
         "TreeEnsembleRegressor",
         ["N", None],
         ["z"],
-        **trees,
+        **{name.replace("class_", "target_"): value for name, value in TREES.items()},
         n_targets=2,
         target_ids=[0, 1, 1, 0],
         target_weights=[1.0, 2.0, 3.0, 4.0],
@@ -178,12 +176,11 @@ def test_regressing_trees_before_a_softmax(tmp_path: Path) -> None:
 
 def test_regressions_are_no_classifiers(tmp_path: Path) -> None:
     """Trees that add up to something that is no distribution are refused, as a regression."""
-    trees = {name.replace("class_", "target_"): value for name, value in TREES.items()}
     model = node_model(
         "TreeEnsembleRegressor",
         ["N", 2],
         ["z"],
-        **trees,
+        **{name.replace("class_", "target_"): value for name, value in TREES.items()},
         n_targets=2,
         target_ids=[0, 1, 1, 0],
         target_weights=[1.0, 2.0, 3.0, 4.0],
@@ -221,13 +218,12 @@ def test_features_and_familiarity(tmp_path: Path) -> None:
     np.testing.assert_array_equal(features, logits.astype(np.float32))
     assert (classifier.feature_layer, classifier.feature_dim) == ("probabilities", 3)
     np.testing.assert_array_equal(classifier.head(torch.from_numpy(features)).numpy(), features)
-    familiarity = Familiarity.fit(features, labels)
     export_onnx(
         classifier,
         tmp_path / "out.onnx",
         calibrator=TemperatureScaling(2.0),
         class_names=list("abc"),
-        familiarity=familiarity,
+        familiarity=Familiarity.fit(features, labels),
         verify_with=[rows],
     )
     assert predict_file(tmp_path / "out.onnx", [rows])["familiarity"].shape == (len(rows),)
@@ -241,9 +237,8 @@ def test_served_files_can_be_sent_again(tmp_path: Path) -> None:
     export_onnx(classifier, served, calibrator=TemperatureScaling(2.0), class_names=list("abc"))
     again = load_onnx(served, output="probabilities")
     assert not again.trainable
-    np.testing.assert_allclose(
-        softmax(scores(again, rows)[0]), predict_file(served, [rows])["probabilities"], atol=2 * FLOOR
-    )
+    answered = predict_file(served, [rows])["probabilities"]
+    np.testing.assert_allclose(softmax(scores(again, rows)[0]), answered, atol=2 * FLOOR)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -253,8 +248,7 @@ def test_votes_do_not_depend_on_the_batch(classes: int, tmp_path: Path) -> None:
     model = RandomForestClassifier(100, random_state=0).fit(rows, labels)
     classifier = load_onnx(save(model, rows, tmp_path / "m.onnx", **SETTINGS))
     together, _ = scores(classifier, rows)
-    alone = np.concatenate([scores(classifier, row[None])[0] for row in rows])
-    np.testing.assert_allclose(alone, together, atol=1e-3)
+    np.testing.assert_allclose(np.concatenate([scores(classifier, row[None])[0] for row in rows]), together, atol=1e-3)
 
 
 def test_copies_compute_the_same(tmp_path: Path) -> None:
@@ -318,13 +312,11 @@ def test_networks_that_end_in_an_operator_without_a_gradient(rows: Any, tmp_path
     x = RNG.normal(size=(7, 4)).astype(np.float32)
     logits, features = scores(classifier, x)
     assert (type(classifier).__name__, classifier.feature_layer) == ("RuntimeOnlyClassifier", "h")
-    session = ort.InferenceSession(
-        network(nodes, constants, "p").SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    content = network(nodes, constants, "p").SerializeToString()
+    session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(softmax(logits), session.run(["p"], {"x": x})[0], atol=1e-6)
     np.testing.assert_allclose(classifier.head(torch.from_numpy(features)).numpy(), logits, atol=1e-5)
-    tapped = opened(network(nodes, constants, "p", rows=rows), tmp_path / "m.onnx", features="a")
-    assert tapped.feature_layer == "a"
+    assert opened(network(nodes, constants, "p", rows=rows), tmp_path / "m.onnx", features="a").feature_layer == "a"
     with pytest.raises(UnsupportedModel) as caught:
         opened(network(nodes, constants, "p", rows=rows), tmp_path / "m.onnx", features="nowhere")
     assert caught.value.code == "unknown_features"

@@ -16,17 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from fedlas.importers import OnnxClassifier, check_parity, load_onnx
-from tests.helpers.networks import (
-    Inputs,
-    export,
-    hand_made,
-    images,
-    node,
-    table,
-    texts,
-    trained_looking,
-    weight_count,
-)
+from tests.helpers.networks import Inputs, export, hand_made, images, node, table, texts, trained_looking, weight_count
 
 UNFOLDED: dict[str, Any] = {"do_constant_folding": False}
 
@@ -73,18 +63,12 @@ class Upsampled(nn.Module):
         return self.out(self.act(self.up(x)).mean((2, 3)))  # type: ignore[no-any-return]
 
 
-class RmsNormed(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.norm, self.out = nn.Linear(10, 16), nn.RMSNorm(16), nn.Linear(16, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out(F.silu(self.norm(self.first(x))))  # type: ignore[no-any-return]
+def rms_normed() -> nn.Module:
+    return nn.Sequential(nn.Linear(10, 16), nn.RMSNorm(16), nn.SiLU(), nn.Linear(16, 3))
 
 
 def weight_normed() -> nn.Module:
-    first = parametrizations.weight_norm(nn.Linear(10, 16))
-    return nn.Sequential(first, nn.ReLU(), nn.Linear(16, 3))
+    return nn.Sequential(parametrizations.weight_norm(nn.Linear(10, 16)), nn.ReLU(), nn.Linear(16, 3))
 
 
 class LowRank(nn.Module):
@@ -108,7 +92,7 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Inputs]]] = {
     "LSTM": (lambda: Recurrent(nn.LSTM), tokens),
     "GRU": (lambda: Recurrent(nn.GRU), tokens),
     "ConvTranspose and PRelu": (Upsampled, lambda rows: images(rows, 8)),
-    "RMSNorm": (RmsNormed, table),
+    "RMSNorm": (rms_normed, table),
     "weight norm": (weight_normed, table),
     "low rank": (LowRank, table),
 }
@@ -129,8 +113,7 @@ def test_weights_of_every_layer_train(name: str, dynamo: bool, tmp_path: Path) -
     make, rows = LAYERS[name]
     torch.manual_seed(0)
     network = trained_looking(make())
-    path = export(network, rows(2), tmp_path / "m.onnx", dynamo=dynamo, **({} if dynamo else UNFOLDED))
-    classifier = opened(path)
+    classifier = opened(export(network, rows(2), tmp_path / "m.onnx", dynamo=dynamo, **({} if dynamo else UNFOLDED)))
     with torch.no_grad():
         torch.testing.assert_close(classifier(*rows(3))[0].shape, torch.Size((3, classifier.num_classes)))
     folded = dynamo and name in ("weight norm", "low rank")  # this exporter computes such weights once
@@ -249,13 +232,9 @@ class Repeated(nn.Module):
 @pytest.mark.parametrize("dynamo", [False, True], ids=["torchscript", "dynamo"])
 @pytest.mark.parametrize("tied", [False, True], ids=["equal", "tied"])
 def test_one_module_stays_one_where_the_file_tells(tied: bool, dynamo: bool, tmp_path: Path) -> None:
-    """Equal blocks train apart; a block that runs three times stays one where the exporter recorded its module.
-
-    The older exporter records nothing, and there its copies train apart: the same function with more weights.
-    """
+    """Equal blocks train apart; one that runs three times stays one where the exporter recorded its module (dynamo)."""
     torch.manual_seed(0)
-    network = Repeated(tied=tied).eval()
-    path = export(network, table(2), tmp_path / "m.onnx", dynamo=dynamo)
+    path = export(Repeated(tied=tied).eval(), table(2), tmp_path / "m.onnx", dynamo=dynamo)
     blocks = 1 if tied and dynamo else 3
     assert sizes(opened(path)) == sorted([100, 10, 10, 10] * blocks + [30, 3])
 
@@ -288,8 +267,7 @@ def test_two_inputs_share_an_encoder(tmp_path: Path) -> None:
             return self.out(torch.cat([torch.relu(self.encode(self.embedding(x).mean(1))) for x in (one, other)], 1))  # type: ignore[no-any-return]
 
     network = Siamese().eval()
-    classifier = opened(export(network, texts(2), tmp_path / "m.onnx", dynamo=True))
-    assert weight_count(classifier) == weight_count(network)
+    assert weight_count(opened(export(network, texts(2), tmp_path / "m.onnx", dynamo=True))) == weight_count(network)
 
 
 def test_fused_embeddings_train(tmp_path: Path) -> None:
@@ -336,8 +314,7 @@ def test_rotary_caches_do_not_train(form: str, tmp_path: Path) -> None:
         node("ReduceMean", ["r", "middle"], "m", keepdims=0),
         node("MatMul", ["m", "w"], "y"),
     ]
-    path = hand_made(tmp_path, nodes, [6], constants, opset=23, kind=TensorProto.INT64)
-    assert sizes(opened(path)) == [24, 400]
+    assert sizes(opened(hand_made(tmp_path, nodes, [6], constants, opset=23, kind=TensorProto.INT64))) == [24, 400]
 
 
 class Started(nn.Module):
