@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Modules and tests stay to the end: the collector need not look at two million objects again and again."""
+    """Modules and tests stay to the end: the collector need not look at a million objects again and again."""
     gc.freeze()
 
 

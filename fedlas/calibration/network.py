@@ -145,9 +145,7 @@ def calibrate(
 
     progress.begin("training")
     on_stage("training")
-    # Fits multiply small matrices: on two cores a job without training takes 22 s with two BLAS threads, 5 s with one.
-    with threadpool_limits(limits=1, user_api="blas"):
-        result = _race(start, journal, on_progress, on_candidate, on_training, progress)
+    result = _race(start, journal, on_progress, on_candidate, on_training, progress)
 
     progress.begin("calibrating")
     on_stage("calibrating")
@@ -227,27 +225,29 @@ def _race(
     progress: JobProgress | None = None,
 ) -> RaceResult:
     options, dataset, candidates = start.options, start.dataset, start.candidates()
-    return run_race(
-        start.classifier,
-        training=start.training_rows() if start.trains else None,
-        calibration=rows_of(dataset, "calibration"),
-        candidates=candidates,
-        budget_seconds=options.budget_seconds,
-        max_accuracy_drop=options.max_accuracy_drop,
-        max_cost_factor=start.max_cost_factor() if candidates else 1.0,
-        seed=options.seed,
-        task=start.classifier.task,
-        groups=dataset.groups_of("calibration"),
-        calibrators=lone_temperature(*start.outputs.logits.shape) if options.method == "temperature" else None,
-        calibration_weights=dataset.weights_of("calibration"),
-        outputs=start.outputs,
-        on_progress=on_progress,
-        on_candidate=on_candidate,
-        on_training=on_training,
-        journal=journal if candidates else None,
-        progress=progress,
-        seconds_after=seconds_after_race(start),
-    )
+    # Fits multiply small matrices: on two cores a job without training takes 22 s with two BLAS threads, 5 s with one.
+    with threadpool_limits(limits=1, user_api="blas"):
+        return run_race(
+            start.classifier,
+            training=start.training_rows() if start.trains else None,
+            calibration=rows_of(dataset, "calibration"),
+            candidates=candidates,
+            budget_seconds=options.budget_seconds,
+            max_accuracy_drop=options.max_accuracy_drop,
+            max_cost_factor=start.max_cost_factor() if candidates else 1.0,
+            seed=options.seed,
+            task=start.classifier.task,
+            groups=dataset.groups_of("calibration"),
+            calibrators=lone_temperature(*start.outputs.logits.shape) if options.method == "temperature" else None,
+            calibration_weights=dataset.weights_of("calibration"),
+            outputs=start.outputs,
+            on_progress=on_progress,
+            on_candidate=on_candidate,
+            on_training=on_training,
+            journal=journal if candidates else None,
+            progress=progress,
+            seconds_after=seconds_after_race(start),
+        )
 
 
 def _raced_again(

@@ -6,10 +6,12 @@ import json
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from fedlas.calibration import CalibrationOptions, calibrate
 from fedlas.calibration.preparation import notices_of, prepare
@@ -17,7 +19,9 @@ from fedlas.data import SPLITS, Dataset, align
 from fedlas.errors import BaselineMismatch, Mismatch
 from fedlas.importers import GraphClassifier, load_onnx
 from fedlas.notice import Notice
+from fedlas.race.race import run_race
 from fedlas.race.record import FolderJournal
+from fedlas.race.results import RaceResult
 from fedlas.training.checkpoints import read_state, write_state
 from tests.helpers.gaussian_classes import OVERCONFIDENT, network, world
 
@@ -58,6 +62,27 @@ def test_a_notebook_calibrates_judges_and_exports(tmp_path: Path) -> None:
     assert nll == pytest.approx(report["metrics"]["calibrated"]["nll"]["value"], rel=1e-4)
     assert found.guarantees is not None
     assert report["class_priors"]["shifted"] is False
+
+
+def test_fits_use_one_thread_of_blas_and_leave_the_program_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While calibrators are fitted BLAS has one thread, however many the program allows; then it has these again."""
+
+    def threads() -> set[int]:
+        return {found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas"}
+
+    met: list[set[int]] = []
+
+    def watched(*given: Any, **options: Any) -> RaceResult:
+        met.append(threads())
+        return run_race(*given, **options)
+
+    monkeypatch.setattr("fedlas.calibration.network.run_race", watched)
+    with threadpool_limits(limits=2, user_api="blas"):
+        calibrate(*given(tmp_path), CalibrationOptions(method="post_hoc"))
+        after = threads()
+    assert (met, after) == ([{1}], {2})
 
 
 def test_priors_of_the_world_shift_the_file_and_nothing_that_is_judged(tmp_path: Path) -> None:

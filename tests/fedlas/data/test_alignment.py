@@ -161,7 +161,7 @@ def test_the_datasets_names_serve_a_model_without() -> None:
         (dataset(["ant", "bee", "cow"]), ["ant", "bee", "dog"], 3, r"\['cow'\].*ant, bee, dog.*ant, bee, cow"),
         (dataset(["ant", "bee", "cow"]), None, 4, "4 classes, unnamed.*3: ant, bee, cow"),
         (dataset(["ant", "bee", "cow"]), None, 2, "2 classes"),
-        (dataset(), None, 2, "row 2 .*label 2.*2 classes.*3: 0, 1, 2"),
+        (dataset(), None, 2, "row 2 .*label 2, one of 20 rows .*leave these out; .*2 classes.*3: 0, 1, 2"),
     ],
 )
 def test_classes_must_fit(data: Dataset, names: list[str] | None, num_classes: int, words: str) -> None:
