@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.calibrators import softmax
+from fedlas.contract.report import GateVerdict
 from fedlas.gate.gate import judge, ledger_level
-from fedlas.gate.verdict import GateVerdict
 from fedlas.metrics import evaluate
 from fedlas.metrics.betting_intervals import paired_mean
 from fedlas.metrics.calibration_error import equal_mass_bins

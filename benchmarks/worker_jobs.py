@@ -25,16 +25,14 @@ from benchmarks.data.common import Array
 from benchmarks.jobs import Json, Order, Run, keep, missing_jobs, told_of
 from benchmarks.races import leave_race, recorded_race
 from benchmarks.settings import SETTINGS
-from service.registry.contract import JobRequest
+from fedlas.contract.options import DatasetOptions, ModelOptions, ScoresOptions
+from fedlas.contract.requests import JobRequest
 from worker.documents.orders import (
     CalibrateOrder,
-    DatasetOptions,
     InspectDatasetOrder,
     InspectModelOrder,
-    ModelOptions,
     OrderedDataset,
     OrderedModel,
-    ScoresOptions,
     ScoresOrder,
 )
 from worker.inside.calibration import calibrate, fit_scores

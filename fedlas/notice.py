@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import Literal
 
+from fedlas.contract.profiles import Notice
 from fedlas.documents import Json
 
 #: `info`: what was done; `warning`: what looks wrong; `error`: what is certainly wrong, and ends a job.
 Severity = Literal["info", "warning", "error"]
-
-
-@dataclass(frozen=True)
-class Notice:
-    """A stable machine `code`, a sentence, and what it rests on.
-
-    Attributes:
-        evidence: the figures and names behind the sentence, ready for JSON.
-    """
-
-    code: str
-    message: str
-    evidence: Mapping[str, Json] = field(default_factory=dict)
-    severity: Severity = "warning"
 
 
 #: An event has room for 16 KiB: five lists of names and some figures.
@@ -62,4 +48,4 @@ def adjustment(code: str, message: str, **evidence: Json) -> Notice:
     >>> adjustment("index_dropped", "'Unnamed: 0' is a pandas index and no feature", column="Unnamed: 0").severity
     'info'
     """
-    return Notice(code, message, evidence, "info")
+    return Notice(code=code, message=message, evidence=evidence, severity="info")

@@ -7,9 +7,9 @@ from collections.abc import Set
 
 from anyio import CapacityLimiter, to_thread
 
+from fedlas.contract.predictions import ServedModel
 from service.model_repository import Profiles, ResolvedModel
 from service.registry import tables
-from service.registry.contract import ServedModel
 from service.registry.errors import Conflict, NotFound
 from service.registry.registry import Registry, UnitOfWork
 

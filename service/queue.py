@@ -17,7 +17,7 @@ from kombu.messaging import Producer
 from kombu.utils.uuid import uuid
 from redis.exceptions import RedisError
 
-from service.registry.contract import task_name
+from service.registry.queues import task_name
 from service.registry.repositories import Permit
 
 _LOG = logging.getLogger(__name__)

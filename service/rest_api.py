@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from fedlas.contract.base import JsonObject
 from service.api.document.building import build
 from service.api.document.prediction_operations import OPERATIONS
 from service.api.plumbing import error_handlers
@@ -28,7 +29,6 @@ from service.api.plumbing.error_handlers import HeadMiddleware
 from service.api.plumbing.problems import RESPONSES
 from service.api.plumbing.services import Services
 from service.api.resources import batches, calibrators, datasets, events, jobs, models, names, oip, operations, uploads
-from service.registry.documents import JsonObject
 from service.registry.errors import Unavailable
 from service.web.pages import ProblemPagesMiddleware, install
 from service.web.rendering import StaticFile, answer

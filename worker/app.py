@@ -21,7 +21,7 @@ from kombu.entity import Exchange, Queue
 from pydantic import ValidationError
 
 from fedlas.extras import TwoRuntimes, check_single_runtime
-from service.registry.contract import GPU_ONLY
+from service.registry.queues import GPU_ONLY
 from service.registry.settings import OWNER_ONLY, WorkerSettings, mistakes
 from worker.process_identity import has_gpu
 

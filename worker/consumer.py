@@ -21,7 +21,7 @@ from kombu.message import Message
 from kombu.utils.uuid import uuid
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from service.registry.contract import PLAN, QUEUE_OF, WORK_KINDS, kind_of_record, task_name
+from service.registry.queues import PLAN, QUEUE_OF, WORK_KINDS, kind_of_record, task_name
 from service.registry.repositories import Permit
 from worker.outside.permits import Permits
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from celery import Task
 from celery.worker.request import Request
 
-from service.registry.contract import QUEUE_OF, task_name
+from service.registry.queues import QUEUE_OF, task_name
 from service.registry.repositories import Claim
 from worker.app import app
 from worker.outside.permits import Permits

@@ -10,18 +10,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlas.calibrators import Calibrator, Identity, ShrunkenTemperature, softmax
+from fedlas.contract.report import GateVerdict, LabelNoise, Report
 from fedlas.data import Dataset
 from fedlas.deployment import Deployment, priors_of
 from fedlas.errors import BadDataset, Mismatch
 from fedlas.gate.gate import checked_finalists, judge, verdict_alone
 from fedlas.gate.guards import GateOptions, JudgedRows
-from fedlas.gate.verdict import GateVerdict
 from fedlas.guarantees import Guarantees
 from fedlas.metrics.proper_scores import Score
 from fedlas.race.results import CandidateResult, Finalist
 from fedlas.race.scoring import FEW_ROWS
-from fedlas.report import CalibrationReport, Evidence, build_report
-from fedlas.report.label_noise import LabelNoise, sensitivity
+from fedlas.report import Evidence, build_report
+from fedlas.report.label_noise import sensitivity
 
 Floats = NDArray[np.float64]
 Targets = NDArray[np.int64]
@@ -128,7 +128,7 @@ class Evaluation:
             seed=self.options.seed,
         )
 
-    def report(self, evidence: Evidence) -> CalibrationReport:
+    def report(self, evidence: Evidence) -> Report:
         return build_report(
             evidence, num_resamples=self.options.num_resamples, confidence_level=self.options.confidence_level
         )

@@ -17,9 +17,9 @@ from fedlas.calibration.evaluation import CalibrationOptions
 from fedlas.calibration.job_in_memory import InMemoryJob, Progress, sha256_of
 from fedlas.calibration.result import CalibrationResult
 from fedlas.calibration.scores import ScoredRows, calibrate_scores
+from fedlas.contract.profiles import Notice
 from fedlas.conversion import ConversionError, dataset_file
 from fedlas.data.scores import read_scores
-from fedlas.notice import Notice
 
 __all__ = ["Progress", "calibrate"]
 #: An hour is for a server; a cell of a notebook is waited for.

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 from fedlas.calibration.evaluation import CalibrationOptions
 from fedlas.calibration.result import CalibrationResult
 from fedlas.calibration.scores import ScoredRows, calibrate_scores
+from fedlas.contract.profiles import Notice
+from fedlas.contract.report import Named, Subject
 from fedlas.conversion import DatasetFile, ModelFile, dataset_file, example_of, model_file
 from fedlas.conversion.rows import seen_by
 from fedlas.data import Dataset, align, read_dataset
 from fedlas.data.alignment import InputSpec
 from fedlas.data.scores import read_scores
 from fedlas.errors import BadDataset, ConversionError, UnsupportedModel
-from fedlas.notice import Notice
 from fedlas.progress import JobProgress
-from fedlas.report import Named, Subject
 
 if TYPE_CHECKING:
     from fedlas.importers import GraphClassifier
@@ -171,7 +171,7 @@ class InMemoryJob:
             self.options,
             request={"method": self.options.method, "budget_seconds": self.options.budget_seconds},
             digests=digests,
-            subject=Subject(Named(_name(self.model), sha256=digests["model_sha256"])),
+            subject=Subject(model=Named(name=_name(self.model), sha256=digests["model_sha256"])),
             progress=progress,
             on_stage=begin,
             on_progress=trained,
@@ -195,7 +195,7 @@ class InMemoryJob:
             ScoredRows.of(dataset),
             replace(self.options, method="mixture" if self.options.method == "temperature" else "auto"),
             digests={"scores_sha256": sha256_of(path)},
-            subject=Subject(Named(_name(self.model))),
+            subject=Subject(model=Named(name=_name(self.model))),
         )
         return CalibrationResult.of_scores(found, self.folder, answering=answering, notes=[f"{told} ({error})."])
 

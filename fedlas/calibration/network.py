@@ -28,14 +28,15 @@ from fedlas.calibration.preparation import (
 from fedlas.calibration.serving import Served, WrittenFinalist, judge_and_write
 from fedlas.calibrators import Calibrator, Identity
 from fedlas.calibrators.feature_map import shown_parameters
+from fedlas.contract.profiles import Notice
+from fedlas.contract.report import GateVerdict, Report, Subject
 from fedlas.data import Dataset, shared_rows
 from fedlas.deployment import Deployment
 from fedlas.export.graph import ExportReport
-from fedlas.gate.verdict import FINE_TUNED, GateVerdict
+from fedlas.gate.verdict import FINE_TUNED
 from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import GraphClassifier
-from fedlas.notice import Notice
 from fedlas.preconditions import require_accepted
 from fedlas.progress import JobProgress
 from fedlas.race.outputs import SplitOutputs
@@ -43,7 +44,7 @@ from fedlas.race.race import run_race
 from fedlas.race.record import Journal
 from fedlas.race.results import CandidateResult, Finalist, OnTraining, RaceProgress, RaceResult
 from fedlas.race.scoring import lone_temperature
-from fedlas.report import CalibrationReport, Evidence, Subject
+from fedlas.report import Evidence
 from fedlas.report.diagnostics import fedlas_diagnostics
 from fedlas.report.parts import OutOfFold
 from fedlas.training.fit import device_name
@@ -65,7 +66,7 @@ class Calibration:
     """
 
     verdict: GateVerdict
-    report: CalibrationReport
+    report: Report
     dataset: Dataset
     written: WrittenFinalist | None
     test_probs: NDArray[np.float64]

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.calibration.evaluation import CalibrationOptions, check_test_groups, ordered_priors
+from fedlas.contract.profiles import Notice
 from fedlas.data import SPLITS, Dataset, without_copies
 from fedlas.data.arrays import pieces
 from fedlas.data.dataset import Array, Integers
@@ -22,7 +23,7 @@ from fedlas.documents import as_json
 from fedlas.errors import BaselineMismatch
 from fedlas.importers import GraphClassifier
 from fedlas.importers.network_kind import network_kind
-from fedlas.notice import Notice, adjustment
+from fedlas.notice import adjustment
 from fedlas.preconditions import Examined, examine
 from fedlas.race.candidates import Candidate, make_candidates
 from fedlas.race.context import TrainingRows

@@ -13,8 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedlas.contract.report import Report
 from fedlas.errors import ConversionError
-from fedlas.report import CalibrationReport, report_html
+from fedlas.report import report_html
 
 if TYPE_CHECKING:
     from fedlas.calibration.calibrated_model import CalibratedModel
@@ -35,7 +36,7 @@ class CalibrationResult:
         notes: what was done to the objects that were given.
     """
 
-    report: CalibrationReport
+    report: Report
     notes: tuple[str, ...]
     _write: Callable[[Path], object]
     _make_model: Callable[[], CalibratedModel]

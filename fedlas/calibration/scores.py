@@ -29,17 +29,17 @@ from fedlas.calibration.evaluation import (
 )
 from fedlas.calibrators import CALIBRATORS, Calibrator, Identity, TemperatureScaling, softmax
 from fedlas.calibrators.feature_map import shown_parameters
+from fedlas.contract.report import GateVerdict, Report, Subject
 from fedlas.data import Dataset
 from fedlas.data.labels import missing_classes
 from fedlas.data.scores import Kind
 from fedlas.deployment import Deployment
 from fedlas.errors import BadDataset, FedLASError
 from fedlas.export.scores_graph import as_logits, write
-from fedlas.gate.verdict import GateVerdict
 from fedlas.guarantees import Guarantees
 from fedlas.race.scoring import CrossFitted, post_hoc_names
 from fedlas.race.selection import CalibratorSelector
-from fedlas.report import CalibrationReport, SplitAccuracy, Subject
+from fedlas.report import SplitAccuracy
 from fedlas.report.parts import OutOfFold
 
 #: Few draws of wrong labels: a request waits for the report.
@@ -78,7 +78,7 @@ class ScoresCalibration:
     """The result of it: `calibrator` is returned whatever the verdict is."""
 
     verdict: GateVerdict
-    report: CalibrationReport
+    report: Report
     rows: ScoredRows
     calibrator: Calibrator
     guarantees: Guarantees | None

@@ -19,18 +19,18 @@ import numpy as np
 from fedlas.calibration.evaluation import CalibrationOptions, Evaluation, deployment_of, uploaded_at_priors
 from fedlas.calibration.preparation import Start, rows_of
 from fedlas.calibrators import softmax
+from fedlas.contract.report import GateVerdict, GaveWay, WrittenFile
 from fedlas.data import Dataset
 from fedlas.deployment import Deployment
 from fedlas.errors import BadDataset, ExportError, FedLASError
 from fedlas.export.graph import WrittenGraph, write_graph
-from fedlas.gate.verdict import FINALIST_NAMES, VERDICTS, GateVerdict, without_files
+from fedlas.gate.verdict import FINALIST_NAMES, VERDICTS, without_files
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import GraphClassifier
 from fedlas.importers.onnx.train.runtime_classifier import RuntimeComputedClassifier
 from fedlas.race.averaging import Ensemble
 from fedlas.race.outputs import SplitOutputs, require_numbers
 from fedlas.race.results import Finalist, RaceResult
-from fedlas.report.provenance import GaveWay, WrittenFile
 
 T = TypeVar("T")
 
@@ -83,7 +83,9 @@ class Served:
         """For the report; None where nothing was to be written."""
         if self.written is None and not self.gave_way:
             return None
-        return WrittenFile(None if self.written is None else self.written.file.report.parity, self.gave_way)
+        return WrittenFile(
+            parity=None if self.written is None else self.written.file.report.parity, gave_way=self.gave_way
+        )
 
 
 def judge_and_write(start: Start, result: RaceResult, race: Race) -> Served:
@@ -137,18 +139,18 @@ def _evaluate(start: Start, result: RaceResult) -> tuple[Evaluation, list[GaveWa
             require_numbers(logits, features, split="test")
             probs[name] = softmax(finalist.calibrator(logits, features))
         except BadDataset as error:  # the upload answers these rows, so the training did this
-            lost.append(GaveWay(name, error.code, error.message))
+            lost.append(GaveWay(finalist=name, code=error.code, reason=error.message))
     return Evaluation(start.dataset, probs, start.options), lost
 
 
 def _without(verdict: GateVerdict, name: str | None, gave_way: Sequence[GaveWay], num_rows: int) -> GateVerdict:
-    reasons = {gone.finalist: gone.reason for gone in gave_way if gone.finalist in verdict.order}
+    reasons: dict[str, str] = {gone.finalist: gone.reason for gone in gave_way if gone.finalist in verdict.order}
     if not reasons:
         return verdict
-    changed = replace(
-        verdict, verdict=VERDICTS[name], finalist=name, order=tuple(one for one in verdict.order if one not in reasons)
+    changed = verdict.changed(
+        verdict=VERDICTS[name], finalist=name, order=tuple(one for one in verdict.order if one not in reasons)
     )
-    return replace(changed, sentences=without_files(changed, reasons, num_rows))
+    return changed.changed(sentences=without_files(changed, reasons, num_rows))
 
 
 def first_written(order: Sequence[str], write: Callable[[str], T]) -> tuple[T | None, tuple[GaveWay, ...]]:
@@ -165,10 +167,14 @@ def first_written(order: Sequence[str], write: Callable[[str], T]) -> tuple[T | 
         try:
             return write(name), tuple(gave_way)
         except FedLASError as error:
-            gave_way.append(GaveWay(name, error.code, error.message))
+            gave_way.append(GaveWay(finalist=name, code=error.code, reason=error.message))
         except Exception as error:  # a defect of ours, which must not cost the hours of a training
             _LOG.exception("finalist %r could not be written", name)
-            gave_way.append(GaveWay(name, "internal_error", f"an unexpected {type(error).__name__} on our side"))
+            gave_way.append(
+                GaveWay(
+                    finalist=name, code="internal_error", reason=f"an unexpected {type(error).__name__} on our side"
+                )
+            )
     return None, tuple(gave_way)
 
 

@@ -26,36 +26,37 @@ if TYPE_CHECKING:
     from fedlas.client.errors import ClientError
     from fedlas.client.jobs import Job
     from fedlas.client.predictions import Predictions
-    from fedlas.client.records.events import Event
-    from fedlas.client.records.files import Calibrator, Dataset, Model, Name, Prediction
-    from fedlas.client.records.runs import BatchRecord
     from fedlas.client.reports import Report
     from fedlas.client.transport import RawResponse
+    from fedlas.contract.events import JobEvent
+    from fedlas.contract.predictions import Prediction
+    from fedlas.contract.records import BatchRecord, CalibratorRecord, DatasetRecord, ModelRecord, NameRecord
 
+_RECORDS = ("BatchRecord", "CalibratorRecord", "DatasetRecord", "ModelRecord", "NameRecord")
 _MODULES = {
-    **dict.fromkeys(("Calibrator", "Dataset", "Model", "Name", "Prediction"), "records.files"),
-    "AsyncClient": "asynchronous",
-    "BatchRecord": "records.runs",
-    "Client": "client",
-    "ClientError": "errors",
-    "Event": "records.events",
-    "Job": "jobs",
-    "Predictions": "predictions",
-    "RawResponse": "transport",
-    "Report": "reports",
+    "AsyncClient": "fedlas.client.asynchronous",
+    "Client": "fedlas.client.client",
+    "ClientError": "fedlas.client.errors",
+    "Job": "fedlas.client.jobs",
+    "JobEvent": "fedlas.contract.events",
+    "Prediction": "fedlas.contract.predictions",
+    "Predictions": "fedlas.client.predictions",
+    "RawResponse": "fedlas.client.transport",
+    "Report": "fedlas.client.reports",
+    **dict.fromkeys(_RECORDS, "fedlas.contract.records"),
 }
 
 __all__ = [
     "AsyncClient",
     "BatchRecord",
-    "Calibrator",
+    "CalibratorRecord",
     "Client",
     "ClientError",
-    "Dataset",
-    "Event",
+    "DatasetRecord",
     "Job",
-    "Model",
-    "Name",
+    "JobEvent",
+    "ModelRecord",
+    "NameRecord",
     "Prediction",
     "Predictions",
     "RawResponse",
@@ -65,7 +66,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return getattr(import_module(f"fedlas.client.{_MODULES[name]}"), name)
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'fedlas.client' has no attribute {name!r}")
 
 

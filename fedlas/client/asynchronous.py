@@ -23,10 +23,10 @@ from fedlas.client.jobs import OnEvent
 from fedlas.client.orders import AnswerOptions, HasId, path_part
 from fedlas.client.predictions import Predictions, predict_request
 from fedlas.client.problems import Retries
-from fedlas.client.records.events import Event
-from fedlas.client.records.parts import Page
-from fedlas.client.records.runs import JobRecord
 from fedlas.client.transport import CONNECT_S, OnWarning, Params, Requests, broken, with_request_id
+from fedlas.contract.base import Page
+from fedlas.contract.events import JobEvent
+from fedlas.contract.records import JobRecord
 
 T = TypeVar("T")
 
@@ -105,11 +105,11 @@ class AsyncClient:
             raise error
         return record
 
-    def events(self, job: str | HasId, *, after: int = 0) -> AsyncIterator[Event]:
+    def events(self, job: str | HasId, *, after: int = 0) -> AsyncIterator[JobEvent]:
         """Events of a job after event `after`, oldest first, until its end; lost connections do not end it."""
         return self._events(_path(job), after=after, deadline=None)
 
-    async def _events(self, job_path: str, *, after: int, deadline: float | None) -> AsyncIterator[Event]:
+    async def _events(self, job_path: str, *, after: int, deadline: float | None) -> AsyncIterator[JobEvent]:
         stream = EventStream(job_path, after=after, deadline=deadline)
         while stream.comes_through:
             try:
@@ -135,15 +135,15 @@ class AsyncClient:
         async for event in self._polled(job_path, stream, deadline):
             yield event
 
-    async def _polled(self, job_path: str, stream: EventStream, deadline: float | None) -> AsyncIterator[Event]:
+    async def _polled(self, job_path: str, stream: EventStream, deadline: float | None) -> AsyncIterator[JobEvent]:
         while True:
             stream.silence_s()
             began = time.monotonic()
             job = await self._look(job_path, params={"wait": EVENTS_POLL_S})  # before its events
-            events: list[Event] = []
+            events: list[JobEvent] = []
             more = True
             while more:
-                page = await self._read(Page[Event], stream.path, params=stream.page(events))
+                page = await self._read(Page[JobEvent], stream.path, params=stream.page(events))
                 events += page.data
                 more = stream.needs_more(page)
             for event in stream.new(events[::-1]):

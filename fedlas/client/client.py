@@ -16,11 +16,11 @@ from fedlas.client.errors import InvalidInput
 from fedlas.client.jobs import Job, Jobs, OnEvent
 from fedlas.client.orders import AnswerOptions, DatasetOptions, HasId, JobOptions, ModelOptions, stored_id
 from fedlas.client.predictions import Predictions, predict_request
-from fedlas.client.records.files import Dataset, Model
-from fedlas.client.records.parts import Server
 from fedlas.client.stored import Batches, Calibrators, Datasets, Models, Names
 from fedlas.client.transfers import OnUpload
 from fedlas.client.transport import KEPT, OnWarning, RawResponse, Transport
+from fedlas.contract.protocol import ServerMetadata
+from fedlas.contract.records import DatasetRecord, ModelRecord
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -83,14 +83,14 @@ class Client:
         """Close all connections."""
         self._transport.close()
 
-    def server(self) -> Server:
+    def server(self) -> ServerMetadata:
         """The server's name and version."""
-        return self._transport.read(Server, "GET", "/v2")
+        return self._transport.read(ServerMetadata, "GET", "/v2")
 
     def calibrate(
         self,
-        model: str | PathLike[str] | Model | Any,
-        data: str | PathLike[str] | Dataset | Any,
+        model: str | PathLike[str] | ModelRecord | Any,
+        data: str | PathLike[str] | DatasetRecord | Any,
         *,
         example: Any = None,
         model_options: ModelOptions | None = None,

@@ -25,10 +25,10 @@ from fedlas.client.errors import (
     WorkFailed,
 )
 from fedlas.client.problems import backoff
-from fedlas.client.records.events import Event
-from fedlas.client.records.parts import Page, Record, RecordError
-from fedlas.client.records.runs import JobRecord
 from fedlas.client.transport import Transport
+from fedlas.contract.base import ANOTHER_VERSION, Page
+from fedlas.contract.events import JOB_EVENT, JobEvent
+from fedlas.contract.records import JobRecord, Record, RecordError
 
 R = TypeVar("R", bound=Record)
 #: Statuses after which a record never changes again.
@@ -66,12 +66,12 @@ class EventReader:
         self._rest = ""
         self._data: list[str] = []
 
-    def feed(self, text: str) -> list[Event]:
+    def feed(self, text: str) -> list[JobEvent]:
         """The events that end within this text; raises ValueError for one that cannot be read."""
         *lines, self._rest = _LINE_END.split(self._rest + text)
         return [event for line in lines if (event := self._line(line)) is not None]
 
-    def _line(self, line: str) -> Event | None:
+    def _line(self, line: str) -> JobEvent | None:
         """The event that ends with this line; comments keep the connection open."""
         if line:
             name, _, value = line.partition(":")
@@ -79,7 +79,7 @@ class EventReader:
                 self._data.append(value.removeprefix(" "))
             return None
         data, self._data = "\n".join(self._data), []
-        return Event.model_validate_json(data) if data else None
+        return JOB_EVENT.validate_json(data, extra="allow", context=ANOTHER_VERSION) if data else None
 
 
 class EventStream:
@@ -101,14 +101,14 @@ class EventStream:
         headers = {"Accept": "text/event-stream", "Last-Event-ID": str(self.known)}
         return {"path": self.path, "headers": headers, "timeout": self._allowed_s}
 
-    def feed(self, response: httpx.Response, text: str) -> list[Event]:
+    def feed(self, response: httpx.Response, text: str) -> list[JobEvent]:
         """The new events in the text; raises Unreadable."""
         try:
             return self.new(self._reader.feed(text))
         except ValueError:
             raise problems.Unreadable(f"{problems.describe(response)}, in which an event is not as expected") from None
 
-    def new(self, events: list[Event]) -> list[Event]:
+    def new(self, events: list[JobEvent]) -> list[JobEvent]:
         found = [event for event in events if event.id > self.known]
         self.known = max([self.known, *(event.id for event in found)])
         return found
@@ -130,11 +130,11 @@ class EventStream:
             raise WaitTimeout("the job has not ended in the time that was given; it goes on")
         return min(left, _MAX_SILENCE_S)
 
-    def page(self, before: list[Event]) -> dict[str, Any]:
+    def page(self, before: list[JobEvent]) -> dict[str, Any]:
         """The parameters of the page of events that follows these, the newest first."""
         return {"limit": _PER_PAGE, **({"after": before[-1].id} if before else {})}
 
-    def needs_more(self, page: Page[Event]) -> bool:
+    def needs_more(self, page: Page[JobEvent]) -> bool:
         """Older events than those of this page may be unknown, too."""
         return page.has_more and bool(page.data) and page.data[-1].id > self.known
 
@@ -195,7 +195,7 @@ def _look(transport: Transport, kind: type[R], path: str, **given: Any) -> R:
     return record
 
 
-def events_of(transport: Transport, job_path: str, *, after: int, deadline: float | None) -> Iterator[Event]:
+def events_of(transport: Transport, job_path: str, *, after: int, deadline: float | None) -> Iterator[JobEvent]:
     """Events after number `after`, oldest first, until the job has ended; raises WaitTimeout."""
     stream = EventStream(job_path, after=after, deadline=deadline)
     while stream.comes_through:
@@ -221,15 +221,15 @@ def events_of(transport: Transport, job_path: str, *, after: int, deadline: floa
     yield from _polled(transport, job_path, stream, deadline)
 
 
-def _polled(transport: Transport, job_path: str, stream: EventStream, deadline: float | None) -> Iterator[Event]:
+def _polled(transport: Transport, job_path: str, stream: EventStream, deadline: float | None) -> Iterator[JobEvent]:
     while True:
         stream.silence_s()
         began = time.monotonic()
         job = _look(transport, JobRecord, job_path, params={"wait": EVENTS_POLL_S})  # before its events
-        events: list[Event] = []
+        events: list[JobEvent] = []
         more = True
         while more:
-            page = transport.read(Page[Event], "GET", stream.path, params=stream.page(events))
+            page = transport.read(Page[JobEvent], "GET", stream.path, params=stream.page(events))
             events += page.data
             more = stream.needs_more(page)
         yield from stream.new(events[::-1])

@@ -15,12 +15,12 @@ from fedlas.client.events import events_of, failure_of, until_final
 from fedlas.client.orders import HasId, JobOptions, RecordFilter, id_of, job_order, path_part, query
 from fedlas.client.predictions import JudgedPredictions
 from fedlas.client.problems import Retries
-from fedlas.client.records.events import Event
-from fedlas.client.records.files import Dataset, JudgedRow, JudgedRows, Model
-from fedlas.client.records.parts import Page
-from fedlas.client.records.runs import Delivery, JobRecord
 from fedlas.client.transfers import download
 from fedlas.client.transport import Pages, Transport
+from fedlas.contract.base import Page
+from fedlas.contract.events import JobEvent
+from fedlas.contract.predictions import JudgedRow, JudgedRows
+from fedlas.contract.records import DeliveryRecord, JobRecord
 
 if TYPE_CHECKING:
     from fedlas.client.reports import Report
@@ -32,19 +32,19 @@ class Deliveries:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def list(self, job: str | HasId, *, limit: int | None = None) -> Pages[Delivery]:
+    def list(self, job: str | HasId, *, limit: int | None = None) -> Pages[DeliveryRecord]:
         """The messages of a job, newest first."""
         path = f"/v1/jobs/{path_part(job)}/deliveries"
-        return Pages(self._transport, Page[Delivery], path, {}, limit=limit, cursor=lambda item: item.id)
+        return Pages(self._transport, Page[DeliveryRecord], path, {}, limit=limit, cursor=lambda item: item.id)
 
-    def resend(self, job: str | HasId, delivery: str | HasId) -> Delivery:
+    def resend(self, job: str | HasId, delivery: str | HasId) -> DeliveryRecord:
         """Send a message once more, now; its `webhook-id` stays the same."""
         path = f"/v1/jobs/{path_part(job)}/deliveries/{path_part(delivery)}/resend"
-        return self._transport.read(Delivery, "POST", path, retries=Retries.NONE)
+        return self._transport.read(DeliveryRecord, "POST", path, retries=Retries.NONE)
 
 
 #: Told of each event of a job.
-OnEvent = Callable[[Event], object]
+OnEvent = Callable[[JobEvent], object]
 _PATH = "/v1/jobs"
 _CREATION_S = 60.0
 
@@ -63,7 +63,7 @@ class Job(JobRecord):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For other processes: the record, without the client, whose connections stay here."""
-        return type(self).model_validate, (self.raw,)
+        return type(self).from_answer, (self.raw,)
 
     @property
     def notes(self) -> list[str]:
@@ -86,7 +86,7 @@ class Job(JobRecord):
         """Delete it with its report; the model that it made stays."""
         self._jobs.delete(self)
 
-    def events(self, *, after: int = 0) -> Iterator[Event]:
+    def events(self, *, after: int = 0) -> Iterator[JobEvent]:
         """Events, oldest first, until its end."""
         return self._jobs.events(self, after=after)
 
@@ -117,14 +117,14 @@ class Jobs:
         self._transport = transport
         self.deliveries = Deliveries(transport)
 
-    def create(self, model: str | Model | HasId, dataset: str | Dataset | HasId, **options: Unpack[JobOptions]) -> Job:
+    def create(self, model: str | HasId, dataset: str | HasId, **options: Unpack[JobOptions]) -> Job:
         """Order the calibration of a stored model on a stored dataset; both may still be inspected."""
         return self._order(model, dataset, options, dry_run=False)
 
     def plan(
         self,
-        model: str | Model | HasId,
-        dataset: str | Dataset | HasId,
+        model: str | HasId,
+        dataset: str | HasId,
         *,
         wait: bool = True,
         **options: Unpack[JobOptions],
@@ -200,7 +200,7 @@ class Jobs:
             raise error
         return found
 
-    def events(self, job: str | HasId, *, after: int = 0) -> Iterator[Event]:
+    def events(self, job: str | HasId, *, after: int = 0) -> Iterator[JobEvent]:
         """Events of a job after event `after`, oldest first, until its end; lost connections do not end it."""
         return events_of(self._transport, f"{_PATH}/{path_part(job)}", after=after, deadline=None)
 

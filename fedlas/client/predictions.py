@@ -24,7 +24,7 @@ from pydantic_core import from_json
 from fedlas.client.errors import FileProblem, InvalidInput
 from fedlas.client.orders import AnswerOptions, HasId, body_of_order, given, path_part, query
 from fedlas.client.problems import Retries
-from fedlas.client.records.files import JudgedRow, Prediction, ServedModel
+from fedlas.contract.predictions import JudgedRow, Prediction, ServedModel
 
 #: A whole number of at most 18 digits, as Python writes it; "007" is text.
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
@@ -90,7 +90,7 @@ class Predictions:
     @cached_property
     def model(self) -> ServedModel:
         """Which model answered."""
-        return ServedModel.model_validate(self.raw["model"])
+        return ServedModel.from_answer(self.raw["model"])
 
     @property
     def class_priors(self) -> dict[str, float] | None:
@@ -171,10 +171,10 @@ class Predictions:
         return len(self._rows)
 
     def __getitem__(self, row: int) -> Prediction:
-        return Prediction.model_validate(self._rows[row])
+        return Prediction.from_answer(self._rows[row])
 
     def __iter__(self) -> Iterator[Prediction]:
-        return map(Prediction.model_validate, self._rows)
+        return map(Prediction.from_answer, self._rows)
 
     def __repr__(self) -> str:
         labels = ", ".join(repr(row["label"]) for row in self._rows[:3])

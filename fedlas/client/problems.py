@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 import fedlas
 from fedlas.client import errors
+from fedlas.contract.base import ANOTHER_VERSION
 
 T = TypeVar("T")
 _KINDS: dict[int, type[errors.Refused]] = {
@@ -79,7 +80,7 @@ _adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 def read(response: httpx.Response, kind: type[T]) -> T:
     """The typed content of an answer; raises Unreadable."""
     try:
-        found: T = _adapter(kind).validate_json(response.content)
+        found: T = _adapter(kind).validate_json(response.content, extra="allow", context=ANOTHER_VERSION)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"])) or "the whole"

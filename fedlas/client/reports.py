@@ -10,12 +10,13 @@ from typing import Any
 from pydantic import PrivateAttr
 
 from fedlas.client.errors import InvalidInput
-from fedlas.client.records.report import ReportDocument
 from fedlas.client.transfers import receiving
 from fedlas.client.transport import Transport
+from fedlas.contract import report
+from fedlas.contract.base import ANOTHER_VERSION
 
 
-class Report(ReportDocument):
+class Report(report.Report):
     """The report of a job or calibrator: what was done, and what the test rows say about it.
 
     `verdict`, `shown`, `summary`, `metrics.calibrated.nll.low`, … are typed; `.raw` is all of the JSON.
@@ -67,4 +68,4 @@ def report_at(transport: Transport, path: str) -> Report:
 
 
 def _again(document: bytes, page: str) -> Report:
-    return Report.model_validate_json(document).with_sources(document, page)
+    return Report.model_validate_json(document, extra="allow", context=ANOTHER_VERSION).with_sources(document, page)

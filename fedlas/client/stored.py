@@ -23,11 +23,12 @@ from fedlas.client.orders import (
     query,
 )
 from fedlas.client.predictions import frame_of
-from fedlas.client.records.files import Calibrator, Dataset, Model, Name, Prediction, RowFailure
-from fedlas.client.records.parts import Page, Record
-from fedlas.client.records.runs import BatchManifest, BatchRecord
 from fedlas.client.transfers import OnDownload, OnUpload, download, upload
 from fedlas.client.transport import Pages, Transport
+from fedlas.contract.base import Page
+from fedlas.contract.batches import BatchManifest
+from fedlas.contract.predictions import Prediction, RowFailure
+from fedlas.contract.records import BatchRecord, CalibratorRecord, DatasetRecord, ModelRecord, NameRecord, Record
 
 if TYPE_CHECKING:
     from fedlas.client.reports import Report
@@ -65,11 +66,11 @@ class Stored(Generic[R]):
         return f"{self._path}/{path_part(record)}"
 
 
-class Models(Stored[Model]):
+class Models(Stored[ModelRecord]):
     """`client.models`: classifiers, uploaded and calibrated."""
 
     _path = "/v1/models"
-    _kind = Model
+    _kind = ModelRecord
 
     def upload(
         self,
@@ -79,7 +80,7 @@ class Models(Stored[Model]):
         wait: bool = True,
         on_upload: OnUpload | None = None,
         **options: Unpack[ModelOptions],
-    ) -> Model:
+    ) -> ModelRecord:
         """Upload a model: an ONNX or safetensors file, or an object that is written as one first.
 
         Args:
@@ -98,7 +99,7 @@ class Models(Stored[Model]):
 
     def send(
         self, model: Any, *, example: Any = None, on_upload: OnUpload | None = None, **options: Unpack[ModelOptions]
-    ) -> tuple[Model, Sendable]:
+    ) -> tuple[ModelRecord, Sendable]:
         """Upload without waiting for inspection; also returns what was sent."""
         names = names_of(options.get("class_names"))
         local: dict[str, Any] = {"features": options.get("features"), "preprocessing": options.get("preprocessing")}
@@ -106,12 +107,12 @@ class Models(Stored[Model]):
         with sending(model_file, model, example=example, class_names=names, **local) as file:
             known = {"name": file.name, "class_names": file.class_names, **file.options}
             params = query(**{**known, **given(options, class_names=names, columns=names_of(options.get("columns")))})
-            record = upload(self._transport, Model, self._path, file.path, params=params, on_upload=on_upload)
+            record = upload(self._transport, ModelRecord, self._path, file.path, params=params, on_upload=on_upload)
         return record, file
 
     def download(
         self,
-        model: str | Model,
+        model: str | ModelRecord,
         path: str | PathLike[str] | None = None,
         *,
         class_priors: Literal["input"] | None = None,
@@ -146,26 +147,26 @@ class Names:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def get(self, name: str) -> Name:
+    def get(self, name: str) -> NameRecord:
         """A name, its versions, and which of them answers."""
-        return self._transport.read(Name, "GET", _path(name))
+        return self._transport.read(NameRecord, "GET", _path(name))
 
-    def list(self, *, limit: int | None = None) -> Pages[Name]:
+    def list(self, *, limit: int | None = None) -> Pages[NameRecord]:
         """All names, in alphabetical order, at most `limit`; iterate over it."""
-        return Pages(self._transport, Page[Name], _NAMES, {}, limit=limit, cursor=lambda item: item.name)
+        return Pages(self._transport, Page[NameRecord], _NAMES, {}, limit=limit, cursor=lambda item: item.name)
 
-    def promote(self, name: str, version: int) -> Name:
+    def promote(self, name: str, version: int) -> NameRecord:
         """Let this version answer from now on: a newer one, or an older one to roll back."""
-        return self._transport.read(Name, "PUT", _path(name), json={"default_version": version})
+        return self._transport.read(NameRecord, "PUT", _path(name), json={"default_version": version})
 
-    def set_class_priors(self, name: str, class_priors: Mapping[str, float] | None) -> Name:
+    def set_class_priors(self, name: str, class_priors: Mapping[str, float] | None) -> NameRecord:
         """Say how often each class occurs where the name is asked; None takes it back."""
         priors = None if class_priors is None else dict(class_priors)
-        return self._transport.read(Name, "PUT", _path(name), json={"class_priors": priors})
+        return self._transport.read(NameRecord, "PUT", _path(name), json={"class_priors": priors})
 
-    def version(self, name: str, version: int) -> Model:
+    def version(self, name: str, version: int) -> ModelRecord:
         """The model that is this version."""
-        return self._transport.read(Model, "GET", f"{_path(name)}/versions/{version}")
+        return self._transport.read(ModelRecord, "GET", f"{_path(name)}/versions/{version}")
 
     def delete(self, name: str, *, version: int | None = None) -> None:
         """Delete a name, or one version that does not answer; the models stay and answer under their ids."""
@@ -176,11 +177,11 @@ def _path(name: str) -> str:
     return f"{_NAMES}/{path_part(name)}"
 
 
-class Datasets(Stored[Dataset]):
+class Datasets(Stored[DatasetRecord]):
     """`client.datasets`: rows with labels and splits, or rows that are only to be predicted."""
 
     _path = "/v1/datasets"
-    _kind = Dataset
+    _kind = DatasetRecord
 
     def upload(
         self,
@@ -189,7 +190,7 @@ class Datasets(Stored[Dataset]):
         wait: bool = True,
         on_upload: OnUpload | None = None,
         **options: Unpack[DatasetOptions],
-    ) -> Dataset:
+    ) -> DatasetRecord:
         """Upload a dataset: an npz, csv, parquet or zipped image folder, or an object that is written as one first.
 
         Args:
@@ -213,7 +214,7 @@ class Datasets(Stored[Dataset]):
         class_names: Sequence[str] | None = None,
         on_upload: OnUpload | None = None,
         **options: Unpack[DatasetOptions],
-    ) -> tuple[Dataset, Sendable]:
+    ) -> tuple[DatasetRecord, Sendable]:
         """Upload without waiting for inspection; also returns what was sent.
 
         Args:
@@ -222,7 +223,7 @@ class Datasets(Stored[Dataset]):
         roles, seen = options.get("roles"), options.get("seen_by_model")
         with sending(dataset_file, data, roles=roles, seen_by_model=seen, class_names=class_names) as file:
             params = query(**{"name": file.name, **file.options, **given(options)})
-            record = upload(self._transport, Dataset, self._path, file.path, params=params, on_upload=on_upload)
+            record = upload(self._transport, DatasetRecord, self._path, file.path, params=params, on_upload=on_upload)
         return record, file
 
 
@@ -299,11 +300,11 @@ class Batches(Stored[BatchRecord]):
 _WAIT_S = 30
 
 
-class Calibrators(Stored[Calibrator]):
+class Calibrators(Stored[CalibratorRecord]):
     """`client.calibrators`: maps from a model's scores to calibrated probabilities."""
 
     _path = "/v1/calibrators"
-    _kind = Calibrator
+    _kind = CalibratorRecord
 
     def create(
         self,
@@ -320,7 +321,7 @@ class Calibrators(Stored[Calibrator]):
         class_priors: Mapping[str, float] | None = None,
         on_upload: OnUpload | None = None,
         **columns: Any,
-    ) -> Calibrator:
+    ) -> CalibratorRecord:
         """Fit a calibrator and wait for it.
 
         Args:
@@ -345,7 +346,9 @@ class Calibrators(Stored[Calibrator]):
                 class_priors=class_priors,
                 wait=_WAIT_S,
             )
-            record = upload(self._transport, Calibrator, self._path, file.path, params=params, on_upload=on_upload)
+            record = upload(
+                self._transport, CalibratorRecord, self._path, file.path, params=params, on_upload=on_upload
+            )
         return self.wait(record)
 
     def download(

@@ -21,8 +21,8 @@ import httpx
 from fedlas.client import problems
 from fedlas.client.errors import ClientError, DigestMismatch, FileProblem, ServerMismatch
 from fedlas.client.problems import backoff, retry_after
-from fedlas.client.records.files import Calibrator, Dataset, Model, Upload
 from fedlas.client.transport import Params, Transport
+from fedlas.contract.records import CalibratorRecord, DatasetRecord, ModelRecord, UploadRecord
 
 
 class Source:
@@ -132,7 +132,7 @@ def receiving(path: Path) -> Iterator[Target]:
             target.discard()
 
 
-Record = TypeVar("Record", Model, Dataset, Calibrator)
+Record = TypeVar("Record", ModelRecord, DatasetRecord, CalibratorRecord)
 #: Told of what has gone out: bytes sent, and bytes in all.
 OnUpload = Callable[[int, int], None]
 #: Up to here a file goes out in one request, which is sent again whole where its connection breaks.
@@ -184,7 +184,7 @@ _BINARY = {"Content-Type": "application/octet-stream"}
 
 def _send(transport: Transport, source: Source, told: OnUpload) -> str:
     """All pieces; returns the upload's id."""
-    announced = transport.read(Upload, "POST", "/v1/uploads", json={"bytes": source.size}, creates=True)
+    announced = transport.read(UploadRecord, "POST", "/v1/uploads", json={"bytes": source.size}, creates=True)
     path, offset, furthest, losses = f"/v1/uploads/{announced.id}", 0, 0, 0
     while offset < source.size:
         delay = None
@@ -211,7 +211,7 @@ def _send(transport: Transport, source: Source, told: OnUpload) -> str:
         if delay is not None:
             losses += 1
             time.sleep(delay)
-            offset = transport.read(Upload, "GET", path).offset
+            offset = transport.read(UploadRecord, "GET", path).offset
         if offset > furthest:
             furthest, losses = offset, 0
     told(source.size, source.size)

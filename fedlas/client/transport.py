@@ -23,7 +23,7 @@ from fedlas.client.configuration import Configuration
 from fedlas.client.errors import ClientError, ConfigurationProblem, InvalidInput, ServerMismatch
 from fedlas.client.orders import body_of_order
 from fedlas.client.problems import Retries, backoff, delay_before_retry
-from fedlas.client.records.parts import Page
+from fedlas.contract.base import Page
 
 T = TypeVar("T")
 Item = TypeVar("Item")

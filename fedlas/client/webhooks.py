@@ -8,26 +8,16 @@ import hashlib
 import hmac
 import time
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from fedlas.client.errors import InvalidInput, InvalidSignature
-from fedlas.client.records.parts import Document
+from fedlas.contract.base import ANOTHER_VERSION
+from fedlas.contract.webhooks import JobMessage
 
 _PREFIX = "whsec_"
 #: Messages that are older, or from the future, may be sent again by somebody who overheard them.
 _TOLERANCE_S = 300.0
-
-
-class JobEvent(Document):
-    """A message about the end of a job."""
-
-    type: Literal["job.succeeded", "job.failed", "job.cancelled"] | str
-    timestamp: datetime | None = None
-    data: dict[str, Any] = Field(default_factory=dict)
-    """The job's record, in short."""
 
 
 def verify(
@@ -37,7 +27,7 @@ def verify(
     *,
     tolerance_seconds: float = _TOLERANCE_S,
     now: float | None = None,
-) -> JobEvent:
+) -> JobMessage:
     """The message, if this service signed it with the secret and it is of now; raises InvalidSignature.
 
     Args:
@@ -61,7 +51,7 @@ def verify(
     if not any(hmac.compare_digest(expected, one) for one in _signatures(found["webhook-signature"])):
         raise InvalidSignature("wrong_signature", "no signature of the request was made with this secret")
     try:
-        return JobEvent.model_validate_json(content)
+        return JobMessage.model_validate_json(content, extra="allow", context=ANOTHER_VERSION)
     except ValidationError:
         raise InvalidSignature("unreadable_message", "the message is signed, but it is no event of a job") from None
 

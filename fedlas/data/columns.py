@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from fedlas.contract.profiles import Notice
 from fedlas.data.dataset import Array, Integers
 from fedlas.data.labels import as_text, codes
 from fedlas.errors import BadDataset
-from fedlas.notice import Notice
 
 #: A text column stands in memory, as wide as its longest cell.
 MAX_TEXT_BYTES = 1 << 30

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas.documents import as_json
+from fedlas.contract.profiles import Notice
 from fedlas.errors import BadDataset
-from fedlas.notice import Notice
 
 Array: TypeAlias = NDArray[Any]
 Integers: TypeAlias = NDArray[np.int64]
@@ -120,7 +119,7 @@ class Dataset:
             ],
             "roles": dict(self.roles),
             "warnings": list(self.warnings),
-            "adjustments": [as_json(asdict(notice)) for notice in self.adjustments],
+            "adjustments": [notice.model_dump(mode="json") for notice in self.adjustments],
             "columns": self.columns,
             "reading": self.reading,
             **(self._labels() if self.labelled else {}),

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betainc
 
+from fedlas.contract.profiles import Notice
 from fedlas.data.arrays import MEMORY_BYTES, pieces, read_arrays, write_arrays
 from fedlas.data.dataset import MIN_SPLIT_ROWS, SPLITS, Array, Dataset, Integers
 from fedlas.data.prepared import load_dataset, save_dataset
 from fedlas.data.splits import SET_ASIDE
 from fedlas.errors import BadDataset
-from fedlas.notice import Notice
 
 
 def row_digests(arrays: list[Array], rows: Integers | None = None) -> NDArray[np.uint64]:
@@ -106,7 +106,13 @@ def without_copies(dataset: Dataset) -> tuple[Dataset, list[Notice]]:
         "model may know them by heart. Look for rows that were copied between the splits."
     )
     first = {split: dataset.in_file(rows[:5]).tolist() for split, rows in copies.items()}
-    return rest, [Notice("copied_rows", message, {"copies": {k: len(v) for k, v in copies.items()}, "rows": first})]
+    return rest, [
+        Notice(
+            code="copied_rows",
+            message=message,
+            evidence={"copies": {k: len(v) for k, v in copies.items()}, "rows": first},
+        )
+    ]
 
 
 def _copies(dataset: Dataset, split: str, contents: Digests, counts: NDArray[np.int64]) -> Integers:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from fedlas.contract.profiles import Notice
 from fedlas.data.dataset import Array, Dataset, Integers
 from fedlas.errors import BadDataset
-from fedlas.notice import Notice, first_names
+from fedlas.notice import first_names
 
 #: A larger class index is a mistake (an id, a price), not a class.
 MAX_CLASSES = 65_536
@@ -172,7 +173,7 @@ def _notice(missing: Sequence[str], num_classes: int, split: str | None, means: 
     listed = ", ".join(missing[:_SHOWN]) + (" …" if len(missing) > _SHOWN else "")
     rows = "row at all" if split is None else f"{split} row"
     return Notice(
-        "class_not_met",
-        f"{len(missing)} of {num_classes} classes have no {rows}, so {means}: {listed}.",
-        {"split": split, "classes": first_names(missing), "missing": len(missing), "num_classes": num_classes},
+        code="class_not_met",
+        message=f"{len(missing)} of {num_classes} classes have no {rows}, so {means}: {listed}.",
+        evidence={"split": split, "classes": first_names(missing), "missing": len(missing), "num_classes": num_classes},
     )

@@ -15,10 +15,10 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlas.contract.profiles import Notice
 from fedlas.data.arrays import MAPPED_FROM, read_arrays, release, write_arrays
 from fedlas.data.dataset import Array, Dataset, Integers
 from fedlas.documents import as_json
-from fedlas.notice import Notice
 
 
 @dataclass(frozen=True)

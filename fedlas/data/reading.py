@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlas.contract.profiles import Notice
 from fedlas.data.arrays import ArrayFactory
 from fedlas.data.columns import (
     Columns,
@@ -40,7 +41,7 @@ from fedlas.data.splits import (
     thinned,
 )
 from fedlas.errors import BadDataset
-from fedlas.notice import Notice, adjustment
+from fedlas.notice import adjustment
 
 PURPOSES = ("fit", "predict")
 _TOLERATED = "a batch fails on such rows, or with errors=column they have an error in place of an answer"

@@ -10,9 +10,10 @@ from typing import TypeAlias
 
 import numpy as np
 
+from fedlas.contract.profiles import Notice
 from fedlas.data.dataset import Dataset, Integers
 from fedlas.errors import BadDataset, Mismatch
-from fedlas.notice import Notice, adjustment, first_names
+from fedlas.notice import adjustment, first_names
 
 ROLES = ("label", "split", "group", "slices", "weight", "time", "id")
 #: Names that also mean `label`, tried in this order.

@@ -8,11 +8,8 @@ require("arrays", "numpy", "scipy")
 
 from fedlas.deployment.deployment import (
     CLASS_PRIORS,
-    SMALLEST,
     ClassPriors,
     Deployment,
-    PriorsDocument,
-    check_priors,
     class_shares,
     decide,
     keep_alarm_rate,
@@ -23,11 +20,8 @@ from fedlas.deployment.deployment import (
 
 __all__ = [
     "CLASS_PRIORS",
-    "SMALLEST",
     "ClassPriors",
     "Deployment",
-    "PriorsDocument",
-    "check_priors",
     "class_shares",
     "decide",
     "keep_alarm_rate",

@@ -24,28 +24,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from fedlas.contract.options import check_classes, check_priors
 
 Floats = NDArray[np.float64]
 #: The constant (K,) float32 of a calibrated file, and the input that is made of it (with a number behind it where the
 #: uploaded graph has an input of this name); and the property of its metadata.
 CLASS_PRIORS = "class_priors"
-TOLERANCE = 1e-6
-#: A rarer class is as good as absent, and in float32 its logarithm soon becomes infinite.
-SMALLEST = 1e-9
 #: A class without a row counts as this many: its share is small and still something to divide by.
 _ABSENT = 0.5
 #: Priors that differ by no more than this are the same: they went through JSON.
 _SAME = 1e-6
-_LISTED = 5
-
-
-class PriorsDocument(TypedDict):
-    shares: dict[str, float]
-    default: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -56,11 +48,11 @@ class ClassPriors:
     default: Floats
 
     @classmethod
-    def from_dict(cls, document: PriorsDocument, class_names: Sequence[str]) -> ClassPriors:
+    def from_dict(cls, document: Mapping[str, Mapping[str, float]], class_names: Sequence[str]) -> ClassPriors:
         shares, default = ([document[part][name] for name in class_names] for part in ("shares", "default"))
         return cls(np.array(shares), np.array(default))
 
-    def as_dict(self, class_names: Sequence[str]) -> PriorsDocument:
+    def as_dict(self, class_names: Sequence[str]) -> dict[str, dict[str, float]]:
         return {
             "shares": dict(zip(class_names, self.shares.tolist(), strict=True)),
             "default": dict(zip(class_names, self.default.tolist(), strict=True)),
@@ -81,32 +73,10 @@ def priors_of(given: Mapping[str, float], class_names: Sequence[str]) -> Floats:
     >>> priors_of({"fraud": 0.002, "fine": 0.998}, ["fine", "fraud"]).tolist()
     [0.998, 0.002]
     """
-    known = set(class_names)
-    unknown, missing = [name for name in given if name not in known], [n for n in class_names if n not in given]
-    if unknown:
-        raise ValueError(f"class priors name {_listed(unknown)}, but the classes are {_listed(class_names)}")
-    if missing:
-        raise ValueError(f"class priors need every class; {_listed(missing)} missing")
+    check_classes(given, class_names)
     check_priors(given)
     priors = np.array([given[name] for name in class_names], dtype=np.float64)
     return np.asarray(priors / priors.sum())
-
-
-def check_priors(given: Mapping[str, float]) -> None:
-    """Raise ValueError unless the priors are each at least `SMALLEST` and together one, within `TOLERANCE`.
-
-    >>> check_priors({"fraud": 0.002, "fine": 0.99})
-    Traceback (most recent call last):
-    ValueError: class priors must sum to 1; these sum to 0.992
-    """
-    for name, prior in given.items():
-        if not SMALLEST <= prior <= 1:
-            raise ValueError(
-                f"the prior of class {name[:100]!r} is {prior!r}; needed is a share above 0 (at least {SMALLEST:g})"
-            )
-    total = float(sum(given.values()))
-    if abs(total - 1) > TOLERANCE:
-        raise ValueError(f"class priors must sum to 1; these sum to {total:.9g}")
 
 
 def class_shares(targets: ArrayLike, num_classes: int, *, weights: ArrayLike | None = None) -> Floats:
@@ -135,11 +105,6 @@ def shifted_logits(logits: ArrayLike, priors: ArrayLike, shares: ArrayLike) -> F
 
 def same(priors: Floats, others: Floats) -> bool:
     return bool(np.allclose(priors, others, rtol=_SAME, atol=0))
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name[:100]) for name in names[:_LISTED])
-    return f"{shown} and {len(names) - _LISTED} more" if len(names) > _LISTED else shown
 
 
 #: Of more numbers rows are drawn: the rates of so many rows are known well enough.

@@ -27,6 +27,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from fedlas.calibrators import Calibrator
 from fedlas.calibrators.feature_map import shown_parameters
+from fedlas.contract.report import Parity
 from fedlas.deployment import CLASS_PRIORS, ClassPriors, Deployment, shifted_logits
 from fedlas.errors import ExportError, FedLASError, UnsupportedModel
 from fedlas.export.parity import FAMILIARITY, MAX_WEIGHT_BYTES, Exportable, prove, uploaded_network
@@ -37,7 +38,6 @@ from fedlas.importers.onnx.cost import ServingCost, serving_cost
 from fedlas.importers.onnx.graph import Array, Graph, rename_tensors
 from fedlas.importers.onnx.train.classifier import STANDARD_OUTPUTS, GraphClassifier
 from fedlas.race.averaging import Ensemble
-from fedlas.report.provenance import Parity
 
 Key = tuple[object, ...]
 #: Operators that draw at random are never the same computation twice.

@@ -16,7 +16,6 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from onnx import AttributeProto, NodeProto, TensorProto, helper
 from onnxruntime import InferenceSession
 
 from fedlas.calibrators import softmax
+from fedlas.contract.report import Parity, RuntimeRounding
 from fedlas.errors import ExportError, UnsupportedModel
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers.onnx.graph import Array, Graph, set_attribute
@@ -32,7 +32,6 @@ from fedlas.importers.onnx.runtime import GraphSession, not_runnable, open_sessi
 from fedlas.importers.onnx.train.classifier import GraphClassifier
 from fedlas.metrics.proper_scores import proper_rows
 from fedlas.race.averaging import Ensemble
-from fedlas.report.provenance import Parity, RuntimeRounding
 
 #: Protocol Buffers, ONNX's container, ends at 2 GiB; some room for the nodes.
 MAX_WEIGHT_BYTES = 2**31 - 2**24
@@ -157,7 +156,7 @@ def prove(
     if not found.passed:
         worst = np.argsort(-np.abs(probs - expected).max(axis=1))[:_ROUNDED_ROWS]
         rounding = _rounding(content, graph, [value[worst] for value in rows], probs[worst])
-        found = replace(found, rounding=rounding, limit=max(tolerance, _ROUNDINGS * rounding.largest))
+        found = found.changed(rounding=rounding, limit=max(tolerance, _ROUNDINGS * rounding.largest))
     if not found.passed:
         raise ExportError(
             "parity", f"the written file differs from the network by {found}, where {found.limit:.1e} is allowed"
@@ -198,7 +197,7 @@ def _rounding(content: bytes, graph: Graph, rows: Sequence[Array], probs: Floats
         return np.asarray(session.run(["probabilities"], dict(zip(graph.input_names, rows, strict=True)))[0])
 
     plain = largest(lambda: predict_file(content, rows, optimised=False)["probabilities"])
-    return RuntimeRounding(len(probs), plain, largest(double))
+    return RuntimeRounding(num_rows=len(probs), unoptimised=plain, double_precision=largest(double))
 
 
 def _run(content: bytes, rows: Sequence[Array]) -> dict[str, Array]:

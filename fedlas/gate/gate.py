@@ -17,24 +17,15 @@ spend the level once (alpha spending).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from math import ceil
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fedlas.contract.report import GateClaim, GateVerdict, ScoreDifference
 from fedlas.errors import BadDataset
 from fedlas.gate.guards import RIVALS, GateOptions, JudgedRows, find_vetoes, guard_finalist, is_stopped, shown_worse
-from fedlas.gate.verdict import (
-    FINE_TUNED,
-    MOST_ROWS_NEEDED,
-    UNDETERMINED,
-    VERDICTS,
-    Claim,
-    Comparison,
-    GateVerdict,
-    sentences_of,
-)
+from fedlas.gate.verdict import FINE_TUNED, MOST_ROWS_NEEDED, UNDETERMINED, VERDICTS, sentences_of
 from fedlas.metrics._checks import Floats, check_count, check_groups, check_rows
 from fedlas.metrics.betting_intervals import BoundedMean, paired_mean
 from fedlas.metrics.per_class import holm
@@ -108,7 +99,14 @@ def judge(
     _check(targets, provenance, score, confidence_level)
     level = ledger_level(evaluations_before, 1 - confidence_level)
     if provenance == "unknown":
-        return GateVerdict("undetermined", score, (), (), (UNDETERMINED,), evaluations_before)
+        return GateVerdict(
+            verdict="undetermined",
+            score=score,
+            claims=(),
+            guards=(),
+            sentences=(UNDETERMINED,),
+            looks_before=evaluations_before,
+        )
     plain = {"uploaded": uploaded, "same_labels": same_labels, "post_hoc": post_hoc}
     probs, rows = checked_finalists({**plain, "trained": trained, "average": average}, targets, groups)
     num_resamples = check_count("num_resamples", num_resamples)
@@ -123,9 +121,18 @@ def judge(
     served = tuple(name for name in line if all(veto.finalist != name for veto in vetoes))
     finalist = served[0] if served else None
     verdict = GateVerdict(
-        VERDICTS[finalist], score, claims, guards, (), evaluations_before, level, served, vetoes, finalist
+        verdict=VERDICTS[finalist],
+        score=score,
+        claims=claims,
+        guards=guards,
+        sentences=(),
+        looks_before=evaluations_before,
+        level=level,
+        order=served,
+        vetoes=vetoes,
+        finalist=finalist,
     )
-    return replace(verdict, sentences=sentences_of(verdict, len(rows.targets), class_names))
+    return verdict.changed(sentences=sentences_of(verdict, len(rows.targets), class_names))
 
 
 def _check(targets: ArrayLike, provenance: str, score: str, confidence_level: float) -> None:
@@ -181,7 +188,7 @@ def checked_finalists(
 
 def _claims(
     claimed: Sequence[str], probs: dict[str, Floats], rows: JudgedRows, score: Score, level: float
-) -> tuple[Claim, ...]:
+) -> tuple[GateClaim, ...]:
     means = {
         finalist: {
             rival: paired_mean(probs[finalist], probs[rival], rows.targets, score=score, groups=rows.groups)
@@ -193,16 +200,16 @@ def _claims(
     p_values = [max(mean.p_value() for mean in rivals.values()) for rivals in means.values()]
     levels, shown = holm(p_values, level)
     return tuple(
-        Claim(
-            finalist,
-            shown[i],
-            p_values[i],
-            levels[i],
-            tuple(
-                Comparison(against, **vars(mean.estimate(levels[i])), p_value=mean.p_value())
+        GateClaim(
+            finalist=finalist,
+            shown=shown[i],
+            p_value=p_values[i],
+            level=levels[i],
+            comparisons=tuple(
+                ScoreDifference(against=against, **vars(mean.estimate(levels[i])), p_value=mean.p_value())
                 for against, mean in means[finalist].items()
             ),
-            None if shown[i] else _rows_needed(means[finalist].values(), levels[i]),
+            rows_needed=None if shown[i] else _rows_needed(means[finalist].values(), levels[i]),
         )
         for i, finalist in enumerate(means)
     )

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedlas import metrics
+from fedlas.contract.figures import Estimate
+from fedlas.contract.report import GateGuard, GateVeto
 from fedlas.gate.findings import Finding, lost_answers, sign_tested
 from fedlas.gate.probabilities import confident_errors, log_score_rise, share_error
 from fedlas.gate.ranking import (
@@ -33,7 +35,7 @@ from fedlas.gate.ranking import (
 )
 from fedlas.metrics._checks import Floats, Ints
 from fedlas.metrics.betting_intervals import BoundedMean, paired_mean
-from fedlas.metrics.bootstrap import Estimate, ResamplingUnits, percentile_interval
+from fedlas.metrics.bootstrap import ResamplingUnits, percentile_interval
 from fedlas.metrics.proper_scores import Score, row_scores
 from fedlas.metrics.selective import RiskCoverage
 
@@ -69,24 +71,6 @@ RIVALS = {
 
 
 @dataclass(frozen=True)
-class Guard:
-    """One thing that a promoted finalist may not worsen beyond `limit`; the interval where there is one.
-
-    `class_index` is the class that `value` belongs to, and `chance` the one-sided p-value of its loss.
-    """
-
-    name: str
-    finalist: str
-    passed: bool
-    value: float
-    limit: float
-    low: float | None = None
-    high: float | None = None
-    class_index: int | None = None
-    chance: float | None = None
-
-
-@dataclass(frozen=True)
 class GateOptions:
     """Options of one judgement: the score that decides, the level (1 − confidence), the margins, the resamples.
 
@@ -113,17 +97,32 @@ class JudgedRows:
     groups: Ints | None
 
 
-def guard_finalist(finalist: str, probs: Mapping[str, Floats], rows: JudgedRows, options: GateOptions) -> list[Guard]:
+def guard_finalist(
+    finalist: str, probs: Mapping[str, Floats], rows: JudgedRows, options: GateOptions
+) -> list[GateGuard]:
     """All guards of one finalist: against the uploaded model, and the other proper score against every rival."""
     before, after = probs["uploaded"], probs[finalist]
     accuracy, interval = _accuracy(before, after, rows, options), accuracy_drop(before, after, rows, options.level)
     rises = [mean.estimate(options.level) for mean in _other_means(finalist, probs, rows, options)]
     worst = max(rises, key=lambda rise: rise.low)  # against the rival where it is worst
     return [
-        Guard("accuracy_drop", finalist, **{**vars(accuracy), "low": interval.low, "high": interval.high}),
+        GateGuard(
+            name="accuracy_drop", finalist=finalist, **{**vars(accuracy), "low": interval.low, "high": interval.high}
+        ),
         _aurc_rise(finalist, before, after, rows, options),
-        Guard(f"{options.other_score}_rise", finalist, worst.low <= _TIE, worst.value, 0.0, worst.low, worst.high),
-        *(Guard(name, finalist, **vars(finding)) for name, finding in _classes(finalist, probs, rows, options)),
+        GateGuard(
+            name=f"{options.other_score}_rise",
+            finalist=finalist,
+            passed=worst.low <= _TIE,
+            value=worst.value,
+            limit=0.0,
+            low=worst.low,
+            high=worst.high,
+        ),
+        *(
+            GateGuard(name=name, finalist=finalist, **vars(finding))
+            for name, finding in _classes(finalist, probs, rows, options)
+        ),
     ]
 
 
@@ -173,13 +172,16 @@ def accuracy_drop(before: Floats, after: Floats, rows: JudgedRows, level: float)
     return BoundedMean.of(lost, lower=-possible, upper=possible, groups=rows.groups).estimate(level / 2)
 
 
-def _aurc_rise(finalist: str, before: Floats, after: Floats, rows: JudgedRows, options: GateOptions) -> Guard:
+def _aurc_rise(finalist: str, before: Floats, after: Floats, rows: JudgedRows, options: GateOptions) -> GateGuard:
     curves = [RiskCoverage(probs, rows.targets) for probs in (after, before)]
     value, draws = ResamplingUnits(rows.groups, len(before)).row_draws(
         lambda counts: curves[0].areas(counts) - curves[1].areas(counts), options.num_resamples, options.seed
     )
-    limit, interval = _aurc_limit(before, rows), percentile_interval(draws, 1 - options.level)
-    return Guard("aurc_rise", finalist, bool(value <= limit + _TIE), float(value), limit, *interval)
+    limit, (low, high) = _aurc_limit(before, rows), percentile_interval(draws, 1 - options.level)
+    passed = bool(value <= limit + _TIE)
+    return GateGuard(
+        name="aurc_rise", finalist=finalist, passed=passed, value=float(value), limit=limit, low=low, high=high
+    )
 
 
 def _aurc_limit(before: Floats, rows: JudgedRows) -> float:
@@ -200,32 +202,19 @@ def _other_means(
 MIN_UNITS = 30
 
 
-@dataclass(frozen=True)
-class Veto:
-    """A finalist that gives way: a guard of that name failed, or (`worse`) it is shown to be worse than `against`.
-
-    `value` is the figure of the guard, or the mean rise of the `score` with its one-sided p-value.
-    """
-
-    finalist: str
-    reason: str
-    value: float
-    against: str | None = None
-    p_value: float | None = None
-    score: str | None = None
-
-
 def find_vetoes(
-    line: Sequence[str], probs: Mapping[str, Floats], rows: JudgedRows, guards: Sequence[Guard], *, level: float
-) -> tuple[Veto, ...]:
+    line: Sequence[str], probs: Mapping[str, Floats], rows: JudgedRows, guards: Sequence[GateGuard], *, level: float
+) -> tuple[GateVeto, ...]:
     """All that speaks against the finalists in `line`, guards first; `level` is of each one-sided test."""
-    found = [Veto(guard.finalist, guard.name, guard.value) for guard in guards if not guard.passed]
+    found = [
+        GateVeto(finalist=guard.finalist, reason=guard.name, value=guard.value) for guard in guards if not guard.passed
+    ]
     return (*found, *filter(None, (shown_worse(name, line, probs, rows, level=level) for name in line)))
 
 
 def shown_worse(
     name: str, line: Sequence[str], probs: Mapping[str, Floats], rows: JudgedRows, *, level: float
-) -> Veto | None:
+) -> GateVeto | None:
     """The veto against a finalist that is shown to be worse than another; arguments as above."""
     tested: list[tuple[str, Score]] = [("uploaded", "nll"), ("uploaded", "brier")]
     if name != "same_labels" and "same_labels" in line:
@@ -233,7 +222,7 @@ def shown_worse(
     for rival, score in tested:
         rise, p_value = score_rise(probs[name], probs[rival], rows, score)
         if p_value <= level:
-            return Veto(name, "worse", rise, rival, p_value, score)
+            return GateVeto(finalist=name, reason="worse", value=rise, against=rival, p_value=p_value, score=score)
     return None
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
-from fedlas.gate.guards import GUARD_NAMES, Guard, Veto
+from fedlas.contract.report import GateGuard, GateVerdict
+from fedlas.gate.guards import GUARD_NAMES
 
 #: Where more rows than this would be needed, the report says "more than".
 MOST_ROWS_NEEDED = 1_000_000
@@ -19,72 +19,6 @@ VERDICTS: dict[str | None, str] = {
 }
 #: The finalists that rest on a fine-tuned network: one claim is made, for the first of them in line.
 FINE_TUNED = ("average", "trained")
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Mean score difference (negative is better) with the interval that matches the one-sided test."""
-
-    against: str
-    value: float
-    low: float
-    high: float
-    p_value: float
-
-
-@dataclass(frozen=True)
-class Claim:
-    """`finalist` beats everything in `comparisons`; `level` is what Holm's procedure allowed it.
-
-    `rows_needed`: test rows that would show the differences seen here at this level with 80 % power, capped at
-    1,000,001 for "more than a million"; None where the claim is shown, or where a difference has the wrong sign.
-    """
-
-    finalist: str
-    shown: bool
-    p_value: float
-    level: float
-    comparisons: tuple[Comparison, ...]
-    rows_needed: int | None = None
-
-    @property
-    def beaten(self) -> tuple[str, ...]:
-        return tuple(one.against for one in self.comparisons if one.p_value <= self.level)
-
-
-@dataclass(frozen=True)
-class GateVerdict:
-    """The verdict says what is served (`trained`, `post_hoc`, `unchanged`, `undetermined`), `shown` what is proven.
-
-    Attributes:
-        claims, shown: what the test rows show, and whether they show the served finalist to be better.
-        order: what may be served, in line, without what test rows veto; the uploaded model comes after all of them.
-        finalist: the first in `order` (`average`, `trained`, `post_hoc`, `same_labels`), None for the uploaded model as
-            it came.
-        level: what this evaluation of the test split could spend, after `evaluations_before` earlier ones.
-        promoted: whether something else than the uploaded model as it came is served.
-    """
-
-    verdict: str
-    score: str
-    claims: tuple[Claim, ...]
-    guards: tuple[Guard, ...]
-    sentences: tuple[str, ...]
-    evaluations_before: int = field(default=0, metadata={"key": "looks_before"})
-    level: float | None = None
-    order: tuple[str, ...] = ()
-    vetoes: tuple[Veto, ...] = ()
-    finalist: str | None = None
-    shown: bool | None = field(init=False, default=None)
-    promoted: bool = field(init=False)
-
-    @property
-    def served_claim(self) -> Claim | None:
-        return next((claim for claim in self.claims if claim.finalist == self.finalist), None)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "promoted", self.verdict in ("trained", "post_hoc"))
-        object.__setattr__(self, "shown", self.served_claim is not None and self.served_claim.shown)
 
 
 FINALIST_NAMES = {
@@ -117,8 +51,8 @@ def sentences_of(verdict: GateVerdict, num_rows: int, class_names: Sequence[str]
         sentences.append(
             "No fine-tuned model was judged: none was trained, or none was good enough on calibration rows."
         )
-    if verdict.evaluations_before > 0:
-        times = "once" if verdict.evaluations_before == 1 else f"{verdict.evaluations_before} times"
+    if verdict.looks_before > 0:
+        times = "once" if verdict.looks_before == 1 else f"{verdict.looks_before} times"
         sentences.append(
             f"These test rows have judged {times} before. Each evaluation spends part of the permitted chance of a "
             "false claim, so that this one needs clearer differences than the first, or new test rows."
@@ -173,7 +107,7 @@ def _all_of(finalists: Sequence[str]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
-def _guarded(guard: Guard, class_names: Sequence[str] | None) -> str:
+def _guarded(guard: GateGuard, class_names: Sequence[str] | None) -> str:
     """Sentence on a guard that stopped a finalist, or let it pass beyond the limit by chance; else empty."""
     excused = guard.passed and guard.chance is not None and guard.value > guard.limit
     if guard.passed and not excused:

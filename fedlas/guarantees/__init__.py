@@ -17,6 +17,6 @@ from fedlas.extras import require
 
 require("arrays", "numpy", "scipy")
 
-from fedlas.guarantees.guarantees import EVERY_CLASS, Guarantees, GuaranteesDocument, Unreachable
+from fedlas.guarantees.guarantees import EVERY_CLASS, Guarantees, Unreachable
 
-__all__ = ["EVERY_CLASS", "Guarantees", "GuaranteesDocument", "Unreachable"]
+__all__ = ["EVERY_CLASS", "Guarantees", "Unreachable"]

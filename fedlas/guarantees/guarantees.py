@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NotRequired, TypedDict, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlas.documents import as_json, from_json
-from fedlas.guarantees.typicality import CLASS_LEVELS, LEVELS, MARGIN, Quantiles, QuantilesDocument
+from fedlas.contract.profiles import GuaranteesDocument
+from fedlas.documents import as_json
+from fedlas.guarantees.typicality import CLASS_LEVELS, LEVELS, MARGIN, Quantiles
 from fedlas.metrics._checks import Floats, Ints, check_groups, check_level, check_probs, check_rows
 
 
@@ -80,19 +81,6 @@ class Unreachable(ValueError):
     def __init__(self, message: str, reachable: float) -> None:
         super().__init__(message)
         self.reachable = reachable
-
-
-class GuaranteesDocument(TypedDict):
-    class_names: list[str]
-    num_rows: int
-    num_groups: int | None
-    delta: float
-    thresholds: list[float]
-    bounds: list[float]
-    class_bounds: list[list[float]]
-    quantiles: QuantilesDocument
-    class_quantiles: list[QuantilesDocument]
-    answered_shares: NotRequired[list[float] | None]
 
 
 @dataclass(frozen=True)
@@ -255,12 +243,26 @@ class Guarantees:
             limits[k] = self._score(what, self.class_quantiles[k], float(levels[i]))
         return limits
 
-    def as_dict(self) -> GuaranteesDocument:
-        return cast(GuaranteesDocument, as_json(self))
+    def as_dict(self) -> dict[str, Any]:
+        content: dict[str, Any] = as_json(self)
+        return content
 
     @classmethod
-    def from_dict(cls, content: GuaranteesDocument) -> Guarantees:
-        return from_json(cls, content)
+    def from_dict(cls, content: Mapping[str, Any]) -> Guarantees:
+        """The guarantees that `as_dict` wrote, in this version or an earlier one; raises ValueError for other JSON."""
+        found = GuaranteesDocument.read(content)
+        return cls(
+            class_names=tuple(found.class_names),
+            num_rows=found.num_rows,
+            num_groups=found.num_groups,
+            delta=found.delta,
+            thresholds=np.array(found.thresholds),
+            bounds=np.array(found.bounds),
+            class_bounds=np.array(found.class_bounds).reshape(len(found.class_names), -1),
+            quantiles=Quantiles.of(found.quantiles),
+            class_quantiles=tuple(map(Quantiles.of, found.class_quantiles)),
+            answered_shares=None if found.answered_shares is None else np.array(found.answered_shares),
+        )
 
     def _by_class(self, argument: str, shares: Mapping[str, float]) -> tuple[Ints, Floats]:
         unknown = sorted(set(shares) - {*self.class_names, EVERY_CLASS})

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, TypedDict, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fedlas.contract.profiles import ScoreQuantiles
 from fedlas.metrics._checks import Floats, Ints
 
 #: The same row differs by about 1e-7 between runtimes and batch sizes; nothing is decided by less than this.
@@ -23,13 +24,6 @@ LEVELS = np.concatenate(
 )
 #: A class's own quantiles are kept at fewer levels, since there may be a thousand classes.
 CLASS_LEVELS = np.concatenate([np.arange(1, 10) / 10, [0.75, 0.85, 0.95, 0.97, 0.975, 0.98, 0.99, 0.995, 0.999]])
-
-
-class QuantilesDocument(TypedDict):
-    num_rows: int
-    room: int
-    ranks: list[int]
-    scores: list[float]
 
 
 @dataclass(frozen=True)
@@ -43,6 +37,10 @@ class Quantiles:
     room: int
     ranks: Ints
     scores: Floats
+
+    @classmethod
+    def of(cls, document: ScoreQuantiles) -> Quantiles:
+        return cls(document.num_rows, document.room, np.array(document.ranks), np.array(document.scores))
 
     @classmethod
     def fit(cls, scores: Floats, room: int, levels: Floats) -> Quantiles:

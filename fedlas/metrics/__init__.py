@@ -6,8 +6,19 @@ from fedlas.extras import require
 
 require("arrays", "numpy", "scipy")
 
-from fedlas.metrics.binary import CalibrationLine, PositiveClass, average_precision, calibration_line, positive_class
-from fedlas.metrics.bootstrap import Estimate, paired_bootstrap
+from fedlas.contract.figures import (
+    BinnedEstimate,
+    CalibrationTest,
+    ClassFigures,
+    ConfidenceGap,
+    CorpBand,
+    Estimate,
+    PositiveClassFigures,
+    SliceRow,
+    SliceTable,
+)
+from fedlas.metrics.binary import CalibrationLine, average_precision, calibration_line, positive_class
+from fedlas.metrics.bootstrap import paired_bootstrap
 from fedlas.metrics.calibration_error import (
     ReliabilityCurve,
     SignedError,
@@ -17,19 +28,13 @@ from fedlas.metrics.calibration_error import (
     reliability_curve,
     signed_ece,
 )
-from fedlas.metrics.confidence_gap import ConfidenceGap, confidence_gap
-from fedlas.metrics.corp import CorpBand, CorpCurve, corp_band, corp_curve
+from fedlas.metrics.confidence_gap import confidence_gap
+from fedlas.metrics.corp import CorpCurve, corp_band, corp_curve
 from fedlas.metrics.evaluate import METRICS, compare, evaluate
 from fedlas.metrics.l2_calibration_error import calibration_error_l2
-from fedlas.metrics.noise_floor import (
-    BinnedEstimate,
-    CalibrationTest,
-    ConsistencyBand,
-    calibration_test,
-    consistency_band,
-)
-from fedlas.metrics.per_class import ClassRow, class_calibration_errors, class_table, holm_adjusted
-from fedlas.metrics.per_slice import SliceRow, SliceTable, slice_table
+from fedlas.metrics.noise_floor import ConsistencyBand, calibration_test, consistency_band
+from fedlas.metrics.per_class import class_calibration_errors, class_table, holm_adjusted
+from fedlas.metrics.per_slice import slice_table
 from fedlas.metrics.proper_scores import accuracy, brier, nll, row_scores
 from fedlas.metrics.selective import RiskCoverageCurve, augrc, aurc, risk_coverage_curve
 
@@ -38,13 +43,13 @@ __all__ = [
     "BinnedEstimate",
     "CalibrationLine",
     "CalibrationTest",
-    "ClassRow",
+    "ClassFigures",
     "ConfidenceGap",
     "ConsistencyBand",
     "CorpBand",
     "CorpCurve",
     "Estimate",
-    "PositiveClass",
+    "PositiveClassFigures",
     "ReliabilityCurve",
     "RiskCoverageCurve",
     "SignedError",

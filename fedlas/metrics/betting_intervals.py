@@ -41,8 +41,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fedlas.contract.figures import Estimate
 from fedlas.metrics._checks import Floats, check_groups, check_probs
-from fedlas.metrics.bootstrap import Estimate
 
 _NORMAL = NormalDist()
 _STEPS = 100
@@ -110,7 +110,7 @@ class BoundedMean:
 
     def estimate(self, level: float) -> Estimate:
         """The mean between two bounds, each wrong in at most `level` of all draws."""
-        return Estimate(self.value, -self.flipped().upper_bound(level), self.upper_bound(level))
+        return Estimate(value=self.value, low=-self.flipped().upper_bound(level), high=self.upper_bound(level))
 
     def rows_needed(self, level: float, *, power: float = 0.8) -> float:
         """Rows that would show the mean seen here to be below 0 with this power; infinite where it is not below.

@@ -11,8 +11,9 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fedlas.contract.figures import Estimate, PositiveClassFigures
 from fedlas.metrics._checks import Floats, Ints, check_count, check_groups, check_level, check_probs, check_rows
-from fedlas.metrics.bootstrap import Estimate, ResamplingUnits, percentile_interval
+from fedlas.metrics.bootstrap import ResamplingUnits, percentile_interval
 from fedlas.metrics.calibration_error import equal_width_bins
 from fedlas.metrics.l2_calibration_error import L2CalibrationError
 
@@ -75,9 +76,13 @@ def calibration_line(
     units = ResamplingUnits(ids, len(p)).sums(design * (hits - _sigmoid(design @ beta))[:, None])
     errors = np.sqrt(np.diag(bread @ (units.T @ units) @ bread) * len(units) / max(len(units) - 1, 1))
     half = NormalDist().inv_cdf((1 + level) / 2) * errors
-    intercept, slope = (Estimate(float(b), float(b - h), float(b + h)) for b, h in zip(beta, half, strict=True))
+    intercept, slope = (
+        Estimate(value=float(b), low=float(b - h), high=float(b + h)) for b, h in zip(beta, half, strict=True)
+    )
     scale = float(np.abs(odds).max())
-    return CalibrationLine(Estimate(slope.value / scale, slope.low / scale, slope.high / scale), intercept)
+    return CalibrationLine(
+        Estimate(value=slope.value / scale, low=slope.low / scale, high=slope.high / scale), intercept
+    )
 
 
 def _logistic(design: Floats, hits: Floats) -> tuple[Floats, Floats] | None:
@@ -139,19 +144,6 @@ class PrecisionRecall:
         return np.where(found[:, -1] > 0, area / np.maximum(found[:, -1], 1), np.nan)
 
 
-@dataclass(frozen=True)
-class PositiveClass:
-    """The fit of the positive class's probabilities: mean stated, share found, errors of calibration and ranking."""
-
-    prevalence: float
-    mean_probability: float
-    ece: float
-    calibration_error_l2: Estimate | None
-    average_precision: Estimate | None
-    recall: float | None
-    precision: float | None
-
-
 def positive_class(
     probs: ArrayLike,
     targets: ArrayLike,
@@ -162,7 +154,7 @@ def positive_class(
     num_resamples: int = 1000,
     confidence_level: float = 0.95,
     seed: int = 0,
-) -> PositiveClass:
+) -> PositiveClassFigures:
     """Calibration and ranking of the positive class; recall and precision are those of the most probable class.
 
     Raises:
@@ -175,7 +167,7 @@ def positive_class(
     gaps = np.bincount(equal_width_bins(p, num_bins), p - hits)
     varies = ids is None or int(ids.max()) > 0  # an interval takes two groups
     error = L2CalibrationError(p, hits, num_bins=num_bins, groups=ids).estimate(level) if varies else None
-    return PositiveClass(
+    return PositiveClassFigures(
         prevalence=float(hits.mean()),
         mean_probability=float(p.mean()),
         ece=float(np.abs(gaps).sum() / len(p)),
@@ -194,4 +186,4 @@ def _average_precision(
     whole, draws = ResamplingUnits(groups, len(p)).row_draws(PrecisionRecall(p, hits).areas, num_resamples, seed)
     value, drawn = float(whole), draws[~np.isnan(draws)]
     low, high = percentile_interval(drawn, level) if len(drawn) else (value, value)
-    return Estimate(value, min(low, value), max(high, value))
+    return Estimate(value=value, low=min(low, value), high=max(high, value))

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fedlas.contract.figures import Estimate
 from fedlas.metrics._checks import Floats, Ints, check_count, check_groups, check_level
 
 # Cells of one chunk of resamples: arrays of 1.6 MB stay in the processor's cache, which took a third off the time.
 CHUNK_CELLS = 200_000
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure and its interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 def paired_bootstrap(
@@ -47,7 +38,8 @@ def paired_bootstrap(
     draws = units.draws(
         lambda counts: units.means(counts, sums)[:, 0], check_count("num_resamples", num_resamples), seed
     )
-    return Estimate(float(rows.mean()), *percentile_interval(draws, check_level(confidence_level)))
+    low, high = percentile_interval(draws, check_level(confidence_level))
+    return Estimate(value=float(rows.mean()), low=low, high=high)
 
 
 def percentile_interval(draws: Floats, confidence_level: float) -> tuple[float, float]:
@@ -136,7 +128,7 @@ def clustered_mean(
     parts = unit_sums(shares * (rows - mean), groups)
     error = float(np.sqrt(np.square(parts).sum() * len(parts) / (len(parts) - 1)))
     half = float(stdtrit(len(parts) - 1, (1 + check_level(confidence_level)) / 2)) * error
-    return Estimate(mean, mean - half, mean + half)
+    return Estimate(value=mean, low=mean - half, high=mean + half)
 
 
 def unit_sums(values: Floats, groups: ArrayLike | None) -> Floats:

@@ -12,34 +12,14 @@ from math import hypot, sqrt
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fedlas.contract.figures import ConfidenceGap
 from fedlas.metrics._checks import Floats, check_groups, check_rows
 from fedlas.metrics.bootstrap import row_shares, unit_sums
 from fedlas.metrics.calibration_error import top_label
 
 #: A gap of more standard errors than this is more than chance explains: of calibrated models 4.6 % have one.
-MAX_STANDARD_ERRORS = 2.0
 #: Two splits are apart beyond chance where as unlikely as this many standard errors of a normal distribution.
 STANDARD_ERRORS_APART = 3.0
-
-
-@dataclass(frozen=True)
-class ConfidenceGap:
-    """Mean confidence beside accuracy; `gap` is the first minus the second, positive where answers are too sure."""
-
-    mean_confidence: float
-    accuracy: float
-    gap: float
-    standard_error: float
-    num_rows: int
-
-    @property
-    def chance(self) -> float:
-        """The largest gap, either way, that chance explains."""
-        return MAX_STANDARD_ERRORS * self.standard_error
-
-    @property
-    def beyond_chance(self) -> bool:
-        return abs(self.gap) > self.chance
 
 
 def confidence_gap(
@@ -85,7 +65,9 @@ def top_label_gap(
     variance = max(float(parts @ parts) * len(parts) / max(len(parts) - 1, 1), drawn)
     if fitted_units is not None:
         variance *= 1 + effective_units(len(shares), groups=groups, weights=weights) / fitted_units
-    return ConfidenceGap(says, right, says - right, sqrt(variance), len(shares))
+    return ConfidenceGap(
+        mean_confidence=says, accuracy=right, gap=says - right, standard_error=sqrt(variance), num_rows=len(shares)
+    )
 
 
 def effective_units(num_rows: int, *, groups: ArrayLike | None = None, weights: ArrayLike | None = None) -> float:

@@ -14,11 +14,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fedlas.contract.figures import BinnedEstimate, Estimate
 from fedlas.metrics._checks import Floats, Ints, check_count, check_groups, check_level, check_rows
-from fedlas.metrics.bootstrap import Estimate, ResamplingUnits, percentile_interval
+from fedlas.metrics.bootstrap import ResamplingUnits, percentile_interval
 from fedlas.metrics.calibration_error import adaptive_ece, classwise_ece, ece
 from fedlas.metrics.l2_calibration_error import top_label_error
-from fedlas.metrics.noise_floor import BinnedEstimate, floor_draws
+from fedlas.metrics.noise_floor import floor_draws
 from fedlas.metrics.proper_scores import proper_rows
 from fedlas.metrics.selective import RiskCoverage
 
@@ -99,7 +100,8 @@ def _estimates(
     draws = _difference([floor_draws(p, num_bins=num_bins, num_draws=num_resamples, seed=seed) for p in rows])
     for (name, metric), column in zip(_BINNED.items(), draws.T, strict=True):
         value = _difference([np.float64(metric(p, labels, num_bins=num_bins)) for p in rows])
-        report[name] = BinnedEstimate(float(value), *percentile_interval(column, level))
+        low, high = percentile_interval(column, level)
+        report[name] = BinnedEstimate(value=float(value), floor_low=low, floor_high=high)
     return {name: report[name] for name in METRICS}
 
 
@@ -120,7 +122,9 @@ def _resampled(
     draws = units.draws(statistics, num_resamples, seed)
     whole = np.ones((1, len(labels)), dtype=np.int64)
     values = [*scores.mean(axis=0), *_difference([part.both(whole) for part in areas])[0]]
+    intervals = [percentile_interval(column, level) for column in draws.T]
+    names = ("accuracy", "nll", "brier", "aurc", "augrc")
     return {
-        name: Estimate(float(value), *percentile_interval(column, level))
-        for name, value, column in zip(("accuracy", "nll", "brier", "aurc", "augrc"), values, draws.T, strict=True)
+        name: Estimate(value=float(value), low=low, high=high)
+        for name, value, (low, high) in zip(names, values, intervals, strict=True)
     }

@@ -16,8 +16,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fedlas.contract.figures import Estimate
 from fedlas.metrics._checks import Floats, Ints, check_count, check_rows
-from fedlas.metrics.bootstrap import Estimate
 from fedlas.metrics.calibration_error import equal_mass_bins, top_label
 
 
@@ -72,7 +72,7 @@ class L2CalibrationError:
             return float((np.cbrt(plug_in / mean) - (1 - relative)) / np.sqrt(relative))
 
         low, high = _falling_root(score, z), _falling_root(score, -z)
-        return Estimate(self.value, min(low, self.value), max(high, self.value))
+        return Estimate(value=self.value, low=min(low, self.value), high=max(high, self.value))
 
     def minus(self, other: L2CalibrationError, confidence_level: float) -> Estimate:
         """The difference of two models on the same rows: a normal interval, the rows' influences paired."""
@@ -83,7 +83,7 @@ class L2CalibrationError:
         # Estimated slopes carry noise, which adds twice the curved part to the linear one: once is due anyway, and
         # without the other the intervals covered only 93 % at N = 1,000.
         half = NormalDist().inv_cdf((1 + confidence_level) / 2) * float(np.sqrt(max(linear, curved)))
-        return Estimate(value, value - half, value + half)
+        return Estimate(value=value, low=value - half, high=value + half)
 
     def _curved_variance(self, other: L2CalibrationError) -> float:
         """Variance of the difference if both errors were 0: of two quadratic forms in correlated normals."""

@@ -12,19 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fedlas.contract.figures import CalibrationTest
 from fedlas.metrics._checks import Floats, Ints, check_count, check_level, check_probs, check_rows
 from fedlas.metrics.bootstrap import chunks
 from fedlas.metrics.calibration_error import class_cells, equal_mass_bins, equal_width_bins, top_label
 from fedlas.metrics.l2_calibration_error import error_bins, top_label_error
-
-
-@dataclass(frozen=True)
-class BinnedEstimate:
-    """A binned error beside the range it takes for a calibrated model with the same probabilities."""
-
-    value: float
-    floor_low: float
-    floor_high: float
 
 
 @dataclass(frozen=True)
@@ -125,15 +117,6 @@ def _hits(cells: Ints, num_cells: int) -> Ints:
     return np.bincount(shifted.ravel(), minlength=num_cells * len(cells)).reshape(len(cells), num_cells)
 
 
-@dataclass(frozen=True)
-class CalibrationTest:
-    """`statistic` of the model, and how often a calibrated model with its confidences reaches it by chance."""
-
-    statistic: float
-    p_value: float
-    num_draws: int
-
-
 def calibration_test(
     probs: ArrayLike, targets: ArrayLike, *, num_bins: int = 15, num_draws: int = 1000, seed: int = 0
 ) -> CalibrationTest:
@@ -157,7 +140,7 @@ def calibration_test(
     redrawn = _redrawn(top_label(rows, labels)[0], num_bins, num_draws, seed)
     # Draws that repeat the observed rights and wrongs must count, whatever the order of the sums.
     reached = int((redrawn >= statistic - 1e-12).sum())
-    return CalibrationTest(statistic, (1 + reached) / (1 + num_draws), num_draws)
+    return CalibrationTest(statistic=statistic, p_value=(1 + reached) / (1 + num_draws), num_draws=num_draws)
 
 
 def _redrawn(confidences: Floats, num_bins: int, num_draws: int, seed: int) -> Floats:

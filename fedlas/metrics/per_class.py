@@ -7,14 +7,13 @@ draws are whole groups, and the larger p-value counts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import nan
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fedlas.contract.figures import ClassFigures, Estimate
 from fedlas.metrics._checks import Floats, Ints, check_count, check_groups, check_level, check_rows
-from fedlas.metrics.bootstrap import Estimate
 from fedlas.metrics.calibration_error import top_label
 from fedlas.metrics.l2_calibration_error import L2CalibrationError
 from fedlas.metrics.proportions import chance_of_so_few, chance_of_sum, clustered_z, effective_rows, normal_cdf, wilson
@@ -73,7 +72,7 @@ def share(values: Floats, groups: Ints | None, confidence_level: float) -> Estim
     if len(values) == 0:
         return None
     low, high = wilson(values.mean(), effective_rows(values, groups), confidence_level)
-    return Estimate(float(values.mean()), float(low), float(high))
+    return Estimate(value=float(values.mean()), low=float(low), high=float(high))
 
 
 def gap(confidences: Floats, correct: Floats, groups: Ints | None, confidence_level: float) -> Estimate | None:
@@ -82,7 +81,7 @@ def gap(confidences: Floats, correct: Floats, groups: Ints | None, confidence_le
     if right is None:
         return None
     says = float(confidences.mean())
-    return Estimate(says - right.value, says - right.high, says - right.low)
+    return Estimate(value=says - right.value, low=says - right.high, high=says - right.low)
 
 
 def chance_if_calibrated(confidences: Floats, correct: Floats, groups: Ints | None) -> float:
@@ -110,33 +109,6 @@ def chance_if_no_worse(correct: Floats, inside: NDArray[np.bool_], groups: Ints 
 
 def _testable(num_rows: int, groups: Ints | None) -> bool:
     return num_rows >= MIN_ROWS and (groups is None or len(np.unique(groups)) >= MIN_GROUPS)
-
-
-@dataclass(frozen=True)
-class ClassRow:
-    """One class on N rows.
-
-    Attributes:
-        num_rows, num_predicted: rows that are of the class, and rows where it is the most probable one.
-        recall: share of its rows that are predicted as it; None without such rows.
-        precision, mean_confidence, gap: of the rows predicted as it: share right, mean stated, their difference.
-        calibration_error_l2: debiased squared error of p[k] against 1[y = k] on all rows (arXiv 1909.10155).
-        brier: mean of (p[k] − 1[y = k])², which adds up to the Brier score over the classes.
-        p_value, p_adjusted: of `gap` if the class were calibrated, alone and after Holm over all classes; None where
-            it has too few predictions to be tested.
-    """
-
-    index: int
-    num_rows: int
-    num_predicted: int
-    recall: Estimate | None
-    precision: Estimate | None
-    mean_confidence: float | None
-    gap: Estimate | None
-    calibration_error_l2: Estimate
-    brier: float
-    p_value: float | None
-    p_adjusted: float | None
 
 
 def class_calibration_errors(
@@ -175,7 +147,7 @@ def class_table(
     num_bins: int = 15,
     confidence_level: float = 0.95,
     max_classes: int = 50,
-) -> list[ClassRow]:
+) -> list[ClassFigures]:
     """The `max_classes` worst classes, worst first; all K are tested and corrected for together (Holm).
 
     First come classes that are shown to be miscalibrated where they are predicted, the widest gap first, then the
@@ -227,11 +199,11 @@ def _row(
     error: Estimate,
     p_value: float,
     adjusted: float,
-) -> ClassRow:
+) -> ClassFigures:
     of_class, said = labels == k, predicted == k
     confidences, right = rows[said, k], of_class[said].astype(np.float64)
     own, its = (None, None) if groups is None else (groups[of_class], groups[said])
-    return ClassRow(
+    return ClassFigures(
         index=k,
         num_rows=int(of_class.sum()),
         num_predicted=int(said.sum()),

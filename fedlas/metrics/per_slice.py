@@ -7,14 +7,14 @@ by Holm's procedure.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fedlas.contract.figures import SliceRow, SliceTable
 from fedlas.metrics._checks import Floats, Ints, check_count, check_groups, check_level, check_rows
-from fedlas.metrics.bootstrap import Estimate, paired_bootstrap
+from fedlas.metrics.bootstrap import paired_bootstrap
 from fedlas.metrics.per_class import chance_if_calibrated, chance_if_no_worse, gap, holm_adjusted, share
 from fedlas.metrics.proper_scores import proper_rows
 
@@ -24,32 +24,6 @@ MAX_VALUES = 200
 MAX_NUMBERS = 20
 
 MISSING = "(missing)"
-
-
-@dataclass(frozen=True)
-class SliceRow:
-    """One value of one slice column: intervals are pointwise, the adjusted p-values hold for all slices together."""
-
-    column: str
-    value: str
-    num_rows: int
-    accuracy: Estimate
-    mean_confidence: float
-    gap: Estimate
-    brier: Estimate
-    nll: Estimate
-    p_miscalibrated: float | None
-    p_worse: float | None
-
-
-@dataclass(frozen=True)
-class SliceTable:
-    """The worst slices, worst first, out of `num_slices`; `skipped` columns have too many values."""
-
-    num_slices: int
-    correction: str
-    skipped: tuple[str, ...]
-    rows: tuple[SliceRow, ...]
 
 
 def slice_table(
@@ -84,7 +58,7 @@ def slice_table(
         _row(parts[i], confidences, scores, ids, adjusted[i], level, num_resamples, seed)
         for i in order[: check_count("max_slices", max_slices)]
     ]
-    return SliceTable(len(parts), "holm", skipped, tuple(table))
+    return SliceTable(num_slices=len(parts), correction="holm", skipped=skipped, rows=tuple(table))
 
 
 Part = tuple[str, str, NDArray[np.bool_]]

@@ -8,11 +8,12 @@ from math import ceil, log2
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlas.contract.profiles import Notice
 from fedlas.data import Dataset
 from fedlas.data.dataset import Array, Integers
 from fedlas.data.duplicates import row_digests
 from fedlas.data.labels import missing_classes
-from fedlas.notice import Notice, first_names, shortened
+from fedlas.notice import first_names, shortened
 from fedlas.preconditions.trials import Examined
 
 #: Tables of codes and whole numbers have conflicts by nature: one row of nine of the US census's incomes. From this
@@ -59,12 +60,12 @@ def conflicting_rows(examined: Examined) -> list[Notice]:
     reachable = float(most.sum()) / len(targets)
     return [
         Notice(
-            "conflicting_duplicates",
-            f"{conflicting:,} of {len(targets):,} {'rows' if rows is None else 'calibration rows'} "
+            code="conflicting_duplicates",
+            message=f"{conflicting:,} of {len(targets):,} {'rows' if rows is None else 'calibration rows'} "
             f"({100 * share:.1f} %) have exactly the inputs of rows with another label, so no model can be right on "
             f"more than {100 * reachable:.1f} % of them: look for rows that were sent twice, and for labels that stand "
             "beside the wrong rows.",
-            {
+            evidence={
                 "rows": conflicting,
                 "of": len(targets),
                 "share": round(share, 6),
@@ -111,11 +112,11 @@ def leaking_column(examined: Examined) -> list[Notice]:
     right = float((examined.logits.argmax(axis=1) == examined.targets).mean())
     return [
         Notice(
-            "leaking_column",
-            f"{named} alone tells the label of {100 * told[best]:.1f} % of the rows, the next best column of "
+            code="leaking_column",
+            message=f"{named} alone tells the label of {100 * told[best]:.1f} % of the rows, the next best column of "
             f"{100 * others.max():.1f} % (classes count alike; the model is right on {100 * right:.1f} %): it is "
             "probably made from the label, and will not be known where the model is used.",
-            {
+            evidence={
                 "column": best if name is None else name,
                 "index": best,
                 "share_told": round(float(told[best]), 6),
@@ -159,12 +160,13 @@ def few_rows(examined: Examined) -> list[Notice]:
         return []
     return [
         Notice(
-            "few_rows",
-            f"{rows} calibration rows tell an accuracy to within ±{100 * 0.98 / rows**0.5:.0f} points, so that no gap "
+            code="few_rows",
+            message=f"{rows} calibration rows tell an accuracy to within ±{100 * 0.98 / rows**0.5:.0f} points, so "
+            "that no gap "
             f"between confidence and accuracy can be seen: at least {MIN_CALIBRATION_ROWS} are needed, some hundred "
             "are better.",
-            {"split": "calibration", "rows": rows, "needed": MIN_CALIBRATION_ROWS},
-            "error",
+            evidence={"split": "calibration", "rows": rows, "needed": MIN_CALIBRATION_ROWS},
+            severity="error",
         )
     ]
 
@@ -180,10 +182,11 @@ def class_shares(examined: Examined) -> list[Notice]:
         return []
     return [
         Notice(
-            "class_shares",
-            f"The declared class_priors are far from the shares of the {len(examined.targets):,} calibration rows: "
+            code="class_shares",
+            message=f"The declared class_priors are far from the shares of the {len(examined.targets):,} calibration "
+            "rows: "
             f"{why}.",
-            {
+            evidence={
                 "class_priors": _by_name(names, priors),
                 "shares": _by_name(names, shares),
                 "distance": round(_distance(shares, priors), 6),
@@ -199,10 +202,11 @@ def few_groups(examined: Examined) -> list[Notice]:
         return []
     return [
         Notice(
-            "few_groups",
-            f"The test rows are of {found} groups, which vary together, so that no gain, however large, could be "
+            code="few_groups",
+            message=f"The test rows are of {found} groups, which vary together, so that no gain, however large, "
+            "could be "
             f"shown: from {_FEWEST_GROUPS} groups on a large one could.",
-            {"split": "test", "groups": found, "needed": _FEWEST_GROUPS},
+            evidence={"split": "test", "groups": found, "needed": _FEWEST_GROUPS},
         )
     ]
 
@@ -238,12 +242,13 @@ def softmax_twice(examined: Examined) -> list[Notice]:
     most = np.e / (np.e + examined.num_classes - 1)
     return [
         Notice(
-            "softmax_twice",
-            f"The scores before the softmax at the end of the graph are probabilities already: in all {len(scores):,} "
+            code="softmax_twice",
+            message="The scores before the softmax at the end of the graph are probabilities already: in all "
+            f"{len(scores):,} "
             f"calibration rows they lie between 0 and 1 and sum to 1. So the softmax is taken twice, and no answer can "
             f"be surer than {100 * most:.1f} %: export the scores before the first softmax, or the graph without the "
             "second.",
-            {"rows": len(scores), "most_confidence": round(float(most), 6)},
-            "error",
+            evidence={"rows": len(scores), "most_confidence": round(float(most), 6)},
+            severity="error",
         )
     ]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import TypeAlias
 
+from fedlas.contract.profiles import Notice
 from fedlas.errors import PreconditionFailed
-from fedlas.notice import Notice
 from fedlas.preconditions.class_rows import class_rows, softmax_twice
 from fedlas.preconditions.inputs import inputs
 from fedlas.preconditions.label_order import label_order
@@ -71,4 +70,4 @@ def require_accepted(notices: Sequence[Notice], accepted: Iterable[str]) -> tupl
             raise PreconditionFailed(
                 notice.code, f'{notice.message} (accept_warnings: ["{notice.code}"] goes on in spite of it)'
             )
-    return tuple(replace(notice, severity="warning") if notice.severity == "error" else notice for notice in notices)
+    return tuple(notice.changed(severity="warning") if notice.severity == "error" else notice for notice in notices)

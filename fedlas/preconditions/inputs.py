@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from fedlas.contract.profiles import Notice
 from fedlas.data import Dataset
 from fedlas.data.dataset import Array
 from fedlas.documents import Json
-from fedlas.notice import Notice, Severity, first_names, shortened
+from fedlas.notice import Severity, first_names, shortened
 from fedlas.preconditions.column_remedies import (
     described_order,
     distances,
@@ -175,7 +176,12 @@ def _notice(dataset: Dataset, name: str, values: Mapping[int, float], lost: Mapp
         f"on it as on the others (one deviation moves {100 * moved:.1f} % of the probability), so it varied in "
         "training: send its values, not a filler"
     )
-    return Notice("constant_column", message, {"input": name, "columns": shown, "moved": moved}, "error")
+    return Notice(
+        code="constant_column",
+        message=message,
+        evidence={"input": name, "columns": shown, "moved": moved},
+        severity="error",
+    )
 
 
 def unused_inputs(examined: Examined, trials: Trials) -> list[Notice]:
@@ -193,10 +199,11 @@ def unused_inputs(examined: Examined, trials: Trials) -> list[Notice]:
         if changed is not None and np.allclose(changed, answers, rtol=1e-5, atol=1e-6, equal_nan=True):
             found.append(
                 Notice(
-                    "unused_input",
-                    f"the answers do not depend on the input '{shortened(name)}': its values were exchanged between "
+                    code="unused_input",
+                    message=f"the answers do not depend on the input '{shortened(name)}': its values were exchanged "
+                    "between "
                     "rows, and every answer stayed",
-                    {"input": shortened(name), "rows": len(moved)},
+                    evidence={"input": shortened(name), "rows": len(moved)},
                 )
             )
     return found if len(found) < len(rows) else []
@@ -273,7 +280,9 @@ def _explained(examined: Examined, finding: Finding, severity: Severity) -> Noti
         "p_value": finding.p_value,
         "ranges": ranges,
     }
-    return Notice(finding.remedy.code, message[0].upper() + message[1:], evidence, severity)
+    return Notice(
+        code=finding.remedy.code, message=message[0].upper() + message[1:], evidence=evidence, severity=severity
+    )
 
 
 def _better_by(finding: Finding) -> str:

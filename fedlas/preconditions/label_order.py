@@ -18,9 +18,10 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from fedlas.contract.profiles import Notice
 from fedlas.data.dataset import Integers
 from fedlas.metrics.betting_intervals import BoundedMean
-from fedlas.notice import Notice, Severity, first_names
+from fedlas.notice import Severity, first_names
 from fedlas.preconditions.trials import Examined
 
 Floats = NDArray[np.float64]
@@ -250,10 +251,11 @@ def _notice(examined: Examined, order: Order, severity: Severity) -> Notice:
         what, remedy = _said_of_order(mapping), _remedy(examined, likely)
     doubt = _DOUBT if severity == "warning" or order.after < _CERTAIN_RECALL else ""
     return Notice(
-        "labels_from_one" if shift == 1 and not counts[0] else "label_order",
-        f"{what}. The model is right on {100 * as_is:.1f} % of the {len(targets):,} calibration rows as they are, and "
+        code="labels_from_one" if shift == 1 and not counts[0] else "label_order",
+        message=f"{what}. The model is right on {100 * as_is:.1f} % of the {len(targets):,} calibration rows as they "
+        "are, and "
         f"on {100 * as_mapped:.1f} % so understood. {remedy}{doubt}",
-        {
+        evidence={
             "accuracy_as_is": round(as_is, 6),
             "accuracy_as_mapped": round(as_mapped, 6),
             "recall_as_is": round(order.before, 6),
@@ -265,7 +267,7 @@ def _notice(examined: Examined, order: Order, severity: Severity) -> Notice:
             "rows": len(targets),
             "p_value": max(order.p_value, 1e-15),
         },
-        severity,
+        severity=severity,
     )
 
 

@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedlas.contract.profiles import Notice
 from fedlas.data.dataset import Array, Integers
 from fedlas.importers import GraphClassifier
-from fedlas.notice import Notice, shortened
+from fedlas.notice import shortened
 from fedlas.preconditions.graph_statistics import Expected, far_columns, standardised_columns
 from fedlas.preconditions.remedy import channel_axis, column_name
 from fedlas.preconditions.trials import Examined, Trials, chance_of_gain, class_frequencies, matched_loss, row_losses
@@ -83,12 +84,12 @@ def signs_of_inputs(examined: Examined, trials: Trials, expected: dict[str, Expe
     shift, ratio = batch_statistics(examined.classifier, trials) or (0.0, 1.0)
     if shift > _FAR_SHIFT or not 1 / _FAR_RATIO < ratio < _FAR_RATIO:
         yield Notice(
-            "input_scale",
-            "the inputs are not what the network was trained on: behind its first layers they lie "
+            code="input_scale",
+            message="the inputs are not what the network was trained on: behind its first layers they lie "
             f"{shift:.3g} deviations from the mean that its BatchNormalization has learned, and vary "
             f"{ratio:.3g} times as much; check scale and normalisation",
-            {"shift": shift, "ratio": ratio},
-            "error",
+            evidence={"shift": shift, "ratio": ratio},
+            severity="error",
         )
     yield from same_answers(examined)
     yield from worse_than_frequencies(examined)
@@ -124,11 +125,12 @@ def _far_from_constants(name: str, rows: Array, expected: Expected, columns: lis
     )
     what, name = _SOURCES[expected.source], shortened(name)
     yield Notice(
-        "input_scale" if most else "input_columns",
-        f"{len(far)} of {int(expected.known.sum())} {'columns' if rows.ndim == 2 else 'channels'} of '{name}' lie far "
+        code="input_scale" if most else "input_columns",
+        message=f"{len(far)} of {int(expected.known.sum())} {'columns' if rows.ndim == 2 else 'channels'} of "
+        f"'{name}' lie far "
         f"from what {what}: {words}; check units, scale and order of the columns",
-        {"input": name, "columns": shown, "far": len(far)},
-        "error",
+        evidence={"input": name, "columns": shown, "far": len(far)},
+        severity="error",
     )
 
 
@@ -138,16 +140,19 @@ def same_answers(examined: Examined) -> Iterator[Notice]:
     answered = np.unique(logits.argmax(axis=1))
     if float(np.ptp(logits - logits.mean(axis=1, keepdims=True), axis=0).max()) < _SAME:
         message = f"the answers to all {len(targets)} calibration rows are the same, whatever the inputs"
-        yield Notice("constant_answers", message, {"rows": len(targets), "classes": 1}, "error")
+        yield Notice(
+            code="constant_answers", message=message, evidence={"rows": len(targets), "classes": 1}, severity="error"
+        )
     elif len(answered) == 1 and np.bincount(targets).max() < _COMMON_CLASS * len(targets):
         share = float((targets == answered[0]).mean())
         name = shortened(examined.dataset.class_names[int(answered[0])])
         yield Notice(
-            "constant_answers",
-            f"all {len(targets)} calibration rows get the class '{name}', which {100 * share:.1f} % of them have: "
+            code="constant_answers",
+            message=f"all {len(targets)} calibration rows get the class '{name}', which {100 * share:.1f} % of them "
+            "have: "
             "check how the inputs are prepared",
-            {"rows": len(targets), "classes": 1, "class": name, "share": share},
-            "error",
+            evidence={"rows": len(targets), "classes": 1, "class": name, "share": share},
+            severity="error",
         )
 
 
@@ -167,10 +172,11 @@ def worse_than_frequencies(examined: Examined) -> Iterator[Notice]:
         return
     accuracy = float((answered == examined.targets).mean())
     yield Notice(
-        "worse_than_frequencies",
-        f"the answers tell nothing of the labels: their log loss is {own.mean():.3g}, that of the class frequencies "
+        code="worse_than_frequencies",
+        message=f"the answers tell nothing of the labels: their log loss is {own.mean():.3g}, that of the class "
+        "frequencies "
         f"{known.mean():.3g} (accuracy {100 * accuracy:.1f} %); check how the inputs are prepared, and the labels",
-        {"nll": float(own.mean()), "frequencies_nll": float(known.mean()), "accuracy": accuracy},
+        evidence={"nll": float(own.mean()), "frequencies_nll": float(known.mean()), "accuracy": accuracy},
     )
 
 

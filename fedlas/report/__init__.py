@@ -6,24 +6,24 @@ from fedlas.extras import require
 
 require("library", "numpy", "jinja2")
 
+from fedlas.contract.report import Named, Report, Subject
 from fedlas.metrics.confidence_gap import SplitAccuracy
 from fedlas.report.build import build_report
 from fedlas.report.diagrams import reliability_svg, risk_coverage_svg
-from fedlas.report.document import CalibrationReport, Evidence, report_from_json
+from fedlas.report.document import Evidence
 from fedlas.report.page import report_html
-from fedlas.report.provenance import Named, Subject, library_versions, machine_facts
+from fedlas.report.provenance import library_versions, machine_facts
 
 __all__ = [
-    "CalibrationReport",
     "Evidence",
     "Named",
+    "Report",
     "SplitAccuracy",
     "Subject",
     "build_report",
     "library_versions",
     "machine_facts",
     "reliability_svg",
-    "report_from_json",
     "report_html",
     "risk_coverage_svg",
 ]

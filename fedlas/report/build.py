@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 
 from fedlas import metrics
+from fedlas.contract.report import EvaluationLedger, Report, WorstParts
 from fedlas.documents import as_json
 from fedlas.errors import BadDataset
 from fedlas.gate.guards import JudgedRows
@@ -17,7 +17,7 @@ from fedlas.metrics.confidence_gap import SplitAccuracy
 from fedlas.report import sections
 from fedlas.report.caveats import caveats, splits_apart
 from fedlas.report.deployment import decision_table, guarantee_table, priors_section
-from fedlas.report.document import ByModel, CalibrationReport, EvaluationLedger, Evidence
+from fedlas.report.document import Evidence
 from fedlas.report.parts import added_parts, loss_comparison
 from fedlas.report.provenance import library_versions, machine_facts
 from fedlas.report.recipe import recipe_sentences
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 def build_report(
     evidence: Evidence, *, num_bins: int = 15, num_resamples: int = 1000, confidence_level: float = 0.95
-) -> CalibrationReport:
+) -> Report:
     """Evaluate the three models on the test rows and write the sentences about them.
 
     Raises:
@@ -47,7 +47,7 @@ def build_report(
     calibration = evidence.calibration_accuracy
     right = SplitAccuracy.of(models["uploaded"].argmax(1) == rows.targets, groups=rows.groups)
     apart = splits_apart(calibration, right)
-    report = CalibrationReport(
+    report = Report(
         subject=evidence.subject,
         verdict=evidence.gate.verdict,
         promoted=evidence.gate.promoted,
@@ -93,14 +93,14 @@ def build_report(
         slices=slices,
         binary=sections.binary_section(models, rows, names, evidence.positive_class, options),
         gate=evidence.gate,
-        ledger=None if evidence.evaluations_before is None else EvaluationLedger(evidence.evaluations_before),
+        looks=None if evidence.evaluations_before is None else EvaluationLedger(before=evidence.evaluations_before),
         guarantees=guarantee_table(evidence.guarantees, models["calibrated"], rows, confidence_level),
         decisions=decision_table(
             evidence.deployment, models["uploaded"], models["calibrated"], rows, names, confidence_level
         ),
         class_priors=priors_section(evidence.deployment, names),
         label_noise=evidence.label_noise,
-        diagnostics=evidence.diagnostics,
+        signs=evidence.diagnostics,
         parts=added_parts(
             scored,
             evidence.finalists,
@@ -121,13 +121,13 @@ def build_report(
         digests=dict(evidence.digests),
         versions=dict(library_versions() if evidence.versions is None else evidence.versions),
         machine={**machine_facts(), **evidence.machine},
-        worst=sections.WorstParts(
-            sections.worst_class(classes, confidence_level), sections.worst_slice(slices, confidence_level)
+        worst=WorstParts(
+            class_=sections.worst_class(classes, confidence_level), slice=sections.worst_slice(slices, confidence_level)
         ),
         written_file=evidence.written_file,
     )
-    advised = replace(report, advice=(served_sentence(report), next_step(report, apart)))
-    return replace(advised, summary=tuple(summary(advised)))
+    advised = report.changed(advice=(served_sentence(report), next_step(report, apart)))
+    return advised.changed(summary=tuple(summary(advised)))
 
 
 def _checked(evidence: Evidence) -> tuple[dict[str, Floats], JudgedRows]:
@@ -152,7 +152,7 @@ def _names(evidence: Evidence, num_classes: int) -> list[str]:
     return [str(name) for name in evidence.class_names]
 
 
-def _by_model(models: Mapping[str, Floats], section: Callable[[Floats], T]) -> ByModel[T]:
+def _by_model(models: Mapping[str, Floats], section: Callable[[Floats], T]) -> dict[str, T]:
     """A section of every model; that of equal models is computed once."""
     twins = {name: next(other for other in models if np.array_equal(models[other], models[name])) for name in models}
     computed = {name: section(models[name]) for name in dict.fromkeys(twins.values())}

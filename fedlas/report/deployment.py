@@ -2,54 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
+from fedlas.contract.report import (
+    Answers,
+    CoverageLevel,
+    DecisionRow,
+    DecisionTable,
+    ErrorLevel,
+    GuaranteeTable,
+    PriorsSection,
+)
 from fedlas.deployment import Deployment, decide
 from fedlas.gate.findings import groups_of
 from fedlas.gate.guards import JudgedRows
 from fedlas.guarantees import Guarantees, Unreachable
-from fedlas.metrics import Estimate
 from fedlas.metrics._checks import Floats, Ints
 from fedlas.metrics.per_class import share
 from fedlas.report.wording import as_sentence, listed, percent
 
 ERROR_LEVELS = (0.01, 0.02, 0.05, 0.1, 0.2)
 COVERAGES = (0.8, 0.9, 0.95, 0.99)
-
-
-@dataclass(frozen=True)
-class ErrorLevel:
-    """A promised error rate: the threshold that keeps it, or the nearest level that one can keep (`reachable`)."""
-
-    level: float
-    threshold: float | None
-    reachable: float | None
-    answered: float
-    error_rate: Estimate | None
-
-
-@dataclass(frozen=True)
-class CoverageLevel:
-    """A promised coverage: mean size of the sets and the share that held the true class, or what is reachable."""
-
-    level: float
-    reachable: float | None
-    mean_size: float | None
-    covered: Estimate | None
-
-
-@dataclass(frozen=True)
-class GuaranteeTable:
-    """The guarantees from `num_rows` guarantee rows, each kind failing with probability `delta` at most."""
-
-    num_rows: int
-    num_groups: int | None
-    delta: float
-    max_error: tuple[ErrorLevel, ...]
-    coverage: tuple[CoverageLevel, ...]
 
 
 def guarantee_table(
@@ -59,11 +34,11 @@ def guarantee_table(
     if guarantees is None:
         return None
     return GuaranteeTable(
-        guarantees.num_rows,
-        guarantees.num_groups,
-        guarantees.delta,
-        tuple(_error_level(guarantees, level, probs, rows, confidence_level) for level in ERROR_LEVELS),
-        tuple(_coverage_level(guarantees, level, probs, rows, confidence_level) for level in COVERAGES),
+        num_rows=guarantees.num_rows,
+        num_groups=guarantees.num_groups,
+        delta=guarantees.delta,
+        max_error=tuple(_error_level(guarantees, level, probs, rows, confidence_level) for level in ERROR_LEVELS),
+        coverage=tuple(_coverage_level(guarantees, level, probs, rows, confidence_level) for level in COVERAGES),
     )
 
 
@@ -73,12 +48,12 @@ def _error_level(
     try:
         threshold = guarantees.threshold_for(level)
     except Unreachable as reason:
-        return ErrorLevel(level, None, reason.reachable, 0.0, None)
+        return ErrorLevel(level=level, threshold=None, reachable=reason.reachable, answered=0.0, error_rate=None)
     # Serving compares float32 confidences with the threshold.
     kept = probs.max(axis=1).astype(np.float32).astype(np.float64) >= threshold
     wrong = (probs.argmax(axis=1) != rows.targets).astype(np.float64)
     found = share(wrong[kept], groups_of(rows.groups, kept), confidence_level)
-    return ErrorLevel(level, threshold, None, float(kept.mean()), found)
+    return ErrorLevel(level=level, threshold=threshold, reachable=None, answered=float(kept.mean()), error_rate=found)
 
 
 def _coverage_level(
@@ -87,9 +62,14 @@ def _coverage_level(
     try:
         sets = guarantees.prediction_sets(probs, level)
     except Unreachable as reason:
-        return CoverageLevel(level, reason.reachable, None, None)
+        return CoverageLevel(level=level, reachable=reason.reachable, mean_size=None, covered=None)
     covered = sets[np.arange(len(rows.targets)), rows.targets].astype(np.float64)
-    return CoverageLevel(level, None, float(sets.sum(axis=1).mean()), share(covered, rows.groups, confidence_level))
+    return CoverageLevel(
+        level=level,
+        reachable=None,
+        mean_size=float(sets.sum(axis=1).mean()),
+        covered=share(covered, rows.groups, confidence_level),
+    )
 
 
 def allowed(table: GuaranteeTable) -> str:
@@ -114,57 +94,6 @@ MAX_SHOWN = 50
 _MUCH, _ROWS = 1.25, 10
 
 
-@dataclass(frozen=True)
-class Answers:
-    """The share of test rows that are answered with one class, and the share of its rows among them."""
-
-    answered: float
-    recall: Estimate | None
-
-
-@dataclass(frozen=True)
-class DecisionRow:
-    """One class: answered by the uploaded model, by the served one at its argmax, and by it with the thresholds.
-
-    `threshold` is of a probability at the calibration rows' shares; at other default priors the file has its own.
-    """
-
-    name: str
-    num_rows: int
-    threshold: float
-    uploaded: Answers
-    argmax: Answers
-    thresholds: Answers
-
-
-@dataclass(frozen=True)
-class DecisionTable:
-    """The decisions of the served model, with thresholds that `keep` something of the uploaded one.
-
-    Attributes:
-        accuracy: of the decisions with the thresholds.
-        rows: of `num_classes` classes those whose answers changed most.
-    """
-
-    keep: str
-    num_classes: int
-    accuracy: float
-    rows: tuple[DecisionRow, ...]
-
-
-@dataclass(frozen=True)
-class PriorsSection:
-    """Class priors by name: `shares` of the calibration rows, and the `default` of the answers.
-
-    Attributes:
-        shifted: whether they differ; the report judges at the shares all the same.
-    """
-
-    shifted: bool
-    shares: Mapping[str, float]
-    default: Mapping[str, float]
-
-
 def decision_table(
     deployment: Deployment | None,
     uploaded: Floats,
@@ -183,26 +112,28 @@ def decision_table(
     by_change = -np.abs(counts["uploaded"] - counts["argmax"]), np.bincount(rows.targets, minlength=len(names))
     shown = tuple(
         DecisionRow(
-            names[k],
-            int((rows.targets == k).sum()),
-            float(deployment.thresholds[k]),
+            name=names[k],
+            num_rows=int((rows.targets == k).sum()),
+            threshold=float(deployment.thresholds[k]),
             **{name: _answers(answers, k, rows, confidence_level) for name, answers in said.items()},
         )
         for k in np.lexsort(by_change[::-1])[:MAX_SHOWN].tolist()
     )
-    return DecisionTable("alarm_rate", len(names), float((kept == rows.targets).mean()), shown)
+    return DecisionTable(
+        keep="alarm_rate", num_classes=len(names), accuracy=float((kept == rows.targets).mean()), rows=shown
+    )
 
 
 def _answers(answers: Ints, k: int, rows: JudgedRows, confidence_level: float) -> Answers:
     of_class, said = rows.targets == k, answers == k
     recall = share(said[of_class].astype(np.float64), groups_of(rows.groups, of_class), confidence_level)
-    return Answers(float(said.mean()), recall)
+    return Answers(answered=float(said.mean()), recall=recall)
 
 
 def priors_section(deployment: Deployment | None, names: Sequence[str]) -> PriorsSection | None:
     if deployment is None:
         return None
-    return PriorsSection(deployment.priors.shifted, **deployment.priors.as_dict(names))
+    return PriorsSection(shifted=deployment.priors.shifted, **deployment.priors.as_dict(names))
 
 
 def decision_sentence(table: DecisionTable | None, num_rows: int) -> str | None:

@@ -6,14 +6,14 @@ and a gain comes from further training.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlas.metrics import Estimate
+from fedlas.contract.figures import Estimate
+from fedlas.contract.report import Diagnostics, GateDiagnostic, NormDiagnostic, SmoothingDiagnostic
 from fedlas.metrics._checks import Floats
 from fedlas.metrics.proportions import wilson
 
@@ -21,43 +21,6 @@ from fedlas.metrics.proportions import wilson
 USEFUL = 0.05
 #: Mean smoothings that differ by less than this share are about the same, even where the difference is shown.
 SAME = 0.1
-
-
-@dataclass(frozen=True)
-class NormDiagnostic:
-    """The AUROC of the feature norm for correctness, and whether it is shown to be useful."""
-
-    auroc: Estimate
-    useful: bool
-
-
-@dataclass(frozen=True)
-class SmoothingDiagnostic:
-    """The mean smoothing of right and of wrong rows, and the difference; None of fewer than two rows."""
-
-    right: Estimate | None
-    wrong: Estimate | None
-    wrong_minus_right: Estimate | None
-
-
-@dataclass(frozen=True)
-class GateDiagnostic:
-    """The share of rows with sign +1, and the share whose sign training flipped; None where that is not known."""
-
-    positive: Estimate
-    flipped: Estimate | None
-
-
-@dataclass(frozen=True)
-class Diagnostics:
-    """Norms, smoothing and gate on right and on wrong rows; None where nothing can be computed."""
-
-    num_rows: int
-    num_right: int
-    feature_norm: NormDiagnostic | None
-    epsilon: SmoothingDiagnostic | None
-    gate: GateDiagnostic | None
-    sentences: tuple[str, ...]
 
 
 def fedlas_diagnostics(
@@ -88,12 +51,12 @@ def fedlas_diagnostics(
     smoothing = None if epsilon is None else _smoothing(_column("epsilon", epsilon, len(norms)), is_right, level)
     signs = None if gate is None else _gate(gate, gate_before, len(norms), level)
     return Diagnostics(
-        len(norms),
-        int(is_right.sum()),
-        norm,
-        smoothing,
-        signs,
-        (_norm_sentence(norm), *_smoothing_sentences(smoothing)),
+        num_rows=len(norms),
+        num_right=int(is_right.sum()),
+        feature_norm=norm,
+        epsilon=smoothing,
+        gate=signs,
+        sentences=(_norm_sentence(norm), *_smoothing_sentences(smoothing)),
     )
 
 
@@ -116,7 +79,7 @@ def auroc(scores: ArrayLike, positive: ArrayLike, *, confidence_level: float = 0
     value = float(above.mean())
     error = sqrt(max(_variance(above) / m + _variance(below) / n, _smallest_variance(value, m, n)))
     half = NormalDist().inv_cdf((1 + confidence_level) / 2) * error
-    return Estimate(value, max(0.0, value - half), min(1.0, value + half))
+    return Estimate(value=value, low=max(0.0, value - half), high=min(1.0, value + half))
 
 
 def _middle_ranks(values: Floats) -> Floats:
@@ -140,16 +103,18 @@ def _norm(norms: Floats, right: NDArray[np.bool_], level: float) -> NormDiagnost
     area = auroc(norms, right, confidence_level=level)
     if area is None:
         return None
-    return NormDiagnostic(area, bool(not area.low <= 0.5 <= area.high and abs(area.value - 0.5) >= USEFUL))
+    return NormDiagnostic(auroc=area, useful=bool(not area.low <= 0.5 <= area.high and abs(area.value - 0.5) >= USEFUL))
 
 
 def _smoothing(epsilon: Floats, right: NDArray[np.bool_], level: float) -> SmoothingDiagnostic:
     on_right, on_wrong = _mean(epsilon[right], level), _mean(epsilon[~right], level)
     if on_right is None or on_wrong is None:
-        return SmoothingDiagnostic(on_right, on_wrong, None)
+        return SmoothingDiagnostic(right=on_right, wrong=on_wrong, wrong_minus_right=None)
     value = on_wrong.value - on_right.value
     half = sqrt((on_wrong.high - on_wrong.value) ** 2 + (on_right.high - on_right.value) ** 2)
-    return SmoothingDiagnostic(on_right, on_wrong, Estimate(value, value - half, value + half))
+    return SmoothingDiagnostic(
+        right=on_right, wrong=on_wrong, wrong_minus_right=Estimate(value=value, low=value - half, high=value + half)
+    )
 
 
 def _mean(values: Floats, level: float) -> Estimate | None:
@@ -157,18 +122,18 @@ def _mean(values: Floats, level: float) -> Estimate | None:
         return None
     mean = float(values.mean())
     half = NormalDist().inv_cdf((1 + level) / 2) * float(values.std(ddof=1)) / sqrt(len(values))
-    return Estimate(mean, mean - half, mean + half)
+    return Estimate(value=mean, low=mean - half, high=mean + half)
 
 
 def _gate(gate: ArrayLike, before: ArrayLike | None, num_rows: int, level: float) -> GateDiagnostic:
     signs = _signs("gate", gate, num_rows)
     flipped = None if before is None else _share(signs != _signs("gate_before", before, num_rows), level)
-    return GateDiagnostic(_share(signs > 0, level), flipped)
+    return GateDiagnostic(positive=_share(signs > 0, level), flipped=flipped)
 
 
 def _share(rows: NDArray[np.bool_], level: float) -> Estimate:
     low, high = wilson(rows.mean(), len(rows), level)
-    return Estimate(float(rows.mean()), float(low), float(high))
+    return Estimate(value=float(rows.mean()), low=float(low), high=float(high))
 
 
 def _norm_sentence(norm: NormDiagnostic | None) -> str:

@@ -7,8 +7,8 @@ from itertools import chain
 from math import isnan
 from typing import Protocol
 
-from fedlas.metrics import Estimate
-from fedlas.report.document import CalibrationReport
+from fedlas.contract.figures import Estimate, RiskCoverage
+from fedlas.contract.report import Report
 from fedlas.report.drawing import (
     TITLES,
     Plot,
@@ -23,7 +23,6 @@ from fedlas.report.drawing import (
     shortened,
     text,
 )
-from fedlas.report.sections import RiskCoverageSection
 from fedlas.report.summary import says_and_is_right
 from fedlas.report.wording import percent, signed
 
@@ -38,7 +37,7 @@ _PLOT = Plot(_LEFT, _TOP, _SIDE, _SIDE)
 _HEAD, _FOOT = 66, 30
 
 
-def reliability_svg(report: CalibrationReport, *, models: Sequence[str] = ("uploaded", "calibrated")) -> str:
+def reliability_svg(report: Report, *, models: Sequence[str] = ("uploaded", "calibrated")) -> str:
     """An SVG with two reliability diagrams side by side: without bins (CORP) and in bins, all models in each.
 
     Confidence goes across, accuracy up; lines and points under the diagonal are too sure. In the shade of a
@@ -63,41 +62,41 @@ def reliability_svg(report: CalibrationReport, *, models: Sequence[str] = ("uplo
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def corp_svg(report: CalibrationReport, *, models: Sequence[str] = ("uploaded", "calibrated")) -> str:
+def corp_svg(report: Report, *, models: Sequence[str] = ("uploaded", "calibrated")) -> str:
     return _alone(report, models, "Reliability without bins", _corp_panel)
 
 
-def binned_svg(report: CalibrationReport, *, models: Sequence[str] = ("uploaded", "calibrated")) -> str:
+def binned_svg(report: Report, *, models: Sequence[str] = ("uploaded", "calibrated")) -> str:
     return _alone(report, models, "Reliability in bins", _binned_panel)
 
 
 def _alone(
-    report: CalibrationReport,
+    report: Report,
     models: Sequence[str],
     title: str,
-    panel: Callable[[CalibrationReport, Sequence[str]], str],
+    panel: Callable[[Report, Sequence[str]], str],
 ) -> str:
     shown = _different(report, models)
     start = opening(_WIDTH, _HEIGHT, title, _description(report, shown))
     return f"{start}\n{panel(report, shown)}\n</svg>\n"
 
 
-def _different(report: CalibrationReport, models: Sequence[str]) -> list[str]:
+def _different(report: Report, models: Sequence[str]) -> list[str]:
     """The models without those whose figures are those of one before them: nothing was changed then."""
     found = [report.metrics[name] for name in models]
     return [name for i, name in enumerate(models) if found[i] not in found[:i]]
 
 
-def _description(report: CalibrationReport, models: Sequence[str]) -> str:
+def _description(report: Report, models: Sequence[str]) -> str:
     return " ".join(["Accuracy by confidence.", *(_says(report, name) for name in models)])
 
 
-def _says(report: CalibrationReport, name: str) -> str:
+def _says(report: Report, name: str) -> str:
     gap = report.confidence_gap[name].test
     return f"{TITLES[name]}: {says_and_is_right(gap, f'of {gap.num_rows:,} test rows')}."
 
 
-def _corp_panel(report: CalibrationReport, models: Sequence[str]) -> str:
+def _corp_panel(report: Report, models: Sequence[str]) -> str:
     """Lines of isotonic regression, each before the band in which it would lie if its model were calibrated."""
     bands, lines = [], []
     for name in models:
@@ -110,7 +109,7 @@ def _corp_panel(report: CalibrationReport, models: Sequence[str]) -> str:
     return _panel("Without bins (CORP)", report, models, [*bands, _diagonal(), *lines])
 
 
-def _binned_panel(report: CalibrationReport, models: Sequence[str]) -> str:
+def _binned_panel(report: Report, models: Sequence[str]) -> str:
     """A mark for each bin that holds rows, before the box in which it would lie if its model were calibrated."""
     boxes, marks = [], []
     for name in models:
@@ -133,7 +132,7 @@ def _binned_panel(report: CalibrationReport, models: Sequence[str]) -> str:
     return _panel(title, report, models, [*boxes, _diagonal(), *marks])
 
 
-def _panel(title: str, report: CalibrationReport, models: Sequence[str], drawn: Sequence[str]) -> str:
+def _panel(title: str, report: Report, models: Sequence[str], drawn: Sequence[str]) -> str:
     return "\n".join(
         [
             text(_LEFT, 20, title, size=14, bold=True),
@@ -149,9 +148,10 @@ def _diagonal() -> str:
     return line(_LEFT, _TOP + _SIDE, _LEFT + _SIDE, _TOP, "soft", width=1.2)
 
 
-def _histogram(report: CalibrationReport, models: Sequence[str]) -> str:
+def _histogram(report: Report, models: Sequence[str]) -> str:
     """The share of rows in each bin of confidence, the bars of the models side by side."""
-    shares = {name: [n / max(1, sum(found.counts)) for n in found.counts] for name, found in report.reliability.items()}
+    counts = {name: report.reliability[name].counts for name in models}
+    shares = {name: [n / max(1, sum(found)) for n in found] for name, found in counts.items()}
     largest = max(max(shares[name]) for name in models) or 1.0
     parts = [line(_LEFT, _BASE, _LEFT + _SIDE, _BASE, "band-edge")]
     for i, name in enumerate(models):
@@ -195,7 +195,7 @@ class Band(Protocol):
     def high(self) -> Iterable[float]: ...
 
 
-def risk_coverage_svg(report: CalibrationReport, *, curves: Sequence[str] = ("uploaded", "calibrated")) -> str:
+def risk_coverage_svg(report: Report, *, curves: Sequence[str] = ("uploaded", "calibrated")) -> str:
     """An SVG: coverage across, error rate of the answers up; the last of `curves` has its pointwise band shaded."""
     sections = report.risk_coverage
     plot = Plot(_LEFT, _TOP, _SIDE, _UP, error_scale([sections[name] for name in curves]))
@@ -228,7 +228,7 @@ def band(curve: Band, model: str, plot: Plot) -> str:
     return area(corners, model, opacity=0.18)
 
 
-def _curve(curve: RiskCoverageSection, model: str, plot: Plot) -> str:
+def _curve(curve: RiskCoverage, model: str, plot: Plot) -> str:
     end = plot.place(curve.coverage[-1], curve.error_rate[-1])
     return f"{model_line(plot.points(curve.coverage, curve.error_rate), model)}\n{mark(*end, 4, model)}"
 
@@ -250,7 +250,7 @@ _FOREST_TOP = 78
 _CELL_WIDTH, _CELL_HEIGHT = 130, 20
 
 
-def forest_svg(report: CalibrationReport) -> str:
+def forest_svg(report: Report) -> str:
     """The differences of what is served from the upload, and from the upload with a temperature, with intervals."""
     height, middle = _FOREST_TOP + 58 * len(_METRICS) + 10, _ROWS_LEFT + _ACROSS / 2
     title = "To be served, against the others"
@@ -312,7 +312,7 @@ def common_extent(estimates: Sequence[Estimate | None]) -> float:
     return ends[int(0.9 * (len(ends) - 1))] if ends and ends[-1] > 0 else 1.0
 
 
-def _told(report: CalibrationReport) -> str:
+def _told(report: Report) -> str:
     parts = (
         f"{name} minus {TITLES[other].lower()}: {_in_words(_difference(report, metric, other))}."
         for metric, (name, _) in _METRICS.items()
@@ -325,7 +325,7 @@ def _in_words(one: Estimate) -> str:
     return f"{signed(one.value)} ({signed(one.low)} to {signed(one.high)})"
 
 
-def _difference(report: CalibrationReport, metric: str, other: str) -> Estimate:
+def _difference(report: Report, metric: str, other: str) -> Estimate:
     found = report.differences[f"calibrated_minus_{other}"][metric]
     assert isinstance(found, Estimate)
     return found
@@ -336,13 +336,13 @@ _RACE_TOP = 58
 _ROW = 34
 
 
-def race_svg(report: CalibrationReport) -> str | None:
+def race_svg(report: Report) -> str | None:
     """A row for each candidate with its calibration NLL; None where fewer than two have one.
 
     A filled mark is a candidate that was scored on all calibration rows, a hollow one was scored on some folds alone;
     what was served is bold.
     """
-    nlls = ((one.get("calibration") or {}).get("nll") for one in report.candidates)
+    nlls = ((one.calibration or {}).get("nll") for one in report.candidates)
     scored = sorted((nll, i) for i, nll in enumerate(nlls) if nll is not None)
     if len(scored) < 2:
         return None
@@ -350,7 +350,7 @@ def race_svg(report: CalibrationReport) -> str | None:
     height, bottom = _RACE_TOP + _ROW * len(shown) + 40, _RACE_TOP + _ROW * len(shown)
     room = 0.06 * (shown[-1][0] - shown[0][0]) or 0.01
     scale = Scale(shown[0][0] - room, shown[-1][0] + room, _ROWS_LEFT, _ACROSS)
-    best = report.candidates[shown[0][1]].get("name", "")
+    best = report.candidates[shown[0][1]].name
     title, more = "The race", f", the best {_MOST} of {len(scored)}" if len(scored) > _MOST else ""
     parts = [
         opening(
@@ -366,7 +366,7 @@ def race_svg(report: CalibrationReport) -> str | None:
     winner = (report.recipe.get("winner") or {}).get("name")
     for row, (nll, i) in enumerate(shown):
         candidate, y = report.candidates[i], _RACE_TOP + _ROW * row
-        name, whole = str(candidate.get("name", "")), candidate.get("status") == "finished"
+        name, whole = candidate.name, candidate.status == "finished"
         parts += [
             text(_ROWS_LEFT, y + 9, shortened(name, _LETTERS), size=11, bold=name == winner),
             line(_ROWS_LEFT, y + 20, _ROWS_LEFT + _ACROSS, y + 20, "grid"),

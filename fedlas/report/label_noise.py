@@ -6,35 +6,15 @@ The simulation adds errors to those that the labels already have; it cannot tell
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fedlas.contract.report import LabelNoise, NoiseLevel
 from fedlas.metrics._checks import Ints
 
 SHARES = (0.01, 0.05, 0.10)
-
-
-@dataclass(frozen=True)
-class NoiseLevel:
-    """A share of wrong labels: how often each verdict was drawn, and in how many draws it stayed the same."""
-
-    share: float
-    rows: int
-    verdicts: Mapping[str, float]
-    same: int
-
-
-@dataclass(frozen=True)
-class LabelNoise:
-    """The verdict on the labels as they are, and under each share of wrong ones."""
-
-    verdict: str
-    draws: int
-    levels: tuple[NoiseLevel, ...]
-    sentences: tuple[str, ...]
 
 
 def sensitivity(
@@ -64,8 +44,8 @@ def sensitivity(
         wrong = max(1, round(share * len(labels)))
         found = Counter(rejudge(_with_errors(labels, num_classes, wrong, rng)) for _ in range(draws))
         verdicts = {name: count / draws for name, count in sorted(found.items())}
-        levels.append(NoiseLevel(float(share), wrong, verdicts, found[verdict]))
-    return LabelNoise(verdict, draws, tuple(levels), _sentences(levels, draws))
+        levels.append(NoiseLevel(share=float(share), rows=wrong, verdicts=verdicts, same=found[verdict]))
+    return LabelNoise(verdict=verdict, draws=draws, levels=tuple(levels), sentences=_sentences(levels, draws))
 
 
 def _sentences(levels: Sequence[NoiseLevel], draws: int) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from fedlas.contract.report import Report
 from fedlas.documents import Json
 from fedlas.gate.guards import GUARD_NAMES
 from fedlas.gate.verdict import FINALIST_NAMES, SCORE_NAMES
@@ -28,7 +29,6 @@ from fedlas.report.diagrams import (
     race_svg,
     risk_coverage_svg,
 )
-from fedlas.report.document import CalibrationReport
 from fedlas.report.parts import METHOD_NAMES, PART_NAMES
 from fedlas.report.provenance import moment
 from fedlas.report.recipe import OPTIMIZERS
@@ -39,7 +39,7 @@ _SCOPES = {"all": "whole network", "head": "head"}
 _MOST_PARTS = 20
 
 
-def report_html(report: CalibrationReport) -> str:
+def report_html(report: Report) -> str:
     """One HTML file with everything that the report holds, verdict first."""
     return environment().get_template("report.html.jinja").render(report=report)
 
@@ -100,7 +100,7 @@ def number(value: float | None, percent: bool = False, difference: bool = False,
     return f"{shown} {'points' if difference else '%'}" if percent and unit else shown
 
 
-def title_of(report: CalibrationReport) -> str:
+def title_of(report: Report) -> str:
     name = None if report.subject is None else report.subject.title
     return "Calibration report" if name is None else f"Calibration report of {name}"
 

@@ -19,11 +19,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlas.calibrators import softmax
+from fedlas.contract.figures import ConfidenceGap, Estimate
+from fedlas.contract.report import AddedPart, AddedParts, LossComparison, MethodDifference, PartScore
 from fedlas.gate.guards import JudgedRows
 from fedlas.metrics._checks import Floats
-from fedlas.metrics.bootstrap import Estimate, clustered_mean
+from fedlas.metrics.bootstrap import clustered_mean
 from fedlas.metrics.calibration_error import top_label
-from fedlas.metrics.confidence_gap import ConfidenceGap, top_label_gap
+from fedlas.metrics.confidence_gap import top_label_gap
 from fedlas.metrics.proper_scores import Score, row_scores
 from fedlas.report.wording import listed
 
@@ -77,40 +79,6 @@ PART_NAMES = {
 }
 
 
-@dataclass(frozen=True)
-class PartScore:
-    """The mean score of a part, and the mean paired change from the part before it (negative is better).
-
-    The change is None of the first part, and where the part before it has no such score.
-    """
-
-    value: float
-    change: Estimate | None
-
-
-@dataclass(frozen=True)
-class AddedPart:
-    """One part with its scores; None where it was not scored on these rows.
-
-    `out_of_fold_nll` is that of the calibration rows, `test_nll` and `test_brier` those of the test rows.
-    """
-
-    name: str
-    served: bool
-    out_of_fold_nll: PartScore | None
-    test_nll: PartScore | None
-    test_brier: PartScore | None
-
-
-@dataclass(frozen=True)
-class AddedParts:
-    """The parts that were tried, each compared with the one before it, and the changes in a sentence."""
-
-    num_calibration_rows: int
-    rows: tuple[AddedPart, ...]
-    sentence: str
-
-
 def added_parts(
     out_of_fold: OutOfFold | None,
     probs: Mapping[str, ArrayLike],
@@ -132,16 +100,27 @@ def added_parts(
 
     fitted = _scores(names, out_of_fold.by_part, lambda one: out_of_fold.mean(one, confidence_level))
     nll, brier = on_test_rows("nll"), on_test_rows("brier")
-    parts = tuple(AddedPart(name, name == served, fitted.get(name), nll.get(name), brier.get(name)) for name in names)
-    return AddedParts(len(next(iter(out_of_fold.by_part.values()))), parts, _parts_sentence(parts))
+    parts = tuple(
+        AddedPart(
+            name=name,
+            served=name == served,
+            out_of_fold_nll=fitted.get(name),
+            test_nll=nll.get(name),
+            test_brier=brier.get(name),
+        )
+        for name in names
+    )
+    return AddedParts(
+        num_calibration_rows=len(next(iter(out_of_fold.by_part.values()))), rows=parts, sentence=_parts_sentence(parts)
+    )
 
 
 def _scores(names: list[str], values: Mapping[str, Floats], mean: Callable[[Floats], Estimate]) -> dict[str, PartScore]:
     """Means of row values (N,) by part, and the change from the part before."""
     return {
         name: PartScore(
-            mean(values[name]).value,
-            mean(values[name] - values[before]) if before is not None and before in values else None,
+            value=mean(values[name]).value,
+            change=mean(values[name] - values[before]) if before is not None and before in values else None,
         )
         for name, before in zip(names, [None, *names], strict=False)
         if name in values
@@ -178,30 +157,6 @@ METHOD_NAMES = {
 OURS, RIVALS = ("fedlas", "fedlas_plus"), ("label_smoothing", "cross_entropy")
 
 
-@dataclass(frozen=True)
-class MethodDifference:
-    """FedLAS's NLL minus the rival's, out of fold: the mean, and on how many rows it is lower and higher.
-
-    `finding` is `better` or `worse` where the interval excludes 0, else `no_difference_shown`.
-    """
-
-    against: str
-    nll: Estimate
-    rows_better: int
-    rows_worse: int
-    finding: str
-
-
-@dataclass(frozen=True)
-class LossComparison:
-    """The better of FedLAS and FedLAS+ against the other losses; `method` is None where neither was trained."""
-
-    method: str | None
-    num_rows: int
-    differences: tuple[MethodDifference, ...]
-    sentence: str
-
-
 def loss_comparison(out_of_fold: OutOfFold | None, *, confidence_level: float = 0.95) -> LossComparison | None:
     if out_of_fold is None or not out_of_fold.by_method:
         return None
@@ -213,19 +168,28 @@ def loss_comparison(out_of_fold: OutOfFold | None, *, confidence_level: float = 
         default=None,
     )
     if method is None:
-        return LossComparison(None, num_rows, (), "FedLAS was not trained beside it, so what its loss adds is unknown.")
+        return LossComparison(
+            method=None,
+            num_rows=num_rows,
+            differences=(),
+            sentence="FedLAS was not trained beside it, so what its loss adds is unknown.",
+        )
     differences = tuple(
         _difference(name, by_method[method] - by_method[name], out_of_fold, confidence_level)
         for name in RIVALS
         if name in by_method
     )
-    return LossComparison(method, num_rows, differences, _losses_sentence(method, differences))
+    return LossComparison(
+        method=method, num_rows=num_rows, differences=differences, sentence=_losses_sentence(method, differences)
+    )
 
 
 def _difference(against: str, rows: Floats, out_of_fold: OutOfFold, level: float) -> MethodDifference:
     mean = out_of_fold.compared_mean(rows, level)
     finding = "better" if mean.high < 0 else "worse" if mean.low > 0 else "no_difference_shown"
-    return MethodDifference(against, mean, int(np.sum(rows < 0)), int(np.sum(rows > 0)), finding)
+    return MethodDifference(
+        against=against, nll=mean, rows_better=int(np.sum(rows < 0)), rows_worse=int(np.sum(rows > 0)), finding=finding
+    )
 
 
 _FINDINGS: Mapping[str, str] = {

@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas import metrics
+from fedlas.contract.figures import (
+    ClassRow,
+    Corp,
+    CorpBand,
+    Estimate,
+    PositiveClass,
+    Reliability,
+    RiskCoverage,
+    SetAside,
+    SliceRow,
+    SliceTable,
+)
+from fedlas.contract.report import (
+    BinarySection,
+    ClassTable,
+    ConfidenceGaps,
+    ConfidenceSummary,
+    ConfidentSection,
+)
 from fedlas.gate.guards import JudgedRows
 from fedlas.gate.probabilities import CONFIDENT, confident_answers
-from fedlas.metrics import ConfidenceGap, CorpBand, Estimate, SliceRow, SliceTable
 from fedlas.metrics._checks import Floats
 from fedlas.metrics.calibration_error import top_label
 from fedlas.notice import shortened
@@ -35,22 +53,6 @@ class Resampling:
     seed: int
 
 
-@dataclass(frozen=True)
-class Corp(metrics.CorpCurve):
-    """A reliability curve without bins, rounded to a hundred-thousandth, with its consistency band."""
-
-    band: CorpBand
-
-
-@dataclass(frozen=True)
-class Reliability(metrics.ReliabilityCurve):
-    """A reliability curve with its consistency band, and the one without bins."""
-
-    band_low: Floats
-    band_high: Floats
-    corp: Corp
-
-
 def reliability(probs: Floats, rows: JudgedRows, options: Resampling) -> Reliability:
     """The curve and its consistency band, bin by bin, and without bins; empty bins have counts 0 and no values."""
     curve = metrics.reliability_curve(probs, rows.targets, num_bins=options.num_bins)
@@ -71,30 +73,14 @@ def _rounded(part: metrics.CorpCurve | CorpBand) -> dict[str, Any]:
     return {name: np.round(values, 5) for name, values in vars(part).items()}
 
 
-@dataclass(frozen=True)
-class ConfidenceSummary:
-    """Mean confidence beside accuracy, and the ECE split by its sign."""
-
-    mean_confidence: float
-    accuracy: float
-    over_confidence: float
-    under_confidence: float
-
-
 def confidence(probs: Floats, rows: JudgedRows, options: Resampling) -> ConfidenceSummary:
+    over, under = metrics.signed_ece(probs, rows.targets, num_bins=options.num_bins)
     return ConfidenceSummary(
-        float(probs.max(axis=1).mean()),
-        metrics.accuracy(probs, rows.targets),
-        *metrics.signed_ece(probs, rows.targets, num_bins=options.num_bins),
+        mean_confidence=float(probs.max(axis=1).mean()),
+        accuracy=metrics.accuracy(probs, rows.targets),
+        over_confidence=over,
+        under_confidence=under,
     )
-
-
-@dataclass(frozen=True)
-class ConfidenceGaps:
-    """Mean confidence minus accuracy of a model: on the test rows, and out of fold where that is known."""
-
-    test: ConfidenceGap
-    out_of_fold: ConfidenceGap | None
 
 
 def confidence_gaps(
@@ -113,25 +99,8 @@ def confidence_gaps(
             probs, rows.targets, groups=rows.groups, fitted_units=None if as_it_came else fitted_units
         )
         part = "uploaded" if as_it_came else finalist if name == "calibrated" else name
-        gaps[name] = ConfidenceGaps(test, None if scored is None or part is None else scored.gap(part))
+        gaps[name] = ConfidenceGaps(test=test, out_of_fold=None if scored is None or part is None else scored.gap(part))
     return gaps
-
-
-@dataclass(frozen=True)
-class ConfidentSection:
-    """The answers with a confidence of at least `threshold`; `hold`: they are not shown to be too sure.
-
-    Where they do not hold, `excess` is the mean confidence minus the share that is right: of the answers with the class
-    `worst_class`, or of all where that is None.
-    """
-
-    threshold: float
-    num_rows: int
-    mean_confidence: float | None
-    accuracy: float | None
-    hold: bool
-    worst_class: str | None
-    excess: float | None
 
 
 def confident_section(probs: Floats, rows: JudgedRows, names: Sequence[str]) -> ConfidentSection:
@@ -141,13 +110,13 @@ def confident_section(probs: Floats, rows: JudgedRows, names: Sequence[str]) -> 
     sure = confidences >= CONFIDENT
     worst = found.decisive
     return ConfidentSection(
-        CONFIDENT,
-        int(sure.sum()),
-        float(confidences[sure].mean()) if sure.any() else None,
-        float(correct[sure].mean()) if sure.any() else None,
-        found.hold,
-        None if found.hold or worst.class_index is None else names[worst.class_index],
-        None if found.hold else worst.value,
+        threshold=CONFIDENT,
+        num_rows=int(sure.sum()),
+        mean_confidence=float(confidences[sure].mean()) if sure.any() else None,
+        accuracy=float(correct[sure].mean()) if sure.any() else None,
+        hold=found.hold,
+        worst_class=None if found.hold or worst.class_index is None else names[worst.class_index],
+        excess=None if found.hold else worst.value,
     )
 
 
@@ -165,48 +134,16 @@ def confident_sentence(section: ConfidentSection, num_rows: int) -> str | None:
     return f"{told}: {whose} are too sure by {100 * section.excess:.1f} points."
 
 
-@dataclass(frozen=True)
-class SetAside:
-    """The share of rows with a confidence below `threshold`, and the error rate among the others."""
-
-    share: float
-    threshold: float
-    error_rate: Estimate
-
-
-@dataclass(frozen=True)
-class RiskCoverageSection(metrics.RiskCoverageCurve):
-    """A risk-coverage curve, rounded to a millionth, and its point where about a fifth of the rows is set aside."""
-
-    set_aside: SetAside
-
-
-def risk_coverage(probs: Floats, rows: JudgedRows, options: Resampling) -> RiskCoverageSection:
+def risk_coverage(probs: Floats, rows: JudgedRows, options: Resampling) -> RiskCoverage:
     """The curve, and what setting aside the least sure rows would leave."""
     curve = metrics.risk_coverage_curve(
         probs, rows.targets, groups=rows.groups, confidence_level=options.confidence_level
     )
     # Where many rows are equally sure, they stay together, and fewer than asked are set aside.
     i = int(np.argmax(curve.coverage >= 1 - SET_ASIDE - 1e-9))
-    rest = Estimate(float(curve.error_rate[i]), float(curve.low[i]), float(curve.high[i]))
-    aside = SetAside(float(1 - curve.coverage[i]), float(curve.thresholds[i]), rest)
-    return RiskCoverageSection(**{name: np.round(values, 6) for name, values in vars(curve).items()}, set_aside=aside)
-
-
-@dataclass(frozen=True)
-class NamedClassRow(metrics.ClassRow):
-    """A class under its name."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class ClassTable:
-    """The worst of `num_classes` classes, worst first."""
-
-    num_classes: int
-    correction: str
-    rows: tuple[NamedClassRow, ...]
+    rest = Estimate(value=float(curve.error_rate[i]), low=float(curve.low[i]), high=float(curve.high[i]))
+    aside = SetAside(share=float(1 - curve.coverage[i]), threshold=float(curve.thresholds[i]), error_rate=rest)
+    return RiskCoverage(**{name: np.round(values, 6) for name, values in vars(curve).items()}, set_aside=aside)
 
 
 def class_section(probs: Floats, rows: JudgedRows, names: Sequence[str], options: Resampling) -> ClassTable:
@@ -218,7 +155,11 @@ def class_section(probs: Floats, rows: JudgedRows, names: Sequence[str], options
         confidence_level=options.confidence_level,
         max_classes=MAX_SHOWN,
     )
-    return ClassTable(probs.shape[1], "holm", tuple(NamedClassRow(**vars(row), name=names[row.index]) for row in table))
+    return ClassTable(
+        num_classes=probs.shape[1],
+        correction="holm",
+        rows=tuple(ClassRow(**vars(row), name=names[row.index]) for row in table),
+    )
 
 
 def slice_section(
@@ -236,14 +177,6 @@ def slice_section(
         max_slices=MAX_SHOWN,
         seed=options.seed,
     )
-
-
-@dataclass(frozen=True)
-class WorstParts:
-    """The worst class and the worst slice, in a sentence each."""
-
-    class_: str = field(metadata={"key": "class"})
-    slice: str | None
 
 
 def worst_class(section: ClassTable, level: float) -> str:
@@ -301,24 +234,6 @@ def found_in_slices(section: SliceTable, level: float) -> str | None:
     return None if any(failings(row, 1 - level) for row in section.rows) else worst_slice(section, level)
 
 
-@dataclass(frozen=True)
-class PositiveClassSection(metrics.PositiveClass):
-    """The positive class in one model, with the calibration line where one exists."""
-
-    slope: Estimate | None
-    intercept: Estimate | None
-
-
-@dataclass(frozen=True)
-class BinarySection:
-    """The positive class of a two-class problem in the three models."""
-
-    positive_class: str
-    uploaded: PositiveClassSection
-    temperature: PositiveClassSection
-    calibrated: PositiveClassSection
-
-
 def binary_section(
     models: Mapping[str, Floats],
     rows: JudgedRows,
@@ -340,11 +255,9 @@ def binary_section(
     return BinarySection(positive_class=names[positive], **shown)
 
 
-def _positive_class(probs: Floats, rows: JudgedRows, positive: int, options: Resampling) -> PositiveClassSection:
+def _positive_class(probs: Floats, rows: JudgedRows, positive: int, options: Resampling) -> PositiveClass:
     found = metrics.positive_class(probs, rows.targets, positive=positive, groups=rows.groups, **vars(options))
     line = metrics.calibration_line(
         probs, rows.targets, positive=positive, groups=rows.groups, confidence_level=options.confidence_level
     )
-    return PositiveClassSection(
-        **vars(found), slope=line.slope if line else None, intercept=line.intercept if line else None
-    )
+    return PositiveClass(**vars(found), slope=line.slope if line else None, intercept=line.intercept if line else None)

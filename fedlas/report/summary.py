@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from fedlas.contract.figures import ConfidenceGap, Estimate, RiskCoverage
+from fedlas.contract.report import BinarySection, Report
 from fedlas.gate.verdict import FINALIST_NAMES, MOST_ROWS_NEEDED, SCORE_NAMES
-from fedlas.metrics import ConfidenceGap, Estimate
 from fedlas.report.deployment import decision_sentence, priors_sentence
-from fedlas.report.document import CalibrationReport
-from fedlas.report.sections import BinarySection, RiskCoverageSection, confident_sentence
+from fedlas.report.sections import confident_sentence
 from fedlas.report.wording import as_sentence, direction, percent, signed
 
 _FIRST = 3
 
 
-def summary(report: CalibrationReport) -> list[str]:
+def summary(report: Report) -> list[str]:
     """The summary: what is served and the next step, what to check first, numbers, the rest."""
     found = (
         *report.advice,
@@ -32,7 +32,7 @@ def summary(report: CalibrationReport) -> list[str]:
         *(report.label_noise.sentences if report.label_noise else ()),
         report.parts.sentence if report.parts else None,
         report.loss_comparison.sentence if report.loss_comparison else None,
-        *(report.diagnostics.sentences if report.diagnostics else ()),
+        *(report.signs.sentences if report.signs else ()),
         trained_rows_sentence(report.trained_rows),
         *report.warnings[_FIRST:],
         *(as_sentence(notice.message) for notice in report.adjustments),
@@ -58,7 +58,7 @@ def says_and_is_right(gap: ConfidenceGap, rows: str) -> str:
     )
 
 
-def scores_sentence(report: CalibrationReport) -> str:
+def scores_sentence(report: Report) -> str:
     before, after = report.metrics["uploaded"], report.metrics["calibrated"]
     if report.promoted:
         was, now = percent(before["accuracy"].value), percent(after["accuracy"].value)
@@ -73,12 +73,12 @@ def scores_sentence(report: CalibrationReport) -> str:
     )
 
 
-def other_score_sentence(report: CalibrationReport) -> str | None:
+def other_score_sentence(report: Report) -> str | None:
     """The proper score in which nothing is claimed, of the served model against the uploaded one."""
     if not report.promoted:
         return None
     name = "nll" if report.gate.score == "brier" else "brier"
-    found = report.differences["calibrated_minus_uploaded"][name]
+    found = report.differences.calibrated_minus_uploaded[name]
     assert isinstance(found, Estimate)
     return (
         f"{SCORE_NAMES[name]}, which is reported and not claimed: {found.value:+.4f} against the uploaded model "
@@ -86,7 +86,7 @@ def other_score_sentence(report: CalibrationReport) -> str | None:
     )
 
 
-def abstaining(curve: RiskCoverageSection) -> str:
+def abstaining(curve: RiskCoverage) -> str:
     aside, everything = curve.set_aside, percent(float(curve.error_rate[-1]))
     rest = aside.error_rate
     if aside.share < 0.005:
@@ -141,7 +141,7 @@ MAX_CHANCE = 0.02
 _MOSTLY_FITTED = 2.0
 
 
-def headline(report: CalibrationReport) -> str:
+def headline(report: Report) -> str:
     claim = report.gate.served_claim
     beaten = () if claim is None or not report.promoted else claim.beaten
     than = "" if report.shown else " than the upload"
@@ -152,7 +152,7 @@ def headline(report: CalibrationReport) -> str:
     return f"{_TITLES.get(report.verdict, report.verdict)}{better}{apart}{warned}"
 
 
-def served_sentence(report: CalibrationReport) -> str:
+def served_sentence(report: Report) -> str:
     """The first sentence of a report: the served model, its mean confidence, and how often it is right."""
     rows = f"of the {report.num_test_rows:,} test rows"
     gap = report.confidence_gap["calibrated" if report.promoted else "uploaded"].test
@@ -166,7 +166,7 @@ def served_sentence(report: CalibrationReport) -> str:
     return f"Served is {kept.get(report.verdict, name)}: it {says_and_is_right(gap, rows)}."
 
 
-def next_step(report: CalibrationReport, apart: str | None = None) -> str:
+def next_step(report: Report, apart: str | None = None) -> str:
     """The second sentence of a report: the one action that would help most now."""
     gap = report.confidence_gap["calibrated" if report.promoted else "uploaded"].test
     sure, claim = report.confident_answers["calibrated"], report.gate.served_claim
@@ -215,7 +215,7 @@ def _after_vetoes(method: str) -> str:
     )
 
 
-def not_shown(report: CalibrationReport) -> list[str]:
+def not_shown(report: Report) -> list[str]:
     """Sentences, each about one thing that is neither proven nor refuted; the last one holds for every report."""
     rows = "those of the dataset's test split" if report.subject and report.subject.dataset else "the test rows"
     exact = "That the confidences are exact: that chance explains their gap to the accuracy is less."
@@ -228,7 +228,7 @@ def not_shown(report: CalibrationReport) -> list[str]:
     ]
 
 
-def _claims(report: CalibrationReport) -> list[str]:
+def _claims(report: Report) -> list[str]:
     score = SCORE_NAMES[report.gate.score]
     return [
         f"That {FINALIST_NAMES[claim.finalist]} beats {FINALIST_NAMES[one.against]}: the difference in {score} lies "
@@ -239,8 +239,8 @@ def _claims(report: CalibrationReport) -> list[str]:
     ]
 
 
-def _accuracy(report: CalibrationReport) -> list[str]:
-    found = report.differences["calibrated_minus_uploaded"]["accuracy"]
+def _accuracy(report: Report) -> list[str]:
+    found = report.differences.calibrated_minus_uploaded["accuracy"]
     assert isinstance(found, Estimate)
     if not report.promoted or not found.low <= 0 <= found.high or found.low == found.high:
         return []
@@ -248,7 +248,7 @@ def _accuracy(report: CalibrationReport) -> list[str]:
     return [f"That accuracy changed, up or down: its difference to the uploaded model lies between {between}."]
 
 
-def _parts(report: CalibrationReport) -> list[str]:
+def _parts(report: Report) -> list[str]:
     untested = [row for row in report.classes.rows if row.p_adjusted is None]
     few = sum(row.p_miscalibrated is None for row in report.slices.rows) if report.slices else 0
     told = (

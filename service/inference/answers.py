@@ -14,12 +14,12 @@ from typing import NamedTuple
 import numpy as np
 import orjson
 
+from fedlas.contract.options import AnswerOptions
 from service.inference.json_inputs import all_finite
 from service.inference.oip.requests import RequestedOutput
 from service.inference.oip.tensors import prefixed
 from service.inference.predictions import Predictions, best_classes, check_finite
 from service.inference.profile import LabelSizes, ServingProfile
-from service.registry.answer_options import AnswerOptions
 from service.registry.errors import TooLarge
 
 #: What is surely less than this needs no closer look.

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 from pydantic_core import from_json
 
-from service.registry.answer_options import AnswerOptions
+from fedlas.contract.options import AnswerOptions
 from service.registry.errors import InvalidRequest
 
 Options = dict[str, object]

@@ -13,11 +13,11 @@ from typing import NoReturn, TypeVar
 
 import numpy as np
 
+from fedlas.contract.options import AnswerOptions
 from fedlas.deployment import decide
 from fedlas.guarantees import Guarantees, Unreachable
 from service.inference.json_inputs import listed, shown
 from service.inference.profile import NO_SHIFT, Outputs, PriorShift, ServingProfile, completed
-from service.registry.answer_options import AnswerOptions
 from service.registry.errors import InvalidRequest
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 
 from fedlas.deployment import ClassPriors, priors_of, same
-from fedlas.guarantees import Guarantees, GuaranteesDocument
+from fedlas.guarantees import Guarantees
 from fedlas.preprocessing import Preprocessing
 from service.registry.errors import InvalidRequest
 
@@ -249,7 +249,7 @@ class ServingProfile:
     priors: ClassPriors | None
     thresholds: np.ndarray | None
     shift: PriorShift
-    _guarantees: GuaranteesDocument | None
+    _guarantees: Mapping[str, Any] | None
 
     @classmethod
     def of(cls, profile: Mapping[str, Any]) -> ServingProfile:

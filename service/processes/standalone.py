@@ -20,9 +20,9 @@ from service.processes.child_process import ChildProcess, say
 from service.processes.supervision import listening, locked, supervise
 from service.processes.template import Template
 from service.processes.wall import bare, walled_apis, without_keys
-from service.registry.contract import ANY_DEVICE, GPU_ONLY, QUEUES
 from service.registry.errors import Unavailable
 from service.registry.object_store import open_artifacts
+from service.registry.queues import ANY_DEVICE, GPU_ONLY, QUEUES
 from service.registry.settings import ServiceSettings
 from service.shared_counts import SharedCounts
 

@@ -14,8 +14,8 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, Operationa
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
+from fedlas.contract.base import objection_within
 from service.registry.errors import InvalidRequest, NotFound, Unavailable
-from service.registry.json_models import objection_within
 
 #: How long a writer waits for the lock.
 BUSY_TIMEOUT_S = 30

@@ -12,20 +12,23 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
-from service.registry import contract, tables
+from fedlas.contract import records
+from fedlas.contract.events import JOB_EVENT
+from service.registry import tables
+from service.registry.queues import QUEUE_OF
 from service.registry.registry import UnitOfWork
 from service.registry.repositories.records import KEPT
 
 Record = TypeVar("Record", bound=BaseModel)
 
 
-def dataset_record(unit: UnitOfWork, row: tables.Dataset) -> contract.DatasetRecord:
+def dataset_record(unit: UnitOfWork, row: tables.Dataset) -> records.DatasetRecord:
     declared = {name: row.options.get(name) for name in ("format", "seen_by_model", "split_shares", "purpose")}
     derived = {"labelled": row.labelled if row.profile else None, "waiting_for": _waiting_for(unit, row)}
-    return _presented(contract.DatasetRecord, row, derived, declared, row.profile)
+    return _presented(records.DatasetRecord, row, derived, declared, row.profile)
 
 
-def model_record(unit: UnitOfWork, row: tables.Model) -> contract.ModelRecord:
+def model_record(unit: UnitOfWork, row: tables.Model) -> records.ModelRecord:
     """The public record of a model; of its guarantees only the summary, since their tables grow with the classes."""
     declared = {"preprocessing": row.options.get("preprocessing")}
     derived = {
@@ -33,34 +36,34 @@ def model_record(unit: UnitOfWork, row: tables.Model) -> contract.ModelRecord:
         "report_url": f"/v1/jobs/{row.job_id}/report" if row.job_id and not row.job_deleted_at else None,
         "waiting_for": _waiting_for(unit, row),
     }
-    return _presented(contract.ModelRecord, row, derived, declared, row.profile)
+    return _presented(records.ModelRecord, row, derived, declared, row.profile)
 
 
-def job_record(unit: UnitOfWork, row: tables.Job, work: tables.Work) -> contract.JobRecord:
+def job_record(unit: UnitOfWork, row: tables.Job, work: tables.Work) -> records.JobRecord:
     derived = {
         "report_url": f"/v1/jobs/{row.id}/report" if row.report_sha256 else None,
         "predict_url": f"/v1/models/{row.calibrated_model_id}/predict" if row.calibrated_model_id else None,
         "attempts": work.attempts,
         "waiting_for": _waiting_for(unit, row, work),
     }
-    return _presented(contract.JobRecord, row, row.request, derived)
+    return _presented(records.JobRecord, row, row.request, derived)
 
 
 def event_json(row: tables.Event) -> str:
     """The public record of what happened to a job, as JSON; its data has exactly the fields that were stored."""
     content = {"id": row.number, "type": row.type, "at": row.at, "data": row.data}
     try:
-        return contract.EventRecord.model_validate(content).model_dump_json(exclude_unset=True)
+        return JOB_EVENT.validate_python(content).model_dump_json(exclude_unset=True)
     except ValidationError:  # another release wrote it
         return to_json(content).decode()
 
 
-def delivery_record(row: tables.Delivery, work: tables.Work) -> contract.DeliveryRecord:
+def delivery_record(row: tables.Delivery, work: tables.Work) -> records.DeliveryRecord:
     due = work.not_before if row.status == "pending" else None
-    return _presented(contract.DeliveryRecord, row, {"next_attempt_at": due})
+    return _presented(records.DeliveryRecord, row, {"next_attempt_at": due})
 
 
-def batch_record(unit: UnitOfWork, row: tables.Batch, work: tables.Work) -> contract.BatchRecord:
+def batch_record(unit: UnitOfWork, row: tables.Batch, work: tables.Work) -> records.BatchRecord:
     results_url = f"/v1/predictions/{row.id}/results" if row.results_sha256 or row.manifest_sha256 else None
     derived = {
         "errors": row.options.get("errors", "fail"),
@@ -70,28 +73,28 @@ def batch_record(unit: UnitOfWork, row: tables.Batch, work: tables.Work) -> cont
         "attempts": work.attempts,
         "waiting_for": _waiting_for(unit, row, work),
     }
-    return _presented(contract.BatchRecord, row, derived)
+    return _presented(records.BatchRecord, row, derived)
 
 
-def calibrator_record(unit: UnitOfWork, row: tables.Calibrator) -> contract.CalibratorRecord:
+def calibrator_record(unit: UnitOfWork, row: tables.Calibrator) -> records.CalibratorRecord:
     derived = {
         "split_shares": row.options.get("split_shares"),
         "report_url": f"/v1/calibrators/{row.id}/report" if row.report_sha256 else None,
         "waiting_for": _waiting_for(unit, row),
     }
-    return _presented(contract.CalibratorRecord, row, row.profile, derived)
+    return _presented(records.CalibratorRecord, row, row.profile, derived)
 
 
-def upload_record(row: tables.Upload, *, offset: int, touched_at: datetime) -> contract.UploadRecord:
+def upload_record(row: tables.Upload, *, offset: int, touched_at: datetime) -> records.UploadRecord:
     """The public record of an upload of which `offset` bytes are here, the last since `touched_at`."""
-    return _presented(contract.UploadRecord, row, {"offset": offset, "expires_at": touched_at + KEPT})
+    return _presented(records.UploadRecord, row, {"offset": offset, "expires_at": touched_at + KEPT})
 
 
 def _waiting_for(unit: UnitOfWork, row: tables.Record, work: tables.Work | None = None) -> str | None:
-    if row.status in contract.FINAL:
+    if row.status in records.FINAL:
         return None
     if work is None or (work.state == "blocked" and row.status == "queued"):
-        return unit.workers.obstacle(contract.QUEUE_OF["inspect"])
+        return unit.workers.obstacle(QUEUE_OF["inspect"])
     return unit.workers.obstacle(work.queue, work.worker if work.state == "claimed" else None)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 from pydantic_core import from_json
 
+from fedlas.contract.options import AnswerOptions
 from service.api.plumbing.problems import MOST_ERRORS
 from service.inference import formats
 from service.inference.answers import FEW_ANSWER_BYTES, of_npy, of_predictions, write_json, write_npy
@@ -18,7 +19,6 @@ from service.inference.json_inputs import FEW_BYTES, check_json, collector_pause
 from service.inference.predictions import DecisionPolicy, Predictions, without_options
 from service.inference.profile import ServingProfile
 from service.inference.signature import parse_inputs
-from service.registry.answer_options import AnswerOptions
 from service.registry.errors import InvalidRequest
 from service.serving.call import SMALL_BYTES, InferenceCall
 from service.serving.messages import Answer

@@ -10,13 +10,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import hypot
 
+from fedlas.contract.figures import Estimate, RiskCoverage
+from fedlas.contract.report import Report
 from fedlas.guarantees import Guarantees, Unreachable
 from fedlas.metrics.proportions import wilson
 from fedlas.report.deployment import ERROR_LEVELS
 from fedlas.report.diagrams import band, error_scale
 from fedlas.report.drawing import Plot, line, mark, model_line, opening
 from fedlas.report.wording import percent
-from service.web.reports import Excerpt, Interval, RiskCoverage
 
 #: Costs are told for so many rows.
 ROWS = 1000
@@ -45,9 +46,9 @@ class Tradeoff:
     """
 
     threshold: float
-    coverage: Interval
-    error_rate: Interval | None
-    cost: Interval
+    coverage: Estimate
+    error_rate: Estimate | None
+    cost: Estimate
 
 
 @dataclass(frozen=True)
@@ -63,32 +64,32 @@ class Promise:
     reachable: float | None
 
 
-def tradeoff(excerpt: Excerpt, threshold: float, costs: Costs) -> Tradeoff:
+def tradeoff(report: Report, threshold: float, costs: Costs) -> Tradeoff:
     """The nearest point of the curve at which nothing below the threshold is answered."""
-    curve = excerpt.served_curve
+    curve = report.risk_coverage.calibrated
     reached = [number for number, least in enumerate(curve.thresholds) if least >= threshold - _ROUNDING]
     if not reached:
-        return _priced(excerpt, threshold, 0.0, None, costs)
+        return _priced(report, threshold, 0.0, None, costs)
     found = reached[-1]
-    error_rate = Interval(value=curve.error_rate[found], low=curve.low[found], high=curve.high[found])
-    return _priced(excerpt, threshold, curve.coverage[found], error_rate, costs)
+    error_rate = Estimate(value=curve.error_rate[found], low=curve.low[found], high=curve.high[found])
+    return _priced(report, threshold, curve.coverage[found], error_rate, costs)
 
 
-def table(excerpt: Excerpt, costs: Costs) -> Iterator[Tradeoff]:
+def table(report: Report, costs: Costs) -> Iterator[Tradeoff]:
     """Thresholds at rounded-down coverages, the lowest first."""
-    curve = excerpt.served_curve
+    curve = report.risk_coverage.calibrated
     points = [max((n for n, c in enumerate(curve.coverage) if c <= share), default=0) for share in _IN_TABLE]
     for number in dict.fromkeys(points):
-        yield tradeoff(excerpt, curve.thresholds[number], costs)
+        yield tradeoff(report, curve.thresholds[number], costs)
 
 
-def cheapest(excerpt: Excerpt, costs: Costs) -> Tradeoff:
+def cheapest(report: Report, costs: Costs) -> Tradeoff:
     """The threshold at which the test rows cost least; of several the one that answers most."""
-    curve = excerpt.served_curve
+    curve = report.risk_coverage.calibrated
     points = reversed([*zip(curve.thresholds, curve.coverage, curve.error_rate, strict=True)])
     priced = [(c * wrong * costs.error + (1 - c) * costs.abstention, threshold) for threshold, c, wrong in points]
     least, threshold = min(priced, key=lambda one: one[0])
-    return tradeoff(excerpt, 1.0 if costs.abstention < least else threshold, costs)
+    return tradeoff(report, 1.0 if costs.abstention < least else threshold, costs)
 
 
 def promises(guarantees: Guarantees | None) -> Sequence[Promise]:
@@ -104,28 +105,28 @@ def _promise(guarantees: Guarantees, level: float) -> Promise:
     return Promise(level, threshold, guarantees.answered_share(threshold), None)
 
 
-def _priced(excerpt: Excerpt, threshold: float, coverage: float, error_rate: Interval | None, costs: Costs) -> Tradeoff:
-    wrong = 0.0 if error_rate is None else coverage * (error_rate.value or 0)
-    cost = _cost(_share(excerpt, wrong), _share(excerpt, 1 - coverage), costs)
-    return Tradeoff(threshold, _share(excerpt, coverage), error_rate, cost)
+def _priced(report: Report, threshold: float, coverage: float, error_rate: Estimate | None, costs: Costs) -> Tradeoff:
+    wrong = 0.0 if error_rate is None else coverage * error_rate.value
+    cost = _cost(_share(report, wrong), _share(report, 1 - coverage), costs)
+    return Tradeoff(threshold, _share(report, coverage), error_rate, cost)
 
 
-def _share(excerpt: Excerpt, value: float) -> Interval:
+def _share(report: Report, value: float) -> Estimate:
     """A share of the test rows; the rows of a group count as one, since they may share one fate."""
-    low, high = wilson(value, excerpt.num_groups or excerpt.num_test_rows, excerpt.confidence_level)
-    return Interval(value=value, low=float(low), high=float(high))
+    low, high = wilson(value, report.num_groups or report.num_test_rows, report.confidence_level)
+    return Estimate(value=value, low=float(low), high=float(high))
 
 
-def _cost(wrong: Interval, abstained: Interval, costs: Costs) -> Interval:
+def _cost(wrong: Estimate, abstained: Estimate, costs: Costs) -> Estimate:
     """The cost of 1,000 rows: the limits of both shares, combined by MOVER (Zou and Donner 2008).
 
     The two shares exclude each other, so that they vary against each other; taking them for independent is cautious.
     """
     parts = [(wrong, ROWS * costs.error), (abstained, ROWS * costs.abstention)]
-    value = sum(cost * (share.value or 0) for share, cost in parts)
-    below = hypot(*(cost * ((share.value or 0) - (share.low or 0)) for share, cost in parts))
-    above = hypot(*(cost * ((share.high or 0) - (share.value or 0)) for share, cost in parts))
-    return Interval(value=value, low=max(0.0, value - below), high=value + above)
+    value = sum(cost * share.value for share, cost in parts)
+    below = hypot(*(cost * (share.value - share.low) for share, cost in parts))
+    above = hypot(*(cost * (share.high - share.value) for share, cost in parts))
+    return Estimate(value=value, low=max(0.0, value - below), high=value + above)
 
 
 def threshold_svg(curve: RiskCoverage, chosen: Tradeoff) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from service.api.plumbing.problems import Problem
+from fedlas.contract.problems import Problem
+from fedlas.contract.records import DatasetRecord
 from service.api.plumbing.record_codes import RECORD_CODES
 from service.api.plumbing.responses import After, cursor
 from service.api.plumbing.services import Services, ServicesDep
-from service.registry.contract import DatasetRecord
 from service.registry.presenters import dataset_record
 from service.registry.registry import UnitOfWork
 from service.web.jobs import ListedJob, listed

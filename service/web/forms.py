@@ -21,15 +21,16 @@ from fastapi import Request
 from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json
 
+from fedlas.contract.base import JsonObject
+from fedlas.contract.problems import Problem
+from fedlas.contract.records import DatasetRecord, JobRecord, ModelRecord
 from service.api.plumbing.idempotency import Key, create_once
-from service.api.plumbing.problems import Problem, invalid, problem_of
+from service.api.plumbing.problems import invalid, problem_of
 from service.api.plumbing.receiving import Form, ReceivedFile, join_weights, receive_parts, take_part
 from service.api.plumbing.records import FileOptions, Row
 from service.api.plumbing.services import Services
 from service.api.resources.datasets import DatasetOptions, add_dataset
 from service.api.resources.models import ModelOptions, add_model
-from service.registry.contract import DatasetRecord, JobRecord, ModelRecord
-from service.registry.documents import JsonObject
 from service.registry.errors import InvalidRequest, RegistryError
 from service.registry.presenters import dataset_record, model_record
 from service.registry.registry import UnitOfWork

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
+from fedlas.contract.events import Stage
+from fedlas.contract.records import JobRecord
 from fedlas.report.wording import as_sentence, listed
 from service.registry import tables
-from service.registry.contract import JobRecord
-from service.registry.documents import Stage
 
 
 class StageWords(NamedTuple):

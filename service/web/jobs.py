@@ -10,13 +10,13 @@ from fastapi import APIRouter, Query, Request, Response
 from markupsafe import Markup
 from starlette.concurrency import run_in_threadpool
 
-from service.api.plumbing.problems import Problem
+from fedlas.contract.problems import Problem
+from fedlas.contract.records import FINAL, DeliveryRecord, JobRecord, JobStatus
+from fedlas.contract.report import Report
 from service.api.plumbing.record_codes import RECORD_CODES
 from service.api.plumbing.responses import After, cursor
 from service.api.plumbing.services import Services, ServicesDep
 from service.registry import tables
-from service.registry.contract import FINAL, DeliveryRecord, JobRecord
-from service.registry.contract.records import JobStatus
 from service.registry.errors import InvalidRequest
 from service.registry.presenters import delivery_record, job_record
 from service.registry.registry import Registry, UnitOfWork
@@ -24,7 +24,7 @@ from service.registry.repositories.records import ListFilter
 from service.web.job_words import LEFT_OUT, VERDICTS, Step, ToldEvent, order_sentences, steps_of, told
 from service.web.race import Contender, Panel, Race, loss_panels, nll_chart
 from service.web.rendering import page, see_other
-from service.web.reports import Excerpt, excerpt_of
+from service.web.reports import stored_report
 from service.web.routes import ROWS, PageRoute, call_api, list_page, problem_in
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
@@ -123,7 +123,7 @@ class JobView(ListedJob):
     events: Sequence[ToldEvent]
     last_event: int
     deliveries: Sequence[DeliveryRecord]
-    figures: Excerpt | None
+    figures: Report | None
 
     @property
     def ended(self) -> bool:
@@ -207,5 +207,5 @@ class FollowedJob:
                 events=told(unit.events.newest_but(row.id, LEFT_OUT, limit=_EVENTS)),
                 last_event=self._known,
                 deliveries=[delivery_record(one, unit.work.of(one.id)) for one in deliveries],
-                figures=excerpt_of(self._registry.artifacts, row.report_sha256),
+                figures=stored_report(self._registry.artifacts, row.report_sha256),
             )

@@ -9,19 +9,20 @@ from typing import Annotated, Literal, NamedTuple
 from fastapi import APIRouter, Form, Query, Request, Response
 from pydantic import JsonValue
 
-from service.api.plumbing.problems import Problem
+from fedlas.contract.problems import Problem
+from fedlas.contract.records import ModelRecord, NameRecord
+from fedlas.contract.report import Report
 from service.api.plumbing.responses import After, cursor
 from service.api.plumbing.services import Services, ServicesDep
 from service.api.resources.names import AfterName
 from service.inference.profile import ServingProfile
 from service.model_lookup import find_model
 from service.registry import tables
-from service.registry.contract import ModelRecord, NameRecord
 from service.registry.presenters import model_record
 from service.registry.registry import UnitOfWork
 from service.registry.repositories.records import ListFilter
 from service.web.rendering import page, see_other
-from service.web.reports import Excerpt, excerpt_of
+from service.web.reports import stored_report
 from service.web.routes import ROWS, PageRoute, call_api, list_page, problem_in
 from service.web.sessions import origin_of
 from service.web.snippets import Caller, Snippet, snippets
@@ -164,7 +165,7 @@ class VersionLine(NamedTuple):
     published: tables.PublishedVersion
     model: tables.Model
     job: tables.Job | None
-    excerpt: Excerpt | None
+    report: Report | None
 
     @property
     def version(self) -> int:
@@ -226,8 +227,8 @@ async def _name_page(
     def line(unit: UnitOfWork, published: tables.PublishedVersion) -> VersionLine:
         model = unit.models.get(published.model_id)
         job = unit.jobs.behind(model)
-        excerpt = None if job is None else excerpt_of(services.registry.artifacts, job.report_sha256)
-        return VersionLine(published, model, job, excerpt)
+        report = None if job is None else stored_report(services.registry.artifacts, job.report_sha256)
+        return VersionLine(published, model, job, report)
 
     def find(unit: UnitOfWork) -> tuple[NameRecord, list[VersionLine], VersionLine, VersionLine | None]:
         record = unit.names.get(name)

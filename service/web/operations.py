@@ -19,8 +19,8 @@ from service.api.plumbing.record_codes import RECORD_CODES
 from service.api.plumbing.services import Services, ServicesDep, quarantine
 from service.api.resources.operations import Outcome, outcomes
 from service.registry import tables
-from service.registry.contract import ANY_DEVICE, GPU_ONLY, PLAN, QUEUES, WORK_KINDS
 from service.registry.errors import Unavailable
+from service.registry.queues import ANY_DEVICE, GPU_ONLY, PLAN, QUEUES, WORK_KINDS
 from service.registry.registry import UnitOfWork
 from service.registry.repositories.workers import SILENT_S, Failures, HeldWork, ReturnedWork, WaitingWork
 from service.web.rendering import duration, page, size

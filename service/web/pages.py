@@ -12,8 +12,8 @@ from fastapi import APIRouter, FastAPI, Form, Query, Request, Response
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fedlas.contract.problems import Problem
 from service.api.plumbing.access import headers_of
-from service.api.plumbing.problems import Problem
 from service.api.plumbing.services import Services, ServicesDep
 from service.registry.registry import UnitOfWork
 from service.web import datasets, jobs, live, models, operations, orders, rendering, reports, try_it

@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from fedlas.contract.events import CandidateEnded, EpochEnded, FoldScored, TrainingBegun
 from fedlas.report.drawing import Scale, line, mark, opening, paint, shortened, text
 from service.registry import tables
-from service.registry.documents import CandidateEnded, EpochEnded, FoldScored, TrainingBegun
 from service.web.job_words import SCOPES
 from service.web.rendering import count
 

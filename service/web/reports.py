@@ -14,9 +14,8 @@ from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
 from jinja2 import TemplateError
-from pydantic import BaseModel
 
-from fedlas.report.document import report_from_json
+from fedlas.contract.report import Report
 from service.api.plumbing.services import ServicesDep
 from service.api.resources.reports import missing_evidence
 from service.registry.artifacts import ArtifactStore
@@ -54,79 +53,15 @@ def _shown(request: Request, registry: Registry, row: Job | Calibrator, collecti
         raise missing_evidence(row)
     content = registry.artifacts.path(row.report_sha256).read_bytes()
     try:
-        report = report_from_json(json.loads(content))
+        report = Report.read(json.loads(content))
         return page(request, "reports/page.html.jinja", report=report, record_id=row.id, collection=collection)
     except _NOT_DRAWN as reason:
         _LOG.warning("the report of %s cannot be drawn: %r", row.id, reason)
         return page(request, "reports/earlier.html.jinja", record_id=row.id, collection=collection)
 
 
-class Interval(BaseModel):
-    """A figure of the test rows with its interval; null where it does not exist."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-
-
-class Metrics(BaseModel):
-    accuracy: Interval
-    nll: Interval
-    brier: Interval
-
-
-class Confidence(BaseModel):
-    """How sure a model is of its answers, and how often it is right."""
-
-    mean_confidence: float
-    accuracy: float
-
-
-class Gap(BaseModel):
-    """How far the two are apart, with the standard error of that."""
-
-    gap: float
-    standard_error: float
-
-
-class GapByRows(BaseModel):
-    """The gap on the test rows."""
-
-    test: Gap
-
-
-class RiskCoverage(BaseModel):
-    """The points (P,) of the risk-coverage curve: answering from `thresholds` up answers `coverage` of the rows.
-
-    `low` and `high` bound the error rate of the answers point by point.
-    """
-
-    coverage: list[float]
-    thresholds: list[float]
-    error_rate: list[float]
-    low: list[float]
-    high: list[float]
-
-
-class Excerpt(BaseModel):
-    """The part of a report that other pages show; the rest, which grows with the classes, is passed over."""
-
-    advice: list[str]
-    num_test_rows: int
-    num_groups: int | None
-    confidence_level: float
-    confidence: dict[str, Confidence]
-    confidence_gap: dict[str, GapByRows]
-    metrics: dict[str, Metrics]
-    risk_coverage: dict[str, RiskCoverage]
-
-    @property
-    def served_curve(self) -> RiskCoverage:
-        return self.risk_coverage["calibrated"]
-
-
-def excerpt_of(artifacts: ArtifactStore, report_sha256: str | None) -> Excerpt | None:
-    """The excerpt of a stored report; None where there is none, or one of a version without these figures."""
+def stored_report(artifacts: ArtifactStore, report_sha256: str | None) -> Report | None:
+    """A stored report; None where there is none, or one of a version without these figures."""
     if report_sha256 is None:
         return None
     try:
@@ -136,5 +71,5 @@ def excerpt_of(artifacts: ArtifactStore, report_sha256: str | None) -> Excerpt |
 
 
 @lru_cache(_REMEMBERED)
-def _read(path: Path) -> Excerpt:
-    return Excerpt.model_validate_json(path.read_bytes())
+def _read(path: Path) -> Report:
+    return Report.read(json.loads(path.read_bytes()))

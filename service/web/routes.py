@@ -18,11 +18,11 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic import JsonValue
 
+from fedlas.contract.problems import Problem
+from fedlas.contract.records import FINAL
 from service.api.plumbing.access_log import SCOPE_KEY
-from service.api.plumbing.problems import Problem
 from service.api.plumbing.request_bodies import limited
 from service.api.plumbing.responses import Record
-from service.registry.contract import FINAL
 from service.registry.errors import UnsupportedFormat
 from service.web.sessions import SIGN_IN
 

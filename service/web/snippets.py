@@ -17,9 +17,9 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import JsonValue
 
+from fedlas.contract.records import ModelRecord
 from service.inference.oip.tensors import datatype_name
 from service.inference.profile import ServingProfile, TensorSpec
-from service.registry.contract import ModelRecord
 
 #: Rows of more numbers are made by the snippet in place of standing in it.
 _MOST_NUMBERS = 300

@@ -21,8 +21,9 @@ from fastapi import APIRouter, Request, Response
 from pydantic import JsonValue
 from starlette.datastructures import ImmutableMultiDict, UploadFile
 
-from service.api.plumbing.problems import Problem
-from service.api.plumbing.schemas import Predictions
+from fedlas.contract.predictions import Predictions
+from fedlas.contract.problems import Problem
+from fedlas.contract.report import Report
 from service.api.plumbing.services import Services, ServicesDep, in_thread
 from service.inference.profile import ServingProfile, TensorSpec
 from service.model_repository import ResolvedModel
@@ -31,7 +32,7 @@ from service.registry.registry import UnitOfWork
 from service.web.abstention import Costs, Promise, cheapest, promises, table, threshold_svg, tradeoff
 from service.web.forms import problem_for
 from service.web.rendering import page
-from service.web.reports import Excerpt, excerpt_of
+from service.web.reports import stored_report
 from service.web.routes import PageRoute, call_api, problem_in
 from service.web.snippets import example_text
 
@@ -54,7 +55,7 @@ class Subject:
 
     resolved: ResolvedModel
     name: str
-    excerpt: Excerpt | None
+    report: Report | None
     promises: Sequence[Promise]
 
     @property
@@ -106,14 +107,14 @@ async def _subject(services: Services, ref: str) -> Subject:
     """Raises NotFound, and Conflict for a model that cannot answer."""
     resolved = await services.look_up(ref)
 
-    def find(unit: UnitOfWork) -> tuple[str, Excerpt | None]:
+    def find(unit: UnitOfWork) -> tuple[str, Report | None]:
         model = unit.models.get(resolved.model_id)
         job = unit.jobs.behind(model)
-        return model.name, None if job is None else excerpt_of(services.registry.artifacts, job.report_sha256)
+        return model.name, None if job is None else stored_report(services.registry.artifacts, job.report_sha256)
 
-    name, excerpt = await services.read(find)
+    name, report = await services.read(find)
     kept = resolved.profile.guarantees if resolved.profile.shift.keeps_promises else None
-    return Subject(resolved, name, excerpt, promises(kept))
+    return Subject(resolved, name, report, promises(kept))
 
 
 async def _sent(request: Request, services: Services) -> Entered:
@@ -146,8 +147,8 @@ def _page(
     told: Predictions | None = None,
     refused: Problem | None = None,
 ) -> Response:
-    excerpt, costs = subject.excerpt, choices.costs
-    chosen = None if excerpt is None else tradeoff(excerpt, choices.abstain_below, costs)
+    report, costs = subject.report, choices.costs
+    chosen = None if report is None else tradeoff(report, choices.abstain_below, costs)
     return page(
         request,
         template,
@@ -157,12 +158,12 @@ def _page(
         profile=subject.profile,
         entered=entered,
         choices=choices,
-        excerpt=excerpt,
+        report=report,
         chosen=chosen,
-        best=None if excerpt is None else cheapest(excerpt, costs),
-        everything=None if excerpt is None else tradeoff(excerpt, 0.0, costs),
-        table=[] if excerpt is None else list(table(excerpt, costs)),
-        drawing="" if excerpt is None or chosen is None else threshold_svg(excerpt.served_curve, chosen),
+        best=None if report is None else cheapest(report, costs),
+        everything=None if report is None else tradeoff(report, 0.0, costs),
+        table=[] if report is None else list(table(report, costs)),
+        drawing="" if report is None or chosen is None else threshold_svg(report.risk_coverage.calibrated, chosen),
         told=told,
         threshold=subject.threshold(choices),
     )

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from pydantic_settings import BaseSettings
 
-from service.registry.contract import ANY_DEVICE, GPU_ONLY, QUEUES
+from service.registry.queues import ANY_DEVICE, GPU_ONLY, QUEUES
 from service.registry.settings import ServiceSettings, WorkerSettings
 from tests.helpers import compose as files
 from tests.helpers.compose import FILES, OVERLAYS, STAGES, WORKERS, Json, overlay, read

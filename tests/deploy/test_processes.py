@@ -17,7 +17,7 @@ import pytest
 import redis
 import yaml
 
-from service.registry.contract import GPU_ONLY, QUEUES
+from service.registry.queues import GPU_ONLY, QUEUES
 from tests.helpers import compose
 from tests.helpers.compose import Json, Placed
 from tests.helpers.dockerfile import ROOT, stages

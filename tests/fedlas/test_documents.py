@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from fedlas.contract.figures import BinnedEstimate, Estimate
+from fedlas.contract.report import Subject
 from fedlas.documents import from_json
-from fedlas.metrics import BinnedEstimate, Estimate
 from fedlas.report import report_from_json, report_html
-from fedlas.report.provenance import Subject
 from tests.helpers.documents import DEMO
 from tests.helpers.reports import content, example
 

@@ -7,17 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from service.registry.contract import JobRequest
+from fedlas.contract.options import DatasetOptions, ModelOptions
+from fedlas.contract.requests import JobRequest
 from tests.helpers import Json
-from worker.documents.orders import (
-    DatasetOptions,
-    InspectDatasetOrder,
-    InspectModelOrder,
-    ModelOptions,
-    OrderedDataset,
-    OrderedModel,
-    PlanOrder,
-)
+from worker.documents.orders import InspectDatasetOrder, InspectModelOrder, OrderedDataset, OrderedModel, PlanOrder
 from worker.inside.channel import Files
 from worker.inside.inspection import inspect_dataset, inspect_model
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from fedlas.contract.options import AnswerOptions
 from service.inference.answers import json_rows
 from service.inference.predictions import DecisionPolicy, Predictions
 from service.inference.profile import ServingProfile
-from service.registry.contract import AnswerOptions
 
 
 def policy(profile: Mapping[str, Any], options: AnswerOptions) -> DecisionPolicy:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from service.registry.documents import JsonObject
+from fedlas.contract.base import JsonObject
 
 Told = tuple[str, JsonObject]
 

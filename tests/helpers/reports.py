@@ -11,16 +11,18 @@ from typing import Any
 import numpy as np
 
 from fedlas.calibrators import softmax
+from fedlas.contract.report import GateVerdict, Report
 from fedlas.gate.gate import judge
-from fedlas.gate.verdict import GateVerdict
-from fedlas.report import CalibrationReport, Evidence, build_report, report_html, risk_coverage_svg
+from fedlas.report import Evidence, build_report, report_html, risk_coverage_svg
 from tests.helpers.drawn_rows import drawn_logits
 
-UNCHANGED = GateVerdict("unchanged", "brier", (), (), ("The uploaded model stays as it is.",))
+UNCHANGED = GateVerdict(
+    verdict="unchanged", score="brier", claims=(), guards=(), sentences=("The uploaded model stays as it is.",)
+)
 
 
 @cache
-def example() -> tuple[CalibrationReport, np.ndarray, np.ndarray, np.ndarray]:
+def example() -> tuple[Report, np.ndarray, np.ndarray, np.ndarray]:
     logits, targets = drawn_logits(400)
     uploaded, calibrated = softmax(3 * logits), softmax(logits)
     judgement = judge(uploaded=uploaded, post_hoc=calibrated, trained=None, targets=targets, provenance="no")
@@ -43,7 +45,7 @@ def content() -> dict[str, Any]:
     return example()[0].as_dict()
 
 
-def report(probs: np.ndarray, targets: np.ndarray, *, num_resamples: int = 60, **changes: Any) -> CalibrationReport:
+def report(probs: np.ndarray, targets: np.ndarray, *, num_resamples: int = 60, **changes: Any) -> Report:
     settings: dict[str, Any] = {
         "gate": UNCHANGED,
         "uploaded": probs,
@@ -55,7 +57,7 @@ def report(probs: np.ndarray, targets: np.ndarray, *, num_resamples: int = 60, *
     return build_report(Evidence(**settings), num_resamples=num_resamples)
 
 
-def is_whole(made: CalibrationReport) -> str:
+def is_whole(made: Report) -> str:
     """Strict JSON, a page that closes every element, pictures that are XML; the page."""
     json.dumps(made.as_dict(), allow_nan=False)
     page = report_html(made)

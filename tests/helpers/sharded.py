@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from fedlas.contract.records import RecordError
 from fedlas.data import Dataset, save_dataset
 from fedlas.errors import FedLASError
 from service.registry import tables
-from service.registry.contract import RecordError
 from service.registry.registry import Registry
 from service.registry.repositories import Claim
 from service.registry.settings import WorkerSettings

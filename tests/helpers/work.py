@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+from fedlas.contract.requests import JobRequest
 from service.registry import tables
-from service.registry.contract import QUEUES, JobRequest
+from service.registry.queues import QUEUES
 from service.registry.registry import Registry
 from service.registry.settings import ServiceSettings, WorkerSettings
 from service.registry.tables import new_id

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedlas.contract.options import AnswerOptions
 from service.inference.answers import (
     RowSize,
     json_rows,
@@ -25,7 +26,6 @@ from service.inference.oip.responses import encode
 from service.inference.predictions import Predictions
 from service.inference.profile import LabelSizes
 from service.inference.scheduler import Scheduler
-from service.registry.contract import AnswerOptions
 from service.registry.errors import Overloaded, TooLarge
 from service.serving.app import ServingApp
 from service.serving.messages import Request

@@ -10,47 +10,10 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, TypeAdapter
 
-from service.registry.contract import AnswerOptions, BatchErrors, JobRequest
-from service.registry.documents import (
-    Document,
-    ImagePreprocessing,
-    ModelProfile,
-    Purpose,
-    SeenByModel,
-    SplitShares,
-    Task,
-)
-
-
-class DatasetOptions(Document):
-    format: str | None = None
-    roles: dict[str, str | list[str]] | None = None
-    seen_by_model: SeenByModel | None = None
-    split_seed: int = 0
-    split_shares: SplitShares | None = None
-    missing: Literal["reject", "nan"] = "reject"
-    padding: dict[str, int | float] | None = None
-    purpose: Purpose | None = None
-
-
-class ModelOptions(Document):
-    output: str | None = None
-    features: str | None = None
-    task: Task | None = None
-    class_names: list[str] | None = None
-    positive_class: str | None = None
-    preprocessing: ImagePreprocessing | None = None
-    columns: list[str] | None = None
-    padding: dict[str, int | float] | None = None
-    missing: Literal["reject", "nan"] | None = None
-
-
-class ScoresOptions(Document):
-    method: str
-    class_names: list[str] | None = None
-    roles: dict[str, str | list[str]] | None = None
-    split_shares: SplitShares | None = None
-    class_priors: dict[str, float] | None = None
+from fedlas.contract.base import Document
+from fedlas.contract.options import AnswerOptions, DatasetOptions, ModelOptions, ScoresOptions
+from fedlas.contract.profiles import ModelProfile
+from fedlas.contract.requests import BatchErrors, JobRequest
 
 
 class InspectDatasetOrder(Document):

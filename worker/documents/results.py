@@ -11,23 +11,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.registry.documents import (
-    CandidateEnded,
-    DatasetProfile,
-    Document,
-    EpochEnded,
-    FoldScored,
-    JsonObject,
-    ModelProfile,
-    Notice,
-    Plan,
-    PriorsInput,
-    Progress,
-    Stage,
-    StageChanged,
-    TrainingBegun,
-    Verdict,
-)
+from fedlas.contract.base import Document, JsonObject
+from fedlas.contract.events import Progress, ReportedEvent, Stage
+from fedlas.contract.plan import Plan
+from fedlas.contract.profiles import DatasetProfile, ModelProfile, Notice, PriorsInput
+from fedlas.contract.records import Verdict
 
 _MOST_BYTES = 16 * 1024
 #: An entry of a journal, and its file in the journal's folder.
@@ -41,42 +29,6 @@ class _Part(BaseModel):
 
 class ReportedProgress(Progress):
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
-
-
-class StageEvent(_Part):
-    type: Literal["stage"]
-    data: StageChanged
-
-
-class TrainingEvent(_Part):
-    type: Literal["training"]
-    data: TrainingBegun
-
-
-class EpochEvent(_Part):
-    type: Literal["epoch"]
-    data: EpochEnded
-
-
-class ScoreEvent(_Part):
-    type: Literal["score"]
-    data: FoldScored
-
-
-class CandidateEvent(_Part):
-    type: Literal["candidate"]
-    data: CandidateEnded
-
-
-class WarningEvent(_Part):
-    type: Literal["warning"]
-    data: Notice
-
-
-#: Events that stand in a line as such.
-InnerEvent = Annotated[
-    TrainingEvent | EpochEvent | ScoreEvent | CandidateEvent | WarningEvent, Field(discriminator="type")
-]
 
 
 class SavedCheckpoint(_Part):
@@ -103,7 +55,7 @@ class ChildEvent(_Part):
 
     stage: Stage | None = None
     progress: ReportedProgress | None = None
-    event: InnerEvent | None = None
+    event: ReportedEvent | None = None
     checkpoint: SavedCheckpoint | None = None
     part: PredictedPart | None = None
     asks: Literal["shard"] | None = None
@@ -120,7 +72,7 @@ class ChildEvent(_Part):
         try:
             if len(json.dumps(told, ensure_ascii=False, allow_nan=False).encode()) > _MOST_BYTES:
                 return None
-            return cls.model_validate(told)
+            return cls.model_validate(told, strict=True)
         except (ValueError, TypeError, RecursionError):  # half a surrogate pair is no text, either
             return None
 

@@ -11,13 +11,13 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 
+from fedlas.contract.options import AnswerOptions
 from fedlas.errors import Mismatch
 from fedlas.preprocessing import usable_cores
 from service.inference.predictions import DecisionPolicy, no_confidence
 from service.inference.profile import MODEL_OUTPUTS, Outputs, ServingProfile, completed
 from service.inference.result_tables import TableWriter, numbered, write_results
 from service.inference.session import REFUSALS, open_session, refusal
-from service.registry.contract import AnswerOptions
 from service.registry.errors import InvalidRequest
 from worker.documents.orders import BatchOrder, PredictionOrder, PredictReply, ShardOrder
 from worker.documents.results import (

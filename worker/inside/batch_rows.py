@@ -17,6 +17,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlas.contract.profiles import ModelProfile
 from fedlas.data import Dataset, align_inputs, load_dataset, used_inputs
 from fedlas.data.alignment import InputSpec, Shape, merged_reading
 from fedlas.data.arrays import RowReader, non_finite
@@ -26,7 +27,6 @@ from fedlas.data.prepared import ImageColumn
 from fedlas.data.roles import ColumnOrder
 from fedlas.errors import FedLASError
 from fedlas.preprocessing import Preprocessing
-from service.registry.documents import ModelProfile
 
 #: Larger arrays stay in the file: what is not read (labels, splits, ids) takes no memory.
 _MAPPED_FROM = 1 << 20

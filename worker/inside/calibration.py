@@ -11,26 +11,28 @@ import numpy as np
 import pyarrow as pa
 
 from fedlas.calibration import CalibrationOptions, ScoredRows, calibrate_scores
-from fedlas.data import SPLITS
-from fedlas.data.duplicates import SeenRows
-from fedlas.data.labels import as_text
-from fedlas.data.scores import read_scores
-from fedlas.export.scores_graph import priors_input
-from fedlas.progress import JobProgress
-from fedlas.report import CalibrationReport, Named, Subject, reliability_svg, report_html
-from fedlas.report.provenance import rfc3339
-from service.inference.result_tables import CLASS_NAMES, lists, plain, write_results
-from service.registry.documents import (
+from fedlas.contract.profiles import (
     ClassPriors,
     DecisionThresholds,
-    Guarantees,
+    FamiliaritySpec,
+    FittedOn,
+    GuaranteesDocument,
     ModelProfile,
     OutputSpec,
     PriorsInput,
     Reading,
     ServingCost,
 )
-from service.registry.documents.profiles import FamiliaritySpec, FittedOn
+from fedlas.contract.report import Named, Report, Subject
+from fedlas.data import SPLITS
+from fedlas.data.duplicates import SeenRows
+from fedlas.data.labels import as_text
+from fedlas.data.scores import read_scores
+from fedlas.export.scores_graph import priors_input
+from fedlas.progress import JobProgress
+from fedlas.report import reliability_svg, report_html
+from fedlas.report.provenance import rfc3339
+from service.inference.result_tables import CLASS_NAMES, lists, plain, write_results
 from worker.documents.orders import JobOrder, ScoresOrder
 from worker.documents.results import JobResult, ScoresProfile, ScoresResult
 from worker.inside.channel import Emit, Files
@@ -70,14 +72,14 @@ def _calibrated(
 
     repeat_exactly()
     classifier, dataset, options = open_job(order, files, folder)
-    model, rows = (Named(one.name, one.id, one.sha256) for one in (order.model, order.dataset))
+    model, rows = (Named(name=one.name, id=one.id, sha256=one.sha256) for one in (order.model, order.dataset))
     found = calibrate(
         classifier,
         dataset,
         options,
         request=asked(order.request),
         digests=digests(order),
-        subject=Subject(model, rows, order.job_id, rfc3339(order.created_at)),
+        subject=Subject(model=model, dataset=rows, job_id=order.job_id, created_at=rfc3339(order.created_at)),
         journal=journal_of(order, files, folder, emit),
         progress=progress,
         on_stage=tell.stage,
@@ -121,7 +123,12 @@ def fit_scores(order: ScoresOrder, files: Files, folder: Path, emit: Emit) -> Sc
         ScoredRows.of(dataset),
         options,
         digests={"scores_sha256": order.sha256},
-        subject=Subject(None, Named(order.name, order.id, order.sha256), None, rfc3339(order.created_at)),
+        subject=Subject(
+            model=None,
+            dataset=Named(name=order.name, id=order.id, sha256=order.sha256),
+            job_id=None,
+            created_at=rfc3339(order.created_at),
+        ),
     )
     error = found.export(folder / "calibrator.onnx", metadata={"fedlas.scores_sha256": order.sha256})
     _write_report(found.report, folder)
@@ -170,7 +177,7 @@ def _export(found: Calibration, upload: GraphClassifier, file: Path, order: JobO
         "adjustments": [n for n in profile.adjustments if n.code != CLASSES_NUMBERED or names == profile.class_names],
         "columns": found.dataset.columns,
         "reading": found.dataset.reading and Reading.model_validate(found.dataset.reading),
-        "guarantees": found.guarantees and Guarantees.model_validate(found.guarantees.as_dict()),
+        "guarantees": found.guarantees and GuaranteesDocument.model_validate(found.guarantees.as_dict()),
         "familiarity": familiarity and FamiliaritySpec(score=familiarity.score),
         "class_priors": ClassPriors.model_validate(deployment.priors.as_dict(names)),
         "decisions": DecisionThresholds(
@@ -195,7 +202,7 @@ def _fitted_on(found: Calibration, order: JobOrder, *, trained: bool) -> FittedO
     )
 
 
-def _write_report(report: CalibrationReport, folder: Path) -> None:
+def _write_report(report: Report, folder: Path) -> None:
     (folder / _REPORT).write_text(json.dumps(report.as_dict(), allow_nan=False))
     (folder / _PAGE).write_text(report_html(report))
     (folder / _DIAGRAM).write_text(reliability_svg(report))

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedlas.contract.options import ModelOptions
+from fedlas.contract.profiles import DatasetProfile, FeatureSpec, ModelProfile, Reading, ServingCost, TensorSpec
 from fedlas.errors import UnsupportedModel
-from service.registry.documents import DatasetProfile, FeatureSpec, ModelProfile, Reading, ServingCost, TensorSpec
-from worker.documents.orders import InspectDatasetOrder, InspectModelOrder, ModelOptions
+from worker.documents.orders import InspectDatasetOrder, InspectModelOrder
 from worker.documents.results import JOB_ID, DatasetInspection, ModelInspection
 from worker.inside.channel import Emit, Files
 from worker.inside.job_events import notice_document

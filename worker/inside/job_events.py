@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from fedlas.contract import profiles
+from fedlas.contract.events import CandidateEnded, CandidateEvent, Stage, WarningEvent
+from fedlas.contract.profiles import Notice
 from fedlas.documents import as_json
-from fedlas.notice import Notice
 from fedlas.progress import JobProgress
-from service.registry import documents
-from service.registry.documents import CandidateEnded, Stage
-from worker.documents.results import CandidateEvent, ChildEvent, ReportedProgress, WarningEvent
+from worker.documents.results import ChildEvent, ReportedProgress
 from worker.inside.channel import Emit
 
 if TYPE_CHECKING:
@@ -23,11 +23,11 @@ _TELL_EVERY_S = 1.0
 _TOLD_EPOCHS = 100
 
 
-def notice_document(notice: Notice) -> documents.Notice:
-    return documents.Notice.model_validate(as_json(notice))
+def notice_document(notice: Notice) -> profiles.Notice:
+    return profiles.Notice.model_validate(as_json(notice))
 
 
-def notice_documents(notices: Iterable[Notice]) -> list[documents.Notice]:
+def notice_documents(notices: Iterable[Notice]) -> list[profiles.Notice]:
     return [notice_document(notice) for notice in notices]
 
 

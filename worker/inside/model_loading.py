@@ -9,15 +9,17 @@ from pathlib import Path
 import torch
 
 from fedlas.calibration import CalibrationOptions
+from fedlas.contract.base import JsonObject
+from fedlas.contract.options import ModelOptions
+from fedlas.contract.profiles import ImagePreprocessing, ModelProfile
+from fedlas.contract.requests import JobRequest
 from fedlas.data import Dataset, align, load_dataset
 from fedlas.data.alignment import InputSpec
 from fedlas.data.duplicates import SeenRows, without_seen
 from fedlas.importers import GraphClassifier, load_onnx
 from fedlas.preprocessing import Preprocessing
 from fedlas.race.record import FolderJournal
-from service.registry.contract import JobRequest
-from service.registry.documents import ImagePreprocessing, JsonObject, ModelProfile
-from worker.documents.orders import JobOrder, ModelOptions
+from worker.documents.orders import JobOrder
 from worker.documents.results import ChildEvent, SavedCheckpoint
 from worker.inside.channel import Emit, Files
 

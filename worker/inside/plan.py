@@ -17,6 +17,16 @@ import numpy as np
 
 from fedlas.calibration.preparation import Start, check_expected_accuracy, prepare, rows_of, seconds_after_race
 from fedlas.calibrators import TemperatureScaling, softmax
+from fedlas.contract.plan import (
+    DetectableEffect,
+    Leakage,
+    Plan,
+    PlanEstimate,
+    PlannedClass,
+    PlannedLabels,
+    UploadedScores,
+)
+from fedlas.contract.profiles import FeatureSpec, Notice, SplitCounts
 from fedlas.data import Dataset, shared_rows
 from fedlas.errors import PreconditionFailed
 from fedlas.gate.gate import ledger_level
@@ -36,15 +46,6 @@ from fedlas.race.scoring import post_hoc_names
 from fedlas.race.selection import CalibratorSelector
 from fedlas.race.trainer import Trainer
 from fedlas.training.fit import device_name
-from service.registry.documents import FeatureSpec, Notice, Plan, SplitCounts
-from service.registry.documents.runs import (
-    DetectableEffect,
-    Leakage,
-    PlanEstimate,
-    PlannedClass,
-    PlannedLabels,
-    UploadedScores,
-)
 from worker.documents.orders import JobOrder
 from worker.documents.results import PlanResult
 from worker.inside.channel import Emit, Files

@@ -12,8 +12,8 @@ from typing import get_args
 
 from prometheus_client import REGISTRY, Counter, Histogram, disable_created_metrics, start_http_server
 
-from service.registry.contract import QUEUE_OF, QUEUES
-from service.registry.documents import Stage
+from fedlas.contract.events import Stage
+from service.registry.queues import QUEUE_OF, QUEUES
 from service.registry.repositories import Ended
 from service.registry.settings import WorkerSettings
 from worker.sandbox.process import ChildOutcome

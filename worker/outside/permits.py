@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from service.queue import BROKER_ERRORS
-from service.registry.contract import ANY_DEVICE, GPU_ONLY
 from service.registry.errors import RegistryError
+from service.registry.queues import ANY_DEVICE, GPU_ONLY
 from service.registry.registry import Registry
 from service.registry.repositories import Claim, Permit
 from worker.outside import metrics

@@ -20,9 +20,9 @@ from datetime import timedelta
 from importlib.metadata import version
 from itertools import takewhile
 
-from service.registry.contract import GPU_ONLY
 from service.registry.errors import RegistryError
 from service.registry.garbage_collection import collect_garbage, delete_expired
+from service.registry.queues import GPU_ONLY
 from service.registry.registry import Registry
 from service.registry.repositories import Permit
 from service.registry.repositories.work import SILENT

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection
 from contextlib import closing
 from pathlib import Path
 
-from service.registry.contract import RecordError
+from fedlas.contract.records import RecordError
 from service.registry.errors import LeaseLost, RegistryError, Unavailable, WorkGone
 from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories import Claim

@@ -30,7 +30,8 @@ import httpcore
 from standardwebhooks import Webhook
 
 from fedlas import __version__
-from service.registry.webhooks import Address, Endpoint, Policy, parse_secret, parse_url
+from fedlas.contract.webhooks import Address, Endpoint, parse_secret, parse_url
+from service.registry.webhooks import Policy
 
 #: What an attempt makes of its message; `disabled`: the receiver wants none ever again.
 AttemptOutcome = Literal["delivered", "disabled", "failed"]

@@ -15,16 +15,15 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from fedlas.contract.problems import Problem
+from fedlas.contract.protocol import OipError
+from fedlas.contract.requests import JobRequest
 from service.api.document.prediction_operations import PredictionOperation
-from service.api.document.record_texts import BY_NAME, PARAMETERS, RECORD_TEXTS
-from service.api.document.report_texts import REPORT_TEXTS
 from service.api.plumbing.access import is_open
 from service.api.plumbing.declarations import CODES, CODES_AT, header_references
 from service.api.plumbing.error_codes import ERROR_CODES
-from service.api.plumbing.problems import PROTOCOL, Problem, protocol_status
+from service.api.plumbing.problems import PROTOCOL, protocol_status
 from service.api.plumbing.record_codes import RECORD_CODES
-from service.api.plumbing.schemas import OipError
-from service.registry.contract import JobRequest
 
 Json = dict[str, Any]
 
@@ -98,6 +97,24 @@ HEADERS: Json = {
 }
 
 
+#: Parameters that their routes leave undescribed.
+PARAMETERS = {
+    "batch_id": "The id of a batch, `bat_…`.",
+    "calibrator_id": "The id of a calibrator, `cal_…`.",
+    "dataset_id": "The id of a dataset, `ds_…`.",
+    "delivery_id": "The id of a message, `msg_…`.",
+    "job_id": "The id of a job, `job_…`.",
+    "missing": "`nan`: numbers may be missing; `reject`: a file that lacks one is rejected.",
+    "model": "A model id or a published name.",
+    "model_id": "The id of a model, `mdl_…`; to read it, a published name works, too.",
+    "name": "A published name; of a file: what its record is called.",
+    "positive_class": "One of `class_names`: the class that `probability` and thresholds are of.",
+    "split_seed": "The seed with which splits are drawn.",
+    "task": "`binary` or `multiclass`, where the output leaves it open.",
+    "upload_id": "The id of an upload, `upl_…`.",
+    "version": "A number among the versions of the name.",
+}
+
 #: What any request can be answered, what one can that is not open to all, and one with a body that is JSON, asked for
 #: or not.
 _ALWAYS = ("malformed_request", "uri_too_long", "unknown_host", "headers_too_large", "internal_error")
@@ -133,7 +150,6 @@ def build(app: FastAPI, predictions: Sequence[PredictionOperation]) -> Json:
     }
     document["components"] |= {"headers": HEADERS, "securitySchemes": {"bearer": bearer}}
     document["security"] = [{"bearer": []}, {}]
-    _describe(schemas)
     _exemplify(document)
     shared: Json = {}
     for path, method, operation in operations(document):
@@ -147,16 +163,6 @@ def operations(document: Json) -> Iterator[tuple[str, str, Json]]:
         for method, operation in item.items():
             if method in ("get", "put", "post", "patch", "delete"):
                 yield path, method, operation
-
-
-def _describe(schemas: Json) -> None:
-    """Add descriptions to fields that have none; a test finds those that remain."""
-    for name, schema in schemas.items():
-        texts = RECORD_TEXTS.get(name, {}) | REPORT_TEXTS.get(name, {})
-        for key, field in schema.get("properties", {}).items():
-            text = texts.get(key, BY_NAME.get(key))
-            if text is not None:
-                field.setdefault("description", text)
 
 
 def _exemplify(document: Json) -> None:

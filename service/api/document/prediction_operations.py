@@ -9,9 +9,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from fedlas.contract.options import AnswerOptions
+from fedlas.contract.predictions import Predictions, PredictRequest
+from fedlas.contract.protocol import InferRequest, InferResponse
 from service.api.plumbing.declarations import BINARY, LOST, OPTIONS_REFUSED, ROWS_REFUSED, SERVED, operation
-from service.api.plumbing.schemas import InferRequest, InferResponse, Predictions, PredictRequest
-from service.registry.answer_options import AnswerOptions
 
 Json = dict[str, Any]
 #: The schema of a body: that of a model, or as it is.

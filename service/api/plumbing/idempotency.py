@@ -31,7 +31,13 @@ _HELD_S = 10.0
 _RENEWED_EVERY_S = 3.0
 
 IdempotencyKey = Annotated[
-    str | None, Header(alias="Idempotency-Key", min_length=1, max_length=255, description="Kept 24 hours.")
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        description="A text of yours: the same key and content answer the same again, for 24 hours.",
+    ),
 ]
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from anyio import CapacityLimiter, to_thread
 from fastapi.sse import format_sse_event
 
-from service.registry.contract import FINAL
+from fedlas.contract.records import FINAL
 from service.registry.errors import Unavailable
 from service.registry.presenters import event_json
 from service.registry.registry import Registry, UnitOfWork

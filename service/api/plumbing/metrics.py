@@ -43,7 +43,7 @@ from service.inference.metrics import (
     ServingMetrics,
     latest,
 )
-from service.registry.contract import GPU_ONLY, QUEUE_OF, QUEUES
+from service.registry.queues import GPU_ONLY, QUEUE_OF, QUEUES
 from service.registry.registry import Registry
 from service.registry.repositories.workers import ENDED_JOBS, OPEN_JOBS, SILENT_S, OpenWork
 from service.registry.tables import WorkerProcess

@@ -12,10 +12,11 @@ from http import HTTPStatus
 from itertools import islice
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from starlette.responses import JSONResponse, Response
 
+from fedlas.contract.problems import FieldError, Problem
 from service.registry import errors
 from service.registry.errors import Stalled, TooLarge
 
@@ -48,24 +49,6 @@ _FIELD_CHARACTERS = 200
 #: The Open Inference Protocol has errors of its own; what is not ready is 503 there.
 PROTOCOL = "/v2"
 _PROTOCOL_STATUS = {"model_not_ready": 503, "model_unloaded": 503}
-
-
-class FieldError(BaseModel):
-    """One invalid part of a request."""
-
-    field: str
-    message: str
-
-
-class Problem(BaseModel):
-    """RFC 9457, with a stable machine `code`."""
-
-    type: str = "about:blank"
-    title: str
-    status: int
-    detail: str
-    code: str
-    errors: list[FieldError] = []
 
 
 #: Of an operation in the OpenAPI document, by status code.

@@ -19,11 +19,11 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 
+from fedlas.contract.base import objection
 from fedlas.model_files import pack
 from service.api.plumbing.services import Services, in_thread
 from service.registry.artifacts import StagedFile
 from service.registry.errors import Conflict, InvalidRequest, NotFound, Unavailable, UnknownReference
-from service.registry.json_models import objection
 from service.registry.registry import Registry, UnitOfWork
 from service.registry.tables import now
 

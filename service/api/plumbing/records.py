@@ -15,6 +15,8 @@ from anyio import from_thread
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from fedlas.contract.base import JsonObject, Page, Strict
+from fedlas.contract.records import FINAL
 from service.api.plumbing.declarations import BINARY, KEYED, RECEIVED, operation
 from service.api.plumbing.idempotency import Key, create_once, reserved
 from service.api.plumbing.receiving import ReceivedFile, receive_file
@@ -22,8 +24,6 @@ from service.api.plumbing.responses import RETRY_AFTER_S, After, Limit, Record, 
 from service.api.plumbing.routing import ANY_KEY
 from service.api.plumbing.services import Services, ServicesDep
 from service.registry import tables
-from service.registry.contract import FINAL, Page, Strict
-from service.registry.documents import JsonObject
 from service.registry.errors import InvalidRequest
 from service.registry.registry import UnitOfWork
 from service.registry.repositories.records import ListFilter, Records
@@ -43,7 +43,10 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d|$)", re.IGNORECASE)
 
 def list_filters(statuses: Sequence[str], *, name: str) -> Filters:
     """The dependency that reads the filters of a kind of record; `name` describes what its name is."""
-    Status = Annotated[str | None, Query(description="The present status.", json_schema_extra={"enum": [*statuses]})]
+    Status = Annotated[
+        str | None,
+        Query(description="Only records that have this status now.", json_schema_extra={"enum": [*statuses]}),
+    ]
     Name = Annotated[str | None, Query(min_length=1, max_length=200, description=name)]
 
     def filters(

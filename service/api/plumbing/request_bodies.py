@@ -19,10 +19,9 @@ from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.types import Message, Receive
 
+from fedlas.contract.base import JsonObject, objection
 from service.api.plumbing.problems import BODY_TIMEOUT_S, stalled, too_large
-from service.registry.documents import JsonObject
 from service.registry.errors import InvalidRequest, TooLarge, UnsupportedFormat
-from service.registry.json_models import objection
 
 #: A job has some 50 fields and as many metadata of 512 characters; costs of 300 classes are 200 KB.
 MOST_JSON_BYTES = 256 * 1024

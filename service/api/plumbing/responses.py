@@ -15,12 +15,13 @@ from pydantic import BaseModel
 from pydantic_core import from_json
 from starlette.types import Message, Receive, Scope, Send
 
+from fedlas.contract.base import JsonObject
+from fedlas.contract.profiles import PriorsInput
+from fedlas.contract.records import BatchRecord, CalibratorRecord, DatasetRecord, JobRecord, ModelRecord
 from service.api.plumbing.declarations import BINARY, STORED, operation
 from service.api.plumbing.problems import problem
 from service.api.plumbing.services import Services
 from service.registry import tables
-from service.registry.contract import BatchRecord, CalibratorRecord, DatasetRecord, JobRecord, ModelRecord
-from service.registry.documents import JsonObject, PriorsInput
 from service.registry.errors import InvalidRequest
 
 #: Records of a page are made and written one by one until there are so many bytes; the page holds at least one.

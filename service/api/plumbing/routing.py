@@ -16,10 +16,10 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
+from fedlas.contract.base import objection
 from service.api.plumbing.problems import printable
 from service.api.plumbing.request_bodies import checked
 from service.registry.errors import InvalidRequest, NotFound
-from service.registry.json_models import objection
 
 #: Ids have at most 30 characters and published names 100.
 _LONGEST_SEGMENT = 200

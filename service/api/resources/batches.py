@@ -23,13 +23,18 @@ from pyarrow.parquet import ParquetFile
 from pydantic import ValidationError
 from pydantic_core import to_json
 
+from fedlas.contract.base import Page
+from fedlas.contract.batches import BatchManifest, ResultPart
+from fedlas.contract.options import AnswerOptions
+from fedlas.contract.predictions import Prediction, RowFailure
+from fedlas.contract.records import FINAL, BatchRecord
+from fedlas.contract.requests import BatchRequest
 from service.api.plumbing.declarations import BINARY, KEYED, OPTIONS_REFUSED, STORED, operation
 from service.api.plumbing.idempotency import IdempotencyKey, Key, create_once
 from service.api.plumbing.problems import named_by_body
 from service.api.plumbing.records import RecordRoutes
 from service.api.plumbing.responses import MOST_BYTES, Limit, created, etag_matches, json_page, stored_file, tagged
 from service.api.plumbing.routing import Route
-from service.api.plumbing.schemas import Prediction, RowFailure
 from service.api.plumbing.services import Services, ServicesDep
 from service.inference.predictions import DecisionPolicy
 from service.inference.profile import ServingProfile
@@ -37,8 +42,6 @@ from service.inference.result_tables import Writer, csv, ndjson, parquet, read_p
 from service.model_lookup import find_model, priors_of
 from service.registry import tables
 from service.registry.artifacts import ArtifactStore
-from service.registry.contract import FINAL, AnswerOptions, BatchRecord, BatchRequest, Page
-from service.registry.documents import BatchManifest, ResultPart
 from service.registry.errors import Conflict, NotFound, Unavailable
 from service.registry.presenters import batch_record
 from service.registry.registry import Registry, UnitOfWork
@@ -244,8 +247,8 @@ ROUTES.add_delete(
     lambda unit, record_id: unit.batches.delete(record_id), "Delete a batch with its results; 409 before it has ended."
 )
 
-RowCursor = Annotated[int | None, Query(ge=-1, description="Continue after this row.")]
-PartNumber = Annotated[int, PathParameter(ge=0, le=1_000_000, description="In the manifest.")]
+RowCursor = Annotated[int | None, Query(ge=-1, description="The row after which the page begins; -1 is the first.")]
+PartNumber = Annotated[int, PathParameter(ge=0, le=1_000_000, description="The number of the part in the manifest.")]
 
 
 @router.get(

@@ -9,6 +9,9 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import Field, Json
 
+from fedlas.contract.base import JsonObject
+from fedlas.contract.options import GivenPriors
+from fedlas.contract.records import FINAL, CalibratorRecord, RecordError
 from service.api.plumbing.declarations import header_references
 from service.api.plumbing.idempotency import IdempotencyKey, Key
 from service.api.plumbing.receiving import ReceivedFile
@@ -21,8 +24,6 @@ from service.api.plumbing.services import ServicesDep
 from service.api.resources.datasets import SHARES, parse_roles, parse_split_shares
 from service.api.resources.reports import add_evidence
 from service.registry import tables
-from service.registry.contract import FINAL, CalibratorRecord, GivenPriors, RecordError
-from service.registry.documents import JsonObject
 from service.registry.errors import Conflict, InvalidRequest, RegistryError, WorkFailed
 from service.registry.presenters import calibrator_record
 from service.registry.registry import UnitOfWork
@@ -140,7 +141,7 @@ ROUTES = RecordRoutes(
     rows=lambda unit: unit.calibrators,
     show=calibrator_record,
 )
-ROUTES.add_list("Its name.")
+ROUTES.add_list("Only records of this name, as a whole.")
 ROUTES.add_get("is fitted or refused")
 ROUTES.add_delete(
     lambda unit, record_id: unit.calibrators.delete(record_id),

@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field, ValidationError
 
+from fedlas.contract.base import JsonObject
+from fedlas.contract.profiles import Purpose, SeenByModel, SplitShares
+from fedlas.contract.records import DatasetRecord
 from service.api.plumbing.idempotency import IdempotencyKey, Key
 from service.api.plumbing.receiving import ReceivedFile
 from service.api.plumbing.records import FileOptions, RecordRoutes, UploadId, create_from_file, uploading
@@ -15,8 +18,6 @@ from service.api.plumbing.responses import created
 from service.api.plumbing.routing import Route
 from service.api.plumbing.services import ServicesDep
 from service.registry import tables
-from service.registry.contract import DatasetRecord
-from service.registry.documents import JsonObject, Purpose, SeenByModel, SplitShares
 from service.registry.errors import InvalidRequest
 from service.registry.presenters import dataset_record
 from service.registry.registry import UnitOfWork
@@ -115,7 +116,7 @@ async def create_dataset(
 
 
 ROUTES = RecordRoutes(router, "dataset", "datasets", "ds", DatasetRecord, lambda unit: unit.datasets, dataset_record)
-ROUTES.add_list("Its name.")
+ROUTES.add_list("Only records of this name, as a whole.")
 ROUTES.add_get("is ready or rejected")
 ROUTES.add_delete(
     lambda unit, record_id: unit.datasets.delete(record_id),

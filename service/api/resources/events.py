@@ -15,12 +15,14 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
+from fedlas.contract.base import Page
+from fedlas.contract.events import JobEvent
+from fedlas.contract.records import FINAL, DeliveryRecord
 from service.api.plumbing.declarations import operation
 from service.api.plumbing.long_poll import LongPoll
 from service.api.plumbing.responses import RETRY_AFTER_S, After, Limit, cursor, json_page, page_of
 from service.api.plumbing.routing import Route
 from service.api.plumbing.services import ServicesDep
-from service.registry.contract import FINAL, DeliveryRecord, EventRecord, Page
 from service.registry.errors import NotFound
 from service.registry.presenters import delivery_record, event_json
 from service.registry.registry import UnitOfWork
@@ -39,7 +41,7 @@ Number = Annotated[int | None, Query(ge=0, lt=2**63, description="Continue after
 @router.get(
     "/events",
     name="list_job_events",
-    response_model=Page[EventRecord],
+    response_model=Page[JobEvent],
     responses={
         200: {"content": {_EVENT_STREAM: {"schema": {"type": "string"}}}},
         204: {"description": "Of a stream: the job has ended, and the client knows all its events."},

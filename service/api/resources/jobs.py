@@ -16,6 +16,14 @@ from fastapi import APIRouter, Query, Request, Response
 from pyarrow.parquet import ParquetFile
 from pydantic_core import to_json
 
+from fedlas.contract.base import JsonObject
+from fedlas.contract.options import check_classes
+from fedlas.contract.predictions import JudgedRows
+from fedlas.contract.problems import NEEDS_PROVENANCE, PROVENANCE_NEEDED, UNLABELLED, needs_labels
+from fedlas.contract.profiles import ModelProfile
+from fedlas.contract.records import FINAL, JobRecord
+from fedlas.contract.requests import JobOptions, JobRequest
+from fedlas.contract.webhooks import parse_url
 from service.api.plumbing.declarations import BINARY, KEYED, RECEIVED, STORED, operation
 from service.api.plumbing.idempotency import IdempotencyKey, Key, create_once, reserved
 from service.api.plumbing.problems import named_by_body
@@ -24,7 +32,6 @@ from service.api.plumbing.records import WEIGHTS, RecordRoutes
 from service.api.plumbing.request_bodies import check_json, parse_json
 from service.api.plumbing.responses import MOST_BYTES, Limit, created, json_page, stored_file, tagged
 from service.api.plumbing.routing import Route
-from service.api.plumbing.schemas import JudgedRows
 from service.api.plumbing.services import Services, ServicesDep
 from service.api.resources.batches import PARQUET, RowCursor
 from service.api.resources.datasets import DatasetOptions, add_dataset
@@ -32,26 +39,11 @@ from service.api.resources.models import ModelOptions, add_model
 from service.api.resources.reports import add_evidence, missing_evidence
 from service.inference.result_tables import CLASS_NAMES, read_page
 from service.registry import tables
-from service.registry.contract import (
-    FINAL,
-    GPU_ONLY,
-    NEEDS_PROVENANCE,
-    PLAN,
-    PROVENANCE_NEEDED,
-    QUEUE_OF,
-    UNLABELLED,
-    JobOptions,
-    JobRecord,
-    JobRequest,
-    needs_labels,
-)
-from service.registry.documents import JsonObject, ModelProfile
 from service.registry.errors import Conflict, InvalidRequest, Unavailable
 from service.registry.presenters import job_record
-from service.registry.queues import memory_of_job
+from service.registry.queues import GPU_ONLY, PLAN, QUEUE_OF, memory_of_job
 from service.registry.registry import UnitOfWork
 from service.registry.tables import new_id, now
-from service.registry.webhooks import parse_url
 
 router = APIRouter(route_class=Route, prefix="/v1/jobs", tags=["jobs"])
 
@@ -212,7 +204,10 @@ def _add_job(unit: UnitOfWork, body: JobRequest, model: tables.Model, dataset: t
     if model.profile is not None and body.class_priors is not None:
         profile = ModelProfile.read(model.profile)
         if profile.class_names_given:  # else the dataset may name them, and the job finds out
-            body.check_classes(profile.class_names)
+            try:
+                check_classes(body.class_priors, profile.class_names)
+            except ValueError as error:
+                raise InvalidRequest("invalid_request", str(error), field="class_priors") from error
     row = tables.Job(
         id=new_id("job"),
         status="queued",

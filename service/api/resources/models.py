@@ -8,6 +8,9 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import Field
 
+from fedlas.contract.base import JsonObject
+from fedlas.contract.profiles import Task
+from fedlas.contract.records import ModelRecord
 from fedlas.preprocessing import Preprocessing
 from service.api.plumbing.idempotency import IdempotencyKey, Key
 from service.api.plumbing.receiving import MODEL_PARTS, ReceivedFile
@@ -18,8 +21,6 @@ from service.api.plumbing.routing import Route
 from service.api.plumbing.services import Services, ServicesDep
 from service.model_lookup import find_model
 from service.registry import tables
-from service.registry.contract import ModelRecord
-from service.registry.documents import JsonObject, Task
 from service.registry.errors import InvalidRequest, NotFound
 from service.registry.presenters import model_record
 from service.registry.registry import UnitOfWork
@@ -140,7 +141,7 @@ def _delete(unit: UnitOfWork, given: str) -> list[str]:
 ROUTES = RecordRoutes(
     *(router, "model", "models", "mdl", ModelRecord), rows=lambda unit: unit.models, show=model_record, find=find_model
 )
-ROUTES.add_list("Its name.")
+ROUTES.add_list("Only records of this name, as a whole.")
 ROUTES.add_get("is ready or rejected", _renew_name)
 ROUTES.add_delete(
     _delete,

@@ -7,13 +7,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from fedlas.contract.base import Page
+from fedlas.contract.records import ModelRecord, NameRecord
+from fedlas.contract.requests import DefaultVersion
 from service.api.plumbing.declarations import LOST, SERVED, operation
 from service.api.plumbing.responses import Limit, page_of, tagged
 from service.api.plumbing.routing import Route
 from service.api.plumbing.services import ServicesDep
 from service.inference.profile import ServingProfile
 from service.model_lookup import version_number
-from service.registry.contract import DefaultVersion, ModelRecord, NameRecord, Page
 from service.registry.presenters import model_record
 from service.registry.registry import UnitOfWork
 

@@ -11,28 +11,30 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, JsonValue
+from pydantic import JsonValue
 
-from service.api.plumbing.declarations import LOST, SERVED, operation
-from service.api.plumbing.problems import Responses
-from service.api.plumbing.routing import Route
-from service.api.plumbing.schemas import (
+from fedlas.contract.base import JsonObject
+from fedlas.contract.protocol import (
     Done,
     IndexedModel,
+    IndexRequest,
     ModelConfig,
     ModelMetadata,
     ModelReady,
+    RepositoryParameters,
     ServedModels,
     ServerLive,
     ServerMetadata,
     ServerReady,
     Statistics,
 )
+from service.api.plumbing.declarations import LOST, SERVED, operation
+from service.api.plumbing.problems import Responses
+from service.api.plumbing.routing import Route
 from service.api.plumbing.services import Services, ServicesDep
 from service.inference.metrics import Totals
 from service.inference.oip.responses import model_config, model_metadata, server_metadata
 from service.model_lookup import find_model
-from service.registry.documents import JsonObject
 from service.registry.errors import Conflict, InvalidRequest, Unavailable
 from service.registry.registry import UnitOfWork
 
@@ -44,18 +46,6 @@ repository_router = APIRouter(
 #: Names with their versions, and ids: the protocol knows no pages, and these are about 1 MB.
 _MOST_LISTED = 10_000
 _LONGEST_REASON = 200
-
-
-class IndexRequest(BaseModel):
-    """Which models to list."""
-
-    ready: bool = False
-
-
-class Parameters(BaseModel):
-    """Parameters that Triton's clients send along with `load` and `unload`."""
-
-    parameters: dict[str, JsonValue] = {}
 
 
 @repository_router.post("/index", response_model=list[IndexedModel], name="repository_index")
@@ -71,7 +61,7 @@ def index(services: ServicesDep, body: IndexRequest | None = None) -> list[JsonO
     name="load_model",
     openapi_extra=operation("unknown_model", "model_not_ready", *SERVED, at=LOST),
 )
-async def load(services: ServicesDep, model: str, body: Parameters | None = None) -> Response:
+async def load(services: ServicesDep, model: str, body: RepositoryParameters | None = None) -> Response:
     """Put a name or id into service again; answers once it is open and warm."""
     if body is not None and body.parameters:
         found = f"found the parameters {', '.join(sorted(body.parameters))}"
@@ -90,7 +80,7 @@ async def load(services: ServicesDep, model: str, body: Parameters | None = None
 @repository_router.post(
     "/models/{model}/unload", response_model=Done, name="unload_model", openapi_extra=operation("unknown_model")
 )
-async def unload(services: ServicesDep, model: str, body: Parameters | None = None) -> Response:
+async def unload(services: ServicesDep, model: str, body: RepositoryParameters | None = None) -> Response:
     """Take a name or id out of service until it is loaded again; requests that have begun are still answered."""
 
     def change(unit: UnitOfWork) -> None:

@@ -55,23 +55,23 @@ router = APIRouter(route_class=Route, tags=["operations"])
 class Health(BaseModel):
     """The process lives."""
 
-    status: Literal["ok"] = Field("ok", description="Always `ok`.")
+    status: Literal["ok"] = Field("ok", description="Always `ok`: the process answers.")
 
 
 class Checks(BaseModel):
     """Dependencies of the service: `ok`, or `unavailable:` with the kind of the error."""
 
-    database: str = Field(description="Records.")
-    broker: str = Field(description="Wakes workers up.")
-    storage: str = Field(description="Stored files.")
-    serving: str = Field(description="Answers predictions.")
+    database: str = Field(description="The database, which holds the records.")
+    broker: str = Field(description="The broker, which wakes workers up.")
+    storage: str = Field(description="The store, which holds the files.")
+    serving: str = Field(description="The processes that answer predictions.")
 
 
 class Readiness(BaseModel):
     """Whether everything can be reached that requests need."""
 
-    status: Literal["ready", "not_ready"] = Field(description="`not_ready` with 503.")
-    checks: Checks = Field(description="Each by itself.")
+    status: Literal["ready", "not_ready"] = Field(description="`ready`, or `not_ready` with 503.")
+    checks: Checks = Field(description="The result for each dependency.")
     workers: dict[str, int] | None = Field(
         description="Living workers by the queue that they take from, for information only; null where it is not known."
     )

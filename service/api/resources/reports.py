@@ -9,13 +9,13 @@ from typing import Annotated, TypeVar
 from fastapi import Path, Request, Response
 from fastapi.responses import HTMLResponse
 
+from fedlas.contract.records import FINAL
+from fedlas.contract.report import Report
 from service.api.plumbing.declarations import BINARY, STORED, Json, operation
 from service.api.plumbing.records import RecordRoutes
 from service.api.plumbing.responses import tagged_bytes
 from service.api.plumbing.services import ServicesDep
 from service.registry import tables
-from service.registry.contract import FINAL
-from service.registry.documents import Report
 from service.registry.errors import Conflict
 
 # Without `from __future__ import annotations`: FastAPI could not resolve those of handlers that a function makes.

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 
+from fedlas.contract.records import UploadRecord
+from fedlas.contract.requests import UploadRequest
 from service.api.plumbing.declarations import BINARY, KEYED, operation
 from service.api.plumbing.idempotency import IdempotencyKey, Key, create_once
 from service.api.plumbing.receiving import CHUNK, is_multipart
@@ -21,7 +23,6 @@ from service.api.plumbing.responses import created, tagged
 from service.api.plumbing.routing import Route
 from service.api.plumbing.services import ServicesDep, in_thread
 from service.registry import tables
-from service.registry.contract import UploadRecord, UploadRequest
 from service.registry.errors import InvalidRequest, OffsetMismatch, Stalled, TooLarge
 from service.registry.presenters import upload_record
 from service.registry.registry import UnitOfWork

@@ -16,13 +16,13 @@ import numpy as np
 import orjson
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
+from fedlas.contract.options import AnswerOptions, GivenPriors
 from service.inference.images import MAX_BASE64_BYTES, decoded
 from service.inference.json_inputs import listed, may_hold_booleans, shown
 from service.inference.oip.tensors import DATATYPES, checked_shape, datatype_name, from_binary, from_json, numbers_of
 from service.inference.predictions import NO_OPTIONS
 from service.inference.profile import ServingProfile, TensorSpec
 from service.inference.signature import check_row_counts, fit
-from service.registry.answer_options import AnswerOptions, GivenPriors
 from service.registry.errors import InvalidRequest
 
 #: Inputs, outputs, parameters: each is read by itself, and no model has so many.

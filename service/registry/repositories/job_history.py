@@ -12,13 +12,13 @@ from itertools import pairwise
 from pydantic import JsonValue
 from sqlalchemy import delete, func, select
 
+from fedlas.contract.base import JsonObject
+from fedlas.contract.webhooks import parse_url, payload
 from service.registry import tables
-from service.registry.documents import JsonObject
 from service.registry.errors import Conflict
 from service.registry.repositories.records import Records, Repository
 from service.registry.repositories.work import WorkQueue
 from service.registry.tables import Checkpoint, Evaluation, Event
-from service.registry.webhooks import parse_url, payload
 
 
 class Events(Repository):

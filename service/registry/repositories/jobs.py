@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from sqlalchemy import ColumnElement, delete, exists, or_, select, update
 
+from fedlas.contract.records import FINAL
 from service.registry import tables
-from service.registry.contract import FINAL
 from service.registry.errors import Conflict
 from service.registry.repositories.job_history import Checkpoints, Deliveries, EvaluationLedger, Events
 from service.registry.repositories.pieces import Pieces

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sqlalchemy import delete, func, select, update
 
-from service.registry.contract import NameRecord
+from fedlas.contract.records import NameRecord
 from service.registry.errors import Conflict, InvalidRequest, NotFound
 from service.registry.repositories.records import Repository
 from service.registry.tables import Model, PublishedVersion, UnloadedName, now

@@ -12,11 +12,11 @@ from sqlalchemy import ColumnElement, Select, delete, or_, select
 from sqlalchemy import Row as SqlRow
 from sqlalchemy.orm import Session
 
+from fedlas.contract.base import objection_within
+from fedlas.contract.records import FINAL
 from service.registry import tables
-from service.registry.contract import FINAL
 from service.registry.database import database_now
 from service.registry.errors import Conflict, InvalidRequest, NotFound, UnknownReference
-from service.registry.json_models import objection_within
 from service.registry.tables import Json
 
 

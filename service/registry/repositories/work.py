@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
-from service.registry.contract import DELIVERIES, QUEUE_OF, kind_of_record
 from service.registry.errors import LeaseLost, WorkGone
+from service.registry.queues import DELIVERIES, QUEUE_OF, kind_of_record
 from service.registry.repositories.records import AfterCommit, Permit, Repository
 from service.registry.tables import Job, Work
 

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from sqlalchemy import ColumnElement, case, delete, func, or_, select
 
-from service.registry.contract import TAKERS, WORK_KINDS
+from service.registry.queues import TAKERS, WORK_KINDS
 from service.registry.repositories.records import Repository
 from service.registry.repositories.work import PARENT_ID
 from service.registry.tables import Batch, Calibrator, Dataset, Event, Job, Model, Work, WorkerProcess

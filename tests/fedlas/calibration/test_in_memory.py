@@ -22,9 +22,9 @@ import fedlas
 from fedlas.calibration import CalibrationOptions
 from fedlas.calibration.in_memory import Progress
 from fedlas.calibration.result import CalibrationResult
+from fedlas.contract.report import Report
 from fedlas.errors import BadDataset, ConversionError, FedLASError, Mismatch
 from fedlas.importers import load_onnx
-from fedlas.report import CalibrationReport
 from tests.helpers.networks import Composed
 from tests.helpers.plan_orders import an_order
 from tests.helpers.uploads import digits, train
@@ -83,7 +83,7 @@ def result(network: nn.Module, told: list[Progress]) -> CalibrationResult:
 def test_three_lines_calibrate_a_network(result: CalibrationResult) -> None:
     """The verdict is that the calibrator is better, and the report has the figures of the model that is returned."""
     assert (result.verdict, result.promoted, result.shown) == ("post_hoc", True, True)
-    assert isinstance(result.report, CalibrationReport)
+    assert isinstance(result.report, Report)
     inputs, targets = rows("test")
     before, after = (result.report.metrics[name]["nll"].value for name in ("uploaded", "calibrated"))
     assert after == pytest.approx(nll(result.model.predict_proba(inputs), targets), abs=1e-6)

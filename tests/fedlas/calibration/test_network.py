@@ -15,10 +15,10 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from fedlas.calibration import CalibrationOptions, calibrate
 from fedlas.calibration.preparation import notices_of, prepare
+from fedlas.contract.profiles import Notice
 from fedlas.data import SPLITS, Dataset, align
 from fedlas.errors import BaselineMismatch, Mismatch
 from fedlas.importers import GraphClassifier, load_onnx
-from fedlas.notice import Notice
 from fedlas.race.race import run_race
 from fedlas.race.record import FolderJournal
 from fedlas.race.results import RaceResult
@@ -166,7 +166,13 @@ def test_what_one_attempt_found_is_found_by_the_next(tmp_path: Path) -> None:
     path = tmp_path / "journal" / file
     entry = read_state(path)
     assert entry is not None
-    write_state(path, {**entry, "notices": [asdict(Notice("found_before", "It was found.", {}, "warning"))]})
+    write_state(
+        path,
+        {
+            **entry,
+            "notices": [asdict(Notice(code="found_before", message="It was found.", evidence={}, severity="warning"))],
+        },
+    )
     assert [one.code for one in notices_of(start, journal(key="this", known={name: path}))] == ["found_before"]
     assert notices_of(start, journal(key="other", known={name: path})) == start.notices
 

@@ -14,8 +14,8 @@ import onnxruntime as ort
 import pytest
 
 from fedlas.client import AsyncClient, Client, Job, errors
-from fedlas.client.records.events import Progress, StatusChanged
-from fedlas.client.records.files import Prediction
+from fedlas.contract.events import Progress, StatusChanged
+from fedlas.contract.predictions import Prediction
 from tests.helpers import uploads as made
 from tests.helpers.cut_cable import cable_to
 from tests.helpers.service import Service

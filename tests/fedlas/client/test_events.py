@@ -11,8 +11,8 @@ import pytest
 from fedlas.client import AsyncClient, Client, errors
 from fedlas.client.configuration import Configuration
 from fedlas.client.events import EventReader
-from fedlas.client.records.events import Event, StatusChanged
 from fedlas.client.transport import Requests
+from fedlas.contract.events import JobEvent, StatusChanged
 
 NOBODY = "no worker takes this; there is none that inspects uploads"
 
@@ -74,7 +74,7 @@ TEXT = "a\u2028b\u2029c\x85d\x0be\x0cf"
 
 def stream(end: str) -> str:
     """Comments, fields that do not matter, and two events of which one comes in two lines of data."""
-    one = Event.model_validate({"id": 1, "type": "odd", "at": "2026-05-04T10:00:00Z", "data": {"text": TEXT}})
+    one = JobEvent.model_validate({"id": 1, "type": "odd", "at": "2026-05-04T10:00:00Z", "data": {"text": TEXT}})
     two = '{"id":2,"type":"stage",', '"at":"2026-05-04T10:00:00Z","data":{"stage":"training"}}'
     lines = [": here", "", "id: 1", "event: odd", f"data: {one.model_dump_json()}", ""]
     lines += [f"data:{two[0]}", f"data: {two[1]}"]

@@ -17,9 +17,10 @@ import pytest
 from pydantic import BaseModel
 
 from fedlas.client import records
-from fedlas.client.records.events import Event, Progress
-from fedlas.client.records.files import Model
-from fedlas.client.records.parts import BinnedEstimate, Document, Estimate
+from fedlas.contract.base import Shape
+from fedlas.contract.events import JobEvent, Progress
+from fedlas.contract.figures import BinnedEstimate, Estimate
+from fedlas.contract.records import ModelRecord
 
 Json = dict[str, Any]
 CONTRACT: Json = json.loads((Path(__file__).parents[3] / "openapi" / "openapi.json").read_text())
@@ -40,11 +41,11 @@ NAMES = {
 OTHERS = {"Document", "Record", "UploadedRecord", "RunRecord", "Page", "ByModel", "Server"}
 
 
-def documents() -> Iterator[type[Document]]:
+def documents() -> Iterator[type[Shape]]:
     """All records of the client, each once."""
     for module in iter_modules(records.__path__, "fedlas.client.records."):
         for _, kind in inspect.getmembers(import_module(module.name), inspect.isclass):
-            if issubclass(kind, Document) and kind.__module__ == module.name and kind.__name__ not in OTHERS:
+            if issubclass(kind, Shape) and kind.__module__ == module.name and kind.__name__ not in OTHERS:
                 yield kind
 
 
@@ -98,7 +99,7 @@ def types_of(hint: Any) -> set[str]:
 
 
 @pytest.mark.parametrize("kind", list(documents()), ids=lambda kind: kind.__name__)
-def test_a_record_has_the_fields_of_the_contract(kind: type[Document]) -> None:
+def test_a_record_has_the_fields_of_the_contract(kind: type[Shape]) -> None:
     """Its names are those of the schema, each may be what the schema allows, and what may be missing may be missing."""
     schema = joined(SCHEMAS[NAMES.get(kind.__name__, kind.__name__)])
     fields = {field.alias or name: field for name, field in kind.model_fields.items()}
@@ -139,9 +140,9 @@ def test_what_a_newer_server_adds_is_kept() -> None:
     at = "2026-05-04T10:00:00Z"
     answer = {"id": "mdl_1", "name": "m", "version": 1, "status": "resting", "origin": "grown", "bytes": 1}
     answer |= {"sha256": "0", "created_at": at, "calibrated": True, "format": None, "mood": {"good": [1]}}
-    model = Model.model_validate(answer)
+    model = ModelRecord.model_validate(answer)
     assert (model.status, model.raw) == ("resting", answer)
-    event = Event.model_validate({"id": 1, "type": "dance", "at": at, "data": {"status": 3}})
+    event = JobEvent.model_validate({"id": 1, "type": "dance", "at": at, "data": {"status": 3}})
     assert event.data == {"status": 3}
     known = {"id": 1, "type": "progress", "at": "2026-05-04T10:00:00Z", "data": {"fraction": 0.5, "status": "x"}}
-    assert isinstance(Event.model_validate(known).data, Progress)
+    assert isinstance(JobEvent.model_validate(known).data, Progress)

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from fedlas.calibrators import Identity, TemperatureScaling, softmax
+from fedlas.contract.report import Parity, RuntimeRounding
 from fedlas.errors import ExportError, UnsupportedModel
 from fedlas.export.graph import build_model, export_onnx, write_graph
 from fedlas.export.parity import open_in_double, prove
@@ -18,7 +19,6 @@ from fedlas.importers import GraphClassifier, load_onnx
 from fedlas.importers.onnx.graph import Array
 from fedlas.importers.onnx.loading import network_outputs
 from fedlas.importers.onnx.runtime import predict_file
-from fedlas.report.provenance import Parity, RuntimeRounding
 from tests.helpers import cancelling_variance
 from tests.helpers.networks import Cnn, export, images
 
@@ -110,7 +110,7 @@ def test_a_difference_must_be_small_and_mean_nothing(changed: dict[str, object],
         "decisions_changed": 2,
         "nll_change": 1e-4,
         "brier_change": -1e-4,
-        "rounding": RuntimeRounding(32, 1e-6, 6e-4),
+        "rounding": RuntimeRounding(num_rows=32, unoptimised=1e-6, double_precision=6e-4),
     }
     assert Parity(**{**given, **changed}).passed is passed  # type: ignore[arg-type]
 

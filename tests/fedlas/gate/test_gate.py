@@ -7,11 +7,11 @@ import pytest
 from scipy.stats import binomtest
 
 from fedlas.calibrators import softmax
+from fedlas.contract.report import GateVerdict
 from fedlas.documents import as_json
 from fedlas.errors import BadDataset
 from fedlas.gate.gate import checked_finalists, judge, verdict_alone
 from fedlas.gate.guards import GateOptions, JudgedRows, score_rise
-from fedlas.gate.verdict import GateVerdict
 from tests.helpers.drawn_rows import drawn_logits
 
 

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from fedlas.calibrators import softmax
+from fedlas.contract.report import GateGuard
 from fedlas.gate.gate import ledger_level
-from fedlas.gate.guards import GUARD_NAMES, GateOptions, Guard, JudgedRows, accuracy_drop, guard_finalist
+from fedlas.gate.guards import GUARD_NAMES, GateOptions, JudgedRows, accuracy_drop, guard_finalist
 from fedlas.metrics import aurc
 from tests.helpers.drawn_rows import answers, changed
 
 
-def guards(before: np.ndarray, after: np.ndarray, targets: np.ndarray, **options: object) -> dict[str, Guard]:
+def guards(before: np.ndarray, after: np.ndarray, targets: np.ndarray, **options: object) -> dict[str, GateGuard]:
     """The guards of a trained finalist, by name."""
     probs = {"uploaded": before, "post_hoc": before, "trained": after}
     found = guard_finalist("trained", probs, JudgedRows(targets, None), GateOptions(**options))  # type: ignore[arg-type]

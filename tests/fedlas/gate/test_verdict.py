@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import pytest
 
-from fedlas.gate.guards import Guard, Veto
-from fedlas.gate.verdict import Claim, Comparison, GateVerdict, sentences_of
+from fedlas.contract.report import GateClaim, GateGuard, GateVerdict, GateVeto, ScoreDifference
+from fedlas.gate.verdict import sentences_of
 
 
-def claim(finalist: str, *, shown: bool, rows_needed: int | None = None) -> Claim:
+def claim(finalist: str, *, shown: bool, rows_needed: int | None = None) -> GateClaim:
     """A claim against the uploaded model."""
-    return Claim(finalist, shown, 0.01, 0.05, (against("uploaded", shown=shown),), rows_needed)
+    return GateClaim(
+        finalist=finalist,
+        shown=shown,
+        p_value=0.01,
+        level=0.05,
+        comparisons=(against("uploaded", shown=shown),),
+        rows_needed=rows_needed,
+    )
 
 
-def against(name: str, *, shown: bool) -> Comparison:
+def against(name: str, *, shown: bool) -> ScoreDifference:
     """A difference whose test shows it at the level of 0.05, or not."""
-    return Comparison(name, -0.02, -0.03, -0.01, 0.01 if shown else 0.2)
+    return ScoreDifference(against=name, value=-0.02, low=-0.03, high=-0.01, p_value=0.01 if shown else 0.2)
 
 
 @pytest.mark.parametrize(
@@ -37,17 +44,29 @@ def against(name: str, *, shown: bool) -> Comparison:
         ),
     ],
 )
-def test_what_is_shown_of_the_served_finalist_comes_first(claims: tuple[Claim, ...], said: str) -> None:
+def test_what_is_shown_of_the_served_finalist_comes_first(claims: tuple[GateClaim, ...], said: str) -> None:
     """The rows that are needed are those of the served finalist, whatever the others show."""
-    verdict = GateVerdict("post_hoc", "brier", claims, (), (), finalist="post_hoc", order=("post_hoc", "same_labels"))
+    verdict = GateVerdict(
+        verdict="post_hoc",
+        score="brier",
+        claims=claims,
+        guards=(),
+        sentences=(),
+        finalist="post_hoc",
+        order=("post_hoc", "same_labels"),
+    )
     assert sentences_of(verdict, 500)[0] == said
 
 
 def test_what_is_beaten_and_what_is_not_are_both_named() -> None:
     """A claim that lacks one of its comparisons says which, so that nobody takes a large gain for none."""
     comparisons = (against("uploaded", shown=True), against("post_hoc", shown=False))
-    claims = (Claim("trained", False, 0.2, 0.05, comparisons, 900),)
-    verdict = GateVerdict("trained", "brier", claims, (), (), finalist="trained", order=("trained",))
+    claims = (
+        GateClaim(finalist="trained", shown=False, p_value=0.2, level=0.05, comparisons=comparisons, rows_needed=900),
+    )
+    verdict = GateVerdict(
+        verdict="trained", score="brier", claims=claims, guards=(), sentences=(), finalist="trained", order=("trained",)
+    )
     assert (
         "The 500 test rows show the fine-tuned model to be better than the uploaded model (Brier score), but do not "
         "show it to be better than the post-hoc calibrator; if" in sentences_of(verdict, 500)[0]
@@ -57,16 +76,24 @@ def test_what_is_beaten_and_what_is_not_are_both_named() -> None:
 def test_figures_stand_in_the_verdict_alone() -> None:
     """No p-value and no interval is in a sentence, whatever claims, guards, vetoes and evaluations there are."""
     guards = (
-        Guard("accuracy_drop", "trained", False, 0.03, 0.005, 0.01, 0.05),
-        Guard("nll_rise", "average", False, 0.006, 0.0, 0.002, 0.02),
-        Guard("class_share_error", "post_hoc", True, 1.43, 1.3, class_index=1, chance=0.05),
+        GateGuard(name="accuracy_drop", finalist="trained", passed=False, value=0.03, limit=0.005, low=0.01, high=0.05),
+        GateGuard(name="nll_rise", finalist="average", passed=False, value=0.006, limit=0.0, low=0.002, high=0.02),
+        GateGuard(
+            name="class_share_error",
+            finalist="post_hoc",
+            passed=True,
+            value=1.43,
+            limit=1.3,
+            class_index=1,
+            chance=0.05,
+        ),
     )
     verdict = GateVerdict(
-        "post_hoc",
-        "brier",
-        (claim("post_hoc", shown=True),),
-        guards,
-        (),
+        verdict="post_hoc",
+        score="brier",
+        claims=(claim("post_hoc", shown=True),),
+        guards=guards,
+        sentences=(),
         evaluations_before=30,
         finalist="post_hoc",
         order=("post_hoc",),
@@ -84,10 +111,10 @@ def test_figures_stand_in_the_verdict_alone() -> None:
 
 def test_what_gave_way_is_named() -> None:
     """A vetoed finalist has a sentence, and what is served is the next in line."""
-    veto = Veto("post_hoc", "worse", 0.05, "uploaded", 0.002)
+    veto = GateVeto(finalist="post_hoc", reason="worse", value=0.05, against="uploaded", p_value=0.002)
     claims = (claim("same_labels", shown=True), claim("post_hoc", shown=False))
     of = {"order": ("same_labels",), "vetoes": (veto,), "finalist": "same_labels"}
-    verdict = GateVerdict("post_hoc", "nll", claims, (), (), **of)
+    verdict = GateVerdict(verdict="post_hoc", score="nll", claims=claims, guards=(), sentences=(), **of)
     first, *rest = sentences_of(verdict, 500)
     assert first.startswith("The test rows veto what comes before it in line. The 500 test rows show a temp")
     worse = "The post-hoc calibrator is shown to be worse than the uploaded model: NLL +0.0500"
@@ -96,5 +123,12 @@ def test_what_gave_way_is_named() -> None:
 
 def test_nothing_served_says_why() -> None:
     """Where everything is stopped the test rows are the reason."""
-    stopped = GateVerdict("unchanged", "brier", (), (), (), vetoes=(Veto("post_hoc", "worse", 0.1, "uploaded", 0.01),))
+    stopped = GateVerdict(
+        verdict="unchanged",
+        score="brier",
+        claims=(),
+        guards=(),
+        sentences=(),
+        vetoes=(GateVeto(finalist="post_hoc", reason="worse", value=0.1, against="uploaded", p_value=0.01),),
+    )
     assert "the test rows veto everything" in sentences_of(stopped, 500)[0]

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from fedlas import metrics
-from fedlas.metrics import BinnedEstimate, Estimate, compare, evaluate, paired_bootstrap
+from fedlas.contract.figures import BinnedEstimate, Estimate
+from fedlas.metrics import compare, evaluate, paired_bootstrap
 from tests.helpers.drawn_rows import drawn_rows
 
 BINNED = ("ece", "adaptive_ece", "classwise_ece")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fedlas.metrics import Estimate, evaluate
+from fedlas.contract.figures import Estimate
+from fedlas.metrics import evaluate
 from fedlas.metrics.l2_calibration_error import top_label_error
 from tests.helpers.drawn_rows import drawn_rows, two_classes
 

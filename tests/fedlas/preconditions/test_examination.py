@@ -7,12 +7,12 @@ import logging
 import numpy as np
 import pytest
 
+from fedlas.contract.profiles import Notice
 from fedlas.errors import PreconditionFailed
-from fedlas.notice import Notice
 from fedlas.preconditions import Examined, examination, examine, require_accepted
 from tests.helpers.matches import examined, gaussian_answers
 
-ERROR = Notice("label_order", "the order is another", severity="error")
+ERROR = Notice(code="label_order", message="the order is another", severity="error")
 
 
 def test_a_check_that_fails_refuses_no_job(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

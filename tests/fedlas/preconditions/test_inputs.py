@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-from fedlas.notice import Notice
+from fedlas.contract.profiles import Notice
 from fedlas.preconditions import Examined, examine
 from fedlas.preconditions.inputs import inputs
 from tests.helpers import trained_models

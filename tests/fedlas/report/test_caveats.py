@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from fedlas.calibrators import softmax
+from fedlas.contract.figures import Estimate
+from fedlas.contract.profiles import Notice
 from fedlas.gate.guards import JudgedRows
-from fedlas.metrics import Estimate
-from fedlas.notice import Notice
 from fedlas.report import Evidence, SplitAccuracy
 from fedlas.report.caveats import caveats, splits_apart
 from tests.helpers.drawn_rows import drawn_logits
@@ -22,7 +22,7 @@ def said(before: float, now: float, rows: int, *, groups: int | None = None) -> 
     accuracy = SplitAccuracy.of(right["before"], groups=of)
     evidence = Evidence(gate=UNCHANGED, uploaded=(), temperature=(), calibrated=(), targets=targets)
     apart = splits_apart(accuracy, SplitAccuracy.of(right["now"], groups=of))
-    estimates = {"accuracy": Estimate(now, now, now), "nll": Estimate(0.01, 0.01, 0.01)}
+    estimates = {"accuracy": Estimate(value=now, low=now, high=now), "nll": Estimate(value=0.01, low=0.01, high=0.01)}
     return "\n".join(caveats(evidence, JudgedRows(targets, of), ["a", "b"], dict(estimates), apart))
 
 
@@ -40,7 +40,11 @@ def test_what_a_notice_says_is_not_said_again() -> None:
     """Classes without test rows are told once: with the evidence of a notice where there is one."""
     logits, _ = drawn_logits(300, 3)
     probs, targets = softmax(logits), np.arange(300) % 2
-    notice = Notice("class_not_met", "1 of 3 classes have no test row: 2.", {"split": "test", "classes": ["2"]})
+    notice = Notice(
+        code="class_not_met",
+        message="1 of 3 classes have no test row: 2.",
+        evidence={"split": "test", "classes": ["2"]},
+    )
     (alone,) = [one for one in report(probs, targets).warnings if "no test row" in one]
     assert "nothing is known about them" in alone
     warnings = report(probs, targets, warnings=[notice]).warnings

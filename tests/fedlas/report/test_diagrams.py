@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from fedlas.calibrators import softmax
-from fedlas.metrics import Estimate
+from fedlas.contract.figures import Estimate
 from fedlas.report import reliability_svg, risk_coverage_svg
 from fedlas.report.diagrams import binned_svg, common_extent, corp_svg, forest_svg, interval_cell, race_svg
 from fedlas.report.summary import says_and_is_right
@@ -128,7 +128,7 @@ def test_a_model_that_was_not_changed_stands_in_the_middle() -> None:
 
 def test_a_cell_is_filled_where_the_interval_leaves_out_zero() -> None:
     """A cell has no words, for the row has them; nothing to draw is an empty cell."""
-    shown, open_ = Estimate(0.1, 0.05, 0.15), Estimate(0.1, -0.05, 0.25)
+    shown, open_ = Estimate(value=0.1, low=0.05, high=0.15), Estimate(value=0.1, low=-0.05, high=0.25)
     assert 'fill="#178a96"' in interval_cell(shown, 0.3)
     assert 'fill="#178a96"' not in interval_cell(open_, 0.3)
     assert 'aria-hidden="true"' in interval_cell(shown, 0.3)
@@ -137,7 +137,12 @@ def test_a_cell_is_filled_where_the_interval_leaves_out_zero() -> None:
 
 def test_the_common_scale_leaves_out_the_widest() -> None:
     """One row without any rows to speak of does not press the others together; no rows have a scale, too."""
-    assert common_extent([*(Estimate(0, -0.1, 0.1) for _ in range(19)), Estimate(0, -0.9, 0.9), None]) == 0.1
+    assert (
+        common_extent(
+            [*(Estimate(value=0, low=-0.1, high=0.1) for _ in range(19)), Estimate(value=0, low=-0.9, high=0.9), None]
+        )
+        == 0.1
+    )
     assert common_extent([None]) == 1.0
 
 

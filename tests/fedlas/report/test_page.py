@@ -9,10 +9,12 @@ from dataclasses import replace
 import numpy as np
 
 from fedlas.calibrators import softmax
+from fedlas.contract.profiles import Notice
+from fedlas.contract.report import Named, Subject
 from fedlas.gate.gate import judge
 from fedlas.metrics import row_scores
-from fedlas.notice import Notice, adjustment
-from fedlas.report import Named, Subject, report_html
+from fedlas.notice import adjustment
+from fedlas.report import report_html
 from fedlas.report.diagnostics import fedlas_diagnostics
 from fedlas.report.label_noise import sensitivity
 from fedlas.report.page import environment
@@ -34,8 +36,8 @@ def test_names_from_strangers_stay_text() -> None:
         slices={HOSTILE: np.where(np.arange(200) < 100, HOSTILE, "fine")},
         candidates=[{"name": HOSTILE, "status": HOSTILE, "reason": HOSTILE, "calibration": {"nll": None}}],
         recipe={"request": {"method": HOSTILE, "hyperparameters": {HOSTILE: HOSTILE}}},
-        subject=Subject(Named(HOSTILE, "mdl_1"), Named(HOSTILE, HOSTILE)),
-        warnings=[Notice(HOSTILE, HOSTILE, {HOSTILE: {HOSTILE: [HOSTILE]}})],
+        subject=Subject(model=Named(name=HOSTILE, id="mdl_1"), dataset=Named(name=HOSTILE, id=HOSTILE)),
+        warnings=[Notice(code=HOSTILE, message=HOSTILE, evidence={HOSTILE: {HOSTILE: [HOSTILE]}})],
         adjustments=[adjustment(HOSTILE, HOSTILE, column=HOSTILE)],
         notes=[HOSTILE],
         digests={"model": HOSTILE},
@@ -103,7 +105,9 @@ def test_warnings_and_adjustments_come_with_what_they_rest_on() -> None:
     made = report(
         softmax(logits),
         targets,
-        warnings=[Notice("label_order", "The classes are in another order.", order, "error")],
+        warnings=[
+            Notice(code="label_order", message="The classes are in another order.", evidence=order, severity="error")
+        ],
         adjustments=[adjustment("index_dropped", "a pandas index is no feature", column="Unnamed: 0")],
     )
     page, summary = is_whole(made), made.as_dict()["summary"]
@@ -184,6 +188,8 @@ def test_a_warned_gain_is_not_green() -> None:
     probs, better = softmax(3 * logits), softmax(logits)
     gate = judge(uploaded=probs, post_hoc=better, trained=None, targets=targets, provenance="no")
     given = {"gate": gate, "calibrated": better}
-    calm, warned = (is_whole(report(probs, targets, **given, warnings=some)) for some in ((), [Notice("x", "odd")]))
+    calm, warned = (
+        is_whole(report(probs, targets, **given, warnings=some)) for some in ((), [Notice(code="x", message="odd")])
+    )
     assert '<span class="badge good">Calibrator served, shown to be better</span>' in calm
     assert '<span class="badge open">Calibrator served, shown to be better; see the warnings</span>' in warned

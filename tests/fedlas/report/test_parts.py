@@ -10,8 +10,9 @@ import pytest
 
 from fedlas import metrics
 from fedlas.calibrators import softmax
+from fedlas.contract.report import AddedPart, AddedParts
 from fedlas.gate.guards import JudgedRows
-from fedlas.report.parts import AddedPart, AddedParts, OutOfFold, added_parts, loss_comparison
+from fedlas.report.parts import OutOfFold, added_parts, loss_comparison
 from tests.helpers.drawn_rows import drawn_logits
 
 SCALES = {"uploaded": 3.0, "temperature": 1.2, "post_hoc": 1.1, "trained": 1.0, "average": 1.0}

@@ -11,13 +11,14 @@ from datetime import UTC, datetime, timedelta, timezone
 import numpy as np
 import pytest
 
-from fedlas.report import Named, Subject, library_versions
+from fedlas.contract.report import Named, Subject
+from fedlas.report import library_versions
 from fedlas.report.provenance import rfc3339
 from tests.helpers.reports import is_whole, report
 
 TARGETS = np.arange(60) % 3
 PROBS = np.full((60, 3), 0.2) + 0.4 * np.eye(3)[TARGETS]
-NAMED = Named("digits-cnn", "mdl_1", "5c" * 32), Named("fresh rows", "ds_1", "ab" * 32)
+NAMED = Named(name="digits-cnn", id="mdl_1", sha256="5c" * 32), Named(name="fresh rows", id="ds_1", sha256="ab" * 32)
 WHOLE = Subject(*NAMED, "job_1", "2026-07-05T09:03:01Z")
 
 
@@ -46,9 +47,15 @@ def test_the_page_opens_with_whose_it_is() -> None:
     [
         (None, "Calibration report Nothing changed"),
         (Subject(), "Calibration report Nothing changed"),
-        (Subject(Named("digits.onnx")), "Calibration report of digits.onnx Model digits.onnx Nothing changed"),
-        (Subject(Named(sha256="5c")), "Calibration report Model 5c Nothing changed"),
-        (Subject(None, Named("march", "cal_1")), "Calibration report of march Scores march cal_1 Nothing changed"),
+        (
+            Subject(model=Named(name="digits.onnx")),
+            "Calibration report of digits.onnx Model digits.onnx Nothing changed",
+        ),
+        (Subject(model=Named(sha256="5c")), "Calibration report Model 5c Nothing changed"),
+        (
+            Subject(model=None, dataset=Named(name="march", id="cal_1")),
+            "Calibration report of march Scores march cal_1 Nothing changed",
+        ),
     ],
 )
 def test_a_report_without_a_job_shows_what_it_has(subject: Subject | None, opens_with: str) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fedlas.contract.report import GateClaim, GateVerdict
 from fedlas.gate.guards import JudgedRows
-from fedlas.gate.verdict import Claim, GateVerdict
 from fedlas.report.sections import confident_section, confident_sentence
 from tests.helpers.reports import is_whole, report
 
@@ -51,6 +51,14 @@ def test_true_answers_hold_and_none_are_not_mentioned() -> None:
 )
 def test_green_is_for_what_is_shown_and_true(shown: bool, wrong: int, colour: str, title: str) -> None:
     """The page is green where the served model is shown to be better and its confident answers hold, else amber."""
-    claim = Claim("post_hoc", shown, 0.01, 0.05, ())
-    gate = GateVerdict("post_hoc", "brier", (claim,), (), ("It is served.",), finalist="post_hoc", order=("post_hoc",))
+    claim = GateClaim(finalist="post_hoc", shown=shown, p_value=0.01, level=0.05, comparisons=())
+    gate = GateVerdict(
+        verdict="post_hoc",
+        score="brier",
+        claims=(claim,),
+        guards=(),
+        sentences=("It is served.",),
+        finalist="post_hoc",
+        order=("post_hoc",),
+    )
     assert f'<span class="badge {colour}">{title}</span>' in is_whole(report(*answers(0.9, wrong), gate=gate))

@@ -11,7 +11,7 @@ import pytest
 
 from service.api.plumbing import probes
 from service.api.plumbing.probes import Probes
-from service.registry.contract import QUEUES
+from service.registry.queues import QUEUES
 from tests.helpers.api import Api, MakeApi
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from fedlas.contract.records import JobRecord
+from fedlas.contract.requests import Hyperparameters, JobOptions, JobRequest
 from fedlas.preprocessing import Preprocessing
 from service.processes.api import create_app
-from service.registry.contract import Hyperparameters, JobOptions, JobRecord, JobRequest
 from service.registry.settings import ServiceSettings
 from tests.helpers import ROOT
 from tests.helpers.api import Api, MakeApi

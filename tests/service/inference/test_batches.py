@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from fedlas.calibrators import TemperatureScaling, softmax
+from fedlas.contract.options import AnswerOptions
+from fedlas.contract.profiles import ModelProfile
 from fedlas.data import Dataset, save_dataset
 from fedlas.errors import Mismatch
 from fedlas.export.graph import export_onnx
@@ -18,8 +20,6 @@ from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import load_onnx
 from fedlas.importers.onnx.runtime import predict_file as run_file
 from service.inference.result_tables import read_page
-from service.registry.contract import AnswerOptions
-from service.registry.documents import ModelProfile
 from tests.helpers.documents import MODEL_PROFILE
 from tests.helpers.networks import export, mlp, table
 from tests.helpers.predictions import answer

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fedlas.contract.options import AnswerOptions
 from fedlas.guarantees import Guarantees
-from service.registry.contract import AnswerOptions
 from service.registry.errors import InvalidRequest
 from tests.helpers.oip_models import softmax
 from tests.helpers.predictions import answer, policy

@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from fedlas.calibrators import softmax
+from fedlas.contract.options import AnswerOptions
 from fedlas.guarantees import Guarantees
 from service.inference import result_tables
 from service.inference import result_tables as writers
 from service.inference.profile import completed
 from service.inference.result_tables import TableWriter, numbered, parquet, read_page, write_results
-from service.registry.contract import AnswerOptions
 from service.registry.errors import InvalidRequest
 from tests.helpers.predictions import answer, policy
 

@@ -9,25 +9,19 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from fedlas.contract.base import Document
+from fedlas.contract.events import CandidateEnded
+from fedlas.contract.plan import Plan
+from fedlas.contract.profiles import DatasetProfile, GuaranteesDocument, ImagePreprocessing, ModelProfile, ServingCost
+from fedlas.contract.report import Report
+from fedlas.contract.requests import JobRequest
 from fedlas.deployment import Deployment
 from fedlas.gate.gate import judge
-from fedlas.guarantees import Guarantees as ComputedGuarantees
+from fedlas.guarantees import GuaranteesDocument as ComputedGuarantees
 from fedlas.importers.onnx.cost.serving_cost import Measured
 from fedlas.importers.onnx.cost.serving_cost import ServingCost as ComputedCost
 from fedlas.preprocessing import Preprocessing
 from fedlas.report import Evidence, build_report
-from service.registry.contract import JobRequest
-from service.registry.documents import (
-    CandidateEnded,
-    DatasetProfile,
-    Document,
-    Guarantees,
-    ImagePreprocessing,
-    ModelProfile,
-    Plan,
-    Report,
-    ServingCost,
-)
 from service.registry.presenters import event_json
 from service.registry.tables import Event, now
 from tests.helpers import Json
@@ -36,10 +30,10 @@ from tests.helpers.documents import DATASET_PROFILE, DEMO, MODEL_PROFILE
 
 @pytest.mark.parametrize("groups", [None, [0, 0, 1, 1]])
 def test_guarantees_are_what_the_library_writes(groups: list[int] | None) -> None:
-    """The typed form holds all of `Guarantees.as_dict`, and the library reads it back."""
+    """The typed form holds all of `GuaranteesDocument.as_dict`, and the library reads it back."""
     probs = [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]]
     written = ComputedGuarantees.fit(probs, [0, 1, 1, 1], class_names=["a", "b"], groups=groups).as_dict()
-    document = Guarantees.model_validate(written)
+    document = GuaranteesDocument.model_validate(written)
     assert document.stored() == written
     assert ComputedGuarantees.from_dict(document.model_dump()).as_dict() == written
 

@@ -12,11 +12,11 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, inspect
 from sqlalchemy.exc import StatementError
 
+from fedlas.contract.profiles import OutputSpec
 from service.registry import tables
-from service.registry.contract import QUEUES
-from service.registry.documents import OutputSpec
 from service.registry.errors import Conflict, InvalidRequest, NotFound
 from service.registry.presenters import dataset_record, job_record, model_record
+from service.registry.queues import QUEUES
 from service.registry.registry import Registry, UnitOfWork
 from service.registry.settings import ServiceSettings
 from service.registry.tables import new_id, now

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from fedlas.contract.base import Strict, Text, objection_within, texts
+from fedlas.contract.requests import BatchRequest, JobOptions, JobRequest
 from service.registry import tables
-from service.registry.contract import BatchRequest, JobOptions, JobRequest, Strict, Text
 from service.registry.errors import InvalidRequest, NotFound
-from service.registry.json_models import objection_within, texts
 from service.registry.registry import Registry
 from service.registry.tables import new_id, now
 

@@ -15,9 +15,9 @@ import pytest
 from sqlalchemy import event, update
 
 from service.registry import tables
-from service.registry.contract import ANY_DEVICE, GPU_ONLY
 from service.registry.errors import LeaseLost
 from service.registry.presenters import batch_record, dataset_record, job_record
+from service.registry.queues import ANY_DEVICE, GPU_ONLY
 from service.registry.registry import Registry
 from service.registry.repositories import Claim, Permit
 from service.registry.repositories.work import SILENT

@@ -10,8 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from service.registry.contract import DatasetRecord, ModelRecord
-from service.registry.documents import TensorSpec
+from fedlas.contract.profiles import TensorSpec
+from fedlas.contract.records import DatasetRecord, ModelRecord
 from service.registry.errors import InvalidRequest
 from service.web.forms import order_of
 from service.web.orders import misfits

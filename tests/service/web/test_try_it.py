@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from markupsafe import escape
 
+from fedlas.contract.figures import RiskCoverage
+from fedlas.contract.report import Report
 from fedlas.guarantees import Guarantees
 from fedlas.metrics.proportions import wilson
 from service.inference.profile import ServingProfile
 from service.inference.signature import parse_inputs
 from service.registry.errors import InvalidRequest
 from service.web.abstention import Costs, cheapest, tradeoff
-from service.web.reports import Excerpt, RiskCoverage
 from service.web.snippets import example_inputs, example_text
 from service.web.try_it import inputs_of
 from tests.helpers import reports
@@ -125,8 +126,8 @@ def test_why_it_abstains(api: Api) -> None:
     assert "It answers: 88.1 % is not below the 60.0 %" in words(tried(api, "letters", rows="2,0", abstain_below="0.6"))
 
 
-def excerpt() -> Excerpt:
-    return Excerpt.model_validate(reports.content())
+def excerpt() -> Report:
+    return Report.read(reports.content())
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.5, 0.8, 0.95])
@@ -174,7 +175,7 @@ def test_the_cheapest_threshold() -> None:
     """No threshold of the curve costs less; where errors cost nothing everything is answered."""
     costs = Costs(10, 1)
     report = excerpt()
-    best, thresholds = cheapest(report, costs), report.served_curve.thresholds
+    best, thresholds = cheapest(report, costs), report.risk_coverage.calibrated.thresholds
     assert best.cost.value == min(tradeoff(report, one, costs).cost.value or 0 for one in [*thresholds, 1.0])
     assert cheapest(report, Costs(0, 1)).coverage.value == 1.0
     assert cheapest(report, Costs(1, 0)).cost.value == 0.0

@@ -19,12 +19,12 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from fedlas.contract.options import AnswerOptions
+from fedlas.contract.profiles import ModelProfile
 from fedlas.data import Dataset, load_dataset, save_dataset
 from fedlas.data.arrays import RowReader
 from fedlas.data.prepared import ImageColumn
 from fedlas.errors import BadDataset, Mismatch
-from service.registry.contract import AnswerOptions
-from service.registry.documents import ModelProfile
 from tests.corpus.images import image, photo
 from tests.helpers.documents import MODEL_PROFILE
 from tests.helpers.served import lookup, scaling

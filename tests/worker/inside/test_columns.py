@@ -11,14 +11,14 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from fedlas.contract.options import AnswerOptions, ModelOptions
+from fedlas.contract.profiles import ModelProfile
 from fedlas.errors import Mismatch, UnsupportedModel
 from service.inference.profile import ServingProfile
 from service.inference.signature import parse_inputs
-from service.registry.contract import AnswerOptions
-from service.registry.documents import ModelProfile
 from tests.helpers.gaussian_classes import OVERCONFIDENT, network, world
 from tests.helpers.plan_orders import an_order
-from worker.documents.orders import BatchOrder, CalibrateOrder, InspectModelOrder, ModelOptions
+from worker.documents.orders import BatchOrder, CalibrateOrder, InspectModelOrder
 from worker.documents.results import JobResult
 from worker.inside.batch import predict
 from worker.inside.calibration import calibrate

@@ -15,10 +15,11 @@ import onnxruntime as ort
 import pytest
 from onnx import helper, numpy_helper
 
+from fedlas.contract.options import DatasetOptions, ModelOptions
+from fedlas.contract.requests import JobRequest
 from fedlas.errors import BadDataset
 from fedlas.gate.gate import judge
 from fedlas.race.selection import CalibratorSelector
-from service.registry.contract import JobRequest
 from tests.helpers.gaussian_classes import (
     COUNT,
     OVERCONFIDENT,
@@ -30,15 +31,7 @@ from tests.helpers.gaussian_classes import (
     words,
     world,
 )
-from worker.documents.orders import (
-    CalibrateOrder,
-    DatasetOptions,
-    InspectDatasetOrder,
-    InspectModelOrder,
-    ModelOptions,
-    OrderedDataset,
-    OrderedModel,
-)
+from worker.documents.orders import CalibrateOrder, InspectDatasetOrder, InspectModelOrder, OrderedDataset, OrderedModel
 from worker.documents.results import ChildEvent
 from worker.inside.calibration import calibrate
 from worker.inside.inspection import inspect_dataset, inspect_model

@@ -8,9 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from fedlas.contract.options import ModelOptions
 from tests.helpers.imports import COMPILER, PROFILED, imported
 from tests.helpers.uploads import Uploads
-from worker.documents.orders import InspectModelOrder, ModelOptions
+from worker.documents.orders import InspectModelOrder
 from worker.sandbox.protocol import ChildRequest, Limits
 
 ROOT = Path(__file__).parents[3]

@@ -16,9 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from fedlas.contract.options import DatasetOptions
+from fedlas.contract.requests import JobRequest
 from service.confinement.confinement import controls_on
 from service.registry import tables
-from service.registry.contract import PLAN, JobRequest
+from service.registry.queues import PLAN
 from service.registry.registry import Registry
 from service.registry.repositories import Claim
 from service.registry.settings import ServiceSettings, WorkerSettings
@@ -28,7 +30,7 @@ from tests.helpers.documents import MODEL_PROFILE
 from tests.helpers.service import ROOT
 from tests.helpers.staging import stage_bytes
 from tests.helpers.work import execute
-from worker.documents.orders import DatasetOptions, InspectDatasetOrder, WorkOrder
+from worker.documents.orders import InspectDatasetOrder, WorkOrder
 from worker.inside import child
 from worker.outside.kinds import kind_of
 from worker.outside.supervisor import Supervisor

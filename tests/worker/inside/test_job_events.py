@@ -6,11 +6,12 @@ import time
 
 import pytest
 
+from fedlas.contract.events import EpochEvent
 from fedlas.progress import JobProgress
 from fedlas.race.results import EpochEnded, FoldScored, RaceProgress, TrainingBegun
 from fedlas.training.loop import EpochResult
 from tests.helpers.processes import until
-from worker.documents.results import ChildEvent, EpochEvent, SavedCheckpoint
+from worker.documents.results import ChildEvent, SavedCheckpoint
 from worker.inside import child, job_events
 from worker.inside.job_events import JobEvents
 

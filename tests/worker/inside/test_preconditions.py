@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 
+from fedlas.contract.events import WarningEvent
+from fedlas.contract.requests import WarningCode
 from fedlas.errors import BaselineMismatch, PreconditionFailed
-from service.registry.contract.requests import WarningCode
 from tests.helpers.classical_models import save
 from tests.helpers.gaussian_classes import TRUTH, network, world
 from tests.helpers.plan_orders import Json, an_order
-from worker.documents.results import ChildEvent, WarningEvent
+from worker.documents.results import ChildEvent
 from worker.inside.calibration import calibrate
 from worker.inside.plan import plan
 

@@ -21,18 +21,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.registry.contract import JobRequest
+from fedlas.contract.options import DatasetOptions, ModelOptions
+from fedlas.contract.requests import JobRequest
 from tests.helpers.imports import COMPILER, PROFILED, imported
 from tests.helpers.uploads import Uploads
-from worker.documents.orders import (
-    CalibrateOrder,
-    DatasetOptions,
-    InspectDatasetOrder,
-    InspectModelOrder,
-    ModelOptions,
-    OrderedDataset,
-    OrderedModel,
-)
+from worker.documents.orders import CalibrateOrder, InspectDatasetOrder, InspectModelOrder, OrderedDataset, OrderedModel
 from worker.inside.inspection import inspect_dataset, inspect_model
 from worker.sandbox.protocol import ChildRequest, Limits
 

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import log_loss
 
+from fedlas.contract.options import ScoresOptions
 from fedlas.errors import BadDataset, Mismatch
 from fedlas.export.scores_graph import as_logits
 from fedlas.guarantees import Guarantees
 from tests.helpers import uploads as made
 from tests.helpers.drawn_rows import drawn_scores, plain_softmax
-from worker.documents.orders import ScoresOptions, ScoresOrder
+from worker.documents.orders import ScoresOrder
 from worker.inside.calibration import fit_scores
 
 Json = dict[str, Any]

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedlas.contract.options import ModelOptions
 from fedlas.errors import UnsupportedModel
 from tests.helpers.networks import hand_made, node
 from tests.helpers.sized_graphs import HOSTILE, MUST_PASS
-from worker.documents.orders import InspectModelOrder, ModelOptions
+from worker.documents.orders import InspectModelOrder
 from worker.inside.inspection import inspect_model
 
 

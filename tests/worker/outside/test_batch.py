@@ -8,8 +8,9 @@ import re
 
 import pytest
 
+from fedlas.contract.batches import BatchManifest
+from fedlas.contract.profiles import ImagePreprocessing, ModelProfile
 from service.inference import result_tables
-from service.registry.documents import BatchManifest, ImagePreprocessing, ModelProfile
 from service.registry.errors import LeaseLost
 from service.registry.registry import Registry
 from service.registry.settings import ServiceSettings

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from fedlas.contract.events import JOB_EVENT
 from service.registry import tables
-from service.registry.contract import EventRecord
 from service.registry.presenters import event_json
 from service.registry.registry import Registry
 from service.registry.settings import ServiceSettings, WorkerSettings
@@ -72,7 +72,7 @@ def told(registry: Registry, job_id: str) -> list[tuple[str, Any]]:
     with registry.read() as unit:
         rows = unit.events.after(job_id, 0, limit=10_000)
         for row in rows:
-            EventRecord.model_validate_json(event_json(row))
+            JOB_EVENT.validate_json(event_json(row))
         return [(row.type, row.data) for row in rows if row.type not in ("status", "progress")]
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from fedlas.contract.records import RecordError
+from fedlas.contract.requests import JobRequest
 from service.registry import tables
-from service.registry.contract import PLAN, JobRequest, RecordError
 from service.registry.presenters import job_record, model_record
+from service.registry.queues import PLAN
 from service.registry.registry import Registry
 from service.registry.repositories import Claim
 from service.registry.settings import ServiceSettings, WorkerSettings

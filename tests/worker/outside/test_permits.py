@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from service.registry.contract import ANY_DEVICE, GPU_ONLY, QUEUES, task_name
+from service.registry.queues import ANY_DEVICE, GPU_ONLY, QUEUES, task_name
 from service.registry.registry import Registry
 from service.registry.repositories import Claim, Permit
 from service.registry.settings import ServiceSettings, WorkerSettings

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
+from fedlas.contract.options import ModelOptions
 from tests.helpers import uploads as made
 from tests.helpers.service import ROOT, children_of, is_alive, until
-from worker.documents.orders import InspectModelOrder, ModelOptions
+from worker.documents.orders import InspectModelOrder
 from worker.sandbox import confinement
 from worker.sandbox import process as sandbox
 from worker.sandbox.process import ChildOutcome, read_outcome

@@ -15,17 +15,11 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from fedlas.contract.options import DatasetOptions, ModelOptions, ScoresOptions
 from fedlas.errors import UnsupportedModel
 from tests.helpers import uploads as made
 from tests.helpers.service import ROOT, children_of, is_alive, until
-from worker.documents.orders import (
-    DatasetOptions,
-    InspectDatasetOrder,
-    InspectModelOrder,
-    ModelOptions,
-    ScoresOptions,
-    ScoresOrder,
-)
+from worker.documents.orders import InspectDatasetOrder, InspectModelOrder, ScoresOrder
 from worker.inside import child
 from worker.sandbox import process as sandbox
 from worker.sandbox.process import ChildOutcome

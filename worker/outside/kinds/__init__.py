@@ -1,6 +1,6 @@
 """The kinds of work, one module each: what the child is given, and how its result is published."""
 
-from service.registry.contract import PLAN
+from service.registry.queues import PLAN
 from service.registry.repositories import Claim
 from worker.outside.kinds.base import Prepared, WorkKind
 from worker.outside.kinds.batch import Predict, PredictShard

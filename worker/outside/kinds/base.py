@@ -11,10 +11,13 @@ from typing import ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel
 
+from fedlas.contract.base import JsonObject
+from fedlas.contract.events import Progress
+from fedlas.contract.problems import NEEDS_PROVENANCE, PROVENANCE_NEEDED, UNLABELLED, needs_labels
+from fedlas.contract.records import RecordError
+from fedlas.contract.report import Report
 from service.registry import tables
 from service.registry.artifacts import StagedFile
-from service.registry.contract import NEEDS_PROVENANCE, PROVENANCE_NEEDED, UNLABELLED, RecordError, needs_labels
-from service.registry.documents import JsonObject, Progress, Report
 from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories import Claim
 from service.registry.settings import WorkerSettings

@@ -15,12 +15,15 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from fedlas.contract.batches import BatchManifest, PartResult, ResultPart
+from fedlas.contract.options import AnswerOptions
+from fedlas.contract.profiles import ModelProfile
+from fedlas.contract.records import RecordError
 from service.registry import tables
 from service.registry.artifacts import StagedFile
-from service.registry.contract import QUEUE_OF, AnswerOptions, RecordError
-from service.registry.documents import BatchManifest, ModelProfile, PartResult, ResultPart
 from service.registry.errors import NotFound, WorkGone
 from service.registry.presenters import batch_record
+from service.registry.queues import QUEUE_OF
 from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories import Claim, NewPiece
 from service.registry.settings import WorkerSettings

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from random import Random
 
+from fedlas.contract.records import RecordError
 from service.registry import tables
-from service.registry.contract import RecordError
 from service.registry.registry import UnitOfWork
 from worker.outside.kinds.base import WorkKind
 from worker.outside.webhooks import WebhookResponse, attempt_outcome, delay_before, deliver, signed_headers

@@ -15,32 +15,26 @@ from typing import ClassVar, TypeAlias
 
 from pydantic import BaseModel
 
+from fedlas.contract.base import JsonObject
+from fedlas.contract.events import Progress, Publication, ReportedEvent, StageChanged, StageEvent, WarningEvent
+from fedlas.contract.options import ModelOptions
+from fedlas.contract.profiles import ModelProfile, Notice
+from fedlas.contract.records import RecordError
+from fedlas.contract.requests import JobRequest
 from service.registry import tables
 from service.registry.artifacts import StagedFile
-from service.registry.contract import JobRequest, RecordError
-from service.registry.documents import JsonObject, ModelProfile, Notice, Progress, Publication, StageChanged
 from service.registry.errors import NotFound
 from service.registry.presenters import job_record, model_record
 from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories import Claim
 from service.registry.settings import GIBIBYTE, WorkerSettings
 from service.registry.tables import new_id, now
-from worker.documents.orders import CalibrateOrder, ModelOptions, OrderedDataset, OrderedModel, PlanOrder
-from worker.documents.results import (
-    CandidateEvent,
-    ChildEvent,
-    EpochEvent,
-    JobResult,
-    PlanResult,
-    ScoreEvent,
-    StageEvent,
-    TrainingEvent,
-    WarningEvent,
-)
+from worker.documents.orders import CalibrateOrder, OrderedDataset, OrderedModel, PlanOrder
+from worker.documents.results import ChildEvent, JobResult, PlanResult
 from worker.outside.kinds.base import OnInputs, Prepared, R
 from worker.sandbox.protocol import Limits
 
-ToldEvent: TypeAlias = StageEvent | WarningEvent | TrainingEvent | EpochEvent | ScoreEvent | CandidateEvent
+ToldEvent: TypeAlias = StageEvent | ReportedEvent
 
 #: What a job may tell in all its attempts; more is dropped. A race has at most a thousand candidates.
 _MOST = {"stage": 100, "warning": 1100, "training": 5000, "epoch": 5000, "score": 5000, "candidate": 1100}

@@ -8,19 +8,13 @@ from dataclasses import replace
 
 from pydantic import BaseModel
 
+from fedlas.contract.options import DatasetOptions, ModelOptions, ScoresOptions
+from fedlas.contract.records import RecordError
 from service.registry.artifacts import StagedFile
-from service.registry.contract import RecordError
 from service.registry.presenters import calibrator_record, dataset_record, model_record
 from service.registry.registry import UnitOfWork
 from service.registry.settings import WorkerSettings
-from worker.documents.orders import (
-    DatasetOptions,
-    InspectDatasetOrder,
-    InspectModelOrder,
-    ModelOptions,
-    ScoresOptions,
-    ScoresOrder,
-)
+from worker.documents.orders import InspectDatasetOrder, InspectModelOrder, ScoresOrder
 from worker.documents.results import DatasetInspection, ModelInspection, ScoresResult
 from worker.outside.kinds.base import ChildWork, Prepared, R
 from worker.sandbox.protocol import Limits

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from fedlas.classifier import Classifier
+from fedlas.contract.profiles import Notice
 from fedlas.importers.onnx.evaluator import InputSpec, example_inputs
 from fedlas.importers.onnx.graph import Array, Graph
-from fedlas.notice import Notice
 
 #: What every served file computes; inputs of these names are renamed (`features` → `features_input_0`).
 STANDARD_OUTPUTS = ("logits", "probabilities", "confidence", "features")

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedlas.contract.options import AnswerOptions
 from fedlas.guarantees import Guarantees
 from service.inference.answers import json_rows, tensors
 from service.inference.oip.requests import DEFAULTS, InferenceRequest, RequestedOutput, chosen, options, taken_outputs
 from service.inference.oip.tensors import packed
 from service.inference.predictions import DecisionPolicy, Predictions
 from service.inference.profile import ServingProfile, completed
-from service.registry.contract import AnswerOptions
 from service.registry.errors import InvalidRequest
 from tests.helpers.oip_models import LOGITS, computed, profile_of
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.registry.webhooks import Endpoint, Policy, parse_url
+from fedlas.contract.webhooks import Endpoint, parse_url
+from service.registry.webhooks import Policy
 
 _PUBLIC = [
     "8.8.8.8",

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
 from fedlas import __version__
-from service.registry.webhooks import parse_secret, payload
+from fedlas.contract.webhooks import parse_secret, payload
 from worker.outside.webhooks import (
     LONGEST_PAUSE,
     SCHEDULE,

@@ -19,7 +19,8 @@ import pytest
 import trustme
 from standardwebhooks import Webhook
 
-from service.registry.webhooks import Policy, payload
+from fedlas.contract.webhooks import payload
+from service.registry.webhooks import Policy
 from worker.outside.webhooks import WebhookResponse, attempt_outcome, deliver, signed_headers
 
 _SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()

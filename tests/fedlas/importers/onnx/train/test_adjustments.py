@@ -163,8 +163,8 @@ def test_a_forest_with_a_fixed_batch(tmp_path: Path) -> None:
 
 def test_evidence_is_json(tmp_path: Path) -> None:
     """All that is told can be stored: also names and numbers out of a file."""
+    from fedlas.contract.profiles import Notice
     from fedlas.documents import as_json
-    from service.registry.documents import Notice
 
     for notice in load_onnx(exported(tmp_path, Composed(mlp(1), lambda y: y.sigmoid()), dynamic=False)).adjustments:
         assert Notice.model_validate(as_json(notice)).stored()["evidence"] == dict(notice.evidence)

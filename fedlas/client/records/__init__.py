@@ -1,1 +1,0 @@
-"""Records: what the server answers, typed; a test compares each of them with `openapi/openapi.json`."""

@@ -1,0 +1,108 @@
+"""Predictions: the answers for rows, of a request or of a batch, and the test rows of a job with theirs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, JsonValue
+
+from fedlas.contract.base import Page, Shape
+from fedlas.contract.options import AnswerOptions
+
+RowId = Annotated[
+    str | int | float | None, Field(description="The name of the row, where the dataset has the role `id`.")
+]
+
+
+class PredictRequest(AnswerOptions):
+    """Rows to answer, and the options of the answers."""
+
+    inputs: JsonValue = Field(
+        description="Rows in the model's input shape, or an object of rows by input name. Where the model has "
+        'preprocessing a row may be an image file, `{"b64": "…"}` (PNG, JPEG, WebP or BMP).'
+    )
+
+
+class RankedLabel(Shape):
+    """One of the `top_k` classes."""
+
+    label: str = Field(description="The class under its own name.")
+    index: int = Field(description="The index of the class in the model.")
+    confidence: float = Field(description="Calibrated probability of the class.")
+
+
+class Prediction(Shape):
+    """The answer for one row."""
+
+    label: str = Field(description="The name of the most probable class.")
+    index: int = Field(description="The index of this class in the model.")
+    confidence: float = Field(description="Calibrated probability that the label is right.")
+    uncalibrated_confidence: float = Field(
+        description="Confidence of the network, or of an average's first member, without a calibrator."
+    )
+    abstain: bool = Field(description="Whether the confidence is below what `abstain_below` or `max_error` asks for.")
+    probability: float | None = Field(None, description="Binary models: probability of the positive class.")
+    familiarity: float | None = Field(
+        None,
+        description="Calibrated models: share of the calibration rows that were at least as strange; small is far.",
+    )
+    top_k: list[RankedLabel] | None = Field(None, description="With `top_k`: the most probable classes.")
+    prediction_set: list[str] | None = Field(None, description="With `coverage`: classes, the most probable first.")
+    decision: str | None = Field(None, description="With `decision`: the class to act on.")
+    probabilities: list[float] | None = Field(
+        None, description="With `probabilities`: those of all classes, in the order of `class_names`."
+    )
+    row: int | None = Field(None, description="Batches: the row in the dataset, counted from 0.")
+    id: RowId = None
+
+
+class RowError(Shape):
+    """The error of a row without an answer."""
+
+    code: str = Field(description="A stable code for machines.")
+    message: str = Field(description="The reason why the row has no answer.")
+
+
+class RowFailure(Shape):
+    """A row of a batch that could not be answered, with `errors: "column"`."""
+
+    row: int = Field(description="The row in the dataset, counted from 0.")
+    id: RowId = None
+    error: RowError = Field(description="The reason why the row has no answer.")
+
+
+class ServedModel(Shape):
+    """The model that answered."""
+
+    id: str = Field(description="The id of the model, `mdl_…`.")
+    name: str = Field(description="The published name in the request, or the model's own.")
+    version: int = Field(description="The version that answered, from 1.")
+    calibrated: bool = Field(description="Whether a job has calibrated the model.")
+
+
+class Predictions(Shape):
+    """The answers for the rows of a request."""
+
+    model: ServedModel = Field(description="The model and the version that answered.")
+    class_priors: dict[str, float] | None = Field(
+        None, description="Priors of the answers, where they are not the class shares of the calibration rows."
+    )
+    class_names: list[str] | None = Field(None, description="With `probabilities`: the classes, in their order.")
+    predictions: list[Prediction] = Field(description="One answer for each row, in order.")
+
+
+class JudgedRow(Shape):
+    """A test row of a job, with the served model's answer."""
+
+    row: int = Field(description="The row in the dataset, counted from 0.")
+    id: RowId = None
+    label: str = Field(description="The class of the row, as the dataset has it.")
+    probabilities: list[float] = Field(
+        description="The calibrated probability of each class, in the order of `class_names`."
+    )
+
+
+class JudgedRows(Page[JudgedRow]):
+    """One page of a job's test rows, in the dataset's order."""
+
+    class_names: list[str] = Field(description="The classes, in the order of `probabilities`.")

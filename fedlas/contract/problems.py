@@ -1,0 +1,47 @@
+"""Problems (RFC 9457): the body of every answer under `/v1` that refuses a request."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from fedlas.contract.base import Shape
+
+
+class FieldError(Shape):
+    """One invalid part of a request."""
+
+    field: str = Field(description="The field, parameter, header or part; a path with dots.")
+    message: str = Field(description="The reason why it is invalid, and what is needed.")
+
+
+class Problem(Shape):
+    """The reason of a refusal, with a stable machine `code`."""
+
+    type: str = Field("about:blank", description="Always `about:blank`: `code` tells errors apart.")
+    title: str = Field(description="The phrase of the status code.")
+    status: int = Field(description="The status code of the answer.")
+    detail: str = Field(description="The finding, what is needed, and where, as a sentence.")
+    code: str = Field(description="A stable code for machines; each operation lists its codes.")
+    errors: list[FieldError] = Field([], description="The invalid parts of the request, 20 at most.")
+
+
+#: The code of a calibration on rows of which nobody has said whether the model was trained on them.
+PROVENANCE_NEEDED = "provenance_needed"
+#: The sentence that goes with it.
+NEEDS_PROVENANCE = (
+    "nobody has said which of the rows the model was trained on, and rows that it has seen cannot judge it: send the "
+    "dataset with seen_by_model=no (on the command line --seen-by-model no) if it saw none of them, or with a column "
+    "split whose train rows are those it saw"
+)
+
+#: The code of a calibration on rows without labels.
+UNLABELLED = "unlabelled_dataset"
+
+
+def needs_labels(dataset_id: str) -> str:
+    """The sentence that goes with `UNLABELLED`."""
+    return (
+        f"the rows of {dataset_id} have no labels, so that nothing can be fitted to or judged on them, only predicted "
+        '(POST /v1/predictions): send them with a column label, or say which one it is, roles={"label": "its name"} '
+        "(on the command line --role label=NAME), and without purpose=predict"
+    )

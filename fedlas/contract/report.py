@@ -1,0 +1,566 @@
+"""The report: all evidence of one job, as `GET /v1/jobs/{id}/report` answers it and `report.json` holds it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, JsonValue, model_validator
+
+from fedlas.contract.base import OPEN, Document, Figure
+from fedlas.contract.figures import (
+    Accuracy,
+    ByModel,
+    CalibrationTest,
+    ClassRow,
+    ConfidenceGap,
+    Correction,
+    Estimate,
+    Estimates,
+    High,
+    Indexed,
+    Low,
+    MeanConfidence,
+    NumRows,
+    PositiveClass,
+    Reliability,
+    RiskCoverage,
+    SliceTable,
+)
+from fedlas.contract.profiles import Notice, SeenByModel
+from fedlas.contract.records import Verdict
+
+Finalist = Annotated[Literal["same_labels", "post_hoc", "trained", "average"], OPEN]
+PartName = Annotated[Literal["uploaded", "temperature", "post_hoc", "trained", "average"], OPEN]
+FinalistName = Annotated[
+    Finalist, Field(description="What was compared: `same_labels`, `post_hoc`, `trained` or `average`.")
+]
+PValue = Annotated[Figure, Field(description="The p-value of the one-sided test.")]
+Sentence = Annotated[str, Field(description="The finding as a sentence.")]
+Sentences = Annotated[tuple[str, ...], Field(description="The findings as sentences.")]
+OptionalFigure = Annotated[float | None, Field()]
+
+
+class FittedCalibrator(Document):
+    """A calibrator with its parameters, whose names and shapes are its own."""
+
+    name: str = Field(description="The name of the calibrator, such as `temperature`.")
+    parameters: dict[str, JsonValue] = Field(description="The fitted parameters by name.")
+
+
+class CandidateSummary(Document):
+    """One candidate of the race on the calibration rows."""
+
+    name: str = Field(description="The name of the candidate.")
+    method: str = Field(description="The method of the candidate, such as `fedlas`.")
+    hyperparameters: dict[str, JsonValue] = Field(description="Hyperparameters as they were tried.")
+    scope: str = Field(description="`all`, `head`, or `none` where nothing is trained.")
+    status: str = Field(
+        description="`finished`, `skipped`, `eliminated` (not among the best of the first folds), `dropped`, "
+        "`diverged`."
+    )
+    reason: str = Field(description="The reason of its status, as a sentence.")
+    calibration: dict[str, float | None] | None = Field(description="Metric → score; null: not trained to the end.")
+    calibrator: FittedCalibrator | None = Field(description="The calibrator fitted on its answers; null: none.")
+
+
+class Named(Document):
+    """A model or dataset, as far as it has a name, an id, or a file whose digest is known."""
+
+    name: str | None = Field(None, description="The name of the model or dataset.")
+    id: str | None = Field(None, description="The id of the record; null where there is none.")
+    sha256: str | None = Field(None, description="SHA-256 of the file; null where there is none.")
+
+
+class Subject(Document):
+    """Subject of a report; a field is null where there is no such thing, as of a job in a notebook."""
+
+    model: Named | None = Field(None, description="The uploaded model that was calibrated.")
+    dataset: Named | None = Field(None, description="The dataset with which it was calibrated.")
+    job_id: str | None = Field(None, description="The id of the job, `job_…`.")
+    # Never the time of writing: a job that is repeated ends with the same bytes.
+    created_at: str | None = Field(None, description="The time of the request (RFC 3339, UTC).")
+
+    @property
+    def title(self) -> str | None:
+        one = self.model or self.dataset
+        return None if one is None else one.name or one.id
+
+
+class ScoreDifference(Document):
+    """Mean score difference with the interval that matches the one-sided test."""
+
+    against: str = Field(description="The model with which it is compared.")
+    value: Figure = Field(description="The mean difference; negative is better.")
+    low: Low
+    high: High
+    p_value: PValue
+
+
+class GateClaim(Document):
+    """A claim that a finalist beats everything in `comparisons`."""
+
+    finalist: FinalistName
+    shown: bool = Field(description="Whether test rows show that it beats all of them.")
+    p_value: PValue
+    level: float = Field(description="The level that Holm's procedure allowed the claim.")
+    comparisons: tuple[ScoreDifference, ...] = Field(description="The comparisons with everything that it is to beat.")
+    rows_needed: int | None = Field(
+        None,
+        description="Test rows that would show the differences with 80 % power, capped at 1,000,001 for more than a "
+        "million; null: shown, or a difference has the wrong sign.",
+    )
+
+    @property
+    def beaten(self) -> tuple[str, ...]:
+        return tuple(one.against for one in self.comparisons if one.p_value <= self.level)
+
+
+class GateGuard(Document):
+    """A property that a served finalist may not worsen beyond a limit."""
+
+    name: str = Field(description="The property that is guarded.")
+    finalist: FinalistName
+    passed: bool = Field(description="Whether it is not worsened beyond the limit.")
+    value: Figure = Field(description="The change of the property.")
+    limit: Figure = Field(description="The largest loss that is allowed.")
+    low: float | None = Field(None, description="The lower end of the interval, where there is one.")
+    high: float | None = Field(None, description="The upper end of the interval, where there is one.")
+    class_index: int | None = Field(None, description="The index of the class to which the figure belongs.")
+    chance: float | None = Field(None, description="The one-sided p-value of the loss.")
+
+
+class GateVeto(Document):
+    """A finalist that gives way, because a guard failed or test rows show it to be worse than another."""
+
+    finalist: FinalistName
+    reason: str = Field(description="The name of the guard that failed, or `worse`.")
+    value: Figure = Field(description="The figure of the guard, or the mean rise of the score.")
+    against: str | None = Field(None, description="The model than which it is worse.")
+    p_value: float | None = Field(None, description="The one-sided p-value of the rise.")
+    score: str | None = Field(None, description="The proper score that rose.")
+
+
+class GateVerdict(Document):
+    """The verdict on the finalists: what is served, and what is proven."""
+
+    verdict: Annotated[Verdict, OPEN] = Field(
+        description="The kind of model that is served: `trained`, `post_hoc`, `unchanged` or `undetermined`."
+    )
+    score: str = Field(description="The proper score that decides.")
+    claims: tuple[GateClaim, ...] = Field(description="The claims that test rows had to show.")
+    guards: tuple[GateGuard, ...] = Field(description="The properties that may not get worse.")
+    sentences: Sentences
+    looks_before: int = Field(0, description="Earlier looks at the same test rows.")
+    level: float | None = Field(None, description="The level that this look could spend.")
+    order: tuple[Finalist, ...] = Field(
+        (), description="Finalists that may be served, best first by calibration rows; the uploaded model comes last."
+    )
+    vetoes: tuple[GateVeto, ...] = Field((), description="The finalists that gave way, and why.")
+    finalist: Finalist | None = Field(None, description="The finalist that is served; null: the uploaded model.")
+    shown: bool | None = Field(None, description="Whether test rows show the served finalist to be better.")
+    promoted: bool = Field(False, description="Whether something else than the uploaded model as it came is served.")
+
+    @property
+    def served_claim(self) -> GateClaim | None:
+        return next((claim for claim in self.claims if claim.finalist == self.finalist), None)
+
+    @model_validator(mode="after")
+    def _outcome_follows(self) -> GateVerdict:
+        claim = self.served_claim
+        outcome = {
+            "promoted": self.verdict in ("trained", "post_hoc"),
+            "shown": claim is not None and claim.shown,
+        }
+        self.__dict__.update(outcome)
+        self.__pydantic_fields_set__.update(outcome)
+        return self
+
+
+class ConfidenceGaps(Document):
+    """Mean confidence minus accuracy of a model."""
+
+    test: ConfidenceGap = Field(description="The gap on the test rows.")
+    out_of_fold: ConfidenceGap | None = Field(
+        description="The gap on the calibration rows, each by a fit without it; null: not known."
+    )
+
+
+class ConfidenceSummary(Document):
+    """Mean confidence beside accuracy, and the ECE split by its sign."""
+
+    mean_confidence: MeanConfidence
+    accuracy: Accuracy
+    over_confidence: Figure = Field(description="The part of the ECE where confidence exceeds accuracy.")
+    under_confidence: Figure = Field(description="The part of the ECE where accuracy exceeds confidence.")
+
+
+class ConfidentSection(Document):
+    """The answers with a confidence of at least `threshold`."""
+
+    threshold: float = Field(description="The confidence from which on answers count.")
+    num_rows: int = Field(description="The number of answers at or above the threshold.")
+    mean_confidence: float | None = Field(description="Mean confidence of these answers.")
+    accuracy: float | None = Field(description="Share of these answers that is right.")
+    hold: bool = Field(description="Whether they are not shown to be too sure.")
+    worst_class: str | None = Field(description="The class to which `excess` belongs; null: all classes.")
+    excess: float | None = Field(description="Mean confidence minus the share that is right, where they do not hold.")
+
+
+class ClassTable(Document):
+    """The worst of the classes, worst first."""
+
+    num_classes: int = Field(description="The number of classes of the model.")
+    correction: Correction
+    rows: tuple[ClassRow, ...] = Field(description="The worst classes, worst first.")
+
+
+class WorstParts(Document):
+    """The worst class and the worst slice, in a sentence each."""
+
+    class_: str = Field(alias="class", description="The worst class, in a sentence.")
+    slice: str | None = Field(description="The worst slice, in a sentence; null without slices.")
+
+
+class BinarySection(Document):
+    """The positive class of a two-class problem in the three models."""
+
+    positive_class: str = Field(description="The class to which the probabilities belong.")
+    uploaded: PositiveClass = Field(description="The uploaded model as it came.")
+    temperature: PositiveClass = Field(description="The uploaded model with a temperature.")
+    calibrated: PositiveClass = Field(description="The model that is served.")
+
+
+class ErrorLevel(Document):
+    """A promised error rate, and the threshold that keeps it."""
+
+    level: float = Field(description="The promised share of wrong answers.")
+    threshold: float | None = Field(description="The confidence that keeps the promise; null: none does.")
+    reachable: float | None = Field(description="The nearest level that can be promised, where this one cannot.")
+    answered: Figure = Field(description="Share of the test rows that are answered at the threshold.")
+    error_rate: Estimate | None = Field(description="Share of these rows that is wrong.")
+
+
+class CoverageLevel(Document):
+    """A promised coverage of the prediction sets."""
+
+    level: float = Field(description="The promised probability that a set holds the true class.")
+    reachable: float | None = Field(description="The nearest level that can be promised, where this one cannot.")
+    mean_size: float | None = Field(description="The number of classes of a set, on average.")
+    covered: Estimate | None = Field(description="Share of the test rows whose set holds the true class.")
+
+
+class GuaranteeTable(Document):
+    """The promises that the guarantee rows allow."""
+
+    num_rows: int = Field(description="The number of guarantee rows.")
+    num_groups: int | None = Field(description="The number of independent groups among them; null: no groups.")
+    delta: float = Field(description="The probability with which each kind of promise may fail.")
+    max_error: tuple[ErrorLevel, ...] = Field(description="Thresholds that bound the error rate.")
+    coverage: tuple[CoverageLevel, ...] = Field(description="Prediction sets that hold the true class.")
+
+
+class Answers(Document):
+    """The answers with one class, on the test rows."""
+
+    answered: Figure = Field(description="Share of the test rows that are answered with the class.")
+    recall: Estimate | None = Field(description="Share of the rows of the class among them.")
+
+
+class DecisionRow(Document):
+    """The decisions for one class."""
+
+    name: str = Field(description="The class under its own name.")
+    num_rows: int = Field(description="The number of test rows that have the class.")
+    threshold: Figure = Field(description="Threshold of its probability, at the shares of the calibration rows.")
+    uploaded: Answers = Field(description="Answers of the uploaded model.")
+    argmax: Answers = Field(description="Answers of the served model by its most probable class.")
+    thresholds: Answers = Field(description="Answers of the served model with the thresholds.")
+
+
+class DecisionTable(Document):
+    """The decisions of the served model with thresholds."""
+
+    keep: str = Field(description="The property of the uploaded model that the thresholds keep.")
+    num_classes: int = Field(description="The number of classes of the model.")
+    accuracy: Figure = Field(description="Accuracy of the decisions with the thresholds.")
+    rows: tuple[DecisionRow, ...] = Field(description="The classes whose answers changed most.")
+
+
+class PriorsSection(Document):
+    """Class priors by name; the report judges at the shares of the calibration rows all the same."""
+
+    shifted: bool = Field(description="Whether the priors of the answers differ from the shares.")
+    shares: dict[str, Figure] = Field(description="Class → its share of the calibration rows.")
+    default: dict[str, Figure] = Field(description="Class → the prior for which answers are.")
+
+
+class NoiseLevel(Document):
+    """The verdicts under a share of wrong labels."""
+
+    share: float = Field(description="The share of labels that are wrong.")
+    rows: int = Field(description="The number of labels that were changed.")
+    verdicts: dict[str, float] = Field(description="Verdict → the share of draws that led to it.")
+    same: int = Field(description="The number of draws with the verdict on the labels as they are.")
+
+
+class LabelNoise(Document):
+    """The verdict on the labels as they are, and under each share of wrong ones."""
+
+    verdict: str = Field(description="The verdict on the labels as they are.")
+    draws: int = Field(description="The number of draws for each share.")
+    levels: tuple[NoiseLevel, ...] = Field(description="One level for each share of wrong labels.")
+    sentences: Sentences
+
+
+class NormDiagnostic(Document):
+    """The relation of the feature norm to being right."""
+
+    auroc: Estimate = Field(description="AUROC of the feature norm for being right.")
+    useful: bool = Field(description="Whether the norm is shown to be useful.")
+
+
+class SmoothingDiagnostic(Document):
+    """The mean smoothing of right and of wrong rows; null of fewer than two rows."""
+
+    right: Estimate | None = Field(description="Mean smoothing of rows that are right.")
+    wrong: Estimate | None = Field(description="Mean smoothing of rows that are wrong.")
+    wrong_minus_right: Estimate | None = Field(description="The difference of the two means.")
+
+
+class GateDiagnostic(Document):
+    """The signs of the smoothing."""
+
+    positive: Estimate = Field(description="Share of rows with the sign +1.")
+    flipped: Estimate | None = Field(description="Share of rows whose sign training has flipped; null: not known.")
+
+
+class Diagnostics(Document):
+    """Norms, smoothing and signs on right and on wrong rows; null where nothing can be computed."""
+
+    num_rows: NumRows
+    num_right: int = Field(description="The number of rows that are answered right.")
+    feature_norm: NormDiagnostic | None = Field(description="How well the feature norm tells right from wrong.")
+    epsilon: SmoothingDiagnostic | None = Field(description="Smoothing on right and on wrong rows.")
+    gate: GateDiagnostic | None = Field(description="Signs of the smoothing of the rows.")
+    sentences: Sentences
+
+
+class PartScore(Document):
+    """The mean score of a part."""
+
+    value: Figure = Field(description="The mean score of the part.")
+    change: Estimate | None = Field(
+        description="Mean paired change from the part before it, negative is better; null of the first part."
+    )
+
+
+class AddedPart(Document):
+    """One part with its scores; null where it was not scored on these rows."""
+
+    name: PartName = Field(
+        description="The part that was added: `uploaded`, `temperature`, `post_hoc`, `trained` or `average`."
+    )
+    served: bool = Field(description="Whether this part is what is served.")
+    out_of_fold_nll: PartScore | None = Field(description="NLL of the calibration rows, each by a fit without it.")
+    test_nll: PartScore | None = Field(description="Mean NLL of the test rows.")
+    test_brier: PartScore | None = Field(description="Mean Brier score of the test rows.")
+
+
+class AddedParts(Document):
+    """The parts that were tried, each compared with the one before it."""
+
+    num_calibration_rows: int = Field(description="The number of calibration rows.")
+    rows: tuple[AddedPart, ...] = Field(description="The parts, one after the other.")
+    sentence: Sentence
+
+
+class MethodDifference(Document):
+    """NLL of FedLAS minus that of another loss, out of fold."""
+
+    against: Annotated[Literal["label_smoothing", "cross_entropy"], OPEN] = Field(
+        description="The loss with which FedLAS is compared."
+    )
+    nll: Estimate = Field(description="The mean difference; negative where FedLAS is better.")
+    rows_better: int = Field(description="The number of rows with a lower NLL.")
+    rows_worse: int = Field(description="The number of rows with a higher NLL.")
+    finding: Annotated[Literal["better", "no_difference_shown", "worse"], OPEN] = Field(
+        description="`better` or `worse` where the interval excludes 0, else `no_difference_shown`."
+    )
+
+
+class LossComparison(Document):
+    """The better of FedLAS and FedLAS+ against the other losses."""
+
+    method: Annotated[Literal["fedlas", "fedlas_plus"], OPEN] | None = Field(
+        description="The better of FedLAS and FedLAS+; null: neither was trained."
+    )
+    num_rows: NumRows
+    differences: tuple[MethodDifference, ...] = Field(description="One difference for each other loss.")
+    sentence: Sentence
+
+
+class RuntimeRounding(Document):
+    """The largest difference in a probability between forms of one graph; null where ONNX Runtime runs no such form."""
+
+    num_rows: NumRows
+    unoptimised: float | None = Field(description="Between the graph with optimisations and without.")
+    double_precision: float | None = Field(description="Between the file and the graph in float64.")
+
+    @property
+    def largest(self) -> float:
+        return max(self.unoptimised or 0.0, self.double_precision or 0.0)
+
+
+#: More changed decisions than this share, or a larger change of a mean score, is another model.
+MAX_CHANGED_DECISIONS = 0.01
+MAX_NLL_CHANGE = 1e-3
+MAX_BRIER_CHANGE = 1e-3
+
+
+class Parity(Document):
+    """The distance of a file's probabilities, as ONNX Runtime computes them, from the network's that was judged."""
+
+    num_rows: NumRows
+    max_probability_error: float = Field(description="The largest change of a probability.")
+    limit: float = Field(description="The largest change that was allowed.")
+    decisions_changed: int = Field(description="The number of rows whose most probable class is another one.")
+    nll_change: float | None = Field(None, description="Mean NLL of the file minus the network's.")
+    brier_change: float | None = Field(None, description="Mean Brier score of the file minus the network's.")
+    rounding: RuntimeRounding | None = Field(
+        None, description="Differences of ONNX Runtime itself; null where the file is so near that none was computed."
+    )
+
+    @property
+    def passed(self) -> bool:
+        """Whether the difference is within the limit, and means nothing where it had to be explained."""
+        if not self.max_probability_error <= self.limit:
+            return False
+        if self.rounding is None:
+            return True
+        few = self.decisions_changed <= max(1.0, MAX_CHANGED_DECISIONS * self.num_rows)
+        nll, brier = abs(self.nll_change or 0.0), abs(self.brier_change or 0.0)
+        return few and nll <= MAX_NLL_CHANGE and brier <= MAX_BRIER_CHANGE
+
+    def __str__(self) -> str:
+        """Differences of the file in words.
+
+        >>> print(Parity(num_rows=256, max_probability_error=3.7e-4, limit=1e-5, decisions_changed=0))
+        3.7e-04 in a probability, 0 of 256 decisions
+        """
+        found = (
+            f"{self.max_probability_error:.1e} in a probability, {self.decisions_changed} of {self.num_rows} decisions"
+        )
+        if self.nll_change is None or self.brier_change is None:
+            return found
+        return f"{found}, {self.nll_change:+.1e} in mean NLL and {self.brier_change:+.1e} in mean Brier score"
+
+    @property
+    def sentence(self) -> str:
+        """Differences of the file, and ONNX Runtime's own where those were computed."""
+        found = f"The served file differs from what was judged by {self}"
+        if self.rounding is None:
+            return f"{found}."
+        return f"{found}: float32's rounding, by which ONNX Runtime itself differs by {self.rounding.largest:.1e}."
+
+
+class GaveWay(Document):
+    """A finalist that could not be written as a file that computes what was judged; the next was served."""
+
+    finalist: Annotated[Literal["same_labels", "post_hoc", "trained", "average", "uploaded"], OPEN] = Field(
+        description="The finalist that gave way."
+    )
+    code: str = Field(description="The code of the error: `parity`, `too_large_for_onnx`, ….")
+    reason: str = Field(description="The message of the error, as a sentence.")
+
+
+class WrittenFile(Document):
+    """The proof of the served file, and the finalists that gave way."""
+
+    parity: Parity | None = Field(
+        description="The distance of the file from the network; null: the upload is served as it came."
+    )
+    gave_way: tuple[GaveWay, ...] = Field((), description="The finalists that could not be written.")
+
+
+class EvaluationLedger(Document):
+    """The number of earlier looks at the same test rows."""
+
+    before: int = Field(description="Earlier looks at the same test rows.")
+
+
+class Differences(Indexed):
+    """Metrics of the served model minus those of another, paired by row."""
+
+    calibrated_minus_uploaded: Estimates = Field(description="The served model minus the uploaded one.")
+    calibrated_minus_temperature: Estimates = Field(
+        description="The served model minus the uploaded one with a temperature."
+    )
+
+
+class Report(Document):
+    """All evidence of one job."""
+
+    subject: Subject | None = Field(description="The model, the dataset and the job of the report.")
+    verdict: Annotated[Verdict, OPEN] = Field(
+        description="The kind of model that is served: `trained`, `post_hoc`, `unchanged` or `undetermined`."
+    )
+    promoted: bool = Field(description="Whether something else than the uploaded model as it came is served.")
+    shown: bool | None = Field(description="Whether test rows show the served model to be better.")
+    summary: tuple[str, ...] = Field(description="The outcome in sentences; the two of `advice` come first.")
+    advice: tuple[str, ...] = Field(
+        description="The served model with its confidence and how often that is right; then the next step."
+    )
+    warnings: tuple[str, ...] = Field(description="The messages of `notices`, then doubts about the test rows.")
+    notices: tuple[Notice, ...] = Field(description="Findings that look wrong, with their evidence.")
+    adjustments: tuple[Notice, ...] = Field(description="Changes that were made for you, each with its evidence.")
+    notes: tuple[str, ...] = Field(description="Further facts, such as a budget that ended.")
+    metrics: ByModel[Estimates] = Field(description="All metrics of the three models.")
+    differences: Differences = Field(description="Differences of metrics, paired by row.")
+    confidence_gap: ByModel[ConfidenceGaps] = Field(description="Mean confidence minus accuracy of each model.")
+    confidence: ByModel[ConfidenceSummary] = Field(description="Mean confidence beside accuracy of each model.")
+    confident_answers: ByModel[ConfidentSection] = Field(
+        description="Whether sure answers are right as often as they claim."
+    )
+    calibration_test: ByModel[CalibrationTest] = Field(description="Whether confidences could be right by chance.")
+    risk_coverage: ByModel[RiskCoverage] = Field(description="Error rate by the share of rows that is answered.")
+    reliability: ByModel[Reliability] = Field(description="Data of the reliability diagram.")
+    num_test_rows: int = Field(description="The number of rows that judge.")
+    num_groups: int | None = Field(description="The number of independent groups among them; null: no groups.")
+    num_classes: int = Field(description="The number of classes of the model.")
+    confidence_level: float = Field(description="Confidence level of the intervals.")
+    classes: ClassTable = Field(description="The worst classes of the served model.")
+    slices: SliceTable | None = Field(description="The worst slices of the served model; null without slices.")
+    binary: BinarySection | None = Field(description="The positive class, where there are two classes.")
+    gate: GateVerdict = Field(description="The verdict with its claims, guards and vetoes.")
+    looks: EvaluationLedger | None = Field(description="Earlier looks at the same test rows; null: not counted.")
+    guarantees: GuaranteeTable | None = Field(description="The promises that can be made; null without such rows.")
+    decisions: DecisionTable | None = Field(description="Answers of each class with thresholds.")
+    class_priors: PriorsSection | None = Field(
+        description="Class shares and the priors of answers; null: no job has asked for others."
+    )
+    label_noise: LabelNoise | None = Field(description="Whether the verdict stands with wrong labels.")
+    signs: Diagnostics | None = Field(description="The effect of training on feature norms and smoothing.")
+    parts: AddedParts | None = Field(description="The gain of each part that was tried.")
+    loss_comparison: LossComparison | None = Field(
+        description="FedLAS against other losses; null without out-of-fold scores."
+    )
+    trained_rows: dict[str, int] | None = Field(
+        description="Split → rows that trained the served network; null: it was not trained."
+    )
+    candidates: tuple[CandidateSummary, ...] = Field(description="All candidates that were tried.")
+    recipe: dict[str, Any] = Field(description="The request, the winner and its calibrator: enough to repeat the job.")
+    recipe_in_words: tuple[str, ...] = Field(description="The recipe of the job as sentences.")
+    seed: int = Field(description="The seed of all random draws.")
+    seen_by_model: Annotated[SeenByModel, OPEN] | None = Field(
+        description="The rows that the uploaded model was trained on."
+    )
+    duplicates: dict[str, int] | None = Field(description="Split → test rows whose inputs occur there too.")
+    digests: dict[str, str] = Field(description="SHA-256 of the files that went in and came out.")
+    versions: dict[str, str] = Field(description="Versions of the libraries.")
+    machine: dict[str, Any] = Field(description="The machine on which the job ran.")
+    worst: WorstParts = Field(description="The worst class and the worst slice.")
+    written_file: WrittenFile | None = Field(description="How near the served file is to what was judged.")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of `report.json`."""
+        return self.model_dump(mode="json")

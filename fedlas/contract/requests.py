@@ -1,0 +1,228 @@
+"""Requests: the bodies of calls that create or change a record."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from fedlas.contract.base import OPEN, Reference, Strict
+from fedlas.contract.options import AnswerOptions, GivenPriors
+from fedlas.contract.webhooks import parse_secret, parse_url
+
+Method = Literal[
+    "auto",
+    "fedlas",
+    "fedlas_plus",
+    "label_smoothing",
+    "mbls",
+    "acls",
+    "focal",
+    "cross_entropy",
+    "post_hoc",
+    "temperature",
+]
+
+#: The warnings that are certain enough to fail a job, unless it accepts them.
+WarningCode = Literal[
+    "label_order",
+    "labels_from_one",
+    "input_scale",
+    "input_channels",
+    "input_columns",
+    "input_tokens",
+    "constant_answers",
+    "constant_column",
+    "softmax_twice",
+    "few_rows",
+]
+
+PublishWhen = Literal["promoted", "shown", "always"]
+Accelerator = Literal["auto", "gpu"]
+Auto = Literal["auto"]
+PositiveValue = Annotated[float, Field(gt=0, le=1000)]
+CostFactor = Annotated[float, Field(ge=1, le=10)]
+
+
+class Hyperparameters(Strict):
+    """Hyperparameters of the fine-tune; `auto` leaves a value to the race."""
+
+    epochs: Annotated[int, Field(ge=1, le=1000)] | Auto = Field("auto", description="Passes over the train rows.")
+    learning_rate: Annotated[float, Field(gt=0, le=10)] | Auto = Field(
+        "auto", description="Learning rate of the first step; it falls from there."
+    )
+    optimizer: Annotated[Literal["auto", "sgd", "adamw"], OPEN] = Field(
+        "auto", description="`auto`: AdamW for transformers, SGD with momentum for all others."
+    )
+    weight_decay: Annotated[float, Field(ge=0, le=1)] | Auto = Field(
+        "auto", description="Weight decay of the network, per step."
+    )
+    batch_size: Annotated[int, Field(ge=2, le=65536)] | Auto = Field(
+        "auto", description="The number of rows of a training step."
+    )
+    alpha: Annotated[float, Field(gt=0, le=0.5)] | Auto = Field("auto", description="Mean smoothing; at most 0.5.")
+    beta: PositiveValue | Auto = Field("auto", description="Strength of the term on feature norms.")
+    margin: PositiveValue | Auto = Field("auto", description="Largest distance of logits that is not punished.")
+    momentum: Annotated[float, Field(gt=0, le=1)] | Auto = Field(
+        "auto", description="Weight of the newest batch in the running feature statistics."
+    )
+    scope: Annotated[Literal["auto", "all", "head"], OPEN] = Field(
+        "auto", description="Trained weights: `all` of them, or those of the last layer (`head`)."
+    )
+
+
+class Budget(Strict):
+    """The budget of a job; the uploaded model with a temperature always finishes."""
+
+    minutes: float = Field(30, gt=0, le=10_000, description="Minutes of training, at most.")
+    candidates: int = Field(16, ge=1, le=1000, description="Candidates that are tried, at most.")
+
+
+class GateOptions(Strict):
+    """Options of the gate, which compares the finalists on the test rows."""
+
+    score: Annotated[Literal["brier", "nll"], OPEN] = Field(
+        "brier", description="The proper score that the served model has to improve."
+    )
+    confidence_level: float = Field(0.95, gt=0.5, lt=1, description="Confidence level of all claims together.")
+    max_accuracy_drop: float = Field(0.005, ge=0, le=1, description="Accuracy that the served model may lose.")
+    max_recall_drop: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Recall at the most probable class that any class may lose; null: recall is not guarded.",
+    )
+
+
+class Webhook(Strict):
+    """The receiver of a message about the job's end."""
+
+    url: str = Field(max_length=2000, description="The https address to which messages are sent.")
+    secret: str = Field(
+        max_length=200,
+        repr=False,
+        description="The key that signs the messages, as in Standard Webhooks: `whsec_` and base64.",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _url_is_plain(cls, value: str) -> str:
+        parse_url(value)  # where it may lead is the operator's policy, and checked on the address connected to
+        return value
+
+    @field_validator("secret")
+    @classmethod
+    def _secret_is_a_key(cls, value: str) -> str:
+        parse_secret(value)
+        return value
+
+
+class JobOptions(Strict):
+    """All options of a job, without its model and dataset."""
+
+    method: Method = Field("auto", description="The method of calibration; `auto` races all of them.")
+    hyperparameters: Hyperparameters = Field(
+        default_factory=Hyperparameters, description="Hyperparameters of the fine-tune."
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="The seed of all random draws.")
+    budget: Budget = Field(default_factory=Budget, description="Time and candidates that may be spent.")
+    expected_accuracy: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Accuracy of the uploaded model, as its owner knows it; missed by more than 0.05 on the rows sent, "
+        "the job fails with `baseline_mismatch`.",
+    )
+    gate: GateOptions = Field(default_factory=GateOptions, description="The rule that decides which model is served.")
+    max_cost_factor: CostFactor | Auto = Field(
+        "auto",
+        description="The cost of an answer, at most, as a multiple of the uploaded model's; `auto`: 3 where the model "
+        "is small (an average of three answers a row in less than a millisecond), else 1.",
+    )
+    publish_as: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+        description="The name under which the served model answers; each job adds a version.",
+    )
+    publish_when: PublishWhen | None = Field(
+        None,
+        description="When a version that answers already is replaced. `promoted`: where something else than the "
+        "uploaded model is served; `shown`, and null: where test rows show it to be better. A new name always gets its "
+        "first version.",
+    )
+    class_priors: GivenPriors = Field(
+        None,
+        description="How often each class occurs where the model is used, by class name; sums to 1. Its answers are "
+        "for these priors; judgement and promises are for the dataset as it is.",
+    )
+    accept_warnings: list[WarningCode] = Field(
+        default_factory=list, max_length=20, description="Codes of warnings that shall not end the job."
+    )
+    webhook: Webhook | None = Field(None, description="The receiver of a message about the job's end.")
+    accelerator: Accelerator = Field(
+        "auto",
+        description="`gpu`: waits for a worker with a GPU; `auto`: takes the first free worker, on its best device.",
+    )
+    metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] = Field(
+        default_factory=dict,
+        max_length=50,
+        description="Pairs that the record repeats: 50 at most, names of 64 and values of 512 characters.",
+    )
+    dry_run: bool = Field(False, description="Check everything and estimate; train and publish nothing.")
+
+    @model_validator(mode="after")
+    def _name_is_no_id(self) -> JobOptions:
+        if self.publish_as and self.publish_as.startswith("mdl_"):
+            raise ValueError("publish_as must not look like a model id (mdl_…)")
+        return self
+
+
+class JobRequest(JobOptions):
+    """A calibration of a stored model on a stored dataset."""
+
+    model_id: Reference = Field(description="The id of the model, which may still be inspecting.")
+    dataset_id: Reference = Field(description="The id of the dataset, which may still be inspecting.")
+
+
+BatchErrors = Literal["fail", "column"]
+
+
+class BatchRequest(AnswerOptions):
+    """Predictions over a stored dataset."""
+
+    model: Reference = Field(description="A model id or a published name.")
+    dataset_id: Reference = Field(description="The id of the dataset, which may still be inspecting.")
+    errors: BatchErrors = Field(
+        "fail",
+        description="`fail`: the batch ends with the first row that cannot be answered; `column`: such a row has an "
+        "`error` in place of an answer, and all others are answered.",
+    )
+
+
+class UploadRequest(Strict):
+    """A file that will arrive in pieces."""
+
+    bytes: int = Field(gt=0, description="Size of the whole file in bytes.")
+
+
+class DefaultVersion(Strict):
+    """A change of a published name; one of its fields at least."""
+
+    default_version: int | None = Field(
+        None, ge=1, description="The version that answers; without it the present one stays."
+    )
+    instead_of: int | None = Field(
+        None,
+        ge=1,
+        description="The version that must still answer: nothing is changed where another was chosen meanwhile.",
+    )
+    class_priors: GivenPriors = Field(
+        None,
+        description="How often each class occurs among the rows that this version answers; null takes them away.",
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> DefaultVersion:
+        if self.default_version is None and "class_priors" not in self.model_fields_set:
+            raise ValueError("default_version or class_priors is needed")
+        return self
