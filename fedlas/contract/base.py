@@ -140,6 +140,21 @@ def _known_or_new(value: object, known: ValidatorFunctionWrapHandler, info: Vali
 OPEN = _Open()
 
 
+def _with_unknown(value: Any, content: Any) -> Any:
+    """The JSON of a value with the fields that this version does not know, which pydantic leaves out."""
+    if isinstance(value, Shape):
+        keys = {
+            name: type(value).model_fields[name].alias or name for name in value.model_fields_set & vars(value).keys()
+        }
+        known = {key: _with_unknown(getattr(value, name), content[key]) for name, key in keys.items() if key in content}
+        return {**content, **known, **(value.model_extra or {})}
+    if isinstance(value, list | tuple):
+        return [_with_unknown(item, part) for item, part in zip(value, content, strict=True)]
+    if isinstance(value, dict):
+        return {key: _with_unknown(item, content[key]) for key, item in value.items()}
+    return content
+
+
 class Shape(BaseModel):
     """The base of all: closed to unknown fields where it is sent, open where it is answered."""
 
@@ -161,7 +176,8 @@ class Shape(BaseModel):
     @property
     def raw(self) -> dict[str, Any]:
         """The JSON that this came from."""
-        return self.model_dump(mode="json", exclude_unset=True)
+        content: dict[str, Any] = _with_unknown(self, self.model_dump(mode="json", exclude_unset=True))
+        return content
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:

@@ -11,7 +11,6 @@ from fedlas.contract.figures import (
     CalibrationTest,
     ClassFigures,
     ConfidenceGap,
-    CorpBand,
     Estimate,
     PositiveClassFigures,
     SliceRow,
@@ -29,7 +28,7 @@ from fedlas.metrics.calibration_error import (
     signed_ece,
 )
 from fedlas.metrics.confidence_gap import confidence_gap
-from fedlas.metrics.corp import CorpCurve, corp_band, corp_curve
+from fedlas.metrics.corp import CorpCurve, CurveBand, corp_band, corp_curve
 from fedlas.metrics.evaluate import METRICS, compare, evaluate
 from fedlas.metrics.l2_calibration_error import calibration_error_l2
 from fedlas.metrics.noise_floor import ConsistencyBand, calibration_test, consistency_band
@@ -46,8 +45,8 @@ __all__ = [
     "ClassFigures",
     "ConfidenceGap",
     "ConsistencyBand",
-    "CorpBand",
     "CorpCurve",
+    "CurveBand",
     "Estimate",
     "PositiveClassFigures",
     "ReliabilityCurve",

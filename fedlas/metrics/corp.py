@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fedlas.contract.figures import CorpBand
 from fedlas.metrics._checks import Floats, Ints, check_count, check_level, check_probs, check_rows
 from fedlas.metrics.bootstrap import chunks
 from fedlas.metrics.calibration_error import top_label
@@ -41,6 +40,15 @@ class CorpCurve:
     miscalibration: float
     discrimination: float
     uncertainty: float
+
+
+@dataclass(frozen=True)
+class CurveBand:
+    """The range, point by point, in which the CORP curve of a calibrated model lies, at confidences (P,)."""
+
+    confidence: Floats
+    low: Floats
+    high: Floats
 
 
 def corp_curve(probs: ArrayLike, targets: ArrayLike, *, max_steps: int = 200) -> CorpCurve:
@@ -81,7 +89,7 @@ def corp_curve(probs: ArrayLike, targets: ArrayLike, *, max_steps: int = 200) ->
 
 def corp_band(
     probs: ArrayLike, *, num_resamples: int = 1000, confidence_level: float = 0.95, max_points: int = 100, seed: int = 0
-) -> CorpBand:
+) -> CurveBand:
     """The consistency band of a CORP curve: whether rows are right is redrawn from their own confidences.
 
     The points are confidences of rows, at about equal steps from the lowest to the highest. Rows count as independent:
@@ -104,7 +112,7 @@ def corp_band(
         right = rng.binomial(counts, np.minimum(confidences, 1.0), size=(draws, len(counts)))
         drawn += [_non_decreasing(shares, counts).x[at] for shares in right / counts]
     low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
-    return CorpBand(confidence=confidences[at], low=low, high=high)
+    return CurveBand(confidence=confidences[at], low=low, high=high)
 
 
 def _non_decreasing(shares: Floats, counts: Ints) -> OptimizeResult:

@@ -14,7 +14,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from fedlas.contract.report import Report
+from fedlas.contract.report import CandidateSummary, Report
 from fedlas.documents import Json
 from fedlas.gate.guards import GUARD_NAMES
 from fedlas.gate.verdict import FINALIST_NAMES, SCORE_NAMES
@@ -141,16 +141,12 @@ def text(value: Json) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def how_trained(candidate: Mapping[str, Any]) -> str:
-    """Part of the network that a candidate trained, and its optimiser; empty where it trained nothing.
-
-    >>> how_trained({"scope": "all", "hyperparameters": {"optimizer": "adamw", "weight_decay": 0.01}})
-    'whole network, AdamW, weight decay 0.01'
-    """
-    settings = candidate.get("hyperparameters") or {}
+def how_trained(candidate: CandidateSummary) -> str:
+    """Part of the network that a candidate trained, and its optimiser; empty where it trained nothing."""
+    settings: dict[str, Any] = candidate.hyperparameters
     optimizer, decay = settings.get("optimizer"), settings.get("weight_decay")
     parts = [
-        _SCOPES.get(candidate.get("scope", ""), ""),
+        _SCOPES.get(candidate.scope, ""),
         "" if optimizer is None else OPTIMIZERS.get(optimizer, str(optimizer)),
         "" if decay is None else f"weight decay {decay:g}",
     ]

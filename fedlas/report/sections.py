@@ -69,7 +69,7 @@ def corp(probs: Floats, rows: JudgedRows, options: Resampling) -> Corp:
     return Corp(**_rounded(curve), band=CorpBand(**_rounded(band)))
 
 
-def _rounded(part: metrics.CorpCurve | CorpBand) -> dict[str, Any]:
+def _rounded(part: metrics.CorpCurve | metrics.CurveBand) -> dict[str, Any]:
     return {name: np.round(values, 5) for name, values in vars(part).items()}
 
 

@@ -21,6 +21,13 @@ UNCHANGED = GateVerdict(
 )
 
 
+def candidate(name: str, nll: float | None, **changes: Any) -> dict[str, Any]:
+    """A candidate of the race, as its result says; without an NLL it was not scored."""
+    plain = {"method": "post_hoc", "scope": "none", "status": "finished", "reason": "", "hyperparameters": {}}
+    calibration = None if nll is None else {"nll": nll}
+    return {"name": name, **plain, "calibration": calibration, "calibrator": None, **changes}
+
+
 @cache
 def example() -> tuple[Report, np.ndarray, np.ndarray, np.ndarray]:
     logits, targets = drawn_logits(400)
@@ -32,7 +39,7 @@ def example() -> tuple[Report, np.ndarray, np.ndarray, np.ndarray]:
         temperature=calibrated,
         calibrated=calibrated,
         targets=targets,
-        candidates=[{"name": "uploaded + temperature", "calibration": {"nll": float("nan")}}],
+        candidates=[candidate("uploaded + temperature", float("nan"))],
         recipe={"method": "auto"},
         seed=7,
         digests={"model": "sha256:ab"},

@@ -14,10 +14,10 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import norm
 
 from fedlas.calibrators import softmax
+from fedlas.contract.options import check_priors
 from fedlas.deployment import (
     ClassPriors,
     Deployment,
-    check_priors,
     class_shares,
     decide,
     keep_alarm_rate,

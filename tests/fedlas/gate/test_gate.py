@@ -8,7 +8,6 @@ from scipy.stats import binomtest
 
 from fedlas.calibrators import softmax
 from fedlas.contract.report import GateVerdict
-from fedlas.documents import as_json
 from fedlas.errors import BadDataset
 from fedlas.gate.gate import checked_finalists, judge, verdict_alone
 from fedlas.gate.guards import GateOptions, JudgedRows, score_rise
@@ -216,9 +215,9 @@ def test_earlier_looks_make_a_claim_harder() -> None:
     first, late = verdict(**settings), verdict(**settings, evaluations_before=99)
     assert (first.shown, late.shown) == (True, False)
     assert (first.verdict, late.verdict) == ("post_hoc", "post_hoc")
-    assert as_json(first)["level"] == pytest.approx(0.0375)
-    assert as_json(late)["level"] == pytest.approx(0.05 / (4 * 100 * 99))
-    assert as_json(late)["looks_before"] == 99
+    assert first.level == pytest.approx(0.0375)
+    assert late.level == pytest.approx(0.05 / (4 * 100 * 99))
+    assert late.looks_before == 99
     one, two = (result.claims[0].comparisons[0] for result in (first, late))
     assert two.low < one.low
     assert one.high < 0 < two.high

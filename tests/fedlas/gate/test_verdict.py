@@ -94,7 +94,7 @@ def test_figures_stand_in_the_verdict_alone() -> None:
         claims=(claim("post_hoc", shown=True),),
         guards=guards,
         sentences=(),
-        evaluations_before=30,
+        looks_before=30,
         finalist="post_hoc",
         order=("post_hoc",),
     )

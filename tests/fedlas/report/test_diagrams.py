@@ -6,7 +6,6 @@ In interval plots better is to the right; in the race a candidate that was score
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from dataclasses import replace
 
 import pytest
 
@@ -16,7 +15,7 @@ from fedlas.report import reliability_svg, risk_coverage_svg
 from fedlas.report.diagrams import binned_svg, common_extent, corp_svg, forest_svg, interval_cell, race_svg
 from fedlas.report.summary import says_and_is_right
 from tests.helpers.drawn_rows import drawn_logits
-from tests.helpers.reports import content, example, report
+from tests.helpers.reports import candidate, content, example, report
 from tests.helpers.service import ROOT
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -66,10 +65,9 @@ def test_the_line_without_bins_has_the_steps_of_the_report() -> None:
 def test_a_model_that_was_not_changed_is_drawn_once() -> None:
     """Where the upload is served, before and after are one line."""
     made = example()[0]
-    same = replace(
-        made,
-        metrics={**made.metrics, "calibrated": made.metrics["uploaded"]},
-        reliability={**made.reliability, "calibrated": made.reliability["uploaded"]},
+    same = made.changed(
+        metrics=made.metrics.changed(calibrated=made.metrics.uploaded),
+        reliability=made.reliability.changed(calibrated=made.reliability.uploaded),
     )
     svg = corp_svg(same)
     assert "As uploaded" in svg
@@ -149,12 +147,11 @@ def test_the_common_scale_leaves_out_the_widest() -> None:
 def test_candidates_stand_in_the_order_of_their_nll() -> None:
     """The best first and furthest to the left; what was served is bold; names stay text and are cut where too long."""
     candidates = [
-        {"name": name, "status": "finished" if name != "stopped" else "eliminated", "calibration": {"nll": nll}}
+        candidate(name, nll, status="finished" if name != "stopped" else "eliminated")
         for name, nll in {"a <b>": 0.5, "x" * 90: 0.4, "stopped": 0.6}.items()
     ]
-    made = replace(
-        example()[0],
-        candidates=(*candidates, {"name": "skipped", "status": "skipped", "calibration": None}),
+    made = example()[0].changed(
+        candidates=(*candidates, candidate("skipped", None, status="skipped")),
         recipe={"winner": {"name": "a <b>"}},
     )
     root = ET.fromstring(race_svg(made) or "")
@@ -169,5 +166,5 @@ def test_candidates_stand_in_the_order_of_their_nll() -> None:
 
 def test_one_candidate_is_no_race() -> None:
     """Without two scores there is nothing to compare."""
-    assert race_svg(replace(example()[0], candidates=())) is None
-    assert race_svg(replace(example()[0], candidates=({"name": "a", "calibration": {"nll": 0.4}},))) is None
+    assert race_svg(example()[0].changed(candidates=())) is None
+    assert race_svg(example()[0].changed(candidates=(candidate("a", 0.4),))) is None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from fedlas.report.label_noise import sensitivity
 from fedlas.report.page import environment
 from fedlas.report.parts import OutOfFold
 from tests.helpers.drawn_rows import drawn_logits
-from tests.helpers.reports import UNCHANGED, Tags, is_whole, report
+from tests.helpers.reports import UNCHANGED, Tags, candidate, is_whole, report
 
 HOSTILE = '<img src=x onerror="alert(1)">&\'</td></style><script>alert(2)</script>'
 SCALES = {"uploaded": 3.0, "temperature": 1.2, "post_hoc": 1.1, "trained": 1.0, "average": 1.05}
@@ -34,7 +33,7 @@ def test_names_from_strangers_stay_text() -> None:
         targets,
         class_names=[HOSTILE, "b", "c"],
         slices={HOSTILE: np.where(np.arange(200) < 100, HOSTILE, "fine")},
-        candidates=[{"name": HOSTILE, "status": HOSTILE, "reason": HOSTILE, "calibration": {"nll": None}}],
+        candidates=[candidate(HOSTILE, float("nan"), status=HOSTILE, reason=HOSTILE)],
         recipe={"request": {"method": HOSTILE, "hyperparameters": {HOSTILE: HOSTILE}}},
         subject=Subject(model=Named(name=HOSTILE, id="mdl_1"), dataset=Named(name=HOSTILE, id=HOSTILE)),
         warnings=[Notice(code=HOSTILE, message=HOSTILE, evidence={HOSTILE: {HOSTILE: [HOSTILE]}})],
@@ -156,14 +155,14 @@ def test_parts_losses_and_how_candidates_were_trained_are_shown() -> None:
     made = report(
         softmax(3 * logits),
         targets,
-        gate=replace(UNCHANGED, verdict="trained", finalist="average"),
+        gate=UNCHANGED.changed(verdict="trained", finalist="average"),
         calibrated=softmax(logits),
         finalists={name: softmax(scale * logits) for name, scale in SCALES.items()},
         out_of_fold=OutOfFold(rows, {"fedlas_plus": rows["trained"], "cross_entropy": rows["uploaded"]}),
         trained_rows={"train": 3000, "calibration": 1000},
         candidates=[
-            {"name": "cross_entropy", "scope": "all", "status": "finished", "hyperparameters": settings},
-            {"name": "fedlas", "scope": "head", "status": "eliminated", "reason": "after 2 of 3 folds"},
+            candidate("cross_entropy", None, scope="all", hyperparameters=settings),
+            candidate("fedlas", None, scope="head", status="eliminated", reason="after 2 of 3 folds"),
         ],
     )
     page, summary = is_whole(made), " ".join(made.as_dict()["summary"])

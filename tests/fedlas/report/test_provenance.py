@@ -19,7 +19,7 @@ from tests.helpers.reports import is_whole, report
 TARGETS = np.arange(60) % 3
 PROBS = np.full((60, 3), 0.2) + 0.4 * np.eye(3)[TARGETS]
 NAMED = Named(name="digits-cnn", id="mdl_1", sha256="5c" * 32), Named(name="fresh rows", id="ds_1", sha256="ab" * 32)
-WHOLE = Subject(*NAMED, "job_1", "2026-07-05T09:03:01Z")
+WHOLE = Subject(model=NAMED[0], dataset=NAMED[1], job_id="job_1", created_at="2026-07-05T09:03:01Z")
 
 
 def heading(subject: Subject | None) -> str:

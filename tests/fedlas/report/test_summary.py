@@ -5,7 +5,6 @@ What was not shown is said: open claims with their range, and that figures hold 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -60,7 +59,7 @@ def served(rows: int, *, scale: float = 1.0, needed: int | None = None, **change
             lambda: served(300, warnings=[Notice(code="x", message="labels are odd")]),
             "what seems wrong. Labels are odd.",
         ),
-        (lambda: served(300, gate=replace(UNCHANGED, verdict="undetermined")), "Next: upload the dataset again"),
+        (lambda: served(300, gate=UNCHANGED.changed(verdict="undetermined")), "Next: upload the dataset again"),
     ],
 )
 def test_there_is_one_next_step(made: Any, words: str) -> None:
@@ -76,8 +75,7 @@ def test_there_is_one_next_step(made: Any, words: str) -> None:
 )
 def test_where_everything_is_stopped_there_is_something_to_take(method: str, words: str) -> None:
     """A method that was named and vetoed points at `auto`, which then has the rows to look at."""
-    gate = replace(
-        UNCHANGED,
+    gate = UNCHANGED.changed(
         vetoes=(
             GateVeto(finalist="post_hoc", reason="worse", value=0.02, against="uploaded", p_value=0.01, score="brier"),
         ),
@@ -89,8 +87,7 @@ def test_where_everything_is_stopped_there_is_something_to_take(method: str, wor
 
 def test_splits_that_differ_come_before_another_method() -> None:
     """Where the upload is right more often on the test rows by far, their labels are looked at first."""
-    gate = replace(
-        UNCHANGED,
+    gate = UNCHANGED.changed(
         vetoes=(
             GateVeto(finalist="post_hoc", reason="worse", value=0.02, against="uploaded", p_value=0.01, score="brier"),
         ),
@@ -151,7 +148,7 @@ def test_what_is_proven_of_the_upload_alone_is_said() -> None:
         shown=False,
         p_value=0.4,
         level=0.05,
-        comparisons=(beaten, replace(beaten, against="temperature", p_value=0.4)),
+        comparisons=(beaten, beaten.changed(against="temperature", p_value=0.4)),
     )
     gate = GateVerdict(
         verdict="post_hoc",
@@ -166,7 +163,7 @@ def test_what_is_proven_of_the_upload_alone_is_said() -> None:
     assert headline(served(300)) == "Calibrator served"
     assert "Calibrator served; " in headline(served(20_000, scale=1.5))
     assert headline(served(20_000, scale=1.5)).endswith("points too sure")
-    open_ = served_sentence(served(300, gate=replace(UNCHANGED, verdict="undetermined")))
+    open_ = served_sentence(served(300, gate=UNCHANGED.changed(verdict="undetermined")))
     assert "may have been trained on" in open_
     assert "chance" not in open_
 

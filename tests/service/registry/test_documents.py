@@ -17,7 +17,7 @@ from fedlas.contract.report import Report
 from fedlas.contract.requests import JobRequest
 from fedlas.deployment import Deployment
 from fedlas.gate.gate import judge
-from fedlas.guarantees import GuaranteesDocument as ComputedGuarantees
+from fedlas.guarantees import Guarantees
 from fedlas.importers.onnx.cost.serving_cost import Measured
 from fedlas.importers.onnx.cost.serving_cost import ServingCost as ComputedCost
 from fedlas.preprocessing import Preprocessing
@@ -30,12 +30,12 @@ from tests.helpers.documents import DATASET_PROFILE, DEMO, MODEL_PROFILE
 
 @pytest.mark.parametrize("groups", [None, [0, 0, 1, 1]])
 def test_guarantees_are_what_the_library_writes(groups: list[int] | None) -> None:
-    """The typed form holds all of `GuaranteesDocument.as_dict`, and the library reads it back."""
+    """The typed form holds all of `Guarantees.as_dict`, and the library reads it back."""
     probs = [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]]
-    written = ComputedGuarantees.fit(probs, [0, 1, 1, 1], class_names=["a", "b"], groups=groups).as_dict()
+    written = Guarantees.fit(probs, [0, 1, 1, 1], class_names=["a", "b"], groups=groups).as_dict()
     document = GuaranteesDocument.model_validate(written)
     assert document.stored() == written
-    assert ComputedGuarantees.from_dict(document.model_dump()).as_dict() == written
+    assert Guarantees.from_dict(document.model_dump()).as_dict() == written
 
 
 def test_the_serving_cost_is_what_inspection_writes() -> None:
