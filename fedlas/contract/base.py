@@ -163,6 +163,9 @@ class Shape(BaseModel):
         extra="forbid", allow_inf_nan=False, serialize_by_alias=True, validate_by_name=True, defer_build=True
     )
 
+    def __str__(self) -> str:
+        return repr(self)
+
     @classmethod
     def read(cls, content: object) -> Self:
         """The shape that another version may have written; an unknown field is passed over."""

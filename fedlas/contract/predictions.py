@@ -87,6 +87,9 @@ class Predictions(Shape):
     class_priors: dict[str, float] | None = Field(
         None, description="Priors of the answers, where they are not the class shares of the calibration rows."
     )
+    answered_share: float | None = Field(
+        None, description="With `max_error`: share of the guarantee rows that are answered at its threshold."
+    )
     class_names: list[str] | None = Field(None, description="With `probabilities`: the classes, in their order.")
     predictions: list[Prediction] = Field(description="One answer for each row, in order.")
 

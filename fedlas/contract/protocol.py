@@ -1,4 +1,4 @@
-"""The Open Inference Protocol (`/v2`); `service.inference` reads and writes these shapes."""
+"""The Open Inference Protocol (`/v2`), which passes over fields that it does not know, in requests as in answers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ from fedlas.contract.base import OPEN, Shape
 Parameters = dict[str, str | int | float | bool]
 
 
+class Body(Shape):
+    """The body of a request, in which an unknown field is passed over, as clients of the protocol expect."""
+
+    model_config = ConfigDict(extra="ignore", defer_build=False)
+
+
 NOT_MEASURED = "Not measured, and always 0."
 NO_CACHE = "Always 0: there is no cache of answers."
 ModelName = Annotated[str, Field(description="The name or id in the request.")]
@@ -21,7 +27,7 @@ BinarySize = Annotated[
 ]
 
 
-class InputTensor(Shape):
+class InputTensor(Body):
     """An input: its values as JSON, or `binary_data_size` of them behind the JSON."""
 
     name: TensorName
@@ -31,14 +37,14 @@ class InputTensor(Shape):
     parameters: BinarySize = None
 
 
-class RequestedOutput(Shape):
+class RequestedOutput(Body):
     """An output to answer."""
 
     name: TensorName
     parameters: Parameters | None = Field(None, description="`binary_data` or `classification`.")
 
 
-class InferRequest(Shape):
+class InferRequest(Body):
     """The rows of a request, and the outputs to answer."""
 
     id: str | None = Field(None, description="A text that comes back with the answer.")
@@ -205,13 +211,13 @@ class Done(Shape):
     """The answer to a change that needs no words."""
 
 
-class IndexRequest(Shape):
+class IndexRequest(Body):
     """The models to list in the repository."""
 
     ready: bool = Field(False, description="List only the models that answer.")
 
 
-class RepositoryParameters(Shape):
+class RepositoryParameters(Body):
     """Parameters that Triton's clients send along with `load` and `unload`."""
 
     parameters: dict[str, JsonValue] = Field(

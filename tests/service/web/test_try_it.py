@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from markupsafe import escape
 
-from fedlas.contract.figures import RiskCoverage
 from fedlas.contract.report import Report
 from fedlas.guarantees import Guarantees
 from fedlas.metrics.proportions import wilson
@@ -156,8 +155,9 @@ def test_costs_hold_the_true_ones() -> None:
         true, held = 1000 * (10 * wrong + abstained), 0
         for w, a, _ in drawn:
             found = [w / (1 - a)]
-            curve = RiskCoverage(coverage=[1 - a], thresholds=[0.5], error_rate=found, low=found, high=found)
-            sample = report.model_copy(update={"num_test_rows": 500, "risk_coverage": {"calibrated": curve}})
+            points = {"coverage": [1 - a], "thresholds": [0.5], "error_rate": found, "low": found, "high": found}
+            curves = report.risk_coverage.changed(calibrated=report.risk_coverage.calibrated.changed(**points))
+            sample = report.changed(num_test_rows=500, risk_coverage=curves)
             cost = tradeoff(sample, 0.5, Costs(10, 1)).cost
             assert cost.low is not None
             assert cost.high is not None
