@@ -8,7 +8,6 @@ STANDALONE := $(VENV)/.standalone
 STANDALONE_SET := --editable '.[standalone]'
 DEVELOPMENT := $(VENV)/.installed
 DEVELOPMENT_SET := --editable '.[standalone,postgresql,s3,otel]' --group dev
-OPENAPI := openapi/openapi.json
 # One more than two cores: a test often waits for a service that it has started. On more cores, make test WORKERS=…
 WORKERS ?= 3
 RUFF = $(if $(wildcard $(BIN)/ruff),$(BIN)/ruff,$(if $(shell command -v ruff),ruff,uvx ruff))
@@ -76,8 +75,9 @@ check: setup lint ## format, lint, size, types, import contracts, OpenAPI snapsh
 	$(BIN)/python -m tests.helpers.size
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/fedlas openapi $(VENV)/openapi.json && diff -u $(OPENAPI) $(VENV)/openapi.json
-	$(BIN)/python -m tests.helpers.compatibility openapi/released.json $(OPENAPI)
+	$(BIN)/fedlas openapi $(VENV)/openapi && for file in openapi.json openapi-v2.json; do \
+		diff -u openapi/$$file $(VENV)/openapi/$$file || exit 1; done
+	$(BIN)/python -m tests.helpers.compatibility openapi/released.json openapi/openapi.json
 
 docs: setup ## build the documents into ./site, where a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
@@ -85,8 +85,8 @@ docs: setup ## build the documents into ./site, where a warning is an error
 screenshots: setup ## make the pictures of README and docs, of a job of the demo (some minutes, needs a Chromium)
 	$(BIN)/python -m tests.web.screenshots
 
-openapi: setup ## write the snapshot of the HTTP contract
-	$(BIN)/fedlas openapi $(OPENAPI)
+openapi: setup ## write the snapshots of the HTTP contract
+	$(BIN)/fedlas openapi openapi
 
 wheel: setup ## build wheel and sdist into dist/
 	rm -rf dist

@@ -72,8 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--short", action="store_true", help="fewer candidates, for a quick check")
     command.set_defaults(run=_demo)
 
-    command = commands.add_parser("openapi", help="write the OpenAPI document")
-    command.add_argument("path", type=Path)
+    command = commands.add_parser("openapi", help="write the OpenAPI documents")
+    command.add_argument("folder", type=Path, help="where openapi.json and openapi-v2.json are to stand")
     command.set_defaults(run=_openapi)
     return parser
 
@@ -119,11 +119,14 @@ def _openapi(options: argparse.Namespace) -> int:
     import tempfile
 
     from service.processes.api import create_app
+    from service.rest_api import documents
 
     with tempfile.TemporaryDirectory() as folder:
-        document = create_app(ServiceSettings(data_dir=Path(folder))).fastapi.openapi()
-    options.path.parent.mkdir(parents=True, exist_ok=True)
-    options.path.write_text(json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+        written = documents(create_app(ServiceSettings(data_dir=Path(folder))).fastapi)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    for name, document in (("openapi.json", written.main), ("openapi-v2.json", written.protocol)):
+        text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False)
+        (options.folder / name).write_text(text + "\n")
     return 0
 
 

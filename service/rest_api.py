@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from functools import lru_cache, partial
+from functools import lru_cache
 from importlib.metadata import version
 from typing import NamedTuple
 
@@ -19,8 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from fedlas.contract.base import JsonObject
-from service.api.document.building import build
+from service.api.document.building import Documents, build
 from service.api.document.prediction_operations import OPERATIONS
 from service.api.plumbing import error_handlers
 from service.api.plumbing.access import AccessMiddleware
@@ -35,6 +34,7 @@ from service.web.rendering import StaticFile, answer
 from service.web.sessions import SessionMiddleware, Sessions
 
 _DOCUMENT = "/openapi.json"
+_PROTOCOL_DOCUMENT = "/openapi-v2.json"
 _RESOURCES = (uploads, datasets, models, jobs, events, calibrators, batches, names)
 
 
@@ -90,11 +90,13 @@ def rest_api(
         responses=RESPONSES,
         generate_unique_id_function=lambda route: route.name,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # ours are `tracing` and `metrics`
-        routes=[Route(_DOCUMENT, _get_document)],  # before the framework's own, which encodes it for each request
+        routes=[
+            Route(path, _get_document) for path in (_DOCUMENT, _PROTOCOL_DOCUMENT)
+        ],  # before the framework's own, which encodes it for each request
     )
     app.state.services = services
     error_handlers.install(app)
-    app.openapi = partial(_document, app)  # type: ignore[method-assign]
+    app.openapi = lambda: documents(app).main  # type: ignore[method-assign]
     protocol = (oip.statistics_router, oip.router, oip.repository_router)
     for router in (*(resource.router for resource in _RESOURCES), *protocol, operations.router):
         app.include_router(router)
@@ -112,17 +114,21 @@ async def build_document(app: FastAPI) -> None:
     await run_in_threadpool(app.openapi)
 
 
-def _document(app: FastAPI) -> JsonObject:
-    if app.openapi_schema is None:
-        app.openapi_schema = build(app, OPERATIONS)
-    return app.openapi_schema
+def documents(app: FastAPI) -> Documents:
+    """The OpenAPI documents; built once, by the first who asks."""
+    if not hasattr(app.state, "documents"):
+        app.state.documents = build(app, OPERATIONS)
+    found: Documents = app.state.documents
+    return found
 
 
 def _get_document(request: Request) -> Response:
-    """The OpenAPI document; in a thread, where the first request builds and encodes it in half a second."""
-    return answer(request, _written(request.app), cache="no-cache")
+    """An OpenAPI document; in a thread, where the first request builds and encodes it in half a second."""
+    return answer(request, _written(request.app, request.url.path == _PROTOCOL_DOCUMENT), cache="no-cache")
 
 
-@lru_cache(maxsize=1)
-def _written(app: FastAPI) -> StaticFile:
-    return StaticFile.of(json.dumps(app.openapi()).encode(), "application/json")
+@lru_cache(maxsize=2)
+def _written(app: FastAPI, of_protocol: bool) -> StaticFile:
+    found = documents(app)
+    content = json.dumps(found.protocol if of_protocol else found.main, separators=(",", ":"), ensure_ascii=False)
+    return StaticFile.of(content.encode(), "application/json")

@@ -48,7 +48,18 @@ SESSION_EVERY_S = 30.0
 _SIGNED_OUT = format_sse_event(event="signed-out", data_str="the session has ended")
 
 _OF_THE_API = frozenset(
-    {"v1", "v2", "docs", "redoc", "openapi.json", "healthz", "readyz", "metrics", "static-offline-docs"}
+    {
+        "v1",
+        "v2",
+        "docs",
+        "redoc",
+        "openapi.json",
+        "openapi-v2.json",
+        "healthz",
+        "readyz",
+        "metrics",
+        "static-offline-docs",
+    }
 )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI
 from fastapi.encoders import jsonable_encoder
@@ -26,6 +27,10 @@ from service.api.plumbing.problems import PROTOCOL, protocol_status
 from service.api.plumbing.record_codes import RECORD_CODES
 
 Json = dict[str, Any]
+_REFERENCE = re.compile(r'"#/components/(\w+)/([^"]+)"')
+#: A summary is the beginning of a description, up to its first full stop, colon, semicolon, comma or bracket.
+_SUMMARY = re.compile(r"[.:;,(]")
+LICENSE = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
 
 DESCRIPTION = """\
 Upload a classifier and labelled rows, order a job, and get back a model whose confidences can be acted on, with a
@@ -115,21 +120,29 @@ PARAMETERS = {
     "version": "A number among the versions of the name.",
 }
 
-#: What any request can be answered, what one can that is not open to all, and one with a body that is JSON, asked for
-#: or not.
-_ALWAYS = ("malformed_request", "uri_too_long", "unknown_host", "headers_too_large", "internal_error")
-_BUSY = ("too_many_connections", "unavailable")
-_CLOSED = ("unauthorized", "database_unavailable")
+#: Refusals that have nothing to do with the operation; each document describes them once, as `default`.
+_TRANSPORT = (
+    *("malformed_request", "uri_too_long", "unknown_host", "headers_too_large", "internal_error"),
+    *("too_many_connections", "unavailable", "database_unavailable"),
+)
 _BODY = ("unsupported_media_type", "too_large", "too_many_values", "body_stalled", "invalid_json", "invalid_text")
-#: Answers that many operations have just so, by status; the document holds each once.
+#: Answers that many operations have just so, by status; a document holds each once.
 _SHARED: set[tuple[int, tuple[str, ...]]] = {
-    (ERROR_CODES[code].status, (code,)) for code in (*_ALWAYS, "unauthorized", "foreign_origin")
+    (ERROR_CODES[code].status, (code,))
+    for code in ("unauthorized", "foreign_origin", "unsupported_media_type", "body_stalled")
 }
-_SHARED.add((503, (*_BUSY, "database_unavailable")))
+_SHARED.add((413, ("too_large", "too_many_values")))
 
 
-def build(app: FastAPI, predictions: Sequence[PredictionOperation]) -> Json:
-    """The document of the REST API with these operations in front of it."""
+class Documents(NamedTuple):
+    """The OpenAPI documents: `/v1` with the operators' routes, and the Open Inference Protocol by itself."""
+
+    main: Json
+    protocol: Json
+
+
+def build(app: FastAPI, predictions: Sequence[PredictionOperation]) -> Documents:
+    """The documents of the REST API with these operations in front of it."""
     document: Json = get_openapi(
         title=app.title,
         version=app.version,
@@ -138,11 +151,13 @@ def build(app: FastAPI, predictions: Sequence[PredictionOperation]) -> Json:
         routes=app.routes,
         servers=SERVERS,
         tags=TAGS,
+        license_info=LICENSE,
     )
     document["paths"] |= {operation.path: operation.openapi() for operation in predictions}
     schemas = document["components"]["schemas"]
-    schemas |= _schemas([JobRequest, *_models(operation.body for operation in predictions)], "validation")
     schemas |= _schemas([Problem, OipError, *_models(operation.response for operation in predictions)], "serialization")
+    asked = _schemas([JobRequest, *_models(operation.body for operation in predictions)], "validation")
+    _add_requests(document, asked)
     bearer = {
         "type": "http",
         "scheme": "bearer",
@@ -155,7 +170,54 @@ def build(app: FastAPI, predictions: Sequence[PredictionOperation]) -> Json:
     for path, method, operation in operations(document):
         _complete(path, method, operation, shared)
     document["components"]["responses"] = dict(sorted(shared.items()))
-    return document
+    _without_titles(document)
+    return Documents(_part(document, of_protocol=False), _part(document, of_protocol=True))
+
+
+def _add_requests(document: Json, asked: Json) -> None:
+    """Add schemas of requests; where an answer repeats one and is open to new fields, the closed one is `…Input`."""
+    schemas = document["components"]["schemas"]
+    closed = {name for name, schema in asked.items() if name in schemas and schemas[name] != schema}
+    text = json.dumps(asked)
+    for name in closed:
+        text = text.replace(f'"#/components/schemas/{name}"', f'"#/components/schemas/{name}Input"')
+    schemas |= {f"{name}Input" if name in closed else name: schema for name, schema in json.loads(text).items()}
+
+
+def _without_titles(document: Json) -> None:
+    """Name generic schemas by their titles, and leave out titles, which repeat the names of schemas and fields."""
+    schemas = document["components"]["schemas"]
+    names = {name: schema["title"] for name, schema in schemas.items() if "_" in name}
+    text = json.dumps(document)
+    for name, title in names.items():
+        text = text.replace(f'"#/components/schemas/{name}"', f'"#/components/schemas/{title}"')
+    document |= json.loads(text)
+    found = document["components"]["schemas"]
+    document["components"]["schemas"] = {names.get(name, name): found[name] for name in found}
+    for schema in document["components"]["schemas"].values():
+        for part in (schema, *schema.get("properties", {}).values()):
+            part.pop("title", None)
+    for _, _, operation in operations(document):
+        for parameter in operation.get("parameters", ()):
+            parameter.get("schema", {}).pop("title", None)
+
+
+def _part(document: Json, *, of_protocol: bool) -> Json:
+    """The document of the paths of one kind, with the components and tags that they need."""
+    paths = {path: item for path, item in document["paths"].items() if path.startswith(PROTOCOL) == of_protocol}
+    used = {tag for item in paths.values() for operation in item.values() for tag in operation["tags"]}
+    part: Json = {**document, "paths": paths, "tags": [tag for tag in document["tags"] if tag["name"] in used]}
+    if of_protocol:
+        part["info"] = {**document["info"], "title": f"{document['info']['title']}: Open Inference Protocol"}
+    components = document["components"]
+    kept: Json = {"securitySchemes": components["securitySchemes"]}
+    left = set(_REFERENCE.findall(json.dumps(paths)))
+    while left:
+        kind, name = left.pop()
+        if name not in kept.setdefault(kind, {}):
+            kept[kind][name] = components[kind][name]
+            left |= set(_REFERENCE.findall(json.dumps(components[kind][name])))
+    return {**part, "components": {kind: dict(sorted(named.items())) for kind, named in sorted(kept.items())}}
 
 
 def operations(document: Json) -> Iterator[tuple[str, str, Json]]:
@@ -183,6 +245,8 @@ def _complete(path: str, method: str, operation: Json, shared: Json) -> None:
     for parameter in operation.get("parameters", ()):
         if parameter["name"] in PARAMETERS:
             parameter.setdefault("description", PARAMETERS[parameter["name"]])
+        _without_null(parameter)
+    operation["summary"] = _SUMMARY.split(operation["description"], maxsplit=1)[0]
     responses = {status: found for status, found in operation["responses"].items() if status != "4XX"}
     operation["responses"] = responses
     by_status: dict[int, list[str]] = defaultdict(list)
@@ -199,15 +263,16 @@ def _complete(path: str, method: str, operation: Json, shared: Json) -> None:
             shared[name] = error
             error = {"$ref": f"#/components/responses/{name}"}
         responses.setdefault(str(status), error)
+    default = "ProtocolError" if path.startswith(PROTOCOL) else "Error"
+    shared.setdefault(default, _default(path))
+    responses["default"] = {"$ref": f"#/components/responses/{default}"}
     operation["responses"] = dict(sorted(responses.items()))
     for name in (CODES, CODES_AT):
         operation.pop(name, None)
 
 
 def _codes(path: str, method: str, operation: Json) -> Iterator[tuple[str, int]]:
-    found = dict.fromkeys((*_ALWAYS, *_BUSY))
-    if not is_open(path):
-        found |= dict.fromkeys(_CLOSED)
+    found: dict[str, None] = {} if is_open(path) else {"unauthorized": None}
     if method != "get":
         found["foreign_origin"] = None
     if "{" in path:
@@ -223,6 +288,25 @@ def _codes(path: str, method: str, operation: Json) -> Iterator[tuple[str, int]]
         yield code, protocol_status(code, status) if path.startswith(PROTOCOL) else status
     for status, codes in operation.get(CODES_AT, {}).items():
         yield from ((code, int(status)) for code in codes)
+
+
+def _without_null(parameter: Json) -> None:
+    """A query string has no word for null: a parameter that may be null is one that may be left out."""
+    schema = parameter.get("schema", {})
+    if {"type": "null"} in (parts := schema.get("anyOf", [])):
+        rest = [part for part in parts if part != {"type": "null"}]
+        del schema["anyOf"]
+        schema |= rest[0] if len(rest) == 1 else {"anyOf": rest}
+
+
+def _default(path: str) -> Json:
+    """The answer to a request that no operation has seen, or that none could answer."""
+    error = _error(path, 500, _TRANSPORT)
+    codes = error["description"].partition("\n\n")[2]
+    return {
+        **error,
+        "description": f"The request did not reach the operation, or the service cannot answer.\n\n{codes}",
+    }
 
 
 def _error(path: str, status: int, codes: Sequence[str]) -> Json:

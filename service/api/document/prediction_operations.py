@@ -54,7 +54,6 @@ class PredictionOperation:
         return {
             "post": {
                 "tags": [self.tag],
-                "summary": self.name.replace("_", " ").title(),
                 "description": self.description,
                 "operationId": self.name,
                 "parameters": [*map(_path_parameter, _PARAMETER.findall(self.path)), *self.parameters],
@@ -134,7 +133,7 @@ OPERATIONS = (
     PredictionOperation(
         "/v1/models/{model}/predict",
         name="predict",
-        description="Predict the rows of this request with calibrated confidences. With `Accept: application/x-npy` "
+        description="Predict with calibrated confidences. With `Accept: application/x-npy` "
         "the answer is the matrix of probabilities alone, (N, K) float32 in the order of the model's `class_names`.",
         tag="predictions",
         parameters=[*_OPTIONS, _TIMEOUT],
@@ -165,12 +164,12 @@ OPERATIONS = (
     _infer(
         "/v2/models/{model}/infer",
         "infer",
-        "Infer; with `Inference-Header-Content-Length`, tensors lie in binary behind so many bytes of JSON.",
+        "Infer rows with a model; tensors may lie in binary behind `Inference-Header-Content-Length` bytes of JSON.",
     ),
     _infer(
         "/v2/models/{model}/versions/{version}/infer",
         "infer_of_version",
-        "The same with one version.",
+        "Infer rows with a version of a model; else as without a version.",
         "unknown_version",
     ),
 )

@@ -26,6 +26,7 @@ _OPEN_PATHS = frozenset(
         "/docs",
         "/redoc",
         "/openapi.json",
+        "/openapi-v2.json",
         "/sign-in",
         "/sign-out",
         "/v2/health/live",

@@ -210,7 +210,7 @@ _WRITERS: dict[Format, Writer] = {"parquet": parquet, "ndjson": ndjson, "csv": c
     ),
 )
 async def create_batch(services: ServicesDep, body: BatchRequest, key: IdempotencyKey = None) -> Response:
-    """Order predictions for every row of a stored dataset."""
+    """Predict all rows of a stored dataset; a worker carries it out."""
 
     def make(unit: UnitOfWork) -> BatchRecord:
         with named_by_body("model"):
@@ -272,7 +272,7 @@ def get_results(
     after: RowCursor = None,
     format: Annotated[Format | None, Query(description="All rows as a file; over `Accept`.")] = None,
 ) -> Response:
-    """One page of a batch's predictions, in the dataset's order; 409 before it has ended.
+    """Return predictions of a batch, a page in the dataset's order; 409 before it has ended.
 
     With `format`, or its media type in `Accept`, all of them, whatever `limit` and `after` say. A Parquet file has the
     same columns, those alone that were asked for. Results of many rows are stored in parts, which `/results/manifest`
@@ -295,7 +295,7 @@ def get_results(
     openapi_extra=operation("unknown_prediction", "no_results", *STORED, tagged=True),
 )
 def get_manifest(request: Request, services: ServicesDep, batch_id: str) -> Response:
-    """Which files the results are, for those who read them in parallel; 409 before the batch has ended."""
+    """List the files of a batch's results, to read them in parallel; 409 before the batch has ended."""
     return tagged(request, BatchResults.of(services.registry, batch_id).manifest)
 
 
@@ -311,7 +311,7 @@ def get_manifest(request: Request, services: ServicesDep, batch_id: str) -> Resp
     ),
 )
 def get_part(request: Request, services: ServicesDep, batch_id: str, number: PartNumber) -> Response:
-    """One part of the results, as Parquet; its `ETag` is its digest in the manifest, and ranges work."""
+    """Download a part of a batch's results, as Parquet; its `ETag` is its digest in the manifest, and ranges work."""
     part = BatchResults.of(services.registry, batch_id).part(number)
     return stored_file(request, services, part.sha256, f"{batch_id}-{number:05}.parquet", media_type=PARQUET)
 

@@ -100,7 +100,7 @@ def add_calibrator(
 async def create_calibrator(
     request: Request, services: ServicesDep, options: Annotated[CalibratorOptions, Query()], key: IdempotencyKey = None
 ) -> Response:
-    """Fit a calibrator on `logits` (or `probabilities`) and `labels`, an npz or csv of at most 100,000 rows.
+    """Fit a calibrator on scores: `logits` (or `probabilities`) and `labels`, npz or csv, at most 100,000 rows.
 
     Answered when it is fitted; with 202 and `Retry-After` where that takes longer than `wait`.
     """
@@ -158,7 +158,7 @@ add_evidence(ROUTES)
 def download_calibrator(
     request: Request, services: ServicesDep, calibrator_id: str, class_priors: PriorsOption = None
 ) -> Response:
-    """The calibrator as a file: scores in, `probabilities` and `confidence` out. Ranges work; 409 before it exists."""
+    """Download a calibrator as ONNX: scores in, `probabilities` and `confidence` out; 409 before it is there."""
     with services.registry.read() as unit:
         row = unit.calibrators.get(calibrator_id)
     if row.onnx_sha256 is None:

@@ -109,7 +109,7 @@ def add_dataset(unit: UnitOfWork, file: ReceivedFile, options: DatasetOptions, s
 async def create_dataset(
     request: Request, services: ServicesDep, options: Annotated[DatasetOptions, Query()], key: IdempotencyKey = None
 ) -> Response:
-    """Store a dataset; it is inspected in the background and becomes `ready` or `rejected`."""
+    """Upload a dataset; it is inspected in the background and becomes `ready` or `rejected`."""
     scoped = Key.of("datasets", key)
     answer, _ = await create_from_file(request, services, scoped, options, add_dataset, dataset_record)
     return created(answer, "/v1/datasets")

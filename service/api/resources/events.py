@@ -61,7 +61,7 @@ async def list_events(
         ),
     ] = None,
 ) -> Response:
-    """Events of a job, newest first; with `Accept: text/event-stream` a stream, oldest first, until its end.
+    """List or stream events of a job: a page, newest first; by `Accept: text/event-stream` a stream, oldest first.
 
     A stream begins after `Last-Event-ID` (or `after`, where a client cannot set headers), else with the first event.
     """
@@ -99,7 +99,7 @@ async def _stream(long_poll: LongPoll, job_id: str, known: int) -> AsyncIterator
     openapi_extra=operation("unknown_job", "invalid_cursor"),
 )
 def list_deliveries(services: ServicesDep, job_id: str, limit: Limit = 20, after: After = None) -> Response:
-    """Messages to a job's webhook, sent or due, newest first; there is nothing before the job has ended."""
+    """List messages to a job's webhook: sent or due, newest first; there is nothing before the job has ended."""
     after = cursor(after, "msg")
     with services.registry.read() as unit:
         unit.jobs.get(job_id)

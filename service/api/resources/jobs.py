@@ -96,7 +96,7 @@ async def create_job(
     key: IdempotencyKey = None,
     dry_run: Annotated[bool, Query(description="Check everything, train nothing.")] = False,
 ) -> Response:
-    """Order a calibration of a stored model on a stored dataset, or upload both in the same call."""
+    """Calibrate a model: a stored one on a stored dataset, or both uploaded in the same call."""
     scoped = Key.of("jobs", key)
     if is_multipart(request):
         async with reserved(services, scoped) as held:
@@ -276,7 +276,7 @@ def get_job_predictions(
     after: RowCursor = None,
     format: Annotated[Literal["parquet"] | None, Query(description="All rows as a file; over `Accept`.")] = None,
 ) -> Response:
-    """The served model's answers to the test rows, with their labels; 409 before the job has succeeded.
+    """Return predictions for a job's test rows: the served model's answers, with labels; 409 before its end.
 
     They are the probabilities that its report judges: at the shares of the calibration rows, whatever `class_priors`
     were ordered. With `format=parquet`, or that media type in `Accept`, all rows are one file.

@@ -118,7 +118,7 @@ def add_model(unit: UnitOfWork, file: ReceivedFile, options: ModelOptions, store
 async def create_model(
     request: Request, services: ServicesDep, options: Annotated[ModelOptions, Query()], key: IdempotencyKey = None
 ) -> Response:
-    """Store a classifier; it is inspected in the background and becomes `ready` or `rejected`."""
+    """Upload a model; it is inspected in the background and becomes `ready` or `rejected`."""
     scoped = Key.of("models", key)
     answer, _ = await create_from_file(request, services, scoped, options, add_model, model_record, MODEL_PARTS)
     return created(answer, "/v1/models")
@@ -157,7 +157,7 @@ ROUTES.add_delete(
 def download_model(
     request: Request, services: ServicesDep, model_id: str, class_priors: PriorsOption = None
 ) -> Response:
-    """The file: an uploaded model's bytes as sent, a calibrated model with its standard outputs. Ranges work.
+    """Download a model as ONNX: an uploaded model's bytes as sent, a calibrated one with its standard outputs. Ranges work.
 
     Of a model that came with the file of its weights: a zip of the two.
     """

@@ -28,7 +28,7 @@ router = APIRouter(route_class=Route, prefix="/v1/names", tags=["names"])
 
 @router.get("", response_model=Page[NameRecord])
 async def list_names(services: ServicesDep, limit: Limit = 20, after: AfterName = None) -> Response:
-    """List published names with their versions, in alphabetical order."""
+    """List published names: with their versions, in alphabetical order."""
     shown: list[str] = []
 
     def page(unit: UnitOfWork) -> Response:
@@ -65,7 +65,7 @@ async def get_name(request: Request, services: ServicesDep, name: str) -> Respon
     ),
 )
 async def update_name(services: ServicesDep, name: str, body: DefaultVersion) -> NameRecord:
-    """Choose which version answers under the name, and for which class priors.
+    """Switch the version of a name; also the class priors that it answers for.
 
     It is open and warm before the first request is sent to it. A later version takes the priors over, unless its job
     had its own or its classes are others. 409 where another version than `instead_of` answers by now.
@@ -90,7 +90,7 @@ async def update_name(services: ServicesDep, name: str, body: DefaultVersion) ->
 
 @router.delete("/{name}", status_code=204, response_class=Response, openapi_extra=operation("unknown_name"))
 async def delete_name(services: ServicesDep, name: str) -> None:
-    """Delete a published name with all its versions; their models stay and answer under their ids.
+    """Delete a name with its versions; their models stay and answer under their ids.
 
     Requests that came before are answered. Later ones are answered 404, at other API processes within a second. A job
     that is still to publish under this name begins it anew, with version 1.
@@ -105,7 +105,7 @@ async def delete_name(services: ServicesDep, name: str) -> None:
     openapi_extra=operation("unknown_name", "unknown_version", tagged=True),
 )
 async def get_version(request: Request, services: ServicesDep, name: str, version: str) -> Response:
-    """Return the model behind one version of a name."""
+    """Return the model of a version."""
 
     def find(unit: UnitOfWork) -> ModelRecord:
         return model_record(unit, unit.models.get(unit.names.version(name, version_number(version)).model_id))
@@ -120,6 +120,6 @@ async def get_version(request: Request, services: ServicesDep, name: str, versio
     openapi_extra=operation("unknown_name", "unknown_version", "default_version"),
 )
 async def delete_version(services: ServicesDep, name: str, version: str) -> None:
-    """Delete one version of a name, whose model stays; 409 for the one that answers. Its number is not given again."""
+    """Delete a version of a name; its model stays; 409 for the one that answers. Its number is not given again."""
     await services.write(lambda unit: unit.names.delete_version(name, version_number(version)))
     await services.served_models.forget()

@@ -50,7 +50,7 @@ _LONGEST_REASON = 200
 
 @repository_router.post("/index", response_model=list[IndexedModel], name="repository_index")
 def index(services: ServicesDep, body: IndexRequest | None = None) -> list[JsonObject]:
-    """Published names with their versions, and models by their ids, the newest first; 10,000 together at most."""
+    """List models of the repository: names with their versions, and ids, the newest first; 10,000 at most."""
     with services.registry.read() as unit:
         return listed(unit, only_ready=body is not None and body.ready)
 
@@ -62,7 +62,7 @@ def index(services: ServicesDep, body: IndexRequest | None = None) -> list[JsonO
     openapi_extra=operation("unknown_model", "model_not_ready", *SERVED, at=LOST),
 )
 async def load(services: ServicesDep, model: str, body: RepositoryParameters | None = None) -> Response:
-    """Put a name or id into service again; answers once it is open and warm."""
+    """Load a model; a name or id answers again, and this call once it is open and warm."""
     if body is not None and body.parameters:
         found = f"found the parameters {', '.join(sorted(body.parameters))}"
         raise InvalidRequest("invalid_request", f"a stored model is loaded as it is; {found}, needed is none")
@@ -81,7 +81,7 @@ async def load(services: ServicesDep, model: str, body: RepositoryParameters | N
     "/models/{model}/unload", response_model=Done, name="unload_model", openapi_extra=operation("unknown_model")
 )
 async def unload(services: ServicesDep, model: str, body: RepositoryParameters | None = None) -> Response:
-    """Take a name or id out of service until it is loaded again; requests that have begun are still answered."""
+    """Unload a model; it answers nothing until it is loaded again, but requests that have begun."""
 
     def change(unit: UnitOfWork) -> None:
         find_model(unit, model)
@@ -144,7 +144,7 @@ _VERSION_IN_PATH: JsonObject = {
 
 def with_version(*codes: str) -> JsonObject:
     """How the path with a version is documented, of a function that answers two."""
-    more: JsonObject = {"parameters": [_VERSION_IN_PATH], "description": "The same of one version."}
+    more: JsonObject = {"parameters": [_VERSION_IN_PATH]}
     return operation(*codes, more=more)
 
 
@@ -154,7 +154,7 @@ _MOST_TOLD = 1000
 
 @statistics_router.get("/stats", response_model=Statistics, name="all_statistics")
 def all_statistics(services: ServicesDep) -> JsonObject:
-    """Statistics of the models that were asked for anything, and zeros of others that answer: 1,000 together."""
+    """Return statistics of all models: of those that were asked for anything, and zeros of others; 1,000 together."""
     found = services.metrics.all_totals()
     with services.registry.read() as unit:
         ready = {(str(item["name"]), str(item["version"])) for item in listed(unit, only_ready=True)}
@@ -173,7 +173,7 @@ def all_statistics(services: ServicesDep) -> JsonObject:
     openapi_extra=with_version(*NAMED),
 )
 def statistics(services: ServicesDep, model: str, version: Version) -> JsonObject:
-    """Requests, rows and times since the service began, of all versions or of one."""
+    """Return statistics of a model: requests, rows and times since the service began, of all versions or of one."""
     number = services.look_up.look_up(model, version).version
     if version is not None:
         return {"model_stats": [_statistics(model, number, services.metrics.totals(model, number))]}
@@ -234,13 +234,13 @@ router = APIRouter(route_class=Route, prefix="/v2", tags=["inference protocol"])
 
 @router.get("", response_model=ServerMetadata, name="server_metadata")
 async def server() -> JsonObject:
-    """The server's name, version and extensions."""
+    """Return the server's name and version."""
     return server_metadata(version_of("fedlas"))
 
 
 @router.get("/health/live", response_model=ServerLive, name="server_live")
 async def live() -> JsonObject:
-    """Whether the process answers."""
+    """Check that the process answers."""
     return {"live": True}
 
 
@@ -251,7 +251,7 @@ async def live() -> JsonObject:
     responses={503: {"model": ServerReady, "description": "Not ready."}},
 )
 async def ready(services: ServicesDep) -> JSONResponse:
-    """Whether models can be found and opened; 503 where they cannot."""
+    """Check that models can be found and opened; 503 where they cannot."""
     try:
         await services.probes.run("database", services.registry.check)
         await services.probes.run("storage", services.registry.artifacts.check)
@@ -263,7 +263,7 @@ async def ready(services: ServicesDep) -> JSONResponse:
 
 @router.get("/models", response_model=ServedModels, name="list_served_models")
 def list_served(services: ServicesDep) -> JsonObject:
-    """The names and ids that answer, as KServe lists them."""
+    """List names and ids that answer; KServe's form of it."""
     with services.registry.read() as unit:
         return {"models": list(dict.fromkeys(item["name"] for item in listed(unit, only_ready=True)))}
 
@@ -273,7 +273,7 @@ def list_served(services: ServicesDep) -> JsonObject:
     OF_VERSION, response_model=ModelMetadata, name="model_metadata_of_version", openapi_extra=with_version(*NAMED)
 )
 def metadata(services: ServicesDep, model: str, version: Version) -> JsonObject:
-    """Inputs, outputs and versions."""
+    """Return the inputs and outputs of a model; and its versions."""
     target = services.look_up.look_up(model, version)
     return model_metadata(target.profile, model, versions_of(services, model, target.version))
 
@@ -286,7 +286,7 @@ def metadata(services: ServicesDep, model: str, version: Version) -> JsonObject:
     openapi_extra=with_version(*NAMED),
 )
 async def config(services: ServicesDep, model: str, version: Version) -> JsonObject:
-    """Inputs and outputs in Triton's words; `instance_group` says what it really runs on, once it is open."""
+    """Return a model's configuration: in Triton's words; `instance_group` says what it really runs on, once it is open."""
     target = await services.look_up(model, version)
     provider = services.served_models.provider(target.digest)
     return model_config(target.profile, model, max_rows=services.settings.max_predict_rows, provider=provider)
@@ -307,7 +307,7 @@ async def config(services: ServicesDep, model: str, version: Version) -> JsonObj
     openapi_extra=with_version("unknown_model", "unknown_version"),
 )
 async def model_ready(services: ServicesDep, model: str, version: Version) -> JSONResponse:
-    """Whether it answers, and is open from now on; 503 while it is inspected, was unloaded, or cannot be had."""
+    """Check that a model answers; it is open from now on; 503 while it is inspected, was unloaded, or cannot be had."""
     try:
         await services.served_models.ready(model, version)
     except (Conflict, Unavailable):

@@ -53,7 +53,7 @@ router = APIRouter(route_class=Route, tags=["operations"])
 
 
 class Health(BaseModel):
-    """The process lives."""
+    """The sign that the process answers."""
 
     status: Literal["ok"] = Field("ok", description="Always `ok`: the process answers.")
 
@@ -68,7 +68,7 @@ class Checks(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether everything can be reached that requests need."""
+    """The state of all that requests need."""
 
     status: Literal["ready", "not_ready"] = Field(description="`ready`, or `not_ready` with 503.")
     checks: Checks = Field(description="The result for each dependency.")
@@ -82,7 +82,7 @@ class Readiness(BaseModel):
 
 @router.get("/healthz")
 async def healthz() -> Health:
-    """Whether the process answers."""
+    """Check that the process answers."""
     return Health()
 
 
@@ -92,7 +92,7 @@ async def healthz() -> Health:
     responses={503: {"model": Readiness, "description": "Something cannot be reached."}},
 )
 async def readyz(services: ServicesDep) -> JSONResponse:
-    """Whether database, broker, storage and serving can be reached; 503 with what is not. `workers` only informs."""
+    """Check that the service is ready: database, broker, storage and serving; 503 with what cannot be reached."""
     checked, workers = await asyncio.gather(outcomes(services), _workers(services))
     ready = all(one.error is None for one in checked)
     content = {
@@ -123,6 +123,6 @@ async def _workers(services: Services) -> Mapping[str, int] | None:
     ),
 )
 async def metrics(request: Request, services: ServicesDep) -> Response:
-    """Metrics for Prometheus: requests, times, batches and confidences per model and version, and the processes."""
+    """Return metrics for Prometheus: requests, times, batches and confidences per model and version, and the processes."""
     headers = request.headers
     return await services.exposition.answer(headers.get("accept", ""), headers.get("accept-encoding", ""))

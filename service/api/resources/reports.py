@@ -51,7 +51,7 @@ def add_evidence(routes: RecordRoutes[Row]) -> None:
         f"{at}/report",
         piece(lambda row: row.report_sha256, "application/json"),
         name=f"get_{routes.noun}_report",
-        description="The evidence, as JSON; 409 before there is any.",
+        description=f"Return the report of a {routes.noun}; 409 before there is one.",
         response_model=Report,
         openapi_extra=operation(*codes, tagged=True),
     )
@@ -59,7 +59,7 @@ def add_evidence(routes: RecordRoutes[Row]) -> None:
         f"{at}/reliability.svg",
         piece(lambda row: row.diagram_sha256, "image/svg+xml"),
         name=f"get_{routes.noun}_reliability_diagram",
-        description="The reliability diagram, as SVG; 409 before there is one.",
+        description=f"Return the reliability diagram of a {routes.noun}; 409 before there is one.",
         response_class=Response,
         openapi_extra=operation(*codes, tagged=True, content=diagram),
     )
@@ -67,7 +67,7 @@ def add_evidence(routes: RecordRoutes[Row]) -> None:
         f"{at}/report.html",
         piece(lambda row: row.page_sha256, "text/html"),
         name=f"get_{routes.noun}_report_page",
-        description="The evidence as one page for people, which loads nothing from anywhere; 409 before there is any.",
+        description=f"Return the report of a {routes.noun} as a page; it loads nothing from anywhere; 409 before there is one.",
         response_class=HTMLResponse,
         openapi_extra=operation(*codes, tagged=True),
     )

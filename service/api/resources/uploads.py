@@ -52,7 +52,7 @@ Checksum = Annotated[
     openapi_extra=operation(*KEYED, "storage_unavailable", headers={201: ["Location", *_PROGRESS]}),
 )
 async def create_upload(services: ServicesDep, body: UploadRequest, key: IdempotencyKey = None) -> Response:
-    """Announce a file of `bytes` bytes; its pieces follow with PATCH, and its id takes the place of a body."""
+    """Begin a resumable upload; its pieces follow with PATCH, and its id takes the place of a body."""
     limit = services.settings.max_upload_bytes
     if body.bytes > limit:
         raise TooLarge("too_large", f"{body.bytes} bytes are more than the limit of {limit} bytes", field="bytes")
@@ -72,7 +72,7 @@ async def create_upload(services: ServicesDep, body: UploadRequest, key: Idempot
     openapi_extra=operation("unknown_upload", headers={200: _PROGRESS}, tagged=True),
 )
 def get_upload(request: Request, services: ServicesDep, upload_id: str) -> Response:
-    """How much is safely here, as a record and in `Upload-Offset`; HEAD answers the same headers without the record."""
+    """Return the state of an upload; also in `Upload-Offset`; HEAD answers the same headers without the record."""
     with services.registry.read() as unit:
         row = unit.uploads.get(upload_id)
     offset, touched_at = services.registry.resumable_uploads.state(upload_id)
@@ -100,7 +100,7 @@ def get_upload(request: Request, services: ServicesDep, upload_id: str) -> Respo
 async def append_to_upload(
     request: Request, services: ServicesDep, upload_id: str, offset: Offset, checksum: Checksum = None
 ) -> Response:
-    """Append the raw body. It must begin at the offset that HEAD returns, else 409 with the right one.
+    """Send a piece of an upload. It must begin at the offset that HEAD returns, else 409 with the right one.
 
     What arrived before a connection broke is kept. A piece that is refused (409, 413, 422) changes nothing.
     """
@@ -127,7 +127,7 @@ async def append_to_upload(
     "/{upload_id}", status_code=204, response_class=Response, openapi_extra=operation("unknown_upload", "upload_busy")
 )
 def delete_upload(services: ServicesDep, upload_id: str) -> None:
-    """Delete an upload and free its bytes; 409 while a piece arrives."""
+    """Delete an upload; 409 while a piece arrives."""
     with services.registry.read() as unit:
         unit.uploads.get(upload_id)
     services.registry.forget_upload(upload_id)

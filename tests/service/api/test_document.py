@@ -24,30 +24,49 @@ from service.registry import errors
 from service.registry.settings import ServiceSettings
 from service.rest_api import build_document
 from tests.helpers import ROOT, Json
-from tests.helpers.documented import document, resolved
+from tests.helpers.documented import SNAPSHOTS, document, of_protocol, resolved
 
+DOCUMENTS = [document(beginning) for beginning in SNAPSHOTS]
 OPERATIONS = {
     operation["operationId"]: (path, method, operation)
-    for path, item in document()["paths"].items()
+    for part in DOCUMENTS
+    for path, item in part["paths"].items()
     for method, operation in item.items()
 }
-SCHEMAS: Json = document()["components"]["schemas"]
+SCHEMAS: Json = {name: schema for part in DOCUMENTS for name, schema in part["components"]["schemas"].items()}
 #: Answers that are files, texts or nothing.
 WITHOUT_EXAMPLE = re.compile(r"delete_|download_|_diagram$|_page$|^metrics$|^append_to_upload$")
 
 
 def contents() -> Iterator[tuple[str, Json]]:
     """Every content in JSON, of requests and of good answers, with its operation."""
-    for name, (_, _, operation) in OPERATIONS.items():
+    for name, (path, _, operation) in OPERATIONS.items():
         for part in [operation.get("requestBody", {}), *operation["responses"].values()]:
-            content = resolved(part).get("content", {}).get("application/json")
+            content = resolved(part, path).get("content", {}).get("application/json")
             if content is not None:
                 yield name, content
 
 
 def test_the_document_is_sound() -> None:
-    """OpenAPI 3.1, as its validator says."""
-    validate(document())
+    """OpenAPI 3.1, as its validator says; no operation is in both."""
+    for part in DOCUMENTS:
+        validate(part)
+    assert {path.startswith("/v2") for path in document("/v2")["paths"]} == {True}
+    assert {path.startswith("/v2") for path in document()["paths"]} == {False}
+
+
+def test_the_contract_is_small_enough_to_read() -> None:
+    """The document of `/v1` as it is served, without samples, has at most 300 kB."""
+
+    def without_samples(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {
+                key: without_samples(value) for key, value in part.items() if key not in ("example", "x-codeSamples")
+            }
+        return [without_samples(value) for value in part] if isinstance(part, list) else part
+
+    text = json.dumps(without_samples(document()), separators=(",", ":"), ensure_ascii=False)
+    assert len(text.encode()) <= 300_000
 
 
 def test_it_is_built_beside_requests(settings: ServiceSettings) -> None:
@@ -69,8 +88,9 @@ def test_it_is_built_beside_requests(settings: ServiceSettings) -> None:
 
 def test_everything_is_described() -> None:
     """Every operation, tag, parameter, schema and field; a field and a parameter in 25 characters at least."""
-    assert all(tag["description"] for tag in document()["tags"])
-    named = {tag["name"] for tag in document()["tags"]}
+    tags = [tag for part in DOCUMENTS for tag in part["tags"]]
+    assert all(tag["description"] for tag in tags)
+    named = {tag["name"] for tag in tags}
     for name, (path, _, operation) in OPERATIONS.items():
         assert operation["description"], name
         assert set(operation["tags"]) <= named, path
@@ -80,12 +100,12 @@ def test_everything_is_described() -> None:
     for name, schema in SCHEMAS.items():
         missing = [key for key, field in schema.get("properties", {}).items() if len(field.get("description", "")) < 25]
         assert missing == [], name
-    assert re.findall(r'"description": "None\b[^"]*"', json.dumps(document())) == [], "of what has no description"
+    assert re.findall(r'"description": "None\b[^"]*"', json.dumps(DOCUMENTS)) == [], "of what has no description"
 
 
 def test_operation_ids_are_readable() -> None:
     """Each is its own, and says nothing twice."""
-    assert len(OPERATIONS) == sum(len(item) for item in document()["paths"].values())
+    assert len(OPERATIONS) == sum(len(item) for part in DOCUMENTS for item in part["paths"].values())
     for name in OPERATIONS:
         assert re.fullmatch(r"[a-z]+(_[a-z]+)*", name)
         assert name.count("_of_version") <= 1
@@ -105,7 +125,7 @@ def test_errors_have_their_media_type() -> None:
     for path, _, operation in OPERATIONS.values():
         kind = "application/json" if path.startswith("/v2") else "application/problem+json"
         for status, response in operation["responses"].items():
-            found = resolved(response)
+            found = resolved(response, path)
             assert "X-Request-Id" in found["headers"], (path, status)
             if "x-error-codes" in found:
                 assert set(found["content"]) == {kind}, (path, status)
@@ -128,9 +148,12 @@ def test_an_operation_has_an_example(name: str) -> None:
 
 def test_examples_are_valid() -> None:
     """Each against its schema."""
-    resource = Resource(contents=document(), specification=DRAFT202012)
-    registry = Registry().with_resource("urn:document", resource)
+    registries = {
+        beginning: Registry().with_resource("urn:document", Resource(document(beginning), DRAFT202012))
+        for beginning in SNAPSHOTS
+    }
     for name, content in contents():
+        registry = registries[of_protocol(OPERATIONS[name][0])]
         if "example" in content:
             schema = _absolute(content["schema"])
             errors = list(Draft202012Validator(schema, registry=registry).iter_errors(content["example"]))
@@ -216,10 +239,9 @@ def test_a_code_says_what_to_do(code: str) -> None:
 
 def test_operations_name_known_codes_at_their_status() -> None:
     """Under `/v1`; `/v2` has statuses of its own."""
-    for path, item in document()["paths"].items():
-        for operation in item.values():
-            for status, response in operation["responses"].items():
-                for code in response.get("x-error-codes", ()):
-                    assert code in ERROR_CODES or code in RECORD_CODES
-                    if code in ERROR_CODES and path.startswith("/v1") and code not in RECORD_CODES:
-                        assert int(status) in (ERROR_CODES[code].status, *ERROR_CODES[code].also), (path, code)
+    for path, _, operation in OPERATIONS.values():
+        for status, response in operation["responses"].items():
+            for code in response.get("x-error-codes", ()):
+                assert code in ERROR_CODES or code in RECORD_CODES
+                if code in ERROR_CODES and path.startswith("/v1") and code not in RECORD_CODES:
+                    assert int(status) in (ERROR_CODES[code].status, *ERROR_CODES[code].also), (path, code)
