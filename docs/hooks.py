@@ -80,8 +80,8 @@ def _commands() -> str:
 
 def _errors() -> str:
     """Every code of an answer, and of a rejected file or failed job, from the tables of the service."""
-    from service.api.plumbing.error_codes import ERROR_CODES
-    from service.api.plumbing.record_codes import RECORD_CODES
+    from fedlas.contract.error_codes import ERROR_CODES
+    from fedlas.contract.record_codes import RECORD_CODES
 
     answers = [
         _row(f"`{code}`", ", ".join(map(str, (one.status, *one.also))), one.meaning, one.remedy)

@@ -156,7 +156,7 @@ class Jobs:
             self._transport,
             Page[Job],
             _PATH,
-            {**query(**which), **{f"metadata.{key}": value for key, value in (metadata or {}).items()}},
+            {**query(**which), **{f"metadata[{key}]": value for key, value in (metadata or {}).items()}},
             limit=limit,
             cursor=lambda job: job.id,
             prepare=self._bound,

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import Field, WithJsonSchema
 
 from fedlas.contract.base import Shape
+from fedlas.contract.error_codes import ERROR_CODES
+from fedlas.contract.record_codes import RECORD_CODES
+
+_KNOWN = {"type": "string", "enum": sorted({*ERROR_CODES, *RECORD_CODES})}
+#: A stable code; there may be new ones.
+Code = Annotated[str, WithJsonSchema({"anyOf": [_KNOWN, {"type": "string"}]})]
 
 
 class FieldError(Shape):
@@ -17,11 +25,11 @@ class FieldError(Shape):
 class Problem(Shape):
     """The reason of a refusal, with a stable machine `code`."""
 
-    type: str = Field("about:blank", description="Always `about:blank`: `code` tells errors apart.")
+    type: str = Field(description="The address of the code's page on this server: what it means, and what to do.")
     title: str = Field(description="The phrase of the status code.")
     status: int = Field(description="The status code of the answer.")
     detail: str = Field(description="The finding, what is needed, and where, as a sentence.")
-    code: str = Field(description="A stable code for machines; each operation lists its codes.")
+    code: Code = Field(description="A stable code for machines; each operation lists its codes.")
     errors: list[FieldError] = Field([], description="The invalid parts of the request, 20 at most.")
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from fedlas.contract.problems import Problem
+from fedlas.contract.record_codes import RECORD_CODES
 from fedlas.contract.records import DatasetRecord
-from service.api.plumbing.record_codes import RECORD_CODES
 from service.api.plumbing.responses import After, cursor
 from service.api.plumbing.services import Services, ServicesDep
 from service.registry.presenters import dataset_record

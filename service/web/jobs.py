@@ -11,9 +11,9 @@ from markupsafe import Markup
 from starlette.concurrency import run_in_threadpool
 
 from fedlas.contract.problems import Problem
+from fedlas.contract.record_codes import RECORD_CODES
 from fedlas.contract.records import FINAL, DeliveryRecord, JobRecord, JobStatus
 from fedlas.contract.report import Report
-from service.api.plumbing.record_codes import RECORD_CODES
 from service.api.plumbing.responses import After, cursor
 from service.api.plumbing.services import Services, ServicesDep
 from service.registry import tables

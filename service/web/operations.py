@@ -14,8 +14,8 @@ from fastapi import APIRouter, Request, Response
 from markupsafe import Markup
 from starlette.concurrency import run_in_threadpool
 
-from service.api.plumbing.error_codes import ERROR_CODES
-from service.api.plumbing.record_codes import RECORD_CODES
+from fedlas.contract.error_codes import ERROR_CODES
+from fedlas.contract.record_codes import RECORD_CODES
 from service.api.plumbing.services import Services, ServicesDep, quarantine
 from service.api.resources.operations import Outcome, outcomes
 from service.registry import tables

@@ -13,8 +13,8 @@ from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from fedlas.contract.profiles import TensorSpec
+from fedlas.contract.record_codes import RECORD_CODES
 from fedlas.contract.records import FINAL, DatasetRecord, JobRecord, ModelRecord
-from service.api.plumbing.record_codes import RECORD_CODES
 from service.api.plumbing.services import ServicesDep
 from service.registry.presenters import dataset_record, job_record, model_record
 from service.registry.registry import UnitOfWork

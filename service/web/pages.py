@@ -12,9 +12,12 @@ from fastapi import APIRouter, FastAPI, Form, Query, Request, Response
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fedlas.contract.error_codes import ERROR_CODES
 from fedlas.contract.problems import Problem
+from fedlas.contract.record_codes import RECORD_CODES
 from service.api.plumbing.access import headers_of
 from service.api.plumbing.services import Services, ServicesDep
+from service.registry.errors import NotFound
 from service.registry.registry import UnitOfWork
 from service.web import datasets, jobs, live, models, operations, orders, rendering, reports, try_it
 from service.web.forms import Sent
@@ -91,6 +94,16 @@ def problem_page(request: Request, start: Message, body: bytes) -> ASGIApp:
         sent=request.method == "POST",
         request_id=sent.get("x-request-id"),
     )
+
+
+@router.get("/errors/{code}")
+def error_page(request: Request, code: str) -> Response:
+    """The page of an error code, to which the `type` of a problem leads."""
+    known = ERROR_CODES.get(code)
+    if known is None and code not in RECORD_CODES:
+        raise NotFound("not_found", f"there is no error code {code[:100]!r}")
+    meaning, remedy = (known.meaning, known.remedy) if known else (RECORD_CODES[code], "")
+    return page(request, "problems/code.html.jinja", code=code, meaning=meaning, remedy=remedy, known=known)
 
 
 @router.get("/")

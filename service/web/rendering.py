@@ -23,9 +23,9 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import ChoiceLoader, Environment, PackageLoader
 from markupsafe import Markup
 
+from fedlas.contract.error_codes import ERROR_CODES
 from fedlas.contract.problems import Problem
 from fedlas.report import page as report_page
-from service.api.plumbing.error_codes import ERROR_CODES
 from service.api.plumbing.responses import etag_matches
 from service.registry.errors import NotFound
 from service.web.sessions import STATIC, session_id_of

@@ -16,20 +16,22 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from fedlas.contract.error_codes import ERROR_CODES
 from fedlas.contract.problems import Problem
 from fedlas.contract.protocol import OipError
+from fedlas.contract.record_codes import RECORD_CODES
 from fedlas.contract.requests import JobRequest
 from service.api.document.prediction_operations import PredictionOperation
 from service.api.plumbing.access import is_open
 from service.api.plumbing.declarations import CODES, CODES_AT, header_references
-from service.api.plumbing.error_codes import ERROR_CODES
 from service.api.plumbing.problems import PROTOCOL, protocol_status
-from service.api.plumbing.record_codes import RECORD_CODES
+from service.api.plumbing.routing import ANY_KEY
 
 Json = dict[str, Any]
 _REFERENCE = re.compile(r'"#/components/(\w+)/([^"]+)"')
 #: A summary is the beginning of a description, up to its first full stop, colon, semicolon, comma or bracket.
 _SUMMARY = re.compile(r"[.:;,(]")
+_TEXTS: Json = {"type": "object", "additionalProperties": {"type": "string"}}
 LICENSE = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
 
 DESCRIPTION = """\
@@ -246,6 +248,8 @@ def _complete(path: str, method: str, operation: Json, shared: Json) -> None:
         if parameter["name"] in PARAMETERS:
             parameter.setdefault("description", PARAMETERS[parameter["name"]])
         _without_null(parameter)
+        if parameter["name"] == f"metadata[{ANY_KEY}]":
+            parameter |= {"name": "metadata", "style": "deepObject", "explode": True, "schema": _TEXTS}
     operation["summary"] = _SUMMARY.split(operation["description"], maxsplit=1)[0]
     responses = {status: found for status, found in operation["responses"].items() if status != "4XX"}
     operation["responses"] = responses

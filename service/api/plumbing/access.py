@@ -33,7 +33,7 @@ _OPEN_PATHS = frozenset(
         "/v2/health/ready",
     }
 )
-_OPEN_FILES = ("/static-offline-docs/", "/static/")
+_OPEN_FILES = ("/static-offline-docs/", "/static/", "/errors/")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _OTHER_SITES = frozenset({b"cross-site", b"same-site"})
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}

@@ -69,7 +69,14 @@ def problem(
     detail = _bounded(detail)
     if path.startswith(PROTOCOL):
         return JSONResponse({"error": detail}, protocol_status(code, status), headers=headers)
-    body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, code=code, errors=fields or [])
+    body = Problem(
+        type=f"/errors/{code}",
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        code=code,
+        errors=fields or [],
+    )
     content = body.model_dump(exclude=None if fields else {"errors"})
     return JSONResponse(content, status, headers=headers, media_type="application/problem+json")
 

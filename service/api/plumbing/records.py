@@ -33,7 +33,7 @@ from service.registry.repositories.records import ListFilter, Records
 
 Filters = Callable[..., ListFilter]
 
-_METADATA = "metadata."
+_METADATA = re.compile(r"metadata\[(.+)\]")
 _TIME = "A time in RFC 3339, as in the records, or a date: its midnight. UTC where it does not say otherwise."
 #: A plus that was not written as `%2B` arrives as a space.
 _LOST_PLUS = re.compile(r"(?<=\d) (?=\d\d:\d\d$)")
@@ -71,15 +71,18 @@ def list_filters(statuses: Sequence[str], *, name: str) -> Filters:
 def with_metadata(filters: Filters) -> Filters:
     Metadata = Annotated[
         str | None,
-        Query(alias=f"{_METADATA}{ANY_KEY}", description="The value that the job's `metadata` has for KEY; any keys."),
+        Query(
+            alias=f"metadata[{ANY_KEY}]",
+            description="Only jobs whose `metadata` has this value for the key: `metadata[team]=vision`; any keys.",
+        ),
     ]
 
     def with_words(
-        request: Request, found: Annotated[ListFilter, Depends(filters)], metadata: Metadata = None
+        request: Request, listed: Annotated[ListFilter, Depends(filters)], metadata: Metadata = None
     ) -> ListFilter:
         given = request.query_params.items()
-        words = {name.removeprefix(_METADATA): value for name, value in given if name.startswith(_METADATA)}
-        return replace(found, metadata=words)
+        words = {found[1]: value for name, value in given if (found := _METADATA.fullmatch(name))}
+        return replace(listed, metadata=words)
 
     return with_words
 

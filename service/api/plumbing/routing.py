@@ -25,7 +25,7 @@ from service.registry.errors import InvalidRequest, NotFound
 _LONGEST_SEGMENT = 200
 _MOST_PARAMETERS = 64
 _SHOWN = 100
-#: A parameter whose name ends so stands for all that begin as it does, such as `metadata.team` for `metadata.KEY`.
+#: The key of a parameter in brackets that stands for any: `metadata[KEY]` for `metadata[team]`.
 ANY_KEY = "KEY"
 
 
@@ -65,9 +65,10 @@ def check_query(query: bytes, known: frozenset[str] | None) -> None:
         message = "the query string is not UTF-8 text in percent-encoding"
         raise InvalidRequest("invalid_request", message) from error
     counts = Counter(name for name, _ in pairs)
-    families = tuple(name.removesuffix(ANY_KEY) for name in known if name.endswith(ANY_KEY))
+    families = tuple(name.removesuffix(f"{ANY_KEY}]") for name in known if name.endswith(f"[{ANY_KEY}]"))
     for name in counts:
-        if name not in known and (not name.startswith(families) or name in families):
+        is_keyed = name.startswith(families) and name.endswith("]") and not name.endswith("[]")
+        if name not in known and not is_keyed:
             raise InvalidRequest("invalid_request", _unknown(name[:_SHOWN], known), field=printable(name[:_SHOWN]))
         if counts[name] > 1:
             message = f"{name} is given {counts[name]} times; needed is one value"

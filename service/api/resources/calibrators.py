@@ -11,11 +11,11 @@ from pydantic import Field, Json
 
 from fedlas.contract.base import JsonObject
 from fedlas.contract.options import GivenPriors
+from fedlas.contract.record_codes import DATASET_CODES, FILE_CODES, WORK_CODES
 from fedlas.contract.records import FINAL, CalibratorRecord, RecordError
 from service.api.plumbing.declarations import header_references
 from service.api.plumbing.idempotency import IdempotencyKey, Key
 from service.api.plumbing.receiving import ReceivedFile
-from service.api.plumbing.record_codes import DATASET_CODES, FILE_CODES, WORK_CODES
 from service.api.plumbing.records import FileOptions, RecordRoutes, create_from_file, uploading
 from service.api.plumbing.request_bodies import parse_names
 from service.api.plumbing.responses import PriorsOption, created, downloading, stored_graph

@@ -157,7 +157,7 @@ ROUTES.add_delete(
 def download_model(
     request: Request, services: ServicesDep, model_id: str, class_priors: PriorsOption = None
 ) -> Response:
-    """Download a model as ONNX: an uploaded model's bytes as sent, a calibrated one with its standard outputs. Ranges work.
+    """Download a model as ONNX: an upload's bytes as sent, a calibrated one with its standard outputs. Ranges work.
 
     Of a model that came with the file of its weights: a zip of the two.
     """

@@ -286,7 +286,7 @@ def metadata(services: ServicesDep, model: str, version: Version) -> JsonObject:
     openapi_extra=with_version(*NAMED),
 )
 async def config(services: ServicesDep, model: str, version: Version) -> JsonObject:
-    """Return a model's configuration: in Triton's words; `instance_group` says what it really runs on, once it is open."""
+    """Return a model's configuration: in Triton's words; `instance_group` is the device on which it runs, once open."""
     target = await services.look_up(model, version)
     provider = services.served_models.provider(target.digest)
     return model_config(target.profile, model, max_rows=services.settings.max_predict_rows, provider=provider)

@@ -123,6 +123,6 @@ async def _workers(services: Services) -> Mapping[str, int] | None:
     ),
 )
 async def metrics(request: Request, services: ServicesDep) -> Response:
-    """Return metrics for Prometheus: requests, times, batches and confidences per model and version, and the processes."""
+    """Return metrics for Prometheus: requests, times, batches, confidences per model and version, and processes."""
     headers = request.headers
     return await services.exposition.answer(headers.get("accept", ""), headers.get("accept-encoding", ""))

@@ -67,7 +67,7 @@ def add_evidence(routes: RecordRoutes[Row]) -> None:
         f"{at}/report.html",
         piece(lambda row: row.page_sha256, "text/html"),
         name=f"get_{routes.noun}_report_page",
-        description=f"Return the report of a {routes.noun} as a page; it loads nothing from anywhere; 409 before there is one.",
+        description=f"Return the report of a {routes.noun} as a page; it loads nothing; 409 before there is one.",
         response_class=HTMLResponse,
         openapi_extra=operation(*codes, tagged=True),
     )

@@ -242,7 +242,7 @@ def test_nothing_secret_is_written(logged: Api, lines: list[str]) -> None:
     secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
     webhook = {"url": f"https://example.com/?token={secret}", "secret": secret}
     logged.client.post("/v1/jobs", json={"model_id": "mdl_1", "dataset_id": "ds_1", "webhook": webhook})
-    logged.client.get("/v1/jobs", params={"metadata.key": secret})
+    logged.client.get("/v1/jobs", params={"metadata[key]": secret})
     logged.client.get("/v1/models/a\u2028INFO 200", headers={"X-Request-Id": "two words"})
     found = lines_of(lines, 3)
     assert not any(word in line for line in found for word in (secret, "geheim", "token", "metadata"))

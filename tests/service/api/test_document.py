@@ -16,9 +16,9 @@ from openapi_spec_validator import validate
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
-from service.api.plumbing.error_codes import ERROR_CODES
+from fedlas.contract.error_codes import ERROR_CODES
+from fedlas.contract.record_codes import RECORD_CODES
 from service.api.plumbing.problems import status_of
-from service.api.plumbing.record_codes import RECORD_CODES
 from service.processes.api import create_app
 from service.registry import errors
 from service.registry.settings import ServiceSettings
@@ -206,7 +206,7 @@ def test_every_code_of_an_answer_is_in_the_table() -> None:
     found = list(raised(("service",), SERVICE))
     assert len(found) > 100
     for called, code, place in found:
-        assert code in ERROR_CODES, f"{place}: {code} is missing in service/api/plumbing/error_codes.py"
+        assert code in ERROR_CODES, f"{place}: {code} is missing in fedlas/contract/error_codes.py"
         status = status_of(getattr(errors, called).__new__(getattr(errors, called)))
         known = (ERROR_CODES[code].status, *ERROR_CODES[code].also)
         assert status in known, f"{place}: {code} comes with {status}, the table says {known}"
@@ -217,7 +217,7 @@ def test_every_code_of_a_record_is_in_the_table() -> None:
     found = list(raised(("fedlas", "worker"), RECORDS))
     assert len(found) > 150
     missing = {code: place for _, code, place in found if code not in RECORD_CODES}
-    assert missing == {}, "missing in service/api/plumbing/record_codes.py"
+    assert missing == {}, "missing in fedlas/contract/record_codes.py"
 
 
 def test_no_code_is_idle() -> None:

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
-from service.api.plumbing.error_codes import ERROR_CODES
+from fedlas.contract.error_codes import ERROR_CODES
 from service.api.plumbing.problems import problem
 from service.web.pages import ProblemPagesMiddleware
 from service.web.rendering import remedy_of
