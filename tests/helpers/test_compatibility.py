@@ -69,7 +69,7 @@ BREAKING: dict[str, tuple[Callable[[Json], object], str]] = {
         "name: null may come now",
     ),
     "smaller limit": (
-        lambda d: schema(d, "Budget")["properties"]["candidates"].update(maximum=10),
+        lambda d: schema(d, "BudgetInput")["properties"]["candidates"].update(maximum=10),
         "candidates: maximum was 1000 and is 10",
     ),
     "status": (lambda d: operation(d, "/v1/jobs", "post")["responses"].pop("202"), "it answers 202 no more"),
@@ -98,8 +98,8 @@ HARMLESS: dict[str, Callable[[Json], object]] = {
     "new field of an answer": lambda d: schema(d, "JobRecord")["properties"].update(cost={"type": "number"}),
     "new option": lambda d: schema(d, "JobRequest")["properties"].update(tenant={"type": "string"}),
     "another value of a request": lambda d: schema(d, "JobRequest")["properties"]["method"]["enum"].append("dirichlet"),
-    "larger limit": lambda d: schema(d, "Budget")["properties"]["candidates"].update(maximum=5000),
-    "error": lambda d: operation(d, "/v1/jobs")["responses"].pop("500"),
+    "larger limit": lambda d: schema(d, "BudgetInput")["properties"]["candidates"].update(maximum=5000),
+    "error": lambda d: operation(d, "/v1/jobs")["responses"].pop("422"),
     "text": lambda d: schema(d, "JobRecord")["properties"]["verdict"].update(description="Another."),
     "optional parameter": lambda d: operation(d, "/v1/jobs")["parameters"].append(
         {"name": "tenant", "in": "query", "required": False, "schema": {"type": "string"}}

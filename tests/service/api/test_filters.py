@@ -124,10 +124,10 @@ def test_jobs_are_found_by_what_their_model_is_published_as(make_api: MakeApi) -
     [
         (
             {"state": "queued"},
-            "created_after, created_before, limit, metadata.KEY, name, status; did you mean 'status'?",
+            "created_after, created_before, limit, metadata[KEY], name, status; did you mean 'status'?",
         ),
         ({"metadata": "x"}, "metadata[KEY]"),
-        ({"metadata.": "x"}, "metadata[KEY]"),
+        ({"metadata[]": "x"}, "metadata[KEY]"),
         ({"metadata[a]": ["x", "y"]}, "2 times"),
         ({"status": "done"}, "queued, running, cancelling, succeeded, failed, cancelled"),
         ({"status": ""}, "queued"),
