@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -170,7 +170,7 @@ def test_what_one_attempt_found_is_found_by_the_next(tmp_path: Path) -> None:
         path,
         {
             **entry,
-            "notices": [asdict(Notice(code="found_before", message="It was found.", evidence={}, severity="warning"))],
+            "notices": [Notice(code="found_before", message="It was found.").model_dump()],
         },
     )
     assert [one.code for one in notices_of(start, journal(key="this", known={name: path}))] == ["found_before"]
