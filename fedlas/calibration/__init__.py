@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedlas.extras import require
 
-require("arrays", "numpy", "scipy")
+require("arrays", "numpy", "pydantic", "scipy")
 
 from fedlas.calibration.evaluation import CalibrationOptions, Evaluation
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fedlas.extras import require
 
-require("arrays", "numpy", "scipy")
+require("arrays", "numpy", "pydantic", "scipy")
 
 from fedlas.data.alignment import align, align_inputs, used_inputs
 from fedlas.data.dataset import MIN_SPLIT_ROWS, SEEN_BY_MODEL, SPLITS, Dataset

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fedlas.extras import require
 
-require("arrays", "numpy", "scipy")
+require("arrays", "numpy", "pydantic", "scipy")
 
 from fedlas.deployment.deployment import (
     CLASS_PRIORS,

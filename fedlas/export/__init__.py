@@ -2,4 +2,4 @@
 
 from fedlas.extras import require
 
-require("library", "torch", "onnx")
+require("library", "torch", "onnx", "pydantic")

@@ -2,4 +2,4 @@
 
 from fedlas.extras import require
 
-require("arrays", "numpy", "scipy")
+require("arrays", "numpy", "pydantic", "scipy")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from fedlas.extras import require
 
-require("arrays", "numpy", "scipy")
+require("arrays", "numpy", "pydantic", "scipy")
 
 from fedlas.guarantees.guarantees import EVERY_CLASS, Guarantees, Unreachable
 

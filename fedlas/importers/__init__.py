@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fedlas.extras import require
 
-require("library", "torch", "onnx")
+require("library", "torch", "onnx", "pydantic")
 
 from fedlas.importers.onnx import GraphClassifier, InputSpec, OnnxClassifier, check_parity, load_onnx
 

@@ -7,7 +7,7 @@ evidence and, where one explains the labels, the remedy.
 
 from fedlas.extras import require
 
-require("library", "torch", "onnx")
+require("library", "torch", "onnx", "pydantic")
 
 from fedlas.preconditions.examination import Examined, examine, require_accepted
 

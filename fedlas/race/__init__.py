@@ -10,7 +10,7 @@ from typing import Any
 
 from fedlas.extras import require
 
-require("arrays", "numpy", "scipy")
+require("arrays", "numpy", "pydantic", "scipy")
 
 _NAMES = {
     "candidates": ("METHODS", "Candidate", "check_hyperparameters", "make_candidates", "make_loss"),

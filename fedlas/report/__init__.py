@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fedlas.extras import require
 
-require("library", "numpy", "jinja2")
+require("library", "numpy", "pydantic", "jinja2")
 
 from fedlas.contract.report import Named, Report, Subject
 from fedlas.metrics.confidence_gap import SplitAccuracy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -28,6 +29,25 @@ def test_what_is_there_is_not_loaded() -> None:
     """Asking costs no import."""
     require("sklearn", "this", "sklearn")
     assert "this" not in sys.modules
+
+
+def test_a_package_that_lacks_pydantic_says_so() -> None:
+    """The contract's shapes are everywhere: without pydantic a package is imported, or names the extra to install."""
+    code = (
+        "import importlib, sys\n"
+        "sys.modules['pydantic'] = None\n"
+        "for name in sys.argv[1:]:\n"
+        "    try:\n"
+        "        importlib.import_module(f'fedlas.{name}')\n"
+        "    except ModuleNotFoundError as missing:\n"
+        "        print(name, missing)\n"
+    )
+    packages = sorted(path.parent.name for path in (ROOT / "fedlas").glob("*/__init__.py"))
+    done = subprocess.run([sys.executable, "-c", code, *packages], capture_output=True, text=True, check=True)
+    told = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    assert {"calibration", "client", "contract", "data", "gate", "guarantees", "metrics", "report"} <= set(told)
+    sentence = re.compile(r"this needs pydantic, which is not installed: pip install 'fedlas\[[a-z-]+\]'")
+    assert [name for name, said in told.items() if not sentence.fullmatch(said)] == []
 
 
 def test_every_named_extra_brings_what_is_required() -> None:
