@@ -88,11 +88,11 @@ screenshots: setup ## make the pictures of README and docs, of a job of the demo
 openapi: setup ## write the snapshots of the HTTP contract
 	$(BIN)/fedlas openapi openapi
 
-wheel: setup ## build wheel and sdist into dist/
+wheel: setup ## build wheels and sdists of fedlas and fedlas-service into dist/
 	rm -rf dist
-	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python deploy/release.py dist
 
-release-check: setup ## build a release, and install it into empty environments (a minute, from the package index)
+release-check: setup ## build a release, and install it into empty environments (minutes, from the package index)
 	$(BIN)/python -m pytest tests/packaging
 
 bench: setup ## measure (hours); what is worth knowing is written down in benchmarks/README.md

@@ -11,7 +11,7 @@ fedlas.extras.MissingExtra: this needs nothing_of_this_name, which is not instal
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, metadata, version
 from importlib.util import find_spec
 
 #: Extras that compute: each brings a build of ONNX Runtime, that for GPUs where its name ends in `-gpu`.
@@ -48,7 +48,25 @@ def require(extra: str, *modules: str) -> None:
 
 def command(extra: str) -> str:
     """The command that installs an extra, beside the build of ONNX Runtime that is there: the other would break it."""
-    return f"pip install 'fedlas[{beside(extra)}]'"
+    return f"pip install '{qualified(beside(extra))}'"
+
+
+def qualified(extra: str) -> str:
+    """The extra with its distribution, as pip takes it.
+
+    >>> qualified("client")
+    'fedlas[client]'
+    """
+    return f"{distribution_of(extra)}[{extra}]"
+
+
+def distribution_of(extra: str) -> str:
+    """The distribution of an extra: `fedlas`, which in a clone has them all, or `fedlas-service`."""
+    return (
+        "fedlas-service"
+        if installed("fedlas") and extra not in metadata("fedlas").get_all("Provides-Extra", [])
+        else "fedlas"
+    )
 
 
 def beside(extra: str) -> str:

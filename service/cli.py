@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,20 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def serve(arguments: Sequence[str]) -> int:
-    return main(["serve", *arguments])
+def _named(name: str, arguments: Sequence[str]) -> int:
+    return main([name, *arguments])
 
 
-def api(arguments: Sequence[str]) -> int:
-    return main(["api", *arguments])
-
-
-def demo(arguments: Sequence[str]) -> int:
-    return main(["demo", *arguments])
-
-
-def openapi(arguments: Sequence[str]) -> int:
-    return main(["openapi", *arguments])
+#: Entry points of `fedlas.commands`: each takes the arguments behind its name, and returns an exit code.
+serve, api, demo, openapi = (partial(_named, name) for name in ("serve", "api", "demo", "openapi"))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -105,8 +98,11 @@ def _api(options: argparse.Namespace) -> int:
         return serve_api(settings)
     from service.processes.api import run
 
-    sockets = [] if options.fd is None else [socket.socket(fileno=options.fd)]
-    return run(settings, sockets=sockets, heartbeat=options.heartbeat)
+    return run(
+        settings,
+        sockets=[] if options.fd is None else [socket.socket(fileno=options.fd)],
+        heartbeat=options.heartbeat,
+    )
 
 
 def _demo(options: argparse.Namespace) -> int:

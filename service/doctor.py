@@ -126,7 +126,12 @@ def _bucket(name: str, prefix: str) -> Line:
     try:
         from service.registry.s3 import Bucket  # boto3 is an extra
     except ModuleNotFoundError:
-        return _line("files", "fail", f"{where} needs boto3, which is not installed", "pip install 'fedlas[s3]'")
+        return _line(
+            "files",
+            "fail",
+            f"{where} needs boto3, which is not installed",
+            "pip install 'fedlas-service[s3]' (in a clone '.[s3]')",
+        )
     try:
         bucket = Bucket(name, prefix)
         bucket.clock()

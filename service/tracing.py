@@ -59,7 +59,11 @@ class Tracing:
         try:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         except ImportError as error:
-            _LOG.warning("no traces, although %sENDPOINT is set: pip install 'fedlas[otel]' (%s)", _ALL, error)
+            _LOG.warning(
+                "no traces, although %sENDPOINT is set: pip install 'fedlas-service[otel]' (in a clone '.[otel]'): %s",
+                _ALL,
+                error,
+            )
             return cls()
         return cls(_provider(OTLPSpanExporter()))
 

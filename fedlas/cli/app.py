@@ -1,8 +1,9 @@
 """The command `fedlas`: its groups and commands, and what becomes of everything that they raise.
 
-Commands that run a service rather than ask one are found by the entry-point group `fedlas.commands`. The library knows
-no more of them than their names and sentences: each is a callable of its arguments that returns an exit code, and
-where what it needs is not installed, the extra to install is named.
+Commands that run a service rather than ask one are found by the entry-point group `fedlas.commands`, which the
+distribution `fedlas-service` fills. The library knows no more of them than their names and sentences: each is a
+callable of its arguments that returns an exit code, and where what it needs is not installed, the extra to install is
+named.
 """
 
 from __future__ import annotations
@@ -103,8 +104,12 @@ def _run(context: typer.Context) -> int:
 
 
 for _name, (_sentence, _) in _COMMANDS.items():
-    _SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-    app.command(_name, help=_sentence, add_help_option=False, context_settings=_SETTINGS)(_run)
+    app.command(
+        _name,
+        help=_sentence,
+        add_help_option=False,
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    )(_run)
 
 
 @app.command(
@@ -165,7 +170,6 @@ def _usage(error: typer.TyperException) -> ExitCode:
     """A wrong command line: what is wrong with it, and where the right one is explained."""
     if message := error.format_message():
         print(f"fedlas: {message}", file=sys.stderr)
-        context = getattr(error, "ctx", None)
-        path = "fedlas" if context is None else context.command_path
+        path = getattr(getattr(error, "ctx", None), "command_path", "fedlas")
         print(f"'{path} --help' shows how it is used.", file=sys.stderr)
     return ExitCode.USER_ERROR

@@ -32,7 +32,7 @@ from packaging.requirements import Requirement
 from fedlas import __version__
 from fedlas.client import configuration
 from fedlas.client.errors import ConfigurationProblem
-from fedlas.extras import TwoRuntimes, beside, check_single_runtime, command
+from fedlas.extras import TwoRuntimes, beside, check_single_runtime, command, distribution_of, qualified
 from fedlas.extras import installed as _version
 
 #: `skip` is neither good nor bad: it is not installed, or not in use here.
@@ -178,7 +178,7 @@ def installed() -> Iterator[Line]:
 
 
 def _extra(extra: str) -> Line:
-    name, needed = f"fedlas[{extra}]", requirements(extra)
+    name, needed = qualified(extra), requirements(extra)
     if lacking := sorted(name for name in needed if _version(name) is None):
         return said(name, "skip", f"not installed: lacks {', '.join(lacking)}", command(extra))
     wrong = {name: needed[name] for name in needed if not needed[name].specifier.contains(_version(name) or "", True)}
@@ -189,13 +189,18 @@ def _extra(extra: str) -> Line:
 
 
 def requirements(extra: str) -> dict[str, Requirement]:
-    """Distribution → requirement of an extra on this platform, with those of the extras that it names."""
+    """Distribution → requirement of an extra on this platform, with those of the extras that it names.
+
+    Of an extra whose distribution is not installed no more is known: that one is all it requires.
+    """
+    if _version(own := distribution_of(extra)) is None:
+        return {own: Requirement(own)}
     found: dict[str, Requirement] = {}
-    for line in metadata("fedlas").get_all("Requires-Dist") or []:
+    for line in metadata(own).get_all("Requires-Dist", []):
         requirement = Requirement(line)
         if requirement.marker is None or not requirement.marker.evaluate({"extra": extra}):
             continue
-        if requirement.name == "fedlas":
+        if requirement.name in ("fedlas", "fedlas-service"):
             for part in sorted(requirement.extras):
                 found |= requirements(part)
         else:
@@ -298,8 +303,12 @@ def _readiness(ready: dict[str, Any]) -> Iterator[Line]:
     workers = ready.get("workers") or {}
     idle = sorted(queue for queue in ("inspect", "calibrate.cpu", "predict") if not workers.get(queue))
     if idle:
-        remedy = "start one beside the server: python -m worker"
-        yield said("workers", "warn", f"none for {', '.join(idle)}: such work waits", remedy)
+        yield said(
+            "workers",
+            "warn",
+            f"none for {', '.join(idle)}: such work waits",
+            "start one beside the server: python -m worker",
+        )
     else:
         told = ", ".join(f"{queue} {count}" for queue, count in sorted(workers.items()) if count)
         yield said("workers", "ok", told)

@@ -52,7 +52,10 @@ def fault(url: str) -> str | None:
         return f"{shown} names no database that can be used; {_URL_NEEDED}"
     driver = found["driver"] or "psycopg"
     if url.startswith("postgresql") and find_spec(driver) is None:
-        return f"{shown} needs {driver}, which is not installed: pip install 'fedlas[postgresql]'"
+        return (
+            f"{shown} needs {driver}, which is not installed: "
+            "pip install 'fedlas-service[postgresql]' (in a clone '.[postgresql]')"
+        )
     return None
 
 

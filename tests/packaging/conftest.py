@@ -1,25 +1,28 @@
-"""Wheel and sdist, built once, and empty environments that they are installed into."""
+"""Wheels and sdists of a release, built once, and empty environments that they are installed into."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import venv
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from tests.packaging.readme import serving
+
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("fedlas", "service", "worker")
-_FILES = ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "SECURITY.md")
+#: Distribution → its packages.
+DISTRIBUTIONS = {"fedlas": ("fedlas",), "fedlas-service": ("service", "worker")}
+PACKAGES = tuple(package for packages in DISTRIBUTIONS.values() for package in packages)
 
 
 class Built(NamedTuple):
-    """What `python -m build` leaves."""
+    """A distribution as `deploy/release.py` leaves it."""
 
     wheel: Path
     sdist: Path
@@ -34,10 +37,11 @@ class Environment:
         clean = ("PYTHONPATH", "FEDLAS_", "VIRTUAL_ENV")
         self._variables = {name: value for name, value in os.environ.items() if not name.startswith(clean)}
 
-    def install(self, wheel: Path, extra: str | None = None) -> None:
-        """Install the wheel, with an extra, by pip and from the index."""
-        what = f"{wheel}[{extra}]" if extra else str(wheel)
-        self.run(str(self._folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", what)
+    def install(self, *wheels: Path, extra: str | None = None) -> None:
+        """Install wheels, the last with an extra, by pip and from the index."""
+        *needed, last = map(str, wheels)
+        asked = [*needed, f"{last}[{extra}]" if extra else last]
+        self.run(str(self._folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", *asked)
 
     def python(self, code: str) -> subprocess.CompletedProcess[str]:
         """Run code, whatever becomes of it."""
@@ -46,6 +50,10 @@ class Environment:
     def fedlas(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the script, whatever becomes of it."""
         return self.run(str(self._folder / "bin" / "fedlas"), *arguments, check=False)
+
+    def serving(self, address: str) -> AbstractContextManager[None]:
+        """Within the block, the script's `fedlas serve` is ready at the address."""
+        return serving(address, self._folder, [str(self._folder / "bin" / "fedlas")], self._variables)
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command away from the source tree."""
@@ -66,20 +74,18 @@ def _files(entry: Path) -> list[Path]:
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """Wheel and sdist of a copy of the sources."""
-    source = tmp_path_factory.mktemp("source")
-    for name in PACKAGES:
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in _FILES:
-        shutil.copy(ROOT / name, source / name)
+def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Built]:
+    """Distribution → its wheel and sdist, as a release has them."""
     target = tmp_path_factory.mktemp("dist")
-    done = subprocess.run(
-        [sys.executable, "-m", "build", "--outdir", str(target), str(source)], capture_output=True, text=True
-    )
+    command = [sys.executable, str(ROOT / "deploy" / "release.py"), str(target)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    [wheel], [sdist] = target.glob("*.whl"), target.glob("*.tar.gz")
-    return Built(wheel, sdist)
+    stems = {name: name.replace("-", "_") for name in DISTRIBUTIONS}
+    assert len(list(target.iterdir())) == 2 * len(stems)
+    return {
+        name: Built(*(next(target.glob(f"{stem}-*{suffix}")) for suffix in (".whl", ".tar.gz")))
+        for name, stem in stems.items()
+    }
 
 
 @pytest.fixture

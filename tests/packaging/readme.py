@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,7 +26,11 @@ from tests.helpers.uploads import Uploads
 def main(*pages: str) -> None:
     """Run the blocks in their order; the first that does not do what its page says ends it with an error."""
     blocks = [block for page in pages or ["README.md"] for block in blocks_of(ROOT / page) if block.reason is None]
-    with tempfile.TemporaryDirectory(prefix="fedlas-readme-") as folder, _serving(Path(folder)) as address:
+    address, program = f"127.0.0.1:{free_port()}", (sys.executable, "-m", "fedlas.cli")
+    with (
+        tempfile.TemporaryDirectory(prefix="fedlas-readme-") as folder,
+        serving(address, Path(folder), program, environment(address)),
+    ):
         (Path(folder) / "week").mkdir()
         os.environ["FEDLAS_URL"] = f"http://{address}"
         reader = Walk(Path(folder) / "week", address, Uploads())
@@ -37,15 +41,14 @@ def main(*pages: str) -> None:
 
 
 @contextmanager
-def _serving(folder: Path) -> Iterator[str]:
-    """The address of a `fedlas serve` that ends with the block."""
-    address = f"127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "fedlas.cli", "serve", "--port", address.rpartition(":")[2]]
+def serving(address: str, folder: Path, program: Iterable[str], variables: Mapping[str, str]) -> Iterator[None]:
+    """Within the block, `fedlas serve` of this program is ready at the address."""
+    command = [*program, "serve", "--port", address.rpartition(":")[2]]
     with (folder / "serve.log").open("wb") as log:
-        server = subprocess.Popen(command, cwd=folder, env=environment(address), stdout=log, stderr=log)
+        server = subprocess.Popen(command, cwd=folder, env=variables, stdout=log, stderr=log)
     try:
         until(lambda: _is_ready(address), what=f"{address} is ready; its log: {folder / 'serve.log'}")
-        yield address
+        yield
     finally:
         server.terminate()
         server.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from celery.signals import celeryd_init
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from deploy.release import LIBRARY, SERVICE, project_of, toml
 from fedlas.cli import doctor
 from fedlas.extras import FAMILY, MissingExtra, TwoRuntimes, check_single_runtime
 from service import cli
@@ -22,12 +24,12 @@ EXTRAS: dict[str, list[str]] = _DECLARED["project"]["optional-dependencies"]
 _RUNTIMES = {"onnxruntime", "onnxruntime-gpu"}
 
 
-def closure(extra: str) -> set[str]:
+def closure(extra: str, declared: Mapping[str, list[str]] = EXTRAS) -> set[str]:
     """Distributions that an extra names, itself or by other extras of ours, on whatever platform."""
     found: set[str] = set()
-    for requirement in map(Requirement, EXTRAS[extra]):
-        if requirement.name == "fedlas":
-            found |= set().union(*map(closure, requirement.extras))
+    for requirement in map(Requirement, declared[extra]):
+        if requirement.name in (LIBRARY, SERVICE):
+            found |= set().union(*(closure(part, declared) for part in requirement.extras))
         else:
             found.add(canonicalize_name(requirement.name))
     return found
@@ -45,6 +47,22 @@ def test_the_families_differ_in_the_runtime_alone() -> None:
     """Whoever has a GPU lacks nothing else."""
     for extra in FAMILY:
         assert closure(extra) - _RUNTIMES == closure(f"{extra}-gpu") - _RUNTIMES
+
+
+def test_a_release_divides_what_a_clone_installs_at_once() -> None:
+    """Each extra is of one distribution, brings the same there, and of `fedlas` none names `fedlas-service`."""
+    written = {name: tomllib.loads("\n".join(toml(project_of(name, _DECLARED)))) for name in (LIBRARY, SERVICE)}
+    library, service = (written[name]["project"] for name in (LIBRARY, SERVICE))
+    assert (library["dependencies"], service["dependencies"]) == ([], [f"fedlas=={library['version']}"])
+    of_library, of_service = library["optional-dependencies"], service["optional-dependencies"]
+    assert {*of_library, *of_service} == {*EXTRAS}
+    assert {*of_library}.isdisjoint(of_service)
+    for extra in EXTRAS:
+        assert closure(extra, of_library if extra in of_library else of_library | of_service) == closure(extra)
+    needed = {Requirement(line).name for lines in of_library.values() for line in lines}
+    assert needed.isdisjoint({SERVICE, "celery", "fastapi", "sqlalchemy"})
+    points = _DECLARED["project"]["entry-points"]
+    assert (library["scripts"], service["entry-points"]) == (_DECLARED["project"]["scripts"], points)
 
 
 def test_one_machine_can_do_what_the_first_examples_do() -> None:

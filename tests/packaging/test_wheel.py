@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
 import tomllib
 from collections.abc import Callable
@@ -9,12 +10,14 @@ from importlib.metadata import version
 from pathlib import Path
 from zipfile import ZipFile
 
+import httpx
 import pytest
 
 import fedlas
 from service.processes.api import create_app
 from service.registry.settings import ServiceSettings
-from tests.packaging.conftest import PACKAGES, ROOT, Built, Environment
+from tests.helpers.processes import free_port
+from tests.packaging.conftest import DISTRIBUTIONS, PACKAGES, ROOT, Built, Environment
 
 #: The most that the libraries of `fedlas[client]` may take.
 CLIENT_MEGABYTES = 25
@@ -31,32 +34,35 @@ def test_the_version_is_said_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_wheel_and_sdist_are_complete(built: Built) -> None:
-    """Every file of the packages is in both, with licence and notes; tests and data are in neither."""
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_wheel_and_sdist_are_complete(built: dict[str, Built], distribution: str) -> None:
+    """Every file of its packages is in both, with licence and notes; other packages, tests and data are in neither."""
+    packages = DISTRIBUTIONS[distribution]
     ours = {
-        str(path.relative_to(ROOT)) for name in PACKAGES for path in (ROOT / name).rglob("*")
+        str(path.relative_to(ROOT)) for name in packages for path in (ROOT / name).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }  # fmt: skip
-    assert {f"{name}/py.typed" for name in PACKAGES} <= ours
-    with ZipFile(built.wheel) as wheel:
+    assert {f"{name}/py.typed" for name in packages} <= ours
+    with ZipFile(built[distribution].wheel) as wheel:
         names = set(wheel.namelist())
     [about] = {name.partition("/")[0] for name in names if ".dist-info/" in name}
     assert {name for name in names if not name.startswith(about)} == ours
     assert f"{about}/licenses/LICENSE" in names
-    with tarfile.open(built.sdist) as sdist:
+    with tarfile.open(built[distribution].sdist) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
     assert ours | {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff"} <= names
-    assert not [name for name in names if name.startswith("tests")]
+    others = ("tests", *(name for name in PACKAGES if name not in packages))
+    assert not [name for name in names if name.partition("/")[0] in others]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_base_client_and_command_line_in_an_empty_environment(
-    built: Built, empty: Callable[[], Environment], record_property: Callable[[str, object], None]
+    built: dict[str, Built], empty: Callable[[], Environment], record_property: Callable[[str, object], None]
 ) -> None:
     """Each installation does what it is for, and says in a sentence what it is not."""
-    environment = empty()
-    environment.install(built.wheel)
+    environment, wheel = empty(), built["fedlas"].wheel
+    environment.install(wheel)
     assert environment.python("import fedlas; print(fedlas.__version__)").stdout.strip() == fedlas.__version__
     assert environment.megabytes() < 0.1
     needed = {
@@ -65,6 +71,7 @@ def test_base_client_and_command_line_in_an_empty_environment(
         "calibration": "arrays",
         "FedLASLoss": "library",
         "client": "client",
+        "contract": "client",
     }
     for module, extra in needed.items():
         done = environment.python(f"import fedlas; from fedlas import {module}")
@@ -76,37 +83,40 @@ def test_base_client_and_command_line_in_an_empty_environment(
     assert "pip install 'fedlas[cli]'" in done.stderr
     assert "Traceback" not in done.stderr
 
-    environment.install(built.wheel, "client")
+    environment.install(wheel, extra="client")
     done = environment.python("import sys; from fedlas.client import Client, AsyncClient; print(sorted(sys.modules))")
     assert done.returncode == 0, done.stderr
     assert not {"numpy", "torch", "rich", "typer"} & set(done.stdout.split("'"))
-    assert environment.python("import numpy").returncode == 1
+    for absent in ("numpy", "service", "worker"):
+        assert environment.python(f"import {absent}").returncode == 1
     size = environment.megabytes()
     record_property("client_megabytes", round(size, 1))
     assert size < CLIENT_MEGABYTES
 
-    environment.install(built.wheel, "cli")
+    environment.install(wheel, extra="cli")
     assert environment.fedlas("--help").returncode == 0
     done = environment.fedlas("jobs", "ls", "--url", "http://127.0.0.1:1")
     assert done.returncode == 1
     assert "http://127.0.0.1:1" in done.stderr
     assert "Traceback" not in done.stderr
-    done = environment.fedlas("serve")
-    assert done.returncode == 1
-    assert "pip install 'fedlas[" in done.stderr
-    assert "Traceback" not in done.stderr
+    for command, extra in {"serve": "standalone", "demo": "standalone", "api": "service", "openapi": "service"}.items():
+        done = environment.fedlas(command)
+        assert (done.returncode, done.stdout) == (1, "")
+        needed_for = f"`fedlas {command}` is not installed: pip install 'fedlas-service[{extra}]'"
+        assert done.stderr == f"fedlas: {needed_for}\n"
     done = environment.fedlas("doctor")
     assert (done.returncode, done.stderr) == (0, "")
     assert "fedlas[client]: complete" in done.stdout
-    assert "pip install 'fedlas[service]'" in done.stdout
+    assert "fedlas-service[service]: not installed: lacks fedlas-service" in done.stdout
+    assert "pip install 'fedlas-service[service]'" in done.stdout
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_arrays_in_an_empty_environment(built: Built, empty: Callable[[], Environment]) -> None:
-    """Metrics and calibrators need NumPy and SciPy and nothing else."""
+def test_arrays_in_an_empty_environment(built: dict[str, Built], empty: Callable[[], Environment]) -> None:
+    """Metrics and calibrators need NumPy, SciPy and pydantic, and nothing else."""
     environment = empty()
-    environment.install(built.wheel, "arrays")
+    environment.install(built["fedlas"].wheel, extra="arrays")
     done = environment.python(
         "import numpy as np\n"
         "from fedlas.metrics import ece\n"
@@ -121,3 +131,21 @@ def test_arrays_in_an_empty_environment(built: Built, empty: Callable[[], Enviro
     assert done.stdout.strip() == "0.000", done.stderr
     done = environment.python("from fedlas.client import Client")
     assert done.stderr.splitlines()[-1].endswith("pip install 'fedlas[client]'")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_service_in_an_empty_environment(built: dict[str, Built], empty: Callable[[], Environment]) -> None:
+    """Both wheels and what they name are a whole service: ready, with its worker, its pages and its document."""
+    environment, address = empty(), f"127.0.0.1:{free_port()}"
+    environment.install(*(built[name].wheel for name in DISTRIBUTIONS), extra="standalone")
+    with environment.serving(address), httpx.Client(base_url=f"http://{address}") as http:
+        page = http.get("/", headers={"Accept": "text/html"}).text
+        assets = re.findall(r'(?:href|src)="(/[^"]+\.(?:css|js|svg)[^"]*)"', page)
+        assert len(assets) > 3
+        assert {http.get(asset).status_code for asset in assets} == {httpx.codes.OK}
+        assert http.get("/openapi.json").json()["info"]["version"] == fedlas.__version__
+        done = environment.fedlas("doctor", "--url", f"http://{address}")
+    assert (done.returncode, done.stderr) == (0, "")
+    for line in ("fedlas[client]: complete", "fedlas-service[standalone]: complete", "workers: "):
+        assert line in done.stdout

@@ -228,7 +228,7 @@ def test_without_the_extra_one_is_told_to_install_it(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     assert not Tracing.from_environment().on
-    assert "fedlas[otel]" in caplog.text
+    assert "fedlas-service[otel]" in caplog.text
 
 
 def test_a_collector_that_says_nothing_keeps_nobody_from_ending(monkeypatch: pytest.MonkeyPatch) -> None:

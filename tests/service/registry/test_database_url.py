@@ -49,7 +49,6 @@ def test_a_command_ends_with_what_was_found_and_what_is_needed(
 def test_a_driver_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the command that installs it."""
     monkeypatch.setattr(settings, "find_spec", lambda name: None)
-    with pytest.raises(
-        ValidationError, match=r"needs psycopg, which is not installed: pip install 'fedlas\[postgresql\]'"
-    ):
+    needed = r"needs psycopg, which is not installed: pip install 'fedlas-service\[postgresql\]' \(in a clone '\.\["
+    with pytest.raises(ValidationError, match=needed):
         ServiceSettings(database_url="postgresql://host/fedlas")
