@@ -80,7 +80,7 @@ class ServedModel(Shape):
     calibrated: bool = Field(description="Whether a job has calibrated the model.")
 
 
-class Predictions(Shape):
+class PredictResponse(Shape):
     """The answers for the rows of a request."""
 
     model: ServedModel = Field(description="The model and the version that answered.")

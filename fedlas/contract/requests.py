@@ -205,7 +205,7 @@ class UploadRequest(Strict):
     bytes: int = Field(gt=0, description="Size of the whole file in bytes.")
 
 
-class DefaultVersion(Strict):
+class NameUpdate(Strict):
     """A change of a published name; one of its fields at least."""
 
     default_version: int | None = Field(
@@ -222,7 +222,7 @@ class DefaultVersion(Strict):
     )
 
     @model_validator(mode="after")
-    def _says_something(self) -> DefaultVersion:
+    def _says_something(self) -> NameUpdate:
         if self.default_version is None and "class_priors" not in self.model_fields_set:
             raise ValueError("default_version or class_priors is needed")
         return self

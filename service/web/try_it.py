@@ -21,7 +21,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import JsonValue
 from starlette.datastructures import ImmutableMultiDict, UploadFile
 
-from fedlas.contract.predictions import Predictions
+from fedlas.contract.predictions import PredictResponse
 from fedlas.contract.problems import Problem
 from fedlas.contract.report import Report
 from service.api.plumbing.services import Services, ServicesDep, in_thread
@@ -99,7 +99,7 @@ async def answer_form(request: Request, services: ServicesDep, ref: str) -> Resp
     answer = await call_api(request, "POST", f"/v1/models/{ref}/predict", content=content)
     if answer.is_error:
         return _page(request, template, subject, entered, choices, refused=problem_in(answer))
-    told = await in_thread(Predictions.model_validate_json, answer.content)
+    told = await in_thread(PredictResponse.model_validate_json, answer.content)
     return _page(request, template, subject, entered, choices, told=told)
 
 
@@ -144,7 +144,7 @@ def _page(
     entered: Entered,
     choices: Choices,
     *,
-    told: Predictions | None = None,
+    told: PredictResponse | None = None,
     refused: Problem | None = None,
 ) -> Response:
     report, costs = subject.report, choices.costs

@@ -73,13 +73,16 @@ def stack() -> Iterator[ExitStack]:
 
 
 def test_every_python_module_can_be_imported(python_client: ModuleType) -> None:
-    """Every operation has a module, and all of them import."""
+    """Every operation has a module, all of them import, and no type of theirs is wrong."""
     document = json.loads(DOCUMENT.read_text())
     operations = {found["operationId"] for item in document["paths"].values() for found in item.values()}
     names = [module.name for module in pkgutil.walk_packages(python_client.__path__, f"{python_client.__name__}.")]
     for name in names:
         importlib.import_module(name)
     assert operations <= {name.rpartition(".")[2] for name in names}
+    folder = Path(str(python_client.__file__)).parent
+    checked = run([sys.executable, "-m", "mypy", folder.name], folder.parent)
+    assert checked.returncode == 0, checked.stdout
 
 
 def test_python_drives_a_job(python_client: ModuleType, service: Service, uploads: Uploads, stack: ExitStack) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from fedlas.contract.options import AnswerOptions
-from fedlas.contract.predictions import Predictions, PredictRequest
+from fedlas.contract.predictions import PredictRequest, PredictResponse
 from fedlas.contract.protocol import InferRequest, InferResponse
 from service.api.plumbing.declarations import BINARY, LOST, OPTIONS_REFUSED, ROWS_REFUSED, SERVED, operation
 
@@ -155,7 +155,7 @@ OPERATIONS = (
         body_description="Rows as JSON; or one npy or image file, which is told by its first bytes, or named by a type "
         "of its own (`application/x-npy`, `image/png`, `image/jpeg`, `image/webp`, `image/bmp`); or a form of image "
         "files. Beside JSON, the options stand in the query string.",
-        response={"application/json": Predictions, "application/x-npy": BINARY},
+        response={"application/json": PredictResponse, "application/x-npy": BINARY},
         codes=[
             *(*_MODEL_REFUSED, *ROWS_REFUSED, *OPTIONS_REFUSED, "invalid_form", "invalid_npy", "object_array"),
             *("no_column_names", "missing_columns", "unknown_columns", "doubled_columns"),

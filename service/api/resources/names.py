@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from fedlas.contract.base import Page
 from fedlas.contract.records import ModelRecord, NameRecord
-from fedlas.contract.requests import DefaultVersion
+from fedlas.contract.requests import NameUpdate
 from service.api.plumbing.declarations import LOST, SERVED, operation
 from service.api.plumbing.responses import Limit, page_of, tagged
 from service.api.plumbing.routing import Route
@@ -64,7 +64,7 @@ async def get_name(request: Request, services: ServicesDep, name: str) -> Respon
         at={**LOST, 422: ["unknown_version"]},
     ),
 )
-async def update_name(services: ServicesDep, name: str, body: DefaultVersion) -> NameRecord:
+async def update_name(services: ServicesDep, name: str, body: NameUpdate) -> NameRecord:
     """Switch the version of a name; also the class priors that it answers for.
 
     It is open and warm before the first request is sent to it. A later version takes the priors over, unless its job
