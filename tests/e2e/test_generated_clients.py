@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import pkgutil
+import re
 import shutil
 import subprocess
 import sys
@@ -16,14 +17,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
+from service.api.document.building import samples
 from tests.helpers.service import FINAL, ROOT, Service
 from tests.helpers.uploads import Uploads
 
 pytestmark = pytest.mark.slow
 
 DOCUMENT = ROOT / "openapi" / "openapi.json"
+STRICT = ("--strict", "--target", "es2022", "--module", "nodenext", "--types", "node", "--skipLibCheck")
 #: What a newer release changes is found by the next run.
 NPM_PACKAGES = ("openapi-typescript@^7", "openapi-fetch@^0.17", "typescript@^5", "@types/node@^22")
 
@@ -119,13 +123,61 @@ def test_python_drives_a_job(python_client: ModuleType, service: Service, upload
     assert b"<svg" in diagram.sync_detailed(job.id, client=client).content
 
 
+def sample_files(folder: Path, uploads: Uploads) -> None:
+    """The files beside which the samples of the document run."""
+    (folder / "model.onnx").write_bytes(uploads["digits.onnx"])
+    with np.load(BytesIO(uploads["digits.npz"])) as arrays:
+        rows, labels = arrays["x"].reshape(len(arrays["y"]), -1)[:600], arrays["y"][:600]
+    header = ",".join(["label", *(f"p{column}" for column in range(rows.shape[1]))])
+    lines = [",".join([str(label), *map(str, row)]) for label, row in zip(labels, rows.tolist(), strict=True)]
+    (folder / "rows.csv").write_text("\n".join([header, *lines]) + "\n")
+    (folder / "rows.json").write_text(json.dumps({"inputs": rows[:2].tolist()}))
+
+
+def sample(language: str) -> str:
+    """The samples in one language, one after the other."""
+    return "\n".join(one["source"] for found in samples().values() for one in found if one["lang"] == language)
+
+
+@pytest.mark.parametrize(("language", "command"), [("Shell", ["bash", "-e"]), ("Python", [sys.executable])])
+def test_samples_of_the_document_run(
+    language: str,
+    command: list[str],
+    service: Service,
+    uploads: Uploads,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From the upload to calibrated predictions, as they stand."""
+    monkeypatch.setenv("FEDLAS_URL", str(service.client.base_url))
+    sample_files(tmp_path, uploads)
+    (tmp_path / "sample").write_text(sample(language))
+    done = run([*command, "sample"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search("confidence|[0-9]", done.stdout), done.stdout
+
+
+def test_typescript_samples_of_the_document_run(typescript_client: Path, service: Service, uploads: Uploads) -> None:
+    """They compile strictly, create a job and predict."""
+    model = service.inspected("models", uploads["digits.onnx"], name="sampled")
+    rows = service.inspected("datasets", uploads["digits.npz"])
+    first = service.calibrated(model, rows, method="temperature", publish_as="digits")
+    given = {"url": str(service.client.base_url), "model": model["id"], "rows": rows["id"], "inputs": [[0.0] * 64]}
+    head = "".join(f"const {name} = {json.dumps(value)};\n" for name, value in given.items())
+    (typescript_client / "sample.ts").write_text(f"export {{}};\n{head}{sample('TypeScript')}console.log(job.id);\n")
+    compiled = run(["npx", "tsc", *STRICT, "sample.ts"], typescript_client)
+    assert compiled.returncode == 0, compiled.stdout
+    done = run(["node", "sample.js"], typescript_client)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] not in ("undefined", first["id"])
+
+
 def test_typescript_drives_a_job(typescript_client: Path, service: Service, uploads: Uploads) -> None:
     """The generated types hold what is sent and answered, as the compiler and a job say."""
     folder = typescript_client
     for name in ("digits.onnx", "digits.npz"):
         (folder / name).write_bytes(uploads[name])
-    options = ["--strict", "--target", "es2022", "--module", "nodenext", "--types", "node", "--skipLibCheck"]
-    compiled = run(["npx", "tsc", *options, "drive.ts"], folder)
+    compiled = run(["npx", "tsc", *STRICT, "drive.ts"], folder)
     assert compiled.returncode == 0, compiled.stdout
     done = run(["node", "drive.js", str(service.client.base_url), "digits.onnx", "digits.npz"], folder)
     assert done.returncode == 0, done.stderr

@@ -35,8 +35,11 @@ _TEXTS: Json = {"type": "object", "additionalProperties": {"type": "string"}}
 LICENSE = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
 
 DESCRIPTION = """\
-Upload a classifier and labelled rows, order a job, and get back a model whose confidences can be acted on, with a
-report that says what was shown on test rows.
+Upload a classifier and labelled rows, create a job, and get back a model whose confidences can be acted on, with a
+report of the evidence on test rows.
+
+**Start here**: `POST /v1/models`, `POST /v1/datasets`, `POST /v1/jobs`, `GET /v1/jobs/{job_id}` until it has ended,
+`POST /v1/models/{model}/predict`. These five stand first, with samples; `POST /v1/jobs` takes both files itself, too.
 
 - **Ids** are prefixed and sort by time: `ds_…`, `mdl_…`, `job_…`, `bat_…`, `cal_…`, `upl_…`. Times are RFC 3339 UTC.
   Metrics are fractions.
@@ -81,6 +84,15 @@ TAGS: list[Json] = [
     },
     {"name": "operations", "description": "For operators: whether it lives, whether it is ready, and its metrics."},
 ]
+
+
+TAG_GROUPS: list[Json] = [
+    {"name": "Start here", "tags": ["models", "datasets", "jobs", "predictions"]},
+    {"name": "More", "tags": ["uploads", "names", "calibrators"]},
+    {"name": "Operate", "tags": ["operations"]},
+]
+_LANGUAGES = {"bash": "Shell", "python": "Python", "typescript": "TypeScript"}
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def _header(description: str, example: str, kind: str = "string") -> Json:
@@ -168,6 +180,7 @@ def build(app: FastAPI, predictions: Sequence[PredictionOperation]) -> Documents
     document["components"] |= {"headers": HEADERS, "securitySchemes": {"bearer": bearer}}
     document["security"] = [{"bearer": []}, {}]
     _exemplify(document)
+    _begin_with_samples(document)
     shared: Json = {}
     for path, method, operation in operations(document):
         _complete(path, method, operation, shared)
@@ -211,6 +224,7 @@ def _part(document: Json, *, of_protocol: bool) -> Json:
     part: Json = {**document, "paths": paths, "tags": [tag for tag in document["tags"] if tag["name"] in used]}
     if of_protocol:
         part["info"] = {**document["info"], "title": f"{document['info']['title']}: Open Inference Protocol"}
+        del part["x-tagGroups"]
     components = document["components"]
     kept: Json = {"securitySchemes": components["securitySchemes"]}
     left = set(_REFERENCE.findall(json.dumps(paths)))
@@ -239,6 +253,30 @@ def _exemplify(document: Json) -> None:
             content = part.get("content", {}).get("application/json")
             if content is not None and name in example:
                 content["example"] = example[name]
+
+
+def samples() -> dict[str, list[Json]]:
+    """Samples of the operations to begin with, in their order, by operation id."""
+    _, *sections = files(__package__).joinpath("samples.md").read_text("utf-8").split("\n## ")
+    return {
+        section.partition("\n")[0]: [
+            {"lang": _LANGUAGES[language], "source": source} for language, source in _BLOCK.findall(section)
+        ]
+        for section in sections
+    }
+
+
+def _begin_with_samples(document: Json) -> None:
+    """Put the operations with samples first."""
+    found = samples()
+    begun: dict[str, None] = {}
+    for name in found:
+        for path, _, operation in operations(document):
+            if operation["operationId"] == name:
+                operation["x-codeSamples"] = found[name]
+                begun[path] = None
+    document["paths"] = {path: document["paths"][path] for path in (*begun, *document["paths"])}
+    document["x-tagGroups"] = TAG_GROUPS
 
 
 def _complete(path: str, method: str, operation: Json, shared: Json) -> None:
