@@ -273,7 +273,7 @@ async def _make(
         content = [name, file.fingerprint, options.model_dump_json(exclude={"upload_id"})]
         key = Key.of("forms", idempotency_key(form_key, list(content)))
         answer = await create_once(services, key, content, lambda unit: show(unit, add(unit, file, options, stored)))
-        return Sent(state, from_json(answer)["id"])
+        return Sent(state, from_json(answer.record)["id"])
     except (RegistryError, ValidationError) as error:
         return Sent(FormState(state.entered, problem_for("/new", error), name))
 

@@ -106,6 +106,7 @@ def _header(description: str, example: str, kind: str = "string") -> Json:
 HEADERS: Json = {
     "X-Request-Id": _header("Of this request; the client's own, if it sent one.", "req_6b1f0c2d9a8e4f7b3c5d1e0a"),
     "Location": _header("The new record.", "/v1/jobs/job_01kb3x8m6p4q2r7s9t1v3w5y7z"),
+    "Idempotent-Replayed": _header("`true` where an earlier request with this key has made the record.", "true"),
     "ETag": _header("Of this content; sent back as `If-None-Match`.", '"33a64df551425fcc55e4d42a148795d9"'),
     "Retry-After": _header("Seconds after which to come again.", "2", "integer"),
     "Upload-Offset": _header("Bytes that are safely here; the next piece begins there.", "8388608", "integer"),

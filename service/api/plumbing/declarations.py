@@ -19,6 +19,8 @@ RECEIVED = (
     *("too_large", "body_stalled", "empty_upload", "invalid_form", "missing_part", "file_and_upload"),
     *("upload_incomplete", "upload_busy", "invalid_json", "invalid_text", "storage_unavailable"),
 )
+#: Headers of a creation.
+CREATED = ("Location", "Idempotent-Replayed")
 #: What a creation under an `Idempotency-Key` can give.
 KEYED = ("idempotency_key_in_flight", "idempotency_key_reused")
 #: What a model in service can give.

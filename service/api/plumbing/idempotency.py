@@ -15,7 +15,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from fastapi import Header
 from pydantic import BaseModel
@@ -53,6 +53,13 @@ class Key:
         return None if given is None else cls(f"{kind}:{given}")
 
 
+class Creation(NamedTuple):
+    """The record that a creation answers, as JSON, and whether an earlier request with the key has made it."""
+
+    record: str
+    replayed: bool
+
+
 @asynccontextmanager
 async def reserved(services: Services, key: Key | None) -> AsyncIterator[Key | None]:
     """Hold the key while the block receives and creates; raises KeyInFlight. If the block fails, the key is free."""
@@ -74,21 +81,22 @@ async def reserved(services: Services, key: Key | None) -> AsyncIterator[Key | N
 
 async def create_once(
     services: Services, key: Key | None, content: Sequence[str], make: Callable[[UnitOfWork], BaseModel]
-) -> str:
-    """Run `make` in one transaction and return its record as JSON, or the answer that this key was given before.
+) -> Creation:
+    """Run `make` in one transaction and return its record, or the answer that this key was given before.
 
     `content` is what the key stands for: digests and options, not bytes with boundaries. Raises KeyReused, KeyInFlight.
     """
 
-    def answered(unit: UnitOfWork) -> str:
+    def answered(unit: UnitOfWork) -> Creation:
         if key is None:
-            return make(unit).model_dump_json()
+            return Creation(make(unit).model_dump_json(), replayed=False)
         fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()
         answer = unit.keys.answer_of(key.text, fingerprint, holder=key.holder)
-        if answer is None:
-            answer = make(unit).model_dump_json()
-            unit.keys.keep(key.text, fingerprint, answer)
-        return answer
+        if answer is not None:
+            return Creation(answer, replayed=True)
+        made = make(unit).model_dump_json()
+        unit.keys.keep(key.text, fingerprint, made)
+        return Creation(made, replayed=False)
 
     return await services.write(answered)
 

@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fedlas.contract.base import JsonObject, Page, Strict
 from fedlas.contract.records import FINAL
-from service.api.plumbing.declarations import BINARY, KEYED, RECEIVED, operation
-from service.api.plumbing.idempotency import Key, create_once, reserved
+from service.api.plumbing.declarations import BINARY, CREATED, KEYED, RECEIVED, operation
+from service.api.plumbing.idempotency import Creation, Key, create_once, reserved
 from service.api.plumbing.receiving import ReceivedFile, receive_file
 from service.api.plumbing.responses import RETRY_AFTER_S, After, Limit, Record, cursor, page_of, tagged
 from service.api.plumbing.routing import ANY_KEY
@@ -133,7 +133,7 @@ def uploading(*codes: str, at: Mapping[int, Sequence[str]] | None = None, form: 
         "required": True,
         "content": {"application/octet-stream": {"schema": BINARY}, "multipart/form-data": {"schema": form}},
     }
-    return operation(*RECEIVED, *KEYED, *codes, at=at, headers={201: ["Location"]}, more={"requestBody": body})
+    return operation(*RECEIVED, *KEYED, *codes, at=at, headers={201: CREATED}, more={"requestBody": body})
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,7 @@ async def create_from_file(
     add: Callable[[UnitOfWork, ReceivedFile, Options, JsonObject], Row],
     show: Callable[[UnitOfWork, Row], BaseModel],
     parts: Collection[str] = ("file",),
-) -> tuple[str, Options]:
+) -> tuple[Creation, Options]:
     """Receive the file and create its record, once per key.
 
     Args:
@@ -288,7 +288,7 @@ async def create_from_file(
         parts: of a form, which are files.
 
     Returns:
-        The record as JSON, and all options.
+        The record, and all options.
     """
     async with reserved(services, key) as held:
         with ExitStack() as stack:

@@ -19,6 +19,7 @@ from fedlas.contract.base import JsonObject
 from fedlas.contract.profiles import PriorsInput
 from fedlas.contract.records import BatchRecord, CalibratorRecord, DatasetRecord, JobRecord, ModelRecord
 from service.api.plumbing.declarations import BINARY, STORED, operation
+from service.api.plumbing.idempotency import Creation
 from service.api.plumbing.problems import problem
 from service.api.plumbing.services import Services
 from service.registry import tables
@@ -47,12 +48,14 @@ PriorsOption = Annotated[
 ]
 
 
-def created(record: str, collection: str, status: int = 201, **headers: str) -> Response:
+def created(creation: Creation, collection: str, status: int = 201, **headers: str) -> Response:
     """Answer a new record, as JSON, with its `Location`; with `Retry-After` where it is not final yet."""
-    headers["Location"] = f"{collection}/{from_json(record)['id']}"
+    headers["Location"] = f"{collection}/{from_json(creation.record)['id']}"
+    if creation.replayed:
+        headers["Idempotent-Replayed"] = "true"
     if status == 202:
         headers["Retry-After"] = RETRY_AFTER_S
-    return Response(record, status, headers=headers, media_type="application/json")
+    return Response(creation.record, status, headers=headers, media_type="application/json")
 
 
 def tagged(request: Request, record: BaseModel, *, headers: Mapping[str, str] | None = None) -> Response:

@@ -29,7 +29,7 @@ from fedlas.contract.options import AnswerOptions
 from fedlas.contract.predictions import Prediction, RowFailure
 from fedlas.contract.records import FINAL, BatchRecord
 from fedlas.contract.requests import BatchRequest
-from service.api.plumbing.declarations import BINARY, KEYED, OPTIONS_REFUSED, STORED, operation
+from service.api.plumbing.declarations import BINARY, CREATED, KEYED, OPTIONS_REFUSED, STORED, operation
 from service.api.plumbing.idempotency import IdempotencyKey, Key, create_once
 from service.api.plumbing.problems import named_by_body
 from service.api.plumbing.records import RecordRoutes
@@ -206,7 +206,7 @@ _WRITERS: dict[Format, Writer] = {"parquet": parquet, "ndjson": ndjson, "csv": c
     openapi_extra=operation(
         *(*KEYED, *OPTIONS_REFUSED),
         at={422: ["unknown_model", "unknown_dataset"]},
-        headers={202: ["Location", "Retry-After"]},
+        headers={202: [*CREATED, "Retry-After"]},
     ),
 )
 async def create_batch(services: ServicesDep, body: BatchRequest, key: IdempotencyKey = None) -> Response:

@@ -106,13 +106,14 @@ async def create_calibrator(
     """
     scoped = Key.of("calibrators", key)
     answer, merged = await create_from_file(request, services, scoped, options, add_calibrator, calibrator_record)
-    record = CalibratorRecord.model_validate_json(answer)
+    record = CalibratorRecord.model_validate_json(answer.record)
     if record.status not in FINAL:
         await services.long_poll.for_final(record.id, merged.wait)
         record = await services.write(partial(_settle, record, scoped))
     if record.error is not None:
         raise _refusal(record.error)
-    return created(record.model_dump_json(), "/v1/calibrators", 201 if record.status in FINAL else 202)
+    settled = answer._replace(record=record.model_dump_json())
+    return created(settled, "/v1/calibrators", 201 if record.status in FINAL else 202)
 
 
 def _settle(asked: CalibratorRecord, key: Key | None, unit: UnitOfWork) -> CalibratorRecord:

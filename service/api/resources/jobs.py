@@ -24,8 +24,8 @@ from fedlas.contract.profiles import ModelProfile
 from fedlas.contract.records import FINAL, JobRecord
 from fedlas.contract.requests import JobOptions, JobRequest
 from fedlas.contract.webhooks import parse_url
-from service.api.plumbing.declarations import BINARY, KEYED, RECEIVED, STORED, operation
-from service.api.plumbing.idempotency import IdempotencyKey, Key, create_once, reserved
+from service.api.plumbing.declarations import BINARY, CREATED, KEYED, RECEIVED, STORED, operation
+from service.api.plumbing.idempotency import Creation, IdempotencyKey, Key, create_once, reserved
 from service.api.plumbing.problems import named_by_body
 from service.api.plumbing.receiving import Form, is_multipart, join_weights, receive_parts, take_part
 from service.api.plumbing.records import WEIGHTS, RecordRoutes
@@ -86,7 +86,7 @@ _JOB_BODY = {
         *("invalid_roles", "invalid_split_shares", "invalid_padding", "invalid_class_names", "invalid_columns"),
         *("invalid_positive_class", "invalid_preprocessing"),
         at={422: ["unknown_model", "unknown_dataset", "unknown_upload"]},
-        headers={202: ["Location", "Retry-After"]},
+        headers={202: [*CREATED, "Retry-After"]},
         more=_JOB_BODY,
     ),
 )
@@ -130,7 +130,7 @@ def _checked(services: Services, options: Options, *, dry_run: bool) -> Options:
     return options.model_copy(update={"dry_run": True}) if dry_run else options
 
 
-async def _create_with_files(request: Request, services: ServicesDep, key: Key | None, *, dry_run: bool) -> str:
+async def _create_with_files(request: Request, services: ServicesDep, key: Key | None, *, dry_run: bool) -> Creation:
     with ExitStack() as stack:
         form = await receive_parts(request, services, stack, files=("model", "data", "dataset"), documents=_JSON_PARTS)
         await join_weights(form, "model", services, stack)
@@ -157,7 +157,7 @@ async def _create_with_files(request: Request, services: ServicesDep, key: Key |
 
 async def _create_when_inspected(
     services: Services, key: Key | None, content: Sequence[str], store: Callable[[UnitOfWork], JobRequest]
-) -> str:
+) -> Creation:
     """Store both files, and order the job when it is known whether the rows have splits; without it neither stays."""
     body = await services.write(store)
     answered = None
@@ -166,7 +166,7 @@ async def _create_when_inspected(
         answered = await create_once(services, key, content, partial(_create, body=body))
         return answered
     finally:
-        if answered is None or body.dataset_id not in answered:  # refused, or answered before under this key
+        if answered is None or answered.replayed:  # refused, or answered before under this key
             await asyncio.shield(services.write(partial(_delete_files, body=body)))
 
 

@@ -16,7 +16,7 @@ from fastapi import APIRouter, Header, Request, Response
 
 from fedlas.contract.records import UploadRecord
 from fedlas.contract.requests import UploadRequest
-from service.api.plumbing.declarations import BINARY, KEYED, operation
+from service.api.plumbing.declarations import BINARY, CREATED, KEYED, operation
 from service.api.plumbing.idempotency import IdempotencyKey, Key, create_once
 from service.api.plumbing.receiving import CHUNK, is_multipart
 from service.api.plumbing.responses import created, tagged
@@ -49,7 +49,7 @@ Checksum = Annotated[
     "",
     status_code=201,
     response_model=UploadRecord,
-    openapi_extra=operation(*KEYED, "storage_unavailable", headers={201: ["Location", *_PROGRESS]}),
+    openapi_extra=operation(*KEYED, "storage_unavailable", headers={201: [*CREATED, *_PROGRESS]}),
 )
 async def create_upload(services: ServicesDep, body: UploadRequest, key: IdempotencyKey = None) -> Response:
     """Begin a resumable upload; its pieces follow with PATCH, and its id takes the place of a body."""

@@ -64,6 +64,7 @@ def test_every_creation_is_answered_once(api: Api, kind: str) -> None:
     first, again = (api.client.post(path, headers=KEY, **same) for _ in range(2))
     assert first.status_code in (201, 202), first.text
     assert (again.status_code, again.content) == (first.status_code, first.content)
+    assert [answer.headers.get("idempotent-replayed") for answer in (first, again)] == [None, "true"]
     told = ("location", "retry-after", "upload-offset")
     assert [again.headers.get(name) for name in told] == [first.headers.get(name) for name in told]
     assert ("retry-after" in first.headers) == (first.status_code == 202)
