@@ -48,7 +48,7 @@ def test_a_report_is_typed_and_saved_as_it_came(service: Service, job: Job, tmp_
     assert report.raw == sent.json()
     assert report.metrics.calibrated.nll.low == sent.json()["metrics"]["calibrated"]["nll"]["low"]
     assert report.metrics.uploaded.ece.floor_high == sent.json()["metrics"]["uploaded"]["ece"]["floor_high"]
-    assert (report.verdict, report.shown, report.summary) == (job.verdict, job.shown, sent.json()["summary"])
+    assert (report.verdict, report.shown, list(report.summary)) == (job.verdict, job.shown, sent.json()["summary"])
     assert report.save(tmp_path / "report.json").read_bytes() == sent.content
     page = service.client.get(f"/v1/jobs/{job.id}/report.html").text
     assert report.save(tmp_path / "report.html").read_text() == report.html == page
