@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
-from pydantic import AfterValidator, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, WithJsonSchema
 
-from fedlas.contract.base import Document, Strict
+from fedlas.contract.base import Document, JsonObject, Strict
 from fedlas.contract.profiles import ImagePreprocessing, Missing, Purpose, SeenByModel, SplitShares, Task
 
 #: Priors sum to one within this.
@@ -20,31 +20,62 @@ _LISTED_NAMES = 5
 GivenRoles = dict[str, str | list[str]]
 
 
+FileName = Annotated[str | None, Field(description="The name of the record; by default that of the file.")]
+UploadId = Annotated[
+    str | None, Field(description="A finished upload (`/v1/uploads`) in place of the file; used once.")
+]
+Padding = Annotated[dict[str, int | float] | None, Field(description="Input → the number that fills its shorter rows.")]
+
+
 class DatasetOptions(Document):
     """The options of a dataset's file."""
 
-    format: str | None = None
-    roles: GivenRoles | None = None
-    seen_by_model: SeenByModel | None = None
-    split_seed: int = 0
-    split_shares: SplitShares | None = None
-    missing: Missing = "reject"
-    padding: dict[str, int | float] | None = None
-    purpose: Purpose | None = None
+    format: str | None = Field(
+        None, description="`npz`, `csv`, `parquet` or `imagefolder`; by default the content tells."
+    )
+    roles: GivenRoles | None = Field(None, description="Role → column; `slices` names several columns.")
+    seen_by_model: SeenByModel | None = Field(
+        None, description="The rows that the model was trained on; by default `train_split` where splits are given."
+    )
+    split_seed: int = Field(0, description="The seed with which splits are drawn.")
+    split_shares: SplitShares | None = Field(None, description="Shares of the splits, where they are drawn.")
+    missing: Missing = Field("reject", description="`nan`: numbers may be missing; `reject`: they may not.")
+    padding: Padding = None
+    purpose: Purpose | None = Field(
+        None, description="`predict`: rows without labels, for predictions only; by default the file tells."
+    )
+
+
+class DatasetPart(DatasetOptions):
+    """The options of a dataset in the form of a job."""
+
+    name: FileName = None
+    upload_id: UploadId = None
 
 
 class ModelOptions(Document):
     """The options of a model's file."""
 
-    output: str | None = None
-    features: str | None = None
-    task: Task | None = None
-    class_names: list[str] | None = None
-    positive_class: str | None = None
-    preprocessing: ImagePreprocessing | None = None
-    columns: list[str] | None = None
-    padding: dict[str, int | float] | None = None
-    missing: Missing | None = None
+    output: str | None = Field(None, description="The output that classifies, where there are several.")
+    features: str | None = Field(None, description="The tensor to tap as penultimate features.")
+    task: Task | None = Field(None, description="`binary` or `multiclass`, where the output leaves it open.")
+    class_names: list[str] | None = Field(None, description="The names of the classes, in the output's order.")
+    positive_class: str | None = Field(None, description="The class to which `probability` and thresholds belong.")
+    preprocessing: ImagePreprocessing | None = Field(
+        None, description="The steps from image files to the model's input, in training and serving."
+    )
+    columns: list[str] | None = Field(None, description="Names of the columns of the single input, a matrix, in order.")
+    padding: Padding = None
+    missing: Missing | None = Field(
+        None, description="`nan`: numbers may be missing; null: as in the dataset that calibrates the model."
+    )
+
+
+class ModelPart(ModelOptions):
+    """The options of a model in the form of a job."""
+
+    name: FileName = None
+    upload_id: UploadId = None
 
 
 class ScoresOptions(Document):
@@ -103,6 +134,26 @@ def _checked_priors(value: dict[str, float] | None) -> dict[str, float] | None:
 GivenPriors = Annotated[dict[str, float] | None, AfterValidator(_checked_priors)]
 
 
+def _choice(name: str, value: JsonObject) -> JsonObject:
+    return {"type": "object", "properties": {name: value}, "required": [name], "additionalProperties": False}
+
+
+_COSTS: JsonObject = {"type": "array", "items": {"type": "array", "items": {"type": "number", "minimum": 0}}}
+#: The rule of a decision; `service.inference.predictions` checks it against the model.
+Decision = Annotated[
+    dict[str, JsonValue],
+    WithJsonSchema(
+        {
+            "oneOf": [
+                _choice("threshold", {"type": "number", "minimum": 0, "maximum": 1}),
+                _choice("costs", _COSTS),
+                _choice("keep", {"type": "string", "enum": ["alarm_rate"]}),
+            ]
+        }
+    ),
+]
+
+
 class AnswerOptions(Strict):
     """Options of an answer: what a prediction carries beside the label."""
 
@@ -120,7 +171,7 @@ class AnswerOptions(Strict):
         description="Answer `prediction_set`, which holds the true class with this probability; or with such a "
         'probability for the rows of each true class: `{"class": c}` for every class, or by class name.',
     )
-    decision: dict[str, JsonValue] | None = Field(
+    decision: Decision | None = Field(
         None,
         description='`{"threshold": t}` on the positive class, `{"costs": [[…]]}` (rows decide, columns are true), or '
         '`{"keep": "alarm_rate"}`: each class as often as the uploaded model answers it.',

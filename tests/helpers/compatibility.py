@@ -210,8 +210,10 @@ def _operation(where: str, old: Json, new: Json, documents: tuple[Json, Json]) -
 
 
 def _parameters(where: str, old: Json, new: Json, documents: tuple[Json, Json]) -> Iterator[str]:
-    before = {(one["in"], one["name"]): one for one in old.get("parameters", ())}
-    after = {(one["in"], one["name"]): one for one in new.get("parameters", ())}
+    before, after = (
+        {(one["in"], one["name"]): one for one in (resolved(part, document) for part in of.get("parameters", ()))}
+        for of, document in zip((old, new), documents, strict=True)
+    )
     for key, parameter in after.items():
         known = before.get(key)
         if parameter.get("required") and not (known or {}).get("required"):

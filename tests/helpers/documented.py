@@ -56,6 +56,11 @@ def resolved(part: Json, path: str = "") -> Json:
     return part
 
 
+def parameters_of(path: str, operation: Json) -> list[Json]:
+    """The parameters of an operation, whether they stand there or in the components."""
+    return [resolved(part, path) for part in operation.get("parameters", ())]
+
+
 def check_documented(answer: httpx.Response) -> None:
     """Fail for a status that the operation does not name, another media type, or another error code."""
     request = answer.request

@@ -17,10 +17,11 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from fedlas.contract.error_codes import ERROR_CODES
+from fedlas.contract.options import DatasetPart, ModelPart
 from fedlas.contract.problems import Problem
 from fedlas.contract.protocol import OipError
 from fedlas.contract.record_codes import RECORD_CODES
-from fedlas.contract.requests import JobRequest
+from fedlas.contract.requests import JobOptions, JobRequest
 from service.api.document.prediction_operations import PredictionOperation
 from service.api.plumbing.access import is_open
 from service.api.plumbing.declarations import CODES, CODES_AT, header_references
@@ -171,7 +172,8 @@ def build(app: FastAPI, predictions: Sequence[PredictionOperation]) -> Documents
     document["paths"] |= {operation.path: operation.openapi() for operation in predictions}
     schemas = document["components"]["schemas"]
     schemas |= _schemas([Problem, OipError, *_models(operation.response for operation in predictions)], "serialization")
-    asked = _schemas([JobRequest, *_models(operation.body for operation in predictions)], "validation")
+    forms: list[type[BaseModel]] = [JobOptions, ModelPart, DatasetPart]
+    asked = _schemas([JobRequest, *forms, *_models(operation.body for operation in predictions)], "validation")
     _add_requests(document, asked)
     bearer = {
         "type": "http",
@@ -187,6 +189,7 @@ def build(app: FastAPI, predictions: Sequence[PredictionOperation]) -> Documents
         _complete(path, method, operation, shared)
     document["components"]["responses"] = dict(sorted(shared.items()))
     _without_titles(document)
+    _share_parameters(document)
     return Documents(_part(document, of_protocol=False), _part(document, of_protocol=True))
 
 
@@ -216,6 +219,24 @@ def _without_titles(document: Json) -> None:
     for _, _, operation in operations(document):
         for parameter in operation.get("parameters", ()):
             parameter.get("schema", {}).pop("title", None)
+
+
+def _share_parameters(document: Json) -> None:
+    """Describe parameters that several operations have just so once, in the components."""
+    found: dict[str, list[Json]] = defaultdict(list)
+    for _, _, operation in operations(document):
+        for parameter in operation.get("parameters", ()):
+            found[json.dumps(parameter, sort_keys=True)].append(operation)
+    shared: dict[str, Json] = {}
+    for text, users in found.items():
+        parameter = json.loads(text)
+        name = re.sub(r"\W", "", parameter["name"])
+        if len(users) > 2 and name not in shared:
+            shared[name] = parameter
+            for operation in users:
+                place = operation["parameters"].index(parameter)
+                operation["parameters"][place] = {"$ref": f"#/components/parameters/{name}"}
+    document["components"]["parameters"] = shared
 
 
 def _part(document: Json, *, of_protocol: bool) -> Json:

@@ -66,11 +66,12 @@ _JOB_BODY = {
                         "model": {**BINARY, "description": "Needed, unless model_options name an upload_id."},
                         "dataset": {**BINARY, "description": "Needed, unless dataset_options name an upload_id."},
                         "data": WEIGHTS,
-                        "job": {"type": "string", "description": "JSON: the job without model_id and dataset_id."},
-                        "model_options": {"type": "string", "description": "JSON: options of the model."},
-                        "dataset_options": {"type": "string", "description": "JSON: options of the dataset."},
+                        "job": {"$ref": "#/components/schemas/JobOptions"},
+                        "model_options": {"$ref": "#/components/schemas/ModelPart"},
+                        "dataset_options": {"$ref": "#/components/schemas/DatasetPart"},
                     },
-                }
+                },
+                "encoding": {name: {"contentType": "application/json"} for name in _JSON_PARTS},
             },
         },
     }

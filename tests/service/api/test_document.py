@@ -24,7 +24,7 @@ from service.registry import errors
 from service.registry.settings import ServiceSettings
 from service.rest_api import build_document
 from tests.helpers import ROOT, Json
-from tests.helpers.documented import SNAPSHOTS, document, of_protocol, resolved
+from tests.helpers.documented import SNAPSHOTS, document, of_protocol, parameters_of, resolved
 
 DOCUMENTS = [document(beginning) for beginning in SNAPSHOTS]
 OPERATIONS = {
@@ -94,9 +94,8 @@ def test_everything_is_described() -> None:
     for name, (path, _, operation) in OPERATIONS.items():
         assert operation["description"], name
         assert set(operation["tags"]) <= named, path
-        assert [one["name"] for one in operation.get("parameters", ()) if len(one.get("description", "")) < 25] == [], (
-            name
-        )
+        short = [one["name"] for one in parameters_of(path, operation) if len(one.get("description", "")) < 25]
+        assert short == [], name
     for name, schema in SCHEMAS.items():
         missing = [key for key, field in schema.get("properties", {}).items() if len(field.get("description", "")) < 25]
         assert missing == [], name

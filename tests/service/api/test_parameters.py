@@ -9,14 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.helpers import ROOT
 from tests.helpers.api import Api, Json
+from tests.helpers.documented import SNAPSHOTS, document, parameters_of
 from tests.helpers.problems import fields, problem
 
-DOCUMENT: Json = json.loads((ROOT / "openapi" / "openapi.json").read_text())
 OPERATIONS = [
     (method.upper(), path, operation)
-    for path, methods in DOCUMENT["paths"].items()
+    for beginning in SNAPSHOTS
+    for path, methods in document(beginning)["paths"].items()
     for method, operation in methods.items()
 ]
 #: The serving application has a test of its own.
@@ -81,7 +81,7 @@ def test_a_parameter_is_given_once(api: Api, query: str) -> None:
 def test_every_declared_parameter_is_taken(api: Api) -> None:
     """What the OpenAPI document declares is never called unknown."""
     for method, path, operation in OPERATIONS:
-        for item in (one for one in operation.get("parameters", ()) if one["in"] == "query"):
+        for item in (one for one in parameters_of(path, operation) if one["in"] == "query"):
             name = f"{item['name']}[a]" if item.get("style") == "deepObject" else item["name"]
             answer = api.client.request(method, filled(path), params={name: "1"})
             assert "there is no query parameter" not in answer.text, (method, path, name)
@@ -132,7 +132,7 @@ def test_odd_text_is_never_our_fault(
 ) -> None:
     """Whatever stands in a parameter, a header or a JSON body, the answer is below 500, and is JSON where it is one."""
     odd = st.sampled_from(ODD) | st.text(st.characters(), max_size=20)
-    declared = operation.get("parameters", ())
+    declared = parameters_of(path, operation)
     query = {item["name"]: data.draw(odd) for item in declared if item["in"] == "query" and data.draw(st.booleans())}
     headers = {
         item["name"]: data.draw(odd).encode("utf-8", "surrogatepass")
@@ -167,7 +167,8 @@ def bodies(operation: Json, odd: st.SearchStrategy[str], ids: list[str]) -> st.S
     known: list[str] = []
     for content in operation["requestBody"]["content"].values():
         name = content.get("schema", {}).get("$ref", "").rpartition("/")[2]
-        known += DOCUMENT["components"]["schemas"].get(name, {}).get("properties", {})
+        for beginning in SNAPSHOTS:
+            known += document(beginning)["components"]["schemas"].get(name, {}).get("properties", {})
     values = st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | odd | st.sampled_from(ids),
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(odd, inner, max_size=3),
