@@ -31,7 +31,7 @@ from packaging.requirements import Requirement
 
 from fedlas import __version__
 from fedlas.client import configuration
-from fedlas.client.errors import ConfigurationProblem
+from fedlas.client.errors import ConfigurationError
 from fedlas.extras import TwoRuntimes, beside, check_single_runtime, command, distribution_of, qualified
 from fedlas.extras import installed as _version
 
@@ -272,7 +272,7 @@ def server() -> Iterator[Line]:
     """Reachable, ready, of this version, with this key."""
     try:
         found = configuration.load_configuration()
-    except ConfigurationProblem as problem:
+    except ConfigurationError as problem:
         yield said("address", "fail", str(problem), "correct FEDLAS_URL, FEDLAS_API_KEY or the profile")
         return
     url, key = found.url, found.key

@@ -95,9 +95,9 @@ def about(file: Path, *kinds: type[FedLASError]) -> Iterator[None]:
         yield
     except FedLASError as error:
         if not kinds:
-            from fedlas.client.errors import InvalidRequest, Rejected
+            from fedlas.client.errors import InvalidRequestError, Rejected
 
-            kinds = (InvalidRequest, Rejected)
+            kinds = (InvalidRequestError, Rejected)
         if not isinstance(error, kinds):
             raise
         raise CommandError(f"{file}: {error}", _code_of(error)) from error

@@ -49,7 +49,7 @@ class AsyncClient:
         on_warning: told, in a sentence, what keeps a job from going on; without it that is logged (`fedlas.client`).
 
     Raises:
-        ConfigurationProblem: the URL, the key or the profile cannot be used.
+        ConfigurationError: the URL, the key or the profile cannot be used.
     """
 
     def __init__(

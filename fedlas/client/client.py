@@ -45,7 +45,7 @@ class Client:
             logged (`fedlas.client`).
 
     Raises:
-        ConfigurationProblem: the URL, the key or the profile cannot be used.
+        ConfigurationError: the URL, the key or the profile cannot be used.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Client:
 
         Raises:
             JobFailed: `code`, `message` and `user_error` say why.
-            ClientError: FileProblem, InvalidRequest, WaitTimeout, or fedlas.conversion's ConversionError.
+            ClientError: FileError, InvalidRequestError, WaitTimeout, or fedlas.conversion's ConversionError.
         """
         model_id, dataset_id = stored_id(model, "mdl"), stored_id(data, "ds")
         notes: list[str] = []
@@ -152,8 +152,8 @@ class Client:
                 very many classes and rows the answer would be too large (`answer_too_large`).
 
         Raises:
-            InvalidRequest: the rows do not fit the model, or a promise cannot be kept; `code` says which.
-            ClientError: NotFound, Conflict, InvalidInput.
+            InvalidRequestError: the rows do not fit the model, or a promise cannot be kept; `code` says which.
+            ClientError: NotFoundError, ConflictError, InvalidInput.
         """
         response = self._transport.request("POST", **predict_request(model, inputs, timeout, options))
         with self._transport.readable(response):

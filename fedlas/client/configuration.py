@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from fedlas.client.errors import ConfigurationProblem
+from fedlas.client.errors import ConfigurationError
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -45,7 +45,7 @@ def load_configuration(
     profile: str | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Configuration:
-    """The server and the key to use; raises ConfigurationProblem.
+    """The server and the key to use; raises ConfigurationError.
 
     A profile's key goes to the profile's URL only.
     """
@@ -62,7 +62,7 @@ def load_configuration(
         url = url or their_url
     key = None if not key else key.strip()
     if key is not None and (not key.isascii() or not key.isprintable() or " " in key):
-        raise ConfigurationProblem(
+        raise ConfigurationError(
             "bad_key", "the key has characters that no key has: blanks, line ends or letters beyond ASCII"
         )
     return Configuration(_checked(url or DEFAULT_URL), key)
@@ -75,18 +75,18 @@ def _profile(name: str | None, path: Path) -> Mapping[str, str]:
     if name is None:
         return {}
     if not isinstance(name, str):
-        raise ConfigurationProblem("bad_profile", f"{path}: profile must be text in quotes")
+        raise ConfigurationError("bad_profile", f"{path}: profile must be text in quotes")
     profiles = content.get("profiles")
     found = profiles.get(name) if isinstance(profiles, dict) else None
     if not isinstance(found, dict):
         there = ", ".join(profiles) if isinstance(profiles, dict) and profiles else "none"
-        raise ConfigurationProblem("unknown_profile", f"there is no profile {name!r} in {path}; there are: {there}")
+        raise ConfigurationError("unknown_profile", f"there is no profile {name!r} in {path}; there are: {there}")
     if strange := [part for part in found if part not in ("url", "key", "key_file")]:
-        raise ConfigurationProblem(
+        raise ConfigurationError(
             "bad_profile", f"{path}: profile {name!r} has {strange[0]!r}; known are url, key and key_file"
         )
     if wrong := [part for part, value in found.items() if not isinstance(value, str)]:
-        raise ConfigurationProblem("bad_profile", f"{path}: {wrong[0]} of profile {name!r} must be text in quotes")
+        raise ConfigurationError("bad_profile", f"{path}: {wrong[0]} of profile {name!r} must be text in quotes")
     return found
 
 
@@ -99,7 +99,7 @@ def _content(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise ConfigurationProblem("bad_profile", f"the profiles in {path} cannot be read: {reason}") from None
+        raise ConfigurationError("bad_profile", f"the profiles in {path} cannot be read: {reason}") from None
 
 
 def _key_of(profile: Mapping[str, str]) -> str | None:
@@ -110,7 +110,7 @@ def _key_of(profile: Mapping[str, str]) -> str | None:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise ConfigurationProblem("bad_key", f"the profile's key_file {path} cannot be read: {reason}") from None
+        raise ConfigurationError("bad_key", f"the profile's key_file {path} cannot be read: {reason}") from None
 
 
 def _checked(url: str) -> str:
@@ -120,8 +120,8 @@ def _checked(url: str) -> str:
     except ValueError:
         usable = False
     if not usable:
-        raise ConfigurationProblem("bad_url", f"{url!r} is no URL of a server; needed is one such as {DEFAULT_URL}")
+        raise ConfigurationError("bad_url", f"{url!r} is no URL of a server; needed is one such as {DEFAULT_URL}")
     if parts.query or parts.fragment or parts.username is not None:
         message = f"{url!r} has more than a server and a path; the key belongs into FEDLAS_API_KEY or a profile"
-        raise ConfigurationProblem("bad_url", message)
+        raise ConfigurationError("bad_url", message)
     return url.strip().rstrip("/").removesuffix("/v1")

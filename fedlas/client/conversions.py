@@ -12,7 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from fedlas.client.errors import FileProblem, InvalidInput
+from fedlas.client.errors import FileError, InvalidInput
 from fedlas.client.predictions import numpy_or_none
 from fedlas.client.transfers import Source
 from fedlas.model_files import pack, weight_files
@@ -43,7 +43,7 @@ def sending(write: Callable[..., Sendable], given: Any, **options: Any) -> Itera
 
 
 def model_file(model: Any, folder: Path, **options: Any) -> Sendable:
-    """The file of a model, a zip with its weights where they lie beside it; raises ConversionError, FileProblem."""
+    """The file of a model, a zip with its weights where they lie beside it; raises ConversionError, FileError."""
     if model is None:
         raise InvalidInput("nothing_to_send", "a model is needed: a path, a module, or an estimator; found None")
     if is_path(model) and options.get("architecture") is None:
@@ -91,7 +91,7 @@ def _with_weights(graph: Sendable, folder: Path) -> Sendable:
         return graph
     weights = graph.path.parent / names[0]
     if names != [weights.name] or not weights.is_file():
-        raise FileProblem(
+        raise FileError(
             "external_data",
             f"{graph.path} keeps its weights in {' and '.join(names)}; needed is one such file beside it, in "
             f"{graph.path.absolute().parent}, or one file that is written where both are: "

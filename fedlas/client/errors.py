@@ -1,27 +1,27 @@
 """The client's error family: each is one sentence, with a `code` for machines and what the server said of it.
 
 fedlas.errors.FedLASError
-└── ClientError                 code, message, field, status, request_id, detail, errors, user_error
-    ├── ConfigurationProblem    a URL, a key or a profile that cannot be used
-    ├── FileProblem             a local file: not there, a folder, empty, a full disk
-    ├── InvalidInput            values that cannot be sent
-    ├── ServerUnreachable       no connection, or no answer in time
-    ├── ServerMismatch          an answer that this client cannot read; it names both versions
-    ├── DigestMismatch          bytes arrived that are not those that were sent
-    ├── WaitTimeout             the time that was given is up, and the work goes on
-    ├── InvalidSignature        a message to a webhook that this service did not sign
-    ├── WorkFailed              what was ordered has ended without a result: `record`
-    │   ├── Rejected            inspection found a model or dataset bad
-    │   ├── JobFailed           a job, batch or calibrator has failed
-    │   └── JobCancelled        somebody cancelled the job
-    └── Refused                 the server refused a request
-        ├── NotAuthenticated    401: no key, or one that the server does not know
-        ├── NotPermitted        403, 421
-        ├── NotFound            404
-        ├── Conflict            409: the record's state forbids it
-        ├── InvalidRequest      400, 413, 415, 422: something in it is wrong; `field` says what
-        ├── Overloaded          429
-        └── ServerError         5xx: a defect or a fault of the server's
+└── ClientError                     code, message, field, status, request_id, detail, errors, user_error
+    ├── ConfigurationError          a URL, a key or a profile that cannot be used
+    ├── FileError                   a local file: not there, a folder, empty, a full disk
+    ├── InvalidInput                values that cannot be sent
+    ├── APIConnectionError          no connection, or no answer in time
+    ├── ServerMismatch              an answer that this client cannot read; it names both versions
+    ├── DigestMismatch              bytes arrived that are not those that were sent
+    ├── WaitTimeout                 the time that was given is up, and the work goes on
+    ├── SignatureError              a message to a webhook that this service did not sign
+    ├── WorkFailed                  what was ordered has ended without a result: `record`
+    │   ├── Rejected                inspection found a model or dataset bad
+    │   ├── JobFailed               a job, batch or calibrator has failed
+    │   └── JobCancelled            somebody cancelled the job
+    └── APIStatusError              the server refused a request
+        ├── AuthenticationError     401: no key, or one that the server does not know
+        ├── PermissionDeniedError   403, 421
+        ├── NotFoundError           404
+        ├── ConflictError           409: the record's state forbids it
+        ├── InvalidRequestError     400, 413, 415, 422: something in it is wrong; `field` says what
+        ├── RateLimitError          429
+        └── ServerError             5xx: a defect or a fault of the server's
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ def _again(kind: type[ClientError], args: tuple[Any, ...], state: dict[str, Any]
     return error
 
 
-class ConfigurationProblem(ClientError):
+class ConfigurationError(ClientError):
     """The URL, the key or the profile cannot be used."""
 
 
-class FileProblem(ClientError):
+class FileError(ClientError):
     """A local file cannot be read or written."""
 
 
@@ -72,7 +72,7 @@ class InvalidInput(ClientError):
     """Values that cannot be sent."""
 
 
-class ServerUnreachable(ClientError):
+class APIConnectionError(ClientError):
     """The server cannot be reached, or did not answer in time."""
 
     def __init__(self, message: str, *, request_id: str | None = None) -> None:
@@ -102,7 +102,7 @@ class WaitTimeout(ClientError, TimeoutError):
         super().__init__("wait_timeout", message)
 
 
-class InvalidSignature(ClientError):
+class SignatureError(ClientError):
     """The message is not from this service, or not of now."""
 
 
@@ -130,7 +130,7 @@ class JobCancelled(WorkFailed):
     """The job was cancelled."""
 
 
-class Refused(ClientError):
+class APIStatusError(ClientError):
     """The server refused the request."""
 
     def __init__(
@@ -149,31 +149,31 @@ class Refused(ClientError):
         self.field = errors[0].field if errors else None
 
 
-class NotAuthenticated(Refused):
+class AuthenticationError(APIStatusError):
     """No key was given, or one that the server does not know."""
 
 
-class NotPermitted(Refused):
+class PermissionDeniedError(APIStatusError):
     """The server answers no requests from there, or under this name."""
 
 
-class NotFound(Refused):
+class NotFoundError(APIStatusError):
     """There is no such record."""
 
 
-class Conflict(Refused):
+class ConflictError(APIStatusError):
     """The record's state forbids it."""
 
 
-class InvalidRequest(Refused):
+class InvalidRequestError(APIStatusError):
     """Something in the request is wrong."""
 
 
-class Overloaded(Refused):
+class RateLimitError(APIStatusError):
     """Too many requests; the server asked to come again later."""
 
 
-class ServerError(Refused):
+class ServerError(APIStatusError):
     """A defect of the server, or something that it needs is not there."""
 
     user_error = False

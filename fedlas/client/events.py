@@ -15,12 +15,12 @@ import httpx
 
 from fedlas.client import problems
 from fedlas.client.errors import (
+    APIConnectionError,
     JobCancelled,
     JobFailed,
-    Overloaded,
+    RateLimitError,
     Rejected,
     ServerError,
-    ServerUnreachable,
     WaitTimeout,
     WorkFailed,
 )
@@ -34,7 +34,7 @@ R = TypeVar("R", bound=Record)
 #: Statuses after which a record never changes again.
 FINAL = frozenset({"ready", "rejected", "succeeded", "failed", "cancelled"})
 #: Errors after which perhaps only streams do not come through.
-NO_STREAM = (ServerUnreachable, Overloaded, ServerError)
+NO_STREAM = (APIConnectionError, RateLimitError, ServerError)
 #: The server says something at least every 15 s.
 _MAX_SILENCE_S = 45.0
 #: After so many streams without an event something between here and the server keeps them back.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from pydantic import PrivateAttr
 
-from fedlas.client.errors import Conflict, InvalidInput
+from fedlas.client.errors import ConflictError, InvalidInput
 from fedlas.client.events import events_of, failure_of, until_final
 from fedlas.client.orders import HasId, JobOptions, RecordFilter, id_of, job_order, path_part, query
 from fedlas.client.predictions import JudgedPredictions
@@ -163,10 +163,10 @@ class Jobs:
         )
 
     def cancel(self, job: str | HasId) -> Job:
-        """Cancel a job: at once if it waits, else within seconds; raises Conflict where it has ended."""
+        """Cancel a job: at once if it waits, else within seconds; raises ConflictError where it has ended."""
         try:
             return self._bound(self._transport.read(Job, "POST", f"{_PATH}/{path_part(job)}/cancel"))
-        except Conflict:
+        except ConflictError:
             found = self.get(job)
             if found.status == "cancelled":  # perhaps by the try whose answer was lost
                 return found
@@ -205,13 +205,13 @@ class Jobs:
         return events_of(self._transport, f"{_PATH}/{path_part(job)}", after=after, deadline=None)
 
     def report(self, job: str | HasId) -> Report:
-        """The report of a job that has succeeded; raises Conflict before."""
+        """The report of a job that has succeeded; raises ConflictError before."""
         from fedlas.client.reports import report_at  # its sixty classes take longer than all the rest of the client
 
         return report_at(self._transport, f"{_PATH}/{path_part(job)}/report")
 
     def predictions(self, job: str | HasId) -> JudgedPredictions:
-        """The probabilities of a job's served model on all test rows, with their labels; raises Conflict before."""
+        """The probabilities of a job's served model on all test rows, with labels; raises ConflictError before."""
         rows: list[JudgedRow] = []
         while True:
             params = {"split": "test", "limit": 1000, "after": rows[-1].row if rows else -1}

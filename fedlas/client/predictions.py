@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, cast
 
 from pydantic_core import from_json
 
-from fedlas.client.errors import FileProblem, InvalidInput
+from fedlas.client.errors import FileError, InvalidInput
 from fedlas.client.orders import AnswerOptions, HasId, body_of_order, given, path_part, query
 from fedlas.client.problems import Retries
 from fedlas.contract.predictions import JudgedRow, Prediction, ServedModel
@@ -346,9 +346,9 @@ def _image(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise FileProblem("no_such_file", f"there is no file {path}") from None
+        raise FileError("no_such_file", f"there is no file {path}") from None
     except OSError as error:
-        raise FileProblem("unreadable_file", f"{path} cannot be read: {error.strerror}") from None
+        raise FileError("unreadable_file", f"{path} cannot be read: {error.strerror}") from None
 
 
 def _without_nan(value: Any) -> Any:

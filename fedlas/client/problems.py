@@ -20,13 +20,13 @@ from fedlas.client import errors
 from fedlas.contract.base import ANOTHER_VERSION
 
 T = TypeVar("T")
-_KINDS: dict[int, type[errors.Refused]] = {
-    401: errors.NotAuthenticated,
-    403: errors.NotPermitted,
-    404: errors.NotFound,
-    409: errors.Conflict,
-    421: errors.NotPermitted,
-    429: errors.Overloaded,
+_KINDS: dict[int, type[errors.APIStatusError]] = {
+    401: errors.AuthenticationError,
+    403: errors.PermissionDeniedError,
+    404: errors.NotFoundError,
+    409: errors.ConflictError,
+    421: errors.PermissionDeniedError,
+    429: errors.RateLimitError,
 }
 #: What stands before the service answers for it while it is away.
 _OF_GATEWAYS = frozenset({502, 503, 504})
@@ -44,7 +44,7 @@ def code_of(response: httpx.Response) -> str:
     return str(problem.get("code", "")) if problem else ""
 
 
-def refusal(response: httpx.Response) -> errors.Refused:
+def refusal(response: httpx.Response) -> errors.APIStatusError:
     """The error of an answer that refuses; raises Unreadable where it is not this service's, or of another version."""
     problem = _problem(response)
     status, request_id = response.status_code, response.headers.get("x-request-id")
@@ -52,7 +52,7 @@ def refusal(response: httpx.Response) -> errors.Refused:
         if problem is not None or status == 404 or (status not in _OF_GATEWAYS and not request_id):
             raise Unreadable(describe(response))
         problem = {"code": f"http_{status}", "detail": f"the server answers {status} {response.reason_phrase}"}
-    kind = _KINDS.get(status, errors.ServerError if status >= 500 else errors.InvalidRequest)
+    kind = _KINDS.get(status, errors.ServerError if status >= 500 else errors.InvalidRequestError)
     listed = problem.get("errors")
     items = [item for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
     fields = [errors.FieldError(str(item.get("field", "")), str(item.get("message", ""))) for item in items]
@@ -124,7 +124,7 @@ def mismatch(found: str, server_version: str | None, response: httpx.Response) -
     return errors.ServerMismatch(message, status=response.status_code, request_id=response.headers.get("x-request-id"))
 
 
-def unreachable(error: httpx.TransportError, url: str, request_id: str | None) -> errors.ServerUnreachable:
+def unreachable(error: httpx.TransportError, url: str, request_id: str | None) -> errors.APIConnectionError:
     reason = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
     if isinstance(error, httpx.TimeoutException):
         what = "could not be reached" if isinstance(error, httpx.ConnectTimeout) else "did not answer"
@@ -137,7 +137,7 @@ def unreachable(error: httpx.TransportError, url: str, request_id: str | None) -
         message = f"what answers at {url} does not speak HTTP; check the URL"
     else:
         message = f"the connection to {url} was lost: {reason}"
-    return errors.ServerUnreachable(message, request_id=request_id)
+    return errors.APIConnectionError(message, request_id=request_id)
 
 
 _FIRST_S = 0.4

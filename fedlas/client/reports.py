@@ -36,7 +36,7 @@ class Report(report.Report):
         return self._html
 
     def save(self, path: str | PathLike[str]) -> Path:
-        """Write it to a `.html` or `.json` file, as the suffix says; raises FileProblem."""
+        """Write it to a `.html` or `.json` file, as the suffix says; raises FileError."""
         target = Path(path)
         contents = {".html": self._html.encode(), ".htm": self._html.encode(), ".json": self._json}
         if (content := contents.get(target.suffix.lower())) is None:

@@ -59,7 +59,7 @@ class Stored(Generic[R]):
         return Pages(self._transport, pages, self._path, query(**which), limit=limit, cursor=lambda item: item.id)
 
     def delete(self, record: str | HasId) -> None:
-        """Delete a record, with what was kept of it; raises Conflict while it is published or needed."""
+        """Delete a record, with what was kept of it; raises ConflictError while it is published or needed."""
         self._transport.request("DELETE", self._at(record))
 
     def _at(self, record: str | HasId) -> str:
@@ -92,7 +92,7 @@ class Models(Stored[ModelRecord]):
 
         Raises:
             Rejected: inspection says what is wrong with it.
-            ClientError: FileProblem, InvalidRequest, DigestMismatch, or fedlas.conversion's ConversionError.
+            ClientError: FileError, InvalidRequestError, DigestMismatch, or fedlas.conversion's ConversionError.
         """
         record, _ = self.send(model, example=example, on_upload=on_upload, **options)
         return self.wait(record) if wait else record
@@ -202,7 +202,7 @@ class Datasets(Stored[DatasetRecord]):
 
         Raises:
             Rejected: inspection says what is wrong with it.
-            ClientError: FileProblem, InvalidRequest, DigestMismatch, or fedlas.conversion's ConversionError.
+            ClientError: FileError, InvalidRequestError, DigestMismatch, or fedlas.conversion's ConversionError.
         """
         record, _ = self.send(data, on_upload=on_upload, **options)
         return self.wait(record) if wait else record
@@ -332,7 +332,7 @@ class Calibrators(Stored[CalibratorRecord]):
             columns: arrays of length N with another role, such as `split` or `group`.
 
         Raises:
-            InvalidRequest: the scores cannot be used.
+            InvalidRequestError: the scores cannot be used.
             JobFailed: the fit failed.
         """
         arrays = {"logits": logits, "probabilities": probabilities, "labels": labels, **columns}

@@ -19,7 +19,7 @@ from typing import BinaryIO, TypeVar
 import httpx
 
 from fedlas.client import problems
-from fedlas.client.errors import ClientError, DigestMismatch, FileProblem, ServerMismatch
+from fedlas.client.errors import ClientError, DigestMismatch, FileError, ServerMismatch
 from fedlas.client.problems import backoff, retry_after
 from fedlas.client.transport import Params, Transport
 from fedlas.contract.records import CalibratorRecord, DatasetRecord, ModelRecord, UploadRecord
@@ -34,19 +34,19 @@ class Source:
         self.size = os.fstat(self._file.fileno()).st_size
         if self.size == 0:
             self.close()
-            raise FileProblem("empty_file", f"{path} is empty")
+            raise FileError("empty_file", f"{path} is empty")
         self._digest = hashlib.sha256()
         self._digested = 0
 
     def read(self, offset: int, count: int) -> bytes:
-        """So many bytes from there; raises FileProblem where they are gone."""
+        """So many bytes from there; raises FileError where they are gone."""
         try:
             self._file.seek(offset)
             block = self._file.read(count)
         except OSError as error:
-            raise FileProblem("unreadable_file", f"{self.path} cannot be read: {error.strerror}") from None
+            raise FileError("unreadable_file", f"{self.path} cannot be read: {error.strerror}") from None
         if len(block) < min(count, self.size - offset):
-            raise FileProblem("file_changed", f"{self.path} became shorter while it was sent")
+            raise FileError("file_changed", f"{self.path} became shorter while it was sent")
         if offset <= self._digested < offset + len(block):
             self._digest.update(block[self._digested - offset :])
             self._digested = offset + len(block)
@@ -62,16 +62,16 @@ class Source:
 
 def _opened(path: Path) -> BinaryIO:
     if path.is_dir():
-        raise FileProblem(
+        raise FileError(
             "not_a_file", f"{path} is a folder, needed is a file; a folder of images is sent as a zip of it"
         )
     try:
         return path.open("rb")
     except FileNotFoundError:
-        raise FileProblem("no_such_file", f"there is no file {path}") from None
+        raise FileError("no_such_file", f"there is no file {path}") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise FileProblem("unreadable_file", f"{path} cannot be read: {reason}") from None
+        raise FileError("unreadable_file", f"{path} cannot be read: {reason}") from None
 
 
 class Target:
@@ -81,7 +81,7 @@ class Target:
         self.path = path.resolve()  # what a link points to, and not the link, is written
         if self.path.exists() and not self.path.is_file():
             what = "a folder" if self.path.is_dir() else "a device or a pipe"
-            raise FileProblem("not_a_file", f"{path} is {what}, needed is a file")
+            raise FileError("not_a_file", f"{path} is {what}, needed is a file")
         self._temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.part")
         self._file = self._temporary.open("xb")
         self._digest = hashlib.sha256()
@@ -118,7 +118,7 @@ class Target:
 
 @contextmanager
 def receiving(path: Path) -> Iterator[Target]:
-    """The target for the block, kept where the block calls `keep`; raises FileProblem for what the disk refuses."""
+    """The target for the block, kept where the block calls `keep`; raises FileError for what the disk refuses."""
     target: Target | None = None
     try:
         target = Target(path)
@@ -126,7 +126,7 @@ def receiving(path: Path) -> Iterator[Target]:
     except OSError as error:
         if isinstance(error, TimeoutError | ConnectionError):
             raise
-        raise FileProblem("unwritable_file", f"{path} cannot be written: {error.strerror or error}") from None
+        raise FileError("unwritable_file", f"{path} cannot be written: {error.strerror or error}") from None
     finally:
         if target is not None:
             target.discard()
@@ -154,7 +154,7 @@ def upload(
     params: Params,
     on_upload: OnUpload | None = None,
 ) -> Record:
-    """The record of a file; raises FileProblem, DigestMismatch and what the server refuses."""
+    """The record of a file; raises FileError, DigestMismatch and what the server refuses."""
     source = Source(path)
     told = on_upload or (lambda sent, total: None)
     try:
@@ -253,7 +253,7 @@ def download(
         stored: the server has it as a file, whose `ETag` is its SHA-256, and does not write it for this answer.
 
     Raises:
-        ClientError: FileProblem, DigestMismatch, or what the server refuses.
+        ClientError: FileError, DigestMismatch, or what the server refuses.
     """
     told = on_progress or (lambda received, total: None)
     with receiving(path) as target:

@@ -20,7 +20,7 @@ import httpx
 import fedlas
 from fedlas.client import problems
 from fedlas.client.configuration import Configuration
-from fedlas.client.errors import ClientError, ConfigurationProblem, InvalidInput, ServerMismatch
+from fedlas.client.errors import ClientError, ConfigurationError, InvalidInput, ServerMismatch
 from fedlas.client.orders import body_of_order
 from fedlas.client.problems import Retries, backoff, delay_before_retry
 from fedlas.contract.base import Page
@@ -124,12 +124,12 @@ class Requests:
                 timeout=httpx.Timeout(seconds, connect=min(seconds, CONNECT_S)),
             )
         except httpx.InvalidURL as error:
-            raise ConfigurationProblem("bad_url", f"{self.configuration.url}{path}: {error}") from None
+            raise ConfigurationError("bad_url", f"{self.configuration.url}{path}: {error}") from None
 
     def delay_after_error(
         self, error: httpx.TransportError, request: httpx.Request, retries: int, allowed: Retries
     ) -> float:
-        """Seconds until the next try; raises ServerUnreachable where there is none."""
+        """Seconds until the next try; raises APIConnectionError where there is none."""
         if retries >= self.max_retries_after(error, allowed):
             raise problems.unreachable(error, self.configuration.url, request.headers.get("x-request-id")) from None
         delay = backoff(retries)

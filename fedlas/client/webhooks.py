@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 
-from fedlas.client.errors import InvalidInput, InvalidSignature
+from fedlas.client.errors import InvalidInput, SignatureError
 from fedlas.contract.base import ANOTHER_VERSION
 from fedlas.contract.webhooks import JobMessage
 
@@ -28,7 +28,7 @@ def verify(
     tolerance_seconds: float = _TOLERANCE_S,
     now: float | None = None,
 ) -> JobMessage:
-    """The message, if this service signed it with the secret and it is of now; raises InvalidSignature.
+    """The message, if this service signed it with the secret and it is of now; raises SignatureError.
 
     Args:
         secret: `whsec_…`, as it was given with the job.
@@ -44,25 +44,25 @@ def verify(
     content = body.encode(errors="surrogatepass") if isinstance(body, str) else bytes(body)
     found = {name.lower(): value for name, value in headers.items()}
     if missing := [name for name in ("webhook-id", "webhook-timestamp", "webhook-signature") if name not in found]:
-        raise InvalidSignature("missing_header", f"the request has no header {missing[0]}")
+        raise SignatureError("missing_header", f"the request has no header {missing[0]}")
     _check_time(found["webhook-timestamp"], time.time() if now is None else now, tolerance_seconds)
     signed = f"{found['webhook-id']}.{found['webhook-timestamp']}.".encode(errors="surrogatepass") + content
     expected = hmac.new(_key(secret), signed, hashlib.sha256).digest()
     if not any(hmac.compare_digest(expected, one) for one in _signatures(found["webhook-signature"])):
-        raise InvalidSignature("wrong_signature", "no signature of the request was made with this secret")
+        raise SignatureError("wrong_signature", "no signature of the request was made with this secret")
     try:
         return JobMessage.model_validate_json(content, extra="allow", context=ANOTHER_VERSION)
     except ValidationError:
-        raise InvalidSignature("unreadable_message", "the message is signed, but it is no event of a job") from None
+        raise SignatureError("unreadable_message", "the message is signed, but it is no event of a job") from None
 
 
 def _check_time(text: str, now: float, tolerance: float) -> None:
     if not text.isascii() or not text.isdigit() or len(text) > 15:
-        raise InvalidSignature("wrong_timestamp", f"webhook-timestamp is no number of seconds: {text[:40]!r}")
+        raise SignatureError("wrong_timestamp", f"webhook-timestamp is no number of seconds: {text[:40]!r}")
     age = now - int(text)
     if abs(age) > tolerance:
         how = f"{age:.0f} s old" if age > 0 else f"{-age:.0f} s ahead"
-        raise InvalidSignature("wrong_timestamp", f"the message is {how}; at most {tolerance:.0f} s are allowed")
+        raise SignatureError("wrong_timestamp", f"the message is {how}; at most {tolerance:.0f} s are allowed")
 
 
 def _key(secret: str) -> bytes:
@@ -71,7 +71,7 @@ def _key(secret: str) -> bytes:
     except (binascii.Error, ValueError):
         key = b""
     if not key:
-        raise InvalidSignature("bad_secret", f"the secret must be {_PREFIX} and bytes in base64")
+        raise SignatureError("bad_secret", f"the secret must be {_PREFIX} and bytes in base64")
     return key
 
 

@@ -242,9 +242,9 @@ async def test_awaited_requests_go_on_after_a_cut(service: Service, job: Job) ->
             assert [event.id async for event in client.events(job.id)] == expected
             assert any("/events?limit=" in head for head in cable.requests), "it asked for pages at last"
             cable.cut("GET .*/jobs", received=0, times=9)
-            with pytest.raises(errors.ServerUnreachable, match=f"^the connection to {cable.url} was lost"):
+            with pytest.raises(errors.APIConnectionError, match=f"^the connection to {cable.url} was lost"):
                 await client.wait(job.id)
-            with pytest.raises(errors.NotFound):
+            with pytest.raises(errors.NotFoundError):
                 await client.predict("nobody", ROWS)
 
 

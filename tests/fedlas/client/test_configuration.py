@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedlas.client.configuration import load_configuration
-from fedlas.client.errors import ConfigurationProblem
+from fedlas.client.errors import ConfigurationError
 
 PROFILES = """
 profile = "team"
@@ -69,15 +69,15 @@ def test_a_profiles_key_goes_nowhere_else(environment: dict[str, str]) -> None:
 )
 def test_what_is_of_no_use_is_a_sentence(arguments: dict[str, str], sentence: str, environment: dict[str, str]) -> None:
     """It says what was found and what is needed."""
-    with pytest.raises(ConfigurationProblem, match=sentence):
+    with pytest.raises(ConfigurationError, match=sentence):
         load_configuration(**arguments, environment=environment)
 
 
 def test_broken_profiles_are_named(environment: dict[str, str], tmp_path: Path) -> None:
     """A missing key file and a file that is no TOML are told with their paths."""
     (tmp_path / "fedlas" / "team.key").unlink()
-    with pytest.raises(ConfigurationProblem, match=r"key_file .*team\.key cannot be read: No such file"):
+    with pytest.raises(ConfigurationError, match=r"key_file .*team\.key cannot be read: No such file"):
         load_configuration(environment=environment)
     (tmp_path / "fedlas" / "config.toml").write_text("url = ")
-    with pytest.raises(ConfigurationProblem, match=r"the profiles in .*config\.toml cannot be read: "):
+    with pytest.raises(ConfigurationError, match=r"the profiles in .*config\.toml cannot be read: "):
         load_configuration(environment=environment)

@@ -84,21 +84,21 @@ PAGE = b'{"data": [], "has_more": false}'
 def test_nobody_is_there() -> None:
     """A wrong port is said with the URL, and what to do."""
     where = f"http://127.0.0.1:{free_port()}"
-    with Client(where) as client, pytest.raises(errors.ServerUnreachable) as caught:
+    with Client(where) as client, pytest.raises(errors.APIConnectionError) as caught:
         client.models.get("mdl_1")
     assert str(caught.value) == (
         f"no connection to {where}: Connection refused; is it running, and is this its URL (FEDLAS_URL)? "
         "`fedlas serve` starts one"
     )
     assert isinstance(caught.value, FedLASError)
-    with Client("http://nobody.invalid") as client, pytest.raises(errors.ServerUnreachable, match="no connection to"):
+    with Client("http://nobody.invalid") as client, pytest.raises(errors.APIConnectionError, match="no connection to"):
         client.models.get("mdl_1")
 
 
 def test_the_key_is_wrong(url: str) -> None:
     """No key and a wrong one are told apart from everything else, with the id in the server's log."""
     for key in (None, "wrong-key"):
-        with Client(url, key) as client, pytest.raises(errors.NotAuthenticated, match="FEDLAS_API_KEY") as caught:
+        with Client(url, key) as client, pytest.raises(errors.AuthenticationError, match="FEDLAS_API_KEY") as caught:
             client.models.get("mdl_1")
         assert (caught.value.status, bool(caught.value.request_id)) == (401, True)
 
@@ -147,11 +147,11 @@ def test_what_passes_is_tried_again() -> None:
     assert len(set(asked)) == 1
     assert len(asked[0].split()) == 3
     for answer, tries, kind in (
-        (busy, 3, errors.Overloaded),
+        (busy, 3, errors.RateLimitError),
         (gone, 3, errors.ServerError),
-        ((409, PROBLEM, b'{"code": "in_use", "detail": "it is in use"}'), 1, errors.Conflict),
-        ((422, PROBLEM, b'{"code": "bad", "detail": "no"}'), 1, errors.InvalidRequest),
-        ((429, {**PROBLEM, "retry-after": "3600"}, busy[2]), 1, errors.Overloaded),
+        ((409, PROBLEM, b'{"code": "in_use", "detail": "it is in use"}'), 1, errors.ConflictError),
+        ((422, PROBLEM, b'{"code": "bad", "detail": "no"}'), 1, errors.InvalidRequestError),
+        ((429, {**PROBLEM, "retry-after": "3600"}, busy[2]), 1, errors.RateLimitError),
         ((504, PROBLEM, b'{"code": "deadline_exceeded", "detail": "late"}'), 1, errors.ServerError),
     ):
         with answering(answer) as (where, asked), Client(where, max_retries=2) as client:
@@ -164,7 +164,7 @@ def test_a_server_that_says_nothing() -> None:
     """Where the caller gave the answer a time, a silent server is asked once; nobody waits for three."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         where = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        with Client(where) as client, pytest.raises(errors.ServerUnreachable, match="did not answer in time"):
+        with Client(where) as client, pytest.raises(errors.APIConnectionError, match="did not answer in time"):
             client.predict("digits", [[1.0]], timeout=0.1)
         silent.setblocking(False)
         silent.accept()[0].close()
@@ -192,19 +192,19 @@ def test_uploads_that_are_gone_are_said(tmp_path: Path) -> None:
     gone = (404, PROBLEM, b'{"code": "unknown_upload", "detail": "there is no upload upl_1"}')
     with answering((201, JSON, record), busy, gone) as (where, _), Client(where) as client:
         path = tmp_path / "large.bin"
-        with pytest.raises(errors.NotFound, match="there is no upload upl_1"):
+        with pytest.raises(errors.NotFoundError, match="there is no upload upl_1"):
             client.datasets.upload(path)
 
 
 def test_what_is_wrong_has_a_field(client: Client) -> None:
     """The server's code, sentence and fields come through."""
-    with pytest.raises(errors.InvalidRequest) as caught:
+    with pytest.raises(errors.InvalidRequestError) as caught:
         client.jobs.create("mdl_1", "ds_1", method="magic", seed=-1)
     error = caught.value
     assert (error.code, error.status, error.field) == ("invalid_request", 422, error.errors[0].field)
     assert {found.field for found in error.errors} == {"method", "seed"}
     assert error.detail == str(error)
-    with pytest.raises(errors.NotFound) as missing:
+    with pytest.raises(errors.NotFoundError) as missing:
         client.models.get("mdl_1")
     assert (missing.value.code, missing.value.field) == ("unknown_model", None)
 
@@ -235,18 +235,18 @@ def test_only_files_are_written_over(client: Client, tmp_path: Path) -> None:
     assert (tmp_path / "link.onnx").is_symlink()
     assert (tmp_path / "real.onnx").read_bytes() == b"m"
     for device in (Path("/dev/null"), Path("/dev/full")):
-        with pytest.raises(errors.FileProblem, match=f"^{device} is a device or a pipe, needed is a file$"):
+        with pytest.raises(errors.FileError, match=f"^{device} is a device or a pipe, needed is a file$"):
             client.models.download(model, device)
         assert device.is_char_device()
 
 
 def test_errors_go_to_other_processes(client: Client) -> None:
     """Pickled, they come back as they were."""
-    with pytest.raises(errors.InvalidRequest) as caught:
+    with pytest.raises(errors.InvalidRequestError) as caught:
         client.jobs.create("mdl_1", "ds_1", method="magic")
     for error in (
         caught.value,
-        errors.ServerUnreachable("gone"),
+        errors.APIConnectionError("gone"),
         errors.JobFailed("bad", "no", record={"id": "job_1"}),
     ):
         again = pickle.loads(pickle.dumps(error))
@@ -277,7 +277,7 @@ def test_a_key_stays_with_its_client(url: str) -> None:
     with httpx.Client() as http:
         right, wrong = Client(url, KEY, http=http), Client(url, "wrong", http=http)
         assert right.server().name == "fedlas"
-        with pytest.raises(errors.NotAuthenticated):
+        with pytest.raises(errors.AuthenticationError):
             wrong.server()
         assert right.server().name == "fedlas"
         assert "authorization" not in http.headers
@@ -304,7 +304,7 @@ def test_local_files_are_looked_at_first(client: Client, tmp_path: Path) -> None
         (tmp_path, "not_a_file", f"{tmp_path} is a folder, needed is a file"),
         (tmp_path / "empty.onnx", "empty_file", f"{tmp_path}/empty.onnx is empty"),
     ):
-        with pytest.raises(errors.FileProblem) as caught:
+        with pytest.raises(errors.FileError) as caught:
             client.models.upload(path)
         assert caught.value.code == code
         assert str(caught.value).startswith(sentence)
@@ -344,7 +344,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 try:
     Client(sys.argv[1], sys.argv[2]).models.download(sys.argv[3], sys.argv[4])
-except errors.FileProblem as error:
+except errors.FileError as error:
     print(error.code, error)
 """
 
@@ -360,7 +360,7 @@ def test_a_full_disk_leaves_nothing_behind(client: Client, url: str, tmp_path: P
     )
     assert done.stdout.strip() == f"unwritable_file {target} cannot be written: File too large"
     assert list(target.parent.iterdir()) == []
-    with pytest.raises(errors.FileProblem, match="cannot be written: No such file or directory"):
+    with pytest.raises(errors.FileError, match="cannot be written: No such file or directory"):
         client.models.download(model, tmp_path / "nowhere" / "m.onnx")
 
 
