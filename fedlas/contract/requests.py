@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+from datetime import timedelta
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -69,6 +72,36 @@ class Hyperparameters(Strict):
     scope: Annotated[Literal["auto", "all", "head"], OPEN] = Field(
         "auto", description="Trained weights: `all` of them, or those of the last layer (`head`)."
     )
+
+
+_TIME = re.compile(r"(?:([0-9.]+)h)?(?:([0-9.]+)m)?(?:([0-9.]+)s)?|([0-9.]+)")
+
+
+def parse_budget(value: str | float | timedelta) -> float:
+    """Minutes of a budget, given as minutes, a `timedelta`, or a text such as "2m"; raises ValueError.
+
+    >>> [parse_budget(value) for value in (2, "2", "2m", "90s", "1h30m", timedelta(minutes=2))]
+    [2.0, 2.0, 2.0, 1.5, 90.0, 2.0]
+    >>> parse_budget("soon")
+    Traceback (most recent call last):
+    ValueError: budget is 'soon'; needed are minutes above 0, or a time such as '90s', '2m' or '1h30m'
+    """
+    minutes = math.nan
+    try:
+        if isinstance(value, timedelta):
+            minutes = value.total_seconds() / 60
+        elif isinstance(value, str):
+            if found := _TIME.fullmatch(value.strip()):
+                hours, whole, seconds, plain = (float(part or 0) for part in found.groups())
+                minutes = 60 * hours + whole + seconds / 60 + plain
+        elif not isinstance(value, bool):
+            minutes = float(value)
+    except (TypeError, ValueError):
+        pass
+    if not 0 < minutes < math.inf:
+        needed = "needed are minutes above 0, or a time such as '90s', '2m' or '1h30m'"
+        raise ValueError(f"budget is {value!r:.80}; {needed}")
+    return minutes
 
 
 class Budget(Strict):
