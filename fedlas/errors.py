@@ -1,6 +1,6 @@
 """The library's error family: a code, and a sentence for the owner of the input.
 
-FedLASError (ValueError)
+FedLASError
 ├── UnsupportedModel    an upload that is no classifier we can open: `unsafe_format`, `external_data`, …
 ├── BadDataset          rows that cannot be trained on or judged: `non_finite`, `labels_out_of_range`, …
 ├── Mismatch            model and dataset do not fit: `inputs_mismatch`, `class_mismatch`, …
@@ -8,12 +8,15 @@ FedLASError (ValueError)
 ├── PreconditionFailed  model and dataset certainly do not belong together: `label_order`, …
 ├── ConversionError     an object in memory that cannot be written as a file that the service takes
 └── ExportError         a file that does not compute what was trained; another finalist is served in its place
+
+All but ConversionError are ValueErrors too, as functions of arrays raise them; errors of the client are none
+(`fedlas.client.errors`).
 """
 
 from __future__ import annotations
 
 
-class FedLASError(ValueError):
+class FedLASError(Exception):
     """Base of the family: a stable machine `code` and a sentence that says what was found and what is needed."""
 
     #: Whether the owner of the input can mend it, as opposed to a defect of the library.
@@ -25,26 +28,26 @@ class FedLASError(ValueError):
         self.message = message
 
 
-class UnsupportedModel(FedLASError):
+class UnsupportedModel(FedLASError, ValueError):
     """The upload is not a classifier that can be opened safely."""
 
 
-class BadDataset(FedLASError):
+class BadDataset(FedLASError, ValueError):
     """The dataset cannot be read, trained on or judged."""
 
 
-class Mismatch(FedLASError):
+class Mismatch(FedLASError, ValueError):
     """Model and dataset do not fit together; the message shows both sides."""
 
 
-class BaselineMismatch(FedLASError):
+class BaselineMismatch(FedLASError, ValueError):
     """The uploaded model misses the expected accuracy: label order or preprocessing is probably wrong."""
 
     def __init__(self, message: str) -> None:
         super().__init__("baseline_mismatch", message)
 
 
-class PreconditionFailed(FedLASError):
+class PreconditionFailed(FedLASError, ValueError):
     """Model and dataset fit in form, but something is certainly wrong; `accept_warnings` goes on in spite of it."""
 
 
@@ -52,7 +55,7 @@ class ConversionError(FedLASError):
     """A network, an estimator, a frame or a loader cannot be written as a file; the message says what to do."""
 
 
-class ExportError(FedLASError):
+class ExportError(FedLASError, ValueError):
     """The exported file does not reproduce the trained network; nothing may be served from it.
 
     `fedlas.calibration.calibrate` serves the next finalist in its place, so that this ends no job that has trained.

@@ -7,7 +7,7 @@ Everything else is asked of `fedlas.client.Client`, in a thread where the event 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, TypeVar, Unpack
@@ -18,15 +18,15 @@ import httpx
 from fedlas.client import problems
 from fedlas.client.configuration import load_configuration
 from fedlas.client.errors import ClientError, ServerMismatch
-from fedlas.client.events import EVENTS_POLL_S, FINAL, NO_STREAM, EventStream, LongPoll, failure_of, pause_s
+from fedlas.client.events import EVENTS_POLL_S, NO_STREAM, EventStream, LongPoll, failure_of, pause_s
+from fedlas.client.inputs import parts_of, predict_path
 from fedlas.client.jobs import OnEvent
-from fedlas.client.orders import AnswerOptions, HasId, path_part
-from fedlas.client.predictions import Predictions, predict_request
-from fedlas.client.problems import Retries
-from fedlas.client.transport import CONNECT_S, OnWarning, Params, Requests, broken, with_request_id
+from fedlas.client.options import AnswerOptions, HasId, check_options, path_part
+from fedlas.client.predictions import Predictions
+from fedlas.client.transport import CONNECT_S, OnWarning, Requests, broken
 from fedlas.contract.base import Page
 from fedlas.contract.events import JobEvent
-from fedlas.contract.records import JobRecord
+from fedlas.contract.records import FINAL, JobRecord
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ class AsyncClient:
         key: else `FEDLAS_API_KEY`, or the profile's.
         profile: a section of `~/.config/fedlas/config.toml`.
         timeout: seconds for each try of a request.
-        max_retries: how often a request is sent again, as `Client` does.
+        max_retries: how often a request is sent again, as by `Client`.
         http: an httpx client to send with, for proxies and certificates; it is closed with this one.
         on_warning: told, in a sentence, what keeps a job from going on; without it that is logged (`fedlas.client`).
 
@@ -59,7 +59,7 @@ class AsyncClient:
         *,
         profile: str | None = None,
         timeout: float = 60.0,
-        max_retries: int = 8,
+        max_retries: int = 3,
         http: httpx.AsyncClient | None = None,
         on_warning: OnWarning | None = None,
     ) -> None:
@@ -83,19 +83,29 @@ class AsyncClient:
         await self._http.aclose()
 
     async def predict(
-        self, model: str | HasId, inputs: Any, *, timeout: float | None = None, **options: Unpack[AnswerOptions]
+        self, model: str | HasId, inputs: Any, *, deadline: float | None = None, **options: Unpack[AnswerOptions]
     ) -> Predictions:
         """Calibrated predictions for some rows; arguments and errors are those of `Client.predict`."""
-        response = await self._request("POST", **predict_request(model, inputs, timeout, options))
-        async with self._readable(response):
-            return problems.made(response, Predictions.of)
+        check_options(self.predict, AnswerOptions, options)
+        answers: list[Predictions] = []
+        for part in parts_of(inputs, deadline):
+            with part.named():
+                response = await self._request("POST", predict_path(model), **part.request(options))
+                async with self._readable(response):
+                    answers.append(problems.made(response, Predictions.of))
+        return Predictions.joined(answers)
 
     async def wait(
-        self, job: str | HasId, *, on_event: OnEvent | None = None, timeout: float | None = None, check: bool = True
+        self,
+        job: str | HasId,
+        *,
+        on_event: OnEvent | None = None,
+        wait_timeout: float | None = None,
+        check: bool = True,
     ) -> JobRecord:
         """The record of a job when it has ended; arguments and errors are those of `client.jobs.wait`."""
         path = _path(job)
-        poll = LongPoll(timeout)
+        poll = LongPoll(wait_timeout)
         if on_event is not None:
             async for event in self._events(path, after=0, deadline=poll.deadline):
                 on_event(event)
@@ -163,8 +173,8 @@ class AsyncClient:
             return problems.read(response, kind)
 
     @asynccontextmanager
-    async def _stream(self, path: str, *, headers: Mapping[str, str], timeout: float) -> AsyncIterator[httpx.Response]:
-        response = await self._request("GET", path, headers=headers, timeout=timeout, stream=True)
+    async def _stream(self, path: str, **given: Any) -> AsyncIterator[httpx.Response]:
+        response = await self._request("GET", path, stream=True, **given)
         try:
             yield response
         except httpx.DecodingError as error:
@@ -172,36 +182,21 @@ class AsyncClient:
         finally:
             await response.aclose()
 
-    async def _request(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Params | None = None,
-        content: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        retries: Retries = Retries.WHERE_IT_HELPS,
-        stream: bool = False,
-    ) -> httpx.Response:
-        sent = with_request_id(headers)
-        tries = 0
+    async def _request(self, method: str, path: str, *, stream: bool = False, **given: Any) -> httpx.Response:
+        call = self._requests.call(method, path, **given)
         while True:
-            request = self._requests.build(
-                self._http, method, path, params=params, content=content, headers=sent, timeout=timeout
-            )
+            request = self._requests.build(self._http, call)
             try:
                 response = await self._send(request, stream=stream)
                 if stream and not response.is_success:
                     await response.aread()
             except httpx.TransportError as error:
-                delay: float | None = self._requests.delay_after_error(error, request, tries, retries)
+                delay: float | None = self._requests.delay_after_error(error, request, call)
             else:
                 async with self._readable(response):
-                    delay = self._requests.delay_after(response, tries, retries)
+                    delay = self._requests.delay_after(response, call)
             if delay is None:
                 return response
-            tries += 1
             await anyio.sleep(delay)
 
     async def _send(self, request: httpx.Request, *, stream: bool) -> httpx.Response:
@@ -222,7 +217,7 @@ class AsyncClient:
 
     async def _mismatch(self, found: str, response: httpx.Response) -> ServerMismatch:
         try:
-            request = self._requests.build(self._http, "GET", "/openapi.json", timeout=CONNECT_S)
+            request = self._requests.build(self._http, self._requests.call("GET", "/openapi.json", timeout=CONNECT_S))
             version = problems.server_version(await self._send(request, stream=False))
         except (httpx.HTTPError, ClientError):
             version = None

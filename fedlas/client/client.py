@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from os import PathLike
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar, Unpack
+from typing import Any, ParamSpec, TypeVar, Unpack, cast
 
 import httpx
 
@@ -13,9 +13,21 @@ from fedlas.client import problems
 from fedlas.client.configuration import load_configuration
 from fedlas.client.conversions import example_of, is_path
 from fedlas.client.errors import InvalidInput
+from fedlas.client.inputs import parts_of, predict_path
 from fedlas.client.jobs import Job, Jobs, OnEvent
-from fedlas.client.orders import AnswerOptions, DatasetOptions, HasId, JobOptions, ModelOptions, stored_id
-from fedlas.client.predictions import Predictions, predict_request
+from fedlas.client.options import (
+    AnswerOptions,
+    CalibrateOptions,
+    DatasetOptions,
+    HasId,
+    JobOptions,
+    ModelOptions,
+    check_options,
+    given,
+    job_body,
+    stored_id,
+)
+from fedlas.client.predictions import Predictions
 from fedlas.client.stored import Batches, Calibrators, Datasets, Models, Names
 from fedlas.client.transfers import OnUpload
 from fedlas.client.transport import KEPT, OnWarning, RawResponse, Transport
@@ -39,7 +51,8 @@ class Client:
         key: else `FEDLAS_API_KEY`, or the profile's.
         profile: a section of `~/.config/fedlas/config.toml`.
         timeout: seconds for each try of a request; what takes longer by nature has its own.
-        max_retries: how often a request is sent again after a lost connection, 408, 429, 5xx, and 409 where it passes.
+        max_retries: how often a request is sent again after a lost connection, 408, 429, 5xx, and 409 where it passes;
+            within 120 seconds of the call's beginning (`fedlas.client.problems.MAX_CALL_S`), as `Retry-After` says.
         http: an httpx client to send with, for proxies and certificates; it is closed with this one.
         on_warning: told, in a sentence, what keeps a record from going on that is waited for; without it that is
             logged (`fedlas.client`).
@@ -55,7 +68,7 @@ class Client:
         *,
         profile: str | None = None,
         timeout: float = 60.0,
-        max_retries: int = 8,
+        max_retries: int = 3,
         http: httpx.Client | None = None,
         on_warning: OnWarning | None = None,
     ) -> None:
@@ -92,72 +105,90 @@ class Client:
         model: str | PathLike[str] | ModelRecord | Any,
         data: str | PathLike[str] | DatasetRecord | Any,
         *,
-        example: Any = None,
-        model_options: ModelOptions | None = None,
-        dataset_options: DatasetOptions | None = None,
         wait: bool = True,
-        timeout: float | None = None,
+        wait_timeout: float | None = None,
         on_event: OnEvent | None = None,
         on_upload: OnUpload | None = None,
-        **options: Unpack[JobOptions],
+        **options: Unpack[CalibrateOptions],
     ) -> Job:
         """Upload a model and a dataset, calibrate, and return the job.
 
         Args:
             model: a path, a `torch.nn.Module`, an estimator of scikit-learn; or a stored model or its id.
             data: a path, arrays, a frame, a `Dataset` or `DataLoader`; or a stored dataset or its id.
-            example: a batch of inputs, with which a module is exported; by default the first rows of `data`, which has
-                some where it is neither a file nor stored.
-            model_options: keywords of `client.models.upload`, such as `class_names`.
-            dataset_options: keywords of `client.datasets.upload`, such as `seen_by_model`.
             wait: until the job has ended.
-            timeout: seconds to wait; the job goes on when they are up.
+            wait_timeout: seconds to wait; the job goes on when they are up.
             on_event: told of what happens.
             on_upload: told of bytes sent and bytes in all, of the model's file and then of the dataset's.
-            options: of the job: `method`, `budget`, `publish_as`, … (`fedlas.client.orders.JobOptions`).
+            options: `method`, `budget`, `publish_as`, …, and of what is sent `seen_by_model`, `class_names`, `example`,
+                `model_options`, `dataset_options` (`fedlas.client.options.CalibrateOptions`).
 
         Raises:
             JobFailed: `code`, `message` and `user_error` say why.
-            ClientError: FileError, InvalidRequestError, WaitTimeout, or fedlas.conversion's ConversionError.
+            ClientError: FileError, InvalidRequestError, WaitTimeout, or else ConversionError.
         """
+        check_options(self.calibrate, CalibrateOptions, options)
+        known = JobOptions.__optional_keys__
+        for_job = cast("JobOptions", {name: value for name, value in options.items() if name in known})
+        job_body(for_job)  # what is wrong with it is raised before anything is sent
+        model_id, dataset_id, notes = self._stored(model, data, options, on_upload)
+        job = self.jobs.create(model_id, dataset_id, **for_job)
+        job.notes.extend(notes)
+        return job.wait(on_event=on_event, wait_timeout=wait_timeout) if wait else job
+
+    def _stored(
+        self, model: Any, data: Any, options: CalibrateOptions, on_upload: OnUpload | None
+    ) -> tuple[str, str, list[str]]:
+        """The ids of model and dataset, which are sent where they are not stored, and notes on what was sent."""
+        of_model: dict[str, Any] = {**(options.get("model_options") or {})}
+        of_data: dict[str, Any] = {**(options.get("dataset_options") or {})}
+        of_model |= given({"class_names": options.get("class_names")})
+        of_data |= given({"seen_by_model": options.get("seen_by_model")})
+        check_options(self.models.upload, ModelOptions, of_model)
+        check_options(self.datasets.upload, DatasetOptions, of_data)
         model_id, dataset_id = stored_id(model, "mdl"), stored_id(data, "ds")
-        notes: list[str] = []
-        class_names: Sequence[str] | None = None
+        for stored, unsent in ((model_id, of_model), (dataset_id, of_data)):
+            if stored and unsent:
+                raise InvalidInput("already_stored", f"{stored} is stored with its own {next(iter(unsent))}")
+        example, notes, class_names = options.get("example"), list[str](), None
         if model_id is None:
             if example is None and dataset_id is None and not is_path(model):
-                example = example_of(data, (dataset_options or {}).get("roles"))
-            sent_model, file = self.models.send(model, example=example, on_upload=on_upload, **(model_options or {}))
-            model_id, class_names, notes = sent_model.id, file.class_names, [*notes, *file.notes]
+                example = example_of(data, of_data.get("roles"))
+            sent, file = self.models.send(model, example=example, on_upload=on_upload, **cast("ModelOptions", of_model))
+            model_id, class_names, notes = sent.id, file.class_names, [*notes, *file.notes]
         if dataset_id is None:
-            sent_data, file = self.datasets.send(
-                data, class_names=class_names, on_upload=on_upload, **(dataset_options or {})
+            rows, file = self.datasets.send(
+                data, class_names=class_names, on_upload=on_upload, **cast("DatasetOptions", of_data)
             )
-            dataset_id, notes = sent_data.id, [*notes, *file.notes]
-        job = self.jobs.create(model_id, dataset_id, **options)
-        job.notes.extend(notes)
-        return job.wait(on_event=on_event, timeout=timeout) if wait else job
+            dataset_id, notes = rows.id, [*notes, *file.notes]
+        return model_id, dataset_id, notes
 
     def predict(
-        self, model: str | HasId, inputs: Any, *, timeout: float | None = None, **options: Unpack[AnswerOptions]
+        self, model: str | HasId, inputs: Any, *, deadline: float | None = None, **options: Unpack[AnswerOptions]
     ) -> Predictions:
-        """Calibrated predictions for some rows.
+        """Calibrated predictions for rows; more than 10,000 go out in several requests, and come back as one.
 
         Args:
             model: a published name, an id, or a record.
             inputs: an array of rows, which is sent in binary; lists; a data frame, by the names of its columns; a
                 mapping of arrays for several inputs; or image files, as paths or bytes.
-            timeout: seconds after which the answer is of no use.
+            deadline: seconds after which the answer is of no use.
             options: `top_k`, `abstain_below`, `max_error`, `coverage`, `decision`, `class_priors`
-                (`fedlas.client.orders.AnswerOptions`); and `probabilities`, which is True unless False is given: of
+                (`fedlas.client.options.AnswerOptions`); and `probabilities`, which is True unless False is given: of
                 very many classes and rows the answer would be too large (`answer_too_large`).
 
         Raises:
             InvalidRequestError: the rows do not fit the model, or a promise cannot be kept; `code` says which.
-            ClientError: NotFoundError, ConflictError, InvalidInput.
+            ClientError: NotFoundError, ConflictError, InvalidInput; of several requests it names the rows.
         """
-        response = self._transport.request("POST", **predict_request(model, inputs, timeout, options))
-        with self._transport.readable(response):
-            return problems.made(response, Predictions.of)
+        check_options(self.predict, AnswerOptions, options)
+        answers: list[Predictions] = []
+        for part in parts_of(inputs, deadline):
+            with part.named():
+                response = self._transport.request("POST", predict_path(model), **part.request(options))
+                with self._transport.readable(response):
+                    answers.append(problems.made(response, Predictions.of))
+        return Predictions.joined(answers)
 
     def with_raw_response(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> RawResponse[T]:
         """Result of a call, with the status and the headers of the last answer that it received.

@@ -1,42 +1,38 @@
-"""The client's error family: each is one sentence, with a `code` for machines and what the server said of it.
+"""Errors of the client: each is a sentence, with a `code` for machines and what the server reported; none a ValueError.
 
 fedlas.errors.FedLASError
-└── ClientError                     code, message, field, status, request_id, detail, errors, user_error
-    ├── ConfigurationError          a URL, a key or a profile that cannot be used
-    ├── FileError                   a local file: not there, a folder, empty, a full disk
-    ├── InvalidInput                values that cannot be sent
-    ├── APIConnectionError          no connection, or no answer in time
-    ├── ServerMismatch              an answer that this client cannot read; it names both versions
-    ├── DigestMismatch              bytes arrived that are not those that were sent
-    ├── WaitTimeout                 the time that was given is up, and the work goes on
-    ├── SignatureError              a message to a webhook that this service did not sign
-    ├── WorkFailed                  what was ordered has ended without a result: `record`
-    │   ├── Rejected                inspection found a model or dataset bad
-    │   ├── JobFailed               a job, batch or calibrator has failed
-    │   └── JobCancelled            somebody cancelled the job
-    └── APIStatusError              the server refused a request
-        ├── AuthenticationError     401: no key, or one that the server does not know
-        ├── PermissionDeniedError   403, 421
-        ├── NotFoundError           404
-        ├── ConflictError           409: the record's state forbids it
-        ├── InvalidRequestError     400, 413, 415, 422: something in it is wrong; `field` says what
-        ├── RateLimitError          429
-        └── ServerError             5xx: a defect or a fault of the server's
+├── ConversionError                     an object that cannot be written as a file that the service takes
+└── ClientError                         code, message, field, status, request_id, detail, errors, user_error
+    ├── ConfigurationError              a URL, a key or a profile that cannot be used
+    ├── FileError                       a local file: not there, a folder, empty, a full disk
+    ├── InvalidInput                    values that cannot be sent
+    ├── DigestMismatch                  bytes arrived that are not those that were sent
+    ├── SignatureError                  a message to a webhook that this service did not sign
+    ├── WaitTimeout                     `wait_timeout` is up, and the work goes on
+    ├── WorkFailed                      requested work has ended without a result: `record`
+    │   ├── Rejected                    inspection found a model or dataset bad
+    │   ├── JobFailed                   a job, batch or calibrator has failed
+    │   └── JobCancelled                somebody cancelled the job
+    └── APIError                        the server, or the way to it
+        ├── APIConnectionError          no connection, or no answer in time
+        ├── ServerMismatch              an answer that this client cannot read; it names both versions
+        └── APIStatusError              the server refused a request
+            ├── AuthenticationError     401: no key, or one that the server does not know
+            ├── PermissionDeniedError   403, 421
+            ├── NotFoundError           404
+            ├── ConflictError           409: the record's state forbids it
+            ├── InvalidRequestError     400, 413, 415, 422: something in it is wrong; `field` says what
+            ├── RateLimitError          429
+            └── ServerError             5xx: a defect or a fault of the server's
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Self
 
+from fedlas.contract.problems import FieldError
 from fedlas.errors import FedLASError
-
-
-class FieldError(NamedTuple):
-    """One invalid part of a request."""
-
-    field: str
-    message: str
 
 
 class ClientError(FedLASError):
@@ -47,6 +43,12 @@ class ClientError(FedLASError):
     request_id: str | None = None
     detail: str | None = None
     errors: Sequence[FieldError] = ()
+
+    def about(self, what: str) -> Self:
+        """This error, whose sentence begins with what it is about."""
+        self.message = f"{what}: {self.message}"
+        self.args = (self.message,)
+        return self
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as it is, for other processes: the constructors want more than the message."""
@@ -72,22 +74,6 @@ class InvalidInput(ClientError):
     """Values that cannot be sent."""
 
 
-class APIConnectionError(ClientError):
-    """The server cannot be reached, or did not answer in time."""
-
-    def __init__(self, message: str, *, request_id: str | None = None) -> None:
-        super().__init__("server_unreachable", message)
-        self.request_id = request_id
-
-
-class ServerMismatch(ClientError):
-    """The answer is none that this client can read: another version, or no such service at this URL."""
-
-    def __init__(self, message: str, *, status: int | None = None, request_id: str | None = None) -> None:
-        super().__init__("server_mismatch", message)
-        self.status, self.request_id = status, request_id
-
-
 class DigestMismatch(ClientError):
     """The bytes that arrived are not those that were sent."""
 
@@ -96,7 +82,7 @@ class DigestMismatch(ClientError):
 
 
 class WaitTimeout(ClientError, TimeoutError):
-    """The time that was given is up; the work goes on."""
+    """`wait_timeout` is up; the work goes on."""
 
     def __init__(self, message: str) -> None:
         super().__init__("wait_timeout", message)
@@ -130,7 +116,29 @@ class JobCancelled(WorkFailed):
     """The job was cancelled."""
 
 
-class APIStatusError(ClientError):
+class APIError(ClientError):
+    """The server refuses or cannot be understood, or the way to it is lost."""
+
+    def __init__(self, code: str, message: str, *, status: int | None = None, request_id: str | None = None) -> None:
+        super().__init__(code, message)
+        self.status, self.request_id = status, request_id
+
+
+class APIConnectionError(APIError):
+    """The server cannot be reached, or did not answer in time."""
+
+    def __init__(self, message: str, *, request_id: str | None = None) -> None:
+        super().__init__("server_unreachable", message, request_id=request_id)
+
+
+class ServerMismatch(APIError):
+    """The answer is none that this client can read: another version, or no such service at this URL."""
+
+    def __init__(self, message: str, *, status: int | None = None, request_id: str | None = None) -> None:
+        super().__init__("server_mismatch", message, status=status, request_id=request_id)
+
+
+class APIStatusError(APIError):
     """The server refused the request."""
 
     def __init__(
@@ -143,8 +151,7 @@ class APIStatusError(ClientError):
         detail: str | None = None,
         errors: Sequence[FieldError] = (),
     ) -> None:
-        super().__init__(code, message)
-        self.status, self.request_id = status, request_id
+        super().__init__(code, message, status=status, request_id=request_id)
         self.detail, self.errors = detail, tuple(errors)
         self.field = errors[0].field if errors else None
 

@@ -28,11 +28,9 @@ from fedlas.client.problems import backoff
 from fedlas.client.transport import Transport
 from fedlas.contract.base import ANOTHER_VERSION, Page
 from fedlas.contract.events import JOB_EVENT, JobEvent
-from fedlas.contract.records import JobRecord, Record, RecordError
+from fedlas.contract.records import FINAL, JobRecord, Record, RecordError
 
 R = TypeVar("R", bound=Record)
-#: Statuses after which a record never changes again.
-FINAL = frozenset({"ready", "rejected", "succeeded", "failed", "cancelled"})
 #: Errors after which perhaps only streams do not come through.
 NO_STREAM = (APIConnectionError, RateLimitError, ServerError)
 #: The server says something at least every 15 s.
@@ -140,11 +138,11 @@ class EventStream:
 
 
 class LongPoll:
-    """Asking for a record again and again, each time as long as the server holds the request, for `timeout` seconds."""
+    """Asking for a record again and again, for `wait_timeout` seconds; the server holds each request for a while."""
 
-    def __init__(self, timeout: float | None) -> None:
-        self.timeout = timeout
-        self.deadline = None if timeout is None else time.monotonic() + timeout
+    def __init__(self, wait_timeout: float | None) -> None:
+        self.wait_timeout = wait_timeout
+        self.deadline = None if wait_timeout is None else time.monotonic() + wait_timeout
         self._patience = _FIRST_POLL_S
 
     def options(self) -> dict[str, Any]:
@@ -158,7 +156,7 @@ class LongPoll:
         if record.status in FINAL:
             return True
         if self.deadline is not None and time.monotonic() >= self.deadline:
-            raise WaitTimeout(f"{record.id} is still {record.status} after {self.timeout:g} s; it goes on")
+            raise WaitTimeout(f"{record.id} is still {record.status} after {self.wait_timeout:g} s; it goes on")
         return False
 
 
@@ -179,9 +177,9 @@ def failure_of(record: Record) -> WorkFailed | None:
     return kind(error.code, error.message, record=record, user_error=error.user_error)
 
 
-def until_final(transport: Transport, kind: type[R], path: str, *, timeout: float | None, check: bool = True) -> R:
+def until_final(transport: Transport, kind: type[R], path: str, *, wait_timeout: float | None, check: bool = True) -> R:
     """The record when it is final; raises WaitTimeout and, with `check`, why it has no result."""
-    poll = LongPoll(timeout)
+    poll = LongPoll(wait_timeout)
     while not poll.is_final(record := _look(transport, kind, path, **poll.options())):
         time.sleep(pause_s(poll.began, poll.deadline))
     if check and (error := failure_of(record)) is not None:

@@ -1,9 +1,9 @@
-"""Jobs: calibrations that are ordered, watched and read, and the messages to their webhooks."""
+"""Jobs: calibrations that are created, watched and read, and the messages to their webhooks."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -12,9 +12,10 @@ from pydantic import PrivateAttr
 
 from fedlas.client.errors import ConflictError, InvalidInput
 from fedlas.client.events import events_of, failure_of, until_final
-from fedlas.client.orders import HasId, JobOptions, RecordFilter, id_of, job_order, path_part, query
+from fedlas.client.options import HasId, JobOptions, check_options, id_of, job_body, path_part
 from fedlas.client.predictions import JudgedPredictions
 from fedlas.client.problems import Retries
+from fedlas.client.stored import Stored
 from fedlas.client.transfers import download
 from fedlas.client.transport import Pages, Transport
 from fedlas.contract.base import Page
@@ -45,8 +46,6 @@ class Deliveries:
 
 #: Told of each event of a job.
 OnEvent = Callable[[JobEvent], object]
-_PATH = "/v1/jobs"
-_CREATION_S = 60.0
 
 
 class Job(JobRecord):
@@ -70,9 +69,9 @@ class Job(JobRecord):
         """Changes to the objects that were sent, in sentences."""
         return self._notes
 
-    def wait(self, *, on_event: OnEvent | None = None, timeout: float | None = None, check: bool = True) -> Job:
+    def wait(self, *, on_event: OnEvent | None = None, wait_timeout: float | None = None, check: bool = True) -> Job:
         """Wait for the end, and return this job; see `client.jobs.wait`."""
-        return self._become(self._jobs.wait(self, on_event=on_event, timeout=timeout, check=check))
+        return self._become(self._jobs.wait(self, on_event=on_event, wait_timeout=wait_timeout, check=check))
 
     def refresh(self) -> Job:
         """Ask how it stands now, and return this job."""
@@ -110,124 +109,104 @@ class Job(JobRecord):
         return self
 
 
-class Jobs:
+class Jobs(Stored[Job]):
     """`client.jobs`: calibrations."""
 
+    _path = "/v1/jobs"
+    _kind = Job
+
     def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+        super().__init__(transport)
         self.deliveries = Deliveries(transport)
 
     def create(self, model: str | HasId, dataset: str | HasId, **options: Unpack[JobOptions]) -> Job:
-        """Order the calibration of a stored model on a stored dataset; both may still be inspected."""
-        return self._order(model, dataset, options, dry_run=False)
+        """Begin the calibration of a stored model on a stored dataset; both may still be inspected."""
+        check_options(self.create, JobOptions, options)
+        return self._create(model, dataset, options)
 
     def plan(
-        self,
-        model: str | HasId,
-        dataset: str | HasId,
-        *,
-        wait: bool = True,
-        **options: Unpack[JobOptions],
+        self, model: str | HasId, dataset: str | HasId, *, wait: bool = True, **options: Unpack[JobOptions]
     ) -> Job:
-        """Check everything and train nothing: a job whose `plan` says what the same order would do, and take.
+        """Check everything and train nothing: a job whose `plan` says what the same request would do, and take.
 
         Raises:
             JobFailed: what the job would fail with.
         """
-        job = self._order(model, dataset, options, dry_run=True)
+        check_options(self.plan, JobOptions, options)
+        job = self._create(model, dataset, options, dry_run="true")
         return job.wait() if wait else job
 
-    def _order(self, model: str | HasId, dataset: str | HasId, options: JobOptions, *, dry_run: bool) -> Job:
-        body = job_order(id_of(model), id_of(dataset), options)
-        params = {"dry_run": "true"} if dry_run else {}
-        return self._bound(
-            self._transport.read(Job, "POST", _PATH, params=params, json=body, creates=True, timeout=_CREATION_S)
-        )
-
-    def get(self, job: str | HasId) -> Job:
-        """The job as it stands now."""
-        return self._bound(self._transport.read(Job, "GET", f"{_PATH}/{path_part(job)}"))
-
-    def list(
-        self, *, limit: int | None = None, metadata: Mapping[str, str] | None = None, **which: Unpack[RecordFilter]
-    ) -> Pages[Job]:
-        """All jobs, newest first, at most `limit`; iterate over it."""
-        return Pages(
-            self._transport,
-            Page[Job],
-            _PATH,
-            {**query(**which), **{f"metadata[{key}]": value for key, value in (metadata or {}).items()}},
-            limit=limit,
-            cursor=lambda job: job.id,
-            prepare=self._bound,
-        )
+    def _create(self, model: str | HasId, dataset: str | HasId, options: JobOptions, **params: str) -> Job:
+        body = {"model_id": id_of(model), "dataset_id": id_of(dataset), **job_body(options)}
+        return self._bound(self._transport.read(Job, "POST", self._path, params=params, json=body, creates=True))
 
     def cancel(self, job: str | HasId) -> Job:
         """Cancel a job: at once if it waits, else within seconds; raises ConflictError where it has ended."""
         try:
-            return self._bound(self._transport.read(Job, "POST", f"{_PATH}/{path_part(job)}/cancel"))
+            return self._bound(self._transport.read(Job, "POST", f"{self._at(job)}/cancel"))
         except ConflictError:
             found = self.get(job)
             if found.status == "cancelled":  # perhaps by the try whose answer was lost
                 return found
             raise
 
-    def delete(self, job: str | HasId) -> None:
-        """Delete a job that has ended, with its report; the model that it made stays."""
-        self._transport.request("DELETE", f"{_PATH}/{path_part(job)}")
-
     def wait(
-        self, job: str | HasId, *, on_event: OnEvent | None = None, timeout: float | None = None, check: bool = True
+        self,
+        job: str | HasId,
+        *,
+        on_event: OnEvent | None = None,
+        wait_timeout: float | None = None,
+        check: bool = True,
     ) -> Job:
         """The job when it has ended.
 
         Args:
             on_event: called with each event, from the first on; a lost connection goes on where it stopped.
-            timeout: seconds; the job goes on when they are up.
+            wait_timeout: seconds; the job goes on when they are up.
             check: raise where it has not succeeded.
 
         Raises:
             ClientError: JobFailed, JobCancelled, WaitTimeout.
         """
-        path = f"{_PATH}/{path_part(job)}"
-        deadline = None if timeout is None else time.monotonic() + timeout
+        path = self._at(job)
+        deadline = None if wait_timeout is None else time.monotonic() + wait_timeout
         if on_event is not None:
             for event in events_of(self._transport, path, after=0, deadline=deadline):
                 on_event(event)
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        found = self._bound(until_final(self._transport, Job, path, timeout=left, check=False))
+        found = self._bound(until_final(self._transport, Job, path, wait_timeout=left, check=False))
         if check and (error := failure_of(found)) is not None:
             raise error
         return found
 
     def events(self, job: str | HasId, *, after: int = 0) -> Iterator[JobEvent]:
         """Events of a job after event `after`, oldest first, until its end; lost connections do not end it."""
-        return events_of(self._transport, f"{_PATH}/{path_part(job)}", after=after, deadline=None)
+        return events_of(self._transport, self._at(job), after=after, deadline=None)
 
     def report(self, job: str | HasId) -> Report:
         """The report of a job that has succeeded; raises ConflictError before."""
         from fedlas.client.reports import report_at  # its sixty classes take longer than all the rest of the client
 
-        return report_at(self._transport, f"{_PATH}/{path_part(job)}/report")
+        return report_at(self._transport, f"{self._at(job)}/report")
 
     def predictions(self, job: str | HasId) -> JudgedPredictions:
         """The probabilities of a job's served model on all test rows, with labels; raises ConflictError before."""
         rows: list[JudgedRow] = []
         while True:
             params = {"split": "test", "limit": 1000, "after": rows[-1].row if rows else -1}
-            page = self._transport.read(JudgedRows, "GET", f"{_PATH}/{path_part(job)}/predictions", params=params)
+            page = self._transport.read(JudgedRows, "GET", f"{self._at(job)}/predictions", params=params)
             rows += page.data
             if not page.has_more:
                 return JudgedPredictions.of(page.class_names, rows)
 
     def report_html(self, job: str | HasId) -> str:
         """The report as HTML: one file without scripts or references."""
-        path = f"{_PATH}/{path_part(job)}/report.html"
+        path = f"{self._at(job)}/report.html"
         return self._transport.request("GET", path, headers={"Accept": "text/html"}).text
 
     def reliability_svg(self, job: str | HasId) -> str:
         """The reliability diagram."""
-        path = f"{_PATH}/{path_part(job)}/reliability.svg"
+        path = f"{self._at(job)}/reliability.svg"
         return self._transport.request("GET", path, headers={"Accept": "image/svg+xml"}).text
 
     def download(self, job: str | HasId, path: str | PathLike[str] | None = None) -> Path:

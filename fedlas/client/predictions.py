@@ -1,29 +1,22 @@
-"""Predictions: the rows of one request, as they are sent, and their answers, as arrays, as rows, or as a data frame.
+"""Predictions: the answers to rows, as arrays, as objects, or as a data frame.
 
 Arrays are NumPy's where it can be imported.
 """
 
 from __future__ import annotations
 
-import base64
-import io
-import json
-import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from html import escape
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from pydantic_core import from_json
 
-from fedlas.client.errors import FileError, InvalidInput
-from fedlas.client.orders import AnswerOptions, HasId, body_of_order, given, path_part, query
-from fedlas.client.problems import Retries
+from fedlas.client.errors import APIError, InvalidInput
 from fedlas.contract.predictions import JudgedRow, Prediction, ServedModel
 
 #: A whole number of at most 18 digits, as Python writes it; "007" is text.
@@ -68,7 +61,7 @@ class JudgedPredictions:
 
 
 class Predictions:
-    """The answers to the rows of one request, in their order.
+    """The answers to the rows of one call, in their order.
 
     Attributes of all rows are NumPy arrays, or lists where NumPy is not installed; what was not asked for, or what the
     model does not have, is None. Iterating gives one typed `Prediction` per row.
@@ -86,6 +79,15 @@ class Predictions:
         if not isinstance(answer, dict) or not isinstance(answer.get("predictions"), list) or "model" not in answer:
             raise ValueError("there are no predictions in it")
         return cls(answer)
+
+    @classmethod
+    def joined(cls, answers: Sequence[Predictions]) -> Predictions:
+        """The answers of several requests as one; raises APIError where not all are of one model."""
+        first = answers[0].raw
+        if others := [other.raw["model"] for other in answers if other.raw["model"] != first["model"]]:
+            ids = f"{first['model'].get('id')} and {others[0].get('id')}"
+            raise APIError("model_changed", f"another version took over meanwhile, so that {ids} answered; ask again")
+        return cls({**first, "predictions": [row for answer in answers for row in answer.raw["predictions"]]})
 
     @cached_property
     def model(self) -> ServedModel:
@@ -234,139 +236,3 @@ def array_of(values: list[Any], dtype: str | None = None) -> Any:
         return values
     holes = dtype != "float64" and None in values  # only a float has a word for what is missing
     return numpy.array(values, dtype=object if holes else dtype)
-
-
-#: The server says itself when the time is up, and that takes a moment.
-_ON_THE_WAY_S = 1.0
-_INFINITY = "inputs hold infinity, which no model is asked about"
-
-
-class Body(NamedTuple):
-    """A body with its type, and the parameters that do not stand in it."""
-
-    content: bytes
-    content_type: str
-    params: dict[str, str | int | float]
-
-
-def body_of(inputs: Any, options: Mapping[str, Any]) -> Body:
-    """The body of a predict request; an array of numbers goes out as it lies in memory. Raises InvalidInput."""
-    if hasattr(inputs, "to_json") and hasattr(inputs, "columns"):
-        _refuse_empty(len(inputs))
-        if not inputs.columns.is_unique:
-            raise InvalidInput("doubled_columns", "the frame has several columns of one name")
-        if any(inputs[column].isin([math.inf, -math.inf]).any() for column in inputs.columns):
-            raise InvalidInput("non_finite", _INFINITY)  # it would be written as a missing number
-        return _json_body(inputs.to_json(orient="records", double_precision=15).encode(), options)
-    if hasattr(inputs, "__array__"):
-        return _array_body(inputs, options)
-    if isinstance(inputs, Mapping):
-        for part in inputs.values():
-            _refuse_empty(len(part))
-        return _json_body(_dumped({name: _listed(part) for name, part in inputs.items()}), options)
-    if isinstance(inputs, str | bytes) or not isinstance(inputs, Sequence):
-        raise InvalidInput(
-            "bad_inputs",
-            f"inputs are of type {type(inputs).__name__}; needed are rows: an array, a list, or a data frame",
-        )
-    _refuse_empty(len(inputs))
-    return _json_body(_dumped(inputs), options)
-
-
-def predict_request(model: str | HasId, inputs: Any, timeout: float | None, options: AnswerOptions) -> dict[str, Any]:
-    """The arguments of a request for predictions, beside its method; raises InvalidInput."""
-    body = body_of(inputs, {"probabilities": True, **options})
-    headers = {"Content-Type": body.content_type}
-    if timeout is not None:
-        headers["X-Request-Timeout"] = f"{timeout:g}"
-    return {
-        "path": f"/v1/models/{path_part(model)}/predict",
-        "params": body.params or None,
-        "content": body.content,
-        "headers": headers,
-        "timeout": None if timeout is None else timeout + _ON_THE_WAY_S,
-        "retries": Retries.WHERE_IT_HELPS if timeout is None else Retries.NOT_FOR_SILENCE,
-    }
-
-
-def _array_body(inputs: Any, options: Mapping[str, Any]) -> Body:
-    if (numpy := numpy_or_none()) is None:
-        return _json_body(_dumped(_listed(inputs)), options)
-    array = _numbers(numpy, inputs)
-    if array.ndim == 0:
-        raise InvalidInput("bad_inputs", f"inputs are the single value {array}; needed is an array of rows")
-    _refuse_empty(array.shape[0])
-    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
-        return _json_body(_dumped(array.tolist()), options)
-    buffer = io.BytesIO()
-    numpy.lib.format.write_array(buffer, array, allow_pickle=False)
-    return Body(buffer.getvalue(), "application/x-npy", query(**options))
-
-
-def _numbers(numpy: Any, inputs: Any) -> Any:
-    """The array; a number that is masked is missing, and one of a kind that few know becomes an ordinary one."""
-    if hasattr(inputs, "detach"):
-        inputs = inputs.detach().cpu()
-        inputs = inputs.float() if "bfloat16" in str(inputs.dtype) else inputs
-    if isinstance(inputs, numpy.ma.MaskedArray):
-        if inputs.dtype.kind != "f" and inputs.mask.any():
-            raise InvalidInput("masked_inputs", f"inputs of {inputs.dtype} are masked, and only floats may be missing")
-        inputs = inputs.filled(numpy.nan) if inputs.dtype.kind == "f" else inputs.data
-    array = numpy.asarray(inputs)
-    if array.dtype.kind not in "biufUSO":
-        raise InvalidInput("bad_inputs", f"inputs are an array of {array.dtype}; needed are numbers or texts")
-    return array.astype("float64") if array.dtype.kind == "f" and array.dtype.itemsize > 8 else array
-
-
-def _json_body(inputs: bytes, options: Mapping[str, Any]) -> Body:
-    rest = body_of_order(given(options))[1:-1]
-    return Body(b'{"inputs":' + inputs + (b"," + rest if rest else b"") + b"}", "application/json", {})
-
-
-def _dumped(value: Any) -> bytes:
-    try:
-        return json.dumps(value, default=_simple, allow_nan=False, separators=(",", ":")).encode()
-    except ValueError:  # NaN is how Python has a missing number, and null is how JSON has it
-        return json.dumps(_without_nan(value), default=_simple, separators=(",", ":")).encode()
-
-
-def _simple(value: Any) -> Any:
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if isinstance(value, bytes | bytearray):
-        return {"b64": base64.b64encode(value).decode()}
-    if isinstance(value, Path):
-        return {"b64": base64.b64encode(_image(value)).decode()}
-    raise InvalidInput(
-        "bad_inputs", f"inputs hold something of type {type(value).__name__}, which is no number, text or image file"
-    )
-
-
-def _image(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise FileError("no_such_file", f"there is no file {path}") from None
-    except OSError as error:
-        raise FileError("unreadable_file", f"{path} cannot be read: {error.strerror}") from None
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, float):
-        if math.isinf(value):
-            raise InvalidInput("non_finite", _INFINITY)
-        return None if math.isnan(value) else value
-    if isinstance(value, Mapping):
-        return {name: _without_nan(part) for name, part in value.items()}
-    if hasattr(value, "tolist"):
-        return _without_nan(value.tolist())
-    return [_without_nan(part) for part in value] if isinstance(value, list | tuple) else value
-
-
-def _listed(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else value
-
-
-def _refuse_empty(rows: int) -> None:
-    if rows == 0:
-        raise InvalidInput("empty_inputs", "inputs have no rows; at least one is needed")

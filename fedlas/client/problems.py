@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 import fedlas
 from fedlas.client import errors
 from fedlas.contract.base import ANOTHER_VERSION
+from fedlas.contract.problems import FieldError
 
 T = TypeVar("T")
 _KINDS: dict[int, type[errors.APIStatusError]] = {
@@ -55,7 +57,7 @@ def refusal(response: httpx.Response) -> errors.APIStatusError:
     kind = _KINDS.get(status, errors.ServerError if status >= 500 else errors.InvalidRequestError)
     listed = problem.get("errors")
     items = [item for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
-    fields = [errors.FieldError(str(item.get("field", "")), str(item.get("message", ""))) for item in items]
+    fields = [FieldError(field=str(item.get("field", "")), message=str(item.get("message", ""))) for item in items]
     detail = str(problem.get("detail") or response.reason_phrase)
     message = f"{detail}; set FEDLAS_API_KEY, or give the key" if status == 401 else detail
     if status >= 500 and request_id:
@@ -142,15 +144,15 @@ def unreachable(error: httpx.TransportError, url: str, request_id: str | None) -
 
 _FIRST_S = 0.4
 _LONGEST_S = 8.0
-#: A server that asks for more is not waited for: its owner decides.
-_LONGEST_ASKED_S = 60.0
+#: Seconds after the beginning of a call in which it may be tried again, and those of one try where that takes longer.
+MAX_CALL_S = 120.0
 _PASSING = frozenset({408, 429, 502, 503, 504})
 #: The same request is still being answered, perhaps the one whose connection was lost.
 IN_FLIGHT = "idempotency_key_in_flight"
 #: Never passes within a few tries: a job takes minutes, and the time that an answer was of use is up.
 _LASTING = frozenset({"not_finished", "deadline_exceeded"})
-#: What looks like a defect of the server's is seldom gone the next time.
-_MOST_DEFECTS = 2
+#: What looks like a defect of the server's, or like a conflict that passes, is seldom gone after the second try.
+_MAX_DOUBTFUL_RETRIES = 2
 
 
 class Retries(Enum):
@@ -163,20 +165,23 @@ class Retries(Enum):
     NONE = auto()
 
 
-def delay_before_retry(response: httpx.Response, code: str, retries: int, most: int) -> float | None:
-    """Seconds to the next try after an answer with a problem's `code` and so many `retries`; None where it stands."""
-    asked = retry_after(response)
+def max_retries_of(response: httpx.Response, code: str, most: int) -> float:
+    """How often a request with this answer, and a problem's `code`, is sent again; at most `most` times."""
+    if code in _LASTING:
+        return 0
+    if code == IN_FLIGHT:
+        return math.inf if most else 0  # until the time of the call is up
     if response.status_code == 409:
-        if (asked is None and code != IN_FLIGHT) or code in _LASTING:
-            return None
-        most = 60 if code == IN_FLIGHT and most else min(most, 2)
-    elif code in _LASTING or (response.status_code not in _PASSING and response.status_code < 500):
-        return None
-    elif response.status_code not in _PASSING:
-        most = min(most, _MOST_DEFECTS)
-    if retries >= most or (asked or 0) > _LONGEST_ASKED_S:
-        return None
-    return backoff(min(retries, 4)) if asked is None else max(asked, _FIRST_S / 2) * random.uniform(1, 1.25)
+        return 0 if retry_after(response) is None else min(most, _MAX_DOUBTFUL_RETRIES)
+    if response.status_code in _PASSING:
+        return most
+    return min(most, _MAX_DOUBTFUL_RETRIES) if response.status_code >= 500 else 0
+
+
+def delay_before_retry(response: httpx.Response, tries: int) -> float:
+    """Seconds to the next try: those of `Retry-After`, or by the number of tries."""
+    asked = retry_after(response)
+    return backoff(min(tries, 4)) if asked is None else max(asked, _FIRST_S / 2) * random.uniform(1, 1.25)
 
 
 def backoff(retries: int) -> float:

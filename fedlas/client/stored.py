@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, Unpa
 from fedlas.client.conversions import Sendable, dataset_file, model_file, scores_file, sending
 from fedlas.client.errors import InvalidInput
 from fedlas.client.events import until_final
-from fedlas.client.orders import (
+from fedlas.client.options import (
     AnswerOptions,
     DatasetOptions,
     HasId,
     ModelOptions,
     RecordFilter,
+    ScoresOptions,
+    check_options,
     given,
     id_of,
+    list_query,
     names_of,
     path_part,
     query,
@@ -29,6 +32,7 @@ from fedlas.contract.base import Page
 from fedlas.contract.batches import BatchManifest
 from fedlas.contract.predictions import Prediction, RowFailure
 from fedlas.contract.records import BatchRecord, CalibratorRecord, DatasetRecord, ModelRecord, NameRecord, Record
+from fedlas.contract.requests import BatchErrors
 
 if TYPE_CHECKING:
     from fedlas.client.reports import Report
@@ -47,20 +51,26 @@ class Stored(Generic[R]):
 
     def get(self, record: str | HasId) -> R:
         """The record as it stands now, by its id, or a model's published name."""
-        return self._transport.read(self._kind, "GET", self._at(record))
+        return self._bound(self._transport.read(self._kind, "GET", self._at(record)))
 
-    def wait(self, record: str | HasId, *, timeout: float | None = None) -> R:
-        """The record once work on it has ended; raises Rejected, JobFailed, WaitTimeout."""
-        return until_final(self._transport, self._kind, self._at(record), timeout=timeout)
+    def wait(self, record: str | HasId, *, wait_timeout: float | None = None) -> R:
+        """The record once work on it has ended; raises Rejected, JobFailed, or WaitTimeout after so many seconds."""
+        return until_final(self._transport, self._kind, self._at(record), wait_timeout=wait_timeout)
 
     def list(self, *, limit: int | None = None, **which: Unpack[RecordFilter]) -> Pages[R]:
         """All records, newest first, at most `limit`; iterate over it."""
-        pages = Page[self._kind]  # type: ignore[name-defined]  # a class that is only known here
-        return Pages(self._transport, pages, self._path, query(**which), limit=limit, cursor=lambda item: item.id)
+        check_options(self.list, RecordFilter, which)
+        pages: type[Page[R]] = Page[self._kind]  # type: ignore[name-defined]  # a class that is only known here
+        params, at = list_query(**which), self._path
+        return Pages(self._transport, pages, at, params, limit=limit, cursor=lambda item: item.id, prepare=self._bound)
 
     def delete(self, record: str | HasId) -> None:
         """Delete a record, with what was kept of it; raises ConflictError while it is published or needed."""
         self._transport.request("DELETE", self._at(record))
+
+    def _bound(self, record: R) -> R:
+        """The record, as it is handed out."""
+        return record
 
     def _at(self, record: str | HasId) -> str:
         return f"{self._path}/{path_part(record)}"
@@ -88,7 +98,7 @@ class Models(Stored[ModelRecord]):
             example: a batch of inputs, with which a module is exported.
             wait: until inspection has found it ready.
             on_upload: told of bytes sent and bytes in all.
-            options: `name`, `class_names`, `preprocessing`, … (`fedlas.client.orders.ModelOptions`).
+            options: `name`, `class_names`, `preprocessing`, … (`fedlas.client.options.ModelOptions`).
 
         Raises:
             Rejected: inspection says what is wrong with it.
@@ -101,6 +111,7 @@ class Models(Stored[ModelRecord]):
         self, model: Any, *, example: Any = None, on_upload: OnUpload | None = None, **options: Unpack[ModelOptions]
     ) -> tuple[ModelRecord, Sendable]:
         """Upload without waiting for inspection; also returns what was sent."""
+        check_options(self.upload, ModelOptions, options)
         names = names_of(options.get("class_names"))
         local: dict[str, Any] = {"features": options.get("features"), "preprocessing": options.get("preprocessing")}
         local |= {"architecture": options.pop("architecture", None), "num_classes": options.pop("num_classes", None)}
@@ -198,7 +209,7 @@ class Datasets(Stored[DatasetRecord]):
                 for each split, `{"train": …, "calibration": …, "test": …}`.
             wait: until inspection has found it ready.
             on_upload: told of bytes sent and bytes in all.
-            options: `name`, `roles`, `seen_by_model`, … (`fedlas.client.orders.DatasetOptions`).
+            options: `name`, `roles`, `seen_by_model`, … (`fedlas.client.options.DatasetOptions`).
 
         Raises:
             Rejected: inspection says what is wrong with it.
@@ -220,6 +231,7 @@ class Datasets(Stored[DatasetRecord]):
         Args:
             class_names: of the model, whose indices the labels of an object become.
         """
+        check_options(self.upload, DatasetOptions, options)
         roles, seen = options.get("roles"), options.get("seen_by_model")
         with sending(dataset_file, data, roles=roles, seen_by_model=seen, class_names=class_names) as file:
             params = query(**{"name": file.name, **file.options, **given(options)})
@@ -243,20 +255,18 @@ class Batches(Stored[BatchRecord]):
         model: str | HasId,
         dataset: str | HasId,
         *,
-        errors: str | None = None,
-        wait: bool = False,
+        errors: BatchErrors | None = None,
         **options: Unpack[AnswerOptions],
     ) -> BatchRecord:
-        """Order predictions of a model, by id or name, for all rows of a dataset.
+        """Begin predictions of a model, by id or name, for all rows of a dataset; `client.batches.wait` waits for them.
 
         Args:
             errors: `fail`: a row without an answer ends the batch; `column`: it has an error in its place.
-            wait: until it has ended; raises JobFailed.
-            options: those of `predict` (`fedlas.client.orders.AnswerOptions`).
+            options: those of `predict` (`fedlas.client.options.AnswerOptions`).
         """
+        check_options(self.create, AnswerOptions, options)
         body = given(options, model=id_of(model), dataset_id=id_of(dataset), errors=errors)
-        record = self._transport.read(BatchRecord, "POST", self._path, json=body, creates=True)
-        return self.wait(record) if wait else record
+        return self._transport.read(BatchRecord, "POST", self._path, json=body, creates=True)
 
     def results(self, batch: str | HasId, *, limit: int | None = None, after: int | None = None) -> Pages[Row]:
         """The answers, row by row in the dataset's order; a row without an answer is a `RowFailure`."""
@@ -296,10 +306,6 @@ class Batches(Stored[BatchRecord]):
         return frame_of([row.raw for row in self.results(batch)])
 
 
-#: How long the server holds the request; what takes longer is asked for again.
-_WAIT_S = 30
-
-
 class Calibrators(Stored[CalibratorRecord]):
     """`client.calibrators`: maps from a model's scores to calibrated probabilities."""
 
@@ -313,43 +319,28 @@ class Calibrators(Stored[CalibratorRecord]):
         logits: Any = None,
         probabilities: Any = None,
         labels: Any = None,
-        name: str | None = None,
-        method: str | None = None,
-        class_names: Sequence[str] | None = None,
-        roles: Mapping[str, Any] | None = None,
-        split_shares: Mapping[str, float] | None = None,
-        class_priors: Mapping[str, float] | None = None,
+        columns: Mapping[str, Any] | None = None,
         on_upload: OnUpload | None = None,
-        **columns: Any,
+        **options: Unpack[ScoresOptions],
     ) -> CalibratorRecord:
-        """Fit a calibrator and wait for it.
+        """Begin to fit a calibrator; `client.calibrators.wait` waits for it.
 
         Args:
             scores: an npz or csv file; or else arrays are given, which needs NumPy.
             logits: (N, K); or `probabilities`.
             labels: (N,) class indices or names.
-            method: `auto`, or a calibrator by name.
             columns: arrays of length N with another role, such as `split` or `group`.
+            options: `method`, `class_names`, … (`fedlas.client.options.ScoresOptions`).
 
         Raises:
             InvalidRequestError: the scores cannot be used.
-            JobFailed: the fit failed.
         """
-        arrays = {"logits": logits, "probabilities": probabilities, "labels": labels, **columns}
+        check_options(self.create, ScoresOptions, options)
+        arrays = {"logits": logits, "probabilities": probabilities, "labels": labels, **(columns or {})}
         with sending(scores_file, scores, arrays=arrays) as file:
-            params = query(
-                name=name or file.name,
-                method=method,
-                class_names=names_of(class_names),
-                roles=roles,
-                split_shares=split_shares,
-                class_priors=class_priors,
-                wait=_WAIT_S,
-            )
-            record = upload(
-                self._transport, CalibratorRecord, self._path, file.path, params=params, on_upload=on_upload
-            )
-        return self.wait(record)
+            names = names_of(options.get("class_names"))
+            params = query(**{"name": file.name, **given(options, class_names=names), "wait": 0})
+            return upload(self._transport, CalibratorRecord, self._path, file.path, params=params, on_upload=on_upload)
 
     def download(
         self,

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
 import httpx
@@ -21,8 +20,8 @@ import fedlas
 from fedlas.client import problems
 from fedlas.client.configuration import Configuration
 from fedlas.client.errors import ClientError, ConfigurationError, InvalidInput, ServerMismatch
-from fedlas.client.orders import body_of_order
-from fedlas.client.problems import Retries, backoff, delay_before_retry
+from fedlas.client.options import json_body
+from fedlas.client.problems import MAX_CALL_S, Retries, backoff
 from fedlas.contract.base import Page
 
 T = TypeVar("T")
@@ -66,6 +65,50 @@ class RawResponse(Generic[T]):
         return cast("str | None", self.headers.get("x-request-id"))
 
 
+@dataclass
+class Call:
+    """One request over all its tries.
+
+    Attributes:
+        params: of the query.
+        json: the body, which is written as JSON; raises InvalidInput for what JSON has no word for.
+        content: the body as it goes out.
+        headers: beside those of the client; an id under which the server's log has it is among them.
+        creates: a record is made, and with a key of its own only one, however often the request is sent.
+        timeout: seconds for each try.
+        retries: how often it may be sent again.
+        tries: those that have failed.
+        flights: those of them that found it in flight.
+    """
+
+    method: str
+    path: str
+    params: Params | None = None
+    json: Any = None
+    content: bytes | Iterator[bytes] | None = None
+    headers: Mapping[str, str] | None = None
+    creates: bool = False
+    timeout: float = 60.0
+    retries: Retries = Retries.WHERE_IT_HELPS
+    tries: int = 0
+    flights: int = 0
+
+    def __post_init__(self) -> None:
+        self._began = time.monotonic()
+        self.sent = {"X-Request-Id": secrets.token_hex(16), **(self.headers or {})}
+        if self.creates:
+            self.sent["Idempotency-Key"] = secrets.token_hex(16)
+        if self.json is not None:
+            self.content, self.sent["Content-Type"] = json_body(self.json), "application/json"
+
+    def failed(self, delay: float, most: float, *, in_flight: bool = False) -> bool:
+        """Note a try that failed; whether the next may begin after the delay, where there are at most so many."""
+        allowed = self.tries - self.flights < most
+        self.tries += 1
+        self.flights += in_flight
+        return allowed and time.monotonic() + delay <= self._began + max(MAX_CALL_S, self.timeout)
+
+
 class Requests:
     """Requests to one server, prepared, and their answers, judged; `given` is the httpx client of the user, if any."""
 
@@ -99,54 +142,46 @@ class Requests:
             "headers": self._headers,
         }
 
-    def build(
-        self,
-        http: httpx.Client | httpx.AsyncClient,
-        method: str,
-        path: str,
-        *,
-        params: Params | None = None,
-        content: bytes | Iterator[bytes] | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-    ) -> httpx.Request:
+    def call(self, method: str, path: str, **given: Any) -> Call:
+        """The call, with the fields of `Call` that are given."""
+        return Call(method, path, **{"timeout": self._timeout, **given})
+
+    def build(self, http: httpx.Client | httpx.AsyncClient, call: Call) -> httpx.Request:
         """One try; raises InvalidInput for a client that has been closed."""
         if http.is_closed:
             raise InvalidInput("client_closed", "this client has been closed; make another")
-        seconds = self._timeout if timeout is None else timeout
+        url = f"{self.configuration.url}{call.path}"
         try:
             return http.build_request(
-                method,
-                f"{self.configuration.url}{path}",
-                params=params,
-                content=content,
-                headers={**self._each_time, **(headers or {})},
-                timeout=httpx.Timeout(seconds, connect=min(seconds, CONNECT_S)),
+                call.method,
+                url,
+                params=call.params,
+                content=call.content,
+                headers={**self._each_time, **call.sent},
+                timeout=httpx.Timeout(call.timeout, connect=min(call.timeout, CONNECT_S)),
             )
         except httpx.InvalidURL as error:
-            raise ConfigurationError("bad_url", f"{self.configuration.url}{path}: {error}") from None
+            raise ConfigurationError("bad_url", f"{url}: {error}") from None
 
-    def delay_after_error(
-        self, error: httpx.TransportError, request: httpx.Request, retries: int, allowed: Retries
-    ) -> float:
+    def delay_after_error(self, error: httpx.TransportError, request: httpx.Request, call: Call) -> float:
         """Seconds until the next try; raises APIConnectionError where there is none."""
-        if retries >= self.max_retries_after(error, allowed):
+        delay = backoff(call.tries)
+        if not call.failed(delay, self.max_retries_after(error, call.retries)):
             raise problems.unreachable(error, self.configuration.url, request.headers.get("x-request-id")) from None
-        delay = backoff(retries)
-        _log_retry(request, str(error) or type(error).__name__, retries, delay)
+        _log_retry(request, str(error) or type(error).__name__, call.tries, delay)
         return delay
 
-    def delay_after(self, response: httpx.Response, retries: int, allowed: Retries) -> float | None:
+    def delay_after(self, response: httpx.Response, call: Call) -> float | None:
         """Seconds until the next try; None for a good answer. Raises the refusal, or Unreadable."""
-        request = response.request
-        deleted_before = retries > 0 and request.method == "DELETE" and response.status_code == 404
+        deleted_before = call.tries > 0 and call.method == "DELETE" and response.status_code == 404
         if response.is_success or deleted_before:
             return None
-        most = 0 if allowed is Retries.NONE else self.max_retries
-        delay = delay_before_retry(response, problems.code_of(response), retries, most)
-        if delay is None:
+        code = problems.code_of(response)
+        most = problems.max_retries_of(response, code, 0 if call.retries is Retries.NONE else self.max_retries)
+        delay = problems.delay_before_retry(response, call.tries)
+        if not call.failed(delay, most, in_flight=code == problems.IN_FLIGHT):
             raise problems.refusal(response)
-        _log_retry(request, f"status {response.status_code}", retries, delay)
+        _log_retry(response.request, f"status {response.status_code}", call.tries, delay)
         return delay
 
     def max_retries_after(self, error: httpx.TransportError, allowed: Retries = Retries.WHERE_IT_HELPS) -> int:
@@ -194,7 +229,7 @@ class Transport(Requests):
         self._http.close()
 
     def read(self, kind: type[T], method: str, path: str, **given: Any) -> T:
-        """The typed content of the answer; `given` as in `request`."""
+        """The typed content of the answer."""
         return self.typed(self.request(method, path, **given), kind)
 
     def typed(self, response: httpx.Response, kind: type[T]) -> T:
@@ -209,44 +244,18 @@ class Transport(Requests):
         except problems.Unreadable as error:
             raise self.mismatch(str(error), response) from None
 
-    def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Params | None = None,
-        json: Any = None,
-        content: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-        creates: bool = False,
-        timeout: float | None = None,
-        retries: Retries = Retries.WHERE_IT_HELPS,
-    ) -> httpx.Response:
-        """The answer, which is a good one; raises an error of the family.
-
-        Args:
-            creates: a record is made, and with a key of its own only one, however often the request is sent.
-            timeout: of each try, in seconds, where it is not the client's.
-        """
-        sent = with_request_id(headers)
-        if creates:
-            sent["Idempotency-Key"] = secrets.token_hex(16)
-        if json is not None:
-            content, sent["Content-Type"] = body_of_order(json), "application/json"
-        build = partial(self._build, method, path, params=params, content=content, headers=sent, timeout=timeout)
-        return self._answered(build, retries)
+    def request(self, method: str, path: str, **given: Any) -> httpx.Response:
+        """The answer, which is a good one; raises an error of the family."""
+        return self._answered(self.call(method, path, **given))
 
     def attempt(self, method: str, path: str, **given: Any) -> httpx.Response:
         """The answer to a single try, whatever it is; raises httpx.TransportError."""
-        return self._send(self._build(method, path, **given))
+        return self._send(self._build(self.call(method, path, **given)))
 
     @contextmanager
-    def stream(
-        self, path: str, *, params: Params | None = None, headers: Mapping[str, str] | None = None, timeout: float
-    ) -> Iterator[httpx.Response]:
+    def stream(self, path: str, **given: Any) -> Iterator[httpx.Response]:
         """A good answer whose body is still to come; reading that raises httpx.TransportError."""
-        build = partial(self._build, "GET", path, params=params, headers=with_request_id(headers), timeout=timeout)
-        response = self._answered(build, Retries.WHERE_IT_HELPS, stream=True)
+        response = self._answered(self.call("GET", path, **given), stream=True)
         try:
             yield response
         except httpx.DecodingError as error:
@@ -254,27 +263,23 @@ class Transport(Requests):
         finally:
             response.close()
 
-    def _answered(
-        self, build: Callable[[], httpx.Request], allowed: Retries, *, stream: bool = False
-    ) -> httpx.Response:
+    def _answered(self, call: Call, *, stream: bool = False) -> httpx.Response:
         """A good answer, after as many tries as it takes and as are allowed."""
-        retries = 0
         while True:
-            request = build()
+            request = self._build(call)
             try:
                 response = self._send(request, stream=stream)
                 if stream and not response.is_success:
                     response.read()
             except httpx.TransportError as error:
-                delay: float | None = self.delay_after_error(error, request, retries, allowed)
+                delay: float | None = self.delay_after_error(error, request, call)
             else:
                 with self.readable(response):
-                    delay = self.delay_after(response, retries, allowed)
+                    delay = self.delay_after(response, call)
             if delay is None:
                 if (kept := KEPT.get()) is not None:
                     kept.append(response)
                 return response
-            retries += 1
             time.sleep(delay)
 
     def mismatch(self, found: str, response: httpx.Response) -> ServerMismatch:
@@ -285,10 +290,10 @@ class Transport(Requests):
             version = None
         return problems.mismatch(found, version, response)
 
-    def _build(self, method: str, path: str, **given: Any) -> httpx.Request:
+    def _build(self, call: Call) -> httpx.Request:
         if self._process != os.getpid():
             self._open()
-        return self.build(self._http, method, path, **given)
+        return self.build(self._http, call)
 
     def _send(self, request: httpx.Request, *, stream: bool = False) -> httpx.Response:
         try:
@@ -341,15 +346,10 @@ class Pages(Generic[Item]):
         return list(self)
 
 
-def with_request_id(headers: Mapping[str, str] | None) -> dict[str, str]:
-    """These headers, and an id under which the server's log has the request."""
-    return {"X-Request-Id": secrets.token_hex(16), **(headers or {})}
-
-
 def broken(request: httpx.Request, error: httpx.RequestError) -> ServerMismatch:
     """The error of an answer that cannot be decoded or leads in a circle."""
     return ServerMismatch(f"{request.method} {request.url.path} has an answer that is broken: {error}")
 
 
-def _log_retry(request: httpx.Request, reason: str, retries: int, delay: float) -> None:
-    _LOG.info("%s %s: %s; try %d follows in %.1f s", request.method, request.url.path, reason, retries + 2, delay)
+def _log_retry(request: httpx.Request, reason: str, tries: int, delay: float) -> None:
+    _LOG.info("%s %s: %s; try %d follows in %.1f s", request.method, request.url.path, reason, tries + 1, delay)

@@ -13,9 +13,8 @@ from pydantic import ValidationError
 
 from fedlas.client.errors import InvalidInput, SignatureError
 from fedlas.contract.base import ANOTHER_VERSION
-from fedlas.contract.webhooks import JobMessage
+from fedlas.contract.webhooks import JobMessage, parse_secret
 
-_PREFIX = "whsec_"
 #: Messages that are older, or from the future, may be sent again by somebody who overheard them.
 _TOLERANCE_S = 300.0
 
@@ -67,12 +66,9 @@ def _check_time(text: str, now: float, tolerance: float) -> None:
 
 def _key(secret: str) -> bytes:
     try:
-        key = base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
-    except (binascii.Error, ValueError):
-        key = b""
-    if not key:
-        raise SignatureError("bad_secret", f"the secret must be {_PREFIX} and bytes in base64")
-    return key
+        return parse_secret(secret)
+    except ValueError as error:
+        raise SignatureError("bad_secret", str(error)) from None
 
 
 def _signatures(text: str) -> list[bytes]:

@@ -156,7 +156,7 @@ def test_names_are_switched(client: Client, job: Job) -> None:
 
 def test_batches_have_results(client: Client, job: Job, tmp_path: Path) -> None:
     """A batch's rows come page after page as typed objects, and whole as a file."""
-    batch = client.batches.create("digits", job.dataset_id, top_k=2, wait=True)
+    batch = client.batches.wait(client.batches.create("digits", job.dataset_id, top_k=2))
     rows = client.batches.results(batch).all()
     assert [row.row for row in rows] == list(range(1797))
     assert isinstance(rows[0], Prediction)
@@ -181,7 +181,9 @@ def test_a_calibrator_is_fitted_on_arrays(client: Client, tmp_path: Path) -> Non
     labels = rng.integers(0, 3, 1500)
     logits = (5 * rng.normal(size=(1500, 3)) + 3 * np.eye(3)[labels]).astype(np.float32)
     words = np.array(["cat", "dog", "eel"], dtype=object)[labels]  # as pandas has text
-    calibrator = client.calibrators.create(logits=logits, labels=words, name="three", method="temperature")
+    begun = client.calibrators.create(logits=logits, labels=words, name="three", method="temperature")
+    assert begun.status == "running"
+    calibrator = client.calibrators.wait(begun)
     assert (calibrator.status, calibrator.class_names, calibrator.name) == ("succeeded", ["cat", "dog", "eel"], "three")
     session = ort.InferenceSession(client.calibrators.download(calibrator, tmp_path / "c.onnx"))
     probabilities = session.run(["probabilities"], {"logits": logits[:3]})[0]

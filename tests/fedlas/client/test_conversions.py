@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from fedlas.client import Client
-from fedlas.client.predictions import body_of
+from fedlas.client.inputs import body_of
 from fedlas.errors import ConversionError
 from tests.helpers import uploads as made
 from tests.helpers.service import Service
@@ -72,11 +72,11 @@ def test_a_label_of_another_name_is_no_input(silent: Client) -> None:
 def test_tensors_are_inputs() -> None:
     """A tensor that is still part of a graph goes out as its numbers."""
     rows = torch.ones(1, 2, requires_grad=True)
-    expected = body_of(np.ones((1, 2), np.float32), {}).content
-    assert body_of(rows, {}).content == body_of(rows.to(torch.bfloat16), {}).content == expected
+    expected = body_of(np.ones((1, 2), np.float32), {})[0]
+    assert body_of(rows, {})[0] == body_of(rows.to(torch.bfloat16), {})[0] == expected
     masked = np.ma.masked_array([[1.0, 2.0]], [[True, False]])
-    assert body_of(masked, {}).content == body_of(np.array([[np.nan, 2.0]]), {}).content
-    assert body_of(np.ones((1, 2), np.longdouble), {}).content == body_of(np.ones((1, 2)), {}).content
+    assert body_of(masked, {})[0] == body_of(np.array([[np.nan, 2.0]]), {})[0]
+    assert body_of(np.ones((1, 2), np.longdouble), {})[0] == body_of(np.ones((1, 2)), {})[0]
 
 
 def test_stored_records_are_not_sent_again(silent: Client, tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def test_a_server_that_says_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         where = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with Client(where) as client, pytest.raises(errors.APIConnectionError, match="did not answer in time"):
-            client.predict("digits", [[1.0]], timeout=0.1)
+            client.predict("digits", [[1.0]], deadline=0.1)
         silent.setblocking(False)
         silent.accept()[0].close()
         with pytest.raises(BlockingIOError):
@@ -199,7 +199,7 @@ def test_uploads_that_are_gone_are_said(tmp_path: Path) -> None:
 def test_what_is_wrong_has_a_field(client: Client) -> None:
     """The server's code, sentence and fields come through."""
     with pytest.raises(errors.InvalidRequestError) as caught:
-        client.jobs.create("mdl_1", "ds_1", method="magic", seed=-1)
+        client.jobs.create("mdl_1", "ds_1", method="magic", seed=-1)  # type: ignore[arg-type]
     error = caught.value
     assert (error.code, error.status, error.field) == ("invalid_request", 422, error.errors[0].field)
     assert {found.field for found in error.errors} == {"method", "seed"}
@@ -243,7 +243,7 @@ def test_only_files_are_written_over(client: Client, tmp_path: Path) -> None:
 def test_errors_go_to_other_processes(client: Client) -> None:
     """Pickled, they come back as they were."""
     with pytest.raises(errors.InvalidRequestError) as caught:
-        client.jobs.create("mdl_1", "ds_1", method="magic")
+        client.jobs.create("mdl_1", "ds_1", method="magic")  # type: ignore[arg-type]
     for error in (
         caught.value,
         errors.APIConnectionError("gone"),

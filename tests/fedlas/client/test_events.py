@@ -33,9 +33,9 @@ def test_a_long_poll_warns_once(silent: Client, ordered: tuple[str, str], caplog
     model, job = ordered
     for _ in range(2):
         with pytest.raises(errors.WaitTimeout):
-            silent.models.wait(model, timeout=0)
+            silent.models.wait(model, wait_timeout=0)
         with pytest.raises(errors.WaitTimeout):
-            silent.jobs.wait(job, timeout=0)
+            silent.jobs.wait(job, wait_timeout=0)
     assert caplog.record_tuples == [("fedlas.client", logging.WARNING, f"{one}: {NOBODY}") for one in ordered]
 
 
@@ -55,7 +55,7 @@ async def test_code_that_awaits_is_told_the_same(silent: Client, ordered: tuple[
     told: list[str] = []
     async with AsyncClient(silent.url, on_warning=told.append) as client:
         with pytest.raises(errors.WaitTimeout):
-            await client.wait(ordered[1], timeout=0)
+            await client.wait(ordered[1], wait_timeout=0)
     assert told == [f"{ordered[1]}: {NOBODY}"]
 
 

@@ -1,16 +1,19 @@
-"""Options of models, datasets, jobs and answers as keyword arguments, and the queries and bodies made of them."""
+"""Options of models, datasets, jobs and answers: keyword arguments, and the queries and bodies made of them."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Any, Literal, Protocol, TypedDict
 from urllib.parse import quote
 
 from fedlas.client.errors import InvalidInput
+from fedlas.contract.profiles import Missing, Purpose, SeenByModel, Task
+from fedlas.contract.records import BatchStatus, CalibratorStatus, JobStatus, UploadStatus
+from fedlas.contract.requests import Accelerator, Auto, Method, PublishWhen, WarningCode, parse_budget
 
 
 class HasId(Protocol):
@@ -43,6 +46,11 @@ def query(**given: Any) -> dict[str, str | int | float]:
     return {name: _text(value) for name, value in given.items() if value is not None}
 
 
+def list_query(metadata: Mapping[str, str] | None = None, **which: Any) -> dict[str, str | int | float]:
+    """Parameters of a list."""
+    return query(**which, **{f"metadata[{name}]": value for name, value in (metadata or {}).items()})
+
+
 def _text(value: Any) -> str | int | float:
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -66,6 +74,23 @@ def stored_id(given: object, prefix: str) -> str | None:
     return found if isinstance(found, str) and found.startswith(f"{prefix}_") else None
 
 
+def check_options(call: Callable[..., Any], kind: Any, options: Mapping[str, Any]) -> None:
+    """Raise TypeError for an option that the TypedDict `kind` of this call does not have; it names the nearest.
+
+    >>> check_options(check_options, JobOptions, {"metod": "auto"})
+    Traceback (most recent call last):
+    TypeError: check_options() has no option 'metod'; did you mean 'method'?
+    """
+    if unknown := [name for name in options if name not in kind.__optional_keys__]:
+        from difflib import get_close_matches
+        from inspect import signature
+
+        names = sorted({*kind.__optional_keys__, *signature(call).parameters} - {"options"})
+        near = get_close_matches(unknown[0], names, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
+        raise TypeError(f"{call.__name__}() has no option {unknown[0]!r}; {hint}")
+
+
 def names_of(names: Sequence[str] | None) -> list[str] | None:
     """Names as a list; one text is a comma-separated list already."""
     if names is None:
@@ -73,7 +98,7 @@ def names_of(names: Sequence[str] | None) -> list[str] | None:
     return [part.strip() for part in names.split(",")] if isinstance(names, str) else list(names)
 
 
-def body_of_order(value: Any) -> bytes:
+def json_body(value: Any) -> bytes:
     """A body of JSON; raises InvalidInput for what JSON has no word for, with its field."""
     try:
         return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
@@ -105,7 +130,7 @@ class JobOptions(TypedDict, total=False):
 
     Attributes:
         method: `auto` (the race), `fedlas`, `fedlas_plus`, `post_hoc`, `temperature`, ….
-        budget: minutes, or `{"minutes": 30, "candidates": 16}`.
+        budget: a time such as "2m", "90s" or "1h30m", a `timedelta`, minutes, or `{"minutes": 30, "candidates": 16}`.
         hyperparameters: each a value or `"auto"`.
         seed: of all that is drawn.
         expected_accuracy: of the uploaded model; a wrong order of the labels then fails the job.
@@ -116,31 +141,37 @@ class JobOptions(TypedDict, total=False):
         class_priors: class → share where the model is used.
         accept_warnings: codes of warnings that are not to end the job.
         webhook: `{"url": …, "secret": "whsec_…"}`.
-        metadata: words of your own.
+        metadata: pairs that the record repeats.
         accelerator: `auto` or `gpu`.
     """
 
-    method: str
-    budget: float | Mapping[str, float] | None
+    method: Method
+    budget: str | float | timedelta | Mapping[str, float] | None
     hyperparameters: Mapping[str, Any] | None
     seed: int | None
     expected_accuracy: float | None
     gate: Mapping[str, Any] | None
-    max_cost_factor: float | str | None
+    max_cost_factor: float | Auto | None
     publish_as: str | None
-    publish_when: str | None
+    publish_when: PublishWhen | None
     class_priors: Mapping[str, float] | None
-    accept_warnings: Sequence[str] | None
+    accept_warnings: Sequence[WarningCode] | None
     webhook: Mapping[str, str] | None
     metadata: Mapping[str, str] | None
-    accelerator: str | None
+    accelerator: Accelerator | None
 
 
-def job_order(model_id: str, dataset_id: str, options: JobOptions) -> dict[str, Any]:
-    """The body of `POST /v1/jobs`."""
+def job_body(options: JobOptions) -> dict[str, Any]:
+    """The options of a job as `POST /v1/jobs` takes them; raises InvalidInput for a budget that is none."""
     budget = options.get("budget")
-    limits = {"minutes": budget} if isinstance(budget, int | float) else budget
-    return {"model_id": model_id, "dataset_id": dataset_id, **given(options, budget=limits)}
+    if budget is not None and not isinstance(budget, Mapping):
+        try:
+            budget = {"minutes": parse_budget(budget)}
+        except ValueError as problem:
+            error = InvalidInput("bad_budget", str(problem))
+            error.field = "budget"
+            raise error from None
+    return given(options, budget=budget)
 
 
 class ModelOptions(TypedDict, total=False):
@@ -164,13 +195,13 @@ class ModelOptions(TypedDict, total=False):
     name: str | None
     class_names: Sequence[str] | None
     columns: Sequence[str] | None
-    task: str | None
+    task: Task | None
     positive_class: str | None
     output: str | None
     features: str | None
     preprocessing: Mapping[str, Any] | None
     padding: Mapping[str, float] | None
-    missing: str | None
+    missing: Missing | None
     architecture: str | None
     num_classes: int | None
 
@@ -191,14 +222,53 @@ class DatasetOptions(TypedDict, total=False):
     """
 
     name: str | None
-    format: str | None
+    format: Literal["npz", "csv", "parquet", "imagefolder"] | None
     roles: Mapping[str, Any] | None
-    seen_by_model: str | None
+    seen_by_model: SeenByModel | None
     split_seed: int | None
     split_shares: Mapping[str, float] | None
-    missing: str | None
+    missing: Missing | None
     padding: Mapping[str, float] | None
-    purpose: str | None
+    purpose: Purpose | None
+
+
+class CalibrateOptions(JobOptions, total=False):
+    """Options of `client.calibrate`: those of the job, and of the files that are sent.
+
+    Attributes:
+        seen_by_model: which rows the model was trained on: `no`, `train_split` or `unknown`.
+        class_names: of the model, in the order of its outputs.
+        example: a batch of inputs, with which a module is exported; by default the first rows of the data, which has
+            some where it is neither a file nor stored.
+        model_options: further keywords of `client.models.upload`.
+        dataset_options: further keywords of `client.datasets.upload`.
+    """
+
+    seen_by_model: SeenByModel | None
+    class_names: Sequence[str] | None
+    example: Any
+    model_options: ModelOptions | None
+    dataset_options: DatasetOptions | None
+
+
+class ScoresOptions(TypedDict, total=False):
+    """Options of a calibrator.
+
+    Attributes:
+        name: what it is called; by default the file's name without its suffix.
+        method: `auto`, or a calibrator by name.
+        class_names: in the order of the scores.
+        roles: role → column, where the names are others than those of the roles.
+        split_shares: split → share of the rows, where splits are drawn.
+        class_priors: class → share where the calibrator is used.
+    """
+
+    name: str | None
+    method: str | None
+    class_names: Sequence[str] | None
+    roles: Mapping[str, Any] | None
+    split_shares: Mapping[str, float] | None
+    class_priors: Mapping[str, float] | None
 
 
 class RecordFilter(TypedDict, total=False):
@@ -210,13 +280,15 @@ class RecordFilter(TypedDict, total=False):
         name: those of this name, as a whole.
         created_after: those made after this moment, or after midnight of this day.
         created_before: those made before.
+        metadata: those with these pairs, of jobs.
     """
 
     after: str | None
-    status: str | None
+    status: UploadStatus | JobStatus | BatchStatus | CalibratorStatus | None
     name: str | None
     created_after: datetime | str | None
     created_before: datetime | str | None
+    metadata: Mapping[str, str] | None
 
 
 class AnswerOptions(TypedDict, total=False):
