@@ -12,14 +12,16 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from fedlas import __version__
-from fedlas.cli import batches, calibrate, calibrators, datasets, jobs, models, predict
+from fedlas.cli import calibrate, jobs, predict
 from fedlas.cli.command import AnswerCommand, Command, Session, examples, show_help
 from fedlas.cli.failures import TABLE, CommandError, ExitCode, closed_pipe, told
+from fedlas.cli.resources import GROUPS
 from fedlas.extras import command as install
 
 _HELP = """Calibration as a service: confidences that one can act on.
@@ -27,7 +29,8 @@ _HELP = """Calibration as a service: confidences that one can act on.
 A service is named by --url or FEDLAS_URL (http://127.0.0.1:8000 without either), its key by FEDLAS_API_KEY. Results go
 to stdout as a table, and in a pipe as lines of cells between tabs; --json prints what the API says.
 
-Exit codes: 0 as required, 3 unchanged, 4 undetermined, 5 promoted but not shown, 1 an error of the user's, 2 of ours.
+Exit codes: 0 done, 1 invalid input, 2 a wrong command line, 70 a defect of ours; with --require 0 as required, 3
+unchanged, 4 undetermined, 5 promoted but not shown.
 """
 #: Where a module is missing that is no other's, something is broken.
 _OURS = ("fedlas", "service", "worker")
@@ -48,7 +51,7 @@ app = typer.Typer(
 @app.callback(
     help=_HELP,
     epilog=examples(
-        "fedlas calibrate model.onnx rows.npz --publish-as digits --watch",
+        "fedlas calibrate model.onnx rows.npz --publish-as digits",
         "fedlas calibrate model.onnx rows.npz --local --require shown --out calibrated.onnx",
         "cat rows.json | fedlas predict digits -",
         "fedlas jobs ls --json",
@@ -76,15 +79,10 @@ app.command(
         table=TABLE,
     ),
 )(jobs.report)
-for _name, _group in (
-    ("jobs", jobs.app),
-    ("batches", batches.app),
-    ("models", models.app),
-    ("datasets", datasets.app),
-    ("names", models.names),
-    ("calibrators", calibrators.app),
-):
+for _name, _group in GROUPS.items():
     app.add_typer(_group, name=_name)
+for _name in ("batches", "calibrators", "datasets", "models"):
+    import_module(f"fedlas.cli.{_name}")  # further commands of its group
 
 
 def _run(context: typer.Context) -> int:
@@ -167,9 +165,9 @@ def _prepare_streams() -> None:
 
 
 def _usage(error: typer.TyperException) -> ExitCode:
-    """A wrong command line: what is wrong with it, and where the right one is explained."""
+    """Report a wrong command line, and where the right one is explained."""
     if message := error.format_message():
         print(f"fedlas: {message}", file=sys.stderr)
         path = getattr(getattr(error, "ctx", None), "command_path", "fedlas")
         print(f"'{path} --help' shows how it is used.", file=sys.stderr)
-    return ExitCode.USER_ERROR
+    return ExitCode.USAGE

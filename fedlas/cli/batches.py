@@ -4,34 +4,15 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from fedlas.cli.command import AnswerCommand, Command, Session, add_delete, add_show, examples, group
-from fedlas.cli.options import After, Before, Limit, Out, Status, require_writable
-from fedlas.cli.output import Column, Json, count, percent, share, size, transfer, when
+from fedlas.cli.command import AnswerCommand, Command, Session, examples
+from fedlas.cli.options import Out, require_writable
+from fedlas.cli.output import Column, Json, count, share, size, transfer
+from fedlas.cli.resources import GROUPS, BatchId, show
 
-LIST = (
-    Column("id", "id"),
-    Column("status", "status"),
-    Column("done", "progress.fraction", percent),
-    Column("rows", "num_rows", count),
-    Column("rows without an answer", "num_errors", count),
-    Column("created", "created_at", when),
-)
-ONE = (
-    *LIST[:3],
-    Column("waiting for", "waiting_for"),
-    Column("error", lambda one: one["error"] and f"{one['error']['code']}: {one['error']['message']}"),
-    *LIST[3:5],
-    Column("model", "model_id"),
-    Column("dataset", "dataset_id"),
-    Column("results", "results_url"),
-    Column("manifest", "manifest_url"),
-    LIST[5],
-    Column("finished", "finished_at", when),
-)
 PARTS = (
     Column("number", "number"),
     Column("first row", "first_row", count),
@@ -39,33 +20,12 @@ PARTS = (
     Column("size", "bytes", size),
     Column("sha256", "sha256"),
 )
-BatchId = Annotated[str, typer.Argument(metavar="BATCH", help="The id of a batch, bat_….")]
 #: A batch is asked for this often while it is watched.
 _LOOK_S = 2.0
 _FORMATS = (".parquet", ".csv", ".ndjson", ".jsonl")
-app = group("Predictions for all rows of a stored dataset.")
 
 
-@app.command("ls", cls=Command, epilog=examples("fedlas batches ls", "fedlas batches ls --status running -q"))
-def ls(
-    session: Session,
-    *,
-    limit: Limit = 20,
-    status: Status = None,
-    created_after: After = None,
-    created_before: Before = None,
-) -> None:
-    """List batches, newest first."""
-    found = session.client.batches.list(
-        limit=limit, status=status, created_after=created_after, created_before=created_before
-    )
-    session.output.records((one.raw for one in found), LIST)
-
-
-add_show(app, "batches", BatchId, ONE, "Show a batch.", "bat_01k…")
-
-
-@app.command(
+@GROUPS["batches"].command(
     "create",
     cls=AnswerCommand,
     epilog=examples(
@@ -79,32 +39,35 @@ def create(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="The id of a dataset, ds_….")],
     *,
     errors: Annotated[
-        str | None, typer.Option(help="A row without an answer: fail ends the batch, column has it say why.")
+        Literal["fail", "column"] | None,
+        typer.Option(help="A row without an answer: fail ends the batch, column has it say why."),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Wait until it has ended.")] = False,
     out: Out = None,
 ) -> None:
-    """Order predictions for all rows of a dataset.
+    """Create predictions for all rows of a dataset.
 
     A large one is done in shards, by all workers. --out waits for the answers and writes them.
     """
     require_writable(out, *_FORMATS)
     record: Json = session.client.batches.create(model, dataset, errors=errors, **session.answers).raw
     if watch or out is not None:
-        session.output.note(f"{record['id']} is ordered")
+        session.output.note(f"{record['id']} is created")
         record = _ended(session, record["id"])
     if out is not None:
         _fetch(session, record["id"], out)
-    session.output.record(record, ONE)
+    show(session, "batches", record)
 
 
-@app.command("watch", cls=Command, epilog=examples("fedlas batches watch bat_01k…"))
+@GROUPS["batches"].command("watch", cls=Command, epilog=examples("fedlas batches watch bat_01k…"))
 def watch(session: Session, batch: BatchId) -> None:
     """Watch a batch to its end."""
-    session.output.record(_ended(session, batch), ONE)
+    show(session, "batches", _ended(session, batch))
 
 
-@app.command("download", cls=Command, epilog=examples("fedlas batches download bat_01k… --out answers.csv"))
+@GROUPS["batches"].command(
+    "download", cls=Command, epilog=examples("fedlas batches download bat_01k… --out answers.csv")
+)
 def download(session: Session, batch: BatchId, *, out: Out = None) -> None:
     """Download all answers, in the order of the dataset.
 
@@ -116,7 +79,7 @@ def download(session: Session, batch: BatchId, *, out: Out = None) -> None:
     session.output.lines([str(file)])
 
 
-@app.command(
+@GROUPS["batches"].command(
     "manifest",
     cls=Command,
     epilog=examples("fedlas batches manifest bat_01k…", "fedlas batches manifest bat_01k… --json"),
@@ -133,16 +96,6 @@ def manifest(session: Session, batch: BatchId) -> None:
         session.output.records(found["parts"], PARTS, key="number")
 
 
-add_delete(
-    app,
-    "batches",
-    BatchId,
-    "Delete a batch that has ended, with its answers.",
-    "bat_01k…",
-    "Delete {} with its answers?",
-)
-
-
 def _ended(session: Session, batch_id: str) -> Json:
     """The batch at its end, with a bar until then; raises JobFailed."""
     from fedlas.client.errors import WaitTimeout
@@ -152,7 +105,7 @@ def _ended(session: Session, batch_id: str) -> Json:
             record = session.client.batches.get(batch_id)
             moved(record.status, record.progress.fraction)
             with suppress(WaitTimeout):
-                return session.client.batches.wait(batch_id, timeout=_LOOK_S).raw
+                return session.client.batches.wait(batch_id, wait_timeout=_LOOK_S).raw
 
 
 def _fetch(session: Session, batch_id: str, file: Path) -> None:

@@ -1,4 +1,4 @@
-"""`fedlas calibrate`: a model and labelled rows in, a calibrated model with its report out; the gate of a pipeline."""
+"""`fedlas calibrate`: a model and labelled rows in, a calibrated model with its report out; a gate for pipelines."""
 
 from __future__ import annotations
 
@@ -10,9 +10,25 @@ import typer
 
 from fedlas.cli import jobs
 from fedlas.cli.command import Session, examples
-from fedlas.cli.failures import TABLE, CommandError, ExitCode, Require, about, code_of_job
-from fedlas.cli.options import Order, RolePairs, SeenByModel, file_of, given_options, require_writable, says_unseen
+from fedlas.cli.failures import TABLE, ExitCode, Require, UsageError, about, code_of_job
+from fedlas.cli.options import (
+    ClassNames,
+    MetadataPairs,
+    Request,
+    RequireOption,
+    RolePairs,
+    SeenByModel,
+    file_of,
+    job_fields,
+    object_of,
+    pairs_of,
+    present,
+    require_writable,
+    roles_of,
+    says_unseen,
+)
 from fedlas.cli.output import transfer
+from fedlas.cli.resources import show
 
 T = TypeVar("T")
 #: What a job tries.
@@ -31,7 +47,7 @@ Method = Literal[
 #: What it takes for a job's model to become a version of the name.
 PublishWhen = Literal["promoted", "shown", "always"]
 HELP_END = examples(
-    "fedlas calibrate model.onnx rows.npz --publish-as digits --watch",
+    "fedlas calibrate model.onnx rows.npz --publish-as digits",
     "fedlas calibrate model.onnx rows.csv --role label=diagnosis --seen-by-model no --budget 10m --report report.html",
     "fedlas calibrate model.onnx rows.npz --require shown --out calibrated.onnx  # in a pipeline",
     "fedlas calibrate model.onnx rows.npz --local --out calibrated.onnx  # no server",
@@ -48,18 +64,21 @@ def calibrate(
     method: Annotated[
         Method | None, typer.Option("--method", metavar="METHOD", help=f"One of {', '.join(get_args(Method))}.")
     ] = None,
-    budget: Annotated[str | None, typer.Option(metavar="TIME", help="Such as 90s, 30m (as without it) or 2h.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Such as 90s, 30m (as without it) or 1h30m.")
+    ] = None,
     candidates: Annotated[int | None, typer.Option(help="At most so many trainings.", min=1)] = None,
     publish_as: Annotated[str | None, typer.Option(metavar="NAME", help="The name that is to answer.")] = None,
     publish_when: Annotated[PublishWhen | None, typer.Option(help="What it takes to be published.")] = None,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Wait for the end, and show how far it is.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Print the job's id, and do not wait for its end.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write the model to be served to this file.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write the report to this file, .html or .json.")] = None,
-    require: Annotated[Require | None, typer.Option(help="What must come of it for exit code 0.")] = None,
+    require: RequireOption = Require.any,
     local: Annotated[bool, typer.Option("--local", help="Do it in this process; no server is asked.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and estimate; train nothing.")] = False,
     role: RolePairs = None,
     seen_by_model: SeenByModel = None,
+    class_names: ClassNames = None,
     expected_accuracy: Annotated[float | None, typer.Option(help="Of the model as it is.", min=0, max=1)] = None,
     accept_warning: Annotated[list[str] | None, typer.Option(metavar="CODE", help="Go on in spite of it.")] = None,
     class_priors: Annotated[
@@ -72,60 +91,67 @@ def calibrate(
     dataset_option: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Parameter of the dataset's upload.")
     ] = None,
-    metadata: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Words of your own.")] = None,
+    metadata: MetadataPairs = None,
     job: Annotated[
         str | None, typer.Option(metavar="JSON|@FILE", help="Any field of a job, as the API has it.")
     ] = None,
 ) -> ExitCode:
     """Calibrate a classifier, judge it, and gate a pipeline.
 
-    The rows of one part calibrate and train, those of another judge, and the exit code says what came of it.
+    The rows of one part calibrate and train, those of another judge; with --require the exit code gates on the result.
 
-    --watch, --out, --report and --require wait for the end; without them the job's id is printed, and the job goes on.
-    --require is promoted unless it is given.
+    It waits for the end unless there is --detach: then the job's id is printed, and the job goes on.
     """
-    if dry_run and (local or watch or out or report or require):
-        raise CommandError("--dry-run only asks a service what a job would do: it has no result to require or write")
+    results = [name for name, given in (("--out", out), ("--report", report)) if given is not None]
+    results += ["--require"] * (require is not Require.any)
+    if results and (dry_run or detach):
+        raise UsageError(f"{'--dry-run' if dry_run else '--detach'} has no result for {results[0]}")
+    if local and (dry_run or detach):
+        raise UsageError(f"{'--dry-run' if dry_run else '--detach'} asks a service; it does not go with --local")
     require_writable(out, ".onnx")
     require_writable(report, *jobs.FORMS)
-    order = Order.of(
-        method=method,
-        budget=budget,
-        candidates=candidates,
-        publish_as=publish_as,
-        publish_when=publish_when,
-        expected_accuracy=expected_accuracy,
-        accept_warnings=accept_warning,
-        class_priors=class_priors,
-        seed=seed,
-        model_option=model_option,
-        dataset_option=dataset_option,
-        role=role,
-        seen_by_model=seen_by_model,
-        metadata=metadata,
-        job=job,
+    request = Request(
+        job_fields(
+            job,
+            budget,
+            candidates,
+            method=method,
+            publish_as=publish_as,
+            publish_when=publish_when,
+            expected_accuracy=expected_accuracy,
+            accept_warnings=accept_warning,
+            class_priors=None if class_priors is None else object_of(class_priors, "--class-priors"),
+            seed=seed,
+            metadata=pairs_of(metadata, "--metadata") or None,
+        ),
+        model_option,
+        dataset_option,
+        present({"class_names": class_names}),
+        present({"roles": roles_of(role), "seen_by_model": seen_by_model}),
     )
     if local:
         from fedlas.cli import local as in_this_process
 
-        return in_this_process.calibrate(session.output, Path(model), Path(data), order, out, report, require)
+        return in_this_process.calibrate(session.output, Path(model), Path(data), request, out, report, require)
+    ids = _uploaded(session, model, data, request)
     if dry_run:
-        return jobs.plan(session, order.fields, *_uploaded(session, model, data, order))
-    waits = watch or out is not None or report is not None or require is not None
-    return _ordered(session, order, _uploaded(session, model, data, order), waits, out, report, require)
+        return jobs.plan(session, request.fields, *ids)
+    created = session.client.jobs.create(*ids, **request.fields).raw
+    if not detach:
+        return finish(session, str(created["id"]), out, report, require)
+    show(session, "jobs", created)
+    session.output.note(f"To watch it: {session.command_line('jobs', 'watch', created['id'])}")
+    return ExitCode.AS_REQUIRED
 
 
-def _uploaded(session: Session, model: str, data: str, order: Order) -> tuple[str, str]:
+def _uploaded(session: Session, model: str, data: str, request: Request) -> tuple[str, str]:
     """The ids of model and dataset, which are sent where they are files; both are looked at before one is sent."""
     model_file, data_file = (
         None if given.startswith(kind) and not Path(given).exists() else file_of(Path(given))
         for given, kind in ((model, "mdl_"), (data, "ds_"))
     )
     models, datasets = session.client.models, session.client.datasets
-    options = (
-        given_options(order.model_option, "--model-option"),
-        given_options(order.dataset_option, "--dataset-option") | order.reading,
-    )
+    options = (request.model_options(), request.dataset_options())
     if model_file is not None:
         model = _sent(session, models.upload, model_file, options[0]).id
     if data_file is not None:
@@ -142,31 +168,13 @@ def _sent(session: Session, upload: Callable[..., T], file: Path, options: Mappi
         return upload(file, name=file.stem, on_upload=moved, **options)
 
 
-def _ordered(
-    session: Session,
-    order: Order,
-    ids: tuple[str, str],
-    waits: bool,
-    out: Path | None,
-    report: Path | None,
-    require: Require | None,
-) -> ExitCode:
-    """Order the job, and where that was asked for wait until it has ended and fetch what came of it."""
-    job = session.client.jobs.create(*ids, **order.fields).raw
-    if not waits:
-        jobs.show(session, job)
-        session.output.note(f"To watch it: {session.command_line('jobs', 'watch', job['id'])}")
-        return ExitCode.AS_REQUIRED
-    return finish(session, str(job["id"]), out, report, require or Require.promoted)
-
-
 def finish(session: Session, job_id: str, out: Path | None, report: Path | None, require: Require) -> ExitCode:
-    """Watch a job to its end, write the files that were asked for, and show what came of it."""
-    session.output.note(f"{job_id} is ordered. To watch it again: {session.command_line('jobs', 'watch', job_id)}")
+    """Watch a job to its end, write the files that were asked for, and show the result."""
+    session.output.note(f"{job_id} is created. To watch it again: {session.command_line('jobs', 'watch', job_id)}")
     job = jobs.watch(session, job_id)
     if job["status"] != "succeeded":
         if session.output.json:
-            jobs.show(session, job)
+            show(session, "jobs", job)
         jobs.require_success(job)
     found = session.client.jobs.report(job_id)
     if out is not None:
@@ -179,7 +187,7 @@ def finish(session: Session, job_id: str, out: Path | None, report: Path | None,
         jobs.show_report(session.output, found.raw, key=job_id)
         session.output.note(f"{job_id}, model {job['calibrated_model_id']}")
     else:
-        jobs.show(session, job)
+        show(session, "jobs", job)
         if not (session.output.json or session.output.quiet):
             session.output.lines(f"summary\t{sentence}" for sentence in found.summary)
     return code_of_job(job, require)

@@ -1,4 +1,4 @@
-"""`fedlas calibrators`: calibrators that were made from scores, without the model behind them."""
+"""`fedlas calibrators`: calibrators made from scores, without the model behind them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from fedlas.cli.command import Command, Session, add_delete, add_ls, add_show, examples, group
-from fedlas.cli.failures import TABLE, CommandError, ExitCode, Require, about, code_of_verdict
+from fedlas.cli.command import Command, Session, examples
+from fedlas.cli.failures import TABLE, ExitCode, Require, about, code_of_verdict
 from fedlas.cli.options import (
     Out,
     Pairs,
@@ -20,35 +20,11 @@ from fedlas.cli.options import (
     require_writable,
     roles_of,
 )
-from fedlas.cli.output import Column, count, transfer, when
-
-LIST = (
-    Column("id", "id"),
-    Column("name", "name"),
-    Column("status", "status"),
-    Column("method", "method"),
-    Column("verdict", "report.verdict"),
-    Column("shown", "report.shown"),
-    Column("rows", "num_samples", count),
-    Column("created", "created_at", when),
-)
-ONE = (
-    *LIST[:3],
-    Column("waiting for", "waiting_for"),
-    Column("error", lambda one: one["error"] and f"{one['error']['code']}: {one['error']['message']}"),
-    *LIST[3:6],
-    Column("summary", lambda one: "\n".join((one["report"] or {}).get("summary", ()))),
-    Column("parameters", "parameters"),
-    *LIST[6:],
-    Column("report", "report_url"),
-)
-CalibratorId = Annotated[str, typer.Argument(metavar="CALIBRATOR", help="The id of a calibrator, cal_….")]
-app = group("Calibrators from logits and labels alone.")
-add_ls(app, "calibrators", LIST)
-add_show(app, "calibrators", CalibratorId, ONE, "Show a calibrator.", "cal_01k…")
+from fedlas.cli.output import transfer
+from fedlas.cli.resources import GROUPS, CalibratorId, show
 
 
-@app.command(
+@GROUPS["calibrators"].command(
     "create",
     cls=Command,
     epilog=examples(
@@ -66,31 +42,32 @@ def create(
     role: RolePairs = None,
     option: Pairs = None,
     out: Out = None,
-    require: RequireOption = Require.promoted,
+    require: RequireOption = Require.any,
 ) -> ExitCode:
-    """Make a calibrator from scores.
+    """Make a calibrator from scores, and wait for it.
 
     The file has logits or probabilities, and labels; no model leaves this machine.
     """
     require_writable(out)
     with about(file), transfer(session.output, f"uploading {file.name}") as moved:
-        record = session.client.calibrators.create(
+        begun = session.client.calibrators.create(
             file_of(file),
             name=name or file.stem,
             method=method,
             roles=roles_of(role),
             on_upload=moved,
-            **given_options(option, "--option"),
-        ).raw
-    if record["status"] == "failed":
-        raise CommandError(record["error"]["message"])
+            **given_options(option, "--option", "ScoresOptions"),
+        )
+        record = session.client.calibrators.wait(begun).raw
     if out is not None:
         session.client.calibrators.download(record["id"], out)
-    session.output.record(record, ONE)
+    show(session, "calibrators", record)
     return code_of_verdict(record["report"], require)
 
 
-@app.command("download", cls=Command, epilog=examples("fedlas calibrators download cal_01k… --out calibrator.onnx"))
+@GROUPS["calibrators"].command(
+    "download", cls=Command, epilog=examples("fedlas calibrators download cal_01k… --out calibrator.onnx")
+)
 def download(session: Session, calibrator: CalibratorId, *, out: Out = None, priors_input: PriorsInput = False) -> None:
     """Download a calibrator's ONNX file.
 
@@ -100,6 +77,3 @@ def download(session: Session, calibrator: CalibratorId, *, out: Out = None, pri
     require_writable(file)
     session.client.calibrators.download(calibrator, file, class_priors="input" if priors_input else None)
     session.output.lines([str(file)])
-
-
-add_delete(app, "calibrators", CalibratorId, "Delete a calibrator.", "cal_01k…")

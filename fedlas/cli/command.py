@@ -4,7 +4,7 @@
 
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,9 +12,9 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperOption
 from typer.main import get_command
 
-from fedlas.cli.failures import CommandError, ExitCode, closed_pipe
-from fedlas.cli.options import After, Before, Limit, Name, Status, answer_options, confirm
-from fedlas.cli.output import Column, Format, Output
+from fedlas.cli.failures import ExitCode, UsageError, closed_pipe
+from fedlas.cli.options import answer_options
+from fedlas.cli.output import Format, Output
 
 if TYPE_CHECKING:
     from fedlas.client import Client
@@ -59,7 +59,7 @@ def configure(
     asked |= {Format.quiet} if quiet else set()
     asked |= {Format(format)} - {Format.auto}
     if len(asked) > 1:
-        raise CommandError(f"only one form can be printed at a time, not {' and '.join(sorted(asked))}")
+        raise UsageError(f"only one form can be printed at a time, not {' and '.join(sorted(asked))}")
     session.output = Output(*asked)
     session.at = {"url": url, "key": key, "profile": profile}
 
@@ -122,59 +122,3 @@ def group(help: str) -> typer.Typer:
 def show_help(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
-
-
-def add_ls(app: typer.Typer, part: str, columns: Sequence[Column]) -> None:
-    """Add `ls` to the group of records that the client has as `part`."""
-
-    @app.command(
-        "ls",
-        cls=Command,
-        help=f"List {part}, newest first.",
-        epilog=examples(f"fedlas {part} ls", f"fedlas {part} ls --status rejected --json"),
-    )
-    def ls(
-        session: Session,
-        *,
-        limit: Limit = 20,
-        status: Status = None,
-        name: Name = None,
-        created_after: After = None,
-        created_before: Before = None,
-    ) -> None:
-        found = getattr(session.client, part).list(
-            limit=limit, status=status, name=name, created_after=created_after, created_before=created_before
-        )
-        session.output.records((record.raw for record in found), columns)
-
-
-def add_show(
-    app: typer.Typer, part: str, record_id: Any, columns: Sequence[Column], help: str, example: str, key: str = "id"
-) -> None:
-    """Add `show` to a group, of which `record_id` is the annotation of an argument."""
-
-    @app.command(
-        "show",
-        cls=Command,
-        help=help,
-        epilog=examples(*(f"fedlas {part} show {example}{end}" for end in ("", " --json"))),
-    )
-    def show(session: Session, record: record_id) -> None:
-        session.output.record(getattr(session.client, part).get(record).raw, columns, key=key)
-
-
-def add_delete(
-    app: typer.Typer, part: str, record_id: Any, help: str, example: str, question: str = "Delete {}?"
-) -> None:
-    """Add `delete` to a group, of which `record_id` is the annotation of an argument."""
-
-    @app.command("delete", cls=Command, help=help, epilog=examples(f"fedlas {part} delete {example} --yes"))
-    def delete(
-        session: Session,
-        record: record_id,
-        *,
-        yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    ) -> None:
-        confirm(question.format(record), yes=yes)
-        getattr(session.client, part).delete(record)
-        session.output.lines([record])

@@ -1,16 +1,17 @@
 """Exit codes, which a pipeline reads without a word, and failures as people read them: one sentence on stderr.
 
-| what came of it                 | `any` | `promoted` | `shown` |
+| result                          | `any` | `promoted` | `shown` |
 |---------------------------------|-------|------------|---------|
 | promoted, and shown             | 0     | 0          | 0       |
 | promoted, not shown             | 0     | 0          | 5       |
 | unchanged                       | 0     | 3          | 3       |
 | undetermined                    | 0     | 4          | 4       |
 | failed by the input, cancelled  | 1     | 1          | 1       |
-| failed by a defect of ours      | 2     | 2          | 2       |
+| failed by a defect of ours      | 70    | 70         | 70      |
 
-The columns are `--require`. Promoted: something else than the uploaded model is to be served. Shown: the test rows show
-it to be better. 1 is also a wrong command line, file, key or URL; 130 is Ctrl-C, and 141 a pipe that was closed.
+The columns are `--require`; without it `any` holds. Promoted: something else than the uploaded model is to be served.
+Shown: the test rows show it to be better. 1 is also a file, key or URL that cannot be used, 2 a wrong command line, 130
+Ctrl-C, and 141 a pipe that was closed.
 """
 
 from __future__ import annotations
@@ -29,29 +30,30 @@ from fedlas.errors import FedLASError
 
 #: The table above, for help texts; the mark before it keeps its lines as they are.
 TABLE = """\b
-  what came of it        --require any  promoted  shown
+  result                 --require any  promoted  shown
   promoted, and shown                0         0      0
   promoted, not shown                0         0      5
   unchanged                          0         3      3
   undetermined                       0         4      4
   failed, cancelled                  1         1      1
-  failed by a defect of ours         2         2      2
+  failed by a defect of ours        70        70     70
 """
 
 
 class ExitCode(IntEnum):
     AS_REQUIRED = 0
     USER_ERROR = 1
-    DEFECT = 2
+    USAGE = 2
     UNCHANGED = 3
     UNDETERMINED = 4
     NOT_SHOWN = 5
+    DEFECT = 70
     INTERRUPTED = 130
     PIPE_CLOSED = 141
 
 
 class Require(StrEnum):
-    """Result of a calibration that exit code 0 requires."""
+    """Result of a calibration that exit code 0 requires; `any` that has succeeded, unless more is asked for."""
 
     any = "any"
     promoted = "promoted"
@@ -86,6 +88,13 @@ class CommandError(Exception):
     def __init__(self, message: str, code: ExitCode = ExitCode.USER_ERROR) -> None:
         super().__init__(message)
         self.code = code
+
+
+class UsageError(CommandError):
+    """An argument or option that cannot be followed, whatever the files and the service are."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, ExitCode.USAGE)
 
 
 @contextmanager

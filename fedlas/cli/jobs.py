@@ -1,4 +1,4 @@
-"""`fedlas jobs` and `fedlas report`: calibrations, watched to their end, and what they have found.
+"""`fedlas jobs` and `fedlas report`: calibrations, watched to their end, and their findings.
 
 While a job is watched a bar moves with its events, and Ctrl-C asks whether it is to end, too.
 """
@@ -12,55 +12,12 @@ from typing import Annotated, Any
 
 import typer
 
-from fedlas.cli.command import Command, Session, add_delete, add_show, examples, group
+from fedlas.cli.command import Command, Session, examples
 from fedlas.cli.failures import TABLE, CommandError, ExitCode, Require, code_of_job, code_of_verdict
-from fedlas.cli.options import (
-    After,
-    Before,
-    Limit,
-    Name,
-    RequireOption,
-    Status,
-    agreed,
-    pairs_of,
-    require_writable,
-    somebody_is_there,
-)
-from fedlas.cli.output import Column, Json, Output, count, percent, share, shows_progress, when
+from fedlas.cli.options import RequireOption, agreed, require_writable, somebody_is_there
+from fedlas.cli.output import Column, Json, Output, count, percent, share, shows_progress
+from fedlas.cli.resources import GROUPS, JobId, show
 
-LIST = (
-    Column("id", "id"),
-    Column("status", "status"),
-    Column("done", "progress.fraction", percent),
-    Column("verdict", "verdict"),
-    Column("shown", "shown"),
-    Column("publish as", "publish_as"),
-    Column("created", "created_at", when),
-)
-ONE = (
-    *LIST[:2],
-    Column("stage", "stage"),
-    Column("done", lambda job: job["progress"]["fraction"], percent),
-    Column(
-        "seconds left", lambda job: None if job["finished_at"] else job["progress"]["eta_seconds"], lambda s: f"{s:.0f}"
-    ),
-    Column("waiting for", "waiting_for"),
-    Column("error", lambda job: job["error"] and f"{job['error']['code']}: {job['error']['message']}"),
-    Column("verdict", "verdict"),
-    Column("promoted", lambda job: job["promoted"] if job["verdict"] else None),
-    Column("shown", lambda job: job["shown"] if job["verdict"] else None),
-    Column("calibrated model", "calibrated_model_id"),
-    Column("model", "model_id"),
-    Column("dataset", "dataset_id"),
-    Column("method", "method"),
-    Column("budget", lambda job: f"{job['budget']['minutes']:g} min, {job['budget']['candidates']} candidates"),
-    Column("publish as", "publish_as"),
-    Column("warnings", lambda job: "\n".join(f"{w['code']}: {w['message']}" for w in job["warnings"]) or None),
-    Column("report", "report_url"),
-    Column("created", "created_at", when),
-    Column("finished", "finished_at", when),
-)
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="The id of a job, job_….")]
 _PLAN = (
     Column("would fail with", "fails_with"),
     Column("warnings", lambda plan: "\n".join(f"{w['code']}: {w['message']}" for w in plan["warnings"]) or None),
@@ -85,70 +42,30 @@ _METRICS = (
     ("ece", "ECE ↓ *"),
 )
 _MODELS = (("uploaded", "uploaded"), ("temperature", "with a temperature"), ("calibrated", "served"))
-app = group("Calibrations: list, watch, cancel, delete.")
 
 
-@app.command(
-    "ls",
-    cls=Command,
-    epilog=examples("fedlas jobs ls", "fedlas jobs ls --status running -q", "fedlas jobs ls --json | jq"),
-)
-def ls(
-    session: Session,
-    *,
-    limit: Limit = 20,
-    status: Status = None,
-    name: Name = None,
-    created_after: After = None,
-    created_before: Before = None,
-    metadata: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only those with it.")] = None,
-) -> None:
-    """List jobs, newest first."""
-    filters = {"status": status, "name": name, "created_after": created_after, "created_before": created_before}
-    found = session.client.jobs.list(limit=limit, **filters, metadata=pairs_of(metadata, "--metadata") or None)
-    session.output.records((one.raw for one in found), LIST)
-
-
-add_show(app, "jobs", JobId, ONE, "Show a job.", "job_01k…")
-
-
-@app.command(
+@GROUPS["jobs"].command(
     "watch",
     cls=Command,
     epilog=examples("fedlas jobs watch job_01k…", "fedlas jobs watch job_01k… --require shown", table=TABLE),
 )
-def watch_job(session: Session, job: JobId, *, require: RequireOption = Require.promoted) -> ExitCode:
+def watch_job(session: Session, job: JobId, *, require: RequireOption = Require.any) -> ExitCode:
     """Watch a job to its end.
 
-    The exit code says what came of it.
     Ctrl-C asks whether the job is to be cancelled, and lets it go on otherwise.
     """
     ended = watch(session, job)
-    show(session, ended)
+    show(session, "jobs", ended)
     return code_of_job(ended, require)
 
 
-@app.command("cancel", cls=Command, epilog=examples("fedlas jobs cancel job_01k…"))
+@GROUPS["jobs"].command("cancel", cls=Command, epilog=examples("fedlas jobs cancel job_01k…"))
 def cancel(session: Session, job: JobId) -> None:
     """Cancel a job.
 
     What it has trained so far is lost.
     """
-    show(session, session.client.jobs.cancel(job).raw)
-
-
-add_delete(
-    app,
-    "jobs",
-    JobId,
-    "Delete a job that has ended.\n\nIts report and events go with it; the model that it made stays.",
-    "job_01k…",
-    "Delete {} with its report?",
-)
-
-
-def show(session: Session, job: Json) -> None:
-    session.output.record(job, ONE)
+    show(session, "jobs", session.client.jobs.cancel(job).raw)
 
 
 def report(
@@ -156,12 +73,9 @@ def report(
     job: Annotated[str, typer.Argument(metavar="JOB", help="The id of a job that has ended, job_….")],
     *,
     out: Annotated[Path | None, typer.Option(help="Write it to this file, .html or .json.")] = None,
-    require: Annotated[Require, typer.Option(help="What it must say for exit code 0.")] = Require.any,
+    require: RequireOption = Require.any,
 ) -> ExitCode:
-    """Show what a job has found, or write its report.
-
-    Without --require the exit code is 0 whatever it says.
-    """
+    """Show what a job has found, or write its report."""
     require_writable(out, *FORMS)
     found = session.client.jobs.report(job)
     document = found.raw
@@ -265,10 +179,10 @@ def _interrupted(session: Session, job_id: str) -> None:
 
 
 def plan(session: Session, fields: Mapping[str, Any], model: str, dataset: str) -> ExitCode:
-    """Order a dry run, wait for it, and show its plan; exit code 1 where the job would fail."""
+    """Create a dry run, wait for it, and show its plan; exit code 1 where the job would fail."""
     job = watch(session, session.client.jobs.plan(model, dataset, wait=False, **fields).id)
     if session.output.json or session.output.quiet:
-        show(session, job)
+        show(session, "jobs", job)
     require_success(job)
     if not (session.output.json or session.output.quiet):
         session.output.record(job["plan"], _PLAN)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fedlas.cli.failures import CommandError, ExitCode, Require, about, code_of_verdict
 from fedlas.cli.jobs import show_report
-from fedlas.cli.options import Order, file_of, given_options, says_unseen, write
+from fedlas.cli.options import Request, file_of, says_unseen, write
 from fedlas.cli.output import Json, Output, share, shows_progress
 from fedlas.cli.rows import Rows
 from fedlas.errors import BadDataset, UnsupportedModel
@@ -45,25 +45,21 @@ def calibrate(
     output: Output,
     model: Path,
     data: Path,
-    order: Order,
+    request: Request,
     out: Path | None,
     report: Path | None,
-    require: Require | None,
+    require: Require,
 ) -> ExitCode:
     """Calibrate, write the files that were asked for, and show the report."""
-    if strange := sorted(set(order.fields) - _JOB - {"budget", "gate"}):
+    if strange := sorted(set(request.fields) - _JOB - {"budget", "gate"}):
         raise CommandError(f"{strange[0]} needs a service; it does not go with --local")
-    given = {
-        **given_options(order.model_option, "--model-option", _MODEL),
-        **given_options(order.dataset_option, "--dataset-option", _DATASET),
-        **order.reading,
-    }
+    given = request.model_options(_MODEL) | request.dataset_options(_DATASET)
     try:
-        found = _calibrated(output, file_of(model), file_of(data), given, order)
+        found = _calibrated(output, file_of(model), file_of(data), given, request)
     except CommandError as error:
         if getattr(error.__cause__, "code", "") != "provenance_needed" or not says_unseen():
             raise
-        found = _calibrated(output, file_of(model), file_of(data), {**given, "seen_by_model": "no"}, order)
+        found = _calibrated(output, file_of(model), file_of(data), {**given, "seen_by_model": "no"}, request)
     if out is not None:
         write(out, found.save)
         output.note(f"{out}: {'the calibrated model' if found.promoted else 'the model as it came'}")
@@ -71,10 +67,10 @@ def calibrate(
         write(report, found.save_report)
     document = found.report.as_dict()
     show_report(output, document, key=found.verdict)
-    return code_of_verdict(document, require or Require.promoted)
+    return code_of_verdict(document, require)
 
 
-def _calibrated(output: Output, model: Path, data: Path, given: dict[str, Any], order: Order) -> CalibrationResult:
+def _calibrated(output: Output, model: Path, data: Path, given: dict[str, Any], request: Request) -> CalibrationResult:
     with share(output) as moved, about(model, UnsupportedModel), about(data, BadDataset):
         moved("reading", None)
         import fedlas
@@ -88,17 +84,17 @@ def _calibrated(output: Output, model: Path, data: Path, given: dict[str, Any], 
             model,
             data=data,
             class_names=[name.strip() for name in names.split(",")] if isinstance(names, str) else names,
-            options=_options(order),
+            options=_options(request),
             on_progress=on_progress,
             on_notice=lambda notice: output.note(f"warning: {notice.message}"),
             **given,
         )
 
 
-def _options(order: Order) -> CalibrationOptions:
+def _options(request: Request) -> CalibrationOptions:
     from fedlas.calibration import CalibrationOptions
 
-    fields = dict(order.fields)
+    fields = dict(request.fields)
     budget, gate = fields.pop("budget", {}), fields.pop("gate", {})
     try:
         limits: dict[str, Any] = {"budget_seconds": 60 * float(budget["minutes"])} if "minutes" in budget else {}

@@ -7,18 +7,17 @@ upon after the next line only. So the wait for a line is cut into short ones, be
 from __future__ import annotations
 
 import json
-import re
 import select
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from fedlas.cli.failures import CommandError, Require
+from fedlas.cli.failures import CommandError, Require, UsageError
 
 Limit = Annotated[int, typer.Option("--limit", "-n", help="At most so many, newest first.", min=1)]
 Status = Annotated[str | None, typer.Option(help="Only those in this status.")]
@@ -37,13 +36,17 @@ RolePairs = Annotated[
     ),
 ]
 SeenByModel = Annotated[
-    str | None, typer.Option(help="Which rows the model was trained on: no, train_split or unknown.", metavar="WHICH")
+    Literal["no", "train_split", "unknown"] | None, typer.Option(help="Rows that the model was trained on.")
 ]
-RequireOption = Annotated[Require, typer.Option(help="What must have come of it for exit code 0.")]
+ClassNames = Annotated[str | None, typer.Option(metavar="A,B,…", help="The model's classes, in order of its outputs.")]
+MetadataPairs = Annotated[
+    list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="Pairs that the record repeats.")
+]
+RequireOption = Annotated[Require, typer.Option(help="Result that exit code 0 needs; any without this.")]
 PriorsInput = Annotated[bool, typer.Option("--priors-input", help="With the input `class_priors`.")]
 Out = Annotated[Path | None, typer.Option("--out", help="The file to write.", dir_okay=False)]
-#: Parameters of uploads that have options of their own, or are none of the API's.
-_OWN = {"name", "roles", "seen_by_model", "method", "example", "wait", "on_upload"}
+#: Parameters of uploads that have options of their own, or are arrays.
+_OWN = {"name", "roles", "seen_by_model", "method", "split", "group", "weight", "time", "id"}
 
 
 def pairs_of(given: Sequence[str] | None, option: str = "--option", form: str = "KEY=VALUE") -> dict[str, str]:
@@ -51,19 +54,27 @@ def pairs_of(given: Sequence[str] | None, option: str = "--option", form: str = 
     for pair in given or ():
         key, equals, value = pair.partition("=")
         if not (key and equals):
-            raise CommandError(f"{option} needs {form}, found {pair!r}")
+            raise UsageError(f"{option} needs {form}, found {pair!r}")
         found[key] = value
     return found
 
 
-def given_options(given: Sequence[str] | None, option: str, known: Sequence[str] | None = None) -> dict[str, Any]:
-    """`KEY=VALUE` pairs with lists and objects as JSON; without `known`, the service says which it does not know."""
+def given_options(given: Sequence[str] | None, option: str, known: str | Collection[str]) -> dict[str, Any]:
+    """`KEY=VALUE` pairs with lists and objects as JSON; `known` are the keys, or the client's class that has them."""
     found = {name: _value(text) for name, text in pairs_of(given, option).items()}
-    if own := sorted(_OWN & set(found)):
-        raise CommandError(f"{option}: {own[0]!r} is no such parameter, or has an option of its own; see --help")
-    if strange := sorted(set(found) - set(found if known is None else known)):
-        raise CommandError(f"{option}: {strange[0]!r} needs a service; here there are {', '.join(known or ())}")
+    _require_known(found, option, _keys_of(known) - _OWN if isinstance(known, str) else known)
     return found
+
+
+def _keys_of(kind: str) -> frozenset[str]:
+    from fedlas.client import options
+
+    return frozenset(getattr(options, kind).__optional_keys__)
+
+
+def _require_known(names: Iterable[str], option: str, known: Collection[str]) -> None:
+    if unknown := [name for name in names if name not in known]:
+        raise UsageError(f"{option} has no {unknown[0]!r}; there are {', '.join(sorted(known))}")
 
 
 def _value(text: str) -> Any:
@@ -78,21 +89,14 @@ def roles_of(given: Sequence[str] | None) -> dict[str, str] | None:
     return pairs_of(given, "--role", "ROLE=COLUMN") or None
 
 
-def minutes_of(text: str) -> float:
-    """A budget: minutes, or a number with `s`, `m` or `h` behind it."""
-    if (match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())) is None:
-        raise CommandError(f"--budget needs minutes, or a time such as 90s, 30m or 2h, found {text!r}")
-    return float(match[1]) * {"s": 1 / 60, "": 1, "m": 1, "h": 60}[match[2]]
-
-
 def object_of(text: str, option: str) -> dict[str, Any]:
     """A JSON object, written out or in a file behind an `@`."""
     try:
         found = json.loads(Path(text[1:]).read_text() if text.startswith("@") else text, parse_constant=_no_number)
     except ValueError as error:
-        raise CommandError(f"{option} needs a JSON object, or @FILE with one: {error}") from error
+        raise UsageError(f"{option} needs a JSON object, or @FILE with one: {error}") from error
     if not isinstance(found, dict):
-        raise CommandError(f"{option} needs a JSON object, found {type(found).__name__}")
+        raise UsageError(f"{option} needs a JSON object, found {type(found).__name__}")
     return found
 
 
@@ -108,57 +112,52 @@ def number_or_object(text: str, option: str) -> float | dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Order:
-    """A job request, and how the two files are to be read.
+class Request:
+    """A request for a calibration, and how the two files are to be read.
 
     Attributes:
-        fields: of `POST /v1/jobs`, without model and dataset; only what was asked for.
+        fields: of `POST /v1/jobs`, without model and dataset; only those that were given.
         model_option, dataset_option: `KEY=VALUE` parameters of the two uploads.
-        reading: parameters of the dataset's that have options of their own.
+        naming, reading: parameters of the model's and the dataset's that have options of their own.
     """
 
-    fields: dict[str, Any] = field(default_factory=dict)
-    model_option: Sequence[str] = ()
-    dataset_option: Sequence[str] = ()
-    reading: dict[str, Any] = field(default_factory=dict)
+    fields: dict[str, Any]
+    model_option: Sequence[str] | None
+    dataset_option: Sequence[str] | None
+    naming: dict[str, Any]
+    reading: dict[str, Any]
 
-    @classmethod
-    def of(
-        cls,
-        *,
-        budget: str | None,
-        candidates: int | None,
-        metadata: Sequence[str] | None,
-        class_priors: str | None,
-        job: str | None,
-        model_option: Sequence[str] | None,
-        dataset_option: Sequence[str] | None,
-        role: Sequence[str] | None,
-        seen_by_model: str | None,
-        **fields: Any,
-    ) -> Order:
-        given = {} if job is None else object_of(job, "--job")
-        limits = {"minutes": None if budget is None else minutes_of(budget), "candidates": candidates}
-        said = {
-            **fields,
-            "budget": {**_budget_of(given.get("budget")), **_given(limits)} or None,
-            "class_priors": None if class_priors is None else object_of(class_priors, "--class-priors"),
-            "metadata": pairs_of(metadata, "--metadata") or None,
-        }
-        reading = {"roles": roles_of(role), "seen_by_model": seen_by_model}
-        return cls({**given, **_given(said)}, model_option or (), dataset_option or (), _given(reading))
+    def model_options(self, known: str | Collection[str] = "ModelOptions") -> dict[str, Any]:
+        """All parameters of the model's upload."""
+        return given_options(self.model_option, "--model-option", known) | self.naming
+
+    def dataset_options(self, known: str | Collection[str] = "DatasetOptions") -> dict[str, Any]:
+        """All parameters of the dataset's upload."""
+        return given_options(self.dataset_option, "--dataset-option", known) | self.reading
 
 
-def _budget_of(given: object) -> dict[str, Any]:
-    """The budget in `--job`, which may be a number of minutes."""
-    if given is None or isinstance(given, dict):
-        return given or {}
-    if isinstance(given, int | float):
-        return {"minutes": given}
-    raise CommandError(f"--job: budget needs minutes, or an object with minutes and candidates, found {given!r}")
+def job_fields(job: str | None, budget: str | None, candidates: int | None, **fields: Any) -> dict[str, Any]:
+    """The fields of a job: those in `--job`, and before them those that have options of their own."""
+    given = {} if job is None else object_of(job, "--job")
+    _require_known(given, "--job", _keys_of("JobOptions") if given else ())
+    limits = given.get("budget") or {}
+    if not isinstance(limits, dict):
+        limits = {"minutes": _minutes(limits, "--job")}
+    if budget is not None:
+        limits |= {"minutes": _minutes(budget, "--budget")}
+    return {**given, **present({**fields, "budget": limits | present({"candidates": candidates}) or None})}
 
 
-def _given(values: dict[str, Any]) -> dict[str, Any]:
+def _minutes(given: Any, option: str) -> float:
+    from fedlas.contract.requests import parse_budget
+
+    try:
+        return parse_budget(given)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from error
+
+
+def present(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -174,7 +173,7 @@ def answer_options(
         typer.Option("--probabilities/--no-probabilities", help="Of all classes, in the output as JSON and in files."),
     ] = None,
 ) -> dict[str, Any]:
-    return _given(
+    return present(
         {
             "top_k": top_k,
             "abstain_below": abstain_below,
@@ -239,7 +238,7 @@ def require_writable(path: Path | None, *suffixes: str) -> None:
         what = "a folder" if path.is_dir() else "no ordinary file"
         raise CommandError(f"{path}: is {what}; needed is the name of a file to write")
     if suffixes and path.suffix not in suffixes:
-        raise CommandError(f"{path}: the name must end in {' or '.join(suffixes)}")
+        raise UsageError(f"{path}: the name must end in {' or '.join(suffixes)}")
     if not path.absolute().parent.is_dir():
         raise CommandError(f"{path}: there is no folder {path.absolute().parent} to write it into")
 

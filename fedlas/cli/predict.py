@@ -27,7 +27,7 @@ _ASKED = (
     Column("top", lambda one: ", ".join(f"{t['label']} {t['confidence']:.3f}" for t in one.get("top_k") or ()) or None),
     Column("familiarity", "familiarity", percent),
 )
-#: So many rows go into a request; the service takes 10,000.
+#: Rows of one request: 8 MiB of JSON is the most that the service takes.
 _ROWS = 1000
 HELP_END = examples(
     "fedlas predict digits rows.npy",
@@ -75,14 +75,13 @@ def _show(session: Session, answer: Json) -> None:
 
 def _asked(session: Session, model: str, given: Rows, options: dict[str, Any]) -> Json:
     """The answer of the service; rows that are too many for one request go in several."""
+    from fedlas.client import Predictions
+
     if given.header is not None:
         if session.client.models.get(model).columns:
             given = given.by_column()
         else:
             session.output.note("the model's columns have no names, so those of the csv file are taken in their order")
     options = {"probabilities": False, **options}
-    answers = [
-        session.client.predict(model, given.part(begin, begin + _ROWS), **options).raw
-        for begin in range(0, len(given), _ROWS)
-    ]
-    return {**answers[0], "predictions": [one for answer in answers for one in answer["predictions"]]}
+    parts = (given.part(begin, begin + _ROWS) for begin in range(0, len(given), _ROWS))
+    return Predictions.joined([session.client.predict(model, part, **options) for part in parts]).raw

@@ -84,7 +84,7 @@ def one_sentence(stderr: str) -> str:
 )
 def test_files_that_cannot_be_used(bad: Path, here: Here, model: str, data: str, said: str, where: list[str]) -> None:
     """The sentence names the file and what is wrong with it, with a server as without one."""
-    done = here("calibrate", model, data, "--watch", *where)
+    done = here("calibrate", model, data, *where)
     assert (done.returncode, done.stdout) == (1, "")
     assert one_sentence(done.stderr).startswith(said)
 
@@ -98,25 +98,10 @@ def test_files_that_cannot_be_used(bad: Path, here: Here, model: str, data: str,
         ("predict nobody wide.json", "there is no model with the id or published name 'nobody'"),
         ("predict sharp no.json", "no.json: there is no such file"),
         ("predict sharp.onnx wide.json", "sharp.onnx is no calibrated file"),
-        ("predict a.png wide.json --format json -q", "only one form can be printed at a time, not json and quiet"),
-        ("jobs ls --limit x", "Invalid value for '--limit' / '-n': 'x' is not a valid int range."),
-        ("jobs ls --nope", "No such option: --nope"),
-        ("jobz", "No such command 'jobz'. Did you mean 'jobs'?"),
-        ("calibrate sharp.onnx", "Missing argument 'DATA'."),
         ("calibrate sharp.onnx many.npz --out /nowhere/m.onnx", "/nowhere/m.onnx: there is no folder /nowhere"),
-        ("calibrate sharp.onnx many.npz --report r.pdf", "r.pdf: the name must end in .html or .json"),
-        ("calibrate sharp.onnx many.npz --budget soon", "--budget needs minutes, or a time such as 90s, 30m or 2h"),
-        ("calibrate sharp.onnx many.npz --role label", "--role needs ROLE=COLUMN, found 'label'"),
-        ("calibrate sharp.onnx many.npz --job [1]", "--job needs a JSON object, found list"),
         ("calibrate sharp.onnx many.npz --local --publish-as x", "publish_as needs a service"),
-        ("calibrate sharp.onnx many.npz --local --dry-run", "--dry-run only asks a service what a job would do"),
-        ("calibrate sharp.onnx many.npz --require shown --dry-run", "--dry-run only asks a service"),
         ("calibrate sharp.onnx many.npz --out /dev/null", "/dev/null: is no ordinary file"),
         ("models download sharp --out /dev/null", "/dev/null: is no ordinary file"),
-        ('calibrate mdl_0 ds_0 --job {"budget":"5"}', "--job: budget needs minutes, or an object"),
-        ('calibrate mdl_0 ds_0 --job {"seed":NaN}', "--job needs a JSON object, or @FILE with one: NaN is no number"),
-        ("models upload sharp.onnx -o name=x", "--option: 'name' is no such parameter, or has an option of its own"),
-        ("calibrate sharp.onnx many.npz --model-option nope=1", "sharp.onnx: there is no query parameter 'nope'"),
         ("jobs ls --url ftp://x", "'ftp://x' is no URL of a server"),
         ("jobs ls --url http://127.0.0.1:1", "no connection to http://127.0.0.1:1"),
         ("jobs ls --key wrong", "the service was given no key, or none that it knows"),
@@ -124,10 +109,42 @@ def test_files_that_cannot_be_used(bad: Path, here: Here, model: str, data: str,
         ("serve --port 99999", "FEDLAS_PORT: Input should be less than or equal to 65535, found 99999"),
     ],
 )
-def test_commands_that_cannot_be_followed(bad: Path, here: Here, arguments: str, said: str) -> None:
-    """The user's errors have exit code 1 and say what is needed, those of the command line too."""
+def test_input_that_cannot_be_used(bad: Path, here: Here, arguments: str, said: str) -> None:
+    """A file, an id, a key or a URL that is wrong has exit code 1, and the sentence says what is needed."""
     done = here(*arguments.split())
     assert (done.returncode, done.stdout) == (1, "")
+    assert one_sentence(done.stderr).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("predict a.png wide.json --format json -q", "only one form can be printed at a time, not json and quiet"),
+        ("jobs ls --limit x", "Invalid value for '--limit' / '-n': 'x' is not a valid int range."),
+        ("jobs ls --nope", "No such option: --nope"),
+        ("batches ls --name x", "No such option: --name"),
+        ("jobz", "No such command 'jobz'. Did you mean 'jobs'?"),
+        ("calibrate sharp.onnx", "Missing argument 'DATA'."),
+        ("calibrate sharp.onnx many.npz --watch", "No such option: --watch"),
+        ("calibrate sharp.onnx many.npz --seen-by-model maybe", "Invalid value for '--seen-by-model'"),
+        ("calibrate sharp.onnx many.npz --report r.pdf", "r.pdf: the name must end in .html or .json"),
+        ("calibrate sharp.onnx many.npz --budget soon", "--budget: budget is 'soon'; needed are minutes above 0"),
+        ("calibrate sharp.onnx many.npz --role label", "--role needs ROLE=COLUMN, found 'label'"),
+        ("calibrate sharp.onnx many.npz --job [1]", "--job needs a JSON object, found list"),
+        ("calibrate sharp.onnx many.npz --local --dry-run", "--dry-run asks a service; it does not go with --local"),
+        ("calibrate sharp.onnx many.npz --require shown --dry-run", "--dry-run has no result for --require"),
+        ("calibrate sharp.onnx many.npz --out m.onnx --detach", "--detach has no result for --out"),
+        ('calibrate mdl_0 ds_0 --job {"budget":"often"}', "--job: budget is 'often'; needed are minutes above 0"),
+        ('calibrate mdl_0 ds_0 --job {"seed":NaN}', "--job needs a JSON object, or @FILE with one: NaN is no number"),
+        ('calibrate mdl_0 ds_0 --job {"sed":1}', "--job has no 'sed'; there are accelerator, accept_warnings, budget"),
+        ("models upload sharp.onnx -o name=x", "--option has no 'name'; there are architecture, class_names"),
+        ("calibrate sharp.onnx many.npz --model-option nope=1", "--model-option has no 'nope'; there are architecture"),
+    ],
+)
+def test_commands_that_cannot_be_followed(bad: Path, here: Here, arguments: str, said: str) -> None:
+    """A wrong command line has exit code 2, and nothing is sent; a misspelt option is named."""
+    done = here(*arguments.split())
+    assert (done.returncode, done.stdout) == (2, "")
     assert one_sentence(done.stderr).startswith(said)
 
 

@@ -7,14 +7,15 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer.main
 
 import fedlas
-from fedlas.cli import main
+from fedlas.cli import calibrate, main, options
 from fedlas.cli.app import app
+from fedlas.contract import profiles, requests
 from fedlas.extras import beside
 from tests.helpers.command_line import COMMAND, environment
 from tests.helpers.command_line import fedlas as run
@@ -127,7 +128,17 @@ def test_completion(shell: str) -> None:
 
 
 def test_the_module_runs_as_the_command() -> None:
-    """`python -m fedlas.cli` and a broken command line: exit code 1 and a hint."""
+    """`python -m fedlas.cli` and a broken command line: exit code 2 and a hint."""
     done = subprocess.run([*COMMAND, "jobs", "lst"], capture_output=True, text=True, env=environment())
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[-1] == "'fedlas jobs --help' shows how it is used."
+
+
+def test_choices_are_those_of_the_contract() -> None:
+    """Help loads no contract, so that the values of an option stand in the command line once more."""
+    for ours, theirs in (
+        (calibrate.Method, requests.Method),
+        (calibrate.PublishWhen, requests.PublishWhen),
+        (get_args(options.SeenByModel)[0], profiles.SeenByModel),
+    ):
+        assert set(get_args(theirs)) <= {*get_args(ours), *get_args(get_args(ours)[0])}

@@ -36,7 +36,7 @@ def test_calibrate_prints_the_record_and_writes_the_files(service: Service, cali
     said = (calibrated / "said.txt").read_text().splitlines()
     # On a busy machine lines before it say what the uploads wait for.
     assert any(
-        line.startswith(f"{job['id']} is ordered. To watch it again: fedlas jobs watch {job['id']}") for line in said
+        line.startswith(f"{job['id']} is created. To watch it again: fedlas jobs watch {job['id']}") for line in said
     )
     assert {"calibrating", "succeeded", f"{calibrated / 'sharp.onnx'}: the calibrated model"} <= set(said)
     served = service.client.get("/v1/models/sharp/onnx")
@@ -74,7 +74,7 @@ def test_a_batch_from_the_order_to_its_end(service: Service, calibrated: Path, h
     batch = json.loads(done.stdout)
     at = f"/v1/predictions/{batch['id']}"
     assert (batch, batch["status"]) == (service.get(at), "succeeded")
-    assert done.stderr.splitlines()[0] == f"{batch['id']} is ordered"
+    assert done.stderr.splitlines()[0] == f"{batch['id']} is created"
     rows = [json.loads(line) for line in answers.read_text().splitlines()]
     assert [len(row["top_k"]) for row in rows] == [2] * batch["num_rows"]
     assert here("batches", "ls", "--status", "succeeded", "-q").stdout.split() == [batch["id"]]
