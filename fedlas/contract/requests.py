@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from datetime import timedelta
 from typing import Annotated, Literal
@@ -74,7 +73,9 @@ class Hyperparameters(Strict):
     )
 
 
-_TIME = re.compile(r"(?:([0-9.]+)h)?(?:([0-9.]+)m)?(?:([0-9.]+)s)?|([0-9.]+)")
+_NUMBER = r"(\d+(?:\.\d+)?)"
+#: Hours, minutes and seconds, each with its letter; a number without one is minutes.
+_TIME = re.compile(rf"(?:{_NUMBER}h)?(?:{_NUMBER}(?:m|$))?(?:{_NUMBER}s)?")
 
 
 def parse_budget(value: str | float | timedelta) -> float:
@@ -86,22 +87,18 @@ def parse_budget(value: str | float | timedelta) -> float:
     Traceback (most recent call last):
     ValueError: budget is 'soon'; needed are minutes above 0, or a time such as '90s', '2m' or '1h30m'
     """
-    minutes = math.nan
-    try:
-        if isinstance(value, timedelta):
-            minutes = value.total_seconds() / 60
-        elif isinstance(value, str):
-            if found := _TIME.fullmatch(value.strip()):
-                hours, whole, seconds, plain = (float(part or 0) for part in found.groups())
-                minutes = 60 * hours + whole + seconds / 60 + plain
-        elif not isinstance(value, bool):
-            minutes = float(value)
-    except (TypeError, ValueError):
-        pass
-    if not 0 < minutes < math.inf:
+    minutes = value.total_seconds() / 60 if isinstance(value, timedelta) else value
+    if isinstance(minutes, str):
+        found = _TIME.fullmatch(minutes.strip())
+        minutes = (
+            sum(float(part or 0) * scale for part, scale in zip(found.groups(), (60, 1, 1 / 60), strict=True))
+            if found
+            else 0
+        )
+    if not isinstance(minutes, int | float) or isinstance(minutes, bool) or not 0 < minutes < 1e9:
         needed = "needed are minutes above 0, or a time such as '90s', '2m' or '1h30m'"
         raise ValueError(f"budget is {value!r:.80}; {needed}")
-    return minutes
+    return float(minutes)
 
 
 class Budget(Strict):

@@ -20,6 +20,7 @@ import pytest
 
 import fedlas
 from fedlas.client import Client, errors
+from fedlas.client.transport import Call
 from fedlas.errors import FedLASError
 from tests.helpers import backends
 from tests.helpers.live_api import live
@@ -158,6 +159,20 @@ def test_what_passes_is_tried_again() -> None:
             with pytest.raises(kind):
                 client.names.promote("digits", 2)
             assert len(asked) == tries, answer
+
+
+def test_a_call_is_tried_for_a_while() -> None:
+    """A try begins within 120 seconds of the call, or within those of a try; those in flight do not count."""
+    assert [Call("GET", "/").failed(delay, 3) for delay in (0, 119, 121)] == [True, True, False]
+    assert Call("POST", "/", timeout=600).failed(500, 3)
+    call = Call("POST", "/")
+    flights = (False, True, True, False, False, False)
+    assert [call.failed(0, 3, in_flight=one) for one in flights] == [True, True, True, True, True, False]
+    asks = (429, {**PROBLEM, "retry-after": "121"}, b'{"code": "overloaded", "detail": "too many rows wait"}')
+    with answering(asks) as (where, asked), Client(where) as client:
+        with pytest.raises(errors.RateLimitError):
+            client.models.get("mdl_1")
+        assert len(asked) == 1
 
 
 def test_a_server_that_says_nothing() -> None:
@@ -365,9 +380,11 @@ def test_a_full_disk_leaves_nothing_behind(client: Client, url: str, tmp_path: P
 
 
 def test_the_family_is_one() -> None:
-    """Every error is caught by the base of the library, and says where it stands in the tree."""
+    """Every error is caught by the base of the library, is no ValueError, and can be imported from `fedlas.client`."""
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.ClientError)]
     assert errors.__doc__ is not None
     for kind in kinds:
         assert issubclass(kind, FedLASError)
+        assert not issubclass(kind, ValueError)
+        assert getattr(fedlas.client, kind.__name__) is kind
         assert kind.__name__ in errors.__doc__
