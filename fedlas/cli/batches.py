@@ -11,7 +11,7 @@ import typer
 from fedlas.cli.command import AnswerCommand, Command, Session, examples
 from fedlas.cli.options import Out, require_writable
 from fedlas.cli.output import Column, Json, count, share, size, transfer
-from fedlas.cli.resources import GROUPS, BatchId, show
+from fedlas.cli.resources import GROUPS, BatchId, show_record
 
 PARTS = (
     Column("number", "number"),
@@ -56,13 +56,13 @@ def create(
         record = _ended(session, record["id"])
     if out is not None:
         _fetch(session, record["id"], out)
-    show(session, "batches", record)
+    show_record(session, "batches", record)
 
 
 @GROUPS["batches"].command("watch", cls=Command, epilog=examples("fedlas batches watch bat_01k…"))
 def watch(session: Session, batch: BatchId) -> None:
     """Watch a batch to its end."""
-    show(session, "batches", _ended(session, batch))
+    show_record(session, "batches", _ended(session, batch))
 
 
 @GROUPS["batches"].command(

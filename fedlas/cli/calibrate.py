@@ -12,8 +12,6 @@ from fedlas.cli import jobs
 from fedlas.cli.command import Session, examples
 from fedlas.cli.failures import TABLE, ExitCode, Require, UsageError, about, code_of_job
 from fedlas.cli.options import (
-    ClassNames,
-    MetadataPairs,
     Request,
     RequireOption,
     RolePairs,
@@ -28,7 +26,7 @@ from fedlas.cli.options import (
     says_unseen,
 )
 from fedlas.cli.output import transfer
-from fedlas.cli.resources import show
+from fedlas.cli.resources import show_record
 
 T = TypeVar("T")
 #: What a job tries.
@@ -78,7 +76,9 @@ def calibrate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and estimate; train nothing.")] = False,
     role: RolePairs = None,
     seen_by_model: SeenByModel = None,
-    class_names: ClassNames = None,
+    class_names: Annotated[
+        str | None, typer.Option(metavar="A,B,…", help="The model's classes, in order of its outputs.")
+    ] = None,
     expected_accuracy: Annotated[float | None, typer.Option(help="Of the model as it is.", min=0, max=1)] = None,
     accept_warning: Annotated[list[str] | None, typer.Option(metavar="CODE", help="Go on in spite of it.")] = None,
     class_priors: Annotated[
@@ -91,7 +91,9 @@ def calibrate(
     dataset_option: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Parameter of the dataset's upload.")
     ] = None,
-    metadata: MetadataPairs = None,
+    metadata: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Pairs that the record repeats.")
+    ] = None,
     job: Annotated[
         str | None, typer.Option(metavar="JSON|@FILE", help="Any field of a job, as the API has it.")
     ] = None,
@@ -139,7 +141,7 @@ def calibrate(
     created = session.client.jobs.create(*ids, **request.fields).raw
     if not detach:
         return finish(session, str(created["id"]), out, report, require)
-    show(session, "jobs", created)
+    show_record(session, "jobs", created)
     session.output.note(f"To watch it: {session.command_line('jobs', 'watch', created['id'])}")
     return ExitCode.AS_REQUIRED
 
@@ -174,7 +176,7 @@ def finish(session: Session, job_id: str, out: Path | None, report: Path | None,
     job = jobs.watch(session, job_id)
     if job["status"] != "succeeded":
         if session.output.json:
-            show(session, "jobs", job)
+            show_record(session, "jobs", job)
         jobs.require_success(job)
     found = session.client.jobs.report(job_id)
     if out is not None:
@@ -187,7 +189,7 @@ def finish(session: Session, job_id: str, out: Path | None, report: Path | None,
         jobs.show_report(session.output, found.raw, key=job_id)
         session.output.note(f"{job_id}, model {job['calibrated_model_id']}")
     else:
-        show(session, "jobs", job)
+        show_record(session, "jobs", job)
         if not (session.output.json or session.output.quiet):
             session.output.lines(f"summary\t{sentence}" for sentence in found.summary)
     return code_of_job(job, require)

@@ -12,7 +12,6 @@ from fedlas.cli.failures import TABLE, ExitCode, Require, about, code_of_verdict
 from fedlas.cli.options import (
     Out,
     Pairs,
-    PriorsInput,
     RequireOption,
     RolePairs,
     file_of,
@@ -21,7 +20,7 @@ from fedlas.cli.options import (
     roles_of,
 )
 from fedlas.cli.output import transfer
-from fedlas.cli.resources import GROUPS, CalibratorId, show
+from fedlas.cli.resources import GROUPS, show_record
 
 
 @GROUPS["calibrators"].command(
@@ -61,19 +60,5 @@ def create(
         record = session.client.calibrators.wait(begun).raw
     if out is not None:
         session.client.calibrators.download(record["id"], out)
-    show(session, "calibrators", record)
+    show_record(session, "calibrators", record)
     return code_of_verdict(record["report"], require)
-
-
-@GROUPS["calibrators"].command(
-    "download", cls=Command, epilog=examples("fedlas calibrators download cal_01k… --out calibrator.onnx")
-)
-def download(session: Session, calibrator: CalibratorId, *, out: Out = None, priors_input: PriorsInput = False) -> None:
-    """Download a calibrator's ONNX file.
-
-    Scores go in, probabilities come out.
-    """
-    file = out or Path(f"{calibrator}.onnx")
-    require_writable(file)
-    session.client.calibrators.download(calibrator, file, class_priors="input" if priors_input else None)
-    session.output.lines([str(file)])

@@ -11,7 +11,7 @@ from fedlas.cli.command import Command, Session, examples
 from fedlas.cli.failures import about
 from fedlas.cli.options import Pairs, RolePairs, SeenByModel, Wait, file_of, given_options, roles_of
 from fedlas.cli.output import transfer
-from fedlas.cli.resources import GROUPS, show
+from fedlas.cli.resources import GROUPS, show_record
 
 
 @GROUPS["datasets"].command(
@@ -44,4 +44,4 @@ def upload(
             on_upload=moved,
             **given_options(option, "--option", "DatasetOptions"),
         )
-    show(session, "datasets", record.raw)
+    show_record(session, "datasets", record.raw)

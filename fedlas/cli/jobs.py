@@ -16,7 +16,7 @@ from fedlas.cli.command import Command, Session, examples
 from fedlas.cli.failures import TABLE, CommandError, ExitCode, Require, code_of_job, code_of_verdict
 from fedlas.cli.options import RequireOption, agreed, require_writable, somebody_is_there
 from fedlas.cli.output import Column, Json, Output, count, percent, share, shows_progress
-from fedlas.cli.resources import GROUPS, JobId, show
+from fedlas.cli.resources import GROUPS, JobId, show_record
 
 _PLAN = (
     Column("would fail with", "fails_with"),
@@ -55,7 +55,7 @@ def watch_job(session: Session, job: JobId, *, require: RequireOption = Require.
     Ctrl-C asks whether the job is to be cancelled, and lets it go on otherwise.
     """
     ended = watch(session, job)
-    show(session, "jobs", ended)
+    show_record(session, "jobs", ended)
     return code_of_job(ended, require)
 
 
@@ -65,7 +65,7 @@ def cancel(session: Session, job: JobId) -> None:
 
     What it has trained so far is lost.
     """
-    show(session, "jobs", session.client.jobs.cancel(job).raw)
+    show_record(session, "jobs", session.client.jobs.cancel(job).raw)
 
 
 def report(
@@ -182,7 +182,7 @@ def plan(session: Session, fields: Mapping[str, Any], model: str, dataset: str) 
     """Create a dry run, wait for it, and show its plan; exit code 1 where the job would fail."""
     job = watch(session, session.client.jobs.plan(model, dataset, wait=False, **fields).id)
     if session.output.json or session.output.quiet:
-        show(session, "jobs", job)
+        show_record(session, "jobs", job)
     require_success(job)
     if not (session.output.json or session.output.quiet):
         session.output.record(job["plan"], _PLAN)

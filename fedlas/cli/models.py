@@ -1,4 +1,4 @@
-"""`fedlas models`: upload and download of classifiers, and which of them answers under a name."""
+"""`fedlas models`: upload of classifiers, and which of them answers under a name."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import typer
 
 from fedlas.cli.command import Command, Session, examples
 from fedlas.cli.failures import about
-from fedlas.cli.options import Pairs, PriorsInput, Wait, file_of, given_options, require_writable
+from fedlas.cli.options import Pairs, Wait, file_of, given_options
 from fedlas.cli.output import transfer
-from fedlas.cli.resources import GROUPS, ModelId, PublishedName, show
+from fedlas.cli.resources import GROUPS, PublishedName, show_record
 
 
 @GROUPS["models"].command(
@@ -36,30 +36,7 @@ def upload(
             on_upload=moved,
             **given_options(option, "--option", "ModelOptions"),
         )
-    show(session, "models", record.raw)
-
-
-@GROUPS["models"].command(
-    "download",
-    cls=Command,
-    epilog=examples("fedlas models download digits", "fedlas models download mdl_01k… --out calibrated.onnx"),
-)
-def download(
-    session: Session,
-    model: ModelId,
-    *,
-    out: Annotated[Path | None, typer.Option(help="The file to write; MODEL.onnx without this.")] = None,
-    priors_input: PriorsInput = False,
-) -> None:
-    """Download the ONNX file of a model.
-
-    Its digest is checked.
-    """
-    file = out or Path(f"{model}.onnx")
-    require_writable(file)
-    with transfer(session.output, f"downloading {file.name}") as moved:
-        session.client.models.download(model, file, class_priors="input" if priors_input else None, on_progress=moved)
-    session.output.lines([str(file)])
+    show_record(session, "models", record.raw)
 
 
 @GROUPS["models"].command("promote", cls=Command, epilog=examples("fedlas models promote digits 2"))
@@ -72,4 +49,4 @@ def promote(
 
     An earlier version rolls back.
     """
-    show(session, "names", session.client.names.promote(name, version).raw)
+    show_record(session, "names", session.client.names.promote(name, version).raw)

@@ -19,11 +19,6 @@ import typer
 
 from fedlas.cli.failures import CommandError, Require, UsageError
 
-Limit = Annotated[int, typer.Option("--limit", "-n", help="At most so many, newest first.", min=1)]
-Status = Annotated[str | None, typer.Option(help="Only those in this status.")]
-Name = Annotated[str | None, typer.Option(help="Only those of this name.")]
-After = Annotated[str | None, typer.Option("--created-after", help="Only those made after this time (RFC 3339).")]
-Before = Annotated[str | None, typer.Option("--created-before", help="Only those made before this time.")]
 Wait = Annotated[bool, typer.Option(help="Wait until the file has been inspected.")]
 Pairs = Annotated[
     list[str] | None,
@@ -37,10 +32,6 @@ RolePairs = Annotated[
 ]
 SeenByModel = Annotated[
     Literal["no", "train_split", "unknown"] | None, typer.Option(help="Rows that the model was trained on.")
-]
-ClassNames = Annotated[str | None, typer.Option(metavar="A,B,…", help="The model's classes, in order of its outputs.")]
-MetadataPairs = Annotated[
-    list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="Pairs that the record repeats.")
 ]
 RequireOption = Annotated[Require, typer.Option(help="Result that exit code 0 needs; any without this.")]
 PriorsInput = Annotated[bool, typer.Option("--priors-input", help="With the input `class_priors`.")]

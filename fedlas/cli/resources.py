@@ -1,29 +1,33 @@
-"""The table of resources: a row is a kind of record, and makes the group of its commands `ls`, `show` and `delete`.
+"""The table of resources: a row is a kind of record, with its commands `ls`, `show`, `delete` and `download`.
 
 Further commands of a group stand in the module of its name and join it there: `@GROUPS["models"].command("upload", …)`.
 """
 
 # Annotations here are objects: Typer reads those of functions that are made for a group.
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import Parameter, Signature
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from fedlas.cli.command import Command, Session, examples, group
-from fedlas.cli.options import After, Before, Limit, MetadataPairs, Name, Status, confirm, pairs_of
-from fedlas.cli.output import Column, Json, count, percent, size, when
+from fedlas.cli.options import Out, PriorsInput, confirm, pairs_of, require_writable
+from fedlas.cli.output import Column, Json, count, percent, size, transfer, when
 
-ModelId = Annotated[str, typer.Argument(metavar="MODEL", help="A published name, or the id of a model, mdl_….")]
-DatasetId = Annotated[str, typer.Argument(metavar="DATASET", help="The id of a dataset, ds_….")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The id of a job, job_….")]
 BatchId = Annotated[str, typer.Argument(metavar="BATCH", help="The id of a batch, bat_….")]
-CalibratorId = Annotated[str, typer.Argument(metavar="CALIBRATOR", help="The id of a calibrator, cal_….")]
 PublishedName = Annotated[str, typer.Argument(metavar="NAME", help="A published name.")]
 #: Filter of a list → annotation of its option.
-_FILTERS = {"status": Status, "name": Name, "created_after": After, "created_before": Before, "metadata": MetadataPairs}
+_FILTERS = {
+    "status": Annotated[str | None, typer.Option(help="Only those in this status.")],
+    "name": Annotated[str | None, typer.Option(help="Only those of this name.")],
+    "created_after": Annotated[str | None, typer.Option(help="Only those made after this time (RFC 3339).")],
+    "created_before": Annotated[str | None, typer.Option(help="Only those made before this time.")],
+    "metadata": Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only those with this pair.")],
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Resource:
         question: asked before one is deleted.
         key: field that names a record.
         filters: of `ls`, beside the limit.
+        downloads: help of `download`, where a record has an ONNX file.
     """
 
     noun: str
@@ -54,6 +59,7 @@ class Resource:
     question: str = "Delete {}?"
     key: str = "id"
     filters: Sequence[str] = ()
+    downloads: str = ""
 
 
 #: Columns that several kinds have, or that need no more than the path to their value, by their titles.
@@ -146,7 +152,7 @@ RESOURCES = (
     Resource(
         noun="models",
         help="Classifiers: list, download, promote, upload, delete.",
-        argument=ModelId,
+        argument=Annotated[str, typer.Argument(metavar="MODEL", help="A published name, or the id of a model, mdl_….")],
         example="digits",
         columns=_columns("id", "name", "version", "status", "calibrated", "classes", "size", "created"),
         lines=_columns(
@@ -161,12 +167,13 @@ RESOURCES = (
         ),
         shows="Show a model.\n\nUnder a published name it is the one that answers.",
         deletes="Delete a model that is neither published nor in use.",
+        downloads="Download the ONNX file of a model.\n\nIts digest is checked.",
         filters=("status", "name", "created_after", "created_before"),
     ),
     Resource(
         noun="datasets",
         help="Labelled rows: list, upload, delete.",
-        argument=DatasetId,
+        argument=Annotated[str, typer.Argument(metavar="DATASET", help="The id of a dataset, ds_….")],
         example="ds_01k…",
         columns=_columns("id", "name", "status", "samples", "classes", "seen by model", "size", "created"),
         lines=_columns(
@@ -198,7 +205,7 @@ RESOURCES = (
     Resource(
         noun="calibrators",
         help="Calibrators from logits and labels alone.",
-        argument=CalibratorId,
+        argument=Annotated[str, typer.Argument(metavar="CALIBRATOR", help="The id of a calibrator, cal_….")],
         example="cal_01k…",
         columns=_columns("id", "name", "status", "method", *_JUDGED, "samples", "created"),
         lines=_columns(
@@ -208,28 +215,51 @@ RESOURCES = (
         ),
         shows="Show a calibrator.",
         deletes="Delete a calibrator.",
+        downloads="Download a calibrator's ONNX file.\n\nScores go in, probabilities come out.",
         filters=("status", "name", "created_after", "created_before"),
     ),
 )
 _BY_NOUN = {resource.noun: resource for resource in RESOURCES}
 
 
-def show(session: Session, noun: str, record: Json) -> None:
+def show_record(session: Session, noun: str, record: Json) -> None:
     """Write one record of a kind."""
     session.output.record(record, _BY_NOUN[noun].lines, key=_BY_NOUN[noun].key)
 
 
 def _group(resource: Resource) -> typer.Typer:
-    app, noun = group(resource.help), resource.noun
+    app, noun, command = group(resource.help), resource.noun, f"fedlas {resource.noun}"
+    order = "newest first" if resource.key == "id" else "in alphabetical order"
+    filtered = f"{command} ls --status failed -q" if resource.filters else f"{command} ls -q"
+    one = resource.example
+    texts = (
+        (f"List {noun}, {order}.", (f"{command} ls", filtered, f"{command} ls --json | jq")),
+        (resource.shows, (f"{command} show {one}", f"{command} show {one} --json")),
+        (resource.deletes, (f"{command} delete {one} --yes",)),
+        (resource.downloads, (f"{command} download {one} --out file.onnx",)),
+    )
+    for function, (help, lines) in zip(_functions(resource), texts, strict=True):
+        if help:
+            app.command(function.__name__, cls=Command, help=help, epilog=examples(*lines))(function)
+    return app
 
-    def ls(session: Session, *, limit: Limit = 20, **filters: Any) -> None:
+
+def _functions(resource: Resource) -> tuple[Callable[..., None], ...]:
+    """The functions `ls`, `show`, `delete` and `download` of a resource."""
+
+    def ls(
+        session: Session,
+        *,
+        limit: Annotated[int, typer.Option("--limit", "-n", help="At most so many.", min=1)] = 20,
+        **filters: Any,
+    ) -> None:
         if "metadata" in filters:
             filters["metadata"] = pairs_of(filters["metadata"], "--metadata") or None
-        found = getattr(session.client, noun).list(limit=limit, **filters)
+        found = getattr(session.client, resource.noun).list(limit=limit, **filters)
         session.output.records((one.raw for one in found), resource.columns, key=resource.key)
 
-    def shows(session: Session, record: resource.argument) -> None:  # type: ignore[name-defined]
-        show(session, noun, getattr(session.client, noun).get(record).raw)
+    def show(session: Session, record: resource.argument) -> None:  # type: ignore[name-defined]
+        show_record(session, resource.noun, getattr(session.client, resource.noun).get(record).raw)
 
     def delete(
         session: Session,
@@ -238,23 +268,27 @@ def _group(resource: Resource) -> typer.Typer:
         yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     ) -> None:
         confirm(resource.question.format(record), yes=yes)
-        getattr(session.client, noun).delete(record)
+        getattr(session.client, resource.noun).delete(record)
         session.output.lines([record])
 
-    limited = list(Signature.from_callable(ls).parameters.values())[:-1]
-    kind = Parameter.KEYWORD_ONLY
-    options = [Parameter(name, kind, default=None, annotation=_FILTERS[name]) for name in resource.filters]
-    ls.__signature__ = Signature([*limited, *options])  # type: ignore[attr-defined]
-    order = "newest first" if resource.key == "id" else "in alphabetical order"
-    one = f"fedlas {noun} show {resource.example}"
-    filtered = f"fedlas {noun} ls --status failed -q" if resource.filters else f"fedlas {noun} ls -q"
-    for name, command, help, lines in (
-        ("ls", ls, f"List {noun}, {order}.", (f"fedlas {noun} ls", filtered, f"fedlas {noun} ls --json | jq")),
-        ("show", shows, resource.shows, (one, f"{one} --json")),
-        ("delete", delete, resource.deletes, (f"fedlas {noun} delete {resource.example} --yes",)),
-    ):
-        app.command(name, cls=Command, help=help, epilog=examples(*lines))(command)
-    return app
+    def download(
+        session: Session,
+        record: resource.argument,  # type: ignore[name-defined]
+        *,
+        out: Out = None,
+        priors_input: PriorsInput = False,
+    ) -> None:
+        file = out or Path(f"{record}.onnx")
+        require_writable(file)
+        priors = "input" if priors_input else None
+        with transfer(session.output, f"downloading {file.name}") as moved:
+            getattr(session.client, resource.noun).download(record, file, class_priors=priors, on_progress=moved)
+        session.output.lines([str(file)])
+
+    session, limit, _ = Signature.from_callable(ls).parameters.values()
+    options = [Parameter(name, limit.kind, default=None, annotation=_FILTERS[name]) for name in resource.filters]
+    ls.__signature__ = Signature([session, limit, *options])  # type: ignore[attr-defined]
+    return ls, show, delete, download
 
 
 #: Noun → the group of its commands.

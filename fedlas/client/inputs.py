@@ -55,7 +55,8 @@ class Part:
         if (left := self.until - time.monotonic()) <= 0:
             raise APIConnectionError("the deadline passed before these rows were sent")
         headers = {"Content-Type": content_type, "X-Request-Timeout": f"{left:.3g}"}
-        return {**made, "headers": headers, "timeout": left + _ON_THE_WAY_S, "retries": Retries.NOT_FOR_SILENCE}
+        limits = {"timeout": left + _ON_THE_WAY_S, "useful_s": left, "retries": Retries.NOT_FOR_SILENCE}
+        return {**made, **limits, "headers": headers}
 
 
 def parts_of(inputs: Any, deadline: float | None) -> Iterator[Part]:

@@ -20,7 +20,7 @@ import httpx
 
 from fedlas.client import problems
 from fedlas.client.errors import ClientError, DigestMismatch, FileError, ServerMismatch
-from fedlas.client.problems import backoff, retry_after
+from fedlas.client.problems import MAX_CALL_S, backoff, retry_after
 from fedlas.client.transport import Params, Transport
 from fedlas.contract.records import CalibratorRecord, DatasetRecord, ModelRecord, UploadRecord
 
@@ -204,7 +204,7 @@ def _send(transport: Transport, source: Source, told: OnUpload) -> str:
                 delay = backoff(losses) if reached <= offset else None
                 offset = reached
             elif response.status_code in _COME_AGAIN and losses < transport.max_retries:
-                delay = retry_after(response) or backoff(losses)
+                delay = min(retry_after(response) or backoff(losses), MAX_CALL_S)
             else:
                 with transport.readable(response):
                     raise problems.refusal(response)

@@ -76,6 +76,7 @@ class Call:
         headers: beside those of the client; an id under which the server's log has it is among them.
         creates: a record is made, and with a key of its own only one, however often the request is sent.
         timeout: seconds for each try.
+        useful_s: seconds after which the answer is of no use, so that no try begins.
         retries: how often it may be sent again.
         tries: those that have failed.
         flights: those of them that found it in flight.
@@ -89,6 +90,7 @@ class Call:
     headers: Mapping[str, str] | None = None
     creates: bool = False
     timeout: float = 60.0
+    useful_s: float | None = None
     retries: Retries = Retries.WHERE_IT_HELPS
     tries: int = 0
     flights: int = 0
@@ -106,7 +108,8 @@ class Call:
         allowed = self.tries - self.flights < most
         self.tries += 1
         self.flights += in_flight
-        return allowed and time.monotonic() + delay <= self._began + max(MAX_CALL_S, self.timeout)
+        limit_s = max(MAX_CALL_S, self.timeout) if self.useful_s is None else self.useful_s
+        return allowed and time.monotonic() + delay <= self._began + limit_s
 
 
 class Requests:
