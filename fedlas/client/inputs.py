@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedlas.client.errors import APIConnectionError, ClientError, FileError, InvalidInput
+from fedlas.client.errors import APIConnectionError, ClientError, InvalidInput
 from fedlas.client.options import AnswerOptions, HasId, given, json_body, path_part, query
 from fedlas.client.predictions import numpy_or_none
 from fedlas.client.problems import Retries
+from fedlas.client.transfers import opened
 
 #: A request of more rows is refused by the service.
 MAX_ROWS = 10_000
@@ -164,19 +165,11 @@ def _simple(value: Any) -> Any:
     if isinstance(value, bytes | bytearray):
         return {"b64": base64.b64encode(value).decode()}
     if isinstance(value, Path):
-        return {"b64": base64.b64encode(_image(value)).decode()}
+        with opened(value) as file:
+            return {"b64": base64.b64encode(file.read()).decode()}
     raise InvalidInput(
         "bad_inputs", f"inputs hold something of type {type(value).__name__}, which is no number, text or image file"
     )
-
-
-def _image(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise FileError("no_such_file", f"there is no file {path}") from None
-    except OSError as error:
-        raise FileError("unreadable_file", f"{path} cannot be read: {error.strerror}") from None
 
 
 def _without_nan(value: Any) -> Any:

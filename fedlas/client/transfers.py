@@ -30,7 +30,7 @@ class Source:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = _opened(path)
+        self._file = opened(path)
         self.size = os.fstat(self._file.fileno()).st_size
         if self.size == 0:
             self.close()
@@ -60,7 +60,8 @@ class Source:
         self._file.close()
 
 
-def _opened(path: Path) -> BinaryIO:
+def opened(path: Path) -> BinaryIO:
+    """The file, to be read; raises FileError."""
     if path.is_dir():
         raise FileError(
             "not_a_file", f"{path} is a folder, needed is a file; a folder of images is sent as a zip of it"

@@ -88,7 +88,7 @@ def test_a_batch_from_the_order_to_its_end(service: Service, calibrated: Path, h
     assert here("batches", "download", batch["id"], "--out", table).stdout.strip() == str(table)
     assert table.read_text().count("\n") == 1 + batch["num_rows"]
     refused = here("batches", "download", batch["id"], "--out", tmp_path / "answers.txt")
-    assert (refused.returncode, "must end in .parquet or .csv" in refused.stderr) == (1, True)
+    assert (refused.returncode, "must end in .parquet or .csv" in refused.stderr) == (2, True)
     assert here("batches", "delete", batch["id"], "--yes").stdout.strip() == batch["id"]
     assert service.client.get(at).status_code == 404
 
