@@ -154,6 +154,8 @@ def _uploaded(session: Session, model: str, data: str, request: Request) -> tupl
     )
     models, datasets = session.client.models, session.client.datasets
     options = (request.model_options(), request.dataset_options())
+    if unsent := [*(() if model_file else options[0]), *(() if data_file else options[1])]:
+        raise UsageError(f"{unsent[0]} belongs to a file that is sent, and what it is for is stored already")
     if model_file is not None:
         model = _sent(session, models.upload, model_file, options[0]).id
     if data_file is not None:

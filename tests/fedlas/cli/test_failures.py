@@ -134,6 +134,7 @@ def test_input_that_cannot_be_used(bad: Path, here: Here, arguments: str, said: 
         ("calibrate sharp.onnx many.npz --local --dry-run", "--dry-run asks a service; it does not go with --local"),
         ("calibrate sharp.onnx many.npz --require shown --dry-run", "--dry-run has no result for --require"),
         ("calibrate sharp.onnx many.npz --out m.onnx --detach", "--detach has no result for --out"),
+        ("calibrate mdl_0 ds_0 --seen-by-model no", "seen_by_model belongs to a file that is sent"),
         ('calibrate mdl_0 ds_0 --job {"budget":"often"}', "--job: budget is 'often'; needed are minutes above 0"),
         ('calibrate mdl_0 ds_0 --job {"seed":NaN}', "--job needs a JSON object, or @FILE with one: NaN is no number"),
         ('calibrate mdl_0 ds_0 --job {"sed":1}', "--job has no 'sed'; there are accelerator, accept_warnings, budget"),
