@@ -117,9 +117,9 @@ def test_the_report_is_shown_inline_and_saved(result: CalibrationResult, tmp_pat
     document = json.loads(result.save_report(tmp_path / "r.json").read_text())
     assert document["metrics"]["calibrated"]["nll"]["value"] == result.report.metrics["calibrated"]["nll"].value
     for wrong in (result.save, result.save_report):
-        with pytest.raises(ValueError, match=r"saved as .*, not as 'r.txt'"):
+        with pytest.raises(ConversionError, match=r"saved as .*, not as 'r.txt'"):
             wrong(tmp_path / "r.txt")
-        with pytest.raises(ValueError, match="is a directory"):
+        with pytest.raises(ConversionError, match="is a directory"):
             wrong(tmp_path)
 
 
@@ -230,7 +230,7 @@ def test_a_model_that_knows_its_rows_by_heart_is_not_shown_to_be_better() -> Non
     found = fedlas.calibrate(estimator, data=(noise, labels), seen_by_model="unknown")
     assert (found.verdict, found.promoted, found.shown) == ("undetermined", False, False)
     np.testing.assert_allclose(found.model.predict_proba(noise), estimator.predict_proba(noise), atol=1e-6)
-    with pytest.raises(ValueError, match="stays as it is"):
+    with pytest.raises(ConversionError, match="stays as it is"):
         found.save("nothing.onnx")
 
 
