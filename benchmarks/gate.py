@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fedlas.calibrators import softmax
 from fedlas.contract.report import GateVerdict
 from fedlas.gate.gate import judge, ledger_level
+from fedlas.gate.guards import JudgementOptions
 from fedlas.metrics import evaluate
 from fedlas.metrics.betting_intervals import paired_mean
 from fedlas.metrics.calibration_error import equal_mass_bins
@@ -45,13 +46,11 @@ def noisy(logits: Floats, rng: np.random.Generator, *, noise: float = NOISE, sha
 
 def gate(uploaded: Floats, post_hoc: Floats, trained: Floats | None, targets: Ints, looks: int = 0) -> GateVerdict:
     return judge(
-        uploaded=uploaded,
-        post_hoc=post_hoc,
-        trained=trained,
-        targets=targets,
+        {"uploaded": uploaded, "post_hoc": post_hoc, "trained": trained},
+        targets,
         provenance="no",
         evaluations_before=looks,
-        num_resamples=RESAMPLES,
+        options=JudgementOptions(num_resamples=RESAMPLES),
     )
 
 

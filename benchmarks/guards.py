@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fedlas.calibrators import AffineScaling, TemperatureScaling, VectorScaling, softmax
 from fedlas.calibrators.base import LogitsCalibrator
 from fedlas.gate.findings import MIN_CLASS_ROWS
-from fedlas.gate.guards import GateOptions, JudgedRows, guard_finalist
+from fedlas.gate.guards import JudgedRows, JudgementOptions, guard_finalist
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -117,7 +117,7 @@ def damaged(kind: str, probs: Floats, k: int, rng: np.random.Generator) -> Float
 def stops(finalist: str, drawn: Drawn, probs: Floats) -> list[str]:
     """The guards that stop these answers of a finalist."""
     known = {"uploaded": drawn.uploaded, **drawn.finalists, finalist: probs}
-    found = guard_finalist(finalist, known, JudgedRows(drawn.targets, None), GateOptions(num_resamples=2))
+    found = guard_finalist(finalist, known, JudgedRows(drawn.targets, None), JudgementOptions(num_resamples=2))
     return [guard.name for guard in found if not guard.passed]
 
 

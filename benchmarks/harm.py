@@ -21,6 +21,7 @@ from benchmarks.guards import DAMAGES, WORLDS, Floats, Ints, World, damaged, tru
 from fedlas.calibrators import softmax
 from fedlas.calibrators.pool import log_pooled, log_probs
 from fedlas.gate.gate import judge
+from fedlas.gate.guards import JudgementOptions
 from fedlas.race.averaging import MIN_NETWORK_WEIGHT
 from fedlas.race.scoring import post_hoc_names
 from fedlas.race.selection import CalibratorSelector
@@ -72,15 +73,7 @@ class Uploaded:
 def served(probs: Mapping[str, Floats], targets: Ints, looks: int = 0) -> str | None:
     """The finalist that the gate serves on test rows."""
     return judge(
-        uploaded=probs["uploaded"],
-        post_hoc=probs["post_hoc"],
-        trained=probs.get("trained"),
-        average=probs.get("average"),
-        same_labels=probs.get("same_labels"),
-        targets=targets,
-        provenance="no",
-        num_resamples=2,
-        evaluations_before=looks,
+        probs, targets, provenance="no", evaluations_before=looks, options=JudgementOptions(num_resamples=2)
     ).finalist
 
 

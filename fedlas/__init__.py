@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from fedlas import report as report
     from fedlas import sklearn as sklearn
     from fedlas import training as training
+    from fedlas.calibration.evaluation import CalibrationOptions
     from fedlas.calibration.in_memory import calibrate
+    from fedlas.calibration.sources import LabelledRows, LabelledScores, ModelSource
     from fedlas.classifier import Classifier
     from fedlas.losses import (
         ACLSLoss,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
         MbLSLoss,
         NormConfidenceIndicator,
     )
+    from fedlas.observer import Observer, PrintingObserver
 
     __version__: str
 
@@ -43,19 +46,31 @@ _PACKAGES = {
     *("losses", "metrics", "race", "report", "sklearn", "training"),
 }
 #: Where a public name is defined, unless it is a loss.
-_HOMES = {"Classifier": "fedlas.classifier", "calibrate": "fedlas.calibration.in_memory"}
+_HOMES = {
+    "CalibrationOptions": "fedlas.calibration.evaluation",
+    "Classifier": "fedlas.classifier",
+    "calibrate": "fedlas.calibration.in_memory",
+    **dict.fromkeys(("LabelledRows", "LabelledScores", "ModelSource"), "fedlas.calibration.sources"),
+    **dict.fromkeys(("Observer", "PrintingObserver"), "fedlas.observer"),
+}
 
 __all__ = [
     "ACLSLoss",
     "BidirectionalCalibrationGate",
+    "CalibrationOptions",
     "Classifier",
     "CrossEntropyLoss",
     "FedLASLoss",
     "FedLASPlusLoss",
     "FocalLoss",
     "LabelSmoothingLoss",
+    "LabelledRows",
+    "LabelledScores",
     "MbLSLoss",
+    "ModelSource",
     "NormConfidenceIndicator",
+    "Observer",
+    "PrintingObserver",
     "calibrate",
     "calibrators",
     "importers",

@@ -45,8 +45,6 @@ class JobProgress:
     ...     progress.ended(40.0)
     >>> progress.position()
     Position(fraction=0.58125, trained=5, planned=8, eta_seconds=120.0)
-    >>> str(progress)
-    '5 of 8 trainings, 40 s each so far'
     """
 
     def __init__(self, *, seconds_ago: float = 0.0) -> None:
@@ -85,9 +83,3 @@ class JobProgress:
             mean = self._seconds / self._trained if self._trained else None
             eta = None if mean is None else round(max(0.0, planned - done) * mean, 1)
             return Position(self._fraction, self._trained, planned, eta)
-
-    def __str__(self) -> str:
-        where = self.position()
-        if not where.trained:
-            return f"0 of {where.planned} trainings"
-        return f"{where.trained} of {where.planned} trainings, {self._seconds / where.trained:.0f} s each so far"

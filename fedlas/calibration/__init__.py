@@ -27,11 +27,11 @@ require("arrays", "numpy", "pydantic", "scipy")
 from fedlas.calibration.evaluation import CalibrationOptions, Evaluation
 
 if TYPE_CHECKING:
-    from fedlas.calibration.network import Calibration, calibrate
+    from fedlas.calibration.network import Calibration, ReportHeader, calibrate
     from fedlas.calibration.scores import ScoredRows, ScoresCalibration, calibrate_scores
 
 _HOMES = {
-    **dict.fromkeys(("Calibration", "calibrate"), "network"),
+    **dict.fromkeys(("Calibration", "ReportHeader", "calibrate"), "network"),
     **dict.fromkeys(("ScoredRows", "ScoresCalibration", "calibrate_scores"), "scores"),
 }
 
@@ -39,6 +39,7 @@ __all__ = [
     "Calibration",
     "CalibrationOptions",
     "Evaluation",
+    "ReportHeader",
     "ScoredRows",
     "ScoresCalibration",
     "calibrate",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Literal
 
 import numpy as np
@@ -11,13 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlas.calibrators import Calibrator, Identity, ShrunkenTemperature, softmax
 from fedlas.contract.report import GateVerdict, LabelNoise, Report
+from fedlas.contract.requests import GateOptions, parse_budget
 from fedlas.data import Dataset
 from fedlas.deployment import Deployment, priors_of
 from fedlas.errors import BadDataset, Mismatch
 from fedlas.gate.gate import checked_finalists, judge, verdict_alone
-from fedlas.gate.guards import GateOptions, JudgedRows
+from fedlas.gate.guards import JudgedRows, JudgementOptions
 from fedlas.guarantees import Guarantees
-from fedlas.metrics.proper_scores import Score
 from fedlas.race.results import CandidateResult, Finalist
 from fedlas.race.scoring import FEW_ROWS
 from fedlas.report import Evidence, build_report
@@ -31,37 +32,39 @@ _FEWEST_DRAWS, _JUDGED_ROWS = 3, 200_000
 
 @dataclass(frozen=True)
 class CalibrationOptions:
-    """Options of a calibration, and of the gate that judges its result.
+    """Options of a calibration.
 
     Attributes:
         method: `auto`, `post_hoc`, `temperature`, or a loss of `fedlas.race.METHODS`; of scores `auto` or a name of
             `fedlas.calibrators.CALIBRATORS`.
         hyperparameters: `auto` or a fixed number each, as `fedlas.race.make_candidates` takes them.
-        budget_seconds, max_candidates: what the race may take.
+        budget: the time that all of it takes at most: minutes, a text such as `90s`, `30m` or `2h`, or a timedelta.
+        max_candidates: candidates that the race tries at most.
         max_cost_factor: how much dearer than the uploaded network an answer of the calibrated one may be; `auto` allows
             averages of small networks.
         expected_accuracy: of the uploaded network on calibration rows; one that misses it by more than 0.05, either
             way, is an error.
-        score, confidence_level, max_accuracy_drop, max_recall_drop: of the gate (`fedlas.gate.gate.judge`).
+        gate: the rule that decides which finalist is served.
         accept_warnings: codes of notices that would end the calibration, and shall not.
         evaluations_before: how often these test rows have judged before.
+        seed: of everything that is drawn.
         positive_class: one of the two class names.
         class_priors: by class name, those that the served answers are for; the shares of the calibration rows unless
             they are given. What is judged and promised is of the rows as they are.
         noise_draws: how often labels are drawn for each share of wrong ones; less often where a judgement takes long.
         num_resamples: of every interval of the report.
+
+    Raises:
+        ValueError: the budget is none.
     """
 
     method: str = "auto"
     hyperparameters: Mapping[str, str | float] = field(default_factory=dict)
-    budget_seconds: float = 1800.0
+    budget: str | float | timedelta = 30
     max_candidates: int = 16
     max_cost_factor: float | Literal["auto"] = "auto"
     expected_accuracy: float | None = None
-    score: Score = "brier"
-    confidence_level: float = 0.95
-    max_accuracy_drop: float = 0.005
-    max_recall_drop: float | None = None
+    gate: GateOptions = field(default_factory=GateOptions)
     accept_warnings: Sequence[str] = ()
     evaluations_before: int = 0
     seed: int = 0
@@ -69,6 +72,13 @@ class CalibrationOptions:
     class_priors: Mapping[str, float] | None = None
     noise_draws: int = 20
     num_resamples: int = 1000
+
+    def __post_init__(self) -> None:
+        parse_budget(self.budget)
+
+    @property
+    def budget_seconds(self) -> float:
+        return 60 * parse_budget(self.budget)
 
 
 @dataclass(frozen=True)
@@ -91,19 +101,11 @@ class Evaluation:
 
     def judge(self) -> GateVerdict:
         return judge(
-            uploaded=self.probs["uploaded"],
-            post_hoc=self.probs["post_hoc"],
-            trained=self.probs.get("trained"),
-            average=self.probs.get("average"),
-            same_labels=self.probs.get("same_labels"),
-            targets=self.targets,
+            self.probs,
+            self.targets,
+            JudgementOptions(self.options.gate, self.options.seed),
             groups=self.dataset.groups_of("test"),
             provenance=self.dataset.seen_by_model,
-            score=self.options.score,
-            confidence_level=self.options.confidence_level,
-            max_accuracy_drop=self.options.max_accuracy_drop,
-            max_recall_drop=self.options.max_recall_drop,
-            seed=self.options.seed,
             evaluations_before=self.options.evaluations_before,
             class_names=self.dataset.class_names,
         )
@@ -129,18 +131,12 @@ class Evaluation:
         )
 
     def report(self, evidence: Evidence) -> Report:
-        return build_report(
-            evidence, num_resamples=self.options.num_resamples, confidence_level=self.options.confidence_level
-        )
+        level = self.options.gate.confidence_level
+        return build_report(evidence, num_resamples=self.options.num_resamples, confidence_level=level)
 
     def _label_noise(self) -> LabelNoise:
         probs, rows = checked_finalists(self.probs, self.targets, self.dataset.groups_of("test"))
-        options = GateOptions(
-            self.options.score,
-            1 - self.options.confidence_level,
-            self.options.max_accuracy_drop,
-            max_recall_drop=self.options.max_recall_drop,
-        )
+        options = JudgementOptions(self.options.gate)
         return sensitivity(
             lambda targets: verdict_alone(probs, JudgedRows(targets, rows.groups), options),
             self.targets,

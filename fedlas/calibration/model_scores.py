@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlas.calibration.sources import LabelledRows, ModelSource
 from fedlas.conversion import dataset_file
 from fedlas.conversion.columns import SPLITS, Rows, as_array, class_name, found_roles, is_tensor, named_inputs
 from fedlas.conversion.rows import rows_of
@@ -61,14 +62,12 @@ def score_matrix(scores: Any, kind: str) -> Array:
     return array
 
 
-def scored_file(
-    model: Any, rows: Any, folder: Path, reading: Mapping[str, Any], class_names: Sequence[str] | None
-) -> tuple[Path, Answering, list[str] | None]:
+def scored_file(source: ModelSource, rows: LabelledRows, folder: Path) -> tuple[Path, Answering, list[str] | None]:
     """A file of scores and labels, how the model answers further rows, and the names of its classes."""
-    answering = Answering.of(model)
-    names = list(class_names) if class_names is not None else answering.class_names
-    parts = rows if isinstance(rows, Mapping) and rows and set(rows) <= set(SPLITS) else {"": rows}
-    scored = {split: _scored(answering, part, reading["roles"]) for split, part in parts.items() if split != "train"}
+    answering, data = Answering.of(source.model), rows.data
+    names = list(source.class_names) if source.class_names is not None else answering.class_names
+    parts = data if isinstance(data, Mapping) and data and set(data) <= set(SPLITS) else {"": data}
+    scored = {split: _scored(answering, part, rows.roles) for split, part in parts.items() if split != "train"}
     kind = "probabilities" if all(_is_distribution(scores) for scores, _ in scored.values()) else "logits"
     tables = {split: {kind: score_matrix(scores, kind), **columns} for split, (scores, columns) in scored.items()}
     file = dataset_file(tables.get("", tables), folder=folder, class_names=answering.class_names or names)

@@ -6,11 +6,10 @@ Read `calibrate` from top to bottom: it happens in that order.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +27,7 @@ from fedlas.calibration.preparation import (
 from fedlas.calibration.serving import Served, WrittenFinalist, judge_and_write
 from fedlas.calibrators import Calibrator, Identity
 from fedlas.calibrators.feature_map import shown_parameters
+from fedlas.contract.events import WarningEvent
 from fedlas.contract.profiles import Notice
 from fedlas.contract.report import GateVerdict, Report, Subject
 from fedlas.data import Dataset, shared_rows
@@ -37,19 +37,18 @@ from fedlas.gate.verdict import FINE_TUNED
 from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import GraphClassifier
+from fedlas.observer import Observer
 from fedlas.preconditions import require_accepted
 from fedlas.progress import JobProgress
 from fedlas.race.outputs import SplitOutputs
-from fedlas.race.race import run_race
+from fedlas.race.race import RaceOptions, RaceRows, run_race
 from fedlas.race.record import Journal
-from fedlas.race.results import CandidateResult, Finalist, OnTraining, RaceProgress, RaceResult
+from fedlas.race.results import Finalist, RaceResult
 from fedlas.race.scoring import lone_temperature
 from fedlas.report import Evidence
 from fedlas.report.diagnostics import fedlas_diagnostics
 from fedlas.report.parts import OutOfFold
 from fedlas.training.fit import device_name
-
-OnStage: TypeAlias = Callable[[Literal["evaluating", "training", "calibrating"]], None]
 
 
 @dataclass(frozen=True)
@@ -98,8 +97,16 @@ class Calibration:
         if self.written is None:
             raise ValueError("the uploaded model is served as it came, so there is no file to write")
         columns = {} if self.dataset.columns is None else {"columns": json.dumps(self.dataset.columns)}
-        self.written.file.save(path, guarantees=self.guarantees, metadata={**columns, **(metadata or {})})
-        return self.written.file.report
+        return self.written.file.save(path, guarantees=self.guarantees, metadata={**columns, **(metadata or {})})
+
+
+@dataclass(frozen=True)
+class ReportHeader:
+    """The head of a report, which names what was requested and given; from it the calibration can be repeated."""
+
+    request: Mapping[str, object] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
+    subject: Subject | None = None
 
 
 def calibrate(
@@ -107,26 +114,18 @@ def calibrate(
     dataset: Dataset,
     options: CalibrationOptions | None = None,
     *,
-    request: Mapping[str, object] | None = None,
-    digests: Mapping[str, str] | None = None,
-    subject: Subject | None = None,
+    header: ReportHeader = ReportHeader(),
     journal: Journal | None = None,
     progress: JobProgress | None = None,
-    on_stage: OnStage = lambda stage: None,
-    on_progress: Callable[[RaceProgress], None] | None = None,
-    on_candidate: Callable[[CandidateResult], None] | None = None,
-    on_training: OnTraining | None = None,
-    on_notice: Callable[[Notice], object] = lambda notice: None,
+    observer: Observer | None = None,
 ) -> Calibration:
     """Fine-tune and calibrate on train and calibration rows, judge on test rows, promise on guarantee rows.
 
     Args:
         dataset: in the classifier's inputs and classes (`fedlas.data.align`).
-        request, digests: what was ordered and given; they are part of the report, from which it can be repeated.
         journal: what an earlier attempt has saved, as `run_race` takes it.
         progress: of a job that has begun: the budget counts from there.
-        on_progress: as `run_race` calls it, with the share of the whole calibration.
-        on_notice: called with everything that looks wrong, before anything is trained.
+        observer: is called with what happens; everything that looks wrong comes before anything is trained.
 
     Raises:
         BadDataset: a split is too small, its test rows are of one group, or the network gives no finite answers.
@@ -135,21 +134,22 @@ def calibrate(
     """
     options = options or CalibrationOptions()
     progress = progress or JobProgress()
+    observer = observer or Observer()
     progress.begin("evaluating")
-    on_stage("evaluating")
+    observer.on_stage("evaluating")
     start = prepare(classifier, dataset, options)
     notices = notices_of(start, journal)
     for notice in notices:
-        on_notice(notice)
+        observer.on_event(WarningEvent(type="warning", data=notice))
     check_expected_accuracy(start, notices)
     warnings = require_accepted(notices, options.accept_warnings)
 
     progress.begin("training")
-    on_stage("training")
-    result = _race(start, journal, on_progress, on_candidate, on_training, progress)
+    observer.on_stage("training")
+    result = _race(start, journal, progress, observer)
 
     progress.begin("calibrating")
-    on_stage("calibrating")
+    observer.on_stage("calibrating")
     judged = judge_and_write(start, result, partial(_raced_again, dataset=dataset))
     finalist = judged.finalist
     guarantees = None
@@ -158,11 +158,11 @@ def calibrate(
         outputs = SplitOutputs(finalist.classifier, promising, split="guarantee")
         guarantees = fit_guarantees(judged.start.dataset, outputs.probs(finalist))
     evidence = replace(
-        _evidence(start, result, judged, dataset.profile()["splits"], request or {}),
+        _evidence(start, result, judged, dataset.profile()["splits"], header.request),
         guarantees=guarantees,
-        digests=digests or {},
+        digests=header.digests,
         warnings=warnings,
-        subject=subject,
+        subject=header.subject,
     )
     return Calibration(
         judged.verdict,
@@ -220,34 +220,34 @@ def _evidence(
 def _race(
     start: Start,
     journal: Journal | None = None,
-    on_progress: Callable[[RaceProgress], None] | None = None,
-    on_candidate: Callable[[CandidateResult], None] | None = None,
-    on_training: OnTraining | None = None,
     progress: JobProgress | None = None,
+    observer: Observer | None = None,
 ) -> RaceResult:
     options, dataset, candidates = start.options, start.dataset, start.candidates()
     # Fits multiply small matrices: on two cores a job without training takes 22 s with two BLAS threads, 5 s with one.
     with threadpool_limits(limits=1, user_api="blas"):
         return run_race(
             start.classifier,
-            training=start.training_rows() if start.trains else None,
-            calibration=rows_of(dataset, "calibration"),
-            candidates=candidates,
-            budget_seconds=options.budget_seconds,
-            max_accuracy_drop=options.max_accuracy_drop,
-            max_cost_factor=start.max_cost_factor() if candidates else 1.0,
-            seed=options.seed,
-            task=start.classifier.task,
-            groups=dataset.groups_of("calibration"),
-            calibrators=lone_temperature(*start.outputs.logits.shape) if options.method == "temperature" else None,
-            calibration_weights=dataset.weights_of("calibration"),
+            RaceRows(
+                rows_of(dataset, "calibration"),
+                start.training_rows() if start.trains else None,
+                groups=dataset.groups_of("calibration"),
+                weights=dataset.weights_of("calibration"),
+            ),
+            candidates,
+            RaceOptions(
+                budget_seconds=options.budget_seconds,
+                seconds_after=seconds_after_race(start),
+                max_accuracy_drop=options.gate.max_accuracy_drop,
+                max_cost_factor=start.max_cost_factor() if candidates else 1.0,
+                task=start.classifier.task,
+                calibrators=lone_temperature(*start.outputs.logits.shape) if options.method == "temperature" else None,
+                seed=options.seed,
+            ),
             outputs=start.outputs,
-            on_progress=on_progress,
-            on_candidate=on_candidate,
-            on_training=on_training,
+            observer=observer,
             journal=journal if candidates else None,
             progress=progress,
-            seconds_after=seconds_after_race(start),
         )
 
 

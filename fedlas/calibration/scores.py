@@ -172,7 +172,7 @@ def _selector(rows: ScoredRows, options: CalibrationOptions) -> CalibratorSelect
         weights=rows.dataset.weights_of("calibration"),
         seed=options.seed,
         base_correct=logits.argmax(axis=1) == targets,
-        max_accuracy_drop=options.max_accuracy_drop,
+        max_accuracy_drop=options.gate.max_accuracy_drop,
     )
 
 

@@ -18,6 +18,8 @@ from fedlas.cli.jobs import show_report
 from fedlas.cli.options import Request, file_of, says_unseen, write
 from fedlas.cli.output import Json, Output, share, shows_progress
 from fedlas.cli.rows import Rows
+from fedlas.contract.events import Progress, ReportedEvent, WarningEvent
+from fedlas.contract.requests import GateOptions
 from fedlas.errors import BadDataset, UnsupportedModel
 from fedlas.guarantees import Guarantees
 
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     import onnxruntime
 
     from fedlas.calibration import CalibrationOptions
-    from fedlas.calibration.in_memory import Progress
     from fedlas.calibration.result import CalibrationResult
 
 #: Fields of a job, and parameters of the two uploads, that are followed here.
@@ -53,13 +54,14 @@ def calibrate(
     """Calibrate, write the files that were asked for, and show the report."""
     if strange := sorted(set(request.fields) - _JOB - {"budget", "gate"}):
         raise CommandError(f"{strange[0]} needs a service; it does not go with --local")
-    given = request.model_options(_MODEL) | request.dataset_options(_DATASET)
+    source, reading = request.model_options(_MODEL), request.dataset_options(_DATASET)
     try:
-        found = _calibrated(output, file_of(model), file_of(data), given, request)
+        found = _calibrated(output, file_of(model), file_of(data), source, reading, request)
     except CommandError as error:
         if getattr(error.__cause__, "code", "") != "provenance_needed" or not says_unseen():
             raise
-        found = _calibrated(output, file_of(model), file_of(data), {**given, "seen_by_model": "no"}, request)
+        unseen = {**reading, "seen_by_model": "no"}
+        found = _calibrated(output, file_of(model), file_of(data), source, unseen, request)
     if out is not None:
         write(out, found.save)
         output.note(f"{out}: {'the calibrated model' if found.promoted else 'the model as it came'}")
@@ -70,37 +72,46 @@ def calibrate(
     return code_of_verdict(document, require)
 
 
-def _calibrated(output: Output, model: Path, data: Path, given: dict[str, Any], request: Request) -> CalibrationResult:
+def _calibrated(
+    output: Output, model: Path, data: Path, source: dict[str, Any], reading: dict[str, Any], request: Request
+) -> CalibrationResult:
     with share(output) as moved, about(model, UnsupportedModel), about(data, BadDataset):
         moved("reading", None)
         import fedlas
 
-        def on_progress(now: Progress) -> None:
-            detail = f": {now.detail}" if now.detail and shows_progress() else ""
-            moved(f"{now.stage}{detail}", now.fraction)
+        class Shown(fedlas.Observer):
+            stage, fraction = "reading", 0.0
 
-        names = given.pop("class_names", None)
-        return fedlas.calibrate(
-            model,
-            data=data,
-            class_names=[name.strip() for name in names.split(",")] if isinstance(names, str) else names,
-            options=_options(request),
-            on_progress=on_progress,
-            on_notice=lambda notice: output.note(f"warning: {notice.message}"),
-            **given,
-        )
+            def on_stage(self, stage: str) -> None:
+                self.stage = stage
+                moved(stage, self.fraction)
+
+            def on_progress(self, progress: Progress) -> None:
+                self.fraction = progress.fraction
+                detail = f": {progress.training}" if shows_progress() else ""
+                moved(f"{self.stage}{detail}", self.fraction)
+
+            def on_event(self, event: ReportedEvent) -> None:
+                if isinstance(event, WarningEvent):
+                    output.note(f"warning: {event.data.message}")
+
+        names = source.get("class_names")
+        if isinstance(names, str):
+            source = {**source, "class_names": [name.strip() for name in names.split(",")]}
+        rows = fedlas.LabelledRows(data, **reading)
+        return fedlas.calibrate(fedlas.ModelSource(model, **source), rows, options=_options(request), observer=Shown())
 
 
 def _options(request: Request) -> CalibrationOptions:
     from fedlas.calibration import CalibrationOptions
 
     fields = dict(request.fields)
-    budget, gate = fields.pop("budget", {}), fields.pop("gate", {})
+    limits = fields.pop("budget", {})
     try:
-        limits: dict[str, Any] = {"budget_seconds": 60 * float(budget["minutes"])} if "minutes" in budget else {}
-        if "candidates" in budget:
-            limits["max_candidates"] = int(budget["candidates"])
-        return CalibrationOptions(**fields, **gate, **limits)
+        budget: dict[str, Any] = {"budget": float(limits["minutes"])} if "minutes" in limits else {}
+        if "candidates" in limits:
+            budget["max_candidates"] = int(limits["candidates"])
+        return CalibrationOptions(**fields | budget, gate=GateOptions.model_validate(fields.get("gate", {})))
     except (TypeError, ValueError) as error:
         raise CommandError(f"--job: {error}") from error
 

@@ -59,6 +59,15 @@ class Progress(Document):
         None, description="Seconds to the end, estimated from what has been done; null where it cannot be known."
     )
 
+    @property
+    def training(self) -> str:
+        """The training that runs, for people; empty where none does.
+
+        >>> Progress(candidate="fedlas, fold 1 of 3", epoch=2, epochs=8).training
+        'fedlas, fold 1 of 3, epoch 2 of 8'
+        """
+        return f"{self.candidate}, epoch {self.epoch} of {self.epochs}" if self.epoch else self.candidate or ""
+
 
 class TrainingBegun(Document):
     """The data of an event `training`: a candidate begins to train without one fold of the rows, or on all of them."""

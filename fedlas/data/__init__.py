@@ -10,13 +10,14 @@ from fedlas.data.alignment import align, align_inputs, used_inputs
 from fedlas.data.dataset import MIN_SPLIT_ROWS, SEEN_BY_MODEL, SPLITS, Dataset
 from fedlas.data.duplicates import shared_rows, without_copies
 from fedlas.data.prepared import load_dataset, save_dataset
-from fedlas.data.reading import read_dataset
+from fedlas.data.reading import ReadingOptions, read_dataset
 
 __all__ = [
     "MIN_SPLIT_ROWS",
     "SEEN_BY_MODEL",
     "SPLITS",
     "Dataset",
+    "ReadingOptions",
     "align",
     "align_inputs",
     "load_dataset",

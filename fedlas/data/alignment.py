@@ -25,8 +25,7 @@ def align(
     *,
     model_inputs: Sequence[InputSpec],
     num_classes: int,
-    class_names: Sequence[str],
-    class_names_given: bool,
+    class_names: Sequence[str] | None,
     preprocessing: Preprocessing | None = None,
     columns: Sequence[str] | None = None,
     reading: Mapping[str, Any] | None = None,
@@ -38,7 +37,7 @@ def align(
     has one or not. Columns that both sides name are put into the model's order.
 
     Args:
-        class_names: the model's names, which count only if its owner gave them (`class_names_given`).
+        class_names: of the model, in the order of its outputs; None where its owner gave none.
         reading: how the model's rows are read, where it is known (`padding` by input, `missing`).
         scratch: folder for arrays of more than 64 MiB that have to be made; None makes them in memory.
 
@@ -60,14 +59,14 @@ def align(
         scratch=scratch,
     )
     unused = (f"'{name}' is not used: the model has no such input" for name in dataset.inputs if name not in used)
-    targets, names = _classes(dataset, num_classes, list(class_names) if class_names_given else None)
+    targets, names = _classes(dataset, num_classes, None if class_names is None else list(class_names))
     return replace(
         dataset,
         inputs=inputs,
         targets=targets,
         class_names=names,
-        class_names_given=dataset.class_names_given or class_names_given,
-        matched_by="name" if dataset.class_names_given and class_names_given else "index",
+        class_names_given=dataset.class_names_given or class_names is not None,
+        matched_by="name" if dataset.class_names_given and class_names is not None else "index",
         label_names=None if dataset.class_names_given else [str(i) for i in range(num_classes)],
         warnings=[*dataset.warnings, *unused],
         adjustments=[*dataset.adjustments, *order.adjustments],

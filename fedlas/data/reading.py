@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,51 +44,62 @@ from fedlas.errors import BadDataset
 from fedlas.notice import adjustment
 
 PURPOSES = ("fit", "predict")
+_VALUES = {"seen_by_model": (None, *SEEN_BY_MODEL), "missing": ("reject", "nan"), "purpose": (None, *PURPOSES)}
 _TOLERATED = "a batch fails on such rows, or with errors=column they have an error in place of an answer"
 _CLASS_NAMES = "class_names"
 
 
-def read_dataset(
-    path: str | Path,
-    *,
-    format: str | None = None,
-    roles: RoleNames | None = None,
-    seen_by_model: str | None = None,
-    split_seed: int = 0,
-    split_shares: Mapping[str, float] | None = None,
-    missing: str = "reject",
-    padding: Mapping[str, float] | None = None,
-    purpose: str | None = None,
-    scratch: Path | None = None,
-) -> Dataset:
-    """Read a dataset file and fix its splits.
+@dataclass(frozen=True, kw_only=True)
+class ReadingOptions:
+    """Options of a dataset's file.
 
-    Args:
+    Attributes:
         format: `npz`, `csv`, `parquet` or `imagefolder`; None tells it from the content.
         roles: role -> column name, over the well-known names (`label`, `split`, `group`, ...).
-        seen_by_model: `no`, `train_split` or `unknown`; None means `train_split` where splits are given.
+        seen_by_model: `no` where the model was trained on none of the rows, `train_split` where it may know train rows
+            (None means this where splits are given), or `unknown` (None means this where they are drawn).
         split_seed: shuffles the rows where splits are drawn.
         split_shares: split -> its share of the rows where they are drawn, instead of 0.5, 0.2, 0.1 and 0.2.
         missing: `reject` refuses NaN, `nan` lets it through to the model.
         padding: list column of a parquet file -> the number that fills its shorter rows.
         purpose: `fit` needs a label; `predict` takes rows whose label, if there is one, is passed over; None decides by
             whether there is a label. Rows that are only to be predicted are kept whatever they hold.
+
+    Raises:
+        ValueError: `seen_by_model`, `missing` or `purpose` is none of its values.
+    """
+
+    format: str | None = None
+    roles: RoleNames | None = None
+    seen_by_model: str | None = None
+    split_seed: int = 0
+    split_shares: Mapping[str, float] | None = None
+    missing: str = "reject"
+    padding: Mapping[str, float] | None = None
+    purpose: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, values in _VALUES.items():
+            if (value := getattr(self, name)) not in values:
+                raise ValueError(f"{name} must be one of {values}, got {value!r}")
+
+
+def read_dataset(
+    path: str | Path, options: ReadingOptions = ReadingOptions(), *, scratch: Path | None = None
+) -> Dataset:
+    """Read a dataset file and fix its splits.
+
+    Args:
         scratch: folder for the files of arrays that are large, which must stay as long as the dataset is used; without
             one everything is read into memory.
 
     Raises:
         BadDataset: with a code of its own for everything that can be wrong with a file.
-        ValueError: `seen_by_model`, `missing` or `purpose` is none of its values.
     """
-    if seen_by_model not in (None, *SEEN_BY_MODEL):
-        raise ValueError(f"seen_by_model must be one of {SEEN_BY_MODEL}, got {seen_by_model!r}")
-    if missing not in ("reject", "nan"):
-        raise ValueError(f"missing must be 'reject' or 'nan', got {missing!r}")
-    if purpose not in (None, *PURPOSES):
-        raise ValueError(f"purpose must be one of {PURPOSES}, got {purpose!r}")
-    shares = None if split_shares is None else check_shares(split_shares)
-    read_as = {"padding": None if padding is None else dict(padding), "missing": missing}
-    format = told_format(path, format)
+    roles, padding, purpose = options.roles, options.padding, options.purpose
+    shares = None if options.split_shares is None else check_shares(options.split_shares)
+    read_as = {"padding": None if padding is None else dict(padding), "missing": options.missing}
+    format = told_format(path, options.format)
     try:
         reader = _reader(path, format, padding, scratch, purpose)
         names_classes = format == "npz" and _CLASS_NAMES in reader.names and _CLASS_NAMES not in (roles or {}).values()
@@ -98,14 +109,16 @@ def read_dataset(
         if predicts and chosen.id is None and FILE_NAME in names and format == "imagefolder":
             chosen = replace(chosen, id=FILE_NAME)
         named = chosen.columns() | ({_CLASS_NAMES} if names_classes else set())
-        arrays = ArrayFactory(scratch, allow_nan=missing == "nan", broken=[] if predicts else None)
+        arrays = ArrayFactory(scratch, allow_nan=options.missing == "nan", broken=[] if predicts else None)
         columns = reader.read(named, arrays)
         if predicts:
-            told = _passed_over(chosen, purpose, names, drawn=shares is not None or seen_by_model is not None)
+            told = _passed_over(chosen, purpose, names, drawn=shares is not None or options.seen_by_model is not None)
             return replace(_to_predict(columns, chosen, format, told, arrays.broken or []), reading=read_as)
         class_names = class_names_of(columns.named.pop(_CLASS_NAMES)) if names_classes else None
         return replace(
-            build_dataset(columns, chosen, class_names, seen_by_model, split_seed, format, shares=shares),
+            build_dataset(
+                columns, chosen, class_names, options.seen_by_model, options.split_seed, format, shares=shares
+            ),
             reading=read_as,
         )
     except MemoryError:

@@ -130,15 +130,29 @@ class ExportReport:
 
 @dataclass(frozen=True)
 class WrittenGraph:
-    """The bytes of an ONNX file, what is known about it, and the familiarity that it computes."""
+    """The bytes of an ONNX file, what is known about it, its classes, and the familiarity that it computes."""
 
     content: bytes
     report: ExportReport
+    class_names: tuple[str, ...]
     familiarity: Familiarity | None = None
 
     def save(
         self, path: str | Path, *, guarantees: Guarantees | None = None, metadata: Mapping[str, str] | None = None
-    ) -> None:
+    ) -> ExportReport:
+        """Write the file.
+
+        Args:
+            guarantees: fitted on this calibrator's probabilities; they become the metadata property `guarantees`
+                (JSON).
+            metadata: more properties for the file's metadata.
+
+        Raises:
+            ValueError: the guarantees are for other classes.
+        """
+        if guarantees is not None and tuple(guarantees.class_names) != self.class_names:
+            names = list(self.class_names)
+            raise ValueError(f"guarantees are for the classes {list(guarantees.class_names)}, not {names}")
         promised = {} if guarantees is None else {"guarantees": json.dumps(guarantees.as_dict())}
         more = ModelProto()
         helper.set_model_props(more, {**promised, **(metadata or {})})
@@ -147,47 +161,7 @@ class WrittenGraph:
         with Path(path).open("wb") as file:
             file.write(self.content)
             file.write(more.SerializeToString())
-
-
-def export_onnx(
-    classifier: Exportable,
-    path: str | Path,
-    *,
-    calibrator: Calibrator,
-    class_names: Sequence[str],
-    familiarity: Familiarity | None = None,
-    guarantees: Guarantees | None = None,
-    deployment: Deployment | None = None,
-    metadata: Mapping[str, str] | None = None,
-    verify_with: Sequence[Array] | None = None,
-    targets: NDArray[np.int64] | None = None,
-    tolerance: float = 1e-5,
-) -> ExportReport:
-    """Write the classifier with its calibrator as one ONNX file; nothing is written where it cannot be proven.
-
-    Args:
-        guarantees: fitted on this calibrator's probabilities; they become the metadata property `guarantees` (JSON).
-        metadata: more properties for the file's metadata.
-
-    The other arguments and errors are those of `write_graph`.
-
-    Raises:
-        ValueError: the guarantees are for other classes.
-    """
-    if guarantees is not None and list(guarantees.class_names) != list(class_names):
-        raise ValueError(f"guarantees are for the classes {list(guarantees.class_names)}, not {list(class_names)}")
-    written = write_graph(
-        classifier,
-        calibrator=calibrator,
-        class_names=class_names,
-        familiarity=familiarity,
-        deployment=deployment,
-        verify_with=verify_with,
-        targets=targets,
-        tolerance=tolerance,
-    )
-    written.save(path, guarantees=guarantees, metadata=metadata)
-    return written.report
+        return self.report
 
 
 def write_graph(
@@ -201,7 +175,7 @@ def write_graph(
     targets: NDArray[np.int64] | None = None,
     tolerance: float = 1e-5,
 ) -> WrittenGraph:
-    """The classifier with its calibrator as the bytes of one ONNX file, and their proof.
+    """The classifier with its calibrator as one ONNX file in memory, and its proof; `save` writes it.
 
     Args:
         familiarity: fitted on this classifier's features; becomes the output `familiarity`.
@@ -244,7 +218,7 @@ def write_graph(
         parity = prove(
             content, graph, classifier, calibrated, familiarity, verify_with, targets=targets, tolerance=tolerance
         )
-    return WrittenGraph(content, ExportReport(parity, upload.opset, cost, given), familiarity)
+    return WrittenGraph(content, ExportReport(parity, upload.opset, cost, given), tuple(class_names), familiarity)
 
 
 def build_model(

@@ -24,7 +24,15 @@ from numpy.typing import ArrayLike
 
 from fedlas.contract.report import GateClaim, GateVerdict, ScoreDifference
 from fedlas.errors import BadDataset
-from fedlas.gate.guards import RIVALS, GateOptions, JudgedRows, find_vetoes, guard_finalist, is_stopped, shown_worse
+from fedlas.gate.guards import (
+    RIVALS,
+    JudgedRows,
+    JudgementOptions,
+    find_vetoes,
+    guard_finalist,
+    is_stopped,
+    shown_worse,
+)
 from fedlas.gate.verdict import FINE_TUNED, MOST_ROWS_NEEDED, UNDETERMINED, VERDICTS, sentences_of
 from fedlas.metrics._checks import Floats, check_count, check_groups, check_rows
 from fedlas.metrics.betting_intervals import BoundedMean, paired_mean
@@ -56,39 +64,29 @@ def ledger_level(evaluations_before: int, level: float) -> float:
 
 
 MIN_TEST_ROWS = 10
+#: The names under which probabilities are judged, in the order of their claims.
+_FINALISTS = ("uploaded", *RIVALS)
 
 
 def judge(
-    *,
-    uploaded: ArrayLike,
-    post_hoc: ArrayLike,
-    trained: ArrayLike | None,
-    average: ArrayLike | None = None,
-    same_labels: ArrayLike | None = None,
+    probs: Mapping[str, ArrayLike | None],
     targets: ArrayLike,
+    options: JudgementOptions | None = None,
+    *,
     groups: ArrayLike | None = None,
     provenance: str,
-    score: Score = "brier",
-    confidence_level: float = 0.95,
-    max_accuracy_drop: float = 0.005,
-    max_recall_drop: float | None = None,
-    seed: int = 0,
-    num_resamples: int = 1000,
     evaluations_before: int = 0,
     class_names: Sequence[str] | None = None,
 ) -> GateVerdict:
-    """Judge the finalists' probabilities (N, K) on the test rows, targets (N,), once.
+    """Judge the finalists on the test rows, targets (N,), once.
 
     Args:
-        trained: None where no trained finalist was named; then there is one claim less.
-        average: the pool of networks with the fine-tuned one among them. One claim is made for the two, for the pool
+        probs: probabilities (N, K) by name. `uploaded` and `post_hoc` are always there. `same_labels` is the uploaded
+            model with a calibrator that keeps every label, where `post_hoc` does not; `trained` the fine-tuned network;
+            `average` the pool of networks with that one among them. One claim is made for the last two, for the pool
             where there is one, so that it takes no level from the others.
-        same_labels: the uploaded model with a calibrator that keeps every label, where the post-hoc finalist does not;
-            one more claim.
+        groups: labels (N,) of groups of rows, which are resampled and counted as wholes.
         provenance: which rows the model has seen: `no`, `train_split`, or `unknown`, which makes all `undetermined`.
-        max_accuracy_drop: how far a promoted model's accuracy may lie under the uploaded model's (point estimate).
-        max_recall_drop: how far the recall of a class may lie under it at the most probable class; None: not looked at.
-        num_resamples: for the interval of the AURC difference, which decides nothing.
         evaluations_before: how often these test rows have judged before.
         class_names: for the sentences; else classes are numbers.
 
@@ -96,8 +94,15 @@ def judge(
         BadDataset: `split_too_small` with fewer than ten test rows.
         ValueError: shapes or options do not fit, probabilities are NaN or do not sum to 1; the argument is named.
     """
-    _check(targets, provenance, score, confidence_level)
-    level = ledger_level(evaluations_before, 1 - confidence_level)
+    if provenance not in ("no", "train_split", "unknown"):
+        raise ValueError(f"provenance must be 'no', 'train_split' or 'unknown', got {provenance!r}")
+    options = options or JudgementOptions()
+    num_rows, score = len(np.asarray(targets)), options.gate.score
+    if num_rows < MIN_TEST_ROWS:
+        raise BadDataset(
+            "split_too_small", f"the split 'test' has {num_rows} rows, at least {MIN_TEST_ROWS} are needed"
+        )
+    level = ledger_level(evaluations_before, options.level)
     if provenance == "unknown":
         return GateVerdict(
             verdict="undetermined",
@@ -107,17 +112,15 @@ def judge(
             sentences=(UNDETERMINED,),
             looks_before=evaluations_before,
         )
-    plain = {"uploaded": uploaded, "same_labels": same_labels, "post_hoc": post_hoc}
-    probs, rows = checked_finalists({**plain, "trained": trained, "average": average}, targets, groups)
-    num_resamples = check_count("num_resamples", num_resamples)
-    options = GateOptions(score, 1 - confidence_level, max_accuracy_drop, seed, num_resamples, max_recall_drop)
-    guards = tuple(guard for name in list(probs)[1:] for guard in guard_finalist(name, probs, rows, options))
-    line = _line(probs)
+    finalists, rows = checked_finalists({name: probs.get(name) for name in _FINALISTS}, targets, groups)
+    check_count("num_resamples", options.num_resamples)
+    guards = tuple(guard for name in list(finalists)[1:] for guard in guard_finalist(name, finalists, rows, options))
+    line = _line(finalists)
     # Of the fine-tuned finalists only the first in line has a claim.
-    tuned = next((name for name in FINE_TUNED if name in probs), None)
-    claimed = [name for name in probs if name in RIVALS and (name not in FINE_TUNED or name == tuned)]
-    claims = _claims(claimed, probs, rows, score, level)
-    vetoes = find_vetoes(line, probs, rows, guards, level=(1 - confidence_level) / 2)
+    tuned = next((name for name in FINE_TUNED if name in finalists), None)
+    claimed = [name for name in finalists if name in RIVALS and (name not in FINE_TUNED or name == tuned)]
+    claims = _claims(claimed, finalists, rows, score, level)
+    vetoes = find_vetoes(line, finalists, rows, guards, level=options.level / 2)
     served = tuple(name for name in line if all(veto.finalist != name for veto in vetoes))
     finalist = served[0] if served else None
     verdict = GateVerdict(
@@ -132,24 +135,10 @@ def judge(
         vetoes=vetoes,
         finalist=finalist,
     )
-    return verdict.changed(sentences=sentences_of(verdict, len(rows.targets), class_names))
+    return verdict.changed(sentences=sentences_of(verdict, num_rows, class_names))
 
 
-def _check(targets: ArrayLike, provenance: str, score: str, confidence_level: float) -> None:
-    if provenance not in ("no", "train_split", "unknown"):
-        raise ValueError(f"provenance must be 'no', 'train_split' or 'unknown', got {provenance!r}")
-    if score not in ("brier", "nll"):
-        raise ValueError(f"score must be 'brier' or 'nll', got {score!r}")
-    if not 0.5 < confidence_level < 1:
-        raise ValueError(f"confidence_level must lie in (0.5, 1), got {confidence_level!r}")
-    num_rows = len(np.asarray(targets))
-    if num_rows < MIN_TEST_ROWS:
-        raise BadDataset(
-            "split_too_small", f"the split 'test' has {num_rows} rows, at least {MIN_TEST_ROWS} are needed"
-        )
-
-
-def verdict_alone(probs: Mapping[str, Floats], rows: JudgedRows, options: GateOptions) -> str:
+def verdict_alone(probs: Mapping[str, Floats], rows: JudgedRows, options: JudgementOptions) -> str:
     """The verdict that `judge` gives on checked finalists, without what is claimed and without any interval.
 
     Only the first finalists in line are looked at, up to the one that is served: an eighth of the time.

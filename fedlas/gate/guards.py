@@ -18,13 +18,14 @@ named obeys the same rule.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from fedlas import metrics
 from fedlas.contract.figures import Estimate
 from fedlas.contract.report import GateGuard, GateVeto
+from fedlas.contract.requests import GateOptions
 from fedlas.gate.findings import Finding, lost_answers, sign_tested
 from fedlas.gate.probabilities import confident_errors, log_score_rise, share_error
 from fedlas.gate.ranking import (
@@ -71,22 +72,20 @@ RIVALS = {
 
 
 @dataclass(frozen=True)
-class GateOptions:
-    """Options of one judgement: the score that decides, the level (1 − confidence), the margins, the resamples.
+class JudgementOptions:
+    """Options of one judgement: the rule, and what draws the interval of the AURC difference, which decides nothing."""
 
-    `max_recall_drop` turns on the guards of recall at the most probable class, with this limit.
-    """
-
-    score: Score = "brier"
-    level: float = 0.05
-    max_accuracy_drop: float = 0.005
+    gate: GateOptions = field(default_factory=GateOptions)
     seed: int = 0
     num_resamples: int = 1000
-    max_recall_drop: float | None = None
+
+    @property
+    def level(self) -> float:
+        return 1 - self.gate.confidence_level
 
     @property
     def other_score(self) -> Score:
-        return "nll" if self.score == "brier" else "brier"
+        return "nll" if self.gate.score == "brier" else "brier"
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class JudgedRows:
 
 
 def guard_finalist(
-    finalist: str, probs: Mapping[str, Floats], rows: JudgedRows, options: GateOptions
+    finalist: str, probs: Mapping[str, Floats], rows: JudgedRows, options: JudgementOptions
 ) -> list[GateGuard]:
     """All guards of one finalist: against the uploaded model, and the other proper score against every rival."""
     before, after = probs["uploaded"], probs[finalist]
@@ -126,7 +125,7 @@ def guard_finalist(
     ]
 
 
-def is_stopped(finalist: str, probs: Mapping[str, Floats], rows: JudgedRows, options: GateOptions) -> bool:
+def is_stopped(finalist: str, probs: Mapping[str, Floats], rows: JudgedRows, options: JudgementOptions) -> bool:
     """Whether a guard of `guard_finalist` fails, without the intervals, which take most of its time."""
     before, after = probs["uploaded"], probs[finalist]
     rise = metrics.aurc(after, rows.targets) - metrics.aurc(before, rows.targets)
@@ -139,7 +138,7 @@ def is_stopped(finalist: str, probs: Mapping[str, Floats], rows: JudgedRows, opt
 
 
 def _classes(
-    finalist: str, probs: Mapping[str, Floats], rows: JudgedRows, options: GateOptions
+    finalist: str, probs: Mapping[str, Floats], rows: JudgedRows, options: JudgementOptions
 ) -> Iterable[tuple[str, Finding]]:
     """The findings about classes by the names of their guards, with those that an option turns on."""
     before, after = probs["uploaded"], probs[finalist]
@@ -154,15 +153,15 @@ def _classes(
     if finalist != "same_labels":
         # With three classes and more one temperature moves the order of the rows as well, for better or worse.
         found = {"class_auroc_drop": auroc_drop(before, *judged), **found}
-    if options.max_recall_drop is not None:
-        found["worst_class_recall_drop"] = worst_class_recall_drop(before, *judged, options.max_recall_drop)
-        found["rare_classes_recall_drop"] = rare_classes_recall_drop(before, *judged, options.max_recall_drop)
+    if options.gate.max_recall_drop is not None:
+        found["worst_class_recall_drop"] = worst_class_recall_drop(before, *judged, options.gate.max_recall_drop)
+        found["rare_classes_recall_drop"] = rare_classes_recall_drop(before, *judged, options.gate.max_recall_drop)
     return found.items()
 
 
-def _accuracy(before: Floats, after: Floats, rows: JudgedRows, options: GateOptions) -> Finding:
+def _accuracy(before: Floats, after: Floats, rows: JudgedRows, options: JudgementOptions) -> Finding:
     lost = lost_answers(before, after, rows.targets)
-    return sign_tested(lost, rows.groups, ACCURACY_LEVEL, options.max_accuracy_drop, 1.0, None)
+    return sign_tested(lost, rows.groups, ACCURACY_LEVEL, options.gate.max_accuracy_drop, 1.0, None)
 
 
 def accuracy_drop(before: Floats, after: Floats, rows: JudgedRows, level: float) -> Estimate:
@@ -172,7 +171,7 @@ def accuracy_drop(before: Floats, after: Floats, rows: JudgedRows, level: float)
     return BoundedMean.of(lost, lower=-possible, upper=possible, groups=rows.groups).estimate(level / 2)
 
 
-def _aurc_rise(finalist: str, before: Floats, after: Floats, rows: JudgedRows, options: GateOptions) -> GateGuard:
+def _aurc_rise(finalist: str, before: Floats, after: Floats, rows: JudgedRows, options: JudgementOptions) -> GateGuard:
     curves = [RiskCoverage(probs, rows.targets) for probs in (after, before)]
     value, draws = ResamplingUnits(rows.groups, len(before)).row_draws(
         lambda counts: curves[0].areas(counts) - curves[1].areas(counts), options.num_resamples, options.seed
@@ -189,7 +188,7 @@ def _aurc_limit(before: Floats, rows: JudgedRows) -> float:
 
 
 def _other_means(
-    finalist: str, probs: Mapping[str, Floats], rows: JudgedRows, options: GateOptions
+    finalist: str, probs: Mapping[str, Floats], rows: JudgedRows, options: JudgementOptions
 ) -> list[BoundedMean]:
     return [
         paired_mean(probs[finalist], probs[rival], rows.targets, score=options.other_score, groups=rows.groups)

@@ -14,9 +14,9 @@ require("arrays", "numpy", "pydantic", "scipy")
 
 _NAMES = {
     "candidates": ("METHODS", "Candidate", "check_hyperparameters", "make_candidates", "make_loss"),
-    "race": ("run_race",),
+    "race": ("RaceOptions", "RaceRows", "run_race"),
     "record": ("FolderJournal", "Journal"),
-    "results": ("CandidateResult", "Finalist", "RaceProgress", "RaceResult"),
+    "results": ("CandidateResult", "Finalist", "RaceResult"),
 }
 
 __all__ = [name for names in _NAMES.values() for name in names]

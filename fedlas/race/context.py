@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -11,17 +11,17 @@ import torch
 from numpy.typing import NDArray
 
 from fedlas.classifier import Classifier
+from fedlas.contract.events import CandidateEvent, Progress
 from fedlas.data.dataset import Array
+from fedlas.observer import Observer
 from fedlas.progress import JobProgress
 from fedlas.race.outputs import SplitOutputs
 from fedlas.race.record import Record
-from fedlas.race.results import CandidateResult, OnTraining, RaceProgress, TrainingBegun, TrainingEvent
+from fedlas.race.results import CandidateResult
 from fedlas.race.schedule import TimeBudget
 from fedlas.race.scoring import make_folds
 from fedlas.race.selection import CalibratorSelector
 
-OnProgress = Callable[[RaceProgress], None]
-OnCandidate = Callable[[CandidateResult], None]
 Integers: TypeAlias = NDArray[np.int64]
 Rows: TypeAlias = tuple[Sequence[Array], Integers]
 #: Three folds: with two a fold network sees half of the fresh rows and undersells the refit, five are dearer and no
@@ -30,35 +30,29 @@ NUM_FOLDS = 3
 
 
 class ProgressReporter:
-    """Reports to callables that may be None."""
+    """Reports to the observer of a race."""
 
-    def __init__(
-        self,
-        progress: JobProgress,
-        record: Record,
-        on_progress: OnProgress | None,
-        on_candidate: OnCandidate | None,
-        on_training: OnTraining | None = None,
-    ) -> None:
-        self.progress, self._record = progress, record
-        self._on_progress, self._on_candidate, self._on_training = on_progress, on_candidate, on_training
+    def __init__(self, progress: JobProgress, record: Record, observer: Observer | None = None) -> None:
+        self.progress, self._record, self.observer = progress, record, observer or Observer()
         self.candidates = 1
 
-    def report(self, training: TrainingBegun, epoch: int) -> None:
-        if self._on_progress is not None:
-            where, of = self.progress.position(), training
-            told = RaceProgress(of.number, of.candidates, of.shown, epoch, of.epochs, where.fraction, where.eta_seconds)
-            self._on_progress(told)
-
-    def happened(self, event: TrainingEvent) -> None:
-        if self._on_training is not None:
-            self._on_training(event)
+    def report(self, candidate: str, epoch: int, epochs: int) -> None:
+        """Report that so many epochs of a training have ended."""
+        where = self.progress.position()
+        self.observer.on_progress(
+            Progress(
+                fraction=where.fraction,
+                candidate=candidate,
+                epoch=epoch,
+                epochs=epochs,
+                eta_seconds=where.eta_seconds,
+            )
+        )
 
     def candidate_ended(self, name: str, result: CandidateResult) -> None:
         """Report a result, once in all attempts at the race, which know it by `name`."""
-        if self._on_candidate is not None:
-            told = self._on_candidate
-            self._record.once(f"told of {name}", lambda: told(result))
+        ended = CandidateEvent(type="candidate", data=result.ended)
+        self._record.once(f"told of {name}", lambda: self.observer.on_event(ended))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -13,15 +13,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlas.calibrators import TemperatureScaling
 from fedlas.classifier import Classifier
+from fedlas.observer import Observer
 from fedlas.progress import JobProgress
 from fedlas.race.averaging import average, with_weight
 from fedlas.race.candidates import Candidate
-from fedlas.race.context import OnCandidate, OnProgress, ProgressReporter, RaceContext, Rows, TrainingRows
+from fedlas.race.context import ProgressReporter, RaceContext, Rows, TrainingRows
 from fedlas.race.cross_fitting import CrossFitting
 from fedlas.race.halving import Trial
 from fedlas.race.outputs import SplitOutputs
 from fedlas.race.record import Journal, Record
-from fedlas.race.results import Finalist, OnTraining, RaceResult
+from fedlas.race.results import Finalist, RaceResult
 from fedlas.race.schedule import TimeBudget
 from fedlas.race.scoring import CrossFitted, post_hoc_names
 from fedlas.race.selection import CalibratorSelector
@@ -36,87 +37,118 @@ _SHARE_FOR_FEATURES = 0.1
 _MIN_SECONDS_FOR_FEATURES = 2.0
 
 
+@dataclass(frozen=True)
+class RaceRows:
+    """The rows of a race.
+
+    Attributes:
+        calibration: `(inputs, targets)`, one array per model input.
+        training: train and calibration rows in one; None trains nothing.
+        groups: labels (N,) of groups of calibration rows that stay together in every fold.
+        weights: sampling weights (N,) of the calibration rows, in every fit and choice.
+    """
+
+    calibration: Rows
+    training: TrainingRows | None
+    groups: ArrayLike | None = None
+    weights: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True)
+class RaceOptions:
+    """Options of a race.
+
+    Attributes:
+        budget_seconds: seconds from the beginning of the job to the end of the last training, at most.
+        seconds_after: seconds of the budget that are kept for what the caller does with the finalists.
+        max_accuracy_drop: a candidate that loses more of the uploaded model's accuracy is dropped.
+        max_cost_factor: multiplications per row, as a multiple of the uploaded network's; 2 allows an average of two
+            networks.
+        task: `binary` needs two classes; two classes let calibrators with an intercept compete.
+        calibrators: names that may compete, over what `task` says (for example only `temperature`; then no calibrator
+            reads the features either).
+        device: of the trainings; None takes CUDA where there is one.
+    """
+
+    budget_seconds: float = 1800.0
+    seconds_after: float = 0.0
+    max_accuracy_drop: float = 0.005
+    max_cost_factor: float = 1.0
+    task: str = "multiclass"
+    calibrators: Sequence[str] | None = None
+    seed: int = 0
+    device: torch.device | str | None = None
+
+
 def run_race(
     classifier: Classifier,
-    *,
-    training: TrainingRows | None,
-    calibration: Rows,
+    rows: RaceRows,
     candidates: Sequence[Candidate],
-    budget_seconds: float,
-    max_accuracy_drop: float = 0.005,
-    max_cost_factor: float = 1.0,
-    seed: int = 0,
-    task: str = "multiclass",
-    groups: ArrayLike | None = None,
-    calibrators: Sequence[str] | None = None,
-    on_progress: OnProgress | None = None,
-    on_candidate: OnCandidate | None = None,
-    on_training: OnTraining | None = None,
-    journal: Journal | None = None,
-    calibration_weights: NDArray[np.float64] | None = None,
+    options: RaceOptions = RaceOptions(),
+    *,
     outputs: SplitOutputs | None = None,
-    device: torch.device | str | None = None,
+    observer: Observer | None = None,
+    journal: Journal | None = None,
     progress: JobProgress | None = None,
-    seconds_after: float = 0.0,
 ) -> RaceResult:
     """Name the finalists by calibration rows; `classifier` itself is left as it is.
 
     The uploaded model with its calibrators always finishes. Candidates are trained without one fold of the calibration
     rows after the other, within the budget, and scored on that fold; whole networks, or heads on features that are
-    computed once where no network fits. Candidates whose accuracy falls more than `max_accuracy_drop` under the
-    uploaded model's are dropped. The best is trained once more on all rows, and pooled with the uploaded model where an
-    answer may cost that much; what such a pool gives no weight to is not trained again.
+    computed once where no network fits. Candidates whose accuracy falls too far under the uploaded model's are dropped.
+    The best is trained once more on all rows, and pooled with the uploaded model where an answer may cost that much;
+    what such a pool gives no weight to is not trained again.
 
     Args:
-        training: train and calibration rows in one; None trains nothing.
-        calibration: `(inputs, targets)`, one array per model input.
-        task: `binary` needs two classes; two classes let calibrators with an intercept compete.
-        groups: labels (N,) of groups of calibration rows that stay together in every fold.
-        calibrators: names that may compete, over what `task` says (for example only `temperature`; then no calibrator
-            reads the features either).
-        on_progress: called before every training and after every epoch; what it raises stops the race.
-        on_candidate: called with every candidate as soon as it is scored; not with what an earlier attempt has
-            reported.
-        on_training: called with what happens in the trainings, also again with what an earlier attempt has finished.
+        outputs: of the classifier on the calibration rows, where they are at hand.
+        observer: is called with the trainings and candidates; what it raises stops the race.
         journal: where decisions, finished trainings and the state of the running one are kept. A race that is killed
             and begun again with its journal trains on where it was and names the same finalists, bit by bit.
-        calibration_weights: sampling weights (N,) of the calibration rows, in every fit and choice.
-        seconds_after: how much of the budget is kept for what the caller does with the finalists.
+        progress: of a job that has begun: the budget counts from there.
     """
     progress = progress or JobProgress()
     progress.begin("training")
+    inputs, targets = rows.calibration
     settings = {
         "candidates": [asdict(candidate) for candidate in candidates],
-        "rows": [0 if training is None else len(training), len(calibration[1])],
-        "calibrators": None if calibrators is None else list(calibrators),
-        "seed": seed,
-        "budget_seconds": budget_seconds,
-        "max_accuracy_drop": max_accuracy_drop,
-        "max_cost_factor": max_cost_factor,
+        "rows": [0 if rows.training is None else len(rows.training), len(targets)],
+        "calibrators": None if options.calibrators is None else list(options.calibrators),
+        "seed": options.seed,
+        "budget_seconds": options.budget_seconds,
+        "max_accuracy_drop": options.max_accuracy_drop,
+        "max_cost_factor": options.max_cost_factor,
     }
     record = Record(journal, settings, began=progress.began)
-    budget = TimeBudget(budget_seconds, record)
-    budget.reserve = record.decided("seconds after the race", lambda: seconds_after)
+    budget = TimeBudget(options.budget_seconds, record)
+    budget.reserve = record.decided("seconds after the race", lambda: options.seconds_after)
     if outputs is None:
-        outputs = SplitOutputs(classifier, calibration[0], split="calibration", device=device)
+        outputs = SplitOutputs(classifier, inputs, split="calibration", device=options.device)
     budget.note_speed(outputs)
-    logits, targets = outputs.logits, calibration[1]
+    logits = outputs.logits
     selector = CalibratorSelector(
         targets,
-        names=tuple(calibrators or post_hoc_names(logits.shape[1], len(targets), task)),
-        reads_features=calibrators is None,
-        groups=groups,
-        weights=calibration_weights,
-        seed=seed,
+        names=tuple(options.calibrators or post_hoc_names(logits.shape[1], len(targets), options.task)),
+        reads_features=options.calibrators is None,
+        groups=rows.groups,
+        weights=rows.weights,
+        seed=options.seed,
         base_correct=logits.argmax(axis=1) == targets,
-        max_accuracy_drop=max_accuracy_drop,
-        seconds=seconds_for_features(budget_seconds),
+        max_accuracy_drop=options.max_accuracy_drop,
+        seconds=seconds_for_features(options.budget_seconds),
     )
-    reporter = ProgressReporter(progress, record, on_progress, on_candidate, on_training)
     context = RaceContext(
-        classifier, training, calibration, outputs, selector, budget, record, reporter, seed=seed, device=device
+        classifier,
+        rows.training,
+        rows.calibration,
+        outputs,
+        selector,
+        budget,
+        record,
+        ProgressReporter(progress, record, observer),
+        seed=options.seed,
+        device=options.device,
     )
-    return _run(context, candidates, max_cost_factor)
+    return _run(context, candidates, options.max_cost_factor)
 
 
 def _run(context: RaceContext, candidates: Sequence[Candidate], max_cost_factor: float) -> RaceResult:

@@ -1,10 +1,10 @@
-"""Results of a race: its progress, what happens in its trainings, the result of each candidate, and the finalists."""
+"""Results of a race: those of each candidate, and the finalists."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, TypedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from fedlas.calibrators import Calibrator, softmax
 from fedlas.calibrators.base import Parameters
 from fedlas.calibrators.feature_map import shown_parameters
+from fedlas.contract.events import CandidateEnded
 from fedlas.data.dataset import Array
+from fedlas.documents import as_json
 
 if TYPE_CHECKING:
     import torch
 
     from fedlas.classifier import Classifier
-    from fedlas.training.loop import EpochResult
+
 Floats: TypeAlias = NDArray[np.float32]
 Doubles: TypeAlias = NDArray[np.float64]
 
@@ -44,19 +46,6 @@ class Settings(Hyperparameters, total=False):
     members: list[str]
     weights: list[float]
     cost_factor: float
-
-
-@dataclass(frozen=True)
-class RaceProgress:
-    """The position of the race: candidate and epoch count from 1 (epoch 0: about to start)."""
-
-    candidate: int
-    candidates: int
-    name: str
-    epoch: int
-    epochs: int
-    fraction: float
-    eta_seconds: float | None
 
 
 class Scores(TypedDict):
@@ -116,6 +105,12 @@ class CandidateResult:
             "calibration": self.calibration,
             "calibrator": None if one is None else {"name": one.name, "parameters": shown_parameters(one)},
         }
+
+    @property
+    def ended(self) -> CandidateEnded:
+        """The data of the event that reports it."""
+        found = as_json({**self.as_dict(), "seconds": round(self.seconds, 3)})
+        return CandidateEnded.model_validate({name: found[name] for name in CandidateEnded.model_fields})
 
 
 @dataclass(frozen=True)
@@ -189,64 +184,3 @@ class RaceResult:
     @property
     def post_hoc(self) -> Finalist:
         return self.finalists["post_hoc"]
-
-
-@dataclass(frozen=True)
-class TrainingBegun:
-    """A training of a candidate begins; a race that goes on tells again of those that it has finished before.
-
-    Attributes:
-        number: of the candidate in line, from 1; there are so many `candidates`.
-        fold: of the calibration rows, from 1, that is left out of so many `folds`; None trains on all rows.
-    """
-
-    type: ClassVar[str] = "training"
-
-    candidate: str
-    method: str
-    scope: str
-    number: int
-    candidates: int
-    fold: int | None
-    folds: int | None
-    epochs: int
-
-    @property
-    def shown(self) -> str:
-        return f"{self.candidate}, {'on all rows' if self.fold is None else f'fold {self.fold} of {self.folds}'}"
-
-    def named(self) -> dict[str, object]:
-        return {name: getattr(self, name) for name in ("candidate", "number", "fold", "folds")}
-
-    def as_dict(self) -> dict[str, object]:
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class EpochEnded:
-    """An epoch of a training is over, and not yet saved: none is saved that was not told of."""
-
-    type: ClassVar[str] = "epoch"
-
-    training: TrainingBegun
-    epoch: EpochResult
-
-    def as_dict(self) -> dict[str, object]:
-        return {**self.training.named(), **asdict(self.epoch), "seconds": round(self.epoch.seconds, 3)}
-
-
-@dataclass(frozen=True)
-class FoldScored:
-    """A training without a fold is over: the NLL of (some of) the fold's rows with a temperature that fits them."""
-
-    type: ClassVar[str] = "score"
-
-    training: TrainingBegun
-    nll: float
-
-    def as_dict(self) -> dict[str, object]:
-        return {**self.training.named(), "nll": self.nll}
-
-
-TrainingEvent: TypeAlias = TrainingBegun | EpochEnded | FoldScored
-OnTraining = Callable[[TrainingEvent], None]

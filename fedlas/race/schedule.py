@@ -25,7 +25,7 @@ from fedlas.race.outputs import SplitOutputs
 from fedlas.race.record import Record
 from fedlas.race.results import Floats
 from fedlas.training.fit import fit
-from fedlas.training.loop import TrainConfig, steps_per_epoch
+from fedlas.training.loop import TrainConfig, TrainingOptions, steps_per_epoch
 
 #: Estimates are stretched by this, since other work shares the machine.
 _CAUTION = 1.1
@@ -123,8 +123,8 @@ def _measured_step(
                 [array[rows] for array in inputs],
                 targets[rows],
                 replace(config, epochs=2, learning_rate=1e-6),
+                TrainingOptions(features=None if features is None else features[rows]),
                 device=device,
-                features=None if features is None else features[rows],
             )
         except torch.OutOfMemoryError:
             return math.inf

@@ -24,7 +24,7 @@ from fedlas.race.results import FedLASDiagnostics, Floats
 from fedlas.race.schedule import BudgetExceeded
 from fedlas.training.checkpoints import Checkpoints, State, trained_part
 from fedlas.training.fit import edge_rate, fit, head_edge_rate, head_logits, predict_logits
-from fedlas.training.loop import EpochResult, TrainConfig, steps_per_epoch
+from fedlas.training.loop import EpochResult, TrainConfig, TrainingOptions, steps_per_epoch
 
 _LOG = logging.getLogger("fedlas.race")
 _MAX_STEPS = 20_000
@@ -245,13 +245,15 @@ class Trainer:
             self.rows.inputs,
             self.rows.targets,
             train_config(candidate, context.seed),
-            on_epoch=on_epoch,
-            on_share=on_share,
-            device=context.device,
-            features=self._beginning(candidate.scope, loss, rows),
-            weights=self.rows.weights,
+            TrainingOptions(
+                features=self._beginning(candidate.scope, loss, rows),
+                weights=self.rows.weights,
+                checkpoints=checkpoints,
+                on_epoch=on_epoch,
+                on_share=on_share,
+            ),
             rows=rows,
-            checkpoints=checkpoints,
+            device=context.device,
         )
         scored = np.arange(len(context.calibration[1])) if left_out is None else left_out
         if candidate.scope == "head":

@@ -1,15 +1,23 @@
-"""Training runs: planned trainings carried out within the budget, watched, told of, and kept in the record."""
+"""Training runs: planned trainings carried out within the budget, watched, reported, and kept in the record."""
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
+from typing import Any
 
+from fedlas.contract.events import (
+    EpochEnded,
+    EpochEvent,
+    FoldScored,
+    ScoreEvent,
+    TrainingBegun,
+    TrainingEvent,
+)
 from fedlas.race.candidates import Candidate
 from fedlas.race.context import Integers, ProgressReporter, RaceContext
-from fedlas.race.results import EpochEnded, FoldScored, TrainingBegun
 from fedlas.race.schedule import TimeBudget
 from fedlas.race.trainer import OUT_OF_TIME, Trainer, TrainingOutcome
 from fedlas.training.loop import EpochResult
@@ -47,29 +55,49 @@ class PlannedTraining:
         return f"candidate-{self.place + 1:02}-{self.candidate.epochs or 1:02}-{part}"
 
     @property
-    def begun(self) -> TrainingBegun:
-        one, fold = self.candidate, None if self.fold is None else self.fold + 1
-        return TrainingBegun(
-            one.name, one.method, one.scope, self.place + 1, self.candidates, fold, self.folds, one.epochs or 1
-        )
+    def shown(self) -> str:
+        """The training, for people."""
+        part = "on all rows" if self.fold is None else f"fold {self.fold + 1} of {self.folds}"
+        return f"{self.candidate.name}, {part}"
+
+    def _named(self) -> dict[str, Any]:
+        fold = None if self.fold is None else self.fold + 1
+        return {"candidate": self.candidate.name, "number": self.place + 1, "fold": fold, "folds": self.folds}
+
+    def begun(self) -> TrainingEvent:
+        """The event that it begins; a race that goes on repeats those of trainings that it had finished."""
+        one = self.candidate
+        about = {"method": one.method, "scope": one.scope, "candidates": self.candidates, "epochs": one.epochs or 1}
+        return TrainingEvent(type="training", data=TrainingBegun(**self._named(), **about))
+
+    def epoch_ended(self, epoch: EpochResult) -> EpochEvent:
+        """The event that an epoch is over, and not yet saved: none is saved that was not reported."""
+        about = {**asdict(epoch), "seconds": round(epoch.seconds, 3)}
+        return EpochEvent(type="epoch", data=EpochEnded(**self._named(), **about))
+
+    def scored(self, nll: float) -> ScoreEvent:
+        """The event that (some of) the rows of its fold have this NLL, with a temperature that fits them."""
+        return ScoreEvent(type="score", data=FoldScored(**self._named(), nll=nll))
 
 
 class TrainingWatch:
+    """Reports one training, and ends it where it would take too long."""
+
     def __init__(self, reporter: ProgressReporter, budget: TimeBudget, planned: PlannedTraining) -> None:
-        self._reporter, self._budget, self._training = reporter, budget, planned.begun
-        self._work, self._after = planned.work, planned.after
+        self._reporter, self._budget, self._planned = reporter, budget, planned
         self._first: tuple[float, float] | None = None
         self._checked = time.perf_counter()
 
     def begins(self) -> None:
-        self._reporter.happened(self._training)
-        self._reporter.report(self._training, 0)
+        self._reporter.observer.on_event(self._planned.begun())
+        self._reporter.report(self._planned.shown, 0, self._planned.candidate.epochs or 1)
 
     def on_epoch(self, epoch: EpochResult) -> None:
         """An epoch is over. Raises BudgetExceeded."""
-        self._reporter.happened(EpochEnded(self._training, epoch))
-        self._reporter.report(self._training, epoch.epoch)
-        self._budget.check(epoch.epoch / epoch.epochs, epoch.seconds, planned=self._work, after=self._after)
+        planned = self._planned
+        self._reporter.observer.on_event(planned.epoch_ended(epoch))
+        self._reporter.report(planned.shown, epoch.epoch, planned.candidate.epochs or 1)
+        self._budget.check(epoch.epoch / epoch.epochs, epoch.seconds, planned=planned.work, after=planned.after)
 
     def on_share(self, share: float) -> None:
         """A step is over. Raises BudgetExceeded."""
@@ -81,7 +109,8 @@ class TrainingWatch:
             return
         self._checked, (first, began) = now, self._first
         if share - first > _TELLING_SHARE:
-            self._budget.check(share, (now - began) / (share - first) * share, planned=self._work, after=self._after)
+            seconds = (now - began) / (share - first) * share
+            self._budget.check(share, seconds, planned=self._planned.work, after=self._planned.after)
 
 
 class TrainingRuns:
@@ -128,4 +157,4 @@ class TrainingRuns:
             return
         nll = self._context.selector.of_rows(left_out).nll_at_a_glance(done.logits)
         if math.isfinite(nll):
-            self._context.reporter.happened(FoldScored(planned.begun, nll))
+            self._context.reporter.observer.on_event(planned.scored(nll))

@@ -17,8 +17,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -28,20 +28,19 @@ from torch import Tensor, nn
 from fedlas.classifier import Classifier
 from fedlas.data.dataset import Array
 from fedlas.losses import CrossEntropyLoss, FedLASLoss
-from fedlas.training.checkpoints import Checkpoints, Training, trained_part
+from fedlas.training.checkpoints import Training, trained_part
 from fedlas.training.loop import (
-    EpochResult,
     FitResult,
-    Hooks,
+    Floats,
     Loader,
     LossMeter,
     TrainConfig,
+    TrainingOptions,
     optimizer_of,
     run_epochs,
     steps_per_epoch,
 )
 
-Floats: TypeAlias = NDArray[np.float32]
 #: Rates between which the edge is looked for. A higher one says little about a whole training: restarts with FedLAS+
 #: gained less at a peak of 0.4 than of 0.2 on 13 of 20 tables, whose networks stood up to 0.8.
 LOWEST, HIGHEST = 1e-4, 0.4
@@ -57,46 +56,34 @@ def fit(
     inputs: Sequence[Array | Tensor],
     targets: NDArray[np.int64] | Tensor,
     config: TrainConfig,
+    options: TrainingOptions | None = None,
     *,
-    on_epoch: Callable[[EpochResult], None] | None = None,
-    on_share: Callable[[float], None] | None = None,
-    device: torch.device | str | None = None,
-    features: Floats | None = None,
-    schedule: Callable[[int], float] | None = None,
-    on_step: Callable[[Tensor], bool] | None = None,
-    weights: NDArray[np.float64] | None = None,
     rows: NDArray[np.int64] | None = None,
-    checkpoints: Checkpoints | None = None,
+    device: torch.device | str | None = None,
 ) -> FitResult:
     """Train `classifier` in place (it ends in evaluation mode, on `device`), and the gate of `loss` with it.
 
     Args:
         loss: `loss(logits (N, K), targets (N,), features (N, D)) -> scalar`.
         inputs: one array per model input, the first dimension is N; targets: class indices (N,).
-        on_epoch: called after every epoch, before its checkpoint; whatever it raises stops the training and passes
-            through.
-        on_share: called after every step with the share of all steps that is done, as `on_epoch`.
-        device: CUDA where there is one, unless told otherwise.
-        features: `predict_logits(classifier, inputs)[1]` where it is at hand, which saves the pass that
-            initialises the statistics of FedLAS (those of some rows that are trained on will do) and, for the scope
-            `head`, feeds the head (then of all inputs).
-        schedule: the learning rate of a step, counted from 0, in place of the cosine.
-        on_step: called with the loss of every step, on the device and perhaps not finite; False ends the training.
-        weights: sampling weights (N,): an epoch draws its N rows by them, with replacement, instead of shuffling all.
         rows: indices (M,) of the rows that are trained on; the others are never looked at.
-        checkpoints: is handed the state at each epoch's end; a training that goes on from one ends with the same bits.
+        device: CUDA where there is one, unless told otherwise.
 
     Raises:
         ValueError: there are no rows, or the arrays have different lengths.
     """
     began = time.perf_counter()
+    options = options or TrainingOptions()
     device = pick_device(device)
     head = config.scope == "head"
-    features = _prepared(classifier.to(device), loss.to(device), inputs, features, head=head, rows=rows, device=device)
+    features = _prepared(
+        classifier.to(device), loss.to(device), inputs, options.features, head=head, rows=rows, device=device
+    )
     loader = Loader([features] if head and features is not None else inputs, device, targets=targets, rows=rows)
-    weights = weights if weights is None or rows is None else weights[rows]
+    if options.weights is not None and rows is not None:
+        options = replace(options, weights=options.weights[rows])
     part = trained_part(classifier, config.scope)
-    training = Training([part, loss], optimizer_of([part, loss], config), config.seed, device, checkpoints)
+    training = Training([part, loss], optimizer_of([part, loss], config), config.seed, device, options.checkpoints)
 
     def loss_of(batch: list[Tensor], meter: LossMeter) -> Tensor | None:
         *rows, wanted = batch
@@ -104,15 +91,7 @@ def fit(
         # The losses refuse what is not finite, so the meter looks first.
         return loss(logits, wanted, seen) if meter.watch(logits, seen) else None
 
-    result = run_epochs(
-        training,
-        loader,
-        config,
-        loss_of,
-        weights=weights,
-        hooks=Hooks(on_epoch, on_share, on_step, schedule),
-        began=began,
-    )
+    result = run_epochs(training, loader, config, loss_of, options, began=began)
     classifier.eval()
     return result
 
@@ -216,10 +195,11 @@ def edge_rate(
             learning_rate=LOWEST,
             seed=seed,
         ),
+        TrainingOptions(
+            schedule=lambda step: float(rates[min(step, STEPS - 1)]), on_step=lambda loss: _keep(losses, loss)
+        ),
         rows=rows,
         device=device,
-        schedule=lambda step: float(rates[min(step, STEPS - 1)]),
-        on_step=lambda loss: _keep(losses, loss),
     )
     found = np.array(torch.stack(losses).tolist()) if losses else np.zeros(0)
     return _edge(rates[: len(losses)], found, classifier.num_classes)

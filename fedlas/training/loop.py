@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from fedlas.data.arrays import RowReader
 from fedlas.data.dataset import Array
 from fedlas.training import optimizers
-from fedlas.training.checkpoints import Training
+from fedlas.training.checkpoints import Checkpoints, Training
 from fedlas.training.optimizers import ParameterGroup
 
 #: On an accelerator numbers are read every so many steps: reading one waits for all kernels that were launched.
 CHECKED_STEPS = 50
 Scope: TypeAlias = Literal["all", "head"]
 Optimizer: TypeAlias = Literal["sgd", "adamw"]
+Floats: TypeAlias = NDArray[np.float32]
 
 
 class LossMeter:
@@ -205,7 +206,25 @@ class FitResult:
 
 
 @dataclass(frozen=True)
-class Hooks:
+class TrainingOptions:
+    """Options of one training, beside its recipe: what is known beforehand, and what is called on the way.
+
+    Attributes:
+        features: `predict_logits(classifier, inputs)[1]` where it is at hand, which saves the pass that initialises the
+            statistics of FedLAS (those of some rows that are trained on will do) and, for the scope `head`, feeds the
+            head (then of all inputs).
+        weights: sampling weights (N,): an epoch draws its rows by them, with replacement, instead of shuffling all.
+        checkpoints: is handed the state at each epoch's end; a training that goes on from one ends with the same bits.
+        on_epoch: called after every epoch, before its checkpoint; whatever it raises stops the training and passes
+            through.
+        on_share: called after every step with the share of all steps that is done, as `on_epoch`.
+        on_step: called with the loss of every step, on the device and perhaps not finite; False ends the training.
+        schedule: the learning rate of a step, counted from 0, in place of the cosine.
+    """
+
+    features: Floats | None = None
+    weights: NDArray[np.float64] | None = None
+    checkpoints: Checkpoints | None = None
     on_epoch: Callable[[EpochResult], None] | None = None
     on_share: Callable[[float], None] | None = None
     on_step: Callable[[Tensor], bool] | None = None
@@ -217,41 +236,45 @@ def run_epochs(
     loader: Loader,
     config: TrainConfig,
     loss_of: Callable[[list[Tensor], LossMeter], Tensor | None],
+    options: TrainingOptions,
     *,
     began: float,
-    weights: NDArray[np.float64] | None = None,
-    hooks: Hooks = Hooks(),
 ) -> FitResult:
-    """The epochs that no checkpoint holds yet; `loss_of` a batch is None where outputs are not finite."""
+    """The epochs that no checkpoint holds yet; `loss_of` a batch is None where outputs are not finite.
+
+    The weights of `options` are those of the loader's rows.
+    """
     steps = steps_per_epoch(len(loader), config.batch_size)
-    rate = hooks.schedule or cosine(config.learning_rate, config.epochs * steps)
+    rate = options.schedule or cosine(config.learning_rate, config.epochs * steps)
     with own_randomness(config.seed, training.device):
         history = [EpochResult(*epoch) for epoch in training.resume()]
         began -= history[-1].seconds if history else 0.0
         for epoch in range(len(history) + 1, config.epochs + 1):
             meter = LossMeter(training.device)
-            batches = loader.batches(shuffled_batches(len(loader), config.batch_size, training.order, weights))
+            batches = loader.batches(shuffled_batches(len(loader), config.batch_size, training.order, options.weights))
             complete = True
             for step, batch in enumerate(batches, start=(epoch - 1) * steps):
                 value = loss_of(batch, meter)
-                complete = value is not None and _stepped(value, training, rate(step), config.clip_norm, meter, hooks)
+                complete = value is not None and _stepped(value, training, rate(step), config.clip_norm, meter, options)
                 if not complete:
                     break
-                if hooks.on_share is not None:
-                    hooks.on_share((step + 1) / (config.epochs * steps))
+                if options.on_share is not None:
+                    options.on_share((step + 1) / (config.epochs * steps))
             if not complete or not meter.finite():
                 return FitResult(tuple(history), time.perf_counter() - began, diverged=not meter.finite())
             seconds, last_rate = time.perf_counter() - began, rate(epoch * steps - 1)
             history.append(EpochResult(epoch, config.epochs, meter.mean(), seconds, last_rate))
-            if hooks.on_epoch is not None:
-                hooks.on_epoch(history[-1])
+            if options.on_epoch is not None:
+                options.on_epoch(history[-1])
             training.save([astuple(result) for result in history])
     return FitResult(tuple(history), time.perf_counter() - began)
 
 
-def _stepped(value: Tensor, training: Training, rate: float, clip_norm: float, meter: LossMeter, hooks: Hooks) -> bool:
+def _stepped(
+    value: Tensor, training: Training, rate: float, clip_norm: float, meter: LossMeter, options: TrainingOptions
+) -> bool:
     descend(value, training.optimizer, rate, clip_norm)
-    return meter.add(value) and (hooks.on_step is None or hooks.on_step(value.detach()))
+    return meter.add(value) and (options.on_step is None or options.on_step(value.detach()))
 
 
 def optimizer_of(modules: Sequence[nn.Module], config: TrainConfig) -> optimizers.Optimizer:

@@ -14,6 +14,7 @@ from functools import partial
 
 from service.api.plumbing.services import Core, Services, quarantine
 from service.heartbeat import Heartbeat
+from service.inference.scheduler import RunWatch
 from service.inference.session import providers, release_arena
 from service.process_memory import MemoryRelease, limit
 from service.processes.control import await_database, say_where
@@ -21,7 +22,7 @@ from service.registry.settings import ServiceSettings
 from service.rest_api import App, build_document, rest_api
 from service.server import STUCK_EXIT_CODE, Server, configured, prepare_process
 from service.serving.app import ROUTES, ServingApp
-from service.serving.call import ServingServices
+from service.serving.call import ServingServices, scheduler_of
 from service.shared_counts import SharedCounts
 from service.tracing import Tracing
 from service.transport.connections import Connections
@@ -36,17 +37,16 @@ def create_app(settings: ServiceSettings, *, on_stuck: Callable[[str], None] | N
     `on_stuck` is called with the digest of a served copy whose run does not end when its time is up.
     """
     core = Core.open(settings, Tracing.from_environment())
+    files, watch = core.registry.artifacts.held, RunWatch(on_stuck)
     serving = ServingServices.open(
         settings,
+        scheduler_of(settings, files, core.tracing, quarantine=quarantine(settings), watch=watch),
         access=core.access,
         admission=core.keys,
         look_up=core.look_up,
-        files=core.registry.artifacts.held,
         metrics=core.metrics,
         tracing=core.tracing,
         access_log=core.access_log,
-        quarantine=quarantine(settings),
-        on_stuck=on_stuck,
     )
     shared_counts = None
     if settings.api_processes > 1:

@@ -26,6 +26,7 @@ from service.api.plumbing.access_log import AccessLog
 from service.confinement import seccomp
 from service.heartbeat import Heartbeat
 from service.inference.metrics import ServingMetrics
+from service.inference.scheduler import RunWatch
 from service.inference.session import providers, release_arena
 from service.ipc.run_marks import RunMarks
 from service.process_memory import MemoryRelease, limit
@@ -34,7 +35,7 @@ from service.registry.errors import NotFound
 from service.registry.settings import ServingSettings
 from service.server import STUCK_EXIT_CODE, Server, configured, prepare_process
 from service.serving.app import ROUTES, ServingApp, restarting
-from service.serving.call import ServingServices
+from service.serving.call import ServingServices, scheduler_of
 from service.serving.control_channel import ControlChannel
 from service.shared_counts import Snapshot
 from service.tracing import Tracing
@@ -117,18 +118,17 @@ def main() -> int:
     control = ControlChannel(socket.socket(fileno=options.channel), name=options.name, provider=providers()[0])
     metrics = ServingMetrics(most_models=settings.metrics_models)
     ending = Ending(control.stuck)
+    tracing = Tracing.through(control.tell_spans) if options.traced else Tracing()
+    watch = RunWatch(ending, _LONGEST_GRACE_S, RunMarks(options.run_marks))
     services = ServingServices.open(
         settings,
+        scheduler_of(settings, partial(served_copy, options.folder), tracing, watch=watch),
         access=AccessControl(frozenset(options.host_name), keyed=options.keyed),
         admission=control.keys,
         look_up=control.meanings.look_up,
-        files=partial(served_copy, options.folder),
         metrics=metrics,
-        tracing=Tracing.through(control.tell_spans) if options.traced else Tracing(),
+        tracing=tracing,
         access_log=AccessLog(),
-        on_stuck=ending,
-        longest_grace=_LONGEST_GRACE_S,
-        marks=RunMarks(options.run_marks),
     )
     app = ServingApp(_elsewhere, services, ROUTES)
     protocol = partial(Protocol, connections=Connections.of(settings), hand_over=control)

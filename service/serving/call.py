@@ -23,14 +23,12 @@ from service.api.plumbing.access import AccessControl
 from service.api.plumbing.access_log import AccessLog
 from service.inference.answers import RowSize
 from service.inference.batching import InferenceBatch, ModelQueue
-from service.inference.executor import LONGEST_GRACE_S
 from service.inference.json_inputs import too_many_bytes
 from service.inference.metrics import ModelMetrics, ServingMetrics
 from service.inference.profile import Outputs
 from service.inference.quarantine import Quarantine
-from service.inference.scheduler import Files, Scheduler
+from service.inference.scheduler import Files, RunWatch, Scheduler, SchedulerOptions
 from service.inference.session import prepare, spare_runs
-from service.ipc.run_marks import RunMarks
 from service.model_repository import LookUp, ModelRepository, ResolvedModel
 from service.registry.errors import Overloaded, TooLarge
 from service.registry.settings import ServingSettings
@@ -112,6 +110,32 @@ class Admission(Protocol):
         """Ask whether it is admitted; raises Unavailable."""
 
 
+def scheduler_of(
+    settings: ServingSettings,
+    files: Files,
+    tracing: Tracing,
+    *,
+    quarantine: Quarantine | None = None,
+    watch: RunWatch | None = None,
+) -> Scheduler:
+    """The scheduler that these settings describe, over served copies; its batches are traced."""
+
+    def trace(batch: InferenceBatch) -> None:
+        spans = [piece.request.span for piece in batch.slices if isinstance(piece.request.span, Span)]
+        tracing.batch(spans, batch.started, batch.ended, rows=batch.rows)
+
+    threads = settings.inference_threads
+    options = SchedulerOptions(
+        cache_bytes=settings.session_cache_bytes,
+        threads=threads,
+        runs=settings.inference_runs or spare_runs(processes=settings.api_processes, threads=threads),
+        max_batch_rows=settings.max_batch_rows,
+        max_queued_rows=settings.max_queued_rows,
+        max_batch_bytes=settings.resolved_api_memory_bytes // 4,
+    )
+    return Scheduler(files, options, quarantine=quarantine, watch=watch, on_batch=trace if tracing.on else None)
+
+
 @dataclass(frozen=True)
 class ServingServices:
     """Services that predictions need, and nothing else: no database, no stored files, no broker.
@@ -138,40 +162,16 @@ class ServingServices:
     def open(
         cls,
         settings: ServingSettings,
+        scheduler: Scheduler,
         *,
         access: AccessControl,
         admission: Admission,
         look_up: LookUp,
-        files: Files,
         metrics: ServingMetrics,
         tracing: Tracing,
         access_log: AccessLog,
-        quarantine: Quarantine | None = None,
-        on_stuck: Callable[[str], None] | None = None,
-        longest_grace: float = LONGEST_GRACE_S,
-        marks: RunMarks | None = None,
     ) -> ServingServices:
-        """Make the scheduler and the repository of models, and count what they do."""
-
-        def trace(batch: InferenceBatch) -> None:
-            spans = [piece.request.span for piece in batch.slices if isinstance(piece.request.span, Span)]
-            tracing.batch(spans, batch.started, batch.ended, rows=batch.rows)
-
-        threads = settings.inference_threads
-        scheduler = Scheduler(
-            files,
-            cache_bytes=settings.session_cache_bytes,
-            threads=threads,
-            runs=settings.inference_runs or spare_runs(processes=settings.api_processes, threads=threads),
-            max_batch_rows=settings.max_batch_rows,
-            max_queued_rows=settings.max_queued_rows,
-            max_batch_bytes=settings.resolved_api_memory_bytes // 4,
-            quarantine=quarantine,
-            on_stuck=on_stuck,
-            longest_grace=longest_grace,
-            marks=marks,
-            on_batch=trace if tracing.on else None,
-        )
+        """Make the repository of models over a scheduler, and count what it does."""
         metrics.load(lambda: len(scheduler.models), lambda: scheduler.models.bytes, lambda: scheduler.queued_rows)
         return cls(
             settings,

@@ -26,7 +26,6 @@ def test_trainings_fill_the_stage_between_the_others() -> None:
     for _ in range(2):
         progress.ended(20.0)
     assert progress.position().eta_seconds == 0.0
-    assert str(progress) == "4 of 4 trainings, 20 s each so far"
 
 
 def test_the_share_never_falls() -> None:

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 
 from fedlas import metrics
+from fedlas.contract.events import Progress, ReportedEvent, Stage
+from fedlas.observer import Observer
+from fedlas.progress import JobProgress
 from fedlas.race.candidates import Candidate
 from fedlas.race.context import Rows, TrainingRows
-from fedlas.race.race import run_race
-from fedlas.race.results import RaceResult, TrainingEvent
+from fedlas.race.race import RaceOptions, RaceRows, run_race
+from fedlas.race.results import RaceResult
 from tests.helpers.small_classifier import noisy_digits, overconfident_classifier
 
 HOT = Candidate("fedlas", 0.2, alpha=0.2, beta=4.0, momentum=0.95, epochs=6, scope="all")
@@ -30,17 +33,38 @@ def training_rows(train: Rows | None, calibration: Rows) -> TrainingRows:
     return TrainingRows(inputs, np.concatenate([train[1], calibration[1]]), places)
 
 
-def race(*candidates: Candidate, budget_seconds: float = 600, classifier: Any = None, **options: Any) -> RaceResult:
+class Heard(Observer):
+    """An observer that keeps what it is called with."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+        self.progress: list[Progress] = []
+        self.events: list[ReportedEvent] = []
+
+    def on_stage(self, stage: Stage) -> None:
+        self.stages.append(stage)
+
+    def on_progress(self, progress: Progress) -> None:
+        self.progress.append(progress)
+
+    def on_event(self, event: ReportedEvent) -> None:
+        self.events.append(event)
+
+
+def race(
+    *candidates: Candidate,
+    classifier: Any = None,
+    observer: Observer | None = None,
+    progress: JobProgress | None = None,
+    **options: Any,
+) -> RaceResult:
     """A race on the digits with nothing but temperatures, unless `calibrators` says otherwise."""
     train, calibration, _ = noisy_digits()
-    settings: dict[str, Any] = {
-        "training": training_rows(train, calibration),
-        "calibration": calibration,
-        "calibrators": ("temperature",),
-        **options,
-    }
+    rows: dict[str, Any] = {"calibration": calibration, "training": training_rows(train, calibration)}
+    rows |= {name: options.pop(name) for name in ("calibration", "training", "groups") if name in options}
     network = overconfident_classifier() if classifier is None else classifier
-    return run_race(network, candidates=candidates, budget_seconds=budget_seconds, **settings)
+    chosen = RaceOptions(**{"budget_seconds": 600, "calibrators": ("temperature",), **options})
+    return run_race(network, RaceRows(**rows), candidates, chosen, observer=observer, progress=progress)
 
 
 @cache
@@ -70,6 +94,6 @@ def bits(result: RaceResult) -> Any:
     )
 
 
-def said(events: Sequence[TrainingEvent]) -> list[str]:
+def said(events: Sequence[ReportedEvent]) -> list[str]:
     """What events say, without the seconds."""
-    return [f"{one.type} { {**one.as_dict(), 'seconds': 0} }" for one in events]
+    return [f"{one.type} { {**one.data.model_dump(), 'seconds': 0} }" for one in events]

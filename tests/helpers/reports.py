@@ -32,7 +32,7 @@ def candidate(name: str, nll: float | None, **changes: Any) -> dict[str, Any]:
 def example() -> tuple[Report, np.ndarray, np.ndarray, np.ndarray]:
     logits, targets = drawn_logits(400)
     uploaded, calibrated = softmax(3 * logits), softmax(logits)
-    judgement = judge(uploaded=uploaded, post_hoc=calibrated, trained=None, targets=targets, provenance="no")
+    judgement = judge({"uploaded": uploaded, "post_hoc": calibrated}, targets, provenance="no")
     evidence = Evidence(
         gate=judgement,
         uploaded=uploaded,

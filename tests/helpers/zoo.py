@@ -16,7 +16,7 @@ import torchvision
 from torch import nn
 
 from fedlas.calibrators import TemperatureScaling
-from fedlas.export.graph import export_onnx
+from fedlas.export.graph import write_graph
 from fedlas.importers import OnnxClassifier, check_parity, load_onnx
 from tests.helpers.networks import run_file
 
@@ -137,13 +137,9 @@ def measure(path: Path, network: nn.Module | None = None, *, rows: int = 4) -> F
     with_gradient = _train_once(classifier, rows) / weights
     names = [str(i) for i in range(classifier.num_classes)]
     started = time.perf_counter()
-    report = export_onnx(
-        classifier.eval(),
-        path.with_suffix(".tuned.onnx"),
-        calibrator=_softening(classifier),
-        class_names=names,
-        verify_with=classifier.example_rows(3),
-    )
+    report = write_graph(
+        classifier.eval(), calibrator=_softening(classifier), class_names=names, verify_with=classifier.example_rows(3)
+    ).save(path.with_suffix(".tuned.onnx"))
     write_s = time.perf_counter() - started
     native = sum(p.numel() for p in network.parameters()) if network is not None else weights
     return Figures(import_s, write_s, parity, report.parity.max_probability_error, weights / native, with_gradient)

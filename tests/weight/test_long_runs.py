@@ -14,7 +14,7 @@ import pytest
 from service.inference.batching import InferenceBatch, ModelQueue
 from service.inference.profile import Outputs, RunLimits
 from service.inference.quarantine import Quarantine
-from service.inference.scheduler import Scheduler
+from service.inference.scheduler import RunWatch, Scheduler, SchedulerOptions
 from service.inference.session import OpenModel
 from service.registry.artifacts import ArtifactStore
 from service.registry.errors import DeadlineExceeded, InvalidRequest, Unavailable
@@ -33,8 +33,11 @@ class Bench:
         self._store = ArtifactStore(folder)
         self.batches: list[InferenceBatch] = []
 
-    def engine(self, **options: Any) -> Scheduler:
-        return Scheduler(self._store.held, cache_bytes=10**9, on_batch=self.batches.append, **options)
+    def engine(
+        self, on_stuck: Callable[[str], None] | None = None, quarantine: Quarantine | None = None, **limits: int
+    ) -> Scheduler:
+        options, watch = SchedulerOptions(10**9, **limits), RunWatch(on_stuck)
+        return Scheduler(self._store.held, options, quarantine=quarantine, on_batch=self.batches.append, watch=watch)
 
     def kept(self, content: bytes) -> str:
         with stage_bytes(self._store, content) as staged:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from service.inference.profile import RunLimits
-from service.inference.scheduler import Scheduler
+from service.inference.scheduler import Scheduler, SchedulerOptions
 from service.inference.session import release_arena
 from service.process_memory import MemoryRelease, resident_bytes
 from service.registry.artifacts import ArtifactStore
@@ -44,7 +44,7 @@ def test_rows_in_many_batches(tmp_path: Path, outputs: tuple[str, ...]) -> None:
 
     async def ask() -> dict[str, np.ndarray]:
         nonlocal longest
-        scheduler = Scheduler(store.held, cache_bytes=10**9, runs=2, on_batch=batches.append)
+        scheduler = Scheduler(store.held, SchedulerOptions(10**9, runs=2), on_batch=batches.append)
         queue = await scheduler.models.open(digest, RunLimits(sizes_follow_shapes=True))
         future = scheduler.submit(queue, {"x": rows}, outputs=outputs)
         last = time.thread_time()

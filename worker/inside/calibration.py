@@ -60,14 +60,14 @@ def calibrate(order: JobOrder, files: Files, folder: Path, emit: Emit) -> JobRes
     now = time.time()
     progress = JobProgress(seconds_ago=max(0.0, now - (order.begun_at or now)))
     with JobEvents(emit, progress) as tell:  # loading PyTorch may take seconds
-        tell.stage("inspecting")
+        tell.on_stage("inspecting")
         return _calibrated(order, files, folder, emit, progress, tell)
 
 
 def _calibrated(
     order: JobOrder, files: Files, folder: Path, emit: Emit, progress: JobProgress, tell: JobEvents
 ) -> JobResult:
-    from fedlas.calibration import calibrate
+    from fedlas.calibration.network import ReportHeader, calibrate
     from worker.inside.model_loading import asked, digests, journal_of, open_job, repeat_exactly, seen_rows
 
     repeat_exactly()
@@ -77,18 +77,16 @@ def _calibrated(
         classifier,
         dataset,
         options,
-        request=asked(order.request),
-        digests=digests(order),
-        subject=Subject(model=model, dataset=rows, job_id=order.job_id, created_at=rfc3339(order.created_at)),
+        header=ReportHeader(
+            asked(order.request),
+            digests(order),
+            Subject(model=model, dataset=rows, job_id=order.job_id, created_at=rfc3339(order.created_at)),
+        ),
         journal=journal_of(order, files, folder, emit),
         progress=progress,
-        on_stage=tell.stage,
-        on_progress=tell.progress,
-        on_candidate=tell.candidate,
-        on_training=tell.training,
-        on_notice=tell.notice,
+        observer=tell,
     )
-    tell.stage("exporting")
+    tell.on_stage("exporting")
     exported = None if found.finalist is None else _export(found, classifier, folder / "calibrated.onnx", order)
     trained = found.verdict.verdict == "trained"
     if trained:
@@ -97,7 +95,7 @@ def _calibrated(
         before.union(SeenRows.of(dataset.inputs, rows_seen, key=before.key)).save(folder / _SEEN_ROWS)
     _write_report(found.report, folder)
     _write_predictions(found, folder / _PREDICTIONS)
-    tell.stage("publishing")
+    tell.on_stage("publishing")
     return JobResult(
         verdict=found.verdict.verdict,
         promoted=found.verdict.promoted,

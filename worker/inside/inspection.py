@@ -24,9 +24,9 @@ _CHECKED_ROWS = 3
 
 def inspect_dataset(order: InspectDatasetOrder, files: Files, folder: Path, emit: Emit) -> DatasetInspection:
     """Read the dataset, fix its splits, and write the prepared copy that jobs read."""
-    from fedlas.data import read_dataset, save_dataset
+    from fedlas.data import ReadingOptions, read_dataset, save_dataset
 
-    dataset = read_dataset(files["dataset"], **order.options.model_dump(), scratch=folder)
+    dataset = read_dataset(files["dataset"], ReadingOptions(**order.options.model_dump()), scratch=folder)
     save_dataset(dataset, folder / "prepared.npz")
     profile = DatasetProfile.model_validate({**dataset.profile(), "format": dataset.format})
     return DatasetInspection(profile=profile, prepared="prepared.npz")
@@ -36,7 +36,7 @@ def inspect_model(order: InspectModelOrder, files: Files, folder: Path, emit: Em
     """Import the network, prove that it computes what the upload computes, and write the copy that is served."""
     from fedlas.calibrators import Identity
     from fedlas.data.alignment import check_preprocessing
-    from fedlas.export.graph import export_onnx
+    from fedlas.export.graph import write_graph
     from fedlas.importers import check_parity
     from worker.inside.model_loading import input_specs, open_classifier, preprocessing_of
     from worker.inside.serving_cost import measured
@@ -51,7 +51,7 @@ def inspect_model(order: InspectModelOrder, files: Files, folder: Path, emit: Em
     served = folder / "served.onnx"
     check_parity(file, classifier)
     rows = classifier.example_rows(_CHECKED_ROWS)
-    report = export_onnx(classifier, served, calibrator=Identity(), class_names=names, verify_with=rows)
+    report = write_graph(classifier, calibrator=Identity(), class_names=names, verify_with=rows).save(served)
     cost = ServingCost.model_validate(measured(served, classifier.inputs, classifier.lengths, report.cost).as_dict())
     job_id = classifier.metadata.get("fedlas.job_id", "")
     return ModelInspection(

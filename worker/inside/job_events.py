@@ -5,18 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from fedlas.contract import profiles
-from fedlas.contract.events import CandidateEnded, CandidateEvent, Stage, WarningEvent
+from fedlas.contract.events import EpochEvent, Progress, ReportedEvent, Stage, WarningEvent
 from fedlas.contract.profiles import Notice
 from fedlas.documents import as_json
+from fedlas.observer import Observer
 from fedlas.progress import JobProgress
 from worker.documents.results import ChildEvent, ReportedProgress
 from worker.inside.channel import Emit
 
-if TYPE_CHECKING:
-    from fedlas.race.results import CandidateResult, RaceProgress, TrainingEvent
 #: How often a thread tells progress while nothing else does.
 _TELL_EVERY_S = 1.0
 #: Of a longer training so many epochs are told, spread evenly, the last among them.
@@ -31,12 +30,12 @@ def notice_documents(notices: Iterable[Notice]) -> list[profiles.Notice]:
     return [notice_document(notice) for notice in notices]
 
 
-class JobEvents:
+class JobEvents(Observer):
     """Reports what a job does; while its `with` block runs a thread tells progress, however long a computation is."""
 
     def __init__(self, emit: Emit, progress: JobProgress) -> None:
         self._emit, self._progress = emit, progress
-        self._training: RaceProgress | None = None
+        self._training: Progress | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._tell, name="progress", daemon=True)
 
@@ -50,29 +49,23 @@ class JobEvents:
         self._ended.set()
         self._thread.join()
 
-    def stage(self, stage: Stage) -> None:
+    def on_stage(self, stage: Stage) -> None:
         self._training = None
         self._progress.begin(stage)
         self._emit(ChildEvent(stage=stage, progress=self._reached()))
 
-    def progress(self, progress: RaceProgress) -> None:
+    def on_progress(self, progress: Progress) -> None:
         self._training = progress
         self._emit(ChildEvent(progress=self._reached()))
 
-    def training(self, event: TrainingEvent) -> None:
-        data = event.as_dict()
-        match data:
-            case {"epoch": int(epoch), "epochs": int(epochs)} if not _is_told(epoch, epochs):
+    def on_event(self, event: ReportedEvent) -> None:
+        """Report an event, but of the epochs of a long training only some."""
+        match event:
+            case EpochEvent(data=ended) if not _is_told(ended.epoch, ended.epochs):
                 return
-        self._emit(ChildEvent.model_validate({"event": {"type": event.type, "data": data}}))
-
-    def candidate(self, result: CandidateResult) -> None:
-        found = as_json({**result.as_dict(), "seconds": round(result.seconds, 3)})
-        ended = CandidateEnded.model_validate({name: found[name] for name in CandidateEnded.model_fields})
-        self._emit(ChildEvent(event=CandidateEvent(type="candidate", data=ended)))
-
-    def notice(self, notice: Notice) -> None:
-        self._emit(ChildEvent(event=WarningEvent(type="warning", data=notice_document(notice))))
+            case WarningEvent(data=notice):
+                event = WarningEvent(type="warning", data=notice_document(notice))
+        self._emit(ChildEvent(event=event))
 
     def _tell(self) -> None:
         while not self._ended.wait(_TELL_EVERY_S):
@@ -83,7 +76,9 @@ class JobEvents:
         told = ReportedProgress(fraction=round(where.fraction, 4), eta_seconds=where.eta_seconds)
         if training is None:
             return told
-        return told.model_copy(update={"candidate": training.name, "epoch": training.epoch, "epochs": training.epochs})
+        return told.model_copy(
+            update={"candidate": training.candidate, "epoch": training.epoch, "epochs": training.epochs}
+        )
 
 
 def _is_told(epoch: int, epochs: int) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 
 from fedlas.calibration.preparation import Start, check_expected_accuracy, prepare, rows_of, seconds_after_race
 from fedlas.calibrators import TemperatureScaling, softmax
+from fedlas.contract.events import WarningEvent
 from fedlas.contract.plan import (
     DetectableEffect,
     Leakage,
@@ -86,7 +87,7 @@ def race_costs(start: Start, seconds: float) -> RaceCosts:
         ),
         budget,
         record,
-        ProgressReporter(JobProgress(), record, None, None),
+        ProgressReporter(JobProgress(), record),
         start.options.seed,
     )
     if obstacle := training_obstacle(context):
@@ -146,12 +147,12 @@ def plan(order: JobOrder, files: Files, folder: Path, emit: Emit) -> PlanResult:
 
 
 def _planned(order: JobOrder, files: Files, folder: Path, tell: JobEvents, progress: JobProgress) -> PlanResult:
-    tell.stage("inspecting")
+    tell.on_stage("inspecting")
     classifier, dataset, options = open_job(order, files, folder)
-    tell.stage("evaluating")
+    tell.on_stage("evaluating")
     start = prepare(classifier, dataset, options)
     for notice in start.notices:
-        tell.notice(notice)
+        tell.on_event(WarningEvent(type="warning", data=notice))
     check_expected_accuracy(start, start.notices)
     around = time.perf_counter() - progress.began + _seconds_around(start)
     race = race_costs(start, options.budget_seconds - around)
@@ -240,13 +241,13 @@ def _detectable(start: Start) -> DetectableEffect:
     options, logits, targets = start.options, start.outputs.logits, start.targets
     weights = start.dataset.weights_of("calibration")
     cooled = softmax(TemperatureScaling().fit(logits, targets, weights=weights)(logits))
-    before, after = (row_scores(probs, targets, score=options.score) for probs in (softmax(logits), cooled))
+    before, after = (row_scores(probs, targets, score=options.gate.score) for probs in (softmax(logits), cooled))
     groups = start.dataset.groups_of("calibration")
-    mean = paired_mean(cooled, softmax(logits), targets, score=options.score, groups=groups)
-    level = ledger_level(options.evaluations_before, 1 - options.confidence_level)
+    mean = paired_mean(cooled, softmax(logits), targets, score=options.gate.score, groups=groups)
+    level = ledger_level(options.evaluations_before, 1 - options.gate.confidence_level)
     rows = len(start.dataset.rows("test"))
     return DetectableEffect(
-        score=options.score,
+        score=options.gate.score,
         gain=detectable(mean, level / _CLAIMS, num_rows=rows),
         power=0.8,
         test_rows=rows,

@@ -219,7 +219,6 @@ def _build(
     untied = {source for copied, source in copies.items() if copied in weights}
     if not weights and any(map(is_runtime_node, graph.nodes)):
         raise no_gradient(node for node in graph.nodes if is_runtime_node(node))
-    num_classes = max(head.columns, 2)
     if pooled is None:
         body, tail = lower(graph, graph.input_names, features, weights), lower(graph, features, [logits], weights)
         places = _places(body=body, head_network=tail)
@@ -228,16 +227,13 @@ def _build(
         places = _places(body=body)
     classifier = OnnxClassifier(
         body=body.module,
-        head=None if tail is None else tail.module,
+        head_network=None if tail is None else tail.module,
         template=GraphTemplate(graph, logits, features, places),
+        head=head,
         feature_shapes=[shapes[name][1:] for name in features],
-        feature_layer=",".join(head.frontier),
         inputs=specs,
-        num_classes=num_classes,
-        output_name=head.output,
-        output_kind=head.kind,
-        task=task or ("binary" if num_classes == 2 else "multiclass"),
         lengths=lengths,
+        task=task,
     )
     classifier.adjustments = tuple(adjustments.of_untied_weights(untied))
     return classifier.eval()

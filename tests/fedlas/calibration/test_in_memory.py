@@ -19,21 +19,22 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import fedlas
+from fedlas import LabelledRows, LabelledScores
 from fedlas.calibration import CalibrationOptions
-from fedlas.calibration.in_memory import Progress
 from fedlas.calibration.result import CalibrationResult
 from fedlas.contract.report import Report
 from fedlas.errors import BadDataset, ConversionError, FedLASError, Mismatch
 from fedlas.importers import load_onnx
 from tests.helpers.networks import Composed
 from tests.helpers.plan_orders import an_order
+from tests.helpers.races import Heard
 from tests.helpers.uploads import digits, train
 from worker.documents.orders import CalibrateOrder
 from worker.inside import calibration as worker_calibration
 
 X, Y, _ = digits()
 PARTS = {"train": slice(0, 400), "calibration": slice(400, 1000), "test": slice(1000, 1797)}
-QUICK = CalibrationOptions(budget_seconds=20.0, max_candidates=2, num_resamples=100, noise_draws=3)
+QUICK = CalibrationOptions(budget="20s", max_candidates=2, num_resamples=100, noise_draws=3)
 
 
 def rows(split: str) -> tuple[Any, Any]:
@@ -61,20 +62,20 @@ def network() -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def told() -> list[Progress]:
+def heard() -> Heard:
     """What the calibration of `result` tells."""
-    return []
+    return Heard()
 
 
 @pytest.fixture(scope="module")
-def result(network: nn.Module, told: list[Progress]) -> CalibrationResult:
+def result(network: nn.Module, heard: Heard) -> CalibrationResult:
     """Its calibration without training."""
     network.train()
     found = fedlas.calibrate(
         *(network, rows("train"), rows("calibration"), rows("test")),
         method="post_hoc",
         options=QUICK,
-        on_progress=told.append,
+        observer=heard,
     )
     assert network.training
     return found
@@ -123,19 +124,17 @@ def test_the_report_is_shown_inline_and_saved(result: CalibrationResult, tmp_pat
             wrong(tmp_path)
 
 
-def test_progress_is_told_in_lines(result: CalibrationResult, told: list[Progress]) -> None:
-    """Stages come in order, and the share never falls."""
+def test_stages_are_told_in_order(result: CalibrationResult, heard: Heard) -> None:
+    """Stages come in order; nothing is trained."""
     assert result.promoted
-    assert list(dict.fromkeys(one.stage for one in told)) == ["evaluating", "training", "calibrating"]
-    shares = [one.fraction for one in told]
-    assert shares == sorted(shares)
-    assert str(told[0]) == "evaluating: 2 %"
+    assert heard.stages == ["evaluating", "training", "calibrating"]
+    assert not heard.progress
 
 
 @pytest.mark.slow
 def test_a_job_of_the_service_gives_the_same_report(network: nn.Module, tmp_path: Path) -> None:
     """The worker's child and `fedlas.calibrate` call the same calibration: all figures are equal."""
-    options = CalibrationOptions(method="post_hoc", budget_seconds=60.0, seed=3)
+    options = CalibrationOptions(method="post_hoc", budget=1, seed=3)
     mine = fedlas.calibrate(network, **{name: rows(name) for name in PARTS}, options=options)
     data = {"x": X, "label": Y, "split": np.repeat(list(PARTS), [part.stop - part.start for part in PARTS.values()])}
     model = fedlas.conversion.model_file(network, folder=tmp_path / "model", example=X[:8])
@@ -176,7 +175,7 @@ def test_without_train_rows_the_others_do(network: nn.Module) -> None:
 def test_features_are_tapped_by_name(network: nn.Module, tmp_path: Path) -> None:
     """The submodule's output is what the file gives as features."""
     given = None, rows("calibration"), rows("test")
-    found = fedlas.calibrate(network, *given, method="post_hoc", features="0", options=QUICK)
+    found = fedlas.calibrate(fedlas.ModelSource(network, features="0"), *given, method="post_hoc", options=QUICK)
     with torch.no_grad():
         expected = network[0](torch.from_numpy(X[:5])).numpy()  # type: ignore[index]
     np.testing.assert_allclose(runtime(found.save(tmp_path / "m.onnx"), X[:5], "features"), expected, atol=1e-5)
@@ -188,8 +187,8 @@ def test_a_frame_with_drawn_splits_calibrates_a_pipeline(tmp_path: Path) -> None
     words = np.array(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
     estimator = LogisticRegression(C=300, max_iter=60, tol=1e-2).fit(frame[:400], words[Y[:400]])
     table = frame[400:].assign(digit=words[Y[400:]])
-    how = {"roles": {"label": "digit"}, "seen_by_model": "no", "method": "post_hoc"}
-    found = fedlas.calibrate(estimator, data=table, options=QUICK, **how)
+    told = LabelledRows(table, roles={"label": "digit"}, seen_by_model="no")
+    found = fedlas.calibrate(estimator, told, method="post_hoc", options=QUICK)
     assert found.verdict == "post_hoc"
     assert (found.model.predict(frame[frame.columns[::-1]][:400]) == words[Y[:400]]).mean() > 0.8
     path = found.save(tmp_path / "m.onnx")
@@ -225,9 +224,9 @@ def test_a_model_that_knows_its_rows_by_heart_is_not_shown_to_be_better() -> Non
     estimator = Own(30, random_state=0).fit(noise, labels)
     for said in (None, "train_split"):
         with pytest.raises(BadDataset, match=r"say seen_by_model=no .* if it saw none") as caught:
-            fedlas.calibrate(estimator, data=(noise, labels), seen_by_model=said)
+            fedlas.calibrate(estimator, LabelledRows((noise, labels), seen_by_model=said))
         assert caught.value.code == "provenance_needed"
-    found = fedlas.calibrate(estimator, data=(noise, labels), seen_by_model="unknown")
+    found = fedlas.calibrate(estimator, LabelledRows((noise, labels), seen_by_model="unknown"))
     assert (found.verdict, found.promoted, found.shown) == ("undetermined", False, False)
     np.testing.assert_allclose(found.model.predict_proba(noise), estimator.predict_proba(noise), atol=1e-6)
     with pytest.raises(ConversionError, match="stays as it is"):
@@ -254,14 +253,18 @@ def test_scores_and_labels_alone_are_enough(network: nn.Module) -> None:
         logits = network.eval()(torch.from_numpy(X)).numpy()
     parts = {name: part for name, part in PARTS.items() if name != "train"}
     by_split = fedlas.calibrate(
-        logits={name: logits[part] for name, part in parts.items()},
-        labels={name: Y[part] for name, part in parts.items()},
+        LabelledScores(
+            logits={name: logits[part] for name, part in parts.items()},
+            labels={name: Y[part] for name, part in parts.items()},
+        )
     )
     assert by_split.verdict == "post_hoc"
     before = by_split.report.metrics["uploaded"]["nll"].value
     test = PARTS["test"]
     assert before == pytest.approx(nll(torch.from_numpy(logits[test]).double().softmax(1).numpy(), Y[test]), rel=1e-5)
-    drawn = fedlas.calibrate(probabilities=torch.from_numpy(logits).softmax(1), labels=torch.from_numpy(Y))
+    drawn = fedlas.calibrate(
+        LabelledScores(probabilities=torch.from_numpy(logits).softmax(1), labels=torch.from_numpy(Y))
+    )
     assert drawn.report.num_test_rows == pytest.approx(len(Y) / 2, abs=10)
     assert drawn.model.predict_proba(torch.from_numpy(logits[:3]).softmax(1)).sum(1) == pytest.approx(np.ones(3))
 
@@ -272,13 +275,14 @@ def test_columns_of_scores_have_the_names_of_a_frame() -> None:
     names = np.array(["zebra", "ant", "mouse"])
     truth = 2 * rng.normal(size=(600, 3))
     words = names[(truth + rng.gumbel(size=truth.shape)).argmax(axis=1)]
-    found = fedlas.calibrate(logits=pd.DataFrame(3 * truth, columns=names), labels=words)
+    found = fedlas.calibrate(LabelledScores(logits=pd.DataFrame(3 * truth, columns=names), labels=words))
     assert found.model.class_names == list(names)
     assert found.report.metrics["uploaded"]["accuracy"].value > 0.7
     with pytest.raises(ConversionError, match="give class_names="):
-        fedlas.calibrate(logits=3 * truth, labels=words)
+        fedlas.calibrate(LabelledScores(logits=3 * truth, labels=words))
     with pytest.raises(ConversionError, match="the columns zebra, ant, mouse"):
-        fedlas.calibrate(logits=pd.DataFrame(truth, columns=names), labels=words, class_names=["ant", "mouse", "zebra"])
+        frame, order = pd.DataFrame(truth, columns=names), ["ant", "mouse", "zebra"]
+        fedlas.calibrate(LabelledScores(logits=frame, labels=words, class_names=order))
 
 
 def test_files_are_calibrated_without_a_server(network: nn.Module, tmp_path: Path) -> None:
@@ -287,8 +291,9 @@ def test_files_are_calibrated_without_a_server(network: nn.Module, tmp_path: Pat
     data = tmp_path / "rows.npz"
     np.savez(data, x=X, y=Y)
     with pytest.raises(BadDataset, match=r"say seen_by_model=no .* if it saw none"):
-        fedlas.calibrate(str(model), data=data, method="temperature", options=QUICK)
-    found = fedlas.calibrate(str(model), data=data, seen_by_model="unknown", method="temperature", options=QUICK)
+        fedlas.calibrate(str(model), data, method="temperature", options=QUICK)
+    unknown = LabelledRows(data, seen_by_model="unknown")
+    found = fedlas.calibrate(str(model), unknown, method="temperature", options=QUICK)
     assert found.verdict == "undetermined"
     assert found.save(tmp_path / "same.onnx").read_bytes() == model.read_bytes()
     with torch.no_grad():
@@ -324,13 +329,18 @@ def test_inputs_by_name_are_in_the_order_of_forward(network: nn.Module) -> None:
 @pytest.mark.parametrize(
     ("arguments", "kind", "words"),
     [
-        ({}, ConversionError, "give a model with rows, or logits="),
+        ({"model": None, "train": rows("train")}, ConversionError, "a model is a path"),
         ({"model": nn.Linear(64, 10)}, ConversionError, "given were none"),
-        ({"model": nn.Linear(64, 10), "train": rows("train")}, ConversionError, "given were train"),
-        ({"model": "no.onnx", "data": "no.npz"}, ConversionError, "no model 'no.onnx'"),
+        ({"model": nn.Linear(64, 10), "train": rows("train"), "test": rows("test")}, ConversionError, "train, test"),
+        ({"model": nn.Linear(64, 10), "train": rows("train")}, BadDataset, "say seen_by_model=no"),
+        ({"model": "no.onnx", "train": "no.npz"}, ConversionError, "no model 'no.onnx'"),
         ({"model": nn.Linear(64, 10), "calibration": "a.npz", "test": "b.npz"}, ConversionError, "is a path"),
-        ({"logits": X[:, :10]}, ConversionError, "with labels="),
-        ({"logits": X[:, :10], "labels": Y, "model": "m.onnx"}, ConversionError, "not both"),
+        (
+            {"model": nn.Linear(64, 10), "train": LabelledRows(rows("train")), "calibration": 0, "test": 0},
+            ConversionError,
+            "LabelledRows, which are all rows",
+        ),
+        ({"model": LabelledScores(logits=X[:, :10], labels=Y), "train": 0}, ConversionError, "not both"),
         ({"model": nn.Linear(64, 5), "calibration": rows("calibration"), "test": rows("test")}, Mismatch, "5 classes"),
         (
             {"model": nn.Linear(64, 10), "calibration": (X[:5], Y[:5]), "test": rows("test")},
@@ -344,3 +354,10 @@ def test_what_cannot_be_calibrated_is_a_sentence(arguments: Any, kind: type[FedL
     with pytest.raises(kind) as raised:
         fedlas.calibrate(**arguments)
     assert words in str(raised.value)
+
+
+def test_scores_without_labels_are_refused() -> None:
+    """One kind of scores with labels, and nothing else, is what can be calibrated."""
+    for given in ({"logits": X}, {"labels": Y}, {"logits": X, "probabilities": X, "labels": Y}):
+        with pytest.raises(ConversionError, match="one of them, with labels="):
+            LabelledScores(**given)

@@ -13,7 +13,7 @@ import onnxruntime as ort
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from fedlas.calibration import CalibrationOptions, calibrate
+from fedlas.calibration import CalibrationOptions, ReportHeader, calibrate
 from fedlas.calibration.preparation import notices_of, prepare
 from fedlas.contract.profiles import Notice
 from fedlas.data import SPLITS, Dataset, align
@@ -24,6 +24,7 @@ from fedlas.race.record import FolderJournal
 from fedlas.race.results import RaceResult
 from fedlas.training.checkpoints import read_state, write_state
 from tests.helpers.gaussian_classes import OVERCONFIDENT, network, world
+from tests.helpers.races import Heard
 
 
 def given(folder: Path) -> tuple[GraphClassifier, Dataset]:
@@ -35,24 +36,19 @@ def given(folder: Path) -> tuple[GraphClassifier, Dataset]:
     names = list("abcd")
     dataset = Dataset({"x": rows["x"]}, rows["label"], names, True, splits, seen_by_model="no")
     specs = [{"name": one.name, "dtype": one.dtype, "shape": list(one.shape)} for one in classifier.inputs]
-    return classifier, align(dataset, model_inputs=specs, num_classes=4, class_names=names, class_names_given=True)
+    return classifier, align(dataset, model_inputs=specs, num_classes=4, class_names=names)
 
 
 def test_a_notebook_calibrates_judges_and_exports(tmp_path: Path) -> None:
     """The verdict, its report and the file belong together, and stages and request are told as they were."""
     classifier, dataset = given(tmp_path)
-    stages: list[str] = []
-    found = calibrate(
-        classifier,
-        dataset,
-        CalibrationOptions(method="post_hoc", evaluations_before=2),
-        request={"asked": "for little"},
-        on_stage=stages.append,
-    )
+    heard = Heard()
+    options = CalibrationOptions(method="post_hoc", evaluations_before=2)
+    found = calibrate(classifier, dataset, options, header=ReportHeader({"asked": "for little"}), observer=heard)
     report = found.report.as_dict()
     assert found.verdict.verdict == report["verdict"] == "post_hoc"
     assert (report["looks"]["before"], report["recipe"]["request"]) == (2, {"asked": "for little"})
-    assert stages == ["evaluating", "training", "calibrating"]
+    assert heard.stages == ["evaluating", "training", "calibrating"]
     found.export(tmp_path / "calibrated.onnx", metadata={"made": "here"})
     session = ort.InferenceSession(tmp_path / "calibrated.onnx", providers=["CPUExecutionProvider"])
     assert session.get_modelmeta().custom_metadata_map["made"] == "here"

@@ -245,7 +245,7 @@ def test_idle_rows_count_by_their_weights(classifier: GraphClassifier) -> None:
 def test_idle_rows_leave_time_for_the_map_of_the_features(classifier: GraphClassifier) -> None:
     """Where all rows would take too long for a calibrator that reads features, as many join as it has time for."""
     each = 4 * (classifier.feature_dim + 40) * 3e-7
-    options = CalibrationOptions(method="post_hoc", budget_seconds=60.0)
+    options = CalibrationOptions(method="post_hoc", budget=1)
     many = np.arange(100_000) % len(ROWS["label"])
     splits = np.where(np.arange(100_000) < 20_000, SPLITS.index("calibration"), SPLITS.index("train")).astype(np.int8)
     splits[-20:] = SPLITS.index("test")

@@ -44,7 +44,7 @@ def opened(
     specs = [{"name": one.name, "dtype": one.dtype, "shape": list(one.shape)} for one in classifier.inputs]
     dataset = Dataset({"x": x}, targets, names, True, splits.astype(np.int8), seen_by_model="no")
     count = classifier.num_classes
-    return classifier, align(dataset, model_inputs=specs, num_classes=count, class_names=names, class_names_given=True)
+    return classifier, align(dataset, model_inputs=specs, num_classes=count, class_names=names)
 
 
 def overconfident(folder: Path) -> tuple[GraphClassifier, Dataset]:

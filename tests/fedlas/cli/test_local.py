@@ -28,8 +28,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for (a, b, c), label, split in zip(ROWS.tolist(), LABELS, splits, strict=True)
     ]
     (folder / "rows.csv").write_text("\n".join(["a,b,c,label,split", *lines]))
-    options = {"seen_by_model": "no", "method": "temperature"}
-    return fedlas.calibrate(folder / "sharp.onnx", data=folder / "rows.csv", **options).save(folder / "calibrated.onnx")
+    rows = fedlas.LabelledRows(folder / "rows.csv", seen_by_model="no")
+    return fedlas.calibrate(folder / "sharp.onnx", rows, method="temperature").save(folder / "calibrated.onnx")
 
 
 def labels_of(answer: object) -> list[str]:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from fedlas.conversion import ConversionError, dataset_file, example_of
 from fedlas.conversion.columns import LABEL_NAMES, ROLES, SPLITS
 from fedlas.data import SPLITS as DATA_SPLITS
-from fedlas.data import read_dataset, roles
+from fedlas.data import ReadingOptions, read_dataset, roles
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.random((60, 4)).astype(np.float32), np.arange(60) % 3
@@ -25,7 +25,7 @@ PARTS = {"train": slice(0, 20), "calibration": slice(20, 40), "test": slice(40, 
 def read(data: Any, folder: Path, **options: Any) -> Any:
     """The dataset that the file of `data` is."""
     file = dataset_file(data, folder=folder, **options)
-    return read_dataset(file.path, roles=file.roles, seen_by_model=file.seen_by_model)
+    return read_dataset(file.path, ReadingOptions(roles=file.roles, seen_by_model=file.seen_by_model))
 
 
 class Items(Dataset[Any]):

@@ -33,8 +33,7 @@ def fitted(data: Dataset, *inputs: dict[str, Any], names: list[str] | None = Non
         data,
         model_inputs=inputs or (spec(),),
         num_classes=num_classes,
-        class_names=names or [str(i) for i in range(num_classes)],
-        class_names_given=names is not None,
+        class_names=names,
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas.data import read_dataset
+from fedlas.data import ReadingOptions, read_dataset
 from fedlas.errors import BadDataset
 from tests.helpers.archives import encrypted
 
@@ -201,7 +201,7 @@ def test_a_fault_has_its_code_and_names_the_place(case: str, tmp_path: Path) -> 
     content, code, words = CASES[case]
     (tmp_path / "upload").write_bytes(content)
     with pytest.raises(BadDataset, match=words) as caught:
-        read_dataset(tmp_path / "upload", purpose="fit")
+        read_dataset(tmp_path / "upload", ReadingOptions(purpose="fit"))
     assert caught.value.code == code
     assert str(tmp_path) not in caught.value.message
 
@@ -219,7 +219,7 @@ def test_pickles_are_never_opened(tmp_path: Path) -> None:
     for content in (raw, pickle.dumps(Bomb(), protocol=0), gzip.compress(raw), inside):
         (tmp_path / "upload").write_bytes(content)
         with pytest.raises(BadDataset):
-            read_dataset(tmp_path / "upload", purpose="fit")
+            read_dataset(tmp_path / "upload", ReadingOptions(purpose="fit"))
     assert not witness.exists()
 
 
@@ -236,7 +236,7 @@ def test_roles_must_name_columns(roles: dict[str, Any], code: str, words: str, t
     """A role that does not exist or names an absent column is refused, with the columns listed."""
     (tmp_path / "upload").write_bytes(npz())
     with pytest.raises(BadDataset, match=words) as caught:
-        read_dataset(tmp_path / "upload", roles=roles)
+        read_dataset(tmp_path / "upload", ReadingOptions(roles=roles))
     assert caught.value.code == code
 
 
@@ -247,7 +247,7 @@ def test_the_stated_format_must_be_true(format: str, code: str, tmp_path: Path) 
     """An npz sent as something else is refused."""
     (tmp_path / "upload").write_bytes(npz())
     with pytest.raises(BadDataset, match=format) as caught:
-        read_dataset(tmp_path / "upload", format=format)
+        read_dataset(tmp_path / "upload", ReadingOptions(format=format))
     assert caught.value.code == code
 
 
@@ -256,4 +256,4 @@ def test_unknown_options_are_value_errors(options: dict[str, Any], tmp_path: Pat
     """Options outside their values are the caller's mistake, not the file's."""
     (tmp_path / "upload").write_bytes(npz())
     with pytest.raises(ValueError, match=next(iter(options))):
-        read_dataset(tmp_path / "upload", **options)
+        read_dataset(tmp_path / "upload", ReadingOptions(**options))

@@ -16,7 +16,7 @@ GIGABYTE = 1 << 30
 CHILD = """
 import json, resource, sys
 from pathlib import Path
-from fedlas.data import read_dataset
+from fedlas.data import ReadingOptions, read_dataset
 from fedlas.errors import BadDataset
 from tests.corpus.tables import CASES
 
@@ -32,7 +32,7 @@ for i, case in enumerate(case for case in CASES if case.name.startswith(ending +
     path = case.make(place)
     options = {name: json.loads(value) if value[0] in "{[" else value for name, value in case.options.items()}
     try:
-        read_dataset(path, scratch=scratch, **options)
+        read_dataset(path, ReadingOptions(**options), scratch=scratch)
         answers[case.name] = "ready"
     except BadDataset as error:
         answers[case.name] = error.code

@@ -104,7 +104,7 @@ def test_any_type_that_the_model_casts_is_found(dtype: str) -> None:
 
     def aligned(array: Any) -> Dataset:
         dataset = Dataset({"x": array}, np.arange(40) % 2, ["a", "b"], True, np.zeros(40, np.int8))
-        return align(dataset, model_inputs=[spec], num_classes=2, class_names=[], class_names_given=False)
+        return align(dataset, model_inputs=[spec], num_classes=2, class_names=None)
 
     seen = SeenRows.of(aligned(rows.astype(np.float32)).inputs, key=KEY)
     assert seen.contains(aligned(rows[RNG.permutation(40)].astype(dtype)).inputs).all()

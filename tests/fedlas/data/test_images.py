@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fedlas.data import align, align_inputs, load_dataset, read_dataset, save_dataset
+from fedlas.data import ReadingOptions, align, align_inputs, load_dataset, read_dataset, save_dataset
 from fedlas.data.alignment import InputSpec, check_preprocessing
 from fedlas.data.arrays import ArrayFactory
 from fedlas.data.formats.image_folder import ImageFolderReader
@@ -49,10 +49,13 @@ def test_the_corpus(case: BadFile, tmp_path: Path) -> None:
     """Every bad zip and image has its code, names what is wrong, and leaves no file behind; good ones are read."""
     path = case.make(tmp_path)
     if case.codes == {"ready"}:
-        assert len(read_dataset(path, scratch=tmp_path, seen_by_model="no", **case.options)) >= 2 * GOOD_PER_CLASS
+        assert (
+            len(read_dataset(path, ReadingOptions(seen_by_model="no", **case.options), scratch=tmp_path))
+            >= 2 * GOOD_PER_CLASS
+        )
     else:
         with pytest.raises(BadDataset) as caught:
-            read_dataset(path, scratch=tmp_path, seen_by_model="no", **case.options)
+            read_dataset(path, ReadingOptions(seen_by_model="no", **case.options), scratch=tmp_path)
         assert caught.value.code in case.codes
         assert len(caught.value.message) < 400
         assert "\n" not in caught.value.message
@@ -193,7 +196,7 @@ def test_prepared_images_become_pixels(tmp_path: Path) -> None:
     """From the zip over the prepared copy to the model's rows: exactly what the preprocessing makes of each file."""
     save_dataset(read_dataset(digits_like(tmp_path)), tmp_path / "prepared.npz")
     dataset = load_dataset(tmp_path / "prepared.npz")
-    classes = {"num_classes": 2, "class_names": ["0", "1"], "class_names_given": False}
+    classes = {"num_classes": 2, "class_names": None}
     aligned = align(dataset, model_inputs=[SPEC], preprocessing=STEPS, **classes)
     wanted = np.stack([STEPS(image(photo(10, 12, seed=int(i)))) for i in dataset.in_file(np.arange(len(dataset)))])
     np.testing.assert_array_equal(aligned.inputs["x"], wanted)

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from fedlas.data import ReadingOptions, read_dataset
 from fedlas.data import arrays as arrays_module
-from fedlas.data import read_dataset
 from fedlas.data.arrays import ArrayFactory
 from fedlas.data.formats import csv as reading_csv
 from fedlas.data.formats import npz, parquet
@@ -146,7 +146,7 @@ def test_tables_are_read_in_pieces(format: str, tmp_path: Path, scratch: Path, m
     monkeypatch.setattr(arrays_module, "MEMORY_BYTES", 1 << 18)
     monkeypatch.setattr(reading_csv, "MAX_LINE_BYTES", 1 << 16)
     monkeypatch.setattr(parquet, "PIECE_BYTES", 1 << 16)
-    dataset = read_dataset(table(tmp_path, format), scratch=scratch, roles={"slices": ["site"]})
+    dataset = read_dataset(table(tmp_path, format), ReadingOptions(roles={"slices": ["site"]}), scratch=scratch)
     found = dataset.inputs["inputs"]
     assert isinstance(found, np.memmap)
     assert found.shape == (BLOCKS, 9)

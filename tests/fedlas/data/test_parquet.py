@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fedlas.data import read_dataset
+from fedlas.data import ReadingOptions, read_dataset
 from fedlas.data.columns import tensor
 from fedlas.errors import BadDataset
 
@@ -101,7 +101,7 @@ def test_ragged_lists_are_filled(inner: tuple[int, ...], tmp_path: Path) -> None
     values = [[[value] * inner[0] if inner else value for value in row] for row in RAGGED]
     kind = pa.list_(pa.list_(pa.int16(), 2)) if inner else pa.list_(pa.int16())
     path = parquet(tmp_path, {"tokens": pa.array(values, kind)})
-    found = read_dataset(path, padding={"tokens": -7}).inputs["tokens"]
+    found = read_dataset(path, ReadingOptions(padding={"tokens": -7})).inputs["tokens"]
     assert found.shape == (N, 5, *inner)
     assert found.dtype == np.int16
     for row, filled in zip(values, found, strict=True):
@@ -112,7 +112,9 @@ def test_ragged_lists_are_filled(inner: tuple[int, ...], tmp_path: Path) -> None
 def test_an_empty_list_can_be_filled(tmp_path: Path) -> None:
     """A row without any token is all padding."""
     path = parquet(tmp_path, {"tokens": pa.array([[], *RAGGED[1:]], pa.list_(pa.int64()))})
-    np.testing.assert_array_equal(read_dataset(path, padding={"tokens": 0}).inputs["tokens"][0], np.zeros(5))
+    np.testing.assert_array_equal(
+        read_dataset(path, ReadingOptions(padding={"tokens": 0})).inputs["tokens"][0], np.zeros(5)
+    )
 
 
 def test_ragged_lists_without_padding_name_the_row(tmp_path: Path) -> None:
@@ -160,14 +162,14 @@ def test_ragged_lists_without_padding_name_the_row(tmp_path: Path) -> None:
 def test_unfit_columns_are_named(column: Any, options: dict[str, Any], code: str, words: str, tmp_path: Path) -> None:
     """Each kind of column that cannot be what it stands for has its code and sentence."""
     with pytest.raises(BadDataset, match=words) as caught:
-        read_dataset(parquet(tmp_path, {"x": np.arange(N), "c": column}), **options)
+        read_dataset(parquet(tmp_path, {"x": np.arange(N), "c": column}), ReadingOptions(**options))
     assert caught.value.code == code
 
 
 def test_missing_numbers_can_be_let_through(tmp_path: Path) -> None:
     """With missing=nan an empty cell of a column of integers is NaN, and the pieces before it are floats too."""
     cells = pa.array([None if i in (5, 190) else i for i in range(N)], pa.int16())
-    found = read_dataset(parquet(tmp_path, {"c": cells}), missing="nan").inputs["inputs"]
+    found = read_dataset(parquet(tmp_path, {"c": cells}), ReadingOptions(missing="nan")).inputs["inputs"]
     assert np.flatnonzero(np.isnan(found[:, 0])).tolist() == [5, 190]
     assert found[189, 0] == 189
 
@@ -183,7 +185,7 @@ def test_roles_of_every_arrow_type(tmp_path: Path) -> None:
         "weight": pa.array([decimal.Decimal("1.5")] * N),
         "id": pa.array(np.arange(N, dtype=np.uint32)),
     }
-    dataset = read_dataset(parquet(tmp_path, columns), roles={"slices": ["site"]})
+    dataset = read_dataset(parquet(tmp_path, columns), ReadingOptions(roles={"slices": ["site"]}))
     assert list(dataset.inputs) == ["inputs"]
     np.testing.assert_array_equal(dataset.inputs["inputs"], np.arange(N)[:, None])
     assert dataset.slices["site"].tolist() == WORDS.tolist()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedlas.data import SPLITS, load_dataset, read_dataset, save_dataset
+from fedlas.data import SPLITS, ReadingOptions, load_dataset, read_dataset, save_dataset
 from fedlas.errors import BadDataset
 
 LABELS = np.arange(200) % 4
@@ -64,7 +64,7 @@ def test_every_layout_of_an_array_is_read(tmp_path: Path, writer: Any) -> None:
 def test_a_csv_becomes_one_input(tmp_path: Path) -> None:
     """Numeric columns stand side by side in file order, text labels are numbered by sorted name."""
     text = rows("b,a,flag,label,group", "{i},{i}.5,true,{word},g{i}")
-    dataset = read_dataset(csv(tmp_path, text), seen_by_model="no")
+    dataset = read_dataset(csv(tmp_path, text), ReadingOptions(seen_by_model="no"))
     np.testing.assert_array_equal(dataset.inputs["inputs"][:2], [[0, 0.5, 1], [1, 1.5, 1]])
     assert dataset.class_names == ["cat", "dog", "emu"]
     assert dataset.class_names_given
@@ -127,7 +127,7 @@ def test_roles_can_be_renamed(tmp_path: Path) -> None:
     """`roles` says which column is the label; the usual name is then an ordinary column."""
     text = rows("diagnosis,y,hospital,site", "{word},{i},h{i},s")
     roles = {"label": "diagnosis", "group": "hospital", "slices": ["site"]}
-    dataset = read_dataset(csv(tmp_path, text), roles=roles)
+    dataset = read_dataset(csv(tmp_path, text), ReadingOptions(roles=roles))
     assert dataset.roles == roles
     np.testing.assert_array_equal(dataset.inputs["inputs"][:, 0], np.arange(200))
 
@@ -182,7 +182,7 @@ def _with_zones(moments: np.ndarray) -> list[tuple[np.timedelta64, tuple[np.date
 
 def test_missing_numbers_can_be_let_through(tmp_path: Path) -> None:
     """With missing=nan an empty cell is NaN, in whole-number columns too."""
-    dataset = read_dataset(csv(tmp_path, rows("a,label", "{i},{word}") + ",cat\n"), missing="nan")
+    dataset = read_dataset(csv(tmp_path, rows("a,label", "{i},{word}") + ",cat\n"), ReadingOptions(missing="nan"))
     assert np.isnan(dataset.inputs["inputs"][-1, 0])
 
 
@@ -210,7 +210,7 @@ def test_drawn_splits_are_stratified(tmp_path: Path) -> None:
     """Every class is spread 50/20/10/20 to within a row, by a seed that repeats; the provenance is unknown."""
     labels = np.repeat([0, 1, 2], [500, 60, 40])
     path = npz(tmp_path, x=np.zeros(600), label=labels)
-    dataset, again, other = (read_dataset(path, split_seed=seed) for seed in (1, 1, 2))
+    dataset, again, other = (read_dataset(path, ReadingOptions(split_seed=seed)) for seed in (1, 1, 2))
     for k, size in enumerate((500, 60, 40)):
         counts = np.bincount(dataset.splits[labels == k], minlength=4)
         assert np.abs(counts - size * np.array([0.5, 0.2, 0.1, 0.2])).max() <= 1
@@ -235,14 +235,14 @@ def test_shares_of_drawn_splits(tmp_path: Path) -> None:
     shares = {"calibration": 0.3, "guarantee": 0.25, "test": 0.45}
     labels = np.repeat([0, 1, 2], [500, 60, 40])
     columns = {"x": np.zeros(600), "label": labels}
-    by_class = read_dataset(npz(tmp_path, **columns), split_shares=shares)
+    by_class = read_dataset(npz(tmp_path, **columns), ReadingOptions(split_shares=shares))
     for k, size in enumerate((500, 60, 40)):
         counts = np.bincount(by_class.splits[labels == k], minlength=4)
         assert np.abs(counts - size * np.array([0, 0.3, 0.25, 0.45])).max() <= 2
-    by_time = read_dataset(npz(tmp_path, **columns, time=np.arange(600)), split_shares=shares)
+    by_time = read_dataset(npz(tmp_path, **columns, time=np.arange(600)), ReadingOptions(split_shares=shares))
     np.testing.assert_array_equal(by_time.splits, np.repeat([1, 2, 3], [180, 150, 270]))
     groups = np.random.default_rng(0).integers(0, 100, 600)
-    by_group = read_dataset(npz(tmp_path, **columns, group=groups), split_shares=shares)
+    by_group = read_dataset(npz(tmp_path, **columns, group=groups), ReadingOptions(split_shares=shares))
     np.testing.assert_allclose(np.bincount(by_group.splits, minlength=4) / 600, [0, 0.3, 0.25, 0.45], atol=0.02)
     assert all(len(np.unique(by_group.splits[groups == group])) == 1 for group in np.unique(groups))
 
@@ -260,7 +260,7 @@ def test_shares_of_drawn_splits(tmp_path: Path) -> None:
 def test_bad_shares_are_refused(tmp_path: Path, shares: dict[str, float], said: str) -> None:
     """What the shares must be is said with what they are."""
     with pytest.raises(BadDataset, match=said) as refused:
-        read_dataset(npz(tmp_path, x=np.zeros(200), label=LABELS), split_shares=shares)
+        read_dataset(npz(tmp_path, x=np.zeros(200), label=LABELS), ReadingOptions(split_shares=shares))
     assert refused.value.code == "bad_split_shares"
 
 
@@ -268,7 +268,7 @@ def test_shares_and_given_splits_contradict_each_other(tmp_path: Path) -> None:
     """Where a column gives the splits none is drawn, so shares are refused and the column is named."""
     path = npz(tmp_path, x=np.zeros(200), label=LABELS // 2, split=np.array(SPLITS)[np.arange(200) % 4])
     with pytest.raises(BadDataset, match="'split' gives the split of every row"):
-        read_dataset(path, split_shares={"calibration": 0.5, "test": 0.5})
+        read_dataset(path, ReadingOptions(split_shares={"calibration": 0.5, "test": 0.5}))
 
 
 def test_drawn_splits_follow_time(tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_time_and_groups_together(tmp_path: Path) -> None:
 
 def test_a_claim_about_a_drawn_split_is_not_believed(tmp_path: Path) -> None:
     """No model was trained on a split that did not exist, so the provenance is unknown and says why."""
-    dataset = read_dataset(npz(tmp_path, x=np.zeros(200), label=LABELS), seen_by_model="train_split")
+    dataset = read_dataset(npz(tmp_path, x=np.zeros(200), label=LABELS), ReadingOptions(seen_by_model="train_split"))
     assert dataset.seen_by_model == "unknown"
     assert any("train_split" in warning for warning in dataset.warnings)
 

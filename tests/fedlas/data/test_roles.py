@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedlas.data import Dataset, align, load_dataset, read_dataset, save_dataset
+from fedlas.data import Dataset, ReadingOptions, align, load_dataset, read_dataset, save_dataset
 from fedlas.data.alignment import InputSpec
 from fedlas.data.roles import ColumnOrder
 from fedlas.errors import Mismatch
@@ -26,13 +26,13 @@ def written(folder: Path, frame: pd.DataFrame, kind: str, **options: Any) -> Dat
     frame.assign(label=LABELS).to_parquet(buffer) if kind == "parquet" else frame.assign(label=LABELS).to_csv(buffer)
     file = folder / f"rows.{kind}"
     file.write_bytes(buffer.getvalue())
-    return read_dataset(file, **options)
+    return read_dataset(file, ReadingOptions(**options))
 
 
 def fitted(dataset: Dataset, columns: list[str] | None, width: int | str = 3, **more: Any) -> Dataset:
     """The dataset as a model with these columns takes it."""
     spec = InputSpec(name="x", dtype="float32", shape=["N", width])
-    classes = {"num_classes": 3, "class_names": ["0", "1", "2"], "class_names_given": False}
+    classes = {"num_classes": 3, "class_names": None}
     return align(dataset, model_inputs=[spec], columns=columns, **classes, **more)
 
 
@@ -131,15 +131,14 @@ def padded_rows(folder: Path, fill: int) -> Dataset:
     """Token lists of one to five numbers."""
     tokens = [[*range(1, 2 + row % 5)] for row in range(90)]
     pd.DataFrame({"ids": tokens, "label": LABELS}).to_parquet(folder / "tokens.parquet")
-    return read_dataset(folder / "tokens.parquet", padding={"ids": fill})
+    return read_dataset(folder / "tokens.parquet", ReadingOptions(padding={"ids": fill}))
 
 
 def test_padding_is_remembered_under_the_models_name(tmp_path: Path) -> None:
     """What filled the dataset's rows fills those that are shorter than the model's, and later ones."""
     spec = InputSpec(name="tokens", dtype="int64", shape=["N", 8])
     dataset = padded_rows(tmp_path, 9)
-    given: dict[str, Any] = {"model_inputs": [spec], "num_classes": 3, "class_names": ["0", "1", "2"]}
-    given["class_names_given"] = False
+    given: dict[str, Any] = {"model_inputs": [spec], "num_classes": 3, "class_names": None}
     result = align(dataset, **given, scratch=tmp_path)
     assert result.reading == {"padding": {"tokens": 9}, "missing": "reject"}
     assert result.inputs["tokens"][:2].tolist() == [[1, *[9] * 7], [1, 2, *[9] * 6]]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedlas.data import SPLITS, Dataset, load_dataset, read_dataset, save_dataset, shared_rows
+from fedlas.data import SPLITS, Dataset, ReadingOptions, load_dataset, read_dataset, save_dataset, shared_rows
 from fedlas.errors import BadDataset
 
 LABELS = np.arange(200) % 4
@@ -29,7 +29,7 @@ def test_slices_are_read_stored_and_loaded(format: str, tmp_path: Path) -> None:
     else:
         lines = [f"{i},{LABELS[i]},{SITES[i] or 'none'},{float(AGES[i])!r}" for i in range(200)]
         path.write_text("x,label,site,age\n" + "\n".join(lines) + "\n", encoding="utf-8")
-    read = read_dataset(path, roles={"slices": ["site", "age"]})
+    read = read_dataset(path, ReadingOptions(roles={"slices": ["site", "age"]}))
     save_dataset(read, tmp_path / "copy")
     sites = SITES if format == "npz" else np.where(SITES == "", "none", SITES)
     for found in (read, load_dataset(tmp_path / "copy")):
@@ -54,7 +54,7 @@ def test_a_slice_needs_one_value_per_row(tmp_path: Path) -> None:
     """An array of vectors is refused by name."""
     np.savez(tmp_path / "data.npz", x=np.arange(200.0), label=LABELS, site=np.zeros((200, 2)))
     with pytest.raises(BadDataset, match=r"slice 'site' needs one value per row, got shape \(200, 2\)"):
-        read_dataset(tmp_path / "data.npz", roles={"slices": ["site"]})
+        read_dataset(tmp_path / "data.npz", ReadingOptions(roles={"slices": ["site"]}))
 
 
 def test_shared_rows_are_counted_per_split() -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fedlas.data import align, load_dataset, read_dataset, save_dataset
+from fedlas.data import ReadingOptions, align, load_dataset, read_dataset, save_dataset
 from fedlas.data.dataset import Dataset
 from fedlas.errors import BadDataset
 from tests.corpus.images import Entry, image, photo, zip_of
@@ -40,7 +40,7 @@ def csv(**columns: Any) -> bytes:
 def read(folder: Path, content: bytes, **options: Any) -> Dataset:
     path = folder / "upload"
     path.write_bytes(content)
-    return read_dataset(path, **options)
+    return read_dataset(path, ReadingOptions(**options))
 
 
 def codes(dataset: Dataset) -> list[str]:
@@ -154,7 +154,7 @@ def test_nothing_is_fitted_to_them(tmp_path: Path) -> None:
     dataset = read(tmp_path, npz(x=ROWS))
     spec: Any = {"name": "x", "dtype": "float32", "shape": ("N", 3)}
     with pytest.raises(BadDataset) as caught:
-        align(dataset, model_inputs=[spec], num_classes=2, class_names=["a", "b"], class_names_given=False)
+        align(dataset, model_inputs=[spec], num_classes=2, class_names=None)
     assert caught.value.code == "unlabelled_dataset"
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from fedlas.calibrators import Identity, TemperatureScaling, softmax
 from fedlas.errors import ExportError
-from fedlas.export.graph import export_onnx
+from fedlas.export.graph import write_graph
 from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity, TypicalityScore
 from fedlas.importers import load_onnx
@@ -41,7 +41,7 @@ def test_familiarity_in_every_opset(opset: int, dynamo: bool, score: TypicalityS
     fitted = Familiarity.fit(network_outputs(classifier, rows)[1], score=score)
     out = tmp_path / "out.onnx"
     told = {"class_names": names, "familiarity": fitted}
-    export_onnx(classifier, out, calibrator=Identity(), verify_with=[new.numpy()], **told)
+    write_graph(classifier, calibrator=Identity(), verify_with=[new.numpy()], **told).save(out)
     if classifier.ir_version >= 4:  # older files had to name constants among the inputs; no runtime asks for that
         onnx.checker.check_model(onnx.load(out), full_check=True)
     found = predict_file(out, [new.numpy()])
@@ -61,7 +61,7 @@ def test_guarantees_in_the_metadata(tmp_path: Path) -> None:
     targets = (probs.cumsum(1) > np.random.default_rng(0).random((300, 1))).argmax(1)
     guarantees = Guarantees.fit(probs, targets, class_names=["a", "b", "c"])
     out = tmp_path / "out.onnx"
-    export_onnx(classifier, out, calibrator=calibrator, class_names=["a", "b", "c"], guarantees=guarantees)
+    write_graph(classifier, calibrator=calibrator, class_names=["a", "b", "c"]).save(out, guarantees=guarantees)
     stored = {item.key: item.value for item in onnx.load(out).metadata_props}["guarantees"]
     read = Guarantees.from_dict(json.loads(stored))
     assert read.as_dict() == guarantees.as_dict()
@@ -69,7 +69,7 @@ def test_guarantees_in_the_metadata(tmp_path: Path) -> None:
     level = float(guarantees.bounds.max())
     assert ((confidences >= read.threshold_for(level)) == (probs.max(1) >= guarantees.threshold_for(level))).all()
     with pytest.raises(ValueError, match="guarantees are for the classes"):
-        export_onnx(classifier, out, calibrator=calibrator, class_names=["a", "b", "d"], guarantees=guarantees)
+        write_graph(classifier, calibrator=calibrator, class_names=["a", "b", "d"]).save(out, guarantees=guarantees)
 
 
 def test_a_familiar_file_can_be_opened_again(tmp_path: Path) -> None:
@@ -81,14 +81,13 @@ def test_a_familiar_file_can_be_opened_again(tmp_path: Path) -> None:
         classifier = load_onnx(path, output=output)
         fitted = Familiarity.fit(network_outputs(classifier, rows)[1])
         path, output = tmp_path / f"{step}.onnx", "probabilities"
-        export_onnx(
+        write_graph(
             classifier,
-            path,
             calibrator=TemperatureScaling(2.0),
             class_names=["a", "b", "c"],
             familiarity=fitted,
             verify_with=[rows.numpy()],
-        )
+        ).save(path)
     found = predict_file(path, [rows.numpy()])
     np.testing.assert_allclose(found["familiarity"], fitted(found["features"]), atol=1e-3)
 
@@ -100,7 +99,7 @@ def test_what_does_not_fit(tmp_path: Path) -> None:
     names, out = ["a", "b", "c"], tmp_path / "out.onnx"
     other = Familiarity.fit(np.random.default_rng(0).normal(size=(50, 7)))
     with pytest.raises(ValueError, match="7 features, the classifier has 16"):
-        export_onnx(classifier, out, calibrator=Identity(), class_names=names, familiarity=other)
+        write_graph(classifier, calibrator=Identity(), class_names=names, familiarity=other).save(out)
 
     class Wrong(Familiarity):
         def __call__(self, features: object) -> np.ndarray:
@@ -110,5 +109,5 @@ def test_what_does_not_fit(tmp_path: Path) -> None:
     wrong = Wrong(fitted.measure, fitted.knots, fitted.values, 50, 16)
     with pytest.raises(ExportError, match="familiarity"):
         told = {"class_names": names, "familiarity": wrong}
-        export_onnx(classifier, out, calibrator=Identity(), verify_with=[rows.numpy()], **told)
+        write_graph(classifier, calibrator=Identity(), verify_with=[rows.numpy()], **told).save(out)
     assert not out.exists()

@@ -22,7 +22,7 @@ from fedlas.calibrators import (
 from fedlas.calibrators.feature_map import FeatureScaling
 from fedlas.calibrators.one_vs_rest import Compressed
 from fedlas.errors import ExportError, UnsupportedModel
-from fedlas.export.graph import export_onnx
+from fedlas.export.graph import write_graph
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import GraphClassifier, load_onnx
 from fedlas.importers.onnx.runtime import predict_file
@@ -70,15 +70,14 @@ def finalist(base: GraphClassifier, *, head_only: bool) -> Finalist:
 def written(made: Finalist, path: Path, rows: list[np.ndarray], familiarity: Familiarity | None = None) -> Path:
     network = made.classifier
     assert isinstance(network, Ensemble)
-    report = export_onnx(
+    report = write_graph(
         network,
-        path,
         calibrator=made.calibrator,
         class_names=[f"k{i}" for i in range(network.num_classes)],
         familiarity=familiarity,
         verify_with=rows,
         tolerance=1e-5,
-    )
+    ).save(path)
     assert report.parity.num_rows == len(rows[0])
     onnx.checker.check_model(onnx.load(path), full_check=True)
     return path
@@ -160,7 +159,9 @@ def test_a_written_average_can_be_uploaded_again(name: str, head_only: bool, tmp
     again = load_onnx(written(made, tmp_path / "out.onnx", rows), output="probabilities")
     np.testing.assert_allclose(softmax(predict_logits(again, rows)[0]), made.probs(rows), atol=1e-5)
     names = [f"k{i}" for i in range(again.num_classes)]
-    export_onnx(again, tmp_path / "twice.onnx", calibrator=TemperatureScaling(1.0), class_names=names, verify_with=rows)
+    write_graph(again, calibrator=TemperatureScaling(1.0), class_names=names, verify_with=rows).save(
+        tmp_path / "twice.onnx"
+    )
     answered = predict_file(tmp_path / "twice.onnx", rows)["probabilities"]
     np.testing.assert_allclose(answered, made.probs(rows), atol=2e-5)
 
@@ -178,7 +179,7 @@ def test_every_standard_output_can_be_uploaded_again(cnn: GraphClassifier, tmp_p
     familiarity = Familiarity.fit(predict_logits(cnn, rows, device="cpu")[1])
     path = tmp_path / "out.onnx"
     told = {"class_names": list("abcde"), "familiarity": familiarity, "verify_with": rows}
-    export_onnx(cnn, path, calibrator=TemperatureScaling(2.0), **told)
+    write_graph(cnn, calibrator=TemperatureScaling(2.0), **told).save(path)
     found = predict_file(path, rows)
     again = load_onnx(path, output="probabilities")
     np.testing.assert_allclose(softmax(predict_logits(again, rows, device="cpu")[0]), found["probabilities"], atol=1e-5)
@@ -196,6 +197,6 @@ def test_too_large_for_a_file(
     )
     monkeypatch.setattr("fedlas.export.graph.MAX_WEIGHT_BYTES", 1000)
     with pytest.raises(kind, match="GiB") as caught:
-        export_onnx(network, tmp_path / "out.onnx", calibrator=TemperatureScaling(1.0), class_names=list("abcde"))
+        write_graph(network, calibrator=TemperatureScaling(1.0), class_names=list("abcde")).save(tmp_path / "out.onnx")
     assert caught.value.code == "too_large_for_onnx"  # type: ignore[attr-defined]
     assert not (tmp_path / "out.onnx").exists()

@@ -15,7 +15,7 @@ from torch import nn
 
 from fedlas.calibrators import AffineScaling, Identity, TemperatureScaling
 from fedlas.errors import ExportError
-from fedlas.export.graph import export_onnx
+from fedlas.export.graph import write_graph
 from fedlas.importers import OnnxClassifier, load_onnx
 from fedlas.importers.onnx.runtime import predict_file
 from tests.helpers.networks import (
@@ -56,7 +56,7 @@ def test_tuned_weights_come_back(name: str, batch: int | None, tmp_path: Path) -
     classifier = load_onnx(path)
     arrays = [value.numpy() for value in rows(9)]
     out, told = tmp_path / "out.onnx", {"class_names": names(classifier), "verify_with": arrays}
-    report = export_onnx(classifier, out, calibrator=Identity(), tolerance=1e-6, **told)
+    report = write_graph(classifier, calibrator=Identity(), tolerance=1e-6, **told).save(out)
     assert (report.parity.num_rows, report.opset) == (9, classifier.opset)
     np.testing.assert_allclose(
         predict_file(out, [a[: batch or 9] for a in arrays])["logits"],
@@ -66,7 +66,7 @@ def test_tuned_weights_come_back(name: str, batch: int | None, tmp_path: Path) -
     train_a_little(classifier, rows(8))
     untrained = predict_file(out, arrays)
     calibrator = TemperatureScaling(1.7)
-    report = export_onnx(classifier, out, calibrator=calibrator, tolerance=1e-5, **told)
+    report = write_graph(classifier, calibrator=calibrator, tolerance=1e-5, **told).save(out)
     onnx.checker.check_model(onnx.load(out), full_check=True)
     trained = predict_file(out, arrays)
     assert np.abs(trained["logits"] - untrained["logits"]).max() > 1e-3
@@ -82,7 +82,7 @@ def test_standard_outputs(tmp_path: Path) -> None:
     """Exactly the four outputs, in float32, with the features that the classifier gives and the largest probability."""
     classifier = load_onnx(export(Composed(mlp(), lambda y: y.softmax(1)).eval(), table(2), tmp_path / "m.onnx"))
     out = tmp_path / "out.onnx"
-    export_onnx(classifier, out, calibrator=Identity(), class_names=names(classifier))
+    write_graph(classifier, calibrator=Identity(), class_names=names(classifier)).save(out)
     (x,) = table(5)
     found = predict_file(out, [x.numpy()], batch_size=2)
     logits, features = classifier(x)
@@ -105,7 +105,9 @@ def test_versions_are_kept(opset: int, dynamo: bool, tmp_path: Path) -> None:
     classifier = load_onnx(path)
     out = tmp_path / "out.onnx"
     rows = [images(4)[0].numpy()]
-    export_onnx(classifier, out, calibrator=Identity(), class_names=names(classifier), verify_with=rows, tolerance=1e-6)
+    write_graph(
+        classifier, calibrator=Identity(), class_names=names(classifier), verify_with=rows, tolerance=1e-6
+    ).save(out)
     before, after = onnx.load(path), onnx.load(out)
     assert after.ir_version == before.ir_version
     assert {o.domain: o.version for o in after.opset_import} == {o.domain: o.version for o in before.opset_import}
@@ -120,13 +122,13 @@ def test_running_statistics_are_written(tmp_path: Path) -> None:
     classifier = load_onnx(path)
     out = tmp_path / "out.onnx"
     rows = images(16)
-    export_onnx(classifier, out, calibrator=Identity(), class_names=names(classifier))
+    write_graph(classifier, calibrator=Identity(), class_names=names(classifier)).save(out)
     before = predict_file(out, [rows[0].numpy()])["logits"]
     with torch.no_grad():
         for _ in range(5):
             classifier.train()(3 * rows[0] + 1)
     told = {"class_names": names(classifier), "verify_with": [rows[0].numpy()]}
-    report = export_onnx(classifier, out, calibrator=Identity(), **told)
+    report = write_graph(classifier, calibrator=Identity(), **told).save(out)
     assert report.parity.max_probability_error < 1e-6
     assert classifier.training, "the export changed the classifier's mode"
     assert np.abs(predict_file(out, [rows[0].numpy()])["logits"] - before).max() > 1e-2
@@ -139,7 +141,7 @@ def test_names_that_collide(tmp_path: Path) -> None:
         classifier = load_onnx(export(network, table(2), tmp_path / "m.onnx", dynamic=False, **{position: [name]}))
         (x,) = table(4)
         out = tmp_path / "out.onnx"
-        export_onnx(classifier, out, calibrator=Identity(), class_names=names(classifier))
+        write_graph(classifier, calibrator=Identity(), class_names=names(classifier)).save(out)
         np.testing.assert_allclose(predict_file(out, [x.numpy()])["logits"], network(x).detach(), atol=1e-5)
         assert set(classifier.input_names).isdisjoint({"features", "logits"})
 
@@ -151,7 +153,7 @@ def test_binary_with_an_affine_calibrator(tmp_path: Path) -> None:
     train_a_little(classifier, (x,))
     out = tmp_path / "out.onnx"
     affine = AffineScaling(2.0, -0.5)
-    export_onnx(classifier, out, calibrator=affine, class_names=["no", "yes"], verify_with=[x.numpy()])
+    write_graph(classifier, calibrator=affine, class_names=["no", "yes"], verify_with=[x.numpy()]).save(out)
     found = predict_file(out, [x.numpy()])
     assert np.array_equal(found["logits"][:, 0], np.zeros(6, np.float32))
     odds = torch.from_numpy(found["logits"][:, 1])
@@ -163,7 +165,9 @@ def test_half_precision_upload(tmp_path: Path) -> None:
     classifier = load_onnx(export(mlp().eval().half(), (torch.randn(2, 10).half(),), tmp_path / "m.onnx"))
     x = np.random.default_rng(0).standard_normal((5, 10)).astype(np.float16)
     out = tmp_path / "out.onnx"
-    export_onnx(classifier, out, calibrator=Identity(), class_names=names(classifier), verify_with=[x], tolerance=1e-6)
+    write_graph(classifier, calibrator=Identity(), class_names=names(classifier), verify_with=[x], tolerance=1e-6).save(
+        out
+    )
     assert predict_file(out, [x])["probabilities"].dtype == np.float32
 
 
@@ -172,7 +176,7 @@ def test_metadata(tmp_path: Path) -> None:
     classifier = load_onnx(export(mlp().eval(), table(2), tmp_path / "m.onnx"))
     out = tmp_path / "out.onnx"
     told = {"class_names": ["a", "b", "c"], "metadata": {"job_id": "job_1"}}
-    export_onnx(classifier, out, calibrator=TemperatureScaling(2.5), **told)
+    write_graph(classifier, calibrator=TemperatureScaling(2.5), **told).save(out)
     properties = {item.key: item.value for item in onnx.load(out).metadata_props}
     assert json.loads(properties["class_names"]) == ["a", "b", "c"]
     assert json.loads(properties["calibrator"]) == {"name": "temperature", "parameters": {"temperature": 2.5}}
@@ -184,12 +188,12 @@ def test_a_calibrated_file_is_an_ordinary_upload(tmp_path: Path) -> None:
     network = mlp().eval()
     classifier = load_onnx(export(network, table(2), tmp_path / "m.onnx"))
     out = tmp_path / "out.onnx"
-    export_onnx(classifier, out, calibrator=TemperatureScaling(2.0), class_names=["a", "b", "c"])
+    write_graph(classifier, calibrator=TemperatureScaling(2.0), class_names=["a", "b", "c"]).save(out)
     again = load_onnx(out)
     (x,) = table(4)
     torch.testing.assert_close(again(x)[0].softmax(1), (network(x) / 2).softmax(1), atol=1e-6, rtol=1e-5)
     assert sum(p.numel() for p in again.parameters()) == sum(p.numel() for p in classifier.parameters())
-    export_onnx(again, out, calibrator=Identity(), class_names=["a", "b", "c"], verify_with=[x.numpy()])
+    write_graph(again, calibrator=Identity(), class_names=["a", "b", "c"], verify_with=[x.numpy()]).save(out)
 
 
 def test_a_file_that_differs_is_an_error(tmp_path: Path) -> None:
@@ -202,7 +206,9 @@ def test_a_file_that_differs_is_an_error(tmp_path: Path) -> None:
     classifier = load_onnx(export(mlp().eval(), table(2), tmp_path / "m.onnx"))
     out = tmp_path / "out.onnx"
     with pytest.raises(ExportError) as caught:
-        export_onnx(classifier, out, calibrator=Wrong(), class_names=["a", "b", "c"], verify_with=[table(3)[0].numpy()])
+        write_graph(
+            classifier, calibrator=Wrong(), class_names=["a", "b", "c"], verify_with=[table(3)[0].numpy()]
+        ).save(out)
     assert caught.value.code == "parity"
     assert not out.exists()
 
@@ -211,7 +217,7 @@ def test_wrong_number_of_class_names(tmp_path: Path) -> None:
     """There must be one name for every class."""
     classifier = load_onnx(export(mlp().eval(), table(2), tmp_path / "m.onnx"))
     with pytest.raises(ValueError, match="2 names"):
-        export_onnx(classifier, tmp_path / "out.onnx", calibrator=Identity(), class_names=["a", "b"])
+        write_graph(classifier, calibrator=Identity(), class_names=["a", "b"]).save(tmp_path / "out.onnx")
 
 
 def test_dead_nodes_are_left_out(tmp_path: Path) -> None:
@@ -219,7 +225,7 @@ def test_dead_nodes_are_left_out(tmp_path: Path) -> None:
     network = Composed(nn.Sequential(mlp(), nn.Softmax(1)), lambda y: (y.argmax(1), y))
     classifier = load_onnx(export(network.eval(), table(2), tmp_path / "m.onnx"))
     out = tmp_path / "out.onnx"
-    export_onnx(classifier, out, calibrator=Identity(), class_names=names(classifier))
+    write_graph(classifier, calibrator=Identity(), class_names=names(classifier)).save(out)
     operators = [node.op_type for node in onnx.load(out).graph.node]
     assert "ArgMax" not in operators
     assert operators.count("Softmax") == 1

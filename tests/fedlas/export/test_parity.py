@@ -13,7 +13,7 @@ from torch import nn
 from fedlas.calibrators import Identity, TemperatureScaling, softmax
 from fedlas.contract.report import Parity, RuntimeRounding
 from fedlas.errors import ExportError, UnsupportedModel
-from fedlas.export.graph import build_model, export_onnx, write_graph
+from fedlas.export.graph import build_model, write_graph
 from fedlas.export.parity import open_in_double, prove
 from fedlas.importers import GraphClassifier, load_onnx
 from fedlas.importers.onnx.graph import Array
@@ -44,9 +44,11 @@ def test_what_rounding_explains_is_written_and_told(tmp_path: Path) -> None:
     classifier = cancelling(tmp_path)
     x, targets = cancelling_variance.rows(200, spread=0.02)
     out = tmp_path / "out.onnx"
-    parity = export_onnx(
-        classifier, out, calibrator=TemperatureScaling(2.0), class_names=NAMES, verify_with=[x], targets=targets
-    ).parity
+    parity = (
+        write_graph(classifier, calibrator=TemperatureScaling(2.0), class_names=NAMES, verify_with=[x], targets=targets)
+        .save(out)
+        .parity
+    )
     assert parity is not None
     assert parity.rounding is not None
     written = predict_file(out, [x])["probabilities"].astype(float)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fedlas.calibrators import TemperatureScaling, softmax
-from fedlas.export.graph import export_onnx
+from fedlas.export.graph import write_graph
 from fedlas.importers import load_onnx
 from fedlas.importers.onnx.runtime import predict_file
 from tests.helpers.uploads import to_onnx
@@ -27,7 +27,7 @@ def test_calibrators_compose(tmp_path: Path) -> None:
         classifier = load_onnx(path, output=output)
         path, output = tmp_path / f"{step}.onnx", "probabilities"
         calibrator = TemperatureScaling(temperature)
-        export_onnx(classifier, path, calibrator=calibrator, class_names=list("abcd"), verify_with=[rows])
+        write_graph(classifier, calibrator=calibrator, class_names=list("abcd"), verify_with=[rows]).save(path)
     with torch.no_grad():
         expected = softmax(network(torch.from_numpy(rows)).numpy() / 18)
     np.testing.assert_allclose(predict_file(path, [rows])["probabilities"], expected, atol=1e-6)

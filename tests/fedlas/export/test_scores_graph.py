@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 
 from fedlas.calibrators import Identity, TemperatureScaling
 from fedlas.deployment import ClassPriors, Deployment
-from fedlas.export.graph import export_onnx
+from fedlas.export.graph import write_graph
 from fedlas.export.scores_graph import append_familiarity
 from fedlas.guarantees.typicality import MAX_KNOTS, Familiarity, TypicalityScore
 from fedlas.importers import load_onnx
@@ -59,11 +59,11 @@ def test_priors_are_a_constant_and_can_be_an_input(
     classifier = load_onnx(tmp_path / "upload.onnx")
     calibrator, thresholds = TemperatureScaling(2.0), np.full(4, 0.25)
     given: dict[str, Any] = {"calibrator": calibrator, "class_names": NAMES, "verify_with": [ROWS]}
-    assert export_onnx(classifier, tmp_path / "plain.onnx", **given).priors_input == b""
+    assert write_graph(classifier, **given).save(tmp_path / "plain.onnx").priors_input == b""
     plain = run(tmp_path / "plain.onnx", **{name: ROWS})
     for default in (SHARES, RARE):
         deployment = Deployment(ClassPriors(SHARES, default), thresholds)
-        more = export_onnx(classifier, tmp_path / "priors.onnx", deployment=deployment, **given).priors_input
+        more = write_graph(classifier, deployment=deployment, **given).save(tmp_path / "priors.onnx").priors_input
         assert onnx.load(tmp_path / "priors.onnx").ir_version == max(version, 4)
         capfd.readouterr()
         session = ort.InferenceSession(tmp_path / "priors.onnx", providers=["CPUExecutionProvider"])
@@ -89,12 +89,12 @@ def test_a_file_with_priors_can_be_opened_again(tmp_path: Path, with_input: bool
     (tmp_path / "0.onnx").write_bytes(network(TRUTH))
     given: dict[str, Any] = {"calibrator": Identity(), "class_names": NAMES, "verify_with": [ROWS]}
     first = Deployment(ClassPriors(SHARES, RARE), np.full(4, 0.25))
-    more = export_onnx(load_onnx(tmp_path / "0.onnx"), tmp_path / "1.onnx", deployment=first, **given).priors_input
+    more = write_graph(load_onnx(tmp_path / "0.onnx"), deployment=first, **given).save(tmp_path / "1.onnx").priors_input
     if with_input:  # as files of earlier versions are
         (tmp_path / "1.onnx").write_bytes((tmp_path / "1.onnx").read_bytes() + more)
     second = Deployment(ClassPriors(RARE, SHARES), np.full(4, 0.25))
     again = load_onnx(tmp_path / "1.onnx", output="probabilities")
-    more = export_onnx(again, tmp_path / "2.onnx", deployment=second, **given).priors_input
+    more = write_graph(again, deployment=second, **given).save(tmp_path / "2.onnx").priors_input
     once = run(tmp_path / "1.onnx", x=ROWS)
     np.testing.assert_allclose(run(tmp_path / "2.onnx", x=ROWS), shifted(once, SHARES / RARE), atol=1e-5)
     (tmp_path / "3.onnx").write_bytes((tmp_path / "2.onnx").read_bytes() + more)

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
 from fedlas.calibrators import softmax
 from fedlas.contract.report import GateVerdict
+from fedlas.contract.requests import GateOptions
 from fedlas.errors import BadDataset
 from fedlas.gate.gate import checked_finalists, judge, verdict_alone
-from fedlas.gate.guards import GateOptions, JudgedRows, score_rise
+from fedlas.gate.guards import JudgedRows, JudgementOptions, score_rise
 from tests.helpers.drawn_rows import drawn_logits
 
 
-def verdict(**changes: object) -> GateVerdict:
+def verdict(seed: int = 0, num_resamples: int = 1000, **changes: Any) -> GateVerdict:
     """An overconfident upload, a perfect temperature, no trained finalist, unless changed."""
     logits, targets = drawn_logits()
     settings = {
         "uploaded": softmax(3 * logits),
         "post_hoc": softmax(logits),
-        "trained": None,
         "targets": targets,
         "provenance": "train_split",
         **changes,
     }
-    return judge(**settings)  # type: ignore[arg-type]
+    names = ("uploaded", "same_labels", "post_hoc", "trained", "average")
+    probs = {name: settings.pop(name) for name in names if name in settings}
+    gate = GateOptions(**{name: settings.pop(name) for name in GateOptions.model_fields if name in settings})
+    return judge(probs, settings.pop("targets"), JudgementOptions(gate, seed, num_resamples), **settings)
 
 
 def test_a_good_temperature_is_promoted() -> None:
@@ -71,6 +76,7 @@ def test_what_is_no_better_is_served_and_not_shown() -> None:
 def test_the_verdict_alone_is_that_of_the_whole_judgement(grouped: bool, max_recall_drop: float | None) -> None:
     """Of finalists that are tilted towards classes, sharpened and flattened, on labels of which some are wrong."""
     rng, found = np.random.default_rng(5), set()
+    options = JudgementOptions(GateOptions(max_recall_drop=max_recall_drop))
     logits, targets = drawn_logits(400)
     groups = rng.integers(80, size=len(targets)) if grouped else None
     for draw in range(12):
@@ -79,9 +85,9 @@ def test_the_verdict_alone_is_that_of_the_whole_judgement(grouped: bool, max_rec
             name: softmax(logits * rng.choice([0.7, 1, 2]) + rng.normal(scale=rng.choice([0, 0.5]), size=(1, 5)))
             for name in ("uploaded", "same_labels", "post_hoc", "trained", "average")
         }
-        whole = judge(**given, targets=wrong, groups=groups, provenance="no", max_recall_drop=max_recall_drop)  # type: ignore[arg-type]
+        whole = judge(given, wrong, options, groups=groups, provenance="no")
         probs, rows = checked_finalists(given, wrong, groups)
-        assert verdict_alone(probs, rows, GateOptions(max_recall_drop=max_recall_drop)) == whole.verdict
+        assert verdict_alone(probs, rows, options) == whole.verdict
         found.add(whole.finalist)
     assert len(found) >= 3
 
@@ -95,14 +101,10 @@ def test_false_claims_are_rare(seed: int) -> None:
         logits, targets = drawn_logits(200, 3, seed=1000 * seed + draw)
         three = [softmax(logits + rng.normal(scale=0.5, size=logits.shape)) for _ in range(3)]
         result = judge(
-            uploaded=three[0],
-            post_hoc=three[1],
-            trained=three[2],
-            targets=targets,
+            {"uploaded": three[0], "post_hoc": three[1], "trained": three[2]},
+            targets,
             provenance="no",
-            num_resamples=2,  # of an interval that no claim rests on
-            seed=draw,
-            max_accuracy_drop=1.0,
+            options=JudgementOptions(GateOptions(max_accuracy_drop=1.0), draw, 2),
         )
         shown += any(claim.shown for claim in result.claims)
     assert binomtest(shown, 100, 0.05, alternative="greater").pvalue > 0.01
@@ -199,7 +201,7 @@ def test_the_other_proper_score_guards_a_promotion() -> None:
     uploaded[np.arange(2000), right] = 0.55
     reckless = np.full((2000, 2), 1e-9)
     reckless[np.arange(2000), right] = 1 - 1e-9
-    judgement = judge(uploaded=uploaded, post_hoc=uploaded, trained=reckless, targets=targets, provenance="no")
+    judgement = judge({"uploaded": uploaded, "post_hoc": uploaded, "trained": reckless}, targets, provenance="no")
     assert judgement.claims[1].shown
     guard = next(g for g in judgement.guards if g.name == "nll_rise" and g.finalist == "trained")
     assert not guard.passed
@@ -317,7 +319,7 @@ def test_a_calibrator_that_keeps_labels_stands_behind_one_that_is_stopped() -> N
     richer = np.full((900, 3), 0.02)
     richer[np.arange(900), truth] = 0.96
     given = {"uploaded": uploaded, "post_hoc": richer, "same_labels": cooled, "trained": None}
-    found = judge(**given, targets=targets, provenance="no")
+    found = judge(given, targets, provenance="no")
     assert any(guard.finalist == "post_hoc" and not guard.passed for guard in found.guards)
     assert (found.verdict, found.finalist, found.promoted) == ("post_hoc", "same_labels", True)
     assert "veto what comes before it in line. The 900 test rows show a temperature" in found.sentences[0]
@@ -336,7 +338,7 @@ def test_a_trained_finalist_must_beat_the_calibrator_that_keeps_labels() -> None
 
     confidences = {"uploaded": 0.99, "post_hoc": 0.95, "same_labels": 0.7, "trained": 0.88}
     probs = {name: saying(confidence) for name, confidence in confidences.items()}
-    found = judge(**probs, targets=targets, provenance="no")
+    found = judge(probs, targets, provenance="no")
     trained = next(claim for claim in found.claims if claim.finalist == "trained")
     assert {comparison.against for comparison in trained.comparisons} == {"uploaded", "same_labels", "post_hoc"}
     assert not trained.shown
@@ -408,7 +410,7 @@ def test_a_worse_brier_score_is_a_veto_too() -> None:
     answer = np.where(rng.random(1000) < 0.95, targets, 1 - targets)
     before, after = np.full((1000, 2), 1e-12), np.full((1000, 2), 0.35)
     before[np.arange(1000), answer], after[np.arange(1000), answer] = 1 - 1e-12, 0.65
-    found = judge(uploaded=before, post_hoc=after, trained=None, targets=targets, provenance="no")
+    found = judge({"uploaded": before, "post_hoc": after}, targets, provenance="no")
     assert [(veto.reason, veto.against, veto.score) for veto in found.vetoes if veto.reason == "worse"] == [
         ("worse", "uploaded", "brier")
     ]

@@ -10,16 +10,19 @@ import pytest
 
 from fedlas.calibrators import softmax
 from fedlas.contract.report import GateGuard
+from fedlas.contract.requests import GateOptions
 from fedlas.gate.gate import ledger_level
-from fedlas.gate.guards import GUARD_NAMES, GateOptions, JudgedRows, accuracy_drop, guard_finalist
+from fedlas.gate.guards import GUARD_NAMES, JudgedRows, JudgementOptions, accuracy_drop, guard_finalist
 from fedlas.metrics import aurc
 from tests.helpers.drawn_rows import answers, changed
 
 
-def guards(before: np.ndarray, after: np.ndarray, targets: np.ndarray, **options: object) -> dict[str, GateGuard]:
+def guards(
+    before: np.ndarray, after: np.ndarray, targets: np.ndarray, options: JudgementOptions | None = None
+) -> dict[str, GateGuard]:
     """The guards of a trained finalist, by name."""
     probs = {"uploaded": before, "post_hoc": before, "trained": after}
-    found = guard_finalist("trained", probs, JudgedRows(targets, None), GateOptions(**options))  # type: ignore[arg-type]
+    found = guard_finalist("trained", probs, JudgedRows(targets, None), options or JudgementOptions())
     return {guard.name: guard for guard in found}
 
 
@@ -29,7 +32,7 @@ def test_accuracy_and_aurc_are_judged_by_their_points_and_shown_with_intervals()
     logits = 2 * rng.normal(size=(800, 4))
     targets = (softmax(logits).cumsum(axis=1) > rng.random((800, 1))).argmax(axis=1)
     before, after = softmax(logits), softmax(logits + 0.6 * rng.normal(size=logits.shape))
-    found = guards(before, after, targets, num_resamples=300)
+    found = guards(before, after, targets, JudgementOptions(num_resamples=300))
     hits = [(p.argmax(axis=1) == targets).mean() for p in (before, after)]
     assert found["accuracy_drop"].value == pytest.approx(hits[0] - hits[1])
     assert found["aurc_rise"].value == pytest.approx(aurc(after, targets) - aurc(before, targets))
@@ -72,7 +75,8 @@ def test_every_guard_has_a_name_and_recall_counts_where_it_is_asked_for() -> Non
     targets = np.repeat([0, 1], [960, 40])
     before = np.where(targets[:, None] == 1, [0.4, 0.6], [0.6, 0.4])
     after = np.where(targets[:, None] == 1, [0.6, 0.4], [0.999, 0.001])
-    by_default, asked = guards(before, after, targets), guards(before, after, targets, max_recall_drop=0.05)
+    recall = JudgementOptions(GateOptions(max_recall_drop=0.05))
+    by_default, asked = guards(before, after, targets), guards(before, after, targets, recall)
     assert asked.keys() - by_default.keys() == {"worst_class_recall_drop", "rare_classes_recall_drop"}
     assert asked.keys() <= GUARD_NAMES.keys()
     assert [name for name, guard in asked.items() if not guard.passed] == ["accuracy_drop", "rare_classes_recall_drop"]
@@ -85,8 +89,8 @@ def test_the_label_keeping_finalist_is_what_a_class_is_compared_with() -> None:
     targets = (softmax(logits).cumsum(axis=1) > rng.random((3000, 1))).argmax(axis=1)
     blurred = softmax(logits + np.array([0.0, 0.0, 0.8]))
     probs = {"uploaded": softmax(4 * logits), "same_labels": softmax(logits), "trained": blurred, "post_hoc": blurred}
-    found = guard_finalist("post_hoc", probs, JudgedRows(targets, None), GateOptions(num_resamples=2))
-    alone = guard_finalist("same_labels", probs, JudgedRows(targets, None), GateOptions(num_resamples=2))
+    found = guard_finalist("post_hoc", probs, JudgedRows(targets, None), JudgementOptions(num_resamples=2))
+    alone = guard_finalist("same_labels", probs, JudgedRows(targets, None), JudgementOptions(num_resamples=2))
     rises = [next(g for g in gs if g.name == "class_log_score_rise") for gs in (found, alone)]
     assert [rise.passed for rise in rises] == [False, True]
     assert rises[1].value < 0

@@ -15,7 +15,7 @@ from onnx import NodeProto, TensorProto
 
 from fedlas.calibrators import TemperatureScaling
 from fedlas.errors import UnsupportedModel
-from fedlas.export.graph import export_onnx
+from fedlas.export.graph import write_graph
 from fedlas.importers import OnnxClassifier, check_parity, load_onnx
 from tests.helpers.networks import export, hand_made, images, node, run_file, trained_looking
 from tests.helpers.zoo import ARCHITECTURES, measure, spread
@@ -49,14 +49,13 @@ def proven(path: Path, tuned: Path, *, weights: int | None = None) -> OnnxClassi
     assert [n for n, p in classifier.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
     torch.optim.SGD(classifier.parameters(), lr=1e-3).step()
     names = [str(i) for i in range(classifier.num_classes)]
-    report = export_onnx(
+    report = write_graph(
         classifier.eval(),
-        tuned,
         calibrator=TemperatureScaling(1.5),
         class_names=names,
         verify_with=classifier.example_rows(3),
         tolerance=1e-6,
-    )
+    ).save(tuned)
     assert report.parity.num_rows == 3
     return classifier
 
@@ -314,14 +313,9 @@ def test_other_widths_are_written_back(kind: int, tmp_path: Path) -> None:
     expected = run_file(tmp_path / "made.onnx", (x,))
     np.testing.assert_allclose(classifier(x)[0].detach(), expected, atol=5e-3 if kind == TensorProto.FLOAT16 else 1e-5)
     names = ["a", "b", "c"]
-    report = export_onnx(
-        classifier,
-        tmp_path / "tuned.onnx",
-        calibrator=TemperatureScaling(2.0),
-        class_names=names,
-        verify_with=[x.numpy()],
-        tolerance=1e-6,
-    )
+    report = write_graph(
+        classifier, calibrator=TemperatureScaling(2.0), class_names=names, verify_with=[x.numpy()], tolerance=1e-6
+    ).save(tmp_path / "tuned.onnx")
     assert report.parity.num_rows == 5
 
 

@@ -16,13 +16,12 @@ from fedlas.progress import JobProgress
 from fedlas.race import schedule
 from fedlas.race.candidates import Candidate, make_loss
 from fedlas.race.record import Record
-from fedlas.race.results import RaceProgress
 from fedlas.race.scoring import make_folds
 from fedlas.race.selection import CalibratorSelector
 from fedlas.race.trainer import DIVERGED, OUT_OF_TIME, Trainer, TrainingOutcome, train_config
 from fedlas.training.fit import fit, predict_logits
 from fedlas.training.loop import EpochResult
-from tests.helpers.races import HEAD, HOT, HOT_PLUS, PLAIN, nll, plain_race, race, training_rows
+from tests.helpers.races import HEAD, HOT, HOT_PLUS, PLAIN, Heard, nll, plain_race, race, training_rows
 from tests.helpers.small_classifier import SmallClassifier, noisy_digits, overconfident_classifier
 
 
@@ -140,10 +139,10 @@ def test_where_the_network_does_not_fit_the_head_is_trained() -> None:
 
 def test_progress_is_told_in_order() -> None:
     """Folds, then the refit, each from epoch 0 on; the fraction never falls; the time left is told after the first."""
-    seen: list[RaceProgress] = []
-    progress = JobProgress()
-    result = race(HOT, HOT_PLUS, on_progress=seen.append, progress=progress)
-    told = [(key, [p.epoch for p in steps]) for key, steps in itertools.groupby(seen, key=lambda p: p.name)]
+    heard, progress = Heard(), JobProgress()
+    result = race(HOT, HOT_PLUS, observer=heard, progress=progress)
+    seen = heard.progress
+    told = [(key, [p.epoch for p in steps]) for key, steps in itertools.groupby(seen, key=lambda p: p.candidate)]
     assert "trained" in result.finalists
     names = [f"{one.name}, fold {fold} of 3" for one in (HOT, HOT_PLUS) for fold in (1, 2, 3)]
     names.append(f"{result.finalists['trained'].result.name}, on all rows")
@@ -151,7 +150,6 @@ def test_progress_is_told_in_order() -> None:
     fractions = [*(p.fraction for p in seen), progress.position().fraction]
     assert fractions == sorted(fractions)
     assert fractions[-1] == pytest.approx(0.9)
-    assert {p.candidates for p in seen} == {2}
     etas = [p.eta_seconds for p in seen]
     assert etas[:7] == [None] * 7
     assert all(eta is not None and 0 <= eta <= 600 for eta in etas[7:])

@@ -13,8 +13,9 @@ import torch
 
 import fedlas.race
 from fedlas.calibrators import TemperatureScaling
+from fedlas.contract.events import Progress
+from fedlas.observer import Observer
 from fedlas.race.candidates import Candidate
-from fedlas.race.results import RaceProgress
 from fedlas.race.scoring import cross_fitted_logits, score
 from fedlas.race.selection import CalibratorSelector
 from fedlas.training.fit import predict_logits
@@ -116,16 +117,17 @@ def test_without_time_the_temperature_still_finishes() -> None:
 
 
 @pytest.mark.parametrize("number", [1, 5, 14, 46])
-def test_what_the_callback_raises_ends_the_race(number: int) -> None:
+def test_what_the_observer_raises_ends_the_race(number: int) -> None:
     """Before a training, after an epoch, or in the refit: the exception passes through."""
     calls = itertools.count(1)
 
-    def stop(progress: RaceProgress) -> None:
-        if next(calls) == number:
-            raise KeyboardInterrupt(progress.name)
+    class Stopping(Observer):
+        def on_progress(self, progress: Progress) -> None:
+            if next(calls) == number:
+                raise KeyboardInterrupt(progress.candidate)
 
     with pytest.raises(KeyboardInterrupt):
-        race(HOT, HOT_PLUS, on_progress=stop)
+        race(HOT, HOT_PLUS, observer=Stopping())
 
 
 def test_a_candidate_reads_well_as_json() -> None:

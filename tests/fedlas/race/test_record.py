@@ -6,7 +6,7 @@ import copy
 import itertools
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
@@ -16,19 +16,21 @@ from typing import Any
 import pytest
 import torch
 
-from fedlas.race import schedule
-from fedlas.race.candidates import Candidate
-from fedlas.race.race import run_race
-from fedlas.race.record import FolderJournal, Journal, Record
-from fedlas.race.results import (
-    CandidateResult,
-    EpochEnded,
-    FoldScored,
-    RaceProgress,
-    RaceResult,
-    TrainingBegun,
+from fedlas.contract.events import (
+    CandidateEnded,
+    CandidateEvent,
+    EpochEvent,
+    Progress,
+    ReportedEvent,
+    ScoreEvent,
     TrainingEvent,
 )
+from fedlas.observer import Observer
+from fedlas.race import schedule
+from fedlas.race.candidates import Candidate
+from fedlas.race.race import RaceOptions, RaceRows, run_race
+from fedlas.race.record import FolderJournal, Journal, Record
+from fedlas.race.results import RaceResult
 from fedlas.training.checkpoints import State
 from tests.helpers.races import bits, said, training_rows
 from tests.helpers.small_classifier import noisy_digits, overconfident_classifier
@@ -56,7 +58,7 @@ class Killed(BaseException):
     """Nothing in a race catches it."""
 
 
-class Run:
+class Run(Observer):
     """One attempt at a race: what it told, and what came of it."""
 
     def __init__(
@@ -64,34 +66,33 @@ class Run:
         journal: Journal | None,
         *,
         kill_at: int | None = None,
-        events: list[TrainingEvent] | None = None,
+        events: list[ReportedEvent] | None = None,
+        candidates: Sequence[Candidate] = (HOT, HOT_PLUS),
         **options: Any,
     ) -> None:
-        self.told: list[tuple[str, int]] = []
+        self.told: list[tuple[str | None, int | None]] = []
         self.events = [] if events is None else events
-        self.ended: list[CandidateResult] = []
+        self.ended: list[CandidateEnded] = []
         self._calls, self._kill_at = itertools.count(1), kill_at
         train, calibration, _ = noisy_digits()
-        settings: dict[str, Any] = {
-            "candidates": [HOT, HOT_PLUS],
-            "budget_seconds": 600,
-            "max_cost_factor": 2.0,
-            "calibrators": ("temperature",),
-            **options,
-        }
+        settings = {"budget_seconds": 600, "max_cost_factor": 2.0, "calibrators": ("temperature",), **options}
         self.result: RaceResult = run_race(
             overconfident_classifier(),
-            training=training_rows(train, calibration),
-            calibration=calibration,
+            RaceRows(calibration, training_rows(train, calibration)),
+            candidates,
+            RaceOptions(**settings),
             journal=journal,
-            on_progress=self._hear,
-            on_candidate=self.ended.append,
-            on_training=self.events.append,
-            **settings,
+            observer=self,
         )
 
-    def _hear(self, progress: RaceProgress) -> None:
-        self.told.append((progress.name, progress.epoch))
+    def on_event(self, event: ReportedEvent) -> None:
+        if isinstance(event, CandidateEvent):
+            self.ended.append(event.data)
+        else:
+            self.events.append(event)
+
+    def on_progress(self, progress: Progress) -> None:
+        self.told.append((progress.candidate, progress.epoch))
         if next(self._calls) == self._kill_at:
             raise Killed
 
@@ -113,34 +114,34 @@ def test_a_race_killed_at_any_call_goes_on() -> None:
     """
     whole = undisturbed()
     assert whole.result.candidates[-1].method == "average"
-    assert whole.told[-1][0].endswith("on all rows")
+    assert str(whole.told[-1][0]).endswith("on all rows")
     assert "trained" in whole.result.finalists
     for kill_at in range(1, len(whole.told) + 1, 4):
         journal = MemoryJournal(every_seconds=0)
-        events: list[TrainingEvent] = []
+        events: list[ReportedEvent] = []
         killed(journal, kill_at, events=events)
         again = Run(journal, events=events)
         assert bits(again.result) == bits(whole.result), kill_at
-        ran = [step for step in again.told if step[1] > 0]
-        assert ran == [step for step in whole.told[kill_at - 1 :] if step[1] > 0]
+        ran = [step for step in again.told if step[1]]
+        assert ran == [step for step in whole.told[kill_at - 1 :] if step[1]]
         assert dict.fromkeys(said(events)) == dict.fromkeys(said(whole.events)), "nothing of it was told to nobody"
 
 
 def test_trainings_are_told_of() -> None:
     """Each begins, tells every epoch with a loss and a falling rate, and is scored where it leaves a fold out."""
     whole = undisturbed()
-    begun = [event for event in whole.events if isinstance(event, TrainingBegun)]
+    begun = [event.data for event in whole.events if isinstance(event, TrainingEvent)]
     refit = (begun[-1].number, None)
     assert [(one.number, one.fold) for one in begun] == [*itertools.product((1, 2), (1, 2, 3)), refit]
     assert {(one.candidates, one.folds, one.epochs) for one in begun[:-1]} == {(2, 3, 4)}
     assert "".join(event.type[0] for event in whole.events) == 6 * "teeees" + "teeee"
-    course = [event.epoch for event in whole.events[1:5] if isinstance(event, EpochEnded)]
+    course = [event.data for event in whole.events[1:5] if isinstance(event, EpochEvent)]
     assert [(one.epoch, one.epochs) for one in course] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert course[0].loss > course[-1].loss
     rates = [one.learning_rate or 0.0 for one in course]
     assert sorted(rates, reverse=True) == rates
     assert 0 < rates[-1] < rates[0] < HOT.learning_rate
-    scored = {one.training.number: one.nll for one in whole.events if isinstance(one, FoldScored)}
+    scored = {one.data.number: one.data.nll for one in whole.events if isinstance(one, ScoreEvent)}
     final = {number: one.calibration for number, one in enumerate(whole.result.candidates[1:3], 1)}
     assert all(found and scored[number] == pytest.approx(found["nll"], rel=0.3) for number, found in final.items())
 
@@ -222,7 +223,7 @@ def test_who_ran_out_of_the_budget_stays_out(monkeypatch: pytest.MonkeyPatch) ->
     assert [one.status for one in first.result.candidates[1:]] == ["skipped", "skipped"]
     again = Run(journal, candidates=[HOT_PLUS, HOT])
     assert bits(again.result) == bits(first.result)
-    assert not [step for step in again.told if step[1] > 0]
+    assert not [step for step in again.told if step[1]]
 
 
 def test_the_time_already_spent_counts() -> None:
@@ -275,7 +276,7 @@ def test_a_damaged_entry_is_trained_again(damage: Damage, caplog: pytest.LogCapt
     damage(journal.entries["candidate-01-04-fold-1"])
     again = Run(journal)
     assert bits(again.result) == bits(undisturbed().result)
-    assert len([step for step in again.told if step[0] == f"{HOT.name}, fold 1 of 3" and step[1] > 0]) == HOT.epochs
+    assert len([step for step in again.told if step[0] == f"{HOT.name}, fold 1 of 3" and step[1]]) == HOT.epochs
     assert "candidate-01-04-fold-1" in caplog.text
 
 

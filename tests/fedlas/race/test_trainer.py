@@ -24,7 +24,7 @@ def test_heads_share_the_memory_of_their_body() -> None:
     before = {name: value.clone() for name, value in classifier.state_dict().items()}
     outputs, record = SplitOutputs(classifier, calibration[0], split="calibration"), Record()
     budget, selector = TimeBudget(60.0, record), CalibratorSelector(calibration[1], ["temperature"], False)
-    reporter = ProgressReporter(JobProgress(), record, None, None)
+    reporter = ProgressReporter(JobProgress(), record)
     rows = training_rows(train, calibration)
     trainer = Trainer(RaceContext(classifier, rows, calibration, outputs, selector, budget, record, reporter), rows)
     done = trainer.train(trainer.rated(trainer.sized(HEAD, "head")), lambda _: None)

@@ -36,7 +36,7 @@ def test_a_training_ends_where_its_speed_says_that_it_must(monkeypatch: pytest.M
 
 def watch(budget: TimeBudget) -> TrainingWatch:
     planned = PlannedTraining(replace(HOT, epochs=2), 0, 1, 0, 3, 10.0)
-    return TrainingWatch(ProgressReporter(JobProgress(), Record(), None, None), budget, planned)
+    return TrainingWatch(ProgressReporter(JobProgress(), Record()), budget, planned)
 
 
 def test_a_long_epoch_is_ended_before_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:

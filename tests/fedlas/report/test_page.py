@@ -127,7 +127,7 @@ def test_no_p_value_is_in_a_sentence() -> None:
     """What is shown is said in words, its figures stand in the tables; an interval's confidence is never 100 %."""
     logits, targets = drawn_logits(2000, 2)
     probs, better = softmax(3 * logits), softmax(logits)
-    gate = judge(uploaded=probs, post_hoc=better, trained=None, targets=targets, provenance="no", evaluations_before=60)
+    gate = judge({"uploaded": probs, "post_hoc": better}, targets, provenance="no", evaluations_before=60)
     made = report(
         probs,
         targets,
@@ -185,7 +185,7 @@ def test_a_warned_gain_is_not_green() -> None:
     """What is shown to be better on rows that look wrong is no success before somebody has looked at the warning."""
     logits, targets = drawn_logits(2000, 3)
     probs, better = softmax(3 * logits), softmax(logits)
-    gate = judge(uploaded=probs, post_hoc=better, trained=None, targets=targets, provenance="no")
+    gate = judge({"uploaded": probs, "post_hoc": better}, targets, provenance="no")
     given = {"gate": gate, "calibrated": better}
     calm, warned = (
         is_whole(report(probs, targets, **given, warnings=some)) for some in ((), [Notice(code="x", message="odd")])

@@ -172,7 +172,7 @@ def test_an_open_claim_is_told_with_its_range() -> None:
     """A gain too small for so few rows is not shown, and between which bounds it lies is said."""
     logits, targets = drawn_logits(200, 3)
     probs, better = softmax(1.1 * logits), softmax(logits)
-    gate = judge(uploaded=probs, post_hoc=better, trained=None, targets=targets, provenance="no")
+    gate = judge({"uploaded": probs, "post_hoc": better}, targets, provenance="no")
     made = report(probs, targets, gate=gate, calibrated=better)
     one = gate.claims[0].comparisons[0]
     assert one.p_value > gate.claims[0].level

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fedlas.race.candidates import DEFAULTS, TRAINED, Candidate, make_loss
 from fedlas.training.checkpoints import State, read_state, write_state
 from fedlas.training.fit import fit
-from fedlas.training.loop import EpochResult, FitResult, Optimizer, Scope, TrainConfig
+from fedlas.training.loop import EpochResult, FitResult, Optimizer, Scope, TrainConfig, TrainingOptions
 from tests.helpers.small_classifier import SmallClassifier, noisy_digits, overconfident_classifier
 
 Bits = dict[str, bytes]
@@ -103,15 +103,18 @@ def check_every_break(
         assert [one.seconds for one in seen] == sorted(one.seconds for one in seen)
 
 
-def training(scope: Scope = "all", optimizer: Optimizer = "sgd", **options: Any) -> Callable[..., FitResult]:
+def training(
+    scope: Scope = "all", optimizer: Optimizer = "sgd", weights: Any = None, **rows: Any
+) -> Callable[..., FitResult]:
     """`fit` on the digits, as `check_every_break` calls it."""
     (inputs, targets), _, _ = noisy_digits()
     rate = 0.1 if optimizer == "sgd" else 0.01
     config = TrainConfig(EPOCHS, learning_rate=rate, weight_decay=0.01, seed=3, scope=scope, optimizer=optimizer)
-    options = {"inputs": inputs, "targets": targets, **options}
+    rows = {"inputs": inputs, "targets": targets, **rows}
 
     def train(network: Any, loss: nn.Module, checkpoints: Any, on_epoch: Any) -> FitResult:
-        return fit(network, loss, config=config, checkpoints=checkpoints, on_epoch=on_epoch, **options)
+        options = TrainingOptions(weights=weights, checkpoints=checkpoints, on_epoch=on_epoch)
+        return fit(network, loss, config=config, options=options, **rows)
 
     return train
 

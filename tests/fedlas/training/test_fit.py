@@ -14,7 +14,16 @@ from fedlas import metrics
 from fedlas.calibrators import TemperatureScaling, softmax
 from fedlas.losses import CrossEntropyLoss, FedLASLoss, FedLASPlusLoss
 from fedlas.training.fit import fit, predict_logits
-from fedlas.training.loop import CHECKED_STEPS, EpochResult, LossMeter, Optimizer, TrainConfig, descend, optimizer_of
+from fedlas.training.loop import (
+    CHECKED_STEPS,
+    EpochResult,
+    LossMeter,
+    Optimizer,
+    TrainConfig,
+    TrainingOptions,
+    descend,
+    optimizer_of,
+)
 from tests.helpers.small_classifier import SmallClassifier, noisy_digits, overconfident_classifier
 
 
@@ -95,7 +104,7 @@ def test_cached_features_change_nothing() -> None:
         classifier = overconfident_classifier()
         features = predict_logits(classifier, train[0])[1] if cached else None
         loss = make_gate(FedLASPlusLoss)
-        fit(classifier, loss, *train, TrainConfig(epochs=2, scope="head"), features=features)
+        fit(classifier, loss, *train, TrainConfig(epochs=2, scope="head"), TrainingOptions(features=features))
         networks.append(weights_of(classifier) | weights_of(loss))
     assert same(*networks)
 
@@ -160,7 +169,13 @@ def test_an_epoch_callback_can_stop_the_training() -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(SmallClassifier(64, 10), CrossEntropyLoss(), *train, TrainConfig(epochs=5), on_epoch=stop_after_two)
+        fit(
+            SmallClassifier(64, 10),
+            CrossEntropyLoss(),
+            *train,
+            TrainConfig(epochs=5),
+            TrainingOptions(on_epoch=stop_after_two),
+        )
     assert [(epoch.epoch, epoch.epochs) for epoch in seen] == [(1, 5), (2, 5)]
 
 

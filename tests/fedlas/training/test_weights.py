@@ -13,7 +13,7 @@ from fedlas.data.splits import DEFAULT_SHARES, SET_ASIDE, draw_splits, thinned
 from fedlas.errors import BadDataset
 from fedlas.losses import CrossEntropyLoss
 from fedlas.training.fit import fit, predict_logits
-from fedlas.training.loop import TrainConfig, shuffled_batches
+from fedlas.training.loop import TrainConfig, TrainingOptions, shuffled_batches
 from tests.helpers.small_classifier import SmallClassifier
 
 
@@ -60,7 +60,7 @@ def test_training_follows_the_population() -> None:
     for name, weights in (("weighted", np.where(targets == 1, 1.0, 9.0)), ("not", None)):
         classifier = SmallClassifier(2, 2, seed=3)
         config = TrainConfig(epochs=6, batch_size=50, learning_rate=0.05)
-        fit(classifier, CrossEntropyLoss(), [inputs], targets, config, device="cpu", weights=weights)
+        fit(classifier, CrossEntropyLoss(), [inputs], targets, config, TrainingOptions(weights=weights), device="cpu")
         logits, _ = predict_logits(classifier, [inputs], device="cpu")
         said[name] = float(torch.softmax(torch.from_numpy(logits), dim=1)[:, 1].mean())
     assert said["weighted"] == pytest.approx(0.1, abs=0.03)

@@ -14,7 +14,7 @@ from fedlas.contract.options import AnswerOptions
 from fedlas.contract.profiles import ModelProfile
 from fedlas.data import Dataset, save_dataset
 from fedlas.errors import Mismatch
-from fedlas.export.graph import export_onnx
+from fedlas.export.graph import write_graph
 from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import load_onnx
@@ -44,7 +44,7 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Batch:
     targets = (probs.cumsum(1) > np.random.default_rng(0).random((400, 1))).argmax(1)
     guarantees = Guarantees.fit(probs, targets, class_names=NAMES)
     familiarity = Familiarity.fit(features, targets)
-    export_onnx(classifier, folder / "out.onnx", calibrator=calibrator, class_names=NAMES, familiarity=familiarity)
+    write_graph(classifier, calibrator=calibrator, class_names=NAMES, familiarity=familiarity).save(folder / "out.onnx")
     name = classifier.input_names[0]
     splits = np.zeros(400, np.int8)
     rows = Dataset(inputs={name: x.numpy()}, targets=targets, splits=splits, class_names=NAMES, class_names_given=True)

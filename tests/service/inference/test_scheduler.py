@@ -15,7 +15,7 @@ import pytest
 
 from service.inference.batching import InferenceBatch, ModelQueue
 from service.inference.profile import RunLimits
-from service.inference.scheduler import Scheduler
+from service.inference.scheduler import Scheduler, SchedulerOptions
 from service.registry.artifacts import ArtifactStore
 from service.registry.errors import DeadlineExceeded, InvalidRequest, NotFound, Overloaded, Unavailable
 from tests.helpers.served import hungry, lookup, scaling
@@ -35,7 +35,7 @@ class Bench:
 
     def engine(self, *, cache_bytes: int = 10**9, **options: Any) -> Scheduler:
         """An engine over the store."""
-        return Scheduler(self.store.held, cache_bytes=cache_bytes, on_batch=self.batches.append, **options)
+        return Scheduler(self.store.held, SchedulerOptions(cache_bytes, **options), on_batch=self.batches.append)
 
     def kept(self, content: bytes) -> str:
         """Store a file and return its digest."""
@@ -242,7 +242,7 @@ def test_what_cannot_be_handed_out_stops_nothing(bench: Bench) -> None:
         raise MemoryError
 
     async def ask() -> None:
-        engine = Scheduler(bench.store.held, cache_bytes=10**9, on_batch=broken)
+        engine = Scheduler(bench.store.held, SchedulerOptions(10**9), on_batch=broken)
         line = await engine.models.open(bench.kept(scaling(2)), QUICK)
         for _ in range(2):
             outputs = await engine.submit(line, rows(3))

@@ -143,9 +143,7 @@ def test_a_report_with_every_section_is_a_document() -> None:
     right = np.where(targets == 1, 0.8, 0.2) + rng.uniform(-0.15, 0.15, 400)
     probs = np.stack([1 - right, right], axis=1)
     groups = np.arange(400) // 4
-    verdict = judge(
-        uploaded=probs[:, ::-1], post_hoc=probs, trained=None, targets=targets, groups=groups, provenance="no", seed=0
-    )
+    verdict = judge({"uploaded": probs[:, ::-1], "post_hoc": probs}, targets, groups=groups, provenance="no")
     evidence = Evidence(
         gate=verdict, uploaded=probs[:, ::-1], temperature=probs[:, ::-1], calibrated=probs, targets=targets,
         groups=groups, class_names=["no", "yes"], positive_class="yes", slices={"site": np.array(["a", "b"] * 200)},

@@ -17,7 +17,7 @@ import torch
 
 from fedlas.calibrators import TemperatureScaling, softmax
 from fedlas.deployment import ClassPriors, Deployment, class_shares
-from fedlas.export.graph import export_onnx
+from fedlas.export.graph import write_graph
 from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import load_onnx
@@ -136,16 +136,14 @@ def promising(tmp_path_factory: pytest.TempPathFactory, uploads: Uploads) -> Ite
     shares = class_shares(targets[kept], 10)
     deployment = Deployment(ClassPriors(shares, shares), np.arange(1.0, 11.0) / 55)
     familiarity = Familiarity.fit(features, targets[kept])
-    written = export_onnx(
+    written = write_graph(
         classifier,
-        folder / "out.onnx",
         calibrator=calibrator,
         class_names=names,
         familiarity=familiarity,
-        guarantees=guarantees,
         deployment=deployment,
         verify_with=[rows[:20]],
-    )
+    ).save(folder / "out.onnx", guarantees=guarantees)
     with ExitStack() as stack:
         api = open_api(folder / "data", stack)
         record = api.post("/v1/models?name=digits", content=uploads["digits.onnx"])

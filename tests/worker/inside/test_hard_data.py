@@ -200,7 +200,7 @@ def test_the_gate_stops_a_network_that_always_says_no() -> None:
     targets = (np.arange(4000) < 12).astype(np.int64)
     alarm = np.where(targets == 1, 0.8, np.where(rng.random(4000) < 0.2, 0.7, 0.02))
     uploaded, never = np.stack([1 - alarm, alarm], 1), np.tile([0.997, 0.003], (4000, 1))
-    judged = judge(uploaded=uploaded, post_hoc=uploaded, trained=never, targets=targets, provenance="no")
+    judged = judge({"uploaded": uploaded, "post_hoc": uploaded, "trained": never}, targets, provenance="no")
     claim = next(claim for claim in judged.claims if claim.finalist == "trained")
     assert claim.shown
     assert judged.order == ("post_hoc",)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
 
-from fedlas.contract.events import EpochEvent
+from fedlas.contract.events import EpochEvent, Progress
 from fedlas.progress import JobProgress
-from fedlas.race.results import EpochEnded, FoldScored, RaceProgress, TrainingBegun
+from fedlas.race.candidates import Candidate
+from fedlas.race.training_runs import PlannedTraining
 from fedlas.training.loop import EpochResult
 from tests.helpers.processes import until
 from worker.documents.results import ChildEvent, SavedCheckpoint
@@ -37,9 +39,9 @@ def test_the_candidate_that_trains_is_named() -> None:
     """Progress names the candidate and its epoch until another stage begins."""
     told: list[ChildEvent] = []
     events = JobEvents(told.append, JobProgress())
-    events.stage("training")
-    events.progress(RaceProgress(1, 2, "fedlas, fold 1 of 3", 4, 10, 0.0, 1.0))
-    events.stage("calibrating")
+    events.on_stage("training")
+    events.on_progress(Progress(candidate="fedlas, fold 1 of 3", epoch=4, epochs=10))
+    events.on_stage("calibrating")
     assert [one.progress.candidate for one in told if one.progress is not None] == [None, "fedlas, fold 1 of 3", None]
     assert [one.stage for one in told] == ["training", None, "calibrating"]
 
@@ -49,17 +51,21 @@ def test_a_long_training_is_told_of_a_hundred_times() -> None:
     told: list[ChildEvent] = []
     events = JobEvents(told.append, JobProgress())
     for epochs in (100, 730):
-        training = TrainingBegun("focal lr=0.1", "focal", "all", 1, 2, 3, 3, epochs)
+        training = PlannedTraining(Candidate("focal", 0.1, epochs=epochs, scope="all"), 0, 2, 2, 3)
         for number in range(1, epochs + 1):
-            events.training(EpochEnded(training, EpochResult(number, epochs, 0.5, 0.25, 0.1)))
-    events.training(training)
-    events.training(FoldScored(training, 0.7))
+            events.on_event(training.epoch_ended(EpochResult(number, epochs, 0.5, 0.25, 0.1)))
+    events.on_event(training.begun())
+    events.on_event(training.scored(0.7))
     heard = [one.event for one in told]
     epochs_told = [one.data.epoch for one in heard if isinstance(one, EpochEvent)]
     assert epochs_told[:100] == list(range(1, 101))
     assert (len(epochs_told), epochs_told[-1]) == (200, 730)
     assert [one.type for one in heard if one is not None][-2:] == ["training", "score"]
     assert all(one.event is not None for one in told)
+    ended = json.loads(told[0].model_dump_json(exclude_unset=True))
+    where = {"candidate": "focal lr=0.1 100 epochs", "number": 1, "fold": 3, "folds": 3}
+    figures = {"epoch": 1, "epochs": 100, "loss": 0.5, "learning_rate": 0.1, "seconds": 0.25}
+    assert ended == {"event": {"type": "epoch", "data": {**where, **figures}}}
 
 
 def test_progress_after_a_checkpoint_is_told() -> None:

@@ -14,6 +14,7 @@ from fedlas.classifier import Classifier
 from fedlas.contract.profiles import Notice
 from fedlas.importers.onnx.evaluator import InputSpec, example_inputs
 from fedlas.importers.onnx.graph import Array, Graph
+from fedlas.importers.onnx.train.heads import Head
 
 #: What every served file computes; inputs of these names are renamed (`features` → `features_input_0`).
 STANDARD_OUTPUTS = ("logits", "probabilities", "confidence", "features")
@@ -93,34 +94,32 @@ class GraphTemplate:
 
 
 class OnnxClassifier(GraphClassifier):
-    """An imported network; without a `head`, where the logits need more than the features, `body` gives both."""
+    """An imported network; `body` gives logits too, and there is no head, where these need more than the features."""
 
     def __init__(
         self,
         *,
         body: fx.GraphModule,
-        head: fx.GraphModule | None,
+        head_network: fx.GraphModule | None,
         template: GraphTemplate,
+        head: Head,
         feature_shapes: Sequence[tuple[int, ...]],
-        feature_layer: str,
         inputs: Sequence[InputSpec],
-        num_classes: int,
-        output_name: str,
-        output_kind: str,
-        task: str,
         lengths: Mapping[str, int],
+        task: str | None,
     ) -> None:
         super().__init__()
-        self.body, self.head_network = body, head
+        self.body, self.head_network = body, head_network
         self.template = template
         self.feature_shapes = tuple(feature_shapes)
         self.inputs = tuple(inputs)
         self.lengths = dict(lengths)
         self.input_names = tuple(spec.name for spec in inputs)
-        self.num_classes = num_classes
+        self.num_classes = max(head.columns, 2)
         self.feature_dim = sum(int(np.prod(shape)) for shape in feature_shapes)
-        self.output_name, self.output_kind, self.task = output_name, output_kind, task
-        self.feature_layer = feature_layer
+        self.output_name, self.output_kind = head.output, head.kind
+        self.task = task or ("binary" if self.num_classes == 2 else "multiclass")
+        self.feature_layer = ",".join(head.frontier)
         self.logits_name, self.feature_names = template.logits, template.frontier
         self.opset, self.ir_version = template.graph.opset, template.graph.ir_version
         self._dtypes = tuple(getattr(torch, spec.dtype) for spec in inputs)

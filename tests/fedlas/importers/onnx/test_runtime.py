@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fedlas.calibrators import TemperatureScaling
 from fedlas.errors import UnsupportedModel
-from fedlas.export.graph import export_onnx
+from fedlas.export.graph import write_graph
 from fedlas.importers import OnnxClassifier, check_parity, load_onnx
 from fedlas.importers.onnx.cost.interpreter import Interpretation
 from fedlas.importers.onnx.evaluator import run_node
@@ -124,13 +124,12 @@ def test_layers_behind_a_runtime_node_train(rows: int | str, tmp_path: Path) -> 
     assert bool((weight.grad != 0).all())
     with torch.no_grad():
         weight.add_(0.1)
-    report = export_onnx(
+    report = write_graph(
         tuned.eval(),
-        tmp_path / "tuned.onnx",
         calibrator=TemperatureScaling(1.5),
         class_names=list("abc"),
         verify_with=classifier.example_rows(3),
-    )
+    ).save(tmp_path / "tuned.onnx")
     assert report.parity.max_probability_error < 1e-5
 
 

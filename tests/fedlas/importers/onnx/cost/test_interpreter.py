@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from fedlas.calibrators import Identity
 from fedlas.errors import UnsupportedModel
-from fedlas.export.graph import export_onnx
+from fedlas.export.graph import write_graph
 from fedlas.importers import check_parity, load_onnx
 from fedlas.importers.onnx.cost import check_sizes
 from fedlas.importers.onnx.cost.interpreter import Interpretation
@@ -77,7 +77,7 @@ def test_a_served_copy_is_analysed_again(tmp_path: Path) -> None:
     classifier.logits_name = unlimited.append("Add", [classifier.logits_name, nothing], "m")
     classifier.graph = lambda: unlimited  # type: ignore[method-assign]
     with pytest.raises(UnsupportedModel) as caught:
-        export_onnx(classifier, tmp_path / "served.onnx", calibrator=Identity(), class_names=["a", "b", "c"])
+        write_graph(classifier, calibrator=Identity(), class_names=["a", "b", "c"]).save(tmp_path / "served.onnx")
     assert caught.value.code == "size_depends_on_values"
 
 

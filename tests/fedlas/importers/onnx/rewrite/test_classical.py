@@ -27,7 +27,7 @@ from sklearn.svm import LinearSVC
 
 from fedlas.calibrators import TemperatureScaling
 from fedlas.errors import UnsupportedModel
-from fedlas.export.graph import export_onnx
+from fedlas.export.graph import write_graph
 from fedlas.importers import check_parity, load_onnx
 from fedlas.importers.onnx.rewrite.classical import class_labels, to_standard
 from fedlas.importers.onnx.runtime import predict_file
@@ -90,8 +90,8 @@ def test_pipelines_score_as_scikit_learn_does_and_train(kind: str, classes: int,
     torch.optim.SGD(classifier.parameters(), lr=0.1).step()
     assert all(not torch.equal(a, b) for a, b in zip(before, classifier.parameters(), strict=True))
     names = [str(i) for i in range(classes)]
-    export_onnx(
-        classifier, tmp_path / "out.onnx", calibrator=TemperatureScaling(2.0), class_names=names, verify_with=[rows]
+    write_graph(classifier, calibrator=TemperatureScaling(2.0), class_names=names, verify_with=[rows]).save(
+        tmp_path / "out.onnx"
     )
 
 
@@ -251,7 +251,9 @@ def test_what_is_calibrated_and_served_again(tmp_path: Path) -> None:
     """A served pipeline can be uploaded again: it gives the same logits and is still trainable."""
     rows, labels = table(3)
     path = save(LogisticRegression(max_iter=500).fit(rows, labels), rows, tmp_path / "m.onnx")
-    export_onnx(load_onnx(path), tmp_path / "served.onnx", calibrator=TemperatureScaling(3.0), class_names=list("abc"))
+    write_graph(load_onnx(path), calibrator=TemperatureScaling(3.0), class_names=list("abc")).save(
+        tmp_path / "served.onnx"
+    )
     again = load_onnx(tmp_path / "served.onnx", output="probabilities")
     assert again.trainable
     served = predict_file(tmp_path / "served.onnx", [rows])

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fedlas.calibrators import TemperatureScaling
 from fedlas.errors import UnsupportedModel
-from fedlas.export.graph import export_onnx
+from fedlas.export.graph import write_graph
 from fedlas.importers import OnnxClassifier, check_parity, load_onnx
 from tests.helpers.networks import Composed, Scaled, export, hand_made, images, mlp, node, run_file, table, weight_count
 
@@ -308,7 +308,7 @@ def test_features_are_the_mean_where_the_pooling_cannot_move(name: str, opset: i
     assert sorted(p.numel() for p in classifier.parameters()) == weights
     tuned = tmp_path / "tuned.onnx"
     calibrator = TemperatureScaling(2.0)
-    export_onnx(classifier, tuned, calibrator=calibrator, class_names=list("abcd"), verify_with=[x.numpy()])
+    write_graph(classifier, calibrator=calibrator, class_names=list("abcd"), verify_with=[x.numpy()]).save(tuned)
     session = onnxruntime.InferenceSession(tuned, providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(session.run(["features"], {"x": x.numpy()})[0], expected, atol=1e-6)
 

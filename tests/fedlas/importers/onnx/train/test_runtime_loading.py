@@ -25,7 +25,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from fedlas.calibrators import CALIBRATORS, Calibrator, MixtureScaling, TemperatureScaling, softmax
 from fedlas.errors import UnsupportedModel
-from fedlas.export.graph import export_onnx
+from fedlas.export.graph import write_graph
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import GraphClassifier, check_parity, load_onnx
 from fedlas.importers.onnx.graph import Graph
@@ -201,7 +201,7 @@ def test_files_with_every_calibrator(calibrator: str, tmp_path: Path) -> None:
     logits, _ = scores(classifier, rows)
     fitted = CALIBRATORS[calibrator]().fit(logits, labels)
     out = tmp_path / "out.onnx"
-    export_onnx(classifier, out, calibrator=fitted, class_names=list("abc")[:classes], verify_with=[rows])
+    write_graph(classifier, calibrator=fitted, class_names=list("abc")[:classes], verify_with=[rows]).save(out)
     np.testing.assert_allclose(predict_file(out, [rows])["probabilities"], softmax(fitted(logits)), atol=1e-5)
     written, uploaded = onnx.load(out), onnx.load(path)
     assert written.ir_version == uploaded.ir_version
@@ -218,14 +218,13 @@ def test_features_and_familiarity(tmp_path: Path) -> None:
     np.testing.assert_array_equal(features, logits.astype(np.float32))
     assert (classifier.feature_layer, classifier.feature_dim) == ("probabilities", 3)
     np.testing.assert_array_equal(classifier.head(torch.from_numpy(features)).numpy(), features)
-    export_onnx(
+    write_graph(
         classifier,
-        tmp_path / "out.onnx",
         calibrator=TemperatureScaling(2.0),
         class_names=list("abc"),
         familiarity=Familiarity.fit(features, labels),
         verify_with=[rows],
-    )
+    ).save(tmp_path / "out.onnx")
     assert predict_file(tmp_path / "out.onnx", [rows])["familiarity"].shape == (len(rows),)
 
 
@@ -234,7 +233,7 @@ def test_served_files_can_be_sent_again(tmp_path: Path) -> None:
     rows, labels = table(3)
     classifier = load_onnx(save(RUNTIME_ONLY["forest"]().fit(rows, labels), rows, tmp_path / "m.onnx", **SETTINGS))
     served = tmp_path / "served.onnx"
-    export_onnx(classifier, served, calibrator=TemperatureScaling(2.0), class_names=list("abc"))
+    write_graph(classifier, calibrator=TemperatureScaling(2.0), class_names=list("abc")).save(served)
     again = load_onnx(served, output="probabilities")
     assert not again.trainable
     answered = predict_file(served, [rows])["probabilities"]
