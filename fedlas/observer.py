@@ -40,8 +40,7 @@ class PrintingObserver(Observer):
     training (fedlas, fold 1 of 3, epoch 2 of 8): 25 %, 9 s left
     """
 
-    def __init__(self) -> None:
-        self._stage: Stage = "evaluating"
+    _stage = ""
 
     def on_stage(self, stage: Stage) -> None:
         self._stage = stage

@@ -11,8 +11,14 @@ import time
 from dataclasses import dataclass
 
 #: The share of a job that is done as each of its stages begins; between the second and the third its trainings count.
-_BEGINNINGS = {"inspecting": 0.0, "evaluating": 0.02, "training": 0.05, "calibrating": 0.9}
-_BEGINNINGS |= {"exporting": 0.97, "publishing": 0.99}
+_BEGINNINGS = {
+    "inspecting": 0.0,
+    "evaluating": 0.02,
+    "training": 0.05,
+    "calibrating": 0.9,
+    "exporting": 0.97,
+    "publishing": 0.99,
+}
 
 
 @dataclass(frozen=True)

@@ -131,8 +131,9 @@ class Evaluation:
         )
 
     def report(self, evidence: Evidence) -> Report:
-        level = self.options.gate.confidence_level
-        return build_report(evidence, num_resamples=self.options.num_resamples, confidence_level=level)
+        return build_report(
+            evidence, num_resamples=self.options.num_resamples, confidence_level=self.options.gate.confidence_level
+        )
 
     def _label_noise(self) -> LabelNoise:
         probs, rows = checked_finalists(self.probs, self.targets, self.dataset.groups_of("test"))

@@ -78,8 +78,11 @@ def calibrate(
     """
     chosen = options or CalibrationOptions(budget=_BUDGET_MINUTES)
     chosen = replace(chosen, method=method or chosen.method, budget=chosen.budget if budget is None else budget)
-    given = {"train": train, "calibration": calibration, "test": test}
-    parts = {split: part for split, part in given.items() if part is not None}
+    parts = {
+        split: part
+        for split, part in (("train", train), ("calibration", calibration), ("test", test))
+        if part is not None
+    }
     folder = Path(tempfile.mkdtemp(prefix="fedlas-"))
     try:
         if isinstance(model, LabelledScores):
@@ -108,8 +111,9 @@ def _rows(parts: dict[str, Any]) -> LabelledRows:
         )
     for split, part in parts.items():
         if isinstance(part, str | Path | LabelledRows):
-            what = "LabelledRows, which are all rows" if isinstance(part, LabelledRows) else "a path"
-            raise ConversionError("part_is_all", f"{split} is {what}: give one with a column 'split', alone")
+            raise ConversionError(
+                "part_is_all", f"{split} is a path, or LabelledRows, which are all rows: give one alone, with splits"
+            )
     return LabelledRows(parts)
 
 

@@ -118,12 +118,13 @@ class InMemoryJob:
         from fedlas.calibration.network import calibrate as calibrate_network
 
         digests = {"model_sha256": sha256_of(file.path), "dataset_sha256": sha256_of(rows.path)}
+        budget = {"minutes": parse_budget(self.options.budget), "candidates": self.options.max_candidates}
         found = calibrate_network(
             model.classifier,
             dataset,
             self.options,
             header=ReportHeader(
-                {"method": self.options.method, "budget": {"minutes": parse_budget(self.options.budget)}},
+                {"method": self.options.method, "budget": budget},
                 digests,
                 Subject(model=Named(name=_name(self.source.model), sha256=digests["model_sha256"])),
             ),

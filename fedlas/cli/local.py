@@ -88,8 +88,7 @@ def _calibrated(
 
             def on_progress(self, progress: Progress) -> None:
                 self.fraction = progress.fraction
-                detail = f": {progress.training}" if shows_progress() else ""
-                moved(f"{self.stage}{detail}", self.fraction)
+                moved(f"{self.stage}: {progress.training}" if shows_progress() else self.stage, self.fraction)
 
             def on_event(self, event: ReportedEvent) -> None:
                 if isinstance(event, WarningEvent):
@@ -98,8 +97,12 @@ def _calibrated(
         names = source.get("class_names")
         if isinstance(names, str):
             source = {**source, "class_names": [name.strip() for name in names.split(",")]}
-        rows = fedlas.LabelledRows(data, **reading)
-        return fedlas.calibrate(fedlas.ModelSource(model, **source), rows, options=_options(request), observer=Shown())
+        return fedlas.calibrate(
+            fedlas.ModelSource(model, **source),
+            fedlas.LabelledRows(data, **reading),
+            options=_options(request),
+            observer=Shown(),
+        )
 
 
 def _options(request: Request) -> CalibrationOptions:

@@ -64,8 +64,6 @@ def ledger_level(evaluations_before: int, level: float) -> float:
 
 
 MIN_TEST_ROWS = 10
-#: The names under which probabilities are judged, in the order of their claims.
-_FINALISTS = ("uploaded", *RIVALS)
 
 
 def judge(
@@ -112,7 +110,7 @@ def judge(
             sentences=(UNDETERMINED,),
             looks_before=evaluations_before,
         )
-    finalists, rows = checked_finalists({name: probs.get(name) for name in _FINALISTS}, targets, groups)
+    finalists, rows = checked_finalists({name: probs.get(name) for name in ("uploaded", *RIVALS)}, targets, groups)
     check_count("num_resamples", options.num_resamples)
     guards = tuple(guard for name in list(finalists)[1:] for guard in guard_finalist(name, finalists, rows, options))
     line = _line(finalists)

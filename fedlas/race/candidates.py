@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeAlias, TypedDict, cast
+from typing import TypeAlias, TypedDict
 
 import torch
 from torch import nn
@@ -26,14 +26,14 @@ from fedlas.losses import (
     LabelSmoothingLoss,
     MbLSLoss,
 )
-from fedlas.race.results import Hyperparameters, Settings
+from fedlas.race.results import Settings
 from fedlas.training.loop import Optimizer
 
 #: Methods that train; `auto` races several, `post_hoc` and `temperature` train nothing.
 TRAINED = ("fedlas", "fedlas_plus", "label_smoothing", "mbls", "acls", "focal", "cross_entropy")
 METHODS = ("auto", *TRAINED, "post_hoc", "temperature")
 #: The settings of its loss that each method has, with the values it takes where none are given.
-DEFAULTS: dict[str, Hyperparameters] = {
+DEFAULTS: dict[str, Settings] = {
     "fedlas": {"alpha": 0.1, "beta": 4.0, "momentum": 0.95},
     "fedlas_plus": {"alpha": 0.1, "beta": 0.5, "momentum": 0.95, "margin": 6.0},
     "label_smoothing": {"alpha": 0.05},
@@ -93,7 +93,7 @@ class Candidate:
 
     def hyperparameters(self) -> Settings:
         keys = (*DEFAULTS[self.method], "optimizer", "learning_rate", "weight_decay", "epochs", "batch_size")
-        return cast(Settings, {key: getattr(self, key) for key in keys})
+        return {key: getattr(self, key) for key in keys}
 
 
 def make_loss(candidate: Candidate, num_classes: int, *, seed: int = 0) -> nn.Module:
@@ -200,9 +200,9 @@ def make_candidates(
     return list(candidates)[: max(0, max_candidates)]
 
 
-def check_hyperparameters(hyperparameters: Asked) -> Hyperparameters:
+def check_hyperparameters(hyperparameters: Asked) -> Settings:
     """The fixed values, checked; everything that is `auto` is left out. ValueError names the field."""
-    fixed = {}
+    fixed: Settings = {}
     for name, value in hyperparameters.items():
         if name not in _CHECKS:
             raise ValueError(f"hyperparameters.{name} is unknown; known are {', '.join(_CHECKS)}")
@@ -212,7 +212,7 @@ def check_hyperparameters(hyperparameters: Asked) -> Hyperparameters:
         if isinstance(value, bool) or not accepts(value):
             raise ValueError(f"{name} must be {expected} or 'auto', got {value!r}")
         fixed[name] = value
-    return cast(Hyperparameters, fixed)
+    return fixed
 
 
 def _number(value: object, low: float, high: float = math.inf, *, with_low: bool = True) -> bool:
@@ -246,9 +246,7 @@ def _grid(method: str, kind: NetworkKind) -> tuple[tuple[str, float | None, _Tra
     return tuple((method, alpha, training) for training in _TRAININGS[kind] for alpha in alphas)
 
 
-def _candidate(
-    method: str, alpha: float | None, training: _Training, kind: NetworkKind, fixed: Hyperparameters
-) -> Candidate:
+def _candidate(method: str, alpha: float | None, training: _Training, kind: NetworkKind, fixed: Settings) -> Candidate:
     defaults = DEFAULTS[method]
     candidate = replace(Candidate(method, **training), **defaults)
     by_adamw = candidate.learning_rate is not None
@@ -263,9 +261,7 @@ def _candidate(
         candidate = replace(candidate, optimizer="adamw", learning_rate=rate, edge_share=1.0)
     else:
         candidate = replace(candidate, learning_rate=None)
-    given = cast(
-        Hyperparameters, {key: value for key, value in fixed.items() if key in {*defaults, *_TRAINING_SETTINGS}}
-    )
+    given = {key: value for key, value in fixed.items() if key in {*defaults, *_TRAINING_SETTINGS}}
     # What is fixed leaves no doubles of what it overrules.
     return replace(
         candidate,

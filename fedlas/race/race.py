@@ -124,15 +124,14 @@ def run_race(
     if outputs is None:
         outputs = SplitOutputs(classifier, inputs, split="calibration", device=options.device)
     budget.note_speed(outputs)
-    logits = outputs.logits
     selector = CalibratorSelector(
         targets,
-        names=tuple(options.calibrators or post_hoc_names(logits.shape[1], len(targets), options.task)),
+        names=tuple(options.calibrators or post_hoc_names(outputs.logits.shape[1], len(targets), options.task)),
         reads_features=options.calibrators is None,
         groups=rows.groups,
         weights=rows.weights,
         seed=options.seed,
-        base_correct=logits.argmax(axis=1) == targets,
+        base_correct=outputs.logits.argmax(axis=1) == targets,
         max_accuracy_drop=options.max_accuracy_drop,
         seconds=seconds_for_features(options.budget_seconds),
     )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.calibrators import Calibrator, softmax
-from fedlas.calibrators.base import Parameters
 from fedlas.calibrators.feature_map import shown_parameters
 from fedlas.contract.events import CandidateEnded
 from fedlas.data.dataset import Array
@@ -23,52 +22,8 @@ if TYPE_CHECKING:
 
 Floats: TypeAlias = NDArray[np.float32]
 Doubles: TypeAlias = NDArray[np.float64]
-
-
-class Hyperparameters(TypedDict, total=False):
-    """The numbers of a loss and its training, and what of the network is trained."""
-
-    alpha: float
-    beta: float
-    momentum: float
-    margin: float
-    optimizer: Literal["sgd", "adamw"]
-    learning_rate: float | None
-    weight_decay: float
-    epochs: int | None
-    batch_size: int
-    scope: str
-
-
-class Settings(Hyperparameters, total=False):
-    """Settings of a network; one that was made of others names them."""
-
-    members: list[str]
-    weights: list[float]
-    cost_factor: float
-
-
-class Scores(TypedDict):
-    nll: float
-    accuracy: float
-    brier: float
-    ece: float
-
-
-class FittedCalibrator(TypedDict):
-    name: str
-    parameters: Parameters
-
-
-class CandidateDocument(TypedDict):
-    name: str
-    method: str
-    hyperparameters: Settings
-    scope: str
-    status: str
-    reason: str
-    calibration: Scores | None
-    calibrator: FittedCalibrator | None
+#: Hyperparameters by name; a network that was made of others has their names, weights and cost.
+Settings: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -89,11 +44,11 @@ class CandidateResult:
     status: str
     reason: str = ""
     seconds: float = 0.0
-    calibration: Scores | None = None
+    calibration: Mapping[str, float] | None = None
     calibrator: Calibrator | None = None
 
-    def as_dict(self) -> CandidateDocument:
-        """Ready for JSON, and the same for every run of a race: without the seconds."""
+    def as_dict(self) -> dict[str, Any]:
+        """The fields of a `CandidateSummary`, which are equal in every run of a race: the seconds are left out."""
         one = self.calibrator
         return {
             "name": self.name,

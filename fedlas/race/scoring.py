@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike
 from fedlas import metrics
 from fedlas.calibrators import Calibrator, softmax
 from fedlas.metrics._checks import Floats, Ints, check_groups
-from fedlas.race.results import Scores
 
 _FOLDS = 5
 #: Fewer calibration rows than this carry one number at most.
@@ -30,7 +29,7 @@ class CrossFitted:
     held_out: Floats
 
 
-def score(logits: ArrayLike, targets: Ints, weights: Floats | None = None) -> Scores:
+def score(logits: ArrayLike, targets: Ints, weights: Floats | None = None) -> dict[str, float]:
     """Scores of logits (N, K) that went through their calibrator, weighted by row but for the binned error."""
     probs = softmax(logits)
     return {

@@ -15,8 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 
@@ -46,23 +45,33 @@ _spent: Callable[[ModelQueue], float] = attrgetter("spent")
 Files = Callable[[str], AbstractContextManager[Path]]
 
 
-class OpenModels:
-    """The queues of open models by the digests of their files; on the event loop. Limits: `SchedulerOptions`."""
+@dataclass(frozen=True)
+class SchedulerOptions:
+    """Limits of a scheduler.
 
-    def __init__(
-        self,
-        files: Files,
-        new_queue: Callable[..., ModelQueue],
-        *,
-        cache_bytes: int,
-        threads: int,
-        quarantine: Quarantine,
-        marks: RunMarks,
-    ) -> None:
+    Attributes:
+        cache_bytes: total size of the files kept open; the least recently used is closed first.
+        threads: of ONNX Runtime, within one batch.
+        runs: batches at once.
+        max_batch_rows: rows of one batch at most.
+        max_queued_rows: rows that may wait for one model.
+        max_batch_bytes: of the tensors of one batch, as far as inspection has computed them.
+    """
+
+    cache_bytes: int
+    threads: int = 1
+    runs: int = 1
+    max_batch_rows: int = 256
+    max_queued_rows: int = 20_000
+    max_batch_bytes: int = 2**62
+
+
+class OpenModels:
+    """The queues of open models by the digests of their files; on the event loop."""
+
+    def __init__(self, files: Files, options: SchedulerOptions, *, quarantine: Quarantine, marks: RunMarks) -> None:
         self._files = files
-        self._new_queue = new_queue
-        self._cache_bytes = cache_bytes
-        self._threads = threads
+        self._options = options
         self._quarantine = quarantine
         self._marks = marks
         self._queues: OrderedDict[str, ModelQueue] = OrderedDict()
@@ -119,10 +128,10 @@ class OpenModels:
             size = (await loop.run_in_executor(self._openers, path.stat)).st_size
             self._opening_bytes += size
             # Before it is opened: memory must not rise above the limit even for a moment.
-            while self._queues and self.bytes + self._opening_bytes > self._cache_bytes:
+            while self._queues and self.bytes + self._opening_bytes > self._options.cache_bytes:
                 self._queues.popitem(last=False)
             mark = self._marks.of(digest)
-            model = await loop.run_in_executor(self._openers, _warm, path, self._threads, limits, mark)
+            model = await loop.run_in_executor(self._openers, _warm, path, self._options.threads, limits, mark)
         except RegistryError:
             raise
         except Exception as error:
@@ -131,7 +140,12 @@ class OpenModels:
         finally:
             self._opening_bytes -= size
             await loop.run_in_executor(self._openers, holding.__exit__, None, None, None)
-        queue = self._queues[digest] = self._new_queue(model, digest=digest)
+        queue = self._queues[digest] = ModelQueue(
+            model,
+            digest=digest,
+            max_batch_rows=self._options.max_batch_rows,
+            most_bytes=self._options.max_batch_bytes,
+        )
         return queue
 
 
@@ -141,48 +155,15 @@ def _warm(path: Path, threads: int, limits: RunLimits, mark: RunMark) -> OpenMod
     return model
 
 
-@dataclass(frozen=True)
-class SchedulerOptions:
-    """Limits of a scheduler.
-
-    Attributes:
-        cache_bytes: total size of the files kept open; the least recently used is closed first.
-        threads: of ONNX Runtime, within one batch.
-        runs: batches at once.
-        max_batch_rows: rows of one batch at most.
-        max_queued_rows: rows that may wait for one model.
-        max_batch_bytes: of the tensors of one batch, as far as inspection has computed them.
-    """
-
-    cache_bytes: int
-    threads: int = 1
-    runs: int = 1
-    max_batch_rows: int = 256
-    max_queued_rows: int = 20_000
-    max_batch_bytes: int = 2**62
-
-
-@dataclass(frozen=True)
-class RunWatch:
-    """The watch over runs that do not end.
-
-    Attributes:
-        on_stuck: called with the file of a run that does not end, a second after its deadline, or `longest_grace` of
-            them where others take the cores.
-        marks: of what is opened and run.
-    """
-
-    on_stuck: Callable[[str], None] | None = None
-    longest_grace: float = LONGEST_GRACE_S
-    marks: RunMarks = field(default_factory=RunMarks)
-
-
 class Scheduler:
     """Runs rows of many requests through open models; a file never changes under its digest, so none is stale.
 
     Args:
         quarantine: files that are not opened for a while.
         on_batch: called with every batch that has run.
+        on_stuck: called with the file of a run that does not end, a second after its deadline, or `longest_grace` of
+            them where others take the cores.
+        marks: of what is opened and run.
 
     Attributes:
         models: those that are open.
@@ -195,25 +176,17 @@ class Scheduler:
         *,
         quarantine: Quarantine | None = None,
         on_batch: Callable[[InferenceBatch], None] | None = None,
-        watch: RunWatch | None = None,
+        on_stuck: Callable[[str], None] | None = None,
+        longest_grace: float = LONGEST_GRACE_S,
+        marks: RunMarks | None = None,
     ) -> None:
-        watch = watch or RunWatch()
-        self.models = OpenModels(
-            files,
-            partial(ModelQueue, max_batch_rows=options.max_batch_rows, most_bytes=options.max_batch_bytes),
-            cache_bytes=options.cache_bytes,
-            threads=options.threads,
-            quarantine=quarantine or Quarantine(),
-            marks=watch.marks,
-        )
+        self.models = OpenModels(files, options, quarantine=quarantine or Quarantine(), marks=marks or RunMarks())
         self._max_queued_rows = options.max_queued_rows
         self._on_batch = on_batch
         self._ready: list[ModelQueue] = []
         self._spent = 0.0  # of the queue whose turn was last: a new one starts there
         self._scheduled = False
-        self._executor = Executor(
-            options.runs, on_free=self._freed, on_stuck=watch.on_stuck, longest_grace=watch.longest_grace
-        )
+        self._executor = Executor(options.runs, on_free=self._freed, on_stuck=on_stuck, longest_grace=longest_grace)
 
     @property
     def queued_rows(self) -> int:

@@ -14,7 +14,6 @@ from functools import partial
 
 from service.api.plumbing.services import Core, Services, quarantine
 from service.heartbeat import Heartbeat
-from service.inference.scheduler import RunWatch
 from service.inference.session import providers, release_arena
 from service.process_memory import MemoryRelease, limit
 from service.processes.control import await_database, say_where
@@ -37,10 +36,15 @@ def create_app(settings: ServiceSettings, *, on_stuck: Callable[[str], None] | N
     `on_stuck` is called with the digest of a served copy whose run does not end when its time is up.
     """
     core = Core.open(settings, Tracing.from_environment())
-    files, watch = core.registry.artifacts.held, RunWatch(on_stuck)
     serving = ServingServices.open(
         settings,
-        scheduler_of(settings, files, core.tracing, quarantine=quarantine(settings), watch=watch),
+        scheduler_of(
+            settings,
+            core.registry.artifacts.held,
+            core.tracing,
+            quarantine=quarantine(settings),
+            on_stuck=on_stuck,
+        ),
         access=core.access,
         admission=core.keys,
         look_up=core.look_up,

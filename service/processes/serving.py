@@ -26,7 +26,6 @@ from service.api.plumbing.access_log import AccessLog
 from service.confinement import seccomp
 from service.heartbeat import Heartbeat
 from service.inference.metrics import ServingMetrics
-from service.inference.scheduler import RunWatch
 from service.inference.session import providers, release_arena
 from service.ipc.run_marks import RunMarks
 from service.process_memory import MemoryRelease, limit
@@ -119,10 +118,16 @@ def main() -> int:
     metrics = ServingMetrics(most_models=settings.metrics_models)
     ending = Ending(control.stuck)
     tracing = Tracing.through(control.tell_spans) if options.traced else Tracing()
-    watch = RunWatch(ending, _LONGEST_GRACE_S, RunMarks(options.run_marks))
     services = ServingServices.open(
         settings,
-        scheduler_of(settings, partial(served_copy, options.folder), tracing, watch=watch),
+        scheduler_of(
+            settings,
+            partial(served_copy, options.folder),
+            tracing,
+            on_stuck=ending,
+            longest_grace=_LONGEST_GRACE_S,
+            marks=RunMarks(options.run_marks),
+        ),
         access=AccessControl(frozenset(options.host_name), keyed=options.keyed),
         admission=control.keys,
         look_up=control.meanings.look_up,

@@ -23,12 +23,14 @@ from service.api.plumbing.access import AccessControl
 from service.api.plumbing.access_log import AccessLog
 from service.inference.answers import RowSize
 from service.inference.batching import InferenceBatch, ModelQueue
+from service.inference.executor import LONGEST_GRACE_S
 from service.inference.json_inputs import too_many_bytes
 from service.inference.metrics import ModelMetrics, ServingMetrics
 from service.inference.profile import Outputs
 from service.inference.quarantine import Quarantine
-from service.inference.scheduler import Files, RunWatch, Scheduler, SchedulerOptions
+from service.inference.scheduler import Files, Scheduler, SchedulerOptions
 from service.inference.session import prepare, spare_runs
+from service.ipc.run_marks import RunMarks
 from service.model_repository import LookUp, ModelRepository, ResolvedModel
 from service.registry.errors import Overloaded, TooLarge
 from service.registry.settings import ServingSettings
@@ -116,7 +118,9 @@ def scheduler_of(
     tracing: Tracing,
     *,
     quarantine: Quarantine | None = None,
-    watch: RunWatch | None = None,
+    on_stuck: Callable[[str], None] | None = None,
+    longest_grace: float = LONGEST_GRACE_S,
+    marks: RunMarks | None = None,
 ) -> Scheduler:
     """The scheduler that these settings describe, over served copies; its batches are traced."""
 
@@ -133,7 +137,15 @@ def scheduler_of(
         max_queued_rows=settings.max_queued_rows,
         max_batch_bytes=settings.resolved_api_memory_bytes // 4,
     )
-    return Scheduler(files, options, quarantine=quarantine, watch=watch, on_batch=trace if tracing.on else None)
+    return Scheduler(
+        files,
+        options,
+        quarantine=quarantine,
+        on_batch=trace if tracing.on else None,
+        on_stuck=on_stuck,
+        longest_grace=longest_grace,
+        marks=marks,
+    )
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pytest
 from service.inference.batching import InferenceBatch, ModelQueue
 from service.inference.profile import Outputs, RunLimits
 from service.inference.quarantine import Quarantine
-from service.inference.scheduler import RunWatch, Scheduler, SchedulerOptions
+from service.inference.scheduler import Scheduler, SchedulerOptions
 from service.inference.session import OpenModel
 from service.registry.artifacts import ArtifactStore
 from service.registry.errors import DeadlineExceeded, InvalidRequest, Unavailable
@@ -36,8 +36,8 @@ class Bench:
     def engine(
         self, on_stuck: Callable[[str], None] | None = None, quarantine: Quarantine | None = None, **limits: int
     ) -> Scheduler:
-        options, watch = SchedulerOptions(10**9, **limits), RunWatch(on_stuck)
-        return Scheduler(self._store.held, options, quarantine=quarantine, on_batch=self.batches.append, watch=watch)
+        options, on_batch = SchedulerOptions(10**9, **limits), self.batches.append
+        return Scheduler(self._store.held, options, quarantine=quarantine, on_batch=on_batch, on_stuck=on_stuck)
 
     def kept(self, content: bytes) -> str:
         with stage_bytes(self._store, content) as staged:

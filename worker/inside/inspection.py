@@ -14,7 +14,7 @@ from fedlas.errors import UnsupportedModel
 from worker.documents.orders import InspectDatasetOrder, InspectModelOrder
 from worker.documents.results import JOB_ID, DatasetInspection, ModelInspection
 from worker.inside.channel import Emit, Files
-from worker.inside.job_events import notice_document
+from worker.inside.job_events import notice_documents
 
 if TYPE_CHECKING:  # datasets are read without PyTorch
     from fedlas.importers import GraphClassifier
@@ -129,6 +129,6 @@ def model_profile(classifier: GraphClassifier, class_names: list[str], options: 
             "features": FeatureSpec(layer=classifier.feature_layer, dim=classifier.feature_dim),
             "trainable": classifier.trainable,
             "warnings": warnings,
-            "adjustments": [notice_document(notice) for notice in done],
+            "adjustments": notice_documents(done),
         }
     )

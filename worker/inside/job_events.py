@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
-from fedlas.contract import profiles
 from fedlas.contract.events import EpochEvent, Progress, ReportedEvent, Stage, WarningEvent
 from fedlas.contract.profiles import Notice
 from fedlas.documents import as_json
@@ -22,12 +21,9 @@ _TELL_EVERY_S = 1.0
 _TOLD_EPOCHS = 100
 
 
-def notice_document(notice: Notice) -> profiles.Notice:
-    return profiles.Notice.model_validate(as_json(notice))
-
-
-def notice_documents(notices: Iterable[Notice]) -> list[profiles.Notice]:
-    return [notice_document(notice) for notice in notices]
+def notice_documents(notices: Iterable[Notice]) -> list[Notice]:
+    """Notices whose every field is written down."""
+    return [Notice.model_validate(as_json(notice)) for notice in notices]
 
 
 class JobEvents(Observer):
@@ -64,7 +60,7 @@ class JobEvents(Observer):
             case EpochEvent(data=ended) if not _is_told(ended.epoch, ended.epochs):
                 return
             case WarningEvent(data=notice):
-                event = WarningEvent(type="warning", data=notice_document(notice))
+                event = WarningEvent(type="warning", data=notice_documents([notice])[0])
         self._emit(ChildEvent(event=event))
 
     def _tell(self) -> None:

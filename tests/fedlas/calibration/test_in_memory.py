@@ -334,11 +334,15 @@ def test_inputs_by_name_are_in_the_order_of_forward(network: nn.Module) -> None:
         ({"model": nn.Linear(64, 10), "train": rows("train"), "test": rows("test")}, ConversionError, "train, test"),
         ({"model": nn.Linear(64, 10), "train": rows("train")}, BadDataset, "say seen_by_model=no"),
         ({"model": "no.onnx", "train": "no.npz"}, ConversionError, "no model 'no.onnx'"),
-        ({"model": nn.Linear(64, 10), "calibration": "a.npz", "test": "b.npz"}, ConversionError, "is a path"),
+        (
+            {"model": nn.Linear(64, 10), "calibration": "a.npz", "test": "b.npz"},
+            ConversionError,
+            "calibration is a path",
+        ),
         (
             {"model": nn.Linear(64, 10), "train": LabelledRows(rows("train")), "calibration": 0, "test": 0},
             ConversionError,
-            "LabelledRows, which are all rows",
+            "or LabelledRows, which are all rows",
         ),
         ({"model": LabelledScores(logits=X[:, :10], labels=Y), "train": 0}, ConversionError, "not both"),
         ({"model": nn.Linear(64, 5), "calibration": rows("calibration"), "test": rows("test")}, Mismatch, "5 classes"),
