@@ -78,6 +78,7 @@ class CalibrationOptions:
 
     @property
     def budget_seconds(self) -> float:
+        """The budget in seconds."""
         return 60 * parse_budget(self.budget)
 
 

@@ -267,7 +267,7 @@ def _written(
     raise ConversionError(
         "not_exportable",
         f"PyTorch cannot write the module as ONNX ({'; '.join(failures)}); see torch.export about what forward may do, "
-        "or calibrate its scores (`fedlas.calibrate(logits=…, labels=…)`, `POST /v1/calibrators`)",
+        "or calibrate its scores (`fedlas.LabelledScores`, `POST /v1/calibrators`)",
     )
 
 

@@ -38,7 +38,7 @@ def prove(path: Path, inputs: Mapping[str, NDArray[Any]], expected: NDArray[Any]
             "parity",
             f"the written model differs from the object by up to {difference:.2g} on the example: something in it "
             "depends on chance, on Python values or on precision; calibrate its scores instead "
-            "(`fedlas.calibrate(logits=…, labels=…)`, `POST /v1/calibrators`)",
+            "(`fedlas.LabelledScores`, `POST /v1/calibrators`)",
         )
     return difference
 
