@@ -22,7 +22,6 @@ from fedlas.conversion import ConversionError, dataset_file
 from fedlas.data.scores import read_scores
 from fedlas.observer import Observer
 
-__all__ = ["calibrate"]
 #: Half an hour is for a server; a cell of a notebook is waited for.
 _BUDGET_MINUTES = 5
 

@@ -81,17 +81,16 @@ class InMemoryJob:
 
     def calibrated(self) -> CalibrationResult:
         """Calibrate the model as a network, or by its scores where it cannot be a file."""
-        source = self.source
         try:
             file = model_file(
-                source.model,
+                self.source.model,
                 folder=self.folder,
                 example=example_of(self.rows.data, roles=self.rows.roles),
-                class_names=source.class_names,
-                features=source.features,
-                architecture=source.architecture,
+                class_names=self.source.class_names,
+                features=self.source.features,
+                architecture=self.source.architecture,
             )
-            model = opened(file, output=source.output, task=source.task)
+            model = opened(file, output=self.source.output, task=self.source.task)
             rows = dataset_file(
                 self.rows.data,
                 folder=self.folder,
@@ -100,7 +99,7 @@ class InMemoryJob:
                 class_names=file.class_names,
             )
         except (ConversionError, UnsupportedModel) as error:
-            if isinstance(source.model, str | Path) or not (
+            if isinstance(self.source.model, str | Path) or not (
                 isinstance(error, UnsupportedModel) or error.code in _NO_FILE
             ):
                 raise
@@ -118,13 +117,18 @@ class InMemoryJob:
         from fedlas.calibration.network import calibrate as calibrate_network
 
         digests = {"model_sha256": sha256_of(file.path), "dataset_sha256": sha256_of(rows.path)}
-        budget = {"minutes": parse_budget(self.options.budget), "candidates": self.options.max_candidates}
         found = calibrate_network(
             model.classifier,
             dataset,
             self.options,
             header=ReportHeader(
-                {"method": self.options.method, "budget": budget},
+                {
+                    "method": self.options.method,
+                    "budget": {
+                        "minutes": parse_budget(self.options.budget),
+                        "candidates": self.options.max_candidates,
+                    },
+                },
                 digests,
                 Subject(model=Named(name=_name(self.source.model), sha256=digests["model_sha256"])),
             ),

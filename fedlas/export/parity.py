@@ -169,12 +169,14 @@ def prove(
 
 
 def _compared(probs: Floats, expected: Floats, targets: NDArray[np.int64] | None, tolerance: float) -> Parity:
-    nll, brier = None, None
+    error, nll, brier = float(np.abs(probs - expected).max()), None, None
+    if not np.isfinite(error):
+        raise ExportError("parity", "the written file answers with numbers that are not finite")
     if targets is not None:
         _, nll, brier = (proper_rows(probs, targets) - proper_rows(expected, targets)).mean(axis=0).tolist()
     return Parity(
         num_rows=len(probs),
-        max_probability_error=float(np.abs(probs - expected).max()),
+        max_probability_error=error,
         limit=tolerance,
         decisions_changed=int((probs.argmax(axis=1) != expected.argmax(axis=1)).sum()),
         nll_change=nll,

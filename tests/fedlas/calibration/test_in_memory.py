@@ -162,7 +162,7 @@ def test_loaders_train_a_network(network: nn.Module) -> None:
     inputs, targets = rows("test")
     trained = found.report.metrics["calibrated"]["nll"].value
     assert trained == pytest.approx(nll(found.model.predict_proba(inputs), targets), abs=1e-5)
-    assert [one["method"] for one in found.report.candidates if one["method"] != "post_hoc"]
+    assert [one.method for one in found.report.candidates if one.method != "post_hoc"]
 
 
 def test_without_train_rows_the_others_do(network: nn.Module) -> None:

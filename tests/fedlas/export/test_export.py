@@ -175,8 +175,8 @@ def test_metadata(tmp_path: Path) -> None:
     """Class names, the calibrator and whatever else was said can be read from the file."""
     classifier = load_onnx(export(mlp().eval(), table(2), tmp_path / "m.onnx"))
     out = tmp_path / "out.onnx"
-    told = {"class_names": ["a", "b", "c"], "metadata": {"job_id": "job_1"}}
-    write_graph(classifier, calibrator=TemperatureScaling(2.5), **told).save(out)
+    written = write_graph(classifier, calibrator=TemperatureScaling(2.5), class_names=["a", "b", "c"])
+    written.save(out, metadata={"job_id": "job_1"})
     properties = {item.key: item.value for item in onnx.load(out).metadata_props}
     assert json.loads(properties["class_names"]) == ["a", "b", "c"]
     assert json.loads(properties["calibrator"]) == {"name": "temperature", "parameters": {"temperature": 2.5}}
@@ -196,12 +196,13 @@ def test_a_calibrated_file_is_an_ordinary_upload(tmp_path: Path) -> None:
     write_graph(again, calibrator=Identity(), class_names=["a", "b", "c"], verify_with=[x.numpy()]).save(out)
 
 
-def test_a_file_that_differs_is_an_error(tmp_path: Path) -> None:
-    """Where file and network disagree nothing is written."""
+@pytest.mark.parametrize("factor", [2.0, np.nan])
+def test_a_file_that_differs_is_an_error(factor: float, tmp_path: Path) -> None:
+    """Where file and network disagree, or numbers are none, nothing is written."""
 
     class Wrong(Identity):
         def __call__(self, logits: ArrayLike, features: ArrayLike | None = None) -> np.ndarray:
-            return 2.0 * np.asarray(logits, np.float64)
+            return factor * np.asarray(logits, np.float64)
 
     classifier = load_onnx(export(mlp().eval(), table(2), tmp_path / "m.onnx"))
     out = tmp_path / "out.onnx"

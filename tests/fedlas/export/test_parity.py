@@ -94,7 +94,6 @@ def test_rounding_that_means_something_is_refused(tmp_path: Path) -> None:
     [
         ({}, True),
         ({"max_probability_error": 1e-2}, False),
-        ({"max_probability_error": float("nan")}, False),
         ({"decisions_changed": 3}, False),
         ({"nll_change": -2e-3}, False),
         ({"brier_change": 2e-3}, False),
