@@ -83,9 +83,8 @@ def zipped(members: dict[str, bytes], *, compression: int = zipfile.ZIP_STORED) 
 
 def exported() -> dict[str, bytes]:
     """The members of a good `.pt2` archive with a dynamic batch."""
-    program = torch.export.export(
-        torch.nn.Linear(2, 2), (torch.ones(3, 2),), dynamic_shapes=({0: torch.export.Dim("n")},)
-    )
+    shapes = ({0: torch.export.Dim("n")},)
+    program = torch.export.export(torch.nn.Linear(2, 2), (torch.ones(3, 2),), dynamic_shapes=shapes)
     with zipfile.ZipFile(io.BytesIO(saved(lambda file: torch.export.save(program, file)))) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
@@ -116,8 +115,7 @@ def pt2_expression(folder: Path) -> bytes:
     run = f"__import__('pathlib').Path({str(folder / 'canary')!r}).touch()"
     program = members[name].decode()
     begin = program.index('"expr_str": "') + len('"expr_str": "')
-    end = program.index('"', begin)
-    return zipped({**members, name: program.replace(program[begin:end], run).encode()})
+    return zipped({**members, name: program.replace(program[begin : program.index('"', begin)], run).encode()})
 
 
 def script_archive(folder: Path) -> bytes:
@@ -178,7 +176,6 @@ _PICKLED: dict[str, Callable[[Path], bytes]] = {
     "empty archive.zip": lambda folder: zipped({}),
     "zip of an ONNX file.zip": lambda folder: zipped({"model.onnx": b"\x08\x08"}, compression=zipfile.ZIP_DEFLATED),
 }
-
 _OTHERS: dict[str, Callable[[Path], bytes]] = {
     "old archive.tar": tar,
     "nothing.onnx": lambda folder: b"",
@@ -195,7 +192,6 @@ _OTHERS: dict[str, Callable[[Path], bytes]] = {
     "table.csv": lambda folder: b"a,b,label\n1,2,0\n3,4,1\n",
     "script.py": lambda folder: b"import os\nos.system('touch canary')\n",
 }
-
 #: Weights whose length begins as ONNX, a pickle or a zlib stream do, or in a zip as of a Hugging Face folder.
 _WEIGHTS: dict[str, Callable[[Path], bytes]] = {
     **{
@@ -207,7 +203,6 @@ _WEIGHTS: dict[str, Callable[[Path], bytes]] = {
     "folder.zip": lambda folder: zipped({"config.json": b"{}", "bert/model.safetensors": b"x"}),
     "graph beside weights.zip": lambda folder: zipped({"m.onnx": b"\x08\x08", "model.safetensors": b"x"}),
 }
-
 CASES = [
     *(
         BadFile(name, written(name, content), frozenset({"needs_graph"}), "models")

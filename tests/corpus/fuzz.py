@@ -32,7 +32,6 @@ from tests.helpers import uploads as made
 _BATCH = 60
 _NUMBERS = (0, 1, -1, 2, 7, 2**15, 2**31 - 1, -(2**31), 2**40, 2**62, 2**63 - 1, -(2**63))
 _BYTES = (b"\x00", b"\xff", b"\x7f", b"\x80", b"\xff\xff\xff\xff\x0f", b"\n", b",", b'"', b"\x00" * 8, b"\xff" * 8)
-
 Random = np.random.Generator
 
 
@@ -157,11 +156,8 @@ def _graph_changed(content: bytes, rng: Random) -> bytes:
 
 def _integers_changed(model: onnx.ModelProto, rng: Random) -> None:
     """Change a shape, an axis or an index that the graph holds as a tensor."""
-    whole = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT64 and t.raw_data]
-    whole += [
-        a.t for n in model.graph.node for a in n.attribute if a.t.data_type == onnx.TensorProto.INT64 and a.t.raw_data
-    ]
-    if whole:
+    tensors = [*model.graph.initializer, *(a.t for n in model.graph.node for a in n.attribute)]
+    if whole := [t for t in tensors if t.data_type == onnx.TensorProto.INT64 and t.raw_data]:
         tensor = whole[int(rng.integers(len(whole)))]
         values = np.frombuffer(tensor.raw_data, np.int64).copy()
         values[int(rng.integers(len(values)))] = rng.choice(np.array(_NUMBERS, np.int64))

@@ -110,10 +110,7 @@ def _functions(*, levels: int, cyclic: bool) -> bytes:
     for i in range(levels):
         last = i == levels - 1
         kind, domain = ("f0", "own") if cyclic and last else ("Relu", "") if last else (f"f{i + 1}", "own")
-        nodes = [
-            helper.make_node(kind, ["a"], ["b"], domain=domain),
-            helper.make_node(kind, ["b"], ["c"], domain=domain),
-        ]
+        nodes = [helper.make_node(kind, [a], [b], domain=domain) for a, b in ("ab", "bc")]
         opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
         made.functions.append(helper.make_function("own", f"f{i}", ["a"], ["c"], nodes, opsets))
     return bytes(made.SerializeToString())
@@ -198,7 +195,6 @@ def _tree(made: ModelProto) -> None:
 _OPERATOR, _BAD = frozenset({"unsupported_operator"}), frozenset({"corrupt", "invalid_graph", "not_runnable"})
 _SIZE = frozenset({"declared_size", "out_of_memory", "not_runnable", "invalid_graph", "unsupported_operator"})
 _ANY_REFUSAL = _BAD | _SIZE | {"no_classifier_output", "ambiguous_output", "fixed_batch"}
-
 SHAPED: dict[str, tuple[Make, frozenset[str]]] = {
     "Loop of 2^62": (lambda: _loop(2**62), _OPERATOR),
     "If 1,000 deep": (lambda: _nested(1000), frozenset({"too_deep"})),

@@ -17,7 +17,6 @@ from PIL import Image
 from tests.corpus.case import BadFile
 
 Make = Callable[[], bytes]
-
 _BLOCK = 1 << 20
 GOOD_PER_CLASS = 60
 
@@ -120,8 +119,7 @@ def many_scans() -> bytes:
 
 def huge_webp() -> bytes:
     """A header that claims the largest canvas of the format, 16,383 squared, and a few bytes."""
-    bits = (16382 | 16382 << 14).to_bytes(4, "little")
-    body = b"WEBPVP8L" + struct.pack("<I", 15) + b"\x2f" + bits + bytes(10)
+    body = b"WEBPVP8L" + struct.pack("<I", 15) + b"\x2f" + (16382 | 16382 << 14).to_bytes(4, "little") + bytes(10)
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
@@ -170,8 +168,7 @@ def _zip64_end(count: int, directory: int) -> bytes:
     good = zip_of(good_entries())
     place = good.rindex(b"PK\x05\x06")
     record = struct.pack("<4sQHHIIQQQQ", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, directory, 0)
-    locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, place, 1)
-    return good[:place] + record + locator + good[place:]
+    return good[:place] + record + struct.pack("<4sIQI", b"PK\x06\x07", 0, place, 1) + good[place:]
 
 
 def _flipped_checksum() -> bytes:
@@ -192,14 +189,11 @@ _SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd
 _HTML = b"<!DOCTYPE html><html><script>alert(1)</script></html>"
 _EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(/etc/passwd) (r) file\n%%EOF\n"
 _LINK, _ENCRYPTED, _LZMA = 0o120777 << 16, 0x1, 14
-
 CASES: list[BadFile] = [
     _zip("images: good zip", lambda: zip_of(good_entries()), "ready"),
     _zip("images: 2 MB that become 2 GB", lambda: zip_with(_big_member(2 << 30)), "archive_bomb"),
     _zip(
-        "images: 2 MB that claim to become 1,000 bytes",
-        lambda: zip_with(_big_member(2 << 30, claimed=1000)),
-        "corrupt",
+        "images: 2 MB that claim to become 1,000 bytes", lambda: zip_with(_big_member(2 << 30, claimed=1000)), "corrupt"
     ),
     _zip(
         "images: twenty members of 200 MB",
@@ -230,11 +224,7 @@ CASES: list[BadFile] = [
     _one_image("images: backslashes", lambda: image(photo()), "unsafe_archive", file=b"cat\\x.png"),
     _one_image("images: NUL in a name", lambda: image(photo()), "unsafe_archive", file=b"cat/x.png\0.txt"),
     _one_image("images: name of 10,000", lambda: image(photo()), "unsafe_archive", file=b"c" * 9990 + b"/x.png"),
-    _zip(
-        "images: symlink",
-        lambda: zip_with(Entry(b"cat/x.png", b"/etc/passwd", attributes=_LINK)),
-        "unsafe_archive",
-    ),
+    _zip("images: symlink", lambda: zip_with(Entry(b"cat/x.png", b"/etc/passwd", attributes=_LINK)), "unsafe_archive"),
     _one_image("images: name twice", lambda: image(photo()), "unsafe_archive", file=b"cat/1.png"),
     _zip("images: encrypted", lambda: zip_with(Entry(b"cat/x.png", b"?" * 40, flags=_ENCRYPTED)), "encrypted"),
     _zip("images: lzma", lambda: zip_with(Entry(b"cat/x.png", b"?" * 40, method=_LZMA)), "unsupported_compression"),

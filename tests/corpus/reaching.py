@@ -85,7 +85,6 @@ HIDDEN: dict[str, Make] = {
     "in a function's default": _hidden(_in_default),
     "in a training graph": _hidden(_in_training),
 }
-
 _EXTERNAL = frozenset({"external_data"})
 _REACHING = {
     "upwards": reaching("../{folder.name}/secret"),
@@ -95,7 +94,6 @@ _REACHING = {
     "the same folder": reaching("secret"),
     "/dev/zero": reaching("/dev/zero"),
 }
-
 CASES = [
     *(BadFile(f"external data: {name}", make, _EXTERNAL, "models") for name, make in _REACHING.items()),
     *(

@@ -26,7 +26,6 @@ from worker.sandbox.process import ChildOutcome
 from worker.sandbox.protocol import ChildRequest, Limits
 
 Json = dict[str, Any]
-
 GIGABYTE = 10**9
 _ORDER: TypeAdapter[WorkOrder] = TypeAdapter(WorkOrder)
 _PATIENCE_S = 280

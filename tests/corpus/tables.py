@@ -22,7 +22,6 @@ from tests.helpers.archives import encrypted
 N = 100
 LABELS = np.arange(N) % 2
 CLAIMED = 50 * 10**9
-
 Content = bytes | Callable[[Path], None]
 
 
@@ -65,8 +64,7 @@ def _zip(members: Mapping[str, bytes], *, method: int = zipfile.ZIP_DEFLATED, la
 
 
 def _twice() -> bytes:
-    content = _zip({"x.npy": _npy(np.ones(N)), "y.npy": _npy(np.zeros(N))})
-    return content.replace(b"y.npy", b"x.npy")
+    return _zip({"x.npy": _npy(np.ones(N)), "y.npy": _npy(np.zeros(N))}).replace(b"y.npy", b"x.npy")
 
 
 def _encrypted() -> bytes:
@@ -107,8 +105,7 @@ def _write_member(path: Path, name: str, stream: bytes, size: int, checksum: int
     local = b"PK\x03\x04" + struct.pack("<HHHHH", 20, 0, 8, 0, 0x21) + sizes + struct.pack("<HH", len(raw), 0) + raw
     central = b"PK\x01\x02" + struct.pack("<HHHHHH", 20, 20, 0, 8, 0, 0x21) + sizes
     central += struct.pack("<HHHHHII", len(raw), 0, 0, 0, 0, 0, 0) + raw
-    start = len(local) + len(stream)
-    end = b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, 1, 1, len(central), start, 0)
+    end = b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, 1, 1, len(central), len(local) + len(stream), 0)
     path.write_bytes(local + stream + central + end)
 
 
@@ -137,7 +134,6 @@ FLOATS = _npy(np.ones((N, 2)))
 OBJECTS = io.BytesIO()
 np.save(OBJECTS, np.array([_Bomb()] * N, dtype=object), allow_pickle=True)
 NESTED = b"{" + b"(" * 9000 + b")" * 9000 + b"}"
-
 NPZ = [
     _case("pickled objects", "npz", _zip({"x.npy": OBJECTS.getvalue()}), "object_array"),
     _case("a pickle called npz", "npz", pickle.dumps({"x": _Bomb()}), "unsafe_format"),
@@ -225,7 +221,6 @@ def _wide(columns: int) -> bytes:
 FORMULAS = [f"{i},{'ab'[i % 2]},=cmd|'/c calc'!A{i}" for i in range(N)]
 FORMULA = "\n".join(["x,label,note", *FORMULAS, ""]).encode()
 UTF_16 = _csv().decode().encode("utf-16")
-
 CSV = [
     _case("10,000 columns", "csv", _wide(10_000), "ready"),
     _case("more columns than a table has", "csv", _wide(70_000), "too_large"),
@@ -290,8 +285,7 @@ def _rows(claimed: int) -> bytes:
 
 def _flipped() -> bytes:
     raw = bytearray(_parquet())
-    length = struct.unpack("<I", raw[-8:-4])[0]
-    start = len(raw) - 8 - length
+    start = len(raw) - 8 - struct.unpack("<I", raw[-8:-4])[0]
     for place in range(start, len(raw) - 8, 7):
         raw[place] ^= 0x55
     return bytes(raw)
@@ -316,17 +310,13 @@ def _many_groups(path: Path) -> None:
 def _with_python_type() -> bytes:
     """The metadata by which old versions of pyarrow opened a pickle that the file brings along (CVE-2023-47248)."""
     pickled = pickle.dumps(_Bomb())
-    field = pa.field(
-        "x",
-        pa.float32(),
-        metadata={"ARROW:extension:name": "arrow.py_extension_type", "ARROW:extension:metadata": pickled},
-    )
+    metadata = {"ARROW:extension:name": "arrow.py_extension_type", "ARROW:extension:metadata": pickled}
+    field = pa.field("x", pa.float32(), metadata=metadata)
     schema = pa.schema([field, pa.field("label", pa.string())])
     return _parquet(pa.table([pa.array(np.arange(N, dtype=np.float32)), [*"ab"] * (N // 2)], schema=schema))
 
 
 RAGGED = [[1] * (1 + i % 3) for i in range(N)]
-
 PARQUET = [
     _case("a footer that claims 4 GB", "parquet", _footer(0xFFFFFFF0), "corrupt"),
     _case("a footer of nothing", "parquet", _footer(0), "corrupt"),
@@ -367,5 +357,4 @@ PARQUET = [
     _case("Arrow IPC", "parquet", b"ARROW1\0\0" + bytes(100), "unsupported_format"),
     _case("ORC", "parquet", b"ORC" + bytes(100), "unsupported_format"),
 ]
-
 CASES: list[BadFile] = [*NPZ, *CSV, *PARQUET]

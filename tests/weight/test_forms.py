@@ -97,15 +97,13 @@ def test_parts_of_a_job(api: Api) -> None:
     assert sent(api, files + part(b"extra", b"x", b"f") + END, "/v1/jobs") == (422, "unknown_part")
     many = b"{" + b",".join(b'"%d":1' % n for n in range(30_000)) + b"}"
     assert sent(api, files + part(b"job", many) + END, "/v1/jobs") == (413, "too_large")
-    deep = b'{"metadata":' * 1_900
-    assert sent(api, files + part(b"job", deep, b"j") + END, "/v1/jobs") == (422, "invalid_json")
+    assert sent(api, files + part(b"job", b'{"metadata":' * 1_900, b"j") + END, "/v1/jobs") == (422, "invalid_json")
 
 
 def test_what_the_dead_left_is_gone_at_the_start(tmp_path: Path) -> None:
     """Files without a name whose process lives no more go when the API starts; what somebody still writes stays."""
     with ExitStack() as stack:
-        first = open_api(tmp_path / "data", stack)
-        store = first.registry.artifacts
+        store = open_api(tmp_path / "data", stack).registry.artifacts
         with store.stage() as living:
             living.write(b"half")
             living._file.flush()

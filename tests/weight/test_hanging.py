@@ -165,10 +165,7 @@ def test_a_process_that_does_not_begin_is_seen() -> None:
 
 def test_who_was_frozen_together_with_it_says_nothing() -> None:
     """A pause of the whole machine, or of a container, is no hanging; silence after it is."""
-    with (
-        socket.create_server(("127.0.0.1", 0)) as listener,
-        closing(Pulse(listener, hung_seconds=0.3)) as pulse,
-    ):
+    with socket.create_server(("127.0.0.1", 0)) as listener, closing(Pulse(listener, hung_seconds=0.3)) as pulse:
         os.write(pulse.write, b".")
         assert pulse.trouble() is None
         time.sleep(1.2)

@@ -172,8 +172,7 @@ def test_names_come_in_pages(api: Api) -> None:
     assert api.client.get("/v1/names?after=name-055").json()["data"][0]["name"] == "name-06"
     wrong = api.client.put("/v1/names/name-00", json={"default_version": 1001})
     assert (wrong.status_code, len(wrong.content) < 1000) == (422, True)
-    index = api.client.post("/v2/repository/index", json={}).json()
-    assert len(index) == 10_000
+    assert len(api.client.post("/v2/repository/index", json={}).json()) == 10_000
     assert len(api.client.get("/v2/models").json()["models"]) <= 10_000
     assert len(api.client.get("/v2/models/stats").json()["model_stats"]) == 1000
 

@@ -133,8 +133,7 @@ def test_what_is_no_request(api: LiveApi | WalledApi, head: bytes, told: tuple[i
 )
 def test_what_is_a_request(api: LiveApi | WalledApi, head: bytes) -> None:
     """What has one meaning is answered."""
-    text = head.rstrip(b"\n").replace(b"\n", b"\r\n")
-    (answer,) = ask(api.port, text + b"\r\n\r\n")
+    (answer,) = ask(api.port, head.rstrip(b"\n").replace(b"\n", b"\r\n") + b"\r\n\r\n")
     assert (answer.status, answer.json) == (200, {"status": "ok"})
     assert answer.headers["connection"] == "close"
 

@@ -31,7 +31,6 @@ from worker.consumer import message_of
 from worker.tasks import PermitRequest, PermitTask
 
 Json = dict[str, Any]
-
 ROWS = b"x,label\n" + b"".join(b"%d.5,%d\n" % (i, i % 2) for i in range(200))
 #: It takes some seconds to inspect: long enough to be found in the middle of it.
 MANY_ROWS = b"x,label\n" + b"".join(b"%d.5,%d\n" % (i, i % 2) for i in range(400_000))
@@ -144,8 +143,7 @@ def test_a_plain_celery_command_does_the_work(site: Site, worker: CeleryWorker) 
 def test_a_piece_is_shown_with_its_batch() -> None:
     """The permit may have named another record of the queue."""
     hint, piece_id, batch_id = new_id("bat"), new_id("shd"), new_id("bat")
-    message = message_of(app, Permit(hint, "predict", "predict"))
-    request = PermitRequest(message, app=app, task=PermitTask())
+    request = PermitRequest(message_of(app, Permit(hint, "predict", "predict")), app=app, task=PermitTask())
     request.show(Claim(piece_id, "predict_shard", token=1, attempts=1, parent_id=batch_id))
     told = request.info()
     assert (told["name"], told["args"], told["kwargs"]) == ("fedlas.predict_shard", [piece_id], {"parent_id": batch_id})
@@ -228,12 +226,8 @@ def test_what_is_no_permit_is_rejected_and_never_runs(site: Site, worker: Celery
     chained = [[new_id("ds")], {}, {"chain": [{"task": "fedlas.inspect", "args": ["x"]}], "callbacks": None}]
     before = worker.log
     put(site, "inspect", headers={"task": "os.system"})
-    put(
-        site,
-        "inspect",
-        body=f"cos\nsystem\n(S'touch {ran}'\ntR.".encode(),
-        **{"content-type": "application/x-python-serialize"},
-    )
+    pickled = f"cos\nsystem\n(S'touch {ran}'\ntR.".encode()
+    put(site, "inspect", body=pickled, **{"content-type": "application/x-python-serialize"})
     put(site, "inspect", record_id="../../etc/passwd")
     put(site, "inspect", record_id=new_id("job"))
     put(site, "inspect", body=json.dumps([[new_id("ds"), "more"], {}, {}]).encode())
@@ -244,17 +238,12 @@ def test_what_is_no_permit_is_rejected_and_never_runs(site: Site, worker: Celery
     # These are permits, of which Celery sees no more than that.
     put(site, "inspect", headers={"timelimit": [None], "stamped_headers": 5})
     other = {"task": "fedlas.deliver", "args": [new_id("msg")], "kwargs": {}, "options": {"queue": "stranger"}}
-    put(
-        site,
-        "inspect",
-        headers={"callbacks": [other], "errbacks": [other]},
-        body=b'[["%s"], {}, {}]' % new_id("ds").encode(),
-    )
+    called = b'[["%s"], {}, {}]' % new_id("ds").encode()
+    put(site, "inspect", headers={"callbacks": [other], "errbacks": [other]}, body=called)
     with site.broker.client() as client:
         client.lpush("inspect", "no message at all")
         client.lpush("inspect", "[]")
-    record_id = add_dataset(site.registry, ROWS)
-    site.awaits(record_id)
+    site.awaits(add_dataset(site.registry, ROWS))
     until(lambda: worker.log.count("was rejected") >= 9, what="all are rejected")
     until(lambda: worker.log.count("was thrown away") >= 2, what="both are thrown away")
     said = worker.log.removeprefix(before)

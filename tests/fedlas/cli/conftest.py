@@ -15,7 +15,6 @@ from tests.helpers.live_api import live
 from tests.helpers.service import Service, serving
 
 KEY = "a-key-of-the-tests"
-
 #: `fedlas` as a process.
 Command = Callable[..., CompletedProcess[str]]
 #: `fedlas` in the test's process, which is quicker.
@@ -83,8 +82,7 @@ def here(
 
     def run(*arguments: object) -> CompletedProcess[str]:
         capfd.readouterr()
-        code = main([str(argument) for argument in arguments])
-        return CompletedProcess(arguments, code, *capfd.readouterr())
+        return CompletedProcess(arguments, main([str(argument) for argument in arguments]), *capfd.readouterr())
 
     return run
 

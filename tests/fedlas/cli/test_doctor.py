@@ -110,12 +110,8 @@ def test_a_missing_extra_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = {line["name"]: line for line in doctor.installed()}
     assert lines["fedlas[client]"]["status"] == "ok"
     extra = f"fedlas[{beside('service')}]"
-    assert lines[extra] == {
-        "name": extra,
-        "status": "skip",
-        "found": "not installed: lacks celery, redis",
-        "remedy": f"pip install '{extra}'",
-    }
+    lacks = {"status": "skip", "found": "not installed: lacks celery, redis"}
+    assert lines[extra] == {"name": extra, **lacks, "remedy": f"pip install '{extra}'"}
 
 
 def test_versions_that_do_not_fit_are_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,9 +182,7 @@ def test_a_living_server_is_examined(idle: str, monkeypatch: pytest.MonkeyPatch)
     ("key", "found"),
     [("wrong", "the server does not know this key"), (None, "the server wants a key, and none is set")],
 )
-def test_a_wrong_key_and_no_key_are_told_apart(
-    idle: str, monkeypatch: pytest.MonkeyPatch, key: str | None, found: str
-) -> None:
+def test_wrong_and_no_keys_differ(idle: str, monkeypatch: pytest.MonkeyPatch, key: str | None, found: str) -> None:
     """Both fail, with the variable that mends it."""
     line = _checked(monkeypatch, idle, key)["key"]
     assert (line["status"], line["found"]) == ("fail", found)

@@ -165,9 +165,6 @@ def test_debug_shows_where(here: Here) -> None:
 
 def test_a_full_disk_is_a_sentence(calibrated: Path, variables: dict[str, str]) -> None:
     """A stdout that is full is a sentence."""
-    full = ["sh", "-c", '"$@" > /dev/full', "sh", *COMMAND]
-    done = fedlas("models", "ls", command=full, variables=variables)
-    assert (done.returncode, one_sentence(done.stderr)) == (
-        1,
-        "stdout: no space is left on the disk, so the file could not be written",
-    )
+    done = fedlas("models", "ls", command=["sh", "-c", '"$@" > /dev/full', "sh", *COMMAND], variables=variables)
+    full = "stdout: no space is left on the disk, so the file could not be written"
+    assert (done.returncode, one_sentence(done.stderr)) == (1, full)

@@ -73,13 +73,10 @@ def test_commands_of_the_service_are_in_the_help(capsys: pytest.CaptureFixture[s
 def test_what_is_not_installed_names_the_extra() -> None:
     """Without the service's libraries `serve` says what to install, and without rich so does everything."""
     code = "import sys; sys.modules[sys.argv[1]] = None; from fedlas.cli import main; sys.exit(main(sys.argv[2:]))"
-    for module, arguments, extra in (
-        ("fastapi", ["openapi", "/nowhere/x.json"], "service"),
-        ("pydantic_settings", ["serve"], "standalone"),
-    ):
-        done = subprocess.run(
-            [sys.executable, "-c", code, module, *arguments], capture_output=True, text=True, env=environment()
-        )
+    fastapi = ("fastapi", ["openapi", "/nowhere/x.json"], "service")
+    for module, arguments, extra in (fastapi, ("pydantic_settings", ["serve"], "standalone")):
+        command = [sys.executable, "-c", code, module, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment())
         assert (done.returncode, done.stdout) == (1, "")
         said = f"`fedlas {arguments[0]}` needs {module}, which is not installed: pip install 'fedlas[{beside(extra)}]'"
         assert done.stderr == f"fedlas: {said}\n"
@@ -106,9 +103,7 @@ def test_streams_that_take_nothing_or_little() -> None:
 
 def test_help_loads_no_client_and_no_rich() -> None:
     """What a command needs is imported when it runs."""
-    code = (
-        "import sys; from fedlas.cli import main; main(['calibrate', '--help']); print(*sys.modules, file=sys.stderr)"
-    )
+    code = "import sys, fedlas.cli as c; c.main(['calibrate', '--help']); print(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True)
     assert not {"rich", "httpx", "pydantic", "numpy", "torch", "fedlas.client"} & set(done.stderr.split())
 

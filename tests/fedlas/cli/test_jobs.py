@@ -17,15 +17,12 @@ from tests.helpers.command_line import COMMAND, environment, fedlas
 def test_a_calibrator_gates(here: Here, scores: str, code: int, tmp_path: Path) -> None:
     """Scores that are too sure are shown to become better on many rows, not on few; wrong labels are vetoed."""
     out = tmp_path / "calibrator.onnx"
-    done = here(
-        "calibrators", "create", scores, "--require", "shown", "--method", "temperature", "--out", out, "--json"
-    )
+    options = ("--require", "shown", "--method", "temperature", "--out", out, "--json")
+    done = here("calibrators", "create", scores, *options)
     record = json.loads(done.stdout)
     assert (done.returncode, record["status"], out.exists()) == (code, "succeeded", True)
-    assert (record["report"]["verdict"], record["report"]["shown"]) == (
-        "unchanged" if code == 3 else "post_hoc",
-        code == 0,
-    )
+    verdict, shown = (record["report"][key] for key in ("verdict", "shown"))
+    assert (verdict, shown) == ("unchanged" if code == 3 else "post_hoc", code == 0)
 
 
 @pytest.mark.parametrize(
@@ -36,9 +33,7 @@ def test_a_calibrator_gates(here: Here, scores: str, code: int, tmp_path: Path) 
         ("many.npz", ["--seen-by-model", "unknown", "--budget", "1m30s"], 0, "undetermined"),
     ],
 )
-def test_a_local_calibration_gates(
-    files: Path, tmp_path: Path, rows: str, options: list[str], code: int, verdict: str
-) -> None:
+def test_a_local_job_gates(files: Path, tmp_path: Path, rows: str, options: list[str], code: int, verdict: str) -> None:
     """`--local` needs no server, ends with the same codes, and leaves the same files."""
     out, report = tmp_path / "calibrated.onnx", tmp_path / "report.json"
     done = fedlas(
@@ -52,8 +47,7 @@ def test_a_local_calibration_gates(
     assert document["subject"]["model"]["name"] == "sharp.onnx"
     assert out.exists()
     if code == 0 and verdict == "post_hoc":
-        answer = fedlas("predict", out, "-", "-q", stdin=b"[[3, 0, 0], [0, 0, 3]]")
-        assert answer.stdout.split() == ["0", "2"]
+        assert fedlas("predict", out, "-", "-q", stdin=b"[[3, 0, 0], [0, 0, 3]]").stdout.split() == ["0", "2"]
 
 
 @pytest.mark.slow

@@ -23,10 +23,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("file")
     (folder / "sharp.onnx").write_bytes(scaled_model(3.0))
     splits = np.repeat(["calibration", "guarantee", "test"], [400, 300, 300])
-    lines = [
-        f"{a!r},{b!r},{c!r},{label},{split}"
-        for (a, b, c), label, split in zip(ROWS.tolist(), LABELS, splits, strict=True)
-    ]
+    columns = zip(*ROWS.T.tolist(), LABELS, splits, strict=True)
+    lines = [f"{a!r},{b!r},{c!r},{label},{split}" for a, b, c, label, split in columns]
     (folder / "rows.csv").write_text("\n".join(["a,b,c,label,split", *lines]))
     rows = fedlas.LabelledRows(folder / "rows.csv", seen_by_model="no")
     return fedlas.calibrate(folder / "sharp.onnx", rows, method="temperature").save(folder / "calibrated.onnx")

@@ -31,11 +31,7 @@ class Terminal(io.StringIO):
 
 @pytest.mark.parametrize(
     ("format", "expected"),
-    [
-        (Format.auto, "x_1\ta b\t0.25\t70290\t\t\n"),
-        (Format.quiet, "x_1\n"),
-        (Format.json, json.dumps([RECORD]) + "\n"),
-    ],
+    [(Format.auto, "x_1\ta b\t0.25\t70290\t\t\n"), (Format.quiet, "x_1\n"), (Format.json, json.dumps([RECORD]) + "\n")],
 )
 def test_a_list_in_a_pipe(format: Format, expected: str) -> None:
     """Cells between tabs as the API has them, ids alone, or the records unchanged."""

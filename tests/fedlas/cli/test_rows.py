@@ -47,8 +47,7 @@ def test_npy_stays_an_array(tmp_path: Path) -> None:
 
 def test_a_csv_file_with_a_header_names_its_columns(tmp_path: Path) -> None:
     """Rows become objects where the model's columns have names; an empty cell is a missing value."""
-    found = rows_of(tmp_path, "hour,load\n3,\n")
-    assert found.by_column().inputs == [{"hour": 3.0, "load": None}]
+    assert rows_of(tmp_path, "hour,load\n3,\n").by_column().inputs == [{"hour": 3.0, "load": None}]
 
 
 def test_nan_is_no_heading(tmp_path: Path) -> None:

@@ -117,17 +117,15 @@ def test_ctrl_c_asks(service: Service, running: str, variables: dict[str, str], 
         shown.until(rf"Cancel {running}\?.*\[y/N\]")
         shown.press(answer)
         assert shown.end() == 130
-    status = service.job(running)["status"]
-    assert (status in ("cancelling", "cancelled")) == cancelled
+    assert (service.job(running)["status"] in ("cancelling", "cancelled")) == cancelled
     again = f"{running} goes on. To watch it again: fedlas jobs watch {running}"
     assert (again in shown.said, f"{running} is being cancelled." in shown.said) == (not cancelled, cancelled)
 
 
 def test_ctrl_c_where_nobody_can_be_asked(service: Service, running: str, variables: dict[str, str]) -> None:
     """In a pipeline the job goes on, stdout stays empty, and the exit code is 130."""
-    command = [*COMMAND, "jobs", "watch", running, "--url", variables["FEDLAS_URL"]]
     process = subprocess.Popen(
-        command,
+        [*COMMAND, "jobs", "watch", running, "--url", variables["FEDLAS_URL"]],
         preexec_fn=_heeding,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -162,9 +160,8 @@ def test_who_says_nothing_of_seen_rows_is_asked(
 @pytest.mark.parametrize("no_colour", [False, True])
 def test_a_table_on_a_terminal(calibrated: Path, variables: dict[str, str], no_colour: bool) -> None:
     """A heading, times of this place, and colours unless NO_COLOR says otherwise."""
-    with terminal(
-        "jobs", "ls", "-n", 1, COLUMNS="120", **variables, **({"NO_COLOR": "1"} if no_colour else {})
-    ) as shown:
+    colour = {"NO_COLOR": "1"} if no_colour else {}
+    with terminal("jobs", "ls", "-n", 1, COLUMNS="120", **variables, **colour) as shown:
         assert shown.end() == 0
     assert re.search(r"ID.*STATUS.*VERDICT.*CREATED", shown.said)
     assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d", shown.said)

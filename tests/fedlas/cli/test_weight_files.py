@@ -42,9 +42,7 @@ def graph(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_default_export_is_calibrated(
-    service: Service, here: Here, files: Path, graph: Path, network: nn.Module
-) -> None:
+def test_a_default_export_works(service: Service, here: Here, files: Path, graph: Path, network: nn.Module) -> None:
     """Parts of one HTTP request make a job; client and command line send one file, and the model answers as before."""
     parts = {"model": graph, "data": graph.with_name("m.onnx.data"), "dataset": files / "many.npz"}
     order = {"job": json.dumps({"method": "temperature"}), "dataset_options": json.dumps({"seen_by_model": "no"})}
@@ -67,9 +65,8 @@ def test_a_default_export_is_calibrated(
 
 def test_it_is_calibrated_without_a_server(here: Here, graph: Path, tmp_path: Path) -> None:
     """In this process the weights are read beside the graph."""
-    done = here(
-        "calibrate", graph, "many.npz", "--local", "--method", "temperature", "--out", tmp_path / "out.onnx", "-q"
-    )
+    out = tmp_path / "out.onnx"
+    done = here("calibrate", graph, "many.npz", "--local", "--method", "temperature", "--out", out, "-q")
     assert (done.returncode, done.stdout) == (0, "post_hoc\n"), done
 
 

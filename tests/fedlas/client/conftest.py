@@ -62,11 +62,5 @@ def files(tmp_path_factory: pytest.TempPathFactory, uploads: Uploads) -> Path:
 @pytest.fixture(scope="package")
 def job(client: Client, files: Path) -> Job:
     """A job on the digits that has succeeded, published as `digits`."""
-    return client.calibrate(
-        files / "digits.onnx",
-        files / "digits.npz",
-        method="post_hoc",
-        budget=1,
-        publish_as="digits",
-        metadata={"a": "b"},
-    )
+    how = {"method": "post_hoc", "budget": 1, "publish_as": "digits", "metadata": {"a": "b"}}
+    return client.calibrate(files / "digits.onnx", files / "digits.npz", **how)

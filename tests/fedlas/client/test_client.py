@@ -163,10 +163,8 @@ def test_batches_have_results(client: Client, job: Job, tmp_path: Path) -> None:
     assert rows[0].top_k is not None
     direct = client.predict("digits", ROWS, top_k=2)
     assert [row.index for row in rows[:5]] == direct.indices.tolist()
-    frame = client.batches.to_frame(batch)
-    np.testing.assert_allclose(frame["confidence"][:5], direct.confidences, atol=1e-6)
-    lines = client.batches.download(batch, tmp_path / "rows.csv").read_text().splitlines()
-    assert len(lines) == 1798
+    np.testing.assert_allclose(client.batches.to_frame(batch)["confidence"][:5], direct.confidences, atol=1e-6)
+    assert len(client.batches.download(batch, tmp_path / "rows.csv").read_text().splitlines()) == 1798
     assert [row.row for row in client.batches.results(batch, after=1790, limit=3)] == [1791, 1792, 1793]
     manifest = client.batches.manifest(batch)
     assert [(part.number, part.first_row, part.num_rows) for part in manifest.parts] == [(0, 0, 1797)]
@@ -186,8 +184,7 @@ def test_a_calibrator_is_fitted_on_arrays(client: Client, tmp_path: Path) -> Non
     calibrator = client.calibrators.wait(begun)
     assert (calibrator.status, calibrator.class_names, calibrator.name) == ("succeeded", ["cat", "dog", "eel"], "three")
     session = ort.InferenceSession(client.calibrators.download(calibrator, tmp_path / "c.onnx"))
-    probabilities = session.run(["probabilities"], {"logits": logits[:3]})[0]
-    np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
+    np.testing.assert_allclose(session.run(["probabilities"], {"logits": logits[:3]})[0].sum(1), 1, atol=1e-5)
     assert client.calibrators.report(calibrator).verdict in ("post_hoc", "unchanged")
     client.calibrators.delete(calibrator)
     assert calibrator.id not in [found.id for found in client.calibrators.list()]
@@ -209,8 +206,7 @@ def test_raw_responses_have_headers(client: Client, job: Job) -> None:
     assert (raw.status, raw.value.id) == (200, job.calibrated_model_id)
     assert raw.headers["etag"]
     assert raw.request_id
-    again = client.with_raw_response(client.jobs.get, job.id)
-    assert again.value.id == job.id
+    assert client.with_raw_response(client.jobs.get, job.id).value.id == job.id
     with pytest.raises(errors.InvalidInput, match="no request"):
         client.with_raw_response(client.models.list)
 

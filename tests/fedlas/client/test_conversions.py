@@ -46,8 +46,7 @@ def test_a_module_can_be_sent_with_a_file(silent: Client, files: Path) -> None:
     for unknown in (files / "digits.npz", stored, stored.id):
         with pytest.raises(ConversionError, match="example"):
             silent.calibrate(network, unknown, wait=False)
-    again = silent.calibrate(network, stored, example=torch.zeros(2, 64), wait=False)
-    assert again.dataset_id == stored.id
+    assert silent.calibrate(network, stored, example=torch.zeros(2, 64), wait=False).dataset_id == stored.id
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:timm")
@@ -96,9 +95,8 @@ def test_an_estimator_and_a_frame_are_calibrated(client: Client, service: Servic
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(rng.normal(size=(3000, 4)), columns=["age", "load", "hour", "dose"])
     target = np.where(frame["age"] + 0.5 * frame["load"] + rng.normal(size=3000) > 0, "sick", "well")
-    estimator = LogisticRegression(C=1e3).fit(3 * frame[:500], target[:500])
     job = client.calibrate(
-        estimator,
+        LogisticRegression(C=1e3).fit(3 * frame[:500], target[:500]),
         frame[500:].assign(label=target[500:]),
         method="temperature",
         budget=1,

@@ -22,8 +22,7 @@ NOBODY = "no worker takes this; there is none that inspects uploads"
 def ordered(silent: Client, files: Path) -> Iterator[tuple[str, str]]:
     """A model, and a job that waits for its inspection."""
     model = silent.models.upload(files / "digits.onnx", wait=False)
-    dataset = silent.datasets.upload(files / "digits.npz", wait=False)
-    job = silent.jobs.create(model, dataset)
+    job = silent.jobs.create(model, silent.datasets.upload(files / "digits.npz", wait=False))
     yield model.id, job.id
     job.cancel()
 

@@ -58,9 +58,7 @@ def test_an_upload_goes_on_where_it_was(client: Client, cable: Cable, port: int,
         """The service has kept all that arrived: it refuses an empty piece for where this begins, not as one more."""
         path = cable.requests[-1].split()[1]
         empty = f"PATCH {path} HTTP/1.0\r\nUpload-Offset: {LARGE}\r\n\r\n".encode()
-        (answer,) = until(
-            lambda: [one for one in ask(port, empty) if one.told != (409, "upload_busy")], what="it is free"
-        )
+        (answer,) = until(lambda: [one for one in ask(port, empty) if one.told != (409, "upload_busy")], what="free")
         assert answer.told == (409, "offset_mismatch")
         reached.append(int(answer.headers["upload-offset"]))
 

@@ -37,7 +37,6 @@ from worker.inside.batch_rows import in_file_order
 Json = dict[str, Any]
 Told = tuple[BatchOrder, dict[str, Path]]
 Array = NDArray[Any]
-
 ROWS = 200
 NAMES = ["a", "b"]
 
@@ -299,8 +298,7 @@ def test_a_shard_reads_its_own_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Of a file that is sorted by split no row before the shard is read, and none behind it."""
     monkeypatch.setattr(batch_rows, "_MAPPED_FROM", 0)
     rows = np.random.default_rng(0).random((ROWS, 2), np.float32)
-    told = order(tmp_path, scaling(1.0), prepared(tmp_path, {"x": rows}), [spec("float32", 2)])
-    (shard,) = shards(told, [120, 160])
+    (shard,) = shards(order(tmp_path, scaling(1.0), prepared(tmp_path, {"x": rows}), [spec("float32", 2)]), [120, 160])
     read: list[Array] = []
     get = RowReader.__getitem__
 
@@ -333,11 +331,10 @@ def test_where_no_row_can_be_answered_all_have_errors(tmp_path: Path, options: J
     path = to_predict(tmp_path, {"x": tokens})
     told = order(tmp_path, lookup(table), path, [spec("int64", 1)], errors="column", **options)
     assert failures(run(told, tmp_path)) == dict.fromkeys(range(ROWS), "inputs_refused")
-    nothing = np.full((ROWS, 1), np.nan)
     told = order(
         tmp_path,
         scaling(1.0),
-        to_predict(tmp_path, {"x": nothing}),
+        to_predict(tmp_path, {"x": np.full((ROWS, 1), np.nan)}),
         [spec("float32", "sizes")],
         errors="column",
         **options,
@@ -400,8 +397,7 @@ def test_blocks_are_sized_by_what_rows_take(tmp_path: Path) -> None:
 
     def size(array: Array, *sizes: int, classes: int = 2) -> int:
         profile = model_profile(inputs=[spec(array.dtype.name, *sizes)], class_names=[str(k) for k in range(classes)])
-        first = next(batch_rows.ModelRows(prepared(tmp_path, {"x": array}), profile).blocks(range(len(array))))
-        return first.count
+        return next(batch_rows.ModelRows(prepared(tmp_path, {"x": array}), profile).blocks(range(len(array)))).count
 
     small = np.zeros((6000, 2), np.float32)
     assert size(small, 2) == 4096
@@ -518,5 +514,4 @@ def _flat() -> bytes:
         helper.make_node("ReduceMean", ["x", "axes"], ["mean"], keepdims=0),
         helper.make_node("MatMul", ["mean", "weight"], ["logits"]),
     ]
-    weights = {"axes": np.array([2, 3]), "weight": np.array([[2, 1]], dtype=np.float32)}
-    return _graph(nodes, [1, 1, "width"], weights)
+    return _graph(nodes, [1, 1, "width"], {"axes": np.array([2, 3]), "weight": np.array([[2, 1]], dtype=np.float32)})

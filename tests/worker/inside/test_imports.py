@@ -20,11 +20,8 @@ ROOT = Path(__file__).parents[3]
 def test_an_inspection_loads_no_compiler(tmp_path: Path) -> None:
     """A convolutional network is opened, proven and written without PyTorch's compiler (see `test_resume` for jobs)."""
     (tmp_path / "model.onnx").write_bytes(Uploads()["images.onnx"])
-    request = ChildRequest(
-        order=InspectModelOrder(options=ModelOptions()),
-        files={"model": str(tmp_path / "model.onnx")},
-        limits=Limits(600),
-    )
+    order = InspectModelOrder(options=ModelOptions())
+    request = ChildRequest(order=order, files={"model": str(tmp_path / "model.onnx")}, limits=Limits(600))
     (tmp_path / "request.json").write_text(request.model_dump_json())
     child = subprocess.Popen(
         [sys.executable, "-m", "worker.inside.child", str(tmp_path)],

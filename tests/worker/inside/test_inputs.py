@@ -40,7 +40,6 @@ from worker.sandbox.process import ChildOutcome
 from worker.sandbox.protocol import ChildRequest, Limits
 
 Json = dict[str, Any]
-
 OPTIONS = {"format": None, "roles": None, "seen_by_model": None, "split_seed": 0, "missing": "reject"}
 ORDER = InspectDatasetOrder(options=DatasetOptions())
 
@@ -56,7 +55,6 @@ class WordyOrder(BaseModel):
 
 
 LONG = "x" * 300
-
 #: Keys under which files stand in orders, and paths that would open the machine.
 _KEYS = st.sampled_from(["file", "model.file", "dataset.file", "journal", "model", "inputs", "a"]) | st.text(max_size=5)
 _PATHS = st.sampled_from(["/", "/etc", "/etc/shadow", "..", "/proc/1/environ", LONG, "", "/dev/shm"])
@@ -198,12 +196,7 @@ def ordered(folder: Path, monkeypatch: pytest.MonkeyPatch, prepared: Any) -> Non
 
     with monkeypatch.context() as patched, pytest.raises(Captured):
         patched.setattr(subprocess, "Popen", refuse)
-        sandbox.run(
-            prepared,
-            folder=folder,
-            on_event=lambda event: None,
-            on_tick=lambda: None,
-        )
+        sandbox.run(prepared, folder=folder, on_event=lambda event: None, on_tick=lambda: None)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

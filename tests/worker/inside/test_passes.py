@@ -23,12 +23,10 @@ from worker.inside.calibration import calibrate
 PROVEN = 256
 #: Calibration rows on which multiplications are counted, once for the cost limit and once for an average.
 COUNTED = 8
-
 SPLITS = {"train": 1500, "calibration": 300, "guarantee": 80, "test": 400}
 #: A body of two features, in which no calibrator finds what was lost: a network that is trained as a whole beats it.
 _RNG = np.random.default_rng(0)
 NARROW = network((_RNG.normal(size=(8, 2)), np.ones(2)), (_RNG.normal(size=(2, 4)), np.zeros(4)))
-
 Passes = Counter[tuple[int, str]]
 
 
@@ -97,8 +95,7 @@ def test_a_refit_passes_once_over_the_splits_that_name_and_judge_it(tmp_path: Pa
     assert verdict == "trained"
     uploaded = {(0, "calibration"): 300, (0, "test"): 400}
     folds = {(number, "calibration"): 100 for number in range(1, 7)}  # of two candidates
-    refit = {(7, "calibration"): 300, (7, "guarantee"): 80, (7, "test"): 400 + PROVEN}
-    assert passes == uploaded | folds | refit
+    assert passes == uploaded | folds | {(7, "calibration"): 300, (7, "guarantee"): 80, (7, "test"): 400 + PROVEN}
 
 
 def test_a_trained_head_reads_the_features_of_the_uploaded_network(tmp_path: Path) -> None:

@@ -99,8 +99,7 @@ def test_leaking_rows_are_counted(tmp_path: Path) -> None:
 
 def test_an_unknown_provenance_trains_and_judges_nothing(tmp_path: Path) -> None:
     """Where nothing could be judged, the plan says so instead of promising a training."""
-    rows = {name: array for name, array in world().items() if name != "split"}
-    found = planned(tmp_path, rows, MODEL)
+    found = planned(tmp_path, {name: array for name, array in world().items() if name != "split"}, MODEL)
     assert found["trains"] is False
     assert found["detectable_effect"] is None
     assert found["estimate"]["candidates"] == 0
@@ -110,8 +109,7 @@ def test_an_unknown_provenance_trains_and_judges_nothing(tmp_path: Path) -> None
 def test_what_stops_a_job_stops_its_plan(tmp_path: Path) -> None:
     """A wrong label order and a split that is too small are reported by the dry run, in the words of the job."""
     rows = world()
-    wrong = {**rows, "label": 3 - rows["label"]}
-    order, files = an_order(tmp_path / "a", wrong, MODEL, expected_accuracy=0.8)
+    order, files = an_order(tmp_path / "a", {**rows, "label": 3 - rows["label"]}, MODEL, expected_accuracy=0.8)
     with pytest.raises(BaselineMismatch) as planned_error:
         plan(order, files, tmp_path / "a", lambda _: None)
     with pytest.raises(BaselineMismatch) as job_error:

@@ -86,16 +86,14 @@ def test_copies_of_train_rows_do_not_judge(tmp_path: Path) -> None:
     (warning,) = plan(order, files, tmp_path, lambda _: None).plan.stored()["warnings"]
     assert (warning["code"], warning["evidence"]["copies"]) == ("copied_rows", {"test": len(copied)})
     calibrate(order, files, tmp_path, lambda _: None)
-    report = json.loads((tmp_path / "report.json").read_text())
-    assert report["num_test_rows"] == len(test) - len(copied)
+    assert json.loads((tmp_path / "report.json").read_text())["num_test_rows"] == len(test) - len(copied)
 
 
 def test_numbers_in_a_classical_file_are_no_names(tmp_path: Path) -> None:
     """A forest of encoded labels takes the names of the dataset in their order, which an encoder sorts, too."""
     rows = world()
     forest = RandomForestClassifier(10, random_state=0).fit(rows["x"], rows["label"])
-    model = save(forest, rows["x"], tmp_path / "forest.onnx").read_bytes()
-    order, files = an_order(tmp_path, with_names(), model)
+    order, files = an_order(tmp_path, with_names(), save(forest, rows["x"], tmp_path / "forest.onnx").read_bytes())
     found = plan(order, files, tmp_path, lambda _: None).plan.stored()
     assert [one["name"] for one in found["labels"]["classes"]] == NAMES.tolist()
     assert (found["labels"]["matched_by"], found["warnings"]) == ("index", [])

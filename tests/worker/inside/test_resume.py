@@ -33,7 +33,6 @@ Json = dict[str, Any]
 Moment = Callable[["Job", Json], bool]
 Given = tuple[CalibrateOrder, dict[str, Path]]
 Whole = tuple["Job", dict[str, bytes]]
-
 ROOT = Path(__file__).parents[3]
 OUTCOMES = ("report.json", "report.html", "reliability.svg", "calibrated.onnx")
 #: Four candidates run two folds, the best three the third, two are refitted, and their average with the upload wins.
@@ -158,12 +157,8 @@ def whole(given: Given, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     folder = job.attempt()
     assert folder is not None
     answer, report = (json.loads((folder / name).read_text()) for name in ("answer.json", "report.json"))
-    seen = {
-        "dataset_id": "ds_1",
-        "sha256": "1",
-        "splits": ["train", "calibration"],
-        "network": ["train", "calibration"],
-    }
+    splits = ["train", "calibration"]
+    seen = {"dataset_id": "ds_1", "sha256": "1", "splits": splits, "network": splits}
     assert answer["result"]["calibrated"]["trained_on"] == [seen]
     assert report["subject"] == {
         "model": {"name": "digits", "id": "mdl_1", "sha256": "0"},
@@ -249,8 +244,7 @@ def test_a_job_killed_at_a_random_moment_ends_the_same(
 ) -> None:
     """The same in the middle of whatever the job is doing, writing a file or telling of one, five times over."""
     job = Job(*given, tmp_path)
-    folder = job.attempt(kill_after=share * whole[0].seconds)
-    check_same(job, folder or job.attempt(), whole)
+    check_same(job, job.attempt(kill_after=share * whole[0].seconds) or job.attempt(), whole)
 
 
 @pytest.mark.slow
@@ -270,9 +264,8 @@ def test_another_jobs_journal_is_not_used(given: Given, whole: Whole, tmp_path: 
     (tmp_path / "broken.pt").write_bytes(b"PK nothing")
     order, files = given
     other = order.model_copy(update={"request": order.request.model_copy(update={"seed": 1})})
-    job = Job(
-        other, files, tmp_path, journal={**whole[0].journal, "candidate-01-04-fold-1": str(tmp_path / "broken.pt")}
-    )
+    journal = {**whole[0].journal, "candidate-01-04-fold-1": str(tmp_path / "broken.pt")}
+    job = Job(other, files, tmp_path, journal=journal)
     assert job.attempt(saved("candidate-01-04-fold-1")) is None
     log = (tmp_path / "attempt-1" / "log.txt").read_text()
     assert job.finished() == {"candidate-01-04-fold-1": 1}, "it was trained here"
@@ -298,7 +291,5 @@ def test_bits_do_not_depend_on_where_an_array_lies() -> None:
         "    products.add(torch.nn.functional.linear(torch.from_numpy(moved), weights).numpy().tobytes())\n"
         "print(len(products))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
-    )
-    assert done.stdout == "1\n"
+    command = [sys.executable, "-c", code]
+    assert subprocess.check_output(command, cwd=ROOT, text=True, timeout=60) == "1\n"

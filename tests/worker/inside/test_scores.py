@@ -62,9 +62,8 @@ def test_the_temperature_is_the_best_of_the_calibration_rows(tmp_path: Path) -> 
     chosen = split == "calibration"
 
     def loss(log_temperature: float) -> float:
-        return float(
-            log_loss(targets[chosen], plain_softmax(logits[chosen] / np.exp(log_temperature)), labels=range(4))
-        )
+        probs = plain_softmax(logits[chosen] / np.exp(log_temperature))
+        return float(log_loss(targets[chosen], probs, labels=range(4)))
 
     best = float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded", options={"xatol": 1e-9}).x))
     assert result["parameters"]["temperature"] == pytest.approx(best, rel=1e-4)
@@ -117,8 +116,7 @@ def test_halves_are_drawn_once_and_by_class(tmp_path: Path) -> None:
     first, again = fit(tmp_path, content), fit(tmp_path, content)
     assert first == again
     assert (first["excerpt"]["num_calibration_rows"], first["excerpt"]["num_test_rows"]) == (500, 500)
-    grouped = made.npz(logits=logits, labels=targets, group=np.arange(1000) % 50)
-    report = fit(tmp_path, grouped)["excerpt"]
+    report = fit(tmp_path, made.npz(logits=logits, labels=targets, group=np.arange(1000) % 50))["excerpt"]
     assert report["num_calibration_rows"] % 20 == report["num_test_rows"] % 20 == 0
 
 

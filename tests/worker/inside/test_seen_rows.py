@@ -26,10 +26,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[JobResult, Path]:
     folder = tmp_path_factory.mktemp("job")
     rows, targets, splits = digits()
     new = splits != "train"
-    data = {"x": rows[new], "label": targets[new], "split": np.repeat(list(COUNTS), list(COUNTS.values()))}
     order, files = an_order(
         folder,
-        data,
+        {"x": rows[new], "label": targets[new], "split": np.repeat(list(COUNTS), list(COUNTS.values()))},
         digits_model(),
         dataset_options={"seen_by_model": "no"},
         hyperparameters={"batch_size": 16, "learning_rate": 0.1, "epochs": 4},

@@ -51,10 +51,7 @@ def test_a_size_from_values_is_rejected(tmp_path: Path) -> None:
 def test_a_model_that_refuses_values_is_measured_with_others(tmp_path: Path) -> None:
     """Tokens beyond a table are left out; the largest that it takes is not."""
     table = np.random.default_rng(0).normal(size=(200, 3))
-    nodes = [
-        node("Gather", ["table", "x"], "e"),
-        node("ReduceMean", ["e"], "m", axes=[1], keepdims=0),
-        node("Gemm", ["m", "w", "b"], "y"),
-    ]
+    mean = node("ReduceMean", ["e"], "m", axes=[1], keepdims=0)
+    nodes = [node("Gather", ["table", "x"], "e"), mean, node("Gemm", ["m", "w", "b"], "y")]
     path = hand_made(tmp_path, nodes, [5], {"table": table, "w": np.eye(3), "b": np.zeros(3)}, kind=7)
     assert inspected(path, tmp_path / "out")["cost"]["measured"]["rows"] == 256

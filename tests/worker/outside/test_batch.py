@@ -63,9 +63,7 @@ def test_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_batch_in_shards(batches: ShardedBatches) -> None:
     """Claimed in turn they leave parts that the manifest lists; in column mode the errors of all are counted."""
     batch_id = batches.order((0, 49, 50, 120, 199), errors="column")
-    done = batches.run_all()
-    pieces = batches.shards(batch_id)
-    assert done == [batch_id, *(piece.id for piece in pieces), batch_id]
+    assert batches.run_all() == [batch_id, *(piece.id for piece in batches.shards(batch_id)), batch_id]
     digest, found = manifest(batches, batch_id)
     row = batches.batch(batch_id)
     assert (row.num_rows, row.num_errors, row.progress["fraction"]) == (ROWS, 5, 1.0)

@@ -23,7 +23,6 @@ from worker.documents.orders import JobOrder, PlanOrder, ScoresOrder
 from worker.outside.kinds import Prepared, WorkKind, kind_of
 
 Json = dict[str, Any]
-
 REPORT = json.dumps(DEMO["report"])
 ERROR = RecordError(code="bad", message="it is bad", user_error=True)
 
@@ -233,8 +232,7 @@ def test_what_is_published(
         record = job_record(unit, row, unit.work.of(job_id))
         assert (record.shown, record.publish_as, record.publish_when) == (shown, "name", when)
         versions = unit.names.get("name").versions if again or published else {}
-        expected = [model] * again + [row.calibrated_model_id] * published
-        assert list(versions.values()) == expected
+        assert list(versions.values()) == [model] * again + [row.calibrated_model_id] * published
         found = [(event.type, event.data) for event in unit.events.newest_before(job_id, None, limit=5)]
         last = [(kind, data) for kind, data in found if kind != "warning"][:4]
         assert record.predict_url == f"/v1/models/{row.calibrated_model_id}/predict"

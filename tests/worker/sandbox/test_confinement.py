@@ -24,7 +24,6 @@ from worker.sandbox.process import ChildOutcome, read_outcome
 from worker.sandbox.protocol import ChildRequest, Limits
 
 Json = dict[str, Any]
-
 _BEFORE = """
 import ctypes, errno, json, os, socket, subprocess, sys
 from pathlib import Path
@@ -115,8 +114,7 @@ def test_only_inputs_are_read_and_only_the_folder_is_written(places: tuple[Path,
     """A child reads its inputs and libraries, writes its folder, and touches nothing else of the machine."""
     outcome = tried(places, FILES)
     needs(outcome["report"], "files")
-    done = {name for name, what in outcome["found"].items() if what == "done"}
-    assert done == set(_MAY), outcome
+    assert {name for name, what in outcome["found"].items() if what == "done"} == set(_MAY), outcome
     assert places[1].read_text() == places[2].read_text() == "words"
     assert not (places[0].parent / "new").exists()
 
@@ -144,8 +142,7 @@ def test_no_network_and_no_way_out(places: tuple[Path, ...]) -> None:
     outcome = tried(places, CALLS)
     needs(outcome["report"], "network", "system_calls")
     done = {name for name, what in outcome["found"].items() if what == "done"}
-    wanted = {"pair of sockets", "thread"} | ({"root"} if outcome["user"] == 0 else set())
-    assert done == wanted, outcome
+    assert done == {"pair of sockets", "thread"} | ({"root"} if outcome["user"] == 0 else set()), outcome
 
 
 def test_root_is_given_up(places: tuple[Path, ...]) -> None:
@@ -216,10 +213,8 @@ def test_without_landlock(places: tuple[Path, ...]) -> None:
 
 def test_without_anything(places: tuple[Path, ...]) -> None:
     """Where nothing is permitted the child still works, and each missing protection is named."""
-    before = (
-        "landlock.restrict = seccomp.install = denied()\n"
-        "controls.unshare = controls.become = controls.keep_capabilities = denied()\n"
-    )
+    before = "landlock.restrict = seccomp.install = denied()\n"
+    before += "controls.unshare = controls.become = controls.keep_capabilities = denied()\n"
     outcome = tried(places, 'attempt("read its input", given.read_text)\n', before=before)
     assert outcome["found"] == {"read its input": "done"}
     assert len(confinement.warnings(outcome["report"])) == 4
@@ -243,8 +238,7 @@ def test_data_folder_inside_the_code(places: tuple[Path, ...]) -> None:
 
 def test_the_real_child_is_confined(tmp_path: Path) -> None:
     """The child that opens uploads has a filter, no new privileges, and no capability but reading what it may."""
-    report = confinement.status()
-    needs(report, "system_calls", "privileges", "files")
+    needs(confinement.status(), "system_calls", "privileges", "files")
     (tmp_path / "upload").write_bytes(made.text_model())
     found: list[str] = []
 

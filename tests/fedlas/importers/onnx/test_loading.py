@@ -21,6 +21,7 @@ from tests.helpers.networks import (
     NETWORKS,
     Bert,
     Cnn,
+    Composed,
     Inputs,
     export,
     images,
@@ -60,8 +61,7 @@ def test_parity_and_gradients(name: str, form: str, batch: int | None, tmp_path:
     for count in (1, 3, 8):
         several = rows(count)
         with torch.no_grad():
-            expected = network(*several)
-            np.testing.assert_allclose(classifier(*several)[0], expected, atol=1e-4)
+            np.testing.assert_allclose(classifier(*several)[0], network(*several), atol=1e-4)
     assert without_gradient(classifier, rows(8)) == []
     # Exporters fold BatchNorm into the convolution before it: scale and bias vanish there.
     folded = sum(2 * m.num_features for m in network.modules() if isinstance(m, nn.BatchNorm2d))
@@ -80,19 +80,10 @@ def test_features_are_the_input_of_the_last_linear_layer(tmp_path: Path) -> None
 
 def test_a_pooling_after_the_last_layer_moves_before_it(tmp_path: Path) -> None:
     """Scores of positions that are averaged at the end come from averaged features, of one vector a row."""
-
-    class PerToken(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.embedding, self.hidden, self.out = nn.Embedding(50, 16), nn.Linear(16, 16), nn.Linear(16, 4)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.out(torch.tanh(self.hidden(self.embedding(x)))).mean(1)  # type: ignore[no-any-return]
-
-    network = PerToken().eval()
+    per_token = nn.Sequential(nn.Embedding(50, 16), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 4))
+    network = Composed(per_token, lambda y: y.mean(1)).eval()
     x = torch.randint(0, 50, (3, 7))
-    classifier = load_onnx(export(network, (x,), tmp_path / "m.onnx"))
-    logits, features = classifier(x)
+    logits, features = load_onnx(export(network, (x,), tmp_path / "m.onnx"))(x)
     assert features.shape == (3, 16)
     torch.testing.assert_close(logits, network(x), atol=1e-5, rtol=1e-5)
 
@@ -149,8 +140,7 @@ def test_dropout_follows_the_mode(tmp_path: Path) -> None:
     classifier = load_onnx(path)
     (x,) = table(4)
     assert torch.equal(classifier(x)[0], classifier(x)[0])
-    dropped = (classifier.train()(x)[1] == 0).float().mean() - (classifier.eval()(x)[1] == 0).float().mean()
-    assert dropped > 0.1
+    assert (classifier.train()(x)[1] == 0).float().mean() - (classifier.eval()(x)[1] == 0).float().mean() > 0.1
 
 
 def test_weights_in_constant_nodes_train(tmp_path: Path) -> None:
@@ -164,9 +154,7 @@ def test_weights_in_constant_nodes_train(tmp_path: Path) -> None:
         helper.make_node("Relu", ["a"], ["r"]),
         helper.make_node("MatMul", ["r", "w"], ["y"]),
     ]
-    path = save(tmp_path, nodes, [4], {"b": bias[0]})
-    classifier = load_onnx(path)
-    assert sorted(p.numel() for p in classifier.parameters()) == [4, 16, 16]
+    assert sorted(p.numel() for p in load_onnx(save(tmp_path, nodes, [4], {"b": bias[0]})).parameters()) == [4, 16, 16]
 
 
 def test_constants_that_are_no_weights_do_not_train(tmp_path: Path) -> None:
@@ -176,8 +164,7 @@ def test_constants_that_are_no_weights_do_not_train(tmp_path: Path) -> None:
         def __init__(self) -> None:
             super().__init__()
             angles = torch.arange(8)[:, None] * torch.exp(-torch.arange(0, 16, 2) * 0.5)
-            table_ = torch.stack([angles.sin(), angles.cos()], -1).flatten(1)
-            self.register_buffer("positions", table_)
+            self.register_buffer("positions", torch.stack([angles.sin(), angles.cos()], -1).flatten(1))
             self.register_buffer("mask", torch.triu(torch.full((8, 8), -1e9), 1))
             self.register_buffer("mean", torch.randn(4))
             self.register_buffer("deviation", torch.rand(4) + 0.5)
@@ -210,8 +197,7 @@ def test_numerical_tokens_and_class_token_train(tmp_path: Path) -> None:
     network = Tokeniser().eval()
     x = torch.randn(4, 6)
     for batch in (1, 4):
-        path = export(network, (x[:batch],), tmp_path / "m.onnx", dynamic=False)
-        classifier = load_onnx(path)
+        classifier = load_onnx(export(network, (x[:batch],), tmp_path / "m.onnx", dynamic=False))
         torch.testing.assert_close(classifier(x)[0], network(x), atol=1e-5, rtol=1e-5)
         assert weight_count(classifier) == weight_count(network)
 
@@ -303,8 +289,7 @@ def test_shapes_are_computed_where_the_rows_are_not(name: str, tmp_path: Path) -
 def renamed_sizes(path: Path, sizes: list[int]) -> Path:
     """The same file with other sizes written into its first input."""
     model = onnx.load(path)
-    dims = model.graph.input[0].type.tensor_type.shape.dim
-    for dim, size in zip(dims, sizes, strict=True):
+    for dim, size in zip(model.graph.input[0].type.tensor_type.shape.dim, sizes, strict=True):
         dim.dim_value = size
     onnx.save(model, path)
     return path
@@ -443,9 +428,7 @@ def test_no_amount_of_amplified_rounding_excuses_a_large_difference(tmp_path: Pa
     """A hundredth in probability is refused, although rounding alone might do as much here."""
     path = amplifying(tmp_path, 30000.0)
     classifier = load_onnx(path)
-    rows = classifier.example_rows(4)
-    difference = changed(classifier, 2e-6)
-    assert 1e-2 < difference < loading.rounding_error(classifier, rows)
+    assert 1e-2 < changed(classifier, 2e-6) < loading.rounding_error(classifier, classifier.example_rows(4))
     with pytest.raises(UnsupportedModel, match="differs from the file") as caught:
         check_parity(path, classifier)
     assert caught.value.code == "import_mismatch"

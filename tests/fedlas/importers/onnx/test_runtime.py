@@ -74,16 +74,10 @@ def test_what_is_no_runtime_node(op: str, attributes: dict[str, Any]) -> None:
 def test_a_tensor_that_is_read_twice() -> None:
     """One tensor may be several inputs of a node."""
     node = helper.make_node("CenterCropPad", ["x", "x"], ["y"])
-    found = run_node(node, {"x": torch.tensor([3, 1, 2])[:1]}, 18)
-    assert found["y"].tolist() == [0, 3, 0]
+    assert run_node(node, {"x": torch.tensor([3, 1, 2])[:1]}, 18)["y"].tolist() == [0, 3, 0]
 
 
-GEOMETRY = {
-    "w": floats(4, 6),
-    "v": floats(6, 3),
-    "axis": np.array([1]),
-    "two": np.array([2]),
-}
+GEOMETRY = {"w": floats(4, 6), "v": floats(6, 3), "axis": np.array([1]), "two": np.array([2])}
 
 
 def spoken(tmp_path: Path, rows: int | str) -> Path:
@@ -187,6 +181,5 @@ def test_a_spectrogram_has_the_sizes_of_onnx_runtime(attributes: dict[str, int],
     classifier = load_onnx(path)
     assert isinstance(classifier, OnnxClassifier)
     assert check_parity(path, classifier) < 1e-4
-    graph = Graph.from_model(onnx.load(path))
-    sizes = Interpretation(graph, {"x": (5, 64, 1)}, constants={}).tensors
+    sizes = Interpretation(Graph.from_model(onnx.load(path)), {"x": (5, 64, 1)}, constants={}).tensors
     assert sizes["s"].shape == (5, 7, 16 if attributes.get("onesided") == 0 else 9, 2)

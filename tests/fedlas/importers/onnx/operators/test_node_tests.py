@@ -15,13 +15,7 @@ from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.evaluator import outputs_of, run, run_node
 from fedlas.importers.onnx.operators import OPERATORS, operator_name
 from fedlas.importers.onnx.operators.table import torch_dtype
-from tests.helpers.node_suite import (
-    COUNTING,
-    SKIPPED,
-    Case,
-    claimed,
-    out_of_scope,
-)
+from tests.helpers.node_suite import COUNTING, SKIPPED, Case, claimed, out_of_scope
 
 
 def failure(case: Case) -> str | None:
@@ -47,11 +41,8 @@ def cases() -> list[Case]:
 
 def single_nodes() -> list[Case]:
     """The cases of one operator, less those that are written out in several or are constants only."""
-    return [
-        case
-        for case in cases()
-        if [n.op_type for n in case.model.graph.node] not in ([], ["Constant"]) and len(case.model.graph.node) == 1
-    ]
+    kinds = [(case, [n.op_type for n in case.model.graph.node]) for case in cases()]
+    return [case for case, found in kinds if len(found) == 1 and found != ["Constant"]]
 
 
 def test_claimed_operators_pass_the_backend_tests() -> None:
@@ -166,8 +157,7 @@ def gradients(function: Differentiable) -> list[Tensor]:
     if not live:
         return []
     some = torch.stack([(value * torch.rand_like(value)).sum() for value in live]).sum()
-    found = torch.autograd.grad(some, function.inputs, allow_unused=True)
-    return [grad for grad in found if grad is not None]
+    return [grad for grad in torch.autograd.grad(some, function.inputs, allow_unused=True) if grad is not None]
 
 
 def gradient_agrees(case: Case) -> bool:

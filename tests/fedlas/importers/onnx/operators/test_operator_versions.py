@@ -21,7 +21,6 @@ SHIFT = [floats(4), floats(4), floats(4), np.abs(floats(4)) + 0.5]
 WINDOW = {"kernel_shape": [3, 2], "strides": [2, 3]}
 UNEVEN = WINDOW | {"pads": [0, 1, 2, 0]}
 REDUCTIONS = ("Sum", "Mean", "Max", "Min", "Prod", "L1", "L2", "LogSum", "LogSumExp", "SumSquare")
-
 SOFTMAX = [
     Case(op, (CUBE,), attributes, opset=v)
     for op in ("Softmax", "LogSoftmax")

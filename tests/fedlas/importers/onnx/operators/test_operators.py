@@ -191,10 +191,7 @@ MILLION = torch.tensor([10**6])
         (helper.make_node("OneHot", ["a", "b", "c"], ["y"]), [LARGE.long(), MILLION, torch.zeros(2)]),
         (helper.make_node("Pad", ["a", "b"], ["y"]), [torch.zeros(1), torch.tensor([10**10, 0])]),
         (helper.make_node("Pad", ["a", "b"], ["y"], mode="edge"), [torch.zeros(1), torch.tensor([10**10, 0])]),
-        (
-            helper.make_node("Resize", ["a", "", "b"], ["y"]),
-            [torch.zeros(1, 1, 2, 2), torch.tensor([1, 1, 5e4, 5e4])],
-        ),
+        (helper.make_node("Resize", ["a", "", "b"], ["y"]), [torch.zeros(1, 1, 2, 2), torch.tensor([1, 1, 5e4, 5e4])]),
         (helper.make_node("Upsample", ["a", "b"], ["y"]), [torch.zeros(1, 1, 2), torch.tensor([1, 1, 1e10])]),
         (helper.make_node("Conv", ["a", "b"], ["y"], pads=[10**10, 0]), [torch.zeros(1, 1, 3), torch.zeros(1, 1, 2)]),
         (

@@ -20,11 +20,7 @@ from tests.helpers.single_node import Case, assert_agrees, assert_differentiable
 floats = random_floats(2)
 TIME, ROWS, WIDTH, HIDDEN = 6, 3, 4, 5
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
-ACTIVATIONS = {
-    "LSTM": ["HardSigmoid", "Tanh", "Softsign"],
-    "GRU": ["HardSigmoid", "LeakyRelu"],
-    "RNN": ["Relu"],
-}
+ACTIVATIONS = {"LSTM": ["HardSigmoid", "Tanh", "Softsign"], "GRU": ["HardSigmoid", "LeakyRelu"], "RNN": ["Relu"]}
 SOME = np.array([6, 2, 4], np.int32)
 EVERY = np.full(3, 6, np.int32)
 

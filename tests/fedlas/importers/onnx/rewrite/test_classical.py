@@ -80,7 +80,6 @@ def test_pipelines_score_as_scikit_learn_does_and_train(kind: str, classes: int,
     model = fitted(TRAINABLE[kind], rows, labels)
     path = save(model, rows, tmp_path / "m.onnx", options={"zipmap": False})
     np.testing.assert_allclose(probabilities(path, rows), model.predict_proba(rows), atol=1e-5)
-
     classifier = load_onnx(path)
     assert (classifier.trainable, classifier.num_classes) == (True, classes)
     assert getattr(classifier, "class_labels") == tuple(str(i) for i in range(classes))  # noqa: B009
@@ -181,7 +180,6 @@ def test_linear_classifiers_keep_onnx_runtimes_arithmetic(
     coefficients: list[float], intercepts: list[float], classes: int, transform: str, opset: int
 ) -> None:
     """Every form of LinearClassifier gives ONNX Runtime's scores in standard operators, or stays as it is."""
-    labels = list(range(classes))
     model = node_model(
         "LinearClassifier",
         ["N", 2],
@@ -189,7 +187,7 @@ def test_linear_classifiers_keep_onnx_runtimes_arithmetic(
         opset=opset,
         coefficients=coefficients,
         intercepts=intercepts,
-        classlabels_ints=labels,
+        classlabels_ints=list(range(classes)),
         post_transform=transform,
     )
     x = np.random.default_rng(1).normal(size=(20, 2)).astype(np.float32)
