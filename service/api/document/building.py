@@ -186,7 +186,7 @@ def build(app: FastAPI, predictions: Sequence[PredictionOperation]) -> Documents
     _begin_with_samples(document)
     shared: Json = {}
     for path, method, operation in operations(document):
-        _complete(path, method, operation, shared)
+        _complete(path, method, operation, shared, schemas)
     document["components"]["responses"] = dict(sorted(shared.items()))
     _without_titles(document)
     _share_parameters(document)
@@ -301,7 +301,14 @@ def _begin_with_samples(document: Json) -> None:
     document["x-tagGroups"] = TAG_GROUPS
 
 
-def _complete(path: str, method: str, operation: Json, shared: Json) -> None:
+def _meaning(status: str, response: Json, schemas: Json) -> str:
+    """What a good answer is: the description of its schema, or else of what one gets."""
+    reference = response.get("content", {}).get("application/json", {}).get("schema", {}).get("$ref", "")
+    described = schemas.get(reference.rpartition("/")[2], {}).get("description")
+    return described or ("It is deleted." if status == "204" else "The content, as it was asked for.")
+
+
+def _complete(path: str, method: str, operation: Json, shared: Json, schemas: Json) -> None:
     if is_open(path):
         operation["security"] = []
     for parameter in operation.get("parameters", ()):
@@ -316,7 +323,9 @@ def _complete(path: str, method: str, operation: Json, shared: Json) -> None:
     by_status: dict[int, list[str]] = defaultdict(list)
     for code, status in _codes(path, method, operation):
         by_status[status].append(code)
-    for response in responses.values():
+    for status, response in responses.items():
+        if response.get("description") == "Successful Response":
+            response["description"] = _meaning(status, response, schemas)
         response["headers"] = {**response.get("headers", {}), **header_references(["X-Request-Id"])}
     for status, codes in by_status.items():
         error = _error(path, status, codes)

@@ -302,6 +302,7 @@ def get_manifest(request: Request, services: ServicesDep, batch_id: str) -> Resp
 @router.get(
     "/{batch_id}/results/parts/{number}",
     name="download_batch_part",
+    response_class=Response,
     openapi_extra=operation(
         *("unknown_prediction", "no_results", "unknown_results_part"),
         *STORED,

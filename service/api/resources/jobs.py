@@ -30,7 +30,7 @@ from service.api.plumbing.problems import named_by_body
 from service.api.plumbing.receiving import Form, is_multipart, join_weights, receive_parts, take_part
 from service.api.plumbing.records import WEIGHTS, RecordRoutes
 from service.api.plumbing.request_bodies import check_json, parse_json
-from service.api.plumbing.responses import MOST_BYTES, Limit, created, json_page, stored_file, tagged
+from service.api.plumbing.responses import MOST_BYTES, Limit, created, json_page, stored_file
 from service.api.plumbing.routing import Route
 from service.api.plumbing.services import Services, ServicesDep
 from service.api.resources.batches import PARQUET, RowCursor
@@ -310,9 +310,9 @@ def _judged_rows(path: Path, limit: int, after: int) -> Response:
 @router.post(
     "/{job_id}/cancel",
     response_model=JobRecord,
-    openapi_extra=operation("unknown_job", "already_finished", tagged=True),
+    openapi_extra=operation("unknown_job", "already_finished"),
 )
-def cancel_job(request: Request, services: ServicesDep, job_id: str) -> Response:
+def cancel_job(services: ServicesDep, job_id: str) -> JobRecord:
     """Cancel a job: at once if it waits, else with the next heartbeat of its worker."""
     with services.registry.write() as unit:
         row = unit.jobs.get(job_id)
@@ -322,5 +322,4 @@ def cancel_job(request: Request, services: ServicesDep, job_id: str) -> Response
             unit.jobs.change_status(row, "cancelled")
         elif row.status != "cancelling":
             unit.jobs.change_status(row, "cancelling")
-        record = _record(unit, row)
-    return tagged(request, record)
+        return _record(unit, row)
