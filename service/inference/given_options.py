@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import get_args, get_origin
+from typing import Annotated, get_args, get_origin
 from urllib.parse import parse_qsl
 
 from pydantic_core import from_json
@@ -19,7 +19,8 @@ _TRUTH: tuple[type, ...] = (bool,)
 
 
 def _json_types(annotation: object) -> tuple[type, ...]:
-    kinds = {get_origin(kind) or kind for kind in get_args(annotation)}
+    plain = [get_args(kind)[0] if get_origin(kind) is Annotated else kind for kind in get_args(annotation)]
+    kinds = {get_origin(kind) or kind for kind in plain}
     if bool in kinds:
         return _TRUTH
     return (_NUMBER if kinds & {int, float} else ()) + (_OBJECT if dict in kinds else ())
