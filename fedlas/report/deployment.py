@@ -75,7 +75,9 @@ def _coverage_level(
 def allowed(table: GuaranteeTable) -> str:
     """Promises that so many guarantee rows allow, in words.
 
-    >>> levels = ErrorLevel(0.01, None, 0.012, 0.0, None), ErrorLevel(0.05, 0.8, None, 0.62, None)
+    >>> unkept = {"reachable": 0.012, "threshold": None, "answered": 0.0, "error_rate": None}
+    >>> kept = {"reachable": None, "threshold": 0.8, "answered": 0.62, "error_rate": None}
+    >>> levels = ErrorLevel(level=0.01, **unkept), ErrorLevel(level=0.05, **kept)
     >>> allowed(GuaranteeTable(500, None, 0.1, levels, ()))
     'They allow an error rate of at most 5 % with 62 % of the rows answered; less than 1.2 % cannot be promised.'
     """

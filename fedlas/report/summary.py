@@ -44,7 +44,8 @@ def summary(report: Report) -> list[str]:
 def says_and_is_right(gap: ConfidenceGap, rows: str) -> str:
     """Mean confidence and accuracy of a model in words; "too sure" is said only beyond chance.
 
-    >>> says_and_is_right(ConfidenceGap(0.886, 0.927, -0.041, 0.008, 2000), "of the rows")
+    >>> gap = {"mean_confidence": 0.886, "accuracy": 0.927, "gap": -0.041, "standard_error": 0.008, "num_rows": 2000}
+    >>> says_and_is_right(ConfidenceGap(**gap), "of the rows")
     'says 88.6 % and is right on 92.7 % of the rows: 4.1 points too cautious, more than the ±1.6 that chance explains'
     >>> says_and_is_right(ConfidenceGap(0.923, 0.927, -0.004, 0.008, 2000), "of the rows")
     'says 92.3 % and is right on 92.7 % of the rows, within the ±1.6 points of chance'
