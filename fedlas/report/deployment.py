@@ -78,7 +78,7 @@ def allowed(table: GuaranteeTable) -> str:
     >>> unkept = {"reachable": 0.012, "threshold": None, "answered": 0.0, "error_rate": None}
     >>> kept = {"reachable": None, "threshold": 0.8, "answered": 0.62, "error_rate": None}
     >>> levels = ErrorLevel(level=0.01, **unkept), ErrorLevel(level=0.05, **kept)
-    >>> allowed(GuaranteeTable(500, None, 0.1, levels, ()))
+    >>> allowed(GuaranteeTable(num_rows=500, num_groups=None, delta=0.1, max_error=levels, coverage=()))
     'They allow an error rate of at most 5 % with 62 % of the rows answered; less than 1.2 % cannot be promised.'
     """
     reached = [row for row in table.max_error if row.threshold is not None]

@@ -47,7 +47,7 @@ def says_and_is_right(gap: ConfidenceGap, rows: str) -> str:
     >>> gap = {"mean_confidence": 0.886, "accuracy": 0.927, "gap": -0.041, "standard_error": 0.008, "num_rows": 2000}
     >>> says_and_is_right(ConfidenceGap(**gap), "of the rows")
     'says 88.6 % and is right on 92.7 % of the rows: 4.1 points too cautious, more than the ±1.6 that chance explains'
-    >>> says_and_is_right(ConfidenceGap(0.923, 0.927, -0.004, 0.008, 2000), "of the rows")
+    >>> says_and_is_right(ConfidenceGap(**gap | {"mean_confidence": 0.923, "gap": -0.004}), "of the rows")
     'says 92.3 % and is right on 92.7 % of the rows, within the ±1.6 points of chance'
     """
     told = f"says {percent(gap.mean_confidence)} and is right on {percent(gap.accuracy)} {rows}"
