@@ -127,7 +127,7 @@ def sample_files(folder: Path, uploads: Uploads) -> None:
     """The files beside which the samples of the document run."""
     (folder / "model.onnx").write_bytes(uploads["digits.onnx"])
     with np.load(BytesIO(uploads["digits.npz"])) as arrays:
-        rows, labels = arrays["x"].reshape(len(arrays["y"]), -1)[:600], arrays["y"][:600]
+        rows, labels = arrays["x"].reshape(len(arrays["label"]), -1)[:600], arrays["label"][:600]
     header = ",".join(["label", *(f"p{column}" for column in range(rows.shape[1]))])
     lines = [",".join([str(label), *map(str, row)]) for label, row in zip(labels, rows.tolist(), strict=True)]
     (folder / "rows.csv").write_text("\n".join([header, *lines]) + "\n")

@@ -308,7 +308,7 @@ def get_manifest(request: Request, services: ServicesDep, batch_id: str) -> Resp
         *STORED,
         tagged=True,
         ranges=[PARQUET, "application/octet-stream"],
-        content={PARQUET: {"schema": BINARY}},
+        content={kind: {"schema": BINARY} for kind in ("application/octet-stream", PARQUET)},
     ),
 )
 def get_part(request: Request, services: ServicesDep, batch_id: str, number: PartNumber) -> Response:
