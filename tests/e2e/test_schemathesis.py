@@ -20,14 +20,16 @@ _CHECKS = (
 _SHOWN = 6000
 
 
-def conform(service: Service, folder: Path, *options: str, known: Json | None = None) -> None:
+def conform(
+    service: Service, folder: Path, *options: str, known: Json | None = None, document: str = "openapi.json"
+) -> None:
     """Fail with what schemathesis has found; `known` are values of parameters that exist."""
     lines = [f'"path.{name}" = "{value}"' for name, value in (known or {}).items()]
     (folder / "schemathesis.toml").write_text("\n".join(["[parameters]", *lines, ""]))
     program = Path(sys.executable).with_name("schemathesis")
     command = [
         *(str(program), "--config-file", str(folder / "schemathesis.toml"), "run"),
-        *(f"{str(service.client.base_url).rstrip('/')}/openapi.json", "--checks", ",".join(_CHECKS), "--seed", "1"),
+        *(f"{str(service.client.base_url).rstrip('/')}/{document}", "--checks", ",".join(_CHECKS), "--seed", "1"),
         *("--suppress-health-check", "all", "--request-timeout", "90", "--warnings", "off", "--no-color", *options),
     ]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**os.environ, "COLUMNS": "120"})
@@ -35,9 +37,11 @@ def conform(service: Service, folder: Path, *options: str, known: Json | None = 
     assert done.returncode == 0, shown[-_SHOWN:]
 
 
-def test_any_request(own_service: Service, tmp_path: Path) -> None:
+@pytest.mark.parametrize("document", ["openapi.json", "openapi-v2.json"])
+def test_any_request(own_service: Service, tmp_path: Path, document: str) -> None:
     """Whatever is sent: no 5xx, no status, header or media type that is not documented, no answer beyond its schema."""
-    conform(own_service, tmp_path, "--phases", "coverage,fuzzing", "--max-examples", "2", "--exclude-path", "/metrics")
+    phases = ["--phases", "coverage,fuzzing", "--max-examples", "2", "--exclude-path", "/metrics"]
+    conform(own_service, tmp_path, *phases, document=document)
 
 
 def test_records_that_exist(service: Service, finished: Json, tmp_path: Path) -> None:
