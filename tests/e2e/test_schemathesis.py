@@ -37,6 +37,7 @@ def conform(
     assert done.returncode == 0, shown[-_SHOWN:]
 
 
+@pytest.mark.timeout(600)  # about ten thousand requests, many of which a worker inspects: 260 s on two quiet cores
 @pytest.mark.parametrize("document", ["openapi.json", "openapi-v2.json"])
 def test_any_request(own_service: Service, tmp_path: Path, document: str) -> None:
     """Whatever is sent: no 5xx, no status, header or media type that is not documented, no answer beyond its schema."""
