@@ -72,10 +72,7 @@ def result(network: nn.Module, heard: Heard) -> CalibrationResult:
     """Its calibration without training."""
     network.train()
     found = fedlas.calibrate(
-        *(network, rows("train"), rows("calibration"), rows("test")),
-        method="post_hoc",
-        options=QUICK,
-        observer=heard,
+        *(network, rows("train"), rows("calibration"), rows("test")), method="post_hoc", options=QUICK, observer=heard
     )
     assert network.training
     return found

@@ -162,13 +162,7 @@ def test_what_one_attempt_found_is_found_by_the_next(tmp_path: Path) -> None:
     path = tmp_path / "journal" / file
     entry = read_state(path)
     assert entry is not None
-    write_state(
-        path,
-        {
-            **entry,
-            "notices": [Notice(code="found_before", message="It was found.").model_dump()],
-        },
-    )
+    write_state(path, {**entry, "notices": [Notice(code="found_before", message="It was found.").model_dump()]})
     assert [one.code for one in notices_of(start, journal(key="this", known={name: path}))] == ["found_before"]
     assert notices_of(start, journal(key="other", known={name: path})) == start.notices
 

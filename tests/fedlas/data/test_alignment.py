@@ -29,12 +29,7 @@ def spec(name: str = "input", dtype: str = "float32", shape: tuple[Any, ...] = (
 
 
 def fitted(data: Dataset, *inputs: dict[str, Any], names: list[str] | None = None, num_classes: int = 3) -> Dataset:
-    return align(
-        data,
-        model_inputs=inputs or (spec(),),
-        num_classes=num_classes,
-        class_names=names,
-    )
+    return align(data, model_inputs=inputs or (spec(),), num_classes=num_classes, class_names=names)
 
 
 def test_the_only_input_fits_under_any_name() -> None:

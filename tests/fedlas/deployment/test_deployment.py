@@ -15,15 +15,7 @@ from scipy.stats import norm
 
 from fedlas.calibrators import softmax
 from fedlas.contract.options import check_priors
-from fedlas.deployment import (
-    ClassPriors,
-    Deployment,
-    class_shares,
-    decide,
-    keep_alarm_rate,
-    priors_of,
-    shifted_logits,
-)
+from fedlas.deployment import ClassPriors, Deployment, class_shares, decide, keep_alarm_rate, priors_of, shifted_logits
 
 
 def test_a_shifted_posterior_is_that_of_the_other_population() -> None:

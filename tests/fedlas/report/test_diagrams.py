@@ -151,8 +151,7 @@ def test_candidates_stand_in_the_order_of_their_nll() -> None:
         for name, nll in {"a <b>": 0.5, "x" * 90: 0.4, "stopped": 0.6}.items()
     ]
     made = example()[0].changed(
-        candidates=(*candidates, candidate("skipped", None, status="skipped")),
-        recipe={"winner": {"name": "a <b>"}},
+        candidates=(*candidates, candidate("skipped", None, status="skipped")), recipe={"winner": {"name": "a <b>"}}
     )
     root = ET.fromstring(race_svg(made) or "")
     told = [one.text for one in root.iter(f"{SVG}text")]

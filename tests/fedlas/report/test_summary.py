@@ -78,7 +78,7 @@ def test_where_everything_is_stopped_there_is_something_to_take(method: str, wor
     gate = UNCHANGED.changed(
         vetoes=(
             GateVeto(finalist="post_hoc", reason="worse", value=0.02, against="uploaded", p_value=0.01, score="brier"),
-        ),
+        )
     )
     found = served(20_000, gate=gate, recipe={"request": {"method": method}})
     assert words in found.advice[1]
@@ -90,7 +90,7 @@ def test_splits_that_differ_come_before_another_method() -> None:
     gate = UNCHANGED.changed(
         vetoes=(
             GateVeto(finalist="post_hoc", reason="worse", value=0.02, against="uploaded", p_value=0.01, score="brier"),
-        ),
+        )
     )
     accuracy = SplitAccuracy.of(np.arange(1000) < 400)
     found = served(2000, gate=gate, recipe={"request": {"method": "temperature"}}, calibration_accuracy=accuracy)

@@ -20,17 +20,7 @@ from fedlas.contract.requests import JobRequest
 from fedlas.errors import BadDataset
 from fedlas.gate.gate import judge
 from fedlas.race.selection import CalibratorSelector
-from tests.helpers.gaussian_classes import (
-    COUNT,
-    OVERCONFIDENT,
-    SPLITS,
-    TRUTH,
-    Array,
-    Layers,
-    network,
-    words,
-    world,
-)
+from tests.helpers.gaussian_classes import COUNT, OVERCONFIDENT, SPLITS, TRUTH, Array, Layers, network, words, world
 from worker.documents.orders import CalibrateOrder, InspectDatasetOrder, InspectModelOrder, OrderedDataset, OrderedModel
 from worker.documents.results import ChildEvent
 from worker.inside.calibration import calibrate

@@ -202,10 +202,7 @@ def test_child_ends_with_its_supervisor(tmp_path: Path) -> None:
     )
     with supervisor:
         (child,) = until(lambda: children_of(supervisor.pid), what="the child starts")
-        until(
-            lambda: b"worker.inside.child" in Path(f"/proc/{child}/cmdline").read_bytes(),
-            what="it is itself",
-        )
+        until(lambda: b"worker.inside.child" in Path(f"/proc/{child}/cmdline").read_bytes(), what="it is itself")
         supervisor.kill()
     until(lambda: not is_alive(child), what="the child ends")
     assert not (tmp_path / "answer.json").exists()
