@@ -84,14 +84,8 @@ def bits(result: RaceResult) -> Any:
     weights = [[t.numpy().tobytes() for t in one.classifier.state_dict().values()] for one in finalists]
     diagnostics = [array.tobytes() for array in vars(result.diagnostics).values()] if result.diagnostics else None
     held_out = [one.held_out.tobytes() for one in finalists]
-    return (
-        [one.as_dict() for one in result.candidates],
-        result.notes,
-        dict(result.rates),
-        weights,
-        held_out,
-        diagnostics,
-    )
+    candidates = [one.as_dict() for one in result.candidates]
+    return candidates, result.notes, dict(result.rates), weights, held_out, diagnostics
 
 
 def said(events: Sequence[ReportedEvent]) -> list[str]:

@@ -21,6 +21,10 @@ UNCHANGED = GateVerdict(
 )
 
 
+SERVED = {"verdict": "post_hoc", "finalist": "post_hoc", "order": ("post_hoc",)}
+CALIBRATOR = UNCHANGED.changed(**SERVED, sentences=("It is served.",))
+
+
 def candidate(name: str, nll: float | None, **changes: Any) -> dict[str, Any]:
     """A candidate of the race, as its result says; without an NLL it was not scored."""
     plain = {"method": "post_hoc", "scope": "none", "status": "finished", "reason": "", "hyperparameters": {}}

@@ -57,9 +57,7 @@ def test_lists_are_those_of_the_api(service: Service, calibrated: Path, here: He
 
 
 @pytest.mark.parametrize(("kind", "of"), [("jobs", "id"), ("models", "model_id"), ("datasets", "dataset_id")])
-def test_single_records_are_those_of_the_api(
-    service: Service, calibrated: Path, here: Here, kind: str, of: str
-) -> None:
+def test_single_records_are_the_apis(service: Service, calibrated: Path, here: Here, kind: str, of: str) -> None:
     """As JSON unchanged, and in a pipe a line for each value."""
     record = service.get(f"/v1/{kind}/{job_of(calibrated)[of]}")
     assert json.loads(here(kind, "show", record["id"], "--json").stdout) == record
@@ -81,9 +79,8 @@ def test_a_batch_from_the_order_to_its_end(service: Service, calibrated: Path, h
     assert here("batches", "watch", batch["id"]).stdout == here("batches", "show", batch["id"]).stdout
     manifest = service.get(f"{at}/results/manifest")
     assert json.loads(here("batches", "manifest", batch["id"], "--json").stdout) == manifest
-    assert here("batches", "manifest", batch["id"], "-q").stdout.split() == [
-        str(p["number"]) for p in manifest["parts"]
-    ]
+    numbers = [str(part["number"]) for part in manifest["parts"]]
+    assert here("batches", "manifest", batch["id"], "-q").stdout.split() == numbers
     table = tmp_path / "answers.csv"
     assert here("batches", "download", batch["id"], "--out", table).stdout.strip() == str(table)
     assert table.read_text().count("\n") == 1 + batch["num_rows"]
@@ -163,9 +160,7 @@ def test_a_file_on_this_machine_predicts_as_the_service_does(
     assert (refused.returncode, refused.stderr.splitlines()[-1].endswith("its job had no guarantee rows")) == (1, True)
 
 
-def test_a_file_comes_with_an_input_for_class_priors(
-    service: Service, calibrated: Path, here: Here, tmp_path: Path
-) -> None:
+def test_a_file_comes_with_an_input_for_priors(service: Service, calibrated: Path, here: Here, tmp_path: Path) -> None:
     """`download --priors-input` writes the graph that the API gives with `class_priors=input`."""
     out = tmp_path / "m.onnx"
     assert here("models", "download", "sharp", "--priors-input", "--out", out).stdout.strip() == str(out)
@@ -189,11 +184,8 @@ def test_a_model_comes_and_goes(service: Service, here: Here, files: Path, tmp_p
 def test_promotion_changes_what_answers(calibrated: Path, here: Here) -> None:
     """`models promote` shows the name; a version that there is not is a sentence."""
     shown = json.loads(here("models", "promote", "sharp", 1, "--json").stdout)
-    assert (shown["name"], shown["default_version"], shown["versions"]) == (
-        "sharp",
-        1,
-        {"1": job_of(calibrated)["calibrated_model_id"]},
-    )
+    versions = {"1": job_of(calibrated)["calibrated_model_id"]}
+    assert (shown["name"], shown["default_version"], shown["versions"]) == ("sharp", 1, versions)
     assert json.loads(here("names", "show", "sharp", "--json").stdout) == shown
     refused = here("models", "promote", "sharp", 7)
     assert (refused.returncode, refused.stderr) == (1, "fedlas: 'sharp' has the versions 1, not 7\n")
@@ -215,10 +207,7 @@ def test_a_closed_pipe_is_silent(calibrated: Path, variables: dict[str, str]) ->
 
 
 def test_no_process_of_the_service_shows_its_keys(service: Service) -> None:
-    """Of all processes of a service only those that it is started from and that check keys have them in /proc.
-
-    What a process is started with is seen where it runs; this service has a key.
-    """
+    """In /proc, where it is seen what a process started with, only those that start it or check keys have them."""
     pids = {service.process.pid, *descendants_of(service.process.pid)}
     environments = {pid: Path(f"/proc/{pid}/environ").read_bytes() for pid in pids}
     assert {service.pid(part) for part in ("control", "serving-1", "acceptor", "worker", "worker-light")} < pids
@@ -228,10 +217,6 @@ def test_no_process_of_the_service_shows_its_keys(service: Service) -> None:
 
 
 def test_the_data_folder_is_its_owners(service: Service, calibrated: Path) -> None:
-    """Whatever the umask, nobody else may read what a service writes: records, uploads, reports, its log.
-
-    A service has to have done a job to have all of it; this one has.
-    """
-    names = {path.name for path in service.data_dir.rglob("*")}
-    assert {"run", "work", "served", "control.pid"} < names
+    """Whatever the umask, nobody else reads what a service that has done a job has: records, uploads, report, log."""
+    assert {"run", "work", "served", "control.pid"} < {path.name for path in service.data_dir.rglob("*")}
     assert open_to_others(service.data_dir) == []

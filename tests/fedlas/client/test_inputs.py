@@ -32,10 +32,8 @@ class Echo:
         if request.headers["content-type"] == "application/x-npy":
             rows = np.load(io.BytesIO(request.content))[:, 0].tolist()
         else:
-            given = json.loads(request.content)["inputs"]
-            rows = (
-                given["x"] if isinstance(given, dict) else [row["x"] if isinstance(row, dict) else row for row in given]
-            )
+            sent = json.loads(request.content)["inputs"]
+            rows = sent["x"] if isinstance(sent, dict) else [row["x"] if isinstance(row, dict) else row for row in sent]
         self.sizes.append(len(rows))
         self.deadlines.append(request.headers.get("x-request-timeout"))
         if self.refuses(len(self.sizes)):

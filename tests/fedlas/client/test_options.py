@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 
@@ -29,13 +30,13 @@ def client() -> Iterator[Client]:
 def methods() -> list[str]:
     """All public methods of the client and of its resources, by their paths."""
     client = Client("http://test")
-    owners = {"": client, **{f"{name}.": part for name, part in vars(client).items() if not name.startswith("_")}}
-    owners["jobs.deliveries."] = client.jobs.deliveries
+    owners = {f"{name}.": part for name, part in vars(client).items() if not name.startswith("_")}
+    owners |= {"": client, "jobs.deliveries.": client.jobs.deliveries}
     return [
         f"{owner}{name}"
         for owner, one in owners.items()
         for name, method in inspect.getmembers(one, inspect.ismethod)
-        if not name.startswith("_") and f"{owner}{name}" not in ("with_raw_response",)
+        if not name.startswith("_") and name != "with_raw_response"
     ]
 
 
@@ -51,11 +52,8 @@ def found(client: Client, path: str) -> Callable[..., Any]:
 def test_a_misspelt_keyword_is_a_sentence(client: Client, path: str) -> None:
     """Of every method: a TypeError of one line with the keyword in it, and no request."""
     method = found(client, path)
-    needed = [
-        "x"
-        for one in inspect.signature(method).parameters.values()
-        if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD
-    ]
+    parameters = inspect.signature(method).parameters.values()
+    needed = ["x" for one in parameters if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD]
     with pytest.raises(TypeError, match="'mispelt'") as caught:
         method(*needed, mispelt=1)
     assert "\n" not in str(caught.value)
@@ -81,18 +79,15 @@ def test_the_nearest_keyword_is_named(client: Client, path: str, given: dict[str
         found(client, path)("a.onnx", "b.npz", **given)
 
 
-@pytest.mark.anyio
-async def test_code_that_awaits_is_told_as_well() -> None:
+def test_code_that_awaits_is_told_as_well() -> None:
     """`AsyncClient.predict` looks at its options first."""
-    async with AsyncClient("http://test") as client:
-        with pytest.raises(TypeError, match="did you mean 'coverage'"):
+
+    async def misspelt() -> None:
+        async with AsyncClient("http://test") as client:
             await client.predict("m", [[1.0]], covrage=0.9)  # type: ignore[call-arg]
 
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """One loop suffices."""
-    return "asyncio"
+    with pytest.raises(TypeError, match="did you mean 'coverage'"):
+        anyio.run(misspelt)
 
 
 @pytest.mark.parametrize("budget", [2, "2", "2m", "120s", timedelta(minutes=2), {"minutes": 2}])

@@ -97,9 +97,5 @@ def test_every_event_is_a_member_of_the_union() -> None:
 
 def test_final_statuses_are_those_of_the_records() -> None:
     """`FINAL` names statuses that records have."""
-    known = {
-        status
-        for kind in (records.UploadStatus, records.JobStatus, records.BatchStatus, records.CalibratorStatus)
-        for status in get_args(kind)
-    }
-    assert known >= records.FINAL
+    kinds = (records.UploadStatus, records.JobStatus, records.BatchStatus, records.CalibratorStatus)
+    assert {status for kind in kinds for status in get_args(kind)} >= records.FINAL

@@ -6,6 +6,7 @@ import pytest
 
 from fedlas.contract.report import GateClaim, GateGuard, GateVerdict, GateVeto, ScoreDifference
 from fedlas.gate.verdict import sentences_of
+from tests.helpers.reports import CALIBRATOR, UNCHANGED
 
 
 def claim(finalist: str, *, shown: bool, rows_needed: int | None = None) -> GateClaim:
@@ -46,27 +47,15 @@ def against(name: str, *, shown: bool) -> ScoreDifference:
 )
 def test_what_is_shown_of_the_served_finalist_comes_first(claims: tuple[GateClaim, ...], said: str) -> None:
     """The rows that are needed are those of the served finalist, whatever the others show."""
-    verdict = GateVerdict(
-        verdict="post_hoc",
-        score="brier",
-        claims=claims,
-        guards=(),
-        sentences=(),
-        finalist="post_hoc",
-        order=("post_hoc", "same_labels"),
-    )
+    verdict = CALIBRATOR.changed(claims=claims, order=("post_hoc", "same_labels"))
     assert sentences_of(verdict, 500)[0] == said
 
 
 def test_what_is_beaten_and_what_is_not_are_both_named() -> None:
     """A claim that lacks one of its comparisons says which, so that nobody takes a large gain for none."""
     comparisons = (against("uploaded", shown=True), against("post_hoc", shown=False))
-    claims = (
-        GateClaim(finalist="trained", shown=False, p_value=0.2, level=0.05, comparisons=comparisons, rows_needed=900),
-    )
-    verdict = GateVerdict(
-        verdict="trained", score="brier", claims=claims, guards=(), sentences=(), finalist="trained", order=("trained",)
-    )
+    open_ = claim("trained", shown=False, rows_needed=900).changed(comparisons=comparisons, p_value=0.2)
+    verdict = CALIBRATOR.changed(verdict="trained", claims=(open_,), finalist="trained", order=("trained",))
     assert (
         "The 500 test rows show the fine-tuned model to be better than the uploaded model (Brier score), but do not "
         "show it to be better than the post-hoc calibrator; if" in sentences_of(verdict, 500)[0]
@@ -88,16 +77,7 @@ def test_figures_stand_in_the_verdict_alone() -> None:
             chance=0.05,
         ),
     )
-    verdict = GateVerdict(
-        verdict="post_hoc",
-        score="brier",
-        claims=(claim("post_hoc", shown=True),),
-        guards=guards,
-        sentences=(),
-        looks_before=30,
-        finalist="post_hoc",
-        order=("post_hoc",),
-    )
+    verdict = CALIBRATOR.changed(claims=(claim("post_hoc", shown=True),), guards=guards, looks_before=30)
     _, *rest = sentences_of(verdict, 500, ["a", "b"])
     assert rest[:3] == [
         "The fine-tuned model loses accuracy, by more than the 0.005 that is allowed, so it is not served.",
@@ -123,12 +103,6 @@ def test_what_gave_way_is_named() -> None:
 
 def test_nothing_served_says_why() -> None:
     """Where everything is stopped the test rows are the reason."""
-    stopped = GateVerdict(
-        verdict="unchanged",
-        score="brier",
-        claims=(),
-        guards=(),
-        sentences=(),
-        vetoes=(GateVeto(finalist="post_hoc", reason="worse", value=0.1, against="uploaded", p_value=0.01),),
-    )
+    veto = GateVeto(finalist="post_hoc", reason="worse", value=0.1, against="uploaded", p_value=0.01)
+    stopped = UNCHANGED.changed(vetoes=(veto,))
     assert "the test rows veto everything" in sentences_of(stopped, 500)[0]

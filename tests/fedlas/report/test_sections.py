@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedlas.contract.report import GateClaim, GateVerdict
+from fedlas.contract.report import GateClaim
 from fedlas.gate.guards import JudgedRows
 from fedlas.report.sections import confident_section, confident_sentence
-from tests.helpers.reports import is_whole, report
+from tests.helpers.reports import CALIBRATOR, is_whole, report
 
 
 def answers(confidence: float, wrong: int) -> tuple[np.ndarray, np.ndarray]:
@@ -52,13 +52,5 @@ def test_true_answers_hold_and_none_are_not_mentioned() -> None:
 def test_green_is_for_what_is_shown_and_true(shown: bool, wrong: int, colour: str, title: str) -> None:
     """The page is green where the served model is shown to be better and its confident answers hold, else amber."""
     claim = GateClaim(finalist="post_hoc", shown=shown, p_value=0.01, level=0.05, comparisons=())
-    gate = GateVerdict(
-        verdict="post_hoc",
-        score="brier",
-        claims=(claim,),
-        guards=(),
-        sentences=("It is served.",),
-        finalist="post_hoc",
-        order=("post_hoc",),
-    )
+    gate = CALIBRATOR.changed(claims=(claim,))
     assert f'<span class="badge {colour}">{title}</span>' in is_whole(report(*answers(0.9, wrong), gate=gate))

@@ -12,7 +12,7 @@ import pytest
 
 from fedlas.calibrators import softmax
 from fedlas.contract.profiles import Notice
-from fedlas.contract.report import GateClaim, GateVerdict, GateVeto, Report, ScoreDifference
+from fedlas.contract.report import GateClaim, GateVeto, Report, ScoreDifference
 from fedlas.gate.gate import judge
 from fedlas.metrics.calibration_error import top_label
 from fedlas.report import SplitAccuracy
@@ -20,30 +20,21 @@ from fedlas.report.parts import OutOfFold
 from fedlas.report.summary import headline, not_shown, served_sentence
 from fedlas.report.wording import signed
 from tests.helpers.drawn_rows import drawn_logits
-from tests.helpers.reports import UNCHANGED, example, is_whole, report
+from tests.helpers.reports import CALIBRATOR, UNCHANGED, example, is_whole, report
 
 LOGITS, TARGETS = drawn_logits(20_000, 3, seed=5)
 
 
+VETO = GateVeto(finalist="post_hoc", reason="worse", value=0.02, against="uploaded", p_value=0.01, score="brier")
+
+
 def served(rows: int, *, scale: float = 1.0, needed: int | None = None, **changes: Any) -> Report:
     """A calibrator is served, whose logits are so many times the true ones, and which is not proven to be better."""
+    compared = (ScoreDifference(against="uploaded", value=-0.01, low=-0.03, high=0.01, p_value=0.4),)
     claim = GateClaim(
-        finalist="post_hoc",
-        shown=False,
-        p_value=0.4,
-        level=0.05,
-        comparisons=(ScoreDifference(against="uploaded", value=-0.01, low=-0.03, high=0.01, p_value=0.4),),
-        rows_needed=needed,
+        finalist="post_hoc", shown=False, p_value=0.4, level=0.05, comparisons=compared, rows_needed=needed
     )
-    gate = GateVerdict(
-        verdict="post_hoc",
-        score="brier",
-        claims=(claim,),
-        guards=(),
-        sentences=("It is served.",),
-        finalist="post_hoc",
-        order=("post_hoc",),
-    )
+    gate = CALIBRATOR.changed(claims=(claim,))
     given = {"calibrated": softmax(scale * LOGITS[:rows]), "gate": gate, **changes}
     return report(softmax(2 * LOGITS[:rows]), TARGETS[:rows], num_resamples=20, **given)
 
@@ -75,11 +66,7 @@ def test_there_is_one_next_step(made: Any, words: str) -> None:
 )
 def test_where_everything_is_stopped_there_is_something_to_take(method: str, words: str) -> None:
     """A method that was named and vetoed points at `auto`, which then has the rows to look at."""
-    gate = UNCHANGED.changed(
-        vetoes=(
-            GateVeto(finalist="post_hoc", reason="worse", value=0.02, against="uploaded", p_value=0.01, score="brier"),
-        )
-    )
+    gate = UNCHANGED.changed(vetoes=(VETO,))
     found = served(20_000, gate=gate, recipe={"request": {"method": method}})
     assert words in found.advice[1]
     assert "the uploaded model as it is" in found.advice[0]
@@ -87,11 +74,7 @@ def test_where_everything_is_stopped_there_is_something_to_take(method: str, wor
 
 def test_splits_that_differ_come_before_another_method() -> None:
     """Where the upload is right more often on the test rows by far, their labels are looked at first."""
-    gate = UNCHANGED.changed(
-        vetoes=(
-            GateVeto(finalist="post_hoc", reason="worse", value=0.02, against="uploaded", p_value=0.01, score="brier"),
-        )
-    )
+    gate = UNCHANGED.changed(vetoes=(VETO,))
     accuracy = SplitAccuracy.of(np.arange(1000) < 400)
     found = served(2000, gate=gate, recipe={"request": {"method": "temperature"}}, calibration_accuracy=accuracy)
     assert "Check whether labels of calibration rows are wrong" in found.advice[1]
@@ -143,22 +126,9 @@ def test_the_error_has_the_chance_of_the_calibration_rows() -> None:
 def test_what_is_proven_of_the_upload_alone_is_said() -> None:
     """The title names what is beaten, and nothing that is not; what nothing is decided about claims no chance."""
     beaten = ScoreDifference(against="uploaded", value=-0.02, low=-0.03, high=-0.01, p_value=0.001)
-    claim = GateClaim(
-        finalist="post_hoc",
-        shown=False,
-        p_value=0.4,
-        level=0.05,
-        comparisons=(beaten, beaten.changed(against="temperature", p_value=0.4)),
-    )
-    gate = GateVerdict(
-        verdict="post_hoc",
-        score="brier",
-        claims=(claim,),
-        guards=(),
-        sentences=("It is served.",),
-        finalist="post_hoc",
-        order=("post_hoc",),
-    )
+    compared = (beaten, beaten.changed(against="temperature", p_value=0.4))
+    claim = GateClaim(finalist="post_hoc", shown=False, p_value=0.4, level=0.05, comparisons=compared)
+    gate = CALIBRATOR.changed(claims=(claim,))
     assert headline(served(300, gate=gate)) == "Calibrator served, shown to be better than the upload"
     assert headline(served(300)) == "Calibrator served"
     assert "Calibrator served; " in headline(served(20_000, scale=1.5))

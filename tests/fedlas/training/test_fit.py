@@ -168,14 +168,9 @@ def test_an_epoch_callback_can_stop_the_training() -> None:
         if epoch.epoch == 2:
             raise KeyboardInterrupt
 
+    options = TrainingOptions(on_epoch=stop_after_two)
     with pytest.raises(KeyboardInterrupt):
-        fit(
-            SmallClassifier(64, 10),
-            CrossEntropyLoss(),
-            *train,
-            TrainConfig(epochs=5),
-            TrainingOptions(on_epoch=stop_after_two),
-        )
+        fit(SmallClassifier(64, 10), CrossEntropyLoss(), *train, TrainConfig(epochs=5), options)
     assert [(epoch.epoch, epoch.epochs) for epoch in seen] == [(1, 5), (2, 5)]
 
 

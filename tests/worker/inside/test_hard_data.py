@@ -169,13 +169,10 @@ def test_a_calibrator_that_knows_the_true_prior_is_served(run: Run) -> None:
 
     Accuracy and Brier get far better by that, and the positives are found as well as before at equal alarms.
     """
-    counts = {"calibration": 2000, "test": 2500}
-    data = rare(0.003, counts)
-    layer = (np.stack([np.zeros(2), np.array([1.5, 0.0])], 1), np.array([0, -1.125]))
-    found = run(network(layer), data)
+    data = rare(0.003, {"calibration": 2000, "test": 2500})
+    found = run(network((np.stack([np.zeros(2), np.array([1.5, 0.0])], 1), np.array([0, -1.125]))), data)
     assert found.report["gate"]["claims"][-1]["finalist"] == "post_hoc"
-    brier = found.report["gate"]["claims"][-1]["comparisons"][0]
-    assert brier["high"] < 0
+    assert found.report["gate"]["claims"][-1]["comparisons"][0]["high"] < 0
     assert found.report["gate"]["finalist"] == "post_hoc"
     guards = [guard for guard in found.report["gate"]["guards"] if guard["finalist"] == "post_hoc"]
     assert all(guard["passed"] for guard in guards)
@@ -199,8 +196,7 @@ def test_the_gate_stops_a_network_that_always_says_no() -> None:
 
 def test_imbalance_alone_is_no_sign_of_seen_rows(run: Run) -> None:
     """With 0.3 % positives 99.7 % accuracy takes no skill, so it is not called too good to be true."""
-    prior = np.log(0.003 / 0.997)
-    layer = (np.stack([np.zeros(2), np.array([1.5, 0.0])], 1), np.array([0, prior - 1.125]))
+    layer = (np.stack([np.zeros(2), np.array([1.5, 0.0])], 1), np.array([0, np.log(0.003 / 0.997) - 1.125]))
     found = run(network(layer), rare(0.003, {"calibration": 1000, "test": 1000}, seed=2))
     assert found.value("uploaded", "accuracy") > 0.995
     assert "has not seen these rows" not in found.said
@@ -256,8 +252,7 @@ def test_a_useless_model_ends_up_saying_so(run: Run) -> None:
     data = {**world(), "label": np.random.default_rng(3).integers(0, 4, COUNT)}
     found = run(network(OVERCONFIDENT), data)
     assert "accuracy is no evidence" in found.said
-    confidences = found.probs(data["x"][data["split"] == "test"]).max(1)
-    assert confidences.mean() == pytest.approx(0.25, abs=0.06)
+    assert found.probs(data["x"][data["split"] == "test"]).max(1).mean() == pytest.approx(0.25, abs=0.06)
     assert found.value("uploaded", "ece") > 0.5
 
 
@@ -266,8 +261,7 @@ def test_huge_logits(run: Run, ends_with: str | None) -> None:
     """Logits of ±1e4, and probabilities that are exactly 0 and 1: finite figures, and a better model comes back."""
     layer = (1000 * TRUTH[0], 1000 * TRUTH[1])
     data = world()
-    scores = data["x"] @ layer[0] + layer[1]
-    assert np.ptp(scores, axis=1).mean() > 5000
+    assert np.ptp(data["x"] @ layer[0] + layer[1], axis=1).mean() > 5000
     found = run(network(layer, ends_with=ends_with), data)
     assert found.answer["promoted"]
     assert found.value("calibrated", "nll") < found.value("uploaded", "nll") / 10
@@ -294,8 +288,7 @@ def test_missing_values_that_the_model_fills(run: Run) -> None:
     data["x"][::7, 2] = np.nan
     found = run(network(OVERCONFIDENT, fills_missing=True), data, dataset={"missing": "nan"})
     assert found.answer["promoted"]
-    filled = np.nan_to_num(data["x"])
-    np.testing.assert_allclose(found.probs(data["x"]), found.probs(filled), atol=1e-7)
+    np.testing.assert_allclose(found.probs(data["x"]), found.probs(np.nan_to_num(data["x"])), atol=1e-7)
 
 
 def test_a_model_that_answers_nan_to_good_rows(run: Run) -> None:

@@ -26,7 +26,6 @@ from worker.sandbox.process import ChildOutcome
 from worker.sandbox.protocol import ChildRequest, Limits
 
 Json = dict[str, Any]
-
 #: It loads PyTorch first, which takes longer than the half second between two ticks.
 SLOW = InspectModelOrder(options=ModelOptions())
 DATASET = InspectDatasetOrder(options=DatasetOptions(purpose="fit"))
@@ -130,8 +129,7 @@ def test_killed_child(tmp_path: Path) -> None:
 
 def test_child_out_of_time(tmp_path: Path) -> None:
     """A child that takes longer than it may is ended and reported as such."""
-    outcome = inspect(tmp_path / "a", b"model", order=SLOW, limits=Limits(seconds=0.001))
-    assert outcome.died == "timeout"
+    assert inspect(tmp_path / "a", b"model", order=SLOW, limits=Limits(seconds=0.001)).died == "timeout"
     assert child_of_ours() is None
 
 
