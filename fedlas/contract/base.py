@@ -29,7 +29,7 @@ from pydantic import (
     field_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, core_schema, from_json
 
 JsonObject = dict[str, JsonValue]
 Value = TypeVar("Value")
@@ -213,6 +213,15 @@ class Document(Shape):
         if found := objection_within(content):
             raise ValueError(f"a text of the {cls.__name__} {found}")
         return cls.model_validate(content)
+
+    @classmethod
+    def arrived_json(cls, content: bytes) -> Self:
+        """A document in a file that another process left; NaN and infinity are refused, since they are no JSON."""
+        try:
+            found = from_json(content, allow_inf_nan=False)
+        except ValueError as error:
+            raise ValueError(f"the {cls.__name__} is no JSON: {error}") from None
+        return cls.arrived(found)
 
     def changed(self, **fields: Any) -> Self:
         """This document with other values of some fields."""

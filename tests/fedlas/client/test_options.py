@@ -32,12 +32,8 @@ def methods() -> list[str]:
     client = Client("http://test")
     owners = {f"{name}.": part for name, part in vars(client).items() if not name.startswith("_")}
     owners |= {"": client, "jobs.deliveries.": client.jobs.deliveries}
-    return [
-        f"{owner}{name}"
-        for owner, one in owners.items()
-        for name, method in inspect.getmembers(one, inspect.ismethod)
-        if not name.startswith("_") and name != "with_raw_response"
-    ]
+    found = [f"{owner}{name}" for owner, one in owners.items() for name, _ in inspect.getmembers(one, inspect.ismethod)]
+    return [path for path in found if not path.rpartition(".")[2].startswith("_") and path != "with_raw_response"]
 
 
 def found(client: Client, path: str) -> Callable[..., Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -375,7 +376,11 @@ def test_evidence_is_kept_together(bench: Bench, tmp_path: Path) -> None:
     assert found == [REPORT, *(f"content of {name}" for name in contents)]
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", REPORT.replace('"seed"', '"seeds"'), REPORT[:-1], "[" * 100_000])
+NONE = ["", "[]", "{}", REPORT.replace('"seed"', '"seeds"'), REPORT[:-1], "[" * 100_000]
+NONE += [re.sub(r'"value": [0-9.]+', f'"value": {number}', REPORT, count=1) for number in ("NaN", "-Infinity")]
+
+
+@pytest.mark.parametrize("content", NONE)
 def test_a_report_that_is_none_is_not_published(bench: Bench, tmp_path: Path, content: str) -> None:
     """What the child left is the document that clients are promised, or the job does not succeed."""
     job_id = bench.job(bench.dataset(b"rows"), bench.model())

@@ -152,7 +152,7 @@ class ChildWork(WorkKind, Generic[R]):
             report = folder / names["report"]
             if (size := report.stat().st_size) > _MOST_REPORT_BYTES:
                 raise ValueError(f"the child's report has {size} bytes")
-            Report.model_validate_json(report.read_bytes())
+            Report.arrived_json(report.read_bytes())
         with ExitStack() as stack:
             # Copied to the storage's disk before the transaction begins.
             stage = self.registry.artifacts.stage_file
