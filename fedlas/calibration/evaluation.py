@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlas.calibrators import Calibrator, Identity, ShrunkenTemperature, softmax
-from fedlas.contract.report import GateVerdict, LabelNoise, Report
+from fedlas.contract.report import GateVerdict, Report
 from fedlas.contract.requests import GateOptions, parse_budget
+from fedlas.contract.sections import LabelNoise
 from fedlas.data import Dataset
 from fedlas.deployment import Deployment, priors_of
 from fedlas.errors import BadDataset, Mismatch

@@ -8,7 +8,8 @@ from typing import TypeVar
 import numpy as np
 
 from fedlas import metrics
-from fedlas.contract.report import EvaluationLedger, Report, WorstParts
+from fedlas.contract.report import EvaluationLedger, Report
+from fedlas.contract.sections import WorstParts
 from fedlas.documents import as_json
 from fedlas.errors import BadDataset
 from fedlas.gate.guards import JudgedRows

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fedlas.contract.report import (
+from fedlas.contract.sections import (
     Answers,
     CoverageLevel,
     DecisionRow,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlas.contract.figures import Estimate
-from fedlas.contract.report import Diagnostics, GateDiagnostic, NormDiagnostic, SmoothingDiagnostic
+from fedlas.contract.sections import Diagnostics, GateDiagnostic, NormDiagnostic, SmoothingDiagnostic
 from fedlas.metrics._checks import Floats
 from fedlas.metrics.proportions import wilson
 

@@ -8,13 +8,8 @@ from dataclasses import dataclass, field
 from numpy.typing import ArrayLike
 
 from fedlas.contract.profiles import Notice
-from fedlas.contract.report import (
-    Diagnostics,
-    GateVerdict,
-    LabelNoise,
-    Subject,
-    WrittenFile,
-)
+from fedlas.contract.report import GateVerdict, Subject, WrittenFile
+from fedlas.contract.sections import Diagnostics, LabelNoise
 from fedlas.deployment import Deployment
 from fedlas.documents import Json
 from fedlas.guarantees import Guarantees

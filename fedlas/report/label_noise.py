@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fedlas.contract.report import LabelNoise, NoiseLevel
+from fedlas.contract.sections import LabelNoise, NoiseLevel
 from fedlas.metrics._checks import Ints
 
 SHARES = (0.01, 0.05, 0.10)

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlas.calibrators import softmax
 from fedlas.contract.figures import ConfidenceGap, Estimate
-from fedlas.contract.report import AddedPart, AddedParts, LossComparison, MethodDifference, PartScore
+from fedlas.contract.sections import AddedPart, AddedParts, LossComparison, MethodDifference, PartScore
 from fedlas.gate.guards import JudgedRows
 from fedlas.metrics._checks import Floats
 from fedlas.metrics.bootstrap import clustered_mean

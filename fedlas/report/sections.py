@@ -22,13 +22,7 @@ from fedlas.contract.figures import (
     SliceRow,
     SliceTable,
 )
-from fedlas.contract.report import (
-    BinarySection,
-    ClassTable,
-    ConfidenceGaps,
-    ConfidenceSummary,
-    ConfidentSection,
-)
+from fedlas.contract.sections import BinarySection, ClassTable, ConfidenceGaps, ConfidenceSummary, ConfidentSection
 from fedlas.gate.guards import JudgedRows
 from fedlas.gate.probabilities import CONFIDENT, confident_answers
 from fedlas.metrics._checks import Floats

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fedlas.contract.figures import ConfidenceGap, Estimate, RiskCoverage
-from fedlas.contract.report import BinarySection, Report
+from fedlas.contract.report import Report
+from fedlas.contract.sections import BinarySection
 from fedlas.gate.verdict import FINALIST_NAMES, MOST_ROWS_NEEDED, SCORE_NAMES
 from fedlas.report.deployment import decision_sentence, priors_sentence
 from fedlas.report.sections import confident_sentence

@@ -10,7 +10,7 @@ import pytest
 
 from fedlas import metrics
 from fedlas.calibrators import softmax
-from fedlas.contract.report import AddedPart, AddedParts
+from fedlas.contract.sections import AddedPart, AddedParts
 from fedlas.gate.guards import JudgedRows
 from fedlas.report.parts import OutOfFold, added_parts, loss_comparison
 from tests.helpers.drawn_rows import drawn_logits
