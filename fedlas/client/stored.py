@@ -29,8 +29,7 @@ from fedlas.client.predictions import frame_of
 from fedlas.client.transfers import OnDownload, OnUpload, download, upload
 from fedlas.client.transport import Pages, Transport
 from fedlas.contract.base import Page
-from fedlas.contract.batches import BatchManifest
-from fedlas.contract.predictions import Prediction, RowFailure
+from fedlas.contract.predictions import BatchManifest, Prediction, RowFailure
 from fedlas.contract.records import BatchRecord, CalibratorRecord, DatasetRecord, ModelRecord, NameRecord, Record
 from fedlas.contract.requests import BatchErrors
 

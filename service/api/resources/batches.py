@@ -24,9 +24,8 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from fedlas.contract.base import Page
-from fedlas.contract.batches import BatchManifest, ResultPart
 from fedlas.contract.options import AnswerOptions
-from fedlas.contract.predictions import Prediction, RowFailure
+from fedlas.contract.predictions import BatchManifest, Prediction, ResultPart, RowFailure
 from fedlas.contract.records import FINAL, BatchRecord
 from fedlas.contract.requests import BatchRequest
 from service.api.plumbing.declarations import BINARY, CREATED, KEYED, OPTIONS_REFUSED, STORED, operation

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from fedlas.contract.batches import BatchManifest
+from fedlas.contract.predictions import BatchManifest
 from fedlas.contract.profiles import ImagePreprocessing, ModelProfile
 from service.inference import result_tables
 from service.registry.errors import LeaseLost

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from fedlas.contract.batches import BatchManifest, PartResult, ResultPart
 from fedlas.contract.options import AnswerOptions
+from fedlas.contract.predictions import BatchManifest, PartResult, ResultPart
 from fedlas.contract.profiles import ModelProfile
 from fedlas.contract.records import RecordError
 from service.registry import tables
