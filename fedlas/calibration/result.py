@@ -32,7 +32,7 @@ class CalibrationResult:
     """Result of `fedlas.calibrate`.
 
     Attributes:
-        report: all evidence (`fedlas.report.CalibrationReport`); a notebook shows it as a page.
+        report: all evidence (`fedlas.contract.report.Report`); a notebook shows it as a page.
         notes: what was done to the objects that were given.
     """
 
@@ -48,12 +48,12 @@ class CalibrationResult:
 
     @property
     def promoted(self) -> bool:
-        """Whether `model` is another than the one that was given."""
+        """True where `model` differs from the one that was given."""
         return self.report.promoted
 
     @property
     def shown(self) -> bool:
-        """Whether the test rows show that it is better."""
+        """True where the test rows show that `model` is better."""
         return bool(self.report.shown)
 
     @property

@@ -62,7 +62,7 @@ class ScoredRows:
 
     @classmethod
     def of(cls, dataset: Dataset) -> ScoredRows:
-        """Check that there are rows enough to fit and to judge; `dataset` is as `fedlas.data.read_scores` gives it."""
+        """Check that there are rows enough to fit and to judge in a `dataset` from `fedlas.data.scores.read_scores`."""
         dataset.require("calibration", "test")
         check_test_groups(dataset)
         ((name, sent),) = dataset.inputs.items()

@@ -34,7 +34,7 @@ class Configuration:
 
     @property
     def is_local(self) -> bool:
-        """Whether the server is on this machine, where no proxy stands between."""
+        """True for a server on this machine, where no proxy stands between."""
         return urlsplit(self.url).hostname in _LOOPBACK
 
 

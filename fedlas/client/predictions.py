@@ -135,7 +135,7 @@ class Predictions:
 
     @cached_property
     def abstain(self) -> Any:
-        """Whether the confidence is below what `abstain_below` or `max_error` asks for."""
+        """True where the confidence is below what `abstain_below` or `max_error` asks for."""
         return self._column("abstain", "bool")
 
     @cached_property

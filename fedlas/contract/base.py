@@ -73,7 +73,7 @@ def objection_within(value: object) -> str | None:
 
 
 def is_absent(value: object) -> bool:
-    """Whether a field has no value; `exclude_if` leaves it out of the JSON."""
+    """True for a field without a value; `exclude_if` leaves it out of the JSON."""
     return value is None
 
 
@@ -113,7 +113,7 @@ ANOTHER_VERSION = {"another_version": True}
 
 
 def from_another_version(info: ValidationInfo) -> bool:
-    """Whether a value is read that another version may have written."""
+    """True while a value is read that another version may have written."""
     return bool(info.context and info.context.get("another_version"))
 
 
