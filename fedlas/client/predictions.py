@@ -74,10 +74,13 @@ class Predictions:
 
     @classmethod
     def of(cls, content: bytes) -> Predictions:
-        """The predictions in the body of an answer; raises ValueError."""
+        """The predictions in the body of an answer, whose first row stands for all; raises ValueError."""
         answer = from_json(content)
         if not isinstance(answer, dict) or not isinstance(answer.get("predictions"), list) or "model" not in answer:
             raise ValueError("there are no predictions in it")
+        ServedModel.from_answer(answer["model"])
+        for row in answer["predictions"][:1]:
+            Prediction.from_answer(row)
         return cls(answer)
 
     @classmethod

@@ -84,9 +84,7 @@ def read(response: httpx.Response, kind: type[T]) -> T:
     try:
         found: T = _adapter(kind).validate_json(response.content, extra="allow", context=ANOTHER_VERSION)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the whole"
-        raise Unreadable(f"{describe(response)}, in which {place} is not as expected ({first['msg']})") from None
+        raise _unreadable(response, error) from None
     return found
 
 
@@ -94,8 +92,16 @@ def made(response: httpx.Response, make: Callable[[bytes], T]) -> T:
     """Parse the answer's bytes by `make`, which raises ValueError for others; raises Unreadable."""
     try:
         return make(response.content)
+    except ValidationError as error:
+        raise _unreadable(response, error) from None
     except ValueError as error:
         raise Unreadable(f"{describe(response)}, which cannot be read ({error})") from None
+
+
+def _unreadable(response: httpx.Response, error: ValidationError) -> Unreadable:
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(map(str, first["loc"])) or "the whole"
+    return Unreadable(f"{describe(response)}, in which {place} is not as expected ({first['msg']})")
 
 
 def describe(response: httpx.Response) -> str:

@@ -193,10 +193,10 @@ class JobOptions(Strict):
         "auto",
         description="`gpu`: waits for a worker with a GPU; `auto`: takes the first free worker, on its best device.",
     )
-    metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] = Field(
+    metadata: dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]] = Field(
         default_factory=dict,
         max_length=50,
-        description="Pairs that the record repeats: 50 at most, names of 64 and values of 512 characters.",
+        description="Pairs that the record repeats: 50 at most, names of 1 to 64 and values of 512 characters.",
     )
     dry_run: bool = Field(False, description="Check everything and estimate; train and publish nothing.")
 

@@ -124,15 +124,15 @@ def test_another_server_is_there() -> None:
 
 
 def test_the_server_is_of_another_version() -> None:
-    """A route that it does not have, and a record that cannot be read, name both versions."""
+    """A route that it does not have, a record and a prediction that cannot be read name both versions."""
     missing = (404, PROBLEM, b'{"code": "not_found", "detail": "Not Found", "status": 404, "title": "Not Found"}')
-    other = (200, JSON, b'{"id": 7}')
-    for first, found in ((missing, "was answered with 404"), (other, "in which id is not as expected")):
+    row = (200, JSON, b'{"model": {"id": "m", "name": "m", "version": 1, "calibrated": true}, "predictions": [{}]}')
+    for first, found in ((missing, "with 404"), ((200, JSON, b'{"id": 7}'), "in which id"), (row, "in which label")):
         with answering(first, (200, JSON, OPENAPI)) as (where, asked), Client(where) as client:
             with pytest.raises(errors.ServerMismatch, match=found) as caught:
-                client.models.get("mdl_1")
+                client.predict("m", [[1.0]]) if first is row else client.models.get("mdl_1")
             assert str(caught.value).endswith(f"the server is version 9.9.9, this client is {fedlas.__version__}")
-            assert asked == ["GET /v1/models/mdl_1", "GET /openapi.json"]
+            assert [one.split()[1] for one in asked][1:] == ["/openapi.json"]
 
 
 def test_what_passes_is_tried_again() -> None:

@@ -40,7 +40,8 @@ class Echo:
             problem = {"code": "inputs_mismatch", "detail": "row 7 is no number"}
             return httpx.Response(422, json=problem, headers={"content-type": "application/problem+json"})
         model = {"id": self.model(len(self.sizes)), "name": "m", "version": 1, "calibrated": True}
-        answers = [{"label": str(row), "index": int(row), "confidence": 1.0} for row in rows]
+        same = {"confidence": 1.0, "uncalibrated_confidence": 1.0, "abstain": False}
+        answers = [same | {"label": str(row), "index": int(row)} for row in rows]
         return httpx.Response(200, json={"model": model, "predictions": answers})
 
 

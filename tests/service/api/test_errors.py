@@ -100,7 +100,7 @@ JOB_FIELDS = {
         ({"gate": {"score": "ece"}}, "gate.score"),
         ({"gate": {"confidence_level": 1}}, "gate.confidence_level"),
         ({"class_priors": {"a": 0.5, "b": "0.5"}}, "class_priors.b"),
-        ({"metadata": {"a": 1}}, "metadata.a"),
+        *(({"metadata": {name: value}}, f"metadata.{name}") for name, value in (("a", 1), ("", "a"))),
         ({"webhook": {"url": "ftp://example.org", "secret": SECRET}}, "webhook.url"),
         ({"webhook": {"url": "https://user:pw@example.org", "secret": SECRET}}, "webhook.url"),
         ({"webhook": {"url": "https://example.org", "secret": "whsec_c2hvcnQ="}}, "webhook.secret"),
