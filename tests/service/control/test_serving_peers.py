@@ -199,10 +199,11 @@ def test_halves_of_heads_beside_clients(api: WalledApi) -> None:
     before = len(os.listdir(files))
     with ExitStack() as stack:
         halves = [stack.enter_context(socket.create_connection(("127.0.0.1", api.port))) for _ in range(300)]
-        for byte in b"POST /v1/models/beside/predict HTTP/1.1\r\nHost":
+        for byte in b"POST /v1":  # few: the first is cut off 15 s after its first byte
             for half in halves:
                 half.send(bytes([byte]))
-        until(lambda: len(os.listdir(files)) >= before + len(halves), what="the acceptor has them")
+        # Not `before` besides: a connection of an earlier test may have ended since.
+        until(lambda: len(os.listdir(files)) >= len(halves), what="the acceptor has them")
         assert [asked(api, "beside").status_code for _ in range(4)] == [200] * 4
         assert api.client.get("/v1/models").status_code == 200
     until(lambda: len(os.listdir(files)) <= before, what="they are closed")
