@@ -1,4 +1,4 @@
-"""Redraws guarantee rows and counts how often their promises break, and measures what familiarity tells.
+"""Redraws guarantee rows and counts how often their promises break, and measures what typicality tells.
 
 Run it with `python -m benchmarks.guarantees`. The official 10,000 test rows of Fashion-MNIST are the population:
 guarantee rows are drawn from them with replacement, so that the true error of every threshold is known exactly. The
@@ -27,7 +27,7 @@ from benchmarks.settings import load
 from fedlas.calibrators import TemperatureScaling, softmax
 from fedlas.classifier import Classifier
 from fedlas.guarantees import Guarantees, Unreachable
-from fedlas.guarantees.typicality import Familiarity
+from fedlas.guarantees.typicality import Typicality
 
 LEVELS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5)
 COVERAGES = (0.8, 0.9, 0.95, 0.99)
@@ -158,7 +158,7 @@ def _rotated(images: Tensor, degrees: float) -> Tensor:
 
 
 def corrupted(
-    network: Classifier, calibrator: TemperatureScaling, familiarity: Familiarity, images: Array, targets: Array
+    network: Classifier, calibrator: TemperatureScaling, typicality: Typicality, images: Array, targets: Array
 ) -> list[Json]:
     """What 3,000 clean guarantee rows promise, and what comes of it on the other 7,000 rows, clean and corrupted."""
     logits, _ = outputs(network, torch.from_numpy(images[:3000]))
@@ -177,13 +177,13 @@ def corrupted(
                 "answered": float(kept.mean()),
                 "error_of_answers_promised_0.05": float(wrong[kept].mean()),
                 "coverage_promised_0.9": float(sets[np.arange(len(labels)), labels].mean()),
-                "familiarity_at_most_0.05": float((familiarity(features) <= 0.05).mean()),
+                "typicality_at_most_0.05": float((typicality(features) <= 0.05).mean()),
             }
         )
     return lines
 
 
-# --- familiarity ----------------------------------------------------------------------------------------------------
+# --- typicality ----------------------------------------------------------------------------------------------------
 
 
 def aurocs(network: Classifier, calibration: tuple[Array, Array], images: Array, digits: Array) -> Json:
@@ -195,7 +195,7 @@ def aurocs(network: Classifier, calibration: tuple[Array, Array], images: Array,
     result = {"1 - max softmax": roc_auc_score(is_digit, -softmax(np.concatenate([inside[0], outside[0]])).max(1))}
     result["short norm ‖f‖₁"] = roc_auc_score(is_digit, -np.abs(features).sum(1))
     for score in ("norm", "mahalanobis"):
-        fitted = Familiarity.fit(known, calibration[1], score=score)
+        fitted = Typicality.fit(known, calibration[1], score=score)
         result[score] = roc_auc_score(is_digit, fitted.distance(features))
         result[f"{score}, as served"] = roc_auc_score(is_digit, -fitted(features))
     return {name: float(value) for name, value in result.items()}
@@ -219,19 +219,19 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     began = time.perf_counter()
-    found: Json = {"promises": [], "familiarity": []}
+    found: Json = {"promises": [], "typicality": []}
     for seed in options.seeds:
         network, split = load("fashion", seed)
         images, (calibration, labels) = split.hidden[0][0], (split.calibration[0][0], split.calibration[1])
         digits = np.concatenate([rows[0][0] for rows in (mnist(0).calibration, mnist(0).test, mnist(0).train)])
-        found["familiarity"].append(aurocs(network, (calibration, labels), images, digits.reshape(-1, 1, 28, 28)))
+        found["typicality"].append(aurocs(network, (calibration, labels), images, digits.reshape(-1, 1, 28, 28)))
         if seed != options.seeds[0]:
             continue
         logits, features = outputs(network, torch.from_numpy(calibration))
         calibrator = TemperatureScaling().fit(logits, labels)
         population = Population(softmax(calibrator(outputs(network, torch.from_numpy(images))[0])), split.hidden[1])
         found["promises"] = [redraw(population, size, options.draws, seed) for size in SIZES]
-        found["corrupted"] = corrupted(network, calibrator, Familiarity.fit(features, labels), images, split.hidden[1])
+        found["corrupted"] = corrupted(network, calibrator, Typicality.fit(features, labels), images, split.hidden[1])
     found["seconds"] = round(time.perf_counter() - began, 1)
     show(found)
 
@@ -253,14 +253,14 @@ def show(found: Json) -> None:
         )
     print(
         "\n| rows | accuracy | answered | error of answers (promised: 5 %) | coverage (promised: 90 %) "
-        "| familiarity ≤ 5 % |"
+        "| typicality ≤ 5 % |"
     )
     print("|---" * 6 + "|")
     for line in found["corrupted"]:
         print(f"| {line['rows']} | " + " | ".join(f"{100 * v:.1f} %" for v in list(line.values())[1:]) + " |")
     print("\n| score | AUROC, Fashion-MNIST against MNIST, by seed |\n|---|---|")
-    for name in found["familiarity"][0]:
-        print(f"| {name} | {', '.join(f'{line[name]:.3f}' for line in found['familiarity'])} |")
+    for name in found["typicality"][0]:
+        print(f"| {name} | {', '.join(f'{line[name]:.3f}' for line in found['typicality'])} |")
     print(f"\n{found['seconds']} s")
 
 

@@ -35,7 +35,7 @@ from fedlas.deployment import Deployment
 from fedlas.export.graph import ExportReport
 from fedlas.gate.verdict import FINE_TUNED
 from fedlas.guarantees import Guarantees
-from fedlas.guarantees.typicality import Familiarity
+from fedlas.guarantees.typicality import Typicality
 from fedlas.importers import GraphClassifier
 from fedlas.observer import Observer
 from fedlas.preconditions import require_accepted
@@ -79,9 +79,9 @@ class Calibration:
         return None if self.written is None else self.written.finalist
 
     @property
-    def familiarity(self) -> Familiarity | None:
-        """How familiar calibration rows look to the finalist, as its file computes it."""
-        return None if self.written is None else self.written.file.familiarity
+    def typicality(self) -> Typicality | None:
+        """How typical calibration rows look to the finalist, as its file computes it."""
+        return None if self.written is None else self.written.file.typicality
 
     @property
     def deployment(self) -> Deployment | None:

@@ -25,7 +25,7 @@ from fedlas.deployment import Deployment
 from fedlas.errors import BadDataset, ExportError, FedLASError
 from fedlas.export.graph import WrittenGraph, write_graph
 from fedlas.gate.verdict import FINALIST_NAMES, VERDICTS, without_files
-from fedlas.guarantees.typicality import Familiarity
+from fedlas.guarantees.typicality import Typicality
 from fedlas.importers import GraphClassifier
 from fedlas.importers.onnx.train.runtime_classifier import RuntimeComputedClassifier
 from fedlas.race.averaging import Ensemble
@@ -179,7 +179,7 @@ def first_written(order: Sequence[str], write: Callable[[str], T]) -> tuple[T | 
 
 
 def write_finalist(finalist: Finalist, deployment: Deployment, dataset: Dataset, *, seed: int) -> WrittenGraph:
-    """The finalist as an ONNX file that is proven on test rows, with how familiar rows look where float32 can tell.
+    """The finalist as an ONNX file that is proven on test rows, with how typical rows look where float32 can tell.
 
     Raises:
         ExportError, UnsupportedModel: as `fedlas.export.graph.write_graph`.
@@ -197,9 +197,9 @@ def write_finalist(finalist: Finalist, deployment: Deployment, dataset: Dataset,
         targets=targets[chosen],
     )
     try:
-        return write(familiarity=Familiarity.fit(finalist.features, dataset.select("calibration")[1], seed=seed))
+        return write(typicality=Typicality.fit(finalist.features, dataset.select("calibration")[1], seed=seed))
     except ExportError as error:
-        if error.code != "familiarity_parity":
+        if error.code != "typicality_parity":
             raise
         # Distances that float32 cannot tell are no reason to lose a calibrated model.
         return write()

@@ -25,7 +25,7 @@ _ASKED = (
     Column("decision", "decision"),
     Column("set", lambda one: None if one.get("prediction_set") is None else ", ".join(one["prediction_set"])),
     Column("top", lambda one: ", ".join(f"{t['label']} {t['confidence']:.3f}" for t in one.get("top_k") or ()) or None),
-    Column("familiarity", "familiarity", percent),
+    Column("typicality", "typicality", percent),
 )
 #: Rows of one request: 8 MiB of JSON is the most that the service takes.
 _ROWS = 1000

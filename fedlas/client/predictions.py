@@ -142,9 +142,9 @@ class Predictions:
         return self._column("abstain", "bool")
 
     @cached_property
-    def familiarity(self) -> Any:
+    def typicality(self) -> Any:
         """The share of calibration rows that were at least as strange; small is far."""
-        return self._column("familiarity", "float64")
+        return self._column("typicality", "float64")
 
     @cached_property
     def probabilities(self) -> Any:

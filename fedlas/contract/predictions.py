@@ -42,7 +42,7 @@ class Prediction(Shape):
     )
     abstain: bool = Field(description="Whether the confidence is below what `abstain_below` or `max_error` asks for.")
     probability: float | None = Field(None, description="Binary models: probability of the positive class.")
-    familiarity: float | None = Field(
+    typicality: float | None = Field(
         None,
         description="Calibrated models: share of the calibration rows that were at least as strange; small is far.",
     )

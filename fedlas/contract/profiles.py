@@ -221,8 +221,8 @@ class FeatureSpec(Document):
     dim: int = Field(description="The number of features of a row.")
 
 
-class FamiliaritySpec(Document):
-    """The score of the output `familiarity`."""
+class TypicalitySpec(Document):
+    """The score of the output `typicality`."""
 
     score: Literal["mahalanobis", "norm"]
 
@@ -286,7 +286,7 @@ class ModelProfile(Document):
     columns: list[str] | None = None
     reading: Reading | None = None
     guarantees: GuaranteesDocument | None = None
-    familiarity: FamiliaritySpec | None = None
+    typicality: TypicalitySpec | None = None
     class_priors: ClassPriors | None = None
     priors_input: PriorsInput | None = Field(None, description="Null where no job has calibrated the model.")
     decisions: DecisionThresholds | None = None

@@ -117,7 +117,7 @@ JOB_CODES = {
     "constant_column": "A column on which the answers depend has one value in all rows.",
     "dataset_deleted": "The dataset was deleted.",
     "dataset_rejected": "Inspection has rejected the dataset.",
-    "familiarity_parity": "The written file does not repeat the familiarity of rows.",
+    "typicality_parity": "The written file does not repeat the typicality of rows.",
     "few_rows": "Fewer than 25 rows calibrate.",
     "input_channels": "Channels look swapped.",
     "input_columns": "Columns look swapped, or in another unit.",

@@ -1,7 +1,7 @@
 """The served graph: the upload with tuned weights, calibrator and standard outputs, as one ONNX file.
 
 Standard outputs: `logits` (N, K) before any calibrator, `probabilities` (N, K) after it, `confidence` (N,) their
-maximum, `features` (N, D); where it was fitted also `familiarity` (N,). Of an ensemble `logits` and `features` are the
+maximum, `features` (N, D); where it was fitted also `typicality` (N,). Of an ensemble `logits` and `features` are the
 first member's. All are float32, the number of rows is free, inputs, IR version and opset are the upload's. What the
 guarantee rows allow to promise is in the file's metadata.
 With a deployment the logits are shifted to its class priors, the constant `class_priors` (K,) (IR version 4 at least),
@@ -30,10 +30,10 @@ from fedlas.calibrators.feature_map import shown_parameters
 from fedlas.contract.report import Parity
 from fedlas.deployment import CLASS_PRIORS, ClassPriors, Deployment, shifted_logits
 from fedlas.errors import ExportError, FedLASError, UnsupportedModel
-from fedlas.export.parity import FAMILIARITY, MAX_WEIGHT_BYTES, Exportable, prove, uploaded_network
-from fedlas.export.scores_graph import append_familiarity, append_priors
+from fedlas.export.parity import MAX_WEIGHT_BYTES, TYPICALITY, Exportable, prove, uploaded_network
+from fedlas.export.scores_graph import append_priors, append_typicality
 from fedlas.guarantees import Guarantees
-from fedlas.guarantees.typicality import Familiarity
+from fedlas.guarantees.typicality import Typicality
 from fedlas.importers.onnx.cost import ServingCost, serving_cost
 from fedlas.importers.onnx.graph import Array, Graph, rename_tensors
 from fedlas.importers.onnx.train.classifier import STANDARD_OUTPUTS, GraphClassifier
@@ -111,7 +111,7 @@ class _Merger:
         return free
 
 
-_RESERVED = (*STANDARD_OUTPUTS, FAMILIARITY, CLASS_PRIORS)
+_RESERVED = (*STANDARD_OUTPUTS, TYPICALITY, CLASS_PRIORS)
 
 
 @dataclass(frozen=True)
@@ -130,12 +130,12 @@ class ExportReport:
 
 @dataclass(frozen=True)
 class WrittenGraph:
-    """The bytes of an ONNX file, what is known about it, its classes, and the familiarity that it computes."""
+    """The bytes of an ONNX file, what is known about it, its classes, and the typicality that it computes."""
 
     content: bytes
     report: ExportReport
     class_names: tuple[str, ...]
-    familiarity: Familiarity | None = None
+    typicality: Typicality | None = None
 
     def save(
         self, path: str | Path, *, guarantees: Guarantees | None = None, metadata: Mapping[str, str] | None = None
@@ -169,7 +169,7 @@ def write_graph(
     *,
     calibrator: Calibrator,
     class_names: Sequence[str],
-    familiarity: Familiarity | None = None,
+    typicality: Typicality | None = None,
     deployment: Deployment | None = None,
     verify_with: Sequence[Array] | None = None,
     targets: NDArray[np.int64] | None = None,
@@ -178,7 +178,7 @@ def write_graph(
     """The classifier with its calibrator as one ONNX file in memory, and its proof; `save` writes it.
 
     Args:
-        familiarity: fitted on this classifier's features; becomes the output `familiarity`.
+        typicality: fitted on this classifier's features; becomes the output `typicality`.
         deployment: fitted on this calibrator's probabilities; becomes the constant `class_priors` and the
             metadata properties `class_priors` and `decisions` (JSON).
         verify_with: one array of rows per input; the file must give PyTorch's probabilities on them.
@@ -191,12 +191,12 @@ def write_graph(
             calibrator or the other members of an ensemble.
         UnsupportedModel: `too_large_for_onnx` where one network does not, `size_depends_on_values` where a row could
             ask for any amount of memory, `grows_faster_than_rows` where a batch costs more than its rows.
-        ValueError: the number of class names is not K, or familiarity belongs to another network.
+        ValueError: the number of class names is not K, or typicality belongs to another network.
     """
     if len(class_names) != classifier.num_classes:
         raise ValueError(f"class_names has {len(class_names)} names, the classifier {classifier.num_classes} classes")
     priors = None if deployment is None else deployment.priors
-    model, graph, given = build_model(classifier, calibrator, familiarity=familiarity, priors=priors)
+    model, graph, given = build_model(classifier, calibrator, typicality=typicality, priors=priors)
     upload = uploaded_network(classifier)
     cost = serving_cost(graph, upload.inputs, upload.lengths)
     helper.set_model_props(
@@ -216,27 +216,27 @@ def write_graph(
             return found if priors is None else shifted_logits(found, priors.default, priors.shares)
 
         parity = prove(
-            content, graph, classifier, calibrated, familiarity, verify_with, targets=targets, tolerance=tolerance
+            content, graph, classifier, calibrated, typicality, verify_with, targets=targets, tolerance=tolerance
         )
-    return WrittenGraph(content, ExportReport(parity, upload.opset, cost, given), tuple(class_names), familiarity)
+    return WrittenGraph(content, ExportReport(parity, upload.opset, cost, given), tuple(class_names), typicality)
 
 
 def build_model(
     classifier: Exportable,
     calibrator: Calibrator,
     *,
-    familiarity: Familiarity | None = None,
+    typicality: Typicality | None = None,
     priors: ClassPriors | None = None,
 ) -> tuple[ModelProto, Graph, bytes]:
     """The served graph in memory, in ONNX's form and in ours, and the bytes that make an input of its class priors."""
-    if familiarity is not None and familiarity.feature_dim != classifier.feature_dim:
+    if typicality is not None and typicality.feature_dim != classifier.feature_dim:
         raise ValueError(
-            f"familiarity was fitted on {familiarity.feature_dim} features, the classifier has {classifier.feature_dim}"
+            f"typicality was fitted on {typicality.feature_dim} features, the classifier has {classifier.feature_dim}"
         )
     graph, logits, features = _served_graph(classifier)
     _require_fitting(graph, ExportError if isinstance(classifier, Ensemble) else UnsupportedModel)
-    if familiarity is not None and FAMILIARITY in graph.input_names:
-        raise ValueError(f"an input of the network is called {FAMILIARITY!r}, as the output would be")
+    if typicality is not None and TYPICALITY in graph.input_names:
+        raise ValueError(f"an input of the network is called {TYPICALITY!r}, as the output would be")
     flat = ["features", *(graph.fresh("fedlas_member_features") for _ in features[1:])]
     for parts, name in zip(features, flat, strict=True):
         if len(parts) == 1:
@@ -262,9 +262,9 @@ def build_model(
         "confidence": ["N"],
         "features": ["N", classifier.feature_dim],
     }
-    if familiarity is not None:
-        append_familiarity(graph, familiarity, "features", FAMILIARITY)
-        shapes[FAMILIARITY] = ["N"]
+    if typicality is not None:
+        append_typicality(graph, typicality, "features", TYPICALITY)
+        shapes[TYPICALITY] = ["N"]
     graph.outputs = list(shapes)
     _require_fitting(graph, ExportError)
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]

@@ -25,7 +25,7 @@ from onnxruntime import InferenceSession
 from fedlas.calibrators import softmax
 from fedlas.contract.report import Parity, RuntimeRounding
 from fedlas.errors import ExportError, UnsupportedModel
-from fedlas.guarantees.typicality import Familiarity
+from fedlas.guarantees.typicality import Typicality
 from fedlas.importers.onnx.graph import Array, Graph, set_attribute
 from fedlas.importers.onnx.loading import network_outputs
 from fedlas.importers.onnx.runtime import GraphSession, not_runnable, open_session, predict_file
@@ -116,9 +116,9 @@ def _float32_tensors(graph: Graph) -> set[str]:
 Exportable = GraphClassifier | Ensemble
 Floats = NDArray[np.float64]
 
-FAMILIARITY = "familiarity"
-#: Between two knots a familiarity may change as fast as its rows lie close; float32 distances then differ visibly.
-_FAMILIARITY_TOLERANCE = 2e-3
+TYPICALITY = "typicality"
+#: Between two knots a typicality may change as fast as its rows lie close; float32 distances then differ visibly.
+_TYPICALITY_TOLERANCE = 2e-3
 #: Two right computations may differ by so many times what ONNX Runtime differs by on the rows that differ most.
 _ROUNDINGS, _ROUNDED_ROWS = 10, 32
 
@@ -134,7 +134,7 @@ def prove(
     graph: Graph,
     classifier: Exportable,
     calibrator: Callable[[Array, Array], Array],
-    familiarity: Familiarity | None,
+    typicality: Typicality | None,
     inputs: Sequence[Array],
     *,
     targets: NDArray[np.int64] | None,
@@ -143,7 +143,7 @@ def prove(
     """How near a file, whose content is `graph`, is to its network on these rows with class indices (N,).
 
     Raises:
-        ExportError: `parity` or `familiarity_parity` where the file differs by more than rounding explains,
+        ExportError: `parity` or `typicality_parity` where the file differs by more than rounding explains,
             `not_runnable` where ONNX Runtime refuses it.
     """
     specs = uploaded_network(classifier).inputs
@@ -161,10 +161,10 @@ def prove(
         raise ExportError(
             "parity", f"the written file differs from the network by {found}, where {found.limit:.1e} is allowed"
         )
-    if familiarity is not None:
-        error = float(np.abs(written[FAMILIARITY] - familiarity(features)).max())
-        if not error <= _FAMILIARITY_TOLERANCE:
-            raise ExportError("familiarity_parity", f"the written file's familiarity is wrong by {error:.2e}")
+    if typicality is not None:
+        error = float(np.abs(written[TYPICALITY] - typicality(features)).max())
+        if not error <= _TYPICALITY_TOLERANCE:
+            raise ExportError("typicality_parity", f"the written file's typicality is wrong by {error:.2e}")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Small graphs: the calibrator of scores as a file of its own, class priors as a constant or input, and familiarity."""
+"""Small graphs: the calibrator of scores as a file of its own, class priors as a constant or input, and typicality."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fedlas.calibrators import Calibrator, softmax
 from fedlas.data.scores import Kind
 from fedlas.deployment import CLASS_PRIORS, ClassPriors, Deployment, shifted_logits
 from fedlas.errors import ExportError
-from fedlas.guarantees.typicality import Familiarity, Gaussians
+from fedlas.guarantees.typicality import Gaussians, Typicality
 
 if TYPE_CHECKING:  # scores need no PyTorch
     from fedlas.importers.onnx.graph import Graph
@@ -148,17 +148,17 @@ def priors_input(num_classes: int, name: str = CLASS_PRIORS) -> bytes:
     return bytes(ModelProto(graph=GraphProto(input=[given])).SerializeToString())
 
 
-def append_familiarity(graph: Graph, familiarity: Familiarity, features: str, output: str) -> None:
-    """Nodes and constants from features (N, D) to familiarity (N,)."""
+def append_typicality(graph: Graph, typicality: Typicality, features: str, output: str) -> None:
+    """Nodes and constants from features (N, D) to typicality (N,)."""
     writer = _Writer(graph)
-    measure = familiarity.measure
+    measure = typicality.measure
     if isinstance(measure, Gaussians):
         distance = writer.distance(features, measure)
     else:
-        norm = writer.node("MatMul", writer.node("Abs", features), np.ones((familiarity.feature_dim, 1)))
+        norm = writer.node("MatMul", writer.node("Abs", features), np.ones((typicality.feature_dim, 1)))
         distance = writer.node("Abs", writer.node("Sub", norm, measure.median))
-    share = writer.share(distance, familiarity)
-    shape = graph.add_constant("fedlas_familiarity_shape", np.array([-1]))
+    share = writer.share(distance, typicality)
+    shape = graph.add_constant("fedlas_typicality_shape", np.array([-1]))
     graph.append("Reshape", [share, shape], output=output)
 
 
@@ -172,10 +172,10 @@ class _Writer:
         names = [
             operand
             if isinstance(operand, str)
-            else self.graph.add_constant("fedlas_familiarity_constant", np.asarray(operand, np.float32))
+            else self.graph.add_constant("fedlas_typicality_constant", np.asarray(operand, np.float32))
             for operand in operands
         ]
-        return self.graph.append(operator, names, "fedlas_familiarity")
+        return self.graph.append(operator, names, "fedlas_typicality")
 
     def squares(self, source: str, width: int) -> str:
         """Sums of squares (N, 1): ReduceSum changed with opset 13, a product with ones never did."""
@@ -189,19 +189,19 @@ class _Writer:
         cross = self.node("MatMul", white, -2 * measure.class_means.T)
         offsets = self.node("Add", cross, (measure.class_means**2).sum(axis=1))
         to_means = self.node("Add", offsets, self.squares(white, rank))
-        nearest = self.graph.reduce("ReduceMin", to_means, [1], "fedlas_familiarity", keepdims=1)
+        nearest = self.graph.reduce("ReduceMin", to_means, [1], "fedlas_typicality", keepdims=1)
         if not measure.residual_scale:
             return nearest
         back = self.node("MatMul", inside, measure.directions.T)
         left = self.node("Mul", self.node("Sub", centred, back), measure.residual_scale)
         return self.node("Add", nearest, self.squares(left, dim))
 
-    def share(self, distance: str, familiarity: Familiarity) -> str:
+    def share(self, distance: str, typicality: Typicality) -> str:
         """Linear interpolation: the first value minus what each piece between two knots takes off.
 
         The filled part of a piece is clip(x, 0, 1) = 1 - relu(1 - relu(x)), which stays exact however large x is.
         """
-        knots, values = familiarity.knots, familiarity.values
+        knots, values = typicality.knots, typicality.values
         over = self.node("Sub", distance, knots[None, :-1])
         filled = self.node("Relu", self.node("Mul", over, 1 / np.diff(knots)[None]))
         unfilled = self.node("Relu", self.node("Sub", 1.0, filled))

@@ -1,6 +1,6 @@
 """Typicality and conformal quantiles: figures of new rows by their rank among rows that were held back.
 
-A softmax is confident far from all that it was trained on; the features show the distance. `Familiarity` turns it into
+A softmax is confident far from all that it was trained on; the features show the distance. `Typicality` turns it into
 the share of calibration rows that are at least as untypical: 0.002 means two in a thousand.
 """
 
@@ -127,8 +127,8 @@ class Norm:
         return np.asarray(np.abs(np.abs(features).sum(axis=1) - self.median))
 
 
-class Familiarity:
-    """The share of calibration rows that are at least as untypical as a row: small means unfamiliar.
+class Typicality:
+    """The share of calibration rows that are at least as untypical as a row: small means untypical.
 
     Two measures of distance: `"mahalanobis"`, the distance to the nearest class mean under one covariance (Lee et
     al. 2018, arXiv 1807.03888; at most `MAX_RANK` principal directions, the rest shares one variance, so that 2,048
@@ -151,7 +151,7 @@ class Familiarity:
         *,
         score: TypicalityScore = "mahalanobis",
         seed: int = 0,
-    ) -> Familiarity:
+    ) -> Typicality:
         """Fit on features (N, D) of calibration rows; without class indices (N,) there is one mean for all.
 
         The distances of the calibration rows are cross-fitted, since a covariance makes the rows that it
@@ -182,7 +182,7 @@ class Familiarity:
         return self.measure(rows)
 
     def __call__(self, features: ArrayLike) -> Floats:
-        """Familiarity (N,) in (0, 1] for features (N, D)."""
+        """Typicality (N,) in (0, 1] for features (N, D)."""
         return np.interp(self.distance(features), self.knots, self.values)
 
 

@@ -161,8 +161,8 @@ def json_rows(predictions: Predictions) -> list[dict[str, object]]:
     ]
     if (probability := predictions.probability) is not None:
         _add(rows, "probability", probability.tolist())
-    if (familiarity := predictions.familiarity) is not None:
-        _add(rows, "familiarity", familiarity.tolist())
+    if (typicality := predictions.typicality) is not None:
+        _add(rows, "typicality", typicality.tolist())
     if policy.options.top_k is not None:
         _add(rows, "top_k", _top_k(predictions, policy.options.top_k))
     if policy.options.coverage is not None:
@@ -217,7 +217,7 @@ def write_npy(predictions: Predictions) -> bytes:
 def tensors(predictions: Predictions, requested: Sequence[RequestedOutput]) -> dict[str, np.ndarray]:
     """One array for each requested output, by its name.
 
-    Shapes and types: probabilities and logits (N, K) float32, features (N, D) float32, confidence, familiarity and
+    Shapes and types: probabilities and logits (N, K) float32, features (N, D) float32, confidence, typicality and
     probability (N,) float32, uncalibrated_confidence (N,) float64, index (N,) int64, label and decision (N,) texts,
     abstain (N,) bool, threshold (1,) float64, prediction_set (N, K) bool, top_k_index, top_k_label and top_k_confidence
     (N, k) int64, texts and float32. Texts are objects, each `str`, or the `bytes` of a binary tensor. With `classes`,
@@ -260,7 +260,7 @@ def _column(array: np.ndarray | None) -> np.ndarray:
 
 #: Outputs that are not the file's own.
 _COLUMNS: Mapping[str, Callable[[Predictions], np.ndarray]] = {
-    "familiarity": lambda rows: _column(rows.familiarity),
+    "typicality": lambda rows: _column(rows.typicality),
     "probability": lambda rows: _column(rows.probability),
     "abstain": lambda rows: rows.abstain,
     "threshold": lambda rows: np.array([rows.policy.threshold], dtype=np.float64),

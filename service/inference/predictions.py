@@ -96,7 +96,7 @@ class DecisionPolicy:
     def taken_outputs(self) -> tuple[str, ...]:
         """The outputs of the file that predictions are made of, beside what every batch computes for each row."""
         options, profile = self.options, self.profile
-        names = ("familiarity",) if profile.familiarity else ()
+        names = ("typicality",) if profile.typicality else ()
         asked = options.top_k, options.coverage, options.decision
         if self.shifts or profile.binary or options.probabilities or asked != (None, None, None):
             return (*names, "probabilities")
@@ -209,7 +209,7 @@ class Predictions:
 
     Args:
         outputs: logits (N, K) before the calibrator, probabilities (N, K) after it, confidence (N,) and, where the
-            file has them, features (N, D) and familiarity (N,); or what `completed` made of them, of which the policy
+            file has them, features (N, D) and typicality (N,); or what `completed` made of them, of which the policy
             names what it takes.
         first_row: number of the first row, for errors.
 
@@ -259,9 +259,9 @@ class Predictions:
         return self.probabilities[:, self.policy.profile.positive] if self.policy.profile.binary else None
 
     @property
-    def familiarity(self) -> np.ndarray | None:
+    def typicality(self) -> np.ndarray | None:
         """(N,) share of the calibration rows that were at least as strange; a distance that overflows is far."""
-        found = self.outputs.get("familiarity")
+        found = self.outputs.get("typicality")
         return None if found is None else np.nan_to_num(found, nan=0.0)
 
     @cached_property

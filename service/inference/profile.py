@@ -26,7 +26,7 @@ _BEYOND_MEASURED = 4
 #: What every batch computes.
 MODEL_OUTPUTS = ("logits", "probabilities", "confidence")
 #: By name: logits (N, K) before the calibrator, probabilities (N, K) after it, confidence (N,), and where asked for
-#: features (N, D) and familiarity (N,). `completed` adds index (N,) and uncalibrated_confidence (N,).
+#: features (N, D) and typicality (N,). `completed` adds index (N,) and uncalibrated_confidence (N,).
 Outputs = dict[str, np.ndarray]
 #: Logits that are worked on at once in float64: 512 KiB, so that no large block of memory is asked for.
 _BLOCK_NUMBERS = 1 << 16
@@ -229,7 +229,7 @@ class ServingProfile:
         binary: whether the task is binary, so that predictions carry the probability of the positive class.
         positive: the column of that class.
         features: width of the features.
-        familiarity: whether the file computes how familiar rows are.
+        typicality: whether the file computes how typical rows are.
         preprocessing: how image files become rows; None where the model takes none.
         limits: what inspection has measured of its runs.
         priors: the class priors that the file has learnt and answers for; None where they are not known.
@@ -243,7 +243,7 @@ class ServingProfile:
     binary: bool
     positive: int
     features: int
-    familiarity: bool
+    typicality: bool
     preprocessing: Preprocessing | None
     limits: RunLimits
     priors: ClassPriors | None
@@ -270,7 +270,7 @@ class ServingProfile:
             binary=profile.get("task") == "binary",
             positive=1 if positive is None else names.index(positive),
             features=(profile.get("features") or {}).get("dim") or 0,
-            familiarity=bool(profile.get("familiarity")),
+            typicality=bool(profile.get("typicality")),
             preprocessing=None if preprocessing is None else Preprocessing.parse(preprocessing),
             limits=RunLimits.of(profile),
             priors=priors,

@@ -70,8 +70,8 @@ class TableWriter:
         }
         if (probability := found.probability) is not None:
             columns["probability"] = _doubles(probability)
-        if (familiarity := found.familiarity) is not None:
-            columns["familiarity"] = _doubles(familiarity)
+        if (typicality := found.typicality) is not None:
+            columns["typicality"] = _doubles(typicality)
         if self._policy.options.top_k is not None:
             columns["top_k"] = self._top_k(found)
         if self._policy.options.coverage is not None:
@@ -86,7 +86,7 @@ class TableWriter:
     def _nothing(self) -> Outputs:
         scores, numbers = np.empty((0, len(self._names)), np.float32), np.empty(0, np.float32)
         outputs = {"logits": scores, "probabilities": scores, "confidence": numbers}
-        return outputs | ({"familiarity": numbers} if self._policy.profile.familiarity else {})
+        return outputs | ({"typicality": numbers} if self._policy.profile.typicality else {})
 
     def _labels(self, index: np.ndarray) -> pa.Array:
         return self._names.take(_integers(index))

@@ -105,7 +105,7 @@ def test_the_page_is_safe_to_open(service: Service, promised: Json) -> None:
 
 
 def test_the_file_alone_is_the_service(service: Service, promised: Json) -> None:
-    """Probabilities, confidence and familiarity of the downloaded file are those that the service answers with."""
+    """Probabilities, confidence and typicality of the downloaded file are those that the service answers with."""
     rows = np.concatenate([made.digits()[0][-40:], np.random.default_rng(0).random((5, 64), np.float32) * 3])
     outputs = alone(file_of(service, promised["calibrated_model_id"]), rows)
     answers = service.predict(promised["calibrated_model_id"], rows.tolist(), top_k=10)
@@ -115,8 +115,8 @@ def test_the_file_alone_is_the_service(service: Service, promised: Json) -> None
             row[item["index"]] = item["confidence"]
     np.testing.assert_allclose(served, outputs["probabilities"], atol=1e-5)
     np.testing.assert_allclose([answer["confidence"] for answer in answers], outputs["confidence"], atol=1e-5)
-    np.testing.assert_allclose([answer["familiarity"] for answer in answers], outputs["familiarity"], atol=1e-5)
-    assert outputs["familiarity"][-5:].max() < 0.05 < np.median(outputs["familiarity"][:40])
+    np.testing.assert_allclose([answer["typicality"] for answer in answers], outputs["typicality"], atol=1e-5)
+    assert outputs["typicality"][-5:].max() < 0.05 < np.median(outputs["typicality"][:40])
 
 
 def test_the_file_carries_the_promises(service: Service, promised: Json) -> None:

@@ -22,13 +22,13 @@ def computed(logits: np.ndarray = LOGITS, temperature: float = 2.0) -> dict[str,
     """The outputs of a calibrated file."""
     probs = softmax(logits / temperature).astype(np.float32)
     features = np.arange(len(logits) * 4, dtype=np.float32).reshape(-1, 4) / 7
-    familiarity = np.linspace(0.25, 1, len(logits), dtype=np.float32)
+    typicality = np.linspace(0.25, 1, len(logits), dtype=np.float32)
     return {
         "logits": logits.copy(),
         "probabilities": probs,
         "confidence": probs.max(1),
         "features": features,
-        "familiarity": familiarity,
+        "typicality": typicality,
     }
 
 
@@ -40,7 +40,7 @@ def profile_of(**changes: Any) -> ServingProfile:
         "class_names": ["ant", "bee: honey", "Käfer"],
         "positive_class": None,
         "features": {"layer": "f", "dim": 4},
-        "familiarity": {"score": "norm"},
+        "typicality": {"score": "norm"},
         "guarantees": None,
         "preprocessing": None,
         **changes,

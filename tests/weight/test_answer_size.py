@@ -37,7 +37,7 @@ WIDE: Json = {**PAIR, "features": {"layer": "x", "dim": 500_000}}
 LONG: Json = {**PAIR, "class_names": ["a" * 40_000, "ä\x01" * 20_000]}
 INDEXED = st.sampled_from(
     ["probabilities", "logits", "features", "confidence", "label", "index", "uncalibrated_confidence", "abstain",
-     "top_k_index", "top_k_label", "top_k_confidence", "familiarity"]
+     "top_k_index", "top_k_label", "top_k_confidence", "typicality"]
 )  # fmt: skip
 
 
@@ -48,7 +48,7 @@ def outputs(rows: int, classes: int, seed: int) -> dict[str, np.ndarray]:
     probs = rng.dirichlet(np.ones(classes) / 10, rows).astype("f4")
     return {
         "logits": logits, "probabilities": probs, "confidence": probs.max(1),
-        "features": -logits[:, :1] * np.ones((1, 7), "f4"), "familiarity": probs[:, 0],
+        "features": -logits[:, :1] * np.ones((1, 7), "f4"), "typicality": probs[:, 0],
     }  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def test_what_needs_no_closer_look(names: list[str], width: int) -> None:
     decided = {"coverage": 0.9, "decision": {"threshold": 0.5}, "abstain_below": 0.5}
     options = AnswerOptions(top_k=1000, probabilities=True, **decided)
     plain = [
-        *("features", "confidence", "label", "index", "uncalibrated_confidence", "abstain", "familiarity"),
+        *("features", "confidence", "label", "index", "uncalibrated_confidence", "abstain", "typicality"),
         *("probability", "threshold", "prediction_set", "top_k_index", "top_k_label", "top_k_confidence", "decision"),
     ]
     wide = [RequestedOutput(name, classes=len(names)) for name in ("probabilities", "logits")]

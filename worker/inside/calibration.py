@@ -14,7 +14,6 @@ from fedlas.calibration import CalibrationOptions, ScoredRows, calibrate_scores
 from fedlas.contract.profiles import (
     ClassPriors,
     DecisionThresholds,
-    FamiliaritySpec,
     FittedOn,
     GuaranteesDocument,
     ModelProfile,
@@ -22,6 +21,7 @@ from fedlas.contract.profiles import (
     PriorsInput,
     Reading,
     ServingCost,
+    TypicalitySpec,
 )
 from fedlas.contract.report import Named, Report, Subject
 from fedlas.data import SPLITS
@@ -164,7 +164,7 @@ def _export(found: Calibration, upload: GraphClassifier, file: Path, order: JobO
     deployment = found.deployment
     assert deployment is not None
     metadata = {"fedlas.job_id": order.job_id, "fedlas.parent_sha256": order.model.sha256}
-    written, familiarity = found.export(file, metadata=metadata), found.familiarity
+    written, typicality = found.export(file, metadata=metadata), found.typicality
     cost = measured(file, upload.inputs, upload.lengths, written.cost)
     changed = {
         "format": "onnx",
@@ -176,7 +176,7 @@ def _export(found: Calibration, upload: GraphClassifier, file: Path, order: JobO
         "columns": found.dataset.columns,
         "reading": found.dataset.reading and Reading.model_validate(found.dataset.reading),
         "guarantees": found.guarantees and GuaranteesDocument.model_validate(found.guarantees.as_dict()),
-        "familiarity": familiarity and FamiliaritySpec(score=familiarity.score),
+        "typicality": typicality and TypicalitySpec(score=typicality.score),
         "class_priors": ClassPriors.model_validate(deployment.priors.as_dict(names)),
         "decisions": DecisionThresholds(
             thresholds=dict(zip(names, deployment.default_thresholds.tolist(), strict=True))

@@ -45,7 +45,7 @@ _NEEDED_PARAMETERS: Mapping[str, tuple[str, ...]] = {
 #: Outputs of the file that a request may take, and those that an output of the protocol is computed from; all others
 #: are made of the columns that every batch has.
 _MADE_OF: Mapping[str, str] = {
-    **{name: name for name in ("probabilities", "logits", "features", "familiarity")},
+    **{name: name for name in ("probabilities", "logits", "features", "typicality")},
     **dict.fromkeys(("probability", "prediction_set", *_RANKED, "decision"), "probabilities"),
 }
 _SHARES = ("abstain_below", "max_error", "coverage", "decision_threshold")
@@ -323,7 +323,7 @@ def _invalid(name: str, message: str) -> InvalidRequest:
 
 def always_there(profile: ServingProfile) -> tuple[str, ...]:
     """The outputs that any request may ask for, whatever its parameters."""
-    own = ("familiarity",) if profile.familiarity else ()
+    own = ("typicality",) if profile.typicality else ()
     binary = ("probability",) if profile.binary else ()
     return (*DEFAULTS, "index", "logits", "features", "uncalibrated_confidence", "abstain", *own, *binary)
 

@@ -185,7 +185,7 @@ def test_nothing_is_written_where_the_upload_stays(tmp_path: Path) -> None:
     splits = np.array([SPLITS.index(name) for name in rows["split"]])
     given = opened(gaussian_classes.network(gaussian_classes.TRUTH), rows["x"], rows["label"], splits, tmp_path)
     found = calibrate(*given, OPTIONS)
-    assert (found.finalist, found.written, found.familiarity, found.guarantees) == (None,) * 4
+    assert (found.finalist, found.written, found.typicality, found.guarantees) == (None,) * 4
     assert found.report.as_dict()["written_file"] is None
     with pytest.raises(ValueError, match="served as it came"):
         found.export(tmp_path / "out.onnx")

@@ -85,7 +85,7 @@ def test_predictions_are_arrays(client: Client, service: Service, job: Job) -> N
     assert found.model.id == job.calibrated_model_id
     assert [row.raw for row in client.predict("digits", ROWS, probabilities=False, **options)] == expected
     assert isinstance(found[0], Prediction)
-    assert found.to_frame()["familiarity"].tolist() == [row["familiarity"] for row in expected]
+    assert found.to_frame()["typicality"].tolist() == [row["typicality"] for row in expected]
 
 
 def test_a_download_is_the_file(client: Client, job: Job, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from fedlas.calibrators.feature_map import FeatureScaling
 from fedlas.calibrators.one_vs_rest import Compressed
 from fedlas.errors import ExportError, UnsupportedModel
 from fedlas.export.graph import write_graph
-from fedlas.guarantees.typicality import Familiarity
+from fedlas.guarantees.typicality import Typicality
 from fedlas.importers import GraphClassifier, load_onnx
 from fedlas.importers.onnx.runtime import predict_file
 from fedlas.race.averaging import Ensemble
@@ -67,14 +67,14 @@ def finalist(base: GraphClassifier, *, head_only: bool) -> Finalist:
     return Finalist(network, TemperatureScaling(0.8), result, np.zeros((1, classes)), np.zeros((1, width), np.float32))
 
 
-def written(made: Finalist, path: Path, rows: list[np.ndarray], familiarity: Familiarity | None = None) -> Path:
+def written(made: Finalist, path: Path, rows: list[np.ndarray], typicality: Typicality | None = None) -> Path:
     network = made.classifier
     assert isinstance(network, Ensemble)
     report = write_graph(
         network,
         calibrator=made.calibrator,
         class_names=[f"k{i}" for i in range(network.num_classes)],
-        familiarity=familiarity,
+        typicality=typicality,
         verify_with=rows,
         tolerance=1e-5,
     ).save(path)
@@ -123,16 +123,16 @@ def test_the_file_gives_the_finalists_probabilities(name: str, dynamo: bool, hea
     ("opset", "dynamo"), [(9, False), (13, False), (17, False), (18, False), (20, True), (23, True)]
 )
 def test_in_every_opset(opset: int, dynamo: bool, head_only: bool, tmp_path: Path) -> None:
-    """The file keeps the upload's opset and the finalist's probabilities; familiarity comes with it."""
+    """The file keeps the upload's opset and the finalist's probabilities; typicality comes with it."""
     torch.manual_seed(0)
     path = export(trained_looking(Cnn()), images(2), tmp_path / "m.onnx", dynamo=dynamo, opset_version=opset)
     base = load_onnx(path)
     made, rows = finalist(base, head_only=head_only), [images(6)[0].numpy()]
-    familiarity = Familiarity.fit(predict_logits(base, [images(60)[0].numpy()])[1])
-    out = written(made, tmp_path / "out.onnx", rows, familiarity=familiarity)
+    typicality = Typicality.fit(predict_logits(base, [images(60)[0].numpy()])[1])
+    out = written(made, tmp_path / "out.onnx", rows, typicality=typicality)
     found = predict_file(out, rows)
     np.testing.assert_allclose(found["probabilities"], made.probs(rows), atol=1e-5)
-    assert list(found) == ["logits", "probabilities", "confidence", "features", "familiarity"]
+    assert list(found) == ["logits", "probabilities", "confidence", "features", "typicality"]
     assert {o.domain: o.version for o in onnx.load(out).opset_import}[""] == opset
 
 
@@ -174,11 +174,11 @@ def cnn(tmp_path_factory: pytest.TempPathFactory) -> GraphClassifier:
 
 
 def test_every_standard_output_can_be_uploaded_again(cnn: GraphClassifier, tmp_path: Path) -> None:
-    """A file with `familiarity` is an ordinary upload, of which `output` names the class scores."""
+    """A file with `typicality` is an ordinary upload, of which `output` names the class scores."""
     rows = cnn.example_rows(60)
-    familiarity = Familiarity.fit(predict_logits(cnn, rows, device="cpu")[1])
+    typicality = Typicality.fit(predict_logits(cnn, rows, device="cpu")[1])
     path = tmp_path / "out.onnx"
-    told = {"class_names": list("abcde"), "familiarity": familiarity, "verify_with": rows}
+    told = {"class_names": list("abcde"), "typicality": typicality, "verify_with": rows}
     write_graph(cnn, calibrator=TemperatureScaling(2.0), **told).save(path)
     found = predict_file(path, rows)
     again = load_onnx(path, output="probabilities")

@@ -18,8 +18,8 @@ from onnx import TensorProto, helper
 from fedlas.calibrators import Identity, TemperatureScaling
 from fedlas.deployment import ClassPriors, Deployment
 from fedlas.export.graph import write_graph
-from fedlas.export.scores_graph import append_familiarity
-from fedlas.guarantees.typicality import MAX_KNOTS, Familiarity, TypicalityScore
+from fedlas.export.scores_graph import append_typicality
+from fedlas.guarantees.typicality import MAX_KNOTS, Typicality, TypicalityScore
 from fedlas.importers import load_onnx
 from fedlas.importers.onnx.graph import Graph
 from tests.helpers.drawn_rows import drawn_features
@@ -101,12 +101,12 @@ def test_a_file_with_priors_can_be_opened_again(tmp_path: Path, with_input: bool
     np.testing.assert_allclose(run(tmp_path / "3.onnx", x=ROWS, class_priors=RARE.astype(np.float32)), once, atol=1e-5)
 
 
-def model(familiarity: Familiarity, opset: int) -> onnx.ModelProto:
-    """The graph alone, from `features` to `familiarity`."""
-    given = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", familiarity.feature_dim])
-    out = helper.make_tensor_value_info("familiarity", TensorProto.FLOAT, ["N"])
-    graph = Graph([], {}, [given], ["familiarity"], opset, [helper.make_opsetid("", opset)], ir_version=8)
-    append_familiarity(graph, familiarity, "features", "familiarity")
+def model(typicality: Typicality, opset: int) -> onnx.ModelProto:
+    """The graph alone, from `features` to `typicality`."""
+    given = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", typicality.feature_dim])
+    out = helper.make_tensor_value_info("typicality", TensorProto.FLOAT, ["N"])
+    graph = Graph([], {}, [given], ["typicality"], opset, [helper.make_opsetid("", opset)], ir_version=8)
+    append_typicality(graph, typicality, "features", "typicality")
     return graph.to_model([out])
 
 
@@ -119,7 +119,7 @@ def run_session(made: onnx.ModelProto, rows: Array) -> Array:
 @pytest.mark.parametrize(("dim", "score"), [(8, "mahalanobis"), (300, "mahalanobis"), (8, "norm")])
 def test_the_graph_computes_the_same(opset: int, dim: int, score: TypicalityScore) -> None:
     """In every opset the graph is valid and equals numpy to 2e-4, near, far and absurdly far."""
-    fitted = Familiarity.fit(*drawn_features(400, dim), score=score)
+    fitted = Typicality.fit(*drawn_features(400, dim), score=score)
     made = model(fitted, opset)
     onnx.checker.check_model(made, full_check=True)
     parts = [drawn_features(300, dim, seed=4, shift=shift)[0] for shift in (0, 0.3, 5)]
@@ -130,7 +130,7 @@ def test_the_graph_computes_the_same(opset: int, dim: int, score: TypicalityScor
 
 def test_it_stays_small() -> None:
     """2,048 features take less than 2.5 MB and at most 64 pieces."""
-    fitted = Familiarity.fit(*drawn_features(600, 2048, num_classes=20))
+    fitted = Typicality.fit(*drawn_features(600, 2048, num_classes=20))
     assert model(fitted, 17).ByteSize() < 2_500_000
     assert len(fitted.knots) <= MAX_KNOTS
 
@@ -141,7 +141,7 @@ def test_degenerate_features(score: TypicalityScore) -> None:
     dead = drawn_features(200, 12)[0]
     dead[:, :6] = 0
     for rows in (dead, np.ones((50, 4)), np.arange(6.0).reshape(2, 3)):
-        fitted = Familiarity.fit(rows, score=score)
+        fitted = Typicality.fit(rows, score=score)
         found = fitted(rows)
         assert ((found > 0) & (found <= 1)).all()
         np.testing.assert_allclose(run_session(model(fitted, 17), rows), found, atol=2e-4)

@@ -1,4 +1,4 @@
-"""Familiarity is a p-value among calibration rows.
+"""Typicality is a p-value among calibration rows.
 
 Conformal quantiles keep every level exactly.
 """
@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.covariance import EmpiricalCovariance
 
-from fedlas.guarantees.typicality import LEVELS, Familiarity, Quantiles, TypicalityScore
+from fedlas.guarantees.typicality import LEVELS, Quantiles, Typicality, TypicalityScore
 from tests.helpers.drawn_rows import drawn_features
 
 Array = NDArray[Any]
@@ -21,9 +21,9 @@ Array = NDArray[Any]
 
 @pytest.mark.parametrize("dim", [3, 64])
 @pytest.mark.parametrize("score", ["mahalanobis", "norm"])
-def test_new_rows_are_evenly_familiar(dim: int, score: TypicalityScore) -> None:
-    """Of new rows of the same kind, a share p or a little less has a familiarity of at most p."""
-    found = Familiarity.fit(*drawn_features(1500, dim), score=score)(drawn_features(20_000, dim, seed=1)[0])
+def test_new_rows_are_evenly_typical(dim: int, score: TypicalityScore) -> None:
+    """Of new rows of the same kind, a share p or a little less has a typicality of at most p."""
+    found = Typicality.fit(*drawn_features(1500, dim), score=score)(drawn_features(20_000, dim, seed=1)[0])
     for share in (0.02, 0.05, 0.1, 0.3, 0.5, 0.8):
         assert (found <= share).mean() == pytest.approx(share, abs=0.045)
     assert 1 / 1501 <= found.min() <= found.max() <= 1
@@ -31,23 +31,23 @@ def test_new_rows_are_evenly_familiar(dim: int, score: TypicalityScore) -> None:
 
 def test_the_fitted_rows_flatter_themselves() -> None:
     """With fewer rows than features new rows would look untypical if distances were not cross-fitted."""
-    fitted = Familiarity.fit(*drawn_features(200, 500))
+    fitted = Typicality.fit(*drawn_features(200, 500))
     own, new = (drawn_features(200, 500, seed=seed)[0] for seed in (0, 1))
     assert np.median(fitted.distance(new)) > 1.5 * np.median(fitted.distance(own))
     assert (fitted(new) <= 0.05).mean() < 0.1
 
 
 @pytest.mark.parametrize(("rows", "dim"), [(1000, 10), (1000, 64), (300, 400)])
-def test_far_rows_are_unfamiliar(rows: int, dim: int) -> None:
-    """Rows that were moved have a familiarity at the lower end."""
-    fitted = Familiarity.fit(*drawn_features(rows, dim))
+def test_far_rows_are_untypical(rows: int, dim: int) -> None:
+    """Rows that were moved have a typicality at the lower end."""
+    fitted = Typicality.fit(*drawn_features(rows, dim))
     assert np.median(fitted(drawn_features(500, dim, seed=2, shift=4.0)[0])) <= 2 / (rows + 1)
 
 
 def test_mahalanobis_is_scikit_learns() -> None:
     """With all directions kept the distance is scikit-learn's for the shrunk covariance and the nearest mean."""
     rows, targets = drawn_features(800, 6)
-    fitted = Familiarity.fit(rows, targets)
+    fitted = Typicality.fit(rows, targets)
     means = np.stack([rows[targets == k].mean(0) for k in range(5)])
     within = EmpiricalCovariance(assume_centered=True).fit(rows - means[targets])
     within.covariance_ = 0.95 * within.covariance_ + 0.05 * np.trace(within.covariance_) / 6 * np.eye(6)
@@ -60,7 +60,7 @@ def test_mahalanobis_is_scikit_learns() -> None:
 def test_the_norm_is_two_sided() -> None:
     """Rows with a far larger and a far smaller norm are both strange."""
     rows = np.random.default_rng(0).normal(size=(500, 20)) + 5
-    fitted = Familiarity.fit(rows, score="norm")
+    fitted = Typicality.fit(rows, score="norm")
     assert fitted.score == "norm"
     assert (fitted(np.stack([10 * rows[0], 0.1 * rows[0]])) <= 1 / 501).all()
     assert fitted(rows[np.argsort(rows.sum(1))[250]][None])[0] > 0.95
@@ -79,9 +79,9 @@ def test_the_norm_is_two_sided() -> None:
 def test_wrong_arguments(given: Array, options: dict[str, Any], words: str) -> None:
     """What cannot be meant is a ValueError that says what is needed."""
     with pytest.raises(ValueError, match=words):
-        Familiarity.fit(given, **options)
+        Typicality.fit(given, **options)
     with pytest.raises(ValueError, match=r"\(N, 4\)"):
-        Familiarity.fit(np.ones((3, 4)))(np.ones((2, 5)))
+        Typicality.fit(np.ones((3, 4)))(np.ones((2, 5)))
 
 
 def test_every_kept_level_is_exact() -> None:

@@ -16,7 +16,7 @@ from fedlas.data import Dataset, save_dataset
 from fedlas.errors import Mismatch
 from fedlas.export.graph import write_graph
 from fedlas.guarantees import Guarantees
-from fedlas.guarantees.typicality import Familiarity
+from fedlas.guarantees.typicality import Typicality
 from fedlas.importers import load_onnx
 from fedlas.importers.onnx.runtime import predict_file as run_file
 from service.inference.result_tables import read_page
@@ -43,8 +43,8 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Batch:
     probs = softmax(calibrator(logits))
     targets = (probs.cumsum(1) > np.random.default_rng(0).random((400, 1))).argmax(1)
     guarantees = Guarantees.fit(probs, targets, class_names=NAMES)
-    familiarity = Familiarity.fit(features, targets)
-    write_graph(classifier, calibrator=calibrator, class_names=NAMES, familiarity=familiarity).save(folder / "out.onnx")
+    typicality = Typicality.fit(features, targets)
+    write_graph(classifier, calibrator=calibrator, class_names=NAMES, typicality=typicality).save(folder / "out.onnx")
     name = classifier.input_names[0]
     splits = np.zeros(400, np.int8)
     rows = Dataset(inputs={name: x.numpy()}, targets=targets, splits=splits, class_names=NAMES, class_names_given=True)
@@ -55,14 +55,14 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Batch:
         "inputs": [{"name": name, "dtype": "float32", "shape": ["N", 10]}],
         "class_names": NAMES,
         "guarantees": guarantees.as_dict(),
-        "familiarity": {"score": "mahalanobis"},
+        "typicality": {"score": "mahalanobis"},
     }
     files = {"model": folder / "out.onnx", "dataset": folder / "rows.npz"}
     return ModelProfile.model_validate(profile), files, x.numpy()
 
 
 def test_a_batch_answers_the_same(batch: Batch, tmp_path: Path) -> None:
-    """Abstaining, sets, decisions and familiarity of a batch are those of the same rows answered at once."""
+    """Abstaining, sets, decisions and typicality of a batch are those of the same rows answered at once."""
     profile, files, rows = batch
     options = {"max_error": 0.12, "coverage": 0.8, "decision": {"costs": [[0, 1, 1], [5, 0, 1], [1, 1, 0]]}}
     order = BatchOrder(profile=profile, options=AnswerOptions.model_validate(options))
@@ -73,7 +73,7 @@ def test_a_batch_answers_the_same(batch: Batch, tmp_path: Path) -> None:
     for item, single in zip(found, expected, strict=True):
         for key in ("label", "abstain", "prediction_set", "decision"):
             assert item[key] == single[key]
-        for key in ("confidence", "familiarity"):
+        for key in ("confidence", "typicality"):
             assert item[key] == pytest.approx(single[key], abs=1e-4)
 
 

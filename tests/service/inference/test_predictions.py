@@ -68,13 +68,13 @@ def test_deciding_by_costs() -> None:
 
 
 def test_promises_of_an_answer() -> None:
-    """Threshold and sets are those of the guarantees, familiarity is passed on, and NaN counts as unfamiliar."""
+    """Threshold and sets are those of the guarantees, typicality is passed on, and NaN counts as untypical."""
     rng = np.random.default_rng(0)
     probs = outputs(rng.normal(size=(400, 3)).astype(np.float32) * 3)["probabilities"]
     guarantees = Guarantees.fit(probs, (probs.cumsum(1) > rng.random((400, 1))).argmax(1), class_names=list("abc"))
-    profile = {"class_names": list("abc"), "guarantees": guarantees.as_dict(), "familiarity": {"score": "norm"}}
-    given = {**outputs(), "familiarity": np.array([0.25, np.nan], dtype=np.float32)}
-    assert policy(profile, AnswerOptions(coverage=0.6)).taken_outputs == ("familiarity", "probabilities")
+    profile = {"class_names": list("abc"), "guarantees": guarantees.as_dict(), "typicality": {"score": "norm"}}
+    given = {**outputs(), "typicality": np.array([0.25, np.nan], dtype=np.float32)}
+    assert policy(profile, AnswerOptions(coverage=0.6)).taken_outputs == ("typicality", "probabilities")
     assert policy({"class_names": []}, AnswerOptions()).taken_outputs == ()
     found = answer(given, profile, AnswerOptions(max_error=0.4, coverage={"class": 0.6}))
     threshold = guarantees.threshold_for(0.4)
@@ -82,7 +82,7 @@ def test_promises_of_an_answer() -> None:
     for item, confidence, inside in zip(found, given["confidence"], sets, strict=True):
         assert item["abstain"] == (confidence < threshold)
         assert set(item["prediction_set"]) == {name for name, member in zip("abc", inside, strict=True) if member}
-    assert [item["familiarity"] for item in found] == [0.25, 0.0]
+    assert [item["typicality"] for item in found] == [0.25, 0.0]
 
 
 def test_huge_logits_do_not_overflow() -> None:

@@ -39,9 +39,9 @@ def outputs(num_classes: int = 3, *, rows: int = ROWS) -> dict[str, np.ndarray]:
     logits = np.random.default_rng(0).normal(scale=3, size=(rows, num_classes)).astype(np.float32)
     logits[::10] = logits[::10, :1]
     probs = softmax(logits.astype(np.float64) / 2).astype(np.float32)
-    familiarity = np.linspace(0, 1, rows, dtype=np.float32)
-    familiarity[:1] = np.nan
-    return {"logits": logits, "probabilities": probs, "confidence": probs.max(1), "familiarity": familiarity}
+    typicality = np.linspace(0, 1, rows, dtype=np.float32)
+    typicality[:1] = np.nan
+    return {"logits": logits, "probabilities": probs, "confidence": probs.max(1), "typicality": typicality}
 
 
 @cache
@@ -55,7 +55,7 @@ def promises(num_classes: int) -> dict[str, Any]:
 
 def profile(num_classes: int = 3, **more: Any) -> dict[str, Any]:
     """A model that keeps promises."""
-    return {"class_names": NAMES[:num_classes], "guarantees": promises(num_classes), "familiarity": {}, **more}
+    return {"class_names": NAMES[:num_classes], "guarantees": promises(num_classes), "typicality": {}, **more}
 
 
 def answered(outputs: dict[str, np.ndarray], about: dict[str, Any], **options: Any) -> list[dict[str, Any]]:
@@ -133,7 +133,7 @@ def test_types_of_the_columns() -> None:
             ("confidence", pa.float64()),
             ("uncalibrated_confidence", pa.float64()),
             ("abstain", pa.bool_()),
-            ("familiarity", pa.float64()),
+            ("typicality", pa.float64()),
             ("top_k", pa.list_(ranked)),
             ("prediction_set", pa.list_(pa.string())),
             ("decision", pa.string()),

@@ -19,7 +19,7 @@ from fedlas.calibrators import TemperatureScaling, softmax
 from fedlas.deployment import ClassPriors, Deployment, class_shares
 from fedlas.export.graph import write_graph
 from fedlas.guarantees import Guarantees
-from fedlas.guarantees.typicality import Familiarity
+from fedlas.guarantees.typicality import Typicality
 from fedlas.importers import load_onnx
 from tests.corpus.images import image, photo, rotated_jpeg
 from tests.helpers.api import Api, Json, open_api
@@ -122,7 +122,7 @@ def test_no_promise_without_guarantee_rows(served: tuple[Api, Json]) -> None:
 
 @pytest.fixture(scope="session")
 def promising(tmp_path_factory: pytest.TempPathFactory, uploads: Uploads) -> Iterator[tuple[Api, Json]]:
-    """The digits model with guarantees from 500 unseen rows and a served file that knows how familiar rows are."""
+    """The digits model with guarantees from 500 unseen rows and a served file that knows how typical rows are."""
     folder = tmp_path_factory.mktemp("promising")
     (folder / "digits.onnx").write_bytes(uploads["digits.onnx"])
     rows, targets, splits = digits()
@@ -135,12 +135,12 @@ def promising(tmp_path_factory: pytest.TempPathFactory, uploads: Uploads) -> Ite
     guarantees = Guarantees.fit(softmax(calibrator(logits)), targets[kept], class_names=names)
     shares = class_shares(targets[kept], 10)
     deployment = Deployment(ClassPriors(shares, shares), np.arange(1.0, 11.0) / 55)
-    familiarity = Familiarity.fit(features, targets[kept])
+    typicality = Typicality.fit(features, targets[kept])
     written = write_graph(
         classifier,
         calibrator=calibrator,
         class_names=names,
-        familiarity=familiarity,
+        typicality=typicality,
         deployment=deployment,
         verify_with=[rows[:20]],
     ).save(folder / "out.onnx", guarantees=guarantees)
@@ -150,7 +150,7 @@ def promising(tmp_path_factory: pytest.TempPathFactory, uploads: Uploads) -> Ite
         api.work(record["id"])
         with api.registry.artifacts.stage_file(folder / "out.onnx") as staged, api.registry.write() as unit:
             profile = dict(unit.models.get(record["id"]).profile or {})
-            profile |= {"guarantees": guarantees.as_dict(), "familiarity": {"score": familiarity.score}}
+            profile |= {"guarantees": guarantees.as_dict(), "typicality": {"score": typicality.score}}
             profile["class_names"] = names
             told = {name: json.loads(value) for name, value in deployment.properties(names).items()}
             profile |= {"class_priors": told["class_priors"], "decisions": told["decisions"]}
@@ -183,8 +183,8 @@ def test_max_error_abstains_below_its_threshold(promising: tuple[Api, Json]) -> 
         assert both.get("answered_share") == (share if below == 0 else None)
 
 
-def test_sets_familiarity_and_decisions(promising: tuple[Api, Json]) -> None:
-    """Sets hold the truth about as often as asked, real digits are familiar and noise is not, costs decide."""
+def test_sets_typicality_and_decisions(promising: tuple[Api, Json]) -> None:
+    """Sets hold the truth about as often as asked, real digits are typical and noise is not, costs decide."""
     rows, targets, splits = digits()
     test = splits == "test"
     costs = np.ones((10, 10)) - np.eye(10)
@@ -194,10 +194,10 @@ def test_sets_familiarity_and_decisions(promising: tuple[Api, Json]) -> None:
     assert 0.85 < np.mean(covered) < 0.96
     assert all(item["prediction_set"][0] == item["label"] for item in found if item["prediction_set"])
     assert [item["decision"] for item in found] == [item["label"] for item in found]
-    assert 0.4 < np.median([item["familiarity"] for item in found]) < 0.6
+    assert 0.4 < np.median([item["typicality"] for item in found]) < 0.6
     noise = np.random.default_rng(0).random((50, 64)) * 3
     strange = predict(promising, {"inputs": noise.tolist()}).json()["predictions"]
-    assert np.median([item["familiarity"] for item in strange]) < 0.01
+    assert np.median([item["typicality"] for item in strange]) < 0.01
     costs[3] = 0.0
     always = predict(promising, {**body, "decision": {"costs": costs.tolist()}}).json()["predictions"]
     assert {item["decision"] for item in always} == {"3"}, "deciding for 3 costs nothing"

@@ -39,11 +39,11 @@ def test_model() -> None:
         "features": ("FP32", [-1, 4]),
         "uncalibrated_confidence": ("FP64", [-1]),
         "abstain": ("BOOL", [-1]),
-        "familiarity": ("FP32", [-1]),
+        "typicality": ("FP32", [-1]),
     }
 
 
-@pytest.mark.parametrize("changes", [{}, {"familiarity": None}, {"task": "binary", "class_names": ["a", "b"]}])
+@pytest.mark.parametrize("changes", [{}, {"typicality": None}, {"task": "binary", "class_names": ["a", "b"]}])
 def test_all_that_is_listed_can_be_asked_for(changes: dict[str, Any]) -> None:
     """Tools ask for every output that the metadata names, and give no parameters."""
     profile = profile_of(**changes)

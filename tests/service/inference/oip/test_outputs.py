@@ -19,7 +19,7 @@ from tests.helpers.oip_models import LOGITS, computed, profile_of
 
 SHAPES = {
     "probabilities": ("float32", (3, 3)), "logits": ("float32", (3, 3)), "features": ("float32", (3, 4)),
-    "confidence": ("float32", (3,)), "familiarity": ("float32", (3,)), "uncalibrated_confidence": ("float64", (3,)),
+    "confidence": ("float32", (3,)), "typicality": ("float32", (3,)), "uncalibrated_confidence": ("float64", (3,)),
     "index": ("int64", (3,)), "label": ("object", (3,)), "abstain": ("bool", (3,)), "threshold": ("float64", (1,)),
     "prediction_set": ("bool", (3, 3)), "top_k_index": ("int64", (3, 2)), "top_k_label": ("object", (3, 2)),
     "top_k_confidence": ("float32", (3, 2)),
@@ -80,7 +80,7 @@ def test_every_output_agrees_with_v1(guarantees: Guarantees, complete: bool) -> 
     found = answered(asked(*SHAPES, **wishes), profile, given)
     assert {name: (str(array.dtype), array.shape) for name, array in found.items()} == SHAPES
     expected = answer(computed(), profile, AnswerOptions(**wishes))
-    for name in ("label", "index", "confidence", "uncalibrated_confidence", "abstain", "familiarity"):
+    for name in ("label", "index", "confidence", "uncalibrated_confidence", "abstain", "typicality"):
         assert found[name].tolist() == [prediction[name] for prediction in expected]
     names = profile.class_names
     for row, prediction in enumerate(expected):
@@ -127,7 +127,7 @@ def test_what_is_taken_of_the_file() -> None:
     wanted += [RequestedOutput("features"), RequestedOutput("top_k_label"), RequestedOutput("top_k_index")]
     assert taken_outputs(wanted) == ("features", "probabilities")
     everything = [RequestedOutput(name) for name in SHAPES]
-    assert taken_outputs(everything) == ("probabilities", "logits", "features", "familiarity")
+    assert taken_outputs(everything) == ("probabilities", "logits", "features", "typicality")
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_what_is_taken_of_the_file() -> None:
     [
         (asked("nothing"), {}, "unknown_output", "'nothing'; this model has probabilities, confidence, label, index"),
         (asked("probability"), {}, "unknown_output", "'probability'"),
-        (asked("familiarity"), {"familiarity": None}, "unknown_output", "'familiarity'"),
+        (asked("typicality"), {"typicality": None}, "unknown_output", "'typicality'"),
         (asked("decision", decision_threshold=0.5), {}, "unknown_output", "'decision'"),
         (asked("prediction_set"), {}, "missing_parameter", "needs the parameter 'coverage'"),
         (asked("threshold"), {}, "missing_parameter", "'abstain_below' or 'max_error'"),
@@ -207,8 +207,8 @@ def test_no_number_is_no_answer(name: str) -> None:
     assert caught.value.code == "non_finite_output"
 
 
-def test_unfamiliar_beyond_measure() -> None:
+def test_untypical_beyond_measure() -> None:
     """A distance that overflows is as far as can be."""
     given = computed()
-    given["familiarity"][1] = np.nan
-    assert answered(asked("familiarity"), profile_of(), given)["familiarity"].tolist() == [0.25, 0.0, 1.0]
+    given["typicality"][1] = np.nan
+    assert answered(asked("typicality"), profile_of(), given)["typicality"].tolist() == [0.25, 0.0, 1.0]

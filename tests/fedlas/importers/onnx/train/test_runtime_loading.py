@@ -26,7 +26,7 @@ from sklearn.tree import DecisionTreeClassifier
 from fedlas.calibrators import CALIBRATORS, Calibrator, MixtureScaling, TemperatureScaling, softmax
 from fedlas.errors import UnsupportedModel
 from fedlas.export.graph import write_graph
-from fedlas.guarantees.typicality import Familiarity
+from fedlas.guarantees.typicality import Typicality
 from fedlas.importers import GraphClassifier, check_parity, load_onnx
 from fedlas.importers.onnx.graph import Graph
 from fedlas.importers.onnx.operators.roles import RUNTIME_OPERATORS
@@ -210,8 +210,8 @@ def test_files_with_every_calibrator(calibrator: str, tmp_path: Path) -> None:
     onnx.checker.check_model(written)
 
 
-def test_features_and_familiarity(tmp_path: Path) -> None:
-    """Where no layer's input is known the logits are the features, so that familiarity works, in the file too."""
+def test_features_and_typicality(tmp_path: Path) -> None:
+    """Where no layer's input is known the logits are the features, so that typicality works, in the file too."""
     rows, labels = table(3)
     classifier = load_onnx(save(RUNTIME_ONLY["forest"]().fit(rows, labels), rows, tmp_path / "m.onnx", **SETTINGS))
     logits, features = scores(classifier, rows)
@@ -222,10 +222,10 @@ def test_features_and_familiarity(tmp_path: Path) -> None:
         classifier,
         calibrator=TemperatureScaling(2.0),
         class_names=list("abc"),
-        familiarity=Familiarity.fit(features, labels),
+        typicality=Typicality.fit(features, labels),
         verify_with=[rows],
     ).save(tmp_path / "out.onnx")
-    assert predict_file(tmp_path / "out.onnx", [rows])["familiarity"].shape == (len(rows),)
+    assert predict_file(tmp_path / "out.onnx", [rows])["typicality"].shape == (len(rows),)
 
 
 def test_served_files_can_be_sent_again(tmp_path: Path) -> None:
