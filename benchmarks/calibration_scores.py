@@ -5,7 +5,7 @@
 
 A base is a folder `SETTING-SEED` with `hidden.npz` (`targets` (N,), `groups` (N,) where rows belong together) and
 `peers.npz` (`uploaded`, `temperature`, `probmetrics`, `netcal`: probabilities (N, K)). A run is that folder or one
-beside it with `served.npz` (`served`) and `run.json` (`setting`, `seed`, `section`, `verdict`, `served`, `shown`),
+beside it with `served.npz` (`served`), `run.json` (`setting`, `seed`, `section`, `verdict`, `served`, `significant`),
 and where something was trained `finalists.npz` and `refit_peers.npz` (`probmetrics` and `netcal` on the refit). The
 scores of a run go into its folder, `scores.json`.
 

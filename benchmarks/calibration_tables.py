@@ -149,7 +149,7 @@ def harm_table(runs: Sequence[Json]) -> str:
             policies = ("served", "temperature", "probmetrics", "netcal")
             cells = [_share([harmed(run, policy) for run in mine]) for policy in policies]
             cells.append(_share([run["verdict"] == "unchanged" for run in mine]))
-            cells.append(_share([bool(run["shown"]) for run in mine]))
+            cells.append(_share([bool(run["significant"]) for run in mine]))
             lines.append(f"| {title} | {len(mine)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

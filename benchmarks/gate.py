@@ -80,7 +80,7 @@ def found_gains(kind: str, num_rows: int, draws: int, *, gain: float = 0.01) -> 
         best = softmax(_SHARPNESS * seen)
         post_hoc, trained = (best, None) if kind == "temperature" else (uploaded, best)
         # The claim counts, not the verdict, which the guards have a say in.
-        count += gate(uploaded, post_hoc, trained, targets).claims[-1].shown
+        count += gate(uploaded, post_hoc, trained, targets).claims[-1].significant
     return {"figure": f"shown, true gain {gain} by a {kind}", "rows": num_rows, "draws": draws, "value": count}
 
 
@@ -118,7 +118,7 @@ def retries(num_rows: int, splits: int, looks: int) -> Json:
         logits, targets = rows(num_rows, rng)
         uploaded = noisy(logits, rng)
         judged = (gate(uploaded, noisy(logits, rng), None, targets, look) for look in range(looks))
-        count += any(judgement.shown for judgement in judged)
+        count += any(judgement.significant for judgement in judged)
     return {"figure": f"splits with a false claim in {looks} looks", "rows": num_rows, "draws": splits, "value": count}
 
 

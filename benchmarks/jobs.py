@@ -133,8 +133,8 @@ def told_of(report: Json) -> Json:
     failed = [guard for guard in gate["guards"] if not guard["passed"]]
     return {
         "verdict": report["verdict"],
-        "promoted": report["promoted"],
-        "shown": gate["shown"],
+        "serves": report["serves"],
+        "significant": gate["significant"],
         "served": gate["finalist"] or "as uploaded",
         "guards_failed": sorted({f"{guard['finalist']}: {guard['name']}" for guard in failed}),
         "vetoes": gate["vetoes"],

@@ -173,7 +173,7 @@ def _predict(client: httpx.Client, model_id: str, rows: np.ndarray) -> list[Json
 
 
 def _print_verdict(console: Console, report: Json) -> None:
-    better = ", shown to be better" if report["shown"] else ""
+    better = ", shown to be better" if report["significant"] else ""
     console.print(f"\n[bold]6.[/] Verdict: [bold]{report['verdict']}[/]{better}")
     for sentence in (*report["advice"], *report["warnings"]):
         console.print(f"   • {sentence}")

@@ -70,7 +70,7 @@ def calibrate(
         >>> truth = 2 * rng.normal(size=(400, 3))
         >>> labels = (truth + rng.gumbel(size=truth.shape)).argmax(axis=1)
         >>> result = calibrate(LabelledScores(logits=3 * truth, labels=labels))
-        >>> result.verdict, result.promoted
+        >>> result.verdict, result.serves
         ('post_hoc', True)
         >>> result.model.predict_proba(3 * truth).shape
         (400, 3)

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedlas.contract.records import Served
 from fedlas.contract.report import Report
 from fedlas.errors import ConversionError
 from fedlas.report import report_html
@@ -47,14 +48,14 @@ class CalibrationResult:
         return self.report.verdict
 
     @property
-    def promoted(self) -> bool:
-        """True where `model` differs from the one that was given."""
-        return self.report.promoted
+    def serves(self) -> Served:
+        """`calibrated` where `model` differs from the one that was given, else `uploaded`."""
+        return self.report.serves
 
     @property
-    def shown(self) -> bool:
+    def significant(self) -> bool:
         """True where the test rows show that `model` is better."""
-        return bool(self.report.shown)
+        return bool(self.report.significant)
 
     @property
     def summary(self) -> tuple[str, ...]:
@@ -90,7 +91,7 @@ class CalibrationResult:
         return file
 
     def __repr__(self) -> str:
-        return f"CalibrationResult(verdict={self.verdict!r}, promoted={self.promoted}, shown={self.shown})"
+        return f"CalibrationResult(verdict={self.verdict!r}, serves={self.serves!r}, significant={self.significant})"
 
     def __str__(self) -> str:
         return "\n".join([f"verdict: {self.verdict}", *self.report.advice, *self.report.warnings])
@@ -131,7 +132,7 @@ class CalibrationResult:
     ) -> CalibrationResult:
         """Result for scores, with the model behind them where there is one."""
 
-        left = answering is not None and not found.verdict.promoted
+        left = answering is not None and found.verdict.serves != "calibrated"
 
         def make() -> Any:
             from fedlas.calibration.calibrated_model import CalibratedScores, ScoresCalibrator

@@ -203,7 +203,11 @@ def _notes(dataset: Dataset, verdict: GateVerdict, fitted: Calibrator) -> list[s
     if "split" in dataset.roles:
         how = "as the split column says"
     return [
-        *([] if verdict.promoted else ["The calibrator is returned all the same; whether to use it is yours."]),
+        *(
+            []
+            if verdict.serves == "calibrated"
+            else ["The calibrator is returned all the same; whether to use it is yours."]
+        ),
         f"The calibrator was fitted on {fitting} rows and judged on {judging} others ({how}).",
         _UNSEEN,
         *few_rows(fitting, fitted),

@@ -30,7 +30,7 @@ A service is named by --url or FEDLAS_URL (http://127.0.0.1:8000 without either)
 to stdout as a table, and in a pipe as lines of cells between tabs; --json prints what the API says.
 
 Exit codes: 0 done, 1 invalid input, 2 a wrong command line, 70 a defect of ours; with --require 0 as required, 3
-unchanged, 4 undetermined, 5 promoted but not shown.
+unchanged, 4 undetermined, 5 calibrated but not significant.
 """
 #: Where a module is missing that is no other's, something is broken.
 _OURS = ("fedlas", "service", "worker")
@@ -52,7 +52,7 @@ app = typer.Typer(
     help=_HELP,
     epilog=examples(
         "fedlas calibrate model.onnx rows.npz --publish-as digits",
-        "fedlas calibrate model.onnx rows.npz --local --require shown --out calibrated.onnx",
+        "fedlas calibrate model.onnx rows.npz --local --require significant --out calibrated.onnx",
         "cat rows.json | fedlas predict digits -",
         "fedlas jobs ls --json",
     ),
@@ -75,7 +75,7 @@ app.command(
     epilog=examples(
         "fedlas report job_01k…",
         "fedlas report job_01k… --out report.html",
-        "fedlas report job_01k… --require shown -q  # a later step of the pipeline",
+        "fedlas report job_01k… --require significant -q  # a later step of the pipeline",
         table=TABLE,
     ),
 )(jobs.report)

@@ -43,11 +43,11 @@ Method = Literal[
     "temperature",
 ]
 #: What it takes for a job's model to become a version of the name.
-PublishWhen = Literal["promoted", "shown", "always"]
+PublishWhen = Literal["calibrated", "significant", "always"]
 HELP_END = examples(
     "fedlas calibrate model.onnx rows.npz --publish-as digits",
     "fedlas calibrate model.onnx rows.csv --role label=diagnosis --seen-by-model no --budget 10m --report report.html",
-    "fedlas calibrate model.onnx rows.npz --require shown --out calibrated.onnx  # in a pipeline",
+    "fedlas calibrate model.onnx rows.npz --require significant --out calibrated.onnx  # in a pipeline",
     "fedlas calibrate model.onnx rows.npz --local --out calibrated.onnx  # no server",
     "fedlas calibrate model.onnx rows.npz --dry-run",
     table=TABLE,
@@ -184,7 +184,9 @@ def finish(session: Session, job_id: str, out: Path | None, report: Path | None,
     if out is not None:
         with transfer(session.output, f"downloading {out.name}") as moved:
             session.client.models.download(job["calibrated_model_id"], out, on_progress=moved)
-        session.output.note(f"{out}: {'the calibrated model' if job['promoted'] else 'the model as it was uploaded'}")
+        session.output.note(
+            f"{out}: {'the calibrated model' if job['serves'] == 'calibrated' else 'the model as it was uploaded'}"
+        )
     if report is not None:
         found.save(report)
     if session.output.tables:

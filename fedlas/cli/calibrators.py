@@ -28,7 +28,7 @@ from fedlas.cli.resources import GROUPS, show_record
     cls=Command,
     epilog=examples(
         "fedlas calibrators create scores.npz --out calibrator.onnx",
-        "fedlas calibrators create s.csv --require shown",
+        "fedlas calibrators create s.csv --require significant",
         table=TABLE,
     ),
 )

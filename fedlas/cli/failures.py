@@ -1,17 +1,17 @@
 """Exit codes, which a pipeline reads without a word, and failures as people read them: one sentence on stderr.
 
-| result                          | `any` | `promoted` | `shown` |
-|---------------------------------|-------|------------|---------|
-| promoted, and shown             | 0     | 0          | 0       |
-| promoted, not shown             | 0     | 0          | 5       |
-| unchanged                       | 0     | 3          | 3       |
-| undetermined                    | 0     | 4          | 4       |
-| failed by the input, cancelled  | 1     | 1          | 1       |
-| failed by a defect of ours      | 70    | 70         | 70      |
+| result                          | `any` | `calibrated` | `significant` |
+|---------------------------------|-------|--------------|---------------|
+| calibrated, and significant     | 0     | 0            | 0             |
+| calibrated, not significant     | 0     | 0            | 5             |
+| unchanged                       | 0     | 3            | 3             |
+| undetermined                    | 0     | 4            | 4             |
+| failed by the input, cancelled  | 1     | 1            | 1             |
+| failed by a defect of ours      | 70    | 70           | 70            |
 
-The columns are `--require`; without it `any` holds. Promoted: something else than the uploaded model is to be served.
-Shown: the test rows show it to be better. 1 is also a file, key or URL that cannot be used, 2 a wrong command line, 130
-Ctrl-C, and 141 a pipe that was closed.
+The columns are `--require`; without it `any` holds. Calibrated: another model than the uploaded one is to be served.
+Significant: the test rows show it to be better. 1 is also a file, key or URL that cannot be used, 2 a wrong command
+line, 130 Ctrl-C, and 141 a pipe that was closed.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from fedlas.errors import FedLASError
 
 #: The table above, for help texts; the mark before it keeps its lines as they are.
 TABLE = """\b
-  result                 --require any  promoted  shown
-  promoted, and shown                0         0      0
-  promoted, not shown                0         0      5
-  unchanged                          0         3      3
-  undetermined                       0         4      4
-  failed, cancelled                  1         1      1
-  failed by a defect of ours        70        70     70
+  result                 --require any  calibrated  significant
+  calibrated, and significant        0           0            0
+  calibrated, not significant        0           0            5
+  unchanged                          0           3            3
+  undetermined                       0           4            4
+  failed, cancelled                  1           1            1
+  failed by a defect of ours        70          70           70
 """
 
 
@@ -46,7 +46,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     UNCHANGED = 3
     UNDETERMINED = 4
-    NOT_SHOWN = 5
+    NOT_SIGNIFICANT = 5
     DEFECT = 70
     INTERRUPTED = 130
     PIPE_CLOSED = 141
@@ -56,19 +56,19 @@ class Require(StrEnum):
     """Result of a calibration that exit code 0 requires; `any` that has succeeded, unless more is asked for."""
 
     any = "any"
-    promoted = "promoted"
-    shown = "shown"
+    calibrated = "calibrated"
+    significant = "significant"
 
 
 def code_of_verdict(found: Mapping[str, Any], require: Require) -> ExitCode:
-    """The exit code for `verdict` and `shown` of a report or a job that has succeeded."""
+    """The exit code for `verdict` and `significant` of a report or a job that has succeeded."""
     if require is Require.any:
         return ExitCode.AS_REQUIRED
     if found["verdict"] == "undetermined":
         return ExitCode.UNDETERMINED
     if found["verdict"] == "unchanged":
         return ExitCode.UNCHANGED
-    return ExitCode.AS_REQUIRED if found["shown"] or require is Require.promoted else ExitCode.NOT_SHOWN
+    return ExitCode.AS_REQUIRED if found["significant"] or require is Require.calibrated else ExitCode.NOT_SIGNIFICANT
 
 
 def code_of_job(job: Mapping[str, Any], require: Require) -> ExitCode:

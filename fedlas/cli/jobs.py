@@ -47,7 +47,7 @@ _MODELS = (("uploaded", "uploaded"), ("temperature", "with a temperature"), ("ca
 @GROUPS["jobs"].command(
     "watch",
     cls=Command,
-    epilog=examples("fedlas jobs watch job_01k…", "fedlas jobs watch job_01k… --require shown", table=TABLE),
+    epilog=examples("fedlas jobs watch job_01k…", "fedlas jobs watch job_01k… --require significant", table=TABLE),
 )
 def watch_job(session: Session, job: JobId, *, require: RequireOption = Require.any) -> ExitCode:
     """Watch a job to its end.

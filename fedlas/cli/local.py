@@ -64,7 +64,7 @@ def calibrate(
         found = _calibrated(output, file_of(model), file_of(data), source, unseen, request)
     if out is not None:
         write(out, found.save)
-        output.note(f"{out}: {'the calibrated model' if found.promoted else 'the model as it came'}")
+        output.note(f"{out}: {'the calibrated model' if found.serves == 'calibrated' else 'the model as it came'}")
     if report is not None:
         write(report, found.save_report)
     document = found.report.as_dict()

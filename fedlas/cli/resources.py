@@ -105,14 +105,14 @@ def _columns(*wanted: str | Column) -> tuple[Column, ...]:
 
 
 _ANSWERING = Column("model", lambda name: name["versions"].get(str(name["default_version"])))
-_JUDGED = (Column("verdict", "report.verdict"), Column("shown", "report.shown"))
+_JUDGED = (Column("verdict", "report.verdict"), Column("significant", "report.significant"))
 RESOURCES = (
     Resource(
         noun="jobs",
         help="Calibrations: list, watch, cancel, delete.",
         argument=JobId,
         example="job_01k…",
-        columns=_columns("id", "status", "done", "verdict", "shown", "publish as", "created"),
+        columns=_columns("id", "status", "done", "verdict", "significant", "publish as", "created"),
         lines=_columns(
             *("id", "status", "stage", "done"),
             Column(
@@ -121,8 +121,8 @@ RESOURCES = (
                 lambda seconds: f"{seconds:.0f}",
             ),
             *("waiting for", "error", "verdict"),
-            Column("promoted", lambda job: job["promoted"] if job["verdict"] else None),
-            Column("shown", lambda job: job["shown"] if job["verdict"] else None),
+            Column("serves", "serves"),
+            Column("significant", "significant"),
             *("calibrated model", "model", "dataset", "method"),
             Column("budget", lambda job: f"{job['budget']['minutes']:g} min, {job['budget']['candidates']} candidates"),
             "publish as",

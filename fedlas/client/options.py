@@ -137,7 +137,7 @@ class JobOptions(TypedDict, total=False):
         gate: `{"score": "brier", "confidence_level": 0.95, "max_accuracy_drop": 0.005}`.
         max_cost_factor: how many uploaded networks an answer may cost.
         publish_as: the name under which the model is to answer.
-        publish_when: `shown`, `promoted` or `always`.
+        publish_when: `significant`, `calibrated` or `always`.
         class_priors: class → share where the model is used.
         accept_warnings: codes of warnings that are not to end the job.
         webhook: `{"url": …, "secret": "whsec_…"}`.

@@ -19,7 +19,7 @@ from fedlas.contract.base import ANOTHER_VERSION
 class Report(report.Report):
     """The report of a job or calibrator: what was done, and what the test rows say about it.
 
-    `verdict`, `shown`, `summary`, `metrics.calibrated.nll.low`, … are typed; `.raw` is all of the JSON.
+    `verdict`, `significant`, `summary`, `metrics.calibrated.nll.low`, … are typed; `.raw` is all of the JSON.
     """
 
     _json: bytes = PrivateAttr(b"")

@@ -47,6 +47,7 @@ CalibratorStatus = Literal["running", "succeeded", "failed"]
 DeliveryStatus = Literal["pending", "delivered", "failed", "disabled"]
 Origin = Literal["uploaded", "calibrated"]
 Verdict = Literal["trained", "post_hoc", "unchanged", "undetermined"]
+Served = Literal["calibrated", "uploaded"]
 
 #: Statuses after which a record never changes again (except by deletion).
 FINAL: frozenset[str] = frozenset({"ready", "rejected", "succeeded", "failed", "cancelled"})
@@ -199,8 +200,10 @@ class JobRecord(RunRecord):
     verdict: Annotated[Verdict, OPEN] | None = Field(
         None, description="The kind of model that is served: a `trained` one, `post_hoc`, `unchanged`, `undetermined`."
     )
-    promoted: bool = Field(description="Whether something else than the uploaded model is to be served.")
-    shown: bool | None = Field(
+    serves: Annotated[Served, OPEN] | None = Field(
+        None, description="`calibrated`, or the `uploaded` model as it came; null until it is known."
+    )
+    significant: bool | None = Field(
         None, description="Whether test rows show the served model to be better; null before the end."
     )
     calibrated_model_id: str | None = Field(

@@ -20,7 +20,7 @@ from fedlas.contract.figures import (
     SliceTable,
 )
 from fedlas.contract.profiles import Notice, SeenByModel
-from fedlas.contract.records import Verdict
+from fedlas.contract.records import Served, Verdict
 from fedlas.contract.sections import (
     AddedParts,
     BinarySection,
@@ -106,7 +106,7 @@ class GateClaim(Document):
     """A claim that a finalist beats everything in `comparisons`."""
 
     finalist: FinalistName
-    shown: bool = Field(description="Whether test rows show that it beats all of them.")
+    significant: bool = Field(description="Whether test rows show that it beats all of them.")
     p_value: PValue
     level: float = Field(description="The level that Holm's procedure allowed the claim.")
     comparisons: tuple[ScoreDifference, ...] = Field(description="The comparisons with everything that it is to beat.")
@@ -163,8 +163,8 @@ class GateVerdict(Document):
     )
     vetoes: tuple[GateVeto, ...] = Field((), description="The finalists that gave way, and why.")
     finalist: Finalist | None = Field(None, description="The finalist that is served; null: the uploaded model.")
-    shown: bool | None = Field(None, description="Whether test rows show the served finalist to be better.")
-    promoted: bool = Field(False, description="Whether something else than the uploaded model as it came is served.")
+    significant: bool | None = Field(None, description="Whether test rows show the served finalist to be better.")
+    serves: Annotated[Served, OPEN] = Field("uploaded", description="`calibrated`, or the `uploaded` model as it came.")
 
     @property
     def served_claim(self) -> GateClaim | None:
@@ -174,8 +174,8 @@ class GateVerdict(Document):
     def _outcome_follows(self) -> GateVerdict:
         claim = self.served_claim
         outcome = {
-            "promoted": self.verdict in ("trained", "post_hoc"),
-            "shown": claim is not None and claim.shown,
+            "serves": "calibrated" if self.verdict in ("trained", "post_hoc") else "uploaded",
+            "significant": claim is not None and claim.significant,
         }
         self.__dict__.update(outcome)
         self.__pydantic_fields_set__.update(outcome)
@@ -287,8 +287,8 @@ class Report(Document):
     verdict: Annotated[Verdict, OPEN] = Field(
         description="The kind of model that is served: `trained`, `post_hoc`, `unchanged` or `undetermined`."
     )
-    promoted: bool = Field(description="Whether something else than the uploaded model as it came is served.")
-    shown: bool | None = Field(description="Whether test rows show the served model to be better.")
+    serves: Annotated[Served, OPEN] = Field(description="`calibrated`, or the `uploaded` model as it came.")
+    significant: bool | None = Field(description="Whether test rows show the served model to be better.")
     summary: tuple[str, ...] = Field(description="The outcome in sentences; the two of `advice` come first.")
     advice: tuple[str, ...] = Field(
         description="The served model with its confidence and how often that is right; then the next step."

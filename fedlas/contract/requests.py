@@ -39,7 +39,7 @@ WarningCode = Literal[
     "few_rows",
 ]
 
-PublishWhen = Literal["promoted", "shown", "always"]
+PublishWhen = Literal["calibrated", "significant", "always"]
 Accelerator = Literal["auto", "gpu"]
 Auto = Literal["auto"]
 PositiveValue = Annotated[float, Field(gt=0, le=1000)]
@@ -176,9 +176,9 @@ class JobOptions(Strict):
     )
     publish_when: PublishWhen | None = Field(
         None,
-        description="When a version that answers already is replaced. `promoted`: where something else than the "
-        "uploaded model is served; `shown`, and null: where test rows show it to be better. A new name always gets its "
-        "first version.",
+        description="When a version that answers already is replaced. `calibrated`: where something else than the "
+        "uploaded model is served; `significant`, and null: where test rows show it to be better. A new name always "
+        "gets its first version.",
     )
     class_priors: GivenPriors = Field(
         None,

@@ -1,6 +1,6 @@
 """The gate: finalists that were named beforehand are judged once on test rows.
 
-What is served and what is shown are two things. *Served* is the first finalist in line (`average`, `trained`,
+What is served and what is significant are two things. *Served* is the first finalist in line (`average`, `trained`,
 `post_hoc`, `same_labels`) unless the test rows veto it (`fedlas.gate.guards`); it gives way to the next, in the end to
 the uploaded model. Nothing is chosen by out-of-fold scores, which charge every rival for its fit and the uploaded model
 for nothing: the weights of a pool are the choice.
@@ -189,7 +189,7 @@ def _claims(
     return tuple(
         GateClaim(
             finalist=finalist,
-            shown=shown[i],
+            significant=shown[i],
             p_value=p_values[i],
             level=levels[i],
             comparisons=tuple(

@@ -40,7 +40,7 @@ from fedlas.metrics.bootstrap import ResamplingUnits, percentile_interval
 from fedlas.metrics.proper_scores import Score, row_scores
 from fedlas.metrics.selective import RiskCoverage
 
-#: AURC of a promoted model may be worse by this much, or by this share of the uploaded model's (point estimates): a
+#: AURC of a calibrated model may be worse by this much, or by this share of the uploaded model's (point estimates): a
 #: temperature moves the ranking a little too, and where AURC is 0.22 a rise of 0.005 is negligible.
 MAX_AURC_RISE, MAX_AURC_SHARE = 0.005, 0.05
 #: A loss of accuracy beyond the margin is excused where chance explains it, by a sign test of the answers that changed

@@ -51,8 +51,8 @@ def build_report(
     report = Report(
         subject=evidence.subject,
         verdict=evidence.gate.verdict,
-        promoted=evidence.gate.promoted,
-        shown=evidence.gate.shown,
+        serves=evidence.gate.serves,
+        significant=evidence.gate.significant,
         summary=(),
         advice=(),
         warnings=(

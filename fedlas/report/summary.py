@@ -62,7 +62,7 @@ def says_and_is_right(gap: ConfidenceGap, rows: str) -> str:
 
 def scores_sentence(report: Report) -> str:
     before, after = report.metrics["uploaded"], report.metrics["calibrated"]
-    if report.promoted:
+    if report.serves == "calibrated":
         was, now = percent(before["accuracy"].value), percent(after["accuracy"].value)
         return (
             f"On the test rows accuracy {f'stays at {now}' if was == now else f'goes from {was} to {now}'}, "
@@ -77,7 +77,7 @@ def scores_sentence(report: Report) -> str:
 
 def other_score_sentence(report: Report) -> str | None:
     """The proper score in which nothing is claimed, of the served model against the uploaded one."""
-    if not report.promoted:
+    if report.serves != "calibrated":
         return None
     name = "nll" if report.gate.score == "brier" else "brier"
     found = report.differences.calibrated_minus_uploaded[name]
@@ -145,11 +145,19 @@ _MOSTLY_FITTED = 2.0
 
 def headline(report: Report) -> str:
     claim = report.gate.served_claim
-    beaten = () if claim is None or not report.promoted else claim.beaten
-    than = "" if report.shown else " than the upload"
-    better = f", shown to be better{than}" if report.promoted and (report.shown or "uploaded" in beaten) else ""
+    beaten = () if claim is None or report.serves != "calibrated" else claim.beaten
+    than = "" if report.significant else " than the upload"
+    better = (
+        f", shown to be better{than}"
+        if report.serves == "calibrated" and (report.significant or "uploaded" in beaten)
+        else ""
+    )
     gap = report.confidence_gap["calibrated"].test
-    apart = f"; {100 * abs(gap.gap):.1f} points {direction(gap.gap)}" if report.promoted and gap.beyond_chance else ""
+    apart = (
+        f"; {100 * abs(gap.gap):.1f} points {direction(gap.gap)}"
+        if report.serves == "calibrated" and gap.beyond_chance
+        else ""
+    )
     warned = "; see the warnings" if report.notices else ""
     return f"{_TITLES.get(report.verdict, report.verdict)}{better}{apart}{warned}"
 
@@ -157,7 +165,7 @@ def headline(report: Report) -> str:
 def served_sentence(report: Report) -> str:
     """The first sentence of a report: the served model, its mean confidence, and how often it is right."""
     rows = f"of the {report.num_test_rows:,} test rows"
-    gap = report.confidence_gap["calibrated" if report.promoted else "uploaded"].test
+    gap = report.confidence_gap["calibrated" if report.serves == "calibrated" else "uploaded"].test
     if report.verdict == "undetermined":
         return (
             f"Nothing is decided about the uploaded model: it says {100 * gap.mean_confidence:.1f} % and is right on "
@@ -170,7 +178,7 @@ def served_sentence(report: Report) -> str:
 
 def next_step(report: Report, apart: str | None = None) -> str:
     """The second sentence of a report: the one action that would help most now."""
-    gap = report.confidence_gap["calibrated" if report.promoted else "uploaded"].test
+    gap = report.confidence_gap["calibrated" if report.serves == "calibrated" else "uploaded"].test
     sure, claim = report.confident_answers["calibrated"], report.gate.served_claim
     needed, aside = None if claim is None else claim.rows_needed, report.risk_coverage["calibrated"].set_aside
     if report.verdict == "undetermined":
@@ -182,7 +190,7 @@ def next_step(report: Report, apart: str | None = None) -> str:
         return f"Next: look at what seems wrong. {report.warnings[0]}"
     if apart is not None:
         return f"Next: look at what seems wrong. {apart}"
-    if report.gate.vetoes and not report.promoted:
+    if report.gate.vetoes and report.serves != "calibrated":
         return _after_vetoes(report.recipe.get("request", {}).get("method", "auto"))
     if gap.beyond_chance:
         return (
@@ -195,14 +203,14 @@ def next_step(report: Report, apart: str | None = None) -> str:
             f"Next: do not act on the confidence alone where answers{which} are at least {sure.threshold:.0%} sure: "
             f"those are too sure by {100 * sure.excess:.1f} points."
         ).replace("% sure", " % sure")
-    if report.promoted and needed is not None and needed <= MOST_ROWS_NEEDED:
+    if report.serves == "calibrated" and needed is not None and needed <= MOST_ROWS_NEEDED:
         return (
             f"Next: judge on more rows. About {needed:,} test rows, {report.num_test_rows:,} now, would decide whether "
             "it is better."
         )
     if gap.chance > MAX_CHANCE:
         few = gap.standard_error > _MOSTLY_FITTED * report.confidence_gap["uploaded"].test.standard_error
-        which = "calibration" if few else "calibration and test" if report.promoted else "test"
+        which = "calibration" if few else "calibration and test" if report.serves == "calibrated" else "test"
         return f"Next: four times as many {which} rows would halve the ±{100 * gap.chance:.1f} points of chance."
     fewer = f"; for fewer errors, abstain below {aside.threshold:.3f}" if aside.share >= 0.005 else ""
     return f"Nothing is left to do{fewer}."
@@ -244,7 +252,7 @@ def _claims(report: Report) -> list[str]:
 def _accuracy(report: Report) -> list[str]:
     found = report.differences.calibrated_minus_uploaded["accuracy"]
     assert isinstance(found, Estimate)
-    if not report.promoted or not found.low <= 0 <= found.high or found.low == found.high:
+    if report.serves != "calibrated" or not found.low <= 0 <= found.high or found.low == found.high:
         return []
     between = f"{signed(100 * found.low, 1)} and {signed(100 * found.high, 1)} points"
     return [f"That accuracy changed, up or down: its difference to the uploaded model lies between {between}."]

@@ -54,8 +54,8 @@ _METHODS = {
 }
 SCOPES = {"all": "whole network", "head": "last layers"}
 _PUBLISHED = {
-    "promoted": "where something else than the uploaded model is to be served, or the name is new",
-    "shown": "where the test rows show it to be better, or the name is new",
+    "calibrated": "where something else than the uploaded model is to be served, or the name is new",
+    "significant": "where the test rows show it to be better, or the name is new",
     "always": "whatever comes out",
 }
 
@@ -102,7 +102,9 @@ def order_sentences(job: JobRecord) -> list[str]:
         "" if cost == "auto" else f"An answer may cost at most {cost:g} times that of the uploaded model.",
         "" if right is None else f"The uploaded model is expected to be right on {100 * right:g} %.",
         f"Warnings that do not end it: {listed(job.accept_warnings)}." if job.accept_warnings else "",
-        f"It is published as “{job.publish_as}” {_PUBLISHED[job.publish_when or 'shown']}." if job.publish_as else "",
+        f"It is published as “{job.publish_as}” {_PUBLISHED[job.publish_when or 'significant']}."
+        if job.publish_as
+        else "",
         f"Where it is used, classes occur as follows: {', '.join(shares)}{more}." if shares else "",
         "It waits for a worker with a GPU." if job.accelerator == "gpu" else "",
         f"Its end is told to {job.webhook.url}." if job.webhook else "",

@@ -52,7 +52,7 @@ class ListedJob:
         """Model that is served from now on, in a few words; empty before there is a verdict."""
         if self.job.verdict is None:
             return ""
-        return f"{VERDICTS[self.job.verdict]}{', shown to be better' if self.job.shown else ''}"
+        return f"{VERDICTS[self.job.verdict]}{', shown to be better' if self.job.significant else ''}"
 
 
 @router.get("/jobs")

@@ -83,7 +83,7 @@ def base(tmp_path: Path, rows: tuple[np.ndarray, np.ndarray]) -> Path:
 def leave(folder: Path, probs: np.ndarray, **told: object) -> None:
     """What a job leaves."""
     folder.mkdir(exist_ok=True)
-    run = {"setting": "a", "seed": 0, "verdict": "post_hoc", "served": "post_hoc", "shown": True, **told}
+    run = {"setting": "a", "seed": 0, "verdict": "post_hoc", "served": "post_hoc", "significant": True, **told}
     (folder / "run.json").write_text(json.dumps(run))
     np.savez(folder / "served.npz", served=probs)
 

@@ -103,7 +103,7 @@ def records_of(caller: Caller, customers: Sequence[Errand]) -> None:
 def rows_of(site: Site, evidence: Evidence) -> None:
     """Read what only the database tells."""
     with site.connect() as connection:
-        jobs = connection.execute("SELECT id, status, report_sha256, calibrated_model_id, promoted, verdict FROM jobs")
+        jobs = connection.execute("SELECT id, status, report_sha256, calibrated_model_id, serves, verdict FROM jobs")
         names = [column.name for column in jobs.description or ()]
         evidence.jobs = {row[0]: dict(zip(names, row, strict=True)) for row in jobs}
         models = connection.execute("SELECT job_id FROM models WHERE origin = 'calibrated'")

@@ -48,7 +48,7 @@ def running_job(registry: Registry) -> Claim:
     job_id = new_id("job")
     fields = {"model_id": "mdl_x", "dataset_id": "ds_x", "request": {}, "progress": {}, "history": []}
     with registry.write() as unit:
-        unit.jobs.add(tables.Job(id=job_id, status="running", created_at=now(), promoted=False, **fields))
+        unit.jobs.add(tables.Job(id=job_id, status="running", created_at=now(), **fields))
         unit.work.open(job_id)
     with registry.write() as unit:
         claim = unit.work.claim(job_id, worker="w", lease_seconds=60)

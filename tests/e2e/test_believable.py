@@ -160,10 +160,10 @@ def test_ten_looks_of_a_null_candidate(service: Service, uploads: Uploads) -> No
     content = made.npz(x=rows[kept], label=targets[kept], split=splits[kept])
     model, dataset = (service.inspected(*sent) for sent in (("models", uploads["digits.onnx"]), ("datasets", content)))
     first = service.calibrated(model, dataset, **QUICK)
-    assert first["promoted"]
+    assert first["serves"] == "calibrated"
     again = [service.order({"id": first["calibrated_model_id"]}, dataset, **QUICK, seed=seed) for seed in range(10)]
     ended = [service.ended(job["id"], seconds=300) for job in again]
-    assert [(job["status"], job["shown"]) for job in ended] == [("succeeded", False)] * 10
+    assert [(job["status"], job["significant"]) for job in ended] == [("succeeded", False)] * 10
     reports: Sequence[Json] = [service.get(job["report_url"]) for job in ended]
     assert sorted(report["looks"]["before"] for report in reports) == list(range(1, 11))
     levels = [report["gate"]["level"] for report in sorted(reports, key=lambda report: report["looks"]["before"])]

@@ -35,7 +35,7 @@ def test_the_plan(service: Service, digits: tuple[Json, Json], others: Json) -> 
     before = service.get("/v1/models", limit=1000)["data"]
     for _ in range(2):
         job = dry_run(service, model["id"], others["id"], publish_as="dry", publish_when="always")
-        assert (job["status"], job["error"], job["verdict"], job["promoted"]) == ("succeeded", None, None, False)
+        assert (job["status"], job["error"], job["verdict"], job["serves"]) == ("succeeded", None, None, None)
         assert (job["calibrated_model_id"], job["report_url"]) == (None, None)
         plan = job["plan"]
         assert set(plan) >= FOUND, plan

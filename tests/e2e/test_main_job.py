@@ -54,7 +54,7 @@ def test_records_are_profiled(digits: tuple[Json, Json]) -> None:
 def test_job_reaches_its_verdict(service: Service, finished: Json) -> None:
     """An overconfident model comes back better calibrated, with the whole history of its job."""
     assert finished["verdict"] in ("trained", "post_hoc")
-    assert (finished["promoted"], finished["attempts"], finished["metadata"]) == (True, 1, {"a": "b"})
+    assert (finished["serves"], finished["attempts"], finished["metadata"]) == ("calibrated", 1, {"a": "b"})
     assert [line["status"] for line in finished["history"]] == ["queued", "running", "succeeded"]
     assert finished["created_at"] <= finished["started_at"] <= finished["finished_at"]
     assert finished["progress"]["fraction"] == 1.0
@@ -67,7 +67,7 @@ def test_job_reaches_its_verdict(service: Service, finished: Json) -> None:
 def test_report_has_every_key_with_finite_numbers(service: Service, finished: Json, digits: tuple[Json, Json]) -> None:
     """The report holds all metrics of three models, their differences, candidates, recipe, seed and digests."""
     report = service.get(finished["report_url"])
-    assert (report["verdict"], report["shown"]) == (finished["verdict"], finished["shown"])
+    assert (report["verdict"], report["significant"]) == (finished["verdict"], finished["significant"])
     assert all(isinstance(sentence, str) and sentence for sentence in report["summary"])
     groups = [report["metrics"][name] for name in ("uploaded", "temperature", "calibrated")]
     groups += [report["differences"][f"calibrated_minus_{name}"] for name in ("uploaded", "temperature")]
@@ -217,7 +217,7 @@ def test_fresh_rows_train_and_version(service: Service, uploads: Uploads, digits
     fresh = service.inspected("datasets", uploads["fresh.npz"], seen_by_model="no")
     options = {"hyperparameters": {"epochs": 10}, "publish_as": "fresh", "method": "cross_entropy"}
     first = service.calibrated(digits[0], fresh, **options, budget={"minutes": 1, "candidates": 2})
-    assert (first["verdict"], first["promoted"]) == ("trained", True)
+    assert (first["verdict"], first["serves"]) == ("trained", "calibrated")
     rows = made.digits()[0][-30:]
     outputs = run_file(service, first["calibrated_model_id"], {"x": rows})
     found = [answer["confidence"] for answer in service.predict("fresh", rows.tolist())]
@@ -348,7 +348,7 @@ def test_somebody_has_to_say_what_the_model_has_seen(
     ]
     unknown = service.upload("datasets", rows, seen_by_model="unknown")
     job = service.calibrated(digits[0], unknown, publish_as="nobody-knows")
-    assert (job["verdict"], job["promoted"], job["shown"]) == ("undetermined", False, False)
+    assert (job["verdict"], job["serves"], job["significant"]) == ("undetermined", "uploaded", False)
     assert "undetermined" in [warning["code"] for warning in job["warnings"]]
     assert any("seen_by_model" in sentence for sentence in service.get(job["report_url"])["summary"])
     for address in (job["predict_url"], "/v1/models/nobody-knows/predict"):

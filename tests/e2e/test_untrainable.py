@@ -58,7 +58,7 @@ def test_forests_get_honest_confidences(service: Service, dataset: Json) -> None
     assert model["status"] == "ready", model
     assert (model["trainable"], model["num_classes"], model["output"]["kind"]) == (False, 10, "probabilities")
     job = service.calibrated(model, dataset, method="auto")
-    assert (job["verdict"], job["promoted"]) == ("post_hoc", True)
+    assert (job["verdict"], job["serves"]) == ("post_hoc", "calibrated")
     report = service.get(job["report_url"])
     assert any("no weights that can be trained" in sentence for sentence in report["summary"])
     assert {entry["scope"] for entry in report["candidates"]} == {"none"}

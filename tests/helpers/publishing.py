@@ -44,7 +44,7 @@ def judged(registry: Registry, model_id: str, report: Mapping[str, Any]) -> str:
             row = tables.Job(
                 id=new_id("job"), status="succeeded", model_id=model_id, dataset_id=new_id("ds"), created_at=now(),
                 progress={}, request={}, calibrated_model_id=model_id, report_sha256=staged.keep(),
-                verdict="unchanged", shown=False,
+                verdict="unchanged", significant=False,
             )  # fmt: skip
             unit.jobs.open(row)
             return row.id

@@ -39,7 +39,6 @@ def _job(unit: UnitOfWork, text: str, job_id: str) -> None:
         request={"method": "auto", "metadata": {"note": text}, "publish_as": None},
         progress={},
         history=[],
-        promoted=False,
     )
     unit.jobs.open(row)
     unit.work.open(row.id, memory_bytes=0)

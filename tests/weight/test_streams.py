@@ -37,7 +37,6 @@ def test_many_who_stand_at_different_places(tmp_path: Path, monkeypatch: pytest.
                 request={"method": "auto", "metadata": {}, "publish_as": None},
                 progress={},
                 history=[],
-                promoted=False,
             )
             unit.jobs.open(row)
             unit.work.open(job_id)

@@ -15,7 +15,7 @@ from fedlas.contract.base import Document, JsonObject
 from fedlas.contract.events import Progress, ReportedEvent, Stage
 from fedlas.contract.plan import Plan
 from fedlas.contract.profiles import DatasetProfile, ModelProfile, Notice, PriorsInput
-from fedlas.contract.records import Verdict
+from fedlas.contract.records import Served, Verdict
 
 _MOST_BYTES = 16 * 1024
 #: An entry of a journal, and its file in the journal's folder.
@@ -157,8 +157,8 @@ class JobResult(Result):
     left = ("report", "page", "diagram", "predictions", "model", "seen_rows")
 
     verdict: Verdict
-    promoted: bool
-    shown: bool
+    serves: Served
+    significant: bool
     calibrated: ModelProfile | None
     model: FileName
     report: FileName

@@ -44,7 +44,7 @@ if TYPE_CHECKING:  # scores are calibrated without PyTorch
 
 #: What a calibrator's record shows of its report, which is long.
 _SHOWN = (
-    *("verdict", "promoted", "shown", "summary", "metrics", "differences", "num_test_rows", "confidence_level"),
+    *("verdict", "serves", "significant", "summary", "metrics", "differences", "num_test_rows", "confidence_level"),
     *("gate", "looks", "guarantees", "class_priors", "seed", "digests", "versions"),
 )
 _REPORT, _PAGE, _DIAGRAM, _SEEN_ROWS = "report.json", "report.html", "reliability.svg", "seen_rows.npz"
@@ -98,8 +98,8 @@ def _calibrated(
     tell.on_stage("publishing")
     return JobResult(
         verdict=found.verdict.verdict,
-        promoted=found.verdict.promoted,
-        shown=bool(found.verdict.shown),
+        serves=found.verdict.serves,
+        significant=bool(found.verdict.significant),
         calibrated=exported,
         model="calibrated.onnx",
         report=_REPORT,

@@ -220,7 +220,6 @@ def _add_job(unit: UnitOfWork, body: JobRequest, model: tables.Model, dataset: t
         history=[],
         warnings=[],
         adjustments=[],
-        promoted=False,
     )
     unit.jobs.open(row)
     work = unit.work.open(

@@ -128,7 +128,7 @@ class EvaluationLedger(Repository):
 
 
 #: The fields of its job in a message.
-_SHOWN = ("id", "status", "verdict", "promoted", "shown", "calibrated_model_id", "error")
+_SHOWN = ("id", "status", "verdict", "serves", "significant", "calibrated_model_id", "error")
 
 
 class Deliveries(Records[tables.Delivery]):

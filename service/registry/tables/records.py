@@ -95,8 +95,8 @@ class Job(Reported, Run):
     stage: Mapped[str | None] = mapped_column(String(16))
     history: Mapped[list[Json]]
     verdict: Mapped[str | None] = mapped_column(String(16))
-    promoted: Mapped[bool] = mapped_column(default=False)
-    shown: Mapped[bool | None]
+    serves: Mapped[str | None] = mapped_column(String(16))
+    significant: Mapped[bool | None]
     calibrated_model_id: Mapped[str | None] = mapped_column(String(40))
     predictions_sha256: Mapped[str | None] = mapped_column(Digest, index=True)  # of the served model on the test rows
     plan: Mapped[Json | None]  # what a dry run found

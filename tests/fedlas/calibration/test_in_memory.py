@@ -80,14 +80,14 @@ def result(network: nn.Module, heard: Heard) -> CalibrationResult:
 
 def test_three_lines_calibrate_a_network(result: CalibrationResult) -> None:
     """The verdict is that the calibrator is better, and the report has the figures of the model that is returned."""
-    assert (result.verdict, result.promoted, result.shown) == ("post_hoc", True, True)
+    assert (result.verdict, result.serves, result.significant) == ("post_hoc", "calibrated", True)
     assert isinstance(result.report, Report)
     inputs, targets = rows("test")
     before, after = (result.report.metrics[name]["nll"].value for name in ("uploaded", "calibrated"))
     assert after == pytest.approx(nll(result.model.predict_proba(inputs), targets), abs=1e-6)
     assert after < 0.9 * before
     assert result.report.seen_by_model == "train_split"
-    assert repr(result) == "CalibrationResult(verdict='post_hoc', promoted=True, shown=True)"
+    assert repr(result) == "CalibrationResult(verdict='post_hoc', serves='calibrated', significant=True)"
     assert str(result).splitlines()[0] == "verdict: post_hoc"
 
 
@@ -123,7 +123,7 @@ def test_the_report_is_shown_inline_and_saved(result: CalibrationResult, tmp_pat
 
 def test_stages_are_told_in_order(result: CalibrationResult, heard: Heard) -> None:
     """Stages come in order; nothing is trained."""
-    assert result.promoted
+    assert result.serves == "calibrated"
     assert heard.stages == ["evaluating", "training", "calibrating"]
     assert not heard.progress
 
@@ -139,7 +139,7 @@ def test_a_job_of_the_service_gives_the_same_report(network: nn.Module, tmp_path
     given = CalibrateOrder.model_validate(order.model_dump() | {"kind": "calibrate"})
     worker_calibration.calibrate(given, files, tmp_path, lambda _: None)
     theirs, ours = json.loads((tmp_path / "report.json").read_text()), mine.report.as_dict()
-    figures = ("verdict", "promoted", "shown", "summary", "metrics", "differences", "reliability", "gate", "parts")
+    figures = ("verdict", "serves", "significant", "summary", "metrics", "differences", "reliability", "gate", "parts")
     others = ("classes", "confidence", "calibration_test", "label_noise", "seen_by_model", "risk_coverage")
     for name in (*figures, *others):
         assert ours[name] == theirs[name], name
@@ -224,7 +224,7 @@ def test_a_model_that_knows_its_rows_by_heart_is_not_shown_to_be_better() -> Non
             fedlas.calibrate(estimator, LabelledRows((noise, labels), seen_by_model=said))
         assert caught.value.code == "provenance_needed"
     found = fedlas.calibrate(estimator, LabelledRows((noise, labels), seen_by_model="unknown"))
-    assert (found.verdict, found.promoted, found.shown) == ("undetermined", False, False)
+    assert (found.verdict, found.serves, found.significant) == ("undetermined", "uploaded", False)
     np.testing.assert_allclose(found.model.predict_proba(noise), estimator.predict_proba(noise), atol=1e-6)
     with pytest.raises(ConversionError, match="stays as it is"):
         found.save("nothing.onnx")

@@ -157,7 +157,7 @@ def test_where_pytorch_computes_another_network_the_runtime_is_calibrated(roundi
     """What is judged, promised and written are ONNX Runtime's own answers, and the report says what gave way."""
     found, dataset, path = rounding
     report = found.report.as_dict()
-    assert found.verdict.promoted
+    assert found.verdict.serves == "calibrated"
     assert report["verdict"] == found.verdict.verdict
     (x,), targets = dataset.select("test")[0].values(), dataset.select("test")[1]
     written = predict_file(path, [x])["probabilities"].astype(float)

@@ -96,7 +96,7 @@ def calibrated(
     done = fedlas(
         *("calibrate", files / "sharp.onnx", files / "many.npz", "--seen-by-model", "no", "--method", "temperature"),
         *("--publish-as", "sharp", "--out", folder / "sharp.onnx", "--report", folder / "report.html"),
-        *("--require", "shown", "--json", "--metadata", "team=cli"),
+        *("--require", "significant", "--json", "--metadata", "team=cli"),
         variables=variables,
     )
     assert done.returncode == 0, (done, service.log)

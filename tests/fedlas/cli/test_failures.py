@@ -16,18 +16,18 @@ from tests.helpers.command_line import COMMAND, drawn_rows, fedlas
 from tests.helpers.uploads import npz
 
 FOUND: dict[str, dict[str, Any]] = {
-    "promoted, and shown": {"verdict": "trained", "shown": True},
-    "promoted, not shown": {"verdict": "post_hoc", "shown": False},
-    "unchanged": {"verdict": "unchanged", "shown": False},
-    "undetermined": {"verdict": "undetermined", "shown": False},
+    "calibrated, and significant": {"verdict": "trained", "significant": True},
+    "calibrated, not significant": {"verdict": "post_hoc", "significant": False},
+    "unchanged": {"verdict": "unchanged", "significant": False},
+    "undetermined": {"verdict": "undetermined", "significant": False},
 }
 
 
 @pytest.mark.parametrize("line", TABLE.splitlines()[2:])
 def test_the_table_of_the_help_is_what_happens(line: str) -> None:
-    """Every line of the table in the help gives the codes of `any`, `promoted` and `shown`, of a report as of a job."""
-    *words, of_any, of_promoted, of_shown = line.split()
-    codes, what = {"any": of_any, "promoted": of_promoted, "shown": of_shown}, " ".join(words)
+    """Every line of the table in the help gives the codes of all three columns, of a report as of a job."""
+    *words, of_any, of_calibrated, of_significant = line.split()
+    codes, what = {"any": of_any, "calibrated": of_calibrated, "significant": of_significant}, " ".join(words)
     for require, code in codes.items():
         if what in FOUND:
             job = {**FOUND[what], "status": "succeeded", "dry_run": False}
@@ -132,7 +132,7 @@ def test_input_that_cannot_be_used(bad: Path, here: Here, arguments: str, said: 
         ("calibrate sharp.onnx many.npz --role label", "--role needs ROLE=COLUMN, found 'label'"),
         ("calibrate sharp.onnx many.npz --job [1]", "--job needs a JSON object, found list"),
         ("calibrate sharp.onnx many.npz --local --dry-run", "--dry-run asks a service; it does not go with --local"),
-        ("calibrate sharp.onnx many.npz --require shown --dry-run", "--dry-run has no result for --require"),
+        ("calibrate sharp.onnx many.npz --require significant --dry-run", "--dry-run has no result for --require"),
         ("calibrate sharp.onnx many.npz --out m.onnx --detach", "--detach has no result for --out"),
         ("calibrate mdl_0 ds_0 --seen-by-model no", "seen_by_model belongs to a file that is sent"),
         ('calibrate mdl_0 ds_0 --job {"budget":"often"}', "--job: budget is 'often'; needed are minutes above 0"),

@@ -17,7 +17,7 @@ from tests.helpers.command_line import COMMAND, environment, fedlas
 def test_a_calibrator_gates(here: Here, scores: str, code: int, tmp_path: Path) -> None:
     """Scores that are too sure are shown to become better on many rows, not on few; wrong labels are vetoed."""
     out = tmp_path / "calibrator.onnx"
-    options = ("--require", "shown", "--method", "temperature", "--out", out, "--json")
+    options = ("--require", "significant", "--method", "temperature", "--out", out, "--json")
     done = here("calibrators", "create", scores, *options)
     record = json.loads(done.stdout)
     assert (done.returncode, record["status"], out.exists()) == (code, "succeeded", True)
@@ -28,8 +28,8 @@ def test_a_calibrator_gates(here: Here, scores: str, code: int, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("rows", "options", "code", "verdict"),
     [
-        ("many.npz", ["--seen-by-model", "no", "--require", "shown"], 0, "post_hoc"),
-        ("many.npz", ["--seen-by-model", "unknown", "--require", "promoted"], 4, "undetermined"),
+        ("many.npz", ["--seen-by-model", "no", "--require", "significant"], 0, "post_hoc"),
+        ("many.npz", ["--seen-by-model", "unknown", "--require", "calibrated"], 4, "undetermined"),
         ("many.npz", ["--seen-by-model", "unknown", "--budget", "1m30s"], 0, "undetermined"),
     ],
 )
@@ -71,7 +71,7 @@ def test_jobs_gate(command: Command, here: Here) -> None:
     for job, codes in orders.items():
         watched = command("jobs", "watch", job, "-q")
         assert (watched.returncode, watched.stdout, watched.stderr) == (0, f"{job}\n", "")
-        for require, code in zip(("any", "promoted", "shown"), codes, strict=True):
+        for require, code in zip(("any", "calibrated", "significant"), codes, strict=True):
             assert here("jobs", "watch", job, "--require", require, "-q").returncode == code
             assert here("report", job, "--require", require, "-q").returncode == code
 

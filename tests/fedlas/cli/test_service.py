@@ -27,7 +27,7 @@ def test_calibrate_prints_the_record_and_writes_the_files(service: Service, cali
     """The job as the API has it on stdout, its course on stderr, the served file and the report's page beside them."""
     job = job_of(calibrated)
     assert job == service.job(job["id"])
-    assert (job["verdict"], job["shown"], job["publish_as"], job["metadata"]) == (
+    assert (job["verdict"], job["significant"], job["publish_as"], job["metadata"]) == (
         "post_hoc",
         True,
         "sharp",
@@ -115,7 +115,7 @@ def test_report_gates_a_later_step(service: Service, calibrated: Path, here: Her
     """It is the API's document, its sentences in a pipe, or a file; --require decides on the exit code."""
     job = job_of(calibrated)["id"]
     report = service.get(f"/v1/jobs/{job}/report")
-    shown = here("report", job, "--require", "shown", "--json")
+    shown = here("report", job, "--require", "significant", "--json")
     assert (shown.returncode, json.loads(shown.stdout)) == (0, report)
     lines = here("report", job).stdout.splitlines()
     assert lines[0] == "post_hoc, shown to be better"

@@ -27,7 +27,7 @@ def test_a_job_is_what_the_server_says(client: Client, service: Service, job: Jo
     """The job's fields are those of the record, and `raw` is all of its JSON."""
     record = service.get(f"/v1/jobs/{job.id}")
     assert json.loads(json.dumps(job.raw)) == record
-    assert (job.status, job.promoted, job.metadata) == ("succeeded", record["promoted"], {"a": "b"})
+    assert (job.status, job.serves, job.metadata) == ("succeeded", record["serves"], {"a": "b"})
     assert job.refresh() is job
     assert [found.id for found in client.jobs.list(metadata={"a": "b"})] == [job.id]
 
@@ -48,7 +48,8 @@ def test_a_report_is_typed_and_saved_as_it_came(service: Service, job: Job, tmp_
     assert report.raw == sent.json()
     assert report.metrics.calibrated.nll.low == sent.json()["metrics"]["calibrated"]["nll"]["low"]
     assert report.metrics.uploaded.ece.floor_high == sent.json()["metrics"]["uploaded"]["ece"]["floor_high"]
-    assert (report.verdict, report.shown, list(report.summary)) == (job.verdict, job.shown, sent.json()["summary"])
+    assert (report.verdict, report.significant) == (job.verdict, job.significant)
+    assert list(report.summary) == sent.json()["summary"]
     assert report.save(tmp_path / "report.json").read_bytes() == sent.content
     page = service.client.get(f"/v1/jobs/{job.id}/report.html").text
     assert report.save(tmp_path / "report.html").read_text() == report.html == page
@@ -146,7 +147,7 @@ def test_predictions_of_a_job_are_arrays(job: Job) -> None:
 
 
 def test_names_are_switched(client: Client, job: Job) -> None:
-    """A name lists its versions, answers with the one that is promoted, and another that is not there is refused."""
+    """A name lists its versions, answers with its default, and another that is not there is refused."""
     assert client.names.get("digits").versions == {"1": job.calibrated_model_id}
     assert client.names.promote("digits", 1).default_version == 1
     assert [name.name for name in client.names.list()] == ["digits"]

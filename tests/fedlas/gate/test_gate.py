@@ -36,7 +36,7 @@ def verdict(seed: int = 0, num_resamples: int = 1000, **changes: Any) -> GateVer
 def test_a_good_temperature_is_promoted() -> None:
     """Perfectly calibrated against three times too sure: shown, with a negative interval."""
     result = verdict()
-    assert (result.verdict, result.promoted, result.shown) == ("post_hoc", True, True)
+    assert (result.verdict, result.serves, result.significant) == ("post_hoc", "calibrated", True)
     (comparison,) = result.claims[0].comparisons
     assert comparison.value < comparison.high < 0
     assert "show the post-hoc calibrator to be better" in result.sentences[0]
@@ -56,10 +56,10 @@ def test_the_trained_finalist_is_shown_to_be_better_than_both_or_not_at_all() ->
     """As good as the temperature is not better: served as the first in line, but not shown."""
     logits, _ = drawn_logits()
     result = verdict(trained=softmax(logits))
-    assert (result.verdict, result.shown) == ("trained", False)
+    assert (result.verdict, result.significant) == ("trained", False)
     assert "do not show it to be better" in result.sentences[0]
     assert result.claims[1].p_value == 1.0
-    assert not result.claims[1].shown
+    assert not result.claims[1].significant
 
 
 def test_what_is_no_better_is_served_and_not_shown() -> None:
@@ -67,7 +67,7 @@ def test_what_is_no_better_is_served_and_not_shown() -> None:
     logits, _ = drawn_logits()
     same = softmax(logits)
     result = verdict(uploaded=same, post_hoc=same, trained=same)
-    assert (result.verdict, result.promoted, result.shown) == ("trained", True, False)
+    assert (result.verdict, result.serves, result.significant) == ("trained", "calibrated", False)
     assert [claim.p_value for claim in result.claims] == [1.0, 1.0]
 
 
@@ -106,14 +106,14 @@ def test_false_claims_are_rare(seed: int) -> None:
             provenance="no",
             options=JudgementOptions(GateOptions(max_accuracy_drop=1.0), draw, 2),
         )
-        shown += any(claim.shown for claim in result.claims)
+        shown += any(claim.significant for claim in result.claims)
     assert binomtest(shown, 100, 0.05, alternative="greater").pvalue > 0.01
 
 
 def test_unknown_provenance_is_undetermined() -> None:
     """Rows that the model may have seen judge nothing, and the sentence says what to send."""
     result = verdict(provenance="unknown")
-    assert (result.verdict, result.promoted, result.claims) == ("undetermined", False, ())
+    assert (result.verdict, result.serves, result.claims) == ("undetermined", "uploaded", ())
     assert "seen_by_model=no" in result.sentences[0]
 
 
@@ -127,7 +127,7 @@ def test_accuracy_guards_a_promotion() -> None:
     trained[right] = 0.5 * wrong + 0.5 * np.eye(5)[targets[right]] + np.eye(5)[(targets[right] + 1) % 5] * 1e-6
     trained /= trained.sum(axis=1, keepdims=True)
     result = verdict(uploaded=uploaded, post_hoc=uploaded, trained=trained)
-    assert result.claims[1].shown
+    assert result.claims[1].significant
     assert result.order == ("post_hoc",)
     stopped = {guard.name: guard for guard in result.guards if not guard.passed}
     assert stopped["accuracy_drop"].value == pytest.approx(0.02)
@@ -193,7 +193,7 @@ def test_wrong_options_are_refused() -> None:
 
 
 def test_the_other_proper_score_guards_a_promotion() -> None:
-    """A finalist that is better in Brier but says 1e-9 where it is wrong, which ruins NLL, is not promoted."""
+    """A finalist that is better in Brier but says 1e-9 where it is wrong, which ruins NLL, is not served."""
     rng = np.random.default_rng(5)
     targets = rng.integers(0, 2, 2000)
     right = np.where(rng.random(2000) < 0.9, targets, 1 - targets)
@@ -202,7 +202,7 @@ def test_the_other_proper_score_guards_a_promotion() -> None:
     reckless = np.full((2000, 2), 1e-9)
     reckless[np.arange(2000), right] = 1 - 1e-9
     judgement = judge({"uploaded": uploaded, "post_hoc": uploaded, "trained": reckless}, targets, provenance="no")
-    assert judgement.claims[1].shown
+    assert judgement.claims[1].significant
     guard = next(g for g in judgement.guards if g.name == "nll_rise" and g.finalist == "trained")
     assert not guard.passed
     assert guard.value > 1
@@ -215,7 +215,7 @@ def test_earlier_looks_make_a_claim_harder() -> None:
     logits, targets = drawn_logits(600)
     settings = {"uploaded": softmax(1.6 * logits[:600]), "post_hoc": softmax(logits), "targets": targets}
     first, late = verdict(**settings), verdict(**settings, evaluations_before=99)
-    assert (first.shown, late.shown) == (True, False)
+    assert (first.significant, late.significant) == (True, False)
     assert (first.verdict, late.verdict) == ("post_hoc", "post_hoc")
     assert first.level == pytest.approx(0.0375)
     assert late.level == pytest.approx(0.05 / (4 * 100 * 99))
@@ -240,7 +240,7 @@ def test_retrying_on_one_split_does_not_show_anything() -> None:
                 targets=targets,
                 num_resamples=2,
                 evaluations_before=look,
-            ).shown
+            ).significant
             for look in range(10)
         )
     assert binomtest(splits, 40, 0.05, alternative="greater").pvalue > 0.01
@@ -251,13 +251,13 @@ def test_a_claim_that_is_not_shown_says_how_many_rows_would_show_it() -> None:
     logits, targets = drawn_logits(40_000)
     few = {"uploaded": softmax(1.3 * logits[:300]), "post_hoc": softmax(logits[:300]), "targets": targets[:300]}
     claim = (small := verdict(**few)).claims[0]
-    assert not claim.shown
+    assert not claim.significant
     assert claim.comparisons[0].value < 0
     assert 300 < (claim.rows_needed or 0) < 20_000
     assert any(f"about {claim.rows_needed:,} test rows" in sentence for sentence in small.sentences)
     many = slice(0, 2 * (claim.rows_needed or 0))
     enough = verdict(uploaded=softmax(1.3 * logits[many]), post_hoc=softmax(logits[many]), targets=targets[many])
-    assert enough.claims[0].shown
+    assert enough.claims[0].significant
     assert enough.claims[0].rows_needed is None
     worse = verdict(uploaded=few["post_hoc"], post_hoc=few["uploaded"], targets=few["targets"])
     assert worse.claims[0].rows_needed is None
@@ -321,7 +321,7 @@ def test_a_calibrator_that_keeps_labels_stands_behind_one_that_is_stopped() -> N
     given = {"uploaded": uploaded, "post_hoc": richer, "same_labels": cooled, "trained": None}
     found = judge(given, targets, provenance="no")
     assert any(guard.finalist == "post_hoc" and not guard.passed for guard in found.guards)
-    assert (found.verdict, found.finalist, found.promoted) == ("post_hoc", "same_labels", True)
+    assert (found.verdict, found.finalist, found.serves) == ("post_hoc", "same_labels", "calibrated")
     assert "veto what comes before it in line. The 900 test rows show a temperature" in found.sentences[0]
 
 
@@ -341,7 +341,7 @@ def test_a_trained_finalist_must_beat_the_calibrator_that_keeps_labels() -> None
     found = judge(probs, targets, provenance="no")
     trained = next(claim for claim in found.claims if claim.finalist == "trained")
     assert {comparison.against for comparison in trained.comparisons} == {"uploaded", "same_labels", "post_hoc"}
-    assert not trained.shown
+    assert not trained.significant
     assert found.verdict == "post_hoc"
 
 
@@ -368,7 +368,7 @@ def test_a_stopped_average_gives_way_to_the_trained_network() -> None:
         targets=targets,
     )
     assert ("average", "accuracy_drop") in {(veto.finalist, veto.reason) for veto in found.vetoes}
-    assert (found.verdict, found.finalist, found.shown) == ("trained", "trained", False)
+    assert (found.verdict, found.finalist, found.significant) == ("trained", "trained", False)
     assert "do not show the fine-tuned model to be better" in found.sentences[0]
     assert "the one claim for fine-tuned models was made for the average" in found.sentences[0]
 
@@ -389,7 +389,7 @@ def test_a_gain_that_few_rows_cannot_show_is_served_all_the_same() -> None:
     """Sixty rows that cannot show the gain of a temperature do not send the overconfident model back."""
     logits, targets = drawn_logits(60, seed=5)
     found = verdict(uploaded=softmax(1.4 * logits), post_hoc=softmax(logits), targets=targets)
-    assert (found.verdict, found.promoted, found.shown) == ("post_hoc", True, False)
+    assert (found.verdict, found.serves, found.significant) == ("post_hoc", "calibrated", False)
     assert found.claims[0].rows_needed is not None
 
 

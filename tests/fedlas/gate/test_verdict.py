@@ -1,4 +1,4 @@
-"""The sentences of a verdict: what is served, whether it is shown, and what gave way."""
+"""The sentences of a verdict: what is served, whether it is significant, and what gave way."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from fedlas.gate.verdict import sentences_of
 from tests.helpers.reports import CALIBRATOR, UNCHANGED
 
 
-def claim(finalist: str, *, shown: bool, rows_needed: int | None = None) -> GateClaim:
+def claim(finalist: str, *, significant: bool, rows_needed: int | None = None) -> GateClaim:
     """A claim against the uploaded model."""
     return GateClaim(
         finalist=finalist,
-        shown=shown,
+        significant=significant,
         p_value=0.01,
         level=0.05,
-        comparisons=(against("uploaded", shown=shown),),
+        comparisons=(against("uploaded", significant=significant),),
         rows_needed=rows_needed,
     )
 
 
-def against(name: str, *, shown: bool) -> ScoreDifference:
+def against(name: str, *, significant: bool) -> ScoreDifference:
     """A difference whose test shows it at the level of 0.05, or not."""
-    return ScoreDifference(against=name, value=-0.02, low=-0.03, high=-0.01, p_value=0.01 if shown else 0.2)
+    return ScoreDifference(against=name, value=-0.02, low=-0.03, high=-0.01, p_value=0.01 if significant else 0.2)
 
 
 @pytest.mark.parametrize(
     ("claims", "said"),
     [
         (
-            (claim("post_hoc", shown=True),),
+            (claim("post_hoc", significant=True),),
             "The 500 test rows show the post-hoc calibrator to be better than the uploaded model (Brier score).",
         ),
         (
-            (claim("same_labels", shown=True), claim("post_hoc", shown=False, rows_needed=1800)),
+            (claim("same_labels", significant=True), claim("post_hoc", significant=False, rows_needed=1800)),
             "The 500 test rows do not show the post-hoc calibrator to be better than the uploaded model (Brier score); "
             "if it is truly better by as much as they say, about 1,800 test rows would show it with 80 % power.",
         ),
         (
-            (claim("post_hoc", shown=False),),
+            (claim("post_hoc", significant=False),),
             "The 500 test rows do not show the post-hoc calibrator to be better than the uploaded model (Brier score), "
             "nor to be worse.",
         ),
@@ -53,8 +53,8 @@ def test_what_is_shown_of_the_served_finalist_comes_first(claims: tuple[GateClai
 
 def test_what_is_beaten_and_what_is_not_are_both_named() -> None:
     """A claim that lacks one of its comparisons says which, so that nobody takes a large gain for none."""
-    comparisons = (against("uploaded", shown=True), against("post_hoc", shown=False))
-    open_ = claim("trained", shown=False, rows_needed=900).changed(comparisons=comparisons, p_value=0.2)
+    comparisons = (against("uploaded", significant=True), against("post_hoc", significant=False))
+    open_ = claim("trained", significant=False, rows_needed=900).changed(comparisons=comparisons, p_value=0.2)
     verdict = CALIBRATOR.changed(verdict="trained", claims=(open_,), finalist="trained", order=("trained",))
     assert (
         "The 500 test rows show the fine-tuned model to be better than the uploaded model (Brier score), but do not "
@@ -77,7 +77,7 @@ def test_figures_stand_in_the_verdict_alone() -> None:
             chance=0.05,
         ),
     )
-    verdict = CALIBRATOR.changed(claims=(claim("post_hoc", shown=True),), guards=guards, looks_before=30)
+    verdict = CALIBRATOR.changed(claims=(claim("post_hoc", significant=True),), guards=guards, looks_before=30)
     _, *rest = sentences_of(verdict, 500, ["a", "b"])
     assert rest[:3] == [
         "The fine-tuned model loses accuracy, by more than the 0.005 that is allowed, so it is not served.",
@@ -92,7 +92,7 @@ def test_figures_stand_in_the_verdict_alone() -> None:
 def test_what_gave_way_is_named() -> None:
     """A vetoed finalist has a sentence, and what is served is the next in line."""
     veto = GateVeto(finalist="post_hoc", reason="worse", value=0.05, against="uploaded", p_value=0.002)
-    claims = (claim("same_labels", shown=True), claim("post_hoc", shown=False))
+    claims = (claim("same_labels", significant=True), claim("post_hoc", significant=False))
     of = {"order": ("same_labels",), "vetoes": (veto,), "finalist": "same_labels"}
     verdict = GateVerdict(verdict="post_hoc", score="nll", claims=claims, guards=(), sentences=(), **of)
     first, *rest = sentences_of(verdict, 500)

@@ -42,15 +42,15 @@ def test_true_answers_hold_and_none_are_not_mentioned() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shown", "wrong", "colour", "title"),
+    ("significant", "wrong", "colour", "title"),
     [
         (True, 14, "good", "Calibrator served, shown to be better"),
         (False, 14, "open", "Calibrator served"),
         (True, 40, "open", "Calibrator served, shown to be better; 10.0 points too sure"),
     ],
 )
-def test_green_is_for_what_is_shown_and_true(shown: bool, wrong: int, colour: str, title: str) -> None:
+def test_green_is_for_what_is_shown_and_true(significant: bool, wrong: int, colour: str, title: str) -> None:
     """The page is green where the served model is shown to be better and its confident answers hold, else amber."""
-    claim = GateClaim(finalist="post_hoc", shown=shown, p_value=0.01, level=0.05, comparisons=())
+    claim = GateClaim(finalist="post_hoc", significant=significant, p_value=0.01, level=0.05, comparisons=())
     gate = CALIBRATOR.changed(claims=(claim,))
     assert f'<span class="badge {colour}">{title}</span>' in is_whole(report(*answers(0.9, wrong), gate=gate))

@@ -32,7 +32,7 @@ def served(rows: int, *, scale: float = 1.0, needed: int | None = None, **change
     """A calibrator is served, whose logits are so many times the true ones, and which is not proven to be better."""
     compared = (ScoreDifference(against="uploaded", value=-0.01, low=-0.03, high=0.01, p_value=0.4),)
     claim = GateClaim(
-        finalist="post_hoc", shown=False, p_value=0.4, level=0.05, comparisons=compared, rows_needed=needed
+        finalist="post_hoc", significant=False, p_value=0.4, level=0.05, comparisons=compared, rows_needed=needed
     )
     gate = CALIBRATOR.changed(claims=(claim,))
     given = {"calibrated": softmax(scale * LOGITS[:rows]), "gate": gate, **changes}
@@ -127,7 +127,7 @@ def test_what_is_proven_of_the_upload_alone_is_said() -> None:
     """The title names what is beaten, and nothing that is not; what nothing is decided about claims no chance."""
     beaten = ScoreDifference(against="uploaded", value=-0.02, low=-0.03, high=-0.01, p_value=0.001)
     compared = (beaten, beaten.changed(against="temperature", p_value=0.4))
-    claim = GateClaim(finalist="post_hoc", shown=False, p_value=0.4, level=0.05, comparisons=compared)
+    claim = GateClaim(finalist="post_hoc", significant=False, p_value=0.4, level=0.05, comparisons=compared)
     gate = CALIBRATOR.changed(claims=(claim,))
     assert headline(served(300, gate=gate)) == "Calibrator served, shown to be better than the upload"
     assert headline(served(300)) == "Calibrator served"

@@ -202,7 +202,6 @@ def test_halves_of_heads_beside_clients(api: WalledApi) -> None:
         for byte in b"POST /v1":  # few: the first is cut off 15 s after its first byte
             for half in halves:
                 half.send(bytes([byte]))
-        # Not `before` besides: a connection of an earlier test may have ended since.
         until(lambda: len(os.listdir(files)) >= len(halves), what="the acceptor has them")
         assert [asked(api, "beside").status_code for _ in range(4)] == [200] * 4
         assert api.client.get("/v1/models").status_code == 200

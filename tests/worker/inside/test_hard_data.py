@@ -86,7 +86,7 @@ def run(tmp_path: Path) -> Run:
         answer = calibrate(order, files, tmp_path, _silent).model_dump(mode="json", exclude_unset=True)
         json.dumps(answer, allow_nan=False)
         report = json.loads((tmp_path / "report.json").read_text(), parse_constant=_no_number)
-        assert answer["promoted"] == (answer["verdict"] in ("trained", "post_hoc")) == report["promoted"]
+        assert (answer["serves"] == "calibrated") == (answer["verdict"] in ("trained", "post_hoc"))
         assert not re.search(r"\bnan\b", (tmp_path / "report.html").read_text(), re.IGNORECASE)
         return Outcome(answer, report, tmp_path)
 
@@ -130,7 +130,7 @@ def test_wrong_calibration_labels_promote_nothing(run: Run, layer: tuple[Array, 
 
 
 def test_clean_splits_are_not_suspected(run: Run) -> None:
-    """The same rows with right labels: the overconfident model is promoted, and nothing is called suspicious."""
+    """The same rows with right labels: the overconfident model is calibrated, and nothing is called suspicious."""
     found = run(network(OVERCONFIDENT), world())
     assert found.answer["verdict"] == "post_hoc"
     assert found.value("calibrated", "nll") < found.value("uploaded", "nll") - 0.05
@@ -151,7 +151,7 @@ def test_a_single_class_in_calibration_moves_no_label(run: Run) -> None:
 
 
 def test_classes_that_calibration_never_met_are_not_lost(run: Run) -> None:
-    """With calibration rows of two of four classes only, the promoted file does not lose the others."""
+    """With calibration rows of two of four classes only, the calibrated file does not lose the others."""
     data = world()
     kept = (data["split"] != "calibration") | (data["label"] < 2)
     data = {name: array[kept] for name, array in data.items()}
@@ -189,7 +189,7 @@ def test_the_gate_stops_a_network_that_always_says_no() -> None:
     uploaded, never = np.stack([1 - alarm, alarm], 1), np.tile([0.997, 0.003], (4000, 1))
     judged = judge({"uploaded": uploaded, "post_hoc": uploaded, "trained": never}, targets, provenance="no")
     claim = next(claim for claim in judged.claims if claim.finalist == "trained")
-    assert claim.shown
+    assert claim.significant
     assert judged.order == ("post_hoc",)
     assert [guard.name for guard in judged.guards if not guard.passed] == ["class_auroc_drop"]
 
@@ -213,7 +213,7 @@ def test_a_thousand_classes(run: Run) -> None:
     rows = (centres[targets] + rng.normal(size=(4000, 16))).astype(np.float32)
     layer = (3 * centres.T, -1.5 * (centres**2).sum(1))
     found = run(network(layer), {"x": rows, "label": targets, "split": words(**counts)}, method="auto")
-    assert found.answer["promoted"]
+    assert found.answer["serves"] == "calibrated"
     assert found.value("calibrated", "ece") < found.value("uploaded", "ece") / 2
     assert found.value("calibrated", "accuracy") >= found.value("uploaded", "accuracy") - 0.005
     assert "classes have no calibration row" in found.said
@@ -241,7 +241,7 @@ def test_a_perfect_model_stays_perfect(run: Run) -> None:
     rows = (20 * np.eye(4, 8)[targets] + rng.normal(size=(COUNT, 8))).astype(np.float32)
     data = {"x": rows, "label": targets, "split": words(**SPLITS)}
     found = run(network((20 * np.eye(4, 8).T, np.zeros(4))), data, method="auto", hyperparameters={"epochs": 2})
-    assert not found.answer["shown"]
+    assert not found.answer["significant"]
     assert found.value("uploaded", "accuracy") == found.value("calibrated", "accuracy") == 1
     assert found.value("calibrated", "nll") < 0.005
     assert "has not seen these rows" in found.said
@@ -263,7 +263,7 @@ def test_huge_logits(run: Run, ends_with: str | None) -> None:
     data = world()
     assert np.ptp(data["x"] @ layer[0] + layer[1], axis=1).mean() > 5000
     found = run(network(layer, ends_with=ends_with), data)
-    assert found.answer["promoted"]
+    assert found.answer["serves"] == "calibrated"
     assert found.value("calibrated", "nll") < found.value("uploaded", "nll") / 10
     assert found.value("calibrated", "accuracy") == pytest.approx(found.value("uploaded", "accuracy"), abs=0.005)
     probs = found.probs(data["x"])
@@ -287,7 +287,7 @@ def test_missing_values_that_the_model_fills(run: Run) -> None:
     data = world()
     data["x"][::7, 2] = np.nan
     found = run(network(OVERCONFIDENT, fills_missing=True), data, dataset={"missing": "nan"})
-    assert found.answer["promoted"]
+    assert found.answer["serves"] == "calibrated"
     np.testing.assert_allclose(found.probs(data["x"]), found.probs(np.nan_to_num(data["x"])), atol=1e-7)
 
 

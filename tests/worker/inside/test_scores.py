@@ -96,11 +96,11 @@ def test_overconfident_scores_are_mended_and_calibrated_ones_gain_nothing(tmp_pa
     """Logits three times too large are shown to gain; logits that were right already are shown to gain nothing."""
     logits, targets = drawn_scores(3000)
     mended = fit(tmp_path, made.npz(logits=logits, labels=targets))["excerpt"]
-    assert (mended["verdict"], mended["promoted"]) == ("post_hoc", True)
+    assert (mended["verdict"], mended["serves"]) == ("post_hoc", "calibrated")
     assert mended["differences"]["calibrated_minus_uploaded"]["brier"]["high"] < 0
     right, targets = drawn_scores(3000, sharpened=1.0)
     same = fit(tmp_path, made.npz(logits=right, labels=targets))["excerpt"]
-    assert not same["shown"]
+    assert not same["significant"]
     assert abs(same["differences"]["calibrated_minus_uploaded"]["brier"]["value"]) < 0.01
     for report in (mended, same):
         assert any("not trained on any of these rows" in line for line in report["summary"])

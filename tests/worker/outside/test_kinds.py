@@ -118,17 +118,17 @@ def bench(registry: Registry, worker_settings: WorkerSettings) -> Bench:
     return Bench(registry, worker_settings)
 
 
-def answer(folder: Path, *, verdict: str = "unchanged", shown: bool = False) -> Json:
+def answer(folder: Path, *, verdict: str = "unchanged", significant: bool = False) -> Json:
     """What a child of a job leaves behind; the report stands for any."""
     names = {"report": "report.json", "diagram": "reliability.svg", "page": "report.html"}
     names["predictions"] = "predictions.parquet"
     for name in names.values():
         (folder / name).write_text(f"content of {name}")
     (folder / "report.json").write_text(REPORT)
-    promoted = verdict in ("trained", "post_hoc")
+    serves = "calibrated" if verdict in ("trained", "post_hoc") else "uploaded"
     (folder / "calibrated.onnx").write_bytes(b"onnx")
-    calibrated = MODEL_PROFILE if promoted else None
-    found = {"verdict": verdict, "promoted": promoted, "shown": shown, "calibrated": calibrated}
+    calibrated = MODEL_PROFILE if serves == "calibrated" else None
+    found = {"verdict": verdict, "serves": serves, "significant": significant, "calibrated": calibrated}
     return {**found, "model": "calibrated.onnx", **names}
 
 
@@ -191,33 +191,34 @@ def test_jobs_that_showed_nothing_give_back(bench: Bench, tmp_path: Path, end: s
     assert bench.looks(bench.job(data, model)) == 0
 
 
-@pytest.mark.parametrize(("verdict", "shown"), [("post_hoc", True), ("post_hoc", False), ("unchanged", False)])
-def test_rows_that_judged_have_looked(bench: Bench, tmp_path: Path, verdict: str, shown: bool) -> None:
-    """A look is spent by what is shown, by what is only served, and by what test rows have vetoed."""
+@pytest.mark.parametrize(("verdict", "significant"), [("post_hoc", True), ("post_hoc", False), ("unchanged", False)])
+def test_rows_that_judged_have_looked(bench: Bench, tmp_path: Path, verdict: str, significant: bool) -> None:
+    """A look is spent by what is significant, by what is only served, and by what test rows have vetoed."""
     model, data = bench.model(), bench.dataset(b"rows")
-    bench.begun(bench.job(data, model))[0].succeeded(answer(tmp_path, verdict=verdict, shown=shown), tmp_path)
+    answered = answer(tmp_path, verdict=verdict, significant=significant)
+    bench.begun(bench.job(data, model))[0].succeeded(answered, tmp_path)
     assert bench.looks(bench.job(data, model)) == 1
 
 
-#: `publish_when`, whether the name has a version, verdict, whether it is shown, and whether it is published.
+#: `publish_when`, whether the name has a version, verdict, whether it is significant, and whether it is published.
 PUBLICATIONS = [
     (None, False, "post_hoc", False, True),
     (None, True, "post_hoc", False, False),
     (None, True, "post_hoc", True, True),
     (None, False, "unchanged", False, True),
     (None, True, "unchanged", False, False),
-    ("promoted", True, "post_hoc", False, True),
-    ("shown", False, "post_hoc", False, True),
-    ("shown", True, "post_hoc", False, False),
-    ("shown", False, "trained", True, True),
+    ("calibrated", True, "post_hoc", False, True),
+    ("significant", False, "post_hoc", False, True),
+    ("significant", True, "post_hoc", False, False),
+    ("significant", False, "trained", True, True),
     ("always", True, "unchanged", False, True),
     ("always", False, "undetermined", False, True),
 ]
 
 
-@pytest.mark.parametrize(("when", "again", "verdict", "shown", "published"), PUBLICATIONS)
+@pytest.mark.parametrize(("when", "again", "verdict", "significant", "published"), PUBLICATIONS)
 def test_what_is_published(
-    bench: Bench, tmp_path: Path, when: str | None, again: bool, verdict: str, shown: bool, published: bool
+    bench: Bench, tmp_path: Path, when: str | None, again: bool, verdict: str, significant: bool, published: bool
 ) -> None:
     """A new name always gets its first version; the next must be shown to be better, or else a warning says why not."""
     model, data = bench.model(), bench.dataset(b"rows")
@@ -227,11 +228,11 @@ def test_what_is_published(
     job_id = bench.job(data, model, publish_as="name", publish_when=when)
     work = bench.begun(job_id)[0]
     work.note({"stage": "calibrating"})
-    work.succeeded(answer(tmp_path, verdict=verdict, shown=shown), tmp_path)
+    work.succeeded(answer(tmp_path, verdict=verdict, significant=significant), tmp_path)
     with bench.registry.read() as unit:
         row = unit.jobs.get(job_id)
         record = job_record(unit, row, unit.work.of(job_id))
-        assert (record.shown, record.publish_as, record.publish_when) == (shown, "name", when)
+        assert (record.significant, record.publish_as, record.publish_when) == (significant, "name", when)
         versions = unit.names.get("name").versions if again or published else {}
         assert list(versions.values()) == [model] * again + [row.calibrated_model_id] * published
         found = [(event.type, event.data) for event in unit.events.newest_before(job_id, None, limit=5)]
@@ -256,7 +257,7 @@ def test_a_dry_run_takes_no_look_and_publishes_nothing(bench: Bench, tmp_path: P
     work.succeeded({"plan": DEMO["plan"]}, tmp_path)
     with bench.registry.read() as unit:
         row = unit.jobs.get(dry)
-        assert (row.status, row.verdict, row.promoted, row.calibrated_model_id) == ("succeeded", None, False, None)
+        assert (row.status, row.verdict, row.serves, row.calibrated_model_id) == ("succeeded", None, None, None)
         assert (row.plan, row.progress) == (DEMO["plan"], {"fraction": 1.0})
         assert list(unit.names.listed(limit=10, after=None)) == []
         assert unit.work.of(dry).state == "done"

@@ -46,7 +46,7 @@ def test_the_end_of_a_job_tells_how_long_its_stages_were(registry: Registry) -> 
     registry.on_ended = metrics.count_ended
     row = tables.Job(
         id=new_id("job"), model_id="mdl_x", dataset_id="ds_x", status="queued", request={}, progress={},
-        promoted=False, created_at=tables.now(),
+        created_at=tables.now(),
     )  # fmt: skip
     with registry.write() as unit:
         unit.jobs.open(row)

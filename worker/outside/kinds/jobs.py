@@ -250,10 +250,10 @@ class JobKind(OnInputs[R]):
 def published(unit: UnitOfWork, name: str, job: tables.Job, served: tables.Model) -> Publication:
     """Make the served model the first version of a new name, or the next one where the job has shown enough."""
     # What answers under a name already is replaced only by what is shown to be better; a new name shall answer.
-    when = (job.request.get("publish_when") or "shown") if unit.names.exists(name) else "always"
-    if when != "always" and not job.promoted:
+    when = (job.request.get("publish_when") or "significant") if unit.names.exists(name) else "always"
+    if when != "always" and job.serves != "calibrated":
         return Publication(name=name, reason=f"the uploaded model is served as it is ({job.verdict})")
-    if when == "shown" and not job.shown:
+    if when == "significant" and not job.significant:
         return Publication(name=name, reason="the test rows do not show what is served to be better")
     version = unit.names.publish(name, served)
     if served.origin == "calibrated":
@@ -299,7 +299,7 @@ class Calibrate(JobKind[JobResult]):
         row = self.row(unit)
         row.report_sha256, row.diagram_sha256 = files["report"].keep(), files["diagram"].keep()
         row.page_sha256, row.predictions_sha256 = files["page"].keep(), files["predictions"].keep()
-        row.verdict, row.promoted, row.shown = found.verdict, found.promoted, found.shown
+        row.verdict, row.serves, row.significant = found.verdict, found.serves, found.significant
         row.adjustments = [notice.stored() for notice in found.adjustments]
         if row.verdict == "undetermined":  # the test rows have judged nothing
             unit.ledger.withdraw(row.id)

@@ -122,10 +122,10 @@ def test_a_time_without_zone_is_refused() -> None:
 def test_a_message_is_the_same_bytes_each_time_and_ascii() -> None:
     """Compact, in the given order, with the event's time in UTC: nothing on the way has a reason to re-encode it."""
     moment = _MOMENT.astimezone(timezone(timedelta(hours=2)))
-    body = payload("job.failed", moment, {"id": "job_1", "error": {"message": "größer – \ud800"}, "promoted": None})
+    body = payload("job.failed", moment, {"id": "job_1", "error": {"message": "größer – \ud800"}, "serves": None})
     assert body == (
         b'{"type":"job.failed","timestamp":"2026-05-04T03:02:01.500000Z","data":{"id":"job_1","error":'
-        b'{"message":"gr\\u00f6\\u00dfer \\u2013 \\ud800"},"promoted":null}}'
+        b'{"message":"gr\\u00f6\\u00dfer \\u2013 \\ud800"},"serves":null}}'
     )
     assert json.loads(body)["data"]["id"] == "job_1"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0018"  # a database with another one is made anew
+revision = "0019"  # a database with another one is made anew
 down_revision = None
 
 
@@ -140,8 +140,8 @@ def upgrade() -> None:
         sa.Column("stage", sa.String(length=16), nullable=True),
         sa.Column("history", sa.JSON(), nullable=False),
         sa.Column("verdict", sa.String(length=16), nullable=True),
-        sa.Column("promoted", sa.Boolean(), nullable=False),
-        sa.Column("shown", sa.Boolean(), nullable=True),
+        sa.Column("serves", sa.String(length=16), nullable=True),
+        sa.Column("significant", sa.Boolean(), nullable=True),
         sa.Column("calibrated_model_id", sa.String(length=40), nullable=True),
         sa.Column("plan", sa.JSON(), nullable=True),
         sa.Column("warnings", sa.JSON(), nullable=False),
