@@ -167,12 +167,12 @@ class Names:
 
     def promote(self, name: str, version: int) -> NameRecord:
         """Let this version answer from now on: a newer one, or an older one to roll back."""
-        return self._transport.read(NameRecord, "PUT", _path(name), json={"default_version": version})
+        return self._transport.read(NameRecord, "PATCH", _path(name), json={"default_version": version})
 
     def set_class_priors(self, name: str, class_priors: Mapping[str, float] | None) -> NameRecord:
         """Say how often each class occurs where the name is asked; None takes it back."""
         priors = None if class_priors is None else dict(class_priors)
-        return self._transport.read(NameRecord, "PUT", _path(name), json={"class_priors": priors})
+        return self._transport.read(NameRecord, "PATCH", _path(name), json={"class_priors": priors})
 
     def version(self, name: str, version: int) -> ModelRecord:
         """The model that is this version."""
@@ -246,7 +246,7 @@ Row = Prediction | RowFailure
 class Batches(Stored[BatchRecord]):
     """`client.batches`: predictions over stored datasets."""
 
-    _path = "/v1/predictions"
+    _path = "/v1/batches"
     _kind = BatchRecord
 
     def create(

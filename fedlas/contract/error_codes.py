@@ -70,7 +70,7 @@ ERROR_CODES: dict[str, ErrorCode] = {
     "unknown_model": _unknown("model or published name", "`GET /v1/models` or `GET /v1/names`"),
     "unknown_dataset": _unknown("dataset", "`GET /v1/datasets`"),
     "unknown_job": _unknown("job", "`GET /v1/jobs`"),
-    "unknown_prediction": _unknown("batch", "`GET /v1/predictions`"),
+    "unknown_prediction": _unknown("batch", "`GET /v1/batches`"),
     "unknown_calibrator": _unknown("calibrator", "`GET /v1/calibrators`"),
     "unknown_upload": ErrorCode(
         404,
@@ -84,7 +84,7 @@ ERROR_CODES: dict[str, ErrorCode] = {
     "unknown_name": ErrorCode(404, "Nothing is published under this name.", "`GET /v1/names` lists the names."),
     "unknown_version": ErrorCode(404, "The name has no such version.", "`GET /v1/names/{name}` lists them.", (422,)),
     "unknown_results_part": ErrorCode(
-        404, "The results have no part with this number.", "`GET /v1/predictions/{id}/results/manifest` lists them."
+        404, "The results have no part with this number.", "`GET /v1/batches/{id}/results/manifest` lists them."
     ),
     "unknown_record": ErrorCode(404, "Text that no database keeps stands for an id.", "Use an id as it was answered."),
     "artifact_missing": ErrorCode(
@@ -179,7 +179,7 @@ ERROR_CODES: dict[str, ErrorCode] = {
         "Send it with `seen_by_model=no` if the model saw none of them, or with a column `split`.",
     ),
     "unlabelled_dataset": ErrorCode(
-        422, "The dataset has no labels.", "Send it with labels, or predict it with `POST /v1/predictions`."
+        422, "The dataset has no labels.", "Send it with labels, or predict it with `POST /v1/batches`."
     ),
     "webhook_not_permitted": ErrorCode(
         422, "The webhook leads where the operator allows none.", "Use a public HTTPS address, or ask the operator."

@@ -50,6 +50,6 @@ def needs_labels(dataset_id: str) -> str:
     """The sentence that goes with `UNLABELLED`."""
     return (
         f"the rows of {dataset_id} have no labels, so that nothing can be fitted to or judged on them, only predicted "
-        '(POST /v1/predictions): send them with a column label, or say which one it is, roles={"label": "its name"} '
+        '(POST /v1/batches): send them with a column label, or say which one it is, roles={"label": "its name"} '
         "(on the command line --role label=NAME), and without purpose=predict"
     )

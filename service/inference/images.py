@@ -20,7 +20,7 @@ MAX_REQUEST_PIXELS = 256_000_000
 MAX_ROWS_BYTES = 64 << 20
 
 _MAX_THREADS = 4
-_ADVICE = "send them in parts, or POST /v1/predictions over a stored dataset"
+_ADVICE = "send them in parts, or POST /v1/batches over a stored dataset"
 
 
 def are_objects(rows: Sequence[object]) -> bool:

@@ -35,7 +35,7 @@ _PIECE_BYTES = 256 * 1024
 FEW_BYTES = 64 * 1024
 _INSTEAD = (
     "send rows as application/x-npy, image files as they are (image/…, multipart/form-data), tensors in binary under "
-    "/v2 (Inference-Header-Content-Length), or a stored dataset (POST /v1/predictions)"
+    "/v2 (Inference-Header-Content-Length), or a stored dataset (POST /v1/batches)"
 )
 
 

@@ -205,7 +205,7 @@ def check_row_counts(counts: Mapping[str, int], max_rows: int) -> None:
     if count == 0:
         raise InvalidRequest("empty_inputs", "inputs holds no row; at least one is needed", field="inputs")
     if count > max_rows:
-        advice = "send them in parts, or POST /v1/predictions over a stored dataset"
+        advice = "send them in parts, or POST /v1/batches over a stored dataset"
         raise TooLarge("too_many_rows", f"{count} rows in one request; at most {max_rows}: {advice}", field="inputs")
 
 

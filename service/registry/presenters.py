@@ -64,7 +64,7 @@ def delivery_record(row: tables.Delivery, work: tables.Work) -> records.Delivery
 
 
 def batch_record(unit: UnitOfWork, row: tables.Batch, work: tables.Work) -> records.BatchRecord:
-    results_url = f"/v1/predictions/{row.id}/results" if row.results_sha256 or row.manifest_sha256 else None
+    results_url = f"/v1/batches/{row.id}/results" if row.results_sha256 or row.manifest_sha256 else None
     derived = {
         "errors": row.options.get("errors", "fail"),
         "class_priors": row.options.get("class_priors"),

@@ -207,7 +207,7 @@ async def switch_name(
 ) -> Response:
     """Let a version answer, if what answers is still what the user has seen."""
     content: JsonValue = {"default_version": version, "instead_of": instead_of}
-    answer = await call_api(request, "PUT", f"/v1/names/{name}", content=content)
+    answer = await call_api(request, "PATCH", f"/v1/names/{name}", content=content)
     if answer.is_error:
         refused = problem_in(answer)
         again = version if refused.code == "default_changed" else None

@@ -139,7 +139,7 @@ def predict(batch: Batch, caller: Caller, *, model_id: str, rows_id: str) -> Non
     with _minding(batch, caller):
         ordered = caller.create("predictions", f"batch-{batch.number}", json={"model": model_id, "dataset_id": rows_id})
         batch.acknowledged.append(ordered)
-        place = f"/v1/predictions/{ordered.record_id}"
+        place = f"/v1/batches/{ordered.record_id}"
         if _follow(batch, caller, place):
             batch.manifest = caller.get(f"{place}/results/manifest")
             for part in batch.manifest["parts"]:

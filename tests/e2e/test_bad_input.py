@@ -37,8 +37,8 @@ def test_rows_outside_a_vocabulary_are_the_senders_error(service: Service, uploa
     content = made.npz(input_ids=ids, attention_mask=mask, label=targets)
     dataset = service.inspected("datasets", content, seen_by_model="no")
     assert service.final(f"/v1/models/{model['id']}")["status"] == "ready"
-    batch = service.client.post("/v1/predictions", json={"model": model["id"], "dataset_id": dataset["id"]}).json()
-    ended = service.final(f"/v1/predictions/{batch['id']}")
+    batch = service.client.post("/v1/batches", json={"model": model["id"], "dataset_id": dataset["id"]}).json()
+    ended = service.final(f"/v1/batches/{batch['id']}")
     assert (ended["status"], ended["error"]["user_error"]) == ("failed", True), ended
     job = service.ended(service.order(model, dataset)["id"])
     assert (job["status"], job["error"]["user_error"]) == ("failed", True), job

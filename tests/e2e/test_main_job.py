@@ -172,7 +172,7 @@ def test_uploaded_model_predicts_uncalibrated(service: Service, digits: tuple[Js
 def test_batch_predictions_equal_single_ones(service: Service, finished: Json) -> None:
     """A batch over the dataset answers, page by page, what single requests answer, in the dataset's order."""
     order = {"model": finished["calibrated_model_id"], "dataset_id": finished["dataset_id"], "top_k": 2}
-    created = service.client.post("/v1/predictions", json={**order, "abstain_below": 0.6})
+    created = service.client.post("/v1/batches", json={**order, "abstain_below": 0.6})
     assert created.status_code == 202, created.text
     path = created.headers["location"]
     batch = service.final(path)
@@ -207,8 +207,8 @@ def test_published_name_predicts_and_rolls_back(service: Service, finished: Json
         "version": record["default_version"],
         "calibrated": True,
     }
-    assert service.client.put("/v1/names/digits", json={"default_version": 99}).status_code == 422
-    assert service.client.put("/v1/names/nobody", json={"default_version": 1}).status_code == 404
+    assert service.client.patch("/v1/names/digits", json={"default_version": 99}).status_code == 422
+    assert service.client.patch("/v1/names/nobody", json={"default_version": 1}).status_code == 404
     assert service.client.delete(f"/v1/models/{finished['calibrated_model_id']}").status_code == 409
 
 
@@ -231,7 +231,7 @@ def test_fresh_rows_train_and_version(service: Service, uploads: Uploads, digits
     record = next(record for record in service.get("/v1/names")["data"] if record["name"] == "fresh")
     assert record["default_version"] == 2
     assert record["versions"] == {"1": first["calibrated_model_id"], "2": again["calibrated_model_id"]}
-    rolled_back = service.client.put("/v1/names/fresh", json={"default_version": 1})
+    rolled_back = service.client.patch("/v1/names/fresh", json={"default_version": 1})
     assert (rolled_back.status_code, rolled_back.json()["default_version"]) == (200, 1)
     answer = service.client.post("/v1/models/fresh/predict", json={"inputs": rows[:1].tolist()}).json()
     assert answer["model"]["id"] == first["calibrated_model_id"]
@@ -318,7 +318,7 @@ def check_deployment(service: Service, job: Json, rare: Json, rows: made.Array, 
     shifted = at_shares * np.array([0.02, 0.98]) / given
     np.testing.assert_allclose(even, shifted[:, 0] / shifted.sum(1), atol=1e-5)
     order = {"model": model["id"], "dataset_id": job["dataset_id"], "decision": {"keep": "alarm_rate"}}
-    created = service.client.post("/v1/predictions", json={**order, "class_priors": shares})
+    created = service.client.post("/v1/batches", json={**order, "class_priors": shares})
     assert created.status_code == 202, created.text
     batch = service.final(created.headers["location"])
     assert (batch["status"], batch["class_priors"]) == ("succeeded", shares), batch

@@ -45,7 +45,7 @@ def opening_slowly(api: Api, monkeypatch: pytest.MonkeyPatch, seconds: float) ->
 
 def switched(api: Api, name: str, version: int) -> None:
     """Switch or roll back by one call."""
-    answer = api.client.put(f"/v1/names/{name}", json={"default_version": version})
+    answer = api.client.patch(f"/v1/names/{name}", json={"default_version": version})
     assert answer.status_code == 200, answer.text
 
 

@@ -69,7 +69,7 @@ def test_what_is_too_heavy_is_not_read(kind: str, monkeypatch: pytest.MonkeyPatc
         refused(infer.parse, body + b"1234", len(body), MODEL, 10_000),
     ):
         assert error.code in ("too_many_values", "too_large")
-        assert all(way in error.message for way in ("application/x-npy", "/v2", "/v1/predictions"))
+        assert all(way in error.message for way in ("application/x-npy", "/v2", "/v1/batches"))
 
 
 def test_what_legitimate_requests_hold_is_read() -> None:

@@ -9,7 +9,7 @@ import pytest
 from tests.helpers.api import Api
 from tests.helpers.hostile_bodies import JSON, MEBIBYTE, keyed, ready_model
 
-ROUTES = [("POST", "/v1/jobs"), ("POST", "/v1/predictions"), ("PUT", "/v1/names/x"), ("POST", "/v1/uploads")]
+ROUTES = [("POST", "/v1/jobs"), ("POST", "/v1/batches"), ("PATCH", "/v1/names/x"), ("POST", "/v1/uploads")]
 V2 = ("POST", "/v2/repository/index")
 
 
@@ -73,7 +73,7 @@ def test_long_texts_in_errors(api: Api) -> None:
 def test_query_strings(api: Api) -> None:
     """So many parameters are in no request."""
     query = "&".join(f"a{i}=1" for i in range(5000))
-    for path in ("/v1/jobs", "/v1/models", "/v1/predictions/bat_x/results"):
+    for path in ("/v1/jobs", "/v1/models", "/v1/batches/bat_x/results"):
         assert "5000 parameters" in refusal(api.client.get(f"{path}?{query}"), 422, "too_many_parameters")
     model = ready_model(api)
     refusal(api.client.post(f"/v1/models/{model}/predict?{query}", json={"inputs": [[1, 2]]}), 422, "invalid_request")

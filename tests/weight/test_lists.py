@@ -149,7 +149,7 @@ def test_results_end_by_bytes(api: Api) -> None:
         unit.batches.add(batch)
         unit.work.open(batch.id)
         api.registry.artifacts.adopt(staged.path, "b" * 64)
-        path = f"/v1/predictions/{batch.id}/results"
+        path = f"/v1/batches/{batch.id}/results"
     assert _walked(api, path, "row") == list(range(rows))
 
 
@@ -169,7 +169,7 @@ def test_names_come_in_pages(api: Api) -> None:
     assert len(page["data"][0]["versions"]) == 1000
     assert _walked(api, "/v1/names", "name") == [f"name-{name:02}" for name in range(11)]
     assert api.client.get("/v1/names?after=name-055").json()["data"][0]["name"] == "name-06"
-    wrong = api.client.put("/v1/names/name-00", json={"default_version": 1001})
+    wrong = api.client.patch("/v1/names/name-00", json={"default_version": 1001})
     assert (wrong.status_code, len(wrong.content) < 1000) == (422, True)
     assert len(api.client.post("/v2/repository/index", json={}).json()) == 10_000
     assert len(api.client.get("/v2/models").json()["models"]) <= 10_000

@@ -1,4 +1,4 @@
-"""`/v1/predictions`: predictions by a worker over a stored dataset, and their results.
+"""`/v1/batches`: predictions by a worker over a stored dataset, and their results.
 
 Results are parts that a manifest names, each looked at before anything of it is believed. A batch that was done at once
 has one part, and no manifest is stored for it: it is made here.
@@ -190,7 +190,7 @@ def _damaged(message: str) -> Unavailable:
     return Unavailable("artifact_damaged", message)
 
 
-router = APIRouter(route_class=Route, prefix="/v1/predictions", tags=["predictions"])
+router = APIRouter(route_class=Route, prefix="/v1/batches", tags=["predictions"])
 
 Format = Literal["parquet", "ndjson", "csv"]
 PARQUET = "application/vnd.apache.parquet"
@@ -231,8 +231,8 @@ async def create_batch(services: ServicesDep, body: BatchRequest, key: Idempoten
         unit.batches.add(row)
         return batch_record(unit, row, unit.work.open(row.id, blocked="inspecting" in (model.status, dataset.status)))
 
-    answer = await create_once(services, Key.of("predictions", key), [body.model_dump_json()], make)
-    return created(answer, "/v1/predictions", 202)
+    answer = await create_once(services, Key.of("batches", key), [body.model_dump_json()], make)
+    return created(answer, "/v1/batches", 202)
 
 
 ROUTES = RecordRoutes(

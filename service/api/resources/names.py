@@ -53,7 +53,7 @@ async def get_name(request: Request, services: ServicesDep, name: str) -> Respon
     return tagged(request, record)
 
 
-@router.put(
+@router.patch(
     "/{name}",
     openapi_extra=operation(
         "unknown_name",

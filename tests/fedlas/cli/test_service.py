@@ -70,7 +70,7 @@ def test_a_batch_from_the_order_to_its_end(service: Service, calibrated: Path, h
     dataset, answers = job_of(calibrated)["dataset_id"], tmp_path / "answers.ndjson"
     done = here("batches", "create", "sharp", dataset, "--top-k", 2, "--out", answers, "--json")
     batch = json.loads(done.stdout)
-    at = f"/v1/predictions/{batch['id']}"
+    at = f"/v1/batches/{batch['id']}"
     assert (batch, batch["status"]) == (service.get(at), "succeeded")
     assert done.stderr.splitlines()[0] == f"{batch['id']} is created"
     rows = [json.loads(line) for line in answers.read_text().splitlines()]

@@ -134,7 +134,7 @@ def test_a_job_and_a_batch_are_ordered_once(client: Client, cable: Cable, tmp_pa
     cable.cut("DELETE /v1/jobs", received=0)
     job.delete()
     assert list(client.jobs.list(metadata={"of": "cut-jobs"})) == []
-    cable.cut("POST /v1/predictions", received=0)
+    cable.cut("POST /v1/batches", received=0)
     batch = client.batches.create(model, dataset)
     assert [found.id for found in client.batches.list()] == [batch.id]
 

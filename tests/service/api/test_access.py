@@ -23,7 +23,7 @@ from tests.helpers.served import scaling
 #: Of each way through the service: FastAPI, the two of the serving application, an upload, and one without a body.
 UNSAFE = [("POST", "/v1/jobs"), ("POST", "/v1/models?name=a"), ("POST", "/v1/models/m/predict")]
 UNSAFE += [("POST", "/v2/models/m/infer"), ("POST", "/v2/repository/index"), ("POST", "/v1/jobs/job_1/cancel")]
-UNSAFE += [("PATCH", "/v1/uploads/up_1"), ("PUT", "/v1/names/a"), ("DELETE", "/v1/models/mdl_1")]
+UNSAFE += [("PATCH", "/v1/uploads/up_1"), ("PATCH", "/v1/names/a"), ("DELETE", "/v1/models/mdl_1")]
 FOREIGN = [{"Origin": one} for one in ("https://evil.example", "null", "http://localhost:9999", "file://", "")]
 FOREIGN += [
     {"Origin": "http://localhost.evil.example"},
@@ -110,10 +110,10 @@ def test_any_name_with_keys(make_api: MakeApi) -> None:
 )
 def test_json_says_that_it_is_json(shared_api: Api, kind: str) -> None:
     """Wherever JSON is read another type is 415, with the header to send; nothing is made of the body."""
-    paths = ["/v1/predictions", "/v1/names/a", "/v1/uploads", "/v2/repository/index"]
+    paths = ["/v1/batches", "/v1/names/a", "/v1/uploads", "/v2/repository/index"]
     paths += ["/v1/jobs"] if not kind.startswith("multipart") else []
     for path in paths:
-        method = "PUT" if "names" in path else "POST"
+        method = "PATCH" if "names" in path else "POST"
         answer = shared_api.client.request(method, path, content=b'{"bytes": 3}', headers={"Content-Type": kind})
         if path.startswith("/v2") and not kind:
             assert answer.status_code == 200
@@ -138,7 +138,7 @@ def test_what_json_may_be_called(api: Api) -> None:
     [
         ("/v1/models", "GET, HEAD, POST"),
         ("/v1/models/mdl_1", "DELETE, GET, HEAD"),
-        ("/v1/names/a", "DELETE, GET, HEAD, PUT"),
+        ("/v1/names/a", "DELETE, GET, HEAD, PATCH"),
         ("/v1/uploads/up_1", "DELETE, GET, HEAD, PATCH"),
         ("/v1/models/m/predict", "POST"),
         ("/v2/models/m/infer", "POST"),

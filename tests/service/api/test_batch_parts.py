@@ -32,7 +32,7 @@ class Results:
 
     def get(self, path: str = "", *, of: str | None = None, headers: Json | None = None, **params: Any) -> Any:
         """Ask for results, of the batch in parts where no other is named."""
-        return self.api.client.get(f"/v1/predictions/{of or self.parts}/results{path}", params=params, headers=headers)
+        return self.api.client.get(f"/v1/batches/{of or self.parts}/results{path}", params=params, headers=headers)
 
     def manifest(self) -> Json:
         """Of the batch in parts."""
@@ -82,7 +82,7 @@ def test_every_door_gives_the_rows_of_one_file(results: Results) -> None:
 
 def test_the_manifest_and_its_parts(results: Results) -> None:
     """Parts have the digests, sizes and rows that the manifest says; one file is a manifest of one part."""
-    record = results.api.client.get(f"/v1/predictions/{results.parts}").json()
+    record = results.api.client.get(f"/v1/batches/{results.parts}").json()
     manifest = results.api.client.get(record["manifest_url"]).json()
     assert manifest == results.manifest()
     model = results.api.client.get(f"/v1/models/{record['model_id']}").json()

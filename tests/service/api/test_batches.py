@@ -1,4 +1,4 @@
-"""`/v1/predictions` over HTTP: a worker's results by pages and as a file, compared with ONNX Runtime alone."""
+"""`/v1/batches` over HTTP: a worker's results by pages and as a file, compared with ONNX Runtime alone."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def batch(tmp_path_factory: pytest.TempPathFactory, uploads: Uploads) -> Iterato
         api = open_api(tmp_path_factory.mktemp("batches") / "data", stack)
         model = api.post("/v1/models", content=uploads["digits.onnx"])["id"]
         dataset = api.post("/v1/datasets", content=uploads["digits.npz"])["id"]
-        ordered = api.post("/v1/predictions", json={"model": model, "dataset_id": dataset, "top_k": 2})["id"]
+        ordered = api.post("/v1/batches", json={"model": model, "dataset_id": dataset, "top_k": 2})["id"]
         for record_id in (model, dataset, ordered):
             api.work(record_id)
-        record = api.client.get(f"/v1/predictions/{ordered}").json()
+        record = api.client.get(f"/v1/batches/{ordered}").json()
         assert (record["status"], record["num_rows"]) == ("succeeded", 1797), record
-        yield api, f"/v1/predictions/{ordered}/results"
+        yield api, f"/v1/batches/{ordered}/results"
 
 
 def page(batch: tuple[Api, str], **params: Any) -> Json:
@@ -110,17 +110,17 @@ def test_results_that_do_not_exist(batch: tuple[Api, str], uploads: Uploads) -> 
     api = batch[0]
     model = api.post("/v1/models", content=uploads["two_columns.onnx"])["id"]
     dataset = api.post("/v1/datasets", content=npz(x=np.ones((200, 3), np.float32), label=np.arange(200) % 2))["id"]
-    ordered = api.post("/v1/predictions", json={"model": model, "dataset_id": dataset})["id"]
+    ordered = api.post("/v1/batches", json={"model": model, "dataset_id": dataset})["id"]
     for status in ("queued", "failed"):
         for headers in ({}, PARQUET):
-            answer = api.client.get(f"/v1/predictions/{ordered}/results", headers=headers)
+            answer = api.client.get(f"/v1/batches/{ordered}/results", headers=headers)
             assert (answer.status_code, answer.json()["code"]) == (409, "no_results"), answer.text
             assert status in answer.json()["detail"]
         for record_id in (model, dataset, ordered):
             api.work(record_id)
-    record = api.client.get(f"/v1/predictions/{ordered}").json()
+    record = api.client.get(f"/v1/batches/{ordered}").json()
     assert (record["error"]["code"], record["error"]["user_error"]) == ("inputs_mismatch", True)
-    assert api.client.get("/v1/predictions/bat_x/results", headers=PARQUET).status_code == 404
+    assert api.client.get("/v1/batches/bat_x/results", headers=PARQUET).status_code == 404
 
 
 FORMATS = {"parquet": PARQUET["Accept"], "ndjson": "application/x-ndjson", "csv": "text/csv"}
@@ -174,8 +174,8 @@ def test_rows_without_labels(api: Api, uploads: Uploads, labels: bool) -> None:
     dataset = api.post("/v1/datasets", params=params, content=npz(x=some, id=names, **more))["id"]
     early = api.post("/v1/jobs", json={"model_id": model, "dataset_id": dataset})["id"]
     body = {"model": model, "dataset_id": dataset, "top_k": 2}
-    strict = api.post("/v1/predictions", json=body)["id"]
-    lenient = api.post("/v1/predictions", json={**body, "errors": "column"})
+    strict = api.post("/v1/batches", json=body)["id"]
+    lenient = api.post("/v1/batches", json={**body, "errors": "column"})
     assert (lenient["errors"], lenient["num_errors"]) == ("column", None)
     for record_id in (model, dataset, early, strict, lenient["id"]):
         api.work(record_id)
@@ -191,11 +191,11 @@ def test_rows_without_labels(api: Api, uploads: Uploads, labels: bool) -> None:
         late = api.client.post("/v1/jobs", params={"dry_run": dry_run}, json={"model_id": model, "dataset_id": dataset})
         assert (late.status_code, late.json()["code"]) == (422, "unlabelled_dataset"), late.text
         assert late.json()["errors"][0]["field"] == "dataset_id"
-    failed = api.client.get(f"/v1/predictions/{strict}").json()
+    failed = api.client.get(f"/v1/batches/{strict}").json()
     assert (failed["status"], failed["error"]["code"]) == ("failed", "non_finite")
-    ended = api.client.get(f"/v1/predictions/{lenient['id']}").json()
+    ended = api.client.get(f"/v1/batches/{lenient['id']}").json()
     assert (ended["status"], ended["num_rows"], ended["num_errors"]) == ("succeeded", 20, 1), ended
-    path = f"/v1/predictions/{lenient['id']}/results"
+    path = f"/v1/batches/{lenient['id']}/results"
     found = api.client.get(path).json()["data"]
     assert [(row["row"], row["id"]) for row in found] == list(enumerate(names))
     assert set(found[3]) == {"row", "id", "error"}
@@ -226,12 +226,12 @@ def test_deleting(api: Api, uploads: Uploads) -> None:
     """A batch that has ended goes with its file; 409 before that; of equal files that of another batch stays."""
     model = api.post("/v1/models", content=uploads["digits.onnx"])["id"]
     dataset = api.post("/v1/datasets", content=uploads["digits.npz"])["id"]
-    first, second = (api.post("/v1/predictions", json={"model": model, "dataset_id": dataset})["id"] for _ in range(2))
-    early = api.client.delete(f"/v1/predictions/{first}")
+    first, second = (api.post("/v1/batches", json={"model": model, "dataset_id": dataset})["id"] for _ in range(2))
+    early = api.client.delete(f"/v1/batches/{first}")
     assert (early.status_code, early.json()["code"]) == (409, "not_finished")
     for record_id in (model, dataset, first, second):
         api.work(record_id)
-    paths = {batch_id: f"/v1/predictions/{batch_id}" for batch_id in (first, second)}
+    paths = {batch_id: f"/v1/batches/{batch_id}" for batch_id in (first, second)}
     tag = api.client.get(f"{paths[first]}/results", headers=PARQUET).headers["etag"].strip('"')
     assert api.client.delete(paths[first]).status_code == 204
     assert api.client.get(paths[first]).status_code == api.client.delete(paths[first]).status_code == 404
@@ -258,7 +258,7 @@ def test_fifty_thousand_rows_of_a_running_service(tmp_path: Path, uploads: Uploa
         model = service.inspected("models", uploads["digits.onnx"])
         dataset = service.inspected("datasets", npz(x=rows, label=rng.integers(0, 10, MANY)), seen_by_model="no")
         body = {"model": model["id"], "dataset_id": dataset["id"], "top_k": 3, "abstain_below": 0.9}
-        path = service.client.post("/v1/predictions", json=body).headers["location"]
+        path = service.client.post("/v1/batches", json=body).headers["location"]
         (child,) = until(lambda: children_of(service.pid("worker-light")), what="a child begins")
         os.kill(child, signal.SIGKILL)
         record = service.final(path)

@@ -44,7 +44,7 @@ def test_a_published_model_can_be_deleted_after_its_name(api: Api) -> None:
         api.client.get("/v1/names/digits"),
         api.client.get("/v1/models/digits"),
         api.client.delete("/v1/names/digits"),
-        api.client.put("/v1/names/digits", json={"default_version": 1}),
+        api.client.patch("/v1/names/digits", json={"default_version": 1}),
     ):
         problem(answer, 404)
     assert api.client.get("/v1/names").json()["data"] == []
@@ -110,7 +110,7 @@ def test_a_single_version(api: Api) -> None:
     refused = problem(api.client.delete("/v1/names/digits/versions/3"), 409, "default_version")
     assert "switch to another first (1, 2)" in refused["detail"]
     assert api.client.get("/v1/names/digits/versions/3").json()["id"] == models[2]
-    assert api.client.put("/v1/names/digits", json={"default_version": 1}).status_code == 200
+    assert api.client.patch("/v1/names/digits", json={"default_version": 1}).status_code == 200
     for version in (2, 3):
         assert api.client.delete(f"/v1/names/digits/versions/{version}").status_code == 204
         problem(api.client.get(f"/v1/names/digits/versions/{version}"), 404, "unknown_version")
@@ -137,7 +137,7 @@ def test_a_model_is_found_by_its_name(api: Api) -> None:
     assert api.client.get("/v1/models/digits/onnx").content == scaling(2)
     problem(api.client.get("/v1/models/digits/onnx?class_priors=input"), 422, "no_class_shares")
     assert api.client.get("/v1/models/digits?wait=60").json()["id"] == second
-    assert api.client.put("/v1/names/digits", json={"default_version": 1}).status_code == 200
+    assert api.client.patch("/v1/names/digits", json={"default_version": 1}).status_code == 200
     assert api.client.get("/v1/models/digits").json()["id"] == first
     assert api.client.get("/v1/models/digits/onnx").content == scaling(1)
     problem(api.client.get("/v1/models/nobody"), 404, "unknown_model")
@@ -230,12 +230,12 @@ def test_what_is_kept_no_longer_goes_as_if_it_were_deleted(api: Api, monkeypatch
         stopping = threading.Event()
         monkeypatch.setattr(IdempotencyKeys, "forget_old", lambda _: stopping.set())  # it comes last
         run_cleanup(api.registry, WorkerSettings(data_dir=api.settings.data_dir, sweep_seconds=1e-3, **kept), stopping)
-        paths = [*(f"jobs/{job_id}" for job_id in (old, told, fresh)), *(f"predictions/{one}" for one in batches)]
+        paths = [*(f"jobs/{job_id}" for job_id in (old, told, fresh)), *(f"batches/{one}" for one in batches)]
         answers = [api.client.get(f"/v1/{path}") for path in paths]
         return [path for path, answer in zip(paths, answers, strict=True) if answer.status_code == 404]
 
     assert swept() == []
-    assert swept(keep_jobs_days=30, keep_results_days=7) == [f"jobs/{old}", f"predictions/{batches[0]}"]
+    assert swept(keep_jobs_days=30, keep_results_days=7) == [f"jobs/{old}", f"batches/{batches[0]}"]
     with api.registry.read() as unit:
         assert unit.ledger.evaluations(unit.datasets.get(jobs[0]["dataset_id"]).sha256) == 3
     with pytest.raises(NotFound):
@@ -245,7 +245,7 @@ def test_what_is_kept_no_longer_goes_as_if_it_were_deleted(api: Api, monkeypatch
     assert asked(api, "digits").status_code == 200
     with api.registry.write() as unit:
         unit.deliveries.get(message.id).status = "failed"
-    assert swept(keep_jobs_days=30, keep_results_days=7) == [f"jobs/{old}", f"jobs/{told}", f"predictions/{batches[0]}"]
+    assert swept(keep_jobs_days=30, keep_results_days=7) == [f"jobs/{old}", f"jobs/{told}", f"batches/{batches[0]}"]
 
 
 def predicted(api: Api, model_id: str) -> str:
@@ -280,8 +280,8 @@ def test_a_version_is_chosen_instead_of_the_one_that_was_seen(api: Api) -> None:
     """Where another answers by now, 409 `default_changed`, and nothing is changed."""
     for factor in (1, 2, 3):
         publish(api.registry, "digits", scaling(factor))
-    refused = problem(api.client.put("/v1/names/digits", json={"default_version": 1, "instead_of": 2}), 409)
+    refused = problem(api.client.patch("/v1/names/digits", json={"default_version": 1, "instead_of": 2}), 409)
     assert (refused["code"], "version 3" in refused["detail"]) == ("default_changed", True)
     assert api.client.get("/v1/names/digits").json()["default_version"] == 3
-    chosen = api.client.put("/v1/names/digits", json={"default_version": 1, "instead_of": 3})
+    chosen = api.client.patch("/v1/names/digits", json={"default_version": 1, "instead_of": 3})
     assert (chosen.status_code, chosen.json()["default_version"]) == (200, 1)

@@ -35,8 +35,8 @@ def api(shared_api: Api) -> Api:
         ("GET", "/v1/jobs/job_x/events", None),
         ("GET", "/v1/jobs/job_x/deliveries", None),
         ("GET", "/v1/names/nobody", None),
-        ("GET", "/v1/predictions/bat_x", None),
-        ("GET", "/v1/predictions/bat_x/results", None),
+        ("GET", "/v1/batches/bat_x", None),
+        ("GET", "/v1/batches/bat_x/results", None),
         ("GET", "/v1/uploads/upl_x", None),
         ("GET", "/v1/nothing", None),
         ("GET", "/nothing", None),
@@ -44,13 +44,13 @@ def api(shared_api: Api) -> Api:
         ("DELETE", "/v1/datasets/ds_x", None),
         ("DELETE", "/v1/uploads/upl_x", None),
         ("DELETE", "/v1/calibrators/cal_x", None),
-        ("DELETE", "/v1/predictions/bat_x", None),
+        ("DELETE", "/v1/batches/bat_x", None),
         ("OPTIONS", "/v1/nothing", None),
         ("POST", "/v1/jobs/job_x/cancel", None),
         ("POST", "/v1/jobs/job_x/deliveries/msg_x/resend", None),
         ("POST", "/v1/models/mdl_x/predict", {"inputs": [[1]]}),
         ("POST", "/v1/models/nobody/predict", {"inputs": [[1]]}),
-        ("PUT", "/v1/names/nobody", {"default_version": 1}),
+        ("PATCH", "/v1/names/nobody", {"default_version": 1}),
     ],
 )
 def test_unknown_id_in_the_path_is_404(api: Api, method: str, path: str, body: Json | None) -> None:
@@ -64,8 +64,8 @@ def test_unknown_id_in_the_body_is_422(api: Api) -> None:
     client = api.client
     assert fields(client.post("/v1/jobs", json={"model_id": "mdl_x", "dataset_id": dataset})) == {"model_id"}
     assert fields(client.post("/v1/jobs", json={"model_id": model, "dataset_id": "ds_x"})) == {"dataset_id"}
-    assert fields(client.post("/v1/predictions", json={"model": "nobody", "dataset_id": dataset})) == {"model"}
-    assert fields(client.post("/v1/predictions", json={"model": model, "dataset_id": "ds_x"})) == {"dataset_id"}
+    assert fields(client.post("/v1/batches", json={"model": "nobody", "dataset_id": dataset})) == {"model"}
+    assert fields(client.post("/v1/batches", json={"model": model, "dataset_id": "ds_x"})) == {"dataset_id"}
 
 
 HYPERPARAMETERS = {"alpha": [0.51, 0, "much", "0.1"], "epochs": [0, 1.5], "learning_rate": [-1], "scope": ["some"]}
@@ -119,7 +119,7 @@ def test_job_needs_both_ids(api: Api) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[]", b"null", b'"text"', b"NaN"])
-@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/predictions", "/v1/models/mdl_x/predict"])
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/batches", "/v1/models/mdl_x/predict"])
 def test_bodies_that_are_no_json_object(api: Api, path: str, body: bytes) -> None:
     """What is no JSON object is 422 (or 404 where the path is already unknown), never a defect."""
     answer = api.client.post(path, content=body, headers={"Content-Type": "application/json"})
@@ -225,8 +225,8 @@ def test_json_over_the_limit_is_413(make_api: MakeApi) -> None:
     """Bodies that are parsed in memory have limits of their own, declared or not."""
     api = make_api(max_predict_json_bytes=MEBIBYTE)
     headers = {"Content-Type": "application/json"}
-    for path in ("/v1/predictions", "/v1/names/x", "/v1/models/mdl_x/predict"):
-        method = "PUT" if "names" in path else "POST"
+    for path in ("/v1/batches", "/v1/names/x", "/v1/models/mdl_x/predict"):
+        method = "PATCH" if "names" in path else "POST"
         for content in (bytes(6 * MEBIBYTE), chunks(MEBIBYTE, 6)):
             problem(api.client.request(method, path, content=content, headers=headers), 413, "too_large")
 
@@ -270,13 +270,13 @@ def test_conflicts_say_when_to_come_again_where_that_helps(api: Api) -> None:
     """`Retry-After` stands on a 409 that passes by itself, and on no other."""
     model, dataset = api.uploaded()
     job = api.post("/v1/jobs", json={"model_id": model, "dataset_id": dataset})["id"]
-    batch = api.post("/v1/predictions", json={"model": model, "dataset_id": dataset})["id"]
+    batch = api.post("/v1/batches", json={"model": model, "dataset_id": dataset})["id"]
     for method, path, code in [
         ("GET", f"/v1/jobs/{job}/report", "no_report"),
         ("GET", f"/v1/jobs/{job}/reliability.svg", "no_report"),
         ("GET", f"/v1/jobs/{job}/predictions", "no_report"),
-        ("GET", f"/v1/predictions/{batch}/results", "no_results"),
-        ("DELETE", f"/v1/predictions/{batch}", "not_finished"),
+        ("GET", f"/v1/batches/{batch}/results", "no_results"),
+        ("DELETE", f"/v1/batches/{batch}", "not_finished"),
         ("DELETE", f"/v1/models/{model}", "in_use"),
         ("DELETE", f"/v1/datasets/{dataset}", "in_use"),
         ("POST", f"/v1/models/{model}/predict", "model_not_ready"),

@@ -100,9 +100,9 @@ def test_other_lists(api: Api, jobs: list[str]) -> None:
     assert len(found(api, "/v1/models", created_after="2020-01-01")) == 2
     (rows,) = found(api, "/v1/datasets", name="rows")
     assert found(api, "/v1/datasets", name="rows", status="ready") == []
-    batch = api.post("/v1/predictions", json={"model": alpha, "dataset_id": rows})
-    assert found(api, "/v1/predictions", status="queued", name="alpha") == [batch["id"]]
-    assert found(api, "/v1/predictions", name="beta") == []
+    batch = api.post("/v1/batches", json={"model": alpha, "dataset_id": rows})
+    assert found(api, "/v1/batches", status="queued", name="alpha") == [batch["id"]]
+    assert found(api, "/v1/batches", name="beta") == []
     calibrator = api.post("/v1/calibrators?name=c&wait=0", content=b"s")
     assert found(api, "/v1/calibrators", status="running", name="c") == [calibrator["id"]]
     assert found(api, "/v1/calibrators", created_before="2020-01-01") == []
@@ -114,9 +114,9 @@ def test_jobs_are_found_by_what_their_model_is_published_as(make_api: MakeApi) -
     model = publish(api.registry, "live", scaling(1))
     dataset = api.post("/v1/datasets", content=b"d")
     job = api.post("/v1/jobs", json={"model_id": model, "dataset_id": dataset["id"]})
-    batch = api.post("/v1/predictions", json={"model": "live", "dataset_id": dataset["id"]})
+    batch = api.post("/v1/batches", json={"model": "live", "dataset_id": dataset["id"]})
     assert found(api, "/v1/jobs", name="live") == [job["id"]]
-    assert found(api, "/v1/predictions", name="live") == [batch["id"]]
+    assert found(api, "/v1/batches", name="live") == [batch["id"]]
 
 
 @pytest.mark.parametrize(

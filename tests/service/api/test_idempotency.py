@@ -41,7 +41,7 @@ def requests(api: Api) -> dict[str, tuple[str, Json, Json]]:
         "uploads": ("/v1/uploads", {"json": {"bytes": 5}}, {"json": {"bytes": 6}}),
         "jobs": ("/v1/jobs", {"json": job}, {"json": {**job, "seed": 1}}),
         "jobs with files": ("/v1/jobs", {"files": parts}, {"files": {**parts, "dataset": ("d", b"x")}}),
-        "predictions": ("/v1/predictions", {"json": batch}, {"json": {**batch, "top_k": 2}}),
+        "predictions": ("/v1/batches", {"json": batch}, {"json": {**batch, "top_k": 2}}),
         "calibrators": ("/v1/calibrators?wait=0", {"content": CONTENT}, {"content": b"x"}),
     }
 

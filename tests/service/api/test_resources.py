@@ -216,7 +216,7 @@ def test_records_have_tags(api: Api, kind: str) -> None:
     """A client that already has the record gets 304 without a body; a changed record has another tag."""
     body = api.order()
     job = api.post("/v1/jobs", json=body)["id"]
-    batch = api.post("/v1/predictions", json={"model": body["model_id"], "dataset_id": body["dataset_id"]})["id"]
+    batch = api.post("/v1/batches", json={"model": body["model_id"], "dataset_id": body["dataset_id"]})["id"]
     record_id = {"models": body["model_id"], "datasets": body["dataset_id"], "jobs": job, "predictions": batch}[kind]
     path = f"/v1/{kind}/{record_id}"
     tag = api.client.get(path).headers["etag"]

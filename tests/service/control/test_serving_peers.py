@@ -67,7 +67,7 @@ def test_a_change_holds_for_every_process_once_its_call_has_returned(api: Walled
     """Switches, `/v2`'s readiness, deletion and unloading, as in one process: the next request of any sees them."""
     models = [publish(api.registry, "digits", scaling(factor)) for factor in (1, 2)]
     for version in (1, 2, 1):
-        assert api.client.put("/v1/names/digits", json={"default_version": version}).status_code == 200
+        assert api.client.patch("/v1/names/digits", json={"default_version": version}).status_code == 200
         assert {answering(api, "digits") for _ in range(4)} == {models[version - 1]}
     assert api.client.get("/v2/models/digits/ready").json() == {"name": "digits", "ready": True}
     open_now = scraped(api)[("fedlas_sessions_open", "", "")]

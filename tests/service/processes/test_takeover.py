@@ -157,7 +157,7 @@ def test_a_half_of_another_release(
     refused = until(refusal, what="what is remembered is forgotten")
     assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
     assert refused.headers["retry-after"]
-    assert asked(api, "PUT", "v1/names/digits", {"default_version": 1}).status_code == 200
+    assert asked(api, "PATCH", "v1/names/digits", {"default_version": 1}).status_code == 200
     api.follows("serving-1", before)
     assert counted(api) == faults + 1
     present = api.child("control").introductions._present  # type: ignore[union-attr]

@@ -109,7 +109,7 @@ def test_a_million_rows(served: tuple[Api, Json]) -> None:
     """More rows than allowed are 413, and the answer says what to do instead."""
     row = json.dumps([0] * 64, separators=(",", ":"))
     few = predict(served, f'{{"inputs":[{",".join([row] * 1001)}]}}'.encode())
-    assert "/v1/predictions" in problem(few, 413, "too_many_rows")["detail"]
+    assert "/v1/batches" in problem(few, 413, "too_many_rows")["detail"]
     assert predict(served, f'{{"inputs":[{",".join([row] * 1_000_000)}]}}'.encode()).status_code == 413
 
 
@@ -247,9 +247,7 @@ def test_what_cannot_be_promised(promising: tuple[Api, Json], option: Json, code
     dataset = next(iter(api.client.get("/v1/datasets").json()["data"]), None)
     if dataset is None:
         dataset = api.post("/v1/datasets?format=csv", content=b"a,label\n1,0\n2,1\n")
-    answers.append(
-        api.client.post("/v1/predictions", json={"model": model["id"], "dataset_id": dataset["id"], **option})
-    )
+    answers.append(api.client.post("/v1/batches", json={"model": model["id"], "dataset_id": dataset["id"], **option}))
     for answer in answers:
         refused = problem(answer, 422, code)
         assert words in answer.text
@@ -288,7 +286,7 @@ def test_class_priors_of_a_request_and_of_a_name(promising: tuple[Api, Json]) ->
     sent = api.client.post(path, params=query, content=npy.getvalue(), headers={"Content-Type": "application/x-npy"})
     assert sent.json() == predict(promising, {**body, "class_priors": RARE}).json()
     try:
-        record = api.client.put("/v1/names/priors", json={"class_priors": RARE}).json()
+        record = api.client.patch("/v1/names/priors", json={"class_priors": RARE}).json()
         assert (record["class_priors"], record["default_version"]) == (RARE, 1)
         renamed = predict((api, named), body).json()
         assert renamed["predictions"] == predict(promising, {**body, "class_priors": RARE}).json()["predictions"]
@@ -307,10 +305,10 @@ def test_class_priors_of_a_request_and_of_a_name(promising: tuple[Api, Json]) ->
             np.reshape(infer["outputs"][0]["data"], (40, 10)), at_priors(promising, rows, EVEN), atol=1e-6
         )
     finally:
-        assert api.client.put("/v1/names/priors", json={"class_priors": None}).json()["class_priors"] is None
+        assert api.client.patch("/v1/names/priors", json={"class_priors": None}).json()["class_priors"] is None
     assert predict((api, named), body).json() == plain
     for bad in ({"class_priors": {"0": 1.0}}, {}, {"default_version": 2}):
-        assert api.client.put("/v1/names/priors", json=bad).status_code == 422
+        assert api.client.patch("/v1/names/priors", json=bad).status_code == 422
 
 
 def test_promises_hold_for_the_shares_of_the_data(promising: tuple[Api, Json]) -> None:
