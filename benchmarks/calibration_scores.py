@@ -35,7 +35,9 @@ Integers = NDArray[np.int64]
 Json = dict[str, Any]
 #: What would have been served without a veto of test rows, which jobs no longer leave, and single finalists.
 FINALISTS = ("A", "B", "trained", "average")
-RESAMPLES, BINS, FLOOR_DRAWS = 2000, 15, 300
+RESAMPLES = 2000
+BINS = 15
+FLOOR_DRAWS = 300
 _SAME = 1e-5  # two computations of one probability
 _TINY = 1e-12  # 0 has no logarithm
 

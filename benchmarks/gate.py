@@ -27,8 +27,11 @@ from fedlas.metrics.per_class import holm
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Json = dict[str, Any]
-NUM_CLASSES, SPREAD, NOISE = 10, 4.0, 0.8
-TRUTH_ROWS, TRUTH_PARTS = 200_000, 5
+NUM_CLASSES = 10
+SPREAD = 4.0
+NOISE = 0.8
+TRUTH_ROWS = 200_000
+TRUTH_PARTS = 5
 #: Few resamples: the bootstrap decides nothing in the gate.
 RESAMPLES = 20
 

@@ -23,7 +23,10 @@ from fedlas.gate.guards import JudgedRows, JudgementOptions, guard_finalist
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-SHARPNESS, OFFSET, NOISE, BETTER_NOISE = 1.8, 0.5, 0.5, 0.35
+SHARPNESS = 1.8
+OFFSET = 0.5
+NOISE = 0.5
+BETTER_NOISE = 0.35
 DAMAGES = (
     "a class forgotten (p × 0.001)",
     "its odds / 10",

@@ -26,10 +26,14 @@ from fedlas.race.averaging import MIN_NETWORK_WEIGHT
 from fedlas.race.scoring import post_hoc_names
 from fedlas.race.selection import CalibratorSelector
 
-CALIBRATION_ROWS, TEST_ROWS, TRUTH_ROWS, JOBS = 1000, (200, 500, 1000), 2000, 5
+CALIBRATION_ROWS = 1000
+TEST_ROWS = (200, 500, 1000)
+TRUTH_ROWS = 2000
+JOBS = 5
 #: A network that is truly worse by so large a share of the NLL; the first is no harm, and served it costs nothing.
 RISES = (0.0, 0.02, 0.04, 0.08)
-MOST_RISE, MOST_BRIER_RISE = 0.01, 0.002
+MAX_RISE = 0.01
+MAX_BRIER_RISE = 0.002
 NOISE = 0.25
 
 
@@ -96,7 +100,7 @@ def _jobs(model: Uploaded, kind: str | float, extra: float, rng: Generator) -> d
     logits, targets = model.world.draw(judged + TRUTH_ROWS, rng)
     uploaded, truth = model.seen(logits, rng), softmax(logits[judged:])
     selector = CalibratorSelector(targets[:CALIBRATION_ROWS], ("temperature",), reads_features=False)
-    bar = (1 + MOST_RISE) * true_nll(truth, uploaded[judged:])
+    bar = (1 + MAX_RISE) * true_nll(truth, uploaded[judged:])
     worse: dict[tuple[int, int], list[bool]] = {(cost, rows): [] for cost in (1, 3) for rows in TEST_ROWS}
     for job in range(JOBS):
         candidates = [_candidate(kind, uploaded, model, logits, rng, extra) for _ in range(2)]
@@ -161,8 +165,8 @@ def perfect(world: World, num_test: int, draws: int) -> Share:
         probs = {name: softmax(one.calibrator(logits[test])) for name, one in found.items()}
         truth = softmax(logits[test])
         name = served({"uploaded": truth, **probs}, targets[test])
-        count += name is not None and float(((probs[name] - truth) ** 2).sum(axis=1).mean()) > MOST_BRIER_RISE
-    return Share(f"{world.name}; the upload is perfect; true Brier + {MOST_BRIER_RISE}", num_test, draws, count)
+        count += name is not None and float(((probs[name] - truth) ** 2).sum(axis=1).mean()) > MAX_BRIER_RISE
+    return Share(f"{world.name}; the upload is perfect; true Brier + {MAX_BRIER_RISE}", num_test, draws, count)
 
 
 def figures(draws: int) -> Iterator[Share]:

@@ -34,7 +34,8 @@ Json = dict[str, Any]
 #: A setting, a seed and the folder of its base.
 Run = tuple[str, int, Path]
 _ROWS = 1000  # per request
-_START_S, _JOB_S = 120.0, 3600.0
+_START_S = 120.0
+_JOB_S = 3600.0
 _TYPES = {"float32": "FP32", "float64": "FP64", "int64": "INT64"}
 
 

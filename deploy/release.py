@@ -21,7 +21,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-LIBRARY, SERVICE = "fedlas", "fedlas-service"
+LIBRARY = "fedlas"
+SERVICE = "fedlas-service"
 NOTES = ("MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "SECURITY.md")
 _OWN_EXTRAS = re.compile(rf"{LIBRARY}\[(.*)\]")
 

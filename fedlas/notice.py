@@ -13,8 +13,9 @@ Severity = Literal["info", "warning", "error"]
 
 
 #: An event has room for 16 KiB: five lists of names and some figures.
-_MOST_NAMES, _MOST_NAME_BYTES = 200, 2_000
-_MOST_SHOWN = 80
+_MAX_NAMES = 200
+_MAX_NAME_BYTES = 2_000
+_MAX_SHOWN = 80
 
 
 def first_names(names: Iterable[str]) -> list[str]:
@@ -24,10 +25,10 @@ def first_names(names: Iterable[str]) -> list[str]:
     (['ant', 'bee'], 3)
     """
     kept: list[str] = []
-    left = _MOST_NAME_BYTES
+    left = _MAX_NAME_BYTES
     for name in names:
         left -= len(name.encode("utf-8", "replace")) + 4
-        if left < 0 or len(kept) == _MOST_NAMES:
+        if left < 0 or len(kept) == _MAX_NAMES:
             break
         kept.append(name)
     return kept
@@ -39,7 +40,7 @@ def shortened(name: str) -> str:
     >>> shortened("mean area"), len(shortened("a" * 5000))
     ('mean area', 80)
     """
-    return name if len(name) <= _MOST_SHOWN else name[: _MOST_SHOWN - 1] + "…"
+    return name if len(name) <= _MAX_SHOWN else name[: _MAX_SHOWN - 1] + "…"
 
 
 def adjustment(code: str, message: str, **evidence: Json) -> Notice:

@@ -19,7 +19,8 @@ _BEAT_S = 0.5
 #: A watcher that looks less often than this was frozen itself, perhaps together with the process that it watches.
 _FROZEN_S = 1.0
 #: In `struct tcp_info`: of a listening socket the connections that wait to be accepted, and how many may.
-_WAITING_OFFSET, _TCP_INFO_BYTES = 24, 104
+_WAITING_OFFSET = 24
+_TCP_INFO_BYTES = 104
 
 
 class Heartbeat:

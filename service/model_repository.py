@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from service.inference.batching import ModelQueue
     from service.inference.scheduler import Scheduler
 
-_MOST_PROFILES = 10_000
+_MAX_PROFILES = 10_000
 _LOG = logging.getLogger(__name__)
 #: An older entry is read again, beside the requests that use it.
 _FRESH_S = 0.1
 #: For an older entry a request waits until it was read again,
 _STALE_S = 0.5
 #: and no longer than this, if the model that it last meant is open.
-_LONGEST_S = 1.0
-_MOST_ENTRIES = 10_000
+_MAX_WAIT_S = 1.0
+_MAX_ENTRIES = 10_000
 #: The name or id that a request gives, and the version if it gives one.
 Key = tuple[str, str | None]
 
@@ -71,7 +71,7 @@ class ResolvedModel:
         key = (self.model_id, None if priors is None else tuple(priors.items()))
         profile = self.profiles.get(key)
         if profile is None:
-            if len(self.profiles) >= _MOST_PROFILES:
+            if len(self.profiles) >= _MAX_PROFILES:
                 self.profiles.clear()
             plain = ServingProfile.of(self.recorded)
             profile = self.profiles[key] = plain if priors is None else replace(plain, shift=plain.shift_to(priors))
@@ -165,7 +165,7 @@ class ModelRepository:
         entry = self._entries.get(key)
         if entry is not None and entry.read_at >= self._since:
             # A database that hangs must not delay requests whose model is known and open.
-            await asyncio.wait([reading[1]], timeout=_LONGEST_S)
+            await asyncio.wait([reading[1]], timeout=_MAX_WAIT_S)
             if not reading[1].done() and (line := self._models.opened(entry.resolved.digest)) is not None:
                 return entry.resolved, line
         resolved = await asyncio.shield(reading[1])
@@ -245,7 +245,7 @@ class ModelRepository:
         # As old as the beginning of the read: a later change may not be in it.
         self._entries[key] = _Entry(resolved, asked_at)
         self._entries.move_to_end(key)
-        if len(self._entries) > _MOST_ENTRIES:
+        if len(self._entries) > _MAX_ENTRIES:
             self._entries.popitem(last=False)
         return resolved
 

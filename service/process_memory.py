@@ -28,9 +28,11 @@ _MEMORY_WORDS = (
 )
 #: Growth beyond which memory is released, and the shortest and longest interval between two checks: what steady work
 #: allocates again and again is released ever less often.
-_GROWTH_BYTES, _LOOK_S, _LONGEST_LOOK_S = 32 * 1024**2, 1.0, 4.0
+_GROWTH_BYTES = 32 * 1024**2
+_LOOK_S = 1.0
+_MAX_LOOK_S = 4.0
 #: Between two tries without growth: large requests may have been under way during the last one.
-_LONGEST_PAUSE_S = 32.0
+_MAX_PAUSE_S = 32.0
 _PAGE = resource.getpagesize()
 
 
@@ -85,10 +87,10 @@ class MemoryRelease:
         while True:
             await asyncio.sleep(look)
             grown = resident_bytes() > level + _GROWTH_BYTES
-            look = min(2 * look, _LONGEST_LOOK_S) if grown else _LOOK_S
+            look = min(2 * look, _MAX_LOOK_S) if grown else _LOOK_S
             if not grown and loop.time() < due:
                 continue
-            pause = _LOOK_S if grown else min(2 * pause, _LONGEST_PAUSE_S)
+            pause = _LOOK_S if grown else min(2 * pause, _MAX_PAUSE_S)
             due = loop.time() + pause
             await loop.run_in_executor(None, self._release_free)
             level = resident_bytes()

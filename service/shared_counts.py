@@ -28,11 +28,14 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter
 from service.inference.metrics import WIDTH, Counts, ModelKey, OtherProcesses, ServingMetrics, latest, merged
 
 _LOG = logging.getLogger(__name__)
-_COUNTS, _ALIVE, _UNFINISHED = ".counts", ".alive", ".new"
-_MOST_ENDED = 1000  # models of processes that have ended
+_COUNTS = ".counts"
+_ALIVE = ".alive"
+_UNFINISHED = ".new"
+_MAX_ENDED = 1000  # models of processes that have ended
 _LAYOUT: Literal[1] = 1  # of the rows; increased with every change of them
-_MOST_HEAD_BYTES = 4 * 1024**2
-_MOST_MODELS, _MOST_GAUGES = 11_000, 200  # with those that have ended, and `OTHER`
+_MAX_HEAD_BYTES = 4 * 1024**2
+_MAX_MODELS = 11_000  # with those that have ended, and `OTHER`
+_MAX_GAUGES = 200
 _Name = Annotated[str, Field(max_length=1000)]
 _ENDED = ""
 
@@ -43,8 +46,8 @@ class _Head(BaseModel):
     model_config = ConfigDict(hide_input_in_errors=True)
 
     layout: Literal[1]
-    models: Annotated[list[tuple[_Name, _Name, _Name]], Field(max_length=_MOST_MODELS)]
-    gauges: Annotated[dict[_Name, FiniteFloat], Field(max_length=_MOST_GAUGES)]
+    models: Annotated[list[tuple[_Name, _Name, _Name]], Field(max_length=_MAX_MODELS)]
+    gauges: Annotated[dict[_Name, FiniteFloat], Field(max_length=_MAX_GAUGES)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +66,8 @@ class Snapshot:
     def decode(cls, content: bytes) -> Snapshot:
         """Read a file; raises ValueError where it is incomplete, or another version of this software wrote it."""
         first, _, rest = content.partition(b"\n")
-        if len(first) > _MOST_HEAD_BYTES:
-            raise ValueError(f"a head of {len(first)} bytes; at most {_MOST_HEAD_BYTES}")
+        if len(first) > _MAX_HEAD_BYTES:
+            raise ValueError(f"a head of {len(first)} bytes; at most {_MAX_HEAD_BYTES}")
         head = _Head.model_validate_json(first)
         keys = [ModelKey(*key) for key in head.models]
         rows = np.frombuffer(rest).reshape(len(keys), WIDTH)
@@ -133,7 +136,7 @@ class SharedCounts:
                 if lives:
                     living.append(snapshot)
                 else:
-                    self._ended = latest(merged((self._ended, snapshot.counts)), _MOST_ENDED)
+                    self._ended = latest(merged((self._ended, snapshot.counts)), _MAX_ENDED)
                     self._names_ended.add(name)
                     self._read.pop(name)
             return OtherProcesses([self._ended, *(one.counts for one in living)], [one.gauges for one in living])
@@ -256,7 +259,7 @@ class ServingCounts:
         if (process := self._processes.get(name)) is not None:
             self._decode(name, process)
             if process.snapshot is not None:
-                self._ended = latest(merged((self._ended, process.snapshot.counts)), _MOST_ENDED)
+                self._ended = latest(merged((self._ended, process.snapshot.counts)), _MAX_ENDED)
             del self._processes[name]
             self._write()
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
 _LOG = logging.getLogger(__name__)
-_SIGNAL, _ALL = "OTEL_EXPORTER_OTLP_TRACES_", "OTEL_EXPORTER_OTLP_"
+_SIGNAL = "OTEL_EXPORTER_OTLP_TRACES_"
+_ALL = "OTEL_EXPORTER_OTLP_"
 _PROTOCOL = "http/protobuf"
 #: A collector that does not answer must not keep the process from ending.
 _CLOSE_TIMEOUT_S = 5.0

@@ -46,7 +46,9 @@ _PERMITTED = frozenset(
     )
 )
 #: How long handing work back may take, then telling database and broker of the end, and then Celery's own end.
-_STOP_S, _LEAVING_S, _EXIT_S = 12.0, 2.0, 3.0
+_STOP_S = 12.0
+_LEAVING_S = 2.0
+_EXIT_S = 3.0
 #: The exit code of a worker that wants to be started again.
 RESTART = 75
 

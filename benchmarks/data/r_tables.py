@@ -10,8 +10,10 @@ from typing import Any
 
 from benchmarks.data.common import missing
 
-MIN_ROWS, MIN_ROWS_OF_A_CLASS = 1500, 20
-MIN_CLASSES, MAX_CLASSES = 2, 20
+MIN_ROWS = 1500
+MIN_ROWS_OF_A_CLASS = 20
+MIN_CLASSES = 2
+MAX_CLASSES = 20
 MIN_INPUTS = 4
 MAX_LEVELS = 100  # text with more of them names its row, or nearly so
 _INVENTED = ("fake", "simulated", "hypothetical")  # words of a title

@@ -15,7 +15,8 @@ from benchmarks.serving.models import ServedModel
 from benchmarks.serving.peers import CALM, CANDIDATES, EMPTY, FASTAPI, Setting
 from benchmarks.serving.trials import Plan
 
-PREDICT, INFER = "fedlas /v1 predict", "fedlas /v2 infer"
+PREDICT = "fedlas /v1 predict"
+INFER = "fedlas /v2 infer"
 _OURS = (PREDICT, INFER)
 
 

@@ -92,7 +92,8 @@ CANDIDATES: Mapping[str, tuple[Setting, ...]] = {
 #: Those that never let a request wait for others.
 CALM = (_LITSERVE_CALM, _MLSERVER_CALM, _BENTOML_CALM, _MOSEC_CALM)
 #: Not peers: what one writes in an afternoon, and what Python can do at all.
-FASTAPI, EMPTY = Setting("fastapi", ""), Setting("empty", "")
+FASTAPI = Setting("fastapi", "")
+EMPTY = Setting("empty", "")
 
 
 @dataclass(frozen=True)

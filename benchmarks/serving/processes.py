@@ -17,7 +17,8 @@ from pathlib import Path
 from benchmarks.serving.payloads import Failed
 from tests.helpers.processes import descendants_of, die_with_parent, is_alive
 
-_STARTING_S, _ENDING_S = 120.0, 30.0
+_STARTING_S = 120.0
+_ENDING_S = 30.0
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,8 @@ class Plan:
     seconds: float
 
 
-_FULL, _SHORT = Plan(5, 4.0), Plan(1, 1.0)
+_FULL = Plan(5, 4.0)
+_SHORT = Plan(1, 1.0)
 
 
 def main() -> None:

@@ -17,7 +17,8 @@ from benchmarks.serving.payloads import Request
 
 Json = dict[str, Any]
 #: By their settings of `FEDLAS_WALL`.
-ONE_PROCESS, WALLED = "one process", "walled"
+ONE_PROCESS = "one process"
+WALLED = "walled"
 _SETTINGS = {ONE_PROCESS: "off", WALLED: "preferred"}
 _NO_API = ("worker", "broker")
 

@@ -28,7 +28,8 @@ from fedlas.report.label_noise import sensitivity
 Floats = NDArray[np.float64]
 Targets = NDArray[np.int64]
 #: Wrong labels are drawn so often at the least, and in all draws for so many rows at the most.
-_FEWEST_DRAWS, _JUDGED_ROWS = 3, 200_000
+_MIN_DRAWS = 3
+_JUDGED_ROWS = 200_000
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class Evaluation:
             lambda targets: verdict_alone(probs, JudgedRows(targets, rows.groups), options),
             self.targets,
             len(self.dataset.class_names),
-            draws=max(_FEWEST_DRAWS, min(self.options.noise_draws, _JUDGED_ROWS // len(self.targets))),
+            draws=max(_MIN_DRAWS, min(self.options.noise_draws, _JUDGED_ROWS // len(self.targets))),
             seed=self.options.seed,
         )
 

@@ -37,7 +37,7 @@ from fedlas.training.fit import predict_logits
 
 #: Calibration rows times classes up to which idle rows join them: beyond, matrix scaling and other calibrators with
 #: many parameters would be left out for want of time (`fedlas.race.scoring`), which costs more than rows bring.
-MOST_SCORES = 500_000
+MAX_SCORES = 500_000
 Rows = tuple[list[Array], NDArray[np.int64]]
 _EXPECTED_WITHIN = 0.05
 #: Seconds of judging, writing and reporting: at the least, of each test row, and of each of its scores. Of six
@@ -53,7 +53,7 @@ _PROVEN_ROWS = 512
 _NOTICES = "notices"
 
 
-def idle_rows(dataset: Dataset, *, most_scores: float = MOST_SCORES, seed: int = 0) -> Integers:
+def idle_rows(dataset: Dataset, *, most_scores: float = MAX_SCORES, seed: int = 0) -> Integers:
     """The train rows (M,), ascending, that may calibrate where nothing is trained; groups stay whole.
 
     There are none unless the splits were drawn and the network has seen no row. In a split by time train rows are the
@@ -195,8 +195,8 @@ def _most_scores(classifier: GraphClassifier, dataset: Dataset, options: Calibra
     with_features = most_logits(classifier.feature_dim, seconds_for_features(options.budget_seconds))
     alone = len(dataset.rows("calibration")) * len(dataset.class_names)
     if options.method == "temperature" or alone > with_features:
-        return MOST_SCORES
-    return min(MOST_SCORES, with_features)
+        return MAX_SCORES
+    return min(MAX_SCORES, with_features)
 
 
 def _check_rows(classifier: GraphClassifier, dataset: Dataset) -> None:

@@ -45,7 +45,9 @@ from fedlas.report.parts import OutOfFold
 #: Few draws of wrong labels: a request waits for the report.
 _NOISE_DRAWS = 3
 #: Intervals rest on this many resamples, fewer where there are many rows, which need them less.
-_FEWEST_RESAMPLES, _RESAMPLES, _RESAMPLED_ROWS = 200, 1000, 10_000_000
+_MIN_RESAMPLES = 200
+_RESAMPLES = 1000
+_RESAMPLED_ROWS = 10_000_000
 _UNSEEN = (
     "All this assumes that the model was not trained on any of these rows, which scores alone cannot show: on rows "
     "that it has learnt by heart every figure here is worthless."
@@ -121,7 +123,7 @@ def calibrate_scores(
     options = replace(
         options or CalibrationOptions(),
         noise_draws=_NOISE_DRAWS,
-        num_resamples=max(_FEWEST_RESAMPLES, min(_RESAMPLES, _RESAMPLED_ROWS // len(rows.dataset.rows("test")))),
+        num_resamples=max(_MIN_RESAMPLES, min(_RESAMPLES, _RESAMPLED_ROWS // len(rows.dataset.rows("test")))),
     )
     selector = _selector(rows, options)
     with threadpool_limits(limits=1, user_api="blas"):  # as around the race of a network

@@ -17,9 +17,10 @@ Ints = NDArray[np.int64]
 Parameters = dict[str, Any]
 OnnxPart: TypeAlias = "tuple[list[onnx.NodeProto], list[onnx.TensorProto]]"
 #: No slope of a map of cooled log-odds leaves this range, and no temperature is lower.
-LOWEST, HIGHEST = 0.01, 100.0
+MIN_FACTOR = 0.01
+MAX_FACTOR = 100.0
 #: No temperature is higher: logits of ±10,000, which exist, need about 1,000.
-HOTTEST = 1e5
+MAX_TEMPERATURE = 1e5
 #: Logits (N·K numbers) above which a calibrator that iterates over all of them would take too long or too much memory.
 MAX_LOGITS = 20_000_000
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedlas.calibrators.base import HOTTEST, LOWEST, Chain, Floats, Ints, LogitsCalibrator, log_softmax, pair
+from fedlas.calibrators.base import (
+    MAX_TEMPERATURE,
+    MIN_FACTOR,
+    Chain,
+    Floats,
+    Ints,
+    LogitsCalibrator,
+    log_softmax,
+    pair,
+)
 from fedlas.calibrators.regression import logistic_line, platt_targets
 from fedlas.calibrators.temperature import TemperatureScaling
 
@@ -26,7 +35,7 @@ class AffineScaling(LogitsCalibrator):
 
     def fit_rows(self, scores: Floats, labels: Ints, rows: Floats) -> None:
         column = scores[:, 1:] - scores[:, :1]
-        line = logistic_line(column, platt_targets(labels, rows), rows, lowest=1.0 / HOTTEST)
+        line = logistic_line(column, platt_targets(labels, rows), rows, lowest=1.0 / MAX_TEMPERATURE)
         self.slope, self.intercept = line.tolist()
 
     def transform(self, scores: Floats) -> Floats:
@@ -65,7 +74,7 @@ class BetaScaling(LogitsCalibrator):
         self.temperature = TemperatureScaling().fit(scores, labels, weights=rows).temperature
         logs = log_softmax(scores / self.temperature)
         columns = np.stack([logs[:, 1], -logs[:, 0]], axis=1)
-        self.a, self.b, self.c = logistic_line(columns, platt_targets(labels, rows), rows, lowest=LOWEST).tolist()
+        self.a, self.b, self.c = logistic_line(columns, platt_targets(labels, rows), rows, lowest=MIN_FACTOR).tolist()
 
     def transform(self, scores: Floats) -> Floats:
         logs = log_softmax(scores / self.temperature)

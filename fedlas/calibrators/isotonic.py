@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from fedlas.calibrators.base import (
-    LOWEST,
     MAX_LOGITS,
+    MIN_FACTOR,
     Chain,
     Floats,
     Ints,
@@ -24,8 +24,8 @@ from fedlas.calibrators.base import (
 from fedlas.calibrators.temperature import TemperatureScaling
 
 MAX_KNOTS = 32
-#: A bin holds at least so much surprise Σ|hit − p|, about as many rows as its mean needs to mean something.
-_LEAST_SURPRISE = 10.0
+#: A bin holds at least so much of Σ|hit − p|, about as many rows as its mean needs to mean something.
+_MIN_RESIDUAL_PER_KNOT = 10.0
 #: Every bin begins with so many rows that say what the probabilities say: its mean is never 0 or 1.
 _PRIOR_ROWS = 1.0
 
@@ -60,7 +60,7 @@ def monotone_knots(probs: Floats, hits: Floats, rows: Floats) -> tuple[Floats, F
 
 def _bins(surprise: Floats, rows: Floats) -> Ints:
     """Bin of every row, in order, so that each bin holds the same surprise."""
-    count = int(np.clip(float(surprise.sum()) / _LEAST_SURPRISE, 1, MAX_KNOTS))
+    count = int(np.clip(float(surprise.sum()) / _MIN_RESIDUAL_PER_KNOT, 1, MAX_KNOTS))
     share = np.cumsum(surprise + 1e-12 * rows)
     middle = share - 0.5 * (surprise + 1e-12 * rows)
     return np.asarray(np.minimum((middle / share[-1] * count).astype(np.int64), count - 1))
@@ -90,7 +90,7 @@ def bounded_slopes(x: Floats, y: Floats, *, lowest: float, highest: float) -> tu
 
 
 #: A steeper curve would copy the jumps of isotonic regression, and blow up the rounding of float32.
-_STEEPEST = 20.0
+_MAX_SLOPE = 20.0
 
 
 class IsotonicScaling(LogitsCalibrator):
@@ -146,7 +146,7 @@ class IsotonicScaling(LogitsCalibrator):
             hits[np.arange(len(labels)), labels] = 1.0
             means, found = monotone_knots(np.exp(logs).ravel(), hits.ravel(), np.repeat(rows, scores.shape[1]))
             x, y = np.log(means), np.log(found)
-        x, y = bounded_slopes(x, y, lowest=LOWEST, highest=_STEEPEST)
+        x, y = bounded_slopes(x, y, lowest=MIN_FACTOR, highest=_MAX_SLOPE)
         self.x, self.y, self.slope, self.temperature = x, y, 1.0, temperature
         self.binary = scores.shape[1] == 2
         self.keeps_order = not self.binary

@@ -20,7 +20,8 @@ from fedlas.calibrators.regression import DiagonalMap, MatrixMap, fit_logit_map
 from fedlas.calibrators.temperature import MixtureScaling, TemperatureScaling
 
 #: Multiplications per pass (N·K²) and classes above which fitting a matrix would take minutes.
-MAX_PRODUCT, MAX_CLASSES = 200_000_000, 256
+MAX_PRODUCT = 200_000_000
+MAX_CLASSES = 256
 
 
 class _LinearScaling(LogitsCalibrator):

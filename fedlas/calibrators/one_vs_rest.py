@@ -125,7 +125,8 @@ def _against_the_rest(logits: Floats) -> Floats:
 #: Nats from which on log-probabilities are compressed rather than kept (chosen among 4 and 16 on four tables).
 SCALE = 4.0
 #: A class of a probability under this in more than so many of the rows: the spacing of float32 at 1.
-_EPSILON, _SHARE = float(np.finfo(np.float32).eps), 0.01
+_EPSILON = float(np.finfo(np.float32).eps)
+_SHARE = 0.01
 
 
 class Compressed(Calibrator):

@@ -33,7 +33,7 @@ from fedlas.calibrators.base import (
 )
 
 #: A member with a smaller weight is dropped: it costs a branch of the served graph and changes nothing.
-LEAST_WEIGHT = 1e-3
+MIN_WEIGHT = 1e-3
 #: Added to every mean probability, so that its logarithm stays finite in float32.
 TINY = 1e-37
 #: No member of a log-linear mixture says less, in nats, of any class: a sure error of one member rules no row.
@@ -42,7 +42,8 @@ MIN_LOG_PROB = -30.0
 PRIOR_OF_SUM = 0.25
 #: Log-linear weights are fitted on every so many-th row where members have more numbers than this: 40 MB each.
 MAX_FITTED_LOGITS = 5_000_000
-_STEPS, _CLOSE_ENOUGH = 300, 1e-6
+_STEPS = 300
+_WEIGHT_TOLERANCE = 1e-6
 
 
 class Uniform(LogitsCalibrator):
@@ -179,9 +180,9 @@ def mixture_weights(true_probs: Floats, rows: Floats) -> Floats:
     for _ in range(_STEPS):
         shares = true_probs * weights
         before, weights = weights, (rows / shares.sum(axis=1)) @ shares
-        if np.abs(weights - before).max() < _CLOSE_ENOUGH:
+        if np.abs(weights - before).max() < _WEIGHT_TOLERANCE:
             break
-    weights[weights < LEAST_WEIGHT] = 0.0
+    weights[weights < MIN_WEIGHT] = 0.0
     return np.asarray(weights / weights.sum())
 
 
@@ -222,7 +223,7 @@ def log_pool_weights(logs: Sequence[Floats], targets: Ints, rows: Floats) -> Flo
     while True:
         weights = np.zeros(len(members))
         weights[kept] = _log_weights(members[kept], labels, shares)
-        larger = np.flatnonzero(weights >= min(LEAST_WEIGHT, weights.max()))
+        larger = np.flatnonzero(weights >= min(MIN_WEIGHT, weights.max()))
         if len(larger) == len(kept):
             return weights
         kept = larger

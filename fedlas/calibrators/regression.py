@@ -13,11 +13,11 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas.calibrators.base import HIGHEST, Floats, Ints, effective_count, softmax
+from fedlas.calibrators.base import MAX_FACTOR, Floats, Ints, effective_count, softmax
 
 _STEPS = 100
 #: Half the squared Newton decrement is about how far the loss is above its minimum: this is below all reported digits.
-_CLOSE_ENOUGH = 1e-15
+_GRADIENT_TOLERANCE = 1e-15
 _AT_BOUND = 1e-9
 Flags = NDArray[np.bool_]
 
@@ -30,7 +30,7 @@ def platt_targets(labels: Ints, rows: Floats) -> Floats:
 
 
 def logistic_line(columns: Floats, soft_targets: Floats, rows: Floats, *, lowest: float) -> Floats:
-    """Slopes (P,) from `lowest` to `HIGHEST` and the intercept of a regression of soft targets (N,) on columns (N, P).
+    """Slopes (P,), at least `lowest`, and the intercept of a regression of soft targets (N,) on columns (N, P).
 
     >>> logistic_line(np.array([[-1.0], [1.0]]), np.array([0.25, 0.75]), np.array([0.5, 0.5]), lowest=0.01).round(6)
     array([1.098612, 0.      ])
@@ -39,7 +39,7 @@ def logistic_line(columns: Floats, soft_targets: Floats, rows: Floats, *, lowest
     scale = np.sqrt(rows @ np.square(columns - centre))
     scale[scale == 0.0] = 1.0
     design = np.concatenate([(columns - centre) / scale, np.ones((len(columns), 1))], axis=1)
-    bounds = np.append(lowest * scale, -np.inf), np.append(HIGHEST * scale, np.inf)
+    bounds = np.append(lowest * scale, -np.inf), np.append(MAX_FACTOR * scale, np.inf)
     nothing = np.zeros((len(scale) + 1, len(scale) + 1))
     found = bounded_newton(design, soft_targets, rows, bounds=bounds, penalty=nothing, start=nothing[0])
     slopes = found[:-1] / scale
@@ -78,7 +78,7 @@ def bounded_newton(
         hessian = (design.T * (rows * positive * (1.0 - positive))) @ design + 2.0 * penalty
         step = _inward_step(hessian, gradient, theta - low < _AT_BOUND, high - theta < _AT_BOUND)
         slope = float(gradient @ step)
-        if not slope > _CLOSE_ENOUGH:
+        if not slope > _GRADIENT_TOLERANCE:
             break
         moving = step != 0.0
         room = np.where(step > 0, theta - low, high - theta)[moving] / np.abs(step[moving])
@@ -105,11 +105,12 @@ def _inward_step(hessian: Floats, gradient: Floats, at_low: Flags, at_high: Flag
     return step
 
 
-_NEWTON_STEPS, _CG_STEPS = 50, 60
+_NEWTON_STEPS = 50
+_CG_STEPS = 60
 #: Half the squared Newton decrement is about how far the loss is above its minimum: this is below all reported digits.
 _CONVERGED = 1e-11
 #: With no more numbers than this in θ the Hessian of a diagonal map is formed.
-_SMALL = 200
+_MAX_DENSE_CLASSES = 200
 #: A linear map θ → (N, K) for fixed rows; `squares` is `backward` with every coefficient squared.
 LogitMap: TypeAlias = "DiagonalMap | MatrixMap"
 
@@ -194,7 +195,7 @@ def fit_logit_map(logit_map: LogitMap, z: Floats, labels: Ints, rows: Floats, pe
 
 def _newton_step(logit_map: LogitMap, probs: Floats, rows: Floats, penalty: Floats, gradient: Floats) -> Floats:
     """H⁻¹·gradient for the Hessian H of the penalised loss, which is formed only where that is cheap."""
-    if isinstance(logit_map, DiagonalMap) and penalty.size <= _SMALL:
+    if isinstance(logit_map, DiagonalMap) and penalty.size <= _MAX_DENSE_CLASSES:
         hessian = logit_map.hessian(probs, rows) + np.diag(2.0 * penalty.ravel())
         return np.asarray(np.linalg.solve(hessian, gradient.reshape(-1, 1)), np.float64).reshape(gradient.shape)
 

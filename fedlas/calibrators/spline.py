@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas.calibrators.base import (
-    HIGHEST,
-    LOWEST,
+    MAX_FACTOR,
+    MIN_FACTOR,
     Chain,
     Floats,
     Ints,
@@ -73,7 +73,7 @@ class SplineScaling(LogitsCalibrator):
         values = line.transform(scores)[:, 1]
         knots = _even_knots(values, rows, self.num_knots)
         design = np.concatenate([np.ones((len(values), 1)), _integrals(values, knots)], axis=1)
-        low, high = np.full(design.shape[1], LOWEST), np.full(design.shape[1], HIGHEST)
+        low, high = np.full(design.shape[1], MIN_FACTOR), np.full(design.shape[1], MAX_FACTOR)
         low[0], high[0] = -np.inf, np.inf
         found = bounded_newton(
             design,

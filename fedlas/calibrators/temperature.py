@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from fedlas.calibrators.base import (
-    HOTTEST,
-    LOWEST,
+    MAX_TEMPERATURE,
+    MIN_FACTOR,
     Chain,
     Floats,
     Ints,
@@ -61,7 +61,9 @@ class TemperatureScaling(LogitsCalibrator):
         self.temperature = float(temperature)
 
     def fit_rows(self, scores: Floats, labels: Ints, rows: Floats) -> None:
-        self.temperature = float(np.clip(np.exp(-_log_inverse_temperature(scores, labels, rows)), LOWEST, HOTTEST))
+        self.temperature = float(
+            np.clip(np.exp(-_log_inverse_temperature(scores, labels, rows)), MIN_FACTOR, MAX_TEMPERATURE)
+        )
 
     def transform(self, scores: Floats) -> Floats:
         return scores / self.temperature
@@ -96,7 +98,7 @@ class ShrunkenTemperature(TemperatureScaling):
             nll = np.log(np.exp(logits).sum(axis=1)) - logits[index, labels]
             return float(rows @ nll) + u * u / (2 * PRIOR**2 * count)
 
-        found = minimize_scalar(penalised, bounds=(np.log(LOWEST), np.log(HOTTEST)), method="bounded")
+        found = minimize_scalar(penalised, bounds=(np.log(MIN_FACTOR), np.log(MAX_TEMPERATURE)), method="bounded")
         self.temperature = float(np.exp(found.x))
 
 
@@ -111,7 +113,7 @@ def _log_inverse_temperature(scores: Floats, labels: Ints, rows: Floats) -> floa
 
     if not centred.any():  # all logits are equal, and every temperature is as good as 1
         return 0.0
-    low, high = np.log(1.0 / HOTTEST), np.log(1.0 / LOWEST)
+    low, high = np.log(1.0 / MAX_TEMPERATURE), np.log(1.0 / MIN_FACTOR)
     try:
         return float(brentq(_excess, low, high, args=(centred, rows, wanted), xtol=1e-12))
     except ValueError:  # the root lies beyond a bound
@@ -127,9 +129,11 @@ def _excess(u: float, centred: Floats, rows: Floats, wanted: float) -> float:
 
 
 #: No more than half of every answer is doubt; a share under the smallest is none (its logarithm must fit float32).
-MOST, LEAST = 0.5, 1e-6
+MAX_SHARE = 0.5
+MIN_SHARE = 1e-6
 #: How far the mixture's log temperature is looked for under and over that of a temperature alone.
-_COOLER, _HOTTER = 2.0, 0.5
+_COOLER = 2.0
+_HOTTER = 0.5
 
 
 class MixtureScaling(LogitsCalibrator):
@@ -145,9 +149,9 @@ class MixtureScaling(LogitsCalibrator):
     keeps_order = True
 
     def __init__(self, temperature: float = 1.0, share: float = 0.0, num_classes: int = 2) -> None:
-        if not (np.isfinite(temperature) and temperature > 0 and 0 <= share <= MOST):
+        if not (np.isfinite(temperature) and temperature > 0 and 0 <= share <= MAX_SHARE):
             raise ValueError(
-                f"temperature must be positive and finite, share in [0, {MOST}], got {temperature!r}, {share!r}"
+                f"temperature must be positive and finite, share in [0, {MAX_SHARE}], got {temperature!r}, {share!r}"
             )
         self.temperature, self.share, self.num_classes = float(temperature), float(share), int(num_classes)
 
@@ -159,7 +163,7 @@ class MixtureScaling(LogitsCalibrator):
         alone = TemperatureScaling()
         alone.fit_rows(scores, labels, rows)
         start = -np.log(alone.temperature)
-        low, high = max(np.log(1 / HOTTEST), start - _HOTTER), min(np.log(1 / LOWEST), start + _COOLER)
+        low, high = max(np.log(1 / MAX_TEMPERATURE), start - _HOTTER), min(np.log(1 / MIN_FACTOR), start + _COOLER)
         u = minimize_scalar(
             lambda v: _best_share(scores, labels, rows, v)[1],
             bounds=(low, high),
@@ -168,7 +172,7 @@ class MixtureScaling(LogitsCalibrator):
         ).x
         share, nll = _best_share(scores, labels, rows, u)
         plain = -(rows @ log_softmax(np.exp(start) * scores)[np.arange(len(labels)), labels])
-        if share < LEAST or nll >= plain:
+        if share < MIN_SHARE or nll >= plain:
             share, u = 0.0, start
         self.temperature, self.share, self.num_classes = float(np.exp(-u)), float(share), scores.shape[1]
 
@@ -200,7 +204,7 @@ def _best_share(scores: Floats, labels: Ints, rows: Floats, u: float) -> tuple[f
     """The share with the lowest NLL at log inverse temperature u, and that NLL: convex in the share, so bisected."""
     even = 1.0 / scores.shape[1]
     true = np.maximum(softmax(np.exp(u) * scores)[np.arange(len(labels)), labels], 1e-300)
-    low, high = 0.0, MOST
+    low, high = 0.0, MAX_SHARE
     if rows @ ((true - even) / true) >= 0:  # the slope at no doubt: doubt only costs
         return 0.0, float(-(rows @ np.log(true)))
     for _ in range(50):

@@ -21,8 +21,10 @@ from fedlas.extras import installed
 _GRAPH = base64.b64decode(
     "CAg6QAoRCgF4CgF4EgF5IgZNYXRNdWwSAWdaEwoBeBIOCgwIARIICgIIAgoCCAJiEwoBeRIOCgwIARIICgIIAgoCCAJCBAoAEA0="
 )
-_CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
-_MATRIX, _SQUARE = [[1.0, 2.0], [3.0, 4.0]], [[7.0, 10.0], [15.0, 22.0]]
+_CUDA = "CUDAExecutionProvider"
+_CPU = "CPUExecutionProvider"
+_MATRIX = [[1.0, 2.0], [3.0, 4.0]]
+_SQUARE = [[7.0, 10.0], [15.0, 22.0]]
 
 
 def onnx_runtime() -> Iterator[Line]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Json = Mapping[str, Any]
 #: A cell of a list is cut at so many columns of a terminal.
-_WIDEST = 40
+_MAX_CELL_WIDTH = 40
 #: How a text begins that spreadsheets would run: https://owasp.org/www-community/attacks/CSV_Injection
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -189,7 +189,7 @@ def _fitting(titles: list[str], rows: list[list[str]], width: int) -> tuple[list
 
     def cut(cell: str) -> str:
         cell = _one_line(cell)
-        return cell if cell_len(cell) <= _WIDEST else set_cell_size(cell, _WIDEST - 1).rstrip() + "…"
+        return cell if cell_len(cell) <= _MAX_CELL_WIDTH else set_cell_size(cell, _MAX_CELL_WIDTH - 1).rstrip() + "…"
 
     rows = [[row[0], *map(cut, row[1:])] for row in rows]
     needed, count = -2, 0

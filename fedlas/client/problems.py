@@ -149,7 +149,7 @@ def unreachable(error: httpx.TransportError, url: str, request_id: str | None) -
 
 
 _FIRST_S = 0.4
-_LONGEST_S = 8.0
+_MAX_PAUSE_S = 8.0
 #: Seconds after the beginning of a call in which it may be tried again, and those of one try where that takes longer.
 MAX_CALL_S = 120.0
 _PASSING = frozenset({408, 429, 502, 503, 504})
@@ -192,7 +192,7 @@ def delay_before_retry(response: httpx.Response, tries: int) -> float:
 
 def backoff(retries: int) -> float:
     """Seconds to wait after a connection was lost: twice as long each time, and never as long as others wait."""
-    return min(_LONGEST_S, _FIRST_S * 2.0**retries) * random.uniform(0.5, 1)
+    return min(_MAX_PAUSE_S, _FIRST_S * 2.0**retries) * random.uniform(0.5, 1)
 
 
 def retry_after(response: httpx.Response) -> float | None:

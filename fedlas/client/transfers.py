@@ -137,7 +137,7 @@ Record = TypeVar("Record", ModelRecord, DatasetRecord, CalibratorRecord)
 #: Told of what has gone out: bytes sent, and bytes in all.
 OnUpload = Callable[[int, int], None]
 #: Up to here a file goes out in one request, which is sent again whole where its connection breaks.
-SMALL = 8 * 1024**2
+MAX_BODY_BYTES = 8 * 1024**2
 _PIECE = 64 * 1024**2
 _BLOCK = 256 * 1024
 #: Reading many gigabytes once more for their digest takes the server a while.
@@ -160,7 +160,7 @@ def upload(
     told = on_upload or (lambda sent, total: None)
     try:
         told(0, source.size)
-        if source.size <= SMALL:
+        if source.size <= MAX_BODY_BYTES:
             content = source.read(0, source.size)
             record = transport.read(
                 kind, "POST", route, params=params, content=content, creates=True, headers=_BINARY, timeout=_CREATION_S

@@ -18,7 +18,8 @@ from fedlas.conversion.columns import class_name
 from fedlas.conversion.proof import prove
 from fedlas.errors import ConversionError
 
-_INPUT, _OUTPUT = "x", "probabilities"
+_INPUT = "x"
+_OUTPUT = "probabilities"
 #: The newest operators that the importer, ONNX Runtime and skl2onnx all know.
 _OPSETS = {"": 18, "ai.onnx.ml": 3}
 _SCORES_INSTEAD = "calibrate its probabilities instead (`fedlas.calibrate` does so, or `POST /v1/calibrators`)"

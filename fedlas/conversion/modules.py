@@ -31,7 +31,8 @@ from fedlas.errors import ConversionError
 _OPSET = 20
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 #: Rows of the export and of the proof: different, so that a fixed batch cannot pass; one row is traced as always one.
-_EXPORTED_ROWS, _PROVEN_ROWS = 2, 5
+_EXPORTED_ROWS = 2
+_PROVEN_ROWS = 5
 
 
 def arguments(module: nn.Module, given: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:

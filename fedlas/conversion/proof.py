@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from fedlas.errors import ConversionError
 
 #: Names of a written module's outputs.
-LOGITS, FEATURES = "scores", "tapped"
+LOGITS = "scores"
+FEATURES = "tapped"
 #: Largest difference of scores, relative to the largest score: float32 in another order of sums explains a tenth of it.
 _TOLERANCE = 1e-3
 

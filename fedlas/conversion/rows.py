@@ -19,7 +19,8 @@ from fedlas.errors import ConversionError
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
 
-_EXAMPLE_ROWS, _LOADED_ROWS = 32, 256
+_EXAMPLE_ROWS = 32
+_LOADED_ROWS = 256
 
 
 def is_loaded(data: object) -> bool:

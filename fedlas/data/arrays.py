@@ -189,7 +189,9 @@ _ALIGNED = 64
 _PIECE = 1 << 26
 #: Private extra field of a zip member that holds nothing but padding (as zipalign's).
 _PADDING_ID = b"\x35\xd9"
-_LOCAL_HEADER, _ZIP64_EXTRA, _EXTRA_HEADER = 30, 20, 4
+_LOCAL_HEADER = 30
+_ZIP64_EXTRA = 20
+_EXTRA_HEADER = 4
 
 _MAGIC = b"\x93NUMPY"
 _MAX_HEADER_BYTES = 1 << 14

@@ -133,7 +133,7 @@ Inputs: TypeAlias = Mapping[str, Array]
 #: Among a million rows on either side one is taken for another by chance in one of 18 million cases.
 _DIGEST_BYTES = 8
 #: Of a split that has lost rows fewer than this can neither choose nor judge what was trained.
-FEWEST_LEFT = 200
+MIN_LEFT = 200
 
 
 @dataclass(frozen=True)
@@ -193,12 +193,12 @@ def without_seen(dataset: Dataset, seen: SeenRows, *, scratch: Path) -> Dataset:
     left_out = {split: rows for split, rows in found.items() if len(rows) and split != "train"}
     judging = {split: rows for split, rows in left_out.items() if split != "guarantee"}
     kept = {split: len(dataset.rows(split)) - len(rows) for split, rows in judging.items()}
-    if any(count < FEWEST_LEFT for count in kept.values()):
+    if any(count < MIN_LEFT for count in kept.values()):
         raise BadDataset(
             "rows_seen",
             f"this model was trained on {_all_counted(dataset, judging)} (found by their inputs); "
             f"{' and '.join(f'{count:,} {split} rows' for split, count in kept.items())} are left, at least "
-            f"{FEWEST_LEFT} are needed. Send rows that it has not been trained on, or order the job for the model that "
+            f"{MIN_LEFT} are needed. Send rows that it has not been trained on, or order the job for the model that "
             "it was made from",
         )
     if len(found.get("train", ())) and dataset.seen_by_model == "no":

@@ -184,10 +184,13 @@ MAX_MEMBERS = 500_000
 MAX_DIRECTORY_BYTES = 48 << 20
 MAX_MEMBER_BYTES = 256 << 20
 #: Files that are worth zipping shrink to a twentieth; a bomb to a thousandth and less.
-MAX_RATIO, FREE_BYTES = 100, 64 << 20
+MAX_RATIO = 100
+FREE_BYTES = 64 << 20
 MAX_NAME = 1024
 
-_END, _END_BYTES, _ZIP64_LOCATOR_BYTES = b"PK\x05\x06", 22, 20
+_END = b"PK\x05\x06"
+_END_BYTES = 22
+_ZIP64_LOCATOR_BYTES = 20
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, ValueError, struct.error)
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 

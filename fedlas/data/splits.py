@@ -19,9 +19,10 @@ Shares = NDArray[np.float64]
 DEFAULT_SHARES: Shares = np.array([0.5, 0.2, 0.1, 0.2])
 SCORES_SHARES: Shares = np.array([0.0, 0.5, 0.0, 0.5])
 #: Without this share of the rows a split that must be there would often get none.
-_LEAST_SHARE, _SUM_TOLERANCE = 0.01, 1e-6
+_MIN_SHARE = 0.01
+_SUM_TOLERANCE = 1e-6
 #: Shares are kept to a thousandth within so many neighbours.
-_LONGEST_PATTERN = 1000
+_MAX_PATTERN = 1000
 
 SET_ASIDE = -1
 #: So many groups are weighed one by one (0.4 s); of millions the rest falls into place by the law of large numbers.
@@ -45,9 +46,9 @@ def check_shares(shares: Mapping[str, float]) -> Shares:
     if abs(total := math.fsum(shares.values()) - 1) > _SUM_TOLERANCE:
         raise BadDataset("bad_split_shares", f"the shares must sum to 1, these sum to {total + 1:g}")
     for name in ("calibration", "test"):
-        if shares.get(name, 0) < _LEAST_SHARE:
+        if shares.get(name, 0) < _MIN_SHARE:
             raise BadDataset(
-                "bad_split_shares", f"the share of {name} must be at least {_LEAST_SHARE}, got {shares.get(name, 0):g}"
+                "bad_split_shares", f"the share of {name} must be at least {_MIN_SHARE}, got {shares.get(name, 0):g}"
             )
     return np.array([shares.get(name, 0.0) for name in SPLITS], dtype=np.float64)
 
@@ -134,8 +135,8 @@ def _pattern(shares: Shares) -> Codes:
     >>> _pattern(DEFAULT_SHARES).tolist()
     [0, 1, 0, 3, 0, 2, 0, 1, 3, 0]
     """
-    lengths = (n for n in range(1, _LONGEST_PATTERN) if np.abs(n * shares - np.round(n * shares)).max() < n * 1e-6)
-    length = next(lengths, _LONGEST_PATTERN)
+    lengths = (n for n in range(1, _MAX_PATTERN) if np.abs(n * shares - np.round(n * shares)).max() < n * 1e-6)
+    length = next(lengths, _MAX_PATTERN)
     counts = np.diff(np.round(length * np.cumsum(shares)).astype(int), prepend=0).tolist()
     given, codes = [0] * len(counts), []
     for place in range(length):

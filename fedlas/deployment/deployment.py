@@ -108,12 +108,14 @@ def same(priors: Floats, others: Floats) -> bool:
 
 
 #: Of more numbers rows are drawn: the rates of so many rows are known well enough.
-_MOST_NUMBERS = 1_000_000
+_MAX_NUMBERS = 1_000_000
 _TEMPERATURES = (1.0, 0.1, 0.02)
-_ITERATIONS, _EXACT_STEPS = 60, 100
+_ITERATIONS = 60
+_EXACT_STEPS = 100
 #: The share of rows, twice, that may be answered otherwise: of few rows none.
 _NEGLIGIBLE = 1e-3
-_SMALLEST, _FARTHEST = 1e-300, -600.0
+_MIN_PROB = 1e-300
+_MIN_LOG_PROB = -600.0
 
 
 def keep_alarm_rate(
@@ -145,8 +147,8 @@ def keep_alarm_rate(
     chosen = _drawn(len(probs), probs.shape[1], seed)
     rows = rows[chosen] / rows[chosen].sum()
     rates = np.asarray(np.bincount(before[chosen].argmax(axis=1), rows, probs.shape[1]), np.float64)
-    prices = _Prices(np.log(np.maximum(probs[chosen], _SMALLEST)), rates, rows).found()
-    thresholds = np.exp(np.maximum(prices - prices.max(), _FARTHEST))
+    prices = _Prices(np.log(np.maximum(probs[chosen], _MIN_PROB)), rates, rows).found()
+    thresholds = np.exp(np.maximum(prices - prices.max(), _MIN_LOG_PROB))
     return np.asarray(thresholds / thresholds.sum())
 
 
@@ -160,7 +162,7 @@ def decide(probs: ArrayLike, thresholds: ArrayLike) -> NDArray[np.int64]:
 
 
 def _drawn(num_rows: int, num_classes: int, seed: int) -> slice | NDArray[np.int64]:
-    most = max(1, _MOST_NUMBERS // num_classes)
+    most = max(1, _MAX_NUMBERS // num_classes)
     if num_rows <= most:
         return slice(None)
     return np.sort(np.random.default_rng(seed).choice(num_rows, most, replace=False))

@@ -120,7 +120,8 @@ TYPICALITY = "typicality"
 #: Between two knots a typicality may change as fast as its rows lie close; float32 distances then differ visibly.
 _TYPICALITY_TOLERANCE = 2e-3
 #: Two right computations may differ by so many times what ONNX Runtime differs by on the rows that differ most.
-_ROUNDINGS, _ROUNDED_ROWS = 10, 32
+_ROUNDINGS = 10
+_ROUNDED_ROWS = 32
 
 
 def uploaded_network(classifier: Exportable) -> GraphClassifier:

@@ -23,9 +23,10 @@ if TYPE_CHECKING:  # scores need no PyTorch
 
 Floats = NDArray[np.float64]
 #: Old enough for runtimes of 2022.
-OPSET, IR_VERSION = 17, 8
+OPSET = 17
+IR_VERSION = 8
 #: A probability of 0 counts as this when its logarithm is taken, here and in the file.
-SMALLEST = float(np.finfo(np.float32).tiny)
+MIN_PROB = float(np.finfo(np.float32).tiny)
 #: In ONNX no output may bear the name of an input.
 INPUT_NAMES: dict[Kind, str] = {"logits": "logits", "probabilities": "uncalibrated_probabilities"}
 
@@ -37,7 +38,7 @@ _PROVEN_AT_ONCE = 4096
 def as_logits(kind: Kind, scores: NDArray[np.float32]) -> Floats:
     """Logits (N, K) float64 of scores (N, K); those of probabilities are their logarithms."""
     values = scores.astype(np.float64)
-    return values if kind == "logits" else np.log(np.maximum(values, SMALLEST))
+    return values if kind == "logits" else np.log(np.maximum(values, MIN_PROB))
 
 
 def write(
@@ -94,7 +95,7 @@ def build(calibrator: Calibrator, kind: Kind, class_names: Sequence[str], priors
     given, nodes, constants = INPUT_NAMES[kind], [], []
     logits = given
     if kind == "probabilities":
-        constants.append(numpy_helper.from_array(np.array(SMALLEST, np.float32), "fedlas_smallest"))
+        constants.append(numpy_helper.from_array(np.array(MIN_PROB, np.float32), "fedlas_smallest"))
         nodes.append(helper.make_node("Max", [given, "fedlas_smallest"], ["fedlas_positive"]))
         nodes.append(helper.make_node("Log", ["fedlas_positive"], ["fedlas_logits"]))
         logits = "fedlas_logits"

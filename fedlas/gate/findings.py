@@ -109,7 +109,9 @@ def decisive(findings: Sequence[Finding], limit: float) -> Finding:
 
 
 #: So many classes may be stopped by chance among all, and a class's level within these ends.
-CHANCE_CLASSES, LEAST_LEVEL, MOST_LEVEL = 0.5, 0.01, 0.1
+CHANCE_CLASSES = 0.5
+MIN_LEVEL = 0.01
+MAX_LEVEL = 0.1
 
 
 def lost_answers(before: Floats, after: Floats, targets: Ints) -> Floats:

@@ -33,7 +33,7 @@ from fedlas.gate.guards import (
     is_stopped,
     shown_worse,
 )
-from fedlas.gate.verdict import FINE_TUNED, MOST_ROWS_NEEDED, UNDETERMINED, VERDICTS, sentences_of
+from fedlas.gate.verdict import FINE_TUNED, MAX_ROWS_NEEDED, UNDETERMINED, VERDICTS, sentences_of
 from fedlas.metrics._checks import Floats, check_count, check_groups, check_rows
 from fedlas.metrics.betting_intervals import BoundedMean, paired_mean
 from fedlas.metrics.per_class import holm
@@ -204,4 +204,4 @@ def _claims(
 
 def _rows_needed(means: Iterable[BoundedMean], level: float) -> int | None:
     rows = max(mean.rows_needed(level) for mean in means)
-    return None if rows == float("inf") else min(ceil(rows), MOST_ROWS_NEEDED + 1)
+    return None if rows == float("inf") else min(ceil(rows), MAX_ROWS_NEEDED + 1)

@@ -42,7 +42,8 @@ from fedlas.metrics.selective import RiskCoverage
 
 #: AURC of a calibrated model may be worse by this much, or by this share of the uploaded model's (point estimates): a
 #: temperature moves the ranking a little too, and where AURC is 0.22 a rise of 0.005 is negligible.
-MAX_AURC_RISE, MAX_AURC_SHARE = 0.005, 0.05
+MAX_AURC_RISE = 0.005
+MAX_AURC_SHARE = 0.05
 #: A loss of accuracy beyond the margin is excused where chance explains it, by a sign test of the answers that changed
 #: at this level: on 500 rows the margin of 0.005 is two answers.
 ACCURACY_LEVEL = 0.05

@@ -47,10 +47,12 @@ from fedlas.metrics.calibration_error import top_label
 #: A class's one-vs-rest log score may be worse by this share of the reference's, or by what chance takes.
 MAX_LOG_SCORE_RISE = 0.05
 #: A class may be said to be this many times as common, or as rare, as it is, or what three standard errors take.
-MAX_SHARE_FACTOR, SHARE_LEVEL = 1.3, 0.00135
+MAX_SHARE_FACTOR = 1.3
+SHARE_LEVEL = 0.00135
 #: What makes it worse than before: a temperature moves all shares a little, for the worse as often as for the better.
-LEAST_WORSENING = 1.2
-_LEAST, _MOST = float(np.finfo(np.float64).tiny), float(np.nextafter(1.0, 0.0))
+MIN_WORSENING = 1.2
+_MIN_PROB = float(np.finfo(np.float64).tiny)
+_MAX_PROB = float(np.nextafter(1.0, 0.0))
 
 
 def log_score_rise(reference: Floats, after: Floats, targets: Ints, groups: Ints | None) -> Finding:
@@ -97,7 +99,7 @@ def one_vs_rest_log_scores(probs: Floats, targets: Ints, classes: Ints) -> Float
     >>> one_vs_rest_log_scores(np.array([[0.5, 0.3, 0.2]]), np.array([0]), np.array([0, 2])).round(3).tolist()
     [[0.693, 0.223]]
     """
-    p = probs[:, classes].clip(_LEAST, _MOST)
+    p = probs[:, classes].clip(_MIN_PROB, _MAX_PROB)
     return -np.log(np.where(targets[:, None] == classes, p, 1 - p))
 
 
@@ -110,7 +112,7 @@ def share_error(before: Floats, after: Floats, targets: Ints, groups: Ints | Non
     """
     counts = np.bincount(targets, minlength=after.shape[1])
     was, now = (np.exp(np.abs(np.log((p.sum(axis=0) + 0.5) / (counts + 0.5)))) for p in (before, after))
-    factors = np.where(now > LEAST_WORSENING * was, now, 1.0)
+    factors = np.where(now > MIN_WORSENING * was, now, 1.0)
     units, level = ResamplingUnits(groups, len(targets)), min(SHARE_LEVEL, LEVEL / (2 * len(counts)))
 
     def tested(k: int) -> Finding:

@@ -30,10 +30,10 @@ from numpy.typing import NDArray
 
 from fedlas.gate.findings import (
     CHANCE_CLASSES,
-    LEAST_LEVEL,
     LEVEL,
+    MAX_LEVEL,
     MIN_CLASS_ROWS,
-    MOST_LEVEL,
+    MIN_LEVEL,
     Finding,
     class_blocks,
     decisive,
@@ -50,7 +50,8 @@ from fedlas.metrics._checks import Floats, Ints
 from fedlas.metrics.bootstrap import ResamplingUnits
 
 #: Recall at equal alarms may drop by so much, or by what chance takes, but never by more than the second.
-MAX_RECALL_DROP, MOST_RECALL_DROP = 0.05, 0.1
+MAX_RECALL_DROP = 0.05
+MAX_RECALL_DROP_OF_FEW_ROWS = 0.1
 #: A class's one-vs-rest AUROC may drop by so much, or by what chance takes.
 MAX_AUROC_DROP = 0.02
 
@@ -73,7 +74,7 @@ def recall_drop_at_equal_alarms(before: Floats, after: Floats, targets: Ints, gr
     for k, column in class_columns(after, classes):
         rows = targets == k
         losses[k] = (answers[rows] == k) - alarm_shares(column, int(alarms[k]))[rows], groups_of(groups, rows)
-        found.append(sign_tested(*losses[k], level, MAX_RECALL_DROP, MOST_RECALL_DROP, k))
+        found.append(sign_tested(*losses[k], level, MAX_RECALL_DROP, MAX_RECALL_DROP_OF_FEW_ROWS, k))
     worst = decisive(found, MAX_RECALL_DROP)
     return worst if worst.class_index is None else with_interval(worst, *losses[worst.class_index])
 
@@ -149,7 +150,7 @@ def worst_class_recall_drop(before: Floats, after: Floats, targets: Ints, groups
     lost, counts = lost_answers(before, after, targets), np.bincount(targets, minlength=before.shape[1])
     common = np.flatnonzero(counts >= MIN_CLASS_ROWS)
     # 10 % for up to five classes, less for more, and 1 % from fifty.
-    level = min(MOST_LEVEL, max(LEAST_LEVEL, CHANCE_CLASSES / max(1, len(common))))
+    level = min(MAX_LEVEL, max(MIN_LEVEL, CHANCE_CLASSES / max(1, len(common))))
     found = [
         sign_tested(lost[targets == k], groups_of(groups, targets == k), level, limit, 2 * limit, int(k))
         for k in common
@@ -185,5 +186,5 @@ def rare_classes_recall_drop(
     if not rows.any():
         return Finding(True, 0.0, limit)
     index = int(np.flatnonzero(rare)[0]) if rare.sum() == 1 else None
-    found = sign_tested(lost[rows], groups_of(groups, rows), MOST_LEVEL, limit, 1.0, index)
+    found = sign_tested(lost[rows], groups_of(groups, rows), MAX_LEVEL, limit, 1.0, index)
     return with_interval(found, lost[rows], groups_of(groups, rows))

@@ -8,7 +8,7 @@ from fedlas.contract.report import GateGuard, GateVerdict
 from fedlas.gate.guards import GUARD_NAMES
 
 #: Where more rows than this would be needed, the report says "more than".
-MOST_ROWS_NEEDED = 1_000_000
+MAX_ROWS_NEEDED = 1_000_000
 #: The line of finalists, each with the verdict that serves it; None, the uploaded model as it came, ends it.
 VERDICTS: dict[str | None, str] = {
     "average": "trained",
@@ -98,7 +98,7 @@ def _shown(verdict: GateVerdict, num_rows: int) -> str:
     if needed is None:
         worse = any(comparison.low > 0 for comparison in claim.comparisons)
         return f"{said}: they show it to be worse." if worse else f"{said}, nor to be worse."
-    number = f"more than {MOST_ROWS_NEEDED:,}" if needed > MOST_ROWS_NEEDED else f"about {needed:,}"
+    number = f"more than {MAX_ROWS_NEEDED:,}" if needed > MAX_ROWS_NEEDED else f"about {needed:,}"
     return f"{said}; if it is truly better by as much as they say, {number} test rows would show it with 80 % power."
 
 

@@ -63,7 +63,9 @@ class Quantiles:
 
 TypicalityScore = Literal["mahalanobis", "norm"]
 
-MAX_RANK, MAX_ROWS, MAX_KNOTS = 128, 5_000, 64
+MAX_RANK = 128
+MAX_ROWS = 5_000
+MAX_KNOTS = 64
 _FOLDS = 5
 #: The covariance is drawn this far to a multiple of the identity, so that few rows do not make a direction seem empty.
 _SHRINKAGE = 0.05

@@ -28,7 +28,8 @@ from fedlas.losses.baselines import (
 )
 
 # The authors' start values; they fit hardly any other network, hence `init_statistics`.
-START_MEAN, START_STD = 20.0, 100.0
+START_MEAN = 20.0
+START_STD = 100.0
 STD_EPSILON = 1e-3
 
 

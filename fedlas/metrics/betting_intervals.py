@@ -47,7 +47,7 @@ from fedlas.metrics._checks import Floats, check_groups, check_probs
 _NORMAL = NormalDist()
 _STEPS = 100
 #: Weights whose fourth powers come near the smallest float.
-_SMALLEST = 1e-50
+_MIN_SCALE = 1e-50
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def exponential_tail(weights: Floats) -> float:
     high, low = float(weights.max()), float(weights.min())
     if low >= 0 or high <= 0:
         return 1.0 if low >= 0 else 0.0
-    if (scale := max(high, -low)) < _SMALLEST:  # the probability has no scale, but squares would vanish
+    if (scale := max(high, -low)) < _MIN_SCALE:  # the probability has no scale, but squares would vanish
         return exponential_tail(weights / scale)
     stake = _best_stake(weights, 1 / low, 1 / high)
     terms = weights / (1 - stake * weights)

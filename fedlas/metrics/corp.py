@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
 
 #: Redraws are fitted on so many runs of neighbouring confidences at most, so that their time does not grow with N.
-_MOST_RUNS = 2000
+_MAX_RUNS = 2000
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,8 @@ def _told(accuracy: Floats, max_steps: int) -> Ints:
 def _runs(confidences: Floats) -> tuple[Floats, Ints]:
     """Different confidences in increasing order with their counts of rows; of too many, means of equal runs."""
     values, counts = np.unique(confidences, return_counts=True)
-    if len(values) <= _MOST_RUNS:
+    if len(values) <= _MAX_RUNS:
         return values, counts
-    starts = np.linspace(0, len(values), _MOST_RUNS, endpoint=False).astype(np.int64)
+    starts = np.linspace(0, len(values), _MAX_RUNS, endpoint=False).astype(np.int64)
     sizes = np.add.reduceat(counts, starts)
     return np.add.reduceat(values * counts, starts) / sizes, sizes

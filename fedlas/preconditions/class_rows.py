@@ -18,32 +18,44 @@ from fedlas.preconditions.trials import Examined
 
 #: Tables of codes and whole numbers have conflicts by nature: one row of nine of the US census's incomes. From this
 #: share on, of rows that few others equal, they are a mistake; of images from the other.
-_LEAST_SHARE, _LEAST_OF_IMAGES, _FEW_EQUAL, _MOSTLY_FEW = 0.2, 0.05, 4, 0.5
+_MIN_SHARE = 0.2
+_MIN_SHARE_OF_IMAGES = 0.05
+_MIN_EQUAL_ROWS = 4
+_MAX_SHARE_OF_FEW = 0.5
 #: Of more rows or bytes only the calibration rows are read.
-_MOST_ROWS, _MOST_BYTES = 1_000_000, 1 << 29
-_MAX_ROWS_OF_A_SEARCH, _FEWEST_ROWS, _MOST_COLUMNS, _MOST_CELLS = 4_000, 100, 4_096, 2_000_000
+_MAX_ROWS = 1_000_000
+_MAX_BYTES = 1 << 29
+_MAX_ROWS_OF_A_SEARCH = 4_000
+_MIN_ROWS = 100
+_MAX_COLUMNS = 4_096
+_MAX_CELLS = 2_000_000
 #: The share of rows, classes alike, that a leaking column tells, and that no other column may tell.
-_LEAKS, _OTHERS = 0.995, 0.97
+_LEAKS = 0.995
+_OTHERS = 0.97
 #: Rows of the rarest class, under which a column may tell it by chance.
-_FEWEST_OF_CLASS = 10
+_MIN_ROWS_OF_CLASS = 10
 #: Of two claims at 95 %, the first to be shown. Groups that all gain as much as the worst possible group would lose
 #: have a p-value of two to the power of minus their number (`fedlas.metrics.betting_intervals`).
-_FEWEST_GROUPS = ceil(log2(2 / 0.05))
+_MIN_GROUPS = ceil(log2(2 / 0.05))
 #: Calibration rows from which a 95 % interval of the accuracy is no wider than ±0.2, (1.96 · 0.5 / 0.2)²: with fewer,
 #: a model that is sure of 20 % too many rows cannot be told from a calibrated one.
 MIN_CALIBRATION_ROWS = 25
 #: Priors may be far from the shares, that is what they are for. These are what nobody means: the shares of other
 #: classes, a class twenty times as frequent as among the rows, or most rows of other classes.
-_FAR, _NEAR, _TIMES, _MOST = 0.15, 0.03, 20.0, 0.5
+_FAR = 0.15
+_NEAR = 0.03
+_TIMES = 20.0
+_MAX_SHARE = 0.5
 #: How far the scores of a row may sum to something else than 1; rows with which no scores do so by chance.
-MAX_ROUNDING, MIN_ROWS = 1e-4, 10
+MAX_ROUNDING = 1e-4
+MIN_ROWS = 10
 
 
 def conflicting_rows(examined: Examined) -> list[Notice]:
     """`conflicting_duplicates`, where many rows have the inputs of rows with another label."""
     dataset = examined.dataset
     size = sum(array.nbytes for array in dataset.inputs.values())
-    rows = None if len(dataset) <= _MOST_ROWS and size <= _MOST_BYTES else dataset.rows("calibration")
+    rows = None if len(dataset) <= _MAX_ROWS and size <= _MAX_BYTES else dataset.rows("calibration")
     targets = dataset.targets if rows is None else dataset.targets[rows]
     _, inputs = np.unique(row_digests(list(dataset.inputs.values()), rows), return_inverse=True)
     pairs, counts = np.unique(inputs * examined.num_classes + targets, return_counts=True)
@@ -52,8 +64,8 @@ def conflicting_rows(examined: Examined) -> list[Notice]:
     conflicting = int(equal[kinds > 1].sum())
     share = conflicting / len(targets)
     images = any(array.ndim > 2 for array in dataset.inputs.values())
-    among_few = int(equal[(kinds > 1) & (equal <= _FEW_EQUAL)].sum()) / len(targets)
-    if among_few < max(_LEAST_OF_IMAGES if images else _LEAST_SHARE, _MOSTLY_FEW * share):
+    among_few = int(equal[(kinds > 1) & (equal <= _MIN_EQUAL_ROWS)].sum()) / len(targets)
+    if among_few < max(_MIN_SHARE_OF_IMAGES if images else _MIN_SHARE, _MAX_SHARE_OF_FEW * share):
         return []
     most = np.zeros(len(kinds), np.int64)
     np.maximum.at(most, owner, counts)
@@ -91,12 +103,12 @@ def _examples(dataset: Dataset, rows: Integers | None, inputs: Integers, kinds: 
 def leaking_column(examined: Examined) -> list[Notice]:
     """`leaking_column`, where one column alone tells nearly every label and no other comes near it, or is a copy."""
     array = examined.inputs[0]
-    if len(examined.inputs) != 1 or array.ndim != 2 or not 2 <= array.shape[1] <= _MOST_COLUMNS:
+    if len(examined.inputs) != 1 or array.ndim != 2 or not 2 <= array.shape[1] <= _MAX_COLUMNS:
         return []
-    most = min(_MAX_ROWS_OF_A_SEARCH, _MOST_CELLS // array.shape[1])
+    most = min(_MAX_ROWS_OF_A_SEARCH, _MAX_CELLS // array.shape[1])
     rows = np.random.default_rng(0).permutation(len(examined.targets))[:most]
     present, targets = np.unique(examined.targets[rows], return_inverse=True)
-    if len(rows) < _FEWEST_ROWS or len(present) < 2 or np.bincount(targets).min() < _FEWEST_OF_CLASS:
+    if len(rows) < _MIN_ROWS or len(present) < 2 or np.bincount(targets).min() < _MIN_ROWS_OF_CLASS:
         return []
     table = np.asarray(array[rows], np.float64)
     told = np.array([_told(column, targets, len(present)) for column in table.T])
@@ -198,15 +210,15 @@ def class_shares(examined: Examined) -> list[Notice]:
 def few_groups(examined: Examined) -> list[Notice]:
     """`few_groups`, where the test rows are of so few groups that no gain could be shown."""
     groups = examined.dataset.groups_of("test")
-    if groups is None or (found := len(np.unique(groups))) >= _FEWEST_GROUPS:
+    if groups is None or (found := len(np.unique(groups))) >= _MIN_GROUPS:
         return []
     return [
         Notice(
             code="few_groups",
             message=f"The test rows are of {found} groups, which vary together, so that no gain, however large, "
             "could be "
-            f"shown: from {_FEWEST_GROUPS} groups on a large one could.",
-            evidence={"split": "test", "groups": found, "needed": _FEWEST_GROUPS},
+            f"shown: from {_MIN_GROUPS} groups on a large one could.",
+            evidence={"split": "test", "groups": found, "needed": _MIN_GROUPS},
         )
     ]
 
@@ -222,7 +234,7 @@ def _mistaken(shares: Floats, priors: Floats, names: Sequence[str]) -> str | Non
     rare = int(times.argmax())
     if times[rare] >= _TIMES:
         return f"'{names[rare]}' is said to be {times[rare]:.0f} times as frequent as it is among them"
-    return f"{100 * distance:.0f} % of the rows would have to be of other classes" if distance > _MOST else None
+    return f"{100 * distance:.0f} % of the rows would have to be of other classes" if distance > _MAX_SHARE else None
 
 
 def _distance(shares: Floats, priors: Floats) -> float:

@@ -17,7 +17,8 @@ from fedlas.preconditions.remedy import Change, Remedy, Rows, column_name, image
 
 _UNITS = (1000.0, 0.001, 100.0, 0.01, 10.0, 0.1, 60.0, 1 / 60)
 #: Up to so many columns every pair is exchanged, every column is moved to every place.
-_MOST_EXCHANGED, _MOST_MOVED = 40, 12
+_MAX_EXCHANGED = 40
+_MAX_MOVED = 12
 #: Special tokens in front of a vocabulary shift it: by padding alone, or by padding, start and unknown.
 _SHIFTS = (1, -1, 2, -2, 3, -3)
 #: No tokenizer makes narrower ids: those are pixels of flat images, or masks.
@@ -27,7 +28,7 @@ _UNKNOWN = 0.3
 #: Columns that come so much nearer, in spreads, were in another order; less may be a shift of the data.
 _CLEARLY_NEARER = 1.0
 #: The best of all orders takes the cube of their number.
-_MOST_ORDERED = 512
+_MAX_ORDERED = 512
 
 
 def order_remedies(place: int, name: str, rows: Array, columns: Sequence[str] | None) -> Iterator[Remedy]:
@@ -67,18 +68,18 @@ def permuted(
 def moves(width: int) -> Iterator[NDArray[np.int64]]:
     """Orders that differ from the given one by one exchange or one moved column."""
     near = ((i, i + 1) for i in range(width - 1))
-    for i, j in combinations(range(width), 2) if width <= _MOST_EXCHANGED else near:
+    for i, j in combinations(range(width), 2) if width <= _MAX_EXCHANGED else near:
         order = np.arange(width)
         order[[i, j]] = j, i
         yield order
-    for i, j in permutations(range(width), 2) if width <= _MOST_MOVED else ():
+    for i, j in permutations(range(width), 2) if width <= _MAX_MOVED else ():
         if abs(i - j) > 1:
             yield np.insert(np.delete(np.arange(width), i), j, i)
 
 
 def number_of_moves(width: int) -> int:
-    pairs = width * (width - 1) // 2 if width <= _MOST_EXCHANGED else width - 1
-    return pairs + ((width - 1) * (width - 2) if width <= _MOST_MOVED else 0)
+    pairs = width * (width - 1) // 2 if width <= _MAX_EXCHANGED else width - 1
+    return pairs + ((width - 1) * (width - 2) if width <= _MAX_MOVED else 0)
 
 
 def described_order(order: NDArray[np.int64], columns: Sequence[str] | None, name: str) -> str:
@@ -91,7 +92,7 @@ def described_order(order: NDArray[np.int64], columns: Sequence[str] | None, nam
 
 def unit_remedies(place: int, name: str, rows: Array, columns: Sequence[str] | None) -> Iterator[Remedy]:
     """One column in another unit, by the factors between usual units."""
-    for column in range(rows.shape[1]) if 1 < rows.shape[1] <= _MOST_EXCHANGED else ():
+    for column in range(rows.shape[1]) if 1 < rows.shape[1] <= _MAX_EXCHANGED else ():
         mean = float(np.nanmean(rows[:, column])) if not np.isnan(rows[:, column]).all() else 0.0
         for factor in _UNITS:
             yield in_unit(place, column, factor, name, columns, mean)
@@ -257,7 +258,7 @@ def expected_remedies(
     wide = _without_gaps(rows)
     mean, deviation = np.nanmean(wide, axis=0), np.nanstd(wide, axis=0)
     far = [column for column, _ in far_columns(expected, wide)]
-    cost = distances(expected, rows) if expected.size <= _MOST_ORDERED else np.zeros((0, 0))
+    cost = distances(expected, rows) if expected.size <= _MAX_ORDERED else np.zeros((0, 0))
     order = np.asarray(linear_sum_assignment(cost)[1])
     moved = order != np.arange(len(order))
     if moved.any():

@@ -25,12 +25,17 @@ _SAME = frozenset(["Cast", "Identity", "Dropout", "Imputer", "Clip"])
 _FEW_THRESHOLDS = 5
 #: A column is standardised by its train rows where mean and deviation of others are so near to 0 and 1; a table, where
 #: this share of so many columns is.
-_NEAR_MEAN, _NEAR_RATIO, _NEARLY_ALL, _FEWEST_COLUMNS = 0.5, 2.0, 0.8, 5
+_NEAR_MEAN = 0.5
+_NEAR_RATIO = 2.0
+_NEARLY_ALL = 0.8
+_MIN_COLUMNS = 5
 #: A scaler's column lies so many deviations off only where it is in another unit or another column.
 FAR = 12.0
 #: Of trees' columns this share of the values lies outside of all thresholds: what some rows cross still tells.
-_OUTSIDE, _ONE_VALUE = 0.999, 0.9
-_SQUEEZED, _CHANCE = 1 / 50, 1e-9
+_OUTSIDE = 0.999
+_ONE_VALUE = 0.9
+_SQUEEZED = 1 / 50
+_CHANCE = 1e-9
 
 
 @dataclass
@@ -97,7 +102,7 @@ def standardised_columns(rows: Array) -> Expected | None:
     mean, deviation = np.nanmean(rows, axis=0), np.nanstd(rows, axis=0)
     varied = deviation > 0
     usual = (np.abs(mean) < _NEAR_MEAN) & (deviation > 1 / _NEAR_RATIO) & (deviation < _NEAR_RATIO)
-    if varied.sum() < _FEWEST_COLUMNS or usual.sum() < _NEARLY_ALL * varied.sum():
+    if varied.sum() < _MIN_COLUMNS or usual.sum() < _NEARLY_ALL * varied.sum():
         return None
     expected = Expected(rows.shape[1], "others")
     expected.centre[varied], expected.spread[varied] = 0.0, 1.0

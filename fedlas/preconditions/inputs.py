@@ -37,22 +37,27 @@ from fedlas.preconditions.trials import Examined, Finding, Trials
 
 Order = NDArray[np.int64]
 #: An exchange goes on where it takes this share of the loss away; so many follow each other.
-_STEP_GAIN, _MOST_STEPS = 0.02, 40
+_STEP_GAIN = 0.02
+_MAX_STEPS = 40
 #: Logits of several trials that are computed at once.
 _AT_ONCE = 200_000
-_FEWEST_ROWS = 30
+_MIN_SEARCHED_ROWS = 30
 #: In wider tables one column hardly matters, and the orders alone take gigabytes. What is computed at once, in bytes.
-_MOST_COLUMNS, _MOST_BYTES = 512, 2**26
-_ONE_EXCHANGE, _ANY_ORDER = 0.25, 0.5
+_MAX_COLUMNS = 512
+_MAX_BYTES = 2**26
+_ONE_EXCHANGE = 0.25
+_ANY_ORDER = 0.5
 #: Spreads by which an order may be farther from the graph's constants.
 _AS_NEAR = 0.5
 #: Rows that are answered again, and columns that are moved: those that are constant, and others to compare them with.
-MAX_ROWS, MAX_CONSTANT, MAX_OTHERS = 128, 10, 30
+MAX_ROWS = 128
+MAX_CONSTANT = 10
+MAX_OTHERS = 30
 #: The chance that rows drawn like the train rows would all have the one value.
 MAX_CHANCE = 1e-6
 _ROWS = 64
 #: With fewer rows nothing can be shown.
-_MIN_ROWS = 40
+_MIN_JUDGED_ROWS = 40
 #: A remedy that was searched for leaves at most this share of the loss that a usual one leaves.
 _CLEARLY = 0.8
 #: A gain in accuracy below this is told as one of the log loss.
@@ -64,7 +69,7 @@ def search_columns(
 ) -> Finding | None:
     """The finding of a search over the columns of one table, none that constants of the graph speak against."""
     rows = trials.screened[place]
-    if not 2 <= rows.shape[1] <= _MOST_COLUMNS or len(rows) < _FEWEST_ROWS:
+    if not 2 <= rows.shape[1] <= _MAX_COLUMNS or len(rows) < _MIN_SEARCHED_ROWS:
         return None
     cost = None if expected is None else distances(expected, rows)
     units = list(unit_remedies(place, name, rows, columns)) if expected is None else []
@@ -80,7 +85,7 @@ def _orders(trials: Trials, place: int, name: str, columns: Sequence[str] | None
     candidates = list(moves(width))
     order, best = np.arange(width), trials.screen_loss()
     found: list[Remedy] = []
-    for step in range(_MOST_STEPS):
+    for step in range(_MAX_STEPS):
         tried = [order[move] for move in candidates]
         if cost is not None:  # only orders that lie as near to what the graph expects as the given one
             most = np.trace(cost) + _AS_NEAR
@@ -107,7 +112,7 @@ def _losses(trials: Trials, place: int, orders: Sequence[Order]) -> NDArray[np.f
         return None
     losses: list[NDArray[np.float64]] = []
     row_bytes = sum(array[:1].nbytes for array in trials.screened)
-    at_once = max(1, min(_AT_ONCE // trials.num_classes, _MOST_BYTES // row_bytes) // size)
+    at_once = max(1, min(_AT_ONCE // trials.num_classes, _MAX_BYTES // row_bytes) // size)
     for start in range(0, len(orders), at_once):
         part = orders[start : start + at_once]
         rows = [np.concatenate([array] * len(part)) for array in trials.screened]  # once for each order
@@ -210,7 +215,7 @@ def unused_inputs(examined: Examined, trials: Trials) -> list[Notice]:
 
 
 def inputs(examined: Examined) -> list[Notice]:
-    if len(examined.targets) < _MIN_ROWS or len(np.unique(examined.targets)) < 2:
+    if len(examined.targets) < _MIN_JUDGED_ROWS or len(np.unique(examined.targets)) < 2:
         return []
     trials = Trials(examined)
     expected = _expected(examined)

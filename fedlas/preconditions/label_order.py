@@ -27,17 +27,21 @@ from fedlas.preconditions.trials import Examined
 Floats = NDArray[np.float64]
 Scores = NDArray[np.float32]
 #: Classes beyond these, by their number of rows, are left as they are: the assignment takes the cube of their number.
-_MOST_CLASSES = 1000
+_MAX_CLASSES = 1000
 #: What classes that take another output must gain, in recall and against chance, to be looked at further.
-_LEAST_GAIN, _LEAST_Z = 0.1, 2.5
+_MIN_GAIN = 0.1
+_MIN_Z = 2.5
 #: Answers further below the largest are equally impossible.
-_LOWEST = -30.0
+_MIN_LOGIT = -30.0
 #: What the present order is ahead of any other, in recall.
 _PRESENT = 0.01
 #: Chance for a warning, and for what is certain.
-_WARNS_AT, _CERTAIN_AT = 1e-3, 1e-6
+_WARNS_AT = 1e-3
+_CERTAIN_AT = 1e-6
 #: Gains in recall: of most classes; of a few, which a bad model may confuse; and what no model misses by itself.
-_GAIN_OF_MOST, _GAIN_OF_FEW, _HUGE_GAIN = 0.1, 0.2, 0.5
+_MIN_GAIN_OF_MOST = 0.1
+_MIN_GAIN_OF_FEW = 0.2
+_HUGE_GAIN = 0.5
 #: Recall in the other order that leaves no doubt. Any answers that differ between classes have an order that fits best:
 #: among four of random networks it is 0.5 (one of ten: 0.67), and a wrong preprocessing leaves no more. With less, a
 #: mistake is as certain where most classes are recalled no better than by guessing, but it may be one of the inputs.
@@ -46,8 +50,11 @@ _DOUBT = ". Or the inputs are wrong (preprocessing, order of the columns): then,
 #: Of the labels, how many must agree that all are shifted by the same number.
 _AGREE = 0.8
 #: Scores (N × K) that are read; more would only take time.
-_MOST_SCORES, _MOST_ROWS = 20_000_000, 50_000
-_SHOWN_PAIRS, _SHOWN_NAMES, _SHOWN_LETTERS = 10, 20, 60
+_MAX_SCORES = 20_000_000
+_MAX_ROWS = 50_000
+_SHOWN_PAIRS = 10
+_SHOWN_NAMES = 20
+_SHOWN_LETTERS = 60
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,7 @@ def better_order(
     [2, 0, 1]
     """
     counts = np.ones(len(targets)) if weights is None else weights / weights.mean()
-    rows = _Rows(np.maximum(logits - logits.max(axis=1, keepdims=True), _LOWEST), targets, counts, groups)
+    rows = _Rows(np.maximum(logits - logits.max(axis=1, keepdims=True), _MIN_LOGIT), targets, counts, groups)
     outputs, shift = _chosen(rows)
     if (whole := _tested(rows, outputs, shift)) is None:
         return None
@@ -170,7 +177,7 @@ def _chosen(rows: _Rows) -> tuple[Integers, Scores]:
 def _assigned(answers: Integers, labels: Integers, weights: Floats, size: int) -> tuple[Integers, float]:
     """The outputs of all labels (K,) that maximise the mean recall, as far as they gain, and that mean."""
     rows = np.bincount(labels, minlength=size)
-    present = np.argsort(-rows, kind="stable")[: min(_MOST_CLASSES, int((rows > 0).sum()))]
+    present = np.argsort(-rows, kind="stable")[: min(_MAX_CLASSES, int((rows > 0).sum()))]
     answered = np.union1d(present, np.unique(answers))
     place, column = np.full(size, -1), np.full(size, -1)
     place[present], column[answered] = np.arange(len(present)), np.arange(len(answered))
@@ -195,7 +202,7 @@ def _that_gain(labels: Integers, outputs: Integers, after: Floats, before: Float
     chains = connected_components(links, directed=False)[1][labels]
     length, gain = np.bincount(chains), np.bincount(chains, gains)
     better, worse = np.bincount(chains, after), np.bincount(chains, before)
-    holds = (gain >= _LEAST_GAIN * length) & (better - worse >= _LEAST_Z * np.sqrt(better + worse))
+    holds = (gain >= _MIN_GAIN * length) & (better - worse >= _MIN_Z * np.sqrt(better + worse))
     return np.where(holds[chains], outputs, labels)
 
 
@@ -203,7 +210,7 @@ def label_order(examined: Examined) -> list[Notice]:
     """`labels_from_one` or `label_order`, where another order of the classes explains the labels far better."""
     logits, targets = examined.logits, examined.targets
     weights, groups = examined.dataset.weights_of("calibration"), examined.dataset.groups_of("calibration")
-    most = min(_MOST_ROWS, max(1000, _MOST_SCORES // examined.num_classes))
+    most = min(_MAX_ROWS, max(1000, _MAX_SCORES // examined.num_classes))
     if len(targets) > most:
         rows = np.sort(np.random.default_rng(0).choice(len(targets), most, replace=False))
         logits, targets = logits[rows], targets[rows]
@@ -222,7 +229,7 @@ def _severity(order: Order | None) -> Severity | None:
     if order is None or order.p_value > _WARNS_AT:
         return None
     twice, most = order.after >= 2 * order.before, 2 * len(order.moved) >= len(order.outputs)
-    if not (most and order.gain >= _GAIN_OF_MOST) and not (twice and order.gain >= _GAIN_OF_FEW):
+    if not (most and order.gain >= _MIN_GAIN_OF_MOST) and not (twice and order.gain >= _MIN_GAIN_OF_FEW):
         return None
     certain = twice and order.after >= _CERTAIN_RECALL and (order.gain >= _HUGE_GAIN or most)
     guesses = most and order.before <= 1 / len(order.outputs)

@@ -19,12 +19,15 @@ _BOUNDS = (1, 16, 100, 255, 1023, 4095, 65535)
 _IMAGENET = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 _MNIST = np.array([0.1307]), np.array([0.3081])
 #: Factors of tables, among them that of pixels, which standardised columns may have been multiplied by, too.
-_FACTORS, _FACTOR_GAIN = (10, 100, 255, 1000), 0.3
+_FACTORS = (10, 100, 255, 1000)
+_FACTOR_GAIN = 0.3
 #: From so many columns of one range on a row may be a flat image.
-_FLAT_IMAGE, _ONE_RANGE = 25, 0.3
+_FLAT_IMAGE = 25
+_ONE_RANGE = 0.3
 #: How far from mean 0 and deviation 1 columns lie that nobody has standardised.
-_FAR_MEAN, _FAR_RATIO = 3.0, 5.0
-_SMALLEST_SIDE = 5
+_FAR_MEAN = 3.0
+_FAR_RATIO = 5.0
+_MIN_SIDE = 5
 
 
 @dataclass(frozen=True)
@@ -257,13 +260,13 @@ def _of_images(axis: int, shape: tuple[int, ...]) -> Iterator[tuple[str, str, Ca
 
 
 def _of_flat(width: int) -> Iterator[tuple[str, str, Callable[[Array], Array]]]:
-    if (side := math.isqrt(width)) >= _SMALLEST_SIDE and side * side == width:
+    if (side := math.isqrt(width)) >= _MIN_SIDE and side * side == width:
         yield (
             "transpose",
             "transposing the images that the rows of {} are",
             lambda x: _flat(x, side, side, 1, (0, 2, 1, 3)),
         )
-    if (third := math.isqrt(width // 3)) >= _SMALLEST_SIDE and 3 * third * third == width:
+    if (third := math.isqrt(width // 3)) >= _MIN_SIDE and 3 * third * third == width:
         yield "channels_first", "putting the channels of {} first", lambda x: _flat(x, third, third, 3, (0, 3, 1, 2))
         yield "channels_last", "putting the channels of {} last", lambda x: _flat(x, 3, third, third, (0, 2, 3, 1))
 

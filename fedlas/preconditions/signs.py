@@ -23,13 +23,18 @@ from fedlas.preconditions.remedy import channel_axis, column_name
 from fedlas.preconditions.trials import Examined, Trials, chance_of_gain, class_frequencies, matched_loss, row_losses
 
 #: Rows that are looked at; how many deviations the median channel may be off, and how many times wider or narrower.
-_ROWS, _FAR_SHIFT, _FAR_RATIO = 32, 6.0, 8.0
+_ROWS = 32
+_FAR_SHIFT = 6.0
+_FAR_RATIO = 8.0
 #: Answers whose logits differ by less are the same; a class that all rows get is suspicious below this share of labels.
-_SAME, _COMMON_CLASS = 1e-5, 0.5
+_SAME = 1e-5
+_COMMON_CLASS = 0.5
 #: Information (share of the labels' entropy) that is none; the level at which a loss is worse than the frequencies'.
-_NO_INFORMATION, _WORSE = 0.02, 1e-4
+_NO_INFORMATION = 0.02
+_WORSE = 1e-4
 #: The gain in log-likelihood that chance explains; the kappa that answers of absurd confidence have at least.
-_CHANCE, _SATURATED = 3.0, 0.04
+_CHANCE = 3.0
+_SATURATED = 0.04
 #: Who tells where columns should lie.
 _SOURCES = {
     "trees": "the model's own thresholds say",
@@ -38,7 +43,9 @@ _SOURCES = {
     "others": "the other columns, which are standardised, let expect",
 }
 #: Scores that are compared with the class frequencies, and those whose best temperature is sought in a hundred passes.
-_MOST_SCORES, _MOST_MATCHED, _FEWEST_MATCHED = 4_000_000, 200_000, 50
+_MAX_SCORES = 4_000_000
+_MAX_MATCHED = 200_000
+_MIN_MATCHED = 50
 
 
 def batch_statistics(classifier: GraphClassifier, trials: Trials) -> tuple[float, float] | None:
@@ -164,7 +171,7 @@ def worse_than_frequencies(examined: Examined) -> Iterator[Notice]:
     if _kappa(answered, examined.targets, examined.num_classes) > _SATURATED:
         return
     frequencies = class_frequencies(examined.targets, examined.num_classes)
-    rows = _some(len(examined.targets), max(_FEWEST_MATCHED, _MOST_SCORES // examined.num_classes))
+    rows = _some(len(examined.targets), max(_MIN_MATCHED, _MAX_SCORES // examined.num_classes))
     logits, targets = examined.logits[rows], examined.targets[rows]
     known = -np.log(frequencies)[targets]
     own = -log_softmax(np.nan_to_num(logits.astype(np.float64)), axis=1)[np.arange(len(rows)), targets]
@@ -186,7 +193,7 @@ def _some(count: int, most: int) -> Integers:
 
 def _tell(logits: NDArray[np.float32], targets: Integers, frequencies: NDArray[np.float64]) -> bool:
     """Whether answers tell anything of the labels at their best temperature, or as frequent as the classes are."""
-    rows = _some(len(targets), max(_FEWEST_MATCHED, _MOST_MATCHED // len(frequencies)))
+    rows = _some(len(targets), max(_MIN_MATCHED, _MAX_MATCHED // len(frequencies)))
     logits, targets = logits[rows], targets[rows]
     known = float(-np.log(frequencies)[targets].mean())
     # Of a rare class even a good classifier tells little: there, what chance does not explain is enough.

@@ -27,34 +27,44 @@ Integers = NDArray[np.int64]
 #: Inverse temperatures for logits of unit spread; 0 leaves only the frequencies.
 _SCALES = (0.0, *np.geomspace(0.1, 60, 12))
 #: The same to a factor of 1.3, where the temperature is what is wanted; steps that match the frequencies.
-_FINE_SCALES, _STEPS = np.geomspace(0.05, 100, 30), 5
+_FINE_SCALES = np.geomspace(0.05, 100, 30)
+_STEPS = 5
 #: With fewer rows for each class than this, the best order of the classes is chance.
 _ROWS_FOR_EACH_CLASS = 5
 #: Of more classes the confusion alone takes hundreds of megabytes, and the order the cube of their number.
-_MOST_CLASSES = 1000
+_MAX_CLASSES = 1000
 #: A remedy must take away this share of the loss on the screened rows to be judged at all.
 SCREEN_GAIN = 0.04
 #: What leaves no doubt: so little of the loss is left, or so little of what answers can tell was told, at this level.
-_MUCH, _LITTLE, _CERTAIN = 0.7, 0.5, 1e-9
+_MUCH = 0.7
+_LITTLE = 0.5
+_CERTAIN = 1e-9
 #: No network is so overconfident in itself: its inputs are multiplied. Of 60 that were trained for too long the best
 #: temperatures are up to 9.5 (the right pairs of benchmarks/README.md, measured once).
 _WILD = 12.0
 #: Seconds that all trials take together: a pass over the calibration rows, but at least the first and at most the
 #: second of these numbers; of this thread's own work, so that what is found does not depend on what else a machine
 #: does, and at most so many times as long by the clock.
-_SECONDS, _WAITING = (2.0, 3.5), 3
+_SECONDS = (2.0, 3.5)
+_WAITING = 3
 #: Where a row takes fewer seconds than this, so many rows are tried without a look at the time left.
-_CHEAP_ROW, _CHEAP_ROWS = 1e-4, 15_000
+_CHEAP_ROW = 1e-4
+_CHEAP_ROWS = 15_000
 #: Rows that choose among remedies and rows that judge the chosen, of tables and of larger rows, their bytes and scores.
-_TABLE, _LARGER, _MOST_BYTES, _MOST_SCORES = (200, 2000), (64, 400), 2**26, 1_000_000
-_FEWEST = 16
+_TABLE = (200, 2000)
+_LARGER = (64, 400)
+_MAX_BYTES = 2**26
+_MAX_SCORES = 1_000_000
+_MIN_ROWS = 16
 #: Up to so many rows of tables choose among a fixed list of remedies and judge them too: the level allows for it.
 _ALL = 200
 #: So many remedies are judged, each at this level; the test is of paired losses.
-_FINALISTS, _LEVEL = 3, 1e-5
+_FINALISTS = 3
+_LEVEL = 1e-5
 #: What answers that tell nothing of the labels tell at most, as a share of the labels' entropy; what a remedy must
 #: leave at least.
-_NOTHING, _SOMETHING = 0.2, 0.1
+_NOTHING = 0.2
+_SOMETHING = 0.1
 
 
 def class_frequencies(targets: Integers, num_classes: int) -> Floats:
@@ -138,7 +148,7 @@ def best_order(logits: NDArray[np.float32], targets: Integers) -> Integers:
     """The order (K,) of the columns of `logits` that makes most right; as they are for few rows or many classes."""
     num_classes = logits.shape[1]
     order = np.arange(num_classes)
-    if num_classes > _MOST_CLASSES or len(targets) < _ROWS_FOR_EACH_CLASS * num_classes:
+    if num_classes > _MAX_CLASSES or len(targets) < _ROWS_FOR_EACH_CLASS * num_classes:
         return order
     confusion = np.zeros((num_classes, num_classes))
     np.add.at(confusion, (targets, logits.argmax(axis=1)), 1)
@@ -219,11 +229,11 @@ class Trials:
         self._examined = examined
         count = len(examined.targets)
         row_bytes = sum(array[:1].nbytes for array in examined.inputs)
-        most = max(2 * _FEWEST, min(count, _MOST_BYTES // max(row_bytes, 1), _MOST_SCORES // self.num_classes))
+        most = max(2 * _MIN_ROWS, min(count, _MAX_BYTES // max(row_bytes, 1), _MAX_SCORES // self.num_classes))
         table = all(array.ndim <= 2 for array in examined.inputs)
         order = np.random.default_rng(seed).permutation(count)
         choosing, judging = _TABLE if table else _LARGER
-        self._fewest_judged = _TABLE[0] if table else 2 * _FEWEST
+        self._fewest_judged = _TABLE[0] if table else 2 * _MIN_ROWS
         screened = min(choosing, most // 2)
         judged = min(judging, most - screened)
         self._judged, self._screened = np.sort(order[:judged]), np.sort(order[judged : judged + screened])
@@ -286,7 +296,7 @@ class Trials:
         base = self.screen_loss(places)
         scored: list[tuple[float, int, Remedy]] = []
         for number, remedy in enumerate(remedies):
-            if number and not self.affordable(len(places) + _FEWEST):
+            if number and not self.affordable(len(places) + _MIN_ROWS):
                 break
             if (logits := self.answers(rows, remedy.change)) is not None:
                 loss = float(self._losses(logits, places).mean())
@@ -308,7 +318,7 @@ class Trials:
     def _screen_size(self, remedies: int) -> int:
         """Number of rows that half of the time allows, measured on a few."""
         if not self._row_seconds:
-            few = [array[:_FEWEST] for array in self.screened]
+            few = [array[:_MIN_ROWS] for array in self.screened]
             self.answers(few)
             self._row_seconds = 0.0  # the first call warms up
             self.answers(few)
@@ -318,7 +328,7 @@ class Trials:
         if self._row_seconds < _CHEAP_ROW and remedies * len(self._screened) <= _CHEAP_ROWS:
             return len(self._screened)
         fitting = int(0.5 * self.seconds_left / max(self._row_seconds, 1e-9) / max(remedies, 1))
-        return min(len(self._screened), max(fitting, _FEWEST))
+        return min(len(self._screened), max(fitting, _MIN_ROWS))
 
     def judge(self, remedies: Sequence[Remedy], places: NDArray[np.int64] | None = None) -> Finding | None:
         """Remedy of these that explains the labels with the lowest loss on the judged rows, None where none does."""

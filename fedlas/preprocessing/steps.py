@@ -41,7 +41,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
 }
 _MAX_SIDE = 4096
 #: Numbers beyond this are a mistake, and float32 must hold what comes of them.
-_LARGEST = 1e6
+_MAX_NUMBER = 1e6
 
 
 @dataclass(frozen=True)
@@ -102,10 +102,10 @@ class Preprocessing:
         return parsed
 
     def _check_together(self) -> None:
-        if self.std is not None and min(self.std) < 1 / _LARGEST:
-            raise ValueError(f"std must be at least {1 / _LARGEST}, got {list(self.std)}")
-        if self.scale is not None and self.scale < 1 / _LARGEST:
-            raise ValueError(f"scale must be at least {1 / _LARGEST}, got {self.scale}")
+        if self.std is not None and min(self.std) < 1 / _MAX_NUMBER:
+            raise ValueError(f"std must be at least {1 / _MAX_NUMBER}, got {list(self.std)}")
+        if self.scale is not None and self.scale < 1 / _MAX_NUMBER:
+            raise ValueError(f"scale must be at least {1 / _MAX_NUMBER}, got {self.scale}")
         if self.scale is None and self.mean is not None and max(map(abs, self.mean)) > 1:
             raise ValueError(
                 f"mean is subtracted after scaling to 0..1, but it is {list(self.mean)}; "
@@ -217,8 +217,8 @@ def _per_channel(name: str, value: object, channels: int) -> tuple[float, ...] |
 
 
 def _number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
-        raise ValueError(f"{name} must be a number no further from 0 than {_LARGEST:.0f}, got {value!r:.80}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _MAX_NUMBER:
+        raise ValueError(f"{name} must be a number no further from 0 than {_MAX_NUMBER:.0f}, got {value!r:.80}")
     return float(value)
 
 

@@ -33,7 +33,8 @@ SMALL_ROW_BYTES = 2_000_000
 #: Weights are read once for a single row: 23 MB of a wide perceptron take 0.52 ms, 7.5 MB 0.10 ms.
 SMALL_WEIGHT_BYTES = 16_000_000
 #: Uploaded networks that an answer of an average may cost where the network is small, and where it is not.
-_OF_SMALL, _OF_LARGE = 3.0, 1.0
+_MAX_FACTOR_OF_SMALL = 3.0
+_MAX_FACTOR_OF_LARGE = 1.0
 _ROWS = 2
 
 
@@ -88,7 +89,7 @@ def cost_limit(asked: float | Literal["auto"], classifier: GraphClassifier, inpu
     """How many uploaded networks an answer may cost: what was asked for, or what the size of the network allows."""
     if asked != "auto":
         return asked
-    return _OF_SMALL if is_small(classifier, inputs) else _OF_LARGE
+    return _MAX_FACTOR_OF_SMALL if is_small(classifier, inputs) else _MAX_FACTOR_OF_LARGE
 
 
 def is_small(classifier: GraphClassifier, inputs: Sequence[Array] = ()) -> bool:

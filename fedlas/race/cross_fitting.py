@@ -29,7 +29,7 @@ from fedlas.training.loop import steps_per_epoch
 #: A step takes as long at any rate.
 _ANY_RATE = 1e-3
 #: BatchNorm has no variance of a single row.
-_FEWEST_TO_LEARN_FROM = 2
+_MIN_ROWS_OF_CLASS = 2
 _NO_MEMORY = "it does not fit into the device's memory"
 _NO_TIME = "its measured time does not fit what is left of the budget"
 # How many seconds were measured is not said: the same job would say something else the next time.
@@ -96,7 +96,7 @@ def training_obstacle(context: RaceContext) -> str:
         )
     if not context.selector.has_groups_to_leave_out:
         return "all calibration rows are of one group, so that none can be left out while the others teach"
-    if len(context.training) - max(map(len, context.folds())) < _FEWEST_TO_LEARN_FROM:
+    if len(context.training) - max(map(len, context.folds())) < _MIN_ROWS_OF_CLASS:
         return "where a fold of the calibration rows is left out too few rows are left to learn from"
     if context.budget.prediction_seconds(len(context.training)) > context.budget.remaining():
         return "one pass over the training rows does not fit the budget"

@@ -22,7 +22,8 @@ Settings = Mapping[str, Any]
 _LOG = logging.getLogger("fedlas.race")
 #: Raised where what a race trains or writes down changes: what an older version has begun is not mixed with it.
 _FORMAT = 5
-_DECISIONS, _RUNNING = "decisions", "running"
+_DECISIONS = "decisions"
+_RUNNING = "running"
 
 
 class Journal:

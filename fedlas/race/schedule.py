@@ -32,11 +32,12 @@ _CAUTION = 1.1
 #: A candidate that started in time may overrun the budget by this share of it before it is stopped.
 _GRACE = 0.07
 #: A measurement shorter than this says nothing yet; a longer one is made.
-_LONG_ENOUGH = 0.1
+_MIN_MEASURED_S = 0.1
 #: More candidates than so many run `FIRST_FOLDS` folds each, and the best so many the other folds too.
-KEPT, FIRST_FOLDS = 3, 2
+KEPT = 3
+FIRST_FOLDS = 2
 #: A candidate is cut to this share of its epochs at the least, and to two.
-_LEAST_EPOCHS = 0.5
+_MIN_EPOCHS = 0.5
 
 
 class BudgetExceeded(Exception):
@@ -131,7 +132,7 @@ def _measured_step(
         if done.diverged:
             return 0.0  # the candidates will say so themselves
         second = done.history[1].seconds - done.history[0].seconds  # the first epoch warms up
-        if second > _LONG_ENOUGH:
+        if second > _MIN_MEASURED_S:
             break
     return second / steps_per_epoch(len(targets[rows]), config.batch_size)
 
@@ -227,6 +228,6 @@ def _plans(
         return
     for folds in dict.fromkeys((num_folds, min(num_folds, FIRST_FOLDS))):
         for one in line[:1]:
-            fewest = max(min(2, one.epochs), round(_LEAST_EPOCHS * one.epochs)) if one.may_shorten else one.epochs
+            fewest = max(min(2, one.epochs), round(_MIN_EPOCHS * one.epochs)) if one.may_shorten else one.epochs
             for epochs in range(one.epochs, fewest - 1, -1):
                 yield Plan(((one, epochs),), folds, folds)

@@ -16,9 +16,12 @@ _FOLDS = 5
 #: Fewer calibration rows than this carry one number at most.
 FEW_ROWS = 100
 #: Richer calibrators are offered where they can be cross-fitted in seconds and have rows to learn from.
-_ROWS_PER_CLASS, _ISOTONIC_ROWS = 10, 200
-_MOST_MIXED_LOGITS = 5_000_000
-_MOST_LOGITS, _MOST_MATRIX_LOGITS, _MOST_MATRIX_CLASSES = 1_500_000, 500_000, 100
+_ROWS_PER_CLASS = 10
+_ISOTONIC_ROWS = 200
+_MAX_MIXED_LOGITS = 5_000_000
+_MAX_LOGITS = 1_500_000
+_MAX_MATRIX_LOGITS = 500_000
+_MAX_MATRIX_CLASSES = 100
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,13 @@ def post_hoc_names(num_classes: int, num_rows: int, task: str = "multiclass") ->
         raise ValueError(f"a binary task needs num_classes 2, got {num_classes}")
     if num_rows < FEW_ROWS:
         return ("shrunken_temperature",)
-    few = num_rows * num_classes <= _MOST_LOGITS
-    names = ["temperature", "mixture"] if num_rows * num_classes <= _MOST_MIXED_LOGITS else ["temperature"]
+    few = num_rows * num_classes <= _MAX_LOGITS
+    names = ["temperature", "mixture"] if num_rows * num_classes <= _MAX_MIXED_LOGITS else ["temperature"]
     if num_classes == 2:
         names += ["affine", "beta", "quadratic", "spline"] if few else ["affine", "beta"]
     elif few and num_rows >= _ROWS_PER_CLASS * num_classes:
         names += ["structured_vector"]
-        if num_classes <= _MOST_MATRIX_CLASSES and num_rows * num_classes <= _MOST_MATRIX_LOGITS:
+        if num_classes <= _MAX_MATRIX_CLASSES and num_rows * num_classes <= _MAX_MATRIX_LOGITS:
             names += ["structured_matrix", "one_vs_rest"]
     if few and num_rows >= _ISOTONIC_ROWS:
         names += ["isotonic"]
@@ -86,7 +89,7 @@ def lone_temperature(num_rows: int, num_classes: int) -> tuple[str]:
     >>> lone_temperature(1000, 10), lone_temperature(50_000, 1000)
     (('mixture',), ('temperature',))
     """
-    return ("mixture" if num_rows * num_classes <= _MOST_MIXED_LOGITS else "temperature",)
+    return ("mixture" if num_rows * num_classes <= _MAX_MIXED_LOGITS else "temperature",)
 
 
 def cross_fitted_logits(

@@ -30,7 +30,7 @@ Integers = NDArray[np.int64]
 #: Weights (M,) of members on these rows (indices), which count by these shares.
 _Fit = Callable[[Integers, Doubles], Doubles]
 #: Saturated scores are compressed where this leaves at most such a share of the loss.
-_MOST_COMPRESSED = 0.9
+_MAX_COMPRESSED = 0.9
 #: Out-of-fold rows show what exceeds its limit by so many standard errors (one-sided, 5 %).
 _ERRORS_SHOWN = 1.64
 #: With fewer rows than this a map of the features cannot be cross-fitted sensibly.
@@ -44,7 +44,9 @@ _MANY_ROWS = 2000
 _POOL_SECONDS = 6e-5
 #: Seconds on one core that such a map takes at least, and per row, class and (feature + 40) besides: of processor time
 #: 1.6 to 2.2 s for the smallest, and 0.9 to 4.9 · 10⁻⁷ for the largest of 1,000 to 20,000 rows.
-_LEAST_SECONDS, _SECONDS, _PER_CLASS = 1.0, 3e-7, 40
+_MIN_SECONDS = 1.0
+_SECONDS = 3e-7
+_PER_CLASS = 40
 
 
 def cross_fitted(
@@ -240,7 +242,7 @@ class CalibratorSelector:
         if not is_saturated(logits):
             return False
         plain, packed = (self._fit(scores, "temperature").held_out for scores in (logits, compressed(logits)))
-        return self.nll(packed) < _MOST_COMPRESSED * self.nll(plain)
+        return self.nll(packed) < _MAX_COMPRESSED * self.nll(plain)
 
     def post_hoc(self, calibrated: CrossFitted, *, seconds: float = 0.0) -> CandidateResult:
         """Result of the uploaded network with this calibrator, which took so many seconds."""
@@ -286,7 +288,7 @@ class CalibratorSelector:
     def expected_seconds(self, logits: Floats | Doubles, features: Floats | None = None) -> float:
         seconds = _POOL_SECONDS * logits.size if len(self.names) > 1 else 0.0
         if features is not None and self._affords(logits, features):
-            seconds += _LEAST_SECONDS + _SECONDS * logits.size * (features.shape[1] + _PER_CLASS)
+            seconds += _MIN_SECONDS + _SECONDS * logits.size * (features.shape[1] + _PER_CLASS)
         return seconds
 
     def _affords(self, logits: Floats | Doubles, features: Floats) -> bool:
@@ -296,7 +298,7 @@ class CalibratorSelector:
 
 def most_logits(feature_dim: int, seconds: float) -> float:
     """Calibration rows times classes from which on a map of so many features is not fitted within so many seconds."""
-    return min(MAX_PRODUCT / feature_dim, (seconds - _LEAST_SECONDS) / (_SECONDS * (feature_dim + _PER_CLASS)))
+    return min(MAX_PRODUCT / feature_dim, (seconds - _MIN_SECONDS) / (_SECONDS * (feature_dim + _PER_CLASS)))
 
 
 def _on_compressed(found: CrossFitted) -> CrossFitted:

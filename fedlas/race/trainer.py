@@ -30,7 +30,8 @@ _LOG = logging.getLogger("fedlas.race")
 _MAX_STEPS = 20_000
 #: Features of all training rows are kept up to this size; beyond it no head is trained alone, and the statistics that
 #: FedLAS begins with come from so many rows.
-_MOST_FEATURE_BYTES, _SAMPLED_ROWS = 1 << 30, 50_000
+_MAX_FEATURE_BYTES = 1 << 30
+_SAMPLED_ROWS = 50_000
 #: A head has converged long before: on 10,000 rows ten epochs of twelve heads took longer than all features.
 _MAX_HEAD_STEPS = 625
 
@@ -143,7 +144,7 @@ class Trainer:
     @property
     def keeps_features(self) -> bool:
         """Whether the features of all training rows fit into memory, so that heads can be trained on them."""
-        return 4 * len(self.rows) * self._context.classifier.feature_dim <= _MOST_FEATURE_BYTES
+        return 4 * len(self.rows) * self._context.classifier.feature_dim <= _MAX_FEATURE_BYTES
 
     @cached_property
     def _sampled(self) -> Integers:

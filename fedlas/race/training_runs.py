@@ -23,7 +23,8 @@ from fedlas.race.trainer import OUT_OF_TIME, Trainer, TrainingOutcome
 from fedlas.training.loop import EpochResult
 
 #: Within an epoch the budget is looked at so often, once so much of the training tells its speed.
-_CHECK_S, _TELLING_SHARE = 5.0, 0.02
+_CHECK_S = 5.0
+_TELLING_SHARE = 0.02
 
 
 @dataclass(frozen=True)

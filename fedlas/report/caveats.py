@@ -14,13 +14,16 @@ from fedlas.metrics.evaluate import Estimates
 from fedlas.report.document import Evidence
 
 #: A model of such accuracy and NLL has usually seen the rows.
-ACCURACY_TOO_GOOD, NLL_TOO_GOOD, ROWS_ENOUGH = 0.995, 0.05, 200
+ACCURACY_TOO_GOOD = 0.995
+NLL_TOO_GOOD = 0.05
+MIN_DOUBTED_ROWS = 200
 #: Such accuracy is common where one class has nearly all rows: of the errors of always answering it, this share is
 #: left at most.
 ERRORS_LEFT = 0.1
 #: Calibration rows that are so much easier than test rows, beyond chance, were seen or come from elsewhere.
 ACCURACY_APART = 0.02
-FEW_ROWS, FEW_GROUPS = 200, 30
+FEW_ROWS = 200
+FEW_GROUPS = 30
 
 
 def caveats(
@@ -48,7 +51,7 @@ def caveats(
 
 def _too_good(rows: JudgedRows, accuracy: float, nll: float, seen_by_model: str | None) -> str | None:
     num_rows, guessed = len(rows.targets), float(np.bincount(rows.targets).max() / len(rows.targets))
-    if seen_by_model == "unknown" or num_rows < ROWS_ENOUGH or _few_groups(rows):
+    if seen_by_model == "unknown" or num_rows < MIN_DOUBTED_ROWS or _few_groups(rows):
         return None
     if accuracy < ACCURACY_TOO_GOOD or nll > NLL_TOO_GOOD or 1 - accuracy > ERRORS_LEFT * (1 - guessed):
         return None

@@ -93,7 +93,8 @@ def allowed(table: GuaranteeTable) -> str:
 
 MAX_SHOWN = 50
 #: Answers to a class that changed by this factor, and by so many rows, are worth a sentence.
-_MUCH, _ROWS = 1.25, 10
+_MUCH = 1.25
+_ROWS = 10
 
 
 def decision_table(

@@ -26,15 +26,19 @@ from fedlas.report.drawing import (
 from fedlas.report.summary import says_and_is_right
 from fedlas.report.wording import percent, signed
 
-_SIDE, _LEFT, _TOP = 340, 72, 62
+_SIDE = 340
+_LEFT = 72
+_TOP = 62
 _WIDTH = _LEFT + _SIDE + 22
 #: The histogram under the diagram, whose base carries the labels of the common axis.
-_HISTOGRAM, _GAP = 78, 14
+_HISTOGRAM = 78
+_GAP = 14
 _BASE = _TOP + _SIDE + _GAP + _HISTOGRAM
 _HEIGHT = _BASE + 48
 _PLOT = Plot(_LEFT, _TOP, _SIDE, _SIDE)
 #: Title and sub-title of the file with both diagrams, and what is said below them.
-_HEAD, _FOOT = 66, 30
+_HEAD = 66
+_FOOT = 30
 
 
 def reliability_svg(report: Report, *, models: Sequence[str] = ("uploaded", "calibrated")) -> str:
@@ -247,7 +251,8 @@ _ROWS_WIDTH = 430
 _ROWS_LEFT = 16
 _ACROSS = 398
 _FOREST_TOP = 78
-_CELL_WIDTH, _CELL_HEIGHT = 130, 20
+_CELL_WIDTH = 130
+_CELL_HEIGHT = 20
 
 
 def forest_svg(report: Report) -> str:
@@ -331,7 +336,8 @@ def _difference(report: Report, metric: str, other: str) -> Estimate:
     return found
 
 
-_MOST, _LETTERS = 24, 52
+_MAX_CANDIDATES = 24
+_LETTERS = 52
 _RACE_TOP = 58
 _ROW = 34
 
@@ -346,12 +352,12 @@ def race_svg(report: Report) -> str | None:
     scored = sorted((nll, i) for i, nll in enumerate(nlls) if nll is not None)
     if len(scored) < 2:
         return None
-    shown = scored[:_MOST]
+    shown = scored[:_MAX_CANDIDATES]
     height, bottom = _RACE_TOP + _ROW * len(shown) + 40, _RACE_TOP + _ROW * len(shown)
     room = 0.06 * (shown[-1][0] - shown[0][0]) or 0.01
     scale = Scale(shown[0][0] - room, shown[-1][0] + room, _ROWS_LEFT, _ACROSS)
     best = report.candidates[shown[0][1]].name
-    title, more = "The race", f", the best {_MOST} of {len(scored)}" if len(scored) > _MOST else ""
+    title, more = "The race", f", the best {_MAX_CANDIDATES} of {len(scored)}" if len(scored) > _MAX_CANDIDATES else ""
     parts = [
         opening(
             _ROWS_WIDTH, height, title, f"{len(scored)} candidates by NLL; the lowest has {best} ({shown[0][0]:.4f})."

@@ -36,7 +36,7 @@ from fedlas.report.summary import headline, not_shown
 from fedlas.report.wording import as_sentence, percent, signed
 
 _SCOPES = {"all": "whole network", "head": "head"}
-_MOST_PARTS = 20
+_MAX_PARTS = 20
 
 
 def report_html(report: Report) -> str:
@@ -132,8 +132,8 @@ def in_words(value: Json) -> str:
         if isinstance(value, Mapping)
         else [f"({in_words(part)})" if isinstance(part, list | tuple) else in_words(part) for part in value]
     )
-    more = f" … ({len(parts):,} in all)" if len(parts) > _MOST_PARTS else ""
-    return f"{', '.join(parts[:_MOST_PARTS])}{more}"
+    more = f" … ({len(parts):,} in all)" if len(parts) > _MAX_PARTS else ""
+    return f"{', '.join(parts[:_MAX_PARTS])}{more}"
 
 
 def text(value: Json) -> str:

@@ -154,7 +154,8 @@ METHOD_NAMES = {
     "label_smoothing": "label smoothing",
     "cross_entropy": "cross-entropy",
 }
-OURS, RIVALS = ("fedlas", "fedlas_plus"), ("label_smoothing", "cross_entropy")
+OURS = ("fedlas", "fedlas_plus")
+RIVALS = ("label_smoothing", "cross_entropy")
 
 
 def loss_comparison(out_of_fold: OutOfFold | None, *, confidence_level: float = 0.95) -> LossComparison | None:

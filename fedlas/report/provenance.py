@@ -30,7 +30,8 @@ def moment(created_at: str) -> str:
 
 
 _LIBRARIES = ("fedlas", "numpy", "torch", "onnx", "onnxruntime-gpu", "onnxruntime", "pyarrow")
-_PROCESSORS, _DEVICES = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/gpus")
+_PROCESSORS = Path("/proc/cpuinfo")
+_DEVICES = Path("/proc/driver/nvidia/gpus")
 
 
 def library_versions() -> dict[str, str]:

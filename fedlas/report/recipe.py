@@ -29,7 +29,7 @@ _CALIBRATORS = {
 }
 #: Settings of a loss, as formulas write them; the others are named as they are.
 _GREEK = {"alpha": "α", "beta": "β"}
-_LEAST = 0.005
+_MIN_SHARE = 0.005
 _LOSS_SETTINGS = ("alpha", "beta", "momentum", "margin")
 
 
@@ -148,7 +148,7 @@ def _members(parameters: Mapping[str, Any]) -> str:
     shares: dict[str, float] = {}
     for name, weight in sorted(_weighed(parameters), key=lambda one: -one[1]):
         shares[name] = shares.get(name, 0.0) + weight
-    told = [f"{name.replace('_', ' ')} {100 * share:.0f} %" for name, share in shares.items() if share >= _LEAST]
+    told = [f"{name.replace('_', ' ')} {100 * share:.0f} %" for name, share in shares.items() if share >= _MIN_SHARE]
     return f" ({', '.join(told)})" if told else ""
 
 

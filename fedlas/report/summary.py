@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from fedlas.contract.figures import ConfidenceGap, Estimate, RiskCoverage
 from fedlas.contract.report import Report
 from fedlas.contract.sections import BinarySection
-from fedlas.gate.verdict import FINALIST_NAMES, MOST_ROWS_NEEDED, SCORE_NAMES
+from fedlas.gate.verdict import FINALIST_NAMES, MAX_ROWS_NEEDED, SCORE_NAMES
 from fedlas.report.deployment import decision_sentence, priors_sentence
 from fedlas.report.sections import confident_sentence
 from fedlas.report.wording import as_sentence, direction, percent, signed
@@ -203,7 +203,7 @@ def next_step(report: Report, apart: str | None = None) -> str:
             f"Next: do not act on the confidence alone where answers{which} are at least {sure.threshold:.0%} sure: "
             f"those are too sure by {100 * sure.excess:.1f} points."
         ).replace("% sure", " % sure")
-    if report.serves == "calibrated" and needed is not None and needed <= MOST_ROWS_NEEDED:
+    if report.serves == "calibrated" and needed is not None and needed <= MAX_ROWS_NEEDED:
         return (
             f"Next: judge on more rows. About {needed:,} test rows, {report.num_test_rows:,} now, would decide whether "
             "it is better."

@@ -20,7 +20,7 @@ from fedlas.race.selection import CalibratorSelector
 
 Floats = NDArray[np.float64]
 #: A probability of 0 counts as this when its logarithm is taken.
-_SMALLEST = float(np.finfo(np.float32).tiny)
+_MIN_PROB = float(np.finfo(np.float32).tiny)
 
 
 class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
@@ -204,7 +204,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator): 
 def _logits(estimator: Any, X: Any, classes: NDArray[Any]) -> Floats:
     """Logits (N, K) of rows; a class that the estimator has not met is as unlikely as can be."""
     if hasattr(estimator, "predict_proba"):
-        found = np.log(np.maximum(np.asarray(estimator.predict_proba(X), np.float64), _SMALLEST))
+        found = np.log(np.maximum(np.asarray(estimator.predict_proba(X), np.float64), _MIN_PROB))
     else:
         if len(classes) > 2 and "ovo" in (value for value in estimator.get_params().values() if isinstance(value, str)):
             raise ValueError("decision_function_shape='ovo' scores pairs of classes; 'ovr' scores each class")
@@ -212,6 +212,6 @@ def _logits(estimator: Any, X: Any, classes: NDArray[Any]) -> Floats:
         found = np.stack([np.zeros_like(found), found], axis=1) if found.ndim == 1 else found
     if len(estimator.classes_) == len(classes):
         return np.asarray(found)
-    logits = np.full((len(found), len(classes)), np.log(_SMALLEST))
+    logits = np.full((len(found), len(classes)), np.log(_MIN_PROB))
     logits[:, np.searchsorted(classes, estimator.classes_)] = found
     return logits

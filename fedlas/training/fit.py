@@ -43,11 +43,13 @@ from fedlas.training.loop import (
 
 #: Rates between which the edge is looked for. A higher one says little about a whole training: restarts with FedLAS+
 #: gained less at a peak of 0.4 than of 0.2 on 13 of 20 tables, whose networks stood up to 0.8.
-LOWEST, HIGHEST = 1e-4, 0.4
+MIN_LEARNING_RATE = 1e-4
+MAX_LEARNING_RATE = 0.4
 STEPS = 80
 #: How many losses are averaged, and how far over its lowest level their mean may rise (times log K). On 14 tables peaks
 #: of 0.2 gained most; half of the edge gained 65 % of that where a tenth of log K ends it, 94 % where half of it does.
-_WINDOW, _RISE = 5, 0.5
+_WINDOW = 5
+_RISE = 0.5
 
 
 def fit(
@@ -177,8 +179,8 @@ def edge_rate(
     seed: int = 0,
     device: torch.device | str | None = None,
 ) -> float:
-    """The highest learning rate at which training the whole network holds, between `LOWEST` and `HIGHEST`."""
-    rates = np.geomspace(LOWEST, HIGHEST, STEPS)
+    """The highest learning rate at which training the whole network holds, within the two limits above."""
+    rates = np.geomspace(MIN_LEARNING_RATE, MAX_LEARNING_RATE, STEPS)
     losses: list[Tensor] = []
     num_rows = len(inputs[0])
     rows = np.sort(np.random.default_rng(seed).permutation(num_rows)[: STEPS * batch_size])
@@ -192,7 +194,7 @@ def edge_rate(
         TrainConfig(
             epochs=math.ceil(STEPS / steps_per_epoch(len(rows), batch_size)),
             batch_size=batch_size,
-            learning_rate=LOWEST,
+            learning_rate=MIN_LEARNING_RATE,
             seed=seed,
         ),
         TrainingOptions(
@@ -206,8 +208,8 @@ def edge_rate(
 
 
 def head_edge_rate(features: Floats) -> float:
-    """4 / E‖f‖² for the features (N, D) that a head trains on, at most `HIGHEST`."""
-    return min(HIGHEST, 4.0 / max(float(np.square(features, dtype=np.float64).sum(axis=1).mean()), 1e-12))
+    """4 / E‖f‖² for the features (N, D) that a head trains on, at most `MAX_LEARNING_RATE`."""
+    return min(MAX_LEARNING_RATE, 4.0 / max(float(np.square(features, dtype=np.float64).sum(axis=1).mean()), 1e-12))
 
 
 def _keep(losses: list[Tensor], loss: Tensor) -> bool:
@@ -218,7 +220,7 @@ def _keep(losses: list[Tensor], loss: Tensor) -> bool:
 def _edge(rates: NDArray[np.float64], losses: NDArray[np.float64], num_classes: int) -> float:
     """The last rate before the running mean of the losses (T,) has risen for good; the lowest where there are none."""
     if len(losses) == 0:
-        return LOWEST
+        return MIN_LEARNING_RATE
     means = np.array([losses[max(0, i + 1 - _WINDOW) : i + 1].mean() for i in range(len(losses))])
     risen = ~(means <= np.minimum.accumulate(means) + _RISE * math.log(num_classes))  # NaN counts as risen
     risen[: _WINDOW - 1] = False

@@ -29,11 +29,13 @@ from service.transport.request_head import too_late, too_many
 
 _LOG = logging.getLogger("fedlas.acceptor")
 #: How long a head may take from its first byte, and a connection until then: browsers open some ahead.
-HEAD_S, SILENCE_S = 15.0, 30.0
+HEAD_S = 15.0
+SILENCE_S = 30.0
 #: How long a connection may still send its head after the signal.
 _LAST_CALL_S = 1.0
 _AT_ONCE = 64  # connections of one turn, so that what arrived is looked at, too
-_TICK_S, _RETRY_S = 0.5, 0.01
+_TICK_S = 0.5
+_RETRY_S = 0.01
 _READ: TypeAdapter[ToAcceptor] = TypeAdapter(ToAcceptor)
 
 

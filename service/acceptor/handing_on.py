@@ -28,8 +28,9 @@ _NO_HTTP = re.compile(rb"(?:\r?\n)*[^A-Za-z\r\n]")
 _LINE = re.compile(rb"(?:\r?\n)*POST +(?:(?i:https?)://[^/ ?\r\n]*)?(/[^ ?\r\n]*)")
 _PROTOCOL = b"/v2"
 _LINGER_S = 2.0
-_MOST = 1000
-_READ_BYTES, _READS = 64 * 1024, 16
+_MAX_WAITING = 1000
+_READ_BYTES = 64 * 1024
+_READS = 16
 #: How long a process that does not take its connections is waited for: it is being started again.
 UNTAKEN_S = 30.0
 _BUSY_DETAIL = "the process that answers this is being started again; come again in 1 s"
@@ -88,7 +89,7 @@ class Lingering:
             client.send(answer, socket.MSG_DONTWAIT)
             client.shutdown(socket.SHUT_WR)
             self._clients.append((client, time.monotonic() + _LINGER_S))
-            if len(self._clients) > _MOST:
+            if len(self._clients) > _MAX_WAITING:
                 self._clients.popleft()[0].close()
             return
         client.close()

@@ -39,7 +39,8 @@ _TIMEOUT_S = "10"  # the default of OpenTelemetry
 _TRACES = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 _LOG = logging.getLogger(__name__)
 #: OTLP requests that wait, of 512 spans each, and their bytes: a process that was taken over may send large ones.
-_MOST_WAITING, _MOST_BYTES = 32, 16 * 1024**2
+_MAX_WAITING = 32
+_MAX_BYTES = 16 * 1024**2
 #: A collector that does not answer must not keep the process from ending.
 _CLOSE_TIMEOUT_S = 5.0
 
@@ -151,7 +152,7 @@ class SpanRelay:
 
     def pass_on(self, request: bytes) -> None:
         with self._changed:
-            if len(self._waiting) >= _MOST_WAITING or self._bytes + len(request) > _MOST_BYTES:
+            if len(self._waiting) >= _MAX_WAITING or self._bytes + len(request) > _MAX_BYTES:
                 self._log.warning("dropped", "spans are dropped: the collector does not take them in time")
                 return
             self._waiting.append(request)

@@ -24,10 +24,13 @@ from service.registry.errors import OutOfService
 
 _LOG = logging.getLogger(__name__)
 #: A process whose model was not asked for so long ends; it is another model's sooner, where none is free.
-_IDLE_S, _GIVES_WAY_S = 600.0, 60.0
+_IDLE_S = 600.0
+_GIVES_WAY_S = 60.0
 #: Between two faults that make a suspect run alone, and how long it does.
-_AGAIN_S, _SUSPECTED_S = 600.0, 600.0
-_MOST_MEANINGS, _MOST_TOLD = 10_000, 3
+_AGAIN_S = 600.0
+_SUSPECTED_S = 600.0
+_MAX_MEANINGS = 10_000
+_MAX_WARNINGS = 3
 
 
 @dataclass(slots=True)
@@ -128,7 +131,7 @@ class Isolation:
 
     def _told(self, digest: str) -> str:
         called = [model for model, meant in reversed(self._meanings.items()) if meant == digest]
-        return f"the model {', '.join(called[:_MOST_TOLD]) or 'of this file'} ({digest})"
+        return f"the model {', '.join(called[:_MAX_WARNINGS]) or 'of this file'} ({digest})"
 
     def _remember(self, digest: str) -> None:
         if not self._processes:
@@ -144,7 +147,7 @@ class Isolation:
         before = self._meanings.get(model)
         self._meanings[model] = digest
         self._meanings.move_to_end(model)
-        if len(self._meanings) > _MOST_MEANINGS:
+        if len(self._meanings) > _MAX_MEANINGS:
             self._meanings.popitem(last=False)
         if before != digest and not self._places.keys().isdisjoint((before, digest)):
             self.on_change()

@@ -48,14 +48,15 @@ from service.registry.artifacts import ArtifactStore
 from service.registry.errors import RegistryError, Unavailable
 from service.shared_counts import ServingCounts
 
-_MOST_FILES = 1000
+_MAX_FILES = 1000
 _UNFINISHED = ".new"
 _LOG = logging.getLogger(__name__)
 READ: TypeAdapter[ToControl] = TypeAdapter(ToControl)
 #: Questions of one process that are being answered; others wait in its channel.
-_MOST_QUESTIONS = 64
+_MAX_QUESTIONS = 64
 #: Models that its successor opens before they are asked for, and how long it waits for one.
-_MOST_WARMED, _OPENED_S = 32, 60.0
+_MAX_WARMED = 32
+_OPENED_S = 60.0
 
 
 class ServedFolder:
@@ -92,7 +93,7 @@ class ServedFolder:
                 os.replace(fresh, place)
         self._given[digest] = None
         self._given.move_to_end(digest)
-        while len(self._given) > _MOST_FILES:
+        while len(self._given) > _MAX_FILES:
             self.remove([next(iter(self._given))])
 
     def holds(self, digest: str) -> bool:
@@ -220,11 +221,11 @@ class ServingPeer:
 
     def _answer(self, work: Coroutine[None, None, None]) -> None:
         self._tasks.begin(work, f"a question of {self.name}").add_done_callback(self._answered)
-        if len(self._tasks) == _MOST_QUESTIONS:
+        if len(self._tasks) == _MAX_QUESTIONS:
             self._reader.hold()
 
     def _answered(self, task: asyncio.Task[None]) -> None:
-        if len(self._tasks) == _MOST_QUESTIONS - 1:
+        if len(self._tasks) == _MAX_QUESTIONS - 1:
             self._reader.release()
 
     async def _model(self, question: ModelQuestion) -> None:
@@ -257,7 +258,7 @@ class ServingPeer:
         key = question.called, question.version
         self._asked[key] = None
         self._asked.move_to_end(key)
-        if len(self._asked) > _MOST_WARMED:
+        if len(self._asked) > _MAX_WARMED:
             self._asked.popitem(last=False)
 
 

@@ -52,13 +52,14 @@ _LOG = logging.getLogger(__name__)
 _TEND_S = 2.0
 #: After so long the processes of single models that an earlier control has left end, if theirs were not asked for.
 _STRAY_S = 60.0
-_MOST_BYTES = 16 * 1024**2  # the counts of ten thousand models
+_MAX_BYTES = 16 * 1024**2  # the counts of ten thousand models
 #: How long a change waits for processes that should know of it, and a model for being opened.
-_TOLD_S, _OPENED_S = 1.0, 60.0
+_TOLD_S = 1.0
+_OPENED_S = 60.0
 #: How often it is looked for served copies that no model has any more.
 _SWEEP_S = 60.0
 #: Processes in one another's place that are asked to open a model: one that ends them is in none of them then.
-_MOST_SUCCESSORS = 3
+_MAX_SUCCESSORS = 3
 
 
 class ServingPeers:
@@ -162,7 +163,7 @@ class ServingPeers:
         """Take a packet of this process's channel: of its parent, or a connection."""
         match packet.document:
             case Peer(name=name, pid=pid, start=start, fault=fault):
-                channel = Channel(packet.take_socket(), READ, most_bytes=_MOST_BYTES)
+                channel = Channel(packet.take_socket(), READ, most_bytes=_MAX_BYTES)
                 before = self._part(name)
                 self._pids[name] = pid
                 if name == ACCEPTOR:
@@ -249,7 +250,7 @@ class PeerModels:
             return Open(number=number, called=called, version=version, ahead=ahead)
 
         opened: set[ServingPeer] = set()
-        for _ in range(1 + _MOST_SUCCESSORS):
+        for _ in range(1 + _MAX_SUCCESSORS):
             if not (missing := self._asked_for(called, version) - opened):
                 return
             for peer, error in await _told(missing, document, seconds=_OPENED_S):

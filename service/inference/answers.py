@@ -29,9 +29,19 @@ _JSON_WEIGHT = 4
 #: What may be held while an answer is made, as a multiple of what may be sent.
 _HELD_RATIO = 4
 #: JSON of a row's fixed fields, of one of the best classes, and of numbers, each with its name and comma.
-_ROW, _OPTIONAL, _RANKED, _FLOAT32, _FLOAT64, _INDEX, _BOOL = 170, 50, 70, 16, 26, 9, 6
+_ROW = 170
+_OPTIONAL = 50
+_RANKED = 70
+_FLOAT32 = 16
+_FLOAT64 = 26
+_INDEX = 9
+_BOOL = 6
 #: Objects in memory: a row's dictionary with its values, one of the best classes, a text made for one place, a number.
-_ROW_OBJECTS, _RANKED_OBJECTS, _TEXT_OBJECT, _POINTER, _NUMBER_OBJECT = 900, 330, 70, 8, 32
+_ROW_OBJECTS = 900
+_RANKED_OBJECTS = 330
+_TEXT_OBJECT = 70
+_POINTER = 8
+_NUMBER_OBJECT = 32
 #: To rank a class: its probability negated, and its place.
 _RANKING = 12
 #: Classes of a single row that Python ranks in less time than numpy's calls take.

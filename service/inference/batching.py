@@ -5,7 +5,7 @@ arrays of the whole request there, so that the event loop copies nothing however
 
 While one batch runs the next one gathers. A small request goes into it whole; a large one fills what small ones leave,
 so that a single row waits for the batches that are under way and no longer. A batch is no larger than what takes about
-`BATCH_SECONDS` on this machine, and computes at most `_MOST_PROBABILITIES` numbers of each standard output.
+`BATCH_SECONDS` on this machine, and computes at most `_MAX_PROBABILITIES` numbers of each standard output.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from service.registry.errors import InvalidRequest
 #: About how long a batch may take: a row that arrives while one runs, and another is next, waits for these two.
 BATCH_SECONDS = 0.025
 #: Rows times classes of a batch: 4 MiB of float32, and of 8,000 classes 131 rows.
-_MOST_PROBABILITIES = 1 << 20
+_MAX_PROBABILITIES = 1 << 20
 
 
 @dataclass(slots=True, eq=False)
@@ -239,7 +239,7 @@ class ModelQueue:
         self.spent = 0.0
         self.long_batches = 0
         self.listed = False
-        self._max_rows = max(1, min(max_batch_rows, _MOST_PROBABILITIES // max(1, model.classes)))
+        self._max_rows = max(1, min(max_batch_rows, _MAX_PROBABILITIES // max(1, model.classes)))
         self._most_bytes = most_bytes
         self._most_short_rows = self._most_rows(1) if model.limits.length == 1 else 0  # the usual case, kept at hand
         # One queue for each shape of row: rows of different lengths cannot be one batch.

@@ -32,7 +32,8 @@ _FAR_OFF = 4.0
 _CHECK_S = 0.02
 #: How long a run may go on that has been asked to end: of processor time, since on a busy machine it may wait for a
 #: core before it can see the request, and at the longest.
-_GRACE_S, LONGEST_GRACE_S = 1.0, 10.0
+_GRACE_S = 1.0
+MAX_GRACE_S = 10.0
 
 
 class InferenceThread:
@@ -97,7 +98,7 @@ class Executor:
         *,
         on_free: Callable[[asyncio.AbstractEventLoop, InferenceBatch | None], None],
         on_stuck: Callable[[str], None] | None = None,
-        longest_grace: float = LONGEST_GRACE_S,
+        longest_grace: float = MAX_GRACE_S,
     ) -> None:
         self._runs = runs
         self._on_free = on_free

@@ -40,7 +40,7 @@ _WORDS = {
     _TRUTH: "true or false",
 }
 _MAX_CHARACTERS = 1 << 16
-_MOST_FIELDS = 32
+_MAX_FIELDS = 32
 
 
 def from_query(query: bytes) -> Options:
@@ -53,7 +53,7 @@ def from_query(query: bytes) -> Options:
             keep_blank_values=True,
             strict_parsing=True,
             errors="strict",
-            max_num_fields=_MOST_FIELDS,
+            max_num_fields=_MAX_FIELDS,
         )
     except ValueError as error:
         raise InvalidRequest("invalid_request", f"the query string cannot be read: {error}"[:300]) from error

@@ -91,7 +91,7 @@ collector_paused = _Pause()
 #: By numpy's name its type; `struct` has the same letters, takes whole numbers for floats, and refuses texts, null, and
 #: what does not fit.
 _TYPES: Mapping[str, np.dtype] = {np.dtype(code).name: np.dtype(code) for code in "efdbhiqBHIQ"}
-_MOST_DIMENSIONS = 32
+_MAX_DIMENSIONS = 32
 #: Of which bytes are searched in less time than numpy takes to begin.
 _FEW_VALUES = 4096
 #: Of names of options; a text with more of them is searched as a whole.
@@ -172,7 +172,7 @@ def shape_of(value: object) -> tuple[int, ...] | None:
     values: list[Any] = [value]
     while list in (kinds := set(map(type, values))):
         lengths = set(map(len, values)) if kinds == _LISTS else set()
-        if len(lengths) != 1 or len(sizes) == _MOST_DIMENSIONS:
+        if len(lengths) != 1 or len(sizes) == _MAX_DIMENSIONS:
             return None
         sizes.append(lengths.pop())
         values = list(chain.from_iterable(values))
@@ -194,7 +194,7 @@ def holds(values: list[Any], kind: type) -> bool:
     >>> holds([[0, True], 2], bool), holds([0, [1]], bool)
     (True, False)
     """
-    for _ in range(_MOST_DIMENSIONS):
+    for _ in range(_MAX_DIMENSIONS):
         kinds = set(map(type, values))
         if kind in kinds or list not in kinds:
             return kind in kinds
@@ -226,11 +226,11 @@ def first_unsound(values: Sequence[Any], is_sound: Callable[[Sequence[Any]], boo
 
 _KINDS = {dict: "an object", type(None): "null"}
 
-_MOST = 60
-_MOST_NAMES = 20
+_MAX_SHOWN_CHARACTERS = 60
+_MAX_NAMES = 20
 
 _short = reprlib.Repr()
-_short.maxlevel, _short.maxlist, _short.maxstring, _short.maxlong = 2, 6, _MOST, 40
+_short.maxlevel, _short.maxlist, _short.maxstring, _short.maxlong = 2, 6, _MAX_SHOWN_CHARACTERS, 40
 
 
 def shown(value: object) -> str:
@@ -239,7 +239,7 @@ def shown(value: object) -> str:
     >>> shown({"a": 1}), shown(None), shown("x"), shown(list(range(1000)))
     ('an object', 'null', "'x'", '[0, 1, 2, 3, 4, 5, ...]')
     """
-    if type(value) is str and len(value) <= _MOST:  # names, in every request
+    if type(value) is str and len(value) <= _MAX_SHOWN_CHARACTERS:  # names, in every request
         return repr(value)
     return _KINDS.get(type(value)) or _short.repr(value)
 
@@ -250,5 +250,5 @@ def listed(names: Iterable[str]) -> str:
     >>> listed(["a", "b"]), listed([]), listed(map(str, range(25)))[-7:]
     ("'a', 'b'", 'none', "'19', …")
     """
-    first = [shown(name) for name in islice(names, _MOST_NAMES + 1)]
-    return ", ".join(first[:_MOST_NAMES]) + (", …" if len(first) > _MOST_NAMES else "") or "none"
+    first = [shown(name) for name in islice(names, _MAX_NAMES + 1)]
+    return ", ".join(first[:_MAX_NAMES]) + (", …" if len(first) > _MAX_NAMES else "") or "none"

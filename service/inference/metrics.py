@@ -27,7 +27,7 @@ REQUESTS = {outcome: place for place, outcome in enumerate(OUTCOMES)}
 ROWS, ABSTENTIONS, FAILED_SECONDS, LAST_REQUEST = range(len(OUTCOMES), len(OUTCOMES) + 4)
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 #: As many are told apart: each is about 100 series, 11 KB of text and 0.1 ms of a scrape.
-MOST_MODELS = 200
+MAX_MODELS = 200
 _SILENT_S = 3600.0
 _SEARCH_PAUSE_S = 60.0
 
@@ -135,10 +135,15 @@ class Totals:
 
 
 # What every request needs, without the way through an object.
-_REQUEST, _REQUEST_SUM = REQUEST_SECONDS.start, REQUEST_SECONDS.sum
-_QUEUE, _QUEUE_SUM = QUEUE_SECONDS.start, QUEUE_SECONDS.sum
-_COMPUTE, _COMPUTE_SUM = COMPUTE_SECONDS.start, COMPUTE_SECONDS.sum
-_SIZES, _SIZE, _SIZE_SUM = BATCH_ROWS.edges, BATCH_ROWS.start, BATCH_ROWS.sum
+_REQUEST = REQUEST_SECONDS.start
+_REQUEST_SUM = REQUEST_SECONDS.sum
+_QUEUE = QUEUE_SECONDS.start
+_QUEUE_SUM = QUEUE_SECONDS.sum
+_COMPUTE = COMPUTE_SECONDS.start
+_COMPUTE_SUM = COMPUTE_SECONDS.sum
+_SIZES = BATCH_ROWS.edges
+_SIZE = BATCH_ROWS.start
+_SIZE_SUM = BATCH_ROWS.sum
 _CONFIDENCE_EDGES = np.array(CONFIDENCE.edges, dtype=np.float32)  # as confidences are
 _CONFIDENCE_PLACES = len(CONFIDENCE.edges) + 1
 
@@ -247,7 +252,7 @@ class ServingMetrics:
     would look like a burst of requests.
     """
 
-    def __init__(self, *, most_models: int = MOST_MODELS) -> None:
+    def __init__(self, *, most_models: int = MAX_MODELS) -> None:
         self._most_models = most_models
         self._lock = Lock()  # one for all: held for a microsecond, and what is forgotten changes places under it
         self._models: dict[ModelKey, ModelMetrics] = {}

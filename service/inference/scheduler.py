@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from service.inference.batching import InferenceBatch, ModelQueue, QueuedRequest
-from service.inference.executor import LONGEST_GRACE_S, Executor
+from service.inference.executor import MAX_GRACE_S, Executor
 from service.inference.metrics import ModelMetrics
 from service.inference.profile import MODEL_OUTPUTS, UNKNOWN, Outputs, RunLimits
 from service.inference.quarantine import Quarantine
@@ -37,7 +37,7 @@ _AT_ONCE_SECONDS = 0.0005
 _ON_LOOP_SECONDS = 0.002
 #: Processor time of a batch on the event loop beyond which its model runs in threads for a while.
 _MUCH_TOO_LONG_SECONDS = 0.02
-_LEAST_RETRY_S = 1
+_MIN_RETRY_S = 1
 _spent: Callable[[ModelQueue], float] = attrgetter("spent")
 
 
@@ -177,7 +177,7 @@ class Scheduler:
         quarantine: Quarantine | None = None,
         on_batch: Callable[[InferenceBatch], None] | None = None,
         on_stuck: Callable[[str], None] | None = None,
-        longest_grace: float = LONGEST_GRACE_S,
+        longest_grace: float = MAX_GRACE_S,
         marks: RunMarks | None = None,
     ) -> None:
         self.models = OpenModels(files, options, quarantine=quarantine or Quarantine(), marks=marks or RunMarks())
@@ -211,7 +211,7 @@ class Scheduler:
         """
         rows = len(next(iter(inputs.values())))
         if queue.rows and queue.rows + rows > self._max_queued_rows:
-            seconds = max(_LEAST_RETRY_S, round(queue.model.cost(queue.rows)))
+            seconds = max(_MIN_RETRY_S, round(queue.model.cost(queue.rows)))
             message = f"{queue.rows} rows wait for this model already; at most {self._max_queued_rows} may"
             raise Overloaded("overloaded", f"{message}; try again in {seconds} s", retry_after=seconds)
         loop = asyncio.get_running_loop()

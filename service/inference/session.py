@@ -21,7 +21,7 @@ from service.ipc.run_marks import RunMark, RunMarks
 from service.process_memory import lacked_memory
 from service.registry.errors import InvalidRequest, Unavailable
 
-_MOST_CORES = 1024
+_MAX_CORES = 1024
 #: What a session raises for rows that fit the declared shapes and still cannot be computed.
 REFUSALS = (Fail, InvalidArgument, RuntimeException)
 #: y = Identity(x): small enough to try a session with.
@@ -34,9 +34,11 @@ STANDARD_OUTPUTS = ("logits", "probabilities", "confidence", "features")
 _WARM_ROWS = 16
 _WARM_RUNS = 3
 #: How far an estimate follows a batch that was slower, or quicker: other work on the machine makes many slower.
-_FOLLOW_UP, _FOLLOW_DOWN = 0.02, 0.2
+_FOLLOW_UP = 0.02
+_FOLLOW_DOWN = 0.2
 #: Where rows of zeros measure nothing: the assumed seconds of a batch and of a row, and how far one batch changes them.
-_UNKNOWN_S, _FOLLOW_UNKNOWN = 1e-3, 0.5
+_UNKNOWN_S = 1e-3
+_FOLLOW_UNKNOWN = 0.5
 #: How long a model that kept the event loop for much longer than it should have is run in threads.
 _MISTRUSTED_S = 60.0
 #: By default CUDA tries all convolution algorithms for every new batch size, which takes seconds.
@@ -107,7 +109,7 @@ def open_session(path: str, *, threads: int, shared_arena: bool = False, spinnin
 
 def spare_runs(*, processes: int, threads: int) -> int:
     """How many batches of so many threads one of `processes` may run at once; a core is left to its event loop."""
-    return max(1, (usable_cores(_MOST_CORES) // processes - 1) // threads)
+    return max(1, (usable_cores(_MAX_CORES) // processes - 1) // threads)
 
 
 def refusal(error: Exception) -> str:

@@ -29,9 +29,10 @@ Incoming = TypeVar("Incoming", bound=BaseModel)
 _MESSAGE_BYTES = 60_000
 #: A document: the longest has a path or a key in it that a head of 64 KiB has brought, each letter escaped.
 _DOCUMENT_BYTES = 1024**2
-_LEAST_BYTES = 4096
-_MOST_DESCRIPTORS = 6  # of a process that is started: its channel, heartbeat, output, what it runs, and a long message
-_INLINE, _IN_FILE = b"i", b"f"
+_MIN_BYTES = 4096
+_MAX_DESCRIPTORS = 6  # of a process that is started: its channel, heartbeat, output, what it runs, and a long message
+_INLINE = b"i"
+_IN_FILE = b"f"
 _UNREAD = termios.TIOCOUTQ  # which is SIOCOUTQ: what was sent, and not read yet
 #: The other side has the same open socket, and may have made it one that waits.
 _NEVER_WAIT = socket.MSG_DONTWAIT
@@ -111,7 +112,7 @@ class Packet(Generic[Incoming]):
     document: Incoming
     content: bytes = b""
     files: list[int] = field(default_factory=list)
-    size: int = _LEAST_BYTES  # about what it takes to carry and to read it, in bytes
+    size: int = _MIN_BYTES  # about what it takes to carry and to read it, in bytes
     memory: int | None = None  # the sealed file that it came in, to be passed on as it is
 
     def take_file(self) -> int:
@@ -193,7 +194,7 @@ class Channel(Generic[Incoming]):
             finally:
                 os.close(memory)
         if self._rate is not None:
-            self._rate.take(_LEAST_BYTES + size)
+            self._rate.take(_MIN_BYTES + size)
 
     def offer(self, document: BaseModel, content: bytes = b"", files: Sequence[int] = ()) -> bool:
         """Send one message; False where the other side does not read."""
@@ -216,7 +217,7 @@ class Channel(Generic[Incoming]):
         files: list[int] = []
         try:
             message, ancillary, flags, _ = self._end.recvmsg(
-                _MESSAGE_BYTES + 16, socket.CMSG_SPACE(4 * _MOST_DESCRIPTORS), socket.MSG_CMSG_CLOEXEC | _NEVER_WAIT
+                _MESSAGE_BYTES + 16, socket.CMSG_SPACE(4 * _MAX_DESCRIPTORS), socket.MSG_CMSG_CLOEXEC | _NEVER_WAIT
             )
             files = _received(ancillary)
             if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
@@ -251,7 +252,7 @@ class Channel(Generic[Incoming]):
         if len(head) > _DOCUMENT_BYTES:
             raise ValueError(f"a document of {len(head)} bytes; at most {_DOCUMENT_BYTES}")
         own = files if memory is None else files[1:]
-        return Packet(self._reads.validate_json(head), content, own, _LEAST_BYTES + len(whole), memory)
+        return Packet(self._reads.validate_json(head), content, own, _MIN_BYTES + len(whole), memory)
 
 
 def _is_closed(end: socket.socket) -> bool:

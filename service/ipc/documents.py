@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.registry import errors
 
-MOST_TEXT = 1000
-Text = Annotated[str, Field(max_length=MOST_TEXT)]
+MAX_TEXT = 1000
+Text = Annotated[str, Field(max_length=MAX_TEXT)]
 #: Of a process: it names a folder, too.
 ProcessName = Annotated[str, Field(pattern=r"^(control|acceptor|(serving|alone)-[1-9][0-9]{0,3})$")]
 #: Of a served copy.
@@ -32,7 +32,10 @@ _KINDS = {
         errors.OutOfService,
     )
 }
-CONTROL, ACCEPTOR, SERVING, ALONE = "control", "acceptor", "serving", "alone-"
+CONTROL = "control"
+ACCEPTOR = "acceptor"
+SERVING = "serving"
+ALONE = "alone-"
 #: A path that is not quite one of these goes to control, which answers that there is no such route.
 _PREDICTION = re.compile(rb"/v1/models/([^/]+)/predict|/v2/models/([^/]+(?:/versions/[^/]+)?)/infer")
 Member = TypeVar("Member")

@@ -26,13 +26,15 @@ from service.registry.errors import ControlAway
 _LOG = logging.getLogger(__name__)
 _MIB = 1024**2
 #: Messages of one turn of the loop: of a side that is not trusted; of the parent and the acceptor, whatever waits.
-FEW, ALL = 32, 512
-_MOST_REST = 1000  # the kernel holds some hundred
+FEW = 32
+ALL = 512
+_MAX_REMAINING = 1000  # the kernel holds some hundred
 _UNREADABLE_BYTES = 64 * 1024  # what a message costs that cannot be read
 #: Who sends more than it may for so long, without a pause, floods.
-_FLOOD_S, _PAUSE_S = 10.0, 1.0
+_FLOOD_S = 10.0
+_PAUSE_S = 1.0
 #: After so many messages that cannot be read it is not waited for that one can.
-_MOST_UNREADABLE = 8
+_MAX_UNREADABLE = 8
 Incoming = TypeVar("Incoming", bound=BaseModel)
 TCP = frozenset({socket.AF_INET, socket.AF_INET6})
 
@@ -113,7 +115,7 @@ class Reader(Generic[Incoming]):
 
     def take_rest(self) -> None:
         """Take what has arrived, as far as that may be much: the other side has ended."""
-        for _ in range(_MOST_REST):
+        for _ in range(_MAX_REMAINING):
             if self._loop is None or (self._rate is not None and self._rate.take(0) > 0) or not self._took_one():
                 return
 
@@ -152,7 +154,7 @@ class Reader(Generic[Incoming]):
             self.unreadable += 1
             text = f"{self.unreadable} messages of {self._name} could not be read (if of another release, restart all)"
             self._log.warning("unreadable", f"{text}; the last: {error}")
-            if self.unreadable % _MOST_UNREADABLE == 0:
+            if self.unreadable % _MAX_UNREADABLE == 0:
                 self._on_fault("sends what cannot be read here")
         except Exception as error:  # whatever the other side has sent must not end this side
             self._log.warning("failure", f"a message of {self._name} was not taken", error)

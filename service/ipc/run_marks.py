@@ -18,9 +18,10 @@ from typing import NamedTuple
 
 _MARK = struct.Struct("=Q32s")  # the thread, and the digest
 _NOTHING = bytes(_MARK.size)
-_MOST_MARKS = 64  # a run beyond them goes unmarked
+_MAX_MARKS = 64  # a run beyond them goes unmarked
 _OWNER = struct.Struct("=Q")  # the thread of the event loop, before the marks
-_NOTES_AT, _BYTES = 4096, 64 * 1024
+_NOTES_AT = 4096
+_BYTES = 64 * 1024
 _CAUGHT = re.compile(rb"Current thread 0x([0-9a-f]{1,16})")
 
 
@@ -56,7 +57,7 @@ class RunMarks:
 
     def __init__(self, memory: int | None = None) -> None:
         self._memory = mmap.mmap(-1 if memory is None else memory, _NOTES_AT)
-        self._free = [_OWNER.size + _MARK.size * number for number in range(_MOST_MARKS)]
+        self._free = [_OWNER.size + _MARK.size * number for number in range(_MAX_MARKS)]
         _OWNER.pack_into(self._memory, 0, get_ident())
         if memory is not None:
             os.lseek(memory, _NOTES_AT, os.SEEK_SET)
@@ -94,7 +95,7 @@ class RunRecord:
     def read(self) -> Marked:
         content, notes = os.pread(self._memory, _NOTES_AT, 0), self._notes()
         (owner,) = _OWNER.unpack_from(content)
-        marks = content[_OWNER.size : _OWNER.size + _MOST_MARKS * _MARK.size]
+        marks = content[_OWNER.size : _OWNER.size + _MAX_MARKS * _MARK.size]
         found = [(thread, digest.hex()) for thread, digest in _MARK.iter_unpack(marks) if any(digest)]
         caught = _CAUGHT.search(notes)
         return Marked(

@@ -54,9 +54,10 @@ _STOP_TIMEOUT_S = {
     "template": 5.0,
 }
 #: Between two starts; longer and longer while the process gives up as soon as it was started.
-_RESTART_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 10.0
+_RESTART_PAUSE_S = 1.0
+_MAX_PAUSE_S = 10.0
 #: A longer line is passed on in pieces: one without an end would fill this process.
-_LONGEST_LINE = 16 * 1024
+_MAX_LINE = 16 * 1024
 #: With which the watchdog of an event loop begins what it writes last.
 _WATCHDOG = re.compile(r"Timeout \([\d:.]+\)!")
 _MAX_STACKS_BYTES = 64 * 1024
@@ -253,7 +254,7 @@ class ChildProcess:
         if self.process is not None:
             code = self.process.wait()
             given_up = code > 0 and lived < self._pause + _RESTART_PAUSE_S
-            self._pause = min(2 * self._pause, _LONGEST_PAUSE_S) if given_up else _RESTART_PAUSE_S
+            self._pause = min(2 * self._pause, _MAX_PAUSE_S) if given_up else _RESTART_PAUSE_S
             how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
             say(self.name, f"died ({how}), starting it again")
         self.start()
@@ -296,7 +297,7 @@ class ChildProcess:
 def _pass_log_on(name: str, process: Process, stacks: Path) -> None:
     assert process.stdout is not None
     with process.stdout as lines:
-        for line in iter(lambda: lines.readline(_LONGEST_LINE), b""):
+        for line in iter(lambda: lines.readline(_MAX_LINE), b""):
             text = line.decode(errors="replace").rstrip()
             if _WATCHDOG.fullmatch(text):
                 found = lines.read(_MAX_STACKS_BYTES).decode(errors="replace").splitlines()

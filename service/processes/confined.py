@@ -22,8 +22,8 @@ from service.confinement import landlock
 from service.confinement.confinement import CONTROLS, DEVICES, SYSTEM, Policy, confine, lacking, libraries, packages
 from service.confinement.seccomp import DANGEROUS, Condition, Filter
 
-_MOST_FILES = 65_536  # each connection is one
-_MOST_THREADS = 4096
+_MAX_FILES = 65_536  # each connection is one
+_MAX_THREADS = 4096
 _ACCEPTOR_BYTES = 1024**3
 #: Of a file in memory: no other limit counts it, and no message is larger.
 _MEMORY_FILE_BYTES = 64 * 1024**2
@@ -37,14 +37,21 @@ _FIGURES = (
 _FIGURES_OF_GPUS = ("/proc/driver", "/proc/devices", "/proc/modules", "/sys")
 _IMPORTED = (".py", ".so", ".pyc", ".zip", ".dist-info", ".egg-info")
 
-_HALF, _POINTER = 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF
-_NEW_NAMESPACES, _CLONE_THREAD = 0x7E020000, 0x00010000
-_SOCK_STREAM, _SOCKET_TYPES = 1, 0xF
+_HALF = 0xFFFFFFFF
+_POINTER = 0xFFFFFFFFFFFFFFFF
+_NEW_NAMESPACES = 0x7E020000
+_CLONE_THREAD = 0x00010000
+_SOCK_STREAM = 1
+_SOCKET_TYPES = 0xF
 #: Of ioctl: a socket that does not wait, and how much of what was sent is unread. What else their common bits permit
 #: asks for the settings of a terminal.
-_FIONBIO, _TIOCOUTQ = 0x5421, 0x5411
+_FIONBIO = 0x5421
+_TIOCOUTQ = 0x5411
 _PROT_EXEC = 4
-_F_SETOWN_EX, _FIOASYNC, _FIOSETOWN, _SIOCSPGRP = 15, 0x5452, 0x8901, 0x8902
+_F_SETOWN_EX = 15
+_FIOASYNC = 0x5452
+_FIOSETOWN = 0x8901
+_SIOCSPGRP = 0x8902
 
 _SIGNALS = frozenset({"kill", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_open", "pidfd_send_signal"})
 #: The kernel signals on behalf of a file, to whom it was told.
@@ -79,8 +86,8 @@ def serving(folder: Path) -> Policy:
             void=_SIGNALS_OF_FILES,
         ),
         needed=[*libraries(), *packages(), folder],
-        most_files=_MOST_FILES,
-        most_processes=_MOST_THREADS,
+        most_files=_MAX_FILES,
+        most_processes=_MAX_THREADS,
         limits={resource.RLIMIT_FSIZE: _MEMORY_FILE_BYTES},
     )
 
@@ -127,7 +134,7 @@ def acceptor() -> Policy:
             void=_SIGNALS_OF_FILES,
             others=False,
         ),
-        most_files=_MOST_FILES,
+        most_files=_MAX_FILES,
         most_processes=16,
         limits={resource.RLIMIT_FSIZE: 0, resource.RLIMIT_DATA: _ACCEPTOR_BYTES},
     )

@@ -24,7 +24,7 @@ _CONNECTIONS: TypeAdapter[Connection] = TypeAdapter(Connection)
 _OF_CONTROL: TypeAdapter[ToParent] = TypeAdapter(ToParent)
 #: How long others may still send into the channel of a process that has ended.
 _RESCUE_S = 5.0
-_MOST_WAITING = 1000  # the kernel holds some hundred
+_MAX_WAITING = 1000  # the kernel holds some hundred
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +69,7 @@ class _Ended:
 
     def move_all(self, successor: Mailbox) -> None:
         """Move the connections that wait, as far as there is room; what else waits was meant for the one that ended."""
-        for _ in range(_MOST_WAITING):
+        for _ in range(_MAX_WAITING):
             try:
                 self._held = self._held or self._channel.receive()
                 if self._held is None:
@@ -145,7 +145,7 @@ class Introductions:
         if (control := self._present.get(CONTROL)) is None:
             return
         channel = Channel(control.other, _OF_CONTROL)
-        for _ in range(_MOST_WAITING):
+        for _ in range(_MAX_WAITING):
             with suppress(Malformed):
                 if (packet := channel.receive()) is None:
                     return

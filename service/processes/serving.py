@@ -43,10 +43,11 @@ from service.transport.protocol import Protocol
 
 _LOG = logging.getLogger("fedlas.api")
 #: For the requests in flight, then for the refusals of those that are not answered by then.
-_LAST_ANSWERS_S, _REFUSALS_S = 0.3, 0.1
+_LAST_ANSWERS_S = 0.3
+_REFUSALS_S = 0.1
 _COUNTS_S = 1.0
 #: To end this process costs others little.
-_LONGEST_GRACE_S = 3.0
+_MAX_GRACE_S = 3.0
 
 
 class Ending:
@@ -125,7 +126,7 @@ def main() -> int:
             partial(served_copy, options.folder),
             tracing,
             on_stuck=ending,
-            longest_grace=_LONGEST_GRACE_S,
+            longest_grace=_MAX_GRACE_S,
             marks=RunMarks(options.run_marks),
         ),
         access=AccessControl(frozenset(options.host_name), keyed=options.keyed),

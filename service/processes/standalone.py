@@ -29,7 +29,7 @@ from service.shared_counts import SharedCounts
 _HEAVY_QUEUES = (ANY_DEVICE, GPU_ONLY)
 _LIGHT_QUEUES = tuple(queue for queue in QUEUES if queue not in _HEAVY_QUEUES)
 _METRICS_PORT = "FEDLAS_WORKER_METRICS_PORT"
-_LONGEST_SOCKET_PATH = 100  # the kernel's limit is 107 bytes
+_MAX_SOCKET_PATH = 100  # the kernel's limit is 107 bytes
 
 
 def serve(settings: ServiceSettings) -> int:
@@ -136,6 +136,6 @@ def _broker_command(settings: ServiceSettings, place: Path) -> list[str]:
 
 def _socket_path(run_dir: Path, stack: contextlib.ExitStack) -> Path:
     place = run_dir / "broker.sock"
-    if len(os.fsencode(place)) <= _LONGEST_SOCKET_PATH:
+    if len(os.fsencode(place)) <= _MAX_SOCKET_PATH:
         return place
     return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedlas-"))) / "broker.sock"

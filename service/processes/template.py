@@ -34,7 +34,8 @@ from service.processes.child_process import ChildProcess, ForkedProcess, say
 
 _STANDARD = (1, 2)  # standard output and errors
 #: How long a template may load its modules, and then take for a fork (10 ms): nothing else is watched meanwhile.
-_LOADED_S, _FORKED_S = 30.0, 3.0
+_LOADED_S = 30.0
+_FORKED_S = 3.0
 _ADOPTING = threading.Lock()
 
 

@@ -24,7 +24,7 @@ from service.processes.child_process import AloneProcess, ChildProcess, say
 from service.processes.introductions import Introductions
 from service.processes.supervision import bound, numbered, supervise
 from service.processes.template import Template
-from service.registry.settings import LEAST_MEMORY_BYTES, ServiceSettings, ServingSettings
+from service.registry.settings import MIN_MEMORY_BYTES, ServiceSettings, ServingSettings
 from service.tracing import asked_for
 
 _TRIAL_S = 30
@@ -186,7 +186,7 @@ def _half_of_the_memory(settings: ServiceSettings) -> Mapping[str, str]:
     """The settings by which a process may take half of what another that answers predictions may."""
     if settings.api_memory_bytes is None:  # whether there is a limit then depends on the machine
         return {"FEDLAS_API_PROCESSES": str(2 * settings.api_processes)}
-    return {"FEDLAS_API_MEMORY_BYTES": str(max(settings.api_memory_bytes // 2, LEAST_MEMORY_BYTES))}
+    return {"FEDLAS_API_MEMORY_BYTES": str(max(settings.api_memory_bytes // 2, MIN_MEMORY_BYTES))}
 
 
 def _acceptor(

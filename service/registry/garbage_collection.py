@@ -22,9 +22,10 @@ from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories.jobs import Batches, Jobs
 
 #: Files checked in one call, and in one reading transaction.
-_MOST_FILES, _AT_ONCE = 1_000, 100
+_MAX_FILES = 1_000
+_AT_ONCE = 100
 #: Records deleted in one call of each kind, each in a transaction of its own: other writers come in between.
-_MOST_RECORDS = 500
+_MAX_RECORDS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class CollectedGarbage:
 
 
 def collect_garbage(
-    registry: Registry, *, older_than: timedelta, after: str | None = None, most_files: int = _MOST_FILES
+    registry: Registry, *, older_than: timedelta, after: str | None = None, most_files: int = _MAX_FILES
 ) -> CollectedGarbage:
     """Remove what no record names and nothing has changed for `older_than`, among the next `most_files` from `after`.
 
@@ -86,7 +87,7 @@ def _unnamed(registry: Registry, files: Sequence[StoredFile]) -> list[StoredFile
 
 
 def delete_expired(
-    registry: Registry, *, jobs_days: float | None, results_days: float | None, most: int = _MOST_RECORDS
+    registry: Registry, *, jobs_days: float | None, results_days: float | None, most: int = _MAX_RECORDS
 ) -> Iterator[str]:
     """Delete what has expired by the database's clock, at most so many of each kind; yields the ids as they are gone.
 

@@ -15,7 +15,8 @@ WORK_KINDS = {
 #: The kind of work of a dry run, whose record is a job.
 PLAN = "plan"
 #: Where work that trains waits: for any worker, or for one with a GPU.
-ANY_DEVICE, GPU_ONLY = "calibrate.cpu", "calibrate.gpu"
+ANY_DEVICE = "calibrate.cpu"
+GPU_ONLY = "calibrate.gpu"
 #: Where each kind waits, unless its record asks for a GPU.
 QUEUE_OF = {
     "inspect": "inspect",

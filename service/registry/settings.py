@@ -23,7 +23,7 @@ _S3 = "s3://"
 #: What is wrong with these is said by their validators, without the secrets in them.
 _SECRET = frozenset({"database_url", "api_keys"})
 #: With less, a process that answers predictions cannot work.
-LEAST_MEMORY_BYTES = 512 * 1024**2
+MIN_MEMORY_BYTES = 512 * 1024**2
 _MIN_DEFAULT_BYTES = 2 * 1024**3
 #: 16 random letters and digits have 80 bits and more: no guessing finds them.
 MIN_KEY_CHARACTERS = 16
@@ -122,7 +122,7 @@ class ServingSettings(LogSettings):
     )
     api_memory_bytes: int | None = Field(
         None,
-        ge=LEAST_MEMORY_BYTES,
+        ge=MIN_MEMORY_BYTES,
         description="The most memory that an API process may take; what would need more fails. "
         "Default: half of the machine's, shared among the API processes, but at least 2 GiB.",
     )

@@ -23,7 +23,7 @@ from service.api.plumbing.access import AccessControl
 from service.api.plumbing.access_log import AccessLog
 from service.inference.answers import RowSize
 from service.inference.batching import InferenceBatch, ModelQueue
-from service.inference.executor import LONGEST_GRACE_S
+from service.inference.executor import MAX_GRACE_S
 from service.inference.json_inputs import too_many_bytes
 from service.inference.metrics import ModelMetrics, ServingMetrics
 from service.inference.profile import Outputs
@@ -119,7 +119,7 @@ def scheduler_of(
     *,
     quarantine: Quarantine | None = None,
     on_stuck: Callable[[str], None] | None = None,
-    longest_grace: float = LONGEST_GRACE_S,
+    longest_grace: float = MAX_GRACE_S,
     marks: RunMarks | None = None,
 ) -> Scheduler:
     """The scheduler that these settings describe, over served copies; its batches are traced."""

@@ -23,7 +23,7 @@ from pydantic import TypeAdapter
 from service.ipc import reader
 from service.ipc.channel import Channel, Full, Packet, TokenBucket
 from service.ipc.documents import (
-    MOST_TEXT,
+    MAX_TEXT,
     Connection,
     Count,
     Counted,
@@ -52,18 +52,22 @@ from service.registry.errors import Overloaded, RegistryError
 
 _REMEMBERED_S = 5.0
 #: They have places of their own: no number of wrong keys makes a good one be asked about again.
-_MOST_ADMITTED, _MOST_REFUSED = 1000, 4096
+_MAX_ADMITTED = 1000
+_MAX_REFUSED = 4096
 #: Questions about keys that are refused: so many take a hundredth of control's core, at 11 µs each.
-_UNKNOWN_KEYS_PER_S, _UNKNOWN_KEYS_AT_ONCE, _LONGEST_WAIT_S = 1000, 1000, 0.5
-_MOST_KEPT = 1000
+_UNKNOWN_KEYS_PER_S = 1000
+_UNKNOWN_KEYS_AT_ONCE = 1000
+_MAX_WAIT_S = 0.5
+_MAX_KEPT = 1000
 #: Questions about names that mean nothing: a client may make up any number of them.
-_UNKNOWN_NAMES_PER_S, _UNKNOWN_NAMES_AT_ONCE = 500, 500
+_UNKNOWN_NAMES_PER_S = 500
+_UNKNOWN_NAMES_AT_ONCE = 500
 _LOG = logging.getLogger(__name__)
 _READ: TypeAdapter[ToServing] = TypeAdapter(ToServing)
 #: Control that does not answer in this time is away. Less than the second that an open model waits for its name. A
 #: meaning, which is half a second old at most when it is asked for again, is used meanwhile.
 _ANSWER_S = 0.9
-_MOST_BYTES = 256 * 1024**2  # a profile with a hundred thousand names
+_MAX_BYTES = 256 * 1024**2  # a profile with a hundred thousand names
 
 
 class Turns(TokenBucket):
@@ -116,7 +120,7 @@ class RememberedKeys:
 
     async def _asked(self, digest: bytes, authorization: bytes) -> bool:
         is_new = digest not in self._admitted
-        if is_new and not await self._unknown.turn(longest=_LONGEST_WAIT_S):
+        if is_new and not await self._unknown.turn(longest=_MAX_WAIT_S):
             raise Overloaded("overloaded", "too many unknown keys are being sent; try again in 1 s", retry_after=1)
         asked_at = time.monotonic()
         admitted = await self._ask(authorization)
@@ -127,7 +131,7 @@ class RememberedKeys:
 
     def _note(self, digest: bytes, asked_at: float, admitted: bool) -> None:
         self._admitted.pop(digest, None)
-        answers, most = (self._admitted, _MOST_ADMITTED) if admitted else (self._refused, _MOST_REFUSED)
+        answers, most = (self._admitted, _MAX_ADMITTED) if admitted else (self._refused, _MAX_REFUSED)
         answers[digest] = asked_at
         answers.move_to_end(digest)
         if len(answers) > most:
@@ -160,11 +164,11 @@ class Meanings:
     async def look_up(self, called: str, version: str | None) -> ResolvedModel:
         """Model that a name means now; raises ControlAway, Overloaded, and what control answers."""
         last = self._last.get((called, version))
-        if last is None and not await self._unknown.turn(longest=_LONGEST_WAIT_S):
+        if last is None and not await self._unknown.turn(longest=_MAX_WAIT_S):
             raise Overloaded("overloaded", "too many unknown models are asked for; try again in 1 s", retry_after=1)
         known = None if last is None else last.model_id
         # No name or number is longer: a longer one is unknown.
-        name, numbered = called[:MOST_TEXT], version and version[:MOST_TEXT]
+        name, numbered = called[:MAX_TEXT], version and version[:MAX_TEXT]
         packet = await self._questions.ask(
             lambda number: ModelQuestion(number=number, called=name, version=numbered, known=known),
             seconds=self._seconds,
@@ -184,7 +188,7 @@ class Meanings:
             profiles=self._profiles,
         )
         self._last.move_to_end((called, version))
-        if len(self._last) > _MOST_KEPT:
+        if len(self._last) > _MAX_KEPT:
             self._last.popitem(last=False)
         return resolved
 
@@ -202,7 +206,7 @@ class ControlChannel:
     """
 
     def __init__(self, end: socket.socket, *, name: str, provider: str) -> None:
-        self._channel: Channel[ToServing] = Channel(end, _READ, most_bytes=_MOST_BYTES, rate=reader.sent())
+        self._channel: Channel[ToServing] = Channel(end, _READ, most_bytes=_MAX_BYTES, rate=reader.sent())
         self._questions = Questions(self._channel)
         self._placement = Placement()
         self._place = place_of(name)

@@ -25,12 +25,15 @@ from service.transport.head_protocol import exchange_of
 
 #: Most answers are there sooner; only for the others it is worth detecting a disconnect.
 _LISTEN_AFTER_S = 0.02
-_LONGEST_S = 3600.0
+_MAX_SECONDS = 3600.0
 Header = tuple[bytes, bytes]
 #: A larger answer is only complete when the client has read most of it.
 _LARGE_BYTES = 64 * 1024
-_GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
-_ALWAYS_BYTES, _MOST_RATIO = 8 << 20, 100
+_GZIP = 16 + zlib.MAX_WBITS
+_ZLIB = zlib.MAX_WBITS
+_RAW = -zlib.MAX_WBITS
+_ALWAYS_BYTES = 8 << 20
+_MAX_RATIO = 100
 
 
 class Waits:
@@ -127,8 +130,8 @@ def seconds_given(text: str, most: float) -> float:
         seconds = float(text)
     except ValueError:
         seconds = float("nan")
-    if not 0 < seconds <= _LONGEST_S:
-        needed = f"needed are seconds, more than 0 and at most {_LONGEST_S:.0f}"
+    if not 0 < seconds <= _MAX_SECONDS:
+        needed = f"needed are seconds, more than 0 and at most {_MAX_SECONDS:.0f}"
         raise InvalidRequest("invalid_request", f"X-Request-Timeout is {text[:40]!r}; {needed}")
     return min(seconds, most)
 
@@ -239,7 +242,7 @@ def inflated(body: bytes, encoding: str, *, limit: int) -> bytes:
         if len(body) > limit:
             raise _too_large(limit)
         return body
-    limit = min(limit, max(_ALWAYS_BYTES, _MOST_RATIO * len(body)))
+    limit = min(limit, max(_ALWAYS_BYTES, _MAX_RATIO * len(body)))
     inflater = zlib.decompressobj(_window(body, name))
     try:
         content = inflater.decompress(body, limit + 1)

@@ -11,7 +11,7 @@ import orjson
 from pydantic_core import from_json
 
 from fedlas.contract.options import AnswerOptions
-from service.api.plumbing.problems import MOST_ERRORS
+from service.api.plumbing.problems import MAX_ERRORS
 from service.inference import formats
 from service.inference.answers import FEW_ANSWER_BYTES, of_npy, of_predictions, write_json, write_npy
 from service.inference.given_options import NAMES, from_query, merged
@@ -144,13 +144,13 @@ def _policy_of_numbers(profile: ServingProfile, *names_and_values: object) -> De
 def _check_number(content: Mapping[str, object], profile: ServingProfile) -> None:
     """Refuse what would become an error each: unknown fields, and what should be a share for each class."""
     unknown = [name for name in content if name not in NAMES]
-    if len(unknown) > MOST_ERRORS:
+    if len(unknown) > MAX_ERRORS:
         message = f"{len(unknown)} unknown fields, {listed(unknown)}; known are inputs, {', '.join(NAMES)}"
         raise InvalidRequest("invalid_request", message, field=unknown[0][:100])
     for name in ("max_error", "coverage", "class_priors"):
         shares = content.get(name)
         most = len(profile.class_names) + 1
-        if isinstance(shares, dict) and len(shares) > MOST_ERRORS:
+        if isinstance(shares, dict) and len(shares) > MAX_ERRORS:
             if len(shares) > most:
                 raise InvalidRequest("invalid_request", f"{len(shares)} classes; at most {most}", field=name)
             if not set(map(type, shares.values())) <= {int, float}:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:  # the acceptor has limits, and neither settings nor an event 
 
     from service.registry.settings import ServingSettings
 
-_MOST = 16_384
-_MOST_FILES = 65_536
+_MAX_CONNECTIONS = 16_384
+_MAX_FILES = 65_536
 _PER_ADDRESS = 1024
 #: Incomplete heads of all connections together; one alone may have 64 KiB.
 MAX_PENDING_HEAD_BYTES = 16 * 1024**2
@@ -23,7 +23,7 @@ _TURN_BYTES = 128 * 1024
 #: Bytes of heads that wait for a later turn, of all connections; a transport reads 256 KiB at once.
 _MAX_WAITING_BYTES = 16 * 1024**2
 #: Connections beyond a limit that are read from, so that the answer has the form of the protocol they ask for.
-_MOST_SURPLUS_READ = 64
+_MAX_SURPLUS_READ = 64
 #: A host has at least this much of the IPv6 addresses to itself.
 _HOST_BITS = 64
 
@@ -94,7 +94,7 @@ class Connections:
     @classmethod
     def limited(cls, most: int, per_address: int, proxies: Iterable[IPv4Network | IPv6Network]) -> Connections:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        most = most or _MOST
+        most = most or _MAX_CONNECTIONS
         if soft != resource.RLIM_INFINITY:
             most = min(most, soft - max(128, soft // 8))  # for the database, stored files and models
         return cls(max(1, most), per_address or _PER_ADDRESS, proxies)
@@ -120,7 +120,7 @@ class Connections:
 
     def read_surplus(self) -> bool:
         """Whether one more surplus connection is read from, which is counted then."""
-        if self._surplus_read >= _MOST_SURPLUS_READ:
+        if self._surplus_read >= _MAX_SURPLUS_READ:
             return False
         self._surplus_read += 1
         return True
@@ -148,6 +148,6 @@ class Connections:
 def allow_many_connections() -> None:
     """Raise the limit of open files: every connection is one, and the usual limit is 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    most = _MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_FILES)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

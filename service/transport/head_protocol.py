@@ -39,7 +39,7 @@ HEAD_S = 15.0
 #: How long a surplus connection is read from, so that its answer has the form of the protocol that it asks for.
 SURPLUS_S = 1.0
 #: Requests of one connection that wait for the answer to an earlier one (HTTP pipelining).
-_MOST_PIPELINED = 16
+_MAX_PIPELINED = 16
 #: Bytes that are parsed at once of what is no body of known length: a chunk of one byte costs as much as one of a MiB.
 _PIECE_BYTES = 16 * 1024
 #: So much of what arrives is parsed in any turn of the loop: ordinary heads, behind which bodies of known length come.
@@ -230,7 +230,7 @@ class HeadProtocol(HttpToolsProtocol):
                 rest = rest[upgrade.args[0] :]
 
     def on_message_begin(self) -> None:
-        if len(self.pipeline) >= _MOST_PIPELINED:  # those are answered; the client sends the rest again
+        if len(self.pipeline) >= _MAX_PIPELINED:  # those are answered; the client sends the rest again
             self.cycle.keep_alive = False
             self._refused = True
             raise _Stop

@@ -24,7 +24,8 @@ WRITE_TIMEOUT_S = 60.0
 SILENCE_S = 30.0
 #: A client that has ended its side may be gone: only writing shows it (RFC 9110, 15.2: any number of 1xx may come).
 _PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_PROBE_AFTER_S, _PROBE_EVERY_S = 0.05, 1.0
+_PROBE_AFTER_S = 0.05
+_PROBE_EVERY_S = 1.0
 
 
 class GatheringTransport:

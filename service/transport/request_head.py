@@ -14,7 +14,7 @@ Header = tuple[bytes, bytes]
 
 #: Request line and headers together, and what stands between two pieces of a chunked body.
 HEAD_BYTES = 64 * 1024
-MOST_HEADERS = 128
+MAX_HEADERS = 128
 #: A file is looked for segment by segment; an id or a name has 200 characters at most.
 MAX_PATH_BYTES = 4096
 #: 30,000 of them take 70 ms to be read; routes take fewer still.
@@ -33,7 +33,7 @@ _SINGLE = frozenset(
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 #: Most clients send the same one.
 _KNOWN_HOSTS: set[bytes] = set()
-_MOST_KNOWN_HOSTS = 100
+_MAX_KNOWN_HOSTS = 100
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})|%(?:2[Ff]|5[Cc]|[01][0-9A-Fa-f]|7[Ff])")
 
@@ -79,8 +79,8 @@ def fault(version: str, url: bytes, headers: Sequence[Header], found: Mapping[by
         return Refusal(505, "http_version_not_supported", f"HTTP/{version} is not supported; send HTTP/1.1")
     if len(found) != len(headers) and (repeated := _repeated(headers)):
         return malformed(f"there are several headers {_shown(repeated)}; send one")
-    if len(headers) > MOST_HEADERS:
-        return Refusal(431, "headers_too_large", f"there are {len(headers)} headers; at most {MOST_HEADERS} are read")
+    if len(headers) > MAX_HEADERS:
+        return Refusal(431, "headers_too_large", f"there are {len(headers)} headers; at most {MAX_HEADERS} are read")
     host = found.get(b"host")
     if host is None:
         if version == "1.1":
@@ -111,7 +111,7 @@ def _excess(path: bytes, query: bytes = b"") -> Refusal | None:
 
 def _is_host(host: bytes) -> bool:
     found = _HOST.fullmatch(host) is not None
-    if found and len(host) < 300 and len(_KNOWN_HOSTS) < _MOST_KNOWN_HOSTS:
+    if found and len(host) < 300 and len(_KNOWN_HOSTS) < _MAX_KNOWN_HOSTS:
         _KNOWN_HOSTS.add(host)
     return found
 

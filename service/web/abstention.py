@@ -26,8 +26,12 @@ _IN_TABLE = (1, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 #: The curve of a report is rounded to a millionth.
 _ROUNDING = 5e-7
 #: Of the drawing, in pixels.
-_LEFT, _TOP, _ACROSS, _UP = 64, 12, 440, 200
-_WIDTH, _HEIGHT = _LEFT + _ACROSS + 24, _TOP + _UP + 46
+_LEFT = 64
+_TOP = 12
+_ACROSS = 440
+_UP = 200
+_WIDTH = _LEFT + _ACROSS + 24
+_HEIGHT = _TOP + _UP + 46
 
 
 @dataclass(frozen=True)

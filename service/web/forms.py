@@ -51,7 +51,9 @@ _LINES = ("class_priors", "metadata")
 _ACCEPTED = "accept_warnings"
 #: The form's own key, and the dry run that it shows, are no part of the order.
 _NOT_SENT = frozenset({FIELD, "check", _ACCEPTED})
-_MODEL, _WEIGHTS, _DATASET = "model", "data", "dataset"
+_MODEL = "model"
+_WEIGHTS = "data"
+_DATASET = "dataset"
 _SHARES = frozenset(f"split_shares.{split}" for split in ("train", "calibration", "guarantee", "test"))
 #: Of a name in an error message.
 _SHOWN = 100

@@ -32,7 +32,7 @@ STAGES = (
 #: A dry run ends here.
 _PLANNED = STAGES[:3]
 #: Classes whose priors a sentence names.
-_MOST_PRIORS = 20
+_MAX_PRIORS = 20
 
 VERDICTS = {
     "trained": "Fine-tuned model served",
@@ -90,8 +90,8 @@ def order_sentences(job: JobRecord) -> list[str]:
     score = "NLL" if job.gate.score == "nll" else "Brier scores"
     drop, cost, right = job.gate.max_recall_drop, job.max_cost_factor, job.expected_accuracy
     priors = job.class_priors or {}
-    shares = [f"{name} {100 * share:.3g} %" for name, share in islice(priors.items(), _MOST_PRIORS)]
-    more = " …" if len(priors) > _MOST_PRIORS else ""
+    shares = [f"{name} {100 * share:.3g} %" for name, share in islice(priors.items(), _MAX_PRIORS)]
+    more = " …" if len(priors) > _MAX_PRIORS else ""
     within = f"within {_counted(budget.minutes, 'minute')} and {_counted(budget.candidates, 'candidate')}"
     found = [
         f"The method is {_METHODS[job.method]}, {within}, with seed {job.seed}.",

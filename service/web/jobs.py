@@ -31,10 +31,11 @@ router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 _STATUSES: tuple[str, ...] = get_args(JobStatus)
 #: The newest events, and the best candidates, that a page shows; the API has all.
-_EVENTS, _CANDIDATES = 40, 20
+_EVENTS = 40
+_CANDIDATES = 20
 _DELIVERIES = 5
 #: Of a job with more events the rest is read the next time.
-_MOST_EVENTS = 50_000
+_MAX_EVENTS = 50_000
 #: Rows that the ranking has room for before it scrolls.
 _ROWS = 10
 
@@ -194,7 +195,7 @@ class FollowedJob:
         """The job as it is now; raises NotFound. One thread calls it at a time."""
         with self._registry.read() as unit:
             row = unit.jobs.get(self.job_id)
-            events = unit.events.after(self.job_id, self._known, limit=_MOST_EVENTS)
+            events = unit.events.after(self.job_id, self._known, limit=_MAX_EVENTS)
             self._race.follow(events)
             self._known = events[-1].number if events else self._known
             line = listed(unit, row)

@@ -34,7 +34,8 @@ _PATIENCE_S = 2.0
 #: Proxies close connections on which nothing happens, many after 30 s or 60 s.
 _HEARTBEAT_S = 15.0
 #: Sending a part to 200 pages in one go would hold up everybody else for 50 ms.
-_TOLD_AT_ONCE, _PAUSE_S = 10, 0.005
+_TOLD_AT_ONCE = 10
+_PAUSE_S = 0.005
 #: The id of a stream's last event: a browser that comes back with it has had everything.
 END = "end"
 _END = format_sse_event(event=END, id=END, data_str="all jobs have ended")

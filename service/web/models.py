@@ -36,7 +36,7 @@ _RELATED = 20
 #: Versions of one name on a page: a report is read for each.
 _VERSIONS = 20
 #: A version that every database can be asked for.
-_LARGEST = 999_999_999
+_MAX_VERSION = 999_999_999
 
 Name = Annotated[str, Query(max_length=200)]
 
@@ -190,8 +190,8 @@ async def show_name(
     request: Request,
     services: ServicesDep,
     name: str,
-    switch_to: Annotated[int | None, Query(ge=1, le=_LARGEST)] = None,
-    below: Annotated[int | None, Query(ge=1, le=_LARGEST)] = None,
+    switch_to: Annotated[int | None, Query(ge=1, le=_MAX_VERSION)] = None,
+    below: Annotated[int | None, Query(ge=1, le=_MAX_VERSION)] = None,
 ) -> Response:
     """One name with its versions; with `switch_to` it asks whether that version shall answer."""
     return await _name_page(request, services, name, switch_to=switch_to, below=below)
@@ -202,8 +202,8 @@ async def switch_name(
     request: Request,
     services: ServicesDep,
     name: str,
-    version: Annotated[int, Form(ge=1, le=_LARGEST)],
-    instead_of: Annotated[int, Form(ge=1, le=_LARGEST)],
+    version: Annotated[int, Form(ge=1, le=_MAX_VERSION)],
+    instead_of: Annotated[int, Form(ge=1, le=_MAX_VERSION)],
 ) -> Response:
     """Let a version answer, if what answers is still what the user has seen."""
     content: JsonValue = {"default_version": version, "instead_of": instead_of}

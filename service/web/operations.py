@@ -28,10 +28,11 @@ from service.web.rendering import duration, page, size
 router = APIRouter(include_in_schema=False)
 
 #: Less than both is little: a job writes models and checkpoints, and an upload may have gigabytes.
-_LITTLE_BYTES, _LITTLE_SHARE = 5_000_000_000, 0.1
+_LITTLE_BYTES = 5_000_000_000
+_LITTLE_SHARE = 0.1
 #: Errors are counted over so long.
 RECENT = timedelta(days=1)
-_MOST_ROWS = 50
+_MAX_ROWS = 50
 #: What each kind of work is called: one, and several.
 KINDS = {
     WORK_KINDS["ds"]: ("inspection", "inspections"),
@@ -166,8 +167,8 @@ class Operations:
         return cls(
             now=now,
             waiting=overview.waiting(),
-            held=overview.held(limit=_MOST_ROWS),
-            returned=overview.returned(limit=_MOST_ROWS),
+            held=overview.held(limit=_MAX_ROWS),
+            returned=overview.returned(limit=_MAX_ROWS),
             workers=[Worker(row, (now - row.seen_at).total_seconds()) for row in unit.workers.known],
             obstacles={queue: unit.workers.obstacle(queue) for queue in QUEUES},
             failures=overview.failures(since=now - RECENT),

@@ -22,12 +22,19 @@ from service.web.job_words import SCOPES
 from service.web.rendering import count
 
 #: Of the drawings, in pixels.
-_WIDTH, _HEIGHT, _LEFT, _ACROSS, _TOP, _UP = 640, 300, 56, 568, 40, 206
-_PANEL_WIDTH, _PANEL_HEIGHT = 220, 132
+_WIDTH = 640
+_HEIGHT = 300
+_LEFT = 56
+_ACROSS = 568
+_TOP = 40
+_UP = 206
+_PANEL_WIDTH = 220
+_PANEL_HEIGHT = 132
 #: Candidates that have a line in the diagram of NLL, and a panel.
-_MOST_LINES, _MOST_PANELS = 24, 12
+_MAX_LINES = 24
+_MAX_PANELS = 12
 #: Points of all lines of all panels together; each has two at least.
-_MOST_POINTS = 400
+_MAX_POINTS = 400
 #: Of times, each up to 120 of it.
 _UNITS = (("seconds", 1), ("minutes", 60), ("hours", 3600), ("days", 86_400))
 
@@ -171,7 +178,7 @@ class Race:
 
 def nll_chart(race: Race) -> Markup:
     """NLL so far of each candidate over the time of the race; the leader's line is bold, and it is named."""
-    best = [one.name for one in race.ranking if one.nll is not None][:_MOST_LINES]
+    best = [one.name for one in race.ranking if one.nll is not None][:_MAX_LINES]
     ranks = [(rank, best[rank - 1]) for rank in range(len(best), 0, -1)]  # the leader last: it is drawn on top
     lines = {name: race.course[name] for _, name in ranks if name in race.course}
     leader = next((one for one in race.ranking if one.nll is not None), None)
@@ -228,8 +235,8 @@ def loss_panels(race: Race) -> list[Panel]:
     """A small drawing for the one that trains and each of the best, in their order: a line for each training."""
     trained = [one for one in race.ranking if one.trainings]
     trained.sort(key=lambda one: race.underway(one) is None)  # stable: the best follow
-    shown = sorted(trained[:_MOST_PANELS], key=lambda one: one.number or 0)
-    most = max(2, _MOST_POINTS // (sum(len(one.trainings) for one in shown) or 1))
+    shown = sorted(trained[:_MAX_PANELS], key=lambda one: one.number or 0)
+    most = max(2, _MAX_POINTS // (sum(len(one.trainings) for one in shown) or 1))
     return [
         _panel(one, race, {fold: thinned(training.losses, most) for fold, training in one.trainings.items()})
         for one in shown

@@ -22,16 +22,16 @@ from service.inference.oip.tensors import datatype_name
 from service.inference.profile import ServingProfile, TensorSpec
 
 #: Rows of more numbers are made by the snippet in place of standing in it.
-_MOST_NUMBERS = 300
+_MAX_NUMBERS = 300
 #: A row of so many columns is written by their names.
-_MOST_COLUMNS = 30
+_MAX_COLUMNS = 30
 #: So many class names stand in a snippet.
-_MOST_NAMES = 20
+_MAX_NAMES = 20
 _KEY = "FEDLAS_API_KEY"
 #: What a dimension that the model leaves open has in an example.
 _FREE = 4
 #: More numbers are not written out.
-MOST_NUMBERS = 2000
+MAX_NUMBERS = 2000
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _curl(profile: ServingProfile, caller: Caller) -> str:
         asked = [f"curl -s {in_shell(f'{caller.predict_url}?top_k={_top_k(profile)}')}", *caller.shell_header]
         return _command([*asked, "-H 'Content-Type: image/png'", "--data-binary @image.png"])
     asked = [f"curl -s {in_shell(caller.predict_url)}", *caller.shell_header, "-H 'Content-Type: application/json'"]
-    if sum(prod(row_shape(spec)) for spec in profile.inputs) <= _MOST_NUMBERS:
+    if sum(prod(row_shape(spec)) for spec in profile.inputs) <= _MAX_NUMBERS:
         body = json.dumps({"inputs": example_inputs(profile), "top_k": _top_k(profile)})
         return _command([*asked, f"-d {in_shell(body)}"])
     arrays = ", ".join(f"{_literal(spec.name)}: {_array(spec, 'numpy')}.tolist()" for spec in profile.inputs)
@@ -98,7 +98,7 @@ def _curl(profile: ServingProfile, caller: Caller) -> str:
 def _client(profile: ServingProfile, caller: Caller) -> str:
     if profile.preprocessing is not None:
         first, rows = ["from pathlib import Path", ""], '[Path("image.png")]'
-    elif profile.columns is not None and len(profile.columns) <= _MOST_COLUMNS:
+    elif profile.columns is not None and len(profile.columns) <= _MAX_COLUMNS:
         first, rows = [], _literal(example_inputs(profile))
     else:
         rows = _array(profile.inputs[0]) if len(profile.inputs) == 1 else _mapping(profile.inputs)
@@ -154,11 +154,11 @@ def _ort(model: ModelRecord, caller: Caller) -> str:
         names = "[output.name for output in session.get_outputs()]"
         return "\n".join([*first, f"print(dict(zip({names}, session.run(None, arrays))))"])
     known = model.class_names or []
-    label = "names[probs[0].argmax()]" if len(known) <= _MOST_NAMES else "probs[0].argmax()"
+    label = "names[probs[0].argmax()]" if len(known) <= _MAX_NAMES else "probs[0].argmax()"
     return "\n".join(
         [
             *first,
-            *([f"names = {_literal(list(known))}"] if len(known) <= _MOST_NAMES else []),
+            *([f"names = {_literal(list(known))}"] if len(known) <= _MAX_NAMES else []),
             'probs, confidence = session.run(["probabilities", "confidence"], arrays)',
             f"print({label}, confidence[0])",
         ]
@@ -209,7 +209,7 @@ def example_inputs(profile: ServingProfile) -> JsonValue:
 
 def example_text(profile: ServingProfile) -> str:
     """Example rows to paste: CSV where rows are lists of numbers, else JSON; empty where it is long."""
-    if sum(prod(row_shape(spec)) for spec in profile.inputs) > MOST_NUMBERS:
+    if sum(prod(row_shape(spec)) for spec in profile.inputs) > MAX_NUMBERS:
         return ""
     if len(profile.inputs) > 1 or len(profile.inputs[0].row) != 1:
         return json.dumps(example_inputs(profile))

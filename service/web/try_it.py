@@ -39,11 +39,11 @@ from service.web.snippets import example_text
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 #: Each column has a field of its own up to so many.
-_MOST_FIELDS = 30
+_MAX_FIELDS = 30
 _MAX_FORM_FIELDS = 100
 #: Rows and bytes of text that are answered here: they are read in this process, which answers others meanwhile.
-_MOST_ROWS = 50
-MOST_TEXT = 500_000
+_MAX_ROWS = 50
+MAX_TEXT = 500_000
 #: Of a text in an error message.
 _SHOWN = 40
 _TOP_K = 5
@@ -65,7 +65,7 @@ class Subject:
     @property
     def fields(self) -> Sequence[str]:
         columns = self.profile.columns or ()
-        return columns if len(columns) <= _MOST_FIELDS else ()
+        return columns if len(columns) <= _MAX_FIELDS else ()
 
     def threshold(self, choices: Choices) -> float:
         """The confidence below which the service abstains; it keeps what was promised, too."""
@@ -93,7 +93,7 @@ async def answer_form(request: Request, services: ServicesDep, ref: str) -> Resp
         choices = Choices.of(entered)
         inputs = await in_thread(entered.inputs, subject.profile)
     except RegistryError as error:
-        kept = entered if len(entered.rows) <= MOST_TEXT else replace(entered, rows="")
+        kept = entered if len(entered.rows) <= MAX_TEXT else replace(entered, rows="")
         return _page(request, template, subject, kept, choices, refused=problem_for(request.url.path, error))
     content = {"inputs": inputs, **choices.options(len(subject.profile.class_names))}
     answer = await call_api(request, "POST", f"/v1/models/{ref}/predict", content=content)
@@ -193,10 +193,10 @@ class Entered:
         """The rows; raises InvalidRequest, and TooLarge for more than are answered here."""
         found = self._inputs(profile)
         rows = next(iter(found.values()), None) if isinstance(found, dict) else found
-        if isinstance(rows, list) and len(rows) > _MOST_ROWS:
+        if isinstance(rows, list) and len(rows) > _MAX_ROWS:
             raise TooLarge(
                 "too_many_rows",
-                f"{len(rows):,} rows were entered; up to {_MOST_ROWS} are answered here, and any number by a client",
+                f"{len(rows):,} rows were entered; up to {_MAX_ROWS} are answered here, and any number by a client",
             )
         return found
 
@@ -206,10 +206,10 @@ class Entered:
         if profile.columns is not None and not self.rows.strip() and any(self.cells):
             cells = zip(profile.columns, self.cells, strict=False)
             return [{name: _value(cell, f"column {_short(name)!r}") for name, cell in cells}]
-        if len(self.rows) > MOST_TEXT:
+        if len(self.rows) > MAX_TEXT:
             raise TooLarge(
                 "too_large",
-                f"{len(self.rows):,} letters were entered; up to {MOST_TEXT:,} are read here, and more by a client",
+                f"{len(self.rows):,} letters were entered; up to {MAX_TEXT:,} are read here, and more by a client",
             )
         return inputs_of(self.rows, profile)
 

@@ -20,7 +20,7 @@ from tests.chaos.site import Shared
 from tests.helpers import Json
 
 FINAL = ("succeeded", "failed", "cancelled")
-_LONGEST_PAUSE_S = 3.0
+_MAX_PAUSE_S = 3.0
 _LONG_POLL_S = 15
 
 
@@ -58,7 +58,7 @@ class Caller:
                 trouble = f"{answer.status_code} {_code(answer)}"
             self._troubles[trouble] += 1
             time.sleep(pause * self._rng.uniform(0.5, 1))
-            pause = min(2 * pause, _LONGEST_PAUSE_S)
+            pause = min(2 * pause, _MAX_PAUSE_S)
         raise GaveUp(f"{method} {path}")
 
     def create(self, kind: str, key: str, **request: Any) -> Acknowledged:

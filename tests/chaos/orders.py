@@ -18,7 +18,7 @@ COMPARED = 3
 _CANCELLED = (9, 4)  # of every nine, the one with this remainder
 _UNWILLING = (5, 3)
 _CANDIDATES = (3, 0, 2)
-_LONGEST_WAIT_S = 40.0
+_MAX_WAIT_S = 40.0
 _VISITORS = 10_000
 _BATCHES = 20_000
 #: Rows of the dataset that all batches answer, and how many of the first the predict door is asked about.
@@ -101,7 +101,7 @@ def order(number: int, *, seed: int) -> Order:
         number=number,
         secret="whsec_" + base64.b64encode(rng.randbytes(24)).decode(),
         dataset=shuffled_digits(number) if number < COMPARED else None,
-        cancel_after=rng.uniform(0, _LONGEST_WAIT_S) if cancelled else None,
+        cancel_after=rng.uniform(0, _MAX_WAIT_S) if cancelled else None,
         unwilling=number % _UNWILLING[0] == _UNWILLING[1],
         candidates=_CANDIDATES[number % len(_CANDIDATES)],
     )

@@ -29,13 +29,13 @@ _GAP_S = (0.2, 1.6)
 _CALM_S = (2.0, 4.0)
 #: A calm goes on until some jobs or pieces have ended, so that there is progress whatever the faults, and on machines
 #: of any speed; but not for ever.
-_PROGRESS, _LONGEST_CALM_S = 3, 40.0
+_PROGRESS, _MAX_CALM_S = 3, 40.0
 #: Of so many bursts one meets a new batch.
 _BATCH_EVERY = 2
-_FEWEST_IN_FLIGHT = 6
+_MIN_IN_FLIGHT = 6
 #: After the last fault every order has so long to come to its end.
 _QUIET_S = 600.0
-_MOST_ORDERS = 5  # times as many as asked for
+_MAX_ORDERS = 5  # times as many as asked for
 
 
 @dataclass
@@ -135,7 +135,7 @@ class Run:
             self._order_more()
             self.wait(self.rng.uniform(*_CALM_S))
             aim = self._ended() + _PROGRESS
-            self.wait(_LONGEST_CALM_S, or_until=lambda aim=aim: self.in_flight == 0 or self._ended() >= aim)  # type: ignore[misc]
+            self.wait(_MAX_CALM_S, or_until=lambda aim=aim: self.in_flight == 0 or self._ended() >= aim)  # type: ignore[misc]
 
     def heal(self) -> None:
         """No more faults: what was broken is whole again, and every order may come to its end."""
@@ -170,8 +170,8 @@ class Run:
         return sum(one.has_ended for one in self.orders) + sum(map(len, list(self.watch.seen.workers_of.values())))
 
     def _order_more(self) -> None:
-        fewest = min(_FEWEST_IN_FLIGHT, self.plan.jobs)
-        while self.in_flight < fewest and len(self.orders) < _MOST_ORDERS * self.plan.jobs:
+        fewest = min(_MIN_IN_FLIGHT, self.plan.jobs)
+        while self.in_flight < fewest and len(self.orders) < _MAX_ORDERS * self.plan.jobs:
             if self._is_enough():
                 return
             self._order()

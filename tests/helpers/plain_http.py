@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-_LONGEST_S = 30.0
+_MAX_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Answer:
 
 def connected(port: int) -> socket.socket:
     """A connection to a server on this machine."""
-    return socket.create_connection(("127.0.0.1", port), timeout=_LONGEST_S)
+    return socket.create_connection(("127.0.0.1", port), timeout=_MAX_S)
 
 
 def ask(port: int, *pieces: bytes, ends: bool = False) -> list[Answer]:

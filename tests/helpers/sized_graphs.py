@@ -178,7 +178,11 @@ class Hostile:
 
     def write(self, folder: Path, *, columns: int | str = 4) -> Path:
         return hand_made(
-            folder, [*LARGEST, *self.nodes, *ENDING], [columns], {**CONSTANTS, **self.constants}, opset=self.opset
+            folder,
+            [*LARGEST, *self.nodes, *ENDING],
+            [columns],
+            {**CONSTANTS, **self.constants},
+            opset=self.opset,
         )
 
 
@@ -191,7 +195,7 @@ def _through(*nodes: NodeProto, **constants: Any) -> Hostile:
     return Hostile([*nodes, *_zeros("laundered")], constants)
 
 
-_MOST = np.array(64)
+_MAX_SIZE = np.array(64)
 _VECTOR = node("Reshape", ["whole", "one"], "v")
 #: Every one must be refused.
 HOSTILE: dict[str, Hostile] = {
@@ -241,7 +245,7 @@ HOSTILE: dict[str, Hostile] = {
     ),
     "HannWindow": Hostile([node("HannWindow", ["whole"], "zeros")]),
     "CenterCropPad": Hostile([_VECTOR, node("CenterCropPad", ["ones", "v"], "zeros", axes=[1])]),
-    "limited by Min": _through(node("Min", ["whole", "most"], "laundered"), most=_MOST),
+    "limited by Min": _through(node("Min", ["whole", "most"], "laundered"), most=_MAX_SIZE),
     "through text": _through(
         node("Cast", ["large"], "t", to=TensorProto.STRING), node("Cast", ["t"], "laundered", to=INT64)
     ),
@@ -295,7 +299,7 @@ HOSTILE: dict[str, Hostile] = {
             node("ReduceMin", ["m"], "laundered", keepdims=0),
             *_zeros("laundered"),
         ],
-        {"none": np.zeros(4, bool), "most": _MOST},
+        {"none": np.zeros(4, bool), "most": _MAX_SIZE},
     ),
     "a sequence": _through(node("SequenceConstruct", ["whole"], "q"), node("SequenceAt", ["q", "zero"], "laundered")),
     "twice the text": Hostile(

@@ -23,7 +23,7 @@ from tests.helpers.service import ROOT, Json, Service, serving
 
 IMAGES = ROOT / "docs" / "images"
 #: The most that a committed picture may have.
-_MOST_BYTES = 150_000
+_MAX_BYTES = 150_000
 _COLOURS = 128
 _RACE_MS = 600_000
 _ORDER = {"budget": {"minutes": 10, "candidates": 6}, "hyperparameters": {}, "publish_as": "digits"}
@@ -75,7 +75,7 @@ def _keep(page: Page, path: Path) -> None:
     """A picture of the window with so few colours that it is small."""
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     picture.quantize(_COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
-    assert path.stat().st_size <= _MOST_BYTES, f"{path} has {path.stat().st_size:,} bytes"
+    assert path.stat().st_size <= _MAX_BYTES, f"{path} has {path.stat().st_size:,} bytes"
 
 
 def _pages(service: Service, job: Json) -> Iterator[tuple[str, str]]:

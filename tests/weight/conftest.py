@@ -12,7 +12,7 @@ import pytest
 from tests.helpers.api import Api, open_api
 
 #: What a test, and each process that it starts, may take beyond what this process has already.
-_MOST_BYTES = 4 * 1024**3
+_MAX_BYTES = 4 * 1024**3
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -24,7 +24,7 @@ def limited_memory() -> Iterator[None]:
     if status.exists():
         lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
         taken = int(lines["VmData"].split()[0]) * 1024
-    limit = taken + _MOST_BYTES
+    limit = taken + _MAX_BYTES
     if hard != resource.RLIM_INFINITY:
         limit = min(limit, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from service.api.plumbing.responses import MOST_BYTES
+from service.api.plumbing.responses import MAX_BYTES
 from service.registry import tables
 from service.registry.registry import UnitOfWork
 from service.registry.tables import new_id, now
@@ -122,7 +122,7 @@ def test_small_records_fill_a_page(api: Api) -> None:
         for _ in range(30):
             _job(unit, "x" * 100_000, new_id("job"))
     page = api.client.get("/v1/jobs?limit=1000")
-    assert 0.8 * MOST_BYTES < len(page.content) < 1.1 * MOST_BYTES
+    assert 0.8 * MAX_BYTES < len(page.content) < 1.1 * MAX_BYTES
     assert (len(page.json()["data"]), page.json()["has_more"]) == (10, True)
     assert len(_walked(api, "/v1/jobs")) == 30
     few = api.client.get("/v1/jobs?limit=3").json()
@@ -181,7 +181,7 @@ def _walked(api: Api, path: str, key: str = "id") -> list[Any]:
     found: list[Any] = []
     while True:
         answer = api.client.get(path, params={"limit": 1000, **({"after": found[-1]} if found else {})})
-        assert len(answer.content) < 1.1 * max(MOST_BYTES, len(_LARGE))
+        assert len(answer.content) < 1.1 * max(MAX_BYTES, len(_LARGE))
         found += [record[key] for record in answer.json()["data"]]
         if not answer.json()["has_more"]:
             return found

@@ -20,7 +20,7 @@ from tests.helpers.staging import stage_bytes
 
 CLASSES, ROWS = 8000, 4000
 #: What the goal allows to stay; all rows of one output take 122 MiB.
-MOST_KEPT = 64 << 20
+MAX_KEPT = 64 << 20
 
 
 async def given_back(level: int) -> None:
@@ -66,4 +66,4 @@ def test_rows_in_many_batches(tmp_path: Path, outputs: tuple[str, ...]) -> None:
     del found
     batches.clear()
     gc.collect()  # the event loop of this test
-    asyncio.run(given_back(before + MOST_KEPT))
+    asyncio.run(given_back(before + MAX_KEPT))

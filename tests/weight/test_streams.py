@@ -24,7 +24,7 @@ class _Place:
 def test_many_who_stand_at_different_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Streams of one long job, each from another position: all are served, some thousand lines at a time."""
     job_id = new_id("job")
-    monkeypatch.setattr("service.api.plumbing.long_poll._MOST_EVENTS", 1_500)
+    monkeypatch.setattr("service.api.plumbing.long_poll._MAX_EVENTS", 1_500)
 
     def prepare(registry: Registry) -> None:
         with registry.write() as unit:

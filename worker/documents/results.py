@@ -17,7 +17,7 @@ from fedlas.contract.plan import Plan
 from fedlas.contract.profiles import DatasetProfile, ModelProfile, Notice, PriorsInput
 from fedlas.contract.records import Served, Verdict
 
-_MOST_BYTES = 16 * 1024
+_MAX_BYTES = 16 * 1024
 #: An entry of a journal, and its file in the journal's folder.
 EntryName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
 EntryFile = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,79}$")]
@@ -70,7 +70,7 @@ class ChildEvent(_Part):
         True
         """
         try:
-            if len(json.dumps(told, ensure_ascii=False, allow_nan=False).encode()) > _MOST_BYTES:
+            if len(json.dumps(told, ensure_ascii=False, allow_nan=False).encode()) > _MAX_BYTES:
                 return None
             return cls.model_validate(told, strict=True)
         except (ValueError, TypeError, RecursionError):  # half a surrogate pair is no text, either

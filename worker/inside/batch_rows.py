@@ -32,7 +32,7 @@ from fedlas.preprocessing import Preprocessing
 _MAPPED_FROM = 1 << 20
 #: What the rows of a block may take as the model's inputs and as its answers; the network takes a multiple of it.
 _BLOCK_BYTES = 1 << 22
-_MOST_ROWS = 1 << 12
+_MAX_ROWS = 1 << 12
 #: A whole number is most often a token, of which the first layer makes a vector.
 _TOKEN_BYTES = 1 << 12
 _BYTES_PER_CLASS = 32
@@ -198,7 +198,7 @@ class ModelRows:
                 spec["shape"] = ["N", *first[spec["name"]].shape[1:]]
         taken = sum(map(_bytes_of_row, first.values())) + sum(map(_bytes_of_files, self._dataset.inputs.values()))
         taken += _BYTES_PER_CLASS * len(profile.class_names)
-        self._step = max(1, min(_MOST_ROWS, _BLOCK_BYTES // taken))
+        self._step = max(1, min(_MAX_ROWS, _BLOCK_BYTES // taken))
 
     def __len__(self) -> int:
         return len(self._dataset)

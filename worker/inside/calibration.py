@@ -47,7 +47,10 @@ _SHOWN = (
     *("verdict", "serves", "significant", "summary", "metrics", "differences", "num_test_rows", "confidence_level"),
     *("gate", "looks", "guarantees", "class_priors", "seed", "digests", "versions"),
 )
-_REPORT, _PAGE, _DIAGRAM, _SEEN_ROWS = "report.json", "report.html", "reliability.svg", "seen_rows.npz"
+_REPORT = "report.json"
+_PAGE = "report.html"
+_DIAGRAM = "reliability.svg"
+_SEEN_ROWS = "seen_rows.npz"
 _PREDICTIONS = "predictions.parquet"
 #: A page of the API reads whole groups of that file.
 _GROUP_BYTES = 1 << 20

@@ -23,7 +23,7 @@ Emit = Callable[[ChildEvent], None]
 Ask = Callable[[], Reply]
 #: The exit code of a child whose supervisor is gone, or says what cannot be a reply.
 ALONE = 3
-_LONGEST = 1024**2
+_MAX_MESSAGE_BYTES = 1024**2
 
 
 class Replies:
@@ -47,6 +47,6 @@ class Replies:
             *lines, pending = (pending + chunk).split(b"\n")
             for line in lines:
                 self._lines.put(line)
-            if len(pending) > _LONGEST:
+            if len(pending) > _MAX_MESSAGE_BYTES:
                 break
         os._exit(ALONE)

@@ -24,12 +24,15 @@ from service.inference.session import open_session
 Fill = Callable[[Sequence[int], str], Array]
 
 #: Seconds of all runs together, of the last one, and of one row that is still made longer.
-_ALL_S, _LAST_S, _LONGER_S = 2.0, 0.5, 0.25
-_MOST_ROWS, _LONGEST = 256, 512
+_ALL_S = 2.0
+_LAST_S = 0.5
+_LONGER_S = 0.25
+_MAX_ROWS = 256
+_MAX_LENGTH = 512
 #: What a batch may take while it is measured; an inspection may take 768 MiB.
-_MOST_BYTES = 2**27
+_MAX_BYTES = 2**27
 #: Sizes below are channels or the like, which do not become longer.
-_LEAST_LENGTH = 8
+_MIN_LENGTH = 8
 _WHOLE = (2**63 - 1, 2**31 - 1, 30_000, 1_000, 100, 1)
 
 
@@ -46,7 +49,7 @@ class _Measuring:
     def __init__(self, path: Path, inputs: Sequence[InputSpec], lengths: Mapping[str, int], cost: ServingCost) -> None:
         self._session = open_session(str(path), threads=1)
         self._inputs, self.lengths, self._cost = inputs, dict(lengths), cost
-        self._most_rows = max(1, min(_MOST_ROWS, _MOST_BYTES // max(1, cost.peak_row_bytes)))
+        self._most_rows = max(1, min(_MAX_ROWS, _MAX_BYTES // max(1, cost.peak_row_bytes)))
         self._deadline = time.perf_counter() + _ALL_S
 
     def run(self) -> Measured | None:
@@ -83,15 +86,15 @@ class _Measuring:
         """Free dimensions are doubled while a row takes little and the model takes it."""
         row_bytes = self._cost.peak_row_bytes
         while time.perf_counter() < self._deadline:
-            longer = {name: size * 2 if size >= _LEAST_LENGTH else size for name, size in self.lengths.items()}
+            longer = {name: size * 2 if size >= _MIN_LENGTH else size for name, size in self.lengths.items()}
             row_bytes *= 2 ** max([2, *map(round, self._cost.powers.values())])
-            if longer == self.lengths or max(longer.values()) > _LONGEST or row_bytes > _MOST_BYTES:
+            if longer == self.lengths or max(longer.values()) > _MAX_LENGTH or row_bytes > _MAX_BYTES:
                 return
             times = [self._seconds(make, 1, longer) for make in kinds.values()]
             if any(seconds is None or seconds > _LONGER_S for seconds in times):
                 return
             self.lengths = longer
-            self._most_rows = max(1, min(_MOST_ROWS, _MOST_BYTES // max(1, row_bytes)))
+            self._most_rows = max(1, min(_MAX_ROWS, _MAX_BYTES // max(1, row_bytes)))
 
     def _seconds(self, make: Fill, rows: int, lengths: Mapping[str, int]) -> float | None:
         given = {

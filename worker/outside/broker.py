@@ -26,7 +26,8 @@ _TURN = "fedlas.watch.{}"
 _OWN_QUEUE_S = 600.0
 _LOG = logging.getLogger("fedlas.worker")
 #: How often a message is sent, and after how long without an arrival the check has failed.
-_EVERY_S, _FAILED_AFTER_S = 10.0, 45.0
+_EVERY_S = 10.0
+_FAILED_AFTER_S = 45.0
 _TICK_S = 1.0
 
 

@@ -27,7 +27,7 @@ _LOG = logging.getLogger("fedlas.worker")
 _FOLDER = "journal"
 #: The entry that is replaced with every epoch: an older one is not uploaded when a newer one is there.
 _RUNNING = "running"
-_MOST_WAITING = 10_000
+_MAX_WAITING = 10_000
 _PAUSE_S = 1.0
 
 
@@ -81,7 +81,7 @@ class CheckpointUploader:
 
     def submit(self, entry: SavedCheckpoint) -> None:
         with self._changed:
-            if len(self._waiting) < _MOST_WAITING:
+            if len(self._waiting) < _MAX_WAITING:
                 self._waiting.append((entry.name, entry.file))
                 self._changed.notify_all()
 

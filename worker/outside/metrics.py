@@ -32,7 +32,8 @@ OUR_CODES = ("internal_error", "out_of_memory", "poisoned", "storage_full", "tim
 _UPLOADS = ("kept", "delayed", "refused")
 _STATUSES = ("succeeded", "failed", "cancelled")
 _SECONDS = (0.5, 1, 2.5, 5, 10, 30, 60, 150, 300, 600, 1800, 3600, 7200, 14400, 28800)
-_MOST_CODES, _OTHER = 200, "other"
+_MAX_CODES = 200
+_OTHER = "other"
 
 
 def _counter(name: str, documentation: str, label: str, values: Iterable[str]) -> Counter:
@@ -104,7 +105,7 @@ def _end_of(outcome: ChildOutcome) -> str:
 
 
 def _bounded(code: str) -> str:
-    if len(_codes) < _MOST_CODES:
+    if len(_codes) < _MAX_CODES:
         _codes.add(code)
     return code if code in _codes else _OTHER
 

@@ -28,7 +28,8 @@ _LOG = logging.getLogger("fedlas.worker")
 _PAUSE_S = 1.0  # before the registry is asked again, after it could not answer
 #: Work is missed when it has been due for so long: until then its permit may be on its way.
 _DUE_FOR_S = 1.0
-_MOST_AT_ONCE, _LONGEST_PAUSE_S = 10_000, 30.0
+_MAX_AT_ONCE = 10_000
+_MAX_PAUSE_S = 30.0
 
 
 class Places:
@@ -180,7 +181,7 @@ class PermitWatch:
             self._send_missing(queue, held[queue])
 
     def _send_missing(self, queue: str, held: int) -> None:
-        permits = self._permits.due(queue, skip=held, limit=_MOST_AT_ONCE, due_for=_DUE_FOR_S)
+        permits = self._permits.due(queue, skip=held, limit=_MAX_AT_ONCE, due_for=_DUE_FOR_S)
         if not permits:
             self._missing.pop(queue, None)
             return
@@ -198,6 +199,6 @@ class PermitWatch:
             return False
         if now < last.until:
             return True
-        last.pause = min(2 * last.pause, _LONGEST_PAUSE_S)
+        last.pause = min(2 * last.pause, _MAX_PAUSE_S)
         last.until = now + last.pause
         return False

@@ -36,7 +36,8 @@ from worker.sandbox.process import remove_stale_folders
 _LOG = logging.getLogger("fedlas.worker")
 
 #: A worker that has been silent for so many leases is not counted, and after so many seconds it is forgotten.
-_LEASES, _FORGOTTEN_S = 3, 3600.0
+_LEASES = 3
+_FORGOTTEN_S = 3600.0
 _DEAD = "its worker died"
 #: The same reasons as metrics call them.
 _RELEASED = {_DEAD: "worker_died", SILENT: "worker_silent"}

@@ -36,12 +36,17 @@ _PAUSE_S = 5.0
 #: Work of a kind that is newer than this release waits for so long.
 _NEWER_S = 60.0
 #: How long results wait for a database that is away, and how long a stopping worker tries to hand work back.
-_PUBLISH_S, _HAND_BACK_S = 3600.0, 5.0
-_TICK_S, _LONGEST_PAUSE_S, _LONGEST_REST_S = 0.5, 15.0, 300.0
+_PUBLISH_S = 3600.0
+_HAND_BACK_S = 5.0
+_TICK_S = 0.5
+_MAX_PAUSE_S = 15.0
+_MAX_REST_S = 300.0
 #: How long checkpoints of a child that has died, or must stop, may take to be kept.
-_KEEP_DEAD_S, _KEEP_STOPPING_S = 10.0, 5.0
+_KEEP_DEAD_S = 10.0
+_KEEP_STOPPING_S = 5.0
 #: Errors of a disk that takes no more; with less room than this others have filled it.
-FULL, _ROOM = (errno.ENOSPC, errno.EDQUOT), 256 * 1024**2
+FULL = (errno.ENOSPC, errno.EDQUOT)
+_ROOM = 256 * 1024**2
 #: The child's way to say that the disk is full: no fault of the upload.
 STORAGE_FULL = "storage_full"
 
@@ -187,7 +192,7 @@ class Supervisor:
     def _postpone_unprotected(self, work: WorkKind) -> None:
         """Postpone the work, longer each time in a row; this thread pauses too: its next child may lack the same."""
         self._unprotected += 1
-        pause = min(_PAUSE_S * 2 ** min(self._unprotected - 1, 6), _LONGEST_REST_S)
+        pause = min(_PAUSE_S * 2 ** min(self._unprotected - 1, 6), _MAX_REST_S)
         self._postpone(work, "its process could not be protected", pause)
         self.stopping.wait(_PAUSE_S)
 
@@ -279,7 +284,7 @@ class Supervisor:
                     raise
                 _LOG.warning("cannot publish yet: %s", error)
                 self._pause(pause, renewal)
-                pause = min(2 * pause, _LONGEST_PAUSE_S)
+                pause = min(2 * pause, _MAX_PAUSE_S)
 
     def _pause(self, seconds: float, renewal: LeaseRenewal) -> None:
         end = time.monotonic() + seconds

@@ -41,10 +41,10 @@ SCHEDULE = tuple(
     timedelta(minutes=minutes) for minutes in (0, 5 / 60, 5, 30, *(60 * hours for hours in (2, 5, 10, 14, 20, 24)))
 )
 #: A receiver may ask for no longer a pause than the schedule makes itself.
-LONGEST_PAUSE = SCHEDULE[-1]
+MAX_PAUSE = SCHEDULE[-1]
 #: Messages that failed together come back spread over a fifth of their pause.
 _JITTER = 0.2
-_MOST_DIGITS = 9
+_MAX_DIGITS = 9
 # A full stop would let parts of the signed content move from one field to the other.
 _MESSAGE_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 #: From a name to its addresses, in the order of preference; raises OSError.
@@ -52,11 +52,11 @@ Resolver = Callable[[str], Sequence[str]]
 #: Why an address may not be connected to, as the end of "it is …"; None if it may.
 Objection = Callable[[Address], str | None]
 #: A name with a thousand addresses is no reason to knock at a thousand doors.
-_MOST_ADDRESSES = 8
+_MAX_ADDRESSES = 8
 _PIECE_BYTES = 16 * 1024
 #: For all of an attempt, name resolution included; the specification recommends 15 to 30 s.
 ATTEMPT_SECONDS = 20.0
-_MOST_BODY_BYTES = 64 * 1024
+_MAX_BODY_BYTES = 64 * 1024
 
 
 def attempt_outcome(status_code: int | None) -> AttemptOutcome:
@@ -74,27 +74,27 @@ def delay_before(attempt: int, *, random: Random, retry_after: timedelta | None 
     Args:
         attempt: 1 for the first, which waits for nothing.
         random: Where the jitter comes from.
-        retry_after: What the answer to the attempt before asked for; at most `LONGEST_PAUSE` counts.
+        retry_after: What the answer to the attempt before asked for; at most `MAX_PAUSE` counts.
     """
     if attempt < 1:
         raise ValueError(f"attempts are counted from 1, not {attempt}")
     if attempt > len(SCHEDULE):
         return None
-    return max(SCHEDULE[attempt - 1], min(retry_after or timedelta(), LONGEST_PAUSE)) * random.uniform(1, 1 + _JITTER)
+    return max(SCHEDULE[attempt - 1], min(retry_after or timedelta(), MAX_PAUSE)) * random.uniform(1, 1 + _JITTER)
 
 
 def parse_retry_after(text: str, *, now: datetime) -> timedelta | None:
-    """Read a `Retry-After` header, seconds or a date; None if it is neither. At most `LONGEST_PAUSE`, at least zero."""
+    """Read a `Retry-After` header, seconds or a date; None if it is neither. At most `MAX_PAUSE`, at least zero."""
     text = text.strip()
     if text.isascii() and text.isdecimal():
-        pause = timedelta(seconds=int(text)) if len(text) <= _MOST_DIGITS else LONGEST_PAUSE
+        pause = timedelta(seconds=int(text)) if len(text) <= _MAX_DIGITS else MAX_PAUSE
     else:
         try:
             moment = parsedate_to_datetime(text)
         except (ValueError, OverflowError):
             return None
         pause = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now
-    return min(max(pause, timedelta()), LONGEST_PAUSE)
+    return min(max(pause, timedelta()), MAX_PAUSE)
 
 
 def signed_headers(message_id: str, timestamp: datetime, body: bytes, secret: str) -> dict[str, str]:
@@ -187,7 +187,7 @@ class GuardedBackend(httpcore.NetworkBackend):
             # The kind, not the address: a reader of the message need not know the names of this network.
             kinds = " or ".join(sorted({str(objection) for objection in objections.values()}))
             raise Refused(f"no webhook may be sent to {host}: it is {kinds}")
-        return permitted[:_MOST_ADDRESSES]
+        return permitted[:_MAX_ADDRESSES]
 
     def _addresses(self, host: str) -> list[Address]:
         """The host itself if it is an address, else what the name resolves to within the deadline.
@@ -338,7 +338,7 @@ def _post(
 
 def _drain(response: httpcore.Response) -> None:
     """Read a bounded piece of the body: a receiver that is cut off while it writes may take its work back."""
-    left = _MOST_BODY_BYTES
+    left = _MAX_BODY_BYTES
     with suppress(httpcore.TimeoutException, httpcore.NetworkError, httpcore.RemoteProtocolError):
         for piece in response.iter_stream():
             left -= len(piece)

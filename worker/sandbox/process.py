@@ -30,13 +30,13 @@ from worker.process_identity import is_gone, process_mark
 from worker.sandbox.protocol import ANSWER, REQUEST, ChildAnswer, ChildError, ChildRequest, JsonObject, Order, Replies
 
 _LOG_TAIL = 4000
-_LARGEST_ANSWER = 64 * 1024**2
+_MAX_ANSWER = 64 * 1024**2
 _PASSED_ON = (
     *("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV"),
     *("OMP_NUM_THREADS", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"),
 )
 _TICK_S = 0.5
-_LONGEST_EVENT = 1024**2
+_MAX_EVENT = 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def read_outcome(folder: Path, died: str | None) -> ChildOutcome:
     _keep_only_files(folder)
     log = log_tail(folder)
     file = folder / ANSWER
-    if died is not None or not file.is_file() or file.stat().st_size > _LARGEST_ANSWER:
+    if died is not None or not file.is_file() or file.stat().st_size > _MAX_ANSWER:
         return ChildOutcome(died=died or "no answer", log=log)
     try:
         answer = ChildAnswer.model_validate(json.loads(file.read_text()))
@@ -222,7 +222,7 @@ def _watch(
                     break
                 *lines, pending = (pending + chunk).split(b"\n")
                 events = [_event(line) for line in lines]
-                if len(pending) > _LONGEST_EVENT or None in events:
+                if len(pending) > _MAX_EVENT or None in events:
                     return "invalid events"
                 for event in events:
                     stream.take(event or {})

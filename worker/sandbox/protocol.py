@@ -14,14 +14,15 @@ from typing import Annotated, Generic, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, SerializeAsAny
 
-REQUEST, ANSWER = "request.json", "answer.json"
+REQUEST = "request.json"
+ANSWER = "answer.json"
 
 JsonObject = dict[str, JsonValue]
 Order = TypeVar("Order", bound=BaseModel)
 
-_LONGEST_MESSAGE = 10_000
+_MAX_MESSAGE = 10_000
 #: A race of a thousand candidates is told of its trainings in less.
-_LONGEST_REPLY = 1024**2
+_MAX_REPLY = 1024**2
 #: A child that asks reads soon; one that leaves a reply unread for so long is ended.
 _PATIENCE_S = 30.0
 
@@ -69,7 +70,7 @@ class Confined(BaseModel):
 
 
 def _cut(message: object) -> object:
-    return message[:_LONGEST_MESSAGE] if isinstance(message, str) else message
+    return message[:_MAX_MESSAGE] if isinstance(message, str) else message
 
 
 class ChildError(BaseModel):
@@ -113,8 +114,8 @@ class Replies:
     def send(self, reply: BaseModel) -> None:
         """Send one reply, if the child has not ended; raises ValueError where it is longer than any reply."""
         line = reply.model_dump_json().encode() + b"\n"
-        if len(line) > _LONGEST_REPLY:
-            raise ValueError(f"a reply of {len(line)} bytes is longer than {_LONGEST_REPLY}")
+        if len(line) > _MAX_REPLY:
+            raise ValueError(f"a reply of {len(line)} bytes is longer than {_MAX_REPLY}")
         with self._lock:
             self._unread += line
             self._unread_since = time.monotonic()

@@ -7,7 +7,8 @@ import numpy as np
 import onnxruntime as ort
 from mosec import Server, Worker
 
-SIZE, WAIT_MS = int(os.environ["MAX_BATCH_SIZE"]), int(os.environ["MAX_WAIT_MS"])
+SIZE = int(os.environ["MAX_BATCH_SIZE"])
+WAIT_MS = int(os.environ["MAX_WAIT_MS"])
 
 
 class Classifier(Worker):

@@ -28,11 +28,14 @@ from fedlas.data.roles import LABEL_NAMES
 from fedlas.errors import BadDataset
 from fedlas.preprocessing import BadImage, ImageFacts, checked_image, in_parallel, usable_cores
 
-IMAGES, METADATA, FILE_NAME = "images", "metadata.csv", "file_name"
+IMAGES = "images"
+METADATA = "metadata.csv"
+FILE_NAME = "file_name"
 
 _LAYOUT = "images lie in class folders, as class/image.png or split/class/image.png"
 #: What operating systems add on their own.
-_LITTER_FOLDERS, _LITTER_FILES = ("__MACOSX",), (".DS_Store", "Thumbs.db", "desktop.ini")
+_LITTER_FOLDERS = ("__MACOSX",)
+_LITTER_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
 _PIECE_BYTES = 1 << 24
 
 

@@ -20,7 +20,7 @@ from fedlas.importers.onnx.runtime import call_of, is_runtime_node, known_sizes
 
 Values = dict[str, Tensor]
 # Up to so many pairs of elements no other operator's result can be large.
-_SMALL = 2**24
+_MAX_PAIRS = 2**24
 # A product of elements, of all constants and of the inputs: a layer multiplies fewer, since it meets a part of each.
 _LIGHT = 2**30
 #: Lengths tried for axes that the exporter left open, the likeliest first.
@@ -34,7 +34,7 @@ def run_node(node: NodeProto, values: Mapping[str, Tensor], opset: int) -> dict[
         return _bounded_results(node, apply_node(node, _on_meta(node, inputs, opset), opset))
     if is_runtime_node(node):  # it checks what it makes
         return _bounded_results(node, apply_node(node, inputs, opset))
-    if node.op_type in DECLARING or math.prod(max(1, v.numel()) for v in inputs if v is not None) > _SMALL:
+    if node.op_type in DECLARING or math.prod(max(1, v.numel()) for v in inputs if v is not None) > _MAX_PAIRS:
         _check_size(node, inputs, opset)
     return apply_node(node, inputs, opset)
 

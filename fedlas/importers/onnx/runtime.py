@@ -32,9 +32,9 @@ from fedlas.importers.onnx.operators.table import (
 )
 
 #: Up to so many elements an input may be what a size is read from.
-_FEW = 64
+_MAX_SIZE_VALUES = 64
 #: ONNX Runtime's reason for a refusal belongs to the sender, but not in pages.
-_LONGEST_REASON = 300
+_MAX_REASON = 300
 _NUMBERS = frozenset(f"tensor({kind})" for kind in ("float", "int64", "int32", "uint8", "bool"))
 
 
@@ -45,7 +45,7 @@ def known_sizes(node: NodeProto, inputs: Sequence[Tensor | None], opset: int) ->
         name: helper.make_tensor_type_proto(elem_type(value.dtype), tuple(value.shape)) for name, value in given.items()
     }
     try:
-        few = {name: value.numpy() for name, value in given.items() if value.numel() <= _FEW}
+        few = {name: value.numpy() for name, value in given.items() if value.numel() <= _MAX_SIZE_VALUES}
         data = {name: numpy_helper.from_array(value, name) for name, value in few.items()}
         schema = defs.get_schema(node.op_type, opset, node.domain)
         found = infer_node_outputs(schema, node, types, data, opset_imports=[helper.make_opsetid("", opset)])
@@ -121,7 +121,7 @@ class GraphSession:
 
 
 def not_runnable(error: Exception) -> UnsupportedModel:
-    return UnsupportedModel("not_runnable", f"ONNX Runtime cannot run the model: {str(error)[:_LONGEST_REASON]}")
+    return UnsupportedModel("not_runnable", f"ONNX Runtime cannot run the model: {str(error)[:_MAX_REASON]}")
 
 
 class RuntimeNode(nn.Module):

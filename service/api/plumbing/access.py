@@ -38,7 +38,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _OTHER_SITES = frozenset({b"cross-site", b"same-site"})
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 #: Spellings of `Host` that are remembered: an attacker must not fill the memory with more.
-_MOST_KNOWN = 100
+_MAX_KNOWN = 100
 
 
 def headers_of(scope: Scope) -> Mapping[bytes, bytes]:
@@ -99,7 +99,7 @@ class AccessControl:
     def _is_ours(self, host: bytes) -> bool:
         name = _name(host.decode("latin-1").lower())
         ours = name in self._names or name.endswith(".localhost") or is_loopback(name)
-        if ours and len(self._known) < _MOST_KNOWN:
+        if ours and len(self._known) < _MAX_KNOWN:
             self._known.add(host)
         return ours
 

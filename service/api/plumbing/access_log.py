@@ -25,10 +25,10 @@ _LOG = logging.getLogger("fedlas.api.access")
 
 _EVERY_S = 0.25
 #: Predictions that have a line of their own within `_EVERY_S`: a hundred a second; the others are counted.
-_MOST_PREDICTIONS = 25
+_MAX_PREDICTIONS = 25
 #: Lines that wait while nobody reads the log; later ones are counted.
-_MOST_WAITING = 10_000
-_LONGEST_PATH = 300
+_MAX_WAITING = 10_000
+_MAX_PATH = 300
 #: Of a request whose client went away before the answer, as nginx writes it.
 GONE = 499
 
@@ -43,7 +43,7 @@ class Access(NamedTuple):
     prediction: bool = False
 
     def __str__(self) -> str:
-        path = printable(self.path[:_LONGEST_PATH])
+        path = printable(self.path[:_MAX_PATH])
         made = f" {self.record_id}" if self.record_id else ""
         return f"{self.method} {path} {self.status} {1000 * self.seconds:.1f} ms {self.request_id}{made}"
 
@@ -72,7 +72,7 @@ class AccessLog:
     def note(self, access: Access) -> None:
         if self._thread is None:
             return
-        if len(self._noted) < _MOST_WAITING:
+        if len(self._noted) < _MAX_WAITING:
             self._noted.append(access)
         else:
             self._dropped += 1
@@ -88,11 +88,11 @@ class AccessLog:
         predictions = 0
         for access in noted:
             predictions += access.prediction
-            if not access.prediction or predictions <= _MOST_PREDICTIONS:
+            if not access.prediction or predictions <= _MAX_PREDICTIONS:
                 _LOG.info("%s", access)
-        if predictions > _MOST_PREDICTIONS:
+        if predictions > _MAX_PREDICTIONS:
             _LOG.info(
-                "%d more predictions in %.2g s have no line of their own", predictions - _MOST_PREDICTIONS, _EVERY_S
+                "%d more predictions in %.2g s have no line of their own", predictions - _MAX_PREDICTIONS, _EVERY_S
             )
         if dropped:
             _LOG.warning("%d requests have no line: the log was not read for a while", dropped)

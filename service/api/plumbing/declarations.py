@@ -11,7 +11,8 @@ from typing import Any
 Json = dict[str, Any]
 
 #: Extensions that `building` reads and takes out again.
-CODES, CODES_AT = "x-codes", "x-codes-at"
+CODES = "x-codes"
+CODES_AT = "x-codes-at"
 #: What an operation on stored files can give beside its own.
 STORED = ("artifact_missing", "storage_unavailable", "artifact_damaged")
 #: What receiving a file can give.

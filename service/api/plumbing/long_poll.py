@@ -25,7 +25,7 @@ _LOG = logging.getLogger(__name__)
 _INTERVAL_S = 0.2
 _EVENTS_AT_ONCE = 500
 #: Events in one round, some 3 MB: each of a thousand clients may be at another place of a long job.
-_MOST_EVENTS = 5_000
+_MAX_EVENTS = 5_000
 
 
 class Frame(NamedTuple):
@@ -157,7 +157,7 @@ def _statuses(unit: UnitOfWork, record_ids: Collection[str]) -> dict[str, str]:
 
 def _events(unit: UnitOfWork, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], list[Frame]]:
     found: dict[tuple[str, int], list[Frame]] = {}
-    room = _MOST_EVENTS
+    room = _MAX_EVENTS
     for job_id, after in places:
         if room <= 0:
             break

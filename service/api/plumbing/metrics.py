@@ -30,7 +30,7 @@ from service.inference.metrics import (
     BATCH_ROWS,
     COMPUTE_SECONDS,
     CONFIDENCE,
-    MOST_MODELS,
+    MAX_MODELS,
     QUEUE_SECONDS,
     REQUEST_SECONDS,
     REQUESTS,
@@ -49,7 +49,8 @@ from service.registry.repositories.workers import ENDED_JOBS, OPEN_JOBS, SILENT_
 from service.registry.tables import WorkerProcess
 
 #: Figures are told again for so long; jobs that have ended, whose index is read from end to end, for longer.
-_FRESH_S, _ENDED_FRESH_S = 3.0, 60.0
+_FRESH_S = 3.0
+_ENDED_FRESH_S = 60.0
 #: What may stand in a queue: told with zero where nothing does.
 _PAIRS = [*((queue, kind) for kind, queue in QUEUE_OF.items()), (GPU_ONLY, "calibrate")]
 #: The fields of `OpenWork` as metrics.
@@ -220,7 +221,7 @@ class Exposition:
         figures: RegistryFigures | None = None,
         count: Callable[[], Awaitable[None]] | None = None,
         process_ids: Callable[[], Iterable[int]] | None = None,
-        most_models: int = MOST_MODELS,
+        most_models: int = MAX_MODELS,
     ) -> None:
         self._metrics = metrics
         self._most_models = most_models

@@ -41,9 +41,9 @@ _STATUS: dict[type[errors.RegistryError], int] = {
 
 
 #: Invalid parts that an answer names; the rest are counted.
-MOST_ERRORS = 20
+MAX_ERRORS = 20
 #: Of one text in an answer: what a client sent may be in it.
-_MOST_CHARACTERS = 2000
+_MAX_CHARACTERS = 2000
 _FIELD_CHARACTERS = 200
 
 #: The Open Inference Protocol has errors of its own; what is not ready is 503 there.
@@ -130,9 +130,9 @@ def invalid_parts(path: str, found: Sequence[ErrorDetails]) -> JSONResponse:
     by_field: dict[str, list[str]] = {}
     for item in found:
         by_field.setdefault(_field(item["loc"]), []).append(item["msg"].removeprefix("Value error, "))
-    fields = [_field_error(field, _either(messages)) for field, messages in islice(by_field.items(), MOST_ERRORS)]
+    fields = [_field_error(field, _either(messages)) for field, messages in islice(by_field.items(), MAX_ERRORS)]
     detail = "; ".join(f"{item.field}: {item.message}" for item in fields[:5])
-    if len(by_field) > MOST_ERRORS:
+    if len(by_field) > MAX_ERRORS:
         detail += f"; {len(by_field)} errors in all"
     if any(item["type"] in ("json_invalid", "json_type") for item in found):
         detail = f"the body is not valid JSON: {detail}"
@@ -154,7 +154,7 @@ def _field_error(field: str, message: str) -> FieldError:
     return FieldError(field=_bounded(field, _FIELD_CHARACTERS), message=_bounded(message))
 
 
-def _bounded(text: str, most: int = _MOST_CHARACTERS) -> str:
+def _bounded(text: str, most: int = _MAX_CHARACTERS) -> str:
     """The text, no longer than that, and such that it can be written as UTF-8: JSON may hold half of a character."""
     short = text if len(text) <= most else f"{text[: most - 1]}…"
     return short if short.isascii() else short.encode("utf-8", "replace").decode()

@@ -2,7 +2,7 @@
 
 Every file is streamed to the store, and counted and hashed on the way. Parts that are not asked for are refused before
 their content is read, and other parts are short: nothing of a form waits in a temporary folder, and no more of it than
-`_MOST_BYTES` in memory.
+`_MAX_BYTES` in memory.
 """
 
 from __future__ import annotations
@@ -29,15 +29,17 @@ from service.registry.tables import now
 
 #: Bytes that are parsed at once, in a thread: the parser takes 1 µs for each byte of a hostile body.
 CHUNK = 1024 * 1024
-_MOST_PARTS = 48
+_MAX_PARTS = 48
 #: Of all parts together that are no files; the longest, a million class names, have less than half of it.
-_MOST_BYTES = 4 * 1024**2
-_LONGEST_PART_NAME = 100
-_FILE, _MODEL, _WEIGHTS = "file", "model", "data"
+_MAX_BYTES = 4 * 1024**2
+_MAX_PART_NAME = 100
+_FILE = "file"
+_MODEL = "model"
+_WEIGHTS = "data"
 #: Parts of a form with a model: a graph under one of two names, and the file of its weights, where it has one.
 MODEL_PARTS = (_FILE, _MODEL, _WEIGHTS)
-_LONGEST_RECORD_NAME = 200
-_LONGEST_FILE_NAME = 255
+_MAX_RECORD_NAME = 200
+_MAX_FILE_NAME = 255
 
 
 @dataclass(slots=True)
@@ -126,8 +128,8 @@ class _Reader:
 
     def part_begins(self) -> None:
         self._parts += 1
-        if self._parts > _MOST_PARTS:
-            raise InvalidRequest("invalid_form", f"a form has {_MOST_PARTS} parts at most")
+        if self._parts > _MAX_PARTS:
+            raise InvalidRequest("invalid_form", f"a form has {_MAX_PARTS} parts at most")
         self._disposition = b""
 
     def header_name(self, data: bytes, start: int, end: int) -> None:
@@ -157,8 +159,8 @@ class _Reader:
     def _checked(self, given: bytes) -> str:
         """The name of the part that begins, if it may come."""
         name = _text(given, "the name of a part")
-        if not name or len(name) > _LONGEST_PART_NAME:
-            raise InvalidRequest("invalid_form", f"a part needs a name of 1 to {_LONGEST_PART_NAME} characters")
+        if not name or len(name) > _MAX_PART_NAME:
+            raise InvalidRequest("invalid_form", f"a part needs a name of 1 to {_MAX_PART_NAME} characters")
         if name in self.form.files or name in self.form.contents:
             raise InvalidRequest("invalid_form", f"there are two parts {name!r}; needed is one", field=name)
         if self._documents and name not in self._files and name not in self._documents:
@@ -174,8 +176,8 @@ class _Reader:
 
     def _append(self, content: bytearray, piece: bytes) -> None:
         self._bytes += len(piece)
-        if self._bytes > _MOST_BYTES:
-            raise InvalidRequest("invalid_form", f"the parts that are no files have more than {_MOST_BYTES} bytes")
+        if self._bytes > _MAX_BYTES:
+            raise InvalidRequest("invalid_form", f"the parts that are no files have more than {_MAX_BYTES} bytes")
         content += piece
 
 
@@ -208,7 +210,7 @@ class ReceivedFile:
         """Keep the file, and return the columns of its record that are made of it; a nameless one is named `noun`."""
         # Kept inside the transaction: a deletion of the same content cannot come between file and record.
         cleaned = "".join(character for character in name or self.name or "" if character.isprintable()).strip()
-        name = cleaned[:_LONGEST_RECORD_NAME] or noun
+        name = cleaned[:_MAX_RECORD_NAME] or noun
         return {"name": name, "sha256": self.keep(unit), "bytes": self.size, "created_at": now()}
 
 
@@ -264,7 +266,7 @@ async def join_weights(form: Form, name: str, services: Services, stack: ExitSta
 def _joined(
     services: Services, stack: ExitStack, graph: tuple[StagedFile, str], weights: tuple[StagedFile, str]
 ) -> tuple[StagedFile, str]:
-    name, stated = (given.replace("\\", "/").rpartition("/")[2][:_LONGEST_FILE_NAME] for _, given in (graph, weights))
+    name, stated = (given.replace("\\", "/").rpartition("/")[2][:_MAX_FILE_NAME] for _, given in (graph, weights))
     whole = stack.enter_context(_staged(services))
     for staged, _ in (graph, weights):
         staged.flush()

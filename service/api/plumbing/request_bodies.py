@@ -24,13 +24,13 @@ from service.api.plumbing.problems import BODY_TIMEOUT_S, stalled, too_large
 from service.registry.errors import InvalidRequest, TooLarge, UnsupportedFormat
 
 #: A job has some 50 fields and as many metadata of 512 characters; costs of 300 classes are 200 KB.
-MOST_JSON_BYTES = 256 * 1024
+MAX_JSON_BYTES = 256 * 1024
 #: `max_error` and `coverage` may have a key for each class.
-MOST_KEYS = 2_000
+MAX_KEYS = 2_000
 #: Values in lists; only the costs of a decision have more than a few.
-MOST_ITEMS = 100_000
+MAX_ITEMS = 100_000
 #: Integers of JSON may be larger than any float.
-_LARGEST = sys.float_info.max
+_MAX_NUMBER = sys.float_info.max
 
 
 def parse_json(content: str | bytes, field: str) -> JsonValue:
@@ -48,7 +48,7 @@ def parse_padding(text: str) -> JsonObject:
     if not isinstance(padding, dict):
         raise InvalidRequest("invalid_padding", "padding must be a JSON object of input → number", field="padding")
     for name, value in padding.items():
-        if not isinstance(value, int | float) or isinstance(value, bool) or not -_LARGEST <= value <= _LARGEST:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not -_MAX_NUMBER <= value <= _MAX_NUMBER:
             message = f"padding of input {name[:100]!r} must be a finite number"
             raise InvalidRequest("invalid_padding", message, field="padding")
     return padding
@@ -56,17 +56,18 @@ def parse_padding(text: str) -> JsonObject:
 
 def check_json(content: bytes, *, field: str | None = None) -> None:
     """Raise TooLarge for JSON that is longer, or holds more, than any request of these resources needs."""
-    if len(content) > MOST_JSON_BYTES:
-        message = f"JSON of {len(content)} bytes; at most {MOST_JSON_BYTES} are read here"
+    if len(content) > MAX_JSON_BYTES:
+        message = f"JSON of {len(content)} bytes; at most {MAX_JSON_BYTES} are read here"
         raise TooLarge("too_large", message, field=field)
     keys, items = content.count(b":"), content.count(b",")
-    if keys > MOST_KEYS or items > MOST_ITEMS:
-        found = f"JSON with about {keys} keys and {items} values; at most {MOST_KEYS} and {MOST_ITEMS} are read here"
+    if keys > MAX_KEYS or items > MAX_ITEMS:
+        found = f"JSON with about {keys} keys and {items} values; at most {MAX_KEYS} and {MAX_ITEMS} are read here"
         raise TooLarge("too_many_values", found, field=field)
 
 
 _FORM_OVERHEAD_BYTES = 1024**2
-_RAW, _FORM = "application/octet-stream", "multipart/form-data"
+_RAW = "application/octet-stream"
+_FORM = "multipart/form-data"
 
 
 class CheckedRequest(Request):
@@ -94,7 +95,7 @@ async def checked(request: Request, documented: Collection[str]) -> Request:
     is_json = _RAW not in documented and not (kind == _FORM and _FORM in documented)
     if is_json and (request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers):
         _check_type(request.url.path, kind)
-    request = limited(request, MOST_JSON_BYTES if is_json else _limit(request, files=1 if _RAW in documented else 2))
+    request = limited(request, MAX_JSON_BYTES if is_json else _limit(request, files=1 if _RAW in documented else 2))
     if is_json:
         check_json(await request.body())
     return request

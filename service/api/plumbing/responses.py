@@ -26,7 +26,7 @@ from service.registry import tables
 from service.registry.errors import InvalidRequest
 
 #: Records of a page are made and written one by one until there are so many bytes; the page holds at least one.
-MOST_BYTES = 1024**2
+MAX_BYTES = 1024**2
 #: When to ask again for a record that is not final.
 RETRY_AFTER_S = "2"
 #: A browser must not guess another content type: an uploaded file is no page.
@@ -155,7 +155,7 @@ def json_page(
     written: list[bytes] = []
     size, has_more = 0, False
     for record in records:
-        if len(written) == limit or (written and size + len(record) > MOST_BYTES):
+        if len(written) == limit or (written and size + len(record) > MAX_BYTES):
             has_more = True
             break
         written.append(record)

@@ -22,8 +22,8 @@ from service.api.plumbing.request_bodies import checked
 from service.registry.errors import InvalidRequest, NotFound
 
 #: Ids have at most 30 characters and published names 100.
-_LONGEST_SEGMENT = 200
-_MOST_PARAMETERS = 64
+_MAX_SEGMENT = 200
+_MAX_PARAMETERS = 64
 _SHOWN = 100
 #: The key of a parameter in brackets that stands for any: `metadata[KEY]` for `metadata[team]`.
 ANY_KEY = "KEY"
@@ -54,8 +54,8 @@ def check_query(query: bytes, known: frozenset[str] | None) -> None:
     Without `known` names only their number is checked.
     """
     parameters = query.count(b"&") + 1
-    if parameters > _MOST_PARAMETERS:
-        message = f"the query string has {parameters} parameters; at most {_MOST_PARAMETERS}"
+    if parameters > _MAX_PARAMETERS:
+        message = f"the query string has {parameters} parameters; at most {_MAX_PARAMETERS}"
         raise InvalidRequest("too_many_parameters", message)
     if not query or known is None:
         return
@@ -102,8 +102,8 @@ def _parameters(dependant: Dependant) -> Iterator[str]:
 def _check_path(values: Mapping[str, str]) -> None:
     """Raise NotFound for ids that cannot exist, and that the database would refuse as parameters."""
     for name, value in values.items():
-        if len(value) > _LONGEST_SEGMENT:
-            message = f"{name} in the path has {len(value)} characters; ids and names have {_LONGEST_SEGMENT} at most"
+        if len(value) > _MAX_SEGMENT:
+            message = f"{name} in the path has {len(value)} characters; ids and names have {_MAX_SEGMENT} at most"
             raise NotFound("not_found", message)
         if found := objection(value):
             raise NotFound("not_found", f"{name} in the path {found}: nothing can be called so")

@@ -32,7 +32,7 @@ from service.api.plumbing.declarations import BINARY, CREATED, KEYED, OPTIONS_RE
 from service.api.plumbing.idempotency import IdempotencyKey, Key, create_once
 from service.api.plumbing.problems import named_by_body
 from service.api.plumbing.records import RecordRoutes
-from service.api.plumbing.responses import MOST_BYTES, Limit, created, etag_matches, json_page, stored_file, tagged
+from service.api.plumbing.responses import MAX_BYTES, Limit, created, etag_matches, json_page, stored_file, tagged
 from service.api.plumbing.routing import Route
 from service.api.plumbing.services import Services, ServicesDep
 from service.inference.predictions import DecisionPolicy
@@ -118,7 +118,7 @@ class BatchResults:
             written = [to_json(row, inf_nan_mode="null") for row in found]
             yield from written
             start += len(found)
-            some = max(1, MOST_BYTES * len(found) // max(1, sum(map(len, written))))
+            some = max(1, MAX_BYTES * len(found) // max(1, sum(map(len, written))))
 
     def _page(self, start: int, limit: int) -> list[dict[str, object]]:
         """Some rows of the part that holds the first of them, one at least."""

@@ -30,7 +30,7 @@ from service.api.plumbing.problems import named_by_body
 from service.api.plumbing.receiving import Form, is_multipart, join_weights, receive_parts, take_part
 from service.api.plumbing.records import WEIGHTS, RecordRoutes
 from service.api.plumbing.request_bodies import check_json, parse_json
-from service.api.plumbing.responses import MOST_BYTES, Limit, created, json_page, stored_file
+from service.api.plumbing.responses import MAX_BYTES, Limit, created, json_page, stored_file
 from service.api.plumbing.routing import Route
 from service.api.plumbing.services import Services, ServicesDep
 from service.api.resources.batches import PARQUET, RowCursor
@@ -300,7 +300,7 @@ def _judged_rows(path: Path, limit: int, after: int) -> Response:
     with ParquetFile(path) as file:
         group, names = file.metadata.row_group(0), file.schema_arrow.metadata[CLASS_NAMES]
         start = int(np.searchsorted(file.read(["row"], use_threads=False)["row"].to_numpy(), after, side="right"))
-    most = min(limit, max(1, MOST_BYTES * group.num_rows // group.total_byte_size))
+    most = min(limit, max(1, MAX_BYTES * group.num_rows // group.total_byte_size))
     found, _ = read_page(path, start=start, limit=most + 1)
     written = (to_json(row, inf_nan_mode="null") for row in found)
     return json_page(written, most, headers={"Vary": "Accept"}, before=b'"class_names":%b,' % names)

@@ -29,7 +29,7 @@ from service.registry.tables import new_id
 router = APIRouter(route_class=Route, prefix="/v1/models", tags=["models"])
 
 _SHOWN = 200
-_LONGEST_MESSAGE = 1000
+_MAX_MESSAGE = 1000
 
 
 class ModelOptions(FileOptions):
@@ -91,7 +91,7 @@ def parse_preprocessing(text: str) -> JsonObject:
     try:
         return dict(Preprocessing.parse(given).as_dict())
     except ValueError as error:
-        message = f"preprocessing: {error}"[:_LONGEST_MESSAGE]
+        message = f"preprocessing: {error}"[:_MAX_MESSAGE]
         raise InvalidRequest("invalid_preprocessing", message, field="preprocessing") from error
 
 

@@ -44,8 +44,8 @@ repository_router = APIRouter(
 )
 
 #: Names with their versions, and ids: the protocol knows no pages, and these are about 1 MB.
-_MOST_LISTED = 10_000
-_LONGEST_REASON = 200
+_MAX_LISTED = 10_000
+_MAX_REASON = 200
 
 
 @repository_router.post("/index", response_model=list[IndexedModel], name="repository_index")
@@ -95,10 +95,10 @@ async def unload(services: ServicesDep, model: str, body: RepositoryParameters |
 
 def listed(unit: UnitOfWork, *, only_ready: bool) -> list[JsonObject]:
     """Names with each of their versions, and ids: name, version, state and, where it is not READY, the reason."""
-    names = [(name, version, "ready", None) for name, version in unit.names.versions(limit=_MOST_LISTED)]
+    names = [(name, version, "ready", None) for name, version in unit.names.versions(limit=_MAX_LISTED)]
     unloaded = unit.names.unloaded()
     index: list[JsonObject] = []
-    for name, version, status, error in (*names, *unit.models.states(limit=_MOST_LISTED - len(names))):
+    for name, version, status, error in (*names, *unit.models.states(limit=_MAX_LISTED - len(names))):
         state, reason = _state(status, error, unloaded=name in unloaded)
         if state == "READY" or not only_ready:
             index.append({"name": name, "version": str(version), "state": state, "reason": reason})
@@ -110,7 +110,7 @@ def _state(status: str, error: Mapping[str, JsonValue] | None, *, unloaded: bool
     if status == "inspecting":
         return "LOADING", "it is being inspected"
     if status == "rejected":
-        return "UNAVAILABLE", str((error or {}).get("message", "rejected by inspection"))[:_LONGEST_REASON]
+        return "UNAVAILABLE", str((error or {}).get("message", "rejected by inspection"))[:_MAX_REASON]
     return ("UNAVAILABLE", "unloaded") if unloaded else ("READY", "")
 
 
@@ -149,7 +149,7 @@ def with_version(*codes: str) -> JsonObject:
 
 
 #: Each is about 1 KB.
-_MOST_TOLD = 1000
+_MAX_RECORDS = 1000
 
 
 @statistics_router.get("/stats", response_model=Statistics, name="all_statistics")
@@ -158,7 +158,7 @@ def all_statistics(services: ServicesDep) -> JsonObject:
     found = services.metrics.all_totals()
     with services.registry.read() as unit:
         ready = {(str(item["name"]), str(item["version"])) for item in listed(unit, only_ready=True)}
-    silent = sorted(ready - found.keys())[: max(0, _MOST_TOLD - len(found))]
+    silent = sorted(ready - found.keys())[: max(0, _MAX_RECORDS - len(found))]
     totals = {call: Totals.of(()) for call in silent} | found
     return {"model_stats": [_statistics(name, version, counted) for (name, version), counted in totals.items()]}
 
@@ -178,7 +178,7 @@ def statistics(services: ServicesDep, model: str, version: Version) -> JsonObjec
     if version is not None:
         return {"model_stats": [_statistics(model, number, services.metrics.totals(model, number))]}
     counted, none = services.metrics.all_totals(), Totals.of(())
-    newest = versions_of(services, model, number)[-_MOST_TOLD:]
+    newest = versions_of(services, model, number)[-_MAX_RECORDS:]
     return {"model_stats": [_statistics(model, found, counted.get((model, found), none)) for found in newest]}
 
 

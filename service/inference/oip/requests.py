@@ -26,7 +26,7 @@ from service.inference.signature import check_row_counts, fit
 from service.registry.errors import InvalidRequest
 
 #: Inputs, outputs, parameters: each is read by itself, and no model has so many.
-_MOST_NAMED = 256
+_MAX_NAMED = 256
 
 Scalar = str | int | float | bool
 Json = Mapping[str, Any]
@@ -150,8 +150,8 @@ def _scalars(value: object, *, of: str) -> dict[str, Scalar]:
 
 
 def _check_number(found: Sized, what: str, *, field: str) -> None:
-    if len(found) > _MOST_NAMED:
-        _fail("invalid_request", f"{len(found)} {what}; at most {_MOST_NAMED}", field=field)
+    if len(found) > _MAX_NAMED:
+        _fail("invalid_request", f"{len(found)} {what}; at most {_MAX_NAMED}", field=field)
 
 
 def _flag(parameters: Mapping[str, Scalar], name: str, *, of: str, default: bool = False) -> bool:

@@ -146,7 +146,8 @@ class Failures:
     newest_id: str
 
 
-OPEN_JOBS, ENDED_JOBS = ("queued", "running", "cancelling"), ("succeeded", "failed", "cancelled")
+OPEN_JOBS = ("queued", "running", "cancelling")
+ENDED_JOBS = ("succeeded", "failed", "cancelled")
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,9 +117,9 @@ def checked(dataset: Dataset, **options: Any) -> ScoresCalibration:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few resamples and one draw of wrong labels: these tests read no interval."""
-    for name, value in (("_RESAMPLES", 20), ("_FEWEST_RESAMPLES", 20), ("_NOISE_DRAWS", 1)):
+    for name, value in (("_RESAMPLES", 20), ("_MIN_RESAMPLES", 20), ("_NOISE_DRAWS", 1)):
         monkeypatch.setattr(scores, name, value)
-    monkeypatch.setattr(evaluation, "_FEWEST_DRAWS", 1)
+    monkeypatch.setattr(evaluation, "_MIN_DRAWS", 1)
 
 
 @pytest.mark.parametrize("make", BAD)

@@ -141,5 +141,5 @@ def test_the_formed_hessian_is_the_one_of_conjugate_gradients(monkeypatch: pytes
     logits = 3 * normal(500, 6)
     targets = drawn(logits / 3 + np.linspace(0, 2, 6))
     formed = VectorScaling().fit(logits, targets)
-    monkeypatch.setattr("fedlas.calibrators.regression._SMALL", 0)
+    monkeypatch.setattr("fedlas.calibrators.regression._MAX_DENSE_CLASSES", 0)
     np.testing.assert_allclose(formed(logits), VectorScaling().fit(logits, targets)(logits), atol=1e-4)

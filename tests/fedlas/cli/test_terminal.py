@@ -21,7 +21,7 @@ import pytest
 from tests.helpers.command_line import COMMAND, environment
 from tests.helpers.service import Service
 
-_LONGEST_S = 120.0
+_MAX_S = 120.0
 
 
 def _heeding() -> None:
@@ -53,7 +53,7 @@ class Terminal:
 
     def until(self, pattern: str) -> re.Match[str]:
         """Read until this is said."""
-        deadline = time.monotonic() + _LONGEST_S
+        deadline = time.monotonic() + _MAX_S
         while (found := re.search(pattern, self.said)) is None:
             assert time.monotonic() < deadline, self.said
             self._read()
@@ -67,7 +67,7 @@ class Terminal:
         """Read all that is still said, and return the exit code."""
         while self._read():
             pass
-        return self.process.wait(_LONGEST_S)
+        return self.process.wait(_MAX_S)
 
     def close(self) -> None:
         """Leave nothing behind."""
@@ -77,7 +77,7 @@ class Terminal:
         os.close(self._ours)
 
     def _read(self) -> bool:
-        if not select.select([self._ours], [], [], _LONGEST_S)[0]:
+        if not select.select([self._ours], [], [], _MAX_S)[0]:
             return False
         try:
             block = os.read(self._ours, 65536)
@@ -136,7 +136,7 @@ def test_ctrl_c_where_nobody_can_be_asked(service: Service, running: str, variab
     assert process.stderr is not None
     assert process.stderr.readline()
     process.send_signal(signal.SIGINT)
-    said, told = process.communicate(timeout=_LONGEST_S)
+    said, told = process.communicate(timeout=_MAX_S)
     assert (process.returncode, said) == (130, "")
     assert told.splitlines()[-1].endswith(f"fedlas jobs watch {running} --url={variables['FEDLAS_URL']}")
     assert service.job(running)["status"] not in ("cancelling", "cancelled")  # it may have ended meanwhile

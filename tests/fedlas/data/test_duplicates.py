@@ -17,7 +17,7 @@ from fedlas.data import arrays as arrays_module
 from fedlas.data import duplicates as module
 from fedlas.data.alignment import InputSpec
 from fedlas.data.arrays import read_arrays
-from fedlas.data.duplicates import FEWEST_LEFT, SeenRows, without_seen
+from fedlas.data.duplicates import MIN_LEFT, SeenRows, without_seen
 from fedlas.errors import BadDataset
 
 COUNTS = {"train": 400, "calibration": 200, "guarantee": 0, "test": 200}
@@ -188,11 +188,11 @@ def test_a_guarantee_split_may_become_empty(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("split", "other"), [("calibration", "test"), ("test", "calibration")])
 def test_too_few_unseen_rows_stop_a_job(tmp_path: Path, split: str, other: str) -> None:
     """Fewer than 200 rows of a split that has lost some neither choose nor judge; one without loss may be small."""
-    dataset = data({split: FEWEST_LEFT + 5, other: 50, "train": 10})
+    dataset = data({split: MIN_LEFT + 5, other: 50, "train": 10})
     for lost in (5, 6):
         seen = SeenRows.of(dataset.inputs, dataset.rows(split)[:lost], key=KEY)
         if lost == 5:
-            assert len(without_seen(dataset, seen, scratch=tmp_path).rows(split)) == FEWEST_LEFT
+            assert len(without_seen(dataset, seen, scratch=tmp_path).rows(split)) == MIN_LEFT
             continue
         words = rf"6 of 205 {split} rows.* 199 {split} rows are left, at least 200"
         with pytest.raises(BadDataset, match=words) as error:

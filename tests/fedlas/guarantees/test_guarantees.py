@@ -38,7 +38,7 @@ def softmax(scores: Array) -> Array:
 ERROR_LEVELS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5)
 REDRAWS = 200
 #: More than 21 failures of 200 have probability below 0.1 % where the true rate is 5 %.
-MOST_FAILURES = 21
+MAX_FAILURES = 21
 
 
 class Population:
@@ -96,7 +96,7 @@ def test_max_error_holds_at_every_level(population: Population, num_rows: int) -
         kept = [level for level in ERROR_LEVELS if (found.bounds <= level).any()]
         promised += len(kept)
         failures += any(population.risk(found.threshold_for(level)) > level for level in kept)
-    assert failures <= MOST_FAILURES
+    assert failures <= MAX_FAILURES
     assert promised >= 2 * REDRAWS
 
 
@@ -213,7 +213,7 @@ def test_groups_of_unequal_size(shared: float) -> None:
         kept = [level for level in ERROR_LEVELS if (found.bounds <= level).any()]
         promised += len(kept)
         failures += any(everyone.risk(found.threshold_for(level)) > level for level in kept)
-    assert failures <= MOST_FAILURES
+    assert failures <= MAX_FAILURES
     assert promised > REDRAWS / 2
 
 

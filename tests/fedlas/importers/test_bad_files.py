@@ -342,7 +342,7 @@ def test_which_limit_a_graph_is_over(good: Path, monkeypatch: pytest.MonkeyPatch
     error = refused(good)
     assert error.code == "too_many_nodes"
     assert f"{count:,} nodes; at most 20,000" in error.message
-    monkeypatch.setattr("fedlas.importers.onnx.parse.checks._MOST_PARTS", 1000)
+    monkeypatch.setattr("fedlas.importers.onnx.parse.checks._MAX_PARTS", 1000)
     assert "more than 1,000 parts" in refused(good).message
 
 
@@ -351,7 +351,7 @@ def test_values_that_are_not_packed_are_counted(good: Path, monkeypatch: pytest.
     model = onnx.load(good)
     model.graph.node[0].attribute.append(helper.make_attribute("list", list(range(5000))))
     content = model.SerializeToString()
-    monkeypatch.setattr("fedlas.importers.onnx.parse.checks._MOST_FIELDS", 4000)
+    monkeypatch.setattr("fedlas.importers.onnx.parse.checks._MAX_FIELDS", 4000)
     with pytest.raises(UnsupportedModel, match="more than 4,000 values in lists") as caught:
         survey(content)
     assert caught.value.code == "too_many_nodes"

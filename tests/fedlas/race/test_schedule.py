@@ -10,7 +10,16 @@ import torch
 
 from fedlas.race.schedule import Plan, PlannedCandidate, plan
 from fedlas.race.trainer import capped_epochs
-from fedlas.training.fit import HIGHEST, LOWEST, STEPS, Floats, _edge, edge_rate, head_edge_rate, predict_logits
+from fedlas.training.fit import (
+    MAX_LEARNING_RATE,
+    MIN_LEARNING_RATE,
+    STEPS,
+    Floats,
+    _edge,
+    edge_rate,
+    head_edge_rate,
+    predict_logits,
+)
 from fedlas.training.loop import steps_per_epoch
 from tests.helpers.small_classifier import noisy_digits, overconfident_classifier
 
@@ -98,7 +107,7 @@ def test_a_heads_edge_is_four_over_the_mean_squared_norm() -> None:
     features: Floats = np.array([[3.0, 4.0], [0.0, 5.0], [10.0, 0.0]], dtype=np.float32)
     assert head_edge_rate(features) == pytest.approx(4 / 50)
     assert head_edge_rate(np.float32(1000) * features) == pytest.approx(4 / 50e6)
-    assert head_edge_rate(np.float32(0.01) * features) == head_edge_rate(np.zeros_like(features)) == HIGHEST
+    assert head_edge_rate(np.float32(0.01) * features) == head_edge_rate(np.zeros_like(features)) == MAX_LEARNING_RATE
 
 
 def test_half_a_heads_edge_holds_and_twelve_times_it_does_not() -> None:
@@ -155,7 +164,7 @@ def test_larger_inputs_stand_a_smaller_rate() -> None:
     before = predict_logits(network, inputs)[0]
     for scale in (1, 10, 100):
         edges.append(edge_rate(network, [np.float32(scale) * inputs[0]], seed=0))
-    assert LOWEST < edges[2] < edges[1] < edges[0] == HIGHEST
+    assert MIN_LEARNING_RATE < edges[2] < edges[1] < edges[0] == MAX_LEARNING_RATE
     assert edge_rate(network, inputs, seed=0) == edges[0]
     assert np.array_equal(before, predict_logits(network, inputs)[0])
 
@@ -163,4 +172,4 @@ def test_larger_inputs_stand_a_smaller_rate() -> None:
 def test_few_rows_are_seen_again() -> None:
     """Seven rows in batches of 64 still give a range test of eighty steps."""
     (inputs, _), *_ = noisy_digits()
-    assert LOWEST < edge_rate(overconfident_classifier(), [inputs[0][:7]]) <= HIGHEST
+    assert MIN_LEARNING_RATE < edge_rate(overconfident_classifier(), [inputs[0][:7]]) <= MAX_LEARNING_RATE

@@ -18,7 +18,7 @@ from service.serving.messages import Request
 from tests.helpers.api import Json, MakeApi
 
 #: What a body may have.
-MOST = 10_000
+MAX_BYTES = 10_000
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def call(
 @asynccontextmanager
 async def arriving(*calls: InferenceCall) -> AsyncIterator[None]:
     """Their bodies, for the length of the block."""
-    tasks = [asyncio.ensure_future(one.body(MOST, json=False)) for one in calls]
+    tasks = [asyncio.ensure_future(one.body(MAX_BYTES, json=False)) for one in calls]
     await asyncio.sleep(0.05)
     yield
     for task, one in zip(tasks, calls, strict=True):
@@ -68,7 +68,7 @@ def test_what_is_announced_holds_nothing(app: ServingApp) -> None:
 
     async def ask() -> None:
         async with arriving(*(call(app, b"x", declared=900) for _ in range(20))):
-            assert await call(app, b"y" * 900).body(MOST, json=False) == b"y" * 900
+            assert await call(app, b"y" * 900).body(MAX_BYTES, json=False) == b"y" * 900
 
     run(ask)
 
@@ -78,13 +78,13 @@ def test_the_sum_is_bounded_and_one_alone_is_not(app: ServingApp) -> None:
 
     async def ask() -> None:
         first, second = call(app, b"x" * 800), call(app, b"x" * 800)
-        await first.body(MOST, json=False)
+        await first.body(MAX_BYTES, json=False)
         with pytest.raises(Overloaded):
-            await second.body(MOST, json=False)
+            await second.body(MAX_BYTES, json=False)
         second.release()
         first.release()
         alone = call(app, b"x" * 5000)
-        await alone.body(MOST, json=False)
+        await alone.body(MAX_BYTES, json=False)
         alone.release()
         assert app.services.memory.held_bytes == 0
 
@@ -96,15 +96,15 @@ def test_what_becomes_larger_counts_as_such(app: ServingApp) -> None:
 
     async def ask() -> None:
         packed, other = call(app, gzip.compress(bytes(900)), content_encoding="gzip"), call(app, b"x" * 300)
-        content = await packed.decompressed(await packed.body(MOST, json=False), MOST, json=False)
+        content = await packed.decompressed(await packed.body(MAX_BYTES, json=False), MAX_BYTES, json=False)
         assert content == bytes(900)
         with pytest.raises(Overloaded):
-            await other.body(MOST, json=False)
+            await other.body(MAX_BYTES, json=False)
         other.release()
         packed.release()
         small, other = call(app, b"x" * 10), call(app, b"x" * 300)
-        await small.body(MOST, json=False)
-        await other.body(MOST, json=False)
+        await small.body(MAX_BYTES, json=False)
+        await other.body(MAX_BYTES, json=False)
         with pytest.raises(Overloaded):
             await small.run(None, {"x": np.zeros((1, 250), np.float32)}, ())  # type: ignore[arg-type]
 
@@ -123,7 +123,7 @@ def test_a_body_that_drips_ends_with_the_request_s_time(app: ServingApp) -> None
 
         dripping.request.receive = receive
         with pytest.raises(DeadlineExceeded):
-            await dripping.body(MOST, json=False)
+            await dripping.body(MAX_BYTES, json=False)
 
     run(ask)
 

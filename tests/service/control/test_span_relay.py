@@ -30,8 +30,8 @@ def test_a_collector_that_is_slow_costs_a_bounded_memory(
 ) -> None:
     """Beyond a number and a size spans are dropped, which is said once; closing gives up, and what waits still goes."""
     caplog.set_level(logging.WARNING)
-    monkeypatch.setattr(module, "_MOST_BYTES", 100)
-    monkeypatch.setattr(module, "_MOST_WAITING", 3)
+    monkeypatch.setattr(module, "_MAX_BYTES", 100)
+    monkeypatch.setattr(module, "_MAX_WAITING", 3)
     monkeypatch.setattr(module, "_CLOSE_TIMEOUT_S", 0.1)
     taken, answers = list[bytes](), threading.Event()
 

@@ -18,7 +18,7 @@ from service.ipc.documents import Connection, Counted, Forget
 Read = Annotated[Connection | Counted | Forget, Field(discriminator="kind")]
 READ: TypeAdapter[Read] = TypeAdapter(Read)
 ALL_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-MOST = 300_000
+MAX_BYTES = 300_000
 
 Ends = tuple[socket.socket, Channel[Read]]
 
@@ -28,7 +28,7 @@ def ends() -> Iterator[Ends]:
     """An end to send into, and the channel that reads the other one; no file is left when the test is over."""
     before = open_files()
     sending, reading = pair()
-    with closing(sending), closing(Channel(reading, READ, most_bytes=MOST)) as channel:
+    with closing(sending), closing(Channel(reading, READ, most_bytes=MAX_BYTES)) as channel:
         yield sending, channel
     assert open_files() == before
 
@@ -143,7 +143,7 @@ BAD: dict[str, Callable[[], tuple[bytes, list[int]]]] = {
     "no file where the message is": lambda: (b"f", []),
     "a pipe that would be waited for": lambda: (b"f", list(os.pipe())),
     "a file that may change": lambda: (b"f", [memory(b'{"kind": "counted"}\n', seals=fcntl.F_SEAL_GROW)]),
-    "more than is read": lambda: (b"f", [memory(b'{"kind": "counted"}\n' + bytes(MOST))]),
+    "more than is read": lambda: (b"f", [memory(b'{"kind": "counted"}\n' + bytes(MAX_BYTES))]),
     "a sealed file that is wrong": lambda: (b"f", [memory(b"{}"), memory(b"")]),
 }
 

@@ -84,7 +84,7 @@ def run(told: Told, folder: Path) -> list[Json]:
 @pytest.fixture(params=[1, 7, 64, 4096])
 def step(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Blocks of so many rows, all read from the file, large or not."""
-    monkeypatch.setattr(batch_rows, "_MOST_ROWS", request.param)
+    monkeypatch.setattr(batch_rows, "_MAX_ROWS", request.param)
     monkeypatch.setattr(batch_rows, "_MAPPED_FROM", 0)
     return int(request.param)
 
@@ -256,7 +256,7 @@ BORDERS = [0, 1, 63, 130, 199, ROWS]
 @pytest.mark.parametrize("labelled", [True, False])
 def test_shards_are_the_whole_in_parts(tmp_path: Path, labelled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put together, they have the rows, names and errors of the whole, bad rows at their borders, too; alike again."""
-    monkeypatch.setattr(batch_rows, "_MOST_ROWS", 50)
+    monkeypatch.setattr(batch_rows, "_MAX_ROWS", 50)
     monkeypatch.setattr(batch_rows, "_MAPPED_FROM", 0)
     tokens = np.random.default_rng(0).integers(0, 3, (ROWS, 1))
     bad = [0, 1, 62, 63, 129, 131, 199]
@@ -415,7 +415,7 @@ def test_blocks_are_sized_by_what_rows_take(tmp_path: Path) -> None:
 
 def test_progress_is_told_about_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However small the blocks are, the supervisor hears of few of them, and of the end."""
-    monkeypatch.setattr(batch_rows, "_MOST_ROWS", 10)
+    monkeypatch.setattr(batch_rows, "_MAX_ROWS", 10)
     rows = np.ones((ROWS, 2), np.float32)
     told = order(tmp_path, scaling(1.0), prepared(tmp_path, {"x": rows}), [spec("float32", 2)])
     moments = iter(0.1 * i for i in range(1000))

@@ -56,7 +56,7 @@ def test_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
         assert all(one.stop == other.start for one, other in itertools.pairwise(rows))
         assert {len(one) for one in rows[:-1]} == {len(rows[0])} >= {max(len(rows[0]), len(rows[-1]))}
         assert len(rows[0]) < GROUP_ROWS or len(rows[0]) % GROUP_ROWS == 0
-        assert 1 < len(pieces) <= batch._MOST_SHARDS
+        assert 1 < len(pieces) <= batch._MAX_SHARDS
     assert [round(piece.work_seconds) for piece in planned_shards(1_000, slow, seconds=5)] == [5, 5]
 
 

@@ -124,8 +124,8 @@ def test_a_flood_is_dropped(
     registry: Registry, worker_settings: WorkerSettings, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of each type so many are events; one that floods drowns no other."""
-    monkeypatch.setitem(jobs._MOST, "epoch", 50)
-    monkeypatch.setitem(jobs._MOST, "stage", 3)
+    monkeypatch.setitem(jobs._MAX_EVENTS, "epoch", 50)
+    monkeypatch.setitem(jobs._MAX_EVENTS, "stage", 3)
     work = attempt(registry, worker_settings, job_id)
     for number in range(1, 200):
         work.note({"event": epoch(number)})

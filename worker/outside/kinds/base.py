@@ -28,7 +28,7 @@ from worker.sandbox.protocol import ChildRequest
 _LOG = logging.getLogger("fedlas.worker")
 
 #: A report of a thousand classes has less than one mebibyte.
-_MOST_REPORT_BYTES = 64 * 1024**2
+_MAX_REPORT_BYTES = 64 * 1024**2
 
 R = TypeVar("R", bound=Result)
 #: What the child is given; no path stands in the order.
@@ -150,7 +150,7 @@ class ChildWork(WorkKind, Generic[R]):
         names = found.files()
         if "report" in names:
             report = folder / names["report"]
-            if (size := report.stat().st_size) > _MOST_REPORT_BYTES:
+            if (size := report.stat().st_size) > _MAX_REPORT_BYTES:
                 raise ValueError(f"the child's report has {size} bytes")
             Report.arrived_json(report.read_bytes())
         with ExitStack() as stack:

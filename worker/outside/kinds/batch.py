@@ -38,12 +38,13 @@ _LOG = logging.getLogger("fedlas.worker")
 #: Rows of a group of the results (`service.inference.result_tables.GROUP_ROWS`): a shard of more has whole groups.
 GROUP_ROWS = 1 << 15
 #: What a row of 64 numbers takes to be read, and its answer to be written, on two cores; a file of an image.
-_ROW_S, _IMAGE_S = 3e-6, 4e-3
+_ROW_S = 3e-6
+_IMAGE_S = 4e-3
 #: A batch of less than so many shards is none: a process more would take as long as what two workers save.
-_LEAST_SHARDS = 2
+_MIN_SHARDS = 2
 #: Rows of the `pieces` table are read all at once.
-_MOST_SHARDS = 10_000
-_MOST_SECONDS = 24 * 3600
+_MAX_SHARDS = 10_000
+_MAX_SECONDS = 24 * 3600
 _KIND = "predict_shard"
 _QUEUE = QUEUE_OF[_KIND]
 
@@ -53,8 +54,8 @@ def planned_shards(num_rows: int, profile: ModelProfile, *, seconds: float) -> l
     measured = None if profile.cost is None else profile.cost.measured
     computed = 0.0 if measured is None else measured.seconds / measured.rows
     of_row = _ROW_S + computed + (0.0 if profile.preprocessing is None else _IMAGE_S)
-    number = min(_MOST_SHARDS, math.floor(num_rows * of_row / seconds), num_rows)
-    if number < _LEAST_SHARDS:
+    number = min(_MAX_SHARDS, math.floor(num_rows * of_row / seconds), num_rows)
+    if number < _MIN_SHARDS:
         return []
     size = math.ceil(num_rows / number)
     if size > GROUP_ROWS:
@@ -102,7 +103,7 @@ class PredictShard(ChildWork[ShardsResult]):
             shard=shard,
         )
         files = {"model": self.stored(model.served_sha256), "dataset": self.stored(dataset.prepared_sha256)}
-        return Prepared(order=order, limits=Limits(_MOST_SECONDS), files=files)
+        return Prepared(order=order, limits=Limits(_MAX_SECONDS), files=files)
 
     def note(self, event: JsonObject) -> None:
         """Remember how far the child is; keep the part that it has left before it is told of another shard."""
@@ -249,7 +250,7 @@ class Predict(OnInputs[BatchResult]):
             profile=profile, options=AnswerOptions.read(row.options), errors=row.options.get("errors", "fail")
         )
         files = {"model": self.stored(model.served_sha256), "dataset": self.stored(dataset.prepared_sha256)}
-        return Prepared(order=order, limits=Limits(_MOST_SECONDS), files=files)
+        return Prepared(order=order, limits=Limits(_MAX_SECONDS), files=files)
 
     def _wait_for(self, shards: Sequence[NewPiece]) -> None:
         """Let shards be claimed; the last of them to end opens this work again."""

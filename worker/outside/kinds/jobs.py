@@ -37,7 +37,7 @@ from worker.sandbox.protocol import Limits
 ToldEvent: TypeAlias = StageEvent | ReportedEvent
 
 #: What a job may tell in all its attempts; more is dropped. A race has at most a thousand candidates.
-_MOST = {"stage": 100, "warning": 1100, "training": 5000, "epoch": 5000, "score": 5000, "candidate": 1100}
+_MAX_EVENTS = {"stage": 100, "warning": 1100, "training": 5000, "epoch": 5000, "score": 5000, "candidate": 1100}
 #: An attempt that goes on tells again what an earlier one had told and not saved; by these fields it is known.
 _IDENTITY = {"training": ("number", "fold"), "epoch": ("number", "fold", "epoch"), "score": ("number", "fold")}
 #: Types of which an earlier attempt may have told.
@@ -48,12 +48,14 @@ Identity: TypeAlias = "tuple[object, ...]"
 #: The webhook's secret and the sender's own words are no part of what a child has to do.
 _WITHHELD = {"webhook", "metadata"}
 #: The outputs of a candidate on the calibration rows, and its network with its optimiser.
-_CHECKPOINT_BYTES, _COPIES = 2 * GIBIBYTE, 6
+_CHECKPOINT_BYTES = 2 * GIBIBYTE
+_COPIES = 6
 _ROW_KEY_BYTES = 16
 #: A race has at most a thousand candidates, and few other entries of its own.
-_MOST_ENTRIES = 1100
+_MAX_ENTRIES = 1100
 #: Progress is an event when it has grown by so much, another candidate runs, or the last was so many seconds ago.
-_NEWS, _NEWS_S = 0.01, 6.0
+_NEWS = 0.01
+_NEWS_S = 6.0
 _UNDETERMINED = (
     "nothing was fitted and nothing is judged, since it is unknown which rows the model was trained on: send the "
     "dataset again with seen_by_model=no, or with a column split"
@@ -92,7 +94,7 @@ class ToldEvents:
                 return False
             self._known.add(identity)
         self._told[type] += 1
-        return self._told[type] <= _MOST[type]
+        return self._told[type] <= _MAX_EVENTS[type]
 
     def write(self, unit: UnitOfWork, job_id: str) -> None:
         """Write all that waits; where the transaction fails, the next one does."""
@@ -227,7 +229,7 @@ class JobKind(OnInputs[R]):
         """Keep an entry of the journal, with all that the child told before it saved it."""
         unit.work.verify(self.claim, reached=self.reached)
         known = unit.checkpoints.of(self.record_id)
-        if name not in known and len(known) >= _MOST_ENTRIES:
+        if name not in known and len(known) >= _MAX_ENTRIES:
             raise OSError("there are too many checkpoints")
         self.write_events(unit)
         older = unit.checkpoints.save(self.record_id, name, file.keep())

@@ -26,10 +26,13 @@ _TIMES_MORE_MEMORY = 2
 _MEBIBYTE = 1024**2
 #: An importer holds the file, its message, the arrays, the network, the session and the copy it writes. A forest is
 #: lists of small numbers, a byte or two each in the file and an object in Python: 25 MB of it took 1.2 GiB.
-_MEMORY_PER_BYTE, _MEMORY_PER_LISTED_BYTE, _LISTED_BYTES = 8, 40, 64 * _MEBIBYTE
+_MEMORY_PER_BYTE = 8
+_MEMORY_PER_LISTED_BYTE = 40
+_LISTED_BYTES = 64 * _MEBIBYTE
 #: Large files may take longer: this is what a busy machine reads, checks and writes again. Their arrays are mapped, the
 #: upload's and the copy's, perhaps inflated: address space is no memory.
-_BYTES_PER_SECOND, _COPIES = 10_000_000, 16
+_BYTES_PER_SECOND = 10_000_000
+_COPIES = 16
 
 
 def inspection_limits(settings: WorkerSettings, size: int) -> Limits:

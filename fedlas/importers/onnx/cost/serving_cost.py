@@ -21,9 +21,9 @@ from fedlas.importers.onnx.runtime import GraphSession
 
 #: Numbers of rows at which all tensors are counted.
 _ROWS = (1, 2, 4, 8)
-_MANY = 4096
+_MAX_ROWS = 4096
 #: Rows that a graph is run on where the sizes of a tensor are not known.
-_MOST_RUN = 64
+_MAX_COMPUTED_ROWS = 64
 #: Multiples of the lengths that are known to run at which powers are counted, and at twice of which.
 _FACTORS = (64, 8, 1, 0.5, 0.25)
 
@@ -75,14 +75,14 @@ def serving_cost(graph: Graph, inputs: Sequence[InputSpec], lengths: Mapping[str
         return Interpretation(graph, row_shapes(inputs, lengths, rows), constants=constants, strict=strict)
 
     # One number of rows is drawn, so that no graph can be written to grow between the others.
-    runs = {n: run(n) for n in (*_ROWS, 9 + secrets.randbelow(_MANY - 9), _MANY)}
+    runs = {n: run(n) for n in (*_ROWS, 9 + secrets.randbelow(_MAX_ROWS - 9), _MAX_ROWS)}
     computed = [runs[2].tensors[name] for node in graph.nodes for name in node.output if name]
     unknown = [name for node in graph.nodes for name in node.output if name and runs[2].tensors[name].count is None]
     if unknown:
-        n = 9 + secrets.randbelow(_MOST_RUN - 8)
+        n = 9 + secrets.randbelow(_MAX_COMPUTED_ROWS - 8)
         runs[n] = run(n)
         session = GraphSession(graph, unknown, typed=False)
-        for rows in [rows for rows in runs if rows <= _MOST_RUN]:
+        for rows in [rows for rows in runs if rows <= _MAX_COMPUTED_ROWS]:
             # ONNX Runtime makes so many elements of made-up rows.
             found = session([value.numpy() for value in example_inputs(list(inputs), rows, lengths).values()])
             for name, value in zip(unknown, found, strict=True):

@@ -20,19 +20,22 @@ from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.operators.table import words
 
 #: The largest classifiers that exporters write stay below ten thousand nodes; importing takes about 1 ms for each.
-MOST_NODES = 20_000
-_MOST_PARTS = 1_000_000
+MAX_NODES = 20_000
+_MAX_PARTS = 1_000_000
 #: An element of a list may be a field of its own, in files of very old writers and in trees of many nodes.
-_MOST_FIELDS = 20_000_000
+_MAX_FIELDS = 20_000_000
 #: Model, graph, node, attribute, tensor; each nested graph adds three. The parser itself gives up at 100.
-_DEEPEST = 60
-_NUMBER, _EIGHT_BYTES, _SIZED, _FOUR_BYTES = 0, 1, 2, 5
-_LONGEST_NAME = 1000
+_MAX_DEPTH = 60
+_NUMBER = 0
+_EIGHT_BYTES = 1
+_SIZED = 2
+_FOUR_BYTES = 5
+_MAX_NAME = 1000
 #: Attributes that say how large something is, and the largest product of their numbers: a pooling window of 4096².
 _SIZES = words(
     "kernel_shape pads strides dilations output_padding output_shape hidden_size blocksize size group num_heads"
 )
-_LARGEST = 2**24
+_MAX_SIZE_PRODUCT = 2**24
 _CONTENTS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
 #: Operators whose constant inputs are weights: no infinity there means "masked", as it does elsewhere.
 _WEIGHTED = words(
@@ -63,7 +66,7 @@ def survey(content: bytes) -> None:
             end, message = outer.pop()
             continue
         fields += 1
-        if fields > _MOST_FIELDS:
+        if fields > _MAX_FIELDS:
             break
         tag, position = _varint(content, position, end)
         kind = tag & 7
@@ -87,8 +90,8 @@ def survey(content: bytes) -> None:
             raise DecodeError("a group, which ONNX does not use")
     _within(position, end)
     _check(parts, fields, len(outer))
-    if nodes > MOST_NODES:
-        raise UnsupportedModel("too_many_nodes", f"the graph has {nodes:,} nodes; at most {MOST_NODES:,} can be opened")
+    if nodes > MAX_NODES:
+        raise UnsupportedModel("too_many_nodes", f"the graph has {nodes:,} nodes; at most {MAX_NODES:,} can be opened")
 
 
 def _within(position: int, end: int) -> None:
@@ -98,21 +101,21 @@ def _within(position: int, end: int) -> None:
 
 def _check(parts: int, fields: int, depth: int) -> None:
     """These two limits end the count, so how much lies beyond them is not known; nodes are counted to the end."""
-    if parts > _MOST_PARTS:
+    if parts > _MAX_PARTS:
         raise UnsupportedModel(
             "too_many_nodes",
-            f"the graph has more than {_MOST_PARTS:,} parts (nodes, attributes, tensors, descriptions), the most that "
-            f"can be opened; classifiers have at most {MOST_NODES:,} nodes",
+            f"the graph has more than {_MAX_PARTS:,} parts (nodes, attributes, tensors, descriptions), the most that "
+            f"can be opened; classifiers have at most {MAX_NODES:,} nodes",
         )
-    if fields > _MOST_FIELDS:
+    if fields > _MAX_FIELDS:
         raise UnsupportedModel(
             "too_many_nodes",
-            f"the file has more than {_MOST_FIELDS:,} values in lists that are not packed (for example those of a "
+            f"the file has more than {_MAX_FIELDS:,} values in lists that are not packed (for example those of a "
             "tree ensemble), the most that can be opened; send fewer or smaller trees",
         )
-    if depth > _DEEPEST:
+    if depth > _MAX_DEPTH:
         raise UnsupportedModel(
-            "too_deep", f"graphs are nested more than {_DEEPEST} levels deep; a classifier needs no nested graphs"
+            "too_deep", f"graphs are nested more than {_MAX_DEPTH} levels deep; a classifier needs no nested graphs"
         )
 
 
@@ -132,12 +135,12 @@ def _varint(content: bytes, position: int, end: int) -> tuple[int, int]:
 def check_names(model: ModelProto) -> None:
     """Refuse names that no exporter writes: they end in logs and records; raises UnsupportedModel (`bad_name`)."""
     for name in _names(model):
-        if len(name) > _LONGEST_NAME or not name.isprintable():
+        if len(name) > _MAX_NAME or not name.isprintable():
             shown = "".join(character if character.isprintable() else "?" for character in name[:40])
             raise UnsupportedModel(
                 "bad_name",
                 f"the name {shown!r}… has {len(name)} characters; names must be printable and at most "
-                f"{_LONGEST_NAME} characters long",
+                f"{_MAX_NAME} characters long",
             )
 
 
@@ -198,10 +201,10 @@ def check_functions(model: ModelProto) -> None:
     functions = {_key(function): function for function in model.functions}
     sizes: dict[tuple[str, str], int] = {}
     total = sum(_written_out(node, functions, sizes, ()) for node in model.graph.node) if functions else 0
-    if total > MOST_NODES:
+    if total > MAX_NODES:
         raise UnsupportedModel(
             "too_many_nodes",
-            f"the graph's functions, written out, have {total:,} nodes; at most {MOST_NODES:,} can be opened",
+            f"the graph's functions, written out, have {total:,} nodes; at most {MAX_NODES:,} can be opened",
         )
 
 
@@ -231,11 +234,11 @@ def check_attributes(model: ModelProto) -> None:
     for node in every_node(model):
         for attribute in node.attribute:
             product = math.prod(max(1, abs(n)) for n in [attribute.i, *attribute.ints])
-            if attribute.name in _SIZES and product > _LARGEST:
+            if attribute.name in _SIZES and product > _MAX_SIZE_PRODUCT:
                 raise UnsupportedModel(
                     "declared_size",
                     f"{node.op_type} has {attribute.name} = {[*attribute.ints] or attribute.i}; "
-                    f"sizes whose product is at most {_LARGEST:,} can be opened",
+                    f"sizes whose product is at most {_MAX_SIZE_PRODUCT:,} can be opened",
                 )
 
 

@@ -35,14 +35,16 @@ from fedlas.importers.onnx.parse.checks import (
 #: The name of a file of weights, which the graph has to state, and its content.
 WeightFile = tuple[str, bytes]
 #: A protobuf message ends here, whatever the writer.
-MOST_BYTES = 2**31 - 1
+MAX_BYTES = 2**31 - 1
 _ZIP = b"PK\x03\x04"
 #: Writers align tensors to so many bytes at most: what lies behind the last one and is longer belongs to another model.
 _MAX_GAP_BYTES = 65_536
 #: What the newest supported ONNX Runtime opens (1.27-1.31); the served copy keeps the upload's versions.
-MAX_OPSET, MIN_OPSET, MAX_IR = 26, 7, 13
+MAX_OPSET = 26
+MIN_OPSET = 7
+MAX_IR = 13
 #: One row of an input; the largest images and volumes that are classified are far below.
-_LARGEST_ROW = 256 * 1024**2
+_MAX_ROW_BYTES = 256 * 1024**2
 _CLASSICAL = "ai.onnx.ml"
 _QUANTISED = ("QLinear", "QAttention", "QGemm", "Quantize", "Dequantize", "DynamicQuantize")
 #: Nested graphs may run for ever, and no exporter needs them for a classifier in inference.
@@ -80,8 +82,8 @@ def read_parts(path: Path) -> tuple[bytes, WeightFile | None]:
     Raises:
         UnsupportedModel: `too_large`, `needs_graph`, or what is wrong with the archive (`corrupt`, `archive_bomb`, …).
     """
-    if (size := path.stat().st_size) > MOST_BYTES:
-        raise UnsupportedModel("too_large", f"the model has {size} bytes with its weights; ONNX ends at {MOST_BYTES}")
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise UnsupportedModel("too_large", f"the model has {size} bytes with its weights; ONNX ends at {MAX_BYTES}")
     with path.open("rb") as file:
         if file.read(len(_ZIP)) != _ZIP:
             return path.read_bytes(), None
@@ -93,7 +95,7 @@ def read_parts(path: Path) -> tuple[bytes, WeightFile | None]:
                 raise needs_graph("a zip of safetensors, as a Hugging Face folder is")
             if len(members) != 2 or not members[0].filename.endswith(".onnx"):
                 return _ZIP, None
-            check_members(members, archive_bytes=size, max_member_bytes=MOST_BYTES, max_ratio=0, free_bytes=MOST_BYTES)
+            check_members(members, archive_bytes=size, max_member_bytes=MAX_BYTES, max_ratio=0, free_bytes=MAX_BYTES)
             graph, weights = (read_member(archive, one) for one in members)
     except BadDataset as error:
         raise UnsupportedModel(error.code, error.message) from error
@@ -319,9 +321,9 @@ def _check_inputs(model: ModelProto) -> None:
         if any(size < 0 for size in shape):
             raise UnsupportedModel("corrupt", f"input {info.name!r} has the shape {tuple(shape)}")
         row = math.prod(size or 1 for size in shape[1:])
-        if row * 4 > _LARGEST_ROW or (shape and shape[0] > 2**20):
+        if row * 4 > _MAX_ROW_BYTES or (shape and shape[0] > 2**20):
             raise UnsupportedModel(
                 "declared_size",
                 f"input {info.name!r} has the shape {tuple(shape)}: {4 * row:,} bytes per row, at most "
-                f"{_LARGEST_ROW:,} are allowed",
+                f"{_MAX_ROW_BYTES:,} are allowed",
             )

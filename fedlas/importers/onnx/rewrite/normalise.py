@@ -15,7 +15,7 @@ from fedlas.importers.onnx.operators import OPERATORS, operator_name
 from fedlas.importers.onnx.operators.table import STANDARD_DOMAINS
 from fedlas.importers.onnx.runtime import is_runtime_node
 
-_MOST_BYTES = 2**31  # as large as a model file can be
+_MAX_BYTES = 2**31  # as large as a model file can be
 _FLOATS = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 _ANY_FLOAT = (TensorProto.FLOAT, *_FLOATS)
 _OPTIONAL = defs.OpSchema.FormalParameterOption.Optional
@@ -102,7 +102,7 @@ def fold_fills(graph: Graph) -> None:
         fill = _as_float32(numpy_helper.to_array(value)).ravel()[0]
         shape = [int(size) for size in graph.constants[node.input[0]]]
         total += 4 * math.prod(shape)
-        if total > _MOST_BYTES:
+        if total > _MAX_BYTES:
             raise UnsupportedModel("declared_size", f"the graph fills tensors of {total} bytes with one value")
         if fill not in (0.0, 1.0) and shape:
             graph.constants[node.output[0]] = np.full(shape, fill, np.float32)

@@ -32,7 +32,7 @@ AFTER_HEAD = _POOLS | words(
 _SHAPED = _POOLS | words("Reshape Expand Slice Tile Squeeze Unsqueeze Split Pad")
 LAYOUT = ("Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose")
 #: So many tensors before the output are tried; a softmax that JAX writes has ten nodes.
-_MOST_TRIED = 32
+_MAX_TRIED = 32
 #: Standard deviations of made-up scores: a bound on probabilities shows in confident rows. All scores are within ±48,
 #: so that their exponentials, unshifted, are finite and not zero.
 _DEVIATIONS = (1.0, 4.0, 16.0)
@@ -148,7 +148,7 @@ class _ActivationFinder:
     def tensors_before(self) -> Iterator[str]:
         """The tensors that may be its scores, the nearest first."""
         derived, pending, seen = constant_derived(self.graph), deque([self.output]), set[str]()
-        while pending and len(seen) < _MOST_TRIED:
+        while pending and len(seen) < _MAX_TRIED:
             name = pending.popleft()
             node = self.producers.get(name)
             if name in seen or node is None or name in self.sizes:
