@@ -134,10 +134,10 @@ def idempotency_key(form_key: str, content: JsonValue) -> str | None:
     return hashlib.sha256(json.dumps([form_key, content], sort_keys=True).encode()).hexdigest()
 
 
-def order_of(fields: Sequence[tuple[str, str]]) -> JsonObject:
+def request_of(fields: Sequence[tuple[str, str]]) -> JsonObject:
     """The order that a form's fields say, as the API takes it.
 
-    >>> order_of([("model_id", "mdl_1"), ("seed", "3"), ("metadata", "team = x"), ("accept_warnings", "label_order")])
+    >>> request_of([("model_id", "mdl_1"), ("seed", "3"), ("metadata", "team = x"), ("accept_warnings", "label_order")])
     {'model_id': 'mdl_1', 'seed': 3, 'metadata': {'team': 'x'}, 'accept_warnings': ['label_order']}
     """
     given = {name: text for name, text in fields if name not in _NOT_SENT}

@@ -84,7 +84,7 @@ def steps_of(job: JobRecord) -> tuple[Step, ...]:
     )
 
 
-def order_sentences(job: JobRecord) -> list[str]:
+def request_sentences(job: JobRecord) -> list[str]:
     budget, given = job.budget, job.hyperparameters.model_dump(exclude_defaults=True)
     fixed = listed([f"{name.replace('_', ' ')} {value}" for name, value in given.items()])
     score = "NLL" if job.gate.score == "nll" else "Brier scores"

@@ -21,7 +21,7 @@ from service.registry.errors import InvalidRequest
 from service.registry.presenters import delivery_record, job_record
 from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories.records import ListFilter
-from service.web.job_words import LEFT_OUT, VERDICTS, Step, ToldEvent, order_sentences, steps_of, told
+from service.web.job_words import LEFT_OUT, VERDICTS, Step, ToldEvent, request_sentences, steps_of, told
 from service.web.race import Contender, Panel, Race, loss_panels, nll_chart
 from service.web.rendering import page, see_other
 from service.web.reports import stored_report
@@ -106,7 +106,7 @@ async def delete(request: Request, services: ServicesDep, job_id: str) -> Respon
 
 async def _shown(request: Request, services: Services, job_id: str, *, refused: Problem | None = None) -> Response:
     view = await run_in_threadpool(FollowedJob(services.registry, job_id).view)
-    return page(request, "jobs/page.html.jinja", view=view, order=order_sentences(view.job), refused=refused)
+    return page(request, "jobs/page.html.jinja", view=view, order=request_sentences(view.job), refused=refused)
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,11 @@ from service.api.plumbing.access import headers_of
 from service.api.plumbing.services import Services, ServicesDep
 from service.registry.errors import NotFound
 from service.registry.registry import UnitOfWork
-from service.web import datasets, jobs, live, models, operations, orders, rendering, reports, try_it
+from service.web import datasets, jobs, live, models, new_job, operations, rendering, reports, try_it
 from service.web.forms import Sent
 from service.web.jobs import ListedJob, listed
 from service.web.live import LiveJobs
-from service.web.orders import Choices
+from service.web.new_job import Choices
 from service.web.rendering import page, see_other
 from service.web.routes import PageRoute
 from service.web.sessions import COOKIE, Sessions, is_api_of_session, is_page, origin_of, safe_return, session_id_of
@@ -36,7 +36,7 @@ _NEWEST = 5
 
 Next = Annotated[str, Query(alias="next", max_length=2000)]
 _KEPT = ("x-request-id", "retry-after", "allow", "www-authenticate")
-_PAGES = (rendering, orders, datasets, jobs, live, models, reports, try_it, operations)
+_PAGES = (rendering, new_job, datasets, jobs, live, models, reports, try_it, operations)
 
 
 def install(app: FastAPI, sessions: Sessions) -> None:

@@ -90,7 +90,7 @@ def test_guesses_are_counted_and_lock_nobody_out(own: Api) -> None:
     assert visitor.post("/sign-in", data={"key": KEY}).status_code == 303
 
 
-@pytest.mark.parametrize("path", ["/sign-in", "/sign-out", "/new/order", "/jobs/job_1/cancel"])
+@pytest.mark.parametrize("path", ["/sign-in", "/sign-out", "/new/job", "/jobs/job_1/cancel"])
 def test_pages_take_short_forms_and_nothing_else(api: Api, path: str) -> None:
     """Signing in 8 kB, others 64: declared or not, more is refused before it is parsed, and so is what is no form."""
     visitor = browser(api)
@@ -98,7 +98,7 @@ def test_pages_take_short_forms_and_nothing_else(api: Api, path: str) -> None:
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     assert visitor.post(path, content=b"&" * limit, headers=form).status_code in (303, 401, 404, 422)
     assert visitor.post(path, content=b"&" * (limit + 1), headers=form).status_code == 413
-    if path in ("/sign-in", "/new/order"):  # these read their body
+    if path in ("/sign-in", "/new/job"):  # these read their body
         assert visitor.post(path, content=iter([b"&" * limit, b"&"]), headers=form).status_code == 413
     long_type = f"{form['Content-Type']}; a={'x' * 100}"
     for kind in ("multipart/form-data; boundary=b", "application/json", "text/plain", long_type):

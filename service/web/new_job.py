@@ -24,8 +24,8 @@ from service.web.forms import (
     Sent,
     fields_of,
     idempotency_key,
-    order_of,
     receive_files,
+    request_of,
     suggested_name,
 )
 from service.web.rendering import page, see_other
@@ -41,19 +41,19 @@ _SHOWN = 8
 _DIGITS = 9
 
 Id = Annotated[str | None, Query(max_length=100)]
-Part = Literal["model", "dataset", "order", "check"]
+Part = Literal["model", "dataset", "job", "check"]
 
 
 @router.get("/new")
-async def order_page(
+async def new_job_page(
     request: Request, services: ServicesDep, model: Id = None, dataset: Id = None, check: Id = None
 ) -> Response:
-    shown = await services.read(partial(OrderPage.read, model_id=model, dataset_id=dataset, check_id=check))
+    shown = await services.read(partial(NewJobPage.read, model_id=model, dataset_id=dataset, check_id=check))
     return _page(request, shown)
 
 
 @router.get("/new/{part}")
-async def order_part(
+async def new_job_part(
     request: Request,
     services: ServicesDep,
     part: Part,
@@ -65,11 +65,11 @@ async def order_part(
     """One part of the page, as soon as the record that it is about is settled; see `is_news` for what comes before."""
     if awaited := {"model": model, "dataset": dataset, "check": check}.get(part):
         await services.long_poll.for_final(awaited, WAIT_S)
-    shown = await services.read(partial(OrderPage.read, model_id=model, dataset_id=dataset, check_id=check))
+    shown = await services.read(partial(NewJobPage.read, model_id=model, dataset_id=dataset, check_id=check))
     if awaited and not is_news(getattr(shown, part), told=told):
         return Response(status_code=204)
     inspected = {"HX-Trigger": "inspected"}  # tells the part with the order that it may have become possible
-    return await run_in_threadpool(_page, request, shown, template=f"orders/{part}.html.jinja", headers=inspected)
+    return await run_in_threadpool(_page, request, shown, template=f"new_job/{part}.html.jinja", headers=inspected)
 
 
 @router.post("/new")
@@ -79,19 +79,19 @@ async def send_files(request: Request, services: ServicesDep) -> Response:
     model, dataset = sent["model"].record_id, sent["dataset"].record_id
     if not any(one.form.problem for one in sent.values()):
         return see_other(_address(model=model, dataset=dataset))
-    shown = await services.read(partial(OrderPage.read, model_id=model, dataset_id=dataset, check_id=None))
+    shown = await services.read(partial(NewJobPage.read, model_id=model, dataset_id=dataset, check_id=None))
     return _page(request, shown, sent=sent, status=422)
 
 
 @router.post("/new/{step}")
-async def place_order(request: Request, services: ServicesDep, step: Literal["check", "order"]) -> Response:
+async def create_job(request: Request, services: ServicesDep, step: Literal["check", "job"]) -> Response:
     """The order of a form, or a dry run that checks it."""
     dry_run = step == "check"
     sent = await request.form(max_files=0)
     fields = [(name, value) for name, value in sent.multi_items() if isinstance(value, str)]
     model, dataset, check = (dict(fields).get(name) or None for name in ("model_id", "dataset_id", "check"))
     query = {"dry_run": "true"} if dry_run else None
-    content = order_of(fields)
+    content = request_of(fields)
     key = idempotency_key(dict(fields).get(FIELD, ""), [content, dry_run])
     headers = {"Idempotency-Key": key} if key else None
     answer = await call_api(request, "POST", "/v1/jobs", query=query, content=content, headers=headers)
@@ -99,15 +99,15 @@ async def place_order(request: Request, services: ServicesDep, step: Literal["ch
         job_id = answer.headers["Location"].rpartition("/")[2]
         there = f"{_address(model=model, dataset=dataset, check=job_id)}#check" if dry_run else f"/jobs/{job_id}"
         return see_other(there)
-    shown = await services.read(partial(OrderPage.read, model_id=model, dataset_id=dataset, check_id=check))
+    shown = await services.read(partial(NewJobPage.read, model_id=model, dataset_id=dataset, check_id=check))
     return _page(request, shown, form=FormState(dict(fields), problem_in(answer)), status=answer.status_code)
 
 
 def _page(
     request: Request,
-    shown: OrderPage,
+    shown: NewJobPage,
     *,
-    template: str = "orders/page.html.jinja",
+    template: str = "new_job/page.html.jinja",
     sent: dict[str, Sent] | None = None,
     form: FormState | None = None,
     status: int = 200,
@@ -143,7 +143,7 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class OrderPage:
+class NewJobPage:
     """Parts of a job request, as far as they are there.
 
     Attributes:
@@ -161,7 +161,7 @@ class OrderPage:
     gone: frozenset[str] = frozenset()
 
     @classmethod
-    def read(cls, unit: UnitOfWork, model_id: str | None, dataset_id: str | None, check_id: str | None) -> OrderPage:
+    def read(cls, unit: UnitOfWork, model_id: str | None, dataset_id: str | None, check_id: str | None) -> NewJobPage:
         model_row = unit.models.find(model_id) if model_id else None
         dataset_row = unit.datasets.find(dataset_id) if dataset_id else None
         model = model_record(unit, model_row) if model_row is not None else None

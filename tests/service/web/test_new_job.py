@@ -13,8 +13,8 @@ import pytest
 from fedlas.contract.profiles import TensorSpec
 from fedlas.contract.records import DatasetRecord, ModelRecord
 from service.registry.errors import InvalidRequest
-from service.web.forms import order_of
-from service.web.orders import misfits
+from service.web.forms import request_of
+from service.web.new_job import misfits
 from tests.helpers.api import Api
 from tests.helpers.uploads import Uploads, digits, digits_npz, weights_outside
 
@@ -62,7 +62,7 @@ def test_from_two_files_to_an_order(api: Api, both: dict[str, str]) -> None:
     assert 'value="digits"' in page  # the name to publish under
     order = {"model_id": both["model"], "dataset_id": both["dataset"], "publish_as": "digits", "budget.minutes": "2,5"}
     order |= {"seed": "", "metadata": "team = vision\nurl = a=b"}
-    answer = api.client.post("/new/order", data=order, headers=BROWSER, follow_redirects=False)
+    answer = api.client.post("/new/job", data=order, headers=BROWSER, follow_redirects=False)
     assert answer.status_code == 303
     job = api.client.get(f"/v1{answer.headers['location']}").json()
     assert (job["budget"]["minutes"], job["seed"], job["publish_as"]) == (2.5, 0, "digits")
@@ -72,11 +72,11 @@ def test_from_two_files_to_an_order(api: Api, both: dict[str, str]) -> None:
 def test_a_refused_order_comes_back_as_it_was_entered(api: Api, both: dict[str, str]) -> None:
     """With the reason at its field, and nothing ordered."""
     order = {"model_id": both["model"], "dataset_id": both["dataset"], "budget.minutes": "soon", "seed": "7"}
-    answer = api.client.post("/new/order", data=order, headers=BROWSER)
+    answer = api.client.post("/new/job", data=order, headers=BROWSER)
     assert answer.status_code == 422
     for kept in ('value="soon"', 'value="7"', 'id="budget.minutes-error"', "Nothing was ordered."):
         assert kept in answer.text
-    assert api.client.post("/new/order", data={**order, "budget.minutes": "5", ".": "x"}).status_code == 422
+    assert api.client.post("/new/job", data={**order, "budget.minutes": "5", ".": "x"}).status_code == 422
     assert api.client.get("/v1/jobs").json()["data"] == []
 
 
@@ -93,7 +93,7 @@ def test_a_form_that_is_sent_twice_orders_once(api: Api, both: dict[str, str]) -
     """A double click is one job; the same form with another seed is another order."""
     order = {"model_id": both["model"], "dataset_id": both["dataset"], "form_key": "one", "seed": "1"}
     sent = [
-        api.client.post("/new/order", data={**order, **more}, headers=BROWSER, follow_redirects=False)
+        api.client.post("/new/job", data={**order, **more}, headers=BROWSER, follow_redirects=False)
         for more in ({}, {}, {"seed": "2"})
     ]
     places = [answer.headers["location"] for answer in sent]
@@ -115,7 +115,7 @@ def test_fields_that_no_form_has_are_refused(name: str) -> None:
     fields = [("budget.minutes", "5"), (name, "x")]
     for given in (fields, fields[::-1]):
         with pytest.raises(InvalidRequest, match="no form here has a field"):
-            order_of(given)
+            request_of(given)
 
 
 def test_a_check_is_a_dry_run_with_the_orders_settings(api: Api, both: dict[str, str]) -> None:
@@ -185,7 +185,7 @@ def test_what_does_not_belong_together_is_told_before_an_order(api: Api, uploads
 
 def test_a_part_waits_for_its_record(api: Api, both: dict[str, str]) -> None:
     """A part alone has no frame, and one that is settled does not ask again."""
-    for part in ("model", "dataset", "order"):
+    for part in ("model", "dataset", "job"):
         answer = api.client.get(f"/new/{part}?model={both['model']}&dataset={both['dataset']}", headers=BROWSER)
         assert answer.status_code == 200
         assert f'id="{part}"' in answer.text
