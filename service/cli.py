@@ -1,4 +1,4 @@
-"""`fedlas`: serve everything on one machine, run the API alone, run the demo, write the OpenAPI document."""
+"""`fedlas`: serve everything on one machine, run the API alone, migrate, run the demo, write the OpenAPI documents."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -37,7 +38,7 @@ def _named(name: str, arguments: Sequence[str]) -> int:
 
 
 #: Entry points of `fedlas.commands`: each takes the arguments behind its name, and returns an exit code.
-serve, api, demo, openapi = (partial(_named, name) for name in ("serve", "api", "demo", "openapi"))
+serve, api, migrate, demo, openapi = (partial(_named, name) for name in ("serve", "api", "migrate", "demo", "openapi"))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -61,6 +62,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--heartbeat", type=int, metavar="FD", help="write a byte into this pipe while the API lives")
     command.set_defaults(run=_api)
 
+    command = commands.add_parser("migrate", help="bring what a pre-release stored to this release, and keep a copy")
+    _add_data_dir(command)
+    command.add_argument("--dumped", action="store_true", help="the PostgreSQL database has been dumped")
+    command.set_defaults(run=_migrate)
+
     command = commands.add_parser("demo", help="from an overconfident classifier to calibrated predictions, over HTTP")
     command.add_argument("--short", action="store_true", help="fewer candidates, for a quick check")
     command.set_defaults(run=_demo)
@@ -74,11 +80,15 @@ def _parser() -> argparse.ArgumentParser:
 def _add_place(command: argparse.ArgumentParser) -> None:
     command.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
     command.add_argument("--port", type=int, help="port to listen on (default: 8000)")
+    _add_data_dir(command)
+
+
+def _add_data_dir(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data-dir", type=Path, help="everything that must survive (default: fedlas-data)")
 
 
 def settings_from(options: argparse.Namespace) -> ServiceSettings:
-    given: dict[str, Any] = {name: getattr(options, name) for name in ("host", "port", "data_dir")}
+    given: dict[str, Any] = {name: getattr(options, name, None) for name in ("host", "port", "data_dir")}
     return ServiceSettings(**{name: value for name, value in given.items() if value is not None})
 
 
@@ -103,6 +113,25 @@ def _api(options: argparse.Namespace) -> int:
         sockets=[] if options.fd is None else [socket.socket(fileno=options.fd)],
         heartbeat=options.heartbeat,
     )
+
+
+def _migrate(options: argparse.Namespace) -> int:
+    from service.processes.supervision import locked
+    from service.registry.registry import Registry
+
+    settings = settings_from(options)
+    if settings.resolved_database_url.startswith("postgresql") and not options.dumped:
+        print("fedlas: dump the database first, since it cannot be copied here; then say --dumped", file=sys.stderr)
+        return 1
+    os.umask(OWNER_ONLY)
+    copy = settings.data_dir / "before-0.1"
+    with locked(settings.data_dir / "run"), closing(Registry.open(settings)) as registry:
+        if registry.is_current():
+            print("nothing is migrated: this release made the database")
+            return 0
+        reports = registry.rewrite(copy)
+    print(f"migrated, with {reports} reports; as it was: {copy}; to undo it, copy that over {settings.data_dir}")
+    return 0
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -38,6 +38,7 @@ _OURS = ("fedlas", "service", "worker")
 _COMMANDS = {
     "serve": ("Run API, worker and broker on this machine.", "standalone"),
     "api": ("Run the API alone, for workers elsewhere.", "service"),
+    "migrate": ("Bring what a pre-release stored to this release.", "service"),
     "demo": ("Calibrate an overconfident classifier of digits.", "standalone"),
     "openapi": ("Write the OpenAPI document to a file.", "service"),
 }

@@ -31,6 +31,8 @@ _ONE_ROW = np.zeros(1, dtype=np.float32)
 _SHARED: list[ort.InferenceSession] = []
 #: Outputs of every file that is served; see the HTTP contract.
 STANDARD_OUTPUTS = ("logits", "probabilities", "confidence", "features")
+#: Names that outputs have in calibrated files of before 2026-11-30, which are served for ever.
+_FORMER_NAMES = {"typicality": "familiarity"}
 _WARM_ROWS = 16
 _WARM_RUNS = 3
 #: How far an estimate follows a batch that was slower, or quicker: other work on the machine makes many slower.
@@ -107,6 +109,12 @@ def open_session(path: str, *, threads: int, shared_arena: bool = False, spinnin
     return ort.InferenceSession(path, options, providers=[(name, _TUNED.get(name, {})) for name in providers()])
 
 
+def former_names(session: ort.InferenceSession) -> dict[str, str]:
+    """Outputs of this file by their names of today, where the file has other ones."""
+    found = {output.name for output in session.get_outputs()}
+    return {new: old for new, old in _FORMER_NAMES.items() if old in found and new not in found}
+
+
 def spare_runs(*, processes: int, threads: int) -> int:
     """How many batches of so many threads one of `processes` may run at once; a core is left to its event loop."""
     return max(1, (usable_cores(_MAX_CORES) // processes - 1) // threads)
@@ -137,8 +145,9 @@ class OpenModel:
             self._session = open_session(str(path), threads=threads, shared_arena=True)
         finally:
             self._mark.end(under_way)
-        widths = {output.name: output.shape[-1] for output in self._session.get_outputs() if output.shape}
-        self.outputs = frozenset(output.name for output in self._session.get_outputs())
+        widths = {output.name: (output.shape or [None])[-1] for output in self._session.get_outputs()}
+        self._former = former_names(self._session)
+        self.outputs = frozenset(widths.keys() | self._former.keys())
         classes = widths.get("probabilities")
         self.classes: int = classes if isinstance(classes, int) else 0
         self.provider: str = self._session.get_providers()[0]
@@ -168,7 +177,7 @@ class OpenModel:
         """
         under_way = self._mark.begin()
         try:
-            results = self._session.run(outputs, inputs, options)
+            results = self._session.run([self._former.get(name, name) for name in outputs], inputs, options)
         except REFUSALS as error:  # for example a token that is not in the vocabulary, inputs that differ in length
             if lacked_memory(error):
                 raise Unavailable("out_of_memory", "there is not enough memory for these rows now") from error

@@ -1,15 +1,23 @@
-"""Migration of the tables with Alembic, from scripts that ship inside the package.
+"""Migration of the tables with Alembic, from scripts that ship inside the package, and of what a pre-release stored.
 
 Alembic, 11 MB in memory, is loaded only where the newest revision is not in place.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import sqlite3
+from contextlib import closing
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Engine, inspect, text
+import sqlalchemy as sa
+from sqlalchemy import Connection, Engine, inspect, text
+
+from service.registry.artifacts import ArtifactStore
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -19,13 +27,26 @@ _TABLE = "alembic_version"
 _SCRIPTS = Path(__file__).with_name("migrations")
 #: A migration may pause for longer than any other writer, who would keep the others waiting.
 _IDLE_TIMEOUT_S = 60
+#: Revisions of pre-releases: of 2026-11-27 and of 2026-11-28. `rewrite` reads them.
+_PRE_RELEASES = ("0017", "0018")
+_PUBLISH_WHEN = {"shown": "significant", "promoted": "calibrated"}
+_JSON = sa.JSON()
+_MODELS = sa.table("models", sa.column("id"), sa.column("profile", _JSON))
+_JOBS = sa.table("jobs", sa.column("id"), sa.column("request", _JSON), sa.column("report_sha256"))
+_CALIBRATORS = sa.table("calibrators", sa.column("id"), sa.column("report", _JSON), sa.column("report_sha256"))
+
+
+def revision(engine: Engine) -> str | None:
+    """The revision of the database; None where it has no tables."""
+    with engine.connect() as connection:
+        if not inspect(connection).has_table(_TABLE):
+            return None
+        return connection.scalar(text(f"SELECT version_num FROM {_TABLE}"))
 
 
 def is_current(engine: Engine) -> bool:
     """Compare the revision of the database with the newest one."""
-    found = text(f"SELECT version_num FROM {_TABLE}")
-    with engine.connect() as connection:
-        return inspect(connection).has_table(_TABLE) and list(connection.scalars(found)) == [newest()]
+    return revision(engine) == newest()
 
 
 @cache
@@ -51,7 +72,114 @@ def migrate(engine: Engine) -> None:
             command.upgrade(config, "head")
         except CommandError as error:
             cause = "another version made it: use that one, or an empty data folder and database"
+            if revision(engine) in _PRE_RELEASES:
+                cause = "a pre-release made it: stop everything, and run `fedlas migrate` once, which keeps a copy"
             raise SystemExit(f"this release cannot read the database ({error}): {cause}") from None
+
+
+def rewrite(engine: Engine, artifacts: ArtifactStore, copy: Path) -> int:
+    """Bring what a pre-release stored to this release's tables and words; returns the number of rewritten reports.
+
+    Args:
+        copy: the folder for a copy of the SQLite file and of the reports as they were, laid out as the data folder
+            is, so that copying it back undoes the rewrite. Of PostgreSQL the operator has a dump.
+
+    Raises:
+        SystemExit: the database is of neither pre-release.
+    """
+    found = revision(engine)
+    if found not in _PRE_RELEASES:
+        raise SystemExit(f"nothing is migrated: the database has {f'revision {found}' if found else 'no tables'}")
+    aside = copy.with_name(f"{copy.name}.new")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    if engine.url.get_backend_name() == "sqlite" and engine.url.database:
+        file = Path(engine.url.database)
+        with closing(sqlite3.connect(file)) as old, closing(sqlite3.connect(aside / file.name)) as new:
+            old.backup(new)
+    with engine.execution_options(writes=True).begin() as connection:
+        _alter_tables(connection, found)
+        _rename_in_rows(connection)
+        reports = sum(_rewrite_reports(connection, table, artifacts, aside) for table in (_JOBS, _CALIBRATORS))
+        connection.execute(text(f"UPDATE {_TABLE} SET version_num = '{newest()}'"))
+        shutil.rmtree(copy, ignore_errors=True)  # of a rewrite that was undone, or did not get through
+        os.replace(aside, copy)
+    return reports
+
+
+def _alter_tables(connection: Connection, found: str) -> None:
+    statements = [
+        "ALTER TABLE jobs ADD COLUMN serves VARCHAR(16)",
+        "ALTER TABLE jobs RENAME COLUMN shown TO significant",
+        "UPDATE jobs SET serves = CASE WHEN promoted THEN 'calibrated' ELSE 'uploaded' END WHERE verdict IS NOT NULL",
+        "ALTER TABLE jobs DROP COLUMN promoted",
+    ]
+    if found == "0017":
+        statements += [
+            "ALTER TABLE jobs ADD COLUMN predictions_sha256 VARCHAR(64)",
+            "CREATE INDEX ix_jobs_predictions_sha256 ON jobs (predictions_sha256)",
+            "ALTER TABLE work DROP COLUMN requires",
+        ]
+    for statement in statements:
+        connection.execute(text(statement))
+
+
+def _rename_in_rows(connection: Connection) -> None:
+    for id_, profile in connection.execute(sa.select(_MODELS.c.id, _MODELS.c.profile)).all():
+        if profile and "familiarity" in profile:
+            new = {"typicality" if name == "familiarity" else name: value for name, value in profile.items()}
+            connection.execute(_MODELS.update().where(_MODELS.c.id == id_).values(profile=new))
+    for id_, request in connection.execute(sa.select(_JOBS.c.id, _JOBS.c.request)).all():
+        if (when := request.get("publish_when")) in _PUBLISH_WHEN:
+            new = {**request, "publish_when": _PUBLISH_WHEN[when]}
+            connection.execute(_JOBS.update().where(_JOBS.c.id == id_).values(request=new))
+    for id_, report in connection.execute(sa.select(_CALIBRATORS.c.id, _CALIBRATORS.c.report)).all():
+        if report:
+            connection.execute(_CALIBRATORS.update().where(_CALIBRATORS.c.id == id_).values(report=_renamed(report)))
+
+
+def _rewrite_reports(connection: Connection, table: sa.TableClause, artifacts: ArtifactStore, copy: Path) -> int:
+    rows = connection.execute(sa.select(table.c.id, table.c.report_sha256).where(table.c.report_sha256.is_not(None)))
+    reports = rows.all()
+    for id_, digest in reports:
+        with artifacts.held(digest) as path, artifacts.stage() as file:
+            kept = copy / "artifacts" / digest[:2] / digest
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, kept)
+            report = _renamed(json.loads(path.read_bytes()))
+            file.write(json.dumps({"confidence_gap": _gaps(report), **report}, ensure_ascii=False).encode())
+            values = {"report_sha256": file.keep()}
+        connection.execute(table.update().where(table.c.id == id_).values(values))
+    return len(reports)
+
+
+def _renamed(report: dict[str, Any]) -> dict[str, Any]:
+    """The words of a report, of its gate and of the gate's claims, renamed; everything else stays."""
+    new = {"significant" if name == "shown" else name: value for name, value in report.items() if name != "promoted"}
+    if "promoted" in report:
+        new["serves"] = "calibrated" if report["promoted"] else "uploaded"
+    if "gate" in report:
+        new["gate"] = _renamed(report["gate"])
+    if "claims" in report:
+        new["claims"] = [_renamed(claim) for claim in report["claims"]]
+    return new
+
+
+def _gaps(report: dict[str, Any]) -> dict[str, Any]:
+    """The section `confidence_gap`, which reports of 2026-11-27 lack, without errors: these were not computed."""
+    return {
+        name: {
+            "test": {
+                "mean_confidence": found["mean_confidence"],
+                "accuracy": found["accuracy"],
+                "gap": found["mean_confidence"] - found["accuracy"],
+                "standard_error": None,
+                "num_rows": report["num_test_rows"],
+            },
+            "out_of_fold": None,
+        }
+        for name, found in report["confidence"].items()
+    }
 
 
 def alembic_config() -> Config:

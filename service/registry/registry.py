@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import cached_property
+from pathlib import Path
 from threading import Lock
 from typing import TypeVar
 
@@ -17,7 +18,7 @@ from sqlalchemy.pool import QueuePool
 from service.registry.artifacts import ArtifactStore
 from service.registry.database import BUSY_TIMEOUT_S, database_now, open_engine, reachable
 from service.registry.errors import Conflict, NotFound, Unavailable
-from service.registry.migrate import is_current, migrate
+from service.registry.migrate import is_current, migrate, rewrite
 from service.registry.object_store import open_artifacts
 from service.registry.repositories import Ended, Permit
 from service.registry.repositories.job_history import Checkpoints, Deliveries, EvaluationLedger, Events
@@ -179,6 +180,11 @@ class Registry:
         with reachable():
             if not is_current(self._engine):
                 migrate(self._engine)
+
+    def rewrite(self, copy: Path) -> int:
+        """Bring what a pre-release stored to this release's words, as `migrate.rewrite` says. Raises Unavailable."""
+        with reachable():
+            return rewrite(self._engine, self.artifacts, copy)
 
     def is_current(self) -> bool:
         with reachable():

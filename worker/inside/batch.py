@@ -17,7 +17,7 @@ from fedlas.preprocessing import usable_cores
 from service.inference.predictions import DecisionPolicy, no_confidence
 from service.inference.profile import MODEL_OUTPUTS, Outputs, ServingProfile, completed
 from service.inference.result_tables import TableWriter, numbered, write_results
-from service.inference.session import REFUSALS, open_session, refusal
+from service.inference.session import REFUSALS, former_names, open_session, refusal
 from service.registry.errors import InvalidRequest
 from worker.documents.orders import BatchOrder, PredictionOrder, PredictReply, ShardOrder
 from worker.documents.results import (
@@ -74,6 +74,8 @@ class _Predictions:
         # processor time with threads that spin, and 3.2 s without.
         self._session = open_session(str(files["model"]), threads=usable_cores(), spinning=False)
         self._outputs = tuple(dict.fromkeys((*MODEL_OUTPUTS, *policy.taken_outputs)))
+        former = former_names(self._session)
+        self._stored_outputs = [former.get(name, name) for name in self._outputs]
         self._writer = TableWriter(policy)
         self._num_errors = 0  # rows of this stretch without an answer, so far
 
@@ -92,7 +94,7 @@ class _Predictions:
     def _run(self, rows: Mapping[str, np.ndarray], first_row: int) -> Outputs:
         """The outputs of these rows; raises Mismatch `inputs_refused` where one cannot be computed."""
         try:
-            return dict(zip(self._outputs, self._session.run(self._outputs, dict(rows)), strict=True))
+            return dict(zip(self._outputs, self._session.run(self._stored_outputs, dict(rows)), strict=True))
         except REFUSALS as error:
             where = f"row {first_row} (counted from 0)"
             raise Mismatch("inputs_refused", f"{where}: the model cannot compute it: {refusal(error)}") from error

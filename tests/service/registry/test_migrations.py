@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import sqlite3
+import tarfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
+from starlette.testclient import TestClient
 
+from fedlas.contract.report import Report
+from service.cli import main
+from service.processes.api import create_app
 from service.registry.database import open_engine
 from service.registry.migrate import alembic_config, newest
 from service.registry.registry import Registry
 from service.registry.settings import ServiceSettings
 from tests.helpers import backends
+
+DATA = Path(__file__).parents[2] / "data"
 
 
 @pytest.fixture
@@ -48,3 +59,57 @@ def test_a_database_of_another_line_is_left_as_it_is(settings: ServiceSettings) 
         assert connection.scalar(sa.text("SELECT version_num FROM alembic_version")) == "0012"
     engine.dispose()
     registry.close()
+
+
+def test_tables_of_a_pre_release_become_todays(settings: ServiceSettings, tmp_path: Path) -> None:
+    """A pre-release's database is refused with the command that helps, and has today's columns after the rewrite."""
+    registry = Registry.open(settings)
+    registry.migrate()
+    engine = open_engine(settings.resolved_database_url)
+    today = {column["name"] for column in sa.inspect(engine).get_columns("jobs")}
+    with engine.execution_options(writes=True).begin() as connection:
+        for change in ("RENAME COLUMN significant TO shown", "DROP COLUMN serves", "ADD COLUMN promoted BOOLEAN"):
+            connection.execute(sa.text(f"ALTER TABLE jobs {change}"))
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0018'"))
+    with pytest.raises(SystemExit, match="run `fedlas migrate` once, which keeps a copy"):
+        registry.migrate()
+    assert registry.rewrite(tmp_path / "copy") == 0
+    assert registry.is_current()
+    assert {column["name"] for column in sa.inspect(engine).get_columns("jobs")} == today
+    engine.dispose()
+    registry.close()
+
+
+@pytest.mark.embedded
+def test_a_data_folder_of_a_pre_release_is_rewritten_and_answers(tmp_path: Path) -> None:
+    """Records, reports and options have today's words, its files answer as they did, and the copy undoes all of it."""
+    with tarfile.open(DATA / "data_of_2026_11_27.tar.xz") as packed:
+        packed.extractall(tmp_path, filter="data")
+    before, said = _database(tmp_path), json.loads((tmp_path / "predict.json").read_text())
+    assert main(["migrate", "--data-dir", str(tmp_path)]) == 0
+    settings = ServiceSettings(data_dir=tmp_path, allowed_hosts=frozenset({"testserver"}))
+    with TestClient(create_app(settings).front) as client:
+        jobs = client.get("/v1/jobs").json()["data"]
+        words = [(job["verdict"], job["serves"], job["significant"], job["publish_when"]) for job in jobs]
+        assert words == [
+            ("trained", "calibrated", False, "significant"),
+            ("post_hoc", "calibrated", True, "calibrated"),
+        ]
+        reports = [Report.model_validate_json(client.get(job["report_url"]).content) for job in jobs]
+        assert [(report.serves, report.significant) for report in reports] == [one[1:3] for one in words]
+        assert [claim.significant for claim in reports[0].gate.claims] == [True, True, False]
+        assert client.get("/v1/calibrators").json()["data"][0]["report"]["serves"] == "calibrated"
+        for kind in ("models", "datasets", "batches", "names"):
+            assert client.get(f"/v1/{kind}").json()["data"], kind
+        body = {"inputs": [[0.1, 0.2, 0.3, 0.4], [5, -5, 5, 5]], "coverage": 0.9}
+        answer = client.post(f"/v1/models/{jobs[0]['calibrated_model_id']}/predict", json=body).json()
+    for row in said["predictions"]:
+        row["typicality"] = row.pop("familiarity")
+    assert answer == said
+    shutil.copytree(tmp_path / "before-0.1", tmp_path, dirs_exist_ok=True)
+    assert _database(tmp_path) == before
+
+
+def _database(folder: Path) -> list[str]:
+    with closing(sqlite3.connect(folder / "registry.sqlite")) as connection:
+        return list(connection.iterdump())
