@@ -41,7 +41,7 @@ def revision(engine: Engine) -> str | None:
     with engine.connect() as connection:
         if not inspect(connection).has_table(_TABLE):
             return None
-        return connection.scalar(text(f"SELECT version_num FROM {_TABLE}"))
+        return str(connection.scalar(text(f"SELECT version_num FROM {_TABLE}")))
 
 
 def is_current(engine: Engine) -> bool:
