@@ -1,1 +1,1 @@
-"""What is measured on real data and real networks: settings, peers and programs; nothing of it is installed."""
+"""Measurements on real data and real networks: settings, peers and programs; nothing of it is installed."""

@@ -136,7 +136,7 @@ def read_run(folder: Path, section: str | None = None) -> Json | None:
 
 
 def _probabilities(folder: Path, base: Path) -> dict[str, NDArray[Any]]:
-    """Of the hidden rows, by who answers them."""
+    """The probabilities of the hidden rows, by the name of who answers them."""
     probs = dict(np.load(base / "peers.npz").items()) | {"served": np.load(folder / "served.npz")["served"]}
     if (folder / "refit_peers.npz").exists():
         refit = np.load(folder / "refit_peers.npz")
@@ -151,7 +151,7 @@ def _probabilities(folder: Path, base: Path) -> dict[str, NDArray[Any]]:
 
 
 def _as_file(probs: NDArray[Any], files: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """What a file answers in place of the same function in memory: the last bit of float32 is no difference."""
+    """The answers of a file in place of the same function in memory: the last bit of float32 is no difference."""
     return next((file for file in files if np.abs(file - probs).max() < _SAME), probs)
 
 

@@ -75,7 +75,7 @@ def counts_table(runs: Sequence[Json]) -> str:
 
 
 def policies_table(runs: Sequence[Json]) -> str:
-    """What single finalists, and the choices that no test row vetoes, would have been worth."""
+    """The worth of single finalists, and of the choices that no test row vetoes, had they been served."""
     lines = [f"| Brier, NLL against | runs | {' | '.join(RIVALS.values())} |", "|---|---|" + "---|" * len(RIVALS)]
     for section, title in SECTIONS.items():
         for policy, name in POLICIES.items():
@@ -108,7 +108,7 @@ def _gain(run: Json) -> float:
 
 
 def jobs_table(runs: Sequence[Json]) -> str:
-    """What was served, the verdicts, and the seconds of the jobs."""
+    """The models that were served, the verdicts, and the seconds of the jobs."""
     lines = ["| section | runs | served | verdicts | s, median and most | processor s |", "|---|---|---|---|---|---|"]
     for section, title in SECTIONS.items():
         if mine := _of(runs, section):

@@ -69,7 +69,7 @@ def base_of(seed: int, *, deal_rows: bool) -> Path:
 
 
 def served_of(folder: Path, scratch: Path) -> Json:
-    """What a job serves and says, and what it is worth on its test rows and on the 500 fresh ones."""
+    """The model that a job serves and its report, judged on its test rows and on the 500 fresh ones."""
     given = folder / "digits.onnx", folder / "digits.npz", {"method": "auto"}
     job = worker_job(*given, scratch, seen_by_model="train_split")
     sent, fresh = np.load(folder / "digits.npz"), np.load(folder / "fresh.npz")

@@ -58,7 +58,7 @@ def gate(uploaded: Floats, post_hoc: Floats, trained: Floats | None, targets: In
 
 
 def falsely_shown(num_rows: int, draws: int) -> Json:
-    """The same model with other noise as the trained candidate, and with a third one as the post-hoc candidate.
+    """One model with other noise as the trained candidate, and with a third noise as the post-hoc candidate.
 
     Any claim counts, that of the served finalist or not. P-values alone, since the gate's intervals take most time.
     """

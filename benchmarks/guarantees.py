@@ -110,7 +110,7 @@ def threshold(found: Guarantees, level: Any) -> float:
 
 
 def _class_breaks(found: Guarantees, confidences: Array, wrong: Array, targets: Array) -> tuple[bool, int]:
-    """Whether any class's error exceeds any level that was promised for every class, and how many were promised."""
+    """True where a class's error exceeds a level that was promised for every class, and how many were promised."""
     breaks, promised = False, 0
     for level in LEVELS:
         kept = confidences >= threshold(found, {"class": level})
@@ -134,7 +134,7 @@ def _law(coverage: float, num_rows: int, values: list[float]) -> Json:
 
 
 def corruptions() -> dict[str, Callable[[Tensor], Tensor]]:
-    """What may happen to a camera, mild and strong."""
+    """Corruptions that a camera may meet, mild and strong."""
     return {
         "clean": lambda x: x,
         "noise 0.1": lambda x: _noise(x, 0.1),
@@ -160,7 +160,7 @@ def _rotated(images: Tensor, degrees: float) -> Tensor:
 def corrupted(
     network: Classifier, calibrator: TemperatureScaling, typicality: Typicality, images: Array, targets: Array
 ) -> list[Json]:
-    """What 3,000 clean guarantee rows promise, and what comes of it on the other 7,000 rows, clean and corrupted."""
+    """Promises of 3,000 clean guarantee rows, and how they hold on the other 7,000 rows, clean and corrupted."""
     logits, _ = outputs(network, torch.from_numpy(images[:3000]))
     found = Guarantees.fit(softmax(calibrator(logits)), targets[:3000], class_names=FASHION_CLASSES)
     limit, labels = threshold(found, 0.05), targets[3000:]

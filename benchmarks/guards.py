@@ -1,4 +1,4 @@
-"""What the guards stop: seven kinds of damage to one class of a good finalist, and finalists that do no harm.
+"""Damage that the guards stop: seven kinds, to one class of a good finalist, and finalists that do no harm.
 
 Models are made, not trained: true logits are drawn, labels from them; the uploaded model sees the logits through noise,
 is 1.8 times too sure, and is wrong about every class by an offset. Finalists are fitted on calibration rows of their
@@ -129,7 +129,7 @@ def true_nll(truth: Floats, probs: Floats) -> float:
 
 
 def one_world(world: World, num_calibration: int, num_test: int, draws: int) -> Iterator[tuple[str, list[str]]]:
-    """What was judged, and by which guards it was stopped."""
+    """The finalists that were judged, and the guards that stopped each of them."""
     rng = np.random.default_rng(len(world.priors) + num_test)
     for _ in range(draws):
         drawn = draw(world, num_calibration, num_test, rng)

@@ -24,7 +24,7 @@ def main() -> None:
 
 
 def _megabytes(one: Distribution) -> tuple[float, float]:
-    """What a distribution brings, and what was compiled of it."""
+    """The megabytes of a distribution, and those of its compiled part."""
     sizes = {False: 0, True: 0}
     for file in one.files or []:
         path = file.locate()

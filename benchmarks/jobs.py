@@ -45,7 +45,7 @@ class JobFailed(Exception):
 
 @dataclass(frozen=True)
 class Order:
-    """What every job is asked for."""
+    """The options that every job is created with."""
 
     method: str = "post_hoc"
     minutes: float = 30.0
@@ -110,7 +110,7 @@ def keep(run: Run, order: Order, calibrated: Callable[[Path], tuple[Json, Json, 
 
 
 def _calibrated(client: httpx.Client, run: Run, order: Order) -> tuple[Json, Json, NDArray[np.float64]]:
-    """What the job said, its report, and (N, K) probabilities of the hidden rows by the model that it names."""
+    """The job's record, its report, and (N, K) probabilities of the hidden rows by the model that it names."""
     name, seed, folder = run
     seen = SETTINGS[name].seen_by_model
     dataset = _uploaded(client, f"/v1/datasets?name={name}&seen_by_model={seen}", folder / "dataset.npz")
@@ -129,7 +129,7 @@ def _calibrated(client: httpx.Client, run: Run, order: Order) -> tuple[Json, Jso
 
 
 def told_of(report: Json) -> Json:
-    """What of a report goes into the table of runs."""
+    """The part of a report that goes into the table of runs."""
     gate = report["gate"]
     failed = [guard for guard in gate["guards"] if not guard["passed"]]
     return {

@@ -43,7 +43,7 @@ class ResNet18(nn.Module):
 
 
 class LogitsOnly(nn.Module):
-    """What a client would export: one output."""
+    """A network as a client would export it: one output."""
 
     def __init__(self, network: ResNet18) -> None:
         super().__init__()

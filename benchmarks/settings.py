@@ -74,7 +74,7 @@ class Setting:
 
     @property
     def seen_by_model(self) -> str:
-        """What of a job's rows its model was trained on, as a job's dataset says it."""
+        """The share of a job's rows that its model was trained on, in the words of a job's dataset."""
         return "no" if self.section == "unseen" else "train_split"
 
 

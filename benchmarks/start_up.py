@@ -38,7 +38,7 @@ _LINES: Mapping[str, Sequence[str]] = {
 
 @dataclass(frozen=True)
 class Run:
-    """What one process took: seconds that passed, and seconds that it computed."""
+    """The cost of one process: seconds that passed, and seconds that it computed."""
 
     seconds: float
     computed: float

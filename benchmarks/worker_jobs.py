@@ -89,7 +89,7 @@ def worker_job(upload: Path, dataset: Path, request: Json, scratch: Path, *, see
 
 
 def _calibrated(run: Run, asked: Order, scratch: Path, answers: Path) -> tuple[Json, Json, NDArray[np.float64]]:
-    """What the job said, its report, and (N, K) probabilities of the hidden rows by the file that it left.
+    """The job's answer, its report, and (N, K) probabilities of the hidden rows by the file that it left.
 
     What the other finalists would have answered is left in `answers`, beside them.
     """
@@ -105,7 +105,7 @@ def _calibrated(run: Run, asked: Order, scratch: Path, answers: Path) -> tuple[J
 
 
 def run_scores(runs: Sequence[Run]) -> None:
-    """The same runs by the scores of the uploaded model alone: the section `scores`, in folders of their own."""
+    """Jobs of these runs by the scores of the uploaded model alone: the section `scores`, in folders of their own."""
     order = ScoresAlone(method=SCORES)
     for run in missing_jobs(runs, order):
         with tempfile.TemporaryDirectory(prefix="fedlas-benchmark-") as scratch:
@@ -120,7 +120,7 @@ class ScoresAlone(Order):
 
 
 def _scores_calibrated(folder: Path, scratch: Path, answers: Path) -> tuple[Json, Json, NDArray[np.float64]]:
-    """As `_calibrated`, of the scores of calibration and test rows."""
+    """The counterpart of `_calibrated` for the scores of calibration and test rows."""
     dataset, rows = np.load(folder / "dataset.npz"), np.load(folder / "logits.npz")
     kept = dataset["split"] != "train"
     inputs = {name: dataset[name][kept] for name in dataset if name not in ("label", "split", "group", "class_names")}

@@ -1,4 +1,4 @@
-"""Whether FedLAS can be installed here: `make` asks before minutes are spent. Any Python 3 understands this file.
+"""A check that FedLAS can be installed here: `make` asks before minutes are spent. Any Python 3 understands this file.
 
     python3 deploy/can_install.py .venv 3      # the environment, and how many GB its libraries need
 
@@ -48,7 +48,7 @@ def _free_gb(venv: str) -> float:
 
 
 def _has_gpu_build(venv: str) -> bool:
-    """Whether this is the environment's Python, and finds the GPU build of ONNX Runtime."""
+    """True where this is the environment's Python and it finds the GPU build of ONNX Runtime."""
     if os.path.realpath(sys.prefix) != os.path.realpath(venv):
         return False
     from importlib.metadata import distributions  # Python 3.8

@@ -81,7 +81,7 @@ def check_single_runtime() -> None:
 
 
 def installed(distribution: str) -> str | None:
-    """Its version, or None."""
+    """The version of a distribution; None where it is not installed."""
     try:
         return version(distribution)
     except PackageNotFoundError:

@@ -47,7 +47,7 @@ def check() -> Iterator[Line]:
 
 
 def database(settings: ServiceSettings) -> Line:
-    """Whether the database answers, and whether its tables are those of this version."""
+    """The state of the database: it answers, and its tables are those of this version."""
     url, remedy = settings.resolved_database_url, "correct FEDLAS_DATABASE_URL, or start the database"
     parsed = make_url(url)
     shown = parsed.render_as_string(hide_password=True)
@@ -92,7 +92,7 @@ def broker(settings: ServiceSettings) -> Line:
 
 
 def files(settings: ServiceSettings) -> Line:
-    """Whether stored files can be written to their folder, and their bucket answers."""
+    """The state of stored files: their folder can be written to, and their bucket answers."""
     if settings.artifact_bucket is not None:
         return _bucket(*settings.artifact_bucket)
     folder = settings.resolved_artifacts

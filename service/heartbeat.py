@@ -108,7 +108,7 @@ class Pulse:
 
 
 def _is_full(listener: socket.socket | None) -> bool:
-    """Whether no further connection would fit into the queue of those that wait to be accepted."""
+    """True where no further connection would fit into the queue of those that wait to be accepted."""
     if listener is None or sys.platform != "linux":
         return False
     info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)

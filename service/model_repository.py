@@ -208,7 +208,7 @@ class ModelRepository:
         """All is counted in this process."""
 
     def check(self) -> None:
-        """This process answers."""
+        """A check that passes, since this process answers."""
 
     def device(self) -> str | None:
         from service.inference.session import providers

@@ -46,7 +46,7 @@ def memory_bytes() -> int:
 
 
 def lacked_memory(error: BaseException | None) -> bool:
-    """Whether an error, or the one that it was raised from, says so: importers explain whatever a graph runs into."""
+    """True where an error or its cause says so: importers explain whatever a graph runs into."""
     while error is not None:
         if isinstance(error, MemoryError) or any(words in str(error) for words in _MEMORY_WORDS):
             return True

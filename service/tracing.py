@@ -135,7 +135,7 @@ def end(span: Span, outcome: str, **attributes: Value) -> None:
 
 
 def asked_for(environment: Mapping[str, str]) -> bool:
-    """Whether traces are; the variables are OpenTelemetry's; other exporters than OTLP are not supported."""
+    """True where traces are asked for by OpenTelemetry's variables; other exporters than OTLP are not supported."""
     disabled = environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
     if disabled or environment.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp" or not option(environment, "ENDPOINT"):
         return False

@@ -31,7 +31,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins."""
+    """Put the tests that take longest first."""
     items.sort(key=lambda item: rank_of(item.nodeid))
 
 

@@ -36,7 +36,7 @@ def process_mark(pid: int) -> str:
 
 
 def is_gone(mark: str) -> bool:
-    """Whether the process that had this mark, on this machine, is no more."""
+    """True where the process that had this mark, on this machine, is no more."""
     pid = mark.partition(" ")[0]
     try:
         return not pid.isdigit() or process_mark(int(pid)) != mark
@@ -45,5 +45,5 @@ def is_gone(mark: str) -> bool:
 
 
 def has_gpu() -> bool:
-    """Whether an NVIDIA device is here and not hidden; asking CUDA itself would take memory on it."""
+    """True where an NVIDIA device is here and not hidden; asking CUDA itself would take memory on it."""
     return os.environ.get("CUDA_VISIBLE_DEVICES") != "" and any(Path("/dev").glob("nvidia[0-9]*"))

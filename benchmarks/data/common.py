@@ -1,4 +1,4 @@
-"""What every loader gives back, how rows are split, and where large files are kept; it knows no data set."""
+"""The result of every loader, the split of its rows, and the place of large files; it knows no data set."""
 
 from __future__ import annotations
 

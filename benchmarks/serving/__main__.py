@@ -116,7 +116,7 @@ def _machine() -> Json:
 
 
 def _versions() -> Json:
-    """Of ours and of every peer; peers that are not there are installed on this occasion."""
+    """Versions of ours and of every peer; peers that are not there are installed on this occasion."""
     ours = environments.versions(Path(sys.executable))
     return {"ours": ours} | {peer: environments.versions(environments.python(peer)) for peer in environments.PEERS}
 

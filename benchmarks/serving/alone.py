@@ -46,7 +46,7 @@ def binary_rows(plan: Plan, model: ServedModel) -> Json:
 
 
 def extras(plan: Plan) -> Json:
-    """What confidence, top-k and thresholds cost: time per request over that of plain inference, minus one."""
+    """The cost of confidence, top-k and thresholds: time per request over that of plain inference, minus one."""
     found: Json = {}
     for model in (models.digits(), models.mnist()):
         with ours.serving() as service:

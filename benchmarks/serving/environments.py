@@ -38,7 +38,7 @@ def python(peer: str) -> Path:
 
 
 def _requirements(peer: str) -> str:
-    """What stands in the file, and the very ONNX Runtime that we use: the CPU is served by both of its packages."""
+    """The lines of the file, and the very ONNX Runtime that we use: the CPU is served by both of its packages."""
     return (Path(__file__).parent / f"requirements-{peer}.txt").read_text() + f"onnxruntime=={runtime_version()}\n"
 
 
@@ -53,7 +53,7 @@ def runtime_version() -> str:
 
 
 def versions(interpreter: Path) -> dict[str, str]:
-    """What is installed there, of what matters here."""
+    """The versions installed there, of the packages that matter here."""
     answer = subprocess.run([str(interpreter), "-c", _ASK], check=True, capture_output=True, text=True)
     found: dict[str, str] = json.loads(answer.stdout)
     runtime = {name: number for name, number in found.items() if name.startswith("onnxruntime")}

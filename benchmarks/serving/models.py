@@ -46,7 +46,7 @@ class ServedModel:
         return ort.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
 
     def probabilities(self, rows: Array) -> Array:
-        """What ONNX Runtime alone answers, (N, K) float32."""
+        """The answers of ONNX Runtime alone, (N, K) float32."""
         probs: Array = self.session.run(["probabilities"], {"x": rows})[0]
         return probs
 

@@ -22,7 +22,7 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """What an answer says about N rows: the most probable class and its probability, or all (N, K) probabilities."""
+    """An answer about N rows: the most probable class and its probability, or all (N, K) probabilities."""
 
     indices: Array
     confidences: Array
@@ -49,7 +49,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=lambda: JSON)
 
     def with_headers(self, headers: Mapping[str, str]) -> Request:
-        """The same with more headers."""
+        """A copy of the request with more headers."""
         return replace(self, headers={**self.headers, **headers})
 
     def wire(self, port: int) -> bytes:

@@ -35,11 +35,11 @@ class Running:
         return {self.process.pid, *descendants_of(self.process.pid)}
 
     def freeze(self) -> None:
-        """It must not disturb the others: LitServe, for one, polls for requests a thousand times a second."""
+        """Stop the processes for a while: LitServe, for one, polls for requests a thousand times a second."""
         self._tell(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """As if nothing had been."""
+        """Let the processes go on as if nothing had been."""
         self._tell(signal.SIGCONT)
 
     def _tell(self, number: signal.Signals) -> None:
@@ -95,7 +95,7 @@ def running(
 
 
 def answers(port: int, path: str) -> bool:
-    """Whether there is a 200 at this path."""
+    """True where the server answers 200 at this path."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
             return bool(answer.status == 200)

@@ -1,4 +1,4 @@
-"""What a run found, in lines of Markdown with the goals beside them; it measures nothing."""
+"""The results of a run, in lines of Markdown with the goals beside them; it measures nothing."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What the wall around serving costs: an API behind it against one that answers predictions itself, side by side."""
+"""The cost of the wall around serving: an API behind it against one that answers predictions itself, side by side."""

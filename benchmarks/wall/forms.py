@@ -46,7 +46,7 @@ class Form:
         return Contender(self.name, self.service.running, request)
 
     def api_processes(self) -> dict[str, int]:
-        """Its processes but broker and workers: their names and process ids."""
+        """The processes of the service but broker and workers: their names and process ids."""
         files = (self.service.data_dir / "run").glob("*.pid")
         return {path.stem: int(path.read_text()) for path in files if not path.stem.startswith(_NO_API)}
 

@@ -81,7 +81,7 @@ class FeatureScaling(Calibrator):
         return mixed(scores / self.temperature + _checked(features, scores) @ self.matrix + self.offset, self.share)
 
     def then(self, last: MixtureScaling) -> FeatureScaling:
-        """This map, followed by one more temperature and uniform mixing."""
+        """The map that applies this one, then one more temperature and uniform mixing."""
         u = last.temperature
         return FeatureScaling(
             self.temperature * u, self.matrix / u, self.offset / u, strength=self.strength, share=last.share

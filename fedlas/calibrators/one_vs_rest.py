@@ -170,5 +170,5 @@ def compressed(logits: ArrayLike) -> Floats:
 
 
 def is_saturated(logits: ArrayLike) -> bool:
-    """Whether more than a hundredth of the rows (N, K) say that some class is as good as impossible."""
+    """True where more than a hundredth of the rows (N, K) say that some class is as good as impossible."""
     return bool(np.mean(softmax(logits).min(axis=1) < _EPSILON) > _SHARE)

@@ -28,7 +28,7 @@ _SQUARE = [[7.0, 10.0], [15.0, 22.0]]
 
 
 def onnx_runtime() -> Iterator[Line]:
-    """Which provider computed a tiny graph, of those that predictions ask for."""
+    """The provider that computed a tiny graph, of those that predictions ask for."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import numpy as np
     import onnxruntime as ort
@@ -57,7 +57,7 @@ def onnx_runtime() -> Iterator[Line]:
 
 
 def pytorch() -> Iterator[Line]:
-    """Which device computed a product of matrices, of those that training asks for."""
+    """The device that computed a product of matrices, of those that training asks for."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"

@@ -188,12 +188,12 @@ def confirm(question: str, *, yes: bool) -> None:
 
 
 def somebody_is_there() -> bool:
-    """Whether a question would be read, and its answer typed, by a human."""
+    """True where a human reads the question and types the answer."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def says_unseen() -> bool:
-    """Whether somebody at the terminal says that the model was trained on none of the rows, which have no splits."""
+    """True where the user at the terminal says that the model was trained on none of the rows, which lack splits."""
     return somebody_is_there() and agreed("Is it certain that the model was trained on none of these rows?")
 
 

@@ -65,7 +65,7 @@ def read_rows(paths: Sequence[str]) -> Rows:
 
 
 def _is_image(content: bytes) -> bool:
-    """Whether it begins as PNG, JPEG, WebP or BMP do; text may begin with their first letters."""
+    """True where it begins as PNG, JPEG, WebP or BMP do; text may begin with their first letters."""
     if content.startswith(b"BM"):
         return int.from_bytes(content[2:6], "little") == len(content)
     return content.startswith((b"\x89PNG\r\n", b"\xff\xd8\xff")) or content[:4] + content[8:12] == b"RIFFWEBP"

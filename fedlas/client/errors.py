@@ -45,7 +45,7 @@ class ClientError(FedLASError):
     errors: Sequence[FieldError] = ()
 
     def about(self, what: str) -> Self:
-        """This error, whose sentence begins with what it is about."""
+        """The error with its subject put before its sentence."""
         self.message = f"{what}: {self.message}"
         self.args = (self.message,)
         return self

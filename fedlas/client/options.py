@@ -272,7 +272,7 @@ class ScoresOptions(TypedDict, total=False):
 
 
 class RecordFilter(TypedDict, total=False):
-    """Which records of a list.
+    """A filter of the records of a list.
 
     Attributes:
         after: those older than the record with this id.

@@ -94,7 +94,7 @@ class Predictions:
 
     @cached_property
     def model(self) -> ServedModel:
-        """Which model answered."""
+        """The model that answered."""
         return ServedModel.from_answer(self.raw["model"])
 
     @property
@@ -123,7 +123,7 @@ class Predictions:
 
     @cached_property
     def indices(self) -> Any:
-        """Its index."""
+        """The index of the frame whose rows were sent."""
         return self._column("index", "int64")
 
     @cached_property

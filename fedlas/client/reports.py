@@ -26,7 +26,7 @@ class Report(report.Report):
     _html: str = PrivateAttr("")
 
     def with_sources(self, document: bytes, page: str) -> Report:
-        """This report, with the JSON that it was read from and its page, as the server wrote them."""
+        """A report with the JSON that it was read from and its page, as the server wrote them."""
         self._json, self._html = document, page
         return self
 

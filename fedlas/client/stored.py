@@ -289,7 +289,7 @@ class Batches(Stored[BatchRecord]):
         )
 
     def manifest(self, batch: str | HasId) -> BatchManifest:
-        """Which parts the answers are stored in, to read them in parallel."""
+        """The parts that the answers are stored in, to read them in parallel."""
         return self._transport.read(BatchManifest, "GET", f"{self._at(batch)}/results/manifest")
 
     def download_part(

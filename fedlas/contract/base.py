@@ -224,7 +224,7 @@ class Document(Shape):
         return cls.arrived(found)
 
     def changed(self, **fields: Any) -> Self:
-        """This document with other values of some fields."""
+        """A copy of the document with other values of some fields."""
         return self.model_validate({**self.__dict__, **fields})
 
     def stored(self) -> JsonObject:

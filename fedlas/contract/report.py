@@ -215,7 +215,7 @@ class Parity(Document):
 
     @property
     def passed(self) -> bool:
-        """Whether the difference is within the limit, and means nothing where it had to be explained."""
+        """True where the difference is within the limit; an explained one may change a few decisions and no more."""
         if not self.max_probability_error <= self.limit:
             return False
         if self.rounding is None:

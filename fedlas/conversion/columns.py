@@ -100,7 +100,7 @@ def named_inputs(inputs: Sequence[Any]) -> dict[str, Array]:
 
 
 def is_tensor(data: object) -> bool:
-    """Whether it is a tensor of PyTorch, which is not loaded for the question."""
+    """True for a tensor of PyTorch, which is not loaded for the question."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(data, torch.Tensor)
 

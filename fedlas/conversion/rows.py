@@ -24,7 +24,7 @@ _LOADED_ROWS = 256
 
 
 def is_loaded(data: object) -> bool:
-    """Whether it is a dataset or a loader of PyTorch, which is not loaded for the question."""
+    """True for a dataset or a loader of PyTorch, which is not loaded for the question."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(data, torch.utils.data.Dataset | torch.utils.data.DataLoader)
 

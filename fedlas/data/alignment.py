@@ -238,7 +238,7 @@ class InputSpec(TypedDict):
 
 
 def fits(wanted: Shape, found: Sequence[int | None]) -> bool:
-    """Whether sizes agree where both sides name them."""
+    """True where sizes agree as far as both sides name them."""
     return len(wanted) == len(found) and all(
         not isinstance(size, int) or size < 0 or have is None or size == have
         for size, have in zip(wanted, found, strict=True)

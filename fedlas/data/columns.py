@@ -26,7 +26,7 @@ Column: TypeAlias = pa.Array | pa.ChunkedArray
 
 
 def is_numeric(kind: pa.DataType) -> bool:
-    """Whether values of this Arrow type are numbers (or true and false)."""
+    """True where values of this Arrow type are numbers (or true and false)."""
     tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)
     return any(test(kind) for test in tests)
 
@@ -101,7 +101,7 @@ def single_values(name: str, column: Column) -> Array:
 
 
 def is_tensor(kind: pa.DataType) -> bool:
-    """Whether this Arrow type is a list of numbers, of any depth and kind of list."""
+    """True where this Arrow type is a list of numbers, of any depth and kind of list."""
     if isinstance(kind, pa.FixedShapeTensorType):
         return True
     kind = stored_type(kind)

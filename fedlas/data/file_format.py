@@ -168,7 +168,7 @@ def _is_compressed_pickle(start: bytes) -> bool:
 
 
 def _is_text(start: bytes) -> bool:
-    """Whether the sample is text; BadDataset `corrupt` where it is, but in another encoding than UTF-8."""
+    """True where the sample is text; BadDataset `corrupt` where it is, but in another encoding than UTF-8."""
     if any(byte < 9 for byte in start):
         return False
     try:

@@ -60,7 +60,7 @@ class ClassPriors:
 
     @property
     def shifted(self) -> bool:
-        """Whether the answers are for other priors than those of the calibration rows."""
+        """True where the answers are for other priors than those of the calibration rows."""
         return not same(self.default, self.shares)
 
 

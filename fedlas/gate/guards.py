@@ -127,7 +127,7 @@ def guard_finalist(
 
 
 def is_stopped(finalist: str, probs: Mapping[str, Floats], rows: JudgedRows, options: JudgementOptions) -> bool:
-    """Whether a guard of `guard_finalist` fails, without the intervals, which take most of its time."""
+    """True where a guard of `guard_finalist` fails; the intervals, which take most of its time, are left out."""
     before, after = probs["uploaded"], probs[finalist]
     rise = metrics.aurc(after, rows.targets) - metrics.aurc(before, rows.targets)
     if not _accuracy(before, after, rows, options).passed or rise > _aurc_limit(before, rows) + _TIE:

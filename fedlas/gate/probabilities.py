@@ -134,7 +134,7 @@ MAX_GAP = 0.05
 
 @dataclass(frozen=True)
 class ConfidentAnswers:
-    """Whether confident answers are as true as they say, and the figures of all of them and of the worst class.
+    """Confident answers against their own confidence: the figures of all of them and of the worst class.
 
     `value` of a finding is the mean confidence minus the share that is right; it holds where there are no such answers.
     """

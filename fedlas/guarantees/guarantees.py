@@ -208,7 +208,7 @@ class Guarantees:
         return None if self.answered_shares is None or not len(found) else float(self.answered_shares[found[0]])
 
     def prediction_sets(self, probs: ArrayLike, coverage: Shares) -> Bools:
-        """Which classes are in the set of each row: (N, K) for probabilities (N, K).
+        """The prediction set of each row as a mask of classes: (N, K) for probabilities (N, K).
 
         A number is the probability that the set holds the true class. A mapping is that probability for rows of each
         true class that it names (`{"class": c}` names every class); a class that is not named is in the set only

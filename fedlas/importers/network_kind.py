@@ -51,7 +51,7 @@ def network_kind(classifier: Classifier) -> NetworkKind:
 
 
 def _sees_space(node: NodeProto, graph: Graph) -> bool:
-    """Whether a node is a convolution over more than one position; one of an unknown kernel counts."""
+    """True where a node is a convolution over more than one position; one of an unknown kernel counts."""
     if operator_name(node) not in ("Conv", "ConvTranspose", "com.microsoft.FusedConv"):
         return False
     weight = graph.constants.get(node.input[1])
@@ -76,7 +76,7 @@ def _attends(graph: Graph) -> bool:
 def _meets_product(
     names: Iterable[str], neighbours: Mapping[str, list[NodeProto]], computed: set[str], *, up: bool
 ) -> bool:
-    """Whether a product of two computed tensors is reached from `names`, with nothing but `_BETWEEN` on the way."""
+    """True where `names` lead to a product of two computed tensors, with nothing but `_BETWEEN` on the way."""
     pending, seen = list(names), set[str]()
     while pending:
         name = pending.pop()

@@ -125,7 +125,7 @@ class SplitAccuracy:
         return max(0.0, self.value - half), min(1.0, self.value + half)
 
     def is_apart(self, other: SplitAccuracy) -> bool:
-        """Whether the two differ beyond chance, by Student's t with the degrees of freedom of the smaller one.
+        """True where the two differ beyond chance, by Student's t with the degrees of freedom of the smaller one.
 
         Splits of one unit each tell nothing of how units vary, so they are never apart.
         """

@@ -123,7 +123,7 @@ def _non_decreasing(shares: Floats, counts: Ints) -> OptimizeResult:
 
 
 def _told(accuracy: Floats, max_steps: int) -> Ints:
-    """Which of the increasing steps begin one that is told: all, unless they are too many."""
+    """The places of the increasing steps that are reported: all, unless they are too many."""
     if len(accuracy) <= max_steps:
         return np.arange(len(accuracy))
     begins = [0]

@@ -102,7 +102,7 @@ def channel_axis(rows: Array) -> int | None:
 
 
 def is_image(rows: Array) -> bool:
-    """Whether rows are images, or may be flat ones: many columns of one range."""
+    """True where rows are images, or may be flat ones: many columns of one range."""
     if rows.ndim != 2:
         return channel_axis(rows) is not None
     most = np.nanmax(np.abs(rows.astype(np.float64)), axis=0)

@@ -192,7 +192,7 @@ def _some(count: int, most: int) -> Integers:
 
 
 def _tell(logits: NDArray[np.float32], targets: Integers, frequencies: NDArray[np.float64]) -> bool:
-    """Whether answers tell anything of the labels at their best temperature, or as frequent as the classes are."""
+    """True where answers explain the labels at their best temperature, or by the frequencies of the classes."""
     rows = _some(len(targets), max(_MIN_MATCHED, _MAX_MATCHED // len(frequencies)))
     logits, targets = logits[rows], targets[rows]
     known = float(-np.log(frequencies)[targets].mean())

@@ -206,13 +206,13 @@ class Finding:
 
     @property
     def tames(self) -> bool:
-        """Whether it is the confidence that the remedy explains: wild without it, not with it, as right as before."""
+        """True where the remedy explains the confidence: wild without it, not with it, as right as before."""
         tamed = is_wild(self.temperature) and not is_wild(self.temperature_after)
         return self.remedy.scales and tamed and self.loss_after < (1 + SCREEN_GAIN) * self.loss
 
 
 def is_wild(temperature: float) -> bool:
-    """Whether answers are more confident, or less, than any classifier is of itself."""
+    """True where answers are more confident, or less, than any classifier is of itself."""
     return bool(np.isfinite(temperature)) and not 1 / _WILD < temperature < _WILD
 
 

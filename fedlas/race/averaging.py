@@ -88,7 +88,7 @@ class Ensemble(Classifier):
 
 
 def shared_bodies(members: Sequence[Classifier]) -> list[bool]:
-    """Whether each member shares its body with one before it."""
+    """True for each member that shares its body with one before it."""
     return [any(_share_body(one, other) for other in members[:number]) for number, one in enumerate(members)]
 
 
@@ -111,7 +111,7 @@ def cost_factor(
 
 
 def _share_body(one: Classifier, other: Classifier) -> bool:
-    """Whether two networks differ in their heads alone, of which both have one."""
+    """True where two networks differ in their heads alone, and both have one."""
     heads = [{id(parameter) for parameter in network.head_parameters()} for network in (one, other)]
     bodies = [
         {id(part) for part in (*network.parameters(), *network.buffers())} - head

@@ -93,7 +93,7 @@ def cost_limit(asked: float | Literal["auto"], classifier: GraphClassifier, inpu
 
 
 def is_small(classifier: GraphClassifier, inputs: Sequence[Array] = ()) -> bool:
-    """Whether a row costs little enough for an average of three such networks, where they can be trained at all."""
+    """True where a row costs little enough for an average of three such networks that can be trained."""
     if not classifier.trainable:
         return False
     rows = [array[:_ROWS] for array in inputs or classifier.example_rows(_ROWS)]

@@ -52,7 +52,7 @@ class FoldCourse:
 
     @property
     def runs_well(self) -> bool:
-        """Whether every fold that was run has logits."""
+        """True where every fold that was run has logits."""
         return all(outcome.logits is not None for outcome in self.outcomes.values())
 
     @property

@@ -66,7 +66,7 @@ class TimeBudget:
         return (self.remaining() - self.reserve) / (_CAUTION * pace if pace else 1.0)
 
     def fits(self, seconds: float) -> bool:
-        """Whether so many more seconds of training end not long after the budget."""
+        """True where so many more seconds of training end not long after the budget."""
         return seconds <= self.longest
 
     def check(self, share: float, seconds: float, *, planned: float = 0.0, after: float = 0.0) -> None:

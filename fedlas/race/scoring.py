@@ -140,7 +140,7 @@ def group_codes(groups: ArrayLike | None, num_rows: int) -> Ints:
 
 
 def clearly_positive(gains: Floats, clusters: Ints, standard_errors: float, weights: Floats | None = None) -> bool:
-    """Whether the (weighted) mean gain exceeds so many standard errors, taken over whole clusters."""
+    """True where the (weighted) mean gain exceeds so many standard errors, taken over whole clusters."""
     shares = np.full(len(gains), 1 / len(gains)) if weights is None else weights / weights.sum()
     mean = float(shares @ gains)
     centred = np.bincount(clusters, shares * (gains - mean))

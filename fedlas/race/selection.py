@@ -117,7 +117,7 @@ class CalibratorSelector:
 
     @property
     def has_groups_to_leave_out(self) -> bool:
-        """Whether there are groups, or rows of their own, beside those that are left out."""
+        """True where there are groups, or rows of their own, beside those that are left out."""
         return int(group_codes(self.groups, len(self.targets)).max()) > 0
 
     def of_rows(self, rows: NDArray[np.int64]) -> CalibratorSelector:
@@ -236,7 +236,7 @@ class CalibratorSelector:
         return cross_fitted(CALIBRATORS[name], np.asarray(logits, np.float64), self.targets, self.folds, self.weights)
 
     def _gains_by_compression(self, logits: Floats | Doubles) -> bool:
-        """Whether scores are saturated, and a temperature of compressed ones loses far less on rows left out."""
+        """True where scores are saturated, and a temperature of compressed ones loses far less on rows left out."""
         # By a share, since log-odds of 10⁸ have a mean loss without a standard error that could be trusted; by so
         # much, since networks, which are a little saturated too, gain nothing by it on the whole.
         if not is_saturated(logits):
@@ -275,7 +275,7 @@ class CalibratorSelector:
         return f"its accuracy on the calibration rows is {drop:.2f} points under the uploaded model's"
 
     def is_worse(self, held_out: Doubles, rival: Doubles) -> bool:
-        """Whether the NLL out of fold is shown to be higher, by 1.64 standard errors of the paired difference."""
+        """True where the NLL out of fold is significantly higher, by 1.64 standard errors of the paired difference."""
         rises = self.row_nll(held_out) - self.row_nll(rival)
         return clearly_positive(rises, self._clusters, _ERRORS_SHOWN, self.weights)
 

@@ -143,7 +143,7 @@ class Trainer:
 
     @property
     def keeps_features(self) -> bool:
-        """Whether the features of all training rows fit into memory, so that heads can be trained on them."""
+        """True where the features of all training rows fit into memory, so that heads can be trained on them."""
         return 4 * len(self.rows) * self._context.classifier.feature_dim <= _MAX_FEATURE_BYTES
 
     @cached_property

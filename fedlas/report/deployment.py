@@ -157,7 +157,7 @@ def decision_sentence(table: DecisionTable | None, num_rows: int) -> str | None:
 
 
 def priors_sentence(section: PriorsSection | None) -> str | None:
-    """Which priors the answers are for, where they are not those of the calibration rows."""
+    """The priors that the answers are for, where they are not those of the calibration rows."""
     if section is None or not section.shifted:
         return None
     name = max(section.default, key=lambda name: abs(np.log(section.default[name] / section.shares[name])))

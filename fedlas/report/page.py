@@ -154,5 +154,5 @@ def how_trained(candidate: CandidateSummary) -> str:
 
 
 def at_most(p: float | None, alpha: float) -> bool:
-    """Whether a test was made and shows something at level `alpha`."""
+    """True where a test was made and is significant at level `alpha`."""
     return p is not None and p <= alpha

@@ -214,7 +214,7 @@ def failings(row: SliceRow, alpha: float) -> str:
 
 
 def found_in_classes(section: ClassTable, level: float) -> str:
-    """Which classes are too sure or too cautious, beside the table that has their figures."""
+    """The classes that are too sure or too cautious, in a sentence beside the table that has their figures."""
     shown = [row for row in section.rows if row.p_adjusted is not None and row.p_adjusted <= 1 - level]
     if not shown:
         return worst_class(section, level)
@@ -224,7 +224,7 @@ def found_in_classes(section: ClassTable, level: float) -> str:
 
 
 def found_in_slices(section: SliceTable, level: float) -> str | None:
-    """That no slice is shown to be weak; where one is, its row in the table says so."""
+    """The sentence that no slice is significantly weak; where one is, its row in the table says so."""
     return None if any(failings(row, 1 - level) for row in section.rows) else worst_slice(section, level)
 
 

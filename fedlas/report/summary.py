@@ -123,7 +123,7 @@ def slope_finding(section: BinarySection) -> str | None:
 
 
 def trained_rows_sentence(trained_rows: Mapping[str, int] | None) -> str | None:
-    """Which rows the served network has been trained on, and what they are worth to a later job."""
+    """The rows that the served network has been trained on, and their worth to a later job, in a sentence."""
     if not trained_rows:
         return None
     rows = " and ".join(f"{count:,} {split}" for split, count in trained_rows.items() if count)

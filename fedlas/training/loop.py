@@ -55,7 +55,7 @@ class LossMeter:
         return self._steps % self._every != 0 or self.finite()
 
     def finite(self) -> bool:
-        """Whether all numbers of the epoch are finite; waits for the device."""
+        """True where all numbers of the epoch are finite; waits for the device."""
         return bool(torch.isfinite(self._losses + self._outputs))
 
     def mean(self) -> float:

@@ -38,7 +38,7 @@ _BUSY = Refusal(503, "unavailable", _BUSY_DETAIL, {"Retry-After": "1"})
 
 
 def is_whole(head: bytes) -> bool:
-    """Whether as much of the head is there as matters: of what is no HTTP, a byte."""
+    """True where enough of the head is there to hand it on: of bytes that are no HTTP, one."""
     return b"\r\n\r\n" in head or b"\n\n" in head or len(head) >= PEEKED_BYTES or _NO_HTTP.match(head) is not None
 
 
@@ -122,7 +122,7 @@ class Client:
     until: float = 0.0
 
     def peeked(self) -> bytes:
-        """Its head, as far as it matters; nothing is taken."""
+        """The head of the connection, as far as it matters; nothing is taken."""
         if self.packet.content:
             return self.packet.content
         with suppress(OSError):
@@ -160,7 +160,7 @@ class HandingOn:
         self._members.join(name, channel)
 
     def part(self, name: str) -> None:
-        """It takes none any more."""
+        """Part from a process, which takes no connections any more."""
         if (channel := self._peers.pop(name, None)) is not None:
             self._members.leave(name, channel)
             channel.close()

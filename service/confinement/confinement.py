@@ -113,7 +113,7 @@ def controls_on(report: Report) -> list[str]:
 
 
 def lacking(report: object, expected: Iterable[str]) -> list[str]:
-    """Which of the expected controls are not on by this report, and why.
+    """The expected controls that are not on by this report, each with its reason.
 
     >>> lacking({"files": "on: Landlock 7", "user": "off: no such user"}, ["files", "user", "network"])
     ['user off: no such user', 'network off: unknown']

@@ -80,17 +80,17 @@ def allow_no_new_privileges() -> str:
 
 
 def set_dumpable(dumpable: bool) -> None:
-    """Whether processes of the same user may look into this one (`/proc/PID/environ`, ptrace); raises OSError."""
+    """Let processes of the same user look into this one (`/proc/PID/environ`, ptrace), or not; raises OSError."""
     prctl(_PR_SET_DUMPABLE, int(dumpable))
 
 
 def end_with_parent(number: int) -> None:
-    """This process gets that signal when its parent ends; raises OSError."""
+    """Have the kernel send this process a signal when its parent ends; raises OSError."""
     prctl(_PR_SET_PDEATHSIG, number)
 
 
 def adopt_orphans(adopt: bool) -> None:
-    """Whether processes below this one become its children when their own parents end; raises OSError."""
+    """Let processes below this one become its children when their own parents end, or not; raises OSError."""
     prctl(_PR_SET_CHILD_SUBREAPER, int(adopt))
 
 
@@ -143,7 +143,7 @@ def become(user: int, group: int, kept: Iterable[int]) -> None:
 
 
 def version() -> int:
-    """Which version of Landlock the kernel speaks; raises OSError where it speaks none."""
+    """The version of Landlock that the kernel speaks; raises OSError where it speaks none."""
     return call("syscall", _CREATE_RULESET, None, 0, _ASK_VERSION)
 
 

@@ -41,7 +41,7 @@ class _Place:
 
 
 class Isolation:
-    """Which models run alone, and in which processes; on one thread.
+    """The models that run alone, and the processes that run them; on one thread.
 
     Args:
         folder: of empty files, each named by the digest of a served copy that has ended a process.

@@ -213,7 +213,7 @@ class ServingPeers:
         return peer
 
     def _left(self, peer: ServingPeer) -> None:
-        """It takes no connections any more, and is heard until it has ended."""
+        """Mark a process that takes no connections any more; it is heard until it has ended."""
         self.members.leave(peer.name, peer)
         self._tell_acceptor(Gone(name=peer.name))
 
@@ -221,7 +221,7 @@ class ServingPeers:
         return self._acceptor is not None and self._acceptor.offer(document, content, files)
 
     def _faulty(self, peer: ServingPeer, fault: str) -> None:
-        """It does not run the code of this release: the parent ends it."""
+        """Have the parent end a process that does not run the code of this release."""
         _LOG.critical("%s %s: it is ended, and started again", peer.name, fault)
         self._faults += 1
         self._parent.offer(End(name=peer.name, pid=peer.pid, reason=f"it {fault}"))  # it is called again

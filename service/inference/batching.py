@@ -278,14 +278,14 @@ class ModelQueue:
 
     @property
     def full(self) -> bool:
-        """Whether the next batch would be no larger if it waited."""
+        """True where the next batch would be no larger if it waited."""
         return self.rows >= self.capacity
 
     def next_cost(self) -> float:
         return self.model.cost(min(self.rows, self.capacity), self._next_length())
 
     def quick(self, seconds: float) -> bool:
-        """Whether the next batch surely takes no more than these seconds."""
+        """True where the next batch surely takes no more than these seconds."""
         return self.model.quick(min(self.rows, self.capacity), self._next_length(), seconds)
 
     def take(self) -> InferenceBatch | None:

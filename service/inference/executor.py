@@ -111,7 +111,7 @@ class Executor:
         self._timer: asyncio.TimerHandle | None = None
 
     def has_slot(self, queue: ModelQueue, *, others: bool) -> bool:
-        """Whether the queue's next batch may begin.
+        """True where the queue's next batch may begin.
 
         One batch beyond the ordinary slots may be queued, if no row would join it or other models wait as well.
         """

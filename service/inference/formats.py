@@ -206,7 +206,7 @@ class _Part:
 
     @property
     def is_row(self) -> bool:
-        """Whether it is an image; clients that send every part as a file may send the options so too."""
+        """True for an image; clients that send every part as a file may send the options so too."""
         return self.is_file and self.name != PART
 
     @property

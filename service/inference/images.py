@@ -24,7 +24,7 @@ _ADVICE = "send them in parts, or POST /v1/batches over a stored dataset"
 
 
 def are_objects(rows: Sequence[object]) -> bool:
-    """Whether the rows are objects: image files, or columns by name; raises InvalidRequest where only some are."""
+    """True where the rows are objects: image files, or columns by name; raises InvalidRequest where only some are."""
     objects = [isinstance(row, dict) for row in rows]
     if any(objects) and not all(objects):
         kinds = f"row {objects.index(True)} is an object and row {objects.index(False)} is not"

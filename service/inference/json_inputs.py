@@ -135,7 +135,7 @@ def plain_array(rows: list[object], sizes: Sequence[int | str], dtype: str) -> n
 
 
 def may_hold_booleans(text: bytes) -> bool:
-    """Whether `true` or `false` stands anywhere in JSON; rare letters of theirs are looked for first, with memchr.
+    """True where `true` or `false` stands anywhere in JSON; rare letters of theirs are looked for first, with memchr.
 
     `plain_array` looks at the type of the first value alone: that of all would take a third of its time.
 
@@ -159,7 +159,7 @@ def _holds(text: bytes, word: bytes, letter: bytes) -> bool:
 
 
 def all_finite(array: np.ndarray) -> bool:
-    """Whether no value is NaN or infinite; `all` takes twice the time for one row."""
+    """True where no value is NaN or infinite; `all` takes twice the time for one row."""
     finite = np.isfinite(array)
     if array.size <= _FEW_VALUES:
         return b"\0" not in finite.tobytes()
@@ -189,7 +189,7 @@ def only_numbers(value: object) -> bool:
 
 
 def holds(values: list[Any], kind: type) -> bool:
-    """Whether a value of this type stands anywhere in lists, nested or not.
+    """True where a value of this type stands anywhere in lists, nested or not.
 
     >>> holds([[0, True], 2], bool), holds([0, [1]], bool)
     (True, False)

@@ -103,7 +103,7 @@ class DecisionPolicy:
         return names
 
     def inside(self, probs: np.ndarray) -> np.ndarray:
-        """Whether each class is in the row's prediction set (N, K); `probs` (N, K), as everywhere here."""
+        """A mask of the classes in each row's prediction set (N, K); `probs` (N, K), as everywhere here."""
         guarantees, coverage = self.profile.guarantees, self.options.coverage
         assert guarantees is not None
         assert coverage is not None

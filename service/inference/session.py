@@ -196,7 +196,7 @@ class OpenModel:
         self.per_row += (seen - self.per_row) * (self._follow_up if seen > self.per_row else _FOLLOW_DOWN)
 
     def quick(self, rows: int, length: int, seconds: float) -> bool:
-        """Whether such a batch surely takes no more than these seconds: a run on the event loop cannot be ended."""
+        """True where such a batch surely takes no more than these seconds: a run on the event loop cannot be ended."""
         return (
             self.limits.sizes_follow_shapes
             and self.cost(rows, length) <= seconds

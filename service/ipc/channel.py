@@ -131,7 +131,7 @@ class Packet(Generic[Incoming]):
             raise Malformed(f"the file of {type(self.document).__name__} is no socket: {error}") from error
 
     def taken(self) -> Packet[Incoming]:
-        """This message, whose files are the caller's to close."""
+        """The message, whose files are the caller's to close."""
         found = replace(self)
         self.files, self.memory = [], None
         return found
@@ -171,7 +171,7 @@ class Channel(Generic[Incoming]):
 
     @property
     def has_room(self) -> bool:
-        """Whether the other side has read more than half of what may wait: connections leave the rest to documents."""
+        """True where the other side has read more than half of its queue: connections leave the rest to documents."""
         unread = array.array("i", [0])
         fcntl.ioctl(self._end, _UNREAD, unread)
         return 2 * unread[0] < self._end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
@@ -256,7 +256,7 @@ class Channel(Generic[Incoming]):
 
 
 def _is_closed(end: socket.socket) -> bool:
-    """Whether no other end is open: a message of no bytes looks the same."""
+    """True where no other end is open: a message of no bytes looks the same."""
     look = select.poll()
     look.register(end, 0)  # the kernel always tells of a hang-up
     return bool(look.poll(0))

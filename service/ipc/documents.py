@@ -105,7 +105,7 @@ class End(Document):
 
 
 class ModelQuestion(Document):
-    """Which model a name or id means; `known` is the id of the model whose profile is at hand."""
+    """A question for the model that a name or id means; `known` is the id of the model whose profile is at hand."""
 
     kind: Literal["model"] = "model"
     number: Number
@@ -115,7 +115,7 @@ class ModelQuestion(Document):
 
 
 class KeyQuestion(Document):
-    """Whether the holder of this `Authorization` is admitted."""
+    """A question whether the holder of this `Authorization` is admitted."""
 
     kind: Literal["key"] = "key"
     number: Number
@@ -142,7 +142,7 @@ class Stuck(Document):
 
 
 class Leaving(Document):
-    """This process stops: it answers the connections that it has, and takes no more."""
+    """A notice that a process stops: it answers the connections that it has, and takes no more."""
 
     kind: Literal["leaving"] = "leaving"
 
@@ -172,7 +172,7 @@ class Refusal(Document):
 
 
 class KeyAnswer(Document):
-    """Whether a key is admitted, and for how long that may be remembered."""
+    """An answer whether a key is admitted, and for how long that may be cached."""
 
     kind: Literal["key_answer"] = "key_answer"
     number: Number

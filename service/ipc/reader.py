@@ -169,7 +169,7 @@ class Reader(Generic[Incoming]):
             self._watch(time.monotonic(), pause)
 
     def _watch(self, now: float, pause: float) -> None:
-        """Whether pauses have followed each other for long."""
+        """Report a flood where pauses have followed each other for long."""
         if now - self._over_until > _PAUSE_S:
             self._over_since = now
         self._over_until = now + pause

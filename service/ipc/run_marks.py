@@ -34,7 +34,7 @@ class RunMark:
         self._digest = digest
 
     def begin(self) -> int | None:
-        """This thread opens or runs the model, until `end` is called with what is returned."""
+        """Mark that this thread opens or runs the model, until `end` is called with the number returned."""
         try:
             place = self._free.pop()  # atomic, as `append` is
         except IndexError:

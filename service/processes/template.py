@@ -162,7 +162,7 @@ class Template(ChildProcess):
     def of(
         cls, kind: str, modules: Sequence[str], environment: Mapping[str, str], run_dir: Path, *options: str
     ) -> Template:
-        """That of one kind of processes, in their environment and with their options of the interpreter."""
+        """A template for one kind of processes, in their environment and with their options of the interpreter."""
         name = f"template-{kind}"
         command = [sys.executable, *options, "-m", "service.processes.template", *modules]
         return cls(name, command, environment, run_dir / f"{name}.pid")

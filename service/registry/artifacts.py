@@ -33,7 +33,7 @@ class StoredFile:
 
 
 def is_digest(name: str) -> bool:
-    """Whether this can be the name of a stored file; other files are left alone."""
+    """True where this can be the name of a stored file; other files are left alone."""
     return _DIGEST.fullmatch(name) is not None
 
 

@@ -266,7 +266,7 @@ class ServiceSettings(ServingSettings, RegistrySettings):
 
     @property
     def walled(self) -> bool:
-        """Whether predictions are answered behind a wall; other systems than Linux have none to prefer."""
+        """True where predictions are answered behind a wall; other systems than Linux have none to prefer."""
         return self.wall != "off" and (self.wall == "required" or sys.platform == "linux")
 
     @property

@@ -49,7 +49,7 @@ _KINDS = [
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Which addresses webhooks may lead to; by default public ones over https only.
+    """The addresses that webhooks may lead to; by default public ones over https only.
 
     An operator who allows an address trusts the way to it: http is good enough there, whereas over the public internet
     everything on the way reads the message. Metadata services of clouds are never allowed.

@@ -106,7 +106,7 @@ class Admission(Protocol):
     """Says which keys are admitted."""
 
     def known(self, authorization: bytes) -> bool | None:
-        """Whether this `Authorization` is admitted; None where it has to be asked."""
+        """True where this `Authorization` is admitted; None where control has to be asked."""
 
     def ask(self, authorization: bytes) -> Awaitable[bool]:
         """Ask whether it is admitted; raises Unavailable."""
@@ -279,7 +279,7 @@ class InferenceCall:
         return await self._services.threads.run(self.until, function, body, *args)
 
     async def run(self, queue: ModelQueue, inputs: Mapping[str, np.ndarray], names: tuple[str, ...]) -> Outputs:
-        """These outputs for the rows; raises Overloaded, DeadlineExceeded, InvalidRequest, ClientDisconnect."""
+        """Named outputs for the rows; raises Overloaded, DeadlineExceeded, InvalidRequest, ClientDisconnect."""
         self.rows = len(next(iter(inputs.values())))
         # A small file may be a large image.
         self.hold(sum([array.nbytes for array in inputs.values()]) + self.answer_bytes)

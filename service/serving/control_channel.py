@@ -86,7 +86,7 @@ class Turns(TokenBucket):
 
 
 class RememberedKeys:
-    """Which keys are admitted; on the event loop.
+    """A cache of the keys that are admitted; on the event loop.
 
     Args:
         ask: asks control about one; raises ControlAway.
@@ -101,7 +101,7 @@ class RememberedKeys:
         self._since = 0.0  # what was answered before is not remembered any more
 
     def known(self, authorization: bytes) -> bool | None:
-        """Whether this was admitted or refused within the last seconds; None where it has to be asked."""
+        """True where the key was admitted in the last seconds, False where refused, None where it has to be asked."""
         digest, since = _digest(authorization), max(self._since, time.monotonic() - _REMEMBERED_S)
         if self._admitted.get(digest, since) > since:
             return True
@@ -194,7 +194,7 @@ class Meanings:
 
 
 class ControlChannel:
-    """This process' end; on the event loop.
+    """The end of a process on its channel to control; on the event loop.
 
     Args:
         name: of this process.

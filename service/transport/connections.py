@@ -119,7 +119,7 @@ class Connections:
                 del self._by_address[key]
 
     def read_surplus(self) -> bool:
-        """Whether one more surplus connection is read from, which is counted then."""
+        """True where one more surplus connection is read from, which is counted then."""
         if self._surplus_read >= _MAX_SURPLUS_READ:
             return False
         self._surplus_read += 1

@@ -98,7 +98,7 @@ class Exchange(RequestResponseCycle):
 
     @property
     def _leaves_body(self) -> bool:
-        """Whether the connection ends with the answer, since a body may follow that nothing reads.
+        """True where the connection ends with the answer, since a body may follow that nothing reads.
 
         Where the client still waits for `100 Continue` it is unknown whether one does, so what comes next could be read
         in two ways. A body in chunks may have no end, and each chunk of one byte costs a microsecond to parse.

@@ -88,7 +88,7 @@ class HandOver(typing.Protocol):
     """Hands connections over to the process that answers their next request."""
 
     def is_elsewhere(self, path: bytes) -> bool:
-        """Whether another process answers a `POST` with this path; without a path, any other."""
+        """True where another process answers a `POST` with this path; without a path, any other."""
 
     def hand_over(self, path: bytes, descriptor: int, received: bytes) -> bool:
         """Give the connection away with what was read of it; False where it is not taken."""
@@ -176,7 +176,7 @@ class Protocol(HeadProtocol):
         self._timer = self.loop.call_later(_PROBE_EVERY_S, self._probe)
 
     def _lingers(self) -> bool:
-        """Whether the client may still be sending what is not read any more."""
+        """True where the client may still be sending bytes that are not read any more."""
         if self._ended or not (self._refused or self._in_body):
             return False
         self._refused, self._rest = True, b""
@@ -287,7 +287,7 @@ class Protocol(HeadProtocol):
 
     @property
     def _has_answered(self) -> bool:
-        """Whether every earlier answer was sent: two processes would write on one connection."""
+        """True where every earlier answer was sent: two processes would write on one connection."""
         return not self._is_answering and not self.transport.get_write_buffer_size()
 
     def _give_away(self, path: bytes, received: bytes) -> bool:

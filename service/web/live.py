@@ -92,7 +92,7 @@ class LiveJobs:
         self._watched: dict[str, _Watched] = {}
 
     async def stream(self, job_ids: Sequence[str]) -> AsyncGenerator[bytes]:
-        """These jobs as they are now and whenever one has changed, until all have ended.
+        """The states of some jobs, now and whenever one has changed, until all have ended.
 
         Something comes with every heartbeat at least, so that the caller can end the stream then.
         """

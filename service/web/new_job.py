@@ -214,7 +214,7 @@ def misfits(model: ModelRecord | None, dataset: DatasetRecord | None) -> list[st
 
 
 def are_numbers(names: Sequence[str] | None) -> bool:
-    """Whether classes are named by their numbers, as they are where nobody has named them.
+    """True where classes are named by their numbers, as they are where nobody has named them.
 
     >>> are_numbers(["0", "1"]), are_numbers(["cat", "1"]), are_numbers(["²"])
     (True, False, False)

@@ -107,7 +107,7 @@ async def _read(services: Services) -> Operations | None:
 
 @dataclass(frozen=True)
 class Disk:
-    """Its bytes; 0 of 0 where it cannot be looked at."""
+    """The bytes of a disk; 0 of 0 where it cannot be looked at."""
 
     free: int = 0
     total: int = 0
@@ -122,7 +122,7 @@ class Disk:
 
     @property
     def is_short(self) -> bool:
-        """Whether somebody should make room.
+        """True where an operator should make room.
 
         >>> Disk(10**9, 10**12).is_short, Disk(10**9, 10**9).is_short, Disk(20 * 10**9, 10**12).is_short
         (True, False, False)

@@ -120,7 +120,7 @@ def _path(request: Request, after: str | None = None) -> str:
 
 
 def is_news(record: Record | None, *, told: bool) -> bool:
-    """Whether a part of a page that waits for a record is drawn: else it is answered `204`, and asks again by itself.
+    """True where a part of a page that waits for a record is drawn: else it is answered `204`, and asks again.
 
     It is where the record is final, gone, or kept from going on, or where `told` is that it was and it does go on.
     """

@@ -64,7 +64,7 @@ _OF_THE_API = frozenset(
 
 
 def is_page(path: str) -> bool:
-    """Whether a cookie counts for this path.
+    """True where a cookie counts for this path.
 
     >>> is_page("/jobs"), is_page("/session/v1/jobs"), is_page("/v1/jobs"), is_page("/v1")
     (True, True, False, False)
@@ -73,7 +73,7 @@ def is_page(path: str) -> bool:
 
 
 def is_api_of_session(path: str) -> bool:
-    """Whether this is a request to the API from a page.
+    """True for a request to the API from a page.
 
     >>> is_api_of_session("/session/v1/jobs"), is_api_of_session("/sessions")
     (True, False)
@@ -121,7 +121,7 @@ class Sessions:
 
     @property
     def needed(self) -> bool:
-        """Whether pages want a session: without keys every client of this machine is admitted."""
+        """True where pages want a session: without keys every client of this machine is admitted."""
         return bool(self._keys)
 
     async def open(self, key: str) -> str | None:
@@ -242,7 +242,7 @@ class SessionMiddleware:
         return None, _with_header(scope, b"authorization", b"Bearer " + key)
 
     def _is_ours(self, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether a page of ours sends: another port of the same host is another's."""
+        """True where a page of ours sends: another port of the same host is another's."""
         if (origin := headers.get(b"origin")) is None:
             return headers.get(b"sec-fetch-site") in (b"same-origin", b"none")
         place = origin.decode("latin-1").lower().partition("://")[2]

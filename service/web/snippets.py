@@ -43,7 +43,7 @@ class Snippet:
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks whom: the model by what it is called, at a server, with a key where it needs one."""
+    """The sender and the target of a request: the model by its name, at a server, with a key where it needs one."""
 
     ref: str
     url: str

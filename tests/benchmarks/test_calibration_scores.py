@@ -63,7 +63,7 @@ def test_intervals_are_those_of_the_library(rows: tuple[np.ndarray, np.ndarray],
 
 
 def flattened(probs: np.ndarray) -> np.ndarray:
-    """As sure of themselves as they are right."""
+    """Probabilities that are as sure of themselves as they are right."""
     flat = probs ** (1 / 1.5)
     return flat / flat.sum(axis=1, keepdims=True)
 
@@ -81,7 +81,7 @@ def base(tmp_path: Path, rows: tuple[np.ndarray, np.ndarray]) -> Path:
 
 
 def leave(folder: Path, probs: np.ndarray, **told: object) -> None:
-    """What a job leaves."""
+    """Write the files that a job leaves."""
     folder.mkdir(exist_ok=True)
     run = {"setting": "a", "seed": 0, "verdict": "post_hoc", "served": "post_hoc", "significant": True, **told}
     (folder / "run.json").write_text(json.dumps(run))

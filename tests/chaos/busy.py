@@ -86,7 +86,7 @@ def table(crowd: Crowd, promises: Sequence[Line], wanting: Sequence[int]) -> str
 
 
 def _uploaded(service: Service) -> tuple[Shared, Shared]:
-    """What all jobs use, and a published model with its answers while nothing else goes on."""
+    """The records that all jobs use, and a published model with its answers while nothing else goes on."""
     model, dataset = service.inspected("models", digits_model()), service.inspected("datasets", digits_npz())
     service.calibrated(model, dataset, method="post_hoc", publish_as=_PUBLISHED)
     shared = Shared(model["id"], dataset["id"], rows_id="")

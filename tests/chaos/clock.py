@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class Clock:
-    """What one process believes the time to be, and by how many minutes it is wrong."""
+    """A process' own time, and the minutes by which it is wrong."""
 
     def __init__(self, file: Path, library: Path) -> None:
         self._file = file
@@ -23,7 +23,7 @@ class Clock:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the process is started with."""
+        """The environment that the process is started with."""
         return {
             "LD_PRELOAD": str(self._library),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),

@@ -69,7 +69,7 @@ def run(folder: Path, plan: Plan, say: Say) -> bool:
 
 
 def _undisturbed(folder: Path, plan: Plan, found: Evidence, postgresql: PostgreSQL, redis: Redis, say: Say) -> None:
-    """What the first orders and a batch give where nothing happens, and each is done by one worker alone."""
+    """The results of the first orders and a batch where nothing happens, and each is done by one worker alone."""
     with opened(
         folder / "undisturbed", artifacts=folder / "undisturbed-artifacts", postgresql=postgresql, redis=redis,
         number=1, apis=1, heavy=2, light=1, settings=ALONE,
@@ -92,7 +92,7 @@ def _undisturbed(folder: Path, plan: Plan, found: Evidence, postgresql: PostgreS
 
 
 def _predicted(site: Site, shared: Shared) -> list[Json]:
-    """What the predict door answers for the first rows of all batches."""
+    """The answers of the predict door for the first rows of all batches."""
     caller = Caller(site.urls, Counter(), until=time.monotonic() + _REFERENCE_S)
     predictions = caller.predict(shared.model_id, some_digits(PREDICTED))
     caller.close()
@@ -147,7 +147,7 @@ def _examine(storm: Run, found: Evidence) -> None:
 
 
 def _after(seconds: float, ask: Callable[[], list[str]]) -> list[str]:
-    """What is still so after a while."""
+    """The complaints that still hold after a while."""
     deadline = time.monotonic() + seconds
     while (answer := ask()) and time.monotonic() < deadline:
         time.sleep(0.5)

@@ -66,7 +66,7 @@ class Crowd:
 
     @contextmanager
     def coming(self) -> Iterator[None]:
-        """They come from now on; what they have begun has ended after the block."""
+        """Let them come from now on; what they have begun has ended after the block."""
         deeds: list[tuple[str, Deed]] = [
             (f"small calibrations ({_SCORES} rows)", self._calibrate),
             ("health checks, each on a new connection, by the time since the last", self._look),

@@ -74,14 +74,14 @@ class Caller:
         return dict(answer.json())
 
     def predict(self, model_id: str, rows: Sequence[Sequence[float]]) -> list[Json]:
-        """What a model answers for rows, which it must."""
+        """The answers of a model for rows, which it must give."""
         answer = self.ask("POST", f"/v1/models/{model_id}/predict", json={"inputs": rows})
         assert answer.status_code == 200, f"a prediction was answered with {answer.status_code}: {answer.text}"
         return list(answer.json()["predictions"])
 
 
 def _passes(method: str, answer: httpx.Response, options: Json) -> bool:
-    """Whether the answer says no more than "not now": the server's troubles, or the same key is still being served."""
+    """True where the answer says no more than "not now": the server's troubles, or the key is still being served."""
     keyed = "Idempotency-Key" in options.get("headers", {})
     return answer.status_code >= 500 or answer.status_code == 429 or (keyed and answer.status_code == 409)
 

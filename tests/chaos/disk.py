@@ -21,7 +21,7 @@ class Disk:
 
     @property
     def is_full(self) -> bool:
-        """Whether the ballast lies on it."""
+        """True where the ballast lies on the disk."""
         return self._ballast.exists()
 
     def fill(self) -> None:

@@ -28,7 +28,7 @@ class Doubler:
 
     @property
     def is_over(self) -> bool:
-        """Whether it has stopped listening."""
+        """True where it has stopped listening."""
         return not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -80,12 +80,12 @@ def double_waiting(client: Redis) -> int:
 
 
 def as_bytes(content: bytes | str) -> bytes:
-    """What the broker holds, whatever its client makes of it."""
+    """The bytes that the broker holds, whatever its client makes of them."""
     return content if isinstance(content, bytes) else content.encode()
 
 
 def is_message(content: bytes) -> bool:
-    """Whether this is a task as Celery puts it into a list."""
+    """True for a task as Celery puts it into a list."""
     try:
         message = json.loads(content)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What can be seen after a run: records by HTTP, rows by SQL, files, processes, messages; it judges nothing."""
+"""Evidence after a run: records by HTTP, rows by SQL, files, processes, messages; it judges nothing."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ ORPHAN_GRACE_S = 15.0
 
 
 class Storm(Protocol):
-    """What a fault needs of the run."""
+    """The parts of the run that a fault needs."""
 
     site: Site
     disk: Disk | None

@@ -1,4 +1,4 @@
-"""What is ordered in a run, and what its customers were told about it; all of it follows from the seed."""
+"""Orders of a run, and the answers that its customers got about them; all of it follows from the seed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Acknowledged:
 
 @dataclass(kw_only=True)
 class Errand:
-    """What one customer comes for (`dataset`: of its own), what was promised, and answers that it should not get."""
+    """The errand of one customer (`dataset`: of its own): what was promised, and answers that it should not get."""
 
     number: int
     dataset: bytes | None = None
@@ -48,7 +48,7 @@ class Errand:
 
     @property
     def record_id(self) -> str | None:
-        """Of the job or batch, once it is acknowledged."""
+        """The id of the job or batch, once it is acknowledged."""
         ids = [one.record_id for one in self.acknowledged if one.kind in ("jobs", "predictions")]
         return ids[0] if ids else None
 

@@ -41,7 +41,7 @@ class Receiver:
         return f"http://127.0.0.1:{self._server.server_port}/hook/{order}"
 
     def took(self, order: int) -> bool:
-        """Whether a message of this order has arrived well."""
+        """True where a message of this order has arrived well."""
         with self._lock:
             return any(one.order == order and one.answered == 204 for one in self.received)
 
@@ -94,4 +94,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
-        """What matters is counted."""
+        """Log nothing: the messages that matter are counted."""

@@ -45,7 +45,7 @@ _SETTINGS = {
 
 @dataclass(frozen=True)
 class Shared:
-    """What all customers use: a model, labelled rows, rows to predict, and its undisturbed answers for the first."""
+    """Records of all customers: a model, labelled rows, rows to predict, and undisturbed answers for the first."""
 
     model_id: str
     dataset_id: str
@@ -86,7 +86,7 @@ class Site:
             part.tend()
 
     def is_ready(self) -> bool:
-        """Whether every API says so."""
+        """True where every API says that it is ready."""
         return all(_is_ready(url) for url in self.urls)
 
     def add_api(self) -> None:
@@ -105,7 +105,7 @@ class Site:
         self.light.append(self._worker(f"light-{len(self.light) + 1}", _LIGHT, _LIGHT_THREADS, library))
 
     def _worker(self, name: str, queues: str, threads: int, library: Path | None) -> Supervised:
-        """As if on a machine of its own, by Celery's plain command; with libfaketime its clock can be put wrong."""
+        """A worker as if on a machine of its own, by Celery's plain command; libfaketime can put its clock wrong."""
         extra: Mapping[str, str] = {}
         if library is not None:
             self.clocks[name] = Clock(self.folder / f"{name}.clock", library)

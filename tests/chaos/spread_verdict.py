@@ -1,4 +1,4 @@
-"""What must be true of batches that many workers do together, and of jobs: their ledger, events and progress."""
+"""Promises about batches that many workers do together, and about jobs: their ledger, events and progress."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _rows(answers: bytes | None) -> list[Json]:
 
 
 def manifests_are_true(evidence: Evidence) -> Line:
-    """Of every part the digest and the rows, by the file that the customer was sent and by the registry."""
+    """The manifest has the true digest and rows of every part, by the customer's file and by the registry."""
     broken = []
     for batch in evidence.batches:
         promised = [(part["sha256"], part["num_rows"]) for part in batch.manifest.get("parts", [])]

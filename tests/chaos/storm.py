@@ -107,7 +107,7 @@ class Run:
         return False
 
     def tend(self) -> None:
-        """What has to be done all the time."""
+        """Do the chores that never end."""
         self.site.tend()
         while self._agenda and self._agenda[0][0] <= time.monotonic():
             heapq.heappop(self._agenda)[2]()

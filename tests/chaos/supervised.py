@@ -47,11 +47,11 @@ class Supervised:
 
     @property
     def is_running(self) -> bool:
-        """Whether it lives."""
+        """True where the process lives."""
         return self.process.poll() is None
 
     def below(self) -> set[int]:
-        """What it has started, directly or not, and what still lives."""
+        """The processes that it has started, directly or not, and that still live."""
         return descendants_of(self.pid) if self.is_running else set()
 
     def start(self) -> None:

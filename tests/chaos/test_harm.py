@@ -1,4 +1,4 @@
-"""What the chaos run does harm with, alone: messages are doubled, clocks jump, signatures are judged, orders repeat."""
+"""The harm of the chaos run, alone: messages are doubled, clocks jump, signatures are judged, orders repeat."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def message(number: int) -> bytes:
 
 
 def test_messages_are_doubled(broker: Valkey) -> None:
-    """What waits and what comes in is in its queue twice, once doubled; what is no message is left alone."""
+    """Once doubled, each message that waits or comes in is in its queue twice; what is no message is left alone."""
     with broker.client() as client:
         client.flushall()
         client.lpush("inspect", message(0))
@@ -106,7 +106,7 @@ def test_signatures_are_judged() -> None:
 
 
 def test_orders_follow_from_the_seed() -> None:
-    """The same seed orders the same again; another one has other secrets."""
+    """One seed always gives one set of orders; another seed has other secrets."""
     assert [order(number, seed=0) for number in range(30)] == [order(number, seed=0) for number in range(30)]
     assert order(0, seed=0).secret != order(0, seed=1).secret
     assert sum(order(number, seed=0).cancel_after is not None for number in range(30)) == 3

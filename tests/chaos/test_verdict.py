@@ -103,7 +103,7 @@ def changed(one: object, **values: Any) -> None:
 
 
 def replayed(found: Evidence, *what: Any) -> None:
-    """What the first acknowledged request gives now."""
+    """Say what the first acknowledged request gives now."""
     found.replayed[0] = (found.replayed[0][0], *what)
 
 

@@ -1,4 +1,4 @@
-"""What must be true at the end of a run: one line of the table for each promise, with all that breaks it."""
+"""The promises that hold at the end of a run: one line of the table for each, with all that breaks it."""
 
 from __future__ import annotations
 

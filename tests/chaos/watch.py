@@ -1,4 +1,4 @@
-"""What can only be seen while it runs: which pieces are whose, who holds a fan-in, and progress that falls."""
+"""Observations that only a running system allows: the owners of pieces, holders of a fan-in, progress that falls."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class FanIn:
 
 @dataclass
 class Seen:
-    """What was seen while it ran: who did each piece of a batch, their progress, and progress that fell."""
+    """Observations of the run: who did each piece of a batch, their progress, and progress that fell."""
 
     workers_of: defaultdict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
     reached: dict[str, float] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class Watch:
         return [row[0] for row in self._ask(lambda connection: connection.execute(_RUNNING).fetchall())]
 
     def has_ended(self, job_id: str | None) -> bool:
-        """Whether the job is in a final state."""
+        """True where the job is in a final state."""
         return self._ask(lambda connection: connection.execute(_ENDED_JOB, [job_id]).fetchall()) != []
 
     def await_fan_in(self, *, seconds: float) -> FanIn | None:

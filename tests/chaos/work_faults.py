@@ -74,7 +74,7 @@ def _awaited_end(storm: Storm, order: Order) -> str:
 
 
 def _is_well(storm: Storm) -> bool:
-    """Whether everything is there that a cancellation needs."""
+    """True where everything is there that a cancellation needs."""
     workers = all(worker.is_running and not worker.frozen and not worker.ordered for worker in storm.site.workers)
     return workers and storm.site.postgresql.is_running
 
@@ -84,7 +84,7 @@ def _kill_child_on(storm: Storm, kind: str) -> str | None:
 
 
 def _kind_of(pid: int) -> str | None:
-    """What a child was ordered to do, by the request in its folder, which its command names."""
+    """The kind of work of a child, by the request in its folder, which its command names."""
     with suppress(OSError, ValueError, KeyError, IndexError):
         folder = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[-2]
         return str(json.loads((Path(os.fsdecode(folder)) / "request.json").read_bytes())["order"]["kind"])

@@ -54,7 +54,7 @@ def written(name: str, content: Callable[[Path], bytes]) -> Callable[[Path], Pat
 
 
 def saved(save: Callable[[io.BytesIO], object]) -> bytes:
-    """What `save` writes into a file."""
+    """The bytes that `save` writes into a file."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -119,7 +119,7 @@ def pt2_expression(folder: Path) -> bytes:
 
 
 def script_archive(folder: Path) -> bytes:
-    """What TorchScript writes: a zip of code and a pickle."""
+    """An archive of TorchScript: a zip of code and a pickle."""
     return zipped({
         "model/data.pkl": pickle.dumps(Canary(folder), protocol=2),
         "model/code/__torch__.py": b"class Net(Module):\n  pass\n",

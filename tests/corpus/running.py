@@ -37,7 +37,7 @@ _KINDS = {"models": "inspect_model", "datasets": "inspect_dataset"}
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one file: a code (`"ready"` where it was accepted), and what it took."""
+    """The result for one file: a code (`"ready"` where it was accepted), and its seconds and bytes."""
 
     code: str
     message: str
@@ -47,7 +47,7 @@ class Answer:
 
 
 def order(case: BadFile, folder: Path) -> Json:
-    """What the worker would order for this file, written into `folder`."""
+    """The request of the worker for this file, written into `folder`."""
     folder.mkdir(parents=True)
     file = case.make(folder)
     options = {name: _parsed(value) for name, value in case.options.items()}

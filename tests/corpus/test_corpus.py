@@ -74,7 +74,7 @@ def test_all_are_answered_by_one_child(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", HUNGRY)
 def test_hungry_files(name: str, tmp_path: Path) -> None:
-    """What would take all memory is refused within the limits of a sandboxed child of its own."""
+    """A file that would take all memory is refused within the limits of a sandboxed child of its own."""
     (case,) = (case for case in ALL if case.name == name)
     _alone(case, tmp_path)
 

@@ -112,7 +112,7 @@ def _config(overlays: tuple[str, ...], variables: Path) -> subprocess.CompletedP
 
 
 def test_the_secrets_are_random_and_stay(made: Path) -> None:
-    """What Compose demands and nobody chooses is made once; all may read the metrics key's file, in a closed folder."""
+    """Secrets that Compose demands are made once; all may read the metrics key's file, in a closed folder."""
     environment, secret = made / ".env", made / "secrets" / "metrics_key"
     first = environment.read_text()
     given = files.variables(first)

@@ -110,7 +110,7 @@ def test_reading_does_not_wait_for_a_writer(registry: Registry) -> None:
 
 
 def test_one_of_many_workers_gets_the_work(registry: Registry) -> None:
-    """Of twenty workers that hear of the same record, exactly one may do it."""
+    """Twenty workers hear of one record, and exactly one of them may do it."""
     job_id = running_job(registry).record_id
     with registry.write() as unit:
         held = unit.work.of(job_id)
@@ -172,7 +172,7 @@ def test_a_restart_is_outlived(registry: Registry, server: PostgreSQL, crash: bo
 
 
 def reachable(registry: Registry) -> bool:
-    """Whether the database answers."""
+    """True where the database answers."""
     try:
         registry.check()
     except Unavailable:

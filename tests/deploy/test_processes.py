@@ -51,7 +51,7 @@ def process(command: list[str], folder: Path, log: Path, **environment: str) -> 
 
 @pytest.fixture(scope="module")
 def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What an `.env` file has, with a value for everything that is demanded."""
+    """The variables of an `.env` file, with a value for everything that is demanded."""
     return {name: f"given-for-{name.lower().replace('_', '-')}" for name in compose.demanded()}
 
 

@@ -79,7 +79,7 @@ def test_blocks_do_what_their_page_says(
 def test_blocks_that_need_no_service_do_what_their_page_says(
     blocks: list[Block], uploads: Uploads, tmp_path: Path
 ) -> None:
-    """The same without one."""
+    """A block that needs no service prints the output on its page."""
     reader = Walk(tmp_path, "127.0.0.1:8000", uploads)
     for block in blocks:
         reader.run(block)
@@ -92,7 +92,7 @@ def test_what_is_not_run_says_why() -> None:
 
 
 def test_a_wrong_output_is_found(tmp_path: Path, uploads: Uploads) -> None:
-    """What a page shows must be what is printed, where `…` stands for anything and decimals may be a tenth off."""
+    """An output on a page equals the printed one; `…` stands for anything, and decimals may be a tenth off."""
     reader = Walk(tmp_path, "127.0.0.1:8000", uploads)
     reader.run(Block("python", "x = 1.25\nprint(x)", "page:1", output="1.…\n"))
     reader.run(Block("bash", "y=2; mkdir sub; cd sub", "page:2"))

@@ -1,4 +1,4 @@
-"""What makes a report credible, over HTTP: groups, slices, promises, looks, and data that tempt to a false verdict."""
+"""Signs of a credible report, over HTTP: groups, slices, promises, looks, and data that tempt to a false verdict."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def client(service: Service) -> Iterator[triton.InferenceServerClient]:
 
 @pytest.fixture(scope="module")
 def alone(service: Service, finished: Json) -> Outputs:
-    """What the calibrated model's file computes for ROWS, without the service."""
+    """The outputs that the calibrated model's file computes for ROWS, without the service."""
     return run_alone(downloaded(service, finished["calibrated_model_id"]))({"x": ROWS})
 
 
@@ -86,7 +86,7 @@ def agree(found: Array | None, expected: Array) -> None:
 
 
 def texts(found: Array | None) -> list[str]:
-    """Of binary tensors the client gives bytes, of JSON texts."""
+    """The texts of an output: the client gives bytes for binary tensors, texts for JSON."""
     assert found is not None
     return [text.decode() if isinstance(text, bytes) else text for text in found.ravel()]
 
@@ -272,7 +272,7 @@ def test_the_asynchronous_client(service: Service, alone: Outputs) -> None:
 
 @pytest.mark.parametrize("binary", [True, False])
 def test_bodies_made_and_parsed_by_the_client(service: Service, alone: Outputs, binary: bool) -> None:
-    """What its static functions write can be sent by anything, and they read the answer."""
+    """A body written by its static functions can be sent by anything, and they read the answer."""
     body, length = triton.InferenceServerClient.generate_request_body([tensor(ROWS, binary=binary)])
     headers = {} if length is None else {"Inference-Header-Content-Length": str(length)}
     answer = service.client.post(f"/v2/models/{NAME}/infer", content=body, headers=headers)

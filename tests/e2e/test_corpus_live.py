@@ -28,7 +28,7 @@ def sent(service: Service, case: BadFile, folder: Path) -> Json:
 
 
 def complaint(service: Service, case: BadFile, record: Json) -> str | None:
-    """What is wrong with the answer to this file, if anything."""
+    """The fault of the answer to this file, if it has one."""
     if "id" not in record:
         return None if record["code"] in case.codes else f"{case.name}: refused at the door, {record}"
     until(lambda: found(service, case, record)["status"] != "inspecting", seconds=280, what=f"{case.name} is inspected")

@@ -71,7 +71,7 @@ def typescript_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def stack() -> Iterator[ExitStack]:
-    """What is closed after the test."""
+    """A stack that is closed after the test."""
     with ExitStack() as entered:
         yield entered
 
@@ -158,7 +158,7 @@ def test_samples_of_the_document_run(
 
 
 def test_typescript_samples_of_the_document_run(typescript_client: Path, service: Service, uploads: Uploads) -> None:
-    """They compile strictly, create a job and predict."""
+    """The samples compile strictly, create a job and predict."""
     model = service.inspected("models", uploads["digits.onnx"], name="sampled")
     rows = service.inspected("datasets", uploads["digits.npz"])
     first = service.calibrated(model, rows, method="temperature", publish_as="digits")

@@ -85,7 +85,7 @@ def job(service: Service) -> Json:
 
 
 def test_the_calibrated_model_predicts_image_files(service: Service, job: Json) -> None:
-    """What the service says about a PNG is what its file says about the pixels of the preprocessing."""
+    """The service's answer to a PNG is its file's answer to the pixels of the preprocessing."""
     model_id = job["calibrated_model_id"]
     record = service.get(f"/v1/models/{model_id}")
     assert record["preprocessing"]["resize"] == [14, 14]

@@ -1,4 +1,4 @@
-"""What dies is started again, and a job whose process was killed runs again to exactly one result."""
+"""Dead processes are started again, and a job whose process was killed runs again to exactly one result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def training(own_service: Service, uploads: Uploads) -> Json:
 
 
 def runs(service: Service, job_id: str, *, attempt: int) -> bool:
-    """Whether this attempt is on its way."""
+    """True where this attempt is on its way."""
     job = service.job(job_id)
     return (job["attempts"], job["status"]) == (attempt, "running")
 

@@ -36,7 +36,7 @@ def announced(service: Service, size: int) -> str:
 
 
 def offset(service: Service, path: str) -> int:
-    """What HEAD tells."""
+    """The offset that HEAD reports."""
     return int(service.client.head(path).headers["upload-offset"])
 
 
@@ -96,7 +96,7 @@ def created(service: Service, kind: str, upload: str) -> Json:
 
 
 def test_killed_within_a_piece(killed: Service) -> None:
-    """What HEAD has acknowledged of a piece is still there after SIGKILL, and the upload goes on from there."""
+    """Bytes of a piece that HEAD has acknowledged outlive SIGKILL, and the upload goes on from there."""
     path = announced(killed, len(CONTENT))
     with half_sent(killed, path, CONTENT[: 5 * MEBIBYTE], len(CONTENT)):
         until(lambda: offset(killed, path) >= 4 * MEBIBYTE, what="a part is on the disk")

@@ -18,7 +18,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 class Receiver:
-    """What a customer runs: it verifies with the reference library, and answers what the test wants."""
+    """A customer's receiver: it verifies with the reference library, and answers as the test wants."""
 
     def __init__(self) -> None:
         self.statuses: list[int] = []

@@ -29,7 +29,7 @@ def test_a_loss_drops_into_a_training_loop(name: str, tmp_path: Path) -> None:
 def test_the_notebook_runs_from_top_to_bottom(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its code cells, without Jupyter; it is stored without outputs and leaves the files that it names."""
+    """The code cells run without Jupyter; the notebook is stored without outputs and leaves the files that it names."""
     notebook = json.loads((EXAMPLES / "three_lines.ipynb").read_text(encoding="utf-8"))
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}

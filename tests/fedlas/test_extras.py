@@ -1,4 +1,4 @@
-"""What is said where a library of an extra is not installed. `tests/packaging` says it in an empty environment."""
+"""Sentences where a library of an extra is not installed. `tests/packaging` has those of an empty environment."""
 
 from __future__ import annotations
 

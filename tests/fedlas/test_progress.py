@@ -44,7 +44,7 @@ def test_the_share_never_falls() -> None:
 
 
 def test_a_job_that_trains_nothing_passes_through_its_stages() -> None:
-    """Its share grows with each stage, and no time is told that nothing has measured."""
+    """The share of a job grows with each stage, and no time is reported that nothing has measured."""
     progress, seen = JobProgress(), []
     for stage in ("inspecting", "evaluating", "training", "calibrating", "exporting", "publishing"):
         progress.begin(stage)

@@ -1,4 +1,4 @@
-"""What the tests share; two names of nearly all of them."""
+"""Helpers of all tests; two names of nearly all of them."""
 
 from __future__ import annotations
 

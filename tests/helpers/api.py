@@ -35,7 +35,7 @@ class Api:
 
     @property
     def scheduler(self) -> Scheduler:
-        """What runs the models, in this process."""
+        """The scheduler that runs the models, in this process."""
         assert isinstance(self.client.app, ServingApp)
         return self.client.app.services.scheduler
 

@@ -1,4 +1,4 @@
-"""What the tests run on, chosen by `FEDLAS_TEST_BACKENDS`: where one service keeps its records, messages and files.
+"""Backends of the tests, chosen by `FEDLAS_TEST_BACKENDS`: where one service keeps records, messages and files.
 
 `embedded`, the default: an SQLite file, the Valkey of `fedlas serve`, a folder. `servers`: PostgreSQL, Redis and an S3,
 started once per test process, with a database and a bucket for every test; where a program is missing, this fails.
@@ -51,7 +51,7 @@ def place(data_dir: Path, *, migrated: bool = True) -> Iterator[dict[str, Any]]:
 
 
 def environment(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The same as variables for a process."""
+    """The settings as environment variables of a process."""
     return {f"FEDLAS_{name.upper()}": str(value) for name, value in settings.items() if value is not None}
 
 

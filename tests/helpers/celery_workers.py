@@ -35,11 +35,11 @@ class CeleryWorker:
 
     @property
     def log(self) -> str:
-        """What it has said so far."""
+        """The log so far."""
         return self._log_file.read_text(errors="replace")
 
     def ask(self, command: str, **arguments: Any) -> Json:
-        """What it answers to a command of Celery's remote control; while it connects anew it hears of none."""
+        """The answer to a command of Celery's remote control; while the worker connects anew it hears of none."""
         for _ in range(6):
             for answer in self._control.broadcast(
                 command, arguments=arguments, destination=[self.node], reply=True, limit=1, timeout=10

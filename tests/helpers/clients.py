@@ -22,7 +22,7 @@ _CALL_SECONDS = 60
 
 
 def kserve(base_url: str, calls: list[Json]) -> list[Json]:
-    """What KServe's `InferenceRESTClient` returns or raises for each call, one after the other.
+    """The result or error of KServe's `InferenceRESTClient` for each call, one after the other.
 
     A call is `{"call": name, "model": …}`; for `infer` also `inputs` (each name, datatype, values and whether binary),
     `outputs` (each name and parameters), `parameters` and `id`. An answer is `{"value": …}`, or `{"error", "status"}`;

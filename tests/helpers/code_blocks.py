@@ -77,7 +77,7 @@ def blocks_of(page: Path) -> list[Block]:
 
 
 def is_as_shown(printed: str, wanted: str) -> bool:
-    """Whether an output is the one that a page shows; decimals may differ, as they do between processors.
+    """True where an output is the one on a page; decimals may differ, as they do between processors.
 
     >>> is_as_shown("NLL 0.21 of 500 rows", "NLL 0.20 of 500 rows"), is_as_shown("NLL 0.21", "NLL 0.1…")
     (True, False)
@@ -171,7 +171,7 @@ class Walk:
 
 
 def environment(address: str) -> Mapping[str, str]:
-    """What the commands of a reader find: this tree's programs, and the service's address."""
+    """The environment of a reader's commands: this tree's programs, and the service's address."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("FEDLAS_")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{own['PATH']}"
     return {**own, "PATH": path, "PYTHONPATH": str(ROOT), "FEDLAS_URL": f"http://{address}", "NO_COLOR": "1"}

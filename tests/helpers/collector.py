@@ -11,7 +11,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as SentSpan
 
 
 class Collector:
-    """What an OpenTelemetry collector does, as far as it is needed."""
+    """An OpenTelemetry collector, as far as it is needed."""
 
     def __init__(self) -> None:
         self.received: list[ExportTraceServiceRequest] = []

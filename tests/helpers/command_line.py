@@ -20,7 +20,7 @@ COMMAND = [sys.executable, "-m", "fedlas.cli"]
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process' variables without those of FedLAS, and others on top."""
+    """Variables of this process without those of FedLAS, and others on top."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("FEDLAS_")}
     return {**clean, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "XDG_CONFIG_HOME": "/nonexistent", **variables}
 
@@ -63,12 +63,12 @@ def drawn_rows(*, test: int, calibration: int = 400, wrong: float = 0.0) -> tupl
 
 
 def drawn_npz(*, test: int, wrong: float = 0.0) -> bytes:
-    """The same as a dataset."""
+    """The drawn rows as a dataset."""
     rows, labels, split = drawn_rows(test=test, wrong=wrong)
     return npz(x=rows, label=labels, split=split)
 
 
 def drawn_scores(scale: float, *, test: int, wrong: float = 0.0) -> bytes:
-    """The same as what a network of that scale says of the rows."""
+    """The scores of a network of that scale for the drawn rows."""
     rows, labels, split = drawn_rows(test=test, wrong=wrong)
     return npz(logits=scale * rows, label=labels, split=split)

@@ -22,7 +22,7 @@ _UPPER = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties
 
 
 def resolved(part: Json, document: Json) -> Json:
-    """What a reference within the document leads to."""
+    """The part that a reference within the document leads to."""
     while "$ref" in part:
         target: Any = document
         for name in part["$ref"].removeprefix("#/").split("/"):
@@ -63,7 +63,7 @@ class SchemaChanges:
         self._underway.discard(key)
 
     def _alternatives(self, where: str, old: list[Json], new: list[Json]) -> Iterator[str]:
-        """Of a request every old alternative must still be taken, of an answer every new one be an old one."""
+        """A request must still take every old alternative; in an answer every new one must be an old one."""
         wanted, offered = (old, new) if self._is_request else (new, old)
         for one in wanted:
             pairs = [(one, other) if self._is_request else (other, one) for other in offered]
@@ -163,7 +163,7 @@ def breaks(released: Json, present: Json) -> list[str]:
 
 
 def version_allows(released: Json, present: Json) -> bool:
-    """Whether the newer document's version says that clients may break.
+    """True where the newer document's version says that clients may break.
 
     >>> older = {"info": {"version": "0.1.3"}}
     >>> version_allows(older, {"info": {"version": "0.2.0"}}), version_allows(older, {"info": {"version": "0.1.4"}})

@@ -55,7 +55,7 @@ def laid_over(service: Json, other: Json) -> Json:
 
 @dataclass(frozen=True)
 class Placed:
-    """What a service runs, by the variables of `.env`, with each of `places` replaced by what stands for it here."""
+    """The service's command and variables by `.env`, with each of `places` replaced by what stands for it here."""
 
     given: Mapping[str, str]
     places: Mapping[str, str]

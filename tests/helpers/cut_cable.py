@@ -29,7 +29,7 @@ class Cut:
     then: Callable[[], None] = lambda: None
 
     def is_here(self, request: str, sent: int, received: int) -> bool:
-        """Whether it is this request, and so far along."""
+        """True for this request, once it is so far along."""
         if self.times == 0 or re.match(self.request, request) is None:
             return False
         far = self.sent is not None and sent >= self.sent

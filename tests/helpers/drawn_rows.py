@@ -22,7 +22,7 @@ def drawn_rows(num_rows: int, num_classes: int, *, seed: int = 0, scale: float =
 
 
 def rounded(probs: Array) -> Array:
-    """The same with many equal confidences."""
+    """Probabilities with many equal confidences."""
     coarse: Array = np.round(probs, 1) + 1e-9
     return coarse / coarse.sum(axis=1, keepdims=True)
 

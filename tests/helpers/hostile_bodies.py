@@ -41,5 +41,5 @@ def ready_model(api: Api, *, profile: Mapping[str, Any] = PAIR, file: bytes | No
 
 
 def resident_bytes() -> int:
-    """What this process holds in memory."""
+    """The memory that this process holds."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

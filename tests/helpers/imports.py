@@ -1,4 +1,4 @@
-"""What a child has imported, as Python's `-X importtime` writes it to the child's log."""
+"""The modules that a child has imported, as Python's `-X importtime` writes them to the child's log."""
 
 from __future__ import annotations
 

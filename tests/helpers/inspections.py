@@ -1,4 +1,4 @@
-"""The same upload with the same options is opened by one child per test process: loading PyTorch takes long."""
+"""Inspections by one child per test process for each upload and its options: loading PyTorch takes long."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class LiveApi:
         return time.monotonic()
 
     def ended(self, *, seconds: float) -> None:
-        """It must have ended by itself after so long; uvicorn lets the signal end the process at last."""
+        """Fail where it has not ended by itself after so long; uvicorn lets the signal end the process at last."""
         assert self.process.wait(seconds) in (0, -signal.SIGTERM)
 
     def kill(self) -> None:
@@ -115,7 +115,7 @@ class SlowUpload:
         return int(head.split()[1]), json.loads(body)
 
     def is_cut_off(self) -> bool:
-        """Whether the connection ended without an answer, or with one that promises nothing."""
+        """True where the connection ended without an answer, or with one that promises nothing."""
         try:
             return self._socket.recv(10) in (b"", b"HTTP/1.1 5")
         except ConnectionError:

@@ -1,4 +1,4 @@
-"""Who may read files: what is in a folder, and is open to others than its owner."""
+"""Modes of files: those in a folder that are open to others than their owner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What alerts, dashboard and scalers ask of Prometheus, and what processes of the service tell it."""
+"""Metrics that alerts, dashboard and scalers ask of Prometheus, and those that processes of the service report."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def told(text: str) -> dict[str, set[str] | None]:
 
 
 def unknown(texts: list[str]) -> list[str]:
-    """What is asked for and told by none of these."""
+    """The metrics that are asked for and reported by none of these."""
     series: dict[str, set[str] | None] = {"up": set()}
     for text in texts:
         for name, labels in told(text).items():

@@ -110,7 +110,7 @@ def read(path: Path) -> Any:
 
 
 def out_of_scope(case: Case) -> str | None:
-    """Why a case asks for what no claim is made about."""
+    """The reason that a case asks for what no claim is made about; None where it is in scope."""
     if standard_opset(case.model) < 7:
         return "operator sets below 7"
     if not all(computable(value) for value in [*case.inputs, *case.outputs]):

@@ -24,7 +24,7 @@ def an_order(
     dataset_options: Json | None = None,
     **request: Any,
 ) -> tuple[PlanOrder, Files]:
-    """What the worker's child is given, after both inspections; `rows` are arrays, or a file of any format."""
+    """A request to the worker's child, after both inspections; `rows` are arrays, or a file of any format."""
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(rows, bytes):
         (folder / "rows.npz").write_bytes(rows)

@@ -31,7 +31,7 @@ PICTURES: Json = {
 
 
 def read(content_type: str, body: bytes, profile: Json = TABLE, *, query: bytes = b"", max_rows: int = 1000) -> Any:
-    """What the service makes of a request."""
+    """The service's reading of a request."""
     return formats.read(content_type, query, body, ServingProfile.of(profile), max_rows=max_rows)
 
 
@@ -42,7 +42,7 @@ def rows(content_type: str, body: bytes, profile: Json = TABLE, **more: Any) -> 
 
 
 def npy(array: Any, *, version: tuple[int, int] | None = None) -> bytes:
-    """As `np.save` writes it."""
+    """The bytes that `np.save` writes."""
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, np.asanyarray(array), version=version)
     return buffer.getvalue()

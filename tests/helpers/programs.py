@@ -35,7 +35,7 @@ class Program:
 
     @property
     def missing(self) -> str:
-        """Why a test is skipped."""
+        """The reason that a test is skipped."""
         return f"{self.name} is not installed (Debian: apt-get install {self.package})"
 
 

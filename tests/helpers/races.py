@@ -74,7 +74,7 @@ def plain_race() -> RaceResult:
 
 
 def nll(probs: np.ndarray, targets: np.ndarray) -> float:
-    """Of probabilities (N, K)."""
+    """The NLL of probabilities (N, K)."""
     return float(metrics.nll(probs, targets))
 
 
@@ -89,5 +89,5 @@ def bits(result: RaceResult) -> Any:
 
 
 def said(events: Sequence[ReportedEvent]) -> list[str]:
-    """What events say, without the seconds."""
+    """The texts of events, without the seconds."""
     return [f"{one.type} { {**one.data.model_dump(), 'seconds': 0} }" for one in events]

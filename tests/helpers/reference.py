@@ -35,7 +35,7 @@ def _list(found: re.Match[str]) -> str:
 
 
 def _names(directive: str) -> str:
-    """What a directive of mkdocstrings shows, a line each, with the first paragraph of its docstring."""
+    """The names that a directive of mkdocstrings lists, a line each, with the first paragraph of its docstring."""
     path, _, options = directive.partition("\n")
     chosen = (yaml.safe_load(options) or {}).get("options", {})
     shown = _object(path.removeprefix("::: ").strip())
@@ -66,7 +66,7 @@ def _public(shown: Any, *, inherited: bool) -> Iterator[str]:
 
 
 def _is_ours(member: Any) -> bool:
-    """Whether a class has it of us, with a docstring: scikit-learn adds methods of its own."""
+    """True where a class has it of us, with a docstring: scikit-learn adds methods of its own."""
     return bool(inspect.getdoc(member)) and not str(getattr(member, "__module__", "")).startswith("sklearn")
 
 

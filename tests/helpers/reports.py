@@ -82,7 +82,7 @@ def is_whole(made: Report) -> str:
 
 
 class Tags(HTMLParser):
-    """Which elements and attributes a browser would see."""
+    """The elements and attributes that a browser would see."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -50,11 +50,11 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> Sequence[str]:
-        """What is run."""
+        """The command that is run."""
         raise NotImplementedError
 
     def answers(self) -> bool:
-        """Whether it serves now."""
+        """True where it serves now."""
         raise NotImplementedError
 
     def user(self) -> Mapping[str, Any]:
@@ -63,7 +63,7 @@ class Server:
 
     @property
     def is_running(self) -> bool:
-        """Whether its process lives."""
+        """True where its process lives."""
         return self.process is not None and self.process.poll() is None
 
     def launch(self) -> None:
@@ -131,7 +131,7 @@ class Redis(Server):
         return program("redis-server")
 
     def answers(self) -> bool:
-        """Whether it answers a ping; not while it still loads its data."""
+        """True where it answers a ping; not while it still loads its data."""
         try:
             with self.client() as client:
                 return bool(client.ping())
@@ -180,7 +180,7 @@ class PostgreSQL(Server):
         return {} if os.geteuid() else {"user": "postgres", "group": "postgres", "extra_groups": []}
 
     def answers(self) -> bool:
-        """Whether a query comes back."""
+        """True where a query comes back."""
         try:
             self.execute("SELECT 1")
         except psycopg.OperationalError:

@@ -59,7 +59,7 @@ class Service:
 
     @property
     def log(self) -> str:
-        """What it has said so far."""
+        """The log so far."""
         return self.log_file.read_text() if self.log_file.exists() else ""
 
     def pid(self, part: str) -> int:
@@ -73,7 +73,7 @@ class Service:
         return self.data_dir / ("artifact-cache" if in_bucket else "artifacts")
 
     def rows(self, query: str, **values: Any) -> list[tuple[Any, ...]]:
-        """What its database answers to a SELECT, whichever database that is."""
+        """The rows that its database answers to a SELECT, whichever database that is."""
         url = self._environment.get("FEDLAS_DATABASE_URL", f"sqlite:///{self.data_dir / 'registry.sqlite'}")
         engine = create_engine(url)
         try:

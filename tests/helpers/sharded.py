@@ -88,7 +88,7 @@ class ShardedBatches:
         return kind_of(claim)(self.registry, self.settings, claim)
 
     def taken(self, record_id: str | None = None, *, lease: float = 60) -> WorkKind:
-        """The same, where there must be some."""
+        """A claimed piece of work, where there must be one."""
         work = self.claimed(record_id, lease=lease)
         assert work is not None
         return work
@@ -127,12 +127,12 @@ class ShardedBatches:
         return done
 
     def shards(self, batch_id: str) -> list[tables.Piece]:
-        """Of a batch, in order."""
+        """The shards of a batch, in order."""
         with self.registry.read() as unit:
             return list(unit.pieces.of(batch_id))
 
     def batch(self, batch_id: str) -> tables.Batch:
-        """As it stands now."""
+        """The batch as it stands now."""
         with self.registry.read() as unit:
             return unit.batches.get(batch_id)
 

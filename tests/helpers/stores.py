@@ -73,7 +73,7 @@ class BehindFolder:
             make_older(self._root / digest[:2] / digest, seconds=seconds)
 
     def leave(self) -> None:
-        """As if the disk were not mounted."""
+        """Take the folder away as if the disk were not mounted."""
         self._root.rename(self._root.with_name("away"))
 
     def come_back(self) -> None:

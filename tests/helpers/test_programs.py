@@ -21,7 +21,7 @@ def test_the_first_line_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_first_line_says_that_nothing_is_missing() -> None:
-    """It is no empty list."""
+    """A set of programs that are all there skips nothing, and the line says so."""
     there = Program("sh", "scripts", "dash", lambda: "/bin/sh")
     assert first_line([there]) == "nothing will be skipped for want of a program"
 

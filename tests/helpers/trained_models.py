@@ -31,11 +31,11 @@ class Trained:
     columns: list[str] | None = None
 
     def given(self, *inputs: Array, columns: list[str] | None = None) -> Trained:
-        """The same classifier with other rows."""
+        """A copy of the classifier with other rows."""
         return replace(self, inputs=inputs, columns=columns or self.columns)
 
     def examined(self) -> Examined:
-        """What the preconditions see of it; all rows are calibration rows."""
+        """The classifier as the preconditions see it; all rows are calibration rows."""
         classifier = load_onnx(self.path)
         inputs = [array.astype(spec.dtype) for array, spec in zip(self.inputs, classifier.inputs, strict=True)]
         dataset = Dataset(

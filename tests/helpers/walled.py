@@ -65,7 +65,7 @@ class WalledApi:
         until(lambda: self.pid(name) != pid, what=f"{name} is started again")
 
     def is_ready(self) -> bool:
-        """Whether models can be found and opened."""
+        """True where models can be found and opened."""
         try:
             return self.client.get("/v2/health/ready").status_code == 200
         except httpx.TransportError:

@@ -97,7 +97,7 @@ ARCHITECTURES: dict[str, tuple[Maker, int]] = {
 
 @dataclass(frozen=True)
 class Figures:
-    """What was found of one file.
+    """The measurements of one file.
 
     Attributes:
         import_s, write_s: seconds.

@@ -1,4 +1,4 @@
-"""What extras bring, as pyproject.toml declares them, and what does not go together: nothing is installed for it."""
+"""Extras as pyproject.toml declares them, and those that do not go together: nothing is installed for it."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_one_machine_can_do_what_the_first_examples_do() -> None:
 
 
 def test_tools_of_development_are_in_no_release() -> None:
-    """They are dependency groups, which a wheel does not know."""
+    """Tools of development are dependency groups, which a wheel does not know."""
     assert not {"test", "docs", "dev"} & set(EXTRAS)
     assert {"test", "docs", "dev"} <= set(_DECLARED["dependency-groups"])
 

@@ -1,4 +1,4 @@
-"""What `make` installs for whom, and what it says before minutes are spent; nothing is installed here."""
+"""The targets of `make`: their installations, and their words before minutes are spent; nothing is installed here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SCRIPT = ROOT / "deploy" / "can_install.py"
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """What make reads, in a folder without an environment."""
+    """The files that make reads, in a folder without an environment."""
     (tmp_path / "deploy").mkdir()
     for name in ("Makefile", "pyproject.toml", "deploy/can_install.py"):
         shutil.copy(ROOT / name, tmp_path / name)

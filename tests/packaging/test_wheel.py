@@ -1,4 +1,4 @@
-"""What a release brings: complete files, and as little as its use needs, in environments that were empty."""
+"""The files of a release: complete, and as few as its use needs, in environments that were empty."""
 
 from __future__ import annotations
 

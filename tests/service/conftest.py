@@ -55,7 +55,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, uploads: Uploads) -> Iterat
 def served_behind_a_wall(
     tmp_path_factory: pytest.TempPathFactory, uploads: Uploads
 ) -> Iterator[tuple[WalledApi, Json]]:
-    """The same in processes of its own: what a module asks of `served` it may ask of this one, too."""
+    """A served model in processes of its own: all that a module asks of `served` it may ask of this one, too."""
     with walled(tmp_path_factory.mktemp("walled") / "data", max_predict_rows=1000) as api:
         api.client.event_hooks = {"response": [check_documented]}
         yield api, _digits(api, uploads)

@@ -51,7 +51,7 @@ def test_a_registry_that_is_there_is_read(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_a_database_that_cannot_be_used_fails_in_a_sentence(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str, found: str
 ) -> None:
-    """It says what was found, and shows no password."""
+    """The sentence says what was found, and has no password."""
     status, told = _checked(monkeypatch, tmp_path, database_url=url)["database"]
     assert status == "fail"
     assert told.startswith(found)
@@ -65,7 +65,7 @@ def test_a_database_that_cannot_be_used_fails_in_a_sentence(
 def test_a_broken_broker_url_fails_in_a_sentence(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str, found: str
 ) -> None:
-    """It says what was found, and shows no password."""
+    """The sentence says what was found, and has no password."""
     status, told = _checked(monkeypatch, tmp_path, broker_url=url)["broker"]
     assert status == "fail"
     assert told.startswith(found)

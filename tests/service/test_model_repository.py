@@ -197,7 +197,7 @@ def test_who_was_told_of_a_version_is_answered_by_it(api: Api) -> None:
 
 
 def test_serving_goes_on_without_the_database(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was asked for before is still answered; what was not is 503, with when to try again."""
+    """Models that were asked for before still answer; others are 503, with when to try again."""
     known = published(api, "digits", 1)
     published(api, "other", 2)
     assert answering(api, "digits") == known
@@ -215,7 +215,7 @@ def test_serving_goes_on_without_the_database(api: Api, monkeypatch: pytest.Monk
 
 
 def test_an_open_model_stays_open_where_too_much_is_asked(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a name means is not read for now: its requests are 429, and its model is not closed for that."""
+    """A name that is not read for now answers 429 to its requests, and its model is not closed for that."""
     published(api, "digits", 1)
     answering(api, "digits")
 

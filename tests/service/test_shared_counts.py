@@ -182,7 +182,7 @@ def test_files_that_are_not_whole_are_passed_over(share: Share, tmp_path: Path) 
 
 
 def test_a_file_that_breaks_is_as_it_was(share: Share, tmp_path: Path) -> None:
-    """What a living process had told is not forgotten because its file cannot be read for a while."""
+    """Counts of a living process are not forgotten because its file cannot be read for a while."""
     asked, _ = share()
     counting, shared = share()
     counting.of(*DIGITS).request("ok", 5, 0.25)

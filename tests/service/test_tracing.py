@@ -232,7 +232,7 @@ def test_without_the_extra_one_is_told_to_install_it(
 
 
 def test_a_collector_that_says_nothing_keeps_nobody_from_ending(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What could not be sent in time is given up."""
+    """Spans that could not be sent in time are given up."""
     monkeypatch.setattr(module, "_CLOSE_TIMEOUT_S", 0.1)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "2")
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -46,7 +46,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="package")
 def files(tmp_path_factory: pytest.TempPathFactory, uploads: Uploads) -> Path:
-    """What people upload: a network that is too sure with a table, and one for small pictures with a zip of them."""
+    """Files to upload: a network that is too sure with a table, and one for small pictures with a zip of them."""
     folder = tmp_path_factory.mktemp("files")
     for name, content in (
         ("sharp.onnx", scaled_model(3.0)),

@@ -12,7 +12,7 @@ GOOD = "<!doctype html><html lang=en><title>Good</title><meta name=viewport cont
 
 
 def test_a_good_page_passes(windows: Windows) -> None:
-    """What is well made is found to be so."""
+    """A well-made page has no findings."""
     page = windows(key=None).page
     page.set_content(GOOD)
     good_to_look_at(page)

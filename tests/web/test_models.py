@@ -83,7 +83,7 @@ def test_rows_are_tried_with_a_threshold(windows: Windows, versions: tuple[str, 
 
 
 def test_without_a_script(windows: Windows, versions: tuple[str, str], images: str, tmp_path: Path) -> None:
-    """The same form answers rows, and image files, with a new page."""
+    """The form answers rows, and image files, with a new page."""
     page = windows(java_script_enabled=False).page
     page.goto("/models/tried/try")
     page.get_by_role("button", name="Predict").click()
@@ -148,7 +148,7 @@ def scaled() -> bytes:
 
 
 def output(command: list[str], folder: Path) -> str:
-    """What a program prints that must succeed; its key is in its environment."""
+    """The output of a program that must succeed; its key is in its environment."""
     environment: Mapping[str, str] = {
         **{name: value for name, value in os.environ.items() if not name.startswith("FEDLAS_")},
         "FEDLAS_API_KEY": KEYS[0],

@@ -39,7 +39,7 @@ def order(page: Page, name: str) -> None:
 
 
 def answer(page: Page, name: str) -> Locator:
-    """What the model says of one row."""
+    """The model's answer to one row."""
     return page.get_by_role("article", name=name).locator(".label")
 
 

@@ -9,7 +9,7 @@ from tests.web.conftest import KEYS, Windows, sign_in
 
 
 def test_a_wrong_key_is_told_and_the_right_one_leads_where_one_came_from(windows: Windows) -> None:
-    """Who comes by a link enters a key, is told that it is none, enters another, and is where the link leads."""
+    """A visitor by a link enters a key, learns that it is none, enters another, and is where the link leads."""
     window = windows(key=None)
     page = window.page
     page.goto("/?from=a-link")

@@ -42,7 +42,7 @@ def drop(page: Page, **files: bytes) -> None:
 def test_an_upload_goes_on_after_a_lost_connection_and_after_a_reload(
     page: Page, service: Service, rows: Path, tmp_path: Path
 ) -> None:
-    """It waits and says so; after a reload it asks for the file, knows another one, and sends only what is missing."""
+    """A broken upload waits and says so; after a reload it asks for the file, knows another, and sends the rest."""
     offsets: list[int] = []
 
     def note(request: Request) -> None:

@@ -1,4 +1,4 @@
-"""What every test of weight has: a limit of memory of its own, so that a test that fails takes no machine with it."""
+"""Limits of every test of weight: memory of its own, so that a test that fails takes no machine with it."""
 
 from __future__ import annotations
 

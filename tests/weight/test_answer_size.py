@@ -42,7 +42,7 @@ INDEXED = st.sampled_from(
 
 
 def outputs(rows: int, classes: int, seed: int) -> dict[str, np.ndarray]:
-    """What a model computes; some numbers have an exponent and all digits."""
+    """The outputs of a model; some numbers have an exponent and all digits."""
     rng = np.random.default_rng(seed)
     logits = (rng.normal(size=(rows, classes)) * 10.0 ** rng.integers(-30, 2, (rows, classes))).astype("f4")
     probs = rng.dirichlet(np.ones(classes) / 10, rows).astype("f4")
@@ -68,7 +68,7 @@ def outputs(rows: int, classes: int, seed: int) -> dict[str, np.ndarray]:
 def test_no_answer_is_larger(
     names: list[str], rows: int, seed: int, top_k: int | None, probabilities: bool, wanted: list[RequestedOutput]
 ) -> None:
-    """Of any names, numbers and options, as JSON and in the protocol's forms."""
+    """No answer is larger for any names, numbers and options, as JSON and in the protocol's forms."""
     profile = {**PAIR, "class_names": names, "features": {"dim": 7}}
     options = AnswerOptions(top_k=top_k, probabilities=probabilities)
     labels, found = LabelSizes.of(names, 7), outputs(rows, len(names), seed)
@@ -90,7 +90,7 @@ def test_no_answer_is_larger(
 
 
 def test_prediction_sets_and_decisions() -> None:
-    """They may name every class, and the longest."""
+    """Prediction sets and decisions may name every class, and the longest."""
     names = ["short", "ü" * 50, "c"]
     labels = LabelSizes.of(names, 0)
     plain = of_predictions(labels, AnswerOptions()).json
@@ -120,7 +120,7 @@ def test_what_needs_no_closer_look(names: list[str], width: int) -> None:
 
 
 def test_the_reachable_number_of_rows_is_told() -> None:
-    """It is allowed, and one row more is not; where not even one is, the answer says so."""
+    """The reported number of rows is allowed, and one more is not; where not even one is, the answer says so."""
     size = RowSize(json=1000, binary=50, held=10_000)
     with pytest.raises(TooLarge, match="ask for at most 24 rows at once") as caught:
         size.check(25, 100_000)

@@ -28,7 +28,7 @@ DEEP = b"[" * 900 + b"]" * 900
 
 
 def refused(function: Any, *args: Any) -> RegistryError:
-    """What the reader says; the answer made of it is short."""
+    """The reader's refusal; the answer made of it is short."""
     with pytest.raises((InvalidRequest, TooLarge)) as caught:
         function(*args)
     error: Any = caught.value

@@ -177,7 +177,7 @@ def test_names_come_in_pages(api: Api) -> None:
 
 
 def _walked(api: Api, path: str, key: str = "id") -> list[Any]:
-    """What tells all records apart, page by page; none is much larger than a record or a mebibyte."""
+    """The keys that tell all records apart, page by page; none is much larger than a record or a mebibyte."""
     found: list[Any] = []
     while True:
         answer = api.client.get(path, params={"limit": 1000, **({"after": found[-1]} if found else {})})

@@ -104,7 +104,7 @@ def test_a_size_that_depends_on_a_value_never_holds_the_event_loop(bench: Bench)
 
 
 def test_a_run_that_nobody_waits_for_is_ended_before_its_next_node(bench: Bench) -> None:
-    """Of hundreds of products only those until the deadline are computed, and the rows are not reported as faulty."""
+    """Only those of hundreds of products until the deadline are computed, and the rows are not reported as faulty."""
 
     async def ask() -> None:
         engine = bench.engine()
@@ -187,7 +187,7 @@ def test_long_runs_leave_their_places(bench: Bench, prepare: Callable[[ModelQueu
 
 
 def test_a_model_that_kept_the_loop_is_run_in_threads_for_a_while(bench: Bench) -> None:
-    """What was taken for quick, and cost a tenth of a second of processor time there, is not quick again."""
+    """A model that was taken for quick, and cost a tenth of a second of processor time there, is not quick again."""
 
     async def ask() -> bool:
         engine = bench.engine()
@@ -241,7 +241,7 @@ def test_lengths_are_batches_of_their_own_size(bench: Bench) -> None:
 
 
 def test_the_model_that_has_had_least_time_is_next(bench: Bench) -> None:
-    """Of two models that wait, one whose batches have cost a second more lets the other catch up, and then goes on."""
+    """A model whose batches have cost a second more than another's lets that catch up, and then goes on."""
 
     async def ask() -> OpenModel:
         engine = bench.engine(max_batch_rows=1)

@@ -24,7 +24,7 @@ MAX_KEPT = 64 << 20
 
 
 async def given_back(level: int) -> None:
-    """What a process of the API does after large requests, until no more than this is resident."""
+    """Wait until the process has given memory back after large requests, down to this level."""
     release = asyncio.ensure_future(MemoryRelease(release_arena).run())
     async with asyncio.timeout(20):
         while resident_bytes() > level:

@@ -132,14 +132,14 @@ def test_what_is_no_request(api: LiveApi | WalledApi, head: bytes, told: tuple[i
     ],
 )
 def test_what_is_a_request(api: LiveApi | WalledApi, head: bytes) -> None:
-    """What has one meaning is answered."""
+    """A request that has one meaning is answered."""
     (answer,) = ask(api.port, head.rstrip(b"\n").replace(b"\n", b"\r\n") + b"\r\n\r\n")
     assert (answer.status, answer.json) == (200, {"status": "ok"})
     assert answer.headers["connection"] == "close"
 
 
 def test_trailers_are_no_headers(api: LiveApi | WalledApi) -> None:
-    """What follows a chunked body changes nothing: neither this request's key and id, nor the next one's."""
+    """Trailers of a chunked body change nothing: neither this request's key and id, nor the next one's."""
     head = b"POST /v1/models HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n%b\r\n3\r\nabc\r\n"
     trailers = b"0\r\nAuthorization: Bearer %b\r\nX-Request-Id: trailer\r\n\r\n"
     with connected(api.port) as found:

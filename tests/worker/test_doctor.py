@@ -22,7 +22,7 @@ def test_it_names_what_uploads_are_opened_with(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_what_is_missing_is_a_warning_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in the worker's log: an old kernel does not keep a service from running."""
+    """An old kernel is a warning, as in the worker's log: it does not keep a service from running."""
     monkeypatch.setattr(confinement, "status", lambda _: {"files": "off: syscall: Function not implemented"})
     assert {line["name"]: line for line in doctor.check()}["sandbox, files"] == {
         "name": "sandbox, files", "status": "warn",

@@ -1,4 +1,4 @@
-"""Which processes are gone, by process id and start, on the same machine only."""
+"""Processes that are gone, by process id and start, on the same machine only."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def test_a_living_process_is_not_gone_and_a_dead_one_is() -> None:
 
 
 def test_an_id_that_was_given_again_is_another_process() -> None:
-    """The same process id with another start is somebody else."""
+    """A process id with another start belongs to another process."""
     pid, _, start = process_mark(os.getpid()).partition(" ")
     assert is_gone(f"{pid} {int(start) - 1}")
 
 
 @pytest.mark.parametrize("mark", ["", "x", "999999999 1"])
 def test_nonsense_is_gone(mark: str) -> None:
-    """What names no process names none that lives."""
+    """A mark that names no process names none that lives."""
     assert is_gone(mark)
 
 

@@ -204,7 +204,7 @@ class ModelRows:
         return len(self._dataset)
 
     def blocks(self, rows: range) -> Iterator[AlignedRows]:
-        """These rows of the owner's file, in its order; raises as the class does."""
+        """Blocks of these rows of the owner's file, in its order; raises as the class does."""
         for block, ids in zip(in_file_order(self._dataset, self._step, rows=rows), self._ids(rows), strict=True):
             inputs, errors = self._aligned(block)
             yield AlignedRows(block.first_row, block.count, ids, inputs, errors)

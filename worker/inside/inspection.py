@@ -101,7 +101,7 @@ def _reading(options: ModelOptions) -> Reading | None:
 
 
 def _names_classes(classifier: GraphClassifier) -> bool:
-    """Whether the file names its classes: 0, 1, … are the numbers of an encoder, as scikit-learn's files have them."""
+    """True where the file names its classes: 0, 1, … are the numbers of an encoder, as in scikit-learn's files."""
     return classifier.class_labels not in (None, tuple(map(str, range(classifier.num_classes))))
 
 

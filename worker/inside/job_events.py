@@ -78,7 +78,7 @@ class JobEvents(Observer):
 
 
 def _is_told(epoch: int, epochs: int) -> bool:
-    """Whether this epoch of so many is told of.
+    """True where this epoch of so many is reported.
 
     >>> [epoch for epoch in range(1, 1001) if _is_told(epoch, 1000)][-3:], all(_is_told(i, 100) for i in range(1, 101))
     ([980, 990, 1000], True)

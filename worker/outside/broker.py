@@ -96,7 +96,7 @@ class BrokerCheck:
 
     @property
     def failed(self) -> bool:
-        """Whether messages have been sent for long, and none has arrived."""
+        """True where messages have been sent for long, and none has arrived."""
         return self._missing_since is not None and time.monotonic() - self._missing_since > _FAILED_AFTER_S
 
     def run(self, stopping: threading.Event, on_failure: Callable[[], None]) -> None:

@@ -63,7 +63,7 @@ class Places:
             return max(0, min(self._share - self._taken[queue], self._threads - self._taken.total()))
 
     def has_share(self, queue: str) -> bool:
-        """Whether this queue may have more; all threads may be taken nevertheless."""
+        """True where this queue may have more; all threads may be taken nevertheless."""
         with self._changed:
             return self._taken[queue] < self._share
 
@@ -192,7 +192,7 @@ class PermitWatch:
         _LOG.info("%d permits were missing in queue %s", len(permits), queue)
 
     def _is_left_alone(self, queue: str, record_id: str) -> bool:
-        """Whether permits for this very work vanish: taken by workers that may not claim it, while others are busy."""
+        """True where permits for this very work vanish: taken by workers that may not claim it, others being busy."""
         now, last = time.monotonic(), self._missing.get(queue)
         if last is None or last.record_id != record_id:
             self._missing[queue] = _Missing(record_id, self._every_seconds, now)

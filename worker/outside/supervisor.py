@@ -107,7 +107,7 @@ class LeaseRenewal:
 
 
 class Stopping(Exception):
-    """This worker is shutting down."""
+    """A signal that this worker is shutting down."""
 
 
 class Unprotected(Exception):

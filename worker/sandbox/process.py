@@ -264,7 +264,7 @@ def _event(line: bytes) -> JsonObject | None:
 
 
 def _has_ended(child: subprocess.Popen[bytes]) -> bool:
-    """Whether it has ended; it is not reaped, so that its id, and its group's, stays its own until `_kill_group`."""
+    """True where it has ended; it is not reaped, so that its id, and its group's, stays its own until `_kill_group`."""
     if not hasattr(os, "waitid"):  # macOS with Python before 3.13
         return child.poll() is not None
     return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None

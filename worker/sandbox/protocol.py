@@ -132,7 +132,7 @@ class Replies:
 
     @property
     def ignored(self) -> bool:
-        """Whether the child has had all the time that it needs to read what was sent."""
+        """True where the child has had all the time that it needs to read its input."""
         return self.unread and time.monotonic() - self._unread_since > _PATIENCE_S
 
     def _write(self) -> None:

@@ -1,1 +1,1 @@
-"""What each server is given to serve; every module here runs in an interpreter of its own and imports no other."""
+"""Servers as they are given to serve; every module here runs in an interpreter of its own and imports no other."""

@@ -1,4 +1,4 @@
-"""What one would write in an afternoon: FastAPI, a pydantic model of the rows, ONNX Runtime; no batching."""
+"""A server as one would write it in an afternoon: FastAPI, a pydantic model of the rows, ONNX Runtime; no batching."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class CsvReader:
             )
 
     def _counts_rows(self, name: str) -> bool:
-        """Whether a column is 0, 1, 2, ... from the first row to the last."""
+        """True where a column is 0, 1, 2, ... from the first row to the last."""
         rows = 0
         for batch in self._batches():
             numbers = _numbers(_utf8(name, batch.column(name)))

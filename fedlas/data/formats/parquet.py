@@ -89,7 +89,7 @@ class ParquetReader:
         return Columns(columns, inputs, table=table, adjustments=dropped(index))
 
     def _counts_rows(self, name: str) -> bool:
-        """Whether a column is 0, 1, 2, ... from the first row to the last."""
+        """True where a column is 0, 1, 2, ... from the first row to the last."""
         if not is_numeric(stored_type(self._kind(name))):
             return False
         rows = 0
@@ -187,7 +187,7 @@ class ParquetReader:
         return max(1, min(_MAX_BATCH_ROWS, int(PIECE_BYTES * self._metadata.num_rows // max(1, 8 * values))))
 
     def _leaves(self, names: list[str]) -> list[int]:
-        """Which physical columns hold these columns: a nested one has one for each of its leaves, in order."""
+        """The physical columns that hold these columns: a nested one has one for each of its leaves, in order."""
         leaves: list[int] = []
         first = 0
         for field in self._schema:

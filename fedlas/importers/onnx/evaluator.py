@@ -113,7 +113,7 @@ def run(graph: Graph, inputs: Mapping[str, Tensor]) -> Iterator[tuple[NodeProto,
 
 
 def is_light(graph: Graph, inputs: Mapping[str, Tensor]) -> bool:
-    """Whether running the graph on `inputs` is less work than finding its shapes alone.
+    """True where running the graph on `inputs` is less work than finding its shapes alone.
 
     With its first tensor of shapes alone a process loads PyTorch's compiler, a second of computing; see `_LIGHT`.
     """

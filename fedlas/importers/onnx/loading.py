@@ -180,7 +180,7 @@ def _keep_outputs(graph: Graph, output: str | None) -> None:
 
 
 def _follows_rows(graph: Graph, specs: list[InputSpec], lengths: Mapping[str, int], two: Shapes) -> bool:
-    """Whether a graph that says its batch is open, and has the shapes `two` for two rows, really takes three."""
+    """True where a graph that says its batch is open, and has the shapes `two` for two rows, really takes three."""
     try:
         three = shapes_of(graph, example_inputs(specs, 3, lengths))
     except UnsupportedModel:

@@ -177,7 +177,7 @@ def _session(content: bytes, opset: int, types: tuple[int, ...]) -> GraphSession
 
 
 def is_runtime_node(node: NodeProto) -> bool:
-    """Whether ONNX Runtime computes the node alone: no function of the table knows it, or none knows its options."""
+    """True where ONNX Runtime computes the node alone: no function of the table knows it, or none knows its options."""
     if node.domain not in STANDARD_DOMAINS or (node.op_type in OPERATORS and not misfits(node)):
         return False
     return not refused([node]) and _takes_tensors(node.op_type)
@@ -185,7 +185,7 @@ def is_runtime_node(node: NodeProto) -> bool:
 
 @cache
 def _takes_tensors(op_type: str) -> bool:
-    """Whether all that an operator reads and makes may be tensors of numbers, not text, sequences or optionals."""
+    """True where all that an operator reads and makes may be tensors of numbers, not text, sequences or optionals."""
     schema = defs.get_schema(op_type)
     return all(_NUMBERS & {str(kind) for kind in value.types} for value in (*schema.inputs, *schema.outputs))
 

@@ -302,7 +302,7 @@ def _begin_with_samples(document: Json) -> None:
 
 
 def _meaning(status: str, response: Json, schemas: Json) -> str:
-    """What a good answer is: the description of its schema, or else of what one gets."""
+    """The description of a good answer: that of its schema, or else of the bytes that one gets."""
     reference = response.get("content", {}).get("application/json", {}).get("schema", {}).get("$ref", "")
     described = schemas.get(reference.rpartition("/")[2], {}).get("description")
     return described or ("It is deleted." if status == "204" else "The content, as it was asked for.")

@@ -52,7 +52,7 @@ class Keys:
         self._keys = [key.encode() for key in keys]
 
     def known(self, authorization: bytes) -> bool:
-        """Whether this `Authorization` holds one of them."""
+        """True where this `Authorization` holds one of the keys."""
         scheme, _, given = authorization.partition(b" ")
         given = given.strip()
         # No early exit: the time must not show which key was nearly right.
@@ -104,7 +104,7 @@ class AccessControl:
         return ours
 
     def _is_foreign(self, method: str, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether a page of another site sends what could change something."""
+        """True where a page of another site sends a request that could change something."""
         if method in SAFE_METHODS:
             return False
         if headers.get(b"sec-fetch-site") in _OTHER_SITES:

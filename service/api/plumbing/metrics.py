@@ -258,7 +258,7 @@ class Exposition:
 
 
 def _takes_openmetrics(accept: str) -> bool:
-    """Whether 1.0.0 is among what is accepted; prometheus_client's `choose_encoder` promises any later version, too.
+    """True where 1.0.0 is accepted; prometheus_client's `choose_encoder` promises any later version, too.
 
     >>> _takes_openmetrics("application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.3,*/*;q=0.2")
     True

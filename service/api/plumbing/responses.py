@@ -138,7 +138,7 @@ def downloading(*codes: str) -> JsonObject:
 
 
 def etag_matches(request: Request, etag: str) -> bool:
-    """Whether `If-None-Match` names this tag (weakly) or anything."""
+    """True where `If-None-Match` names this tag (weakly) or anything."""
     tags = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
     return "*" in tags or etag in tags
 

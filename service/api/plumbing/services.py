@@ -167,5 +167,5 @@ ServicesDep = Annotated[Services, Depends(_services)]
 
 
 def quarantine(settings: ServiceSettings) -> Quarantine:
-    """Which served copies are out of service on this machine."""
+    """The served copies that are out of service on this machine."""
     return Quarantine(settings.data_dir.absolute() / "run" / "suspended")

@@ -131,7 +131,7 @@ def _flattened(data: object, of: str) -> tuple[Sequence[object], list[int]]:
 
 
 def _row_major(nesting: Sequence[int], shape: Shape) -> bool:
-    """Whether the lists hold the values in the order of `shape`: alike, flat, or with dimensions taken together."""
+    """True where the lists hold the values in the order of `shape`: alike, flat, or with dimensions taken together."""
     if len(nesting) == 1 or tuple(nesting) == shape:
         return True
     given, needed = (set(accumulate(reversed(sizes), operator.mul)) for sizes in (nesting, shape))

@@ -51,18 +51,18 @@ class Dataset(Uploaded):
 
     @property
     def labelled(self) -> bool:
-        """Whether its rows have labels; before inspection they may."""
+        """True where its rows have labels; before inspection they may."""
         return self.profile is None or self.profile.get("labelled") is not False
 
     @property
     def lacks_provenance(self) -> bool:
-        """Whether inspection has found no splits, and nobody has said which rows the model was trained on."""
+        """True where inspection has found no splits, and nobody has said which rows the model was trained on."""
         found = None if self.profile is None else self.profile.get("seen_by_model")
         return found == "unknown" and self.options.get("seen_by_model") != "unknown"
 
     @property
     def awaits_provenance(self) -> bool:
-        """Whether inspection has yet to find splits, since nobody has said a word about them."""
+        """True where inspection has yet to find splits, since nobody has said a word about them."""
         roles = self.options.get("roles")
         is_said = self.options.get("seen_by_model") or (isinstance(roles, dict) and roles.get("split"))
         return self.status == "inspecting" and not is_said

@@ -63,13 +63,13 @@ def network() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def heard() -> Heard:
-    """What the calibration of `result` tells."""
+    """The events and warnings of the calibration of `result`."""
     return Heard()
 
 
 @pytest.fixture(scope="module")
 def result(network: nn.Module, heard: Heard) -> CalibrationResult:
-    """Its calibration without training."""
+    """The calibration of the network without training."""
     network.train()
     found = fedlas.calibrate(
         *(network, rows("train"), rows("calibration"), rows("test")), method="post_hoc", options=QUICK, observer=heard
@@ -211,7 +211,7 @@ def test_an_estimator_that_cannot_be_a_file_has_its_scores_calibrated(tmp_path: 
 
 
 def test_a_model_that_knows_its_rows_by_heart_is_not_shown_to_be_better() -> None:
-    """Of drawn rows somebody must say what it has seen; where that is unknown the estimator comes back as it is."""
+    """Drawn rows need a word on what the model has seen; where that is unknown the estimator comes back as it is."""
 
     class Own(RandomForestClassifier):
         """No converter knows it."""

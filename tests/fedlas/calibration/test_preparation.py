@@ -135,7 +135,7 @@ def test_bad_rows_worsen_nothing_silently(make: Callable[[], Dataset]) -> None:
 
 @pytest.mark.parametrize("make", [one_group, twenty_rows])
 def test_bad_rows_of_a_network(make: Callable[[], Dataset], tmp_path: Path) -> None:
-    """The same holds where the network is at hand and its features calibrate too, and the file can be written."""
+    """Bad rows calibrate with a network at hand, too: no score gets worse, and the file can be written."""
     (tmp_path / "model.onnx").write_bytes(network((np.eye(4), np.zeros(4))))
     dataset, classifier = make(), load_onnx(tmp_path / "model.onnx")
     dataset = replace(dataset, inputs={"x": dataset.inputs["logits"]})
@@ -255,7 +255,7 @@ def test_idle_rows_leave_time_for_the_map_of_the_features(classifier: GraphClass
 
 
 def test_too_many_rows_are_drawn_in_whole_groups() -> None:
-    """As many as fit under the limit beside the calibration rows, by a seed, and never a part of a group."""
+    """The largest number of whole groups that fit under the limit beside the calibration rows are drawn, by a seed."""
     groups = np.arange(len(ROWS["label"])) // 8
     rows, others = (idle_rows(drawn_idle_rows(groups=groups), most_scores=4 * 350, seed=seed) for seed in (0, 1))
     assert 42 < len(rows) <= 50
@@ -285,7 +285,7 @@ def test_a_broken_row_is_named_by_its_place_in_the_file(classifier: GraphClassif
     ],
 )
 def test_time_is_kept_for_what_follows_the_race(test_rows: int, num_classes: int, measured_s: float) -> None:
-    """What judging, label noise and report of six finalists took is kept back: all of it, and at most twice as much."""
+    """The measured time of judging, label noise and report of six finalists is kept back, and at most twice as much."""
     rows = {"test": test_rows, "guarantee": 0}
     dataset: Any = SimpleNamespace(rows=lambda split: range(rows[split]), class_names=["c"] * num_classes)
     outputs: Any = SimpleNamespace(seconds_per_row=0.0)

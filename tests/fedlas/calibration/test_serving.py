@@ -1,4 +1,4 @@
-"""What was won is not lost at the end: a finalist that cannot be written gives way to the next, and that is said."""
+"""A finalist that cannot be written gives way to the next at the end, and the report says so."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def ensemble(uploaded: Finalist) -> Finalist:
 
 
 def test_an_ensemble_too_large_for_a_file_gives_way(raced: Raced, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is served where it fits; where it does not, the next one is, by verdict, file and sentences."""
+    """An ensemble is served where it fits; where it does not, the next one is, by verdict, file and sentences."""
     trained = {"trained": ensemble(raced[1].post_hoc)}
     fits = judged(raced, trained)
     assert (fits.verdict.finalist, fits.gave_way) == ("trained", ())
@@ -154,7 +154,7 @@ def rounding(tmp_path_factory: pytest.TempPathFactory) -> Rounding:
 
 
 def test_where_pytorch_computes_another_network_the_runtime_is_calibrated(rounding: Rounding) -> None:
-    """What is judged, promised and written are ONNX Runtime's own answers, and the report says what gave way."""
+    """ONNX Runtime's own answers are judged, promised and written, and the report says what gave way."""
     found, dataset, path = rounding
     report = found.report.as_dict()
     assert found.verdict.serves == "calibrated"

@@ -123,7 +123,7 @@ def test_affine_never_turns_the_order_round() -> None:
 
 
 def run_onnx(calibrator: Calibrator, logits: np.ndarray, opset: int = 7) -> np.ndarray:
-    """What ONNX Runtime computes from the calibrator's nodes in a graph of their own."""
+    """The logits that ONNX Runtime computes from the calibrator's nodes in a graph of their own."""
     nodes, constants = calibrator.to_onnx("logits", "calibrated")
     assert all(thing.name.startswith("fedlas_calibrator_") for thing in [*nodes, *constants])
     shape = ["N", logits.shape[1]]
@@ -254,7 +254,7 @@ def test_rows_of_weight_zero_and_the_scale_of_weights_do_not_count(name: str) ->
 
 @pytest.mark.parametrize("name", CALIBRATORS)
 def test_parameters_survive_json(name: str) -> None:
-    """What was fitted comes back from JSON text digit by digit, for many classes where there may be many."""
+    """Fitted parameters come back from JSON text digit by digit, for many classes where there may be many."""
     logits, targets = drawn_logits(300, 2 if CALIBRATORS[name].two_classes_only else 4)
     fitted = CALIBRATORS[name]().fit(logits, targets)
     restored = from_parameters(name, json.loads(json.dumps(fitted.parameters(), allow_nan=False)))
@@ -275,7 +275,7 @@ def test_parameters_survive_json(name: str) -> None:
     ],
 )
 def test_wrong_arguments_are_named(logits: np.ndarray, targets: np.ndarray, weights: object, word: str) -> None:
-    """What cannot be fitted is a ValueError that names the argument."""
+    """An argument that cannot be fitted is a ValueError that names it."""
     with pytest.raises(ValueError, match=word):
         TemperatureScaling().fit(logits, targets, weights=weights)  # type: ignore[arg-type]
 

@@ -62,7 +62,7 @@ def test_beta_takes_two_classes() -> None:
 
 
 def test_knots_lie_on_the_true_curve() -> None:
-    """Of 50,000 rows whose hits come with probability p², each knot (p, hit) lies near p²; there are at most 32."""
+    """Each knot (p, hit) lies near p² for 50,000 rows whose hits come with probability p²; there are at most 32."""
     rng = np.random.default_rng(0)
     probs = rng.random(50_000)
     means, found = monotone_knots(probs, (rng.random(50_000) < probs**2).astype(float), np.ones(50_000))

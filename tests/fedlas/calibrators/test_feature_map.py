@@ -154,7 +154,7 @@ def test_what_follows_the_map_is_applied_to_its_answers() -> None:
 
 
 def test_parameters_bring_it_back() -> None:
-    """What `parameters` wrote gives the same calibrated logits to the last bit."""
+    """A map made of `parameters` gives equal logits to the last bit."""
     logits, features, targets = rows()
     fitted = FeatureScaling().fit(logits, targets, features=features)
     np.testing.assert_array_equal(FeatureScaling(**fitted.parameters())(logits, features), fitted(logits, features))

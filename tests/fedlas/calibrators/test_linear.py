@@ -95,7 +95,7 @@ def test_with_few_rows_it_falls_back_to_a_temperature(kind: type[Calibrator], nu
 
 @pytest.mark.parametrize("kind", [VectorScaling, MatrixScaling])
 def test_a_class_without_rows_stays_possible(kind: type[Calibrator]) -> None:
-    """It becomes rarer, never impossible."""
+    """A class without rows becomes rarer, never impossible."""
     logits = normal(1000, 4)
     probs = softmax(kind().fit(logits, drawn(logits[:, :3]))(logits))
     assert softmax(logits)[:, 3].mean() > 0.2

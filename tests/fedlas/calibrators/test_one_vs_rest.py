@@ -27,7 +27,7 @@ def test_each_class_has_the_spline_of_a_problem_of_two_classes() -> None:
 
 
 def test_naive_bayes_on_digits_is_calibrated_better_than_by_a_matrix() -> None:
-    """Its errors are bent: on new rows the curves have the lower NLL, mean of 4 splits."""
+    """Errors of naive Bayes are bent: on new rows the curves have the lower NLL, mean of 4 splits."""
     digits, gains = load_digits(), []
     for seed in range(4):
         first, second, third = np.split(np.random.default_rng(seed).permutation(len(digits.target)), [500, 1100])
@@ -63,7 +63,7 @@ def test_with_few_rows_it_is_about_the_matrix() -> None:
 
 
 def test_wrong_curves_are_refused() -> None:
-    """As many curves as classes, of as many slopes as knots."""
+    """There are as many curves as classes, with as many slopes as knots."""
     for make in (
         lambda: OneVsRestScaling(heights=[0.0]),
         lambda: OneVsRestScaling(slopes=[[1.0, 1.0]]),

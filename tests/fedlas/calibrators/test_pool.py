@@ -23,7 +23,7 @@ def drawn(num_classes: int, num_rows: int = 300) -> tuple[np.ndarray, np.ndarray
 
 
 def run(pool: Pool | Compressed, logits: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """What ONNX Runtime answers for the pool's nodes."""
+    """The answers of ONNX Runtime for the pool's nodes."""
     nodes, constants = pool.to_onnx("logits", "calibrated", "features")
     given = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", array.shape[1]])

@@ -16,7 +16,7 @@ KINDS = [QuadraticScaling, SplineScaling]
 
 
 def integral(slopes: np.ndarray, knots: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """What a slope that is linear between knots and constant outside adds from the first knot to each value."""
+    """The sum that a slope, linear between knots and constant outside, adds from the first knot to each value."""
     far = [knots[0] - 1e3, *knots, knots[-1] + 1e3]
     whole = make_interp_spline(far, [slopes[0], *slopes, slopes[-1]], k=1).antiderivative()
     return np.asarray(whole(values) - whole(knots[0]))

@@ -74,7 +74,7 @@ def command(variables: dict[str, str], files: Path) -> Command:
 def here(
     variables: dict[str, str], files: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Here:
-    """The same in this process."""
+    """A command run in this process."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("XDG_CONFIG_HOME", "/nonexistent")

@@ -104,7 +104,7 @@ def test_a_check_that_breaks_is_a_line() -> None:
 
 
 def test_a_missing_extra_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is named with what it lacks and what installs it."""
+    """A missing extra is named with what it lacks and the command that installs it."""
     real = doctor._version
     monkeypatch.setattr(doctor, "_version", lambda name: None if name in ("celery", "redis") else real(name))
     lines = {line["name"]: line for line in doctor.installed()}
@@ -115,7 +115,7 @@ def test_a_missing_extra_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_versions_that_do_not_fit_are_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is installed is compared with what the extra asks for."""
+    """Installed versions are compared with those that the extra asks for."""
     real = doctor._version
     monkeypatch.setattr(doctor, "_version", lambda name: "1.26.4" if name == "numpy" else real(name))
     line = doctor._extra("arrays")
@@ -138,7 +138,7 @@ def test_devices_are_those_that_computed(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_wrong_result_of_a_device_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That it answers is not enough."""
+    """A device that answers must answer right, too."""
     monkeypatch.setattr(devices, "_SQUARE", [[0.0, 0.0], [0.0, 0.0]])
     [line] = devices.onnx_runtime()
     assert line["status"] == "fail"
@@ -169,7 +169,7 @@ def _checked(monkeypatch: pytest.MonkeyPatch, url: str | None, key: str | None =
 
 
 def test_a_living_server_is_examined(idle: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its address, what it lacks itself, its workers, the key and its version are told apart."""
+    """A server's address, its own defects, its workers, the key and its version are reported apart."""
     found = _checked(monkeypatch, idle, "the-right-key-of-all")
     assert {name: line["status"] for name, line in found.items()} == {
         "address": "ok", "broker": "fail", "workers": "warn", "key": "ok", "version": "ok",

@@ -150,7 +150,7 @@ def test_commands_that_cannot_be_followed(bad: Path, here: Here, arguments: str,
 
 
 def test_a_rejected_file_is_named(bad: Path, here: Here) -> None:
-    """What a service finds wrong with an upload names the file, too; nothing is ordered."""
+    """A service that rejects an upload names the file, too; no job is created."""
     done = here("calibrate", "nan.onnx", "many.npz")
     assert (done.returncode, done.stdout) == (1, "")
     assert one_sentence(done.stderr).startswith("nan.onnx: 9 of 9 values of the weights ")

@@ -60,7 +60,7 @@ def test_a_group_shows_its_help(arguments: list[str], capsys: pytest.CaptureFixt
 
 
 def test_commands_of_the_service_are_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
-    """They have a sentence whether they are installed or not, and their own help where they are."""
+    """Commands of the service have a sentence installed or not, and their own help where they are."""
     main(["--help"])
     text = capsys.readouterr().out
     assert all(re.search(rf"^  {name} +[A-Z]", text, re.MULTILINE) for name in SERVICE)
@@ -102,7 +102,7 @@ def test_streams_that_take_nothing_or_little() -> None:
 
 
 def test_help_loads_no_client_and_no_rich() -> None:
-    """What a command needs is imported when it runs."""
+    """A command imports its libraries when it runs."""
     code = "import sys, fedlas.cli as c; c.main(['calibrate', '--help']); print(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True)
     assert not {"rich", "httpx", "pydantic", "numpy", "torch", "fedlas.client"} & set(done.stderr.split())

@@ -31,7 +31,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def labels_of(answer: object) -> list[str]:
-    """What is answered."""
+    """The labels that are answered."""
     return [one["label"] for one in dict(answer)["predictions"]]  # type: ignore[call-overload]
 
 

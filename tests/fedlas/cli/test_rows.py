@@ -16,7 +16,7 @@ ROWS = [[0.5, 1.0], [2.0, -3.0]]
 
 
 def rows_of(tmp_path: Path, content: bytes | str) -> Rows:
-    """What is read of a file with this content."""
+    """The rows read from a file with this content."""
     (tmp_path / "rows").write_bytes(content if isinstance(content, bytes) else content.encode())
     return read_rows([str(tmp_path / "rows")])
 
@@ -38,7 +38,7 @@ def test_all_forms_of_text_give_the_same_rows(tmp_path: Path, content: str) -> N
 
 
 def test_npy_stays_an_array(tmp_path: Path) -> None:
-    """It keeps its type, so that it is sent as it is."""
+    """An array in a npy file keeps its type, so that it is sent as it is."""
     np.save(tmp_path / "rows.npy", np.array(ROWS, np.float32))
     found = read_rows([str(tmp_path / "rows.npy")]).inputs
     assert isinstance(found, np.ndarray)
@@ -63,7 +63,7 @@ def test_text_that_begins_as_an_image_does_is_text(tmp_path: Path) -> None:
 
 
 def test_options_of_a_whole_request_are_kept(tmp_path: Path) -> None:
-    """What stands beside the rows in a request goes with them."""
+    """Options that stand beside the rows in a request go with them."""
     found = rows_of(tmp_path, json.dumps({"inputs": ROWS, "top_k": 2}))
     assert (found.inputs, found.options) == (ROWS, {"top_k": 2})
 

@@ -47,7 +47,7 @@ def test_calibrate_prints_the_record_and_writes_the_files(service: Service, cali
 
 @pytest.mark.parametrize("kind", ["jobs", "models", "datasets", "names", "calibrators"])
 def test_lists_are_those_of_the_api(service: Service, calibrated: Path, here: Here, kind: str) -> None:
-    """As JSON the records unchanged, with -q their ids, in a pipe a line each that begins with the id."""
+    """A list is the unchanged records as JSON, their ids with -q, and in a pipe a line each that begins with the id."""
     records = service.get(f"/v1/{kind}", limit=1000)["data"]
     key = "name" if kind == "names" else "id"
     assert json.loads(here(kind, "ls", "-n", 1000, "--json").stdout) == records
@@ -58,7 +58,7 @@ def test_lists_are_those_of_the_api(service: Service, calibrated: Path, here: He
 
 @pytest.mark.parametrize(("kind", "of"), [("jobs", "id"), ("models", "model_id"), ("datasets", "dataset_id")])
 def test_single_records_are_the_apis(service: Service, calibrated: Path, here: Here, kind: str, of: str) -> None:
-    """As JSON unchanged, and in a pipe a line for each value."""
+    """A single record is unchanged as JSON, and in a pipe a line for each value."""
     record = service.get(f"/v1/{kind}/{job_of(calibrated)[of]}")
     assert json.loads(here(kind, "show", record["id"], "--json").stdout) == record
     lines = dict(line.split("\t", 1) for line in here(kind, "show", record["id"]).stdout.splitlines())
@@ -112,7 +112,7 @@ def test_a_dry_run_shows_its_plan(service: Service, calibrated: Path, here: Here
 
 
 def test_report_gates_a_later_step(service: Service, calibrated: Path, here: Here, tmp_path: Path) -> None:
-    """It is the API's document, its sentences in a pipe, or a file; --require decides on the exit code."""
+    """A report is the API's document, its sentences in a pipe, or a file; --require decides on the exit code."""
     job = job_of(calibrated)["id"]
     report = service.get(f"/v1/jobs/{job}/report")
     shown = here("report", job, "--require", "significant", "--json")

@@ -1,4 +1,4 @@
-"""What `torch.onnx.export` writes by default, a graph and the file of its weights, goes in by every door.
+"""Files as `torch.onnx.export` writes them, a graph and the file of its weights, go in by every door.
 
 With a service, since the two are one file only to what sends them, stores them and opens them in a sandbox.
 """

@@ -202,7 +202,7 @@ def test_a_plan_trains_nothing(client: Client, job: Job) -> None:
 
 
 def test_raw_responses_have_headers(client: Client, job: Job) -> None:
-    """The same call with its status, its headers and the id in the server's log."""
+    """A raw response is a call's value with its status, its headers and the id in the server's log."""
     raw = client.with_raw_response(client.models.get, "digits")
     assert (raw.status, raw.value.id) == (200, job.calibrated_model_id)
     assert raw.headers["etag"]
@@ -249,5 +249,5 @@ async def test_awaited_requests_go_on_after_a_cut(service: Service, job: Job) ->
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """What most programs that await run on."""
+    """The event loop of most programs that await."""
     return "asyncio"

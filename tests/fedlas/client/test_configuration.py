@@ -1,4 +1,4 @@
-"""Which server, and with which key."""
+"""The choice of the server and of the key."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_profiles_key_goes_nowhere_else(environment: dict[str, str]) -> None:
     ],
 )
 def test_what_is_of_no_use_is_a_sentence(arguments: dict[str, str], sentence: str, environment: dict[str, str]) -> None:
-    """It says what was found and what is needed."""
+    """A sentence names the value that is of no use and what is needed."""
     with pytest.raises(ConfigurationError, match=sentence):
         load_configuration(**arguments, environment=environment)
 

@@ -38,7 +38,7 @@ def test_a_module_is_exported_as_it_is(silent: Client, tmp_path: Path) -> None:
 
 
 def test_a_module_can_be_sent_with_a_file(silent: Client, files: Path) -> None:
-    """Of rows in a file nothing is known here: `example` says what goes in."""
+    """Rows in a file tell nothing of the module's inputs here: `example` does."""
     network = nn.Sequential(nn.Linear(64, 10))
     job = silent.calibrate(network, files / "digits.npz", example=torch.zeros(2, 64, requires_grad=True), wait=False)
     assert silent.datasets.get(job.dataset_id).name == "digits"

@@ -301,7 +301,7 @@ def test_a_key_stays_with_its_client(url: str) -> None:
 
 
 def test_a_page_is_no_model(tmp_path: Path) -> None:
-    """What a portal answers in place of a file is not kept under its name."""
+    """A page that a portal answers in place of a file is not kept under its name."""
     page = (200, {"content-type": "text/html"}, b"<html>sign in</html>")
     for answers in ([page], [(200, {}, b"bytes"), (200, JSON, OPENAPI)]):
         with answering(*answers) as (where, _), Client(where) as client:
@@ -347,7 +347,7 @@ def test_local_files_are_looked_at_first(client: Client, tmp_path: Path) -> None
     ],
 )
 def test_inputs_that_cannot_be_sent(client: Client, inputs: Any, sentence: str) -> None:
-    """They are refused here, in a sentence."""
+    """Inputs that cannot be sent are refused here, in a sentence."""
     with pytest.raises(errors.ClientError, match=sentence):
         client.predict("digits", inputs)
 
@@ -365,7 +365,7 @@ except errors.FileError as error:
 
 
 def test_a_full_disk_leaves_nothing_behind(client: Client, url: str, tmp_path: Path) -> None:
-    """What the disk refuses is told with the path, and no half file stays."""
+    """A write that the disk refuses is reported with the path, and no half file stays."""
     (tmp_path / "m.bin").write_bytes(bytes(100_000))
     model = client.models.upload(tmp_path / "m.bin", wait=False)
     target = tmp_path / "out" / "m.onnx"

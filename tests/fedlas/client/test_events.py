@@ -39,7 +39,7 @@ def test_a_long_poll_warns_once(silent: Client, ordered: tuple[str, str], caplog
 
 
 def test_a_stream_on_which_nothing_happens_warns(silent: Client, ordered: tuple[str, str]) -> None:
-    """Who follows events learns what the job waits for as soon as the stream is open, by a callback of its own."""
+    """Followers of events learn what the job waits for as soon as the stream is open, by a callback of its own."""
     told: list[str] = []
     with Client(silent.url, on_warning=told.append) as client:
         event = next(iter(client.jobs.events(ordered[1])))

@@ -46,7 +46,7 @@ def found(client: Client, path: str) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("path", methods())
 def test_a_misspelt_keyword_is_a_sentence(client: Client, path: str) -> None:
-    """Of every method: a TypeError of one line with the keyword in it, and no request."""
+    """Every method has a TypeError of one line with the keyword in it, and sends no request."""
     method = found(client, path)
     parameters = inspect.signature(method).parameters.values()
     needed = ["x" for one in parameters if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD]

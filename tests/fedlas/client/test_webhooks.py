@@ -17,7 +17,7 @@ NOW = 1_777_888_800
 
 
 def headers(secret: str = SECRET, *, at: int = NOW, body: str = BODY) -> dict[str, str]:
-    """What the reference library signs."""
+    """The headers that the reference library signs."""
     signature = Webhook(secret).sign("msg_1", datetime.fromtimestamp(at, UTC), body)
     return {"Webhook-Id": "msg_1", "Webhook-Timestamp": str(at), "Webhook-Signature": signature}
 

@@ -17,7 +17,7 @@ from tests.helpers.reports import content, example
 
 @pytest.mark.parametrize("document", [DEMO["report"], content()], ids=["demo", "drawn"])
 def test_a_report_is_read_as_it_was_written(document: dict[str, Any]) -> None:
-    """Its JSON is the same again, field by field, through a file."""
+    """A report that went through a file has equal JSON, field by field."""
     assert Report.read(json.loads(json.dumps(document))).as_dict() == document
 
 

@@ -44,7 +44,7 @@ def test_a_new_status_and_a_new_field_are_read_as_they_came() -> None:
 
 
 def test_a_new_kind_of_event_is_an_unknown_event() -> None:
-    """Its type and all of its content are there; without the permission to be newer it is an error."""
+    """An unknown event keeps its type and all of its content; without the permission to be newer it is an error."""
     dance = {"id": 7, "at": AT, "type": "dance", "data": {"steps": 3}}
     event = newer(dance)
     assert isinstance(event, UnknownEvent)

@@ -27,7 +27,7 @@ FRAME = pd.DataFrame(ROWS, columns=[f"c{i}" for i in range(ROWS.shape[1])])
 
 
 def probabilities(path: Path, rows: Any) -> Any:
-    """What ONNX Runtime computes."""
+    """The probabilities that ONNX Runtime computes."""
     session = ort.InferenceSession(path)
     return session.run(None, {session.get_inputs()[0].name: np.asarray(rows, np.float32)})[0]
 
@@ -58,7 +58,7 @@ def test_classes_that_are_whole_floats_are_named_as_whole_numbers(tmp_path: Path
 
 
 def test_a_pipeline_that_chooses_columns_by_name_reads_one_matrix(tmp_path: Path) -> None:
-    """Its columns are named to the service in their order, and a frame in another order gives the same."""
+    """Columns are named to the service in the pipeline's order; a frame in another order has equal answers."""
     chosen = make_column_transformer((StandardScaler(), ["c7", "c0"]), ("passthrough", ["c3"]))
     pipeline = make_pipeline(chosen, LogisticRegression()).fit(FRAME, LABELS)
     file = model_file(pipeline, folder=tmp_path, example=FRAME[FRAME.columns[::-1]])

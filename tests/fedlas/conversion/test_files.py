@@ -12,7 +12,7 @@ from fedlas.conversion import ConversionError, dataset_file, example_of, model_f
 
 
 def test_a_path_is_taken_as_it_is(tmp_path: Path) -> None:
-    """What the caller says goes with it."""
+    """The caller's options go with the path."""
     path = tmp_path / "a.onnx"
     path.write_bytes(b"x")
     model = model_file(str(path), folder=tmp_path, features="pooled", class_names=["a", "b"])
@@ -26,7 +26,7 @@ def test_a_path_is_taken_as_it_is(tmp_path: Path) -> None:
     ("name", "code"), [("missing.npz", "no_such_file"), ("folder", "is_directory"), ("empty.npz", "empty_file")]
 )
 def test_a_path_that_is_no_file_is_a_sentence(name: str, code: str, tmp_path: Path) -> None:
-    """It says which path, and what it is."""
+    """The sentence names the path and what is there."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "empty.npz").touch()
     for take in (model_file, dataset_file):

@@ -21,14 +21,14 @@ LAYER = nn.Linear(4, 3)
 
 
 def logits(file: ModelFile, *inputs: Any) -> Tensor:
-    """What the importer computes from the file."""
+    """The logits that the importer computes from the file."""
     options = {name: file.options[name] for name in ("features", "task") if name in file.options}
     with torch.no_grad():
         return load_onnx(file.path, **options).eval()(*map(torch.as_tensor, inputs))[0]
 
 
 def answers(network: nn.Module, *inputs: Any) -> Tensor:
-    """What the module computes in inference."""
+    """The answers of the module in inference."""
     with torch.no_grad():
         return network.eval()(*map(torch.as_tensor, inputs))
 

@@ -134,7 +134,7 @@ def test_images_stay_with_their_labels(tmp_path: Path) -> None:
 
 
 def test_training_from_disk_is_training_from_memory(tmp_path: Path) -> None:
-    """The same rows in the same order give bit-identical weights and logits, wherever they lie."""
+    """Equal rows in equal order give bit-identical weights and logits, wherever they lie."""
     save_dataset(_dataset(), tmp_path / "d")
     trained = []
     for mapped_from in (0, 1 << 40):

@@ -34,7 +34,7 @@ def table(values: int, columns: int) -> NDArray[Any]:
 
 
 def test_copies_are_left_out_of_the_split_that_has_them() -> None:
-    """Of 200 test rows 100 are train rows: the others judge, calibration rows stay, and the notice counts them."""
+    """Test rows that are train rows (100 of 200) are left out: others judge, calibration rows stay, a notice counts."""
     rows = table(1000, 8)
     rows[600:700] = rows[:100]
     rest, (notice,) = without_copies(of(rows))
@@ -98,7 +98,7 @@ def test_the_same_numbers_are_the_same_row() -> None:
 
 @pytest.mark.parametrize("dtype", ["uint8", "int64", "float64", "float16", ">f4"])
 def test_any_type_that_the_model_casts_is_found(dtype: str) -> None:
-    """What becomes the same input of the model is the same row: bytes of pixels, wide floats, another byte order."""
+    """Rows that become one input of the model are one row: bytes of pixels, wide floats, another byte order."""
     spec = InputSpec(name="pixels", dtype="float32", shape=["N", 8])
     rows = RNG.integers(0, 256, (40, 8))
 
@@ -140,7 +140,7 @@ def test_pieces_and_maps_change_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_the_file_tells_nothing_without_the_key(tmp_path: Path) -> None:
-    """It holds eight bytes of each row, sorted, and under another key the same rows have nothing in common with it."""
+    """The file holds eight bytes of each row, sorted; under another key equal rows have nothing in common with it."""
     rows = {"x": RNG.normal(size=(100, 3)).astype(np.float32)}
     SeenRows.of(rows, key=KEY).save(tmp_path / "seen.npz")
     arrays = read_arrays(tmp_path / "seen.npz")
@@ -151,7 +151,7 @@ def test_the_file_tells_nothing_without_the_key(tmp_path: Path) -> None:
 
 
 def test_sets_of_rows_are_united() -> None:
-    """What a network has seen in two trainings is found after the second, each row held once."""
+    """Rows that a network has seen in either of two trainings are found after the second, each row held once."""
     first, second = {"x": np.eye(4)[:3]}, {"x": np.eye(4)[2:]}
     both = SeenRows.of(first, key=KEY).union(SeenRows.of(second, key=KEY))
     assert len(both.digests) == 4

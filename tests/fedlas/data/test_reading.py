@@ -175,7 +175,7 @@ def test_times_of_any_form_order_the_rows(tmp_path: Path, form: str) -> None:
 
 
 def _with_zones(moments: np.ndarray) -> list[tuple[np.timedelta64, tuple[np.datetime64, str]]]:
-    """The same moments, each told in one of two zones: three times one hour is +03:00."""
+    """Moments in mixed zones, each in one of two: three times one hour is +03:00."""
     hour = np.timedelta64(1, "h")
     return [((i % 2) * hour, (moment, ("Z", "+03:00")[i % 2])) for i, moment in enumerate(moments)]
 
@@ -258,7 +258,7 @@ def test_shares_of_drawn_splits(tmp_path: Path) -> None:
     ],
 )
 def test_bad_shares_are_refused(tmp_path: Path, shares: dict[str, float], said: str) -> None:
-    """What the shares must be is said with what they are."""
+    """Shares that are refused are named with the rule that they break."""
     with pytest.raises(BadDataset, match=said) as refused:
         read_dataset(npz(tmp_path, x=np.zeros(200), label=LABELS), ReadingOptions(split_shares=shares))
     assert refused.value.code == "bad_split_shares"
@@ -296,7 +296,7 @@ def test_a_claim_about_a_drawn_split_is_not_believed(tmp_path: Path) -> None:
 
 
 def test_the_prepared_copy_is_the_dataset(tmp_path: Path) -> None:
-    """What is saved comes back equal, under whatever name, without pickles, sorted by split."""
+    """A saved dataset comes back equal, under whatever name, without pickles, sorted by split."""
     words = np.array(SPLITS)[np.arange(200) % 4]
     dataset = read_dataset(
         npz(tmp_path, **{"a/b": np.zeros((200, 2), np.float16), "c": LABELS}, y=LABELS // 2, split=words, group=words)

@@ -21,7 +21,7 @@ LABELS = np.arange(90) % 3
 
 
 def written(folder: Path, frame: pd.DataFrame, kind: str, **options: Any) -> Dataset:
-    """What is read of a frame with labels that pandas has written as it does unless told otherwise."""
+    """The dataset read from a frame with labels that pandas has written with its defaults, or these options."""
     buffer = io.BytesIO()
     frame.assign(label=LABELS).to_parquet(buffer) if kind == "parquet" else frame.assign(label=LABELS).to_csv(buffer)
     file = folder / f"rows.{kind}"
@@ -135,7 +135,7 @@ def padded_rows(folder: Path, fill: int) -> Dataset:
 
 
 def test_padding_is_remembered_under_the_models_name(tmp_path: Path) -> None:
-    """What filled the dataset's rows fills those that are shorter than the model's, and later ones."""
+    """The padding that filled the dataset's rows fills those that are shorter than the model's, and later ones."""
     spec = InputSpec(name="tokens", dtype="int64", shape=["N", 8])
     dataset = padded_rows(tmp_path, 9)
     given: dict[str, Any] = {"model_inputs": [spec], "num_classes": 3, "class_names": None}

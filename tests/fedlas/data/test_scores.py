@@ -195,7 +195,7 @@ def test_too_many_rows_are_refused(tmp_path: Path) -> None:
 
 
 def test_weights_leave_a_sample_of_the_population(tmp_path: Path) -> None:
-    """Of test rows that stand for fewer, as many stay as make all count alike; calibration rows count by weight."""
+    """Test rows that stand for fewer are thinned until all count alike; calibration rows count by weight."""
     logits, targets = drawn_scores(2000)
     weight = np.where(np.arange(2000) % 2 == 0, 1.0, 4.0)
     scores = read(tmp_path, made.npz(logits=logits, labels=targets, weight=weight))
@@ -208,7 +208,7 @@ def test_weights_leave_a_sample_of_the_population(tmp_path: Path) -> None:
 
 
 def test_roles_can_be_named(tmp_path: Path) -> None:
-    """As in a dataset, roles name columns: these are no scores, and not unused."""
+    """Columns named by roles, as in a dataset, are no scores, and not unused."""
     logits, targets = drawn_scores(200)
     content = made.npz(logits=logits, diagnosis=targets, site=np.arange(200) % 2, age=np.arange(200))
     scores = read(tmp_path, content, roles={"label": "diagnosis", "group": "age", "slices": ["site"]})

@@ -58,7 +58,7 @@ def test_a_slice_needs_one_value_per_row(tmp_path: Path) -> None:
 
 
 def test_shared_rows_are_counted_per_split() -> None:
-    """Of the test rows 0, 1, 1, 2 two are among the train rows 1, 9, three among 0, 1, 1, and none is a 7."""
+    """Test rows 0, 1, 1, 2 share two with the train rows 1, 9 and three with 0, 1, 1; none is a 7."""
     values = [1, 9, 0, 1, 1, 7, 0, 1, 1, 2]
     splits = ["train"] * 2 + ["calibration"] * 3 + ["guarantee"] + ["test"] * 4
     data = dataset({"x": np.array(values, np.float32)[:, None]}, splits)

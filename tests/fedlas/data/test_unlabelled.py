@@ -55,7 +55,7 @@ A, B = ROWS[:, 0].tolist(), ROWS[:, 1].tolist()
     "content", [npz(x=ROWS[:, :2]), csv(a=A, b=B), parquet(a=A, b=B)], ids=["npz", "csv", "parquet"]
 )
 def test_without_a_label_rows_can_be_predicted(tmp_path: Path, content: bytes, purpose: str | None) -> None:
-    """Of four rows, too few for any split, the numbers are inputs, and the record has neither classes nor splits."""
+    """Four rows are too few for any split: their numbers are inputs, and the record has neither classes nor splits."""
     dataset = read(tmp_path, content, purpose=purpose)
     assert len(dataset) == 4
     (values,) = dataset.inputs.values()

@@ -28,7 +28,7 @@ def test_a_shifted_posterior_is_that_of_the_other_population() -> None:
 
 
 def test_shares_count_rows_and_leave_no_class_out() -> None:
-    """They are relative frequencies; a class without a row has half a row, so that nothing is divided by zero."""
+    """Shares are relative frequencies; a class without a row has half a row, so that nothing is divided by zero."""
     np.testing.assert_allclose(class_shares(np.repeat([0, 1, 2], [10, 70, 20]), 3), [0.1, 0.7, 0.2])
     np.testing.assert_allclose(class_shares([0, 0, 0], 2), [3 / 3.5, 0.5 / 3.5])
     np.testing.assert_allclose(class_shares([0, 1, 1], 2, weights=[6, 1, 1]), [0.75, 0.25])
@@ -48,7 +48,7 @@ def test_shares_count_rows_and_leave_no_class_out() -> None:
     ],
 )
 def test_what_are_no_priors(given: dict[str, float], words: str) -> None:
-    """What was found is named; a sum within a millionth of one is put right."""
+    """Wrong priors are named as they came; a sum within a millionth of one is put right."""
     with pytest.raises(ValueError, match=words):
         priors_of(given, ["a", "b"])
     assert priors_of({"b": 0.3, "a": 0.7000005}, ["a", "b"]).sum() == pytest.approx(1, abs=1e-15)
@@ -100,7 +100,7 @@ def test_each_class_is_answered_as_often_as_before(num_rows: int, num_classes: i
 
 
 def test_no_other_decisions_with_these_rates_are_more_probable() -> None:
-    """Of all ways to give classes these numbers of rows it has the largest sum of log p, as an exact solver finds."""
+    """No other decisions with these counts per class have a larger sum of log p, as an exact solver finds."""
     calibrated, uploaded = models(120, 4, seed=1)
     seats = np.repeat(np.arange(4), answers(uploaded))
     rows, places = linear_sum_assignment(-np.log(calibrated)[:, seats])

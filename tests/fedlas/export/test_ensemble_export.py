@@ -151,7 +151,7 @@ def test_heads_carry_their_body_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("head_only", [False, True], ids=["whole", "heads"])
 @pytest.mark.parametrize("name", ["mlp", "bert"])
 def test_a_written_average_can_be_uploaded_again(name: str, head_only: bool, tmp_path: Path) -> None:
-    """Its probabilities can be calibrated anew: the import computes them, and so does a file written from it."""
+    """The import of a written average computes its probabilities, and so does a file calibrated from it."""
     torch.manual_seed(0)
     make, sample = NETWORKS[name]
     base = load_onnx(export(trained_looking(make()), sample(2), tmp_path / "m.onnx"))

@@ -222,7 +222,7 @@ def test_wrong_number_of_class_names(tmp_path: Path) -> None:
 
 
 def test_dead_nodes_are_left_out(tmp_path: Path) -> None:
-    """What only served other outputs of the upload is not in the file."""
+    """Nodes that only served other outputs of the upload are not in the file."""
     network = Composed(nn.Sequential(mlp(), nn.Softmax(1)), lambda y: (y.argmax(1), y))
     classifier = load_onnx(export(network.eval(), table(2), tmp_path / "m.onnx"))
     out = tmp_path / "out.onnx"

@@ -32,7 +32,7 @@ def cancelling(folder: Path, *, confidence: float = 3.0) -> GraphClassifier:
 
 
 def exact(x: Array, *, confidence: float) -> Array:
-    """Its logits in float64, by numpy."""
+    """The logits in float64, by numpy."""
     x = x.astype(np.float64)
     y = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-12)
     head = confidence * 0.1 * cancelling_variance._PATTERNS.reshape(3, -1).T

@@ -85,7 +85,7 @@ def test_priors_are_a_constant_and_can_be_an_input(
 
 @pytest.mark.parametrize("with_input", [False, True], ids=["constant", "input"])
 def test_a_file_with_priors_can_be_opened_again(tmp_path: Path, with_input: bool) -> None:
-    """Its priors are part of the network then, an input or not, and the new priors take the old ones' place."""
+    """Priors of an opened file are part of the network, an input or not; new priors take the old ones' place."""
     (tmp_path / "0.onnx").write_bytes(network(TRUTH))
     given: dict[str, Any] = {"calibrator": Identity(), "class_names": NAMES, "verify_with": [ROWS]}
     first = Deployment(ClassPriors(SHARES, RARE), np.full(4, 0.25))

@@ -53,7 +53,7 @@ def test_a_better_network_is_promoted() -> None:
 
 
 def test_the_trained_finalist_is_shown_to_be_better_than_both_or_not_at_all() -> None:
-    """As good as the temperature is not better: served as the first in line, but not shown."""
+    """A finalist as good as the temperature is not better: served as the first in line, but not significant."""
     logits, _ = drawn_logits()
     result = verdict(trained=softmax(logits))
     assert (result.verdict, result.significant) == ("trained", False)
@@ -74,7 +74,7 @@ def test_what_is_no_better_is_served_and_not_shown() -> None:
 @pytest.mark.parametrize("max_recall_drop", [None, 0.02])
 @pytest.mark.parametrize("grouped", [False, True])
 def test_the_verdict_alone_is_that_of_the_whole_judgement(grouped: bool, max_recall_drop: float | None) -> None:
-    """Of finalists that are tilted towards classes, sharpened and flattened, on labels of which some are wrong."""
+    """Both verdicts agree for finalists that are tilted, sharpened and flattened, and for some wrong labels."""
     rng, found = np.random.default_rng(5), set()
     options = JudgementOptions(GateOptions(max_recall_drop=max_recall_drop))
     logits, targets = drawn_logits(400)
@@ -211,7 +211,7 @@ def test_the_other_proper_score_guards_a_promotion() -> None:
 
 
 def test_earlier_looks_make_a_claim_harder() -> None:
-    """What the first look shows, the hundredth does not; the level, the interval and a sentence say so."""
+    """A gain that the first look proves, the hundredth does not; the level, the interval and a sentence say so."""
     logits, targets = drawn_logits(600)
     settings = {"uploaded": softmax(1.6 * logits[:600]), "post_hoc": softmax(logits), "targets": targets}
     first, late = verdict(**settings), verdict(**settings, evaluations_before=99)

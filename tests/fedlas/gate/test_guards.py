@@ -61,7 +61,7 @@ def test_an_accuracy_drop_at_the_limit_passes() -> None:
 
 
 def test_chance_excuses_a_small_loss_of_accuracy() -> None:
-    """Of 400 answers eight lost and five won are chance; eight lost and none won are not, nor eighteen and eight."""
+    """Eight of 400 answers lost and five won are chance; eight lost and none won are not, nor eighteen and eight."""
     targets = np.repeat([0, 1], 200)
     wrong = range(300, 310)
     before = answers(changed(targets, wrong, 2), 2)

@@ -264,7 +264,7 @@ def test_a_thousand_classes() -> None:
     ],
 )
 def test_wrong_arguments(change: dict[str, Any], words: str) -> None:
-    """What cannot be meant is a ValueError that says what came."""
+    """A meaningless argument is a ValueError that says what came."""
     probs, targets = rows_of(50, seed=0)
     given: dict[str, Any] = {"probs": probs, "targets": targets, "class_names": NAMES, **change}
     with pytest.raises(ValueError, match=words):

@@ -22,7 +22,7 @@ Array = NDArray[Any]
 @pytest.mark.parametrize("dim", [3, 64])
 @pytest.mark.parametrize("score", ["mahalanobis", "norm"])
 def test_new_rows_are_evenly_typical(dim: int, score: TypicalityScore) -> None:
-    """Of new rows of the same kind, a share p or a little less has a typicality of at most p."""
+    """A share p, or a little less, of new rows of the same kind has a typicality of at most p."""
     found = Typicality.fit(*drawn_features(1500, dim), score=score)(drawn_features(20_000, dim, seed=1)[0])
     for share in (0.02, 0.05, 0.1, 0.3, 0.5, 0.8):
         assert (found <= share).mean() == pytest.approx(share, abs=0.045)
@@ -77,7 +77,7 @@ def test_the_norm_is_two_sided() -> None:
     ],
 )
 def test_wrong_arguments(given: Array, options: dict[str, Any], words: str) -> None:
-    """What cannot be meant is a ValueError that says what is needed."""
+    """A meaningless argument is a ValueError that says what is needed."""
     with pytest.raises(ValueError, match=words):
         Typicality.fit(given, **options)
     with pytest.raises(ValueError, match=r"\(N, 4\)"):

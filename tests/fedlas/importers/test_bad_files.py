@@ -219,7 +219,7 @@ NO_CLASSIFIERS: dict[str, tuple[Callable[[], nn.Module], Inputs, str]] = {
 
 @pytest.mark.parametrize("kind", NO_CLASSIFIERS)
 def test_networks_that_are_no_classifiers(kind: str, tmp_path: Path) -> None:
-    """What is no classifier of independent rows over exclusive classes is refused with its own code."""
+    """A network that is no classifier of independent rows over exclusive classes is refused with its own code."""
     make, example, code = NO_CLASSIFIERS[kind]
     error = refused(export(make().eval(), example, tmp_path / "m.onnx", dynamic=False))
     assert error.code == code
@@ -296,7 +296,7 @@ def test_infinities_of_a_mask_are_no_weights(good: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_counting_on_the_bytes_agrees_with_the_parser(seed: int, good: Path) -> None:
-    """What the parser takes apart, the count on the bytes takes apart, too, but for groups, which ONNX does not use."""
+    """The count on the bytes takes apart all that the parser does, but for groups, which ONNX does not use."""
     content = good.read_bytes()
     survey(content)
     rng = np.random.default_rng(seed)

@@ -68,7 +68,7 @@ def rng(*shape: int) -> np.ndarray[Any, Any]:
 
 
 def nhwc(rows: int | str) -> tuple[list[NodeProto], dict[str, Any]]:
-    """What tf2onnx writes of a small Keras network: images (N, H, W, C), transposes around convolutions."""
+    """The graph that tf2onnx writes of a small Keras network: images (N, H, W, C), transposes around convolutions."""
     nodes = [
         node("Transpose", ["x"], "first", perm=[0, 3, 1, 2]),
         node("Pad", ["first", "pads"], "padded"),

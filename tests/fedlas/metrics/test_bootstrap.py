@@ -78,7 +78,7 @@ def test_weights_count_as_rows_do() -> None:
 
 
 def test_the_interval_covers_the_truth() -> None:
-    """Of 400 draws of 20 groups that vary together, about 95 % of the 95 % intervals hold the true mean of 0."""
+    """About 95 % of the 95 % intervals, over 400 draws of 20 groups that vary together, hold the true mean of 0."""
     rng, groups = np.random.default_rng(2), np.repeat(np.arange(20), 10)
     covered = 0
     for _ in range(400):

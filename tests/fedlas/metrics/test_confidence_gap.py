@@ -56,7 +56,7 @@ def test_a_correct_temperature_is_accused_in_one_draw_of_twenty_at_most() -> Non
 
 
 def test_rows_and_groups_have_the_errors_of_the_textbook() -> None:
-    """Of single rows √(p(1−p)/(N−1)); of groups of one size the standard error of the mean of their accuracies."""
+    """Single rows have √(p(1−p)/(N−1)); groups of one size have the standard error of the mean of their accuracies."""
     correct = np.random.default_rng(0).random(400) < 0.8
     assert SplitAccuracy.of(correct).error == pytest.approx(correct.std(ddof=1) / 20)
     of_groups = correct.reshape(40, 10).mean(axis=1)

@@ -94,7 +94,7 @@ def test_the_band_holds_the_curve_of_a_calibrated_model(num_rows: int) -> None:
 
 
 def test_the_band_shows_an_overconfident_model() -> None:
-    """Of a model that is wrong too often the curve leaves the band; seeds repeat, and points are bounded."""
+    """The curve of a model that is wrong too often leaves the band; seeds repeat, and points are bounded."""
     probs, targets = drawn_rows(3000, 3, scale=3)
     band, curve = corp_band(probs), corp_curve(probs, targets)
     values = curve.accuracy[np.minimum(np.searchsorted(curve.ends, band.confidence), len(curve.ends) - 1)]

@@ -55,7 +55,7 @@ def test_a_model_does_not_differ_from_itself() -> None:
 
 
 def test_the_seed_decides_everything() -> None:
-    """The same seed gives the same report, another seed another interval."""
+    """One seed always gives one report, another seed another interval."""
     probs, targets = drawn_rows(100, 3, seed=2)
     first, again, other = (evaluate(probs, targets, num_resamples=100, seed=s) for s in (5, 5, 6))
     assert first == again

@@ -36,7 +36,7 @@ def test_the_squared_error_is_unbiased_and_its_interval_covers(gain: float) -> N
 
 
 def test_the_interval_of_a_difference_covers() -> None:
-    """Of two models on the same rows, one calibrated and one 0.03 too sure, the interval holds the true difference."""
+    """The interval holds the true difference of two models on the same rows, one calibrated and one 0.03 too sure."""
     rng, held, draws = np.random.default_rng(0), 0, 300
     for _ in range(draws):
         # Accuracies below 0.97 keep the shift the same in every bin.

@@ -1,4 +1,4 @@
-"""What is tried is bounded whatever the sizes and types of inputs, and no try ends a job."""
+"""Trials are bounded whatever the sizes and types of inputs, and none ends a job."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_chosen_columns_are_followed() -> None:
 
 
 def test_many_scores_are_compared_on_some_rows() -> None:
-    """Of 4 million scores, that tell nothing of the labels, the notice comes within seconds."""
+    """The notice on 4 million scores that tell nothing of the labels comes within seconds."""
     rng = np.random.default_rng(0)
     match = examined(9 * rng.normal(size=(4000, 1000)), rng.integers(0, 1000, 4000))
     start = time.thread_time()

@@ -54,7 +54,7 @@ def test_a_split_without_a_class_is_named() -> None:
 
 
 def test_a_class_without_any_row_is_told_once() -> None:
-    """Of a model with more classes than the dataset, the others are not told for each split again."""
+    """Classes that a model has and the dataset lacks are not reported for each split again."""
     inputs, targets, _ = table(classes=2)
     splits = np.repeat([SPLITS.index(name) for name in ("calibration", "test")], 300).astype(np.int8)
     (notice,) = class_rows(examined(np.zeros((600, 5)), targets, inputs=inputs, splits=splits))
@@ -63,7 +63,7 @@ def test_a_class_without_any_row_is_told_once() -> None:
 
 
 def test_conflicting_rows_bound_what_can_be_reached() -> None:
-    """Of 600 rows 180 are sent again with another label: 360 conflict, and half of them can be right."""
+    """Copies of 180 of 600 rows with another label make 360 rows conflict; half of them can be right."""
     inputs, targets, logits = table()
     again = np.arange(180)
     inputs, logits = np.concatenate([inputs, inputs[again]]), np.concatenate([logits, logits[again]])

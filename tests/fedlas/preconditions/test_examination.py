@@ -16,7 +16,7 @@ ERROR = Notice(code="label_order", message="the order is another", severity="err
 
 
 def test_a_check_that_fails_refuses_no_job(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """What the other checks find is told; the failure is in the log."""
+    """Findings of the other checks are reported; the failure is in the log."""
 
     def failing(match: Examined) -> list[Notice]:
         raise IndexError("odd data")

@@ -237,7 +237,7 @@ def test_poor_and_raw_models_are_no_mistakes(rows: int, tmp_path: Path) -> None:
 
 
 def test_an_input_that_nothing_reads_is_told(tmp_path: Path) -> None:
-    """Its rows may be exchanged without any effect."""
+    """Rows of an input that nothing reads may be exchanged without any effect."""
     import torch
     from torch import nn
 
@@ -272,7 +272,7 @@ class Waiting(Examined):
     """A match on a machine that does much else."""
 
     def answers(self, inputs: Sequence[Array]) -> NDArray[np.float32]:
-        """The same answers, later."""
+        """The network's answers, later."""
         time.sleep(0.03)
         return super().answers(inputs)
 
@@ -302,7 +302,7 @@ def test_ids_outside_the_vocabulary_are_not_tried(words: Trained) -> None:
     ],
 )
 def test_images_normalised_otherwise_are_named(remedy: str, change: object, tmp_path: Path) -> None:
-    """Of a network that takes normalised images: what was done before the normalisation, or that it was done twice."""
+    """The remedy names the change before the normalisation, or a normalisation that was done twice."""
     assert callable(change)
     given = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
     mean, std = given[:, :, None, None]

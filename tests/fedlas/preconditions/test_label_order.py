@@ -86,7 +86,7 @@ def test_two_classes_the_other_way_round(rows: int) -> None:
 
 
 def test_a_rare_class_that_is_never_answered_is_told_by_its_scores() -> None:
-    """Of 8 % positives, a model that nearly never answers them is seen to be the other way round."""
+    """A model that nearly never answers the 8 % positives is seen to be the other way round."""
     logits, targets, _ = gaussian_answers(np.random.default_rng(7), 2, 800, apart=0.6, priors=[0.92, 0.08])
     logits[:, 1] -= 3
     (notice,) = label_order(examined(logits[:, ::-1], targets))

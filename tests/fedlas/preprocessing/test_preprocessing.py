@@ -24,7 +24,7 @@ MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 def referee(content: bytes, spec: dict[str, Any], *, mode: str = "RGB") -> np.ndarray:
-    """What torchvision's transforms make of the file as Pillow opens it."""
+    """The array that torchvision's transforms make of the file as Pillow opens it."""
     steps: list[Any] = []
     if "resize" in spec:
         steps.append(transforms.Resize(spec["resize"], InterpolationMode(spec.get("interpolation", "bilinear"))))

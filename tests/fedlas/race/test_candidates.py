@@ -44,7 +44,7 @@ KINDS: tuple[NetworkKind, ...] = get_args(NetworkKind)
 
 
 def settings(candidate: Candidate) -> tuple[object, ...]:
-    """What tells candidates of one kind of network apart."""
+    """The settings that differ among candidates of one kind of network."""
     return candidate.method, candidate.alpha, candidate.edge_share, candidate.weight_decay, candidate.usual_epochs
 
 

@@ -76,7 +76,7 @@ def test_calibration_rows_alone_can_teach() -> None:
 
 
 def test_folds_keep_groups_whole() -> None:
-    """Of two groups each is left out once, and no network of a fold has seen a row of its group."""
+    """Each of two groups is left out once, and no network of a fold has seen a row of its group."""
     train, calibration, _ = noisy_digits()
     groups = np.arange(len(calibration[1])) % 2
     result = race(PLAIN, groups=groups)
@@ -119,7 +119,7 @@ def test_a_network_without_weights_trains_nothing() -> None:
 
 
 class SlowClassifier(SmallClassifier):
-    """Its body wastes time in training mode, as a large network would."""
+    """A classifier whose body wastes time in training mode, as a large network would."""
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if self.training:

@@ -236,7 +236,7 @@ def test_the_time_already_spent_counts() -> None:
 
 
 def _settings(journal: MemoryJournal) -> dict[str, Any]:
-    """What the race told its record of itself."""
+    """The settings that the race wrote into its record."""
     settings: dict[str, Any] = json.loads(journal.entries["decisions"]["race"])["settings"]
     return settings
 
@@ -270,7 +270,7 @@ Damage = Callable[[State], object]
     ids=["no logits", "no arrays", "no envelope", "empty"],
 )
 def test_a_damaged_entry_is_trained_again(damage: Damage, caplog: pytest.LogCaptureFixture) -> None:
-    """What does not fit is trained again, never an error, and the log says so."""
+    """A damaged entry is trained again, never an error, and the log says so."""
     journal = MemoryJournal(every_seconds=0)
     killed(journal, 15)  # in the third fold
     damage(journal.entries["candidate-01-04-fold-1"])

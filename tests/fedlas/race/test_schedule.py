@@ -1,4 +1,4 @@
-"""Which candidate runs for how long within a budget, and the highest learning rate that a network bears."""
+"""The candidates and their times within a budget, and the highest learning rate that a network bears."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_nothing_fits(seconds: float) -> None:
 
 
 def test_a_later_plan_takes_what_fits() -> None:
-    """Those that ran count among the many and may be refitted; a cheaper one passes the first, none is shortened."""
+    """Candidates that ran count and may be refitted; a cheaper one passes the first, none is shortened."""
     ran = [(PlannedCandidate(0, 12, 1.0, 0.3), 12)]
     line = [PlannedCandidate(1, 25, 1.0, 0.3), PlannedCandidate(2, 10, 1.0, 0.3)]
     assert places(plan(line, 3 * 9 + 12.1, num_folds=3, ran=ran)) == [2]
@@ -94,7 +94,7 @@ def test_a_plan_never_exceeds_its_budget() -> None:
 
 
 def test_epochs_are_fewer_where_rows_abound() -> None:
-    """As many as asked for, at most 20,000 steps, never under two epochs; a single one stays."""
+    """Epochs are as many as asked for, at most 20,000 steps, never under two; a single one stays."""
     found = [capped_epochs(10, rows, 64) for rows in (1, 1000, 128_000, 256_000, 640_000, 10**7)]
     assert found == [10, 10, 10, 5, 2, 2]
     assert capped_epochs(10, 256_000, 64) * steps_per_epoch(256_000, 64) == 20_000

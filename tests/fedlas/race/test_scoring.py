@@ -42,7 +42,7 @@ def test_groups_are_never_torn() -> None:
 
 
 def test_folds_depend_on_the_seed_and_nothing_else() -> None:
-    """The same seed gives the same folds, another seed others."""
+    """One seed always gives one set of folds, another seed others."""
     targets = np.arange(100) % 3
     one, same, other = (make_folds(targets, seed=s) for s in (1, 1, 2))
     assert all((a == b).all() for a, b in zip(one, same, strict=True))

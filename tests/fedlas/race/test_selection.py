@@ -40,7 +40,7 @@ def weight_of(kind: type[Calibrator], found: Calibrator) -> float:
 
 
 def test_noise_features_cost_next_to_nothing() -> None:
-    """What a map of pure noise costs new rows in the pool is under 0.002 of NLL on the mean of 20 sets."""
+    """A map of pure noise in the pool costs new rows under 0.002 of NLL on the mean of 20 sets."""
     costs = []
     for seed in range(20):
         logits, features, targets = rows(2400, informative=False, seed=seed)

@@ -16,7 +16,7 @@ from tests.helpers.races import HOT
 
 
 def test_what_comes_after_the_race_is_kept_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 100 s, 30 of them gone and 20 kept, 50 and a grace of 7 are left for trainings."""
+    """Trainings have 50 of 100 s, where 30 are gone and 20 kept, and a grace of 7."""
     monkeypatch.setattr(Record, "elapsed", lambda _: 30.0)
     budget = TimeBudget(100.0)
     budget.reserve = 20.0

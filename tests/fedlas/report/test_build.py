@@ -54,7 +54,7 @@ def test_the_report_is_strict_json() -> None:
 
 
 def test_the_summary_is_honest() -> None:
-    """What is served and how often it is right comes first, then the next step, then the gate, then the notes."""
+    """The served model and how often it is right come first, then the next step, then the gate, then the notes."""
     summary = content()["summary"]
     assert summary[0].startswith("Served is")
     assert "says 64.2 % and is right on 65.5 % of the 400 test rows, within the ±4.4 points of chance" in summary[0]
@@ -112,7 +112,7 @@ def test_one_class_only_says_so() -> None:
 
 @pytest.mark.parametrize("num_classes", [2, 3])
 def test_ten_rows_are_few(num_classes: int) -> None:
-    """It is said, no class or slice of so few is tested, and nothing breaks."""
+    """A report of ten rows says that they are few, tests no class or slice of so few, and nothing breaks."""
     logits, targets = drawn_logits(10, num_classes)
     made = report(softmax(logits), targets, slices={"s": list("aaaaabbbbb")})
     content = made.as_dict()
@@ -141,7 +141,7 @@ def test_two_classes_show_the_positive_one() -> None:
 
 
 def test_rows_of_one_group_cannot_be_judged() -> None:
-    """It is an error about the data, with a code; two groups are few, and that is said."""
+    """A single group is an error about the data, with a code; two groups are few, and the report says so."""
     logits, targets = drawn_logits(60, 3)
     with pytest.raises(BadDataset) as caught:
         report(softmax(logits), targets, groups=["clinic"] * 60)
@@ -151,7 +151,7 @@ def test_rows_of_one_group_cannot_be_judged() -> None:
 
 
 def test_names_must_fit() -> None:
-    """As many as there are columns."""
+    """There are as many names as columns."""
     logits, targets = drawn_logits(20, 3)
     with pytest.raises(ValueError, match="class_names must be 3 names"):
         report(softmax(logits), targets, class_names=["a", "b"])

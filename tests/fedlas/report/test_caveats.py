@@ -52,7 +52,7 @@ def test_what_a_notice_says_is_not_said_again() -> None:
 
 
 def test_right_rows_of_few_groups_are_not_suspected() -> None:
-    """Of 500 rows 499 right are suspicious, unless they are of 20 patients: those may all be easy ones."""
+    """A model right on 499 of 500 rows is suspicious, unless they are of 20 patients: those may all be easy ones."""
     words = "has not seen these rows"
     assert words in said(0.998, 0.998, 500)
     assert words in said(0.998, 0.998, 500, groups=100)

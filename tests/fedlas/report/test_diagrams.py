@@ -28,7 +28,7 @@ def marks(svg: str, shape: str) -> list[ET.Element]:
 
 @pytest.mark.parametrize("models", [("uploaded", "calibrated"), ("temperature", "uploaded")])
 def test_the_picture_is_self_contained_svg(models: tuple[str, str]) -> None:
-    """It parses as XML, says what it shows, needs no other file, runs no script, and has one mark per bin with rows."""
+    """A picture parses as XML, says what is in it, needs no other file or script, and has a mark per bin with rows."""
     svg = reliability_svg(example()[0], models=models)
     root = ET.fromstring(svg)
     assert (root.tag, root.get("role")) == (f"{SVG}svg", "img")
@@ -84,7 +84,7 @@ def test_the_picture_in_readme_is_of_a_model_that_holds_what_it_says() -> None:
 
 
 def test_the_risk_coverage_picture_draws_the_numbers() -> None:
-    """Its last point stands at full coverage and at the error rate of everything."""
+    """The last point stands at full coverage and at the error rate of everything."""
     logits, targets = drawn_logits(300, 3)
     made = report(softmax(logits), targets)
     svg = "{http://www.w3.org/2000/svg}"

@@ -41,7 +41,7 @@ def test_verdicts_are_counted_and_said() -> None:
 
 
 def test_the_seed_decides() -> None:
-    """The same seed asks about the same labels."""
+    """One seed always asks about the same labels."""
 
     def verdict(labels: np.ndarray) -> str:
         return str(labels.sum() % 7)

@@ -124,7 +124,7 @@ def test_warnings_and_adjustments_come_with_what_they_rest_on() -> None:
 
 
 def test_no_p_value_is_in_a_sentence() -> None:
-    """What is shown is said in words, its figures stand in the tables; an interval's confidence is never 100 %."""
+    """Sentences say the result in words, tables have its figures; an interval's confidence is never 100 %."""
     logits, targets = drawn_logits(2000, 2)
     probs, better = softmax(3 * logits), softmax(logits)
     gate = judge({"uploaded": probs, "post_hoc": better}, targets, provenance="no", evaluations_before=60)
@@ -182,7 +182,7 @@ def test_parts_losses_and_how_candidates_were_trained_are_shown() -> None:
 
 
 def test_a_warned_gain_is_not_green() -> None:
-    """What is shown to be better on rows that look wrong is no success before somebody has looked at the warning."""
+    """A significant gain on rows that look wrong is no success before an operator has looked at the warning."""
     logits, targets = drawn_logits(2000, 3)
     probs, better = softmax(3 * logits), softmax(logits)
     gate = judge({"uploaded": probs, "post_hoc": better}, targets, provenance="no")

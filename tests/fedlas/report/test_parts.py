@@ -1,4 +1,4 @@
-"""What each part added: differences by hand, what is missing, and the sentence.
+"""The gain of each part: differences by hand, what is missing, and the sentence.
 
 FedLAS's own part: which of its losses is compared, what is found, and what is said where nothing is known.
 """
@@ -66,7 +66,7 @@ def test_a_part_that_was_not_judged_has_no_test_score() -> None:
 
 
 def test_the_sentence_names_what_was_tried() -> None:
-    """What the interval of a change shows, without the figures of the table; nothing where there is nothing before."""
+    """A sentence says what the interval of a change proves, without figures; nothing where there is nothing before."""
     parts, by_name = found(["uploaded", "temperature"], ["uploaded", "temperature"], confidence_level=0.9)
     change = by_name["temperature"].out_of_fold_nll.change  # type: ignore[union-attr]
     assert change is not None

@@ -12,7 +12,7 @@ from tests.helpers.reports import CALIBRATOR, is_whole, report
 
 
 def answers(confidence: float, wrong: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of 200 rows half are answered with each of two classes; of those with class 1 so many are wrong."""
+    """Answers to 200 rows, half with each of two classes; so many of those with class 1 are wrong."""
     answered = np.repeat([0, 1], 100)
     probs = np.full((200, 2), 1 - confidence)
     probs[np.arange(200), answered] = confidence
@@ -22,7 +22,7 @@ def answers(confidence: float, wrong: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_a_class_that_is_too_sure_is_named() -> None:
-    """Of 100 answers with class 1 that are 90 % sure 60 are right: too sure by 30 points, and all together by 10."""
+    """A class right on 60 of 100 answers that are 90 % sure is too sure by 30 points, and all together by 10."""
     probs, targets = answers(0.9, 40)
     section = confident_section(probs, JudgedRows(targets, None), ["early", "late"])
     assert (section.num_rows, section.accuracy, section.hold, section.worst_class) == (200, 0.8, False, "late")

@@ -54,7 +54,7 @@ def served(rows: int, *, scale: float = 1.0, needed: int | None = None, **change
     ],
 )
 def test_there_is_one_next_step(made: Any, words: str) -> None:
-    """What is off first, then which rows would decide, and of many rows that nothing is left to do."""
+    """The next step is the worst fault, then the rows that would decide; with many rows nothing is left to do."""
     found = made()
     assert words in found.advice[1]
     assert len(found.advice) == 2

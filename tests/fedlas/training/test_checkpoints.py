@@ -63,7 +63,7 @@ def bits(*modules: nn.Module) -> Bits:
 
 
 def without_seconds(history: list[EpochResult]) -> list[tuple[int, int, float]]:
-    """What an epoch came to, whatever the clock says."""
+    """The results of each epoch, whatever the clock says."""
     return [(one.epoch, one.epochs, one.loss) for one in history]
 
 
@@ -127,7 +127,7 @@ def test_every_loss_goes_on(tmp_path: Path, method: str) -> None:
 
 @pytest.mark.parametrize("method", ["fedlas", "cross_entropy"])
 def test_adamw_goes_on(tmp_path: Path, method: str) -> None:
-    """Its moments and its count of steps go on."""
+    """The moments of AdamW and its count of steps go on."""
     check_every_break(tmp_path, training(optimizer="adamw"), lambda: (NormedClassifier(), a_loss(method)))
 
 
@@ -180,7 +180,7 @@ def broken(state: State, how: str) -> State:
 
 @pytest.mark.parametrize("how", ["other network", "other momentum", "no order", "other random numbers"])
 def test_a_state_that_does_not_fit_changes_nothing(tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture) -> None:
-    """It is passed over with a line in the log, and the training is that without a state, bit by bit."""
+    """A state that does not fit is passed over with a line in the log: training goes as without it, bit by bit."""
     network, loss, files, seen = NormedClassifier(), a_loss("fedlas"), Files(tmp_path / "s.pt"), []
     with pytest.raises(Stop):
         training()(network, loss, files, stopping_after(2, []))
@@ -205,7 +205,7 @@ def test_a_file_that_is_no_state_is_nothing(tmp_path: Path, content: bytes, capl
 
 
 class Loud:
-    """What would run if files were unpickled."""
+    """A class whose code would run if files were unpickled."""
 
     def __reduce__(self) -> Any:
         return (Path("/tmp/never-made").touch, ())
@@ -219,7 +219,7 @@ def test_no_code_of_a_file_is_run(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_the_old_state(tmp_path: Path) -> None:
-    """What cannot be written is an OSError; the file before it is whole, and nothing else is left."""
+    """A write that fails is an OSError; the file before it is whole, and nothing else is left."""
     write_state(tmp_path / "s.pt", {"old": torch.arange(3)})
     code = (
         "import resource, sys, torch\n"

@@ -64,7 +64,7 @@ def test_a_step_is_sgd_by_hand() -> None:
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_training_repeats_itself(dropout: float) -> None:
-    """The same seed gives the same weights to the last bit, another seed others, dropout or not."""
+    """One seed always gives one set of weights to the last bit, another seed others, dropout or not."""
     (inputs, targets), _, _ = noisy_digits()
     networks = []
     for seed in (3, 3, 4):
@@ -138,7 +138,7 @@ def test_two_inputs_keep_their_rows_together() -> None:
 
 
 def test_the_last_partial_batch_is_dropped() -> None:
-    """Of 70 rows with batches of 64 one step is made per epoch; of 20 rows as well."""
+    """An epoch of 70 rows in batches of 64 makes one step; so does one of 20 rows."""
     (inputs, targets), _, _ = noisy_digits()
     for rows, steps in ((70, 1), (20, 1), (130, 2)):
         loss = CountingLoss()
@@ -159,7 +159,7 @@ class CountingLoss(CrossEntropyLoss):
 
 
 def test_an_epoch_callback_can_stop_the_training() -> None:
-    """What `on_epoch` raises passes through after the epoch of the call."""
+    """An exception of `on_epoch` passes through after the epoch of the call."""
     train, _, _ = noisy_digits()
     seen: list[EpochResult] = []
 
@@ -279,7 +279,7 @@ def test_divergence_is_found_where_numbers_are_seldom_read(monkeypatch: pytest.M
 
 
 def test_numbers_are_read_once_in_many_steps_and_once_per_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 112 steps per epoch two are waited for, and the end; what is trained and said is the same to the last bit."""
+    """Two of 112 steps per epoch are waited for, and the end; weights and numbers are equal to the last bit."""
     (inputs, targets), _, _ = noisy_digits()
     config, networks = TrainConfig(epochs=2, batch_size=8), [SmallClassifier(64, 10), SmallClassifier(64, 10)]
     often = fit(networks[0], UncheckedLoss(), inputs, targets, config, device="cpu")

@@ -15,7 +15,7 @@ _RATES = (0.1, 0.05, 0.2)
 
 
 def gradients(network: nn.Module, step: int) -> None:
-    """Those of a loss that changes with every step; the last layer has none at the second."""
+    """Set the gradients of a loss that changes with every step; the last layer has none at the second."""
     network.zero_grad()
     network(torch.randn(8, 5, generator=torch.Generator().manual_seed(step))).square().mean().backward()
     if step == 1:

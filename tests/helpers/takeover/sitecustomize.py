@@ -120,7 +120,7 @@ def of_processes(given):
 
 
 def large_file():
-    """What takes memory that no limit of a process counts."""
+    """Take memory that no limit of a process counts."""
     file = os.memfd_create("canary")
     try:
         os.ftruncate(file, 2**30)  # of holes
@@ -207,14 +207,14 @@ def forged(request):
 
 
 def closed(ours):
-    """What the other side did with our end."""
+    """The other side's answer on our end of a channel."""
     if not select.select([ours], [], [], 20)[0]:
         return {"answer": None}
     return {"answer": ours.recv(65536).decode(errors="replace")}
 
 
 def of_channel(given):
-    """What control does for it."""
+    """The service that control gives on a channel."""
     yield "a connection of its own", lambda: forged(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
     yield "another's place", lambda: forged_place(given["others_name"])
     for question in given["questions"]:
@@ -247,12 +247,12 @@ def tried(attempts):
 
 
 def is_filtered():
-    """Whether system calls of this process are filtered; a filter may deny the question."""
+    """True where system calls of this process are filtered; a filter may deny the question."""
     return _LIBC.prctl(_PR_GET_SECCOMP, 0, 0, 0, 0) != 0
 
 
 def kind_of(descriptor):
-    """Of an open descriptor."""
+    """The kind of an open descriptor."""
     try:
         found = os.fstat(descriptor)
     except OSError:
@@ -288,7 +288,7 @@ _opened, _OURS = [], 500
 
 
 def out_of_the_way(descriptor):
-    """The same file under a number that no process is given."""
+    """A copy of the descriptor under a number that no process is given."""
     moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _OURS)
     os.close(descriptor)
     return moved

@@ -45,7 +45,7 @@ class Process:
 
     @property
     def idle(self) -> bool:
-        """Whether none has come."""
+        """True where no connection has come."""
         found: Packet[Connection] | None = self.channel.receive()
         return found is None
 
@@ -97,7 +97,7 @@ class Bench:
 
     @property
     def untaken(self) -> list[Client]:
-        """Those that no process has taken yet."""
+        """The connections that no process has taken yet."""
         return [client for waiting in self.acceptor._handing_on._waiting.values() for client in waiting]
 
     def meet(self, name: str) -> Process:
@@ -135,7 +135,7 @@ def test_connections_go_where_they_are_answered(make: Callable[..., Bench]) -> N
 
 
 def test_a_model_that_runs_alone_has_its_place(make: Callable[..., Bench]) -> None:
-    """Its predictions go to its own process, once that is told; those of others do not."""
+    """Predictions of the model go to its own process, once that is known; those of others do not."""
     bench = make()
     serving, alone = bench.meet("serving-1"), bench.meet("alone-1")
     bench.client(PREDICT)
@@ -170,7 +170,7 @@ def test_a_process_is_waited_for(make: Callable[..., Bench]) -> None:
 
 
 def test_connections_that_are_handed_back(make: Callable[..., Bench]) -> None:
-    """Those that a process has not taken at its end come to the acceptor again, and go to its successor."""
+    """Connections that a process has not taken at its end come to the acceptor again, and go to its successor."""
     bench = make()
     control = bench.meet("control")
     bench.client(JOBS)
@@ -209,7 +209,7 @@ def test_who_waits_is_placed_anew(make: Callable[..., Bench]) -> None:
 
 
 def test_those_that_wait_for_a_process_are_limited(make: Callable[..., Bench]) -> None:
-    """They count until they are handed on, also those that were handed back; one that has gone counts no more."""
+    """Connections count until they are handed on, also those handed back; one that has gone counts no more."""
     bench = make(most=3)
     clients = [bench.client(JOBS) for _ in range(4)]
     (answer,) = answers(received(clients[3]))

@@ -175,7 +175,7 @@ class Lines(logging.Handler):
 
 @pytest.fixture
 def lines() -> Iterator[list[str]]:
-    """What the access log writes, in a process that logs such lines."""
+    """The lines that the access log writes, in a process that logs such lines."""
     logger, handler = logging.getLogger(LOGGER), Lines()
     level = logger.level
     logger.setLevel(logging.INFO)

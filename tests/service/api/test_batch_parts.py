@@ -35,7 +35,7 @@ class Results:
         return self.api.client.get(f"/v1/batches/{of or self.parts}/results{path}", params=params, headers=headers)
 
     def manifest(self) -> Json:
-        """Of the batch in parts."""
+        """The manifest of the batch in parts."""
         return dict(self.get("/manifest").json())
 
 
@@ -58,7 +58,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Results]:
 
 
 def rows_of(content: bytes) -> list[Json]:
-    """Of a Parquet file, whose every page must be as it was written."""
+    """The rows of a Parquet file, whose every page must be as it was written."""
     return list(pq.read_table(io.BytesIO(content), page_checksum_verification=True).to_pylist())
 
 

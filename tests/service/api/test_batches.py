@@ -83,7 +83,7 @@ def test_cursors(batch: tuple[Api, str]) -> None:
 
 
 def test_the_whole_file(batch: tuple[Api, str]) -> None:
-    """As Parquet the same rows, whatever the page is; tagged by its digest, in ranges, and not sent twice."""
+    """Rows as Parquet are equal, whatever the page is; tagged by its digest, in ranges, and not sent twice."""
     client, path = batch[0].client, batch[1]
     answer = client.get(path, params={"limit": 1, "after": 5}, headers=PARQUET)
     assert answer.status_code == 200
@@ -250,7 +250,7 @@ def left_over_files(service: Service) -> list[Path]:
 
 @pytest.mark.slow
 def test_fifty_thousand_rows_of_a_running_service(tmp_path: Path, uploads: Uploads) -> None:
-    """Of a batch whose child was killed once every row has the confidence that ONNX Runtime computes of it."""
+    """A batch whose child was killed once has for every row the confidence that ONNX Runtime computes of it."""
     rng = np.random.default_rng(0)
     rows = digits()[0][rng.integers(0, 1797, MANY)] + rng.normal(scale=0.1, size=(MANY, 64)).astype(np.float32)
     assert result_tables.GROUP_ROWS < MANY, "a page may lie across two groups"

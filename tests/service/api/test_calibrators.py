@@ -96,7 +96,7 @@ def test_the_file_can_be_had(working: Api) -> None:
 
 
 def test_the_priors_of_the_file_can_be_an_input(working: Api) -> None:
-    """That graph is the file and a few bytes, has its own digest as tag, and comes in ranges over their seam."""
+    """A graph with priors is the file and a few bytes, with a tag of its own, and comes in ranges over their seam."""
     record = working.post(f"{PATH}?method=temperature", content=scores())
     path = f"{PATH}/{record['id']}/onnx"
     file, answer = working.client.get(path), working.client.get(f"{path}?class_priors=input")
@@ -167,7 +167,7 @@ def test_bad_scores_are_refused_without_a_trace(
      ('class_priors={"0":0.5,"1":0.4}', "class_priors"), ("class_priors={", "class_priors")],
 )  # fmt: skip
 def test_bad_options_are_refused_at_once(api: Api, query: str, field: str) -> None:
-    """What can be seen without opening the file is 422 before anything is stored."""
+    """An option that is wrong without opening the file is 422 before anything is stored."""
     assert fields(api.client.post(f"{PATH}?{query}", content=scores())) == {field}
     assert files(api) == set()
 
@@ -198,7 +198,7 @@ def test_failed_later_is_told_by_the_record(api: Api) -> None:
 
 
 def test_a_defect_of_ours_is_500(api: Api) -> None:
-    """What the sender cannot mend is not called their error, and leaves nothing behind either."""
+    """A fault that the sender cannot mend is not called their error, and leaves nothing behind either."""
     error = {"code": "poisoned", "message": "its process was lost", "user_error": False}
 
     def fail(permits: Sequence[Permit]) -> None:
@@ -263,7 +263,7 @@ def test_a_key_after_202_gives_what_came_of_it(api: Api) -> None:
 
 @pytest.mark.parametrize("content", [scores(), BAD], ids=["good", "bad"])
 def test_many_requests_with_one_key_at_once(working: Api, content: bytes) -> None:
-    """Of several requests with one key one record is made; one that comes while the first arrives is asked to wait."""
+    """Several requests with one key make one record; one that comes while the first arrives is asked to wait."""
 
     def send(_: int) -> Any:
         return working.client.post(PATH, content=content, headers=KEY)

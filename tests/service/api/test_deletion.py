@@ -29,7 +29,7 @@ BODY = {"inputs": [[1.0, 0.0]]}
 
 
 def asked(api: Api, called: str, body: Json = BODY) -> Any:
-    """What a request for predictions is answered."""
+    """The answer to a request for predictions."""
     return api.client.post(f"/v1/models/{called}/predict", json=body)
 
 

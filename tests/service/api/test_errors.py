@@ -121,7 +121,7 @@ def test_job_needs_both_ids(api: Api) -> None:
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[]", b"null", b'"text"', b"NaN"])
 @pytest.mark.parametrize("path", ["/v1/jobs", "/v1/batches", "/v1/models/mdl_x/predict"])
 def test_bodies_that_are_no_json_object(api: Api, path: str, body: bytes) -> None:
-    """What is no JSON object is 422 (or 404 where the path is already unknown), never a defect."""
+    """A body that is no JSON object is 422 (or 404 where the path is already unknown), never a defect."""
     answer = api.client.post(path, content=body, headers={"Content-Type": "application/json"})
     problem(answer, 404 if "mdl_x" in path else 422)
 

@@ -1,4 +1,4 @@
-"""What happened to a job, as a list and as a stream, from any API process; and messages to its webhook."""
+"""Events of a job, as a list and as a stream, from any API process; and messages to its webhook."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ STREAM = {"Accept": "text/event-stream"}
 
 
 def add(registry: Registry, job_id: str, *fractions: float) -> None:
-    """What a worker tells of its progress."""
+    """Write the progress that a worker reports."""
     with registry.write() as unit:
         for fraction in fractions:
             unit.events.add(job_id, "progress", {"fraction": fraction})
 
 
 def end(registry: Registry, job_id: str, status: str = "cancelled") -> None:
-    """What a worker writes at the end."""
+    """Write the end that a worker reports."""
     with registry.write() as unit:
         unit.jobs.change_status(unit.jobs.get(job_id), status)
 
@@ -92,7 +92,7 @@ def test_a_stream_goes_on_anywhere(api: Api) -> None:
 
 @pytest.mark.parametrize("given", ["", "x", "-1", "1.5", "0x1", "1 2", "1" * 19])
 def test_a_malformed_last_event_id_is_422(api: Api, given: str) -> None:
-    """What is no number of an event is refused with the header's name."""
+    """A value that is no number of an event is refused with the header's name."""
     path = f"/v1/jobs/{api.ordered()}/events"
     assert fields(api.client.get(path, headers={**STREAM, "Last-Event-ID": given})) == {"Last-Event-ID"}
 

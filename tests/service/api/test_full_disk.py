@@ -55,7 +55,7 @@ def uploaded(api: Api, mebibytes: int) -> tuple[str, int]:
 
 
 def test_uploads_leave_the_database_its_room(api: Api) -> None:
-    """What no longer fits is refused and leaves nothing; records are made and deleted, which gives the room back."""
+    """Uploads that no longer fit are refused and leave nothing; records are made, and deleted to give room back."""
     small = api.post("/v1/datasets", content=b"a,b\n1,2\n")
     path, size = uploaded(api, SIZE_MB)
     assert 12 * MEBIBYTE < size < 15 * MEBIBYTE

@@ -1,4 +1,4 @@
-"""What requests hold in memory is counted as it arrives, grows and leaves; none of them holds it for ever."""
+"""Memory that requests hold is counted as it arrives, grows and leaves; none of them holds it for ever."""
 
 from __future__ import annotations
 

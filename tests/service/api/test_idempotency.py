@@ -58,7 +58,7 @@ def stored(api: Api, kind: str) -> int:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_creation_is_answered_once(api: Api, kind: str) -> None:
-    """The same again is answered the same, by status, body and `Location`; other content is 422; one record is made."""
+    """A repeated creation has the first status, body and `Location`; other content is 422; one record is made."""
     path, same, other = requests(api)[kind]
     before = stored(api, kind)
     first, again = (api.client.post(path, headers=KEY, **same) for _ in range(2))
@@ -104,7 +104,7 @@ def at_once(api: Api, requests: list[Json]) -> list[httpx.Response]:
 
 
 def test_one_key_among_many(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of orders with one key at once one makes a job; others are refused, and told when to come if no database is."""
+    """Requests with one key at once make one job; others are refused, and learn when to come if no database is."""
     model, dataset = api.uploaded()
     body, keyed = {"model_id": model, "dataset_id": dataset}, {"headers": KEY}
 
@@ -212,7 +212,7 @@ class Pair:
         self.first, self.second, self._registry = first, second, registry
 
     def is_held(self) -> bool:
-        """Whether a request that still runs has reserved the key."""
+        """True where a request that still runs has reserved the key."""
         with self._registry.read() as unit:
             row = unit.session.get(tables.IdempotencyKey, "datasets:k")
             return row is not None and not row.answer
@@ -235,7 +235,7 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
 
 
 def retry(api: LiveApi) -> httpx.Response:
-    """The same request, all at once."""
+    """Send the request again, all at once."""
     return httpx.post(f"{api.url}/v1/datasets?name=slow", content=CONTENT, headers=KEY, timeout=60)
 
 

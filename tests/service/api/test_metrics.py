@@ -86,7 +86,7 @@ def metrics() -> ServingMetrics:
 
 
 class Families(Collector):
-    """The same counts, as families of the library."""
+    """Counts as families of the library."""
 
     def __init__(self, metrics: ServingMetrics) -> None:
         self._counts, self._gauges = metrics.everywhere()
@@ -127,7 +127,7 @@ class Families(Collector):
 
 
 def told(families: Iterable[Metric]) -> Iterator[tuple[str, str, str, list[Sample]]]:
-    """What a parser found of serving: name, type, unit and samples of each family."""
+    """The serving metrics that a parser found: name, type, unit and samples of each family."""
     for family in families:
         if family.name.startswith("fedlas_"):
             samples = sorted(family.samples, key=lambda sample: (sample.name, sorted(sample.labels.items())))
@@ -263,7 +263,7 @@ def test_any_of_several_processes_tells_of_all(tmp_path: Path) -> None:
 
 
 def test_text_needs_no_end_but_openmetrics_does(metrics: ServingMetrics) -> None:
-    """What `serving_text` makes is a part: whole lines, to be followed by those of the processes."""
+    """The text of `serving_text` is a part: whole lines, to be followed by those of the processes."""
     text = serving_text(*metrics.everywhere(), openmetrics=True)
     assert text.endswith("\n")
     assert "# EOF" not in text

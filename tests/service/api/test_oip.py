@@ -51,7 +51,7 @@ def rows() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def alone(served: Served, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """What ONNX Runtime computes for them over the served file, with nothing around it."""
+    """The outputs that ONNX Runtime computes for them over the served file, with nothing around it."""
     api, model = served
     with api.registry.read() as unit:
         digest = unit.models.get(model["id"]).served_sha256
@@ -166,7 +166,7 @@ def test_keys(make_api: MakeApi) -> None:
 
 
 def test_configuration(served: Served) -> None:
-    """It names what the models are computed by; of versions that there are not there is none."""
+    """A configuration names the backend that computes the models; for versions that do not exist there is none."""
     api, model = served
     assert infer(served, {"inputs": [tensor(np.zeros((1, 64), dtype=np.float32))]}).status_code == 200
     config = api.client.get(f"/v2/models/{model['id']}/config").json()

@@ -75,7 +75,7 @@ def test_a_question_that_hangs_is_asked_once(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_an_error_is_told_and_asked_again() -> None:
-    """What a check raises reaches its caller, and the next call checks anew."""
+    """An error that a check raises reaches its caller, and the next call checks anew."""
     answers: list[Any] = [OSError("away"), "here"]
 
     def question() -> Any:

@@ -1,4 +1,4 @@
-"""What stands in paths, queries, headers and JSON of any route: names that exist, once, and text that can be kept."""
+"""Parameters in paths, queries, headers and JSON of any route: names that exist, once, and text that can be kept."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_parameter_is_given_once(api: Api, query: str) -> None:
 
 
 def test_every_declared_parameter_is_taken(api: Api) -> None:
-    """What the OpenAPI document declares is never called unknown."""
+    """A parameter that the OpenAPI document declares is never called unknown."""
     for method, path, operation in OPERATIONS:
         for item in (one for one in parameters_of(path, operation) if one["in"] == "query"):
             name = f"{item['name']}[a]" if item.get("style") == "deepObject" else item["name"]
@@ -95,7 +95,7 @@ def test_the_open_protocol_ignores_them(api: Api) -> None:
 
 
 def test_predict_refuses_them(served: tuple[Api, Json]) -> None:
-    """It knows its options by itself: others are 422 there too, and so are those that come twice."""
+    """Unknown options, and those that come twice, are 422 for predictions, which know their options by themselves."""
     api, record = served
     path, body = f"/v1/models/{record['id']}/predict", {"inputs": [[0.0] * 64]}
     assert api.client.post(f"{path}?top_k=2", json=body).status_code == 200

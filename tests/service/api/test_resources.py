@@ -85,7 +85,7 @@ def test_job_in_one_call_makes_three_records(api: Api) -> None:
 
 
 def test_options_of_uploads_stand_in_their_records(api: Api) -> None:
-    """What the sender says of images is kept, checked and completed, also within one call."""
+    """Options that the sender gives for images are kept, checked and completed, also within one call."""
     preprocessing = {"resize": 256, "crop": 224, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}
     query = {"preprocessing": json.dumps(preprocessing)}
     record = api.post("/v1/models", content=b"m", params=query)
@@ -107,7 +107,7 @@ def test_options_of_uploads_stand_in_their_records(api: Api) -> None:
 
 
 def test_shares_of_splits_stand_in_the_records(api: Api) -> None:
-    """Of datasets and of calibrators; what is not named has no share."""
+    """Datasets and calibrators record their shares; a split that is not named has no share."""
     shares = {"calibration": 0.4, "guarantee": 0.2, "test": 0.4}
     query = {"split_shares": json.dumps(shares)}
     dataset = api.post("/v1/datasets", content=b"d", params=query)

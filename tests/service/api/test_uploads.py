@@ -34,7 +34,7 @@ def send(api: Api, path: str, offset: int, content: Any, **headers: str) -> Any:
 
 
 def offset(api: Api, path: str) -> int:
-    """What HEAD tells."""
+    """The offset that HEAD reports."""
     answer = api.client.head(path)
     assert answer.status_code == 200
     return int(answer.headers["upload-offset"])
@@ -109,7 +109,7 @@ def test_more_than_announced(api: Api) -> None:
 
 
 def test_over_the_limit_is_refused_before_a_byte_is_sent(make_api: MakeApi) -> None:
-    """What could never be stored is 413 when it is announced."""
+    """An upload that could never be stored is 413 when it is announced."""
     api = make_api(max_upload_bytes=1000)
     body = problem(api.client.post("/v1/uploads", json={"bytes": 1001}), 413, "too_large")
     assert body["errors"][0]["field"] == "bytes"
@@ -210,7 +210,7 @@ def test_a_failed_creation_does_not_use_the_upload_up(api: Api, monkeypatch: pyt
 
 
 def test_idempotent(api: Api) -> None:
-    """The same key gives the same record again although its upload is used; another upload is 422."""
+    """One key gives its record again although the upload is used; another upload is 422."""
     query = {"params": {"upload_id": finished(api)}, "headers": {"Idempotency-Key": "d"}}
     records = [api.post("/v1/datasets", **query) for _ in range(2)]
     assert records[0] == records[1]

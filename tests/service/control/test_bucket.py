@@ -16,7 +16,7 @@ from tests.helpers.walled import walled
 
 @pytest.mark.slow
 def test_a_model_in_a_bucket_is_served_and_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its answers outlive the process that gave them; once it is deleted they are 404, and no served copy is left."""
+    """Answers of a model outlive their process; a deleted model is 404, and no served copy of it is left."""
     server = ObjectServer()
     try:
         for name, value in server.environment.items():

@@ -55,7 +55,7 @@ def test_an_ended_model_moves_with_all_its_names(isolated: Callable[..., Isolati
 def test_what_ends_its_own_process_is_out_of_service(
     isolated: Callable[..., Isolation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It gives its process back, is refused everywhere, and runs alone again when its time is over."""
+    """A model that ends its process is refused everywhere, and runs alone again when its time is over."""
     found = isolated()
     found.ended(BAD, "serving-1")
     found.ended(BAD, "alone-1")
@@ -86,7 +86,7 @@ def test_a_model_that_no_process_is_free_for_is_out_of_service(
 
 
 def test_another_control_knows_who_was_ended(isolated: Callable[..., Isolation]) -> None:
-    """It leaves a model to the process that has it; no other process runs it."""
+    """Another control leaves a model to the process that has it; no other process runs it."""
     isolated().ended(BAD, "serving-1")
     found = isolated()
     assert found.processes == frozenset()
@@ -99,7 +99,7 @@ def test_another_control_knows_who_was_ended(isolated: Callable[..., Isolation])
 
 
 def test_without_processes_for_them_models_are_only_suspended(isolated: Callable[..., Isolation]) -> None:
-    """As in one process; what was ended before may run with others again."""
+    """Models are suspended as in one process; what was ended before may run with others again."""
     isolated().ended(BAD, "serving-1")
     found = isolated(most=0)
     found.admit("spam", None, BAD, "serving-1")

@@ -1,4 +1,4 @@
-"""What crosses between control and the processes that answer predictions, over real processes."""
+"""Messages between control and the processes that answer predictions, over real processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 @pytest.fixture(scope="module")
 def collector() -> Iterator[Collector]:
-    """Of traces."""
+    """A collector of traces."""
     made = Collector()
     yield made
     made.close()
@@ -80,7 +80,7 @@ def test_a_change_holds_for_every_process_once_its_call_has_returned(api: Walled
 
 
 def test_a_deleted_model_leaves_no_file_to_read(api: WalledApi) -> None:
-    """It answers nobody, and its served copy is in no process' folder any more."""
+    """A deleted model answers nobody, and its served copy is in no process' folder any more."""
     model = publish(api.registry, "gone", scaling(3))
     assert {answering(api, model) for _ in range(4)} == {model}
     with api.registry.read() as unit:

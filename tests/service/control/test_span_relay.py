@@ -19,7 +19,7 @@ from tests.helpers.processes import until
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    """Of traces."""
+    """A collector of traces."""
     made = Collector()
     yield made
     made.close()

@@ -32,7 +32,7 @@ Batch = tuple[ModelProfile, dict[str, Path], np.ndarray]
 
 @pytest.fixture(scope="module")
 def batch(tmp_path_factory: pytest.TempPathFactory) -> Batch:
-    """What the worker's child is given, without options, and the rows."""
+    """The files that the worker's child is given, without options, and the rows."""
     folder = tmp_path_factory.mktemp("batch")
     torch.manual_seed(0)
     classifier = load_onnx(export(mlp().eval(), table(2), folder / "m.onnx"))
@@ -82,7 +82,7 @@ def test_a_batch_answers_the_same(batch: Batch, tmp_path: Path) -> None:
     [({"max_error": 0.0001}, "max_error_unreachable"), ({"decision": {"threshold": 0.5}}, "invalid_request")],
 )
 def test_a_batch_refuses(batch: Batch, tmp_path: Path, options: dict[str, Any], code: str) -> None:
-    """What this model cannot promise ends the batch before any row is run, with the code of a single request."""
+    """A promise that this model cannot make ends the batch before any row is run, with the code of a single request."""
     profile, files, _ = batch
     order = BatchOrder(profile=profile, options=AnswerOptions.model_validate(options))
     with pytest.raises(Mismatch) as caught:

@@ -253,7 +253,7 @@ def test_a_form_needs_a_boundary(content_type: str) -> None:
 
 
 def test_an_option_in_query_and_form() -> None:
-    """It is not guessed which of two values is meant."""
+    """An option with two values is refused, and neither is guessed."""
     with pytest.raises(InvalidRequest, match="top_k: it is given more than once"):
         rows(FORM, form(*ONE, ('name="top_k"', b"3")), PICTURES, query=b"top_k=3")
 
@@ -273,7 +273,7 @@ def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_megabytes_of_beginnings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What resembles the beginning of a part is counted before the parser, which is slow there, walks through it."""
+    """Look-alikes of the beginning of a part are counted before the parser, which is slow there, walks through them."""
     monkeypatch.setattr(MultipartParser, "write", pytest.fail)
     for piece in (b"\r\n--XyZ", b"--XyZ", b"\r\n--XyZ!", b"--XyZ\r\n\r\n"):
         with pytest.raises(TooLarge, match="more than 1032 parts"):
@@ -396,7 +396,7 @@ def test_rows_far_too_wide_are_no_rows_too_many() -> None:
     "content_type", ["text/csv", "application/x-npz", "application/vnd.apache.arrow.stream; a=b", "image/gif", "x", ""]
 )
 def test_unknown_formats(content_type: str) -> None:
-    """What is not understood is answered with all that is."""
+    """An unknown format is answered with all known ones."""
     with pytest.raises(
         UnsupportedFormat, match=r"application/json, application/x-npy, .*multipart/form-data"
     ) as caught:

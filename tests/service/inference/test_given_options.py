@@ -1,4 +1,4 @@
-"""What is asked for beside the rows: known names with JSON values, each once."""
+"""Options beside the rows: known names with JSON values, each once."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_any_value_comes_through(options: dict[str, object]) -> None:
     ],
 )
 def test_bad_queries(query: bytes, field: str | None, words: str) -> None:
-    """What is unknown, double or no value is refused by name."""
+    """Queries that are unknown, double or no value are refused by name."""
     with pytest.raises(InvalidRequest) as caught:
         from_query(query)
     assert (caught.value.code, caught.value.field) == ("invalid_request", field)

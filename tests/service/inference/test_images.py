@@ -34,7 +34,7 @@ def parse(value: Any, *, preprocessing: Json | None = PREPROCESSING, specs: Any 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
 def test_serving_sees_what_training_saw(dtype: str) -> None:
-    """The same files through a dataset and through a request are the same array to the last bit."""
+    """Files through a dataset and through a request are one array to the last bit."""
     specs = [{**SPECS[0], "dtype": dtype}]
     inputs: dict[str, Any] = {"images": ImageColumn.of(FILES)}
     trained = align_inputs(inputs, specs, preprocessing=Preprocessing.parse(PREPROCESSING))["x"]

@@ -34,7 +34,7 @@ NONE = Totals.of(())
 
 
 def expected(values: np.ndarray, buckets: Buckets, weights: np.ndarray | None = None) -> list[float]:
-    """What NumPy counts between the edges, upper edges inclusive: the mirror image of `np.histogram`."""
+    """The counts that NumPy has between the edges, upper edges inclusive: the mirror image of `np.histogram`."""
     edges = np.array([np.inf, *buckets.edges[::-1], -np.inf], dtype=values.dtype)
     return [*map(float, np.histogram(-values, -edges, weights=weights)[0][::-1])]
 
@@ -185,7 +185,7 @@ def test_a_name_is_counted_by_version_and_model(serving: ServingMetrics) -> None
 
 
 def test_the_last_request_is_the_latest(serving: ServingMetrics, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of several processes the latest is reported, in milliseconds; everything else is added up."""
+    """The latest request of several processes is reported, in milliseconds; everything else is added up."""
     monkeypatch.setattr(module.time, "time", lambda: 1_700_000_000.25)
     serving.of("digits", "2", "mdl_a").request("ok", 1, 0.5)
     elsewhere = ServingMetrics()

@@ -15,7 +15,7 @@ LOGITS = np.array([[2.0, 0.0, -1.0], [0.0, 0.5, 0.4]], dtype=np.float32)
 
 
 def outputs(logits: np.ndarray = LOGITS, temperature: float = 2.0) -> dict[str, np.ndarray]:
-    """What a calibrated file computes."""
+    """The outputs of a calibrated file."""
     probs = softmax(logits / temperature).astype(np.float32)
     return {"logits": logits, "probabilities": probs, "confidence": probs.max(1)}
 

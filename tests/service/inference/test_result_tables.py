@@ -35,7 +35,7 @@ JOINED_ROWS = 100
 
 
 def outputs(num_classes: int = 3, *, rows: int = ROWS) -> dict[str, np.ndarray]:
-    """What a calibrated file computes, with classes of equal probability in every tenth row."""
+    """The outputs of a calibrated file, with classes of equal probability in every tenth row."""
     logits = np.random.default_rng(0).normal(scale=3, size=(rows, num_classes)).astype(np.float32)
     logits[::10] = logits[::10, :1]
     probs = softmax(logits.astype(np.float64) / 2).astype(np.float32)
@@ -46,7 +46,7 @@ def outputs(num_classes: int = 3, *, rows: int = ROWS) -> dict[str, np.ndarray]:
 
 @cache
 def promises(num_classes: int) -> dict[str, Any]:
-    """What rows like these allow to promise."""
+    """The promises that rows like these allow."""
     probs = outputs(num_classes, rows=2000)["probabilities"].astype(np.float64)
     targets = (probs.cumsum(1) > np.random.default_rng(1).random((len(probs), 1))).argmax(1)
     fitted = Guarantees.fit(probs / probs.sum(1, keepdims=True), targets, class_names=NAMES[:num_classes])
@@ -182,7 +182,7 @@ def blocks(sizes: list[int], **options: Any) -> Iterator[pa.Table]:
 
 
 def test_a_file_keeps_everything(tmp_path: Path) -> None:
-    """What any reader of Parquet finds, and a page, is what was answered, with the columns that were asked for."""
+    """Any reader of Parquet, and a page, finds the answers as they were, with the columns that were asked for."""
     path = tmp_path / "results.parquet"
     assert write_results(path, blocks([100, 1, 99, 100], **FULL)) == ROWS
     expected = [{"row": row, **found} for row, found in enumerate(answered(outputs(), profile(), **FULL))]

@@ -136,7 +136,7 @@ def test_large_requests_take_turns(bench: Bench) -> None:
 
 
 def test_who_sends_whole_batches_is_answered_in_turn(bench: Bench) -> None:
-    """Of requests that fill a batch each, the first is answered after the first batch, not all after the last one."""
+    """The first of several requests that fill a batch each is answered after the first batch, not after the last."""
 
     async def ask() -> None:
         engine = bench.engine(max_batch_rows=64)
@@ -208,7 +208,7 @@ def test_refused_rows_cost_few_runs(bench: Bench, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_lack_of_memory_is_nobody_s_mistake(bench: Bench) -> None:
-    """What ONNX Runtime cannot allocate is `out_of_memory`, and not something wrong with the rows."""
+    """A failed allocation in ONNX Runtime is `out_of_memory`, and not something wrong with the rows."""
 
     async def ask() -> None:
         engine = bench.engine()
@@ -222,7 +222,7 @@ def test_a_lack_of_memory_is_nobody_s_mistake(bench: Bench) -> None:
 
 
 def test_a_file_that_cannot_be_opened(bench: Bench) -> None:
-    """It is said to be unavailable, and not our defect or the client's mistake; the next open is tried anew."""
+    """A file that cannot be opened is unavailable, not our defect or the client's; the next open is tried anew."""
 
     async def ask() -> None:
         engine = bench.engine()

@@ -132,7 +132,7 @@ def test_whole_numbers_for_floats_and_small_integers() -> None:
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int8", "int64", "uint8"])
 def test_the_quick_way_and_the_careful_one_agree(dtype: str) -> None:
-    """What the quick reader takes is what NumPy would have made of it, in every type."""
+    """The quick reader takes a value as NumPy would, in every type."""
     rows = [[[1, 2], [3, 4]], [[5, 6], [7, 100]]]
     spec = {"name": "x", "dtype": dtype, "shape": ["N", 2, "L"]}
     found = parse_inputs(rows, ServingProfile.of({"inputs": [spec]}), max_rows=10)["x"]
@@ -156,7 +156,7 @@ def test_a_long_text_among_numbers_costs_no_memory() -> None:
 
 
 def parse_rows(value: Any, profile: Json = TABLE, *, text: str | None = None) -> dict[str, np.ndarray]:
-    """As a request with nothing but these inputs is read."""
+    """The arrays of a request with nothing but these inputs."""
     body = json.dumps({"inputs": value}) if text is None else text
     return parse_inputs(json.loads(body)["inputs"], ServingProfile.of(profile), max_rows=1000, text=body.encode())
 
@@ -170,7 +170,7 @@ def refused(value: Any, profile: Json = TABLE, **more: Any) -> tuple[str, str]:
 
 
 def test_columns_come_in_any_order() -> None:
-    """The same numbers as a list in the model's order."""
+    """Columns in any order give the numbers of a list in the model's order."""
     rows = [ROW, dict(reversed({**ROW, "hour": 4}.items()))]
     found = parse_rows(rows)["x"]
     np.testing.assert_array_equal(found, np.array([[3, 0.5, 7], [4, 0.5, 7]], np.float32))

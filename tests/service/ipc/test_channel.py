@@ -93,7 +93,7 @@ def test_who_does_not_read_is_full(ends: Ends) -> None:
 
 
 def test_connections_leave_room_for_documents(ends: Ends) -> None:
-    """Who asks for room first leaves half to others who send into the same channel, until the other side has read."""
+    """A sender that asks for room first leaves half to others on the same channel, until the other side has read."""
     sending, channel = ends
     out = Channel(sending, READ)
     while out.has_room:
@@ -150,7 +150,7 @@ BAD: dict[str, Callable[[], tuple[bytes, list[int]]]] = {
 
 @pytest.mark.parametrize("bad", BAD)
 def test_what_is_wrong_stays_with_its_message(ends: Ends, bad: str) -> None:
-    """It is Malformed, its files are closed, and the next message is read."""
+    """A wrong message is Malformed, its files are closed, and the next message is read."""
     sending, channel = ends
     message, files = BAD[bad]()
     socket.send_fds(sending, [message], files)
@@ -165,7 +165,7 @@ def test_what_is_wrong_stays_with_its_message(ends: Ends, bad: str) -> None:
 
 
 def test_a_channel_whose_other_ends_are_closed(ends: Ends) -> None:
-    """What was sent before is read, and then it says that nothing will come."""
+    """Messages sent before are read, and then the channel says that nothing will come."""
     sending, channel = ends
     Channel(sending, READ).send(Forget(number=1))
     sending.close()

@@ -63,5 +63,5 @@ def test_acceptor_and_transport_read_the_same_path(target: bytes) -> None:
 
 @pytest.mark.parametrize("head", [b"", b"\x16\x03\x01\x02\x00", b"GET", b"GET a b", b"\r\n\r\n"])
 def test_what_is_no_head_has_no_path(head: bytes) -> None:
-    """It is control's."""
+    """A request without a path goes to control."""
     assert path_of(head) == b""

@@ -178,7 +178,7 @@ def test_who_goes_on_for_long_floods(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_rest_of_who_has_ended_is_bounded() -> None:
-    """It may have left gigabytes: as much is taken as it may send."""
+    """A process that has ended may have left gigabytes: as much is taken as it may send."""
 
     async def test() -> None:
         bench = Bench(rate=TokenBucket(per_second=1, most=10 * 4096, clock=lambda: 0.0))
@@ -210,7 +210,7 @@ def test_our_own_errors_are_told_apart(caplog: pytest.LogCaptureFixture) -> None
 
 
 def test_a_channel_that_is_closed_is_not_read_any_more() -> None:
-    """It would be readable without end."""
+    """A closed channel, which would be readable without end, is read no more."""
 
     async def test() -> None:
         bench = Bench()
@@ -301,7 +301,7 @@ def test_errors_arrive_as_they_were(make: Callable[[], errors.RegistryError]) ->
 
 
 def test_other_errors_are_unavailable() -> None:
-    """What no question can have, and what another release might call an error."""
+    """An error that no question can have, or that another release adds, is called unavailable."""
     assert type(error_of(refusal_of(1, errors.LeaseLost("lease_lost", "gone")))) is errors.Unavailable
     assert type(error_of(Refusal(number=1, error="SystemExit", code="a", message="b"))) is errors.Unavailable
 
@@ -324,7 +324,7 @@ class Echo(asyncio.Protocol):
 
 
 def nowhere(packet: Packet[Connection]) -> None:
-    """What comes at the wrong time."""
+    """Refuse a connection that comes at the wrong time."""
     raise AssertionError(packet)
 
 
@@ -356,7 +356,7 @@ def stream_pair(stack: ExitStack) -> tuple[socket.socket, socket.socket]:
 
 @pytest.mark.parametrize("make", [tcp, stream_pair])
 def test_a_client_is_answered(make: Made) -> None:
-    """What was read of it before comes first, and what it sends after that."""
+    """A client's bytes that were read before come first, and later ones after them."""
 
     async def talk() -> None:
         with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""What a process runs when it ends stands in memory that its parent reads, and how it ended tells who is at fault."""
+"""The run in which a process ends stands in memory that its parent reads, and how it ended tells who is at fault."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_threads_share_the_places(record: RunRecord) -> None:
 
 
 def test_what_the_kernel_has_killed_for_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its count is read where it has one."""
+    """The kernel's count of processes killed for memory is read where it has one."""
     assert oom_kills() >= 0
     figures = tmp_path / "vmstat"
     monkeypatch.setattr(child_process, "_FIGURES", figures)

@@ -103,7 +103,7 @@ def test_a_graph_that_crashes_its_process(tmp_path: Path, capfd: pytest.CaptureF
 
 
 def test_a_graph_whose_opening_crashes(tmp_path: Path) -> None:
-    """It costs each process that is asked for it one end, and its own one; the client is told, others are answered."""
+    """A crash on opening ends each asked process once, and its own; the client learns it, others are answered."""
     with walled(tmp_path / "data", hung_seconds=30, api_processes=2) as api:
         publish(api.registry, "crashing", crashing(DEADLY))
         publish(api.registry, "ordinary", scaling(2))
@@ -137,7 +137,7 @@ def test_a_graph_that_keeps_the_event_loop(tmp_path: Path) -> None:
 def test_a_process_that_cannot_be_started_ends_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is tried again a second later; a full disk, on which its id finds no room, keeps none from running."""
+    """A process that cannot start is tried again a second later; a full disk, with no room for its id, stops none."""
     child = ChildProcess("worker", [sys.executable, "-c", ""], dict(os.environ), tmp_path / "none" / "worker.pid")
     tend([child])
     assert child.process is not None

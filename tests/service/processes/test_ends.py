@@ -114,14 +114,14 @@ def test_a_process_that_is_asked_to_end_loses_nothing(api: WalledApi, name: str)
 
 
 def test_a_successor_has_the_models_of_the_process_before(api: WalledApi) -> None:
-    """It opens them before anybody asks for them."""
+    """A successor opens its predecessor's models before anybody asks for them."""
     assert api.client.post(ORDINARY, json=ROW).status_code == 200
     api.follows("serving-1", api.kill("serving-1", signal.SIGKILL))
     until(lambda: OPEN.search(api.client.get("/metrics").text), what="the model is open")
 
 
 def test_a_request_in_flight_is_answered_at_the_end(tmp_path: Path) -> None:
-    """Of one process, which another follows, and of all of them, which nobody can connect to from then on."""
+    """A request in flight is answered where a process has a successor, and where all end and none can connect."""
     with ThreadPoolExecutor() as threads, walled(tmp_path / "data") as api:
         publish(api.registry, "toiling", toiling(4))
         assert api.client.post(SLOW, json=ROW).status_code == 200
@@ -136,7 +136,7 @@ def test_a_request_in_flight_is_answered_at_the_end(tmp_path: Path) -> None:
 
 
 def refused_before(last: Future[httpx.Response], port: int) -> bool:
-    """Whether connections are refused while this request is still being answered."""
+    """True where connections are refused while this request is still being answered."""
     while not last.done():
         try:
             socket.create_connection(("127.0.0.1", port), timeout=60).close()
@@ -156,5 +156,5 @@ def begun(api: WalledApi, threads: ThreadPoolExecutor, *, steps: float = 1200) -
 
 
 def cpu_ticks(stat: Path) -> int:
-    """What a process has used of the processors, in hundredths of a second."""
+    """The processor time of a process, in hundredths of a second."""
     return int(stat.read_text().rpartition(")")[2].split()[11])

@@ -42,7 +42,7 @@ def bench() -> Iterator[Bench]:
 
 
 def told(mailbox: Mailbox) -> list[str]:
-    """What a process was told since."""
+    """The messages that a process got since."""
     channel, found = Channel(mailbox.own, READ), []
     while (packet := channel.receive()) is not None:
         with closing(packet):

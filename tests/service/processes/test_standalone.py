@@ -1,4 +1,4 @@
-"""What `fedlas serve` hands to the processes that it starts."""
+"""The environment that `fedlas serve` hands to the processes that it starts."""
 
 from __future__ import annotations
 

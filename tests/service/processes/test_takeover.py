@@ -79,7 +79,7 @@ def needs_all(root: Path) -> None:
 
 
 def done(got: Json) -> set[str]:
-    """What was not denied."""
+    """The attempts that were not denied."""
     return {name for name, what in got["found"].items() if what != "denied"}
 
 
@@ -98,7 +98,7 @@ def test_a_serving_process_reads_its_copies_and_reaches_nothing(
 
 
 def test_the_acceptor_has_its_sockets_and_nothing_else(place: tuple[WalledApi, Takeover, Json], tmp_path: Path) -> None:
-    """It opens no file at all; and it accepts afterwards."""
+    """The acceptor opens no file at all; and it accepts afterwards."""
     needs_all(tmp_path)
     api, takeover, targets = place
     got = takeover.of(api.pid("acceptor"), targets)
@@ -109,7 +109,7 @@ def test_the_acceptor_has_its_sockets_and_nothing_else(place: tuple[WalledApi, T
 
 
 def test_what_control_does_for_a_serving_process(place: tuple[WalledApi, Takeover, Json]) -> None:
-    """It is told what a name means and whether a key is one; no request of its own is answered, no place is taken."""
+    """Control says what a name means and whether a key is one; it answers no request, and gives no place away."""
     api, takeover, targets = place
     got = takeover.of(api.pid("serving-2"), {**targets, "only_channel": True, "others_name": "serving-1"})
     found = got["found"]
@@ -144,7 +144,7 @@ def counted(api: WalledApi) -> float:
 def test_a_half_of_another_release(
     place: tuple[WalledApi, Takeover, Json], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its words are refused and told, its requests 503, no change waits long, it is followed; parents of others too."""
+    """A half's words are refused and reported, its requests 503, no change waits long, it is followed; parents too."""
     needs_all(tmp_path)
     api, takeover, _ = place
     before, faults = api.pid("serving-1"), counted(api)

@@ -67,7 +67,7 @@ class Site:
         return made
 
     def told(self) -> Json:
-        """What the next one tells."""
+        """The next report of a process."""
         line = b""
         while not line.endswith(b"\n"):
             line += os.read(self._read, 1)
@@ -82,7 +82,7 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    """Its processes end with the test."""
+    """A site whose processes end with the test."""
     made = Site(tmp_path)
     made.template.start()
     yield made

@@ -91,7 +91,7 @@ def test_a_process_that_lacks_what_the_trial_found_does_not_begin(tmp_path: Path
 
 @pytest.mark.parametrize("before", ["", _AS_ANOTHER], ids=["as it is", "as another user"])
 def test_whoever_starts_it_confines_it(before: str) -> None:
-    """As root or as any other user; and the kernel still ends it with its parent."""
+    """The wall confines itself under root and any other user; and the kernel still ends it with its parent."""
     if os.geteuid() != 0 and before:
         pytest.skip("only root can become another user")
     with tempfile.TemporaryDirectory() as name:  # of its own: pytest's folders are closed to other users

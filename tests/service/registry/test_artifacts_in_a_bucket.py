@@ -50,7 +50,7 @@ def stored(behind: BehindBucket, content: bytes) -> str:
 
 
 def copies(store: ArtifactStore) -> set[str]:
-    """What is on this disk under a digest."""
+    """The files on this disk under a digest."""
     return {path.name for path in store.root.glob("??/*")}
 
 
@@ -273,7 +273,7 @@ def test_a_missing_bucket_is_no_missing_file(behind: BehindBucket, object_server
 
 
 def test_a_copy_serves_while_the_bucket_is_away(behind: BehindBucket, store: ArtifactStore) -> None:
-    """What is on this disk needs no server: a copy is never stale."""
+    """A copy on this disk needs no server: it is never stale."""
     digest = stored(behind, b"content")
     store.path(digest)
     behind.leave()

@@ -76,7 +76,7 @@ def sweep_mercilessly(registry: Registry) -> CollectedGarbage:
 
 
 def test_only_old_orphans_are_swept(behind: Behind, registry: Registry) -> None:
-    """What no record names and what is older than the grace period goes; all else stays, also the second time."""
+    """Files that no record names and that are older than the grace period go; all else stays, also the second time."""
     old = [orphan(registry, b"old"), orphan(registry, b"older still")]
     fresh, kept = orphan(registry, b"fresh"), owned(registry, b"owned")
     behind.age([*old, kept], seconds=2 * HOUR)

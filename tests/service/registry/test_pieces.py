@@ -141,7 +141,7 @@ def test_ends_and_suspension_at_once(registry: Registry) -> None:
 
 
 def test_progress_is_weighed_by_planned_seconds(registry: Registry) -> None:
-    """Of 1 + 2 + 3 planned seconds: one piece done, half of the last; what is told late does not lower it."""
+    """Progress over 1 + 2 + 3 planned seconds: one piece done, half of the last; a late report does not lower it."""
     batch = opened(registry)
     a, _, c = add(registry, batch, "a", "b", "c")
     finish(registry, claimed(registry, a.id))

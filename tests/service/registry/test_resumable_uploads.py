@@ -35,7 +35,7 @@ def append(files: ResumableUploads, content: bytes) -> None:
 
 
 def digest(files: ResumableUploads) -> str:
-    """What the file's digest is said to be."""
+    """The digest that is reported for the file."""
     with files.open("f") as file:
         return file.digest()
 
@@ -57,7 +57,7 @@ def test_pieces_follow_each_other(files: ResumableUploads) -> None:
 
 
 def test_a_piece_can_be_taken_back(files: ResumableUploads) -> None:
-    """What is taken back leaves the file and its digest as they were, and other bytes may follow."""
+    """Bytes that are taken back leave the file and its digest as they were, and other bytes may follow."""
     append(files, b"kept")
     with files.open("f") as file:
         file.write(b"wrong")

@@ -58,7 +58,7 @@ def shift(registry: Registry, record_id: str, **ages: float) -> None:
 
 
 def test_threads_never_share_a_claim(registry: Registry) -> None:
-    """Of eight threads that claim the same forty pieces of work, each piece is given to exactly one."""
+    """Eight threads claim the same forty pieces of work, and each piece is given to exactly one."""
     ids = opened(registry, count=40)
     start = Barrier(8)
 
@@ -72,7 +72,7 @@ def test_threads_never_share_a_claim(registry: Registry) -> None:
 
 
 def test_processes_never_share_a_claim(registry: Registry, settings: ServiceSettings) -> None:
-    """The same holds between processes, each with connections of its own."""
+    """Processes that claim, each with connections of its own, never share a piece of work."""
     ids = opened(registry, count=30)
     code = (
         "import sys\n"
@@ -211,7 +211,7 @@ def test_losses_in_a_row_wait_longer_and_longer(registry: Registry) -> None:
 
 
 def test_an_expired_lease_is_a_loss(registry: Registry) -> None:
-    """What a silent worker held waits again, with the reason; what it would still write is refused."""
+    """Work of a silent worker waits again, with the reason; its later writes are refused."""
     (expired, living) = opened(registry, count=2)
     held = must_claim(registry, expired)
     must_claim(registry, living)
@@ -294,7 +294,7 @@ def test_blocked_work_waits_for_its_inputs(registry: Registry) -> None:
 
 
 def test_a_failed_transaction_leaves_nothing_and_wakes_nobody_up(registry: Registry) -> None:
-    """What raises inside a unit of work is rolled back whole; notified work is found."""
+    """An error inside a unit of work rolls it back whole; notified work is found."""
     notified: list[str] = []
     registry.notify = lambda permits: notified.extend(permit.record_id for permit in permits)
     failed = new_id("job")
@@ -336,13 +336,13 @@ def test_work_with_one_key_is_done_one_after_the_other(registry: Registry) -> No
 
 
 def obstacle(registry: Registry, queue: str, holder: str | None = None) -> str | None:
-    """What keeps work of this queue."""
+    """The obstacle that keeps work of this queue."""
     with registry.read() as unit:
         return unit.workers.obstacle(queue, holder)
 
 
 def waits_of(registry: Registry, *job_ids: str) -> list[str | None]:
-    """What the records of these jobs say."""
+    """The `waiting_for` of the records of these jobs."""
     with registry.read() as unit:
         rows = [(unit.jobs.get(job_id), unit.work.of(job_id)) for job_id in job_ids]
         return [job_record(unit, row, work).waiting_for for row, work in rows]
@@ -358,7 +358,7 @@ def test_without_a_worker_it_is_said_which_is_needed(registry: Registry) -> None
 
 @pytest.mark.parametrize(("silent", "told"), [(47.0, "40 s"), (299.0, "290 s"), (600.0, "10 min")])
 def test_silent_workers_are_counted(registry: Registry, silent: float, told: str) -> None:
-    """Of all that are known, those that would take it, and how long the last of them has been silent."""
+    """The silent ones of all known workers that would take it are counted, with the silence of the last of them."""
     add_worker(registry, "lives", "inspect")
     add_worker(registry, "still", "calibrate.cpu", silent_seconds=silent)
     assert obstacle(registry, "calibrate.cpu") == f"no worker takes this; 1 of 2 has not been heard of for {told}"
@@ -369,7 +369,7 @@ def test_silent_workers_are_counted(registry: Registry, silent: float, told: str
 
 
 def test_a_silent_holder_is_told_apart(registry: Registry) -> None:
-    """Whether another worker goes on with what it has; a holder that lives, or that nobody knows, is no trouble."""
+    """A holder's silence is reported, with whether another goes on; a living or unknown holder is no trouble."""
     add_worker(registry, "holder", "predict", silent_seconds=45)
     silent = "the worker that runs this has not been heard of for 40 s"
     assert obstacle(registry, "predict", "holder") == f"{silent}; no other one takes it"

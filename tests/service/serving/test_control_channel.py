@@ -21,7 +21,7 @@ GOOD = b"Bearer good"
 
 
 class Control:
-    """It knows the names that begin with `known`, and sends a profile only where that is not at hand."""
+    """A control that knows names beginning with `known`, and sends a profile only where that is not at hand."""
 
     def __init__(self) -> None:
         self.questions = Questions(self)
@@ -45,7 +45,7 @@ class Control:
 
 
 def test_made_up_names_are_asked_about_at_a_bounded_rate() -> None:
-    """Of ten thousand a part is asked, the rest refused at once; thousands of real ones are all asked, and known."""
+    """A part of ten thousand names is asked about, the rest refused at once; thousands of real ones are all asked."""
 
     async def talk() -> None:
         control = Control()
@@ -66,7 +66,7 @@ def test_made_up_names_are_asked_about_at_a_bounded_rate() -> None:
 
 
 class KeyControl:
-    """What control answers, and what it was asked."""
+    """The answers of control, and the keys that it was asked about."""
 
     def __init__(self) -> None:
         self.asked: list[bytes] = []
@@ -110,7 +110,7 @@ def test_answers_are_remembered_and_forgotten(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_strangers_are_asked_about_at_a_bounded_rate() -> None:
-    """Of ten thousand wrong keys at once a part is asked about, the rest refused; a good key is asked about at once."""
+    """A part of ten thousand wrong keys at once is asked about, the rest refused; a good key is asked about at once."""
 
     async def talk() -> None:
         control = KeyControl()

@@ -255,7 +255,7 @@ def test_what_cannot_be_promised(promising: tuple[Api, Json], option: Json, code
 
 
 def at_priors(promising: tuple[Api, Json], rows: np.ndarray, priors: Json) -> np.ndarray:
-    """What the file alone answers at these priors."""
+    """The answers of the file alone at these priors."""
     session = ort.InferenceSession(promising[1]["file"], providers=["CPUExecutionProvider"])
     given = np.array([priors[str(k)] for k in range(10)], np.float32)
     (probs,) = session.run(["probabilities"], {"x": rows, "class_priors": given})
@@ -323,7 +323,7 @@ def test_promises_hold_for_the_shares_of_the_data(promising: tuple[Api, Json]) -
 
 
 def test_decisions_that_keep_the_alarm_rate(promising: tuple[Api, Json]) -> None:
-    """They are argmax p / t with the thresholds of the record, and priors move the probabilities, not the decisions."""
+    """Decisions are argmax p / t with the thresholds of the record; priors move the probabilities alone."""
     api, model = promising
     thresholds = api.client.get(f"/v1/models/{model['id']}").json()["decisions"]["thresholds"]
     body = {"inputs": digits()[0][:200].tolist(), "top_k": 10, "decision": {"keep": "alarm_rate"}}
@@ -346,7 +346,7 @@ def test_a_model_without_a_calibrator_has_no_priors_and_no_thresholds(served: tu
 
 
 def test_the_reachable_value_is_granted(promising: tuple[Api, Json]) -> None:
-    """What the refusal names can be asked for."""
+    """The value that the refusal names can be asked for."""
     for option, refused in (("max_error", 0.0), ("coverage", 1.0)):
         value = float(predict(promising, {"inputs": [ROW], option: refused}).json()["detail"].split()[-1])
         assert 0 < value < 1

@@ -269,7 +269,7 @@ def test_defects_are_told_apart(served: tuple[Api, Json], monkeypatch: pytest.Mo
 
 
 def test_other_methods(make_api: MakeApi) -> None:
-    """Its paths know POST alone: `OPTIONS` answers so, and other methods are 405, for who has a key."""
+    """Prediction paths know POST alone: `OPTIONS` answers so, and other methods are 405, for who has a key."""
     api = make_api(api_keys=frozenset({"a-key-of-the-tests"}))
     for path in ("/v1/models/mdl_x/predict", "/v2/models/mdl_x/infer", "/v2/models/mdl_x/versions/1/infer"):
         for method, status in (("GET", 405), ("HEAD", 405), ("DELETE", 405), ("OPTIONS", 204)):
@@ -282,7 +282,7 @@ def test_other_methods(make_api: MakeApi) -> None:
 
 
 def test_routes_are_declared_once(served: tuple[Api, Json]) -> None:
-    """What is answered in front of FastAPI stands in the OpenAPI document, and FastAPI has no route for it."""
+    """Routes answered in front of FastAPI stand in the OpenAPI document, and FastAPI has none for them."""
     api, _ = served
     app = api.client.app
     assert isinstance(app, ServingApp)

@@ -38,7 +38,7 @@ async def long(scope: Any, receive: Any, send: Any, body: bytes | None = None) -
 
 
 def written(app: Any, *pieces: bytes, defaults: Any = ()) -> tuple[bytes, bool]:
-    """What a connection on which these pieces arrive writes, and whether it closes it."""
+    """The bytes that a connection writes on these pieces, and True where it closes."""
 
     async def talk() -> tuple[bytes, bool]:
         config = uvicorn.Config(app, http=Protocol, ws="none", log_config=None)
@@ -90,7 +90,7 @@ async def refuse(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def refuse_shortly(scope: Any, receive: Any, send: Any) -> None:
-    """The same in one piece."""
+    """Refuse a request in one piece."""
     exchange = exchange_of(receive)
     assert exchange is not None
     assert exchange.answer(404, HEADERS, BODY)
@@ -98,7 +98,7 @@ async def refuse_shortly(scope: Any, receive: Any, send: Any) -> None:
 
 @pytest.mark.parametrize("app", [refuse, refuse_shortly])
 def test_a_refusal_before_100_continue_ends_the_connection(app: Any) -> None:
-    """Whether the body follows is unknown: the next request is neither read as a body nor answered."""
+    """A body may or may not follow: the next request is neither read as a body nor answered."""
     answers, closed = written(app, post(Expect="100-continue"), b"GET /next HTTP/1.1\r\nHost: h\r\n\r\n")
     assert answers.count(b"HTTP/1.1 404") == 1
     assert b"connection: close" in answers
@@ -116,7 +116,7 @@ def test_a_refusal_before_the_last_chunk_ends_the_connection(app: Any) -> None:
 
 
 def test_a_server_that_shuts_down_closes_the_connection() -> None:
-    """Its default headers say so."""
+    """The default headers of a server that shuts down say so."""
     closing = [(b"connection", b"close")]
     found = written(short, post() + BODY, defaults=closing)
     assert found == written(long, post() + BODY, defaults=closing)

@@ -74,7 +74,7 @@ class Side:
         self.loop.call_soon_threadsafe(all_of_them)
 
     def is_elsewhere(self, path: bytes) -> bool:
-        """Whether the path names another side."""
+        """True where the path names another side."""
         return not path.startswith(f"/{self.name}".encode())
 
     def hand_over(self, path: bytes, descriptor: int, received: bytes) -> bool:
@@ -127,7 +127,7 @@ def sides() -> Iterator[tuple[Side, Side]]:
 
 @pytest.fixture
 def port(sides: tuple[Side, Side]) -> Iterator[int]:
-    """Of `here`; every connection is uncounted where it was left, and no part of a head stays behind."""
+    """The port of `here`; every connection is uncounted where it was left, and no part of a head stays behind."""
     yield sides[0].config.port
     for side in sides:
         until(lambda side=side: side.connections._count == 0, what="all are uncounted")  # type: ignore[misc]
@@ -140,7 +140,7 @@ def request(path: str, body: bytes = b"", *, more: str = "") -> bytes:
 
 
 def said(path: str, body: bytes = b"", *, method: str = "POST") -> bytes:
-    """What the side of this path answers."""
+    """The answer of the side of this path."""
     name = path.split("/")[1].partition("?")[0]
     return f"{name} {method} {path.partition('?')[0]} {hashlib.sha256(body).hexdigest()}".encode()
 
@@ -202,7 +202,7 @@ def test_expect_100_continue(port: int) -> None:
     ],
 )
 def test_requests_that_were_sent_ahead(port: int, paths: list[str], answered: int) -> None:
-    """Those before the first that belongs elsewhere are answered in order; then the connection says that it ends."""
+    """Requests before the first that belongs elsewhere are answered in order; then the connection says that it ends."""
     closing = answered < len(paths)
     with connected(port) as client:
         client.sendall(b"".join(request(path, path.encode()) for path in paths))
@@ -214,7 +214,7 @@ def test_requests_that_were_sent_ahead(port: int, paths: list[str], answered: in
 
 
 def test_a_process_that_ends_hands_its_connections_over(port: int, sides: tuple[Side, Side]) -> None:
-    """Those that are idle at once, with a head that has begun or without; one with a request after its answer."""
+    """Idle connections go at once, with a head that has begun or without; one with a request after its answer."""
     here = sides[0]
     with connected(port) as idle, connected(port) as begun, connected(port) as busy:
         for client in (idle, begun):

@@ -41,7 +41,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """Of a running server."""
+    """The port of a running server."""
     with serving(Connections()) as number:
         yield number
 

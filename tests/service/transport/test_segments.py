@@ -33,7 +33,7 @@ class Client:
 
     @property
     def answers(self) -> list[str]:
-        """What came back, without interim answers."""
+        """The answers that came back, without interim ones."""
         return [f"{found.status} {found.body.decode()}" for found in answers(bytes(self.written))]
 
 
@@ -96,7 +96,7 @@ class Side:
         found.connection_made(transport)
 
     def is_elsewhere(self, path: bytes) -> bool:
-        """Whether the other side answers."""
+        """True where the other side answers."""
         return path.startswith(b"/there") != (self.name == "there")
 
     def hand_over(self, path: bytes, descriptor: int, received: bytes) -> bool:
@@ -119,12 +119,12 @@ class Side:
 
 
 def told(name: str, path: str, method: str, body: bytes) -> str:
-    """What a side answers."""
+    """The answer of a side."""
     return f"{name}: {method} {path} {hashlib.sha256(body).hexdigest()[:8]}"
 
 
 def said(path: str, body: bytes = b"", *, method: str = "POST") -> str:
-    """What the side answers whose request this is."""
+    """The answer of the side whose request this is."""
     return told("there" if method == "POST" and path.startswith("/there") else "here", path, method, body)
 
 

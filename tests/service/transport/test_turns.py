@@ -59,7 +59,7 @@ def connecting() -> Callable[[], tuple[Protocol, Counting]]:
 
 
 def test_a_flood_of_chunks_is_parsed_in_many_turns() -> None:
-    """Of 20 floods of 240 kB a turn parses 128 KiB, besides how each begins; a small request is answered meanwhile."""
+    """A turn parses 128 KiB of 20 floods of 240 kB, besides how each begins; a small request is answered meanwhile."""
 
     async def flood() -> None:
         connect = connecting()

@@ -30,7 +30,7 @@ def test_a_long_list_has_pages(api: Api) -> None:
 
 
 def test_a_dataset_in_use_stays(api: Api, uploads: Uploads) -> None:
-    """Its page says who needs it; once nobody does, it goes."""
+    """The page of a dataset says who needs it; once nobody does, it goes."""
     model = api.post("/v1/models", content=uploads["digits.onnx"])["id"]
     dataset = api.post("/v1/datasets?name=rows", content=uploads["digits.npz"])["id"]
     assert "Inspection opens the dataset" in api.client.get(f"/datasets/{dataset}", headers=BROWSER).text
@@ -56,7 +56,7 @@ def records(api: Api) -> dict[str, str]:
 
 
 def test_pages_say_what_keeps_their_records(api: Api, records: dict[str, str]) -> None:
-    """Those of a job, a model and a dataset, and each card of an order; with a worker none does."""
+    """Pages of a job, a model and a dataset, and each card of a new job, say what they wait for without a worker."""
     address = "&".join(f"{name}={record_id}" for name, record_id in records.items())
     paths = {f"/jobs/{records['check']}": 1, f"/models/{records['model']}": 1, f"/datasets/{records['dataset']}": 1}
     paths |= {f"/new?{address}": 2}
@@ -69,7 +69,7 @@ def test_pages_say_what_keeps_their_records(api: Api, records: dict[str, str]) -
 def test_a_part_is_drawn_when_what_it_tells_has_changed(
     api: Api, records: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As long as nobody takes it, and once more when somebody does; for who only waits nothing is drawn."""
+    """A part is drawn once where no worker takes it, and once more where one does; a mere wait draws nothing."""
     for module in (datasets, new_job):
         monkeypatch.setattr(module, "WAIT_S", 0.0)
     paths = [f"/datasets/{records['dataset']}/findings?", f"/new/model?model={records['model']}"]

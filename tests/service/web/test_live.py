@@ -58,7 +58,7 @@ def looking(url: str, *job_ids: str, **headers: str) -> Iterator[Iterator[Told]]
 
 
 def tell(registry: Registry, job_id: str, *told: tuple[str, dict[str, object]]) -> None:
-    """What a worker tells."""
+    """Write the events that a worker reports."""
     with registry.write() as unit:
         unit.events.extend(job_id, told)
 
@@ -88,7 +88,7 @@ def test_what_has_ended_is_told_once_and_the_stream_ends(api: Api, browser: Test
 
 @pytest.mark.parametrize("query", ["", "job=x", "&".join([f"job={LOST}"] * 21)])
 def test_a_stream_is_of_some_jobs(browser: TestClient, query: str) -> None:
-    """Of one at least, of twenty at most, each by its id."""
+    """A stream is of one job at least, of twenty at most, each by its id."""
     assert browser.get(f"/live?{query}").status_code == 422
 
 
@@ -114,7 +114,7 @@ def test_all_who_look_are_told_the_same_until_the_end(tmp_path: Path) -> None:
 
 
 def test_a_stream_ends_with_its_session(tmp_path: Path) -> None:
-    """Who signs out in one tab is told so in the others at once, though nothing happens to the job."""
+    """A sign-out in one tab reaches the others at once, though nothing happens to the job."""
     with place(tmp_path / "data") as settings, socket.create_server(("127.0.0.1", 0)) as listener:
         api = LiveApi({**settings, "api_keys": KEY}, listener)
         try:

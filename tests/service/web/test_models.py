@@ -108,7 +108,7 @@ def test_what_a_colleague_chose_meanwhile_is_not_overwritten(api: Api) -> None:
 
 
 def test_versions_that_are_not_there(api: Api) -> None:
-    """They are refused in a sentence, asked for or sent."""
+    """Versions that do not exist are refused in a sentence, asked for or sent."""
     publish(api.registry, "digits", scaling(1))
     assert "has the versions 1, not 7" in page_of(api, "/names/digits?switch_to=7", 404)
     for query in ("switch_to", "below"):

@@ -149,7 +149,7 @@ def test_one_refused_file_does_not_cost_the_other(api: Api, uploads: Uploads) ->
 
 
 def test_options_are_checked_as_those_of_the_api(api: Api, uploads: Uploads) -> None:
-    """What is refused of a field is told at the field."""
+    """A refusal about a field stands at the field."""
     files = {"model": ("digits.onnx", uploads["digits.onnx"])}
     status, page, _ = send(api, files, model__task="regression", model__name="Mine")
     assert status == 422
@@ -159,7 +159,7 @@ def test_options_are_checked_as_those_of_the_api(api: Api, uploads: Uploads) -> 
 
 
 def test_a_rejected_file_says_why(api: Api, uploads: Uploads) -> None:
-    """Its code, what that means, and a form for another one that keeps the other file."""
+    """A rejected file has its code, what that means, and a form for another one that keeps the other file."""
     files = {"model": ("m.onnx", b"no model at all"), "dataset": ("digits.npz", uploads["digits.npz"])}
     _, _, ids = send(api, files)
     for record_id in ids.values():

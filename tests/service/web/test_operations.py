@@ -50,7 +50,7 @@ def waiting(registry: Registry, *, queue: str | None = None, for_seconds: float 
 
 
 def read(registry: Registry) -> Operations:
-    """What the registry knows."""
+    """The operations page's view of the registry."""
     with registry.read() as unit:
         return Operations.read(unit, {})
 
@@ -140,7 +140,7 @@ def test_lost_work_says_why_and_when_it_is_tried_again(api: Api, browser: TestCl
 
 
 def test_errors_are_counted_by_their_code(api: Api, browser: TestClient) -> None:
-    """Those of the last day, with their sentence and what to do, and the newest of each."""
+    """Errors of the last day are counted, with their sentence and what to do, and the newest of each."""
     failed = [waiting(api.registry) for _ in range(3)]
     with api.registry.write() as unit:
         for record_id in failed:

@@ -38,7 +38,7 @@ def refusing() -> TestClient:
 
 @pytest.mark.parametrize("code", sorted(ERROR_CODES.keys() - {"method_not_allowed"}))
 def test_every_code_has_a_page(refusing: TestClient, code: str) -> None:
-    """What has happened and what to do stand on it, with the code, the request's id, and nothing that runs."""
+    """Each code's page has what has happened and what to do, the code, the request's id, and nothing that runs."""
     answer = refusing.get(f"/{code}", headers=BROWSER)
     known = ERROR_CODES[code]
     assert (answer.status_code, answer.headers["retry-after"]) == (known.status, "7")
@@ -61,7 +61,7 @@ def test_clients_get_json(refusing: TestClient) -> None:
 
 
 def test_a_part_of_a_page_is_refused_in_a_part(refusing: TestClient) -> None:
-    """What a page loads later is replaced by the sentence alone."""
+    """A part that a page loads later is replaced by the sentence alone."""
     text = refusing.get("/not_found", headers={**BROWSER, "HX-Request": "true"}).text
     assert 'role="alert"' in text
     assert "<html" not in text

@@ -24,7 +24,7 @@ def events(*told: Iterable[Told]) -> list[Event]:
 
 
 def test_candidates_are_ranked_by_what_rows_they_have_not_seen_say() -> None:
-    """Who is finished comes first, then who has more folds; by their mean, or all rows of an average of networks."""
+    """Finished candidates come first, then those with more folds; by their mean, or all rows of an average."""
     race = Race().follow(
         events(
             trained("a", 1, losses=[3.0, 2.0], nll=0.5),

@@ -36,7 +36,7 @@ def test_a_report_is_a_page_among_the_others(api: Api) -> None:
 
 
 def test_names_in_a_report_are_text(api: Api) -> None:
-    """What others called classes, candidates and slices is escaped, in drawings, too."""
+    """Foreign names of classes, candidates and slices are escaped, in drawings, too."""
     report = json.loads(json.dumps(DEMO["report"]))
     report["classes"]["rows"][0]["name"] = report["candidates"][0]["name"] = report["subject"]["model"]["name"] = (
         HOSTILE

@@ -94,7 +94,7 @@ def test_a_file_with_a_fixed_batch_is_given_one() -> None:
 
 
 def test_the_first_page_has_the_three_requests_of_readme() -> None:
-    """What an empty service shows sends the parts, options and address that README, which is run, sends."""
+    """The page of an empty service sends the parts, options and address that README, which is run, sends."""
     shown = shlex.split(three_requests(Caller("mine", "http://127.0.0.1:8000", with_key=True)).replace("\\\n", ""))
     readme = (Path(__file__).parents[3] / "README.md").read_text()
     block = readme[readme.index("F=http://127.0.0.1:8000") :].partition("```")[0]

@@ -30,7 +30,7 @@ PAGE = {"Accept": "text/html"}
 
 
 def guarantees(num_rows: int = 400) -> Any:
-    """What rows of two classes allow to promise."""
+    """The promises that rows of two classes allow."""
     return Guarantees.fit(*drawn_rows(num_rows, 2), class_names=["a", "b"]).as_dict()
 
 

@@ -51,7 +51,7 @@ def prepared(folder: Path, inputs: Mapping[str, Any], *, splits: Array | None = 
 
 
 def order(folder: Path, model: bytes, data: Path, inputs: list[Json], **more: Any) -> Told:
-    """What the child is given."""
+    """The request that the child is given."""
     file = folder / "served.onnx"
     file.write_bytes(model)
     profile = model_profile(inputs=inputs, class_names=NAMES, **more.pop("profile", {}))
@@ -61,7 +61,7 @@ def order(folder: Path, model: bytes, data: Path, inputs: list[Json], **more: An
 
 
 def tolerant(ordered: BatchOrder) -> BatchOrder:
-    """The same, with errors in their rows."""
+    """A copy of the request with errors in their rows."""
     return ordered.model_copy(update={"errors": "column"})
 
 
@@ -295,7 +295,7 @@ def test_shards_are_the_whole_in_parts(tmp_path: Path, labelled: bool, monkeypat
 
 
 def test_a_shard_reads_its_own_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a file that is sorted by split no row before the shard is read, and none behind it."""
+    """A shard of a file sorted by split reads no row before it, and none behind it."""
     monkeypatch.setattr(batch_rows, "_MAPPED_FROM", 0)
     rows = np.random.default_rng(0).random((ROWS, 2), np.float32)
     (shard,) = shards(order(tmp_path, scaling(1.0), prepared(tmp_path, {"x": rows}), [spec("float32", 2)]), [120, 160])
@@ -344,7 +344,7 @@ def test_where_no_row_can_be_answered_all_have_errors(tmp_path: Path, options: J
 
 @pytest.mark.usefixtures("step")
 def test_a_broken_image_has_its_own_error(tmp_path: Path) -> None:
-    """What is no image, nothing at all, or of another size than the first good one is an error of its row."""
+    """A file that is no image, nothing at all, or of another size than the first good one is an error of its row."""
     shades = np.random.default_rng(0).permutation(256)[:ROWS]
     files = [image(np.full((1, 2, 3), shade, np.uint8)) for shade in shades]
     files[0], files[1], files[77], files[199] = b"no image", b"", image(photo(1, 3)), files[199][:40]
@@ -376,7 +376,7 @@ def test_rows_have_their_names(tmp_path: Path, ids: Array, labelled: bool) -> No
 
 
 def test_a_model_of_other_inputs_fails_the_batch(tmp_path: Path) -> None:
-    """What is wrong with every row is no error of rows."""
+    """A fault of every row is no error of rows."""
     rows = np.ones((ROWS, 3), np.float32)
     told = order(tmp_path, scaling(1.0), to_predict(tmp_path, {"x": rows}), [spec("float32", 2)])
     with pytest.raises(Mismatch, match="does not fit") as caught:

@@ -133,7 +133,7 @@ def test_names_and_padding_must_fit_the_inputs(options: dict[str, Any], code: st
 
 
 def test_a_models_own_reading_is_kept(tmp_path: Path) -> None:
-    """What was said of columns, padding and gaps stands in the profile."""
+    """Options for columns, padding and gaps stand in the profile."""
     profile = inspected(tmp_path, columns=NAMES, padding={"x": 0}, missing="nan")
     assert profile.columns == NAMES
     assert profile.reading is not None

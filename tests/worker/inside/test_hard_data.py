@@ -39,7 +39,7 @@ def rare(positives: float, counts: Mapping[str, int], seed: int = 0) -> dict[str
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job left: its answer, its report, and the folder with the calibrated file."""
+    """The results of a job: its answer, its report, and the folder with the calibrated file."""
 
     answer: Json
     report: Json
@@ -130,7 +130,7 @@ def test_wrong_calibration_labels_promote_nothing(run: Run, layer: tuple[Array, 
 
 
 def test_clean_splits_are_not_suspected(run: Run) -> None:
-    """The same rows with right labels: the overconfident model is calibrated, and nothing is called suspicious."""
+    """Rows with right labels are not suspicious: the overconfident model is calibrated, and no warning comes."""
     found = run(network(OVERCONFIDENT), world())
     assert found.answer["verdict"] == "post_hoc"
     assert found.value("calibrated", "nll") < found.value("uploaded", "nll") - 0.05

@@ -1,4 +1,4 @@
-"""What a child that opens a model loads."""
+"""Modules that a child that opens a model loads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a child may read: the files that were handed out for it, whatever the request and earlier children say."""
+"""Files that a child may read: those handed out for it, whatever the request and earlier children say."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ PROFILES = st.builds(
 
 
 class Captured(Exception):
-    """What a child asked to be granted."""
+    """The files that a child asked to be granted."""
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ GIVEN = {
 
 
 def granted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the child that `request.json` orders would be granted."""
+    """The files that the child of `request.json` would be granted."""
 
     def confine(folder: Path, inputs: Iterable[Path]) -> None:
         raise Captured([str(file) for file in inputs])
@@ -365,7 +365,7 @@ def test_children_have_what_the_trial_had(place: tuple[Path, Path]) -> None:
 def test_unprotected_work_is_put_off(
     registry: Registry, worker_settings: WorkerSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is no fault of the upload's and no attempt at it; it waits longer each time, and is done once all is well."""
+    """A lack of protection is no fault and no attempt of the upload; it waits longer each time, and is done at last."""
     row = tables.Dataset(
         id="ds_1",
         name="d",

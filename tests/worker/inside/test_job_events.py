@@ -1,4 +1,4 @@
-"""What a job's child tells while it works."""
+"""Events that a job's child reports while it works."""
 
 from __future__ import annotations
 

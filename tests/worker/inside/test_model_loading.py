@@ -21,7 +21,7 @@ Rows = dict[str, NDArray[Any]]
 
 
 def test_shares_of_a_record_are_those_of_the_splits(tmp_path: Path) -> None:
-    """What a record holds of its options reaches the reader of the file."""
+    """Shares in the options of a record reach the reader of the file."""
     rows = {name: array for name, array in world().items() if name != "split"}
     shares = {"calibration": 0.4, "guarantee": 0.1, "test": 0.5}
     order, files = an_order(tmp_path, rows, network(OVERCONFIDENT), dataset_options={"split_shares": shares})

@@ -36,7 +36,7 @@ def told(events: list[ChildEvent]) -> list[str]:
 
 @pytest.mark.parametrize("named", [True, False])
 def test_names_in_another_order_end_a_job(tmp_path: Path, named: bool) -> None:
-    """Whether the model has its names in a wrong order, or none and not the sorted one, the plan and the job say so."""
+    """The plan and the job find a wrong order of classes, whether the model names them or not."""
     order = [1, 2, 3, 0]
     names = NAMES[order].tolist()
     model = MODEL if named else network((TRUTH[0][:, order], TRUTH[1][order]))

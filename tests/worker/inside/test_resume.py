@@ -121,7 +121,7 @@ class Job:
         return {name: times for name, times in self.saved().items() if name.startswith("candidate")}
 
     def candidates(self) -> list[Json]:
-        """What was reported of each candidate when it ended, without how long it took."""
+        """The report of each candidate at its end, without how long it took."""
         told = [event["event"]["data"] for event in self.events if event.get("event", {}).get("type") == "candidate"]
         assert all(data["seconds"] >= 0 for data in told)
         return [{key: value for key, value in data.items() if key != "seconds"} for data in told]
@@ -152,7 +152,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
 
 @pytest.fixture(scope="module")
 def whole(given: Given, tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    """The same job undisturbed, and the files that it leaves."""
+    """An undisturbed job, and the files that it leaves."""
     job = Job(*given, tmp_path_factory.mktemp("whole"))
     folder = job.attempt()
     assert folder is not None
@@ -242,7 +242,7 @@ def test_a_job_killed_anywhere_ends_the_same(given: Given, whole: Whole, tmp_pat
 def test_a_job_killed_at_a_random_moment_ends_the_same(
     given: Given, whole: Whole, tmp_path: Path, share: float
 ) -> None:
-    """The same in the middle of whatever the job is doing, writing a file or telling of one, five times over."""
+    """A kill in the middle of whatever the job is doing, a write or an event, changes no result, five times over."""
     job = Job(*given, tmp_path)
     check_same(job, job.attempt(kill_after=share * whole[0].seconds) or job.attempt(), whole)
 

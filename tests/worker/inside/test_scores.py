@@ -37,7 +37,7 @@ def fit(folder: Path, content: bytes, *, looks_before: int = 0, **options: Any) 
 
 
 def run(folder: Path, rows: Array) -> tuple[Array, Array]:
-    """What the file alone answers, in a plain ONNX Runtime."""
+    """The answers of the file alone, in a plain ONNX Runtime."""
     session = ort.InferenceSession(str(folder / "calibrator.onnx"), providers=["CPUExecutionProvider"])
     (given,) = session.get_inputs()
     assert [output.name for output in session.get_outputs()] == ["probabilities", "confidence"]
@@ -107,7 +107,7 @@ def test_overconfident_scores_are_mended_and_calibrated_ones_gain_nothing(tmp_pa
 
 
 def test_halves_are_drawn_once_and_by_class(tmp_path: Path) -> None:
-    """The same file is always halved the same way, half of each class, and groups stay together."""
+    """A file is always halved one way, half of each class, and groups stay together."""
     rng = np.random.default_rng(0)
     targets = np.repeat([0, 1], [900, 100])
     logits = rng.normal(size=(1000, 2)).astype(np.float32)
@@ -214,7 +214,7 @@ def test_what_guarantee_rows_promise_holds_for_the_file(tmp_path: Path) -> None:
 
 
 def test_the_file_answers_for_the_class_priors(tmp_path: Path) -> None:
-    """It answers for ordered priors, and with its input for any others; classes that do not fit are refused."""
+    """The file answers for the job's priors, and with its input for any others; classes that do not fit are refused."""
     logits, targets = drawn_scores(1000, 3)
     content = made.npz(logits=logits, labels=targets)
     assert fit(tmp_path, content)["excerpt"]["class_priors"]["shifted"] is False

@@ -30,7 +30,7 @@ def batches(registry: Registry, settings: ServiceSettings) -> ShardedBatches:
 
 
 def manifest(batches: ShardedBatches, batch_id: str) -> tuple[str, BatchManifest]:
-    """Of a batch that has succeeded, and its digest."""
+    """The manifest of a batch that has succeeded, and its digest."""
     row = batches.batch(batch_id)
     assert (row.status, row.results_sha256) == ("succeeded", None), row.error
     assert row.manifest_sha256 is not None

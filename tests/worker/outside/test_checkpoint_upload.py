@@ -68,13 +68,13 @@ def uploader(registry: Registry, claim: Claim, folder: Path) -> Iterator[Checkpo
 
 
 def save(uploader: CheckpointUploader, folder: Path, name: str, file: str, content: bytes) -> None:
-    """What a child does."""
+    """Save an entry as a child does."""
     (folder / "journal" / file).write_bytes(content)
     uploader.submit(SavedCheckpoint(name=name, file=file))
 
 
 def kept(registry: Registry, claim: Claim) -> dict[str, bytes]:
-    """What the registry would give to the next attempt."""
+    """The entries that the registry would give to the next attempt."""
     with registry.read() as unit:
         entries = unit.checkpoints.of(claim.record_id)
     return {name: registry.artifacts.path(digest).read_bytes() for name, digest in entries.items()}
@@ -89,7 +89,7 @@ def losses(registry: Registry, claim: Claim) -> int:
 def test_newer_entries_replace_older_ones(
     registry: Registry, claim: Claim, uploader: CheckpointUploader, folder: Path
 ) -> None:
-    """Of each name the newest is kept, and neither the child's file nor the older artifact is left."""
+    """The newest entry of each name is kept, and neither the child's file nor the older artifact is left."""
     save(uploader, folder, "running", "running-1.pt", b"one")
     uploader.drain(10)
     with registry.read() as unit:
@@ -174,7 +174,7 @@ def test_what_is_too_large_is_not_kept(registry: Registry, claim: Claim, folder:
 
 
 def test_candidates_are_told_once(registry: Registry, claim: Claim, uploader: CheckpointUploader, folder: Path) -> None:
-    """What the child told before it saved is written with the entry, also where the first try fails, and only once."""
+    """Events before a save are written with the entry, also where the first try fails, and only once."""
     uploader._work.note({"event": {"type": "candidate", "data": CANDIDATE}})
     with pytest.raises(RuntimeError), registry.write() as unit:
         uploader._work.write_events(unit)
@@ -271,7 +271,7 @@ def test_only_plain_files_are_taken(registry: Registry, claim: Claim, folder: Pa
 def test_nonsense_is_passed_over(
     registry: Registry, claim: Claim, uploader: CheckpointUploader, folder: Path, entry: object
 ) -> None:
-    """What is no entry changes nothing, and the uploader goes on."""
+    """Lines that are no entry change nothing, and the uploader goes on."""
     uploader._work.keep = uploader.submit
     uploader._work.note({"checkpoint": entry})
     save(uploader, folder, "running", "x.pt", b"fine")

@@ -1,4 +1,4 @@
-"""What a job's child tells becomes events: all of it, in order, once, soon, and no flood."""
+"""Reports of a job's child become events: all of them, in order, once, soon, and no flood."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_what_an_earlier_attempt_told_is_once(registry: Registry, worker_setting
 def test_a_flood_is_dropped(
     registry: Registry, worker_settings: WorkerSettings, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of each type so many are events; one that floods drowns no other."""
+    """Each type has a limit of events; one that floods drowns no other."""
     monkeypatch.setitem(jobs._MAX_EVENTS, "epoch", 50)
     monkeypatch.setitem(jobs._MAX_EVENTS, "stage", 3)
     work = attempt(registry, worker_settings, job_id)
@@ -138,7 +138,7 @@ def test_a_flood_is_dropped(
 
 
 def test_news_do_not_wait_for_a_heartbeat(registry: Registry, worker_settings: WorkerSettings, job_id: str) -> None:
-    """What a child tells is an event though the next heartbeat is an hour away."""
+    """News of a child is an event though the next heartbeat is an hour away."""
     work = attempt(registry, worker_settings, job_id)
     with LeaseRenewal(registry, work, lease_seconds=7200, every_seconds=3600):
         for number in (1, 2):

@@ -119,7 +119,7 @@ def bench(registry: Registry, worker_settings: WorkerSettings) -> Bench:
 
 
 def answer(folder: Path, *, verdict: str = "unchanged", significant: bool = False) -> Json:
-    """What a child of a job leaves behind; the report stands for any."""
+    """The answer that a child of a job leaves behind; the report stands for any."""
     names = {"report": "report.json", "diagram": "reliability.svg", "page": "report.html"}
     names["predictions"] = "predictions.parquet"
     for name in names.values():
@@ -338,7 +338,7 @@ def test_a_refit_takes_the_rows_that_it_has_seen_along(bench: Bench, tmp_path: P
 
 
 def test_each_line_of_models_has_a_key_of_its_own(bench: Bench, tmp_path: Path) -> None:
-    """Who learns one key can read the rows of no other model's file; a second refit goes on under the first's."""
+    """The holder of one key can read the rows of no other model's file; a second refit goes on under the first's."""
     model, data = bench.model(), bench.dataset(b"rows")
     first, key = refitted(bench, data, model, tmp_path)
     assert refitted(bench, data, first, tmp_path)[1] == key
@@ -383,7 +383,7 @@ NONE += [re.sub(r'"value": [0-9.]+', f'"value": {number}', REPORT, count=1) for 
 
 @pytest.mark.parametrize("content", NONE)
 def test_a_report_that_is_none_is_not_published(bench: Bench, tmp_path: Path, content: str) -> None:
-    """What the child left is the document that clients are promised, or the job does not succeed."""
+    """The child's report is the document that clients are promised, or the job does not succeed."""
     job_id = bench.job(bench.dataset(b"rows"), bench.model())
     result = answer(tmp_path)
     (tmp_path / "report.json").write_text(content)
@@ -408,7 +408,7 @@ def test_jobs_of_an_earlier_version_get_todays_defaults(bench: Bench) -> None:
 
 
 def test_fitted_scores_are_published(bench: Bench, tmp_path: Path) -> None:
-    """What the child found stands in the record, with its files' digests; its scores stay until it is deleted."""
+    """Results of the child stand in the record, with their files' digests; its scores stay until it is deleted."""
     record_id = bench.calibrator(b"scores")
     work, prepared = bench.begun(record_id)
     assert isinstance(prepared.order, ScoresOrder)

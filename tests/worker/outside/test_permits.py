@@ -34,7 +34,7 @@ class Recording(Supervisor):
         self.done: list[str] = []
 
     def execute(self, claim: Claim, **_: Any) -> None:
-        """It is done."""
+        """Count the claim as done."""
         with self._registry.write() as unit:
             unit.work.finish(claim)
         self.done.append(claim.record_id)
@@ -111,7 +111,7 @@ def test_a_worker_takes_only_what_it_serves(registry: Registry, supervisor: Reco
 
 
 def hurried_with(supervisor: Supervisor, **options: Any) -> WorkerSettings:
-    """Its settings with some changed."""
+    """The worker's settings with some changed."""
     return supervisor._settings.model_copy(update=options)
 
 
@@ -199,7 +199,7 @@ def client(valkey: Valkey, request: pytest.FixtureRequest) -> Iterator[Any]:
 
 @pytest.fixture
 def broker(valkey: Valkey, client: Any) -> Iterator[Broker]:
-    """The same database as a worker sees it."""
+    """The client's database as a worker sees it."""
     opened = Broker(valkey.url(client.connection_pool.connection_kwargs["db"]))
     yield opened
     opened.close()

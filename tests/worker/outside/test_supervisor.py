@@ -209,7 +209,7 @@ def test_a_cancellation_needs_no_living_worker(registry: Registry) -> None:
 def test_a_hostile_child_writes_nothing_that_breaks_a_record(
     registry: Registry, worker_settings: WorkerSettings, event: Json
 ) -> None:
-    """What a child says is taken only as far as the job's record and events can carry it."""
+    """A child's words are taken only as far as the job's record and events can carry them."""
     job_id = add_job(registry, status="running")
     claim = claimed_by(registry, job_id, "w")
     work = kind_of(claim)(registry, worker_settings, claim)
@@ -227,7 +227,7 @@ def test_a_hostile_child_writes_nothing_that_breaks_a_record(
 def test_progress_is_an_event_all_the_time(
     registry: Registry, worker_settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What grows by a percent is an event at once; where nothing grows there is one every few seconds all the same."""
+    """Growth by a percent is an event at once; where nothing grows there is one every few seconds all the same."""
     now = [1000.0]
     monkeypatch.setattr("worker.outside.kinds.jobs.time.monotonic", lambda: now[0])
     job_id = add_job(registry, status="running")

@@ -1,4 +1,4 @@
-"""What a sandboxed child can and cannot do, tried in real processes: as root, as others, and with walls missing."""
+"""Limits of a sandboxed child, tried in real processes: as root, as others, and with walls missing."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def places(tmp_path: Path) -> Iterator[tuple[Path, ...]]:
 
 
 def tried(places: tuple[Path, ...], attempts: str, *, before: str = "") -> Json:
-    """What a fresh process finds that confines itself and then makes these attempts."""
+    """The findings of a fresh process that confines itself and then makes these attempts."""
     code = _BEFORE + before + _TRYING + attempts + _AFTER
     done = subprocess.run(
         [sys.executable, "-P", "-c", code, *map(str, places)],
@@ -303,7 +303,7 @@ def _group(leader: int) -> list[int]:
 
 
 def answered(folder: Path, answer: str) -> ChildOutcome:
-    """What the supervisor makes of what a child left."""
+    """The supervisor's reading of the files that a child left."""
     (folder / "log.txt").write_text("\x1b[2Jlog\n")
     (folder / "answer.json").write_text(answer)
     return read_outcome(folder, None)

@@ -134,7 +134,7 @@ def test_child_out_of_time(tmp_path: Path) -> None:
 
 
 def test_supervisor_that_changes_its_mind(tmp_path: Path) -> None:
-    """What a tick raises ends the child and comes through."""
+    """An exception of a tick ends the child and comes through."""
     seen: list[int | None] = []
 
     def stop() -> None:

@@ -67,7 +67,7 @@ def test_a_child_that_does_not_read_is_ended(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_child_that_has_closed_its_input_may_go_on() -> None:
-    """What is sent to a child that has closed its side is lost, and the child ends in its own way."""
+    """Input for a child that has closed its side is lost, and the child ends in its own way."""
     code = "import os, time; os.close(0); print('{}', flush=True); time.sleep(0.5)"
     assert watched(code, ["x" * 900_000]) == (None, [{}])
 

@@ -196,7 +196,7 @@ class Interpretation:
 
 
 def _reads_size(node: NodeProto, position: int, inputs: Inputs) -> bool:
-    """Whether nothing but the number at a position limits a size; of an empty tensor a Reshape may ask for any."""
+    """True where only the number at a position limits a size; of an empty tensor a Reshape may ask for any."""
     if node.op_type == "Reshape" and position == 1:
         source = inputs[0]
         return source is None or not source.fixed or not source.count

@@ -52,7 +52,7 @@ class AbstractTensor:
 
     @property
     def varies(self) -> bool:
-        """Whether its elements may differ from row to row."""
+        """True where its elements may differ from row to row."""
         return self.value is None and self.tainted
 
 

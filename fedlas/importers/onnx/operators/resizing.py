@@ -102,7 +102,7 @@ def _resize(x: Tensor, axes: Sequence[_ResizedAxis], options: _ResizeOptions) ->
 
 
 def _is_pytorchs(x: Tensor, axes: Sequence[_ResizedAxis], options: _ResizeOptions) -> bool:
-    """Whether `F.interpolate` has the same definition (and then does it in one fast step)."""
+    """True where `F.interpolate` has the same definition (and then does it in one fast step)."""
     spatial = all(axis.dim > 1 for axis in axes) and 3 <= x.ndim <= 5 and x.is_floating_point()
     exact = all(abs(axis.scale * axis.size - axis.target) < 1e-5 and axis.target > 1 for axis in axes)
     if not spatial or not exact:

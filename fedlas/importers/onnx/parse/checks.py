@@ -100,7 +100,7 @@ def _within(position: int, end: int) -> None:
 
 
 def _check(parts: int, fields: int, depth: int) -> None:
-    """These two limits end the count, so how much lies beyond them is not known; nodes are counted to the end."""
+    """Refuse a file by the limits that end the count: how much lies beyond them is not known; nodes are all counted."""
     if parts > _MAX_PARTS:
         raise UnsupportedModel(
             "too_many_nodes",

@@ -30,7 +30,7 @@ _AFFORDABLE = 4
 
 
 class AmbiguousShape(Exception):
-    """This reading of the shapes does not lead to an independent computation of rows."""
+    """A reading of the shapes that does not lead to an independent computation of rows."""
 
 
 @dataclass(frozen=True)

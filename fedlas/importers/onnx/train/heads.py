@@ -138,7 +138,7 @@ def choose_head(
 
 
 def _leads_to(graph: Graph, other: Head, head: Head) -> bool:
-    """Whether `other` is a step on the way to `head`, as scores before a further layer's are, and embeddings."""
+    """True where `other` is a step on the way to `head`, as scores before a further layer's are, and embeddings."""
     if other is head:
         return True
     if other.kind == "probabilities":
@@ -150,7 +150,7 @@ def _leads_to(graph: Graph, other: Head, head: Head) -> bool:
 
 
 def _is_plain(graph: Graph, logits: str, frontier: Sequence[str]) -> bool:
-    """Whether nothing but sums and layouts follow the last linear layers, so that probabilities cannot come of them."""
+    """True where only sums and layouts follow the last linear layers, so that probabilities cannot come of them."""
     nodes = graph.cone([logits], stop=frontier)
     return all(node.op_type in (*LINEAR, *AFTER_HEAD) and node.op_type != "Div" for node in nodes)
 
@@ -305,7 +305,7 @@ def _pooling_after(
 
 
 def _picks(node: NodeProto, shapes: Shapes, feature_axis: int) -> bool:
-    """Whether the node picks positions, whole with their features."""
+    """True where the node picks positions, whole with their features."""
     if node.op_type == "Gather":
         return bool(attribute(node, "axis", 0) % (feature_axis + 1) != feature_axis)
     depth = attribute(node, "batch_dims", 0) + shapes[node.input[1]][-1] if node.op_type == "GatherND" else 0
@@ -313,7 +313,7 @@ def _picks(node: NodeProto, shapes: Shapes, feature_axis: int) -> bool:
 
 
 def _pools(graph: Graph, node: NodeProto, shape: tuple[int, ...], feature_axis: int) -> bool:
-    """Whether the node averages over positions, or picks one, and leaves rows and features alone."""
+    """True where the node averages over positions, or picks one, and leaves rows and features alone."""
     kept = {0, feature_axis}
     if node.op_type == "GlobalAveragePool":
         return feature_axis == 1

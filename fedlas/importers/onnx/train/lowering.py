@@ -202,7 +202,7 @@ def _call(state: _LoweringState, node: NodeProto, call: Call, device: list[str])
 
 
 def _trains(state: _LoweringState, node: NodeProto) -> bool:
-    """Whether scale and bias are weights and the statistics constants, as in every trained network."""
+    """True where scale and bias are weights and the statistics constants, as in every trained network."""
     names = node.input[1:5]
     return all(state.is_weight(n) for n in names[:2]) and all(n in state.constants for n in names[2:])
 

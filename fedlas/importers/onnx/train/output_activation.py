@@ -216,7 +216,7 @@ def labelled_scores(graph: Graph, output: str, shapes: Shapes) -> str | None:
 
 
 def is_distribution(graph: Graph, name: str, inputs: Mapping[str, Tensor]) -> bool:
-    """Whether every row of a tensor (N, K) holds probabilities, seen by running the graph."""
+    """True where every row of a tensor (N, K) holds probabilities, seen by running the graph."""
     part = graph.copy()
     try:
         part.prune([name])

@@ -91,7 +91,7 @@ class Trace:
         return value.shape[1] > 1 and bool((value > -1e-6).all() and np.abs(value.sum(1) - 1).max() < 1e-3)
 
     def contradicts(self, node: NodeProto, scores: str) -> bool:
-        """Whether no row's highest score is that of the label which a classifier's node gives it."""
+        """True where no row's highest score is that of the label which a classifier's node gives it."""
         names, labels = label_names(node), self._values.get(node.output[0])
         best = self._values[scores].reshape(_ROWS, -1).argmax(1)
         if labels is None or len(names) <= best.max():

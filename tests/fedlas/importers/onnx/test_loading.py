@@ -287,7 +287,7 @@ def test_shapes_are_computed_where_the_rows_are_not(name: str, tmp_path: Path) -
 
 
 def renamed_sizes(path: Path, sizes: list[int]) -> Path:
-    """The same file with other sizes written into its first input."""
+    """A copy of the file with other sizes written into its first input."""
     model = onnx.load(path)
     for dim, size in zip(model.graph.input[0].type.tensor_type.shape.dim, sizes, strict=True):
         dim.dim_value = size
@@ -316,7 +316,7 @@ def test_minus_one_is_an_open_axis(tmp_path: Path) -> None:
 
 
 def test_a_file_of_classical_operators_alone(tmp_path: Path) -> None:
-    """It need not name the standard operators' version: ONNX Runtime opens it, and it trains."""
+    """A file of classical operators need not name the standard operators' version: it opens, and it trains."""
     rng = np.random.default_rng(0)
     weight, bias = rng.standard_normal((3, 10)).astype(np.float32), rng.standard_normal(3).astype(np.float32)
     node = helper.make_node(

@@ -1,4 +1,4 @@
-"""What the tests of the protocol share: a model's profile and what its file computes."""
+"""Fixtures for the tests of the protocol: a model's profile and the outputs of its file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.helpers.oip_models import profile_of, softmax
 
 @pytest.fixture(scope="session")
 def guarantees() -> Guarantees:
-    """Of 400 rows whose probabilities are true."""
+    """Guarantees of 400 rows whose probabilities are true."""
     rng = np.random.default_rng(0)
     probs = softmax(rng.normal(size=(400, 3)) * 2)
     targets = (probs.cumsum(1) > rng.random((400, 1))).argmax(1)

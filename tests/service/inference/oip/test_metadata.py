@@ -54,7 +54,7 @@ def test_all_that_is_listed_can_be_asked_for(changes: dict[str, Any]) -> None:
 
 
 def test_configuration() -> None:
-    """As Triton's, without the dimension of rows; one value to a row is [1] reshaped to nothing."""
+    """A configuration is Triton's, without the dimension of rows; one value to a row is [1] reshaped to nothing."""
     found = responses.model_config(profile_of(), "m", max_rows=7)
     assert (found["name"], found["platform"], found["backend"]) == ("m", "onnxruntime_onnx", "onnxruntime")
     assert found["max_batch_size"] == 7

@@ -33,13 +33,13 @@ def asked(*wanted: str | RequestedOutput, binary: bool = False, **parameters: An
 
 
 def answered(request: InferenceRequest, profile: ServingProfile, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What the service does with a request, but for the model."""
+    """The service's answer to a request, but for the model."""
     requested = chosen(request, profile)
     return tensors(Predictions(given, DecisionPolicy.of(profile, options(request.parameters))), requested)
 
 
 def answer(outputs: dict[str, np.ndarray], profile: ServingProfile, options: AnswerOptions) -> list[dict[str, Any]]:
-    """The same rows as `/v1` answers them."""
+    """The answers of `/v1` to equal rows."""
     return json_rows(Predictions(outputs, DecisionPolicy.of(profile, options)))
 
 
@@ -95,7 +95,7 @@ def test_every_output_agrees_with_v1(guarantees: Guarantees, complete: bool) -> 
 
 @pytest.mark.parametrize(("positive", "column"), [(None, 1), ("yes", 1), ("no", 0)])
 def test_binary_models(positive: str | None, column: int) -> None:
-    """They add the probability of their positive class, and decide by a threshold on it."""
+    """Binary models add the probability of their positive class, and decide by a threshold on it."""
     profile = profile_of(class_names=["no", "yes"], task="binary", positive_class=positive)
     given = computed(LOGITS[:, :2].copy())
     found = answered(asked("probability", "decision", decision_threshold=0.4), profile, given)
@@ -187,7 +187,7 @@ def test_bad_parameters(parameters: dict[str, Any], words: str) -> None:
 
 
 def test_parameters_of_others_are_passed_over() -> None:
-    """What Triton, MLServer and KServe clients send beside ours changes nothing."""
+    """Parameters that Triton, MLServer and KServe clients send beside ours change nothing."""
     parameters = {
         "timeout": 100, "priority": 1, "sequence_id": 7, "sequence_start": True, "sequence_end": False,
         "binary_data_output": True, "content_type": "np", "headers": "x", "triton_enable_empty_final_response": True,

@@ -66,7 +66,7 @@ def test_bytes_arrive_as_they_were_sent(values: np.ndarray) -> None:
 @given(arrays.arrays(object, SHAPES, elements=TEXTS, fill=st.nothing()))
 @settings(deadline=None)
 def test_texts_arrive_as_utf_8(values: np.ndarray) -> None:
-    """The same from JSON as from bytes."""
+    """Texts are equal from JSON and from bytes."""
     for binary in (False, True):
         body, length = InferenceServerClient.generate_request_body([written(values, "x", binary=binary)])
         found = decode(body, length).inputs["x"]
@@ -113,7 +113,7 @@ def test_outputs_as_the_client_asks_for_them() -> None:
 
 
 def test_columns_and_views_are_written_row_by_row() -> None:
-    """What lies otherwise in memory, as a column of probabilities does, is written in row-major order."""
+    """Views that lie otherwise in memory, as a column of probabilities does, are written in row-major order."""
     values = np.arange(12, dtype=np.float32).reshape(3, 4)
     for array in (values[:, 1], values.T, values[::2], values[:, ::-1]):
         for binary in (False, True):

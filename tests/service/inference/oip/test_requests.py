@@ -126,7 +126,7 @@ def test_binary_values_are_aligned_in_memory(padding: int) -> None:
 
 @pytest.mark.parametrize("nothing", [{}, {"id": None, "parameters": None, "outputs": None}, {"outputs": []}])
 def test_what_is_not_said(nothing: Json) -> None:
-    """What a client leaves out, or says with null as some do, has its default."""
+    """A value that a client leaves out, or gives as null as some do, has its default."""
     found = read({**TENSOR, "parameters": None}, **nothing)
     assert (found.id, found.wanted, found.binary, found.parameters) == (None, None, False, {})
 
@@ -243,7 +243,7 @@ def test_bad_bytes(tensor: Json, tail: bytes, words: str) -> None:
     ],
 )
 def test_bad_requests(content: bytes, words: str) -> None:
-    """What is no request at all is reported as such."""
+    """A body that is no request at all is reported as such."""
     with pytest.raises(InvalidRequest) as caught:
         decode(content, None)
     assert words in caught.value.message
@@ -400,7 +400,7 @@ def test_image_files(shape: list[int], form: str) -> None:
     ],
 )
 def test_bad_image_files(text: str, words: str) -> None:
-    """What is no image is reported by its row."""
+    """A file that is no image is reported by its row."""
     tensor = {"name": "x", "shape": [2], "datatype": "BYTES", "data": [base64.b64encode(blank_png(8)).decode(), text]}
     with pytest.raises(InvalidRequest) as caught:
         align(tensor, inputs=IMAGE_INPUT, preprocessing=PREPROCESSING)

@@ -1,4 +1,4 @@
-"""Which URLs and addresses a webhook may have."""
+"""URLs and addresses that a webhook may have."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_metadata_services_are_never_allowed(address: str) -> None:
     ],
 )
 def test_an_operator_may_open_particular_networks(network: str, inside: list[str], outside: list[str]) -> None:
-    """What lies within may be reached, in clear too; nothing beside it."""
+    """Addresses within the networks may be reached, in clear too; nothing beside them."""
     policy = Policy(allowed_networks=(ip_network(network),))
     assert [policy.objection(ip_address(address), secure=False) for address in inside] == [None] * len(inside)
     assert all(policy.objection(ip_address(address), secure=True) for address in outside)

@@ -147,7 +147,7 @@ _NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 
 
 def test_the_schedule_is_the_specifications() -> None:
-    """Its table "time since start", in hours, minutes and seconds."""
+    """The schedule is the table "time since start", in hours, minutes and seconds."""
     table = ["0:00:00", "0:00:05", "0:05:05", "0:35:05", "2:35:05", "7:35:05", "17:35:05", "31:35:05", "51:35:05"]
     table.append("75:35:05")
     since_start, elapsed = [], timedelta()

@@ -300,7 +300,7 @@ def test_urls_of_closed_addresses_are_refused_without_a_question(monkeypatch: py
 
 
 def _watch_sockets(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """What sockets this process makes from now on."""
+    """The sockets that this process makes from now on."""
     made: list[object] = []
     original = socket.socket.__init__
 

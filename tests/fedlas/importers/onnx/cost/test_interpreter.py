@@ -25,7 +25,7 @@ from tests.helpers.sized_graphs import HOSTILE, MUST_PASS, Hostile
 
 
 def every_tensor(graph: Graph, rows: dict[str, Any]) -> dict[str, Any]:
-    """What ONNX Runtime computes for each tensor, node by node as they are written."""
+    """The value that ONNX Runtime computes for each tensor, node by node as they are written."""
     names = [name for item in graph.nodes for name in item.output if name]
     model = graph.to_model([helper.make_empty_tensor_value_info(name) for name in names])
     options = ort.SessionOptions()
@@ -54,7 +54,7 @@ def test_no_row_chooses_a_size(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", MUST_PASS)
 def test_what_people_export_is_opened(name: str, tmp_path: Path) -> None:
-    """It is imported, computes the same, and its sizes are as analysed."""
+    """An exported graph is imported, computes equal outputs, and has the sizes of the analysis."""
     path = MUST_PASS[name](tmp_path)
     classifier = load_onnx(path)
     assert check_parity(path, classifier) <= 1e-4
@@ -67,7 +67,7 @@ def test_what_people_export_is_opened(name: str, tmp_path: Path) -> None:
 
 
 def test_a_served_copy_is_analysed_again(tmp_path: Path) -> None:
-    """What is written goes through the same analysis, whatever became of the graph since it was opened."""
+    """A written graph goes through the analysis again, whatever became of it since it was opened."""
     classifier = load_onnx(MUST_PASS["mlp"](tmp_path))
     unlimited = classifier.graph()
     (x,) = classifier.input_names
@@ -82,7 +82,7 @@ def test_a_served_copy_is_analysed_again(tmp_path: Path) -> None:
 
 
 def test_an_unknown_operator_reads_sizes(tmp_path: Path) -> None:
-    """What stands in no list is refused where values reach it."""
+    """An operator that stands in no list is refused where values reach it."""
     strange = Hostile([node("Strange", ["whole"], "zeros", domain="com.example")])
     graph = Graph.from_model(onnx.load(strange.write(tmp_path)))
     with pytest.raises(UnsupportedModel) as caught:

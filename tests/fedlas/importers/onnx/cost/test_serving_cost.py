@@ -1,4 +1,4 @@
-"""What rows of a graph cost is counted: in proportion to the rows or not at all, with powers of free dimensions."""
+"""The cost of a graph's rows is counted: in proportion to the rows or not at all, with powers of free dimensions."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_more_than_linear_in_rows_is_refused(nodes: list[NodeProto], tmp_path: P
 
 
 def test_growth_behind_unknown_sizes_is_refused(tmp_path: Path) -> None:
-    """What comes out of a sequence has sizes that only a run tells: such a graph is run, and its growth refused."""
+    """Tensors out of a sequence have sizes that only a run tells: such a graph is run, and its growth refused."""
     through = [node("SequenceConstruct", ["x"], "list"), node("SequenceAt", ["list", "first"], "z")]
     first = np.array(0)
     cost = counted(tmp_path, [*through, node("Gemm", ["z", "w", "b"], "y")], first=first)
@@ -108,7 +108,7 @@ def test_sizes_of_classical_models_follow_from_shapes(model: Any, tmp_path: Path
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_a_linear_classifier_has_a_score_for_each_class(classes: int) -> None:
-    """As ONNX Runtime gives them, although ONNX's own inference looks for their names elsewhere and finds none."""
+    """Scores are ONNX Runtime's, although ONNX's own inference looks for their names elsewhere and finds none."""
     linear = node("LinearClassifier", ["x"], "labels", "scores", domain="ai.onnx.ml", **_linear(classes))
     given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2])
     imports = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 1)]

@@ -19,7 +19,7 @@ from tests.helpers.node_suite import COUNTING, SKIPPED, Case, claimed, out_of_sc
 
 
 def failure(case: Case) -> str | None:
-    """What is wrong with our outputs: shapes, types and values count."""
+    """The fault of our outputs: shapes, types and values count."""
     graph = case.graph()
     try:
         ours = outputs_of(graph, case.tensors(graph))
@@ -151,7 +151,7 @@ def in_double(case: Case) -> Differentiable | None:
 
 
 def gradients(function: Differentiable) -> list[Tensor]:
-    """Of a weighted sum of the outputs, as far as they depend on the inputs."""
+    """The gradients of a weighted sum of the outputs, as far as they depend on the inputs."""
     torch.manual_seed(0)
     live = [value for value in function.of(*function.inputs) if value.requires_grad]
     if not live:

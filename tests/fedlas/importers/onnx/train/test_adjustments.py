@@ -79,7 +79,7 @@ def test_labels_alone(tmp_path: Path) -> None:
 
 
 def test_other_outputs_are_left_out(tmp_path: Path) -> None:
-    """Of scores and labels the scores are taken."""
+    """Scores are taken, and labels left out."""
     found = told(exported(tmp_path, Composed(mlp(), lambda y: (y, y.argmax(1))), output_names=["scores", "label"]))
     assert found == {"outputs_left_out": {"output": "scores", "left_out": ["label"]}}
 
@@ -145,7 +145,7 @@ def test_a_scikit_learn_pipeline(tmp_path: Path) -> None:
 
 
 def test_a_forest_with_a_fixed_batch(tmp_path: Path) -> None:
-    """What cannot be trained is told, too: its probabilities got a floor, and their logarithms were taken."""
+    """Notices name the floor under a forest's probabilities and their logarithms, although nothing trains."""
     rows, labels = classical_models.table()
     forest = RandomForestClassifier(5, random_state=0).fit(rows, labels)
     path = classical_models.save(forest, rows, tmp_path / "m.onnx", options={id(forest): {"zipmap": False}})

@@ -314,7 +314,7 @@ def test_features_are_the_mean_where_the_pooling_cannot_move(name: str, opset: i
 
 
 def last_token(form: str) -> tuple[list[NodeProto], dict[str, np.ndarray]]:
-    """What Transformers' sequence classification writes: the scores at a text's last token that is no padding (0)."""
+    """The nodes of Transformers' sequence classification: scores at a text's last token that is no padding (0)."""
     count = [
         node("Cast", ["x"], "real", to=TensorProto.BOOL),
         node("Cast", ["real"], "ones", to=TensorProto.INT64),
@@ -406,7 +406,7 @@ def test_a_floor_of_the_sum_is_no_softmax(tmp_path: Path) -> None:
 
 
 def test_bounded_probabilities_are_no_softmax(tmp_path: Path) -> None:
-    """What changes confident rows alone shows too: a clipped softmax is kept, its logarithms are the logits."""
+    """A clip that changes confident rows alone shows too: a clipped softmax is kept, its logarithms are the logits."""
     path = export(Composed(mlp(), lambda y: y.softmax(1).clamp(0.01, 0.99)), table(2), tmp_path / "m.onnx")
     nodes = load_onnx(path).graph().nodes
     assert [item.op_type for item in nodes if item.op_type in ("Softmax", "Clip")] == ["Softmax", "Clip"]
@@ -433,6 +433,6 @@ def test_scaled_inputs_are_features_of_a_linear_classifier(tmp_path: Path) -> No
 
 
 def test_the_output_of_a_label_is_not_renamed(tmp_path: Path) -> None:
-    """What was read is recorded: the tensor before ArgMax, which the file can be asked for."""
+    """The record names the tensor that was read, before ArgMax, which the file can be asked for."""
     path = export(Composed(mlp(), lambda y: y.argmax(1)), table(2), tmp_path / "m.onnx", output_names=["label"])
     assert load_onnx(path).output_name in {name for n in onnx.load(path).graph.node for name in n.output} - {"label"}

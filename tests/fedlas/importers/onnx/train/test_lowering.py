@@ -67,7 +67,7 @@ def test_layers_without_names_stay_apart() -> None:
 
 
 def test_constants_may_not_grow_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a graph computes from its constants alone is limited in total, not only for each tensor."""
+    """Constants that a graph computes from constants alone are limited in total, not only for each tensor."""
     monkeypatch.setattr(lowering, "MAX_FOLDED_BYTES", 10_000)
     fills = [helper.make_node("ConstantOfShape", ["n"], [f"c{i}"]) for i in range(5)]
     sums = [helper.make_node("Add", [f"s{i}" if i else "x", f"c{i}"], [f"s{i + 1}"]) for i in range(5)]

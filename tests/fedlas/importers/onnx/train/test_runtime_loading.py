@@ -378,7 +378,7 @@ STEPS = ["Round", "Floor", "Ceil", "Sign", "Hardmax", "ArgMax", "Greater", "Cast
 
 @pytest.mark.parametrize("op", STEPS)
 def test_weights_that_no_gradient_reaches_are_no_parameters(op: str, tmp_path: Path) -> None:
-    """What lies behind a step is constant in training; autograd, told to train everything, finds no slope there."""
+    """Weights behind a step are constant in training; autograd, asked to train everything, finds no slope there."""
     attributes = {"Hardmax": {"axis": 1}, "ArgMax": {"axis": 1}, "Cast": {"to": TensorProto.INT64}}.get(op, {})
     truth = op == "Not"
     nodes = [

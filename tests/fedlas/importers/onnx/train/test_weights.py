@@ -1,4 +1,4 @@
-"""Which constants of a graph train: weights by their role, also computed ones; masks, positions and scalers do not."""
+"""Constants of a graph that train: weights by their role, also computed ones; masks, positions and scalers do not."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Inputs]]] = {
     ],
 )
 def test_weights_of_every_layer_train(name: str, dynamo: bool, tmp_path: Path) -> None:
-    """As many weights as the network has, all of them with a gradient; computed weights train what computes them."""
+    """The network's weights are all there, each with a gradient; computed weights train what computes them."""
     make, rows = LAYERS[name]
     torch.manual_seed(0)
     network = trained_looking(make())
