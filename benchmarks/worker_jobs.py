@@ -27,10 +27,10 @@ from benchmarks.races import leave_race, recorded_race
 from benchmarks.settings import SETTINGS
 from fedlas.contract.options import DatasetOptions, ModelOptions, ScoresOptions
 from fedlas.contract.requests import JobRequest
-from worker.documents.orders import (
-    CalibrateOrder,
+from worker.documents import (
     InspectDatasetOrder,
     InspectModelOrder,
+    JobOrder,
     OrderedDataset,
     OrderedModel,
     ScoresOrder,
@@ -71,7 +71,8 @@ def worker_job(upload: Path, dataset: Path, request: Json, scratch: Path, *, see
     seen = inspect_dataset(as_sent, {"dataset": dataset}, scratch, _quiet)
     options = ModelOptions(class_names=seen.profile.class_names)
     model = inspect_model(InspectModelOrder(options=options), {"model": upload}, scratch, _quiet)
-    order = CalibrateOrder(
+    order = JobOrder(
+        kind="calibrate",
         job_id="job_0",
         request=JobRequest.model_validate({"model_id": "mdl_0", "dataset_id": "ds_0", **request}),
         model=OrderedModel(id="mdl_0", sha256="0", row_key="0" * 32, options=options, profile=model.profile),

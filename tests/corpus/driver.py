@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from worker.documents.orders import WorkOrder
+from worker.documents import WorkOrder
 from worker.inside import child
 from worker.sandbox.confinement import confine
 from worker.sandbox.protocol import Limits

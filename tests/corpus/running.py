@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from service.registry.settings import WorkerSettings
 from tests.corpus.case import BadFile
 from tests.helpers.service import ROOT
-from worker.documents.orders import WorkOrder
+from worker.documents import WorkOrder
 from worker.outside.kinds.uploads import inspection_limits
 from worker.sandbox import process as sandbox
 from worker.sandbox.process import ChildOutcome

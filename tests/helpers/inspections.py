@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-from worker.documents.orders import InspectDatasetOrder, InspectModelOrder
+from worker.documents import InspectDatasetOrder, InspectModelOrder
 from worker.sandbox import process
 from worker.sandbox.process import ChildOutcome
 from worker.sandbox.protocol import REQUEST, ChildRequest, JsonObject, Order, Replies

@@ -10,7 +10,7 @@ import numpy as np
 from fedlas.contract.options import DatasetOptions, ModelOptions
 from fedlas.contract.requests import JobRequest
 from tests.helpers import Json
-from worker.documents.orders import InspectDatasetOrder, InspectModelOrder, OrderedDataset, OrderedModel, PlanOrder
+from worker.documents import InspectDatasetOrder, InspectModelOrder, JobOrder, OrderedDataset, OrderedModel
 from worker.inside.channel import Files
 from worker.inside.inspection import inspect_dataset, inspect_model
 
@@ -23,7 +23,7 @@ def an_order(
     model_options: Json | None = None,
     dataset_options: Json | None = None,
     **request: Any,
-) -> tuple[PlanOrder, Files]:
+) -> tuple[JobOrder, Files]:
     """A request to the worker's child, after both inspections; `rows` are arrays, or a file of any format."""
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(rows, bytes):
@@ -35,7 +35,8 @@ def an_order(
     data_order = InspectDatasetOrder(options=DatasetOptions(**(dataset_options or {})))
     inspect_dataset(data_order, {"dataset": folder / "rows.npz"}, folder, lambda _: None)
     seen = inspect_model(InspectModelOrder(options=options), {"model": file}, folder, lambda _: None)
-    order = PlanOrder(
+    order = JobOrder(
+        kind="plan",
         job_id="job_1",
         request=JobRequest(model_id="mdl_1", dataset_id="ds_1", **request),
         model=OrderedModel(id="mdl_1", sha256="0", row_key="0" * 32, options=options, profile=seen.profile),

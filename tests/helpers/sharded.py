@@ -19,8 +19,7 @@ from service.registry.settings import WorkerSettings
 from service.registry.tables import new_id, now
 from tests.helpers.documents import DATASET_PROFILE, MODEL_PROFILE
 from tests.helpers.served import lookup
-from worker.documents.orders import BatchOrder, EndReply, ShardOrder
-from worker.documents.results import ChildEvent, Result
+from worker.documents import BatchOrder, ChildEvent, Reply, Result, ShardOrder
 from worker.inside.batch import PARTS, predict, predict_shard
 from worker.outside.kinds import WorkKind, kind_of
 
@@ -105,7 +104,7 @@ class ShardedBatches:
                     match prepared.order:
                         case ShardOrder() as shard:
                             work.keep = lambda entry: self._keep(work, folder / PARTS / entry.file)
-                            found = predict_shard(shard, files, folder, lambda event: told(work, event), EndReply)
+                            found = predict_shard(shard, files, folder, lambda event: told(work, event), Reply)
                         case BatchOrder() as batch:
                             found = predict(batch, files, folder, lambda event: told(work, event))
                 except FedLASError as error:

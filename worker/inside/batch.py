@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 
+from fedlas.contract.events import Progress
 from fedlas.contract.options import AnswerOptions
 from fedlas.errors import Mismatch
 from fedlas.preprocessing import usable_cores
@@ -19,13 +20,14 @@ from service.inference.profile import MODEL_OUTPUTS, Outputs, ServingProfile, co
 from service.inference.result_tables import TableWriter, numbered, write_results
 from service.inference.session import REFUSALS, former_names, open_session, refusal
 from service.registry.errors import InvalidRequest
-from worker.documents.orders import BatchOrder, PredictionOrder, PredictReply, ShardOrder
-from worker.documents.results import (
+from worker.documents import (
+    BatchOrder,
     BatchResult,
     ChildEvent,
     PredictedPart,
-    ReportedProgress,
+    PredictionOrder,
     SavedCheckpoint,
+    ShardOrder,
     ShardsResult,
 )
 from worker.inside.batch_rows import AlignedRows, Errors, ModelRows, by_halves, unlisted
@@ -57,10 +59,9 @@ def predict_shard(order: ShardOrder, files: Files, folder: Path, emit: Emit, ask
         part = PredictedPart(num_rows=found.num_rows, num_errors=found.num_errors)
         emit(ChildEvent(checkpoint=SavedCheckpoint(name="part", file=file), part=part))
         number += 1
-        reply = ask()
-        if not isinstance(reply, PredictReply):
+        if (next_shard := ask().shard) is None:
             return ShardsResult(num_shards=number)
-        shard = reply.shard
+        shard = next_shard
 
 
 class _Predictions:
@@ -154,4 +155,4 @@ class _Progress:
             return
         self._told, share = now, (row - self._rows.start) / len(self._rows)
         eta = (now - self._began) * (1 - share) / share
-        self._emit(ChildEvent(progress=ReportedProgress(fraction=round(share, 4), eta_seconds=round(eta, 1))))
+        self._emit(ChildEvent(progress=Progress(fraction=round(share, 4), eta_seconds=round(eta, 1))))

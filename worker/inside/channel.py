@@ -12,8 +12,7 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from worker.documents.orders import REPLY, Reply
-from worker.documents.results import ChildEvent
+from worker.documents import ChildEvent, Reply
 
 #: The files that the child may read, by name.
 Files = Mapping[str, Path]
@@ -39,7 +38,7 @@ class Replies:
     def ask(self) -> Reply:
         """Ask what to do next, and wait for the reply; raises ValueError where it is none."""
         self._emit(ChildEvent(asks="shard"))
-        return REPLY.validate_json(self._lines.get())
+        return Reply.model_validate_json(self._lines.get())
 
     def _read(self) -> None:
         pending = b""

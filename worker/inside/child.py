@@ -21,8 +21,7 @@ from pydantic import BaseModel
 from fedlas.errors import FedLASError
 from service.confinement.confinement import lacking, lower
 from service.process_memory import lacked_memory
-from worker.documents.orders import WorkOrder
-from worker.documents.results import ChildEvent
+from worker.documents import ChildEvent, WorkOrder
 from worker.inside.channel import Ask, Emit, Replies
 from worker.sandbox.confinement import confine
 from worker.sandbox.protocol import ANSWER, REQUEST, ChildAnswer, ChildError, ChildRequest, Confined, Limits

@@ -11,8 +11,7 @@ import numpy as np
 from fedlas.contract.options import ModelOptions
 from fedlas.contract.profiles import DatasetProfile, FeatureSpec, ModelProfile, Reading, ServingCost, TensorSpec
 from fedlas.errors import UnsupportedModel
-from worker.documents.orders import InspectDatasetOrder, InspectModelOrder
-from worker.documents.results import JOB_ID, DatasetInspection, ModelInspection
+from worker.documents import JOB_ID, DatasetInspection, InspectDatasetOrder, InspectModelOrder, ModelInspection
 from worker.inside.channel import Emit, Files
 from worker.inside.job_events import notice_documents
 

@@ -12,7 +12,7 @@ from fedlas.contract.profiles import Notice
 from fedlas.documents import as_json
 from fedlas.observer import Observer
 from fedlas.progress import JobProgress
-from worker.documents.results import ChildEvent, ReportedProgress
+from worker.documents import ChildEvent
 from worker.inside.channel import Emit
 
 #: How often a thread tells progress while nothing else does.
@@ -67,9 +67,9 @@ class JobEvents(Observer):
         while not self._ended.wait(_TELL_EVERY_S):
             self._emit(ChildEvent(progress=self._reached()))
 
-    def _reached(self) -> ReportedProgress:
+    def _reached(self) -> Progress:
         where, training = self._progress.position(), self._training
-        told = ReportedProgress(fraction=round(where.fraction, 4), eta_seconds=where.eta_seconds)
+        told = Progress(fraction=round(where.fraction, 4), eta_seconds=where.eta_seconds)
         if training is None:
             return told
         return told.model_copy(

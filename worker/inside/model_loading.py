@@ -19,8 +19,7 @@ from fedlas.data.duplicates import SeenRows, without_seen
 from fedlas.importers import GraphClassifier, load_onnx
 from fedlas.preprocessing import Preprocessing
 from fedlas.race.record import FolderJournal
-from worker.documents.orders import JobOrder
-from worker.documents.results import ChildEvent, SavedCheckpoint
+from worker.documents import ChildEvent, JobOrder, SavedCheckpoint
 from worker.inside.channel import Emit, Files
 
 #: The prefix of the files that hold what earlier attempts have saved.

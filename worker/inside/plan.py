@@ -47,8 +47,7 @@ from fedlas.race.scoring import post_hoc_names
 from fedlas.race.selection import CalibratorSelector
 from fedlas.race.trainer import Trainer
 from fedlas.training.fit import device_name
-from worker.documents.orders import JobOrder
-from worker.documents.results import PlanResult
+from worker.documents import JobOrder, PlanResult
 from worker.inside.channel import Emit, Files
 from worker.inside.job_events import JobEvents, notice_documents
 from worker.inside.model_loading import open_job

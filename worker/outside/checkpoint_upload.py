@@ -16,7 +16,7 @@ from pathlib import Path
 
 from service.registry.errors import LeaseLost, Unavailable
 from service.registry.registry import Registry
-from worker.documents.results import SavedCheckpoint
+from worker.documents import SavedCheckpoint
 from worker.outside import metrics
 from worker.outside.kinds import WorkKind
 from worker.sandbox.protocol import Replies

@@ -29,7 +29,6 @@ from tests.helpers.networks import Composed
 from tests.helpers.plan_orders import an_order
 from tests.helpers.races import Heard
 from tests.helpers.uploads import digits, train
-from worker.documents.orders import CalibrateOrder
 from worker.inside import calibration as worker_calibration
 
 X, Y, _ = digits()
@@ -136,8 +135,7 @@ def test_a_job_of_the_service_gives_the_same_report(network: nn.Module, tmp_path
     data = {"x": X, "label": Y, "split": np.repeat(list(PARTS), [part.stop - part.start for part in PARTS.values()])}
     model = fedlas.conversion.model_file(network, folder=tmp_path / "model", example=X[:8])
     order, files = an_order(tmp_path, data, model.path.read_bytes(), method="post_hoc", seed=3, budget={"minutes": 1})
-    given = CalibrateOrder.model_validate(order.model_dump() | {"kind": "calibrate"})
-    worker_calibration.calibrate(given, files, tmp_path, lambda _: None)
+    worker_calibration.calibrate(order, files, tmp_path, lambda _: None)
     theirs, ours = json.loads((tmp_path / "report.json").read_text()), mine.report.as_dict()
     figures = ("verdict", "serves", "significant", "summary", "metrics", "differences", "reliability", "gate", "parts")
     others = ("classes", "confidence", "calibration_test", "label_noise", "seen_by_model", "risk_coverage")

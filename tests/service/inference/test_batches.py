@@ -23,7 +23,7 @@ from service.inference.result_tables import read_page
 from tests.helpers.documents import MODEL_PROFILE
 from tests.helpers.networks import export, mlp, table
 from tests.helpers.predictions import answer
-from worker.documents.orders import BatchOrder
+from worker.documents import BatchOrder
 from worker.inside.batch import predict
 
 NAMES = ["a", "b", "c"]

@@ -28,8 +28,7 @@ from fedlas.errors import BadDataset, Mismatch
 from tests.corpus.images import image, photo
 from tests.helpers.documents import MODEL_PROFILE
 from tests.helpers.served import lookup, scaling
-from worker.documents.orders import BatchOrder, EndReply, PredictReply, RowRange, ShardOrder
-from worker.documents.results import ChildEvent
+from worker.documents import BatchOrder, ChildEvent, Reply, RowRange, ShardOrder
 from worker.inside import batch, batch_rows
 from worker.inside.batch import ahead, predict, predict_shard
 from worker.inside.batch_rows import in_file_order
@@ -275,7 +274,7 @@ def test_shards_are_the_whole_in_parts(tmp_path: Path, labelled: bool, monkeypat
     for number in range(2):
         folder = tmp_path / str(number)
         folder.mkdir()
-        replies = iter([*(PredictReply(shard=ordered.shard) for ordered, _ in others), EndReply()])
+        replies = iter([*(Reply(shard=ordered.shard) for ordered, _ in others), Reply()])
         events: list[ChildEvent] = []
         assert predict_shard(first, files, folder, events.append, lambda: next(replies)).num_shards == 5  # noqa: B023
         left = [(event.checkpoint, event.part) for event in events if event.checkpoint is not None]
@@ -291,7 +290,7 @@ def test_shards_are_the_whole_in_parts(tmp_path: Path, labelled: bool, monkeypat
     for number, shard in enumerate(shards(told, BORDERS)):
         (folder := tmp_path / f"strict {number}").mkdir()
         with pytest.raises(Mismatch, match=rf"^row {min({*shard[0].shard.rows} & {*bad})} "):
-            predict_shard(*shard, folder, lambda event: None, EndReply)
+            predict_shard(*shard, folder, lambda event: None, Reply)
 
 
 def test_a_shard_reads_its_own_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,7 +306,7 @@ def test_a_shard_reads_its_own_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return read[-1]
 
     monkeypatch.setattr(RowReader, "__getitem__", spied)
-    predict_shard(*shard, tmp_path, lambda event: None, EndReply)
+    predict_shard(*shard, tmp_path, lambda event: None, Reply)
     values = np.concatenate([array for array in read if array.ndim == 2])
     np.testing.assert_array_equal(np.sort(values[:, 0]), np.sort(rows[120:160, 0]))
 
@@ -452,7 +451,7 @@ def test_ahead_gives_the_same() -> None:
 CHILD = """
 import json, sys
 from pathlib import Path
-from worker.documents.orders import BatchOrder
+from worker.documents import BatchOrder
 from worker.inside.batch import predict
 folder = Path(sys.argv[1])
 order = BatchOrder.model_validate_json((folder / "order.json").read_bytes())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.documents.orders import EndReply, PredictReply, RowRange
+from worker.documents import Reply, RowRange
 from worker.inside.channel import ALONE
 
 ROOT = Path(__file__).parents[3]
@@ -21,7 +21,7 @@ replies = Replies(lambda event: print(event.model_dump_json(exclude_unset=True),
 replies.listen()
 for _ in range(4):
     try:
-        print(replies.ask().do, flush=True)
+        print(repr(replies.ask()), flush=True)
     except ValueError:
         print("no reply", flush=True)
 time.sleep(60)
@@ -41,11 +41,11 @@ def test_a_child_is_told_and_ends_with_its_supervisor(child: subprocess.Popen[st
     """Each ask is answered by a line; no rows and half a line are errors; the end of the pipe ends a busy process."""
     assert child.stdin is not None
     assert child.stdout is not None
-    told = [PredictReply(shard=RowRange(first_row=0, num_rows=9)).model_dump_json(), EndReply().model_dump_json()]
+    told = [Reply(shard=RowRange(first_row=0, num_rows=9)).model_dump_json(), Reply().model_dump_json()]
     for line, expected in [
-        *zip(told, ("predict", "end"), strict=True),
-        ('{"do": "predict", "shard": {"first_row": 0, "num_rows": 0}}', "no reply"),
-        ('{"do": ', "no reply"),
+        *zip(told, ("Reply(shard=RowRange(first_row=0, num_rows=9))", "Reply(shard=None)"), strict=True),
+        ('{"shard": {"first_row": 0, "num_rows": 0}}', "no reply"),
+        ('{"shard": ', "no reply"),
     ]:
         assert child.stdout.readline() == '{"asks":"shard"}\n'
         child.stdin.write(f"{line}\n")

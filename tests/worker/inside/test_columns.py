@@ -18,8 +18,7 @@ from service.inference.profile import ServingProfile
 from service.inference.signature import parse_inputs
 from tests.helpers.gaussian_classes import OVERCONFIDENT, network, world
 from tests.helpers.plan_orders import an_order
-from worker.documents.orders import BatchOrder, CalibrateOrder, InspectModelOrder
-from worker.documents.results import JobResult
+from worker.documents import BatchOrder, InspectModelOrder, JobResult
 from worker.inside.batch import predict
 from worker.inside.calibration import calibrate
 from worker.inside.inspection import inspect_model
@@ -47,9 +46,7 @@ def ordered(folder: Path, rows: bytes, *, columns: list[str] | None) -> JobResul
         dataset_options={"missing": "nan", "seen_by_model": "no"},
         method="post_hoc",
     )
-    return calibrate(
-        CalibrateOrder.model_validate(order.model_dump() | {"kind": "calibrate"}), files, folder, lambda _: None
-    )
+    return calibrate(order, files, folder, lambda _: None)
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,14 @@ from fedlas.errors import BadDataset
 from fedlas.gate.gate import judge
 from fedlas.race.selection import CalibratorSelector
 from tests.helpers.gaussian_classes import COUNT, OVERCONFIDENT, SPLITS, TRUTH, Array, Layers, network, words, world
-from worker.documents.orders import CalibrateOrder, InspectDatasetOrder, InspectModelOrder, OrderedDataset, OrderedModel
-from worker.documents.results import ChildEvent
+from worker.documents import (
+    ChildEvent,
+    InspectDatasetOrder,
+    InspectModelOrder,
+    JobOrder,
+    OrderedDataset,
+    OrderedModel,
+)
 from worker.inside.calibration import calibrate
 from worker.inside.inspection import inspect_dataset, inspect_model
 
@@ -75,7 +81,8 @@ def run(tmp_path: Path) -> Run:
         inspection = InspectDatasetOrder(options=DatasetOptions(**(dataset or {})))
         inspect_dataset(inspection, {"dataset": tmp_path / "d.npz"}, tmp_path, _silent)
         wanted = {"method": "post_hoc", "budget": {"minutes": 1, "candidates": 2}, **request}
-        order = CalibrateOrder(
+        order = JobOrder(
+            kind="calibrate",
             job_id="job_1",
             request=JobRequest(model_id="mdl_1", dataset_id="ds_1", **wanted),
             model=OrderedModel(id="mdl_1", sha256="0", row_key="0" * 32, options=ModelOptions(), profile=profile),

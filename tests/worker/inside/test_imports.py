@@ -11,7 +11,7 @@ from pathlib import Path
 from fedlas.contract.options import ModelOptions
 from tests.helpers.imports import COMPILER, PROFILED, imported
 from tests.helpers.uploads import Uploads
-from worker.documents.orders import InspectModelOrder
+from worker.documents import InspectModelOrder
 from worker.sandbox.protocol import ChildRequest, Limits
 
 ROOT = Path(__file__).parents[3]

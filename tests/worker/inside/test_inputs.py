@@ -30,7 +30,7 @@ from tests.helpers.documents import MODEL_PROFILE
 from tests.helpers.service import ROOT
 from tests.helpers.staging import stage_bytes
 from tests.helpers.work import execute
-from worker.documents.orders import InspectDatasetOrder, WorkOrder
+from worker.documents import InspectDatasetOrder, WorkOrder
 from worker.inside import child
 from worker.outside.kinds import kind_of
 from worker.outside.supervisor import Supervisor

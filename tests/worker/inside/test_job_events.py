@@ -13,7 +13,7 @@ from fedlas.race.candidates import Candidate
 from fedlas.race.training_runs import PlannedTraining
 from fedlas.training.loop import EpochResult
 from tests.helpers.processes import until
-from worker.documents.results import ChildEvent, SavedCheckpoint
+from worker.documents import ChildEvent, SavedCheckpoint
 from worker.inside import child, job_events
 from worker.inside.job_events import JobEvents
 

@@ -13,7 +13,7 @@ from fedlas.data.duplicates import SeenRows
 from fedlas.errors import BadDataset
 from tests.helpers.gaussian_classes import OVERCONFIDENT, SPLITS, network, words, world
 from tests.helpers.plan_orders import an_order
-from worker.documents.orders import PlanOrder
+from worker.documents import JobOrder
 from worker.inside.channel import Files
 from worker.inside.model_loading import open_job
 
@@ -29,7 +29,7 @@ def test_shares_of_a_record_are_those_of_the_splits(tmp_path: Path) -> None:
     assert dataset.profile()["splits"] == {"train": 0, "calibration": 360, "guarantee": 90, "test": 450}
 
 
-def sent_again(folder: Path, seen: Rows, rows: Rows, **options: Any) -> tuple[PlanOrder, Files]:
+def sent_again(folder: Path, seen: Rows, rows: Rows, **options: Any) -> tuple[JobOrder, Files]:
     """The order of a job on these rows, for a model that was trained on others."""
     order, files = an_order(folder, rows, network(OVERCONFIDENT), dataset_options=options)
     SeenRows.of({"x": seen["x"]}, key=bytes.fromhex(order.model.row_key)).save(folder / "seen_rows.npz")

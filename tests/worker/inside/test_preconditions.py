@@ -16,7 +16,7 @@ from fedlas.errors import BaselineMismatch, PreconditionFailed
 from tests.helpers.classical_models import save
 from tests.helpers.gaussian_classes import TRUTH, network, world
 from tests.helpers.plan_orders import Json, an_order
-from worker.documents.results import ChildEvent
+from worker.documents import ChildEvent
 from worker.inside.calibration import calibrate
 from worker.inside.plan import plan
 

@@ -25,13 +25,13 @@ from fedlas.contract.options import DatasetOptions, ModelOptions
 from fedlas.contract.requests import JobRequest
 from tests.helpers.imports import COMPILER, PROFILED, imported
 from tests.helpers.uploads import Uploads
-from worker.documents.orders import CalibrateOrder, InspectDatasetOrder, InspectModelOrder, OrderedDataset, OrderedModel
+from worker.documents import InspectDatasetOrder, InspectModelOrder, JobOrder, OrderedDataset, OrderedModel
 from worker.inside.inspection import inspect_dataset, inspect_model
 from worker.sandbox.protocol import ChildRequest, Limits
 
 Json = dict[str, Any]
 Moment = Callable[["Job", Json], bool]
-Given = tuple[CalibrateOrder, dict[str, Path]]
+Given = tuple[JobOrder, dict[str, Path]]
 Whole = tuple["Job", dict[str, bytes]]
 ROOT = Path(__file__).parents[3]
 OUTCOMES = ("report.json", "report.html", "reliability.svg", "calibrated.onnx")
@@ -47,7 +47,7 @@ REQUEST = {
 class Job:
     """One job with its attempts, kept as its supervisor keeps it: events in order, files by the names of entries."""
 
-    order: CalibrateOrder
+    order: JobOrder
     files: dict[str, Path]
     place: Path
     journal: dict[str, str] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class Job:
         folder.mkdir(parents=True)
         files = {name: str(file) for name, file in self.files.items()}
         files |= {f"checkpoint.{name}": file for name, file in self.journal.items()}
-        request = ChildRequest[CalibrateOrder](order=self.order, files=files, limits=Limits(3600), expected=[])
+        request = ChildRequest[JobOrder](order=self.order, files=files, limits=Limits(3600), expected=[])
         (folder / "request.json").write_text(request.model_dump_json())
         with (folder / "log.txt").open("wb") as log:
             child = subprocess.Popen(
@@ -137,7 +137,8 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
     model = inspect_model(InspectModelOrder(options=ModelOptions()), files, folder, lambda _: None)
     unseen = InspectDatasetOrder(options=DatasetOptions(seen_by_model="no"))
     data = inspect_dataset(unseen, files, folder, lambda _: None)
-    order = CalibrateOrder(
+    order = JobOrder(
+        kind="calibrate",
         job_id="job_1",
         created_at=datetime(2026, 7, 5, 9, 3, 1, tzinfo=UTC),
         request=JobRequest(model_id="mdl_1", dataset_id="ds_1", **REQUEST),  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ from fedlas.export.scores_graph import as_logits
 from fedlas.guarantees import Guarantees
 from tests.helpers import uploads as made
 from tests.helpers.drawn_rows import drawn_scores, plain_softmax
-from worker.documents.orders import ScoresOrder
+from worker.documents import ScoresOrder
 from worker.inside.calibration import fit_scores
 
 Json = dict[str, Any]
@@ -163,7 +163,7 @@ def test_the_child_loads_no_pytorch(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from worker.documents.orders import ScoresOptions, ScoresOrder
+from worker.documents import ScoresOptions, ScoresOrder
 from worker.inside.child import answer_to
 folder = Path(sys.argv[1])
 order = ScoresOrder(sha256="s", options=ScoresOptions(method="auto"))

@@ -10,8 +10,7 @@ import pytest
 from fedlas.data.duplicates import SeenRows
 from tests.helpers.plan_orders import an_order
 from tests.helpers.uploads import digits, digits_model
-from worker.documents.orders import CalibrateOrder
-from worker.documents.results import JobResult
+from worker.documents import JobResult
 from worker.inside.calibration import calibrate
 
 KEY = bytes(16)
@@ -35,8 +34,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[JobResult, Path]:
         budget={"minutes": 1, "candidates": 2},
     )
     SeenRows.of({"x": BEFORE}, key=KEY).save(folder / "before.npz")
-    given = CalibrateOrder.model_validate(order.model_dump() | {"kind": "calibrate"})
-    result = calibrate(given, {**files, "seen_rows": folder / "before.npz"}, folder, lambda _: None)
+    result = calibrate(order, {**files, "seen_rows": folder / "before.npz"}, folder, lambda _: None)
     assert result.verdict == "trained"
     return result, folder
 

@@ -13,7 +13,7 @@ from fedlas.contract.options import ModelOptions
 from fedlas.errors import UnsupportedModel
 from tests.helpers.networks import hand_made, node
 from tests.helpers.sized_graphs import HOSTILE, MUST_PASS
-from worker.documents.orders import InspectModelOrder
+from worker.documents import InspectModelOrder
 from worker.inside.inspection import inspect_model
 
 

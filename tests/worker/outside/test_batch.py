@@ -16,7 +16,7 @@ from service.registry.registry import Registry
 from service.registry.settings import ServiceSettings
 from tests.helpers.documents import MODEL_PROFILE
 from tests.helpers.sharded import ROWS, ShardedBatches
-from worker.documents.orders import RowRange
+from worker.documents import RowRange
 from worker.outside.kinds import batch
 from worker.outside.kinds.batch import GROUP_ROWS, planned_shards
 from worker.outside.supervisor import Supervisor

@@ -18,8 +18,7 @@ from service.registry.repositories import Claim
 from service.registry.settings import WorkerSettings
 from service.registry.tables import new_id
 from tests.helpers.service import until
-from worker.documents.orders import EndReply
-from worker.documents.results import SavedCheckpoint
+from worker.documents import Reply, SavedCheckpoint
 from worker.outside.checkpoint_upload import CheckpointUploader
 from worker.outside.kinds import kind_of
 from worker.sandbox.protocol import Replies
@@ -294,10 +293,10 @@ def test_checkpoints_go_with_their_job(
 
 def test_every_ask_has_its_reply(registry: Registry, folder: Path) -> None:
     """However soon the child asks again: in the moment in which it has its reply."""
-    work: Any = SimpleNamespace(record_id="shd_1", reply=EndReply)
-    sent: list[EndReply] = []
+    work: Any = SimpleNamespace(record_id="shd_1", reply=Reply)
+    sent: list[Reply] = []
 
-    def send(reply: EndReply) -> None:
+    def send(reply: Reply) -> None:
         sent.append(reply)
         if len(sent) < 100:
             running.ask()
@@ -313,7 +312,7 @@ def test_an_ask_waits_for_the_registry_and_tells_a_defect(registry: Registry, fo
     """A registry that is away is asked again; what nobody expected is raised by whoever watches the child."""
     errors = [Unavailable("database_unavailable", "it is away"), KeyError("defect")]
 
-    def reply() -> EndReply:
+    def reply() -> Reply:
         raise errors.pop(0)
 
     work: Any = SimpleNamespace(record_id="shd_1", claim="shd_1", reply=reply)

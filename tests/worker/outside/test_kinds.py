@@ -20,7 +20,7 @@ from service.registry.settings import ServiceSettings, WorkerSettings
 from service.registry.tables import new_id, now
 from tests.helpers.documents import DATASET_PROFILE, DEMO, MODEL_PROFILE, SCORES_PROFILE
 from tests.helpers.staging import stage_bytes
-from worker.documents.orders import JobOrder, PlanOrder, ScoresOrder
+from worker.documents import JobOrder, ScoresOrder
 from worker.outside.kinds import Prepared, WorkKind, kind_of
 
 Json = dict[str, Any]
@@ -253,7 +253,7 @@ def test_a_dry_run_takes_no_look_and_publishes_nothing(bench: Bench, tmp_path: P
     bench.begun(bench.job(data, model))[0].succeeded(answer(tmp_path), tmp_path)
     dry = bench.job(data, model, dry_run=True, publish_as="name", publish_when="always")
     work, order = bench.job_order(dry)
-    assert (type(order), order.looks_before, order.request.dry_run) == (PlanOrder, 1, True)
+    assert (order.kind, order.looks_before, order.request.dry_run) == ("plan", 1, True)
     work.succeeded({"plan": DEMO["plan"]}, tmp_path)
     with bench.registry.read() as unit:
         row = unit.jobs.get(dry)

@@ -17,7 +17,7 @@ import pytest
 from fedlas.contract.options import ModelOptions
 from tests.helpers import uploads as made
 from tests.helpers.service import ROOT, children_of, is_alive, until
-from worker.documents.orders import InspectModelOrder
+from worker.documents import InspectModelOrder
 from worker.sandbox import confinement
 from worker.sandbox import process as sandbox
 from worker.sandbox.process import ChildOutcome, read_outcome
@@ -27,7 +27,7 @@ Json = dict[str, Any]
 _BEFORE = """
 import ctypes, errno, json, os, socket, subprocess, sys
 from pathlib import Path
-from worker.documents.orders import InspectModelOrder, ModelOptions
+from worker.documents import InspectModelOrder, ModelOptions
 from worker.sandbox import confinement
 from service.confinement import confinement as controls
 from service.confinement import landlock, seccomp

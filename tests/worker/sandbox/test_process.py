@@ -19,7 +19,7 @@ from fedlas.contract.options import DatasetOptions, ModelOptions, ScoresOptions
 from fedlas.errors import UnsupportedModel
 from tests.helpers import uploads as made
 from tests.helpers.service import ROOT, children_of, is_alive, until
-from worker.documents.orders import InspectDatasetOrder, InspectModelOrder, ScoresOrder
+from worker.documents import InspectDatasetOrder, InspectModelOrder, ScoresOrder
 from worker.inside import child
 from worker.sandbox import process as sandbox
 from worker.sandbox.process import ChildOutcome
@@ -188,7 +188,7 @@ def test_child_ends_with_its_supervisor(tmp_path: Path) -> None:
         "import sys\n"
         "from pathlib import Path\n"
         "from worker.sandbox import process as sandbox\n"
-        "from worker.documents.orders import InspectModelOrder, ModelOptions\n"
+        "from worker.documents import InspectModelOrder, ModelOptions\n"
         "from worker.sandbox.protocol import ChildRequest, Limits\n"
         "order = InspectModelOrder(options=ModelOptions())\n"
         "print('ready', flush=True)\n"

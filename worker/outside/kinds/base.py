@@ -21,8 +21,7 @@ from service.registry.artifacts import StagedFile
 from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories import Claim
 from service.registry.settings import WorkerSettings
-from worker.documents.orders import Reply, WorkOrder
-from worker.documents.results import ChildEvent, Result, SavedCheckpoint
+from worker.documents import ChildEvent, Reply, Result, SavedCheckpoint, WorkOrder
 from worker.sandbox.protocol import ChildRequest
 
 _LOG = logging.getLogger("fedlas.worker")

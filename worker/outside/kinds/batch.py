@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from fedlas.contract.options import AnswerOptions
 from fedlas.contract.predictions import BatchManifest, PartResult, ResultPart
-from fedlas.contract.profiles import ModelProfile
+from fedlas.contract.profiles import DatasetProfile, ModelProfile
 from fedlas.contract.records import RecordError
 from service.registry import tables
 from service.registry.artifacts import StagedFile
@@ -27,8 +27,16 @@ from service.registry.queues import QUEUE_OF
 from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories import Claim, NewPiece
 from service.registry.settings import WorkerSettings
-from worker.documents.orders import BatchOrder, EndReply, PredictReply, Reply, RowRange, ShardOrder
-from worker.documents.results import BatchResult, ChildEvent, PredictedPart, ShardsResult
+from worker.documents import (
+    BatchOrder,
+    BatchResult,
+    ChildEvent,
+    PredictedPart,
+    Reply,
+    RowRange,
+    ShardOrder,
+    ShardsResult,
+)
 from worker.outside import metrics
 from worker.outside.kinds.base import ChildWork, OnInputs, Prepared, log_done, log_started
 from worker.sandbox.protocol import JsonObject, Limits
@@ -140,23 +148,23 @@ class PredictShard(ChildWork[ShardsResult]):
     def reply(self) -> Reply:
         """The next shard of the batch, if it is its turn; else the child ends."""
         if not self._kept or not self.worker:
-            return EndReply()
+            return Reply()
         with self.registry.write() as unit:
             due = unit.work.next_due(_QUEUE)
             if due is None or (due.flow, due.kind) != (self._batch_id, _KIND):
-                return EndReply()
+                return Reply()
             claim = unit.work.claim(due.record_id, worker=self.worker, lease_seconds=self.settings.lease_seconds)
             if claim is None:
-                return EndReply()
+                return Reply()
             if claim.losses:  # whose fault it was shows in a process of its own
                 unit.work.release(claim)
-                return EndReply()
+                return Reply()
             shard = RowRange.read(unit.pieces.get(claim.record_id).order)
         self._hold(claim, shard)
         metrics.CLAIMS.labels(claim.kind).inc()
         log_started(claim)
         self.show(claim)
-        return PredictReply(shard=shard)
+        return Reply(shard=shard)
 
     def renew(self, unit: UnitOfWork, *, lease_seconds: float) -> None:
         if not self._kept:
@@ -242,8 +250,8 @@ class Predict(OnInputs[BatchResult]):
     def prepare(self, row: tables.Job | tables.Batch, model: tables.Model, dataset: tables.Dataset) -> Prepared | None:
         """The served copy and the prepared one; None where the rows are left to shards."""
         assert isinstance(row, tables.Batch)
-        profile = ModelProfile.read(model.profile)
-        if shards := planned_shards(_num_rows(dataset), profile, seconds=self.settings.shard_seconds):
+        profile, num_rows = ModelProfile.read(model.profile), DatasetProfile.read(dataset.profile).num_samples
+        if shards := planned_shards(num_rows, profile, seconds=self.settings.shard_seconds):
             self._wait_for(shards)
             return None
         order = BatchOrder(
@@ -292,13 +300,6 @@ class Predict(OnInputs[BatchResult]):
 
     def fail(self, unit: UnitOfWork, error: RecordError) -> None:
         unit.batches.fail(self.row(unit), error.model_dump())
-
-
-def _num_rows(dataset: tables.Dataset) -> int:
-    match dataset.profile:
-        case {"num_samples": int(num_rows)}:
-            return num_rows
-    return 0
 
 
 def _manifest(batch_id: str, model_sha256: str, dataset_sha256: str, shards: Sequence[tables.Piece]) -> BatchManifest:

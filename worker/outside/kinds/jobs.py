@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from itertools import groupby
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel
 
@@ -29,8 +29,7 @@ from service.registry.registry import Registry, UnitOfWork
 from service.registry.repositories import Claim
 from service.registry.settings import GIBIBYTE, WorkerSettings
 from service.registry.tables import new_id, now
-from worker.documents.orders import CalibrateOrder, OrderedDataset, OrderedModel, PlanOrder
-from worker.documents.results import ChildEvent, JobResult, PlanResult
+from worker.documents import ChildEvent, JobOrder, JobResult, OrderedDataset, OrderedModel, PlanResult
 from worker.outside.kinds.base import OnInputs, Prepared, R
 from worker.sandbox.protocol import Limits
 
@@ -117,7 +116,7 @@ class ToldEvents:
 
 class JobKind(OnInputs[R]):
     fits = True
-    order: ClassVar[type[CalibrateOrder | PlanOrder]]
+    kind: ClassVar[Literal["calibrate", "plan"]]
 
     def __init__(self, registry: Registry, settings: WorkerSettings, claim: Claim) -> None:
         super().__init__(registry, settings, claim)
@@ -162,7 +161,8 @@ class JobKind(OnInputs[R]):
             options = options.model_copy(update={"output": "probabilities", "task": profile.task})
         self._row_key = model.seen_rows_key or self._row_key
         # A job that was ordered before an upgrade gets today's defaults.
-        order = self.order(
+        order = JobOrder(
+            kind=self.kind,
             job_id=row.id,
             created_at=row.created_at,
             request=JobRequest.read({name: value for name, value in row.request.items() if name not in _WITHHELD}),
@@ -287,7 +287,7 @@ def calibrated(parent: tables.Model, job: tables.Job, profile: ModelProfile, fil
 
 
 class Calibrate(JobKind[JobResult]):
-    result, order = JobResult, CalibrateOrder
+    result, kind = JobResult, "calibrate"
 
     def limits(self, request: JobRequest) -> Limits:
         return Limits(60 * request.budget.minutes + self.settings.job_grace_seconds)
@@ -329,7 +329,7 @@ class Calibrate(JobKind[JobResult]):
 class Plan(JobKind[PlanResult]):
     """A dry run: no test row is looked at, nothing is published, and a plan is left in the job's record."""
 
-    result, order = PlanResult, PlanOrder
+    result, kind = PlanResult, "plan"
 
     def looks_before(self, unit: UnitOfWork, dataset: tables.Dataset) -> int:
         """Earlier evaluations of the test rows, without a place in the ledger."""

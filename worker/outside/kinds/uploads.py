@@ -14,8 +14,14 @@ from service.registry.artifacts import StagedFile
 from service.registry.presenters import calibrator_record, dataset_record, model_record
 from service.registry.registry import UnitOfWork
 from service.registry.settings import WorkerSettings
-from worker.documents.orders import InspectDatasetOrder, InspectModelOrder, ScoresOrder
-from worker.documents.results import DatasetInspection, ModelInspection, ScoresResult
+from worker.documents import (
+    DatasetInspection,
+    InspectDatasetOrder,
+    InspectModelOrder,
+    ModelInspection,
+    ScoresOrder,
+    ScoresResult,
+)
 from worker.outside.kinds.base import ChildWork, Prepared, R
 from worker.sandbox.protocol import Limits
 

@@ -1,7 +1,12 @@
-"""Results and events of a child: each is validated on arrival, before anything of it is published.
+"""The documents that pass the border of the sandbox: orders and replies in, events and results out.
 
-An event that is not what it seems is dropped as a whole. A child leaves out what it has not set, so the field that
-tells one event from another has no default.
+An order says what a child is to do, one model per kind of work. It holds the sender's words and an earlier child's
+findings, but never a path: the files that a child may read are a list of their own
+(`worker.sandbox.protocol.ChildRequest.files`), by the names that each order's docstring gives.
+
+Events and results are validated on arrival, before anything of them is published. An event that is not what it seems
+is dropped as a whole. A child leaves out what it has not set, so the field that tells one event from another has no
+default.
 """
 
 from __future__ import annotations
@@ -9,26 +14,133 @@ from __future__ import annotations
 import json
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from fedlas.contract.base import Document, JsonObject
 from fedlas.contract.events import Progress, ReportedEvent, Stage
+from fedlas.contract.options import AnswerOptions, DatasetOptions, ModelOptions, ScoresOptions
 from fedlas.contract.plan import Plan
 from fedlas.contract.profiles import DatasetProfile, ModelProfile, Notice, PriorsInput
 from fedlas.contract.records import Served, Verdict
+from fedlas.contract.requests import BatchErrors, JobRequest
 
 _MAX_BYTES = 16 * 1024
 #: An entry of a journal, and its file in the journal's folder.
 EntryName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
 EntryFile = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,79}$")]
+#: How the id of a job looks.
+JOB_ID = r"^job_[0-9a-z]{1,36}$"
+#: A file in the child's folder, never a path.
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
+
+
+class InspectDatasetOrder(Document):
+    kind: Literal["inspect_dataset"] = "inspect_dataset"
+    options: DatasetOptions
+
+
+class InspectModelOrder(Document):
+    kind: Literal["inspect_model"] = "inspect_model"
+    options: ModelOptions
+
+
+class ScoresOrder(Document):
+    kind: Literal["fit_scores"] = "fit_scores"
+    id: str | None = None
+    name: str | None = None
+    created_at: AwareDatetime | None = None
+    sha256: str
+    options: ScoresOptions
+    looks_before: int = Field(0, ge=0)
+
+
+class PredictionOrder(Document):
+    """The order to predict rows of the file `dataset`, a prepared copy, with the file `model`, a served copy."""
+
+    profile: ModelProfile
+    options: AnswerOptions
+    errors: BatchErrors = "fail"
+
+
+class BatchOrder(PredictionOrder):
+    kind: Literal["predict"] = "predict"
+
+
+class RowRange(Document):
+    """Neighbouring rows of the owner's file, counted from 0."""
+
+    first_row: int = Field(ge=0)
+    num_rows: int = Field(ge=1)
+
+    @property
+    def rows(self) -> range:
+        return range(self.first_row, self.first_row + self.num_rows)
+
+
+class ShardOrder(PredictionOrder):
+    """The order to predict the rows of one shard, and then of those that replies name (`Reply`)."""
+
+    kind: Literal["predict_shard"] = "predict_shard"
+    shard: RowRange
+
+
+class OrderedModel(Document):
+    id: str
+    name: str | None = None
+    sha256: str
+    row_key: str = Field(
+        pattern=r"^[0-9a-f]{32}$", description="Of the digests of rows that it has seen, or will have."
+    )
+    options: ModelOptions
+    profile: ModelProfile
+
+
+class OrderedDataset(Document):
+    id: str
+    name: str | None = None
+    sha256: str
+    prepared_sha256: str
+
+
+class JobOrder(Document):
+    """The order of a job on the files `model`, as it was uploaded, and `dataset`, the prepared copy.
+
+    The file `seen_rows`, where there is one, holds the digests of the rows that the network was trained on.
+
+    Attributes:
+        created_at: when the job was ordered, which all its attempts are told alike.
+        looks_before: how often the test rows have been looked at before.
+        checkpoint_seconds: the least time between two saved states of a training; None where nothing is saved. What
+            earlier attempts have saved are the files `checkpoint.NAME`.
+        begun_at: when this attempt began, in seconds since 1970: its budget counts from there.
+    """
+
+    kind: Literal["calibrate", "plan"]
+    job_id: str
+    created_at: AwareDatetime | None = None
+    request: JobRequest
+    model: OrderedModel
+    dataset: OrderedDataset
+    looks_before: int = Field(0, ge=0)
+    checkpoint_seconds: float | None = None
+    begun_at: float | None = None
+
+
+#: The order of any kind of work; `kind` tells which.
+WorkOrder = Annotated[
+    InspectDatasetOrder | InspectModelOrder | ScoresOrder | BatchOrder | ShardOrder | JobOrder,
+    Field(discriminator="kind"),
+]
+
+
+class Reply(Document):
+    """The rows that the child predicts next, leaves as a part, and asks again; without any it answers and ends."""
+
+    shard: RowRange | None = None
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(strict=True, allow_inf_nan=False, frozen=True)
-
-
-class ReportedProgress(Progress):
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
 class SavedCheckpoint(_Part):
@@ -50,11 +162,11 @@ class ChildEvent(_Part):
 
     Attributes:
         part: what the checkpoint is, of a batch.
-        asks: for a shard; the child waits until a reply comes (`worker.documents.orders`).
+        asks: for a shard; the child waits until a reply comes (`Reply`).
     """
 
     stage: Stage | None = None
-    progress: ReportedProgress | None = None
+    progress: Progress | None = None
     event: ReportedEvent | None = None
     checkpoint: SavedCheckpoint | None = None
     part: PredictedPart | None = None
@@ -75,12 +187,6 @@ class ChildEvent(_Part):
             return cls.model_validate(told, strict=True)
         except (ValueError, TypeError, RecursionError):  # half a surrogate pair is no text, either
             return None
-
-
-#: How the id of a job looks.
-JOB_ID = r"^job_[0-9a-z]{1,36}$"
-#: A file in the child's folder, never a path.
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
 
 
 class Result(Document):
