@@ -22,7 +22,7 @@ from service.registry import tables
 from service.registry.errors import Unavailable
 from service.registry.queues import ANY_DEVICE, GPU_ONLY, PLAN, QUEUES, WORK_KINDS
 from service.registry.registry import UnitOfWork
-from service.registry.repositories.workers import SILENT_S, Failures, HeldWork, ReturnedWork, WaitingWork
+from service.registry.repositories.workers import SILENT_S, Failures, HeldWork, OpenWork, ReturnedWork
 from service.web.rendering import duration, page, size
 
 router = APIRouter(include_in_schema=False)
@@ -147,12 +147,13 @@ class Operations:
     """State of the registry, at one moment of its own clock.
 
     Attributes:
+        work: open work by queue and kind.
         obstacles: by queue, why nobody takes its work.
         suspended: id and name of the models whose served copy is out of service, and for how many more seconds.
     """
 
     now: datetime
-    waiting: Sequence[WaitingWork]
+    work: Mapping[tuple[str, str], OpenWork]
     held: Sequence[HeldWork]
     returned: Sequence[ReturnedWork]
     workers: Sequence[Worker]
@@ -166,7 +167,7 @@ class Operations:
         now, overview = unit.now(), unit.work_overview
         return cls(
             now=now,
-            waiting=overview.waiting(),
+            work=overview.open_work(),
             held=overview.held(limit=_MAX_ROWS),
             returned=overview.returned(limit=_MAX_ROWS),
             workers=[Worker(row, (now - row.seen_at).total_seconds()) for row in unit.workers.known],
@@ -185,14 +186,18 @@ class Operations:
         """A line for every queue, also where nothing waits: the table keeps its height."""
         found = []
         for queue in QUEUES:
-            here = [one for one in self.waiting if one.queue == queue]
-            since = min((one.due_since for one in here if one.due_since is not None), default=None)
-            due, blocked = sum(one.due for one in here), sum(one.blocked for one in here)
-            later = sum(one.count for one in here) - due - blocked
-            words = ", ".join(counted(one.count, one.kind) for one in here)
-            age = None if since is None else self.seconds_since(since)
-            workers = sum(worker.lives and queue in worker.row.queues for worker in self.workers)
-            found.append(QueueLine(queue, words, due, later, blocked, age, workers))
+            here = {kind: one for (place, kind), one in sorted(self.work.items()) if place == queue and one.waiting}
+            found.append(
+                QueueLine(
+                    queue,
+                    ", ".join(counted(one.waiting, kind) for kind, one in here.items()),
+                    due=sum(one.due for one in here.values()),
+                    later=sum(one.later for one in here.values()),
+                    blocked=sum(one.blocked for one in here.values()),
+                    oldest_seconds=max((one.oldest_seconds for one in here.values() if one.due), default=None),
+                    workers=sum(worker.lives and queue in worker.row.queues for worker in self.workers),
+                )
+            )
         return found
 
 
@@ -278,11 +283,11 @@ def _of_queues(found: Operations) -> Iterator[Trouble]:
                 f"{line.words}: {obstacle}.",
                 "Start one (`python -m worker`), or look why the last one has ended or stands still.",
             )
-        for one in found.waiting if line.workers and line.queue not in busy else ():
-            seconds = found.seconds_since(one.due_since or found.now)
-            if one.queue == line.queue and seconds > _PATIENCE_S:
+        for (queue, kind), one in found.work.items() if line.workers and line.queue not in busy else ():
+            if queue == line.queue and one.oldest_seconds > _PATIENCE_S:
+                waited = duration(one.oldest_seconds)
                 yield Trouble(
-                    f"{counted(one.due, one.kind)} could have been taken for {duration(seconds)}, and nobody does.",
+                    f"{counted(one.due, kind)} could have been taken for {waited}, and nobody does.",
                     "A worker lives that takes such work: look into its log, and whether all its threads are busy.",
                 )
 

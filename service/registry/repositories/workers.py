@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
+from typing import TypeAlias
 
-from sqlalchemy import ColumnElement, case, delete, func, or_, select
+from sqlalchemy import ColumnElement, case, delete, func, literal, or_, select
+from sqlalchemy import Row as SqlRow
 
 from service.registry.queues import TAKERS, WORK_KINDS
 from service.registry.repositories.records import Repository
@@ -94,35 +96,11 @@ def _roughly(seconds: float) -> str:
     return f"{seconds // 10 * 10:.0f} s" if seconds < 300 else f"{seconds // 60:.0f} min"
 
 
-@dataclass(frozen=True, slots=True)
-class WaitingWork:
-    """Work of one kind that waits in one queue.
-
-    Attributes:
-        blocked: of all, those whose inputs are inspected, or whose pieces are worked on, first.
-        due: those that a worker may take now; the oldest of them since `due_since`.
-    """
-
-    kind: str
-    queue: str
-    count: int
-    blocked: int
-    due: int
-    due_since: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class HeldWork:
-    """Work that a worker holds, or whose lease has ended and nobody has released it yet; a piece with its parent."""
-
-    record_id: str
-    parent_id: str | None
-    kind: str
-    queue: str
-    worker: str | None
-    started_at: datetime | None
-    lease_expires_at: datetime | None
-    attempts: int
+#: Work that a worker holds, or whose lease has ended and nobody has released it yet: `record_id`, of a piece `parent_id`,
+#: `kind`, `queue`, `worker`, `started_at`, `lease_expires_at`, `attempts`.
+HeldWork: TypeAlias = SqlRow[str, str | None, str, str, str | None, datetime | None, datetime | None, int]
+#: Records of one kind that ended with the same code: `noun`, `code`, `number`, `newest_id`.
+Failures: TypeAlias = SqlRow[str, str, int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,16 +112,6 @@ class ReturnedWork:
     losses: int
     reason: str | None
     not_before: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Failures:
-    """Records of one kind that ended with the same code."""
-
-    noun: str
-    code: str
-    count: int
-    newest_id: str
 
 
 OPEN_JOBS = ("queued", "running", "cancelling")
@@ -169,6 +137,10 @@ class OpenWork:
     claimed: int = 0
     expired: int = 0
 
+    @property
+    def waiting(self) -> int:
+        return self.due + self.later + self.blocked
+
 
 #: Kinds of records that fail, with the column that says when; a rejected upload is as old as its upload, about.
 _FAILING = (
@@ -183,28 +155,15 @@ _FAILING = (
 class WorkOverview(Repository):
     """Reads over all open work and counts for monitoring, which cost what is open; nothing is changed."""
 
-    def waiting(self) -> list[WaitingWork]:
-        due = (Work.state == "waiting") & (Work.not_before <= self.now)
-        counted = select(
-            Work.kind,
-            Work.queue,
-            func.count(),
-            func.sum(case((Work.state == "blocked", 1), else_=0)),
-            func.sum(case((due, 1), else_=0)),
-            func.min(case((due, Work.not_before))),
-        ).where(Work.state.in_(("waiting", "blocked")))
-        rows = self.session.execute(counted.group_by(Work.kind, Work.queue).order_by(Work.kind, Work.queue))
-        return [WaitingWork(*row) for row in rows]
-
-    def held(self, *, limit: int) -> list[HeldWork]:
+    def held(self, *, limit: int) -> Sequence[HeldWork]:
         query = (
             select(
                 Work.record_id,
-                PARENT_ID,
+                PARENT_ID.label("parent_id"),
                 Work.kind,
                 Work.queue,
                 Work.worker,
-                func.coalesce(Job.started_at, Batch.started_at, type_=Job.started_at.type),
+                func.coalesce(Job.started_at, Batch.started_at, type_=Job.started_at.type).label("started_at"),
                 Work.lease_expires_at,
                 Work.attempts,
             )
@@ -212,7 +171,7 @@ class WorkOverview(Repository):
             .outerjoin(Batch, Batch.id == Work.record_id)
             .where(Work.state == "claimed")
         )
-        return [HeldWork(*row) for row in self.session.execute(query.order_by(Work.record_id).limit(limit))]
+        return self.session.execute(query.order_by(Work.record_id).limit(limit)).all()
 
     def returned(self, *, limit: int) -> list[ReturnedWork]:
         """Work that waits again, messages of webhooks apart, which wait for their receivers."""
@@ -238,14 +197,15 @@ class WorkOverview(Repository):
 
     def failures(self, *, since: datetime) -> list[Failures]:
         """Failures since then, by kind of record and code, the most frequent first."""
-        found = []
+        found: list[Failures] = []
         for noun, table, moment in _FAILING:
             code = table.error["code"].as_string()
-            ended = select(code, func.count(), func.max(table.id)).where(
+            columns = code.label("code"), func.count().label("number"), func.max(table.id).label("newest_id")
+            ended = select(literal(noun).label("noun"), *columns).where(
                 table.status.in_(("failed", "rejected")), moment >= since, code.is_not(None)
             )
-            found += [Failures(noun, *row) for row in self.session.execute(ended.group_by(code))]
-        return sorted(found, key=lambda one: (-one.count, one.noun, one.code))
+            found += self.session.execute(ended.group_by(code))
+        return sorted(found, key=lambda one: (-one.number, one.noun, one.code))
 
     def served_as(self, digests: Sequence[str]) -> list[tuple[str, str, str]]:
         """Digest, id and name of the models whose served copy is one of these."""

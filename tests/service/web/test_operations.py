@@ -101,9 +101,8 @@ def test_what_waits_for_something_is_not_stuck(api: Api, browser: TestClient) ->
         unit.work.open_all([shard], queue="calibrate.cpu", flow=held)
         unit.work.of(shard).not_before = unit.now() - timedelta(seconds=3600)
     found = read(api.registry)
-    assert [(one.kind, one.count, one.due, one.blocked) for one in found.waiting] == [
-        ("calibrate", 2, 1, 1), ("predict_shard", 1, 1, 0)
-    ]  # fmt: skip
+    waits = {kind: (one.waiting, one.due, one.blocked) for (_, kind), one in found.work.items()}
+    assert waits == {"calibrate": (2, 1, 1), "predict_shard": (1, 1, 0)}
     (running,) = found.held
     assert (running.record_id, running.worker, running.attempts) == (held, "w", 1)
     assert running.started_at is not None
@@ -148,7 +147,7 @@ def test_errors_are_counted_by_their_code(api: Api, browser: TestClient) -> None
         unit.jobs.get(failed[0]).finished_at = unit.now() - timedelta(days=2)
     model = api.post("/v1/models?name=x", content=b"no model")["id"]
     api.work(model)
-    assert [(one.noun, one.code, one.count, one.newest_id) for one in read(api.registry).failures] == [
+    assert [(one.noun, one.code, one.number, one.newest_id) for one in read(api.registry).failures] == [
         ("job", "storage_full", 2, failed[2]),
         ("model", "not_onnx", 1, model),
     ]
