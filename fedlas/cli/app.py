@@ -82,8 +82,8 @@ app.command(
 )(jobs.report)
 for _name, _group in GROUPS.items():
     app.add_typer(_group, name=_name)
-for _name in ("batches", "calibrators", "datasets", "models"):
-    import_module(f"fedlas.cli.{_name}")  # further commands of its group
+for _name in ("batches", "uploads"):
+    import_module(f"fedlas.cli.{_name}")  # further commands of groups
 
 
 def _run(context: typer.Context) -> int:

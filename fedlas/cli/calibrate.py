@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Literal, get_args
 
 import typer
 
 from fedlas.cli import jobs
 from fedlas.cli.command import Session, examples
-from fedlas.cli.failures import TABLE, ExitCode, Require, UsageError, about, code_of_job
+from fedlas.cli.failures import TABLE, ExitCode, Require, UsageError, code_of_job
 from fedlas.cli.options import (
     Request,
     RequireOption,
@@ -27,8 +26,8 @@ from fedlas.cli.options import (
 )
 from fedlas.cli.output import transfer
 from fedlas.cli.resources import show_record
+from fedlas.cli.uploads import sent
 
-T = TypeVar("T")
 #: What a job tries.
 Method = Literal[
     "auto",
@@ -157,19 +156,14 @@ def _uploaded(session: Session, model: str, data: str, request: Request) -> tupl
     if unsent := [*(() if model_file else options[0]), *(() if data_file else options[1])]:
         raise UsageError(f"{unsent[0]} belongs to a file that is sent, and what it is for is stored already")
     if model_file is not None:
-        model = _sent(session, models.upload, model_file, options[0]).id
+        model = sent(session, models.upload, model_file, **options[0]).id
     if data_file is not None:
-        rows = _sent(session, datasets.upload, data_file, options[1])
+        rows = sent(session, datasets.upload, data_file, **options[1])
         if rows.seen_by_model == "unknown" and "seen_by_model" not in options[1] and says_unseen():
             datasets.delete(rows)
-            rows = _sent(session, datasets.upload, data_file, {**options[1], "seen_by_model": "no"})
+            rows = sent(session, datasets.upload, data_file, **{**options[1], "seen_by_model": "no"})
         data = rows.id
     return model, data
-
-
-def _sent(session: Session, upload: Callable[..., T], file: Path, options: Mapping[str, Any]) -> T:
-    with about(file), transfer(session.output, f"uploading {file.name}", then=f"inspecting {file.name}") as moved:
-        return upload(file, name=file.stem, on_upload=moved, **options)
 
 
 def finish(session: Session, job_id: str, out: Path | None, report: Path | None, require: Require) -> ExitCode:

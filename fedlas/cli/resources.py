@@ -1,6 +1,7 @@
 """The table of resources: a row is a kind of record, with its commands `ls`, `show`, `delete` and `download`.
 
-Further commands of a group stand in the module of its name and join it there: `@GROUPS["models"].command("upload", …)`.
+Further commands of a group stand in the module of its name, or in `uploads`, and join it there:
+`@GROUPS["models"].command("upload", …)`.
 """
 
 # Annotations here are objects: Typer reads those of functions that are made for a group.

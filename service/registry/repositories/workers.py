@@ -96,8 +96,8 @@ def _roughly(seconds: float) -> str:
     return f"{seconds // 10 * 10:.0f} s" if seconds < 300 else f"{seconds // 60:.0f} min"
 
 
-#: Work that a worker holds, or whose lease has ended and nobody has released it yet: `record_id`, of a piece `parent_id`,
-#: `kind`, `queue`, `worker`, `started_at`, `lease_expires_at`, `attempts`.
+#: Work that a worker holds, or whose lease has ended and nobody has released it yet: `record_id`, `parent_id` of a
+#: piece, `kind`, `queue`, `worker`, `started_at`, `lease_expires_at`, `attempts`.
 HeldWork: TypeAlias = SqlRow[str, str | None, str, str, str | None, datetime | None, datetime | None, int]
 #: Records of one kind that ended with the same code: `noun`, `code`, `number`, `newest_id`.
 Failures: TypeAlias = SqlRow[str, str, int, str]

@@ -21,7 +21,7 @@ def test_a_calibrator_gates(here: Here, scores: str, code: int, tmp_path: Path) 
     done = here("calibrators", "create", scores, *options)
     record = json.loads(done.stdout)
     assert (done.returncode, record["status"], out.exists()) == (code, "succeeded", True)
-    verdict, shown = (record["report"][key] for key in ("verdict", "shown"))
+    verdict, shown = (record["report"][key] for key in ("verdict", "significant"))
     assert (verdict, shown) == ("unchanged" if code == 3 else "post_hoc", code == 0)
 
 
