@@ -89,7 +89,7 @@ class OrderedModel(Document):
     name: str | None = None
     sha256: str
     row_key: str = Field(
-        pattern=r"^[0-9a-f]{32}$", description="Of the digests of rows that it has seen, or will have."
+        pattern=r"^[0-9a-f]{32}$", description="The key of the digests of rows that it has seen, or will have."
     )
     options: ModelOptions
     profile: ModelProfile

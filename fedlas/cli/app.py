@@ -60,7 +60,8 @@ app = typer.Typer(
     invoke_without_command=True,
 )
 def _root(
-    context: typer.Context, version: Annotated[bool, typer.Option("--version", "-V", help="Print the version.")] = False
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", "-V", help="Print the version and end.")] = False,
 ) -> None:
     if version:
         print(__version__)
@@ -115,7 +116,9 @@ for _name, (_sentence, _) in _COMMANDS.items():
     "doctor", cls=Command, epilog=examples("fedlas doctor", "fedlas doctor --url https://fedlas.example.org --json")
 )
 def examine(
-    session: Session, *, timeout: Annotated[float, typer.Option(metavar="SECONDS", help="For each check.", min=1)] = 10
+    session: Session,
+    *,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Time limit of each check.", min=1)] = 10,
 ) -> int:
     """Examine the installation, with remedies.
 

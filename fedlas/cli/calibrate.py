@@ -66,7 +66,7 @@ def calibrate(
     ] = None,
     candidates: Annotated[int | None, typer.Option(help="At most so many trainings.", min=1)] = None,
     publish_as: Annotated[str | None, typer.Option(metavar="NAME", help="The name that is to answer.")] = None,
-    publish_when: Annotated[PublishWhen | None, typer.Option(help="What it takes to be published.")] = None,
+    publish_when: Annotated[PublishWhen | None, typer.Option(help="The result that publishes it.")] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Print the job's id, and do not wait for its end.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write the model to be served to this file.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write the report to this file, .html or .json.")] = None,
@@ -78,12 +78,14 @@ def calibrate(
     class_names: Annotated[
         str | None, typer.Option(metavar="A,B,…", help="The model's classes, in order of its outputs.")
     ] = None,
-    expected_accuracy: Annotated[float | None, typer.Option(help="Of the model as it is.", min=0, max=1)] = None,
+    expected_accuracy: Annotated[
+        float | None, typer.Option(help="Accuracy of the uploaded model.", min=0, max=1)
+    ] = None,
     accept_warning: Annotated[list[str] | None, typer.Option(metavar="CODE", help="Go on in spite of it.")] = None,
     class_priors: Annotated[
         str | None, typer.Option(metavar="JSON|@FILE", help="How often each class occurs in use.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything random.", min=0)] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.", min=0)] = None,
     model_option: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Parameter of the model's upload.")
     ] = None,

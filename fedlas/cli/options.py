@@ -161,7 +161,7 @@ def answer_options(
     class_priors: Annotated[str | None, typer.Option(metavar="JSON|@FILE", help="How often each class occurs.")] = None,
     probabilities: Annotated[
         bool | None,
-        typer.Option("--probabilities/--no-probabilities", help="Of all classes, in the output as JSON and in files."),
+        typer.Option("--probabilities/--no-probabilities", help="Probabilities of all classes, as JSON and in files."),
     ] = None,
 ) -> dict[str, Any]:
     return present(

@@ -175,7 +175,7 @@ ERROR_CODES: dict[str, ErrorCode] = {
     "already_finished": ErrorCode(409, "The job has ended already.", "Read its record; nothing is left to cancel."),
     "provenance_needed": ErrorCode(
         422,
-        "The dataset has no splits, and nobody has said which of its rows the model was trained on.",
+        "The dataset has no splits, and no word on which of its rows the model was trained on.",
         "Send it with `seen_by_model=no` if the model saw none of them, or with a column `split`.",
     ),
     "unlabelled_dataset": ErrorCode(

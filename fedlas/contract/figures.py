@@ -118,7 +118,9 @@ class ClassFigures(Document):
         description="Debiased squared error of the class's probability, on all rows (arXiv 1909.10155)."
     )
     brier: Figure = Field(description="Mean of (p − y)²; it adds up to the Brier score over the classes.")
-    p_value: float | None = Field(description="Of the gap, if the class were calibrated; null: too few answers.")
+    p_value: float | None = Field(
+        description="The p-value of the gap, if the class were calibrated; null: too few answers."
+    )
     p_adjusted: float | None = Field(description="The p-value after Holm over all classes.")
 
 

@@ -32,7 +32,7 @@ class RankedLabel(Shape):
 
 
 class Prediction(Shape):
-    """The answer for one row."""
+    """The answer of the model for one row."""
 
     label: str = Field(description="The name of the most probable class.")
     index: int = Field(description="The index of this class in the model.")
@@ -72,7 +72,7 @@ class RowFailure(Shape):
 
 
 class ServedModel(Shape):
-    """The model that answered."""
+    """The model that gave the answers."""
 
     id: str = Field(description="The id of the model, `mdl_…`.")
     name: str = Field(description="The published name in the request, or the model's own.")

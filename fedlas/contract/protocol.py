@@ -38,7 +38,7 @@ class InputTensor(Body):
 
 
 class RequestedOutput(Body):
-    """An output to answer."""
+    """An output to answer, by its name."""
 
     name: TensorName
     parameters: Parameters | None = Field(None, description="`binary_data` or `classification`.")
@@ -167,7 +167,7 @@ class InferenceStatistics(Shape):
 
 
 class BatchStatistics(Shape):
-    """Batches of one size."""
+    """Counts of the batches of one size."""
 
     batch_size: int = Field(description="The number of rows of these batches.")
     compute_input: StatisticDuration = Field(description=NOT_MEASURED)
@@ -221,5 +221,5 @@ class RepositoryParameters(Body):
     """Parameters that Triton's clients send along with `load` and `unload`."""
 
     parameters: dict[str, JsonValue] = Field(
-        default_factory=dict, description="They change nothing: a stored model is loaded as it is."
+        default_factory=dict, description="Any values; they change nothing, since a stored model is loaded as it is."
     )

@@ -133,7 +133,7 @@ JOB_CODES = {
     "parity": "The written file differs from the network.",
     "preprocessing_mismatch": "Rows do not fit the model's `preprocessing`.",
     "preprocessing_needed": "Rows are images, and the model has no `preprocessing`.",
-    "provenance_needed": "Nobody has said which rows the model was trained on.",
+    "provenance_needed": "The dataset lacks a word on which rows the model was trained on.",
     "softmax_twice": "The graph takes the softmax of probabilities.",
     "warning_not_given": "`accept_warnings` names a warning that this job does not give.",
 }

@@ -40,7 +40,7 @@ from fedlas.contract.sections import (
 
 Finalist = Annotated[Literal["same_labels", "post_hoc", "trained", "average"], OPEN]
 FinalistName = Annotated[
-    Finalist, Field(description="What was compared: `same_labels`, `post_hoc`, `trained` or `average`.")
+    Finalist, Field(description="The finalist that was compared: `same_labels`, `post_hoc`, `trained` or `average`.")
 ]
 PValue = Annotated[Figure, Field(description="The p-value of the one-sided test.")]
 OptionalFigure = Annotated[float | None, Field()]
@@ -281,7 +281,7 @@ class Differences(Indexed):
 
 
 class Report(Document):
-    """All evidence of one job."""
+    """The report of a job: all its evidence."""
 
     subject: Subject | None = Field(description="The model, the dataset and the job of the report.")
     verdict: Annotated[Verdict, OPEN] = Field(
@@ -302,9 +302,11 @@ class Report(Document):
     confidence_gap: ByModel[ConfidenceGaps] = Field(description="Mean confidence minus accuracy of each model.")
     confidence: ByModel[ConfidenceSummary] = Field(description="Mean confidence beside accuracy of each model.")
     confident_answers: ByModel[ConfidentSection] = Field(
-        description="Whether sure answers are right as often as they claim."
+        description="Sure answers against the share of them that is right."
     )
-    calibration_test: ByModel[CalibrationTest] = Field(description="Whether confidences could be right by chance.")
+    calibration_test: ByModel[CalibrationTest] = Field(
+        description="A test whether confidences are right but for chance."
+    )
     risk_coverage: ByModel[RiskCoverage] = Field(description="Error rate by the share of rows that is answered.")
     reliability: ByModel[Reliability] = Field(description="Data of the reliability diagram.")
     num_test_rows: int = Field(description="The number of rows that judge.")
@@ -321,7 +323,7 @@ class Report(Document):
     class_priors: PriorsSection | None = Field(
         description="Class shares and the priors of answers; null: no job has asked for others."
     )
-    label_noise: LabelNoise | None = Field(description="Whether the verdict stands with wrong labels.")
+    label_noise: LabelNoise | None = Field(description="The verdict under labels some of which are wrong.")
     signs: Diagnostics | None = Field(description="The effect of training on feature norms and smoothing.")
     parts: AddedParts | None = Field(description="The gain of each part that was tried.")
     loss_comparison: LossComparison | None = Field(

@@ -89,7 +89,7 @@ class ServingSettings(LogSettings):
     max_predict_json_bytes: int = Field(
         8 * 1024**2,
         gt=0,
-        description="The same of JSON, which holds the interpreter while it is read: 8 MiB of numbers for about 50 ms.",
+        description="The limit for JSON, which holds the interpreter while it is read: 8 MiB for about 50 ms.",
     )
     max_predict_rows: int = Field(10_000, gt=0, description="Rows per predict request; more is answered with 413.")
     max_answer_bytes: int = Field(
@@ -221,7 +221,7 @@ class ServiceSettings(ServingSettings, RegistrySettings):
     """Settings of the API: those of serving, of the registry, and its own."""
 
     host: str = Field("127.0.0.1", description="Address to listen on; without keys only loopback is used.")
-    port: int = Field(8000, ge=0, le=65535, description="0 takes any free port.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes any free port.")
     api_keys: Annotated[frozenset[str], NoDecode, BeforeValidator(listed)] = Field(
         frozenset(), description="Comma-separated bearer keys, each of 16 characters or more."
     )
@@ -315,7 +315,7 @@ class WorkerSettings(RegistrySettings):
         None,
         gt=0,
         le=_CENTURY_DAYS,
-        description="The same of batch predictions with their results. Default: kept for ever.",
+        description="Batch predictions that ended longer ago are deleted with their results. Default: kept for ever.",
     )
     worker_metrics_port: int | None = Field(
         None, ge=0, le=65535, description="The port of this worker's `/metrics`; 0 takes any free one. Default: none."

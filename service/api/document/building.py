@@ -59,11 +59,15 @@ SERVERS: list[Json] = [
     {"url": "/", "description": "The service that this document came from."},
     {
         "url": "{scheme}://{host}:{port}",
-        "description": "`fedlas serve`, on this machine unless told otherwise.",
+        "description": "`fedlas serve`, on this machine by default.",
         "variables": {
-            "scheme": {"default": "http", "enum": ["http", "https"], "description": "https behind a proxy."},
-            "host": {"default": "127.0.0.1", "description": "As `--host`."},
-            "port": {"default": "8000", "description": "As `--port`."},
+            "scheme": {
+                "default": "http",
+                "enum": ["http", "https"],
+                "description": "The scheme: https behind a proxy.",
+            },
+            "host": {"default": "127.0.0.1", "description": "The host, as given by `--host`."},
+            "port": {"default": "8000", "description": "The port, as given by `--port`."},
         },
     },
 ]
@@ -105,15 +109,17 @@ def _header(description: str, example: str, kind: str = "string") -> Json:
 
 
 HEADERS: Json = {
-    "X-Request-Id": _header("Of this request; the client's own, if it sent one.", "req_6b1f0c2d9a8e4f7b3c5d1e0a"),
-    "Location": _header("The new record.", "/v1/jobs/job_01kb3x8m6p4q2r7s9t1v3w5y7z"),
+    "X-Request-Id": _header(
+        "The id of this request; the client's own, if it sent one.", "req_6b1f0c2d9a8e4f7b3c5d1e0a"
+    ),
+    "Location": _header("The path of the new record.", "/v1/jobs/job_01kb3x8m6p4q2r7s9t1v3w5y7z"),
     "Idempotent-Replayed": _header("`true` where an earlier request with this key has made the record.", "true"),
-    "ETag": _header("Of this content; sent back as `If-None-Match`.", '"33a64df551425fcc55e4d42a148795d9"'),
+    "ETag": _header("The tag of this content; sent back as `If-None-Match`.", '"33a64df551425fcc55e4d42a148795d9"'),
     "Retry-After": _header("Seconds after which to come again.", "2", "integer"),
     "Upload-Offset": _header("Bytes that are safely here; the next piece begins there.", "8388608", "integer"),
-    "Upload-Length": _header("Bytes of the whole file.", "12582912", "integer"),
+    "Upload-Length": _header("The bytes of the whole file.", "12582912", "integer"),
     "Upload-Complete": _header("`?1` once all bytes are here, else `?0`.", "?0"),
-    "WWW-Authenticate": _header("The scheme of the key.", "Bearer"),
+    "WWW-Authenticate": _header("The scheme by which a key is sent.", "Bearer"),
     "Inference-Header-Content-Length": _header("Bytes of JSON before the binary tensors.", "166", "integer"),
 }
 
@@ -305,7 +311,9 @@ def _meaning(status: str, response: Json, schemas: Json) -> str:
     """The description of a good answer: that of its schema, or else of the bytes that one gets."""
     reference = response.get("content", {}).get("application/json", {}).get("schema", {}).get("$ref", "")
     described = schemas.get(reference.rpartition("/")[2], {}).get("description")
-    return described or ("It is deleted." if status == "204" else "The content, as it was asked for.")
+    return described or (
+        "The record is deleted; there is no content." if status == "204" else "The content, as it was asked for."
+    )
 
 
 def _complete(path: str, method: str, operation: Json, shared: Json, schemas: Json) -> None:

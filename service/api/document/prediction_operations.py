@@ -152,7 +152,7 @@ OPERATIONS = (
                 },
             },
         },
-        body_description="Rows as JSON; or one npy or image file, which is told by its first bytes, or named by a type "
+        body_description="Rows as JSON; or one npy or image file, known by its first bytes, or named by a type "
         "of its own (`application/x-npy`, `image/png`, `image/jpeg`, `image/webp`, `image/bmp`); or a form of image "
         "files. Beside JSON, the options stand in the query string.",
         response={"application/json": PredictResponse, "application/x-npy": BINARY},

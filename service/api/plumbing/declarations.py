@@ -58,8 +58,13 @@ _RANGE: Json = {
     "schema": {"type": "string"},
 }
 _PART: Json = {
-    "description": "Partial Content",
-    "headers": {"Content-Range": {"description": "Which bytes of how many.", "schema": {"type": "string"}}},
+    "description": "The bytes of the range that was asked for.",
+    "headers": {
+        "Content-Range": {
+            "description": "The range of these bytes, and the bytes of the whole.",
+            "schema": {"type": "string"},
+        }
+    },
 }
 
 
@@ -89,7 +94,7 @@ def operation(
         named[304] = ["ETag"]
     responses: dict[str, Any] = {str(status): {"headers": header_references(names)} for status, names in named.items()}
     if tagged:
-        responses["304"]["description"] = "Not Modified"
+        responses["304"]["description"] = "The content still has the tag that was sent."
     if content is not None:
         responses.setdefault("200", {})["content"] = content
     if ranges:

@@ -113,13 +113,13 @@ WEIGHTS: JsonObject = {
 _FILE_FORM: JsonObject = {
     "type": "object",
     "required": ["file"],
-    "properties": {"file": {**BINARY, "description": "The file."}},
+    "properties": {"file": {**BINARY, "description": "The bytes of the file to store."}},
 }
 MODEL_FORM: JsonObject = {
     "type": "object",
     "properties": {
-        "file": {**BINARY, "description": "The model."},
-        "model": {**BINARY, "description": "Another name of `file`."},
+        "file": {**BINARY, "description": "The file of the model to store."},
+        "model": {**BINARY, "description": "The file of the model, by another name."},
         "data": WEIGHTS,
     },
 }
@@ -186,7 +186,7 @@ class RecordRoutes(Generic[Row]):
             "",
             list_records,
             name=f"list_{self.plural}",
-            description=f"List {self.plural}, newest first.",
+            description=f"List the {self.plural}, newest first.",
             openapi_extra=operation("invalid_cursor"),
             response_model=Page.__class_getitem__(self.record),
         )

@@ -43,7 +43,7 @@ class DatasetOptions(FileOptions):
     roles: str | None = Field(
         None, max_length=100_000, description='JSON, for example {"label": "diagnosis", "group": "patient"}.'
     )
-    seen_by_model: SeenByModel | None = Field(None, description="Which rows the uploaded model was trained on.")
+    seen_by_model: SeenByModel | None = Field(None, description="The rows that the uploaded model was trained on.")
     split_seed: int = Field(0, ge=0, lt=2**32)
     split_shares: str | None = SHARES
     missing: Literal["reject", "nan"] = "reject"

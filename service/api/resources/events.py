@@ -44,7 +44,7 @@ Number = Annotated[int | None, Query(ge=0, lt=2**63, description="Continue after
     response_model=Page[JobEvent],
     responses={
         200: {"content": {_EVENT_STREAM: {"schema": {"type": "string"}}}},
-        204: {"description": "Of a stream: the job has ended, and the client knows all its events."},
+        204: {"description": "The job of a stream has ended, and the client knows all its events."},
     },
     openapi_extra=operation("unknown_job"),
 )
@@ -57,7 +57,9 @@ async def list_events(
     last_event_id: Annotated[
         str | None,
         Header(
-            alias="Last-Event-ID", pattern="^[0-9]{1,18}$", description="Of a stream: the last event that is known."
+            alias="Last-Event-ID",
+            pattern="^[0-9]{1,18}$",
+            description="The last event that the reader of a stream knows.",
         ),
     ] = None,
 ) -> Response:

@@ -227,7 +227,7 @@ def _statistics(name: str, version: str, totals: Totals) -> JsonObject:
 
 OF_VERSION = "/models/{model}/versions/{version}"
 
-_NOT_READY: Responses = {503: {"model": ModelReady, "description": "Not ready."}}
+_NOT_READY: Responses = {503: {"model": ModelReady, "description": "The model does not answer yet."}}
 
 router = APIRouter(route_class=Route, prefix="/v2", tags=["inference protocol"])
 
@@ -248,7 +248,7 @@ async def live() -> JsonObject:
     "/health/ready",
     name="server_ready",
     response_model=ServerReady,
-    responses={503: {"model": ServerReady, "description": "Not ready."}},
+    responses={503: {"model": ServerReady, "description": "The server does not answer yet."}},
 )
 async def ready(services: ServicesDep) -> JSONResponse:
     """Check that models can be found and opened; 503 where they cannot."""

@@ -41,7 +41,7 @@ _PROGRESS = ("Upload-Offset", "Upload-Length", "Upload-Complete")
 Offset = Annotated[int, Header(alias="Upload-Offset", ge=0, description="Where this piece begins: what HEAD returns.")]
 Checksum = Annotated[
     str | None,
-    Header(alias="Upload-Checksum", description="Of this piece: `sha256`, a space, and the digest in base64."),
+    Header(alias="Upload-Checksum", description="The digest of this piece: `sha256`, a space, and base64."),
 ]
 
 
@@ -83,6 +83,7 @@ def get_upload(request: Request, services: ServicesDep, upload_id: str) -> Respo
 @router.patch(
     "/{upload_id}",
     status_code=204,
+    response_description="The piece is stored; `Upload-Offset` is where the next one begins.",
     response_class=Response,
     openapi_extra=operation(
         *("unknown_upload", "offset_mismatch", "upload_busy", "upload_too_long", "upload_stalled", "not_raw"),

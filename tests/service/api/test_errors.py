@@ -175,14 +175,14 @@ def test_bad_upload_option_is_422(api: Api, kind: str, field: str, value: str) -
 
 
 @pytest.mark.parametrize("value", ["-1", "60.1", "61", "a", "nan", "inf", ""])
-@pytest.mark.parametrize("kind", ["datasets", "models", "jobs", "predictions"])
+@pytest.mark.parametrize("kind", ["datasets", "models", "jobs", "batches"])
 def test_wait_is_between_0_and_60(api: Api, kind: str, value: str) -> None:
     """`wait` outside 0 to 60 seconds is 422 on every record."""
     assert fields(api.client.get(f"/v1/{kind}/some?wait={value}")) == {"wait"}
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=a", "limit=-1"])
-@pytest.mark.parametrize("kind", ["datasets", "models", "jobs", "predictions"])
+@pytest.mark.parametrize("kind", ["datasets", "models", "jobs", "batches"])
 def test_limit_is_between_1_and_1000(api: Api, kind: str, query: str) -> None:
     """A page holds 1 to 1,000 records."""
     assert fields(api.client.get(f"/v1/{kind}?{query}")) == {"limit"}
@@ -298,10 +298,10 @@ def test_conflicts_say_when_to_come_again_where_that_helps(api: Api) -> None:
         assert "retry-after" not in answer.headers, path
 
 
-@pytest.mark.parametrize("kind", ["jobs", "models", "datasets", "calibrators", "predictions"])
+@pytest.mark.parametrize("kind", ["jobs", "models", "datasets", "calibrators", "batches"])
 def test_cursors(api: Api, kind: str) -> None:
     """After an id of which there is no record a page is empty; what is no id of this list is 422."""
-    prefix = {"jobs": "job", "models": "mdl", "datasets": "ds", "calibrators": "cal", "predictions": "bat"}[kind]
+    prefix = {"jobs": "job", "models": "mdl", "datasets": "ds", "calibrators": "cal", "batches": "bat"}[kind]
     gone = f"{prefix}_{'0' * 26}"  # older than any
     assert api.client.get(f"/v1/{kind}?after={gone}").json() == {"data": [], "has_more": False}
     wrongs = ["", "x", gone + "0", gone[:-1], gone.upper(), f"upl_{'0' * 26}", f"{gone}%0a", f"{gone}%00", "7" * 60_000]
