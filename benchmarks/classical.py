@@ -12,11 +12,7 @@ from benchmarks.data.common import Rows, Split, missing
 
 @dataclass(frozen=True)
 class ClassicalBase:
-    """A classifier with scikit-learn's defaults, but for what `make` says.
-
-    Attributes:
-        make: `make(seed)` is the untrained classifier.
-    """
+    """A classifier with scikit-learn's defaults; `make(seed)` is the untrained classifier."""
 
     make: Callable[[int], Any]
 

@@ -80,10 +80,7 @@ def minilm(num_classes: int = 20) -> Headed:
 
 
 class MiniLM(nn.Module):
-    """BERT with 6 layers of 384 (arXiv 1810.04805, distilled: 2002.10957), mean-pooled over the tokens that exist.
-
-    `forward(ids, mask)`, both (N, T) int64, returns (N, 384). T is at most 512.
-    """
+    """BERT, 6 layers of 384 (arXiv 1810.04805, 2002.10957), mean-pooled: `ids, mask` (N, T ≤ 512) int64 to (N, 384)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -157,10 +154,7 @@ class BaseTraining:
 def train_base(
     build: Callable[[], Headed], rows: Rows, how: BaseTraining, *, seed: int, name: str, keep: bool = True
 ) -> Headed:
-    """The trained base network in evaluation mode; trained once and then read from the cache folder.
-
-    The file's name holds a digest of the training rows and of `how`, so other data or epochs are another file.
-    """
+    """The trained base network in evaluation mode, kept in the cache under a digest of training rows and `how`."""
     path = cache_folder() / "bases" / f"{name}-{seed}-{_digest(rows, how)}.pt"
     torch.manual_seed(seed)
     network = build()

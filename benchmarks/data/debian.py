@@ -14,10 +14,7 @@ from benchmarks.data.common import cache_folder, missing
 
 
 def r_frame(package: str, name: str) -> Any:
-    """The data frame `name` of a package such as `r-cran-mlbench`, as pandas reads it.
-
-    The package is downloaded and unpacked into the cache folder, not installed.
-    """
+    """The data frame `name` of a package such as `r-cran-mlbench`, downloaded into the cache and read by pandas."""
     try:
         import rdata
     except ImportError:

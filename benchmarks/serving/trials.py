@@ -29,20 +29,14 @@ class Plan:
     settings: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
 
     def best(self, model: ServedModel, peer: str) -> list[Setting]:
-        """The peer's two fastest settings, since on a busy machine the faster one may be so by luck.
-
-        Where none was measured they are the first two of the candidates.
-        """
+        """The peer's two fastest settings, since luck decides between two; unmeasured, its first two candidates."""
         known = {setting.name: setting for setting in CANDIDATES[peer]}
         names = [name for name in self.settings.get(model.name, {}).get(peer, ()) if name in known] or list(known)
         return [known[name] for name in names[:_GO_ON]]
 
 
 def tried(plan: Plan) -> Json:
-    """Requests per second of every setting of every peer on both models, those of one peer in turn.
-
-    A setting that does not start here, or answers anything but 200 under load, is out.
-    """
+    """Requests per second of every setting of every peer on both models, in turn; settings that fail are out."""
     found: Json = {}
     fastest: dict[str, dict[str, list[str]]] = {}
     for model in (models.digits(), models.mnist()):

@@ -59,7 +59,7 @@ class Served:
 
     Attributes:
         start, result: the classifier that was judged, as PyTorch or ONNX Runtime computes it, and its finalists.
-        written: None is the uploaded network as it came; `uploaded` is that network at class priors that were ordered.
+        written: None is the uploaded network as it came; `uploaded` is that network at the class priors of the job.
     """
 
     start: Start

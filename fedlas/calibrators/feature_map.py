@@ -129,7 +129,7 @@ def cross_fit_features(
 ) -> tuple[FeatureScaling, Floats]:
     """The map with the ridge strength of lowest cross-fitted NLL, and its cross-fitted calibrated logits (N, K).
 
-    Strengths are tried from the strongest down until the NLL rises. The last temperature and share of doubt are fitted
+    Strengths are tried from the strongest down until the NLL rises. The last temperature and uniform mix are fitted
     on the cross-fitted logits: on rows it was not fitted on the map is too sure.
 
     Args:

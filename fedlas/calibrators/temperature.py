@@ -1,4 +1,4 @@
-"""Temperature scaling, the identity, and a temperature with a share of doubt; none moves a decision.
+"""Temperature scaling, the identity, and a temperature with a uniform mix; none moves a decision.
 
 A single temperature has to answer two questions at once: how sensitive the confidences are, and how often a row that
 the model is certain of is wrong all the same (a wrong label, another kind of input). Such rows cost most of the NLL, so

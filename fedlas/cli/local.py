@@ -133,7 +133,7 @@ def predict(
     """The answer of a service with this file, without what its records know; raises CommandError.
 
     Args:
-        note: told what cannot be checked.
+        note: called with what cannot be checked.
     """
     session = _opened(file)
     properties = session.get_modelmeta().custom_metadata_map

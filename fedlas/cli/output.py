@@ -207,7 +207,7 @@ def _one_line(text: str) -> str:
 
 @contextmanager
 def transfer(output: Output, what: str, *, then: str | None = None) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar of bytes, told those that have moved and all that are to move; and what happens when they are there."""
+    """A bar of bytes, called with those that have moved and all that are to; and what happens when they are there."""
     if output.quiet or not shows_progress():
         yield lambda moved, total: None
         return

@@ -1,4 +1,4 @@
-"""Rows to be predicted, from a file or a pipe: JSON, lines of JSON, CSV, npy or images, told by their content."""
+"""Rows to be predicted, from a file or a pipe: JSON, lines of JSON, CSV, npy or images, known by their content."""
 
 from __future__ import annotations
 

@@ -198,7 +198,7 @@ def without_seen(dataset: Dataset, seen: SeenRows, *, scratch: Path) -> Dataset:
             "rows_seen",
             f"this model was trained on {_all_counted(dataset, judging)} (found by their inputs); "
             f"{' and '.join(f'{count:,} {split} rows' for split, count in kept.items())} are left, at least "
-            f"{MIN_LEFT} are needed. Send rows that it has not been trained on, or order the job for the model that "
+            f"{MIN_LEFT} are needed. Send rows that it has not been trained on, or create a job for the model that "
             "it was made from",
         )
     if len(found.get("train", ())) and dataset.seen_by_model == "no":

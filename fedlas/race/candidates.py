@@ -137,8 +137,12 @@ _TRAININGS: dict[NetworkKind, tuple[_Training, ...]] = {
     "transformer": (_GENTLE, {**_GENTLE, "usual_epochs": 2}),
     "small_transformer": (_SMALL, _SMALL_LONG, _GENTLE),
 }
-_HOT, _DECAYED, _LONG = _TRAININGS["other"]
-_CONVOLUTIONAL, _HOTTER, _CONVOLUTIONAL_DECAYED = _TRAININGS["convolutional"]
+_HOT: _Training = _TRAININGS["other"][0]
+_DECAYED: _Training = _TRAININGS["other"][1]
+_LONG: _Training = _TRAININGS["other"][2]
+_CONVOLUTIONAL: _Training = _TRAININGS["convolutional"][0]
+_HOTTER: _Training = _TRAININGS["convolutional"][1]
+_CONVOLUTIONAL_DECAYED: _Training = _TRAININGS["convolutional"][2]
 _AUTO: dict[NetworkKind, tuple[tuple[str, float | None, _Training], ...]] = {
     "other": (
         ("fedlas_plus", 0.1, _HOT),

@@ -162,7 +162,7 @@ def priors_sentence(section: PriorsSection | None) -> str | None:
         return None
     name = max(section.default, key=lambda name: abs(np.log(section.default[name] / section.shares[name])))
     return (
-        f"The served probabilities are for the class priors that were ordered (“{name}” "
+        f"The served probabilities are for the class priors of the request (“{name}” "
         f"{_percent(section.default[name])}, which {_percent(section.shares[name])} of the calibration rows are). All "
         "figures of this report are of the test rows as they are, without that shift: they hold where the classes have "
         "the shares of the dataset, and so do the promises of `max_error` and `coverage`, which are refused for "

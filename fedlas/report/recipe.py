@@ -14,7 +14,7 @@ _SCOPES = {"all": "The whole network was", "head": "Only the last layers were"}
 _CALIBRATORS = {
     "temperature": "a temperature",
     "shrunken_temperature": "a temperature that is shrunk towards 1, since rows are few",
-    "mixture": "a temperature mixed with a share of doubt",
+    "mixture": "a temperature with a uniform mix",
     "affine": "a line through the log-odds (Platt scaling)",
     "beta": "beta calibration",
     "structured_vector": "a scale and an offset for each class (vector scaling)",
@@ -25,7 +25,7 @@ _CALIBRATORS = {
     "one_vs_rest": "one calibrator for each class against the rest",
     "features": "a temperature with a linear map of the features added",
     "compressed": "a calibrator of compressed logits",
-    "uniform": "a share of doubt",
+    "uniform": "a uniform mix",
 }
 #: Settings of a loss, as formulas write them; the others are named as they are.
 _GREEK = {"alpha": "α", "beta": "β"}
@@ -67,7 +67,7 @@ def _asked(request: Mapping[str, Any]) -> str:
         else []
     )
     settings = f", with {listed(given)} fixed" if given else ""
-    return f"The order was the method “{request.get('method', 'auto')}”{listed(within)}{settings}."
+    return f"The request was the method “{request.get('method', 'auto')}”{listed(within)}{settings}."
 
 
 def _tried(methods: Mapping[str, Any]) -> str:
@@ -132,7 +132,7 @@ def _calibrator(calibrator: Mapping[str, Any], rows: Mapping[str, int]) -> str:
     temperature, share = parameters.get("temperature"), parameters.get("share")
     detail = f" (T = {temperature:.3g})" if name.endswith("temperature") and temperature is not None else ""
     if temperature is not None and share is not None:
-        detail = f" (T = {temperature:.3g}, doubt {100 * share:.2g} %)"
+        detail = f" (T = {temperature:.3g}, mix {100 * share:.2g} %)"
     return f"Its scores pass through {_CALIBRATORS.get(name, name)}{detail}{_fitted(rows)}."
 
 

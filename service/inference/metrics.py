@@ -24,7 +24,10 @@ Row = NDArray[np.float64]  # (WIDTH,)
 OUTCOMES = ("ok", "refused", "overloaded", "deadline", "gone", "failed")
 #: The place of each outcome.
 REQUESTS = {outcome: place for place, outcome in enumerate(OUTCOMES)}
-ROWS, ABSTENTIONS, FAILED_SECONDS, LAST_REQUEST = range(len(OUTCOMES), len(OUTCOMES) + 4)
+ROWS = len(OUTCOMES)
+ABSTENTIONS = ROWS + 1
+FAILED_SECONDS = ROWS + 2
+LAST_REQUEST = ROWS + 3
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 #: As many are told apart: each is about 100 series, 11 KB of text and 0.1 ms of a scrape.
 MAX_MODELS = 200

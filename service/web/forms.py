@@ -49,7 +49,7 @@ _NUMBERS = frozenset(
 #: Fields of several lines `name = value`.
 _LINES = ("class_priors", "metadata")
 _ACCEPTED = "accept_warnings"
-#: The form's own key, and the dry run that it shows, are no part of the order.
+#: The form's own key, and the dry run that it shows, are no part of the request.
 _NOT_SENT = frozenset({FIELD, "check", _ACCEPTED})
 _MODEL = "model"
 _WEIGHTS = "data"
@@ -135,7 +135,7 @@ def idempotency_key(form_key: str, content: JsonValue) -> str | None:
 
 
 def request_of(fields: Sequence[tuple[str, str]]) -> JsonObject:
-    """The order that a form's fields say, as the API takes it.
+    """The request that a form's fields make, as the API takes it.
 
     >>> request_of([("model_id", "mdl_1"), ("seed", "3"), ("metadata", "team = x"), ("accept_warnings", "label_order")])
     {'model_id': 'mdl_1', 'seed': 3, 'metadata': {'team': 'x'}, 'accept_warnings': ['label_order']}
@@ -153,7 +153,7 @@ def request_of(fields: Sequence[tuple[str, str]]) -> JsonObject:
 
 
 def fields_of(job: JobRecord) -> dict[str, str]:
-    """The fields that show a job's order; a webhook's secret is not known any more, so its address is left out too."""
+    """The fields that show a job's request; a webhook's secret is unknown by then, so its address is left out too."""
     order = job.model_dump(
         mode="json",
         include={

@@ -1,4 +1,4 @@
-"""The words for jobs: stages, verdicts, orders and what has happened, as people say them."""
+"""The words for jobs: stages, verdicts, requests and what has happened, as people say them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _METHODS = {
     "focal": "focal loss",
     "cross_entropy": "cross-entropy",
     "post_hoc": "a calibrator alone",
-    "temperature": "a temperature with a share of doubt",
+    "temperature": "a temperature with a uniform mix",
 }
 SCOPES = {"all": "whole network", "head": "last layers"}
 _PUBLISHED = {
@@ -107,7 +107,7 @@ def request_sentences(job: JobRecord) -> list[str]:
         else "",
         f"Where it is used, classes occur as follows: {', '.join(shares)}{more}." if shares else "",
         "It waits for a worker with a GPU." if job.accelerator == "gpu" else "",
-        f"Its end is told to {job.webhook.url}." if job.webhook else "",
+        f"Its end is reported to {job.webhook.url}." if job.webhook else "",
     ]
     return [sentence for sentence in found if sentence]
 

@@ -1,4 +1,4 @@
-"""`/jobs`: all jobs, newest first, and each from its order to its verdict, with the forms that end it or delete it."""
+"""`/jobs`: all jobs, newest first, and each from its request to its verdict, with forms that end or delete it."""
 
 from __future__ import annotations
 

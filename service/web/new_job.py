@@ -1,4 +1,4 @@
-"""`/new`: from files to an order. The address names the records, so that a reload, or a colleague, sees the same."""
+"""`/new`: from files to a job. The address names the records, so that a reload, or a colleague, sees the same."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def new_job_part(
     shown = await services.read(partial(NewJobPage.read, model_id=model, dataset_id=dataset, check_id=check))
     if awaited and not is_news(getattr(shown, part), told=told):
         return Response(status_code=204)
-    inspected = {"HX-Trigger": "inspected"}  # tells the part with the order that it may have become possible
+    inspected = {"HX-Trigger": "inspected"}  # tells the part with the form that a job may have become possible
     return await run_in_threadpool(_page, request, shown, template=f"new_job/{part}.html.jinja", headers=inspected)
 
 
@@ -85,7 +85,7 @@ async def send_files(request: Request, services: ServicesDep) -> Response:
 
 @router.post("/new/{step}")
 async def create_job(request: Request, services: ServicesDep, step: Literal["check", "job"]) -> Response:
-    """The order of a form, or a dry run that checks it."""
+    """Create the job of a form, or a dry run that checks it."""
     dry_run = step == "check"
     sent = await request.form(max_files=0)
     fields = [(name, value) for name, value in sent.multi_items() if isinstance(value, str)]
@@ -147,7 +147,7 @@ class NewJobPage:
     """Parts of a job request, as far as they are there.
 
     Attributes:
-        check: a dry run of the two, whose order the form shows.
+        check: a dry run of the two, whose request the form shows.
         choices: what can be taken in place of a file, where one is needed.
         evaluations: how often the test rows of the dataset have judged.
         gone: `model` or `dataset`, where the address names one that is not there.
@@ -199,7 +199,7 @@ class NewJobPage:
 
     @property
     def form(self) -> FormState:
-        """The order's form before anything was entered: what was checked, else what one would want."""
+        """The job's form before anything was entered: what was checked, else what one would want."""
         if self.check is not None:
             return FormState(fields_of(self.check))
         return FormState({"publish_as": suggested_name(self.model.name) if self.model is not None else ""})

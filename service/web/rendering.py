@@ -206,7 +206,7 @@ _ON_PAGES = {
     "idempotency_key_in_flight": _LATER,
     "internal_error": "Tell the operator, with the id of the request that stands below.",
     "model_not_ready": "The model's page says what inspection is at, or why it was rejected.",
-    "provenance_needed": "Say on the page of the order which rows the model has seen.",
+    "provenance_needed": "Say on the page of the new job which rows the model has seen.",
     "unlabelled_dataset": "Choose a dataset with labels.",
     "wrong_inputs": "The model's page lists its inputs.",
     "unknown_output": "The model's page lists its outputs.",

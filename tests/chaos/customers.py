@@ -137,7 +137,7 @@ def predict_again(caller: Caller, shared: Shared) -> None:
 def predict(batch: Batch, caller: Caller, *, model_id: str, rows_id: str) -> None:
     """Have all rows of a dataset predicted, and fetch the answers."""
     with _minding(batch, caller):
-        ordered = caller.create("predictions", f"batch-{batch.number}", json={"model": model_id, "dataset_id": rows_id})
+        ordered = caller.create("batches", f"batch-{batch.number}", json={"model": model_id, "dataset_id": rows_id})
         batch.acknowledged.append(ordered)
         place = f"/v1/batches/{ordered.record_id}"
         if _follow(batch, caller, place):

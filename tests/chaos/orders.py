@@ -49,7 +49,7 @@ class Errand:
     @property
     def record_id(self) -> str | None:
         """The id of the job or batch, once it is acknowledged."""
-        ids = [one.record_id for one in self.acknowledged if one.kind in ("jobs", "predictions")]
+        ids = [one.record_id for one in self.acknowledged if one.kind in ("jobs", "batches")]
         return ids[0] if ids else None
 
 

@@ -42,7 +42,7 @@ def answered() -> Batch:
     """A batch of two rows in one part."""
     return Batch(
         number=20_000,
-        acknowledged=[Acknowledged("predictions", BATCH, {}, BATCH)],
+        acknowledged=[Acknowledged("batches", BATCH, {}, BATCH)],
         record={"id": BATCH, "status": "succeeded"},
         manifest={"parts": [{"sha256": PART, "num_rows": 2}]},
         parts=[(PART, 2)],

@@ -1,7 +1,4 @@
-"""Files that are no ONNX at all: pickles in every wrapping, archives, and formats of other libraries.
-
-Each pickle holds a canary: an instruction that, were it ever run, would create the file `canary` beside the upload.
-"""
+"""Files that are no ONNX: archives, other libraries' formats, and pickles with a canary that would create a file."""
 
 from __future__ import annotations
 

@@ -140,6 +140,6 @@ def test_what_is_dropped_goes_where_it_belongs(page: Page, uploads: Uploads) -> 
     expect(page.locator("[aria-busy]")).to_have_count(0, timeout=120_000)
     assert layout_shift(page)[0] == 0, layout_shift(page)
     page.get_by_role("button", name="Check first").click()
-    expect(page.locator("#check")).to_contain_text("this order would run", timeout=120_000)
+    expect(page.locator("#check")).to_contain_text("this job would run", timeout=120_000)
     assert layout_shift(page)[0] == 0, layout_shift(page)
     good_to_look_at(page)

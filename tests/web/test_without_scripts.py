@@ -29,7 +29,7 @@ def loaded_until(page: Page, what: Locator) -> None:
 
 @pytest.mark.slow
 def test_every_form_works_without_a_script(windows: Windows, files: Path) -> None:
-    """Two files are sent, checked and ordered; one job is cancelled, another read to its report; then one leaves."""
+    """Two files are sent, checked and calibrated; one job is cancelled, another read to its report; then one leaves."""
     page = windows(java_script_enabled=False).page
     page.get_by_label("A classifier").set_input_files(files / "sharp.onnx")
     page.get_by_label("A dataset").set_input_files(files / "rows.csv")

@@ -78,7 +78,7 @@ TAGS: list[Json] = [
     {"name": "uploads", "description": "Files in pieces: a broken connection costs a piece and not the file."},
     {
         "name": "jobs",
-        "description": "Calibrations of a model on a dataset: from the order over events to the report, and webhooks.",
+        "description": "Calibrations of a model on a dataset: the request, events, the report, and webhooks.",
     },
     {"name": "names", "description": "Published names: which version answers, switched and rolled back by one call."},
     {"name": "predictions", "description": "Calibrated answers: for the rows of a request, or of a stored dataset."},

@@ -159,7 +159,7 @@ async def _create_with_files(request: Request, services: ServicesDep, key: Key |
 async def _create_when_inspected(
     services: Services, key: Key | None, content: Sequence[str], store: Callable[[UnitOfWork], JobRequest]
 ) -> Creation:
-    """Store both files, and order the job when it is known whether the rows have splits; without it neither stays."""
+    """Store both files, and create the job when it is known whether the rows have splits; without it neither stays."""
     body = await services.write(store)
     answered = None
     try:
@@ -278,8 +278,8 @@ def get_job_predictions(
 ) -> Response:
     """Return predictions for a job's test rows: the served model's answers, with labels; 409 before its end.
 
-    They are the probabilities that its report judges: at the shares of the calibration rows, whatever `class_priors`
-    were ordered. With `format=parquet`, or that media type in `Accept`, all rows are one file.
+    The report judges these probabilities: at the shares of the calibration rows, whatever `class_priors` the job
+    has. With `format=parquet`, or that media type in `Accept`, all rows are one file.
     """
     with services.registry.read() as unit:
         row = unit.jobs.get(job_id)

@@ -82,7 +82,7 @@ def test_fits_use_one_thread_of_blas_and_leave_the_program_its_own(
 
 
 def test_priors_of_the_world_shift_the_file_and_nothing_that_is_judged(tmp_path: Path) -> None:
-    """The file answers for the ordered priors, and with its input for others; judged are the rows as they are."""
+    """The file answers for the job's priors, and with its input for others; the rows are judged as they are."""
     classifier, dataset = given(tmp_path)
     wanted = {"d": 0.7, "a": 0.1, "b": 0.1, "c": 0.1}
     plain = calibrate(classifier, dataset, CalibrationOptions(method="post_hoc"))
@@ -90,7 +90,7 @@ def test_priors_of_the_world_shift_the_file_and_nothing_that_is_judged(tmp_path:
     before, after = plain.report.as_dict(), shifted.report.as_dict()
     assert (before["metrics"], before["decisions"]) == (after["metrics"], after["decisions"])
     assert after["class_priors"]["default"] == pytest.approx(wanted)
-    assert any("class priors that were ordered" in sentence for sentence in after["summary"])
+    assert any("class priors of the request" in sentence for sentence in after["summary"])
     test, _ = dataset.select("test")
     rows = {classifier.inputs[0].name: next(iter(test.values()))}
     probs: dict[str, np.ndarray] = {}

@@ -1,7 +1,4 @@
-"""Rows that tempt a calibration into a false report: each gets a true one, or an error that says why.
-
-Train rows that nothing is trained on calibrate too, where the network has not seen them.
-"""
+"""Rows that tempt a calibration into a false report: each gets a true one, or an error that says why."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Files as `torch.onnx.export` writes them, a graph and the file of its weights, go in by every door.
-
-With a service, since the two are one file only to what sends them, stores them and opens them in a sandbox.
-"""
+"""Files as `torch.onnx.export` writes them, a graph and the file of its weights, go in by every door of a service."""
 
 from __future__ import annotations
 

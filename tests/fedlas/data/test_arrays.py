@@ -1,7 +1,4 @@
-"""Arrays on disk: written in any order, read where they lie, and fed to a network without being held.
-
-The torch-free parts of the library stay so.
-"""
+"""Arrays on disk: written in any order, read where they lie, fed to a network without being held, and free of torch."""
 
 from __future__ import annotations
 

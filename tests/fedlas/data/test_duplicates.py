@@ -1,7 +1,4 @@
-"""Copies of train rows are left out of what calibrates and judges; repetitions that a coarse table has are not.
-
-Rows that a network has seen are found again, whatever file, order or type they come in, and nobody else's.
-"""
+"""Copies of train rows neither calibrate nor judge; rows that a network has seen are found again in any file."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Class priors: against Bayes' theorem where densities are known, and what are no priors.
-
-Thresholds that keep the alarm rate: their rates, and the optimal transport that they solve.
-"""
+"""Class priors against Bayes' theorem; thresholds that keep the alarm rate against optimal transport."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Class priors in a file: a constant of which an input can be made, whatever the upload's version and names are.
-
-The graph of typicality computes the same numbers as NumPy.
-"""
+"""Class priors in a file, a constant or an input, for any version and names; typicality's graph equals NumPy."""
 
 from __future__ import annotations
 
@@ -48,10 +45,7 @@ def shifted(probs: Array, factors: NDArray[np.float64]) -> NDArray[np.float64]:
 def test_priors_are_a_constant_and_can_be_an_input(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], version: int, name: str
 ) -> None:
-    """A file opens in silence and answers for its priors, bit by bit as without where they are the shares.
-
-    With some bytes behind it, it takes others; a taken name is numbered, and old files are new.
-    """
+    """A file answers for its priors bit by bit; a few bytes behind it make them an input, under a free name."""
     model = onnx.load_from_string(network(TRUTH))
     model.ir_version = version
     model.graph.input[0].name = model.graph.node[0].input[0] = name

@@ -1,7 +1,4 @@
-"""The guards: what they stop, what they let pass, and what they say about it.
-
-The evaluation ledger: all evaluations together spend the level.
-"""
+"""Guards: the harm that they stop, and the harm that they let pass; the ledger: evaluations share the level."""
 
 from __future__ import annotations
 

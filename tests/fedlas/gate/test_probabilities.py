@@ -1,7 +1,4 @@
-"""Log score and share of each class: their values, and when they stop.
-
-Confident answers: how untrue they are, against what they were, and when that stops a finalist.
-"""
+"""Log score, share and confident answers of each class: their values, and when they stop a finalist."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Recall at equal alarms and AUROC by class: their values, and when they stop.
-
-Recall at the most probable class, for those who ask for it: what is stopped, and what chance excuses.
-"""
+"""Recall at equal alarms, at the most probable class, and AUROC by class: their values, when they stop, and chance."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Guarantees hold in redraws, and what cannot be guaranteed is refused.
-
-The binomial bound is Clopper and Pearson's.
-"""
+"""Guarantees hold in redraws, impossible ones are refused, and the binomial bound is Clopper and Pearson's."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Typicality is a p-value among calibration rows.
-
-Conformal quantiles keep every level exactly.
-"""
+"""Typicality is a p-value among calibration rows; conformal quantiles keep every level exactly."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Bootstrap intervals: counts are resampled rows, groups stay whole, and the interval covers.
-
-Means of clustered rows: against SciPy's t interval, whole groups, weights, and how often they cover the truth.
-"""
+"""Bootstrap intervals cover, with whole groups; means of clustered rows agree with SciPy's t interval."""
 
 from __future__ import annotations
 

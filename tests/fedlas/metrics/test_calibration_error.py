@@ -1,7 +1,4 @@
-"""Binned calibration errors: the authors' code and torchmetrics agree, ties and empty classes are counted.
-
-Binning: every row falls in exactly one bin.
-"""
+"""Binned calibration errors agree with the authors' code and torchmetrics; every row falls in exactly one bin."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The confidence gap: its figures, and the chance of the rows that judge and of those that calibrated.
-
-The accuracy of a split: its standard error, and when two splits are apart.
-"""
+"""The confidence gap: its figures and its chance; the accuracy of a split: its standard error, and splits apart."""
 
 from __future__ import annotations
 
@@ -80,10 +77,7 @@ def grouped(rng: np.random.Generator, mean: float, num_groups: int) -> tuple[NDA
 
 
 def test_chance_among_groups_is_no_sign() -> None:
-    """Two splits of the same patients' kind are called apart in under 1 % of draws, by rows it would be every other.
-
-    A split whose patients are really easier is still found.
-    """
+    """Equal splits of patients are apart in under 1 % of draws, by rows in half; easier patients are still found."""
     rng = np.random.default_rng(2)
     alarms = {"groups": 0, "rows": 0, "easier": 0}
     for _ in range(300):

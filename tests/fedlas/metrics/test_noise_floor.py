@@ -1,7 +1,4 @@
-"""The noise floor: redrawn labels are calibrated, and a calibrated classifier lies within it.
-
-The consistency test: its statistic, its level and its power.
-"""
+"""The noise floor holds a calibrated classifier; the consistency test: its statistic, its level and its power."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""Metrics by class: scikit-learn agrees, and the worst class comes first.
-
-Holm's procedure by hand.
-
-Subgroups: nothing is tested where nothing can be.
-"""
+"""Metrics by class agree with scikit-learn, the worst first; Holm's procedure by hand; subgroups too small to test."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The average of the uploaded model and its refits.
-
-An average of networks as one classifier: what it computes, what it costs, and what it refuses.
-"""
+"""An average of networks as one classifier: its outputs, its cost, and the members that it refuses."""
 
 from __future__ import annotations
 

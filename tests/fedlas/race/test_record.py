@@ -108,10 +108,7 @@ def undisturbed() -> Run:
 
 
 def test_a_race_killed_at_any_call_goes_on() -> None:
-    """Before a training, after an epoch of a fold or of the refit: the same bits, and no saved epoch is run twice.
-
-    An epoch is saved once it is told: it is told of again where the race was killed in between.
-    """
+    """A race killed at any call has equal bits and runs no saved epoch twice; an epoch may be reported twice."""
     whole = undisturbed()
     assert whole.result.candidates[-1].method == "average"
     assert str(whole.told[-1][0]).endswith("on all rows")
@@ -192,10 +189,7 @@ def test_each_candidate_is_told_of_once() -> None:
 
 
 def test_what_a_clock_decided_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy minute that leaves time for one of five: the others run once trainings have shown their speed.
-
-    They are judged as if all had been planned at once, and a later attempt measures and plans nothing again.
-    """
+    """A busy minute delays four of five candidates: all are judged as planned at once, later attempts plan nothing."""
     line = [Candidate("cross_entropy", rate, scope="all", epochs=2) for rate in (0.1, 0.2, 0.05, 0.02, 0.01)]
     options: dict[str, Any] = {"candidates": line, "budget_seconds": 200}
     unhurried, journal, steps = Run(None, **options), MemoryJournal(every_seconds=0), 1300 // 64

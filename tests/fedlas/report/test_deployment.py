@@ -1,7 +1,4 @@
-"""Decisions and class priors in a report: shares and recalls as counted, and the class that is spoken of.
-
-Guarantees stand beside what the test rows show.
-"""
+"""Decisions, class priors and guarantees in a report: shares and recalls as counted, and the class of the sentence."""
 
 from __future__ import annotations
 

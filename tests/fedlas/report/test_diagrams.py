@@ -1,7 +1,4 @@
-"""Diagrams: self-contained SVG with the numbers of the report.
-
-In interval plots better is to the right; in the race a candidate that was scored on some folds alone is hollow.
-"""
+"""Diagrams: self-contained SVG with the numbers of the report, better to the right, unfinished candidates hollow."""
 
 from __future__ import annotations
 

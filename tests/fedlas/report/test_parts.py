@@ -1,7 +1,4 @@
-"""The gain of each part: differences by hand, what is missing, and the sentence.
-
-FedLAS's own part: which of its losses is compared, what is found, and what is said where nothing is known.
-"""
+"""The gain of each part: differences by hand, missing ones, FedLAS's own, and the sentence where nothing is known."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Whose report it is: names, ids and the day of the order, in report.json and at the top of the page.
-
-The environment of a report.
-"""
+"""The owner and the environment of a report: names, ids and day, in report.json and at the top of the page."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ def test_the_page_opens_with_whose_it_is() -> None:
     """Name and id of model and dataset, the job and the day, before any verdict; the document has digests too."""
     assert heading(WHOLE).startswith(
         "Calibration report of digits-cnn Model digits-cnn mdl_1 Dataset fresh rows ds_1 Job job_1 "
-        "Ordered 5 July 2026, 09:03 UTC Nothing changed"
+        "Created 5 July 2026, 09:03 UTC Nothing changed"
     )
     assert report(PROBS, TARGETS, subject=WHOLE).as_dict()["subject"] == {
         "model": {"name": "digits-cnn", "id": "mdl_1", "sha256": "5c" * 32},

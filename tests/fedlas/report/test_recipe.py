@@ -37,7 +37,7 @@ def test_a_fine_tuned_network_is_told_whole() -> None:
     winner = {"name": "fedlas", "method": "fedlas", "scope": "head", "hyperparameters": settings}
     made = {"request": REQUEST, "winner": winner, "calibrator": POOL, "calibrated_on": {"train": 0, "calibration": 500}}
     assert words(made, ROWS) == (
-        "The order was the method “auto” within 10 minutes and 4 candidates, with 4 epochs fixed. "
+        "The request was the method “auto” within 10 minutes and 4 candidates, with 4 epochs fixed. "
         "Only the last layers were trained further from the upload's weights with FedLAS (α = 0.1, momentum 0.95): "
         "AdamW, learning rate 0.0123, weight decay 0.02, batches of 16, 4 epochs, on 400 train and 500 calibration "
         "rows. "
@@ -70,6 +70,6 @@ def test_what_was_not_done_is_not_told() -> None:
     assert words(scores).startswith(
         "Tried were a temperature and isotonic regression. Its scores pass through isotonic regression. Everything"
     )
-    doubted = {"name": "mixture", "parameters": {"temperature": 1.0521, "share": 0.0123, "num_classes": 3}}
-    assert "a temperature mixed with a share of doubt (T = 1.05, doubt 1.2 %)." in words({"calibrator": doubted})
+    mixed = {"name": "mixture", "parameters": {"temperature": 1.0521, "share": 0.0123, "num_classes": 3}}
+    assert "a temperature with a uniform mix (T = 1.05, mix 1.2 %)." in words({"calibrator": mixed})
     assert words({}).startswith("Everything drawn by chance")

@@ -1,7 +1,4 @@
-"""Advice: what opens a report, in one sentence and one next step, each fact in one wording.
-
-What was not shown is said: open claims with their range, and that figures hold for such rows alone.
-"""
+"""Advice that opens a report, a sentence and a next step; open claims with their range, for such rows alone."""
 
 from __future__ import annotations
 

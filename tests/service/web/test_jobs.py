@@ -47,8 +47,8 @@ def test_the_list_is_filtered_and_paged_by_its_address(api: Api, browser: TestCl
 
 
 def test_an_empty_list_says_what_to_do(api: Api, browser: TestClient) -> None:
-    """Nothing ordered, nothing found, and a status that there is none of are three different things."""
-    assert "Nothing was ordered yet" in browser.get("/jobs").text
+    """No job, none found, and a status that there is none of are three different things."""
+    assert "No job was created yet" in browser.get("/jobs").text
     assert "No job of a model called “a” is failed." in browser.get("/jobs?status=failed&name=a").text
     assert "There are no older jobs." in browser.get("/jobs?after=job_00000000000000000000000000").text
     wrong = browser.get("/jobs?status=lost")
@@ -94,4 +94,4 @@ def test_a_failed_job_says_why_and_what_to_do(api: Api, browser: TestClient) -> 
     page = browser.get(f"/jobs/{job['id']}").text
     assert "<code>model_rejected</code>" in page
     assert "Inspection has rejected the model." in page
-    assert "order again" in page
+    assert "calibrate again" in page

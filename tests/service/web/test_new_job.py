@@ -70,11 +70,11 @@ def test_from_two_files_to_an_order(api: Api, both: dict[str, str]) -> None:
 
 
 def test_a_refused_order_comes_back_as_it_was_entered(api: Api, both: dict[str, str]) -> None:
-    """With the reason at its field, and nothing ordered."""
+    """A refusal has the reason at its field, and creates no job."""
     order = {"model_id": both["model"], "dataset_id": both["dataset"], "budget.minutes": "soon", "seed": "7"}
     answer = api.client.post("/new/job", data=order, headers=BROWSER)
     assert answer.status_code == 422
-    for kept in ('value="soon"', 'value="7"', 'id="budget.minutes-error"', "Nothing was ordered."):
+    for kept in ('value="soon"', 'value="7"', 'id="budget.minutes-error"', "No job was created."):
         assert kept in answer.text
     assert api.client.post("/new/job", data={**order, "budget.minutes": "5", ".": "x"}).status_code == 422
     assert api.client.get("/v1/jobs").json()["data"] == []
@@ -128,10 +128,10 @@ def test_a_check_is_a_dry_run_with_the_orders_settings(api: Api, both: dict[str,
     check = parse_qs(urlsplit(where).query)["check"][0]
     api.work(check)
     page = text_of(api, where)
-    assert "this order would run" in page
+    assert "this job would run" in page
     assert 'value="3"' in page
     assert 'value="other"' in page
-    assert "this order would run" not in text_of(api, f"/new?model={both['model']}&check={check}")
+    assert "this job would run" not in text_of(api, f"/new?model={both['model']}&check={check}")
 
 
 def test_one_refused_file_does_not_cost_the_other(api: Api, uploads: Uploads) -> None:

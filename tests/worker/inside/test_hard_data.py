@@ -124,10 +124,7 @@ def recalls(probs: Array, targets: Array) -> Array:
 
 @pytest.mark.parametrize("layer", [OVERCONFIDENT, TRUTH])
 def test_wrong_calibration_labels_promote_nothing(run: Run, layer: tuple[Array, Array]) -> None:
-    """A calibrator fitted on rows of which 30 % have wrong labels harms the right test rows: it is stopped, and named.
-
-    The truth is known: the temperature that the wrong labels ask for is worse in Brier on rows with right ones.
-    """
+    """A calibrator fitted on rows with 30 % wrong labels harms the right test rows: it is stopped, and named."""
     data = world()
     data["label"] = spoiled(data["label"], np.flatnonzero(data["split"] == "calibration"), 0.3)
     found = run(network(layer), data)
@@ -172,10 +169,7 @@ def test_classes_that_calibration_never_met_are_not_lost(run: Run) -> None:
 
 
 def test_a_calibrator_that_knows_the_true_prior_is_served(run: Run) -> None:
-    """0.3 % positives, a model that was trained as if half were: the true prior answers "0" to nearly everything.
-
-    Accuracy and Brier get far better by that, and the positives are found as well as before at equal alarms.
-    """
+    """The true prior of 0.3 % positives serves a model trained at half: better scores, as many positives found."""
     data = rare(0.003, {"calibration": 2000, "test": 2500})
     found = run(network((np.stack([np.zeros(2), np.array([1.5, 0.0])], 1), np.array([0, -1.125]))), data)
     assert found.report["gate"]["claims"][-1]["finalist"] == "post_hoc"
@@ -354,10 +348,7 @@ def test_duplicates_across_splits_are_counted(run: Run) -> None:
 
 @pytest.mark.parametrize("kind", ["dead ReLU", "constant logits", "constant inputs"])
 def test_features_and_logits_that_say_nothing(run: Run, kind: str) -> None:
-    """Features, logits or rows that are all equal: finite figures, confidences that rank nothing.
-
-    A network can learn the class shares at best, which is what equal rows allow; dead features teach it nothing.
-    """
+    """Features, logits or rows that are all equal give finite figures, and confidences that rank nothing."""
     data, dead = world(), (np.zeros((8, 5)), -np.ones(5))
     if kind == "constant inputs":
         data["x"][:] = 1

@@ -56,10 +56,7 @@ class Job:
     seconds: float = 0.0
 
     def attempt(self, moment: Moment = lambda job, event: False, *, kill_after: float | None = None) -> Path | None:
-        """Run a child; it is killed at the first event that is the moment, and its folder is returned if it is not.
-
-        `kill_after` seconds it is killed whatever it is doing.
-        """
+        """Run a child that is killed at the moment's event or after `kill_after` seconds; its folder if it is not."""
         self.attempts, began = self.attempts + 1, time.monotonic()
         folder = self.place / f"attempt-{self.attempts}"
         folder.mkdir(parents=True)

@@ -1,7 +1,4 @@
-"""Permits over a real registry: what is claimed with one, who takes what, and what waits without one.
-
-The permit watch over a real broker: what is missing is sent once, and what is of no use is left alone.
-"""
+"""Permits over a real registry and broker: who takes what, what waits without one, and missing ones, sent once."""
 
 from __future__ import annotations
 
@@ -259,10 +256,7 @@ def test_one_worker_looks_at_a_time(watch: PermitWatch, broker: Broker, registry
 def test_permits_that_nobody_can_use_are_sent_ever_more_rarely(
     watch: PermitWatch, registry: Registry, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Permits for work that only a busy, larger worker may claim vanish: there are a few of them, and not one a second.
-
-    With the first permit that is held, or used, all is forgotten.
-    """
+    """Permits for work of a busy, larger worker vanish: a few are sent, until one is held or used."""
     now = [1000.0]
     monkeypatch.setattr("worker.outside.permits.time.monotonic", lambda: now[0])
     watch._every_seconds = 1.0

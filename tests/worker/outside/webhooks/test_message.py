@@ -1,7 +1,4 @@
-"""Secrets, messages and signatures of webhooks, judged by the reference library of Standard Webhooks.
-
-When messages are sent again, and what answers mean.
-"""
+"""Secrets, messages and signatures of webhooks, judged by the reference library; repetitions and answers."""
 
 from __future__ import annotations
 
