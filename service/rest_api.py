@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -68,7 +69,9 @@ def rest_api(
             await run_in_threadpool(services.registry.artifacts.clear_abandoned)
         services.start()
         starting()
+        cancelling = asyncio.create_task(jobs.cancel_due(services))
         yield
+        cancelling.cancel()
         for close in (stopping, services.close):  # a broker or a collector may not answer: the event loop goes on
             await run_in_threadpool(close)
 

@@ -36,7 +36,7 @@ class Deliveries:
     def list(self, job: str | HasId, *, limit: int | None = None) -> Pages[DeliveryRecord]:
         """The messages of a job, newest first."""
         path = f"/v1/jobs/{path_part(job)}/deliveries"
-        return Pages(self._transport, Page[DeliveryRecord], path, {}, limit=limit, cursor=lambda item: item.id)
+        return Pages(self._transport, Page[DeliveryRecord], path, {}, limit=limit)
 
     def resend(self, job: str | HasId, delivery: str | HasId) -> DeliveryRecord:
         """Send a message once more, now; its `webhook-id` stays the same."""

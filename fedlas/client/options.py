@@ -138,6 +138,7 @@ class JobOptions(TypedDict, total=False):
         max_cost_factor: how many uploaded networks an answer may cost.
         publish_as: the name under which the model is to answer.
         publish_when: `significant`, `calibrated` or `always`.
+        cancel_after: how long the job may wait for a worker, as a time; then it is cancelled.
         class_priors: class → share where the model is used.
         accept_warnings: codes of warnings that are not to end the job.
         webhook: `{"url": …, "secret": "whsec_…"}`.
@@ -154,6 +155,7 @@ class JobOptions(TypedDict, total=False):
     max_cost_factor: float | Auto | None
     publish_as: str | None
     publish_when: PublishWhen | None
+    cancel_after: str | float | timedelta | Mapping[str, float] | None
     class_priors: Mapping[str, float] | None
     accept_warnings: Sequence[WarningCode] | None
     webhook: Mapping[str, str] | None
@@ -162,16 +164,19 @@ class JobOptions(TypedDict, total=False):
 
 
 def job_body(options: JobOptions) -> dict[str, Any]:
-    """The options of a job as `POST /v1/jobs` takes them; raises InvalidInput for a budget that is none."""
-    budget = options.get("budget")
-    if budget is not None and not isinstance(budget, Mapping):
-        try:
-            budget = {"minutes": parse_budget(budget)}
-        except ValueError as problem:
-            error = InvalidInput("bad_budget", str(problem))
-            error.field = "budget"
-            raise error from None
-    return given(options, budget=budget)
+    """The options of a job as `POST /v1/jobs` takes them; raises InvalidInput for a time that is none."""
+    return given(options, **{name: _minutes(name, options.get(name)) for name in ("budget", "cancel_after")})
+
+
+def _minutes(name: str, value: Any) -> Any:
+    if value is None or isinstance(value, Mapping):
+        return value
+    try:
+        return {"minutes": parse_budget(value, name=name)}
+    except ValueError as problem:
+        error = InvalidInput("bad_budget", str(problem))
+        error.field = name
+        raise error from None
 
 
 class ModelOptions(TypedDict, total=False):

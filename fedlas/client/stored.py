@@ -61,7 +61,7 @@ class Stored(Generic[R]):
         check_options(self.list, RecordFilter, which)
         pages: type[Page[R]] = Page[self._kind]  # type: ignore[name-defined]  # a class that is only known here
         params, at = list_query(**which), self._path
-        return Pages(self._transport, pages, at, params, limit=limit, cursor=lambda item: item.id, prepare=self._bound)
+        return Pages(self._transport, pages, at, params, limit=limit, prepare=self._bound)
 
     def delete(self, record: str | HasId) -> None:
         """Delete a record, with what was kept of it; raises ConflictError while it is published or needed."""
@@ -163,7 +163,7 @@ class Names:
 
     def list(self, *, limit: int | None = None) -> Pages[NameRecord]:
         """All names, in alphabetical order, at most `limit`; iterate over it."""
-        return Pages(self._transport, Page[NameRecord], _NAMES, {}, limit=limit, cursor=lambda item: item.name)
+        return Pages(self._transport, Page[NameRecord], _NAMES, {}, limit=limit)
 
     def promote(self, name: str, version: int) -> NameRecord:
         """Let this version answer from now on: a newer one, or an older one to roll back."""
@@ -275,7 +275,6 @@ class Batches(Stored[BatchRecord]):
             f"{self._at(batch)}/results",
             query(after=after),
             limit=limit,
-            cursor=lambda item: item.row or 0,
         )
 
     def download(self, batch: str | HasId, path: str | PathLike[str], *, on_progress: OnDownload | None = None) -> Path:

@@ -324,15 +324,14 @@ class Pages(Generic[Item]):
         params: Params,
         *,
         limit: int | None,
-        cursor: Callable[[Item], str | int],
         prepare: Callable[[Item], Any] = lambda item: item,
     ) -> None:
         self._transport, self._kind, self._path, self._params = transport, kind, path, params
-        self._limit, self._cursor, self._prepare = limit, cursor, prepare
+        self._limit, self._prepare = limit, prepare
 
     def __iter__(self) -> Iterator[Item]:
         left = self._limit
-        after: dict[str, str | int] = {}
+        after: dict[str, str] = {}
         more = left is None or left > 0
         while more:
             params = {**self._params, **after, "limit": _PER_PAGE if left is None else min(left, 1000)}
@@ -341,9 +340,8 @@ class Pages(Generic[Item]):
                 self._prepare(item)
                 yield item
             left = None if left is None else left - len(page.data)
-            more = page.has_more and bool(page.data) and (left is None or left > 0)
-            if more:
-                after = {"after": self._cursor(page.data[-1])}
+            more = page.next is not None and (left is None or left > 0)
+            after = {"after": page.next or ""}
 
     def all(self) -> list[Item]:
         return list(self)

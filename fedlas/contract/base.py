@@ -237,6 +237,7 @@ class Page(Shape, Generic[Item]):
 
     data: list[Item] = Field(description="The records of this page.")
     has_more: bool = Field(description="Whether older records follow after the last one of this page.")
+    next: str | None = Field(None, description="The value of `after` for the next page; null on the last one.")
 
     @classmethod
     def model_parametrized_name(cls, params: tuple[Any, ...]) -> str:

@@ -38,6 +38,7 @@ from fedlas.contract.requests import (
     Hyperparameters,
     Method,
     PublishWhen,
+    QueueLimit,
 )
 
 UploadStatus = Literal["inspecting", "ready", "rejected"]
@@ -47,7 +48,7 @@ CalibratorStatus = Literal["running", "succeeded", "failed"]
 DeliveryStatus = Literal["pending", "delivered", "failed", "disabled"]
 Origin = Literal["uploaded", "calibrated"]
 Verdict = Literal["trained", "post_hoc", "unchanged", "undetermined"]
-Served = Literal["calibrated", "uploaded"]
+Served = Literal["uploaded", "calibrated"]
 
 #: Statuses after which a record never changes again (except by deletion).
 FINAL: frozenset[str] = frozenset({"ready", "rejected", "succeeded", "failed", "cancelled"})
@@ -230,6 +231,7 @@ class JobRecord(RunRecord):
     publish_when: Annotated[PublishWhen, OPEN] | None = Field(
         None, description="When a version that answers already is replaced."
     )
+    cancel_after: QueueLimit | None = Field(None, description="The time that it may wait for a worker.")
     class_priors: dict[str, float] | None = Field(
         None, description="How often each class occurs where the model is used, by class name."
     )

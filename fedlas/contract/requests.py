@@ -78,8 +78,8 @@ _NUMBER = r"(\d+(?:\.\d+)?)"
 _TIME = re.compile(rf"(?:{_NUMBER}h)?(?:{_NUMBER}(?:m|$))?(?:{_NUMBER}s)?")
 
 
-def parse_budget(value: str | float | timedelta) -> float:
-    """Minutes of a budget, given as minutes, a `timedelta`, or a text such as "2m"; raises ValueError.
+def parse_budget(value: str | float | timedelta, *, name: str = "budget") -> float:
+    """Minutes of the option `name`, given as minutes, a `timedelta`, or a text such as "2m"; raises ValueError.
 
     >>> [parse_budget(value) for value in (2, "2", "2m", "90s", "1h30m", timedelta(minutes=2))]
     [2.0, 2.0, 2.0, 1.5, 90.0, 2.0]
@@ -97,7 +97,7 @@ def parse_budget(value: str | float | timedelta) -> float:
         )
     if not isinstance(minutes, int | float) or isinstance(minutes, bool) or not 0 < minutes < 1e9:
         needed = "needed are minutes above 0, or a time such as '90s', '2m' or '1h30m'"
-        raise ValueError(f"budget is {value!r:.80}; {needed}")
+        raise ValueError(f"{name} is {value!r:.80}; {needed}")
     return float(minutes)
 
 
@@ -106,6 +106,12 @@ class Budget(Strict):
 
     minutes: float = Field(30, gt=0, le=10_000, description="Minutes of training, at most.")
     candidates: int = Field(16, ge=1, le=1000, description="Candidates that are tried, at most.")
+
+
+class QueueLimit(Strict):
+    """The time that a job may wait for a worker."""
+
+    minutes: float = Field(gt=0, le=43_200, description="Minutes after its creation, at most 30 days.")
 
 
 class GateOptions(Strict):
@@ -179,6 +185,9 @@ class JobOptions(Strict):
         description="When a version that answers already is replaced. `calibrated`: where something else than the "
         "uploaded model is served; `significant`, and null: where test rows show it to be better. A new name always "
         "gets its first version.",
+    )
+    cancel_after: QueueLimit | None = Field(
+        None, description="A job that has not begun by then is cancelled; null: it waits for as long as it takes."
     )
     class_priors: GivenPriors = Field(
         None,

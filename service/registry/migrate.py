@@ -110,6 +110,7 @@ def rewrite(engine: Engine, artifacts: ArtifactStore, copy: Path) -> int:
 def _alter_tables(connection: Connection, found: str) -> None:
     statements = [
         "ALTER TABLE jobs ADD COLUMN serves VARCHAR(16)",
+        f"ALTER TABLE jobs ADD COLUMN cancel_at {sa.DateTime(timezone=True).compile(dialect=connection.dialect)}",
         "ALTER TABLE jobs RENAME COLUMN shown TO significant",
         "UPDATE jobs SET serves = CASE WHEN promoted THEN 'calibrated' ELSE 'uploaded' END WHERE verdict IS NOT NULL",
         "ALTER TABLE jobs DROP COLUMN promoted",

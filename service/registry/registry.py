@@ -175,6 +175,17 @@ class Registry:
                 self.forget_upload(upload_id)
                 yield upload_id
 
+    def cancel_due(self) -> list[str]:
+        """Cancel jobs that nothing works on and that shall end, and return their ids."""
+        with self.read() as unit:
+            if not unit.work.to_cancel():
+                return []
+        with self.write() as unit:
+            jobs = [job for job in unit.work.to_cancel() if unit.work.withdraw(job.id)]
+            for job in jobs:
+                unit.jobs.change_status(job, "cancelled")
+            return [job.id for job in jobs]
+
     def migrate(self) -> None:
         """Bring the tables up to date; only the service does this. Raises Unavailable."""
         with reachable():

@@ -99,6 +99,8 @@ class Reaper:
             self._register_at = time.monotonic() + self._settings.heartbeat_seconds
             self._register()
         self._release()
+        for job_id in self._registry.cancel_due():
+            _LOG.info("%s cancelled", job_id)
         self._look_for_work()
         self._last_sweep = time.monotonic()
 
@@ -139,8 +141,7 @@ class Reaper:
             gone = [row.name for row in unit.workers.on_machine(machine()) if is_gone(row.process)]
             gone += unit.workers.silent(for_seconds=_FORGOTTEN_S)
             expired = time.monotonic() >= self._judges_from and unit.work.has_expired()
-            cancelling = bool(unit.work.cancelling_unclaimed())
-        if not (gone or expired or cancelling):
+        if not (gone or expired):
             return
         began = time.monotonic()
         with self._registry.write() as unit:
@@ -154,10 +155,6 @@ class Reaper:
                 _LOG.warning("%s waits again: %s", unit.work.name_of(record_id), reason)
                 metrics.WORK_RELEASED.labels(_RELEASED[reason]).inc()
                 unit.requeue(record_id, reason)
-            for job in unit.work.cancelling_unclaimed():
-                unit.work.withdraw(job.id)
-                unit.jobs.change_status(job, "cancelled")
-                _LOG.info("%s cancelled", job.id)
 
 
 def run_cleanup(registry: Registry, settings: WorkerSettings, stopping: threading.Event) -> None:

@@ -175,12 +175,15 @@ class RecordRoutes(Generic[Row]):
             filters = with_metadata(filters)
 
         def list_records(
-            services: ServicesDep, only: Annotated[ListFilter, Depends(filters)], limit: Limit = 20, after: After = None
+            services: ServicesDep,
+            only: Annotated[ListFilter, Depends(filters)],
+            limit: Limit = 20,
+            after: After = None,
         ) -> Response:
             after = cursor(after, self.prefix)
             with services.registry.read() as unit:
                 rows = self.rows(unit).listed(only, limit=limit + 1, after=after)
-                return page_of((self.show(unit, row) for row in rows), limit)
+                return page_of((self.show(unit, row) for row in rows), limit, lambda record: record.id)
 
         self.router.add_api_route(
             "",

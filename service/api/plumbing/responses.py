@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Query, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import BaseModel
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 from starlette.types import Message, Receive, Scope, Send
 
 from fedlas.contract.base import JsonObject
@@ -32,6 +32,7 @@ RETRY_AFTER_S = "2"
 #: A browser must not guess another content type: an uploaded file is no page.
 _NO_SNIFFING = {"X-Content-Type-Options": "nosniff"}
 
+Item = TypeVar("Item", bound=BaseModel)
 #: A record that becomes final.
 Record = DatasetRecord | ModelRecord | JobRecord | BatchRecord | CalibratorRecord
 
@@ -143,24 +144,30 @@ def etag_matches(request: Request, etag: str) -> bool:
     return "*" in tags or etag in tags
 
 
-def page_of(records: Iterable[BaseModel], limit: int) -> Response:
+def page_of(records: Iterable[Item], limit: int, cursor_of: Callable[[Item], str]) -> Response:
     """Answer the first of these; there must be one more than `limit` among them where more follow."""
-    return json_page((record.model_dump_json().encode() for record in records), limit)
+    return json_page(((cursor_of(record), record.model_dump_json().encode()) for record in records), limit)
 
 
 def json_page(
-    records: Iterable[bytes], limit: int, *, headers: Mapping[str, str] | None = None, before: bytes = b""
+    records: Iterable[tuple[str | int, bytes]],
+    limit: int,
+    *,
+    headers: Mapping[str, str] | None = None,
+    before: bytes = b"",
 ) -> Response:
-    """A page of records that are JSON already; `before` are its members that stand before the records."""
+    """A page of records, each its cursor and JSON; `before` are members of the page that stand before the records."""
     written: list[bytes] = []
-    size, has_more = 0, False
-    for record in records:
+    size, last, following = 0, "", None
+    for cursor, record in records:
         if len(written) == limit or (written and size + len(record) > MAX_BYTES):
-            has_more = True
+            following = last
             break
         written.append(record)
+        last = str(cursor)
         size += len(record) + 1
-    content = b'{%b"data":[%b],"has_more":%b}' % (before, b",".join(written), b"true" if has_more else b"false")
+    end = b'"has_more":%b,"next":%b' % (to_json(following is not None), to_json(following))
+    content = b'{%b"data":[%b],%b}' % (before, b",".join(written), end)
     return Response(content, media_type="application/json", headers=headers)
 
 

@@ -107,8 +107,8 @@ class BatchResults:
         if any(schema != schemas[0] for schema in schemas):
             raise _damaged(f"the parts of {self.manifest.batch_id} are not of one file: their columns differ")
 
-    def rows(self, start: int, limit: int) -> Iterator[bytes]:
-        """At most `limit` rows from this one on, as JSON.
+    def rows(self, start: int, limit: int) -> Iterator[tuple[int, bytes]]:
+        """At most `limit` rows from this one on: the number of each, and its JSON.
 
         They are read in pieces of about a page: a group of a file is read for each piece, in 12 ms.
         """
@@ -116,7 +116,7 @@ class BatchResults:
         while start < stop:
             found = self._page(start, min(some, stop - start))
             written = [to_json(row, inf_nan_mode="null") for row in found]
-            yield from written
+            yield from enumerate(written, start)
             start += len(found)
             some = max(1, MAX_BYTES * len(found) // max(1, sum(map(len, written))))
 

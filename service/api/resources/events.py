@@ -35,7 +35,8 @@ _EVENT_STREAM = "text/event-stream"
 #: `X-Accel-Buffering` is nginx's: it would keep a stream back until 4 KiB are together.
 _STREAMED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", "Vary": "Accept"}
 
-Number = Annotated[int | None, Query(ge=0, lt=2**63, description="Continue after this event, in the answer's order.")]
+AfterNumber = Annotated[int | None, Query(ge=0, lt=2**63, description="Of a stream: the last event that is known.")]
+BeforeNumber = Annotated[int | None, Query(ge=0, lt=2**63, description="Of a page: only events before this number.")]
 
 
 @router.get(
@@ -53,7 +54,8 @@ async def list_events(
     services: ServicesDep,
     job_id: str,
     limit: Limit = 20,
-    after: Number = None,
+    before: BeforeNumber = None,
+    after: AfterNumber = None,
     last_event_id: Annotated[
         str | None,
         Header(
@@ -65,20 +67,21 @@ async def list_events(
 ) -> Response:
     """List or stream events of a job: a page, newest first; by `Accept: text/event-stream` a stream, oldest first.
 
-    A stream begins after `Last-Event-ID` (or `after`, where a client cannot set headers), else with the first event.
+    A page goes on `before` the `next` of the one before it. A stream begins after `Last-Event-ID` (or `after`, where a
+    client cannot set headers), else with the first event.
     """
     if _EVENT_STREAM not in request.headers.get("accept", ""):
-        return await services.read(partial(_page, job_id, limit, after))
+        return await services.read(partial(_page, job_id, limit, before))
     known = (after or 0) if last_event_id is None else int(last_event_id)
     if await services.read(lambda unit: unit.jobs.get(job_id).status in FINAL and unit.events.last(job_id) <= known):
         return Response(status_code=204, headers=_STREAMED)  # a browser would come back again and again
     return EventSourceResponse(_stream(services.long_poll, job_id, known), headers=_STREAMED)
 
 
-def _page(job_id: str, limit: int, after: int | None, unit: UnitOfWork) -> Response:
+def _page(job_id: str, limit: int, before: int | None, unit: UnitOfWork) -> Response:
     unit.jobs.get(job_id)
-    rows = unit.events.newest_before(job_id, after, limit=limit + 1)
-    return json_page((event_json(row).encode() for row in rows), limit, headers={"Vary": "Accept"})
+    rows = unit.events.newest_before(job_id, before, limit=limit + 1)
+    return json_page(((row.number, event_json(row).encode()) for row in rows), limit, headers={"Vary": "Accept"})
 
 
 async def _stream(long_poll: LongPoll, job_id: str, known: int) -> AsyncIterator[bytes]:
@@ -106,7 +109,7 @@ def list_deliveries(services: ServicesDep, job_id: str, limit: Limit = 20, after
     with services.registry.read() as unit:
         unit.jobs.get(job_id)
         rows = unit.deliveries.of_job(job_id, limit=limit + 1, after=after)
-        return page_of((delivery_record(row, unit.work.of(row.id)) for row in rows), limit)
+        return page_of((delivery_record(row, unit.work.of(row.id)) for row in rows), limit, lambda record: record.id)
 
 
 @router.post(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -13,6 +14,7 @@ from typing import Annotated, Literal, TypeVar
 import numpy as np
 import pyarrow as pa
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from pyarrow.parquet import ParquetFile
 from pydantic_core import to_json
 
@@ -51,6 +53,8 @@ Options = TypeVar("Options", bound=JobOptions)
 
 #: Inspection of rows takes some seconds, and longer than a client waits for an answer where they are gigabytes.
 _MAX_INSPECTION_S = 20.0
+#: Jobs that have waited for too long are looked for so often.
+_CANCELLING_S = 2.0
 
 #: Parts of a call that brings its files along, beside `model`, its `data`, and `dataset`.
 _JSON_PARTS = ("job", "model_options", "dataset_options")
@@ -209,10 +213,12 @@ def _add_job(unit: UnitOfWork, body: JobRequest, model: tables.Model, dataset: t
                 check_classes(body.class_priors, profile.class_names)
             except ValueError as error:
                 raise InvalidRequest("invalid_request", str(error), field="class_priors") from error
+    moment, limit = now(), body.cancel_after
     row = tables.Job(
         id=new_id("job"),
         status="queued",
-        created_at=now(),
+        created_at=moment,
+        cancel_at=None if limit is None else moment + timedelta(minutes=limit.minutes),
         model_id=body.model_id,
         dataset_id=body.dataset_id,
         request=body.model_dump(),
@@ -230,6 +236,14 @@ def _add_job(unit: UnitOfWork, body: JobRequest, model: tables.Model, dataset: t
         memory_bytes=memory_of_job(model.bytes),
     )
     return job_record(unit, row, work)
+
+
+async def cancel_due(services: Services) -> None:
+    """Cancel jobs that have waited for longer than `cancel_after`, while the API runs: workers may all be away."""
+    while True:
+        await asyncio.sleep(_CANCELLING_S)
+        with suppress(Unavailable):
+            await run_in_threadpool(services.registry.cancel_due)
 
 
 def _record(unit: UnitOfWork, row: tables.Job) -> JobRecord:
@@ -302,7 +316,7 @@ def _judged_rows(path: Path, limit: int, after: int) -> Response:
         start = int(np.searchsorted(file.read(["row"], use_threads=False)["row"].to_numpy(), after, side="right"))
     most = min(limit, max(1, MAX_BYTES * group.num_rows // group.total_byte_size))
     found, _ = read_page(path, start=start, limit=most + 1)
-    written = (to_json(row, inf_nan_mode="null") for row in found)
+    written = ((row["row"], to_json(row, inf_nan_mode="null")) for row in found)
     return json_page(written, most, headers={"Vary": "Accept"}, before=b'"class_names":%b,' % names)
 
 

@@ -37,7 +37,7 @@ async def list_names(services: ServicesDep, limit: Limit = 20, after: AfterName 
                 shown.append(record.name)
                 yield record
 
-        return page_of(records(), limit)
+        return page_of(records(), limit, lambda record: record.name)
 
     answer = await services.read(page)
     for name in shown:

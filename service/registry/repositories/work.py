@@ -270,10 +270,13 @@ class WorkQueue(Repository):
         """Work of workers that are known to be gone waits again, without waiting for their leases to end."""
         return self._release(Work.worker.in_(list(workers)), reason=reason)
 
-    def cancelling_unclaimed(self) -> Sequence[Job]:
-        """Jobs to be cancelled whose work is not claimed."""
+    def to_cancel(self) -> Sequence[Job]:
+        """Jobs whose work is not claimed and that are to be cancelled, or have waited for as long as they may."""
         claimed = select(Work.record_id).where(Work.state == "claimed")
-        return self.session.scalars(select(Job).where(Job.status == "cancelling", Job.id.not_in(claimed))).all()
+        overdue = and_(Job.status == "queued", Job.started_at.is_(None), Job.cancel_at < self.now)
+        return self.session.scalars(
+            select(Job).where(or_(Job.status == "cancelling", overdue), Job.id.not_in(claimed))
+        ).all()
 
     @property
     def _expired(self) -> ColumnElement[bool]:

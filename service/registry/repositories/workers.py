@@ -75,7 +75,7 @@ class Workers(Repository):
         if is_served:
             return None
         if not silent:
-            return f"no worker takes this; there is none {TAKERS[queue]}"
+            return f"no worker takes this yet; there is none {TAKERS[queue]}"
         verb, last = "has" if len(silent) == 1 else "have", _roughly(min(silent.values()))
         return f"no worker takes this; {len(silent)} of {len(self.known)} {verb} not been heard of for {last}"
 

@@ -92,6 +92,7 @@ class Job(Reported, Run):
 
     request: Mapped[Json]
     publish_as: Mapped[str | None] = mapped_column(String(100), index=True)  # of the request
+    cancel_at: Mapped[datetime | None]  # unless it has begun, by `cancel_after` of the request
     stage: Mapped[str | None] = mapped_column(String(16))
     history: Mapped[list[Json]]
     verdict: Mapped[str | None] = mapped_column(String(16))

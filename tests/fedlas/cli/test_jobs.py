@@ -76,7 +76,7 @@ def test_jobs_gate(command: Command, here: Here) -> None:
             assert here("report", job, "--require", require, "-q").returncode == code
 
 
-NOBODY = "no worker takes this; there is none that inspects uploads"
+NOBODY = "no worker takes this yet; there is none that inspects uploads"
 
 
 def test_calibrate_says_that_nobody_takes_the_job(idle: str, files: Path) -> None:

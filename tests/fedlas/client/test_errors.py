@@ -79,7 +79,7 @@ def answering(*answers: tuple[int, dict[str, str], bytes]) -> Iterator[tuple[str
 JSON = {"content-type": "application/json"}
 PROBLEM = {"content-type": "application/problem+json"}
 OPENAPI = b'{"info": {"title": "FedLAS service", "version": "9.9.9"}}'
-PAGE = b'{"data": [], "has_more": false}'
+PAGE = b'{"data": [], "has_more": false, "next": null}'
 
 
 def test_nobody_is_there() -> None:

@@ -15,7 +15,7 @@ from fedlas.client.events import EventReader
 from fedlas.client.transport import Requests
 from fedlas.contract.events import StatusChanged
 
-NOBODY = "no worker takes this; there is none that inspects uploads"
+NOBODY = "no worker takes this yet; there is none that inspects uploads"
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def test_a_page_of_newer_events_is_read_whole() -> None:
     content = {"data": [{"id": 2, "at": AT, "type": "dance", "data": {}}, {"id": 1, "at": AT, "type": "status"}]}
     content["data"][1]["data"] = {"status": "running"}
     page = TypeAdapter(Page[JobEvent]).validate_python(
-        {**content, "has_more": False}, extra="allow", context=ANOTHER_VERSION
+        {**content, "has_more": False, "next": None}, extra="allow", context=ANOTHER_VERSION
     )
     assert [event.type for event in page.data] == ["dance", "status"]
 

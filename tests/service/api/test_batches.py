@@ -58,7 +58,7 @@ def test_pages_give_every_row_once(batch: tuple[Api, str], limit: int) -> None:
     has_more = True
     while has_more:
         found = page(batch, limit=limit, after=start + len(rows) - 1)
-        assert set(found) == {"data", "has_more"}
+        assert set(found) == {"data", "has_more", "next"}
         rows += found["data"]
         has_more = found["has_more"]
     assert [row["row"] for row in rows] == list(range(start, 1797))
@@ -75,7 +75,7 @@ def test_cursors(batch: tuple[Api, str]) -> None:
     assert page(batch, after=1795, limit=1)["has_more"] is False
     assert page(batch, after=1795)["data"][0]["row"] == 1796
     for after in (1796, 1797, 10**30):
-        assert page(batch, after=after) == {"data": [], "has_more": False}
+        assert page(batch, after=after) == {"data": [], "has_more": False, "next": None}
     for bad in ({"after": -2}, {"after": "x"}, {"after": 1.5}, {"limit": 0}, {"limit": 1001}):
         answer = batch[0].client.get(batch[1], params=bad)
         assert answer.status_code == 422, answer.text

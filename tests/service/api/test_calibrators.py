@@ -73,7 +73,7 @@ def test_scores_are_answered_within_the_request(working: Api) -> None:
     assert record["parameters"]
     assert record["report"]["digests"]["scores_sha256"] == record["sha256"]
     assert working.client.get(answer.headers["location"]).json() == record
-    assert working.client.get(PATH).json() == {"data": [record], "has_more": False}
+    assert working.client.get(PATH).json() == {"data": [record], "has_more": False, "next": None}
 
 
 def test_the_file_can_be_had(working: Api) -> None:

@@ -303,7 +303,7 @@ def test_cursors(api: Api, kind: str) -> None:
     """After an id of which there is no record a page is empty; what is no id of this list is 422."""
     prefix = {"jobs": "job", "models": "mdl", "datasets": "ds", "calibrators": "cal", "batches": "bat"}[kind]
     gone = f"{prefix}_{'0' * 26}"  # older than any
-    assert api.client.get(f"/v1/{kind}?after={gone}").json() == {"data": [], "has_more": False}
+    assert api.client.get(f"/v1/{kind}?after={gone}").json() == {"data": [], "has_more": False, "next": None}
     wrongs = ["", "x", gone + "0", gone[:-1], gone.upper(), f"upl_{'0' * 26}", f"{gone}%0a", f"{gone}%00", "7" * 60_000]
     for wrong in wrongs:
         assert fields(api.client.get(f"/v1/{kind}?after={wrong}")) == {"after"}, wrong[:99]

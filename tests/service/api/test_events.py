@@ -54,7 +54,7 @@ def test_the_list_is_pages_newest_first(api: Api) -> None:
     add(api.registry, job_id, 0.25, 0.5, 0.75)
     path = f"/v1/jobs/{job_id}/events"
     first = api.client.get(f"{path}?limit=3").json()
-    rest = api.client.get(f"{path}?limit=3&after={first['data'][-1]['id']}").json()
+    rest = api.client.get(f"{path}?limit=3&before={first['next']}").json()
     assert [event["id"] for event in first["data"] + rest["data"]] == [4, 3, 2, 1]
     assert (first["has_more"], rest["has_more"]) == (True, False)
     assert first["data"][0]["data"] == {"fraction": 0.75}
@@ -234,7 +234,7 @@ def claim(api: Api, delivery: str) -> Any:
 
 def test_the_end_of_a_job_is_a_message(api: Api) -> None:
     """A job's end makes one message to its webhook, due at once; without a webhook there is none."""
-    assert deliveries(api, cancelled(api)) == {"data": [], "has_more": False}
+    assert deliveries(api, cancelled(api)) == {"data": [], "has_more": False, "next": None}
     job = cancelled(api, webhook=WEBHOOK)
     (message,) = deliveries(api, job)["data"]
     assert (message["job_id"], message["type"], message["url"]) == (job, "job.cancelled", WEBHOOK["url"])

@@ -41,12 +41,12 @@ def requests(api: Api) -> dict[str, tuple[str, Json, Json]]:
         "uploads": ("/v1/uploads", {"json": {"bytes": 5}}, {"json": {"bytes": 6}}),
         "jobs": ("/v1/jobs", {"json": job}, {"json": {**job, "seed": 1}}),
         "jobs with files": ("/v1/jobs", {"files": parts}, {"files": {**parts, "dataset": ("d", b"x")}}),
-        "predictions": ("/v1/batches", {"json": batch}, {"json": {**batch, "top_k": 2}}),
+        "batches": ("/v1/batches", {"json": batch}, {"json": {**batch, "top_k": 2}}),
         "calibrators": ("/v1/calibrators?wait=0", {"content": CONTENT}, {"content": b"x"}),
     }
 
 
-KINDS = ["models", "datasets", "uploads", "jobs", "jobs with files", "predictions", "calibrators"]
+KINDS = ["models", "datasets", "uploads", "jobs", "jobs with files", "batches", "calibrators"]
 
 
 def stored(api: Api, kind: str) -> int:
@@ -75,7 +75,7 @@ def test_every_creation_is_answered_once(api: Api, kind: str) -> None:
 def test_what_a_key_stands_for(api: Api) -> None:
     """One kind of record, and content: defaults spelt out are no other content. An empty key is none."""
     made = requests(api)
-    (path, job, _), (other, batch, _) = made["jobs"], made["predictions"]
+    (path, job, _), (other, batch, _) = made["jobs"], made["batches"]
     first = api.client.post(path, headers=KEY, **job)
     again = api.client.post(path, headers=KEY, json={**job["json"], "method": "auto", "seed": 0})
     assert (first.status_code, again.status_code, again.json()) == (202, 202, first.json())

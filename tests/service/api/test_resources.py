@@ -129,6 +129,7 @@ def test_a_job_echoes_its_order(api: Api) -> None:
         "max_cost_factor": 2.0,
         "publish_as": "digits",
         "publish_when": "always",
+        "cancel_after": {"minutes": 5.0},
         "class_priors": {"a": 0.25, "b": 0.75},
         "accept_warnings": ["label_order"],
         "accelerator": "gpu",
@@ -187,37 +188,40 @@ def test_bad_order_in_one_call_makes_nothing(api: Api) -> None:
         answer = api.client.post("/v1/jobs", files=files)
         assert (answer.status_code, bool(answer.json()["errors"])) == (422, True), answer.text
     for kind in ("models", "datasets", "jobs"):
-        assert api.client.get(f"/v1/{kind}").json() == {"data": [], "has_more": False}
+        assert api.client.get(f"/v1/{kind}").json() == {"data": [], "has_more": False, "next": None}
     assert [path for path in api.registry.artifacts.root.rglob("*") if path.is_file()] == []
 
 
-@pytest.mark.parametrize("kind", ["models", "datasets", "jobs", "predictions"])
+@pytest.mark.parametrize("kind", ["models", "datasets", "jobs", "batches"])
 def test_lists_are_pages_newest_first(api: Api, kind: str) -> None:
-    """Pages follow each other by `after`, newest first, until `has_more` is false."""
+    """Pages follow each other by `next`, newest first, until there is none."""
     body = api.order()
-    bodies = {"jobs": body, "predictions": {"model": body["model_id"], "dataset_id": body["dataset_id"]}}
+    bodies = {"jobs": body, "batches": {"model": body["model_id"], "dataset_id": body["dataset_id"]}}
     made = [
         api.post(f"/v1/{kind}", **({"json": bodies[kind]} if kind in bodies else {"content": b"x"}))["id"]
         for _ in range(5)
     ]
     found: list[str] = []
+    after: dict[str, str] = {}
     while True:
-        page = api.client.get(f"/v1/{kind}", params={"limit": 2, **({"after": found[-1]} if found else {})}).json()
-        assert set(page) == {"data", "has_more"}
+        page = api.client.get(f"/v1/{kind}", params={"limit": 2, **after}).json()
+        assert set(page) == {"data", "has_more", "next"}
         found += [record["id"] for record in page["data"]]
+        assert page["has_more"] == (page["next"] is not None)
         if not page["has_more"]:
             break
+        after = {"after": page["next"]}
     assert found[:5] == made[::-1]
     assert found == sorted(found, reverse=True)
 
 
-@pytest.mark.parametrize("kind", ["models", "datasets", "jobs", "predictions"])
+@pytest.mark.parametrize("kind", ["models", "datasets", "jobs", "batches"])
 def test_records_have_tags(api: Api, kind: str) -> None:
     """A client that already has the record gets 304 without a body; a changed record has another tag."""
     body = api.order()
     job = api.post("/v1/jobs", json=body)["id"]
     batch = api.post("/v1/batches", json={"model": body["model_id"], "dataset_id": body["dataset_id"]})["id"]
-    record_id = {"models": body["model_id"], "datasets": body["dataset_id"], "jobs": job, "predictions": batch}[kind]
+    record_id = {"models": body["model_id"], "datasets": body["dataset_id"], "jobs": job, "batches": batch}[kind]
     path = f"/v1/{kind}/{record_id}"
     tag = api.client.get(path).headers["etag"]
     for given in (tag, f"W/{tag}", f'"other", {tag}', "*"):

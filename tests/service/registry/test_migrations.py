@@ -68,7 +68,12 @@ def test_tables_of_a_pre_release_become_todays(settings: ServiceSettings, tmp_pa
     engine = open_engine(settings.resolved_database_url)
     today = {column["name"] for column in sa.inspect(engine).get_columns("jobs")}
     with engine.execution_options(writes=True).begin() as connection:
-        for change in ("RENAME COLUMN significant TO shown", "DROP COLUMN serves", "ADD COLUMN promoted BOOLEAN"):
+        for change in (
+            "RENAME COLUMN significant TO shown",
+            "DROP COLUMN serves",
+            "DROP COLUMN cancel_at",
+            "ADD COLUMN promoted BOOLEAN",
+        ):
             connection.execute(sa.text(f"ALTER TABLE jobs {change}"))
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '0018'"))
     with pytest.raises(SystemExit, match="run `fedlas migrate` once, which keeps a copy"):

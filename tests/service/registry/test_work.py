@@ -352,8 +352,8 @@ def test_without_a_worker_it_is_said_which_is_needed(registry: Registry) -> None
     """By what it would do, for each queue; a worker of another queue is none."""
     add_worker(registry, "w", "inspect", "calibrate.cpu")
     assert obstacle(registry, "inspect") is None
-    assert obstacle(registry, "predict") == "no worker takes this; there is none that predicts batches"
-    assert obstacle(registry, "calibrate.gpu") == "no worker takes this; there is none with a GPU"
+    assert obstacle(registry, "predict") == "no worker takes this yet; there is none that predicts batches"
+    assert obstacle(registry, "calibrate.gpu") == "no worker takes this yet; there is none with a GPU"
 
 
 @pytest.mark.parametrize(("silent", "told"), [(47.0, "40 s"), (299.0, "290 s"), (600.0, "10 min")])
@@ -391,7 +391,7 @@ def test_records_say_it_while_they_are_open(registry: Registry) -> None:
     assert waits_of(registry, waiting, held, inspected, spread) == [
         nobody,
         "the worker that runs this has not been heard of for 40 s; no other one takes it",
-        "no worker takes this; there is none that inspects uploads",
+        "no worker takes this yet; there is none that inspects uploads",
         nobody,
     ]
     with registry.write() as unit:
@@ -409,8 +409,8 @@ def test_uploads_and_batches_say_it(registry: Registry) -> None:
         unit.batches.add(batch)
         ordered = batch_record(unit, batch, unit.work.open(batch.id))
         uploaded = dataset_record(unit, unit.datasets.get(dataset_id))
-    assert ordered.waiting_for == "no worker takes this; there is none that predicts batches"
-    assert uploaded.waiting_for == "no worker takes this; there is none that inspects uploads"
+    assert ordered.waiting_for == "no worker takes this yet; there is none that predicts batches"
+    assert uploaded.waiting_for == "no worker takes this yet; there is none that inspects uploads"
 
 
 def test_a_page_of_open_records_asks_once_for_workers(registry: Registry) -> None:

@@ -72,7 +72,7 @@ def test_work_that_no_living_worker_takes_is_named(api: Api, browser: TestClient
         waiting(api.registry, queue="calibrate.gpu", for_seconds=720)
     waiting(api.registry)
     add_worker(api.registry, "cpu", "calibrate.cpu")
-    assert "3 jobs: no worker takes this; there is none with a GPU." in browser.get("/operations").text
+    assert "3 jobs: no worker takes this yet; there is none with a GPU." in browser.get("/operations").text
     add_worker(api.registry, "gpu", "calibrate.gpu", silent_seconds=600, gpu=True)
     page = browser.get("/operations").text
     assert "3 jobs: no worker takes this; 1 of 2 has not been heard of for 10 min." in page

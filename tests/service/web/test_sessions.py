@@ -49,7 +49,7 @@ def test_a_session_opens_pages_and_what_their_scripts_ask_for(api: Api) -> None:
     entered = visitor.post(refused.headers["location"], data={"key": f" {KEY} "})
     assert (entered.status_code, entered.headers["location"]) == (303, "/jobs?status=failed")
     assert visitor.get("/").status_code == 200
-    assert visitor.get("/session/v1/jobs").json() == {"data": [], "has_more": False}
+    assert visitor.get("/session/v1/jobs").json() == {"data": [], "has_more": False, "next": None}
     assert visitor.post("/session/v1/uploads", json={"bytes": 1}).status_code == 201
 
 

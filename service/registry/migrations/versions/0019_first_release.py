@@ -137,6 +137,7 @@ def upgrade() -> None:
         "jobs",
         sa.Column("request", sa.JSON(), nullable=False),
         sa.Column("publish_as", sa.String(length=100), nullable=True),
+        sa.Column("cancel_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("stage", sa.String(length=16), nullable=True),
         sa.Column("history", sa.JSON(), nullable=False),
         sa.Column("verdict", sa.String(length=16), nullable=True),
