@@ -46,7 +46,7 @@ report of the evidence on test rows.
   Metrics are fractions.
 - **Keys**: where the operator has configured any, every request needs `Authorization: Bearer KEY`; without any, the
   service answers to this machine alone.
-- **Lists** are `{"data": […], "has_more": bool}`, newest first; the next page begins `after` the last id.
+- **Lists** are `{"data": […], "has_more": bool, "next": cursor | null}`, newest first; `next` is the next `after`.
 - **Long poll**: `?wait=SECONDS` (0 to 60) answers as soon as a record has reached its end.
 - **Retries**: every POST that creates takes an `Idempotency-Key`. `Retry-After` says when to come again.
 - **Errors** are RFC 9457 `application/problem+json` with a stable `code`; each operation lists its codes. Beside those,

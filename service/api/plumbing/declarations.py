@@ -5,7 +5,7 @@ Headers and the errors that every operation can give are added by `building`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Json = dict[str, Any]
@@ -73,7 +73,7 @@ def operation(
     at: Mapping[int, Sequence[str]] | None = None,
     headers: Mapping[int, Sequence[str]] | None = None,
     tagged: bool = False,
-    ranges: Collection[str] = (),
+    ranges: str | None = None,
     content: Json | None = None,
     more: Json | None = None,
 ) -> Json:
@@ -84,7 +84,7 @@ def operation(
         at: codes that come with another status here than they have in `ERROR_CODES`, by status.
         headers: of its answers, by status.
         tagged: whether its 200 has an `ETag`, and `If-None-Match` is heeded.
-        ranges: media types of parts of a file, where `Range` is heeded.
+        ranges: the media type of a file, where `Range` is heeded.
         content: of its 200, by media type, beside what its response model says.
         more: what else belongs to it, such as a request body.
     """
@@ -100,7 +100,7 @@ def operation(
     if ranges:
         responses["206"] = {
             **_PART,
-            "content": {kind: {"schema": BINARY} for kind in (*ranges, "multipart/byteranges")},
+            "content": {ranges: {"schema": BINARY}},
         }
     declared = {
         CODES: [*codes, *(["range_not_satisfiable"] if ranges else [])],

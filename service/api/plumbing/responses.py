@@ -29,6 +29,7 @@ from service.registry.errors import InvalidRequest
 MAX_BYTES = 1024**2
 #: When to ask again for a record that is not final.
 RETRY_AFTER_S = "2"
+_FILE = "application/octet-stream"
 #: A browser must not guess another content type: an uploaded file is no page.
 _NO_SNIFFING = {"X-Content-Type-Options": "nosniff"}
 
@@ -90,7 +91,7 @@ def stored_file(
     digest: str,
     filename: str,
     *,
-    media_type: str = "application/octet-stream",
+    media_type: str = _FILE,
     added: PriorsInput | None = None,
 ) -> Response:
     """Answer a stored file, and `added` behind it, with its digest as `ETag`, or 304 if the client has it."""
@@ -124,8 +125,8 @@ class StoredFile(FileResponse):
             if not refused:
                 await send(message)
 
-        # Of two parts several ranges are answered by the whole, as RFC 9110 (14.2) allows.
-        headers = [pair for pair in scope["headers"] if not self.suffix or pair[0] != b"range" or b"," not in pair[1]]
+        # Several ranges are answered by the whole, as RFC 9110 (14.2) allows: an answer has one media type.
+        headers = [pair for pair in scope["headers"] if pair[0] != b"range" or b"," not in pair[1]]
         await super().__call__({**scope, "headers": headers}, receive, send_checked)
         if refused:
             detail = f"the file has {self.size} bytes; needed is a range of them, such as 'bytes=0-99'"
@@ -134,8 +135,8 @@ class StoredFile(FileResponse):
 
 
 def downloading(*codes: str) -> JsonObject:
-    content = {"application/octet-stream": {"schema": BINARY}}
-    return operation(*codes, *STORED, tagged=True, ranges=content, content=content)
+    content = {_FILE: {"schema": BINARY}}
+    return operation(*codes, *STORED, tagged=True, ranges=_FILE, content=content)
 
 
 def etag_matches(request: Request, etag: str) -> bool:

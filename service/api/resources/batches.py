@@ -32,7 +32,16 @@ from service.api.plumbing.declarations import BINARY, CREATED, KEYED, OPTIONS_RE
 from service.api.plumbing.idempotency import IdempotencyKey, Key, create_once
 from service.api.plumbing.problems import named_by_body
 from service.api.plumbing.records import RecordRoutes
-from service.api.plumbing.responses import MAX_BYTES, Limit, created, etag_matches, json_page, stored_file, tagged
+from service.api.plumbing.responses import (
+    MAX_BYTES,
+    Limit,
+    created,
+    downloading,
+    etag_matches,
+    json_page,
+    stored_file,
+    tagged,
+)
 from service.api.plumbing.routing import Route
 from service.api.plumbing.services import Services, ServicesDep
 from service.inference.predictions import DecisionPolicy
@@ -259,7 +268,7 @@ PartNumber = Annotated[int, PathParameter(ge=0, le=1_000_000, description="The n
         "no_results",
         *STORED,
         tagged=True,
-        ranges=[PARQUET, "application/octet-stream"],  # generators of clients know the second alone
+        ranges=PARQUET,
         content={name: {"schema": BINARY} for name in _MEDIA_TYPES.values()},
     ),
 )
@@ -302,18 +311,15 @@ def get_manifest(request: Request, services: ServicesDep, batch_id: str) -> Resp
     "/{batch_id}/results/parts/{number}",
     name="download_batch_part",
     response_class=Response,
-    openapi_extra=operation(
-        *("unknown_prediction", "no_results", "unknown_results_part"),
-        *STORED,
-        tagged=True,
-        ranges=[PARQUET, "application/octet-stream"],
-        content={kind: {"schema": BINARY} for kind in ("application/octet-stream", PARQUET)},
-    ),
+    openapi_extra=downloading("unknown_prediction", "no_results", "unknown_results_part"),
 )
 def get_part(request: Request, services: ServicesDep, batch_id: str, number: PartNumber) -> Response:
-    """Download a part of a batch's results, as Parquet; its `ETag` is its digest in the manifest, and ranges work."""
+    """Download a part of a batch's results, a Parquet file; its `ETag` is its digest in the manifest, and ranges work.
+
+    The media type is the general one, which generated clients read as a file.
+    """
     part = BatchResults.of(services.registry, batch_id).part(number)
-    return stored_file(request, services, part.sha256, f"{batch_id}-{number:05}.parquet", media_type=PARQUET)
+    return stored_file(request, services, part.sha256, f"{batch_id}-{number:05}.parquet")
 
 
 def _whole(request: Request, services: Services, results: BatchResults, format: Format) -> Response:

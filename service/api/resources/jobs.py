@@ -275,7 +275,7 @@ add_evidence(ROUTES)
     openapi_extra=operation(
         *("unknown_job", "no_report", *STORED),
         tagged=True,
-        ranges=[PARQUET, "application/octet-stream"],
+        ranges=PARQUET,
         content={PARQUET: {"schema": BINARY}},
     ),
 )

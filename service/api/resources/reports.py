@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse
 
 from fedlas.contract.records import FINAL
 from fedlas.contract.report import Report
-from service.api.plumbing.declarations import BINARY, STORED, Json, operation
+from service.api.plumbing.declarations import STORED, Json, operation
 from service.api.plumbing.records import RecordRoutes
 from service.api.plumbing.responses import tagged_bytes
 from service.api.plumbing.services import ServicesDep
@@ -25,8 +25,6 @@ Row = TypeVar("Row", tables.Job, tables.Calibrator)
 
 #: The one style element of a stored page.
 _STYLE = re.compile(rb"<style>(.*?)</style>", re.DOTALL)
-#: What a client asks for that wants bytes and knows no images, as many generated ones do.
-_DOWNLOAD = "application/octet-stream"
 
 
 def add_evidence(routes: RecordRoutes[Row]) -> None:
@@ -39,14 +37,13 @@ def add_evidence(routes: RecordRoutes[Row]) -> None:
             if (found := digest(row)) is None:
                 raise missing_evidence(row)
             body = services.registry.artifacts.path(found).read_bytes()
-            kind = _DOWNLOAD if request.headers.get("accept") == _DOWNLOAD else media_type
-            return tagged_bytes(request, body, media_type=kind, headers=_inert(body))
+            return tagged_bytes(request, body, media_type=media_type, headers=_inert(body))
 
         return get_piece
 
     at, router = f"/{{{routes.parameter}}}", routes.router
     codes = (routes.unknown, "no_report", *STORED)
-    diagram: Json = {"image/svg+xml": {"schema": {"type": "string"}}, _DOWNLOAD: {"schema": BINARY}}
+    diagram: Json = {"image/svg+xml": {"schema": {"type": "string"}}}
     router.add_api_route(
         f"{at}/report",
         piece(lambda row: row.report_sha256, "application/json"),

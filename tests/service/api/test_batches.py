@@ -281,7 +281,8 @@ def test_fifty_thousand_rows_of_a_running_service(tmp_path: Path, uploads: Uploa
     assert {True, False} == set(found["abstain"].to_pylist())
     ranked = np.array([[item["confidence"] for item in row] for row in found["top_k"].to_pylist()])
     np.testing.assert_allclose(ranked, -np.sort(-probs, axis=1)[:, :3], atol=1e-5)
-    assert across == {"data": found.slice(result_tables.GROUP_ROWS - 500, 1000).to_pylist(), "has_more": True}
+    assert across["data"] == found.slice(result_tables.GROUP_ROWS - 500, 1000).to_pylist()
+    assert across["next"] == str(across["data"][-1]["row"])
     for row, alone in zip(found.slice(0, 50).to_pylist(), single, strict=True):
         assert [item["index"] for item in row["top_k"]] == [item["index"] for item in alone["top_k"]]
         assert row["confidence"] == pytest.approx(alone["confidence"], abs=1e-6)

@@ -421,3 +421,13 @@ def test_a_stored_page_is_styled_by_its_own_style_element_alone(api: Api) -> Non
         unit.jobs.get(job).page_sha256 = staged.keep()
     policy = api.client.get(f"/v1/jobs/{job}/report.html").headers["content-security-policy"]
     assert "style-src 'sha256-yGlZ2COO0fMfg35ueFMkXeTwfxqsIlQtrdC226cyFEQ=';" in policy
+
+
+def test_a_job_waits_no_longer_than_it_may(api: Api) -> None:
+    """A job that no worker has begun by `cancel_after` is cancelled by the API itself; one without it waits on."""
+    waiting, patient = (api.ordered(**more) for more in ({"cancel_after": {"minutes": 1e-4}}, {}))
+    until(lambda: api.client.get(f"/v1/jobs/{waiting}").json()["status"] == "cancelled", what="it has been cancelled")
+    assert api.client.get(f"/v1/jobs/{patient}").json()["status"] == "queued"
+    with api.registry.read() as unit:
+        assert [event.data for event in unit.events.of_types(waiting, ["status"])][-1] == {"status": "cancelled"}
+    assert api.client.post("/v1/jobs", json={**api.order(), "cancel_after": {"minutes": 0}}).status_code == 422
