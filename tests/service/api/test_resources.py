@@ -19,6 +19,7 @@ from service.processes.api import create_app
 from service.registry.settings import ServiceSettings
 from tests.helpers import ROOT
 from tests.helpers.api import Api, MakeApi
+from tests.helpers.processes import until
 from tests.helpers.staging import stage_bytes
 
 
