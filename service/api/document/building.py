@@ -29,31 +29,17 @@ from service.api.plumbing.problems import PROTOCOL, protocol_status
 from service.api.plumbing.routing import ANY_KEY
 
 Json = dict[str, Any]
-_REFERENCE = re.compile(r'"#/components/(\w+)/([^"]+)"')
+_REFERENCE = re.compile(r"#/components/(\w+)/([\w-]+)")
+#: Query parameters whose text is JSON, and the schema that has them as fields.
+_JSON_PARAMETERS = {
+    **dict.fromkeys(("roles", "split_shares", "padding"), "DatasetPart"),
+    "preprocessing": "ModelPart",
+    **dict.fromkeys(("max_error", "coverage", "decision", "class_priors"), "PredictRequest"),
+}
 #: A summary is the beginning of a description, up to its first full stop, colon, semicolon, comma or bracket.
 _SUMMARY = re.compile(r"[.:;,(]")
 _TEXTS: Json = {"type": "object", "additionalProperties": {"type": "string"}}
 LICENSE = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
-
-DESCRIPTION = """\
-Upload a classifier and labelled rows, create a job, and get back a model whose confidences can be acted on, with a
-report of the evidence on test rows.
-
-**Start here**: `POST /v1/models`, `POST /v1/datasets`, `POST /v1/jobs`, `GET /v1/jobs/{job_id}` until it has ended,
-`POST /v1/models/{model}/predict`. These five stand first, with samples; `POST /v1/jobs` takes both files itself, too.
-
-- **Ids** are prefixed and sort by time: `ds_…`, `mdl_…`, `job_…`, `bat_…`, `cal_…`, `upl_…`. Times are RFC 3339 UTC.
-  Metrics are fractions.
-- **Keys**: where the operator has configured any, every request needs `Authorization: Bearer KEY`; without any, the
-  service answers to this machine alone.
-- **Lists** are `{"data": […], "has_more": bool, "next": cursor | null}`, newest first; `next` is the next `after`.
-- **Long poll**: `?wait=SECONDS` (0 to 60) answers as soon as a record has reached its end.
-- **Retries**: every POST that creates takes an `Idempotency-Key`. `Retry-After` says when to come again.
-- **Errors** are RFC 9457 `application/problem+json` with a stable `code`; each operation lists its codes. Beside those,
-  a request that is no sound HTTP is refused with 408, 417 or 505, and a method that a path does not know
-  with 405. Under `/v2` they are `{"error": "…"}`, as the Open Inference Protocol wants it.
-- `HEAD` works wherever `GET` does. Unknown fields and query parameters are errors under `/v1`.
-"""
 
 SERVERS: list[Json] = [
     {"url": "/", "description": "The service that this document came from."},
@@ -90,7 +76,6 @@ TAGS: list[Json] = [
     {"name": "operations", "description": "For operators: whether it lives, whether it is ready, and its metrics."},
 ]
 
-
 TAG_GROUPS: list[Json] = [
     {"name": "Start here", "tags": ["models", "datasets", "jobs", "predictions"]},
     {"name": "More", "tags": ["uploads", "names", "calibrators"]},
@@ -122,7 +107,6 @@ HEADERS: Json = {
     "WWW-Authenticate": _header("The scheme by which a key is sent.", "Bearer"),
     "Inference-Header-Content-Length": _header("Bytes of JSON before the binary tensors.", "166", "integer"),
 }
-
 
 #: Parameters that their routes leave undescribed.
 PARAMETERS = {
@@ -169,7 +153,7 @@ def build(app: FastAPI, predictions: Sequence[PredictionOperation]) -> Documents
         title=app.title,
         version=app.version,
         summary=app.summary,
-        description=DESCRIPTION,
+        description=files(__package__).joinpath("introduction.md").read_text("utf-8"),
         routes=app.routes,
         servers=SERVERS,
         tags=TAGS,
@@ -224,7 +208,13 @@ def _without_titles(document: Json) -> None:
             part.pop("title", None)
     for _, _, operation in operations(document):
         for parameter in operation.get("parameters", ()):
-            parameter.get("schema", {}).pop("title", None)
+            schema = parameter.get("schema", {})
+            schema.pop("title", None)
+            if schema.get("description") == parameter.get("description"):
+                schema.pop("description", None)
+            if parameter["in"] == "query" and (owner := _JSON_PARAMETERS.get(parameter["name"])) is not None:
+                content = {"$ref": f"#/components/schemas/{owner}/properties/{parameter['name']}"}
+                schema.update(contentMediaType="application/json", contentSchema=content)
 
 
 def _share_parameters(document: Json) -> None:
