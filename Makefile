@@ -71,8 +71,9 @@ chaos: setup ## kill, stop, flush and fill everything under jobs, then ten busy 
 serve: $(STANDALONE) ## API, worker and broker on this machine, data in ./fedlas-data
 	$(BIN)/fedlas serve
 
-check: setup lint ## format, lint, size, types, import contracts, OpenAPI snapshot and what it would break
+check: setup lint ## format, lint, size, plain English, types, import contracts, OpenAPI snapshot and its breaks
 	$(BIN)/python -m tests.helpers.size
+	$(BIN)/python -m tests.helpers.plain_english
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/fedlas openapi $(VENV)/openapi && for file in openapi.json openapi-v2.json; do \

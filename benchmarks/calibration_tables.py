@@ -1,8 +1,4 @@
-"""The tables of the calibration benchmark in Markdown, from the scores of its runs; it scores nothing.
-
-A run is *better* or *worse* as `benchmarks.calibration_scores` says, in `MARGINS` by more than a margin; *harm* is an
-NLL more than 1 % above that of the uploaded model.
-"""
+"""The tables of the calibration benchmark in Markdown; a run is better or worse by `MARGINS`, harm is 1 % of NLL."""
 
 from __future__ import annotations
 
@@ -225,11 +221,7 @@ def _by_setting(runs: Sequence[Json]) -> Mapping[str, list[Json]]:
 
 
 def gap_table(runs: Sequence[Json]) -> str:
-    """Mean confidence minus accuracy in points, and runs in which it is beyond two errors, of who answers.
-
-    The error is sqrt(v/calibration rows + v/hidden rows), where v is the variance of confidence minus right over rows:
-    chance of the rows that were calibrated on and of those that are scored. Perfection is beyond two of them in 5 %.
-    """
+    """Mean confidence minus accuracy in points by who answers, and runs beyond two errors, 5 % for perfection."""
     lines = ["| section: who answers | runs | mean gap | mean size | beyond two errors | too sure, too unsure |"]
     lines.append("|---|---|---|---|---|---|")
     for section, title in SECTIONS.items():

@@ -58,10 +58,7 @@ def gate(uploaded: Floats, post_hoc: Floats, trained: Floats | None, targets: In
 
 
 def falsely_shown(num_rows: int, draws: int) -> Json:
-    """One model with other noise as the trained candidate, and with a third noise as the post-hoc candidate.
-
-    Any claim counts, that of the served finalist or not. P-values alone, since the gate's intervals take most time.
-    """
+    """One model with other noise as the trained and as the post-hoc candidate; any claim counts, by its p-value."""
     rng, count, level = np.random.default_rng(num_rows), 0, ledger_level(0, 0.05)
     for _ in range(draws):
         logits, targets = rows(num_rows, rng)

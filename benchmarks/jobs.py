@@ -82,10 +82,7 @@ def run_jobs(runs: Sequence[Run], order: Order, *, at_once: int) -> None:
 
 
 def keep(run: Run, order: Order, calibrated: Callable[[Path], tuple[Json, Json, NDArray[np.float64]]]) -> None:
-    """Write down what a job said, its report and the probabilities (N, K) of the hidden rows.
-
-    `calibrated` may leave more in the folder that it is given.
-    """
+    """Write down a job's answer, its report and probabilities (N, K) of hidden rows; `calibrated` may leave more."""
     (name, seed, _), folder = run, order.folder(run)
     folder.mkdir(exist_ok=True)
     began, cpu_began = time.perf_counter(), time.process_time()

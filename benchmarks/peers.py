@@ -1,8 +1,4 @@
-"""The second stage of the calibration benchmark: the calibrators of other libraries on the same logits and rows.
-
-A plain temperature, and of `probmetrics` and of `netcal` the one with the lowest cross-fitted NLL. Nothing of fedlas
-is in them.
-"""
+"""The peers' stage of the calibration benchmark: a plain temperature, and each library's best by cross-fitted NLL."""
 
 from __future__ import annotations
 
@@ -42,12 +38,7 @@ NETCAL = {
 
 @dataclass(frozen=True)
 class Peer:
-    """The chosen method of one library.
-
-    Attributes:
-        probs: (N, K) on the new rows.
-        cross_fitted: NLL of every method on calibration rows it was not fitted on; infinite where it failed.
-    """
+    """The chosen method of a library: `probs` (N, K) of new rows, cross-fitted NLL by method, inf where one failed."""
 
     library: str
     chosen: str
@@ -56,11 +47,7 @@ class Peer:
 
 
 def make_peers(folder: Path, *, logits: str = "logits", peers: str = "peers") -> None:
-    """Leave `peers.npz` (probabilities (N, K) of the hidden rows) and `peers.json` (the choice) in a folder.
-
-    Args:
-        logits, peers: names of the files, which are others for the peers of a refit.
-    """
+    """Leave `peers.npz`, probabilities (N, K) of hidden rows, and `peers.json`, the choice; a refit has other files."""
     rows = np.load(folder / f"{logits}.npz")
     calibration, targets, hidden = rows["calibration"], rows["targets"], rows["hidden"]
     temperature = fitted_temperature(calibration, targets)

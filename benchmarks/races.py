@@ -1,8 +1,4 @@
-"""Races as they were run inside a job: what each finalist answers on hidden rows, and the refit's own logits.
-
-A job leaves one file, of what it serves. The tables also ask what its other finalists would have been worth, and what
-the calibrators of other libraries make of the same refit.
-"""
+"""Finalists' answers on hidden rows, and the refit's own logits: a job's one file has only what it serves."""
 
 from __future__ import annotations
 
@@ -51,10 +47,7 @@ def recorded_race() -> Iterator[RecordedRace]:
 
 
 def leave_race(recorded: RecordedRace, inputs: list[Array], folder: Path) -> None:
-    """Leave `finalists.npz` and, where a refit is among them, `refit.npz`, as `logits.npz` of its base.
-
-    The first holds probabilities (N, K) of the hidden rows, whose inputs are given, by the name of the finalist.
-    """
+    """Leave `finalists.npz`, probabilities (N, K) of hidden rows by finalist, and `refit.npz` where there is one."""
     result = recorded.result
     assert result is not None
     probs: dict[str, Any] = {name: one.probs(inputs).astype(np.float32) for name, one in result.finalists.items()}

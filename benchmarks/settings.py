@@ -37,12 +37,7 @@ class Base(Protocol):
 
 @dataclass(frozen=True)
 class NetworkBase:
-    """A network that is trained until it is overconfident.
-
-    Attributes:
-        build: `build(split)` makes the untrained network.
-        how: how it is trained.
-    """
+    """A network that is trained, as `how` says, until it is overconfident; `build(split)` makes it untrained."""
 
     build: Callable[[Split], Headed]
     how: BaseTraining

@@ -51,13 +51,7 @@ def run_in_worker(runs: Sequence[Run], order: Order) -> None:
 
 @dataclass(frozen=True)
 class WorkerJob:
-    """A job that the worker's functions have run in this process.
-
-    Attributes:
-        seconds: `job_seconds` and `job_cpu_seconds` of the calibration, without the inspection.
-        file: the ONNX file that is served.
-        splits: rows of the dataset by split.
-    """
+    """A job run in this process: its seconds without inspection, the served ONNX file, and dataset rows by split."""
 
     report: Json
     seconds: dict[str, float]
@@ -90,10 +84,7 @@ def worker_job(upload: Path, dataset: Path, request: Json, scratch: Path, *, see
 
 
 def _calibrated(run: Run, asked: Order, scratch: Path, answers: Path) -> tuple[Json, Json, NDArray[np.float64]]:
-    """The job's answer, its report, and (N, K) probabilities of the hidden rows by the file that it left.
-
-    What the other finalists would have answered is left in `answers`, beside them.
-    """
+    """The job's answer, its report, and (N, K) probabilities of the hidden rows; other finalists' are in `answers`."""
     name, seed, folder = run
     upload, dataset, known = folder / "model.onnx", folder / "dataset.npz", SETTINGS[name].seen_by_model
     with recorded_race() as race:

@@ -22,10 +22,7 @@ def pytest_configure() -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """The first line says what will be skipped: here, since `-q` leaves out `pytest_report_header`.
-
-    Processes of xdist have no reporter.
-    """
+    """Print the line of tests to be skipped, since `-q` leaves `pytest_report_header` out; not in xdist's processes."""
     if reporter := session.config.pluginmanager.get_plugin("terminalreporter"):
         reporter.write_line(programs.first_line())
 

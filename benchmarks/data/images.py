@@ -17,10 +17,7 @@ WRONG_LABELS = 0.15
 
 
 def fashion(seed: int, *, channels: int = 1) -> Split:
-    """3,000 train, 1,000 calibration and 1,000 test rows of the official 60,000; the official 10,000 are hidden.
-
-    Images are (N, channels, 28, 28) float32 in [0, 1]; more than one channel repeats the grey one.
-    """
+    """3,000 train, 1,000 calibration, 1,000 test images (N, channels, 28, 28) in [0, 1]; 10,000 are hidden."""
     images, labels = (_idx(f"train-{kind}") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
     test_images, test_labels = (_idx(f"t10k-{kind}") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
     rows = np.random.default_rng(seed).permutation(len(labels))

@@ -1,8 +1,4 @@
-"""Tabular classification sets, split by seed, all named before one was tried; it knows no network.
-
-Fourteen of 1,500 rows and more for development, the thirteen that confirmed the recipe, the ten of `untouched`, and
-those of `new_tables`.
-"""
+"""Tabular sets, split by seed, named before one was tried: 14 for development, 13 to confirm, and new ones."""
 
 from __future__ import annotations
 

@@ -37,10 +37,7 @@ class Packages:
 
 
 def debian_sections(seed: int) -> Split:
-    """2,000 train, 1,000 calibration, 1,000 test and 3,000 hidden rows; a source package never crosses a split.
-
-    Inputs are token ids (N, 20) int64 and the attention mask (N, 20) int64; the groups are source packages.
-    """
+    """2,000 train, 1,000 calibration, 1,000 test, 3,000 hidden rows: ids, masks (N, 20) int64; grouped by package."""
     packages = read_packages()
     names = tuple(sorted(set(packages.sections)))
     targets = np.array([names.index(section) for section in packages.sections], dtype=np.int64)

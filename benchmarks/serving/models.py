@@ -21,12 +21,7 @@ _EDITION = 1
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A classifier with the input `x` (N, D) float32 and the output `probabilities` (N, K) float32.
-
-    Attributes:
-        path: the ONNX file.
-        rows: (256, D) float32, rows that the network was not trained on.
-    """
+    """A classifier (an ONNX file) of `x` (N, D) with `probabilities` (N, K), float32, and 256 rows new to it."""
 
     name: str
     path: Path

@@ -17,12 +17,7 @@ _GO_ON = 2
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured.
-
-    Attributes:
-        rounds, seconds: of each measurement; every server is measured once per round.
-        settings: by model and peer, the names of its settings, the fastest first.
-    """
+    """The measurement: rounds of so many seconds for each server, and settings by model and peer, the fastest first."""
 
     rounds: int
     seconds: float

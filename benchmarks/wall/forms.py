@@ -25,11 +25,7 @@ _NO_API = ("worker", "broker")
 
 @dataclass(frozen=True)
 class Form:
-    """A running service with its two models.
-
-    Attributes:
-        digits, mnist: their ids: 64 numbers a row and as good as free, 784 numbers a row.
-    """
+    """A running service with two models by id: `digits` (64 numbers a row, as good as free) and `mnist` (784)."""
 
     name: str
     service: Fedlas

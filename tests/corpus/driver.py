@@ -1,8 +1,4 @@
-"""Many uploads through one confined child: `python -m tests.corpus.driver FOLDER`; what a single child does, repeated.
-
-`FOLDER/orders.json` lists `{"order", "file", "folder"}`; `FOLDER/answers.json` is a list of the answers with the
-seconds that each took. It is confined and limited like every child of the worker.
-"""
+"""Uploads through one confined child: `python -m tests.corpus.driver FOLDER`, orders.json to timed answers.json."""
 
 from __future__ import annotations
 

@@ -141,10 +141,7 @@ def test_the_canary_sings(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case", foreign.CASES, ids=lambda case: case.name)
 def test_no_pickle_is_opened_even_unconfined(case: BadFile, tmp_path: Path) -> None:
-    """The importer itself opens none of them, whatever their names: not only the sandbox keeps the canary silent.
-
-    The answer says how to export instead, or where weights alone are converted.
-    """
+    """The importer itself opens no pickle under any name; the answer says how to export, or where weights convert."""
     with pytest.raises(UnsupportedModel) as caught:
         load_onnx(case.make(tmp_path))
     assert caught.value.code in case.codes

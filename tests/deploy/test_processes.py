@@ -85,11 +85,7 @@ def prometheus(folder: Path, key: str, targets: dict[str, int]) -> Iterator[str]
 
 
 def test_the_services_work_together(tmp_path: Path, variables: dict[str, str]) -> None:
-    """Broker, API, the three workers and Prometheus, by the Compose file's commands and variables, find each other.
-
-    They report good health and end well. What alerts, dashboard and scalers ask for is what they tell. What they write
-    is their owner's alone. Prometheus is let in by its key; without the password nobody is let in by the broker.
-    """
+    """Compose's processes find each other, end well, report all metrics, admit by key, and keep their files closed."""
     POSTGRESQL.needed(), PROMETHEUS.needed()
     services = compose.read("docker-compose.yml")["services"]
     broker, ports = free_port(), {name: free_port() for name in ("api", *compose.WORKERS)}

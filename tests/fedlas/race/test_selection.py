@@ -110,10 +110,7 @@ def overconfident(scale: float, size: int, rng: np.random.Generator) -> tuple[np
 
 
 def test_a_linear_pool_of_calibrated_forecasts_is_underconfident_and_a_log_linear_one_is_not() -> None:
-    """Two members whose confidence is right to 0.3 points: their mean is too cautious by points, the log pool by none.
-
-    The example of Ranjan and Gneiting (2010, sec. 3.2), 100,000 rows.
-    """
+    """The mean of two calibrated members (Ranjan, Gneiting 2010) is too cautious by points, the log pool is not."""
     logs, targets = overconfident(2.0, 100_000, np.random.default_rng(0))
     selector = CalibratorSelector(targets, PLAIN, False)
 

@@ -208,10 +208,7 @@ def test_what_another_process_holds_stays(behind: BehindBucket, small_cache: Art
 
 
 def test_evicting_never_takes_what_is_asked_for(behind: BehindBucket, small_cache: ArtifactStore) -> None:
-    """While threads ask for more than fits and everything grows old between their rounds, each finds what it asked for.
-
-    Within a round nothing grows old: a copy that is old as soon as it is fetched may be lost as often as it is fetched.
-    """
+    """Threads that ask for more than fits, with copies growing old between rounds, find all that they asked for."""
     contents = [bytes([number]) * 1000 for number in range(6)]
     digests = [stored(behind, content) for content in contents]
 

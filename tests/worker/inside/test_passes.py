@@ -32,10 +32,7 @@ Passes = Counter[tuple[int, str]]
 
 @contextmanager
 def counted(rows: dict[str, Any]) -> Iterator[Passes]:
-    """Rows that went through each network in evaluation, by (network in order of appearance, split); 0 is the upload.
-
-    Training is not counted, and what is tried on inputs before it neither: that has a bound of its own.
-    """
+    """Rows through each network in evaluation, by (network by appearance, split), 0 the upload; trials do not count."""
     split_of = {row.tobytes(): str(split) for row, split in zip(rows["x"], rows["split"], strict=True)}
     passes: Passes = Counter()
     networks: list[nn.Module] = []
@@ -86,10 +83,7 @@ def test_a_post_hoc_job_passes_once_over_every_split(tmp_path: Path) -> None:
 
 
 def test_a_refit_passes_once_over_the_splits_that_name_and_judge_it(tmp_path: Path) -> None:
-    """Networks of folds see the rows of their fold, the refit all calibration rows and what judges it, each once.
-
-    The uploaded network sees the calibration rows once, and no train row: cross-entropy begins with no statistics.
-    """
+    """Fold networks see their fold, the refit all calibration and judging rows, each once; the upload no train row."""
     training = {"scope": "all", "epochs": 10, "learning_rate": 0.05}
     verdict, passes = passes_of(tmp_path, method="cross_entropy", hyperparameters=training, max_cost_factor=1.0)
     assert verdict == "trained"

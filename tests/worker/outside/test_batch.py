@@ -139,10 +139,7 @@ def test_a_lost_worker_costs_one_shard(batches: ShardedBatches) -> None:
 
 
 def test_one_child_does_one_shard_after_the_other(batches: ShardedBatches, caplog: pytest.LogCaptureFixture) -> None:
-    """While it is the batch's turn a real child goes on, shows each claim, and leaves what the rows of another are.
-
-    Begin and end of each shard are logged, with its batch; so are split and end of the batch.
-    """
+    """A real child goes on while it is the batch's turn, shows each claim, leaves others' rows, and logs each shard."""
     caplog.set_level("INFO", "fedlas.worker")
     batch_id = batches.order((3, 50), errors="column")
     batches.run(batches.taken())

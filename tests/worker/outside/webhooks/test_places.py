@@ -90,10 +90,7 @@ def stored(registry: Registry, message: str) -> Any:
 def test_a_trickling_receiver_has_one_place(
     registry: Registry, settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three messages to it, the oldest of all, and two places: the other host hears while the first is still going on.
-
-    Each attempt is cut off by its total deadline, however steadily the bytes come, and the next has its turn.
-    """
+    """A slow receiver of three messages has one of two places, cut off by its deadline; another host hears."""
     attempts = Attempts()
     monkeypatch.setattr(delivery, "deliver", attempts)
     supervisor = Supervisor(hurried(settings, webhook_allow_private=True), registry, name="w")
