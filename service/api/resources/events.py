@@ -35,8 +35,10 @@ _EVENT_STREAM = "text/event-stream"
 #: `X-Accel-Buffering` is nginx's: it would keep a stream back until 4 KiB are together.
 _STREAMED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", "Vary": "Accept"}
 
-AfterNumber = Annotated[int | None, Query(ge=0, lt=2**63, description="Of a stream: the last event that is known.")]
-BeforeNumber = Annotated[int | None, Query(ge=0, lt=2**63, description="Of a page: only events before this number.")]
+AfterNumber = Annotated[
+    int | None, Query(ge=0, lt=2**63, description="The last event that the reader of a stream knows.")
+]
+BeforeNumber = Annotated[int | None, Query(ge=0, lt=2**63, description="The number before which the page ends.")]
 
 
 @router.get(
