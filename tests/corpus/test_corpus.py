@@ -82,7 +82,7 @@ def test_hungry_files(name: str, tmp_path: Path) -> None:
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
 def test_each_alone(case: BadFile, tmp_path: Path) -> None:
-    """Each file in a sandboxed child of its own: its code, within 30 s and 1 GB, and nothing is left outside."""
+    """Each file opens in a sandboxed child of its own with its code, within 30 s and 1 GB; nothing is left outside."""
     _alone(case, tmp_path)
 
 

@@ -75,5 +75,5 @@ def test_the_constraints_admit_what_is_required() -> None:
 
 
 def test_the_readme_is_short_enough_to_be_read() -> None:
-    """At most 250 lines."""
+    """The README has at most 250 lines."""
     assert len((ROOT / "README.md").read_text().splitlines()) <= 250

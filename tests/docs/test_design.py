@@ -15,7 +15,7 @@ def tokens() -> set[str]:
 
 
 def test_the_page_of_the_design_has_every_token() -> None:
-    """Once in its table, and none that is not there."""
+    """The table of the page has each token once, and no other."""
     rows = re.findall(r"^\| (`--[^|]+) \|", (ROOT / "docs/design.md").read_text(), re.MULTILINE)
     assert sorted(re.findall(r"`(--[\w-]+)`", "".join(rows))) == sorted(tokens())
 
@@ -28,7 +28,7 @@ def test_what_styles_name_is_a_token() -> None:
 
 
 def test_the_components_of_the_design_exist() -> None:
-    """Each macro and each class that the page names."""
+    """Macros and classes that the page names exist."""
     text = (ROOT / "docs/design.md").read_text()
     folders = (ROOT / "fedlas/report/templates", ROOT / "service/web")
     sources = "".join(

@@ -21,7 +21,7 @@ def names_in(file: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", ["promises.md", "threat-model.md"])
 def test_the_names_in_the_page_exist(page: str) -> None:
-    """Each file, and in it each function; `::name` alone is in the file that was named last."""
+    """The page's files and their functions exist; `::name` alone is in the file that was named last."""
     missing, file = [], ROOT
     named = _NAMED.findall((ROOT / "docs" / page).read_text())
     for path, test in named:
@@ -34,5 +34,5 @@ def test_the_names_in_the_page_exist(page: str) -> None:
 
 @pytest.mark.parametrize("record", sorted((ROOT / "docs" / "decisions").glob("0*.md")), ids=lambda path: path.name[:4])
 def test_decision_records_are_short(record: Path) -> None:
-    """At most 40 lines."""
+    """A decision record has at most 40 lines."""
     assert len(record.read_text().splitlines()) <= 40

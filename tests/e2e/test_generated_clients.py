@@ -148,7 +148,7 @@ def test_samples_of_the_document_run(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """From the upload to calibrated predictions, as they stand."""
+    """Samples run as they stand, from the upload to calibrated predictions."""
     monkeypatch.setenv("FEDLAS_URL", str(service.client.base_url))
     sample_files(tmp_path, uploads)
     (tmp_path / "sample").write_text(sample(language))

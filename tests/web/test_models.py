@@ -113,7 +113,7 @@ def test_names_of_others_do_nothing(windows: Windows, service: Service) -> None:
 def test_the_programs_that_pages_show_run(
     service: Service, uploads: Uploads, versions: tuple[str, str], images: str, tmp_path: Path
 ) -> None:
-    """Each of them, copied from the page, asks its model and says what the API says: rows, several inputs, images."""
+    """A program copied from the page asks its model and says what the API says: rows, several inputs, images."""
     text = service.inspected("models", uploads["text.onnx"], name="text", class_names="a,b,c")["id"]
     table = service.inspected(
         "models", scaled(), columns=json.dumps([HOSTILE, "b"]), class_names=f'["{HOSTILE[:8]}","b"]'

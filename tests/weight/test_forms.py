@@ -81,7 +81,7 @@ def test_a_file_is_counted_while_it_arrives(api: Api) -> None:
     ],
 )
 def test_forms_are_small_and_plain(api: Api, body: bytes, code: str) -> None:
-    """Too many parts, long ones, repeated and unknown ones, and half a form: 422, and why."""
+    """Forms of too many parts, long, repeated or unknown ones, or half a form are 422, and say why."""
     assert sent(api, body) == (422, code)
 
 

@@ -170,7 +170,7 @@ NAMES = st.sampled_from(
 @settings(deadline=None, max_examples=200)
 @given(content=st.dictionaries(NAMES, JSONS, max_size=5) | JSONS, items=st.dictionaries(NAMES, JSONS, max_size=3))
 def test_any_json_is_read_or_refused(content: Any, items: Json) -> None:
-    """Whatever JSON is sent, as it is written by a reader that lets NaN and halves of characters through."""
+    """JSON of any kind is read or refused, also as a reader that lets NaN and half characters through writes it."""
     if isinstance(content, dict) and content.get("inputs") is None:
         content = {**content, "inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", **items}]}
     for ascii_only in (True, False):

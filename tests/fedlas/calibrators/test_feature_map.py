@@ -64,7 +64,7 @@ def test_scale_and_shift_of_the_features_do_not_matter() -> None:
 
 
 def test_rows_of_weight_zero_do_not_count() -> None:
-    """Neither in the fit nor in cross-fitting, however far their features are and however wrong their labels."""
+    """Rows of weight zero count neither in the fit nor in cross-fitting, whatever their features and labels are."""
     logits, features, targets = rows(300)
     odd = np.arange(300) % 3 == 0
     spoilt, wrong = np.where(odd[:, None], 1000.0, features), np.where(odd, 2 - targets, targets)

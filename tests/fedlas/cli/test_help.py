@@ -53,7 +53,7 @@ def test_every_help_has_examples_that_are_commands(path: tuple[str, ...], capsys
 
 @pytest.mark.parametrize("arguments", [[], ["jobs"], ["--help"], ["-h"], ["models", "-h"]])
 def test_a_group_shows_its_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing was asked, so it is no error."""
+    """A group alone asks for nothing, so it is no error."""
     assert main(arguments) == 0
     told = capsys.readouterr()
     assert (told.err, told.out.startswith("Usage: fedlas")) == ("", True)

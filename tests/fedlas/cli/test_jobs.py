@@ -80,7 +80,7 @@ NOBODY = "no worker takes this yet; there is none that inspects uploads"
 
 
 def test_calibrate_says_that_nobody_takes_the_job(idle: str, files: Path) -> None:
-    """Once, on stderr, as soon as it waits; a process is needed, since it waits until the job is cancelled."""
+    """The sentence comes once, on stderr, as soon as the job waits; a process is needed, since it waits for its end."""
     with Client(idle, "the-right-key-of-all") as client:
         model = client.models.upload(files / "sharp.onnx", wait=False)
         dataset = client.datasets.upload(files / "few.npz", wait=False)

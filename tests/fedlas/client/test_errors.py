@@ -188,7 +188,7 @@ def test_a_server_that_says_nothing() -> None:
 
 
 def test_an_event_that_cannot_be_read_is_said() -> None:
-    """Both versions are named, as with any other answer."""
+    """The error names both versions, as with any other answer."""
     stream = {"content-type": "text/event-stream"}
     sentence = r"an event is not as expected: the server is version 9\.9\.9"
     for data in (b"data: {\n\n", b"data: {}\n\n"):

@@ -59,7 +59,7 @@ async def test_code_that_awaits_is_told_the_same(silent: Client, ordered: tuple[
 
 
 def test_only_another_reason_is_told_again() -> None:
-    """More seconds are none; what has gone on meanwhile, and is kept again, is told again."""
+    """A higher number of seconds is no other reason; a wait that has ended and begins again is reported again."""
     told: list[str] = []
     requests = Requests(Configuration("http://test"), timeout=1.0, max_retries=0, given=None, on_warning=told.append)
     silent = "1 of 2 has not been heard of for {}"
@@ -84,7 +84,7 @@ def stream(end: str) -> str:
 @pytest.mark.parametrize("size", [1, 7, 1000])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_events_come_through_however_they_are_cut(end: str, size: int) -> None:
-    """In pieces of any size, with any end of line, and with characters that end a line elsewhere."""
+    """Events may come in pieces of any size, with any end of line, and with characters that end a line elsewhere."""
     reader, text = EventReader(), stream(end)
     events = [event for at in range(0, len(text), size) for event in reader.feed(text[at : at + size])]
     events += reader.feed("\n")

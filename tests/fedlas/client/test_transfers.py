@@ -140,7 +140,7 @@ def test_a_job_and_a_batch_are_ordered_once(client: Client, cable: Cable, tmp_pa
 
 
 def test_two_orders_are_two(client: Client, cable: Cable, tmp_path: Path) -> None:
-    """Each call has a key of its own: the same order given twice is two jobs."""
+    """Two calls have two keys: one request given twice is two jobs."""
     (tmp_path / "x.bin").write_bytes(b"y")
     model = client.models.upload(tmp_path / "x.bin", wait=False)
     dataset = client.datasets.upload(tmp_path / "x.bin", wait=False)

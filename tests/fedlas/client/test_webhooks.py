@@ -23,7 +23,7 @@ def headers(secret: str = SECRET, *, at: int = NOW, body: str = BODY) -> dict[st
 
 
 def test_a_signed_message_is_read() -> None:
-    """Under any capitals, with signatures of other secrets and versions beside it."""
+    """Headers are read under any capitals, with signatures of other secrets and versions beside the right one."""
     event = verify(SECRET, headers(), BODY.encode(), now=NOW + 299)
     assert (event.type, event.data) == ("job.failed", {"id": "job_1"})
     many = headers()
@@ -48,7 +48,7 @@ def test_a_signed_message_is_read() -> None:
     ],
 )
 def test_anything_else_is_refused(given: dict[str, str], body: str, sentence: str) -> None:
-    """Another secret, another body, another id, another time: each in a sentence."""
+    """A wrong secret, body, id or time is refused, each in a sentence."""
     with pytest.raises(SignatureError, match=sentence):
         verify(SECRET, given, body, now=NOW)
 

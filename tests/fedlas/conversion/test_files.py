@@ -36,7 +36,7 @@ def test_a_path_that_is_no_file_is_a_sentence(name: str, code: str, tmp_path: Pa
 
 
 def test_nothing_is_loaded_for_a_file(tmp_path: Path) -> None:
-    """Neither PyTorch nor NumPy, so a client of files needs none."""
+    """A file loads neither PyTorch nor NumPy, so a client of files needs none."""
     path = tmp_path / "a.onnx"
     path.write_bytes(b"x")
     code = (

@@ -49,7 +49,7 @@ def test_what_a_coarse_table_repeats_by_chance_stays(columns: int) -> None:
 
 
 def test_a_coarse_table_may_have_copies_too() -> None:
-    """Beyond those that chance explains: half of the test rows are copies."""
+    """A coarse table in which half of the test rows are copies has more of them than chance explains."""
     rows = table(3, 8)
     rows[600:700] = rows[:100]
     rest, (notice,) = without_copies(of(rows))

@@ -193,7 +193,7 @@ def digits_like(folder: Path) -> Path:
 
 
 def test_prepared_images_become_pixels(tmp_path: Path) -> None:
-    """From the zip over the prepared copy to the model's rows: exactly what the preprocessing makes of each file."""
+    """A zip becomes a prepared copy and then the model's rows: exactly what the preprocessing makes of each file."""
     save_dataset(read_dataset(digits_like(tmp_path)), tmp_path / "prepared.npz")
     dataset = load_dataset(tmp_path / "prepared.npz")
     classes = {"num_classes": 2, "class_names": None}

@@ -92,7 +92,7 @@ def test_the_area_and_its_error_are_those_of_independent_referees() -> None:
 
 
 def test_copies_of_rows_prove_nothing() -> None:
-    """Each row ten times: stopped as rows, and as groups judged as the rows alone are."""
+    """Ten copies of each row are stopped as rows, and as groups are judged as the rows alone."""
     rng = np.random.default_rng(3)
     targets = (rng.random(150) < 0.5).astype(int)
     before, after = (1 / (1 + np.exp(-(2 * targets - 1 + 1.5 * rng.normal(size=150)))) for _ in range(2))

@@ -18,7 +18,7 @@ Array = NDArray[Any]
 
 @pytest.mark.parametrize("ties", [False, True])
 def test_average_precision_agrees_with_scikit_learn(ties: bool) -> None:
-    """With and without ties, for either class as the positive one."""
+    """Average precision is scikit-learn's with and without ties, for either class as the positive one."""
     probs, targets = drawn_rows(400, 2, seed=2)
     probs = rounded(probs) if ties else probs
     for positive in (0, 1):

@@ -63,7 +63,7 @@ def test_rows_and_groups_have_the_errors_of_the_textbook() -> None:
 
 
 def test_a_weight_of_two_is_the_row_twice() -> None:
-    """In whole groups: the accuracy and its error are those of the population that the weights stand for."""
+    """Weights of whole groups give the accuracy and the error of the population that they stand for."""
     correct, groups = np.random.default_rng(1).random(300) < 0.7, np.arange(300) % 30
     twice = np.arange(300) % 3 == 0
     weighted = SplitAccuracy.of(correct, groups=groups, weights=1 + twice)

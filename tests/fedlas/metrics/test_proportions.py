@@ -10,7 +10,7 @@ from fedlas.metrics.proportions import chance_of_so_few, chance_of_sum, effectiv
 
 
 def test_wilson_agrees_with_scipy() -> None:
-    """For counts from none to all."""
+    """Wilson's interval is SciPy's for counts from none to all."""
     for hits, rows in ((0, 12), (5, 12), (12, 12), (333, 1000)):
         expected = stats.binomtest(hits, rows).proportion_ci(0.9, method="wilson")
         low, high = wilson(hits / rows, rows, 0.9)
@@ -19,7 +19,7 @@ def test_wilson_agrees_with_scipy() -> None:
 
 @pytest.mark.parametrize("rows", [1, 30, 399, 2000])
 def test_the_chance_of_a_sum_is_the_binomial_where_all_are_equal(rows: int) -> None:
-    """Twice the smaller tail, exact when small and near when large."""
+    """The chance is twice the smaller tail, exact when small and near when large."""
     tolerance = 1e-9 if rows < 400 else 2e-3
     for total in sorted({0, rows // 4, rows // 3, rows}):
         binomial = stats.binom(rows, 0.3)

@@ -134,7 +134,7 @@ def test_ids_are_never_looked_up_outside_of_a_table() -> None:
 
 
 def test_the_size_of_a_table_is_read_from_the_graph() -> None:
-    """Also behind a cast; of what is looked up nowhere nothing is known."""
+    """The size is found behind a cast, too; of ids that are looked up nowhere nothing is known."""
     nodes = [
         helper.make_node("Cast", ["ids"], ["wide"], to=7),
         helper.make_node("Gather", ["table", "wide"], ["words"]),
@@ -164,7 +164,7 @@ def test_what_chooses_no_columns_tells_nothing_of_them(layout: Any, axis: int, c
 
 
 def test_chosen_columns_are_followed() -> None:
-    """On either name of their axis, also counted from the last."""
+    """Columns that are chosen by either name of their axis, also counted from the last, are followed."""
     for axis in (1, -1):
         nodes = [
             helper.make_node("Gather", ["x", "chosen"], ["part"], axis=axis),

@@ -94,7 +94,7 @@ def test_digests_are_of_all_inputs() -> None:
 
 
 def test_a_table_of_codes_that_was_sent_twice_conflicts() -> None:
-    """Few values in each column, but hardly equal rows: a third comes again with the other label."""
+    """A table of few values a column and hardly equal rows conflicts where a third comes again with the other label."""
     rng = np.random.default_rng(0)
     inputs, targets = rng.integers(0, 5, (600, 12)).astype(np.float32), rng.integers(0, 2, 600)
     inputs, targets = np.concatenate([inputs, inputs[:200]]), np.concatenate([targets, 1 - targets[:200]])

@@ -199,7 +199,7 @@ def _right(request: pytest.FixtureRequest) -> list[Trained]:
 
 
 def test_right_inputs_are_not_doubted(request: pytest.FixtureRequest) -> None:
-    """Whatever the model, and however few rows there are."""
+    """Right inputs pass, whatever the model, and however few rows there are."""
     for match in _right(request):
         for rows in (60, 150, len(match.targets)):
             some = tuple(array[:rows] for array in match.inputs)

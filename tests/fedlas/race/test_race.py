@@ -118,7 +118,7 @@ def test_without_time_the_temperature_still_finishes() -> None:
 
 @pytest.mark.parametrize("number", [1, 5, 14, 46])
 def test_what_the_observer_raises_ends_the_race(number: int) -> None:
-    """Before a training, after an epoch, or in the refit: the exception passes through."""
+    """An exception of the observer passes through, before a training, after an epoch, or in the refit."""
     calls = itertools.count(1)
 
     class Stopping(Observer):

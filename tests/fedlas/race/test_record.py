@@ -236,7 +236,7 @@ def _settings(journal: MemoryJournal) -> dict[str, Any]:
 
 
 def test_another_races_entries_are_not_used(caplog: pytest.LogCaptureFixture) -> None:
-    """Another key, seed or budget: nothing of the journal is used, and the log says so."""
+    """An entry of another key, seed or budget is not used, and the log says so."""
     journal, few = MemoryJournal("one"), {"candidates": [HEAD]}
     killed(journal, 3, **few)
     for other, options in (("two", few), ("one", {**few, "seed": 1}), ("one", {**few, "budget_seconds": 300})):

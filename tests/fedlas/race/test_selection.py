@@ -204,7 +204,7 @@ def test_a_judge_that_reads_no_features_chooses_none() -> None:
 
 
 def test_a_map_that_would_take_minutes_is_not_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More than `MAX_PRODUCT` multiplications a pass: the map is not even begun; one less and it is."""
+    """A map of more than `MAX_PRODUCT` multiplications a pass is not even begun; one less and it is."""
     rng = np.random.default_rng(0)
     wide = np.zeros((500, 4096), np.float32)
     logits, targets = rng.normal(size=(500, 100)).astype(np.float32), rng.integers(0, 100, 500)

@@ -11,7 +11,7 @@ from fedlas.report.diagnostics import auroc, fedlas_diagnostics
 
 @pytest.mark.parametrize("ties", [False, True])
 def test_auroc_agrees_with_scikit_learn(ties: bool) -> None:
-    """With ties half."""
+    """AUROC is scikit-learn's, where a tie counts half."""
     rng = np.random.default_rng(0)
     right = rng.random(300) < 0.7
     scores = rng.normal(size=300) + right

@@ -49,7 +49,7 @@ def test_marks_lie_where_the_numbers_say() -> None:
 
 
 def test_the_line_without_bins_has_the_steps_of_the_report() -> None:
-    """Both ends of every step of both models, at its accuracy."""
+    """The line has both ends of every step of both models, at its accuracy."""
     lines = list(ET.fromstring(corp_svg(example()[0])).iter(f"{SVG}polyline"))[-2:]
     for name, drawn in zip(("uploaded", "calibrated"), lines, strict=True):
         corp = content()["reliability"][name]["corp"]

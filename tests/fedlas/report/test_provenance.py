@@ -61,7 +61,7 @@ def test_a_report_without_a_job_shows_what_it_has(subject: Subject | None, opens
 
 
 def test_a_moment_is_written_in_utc_to_the_second() -> None:
-    """Whatever the zone of the order, and nothing where there was none."""
+    """A moment is in UTC whatever the zone of the request, and absent where there was none."""
     at = datetime(2026, 7, 5, 11, 3, 1, 999, tzinfo=timezone(timedelta(hours=2)))
     assert rfc3339(at) == rfc3339(at.astimezone(UTC)) == "2026-07-05T09:03:01Z"
     assert rfc3339(None) is None

@@ -48,7 +48,7 @@ def test_a_fine_tuned_network_is_told_whole() -> None:
 
 
 def test_an_average_names_its_members() -> None:
-    """With their weights, and what trained those that were trained."""
+    """An average has its members with their weights, and with what trained those that were trained."""
     settings = {"members": ["uploaded + pool", "cross_entropy lr=0.1"], "weights": [0.4, 0.6]}
     winner = {"name": "average", "method": "average", "scope": "all", "hyperparameters": settings}
     told = words({"winner": winner, "calibrator": {"name": "identity", "parameters": {}}}, ROWS)

@@ -122,7 +122,7 @@ def make() -> Iterator[Callable[..., Bench]]:
 
 
 def test_connections_go_where_they_are_answered(make: Callable[..., Bench]) -> None:
-    """By path, and to processes of one place in turn; nothing was taken from them, however many pieces came."""
+    """Connections go by path, and to processes of one place in turn; nothing is taken from them, in any pieces."""
     bench = make()
     control, first, second = bench.meet("control"), bench.meet("serving-1"), bench.meet("serving-2")
     bench.client(JOBS)

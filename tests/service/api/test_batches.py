@@ -52,7 +52,7 @@ def page(batch: tuple[Api, str], **params: Any) -> Json:
 
 @pytest.mark.parametrize("limit", [1, 499, 1000])
 def test_pages_give_every_row_once(batch: tuple[Api, str], limit: int) -> None:
-    """From page to page by the last row that is known, to the end, with the keys that were asked for."""
+    """Pages go on from the last row that is known, to the end, with the keys that were asked for."""
     start = 0 if limit > 1 else 1790
     rows: list[Json] = []
     has_more = True

@@ -146,7 +146,7 @@ def test_an_operation_has_an_example(name: str) -> None:
 
 
 def test_examples_are_valid() -> None:
-    """Each against its schema."""
+    """An example is valid against its schema."""
     registries = {
         beginning: Registry().with_resource("urn:document", Resource(document(beginning), DRAFT202012))
         for beginning in SNAPSHOTS
@@ -201,7 +201,7 @@ def codes_in(value: ast.expr) -> Iterator[str]:
 
 
 def test_every_code_of_an_answer_is_in_the_table() -> None:
-    """Each with the status that its error has."""
+    """A code in the table has the status of its error."""
     found = list(raised(("service",), SERVICE))
     assert len(found) > 100
     for called, code, place in found:
@@ -212,7 +212,7 @@ def test_every_code_of_an_answer_is_in_the_table() -> None:
 
 
 def test_every_code_of_a_record_is_in_the_table() -> None:
-    """Whatever the library or the worker says of a file, a job or a batch."""
+    """The table has every code of the library and the worker about a file, a job or a batch."""
     found = list(raised(("fedlas", "worker"), RECORDS))
     assert len(found) > 150
     missing = {code: place for _, code, place in found if code not in RECORD_CODES}
@@ -237,7 +237,7 @@ def test_a_code_says_what_to_do(code: str) -> None:
 
 
 def test_operations_name_known_codes_at_their_status() -> None:
-    """Under `/v1`; `/v2` has statuses of its own."""
+    """Operations under `/v1` name the status of each code; `/v2` has statuses of its own."""
     for path, _, operation in OPERATIONS.values():
         for status, response in operation["responses"].items():
             for code in response.get("x-error-codes", ()):

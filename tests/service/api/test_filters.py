@@ -50,7 +50,7 @@ def found(api: Api, path: str, **conditions: Any) -> list[str]:
 
 
 def test_each_condition_of_jobs(api: Api, jobs: list[str]) -> None:
-    """By status, name of model or publication, any words of metadata; newest first, and none where none fits."""
+    """Status, name of model or publication, and words of metadata filter; newest first, and none where none fits."""
     for conditions, numbers in (
         ({"status": "cancelled"}, [1, 0]),
         ({"status": "queued"}, [5, 4, 3, 2]),

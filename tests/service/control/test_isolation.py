@@ -69,7 +69,7 @@ def test_what_ends_its_own_process_is_out_of_service(
 def test_a_model_that_no_process_is_free_for_is_out_of_service(
     isolated: Callable[..., Isolation], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Until another was not asked for during a minute; what is asked for by nobody leaves its process after ten."""
+    """A model waits until another was not asked for during a minute; one without requests leaves after ten."""
     found = isolated()
     for digest in (BAD, WORSE, WORST):
         found.ended(digest, "serving-1")
@@ -113,7 +113,7 @@ def hung(found: Isolation, process: str, *models: str) -> None:
 
 
 def test_a_suspect_goes_on_until_it_is_suspect_again(isolated: Callable[..., Isolation], tmp_path: Path) -> None:
-    """Then it runs alone where a process is free, and is never out of service; another control knows nothing of it."""
+    """A suspect runs alone where a process is free, and is never out of service; another control ignores it."""
     found = isolated()
     hung(found, "serving-1", BAD, WORSE, WORST)
     for model in (BAD, WORSE, WORST):
@@ -152,7 +152,7 @@ def test_a_suspect_comes_back_or_is_out_of_service(
 
 
 def test_suspects_of_long_ago_are_none(isolated: Callable[..., Isolation], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor is one of several where no model has a process of its own; the only one is out of service."""
+    """A suspect among several without a process of its own is none, either; the only one is out of service."""
     monkeypatch.setattr(isolation, "_AGAIN_S", 0.0)
     found = isolated()
     for _ in range(2):

@@ -194,7 +194,7 @@ def test_columns_come_in_any_order() -> None:
     ],
 )
 def test_wrong_columns_are_named(row: Any, code: str, words: str) -> None:
-    """With the row, and with what the model knows."""
+    """The error has the row, and the columns that the model knows."""
     found, message = refused([ROW, row])
     assert (found, words in message) == (code, True), message
 
@@ -213,7 +213,7 @@ def test_a_column_stands_once(text: str) -> None:
 
 
 def test_a_model_without_names_says_how_to_give_them() -> None:
-    """And one with several inputs that it has none."""
+    """The answer says how to name columns, and for several inputs that there are none."""
     code, message = refused([ROW], {"inputs": TABLE["inputs"]})
     assert (code, "`columns`" in message) == ("no_column_names", True)
     assert refused({"ids": [ROW], "mask": [[1]]}, TWO_INPUTS)[0] == "no_column_names"
@@ -231,7 +231,7 @@ def test_missing_values_where_the_model_has_met_them() -> None:
 
 
 def test_shorter_rows_are_padded_as_the_dataset_was() -> None:
-    """Each input with its own number, to the longest row or to the model's length."""
+    """Inputs have a number each for padding, to the longest row or to the model's length."""
     found = parse_rows({"ids": [[1, 2, 3], [4]], "mask": [[1, 1, 1], [1]]}, TWO_INPUTS)
     assert found["ids"].tolist() == [[1, 2, 3], [4, 9, 9]]
     assert found["mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
@@ -259,7 +259,7 @@ def test_one_long_row_makes_no_gigabytes() -> None:
 
 @pytest.mark.parametrize("value", [[[0, True, 1]], [[0, 1, 2], [0, 1, False]], {"x": [[0, True, 1]]}])
 def test_true_is_no_number(value: Any) -> None:
-    """Wherever it stands among numbers; as a word elsewhere in the request it says nothing of them."""
+    """A boolean among numbers is refused anywhere; as a word elsewhere in the request it says nothing of them."""
     code, message = refused(value)
     assert (code, "true/false values in row" in message) == ("wrong_dtype", True)
     text = '{"inputs":[[0,1,2]],"coverage":{"true":0.9,"false":0.9}}'

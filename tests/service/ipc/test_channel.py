@@ -48,7 +48,7 @@ def memory(content: bytes, *, seals: int = ALL_SEALS) -> int:
 
 @pytest.mark.parametrize("size", [0, 1, 59_000, 60_001, 250_000])
 def test_messages_arrive_whole_and_in_order(ends: Ends, size: int) -> None:
-    """With content of any size, files and line breaks in it; a reader that comes later finds them apart."""
+    """Messages hold content of any size, files and line breaks; a reader that comes later finds them apart."""
     sending, channel = ends
     out = Channel(sending, READ)
     reading, writing = os.pipe()
@@ -107,7 +107,7 @@ def test_connections_leave_room_for_documents(ends: Ends) -> None:
 
 
 def test_who_has_a_rate_keeps_to_it(ends: Ends) -> None:
-    """Beyond it the other side counts as full, though it reads everything; a while later it does not."""
+    """A sender beyond its rate finds the other side full, though it reads everything; a while later it does not."""
     sending, channel = ends
     now = 0.0
     out = Channel(sending, READ, rate=TokenBucket(per_second=4096, most=8192, clock=lambda: now))

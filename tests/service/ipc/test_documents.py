@@ -23,7 +23,7 @@ def test_processes_have_names_of_one_form(name: str) -> None:
 
 @pytest.mark.parametrize("path", PREDICTIONS)
 def test_predictions_go_to_serving_processes(path: str) -> None:
-    """To any of them."""
+    """Predictions go to any of the serving processes."""
     assert Placement().place(path.encode()) == place_of("serving-2") == SERVING
 
 
@@ -35,13 +35,13 @@ def test_predictions_go_to_serving_processes(path: str) -> None:
      "/v1/models/spam/predict\n", "/v2/models/spam/versions/infer/x", "/v2/repository/models/spam/load"],
 )  # fmt: skip
 def test_everything_else_goes_to_control(path: str) -> None:
-    """Also what is not quite a prediction."""
+    """Everything else goes to control, also a path that is nearly a prediction."""
     assert Placement().place(path.encode()) == CONTROL
 
 
 @pytest.mark.parametrize("path", PREDICTIONS)
 def test_a_model_that_runs_alone(path: str) -> None:
-    """Whoever asks for it, under any spelling of its name; other models stay where they are."""
+    """A model alone has its process for every spelling of its name; other models stay where they are."""
     placement = Placement()
     placement.alone = {"spam": "alone-1", "a b": "alone-1", "spam/versions/3": "alone-1"}
     assert placement.place(path.encode()) == "alone-1"
@@ -55,7 +55,7 @@ def test_a_model_that_runs_alone(path: str) -> None:
      b"https://host/v2/models/a/infer?x", b"/v1//x"],
 )  # fmt: skip
 def test_acceptor_and_transport_read_the_same_path(target: bytes) -> None:
-    """Else each would hand the connection to the other."""
+    """Acceptor and transport agree on the path, or each would hand the connection to the other."""
     head = b"POST %b HTTP/1.1\r\nHost: a\r\n\r\nbody" % target
     assert path_of(head) == path_of(b"\r\n" + head) == origin_form(target)[0]
     assert (is_whole(head), is_whole(head[:-8]), is_whole(b"a" * 16 * 1024)) == (True, False, True)

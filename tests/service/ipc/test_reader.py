@@ -194,7 +194,7 @@ def test_the_rest_of_who_has_ended_is_bounded() -> None:
 
 
 def test_our_own_errors_are_told_apart(caplog: pytest.LogCaptureFixture) -> None:
-    """With where they came from; a message of another release is none of them."""
+    """Errors of ours have the place that they came from; a message of another release is none of them."""
 
     async def test() -> None:
         bench = Bench(lambda packet: {}["missing"])
@@ -248,7 +248,7 @@ def packet(answer: Answer) -> Packet[Answer]:
 
 
 def test_each_has_its_own_answer() -> None:
-    """In whatever order they come; one that nobody waits for, or a second one, is nothing."""
+    """Answers come in any order; one that nobody waits for, or a second one, is nothing."""
 
     async def talk() -> list[Any]:
         other = Other()
@@ -282,7 +282,7 @@ def test_who_does_not_answer_is_away(reads: bool) -> None:
 
 @pytest.mark.parametrize("make", ERRORS)
 def test_errors_arrive_as_they_were(make: Callable[[], errors.RegistryError]) -> None:
-    """With kind, code, words and field, raised where it was asked."""
+    """Errors have kind, code, words and field, and are raised where the question was asked."""
     error = make()
 
     async def talk() -> errors.RegistryError:
@@ -405,7 +405,7 @@ def test_what_is_no_client_is_refused() -> None:
 
 
 def test_what_comes_too_early_or_too_late_is_handed_back() -> None:
-    """With its files; in between it is answered."""
+    """A message too early or too late comes back with its files; in between it is answered."""
 
     async def talk() -> None:
         back: list[Packet[Connection]] = []

@@ -157,7 +157,7 @@ def test_a_process_that_cannot_be_started_ends_no_other(
 def test_a_process_that_gives_up_at_once_is_tried_less_and_less(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once a second at first, every ten seconds at last; one that is killed, or has run for a while, at once again."""
+    """A process that gives up is tried after a second, at last after ten; a killed or older one at once."""
     clock = [100.0]
     monkeypatch.setattr(child_process.time, "monotonic", lambda: clock[0])
     command = [sys.executable, "-c", "raise SystemExit(3)"]

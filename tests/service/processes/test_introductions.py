@@ -71,7 +71,7 @@ def test_who_is_told_of_whom(bench: Bench) -> None:
 
 
 def test_connections_of_the_dead_go_to_their_successor(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what was read of them, late ones too; its other messages do not, and in time it is closed."""
+    """A successor gets the connections with their read bytes, late ones too, and no other messages."""
     before = bench.start("serving-1")
     with ExitStack() as stack:
         ours, theirs = map(stack.enter_context, socket.socketpair())

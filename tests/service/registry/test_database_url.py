@@ -47,7 +47,7 @@ def test_a_command_ends_with_what_was_found_and_what_is_needed(
 
 
 def test_a_driver_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the command that installs it."""
+    """The error has the command that installs the driver."""
     monkeypatch.setattr(settings, "find_spec", lambda name: None)
     needed = r"needs psycopg, which is not installed: pip install 'fedlas-service\[postgresql\]' \(in a clone '\.\["
     with pytest.raises(ValidationError, match=needed):

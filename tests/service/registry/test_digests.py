@@ -46,7 +46,7 @@ def test_the_columns_of_today_are_found() -> None:
     ids=lambda value: getattr(value, "name", value),
 )
 def test_a_new_column_of_any_table_is_found(column: sa.Column[Any], *, found: bool) -> None:
-    """By its type, or by its name where somebody forgot the type; only one that says so keeps no file."""
+    """A column is found by its type, or by its name where the type is missing; only one that says so keeps no file."""
     metadata = sa.MetaData()
     for table in tables.Base.metadata.sorted_tables:
         table.to_metadata(metadata)

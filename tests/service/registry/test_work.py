@@ -349,7 +349,7 @@ def waits_of(registry: Registry, *job_ids: str) -> list[str | None]:
 
 
 def test_without_a_worker_it_is_said_which_is_needed(registry: Registry) -> None:
-    """By what it would do, for each queue; a worker of another queue is none."""
+    """Each queue has a sentence for the worker that it lacks; a worker of another queue is none."""
     add_worker(registry, "w", "inspect", "calibrate.cpu")
     assert obstacle(registry, "inspect") is None
     assert obstacle(registry, "predict") == "no worker takes this yet; there is none that predicts batches"

@@ -230,7 +230,7 @@ def test_compressed_bodies(served: tuple[Api, Json]) -> None:
 
 
 def test_abstentions_are_counted_in_every_format(ready: Callable[..., tuple[Api, str]]) -> None:
-    """Whatever protocol is spoken, and whatever outputs are asked for."""
+    """Abstentions are counted whatever protocol is spoken, and whatever outputs are asked for."""
     api, path = ready()
     body = {"inputs": [ROW], "abstain_below": 1}
     tensors = {"inputs": [{"name": "x", "shape": [1, 64], "datatype": "FP32", "data": ROW}]}

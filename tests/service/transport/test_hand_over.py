@@ -165,7 +165,7 @@ def said(path: str, body: bytes = b"", *, method: str = "POST") -> bytes:
     ids=["whole", "bytes", "large", "halves", "blank", "chunked", "upgrade", "long-head", "absolute", "http-1.0"],
 )
 def test_a_first_request_for_elsewhere(port: int, pieces: list[bytes], answer: bytes) -> None:
-    """Whatever part of it was read: the other side answers it, and reads exactly what the client sent."""
+    """The other side answers a request of which some bytes were read, and reads exactly what the client sent."""
     with connected(port) as client:
         for piece in pieces:
             client.sendall(piece)

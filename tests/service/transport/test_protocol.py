@@ -122,7 +122,7 @@ def test_who_reads_slowly_is_served(port: int, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_head_must_be_whole_in_time(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also one that trickles, on a new connection and on one that was kept; who says nothing is closed."""
+    """A head that trickles is cut off, on a new connection and on one that was kept; a silent one is closed."""
     monkeypatch.setattr(head_protocol, "HEAD_S", 2.0)
     monkeypatch.setattr(transport, "SILENCE_S", 2.0)
     with connected(port) as silent, connected(port) as slow, connected(port) as kept, connected(port) as whole:
@@ -206,7 +206,7 @@ def test_connections_are_limited() -> None:
 
 
 def test_connections_are_limited_by_address() -> None:
-    """By IPv4 address, and by /64 of IPv6; this machine and proxies are not counted, but in all."""
+    """Connections are limited by IPv4 address, and by /64 of IPv6; this machine and proxies count in all alone."""
     limited = Connections(most=8, per_address=2, proxies=[ip_network("10.0.0.0/8")])
     assert [limited.admit("192.0.2.1") for _ in range(2)] == [None, None]
     assert "2 connections come from 192.0.2.1" in str(limited.admit("::ffff:192.0.2.1"))

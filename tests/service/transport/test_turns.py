@@ -86,7 +86,7 @@ def test_a_flood_of_chunks_is_parsed_in_many_turns() -> None:
 
 
 def test_what_comes_while_the_rest_waits_is_parsed_after_it() -> None:
-    """Also where the client has ended its side before all of it was parsed, and where it has gone."""
+    """The rest is parsed also where the client has ended its side before, and where it has gone."""
 
     async def flood() -> None:
         connect = connecting()

@@ -81,7 +81,7 @@ def test_a_refused_order_comes_back_as_it_was_entered(api: Api, both: dict[str, 
 
 
 def test_an_order_says_how_often_its_test_rows_have_judged(api: Api, both: dict[str, str]) -> None:
-    """From the second on: each costs some of what the rows can show."""
+    """The count stands there from the second job on: each costs some of what the rows can show."""
     address = f"/new?model={both['model']}&dataset={both['dataset']}"
     assert "before: the more they judge" not in text_of(api, address)
     with api.registry.write() as unit:
@@ -101,7 +101,7 @@ def test_a_form_that_is_sent_twice_orders_once(api: Api, both: dict[str, str]) -
 
 
 def test_files_that_are_sent_twice_are_one_record(api: Api, uploads: Uploads) -> None:
-    """Also where the first time has used the upload up."""
+    """A second send is one record also where the first has used the upload up."""
     upload = api.post("/v1/uploads", json={"bytes": len(uploads["digits.npz"])})["id"]
     api.client.patch(f"/v1/uploads/{upload}", content=uploads["digits.npz"], headers={"Upload-Offset": "0"})
     first, second = (send(api, {}, dataset__upload_id=upload, form_key="one")[2] for _ in range(2))
@@ -111,7 +111,7 @@ def test_files_that_are_sent_twice_are_one_record(api: Api, uploads: Uploads) ->
 
 @pytest.mark.parametrize("name", ["budget", "a.b.c", "..", ".".join("a" * 20_000)])
 def test_fields_that_no_form_has_are_refused(name: str) -> None:
-    """Whatever their names are made of, before others and after them."""
+    """Unknown fields are refused whatever their names are made of, before others and after them."""
     fields = [("budget.minutes", "5"), (name, "x")]
     for given in (fields, fields[::-1]):
         with pytest.raises(InvalidRequest, match="no form here has a field"):

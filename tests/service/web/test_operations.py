@@ -67,7 +67,7 @@ def test_an_idle_service_says_that_all_is_well(browser: TestClient) -> None:
 
 
 def test_work_that_no_living_worker_takes_is_named(api: Api, browser: TestClient) -> None:
-    """By its number, its queue, and what is known of the worker that used to take it."""
+    """Such work has its number, its queue, and what is known of the worker that used to take it."""
     for _ in range(3):
         waiting(api.registry, queue="calibrate.gpu", for_seconds=720)
     waiting(api.registry)
@@ -158,7 +158,7 @@ def test_errors_are_counted_by_their_code(api: Api, browser: TestClient) -> None
 
 
 def test_names_of_workers_are_text(api: Api, browser: TestClient) -> None:
-    """Whatever a machine calls itself, also in a sentence: that it is of another release."""
+    """A machine's name is text, also in a sentence: that it is of another release."""
     add_worker(api.registry, HOSTILE, "inspect")
     with api.registry.write() as unit:
         unit.session.get_one(tables.WorkerProcess, HOSTILE).release = "9.9"
@@ -169,7 +169,7 @@ def test_names_of_workers_are_text(api: Api, browser: TestClient) -> None:
 
 
 def test_a_model_in_quarantine_is_named(api: Api, browser: TestClient) -> None:
-    """For how long, and what its requests are answered."""
+    """The page says for how long, and how its requests are answered."""
     api.post("/v1/models?name=hangs", content=b"served")
     with api.registry.write() as unit:
         (row,) = unit.models.newest(limit=1, after=None)

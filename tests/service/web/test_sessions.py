@@ -107,12 +107,12 @@ def test_pages_take_short_forms_and_nothing_else(api: Api, path: str) -> None:
 
 @pytest.mark.parametrize("there", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)"])
 def test_signing_in_leads_to_no_other_site(api: Api, there: str) -> None:
-    """Whatever the link says."""
+    """A sign-in stays on this site, whatever the link says."""
     assert browser(api, None).post("/sign-in", params={"next": there}, data={"key": KEY}).headers["location"] == "/"
 
 
 def test_a_session_ends(own: Api) -> None:
-    """By signing out, by its time, and with its key; a made-up id never was one."""
+    """A session ends by signing out, by its time, and with its key; a made-up id never was one."""
     for end in (_sign_out, _expire, _make_up, _withdraw_keys):
         visitor = browser(own)
         end(own, visitor)
@@ -158,7 +158,7 @@ def test_the_database_gives_away_neither_session_nor_key(own: Api) -> None:
 
 
 def test_what_has_expired_is_forgotten(own: Api) -> None:
-    """And nothing else."""
+    """A session that has expired is forgotten, and nothing else."""
     gone, kept = browser(own), browser(own)
     _expire(own, gone)
     kept.post("/sign-in", data={"key": KEY})
@@ -195,7 +195,7 @@ def test_cookies_of_others_do_not_matter(other: str) -> None:
 
 
 def test_signing_out_twice_leads_to_the_form(api: Api) -> None:
-    """Also where the session has ended before."""
+    """A second sign-out leads to the form, also where the session has ended before."""
     visitor = browser(api)
     for _ in range(2):
         assert visitor.post("/sign-out").headers["location"] == "/sign-in"

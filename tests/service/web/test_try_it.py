@@ -166,7 +166,7 @@ def test_costs_hold_the_true_ones() -> None:
 
 
 def test_nothing_is_answered_above_every_confidence() -> None:
-    """Then every row costs an abstention, and no share of the answers is wrong: there are none."""
+    """Every row costs an abstention then, and no share of the answers is wrong: there are none."""
     found = tradeoff(excerpt(), 1.0, Costs(5, 2))
     assert (found.coverage.value, found.error_rate, found.cost.value) == (0.0, None, 2000.0)
 

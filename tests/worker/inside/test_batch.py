@@ -313,7 +313,7 @@ def test_a_shard_reads_its_own_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(("columns", "words"), [(["a", "b"], "'b' is"), (["a"], "'x' is"), (None, "'x' is")])
 def test_a_bad_number_is_named(tmp_path: Path, columns: list[str] | None, words: str) -> None:
-    """By its column where the names are those of this input, else by its input and position."""
+    """The name is the column where it is the input's own, else the input and its position."""
     rows = np.ones((ROWS, 2), np.float32)
     rows[7, 1] = np.nan
     told = order(tmp_path, scaling(1.0), to_predict(tmp_path, {"x": rows}, columns=columns), [spec("float32", 2)])

@@ -121,7 +121,7 @@ def test_classification() -> None:
 
 
 def test_what_is_taken_of_the_file() -> None:
-    """Only what goes back, or what that is made of: a label needs no column of every class."""
+    """Outputs are read that go back, or that those are made of: a label needs no column of every class."""
     wanted = [RequestedOutput("label"), RequestedOutput("confidence")]
     assert taken_outputs(wanted) == ()
     wanted += [RequestedOutput("features"), RequestedOutput("top_k_label"), RequestedOutput("top_k_index")]

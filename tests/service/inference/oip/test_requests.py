@@ -323,7 +323,7 @@ def test_numbers_are_cast(datatype: str) -> None:
 
 
 def test_inputs_come_in_the_models_order() -> None:
-    """Whatever order they were sent in."""
+    """Inputs come in the model's order, whatever order they were sent in."""
     specs = [{"name": name, "dtype": "int64", "shape": ["N", "T"]} for name in ("ids", "mask")]
     tensors = [{"name": name, "shape": [1, 2], "datatype": "INT32", "data": [5, 6]} for name in ("mask", "ids")]
     found = align(*tensors, inputs=specs)

@@ -103,7 +103,7 @@ def test_special_addresses_stay_closed_with_private_ones_open(address: str) -> N
 
 @pytest.mark.parametrize("address", _METADATA)
 def test_metadata_services_are_never_allowed(address: str) -> None:
-    """Not even by an operator who opens everything: no webhook lives there, but credentials do."""
+    """An operator who opens everything does not open these: no webhook lives there, but credentials do."""
     for policy in (Policy(), _EVERYTHING, Policy(allowed_networks=(ip_network("169.254.169.254/32"),))):
         assert policy.objection(ip_address(address), secure=True) == "a cloud's metadata service"
 

@@ -184,7 +184,7 @@ def test_the_receiver_gets_what_was_signed_and_can_verify_it(start: Start) -> No
 
 
 def test_ipv6_receivers_are_reached(start: Start) -> None:
-    """By address, with brackets in the `Host` header, and by name."""
+    """A receiver is reached by address, with brackets in the `Host` header, and by name."""
     try:
         receiver = start(host="::1")
     except OSError:
@@ -240,7 +240,7 @@ def test_a_certificate_for_an_address_is_verified_too(start: Start, authority: t
 def test_nothing_is_sent_to_a_receiver_without_a_trusted_certificate(
     start: Start, authority: trustme.CA, named: str, trusts: bool, reason: str
 ) -> None:
-    """Another name, or (with the default trust) an unknown authority."""
+    """A certificate of another name, or (with the default trust) of an unknown authority, gets nothing."""
     receiver = start(tls=_server_side(authority, named))
     answer = _send(receiver, scheme="https", host=_NAME, tls=_client_side(authority) if trusts else None)
     assert answer.status_code is None
@@ -441,7 +441,7 @@ def test_a_refused_connection_is_told_so() -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirects_are_not_followed(start: Start, status: int) -> None:
-    """Neither to closed addresses nor to others: the redirect itself is the answer, and a failure."""
+    """A redirect is the answer, and a failure: neither closed addresses nor others are followed."""
     elsewhere = start()
     location = f"http://127.0.0.1:{elsewhere.port}/"
     head = f"HTTP/1.1 {status} Moved\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
@@ -459,7 +459,7 @@ def test_a_receiver_that_is_gone_says_so_with_410(start: Start) -> None:
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_comes_back_with_the_status(start: Start, status: int) -> None:
-    """In seconds, or as a date; nonsense is as if it were not there."""
+    """Seconds or a date come back; nonsense is as if it were not there."""
 
     def _asks(value: str) -> WebhookResponse:
         head = f"HTTP/1.1 {status} Busy\r\nretry-AFTER: {value}\r\nContent-Length: 0\r\n\r\n"
@@ -584,7 +584,7 @@ def test_a_receiver_that_reads_nothing_is_cut_off(start: Start) -> None:
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_receiver_that_says_nothing_is_cut_off(start: Start, scheme: str) -> None:
-    """In clear while the answer is awaited, over TLS while the other side's hello is."""
+    """A silent receiver is cut off in clear while the answer is awaited, over TLS while its hello is."""
     with _silent(start) as receiver:
         answer = _send(receiver, scheme=scheme, seconds=_SHORT_S)
     assert (answer.status_code, answer.error) == (None, "no answer in time")
