@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from fedlas.extras import TwoRuntimes, check_single_runtime
 from service.registry.queues import GPU_ONLY
 from service.registry.settings import OWNER_ONLY, WorkerSettings, mistakes
-from worker.process_identity import has_gpu
+from worker.sandbox.process import has_gpu
 
 #: A broker that is silent for so long is given up and connected to anew; it answers every second, if only "nothing".
 _SOCKET_TIMEOUT_S = 5.0

@@ -21,8 +21,15 @@ from service.registry.errors import Conflict, NotFound, Unavailable
 from service.registry.migrate import is_current, migrate, rewrite
 from service.registry.object_store import open_artifacts
 from service.registry.repositories import Ended, Permit
-from service.registry.repositories.job_history import Checkpoints, Deliveries, EvaluationLedger, Events
-from service.registry.repositories.jobs import Batches, Calibrators, Jobs
+from service.registry.repositories.jobs import (
+    Batches,
+    Calibrators,
+    Checkpoints,
+    Deliveries,
+    EvaluationLedger,
+    Events,
+    Jobs,
+)
 from service.registry.repositories.keys import BrowserSessions, IdempotencyKeys
 from service.registry.repositories.names import Names
 from service.registry.repositories.pieces import Pieces

@@ -1,16 +1,18 @@
-"""`/models` and `/names`: classifiers, where each came from and where it answers; and names with their versions."""
+"""`/models`, `/names` and `/datasets`: where each came from, what inspection found in it, and where it answers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Literal, NamedTuple
 
 from fastapi import APIRouter, Form, Query, Request, Response
 from pydantic import JsonValue
 
 from fedlas.contract.problems import Problem
-from fedlas.contract.records import ModelRecord, NameRecord
+from fedlas.contract.record_codes import RECORD_CODES
+from fedlas.contract.records import DatasetRecord, ModelRecord, NameRecord
 from fedlas.contract.report import Report
 from service.api.plumbing.responses import After, cursor
 from service.api.plumbing.services import Services, ServicesDep
@@ -18,12 +20,12 @@ from service.api.resources.names import AfterName
 from service.inference.profile import ServingProfile
 from service.model_lookup import find_model
 from service.registry import tables
-from service.registry.presenters import model_record
+from service.registry.presenters import dataset_record, model_record
 from service.registry.registry import UnitOfWork
 from service.registry.repositories.records import ListFilter
+from service.web.jobs import ListedJob, listed, stored_report
 from service.web.rendering import page, see_other
-from service.web.reports import stored_report
-from service.web.routes import ROWS, PageRoute, call_api, list_page, problem_in
+from service.web.routes import ROWS, WAIT_S, PageRoute, acted, call_api, is_news, list_page, problem_in
 from service.web.sessions import origin_of
 from service.web.snippets import Caller, Snippet, snippets
 
@@ -31,7 +33,7 @@ router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 #: Class names of a model that its page shows without being asked.
 _SHOWN_CLASSES = 50
-#: Jobs, and calibrated models, that are shown of one model.
+#: Jobs that are shown of one model or dataset, and calibrated models.
 _RELATED = 20
 #: Versions of one name on a page: a report is read for each.
 _VERSIONS = 20
@@ -73,13 +75,10 @@ async def show_model(request: Request, services: ServicesDep, ref: str) -> Respo
 
 @router.post("/models/{ref}/delete")
 async def delete_model(request: Request, services: ServicesDep, ref: str) -> Response:
-    answer = await call_api(request, "DELETE", f"/v1/models/{ref}")
-    if answer.is_error:
-        return await _model_page(request, services, ref, refused=problem_in(answer))
-    return see_other("/models")
+    return await acted(request, "DELETE", f"/v1/models/{ref}", "/models", partial(_model_page, request, services, ref))
 
 
-async def _model_page(request: Request, services: Services, ref: str, *, refused: Problem | None = None) -> Response:
+async def _model_page(request: Request, services: Services, ref: str, refused: Problem | None = None) -> Response:
     caller = Caller(ref, origin_of(request, services.settings.allowed_hosts), bool(services.settings.api_keys))
 
     def find(unit: UnitOfWork) -> tuple[ModelRecord, Lineage, Sequence[Snippet]]:
@@ -254,3 +253,48 @@ async def _name_page(
 def _published(unit: UnitOfWork, name: str, version: int) -> tables.PublishedVersion:
     unit.names.version(name, version)  # raises NotFound with the versions that there are
     return unit.names.newest_versions(name, limit=1, below=version + 1)[0]
+
+
+@router.get("/datasets")
+async def list_datasets(request: Request, services: ServicesDep, after: After = None) -> Response:
+    after = cursor(after or None, "ds")
+
+    def read(unit: UnitOfWork) -> list[DatasetRecord]:
+        return [dataset_record(unit, row) for row in unit.datasets.newest(limit=ROWS + 1, after=after)]
+
+    shown = list_page(request, await services.read(read), lambda dataset: dataset.id)
+    return page(request, "datasets/list.html.jinja", shown=shown)
+
+
+@router.get("/datasets/{dataset_id}")
+async def dataset_page(request: Request, services: ServicesDep, dataset_id: str) -> Response:
+    """One dataset; what its inspection finds is loaded as soon as it is found."""
+    return await _dataset_page(request, services, dataset_id)
+
+
+@router.get("/datasets/{dataset_id}/findings")
+async def dataset_findings(request: Request, services: ServicesDep, dataset_id: str, told: bool = False) -> Response:
+    """Findings of inspection, as soon as it is through; after a while what keeps it from that, or nothing new."""
+    await services.long_poll.for_final(dataset_id, WAIT_S)
+    dataset = await services.read(lambda unit: dataset_record(unit, unit.datasets.get(dataset_id)))
+    if not is_news(dataset, told=told):
+        return Response(status_code=204)
+    return page(request, "datasets/findings.html.jinja", dataset=dataset, codes=RECORD_CODES)
+
+
+@router.post("/datasets/{dataset_id}/delete")
+async def delete_dataset(request: Request, services: ServicesDep, dataset_id: str) -> Response:
+    """Delete it; where an open job needs it, say so on its page."""
+    again = partial(_dataset_page, request, services, dataset_id)
+    return await acted(request, "DELETE", f"/v1/datasets/{dataset_id}", "/datasets", again)
+
+
+async def _dataset_page(
+    request: Request, services: Services, dataset_id: str, refused: Problem | None = None
+) -> Response:
+    def read(unit: UnitOfWork) -> tuple[DatasetRecord, list[ListedJob]]:
+        dataset = dataset_record(unit, unit.datasets.get(dataset_id))
+        return dataset, [listed(unit, row) for row in unit.jobs.of_dataset(dataset_id, limit=_RELATED)]
+
+    dataset, jobs = await services.read(read)
+    return page(request, "datasets/page.html.jinja", dataset=dataset, jobs=jobs, refused=refused, codes=RECORD_CODES)

@@ -7,7 +7,7 @@ refused by the API, as for any client.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, TypeVar
@@ -24,6 +24,7 @@ from service.api.plumbing.access_log import SCOPE_KEY
 from service.api.plumbing.request_bodies import limited
 from service.api.plumbing.responses import Record
 from service.registry.errors import UnsupportedFormat
+from service.web.rendering import see_other
 from service.web.sessions import SIGN_IN
 
 #: A parser takes 0.7 µs for each byte of a hostile form, on the event loop.
@@ -94,6 +95,14 @@ async def call_api(
 
 def problem_in(answer: httpx.Response) -> Problem:
     return Problem.model_validate_json(answer.content)
+
+
+async def acted(
+    request: Request, method: str, path: str, then: str, again: Callable[[Problem], Awaitable[Response]]
+) -> Response:
+    """The answer to a form that the API does: the page to go to `then`, or its own page `again` with the refusal."""
+    answer = await call_api(request, method, path)
+    return await again(problem_in(answer)) if answer.is_error else see_other(then)
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ from service.registry.errors import InvalidRequest, RegistryError, TooLarge
 from service.registry.registry import UnitOfWork
 from service.web.abstention import Costs, Promise, cheapest, promises, table, threshold_svg, tradeoff
 from service.web.forms import problem_for
+from service.web.jobs import stored_report
 from service.web.rendering import page
-from service.web.reports import stored_report
 from service.web.routes import PageRoute, call_api, problem_in
 from service.web.snippets import example_text
 

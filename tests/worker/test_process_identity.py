@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from service.process_memory import memory_bytes
-from worker.process_identity import is_gone, machine, process_mark
+from worker.sandbox.process import is_gone, machine, process_mark
 
 
 def test_a_living_process_is_not_gone_and_a_dead_one_is() -> None:
@@ -43,7 +43,7 @@ def test_nonsense_is_gone(mark: str) -> None:
 
 def test_children_are_on_the_same_machine() -> None:
     """Processes of one machine agree on its name, and its memory is a sensible number."""
-    code = "from worker.process_identity import machine; print(machine())"
+    code = "from worker.sandbox.process import machine; print(machine())"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == machine()
     assert memory_bytes() > 100_000_000

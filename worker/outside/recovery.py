@@ -30,8 +30,7 @@ from service.registry.settings import WorkerSettings
 from worker.outside import metrics
 from worker.outside.permits import Permits
 from worker.outside.supervisor import Supervisor
-from worker.process_identity import is_gone, machine, process_mark
-from worker.sandbox.process import remove_stale_folders
+from worker.sandbox.process import is_gone, machine, process_mark, remove_stale_folders
 
 _LOG = logging.getLogger("fedlas.worker")
 

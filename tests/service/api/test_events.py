@@ -16,7 +16,7 @@ from service.api.plumbing.long_poll import LongPoll
 from service.api.resources import events
 from service.registry.database import database_now
 from service.registry.registry import Registry
-from service.registry.repositories.job_history import Events
+from service.registry.repositories.jobs import Events
 from service.registry.settings import ServiceSettings
 from tests.helpers.api import Api, Json
 from tests.helpers.backends import place

@@ -6,7 +6,7 @@ from html import unescape
 
 import pytest
 
-from service.web import datasets, new_job
+from service.web import models, new_job
 from tests.helpers.api import Api
 from tests.helpers.uploads import Uploads
 from tests.helpers.work import add_worker
@@ -70,7 +70,7 @@ def test_a_part_is_drawn_when_what_it_tells_has_changed(
     api: Api, records: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A part is drawn once where no worker takes it, and once more where one does; a mere wait draws nothing."""
-    for module in (datasets, new_job):
+    for module in (models, new_job):
         monkeypatch.setattr(module, "WAIT_S", 0.0)
     paths = [f"/datasets/{records['dataset']}/findings?", f"/new/model?model={records['model']}"]
     for path in paths:

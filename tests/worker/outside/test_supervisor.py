@@ -21,7 +21,7 @@ from tests.helpers.service import until
 from tests.helpers.work import add_dataset, add_job, execute, hurried, reaper_of, state_of
 from worker.outside.kinds import kind_of
 from worker.outside.supervisor import Cancelled, LeaseRenewal, Supervisor
-from worker.process_identity import machine, process_mark
+from worker.sandbox.process import machine, process_mark
 
 Json = dict[str, Any]
 

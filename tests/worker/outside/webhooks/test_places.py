@@ -17,8 +17,8 @@ from service.registry.settings import ServiceSettings
 from tests.helpers.service import until
 from tests.helpers.work import add_message, hurried, permits_for_all, permits_of
 from worker.outside.kinds import delivery
+from worker.outside.kinds.delivery import WebhookResponse, deliver
 from worker.outside.supervisor import Supervisor
-from worker.outside.webhooks import WebhookResponse, deliver
 
 #: All of an attempt; a byte a tenth of a second would keep it going for 20 s.
 TOTAL_S, PAUSE_S, DRIPS = 1.5, 0.1, 200

@@ -21,7 +21,7 @@ from standardwebhooks import Webhook
 
 from fedlas.contract.webhooks import payload
 from service.registry.webhooks import Policy
-from worker.outside.webhooks import WebhookResponse, attempt_outcome, deliver, signed_headers
+from worker.outside.kinds.delivery import WebhookResponse, attempt_outcome, deliver, signed_headers
 
 _SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 _OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
