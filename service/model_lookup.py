@@ -79,7 +79,8 @@ def _resolved(unit: UnitOfWork, called: str, version: str | None) -> tuple[str, 
     if called.startswith("mdl_"):
         return called, None, None
     try:
-        return unit.names.version(called, None if version is None else version_number(version))
+        found = unit.names.version(called, None if version is None else version_number(version))
+        return found.model_id, found.version, found.class_priors
     except NotFound as error:
         if error.code == "unknown_version":
             raise

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import httpx
@@ -81,11 +81,8 @@ _adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 def read(response: httpx.Response, kind: type[T]) -> T:
     """The typed content of an answer; raises Unreadable."""
-    try:
-        found: T = _adapter(kind).validate_json(response.content, extra="allow", context=ANOTHER_VERSION)
-    except ValidationError as error:
-        raise _unreadable(response, error) from None
-    return found
+    parse: Callable[[bytes], T] = partial(_adapter(kind).validate_json, extra="allow", context=ANOTHER_VERSION)
+    return made(response, parse)
 
 
 def made(response: httpx.Response, make: Callable[[bytes], T]) -> T:
@@ -93,15 +90,12 @@ def made(response: httpx.Response, make: Callable[[bytes], T]) -> T:
     try:
         return make(response.content)
     except ValidationError as error:
-        raise _unreadable(response, error) from None
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the whole"
+        reason = f"in which {place} is not as expected ({first['msg']})"
+        raise Unreadable(f"{describe(response)}, {reason}") from None
     except ValueError as error:
         raise Unreadable(f"{describe(response)}, which cannot be read ({error})") from None
-
-
-def _unreadable(response: httpx.Response, error: ValidationError) -> Unreadable:
-    first = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(map(str, first["loc"])) or "the whole"
-    return Unreadable(f"{describe(response)}, in which {place} is not as expected ({first['msg']})")
 
 
 def describe(response: httpx.Response) -> str:

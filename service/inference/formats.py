@@ -82,13 +82,8 @@ class InputTypes:
         return {spec.name: decoded(files, spec, self.profile.preprocessing)}
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
-    """The header of a npy file: dtype, order and shape of the numbers that follow it."""
-
-    shape: tuple[int, ...]
-    fortran_order: bool
-    dtype: np.dtype
+#: Shape, whether the order is Fortran's, and type of the numbers that follow the header of a npy file.
+Header = tuple[tuple[int, ...], bool, np.dtype]
 
 
 def read_npy(body: bytes, types: InputTypes) -> dict[str, np.ndarray]:
@@ -107,16 +102,16 @@ def array(content: bytes, where: str) -> np.ndarray:
         InvalidRequest: `object_array` for a pickle, `wrong_dtype` for anything but plain numbers, else `invalid_npy`.
     """
     length_bytes, begins, version = _measured(content, where)
-    header = _header(content[8:begins], version, length_bytes, where)
-    claimed, held = math.prod(header.shape) * header.dtype.itemsize, len(content) - begins
+    shape, fortran_order, dtype = _header(content[8:begins], version, length_bytes, where)
+    claimed, held = math.prod(shape) * dtype.itemsize, len(content) - begins
     if claimed != held:
-        kind = f"shape {list(header.shape)} of {header.dtype} ({claimed} bytes)"
+        kind = f"shape {list(shape)} of {dtype} ({claimed} bytes)"
         raise _invalid_npy(where, f"its header claims {kind}, but {held} bytes follow")
-    order = "F" if header.fortran_order else "C"
-    found = np.frombuffer(content, header.dtype, offset=begins) if held else np.empty(0, header.dtype)
-    if header.dtype.kind == "b" and held and found.view(np.uint8).max() > 1:
+    order = "F" if fortran_order else "C"
+    found = np.frombuffer(content, dtype, offset=begins) if held else np.empty(0, dtype)
+    if dtype.kind == "b" and held and found.view(np.uint8).max() > 1:
         raise _invalid_npy(where, "it holds bool values that are neither true nor false")
-    return found.reshape(header.shape, order=order)  # type: ignore[call-overload, no-any-return]
+    return found.reshape(shape, order=order)  # type: ignore[call-overload, no-any-return]
 
 
 def _measured(content: bytes, where: str) -> tuple[int, int, int]:
@@ -158,7 +153,7 @@ def _parsed(content: bytes, version: int, length_bytes: int) -> Header:
         raise _wrong_dtype(f"an array of {dtype}", "numbers of at most 64 bits are needed, or true and false")
     if len(shape) > _MAX_DIMENSIONS or min(shape, default=0) < 0 or math.prod(filter(None, shape)) > _MAX_VALUES:
         raise ValueError(f"no array has the shape {shape!s:.100}")
-    return Header(tuple(map(int, shape)), bool(fortran_order), dtype)
+    return tuple(map(int, shape)), bool(fortran_order), dtype
 
 
 def _wrong_dtype(found: str, advice: str) -> InvalidRequest:
@@ -244,37 +239,30 @@ class _Listener:
     def __init__(self) -> None:
         self.parts: list[_Part] = []
         self.ended = False
-        self._header = self._value = b""
+        self._header, self._value = bytearray(), bytearray()
 
     def callbacks(self) -> dict[str, object]:
         return {
             "on_part_begin": lambda: self.parts.append(_Part()),
-            "on_header_begin": self._begin_header,
-            "on_header_field": self._on_header,
-            "on_header_value": self._on_value,
+            "on_header_field": lambda data, start, end: self._header.extend(data[start:end]),
+            "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
             "on_header_end": self._end_header,
             "on_part_data": lambda data, start, end: self.parts[-1].pieces.append(data[start:end]),
             "on_end": self._end,
         }
 
-    def _begin_header(self) -> None:
-        self._header = self._value = b""
-
-    def _on_header(self, data: bytes, start: int, end: int) -> None:
-        self._header += data[start:end]
-
-    def _on_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
     def _end_header(self) -> None:
-        if self._header.lower() != b"content-disposition":
+        name, value = bytes(self._header), bytes(self._value)
+        self._header.clear()
+        self._value.clear()
+        if name.lower() != b"content-disposition":
             return
-        kind, parameters = parse_options_header(self._value)
+        kind, parameters = parse_options_header(value)
         part = self.parts[-1]
         if kind != b"form-data" or b"name" not in parameters or part.name:
             raise _invalid_form("a part's Content-Disposition is not form-data with one name")
         part.name = parameters[b"name"].decode("utf-8", "replace")
-        part.is_file = b"filename" in parameters or _FILENAME.search(self._value) is not None
+        part.is_file = b"filename" in parameters or _FILENAME.search(value) is not None
 
     def _end(self) -> None:
         self.ended = True
@@ -337,13 +325,9 @@ def told_by_content(body: bytes) -> str | None:
     return next((kind for magic, kind in _MAGIC.items() if body.startswith(magic)), None)
 
 
-def _image(body: bytes, types: InputTypes) -> Arrays:
-    return types.images([body])
-
-
 _READERS: dict[str, Callable[[bytes, InputTypes], Arrays]] = {
     "application/x-npy": read_npy,
-    **dict.fromkeys(_IMAGES, _image),
+    **dict.fromkeys(_IMAGES, lambda body, types: types.images([body])),
 }
 #: All media types that a predict request may have.
 ACCEPTED = ("application/json", *_READERS, _FORM)

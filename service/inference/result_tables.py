@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from io import BytesIO
 from itertools import accumulate, chain
 from pathlib import Path
@@ -186,7 +186,8 @@ def read_page(path: Path, *, start: int, limit: int) -> tuple[list[dict[str, Any
     Raises OSError for pages whose checksum is another.
     """
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        ends = _ends(file.metadata)
+        groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+        ends = list(accumulate(group.num_rows for group in groups)) or [0]
         stop = min(start + limit, ends[-1])
         if start >= stop:
             return [], False
@@ -201,10 +202,6 @@ def json_objects(rows: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
         if (error := row.pop("error", None)) is not None:
             objects[number] = {**{name: row[name] for name in _NAMES if name in row}, "error": error}
     return objects
-
-
-def _ends(metadata: pq.FileMetaData) -> Sequence[int]:
-    return list(accumulate(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))) or [0]
 
 
 #: Rows that are written at once: at most so many, and so many bytes. With `top_k` of a thousand classes 1,024 rows have
@@ -249,29 +246,19 @@ def parquet(files: Iterable[pq.ParquetFile]) -> Iterator[bytes]:
     yield pieces.take()
 
 
-class _Pieces:
+class _Pieces(BytesIO):
     """A file that Arrow writes and nobody reads back: what was written is taken away."""
 
-    closed = False
-
-    def __init__(self) -> None:
-        self._waiting = bytearray()
-        self._taken = 0
-
-    def write(self, content: bytes) -> int:
-        """Append; Arrow is told how many bytes it gave."""
-        self._waiting += content
-        return len(content)
+    _taken = 0
 
     def tell(self) -> int:
-        return self._taken + len(self._waiting)
-
-    def flush(self) -> None:
-        """Do nothing: Arrow asks for it."""
+        return self._taken + super().tell()
 
     def take(self) -> bytes:
-        piece, self._waiting = bytes(self._waiting), bytearray()
+        piece = self.getvalue()
         self._taken += len(piece)
+        self.seek(0)
+        self.truncate()
         return piece
 
 

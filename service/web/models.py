@@ -174,7 +174,7 @@ class VersionLine(NamedTuple):
 @router.get("/names")
 async def list_names(request: Request, services: ServicesDep, after: AfterName = None) -> Response:
     def line(unit: UnitOfWork, record: NameRecord) -> NameLine:
-        default = _published(unit, record.name, record.default_version)
+        default = unit.names.version(record.name)
         return NameLine(record.name, len(record.versions), default, unit.models.get(default.model_id))
 
     def lines(unit: UnitOfWork) -> list[NameLine]:
@@ -232,8 +232,8 @@ async def _name_page(
     def find(unit: UnitOfWork) -> tuple[NameRecord, list[VersionLine], VersionLine, VersionLine | None]:
         record = unit.names.get(name)
         newest = unit.names.newest_versions(name, limit=_VERSIONS + 1, below=below)
-        default = line(unit, _published(unit, name, record.default_version))
-        chosen = None if switch_to is None else line(unit, _published(unit, name, switch_to))
+        default = line(unit, unit.names.version(name))
+        chosen = None if switch_to is None else line(unit, unit.names.version(name, switch_to))
         return record, [line(unit, one) for one in newest], default, chosen
 
     record, lines, default, chosen = await services.read(find)
@@ -248,11 +248,6 @@ async def _name_page(
         default=default,
         chosen=chosen,
     )
-
-
-def _published(unit: UnitOfWork, name: str, version: int) -> tables.PublishedVersion:
-    unit.names.version(name, version)  # raises NotFound with the versions that there are
-    return unit.names.newest_versions(name, limit=1, below=version + 1)[0]
 
 
 @router.get("/datasets")

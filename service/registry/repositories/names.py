@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import NamedTuple
 
 from sqlalchemy import delete, func, select, update
 
@@ -14,12 +13,6 @@ from service.registry.tables import Model, PublishedVersion, UnloadedName, now
 from service.registry.tables.columns import Json
 
 _SHOWN = 20
-
-
-class Published(NamedTuple):
-    model_id: str
-    version: int
-    class_priors: dict[str, float] | None
 
 
 class Names(Repository):
@@ -55,12 +48,11 @@ class Names(Repository):
             raise NotFound("unknown_model", f"there is no model with the id or published name {name!r}")
         return found
 
-    def version(self, name: str, version: int | None = None) -> Published:
+    def version(self, name: str, version: int | None = None) -> PublishedVersion:
         """A version, or the default one; raises NotFound."""
         wanted = PublishedVersion.is_default.is_(True) if version is None else PublishedVersion.version == version
-        columns = PublishedVersion.model_id, PublishedVersion.version, PublishedVersion.class_priors
-        if found := self.session.execute(select(*columns).where(PublishedVersion.name == name, wanted)).first():
-            return Published(found.model_id, found.version, found.class_priors)
+        if found := self.session.scalars(select(PublishedVersion).where(PublishedVersion.name == name, wanted)).first():
+            return found
         known = _excerpt(self.get(name).versions)  # raises where there is none at all
         raise NotFound("unknown_version", f"{name!r} has the versions {known}, not {version}")
 

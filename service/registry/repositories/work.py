@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeAlias
 
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
+from sqlalchemy import Row as SqlRow
 from sqlalchemy.orm import Session, aliased
 
 from service.registry.errors import LeaseLost, WorkGone
@@ -38,13 +40,8 @@ def first_turn(session: Session, queue: str) -> float:
     return 0.0 if served is None else served + 1 / _NEWCOMERS
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
-    """The work whose turn it is in a queue."""
-
-    record_id: str
-    kind: str
-    flow: str
+#: The work whose turn it is in a queue: `record_id`, `kind`, `flow`.
+Due: TypeAlias = SqlRow[str, str, str]
 
 
 def free(moment: datetime) -> ColumnElement[bool]:
@@ -96,8 +93,7 @@ class WorkQueue(Repository):
         """The work of this queue that is due, and whose turn it is; messages by their moment."""
         order = (Work.not_before,) if queue == DELIVERIES else (Work.turn, Work.record_id)
         due = self._due(queue, max_memory, moment=self.now).order_by(*order).limit(1)
-        found = self.session.execute(due).one_or_none()
-        return None if found is None else Due(found.record_id, found.kind, found.flow)
+        return self.session.execute(due).one_or_none()
 
     def due(
         self, queue: str, max_memory: int | None = None, *, limit: int, skip: int = 0, due_for: float = 0.0
