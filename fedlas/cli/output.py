@@ -175,12 +175,8 @@ def size(value: int) -> str:
     return f"{amount:.1f} GB"
 
 
-def percent(value: float) -> str:
-    return f"{value:.1%}"
-
-
-def count(value: int) -> str:
-    return f"{value:,}"
+percent: Callable[[float], str] = "{:.1%}".format
+count: Callable[[int], str] = "{:,}".format
 
 
 def _fitting(titles: list[str], rows: list[list[str]], width: int) -> tuple[list[str], list[list[str]]]:

@@ -193,8 +193,9 @@ class Predictions:
     def _repr_html_(self) -> str:
         shown = ("label", "confidence", "uncalibrated_confidence", "abstain")
         head = "".join(f"<th>{name}</th>" for name in shown)
-        rows = [[row[name] for name in shown] for row in self._rows[:20]]
-        body = "".join("<tr>" + "".join(f"<td>{escape(_short(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+        cells = [[row[name] for name in shown] for row in self._rows[:20]]
+        rows = [[f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row] for row in cells]
+        body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
         more = f"<p>{len(self) - 20} more rows</p>" if len(self) > 20 else ""
         return f"<table><tr>{head}</tr>{body}</table>{more}"
 
@@ -218,10 +219,6 @@ def frame_of(rows: list[dict[str, Any]]) -> Any:
     except ImportError:
         raise InvalidInput("no_pandas", "a data frame needs pandas (pip install pandas)") from None
     return pandas.DataFrame.from_records(rows)
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 @cache

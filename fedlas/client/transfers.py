@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import httpx
 
@@ -161,16 +161,11 @@ def upload(
     try:
         told(0, source.size)
         if source.size <= MAX_BODY_BYTES:
-            content = source.read(0, source.size)
-            record = transport.read(
-                kind, "POST", route, params=params, content=content, creates=True, headers=_BINARY, timeout=_CREATION_S
-            )
-            told(source.size, source.size)
+            sent: dict[str, Any] = {"params": params, "content": source.read(0, source.size), "headers": _BINARY}
         else:
-            upload_id = _send(transport, source, told)
-            record = transport.read(
-                kind, "POST", route, params={**params, "upload_id": upload_id}, creates=True, timeout=_CREATION_S
-            )
+            sent = {"params": {**params, "upload_id": _send(transport, source, told)}}
+        record = transport.read(kind, "POST", route, **sent, creates=True, timeout=_CREATION_S)
+        told(source.size, source.size)
         if record.sha256 != source.sha256:
             with suppress(ClientError):  # what matters is said below
                 transport.request("DELETE", f"{route}/{record.id}")
@@ -215,7 +210,6 @@ def _send(transport: Transport, source: Source, told: OnUpload) -> str:
             offset = transport.read(UploadRecord, "GET", path).offset
         if offset > furthest:
             furthest, losses = offset, 0
-    told(source.size, source.size)
     return announced.id
 
 

@@ -51,15 +51,12 @@ def check_json(body: bytes, *, limit: int, length: int | None = None) -> None:
     most = limit // _BYTES_PER_VALUE
     if size * _HEAVIEST <= most:
         return
-    weight = _weight(np.frombuffer(body, np.uint8, count=size))
+    content = np.frombuffer(body, np.uint8, count=size)
+    pieces = [content[start : start + _PIECE_BYTES] for start in range(0, size, _PIECE_BYTES)]
+    weight = sum(each * int(np.count_nonzero(piece == mark)) for piece in pieces for mark, each in _WEIGHTS)
     if weight > most:
         found = f"JSON of {size} bytes with values, lists, objects and keys that weigh as {weight} numbers"
         raise TooLarge("too_many_values", f"{found}; at most {most} in one request: {_INSTEAD}", field="inputs")
-
-
-def _weight(content: np.ndarray) -> int:
-    pieces = [content[start : start + _PIECE_BYTES] for start in range(0, len(content), _PIECE_BYTES)]
-    return sum(each * int(np.count_nonzero(piece == mark)) for piece in pieces for mark, each in _WEIGHTS)
 
 
 class _Pause:

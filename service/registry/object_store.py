@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import sys
 import tempfile
 import threading
 import time
@@ -21,7 +22,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from service.registry.artifacts import ArtifactStore, StoredFile, missing, remove_older, storing
+from service.registry.artifacts import ArtifactStore, StoredFile, list_folder, missing, remove_older, storing
 from service.registry.errors import Unavailable
 from service.registry.settings import RegistrySettings
 
@@ -248,29 +249,18 @@ def evict(root: Path, *, limit: int, now: float) -> int:
 
     `now` is the file system's clock, in seconds. What is fresh or held stays, also when it is more than the limit.
     """
-    copies = sorted(_copies(root))
-    total = sum(size for _, size, _ in copies)
+    copies = sorted(list_folder(root, after="", limit=sys.maxsize), key=lambda copy: copy.changed)
+    total = sum(copy.size for copy in copies)
     removed = 0
-    for used, size, path in copies:
-        if total - removed <= limit or used > now - FRESH_S:
+    for copy in copies:
+        if total - removed <= limit or copy.changed.timestamp() > now - FRESH_S:
             break
-        if _remove_unused(path, now - FRESH_S):
-            removed += size
+        if _remove_unused(root / copy.digest[:2] / copy.digest, now - FRESH_S):
+            removed += copy.size
     return removed
 
 
-def _copies(root: Path) -> Iterator[tuple[float, int, str]]:
-    for number in range(256):
-        try:
-            with os.scandir(root / f"{number:02x}") as entries:
-                for entry in entries:
-                    found = entry.stat(follow_symlinks=False)
-                    yield found.st_mtime, found.st_size, entry.path
-        except FileNotFoundError:  # no such folder, or another process evicts the same file
-            continue
-
-
-def _remove_unused(path: str, before: float) -> bool:
+def _remove_unused(path: Path, before: float) -> bool:
     """Remove the copy unless it is locked or was used since."""
     try:
         descriptor = os.open(path, os.O_RDONLY)

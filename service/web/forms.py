@@ -218,7 +218,9 @@ async def receive_files(request: Request, services: Services) -> dict[str, Sent]
         texts = form.texts()
         once = partial(_make, services, form, stack, texts.get(FIELD, ""))
         sent = {
-            _MODEL: await once(_fields(_MODEL, texts), _model_options, add_model, model_record),
+            _MODEL: await once(
+                _fields(_MODEL, texts), lambda fields: ModelOptions(**nested(fields)), add_model, model_record
+            ),
             _DATASET: await once(_fields(_DATASET, texts), dataset_options, add_dataset, dataset_record),
         }
     # A form may be of one of the two alone.
@@ -227,10 +229,6 @@ async def receive_files(request: Request, services: Services) -> dict[str, Sent]
         nothing = problem_for("/new", InvalidRequest("missing_part", "choose a file, or one that is here"))
         sent |= {name: Sent(replace(sent[name].form, problem=nothing)) for name in asked}
     return sent
-
-
-def _model_options(fields: Mapping[str, str]) -> ModelOptions:
-    return ModelOptions.model_validate(nested(fields))
 
 
 def dataset_options(fields: Mapping[str, str]) -> DatasetOptions:

@@ -93,12 +93,6 @@ def _check_reading(classifier: GraphClassifier, options: ModelOptions) -> None:
             )
 
 
-def _reading(options: ModelOptions) -> Reading | None:
-    if options.padding is None and options.missing is None:
-        return None
-    return Reading(padding=options.padding, missing=options.missing or "reject")
-
-
 def _names_classes(classifier: GraphClassifier) -> bool:
     """True where the file names its classes: 0, 1, … are the numbers of an encoder, as in scikit-learn's files."""
     return classifier.class_labels not in (None, tuple(map(str, range(classifier.num_classes))))
@@ -107,7 +101,9 @@ def _names_classes(classifier: GraphClassifier) -> bool:
 def model_profile(classifier: GraphClassifier, class_names: list[str], options: ModelOptions) -> ModelProfile:
     from fedlas.importers.onnx.train.adjustments import of_class_labels
 
-    warnings, done = [], [*classifier.adjustments]
+    warnings, done, reading = [], [*classifier.adjustments], None
+    if options.padding is not None or options.missing is not None:
+        reading = Reading(padding=options.padding, missing=options.missing or "reject")
     if classifier.reason:
         warnings.append(f"the model cannot be trained ({classifier.reason}); its confidences can be calibrated")
     if options.class_names is None:
@@ -117,7 +113,7 @@ def model_profile(classifier: GraphClassifier, class_names: list[str], options: 
             "format": "onnx",
             "preprocessing": options.preprocessing,
             "columns": options.columns,
-            "reading": _reading(options),
+            "reading": reading,
             "inputs": [TensorSpec(name=i.name, dtype=i.dtype, shape=list(i.shape)) for i in classifier.inputs],
             "output": {"name": classifier.output_name, "kind": classifier.output_kind},
             "task": classifier.task,

@@ -104,7 +104,9 @@ def read_outcome(folder: Path, died: str | None) -> ChildOutcome:
         json.dumps(answer.model_dump(), ensure_ascii=False).encode()
     except (ValueError, TypeError, RecursionError):
         return ChildOutcome(died="an invalid answer", log=log)
-    if answer.result is not None and not _stays_inside(answer.result):
+    # The strings of a result are words or names of files in the folder, never paths that lead out of it.
+    words = [value for value in (answer.result or {}).values() if isinstance(value, str)]
+    if any("/" in word or word in ("", ".", "..") for word in words):
         return ChildOutcome(died="an answer that names files outside its folder", log=log)
     if answer.result is None and answer.error is None:
         return ChildOutcome(died="an answer without content", log=log)
@@ -122,12 +124,6 @@ def _keep_only_files(folder: Path) -> None:
     for place, names, _ in os.walk(folder):
         for name in [name for name in names if os.path.islink(os.path.join(place, name))]:
             os.unlink(os.path.join(place, name))
-
-
-def _stays_inside(result: JsonObject) -> bool:
-    """The strings of a result are words or names of files in the folder, never paths that lead out of it."""
-    words = [value for value in result.values() if isinstance(value, str)]
-    return all("/" not in word and word not in ("", ".", "..") for word in words)
 
 
 def log_tail(folder: Path) -> str:
@@ -214,7 +210,8 @@ def run(
         code = _kill_group(child)
     if stream.lacking:
         return ChildOutcome(unprotected="; ".join(stream.lacking), log=log_tail(folder))
-    return read_outcome(folder, died or _abnormal_end(code))
+    ended = f"signal {-code}" if code < 0 else f"exit code {code}"
+    return read_outcome(folder, died or (ended if code else None))
 
 
 class _EventStream:
@@ -324,7 +321,3 @@ def _kill_group(child: subprocess.Popen[bytes]) -> int:
         if stream is not None:
             stream.close()
     return code
-
-
-def _abnormal_end(code: int) -> str | None:
-    return None if code == 0 else f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -69,17 +69,13 @@ class Confined(BaseModel):
     confined: dict[str, str]
 
 
-def _cut(message: object) -> object:
-    return message[:_MAX_MESSAGE] if isinstance(message, str) else message
-
-
 class ChildError(BaseModel):
     """The reason of a missing result, as it may stand in records and logs."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
     code: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-    message: Annotated[str, BeforeValidator(_cut)]
+    message: Annotated[str, BeforeValidator(lambda text: text[:_MAX_MESSAGE] if isinstance(text, str) else text)]
     user_error: bool
 
 
