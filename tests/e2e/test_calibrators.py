@@ -8,10 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
-import pytest
 from numpy.typing import NDArray
-from sklearn.metrics import log_loss
 
 from tests.helpers.service import Service, descendants_of, until
 from tests.helpers.uploads import npz
@@ -25,23 +22,6 @@ def drawn(rows: int = 2000, classes: int = 4) -> tuple[NDArray[Any], NDArray[Any
     true = rng.normal(size=(rows, classes)) * 2
     targets = (true + rng.gumbel(size=true.shape)).argmax(axis=1)
     return (3 * true).astype(np.float32), targets, np.where(np.arange(rows) % 2 == 0, "calibration", "test")
-
-
-def test_the_downloaded_file_gives_the_reported_figures(service: Service) -> None:
-    """One request gives the calibrator; its file, run alone on the test rows, has the report's NLL and accuracy."""
-    logits, targets, split = drawn()
-    answer = service.client.post(PATH, content=npz(logits=logits, labels=targets, split=split))
-    assert answer.status_code == 201, (answer.text, service.log)
-    record = answer.json()
-    file = service.client.get(f"{PATH}/{record['id']}/onnx").content
-    session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])
-    (probabilities,) = session.run(["probabilities"], {"logits": logits[split == "test"]})
-    exact = probabilities.astype(np.float64)
-    exact /= exact.sum(axis=1, keepdims=True)
-    shown = record["report"]["metrics"]["calibrated"]
-    assert shown["nll"]["value"] == pytest.approx(log_loss(targets[split == "test"], exact, labels=range(4)), rel=1e-4)
-    assert shown["accuracy"]["value"] == pytest.approx((exact.argmax(axis=1) == targets[split == "test"]).mean())
-    assert record["report"]["verdict"] == "post_hoc"
 
 
 def test_killed_worker_midway(own_service: Service) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 from collections.abc import Callable, Iterator, Mapping
 
 import httpx
@@ -15,8 +13,6 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from fedlas.preprocessing import Preprocessing
-from tests.corpus.images import image
 from tests.helpers import uploads as made
 from tests.helpers.clients import kserve
 from tests.helpers.service import Json, Service
@@ -153,18 +149,6 @@ def test_every_form(
     assert result.get_response()["model_version"] == "1"
 
 
-def test_forms_mix_within_an_answer(client: triton.InferenceServerClient, alone: Outputs) -> None:
-    """Outputs come back in the order and each in the form that was asked for."""
-    asked = {"logits": True, "label": False, "probabilities": False, "features": True, "index": True}
-    outputs = [triton.InferRequestedOutput(name, binary_data=binary) for name, binary in asked.items()]
-    result = client.infer(NAME, [tensor(ROWS)], outputs=outputs)
-    assert [output["name"] for output in result.get_response()["outputs"]] == list(asked)
-    for name in ("logits", "probabilities", "features"):
-        agree(result.as_numpy(name), alone[name])
-    assert texts(result.as_numpy("label")) == labels_of(alone)
-    assert result.as_numpy("index").tolist() == alone["probabilities"].argmax(1).tolist()
-
-
 @pytest.mark.parametrize("received", [None, "gzip", "deflate"])
 @pytest.mark.parametrize("sent", [None, "gzip", "deflate"])
 @pytest.mark.parametrize("binary", [True, False])
@@ -176,24 +160,6 @@ def test_compression(
         NAME, [tensor(ROWS, binary=binary)], request_compression_algorithm=sent, response_compression_algorithm=received
     )
     check_defaults(result, alone)
-
-
-@pytest.mark.parametrize("binary", [True, False])
-def test_classification(client: triton.InferenceServerClient, alone: Outputs, binary: bool) -> None:
-    """The k largest values with their indices and labels, as Triton writes them."""
-    outputs = [
-        triton.InferRequestedOutput(name, binary_data=binary, class_count=3) for name in ("probabilities", "logits")
-    ]
-    result = client.infer(NAME, [tensor(ROWS)], outputs=outputs)
-    for name in ("probabilities", "logits"):
-        found = result.as_numpy(name)
-        assert found.shape == (len(ROWS), 3)
-        parts = np.array([text.split(":") for text in texts(found)]).reshape(len(ROWS), 3, 3)
-        order = np.argsort(-alone[name], axis=1, kind="stable")[:, :3]
-        np.testing.assert_array_equal(parts[..., 1].astype(int), order)
-        np.testing.assert_array_equal(parts[..., 2], order.astype(str))
-        expected = np.take_along_axis(alone[name], order, axis=1)
-        np.testing.assert_allclose(parts[..., 0].astype(np.float32), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_acting_on_confidences(client: triton.InferenceServerClient, alone: Outputs, service: Service) -> None:
@@ -279,17 +245,6 @@ def test_bodies_made_and_parsed_by_the_client(service: Service, alone: Outputs, 
     assert answer.status_code == 200, answer.text
     json_length = int(answer.headers["Inference-Header-Content-Length"])
     check_defaults(triton.InferenceServerClient.parse_response_body(answer.content, header_length=json_length), alone)
-
-
-@pytest.mark.parametrize("dtype", ["float16", "float64", "uint8", "int32", "int64"])
-@pytest.mark.parametrize("binary", [True, False])
-def test_number_types(
-    client: triton.InferenceServerClient, service: Service, finished: Json, dtype: str, binary: bool
-) -> None:
-    """Any number type is cast to the model's, unscaled."""
-    values = (ROWS * 16).round().astype(dtype)
-    alone = run_alone(downloaded(service, finished["calibrated_model_id"]))({"x": values.astype(np.float32)})
-    check_defaults(client.infer(NAME, [tensor(values, binary=binary)]), alone)
 
 
 def refusal(call: Callable[[], object]) -> tuple[str, str]:
@@ -417,20 +372,6 @@ def test_an_uploaded_model_and_several_inputs(
     inputs = [tensor(mask, name="attention_mask"), tensor(ids.astype(np.int32), name="input_ids", binary=False)]
     check_defaults(client.infer(model["id"], inputs), alone)
     assert client.get_model_metadata(model["id"])["inputs"][0]["datatype"] == "INT64"
-
-
-@pytest.mark.parametrize("form", ["files", "Base64 in JSON", "pixels"])
-def test_image_files(client: triton.InferenceServerClient, service: Service, uploads: Uploads, form: str) -> None:
-    """A model with preprocessing takes image files as BYTES, and what became of them as numbers."""
-    preprocessing = {"channels": 1, "resize": [8, 8], "scale": 1 / 255}
-    model = service.inspected("models", uploads["images.onnx"], name="images", preprocessing=json.dumps(preprocessing))
-    assert model["status"] == "ready", model
-    files = [image((row.reshape(8, 8) * 255).astype(np.uint8)) for row in ROWS[:3]]
-    pixels = np.stack([Preprocessing.parse(preprocessing)(file) for file in files]).astype(np.float32)
-    alone = run_alone(served_copy(service, model["id"]))({"x": pixels})
-    contents = files if form == "files" else [base64.b64encode(file) for file in files]
-    sent = tensor(pixels) if form == "pixels" else tensor(np.array(contents, dtype=object), binary=form == "files")
-    check_defaults(client.infer(model["id"], [sent]), alone)
 
 
 def kserve_input(values: Array, *, binary: bool) -> Json:

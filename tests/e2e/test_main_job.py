@@ -387,3 +387,18 @@ def test_one_data_folder_one_service(service: Service) -> None:
     assert second.process.wait(60) == 1
     second.client.close()
     assert service.get("/readyz")["status"] == "ready"
+
+
+def test_rows_outside_a_vocabulary_are_the_senders_error(service: Service, uploads: Uploads) -> None:
+    """Token ids that the model does not know fail job and batch with `user_error`, not as a defect of ours."""
+    ids, mask, targets = made.sentences()
+    ids[7, 0] = 10_000
+    model = service.upload("models", uploads["text.onnx"])
+    content = made.npz(input_ids=ids, attention_mask=mask, label=targets)
+    dataset = service.inspected("datasets", content, seen_by_model="no")
+    assert service.final(f"/v1/models/{model['id']}")["status"] == "ready"
+    batch = service.client.post("/v1/batches", json={"model": model["id"], "dataset_id": dataset["id"]}).json()
+    ended = service.final(f"/v1/batches/{batch['id']}")
+    assert (ended["status"], ended["error"]["user_error"]) == ("failed", True), ended
+    job = service.ended(service.order(model, dataset)["id"])
+    assert (job["status"], job["error"]["user_error"]) == ("failed", True), job

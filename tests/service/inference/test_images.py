@@ -78,13 +78,6 @@ def test_bad_images_are_named_by_row(row: Json, words: str) -> None:
     assert words in caught.value.message
 
 
-def test_images_need_preprocessing() -> None:
-    """A model without preprocessing says so, with the rows that it takes."""
-    with pytest.raises(InvalidRequest, match=r"no preprocessing.*3, 8, 8") as caught:
-        parse([b64(FILES[0])], preprocessing=None)
-    assert caught.value.code == "no_preprocessing"
-
-
 def test_rows_and_images_do_not_mix() -> None:
     """Rows of numbers are taken as they are where there is preprocessing, but not beside images."""
     numbers = np.zeros((3, 8, 8)).tolist()

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from html import unescape
+
+import pytest
 from markupsafe import escape
 
+from service.web import models, new_job
 from tests.helpers.api import Api
 from tests.helpers.publishing import publish
 from tests.helpers.served import scaling
+from tests.helpers.uploads import Uploads
+from tests.helpers.work import add_worker
 
 HOSTILE = '<script>alert("1")</script>\'&'
 PAGE = {"Accept": "text/html"}
@@ -29,6 +35,7 @@ def test_empty_lists_say_what_to_do(api: Api) -> None:
     """Without a model or name the lists say so and lead on; a filter that nothing passes is something else."""
     assert "There is no model yet" in page_of(api, "/models")
     assert "Nothing is published yet" in page_of(api, "/names")
+    assert "Nobody has sent rows yet" in page_of(api, "/datasets")
     publish(api.registry, "digits", scaling(1))
     assert "No model is like that" in page_of(api, "/models?name=letters")
     assert "No model is like that" in page_of(api, "/models?origin=calibrated")
@@ -117,3 +124,57 @@ def test_versions_that_are_not_there(api: Api) -> None:
     assert status == 422
     assert "has the versions 1, not 7" in text
     assert sent(api, "/names/letters", version=7, instead_of=1)[0] == 404
+
+
+def test_a_dataset_in_use_stays(api: Api, uploads: Uploads) -> None:
+    """The page of a dataset says who needs it; once nobody does, it goes."""
+    model = api.post("/v1/models", content=uploads["digits.onnx"])["id"]
+    dataset = api.post("/v1/datasets?name=rows", content=uploads["digits.npz"])["id"]
+    assert "Inspection opens the dataset" in api.client.get(f"/datasets/{dataset}", headers=PAGE).text
+    job = api.post("/v1/jobs", json={"model_id": model, "dataset_id": dataset})["id"]
+    refused = api.client.post(f"/datasets/{dataset}/delete", headers=PAGE)
+    assert refused.status_code == 409
+    assert f"is needed by {job}" in unescape(refused.text)
+    api.client.post(f"/v1/jobs/{job}/cancel")
+    deleted = api.client.post(f"/datasets/{dataset}/delete", headers=PAGE, follow_redirects=False)
+    assert (deleted.status_code, deleted.headers["location"]) == (303, "/datasets")
+    assert api.client.get(f"/datasets/{dataset}", headers=PAGE).status_code == 404
+
+
+NOBODY = "No worker takes this; there is none that inspects uploads."
+
+
+@pytest.fixture
+def records(api: Api) -> dict[str, str]:
+    """The ids of a model and a dataset that nobody inspects, and of a check of the two."""
+    ids = {kind: str(api.post(f"/v1/{kind}s", content=b"x")["id"]) for kind in ("model", "dataset")}
+    body = {f"{kind}_id": record_id for kind, record_id in ids.items()}
+    return {**ids, "check": api.post("/v1/jobs?dry_run=true", json=body)["id"]}
+
+
+def test_pages_say_what_keeps_their_records(api: Api, records: dict[str, str]) -> None:
+    """Pages of a job, a model and a dataset, and each card of a new job, say what they wait for without a worker."""
+    address = "&".join(f"{name}={record_id}" for name, record_id in records.items())
+    paths = {f"/jobs/{records['check']}": 1, f"/models/{records['model']}": 1, f"/datasets/{records['dataset']}": 1}
+    paths |= {f"/new?{address}": 2}
+    for times in (1, 0):
+        found = {path: unescape(api.client.get(path, headers=PAGE).text).count(NOBODY) for path in paths}
+        assert found == {path: times * number for path, number in paths.items()}
+        add_worker(api.registry, "w", "inspect")
+
+
+def test_a_part_is_drawn_when_what_it_tells_has_changed(
+    api: Api, records: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part is drawn once where no worker takes it, and once more where one does; a mere wait draws nothing."""
+    for module in (models, new_job):
+        monkeypatch.setattr(module, "WAIT_S", 0.0)
+    paths = [f"/datasets/{records['dataset']}/findings?", f"/new/model?model={records['model']}"]
+    for path in paths:
+        part = api.client.get(path, headers=PAGE)
+        assert (part.status_code, NOBODY in part.text, "told=true" in part.text) == (200, True, True)
+    add_worker(api.registry, "w", "inspect")
+    for path in paths:
+        part = api.client.get(f"{path}&told=true", headers=PAGE)
+        assert (part.status_code, NOBODY in part.text, "told=true" in part.text) == (200, False, False)
+        assert api.client.get(path, headers=PAGE).status_code == 204
