@@ -43,13 +43,6 @@ _MAX_VERSION = 999_999_999
 Name = Annotated[str, Query(max_length=200)]
 
 
-class ModelLine(NamedTuple):
-    """A model in the list, with the versions of names that it is."""
-
-    model: tables.Model
-    published: Sequence[tables.PublishedVersion]
-
-
 @router.get("/models")
 async def list_models(
     request: Request,
@@ -60,11 +53,11 @@ async def list_models(
 ) -> Response:
     only = ListFilter(name=name or None, origin=origin or None)
 
-    def lines(unit: UnitOfWork) -> list[ModelLine]:
+    def lines(unit: UnitOfWork) -> list[tuple[tables.Model, Sequence[tables.PublishedVersion]]]:
         rows = unit.models.listed(only, limit=ROWS + 1, after=cursor(after or None, "mdl"))
-        return [ModelLine(row, unit.names.of_models([row.id])) for row in rows]
+        return [(row, unit.names.of_models([row.id])) for row in rows]
 
-    found = list_page(request, await services.read(lines), lambda line: line.model.id)
+    found = list_page(request, await services.read(lines), lambda line: line[0].id)
     return page(request, "models/list.html.jinja", models=found, name=name, origin=origin)
 
 
@@ -108,23 +101,18 @@ class Ancestor(NamedTuple):
     name: str | None
 
 
-class Descendant(NamedTuple):
-    """A job that was given the model, and what it has made of it: None where that is no model of its own."""
-
-    job: tables.Job
-    model: Ancestor | None
-
-
 @dataclass(frozen=True)
 class Lineage:
     """Where a model came from, what came of it, and the versions of names that it is, as far as it is still there.
 
-    `orphans` are models that were made of it by jobs which have been deleted.
+    Attributes:
+        descendants: jobs that were given the model, each with what it has made: None where that is no model of its own.
+        orphans: models that were made of it by jobs which have been deleted.
     """
 
     parent: Ancestor | None
     job: Ancestor | None
-    descendants: Sequence[Descendant]
+    descendants: Sequence[tuple[tables.Job, Ancestor | None]]
     orphans: Sequence[Ancestor]
     published: Sequence[tables.PublishedVersion]
 
@@ -137,25 +125,17 @@ def lineage_of(unit: UnitOfWork, row: tables.Model) -> Lineage:
         return Ancestor(model_id, found.name if found else None)
 
     jobs = unit.jobs.of_model(row.id, limit=_RELATED)
-    descendants = [Descendant(job, model(job.calibrated_model_id)) for job in jobs]
-    known = {one.model.id for one in descendants if one.model}
-    made = unit.models.made_of(row.id, limit=_RELATED)
+    descendants = [(job, model(job.calibrated_model_id)) for job in jobs]
+    known = {made.id for _, made in descendants if made}
     return Lineage(
         parent=model(row.parent_id),
         job=None if row.job_id is None else Ancestor(row.job_id, None if row.job_deleted_at else row.job_id),
         descendants=descendants,
-        orphans=[Ancestor(one.id, one.name) for one in made if one.id not in known],
+        orphans=[
+            Ancestor(one.id, one.name) for one in unit.models.made_of(row.id, limit=_RELATED) if one.id not in known
+        ],
         published=unit.names.of_models([row.id]),
     )
-
-
-class NameLine(NamedTuple):
-    """A name in the list, with the model that answers."""
-
-    name: str
-    num_versions: int
-    default: tables.PublishedVersion
-    model: tables.Model
 
 
 class VersionLine(NamedTuple):
@@ -173,14 +153,14 @@ class VersionLine(NamedTuple):
 
 @router.get("/names")
 async def list_names(request: Request, services: ServicesDep, after: AfterName = None) -> Response:
-    def line(unit: UnitOfWork, record: NameRecord) -> NameLine:
+    def line(unit: UnitOfWork, record: NameRecord) -> tuple[NameRecord, tables.PublishedVersion, tables.Model]:
         default = unit.names.version(record.name)
-        return NameLine(record.name, len(record.versions), default, unit.models.get(default.model_id))
+        return record, default, unit.models.get(default.model_id)
 
-    def lines(unit: UnitOfWork) -> list[NameLine]:
+    def lines(unit: UnitOfWork) -> list[tuple[NameRecord, tables.PublishedVersion, tables.Model]]:
         return [line(unit, one) for one in unit.names.listed(limit=ROWS + 1, after=after or None)]
 
-    names = list_page(request, await services.read(lines), lambda line: line.name)
+    names = list_page(request, await services.read(lines), lambda line: line[0].name)
     return page(request, "names/list.html.jinja", names=names)
 
 

@@ -216,19 +216,12 @@ def _heights(courses: Iterable[Sequence[tuple[float, float]]]) -> Scale:
     return Scale(values[0] - room, high + room, _TOP + _UP, -_UP)
 
 
-class LossLine(NamedTuple):
-    """The losses of one training: some of its epochs, evenly spread."""
-
-    training: Training
-    points: Sequence[tuple[int, float]]
-
-
 class Panel(NamedTuple):
-    """A candidate with its losses, drawn and as figures."""
+    """A candidate with its losses, drawn and as figures: of each training some of its epochs, evenly spread."""
 
     one: Contender
     drawing: Markup
-    lines: list[LossLine]
+    lines: Sequence[tuple[Training, Sequence[tuple[int, float]]]]
 
 
 def loss_panels(race: Race) -> list[Panel]:
@@ -288,7 +281,7 @@ def _panel(one: Contender, race: Race, lines: Mapping[int | None, list[tuple[int
         placed = _placed(lines[now.fold], across, up)
         parts.append(f'<g {paint(stroke="calibrated")} stroke-width="2.5">{_polyline(placed)}</g>')
         parts.append(mark(*placed[-1], 4, "calibrated"))
-    figures = [LossLine(one.trainings[fold], points) for fold, points in lines.items()]
+    figures = [(one.trainings[fold], points) for fold, points in lines.items()]
     return Panel(one, Markup("\n".join([*parts, "</svg>"])), figures)
 
 

@@ -79,4 +79,4 @@ def test_drawings_hold_every_candidate_and_stay_small() -> None:
     assert [len(list(ET.fromstring(panel.drawing).iter(LINE))) for panel in panels] == [3] * 12
     assert sum(map(len, [chart, *(panel.drawing for panel in panels)])) < 40_000
     assert "No fold is scored yet." in nll_chart(Race())
-    assert [line.points[-1] for line in panels[0].lines] == [(50, 0.02)] * 3
+    assert [points[-1] for _, points in panels[0].lines] == [(50, 0.02)] * 3
