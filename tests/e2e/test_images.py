@@ -106,22 +106,3 @@ def test_the_report_judges_the_pixels_that_are_served(service: Service, job: Jso
     answers = service.predict("pictures", [{"b64": base64.b64encode(file).decode()} for file in test])
     right = np.mean([answer["index"] for answer in answers] == pictures()[1][-len(test) :])
     assert report["metrics"]["calibrated"]["accuracy"]["value"] == pytest.approx(right, abs=1e-9)
-
-
-def test_batches_read_images_too(service: Service, job: Json) -> None:
-    """A batch over the stored zip answers in the order of its files."""
-    body = {"model": "pictures", "dataset_id": job["dataset_id"]}
-    batch = service.client.post("/v1/batches", json=body).json()
-    done = service.final(f"/v1/batches/{batch['id']}")
-    assert done["status"] == "succeeded", (done, service.log)
-    rows = service.get(f"/v1/batches/{batch['id']}/results", limit=20)["data"]
-    answers = service.predict("pictures", [{"b64": base64.b64encode(file).decode()} for file in files()[:20]])
-    assert [row["index"] for row in rows] == [answer["index"] for answer in answers]
-    np.testing.assert_allclose([row["confidence"] for row in rows], [a["confidence"] for a in answers], atol=1e-5)
-
-
-def test_a_model_without_preprocessing_takes_no_images(service: Service, job: Json, digits: tuple[Json, Json]) -> None:
-    """A job on images fails with what to send where the model was sent without preprocessing."""
-    failed = service.ended(service.order(digits[0], {"id": job["dataset_id"]})["id"])
-    assert (failed["status"], failed["error"]["code"]) == ("failed", "preprocessing_needed")
-    assert "preprocessing=" in failed["error"]["message"]

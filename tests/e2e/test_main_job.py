@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -16,9 +15,6 @@ from tests.helpers import uploads as made
 from tests.helpers.service import Json, Service, until
 from tests.helpers.uploads import Uploads
 
-INTERVALS = ("accuracy", "nll", "brier", "calibration_error_l2", "aurc")
-BINNED = ("ece", "adaptive_ece", "classwise_ece")
-
 
 def run_file(service: Service, model_id: str, inputs: dict[str, made.Array]) -> dict[str, made.Array]:
     """Download the model's file, with an input for class priors that are given, and run it with ONNX Runtime alone."""
@@ -28,15 +24,6 @@ def run_file(service: Service, model_id: str, inputs: dict[str, made.Array]) -> 
     session = ort.InferenceSession(answer.content, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, inputs), strict=True))
-
-
-def numbers(value: Any) -> list[float]:
-    """All numbers in a JSON value."""
-    if isinstance(value, dict):
-        return [number for item in value.values() for number in numbers(item)]
-    if isinstance(value, list):
-        return [number for item in value for number in numbers(item)]
-    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else []
 
 
 def test_records_are_profiled(digits: tuple[Json, Json]) -> None:
@@ -62,25 +49,6 @@ def test_job_reaches_its_verdict(service: Service, finished: Json) -> None:
     assert (model["origin"], model["calibrated"], model["status"]) == ("calibrated", True, "ready")
     assert (model["parent_id"], model["job_id"]) == (finished["model_id"], finished["id"])
     assert model["report_url"] == finished["report_url"] == f"/v1/jobs/{finished['id']}/report"
-
-
-def test_report_has_every_key_with_finite_numbers(service: Service, finished: Json, digits: tuple[Json, Json]) -> None:
-    """The report holds all metrics of three models, their differences, candidates, recipe, seed and digests."""
-    report = service.get(finished["report_url"])
-    assert (report["verdict"], report["significant"]) == (finished["verdict"], finished["significant"])
-    assert all(isinstance(sentence, str) and sentence for sentence in report["summary"])
-    groups = [report["metrics"][name] for name in ("uploaded", "temperature", "calibrated")]
-    groups += [report["differences"][f"calibrated_minus_{name}"] for name in ("uploaded", "temperature")]
-    for group in groups:
-        assert all({"value", "low", "high"} <= set(group[name]) for name in INTERVALS)
-        assert all({"value", "floor_low", "floor_high"} <= set(group[name]) for name in BINNED)
-    assert report["candidates"]
-    assert report["recipe"]
-    assert report["seed"] == 0
-    assert report["versions"]["torch"]
-    assert report["digests"]["model_sha256"] == digits[0]["sha256"]
-    assert report["digests"]["dataset_sha256"] == digits[1]["sha256"]
-    assert all(map(math.isfinite, numbers(report)))
 
 
 def test_report_agrees_with_scores_of_the_file(service: Service, finished: Json) -> None:
@@ -167,32 +135,6 @@ def test_uploaded_model_predicts_uncalibrated(service: Service, digits: tuple[Js
     expected = 1 / np.exp(scores - scores.max(1, keepdims=True)).sum(1)
     for name in ("confidence", "uncalibrated_confidence"):
         np.testing.assert_allclose([item[name] for item in answer["predictions"]], expected, atol=1e-5)
-
-
-def test_batch_predictions_equal_single_ones(service: Service, finished: Json) -> None:
-    """A batch over the dataset answers, page by page, what single requests answer, in the dataset's order."""
-    order = {"model": finished["calibrated_model_id"], "dataset_id": finished["dataset_id"], "top_k": 2}
-    created = service.client.post("/v1/batches", json={**order, "abstain_below": 0.6})
-    assert created.status_code == 202, created.text
-    path = created.headers["location"]
-    batch = service.final(path)
-    assert (batch["status"], batch["num_rows"], batch["error"]) == ("succeeded", 1797, None)
-    rows: list[Json] = []
-    while True:
-        page = service.get(f"{path}/results", limit=1000, **({"after": rows[-1]["row"]} if rows else {}))
-        rows += page["data"]
-        if not page["has_more"]:
-            break
-    assert [row["row"] for row in rows] == list(range(1797))
-    single = service.predict(order["model"], made.digits()[0][:100].tolist(), top_k=2, abstain_below=0.6)
-    for row, answer in zip(rows, single, strict=False):
-        assert row["confidence"] == pytest.approx(answer["confidence"], abs=1e-5)
-        assert {key: row[key] for key in ("label", "index", "abstain")} == {
-            key: answer[key] for key in ("label", "index", "abstain")
-        }
-        assert [item["label"] for item in row["top_k"]] == [item["label"] for item in answer["top_k"]]
-    assert {row["abstain"] for row in rows} == {True, False}
-    assert all(row["abstain"] == (row["confidence"] < 0.6) for row in rows)
 
 
 def test_published_name_predicts_and_rolls_back(service: Service, finished: Json) -> None:

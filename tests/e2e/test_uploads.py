@@ -108,20 +108,6 @@ def test_killed_within_a_piece(killed: Service) -> None:
     assert killed.client.get(f"/v1/models/{record['id']}/onnx").content == CONTENT
 
 
-def test_broken_connection(service: Service) -> None:
-    """A connection that breaks within a piece keeps what arrived, and another one resumes at once."""
-    path = announced(service, len(CONTENT))
-    with half_sent(service, path, CONTENT[: 5 * MEBIBYTE], len(CONTENT)):
-        pass
-    until(lambda: offset(service, path) >= 4 * MEBIBYTE, what="the part is kept")
-    until(lambda: send(service, path, offset(service, path), b"").status_code == 204, what="it is free")
-    upload = finished(service, path, CONTENT)
-    record = created(service, "models", upload)
-    assert service.client.get(f"/v1/models/{record['id']}/onnx").content == CONTENT
-    assert "unhandled error" not in service.log
-    assert service.client.delete(f"/v1/models/{record['id']}").status_code == 204
-
-
 def test_waiting_for_bytes_holds_no_thread(service: Service) -> None:
     """With more silent pieces open than there are threads the service answers as ever."""
     paths = [announced(service, 2 * MEBIBYTE) for _ in range(50)]
