@@ -141,7 +141,7 @@ def test_a_dataset_in_use_stays(api: Api, uploads: Uploads) -> None:
     assert api.client.get(f"/datasets/{dataset}", headers=PAGE).status_code == 404
 
 
-NOBODY = "No worker takes this; there is none that inspects uploads."
+NOBODY = "No worker takes this yet; there is none that inspects uploads."
 
 
 @pytest.fixture
