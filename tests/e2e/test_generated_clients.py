@@ -45,7 +45,8 @@ def run(command: Sequence[str | Path], folder: Path) -> subprocess.CompletedProc
 def python_client(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     """The package that openapi-python-client makes."""
     folder = tmp_path_factory.mktemp("python")
-    done = run(["openapi-python-client", "generate", "--path", DOCUMENT, "--output-path", folder / "made"], folder)
+    arguments = ("--path", DOCUMENT, "--config", ROOT / "openapi/openapi-python-client.yml")
+    done = run(["openapi-python-client", "generate", *arguments, "--output-path", folder / "made"], folder)
     assert done.returncode == 0, done.stderr
     assert "WARNING" not in done.stdout + done.stderr, done.stdout + done.stderr
     (package,) = [path.parent for path in (folder / "made").glob("*/client.py")]
