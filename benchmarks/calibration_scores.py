@@ -33,7 +33,7 @@ from benchmarks.calibration_tables import PROPER, RIVALS, SECTIONS, report
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Json = dict[str, Any]
-#: What would have been served without a veto of test rows, which jobs no longer leave, and single finalists.
+#: Policies that no job leaves any more: all finalists without a veto of test rows, and single ones.
 FINALISTS = ("A", "B", "trained", "average")
 RESAMPLES = 2000
 BINS = 15

@@ -143,7 +143,7 @@ def one_world(world: World, num_calibration: int, num_test: int, draws: int) -> 
             yield f"harm: {kind}", stops("post_hoc", drawn, damaged(kind, drawn.finalists["post_hoc"], k, rng))
 
 
-#: What the guards that look at accuracy, AURC and the other score are called; all others look at classes.
+#: Names of the guards that look at accuracy, AURC and the other score; all others look at classes.
 OF_ALL_ROWS = {"accuracy_drop", "aurc_rise", "nll_rise", "brier_rise"}
 
 

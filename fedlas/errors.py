@@ -19,7 +19,7 @@ from __future__ import annotations
 class FedLASError(Exception):
     """Base of the family: a stable machine `code` and a sentence that says what was found and what is needed."""
 
-    #: Whether the owner of the input can mend it, as opposed to a defect of the library.
+    #: True where the owner of the input can mend it, as opposed to a defect of the library.
     user_error = True
 
     def __init__(self, code: str, message: str) -> None:

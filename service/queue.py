@@ -25,10 +25,10 @@ _TIMEOUT_S = 2.0  # probes must not wait long for a broker that is away
 _PIPELINE = 1000
 #: How long `close` waits for the broker.
 _CLOSING_S = 2.0
-#: What a silent broker keeps waiting is bounded.
+#: The messages that wait for a silent broker.
 _MAX_PENDING = 10_000
 
-#: What the client of the broker raises where that is away.
+#: Errors that the client of the broker raises where that is away.
 BROKER_ERRORS = (KombuError, RedisError, OSError)
 
 

@@ -89,7 +89,7 @@ CANDIDATES: Mapping[str, tuple[Setting, ...]] = {
         _MOSEC_CALM,  # 6,770 and 3,210
     ),
 }
-#: Those that never let a request wait for others.
+#: Settings that never let a request wait for others.
 CALM = (_LITSERVE_CALM, _MLSERVER_CALM, _BENTOML_CALM, _MOSEC_CALM)
 #: Not peers: what one writes in an afternoon, and what Python can do at all.
 FASTAPI = Setting("fastapi", "")

@@ -25,7 +25,7 @@ from fedlas.observer import Observer
 if TYPE_CHECKING:
     from fedlas.importers import GraphClassifier
 
-#: What cannot be a file can still have its scores calibrated.
+#: Codes of a network that cannot be a file; its scores can still be calibrated.
 _NO_FILE = ("not_exportable", "parity", "not_runnable", "text_column", "bad_example")
 
 

@@ -50,9 +50,9 @@ class Calibrator(ABC):
     """Maps logits (N, K) to calibrated logits (N, K), whose softmax are the probabilities."""
 
     name: ClassVar[str]
-    #: Whether the most probable class always stays the same, so that accuracy cannot change.
+    #: True where the most probable class always stays the same, so that accuracy cannot change.
     keeps_order: bool = False
-    #: Whether it is a map of the log-odds of two classes, and refuses more.
+    #: True for a map of the log-odds of two classes, which refuses more.
     two_classes_only: ClassVar[bool] = False
 
     @abstractmethod

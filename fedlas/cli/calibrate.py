@@ -28,7 +28,7 @@ from fedlas.cli.output import transfer
 from fedlas.cli.resources import show_record
 from fedlas.cli.uploads import sent
 
-#: What a job tries.
+#: The candidates that a job tries.
 Method = Literal[
     "auto",
     "fedlas",
@@ -41,7 +41,7 @@ Method = Literal[
     "post_hoc",
     "temperature",
 ]
-#: What it takes for a job's model to become a version of the name.
+#: The result with which a job's model becomes a version of the name.
 PublishWhen = Literal["calibrated", "significant", "always"]
 HELP_END = examples(
     "fedlas calibrate model.onnx rows.npz --publish-as digits",

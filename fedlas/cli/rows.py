@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _NPY = b"\x93NUMPY"
-#: What takes the place of a path where rows come in a pipe.
+#: The path that stands for rows from a pipe.
 PIPE = "-"
 _FORMS = "JSON ([[…], …]), lines of JSON, csv, npy or image files"
 

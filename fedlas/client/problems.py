@@ -30,9 +30,9 @@ _KINDS: dict[int, type[errors.APIStatusError]] = {
     421: errors.PermissionDeniedError,
     429: errors.RateLimitError,
 }
-#: What stands before the service answers for it while it is away.
+#: Statuses of a gateway that stands in while the service is away.
 _OF_GATEWAYS = frozenset({502, 503, 504})
-#: What a server says of a path that it does not have; records that are not there have codes of their own.
+#: Codes of a path that a server does not have; records that are not there have codes of their own.
 _NO_SUCH_ROUTE = frozenset({"not_found", "method_not_allowed"})
 
 
@@ -147,11 +147,11 @@ _MAX_PAUSE_S = 8.0
 #: Seconds after the beginning of a call in which it may be tried again, and those of one try where that takes longer.
 MAX_CALL_S = 120.0
 _PASSING = frozenset({408, 429, 502, 503, 504})
-#: The same request is still being answered, perhaps the one whose connection was lost.
+#: The code while the same request is still being answered, perhaps the one whose connection was lost.
 IN_FLIGHT = "idempotency_key_in_flight"
 #: Never passes within a few tries: a job takes minutes, and the time that an answer was of use is up.
 _LASTING = frozenset({"not_finished", "deadline_exceeded"})
-#: What looks like a defect of the server's, or like a conflict that passes, is seldom gone after the second try.
+#: A defect of the server, or a conflict that passes, is seldom gone after the second try.
 _MAX_DOUBTFUL_RETRIES = 2
 
 

@@ -30,9 +30,9 @@ Params = Mapping[str, Any]
 #: Told, in a sentence, what keeps a record from going on that is waited for.
 OnWarning = Callable[[str], object]
 _LOG = logging.getLogger("fedlas.client")
-#: Of a server that has never answered: probably the URL is wrong.
+#: A server that has never answered: probably the URL is wrong.
 _MAX_FIRST_RETRIES = 2
-#: Of a server that says nothing, each as long as the timeout.
+#: A server that says nothing, each try as long as the timeout.
 _MAX_SILENT_RETRIES = 2
 CONNECT_S = 10.0
 _PER_PAGE = 100

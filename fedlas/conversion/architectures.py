@@ -18,7 +18,7 @@ from fedlas.conversion import ModelFile
 from fedlas.conversion.modules import write_module
 from fedlas.errors import ConversionError
 
-#: What wrappers put before every name: DataParallel, torch.compile, Lightning and plain habit.
+#: Prefixes that wrappers put before every name: DataParallel, torch.compile, Lightning and plain habit.
 _WRAPPERS = ("module.", "_orig_mod.", "model.")
 #: Classes of the networks as torchvision builds them.
 _IMAGENET = 1000

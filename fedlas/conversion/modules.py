@@ -27,7 +27,7 @@ from fedlas.conversion.columns import named_inputs
 from fedlas.conversion.proof import FEATURES, LOGITS, prove, tapped_tensor
 from fedlas.errors import ConversionError
 
-#: What PyTorch's exporters write without converting.
+#: The opset that PyTorch's exporters write without converting.
 _OPSET = 20
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 #: Rows of the export and of the proof: different, so that a fixed batch cannot pass; one row is traced as always one.

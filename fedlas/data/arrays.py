@@ -36,7 +36,7 @@ MEMORY_BYTES = 1 << 26
 MAX_BYTES = 1 << 36
 #: Rows are handed on in pieces of about this size.
 PIECE_BYTES = 1 << 24
-#: What the system says when a file may not grow, which is no fault of the file that is read.
+#: Errors of the system when a file may not grow, which is no fault of the file that is read.
 NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 

@@ -132,7 +132,7 @@ def _digests(dataset: Dataset, split: str) -> Digests:
 Inputs: TypeAlias = Mapping[str, Array]
 #: Among a million rows on either side one is taken for another by chance in one of 18 million cases.
 _DIGEST_BYTES = 8
-#: Of a split that has lost rows fewer than this can neither choose nor judge what was trained.
+#: Fewer rows of a split that has lost some can neither choose nor judge what was trained.
 MIN_LEFT = 200
 
 

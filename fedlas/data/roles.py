@@ -170,7 +170,7 @@ def some(names: Sequence[str]) -> str:
 
 #: How pandas calls an index without a name in parquet, and when it reads a csv file that it has written with one.
 _NAMES = re.compile(r"__index_level_\d+__|Unnamed: 0(\.\d+)*")
-#: What `reset_index` makes of one; it may also be somebody's own column.
+#: The name that `reset_index` gives one; it may also be somebody's own column.
 _RESET = "index"
 
 

@@ -107,7 +107,7 @@ def same(priors: Floats, others: Floats) -> bool:
     return bool(np.allclose(priors, others, rtol=_SAME, atol=0))
 
 
-#: Of more numbers rows are drawn: the rates of so many rows are known well enough.
+#: Rows of more numbers are drawn: the rates of so many are known well enough.
 _MAX_NUMBERS = 1_000_000
 _TEMPERATURES = (1.0, 0.1, 0.02)
 _ITERATIONS = 60

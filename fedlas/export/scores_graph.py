@@ -31,7 +31,7 @@ MIN_PROB = float(np.finfo(np.float32).tiny)
 INPUT_NAMES: dict[Kind, str] = {"logits": "logits", "probabilities": "uncalibrated_probabilities"}
 
 _TOLERANCE = 1e-5
-#: Of many rows and classes, copies in float64 would take more memory than the scores themselves.
+#: Copies of more rows and classes in float64 would take more memory than the scores themselves.
 _PROVEN_AT_ONCE = 4096
 
 

@@ -39,7 +39,7 @@ from fedlas.metrics.betting_intervals import BoundedMean, paired_mean
 from fedlas.metrics.per_class import holm
 from fedlas.metrics.proper_scores import Score
 
-#: Of the level, the first evaluation of a test split may spend this share, and all later ones together the rest.
+#: The share of the level that the first evaluation of a test split may spend; all later ones share the rest.
 FIRST_SHARE = 0.75
 
 

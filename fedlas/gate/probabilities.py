@@ -49,7 +49,7 @@ MAX_LOG_SCORE_RISE = 0.05
 #: A class may be said to be this many times as common, or as rare, as it is, or what three standard errors take.
 MAX_SHARE_FACTOR = 1.3
 SHARE_LEVEL = 0.00135
-#: What makes it worse than before: a temperature moves all shares a little, for the worse as often as for the better.
+#: The factor of being worse than before: a temperature moves all shares a little, for worse as often as for better.
 MIN_WORSENING = 1.2
 _MIN_PROB = float(np.finfo(np.float64).tiny)
 _MAX_PROB = float(np.nextafter(1.0, 0.0))

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from fedlas.contract.profiles import ScoreQuantiles
 from fedlas.metrics._checks import Floats, Ints
 
-#: The same row differs by about 1e-7 between runtimes and batch sizes; nothing is decided by less than this.
+#: A row differs by about 1e-7 between runtimes and batch sizes; nothing is decided by less than this.
 MARGIN = 1e-6
 #: Levels whose quantiles are kept exactly; others between them are answered with the next higher one.
 LEVELS = np.concatenate(

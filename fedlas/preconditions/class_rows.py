@@ -22,7 +22,7 @@ _MIN_SHARE = 0.2
 _MIN_SHARE_OF_IMAGES = 0.05
 _MIN_EQUAL_ROWS = 4
 _MAX_SHARE_OF_FEW = 0.5
-#: Of more rows or bytes only the calibration rows are read.
+#: With more rows or bytes only the calibration rows are read.
 _MAX_ROWS = 1_000_000
 _MAX_BYTES = 1 << 29
 _MAX_ROWS_OF_A_SEARCH = 4_000
@@ -34,7 +34,7 @@ _LEAKS = 0.995
 _OTHERS = 0.97
 #: Rows of the rarest class, under which a column may tell it by chance.
 _MIN_ROWS_OF_CLASS = 10
-#: Of two claims at 95 %, the first to be shown. Groups that all gain as much as the worst possible group would lose
+#: Groups that the first of two claims at 95 % needs. Groups that all gain as much as the worst possible one would lose
 #: have a p-value of two to the power of minus their number (`fedlas.metrics.betting_intervals`).
 _MIN_GROUPS = ceil(log2(2 / 0.05))
 #: Calibration rows from which a 95 % interval of the accuracy is no wider than ±0.2, (1.96 · 0.5 / 0.2)²: with fewer,

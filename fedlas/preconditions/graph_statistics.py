@@ -31,7 +31,7 @@ _NEARLY_ALL = 0.8
 _MIN_COLUMNS = 5
 #: A scaler's column lies so many deviations off only where it is in another unit or another column.
 FAR = 12.0
-#: Of trees' columns this share of the values lies outside of all thresholds: what some rows cross still tells.
+#: A share of the values of trees' columns outside of all thresholds: what some rows cross still has information.
 _OUTSIDE = 0.999
 _ONE_VALUE = 0.9
 _SQUEEZED = 1 / 50

@@ -28,12 +28,12 @@ Floats = NDArray[np.float64]
 Scores = NDArray[np.float32]
 #: Classes beyond these, by their number of rows, are left as they are: the assignment takes the cube of their number.
 _MAX_CLASSES = 1000
-#: What classes that take another output must gain, in recall and against chance, to be looked at further.
+#: The gain of classes that take another output, in recall and against chance, at which they are looked at further.
 _MIN_GAIN = 0.1
 _MIN_Z = 2.5
 #: Answers further below the largest are equally impossible.
 _MIN_LOGIT = -30.0
-#: What the present order is ahead of any other, in recall.
+#: The lead of the present order over any other, in recall.
 _PRESENT = 0.01
 #: Chance for a warning, and for what is certain.
 _WARNS_AT = 1e-3
@@ -47,7 +47,7 @@ _HUGE_GAIN = 0.5
 #: mistake is as certain where most classes are recalled no better than by guessing, but it may be one of the inputs.
 _CERTAIN_RECALL = 0.7
 _DOUBT = ". Or the inputs are wrong (preprocessing, order of the columns): then, too, some other order fits better"
-#: Of the labels, how many must agree that all are shifted by the same number.
+#: The share of the labels that must agree that all are shifted by the same number.
 _AGREE = 0.8
 #: Scores (N × K) that are read; more would only take time.
 _MAX_SCORES = 20_000_000

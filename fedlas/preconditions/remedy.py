@@ -14,7 +14,7 @@ from fedlas.notice import shortened
 
 Rows = list[Array]
 Change = Callable[[Rows], Rows]
-#: What the largest value of a kind of data can be: images of 8, 10, 12 and 16 bits, digits of 16 grey values, percent.
+#: Largest values of kinds of data: images of 8, 10, 12 and 16 bits, digits of 16 grey values, percent.
 _BOUNDS = (1, 16, 100, 255, 1023, 4095, 65535)
 _IMAGENET = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 _MNIST = np.array([0.1307]), np.array([0.3081])

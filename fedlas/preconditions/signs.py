@@ -35,7 +35,7 @@ _WORSE = 1e-4
 #: The gain in log-likelihood that chance explains; the kappa that answers of absurd confidence have at least.
 _CHANCE = 3.0
 _SATURATED = 0.04
-#: Who tells where columns should lie.
+#: Sources that say where columns should lie.
 _SOURCES = {
     "trees": "the model's own thresholds say",
     "scaler": "the model's own scaler says",

@@ -26,16 +26,16 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 #: Inverse temperatures for logits of unit spread; 0 leaves only the frequencies.
 _SCALES = (0.0, *np.geomspace(0.1, 60, 12))
-#: The same to a factor of 1.3, where the temperature is what is wanted; steps that match the frequencies.
+#: Scales to a factor of 1.3, where the temperature is what is wanted; steps that match the frequencies.
 _FINE_SCALES = np.geomspace(0.05, 100, 30)
 _STEPS = 5
 #: With fewer rows for each class than this, the best order of the classes is chance.
 _ROWS_FOR_EACH_CLASS = 5
-#: Of more classes the confusion alone takes hundreds of megabytes, and the order the cube of their number.
+#: The confusion of more classes alone takes hundreds of megabytes, and the order the cube of their number.
 _MAX_CLASSES = 1000
 #: A remedy must take away this share of the loss on the screened rows to be judged at all.
 SCREEN_GAIN = 0.04
-#: What leaves no doubt: so little of the loss is left, or so little of what answers can tell was told, at this level.
+#: No doubt is left where so little of the loss is, or answers had so little of their information, at this level.
 _MUCH = 0.7
 _LITTLE = 0.5
 _CERTAIN = 1e-9
@@ -61,8 +61,8 @@ _ALL = 200
 #: So many remedies are judged, each at this level; the test is of paired losses.
 _FINALISTS = 3
 _LEVEL = 1e-5
-#: What answers that tell nothing of the labels tell at most, as a share of the labels' entropy; what a remedy must
-#: leave at least.
+#: The most that answers without information give, as a share of the labels' entropy; and the least that a remedy
+#: must leave.
 _NOTHING = 0.2
 _SOMETHING = 0.1
 

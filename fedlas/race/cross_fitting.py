@@ -116,7 +116,7 @@ class CrossFitting:
 
     def __init__(self, context: RaceContext) -> None:
         self.context = context
-        #: What a reader of the report must know of the trainings.
+        #: Notes on the trainings that a reader of the report must know.
         self.notes: list[str] = []
         self._results: dict[int, CandidateResult] = {}
         self._too_large: set[int] = set()

@@ -36,7 +36,7 @@ _ERRORS_SHOWN = 1.64
 #: With fewer rows than this a map of the features cannot be cross-fitted sensibly.
 _MIN_ROWS = 200
 _FINE_FOLDS = 10
-#: What is only watched is fitted on this many rows: a temperature of 17,000 rows and 1,000 classes takes 5 s.
+#: A calibrator that is only watched is fitted on this many rows: a temperature of 17,000 by 1,000 takes 5 s.
 _GLANCED_ROWS = 2000
 #: From so many on, four fifths of them teach a map nearly all it can learn: finer folds only take time.
 _MANY_ROWS = 2000
@@ -102,7 +102,7 @@ class CalibratorSelector:
     base_correct: NDArray[np.bool_] | None = None
     max_accuracy_drop: float = 1.0
     seconds: float = float("inf")
-    #: What the last pool took, without a map of the features.
+    #: Seconds of the last pool, without a map of the features.
     pool_seconds: float = field(default=0.0, init=False)
 
     @cached_property

@@ -22,7 +22,7 @@ from service.ipc.channel import Channel, Full, Packet
 from service.ipc.documents import Connection, Members, Placement, ToAcceptor
 from service.transport.request_head import Refusal
 
-#: Of a head that is longer than this, the rest does not matter here.
+#: The bytes of a head that matter here.
 PEEKED_BYTES = 16 * 1024
 _NO_HTTP = re.compile(rb"(?:\r?\n)*[^A-Za-z\r\n]")
 _LINE = re.compile(rb"(?:\r?\n)*POST +(?:(?i:https?)://[^/ ?\r\n]*)?(/[^ ?\r\n]*)")

@@ -31,7 +31,7 @@ from service.confinement.landlock import (
 )
 
 _PACKAGES = ("fedlas", "service", "worker")
-#: What libraries of the system and the C library read.
+#: Files that libraries of the system and the C library read.
 SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/localtime", "/etc/nsswitch.conf", "/etc/passwd")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 #: The controls, in the order in which they are told.

@@ -22,11 +22,11 @@ from service.inference.predictions import Predictions, best_classes, check_finit
 from service.inference.profile import LabelSizes, ServingProfile
 from service.registry.errors import TooLarge
 
-#: What is surely less than this needs no closer look.
+#: Answers that are surely smaller need no closer look.
 FEW_ANSWER_BYTES = 64 * 1024
 #: JSON takes the interpreter to write, and binary tensors do not: of 64 MiB of JSON for some 0.2 s.
 _JSON_WEIGHT = 4
-#: What may be held while an answer is made, as a multiple of what may be sent.
+#: The bytes held while an answer is made, as a multiple of what may be sent.
 _HELD_RATIO = 4
 #: JSON of a row's fixed fields, of one of the best classes, and of numbers, each with its name and comma.
 _ROW = 170
@@ -46,7 +46,7 @@ _NUMBER_OBJECT = 32
 _RANKING = 12
 #: Classes of a single row that Python ranks in less time than numpy's calls take.
 _FEW_CLASSES = 100
-#: Of so many classes the bytes of the names are kept: 256 labels are joined in 3 µs instead of 20.
+#: The bytes of so many class names are kept: 256 labels are joined in 3 µs instead of 20.
 _FEW_NAMES = 1024
 #: Outputs that are class names, by the column that says which.
 _LABELS: Mapping[str, Callable[[Predictions], np.ndarray | None]] = {

@@ -20,7 +20,7 @@ from queue import SimpleQueue
 
 from service.inference.batching import BATCH_SECONDS, InferenceBatch, ModelQueue
 
-#: Of a core that two threads want, one at niceness 5 gets a quarter beside one at 0.
+#: A thread at niceness 5 gets a quarter of a core beside one at 0.
 _LOW_PRIORITY = 5
 #: A batch that is expected to take longer, or has, is a long one; most are cut to `BATCH_SECONDS`.
 _LONG_SECONDS = 1.5 * BATCH_SECONDS

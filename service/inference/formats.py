@@ -36,7 +36,7 @@ _REST = re.compile(rb"(?:[\s{}()\[\]:,-]|\b(?:True|False)\b|\b[0-9]+\b|'')*")
 _NPY_VERSIONS = {1: numpy_format.read_array_header_1_0, 2: numpy_format.read_array_header_2_0}
 #: Parts beside the files: every option once, and more, so that the error for a repeated one can name it.
 _MAX_FIELDS = 32
-#: Of each part; ten thousand parts of the largest headers are read in less than a second.
+#: The headers of one part; ten thousand parts of the largest headers are read in less than a second.
 _MAX_HEADERS = 8
 _MAX_PART_HEADER_BYTES = 1024
 _BOUNDARY = re.compile(r"[ -~]{0,69}[!-~]")  # RFC 2046, and a little more

@@ -11,12 +11,12 @@ from fedlas.preprocessing import BadImage, Preprocessing, image_facts, preproces
 from service.inference.profile import TensorSpec
 from service.registry.errors import InvalidRequest, TooLarge
 
-#: Of one file.
+#: The limit of one file.
 MAX_IMAGE_BYTES = 32 << 20
 MAX_BASE64_BYTES = MAX_IMAGE_BYTES * 4 // 3 + 4
-#: Of all files of a request together: small files can hold many pixels, and each takes time to decode.
+#: The limit of all files of a request together: small files can hold many pixels, and each takes time to decode.
 MAX_REQUEST_PIXELS = 256_000_000
-#: Of all rows together: a thousand tiny files would become gigabytes.
+#: The limit of all rows together: a thousand tiny files would become gigabytes.
 MAX_ROWS_BYTES = 64 << 20
 
 _MAX_THREADS = 4

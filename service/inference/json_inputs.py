@@ -26,7 +26,7 @@ from service.registry.errors import TooLarge
 
 #: Bytes for each value, on the average: of a body as large as may be, numbers of eight bytes just fill it.
 _BYTES_PER_VALUE = 8
-#: As how many numbers a mark counts: what it becomes takes about so many times as long to read, and to free.
+#: The numbers that a mark counts as: its value takes about so many times as long to read, and to free.
 _WEIGHTS = ((ord(","), 1), (ord(":"), 8), (ord("["), 4), (ord("{"), 4))
 _HEAVIEST = max(weight for _, weight in _WEIGHTS)
 #: Counted at once: numpy takes 0.25 ns a byte for all four, `bytes.count` as long for each.
@@ -89,9 +89,9 @@ collector_paused = _Pause()
 #: what does not fit.
 _TYPES: Mapping[str, np.dtype] = {np.dtype(code).name: np.dtype(code) for code in "efdbhiqBHIQ"}
 _MAX_DIMENSIONS = 32
-#: Of which bytes are searched in less time than numpy takes to begin.
+#: So few bytes are searched in less time than numpy takes to begin.
 _FEW_VALUES = 4096
-#: Of names of options; a text with more of them is searched as a whole.
+#: Letters of option names; a text with more of them is searched as a whole.
 _FEW_LETTERS = 64
 _LISTS: set[type] = {list}
 _NUMBERS: set[type] = {int, float, bool}

@@ -29,7 +29,7 @@ ABSTENTIONS = ROWS + 1
 FAILED_SECONDS = ROWS + 2
 LAST_REQUEST = ROWS + 3
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-#: As many are told apart: each is about 100 series, 11 KB of text and 0.1 ms of a scrape.
+#: Models with series of their own: each is about 100 series, 11 KB of text and 0.1 ms of a scrape.
 MAX_MODELS = 200
 _SILENT_S = 3600.0
 _SEARCH_PAUSE_S = 60.0

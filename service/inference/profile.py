@@ -23,7 +23,7 @@ from service.registry.errors import InvalidRequest
 
 #: A batch is at most so many times as large as the largest measured one: beyond that its cost is unknown.
 _BEYOND_MEASURED = 4
-#: What every batch computes.
+#: Outputs that every batch computes.
 MODEL_OUTPUTS = ("logits", "probabilities", "confidence")
 #: By name: logits (N, K) before the calibrator, probabilities (N, K) after it, confidence (N,), and where asked for
 #: features (N, D) and typicality (N,). `completed` adds index (N,) and uncalibrated_confidence (N,).
@@ -85,7 +85,7 @@ class RunLimits:
         return int(self.length * (_BEYOND_MEASURED * self.rows) ** (1 / self.power))
 
 
-#: Of a model without measurements: it never runs on the event loop, and has only the usual limits.
+#: The limits of a model without measurements: it never runs on the event loop, and has only the usual limits.
 UNKNOWN = RunLimits()
 
 
@@ -158,7 +158,7 @@ class PriorShift:
         return {**outputs, "probabilities": probs, "index": probs.argmax(axis=1), "confidence": probs.max(axis=1)}
 
 
-#: Of a model at its own priors, which are those of its calibration rows or not known.
+#: The shift of a model at its own priors, which are those of its calibration rows or not known.
 NO_SHIFT = PriorShift()
 
 

@@ -27,7 +27,7 @@ GROUP_ROWS = 1 << 15
 _GROUP_BYTES = 1 << 25
 #: Metadata of a file whose lists are in the order of these names, which are JSON.
 CLASS_NAMES = b"class_names"
-#: Of more classes probabilities are written where they are asked for: a million rows of a thousand are 4 GB.
+#: Probabilities of more classes are written where they are asked for: a million rows of a thousand are 4 GB.
 MAX_DEFAULT_CLASSES = 100
 #: Columns that repeat a few values; to look for repetitions among confidences takes longer than all the rest.
 _REPEATED = ["label", "index", "decision", "prediction_set.list.element"]

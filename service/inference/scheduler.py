@@ -31,7 +31,7 @@ from service.ipc.run_marks import RunMark, RunMarks
 from service.registry.errors import Overloaded, RegistryError, Unavailable
 
 _LOG = logging.getLogger(__name__)
-#: What a batch may take on the event loop: about the cost of handing it to a thread and back on a busy machine.
+#: The time of a batch on the event loop: about that of handing it to a thread and back on a busy machine.
 _AT_ONCE_SECONDS = 0.0005
 #: How long batches run on the event loop before it looks at its sockets again.
 _ON_LOOP_SECONDS = 0.002

@@ -22,7 +22,7 @@ from service.process_memory import lacked_memory
 from service.registry.errors import InvalidRequest, Unavailable
 
 _MAX_CORES = 1024
-#: What a session raises for rows that fit the declared shapes and still cannot be computed.
+#: Errors that a session raises for rows that fit the declared shapes and still cannot be computed.
 REFUSALS = (Fail, InvalidArgument, RuntimeException)
 #: y = Identity(x): small enough to try a session with.
 _PROBE = base64.b64decode("CAg6NwoQCgF4EgF5IghJZGVudGl0eRIBcFoPCgF4EgoKCAgBEgQKAggBYg8KAXkSCgoICAESBAoCCAFCBAoAEA0=")

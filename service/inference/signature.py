@@ -34,7 +34,7 @@ Row = Mapping[str, Any]
 
 _NUMBERS = {int, float}
 _NULL = type(None)
-#: Of the padded rows of one input: a list of a million values and thousands of short ones would become gigabytes.
+#: The padded rows of one input: a list of a million values and thousands of short ones would become gigabytes.
 MAX_BYTES = 64 << 20
 
 

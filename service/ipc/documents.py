@@ -19,9 +19,9 @@ from service.registry import errors
 
 MAX_TEXT = 1000
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
-#: Of a process: it names a folder, too.
+#: The name of a process; it names a folder, too.
 ProcessName = Annotated[str, Field(pattern=r"^(control|acceptor|(serving|alone)-[1-9][0-9]{0,3})$")]
-#: Of a served copy.
+#: The digest of a served copy.
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 #: Numbers the questions of one process.
 Number = Annotated[int, Field(ge=0, lt=2**53)]
@@ -234,7 +234,7 @@ ToServing = Annotated[
 ]
 ToAcceptor = Annotated[Connection | Peer | Gone | Places, Field(discriminator="kind")]
 ToParent = Annotated[Wanted | End, Field(discriminator="kind")]
-#: What answers a question: it has the number of it.
+#: Messages that answer a question: each has the number of it.
 Answer = ModelAnswer | Refusal | KeyAnswer | Done
 
 

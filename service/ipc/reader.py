@@ -30,7 +30,7 @@ FEW = 32
 ALL = 512
 _MAX_REMAINING = 1000  # the kernel holds some hundred
 _UNREADABLE_BYTES = 64 * 1024  # what a message costs that cannot be read
-#: Who sends more than it may for so long, without a pause, floods.
+#: A sender that exceeds its rate for so long, without a pause, floods.
 _FLOOD_S = 10.0
 _PAUSE_S = 1.0
 #: After so many messages that cannot be read it is not waited for that one can.

@@ -34,13 +34,13 @@ from service.processes.introductions import Introductions, Mailbox
 _CRASHES = frozenset(
     {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS}
 )
-#: Of `faulthandler`, which watches the event loop.
+#: The exit code of `faulthandler`, which watches the event loop.
 _HUNG = 1
 _FIGURES = Path("/proc/vmstat")
 _OOM_KILLS = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
 
 
-#: What `faulthandler` writes of a thread, and of a call; a watchdog's stacks end with those of the main thread.
+#: Lines that `faulthandler` writes of a thread, and of a call; a watchdog's stacks end with those of the main thread.
 _THREAD = re.compile(r"(Current t|T)hread 0x")
 _CALL = re.compile(r'  File "(.+)", line (\d+) in (.+)')
 _STOP_TIMEOUT_S = {

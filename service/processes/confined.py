@@ -25,15 +25,15 @@ from service.confinement.seccomp import DANGEROUS, Condition, Filter
 _MAX_FILES = 65_536  # each connection is one
 _MAX_THREADS = 4096
 _ACCEPTOR_BYTES = 1024**3
-#: Of a file in memory: no other limit counts it, and no message is larger.
+#: The limit of a file in memory: no other limit counts it, and no message is larger.
 _MEMORY_FILE_BYTES = 64 * 1024**2
-#: Of the kernel's figures those that the C library, ONNX Runtime and our own limits read.
+#: Figures of the kernel that the C library, ONNX Runtime and our own limits read.
 _FIGURES = (
     *("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version", "/proc/filesystems", "/proc/sys/vm"),
     *("/sys/devices", "/sys/bus", "/sys/class"),
     *("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
-#: What CUDA reads besides, where there is a GPU.
+#: Files that CUDA reads besides, where there is a GPU.
 _FIGURES_OF_GPUS = ("/proc/driver", "/proc/devices", "/proc/modules", "/sys")
 _IMPORTED = (".py", ".so", ".pyc", ".zip", ".dist-info", ".egg-info")
 
@@ -43,7 +43,7 @@ _NEW_NAMESPACES = 0x7E020000
 _CLONE_THREAD = 0x00010000
 _SOCK_STREAM = 1
 _SOCKET_TYPES = 0xF
-#: Of ioctl: a socket that does not wait, and how much of what was sent is unread. What else their common bits permit
+#: Requests of ioctl: a socket that does not wait, and the unread bytes of one. What else their common bits permit
 #: asks for the settings of a terminal.
 _FIONBIO = 0x5421
 _TIOCOUTQ = 0x5411

@@ -26,7 +26,7 @@ QUEUE_OF = {
     "predict_shard": "predict",
     "deliver": "deliver",
 }
-#: Who takes from each queue, as "a worker …".
+#: The worker that takes from each queue, as "a worker …".
 TAKERS = {
     "inspect": "that inspects uploads",
     "plan": "that plans jobs",

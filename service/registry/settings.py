@@ -20,7 +20,7 @@ GIBIBYTE = 1024**3
 #: The umask of every process that writes into the data folder, whatever it is started with.
 OWNER_ONLY = 0o077
 _S3 = "s3://"
-#: What is wrong with these is said by their validators, without the secrets in them.
+#: Settings whose validators say what is wrong, without the secrets in them.
 _SECRET = frozenset({"database_url", "api_keys"})
 #: With less, a process that answers predictions cannot work.
 MIN_MEMORY_BYTES = 512 * 1024**2
@@ -28,7 +28,7 @@ _MIN_DEFAULT_BYTES = 2 * 1024**3
 #: 16 random letters and digits have 80 bits and more: no guessing finds them.
 MIN_KEY_CHARACTERS = 16
 _CENTURY_DAYS = 36_525  # as long as moments can be told
-#: Of what SQLAlchemy reads, what the service can use: drivers that take libpq's options, and a file.
+#: The URLs of SQLAlchemy that the service can use: drivers that take libpq's options, and a file.
 _URL_FORM = re.compile(
     r"""sqlite(?:\+pysqlite)?:///[^?]+(?:\?.*)?
     |   postgresql(?:\+(?P<driver>psycopg2?))?://(?:[^:/@]*(?::[^@]*)?@)?   # who

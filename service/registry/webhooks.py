@@ -23,12 +23,12 @@ _METADATA = [
         *("fd00:ec2::/64", "fd20:ce::254", "fd00:c1::a9fe:a9fe"),
     )
 ]
-#: What `allow_private` opens.
+#: Networks that `allow_private` opens.
 _PRIVATE = {
     "a loopback address": ("127.0.0.0/8", "::1"),
     "a private address": ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"),
 }
-#: What only a network that the operator names opens (IANA's special-purpose registries, RFC 6890 and successors).
+#: Networks that only the operator opens, by name (IANA's special-purpose registries, RFC 6890 and successors).
 _SPECIAL = {
     "an unspecified address": ("0.0.0.0/8", "::"),
     "a link-local address": ("169.254.0.0/16", "fe80::/10"),

@@ -51,7 +51,7 @@ from service.model_repository import ModelRepository, Profiles, ResolvedModel
 from service.registry.errors import Overloaded, RegistryError
 
 _REMEMBERED_S = 5.0
-#: They have places of their own: no number of wrong keys makes a good one be asked about again.
+#: Admitted keys have places of their own: no number of wrong keys makes a good one be asked about again.
 _MAX_ADMITTED = 1000
 _MAX_REFUSED = 4096
 #: Questions about keys that are refused: so many take a hundredth of control's core, at 11 µs each.

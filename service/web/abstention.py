@@ -25,7 +25,7 @@ ROWS = 1000
 _IN_TABLE = (1, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 #: The curve of a report is rounded to a millionth.
 _ROUNDING = 5e-7
-#: Of the drawing, in pixels.
+#: Measures of the drawing, in pixels.
 _LEFT = 64
 _TOP = 12
 _ACROSS = 440

@@ -55,7 +55,7 @@ _MODEL = "model"
 _WEIGHTS = "data"
 _DATASET = "dataset"
 _SHARES = frozenset(f"split_shares.{split}" for split in ("train", "calibration", "guarantee", "test"))
-#: Of a name in an error message.
+#: Characters of a name in an error message.
 _SHOWN = 100
 
 Options = TypeVar("Options", bound=FileOptions)

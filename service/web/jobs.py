@@ -42,7 +42,7 @@ from service.web.routes import ROWS, PageRoute, acted, list_page
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 _LOG = logging.getLogger(__name__)
-#: What figures of another kind than these raise: their types were checked when they came, not what each of them may be.
+#: Errors of figures that are of another kind: their types were checked when they came, not all of their values.
 _NOT_DRAWN = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, TemplateError)
 #: So many reports are remembered; jobs that have ended are looked at again and again.
 _REMEMBERED = 128
@@ -97,7 +97,7 @@ _STATUSES: tuple[str, ...] = get_args(JobStatus)
 _EVENTS = 40
 _CANDIDATES = 20
 _DELIVERIES = 5
-#: Of a job with more events the rest is read the next time.
+#: The rest of a job with more events is read the next time.
 _MAX_EVENTS = 50_000
 #: Rows that the ranking has room for before it scrolls.
 _ROWS = 10

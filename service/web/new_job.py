@@ -35,9 +35,9 @@ router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 #: Records to choose from, of each kind.
 _CHOICES = 50
-#: Of names in a sentence.
+#: Names in a sentence.
 _SHOWN = 8
-#: Of a number that stands for a class.
+#: Digits of a number that stands for a class.
 _DIGITS = 9
 
 Id = Annotated[str | None, Query(max_length=100)]

@@ -33,7 +33,7 @@ _LITTLE_SHARE = 0.1
 #: Errors are counted over so long.
 RECENT = timedelta(days=1)
 _MAX_ROWS = 50
-#: What each kind of work is called: one, and several.
+#: Names of each kind of work: one, and several.
 KINDS = {
     WORK_KINDS["ds"]: ("inspection", "inspections"),
     WORK_KINDS["job"]: ("job", "jobs"),

@@ -21,7 +21,7 @@ from service.registry import tables
 from service.web.job_words import SCOPES
 from service.web.rendering import count
 
-#: Of the drawings, in pixels.
+#: Measures of the drawings, in pixels.
 _WIDTH = 640
 _HEIGHT = 300
 _LEFT = 56
@@ -35,7 +35,7 @@ _MAX_LINES = 24
 _MAX_PANELS = 12
 #: Points of all lines of all panels together; each has two at least.
 _MAX_POINTS = 400
-#: Of times, each up to 120 of it.
+#: Units of time, each up to 120 of it.
 _UNITS = (("seconds", 1), ("minutes", 60), ("hours", 3600), ("days", 86_400))
 
 

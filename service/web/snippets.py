@@ -28,7 +28,7 @@ _MAX_COLUMNS = 30
 #: So many class names stand in a snippet.
 _MAX_NAMES = 20
 _KEY = "FEDLAS_API_KEY"
-#: What a dimension that the model leaves open has in an example.
+#: The size that an example gives a dimension that the model leaves open.
 _FREE = 4
 #: More numbers are not written out.
 MAX_NUMBERS = 2000

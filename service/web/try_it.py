@@ -44,7 +44,7 @@ _MAX_FORM_FIELDS = 100
 #: Rows and bytes of text that are answered here: they are read in this process, which answers others meanwhile.
 _MAX_ROWS = 50
 MAX_TEXT = 500_000
-#: Of a text in an error message.
+#: Characters of a text in an error message.
 _SHOWN = 40
 _TOP_K = 5
 

@@ -22,7 +22,7 @@ from tests.helpers.live_api import Json, events_of
 from tests.helpers.processes import until
 from tests.helpers.uploads import npz
 
-#: What a customer does, by its number.
+#: The deed of a customer, by its number.
 Deed = Callable[[Caller, int], None]
 
 #: Customers that order jobs, and that ask for predictions; readers of each job's events, and of its page.
@@ -33,7 +33,7 @@ _PIECE_BYTES = 1024**2
 #: Before each health check and prediction.
 _PAUSE_S = 0.1
 _LONG_POLL_S = 15
-#: What has begun has so long to come to its end.
+#: Seconds in which all that has begun comes to its end.
 _GRACE_S = 300.0
 
 

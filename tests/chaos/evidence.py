@@ -33,7 +33,7 @@ _ORDERED = re.compile(rb'("created_at": )"[^"]*"')
 _PARTS = (
     "SELECT parent_id, sha256 FROM pieces WHERE parent_id LIKE 'bat\\_%' AND status = 'done' ORDER BY parent_id, place"
 )
-#: What must be gone when all has ended; the parts of a batch stay with it.
+#: Rows that must be gone when all has ended; the parts of a batch stay with it.
 _UNFINISHED = (
     "SELECT 'work', record_id, state FROM work WHERE state <> 'done'"
     " UNION ALL SELECT 'checkpoint', job_id, name FROM checkpoints"

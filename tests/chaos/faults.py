@@ -48,7 +48,7 @@ class Storm(Protocol):
         """Something must never happen, and has."""
 
 
-#: What was done, or None where it cannot be done now.
+#: A sentence on what was done, or None where it cannot be done now.
 Fault = Callable[[Storm], str | None]
 
 

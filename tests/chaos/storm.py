@@ -30,7 +30,7 @@ _CALM_S = (2.0, 4.0)
 #: A calm goes on until some jobs or pieces have ended, so that there is progress whatever the faults, and on machines
 #: of any speed; but not for ever.
 _PROGRESS, _MAX_CALM_S = 3, 40.0
-#: Of so many bursts one meets a new batch.
+#: One of so many bursts meets a new batch.
 _BATCH_EVERY = 2
 _MIN_IN_FLIGHT = 6
 #: After the last fault every order has so long to come to its end.

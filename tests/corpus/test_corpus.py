@@ -23,12 +23,12 @@ from tests.helpers.service import descendants_of, is_alive
 
 ALL: list[BadFile] = [*models.CASES, *tables.CASES, *images.CASES]
 BY_KIND = {"models": models.CASES, "tables": tables.CASES, "images": images.CASES}
-#: Those that try to take all memory, time or disk: their limits are worth a process each in every run.
+#: Files that try to take all memory, time or disk: their limits are worth a process each in every run.
 HUNGRY = (
     "50 GB by ConstantOfShape", "50 GB by Concat 40 times", "ten million empty nodes", "If 1,000 deep", "deflated.pth",
     "external data: a symbolic link",
 )  # fmt: skip
-#: What a damaged ONNX file may be answered; `"ready"` where the damage changed nothing that counts, proven by parity.
+#: Answers to a damaged ONNX file; `"ready"` where the damage changed nothing that counts, proven by parity.
 DAMAGED = {
     "ready", "truncated", "corrupt", "invalid_graph", "not_onnx", "unsafe_format", "unsupported_operator",
     "unsupported_opset", "no_classifier_output", "ambiguous_output", "fixed_batch", "declared_size", "bad_name",

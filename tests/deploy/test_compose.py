@@ -25,7 +25,7 @@ from tests.helpers.dockerfile import ROOT, command_of, stages
 from tests.helpers.programs import COMPOSE
 
 SETTINGS: dict[str, type[BaseSettings]] = {"api": ServiceSettings, **dict.fromkeys(WORKERS, WorkerSettings)}
-#: What nobody can make for an operator.
+#: Values that an operator must choose.
 OWN = {"FEDLAS_DOMAIN": "fedlas.example", "FEDLAS_FLOWER_LOGIN": "somebody:password"}
 
 

@@ -160,7 +160,7 @@ def health(stage: str, folder: Path, environment: dict[str, str]) -> bool:
     return done.returncode == 0
 
 
-#: What each process has no use for, by the module that it is started from: memory, and less to attack.
+#: Modules that a process has no use for, by the module that it is started from: memory, and less to attack.
 NEVER_LOADED = {
     "service.processes.api": {"torch", "onnx", "fedlas.losses"},
     "service.cli": {"torch", "onnx", "onnxruntime", "numpy", "fastapi", "sqlalchemy", "celery"},

@@ -19,7 +19,7 @@ README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 #: Pages that ask a running service; all others are read in a moment.
 ASKING = ("127.0.0.1:8000", "Client()", "fedlas.client", "fedlas calibrate", "fedlas predict")
-#: Why a block may be left out, and how many are.
+#: Reasons to leave a block out, with their counts.
 NOT_RUN = {
     "a part of a module that does not exist": 5,
     "it names tests of a change that was not made": 2,

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 DOCUMENT = ROOT / "openapi" / "openapi.json"
 STRICT = ("--strict", "--target", "es2022", "--module", "nodenext", "--types", "node", "--skipLibCheck")
-#: What a newer release changes is found by the next run.
+#: Changes of a newer release are found by the next run.
 NPM_PACKAGES = ("openapi-typescript@^7", "openapi-fetch@^0.17", "typescript@^5", "@types/node@^22")
 
 

@@ -33,5 +33,5 @@ SCORES_PROFILE: dict[str, Any] = {
     "priors_input": {"suffix": "3a00", "sha256": "0" * 64},
 }
 
-#: What a run of `fedlas demo --short` stored: `models`, `dataset`, `events`, `report`, and the `plan` of a dry run.
+#: Documents of a run of `fedlas demo --short`: `models`, `dataset`, `events`, `report`, and the `plan` of a dry run.
 DEMO: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "demo_documents.json").read_text())

@@ -1,7 +1,6 @@
 """Plain English, kept by a rule: `python -m tests.helpers.plain_english` prints each breach and what to write instead.
 
-A docstring or a description opens with what the thing is; a constant stands on a line of its own; and pages use the
-words of the field. The description of a boolean may begin with "Whether", the usual English for a flag.
+Openings, constants one a line, words of the field; the description of a flag may begin with "Whether".
 """
 
 from __future__ import annotations
@@ -11,11 +10,11 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 
 from tests.helpers import Json
 from tests.helpers.size import ROOT, tracked
 
-SOURCES = ("fedlas", "service", "worker", "tests", "benchmarks", "deploy")
 DOCUMENTS = ("docs", "README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md", "service/api/document")
 TEMPLATES = ("service/web/templates", "fedlas/report/templates")
 FOR_USERS = ("README.md", "docs/tutorial", "docs/how-to", "docs/explanation", "docs/reference", *TEMPLATES)
@@ -54,7 +53,10 @@ def wrong_words(text: str, words: dict[str, str]) -> Iterator[str]:
 
 
 def in_source(source: str, *, with_constants: bool = True) -> Iterator[tuple[int, str]]:
-    """The breaches of a module by line: docstrings, descriptions and help of fields and options, constants."""
+    """The breaches of a module by line: docstrings, comments `#:`, descriptions and help of options, constants."""
+    for number, (before, line) in enumerate(pairwise(["", *map(str.lstrip, source.splitlines())]), start=1):
+        if line.startswith("#: ") and not before.startswith("#:"):
+            yield from ((number, breach) for breach in opening(line.removeprefix("#: ")))
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             yield from ((node.body[0].lineno, breach) for breach in opening(ast.get_docstring(node) or ""))
@@ -70,9 +72,8 @@ def constants(body: list[ast.stmt]) -> Iterator[tuple[int, str]]:
     """The breaches of assigned constants: several in one statement, or the name of a limit that says no MAX or MIN."""
     for statement in body:
         if isinstance(statement, (ast.Assign, ast.AnnAssign)):
-            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-            nodes = [node for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)]
-            names = [node.id for node in nodes if node.id.isupper()]
+            nodes = [node for node in ast.walk(statement) if isinstance(node, ast.Name)]
+            names = [node.id for node in nodes if isinstance(node.ctx, ast.Store) and node.id.isupper()]
             if len(names) > 1:
                 yield statement.lineno, f"{', '.join(names)}: one constant a line"
             yield from ((statement.lineno, f"{one}: write MAX_ or MIN_") for one in names if SUPERLATIVE.match(one))
@@ -94,8 +95,7 @@ def in_contract(part: Json, place: str = "#") -> Iterator[tuple[str, str]]:
 
 def in_page(page: str, words: dict[str, str]) -> Iterator[tuple[int, str]]:
     """The breaches of a document or of a template's visible text by line."""
-    seen = {"{{": r'"[^"]*"|\n', "{%": r'"[^"]*"|\n'}
-    text = _UNSEEN.sub(lambda one: " ".join(re.findall(seen.get(one[0][:2], r"\n"), one[0])), page)
+    text = _UNSEEN.sub(lambda one: " ".join(re.findall(r'"[^"]*"|\n' if one[0][1] in "{%" else r"\n", one[0])), page)
     for number, line in enumerate(text.splitlines(), start=1):
         yield from ((number, breach) for breach in wrong_words(line, words))
 
@@ -103,7 +103,7 @@ def in_page(page: str, words: dict[str, str]) -> Iterator[tuple[int, str]]:
 def main() -> int:
     """Print every breach with its place; 1 where there is one."""
     found: list[tuple[str, int | str, str]] = []
-    for file in (str(one.relative_to(ROOT)) for one in [*tracked(SOURCES, ".py")]):
+    for file in (str(one.relative_to(ROOT)) for one in tracked(["*"], ".py")):
         source = (ROOT / file).read_text()
         found += [(file, *one) for one in in_source(source, with_constants=not file.startswith("tests/"))]
     for file in ("openapi/openapi.json", "openapi/openapi-v2.json"):

@@ -11,7 +11,7 @@ from service.registry.registry import Registry
 from service.registry.tables import new_id, now
 from tests.helpers.staging import stage_bytes
 
-#: Of the files of `tests.helpers.served` that take rows (x, y).
+#: The profile of the files of `tests.helpers.served` that take rows (x, y).
 PROFILE: dict[str, Any] = {
     "inputs": [{"name": "x", "dtype": "float32", "shape": ["N", 2]}],
     "task": "multiclass",

@@ -18,9 +18,9 @@ def told(): "These are told."
 
 
 def test_a_source_is_read_for_openings_and_constants() -> None:
-    """Docstrings, descriptions and constants have their line and their remedy; those of tests are docstrings alone."""
-    found = dict(in_source(SOURCE))
-    assert sorted(found) == [1, 2, 3, 7, 8, 10]
+    """Docstrings, comments, descriptions and constants have a line and a remedy; constants of tests are free."""
+    found = dict(in_source(SOURCE + "#: Of names.\n#: They go on.\n"))
+    assert sorted(found) == [1, 2, 3, 7, 8, 10, 11]
     assert found[1] == '"What a module is.": open with what the thing is, or what is true'
     assert found[2] == "LEAST_ROWS: write MAX_ or MIN_"
     assert found[3] == "A, B: one constant a line"

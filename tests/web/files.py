@@ -8,7 +8,7 @@ from tests.corpus.images import Entry, image, zip_of
 from tests.helpers.command_line import drawn_rows
 from tests.helpers.uploads import csv, digits
 
-#: Of the pictures; few, so that a job on them takes seconds.
+#: Numbers of the pictures; few, so that a job on them takes seconds.
 _COUNTS = {"train": 100, "calibration": 200, "guarantee": 100, "test": 300}
 
 

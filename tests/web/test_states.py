@@ -20,10 +20,10 @@ from tests.helpers.live_api import Json, live
 from tests.helpers.publishing import PROFILE
 from tests.web.conftest import Windows
 
-#: Of the first page with all its files, over the wire.
+#: The first page with all its files, over the wire.
 FIRST_PAGE_BYTES = 100_000
 SECTIONS = ("/", "/jobs", "/models", "/names", "/datasets", "/operations")
-#: What somebody may call a thing: a script, what ends an attribute, a template's expression, letters from the right.
+#: A name that somebody may choose: a script, the end of an attribute, a template's expression, letters from the right.
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{7*7}} שלום"
 LONG = "m" * 200
 #: Class names have no bound; the second turns around what follows it.

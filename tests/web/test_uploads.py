@@ -15,7 +15,7 @@ from tests.helpers.service import Service
 from tests.helpers.uploads import Uploads, weights_outside
 
 PIECES = "**/session/v1/uploads/*"
-#: Of the first piece.
+#: The bytes of the first piece.
 MIB = 1024 * 1024
 _DROP = """files => {
   const data = new DataTransfer();

@@ -11,7 +11,7 @@ import pytest
 
 from tests.helpers.api import Api, open_api
 
-#: What a test, and each process that it starts, may take beyond what this process has already.
+#: Memory that a test, and each process that it starts, may take beyond what this process has already.
 _MAX_BYTES = 4 * 1024**3
 
 

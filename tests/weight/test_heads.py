@@ -18,7 +18,7 @@ from tests.helpers.walled import WalledApi, walled
 MIB = 1024**2
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 CHUNKED = b"POST /v1/models HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
-#: What was a standstill of 6 s; on a busy machine an answer may need a second.
+#: A standstill once took 6 s; on a busy machine an answer may need a second.
 STANDSTILL_S = 3.0
 KEPT_BYTES = 64 * MIB
 

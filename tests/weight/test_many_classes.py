@@ -19,7 +19,7 @@ from tests.helpers.served import scaling
 from tests.helpers.staging import stage_bytes
 
 CLASSES, ROWS = 8000, 4000
-#: What the goal allows to stay; all rows of one output take 122 MiB.
+#: The bytes that may stay; all rows of one output take 122 MiB.
 MAX_KEPT = 64 << 20
 
 

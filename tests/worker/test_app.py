@@ -32,7 +32,7 @@ from worker.tasks import PermitRequest, PermitTask
 
 Json = dict[str, Any]
 ROWS = b"x,label\n" + b"".join(b"%d.5,%d\n" % (i, i % 2) for i in range(200))
-#: It takes some seconds to inspect: long enough to be found in the middle of it.
+#: A file that takes some seconds to inspect: long enough to be found in the middle of it.
 MANY_ROWS = b"x,label\n" + b"".join(b"%d.5,%d\n" % (i, i % 2) for i in range(400_000))
 
 

@@ -30,7 +30,7 @@ from fedlas.preprocessing import Preprocessing
 
 #: Larger arrays stay in the file: what is not read (labels, splits, ids) takes no memory.
 _MAPPED_FROM = 1 << 20
-#: What the rows of a block may take as the model's inputs and as its answers; the network takes a multiple of it.
+#: Bytes of a block's rows as the model's inputs and as its answers; the network takes a multiple of it.
 _BLOCK_BYTES = 1 << 22
 _MAX_ROWS = 1 << 12
 #: A whole number is most often a token, of which the first layer makes a vector.
@@ -38,7 +38,7 @@ _TOKEN_BYTES = 1 << 12
 _BYTES_PER_CLASS = 32
 #: So many images tell how large they are.
 _SAMPLE = 64
-#: Why a row cannot be answered, by its number in the owner's file.
+#: Reasons that rows cannot be answered, by their numbers in the owner's file.
 Errors: TypeAlias = dict[int, FedLASError]
 
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:  # scores are calibrated without PyTorch
     from fedlas.calibration import Calibration
     from fedlas.importers import GraphClassifier
 
-#: What a calibrator's record shows of its report, which is long.
+#: Sections of a report, which is long, that a calibrator's record has.
 _SHOWN = (
     *("verdict", "serves", "significant", "summary", "metrics", "differences", "num_test_rows", "confidence_level"),
     *("gate", "looks", "guarantees", "class_priors", "seed", "digests", "versions"),

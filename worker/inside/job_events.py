@@ -17,7 +17,7 @@ from worker.inside.channel import Emit
 
 #: How often a thread tells progress while nothing else does.
 _TELL_EVERY_S = 1.0
-#: Of a longer training so many epochs are told, spread evenly, the last among them.
+#: Epochs of a longer training that are reported, spread evenly, the last among them.
 _TOLD_EPOCHS = 100
 
 

@@ -29,7 +29,7 @@ _LAST_S = 0.5
 _LONGER_S = 0.25
 _MAX_ROWS = 256
 _MAX_LENGTH = 512
-#: What a batch may take while it is measured; an inspection may take 768 MiB.
+#: Memory of a batch while it is measured; an inspection may take 768 MiB.
 _MAX_BYTES = 2**27
 #: Sizes below are channels or the like, which do not become longer.
 _MIN_LENGTH = 8

@@ -20,7 +20,7 @@ from worker.sandbox.process import ChildOutcome
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the series, and every process tells when it started
 
-#: Why work that a worker held waits again.
+#: Reasons that work of a worker waits again.
 RELEASED = ("worker_died", "worker_silent", "worker_stopped", "worker_failed", "process_lost", "postponed")
 #: How children end: with a result, with an error that they explain, or by force.
 CHILD_ENDS = (

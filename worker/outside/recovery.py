@@ -38,7 +38,7 @@ _LOG = logging.getLogger("fedlas.worker")
 _LEASES = 3
 _FORGOTTEN_S = 3600.0
 _DEAD = "its worker died"
-#: The same reasons as metrics call them.
+#: Reasons as metrics call them.
 _RELEASED = {_DEAD: "worker_died", SILENT: "worker_silent"}
 
 

@@ -114,7 +114,7 @@ class Unprotected(Exception):
     """A child lacked a protection that this machine has; the child has opened nothing."""
 
 
-#: Why a child is ended before it has answered, as metrics call it.
+#: Reasons to end a child before it has answered, as metrics call them.
 _INTERRUPTIONS: dict[type[Exception], str] = {
     Cancelled: "cancelled",
     Stopping: "stopping",

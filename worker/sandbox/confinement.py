@@ -35,7 +35,7 @@ CONTROLS = {
     "limits": ("processes and open files are limited", "raise the hard limits of this user (ulimit -Hn, -Hu)"),
 }
 HARM = "uploads are opened without this protection"
-#: Those that a worker warns of: without the others it is as safe, and uses more.
+#: Controls that a worker warns of: without the others it is as safe, and uses more.
 _WARNED_OF = {name: CONTROLS[name] for name in ("network", "files", "user", "system_calls")}
 
 

@@ -33,7 +33,7 @@ METADATA = "metadata.csv"
 FILE_NAME = "file_name"
 
 _LAYOUT = "images lie in class folders, as class/image.png or split/class/image.png"
-#: What operating systems add on their own.
+#: Folders that operating systems add on their own.
 _LITTER_FOLDERS = ("__MACOSX",)
 _LITTER_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
 _PIECE_BYTES = 1 << 24

@@ -30,7 +30,7 @@ Shape = tuple[int, ...]
 #: The shapes of tensors by name.
 Shapes = Mapping[str, Shape]
 T = TypeVar("T")
-#: What an attribute of a node may hold.
+#: The values that an attribute of a node may hold.
 Attribute = int | float | str | bytes | Sequence[int] | Sequence[float] | Sequence[str]
 _RAW = frozenset(f"{kind}{bits}" for kind in ("int", "uint", "float") for bits in (8, 16, 32, 64)) | {"bool"}
 

@@ -29,7 +29,7 @@ _MAX_PREDICTIONS = 25
 #: Lines that wait while nobody reads the log; later ones are counted.
 _MAX_WAITING = 10_000
 _MAX_PATH = 300
-#: Of a request whose client went away before the answer, as nginx writes it.
+#: The status of a request whose client went away before the answer, as nginx writes it.
 GONE = 499
 
 
@@ -129,7 +129,7 @@ class AccessLogMiddleware:
 
 
 _LOST = logging.getLogger(__name__)
-#: What a page asks of the API has the id of the page's own request.
+#: The key of a page's request id, which its calls of the API carry, too.
 SCOPE_KEY = "fedlas.request_id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
 

@@ -13,28 +13,28 @@ Json = dict[str, Any]
 #: Extensions that `building` reads and takes out again.
 CODES = "x-codes"
 CODES_AT = "x-codes-at"
-#: What an operation on stored files can give beside its own.
+#: Codes that an operation on stored files can give beside its own.
 STORED = ("artifact_missing", "storage_unavailable", "artifact_damaged")
-#: What receiving a file can give.
+#: Codes that receiving a file can give.
 RECEIVED = (
     *("too_large", "body_stalled", "empty_upload", "invalid_form", "missing_part", "file_and_upload"),
     *("upload_incomplete", "upload_busy", "invalid_json", "invalid_text", "storage_unavailable"),
 )
 #: Headers of a creation.
 CREATED = ("Location", "Idempotent-Replayed")
-#: What a creation under an `Idempotency-Key` can give.
+#: Codes that a creation under an `Idempotency-Key` can give.
 KEYED = ("idempotency_key_in_flight", "idempotency_key_reused")
-#: What a model in service can give.
+#: Codes that a model in service can give.
 SERVED = ("model_suspended", "model_cannot_be_opened", "out_of_memory", "storage_unavailable", "artifact_damaged")
 #: Where the path is right, and the stored file of its model is lost.
 LOST = {503: ["artifact_missing"]}
 
-#: What a model can answer to options of an answer.
+#: Codes with which a model refuses options of an answer.
 OPTIONS_REFUSED = (
     *("max_error_unreachable", "coverage_unreachable", "no_guarantee_rows", "guarantee_needs_data_priors"),
     *("no_class_shares", "no_decision_thresholds"),
 )
-#: What a model can answer to rows.
+#: Codes with which a model refuses rows.
 ROWS_REFUSED = (
     *("empty_inputs", "wrong_inputs", "wrong_shape", "wrong_dtype", "wrong_size", "non_finite", "non_finite_output"),
     *("inputs_refused", "inputs_too_long", "bad_image", "no_preprocessing", "too_many_pixels", "too_many_rows"),

@@ -51,7 +51,7 @@ from service.registry.tables import WorkerProcess
 #: Figures are told again for so long; jobs that have ended, whose index is read from end to end, for longer.
 _FRESH_S = 3.0
 _ENDED_FRESH_S = 60.0
-#: What may stand in a queue: told with zero where nothing does.
+#: Queues with their kinds of work: zero is reported where nothing waits.
 _PAIRS = [*((queue, kind) for kind, queue in QUEUE_OF.items()), (GPU_ONLY, "calibrate")]
 #: The fields of `OpenWork` as metrics.
 _WORK = {

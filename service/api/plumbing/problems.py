@@ -42,7 +42,7 @@ _STATUS: dict[type[errors.RegistryError], int] = {
 
 #: Invalid parts that an answer names; the rest are counted.
 MAX_ERRORS = 20
-#: Of one text in an answer: what a client sent may be in it.
+#: The longest text in an answer: what a client sent may be in it.
 _MAX_CHARACTERS = 2000
 _FIELD_CHARACTERS = 200
 
@@ -51,7 +51,7 @@ PROTOCOL = "/v2"
 _PROTOCOL_STATUS = {"model_not_ready": 503, "model_unloaded": 503}
 
 
-#: Of an operation in the OpenAPI document, by status code.
+#: The responses of an operation in the OpenAPI document, by status code.
 Responses = dict[int | str, dict[str, Any]]
 #: FastAPI adds no errors of its own to an operation that has these; `service.api.document` puts the true ones there.
 RESPONSES: Responses = {"4XX": {"description": "Refused."}}
@@ -179,7 +179,7 @@ def defect(method: str, path: str, error: Exception) -> JSONResponse:
     return problem(500, "internal_error", detail, path=path)
 
 
-#: As nginx's `client_body_timeout`.
+#: Equal to nginx's `client_body_timeout`.
 BODY_TIMEOUT_S = 60.0
 
 

@@ -30,7 +30,7 @@ from service.registry.tables import now
 #: Bytes that are parsed at once, in a thread: the parser takes 1 µs for each byte of a hostile body.
 CHUNK = 1024 * 1024
 _MAX_PARTS = 48
-#: Of all parts together that are no files; the longest, a million class names, have less than half of it.
+#: All parts together that are no files; the longest, a million class names, have less than half of it.
 _MAX_BYTES = 4 * 1024**2
 _MAX_PART_NAME = 100
 _FILE = "file"

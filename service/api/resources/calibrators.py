@@ -31,7 +31,7 @@ from service.registry.tables import new_id
 
 router = APIRouter(route_class=Route, prefix="/v1/calibrators", tags=["calibrators"])
 
-#: Which parameter an error of the worker speaks of.
+#: Parameters by the error of the worker that speaks of them.
 _FIELDS = {
     "unknown_method": "method",
     "unsuitable_method": "method",

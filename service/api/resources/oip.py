@@ -129,7 +129,7 @@ async def _version(request: Request) -> str | None:
     return version
 
 
-#: Of a function that answers two paths: the version that the path names, None in the one without.
+#: The version in the path of a function that answers two paths, None in the one without.
 Version = Annotated[str | None, Depends(_version)]
 #: Codes of what a path under `/v2` names.
 NAMED = ("unknown_model", "unknown_version", "model_not_ready", "model_unloaded")

@@ -30,7 +30,7 @@ _MAX_NAMED = 256
 
 Scalar = str | int | float | bool
 Json = Mapping[str, Any]
-#: What goes back where the client names no outputs; what its parameters ask for comes on top.
+#: Outputs that go back where the client names none; what its parameters ask for comes on top.
 DEFAULTS = ("probabilities", "confidence", "label")
 #: Outputs whose columns are the classes, which the classification extension can rank.
 _CLASSIFIABLE = ("probabilities", "logits")

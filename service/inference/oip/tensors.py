@@ -25,7 +25,7 @@ PREFIX = struct.Struct("<I")
 Shape = tuple[int, ...]
 #: More than any model takes, fewer than numpy can hold.
 _MAX_DIMENSIONS = 32
-#: Of BYTES, which are read one by one: more than the rows of any request, few enough to take no time.
+#: Values of BYTES, which are read one by one: more than the rows of any request, few enough to take no time.
 _MAX_CONTENTS = 1 << 16
 
 

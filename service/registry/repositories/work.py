@@ -27,7 +27,7 @@ _NEWCOMERS = 8
 #: How long work waits after its process was lost for the first, second, … time in a row; the last one repeats.
 BACK_OFF_S = (0.0, 5.0, 15.0, 45.0, 120.0, 300.0)
 SILENT = "its worker went silent"
-#: What is alone is a flow of its own.
+#: Work that is alone is a flow of its own.
 PARENT_ID = func.nullif(Work.flow, Work.record_id)
 
 

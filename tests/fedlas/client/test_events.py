@@ -68,7 +68,7 @@ def test_only_another_reason_is_told_again() -> None:
     assert told == [f"job_1: {silent.format('40 s')}", "job_1: 2 of 2", "job_1: 2 of 2"]
 
 
-#: What Python takes for line ends, and what ends no line of a stream.
+#: Characters that Python takes for line ends, and that end no line of a stream.
 TEXT = "a\u2028b\u2029c\x85d\x0be\x0cf"
 
 

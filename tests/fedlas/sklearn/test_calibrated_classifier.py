@@ -49,7 +49,7 @@ def datasets() -> dict[str, tuple[Any, Any]]:
     "estimator", [GaussianNB(), RandomForestClassifier(20, random_state=0)], ids=["naive Bayes", "forest"]
 )
 def test_its_log_loss_is_no_worse_than_that_of_scikit_learn(name: str, estimator: Any) -> None:
-    """Its log loss on unseen rows is no higher than that of both of scikit-learn's methods by default."""
+    """The log loss on unseen rows is no higher than that of both of scikit-learn's methods by default."""
     X, y = datasets()[name]
     half = len(y) // 2
     fitted = {

@@ -20,7 +20,7 @@ from tests.helpers.processes import until
 from tests.helpers.publishing import publish
 from tests.helpers.served import scaling
 
-#: Of each way through the service: FastAPI, the two of the serving application, an upload, and one without a body.
+#: A request for each way through the service: FastAPI, the serving application's two, an upload, one without a body.
 UNSAFE = [("POST", "/v1/jobs"), ("POST", "/v1/models?name=a"), ("POST", "/v1/models/m/predict")]
 UNSAFE += [("POST", "/v2/models/m/infer"), ("POST", "/v2/repository/index"), ("POST", "/v1/jobs/job_1/cancel")]
 UNSAFE += [("PATCH", "/v1/uploads/up_1"), ("PATCH", "/v1/names/a"), ("DELETE", "/v1/models/mdl_1")]

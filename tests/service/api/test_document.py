@@ -167,12 +167,12 @@ def _absolute(schema: Any) -> Any:
 
 #: Errors of the service by the name of their class; their code is the first argument.
 SERVICE = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
-#: Those of the library and the worker, whose codes records show.
+#: Folders of the library and the worker, whose codes records show.
 RECORDS = {
     *("UnsupportedModel", "BadDataset", "Mismatch", "PreconditionFailed", "ExportError", "FedLASError"),
     *("RecordError", "ChildError", "BadImage"),
 }
-#: Of objects in a notebook, which no record has.
+#: Places of objects in a notebook, which no record has.
 NOTEBOOK = ("fedlas/conversion/", "fedlas/client/", "fedlas/cli/", "fedlas/sklearn.py", "fedlas/calibration/")
 
 

@@ -17,7 +17,7 @@ from service.serving.call import InferenceCall
 from service.serving.messages import Request
 from tests.helpers.api import Json, MakeApi
 
-#: What a body may have.
+#: The largest body.
 MAX_BYTES = 10_000
 
 

@@ -47,7 +47,7 @@ from service.shared_counts import SharedCounts
 from tests.helpers.api import Api, Json
 from tests.helpers.processes import die_with_parent
 
-#: As Prometheus 3 sends it.
+#: The header that Prometheus 3 sends.
 ACCEPT = (
     "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;"
     "q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"

@@ -22,7 +22,7 @@ OPERATIONS = [
 #: The serving application has a test of its own.
 V1 = [(method, path) for method, path, _ in OPERATIONS if path.startswith("/v1/") and not path.endswith("/predict")]
 V1 += [("HEAD", path) for method, path in V1 if method == "GET"]
-#: What any parser of text has stumbled over at some time.
+#: Texts that some parser has stumbled over at some time.
 ODD = ["\ud800", "\udfff\ud800", "\0", "a\0b", "mdl_\0", "\ufeff", "\uffff", "%00", "%ff", "..", "a/../b", "🐈" * 50]
 ODD += ["x" * 5000, "1e309", "NaN", "-0", "0x1", str(2**63), str(-(2**63) - 1), "9" * 5000, "true", "null"]
 ODD += ["[" * 5000, '{"a":' * 999]

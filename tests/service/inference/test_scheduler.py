@@ -21,7 +21,7 @@ from service.registry.errors import DeadlineExceeded, InvalidRequest, NotFound, 
 from tests.helpers.served import hungry, lookup, scaling
 from tests.helpers.staging import stage_bytes
 
-#: Of a model whose inspection found that no value of a row decides how much is computed.
+#: The limits of a model whose inspection found that no value of a row decides how much is computed.
 QUICK = RunLimits(sizes_follow_shapes=True)
 
 

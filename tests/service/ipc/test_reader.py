@@ -152,7 +152,7 @@ def test_who_sends_more_than_it_may_waits(caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_who_goes_on_for_long_floods(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not who sends more than it may for a moment, and then again after a pause."""
+    """A sender that goes on for long floods; one that sends too much for a moment, twice, does not."""
 
     async def test() -> None:
         floods: list[str] = []

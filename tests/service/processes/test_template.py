@@ -19,7 +19,7 @@ from tests.helpers.processes import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere processes are started as a whole")
 
-#: It tells what it is over an inherited pipe, and stays.
+#: A module that says what it is over an inherited pipe, and stays.
 _MODULE = """
     import ctypes, json, os, random, signal, sys
     LOADED_BY = os.getpid()

@@ -27,7 +27,7 @@ from service.confinement import confinement, landlock
 from service.processes import confined
 folder = Path(sys.argv[1])
 """
-#: What is needed later is loaded first: in some places only root can read the interpreter.
+#: Later needs are loaded first: in some places only root can read the interpreter.
 _AS_ANOTHER = """
 import encodings.idna, socket
 os.setgroups([])

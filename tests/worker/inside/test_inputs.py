@@ -162,7 +162,7 @@ def records(
     ]
 
 
-#: Which stored files each kind of work is given, by the names of its child's function.
+#: Stored files that each kind of work is given, by the names of its child's function.
 GIVEN = {
     "ds_1": {"dataset": "dataset"},
     "mdl_1": {"model": "model"},

@@ -157,7 +157,7 @@ def test_root_is_given_up(places: tuple[Path, ...]) -> None:
     assert places[0].stat().st_uid == outcome["user"]
 
 
-#: What is needed later is loaded first: in some places only root can read the interpreter.
+#: Later needs are loaded first: in some places only root can read the interpreter.
 ANOTHER_USER = """
 import concurrent.futures.thread, encodings.idna
 os.setgroups([])

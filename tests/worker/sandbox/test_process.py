@@ -27,7 +27,7 @@ from worker.sandbox.process import ChildOutcome, is_gone, machine, process_mark
 from worker.sandbox.protocol import ChildRequest, Limits
 
 Json = dict[str, Any]
-#: It loads PyTorch first, which takes longer than the half second between two ticks.
+#: Work that loads PyTorch first, which takes longer than the half second between two ticks.
 SLOW = InspectModelOrder(options=ModelOptions())
 DATASET = InspectDatasetOrder(options=DatasetOptions(purpose="fit"))
 

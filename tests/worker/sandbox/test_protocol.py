@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from worker.sandbox import process, protocol
 from worker.sandbox.protocol import Replies
 
-#: It tells of every line that it has read, and ends after the one that says so.
+#: A program that repeats every line that it has read, and ends after the one that says so.
 _ECHO = """
 import sys
 for line in sys.stdin:

@@ -30,7 +30,7 @@ _LOG = logging.getLogger("fedlas.worker")
 _MAX_REPORT_BYTES = 64 * 1024**2
 
 R = TypeVar("R", bound=Result)
-#: What the child is given; no path stands in the order.
+#: The request to the child; no path stands in the order.
 Prepared = ChildRequest[WorkOrder]
 
 

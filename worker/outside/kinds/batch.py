@@ -45,7 +45,7 @@ _LOG = logging.getLogger("fedlas.worker")
 
 #: Rows of a group of the results (`service.inference.result_tables.GROUP_ROWS`): a shard of more has whole groups.
 GROUP_ROWS = 1 << 15
-#: What a row of 64 numbers takes to be read, and its answer to be written, on two cores; a file of an image.
+#: Seconds to read a row of 64 numbers and write its answer, on two cores; to read a file of an image.
 _ROW_S = 3e-6
 _IMAGE_S = 4e-3
 #: A batch of less than so many shards is none: a process more would take as long as what two workers save.

@@ -38,7 +38,7 @@ from service.registry.registry import UnitOfWork
 from service.registry.webhooks import Policy
 from worker.outside.kinds.base import WorkKind
 
-#: What an attempt makes of its message; `disabled`: the receiver wants none ever again.
+#: Outcomes of an attempt for its message; `disabled`: the receiver wants none ever again.
 AttemptOutcome = Literal["delivered", "disabled", "failed"]
 
 #: Before each attempt, since the one before: the specification's example, 75 h 35 min in all.
@@ -52,7 +52,7 @@ _JITTER = 0.2
 _MAX_DIGITS = 9
 #: From a name to its addresses, in the order of preference; raises OSError.
 Resolver = Callable[[str], Sequence[str]]
-#: Why an address may not be connected to, as the end of "it is …"; None if it may.
+#: A reason not to connect to an address, as the end of "it is …"; None where there is none.
 Objection = Callable[[Address], str | None]
 #: A name with a thousand addresses is no reason to knock at a thousand doors.
 _MAX_ADDRESSES = 8

@@ -35,7 +35,7 @@ from worker.sandbox.protocol import Limits
 
 ToldEvent: TypeAlias = StageEvent | ReportedEvent
 
-#: What a job may tell in all its attempts; more is dropped. A race has at most a thousand candidates.
+#: Events that a job may report in all its attempts; more is dropped. A race has at most a thousand candidates.
 _MAX_EVENTS = {"stage": 100, "warning": 1100, "training": 5000, "epoch": 5000, "score": 5000, "candidate": 1100}
 #: An attempt that goes on tells again what an earlier one had told and not saved; by these fields it is known.
 _IDENTITY = {"training": ("number", "fold"), "epoch": ("number", "fold", "epoch"), "score": ("number", "fold")}

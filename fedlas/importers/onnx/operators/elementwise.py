@@ -245,7 +245,7 @@ def log_softmax(x: Tensor, *, axis: int | None = None, opset: int) -> Tensor:
     return torch.log_softmax(values, dim).view(x.shape)
 
 
-#: What layers call by name, in lower case: the function, and its parameters' defaults. Two of them are no operators.
+#: Functions that layers call by name, in lower case, with their parameters' defaults. Two of them are no operators.
 _NAMED: dict[str, tuple[Callable[..., Tensor], tuple[float, ...]]] = {
     "": (lambda x: x, ()),
     "affine": (lambda x, a, b: a * x + b, (1.0, 0.0)),

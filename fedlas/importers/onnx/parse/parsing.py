@@ -39,7 +39,7 @@ MAX_BYTES = 2**31 - 1
 _ZIP = b"PK\x03\x04"
 #: Writers align tensors to so many bytes at most: what lies behind the last one and is longer belongs to another model.
 _MAX_GAP_BYTES = 65_536
-#: What the newest supported ONNX Runtime opens (1.27-1.31); the served copy keeps the upload's versions.
+#: The newest opset that the newest supported ONNX Runtime opens (1.27-1.31); the served copy keeps the upload's.
 MAX_OPSET = 26
 MIN_OPSET = 7
 MAX_IR = 13

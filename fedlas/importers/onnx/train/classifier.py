@@ -16,7 +16,7 @@ from fedlas.importers.onnx.evaluator import InputSpec, example_inputs
 from fedlas.importers.onnx.graph import Array, Graph
 from fedlas.importers.onnx.train.heads import Head
 
-#: What every served file computes; inputs of these names are renamed (`features` → `features_input_0`).
+#: Outputs that every served file computes; inputs of these names are renamed (`features` → `features_input_0`).
 STANDARD_OUTPUTS = ("logits", "probabilities", "confidence", "features")
 
 

@@ -28,7 +28,7 @@ from fedlas.importers.onnx.operators import node_has_gradient
 from fedlas.importers.onnx.operators.table import as_tensor
 from fedlas.importers.onnx.runtime import Call, call_of
 
-#: What a graph may compute from its constants when it is imported; each tensor alone is bounded too.
+#: Bytes that a graph may compute from its constants when it is imported; each tensor alone is bounded too.
 MAX_FOLDED_BYTES = 2**32
 
 

@@ -116,7 +116,7 @@ class OutputActivation:
     positive: int = 1
 
 
-#: What an output may be of its scores (N, K).
+#: Activations that may make an output of its scores (N, K).
 _ACTIVATIONS: tuple[tuple[OutputActivation, Callable[[Tensor], Tensor]], ...] = (
     (OutputActivation("", "probabilities", "Softmax"), lambda z: z.softmax(1)),
     (OutputActivation("", "logits", "Softmax"), lambda z: z.log_softmax(1)),

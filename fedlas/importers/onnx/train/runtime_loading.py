@@ -27,7 +27,7 @@ from fedlas.notice import adjustment
 
 __all__ = ["RuntimeOnlyClassifier", "load_runtime_only"]
 _ROWS = 4
-#: Why an import may end without a trainable network although the file is a good classifier: an operator or an option
+#: Reasons of an import without a trainable network although the file is a good classifier: an operator or an option
 #: of one that has no gradient here, no linear layer at the end, values that only ONNX Runtime computes.
 _WITHOUT_TRAINING = ("unsupported_operator", "no_classifier_output", "invalid_graph")
 #: A probability of exactly zero has no logit: FLOOR / K is added to each of K, so that a row's probabilities stay

@@ -19,7 +19,7 @@ from tests.helpers.node_suite import SKIPPED, Case, claimed, out_of_scope
 _OLDEST = 7
 #: All cases agree; of so many one is tried, which takes seconds.
 _EVERY = 8
-#: They have a graph inside, and nodes with one are refused.
+#: Operators with a graph inside: nodes with one are refused.
 _CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
 
 

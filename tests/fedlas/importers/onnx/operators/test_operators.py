@@ -17,7 +17,7 @@ from tests.helpers.single_node import Case, assert_agrees, assert_differentiable
 
 floats = random_floats(0)
 X, IMAGE, LINE = floats(3, 4), floats(2, 4, 7, 7), floats(2, 4, 9)
-#: What neither the ONNX project's own cases (`test_node_tests`) nor those of several operator sets try.
+#: Cases that neither the ONNX project's own (`test_node_tests`) nor those of several operator sets try.
 CASES = [
     *(Case(op, (X,)) for op in ("Celu", "Shrink", "ArgMax", "ArgMin")),
     Case("Clip", (X,), {"min": -0.2, "max": 0.3}, opset=10),
