@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Parameters = dict[str, Any]
 OnnxPart: TypeAlias = "tuple[list[onnx.NodeProto], list[onnx.TensorProto]]"
-#: No slope of a map of cooled log-odds leaves this range, and no temperature is lower.
+#: No slope of a map of tempered log-odds leaves this range, and no temperature is lower.
 MIN_FACTOR = 0.01
 MAX_FACTOR = 100.0
 #: No temperature is higher: logits of ±10,000, which exist, need about 1,000.

@@ -1,7 +1,7 @@
-"""Feature scaling: one ridge-regularised linear map of them is added to the cooled logits.
+"""Feature scaling: one ridge-regularised linear map of them is added to the tempered logits.
 
 calibrated logits = mix((s / T + f·W + b) / U) with logits s, penultimate features f, and W shrunk towards 0: where the
-rows cannot tell, it is the temperature T. The last step, a mixture with doubt (`calibrators.mixture`), is fitted on
+rows cannot tell, it is the temperature T. The last step, a uniform mix (`calibrators.mixture`), is fitted on
 cross-fitted logits. In effect the last layer is fitted again on rows that the network has not seen,
 as in deep feature reweighting (Kirichenko et al. 2022, arXiv 2204.02937), with the uploaded head as its starting point.
 It has D·K parameters, so everything it claims comes from cross-fitting, never from the rows it was fitted on.
@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from fedlas.calibrators import Calibrator, MixtureScaling, TemperatureScaling
 from fedlas.calibrators.base import Chain, Floats, Ints, OnnxPart, Parameters, log_softmax
-from fedlas.calibrators.temperature import add_doubt, mixed
+from fedlas.calibrators.temperature import add_uniform_mix, mixed
 
 #: Ridge penalties that compete, on features scaled to mean squared norm 1.
 STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
@@ -64,13 +64,13 @@ class FeatureScaling(Calibrator):
             ValueError: features are missing or not (N, D) and finite; as `TemperatureScaling.fit`.
         """
         scores, seen, labels = np.asarray(logits, np.float64), _checked(features, logits), np.asarray(targets, np.int64)
-        cooled = TemperatureScaling().fit(scores, labels, weights=weights)
+        tempered = TemperatureScaling().fit(scores, labels, weights=weights)
         rows = np.ones(len(labels)) if weights is None else np.asarray(weights, np.float64)
         rows = rows / rows.sum()
         centre = rows @ seen
         size = float(np.sqrt(rows @ np.square(seen - centre).sum(axis=1))) or 1.0
-        matrix, offset = _ridge((seen - centre) / size, cooled(scores), labels, rows, self.strength)
-        self.temperature = cooled.temperature
+        matrix, offset = _ridge((seen - centre) / size, tempered(scores), labels, rows, self.strength)
+        self.temperature = tempered.temperature
         self.matrix = matrix / size
         self.offset = offset - centre @ self.matrix
         return self
@@ -96,7 +96,7 @@ class FeatureScaling(Calibrator):
         chain.step("Add", divided, result="total")
         chain.step("Add", chain.constant("offset", self.offset), result="shifted")
         if self.share:
-            add_doubt(chain, self.share, len(self.offset))
+            add_uniform_mix(chain, self.share, len(self.offset))
         return chain.end(output_name)
 
     def __repr__(self) -> str:
@@ -135,7 +135,7 @@ def cross_fit_features(
     Args:
         folds: indices of the rows that are left out together; each row is in exactly one.
         fine_folds: more of them, on which the chosen map is cross-fitted again: with a fifth of the rows left out it
-            looks worse than it will be, and would be cooled too much.
+            looks worse than it will be, and would be tempered too far.
     """
     seen = np.asarray(features, np.float64)
     lowest, strength, held_out = np.inf, strengths[0], np.zeros_like(logits)

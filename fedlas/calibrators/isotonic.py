@@ -58,11 +58,11 @@ def monotone_knots(probs: Floats, hits: Floats, rows: Floats) -> tuple[Floats, F
     return np.bincount(pools, mass * says) / whole, np.bincount(pools, mass * found) / whole
 
 
-def _bins(surprise: Floats, rows: Floats) -> Ints:
-    """Bin of every row, in order, so that each bin holds the same surprise."""
-    count = int(np.clip(float(surprise.sum()) / _MIN_RESIDUAL_PER_KNOT, 1, MAX_KNOTS))
-    share = np.cumsum(surprise + 1e-12 * rows)
-    middle = share - 0.5 * (surprise + 1e-12 * rows)
+def _bins(residual: Floats, rows: Floats) -> Ints:
+    """Bin of every row, in order, so that each bin holds the same residual."""
+    count = int(np.clip(float(residual.sum()) / _MIN_RESIDUAL_PER_KNOT, 1, MAX_KNOTS))
+    share = np.cumsum(residual + 1e-12 * rows)
+    middle = share - 0.5 * (residual + 1e-12 * rows)
     return np.asarray(np.minimum((middle / share[-1] * count).astype(np.int64), count - 1))
 
 
@@ -103,8 +103,8 @@ class IsotonicScaling(LogitsCalibrator):
     - for more `g(ln p_k)`, the same g for every class: no order changes and accuracy stays
       (intra order-preserving, as isotonic regression in arXiv 2003.07329).
 
-    Knots are pools of centred isotonic regression over rows grouped so that each group holds the same number of
-    surprises; every group begins with one row that agrees with p, so that no probability becomes 0 or 1 and few rows
+    Knots are pools of centred isotonic regression over rows grouped so that each group holds the same sum of
+    residuals; every group begins with one row that agrees with p, so that no probability becomes 0 or 1 and few rows
     give the temperature. For more classes one last temperature is fitted by maximum likelihood, since the pools know
     nothing of the softmax that follows.
     """

@@ -1,4 +1,4 @@
-"""Structured vector and matrix scaling: penalised linear maps of cooled log-probabilities.
+"""Structured vector and matrix scaling: penalised linear maps of tempered log-probabilities.
 
 Berta, Holzmüller, Jordan and Bach, "Structured matrix scaling for multi-class calibration" (arXiv 2511.03685), with the
 ridge penalty and strengths of their package `probmetrics`. The temperature T is fitted first and unpenalised, so that
@@ -31,31 +31,31 @@ class _LinearScaling(LogitsCalibrator):
         self.offset = np.asarray(offset, np.float64)
         if self.offset.ndim != 1 or len(self.offset) < 2 or not np.isfinite(self.offset).all():
             raise ValueError(f"offset must be (K,) with K >= 2 and finite, got {self.offset.shape}")
-        self._cooled = MixtureScaling(temperature, share, len(self.offset))
+        self._tempered = MixtureScaling(temperature, share, len(self.offset))
 
     @property
     def temperature(self) -> float:
-        return self._cooled.temperature
+        return self._tempered.temperature
 
     @property
     def share(self) -> float:
-        return self._cooled.share
+        return self._tempered.share
 
     def transform(self, scores: Floats) -> Floats:
         if scores.shape[1] != len(self.offset):
             raise ValueError(f"logits must have {len(self.offset)} columns, got {scores.shape}")
-        return self._product(self._cooled.transform(scores)) + self.offset
+        return self._product(self._tempered.transform(scores)) + self.offset
 
     def append_nodes(self, chain: Chain) -> None:
-        self._cooled.append_nodes(chain)
+        self._tempered.append_nodes(chain)
         self._append_product(chain)
         chain.step("Add", chain.constant("offset", self.offset), result="sum")
 
     def _cool(self, scores: Floats, labels: Ints, rows: Floats) -> Floats:
         """Fit T and w; returns z (N, K)."""
         temperature = TemperatureScaling().fit(scores, labels, weights=rows).temperature
-        self._cooled = MixtureScaling(temperature, 1.0 / (effective_count(rows) + 1.0), scores.shape[1])
-        return self._cooled.transform(scores)
+        self._tempered = MixtureScaling(temperature, 1.0 / (effective_count(rows) + 1.0), scores.shape[1])
+        return self._tempered.transform(scores)
 
     @abstractmethod
     def _product(self, logs: Floats) -> Floats: ...

@@ -2,7 +2,7 @@
 
 `Pool` is a linear opinion pool (Stone 1961) whose weights have the highest likelihood on rows that no member was fitted
 on, as in the stacking of densities (Smyth and Wolpert 1999). Choosing one member loses what the others know. One of the
-members may be `Uniform`, which takes over the doubt.
+members may be `Uniform`, which is the uniform mix.
 
 `LogPool` is a logarithmic one (Genest and Zidek 1986). Members that are calibrated and disagree have a linear mixture
 that is underconfident (Ranjan and Gneiting 2010, doi 10.1111/j.1467-9868.2009.00726.x); the weights of a log-linear one

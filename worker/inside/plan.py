@@ -239,10 +239,10 @@ def _detectable(start: Start) -> DetectableEffect:
     """
     options, logits, targets = start.options, start.outputs.logits, start.targets
     weights = start.dataset.weights_of("calibration")
-    cooled = softmax(TemperatureScaling().fit(logits, targets, weights=weights)(logits))
-    before, after = (row_scores(probs, targets, score=options.gate.score) for probs in (softmax(logits), cooled))
+    tempered = softmax(TemperatureScaling().fit(logits, targets, weights=weights)(logits))
+    before, after = (row_scores(probs, targets, score=options.gate.score) for probs in (softmax(logits), tempered))
     groups = start.dataset.groups_of("calibration")
-    mean = paired_mean(cooled, softmax(logits), targets, score=options.gate.score, groups=groups)
+    mean = paired_mean(tempered, softmax(logits), targets, score=options.gate.score, groups=groups)
     level = ledger_level(options.evaluations_before, 1 - options.gate.confidence_level)
     rows = len(start.dataset.rows("test"))
     return DetectableEffect(

@@ -14,7 +14,7 @@ from tests.helpers.drawn_labels import drawn, nll, normal
 
 
 def penalised(kind: type[Calibrator], z: np.ndarray, targets: np.ndarray, theta: np.ndarray) -> float:
-    """The objective that the docstrings name, of a deviation θ from cooled log-probabilities z."""
+    """The objective that the docstrings name, of a deviation θ from tempered log-probabilities z."""
     n, k = z.shape
     strength = k / n
     if kind is VectorScaling:

@@ -1,4 +1,4 @@
-"""The mixture of a temperature with doubt: its optimum, what it repairs, and that it never moves a decision."""
+"""The mixture of a temperature with a uniform mix: its optimum, its repairs, and that no decision moves."""
 
 from __future__ import annotations
 
