@@ -137,6 +137,28 @@ def test_uploaded_model_predicts_uncalibrated(service: Service, digits: tuple[Js
         np.testing.assert_allclose([item[name] for item in answer["predictions"]], expected, atol=1e-5)
 
 
+def test_batch_predictions_equal_single_ones(service: Service, finished: Json) -> None:
+    """A batch over the dataset answers, page by page, what single requests answer, in the dataset's order."""
+    order = {"model": finished["calibrated_model_id"], "dataset_id": finished["dataset_id"], "top_k": 2}
+    created = service.client.post("/v1/batches", json={**order, "abstain_below": 0.6})
+    assert created.status_code == 202, created.text
+    path = created.headers["location"]
+    batch = service.final(path)
+    assert (batch["status"], batch["num_rows"], batch["error"]) == ("succeeded", 1797, None)
+    page = service.get(f"{path}/results", limit=1000)
+    rows = [*page["data"], *service.get(f"{path}/results", limit=1000, after=page["next"])["data"]]
+    assert [row["row"] for row in rows] == list(range(1797))
+    single = service.predict(order["model"], made.digits()[0][:100].tolist(), top_k=2, abstain_below=0.6)
+    for row, answer in zip(rows, single, strict=False):
+        assert row["confidence"] == pytest.approx(answer["confidence"], abs=1e-5)
+        assert {key: row[key] for key in ("label", "index", "abstain")} == {
+            key: answer[key] for key in ("label", "index", "abstain")
+        }
+        assert [item["label"] for item in row["top_k"]] == [item["label"] for item in answer["top_k"]]
+    assert {row["abstain"] for row in rows} == {True, False}
+    assert all(row["abstain"] == (row["confidence"] < 0.6) for row in rows)
+
+
 def test_published_name_predicts_and_rolls_back(service: Service, finished: Json) -> None:
     """A published name answers with its default version, and switching the default switches the model."""
     names = {record["name"]: record for record in service.get("/v1/names")["data"]}
