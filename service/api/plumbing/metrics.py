@@ -117,7 +117,7 @@ class RegistryFigures(Collector):
             yield family
         yield _counted("fedlas_jobs", "Jobs and dry runs, by status.", "status", figures.jobs)
         yield _counted("fedlas_workers", "Living workers that take from a queue.", "queue", figures.workers)
-        yield _counted("fedlas_workers_idle", "Of these, workers that hold nothing.", "queue", figures.idle)
+        yield _counted("fedlas_workers_idle", "Workers that hold nothing.", "queue", figures.idle)
 
 
 def by_queue(workers: Iterable[WorkerProcess]) -> Mapping[str, int]:
