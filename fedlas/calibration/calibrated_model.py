@@ -17,7 +17,6 @@ from fedlas.calibrators import softmax
 from fedlas.conversion.columns import as_array
 from fedlas.conversion.rows import rows_of
 from fedlas.data import align_inputs
-from fedlas.data.alignment import InputSpec
 from fedlas.data.roles import ColumnOrder
 from fedlas.data.scores import Kind
 from fedlas.errors import ConversionError
@@ -73,8 +72,9 @@ class CalibratedNetwork(CalibratedModel):
     def _batches(self, inputs: Any) -> Iterator[list[Tensor]]:
         if isinstance(inputs, tuple):
             inputs = dict(zip(self.classifier.input_names, inputs, strict=True))
-        specs = [InputSpec(name=s.name, dtype=s.dtype, shape=list(s.shape)) for s in self.classifier.inputs]
-        aligned = list(align_inputs(_inputs(inputs, self.columns), specs, order=ColumnOrder()).values())
+        aligned = list(
+            align_inputs(_inputs(inputs, self.columns), self.classifier.inputs, order=ColumnOrder()).values()
+        )
         for start in range(0, len(aligned[0]), _BATCH):
             yield [torch.from_numpy(np.ascontiguousarray(array[start : start + _BATCH])) for array in aligned]
 

@@ -17,7 +17,6 @@ from fedlas.contract.requests import parse_budget
 from fedlas.conversion import DatasetFile, ModelFile, dataset_file, example_of, model_file
 from fedlas.conversion.rows import seen_by
 from fedlas.data import Dataset, align, read_dataset
-from fedlas.data.alignment import InputSpec
 from fedlas.data.scores import read_scores
 from fedlas.errors import BadDataset, ConversionError, UnsupportedModel
 from fedlas.observer import Observer
@@ -41,7 +40,7 @@ class OpenedModel:
         """The dataset in the model's inputs and classes; raises as `fedlas.data.align` does."""
         return align(
             dataset,
-            model_inputs=[InputSpec(name=s.name, dtype=s.dtype, shape=list(s.shape)) for s in self.classifier.inputs],
+            model_inputs=self.classifier.inputs,
             num_classes=self.classifier.num_classes,
             class_names=self.class_names,
             columns=self.columns,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 
+from fedlas.contract.profiles import TensorSpec
 from fedlas.data.arrays import MEMORY_BYTES, ArrayFactory, pieces
 from fedlas.data.dataset import Array, Dataset, Integers
 from fedlas.data.prepared import ImageColumn
@@ -23,7 +24,7 @@ SINGLE_INPUT_NAMES = ("inputs", "x", "X", "images", "data")
 def align(
     dataset: Dataset,
     *,
-    model_inputs: Sequence[InputSpec],
+    model_inputs: Sequence[TensorSpec],
     num_classes: int,
     class_names: Sequence[str] | None,
     preprocessing: Preprocessing | None = None,
@@ -77,7 +78,7 @@ def align(
 
 def align_inputs(
     inputs: Mapping[str, Array],
-    model_inputs: Sequence[InputSpec],
+    model_inputs: Sequence[TensorSpec],
     *,
     preprocessing: Preprocessing | None = None,
     order: ColumnOrder | None = None,
@@ -96,10 +97,10 @@ def align_inputs(
     for name, spec in _matched(inputs, model_inputs):
         array = inputs[name] if order.places is None else taken(name, inputs[name], order.places, scratch)
         if isinstance(array, ImageColumn):
-            aligned[spec["name"]] = pixels(name, array, spec, preprocessing, scratch)
+            aligned[spec.name] = pixels(name, array, spec, preprocessing, scratch)
             continue
-        wanted = tuple(spec["shape"])[1:]
-        fill, width = (fills or {}).get(spec["name"]), wanted[0] if wanted else None
+        wanted = tuple(spec.shape)[1:]
+        fill, width = (fills or {}).get(spec.name), wanted[0] if wanted else None
         if fill is not None and array.ndim >= 2 and isinstance(width, int) and array.shape[1] < width:
             array = widened(name, array, width, fill, scratch)
         found = array.shape[1:]
@@ -109,17 +110,17 @@ def align_inputs(
                 f"the model's input {shown(spec)} does not fit the dataset's {described(name, array)}"
                 + (_reshape_hint(wanted, found) or order.described),
             )
-        aligned[spec["name"]] = cast(name, array, spec, scratch, first_row=first_row)
+        aligned[spec.name] = cast(name, array, spec, scratch, first_row=first_row)
     return aligned
 
 
-def used_inputs(inputs: Mapping[str, Array], model_inputs: Sequence[InputSpec]) -> dict[str, str]:
+def used_inputs(inputs: Mapping[str, Array], model_inputs: Sequence[TensorSpec]) -> dict[str, str]:
     """The name of the model's input for each of a dataset's that it takes; raises as `align` does."""
-    return {name: spec["name"] for name, spec in _matched(inputs, model_inputs)}
+    return {name: spec.name for name, spec in _matched(inputs, model_inputs)}
 
 
-def _matched(inputs: Mapping[str, Array], model_inputs: Sequence[InputSpec]) -> list[tuple[str, InputSpec]]:
-    wanted = [spec["name"] for spec in model_inputs]
+def _matched(inputs: Mapping[str, Array], model_inputs: Sequence[TensorSpec]) -> list[tuple[str, TensorSpec]]:
+    wanted = [spec.name for spec in model_inputs]
     if all(name in inputs for name in wanted):
         return list(zip(wanted, model_inputs, strict=True))
     single = list(inputs) if len(inputs) == 1 else [name for name in SINGLE_INPUT_NAMES if name in inputs]
@@ -229,14 +230,6 @@ _BLOCK_BYTES = 1 << 25
 Shape = Sequence[int | str | None]
 
 
-class InputSpec(TypedDict):
-    """A model's input; the first entry of the shape is the batch."""
-
-    name: str
-    dtype: str
-    shape: Shape
-
-
 def fits(wanted: Shape, found: Sequence[int | None]) -> bool:
     """True where sizes agree as far as both sides name them."""
     return len(wanted) == len(found) and all(
@@ -245,7 +238,7 @@ def fits(wanted: Shape, found: Sequence[int | None]) -> bool:
     )
 
 
-def cast(name: str, array: Array, spec: InputSpec, scratch: Path | None, *, first_row: int = 0) -> Array:
+def cast(name: str, array: Array, spec: TensorSpec, scratch: Path | None, *, first_row: int = 0) -> Array:
     """Float widths, integers and pixels become the input's float type unscaled; integers stay integers.
 
     Args:
@@ -256,7 +249,7 @@ def cast(name: str, array: Array, spec: InputSpec, scratch: Path | None, *, firs
         Mismatch: `inputs_mismatch` where floats or too large integers meet an integer input.
         BadDataset: `non_finite` where a number is too large for the type, with its row.
     """
-    dtype = np.dtype(spec["dtype"])
+    dtype = np.dtype(spec.dtype)
     if array.dtype == dtype:
         return array
     if array.dtype.kind == "f" and dtype.kind != "f":
@@ -317,15 +310,15 @@ def _in_pieces(name: str, array: Array, change: Callable[[Array], Array], scratc
         return rows.finish()
 
 
-def shown(spec: InputSpec) -> str:
-    return f"'{spec['name']}' {spec['dtype']} {tuple(spec['shape'])}"
+def shown(spec: TensorSpec) -> str:
+    return f"'{spec.name}' {spec.dtype} {tuple(spec.shape)}"
 
 
 def described(name: str, array: Array) -> str:
     return f"'{name}' {array.dtype.name} {('N', *array.shape[1:])}"
 
 
-def check_preprocessing(preprocessing: Preprocessing, model_inputs: Sequence[InputSpec]) -> None:
+def check_preprocessing(preprocessing: Preprocessing, model_inputs: Sequence[TensorSpec]) -> None:
     """Raise Mismatch `preprocessing_mismatch` unless some input of the model takes what the preprocessing makes."""
     faults = [_unfit(preprocessing, spec) for spec in model_inputs]
     if None not in faults:
@@ -333,7 +326,7 @@ def check_preprocessing(preprocessing: Preprocessing, model_inputs: Sequence[Inp
 
 
 def pixels(
-    name: str, images: ImageColumn, spec: InputSpec, preprocessing: Preprocessing | None, scratch: Path | None
+    name: str, images: ImageColumn, spec: TensorSpec, preprocessing: Preprocessing | None, scratch: Path | None
 ) -> Array:
     """Preprocess the image files for the model, block by block."""
     if preprocessing is None:
@@ -344,12 +337,12 @@ def pixels(
         )
     if (fault := _unfit(preprocessing, spec)) is not None:
         raise Mismatch("inputs_mismatch", fault)
-    row = tuple(size for size in spec["shape"][1:] if isinstance(size, int) and size >= 0)
-    if len(row) < len(spec["shape"]) - 1:
+    row = tuple(size for size in spec.shape[1:] if isinstance(size, int) and size >= 0)
+    if len(row) < len(spec.shape) - 1:
         row = _first_row(images, preprocessing)
     step = max(1, _BLOCK_BYTES // (4 * max(1, int(np.prod(row)))))
     with ArrayFactory(scratch, allow_nan=True).builder(name) as rows:
-        rows.append(np.empty((0, *row), spec["dtype"]))
+        rows.append(np.empty((0, *row), spec.dtype))
         for start in range(0, len(images), step):
             block = images[start : start + step]
             out = np.empty((len(block), *row), preprocessing.dtype)
@@ -373,9 +366,9 @@ def _bad_image(name: str, row: int, error: BadImage) -> BadDataset:
     return BadDataset(error.code, f"'{name}', row {row} (counted from 0): {error.message}")
 
 
-def _unfit(preprocessing: Preprocessing, spec: InputSpec) -> str | None:
+def _unfit(preprocessing: Preprocessing, spec: TensorSpec) -> str | None:
     """A sentence where the model's input does not take what the preprocessing makes."""
-    wanted, made = tuple(spec["shape"])[1:], preprocessing.shape
+    wanted, made = tuple(spec.shape)[1:], preprocessing.shape
     text = (
         f"the model's input {shown(spec)} does not fit what its preprocessing makes of an image: "
         f"{preprocessing.dtype} {tuple('any' if size is None else size for size in made)}"
@@ -384,6 +377,6 @@ def _unfit(preprocessing: Preprocessing, spec: InputSpec) -> str | None:
         other = "NHWC" if preprocessing.layout == "NCHW" else "NCHW"
         turned = fits(wanted, replace(preprocessing, layout=other).shape)
         return f'{text}; say "layout": "{other}"' if turned else text
-    if np.dtype(spec["dtype"]).kind in "iub" and preprocessing.dtype != "uint8":
+    if np.dtype(spec.dtype).kind in "iub" and preprocessing.dtype != "uint8":
         return text + '; say "dtype": "uint8" for pixels from 0 to 255 as they are'
     return None

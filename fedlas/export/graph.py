@@ -27,6 +27,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from fedlas.calibrators import Calibrator
 from fedlas.calibrators.feature_map import shown_parameters
+from fedlas.contract.profiles import ServingCost
 from fedlas.contract.report import Parity
 from fedlas.deployment import CLASS_PRIORS, ClassPriors, Deployment, shifted_logits
 from fedlas.errors import ExportError, FedLASError, UnsupportedModel
@@ -34,7 +35,7 @@ from fedlas.export.parity import MAX_WEIGHT_BYTES, TYPICALITY, Exportable, prove
 from fedlas.export.scores_graph import append_priors, append_typicality
 from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Typicality
-from fedlas.importers.onnx.cost import ServingCost, serving_cost
+from fedlas.importers.onnx.cost import serving_cost
 from fedlas.importers.onnx.graph import Array, Graph, rename_tensors
 from fedlas.importers.onnx.train.classifier import STANDARD_OUTPUTS, GraphClassifier
 from fedlas.race.averaging import Ensemble

@@ -6,6 +6,6 @@ from fedlas.extras import require
 
 require("library", "torch", "onnx", "pydantic")
 
-from fedlas.importers.onnx import GraphClassifier, InputSpec, OnnxClassifier, check_parity, load_onnx
+from fedlas.importers.onnx import GraphClassifier, OnnxClassifier, check_parity, load_onnx
 
-__all__ = ["GraphClassifier", "InputSpec", "OnnxClassifier", "check_parity", "load_onnx"]
+__all__ = ["GraphClassifier", "OnnxClassifier", "check_parity", "load_onnx"]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fedlas.contract.profiles import ModelProfile
 from fedlas.data import Dataset, align_inputs, load_dataset, used_inputs
-from fedlas.data.alignment import InputSpec, Shape, merged_reading
+from fedlas.data.alignment import Shape, merged_reading
 from fedlas.data.arrays import RowReader, non_finite
 from fedlas.data.dataset import Array
 from fedlas.data.labels import as_text
@@ -186,16 +186,17 @@ class ModelRows:
         self._dataset, self._tolerant = load_dataset(path, mapped_from=_MAPPED_FROM), tolerant
         given = profile.preprocessing
         self._preprocessing = None if given is None else Preprocessing.parse(given.stored())
-        self._specs = [InputSpec(name=spec.name, dtype=spec.dtype, shape=spec.shape) for spec in profile.inputs]
+        self._specs = profile.inputs
         self._used = used_inputs(self._dataset.inputs, self._specs)
         told = None if profile.reading is None else profile.reading.model_dump()
         self._reading = merged_reading(self._dataset.reading, told, self._used) or {}
         self._order = ColumnOrder.of_dataset(self._dataset, profile.columns)
         self._fitted({name: self._dataset.inputs[name][:0] for name in self._used}, 0)
         first = self._first_row()
-        for spec in self._specs:
-            if spec["name"] in first:
-                spec["shape"] = ["N", *first[spec["name"]].shape[1:]]
+        self._specs = [
+            spec.changed(shape=["N", *first[spec.name].shape[1:]]) if spec.name in first else spec
+            for spec in self._specs
+        ]
         taken = sum(map(_bytes_of_row, first.values())) + sum(map(_bytes_of_files, self._dataset.inputs.values()))
         taken += _BYTES_PER_CLASS * len(profile.class_names)
         self._step = max(1, min(_MAX_ROWS, _BLOCK_BYTES // taken))
@@ -222,9 +223,9 @@ class ModelRows:
 
     def _first_row(self) -> dict[str, Array]:
         """A row of the model's inputs; sizes that it leaves open are those of the first row of the file with any."""
-        fixed = {spec["name"]: _fixed(spec["shape"]) for spec in self._specs}
+        fixed = {spec.name: _fixed(spec.shape) for spec in self._specs}
         if all(sizes is not None for sizes in fixed.values()):
-            return {spec["name"]: np.empty((1, *(fixed[spec["name"]] or ())), spec["dtype"]) for spec in self._specs}
+            return {spec.name: np.empty((1, *(fixed[spec.name] or ())), spec.dtype) for spec in self._specs}
         return next((inputs for inputs, _ in map(self._aligned, in_file_order(self._dataset, 1)) if inputs), {})
 
     def _aligned(self, block: Block) -> tuple[dict[str, Array], Errors]:

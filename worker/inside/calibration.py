@@ -20,7 +20,6 @@ from fedlas.contract.profiles import (
     OutputSpec,
     PriorsInput,
     Reading,
-    ServingCost,
     TypicalitySpec,
 )
 from fedlas.contract.report import Named, Report, Subject
@@ -185,7 +184,7 @@ def _export(found: Calibration, upload: GraphClassifier, file: Path, order: JobO
         ),
         "priors_input": PriorsInput.of(file, written.priors_input),
         "cost_factor": round(finalist.cost_factor, 3),
-        "cost": ServingCost.model_validate(cost.as_dict()),
+        "cost": cost,
         "trained_on": [*profile.trained_on, _fitted_on(found, order, trained=found.verdict.verdict == "trained")],
     }
     return profile.model_copy(update=changed)

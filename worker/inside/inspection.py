@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedlas.contract.options import ModelOptions
-from fedlas.contract.profiles import DatasetProfile, FeatureSpec, ModelProfile, Reading, ServingCost, TensorSpec
+from fedlas.contract.profiles import DatasetProfile, FeatureSpec, ModelProfile, Reading
 from fedlas.errors import UnsupportedModel
 from worker.documents import JOB_ID, DatasetInspection, InspectDatasetOrder, InspectModelOrder, ModelInspection
 from worker.inside.channel import Emit, Files
@@ -37,7 +37,7 @@ def inspect_model(order: InspectModelOrder, files: Files, folder: Path, emit: Em
     from fedlas.data.alignment import check_preprocessing
     from fedlas.export.graph import write_graph
     from fedlas.importers import check_parity
-    from worker.inside.model_loading import input_specs, open_classifier, preprocessing_of
+    from worker.inside.model_loading import open_classifier, preprocessing_of
     from worker.inside.serving_cost import measured
 
     options, file = order.options, files["model"]
@@ -46,12 +46,12 @@ def inspect_model(order: InspectModelOrder, files: Files, folder: Path, emit: Em
     _check_reading(classifier, options)
     profile = model_profile(classifier, names, options)
     if (preprocessing := preprocessing_of(options.preprocessing)) is not None:
-        check_preprocessing(preprocessing, input_specs(profile))
+        check_preprocessing(preprocessing, profile.inputs)
     served = folder / "served.onnx"
     check_parity(file, classifier)
     rows = classifier.example_rows(_CHECKED_ROWS)
     report = write_graph(classifier, calibrator=Identity(), class_names=names, verify_with=rows).save(served)
-    cost = ServingCost.model_validate(measured(served, classifier.inputs, classifier.lengths, report.cost).as_dict())
+    cost = measured(served, classifier.inputs, classifier.lengths, report.cost)
     job_id = classifier.metadata.get("fedlas.job_id", "")
     return ModelInspection(
         profile=profile.model_copy(update={"cost": cost}),
@@ -114,7 +114,7 @@ def model_profile(classifier: GraphClassifier, class_names: list[str], options: 
             "preprocessing": options.preprocessing,
             "columns": options.columns,
             "reading": reading,
-            "inputs": [TensorSpec(name=i.name, dtype=i.dtype, shape=list(i.shape)) for i in classifier.inputs],
+            "inputs": list(classifier.inputs),
             "output": {"name": classifier.output_name, "kind": classifier.output_kind},
             "task": classifier.task,
             "num_classes": classifier.num_classes,

@@ -11,10 +11,9 @@ import torch
 from fedlas.calibration import CalibrationOptions
 from fedlas.contract.base import JsonObject
 from fedlas.contract.options import ModelOptions
-from fedlas.contract.profiles import ImagePreprocessing, ModelProfile
+from fedlas.contract.profiles import ImagePreprocessing
 from fedlas.contract.requests import JobRequest
 from fedlas.data import Dataset, align, load_dataset
-from fedlas.data.alignment import InputSpec
 from fedlas.data.duplicates import SeenRows, without_seen
 from fedlas.importers import GraphClassifier, load_onnx
 from fedlas.preprocessing import Preprocessing
@@ -37,7 +36,7 @@ def open_job(order: JobOrder, files: Files, folder: Path) -> tuple[GraphClassifi
     classifier = open_classifier(files["model"], order.model.options)
     dataset = align(
         load_dataset(files["dataset"]),
-        model_inputs=input_specs(profile),
+        model_inputs=profile.inputs,
         num_classes=profile.num_classes,
         class_names=profile.class_names if profile.class_names_given else None,
         preprocessing=preprocessing_of(profile.preprocessing),
@@ -76,10 +75,6 @@ def open_classifier(file: Path, options: ModelOptions) -> GraphClassifier:
 
 def preprocessing_of(given: ImagePreprocessing | None) -> Preprocessing | None:
     return None if given is None else Preprocessing.parse(given.stored())
-
-
-def input_specs(profile: ModelProfile) -> list[InputSpec]:
-    return [InputSpec(name=spec.name, dtype=spec.dtype, shape=spec.shape) for spec in profile.inputs]
 
 
 def asked(request: JobRequest) -> JsonObject:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 
+from fedlas.contract.profiles import MeasuredBatch, ServingCost, TensorSpec
 from fedlas.data.dataset import Array
-from fedlas.importers import InputSpec
-from fedlas.importers.onnx.cost import Measured, ServingCost, serving_cost
+from fedlas.importers.onnx.cost import serving_cost
 from fedlas.importers.onnx.graph import Graph
 from service.inference.session import open_session
 
@@ -36,29 +35,29 @@ _MIN_LENGTH = 8
 _WHOLE = (2**63 - 1, 2**31 - 1, 30_000, 1_000, 100, 1)
 
 
-def measured(path: Path, inputs: Sequence[InputSpec], lengths: Mapping[str, int], cost: ServingCost) -> ServingCost:
+def measured(path: Path, inputs: Sequence[TensorSpec], lengths: Mapping[str, int], cost: ServingCost) -> ServingCost:
     """The cost with the largest batch that was run; where its rows are longer than those counted, they are counted."""
     measuring = _Measuring(path, inputs, lengths, cost)
     found = measuring.run()
     if measuring.lengths != lengths:
         cost = serving_cost(Graph.from_model(onnx.load_model(path)), inputs, measuring.lengths)
-    return replace(cost, measured=found)
+    return cost.changed(measured=found)
 
 
 class _Measuring:
-    def __init__(self, path: Path, inputs: Sequence[InputSpec], lengths: Mapping[str, int], cost: ServingCost) -> None:
+    def __init__(self, path: Path, inputs: Sequence[TensorSpec], lengths: Mapping[str, int], cost: ServingCost) -> None:
         self._session = open_session(str(path), threads=1)
         self._inputs, self.lengths, self._cost = inputs, dict(lengths), cost
         self._most_rows = max(1, min(_MAX_ROWS, _MAX_BYTES // max(1, cost.peak_row_bytes)))
         self._deadline = time.perf_counter() + _ALL_S
 
-    def run(self) -> Measured | None:
+    def run(self) -> MeasuredBatch | None:
         """Longer rows first, then more of them, each time twice as many."""
         kinds = self._accepted(self.lengths)
         if not kinds:
             return None
         self._lengthen(kinds)
-        best: Measured | None = None
+        best: MeasuredBatch | None = None
         rows = 1
         while rows <= self._most_rows and time.perf_counter() < self._deadline:
             times = {name: self._seconds(make, rows, self.lengths) for name, make in kinds.items()}
@@ -66,7 +65,8 @@ class _Measuring:
             if not taken:
                 break
             slowest = max(taken, key=lambda name: taken[name])
-            best = Measured(rows, max([1, *self.lengths.values()]), round(taken[slowest], 6), slowest)
+            length, seconds = max([1, *self.lengths.values()]), round(taken[slowest], 6)
+            best = MeasuredBatch(rows=rows, length=length, seconds=seconds, values=slowest)
             if taken[slowest] > _LAST_S:
                 break
             rows *= 2

@@ -7,8 +7,7 @@ In the order of `loading.load_onnx`: `parse` (bytes → checked model), `rewrite
 
 from __future__ import annotations
 
-from fedlas.importers.onnx.evaluator import InputSpec
 from fedlas.importers.onnx.loading import check_parity, load_onnx
 from fedlas.importers.onnx.train.classifier import GraphClassifier, OnnxClassifier
 
-__all__ = ["GraphClassifier", "InputSpec", "OnnxClassifier", "check_parity", "load_onnx"]
+__all__ = ["GraphClassifier", "OnnxClassifier", "check_parity", "load_onnx"]

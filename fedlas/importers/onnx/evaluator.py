@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from onnx import NodeProto, ValueInfoProto, helper
 from torch import Tensor
 
+from fedlas.contract.profiles import TensorSpec
 from fedlas.errors import Mismatch, UnsupportedModel
 from fedlas.importers.onnx.graph import Graph, Shape
 from fedlas.importers.onnx.operators import operator_name
@@ -147,16 +147,7 @@ def outputs_of(graph: Graph, inputs: Mapping[str, Tensor]) -> list[Tensor]:
     return [found[name] for name in graph.outputs]
 
 
-@dataclass(frozen=True)
-class InputSpec:
-    """One input of a classifier: numpy's name of its type, and its shape with `"N"` for the rows."""
-
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
-
-
-def input_spec(info: ValueInfoProto) -> InputSpec:
+def input_spec(info: ValueInfoProto) -> TensorSpec:
     """The specification of a graph's input; raises UnsupportedModel (`unsupported_input`)."""
     tensor = info.type.tensor_type
     if not info.type.HasField("tensor_type") or not tensor.elem_type or tensor.elem_type == 8:
@@ -166,7 +157,9 @@ def input_spec(info: ValueInfoProto) -> InputSpec:
     ]
     if not dims:
         raise UnsupportedModel("unsupported_input", f"input {info.name!r} has no shape whose first axis are the rows")
-    return InputSpec(info.name, helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, ("N", *dims[1:]))
+    return TensorSpec(
+        name=info.name, dtype=helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, shape=["N", *dims[1:]]
+    )
 
 
 def fixed_batch(inputs: list[ValueInfoProto]) -> int | None:
@@ -194,7 +187,7 @@ def set_batch(graph: Graph) -> None:
     graph.inputs = renamed
 
 
-def example_inputs(specs: list[InputSpec], rows: int, lengths: Mapping[str, int], seed: int = 0) -> dict[str, Tensor]:
+def example_inputs(specs: list[TensorSpec], rows: int, lengths: Mapping[str, int], seed: int = 0) -> dict[str, Tensor]:
     """Random rows: normal floats; integers are zeros and ones (valid as token ids and masks), starting with a one."""
     generator = np.random.default_rng(seed)
     made = {}
@@ -210,7 +203,7 @@ def example_inputs(specs: list[InputSpec], rows: int, lengths: Mapping[str, int]
     return made
 
 
-def find_lengths(graph: Graph, specs: list[InputSpec], rows: int) -> tuple[dict[str, int], dict[str, tuple[int, ...]]]:
+def find_lengths(graph: Graph, specs: list[TensorSpec], rows: int) -> tuple[dict[str, int], dict[str, tuple[int, ...]]]:
     """Lengths of the open axes with which the graph runs, and all tensors' shapes then; raises UnsupportedModel."""
     names = {size: axis for spec in specs for axis, size in enumerate(spec.shape[1:]) if isinstance(size, str)}
     channels = {s for spec in specs if len(spec.shape) >= 4 for s in spec.shape[1:2] if isinstance(s, str)}

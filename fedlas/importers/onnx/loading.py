@@ -15,10 +15,10 @@ from onnxruntime import InferenceSession
 
 from fedlas.calibrators import softmax
 from fedlas.classifier import Classifier
+from fedlas.contract.profiles import TensorSpec
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.cost import check_sizes
 from fedlas.importers.onnx.evaluator import (
-    InputSpec,
     example_inputs,
     find_lengths,
     fixed_batch,
@@ -179,7 +179,7 @@ def _keep_outputs(graph: Graph, output: str | None) -> None:
         raise no_gradient(unknown)
 
 
-def _follows_rows(graph: Graph, specs: list[InputSpec], lengths: Mapping[str, int], two: Shapes) -> bool:
+def _follows_rows(graph: Graph, specs: list[TensorSpec], lengths: Mapping[str, int], two: Shapes) -> bool:
     """True where a graph that says its batch is open, and has the shapes `two` for two rows, really takes three."""
     try:
         three = shapes_of(graph, example_inputs(specs, 3, lengths))
@@ -188,7 +188,7 @@ def _follows_rows(graph: Graph, specs: list[InputSpec], lengths: Mapping[str, in
     return all(two[name][:1] == (2,) and three[name][:1] == (3,) for name in graph.outputs if 2 in two[name][:1])
 
 
-def _check_rows(graph: Graph, specs: list[InputSpec], lengths: Mapping[str, int]) -> None:
+def _check_rows(graph: Graph, specs: list[TensorSpec], lengths: Mapping[str, int]) -> None:
     """Refuse rows that change each other's results, where operators are not those of the table."""
     if any(map(is_runtime_node, graph.nodes)):
         try:
@@ -203,7 +203,7 @@ def _build(
     graph: Graph,
     head: Head,
     shapes: Shapes,
-    specs: list[InputSpec],
+    specs: list[TensorSpec],
     lengths: Mapping[str, int],
     task: str | None,
     modules: Mapping[str, str],

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedlas.contract.profiles import TensorSpec
 from fedlas.data import Dataset, align
-from fedlas.data.alignment import InputSpec
 from fedlas.errors import BadDataset, Mismatch
 
 TARGETS = np.arange(60) % 3
@@ -24,8 +24,8 @@ def dataset(class_names: list[str] | None = None, targets: np.ndarray = TARGETS,
     )
 
 
-def spec(name: str = "input", dtype: str = "float32", shape: tuple[Any, ...] = ("N", 4)) -> InputSpec:
-    return {"name": name, "dtype": dtype, "shape": shape}
+def spec(name: str = "input", dtype: str = "float32", shape: tuple[Any, ...] = ("N", 4)) -> TensorSpec:
+    return TensorSpec(name=name, dtype=dtype, shape=list(shape))
 
 
 def fitted(data: Dataset, *inputs: dict[str, Any], names: list[str] | None = None, num_classes: int = 3) -> Dataset:

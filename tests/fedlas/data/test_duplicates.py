@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fedlas.contract.profiles import TensorSpec
 from fedlas.data import SPLITS, Dataset, align, load_dataset, save_dataset, without_copies
 from fedlas.data import arrays as arrays_module
 from fedlas.data import duplicates as module
-from fedlas.data.alignment import InputSpec
 from fedlas.data.arrays import read_arrays
 from fedlas.data.duplicates import MIN_LEFT, SeenRows, without_seen
 from fedlas.errors import BadDataset
@@ -96,7 +96,7 @@ def test_the_same_numbers_are_the_same_row() -> None:
 @pytest.mark.parametrize("dtype", ["uint8", "int64", "float64", "float16", ">f4"])
 def test_any_type_that_the_model_casts_is_found(dtype: str) -> None:
     """Rows that become one input of the model are one row: bytes of pixels, wide floats, another byte order."""
-    spec = InputSpec(name="pixels", dtype="float32", shape=["N", 8])
+    spec = TensorSpec(name="pixels", dtype="float32", shape=["N", 8])
     rows = RNG.integers(0, 256, (40, 8))
 
     def aligned(array: Any) -> Dataset:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fedlas.contract.profiles import TensorSpec
 from fedlas.data import ReadingOptions, align, align_inputs, load_dataset, read_dataset, save_dataset
-from fedlas.data.alignment import InputSpec, check_preprocessing
+from fedlas.data.alignment import check_preprocessing
 from fedlas.data.arrays import ArrayFactory
 from fedlas.data.formats.image_folder import ImageFolderReader
 from fedlas.data.prepared import ImageColumn
@@ -20,7 +21,7 @@ from fedlas.preprocessing import Preprocessing
 from tests.corpus.case import BadFile
 from tests.corpus.images import CASES, GOOD_PER_CLASS, Entry, image, photo, zip_of
 
-SPEC: InputSpec = {"name": "x", "dtype": "float32", "shape": ("N", 3, 8, 8)}
+SPEC = TensorSpec(name="x", dtype="float32", shape=["N", 3, 8, 8])
 STEPS = Preprocessing.parse({"resize": 8, "crop": 8, "mean": 0.5, "std": 0.25})
 
 
@@ -223,7 +224,7 @@ def test_pixels_in_the_scratch_folder(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_half_precision_models(tmp_path: Path) -> None:
     """Pixels are cast to the model's float width."""
     images: dict[str, Any] = {"images": ImageColumn.of([image(photo())] * 3)}
-    found = align_inputs(images, [{**SPEC, "dtype": "float16"}], preprocessing=STEPS)["x"]
+    found = align_inputs(images, [SPEC.changed(dtype="float16")], preprocessing=STEPS)["x"]
     np.testing.assert_array_equal(found[0], STEPS(image(photo())).astype(np.float16))
 
 
@@ -241,8 +242,8 @@ def test_images_need_preprocessing() -> None:
         ({"crop": 9}, SPEC, r"\(3, 9, 9\)"),
         ({"crop": 8, "channels": 1}, SPEC, r"\(1, 8, 8\)"),
         ({"crop": 8, "layout": "NHWC"}, SPEC, 'say "layout": "NCHW"'),
-        ({"crop": 8}, {**SPEC, "dtype": "uint8"}, 'say "dtype": "uint8"'),
-        ({"crop": 8}, {**SPEC, "shape": ("N", 192)}, "192"),
+        ({"crop": 8}, SPEC.changed(dtype="uint8"), 'say "dtype": "uint8"'),
+        ({"crop": 8}, SPEC.changed(shape=["N", 192]), "192"),
     ],
 )
 def test_preprocessing_must_fit_the_model(given: dict[str, Any], spec: dict[str, Any], words: str) -> None:
@@ -259,8 +260,8 @@ def test_preprocessing_must_fit_the_model(given: dict[str, Any], spec: dict[str,
 
 def test_preprocessing_that_fits_some_input() -> None:
     """One image input beside others is enough; free sizes fit."""
-    check_preprocessing(STEPS, [{**SPEC, "shape": ("N", 5)}, SPEC])
-    check_preprocessing(Preprocessing(), [{**SPEC, "shape": ("N", 3, "h", "w")}])
+    check_preprocessing(STEPS, [SPEC.changed(shape=["N", 5]), SPEC])
+    check_preprocessing(Preprocessing(), [SPEC.changed(shape=["N", 3, "h", "w"])])
 
 
 def test_images_of_another_size_are_named() -> None:
@@ -275,5 +276,5 @@ def test_images_of_another_size_are_named() -> None:
 def test_sizes_may_follow_from_the_first_image() -> None:
     """Where neither the model nor the preprocessing fixes the size, the images do, if they all have one."""
     images: dict[str, Any] = {"images": ImageColumn.of([image(photo(seed=i)) for i in range(3)])}
-    spec = {**SPEC, "shape": ("N", 3, "h", "w")}
+    spec = SPEC.changed(shape=["N", 3, "h", "w"])
     assert align_inputs(images, [spec], preprocessing=Preprocessing())["x"].shape == (3, 3, 16, 24)

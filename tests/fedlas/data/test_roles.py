@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fedlas.contract.profiles import TensorSpec
 from fedlas.data import Dataset, ReadingOptions, align, load_dataset, read_dataset, save_dataset
-from fedlas.data.alignment import InputSpec
 from fedlas.data.roles import ColumnOrder
 from fedlas.errors import Mismatch
 
@@ -31,7 +31,7 @@ def written(folder: Path, frame: pd.DataFrame, kind: str, **options: Any) -> Dat
 
 def fitted(dataset: Dataset, columns: list[str] | None, width: int | str = 3, **more: Any) -> Dataset:
     """The dataset as a model with these columns takes it."""
-    spec = InputSpec(name="x", dtype="float32", shape=["N", width])
+    spec = TensorSpec(name="x", dtype="float32", shape=["N", width])
     classes = {"num_classes": 3, "class_names": None}
     return align(dataset, model_inputs=[spec], columns=columns, **classes, **more)
 
@@ -136,7 +136,7 @@ def padded_rows(folder: Path, fill: int) -> Dataset:
 
 def test_padding_is_remembered_under_the_models_name(tmp_path: Path) -> None:
     """The padding that filled the dataset's rows fills those that are shorter than the model's, and later ones."""
-    spec = InputSpec(name="tokens", dtype="int64", shape=["N", 8])
+    spec = TensorSpec(name="tokens", dtype="int64", shape=["N", 8])
     dataset = padded_rows(tmp_path, 9)
     given: dict[str, Any] = {"model_inputs": [spec], "num_classes": 3, "class_names": None}
     result = align(dataset, **given, scratch=tmp_path)

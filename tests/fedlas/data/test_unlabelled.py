@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from fedlas.contract.profiles import TensorSpec
 from fedlas.data import ReadingOptions, align, load_dataset, read_dataset, save_dataset
 from fedlas.data.dataset import Dataset
 from fedlas.errors import BadDataset
@@ -152,7 +153,7 @@ def test_broken_images_are_kept(tmp_path: Path) -> None:
 def test_nothing_is_fitted_to_them(tmp_path: Path) -> None:
     """No model's classes fit rows that have none."""
     dataset = read(tmp_path, npz(x=ROWS))
-    spec: Any = {"name": "x", "dtype": "float32", "shape": ("N", 3)}
+    spec = TensorSpec(name="x", dtype="float32", shape=["N", 3])
     with pytest.raises(BadDataset) as caught:
         align(dataset, model_inputs=[spec], num_classes=2, class_names=None)
     assert caught.value.code == "unlabelled_dataset"

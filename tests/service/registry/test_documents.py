@@ -9,23 +9,14 @@ import pytest
 from fedlas.contract.base import Document
 from fedlas.contract.events import CandidateEnded
 from fedlas.contract.plan import Plan
-from fedlas.contract.profiles import DatasetProfile, ImagePreprocessing, ModelProfile, ServingCost
+from fedlas.contract.profiles import DatasetProfile, ImagePreprocessing, ModelProfile
 from fedlas.contract.report import Report
 from fedlas.contract.requests import JobRequest
-from fedlas.importers.onnx.cost.serving_cost import Measured
-from fedlas.importers.onnx.cost.serving_cost import ServingCost as ComputedCost
 from fedlas.preprocessing import Preprocessing
 from service.registry.presenters import event_json
 from service.registry.tables import Event, now
 from tests.helpers import Json
 from tests.helpers.documents import DATASET_PROFILE, DEMO, MODEL_PROFILE
-
-
-def test_the_serving_cost_is_what_inspection_writes() -> None:
-    """The typed form holds all of `ServingCost.as_dict`, measured or not."""
-    plain = ComputedCost("unknown").as_dict()
-    for written in (plain, ComputedCost("bounded", 1, 2, 3, {"x.1": 2.0}, Measured(4, 5, 0.5, "zeros")).as_dict()):
-        assert ServingCost.model_validate(written).stored() == json.loads(json.dumps(written))
 
 
 @pytest.mark.parametrize(

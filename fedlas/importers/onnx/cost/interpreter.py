@@ -14,6 +14,7 @@ from onnx import NodeProto, TensorProto, defs, helper, numpy_helper, shape_infer
 from onnx.shape_inference import InferenceError
 from torch import Tensor
 
+from fedlas.contract.profiles import TensorSpec
 from fedlas.errors import Mismatch, UnsupportedModel
 from fedlas.importers.onnx.cost.shape_rules import (
     COMPUTED,
@@ -24,7 +25,7 @@ from fedlas.importers.onnx.cost.shape_rules import (
     constant_tensor,
     given,
 )
-from fedlas.importers.onnx.evaluator import InputSpec, apply_node, run_node
+from fedlas.importers.onnx.evaluator import apply_node, run_node
 from fedlas.importers.onnx.graph import Graph, Shape, attribute, integer, tensor
 from fedlas.importers.onnx.operators import OPERATORS, operator_name
 from fedlas.importers.onnx.operators.roles import COUNTING, read_at
@@ -116,12 +117,12 @@ def _result_type(name: str, node: NodeProto, inputs: Inputs, position: int) -> i
     return int(_TYPES[name](node, inputs)) if name in _TYPES else given(inputs, 0).elem
 
 
-def check_sizes(graph: Graph, inputs: Sequence[InputSpec], lengths: Mapping[str, int]) -> None:
+def check_sizes(graph: Graph, inputs: Sequence[TensorSpec], lengths: Mapping[str, int]) -> None:
     """Raise UnsupportedModel `size_depends_on_values` where an operator reads a size from the values of a row."""
     Interpretation(graph, row_shapes(inputs, lengths, ROWS), constants={})
 
 
-def row_shapes(inputs: Sequence[InputSpec], lengths: Mapping[str, int], rows: int) -> dict[str, Shape]:
+def row_shapes(inputs: Sequence[TensorSpec], lengths: Mapping[str, int], rows: int) -> dict[str, Shape]:
     return {i.name: (rows, *(n if isinstance(n, int) else lengths[n] for n in i.shape[1:])) for i in inputs}
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
+from fedlas.contract.profiles import ServingCost, TensorSpec
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.cost.interpreter import Interpretation, row_shapes
 from fedlas.importers.onnx.cost.shape_rules import AbstractTensor, ShapeMismatch
-from fedlas.importers.onnx.evaluator import InputSpec, example_inputs
+from fedlas.importers.onnx.evaluator import example_inputs
 from fedlas.importers.onnx.graph import Graph, Shape, attribute
 from fedlas.importers.onnx.operators import operator_name
 from fedlas.importers.onnx.runtime import GraphSession
@@ -28,41 +28,7 @@ _MAX_COMPUTED_ROWS = 64
 _FACTORS = (64, 8, 1, 0.5, 0.25)
 
 
-@dataclass(frozen=True)
-class Measured:
-    """The largest batch that was run: rows, their longest free dimension (1 where none is), its slowest values."""
-
-    rows: int
-    length: int
-    seconds: float
-    values: str
-
-
-@dataclass(frozen=True)
-class ServingCost:
-    """The cost of rows of a served graph.
-
-    Attributes:
-        sizes: `shapes` where all follow from shapes alone, `bounded` where some count values of a row,
-            `unknown` where some cannot be told.
-        fixed_bytes: of the weights and of all that does not grow with the rows.
-        row_bytes, peak_row_bytes: of all tensors for each further row, and the most of them that are alive at once.
-        powers: for each free dimension of an input, the power with which the largest tensor grows.
-        measured: None where it was not run, or where it refuses every row that was made up.
-    """
-
-    sizes: str
-    fixed_bytes: int = 0
-    row_bytes: int = 0
-    peak_row_bytes: int = 0
-    powers: Mapping[str, float] = field(default_factory=dict)
-    measured: Measured | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def serving_cost(graph: Graph, inputs: Sequence[InputSpec], lengths: Mapping[str, int]) -> ServingCost:
+def serving_cost(graph: Graph, inputs: Sequence[TensorSpec], lengths: Mapping[str, int]) -> ServingCost:
     """Count the elements of all tensors for several numbers of rows and lengths of every free dimension.
 
     Raises:
@@ -93,11 +59,11 @@ def serving_cost(graph: Graph, inputs: Sequence[InputSpec], lengths: Mapping[str
     row_bytes = max(0, (all_four - all_two) // 2)
     known = all(tensor.shape is not None for tensor in computed)
     return ServingCost(
-        "unknown" if not known else "shapes" if all(tensor.fixed for tensor in computed) else "bounded",
-        sum(value.nbytes for value in graph.constants.values()) + max(0, all_two - 2 * row_bytes),
-        row_bytes,
-        max(0, (peak_four - peak_two) // 2),
-        _powers(run, inputs, lengths),
+        sizes="unknown" if not known else "shapes" if all(tensor.fixed for tensor in computed) else "bounded",
+        fixed_bytes=sum(value.nbytes for value in graph.constants.values()) + max(0, all_two - 2 * row_bytes),
+        row_bytes=row_bytes,
+        peak_row_bytes=max(0, (peak_four - peak_two) // 2),
+        powers=_powers(run, inputs, lengths),
     )
 
 
@@ -159,7 +125,7 @@ def _bytes(graph: Graph, run: Interpretation) -> tuple[int, int]:
 
 
 def _powers(
-    run: Callable[..., Interpretation], inputs: Sequence[InputSpec], lengths: Mapping[str, int]
+    run: Callable[..., Interpretation], inputs: Sequence[TensorSpec], lengths: Mapping[str, int]
 ) -> dict[str, float]:
     """Growth exponent of each free dimension, alone where the graph lets it change alone, else of all at once."""
     places = [

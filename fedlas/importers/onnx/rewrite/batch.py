@@ -17,8 +17,9 @@ import torch
 from onnx import NodeProto
 from torch import Tensor
 
+from fedlas.contract.profiles import TensorSpec
 from fedlas.errors import UnsupportedModel
-from fedlas.importers.onnx.evaluator import InputSpec, constant_tensors, example_inputs, is_light, outputs_of, run_node
+from fedlas.importers.onnx.evaluator import constant_tensors, example_inputs, is_light, outputs_of, run_node
 from fedlas.importers.onnx.graph import Array, Attribute, Graph, Shape, attribute, constant_derived, make_node
 from fedlas.importers.onnx.operators.table import words
 
@@ -259,7 +260,7 @@ class BatchRewriter:
 
 
 def free_batch(
-    graph: Graph, specs: list[InputSpec], batch: int, lengths: Mapping[str, int], before: Mapping[str, Shape]
+    graph: Graph, specs: list[TensorSpec], batch: int, lengths: Mapping[str, int], before: Mapping[str, Shape]
 ) -> tuple[Graph, dict[str, Shape]]:
     """A graph for any number of rows that computes what `graph` does for `batch` rows; raises UnsupportedModel.
 
@@ -292,7 +293,7 @@ def free_batch(
 
 
 def prove_rows(
-    original: Graph, repaired: Graph, specs: list[InputSpec], batch: int, lengths: Mapping[str, int]
+    original: Graph, repaired: Graph, specs: list[TensorSpec], batch: int, lengths: Mapping[str, int]
 ) -> None:
     """Rows computed together must equal rows computed in the exporter's batches; raises AmbiguousShape."""
     rows = example_inputs(specs, batch + 1 if batch <= _AFFORDABLE else 2, lengths, seed=1)

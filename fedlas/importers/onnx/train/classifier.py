@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from fedlas.classifier import Classifier
-from fedlas.contract.profiles import Notice
-from fedlas.importers.onnx.evaluator import InputSpec, example_inputs
+from fedlas.contract.profiles import Notice, TensorSpec
+from fedlas.importers.onnx.evaluator import example_inputs
 from fedlas.importers.onnx.graph import Array, Graph
 from fedlas.importers.onnx.train.heads import Head
 
@@ -39,7 +39,7 @@ class GraphClassifier(Classifier):
             flattened, the features (N, D).
     """
 
-    inputs: tuple[InputSpec, ...]
+    inputs: tuple[TensorSpec, ...]
     lengths: dict[str, int]
     output_name: str
     output_kind: str
@@ -104,7 +104,7 @@ class OnnxClassifier(GraphClassifier):
         template: GraphTemplate,
         head: Head,
         feature_shapes: Sequence[tuple[int, ...]],
-        inputs: Sequence[InputSpec],
+        inputs: Sequence[TensorSpec],
         lengths: Mapping[str, int],
         task: str | None,
     ) -> None:

@@ -16,7 +16,7 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
-from fedlas.importers.onnx.evaluator import InputSpec
+from fedlas.contract.profiles import TensorSpec
 from fedlas.importers.onnx.graph import Graph
 from fedlas.importers.onnx.runtime import GraphSession
 from fedlas.importers.onnx.train.classifier import GraphClassifier
@@ -58,7 +58,7 @@ class RuntimeOnlyClassifier(_RuntimeClassifier):
         graph: Graph,
         scores: ScoreTensors,
         *,
-        inputs: Sequence[InputSpec],
+        inputs: Sequence[TensorSpec],
         lengths: Mapping[str, int],
         task: str,
         reason: str,

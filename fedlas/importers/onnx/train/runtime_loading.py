@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from onnx import ModelProto, NodeProto, TensorProto
 
-from fedlas.contract.profiles import Notice
+from fedlas.contract.profiles import Notice, TensorSpec
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.cost import check_sizes
-from fedlas.importers.onnx.evaluator import LENGTHS, InputSpec, example_inputs, fixed_batch, input_spec, set_batch
+from fedlas.importers.onnx.evaluator import LENGTHS, example_inputs, fixed_batch, input_spec, set_batch
 from fedlas.importers.onnx.graph import Graph, attribute, floats, integers
 from fedlas.importers.onnx.operators.roles import refused
 from fedlas.importers.onnx.rewrite.classical import ML_DOMAIN, label_names, plain_outputs
@@ -46,7 +46,7 @@ class Trace:
         shapes: of the tensors that were seen; what is no tensor (maps, sequences) has none.
     """
 
-    def __init__(self, graph: Graph, specs: Sequence[InputSpec], batch: int | None) -> None:
+    def __init__(self, graph: Graph, specs: Sequence[TensorSpec], batch: int | None) -> None:
         program = GraphSession(graph, graph.outputs, typed=False)
         try:
             self.lengths, found = _first_run(program, graph, list(specs))
@@ -104,7 +104,7 @@ def _fixed(batch: int | None, why: str) -> UnsupportedModel:
     return UnsupportedModel("fixed_batch", f"{found} ({why}); export the model with a free number of rows")
 
 
-def _first_run(program: GraphSession, graph: Graph, specs: list[InputSpec]) -> tuple[dict[str, int], Sequence[object]]:
+def _first_run(program: GraphSession, graph: Graph, specs: list[TensorSpec]) -> tuple[dict[str, int], Sequence[object]]:
     """Lengths of the open axes with which the graph runs, the likeliest first, and what it computes."""
     axes = {size for spec in specs for size in spec.shape[1:] if isinstance(size, str)}
     failure: UnsupportedModel | None = None
@@ -177,7 +177,7 @@ def load_runtime_only(
     return classifier.eval()
 
 
-def _trace(graph: Graph, specs: list[InputSpec], batch: int | None, instead_of: UnsupportedModel) -> Trace:
+def _trace(graph: Graph, specs: list[TensorSpec], batch: int | None, instead_of: UnsupportedModel) -> Trace:
     set_batch(graph)
     if instead_of.code != "no_classifier_output":
         trace = Trace(graph, specs, batch)
