@@ -227,7 +227,7 @@ def _class_mismatch(dataset: Dataset, num_classes: int, model_names: list[str] |
 _EXAMPLE = 'preprocessing={"resize": 256, "crop": 224, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}'
 _BLOCK_BYTES = 1 << 25
 #: The sizes of an input, where a dimension that is no integer fits any size.
-Shape = Sequence[int | str | None]
+Shape = Sequence[int | str]
 
 
 def fits(wanted: Shape, found: Sequence[int | None]) -> bool:

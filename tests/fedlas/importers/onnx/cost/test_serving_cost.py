@@ -14,9 +14,10 @@ from sklearn.datasets import make_blobs
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.svm import SVC
 
+from fedlas.contract.profiles import ServingCost
 from fedlas.errors import UnsupportedModel
 from fedlas.importers import load_onnx
-from fedlas.importers.onnx.cost import ServingCost, serving_cost
+from fedlas.importers.onnx.cost import serving_cost
 from fedlas.importers.onnx.cost.interpreter import Interpretation
 from fedlas.importers.onnx.evaluator import input_spec
 from fedlas.importers.onnx.graph import Graph
