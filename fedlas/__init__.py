@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fedlas import training as training
     from fedlas.calibration.evaluation import CalibrationOptions
     from fedlas.calibration.in_memory import calibrate
-    from fedlas.calibration.sources import LabelledRows, LabelledScores, ModelSource
+    from fedlas.calibration.model_scores import LabelledRows, LabelledScores, ModelSource
     from fedlas.classifier import Classifier
     from fedlas.losses import (
         ACLSLoss,
@@ -50,7 +50,7 @@ _HOMES = {
     "CalibrationOptions": "fedlas.calibration.evaluation",
     "Classifier": "fedlas.classifier",
     "calibrate": "fedlas.calibration.in_memory",
-    **dict.fromkeys(("LabelledRows", "LabelledScores", "ModelSource"), "fedlas.calibration.sources"),
+    **dict.fromkeys(("LabelledRows", "LabelledScores", "ModelSource"), "fedlas.calibration.model_scores"),
     **dict.fromkeys(("Observer", "PrintingObserver"), "fedlas.observer"),
 }
 

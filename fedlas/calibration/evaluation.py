@@ -23,7 +23,7 @@ from fedlas.guarantees import Guarantees
 from fedlas.race.results import CandidateResult, Finalist
 from fedlas.race.scoring import FEW_ROWS
 from fedlas.report import Evidence, build_report
-from fedlas.report.label_noise import sensitivity
+from fedlas.report.diagnostics import sensitivity
 
 Floats = NDArray[np.float64]
 Targets = NDArray[np.int64]

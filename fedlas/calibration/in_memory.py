@@ -1,26 +1,196 @@
 """A calibration of what a program holds: a model and rows with labels in, a judged model with its report out.
 
 No server takes part; `InMemoryJob` does what a worker does.
+
+A job in this process: objects become files as a client sends them, which are read as a worker reads them.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import tempfile
 import weakref
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedlas.calibration.evaluation import CalibrationOptions
-from fedlas.calibration.job_in_memory import InMemoryJob, sha256_of
+from fedlas.calibration.model_scores import (
+    LabelledRows,
+    LabelledScores,
+    ModelSource,
+    score_names,
+    score_rows,
+    scored_file,
+)
 from fedlas.calibration.result import CalibrationResult
 from fedlas.calibration.scores import ScoredRows, calibrate_scores
-from fedlas.calibration.sources import LabelledRows, LabelledScores, ModelSource
-from fedlas.conversion import ConversionError, dataset_file
+from fedlas.contract.report import Named, Subject
+from fedlas.contract.requests import parse_budget
+from fedlas.conversion import DatasetFile, ModelFile, dataset_file, example_of, model_file
+from fedlas.conversion.rows import seen_by
+from fedlas.data import Dataset, align, read_dataset
 from fedlas.data.scores import read_scores
+from fedlas.errors import BadDataset, ConversionError, UnsupportedModel
 from fedlas.observer import Observer
+
+if TYPE_CHECKING:
+    from fedlas.importers import GraphClassifier
+
+
+#: Codes of a network that cannot be a file; its scores can still be calibrated.
+_NO_FILE = ("not_exportable", "parity", "not_runnable", "text_column", "bad_example")
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A classifier with the names of its classes and columns, where they are known."""
+
+    classifier: GraphClassifier
+    class_names: list[str] | None
+    columns: list[str] | None
+
+    def aligned(self, dataset: Dataset) -> Dataset:
+        """The dataset in the model's inputs and classes; raises as `fedlas.data.align` does."""
+        return align(
+            dataset,
+            model_inputs=self.classifier.inputs,
+            num_classes=self.classifier.num_classes,
+            class_names=self.class_names,
+            columns=self.columns,
+        )
+
+
+def opened(file: ModelFile, *, output: str | None, task: str | None) -> OpenedModel:
+    """The classifier in a model's file; raises UnsupportedModel as the importers do."""
+    from fedlas.importers import load_onnx
+
+    features, task = file.options.get("features"), task or file.options.get("task")
+    classifier = load_onnx(file.path, output=output, features=features, task=task)
+    columns = json.loads(file.options["columns"]) if "columns" in file.options else None
+    return OpenedModel(classifier, _class_names(classifier, file.class_names), columns)
+
+
+def _class_names(classifier: GraphClassifier, given: list[str] | None) -> list[str] | None:
+    """The owner's names, else those in the file, unless they are the numbers 0, 1, … of an encoder."""
+    if given is not None and len(given) != classifier.num_classes:
+        raise UnsupportedModel(
+            "class_names_mismatch", f"{len(given)} class names for a model of {classifier.num_classes} classes"
+        )
+    labels = classifier.class_labels
+    numbered = tuple(map(str, range(classifier.num_classes)))
+    return given or (None if labels in (None, numbered) else list(labels or ()))
+
+
+@dataclass(frozen=True)
+class InMemoryJob:
+    """One calibration of a model with rows."""
+
+    source: ModelSource
+    rows: LabelledRows
+    folder: Path
+    options: CalibrationOptions
+    observer: Observer | None
+
+    def calibrated(self) -> CalibrationResult:
+        """Calibrate the model as a network, or by its scores where it cannot be a file."""
+        try:
+            file = model_file(
+                self.source.model,
+                folder=self.folder,
+                example=example_of(self.rows.data, roles=self.rows.roles),
+                class_names=self.source.class_names,
+                features=self.source.features,
+                architecture=self.source.architecture,
+            )
+            model = opened(file, output=self.source.output, task=self.source.task)
+            rows = dataset_file(
+                self.rows.data,
+                folder=self.folder,
+                roles=self.rows.roles,
+                seen_by_model=self.rows.seen_by_model,
+                class_names=file.class_names,
+            )
+        except (ConversionError, UnsupportedModel) as error:
+            if isinstance(self.source.model, str | Path) or not (
+                isinstance(error, UnsupportedModel) or error.code in _NO_FILE
+            ):
+                raise
+            return self._by_scores(error)
+        roles: Any = rows.roles or None
+        seed, seen = self.options.seed, rows.seen_by_model
+        dataset = read_dataset(rows.path, replace(self.rows, roles=roles, seen_by_model=seen, split_seed=seed))
+        _require_provenance(dataset, seen)
+        return self._by_network(file, model, rows, model.aligned(dataset))
+
+    def _by_network(
+        self, file: ModelFile, model: OpenedModel, rows: DatasetFile, dataset: Dataset
+    ) -> CalibrationResult:
+        from fedlas.calibration.network import ReportHeader
+        from fedlas.calibration.network import calibrate as calibrate_network
+
+        digests = {"model_sha256": sha256_of(file.path), "dataset_sha256": sha256_of(rows.path)}
+        found = calibrate_network(
+            model.classifier,
+            dataset,
+            self.options,
+            header=ReportHeader(
+                {
+                    "method": self.options.method,
+                    "budget": {
+                        "minutes": parse_budget(self.options.budget),
+                        "candidates": self.options.max_candidates,
+                    },
+                },
+                digests,
+                Subject(model=Named(name=_name(self.source.model), sha256=digests["model_sha256"])),
+            ),
+            observer=self.observer,
+        )
+        return CalibrationResult.of_network(found, model.classifier, file.path, notes=[*file.notes, *rows.notes])
+
+    def _by_scores(self, error: Exception) -> CalibrationResult:
+        """The scores of a model that cannot be a file, calibrated; the result wraps the model."""
+        path, answering, names = scored_file(self.source, self.rows, self.folder)
+        dataset = read_scores(path, class_names=names, split_shares=self.rows.split_shares)
+        said = self.rows.seen_by_model or seen_by(self.rows.data) or "train_split"
+        # Of splits that are drawn here no part is what the model was trained on.
+        dataset = replace(dataset, seen_by_model="unknown" if dataset.drawn and said == "train_split" else said)
+        _require_provenance(dataset, self.rows.seen_by_model)
+        name = _name(self.source.model)
+        told = f"{name} was not written as a file, so nothing was trained and its scores were calibrated"
+        # A temperature that is asked for is `mixture`, as in a job.
+        found = calibrate_scores(
+            ScoredRows.of(dataset),
+            replace(self.options, method="mixture" if self.options.method == "temperature" else "auto"),
+            digests={"scores_sha256": sha256_of(path)},
+            subject=Subject(model=Named(name=name)),
+        )
+        return CalibrationResult.of_scores(found, self.folder, answering=answering, notes=[f"{told} ({error})."])
+
+
+def _require_provenance(dataset: Dataset, said: str | None) -> None:
+    """Raise BadDataset `provenance_needed` where there are no splits, and nobody has said what the model has seen."""
+    if dataset.seen_by_model == "unknown" and said != "unknown":
+        raise BadDataset(
+            "provenance_needed",
+            "nobody has said which of the rows the model was trained on, and rows that it has seen cannot judge it: "
+            "say seen_by_model=no (on the command line --seen-by-model no) if it saw none of them, or send a column "
+            "split whose train rows are those it saw",
+        )
+
+
+def _name(model: Any) -> str:
+    return Path(model).name if isinstance(model, str | Path) else type(model).__name__
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
 
 #: Half an hour is for a server; a cell of a notebook is waited for.
 _BUDGET_MINUTES = 5
@@ -117,8 +287,6 @@ def _rows(parts: dict[str, Any]) -> LabelledRows:
 
 
 def _of_scores(scores: LabelledScores, folder: Path, options: CalibrationOptions) -> CalibrationResult:
-    from fedlas.calibration.model_scores import score_names, score_rows
-
     kind = "probabilities" if scores.logits is None else "logits"
     values = getattr(scores, kind)
     names = score_names(values, scores.labels, scores.class_names)

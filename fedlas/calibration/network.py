@@ -33,7 +33,7 @@ from fedlas.contract.report import GateVerdict, Report, Subject
 from fedlas.data import Dataset, shared_rows
 from fedlas.deployment import Deployment
 from fedlas.export.graph import ExportReport
-from fedlas.gate.verdict import FINE_TUNED
+from fedlas.gate.gate import FINE_TUNED
 from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Typicality
 from fedlas.importers import GraphClassifier

@@ -24,10 +24,10 @@ from fedlas.data import Dataset
 from fedlas.deployment import Deployment
 from fedlas.errors import BadDataset, ExportError, FedLASError
 from fedlas.export.graph import WrittenGraph, write_graph
-from fedlas.gate.verdict import FINALIST_NAMES, VERDICTS, without_files
+from fedlas.gate.gate import FINALIST_NAMES, VERDICTS, without_files
 from fedlas.guarantees.typicality import Typicality
 from fedlas.importers import GraphClassifier
-from fedlas.importers.onnx.train.runtime_classifier import RuntimeComputedClassifier
+from fedlas.importers.onnx.train.classifier import RuntimeComputedClassifier
 from fedlas.race.averaging import Ensemble
 from fedlas.race.outputs import SplitOutputs, require_numbers
 from fedlas.race.results import Finalist, RaceResult

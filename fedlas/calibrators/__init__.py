@@ -12,12 +12,11 @@ from fedlas.extras import require
 require("arrays", "numpy", "scipy")
 
 from fedlas.calibrators.base import Calibrator, LogitsCalibrator, Parameters, softmax
-from fedlas.calibrators.beta import AffineScaling, BetaScaling
 from fedlas.calibrators.isotonic import IsotonicScaling
 from fedlas.calibrators.linear import MatrixScaling, VectorScaling
 from fedlas.calibrators.one_vs_rest import OneVsRestScaling
 from fedlas.calibrators.pool import LogPool, Pool, Uniform
-from fedlas.calibrators.spline import QuadraticScaling, SplineScaling
+from fedlas.calibrators.spline import AffineScaling, BetaScaling, QuadraticScaling, SplineScaling
 from fedlas.calibrators.temperature import Identity, MixtureScaling, ShrunkenTemperature, TemperatureScaling
 
 __all__ = [

@@ -30,7 +30,7 @@ from fedlas.importers.onnx.graph import Array, Graph, set_attribute
 from fedlas.importers.onnx.loading import network_outputs
 from fedlas.importers.onnx.runtime import GraphSession, not_runnable, open_session, predict_file
 from fedlas.importers.onnx.train.classifier import GraphClassifier
-from fedlas.metrics.proper_scores import proper_rows
+from fedlas.metrics.evaluate import proper_rows
 from fedlas.race.averaging import Ensemble
 
 #: Protocol Buffers, ONNX's container, ends at 2 GiB; some room for the nodes.

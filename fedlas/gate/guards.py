@@ -37,7 +37,7 @@ from fedlas.gate.ranking import (
 from fedlas.metrics._checks import Floats, Ints
 from fedlas.metrics.betting_intervals import BoundedMean, paired_mean
 from fedlas.metrics.bootstrap import ResamplingUnits, percentile_interval
-from fedlas.metrics.proper_scores import Score, row_scores
+from fedlas.metrics.evaluate import Score, row_scores
 from fedlas.metrics.selective import RiskCoverage
 
 #: AURC of a calibrated model may be worse by this much, or by this share of the uploaded model's (point estimates): a

@@ -17,8 +17,7 @@ from torch import nn
 from fedlas.classifier import Classifier
 from fedlas.importers.onnx.graph import Graph, data_dependent, integers
 from fedlas.importers.onnx.operators import operator_name
-from fedlas.importers.onnx.operators.roles import TRANSPARENT
-from fedlas.importers.onnx.operators.table import words
+from fedlas.importers.onnx.operators.table import TRANSPARENT, words
 from fedlas.importers.onnx.train.classifier import GraphClassifier
 
 NetworkKind: TypeAlias = Literal["transformer", "small_transformer", "convolutional", "other"]

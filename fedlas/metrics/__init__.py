@@ -19,22 +19,27 @@ from fedlas.contract.figures import (
 from fedlas.metrics.binary import CalibrationLine, average_precision, calibration_line, positive_class
 from fedlas.metrics.bootstrap import paired_bootstrap
 from fedlas.metrics.calibration_error import (
+    CorpCurve,
+    CurveBand,
     ReliabilityCurve,
     SignedError,
     adaptive_ece,
     classwise_ece,
+    corp_band,
+    corp_curve,
     ece,
     reliability_curve,
     signed_ece,
 )
 from fedlas.metrics.confidence_gap import confidence_gap
-from fedlas.metrics.corp import CorpCurve, CurveBand, corp_band, corp_curve
-from fedlas.metrics.evaluate import METRICS, compare, evaluate
-from fedlas.metrics.l2_calibration_error import calibration_error_l2
-from fedlas.metrics.noise_floor import ConsistencyBand, calibration_test, consistency_band
-from fedlas.metrics.per_class import class_calibration_errors, class_table, holm_adjusted
-from fedlas.metrics.per_slice import slice_table
-from fedlas.metrics.proper_scores import accuracy, brier, nll, row_scores
+from fedlas.metrics.evaluate import METRICS, accuracy, brier, compare, evaluate, nll, row_scores
+from fedlas.metrics.l2_calibration_error import (
+    ConsistencyBand,
+    calibration_error_l2,
+    calibration_test,
+    consistency_band,
+)
+from fedlas.metrics.per_class import class_calibration_errors, class_table, holm_adjusted, slice_table
 from fedlas.metrics.selective import RiskCoverageCurve, augrc, aurc, risk_coverage_curve
 
 __all__ = [

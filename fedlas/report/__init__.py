@@ -8,9 +8,8 @@ require("library", "numpy", "pydantic", "jinja2")
 
 from fedlas.contract.report import Named, Report, Subject
 from fedlas.metrics.confidence_gap import SplitAccuracy
-from fedlas.report.build import build_report
+from fedlas.report.build import Evidence, build_report
 from fedlas.report.diagrams import reliability_svg, risk_coverage_svg
-from fedlas.report.document import Evidence
 from fedlas.report.page import report_html
 from fedlas.report.provenance import library_versions, machine_facts
 

@@ -16,8 +16,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fedlas.contract.report import CandidateSummary, Report
 from fedlas.documents import Json
+from fedlas.gate.gate import FINALIST_NAMES, SCORE_NAMES
 from fedlas.gate.guards import GUARD_NAMES
-from fedlas.gate.verdict import FINALIST_NAMES, SCORE_NAMES
 from fedlas.report import deployment, sections, summary
 from fedlas.report.deployment import allowed
 from fedlas.report.diagrams import (

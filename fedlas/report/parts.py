@@ -26,7 +26,7 @@ from fedlas.metrics._checks import Floats
 from fedlas.metrics.bootstrap import clustered_mean
 from fedlas.metrics.calibration_error import top_label
 from fedlas.metrics.confidence_gap import top_label_gap
-from fedlas.metrics.proper_scores import Score, row_scores
+from fedlas.metrics.evaluate import Score, row_scores
 from fedlas.report.wording import listed
 
 

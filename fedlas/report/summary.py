@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from fedlas.contract.figures import ConfidenceGap, Estimate, RiskCoverage
 from fedlas.contract.report import Report
 from fedlas.contract.sections import BinarySection
-from fedlas.gate.verdict import FINALIST_NAMES, MAX_ROWS_NEEDED, SCORE_NAMES
+from fedlas.gate.gate import FINALIST_NAMES, MAX_ROWS_NEEDED, SCORE_NAMES
 from fedlas.report.deployment import decision_sentence, priors_sentence
 from fedlas.report.sections import confident_sentence
 from fedlas.report.wording import as_sentence, direction, percent, signed

@@ -14,8 +14,7 @@ from fedlas.contract.profiles import TensorSpec
 from fedlas.errors import Mismatch, UnsupportedModel
 from fedlas.importers.onnx.graph import Graph, Shape
 from fedlas.importers.onnx.operators import operator_name
-from fedlas.importers.onnx.operators.roles import DECLARING
-from fedlas.importers.onnx.operators.table import MAX_BYTES, as_tensor
+from fedlas.importers.onnx.operators.table import DECLARING, MAX_BYTES, as_tensor
 from fedlas.importers.onnx.runtime import call_of, is_runtime_node, known_sizes
 
 Values = dict[str, Tensor]

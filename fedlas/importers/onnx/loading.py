@@ -27,7 +27,7 @@ from fedlas.importers.onnx.evaluator import (
     shapes_of,
 )
 from fedlas.importers.onnx.graph import Array, Graph, Shapes
-from fedlas.importers.onnx.operators.roles import TRANSPARENT
+from fedlas.importers.onnx.operators.table import TRANSPARENT
 from fedlas.importers.onnx.parse.parsing import read_model, read_whole
 from fedlas.importers.onnx.rewrite.batch import AmbiguousShape, free_batch, prove_rows
 from fedlas.importers.onnx.rewrite.classical import class_labels, plain_outputs, to_standard

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.graph import Array, Graph, Shape
 from fedlas.importers.onnx.operators import OPERATORS, operator_name
-from fedlas.importers.onnx.operators.roles import COUNTING, read_at, refused
 from fedlas.importers.onnx.operators.table import (
+    COUNTING,
     STANDARD_DOMAINS,
     Function,
     as_tensor,
@@ -29,6 +29,8 @@ from fedlas.importers.onnx.operators.table import (
     elem_type,
     keywords,
     misfits,
+    read_at,
+    refused,
 )
 
 #: Up to so many elements an input may be what a size is read from.

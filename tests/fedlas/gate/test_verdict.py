@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fedlas.contract.report import GateClaim, GateGuard, GateVerdict, GateVeto, ScoreDifference
-from fedlas.gate.verdict import sentences_of
+from fedlas.gate.gate import sentences_of
 from tests.helpers.reports import CALIBRATOR, UNCHANGED
 
 

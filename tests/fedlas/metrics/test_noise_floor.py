@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from fedlas import metrics
 from fedlas.contract.figures import BinnedEstimate
 from fedlas.metrics import evaluate
-from fedlas.metrics.l2_calibration_error import L2CalibrationError
-from fedlas.metrics.noise_floor import _redrawn, redrawn_labels
+from fedlas.metrics.l2_calibration_error import L2CalibrationError, _redrawn, redrawn_labels
 from tests.helpers.drawn_rows import drawn_rows, two_classes
 
 BINNED = ("ece", "adaptive_ece", "classwise_ece")

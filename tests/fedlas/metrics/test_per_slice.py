@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedlas import metrics
-from fedlas.metrics.per_slice import slice_names
+from fedlas.metrics.per_class import slice_names
 from tests.helpers.drawn_rows import drawn_rows
 
 

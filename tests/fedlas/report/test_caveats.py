@@ -9,7 +9,7 @@ from fedlas.contract.figures import Estimate
 from fedlas.contract.profiles import Notice
 from fedlas.gate.guards import JudgedRows
 from fedlas.report import Evidence, SplitAccuracy
-from fedlas.report.caveats import caveats, splits_apart
+from fedlas.report.build import caveats, splits_apart
 from tests.helpers.drawn_rows import drawn_logits
 from tests.helpers.reports import UNCHANGED, report
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedlas.report.label_noise import sensitivity
+from fedlas.report.diagnostics import sensitivity
 
 
 def test_so_many_labels_go_evenly_to_other_classes() -> None:

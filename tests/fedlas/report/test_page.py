@@ -14,8 +14,7 @@ from fedlas.gate.gate import judge
 from fedlas.metrics import row_scores
 from fedlas.notice import adjustment
 from fedlas.report import report_html
-from fedlas.report.diagnostics import fedlas_diagnostics
-from fedlas.report.label_noise import sensitivity
+from fedlas.report.diagnostics import fedlas_diagnostics, sensitivity
 from fedlas.report.page import environment
 from fedlas.report.parts import OutOfFold
 from tests.helpers.drawn_rows import drawn_logits

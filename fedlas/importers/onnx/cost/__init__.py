@@ -6,7 +6,6 @@ with them, `serving_cost` counts what rows cost.
 
 from __future__ import annotations
 
-from fedlas.importers.onnx.cost.interpreter import check_sizes
-from fedlas.importers.onnx.cost.serving_cost import serving_cost
+from fedlas.importers.onnx.cost.serving_cost import check_sizes, serving_cost
 
 __all__ = ["check_sizes", "serving_cost"]

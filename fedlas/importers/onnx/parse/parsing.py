@@ -18,8 +18,7 @@ from onnx import ModelProto, TensorProto, defs
 
 from fedlas.data.file_format import check_members, open_archive, read_member, text_name, told_format
 from fedlas.errors import BadDataset, UnsupportedModel
-from fedlas.importers.onnx.operators.roles import RUNTIME_OPERATORS
-from fedlas.importers.onnx.operators.table import OPERATORS, STANDARD_DOMAINS, operator_name
+from fedlas.importers.onnx.operators.table import OPERATORS, RUNTIME_OPERATORS, STANDARD_DOMAINS, operator_name
 from fedlas.importers.onnx.parse.checks import (
     check_attributes,
     check_functions,

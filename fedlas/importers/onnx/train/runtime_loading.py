@@ -14,15 +14,14 @@ from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.cost import check_sizes
 from fedlas.importers.onnx.evaluator import LENGTHS, example_inputs, fixed_batch, input_spec, set_batch
 from fedlas.importers.onnx.graph import Graph, attribute, floats, integers
-from fedlas.importers.onnx.operators.roles import refused
+from fedlas.importers.onnx.operators.table import refused
 from fedlas.importers.onnx.rewrite.classical import ML_DOMAIN, label_names, plain_outputs
 from fedlas.importers.onnx.rewrite.normalise import plain_graph
 from fedlas.importers.onnx.runtime import GraphSession
 from fedlas.importers.onnx.train import adjustments
-from fedlas.importers.onnx.train.classifier import rename_inputs
+from fedlas.importers.onnx.train.classifier import RuntimeOnlyClassifier, ScoreTensors, rename_inputs
 from fedlas.importers.onnx.train.heads import Head, check_head_alone, check_task, find_head, standard_logits
 from fedlas.importers.onnx.train.output_activation import before_layout, find_output_activation
-from fedlas.importers.onnx.train.runtime_classifier import RuntimeOnlyClassifier, ScoreTensors
 from fedlas.notice import adjustment
 
 __all__ = ["RuntimeOnlyClassifier", "load_runtime_only"]

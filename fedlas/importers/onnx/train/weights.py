@@ -19,8 +19,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto
 
 from fedlas.importers.onnx.graph import Array, Graph, Shapes, data_dependent
-from fedlas.importers.onnx.operators.roles import TRANSPARENT, WEIGHT_INPUTS
-from fedlas.importers.onnx.operators.table import operator_name
+from fedlas.importers.onnx.operators.table import TRANSPARENT, WEIGHT_INPUTS, operator_name
 
 #: How the constants begin that are added to a graph here or by an earlier export; they are never weights.
 OURS = "fedlas_"

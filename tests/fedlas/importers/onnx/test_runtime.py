@@ -16,7 +16,7 @@ from fedlas.calibrators import TemperatureScaling
 from fedlas.errors import UnsupportedModel
 from fedlas.export.graph import write_graph
 from fedlas.importers import OnnxClassifier, check_parity, load_onnx
-from fedlas.importers.onnx.cost.interpreter import Interpretation
+from fedlas.importers.onnx.cost.serving_cost import Interpretation
 from fedlas.importers.onnx.evaluator import run_node
 from fedlas.importers.onnx.graph import Graph
 from fedlas.importers.onnx.operators import node_has_gradient

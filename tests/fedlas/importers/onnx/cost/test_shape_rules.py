@@ -9,10 +9,10 @@ import pytest
 from onnx import defs, helper
 
 from fedlas.errors import UnsupportedModel
-from fedlas.importers.onnx.cost.interpreter import Interpretation
+from fedlas.importers.onnx.cost.serving_cost import Interpretation
 from fedlas.importers.onnx.cost.shape_rules import AbstractTensor
 from fedlas.importers.onnx.operators import OPERATORS
-from fedlas.importers.onnx.operators.roles import READ, RUNTIME_OPERATORS, read_at, refused
+from fedlas.importers.onnx.operators.table import READ, RUNTIME_OPERATORS, read_at, refused
 from tests.helpers.node_suite import SKIPPED, Case, claimed, out_of_scope
 
 #: Operator sets below are not opened.

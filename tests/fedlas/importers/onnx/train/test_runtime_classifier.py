@@ -14,7 +14,7 @@ from fedlas.export.graph import write_graph
 from fedlas.importers import load_onnx
 from fedlas.importers.onnx.loading import network_outputs
 from fedlas.importers.onnx.runtime import predict_file
-from fedlas.importers.onnx.train.runtime_classifier import RuntimeComputedClassifier
+from fedlas.importers.onnx.train.classifier import RuntimeComputedClassifier
 from tests.helpers import cancelling_variance
 from tests.helpers.networks import Cnn, export, images, trained_looking
 

@@ -29,7 +29,7 @@ from fedlas.export.graph import write_graph
 from fedlas.guarantees.typicality import Typicality
 from fedlas.importers import GraphClassifier, check_parity, load_onnx
 from fedlas.importers.onnx.graph import Graph
-from fedlas.importers.onnx.operators.roles import RUNTIME_OPERATORS
+from fedlas.importers.onnx.operators.table import RUNTIME_OPERATORS
 from fedlas.importers.onnx.runtime import predict_file
 from fedlas.importers.onnx.train.lowering import reachable_weights
 from fedlas.importers.onnx.train.runtime_loading import FLOOR, RuntimeOnlyClassifier
