@@ -31,7 +31,7 @@ from benchmarks.networks import Headed
 from benchmarks.settings import load
 from fedlas.calibrators import TemperatureScaling, softmax
 from fedlas.race.candidates import Candidate, make_loss
-from fedlas.race.scoring import make_folds
+from fedlas.race.results import make_folds
 from fedlas.training.fit import fit, predict_logits
 from fedlas.training.loop import TrainConfig
 

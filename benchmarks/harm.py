@@ -23,7 +23,7 @@ from fedlas.calibrators.pool import log_pooled, log_probs
 from fedlas.gate.gate import judge
 from fedlas.gate.guards import JudgementOptions
 from fedlas.race.averaging import MIN_NETWORK_WEIGHT
-from fedlas.race.scoring import post_hoc_names
+from fedlas.race.results import post_hoc_names
 from fedlas.race.selection import CalibratorSelector
 
 CALIBRATION_ROWS = 1000

@@ -20,8 +20,7 @@ from fedlas.errors import BadDataset, Mismatch
 from fedlas.gate.gate import checked_finalists, judge, verdict_alone
 from fedlas.gate.guards import JudgedRows, JudgementOptions
 from fedlas.guarantees import Guarantees
-from fedlas.race.results import CandidateResult, Finalist
-from fedlas.race.scoring import FEW_ROWS
+from fedlas.race.results import FEW_ROWS, CandidateResult, Finalist
 from fedlas.report import Evidence, build_report
 from fedlas.report.diagnostics import sensitivity
 

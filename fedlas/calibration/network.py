@@ -43,8 +43,7 @@ from fedlas.progress import JobProgress
 from fedlas.race.outputs import SplitOutputs
 from fedlas.race.race import RaceOptions, RaceRows, run_race
 from fedlas.race.record import Journal
-from fedlas.race.results import Finalist, RaceResult
-from fedlas.race.scoring import lone_temperature
+from fedlas.race.results import Finalist, RaceResult, lone_temperature
 from fedlas.report import Evidence
 from fedlas.report.diagnostics import fedlas_diagnostics
 from fedlas.report.parts import OutOfFold

@@ -19,11 +19,10 @@ from fedlas.contract.profiles import Notice
 from fedlas.data import SPLITS, Dataset, without_copies
 from fedlas.data.arrays import pieces
 from fedlas.data.dataset import Array, Integers
-from fedlas.documents import as_json
+from fedlas.documents import adjustment, as_json
 from fedlas.errors import BaselineMismatch
 from fedlas.importers import GraphClassifier
-from fedlas.importers.network_kind import network_kind
-from fedlas.notice import adjustment
+from fedlas.importers.onnx.train.classifier import network_kind
 from fedlas.preconditions import Examined, examine
 from fedlas.race.candidates import Candidate, make_candidates
 from fedlas.race.context import TrainingRows
@@ -36,7 +35,7 @@ from fedlas.report import SplitAccuracy
 from fedlas.training.fit import predict_logits
 
 #: Calibration rows times classes up to which idle rows join them: beyond, matrix scaling and other calibrators with
-#: many parameters would be left out for want of time (`fedlas.race.scoring`), which costs more than rows bring.
+#: many parameters would be left out for want of time (`fedlas.race.results`), which costs more than rows bring.
 MAX_SCORES = 500_000
 Rows = tuple[list[Array], NDArray[np.int64]]
 _EXPECTED_WITHIN = 0.05

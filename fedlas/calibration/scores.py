@@ -37,7 +37,7 @@ from fedlas.deployment import Deployment
 from fedlas.errors import BadDataset, FedLASError
 from fedlas.export.scores_graph import as_logits, write
 from fedlas.guarantees import Guarantees
-from fedlas.race.scoring import CrossFitted, post_hoc_names
+from fedlas.race.results import CrossFitted, post_hoc_names
 from fedlas.race.selection import CalibratorSelector
 from fedlas.report import SplitAccuracy
 from fedlas.report.parts import OutOfFold

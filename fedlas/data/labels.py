@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from fedlas.contract.profiles import Notice
 from fedlas.data.dataset import Array, Dataset, Integers
+from fedlas.documents import first_names
 from fedlas.errors import BadDataset
-from fedlas.notice import first_names
 
 #: A larger class index is a mistake (an id, a price), not a class.
 MAX_CLASSES = 65_536

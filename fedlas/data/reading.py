@@ -40,8 +40,8 @@ from fedlas.data.splits import (
     given_splits,
     thinned,
 )
+from fedlas.documents import adjustment
 from fedlas.errors import BadDataset
-from fedlas.notice import adjustment
 
 PURPOSES = ("fit", "predict")
 _VALUES = {"seen_by_model": (None, *SEEN_BY_MODEL), "missing": ("reject", "nan"), "purpose": (None, *PURPOSES)}

@@ -12,8 +12,8 @@ import numpy as np
 
 from fedlas.contract.profiles import Notice
 from fedlas.data.dataset import Dataset, Integers
+from fedlas.documents import adjustment, first_names
 from fedlas.errors import BadDataset, Mismatch
-from fedlas.notice import adjustment, first_names
 
 ROLES = ("label", "split", "group", "slices", "weight", "time", "id")
 #: Names that also mean `label`, tried in this order.

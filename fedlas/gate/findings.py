@@ -16,9 +16,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas.metrics._checks import Floats, Ints
 from fedlas.metrics.betting_intervals import BoundedMean
-from fedlas.metrics.bootstrap import ResamplingUnits
+from fedlas.metrics.statistics import Floats, Ints, ResamplingUnits
 
 #: A class with fewer test rows has no figure of its own.
 MIN_CLASS_ROWS = 50

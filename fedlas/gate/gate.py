@@ -36,10 +36,10 @@ from fedlas.gate.guards import (
     is_stopped,
     shown_worse,
 )
-from fedlas.metrics._checks import Floats, check_count, check_groups, check_rows
 from fedlas.metrics.betting_intervals import BoundedMean, paired_mean
 from fedlas.metrics.evaluate import Score
 from fedlas.metrics.per_class import holm
+from fedlas.metrics.statistics import Floats, check_count, check_groups, check_rows
 
 #: Where more rows than this would be needed, the report says "more than".
 MAX_ROWS_NEEDED = 1_000_000

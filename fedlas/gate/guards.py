@@ -34,11 +34,10 @@ from fedlas.gate.ranking import (
     recall_drop_at_equal_alarms,
     worst_class_recall_drop,
 )
-from fedlas.metrics._checks import Floats, Ints
 from fedlas.metrics.betting_intervals import BoundedMean, paired_mean
-from fedlas.metrics.bootstrap import ResamplingUnits, percentile_interval
 from fedlas.metrics.evaluate import Score, row_scores
 from fedlas.metrics.selective import RiskCoverage
+from fedlas.metrics.statistics import Floats, Ints, ResamplingUnits, percentile_interval
 
 #: AURC of a calibrated model may be worse by this much, or by this share of the uploaded model's (point estimates): a
 #: temperature moves the ranking a little too, and where AURC is 0.22 a rise of 0.005 is negligible.

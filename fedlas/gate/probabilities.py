@@ -40,9 +40,8 @@ from fedlas.gate.findings import (
     unit_errors,
     worth_a_test,
 )
-from fedlas.metrics._checks import Floats, Ints, check_groups, check_rows
-from fedlas.metrics.bootstrap import ResamplingUnits
 from fedlas.metrics.calibration_error import top_label
+from fedlas.metrics.statistics import Floats, Ints, ResamplingUnits, check_groups, check_rows
 
 #: A class's one-vs-rest log score may be worse by this share of the reference's, or by what chance takes.
 MAX_LOG_SCORE_RISE = 0.05

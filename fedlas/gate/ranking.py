@@ -46,8 +46,7 @@ from fedlas.gate.findings import (
     with_interval,
     worth_a_test,
 )
-from fedlas.metrics._checks import Floats, Ints
-from fedlas.metrics.bootstrap import ResamplingUnits
+from fedlas.metrics.statistics import Floats, Ints, ResamplingUnits
 
 #: Recall at equal alarms may drop by so much, or by what chance takes, but never by more than the second.
 MAX_RECALL_DROP = 0.05

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from fedlas.contract.profiles import GuaranteesDocument
 from fedlas.documents import as_json
 from fedlas.guarantees.typicality import CLASS_LEVELS, LEVELS, MARGIN, Quantiles
-from fedlas.metrics._checks import Floats, Ints, check_groups, check_level, check_probs, check_rows
+from fedlas.metrics.statistics import Floats, Ints, check_groups, check_level, check_probs, check_rows
 
 
 def upper_bound(successes: ArrayLike, trials: ArrayLike, level: float) -> Floats:

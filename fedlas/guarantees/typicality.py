@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas.contract.profiles import ScoreQuantiles
-from fedlas.metrics._checks import Floats, Ints
+from fedlas.metrics.statistics import Floats, Ints
 
 #: A row differs by about 1e-7 between runtimes and batch sizes; nothing is decided by less than this.
 MARGIN = 1e-6

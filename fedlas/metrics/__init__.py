@@ -17,7 +17,6 @@ from fedlas.contract.figures import (
     SliceTable,
 )
 from fedlas.metrics.binary import CalibrationLine, average_precision, calibration_line, positive_class
-from fedlas.metrics.bootstrap import paired_bootstrap
 from fedlas.metrics.calibration_error import (
     CorpCurve,
     CurveBand,
@@ -41,6 +40,7 @@ from fedlas.metrics.l2_calibration_error import (
 )
 from fedlas.metrics.per_class import class_calibration_errors, class_table, holm_adjusted, slice_table
 from fedlas.metrics.selective import RiskCoverageCurve, augrc, aurc, risk_coverage_curve
+from fedlas.metrics.statistics import paired_bootstrap
 
 __all__ = [
     "METRICS",

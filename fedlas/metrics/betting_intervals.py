@@ -42,7 +42,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas.contract.figures import Estimate
-from fedlas.metrics._checks import Floats, check_groups, check_probs
+from fedlas.metrics.statistics import Floats, check_groups, check_probs
 
 _NORMAL = NormalDist()
 _STEPS = 100

@@ -12,10 +12,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas.contract.figures import Estimate, PositiveClassFigures
-from fedlas.metrics._checks import Floats, Ints, check_count, check_groups, check_level, check_probs, check_rows
-from fedlas.metrics.bootstrap import ResamplingUnits, percentile_interval
 from fedlas.metrics.calibration_error import equal_width_bins
 from fedlas.metrics.l2_calibration_error import L2CalibrationError
+from fedlas.metrics.statistics import (
+    Floats,
+    Ints,
+    ResamplingUnits,
+    check_count,
+    check_groups,
+    check_level,
+    check_probs,
+    check_rows,
+    percentile_interval,
+)
 
 #: Probabilities are kept this far from 0 and 1 before their log-odds are taken.
 MARGIN = 1e-12

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fedlas.metrics._checks import Floats, Ints, check_count, check_level, check_probs, check_rows
-from fedlas.metrics.bootstrap import chunks
+from fedlas.metrics.statistics import Floats, Ints, check_count, check_level, check_probs, check_rows, chunks
 
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas.contract.figures import ConfidenceGap
-from fedlas.metrics._checks import Floats, check_groups, check_rows
-from fedlas.metrics.bootstrap import row_shares, unit_sums
 from fedlas.metrics.calibration_error import top_label
+from fedlas.metrics.statistics import Floats, check_groups, check_rows, row_shares, unit_sums
 
 #: A gap of more standard errors than this is more than chance explains: of calibrated models 4.6 % have one.
 #: Two splits are apart beyond chance where as unlikely as this many standard errors of a normal distribution.

@@ -17,11 +17,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas.contract.figures import BinnedEstimate, Estimate
-from fedlas.metrics._checks import Floats, Ints, check_count, check_groups, check_level, check_rows
-from fedlas.metrics.bootstrap import ResamplingUnits, percentile_interval
 from fedlas.metrics.calibration_error import adaptive_ece, classwise_ece, ece, top_label
 from fedlas.metrics.l2_calibration_error import floor_draws, top_label_error
 from fedlas.metrics.selective import RiskCoverage
+from fedlas.metrics.statistics import (
+    Floats,
+    Ints,
+    ResamplingUnits,
+    check_count,
+    check_groups,
+    check_level,
+    check_rows,
+    percentile_interval,
+)
 
 Score = Literal["brier", "nll"]
 

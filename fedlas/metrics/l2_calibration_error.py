@@ -22,9 +22,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas.contract.figures import CalibrationTest, Estimate
-from fedlas.metrics._checks import Floats, Ints, check_count, check_level, check_probs, check_rows
-from fedlas.metrics.bootstrap import chunks
 from fedlas.metrics.calibration_error import class_cells, equal_mass_bins, equal_width_bins, top_label
+from fedlas.metrics.statistics import Floats, Ints, check_count, check_level, check_probs, check_rows, chunks
 
 
 def calibration_error_l2(probs: ArrayLike, targets: ArrayLike, *, num_bins: int = 15) -> float:

@@ -19,12 +19,24 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlas.contract.figures import ClassFigures, Estimate, SliceRow, SliceTable
-from fedlas.metrics._checks import Floats, Ints, check_count, check_groups, check_level, check_rows
-from fedlas.metrics.bootstrap import paired_bootstrap
 from fedlas.metrics.calibration_error import top_label
 from fedlas.metrics.evaluate import proper_rows
 from fedlas.metrics.l2_calibration_error import L2CalibrationError
-from fedlas.metrics.proportions import chance_of_so_few, chance_of_sum, clustered_z, effective_rows, normal_cdf, wilson
+from fedlas.metrics.statistics import (
+    Floats,
+    Ints,
+    chance_of_so_few,
+    chance_of_sum,
+    check_count,
+    check_groups,
+    check_level,
+    check_rows,
+    clustered_z,
+    effective_rows,
+    normal_cdf,
+    paired_bootstrap,
+    wilson,
+)
 
 
 def holm_adjusted(p_values: ArrayLike) -> Floats:

@@ -7,9 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlas.metrics._checks import Floats, Ints, check_count, check_groups, check_level, check_rows
 from fedlas.metrics.calibration_error import top_label
-from fedlas.metrics.proportions import effective_rows, wilson
+from fedlas.metrics.statistics import (
+    Floats,
+    Ints,
+    check_count,
+    check_groups,
+    check_level,
+    check_rows,
+    effective_rows,
+    wilson,
+)
 
 
 def aurc(probs: ArrayLike, targets: ArrayLike) -> float:

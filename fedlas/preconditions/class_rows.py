@@ -13,7 +13,7 @@ from fedlas.data import Dataset
 from fedlas.data.dataset import Array, Integers
 from fedlas.data.duplicates import row_digests
 from fedlas.data.labels import missing_classes
-from fedlas.notice import first_names, shortened
+from fedlas.documents import first_names, shortened
 from fedlas.preconditions.trials import Examined
 
 #: Tables of codes and whole numbers have conflicts by nature: one row of nine of the US census's incomes. From this

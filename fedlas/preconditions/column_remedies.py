@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from fedlas.data.dataset import Array
-from fedlas.notice import shortened
+from fedlas.documents import shortened
 from fedlas.preconditions.graph_statistics import Expected, far_columns
 from fedlas.preconditions.remedy import Change, Remedy, Rows, column_name, image_remedies, on_input, scale_remedies
 

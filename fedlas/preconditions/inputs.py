@@ -18,8 +18,7 @@ from scipy.special import softmax
 from fedlas.contract.profiles import Notice
 from fedlas.data import Dataset
 from fedlas.data.dataset import Array
-from fedlas.documents import Json
-from fedlas.notice import Severity, first_names, shortened
+from fedlas.documents import Json, Severity, first_names, shortened
 from fedlas.preconditions.column_remedies import (
     described_order,
     distances,

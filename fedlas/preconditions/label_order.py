@@ -20,8 +20,8 @@ from scipy.sparse.csgraph import connected_components
 
 from fedlas.contract.profiles import Notice
 from fedlas.data.dataset import Integers
+from fedlas.documents import Severity, first_names
 from fedlas.metrics.betting_intervals import BoundedMean
-from fedlas.notice import Severity, first_names
 from fedlas.preconditions.trials import Examined
 
 Floats = NDArray[np.float64]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fedlas.data.dataset import Array
-from fedlas.notice import shortened
+from fedlas.documents import shortened
 
 Rows = list[Array]
 Change = Callable[[Rows], Rows]

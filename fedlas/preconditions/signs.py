@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from fedlas.contract.profiles import Notice
 from fedlas.data.dataset import Array, Integers
+from fedlas.documents import shortened
 from fedlas.importers import GraphClassifier
-from fedlas.notice import shortened
 from fedlas.preconditions.graph_statistics import Expected, far_columns, standardised_columns
 from fedlas.preconditions.remedy import channel_axis, column_name
 from fedlas.preconditions.trials import Examined, Trials, chance_of_gain, class_frequencies, matched_loss, row_losses

@@ -1,6 +1,6 @@
 """Candidates fine-tuned and judged on calibration rows: one post-hoc and one trained finalist.
 
-Names are loaded when they are asked for: choosing a calibrator for scores (`fedlas.race.scoring`) needs no PyTorch.
+Names are loaded when they are asked for: choosing a calibrator for scores (`fedlas.race.results`) needs no PyTorch.
 """
 
 from __future__ import annotations

@@ -18,9 +18,8 @@ from fedlas.calibrators import Calibrator, Identity, LogPool
 from fedlas.classifier import Classifier
 from fedlas.data.dataset import Array
 from fedlas.race.cost_limit import count_multiply_adds
-from fedlas.race.halving import Trial
-from fedlas.race.results import CandidateResult, Finalist, Settings
-from fedlas.race.scoring import CrossFitted
+from fedlas.race.cross_fitting import Trial
+from fedlas.race.results import CandidateResult, CrossFitted, Finalist, Settings
 from fedlas.race.selection import CalibratorSelector
 from fedlas.training.loop import tensor
 

@@ -16,7 +16,7 @@ from typing import TypeAlias, TypedDict
 import torch
 from torch import nn
 
-from fedlas.importers.network_kind import NetworkKind
+from fedlas.importers.onnx.train.classifier import NetworkKind
 from fedlas.losses import (
     ACLSLoss,
     CrossEntropyLoss,

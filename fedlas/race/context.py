@@ -17,9 +17,8 @@ from fedlas.observer import Observer
 from fedlas.progress import JobProgress
 from fedlas.race.outputs import SplitOutputs
 from fedlas.race.record import Record
-from fedlas.race.results import CandidateResult
+from fedlas.race.results import CandidateResult, make_folds
 from fedlas.race.schedule import TimeBudget
-from fedlas.race.scoring import make_folds
 from fedlas.race.selection import CalibratorSelector
 
 Integers: TypeAlias = NDArray[np.int64]

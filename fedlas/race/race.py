@@ -18,13 +18,11 @@ from fedlas.progress import JobProgress
 from fedlas.race.averaging import average, with_weight
 from fedlas.race.candidates import Candidate
 from fedlas.race.context import ProgressReporter, RaceContext, Rows, TrainingRows
-from fedlas.race.cross_fitting import CrossFitting
-from fedlas.race.halving import Trial
+from fedlas.race.cross_fitting import CrossFitting, Trial
 from fedlas.race.outputs import SplitOutputs
 from fedlas.race.record import Journal, Record
-from fedlas.race.results import Finalist, RaceResult
+from fedlas.race.results import CrossFitted, Finalist, RaceResult, post_hoc_names
 from fedlas.race.schedule import TimeBudget
-from fedlas.race.scoring import CrossFitted, post_hoc_names
 from fedlas.race.selection import CalibratorSelector
 
 _REFINED = 3

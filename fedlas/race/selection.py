@@ -15,9 +15,11 @@ from fedlas.calibrators.base import LogitsCalibrator
 from fedlas.calibrators.feature_map import MAX_PRODUCT, cross_fit_features
 from fedlas.calibrators.one_vs_rest import Compressed, compressed, is_saturated
 from fedlas.calibrators.pool import log_pool_weights, log_pooled, log_probs, mixture_weights, pooled
-from fedlas.race.results import CandidateResult, Doubles, Floats
-from fedlas.race.scoring import (
+from fedlas.race.results import (
+    CandidateResult,
     CrossFitted,
+    Doubles,
+    Floats,
     clearly_positive,
     cross_fitted_logits,
     group_codes,

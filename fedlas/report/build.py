@@ -24,9 +24,9 @@ from fedlas.documents import Json, as_json
 from fedlas.errors import BadDataset
 from fedlas.gate.guards import JudgedRows
 from fedlas.guarantees import Guarantees
-from fedlas.metrics._checks import Floats, Ints, check_groups, check_rows
 from fedlas.metrics.confidence_gap import SplitAccuracy
 from fedlas.metrics.evaluate import Estimates
+from fedlas.metrics.statistics import Floats, Ints, check_groups, check_rows
 from fedlas.report import sections
 from fedlas.report.deployment import decision_table, guarantee_table, priors_section
 from fedlas.report.parts import OutOfFold, added_parts, loss_comparison

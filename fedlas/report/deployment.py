@@ -19,8 +19,8 @@ from fedlas.deployment import Deployment, decide
 from fedlas.gate.findings import groups_of
 from fedlas.gate.guards import JudgedRows
 from fedlas.guarantees import Guarantees, Unreachable
-from fedlas.metrics._checks import Floats, Ints
 from fedlas.metrics.per_class import share
+from fedlas.metrics.statistics import Floats, Ints
 from fedlas.report.wording import as_sentence, listed, percent
 
 ERROR_LEVELS = (0.01, 0.02, 0.05, 0.1, 0.2)

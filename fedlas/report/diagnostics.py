@@ -27,8 +27,7 @@ from fedlas.contract.sections import (
     NormDiagnostic,
     SmoothingDiagnostic,
 )
-from fedlas.metrics._checks import Floats, Ints
-from fedlas.metrics.proportions import wilson
+from fedlas.metrics.statistics import Floats, Ints, wilson
 
 #: An AUROC nearer to 1/2 than this is of no use, even where the difference is shown.
 USEFUL = 0.05

@@ -23,11 +23,11 @@ from fedlas.contract.figures import (
     SliceTable,
 )
 from fedlas.contract.sections import BinarySection, ClassTable, ConfidenceGaps, ConfidenceSummary, ConfidentSection
+from fedlas.documents import shortened
 from fedlas.gate.guards import JudgedRows
 from fedlas.gate.probabilities import CONFIDENT, confident_answers
-from fedlas.metrics._checks import Floats
 from fedlas.metrics.calibration_error import top_label
-from fedlas.notice import shortened
+from fedlas.metrics.statistics import Floats
 from fedlas.report.parts import OutOfFold
 from fedlas.report.wording import direction, percent
 

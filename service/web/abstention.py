@@ -13,7 +13,7 @@ from math import hypot
 from fedlas.contract.figures import Estimate, RiskCoverage
 from fedlas.contract.report import Report
 from fedlas.guarantees import Guarantees, Unreachable
-from fedlas.metrics.proportions import wilson
+from fedlas.metrics.statistics import wilson
 from fedlas.report.deployment import ERROR_LEVELS
 from fedlas.report.diagrams import band, error_scale
 from fedlas.report.drawing import Plot, line, mark, model_line, opening

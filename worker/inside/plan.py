@@ -40,10 +40,10 @@ from fedlas.race.context import ProgressReporter, RaceContext
 from fedlas.race.cross_fitting import TrainingCosts, head_obstacle, training_obstacle
 from fedlas.race.race import number_of_refits, seconds_for_features
 from fedlas.race.record import Record
+from fedlas.race.results import post_hoc_names
 from fedlas.race.schedule import Plan as Schedule
 from fedlas.race.schedule import TimeBudget
 from fedlas.race.schedule import plan as schedule
-from fedlas.race.scoring import post_hoc_names
 from fedlas.race.selection import CalibratorSelector
 from fedlas.race.trainer import Trainer
 from fedlas.training.fit import device_name

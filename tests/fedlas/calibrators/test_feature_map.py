@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from fedlas import metrics
 from fedlas.calibrators import MixtureScaling, TemperatureScaling, VectorScaling, softmax
 from fedlas.calibrators.feature_map import FeatureScaling, cross_fit_features, shown_parameters
-from fedlas.race.scoring import make_folds, row_nll
+from fedlas.race.results import make_folds, row_nll
 from tests.helpers.drawn_labels import nll
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]

@@ -16,7 +16,7 @@ from fedlas.gate.ranking import (
     recall_drop_at_equal_alarms,
     worst_class_recall_drop,
 )
-from fedlas.metrics.bootstrap import ResamplingUnits
+from fedlas.metrics.statistics import ResamplingUnits
 from tests.helpers.drawn_rows import answers, changed
 
 

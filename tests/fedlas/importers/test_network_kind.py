@@ -9,7 +9,7 @@ import pytest
 from torch import Tensor, nn
 
 from fedlas.importers import load_onnx
-from fedlas.importers.network_kind import NetworkKind, network_kind
+from fedlas.importers.onnx.train.classifier import NetworkKind, network_kind
 from tests.helpers.networks import Bert, Cnn, Encoder, Inputs, export, hand_made, images, mlp, node, table, texts
 from tests.helpers.small_classifier import SmallClassifier
 

@@ -8,8 +8,8 @@ from scipy import stats
 
 from fedlas import metrics
 from fedlas.metrics import paired_bootstrap
-from fedlas.metrics.bootstrap import ResamplingUnits, clustered_mean
 from fedlas.metrics.selective import RiskCoverage
+from fedlas.metrics.statistics import ResamplingUnits, clustered_mean
 from tests.helpers.drawn_rows import drawn_rows
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fedlas.metrics.proportions import chance_of_so_few, chance_of_sum, effective_rows, wilson
+from fedlas.metrics.statistics import chance_of_so_few, chance_of_sum, effective_rows, wilson
 
 
 def test_wilson_agrees_with_scipy() -> None:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from fedlas import metrics
-from fedlas.metrics.bootstrap import ResamplingUnits
 from fedlas.metrics.selective import RiskCoverage
+from fedlas.metrics.statistics import ResamplingUnits
 from tests.helpers.drawn_rows import drawn_rows, rounded
 
 Array = NDArray[Any]

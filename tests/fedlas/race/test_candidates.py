@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedlas.importers.network_kind import NetworkKind
+from fedlas.importers.onnx.train.classifier import NetworkKind
 from fedlas.losses import (
     ACLSLoss,
     CrossEntropyLoss,

@@ -16,7 +16,7 @@ from fedlas.progress import JobProgress
 from fedlas.race import schedule
 from fedlas.race.candidates import Candidate, make_loss
 from fedlas.race.record import Record
-from fedlas.race.scoring import make_folds
+from fedlas.race.results import make_folds
 from fedlas.race.selection import CalibratorSelector
 from fedlas.race.trainer import DIVERGED, OUT_OF_TIME, Trainer, TrainingOutcome, train_config
 from fedlas.training.fit import fit, predict_logits

@@ -16,7 +16,7 @@ from fedlas.calibrators import TemperatureScaling
 from fedlas.contract.events import Progress
 from fedlas.observer import Observer
 from fedlas.race.candidates import Candidate
-from fedlas.race.scoring import cross_fitted_logits, score
+from fedlas.race.results import cross_fitted_logits, score
 from fedlas.race.selection import CalibratorSelector
 from fedlas.training.fit import predict_logits
 from tests.helpers.races import HEAD, HOT, HOT_PLUS, nll, plain_race, race

@@ -12,8 +12,7 @@ from scipy.stats import norm
 from fedlas.calibrators import CALIBRATORS, Calibrator, Pool, TemperatureScaling, VectorScaling, softmax
 from fedlas.calibrators.feature_map import MAX_PRODUCT, FeatureScaling
 from fedlas.calibrators.one_vs_rest import Compressed
-from fedlas.race.results import CandidateResult
-from fedlas.race.scoring import CrossFitted, cross_fitted_logits, row_nll, score
+from fedlas.race.results import CandidateResult, CrossFitted, cross_fitted_logits, row_nll, score
 from fedlas.race.selection import CalibratorSelector
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]

@@ -10,9 +10,9 @@ import numpy as np
 from fedlas.calibrators import softmax
 from fedlas.contract.profiles import Notice
 from fedlas.contract.report import Named, Subject
+from fedlas.documents import adjustment
 from fedlas.gate.gate import judge
 from fedlas.metrics import row_scores
-from fedlas.notice import adjustment
 from fedlas.report import report_html
 from fedlas.report.diagnostics import fedlas_diagnostics, sensitivity
 from fedlas.report.page import environment

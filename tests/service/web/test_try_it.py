@@ -12,7 +12,7 @@ from markupsafe import escape
 
 from fedlas.contract.report import Report
 from fedlas.guarantees import Guarantees
-from fedlas.metrics.proportions import wilson
+from fedlas.metrics.statistics import wilson
 from service.inference.profile import ServingProfile
 from service.inference.signature import parse_inputs
 from service.registry.errors import InvalidRequest

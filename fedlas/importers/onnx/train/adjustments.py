@@ -11,11 +11,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from fedlas.contract.profiles import Notice
+from fedlas.documents import adjustment
 from fedlas.importers.onnx.graph import attribute, tensor
 from fedlas.importers.onnx.parse.checks import every_node
 from fedlas.importers.onnx.rewrite.classical import ML_DOMAIN
 from fedlas.importers.onnx.train.heads import Head
-from fedlas.notice import adjustment
 
 _CONVERTED = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 _SHOWN = 20

@@ -10,6 +10,7 @@ import torch
 from onnx import ModelProto, NodeProto, TensorProto
 
 from fedlas.contract.profiles import Notice, TensorSpec
+from fedlas.documents import adjustment
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.cost import check_sizes
 from fedlas.importers.onnx.evaluator import LENGTHS, example_inputs, fixed_batch, input_spec, set_batch
@@ -22,7 +23,6 @@ from fedlas.importers.onnx.train import adjustments
 from fedlas.importers.onnx.train.classifier import RuntimeOnlyClassifier, ScoreTensors, rename_inputs
 from fedlas.importers.onnx.train.heads import Head, check_head_alone, check_task, find_head, standard_logits
 from fedlas.importers.onnx.train.output_activation import before_layout, find_output_activation
-from fedlas.notice import adjustment
 
 __all__ = ["RuntimeOnlyClassifier", "load_runtime_only"]
 _ROWS = 4
