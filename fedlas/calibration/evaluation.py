@@ -8,13 +8,14 @@ from datetime import timedelta
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fedlas.calibrators import Calibrator, Identity, ShrunkenTemperature, softmax
 from fedlas.contract.report import GateVerdict, Report
 from fedlas.contract.requests import GateOptions, parse_budget
 from fedlas.contract.sections import LabelNoise
 from fedlas.data import Dataset
+from fedlas.data.dataset import Floats, Integers
 from fedlas.deployment import Deployment, priors_of
 from fedlas.errors import BadDataset, Mismatch
 from fedlas.gate.gate import checked_finalists, judge, verdict_alone
@@ -24,8 +25,6 @@ from fedlas.race.results import FEW_ROWS, CandidateResult, Finalist
 from fedlas.report import Evidence, build_report
 from fedlas.report.diagnostics import sensitivity
 
-Floats = NDArray[np.float64]
-Targets = NDArray[np.int64]
 #: Wrong labels are drawn so often at the least, and in all draws for so many rows at the most.
 _MIN_DRAWS = 3
 _JUDGED_ROWS = 200_000
@@ -97,7 +96,7 @@ class Evaluation:
     options: CalibrationOptions
 
     @property
-    def targets(self) -> Targets:
+    def targets(self) -> Integers:
         """The class indices of the test rows (N,)."""
         return self.dataset.targets[self.dataset.rows("test")]
 

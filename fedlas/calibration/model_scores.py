@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedlas.conversion import dataset_file
-from fedlas.conversion.columns import SPLITS, Rows, as_array, class_name, found_roles, is_tensor, named_inputs
+from fedlas.conversion.columns import SPLITS, Array, Rows, as_array, class_name, found_roles, is_tensor, named_inputs
 from fedlas.conversion.rows import rows_of
 from fedlas.data.reading import ReadingOptions
 from fedlas.errors import ConversionError
 
-Array = NDArray[Any]
 _BATCH = 512
 
 

@@ -40,7 +40,7 @@ from fedlas.importers import GraphClassifier
 from fedlas.observer import Observer
 from fedlas.preconditions import require_accepted
 from fedlas.progress import JobProgress
-from fedlas.race.outputs import SplitOutputs
+from fedlas.race.context import SplitOutputs
 from fedlas.race.race import RaceOptions, RaceRows, run_race
 from fedlas.race.record import Journal
 from fedlas.race.results import Finalist, RaceResult, lone_temperature

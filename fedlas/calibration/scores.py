@@ -19,8 +19,6 @@ from threadpoolctl import threadpool_limits
 from fedlas.calibration.evaluation import (
     CalibrationOptions,
     Evaluation,
-    Floats,
-    Targets,
     check_test_groups,
     deployment_of,
     few_rows,
@@ -31,6 +29,7 @@ from fedlas.calibrators import CALIBRATORS, Calibrator, Identity, TemperatureSca
 from fedlas.calibrators.feature_map import shown_parameters
 from fedlas.contract.report import GateVerdict, Report, Subject
 from fedlas.data import Dataset
+from fedlas.data.dataset import Floats, Integers
 from fedlas.data.labels import missing_classes
 from fedlas.data.scores import Kind
 from fedlas.deployment import Deployment
@@ -70,7 +69,7 @@ class ScoredRows:
         ((name, sent),) = dataset.inputs.items()
         return cls(dataset, cast(Kind, name), sent)
 
-    def split(self, name: str) -> tuple[Floats, Targets]:
+    def split(self, name: str) -> tuple[Floats, Integers]:
         chosen = self.dataset.rows(name)
         return as_logits(self.kind, self.sent[chosen]), self.dataset.targets[chosen]
 

@@ -29,7 +29,7 @@ from fedlas.guarantees.typicality import Typicality
 from fedlas.importers import GraphClassifier
 from fedlas.importers.onnx.train.classifier import RuntimeComputedClassifier
 from fedlas.race.averaging import Ensemble
-from fedlas.race.outputs import SplitOutputs, require_numbers
+from fedlas.race.context import SplitOutputs, require_numbers
 from fedlas.race.results import Finalist, RaceResult
 
 T = TypeVar("T")

@@ -14,6 +14,7 @@ from fedlas.errors import BadDataset
 
 Array: TypeAlias = NDArray[Any]
 Integers: TypeAlias = NDArray[np.int64]
+Floats: TypeAlias = NDArray[np.float64]
 
 SPLITS = ("train", "calibration", "guarantee", "test")
 SEEN_BY_MODEL = ("no", "train_split", "unknown")

@@ -35,7 +35,7 @@ from fedlas.export.parity import MAX_WEIGHT_BYTES, TYPICALITY, Exportable, prove
 from fedlas.export.scores_graph import append_priors, append_typicality
 from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Typicality
-from fedlas.importers.onnx.cost import serving_cost
+from fedlas.importers.onnx.cost.serving_cost import serving_cost
 from fedlas.importers.onnx.graph import Array, Graph, rename_tensors
 from fedlas.importers.onnx.train.classifier import STANDARD_OUTPUTS, GraphClassifier
 from fedlas.race.averaging import Ensemble

@@ -142,6 +142,9 @@ class _RowLoss(nn.Module):
         scores, labels = as_rows(logits, targets)
         return reduce(self.rows(scores, labels), self.reduction, targets)
 
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in vars(self).items() if isinstance(value, float))
+
 
 class CrossEntropyLoss(_RowLoss):
     """−log p[y].
@@ -164,9 +167,6 @@ class LabelSmoothingLoss(_RowLoss):
     def rows(self, logits: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(logits, targets, reduction="none", label_smoothing=self.alpha)
 
-    def extra_repr(self) -> str:
-        return f"alpha={self.alpha}"
-
 
 class FocalLoss(_RowLoss):
     """−(1 − p[y])^γ · log p[y] (Lin et al. 2017, arXiv 1708.02002; for calibration arXiv 2002.09437)."""
@@ -181,9 +181,6 @@ class FocalLoss(_RowLoss):
         rest = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)
         return -(rest**self.gamma) * log_p
 
-    def extra_repr(self) -> str:
-        return f"gamma={self.gamma}"
-
 
 class MbLSLoss(_RowLoss):
     """−log p[y] + α·mean_k relu(max_j s[j] − s[k] − margin) (Liu et al. 2022, arXiv 2111.15430)."""
@@ -196,9 +193,6 @@ class MbLSLoss(_RowLoss):
     def rows(self, logits: Tensor, targets: Tensor) -> Tensor:
         fit = F.cross_entropy(logits, targets, reduction="none")
         return fit + self.alpha * excess_over_margin(logits, self.margin)
-
-    def extra_repr(self) -> str:
-        return f"margin={self.margin}, alpha={self.alpha}"
 
 
 class ACLSLoss(_RowLoss):
@@ -231,6 +225,3 @@ class ACLSLoss(_RowLoss):
         rest = gap.masked_fill(on_top, 0).sum(dim=1) / (logits.shape[1] - 1)
         fit = F.cross_entropy(logits, targets, reduction="none")
         return fit + self.alpha * (self.pos_lambda * top + self.neg_lambda * rest)
-
-    def extra_repr(self) -> str:
-        return f"margin={self.margin}, alpha={self.alpha}, pos_lambda={self.pos_lambda}, neg_lambda={self.neg_lambda}"

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from math import ceil, log2
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedlas.contract.profiles import Notice
 from fedlas.data import Dataset
-from fedlas.data.dataset import Array, Integers
+from fedlas.data.dataset import Array, Floats, Integers
 from fedlas.data.duplicates import row_digests
 from fedlas.data.labels import missing_classes
 from fedlas.documents import first_names, shortened
@@ -150,9 +149,6 @@ def _told(column: Array, targets: Integers, num_classes: int) -> float:
     counts = np.bincount(targets[half:], minlength=num_classes)
     told = np.bincount(targets[half:], hits, minlength=num_classes)
     return float(np.mean(told[counts > 0] / counts[counts > 0]))
-
-
-Floats = NDArray[np.float64]
 
 
 def class_rows(examined: Examined) -> list[Notice]:

@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from fedlas.data.dataset import Array
+from fedlas.data.dataset import Array, Floats
 from fedlas.importers import GraphClassifier
 from fedlas.importers.onnx.graph import Graph, attribute, integer
 
-Floats = NDArray[np.float64]
 #: The axis on which columns or channels lie, counted from the first and from the last; none where there is no such.
 Axes = tuple[int, int] | None
 _SAME = frozenset(["Cast", "Identity", "Dropout", "Imputer", "Clip"])

@@ -19,12 +19,11 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from fedlas.contract.profiles import Notice
-from fedlas.data.dataset import Integers
+from fedlas.data.dataset import Floats, Integers
 from fedlas.documents import Severity, first_names
 from fedlas.metrics.betting_intervals import BoundedMean
 from fedlas.preconditions.trials import Examined
 
-Floats = NDArray[np.float64]
 Scores = NDArray[np.float32]
 #: Classes beyond these, by their number of rows, are left as they are: the assignment takes the cube of their number.
 _MAX_CLASSES = 1000

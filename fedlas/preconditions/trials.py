@@ -14,16 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
-from scipy.special import stdtr
+from scipy.special import log_softmax, stdtr
 
 from fedlas.data import Dataset
-from fedlas.data.dataset import Array
+from fedlas.data.dataset import Array, Floats, Integers
 from fedlas.importers import GraphClassifier
 from fedlas.preconditions.remedy import Change, Remedy, Rows
 from fedlas.training.fit import predict_logits
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 #: Inverse temperatures for logits of unit spread; 0 leaves only the frequencies.
 _SCALES = (0.0, *np.geomspace(0.1, 60, 12))
 #: Scales to a factor of 1.3, where the temperature is what is wanted; steps that match the frequencies.
@@ -100,11 +98,11 @@ def best_temperature(logits: NDArray[np.float32], targets: Integers, frequencies
     unit, spread = _unit(logits[None])
     places = np.arange(len(targets))
     nothing = float(-np.log(frequencies)[targets].mean())
-    tried = [(float(-_log_softmax(scale * unit)[0, places, targets].mean()), scale) for scale in _FINE_SCALES]
+    tried = [(float(-log_softmax(scale * unit, axis=-1)[0, places, targets].mean()), scale) for scale in _FINE_SCALES]
     loss, best = min(tried)
     if loss >= nothing:
         right = max(float((unit[0].argmax(axis=1) == targets).mean()), float(frequencies.max()))
-        sure = [float(np.exp(_log_softmax(scale * unit).max(axis=-1)).mean()) for scale in _FINE_SCALES]
+        sure = [float(np.exp(log_softmax(scale * unit, axis=-1).max(axis=-1)).mean()) for scale in _FINE_SCALES]
         best = float(_FINE_SCALES[min(int(np.searchsorted(sure, right)), len(sure) - 1)])
     return float(spread[0, 0, 0]) / best if unit.any() else float("inf")
 
@@ -117,18 +115,13 @@ def _unit(logits: NDArray[np.float32]) -> tuple[Floats, Floats]:
     return centred / np.where(spread > 0, spread, 1), spread
 
 
-def _log_softmax(scores: Floats) -> Floats:
-    shifted = scores - scores.max(axis=-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
-
-
 def _at_scales(logits: NDArray[np.float32], targets: Integers, frequencies: Floats) -> Iterator[Floats]:
     """Losses (C, M) of answers (C, M, K) for each temperature, with the class frequencies and without."""
     unit, _ = _unit(logits)
     places, known = np.arange(len(targets)), np.log(frequencies)
     for scale in _SCALES:
         for prior in (known, 0 * known):
-            yield -_log_softmax(scale * unit + prior)[:, places, targets]
+            yield -log_softmax(scale * unit + prior, axis=-1)[:, places, targets]
 
 
 def matched_loss(logits: NDArray[np.float32], targets: Integers, frequencies: Floats) -> float:
@@ -139,8 +132,8 @@ def matched_loss(logits: NDArray[np.float32], targets: Integers, frequencies: Fl
         scores = scale * unit
         for _ in range(_STEPS):
             # Where the mean probability of every class is its frequency, no bias of a class can be improved.
-            scores = scores + known - np.log(np.exp(_log_softmax(scores)).mean(axis=1, keepdims=True) + 1e-12)
-        losses.append(float(-_log_softmax(scores)[0, places, targets].mean()))
+            scores = scores + known - np.log(np.exp(log_softmax(scores, axis=-1)).mean(axis=1, keepdims=True) + 1e-12)
+        losses.append(float(-log_softmax(scores, axis=-1)[0, places, targets].mean()))
     return min(losses)
 
 

@@ -17,9 +17,8 @@ from fedlas.observer import Observer
 from fedlas.progress import JobProgress
 from fedlas.race.averaging import average, with_weight
 from fedlas.race.candidates import Candidate
-from fedlas.race.context import ProgressReporter, RaceContext, Rows, TrainingRows
+from fedlas.race.context import ProgressReporter, RaceContext, Rows, SplitOutputs, TrainingRows
 from fedlas.race.cross_fitting import CrossFitting, Trial
-from fedlas.race.outputs import SplitOutputs
 from fedlas.race.record import Journal, Record
 from fedlas.race.results import CrossFitted, Finalist, RaceResult, post_hoc_names
 from fedlas.race.schedule import TimeBudget
@@ -121,7 +120,7 @@ def run_race(
     budget.reserve = record.decided("seconds after the race", lambda: options.seconds_after)
     if outputs is None:
         outputs = SplitOutputs(classifier, inputs, split="calibration", device=options.device)
-    budget.note_speed(outputs)
+    budget.note_speed(outputs.seconds_per_row)
     selector = CalibratorSelector(
         targets,
         names=tuple(options.calibrators or post_hoc_names(outputs.logits.shape[1], len(targets), options.task)),

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from fedlas.classifier import Classifier
 from fedlas.data.dataset import Array
 from fedlas.losses import CrossEntropyLoss
-from fedlas.race.outputs import SplitOutputs
 from fedlas.race.record import Record
 from fedlas.race.results import Floats
 from fedlas.training.fit import fit
@@ -82,8 +81,8 @@ class TimeBudget:
         if to_come > 0 and not self.fits(to_come):
             raise BudgetExceeded
 
-    def note_speed(self, outputs: SplitOutputs) -> None:
-        self._row_seconds = self._record.decided("seconds per row", lambda: outputs.seconds_per_row)
+    def note_speed(self, seconds_per_row: float) -> None:
+        self._row_seconds = self._record.decided("seconds per row", lambda: seconds_per_row)
 
     def prediction_seconds(self, num_rows: int) -> float:
         return _CAUTION * num_rows * self._row_seconds

@@ -17,8 +17,7 @@ from torch import nn
 from fedlas.classifier import Classifier
 from fedlas.losses import FedLASLoss
 from fedlas.race.candidates import HEAD_SHARE, Candidate, make_loss
-from fedlas.race.context import Integers, RaceContext, TrainingRows
-from fedlas.race.outputs import require_numbers
+from fedlas.race.context import Integers, RaceContext, TrainingRows, require_numbers
 from fedlas.race.record import Record
 from fedlas.race.results import FedLASDiagnostics, Floats
 from fedlas.race.schedule import BudgetExceeded

@@ -75,7 +75,7 @@ def race_costs(start: Start, seconds: float) -> RaceCosts:
         return RaceCosts()
     rows, groups, record = start.training_rows(), start.dataset.groups_of("calibration"), Record()
     budget = TimeBudget(seconds, record)
-    budget.note_speed(start.outputs)
+    budget.note_speed(start.outputs.seconds_per_row)
     context = RaceContext(
         start.classifier,
         rows,

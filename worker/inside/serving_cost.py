@@ -15,7 +15,7 @@ import onnx
 
 from fedlas.contract.profiles import MeasuredBatch, ServingCost, TensorSpec
 from fedlas.data.dataset import Array
-from fedlas.importers.onnx.cost import serving_cost
+from fedlas.importers.onnx.cost.serving_cost import serving_cost
 from fedlas.importers.onnx.graph import Graph
 from service.inference.session import open_session
 

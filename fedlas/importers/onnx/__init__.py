@@ -4,10 +4,3 @@ In the order of `loading.load_onnx`: `parse` (bytes → checked model), `rewrite
 (logits, features, weights, the network by the table in `operators`; what cannot be trained: `runtime_loading`), `cost`
 (what a row may cost).
 """
-
-from __future__ import annotations
-
-from fedlas.importers.onnx.loading import check_parity, load_onnx
-from fedlas.importers.onnx.train.classifier import GraphClassifier, OnnxClassifier
-
-__all__ = ["GraphClassifier", "OnnxClassifier", "check_parity", "load_onnx"]

@@ -216,23 +216,19 @@ def attribute(node: NodeProto, name: str, default: T) -> T:
 
 
 def integers(node: NodeProto, name: str) -> list[int] | None:
-    found = _attribute(node, name)
-    return None if found is None else list(found.ints)
+    return None if (found := _attribute(node, name)) is None else list(found.ints)
 
 
 def floats(node: NodeProto, name: str) -> list[float] | None:
-    found = _attribute(node, name)
-    return None if found is None else list(found.floats)
+    return None if (found := _attribute(node, name)) is None else list(found.floats)
 
 
 def integer(node: NodeProto, name: str) -> int | None:
-    found = _attribute(node, name)
-    return None if found is None else int(found.i)
+    return None if (found := _attribute(node, name)) is None else int(found.i)
 
 
 def tensor(node: NodeProto, name: str) -> TensorProto | None:
-    found = _attribute(node, name)
-    return None if found is None else found.t
+    return None if (found := _attribute(node, name)) is None else found.t
 
 
 def _attribute(node: NodeProto, name: str) -> AttributeProto | None:

@@ -17,7 +17,7 @@ from fedlas.calibrators import softmax
 from fedlas.classifier import Classifier
 from fedlas.contract.profiles import TensorSpec
 from fedlas.errors import UnsupportedModel
-from fedlas.importers.onnx.cost import check_sizes
+from fedlas.importers.onnx.cost.serving_cost import check_sizes
 from fedlas.importers.onnx.evaluator import (
     example_inputs,
     find_lengths,

@@ -35,8 +35,7 @@ def given(folder: Path) -> tuple[GraphClassifier, Dataset]:
     splits = np.array([SPLITS.index(name) for name in rows["split"]], np.int8)
     names = list("abcd")
     dataset = Dataset({"x": rows["x"]}, rows["label"], names, True, splits, seen_by_model="no")
-    specs = [{"name": one.name, "dtype": one.dtype, "shape": list(one.shape)} for one in classifier.inputs]
-    return classifier, align(dataset, model_inputs=specs, num_classes=4, class_names=names)
+    return classifier, align(dataset, model_inputs=classifier.inputs, num_classes=4, class_names=names)
 
 
 def test_a_notebook_calibrates_judges_and_exports(tmp_path: Path) -> None:

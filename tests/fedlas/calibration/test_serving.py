@@ -41,10 +41,9 @@ def opened(
     (folder / "model.onnx").write_bytes(content)
     classifier = load_onnx(folder / "model.onnx")
     names = [f"class {k}" for k in range(classifier.num_classes)]
-    specs = [{"name": one.name, "dtype": one.dtype, "shape": list(one.shape)} for one in classifier.inputs]
     dataset = Dataset({"x": x}, targets, names, True, splits.astype(np.int8), seen_by_model="no")
     count = classifier.num_classes
-    return classifier, align(dataset, model_inputs=specs, num_classes=count, class_names=names)
+    return classifier, align(dataset, model_inputs=classifier.inputs, num_classes=count, class_names=names)
 
 
 def overconfident(folder: Path) -> tuple[GraphClassifier, Dataset]:

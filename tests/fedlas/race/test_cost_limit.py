@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from fedlas.importers import GraphClassifier, load_onnx
-from fedlas.race.averaging import cost_factor
-from fedlas.race.cost_limit import cost_limit, count_multiply_adds
+from fedlas.race.averaging import cost_factor, cost_limit, count_multiply_adds
 from fedlas.race.trainer import copy_head
 from tests.helpers.networks import Bert, Cnn, Inputs, export, images, mlp, table, texts
 

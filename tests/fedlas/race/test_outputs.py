@@ -10,7 +10,7 @@ from fedlas.calibrators import Identity, TemperatureScaling
 from fedlas.classifier import Classifier
 from fedlas.errors import BadDataset
 from fedlas.race.averaging import Ensemble
-from fedlas.race.outputs import SplitOutputs
+from fedlas.race.context import SplitOutputs
 from fedlas.race.results import CandidateResult, Finalist
 from fedlas.race.trainer import copy_head
 from fedlas.training.fit import predict_logits

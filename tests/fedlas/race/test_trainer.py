@@ -6,8 +6,7 @@ import numpy as np
 import torch
 
 from fedlas.progress import JobProgress
-from fedlas.race.context import ProgressReporter, RaceContext
-from fedlas.race.outputs import SplitOutputs
+from fedlas.race.context import ProgressReporter, RaceContext, SplitOutputs
 from fedlas.race.record import Record
 from fedlas.race.schedule import TimeBudget
 from fedlas.race.selection import CalibratorSelector

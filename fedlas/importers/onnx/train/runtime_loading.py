@@ -12,7 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto
 from fedlas.contract.profiles import Notice, TensorSpec
 from fedlas.documents import adjustment
 from fedlas.errors import UnsupportedModel
-from fedlas.importers.onnx.cost import check_sizes
+from fedlas.importers.onnx.cost.serving_cost import check_sizes
 from fedlas.importers.onnx.evaluator import LENGTHS, example_inputs, fixed_batch, input_spec, set_batch
 from fedlas.importers.onnx.graph import Graph, attribute, floats, integers
 from fedlas.importers.onnx.operators.table import refused

@@ -15,8 +15,7 @@ from fedlas.calibrators import Identity
 from fedlas.errors import UnsupportedModel
 from fedlas.export.graph import write_graph
 from fedlas.importers import check_parity, load_onnx
-from fedlas.importers.onnx.cost import check_sizes
-from fedlas.importers.onnx.cost.serving_cost import Interpretation
+from fedlas.importers.onnx.cost.serving_cost import Interpretation, check_sizes
 from fedlas.importers.onnx.cost.shape_rules import AbstractTensor
 from fedlas.importers.onnx.evaluator import input_spec
 from fedlas.importers.onnx.graph import Graph

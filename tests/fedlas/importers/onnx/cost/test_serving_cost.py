@@ -17,8 +17,7 @@ from sklearn.svm import SVC
 from fedlas.contract.profiles import ServingCost
 from fedlas.errors import UnsupportedModel
 from fedlas.importers import load_onnx
-from fedlas.importers.onnx.cost import serving_cost
-from fedlas.importers.onnx.cost.serving_cost import Interpretation
+from fedlas.importers.onnx.cost.serving_cost import Interpretation, serving_cost
 from fedlas.importers.onnx.evaluator import input_spec
 from fedlas.importers.onnx.graph import Graph
 from fedlas.importers.onnx.rewrite.normalise import hoist_constants
