@@ -375,7 +375,7 @@ def _unfit(preprocessing: Preprocessing, spec: TensorSpec) -> str | None:
     )
     if not fits(wanted, made):
         other = "NHWC" if preprocessing.layout == "NCHW" else "NCHW"
-        turned = fits(wanted, replace(preprocessing, layout=other).shape)
+        turned = fits(wanted, preprocessing.changed(layout=other).shape)
         return f'{text}; say "layout": "{other}"' if turned else text
     if np.dtype(spec.dtype).kind in "iub" and preprocessing.dtype != "uint8":
         return text + '; say "dtype": "uint8" for pixels from 0 to 255 as they are'

@@ -1,4 +1,4 @@
-"""Image files become the arrays a model takes, alike in training and in serving; numpy and Pillow only.
+"""Image files become the arrays a model takes, alike in training and in serving; numpy, pydantic and Pillow only.
 
 `Preprocessing.parse({"resize": 256, "crop": 224, "mean": [...], "std": [...]})` describes what is done to an image,
 calling it on the bytes of a file does it, and `preprocess_all` does it to many at once.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from fedlas.extras import require
 
-require("images", "PIL", "numpy")
+require("images", "PIL", "numpy", "pydantic")
 
 from fedlas.preprocessing.decoding import MAX_PIXELS, BadImage, ImageFacts, checked_image, image_facts
 from fedlas.preprocessing.steps import Preprocessing, in_parallel, preprocess_all, usable_cores

@@ -13,16 +13,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from fedlas.contract.profiles import ImagePreprocessing, Size
 from fedlas.preprocessing.decoding import MAX_PIXELS, BadImage, decoded, image_facts
-
-Size = tuple[int, int]
 
 INTERPOLATIONS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -44,8 +42,7 @@ _MAX_SIDE = 4096
 _MAX_NUMBER = 1e6
 
 
-@dataclass(frozen=True)
-class Preprocessing:
+class Preprocessing(ImagePreprocessing):
     """From the bytes of an image file to one row of a model's input. In this order:
 
     1. The file is decoded, turned upright (EXIF) and brought to `channels` (3: RGB; 1: luma; no transparency).
@@ -58,18 +55,6 @@ class Preprocessing:
        are.
     6. `layout`: NCHW gives (channels, height, width), NHWC (height, width, channels).
     """
-
-    resize: int | Size | None = None
-    interpolation: str = "bilinear"
-    crop: Size | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    scale: float | None = None
-    layout: str = "NCHW"
-    channels: int = 3
-    order: str = "RGB"
-    bit_depth: int = 8
-    dtype: str = "float32"
 
     @classmethod
     def parse(cls, value: Mapping[str, Any]) -> Preprocessing:
@@ -84,8 +69,8 @@ class Preprocessing:
         if not isinstance(value, Mapping):
             raise ValueError(f"preprocessing must be an object with fields like resize and crop, got {value!r:.80}")
         given = {name: item for name, item in value.items() if item is not None}
-        if unknown := [name for name in given if name not in cls.__dataclass_fields__]:
-            raise ValueError(f"{unknown[0]}: there is no such field; there are {', '.join(cls.__dataclass_fields__)}")
+        if unknown := [name for name in given if name not in cls.model_fields]:
+            raise ValueError(f"{unknown[0]}: there is no such field; there are {', '.join(cls.model_fields)}")
         for name, choices in _CHOICES.items():
             if name in given and (type(given[name]) is not type(choices[0]) or given[name] not in choices):
                 raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {given[name]!r:.80}")
@@ -122,8 +107,7 @@ class Preprocessing:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON that `parse` reads, with every field that has a value."""
-        fields = {name: value for name, value in asdict(self).items() if value is not None}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+        return self.model_dump(mode="json", exclude_none=True)
 
     @property
     def shape(self) -> tuple[int | None, ...]:
@@ -206,14 +190,14 @@ def _side(name: str, value: object) -> int:
     return value
 
 
-def _per_channel(name: str, value: object, channels: int) -> tuple[float, ...] | None:
+def _per_channel(name: str, value: object, channels: int) -> list[float] | None:
     if value is None:
         return None
     if not isinstance(value, list | tuple):
-        return (_number(name, value),) * channels
+        return [_number(name, value)] * channels
     if len(value) != channels:
         raise ValueError(f"{name} must be a number, or one number for each of the {channels} channels, got {value!r}")
-    return tuple(_number(name, item) for item in value)
+    return [_number(name, item) for item in value]
 
 
 def _number(name: str, value: object) -> float:
