@@ -141,14 +141,6 @@ def broadcast(shapes: Sequence[Shape], *, fixed: bool = True) -> Shape:
     return tuple(reversed(result))
 
 
-@rule(
-    "Abs Ceil Clip Erf Exp Floor Identity Log Neg Reciprocal Relu Round Sigmoid Softmax Sqrt Tanh ScatterND "
-    "ScatterElements ai.onnx.ml.Imputer ai.onnx.ml.Normalizer ai.onnx.ml.Scaler"
-)
-def _same(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
-    return [shape_of(inputs, 0)]
-
-
 @rule("Add Sub Mul Div Pow Mod Max Min Sum Mean SwiGLU StringConcat PRelu")
 def _elementwise(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
     return [broadcast([shape_of(inputs, i) for i in range(len(inputs))], fixed=_all_fixed(inputs))]
@@ -215,11 +207,6 @@ def _part(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
     return [shape_of(inputs, 0)] * len(node.output)
 
 
-@rule("NonZero")
-def _nonzero(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
-    return [(len(shape_of(inputs, 0)), given(inputs, 0).count or 0)]
-
-
 @rule("Compress")
 def _compress(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
     shape = shape_of(inputs, 0)
@@ -260,16 +247,6 @@ def _side_by_side(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
     return [(shapes[0][0], sum(math.prod(shape[1:]) for shape in shapes))]
 
 
-@rule("com.microsoft.CDist")
-def _distances(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
-    return [(shape_of(inputs, 0)[0], shape_of(inputs, 1)[0])]
-
-
-@rule("ai.onnx.ml.LinearRegressor ai.onnx.ml.SVMRegressor ai.onnx.ml.TreeEnsembleRegressor")
-def _regression(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
-    return [(shape_of(inputs, 0)[0], integer(node, "n_targets") or integer(node, "targets") or 1)]
-
-
 @rule("ai.onnx.ml.LinearClassifier ai.onnx.ml.SVMClassifier ai.onnx.ml.TreeEnsembleClassifier")
 def _labels_and_scores(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
     """One score for each class; support vectors without probabilities have one for each pair of classes."""
@@ -290,23 +267,6 @@ def _columns(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
 
 
 # Operators that read the sizes of their results as numbers.
-
-
-@rule("ConstantOfShape HannWindow HammingWindow BlackmanWindow")
-def _constant_of_shape(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
-    return [tuple(map(as_size, numbers_read(inputs, 0)))]
-
-
-@rule("Expand")
-def _expand(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
-    return [
-        broadcast([shape_of(inputs, 0), tuple(map(as_size, numbers_read(inputs, 1)))], fixed=given(inputs, 0).fixed)
-    ]
-
-
-@rule("Tile")
-def _tile(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
-    return [tuple(as_size(n) * size for n, size in zip(numbers_read(inputs, 1), shape_of(inputs, 0), strict=True))]
 
 
 @rule("Pad")
@@ -363,3 +323,28 @@ def _center_crop_pad(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
 def _affine_grid(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
     sizes = list(map(as_size, numbers_read(inputs, 1)))
     return [(sizes[0], *sizes[2:], len(sizes) - 2)]
+
+
+#: Rules of one line, by the names of their operators.
+_SHORT: dict[str, Rule] = {
+    "Abs Ceil Clip Erf Exp Floor Identity Log Neg Reciprocal Relu Round Sigmoid Softmax Sqrt Tanh ScatterND "
+    "ScatterElements ai.onnx.ml.Imputer ai.onnx.ml.Normalizer ai.onnx.ml.Scaler": lambda node, inputs, opset: [
+        shape_of(inputs, 0)
+    ],
+    "NonZero": lambda node, inputs, opset: [(len(shape_of(inputs, 0)), given(inputs, 0).count or 0)],
+    "com.microsoft.CDist": lambda node, inputs, opset: [(shape_of(inputs, 0)[0], shape_of(inputs, 1)[0])],
+    "ai.onnx.ml.LinearRegressor ai.onnx.ml.SVMRegressor ai.onnx.ml.TreeEnsembleRegressor": lambda node, inputs, opset: [
+        (shape_of(inputs, 0)[0], integer(node, "n_targets") or integer(node, "targets") or 1)
+    ],
+    "ConstantOfShape HannWindow HammingWindow BlackmanWindow": lambda node, inputs, opset: [
+        tuple(map(as_size, numbers_read(inputs, 0)))
+    ],
+    "Expand": lambda node, inputs, opset: [
+        broadcast([shape_of(inputs, 0), tuple(map(as_size, numbers_read(inputs, 1)))], fixed=given(inputs, 0).fixed)
+    ],
+    "Tile": lambda node, inputs, opset: [
+        tuple(as_size(n) * size for n, size in zip(numbers_read(inputs, 1), shape_of(inputs, 0), strict=True))
+    ],
+}
+for _names, _short in _SHORT.items():
+    rule(_names)(_short)
