@@ -257,7 +257,13 @@ def calibrate(
         if isinstance(model, LabelledScores):
             if parts:
                 raise ConversionError("model_and_scores", "give a model with rows, or scores with labels, not both")
-            result = _of_scores(model, folder, chosen)
+            kind = "probabilities" if model.logits is None else "logits"
+            values = getattr(model, kind)
+            names = score_names(values, model.labels, model.class_names)
+            file = dataset_file(score_rows(kind, values, model.labels), folder=folder, class_names=names)
+            rows = ScoredRows.of(read_scores(file.path, class_names=names, split_shares=model.split_shares))
+            found = calibrate_scores(rows, chosen, digests={"scores_sha256": sha256_of(file.path)})
+            result = CalibrationResult.of_scores(found, folder, notes=file.notes)
         else:
             source = model if isinstance(model, ModelSource) else ModelSource(model)
             result = InMemoryJob(source, _rows(parts), folder, chosen, observer).calibrated()
@@ -284,13 +290,3 @@ def _rows(parts: dict[str, Any]) -> LabelledRows:
                 "part_is_all", f"{split} is a path, or LabelledRows, which are all rows: give one alone, with splits"
             )
     return LabelledRows(parts)
-
-
-def _of_scores(scores: LabelledScores, folder: Path, options: CalibrationOptions) -> CalibrationResult:
-    kind = "probabilities" if scores.logits is None else "logits"
-    values = getattr(scores, kind)
-    names = score_names(values, scores.labels, scores.class_names)
-    file = dataset_file(score_rows(kind, values, scores.labels), folder=folder, class_names=names)
-    rows = ScoredRows.of(read_scores(file.path, class_names=names, split_shares=scores.split_shares))
-    found = calibrate_scores(rows, options, digests={"scores_sha256": sha256_of(file.path)})
-    return CalibrationResult.of_scores(found, folder, notes=file.notes)

@@ -145,7 +145,10 @@ class SplineScaling(LogitsCalibrator):
         line = AffineScaling()
         line.fit_rows(scores, labels, rows)
         values = line.transform(scores)[:, 1]
-        knots = _even_knots(values, rows, self.num_knots)
+        # Evenly spaced from quantile to quantile, at least 1 apart from first to last.
+        ends = np.quantile(values, [_TAIL, 1.0 - _TAIL], weights=rows, method="inverted_cdf")
+        middle, half = float(ends.mean()), max(0.5 * float(ends[1] - ends[0]), 0.5)
+        knots = np.linspace(middle - half, middle + half, self.num_knots)
         design = np.concatenate([np.ones((len(values), 1)), _integrals(values, knots)], axis=1)
         low, high = np.full(design.shape[1], MIN_FACTOR), np.full(design.shape[1], MAX_FACTOR)
         low[0], high[0] = -np.inf, np.inf
@@ -215,13 +218,6 @@ def append_curves(chain: Chain, splines: Sequence[SplineScaling]) -> None:
     chain.step("Sub", lower, result="outside")
     chain.step("Add", inside, result="curves")
     chain.step("Add", chain.constant("heights", [spline.height for spline in splines]), result="raised")
-
-
-def _even_knots(values: Floats, rows: Floats, count: int) -> Floats:
-    """Evenly spaced knots (count,) from quantile to quantile of values (N,), at least 1 apart from first to last."""
-    ends = np.quantile(values, [_TAIL, 1.0 - _TAIL], weights=rows, method="inverted_cdf")
-    middle, half = float(ends.mean()), max(0.5 * float(ends[1] - ends[0]), 0.5)
-    return np.linspace(middle - half, middle + half, count)
 
 
 def _integrals(values: Floats, knots: Floats) -> Floats:

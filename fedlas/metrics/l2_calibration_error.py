@@ -84,18 +84,15 @@ class L2CalibrationError:
         value = self.value - other.value
         influence = np.bincount(self._groups, self._influence() - other._influence())
         linear = len(influence) * float(influence.var(ddof=1)) if len(influence) > 1 else 1.0
-        curved = self._curved_variance(other)
+        # The variance if both errors were 0 is that of two quadratic forms in correlated normals.
+        own = [2 * float((part._noise.unbiased**2).sum()) for part in (self, other)]
+        smoothing = [2 * float(((p._noise.smoothed - p._noise.unbiased) ** 2).sum()) for p in (self, other)]
+        shared = 4 * float(((self._group_sums().T @ other._group_sums()) ** 2).sum())
+        curved = max(sum(own) - shared, 0.0) + sum(smoothing)
         # Estimated slopes carry noise, which adds twice the curved part to the linear one: once is due anyway, and
         # without the other the intervals covered only 93 % at N = 1,000.
         half = NormalDist().inv_cdf((1 + confidence_level) / 2) * float(np.sqrt(max(linear, curved)))
         return Estimate(value=value, low=value - half, high=value + half)
-
-    def _curved_variance(self, other: L2CalibrationError) -> float:
-        """Variance of the difference if both errors were 0: of two quadratic forms in correlated normals."""
-        own = [2 * float((part._noise.unbiased**2).sum()) for part in (self, other)]
-        smoothing = [2 * float(((p._noise.smoothed - p._noise.unbiased) ** 2).sum()) for p in (self, other)]
-        shared = 4 * float(((self._group_sums().T @ other._group_sums()) ** 2).sum())
-        return max(sum(own) - shared, 0.0) + sum(smoothing)
 
     def _influence(self) -> Floats:
         """Influence of each row on the first order of the estimate (N,)."""

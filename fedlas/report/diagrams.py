@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from math import isnan
-from typing import Protocol
 
 from fedlas.contract.figures import Estimate, RiskCoverage
 from fedlas.contract.report import Report
@@ -186,19 +185,6 @@ _SCALED_FROM = 0.1
 _STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 
 
-class Band(Protocol):
-    """The pointwise band of a curve, as a report has it in memory or in its file."""
-
-    @property
-    def coverage(self) -> Iterable[float]: ...
-
-    @property
-    def low(self) -> Iterable[float]: ...
-
-    @property
-    def high(self) -> Iterable[float]: ...
-
-
 def risk_coverage_svg(report: Report, *, curves: Sequence[str] = ("uploaded", "calibrated")) -> str:
     """An SVG: coverage across, error rate of the answers up; the last of `curves` has its pointwise band shaded."""
     sections = report.risk_coverage
@@ -216,7 +202,7 @@ def risk_coverage_svg(report: Report, *, curves: Sequence[str] = ("uploaded", "c
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def error_scale(curves: Sequence[Band]) -> float:
+def error_scale(curves: Sequence[RiskCoverage]) -> float:
     """The smallest round share that holds all curves and bands from `_SCALED_FROM` on."""
     highest = max(
         high
@@ -227,7 +213,7 @@ def error_scale(curves: Sequence[Band]) -> float:
     return next(step for step in _STEPS if highest <= step + 1e-9)
 
 
-def band(curve: Band, model: str, plot: Plot) -> str:
+def band(curve: RiskCoverage, model: str, plot: Plot) -> str:
     corners = [*plot.points(curve.coverage, curve.high), *reversed(plot.points(curve.coverage, curve.low))]
     return area(corners, model, opacity=0.18)
 

@@ -115,7 +115,12 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator): 
             logits = _logits(self.estimators_[0], X, self.classes_)
         else:
             self.classes_ = encoder.classes_
-            estimator = self._seeded(LogisticRegression() if self.estimator is None else self.estimator, seed)
+            # Its own chance follows ours where its owner has not fixed it.
+            copy = clone(LogisticRegression() if self.estimator is None else self.estimator)
+            open_ends = [
+                name for name, value in copy.get_params().items() if name.endswith("random_state") and value is None
+            ]
+            estimator = copy if self.random_state is None else copy.set_params(**dict.fromkeys(open_ends, seed))
             logits, members = self._cross_fitted(estimator, X, y, targets, groups, seed, fit_params)
             self.estimators_ = members if self.ensemble else [clone(estimator).fit(X, y, **fit_params)]
         self.calibrator_ = self._calibrator(logits, targets, groups, fit_params.get("sample_weight"), seed)
@@ -131,14 +136,6 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator): 
         """The most probable class (N,)."""
         probs = self.predict_proba(X)
         return np.asarray(self.classes_[probs.argmax(axis=1)])
-
-    def _seeded(self, estimator: Any, seed: int) -> Any:
-        """A copy of the estimator whose own chance follows ours, where its owner has not fixed it."""
-        copy = clone(estimator)
-        open_ends = [
-            name for name, value in copy.get_params().items() if name.endswith("random_state") and value is None
-        ]
-        return copy if self.random_state is None else copy.set_params(**dict.fromkeys(open_ends, seed))
 
     def _take_fitted(self, y: NDArray[Any]) -> NDArray[np.int64]:
         """Take the estimator as it is, and return the labels as indices of its classes."""

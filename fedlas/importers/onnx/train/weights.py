@@ -225,7 +225,12 @@ class WeightUntying:
         self.layers: dict[int, Layer] = {}  # for which layer a node rearranges
         self.clones: dict[int, list[NodeProto]] = {}  # what comes before a node
         self._join_copies()
-        self.run_again = self._modules_that_run_again()
+        found: set[str] = set()
+        for name, value in self.graph.constants.items():
+            if value.dtype == np.float32 and value.size > 1 and value.min() < value.max():
+                keys = Counter((self._module(node), node.op_type, at) for node, at in self.consumers.get(name, []))
+                found.update(module for (module, _, _), count in keys.items() if count > 1 and module)
+        self.run_again = found
 
     def _join_copies(self) -> None:
         """Exporters that fold what a module does with its weight leave one copy for each of the module's runs."""
@@ -242,14 +247,6 @@ class WeightUntying:
                 node.input[position] = first.setdefault((key, digest), name)
         self.graph.prune(self.graph.outputs)
         self.consumers = self.graph.consumers()
-
-    def _modules_that_run_again(self) -> set[str]:
-        found: set[str] = set()
-        for name, value in self.graph.constants.items():
-            if value.dtype == np.float32 and value.size > 1 and value.min() < value.max():
-                keys = Counter((self._module(node), node.op_type, at) for node, at in self.consumers.get(name, []))
-                found.update(module for (module, _, _), count in keys.items() if count > 1 and module)
-        return found
 
     def _module(self, node: NodeProto) -> str:
         return next((self.modules[name] for name in node.output if name in self.modules), "")
