@@ -10,8 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlas.calibrators import CALIBRATORS, Calibrator, LogPool, Pool, Uniform
-from fedlas.calibrators.base import LogitsCalibrator
+from fedlas.calibrators import CALIBRATORS, LogPool, Pool, Uniform
 from fedlas.calibrators.feature_map import MAX_PRODUCT, cross_fit_features
 from fedlas.calibrators.one_vs_rest import Compressed, compressed, is_saturated
 from fedlas.calibrators.pool import log_pool_weights, log_pooled, log_probs, mixture_weights, pooled
@@ -49,29 +48,6 @@ _POOL_SECONDS = 6e-5
 _MIN_SECONDS = 1.0
 _SECONDS = 3e-7
 _PER_CLASS = 40
-
-
-def cross_fitted(
-    kind: type[Calibrator], logits: Doubles, targets: Integers, folds: Sequence[Integers], weights: Doubles | None
-) -> CrossFitted:
-    """A calibrator fitted on all rows and cross-fitted.
-
-    Raises:
-        ValueError, ArithmeticError, numpy.linalg.LinAlgError: a fold or all rows do not determine it.
-    """
-    held_out = cross_fitted_logits(kind, logits, targets, folds, weights)
-    return CrossFitted(kind().fit(logits, targets, weights=weights), held_out)
-
-
-def pool_member(
-    kind: type[LogitsCalibrator], logits: Doubles, targets: Integers, folds: Sequence[Integers], weights: Doubles | None
-) -> CrossFitted | None:
-    """A cross-fitted calibrator; None where a fold or all rows do not determine it."""
-    try:
-        found = cross_fitted(kind, logits, targets, folds, weights)
-    except (ValueError, ArithmeticError, np.linalg.LinAlgError):
-        return None
-    return found if np.isfinite(found.held_out).all() else None
 
 
 def _cross_fitted_weights(fit: _Fit, shares: Doubles, folds: Sequence[Integers]) -> tuple[Doubles, Doubles]:
@@ -156,11 +132,7 @@ class CalibratorSelector:
         if len(self.names) == 1 and not reads:
             return self._fit(scores, self.names[0])
         began = time.perf_counter()
-        members = [
-            found
-            for name in self.names
-            if (found := pool_member(CALIBRATORS[name], scores, self.targets, self.folds, self.weights)) is not None
-        ]
+        members = [found for name in self.names if (found := self._member(scores, name)) is not None]
         self.pool_seconds = time.perf_counter() - began
         if features is not None and reads:
             fine_folds = make_folds(self.targets, groups=self.groups, seed=self.seed, num_folds=_FINE_FOLDS)
@@ -235,7 +207,22 @@ class CalibratorSelector:
         return np.asarray(weights / weights.sum(), np.float64)
 
     def _fit(self, logits: Floats | Doubles, name: str) -> CrossFitted:
-        return cross_fitted(CALIBRATORS[name], np.asarray(logits, np.float64), self.targets, self.folds, self.weights)
+        """A calibrator fitted on all rows and cross-fitted.
+
+        Raises:
+            ValueError, ArithmeticError, numpy.linalg.LinAlgError: a fold or all rows do not determine it.
+        """
+        kind, scores = CALIBRATORS[name], np.asarray(logits, np.float64)
+        held_out = cross_fitted_logits(kind, scores, self.targets, self.folds, self.weights)
+        return CrossFitted(kind().fit(scores, self.targets, weights=self.weights), held_out)
+
+    def _member(self, scores: Doubles, name: str) -> CrossFitted | None:
+        """A cross-fitted calibrator; None where a fold or all rows do not determine it."""
+        try:
+            found = self._fit(scores, name)
+        except (ValueError, ArithmeticError, np.linalg.LinAlgError):
+            return None
+        return found if np.isfinite(found.held_out).all() else None
 
     def _gains_by_compression(self, logits: Floats | Doubles) -> bool:
         """True where scores are saturated, and a temperature of compressed ones loses far less on rows left out."""
