@@ -11,13 +11,20 @@ from fedlas.extras import require
 
 require("arrays", "numpy", "scipy")
 
-from fedlas.calibrators.base import Calibrator, LogitsCalibrator, Parameters, softmax
+from fedlas.calibrators.base import (
+    Calibrator,
+    Identity,
+    LogitsCalibrator,
+    MixtureScaling,
+    Parameters,
+    ShrunkenTemperature,
+    TemperatureScaling,
+    softmax,
+)
 from fedlas.calibrators.isotonic import IsotonicScaling
-from fedlas.calibrators.linear import MatrixScaling, VectorScaling
-from fedlas.calibrators.one_vs_rest import OneVsRestScaling
+from fedlas.calibrators.linear import MatrixScaling, OneVsRestScaling, VectorScaling
 from fedlas.calibrators.pool import LogPool, Pool, Uniform
 from fedlas.calibrators.spline import AffineScaling, BetaScaling, QuadraticScaling, SplineScaling
-from fedlas.calibrators.temperature import Identity, MixtureScaling, ShrunkenTemperature, TemperatureScaling
 
 __all__ = [
     "CALIBRATORS",

@@ -16,12 +16,12 @@ from fedlas.calibrators.base import (
     Floats,
     Ints,
     LogitsCalibrator,
+    TemperatureScaling,
     effective_count,
     log_softmax,
     pair,
     require_two_classes,
 )
-from fedlas.calibrators.temperature import TemperatureScaling
 
 MAX_KNOTS = 32
 #: A bin holds at least so much of Σ|hit − p|, about as many rows as its mean needs to mean something.

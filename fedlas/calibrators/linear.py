@@ -6,18 +6,42 @@ with few rows per parameter the map is the temperature. What it leaves is mixed 
 probabilities (w = 1/(N + 1)), so that no log-probability is far below −log(N·K), and logits and log-probabilities give
 the same map. Beside theirs rows may have weights, N is then Kish's effective number of rows, and Newton's method goes
 on to the minimum.
+
+One-vs-rest scaling: a smooth increasing curve for each class, after structured matrix scaling.
+
+Compressed scores are a saturated model's logits at a scale on which they can be calibrated. Naive Bayes takes dependent
+features for independent ones: it says log-odds of a thousand, or of 10¹⁰, and is wrong all the same. A handful of such
+rows then decides every slope. Their order is worth something, so that a floor, which makes them equal, loses more than
+it mends. −A·log(1 − log p / A) hardly changes log p near 0 and grows like a logarithm.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fedlas.calibrators.base import MAX_LOGITS, Chain, Floats, Ints, LogitsCalibrator, effective_count
+from fedlas.calibrators.base import (
+    MAX_LOGITS,
+    Calibrator,
+    Chain,
+    Floats,
+    Ints,
+    LogitsCalibrator,
+    MixtureScaling,
+    OnnxPart,
+    Parameters,
+    TemperatureScaling,
+    effective_count,
+    log_softmax,
+    pair,
+    softmax,
+)
 from fedlas.calibrators.regression import DiagonalMap, MatrixMap, fit_logit_map
-from fedlas.calibrators.temperature import MixtureScaling, TemperatureScaling
+from fedlas.calibrators.spline import SplineScaling, append_curves
 
 #: Multiplications per pass (N·K²) and classes above which fitting a matrix would take minutes.
 MAX_PRODUCT = 200_000_000
@@ -155,3 +179,158 @@ def _penalty(num_rows: float, num_classes: int) -> Floats:
     penalty[np.arange(num_classes), np.arange(num_classes)] = strength
     penalty[-1] = strength
     return penalty
+
+
+#: Added to probabilities before their logarithm, so that it stays finite in float32.
+_TINY = 1e-37
+
+
+class OneVsRestScaling(MatrixScaling):
+    """Probabilities σ(g_k(ln p_k − ln(1 − p_k))) made to sum to 1, with p of structured matrix scaling.
+
+    Each g_k is a `SplineScaling` of "this class or another" (Zadrozny and Elkan 2002 calibrate more classes one against
+    the rest, by isotonic curves). Where the network is more wrong for likely rows of a class than for unlikely ones, as
+    naive Bayes is, no matrix mends it. Where the rows are likelier under curves of the logits as they came, those are
+    taken (W = I, T = 1): a temperature that had to hide wrong certainties can leave nothing to see.
+
+    Args:
+        matrix, offset, temperature, share: see `MatrixScaling`.
+        knots, slopes, heights: of the curves, (K, J), (K, J) and (K,); see `SplineScaling`.
+    """
+
+    name = "one_vs_rest"
+
+    def __init__(
+        self,
+        matrix: ArrayLike = ((1.0, 0.0), (0.0, 1.0)),
+        offset: ArrayLike = (0.0, 0.0),
+        temperature: float = 1.0,
+        share: float = 0.0,
+        knots: ArrayLike = ((-1.0, 1.0), (-1.0, 1.0)),
+        slopes: ArrayLike = ((1.0, 1.0), (1.0, 1.0)),
+        heights: ArrayLike = (-1.0, -1.0),
+    ) -> None:
+        super().__init__(matrix, offset, temperature, share)
+        shapes = np.shape(knots), np.shape(slopes), np.shape(heights)
+        if len(shapes[0]) != 2 or shapes[0] != shapes[1] or not shapes[0][:1] == shapes[2] == self.offset.shape:
+            raise ValueError(f"knots and slopes must be (K, J), heights (K,) with K {len(self.offset)}, got {shapes}")
+        curves = zip(np.asarray(knots), np.asarray(slopes), np.asarray(heights, np.float64).tolist(), strict=True)
+        self._curves = [SplineScaling(*curve) for curve in curves]
+
+    @property
+    def knots(self) -> Floats:
+        return np.stack([curve.knots for curve in self._curves])
+
+    @property
+    def slopes(self) -> Floats:
+        return np.stack([curve.slopes for curve in self._curves])
+
+    @property
+    def heights(self) -> Floats:
+        return np.array([curve.height for curve in self._curves])
+
+    def fit_rows(self, scores: Floats, labels: Ints, rows: Floats) -> None:
+        super().fit_rows(scores, labels, rows)
+        scaled, plain = (_fitted_curves(logits, labels, rows) for logits in (super().transform(scores), scores))
+        if plain.nll < scaled.nll:
+            num_classes = scores.shape[1]
+            self.matrix, self.offset = np.eye(num_classes), np.zeros(num_classes)
+            self._cooled = MixtureScaling(num_classes=num_classes)
+        self._curves = min(scaled, plain, key=lambda fitted: fitted.nll).curves
+
+    def transform(self, scores: Floats) -> Floats:
+        return _log_sigmoids(self._curves, _against_the_rest(super().transform(scores)))
+
+    def append_nodes(self, chain: Chain) -> None:
+        super().append_nodes(chain)
+        num_classes = len(self.offset)
+        probs = chain.step("Softmax", result="probs", axis=1)
+        tiny = chain.constant("tiny", _TINY)
+        chain.step("MatMul", chain.constant("others", 1.0 - np.eye(num_classes)), result="rest")
+        chain.step("Add", tiny, result="rest_positive")
+        rest = chain.step("Log", result="log_rest")
+        chain.step("Add", tiny, result="positive", first=probs)
+        chain.step("Log", result="log_probs")
+        chain.step("Sub", rest, result="against_the_rest")
+        append_curves(chain, self._curves)
+        chain.step("Neg", result="turned")
+        chain.step("Softplus", result="surprise")
+        chain.step("Neg", result="log_sigmoid")
+
+
+class _Fitted(NamedTuple):
+    curves: list[SplineScaling]
+    nll: float
+
+
+def _fitted_curves(logits: Floats, labels: Ints, rows: Floats) -> _Fitted:
+    """A curve for each class, and the NLL of the rows that they were fitted on."""
+    against, curves = _against_the_rest(logits), []
+    for k, log_odds in enumerate(against.T):
+        curves.append(SplineScaling())
+        curves[k].fit_rows(pair(log_odds), (labels == k).astype(np.int64), rows)
+    logs = log_softmax(_log_sigmoids(curves, against))
+    return _Fitted(curves, -float(rows @ logs[np.arange(len(labels)), labels]))
+
+
+def _log_sigmoids(curves: Sequence[SplineScaling], against: Floats) -> Floats:
+    curved = [curve.curve(log_odds) for curve, log_odds in zip(curves, against.T, strict=True)]
+    return -np.logaddexp(0.0, -np.stack(curved, axis=1))
+
+
+def _against_the_rest(logits: Floats) -> Floats:
+    """ln p_k − ln(1 − p_k) (N, K) of p = softmax(logits); 1 − p_k is summed from the others, without cancellation."""
+    probs = softmax(logits)
+    return np.log(probs + _TINY) - np.log(probs @ (1.0 - np.eye(probs.shape[1])) + _TINY)
+
+
+#: Nats from which on log-probabilities are compressed rather than kept (chosen among 4 and 16 on four tables).
+SCALE = 4.0
+#: A class of a probability under this in more than so many of the rows: the spacing of float32 at 1.
+_EPSILON = float(np.finfo(np.float32).eps)
+_SHARE = 0.01
+
+
+class Compressed(Calibrator):
+    """Another calibrator, on −A·log(1 − log p / A) for log-probabilities log p of the logits and A = `SCALE`.
+
+    >>> from fedlas.calibrators import TemperatureScaling
+    >>> Compressed(TemperatureScaling(2.0))([[1e10, 0.0], [1.0, 0.0]]).round(2).tolist()
+    [[0.0, -43.28], [-0.15, -0.57]]
+    """
+
+    name = "compressed"
+
+    def __init__(self, calibrator: Calibrator) -> None:
+        self.calibrator = calibrator
+        self.keeps_order = calibrator.keeps_order
+
+    def fit(self, logits: ArrayLike, targets: ArrayLike, *, weights: ArrayLike | None = None) -> Self:
+        self.calibrator.fit(compressed(logits), targets, weights=weights)
+        return self
+
+    def __call__(self, logits: ArrayLike, features: ArrayLike | None = None) -> Floats:
+        return self.calibrator(compressed(logits), features)
+
+    def parameters(self) -> Parameters:
+        return {"calibrator": {"name": self.calibrator.name, "parameters": self.calibrator.parameters()}}
+
+    def to_onnx(self, logits_name: str, output_name: str, features_name: str = "features") -> OnnxPart:
+        chain = Chain(logits_name)
+        chain.step("LogSoftmax", result="compressed_logs", axis=1)
+        chain.step("Mul", chain.constant("compressed_rate", -1 / SCALE), result="compressed_parts")
+        chain.step("Add", chain.constant("compressed_one", 1.0), result="compressed_sums")
+        chain.step("Log", result="compressed_sizes")
+        chain.step("Mul", chain.constant("compressed_scale", -SCALE), result="compressed_logits")
+        nodes, constants = self.calibrator.to_onnx(chain.last, output_name, features_name)
+        return [*chain.nodes, *nodes], [*chain.constants, *constants]
+
+
+def compressed(logits: ArrayLike) -> Floats:
+    """−A·log(1 − log p / A) of logits (N, K), which keeps the order of the classes."""
+    return np.asarray(-SCALE * np.log1p(-log_softmax(np.asarray(logits, np.float64)) / SCALE), np.float64)
+
+
+def is_saturated(logits: ArrayLike) -> bool:
+    """True where more than a hundredth of the rows (N, K) say that some class is as good as impossible."""
+    return bool(np.mean(softmax(logits).min(axis=1) < _EPSILON) > _SHARE)

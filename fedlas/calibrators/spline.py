@@ -23,13 +23,13 @@ from fedlas.calibrators.base import (
     Floats,
     Ints,
     LogitsCalibrator,
+    TemperatureScaling,
     effective_count,
     log_softmax,
     pair,
     require_two_classes,
 )
 from fedlas.calibrators.regression import bounded_newton, logistic_line, platt_targets
-from fedlas.calibrators.temperature import TemperatureScaling
 
 
 class AffineScaling(LogitsCalibrator):

@@ -24,13 +24,13 @@ from fedlas.metrics.calibration_error import (
     SignedError,
     adaptive_ece,
     classwise_ece,
+    confidence_gap,
     corp_band,
     corp_curve,
     ece,
     reliability_curve,
     signed_ece,
 )
-from fedlas.metrics.confidence_gap import confidence_gap
 from fedlas.metrics.evaluate import METRICS, accuracy, brier, compare, evaluate, nll, row_scores
 from fedlas.metrics.l2_calibration_error import (
     ConsistencyBand,

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlas.calibrators import CALIBRATORS, LogPool, Pool, Uniform
 from fedlas.calibrators.feature_map import MAX_PRODUCT, cross_fit_features
-from fedlas.calibrators.one_vs_rest import Compressed, compressed, is_saturated
+from fedlas.calibrators.linear import Compressed, compressed, is_saturated
 from fedlas.calibrators.pool import log_pool_weights, log_pooled, log_probs, mixture_weights, pooled
 from fedlas.race.results import (
     CandidateResult,

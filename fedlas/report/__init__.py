@@ -7,7 +7,7 @@ from fedlas.extras import require
 require("library", "numpy", "pydantic", "jinja2")
 
 from fedlas.contract.report import Named, Report, Subject
-from fedlas.metrics.confidence_gap import SplitAccuracy
+from fedlas.metrics.calibration_error import SplitAccuracy
 from fedlas.report.build import Evidence, build_report
 from fedlas.report.diagrams import reliability_svg, risk_coverage_svg
 from fedlas.report.page import report_html

@@ -24,7 +24,7 @@ from fedlas.documents import Json, as_json
 from fedlas.errors import BadDataset
 from fedlas.gate.guards import JudgedRows
 from fedlas.guarantees import Guarantees
-from fedlas.metrics.confidence_gap import SplitAccuracy
+from fedlas.metrics.calibration_error import SplitAccuracy
 from fedlas.metrics.evaluate import Estimates
 from fedlas.metrics.statistics import Floats, Ints, check_groups, check_rows
 from fedlas.report import sections

@@ -22,8 +22,7 @@ from fedlas.calibrators import softmax
 from fedlas.contract.figures import ConfidenceGap, Estimate
 from fedlas.contract.sections import AddedPart, AddedParts, LossComparison, MethodDifference, PartScore
 from fedlas.gate.guards import JudgedRows
-from fedlas.metrics.calibration_error import top_label
-from fedlas.metrics.confidence_gap import top_label_gap
+from fedlas.metrics.calibration_error import top_label, top_label_gap
 from fedlas.metrics.evaluate import Score, row_scores
 from fedlas.metrics.statistics import Floats, clustered_mean
 from fedlas.report.wording import listed

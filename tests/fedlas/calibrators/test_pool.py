@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from fedlas.calibrators import CALIBRATORS, MixtureScaling, Pool, TemperatureScaling, Uniform, softmax
 from fedlas.calibrators.feature_map import FeatureScaling, shown_parameters
-from fedlas.calibrators.one_vs_rest import Compressed
+from fedlas.calibrators.linear import Compressed
 from fedlas.calibrators.pool import mixture_weights
 
 

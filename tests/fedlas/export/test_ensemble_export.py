@@ -20,7 +20,7 @@ from fedlas.calibrators import (
     softmax,
 )
 from fedlas.calibrators.feature_map import FeatureScaling
-from fedlas.calibrators.one_vs_rest import Compressed
+from fedlas.calibrators.linear import Compressed
 from fedlas.errors import ExportError, UnsupportedModel
 from fedlas.export.graph import write_graph
 from fedlas.guarantees.typicality import Typicality

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from fedlas.calibrators import TemperatureScaling, softmax
 from fedlas.metrics import confidence_gap
-from fedlas.metrics.calibration_error import top_label
-from fedlas.metrics.confidence_gap import SplitAccuracy, effective_units, top_label_gap
+from fedlas.metrics.calibration_error import SplitAccuracy, effective_units, top_label, top_label_gap
 from fedlas.metrics.statistics import clustered_mean
 from fedlas.report.summary import says_and_is_right
 from tests.helpers.drawn_rows import drawn_logits

@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 from fedlas.calibrators import CALIBRATORS, Calibrator, Pool, TemperatureScaling, VectorScaling, softmax
 from fedlas.calibrators.feature_map import MAX_PRODUCT, FeatureScaling
-from fedlas.calibrators.one_vs_rest import Compressed
+from fedlas.calibrators.linear import Compressed
 from fedlas.race.results import CandidateResult, CrossFitted, cross_fitted_logits, row_nll, score
 from fedlas.race.selection import CalibratorSelector
 
