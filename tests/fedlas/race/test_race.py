@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
-import pkgutil
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-import fedlas.race
 from fedlas.calibrators import TemperatureScaling
 from fedlas.contract.events import Progress
 from fedlas.observer import Observer
@@ -136,8 +134,3 @@ def test_a_candidate_reads_well_as_json() -> None:
     assert (shown["name"], shown["scope"]) == ("fedlas α=0.2 lr=0.2 6 epochs", "all")
     assert shown["calibrator"]["name"] == "temperature"
     assert set(shown["calibration"]) == {"nll", "accuracy", "brier", "ece"}
-
-
-def test_no_public_name_is_hidden_by_a_module() -> None:
-    """A module of the package hides a lazily loaded name that is spelled the same, as soon as it is imported."""
-    assert not {module.name for module in pkgutil.iter_modules(fedlas.race.__path__)} & set(fedlas.race.__all__)
