@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from fedlas.contract.profiles import Notice
 
-#: What JSON can say.
+#: The values that JSON can hold.
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 T = TypeVar("T")
 

@@ -289,7 +289,7 @@ def _excess(u: float, centred: Floats, rows: Floats, wanted: float) -> float:
     return float(rows @ np.einsum("nk,nk->n", weights, centred)) - wanted
 
 
-#: No more than half of every answer is doubt; a share under the smallest is none (its logarithm must fit float32).
+#: The uniform mix is at most half of an answer; a share under the smallest is none (its logarithm must fit float32).
 MAX_SHARE = 0.5
 MIN_SHARE = 1e-6
 #: How far the mixture's log temperature is looked for under and over that of a temperature alone.
@@ -343,7 +343,7 @@ class MixtureScaling(LogitsCalibrator):
     def append_nodes(self, chain: Chain) -> None:
         chain.step("Div", chain.constant("temperature", self.temperature), result="divided")
         if self.share:
-            add_doubt(chain, self.share, self.num_classes)
+            add_uniform_mix(chain, self.share, self.num_classes)
 
 
 def mixed(logits: Floats, share: float) -> Floats:
@@ -353,12 +353,12 @@ def mixed(logits: Floats, share: float) -> Floats:
     return np.asarray(np.logaddexp(np.log1p(-share) + log_softmax(logits), np.log(share / logits.shape[1])))
 
 
-def add_doubt(chain: Chain, share: float, num_classes: int) -> None:
+def add_uniform_mix(chain: Chain, share: float, num_classes: int) -> None:
     """Append `mixed` as ONNX nodes to a chain that ends in logits (N, K)."""
     chain.step("Softmax", result="sure", axis=1)
     chain.step("Mul", chain.constant("certain_share", 1.0 - share), result="less_sure")
-    chain.step("Add", chain.constant("doubt", share / num_classes), result="with_doubt")
-    chain.step("Log", result="doubtful")
+    chain.step("Add", chain.constant("uniform_share", share / num_classes), result="mixed")
+    chain.step("Log", result="log_mixed")
 
 
 def _best_share(scores: Floats, labels: Ints, rows: Floats, u: float) -> tuple[float, float]:
@@ -366,7 +366,7 @@ def _best_share(scores: Floats, labels: Ints, rows: Floats, u: float) -> tuple[f
     even = 1.0 / scores.shape[1]
     true = np.maximum(softmax(np.exp(u) * scores)[np.arange(len(labels)), labels], 1e-300)
     low, high = 0.0, MAX_SHARE
-    if rows @ ((true - even) / true) >= 0:  # the slope at no doubt: doubt only costs
+    if rows @ ((true - even) / true) >= 0:  # the slope without a mix: it only costs
         return 0.0, float(-(rows @ np.log(true)))
     for _ in range(50):
         share = 0.5 * (low + high)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas.calibrators import Calibrator, MixtureScaling, TemperatureScaling
-from fedlas.calibrators.base import Chain, Floats, Ints, OnnxPart, Parameters, add_doubt, log_softmax, mixed
+from fedlas.calibrators.base import Chain, Floats, Ints, OnnxPart, Parameters, add_uniform_mix, log_softmax, mixed
 
 #: Ridge penalties that compete, on features scaled to mean squared norm 1.
 STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)

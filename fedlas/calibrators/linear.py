@@ -235,7 +235,7 @@ class OneVsRestScaling(MatrixScaling):
         if plain.nll < scaled.nll:
             num_classes = scores.shape[1]
             self.matrix, self.offset = np.eye(num_classes), np.zeros(num_classes)
-            self._cooled = MixtureScaling(num_classes=num_classes)
+            self._tempered = MixtureScaling(num_classes=num_classes)
         self._curves = min(scaled, plain, key=lambda fitted: fitted.nll).curves
 
     def transform(self, scores: Floats) -> Floats:
@@ -253,8 +253,8 @@ class OneVsRestScaling(MatrixScaling):
         chain.step("Log", result="log_probs")
         chain.step("Sub", rest, result="against_the_rest")
         append_curves(chain, self._curves)
-        chain.step("Neg", result="turned")
-        chain.step("Softplus", result="surprise")
+        chain.step("Neg", result="negated")
+        chain.step("Softplus", result="nll")
         chain.step("Neg", result="log_sigmoid")
 
 

@@ -40,7 +40,7 @@ Formulas = dict[Any, Callable[..., int]]
 #: network of Fashion-MNIST 0.04 ms (1.2 million), LSTM 128 over 64 tokens 0.27 ms (8.4 million); not small: resnet18 of
 #: 28 x 28 pixels 0.85 ms (34 million), MiniLM over 64 tokens 16 ms (698 million).
 SMALL_MULTIPLY_ADDS = 8_500_000
-#: What is computed element by element shows in its bytes: mobilenet_v3_small of 64 x 64 pixels, which has few
+#: The bytes of a row show element-wise work: mobilenet_v3_small of 64 x 64 pixels, which has few
 #: multiply-adds, takes 0.29 ms and makes 1.0 MB, a transformer of two layers over 32 tokens 0.29 ms and 1.8 MB.
 SMALL_ROW_BYTES = 2_000_000
 #: Weights are read once for a single row: 23 MB of a wide perceptron take 0.52 ms, 7.5 MB 0.10 ms.

@@ -295,7 +295,7 @@ _ATTENTION = words(
     "Attention com.microsoft.Attention com.microsoft.MultiHeadAttention com.microsoft.GroupQueryAttention"
 )
 _PRODUCTS = words("MatMul Einsum com.microsoft.FusedMatMul")
-#: What may stand between a product and the Softmax: scales, masks, positions, caps, and maps across heads.
+#: Operators between a product and the Softmax: scales, masks, positions, caps, and maps across heads.
 _BETWEEN = TRANSPARENT | _PRODUCTS | words("Add Sub Mul Div Where Clip Tanh Dropout IsNaN Max Min")
 _CONVOLVING = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
