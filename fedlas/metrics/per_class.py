@@ -40,7 +40,7 @@ from fedlas.metrics.statistics import (
 
 
 def holm_adjusted(p_values: ArrayLike) -> Floats:
-    """Holm's adjusted p-values (M,) (Holm 1979): those at most α are shown with a chance of any false one of at most α.
+    """Holm's adjusted p-values (M,) (Holm 1979): those at most α are significant, with a chance of α for any false one.
 
     It holds for any dependence between the tests, as rows shared by several slices require. NaN marks a test
     that was not made: it stays NaN and costs nothing.
@@ -257,7 +257,7 @@ def slice_table(
     max_slices: int = 50,
     seed: int = 0,
 ) -> SliceTable:
-    """The `max_slices` worst slices of columns (N,) each; every slice is tested and corrected for, shown or not.
+    """The `max_slices` worst slices of columns (N,) each; every slice is tested and corrected for, listed or not.
 
     First come slices shown to fail, the widest gap or shortfall of accuracy first, then the others by p-value. NLL
     and Brier have bootstrap intervals, accuracy and gap Wilson's.
