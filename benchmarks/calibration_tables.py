@@ -41,7 +41,7 @@ PROPER = ("brier", "nll")
 MARGINS = {name: {"brier": 2e-4, "nll": 5e-4} for name in ("new-tables", "new-tables-auto")}
 HARM = 1.01  # served NLL over uploaded NLL
 RATIO = 1.5  # ECE over its noise floor
-NEGLIGIBLE = 1e-4  # counted all the same, and told apart
+NEGLIGIBLE = 1e-4  # counted all the same, and shown apart
 _ALWAYS = ("temperature", "probmetrics", "netcal")  # rivals of every run
 _KINDS = {"scores": ", scores only", **{s: ", fine-tuned" for s in SECTIONS if s.endswith("-auto")}}
 ACCURACY = -0.005  # mean over the seeds of a setting, served minus uploaded
@@ -243,7 +243,7 @@ def _gap_error(run: Json, scored: Json) -> float:
 
 
 def beyond_margin(run: Json) -> Json:
-    """The run, with what is not further from zero than the margin of its section told as the same."""
+    """The run, with differences within the margin of its section called the same."""
     margins = MARGINS.get(run["section"])
     if margins is None:
         return run

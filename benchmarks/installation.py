@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/installation.py
 
 FedLAS itself and pip do not count: they are there before. Compiled modules (`.pyc`),
-which pip makes of what it installs, are told apart.
+which pip makes of what it installs, are counted apart.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Counts of all processes of a service: those of API processes that serve one port, and those that control is told.
+"""Counts of all processes of a service: those of API processes that serve one port, and those that control receives.
 
 A scrape must not see a sum that is smaller than the last one, which Prometheus takes for a restart. So what is counted
 is written to a file before it is shown, and what processes that have ended have counted stays.

@@ -119,7 +119,7 @@ class PermitWork(StartStopStep):  # type: ignore[misc]
     terminate = stop
 
     def _leave_in_time(self) -> None:
-        """Leave as soon as Celery is told to end. Its own thread may hang in the broker's client: it gets a moment."""
+        """Leave as soon as Celery has to end. Its own thread may hang in the broker's client: it gets a moment."""
         self._stopping.wait()
         self._leave()
         time.sleep(_EXIT_S)
@@ -138,7 +138,7 @@ class PermitWork(StartStopStep):  # type: ignore[misc]
 
 
 def _set_on_shutdown(stopping: threading.Event) -> None:
-    """Set the event when Celery is told to end; not in the signal's handler, whose own thread may hold the lock."""
+    """Set the event when Celery has to end; not in the signal's handler, whose own thread may hold the lock."""
     reading, writing = os.pipe()
 
     def shutting_down(**_: object) -> None:
@@ -153,7 +153,7 @@ def _set_on_shutdown(stopping: threading.Event) -> None:
 
 
 def _await_tables(registry: Registry) -> None:
-    """Only the service migrates; a worker that starts first waits for it, unless it is told to end meanwhile."""
+    """Only the service migrates; a worker that starts first waits for it, unless it has to end meanwhile."""
     while True:
         state.maybe_shutdown()
         try:

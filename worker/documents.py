@@ -108,7 +108,7 @@ class JobOrder(Document):
     The file `seen_rows`, where there is one, holds the digests of the rows that the network was trained on.
 
     Attributes:
-        created_at: when the job was ordered, which all its attempts are told alike.
+        created_at: when the job was created, the same for all its attempts.
         looks_before: how often the test rows have been looked at before.
         checkpoint_seconds: the least time between two saved states of a training; None where nothing is saved. What
             earlier attempts have saved are the files `checkpoint.NAME`.
@@ -174,7 +174,7 @@ class ChildEvent(_Part):
 
     @classmethod
     def parse(cls, told: object) -> ChildEvent | None:
-        """The event, or None where the child told of none: others will read it in records.
+        """The event, or None where the child reported none: others will read it in records.
 
         >>> ChildEvent.parse({"progress": {"fraction": 0.5, "candidate": "fedlas"}}).progress.fraction
         0.5

@@ -5,7 +5,7 @@ and R packages that Debian has: MASS, survival, vcd, modeldata, carData, …). `
 
 - 1,500 rows and more with a target, four inputs and more, no title that says fake, simulated or hypothetical;
 - the target is the last column of text, levels or truth values with 2 to 20 values, or, where there is none, the last
-  such column of integers: no score was looked at, and some targets cannot be told from the inputs;
+  such column of integers: no score was looked at, and the inputs say nothing of some targets;
 - every class has 20 rows and more; text of more than 100 values is no input.
 
 They are taken in the order of sha256 of the name. Passed over is

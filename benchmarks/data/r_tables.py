@@ -41,7 +41,7 @@ def passing() -> list[str]:
     """The names of all tables that the rule of `new_tables` lets in, families aside, by sha256 of the name."""
     listed = _package().summary()
     long = listed[(listed.Rows >= MIN_ROWS) & ~listed.Title.str.lower().str.contains("|".join(_INVENTED))]
-    # An item is sometimes told with the file that it came from: `colon (cancer)`.
+    # An item is sometimes named with the file that it came from: `colon (cancer)`.
     names = {f"{package}-{item.split(' ')[0]}" for package, item in zip(long.Package, long.Item, strict=True)}
     return sorted(filter(_passes, names), key=lambda name: sha256(name.encode()).hexdigest())
 

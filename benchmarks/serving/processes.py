@@ -67,7 +67,7 @@ def running(
 ) -> Iterator[Running]:
     """Start the command in this folder, wait until `ready` (a path) answers 200, and end it after the block."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("FEDLAS_")}
-    # One thread each, whatever reads this: ONNX Runtime is told by its session's options.
+    # One thread each, whatever reads this: ONNX Runtime reads its session's options.
     given = {**inherited, "OMP_NUM_THREADS": "1", **environment}
     with tempfile.TemporaryFile(prefix=f"{name}-log-") as log:
         process = subprocess.Popen(

@@ -178,7 +178,7 @@ def answer_options(
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask before something is lost; where nobody can be asked, `--yes` must have been said."""
+    """Ask before something is lost; where nobody can be asked, `--yes` is needed."""
     if yes:
         return
     if not somebody_is_there():

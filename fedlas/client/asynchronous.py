@@ -46,7 +46,7 @@ class AsyncClient:
         timeout: seconds for each try of a request.
         max_retries: how often a request is sent again, as by `Client`.
         http: an httpx client to send with, for proxies and certificates; it is closed with this one.
-        on_warning: told, in a sentence, what keeps a job from going on; without it that is logged (`fedlas.client`).
+        on_warning: called with the sentence that says what keeps a job waiting; else that is logged (`fedlas.client`).
 
     Raises:
         ConfigurationError: the URL, the key or the profile cannot be used.

@@ -54,7 +54,7 @@ class Client:
         max_retries: how often a request is sent again after a lost connection, 408, 429, 5xx, and 409 where it passes;
             within 120 seconds of the call's beginning (`fedlas.client.problems.MAX_CALL_S`), as `Retry-After` says.
         http: an httpx client to send with, for proxies and certificates; it is closed with this one.
-        on_warning: told, in a sentence, what keeps a record from going on that is waited for; without it that is
+        on_warning: called with the sentence that says what keeps a record waiting; without it that is
             logged (`fedlas.client`).
 
     Raises:
@@ -118,8 +118,8 @@ class Client:
             data: a path, arrays, a frame, a `Dataset` or `DataLoader`; or a stored dataset or its id.
             wait: until the job has ended.
             wait_timeout: seconds to wait; the job goes on when they are up.
-            on_event: told of what happens.
-            on_upload: told of bytes sent and bytes in all, of the model's file and then of the dataset's.
+            on_event: called with each event.
+            on_upload: called with bytes sent and bytes in all, of the model's file and then of the dataset's.
             options: `method`, `budget`, `publish_as`, …, and of what is sent `seen_by_model`, `class_names`, `example`,
                 `model_options`, `dataset_options` (`fedlas.client.options.CalibrateOptions`).
 

@@ -194,7 +194,7 @@ class ModelOptions(TypedDict, total=False):
         padding: input → number that fills shorter rows.
         missing: `nan`: numbers may be missing.
         architecture: of a safetensors file, such as `torchvision/resnet18`: it is written as ONNX here, and then sent.
-        num_classes: of that architecture's last layer; by default it is told from the file.
+        num_classes: of that architecture's last layer; by default the file says it.
     """
 
     name: str | None
@@ -216,7 +216,7 @@ class DatasetOptions(TypedDict, total=False):
 
     Attributes:
         name: what it is called; by default the file's name without its suffix.
-        format: `npz`, `csv`, `parquet` or `imagefolder`; by default it is told from the content.
+        format: `npz`, `csv`, `parquet` or `imagefolder`; by default the content decides.
         roles: role → column (`label`, `split`, `group`, `slices`, `weight`, `time`, `id`).
         seen_by_model: which rows the model was trained on: `no`, `train_split` or `unknown`.
         split_seed: of splits that are drawn.

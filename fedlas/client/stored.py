@@ -96,7 +96,7 @@ class Models(Stored[ModelRecord]):
             model: a path; or a `torch.nn.Module` or an estimator of scikit-learn (`pip install fedlas[sklearn]`).
             example: a batch of inputs, with which a module is exported.
             wait: until inspection has found it ready.
-            on_upload: told of bytes sent and bytes in all.
+            on_upload: called with bytes sent and bytes in all.
             options: `name`, `class_names`, `preprocessing`, … (`fedlas.client.options.ModelOptions`).
 
         Raises:
@@ -207,7 +207,7 @@ class Datasets(Stored[DatasetRecord]):
             data: a path; or `(X, y)`, a mapping of arrays, a data frame, a `Dataset` or `DataLoader`, or one of these
                 for each split, `{"train": …, "calibration": …, "test": …}`.
             wait: until inspection has found it ready.
-            on_upload: told of bytes sent and bytes in all.
+            on_upload: called with bytes sent and bytes in all.
             options: `name`, `roles`, `seen_by_model`, … (`fedlas.client.options.DatasetOptions`).
 
         Raises:

@@ -32,7 +32,7 @@ class ModelFile:
 
     Attributes:
         class_names: in the order of the outputs, where the object or the caller knows them.
-        options: what the service is to be told with it, as the query of `POST /v1/models`.
+        options: the options that go to the service with it, as the query of `POST /v1/models`.
         notes: sentences on what was done.
     """
 
@@ -48,7 +48,7 @@ class DatasetFile:
 
     Attributes:
         roles: role -> name of the column or array.
-        seen_by_model: as the caller said it; None leaves it to the reader (`train_split` where splits are given).
+        seen_by_model: the caller's value; None leaves it to the reader (`train_split` where splits are given).
         notes: sentences on what was done.
     """
 

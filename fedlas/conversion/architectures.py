@@ -36,7 +36,7 @@ def write_weights(
     """Write `model.onnx`; raises ConversionError as `fedlas.conversion.model_file` does.
 
     Args:
-        num_classes: told from the file's last layer where not given.
+        num_classes: that of the file's last layer where not given.
         image_shape: `(C, H, W)`, where images are not of the size that the architecture was made for.
     """
     weights = _weights(file)

@@ -1,6 +1,6 @@
 """A PyTorch module as an ONNX file: in inference, rows free, weights inside, proven against the module.
 
-Which inputs `forward` takes, and whether by name, is told by its signature; the module is exported with nameless
+The signature of `forward` says which inputs it takes, and whether by name; the module is exported with nameless
 inputs, its scores (N, K), and the features that are tapped.
 """
 

@@ -1,4 +1,4 @@
-"""Rows: what a program holds as data, told apart and brought into arrays by name.
+"""Rows: data that a program holds, recognised and brought into arrays by name.
 
 Datasets and loaders of PyTorch are read batch by batch; a frame's columns of numbers stay columns, and its text is
 taken where it has a role. Neither library is loaded for what it did not make.

@@ -1,4 +1,4 @@
-"""The file format of a dataset, told from its content; what could run code is refused, and nothing is unpickled.
+"""The file format of a dataset, known from its content; what could run code is refused, and nothing is unpickled.
 
 Zip archives of unknown origin: totals are checked before names, names before bytes. Nothing is ever extracted to a
 named file: members are read as bytes, and no name of theirs reaches the file system.
@@ -64,7 +64,7 @@ _OTHER_ENCODINGS = (b"\xff\xfe", b"\xfe\xff")
 
 
 def told_format(path: str | Path, format: str | None = None) -> str:
-    """One of `FORMATS`, told from the content.
+    """One of `FORMATS`, known from the content.
 
     Raises:
         BadDataset: `unsafe_format`, `unsupported_format`, `corrupt`, `empty`, `encrypted`, `too_large`, or

@@ -1,4 +1,4 @@
-"""Roles: which column or array is the label, the split, a group, told from names only."""
+"""Roles: which column or array is the label, the split, a group, known by names only."""
 
 from __future__ import annotations
 

@@ -191,7 +191,7 @@ def corp_curve(probs: ArrayLike, targets: ArrayLike, *, max_steps: int = 200) ->
     """The CORP reliability curve of the top label.
 
     Rows of equal confidence are one point. Where there are more steps than `max_steps`, neighbours whose accuracies
-    differ by less than 1 / (max_steps − 1) are told as one; the three parts of the score are those of all steps.
+    differ by less than 1 / (max_steps − 1) are reported as one; the three parts of the score are those of all steps.
 
     Raises:
         ValueError: as `accuracy`, or `max_steps` is no integer of at least 2.

@@ -59,7 +59,7 @@ _ROWS = 64
 _MIN_JUDGED_ROWS = 40
 #: A remedy that was searched for leaves at most this share of the loss that a usual one leaves.
 _CLEARLY = 0.8
-#: A gain in accuracy below this is told as one of the log loss.
+#: A gain in accuracy below this is reported as one of the log loss.
 _VISIBLE = 0.02
 
 

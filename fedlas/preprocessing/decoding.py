@@ -1,6 +1,6 @@
 """Decoding of one image file of unknown origin, upright and in the requested mode.
 
-The format is told from the content and only the four parsers named here are ever reached: those for everything else
+The content decides the format, and only the four parsers named here are ever reached: those for everything else
 that Pillow reads (TIFF, EPS through Ghostscript, PDF, …) never see a byte. Sizes are read from the header and limited
 before any pixel is decoded.
 """

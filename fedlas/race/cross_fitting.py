@@ -211,7 +211,7 @@ _ANY_RATE = 1e-3
 _MIN_ROWS_OF_CLASS = 2
 _NO_MEMORY = "it does not fit into the device's memory"
 _NO_TIME = "its measured time does not fit what is left of the budget"
-# How many seconds were measured is not said: the same job would say something else the next time.
+# The measured seconds are left out: the same job would say something else the next time.
 _NO_TIME_FOR_ANY = (
     "Training the whole network would have taken longer, for a single candidate, than was left of the budget: "
     "at most its head could be trained"
@@ -219,7 +219,7 @@ _NO_TIME_FOR_ANY = (
 _NOTHING_IN_TIME = (
     "Nothing was trained: the budget left no time for it. A dry run says how many minutes the whole job would take"
 )
-#: The losses that users come for, and what is said where a budget leaves no time for them.
+#: The losses that users come for, and the sentence where a budget leaves no time for them.
 _OURS = {"fedlas", "fedlas_plus"}
 _WITHOUT_FEDLAS = "The budget left no time for FedLAS or FedLAS+: for this kind of network {name} comes first"
 _FEW_FOLDS = (

@@ -238,7 +238,7 @@ def _averaged(
     refitted: Sequence[Finalist],
     max_cost_factor: float,
 ) -> Finalist | None:
-    """The pool of upload and refits, whose result is told; None where there is none, or an answer would cost more."""
+    """The pool of upload and refits, reported; None where there is none, or an answer would cost more."""
     averaged = average(uploaded, own, refitted, context.selector, context.calibration[0])
     if averaged is None or averaged.cost_factor > max(_NEXT_TO_NOTHING, max_cost_factor):
         return None

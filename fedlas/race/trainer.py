@@ -119,7 +119,7 @@ def _kept(done: TrainingOutcome, scope: str) -> State:
 
 
 def _restored(kept: State, network: Classifier, scope: str) -> TrainingOutcome:
-    """`network` with the weights that were trained, and what it said. Raises whatever an entry of another one does."""
+    """`network` with the weights that were trained, and its logits. Raises whatever an entry of another one does."""
     arrays = {name: tensor.clone().numpy() for name, tensor in kept["arrays"].items()}
     logits, features = arrays.pop("logits", None), arrays.pop("features", None)
     diagnostics = FedLASDiagnostics(**arrays) if arrays else None

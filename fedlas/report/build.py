@@ -109,7 +109,7 @@ def caveats(
 ) -> tuple[str, ...]:
     """All warnings about the test rows, given the uploaded model's metrics and what `splits_apart` says."""
     targets, accuracy, nll = rows.targets, uploaded["accuracy"].value, uploaded["nll"].value
-    # What a notice has said of the test rows is not said again.
+    # A notice's statement about the test rows is not repeated.
     told = {notice.code for notice in evidence.warnings if notice.evidence.get("split") == "test"}
     found = [
         _too_good(rows, accuracy, nll, evidence.seen_by_model),

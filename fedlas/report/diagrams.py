@@ -35,7 +35,7 @@ _GAP = 14
 _BASE = _TOP + _SIDE + _GAP + _HISTOGRAM
 _HEIGHT = _BASE + 48
 _PLOT = Plot(_LEFT, _TOP, _SIDE, _SIDE)
-#: Title and sub-title of the file with both diagrams, and what is said below them.
+#: Title and sub-title of the file with both diagrams, and the sentence below them.
 _HEAD = 66
 _FOOT = 30
 

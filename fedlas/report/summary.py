@@ -43,7 +43,7 @@ def summary(report: Report) -> list[str]:
 
 
 def says_and_is_right(gap: ConfidenceGap, rows: str) -> str:
-    """Mean confidence and accuracy of a model in words; "too sure" is said only beyond chance.
+    """Mean confidence and accuracy of a model in words; it is "too sure" only beyond chance.
 
     >>> gap = {"mean_confidence": 0.886, "accuracy": 0.927, "gap": -0.041, "standard_error": 0.008, "num_rows": 2000}
     >>> says_and_is_right(ConfidenceGap(**gap), "of the rows")

@@ -69,7 +69,7 @@ def fit(
         loss: `loss(logits (N, K), targets (N,), features (N, D)) -> scalar`.
         inputs: one array per model input, the first dimension is N; targets: class indices (N,).
         rows: indices (M,) of the rows that are trained on; the others are never looked at.
-        device: CUDA where there is one, unless told otherwise.
+        device: by default CUDA where there is one.
 
     Raises:
         ValueError: there are no rows, or the arrays have different lengths.

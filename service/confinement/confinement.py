@@ -34,7 +34,7 @@ _PACKAGES = ("fedlas", "service", "worker")
 #: Files that libraries of the system and the C library read.
 SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/localtime", "/etc/nsswitch.conf", "/etc/passwd")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
-#: The controls, in the order in which they are told.
+#: The controls, in the order of the report.
 CONTROLS = ("network", "files", "user", "system_calls", "privileges", "limits")
 #: A user per process, so that none can touch another: this one plus the process id. systemd leaves the range free.
 _FIRST_USER = 1_900_000_000

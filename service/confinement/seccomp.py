@@ -45,7 +45,7 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "epoll_pwait2": (441, 441),
     "poll": (7, None), "ppoll": (271, 73), "futex": (202, 98), "nanosleep": (35, 101), "clock_nanosleep": (230, 115),
     "restart_syscall": (219, 128), "sched_yield": (24, 124),
-    # time, and what a process is told of itself
+    # time, and what a process learns of itself
     "clock_gettime": (228, 113), "clock_getres": (229, 114), "gettimeofday": (96, 169), "getrandom": (318, 278),
     "getpid": (39, 172), "gettid": (186, 178), "getuid": (102, 174), "geteuid": (107, 175), "getppid": (110, 173),
     "sysinfo": (99, 179), "getrusage": (98, 165), "times": (100, 153),

@@ -168,7 +168,7 @@ class ServingPeers:
                 self._pids[name] = pid
                 if name == ACCEPTOR:
                     self._acceptor = channel
-                    if self.placement.alone:  # what an earlier control has told it holds until it is known to be wrong
+                    if self.placement.alone:  # the word of an earlier control holds until it is known to be wrong
                         self._tell_places()
                 else:
                     self._counts.met(name, start)
@@ -238,7 +238,7 @@ class ServingPeers:
 
 
 class PeerModels:
-    """`ServedModels`, told to and asked of the processes that answer predictions; on the event loop."""
+    """`ServedModels` over messages to the processes that answer predictions; on the event loop."""
 
     def __init__(self, peers: ServingPeers) -> None:
         self._peers = peers

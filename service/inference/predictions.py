@@ -188,7 +188,7 @@ def _costs(value: object, num_classes: int) -> np.ndarray:
 
 
 def _thresholds(keep: object, profile: ServingProfile, shift: PriorShift) -> np.ndarray:
-    """For shifted probabilities: priors change what is said of a row, and not how it is decided."""
+    """For shifted probabilities: priors change the probabilities of a row, and not its decision."""
     if keep != "alarm_rate":
         _refuse(f'"keep" must be "alarm_rate", found {shown(keep)}')
     if profile.thresholds is None:

@@ -73,7 +73,7 @@ def read() -> TokenBucket:
 class Reader(Generic[Incoming]):
     """Gives what arrives to `take`, whose files are closed after it unless they were taken.
 
-    The other side may have been taken over: what cannot be read is counted, told once in a while, and changes nothing.
+    The other side may have been taken over: what cannot be read is counted, logged at times, and changes nothing.
 
     Args:
         name: of the other side, for the log.

@@ -54,7 +54,7 @@ _FIOSETOWN = 0x8901
 _SIOCSPGRP = 0x8902
 
 _SIGNALS = frozenset({"kill", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_open", "pidfd_send_signal"})
-#: The kernel signals on behalf of a file, to whom it was told.
+#: The kernel signals on behalf of a file, to the process set for it.
 _SIGNALS_OF_FILES = {
     "fcntl": tuple(Condition(1, _HALF, command) for command in (fcntl.F_SETOWN, fcntl.F_SETSIG, _F_SETOWN_EX)),
     "ioctl": tuple(Condition(1, _HALF, command) for command in (_FIOASYNC, _FIOSETOWN, _SIOCSPGRP)),

@@ -104,9 +104,9 @@ class Introductions:
         self._untold: list[tuple[str, Peer | Gone, Mailbox | None]] = []
 
     def introduce(self, name: str, mailbox: Mailbox, pid: int, fault: Fault | None = None) -> None:
-        """A process has taken its place: it and the others are told of each other.
+        """A process has taken its place: it and the others learn of each other.
 
-        Control is told once what the process before has ended by.
+        Control learns once how the process before has ended.
         """
         if (before := self._present.get(name)) is not None:
             self._ended.append(_Ended(name, before))

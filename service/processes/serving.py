@@ -145,7 +145,7 @@ def main() -> int:
     gc.freeze()
 
     async def meet() -> None:
-        with suppress(OSError):  # without filters there is none, which was said at the start
+        with suppress(OSError):  # without filters there is none, as the log says at the start
             seccomp.install(confined.adopting(), every_thread=True)
         control.start(
             server.protocol, services.model_repository, lambda: Snapshot(metrics.own(), metrics.own_gauges()).encode()

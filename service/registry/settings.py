@@ -27,7 +27,7 @@ MIN_MEMORY_BYTES = 512 * 1024**2
 _MIN_DEFAULT_BYTES = 2 * 1024**3
 #: 16 random letters and digits have 80 bits and more: no guessing finds them.
 MIN_KEY_CHARACTERS = 16
-_CENTURY_DAYS = 36_525  # as long as moments can be told
+_CENTURY_DAYS = 36_525  # as long as moments can be written
 #: The URLs of SQLAlchemy that the service can use: drivers that take libpq's options, and a file.
 _URL_FORM = re.compile(
     r"""sqlite(?:\+pysqlite)?:///[^?]+(?:\?.*)?

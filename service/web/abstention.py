@@ -19,7 +19,7 @@ from fedlas.report.diagrams import band, error_scale
 from fedlas.report.drawing import Plot, line, mark, model_line, opening
 from fedlas.report.wording import percent
 
-#: Costs are told for so many rows.
+#: The number of rows that costs are for.
 ROWS = 1000
 #: Coverages of the table, about.
 _IN_TABLE = (1, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)

@@ -234,7 +234,7 @@ async def receive_files(request: Request, services: Services) -> dict[str, Sent]
 def dataset_options(fields: Mapping[str, str]) -> DatasetOptions:
     """The options of a dataset; columns of roles and shares of splits have fields of their own.
 
-    Rows that are sent here are to be calibrated on, so that a missing label is told at once.
+    Rows that are sent here are to be calibrated on, so that a missing label is reported at once.
 
     >>> given = dataset_options({"roles.label": "kind", "roles.slices": "age, site", "split_shares.test": "0.5"})
     >>> given.roles, given.split_shares, given.purpose
@@ -279,7 +279,7 @@ async def _make(
 
 
 def _dataset_again(unit: UnitOfWork, state: FormState) -> str:
-    """The id of another record of rows that are here, with what is said now of what the model has seen of them."""
+    """The id of another record of rows that are here, with the present word on what the model has seen of them."""
     said = DatasetOptions.model_validate({"seen_by_model": state.value("seen_by_model")})
     row = unit.datasets.get(state.value("id"))
     file = ReceivedFile(row.bytes, row.sha256, lambda _: row.sha256, row.name)

@@ -53,7 +53,7 @@ async def live(
     job: Annotated[list[JobId], Query(min_length=1, max_length=20)],
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
 ) -> Response:
-    """The stream; a browser that has seen its end is told not to come back."""
+    """The stream; a browser that has seen its end learns not to come back."""
     if last_event_id == END:
         return Response(status_code=204, headers=_STREAMED)
     live_jobs: LiveJobs = request.app.state.live_jobs

@@ -71,7 +71,7 @@ def page(
 
     Args:
         refused: why the API has refused what the page's form asked for; shown by `refusal` of the components.
-        status: that of `refused`, else 200, unless told otherwise.
+        status: by default that of `refused`, else 200.
     """
     path = request.url.path
     has_session = bool(session_id_of(request.scope))

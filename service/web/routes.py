@@ -37,7 +37,7 @@ _FORM = "application/x-www-form-urlencoded"
 #: The parser of media types takes 0.1 s for 60 kB of parameters.
 _MAX_TYPE_CHARACTERS = 100
 
-#: The API is told these of the browser's request; everything else is the call's own.
+#: Headers of the browser's request that go to the API; everything else is the call's own.
 _PASSED_ON = frozenset({b"authorization", b"host", b"origin", b"sec-fetch-site"})
 
 #: Records on one page.
@@ -131,6 +131,6 @@ def _path(request: Request, after: str | None = None) -> str:
 def is_news(record: Record | None, *, told: bool) -> bool:
     """True where a part of a page that waits for a record is drawn: else it is answered `204`, and asks again.
 
-    It is where the record is final, gone, or kept from going on, or where `told` is that it was and it does go on.
+    True for a final or lost record, for one that is kept waiting, and for one that goes on after it was (`told`).
     """
     return told or record is None or record.status in FINAL or record.waiting_for is not None

@@ -21,7 +21,7 @@ JsonObject = dict[str, JsonValue]
 Order = TypeVar("Order", bound=BaseModel)
 
 _MAX_MESSAGE = 10_000
-#: A race of a thousand candidates is told of its trainings in less.
+#: The answers about the trainings of a thousand candidates take less.
 _MAX_REPLY = 1024**2
 #: A child that asks reads soon; one that leaves a reply unread for so long is ended.
 _PATIENCE_S = 30.0

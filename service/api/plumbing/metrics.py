@@ -1,6 +1,6 @@
 """The exposition of metrics for Prometheus: counts of serving, what waits for workers, and what the processes use.
 
-The registry's figures are read when somebody asks, by one short transaction, and told again for a few seconds. Each
+The registry's figures are read when somebody asks, by one short transaction, and cached for a few seconds. Each
 process reads what all share, so that whichever process a scrape reaches tells each figure once. Counts of serving are
 written here: prometheus_client renders families of samples in 8 µs a sample, and there are about a hundred for each
 model, a second for 1,000 models, in which the event loop waits for the interpreter. Here it is 1 µs.
@@ -48,7 +48,7 @@ from service.registry.registry import Registry
 from service.registry.repositories.workers import ENDED_JOBS, OPEN_JOBS, SILENT_S, OpenWork
 from service.registry.tables import WorkerProcess
 
-#: Figures are told again for so long; jobs that have ended, whose index is read from end to end, for longer.
+#: Figures are cached for so long; jobs that have ended, whose index is read from end to end, for longer.
 _FRESH_S = 3.0
 _ENDED_FRESH_S = 60.0
 #: Queues with their kinds of work: zero is reported where nothing waits.
@@ -83,7 +83,7 @@ class RegistryFigures(Collector):
         self._ended: Mapping[str, int] = {}
 
     async def refresh(self) -> None:
-        """Read unless that was a moment ago; nothing is told of a registry that cannot be read."""
+        """Read unless that was a moment ago; nothing is reported of a registry that cannot be read."""
         if time.monotonic() - self._read_at < _FRESH_S:
             return
         try:

@@ -141,7 +141,7 @@ def invalid_parts(path: str, found: Sequence[ErrorDetails]) -> JSONResponse:
 
 
 def _either(messages: Sequence[str]) -> str:
-    """One message about a field that may be one thing or another, each of which has said why it is not that.
+    """One message about a field that may be one thing or another, each of which says why it is not that.
 
     >>> _either(["Input should be greater than or equal to 1", "Input should be 'auto'"])
     "Input should be greater than or equal to 1, or 'auto'"

@@ -145,7 +145,7 @@ class RecordRoutes(Generic[Row]):
         prefix: of its ids.
         rows: its repository within a transaction.
         show: a row as its public record.
-        find: the row that a path means; by its id, unless told otherwise.
+        find: the row that a path means; by default by its id.
     """
 
     router: APIRouter

@@ -180,7 +180,7 @@ def _delete_files(unit: UnitOfWork, body: JobRequest) -> None:
 
 
 async def _await_provenance(services: Services, dataset_id: str) -> None:
-    """Wait for the inspection of rows of which nothing was said, where a worker is there: they may have splits."""
+    """Wait for the inspection of rows without a word on them, where a worker is there: they may have splits."""
 
     def awaited(unit: UnitOfWork) -> bool:
         row = unit.datasets.find(dataset_id)

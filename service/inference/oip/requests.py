@@ -71,7 +71,7 @@ class InferenceRequest(NamedTuple):
         id: echoed in the response.
         inputs: name → array of the datatype and shape that were announced; BYTES are objects, each `bytes`.
         wanted: the requested outputs; None for the defaults.
-        binary: whether outputs of which nothing else is said go back as binary tensors (`binary_data_output`).
+        binary: whether outputs without a word of their own go back as binary tensors (`binary_data_output`).
         parameters: of the request, as they came.
     """
 

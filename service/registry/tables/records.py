@@ -56,13 +56,13 @@ class Dataset(Uploaded):
 
     @property
     def lacks_provenance(self) -> bool:
-        """True where inspection has found no splits, and nobody has said which rows the model was trained on."""
+        """True where inspection has found no splits, and no word on which rows the model was trained on."""
         found = None if self.profile is None else self.profile.get("seen_by_model")
         return found == "unknown" and self.options.get("seen_by_model") != "unknown"
 
     @property
     def awaits_provenance(self) -> bool:
-        """True where inspection has yet to find splits, since nobody has said a word about them."""
+        """True where inspection has yet to find splits, since the upload has no word about them."""
         roles = self.options.get("roles")
         is_said = self.options.get("seen_by_model") or (isinstance(roles, dict) and roles.get("split"))
         return self.status == "inspecting" and not is_said
@@ -290,7 +290,7 @@ class IdempotencyKey(Base):
 
 
 class BrowserSession(Base):
-    """A session of the pages: neither the id that the browser holds nor the key can be told from it."""
+    """A session of the pages: it reveals neither the id that the browser holds nor the key."""
 
     __tablename__ = "browser_sessions"
 

@@ -180,7 +180,7 @@ class OnInputs(ChildWork[R]):
     """A job or a batch.
 
     Attributes:
-        progress: what the child has told last.
+        progress: the child's last report.
         fits: whether the dataset must have labels.
     """
 
@@ -225,7 +225,7 @@ class OnInputs(ChildWork[R]):
         """The request to a child; None where the work has been left to others."""
 
     def note(self, event: JsonObject) -> None:
-        """Remember what the child tells; what it cannot have told is passed over."""
+        """Keep what the child reports; an impossible report is passed over."""
         if (told := ChildEvent.parse(event)) is not None:
             self.progress = told.progress or self.progress
             self.take(told)

@@ -114,7 +114,7 @@ class PredictShard(ChildWork[ShardsResult]):
         return Prepared(order=order, limits=Limits(_MAX_SECONDS), files=files)
 
     def note(self, event: JsonObject) -> None:
-        """Remember how far the child is; keep the part that it has left before it is told of another shard."""
+        """Remember how far the child is; keep the part that it has left before it gets another shard."""
         told = ChildEvent.parse(event)
         if told is None:
             return

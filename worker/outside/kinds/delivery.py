@@ -4,7 +4,7 @@ Each attempt is logged, and the message is settled or postponed. No child is nee
 
 An attempt reaches permitted addresses only. No redirect is followed, no proxy of the environment is used, certificates
 are verified, and an answer's body is read only so that the receiver can finish writing a short one: nothing of it is
-kept or told, for a webhook must not be a way to read what other servers say. A name is resolved once. Each address is
+kept or shown, for a webhook must not be a way to read what other servers say. A name is resolved once. Each address is
 judged, and the connection is made to that very address: a name server that answers differently the next time (DNS
 rebinding) is not asked a next time.
 """

@@ -37,9 +37,9 @@ ToldEvent: TypeAlias = StageEvent | ReportedEvent
 
 #: Events that a job may report in all its attempts; more is dropped. A race has at most a thousand candidates.
 _MAX_EVENTS = {"stage": 100, "warning": 1100, "training": 5000, "epoch": 5000, "score": 5000, "candidate": 1100}
-#: An attempt that goes on tells again what an earlier one had told and not saved; by these fields it is known.
+#: An attempt that goes on repeats what an earlier one had reported and not saved; these fields identify it.
 _IDENTITY = {"training": ("number", "fold"), "epoch": ("number", "fold", "epoch"), "score": ("number", "fold")}
-#: Types of which an earlier attempt may have told.
+#: Types that an earlier attempt may have reported.
 REPEATED = tuple(_IDENTITY)
 #: Events that change the job's record, too.
 _OF_RECORDS = (StageEvent, WarningEvent)
@@ -213,7 +213,7 @@ class JobKind(OnInputs[R]):
     def _write_progress(self, unit: UnitOfWork, row: tables.Job) -> None:
         """Write what the child tells, but nothing less than has been reached, with an event where that is news."""
         reached = Progress.model_validate(row.progress).fraction
-        told = self.progress or Progress(fraction=reached)  # a child that starts has told nothing yet
+        told = self.progress or Progress(fraction=reached)  # a child that starts has reported nothing yet
         progress = told.model_copy(update={"fraction": max(told.fraction, reached)})
         row.progress = progress.model_dump()
         written = self._written_progress
@@ -226,7 +226,7 @@ class JobKind(OnInputs[R]):
         self._told.write(unit, self.record_id)
 
     def save_checkpoint(self, unit: UnitOfWork, name: str, file: StagedFile) -> list[str]:
-        """Keep an entry of the journal, with all that the child told before it saved it."""
+        """Keep an entry of the journal, with all that the child reported before it saved it."""
         unit.work.verify(self.claim, reached=self.reached)
         known = unit.checkpoints.of(self.record_id)
         if name not in known and len(known) >= _MAX_ENTRIES:
@@ -239,7 +239,7 @@ class JobKind(OnInputs[R]):
         self._written_progress, self._written_at = progress, time.monotonic()
 
     def fail(self, unit: UnitOfWork, error: RecordError) -> None:
-        """The job ends without a result; what it has told explains why."""
+        """The job ends without a result; what it has reported explains why."""
         self.write_events(unit)
         unit.jobs.fail(self.row(unit), error.model_dump())
 

@@ -1,6 +1,6 @@
 """Abstract tensors, and rules for the sizes of results that ONNX's own shape inference does not tell.
 
-A bound of a size is computed with like the size itself. A rule answers None for an output whose sizes cannot be told,
+A bound of a size is computed with like the size itself. A rule answers None for an output whose sizes are unknown,
 and raises `NoRule` where ONNX's inference may know more.
 """
 

@@ -15,7 +15,7 @@ from fedlas.importers.onnx.operators.table import operator
 
 
 class GemmAttributes(TypedDict, total=False):
-    """`alpha·a·b + beta·c`, with a and b transposed where so told."""
+    """`alpha·a·b + beta·c`, with a and b transposed where asked for."""
 
     alpha: float
     beta: float

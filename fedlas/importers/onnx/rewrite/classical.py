@@ -169,7 +169,7 @@ def _normalizer(builder: GraphBuilder, node: NodeProto) -> None:
         x = builder.as_float(source)
         operator = {b"L1": "ReduceL1", b"L2": "ReduceL2", b"MAX": "ReduceMax"}[norm]
         size = builder.reduce(operator, x, [1], "fedlas_classical", keepdims=1)
-        # Comparing floats came with opset 11; a cast to booleans has always told zero from the rest.
+        # Comparing floats came with opset 11; a cast to booleans has always separated zero from the rest.
         zero = builder.add("Not", [builder.add("Cast", [size], to=TensorProto.BOOL)])
         safe = builder.add("Add", [size, builder.add("Cast", [zero], to=TensorProto.FLOAT)])
         builder.add("Div", [x, safe], output)

@@ -6,7 +6,7 @@ Random forests, support vectors and graphs with operators that have no counterpa
 scores and features come from the file's own nodes. So do those of a network that PyTorch computes otherwise than ONNX
 Runtime: a calibrator that was fitted on PyTorch's scores would belong to another network than the one that is served.
 
-The kind of a network, told by how it mixes positions: it decides which optimiser suits a fine-tune.
+The kind of a network, known by how it mixes positions: it decides which optimiser suits a fine-tune.
 
 Attention is a Softmax of products of two computed tensors, whose result multiplies a computed tensor again, or an
 operator that is all of this at once. A pooling that weighs positions by a linear map is none, nor are gates of
