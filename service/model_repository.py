@@ -242,7 +242,7 @@ class ModelRepository:
         newer = self._entries.get(key)
         if newer is not None and newer.read_at > asked_at:
             return resolved
-        # As old as the beginning of the read: a later change may not be in it.
+        # The age is that of the read's beginning: a later change may not be in it.
         self._entries[key] = _Entry(resolved, asked_at)
         self._entries.move_to_end(key)
         if len(self._entries) > _MAX_ENTRIES:

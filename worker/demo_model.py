@@ -39,7 +39,7 @@ def main(folder: Path, *, seed: int = 0, rows: int = 0) -> None:
     # The exporter fixes the batch to the example's; the service makes it free again.
     example = torch.from_numpy(images[:2])
     with warnings.catch_warnings():
-        # Of the exporter's own dependencies, nothing that a user could mend.
+        # A warning of the exporter's own dependencies, which no user could mend.
         warnings.simplefilter("ignore", FutureWarning)
         torch.onnx.export(model, (example,), folder / "digits.onnx", external_data=False, verbose=False)
     np.savez_compressed(folder / "digits.npz", x=images[:sent], label=targets[:sent], split=np.array(names))

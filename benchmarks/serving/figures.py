@@ -44,7 +44,7 @@ def tail(plan: Plan, model: ServedModel) -> Json:
         rates: Json = {}
         for peer in CANDIDATES:
             rate = max(most[name] for name in _peers_among(most) if _server(name) == peer) / 2
-            # Who cannot keep up has no percentile but the length of the experiment.
+            # A server that cannot keep up has no percentile but the length of the experiment.
             able = [one for one in contenders if most[one.name] > 1.1 * rate]
             if peer != _server(best):
                 able = [one for one in able if _server(one.name) in (peer, "fedlas")]

@@ -56,7 +56,7 @@ def serving(data_dir: Path | None = None, *, checkout: Path = ROOT, **environmen
         folder, port = data_dir or Path(name), free_port()
         command = [sys.executable, "-m", "service.cli", "serve", "--port", str(port), "--data-dir", str(folder)]
         environment = {"PYTHONPATH": str(checkout), **environment}
-        # It is frozen while others are measured, and must not take that for a process that hangs.
+        # The service is frozen while others are measured, and must not take that for a process that hangs.
         given: Mapping[str, str] = {"FEDLAS_API_KEYS": KEY, "FEDLAS_HUNG_SECONDS": "86400", **environment}
         with running("fedlas", command, port=port, ready="/readyz", environment=given, folder=checkout) as found:
             yield Fedlas(found, folder)

@@ -55,7 +55,7 @@ def both() -> Iterator[list[Form]]:
 
 
 def _started(name: str, stack: ExitStack) -> Form:
-    # As after any restart: the first start of a service on an empty folder makes its tables.
+    # The start after a restart counts: the first one on an empty folder makes its tables.
     folder = Path(stack.enter_context(TemporaryDirectory(prefix="fedlas-wall-")))
     with ours.serving(folder, FEDLAS_WALL=_SETTINGS[name]) as service:
         ids = service.upload([models.digits().content, models.mnist().content])

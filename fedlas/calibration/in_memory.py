@@ -157,7 +157,7 @@ class InMemoryJob:
         path, answering, names = scored_file(self.source, self.rows, self.folder)
         dataset = read_scores(path, class_names=names, split_shares=self.rows.split_shares)
         said = self.rows.seen_by_model or seen_by(self.rows.data) or "train_split"
-        # Of splits that are drawn here no part is what the model was trained on.
+        # No part of splits that are drawn here trained the model.
         dataset = replace(dataset, seen_by_model="unknown" if dataset.drawn and said == "train_split" else said)
         _require_provenance(dataset, self.rows.seen_by_model)
         name = _name(self.source.model)

@@ -62,7 +62,7 @@ ERROR_CODES: dict[str, ErrorCode] = {
     "unknown_host": ErrorCode(
         421, "Without keys, only names of this machine are answered.", "Name the host in `FEDLAS_ALLOWED_HOSTS`."
     ),
-    # What is asked for.
+    # The record that is asked for.
     "not_found": ErrorCode(
         404, "There is no such path, or nothing can have this id.", "Compare the path with `/docs`."
     ),
@@ -93,7 +93,7 @@ ERROR_CODES: dict[str, ErrorCode] = {
     "range_not_satisfiable": ErrorCode(
         416, "`Range` is none, or begins behind the end of the file.", "Ask for bytes within `Content-Range`."
     ),
-    # What is sent.
+    # The content that is sent.
     "invalid_request": ErrorCode(
         422,
         "A field or parameter is unknown, missing, or has no possible value.",

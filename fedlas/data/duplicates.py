@@ -119,7 +119,7 @@ def _copies(dataset: Dataset, split: str, contents: Digests, counts: NDArray[np.
     """The rows of a split that repeat single train rows (of `contents`), none where chance explains them."""
     mine = _digests(dataset, split)
     copies = dataset.rows(split)[np.isin(mine, contents[counts == 1])]
-    # Of two equal train rows each repeats one that is single among the others: a pair of n rows tells of n / 2 draws.
+    # Two equal train rows repeat one that is single among the others: a pair of n rows tells of n / 2 draws.
     pairs, draws = int((counts == 2).sum()), int(counts.sum()) / 2
     chance = betainc(len(copies), pairs + 1, len(mine) / (len(mine) + draws)) if len(copies) else 1.0
     return copies if chance < _CHANCE else copies[:0]

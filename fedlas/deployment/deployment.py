@@ -182,7 +182,7 @@ class _Prices:
             return prices
         inner = _Prices(self.gains[:, self.answered], self.rates[self.answered], self.rows)
         prices[self.answered] = inner._exact(inner._softened())
-        # What is never answered has a price without a bound: it is set last.
+        # A class that is never answered has a price without a bound: it is set last.
         best, highest = (self.gains - prices)[:, self.answered].max(axis=1), prices[self.answered].max()
         for k in np.flatnonzero(self.rates == 0):
             prices[k] = max(highest, float((self.gains[:, k] - best).max()) + 1e-9)

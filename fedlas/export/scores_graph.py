@@ -206,5 +206,5 @@ class _Writer:
         over = self.node("Sub", distance, knots[None, :-1])
         filled = self.node("Relu", self.node("Mul", over, 1 / np.diff(knots)[None]))
         unfilled = self.node("Relu", self.node("Sub", 1.0, filled))
-        # What is unfilled has not been taken off: value = last + Σ drop · unfilled.
+        # The unfilled part has not been taken off: value = last + Σ drop · unfilled.
         return self.node("Add", self.node("MatMul", unfilled, -np.diff(values)[:, None]), values[-1])

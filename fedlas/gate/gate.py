@@ -235,7 +235,7 @@ def judge(
     check_count("num_resamples", options.num_resamples)
     guards = tuple(guard for name in list(finalists)[1:] for guard in guard_finalist(name, finalists, rows, options))
     line = _line(finalists)
-    # Of the fine-tuned finalists only the first in line has a claim.
+    # Only the first fine-tuned finalist in line has a claim.
     tuned = next((name for name in FINE_TUNED if name in finalists), None)
     claimed = [name for name in finalists if name in RIVALS and (name not in FINE_TUNED or name == tuned)]
     claims = _claims(claimed, finalists, rows, score, level)

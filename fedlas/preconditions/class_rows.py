@@ -39,7 +39,7 @@ _MIN_GROUPS = ceil(log2(2 / 0.05))
 #: Calibration rows from which a 95 % interval of the accuracy is no wider than ±0.2, (1.96 · 0.5 / 0.2)²: with fewer,
 #: a model that is sure of 20 % too many rows looks like a calibrated one.
 MIN_CALIBRATION_ROWS = 25
-#: Priors may be far from the shares, that is what they are for. These are what nobody means: the shares of other
+#: Priors may be far from the shares, that is what they are for. No owner means one of these: the shares of other
 #: classes, a class twenty times as frequent as among the rows, or most rows of other classes.
 _FAR = 0.15
 _NEAR = 0.03

@@ -307,7 +307,7 @@ def distances(expected: Expected, rows: Array) -> Array:
     cost = np.abs(centre - mean[None]) / (spread + wide) + np.abs(np.log(wide / spread))
     cost[~known] = _UNKNOWN
     cost[:, ~varied] = _UNKNOWN
-    # Of orders that fit alike the given one is taken.
+    # The given order is taken among those that fit alike.
     cost[np.diag_indices_from(cost)] -= 0.05
     return np.asarray(cost)
 

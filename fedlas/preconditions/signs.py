@@ -196,7 +196,7 @@ def _tell(logits: NDArray[np.float32], targets: Integers, frequencies: NDArray[n
     rows = _some(len(targets), max(_MIN_MATCHED, _MAX_MATCHED // len(frequencies)))
     logits, targets = logits[rows], targets[rows]
     known = float(-np.log(frequencies)[targets].mean())
-    # Of a rare class even a good classifier tells little: there, what chance does not explain is enough.
+    # Even a good classifier says little about a rare class: there, what chance does not explain is enough.
     little = _CHANCE / len(targets) if frequencies.max() > _COMMON_CLASS else _NO_INFORMATION * known
     losses = float(row_losses(logits, targets, frequencies).mean()), matched_loss(logits, targets, frequencies)
     return min(losses) < known - little

@@ -266,7 +266,7 @@ def _candidate(method: str, alpha: float | None, training: _Training, kind: Netw
     else:
         candidate = replace(candidate, learning_rate=None)
     given = {key: value for key, value in fixed.items() if key in {*defaults, *_TRAINING_SETTINGS}}
-    # What is fixed leaves no doubles of what it overrules.
+    # A fixed value leaves no doubles of the candidates that it overrules.
     return replace(
         candidate,
         edge_share=1.0 if "learning_rate" in given else candidate.edge_share,

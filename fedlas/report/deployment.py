@@ -111,7 +111,7 @@ def decision_table(
     kept = decide(calibrated, deployment.thresholds)
     said = {"uploaded": uploaded.argmax(axis=1), "argmax": calibrated.argmax(axis=1), "thresholds": kept}
     counts = {name: np.bincount(answers, minlength=len(names)) for name, answers in said.items()}
-    # Of two classes both change by as many rows, and the rare one is of interest.
+    # Two classes both change by as many rows, and the rare one is of interest.
     by_change = -np.abs(counts["uploaded"] - counts["argmax"]), np.bincount(rows.targets, minlength=len(names))
     shown = tuple(
         DecisionRow(

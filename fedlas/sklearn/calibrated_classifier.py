@@ -115,7 +115,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator): 
             logits = _logits(self.estimators_[0], X, self.classes_)
         else:
             self.classes_ = encoder.classes_
-            # Its own chance follows ours where its owner has not fixed it.
+            # The classifier's chance follows ours where its owner has not fixed it.
             copy = clone(LogisticRegression() if self.estimator is None else self.estimator)
             open_ends = [
                 name for name, value in copy.get_params().items() if name.endswith("random_state") and value is None

@@ -156,7 +156,7 @@ def restrict(grants: Iterable[tuple[Path, int]]) -> int:
     spoken = version()
     # All rights on files that this version knows; what is handled and not granted is denied.
     handled = (1 << (13 if spoken < 2 else 14 if spoken < 3 else 15 if spoken < 5 else 16)) - 1
-    # Which fields the structure has depends on the version: TCP since 4, abstract sockets and signals since 6.
+    # The version decides the fields of the structure: TCP since 4, abstract sockets and signals since 6.
     fields = [handled] + ([0b11] if spoken >= 4 else []) + ([0b11] if spoken >= 6 else [])
     attributes = struct.pack(f"{len(fields)}Q", *fields)
     ruleset = call("syscall", _CREATE_RULESET, attributes, len(attributes), 0)

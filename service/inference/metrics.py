@@ -137,7 +137,7 @@ class Totals:
         )
 
 
-# What every request needs, without the way through an object.
+# Needs of every request, without the way through an object.
 _REQUEST = REQUEST_SECONDS.start
 _REQUEST_SUM = REQUEST_SECONDS.sum
 _QUEUE = QUEUE_SECONDS.start

@@ -122,7 +122,7 @@ class DecisionPolicy:
             return cheapest
         if self.least_probability is not None:
             positive = self.profile.positive
-            # As float64: numpy would round the threshold to the probabilities' type.
+            # float64, since numpy would round the threshold to the probabilities' type.
             reached = probs[:, positive].astype(np.float64) >= self.least_probability
             return np.where(reached, positive, 1 - positive)
         return None if self.thresholds is None else decide(probs, self.thresholds)

@@ -84,7 +84,7 @@ def run(settings: ServiceSettings, *, sockets: Sequence[socket.socket] = (), hea
         app.front, settings, lifespan="on", protocol=partial(Protocol, connections=Connections.of(settings))
     )
     config.host, config.port = settings.listen_host, settings.port
-    # These objects stay: each full collection would traverse them, for a tenth of a second each time.
+    # Objects of the start stay: each full collection would traverse them, for a tenth of a second each time.
     gc.collect()
     gc.freeze()
     beating = Heartbeat(heartbeat, hung_seconds=settings.hung_seconds)

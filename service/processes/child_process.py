@@ -91,7 +91,7 @@ def fault(code: int, marked: Marked, *, out_of_memory: bool) -> Fault | None:
     """The fault of a model by which a process has ended, or None; `out_of_memory`: the kernel killed some process."""
     if -code in _CRASHES:
         models = marked.caught or marked.models
-        # What is caught outside of any run may come of memory that one of them has corrupted.
+        # An error outside of any run may come of memory that one of them has corrupted.
         return _fault(signal.Signals(-code).name, models, certain=len(models) == 1 and marked.caught != frozenset())
     if code == _HUNG:
         return _fault("the watchdog of its event loop", marked.on_loop or marked.models, certain=False)

@@ -120,7 +120,7 @@ def walled_apis(
         "FEDLAS_PORT": str(listener.getsockname()[1]),
     }
     counts = run_dir / "serving.counts"
-    # What an earlier run of the service has left: none of its processes lives.
+    # Leftovers of an earlier run of the service: none of its processes lives.
     shutil.rmtree(run_dir / _SERVED, ignore_errors=True)
     counts.unlink(missing_ok=True)
     control = [sys.executable, "-m", "service.processes.control"]

@@ -87,7 +87,7 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _begin_postgresql(connection: Connection) -> None:
-    # The same promise: without it a job that succeeded while its cancellation was being written stayed `cancelling`.
+    # One writer here, too: else a job that succeeded while its cancellation was being written stayed `cancelling`.
     if _writes(connection):
         connection.exec_driver_sql(
             f"SET LOCAL lock_timeout = '{BUSY_TIMEOUT_S}s'; "

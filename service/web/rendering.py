@@ -239,7 +239,7 @@ def remedy_of(code: str) -> str | None:
     if code in _ON_PAGES:
         return _ON_PAGES[code]
     known = ERROR_CODES.get(code)
-    # Of the API's answer a page shows `detail` and `errors` anyway.
+    # A page shows `detail` and `errors` of the API's answer anyway.
     return None if known is None or "`detail`" in known.remedy or "`errors`" in known.remedy else known.remedy
 
 

@@ -235,7 +235,7 @@ def test_what_is_no_permit_is_rejected_and_never_runs(site: Site, worker: Celery
     put(site, "inspect", body=json.dumps(chained).encode())
     put(site, "inspect", headers={"eta": "2100-01-01T00:00:00+00:00"})
     put(site, "inspect", came_by="calibrate.gpu")
-    # These are permits, of which Celery sees no more than that.
+    # Permits, of which Celery sees no more than that.
     put(site, "inspect", headers={"timelimit": [None], "stamped_headers": 5})
     other = {"task": "fedlas.deliver", "args": [new_id("msg")], "kwargs": {}, "options": {"queue": "stranger"}}
     called = b'[["%s"], {}, {}]' % new_id("ds").encode()

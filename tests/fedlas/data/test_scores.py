@@ -191,7 +191,7 @@ def test_too_many_rows_are_refused(tmp_path: Path) -> None:
             assert len(read(tmp_path, content).targets) == rows
 
 
-# Which rows do what
+# Uses of rows
 
 
 def test_weights_leave_a_sample_of_the_population(tmp_path: Path) -> None:

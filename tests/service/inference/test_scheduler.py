@@ -274,7 +274,7 @@ def test_numbers_that_overflow_are_told_of_only_to_their_sender(bench: Bench) ->
         return await asyncio.gather(*asked)
 
     found = asyncio.run(ask())
-    # They were one batch, so each has the column.
+    # Both were one batch, so each has the column.
     assert [outputs["finite"].tolist() for outputs in found] == [[True], [True, False], [False]]
 
 

@@ -102,7 +102,7 @@ def test_the_acceptor_has_its_sockets_and_nothing_else(place: tuple[WalledApi, T
     needs_all(tmp_path)
     api, takeover, targets = place
     got = takeover.of(api.pid("acceptor"), targets)
-    # Those that it accepts it makes sockets that do not wait.
+    # Accepted sockets become such that do not wait.
     assert done(got) <= {"thread", "make its channel wait"}, got["found"]
     assert KEY not in "\n".join(got["environment"].values())
     assert api.client.post("/v1/models/digits/predict", json=BODY).status_code == 200

@@ -311,7 +311,7 @@ def deliver(
     except httpcore.NetworkError as problem:
         error = f"the connection failed: {problem}"
     except httpcore.RemoteProtocolError:
-        # Its words may quote what the other side sent.
+        # The error's words may quote what the other side sent.
         error = "the answer is not HTTP"
     return WebhookResponse(status_code, retry_after, error, time.monotonic() - begin)
 

@@ -251,7 +251,7 @@ class JobKind(OnInputs[R]):
 
 def published(unit: UnitOfWork, name: str, job: tables.Job, served: tables.Model) -> Publication:
     """Make the served model the first version of a new name, or the next one where the job has shown enough."""
-    # What answers under a name already is replaced only by what is shown to be better; a new name shall answer.
+    # A name that answers is replaced only by a significantly better model; a new name shall answer.
     when = (job.request.get("publish_when") or "significant") if unit.names.exists(name) else "always"
     if when != "always" and job.serves != "calibrated":
         return Publication(name=name, reason=f"the uploaded model is served as it is ({job.verdict})")

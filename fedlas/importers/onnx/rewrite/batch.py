@@ -45,7 +45,7 @@ class AxisCandidate:
     aligned: bool  # the result has the input's axes before it
 
 
-# What is likeliest, in several readings: merged axes (rows · heads) leave room for doubt when the batch was one.
+# The likeliest reading first: merged axes (rows · heads) leave room for doubt when the batch was one.
 Preference = Callable[[AxisCandidate], tuple[object, ...]]
 PREFERENCES: tuple[Preference, ...] = (
     lambda p: (not p.same, not p.exact, p.last, not p.aligned, p.axis),

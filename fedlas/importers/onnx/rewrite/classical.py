@@ -103,7 +103,7 @@ def _linear_classifier(builder: GraphBuilder, node: NodeProto) -> None:
     weight, bias = _coefficients(node)
     labels = attribute(node, "classlabels_ints", ()) or attribute(node, "classlabels_strings", ())
     if len(bias) == 1 and len(labels) == 2:
-        # Of one score z, ONNX Runtime makes (σ(-z), σ(z)) with LOGISTIC, and (1 - z, z) without, whatever else is set.
+        # One score z becomes in ONNX Runtime (σ(-z), σ(z)) with LOGISTIC, and (1 - z, z) without, whatever else is set.
         weight, bias = np.concatenate([-weight, weight]), np.concatenate([-bias, bias])
         if transform != b"LOGISTIC":
             bias, transform = bias + np.array([1, 0], np.float32), b"NONE"

@@ -23,7 +23,7 @@ from fedlas.importers.onnx.operators.table import words
 
 LINEAR = ("Gemm", "MatMul", "Conv", "Einsum")
 _POOLS = words("GlobalAveragePool AveragePool ReduceMean ReduceSum ReduceMax GlobalMaxPool MaxPool ReduceLogSumExp")
-# What may stand between the last linear layer and the output where nothing else says that this is a classifier.
+# Operators between the last linear layer and the output where nothing else says that this is a classifier.
 AFTER_HEAD = _POOLS | words(
     "Add Sub Mul Div Identity Cast Flatten Reshape Squeeze Unsqueeze Dropout Gather GatherND Slice Transpose Sum Mean "
     "Concat BatchNormalization"
