@@ -1,7 +1,7 @@
 """The Celery application of the workers: `celery -A worker.app worker -Q calibrate.cpu -c 1` does the work.
 
-A message is a permit for the next work of its queue (`worker.tasks`), and nothing depends on it: it is acknowledged as
-it comes, leaves no result, and is never tried again. The configuration is made of the `FEDLAS_*` settings when it is
+A message is a permit for the next work of its queue (`worker.consumer`), and nothing depends on it: it is acknowledged
+as it comes, leaves no result, and is never tried again. The configuration is made of the `FEDLAS_*` settings when it is
 first needed, so `celery inspect` and Flower take this application as it is.
 """
 
@@ -67,7 +67,7 @@ def configuration() -> dict[str, object]:
     }
 
 
-app = Celery("fedlas", include=["worker.tasks"])
+app = Celery("fedlas", include=["worker.consumer"])
 app.add_defaults(configuration)
 app.steps["worker"].add("worker.bootsteps:PermitWork")
 

@@ -25,15 +25,14 @@ from service.confinement.confinement import controls_on
 from service.registry.errors import Unavailable
 from service.registry.registry import Registry
 from service.registry.settings import WorkerSettings
+from worker.consumer import PermitTask
 from worker.outside import metrics
-from worker.outside.broker import Broker, BrokerCheck, own_queue
 from worker.outside.metrics import serve_metrics
-from worker.outside.permits import Permits, PermitWatch
+from worker.outside.permits import Broker, BrokerCheck, Permits, PermitWatch, own_queue
 from worker.outside.recovery import Reaper, run_cleanup
 from worker.outside.supervisor import Supervisor
 from worker.sandbox import confinement
 from worker.sandbox.process import remove_stale_folders, worker_name
-from worker.tasks import PermitTask
 
 _LOG = logging.getLogger("fedlas.worker")
 

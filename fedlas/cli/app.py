@@ -83,8 +83,7 @@ app.command(
 )(jobs.report)
 for _name, _group in GROUPS.items():
     app.add_typer(_group, name=_name)
-for _name in ("batches", "uploads"):
-    import_module(f"fedlas.cli.{_name}")  # further commands of groups
+import_module("fedlas.cli.groups")  # further commands of groups
 
 
 def _run(context: typer.Context) -> int:

@@ -10,6 +10,7 @@ import typer
 from fedlas.cli import jobs
 from fedlas.cli.command import Session, examples
 from fedlas.cli.failures import TABLE, ExitCode, Require, UsageError, code_of_job
+from fedlas.cli.groups import sent
 from fedlas.cli.options import (
     Request,
     RequireOption,
@@ -26,7 +27,6 @@ from fedlas.cli.options import (
 )
 from fedlas.cli.output import transfer
 from fedlas.cli.resources import show_record
-from fedlas.cli.uploads import sent
 
 #: The candidates that a job tries.
 Method = Literal[

@@ -1,6 +1,6 @@
 """The table of resources: a row is a kind of record, with its commands `ls`, `show`, `delete` and `download`.
 
-Further commands of a group stand in the module of its name, or in `uploads`, and join it there:
+Further commands of a group stand in the module of its name, or in `groups`, and join it there:
 `@GROUPS["models"].command("upload", …)`.
 """
 

@@ -11,9 +11,8 @@ import httpx
 
 from fedlas.client import problems
 from fedlas.client.configuration import load_configuration
-from fedlas.client.conversions import example_of, is_path
 from fedlas.client.errors import InvalidInput
-from fedlas.client.inputs import parts_of, predict_path
+from fedlas.client.inputs import example_of, is_path, parts_of, predict_path
 from fedlas.client.jobs import Job, Jobs, OnEvent
 from fedlas.client.options import (
     AnswerOptions,

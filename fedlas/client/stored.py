@@ -7,9 +7,9 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, Unpack
 
-from fedlas.client.conversions import Sendable, dataset_file, model_file, scores_file, sending
 from fedlas.client.errors import InvalidInput
 from fedlas.client.events import until_final
+from fedlas.client.inputs import Sendable, dataset_file, model_file, scores_file, sending
 from fedlas.client.options import (
     AnswerOptions,
     DatasetOptions,

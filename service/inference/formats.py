@@ -18,9 +18,8 @@ from numpy.lib import format as numpy_format
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from service.inference.given_options import PART, Options, from_part, from_query, from_text, merged
 from service.inference.images import decoded
-from service.inference.json_inputs import shown
+from service.inference.json_inputs import PART, Options, from_part, from_query, from_text, merged, shown
 from service.inference.profile import ServingProfile, TensorSpec
 from service.inference.signature import check_row_counts, fit
 from service.registry.errors import InvalidRequest, TooLarge, UnsupportedFormat

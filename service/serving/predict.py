@@ -14,8 +14,7 @@ from fedlas.contract.options import AnswerOptions
 from service.api.plumbing.problems import MAX_ERRORS
 from service.inference import formats
 from service.inference.answers import FEW_ANSWER_BYTES, of_npy, of_predictions, write_json, write_npy
-from service.inference.given_options import NAMES, from_query, merged
-from service.inference.json_inputs import FEW_BYTES, check_json, collector_paused, listed
+from service.inference.json_inputs import FEW_BYTES, NAMES, check_json, collector_paused, from_query, listed, merged
 from service.inference.predictions import DecisionPolicy, Predictions, without_options
 from service.inference.profile import ServingProfile
 from service.inference.signature import parse_inputs

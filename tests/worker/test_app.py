@@ -27,8 +27,7 @@ from tests.helpers.processes import until
 from tests.helpers.servers import Valkey, running
 from tests.helpers.work import add_dataset, add_message, state_of
 from worker.app import app, configuration
-from worker.consumer import message_of
-from worker.tasks import PermitRequest, PermitTask
+from worker.consumer import PermitRequest, PermitTask, message_of
 
 Json = dict[str, Any]
 ROWS = b"x,label\n" + b"".join(b"%d.5,%d\n" % (i, i % 2) for i in range(200))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic_core import to_json
 
 from fedlas.contract.options import AnswerOptions
-from service.inference.given_options import NAMES, from_query
+from service.inference.json_inputs import NAMES, from_query
 from service.registry.errors import InvalidRequest
 
 SHARES = st.dictionaries(st.text(max_size=5), st.floats(allow_nan=False, allow_infinity=False), max_size=3)

@@ -17,8 +17,7 @@ from tests.helpers.processes import until
 from tests.helpers.servers import Valkey, running
 from tests.helpers.work import add_dataset, add_job, hurried, permits_of, reaper_of, state_of
 from worker.outside import permits
-from worker.outside.broker import Broker
-from worker.outside.permits import Permits, PermitWatch, Places
+from worker.outside.permits import Broker, Permits, PermitWatch, Places
 from worker.outside.recovery import Reaper
 from worker.outside.supervisor import Supervisor
 
