@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,15 +25,56 @@ from service.registry.registry import Registry
 from service.registry.repositories import Claim, Permit
 from service.registry.settings import ServiceSettings
 from service.registry.tables import new_id
-from tests.helpers import backends
-from tests.helpers.celery_workers import CeleryWorker
-from tests.helpers.processes import until
+from tests.helpers import Json, backends
+from tests.helpers.processes import die_with_parent, until
 from tests.helpers.servers import Valkey, running
+from tests.helpers.service import ROOT
 from tests.helpers.work import add_dataset, add_message, state_of
 from worker.app import app, configuration
 from worker.consumer import PermitRequest, PermitTask, message_of
 
-Json = dict[str, Any]
+
+class CeleryWorker:
+    """`celery -A worker.app worker …` as a process, and Celery's remote control beside it."""
+
+    def __init__(self, settings: Mapping[str, str], folder: Path, *options: str, name: str = "w") -> None:
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("FEDLAS_")}
+        self.node = f"{name}@{socket.gethostname()}"
+        self._control = Celery("tests", broker=settings["FEDLAS_BROKER_URL"], set_as_current=False).control
+        self._log_file = folder / f"{name}.log"
+        with self._log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-n", self.node, *options], cwd=ROOT,
+                env={**inherited, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **settings},
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=die_with_parent(),
+            )  # fmt: skip
+
+    @property
+    def log(self) -> str:
+        """The log so far."""
+        return self._log_file.read_text(errors="replace")
+
+    def ask(self, command: str, **arguments: Any) -> Json:
+        """The answer to a command of Celery's remote control; while the worker connects anew it hears of none."""
+        for _ in range(6):
+            for answer in self._control.broadcast(
+                command, arguments=arguments, destination=[self.node], reply=True, limit=1, timeout=10
+            ):
+                found: Json = answer[self.node]
+                return found
+        raise AssertionError(f"{self.node} answers nothing to {command}; its log: {self.log}")
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and wait; returns the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+    def end_by_force(self) -> None:
+        """For the end of a test that has failed."""
+        self.process.kill()
+        self.process.wait()
+
+
 ROWS = b"x,label\n" + b"".join(b"%d.5,%d\n" % (i, i % 2) for i in range(200))
 #: A file that takes some seconds to inspect: long enough to be found in the middle of it.
 MANY_ROWS = b"x,label\n" + b"".join(b"%d.5,%d\n" % (i, i % 2) for i in range(400_000))
