@@ -132,10 +132,10 @@ async def list_jobs(
     name, after = name.strip(), cursor(after or None, "job")
     only = ListFilter(status or None, name or None)
 
-    def read(unit: UnitOfWork) -> list[ListedJob]:
-        return [listed(unit, row) for row in unit.jobs.listed(only, limit=ROWS + 1, after=after)]
-
-    shown = list_page(request, await services.read(read), lambda line: line.job.id)
+    lines = await services.read(
+        lambda unit: [listed(unit, row) for row in unit.jobs.listed(only, limit=ROWS + 1, after=after)]
+    )
+    shown = list_page(request, lines, lambda line: line.job.id)
     template = "jobs/rows.html.jinja" if "hx-request" in request.headers else "jobs/list.html.jinja"
     return page(request, template, shown=shown, only=only, statuses=_STATUSES)
 

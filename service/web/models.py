@@ -157,10 +157,10 @@ async def list_names(request: Request, services: ServicesDep, after: AfterName =
         default = unit.names.version(record.name)
         return record, default, unit.models.get(default.model_id)
 
-    def lines(unit: UnitOfWork) -> list[tuple[NameRecord, tables.PublishedVersion, tables.Model]]:
-        return [line(unit, one) for one in unit.names.listed(limit=ROWS + 1, after=after or None)]
-
-    names = list_page(request, await services.read(lines), lambda line: line[0].name)
+    lines = await services.read(
+        lambda unit: [line(unit, one) for one in unit.names.listed(limit=ROWS + 1, after=after or None)]
+    )
+    names = list_page(request, lines, lambda line: line[0].name)
     return page(request, "names/list.html.jinja", names=names)
 
 
@@ -234,10 +234,10 @@ async def _name_page(
 async def list_datasets(request: Request, services: ServicesDep, after: After = None) -> Response:
     after = cursor(after or None, "ds")
 
-    def read(unit: UnitOfWork) -> list[DatasetRecord]:
-        return [dataset_record(unit, row) for row in unit.datasets.newest(limit=ROWS + 1, after=after)]
-
-    shown = list_page(request, await services.read(read), lambda dataset: dataset.id)
+    records = await services.read(
+        lambda unit: [dataset_record(unit, row) for row in unit.datasets.newest(limit=ROWS + 1, after=after)]
+    )
+    shown = list_page(request, records, lambda dataset: dataset.id)
     return page(request, "datasets/list.html.jinja", shown=shown)
 
 

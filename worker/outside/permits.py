@@ -145,6 +145,17 @@ _MAX_AT_ONCE = 10_000
 _MAX_PAUSE_S = 30.0
 
 
+@contextmanager
+def surviving(failure: str) -> Iterator[None]:
+    """Log as this failure what the block raises, and go on: a thread that ends would never be missed."""
+    try:
+        yield
+    except RegistryError as error:
+        _LOG.warning("%s: %s", failure, error)
+    except Exception:
+        _LOG.exception(failure)
+
+
 class Places:
     """The threads of a worker, shared equally among its queues: no queue takes more, so none waits behind another.
 
@@ -230,18 +241,12 @@ class Permits:
             return unit.work.due(queue, self.max_memory.get(queue), skip=skip, limit=limit, due_for=due_for)
 
     def _claim(self, queue: str) -> Claim | None:
-        try:
+        with surviving("no work can be claimed"):
             # A worker with a GPU does first what only it can do.
             first = (GPU_ONLY,) if queue == ANY_DEVICE and GPU_ONLY in self.queues else ()
-            for source in (*first, queue):
-                if (claim := self._claim_from(source)) is not None:
-                    return claim
-        except RegistryError as error:
-            _LOG.warning("no work can be claimed: %s", error)
-            self._supervisor.stopping.wait(_PAUSE_S)
-        except Exception:
-            _LOG.exception("no work can be claimed")
-            self._supervisor.stopping.wait(_PAUSE_S)
+            claims = map(self._claim_from, (*first, queue))
+            return next((claim for claim in claims if claim is not None), None)
+        self._supervisor.stopping.wait(_PAUSE_S)
         return None
 
     def _claim_from(self, queue: str) -> Claim | None:
@@ -276,14 +281,8 @@ class PermitWatch:
     def run(self, stopping: threading.Event) -> None:
         """Until the worker stops; in a thread of its own, for the broker may hang."""
         while not stopping.wait(self._every_seconds):
-            try:
+            with surviving("missing permits were not looked for"), suppress(*BROKER_ERRORS):  # the broker check says so
                 self.check()
-            except BROKER_ERRORS:
-                continue  # the broker check says so
-            except RegistryError as error:
-                _LOG.warning("missing permits were not looked for: %s", error)
-            except Exception:  # a watch that ends would never be missed
-                _LOG.exception("missing permits were not looked for")
 
     def check(self) -> None:
         queues = self._broker.take_turns(self._permits.queues, seconds=self._every_seconds)

@@ -28,7 +28,7 @@ from service.registry.repositories import Permit
 from service.registry.repositories.work import SILENT
 from service.registry.settings import WorkerSettings
 from worker.outside import metrics
-from worker.outside.permits import Permits
+from worker.outside.permits import Permits, surviving
 from worker.outside.supervisor import Supervisor
 from worker.sandbox.process import is_gone, machine, process_mark, remove_stale_folders
 
@@ -38,6 +38,7 @@ _LOG = logging.getLogger("fedlas.worker")
 _LEASES = 3
 _FORGOTTEN_S = 3600.0
 _DEAD = "its worker died"
+_FAILED = "the reaper failed"
 #: Reasons as metrics call them.
 _RELEASED = {_DEAD: "worker_died", SILENT: "worker_silent"}
 
@@ -73,7 +74,8 @@ class Reaper:
             if self._supervisor.stopping.is_set():
                 return
             if freed and time.monotonic() < sweeps_at:
-                self._safely(self._look_for_work)
+                with surviving(_FAILED):
+                    self._look_for_work()
             else:
                 self.sweep()
                 sweeps_at = time.monotonic() + self._settings.poll_seconds
@@ -87,7 +89,8 @@ class Reaper:
             unit.workers.forget([self._supervisor.name])
 
     def sweep(self) -> None:
-        self._safely(self._sweep)
+        with surviving(_FAILED):
+            self._sweep()
 
     def _sweep(self) -> None:
         # After an outage of the database, or of this process, leases have ended that their holders could not renew; the
@@ -102,14 +105,6 @@ class Reaper:
             _LOG.info("%s cancelled", job_id)
         self._look_for_work()
         self._last_sweep = time.monotonic()
-
-    def _safely(self, act: Callable[[], None]) -> None:
-        try:
-            act()
-        except RegistryError as error:
-            _LOG.warning("the reaper failed: %s", error)
-        except Exception:  # a reaper that ends would never be missed
-            _LOG.exception("the reaper failed")
 
     def _look_for_work(self) -> None:
         for queue in self._permits.queues:
@@ -161,7 +156,7 @@ def run_cleanup(registry: Registry, settings: WorkerSettings, stopping: threadin
     after: str | None = None
     grace = timedelta(seconds=settings.sweep_grace_seconds)
     while not stopping.wait(settings.sweep_seconds):
-        try:
+        with surviving("cleanup failed"):
             remove_stale_folders(settings.work_dir)  # of those whose children were not dead yet when we started
             for upload_id in registry.forget_expired_uploads():
                 _LOG.info("%s forgotten: nothing came for a day", upload_id)
@@ -175,10 +170,6 @@ def run_cleanup(registry: Registry, settings: WorkerSettings, stopping: threadin
             with registry.write() as unit:
                 unit.keys.forget_old()
                 unit.browser_sessions.forget_expired()
-        except RegistryError as error:
-            _LOG.warning("cleanup failed: %s", error)
-        except Exception:
-            _LOG.exception("cleanup failed")
 
 
 def _expire(registry: Registry, settings: WorkerSettings, stopping: threading.Event) -> None:
