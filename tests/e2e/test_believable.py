@@ -139,19 +139,6 @@ def test_the_file_carries_the_promises(service: Service, promised: Json) -> None
     assert f"{reachable:.3f}"[:4] in detail
 
 
-def test_decisions_follow_the_costs(service: Service, promised: Json) -> None:
-    """With costs that punish every answer but the fifth class, the fifth is decided; without one, the argmax is."""
-    rows = made.digits()[0][-20:]
-    costs = np.full((10, 10), 5.0)
-    costs[4] = 0.0
-    decided = service.predict(promised["calibrated_model_id"], rows.tolist(), decision={"costs": costs.tolist()})
-    plain = service.predict(
-        promised["calibrated_model_id"], rows.tolist(), decision={"costs": (1 - np.eye(10)).tolist()}
-    )
-    assert {answer["decision"] for answer in decided} == {"five"}
-    assert [answer["decision"] for answer in plain] == [answer["label"] for answer in plain]
-
-
 @pytest.mark.slow
 def test_ten_looks_of_a_null_candidate(service: Service, uploads: Uploads) -> None:
     """A model is calibrated ten times more on the rows that fitted its temperature: each look counts, none is shown."""
