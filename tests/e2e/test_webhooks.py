@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from standardwebhooks import Webhook
 
+from tests.helpers.answering import Asked, Told, answering
 from tests.helpers.service import Json, Service, serving, until
 from tests.helpers.uploads import Uploads
 
@@ -25,37 +24,20 @@ class Receiver:
         self.received: list[tuple[str, Json]] = []
         self.url = ""
 
+    def take(self, asked: Asked) -> Told:
+        """Raises for a wrong signature: then there is no answer."""
+        message: Json = Webhook(SECRET).verify(asked.body, dict(asked.headers))
+        self.received.append((asked.headers["webhook-id"], message))
+        return self.statuses.pop(0) if self.statuses else 204, {}, b""
+
 
 @contextmanager
 def receiving() -> Iterator[Receiver]:
     """A receiver on loopback."""
     receiver = Receiver()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            message: Json = Webhook(SECRET).verify(
-                body, headers
-            )  # raises for a wrong signature: then there is no answer
-            receiver.received.append((headers["webhook-id"], message))
-            self.send_response(receiver.statuses.pop(0) if receiver.statuses else 204)
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Not into the test's output."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    receiver.url = f"http://127.0.0.1:{server.server_address[1]}/hook"
-    try:
+    with answering(receiver.take) as where:
+        receiver.url = f"{where}/hook"
         yield receiver
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def test_a_jobs_end_is_told(tmp_path: Path, uploads: Uploads) -> None:

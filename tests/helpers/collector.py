@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Mapping
+from contextlib import ExitStack
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SentSpan
+
+from tests.helpers.answering import Asked, Told, answering
 
 
 class Collector:
@@ -16,33 +18,21 @@ class Collector:
     def __init__(self) -> None:
         self.received: list[ExportTraceServiceRequest] = []
         self.paths: set[str] = set()
-        self.headers: dict[str, str] = {}  # of the last request, by names in lower case
-        collector = self
+        self.headers: Mapping[str, str] = {}  # of the last request, by names in lower case
+        self._serving = ExitStack()
+        self.url = self._serving.enter_context(answering(self._take))
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if self.headers.get("Content-Encoding") == "gzip":
-                    body = gzip.decompress(body)
-                collector.paths.add(self.path)
-                collector.headers = {name.lower(): value for name, value in self.headers.items()}
-                collector.received.append(ExportTraceServiceRequest.FromString(body))
-                self.send_response(200)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True)
-        self.thread.start()
+    def _take(self, asked: Asked) -> Told:
+        self.paths.add(asked.path)
+        self.headers = asked.headers
+        is_packed = asked.headers.get("content-encoding") == "gzip"
+        self.received.append(
+            ExportTraceServiceRequest.FromString(gzip.decompress(asked.body) if is_packed else asked.body)
+        )
+        return 200, {}, b""
 
     def close(self) -> None:
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
+        self._serving.close()
 
     def spans(self) -> dict[str, SentSpan]:
         """By name; of each there is one."""

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from service.registry.repositories import Claim, Permit
 from service.registry.settings import ServiceSettings
 from service.registry.tables import new_id
 from tests.helpers import Json, backends
+from tests.helpers.answering import Asked, Told, answering
 from tests.helpers.processes import die_with_parent, until
 from tests.helpers.servers import Valkey, running
 from tests.helpers.service import ROOT
@@ -87,39 +87,18 @@ _CHANGING: dict[str, Json] = {
 }  # fmt: skip
 
 
-class Receiver(ThreadingHTTPServer):
-    """A receiver of webhooks that holds its answers back until `go_on` is set."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
-        self.go_on = threading.Event()
-        self.url = f"http://127.0.0.1:{self.server_address[1]}/hook"
-
-
-class _Answer(BaseHTTPRequestHandler):
-    server: Receiver
-
-    def do_POST(self) -> None:
-        self.server.go_on.wait(15)
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Silent."""
-
-
 @contextmanager
-def receiver() -> Iterator[Receiver]:
-    """A receiver for the block."""
-    with Receiver() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server
-        server.go_on.set()
-        server.shutdown()
-        thread.join()
+def receiver() -> Iterator[tuple[str, threading.Event]]:
+    """The URL of a receiver of webhooks, which holds its answers back until the event is set."""
+    go_on = threading.Event()
+
+    def answer(asked: Asked) -> Told:
+        go_on.wait(15)
+        return 200, {}, b""
+
+    with answering(answer) as where:
+        yield f"{where}/hook", go_on
+        go_on.set()
 
 
 class Site:
@@ -211,12 +190,12 @@ def test_celery_tells_what_is_really_done(site: Site, worker: CeleryWorker) -> N
     """A permit may name any record: `inspect active` and what Flower makes of events name the one whose turn it was."""
     celery = Celery("tests", broker=site.broker.url(), set_as_current=False)
     seen = celery.events.State()
-    with receiver() as slow, celery.connection_for_read() as connection:
+    with receiver() as (slow, go_on), celery.connection_for_read() as connection:
         events = celery.events.Receiver(connection, handlers={"*": seen.event})
         listening = threading.Thread(target=events.capture, kwargs={"limit": None, "timeout": None, "wakeup": False})
         listening.start()
         with site.quietly():
-            first, second = add_message(site.registry, slow.url), add_message(site.registry, slow.url)
+            first, second = add_message(site.registry, slow), add_message(site.registry, slow)
         until(lambda: seen.workers.get(worker.node), what="its heartbeat is heard")
         site.sender.send([Permit(second, "deliver", "deliver")])
         site.awaits(first, "claimed")
@@ -225,7 +204,7 @@ def test_celery_tells_what_is_really_done(site: Site, worker: CeleryWorker) -> N
         task = until(lambda: seen.tasks.get(active["id"]), what="it is told of")
         until(lambda: task.state == "CLAIMED", what="its claim is told of")
         assert (task.name, task.args, task.record_id) == ("fedlas.deliver", repr((first,)), first)
-        slow.go_on.set()
+        go_on.set()
         site.awaits(first)
         until(lambda: task.state == "SUCCESS", what="its end is told of")
         events.should_stop = True
@@ -237,11 +216,11 @@ def test_slow_receivers_leave_a_thread_to_inspections(site: Site, worker: Celery
     """Deliveries take their share of the threads; what is left of the worker inspects, and all are told in the end."""
     with ExitStack() as stack:
         slow = [stack.enter_context(receiver()) for _ in range(3)]
-        messages = [add_message(site.registry, one.url) for one in slow]
+        messages = [add_message(site.registry, url) for url, _ in slow]
         until(lambda: any(state_of(site.registry, one) == "claimed" for one in messages), what="one is held")
         site.awaits(add_dataset(site.registry, ROWS))
-        for one in slow:
-            one.go_on.set()
+        for _, go_on in slow:
+            go_on.set()
         for message in messages:
             site.awaits(message)
 

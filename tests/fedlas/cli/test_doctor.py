@@ -8,11 +8,9 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -23,6 +21,7 @@ from fedlas.cli.doctor import Finding, all_checks, examine
 from fedlas.client import configuration
 from fedlas.extras import beside
 from service.doctor import check as service_check
+from tests.helpers.answering import answering
 from tests.helpers.command_line import fedlas
 
 NAMES = ("installed", "ONNX Runtime", "PyTorch", "machine", "server", "service", "worker")
@@ -212,19 +211,8 @@ def test_what_is_no_url_fails_in_a_sentence(monkeypatch: pytest.MonkeyPatch, url
 
 def test_another_web_server_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
     """A page that answers 200 everywhere is no FedLAS service."""
-
-    class Page(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b"<html></html>")
-
-        def log_message(self, *_: object) -> None: ...
-
-    with HTTPServer(("127.0.0.1", 0), Page) as other:
-        Thread(target=other.serve_forever, daemon=True).start()
-        line = _checked(monkeypatch, f"http://127.0.0.1:{other.server_port}/v1")["address"]
-        other.shutdown()
+    with answering(lambda _: (200, {}, b"<html></html>")) as other:
+        line = _checked(monkeypatch, f"{other}/v1")["address"]
     assert line["status"] == "fail"
     assert line["found"].endswith("answers, but is no FedLAS service")
 

@@ -6,10 +6,8 @@ import pickle
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from fedlas.client import Client, errors
 from fedlas.client.transport import Call
 from fedlas.errors import FedLASError
 from tests.helpers import backends
+from tests.helpers.answering import Asked, Told, answering
 from tests.helpers.live_api import live
 from tests.helpers.processes import free_port
 
@@ -44,36 +43,17 @@ def client(url: str) -> Iterator[Client]:
 
 
 @contextmanager
-def answering(*answers: tuple[int, dict[str, str], bytes]) -> Iterator[tuple[str, list[str]]]:
+def in_turn(*answers: Told) -> Iterator[tuple[str, list[str]]]:
     """Another server, which gives these answers in turn, the last for ever; and what it was asked."""
     asked: list[str] = []
     left = list(answers)
 
-    class Handler(BaseHTTPRequestHandler):
-        def _answer(self) -> None:
-            self.rfile.read(int(self.headers.get("content-length", 0)))
-            asked.append(f"{self.command} {self.path} {self.headers.get('idempotency-key', '')}".strip())
-            status, headers, body = left.pop(0) if len(left) > 1 else left[0]
-            self.send_response(status)
-            for name, value in {**headers, "content-length": str(len(body))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(request: Asked) -> Told:
+        asked.append(f"{request.method} {request.path} {request.headers.get('idempotency-key', '')}".strip())
+        return left.pop(0) if len(left) > 1 else left[0]
 
-        do_GET = do_POST = do_PUT = do_PATCH = _answer  # noqa: N815  # names of http.server
-
-        def log_message(self, *_: object) -> None:
-            """Not into the test's output."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", asked
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with answering(answer) as where:
+        yield where, asked
 
 
 JSON = {"content-type": "application/json"}
@@ -116,7 +96,7 @@ def test_another_server_is_there() -> None:
     ):
         sentence = r"does not look like a FedLAS service; check the URL$"
         with (
-            answering(answer) as (where, _),
+            in_turn(answer) as (where, _),
             Client(where) as client,
             pytest.raises(errors.ServerMismatch, match=sentence),
         ):
@@ -128,7 +108,7 @@ def test_the_server_is_of_another_version() -> None:
     missing = (404, PROBLEM, b'{"code": "not_found", "detail": "Not Found", "status": 404, "title": "Not Found"}')
     row = (200, JSON, b'{"model": {"id": "m", "name": "m", "version": 1, "calibrated": true}, "predictions": [{}]}')
     for first, found in ((missing, "with 404"), ((200, JSON, b'{"id": 7}'), "in which id"), (row, "in which label")):
-        with answering(first, (200, JSON, OPENAPI)) as (where, asked), Client(where) as client:
+        with in_turn(first, (200, JSON, OPENAPI)) as (where, asked), Client(where) as client:
             with pytest.raises(errors.ServerMismatch, match=found) as caught:
                 client.predict("m", [[1.0]]) if first is row else client.models.get("mdl_1")
             assert str(caught.value).endswith(f"the server is version 9.9.9, this client is {fedlas.__version__}")
@@ -142,7 +122,7 @@ def test_what_passes_is_tried_again() -> None:
     record = b'{"id": "bat_1", "attempts": 0, "created_at": "2026-05-04T10:00:00Z", "dataset_id": "ds_1",'
     record += b' "model_id": "mdl_1", "progress": {}, "status": "queued"}'
     stalled, gone = (408, {"retry-after": "0"}, b""), (503, {"retry-after": "0"}, b"")
-    with answering(flight, busy, stalled, gone, flight, (202, JSON, record)) as (where, asked), Client(where) as client:
+    with in_turn(flight, busy, stalled, gone, flight, (202, JSON, record)) as (where, asked), Client(where) as client:
         assert client.batches.create("mdl_1", "ds_1").id == "bat_1"
     assert len(asked) == 6
     assert len(set(asked)) == 1
@@ -155,7 +135,7 @@ def test_what_passes_is_tried_again() -> None:
         ((429, {**PROBLEM, "retry-after": "3600"}, busy[2]), 1, errors.RateLimitError),
         ((504, PROBLEM, b'{"code": "deadline_exceeded", "detail": "late"}'), 1, errors.ServerError),
     ):
-        with answering(answer) as (where, asked), Client(where, max_retries=2) as client:
+        with in_turn(answer) as (where, asked), Client(where, max_retries=2) as client:
             with pytest.raises(kind):
                 client.names.promote("digits", 2)
             assert len(asked) == tries, answer
@@ -169,7 +149,7 @@ def test_a_call_is_tried_for_a_while() -> None:
     flights = (False, True, True, False, False, False)
     assert [call.failed(0, 3, in_flight=one) for one in flights] == [True, True, True, True, True, False]
     asks = (429, {**PROBLEM, "retry-after": "121"}, b'{"code": "overloaded", "detail": "too many rows wait"}')
-    with answering(asks) as (where, asked), Client(where) as client:
+    with in_turn(asks) as (where, asked), Client(where) as client:
         with pytest.raises(errors.RateLimitError):
             client.models.get("mdl_1")
         assert len(asked) == 1
@@ -192,7 +172,7 @@ def test_an_event_that_cannot_be_read_is_said() -> None:
     stream = {"content-type": "text/event-stream"}
     sentence = r"an event is not as expected: the server is version 9\.9\.9"
     for data in (b"data: {\n\n", b"data: {}\n\n"):
-        with answering((200, stream, data), (200, JSON, OPENAPI)) as (where, _), Client(where) as client:
+        with in_turn((200, stream, data), (200, JSON, OPENAPI)) as (where, _), Client(where) as client:
             events = client.jobs.events("job_1")
             with pytest.raises(errors.ServerMismatch, match=sentence):
                 list(events)
@@ -205,7 +185,7 @@ def test_uploads_that_are_gone_are_said(tmp_path: Path) -> None:
     record += b' "expires_at": "2026-05-05T10:00:00Z"}'
     busy = (409, {**PROBLEM, "retry-after": "0"}, b'{"code": "upload_busy", "detail": "wait"}')
     gone = (404, PROBLEM, b'{"code": "unknown_upload", "detail": "there is no upload upl_1"}')
-    with answering((201, JSON, record), busy, gone) as (where, _), Client(where) as client:
+    with in_turn((201, JSON, record), busy, gone) as (where, _), Client(where) as client:
         path = tmp_path / "large.bin"
         with pytest.raises(errors.NotFoundError, match="there is no upload upl_1"):
             client.datasets.upload(path)
@@ -304,7 +284,7 @@ def test_a_page_is_no_model(tmp_path: Path) -> None:
     """A page that a portal answers in place of a file is not kept under its name."""
     page = (200, {"content-type": "text/html"}, b"<html>sign in</html>")
     for answers in ([page], [(200, {}, b"bytes"), (200, JSON, OPENAPI)]):
-        with answering(*answers) as (where, _), Client(where) as client:
+        with in_turn(*answers) as (where, _), Client(where) as client:
             target = tmp_path / "m.onnx"
             with pytest.raises(errors.ServerMismatch, match="which is no file of the service's"):
                 client.models.download("mdl_1", target)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import socketserver
+import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from service.registry.registry import Registry
 from service.registry.settings import ServiceSettings
+from tests.helpers.answering import receiving
 from tests.helpers.service import until
 from tests.helpers.work import add_message, hurried, permits_for_all, permits_of
 from worker.outside.kinds import delivery
@@ -24,29 +24,12 @@ from worker.outside.supervisor import Supervisor
 TOTAL_S, PAUSE_S, DRIPS = 1.5, 0.1, 200
 
 
-class Receiver(socketserver.ThreadingTCPServer):
-    """Answers at once, or byte by byte."""
-
-    allow_reuse_address = daemon_threads = True
-
-    def __init__(self, host: str, *, trickles: bool) -> None:
-        super().__init__((host, 0), _Connection)
-        self.trickles = trickles
-        self.url = f"http://{host}:{self.server_address[1]}/hook"
-
-
-class _Connection(socketserver.BaseRequestHandler):
-    server: Receiver
-
-    def handle(self) -> None:
-        with suppress(OSError):
-            self.request.recv(65536)
-            if self.server.trickles:
-                self.request.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
-                for _ in range(DRIPS):
-                    self.request.sendall(b"x")
-                    time.sleep(PAUSE_S)
-            self.request.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+def trickle(sock: socket.socket) -> None:
+    """Answer byte by byte."""
+    sock.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+    for _ in range(DRIPS):
+        sock.sendall(b"x")
+        time.sleep(PAUSE_S)
 
 
 class Attempts:
@@ -70,17 +53,6 @@ class Attempts:
                 self.running[url] -= 1
 
 
-@contextmanager
-def receiver(host: str, *, trickles: bool) -> Iterator[Receiver]:
-    """A receiver that ends with the block."""
-    with Receiver(host, trickles=trickles) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
-
-
 def stored(registry: Registry, message: str) -> Any:
     """The message as it stands."""
     with registry.read() as unit:
@@ -96,16 +68,18 @@ def test_a_trickling_receiver_has_one_place(
     supervisor = Supervisor(hurried(settings, webhook_allow_private=True), registry, name="w")
     permits = permits_of(supervisor, registry, queues=("deliver",), threads=2)
     with ExitStack() as stack:
-        slow = stack.enter_context(receiver("127.0.0.1", trickles=True))
-        quick = stack.enter_context(receiver("127.0.0.2", trickles=False))
-        waiting = [add_message(registry, slow.url) for _ in range(3)]
+        slow, quick = (
+            f"http://{one.server_address[0]}:{one.port}/hook"
+            for one in (stack.enter_context(receiving(trickle)), stack.enter_context(receiving(host="127.0.0.2")))
+        )
+        waiting = [add_message(registry, slow) for _ in range(3)]
         stack.enter_context(permits_for_all(permits, "deliver", threads=2))
-        until(lambda: attempts.running[slow.url], what="a message trickles")
-        others = [add_message(registry, quick.url) for _ in range(3)]
+        until(lambda: attempts.running[slow], what="a message trickles")
+        others = [add_message(registry, quick) for _ in range(3)]
         everything = [*waiting, *others]
         until(lambda: all(stored(registry, one).attempts for one in everything), what="all had a turn")
-    assert attempts.most[slow.url] == 1
-    assert attempts.beside[quick.url] >= 1
+    assert attempts.most[slow] == 1
+    assert attempts.beside[quick] >= 1
     assert [stored(registry, one).status for one in others] == ["delivered"] * 3
     for message in waiting:
         row = stored(registry, message)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import base64
 import os
 import socket
-import socketserver
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from ipaddress import ip_network
-from typing import Protocol
 
 import pytest
 import trustme
@@ -21,6 +19,7 @@ from standardwebhooks import Webhook
 
 from fedlas.contract.webhooks import payload
 from service.registry.webhooks import Policy
+from tests.helpers.answering import Receiver, Script, headers_of, receiving
 from worker.outside.kinds.delivery import WebhookResponse, attempt_outcome, deliver, signed_headers
 
 _SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
@@ -30,106 +29,20 @@ _NAME = "receiver.test"  # RFC 6761: no real name server knows it
 _SHORT_S = 0.5
 #: How long a bad receiver goes on, at most; who waits for its end gets the answer that the test forbids.
 _DRIPS, _PAUSE_S = 200, 0.05
-Script = Callable[[socket.socket], None]
-
-
-class Receiver(socketserver.ThreadingTCPServer):
-    """A server that reads a request, keeps it, and answers as its script says; unless told to, it speaks no TLS."""
-
-    allow_reuse_address = True
-    daemon_threads = False
-
-    def __init__(self, script: Script, host: str, port: int, tls: ssl.SSLContext | None) -> None:
-        if ":" in host:
-            self.address_family = socket.AF_INET6
-        super().__init__((host, port), _Connection)
-        self.script, self.tls, self.reads = script, tls, True
-        self.connections, self.requests = 0, list[bytes]()
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        return int(self.server_address[1])
-
-
-class _Connection(socketserver.BaseRequestHandler):
-    server: Receiver
-
-    def handle(self) -> None:
-        self.server.connections += 1
-        with suppress(OSError), ExitStack() as closing:
-            sock = self.request
-            sock.settimeout(30)
-            if self.server.tls:
-                sock = closing.enter_context(self.server.tls.wrap_socket(sock, server_side=True))
-            if self.server.reads:
-                self.server.requests.append(_request(sock))
-            self.server.script(sock)
-
-
-def _request(sock: socket.socket) -> bytes:
-    data = b""
-    while piece := sock.recv(65536):
-        data += piece
-        head, end, body = data.partition(b"\r\n\r\n")
-        if end and len(body) >= int(_header(head, "content-length")):
-            break
-    return data
-
-
-def _header(head: bytes, name: str) -> str:
-    return _headers(head)[name]
-
-
-def _headers(request: bytes) -> dict[str, str]:
-    lines = request.partition(b"\r\n\r\n")[0].decode().split("\r\n")[1:]
-    return {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
 
 
 def _says(answer: bytes) -> Script:
     return lambda sock: sock.sendall(answer)
 
 
-def _accepts(sock: socket.socket) -> None:
-    sock.sendall(_OK)
-
-
-class Start(Protocol):
-    """Starts a receiver that ends with the test."""
-
-    def __call__(
-        self,
-        script: Script = ...,
-        *,
-        host: str = ...,
-        port: int = ...,
-        tls: ssl.SSLContext | None = ...,
-        reads: bool = ...,
-    ) -> Receiver: ...
+Start = Callable[..., Receiver]
 
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Receivers on free ports of loopback."""
+    """Starts receivers, which end with the test."""
     with ExitStack() as ending:
-
-        def _start(
-            script: Script = _accepts,
-            *,
-            host: str = "127.0.0.1",
-            port: int = 0,
-            tls: ssl.SSLContext | None = None,
-            reads: bool = True,
-        ) -> Receiver:
-            receiver = ending.enter_context(Receiver(script, host, port, tls))
-            receiver.reads = reads
-            thread = threading.Thread(target=receiver.serve_forever, kwargs={"poll_interval": 0.02})
-            thread.start()
-            ending.callback(thread.join)
-            ending.callback(receiver.shutdown)
-            return receiver
-
-        yield _start
+        yield lambda *script, **options: ending.enter_context(receiving(*script, **options))
 
 
 class Names:
@@ -173,7 +86,7 @@ def test_the_receiver_gets_what_was_signed_and_can_verify_it(start: Start) -> No
     head, _, sent = request.partition(b"\r\n\r\n")
     assert head.startswith(b"POST /hook?a=b HTTP/1.1\r\n")
     assert sent == body
-    headers = _headers(request)
+    headers = headers_of(request)
     assert headers["host"] == f"{_NAME}:{receiver.port}"
     assert headers["content-type"] == "application/json"
     assert set(headers) == {
@@ -191,7 +104,7 @@ def test_ipv6_receivers_are_reached(start: Start) -> None:
         pytest.skip("this machine has no IPv6")
     assert _send(receiver, host="[::1]").status_code == 200
     assert _send(receiver, host=_NAME, names=Names(["::1"])).status_code == 200
-    assert _headers(receiver.requests[0])["host"] == f"[::1]:{receiver.port}"
+    assert headers_of(receiver.requests[0])["host"] == f"[::1]:{receiver.port}"
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +134,7 @@ def test_over_tls_the_name_is_verified_though_the_address_is_dialled(start: Star
     answer = _send(receiver, scheme="https", host=_NAME, tls=_client_side(authority))
     assert (answer.status_code, answer.error) == (200, None)
     assert asked == [_NAME]
-    assert _headers(receiver.requests[0])["host"] == f"{_NAME}:{receiver.port}"
+    assert headers_of(receiver.requests[0])["host"] == f"{_NAME}:{receiver.port}"
 
 
 def test_a_certificate_for_an_address_is_verified_too(start: Start, authority: trustme.CA) -> None:
@@ -568,25 +481,12 @@ def test_what_is_no_http_is_told_without_quoting_it(start: Start, words: bytes) 
     assert (answer.status_code, answer.error) == (None, "the answer is not HTTP")
 
 
-@contextmanager
-def _silent(start: Start) -> Iterator[Receiver]:
-    """A receiver that neither reads nor writes, until the test is over with it."""
+@pytest.mark.parametrize(("scheme", "length"), [("http", 2), ("https", 2), ("http", 32 << 20)])
+def test_a_receiver_that_neither_reads_nor_writes_is_cut_off(start: Start, scheme: str, length: int) -> None:
+    """In clear while the answer is awaited, over TLS while its hello is, and while a long message is written."""
     with _hanging() as hang:
-        yield start(lambda sock: hang(), reads=False)
-
-
-def test_a_receiver_that_reads_nothing_is_cut_off(start: Start) -> None:
-    """Writing has the same deadline as reading."""
-    with _silent(start) as receiver:
-        answer = _send(receiver, seconds=_SHORT_S, body=b"y" * 32 * 1024 * 1024)
-    assert (answer.status_code, answer.error) == (None, "no answer in time")
-
-
-@pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_receiver_that_says_nothing_is_cut_off(start: Start, scheme: str) -> None:
-    """A silent receiver is cut off in clear while the answer is awaited, over TLS while its hello is."""
-    with _silent(start) as receiver:
-        answer = _send(receiver, scheme=scheme, seconds=_SHORT_S)
+        receiver = start(lambda sock: hang(), reads=False)
+        answer = _send(receiver, scheme=scheme, seconds=_SHORT_S, body=b"y" * length)
     assert (answer.status_code, answer.error) == (None, "no answer in time")
 
 
