@@ -145,23 +145,23 @@ def test_other_number_types_are_cast_block_by_block(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("step")
 def test_images_are_decoded_in_their_places(tmp_path: Path) -> None:
-    """Files of images become the model's rows in the order of the owner's file; one that is none is named."""
+    """Files become the model's rows in the owner's order; one that is broken is named, or has an error of its own."""
     shades = np.random.default_rng(0).permutation(256)[:ROWS]
     files = [image(np.full((1, 2, 3), shade, np.uint8)) for shade in shades]
-    steps = {"preprocessing": {"channels": 1, "layout": "NCHW"}}
-    inputs = [spec("float32", 1, 1, "width")]
-    told = order(tmp_path, _flat(), prepared(tmp_path, {"x": ImageColumn.of(files)}), inputs, profile=steps)
-    found = run(told, tmp_path)
     expected = 1 / (1 + np.exp(-shades / 255))  # logits 2 · shade and shade
-    np.testing.assert_allclose([row["confidence"] for row in found], expected, atol=1e-5)
-    files[77] = b"no image"
-    prepared(tmp_path, {"x": ImageColumn.of(files)})
-    with pytest.raises(BadDataset, match=r"row 77 \(counted from 0\)"):
-        predict(*told, tmp_path, lambda event: None)
-    files[77] = image(photo(1, 3))
-    prepared(tmp_path, {"x": ImageColumn.of(files)})
-    with pytest.raises(BadDataset, match="row 77"):
-        predict(*told, tmp_path, lambda event: None)
+    data = prepared(tmp_path, {"x": ImageColumn.of(files)})
+    steps = {"preprocessing": {"channels": 1, "layout": "NCHW"}}
+    told = order(tmp_path, _flat(), data, [spec("float32", 1, 1, "width")], profile=steps)
+    np.testing.assert_allclose([row["confidence"] for row in run(told, tmp_path)], expected, atol=1e-5)
+    for files[77] in (b"no image", image(photo(1, 3))):
+        prepared(tmp_path, {"x": ImageColumn.of(files)})
+        with pytest.raises(BadDataset, match=r"row 77 \(counted from 0\)"):
+            predict(*told, tmp_path, lambda event: None)
+    files[0], files[1], files[199] = b"no image", b"", files[199][:40]
+    to_predict(tmp_path, {"x": ImageColumn.of(files)})
+    found = run((tolerant(told[0]), told[1]), tmp_path)
+    assert failures(found) == {0: "not_an_image", 1: "not_an_image", 77: "wrong_size", 199: "corrupt_image"}
+    np.testing.assert_allclose([row["confidence"] for row in found[2:77]], expected[2:77], atol=1e-5)
 
 
 @pytest.mark.parametrize("rows", [[130], [0], [199, 130]])
@@ -178,27 +178,24 @@ def test_a_refused_row_is_named(tmp_path: Path, rows: list[int]) -> None:
     assert not (tmp_path / "results.parquet").exists()
 
 
+@pytest.mark.parametrize(
+    ("dtype", "value", "bad", "code", "words"),
+    [
+        (np.float64, 1e300, [131, 150], "non_finite", r"in row 131 \(counted from 0\)"),
+        *((np.float32, np.nan, [row], "non_finite_output", rf"^row {row}:") for row in (0, 63, 64, 199)),
+    ],
+)
 @pytest.mark.usefixtures("step")
-def test_a_number_that_does_not_fit_is_named(tmp_path: Path) -> None:
-    """A double beyond the model's type is refused with the row of the owner's file."""
-    rows = np.ones((ROWS, 2))
-    rows[[131, 150], 1] = 1e300
+def test_a_row_without_an_answer_is_named(
+    tmp_path: Path, dtype: type, value: float, bad: list[int], code: str, words: str
+) -> None:
+    """What the model's type cannot hold, and what the network makes nothing of, end the batch with the owner's row."""
+    rows = np.ones((ROWS, 2), dtype)
+    rows[bad, 1] = value
     told = order(tmp_path, scaling(1.0), prepared(tmp_path, {"x": rows}), [spec("float32", 2)])
-    with pytest.raises(BadDataset, match=r"in row 131 \(counted from 0\)") as caught:
+    with pytest.raises(BadDataset if dtype is np.float64 else Mismatch, match=words) as caught:
         predict(*told, tmp_path, lambda event: None)
-    assert caught.value.code == "non_finite"
-
-
-@pytest.mark.parametrize("row", [0, 63, 64, 199])
-@pytest.mark.usefixtures("step")
-def test_a_row_without_a_number_is_named(tmp_path: Path, row: int) -> None:
-    """A missing value that the network makes nothing of ends the batch with the row of the owner's file."""
-    rows = np.ones((ROWS, 2), np.float32)
-    rows[row, 1] = np.nan
-    told = order(tmp_path, scaling(1.0), prepared(tmp_path, {"x": rows}), [spec("float32", 2)])
-    with pytest.raises(Mismatch, match=rf"^row {row}:") as caught:
-        predict(*told, tmp_path, lambda event: None)
-    assert caught.value.code == "non_finite_output"
+    assert caught.value.code == code
 
 
 def to_predict(folder: Path, inputs: Mapping[str, Any], **more: Any) -> Path:
@@ -339,21 +336,6 @@ def test_where_no_row_can_be_answered_all_have_errors(tmp_path: Path, options: J
         **options,
     )
     assert failures(run(told, tmp_path)) == dict.fromkeys(range(ROWS), "non_finite")
-
-
-@pytest.mark.usefixtures("step")
-def test_a_broken_image_has_its_own_error(tmp_path: Path) -> None:
-    """A file that is no image, nothing at all, or of another size than the first good one is an error of its row."""
-    shades = np.random.default_rng(0).permutation(256)[:ROWS]
-    files = [image(np.full((1, 2, 3), shade, np.uint8)) for shade in shades]
-    files[0], files[1], files[77], files[199] = b"no image", b"", image(photo(1, 3)), files[199][:40]
-    steps = {"preprocessing": {"channels": 1, "layout": "NCHW"}}
-    data = to_predict(tmp_path, {"x": ImageColumn.of(files)})
-    told = order(tmp_path, _flat(), data, [spec("float32", 1, 1, "width")], profile=steps)
-    found = run((tolerant(told[0]), told[1]), tmp_path)
-    assert failures(found) == {0: "not_an_image", 1: "not_an_image", 77: "wrong_size", 199: "corrupt_image"}
-    expected = 1 / (1 + np.exp(-shades[2:77] / 255))
-    np.testing.assert_allclose([row["confidence"] for row in found[2:77]], expected, atol=1e-5)
 
 
 WORDS = np.array([f"no {i}" for i in range(ROWS)])
