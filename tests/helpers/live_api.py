@@ -17,6 +17,7 @@ import httpx
 
 from tests.helpers import ROOT, Json
 from tests.helpers.backends import environment
+from tests.helpers.plain_http import connected, one
 from tests.helpers.processes import die_with_parent
 
 _RUN = """
@@ -98,7 +99,7 @@ class SlowUpload:
 
     def __init__(self, port: int, content: bytes, *, key: str | None = None) -> None:
         self._rest = content
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=60)
+        self._socket = connected(port)
         head = f"POST /v1/datasets?name=slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n"
         head += f"Idempotency-Key: {key}\r\n" if key else ""
         self._socket.sendall(f"{head}\r\n".encode())
@@ -110,9 +111,10 @@ class SlowUpload:
 
     def finish(self) -> tuple[int, Json]:
         """Send the rest; returns status and body of the answer."""
-        self._socket.sendall(self._rest)
-        head, _, body = self._answer().partition(b"\r\n\r\n")
-        return int(head.split()[1]), json.loads(body)
+        with self._socket:
+            self._socket.sendall(self._rest)
+            answer = one(self._socket)
+        return answer.status, answer.json
 
     def is_cut_off(self) -> bool:
         """True where the connection ended without an answer, or with one that promises nothing."""
@@ -124,21 +126,6 @@ class SlowUpload:
     def go_away(self) -> None:
         """Close the connection, as a client that was ended does."""
         self._socket.close()
-
-    def _answer(self) -> bytes:
-        received = b""
-        while b"\r\n\r\n" not in received or len(received) < _whole(received):
-            piece = self._socket.recv(65536)
-            assert piece, received
-            received += piece
-        self._socket.close()
-        return received
-
-
-def _whole(received: bytes) -> int:
-    head = received.partition(b"\r\n\r\n")[0]
-    length = head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0]
-    return len(head) + 4 + int(length)
 
 
 def events_of(lines: Iterator[str]) -> Iterator[Json]:

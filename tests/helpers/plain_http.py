@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-_MAX_S = 30.0
+_MAX_S = 60.0
 
 
 @dataclass(frozen=True)
