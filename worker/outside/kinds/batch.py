@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from fedlas.contract.options import AnswerOptions
 from fedlas.contract.predictions import BatchManifest, PartResult, ResultPart
-from fedlas.contract.profiles import DatasetProfile, ModelProfile
+from fedlas.contract.profiles import ModelProfile
 from fedlas.contract.records import RecordError
 from service.registry import tables
 from service.registry.artifacts import StagedFile
@@ -250,8 +250,8 @@ class Predict(OnInputs[BatchResult]):
     def prepare(self, row: tables.Job | tables.Batch, model: tables.Model, dataset: tables.Dataset) -> Prepared | None:
         """The served copy and the prepared one; None where the rows are left to shards."""
         assert isinstance(row, tables.Batch)
-        profile, num_rows = ModelProfile.read(model.profile), DatasetProfile.read(dataset.profile).num_samples
-        if shards := planned_shards(num_rows, profile, seconds=self.settings.shard_seconds):
+        profile = ModelProfile.read(model.profile)
+        if shards := planned_shards(_num_rows(dataset), profile, seconds=self.settings.shard_seconds):
             self._wait_for(shards)
             return None
         order = BatchOrder(
@@ -300,6 +300,13 @@ class Predict(OnInputs[BatchResult]):
 
     def fail(self, unit: UnitOfWork, error: RecordError) -> None:
         unit.batches.fail(self.row(unit), error.model_dump())
+
+
+def _num_rows(dataset: tables.Dataset) -> int:
+    match dataset.profile:
+        case {"num_samples": int(num_rows)}:
+            return num_rows
+    return 0
 
 
 def _manifest(batch_id: str, model_sha256: str, dataset_sha256: str, shards: Sequence[tables.Piece]) -> BatchManifest:
