@@ -5,13 +5,10 @@ from __future__ import annotations
 import gc
 import json
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
-from onnx import TensorProto, helper
 from scipy.optimize import minimize_scalar
 from sklearn.linear_model import LogisticRegression
 
@@ -23,6 +20,7 @@ from fedlas.calibrators import (
     Identity,
     IsotonicScaling,
     MatrixScaling,
+    OneVsRestScaling,
     QuadraticScaling,
     SplineScaling,
     TemperatureScaling,
@@ -32,6 +30,7 @@ from fedlas.calibrators import (
 )
 from tests.helpers.drawn_labels import nll
 from tests.helpers.drawn_rows import drawn_logits
+from tests.helpers.written_calibrators import run_onnx
 
 
 def test_a_fit_leaves_no_copy_of_the_logits_behind() -> None:
@@ -122,24 +121,6 @@ def test_affine_never_turns_the_order_round() -> None:
     assert softmax(fitted(logits))[:, 1].mean() == pytest.approx(targets.mean(), abs=1e-3)
 
 
-def run_onnx(calibrator: Calibrator, logits: np.ndarray, opset: int = 7) -> np.ndarray:
-    """The logits that ONNX Runtime computes from the calibrator's nodes in a graph of their own."""
-    nodes, constants = calibrator.to_onnx("logits", "calibrated")
-    assert all(thing.name.startswith("fedlas_calibrator_") for thing in [*nodes, *constants])
-    shape = ["N", logits.shape[1]]
-    graph = helper.make_graph(
-        nodes,
-        "calibrator",
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("calibrated", TensorProto.FLOAT, shape)],
-        constants,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-    onnx.checker.check_model(model, full_check=True)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {"logits": logits.astype(np.float32)})[0])
-
-
 TWO_CLASSES = [
     Identity(),
     TemperatureScaling(2.5),
@@ -158,8 +139,8 @@ TWO_CLASSES = [
 def test_onnx_computes_the_same(calibrator: Calibrator, opset: int) -> None:
     """The appended nodes give the calibrated logits in ONNX Runtime, in every opset, also for no rows."""
     logits = drawn_logits(50, 2)[0].astype(np.float32)
-    np.testing.assert_allclose(run_onnx(calibrator, logits, opset), calibrator(logits), rtol=1e-5, atol=2e-6)
-    assert run_onnx(calibrator, logits[:0], opset).shape == (0, 2)
+    np.testing.assert_allclose(run_onnx(calibrator, logits, opset=opset), calibrator(logits), rtol=1e-5, atol=2e-6)
+    assert run_onnx(calibrator, logits[:0], opset=opset).shape == (0, 2)
 
 
 @pytest.mark.parametrize("num_classes", [2, 3, 10])
@@ -280,9 +261,33 @@ def test_wrong_arguments_are_named(logits: np.ndarray, targets: np.ndarray, weig
         TemperatureScaling().fit(logits, targets, weights=weights)  # type: ignore[arg-type]
 
 
-def test_wrong_parameters_are_refused() -> None:
-    """A temperature or slope that is not positive, an unknown name, and three classes for two are refused."""
-    for make in (
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: IsotonicScaling([0.0, 0.0], [0.0, 1.0]),
+        lambda: IsotonicScaling([0.0, 1.0], [1.0, 0.0]),
+        lambda: IsotonicScaling(np.arange(40.0), np.arange(40.0)),
+        lambda: IsotonicScaling([0.0], [0.0], slope=0.0),
+        lambda: IsotonicScaling([0.0], [np.nan]),
+        lambda: IsotonicScaling(temperature=-1.0),
+        lambda: IsotonicScaling(binary=True)(np.zeros((2, 3))),
+        lambda: VectorScaling([1.0, 1.0], [0.0]),
+        lambda: VectorScaling([1.0, np.nan], [0.0, 0.0]),
+        lambda: MatrixScaling(np.eye(3), np.zeros(2)),
+        lambda: MatrixScaling(np.full((2, 2), np.inf), np.zeros(2)),
+        lambda: VectorScaling([1.0, 1.0], [0.0, 0.0])(np.zeros((2, 3))),
+        lambda: MatrixScaling(np.eye(2), np.zeros(2))(np.zeros((2, 3))),
+        lambda: OneVsRestScaling(heights=[0.0]),
+        lambda: OneVsRestScaling(slopes=[[1.0, 1.0]]),
+        lambda: OneVsRestScaling(knots=[[0.0, 0.0], [0.0, 1.0]]),
+        lambda: OneVsRestScaling(np.eye(3), np.zeros(3)),
+        lambda: SplineScaling([0.0, 0.0], [1.0, 1.0]),
+        lambda: SplineScaling([0.0, 1.0], [1.0, 0.0]),
+        lambda: SplineScaling([0.0], [1.0]),
+        lambda: SplineScaling([0.0, 1.0], [1.0, np.nan]),
+        lambda: SplineScaling([0.0, 1.0], [1.0, 1.0], np.inf),
+        lambda: QuadraticScaling([0.0, 1.0, 2.0], [1.0, 1.0, 1.0]),
+        lambda: SplineScaling()(np.zeros((3, 3))),
         lambda: TemperatureScaling(0.0),
         lambda: AffineScaling(-1.0, 0.0),
         lambda: from_parameters("histogram", {}),
@@ -290,6 +295,11 @@ def test_wrong_parameters_are_refused() -> None:
         lambda: from_parameters("affine", {"slope": 2.0}),
         lambda: from_parameters("temperature", {"temperature": 2.0, "share": 0.1}),
         lambda: AffineScaling().fit(np.zeros((3, 3)), np.arange(3)),
-    ):
-        with pytest.raises(ValueError, match=r"must|needs"):
-            make()
+        lambda: BetaScaling().fit(np.zeros((3, 3)), np.arange(3)),
+        lambda: BetaScaling(a=0.0),
+    ],
+)
+def test_wrong_parameters_are_refused(make: Callable[[], object]) -> None:
+    """Knots that do not rise, slopes that do not climb, shapes that do not fit, unknown names, a class too many."""
+    with pytest.raises(ValueError, match=r"must|needs"):
+        make()

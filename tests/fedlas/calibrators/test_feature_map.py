@@ -5,10 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
-from onnx import TensorProto, helper
 from sklearn.linear_model import LogisticRegression
 
 from fedlas import metrics
@@ -16,6 +13,7 @@ from fedlas.calibrators import MixtureScaling, TemperatureScaling, VectorScaling
 from fedlas.calibrators.feature_map import FeatureScaling, cross_fit_features, shown_parameters
 from fedlas.race.results import make_folds, row_nll
 from tests.helpers.drawn_labels import nll
+from tests.helpers.written_calibrators import run_onnx
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -175,19 +173,7 @@ def test_onnx_nodes_compute_the_same(kind: str, opset: int) -> None:
     logits, features, targets = rows()
     calibrator, given = (FeatureScaling(), {"features": features}) if kind == "features" else (VectorScaling(), {})
     fitted = calibrator.fit(logits, targets, **given)
-    nodes, initializers = fitted.to_onnx("logits", "out", "seen")
-    shapes = {"logits": 3, "seen": 6}
-    graph = helper.make_graph(
-        nodes,
-        "calibrator",
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", width]) for name, width in shapes.items()],
-        [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["N", 3])],
-        initializers,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-    onnx.checker.check_model(model, full_check=True)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {"logits": logits.astype(np.float32), "seen": features.astype(np.float32)})
+    found = run_onnx(fitted, logits, features, opset=opset)
     np.testing.assert_allclose(found, fitted(logits, features), rtol=1e-5, atol=1e-5)
 
 

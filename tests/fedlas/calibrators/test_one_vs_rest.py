@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from scipy.special import expit, logit
 from sklearn.datasets import load_digits
 from sklearn.naive_bayes import GaussianNB
@@ -60,15 +59,3 @@ def test_with_few_rows_it_is_about_the_matrix() -> None:
         curves, matrix = (kind().fit(2 * old, targets)(2 * new) for kind in (OneVsRestScaling, MatrixScaling))
         losses.append(nll(curves, new_targets) - nll(matrix, new_targets))
     assert np.mean(losses) < 0.03
-
-
-def test_wrong_curves_are_refused() -> None:
-    """There are as many curves as classes, with as many slopes as knots."""
-    for make in (
-        lambda: OneVsRestScaling(heights=[0.0]),
-        lambda: OneVsRestScaling(slopes=[[1.0, 1.0]]),
-        lambda: OneVsRestScaling(knots=[[0.0, 0.0], [0.0, 1.0]]),
-        lambda: OneVsRestScaling(np.eye(3), np.zeros(3)),
-    ):
-        with pytest.raises(ValueError, match="must be"):
-            make()

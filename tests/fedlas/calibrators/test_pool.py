@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
-from onnx import TensorProto, helper
 
 from fedlas.calibrators import CALIBRATORS, MixtureScaling, Pool, TemperatureScaling, Uniform, softmax
 from fedlas.calibrators.feature_map import FeatureScaling, shown_parameters
 from fedlas.calibrators.linear import Compressed
 from fedlas.calibrators.pool import mixture_weights
+from tests.helpers.written_calibrators import run_onnx
 
 
 def drawn(num_classes: int, num_rows: int = 300) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -20,22 +18,6 @@ def drawn(num_classes: int, num_rows: int = 300) -> tuple[np.ndarray, np.ndarray
     truth = rng.normal(size=(num_rows, num_classes))
     targets = (softmax(truth).cumsum(axis=1) > rng.random((num_rows, 1))).argmax(axis=1)
     return 2 * truth, rng.normal(size=(num_rows, 7)), targets
-
-
-def run(pool: Pool | Compressed, logits: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """The answers of ONNX Runtime for the pool's nodes."""
-    nodes, constants = pool.to_onnx("logits", "calibrated", "features")
-    given = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", array.shape[1]])
-        for name, array in (("logits", logits), ("features", features))
-    ]
-    result = helper.make_tensor_value_info("calibrated", TensorProto.FLOAT, ["N", logits.shape[1]])
-    graph = helper.make_graph(nodes, "pool", given, [result], constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(model, full_check=True)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    inputs = {"logits": logits.astype(np.float32), "features": features.astype(np.float32)}
-    return np.asarray(session.run(None, {part.name: inputs[part.name] for part in session.get_inputs()})[0])
 
 
 @pytest.mark.parametrize("num_classes", [2, 4])
@@ -47,7 +29,7 @@ def test_a_pool_of_every_kind_is_one_graph(num_classes: int) -> None:
     members += [Compressed(TemperatureScaling(1.5))]
     members += [FeatureScaling(share=0.1).fit(logits, targets, features=features), Uniform()]
     pool = Pool(members, np.full(len(members), 1 / len(members)))
-    assert run(pool, logits, features) == pytest.approx(pool(logits, features), abs=2e-5)
+    assert run_onnx(pool, logits, features, opset=17) == pytest.approx(pool(logits, features), abs=2e-5)
     assert not pool.keeps_order
 
 
@@ -55,14 +37,14 @@ def test_a_pool_may_stand_behind_another_calibrator() -> None:
     """The name of what the pool is given stays as it is, also where it looks like a calibrator's own."""
     logits, features, _ = drawn(3)
     behind = Compressed(Pool([TemperatureScaling(0.5), Uniform()], [0.7, 0.3]))
-    assert run(behind, logits, features) == pytest.approx(behind(logits), abs=2e-5)
+    assert run_onnx(behind, logits, features, opset=17) == pytest.approx(behind(logits), abs=2e-5)
 
 
 def test_extreme_logits_stay_finite() -> None:
     """Logits of ±10,000 give probabilities of exactly 0 and 1 in every member, and a finite logarithm."""
     logits = np.array([[1e4, -1e4, 0.0], [0.0, 1e4, -1e4]])
     pool = Pool([TemperatureScaling(1.0), MixtureScaling(2.0, 0.0, 3)], [0.5, 0.5])
-    for answer in (pool(logits), run(pool, logits, np.zeros((2, 1)))):
+    for answer in (pool(logits), run_onnx(pool, logits)):
         assert np.isfinite(answer).all()
         assert softmax(answer) == pytest.approx(np.eye(3)[[0, 1]], abs=1e-12)
 
