@@ -1,9 +1,10 @@
-"""The race as a whole: who is named, what it says, and that it touches nothing of its owner's."""
+"""The race as a whole: who is named, what it says, how candidates are trained; it touches nothing of its owner's."""
 
 from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,19 @@ import torch
 from fedlas.calibrators import TemperatureScaling
 from fedlas.contract.events import Progress
 from fedlas.observer import Observer
+from fedlas.progress import JobProgress
+from fedlas.race import training_runs
 from fedlas.race.candidates import Candidate
+from fedlas.race.context import ProgressReporter, RaceContext, SplitOutputs
+from fedlas.race.record import Record
 from fedlas.race.results import cross_fitted_logits, score
+from fedlas.race.schedule import BudgetExceeded, TimeBudget
 from fedlas.race.selection import CalibratorSelector
-from fedlas.training.fit import predict_logits
-from tests.helpers.races import HEAD, HOT, HOT_PLUS, nll, plain_race, race
-from tests.helpers.small_classifier import noisy_digits, overconfident_classifier
+from fedlas.race.trainer import Trainer, copy_head
+from fedlas.race.training_runs import PlannedTraining, TrainingWatch
+from fedlas.training.fit import head_logits, predict_logits
+from tests.helpers.races import HEAD, HOT, HOT_PLUS, nll, plain_race, race, training_rows
+from tests.helpers.small_classifier import SmallClassifier, noisy_digits, overconfident_classifier
 
 
 def test_the_best_candidate_is_named() -> None:
@@ -134,3 +142,83 @@ def test_a_candidate_reads_well_as_json() -> None:
     assert (shown["name"], shown["scope"]) == ("fedlas α=0.2 lr=0.2 6 epochs", "all")
     assert shown["calibrator"]["name"] == "temperature"
     assert set(shown["calibration"]) == {"nll", "accuracy", "brier", "ece"}
+
+
+def test_what_comes_after_the_race_is_kept_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings have 50 of 100 s, where 30 are gone and 20 kept, and a grace of 7."""
+    monkeypatch.setattr(Record, "elapsed", lambda _: 30.0)
+    budget = TimeBudget(100.0)
+    budget.reserve = 20.0
+    assert budget.longest == pytest.approx(57.0)
+    assert (budget.fits(56.9), budget.fits(57.1)) == (True, False)
+
+
+def test_a_training_ends_where_its_speed_says_that_it_must(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quarter that took 10 s needs 30 more; planned for 20 it is twice as slow, and so is what comes after it."""
+    monkeypatch.setattr(Record, "elapsed", lambda _: 30.0)
+    budget = TimeBudget(100.0)  # 77 s with the grace
+    budget.check(0.25, 10.0, planned=20.0, after=23.4)
+    with pytest.raises(BudgetExceeded):
+        budget.check(0.25, 10.0, planned=20.0, after=23.6)
+    budget.check(1.0, 1e9, planned=1.0)
+
+
+def watch(budget: TimeBudget) -> TrainingWatch:
+    planned = PlannedTraining(replace(HOT, epochs=2), 0, 1, 0, 3, 10.0)
+    return TrainingWatch(ProgressReporter(JobProgress(), Record()), budget, planned)
+
+
+def test_a_long_epoch_is_ended_before_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps that would take hours end within seconds, though no epoch is over; too few say nothing yet."""
+    now = [0.0]
+    monkeypatch.setattr(training_runs.time, "perf_counter", lambda: now[0])
+    watched = watch(TimeBudget(60.0))
+    watched.on_share(0.001)
+    now[0] = 6.0
+    watched.on_share(0.02)
+    now[0] = 12.0
+    with pytest.raises(BudgetExceeded):
+        watched.on_share(0.03)
+
+
+def test_what_an_earlier_attempt_did_tells_no_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps that a checkpoint holds took no time here: the rest is judged by the steps of this attempt."""
+    now = [0.0]
+    monkeypatch.setattr(training_runs.time, "perf_counter", lambda: now[0])
+    watched = watch(TimeBudget(60.0))
+    watched.on_share(0.9)
+    now[0] = 6.0
+    watched.on_share(0.95)  # 114 s for all of it, of which 6 are left
+    now[0] = 100.0
+    with pytest.raises(BudgetExceeded):
+        watched.on_share(0.951)
+
+
+def test_heads_share_the_memory_of_their_body() -> None:
+    """A head's network has the uploaded body's very memory, a head of its own, and leaves the uploaded head alone."""
+    train, calibration, _ = noisy_digits()
+    classifier = overconfident_classifier()
+    before = {name: value.clone() for name, value in classifier.state_dict().items()}
+    outputs, record = SplitOutputs(classifier, calibration[0], split="calibration"), Record()
+    budget, selector = TimeBudget(60.0, record), CalibratorSelector(calibration[1], ["temperature"], False)
+    reporter = ProgressReporter(JobProgress(), record)
+    rows = training_rows(train, calibration)
+    trainer = Trainer(RaceContext(classifier, rows, calibration, outputs, selector, budget, record, reporter), rows)
+    done = trainer.train(trainer.rated(trainer.sized(HEAD, "head")), lambda _: None)
+    assert isinstance(done.network, SmallClassifier)
+    for name, value in done.network.named_parameters():
+        mine = classifier.get_parameter(name)
+        assert (value.data_ptr() == mine.data_ptr()) == name.startswith("hidden")
+        assert torch.equal(mine, before[name])
+    assert not torch.equal(done.network.out.weight, classifier.out.weight)
+    assert done.logits is not None
+    np.testing.assert_allclose(done.logits, predict_logits(done.network, calibration[0])[0], atol=1e-5)
+    np.testing.assert_array_equal(done.logits, head_logits(done.network, outputs.features))
+
+
+def test_a_copied_head_is_the_same_head() -> None:
+    """Right after the copy both networks give the same logits."""
+    _, (inputs, _), _ = noisy_digits()
+    classifier = overconfident_classifier()
+    before, after = (predict_logits(one, inputs)[0] for one in (classifier, copy_head(classifier)))
+    np.testing.assert_array_equal(before, after)

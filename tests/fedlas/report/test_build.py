@@ -1,18 +1,27 @@
-"""The report: complete, strict JSON, true at its edges, and the numbers that were computed."""
+"""The report: complete, strict JSON, true at its edges; its owner and environment, and what is doubtful."""
 
 from __future__ import annotations
 
 import json
+import re
+from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
 import pytest
 
 from fedlas import metrics
 from fedlas.calibrators import softmax
+from fedlas.contract.figures import Estimate
+from fedlas.contract.profiles import Notice
+from fedlas.contract.report import Named, Subject
 from fedlas.errors import BadDataset
+from fedlas.gate.guards import JudgedRows
+from fedlas.report import Evidence, SplitAccuracy, library_versions
+from fedlas.report.build import caveats, splits_apart
 from fedlas.report.parts import OutOfFold
+from fedlas.report.provenance import rfc3339
 from tests.helpers.drawn_rows import drawn_logits
-from tests.helpers.reports import content, example, is_whole, report
+from tests.helpers.reports import UNCHANGED, content, example, is_whole, report
 
 METRICS = {"accuracy", "nll", "brier", "calibration_error_l2", "ece", "adaptive_ece", "classwise_ece", "aurc", "augrc"}
 BINNED = {"ece", "adaptive_ece", "classwise_ece"}
@@ -179,3 +188,115 @@ def test_rows_that_may_have_been_seen_are_not_called_out_of_fold() -> None:
     known = report(softmax(logits), targets, out_of_fold=rows, seen_by_model="no").as_dict()
     assert known["parts"]["rows"][1]["out_of_fold_nll"]["change"]["value"] == pytest.approx(-0.45)
     assert report(softmax(logits), targets, out_of_fold=rows, seen_by_model="unknown").as_dict()["parts"] is None
+
+
+def said(before: float, now: float, rows: int, *, groups: int | None = None) -> str:
+    """All caveats where the uploaded model is right in the first rows of each split."""
+    targets = np.arange(rows) % 2
+    of = None if groups is None else np.arange(rows) * groups // rows
+    right = {name: np.arange(rows) < share * rows for name, share in (("before", before), ("now", now))}
+    accuracy = SplitAccuracy.of(right["before"], groups=of)
+    evidence = Evidence(gate=UNCHANGED, uploaded=(), temperature=(), calibrated=(), targets=targets)
+    apart = splits_apart(accuracy, SplitAccuracy.of(right["now"], groups=of))
+    estimates = {"accuracy": Estimate(value=now, low=now, high=now), "nll": Estimate(value=0.01, low=0.01, high=0.01)}
+    return "\n".join(caveats(evidence, JudgedRows(targets, of), ["a", "b"], dict(estimates), apart))
+
+
+def test_too_easy_calibration_rows_are_noticed() -> None:
+    """Nine points apart on 500 rows is more than chance; two points apart on 100 rows, or ten in 50 groups, are not."""
+    words = "more than chance explains"
+    assert words in said(0.99, 0.90, 500)
+    assert words not in said(0.92, 0.90, 100)
+    assert "labels of calibration rows are wrong, and whether both splits were drawn alike" in said(0.80, 0.90, 500)
+    assert words not in said(0.89, 0.90, 500)
+    assert words not in said(0.90, 0.80, 500, groups=50)
+
+
+def test_what_a_notice_says_is_not_said_again() -> None:
+    """Classes without test rows are told once: with the evidence of a notice where there is one."""
+    logits, _ = drawn_logits(300, 3)
+    probs, targets = softmax(logits), np.arange(300) % 2
+    notice = Notice(
+        code="class_not_met",
+        message="1 of 3 classes have no test row: 2.",
+        evidence={"split": "test", "classes": ["2"]},
+    )
+    (alone,) = [one for one in report(probs, targets).warnings if "no test row" in one]
+    assert "nothing is known about them" in alone
+    warnings = report(probs, targets, warnings=[notice]).warnings
+    assert [one for one in warnings if "no test row" in one] == [notice.message]
+
+
+def test_right_rows_of_few_groups_are_not_suspected() -> None:
+    """A model right on 499 of 500 rows is suspicious, unless they are of 20 patients: those may all be easy ones."""
+    words = "has not seen these rows"
+    assert words in said(0.998, 0.998, 500)
+    assert words in said(0.998, 0.998, 500, groups=100)
+    assert words not in said(0.998, 0.998, 500, groups=20)
+
+
+def test_honest_provenance_is_not_nagged() -> None:
+    """Where it is unknown what the model saw, the verdict says so already; 0.9 accuracy is not suspicious."""
+    targets = np.arange(300) % 3
+    assert not report(np.eye(3)[targets], targets, seen_by_model="unknown").as_dict()["warnings"]
+    logits, labels = drawn_logits(300, 3)
+    assert not report(softmax(logits), labels, seen_by_model="no").as_dict()["warnings"]
+
+
+TARGETS = np.arange(60) % 3
+PROBS = np.full((60, 3), 0.2) + 0.4 * np.eye(3)[TARGETS]
+NAMED = Named(name="digits-cnn", id="mdl_1", sha256="5c" * 32), Named(name="fresh rows", id="ds_1", sha256="ab" * 32)
+WHOLE = Subject(model=NAMED[0], dataset=NAMED[1], job_id="job_1", created_at="2026-07-05T09:03:01Z")
+
+
+def heading(subject: Subject | None) -> str:
+    """The text of the page above its first section, in one line."""
+    page = is_whole(report(PROBS, TARGETS, subject=subject))
+    return " ".join(re.sub("<[^>]+>", " ", page[page.index("<header>") : page.index("</header>")]).split())
+
+
+def test_the_page_opens_with_whose_it_is() -> None:
+    """Name and id of model and dataset, the job and the day, before any verdict; the document has digests too."""
+    assert heading(WHOLE).startswith(
+        "Calibration report of digits-cnn Model digits-cnn mdl_1 Dataset fresh rows ds_1 Job job_1 "
+        "Created 5 July 2026, 09:03 UTC Nothing changed"
+    )
+    assert report(PROBS, TARGETS, subject=WHOLE).as_dict()["subject"] == {
+        "model": {"name": "digits-cnn", "id": "mdl_1", "sha256": "5c" * 32},
+        "dataset": {"name": "fresh rows", "id": "ds_1", "sha256": "ab" * 32},
+        "job_id": "job_1",
+        "created_at": "2026-07-05T09:03:01Z",
+    }
+
+
+@pytest.mark.parametrize(
+    ("subject", "opens_with"),
+    [
+        (None, "Calibration report Nothing changed"),
+        (Subject(), "Calibration report Nothing changed"),
+        (
+            Subject(model=Named(name="digits.onnx")),
+            "Calibration report of digits.onnx Model digits.onnx Nothing changed",
+        ),
+        (Subject(model=Named(sha256="5c")), "Calibration report Model 5c Nothing changed"),
+        (
+            Subject(model=None, dataset=Named(name="march", id="cal_1")),
+            "Calibration report of march Scores march cal_1 Nothing changed",
+        ),
+    ],
+)
+def test_a_report_without_a_job_shows_what_it_has(subject: Subject | None, opens_with: str) -> None:
+    """Nothing is made up: a name, a digest, scores without a model, or nothing at all."""
+    assert heading(subject).startswith(opens_with)
+
+
+def test_a_moment_is_written_in_utc_to_the_second() -> None:
+    """A moment is in UTC whatever the zone of the request, and absent where there was none."""
+    at = datetime(2026, 7, 5, 11, 3, 1, 999, tzinfo=timezone(timedelta(hours=2)))
+    assert rfc3339(at) == rfc3339(at.astimezone(UTC)) == "2026-07-05T09:03:01Z"
+    assert rfc3339(None) is None
+
+
+def test_versions_name_what_is_installed() -> None:
+    """Python, NumPy and the library itself are always there."""
+    assert {"python", "numpy", "fedlas"} <= set(library_versions())

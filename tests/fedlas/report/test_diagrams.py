@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 
+import fedlas.report
 from fedlas.calibrators import softmax
 from fedlas.contract.figures import Estimate
 from fedlas.report import reliability_svg, risk_coverage_svg
 from fedlas.report.diagrams import binned_svg, common_extent, corp_svg, forest_svg, interval_cell, race_svg
+from fedlas.report.drawing import COLOURS
 from fedlas.report.summary import says_and_is_right
 from tests.helpers.drawn_rows import drawn_logits
 from tests.helpers.reports import candidate, content, example, report
@@ -164,3 +168,20 @@ def test_one_candidate_is_no_race() -> None:
     """Without two scores there is nothing to compare."""
     assert race_svg(example()[0].changed(candidates=())) is None
     assert race_svg(example()[0].changed(candidates=(candidate("a", 0.4),))) is None
+
+
+TEMPLATES = Path(fedlas.report.__file__).parent / "templates"
+
+
+def test_colours_are_the_tokens_in_the_light() -> None:
+    """A drawing that stands alone has the colours of a light page."""
+    light = (TEMPLATES / "tokens.css").read_text().split("@media")[0]
+    assert dict(re.findall(r"--([\w-]+): (#\w+)", light)).items() >= COLOURS.items()
+
+
+def test_a_page_replaces_every_colour() -> None:
+    """Each colour has its class for areas and for lines."""
+    rules = (TEMPLATES / "diagrams.css").read_text()
+    for name in COLOURS:
+        assert f".fill-{name} {{ fill: var(--{name}); }}" in rules
+        assert f".stroke-{name} {{ stroke: var(--{name}); }}" in rules

@@ -1,4 +1,4 @@
-"""Classifiers that cannot be trained: opened, calibrated and written as they are, by ONNX Runtime alone."""
+"""What ONNX Runtime alone computes is opened, calibrated and written as it is, with the answers of the file itself."""
 
 from __future__ import annotations
 
@@ -23,18 +23,22 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
-from fedlas.calibrators import CALIBRATORS, Calibrator, MixtureScaling, TemperatureScaling, softmax
+from fedlas.calibrators import CALIBRATORS, Calibrator, Identity, MixtureScaling, TemperatureScaling, softmax
 from fedlas.errors import UnsupportedModel
 from fedlas.export.graph import write_graph
 from fedlas.guarantees.typicality import Typicality
 from fedlas.importers import GraphClassifier, check_parity, load_onnx
 from fedlas.importers.onnx.graph import Graph
+from fedlas.importers.onnx.loading import network_outputs
 from fedlas.importers.onnx.operators.table import RUNTIME_OPERATORS
 from fedlas.importers.onnx.runtime import predict_file
+from fedlas.importers.onnx.train.classifier import RuntimeComputedClassifier
 from fedlas.importers.onnx.train.lowering import reachable_weights
 from fedlas.importers.onnx.train.runtime_loading import FLOOR, RuntimeOnlyClassifier
 from fedlas.metrics import nll
+from tests.helpers import cancelling_variance
 from tests.helpers.classical_models import Array, node_model, save, table
+from tests.helpers.networks import Cnn, export, images, trained_looking
 
 RUNTIME_ONLY: dict[str, Callable[[], Any]] = {
     "forest": lambda: RandomForestClassifier(10, random_state=0),
@@ -423,3 +427,33 @@ def test_impossible_probabilities_cost_a_finite_price(path: str) -> None:
         cost = nll(probs, np.array([1, 0]))
     assert np.isfinite(cost)
     assert cost > 1
+
+
+def test_it_answers_as_its_file(tmp_path: Path) -> None:
+    """Where rounding shows, logits and features are those of the written file bit by bit, and PyTorch's are not."""
+    (tmp_path / "m.onnx").write_bytes(cancelling_variance.network())
+    imported = load_onnx(tmp_path / "m.onnx")
+    x, _ = cancelling_variance.rows(20, spread=0.001)
+    found = RuntimeComputedClassifier(imported)
+    written = write_graph(found, calibrator=Identity(), class_names=list("abc"), verify_with=[x], tolerance=1e-6)
+    logits, features = network_outputs(found, [x])
+    out = predict_file(written.content, [x])
+    assert np.array_equal(out["logits"], logits.astype(np.float32))
+    assert np.array_equal(out["features"], features.astype(np.float32))
+    assert np.abs(network_outputs(imported, [x])[0] - logits).max() > 1e-3
+
+
+def test_it_is_the_same_network(tmp_path: Path) -> None:
+    """Weights as they are now, the same features, nothing to train, and a copy is itself."""
+    imported = load_onnx(export(trained_looking(Cnn()), images(2), tmp_path / "m.onnx"))
+    with torch.no_grad():
+        for parameter in imported.parameters():
+            parameter.mul_(1.1)
+    found = RuntimeComputedClassifier(imported)
+    (x,) = images(5)
+    for mine, theirs in zip(found(x), imported.eval()(x), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
+    assert (found.trainable, found.head_parameters(), copy.deepcopy(found)) == (False, [], found)
+    assert (found.feature_dim, found.num_classes) == (imported.feature_dim, imported.num_classes)
+    with pytest.raises(TypeError, match="no head"):
+        found.head(torch.zeros(1, found.feature_dim))
