@@ -24,7 +24,7 @@ class ModelLookup:
         self._threads = CapacityLimiter(_THREADS)  # its own: answers wait for no other reader of the database
 
     async def __call__(self, called: str, version: str | None = None) -> ResolvedModel:
-        """Look up in a thread; raises as `look_up`."""
+        """Look up in a thread; raises NotFound, Conflict."""
         return await to_thread.run_sync(self.look_up, called, version, limiter=self._threads)
 
     def served(self, digests: Set[str]) -> set[str]:

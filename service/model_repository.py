@@ -178,7 +178,7 @@ class ModelRepository:
             task.exception()  # raised by every request that waited
 
     async def ready(self, called: str, version: str | None = None) -> None:
-        """Open the model behind a name or id; raises as `find`."""
+        """Open the model behind a name or id; raises NotFound, Conflict, Unavailable."""
         await self.find(called, version)
 
     async def forget(self) -> None:

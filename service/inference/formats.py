@@ -68,14 +68,14 @@ class InputTypes:
         return self.profile.inputs[0]
 
     def rows(self, array: np.ndarray, spec: TensorSpec) -> dict[str, np.ndarray]:
-        """The model's array from one of numbers; raises as `parse_inputs`."""
+        """The model's array from one of numbers; raises InvalidRequest, TooLarge."""
         if array.ndim != len(spec.shape):
             fit(array, spec)  # says what is wrong with the shape
         check_row_counts({spec.name: len(array)}, self.max_rows)
         return {spec.name: np.require(fit(array, spec), requirements=("C", "A"))}
 
     def images(self, files: Sequence[bytes]) -> dict[str, np.ndarray]:
-        """The rows of the single input from image files; raises as `decoded`."""
+        """The rows of the single input from image files; raises InvalidRequest, TooLarge."""
         spec = self.only("image files are rows of one input", "JSON with rows by name")
         check_row_counts({spec.name: len(files)}, self.max_rows)
         return {spec.name: decoded(files, spec, self.profile.preprocessing)}

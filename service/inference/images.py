@@ -93,7 +93,7 @@ def _check_size(file: bytes, row: np.ndarray, spec: TensorSpec, steps: Preproces
 
 
 def image_file(number: int, row: object) -> bytes:
-    """The bytes of a row `{"b64": …}`; raises as `decoded`."""
+    """The bytes of a row `{"b64": …}`; raises InvalidRequest `bad_image`."""
     text = row["b64"] if isinstance(row, dict) and is_image(row) else None
     if not isinstance(text, str):
         raise _bad_image(number, 'needed is {"b64": "…"}, an image file in Base64')

@@ -306,13 +306,13 @@ def from_query(query: bytes) -> Options:
 
 
 def from_text(name: str, text: str) -> object:
-    """The value of one option; raises as `from_query`."""
+    """The value of one option; raises InvalidRequest."""
     _check_name(name)
     return _checked(name, _parsed(name, text))
 
 
 def from_part(text: str) -> Options:
-    """The options in the JSON object of a form's part; null is as good as nothing; raises as `from_query`."""
+    """The options in the JSON object of a form's part; null is as good as nothing; raises InvalidRequest."""
     content = _parsed(PART, text)
     if not isinstance(content, dict):
         raise _refused(PART, f"needed is {_WORDS[_OBJECT]}; found {text[:100]!r}")

@@ -198,7 +198,7 @@ def _by_name(value: object, specs: Sequence[TensorSpec]) -> dict[str, list[objec
 
 
 def check_row_counts(counts: Mapping[str, int], max_rows: int) -> None:
-    """Refuse inputs (name → number of rows) that differ in it, have no row, or too many; raises as `parse_inputs`."""
+    """Raise InvalidRequest where inputs (name → rows) differ in number or have no row, TooLarge where too many."""
     if len(counts) > 1 and len(set(counts.values())) > 1:
         raise InvalidRequest("wrong_inputs", f"inputs differ in their number of rows: {dict(counts)}", field="inputs")
     count = next(iter(counts.values()))

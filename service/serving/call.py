@@ -236,7 +236,7 @@ class InferenceCall:
         self.rows = self.abstained = self.held_bytes = self.answer_bytes = 0
 
     async def body(self, limit: int, *, json: bool) -> bytes:
-        """The whole body; raises TooLarge, Stalled, DeadlineExceeded, ClientDisconnect, and Overloaded as `hold`."""
+        """The whole body; raises TooLarge, Stalled, DeadlineExceeded, ClientDisconnect, Overloaded."""
         try:
             return await self.request.body(limit, self.until, self._received)
         except TooLarge as error:
@@ -246,7 +246,7 @@ class InferenceCall:
         self.hold(self.held_bytes + size)
 
     async def decompressed(self, body: bytes, limit: int, *, json: bool) -> bytes:
-        """The body without its content encoding, if it has one; raises what `inflated` does, and as `hold`."""
+        """The body without its content encoding, if it has one; raises TooLarge, InvalidRequest, Overloaded."""
         encoding = self.request.headers.get(b"content-encoding")
         if encoding is None:
             return body
@@ -302,7 +302,7 @@ class InferenceCall:
             self.held_bytes = size
 
     def expect_answer(self, rows: int, size: RowSize) -> None:
-        """Hold an answer of this size per row before it is made; raises TooLarge, and Overloaded as `hold`."""
+        """Hold an answer of this size per row before it is made; raises TooLarge, Overloaded."""
         size.check(rows, self.settings.max_answer_bytes)
         self.answer_bytes = rows * size.total + size.once
         self.hold(self.held_bytes + self.answer_bytes)

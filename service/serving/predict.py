@@ -70,7 +70,7 @@ def _of_matrix(policy: DecisionPolicy) -> DecisionPolicy:
 
 
 def _content_type(call: InferenceCall, body: bytes) -> str:
-    """The header with its parameters, or what the content tells where the header tells nothing; raises as `read`."""
+    """The header with its parameters, or the content's type where it says nothing; raises UnsupportedFormat."""
     if call.request.content_type not in formats.UNTOLD:
         return call.request.headers[b"content-type"].decode("latin-1")
     told = formats.told_by_content(body)
