@@ -364,12 +364,6 @@ def test_redirects_are_not_followed(start: Start, status: int) -> None:
     assert elsewhere.connections == 0
 
 
-def test_a_receiver_that_is_gone_says_so_with_410(start: Start) -> None:
-    """The sign to disable the endpoint."""
-    answer = _send(start(_says(b"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n")))
-    assert attempt_outcome(answer.status_code) == "disabled"
-
-
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_comes_back_with_the_status(start: Start, status: int) -> None:
     """Seconds or a date come back; nonsense is as if it were not there."""
