@@ -92,7 +92,7 @@ def _await_ready(client: httpx.Client, server: subprocess.Popen[bytes], log: Pat
 
 
 def _calibrate(console: Console, client: httpx.Client, folder: Path, *, short: bool) -> Json:
-    console.print("[bold]3.[/] Uploading the model and 4,500 labelled digits, and ordering a calibration …")
+    console.print("[bold]3.[/] Uploading the model and 4,500 labelled digits, and creating a calibration job …")
     order = {
         "model_id": _upload(client, "/v1/models?name=digits", folder / "digits.onnx")["id"],
         "dataset_id": _upload(client, "/v1/datasets?name=digits", folder / "digits.npz")["id"],

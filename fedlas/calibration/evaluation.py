@@ -183,7 +183,7 @@ def ordered_priors(dataset: Dataset, options: CalibrationOptions) -> Floats | No
 
 
 def uploaded_at_priors(post_hoc: Finalist, base_logits: ArrayLike, options: CalibrationOptions) -> Finalist | None:
-    """The network of `post_hoc` without its calibrator, where priors were ordered for its answers; else None."""
+    """The network of `post_hoc` without its calibrator, where the job has priors for its answers; else None."""
     if options.class_priors is None:
         return None
     uploaded = CandidateResult("uploaded", "post_hoc", {}, "none", "finished", calibrator=Identity())

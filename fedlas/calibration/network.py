@@ -56,9 +56,9 @@ class Calibration:
 
     Attributes:
         written: what the verdict serves, with its file; None is the uploaded network as it came, of which nothing is
-            promised. Where class priors were ordered, that is a finalist without a calibrator.
+            promised. Where the job has class priors, that is a finalist without a calibrator.
         test_probs: what is served on the test rows (N, K), as the report judges it: at the shares of the calibration
-            rows, whatever class priors were ordered.
+            rows, whatever class priors the job has.
         guarantees: what the guarantee rows allow to promise of the finalist, if there are any.
         calibrated_on: how many rows of each split, as it was drawn or given, calibrate.
     """

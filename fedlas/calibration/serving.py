@@ -35,7 +35,7 @@ from fedlas.race.results import Finalist, RaceResult
 T = TypeVar("T")
 
 _LOG = logging.getLogger("fedlas.calibration")
-#: The uploaded network without a calibrator, which is written where class priors were ordered for its answers.
+#: The uploaded network without a calibrator, which is written where the job has class priors for its answers.
 _UPLOADED = "uploaded"
 #: Test rows on which a file is proven, evenly spread; each costs a pass of ONNX Runtime and one of PyTorch.
 _PROVEN_ROWS = 256

@@ -102,7 +102,7 @@ def test_child_that_always_dies(tmp_path: Path, uploads: Uploads) -> None:
 @pytest.mark.slow
 @pytest.mark.embedded
 def test_killed_broker_and_api(own_service: Service, uploads: Uploads) -> None:
-    """A broker or API that is killed is started again; what was ordered meanwhile is done."""
+    """A broker or API that is killed is started again; what was created meanwhile is done."""
     model = own_service.inspected("models", uploads["digits.onnx"])
     broker = own_service.pid("broker")
     os.kill(broker, signal.SIGKILL)

@@ -248,7 +248,7 @@ def test_two_inputs(service: Service, uploads: Uploads) -> None:
     [("binary.onnx", {"task": "binary"}), pytest.param("two_columns.onnx", {}, marks=pytest.mark.slow)],
 )
 def test_binary_models(service: Service, uploads: Uploads, name: str, options: Json) -> None:
-    """One logit or two columns: a binary model tells the probability of its positive class, at the ordered priors."""
+    """One logit or two columns: a binary model tells the probability of its positive class, at the job's priors."""
     given = {"class_names": "even,odd", "positive_class": "even", **options}
     model = service.inspected("models", uploads[name], **given)
     assert (model["status"], model["task"], model["num_classes"]) == ("ready", "binary", 2), model

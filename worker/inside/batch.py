@@ -127,7 +127,7 @@ def _finite(outputs: Outputs, numbers: np.ndarray, errors: Errors) -> Outputs:
 
 
 def _policy(profile: ServingProfile, options: AnswerOptions) -> DecisionPolicy:
-    """Checks what could not be checked when the batch was ordered, because the model was still being inspected."""
+    """Checks what could not be checked when the batch was created, because the model was still being inspected."""
     try:
         return DecisionPolicy.of(profile, options)
     except InvalidRequest as error:

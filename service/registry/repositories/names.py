@@ -19,7 +19,7 @@ class Names(Repository):
     def publish(self, name: str, model: Model) -> int:
         """Make the model the next version of `name`, and its default; return the version.
 
-        It answers for the class priors of the version before, unless its own were ordered or its classes are others.
+        It answers for the class priors of the version before, unless its job has its own or its classes are others.
         """
         newest = self._newest(name)
         version = newest + 1
@@ -164,7 +164,7 @@ class Names(Repository):
 
 
 def _inherited(priors: dict[str, float] | None, profile: Json | None) -> dict[str, float] | None:
-    """The priors of the version before, where this model can answer for them and no others were ordered for it."""
+    """The priors of the version before, where this model can answer for them and its job has no others."""
     match profile:
         case {"class_priors": {"shares": dict(shares), "default": default}} if priors is not None:
             return priors if default == shares and shares.keys() == priors.keys() else None

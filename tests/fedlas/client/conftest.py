@@ -44,7 +44,7 @@ def client(url: str) -> Iterator[Client]:
 
 @pytest.fixture(scope="package")
 def silent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """A client of an API without a worker: what is ordered waits."""
+    """A client of an API without a worker: its jobs wait."""
     folder = tmp_path_factory.mktemp("api") / "data"
     with backends.place(folder) as place, live(place) as apis, Client(apis[0].url) as opened:
         yield opened

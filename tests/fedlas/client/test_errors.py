@@ -205,7 +205,7 @@ def test_what_is_wrong_has_a_field(client: Client) -> None:
 
 
 def test_what_json_has_no_word_for_is_refused_here(client: Client) -> None:
-    """NaN and objects in an order are told with their field; an empty id asks for nothing."""
+    """NaN and objects in a request are refused with their field; an empty id asks for nothing."""
     for options, field in (
         ({"expected_accuracy": float("nan")}, "expected_accuracy"),
         ({"class_priors": {"0": 0.5, "1": float("inf")}}, "class_priors.1"),

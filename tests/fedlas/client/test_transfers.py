@@ -120,7 +120,7 @@ def test_a_small_file_is_kept_once(client: Client, cable: Cable, tmp_path: Path)
 
 
 def test_a_job_and_a_batch_are_ordered_once(client: Client, cable: Cable, tmp_path: Path) -> None:
-    """Cut three times in the answer of an order, there is one job, one batch, and a cancellation that took place."""
+    """Cut three times in the answer of a creation, there is one job, one batch, and a cancellation that took place."""
     (tmp_path / "x.bin").write_bytes(b"x")
     model = client.models.upload(tmp_path / "x.bin", wait=False)
     dataset = client.datasets.upload(tmp_path / "x.bin", wait=False)

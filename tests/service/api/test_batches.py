@@ -213,7 +213,7 @@ def test_rows_without_labels(api: Api, uploads: Uploads, labels: bool) -> None:
 
 
 def test_files_that_come_with_a_job_must_have_labels(api: Api, uploads: Uploads) -> None:
-    """Whoever orders a job with its files in one call means rows to fit to: without a label they are rejected."""
+    """A job with its files in one call has rows to fit to: without a label they are rejected."""
     job = api.post("/v1/jobs", files={"model": uploads["digits.onnx"], "dataset": npz(x=digits()[0])})
     for record_id in (job["model_id"], job["dataset_id"], job["id"]):
         api.work(record_id)

@@ -118,7 +118,7 @@ def test_shares_of_splits_stand_in_the_records(api: Api) -> None:
 
 
 def test_a_job_echoes_its_order(api: Api) -> None:
-    """Every field of an order stands in the record, as ordered or with its default; of the webhook the address."""
+    """Every field of a request stands in the record, as sent or with its default; of the webhook the address."""
     assert set(JobRequest.model_fields) <= set(JobRecord.model_fields)
     order = {
         "method": "focal",

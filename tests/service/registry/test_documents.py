@@ -82,7 +82,7 @@ def test_what_another_release_stored_can_be_read(stored: Json) -> None:
 
 
 def test_an_order_that_another_release_stored_can_be_read() -> None:
-    """A job that was ordered of a newer release keeps what this one knows; from a client the same is refused."""
+    """A job that was created by a newer release keeps what this one knows; from a client the same is refused."""
     asked = {"model_id": "mdl_1", "dataset_id": "ds_1", "gate": {"score": "nll", "patience": 3}, "colour": "red"}
     assert JobRequest.read(asked).gate.score == "nll"
     with pytest.raises(ValueError, match="Extra inputs"):

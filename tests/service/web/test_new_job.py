@@ -1,4 +1,4 @@
-"""From files to an order, as a browser without scripts goes, and the fit of a model and a dataset by their records."""
+"""From files to a job, as a browser without scripts goes, and the fit of a model and a dataset by their records."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def both(api: Api, uploads: Uploads) -> dict[str, str]:
 
 
 def test_from_two_files_to_an_order(api: Api, both: dict[str, str]) -> None:
-    """One form makes both records; their page says what was found, and its form orders a job as it was filled in."""
+    """One form makes both records; their page says what was found, and its form creates a job as it was filled in."""
     page = text_of(api, f"/new?model={both['model']}&dataset={both['dataset']}")
     for sentence in ("logits of 10 classes", "64 numbers before the last layer", "1,797 rows in 10 classes"):
         assert sentence in page

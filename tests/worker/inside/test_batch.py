@@ -189,7 +189,7 @@ def test_a_refused_row_is_named(tmp_path: Path, rows: list[int]) -> None:
 def test_a_row_without_an_answer_is_named(
     tmp_path: Path, dtype: type, value: float, bad: list[int], code: str, words: str
 ) -> None:
-    """What the model's type cannot hold, and what the network makes nothing of, end the batch with the owner's row."""
+    """A number that the model's type cannot hold, or the network makes nothing of, ends the batch with the row."""
     rows = np.ones((ROWS, 2), dtype)
     rows[bad, 1] = value
     told = order(tmp_path, scaling(1.0), prepared(tmp_path, {"x": rows}), [spec("float32", 2)])

@@ -44,7 +44,7 @@ REPEATED = tuple(_IDENTITY)
 #: Events that change the job's record, too.
 _OF_RECORDS = (StageEvent, WarningEvent)
 Identity: TypeAlias = "tuple[object, ...]"
-#: The webhook's secret and the sender's own words are no part of what a child has to do.
+#: The webhook's secret and the sender's metadata are no part of what a child has to do.
 _WITHHELD = {"webhook", "metadata"}
 #: The outputs of a candidate on the calibration rows, and its network with its optimiser.
 _CHECKPOINT_BYTES = 2 * GIBIBYTE
@@ -160,7 +160,7 @@ class JobKind(OnInputs[R]):
         if model.origin == "calibrated":  # a file of ours: its calibrated output is the one that counts
             options = options.model_copy(update={"output": "probabilities", "task": profile.task})
         self._row_key = model.seen_rows_key or self._row_key
-        # A job that was ordered before an upgrade gets today's defaults.
+        # A job that was created before an upgrade gets today's defaults.
         order = JobOrder(
             kind=self.kind,
             job_id=row.id,
