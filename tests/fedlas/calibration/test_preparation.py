@@ -252,7 +252,7 @@ def test_idle_rows_leave_time_for_the_map_of_the_features(classifier: GraphClass
 
 
 def test_too_many_rows_are_drawn_in_whole_groups() -> None:
-    """The largest number of whole groups that fit under the limit beside the calibration rows are drawn, by a seed."""
+    """The largest number of whole groups that fits under the limit beside the calibration rows is drawn, by a seed."""
     groups = np.arange(len(ROWS["label"])) // 8
     rows, others = (idle_rows(drawn_idle_rows(groups=groups), most_scores=4 * 350, seed=seed) for seed in (0, 1))
     assert 42 < len(rows) <= 50

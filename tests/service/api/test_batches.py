@@ -83,7 +83,7 @@ def test_cursors(batch: tuple[Api, str]) -> None:
 
 
 def test_the_whole_file(batch: tuple[Api, str]) -> None:
-    """Rows as Parquet are equal, whatever the page is; tagged by its digest, in ranges, and not sent twice."""
+    """The Parquet file has these rows, whatever the page is, a tag by its digest, ranges, and 304 for a known tag."""
     client, path = batch[0].client, batch[1]
     answer = client.get(path, params={"limit": 1, "after": 5}, headers=PARQUET)
     assert answer.status_code == 200

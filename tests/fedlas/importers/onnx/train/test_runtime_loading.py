@@ -1,4 +1,4 @@
-"""What ONNX Runtime alone computes is opened, calibrated and written as it is, with the answers of the file itself."""
+"""A graph that ONNX Runtime alone computes is opened, calibrated and written as it is, with the file's own answers."""
 
 from __future__ import annotations
 
