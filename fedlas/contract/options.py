@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, JsonValue, WithJsonSchema
 
@@ -16,29 +16,46 @@ PRIORS_TOLERANCE = 1e-6
 MIN_PRIOR = 1e-9
 _LISTED_NAMES = 5
 
+ROLE_NAMES = ("label", "split", "group", "slices", "weight", "time", "id")
+
+
+def _checked_roles(roles: dict[str, str | list[str]]) -> dict[str, str | list[str]]:
+    for role, column in roles.items():
+        if role not in ROLE_NAMES:
+            raise ValueError(f"unknown role {role[:100]!r}; the roles are {', '.join(ROLE_NAMES)}")
+        if not isinstance(column, str) and role != "slices":
+            raise ValueError(f"role {role!r} must name a column, not several")
+    return roles
+
+
 #: Role → column, or columns for `slices`.
-GivenRoles = dict[str, str | list[str]]
+GivenRoles = Annotated[dict[str, str | list[str]], AfterValidator(_checked_roles)]
+DatasetFormat = Literal["npz", "csv", "parquet", "imagefolder"]
 
 
-FileName = Annotated[str | None, Field(description="The name of the record; by default that of the file.")]
-UploadId = Annotated[
-    str | None, Field(description="A finished upload (`/v1/uploads`) in place of the file; used once.")
+FileName = Annotated[
+    str | None, Field(max_length=200, description="The name of the record; by default that of the file.")
 ]
-Padding = Annotated[dict[str, int | float] | None, Field(description="Input → the number that fills its shorter rows.")]
+UploadId = Annotated[
+    str | None,
+    Field(max_length=100, description="A finished upload (`/v1/uploads`) in place of the file; used once."),
+]
+_Fill = Annotated[int, Field(ge=-(2**63), lt=2**63)] | float
+Padding = Annotated[dict[str, _Fill] | None, Field(description="Input → the number that fills its shorter rows.")]
 
 
 class DatasetOptions(Document):
     """The options of a dataset's file."""
 
-    format: str | None = Field(
-        None, description="`npz`, `csv`, `parquet` or `imagefolder`; by default the content tells."
+    format: DatasetFormat | None = Field(None, description="The format of the file; by default the content tells.")
+    roles: GivenRoles | None = Field(
+        None, description="Role → column, such as `label`; `slices` names several columns."
     )
-    roles: GivenRoles | None = Field(None, description="Role → column; `slices` names several columns.")
     seen_by_model: SeenByModel | None = Field(
         None, description="The rows that the model was trained on; by default `train_split` where splits are given."
     )
-    split_seed: int = Field(0, description="The seed with which splits are drawn.")
-    split_shares: SplitShares | None = Field(None, description="Shares of the splits, where they are drawn.")
+    split_seed: int = Field(0, ge=0, lt=2**32, description="The seed with which splits are drawn.")
+    split_shares: SplitShares | None = Field(None, description="Shares of the splits that are drawn, which sum to 1.")
     missing: Missing = Field("reject", description="`nan`: numbers may be missing; `reject`: they may not.")
     padding: Padding = None
     purpose: Purpose | None = Field(
@@ -47,7 +64,7 @@ class DatasetOptions(Document):
 
 
 class DatasetPart(DatasetOptions):
-    """The options of a dataset in the form of a job."""
+    """The options of a dataset as they are sent: in a query, a form, or the part of a job's form."""
 
     name: FileName = None
     upload_id: UploadId = None
@@ -72,20 +89,10 @@ class ModelOptions(Document):
 
 
 class ModelPart(ModelOptions):
-    """The options of a model in the form of a job."""
+    """The options of a model as they are sent: in a query, a form, or the part of a job's form."""
 
     name: FileName = None
     upload_id: UploadId = None
-
-
-class ScoresOptions(Document):
-    """The options of a file of scores."""
-
-    method: str
-    class_names: list[str] | None = None
-    roles: GivenRoles | None = None
-    split_shares: SplitShares | None = None
-    class_priors: dict[str, float] | None = None
 
 
 def check_priors(given: Mapping[str, float]) -> None:
@@ -132,6 +139,29 @@ def _checked_priors(value: dict[str, float] | None) -> dict[str, float] | None:
 
 #: Class → how often it occurs; which classes there are is checked against a model.
 GivenPriors = Annotated[dict[str, float] | None, AfterValidator(_checked_priors)]
+
+
+class ScoresOptions(Document):
+    """The options of a file of scores."""
+
+    method: str = Field(
+        "auto", pattern="^[a-z][a-z0-9_]{0,39}$", description="`auto`, `temperature`, `affine`, … or another by name."
+    )
+    class_names: list[str] | None = Field(None, description="The names of the classes, in the order of the columns.")
+    roles: GivenRoles | None = Field(
+        None, description="Role → column, such as `label`; `slices` names several columns."
+    )
+    split_shares: SplitShares | None = Field(None, description="Shares of the splits that are drawn, which sum to 1.")
+    class_priors: GivenPriors = Field(
+        None, description="How often each class occurs where the scores come from, by class name."
+    )
+
+
+class ScoresPart(ScoresOptions):
+    """The options of a file of scores as they are sent."""
+
+    name: FileName = None
+    wait: float = Field(60, ge=0, le=60, description="Seconds to wait for the calibrator; then the answer is 202.")
 
 
 def _choice(name: str, value: JsonObject) -> JsonObject:

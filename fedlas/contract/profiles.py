@@ -132,8 +132,8 @@ class ImagePreprocessing(Document):
     interpolation: Annotated[Literal["bilinear", "bicubic", "nearest", "lanczos", "box"], OPEN] = Field(
         "bilinear", description="The filter with which images are resized."
     )
-    crop: Size | None = Field(
-        None, description="The middle `[height, width]` of the resized image, in pixels.", exclude_if=is_absent
+    crop: int | Size | None = Field(
+        None, description="The middle square, or `[height, width]`, of the resized image.", exclude_if=is_absent
     )
     mean: list[float] | None = Field(None, description="Subtracted from the scaled pixels.", exclude_if=is_absent)
     std: list[float] | None = Field(None, description="Divides the result, for each channel.", exclude_if=is_absent)

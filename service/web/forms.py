@@ -15,22 +15,23 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import isfinite
-from typing import TypeVar
 
 from fastapi import Request
 from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json
 
 from fedlas.contract.base import JsonObject
+from fedlas.contract.options import DatasetPart, ModelPart
 from fedlas.contract.problems import Problem
 from fedlas.contract.records import DatasetRecord, JobRecord, ModelRecord
 from service.api.plumbing.idempotency import Key, create_once
+from service.api.plumbing.options import Options, read_options, stored_options
 from service.api.plumbing.problems import invalid, problem_of
 from service.api.plumbing.receiving import Form, ReceivedFile, join_weights, receive_parts, take_part
-from service.api.plumbing.records import FileOptions, Row
+from service.api.plumbing.records import Row
 from service.api.plumbing.services import Services
-from service.api.resources.datasets import DatasetOptions, add_dataset
-from service.api.resources.models import ModelOptions, add_model
+from service.api.resources.datasets import add_dataset
+from service.api.resources.models import add_model, stored_model_options
 from service.registry.errors import InvalidRequest, RegistryError
 from service.registry.presenters import dataset_record, model_record
 from service.registry.registry import UnitOfWork
@@ -57,8 +58,6 @@ _DATASET = "dataset"
 _SHARES = frozenset(f"split_shares.{split}" for split in ("train", "calibration", "guarantee", "test"))
 #: Characters of a name in an error message.
 _SHOWN = 100
-
-Options = TypeVar("Options", bound=FileOptions)
 
 
 @dataclass(frozen=True)
@@ -218,10 +217,10 @@ async def receive_files(request: Request, services: Services) -> dict[str, Sent]
         texts = form.texts()
         once = partial(_make, services, form, stack, texts.get(FIELD, ""))
         sent = {
-            _MODEL: await once(
-                _fields(_MODEL, texts), lambda fields: ModelOptions(**nested(fields)), add_model, model_record
+            _MODEL: await once(_fields(_MODEL, texts), model_options, stored_model_options, add_model, model_record),
+            _DATASET: await once(
+                _fields(_DATASET, texts), dataset_options, stored_options, add_dataset, dataset_record
             ),
-            _DATASET: await once(_fields(_DATASET, texts), dataset_options, add_dataset, dataset_record),
         }
     # A form may be of one of the two alone.
     asked = [name for name, one in sent.items() if "upload_id" in one.form.entered]
@@ -231,21 +230,24 @@ async def receive_files(request: Request, services: Services) -> dict[str, Sent]
     return sent
 
 
-def dataset_options(fields: Mapping[str, str]) -> DatasetOptions:
+def model_options(fields: Mapping[str, str]) -> ModelPart:
+    return read_options(ModelPart, nested(fields))
+
+
+def dataset_options(fields: Mapping[str, str]) -> DatasetPart:
     """The options of a dataset; columns of roles and shares of splits have fields of their own.
 
     Rows that are sent here are to be calibrated on, so that a missing label is reported at once.
 
-    >>> given = dataset_options({"roles.label": "kind", "roles.slices": "age, site", "split_shares.test": "0.5"})
-    >>> given.roles, given.split_shares, given.purpose
-    ('{"label": "kind", "slices": ["age", "site"]}', '{"test": 0.5}', 'fit')
+    >>> given = dataset_options({"roles.label": "kind", "roles.slices": "age, site"})
+    >>> given.roles, given.purpose
+    ({'label': 'kind', 'slices': ['age', 'site']}, 'fit')
     """
     options = nested(fields, numbers=_SHARES)
     roles = options.get("roles")
     if isinstance(roles, dict) and "slices" in roles:
         roles["slices"] = [name.strip() for name in fields["roles.slices"].split(",") if name.strip()]
-    flat = {name: json.dumps(value) if isinstance(value, dict) else value for name, value in options.items()}
-    return DatasetOptions.model_validate({"purpose": "fit", **flat})
+    return read_options(DatasetPart, {"purpose": "fit", **options})
 
 
 async def _make(
@@ -255,6 +257,7 @@ async def _make(
     form_key: str,
     state: FormState,
     read: Callable[[Mapping[str, str]], Options],
+    keep: Callable[[Options], JsonObject],
     add: Callable[[UnitOfWork, ReceivedFile, Options, JsonObject], Row],
     show: Callable[[UnitOfWork, Row], DatasetRecord | ModelRecord],
 ) -> Sent:
@@ -266,7 +269,7 @@ async def _make(
         if is_stored:
             return Sent(state, await services.write(partial(_dataset_again, state=state)))
         options = read({name: text for name, text in state.entered.items() if name not in ("id", "upload_id")})
-        stored = options.stored()
+        stored = keep(options)
         if name == _MODEL:
             await join_weights(form, name, services, stack)
         file = await take_part(form, name, services, stack, upload_id=None if name in form.files else upload_id)
@@ -280,7 +283,7 @@ async def _make(
 
 def _dataset_again(unit: UnitOfWork, state: FormState) -> str:
     """The id of another record of rows that are here, with the present word on what the model has seen of them."""
-    said = DatasetOptions.model_validate({"seen_by_model": state.value("seen_by_model")})
+    said = DatasetPart.model_validate({"seen_by_model": state.value("seen_by_model")})
     row = unit.datasets.get(state.value("id"))
     file = ReceivedFile(row.bytes, row.sha256, lambda _: row.sha256, row.name)
     return add_dataset(unit, file, said, {**row.options, "seen_by_model": said.seen_by_model}).id

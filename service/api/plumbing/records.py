@@ -13,12 +13,13 @@ from typing import Annotated, Generic, TypeVar, get_args
 
 from anyio import from_thread
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
-from fedlas.contract.base import JsonObject, Page, Strict
+from fedlas.contract.base import Document, JsonObject, Page
 from fedlas.contract.records import FINAL
 from service.api.plumbing.declarations import BINARY, CREATED, KEYED, RECEIVED, operation
 from service.api.plumbing.idempotency import Creation, Key, create_once, reserved
+from service.api.plumbing.options import Options, query_parameters, read_options, stored_options
 from service.api.plumbing.receiving import ReceivedFile, receive_file
 from service.api.plumbing.responses import RETRY_AFTER_S, After, Limit, Record, cursor, page_of, tagged
 from service.api.plumbing.routing import ANY_KEY
@@ -102,9 +103,6 @@ def _moment(name: str, given: str | None) -> datetime | None:
 
 
 Wait = Annotated[float | None, Query(ge=0, le=60, description="Long poll: seconds to wait for a final state.")]
-UploadId = Annotated[
-    str | None, Field(max_length=100, description="A finished upload (`/v1/uploads`) in place of the body; used once.")
-]
 WEIGHTS: JsonObject = {
     **BINARY,
     "description": "The file of an ONNX graph's weights, under the name that the graph states.",
@@ -126,14 +124,26 @@ MODEL_FORM: JsonObject = {
 Row = TypeVar("Row", bound=tables.Entity)
 
 
-def uploading(*codes: str, at: Mapping[int, Sequence[str]] | None = None, form: JsonObject = _FILE_FORM) -> JsonObject:
-    """The declaration of an operation that makes a record of a file: the raw body, or a part of a form."""
+def uploading(
+    kind: type[Document], *codes: str, at: Mapping[int, Sequence[str]] | None = None, form: JsonObject = _FILE_FORM
+) -> JsonObject:
+    """The declaration of an operation that makes a record of a file: the raw body, or a part of a form.
+
+    `kind`: of the options in the query.
+    """
     body: JsonObject = {
         "description": "The file as it is, or as a part of a form whose other parts are the parameters.",
         "required": True,
         "content": {"application/octet-stream": {"schema": BINARY}, "multipart/form-data": {"schema": form}},
     }
-    return operation(*RECEIVED, *KEYED, *codes, at=at, headers={201: CREATED}, more={"requestBody": body})
+    return operation(
+        *RECEIVED,
+        *KEYED,
+        *codes,
+        at=at,
+        headers={201: CREATED},
+        more={"requestBody": body, "parameters": query_parameters(kind)},
+    )
 
 
 @dataclass(frozen=True)
@@ -258,47 +268,37 @@ class RecordRoutes(Generic[Row]):
         )
 
 
-class FileOptions(Strict):
-    """Options of a file; everything has a default."""
-
-    model_config = ConfigDict(strict=False)  # a query parameter is always text
-
-    name: str | None = Field(None, max_length=200)
-
-    def stored(self) -> JsonObject:
-        """The options as they are kept with the record; raises InvalidRequest."""
-        raise NotImplementedError
-
-
-Options = TypeVar("Options", bound=FileOptions)
-
-
 async def create_from_file(
     request: Request,
     services: Services,
     key: Key | None,
-    options: Options,
+    kind: type[Options],
     add: Callable[[UnitOfWork, ReceivedFile, Options, JsonObject], Row],
     show: Callable[[UnitOfWork, Row], BaseModel],
     parts: Collection[str] = ("file",),
+    *,
+    stored: Callable[[Options], JsonObject] = stored_options,
 ) -> tuple[Creation, Options]:
     """Receive the file and create its record, once per key.
 
     Args:
-        options: of the query; those of a form stand in its other parts.
+        kind: of the options, which stand in the query and in the other parts of a form.
         add: keeps the file and inserts its row; the last argument is what the options say as it is stored.
         show: the row as its public record.
         parts: of a form, which are files.
+        stored: the options as they are kept; raises InvalidRequest.
 
     Returns:
         The record, and all options.
     """
+    query = dict(request.query_params)
+    read_options(kind, query)  # before a file is received in vain
     async with reserved(services, key) as held:
         with ExitStack() as stack:
-            upload_id = getattr(options, "upload_id", None)
+            upload_id = query.get("upload_id")
             file, texts = await receive_file(request, services, stack, upload_id=upload_id, parts=parts)
-            given = type(options).model_validate({**options.model_dump(exclude_unset=True), **texts})
-            stored = given.stored()
+            given = read_options(kind, {**query, **texts})
+            kept = stored(given)
             content = [file.fingerprint, given.model_dump_json(exclude={"wait"})]
-            answer = await create_once(services, held, content, lambda unit: show(unit, add(unit, file, given, stored)))
+            answer = await create_once(services, held, content, lambda unit: show(unit, add(unit, file, given, kept)))
     return answer, given

@@ -9,9 +9,6 @@ each item, and each takes some 10 µs to make: there may be no more of either th
 from __future__ import annotations
 
 import asyncio
-import csv
-import io
-import sys
 from collections.abc import Collection
 
 from pydantic import JsonValue
@@ -19,7 +16,6 @@ from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.types import Message, Receive
 
-from fedlas.contract.base import JsonObject, objection
 from service.api.plumbing.problems import BODY_TIMEOUT_S, stalled, too_large
 from service.registry.errors import InvalidRequest, TooLarge, UnsupportedFormat
 
@@ -29,8 +25,6 @@ MAX_JSON_BYTES = 256 * 1024
 MAX_KEYS = 2_000
 #: Values in lists; only the costs of a decision have more than a few.
 MAX_ITEMS = 100_000
-#: Integers of JSON may be larger than any float.
-_MAX_NUMBER = sys.float_info.max
 
 
 def parse_json(content: str | bytes, field: str) -> JsonValue:
@@ -40,18 +34,6 @@ def parse_json(content: str | bytes, field: str) -> JsonValue:
     except ValueError as error:
         raise InvalidRequest("invalid_json", f"{field} is not valid JSON: {error}", field=field) from error
     return value
-
-
-def parse_padding(text: str) -> JsonObject:
-    """Parse and check what fills ragged lists; raises InvalidRequest."""
-    padding = parse_json(text, "padding")
-    if not isinstance(padding, dict):
-        raise InvalidRequest("invalid_padding", "padding must be a JSON object of input → number", field="padding")
-    for name, value in padding.items():
-        if not isinstance(value, int | float) or isinstance(value, bool) or not -_MAX_NUMBER <= value <= _MAX_NUMBER:
-            message = f"padding of input {name[:100]!r} must be a finite number"
-            raise InvalidRequest("invalid_padding", message, field="padding")
-    return padding
 
 
 def check_json(content: bytes, *, field: str | None = None) -> None:
@@ -141,51 +123,3 @@ def _counted(receive: Receive, limit: int) -> Receive:
         return message
 
     return receive_counted
-
-
-_SHOWN = 200
-
-
-def parse_names(text: str, field: str, *, least: int) -> list[str]:
-    """The names without spaces around them, at least so many, none empty and none twice; raises InvalidRequest.
-
-    >>> parse_names('cat, dog', "class_names", least=2), parse_names('"a, b",c', "class_names", least=2)
-    (['cat', 'dog'], ['a, b', 'c'])
-    >>> parse_names('["a, b", "c"]', "class_names", least=2)
-    ['a, b', 'c']
-    """
-    names = _listed(text, field)
-    if len(names) < least or not all(names) or len(set(names)) != len(names):
-        wanted = "at least two different, non-empty names" if least == 2 else "different, non-empty names"
-        raise _refused(field, f"must be {wanted}; found {str(names[:10])[:_SHOWN]}")
-    return names
-
-
-def _listed(text: str, field: str) -> list[str]:
-    if text.lstrip().startswith("["):
-        try:
-            return [_name(item, field) for item in from_json(text)]
-        except ValueError as error:
-            if text.lstrip()[1:].lstrip().startswith('"'):  # else it may be names in brackets: "[a],b"
-                raise _refused(field, f"looks like a JSON list and is none: {str(error)[:_SHOWN]}") from error
-    rows = csv.reader(io.StringIO(text.strip(), newline=""), skipinitialspace=True, strict=True)
-    try:
-        names, *more = list(rows) or [[]]
-    except csv.Error:  # no quoting, but names that begin with a quote
-        names, more = text.split(","), []
-    if more:
-        raise _refused(field, f"must stand on one line; found a second one, {str(more[0][:5])[:_SHOWN]}")
-    return [name.strip() for name in names]
-
-
-def _name(item: JsonValue, field: str) -> str:
-    """The name; whole numbers may stand for themselves."""
-    if isinstance(item, bool) or not isinstance(item, str | int):
-        raise _refused(field, f"must be names; found {str(item)[:_SHOWN]!r} in the list")
-    if found := objection(str(item)):
-        raise _refused(field, f"must be names that can be kept; one {found}")
-    return str(item).strip()
-
-
-def _refused(field: str, what: str) -> InvalidRequest:
-    return InvalidRequest(f"invalid_{field}", f"{field} {what}", field=field)

@@ -35,7 +35,8 @@ class Route(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler with these checks; called by FastAPI when the route is made."""
         handle = super().get_route_handler()
-        known = frozenset(_parameters(self.dependant))
+        declared = (self.openapi_extra or {}).get("parameters", [])
+        known = frozenset({*_parameters(self.dependant), *(one["name"] for one in declared if one["in"] == "query")})
         documented = (self.openapi_extra or {}).get("requestBody", {}).get("content", {})
 
         async def handle_checked(request: Request) -> Response:

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
-from pydantic import Field, Json
 
 from fedlas.contract.base import JsonObject
-from fedlas.contract.options import GivenPriors
+from fedlas.contract.options import ScoresPart
 from fedlas.contract.record_codes import DATASET_CODES, FILE_CODES, WORK_CODES
 from fedlas.contract.records import FINAL, CalibratorRecord, RecordError
 from service.api.plumbing.declarations import header_references
 from service.api.plumbing.idempotency import IdempotencyKey, Key
 from service.api.plumbing.receiving import ReceivedFile
-from service.api.plumbing.records import FileOptions, RecordRoutes, create_from_file, uploading
-from service.api.plumbing.request_bodies import parse_names
+from service.api.plumbing.records import RecordRoutes, create_from_file, uploading
 from service.api.plumbing.responses import PriorsOption, created, downloading, stored_graph
 from service.api.plumbing.routing import Route
 from service.api.plumbing.services import ServicesDep
-from service.api.resources.datasets import SHARES, parse_roles, parse_split_shares
 from service.api.resources.reports import add_evidence
 from service.registry import tables
 from service.registry.errors import Conflict, InvalidRequest, RegistryError, WorkFailed
@@ -41,37 +37,7 @@ _FIELDS = {
 }
 
 
-class CalibratorOptions(FileOptions):
-    """Options of the fit; everything has a default."""
-
-    method: str = Field(
-        "auto", pattern="^[a-z][a-z0-9_]{0,39}$", description="`auto`, `temperature`, `affine`, … or another by name."
-    )
-    class_names: str | None = Field(
-        None, max_length=1_000_000, description="In the columns' order: a JSON list, or comma-separated."
-    )
-    roles: str | None = Field(
-        None, max_length=100_000, description='JSON, for example {"label": "diagnosis", "group": "patient"}.'
-    )
-    split_shares: str | None = SHARES
-    class_priors: Json[GivenPriors] | None = Field(
-        None, description="JSON: how often each class occurs where the scores come from, by class name."
-    )
-    wait: float = Field(60, ge=0, le=60, description="Seconds to wait for the calibrator; then the answer is 202.")
-
-    def stored(self) -> JsonObject:
-        names = parse_names(self.class_names, "class_names", least=2) if self.class_names is not None else None
-        return {
-            **self.model_dump(include={"method", "class_priors"}),
-            "class_names": names,
-            "roles": parse_roles(self.roles) if self.roles else None,
-            "split_shares": parse_split_shares(self.split_shares) if self.split_shares else None,
-        }
-
-
-def add_calibrator(
-    unit: UnitOfWork, file: ReceivedFile, options: CalibratorOptions, stored: JsonObject
-) -> tables.Calibrator:
+def add_calibrator(unit: UnitOfWork, file: ReceivedFile, options: ScoresPart, stored: JsonObject) -> tables.Calibrator:
     """Keep the scores and insert the record; fitting is open work."""
     columns = file.columns(unit, options.name, "calibrator")
     row = tables.Calibrator(id=new_id("cal"), status="running", method=options.method, options=stored, **columns)
@@ -92,20 +58,19 @@ def add_calibrator(
         }
     },
     openapi_extra=uploading(
+        ScoresPart,
         *("invalid_roles", "invalid_split_shares", "invalid_class_names", "unknown_calibrator"),
         # A fit that fails within the request is its answer.
         at={422: [*DATASET_CODES, *FILE_CODES, "class_priors_mismatch"], 500: [*WORK_CODES]},
     ),
 )
-async def create_calibrator(
-    request: Request, services: ServicesDep, options: Annotated[CalibratorOptions, Query()], key: IdempotencyKey = None
-) -> Response:
+async def create_calibrator(request: Request, services: ServicesDep, key: IdempotencyKey = None) -> Response:
     """Fit a calibrator on scores: `logits` (or `probabilities`) and `labels`, npz or csv, at most 100,000 rows.
 
     Answered when it is fitted; with 202 and `Retry-After` where that takes longer than `wait`.
     """
     scoped = Key.of("calibrators", key)
-    answer, merged = await create_from_file(request, services, scoped, options, add_calibrator, calibrator_record)
+    answer, merged = await create_from_file(request, services, scoped, ScoresPart, add_calibrator, calibrator_record)
     record = CalibratorRecord.model_validate_json(answer.record)
     if record.status not in FINAL:
         await services.long_poll.for_final(record.id, merged.wait)

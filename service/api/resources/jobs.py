@@ -19,7 +19,7 @@ from pyarrow.parquet import ParquetFile
 from pydantic_core import to_json
 
 from fedlas.contract.base import JsonObject
-from fedlas.contract.options import check_classes
+from fedlas.contract.options import DatasetPart, ModelPart, check_classes
 from fedlas.contract.predictions import JudgedRows
 from fedlas.contract.problems import NEEDS_PROVENANCE, PROVENANCE_NEEDED, UNLABELLED, needs_labels
 from fedlas.contract.profiles import ModelProfile
@@ -28,6 +28,7 @@ from fedlas.contract.requests import JobOptions, JobRequest
 from fedlas.contract.webhooks import parse_url
 from service.api.plumbing.declarations import BINARY, CREATED, KEYED, RECEIVED, STORED, operation
 from service.api.plumbing.idempotency import Creation, IdempotencyKey, Key, create_once, reserved
+from service.api.plumbing.options import read_options, stored_options
 from service.api.plumbing.problems import named_by_body
 from service.api.plumbing.receiving import Form, is_multipart, join_weights, receive_parts, take_part
 from service.api.plumbing.records import WEIGHTS, RecordRoutes
@@ -36,8 +37,8 @@ from service.api.plumbing.responses import MAX_BYTES, Limit, created, json_page,
 from service.api.plumbing.routing import Route
 from service.api.plumbing.services import Services, ServicesDep
 from service.api.resources.batches import PARQUET, RowCursor
-from service.api.resources.datasets import DatasetOptions, add_dataset
-from service.api.resources.models import ModelOptions, add_model
+from service.api.resources.datasets import add_dataset
+from service.api.resources.models import add_model, stored_model_options
 from service.api.resources.reports import add_evidence, missing_evidence
 from service.inference.result_tables import CLASS_NAMES, read_page
 from service.registry import tables
@@ -141,9 +142,9 @@ async def _create_with_files(request: Request, services: ServicesDep, key: Key |
         await join_weights(form, "model", services, stack)
         given = {name: _json_object(form, name) for name in _JSON_PARTS}
         options = _checked(services, JobOptions.model_validate(given["job"]), dry_run=dry_run)
-        model_options = ModelOptions.model_validate(_flat(given["model_options"]))
-        dataset_options = DatasetOptions.model_validate(_flat(given["dataset_options"]))
-        stored_model, stored_dataset = model_options.stored(), dataset_options.stored()
+        model_options = read_options(ModelPart, given["model_options"])
+        dataset_options = read_options(DatasetPart, given["dataset_options"])
+        stored_model, stored_dataset = stored_model_options(model_options), stored_options(dataset_options)
         if dataset_options.purpose is None:
             stored_dataset["purpose"] = "fit"
         model_file = await take_part(form, "model", services, stack, upload_id=model_options.upload_id)
@@ -198,11 +199,6 @@ def _json_object(form: Form, name: str) -> JsonObject:
     if not isinstance(value, dict):
         raise InvalidRequest("invalid_json", f"part {name!r} must be a JSON object", field=name)
     return value
-
-
-def _flat(options: JsonObject) -> JsonObject:
-    """Options that are JSON within a query may stand in a JSON part as what they are."""
-    return {name: json.dumps(value) if isinstance(value, dict | list) else value for name, value in options.items()}
 
 
 def _add_job(unit: UnitOfWork, body: JobRequest, model: tables.Model, dataset: tables.Dataset) -> JobRecord:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
-from pydantic import Field
 
 from fedlas.contract.base import JsonObject
-from fedlas.contract.profiles import Task
+from fedlas.contract.options import ModelPart
 from fedlas.contract.records import ModelRecord
 from fedlas.preprocessing import Preprocessing
 from service.api.plumbing.idempotency import IdempotencyKey, Key
+from service.api.plumbing.options import stored_options
 from service.api.plumbing.receiving import MODEL_PARTS, ReceivedFile
-from service.api.plumbing.records import MODEL_FORM, FileOptions, RecordRoutes, UploadId, create_from_file, uploading
-from service.api.plumbing.request_bodies import parse_json, parse_names, parse_padding
+from service.api.plumbing.records import MODEL_FORM, RecordRoutes, create_from_file, uploading
 from service.api.plumbing.responses import PriorsOption, created, downloading, stored_graph
 from service.api.plumbing.routing import Route
 from service.api.plumbing.services import Services, ServicesDep
@@ -32,70 +29,24 @@ _SHOWN = 200
 _MAX_MESSAGE = 1000
 
 
-class ModelOptions(FileOptions):
-    """Options of importing the file; everything has a default."""
-
-    class_names: str | None = Field(
-        None,
-        max_length=1_000_000,
-        description='In the output\'s order: a JSON list, or comma-separated (`"a, b",c` quotes a name with a comma).',
-    )
-    task: Task | None = None
-    positive_class: str | None = Field(None, max_length=1000)
-    output: str | None = Field(
-        None, max_length=1000, description="The output that classifies, where there are several."
-    )
-    features: str | None = Field(None, max_length=1000, description="The tensor to tap as penultimate features.")
-    preprocessing: str | None = Field(
-        None,
-        max_length=1_000_000,
-        description="JSON: how image files become the model's input, in training and serving.",
-    )
-    columns: str | None = Field(
-        None,
-        max_length=10_000_000,
-        description="Names of the columns of the single input, a matrix, in order: a JSON list, or comma-separated.",
-    )
-    padding: str | None = Field(
-        None, max_length=100_000, description='JSON, input → number that fills shorter rows: {"input_ids": 0}.'
-    )
-    missing: Literal["reject", "nan"] | None = Field(
-        None, description="`nan`: numbers may be missing (NaN, in JSON null); null: as in what calibrates the model."
-    )
-    upload_id: UploadId = None
-
-    def stored(self) -> JsonObject:
-        """The options as they are kept with the record; raises InvalidRequest."""
-        names = parse_names(self.class_names, "class_names", least=2) if self.class_names is not None else None
-        if self.positive_class is not None and (names is None or self.positive_class not in names):
-            shown = "none were given" if names is None else ", ".join(names)[:_SHOWN]
-            raise InvalidRequest(
-                "invalid_positive_class",
-                f"positive_class {self.positive_class[:_SHOWN]!r} is none of class_names ({shown})",
-                field="positive_class",
-            )
-        return {
-            **self.model_dump(include={"task", "positive_class", "output", "features", "missing"}),
-            "class_names": names,
-            "preprocessing": parse_preprocessing(self.preprocessing) if self.preprocessing else None,
-            "columns": parse_names(self.columns, "columns", least=1) if self.columns is not None else None,
-            "padding": parse_padding(self.padding) if self.padding else None,
-        }
+def stored_model_options(options: ModelPart) -> JsonObject:
+    """The options as they are kept with the record; raises InvalidRequest."""
+    names = options.class_names
+    if options.positive_class is not None and (names is None or options.positive_class not in names):
+        shown = "none were given" if names is None else ", ".join(names)[:_SHOWN]
+        message = f"positive_class {options.positive_class[:_SHOWN]!r} is none of class_names ({shown})"
+        raise InvalidRequest("invalid_positive_class", message, field="positive_class")
+    stored = stored_options(options)
+    if options.preprocessing is not None:
+        try:
+            stored["preprocessing"] = dict(Preprocessing.parse(options.preprocessing.stored()).as_dict())
+        except ValueError as error:
+            message = f"preprocessing: {error}"[:_MAX_MESSAGE]
+            raise InvalidRequest("invalid_preprocessing", message, field="preprocessing") from error
+    return stored
 
 
-def parse_preprocessing(text: str) -> JsonObject:
-    """Parse, check and complete; raises InvalidRequest."""
-    given = parse_json(text, "preprocessing")
-    if not isinstance(given, dict):
-        raise InvalidRequest("invalid_preprocessing", "preprocessing must be a JSON object", field="preprocessing")
-    try:
-        return dict(Preprocessing.parse(given).as_dict())
-    except ValueError as error:
-        message = f"preprocessing: {error}"[:_MAX_MESSAGE]
-        raise InvalidRequest("invalid_preprocessing", message, field="preprocessing") from error
-
-
-def add_model(unit: UnitOfWork, file: ReceivedFile, options: ModelOptions, stored: JsonObject) -> tables.Model:
+def add_model(unit: UnitOfWork, file: ReceivedFile, options: ModelPart, stored: JsonObject) -> tables.Model:
     """Keep the file and insert the record; inspection is open work."""
     columns = file.columns(unit, options.name, "model")
     row = tables.Model(id=new_id("mdl"), status="inspecting", origin="uploaded", options=stored, **columns)
@@ -109,18 +60,19 @@ def add_model(unit: UnitOfWork, file: ReceivedFile, options: ModelOptions, store
     status_code=201,
     response_model=ModelRecord,
     openapi_extra=uploading(
+        ModelPart,
         *("invalid_class_names", "invalid_positive_class", "invalid_columns", "invalid_padding"),
         "invalid_preprocessing",
         at={422: ["unknown_upload"]},
         form=MODEL_FORM,
     ),
 )
-async def create_model(
-    request: Request, services: ServicesDep, options: Annotated[ModelOptions, Query()], key: IdempotencyKey = None
-) -> Response:
+async def create_model(request: Request, services: ServicesDep, key: IdempotencyKey = None) -> Response:
     """Upload a model; it is inspected in the background and becomes `ready` or `rejected`."""
     scoped = Key.of("models", key)
-    answer, _ = await create_from_file(request, services, scoped, options, add_model, model_record, MODEL_PARTS)
+    answer, _ = await create_from_file(
+        request, services, scoped, ModelPart, add_model, model_record, MODEL_PARTS, stored=stored_model_options
+    )
     return created(answer, "/v1/models")
 
 

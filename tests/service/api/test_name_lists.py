@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.api.plumbing.request_bodies import parse_names
+from service.api.plumbing.options import parse_names
 from service.registry.errors import InvalidRequest
 
 
@@ -25,7 +25,7 @@ from service.registry.errors import InvalidRequest
 )
 def test_names(text: str, names: list[str]) -> None:
     """Spaces around names do not count, and what has always been read is read as it was."""
-    assert parse_names(text, "class_names", least=2) == names
+    assert parse_names(text, "class_names") == names
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,6 @@ def test_names(text: str, names: list[str]) -> None:
 def test_no_names(text: str, words: str) -> None:
     """A code and the field, and what was found."""
     with pytest.raises(InvalidRequest) as caught:
-        parse_names(text, "class_names", least=2)
+        parse_names(text, "class_names")
     assert (caught.value.code, caught.value.field) == ("invalid_class_names", "class_names")
     assert words in caught.value.message
