@@ -287,6 +287,63 @@ def test_errors_are_said(client: triton.InferenceServerClient) -> None:
         assert words in message
 
 
+def test_repository(client: triton.InferenceServerClient, digits: tuple[Json, Json]) -> None:
+    """An unloaded model is listed as such and not ready, and answers again when it has been loaded."""
+    model_id = digits[0]["id"]
+
+    def state() -> str:
+        (found,) = [item for item in client.get_model_repository_index() if item["name"] == model_id]
+        assert {"name", "version", "state", "reason"} <= set(found)
+        return str(found["state"])
+
+    assert {NAME, model_id} <= {item["name"] for item in client.get_model_repository_index()}
+    before = client.infer(model_id, [tensor(ROWS)]).as_numpy("probabilities")
+    assert state() == "READY"
+    client.unload_model(model_id)
+    try:
+        assert state() == "UNAVAILABLE"
+        assert not client.is_model_ready(model_id)
+        status, message = refusal(lambda: client.infer(model_id, [tensor(ROWS)]))
+        assert status in ("400", "409", "503")
+        assert "load" in message
+        assert client.is_model_ready(NAME), "others are not concerned"
+        client.unload_model(model_id, unload_dependents=True)
+    finally:
+        client.load_model(model_id)
+    assert state() == "READY"
+    assert client.is_model_ready(model_id)
+    agree(client.infer(model_id, [tensor(ROWS)]).as_numpy("probabilities"), before)
+
+
+def test_statistics(client: triton.InferenceServerClient, alone: Outputs) -> None:
+    """Rows, requests and times of a model grow with what was asked of it."""
+
+    def read() -> Json:
+        (found,) = client.get_inference_statistics(NAME, "1")["model_stats"]
+        return dict(found)
+
+    before = read()
+    for _ in range(3):
+        client.infer(NAME, [tensor(ROWS)])
+    with pytest.raises(InferenceServerException):
+        client.infer(NAME, [tensor(ROWS[:, :63])])
+    after = read()
+    assert (after["name"], after["version"]) == (NAME, "1")
+    assert after["inference_count"] - before["inference_count"] == 3 * len(ROWS)
+    assert 0 < after["execution_count"] - before["execution_count"] <= 3
+    for kind, count in (("success", 3), ("fail", 1)):
+        grown = {
+            key: after["inference_stats"][kind][key] - before["inference_stats"][kind][key] for key in ("count", "ns")
+        }
+        assert grown["count"] == count
+        assert grown["ns"] > 0
+    for kind in ("queue", "compute_input", "compute_infer", "compute_output"):
+        assert {"count", "ns"} <= set(after["inference_stats"][kind])
+    everyone = client.get_inference_statistics()["model_stats"]
+    assert (NAME, "1") in {(item["name"], item["version"]) for item in everyone}
+    assert NAME in {item["name"] for item in client.get_inference_statistics(NAME)["model_stats"]}
+
+
 def test_an_uploaded_model_and_several_inputs(
     client: triton.InferenceServerClient, service: Service, uploads: Uploads
 ) -> None:
