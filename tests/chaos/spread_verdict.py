@@ -51,7 +51,7 @@ def _with_report(evidence: Evidence) -> list[str]:
 
 
 def events_are_single(evidence: Evidence) -> Line:
-    """However many workers and attempts have told of it."""
+    """Each event of a training comes once, however many workers and attempts have reported it."""
     broken = []
     for job_id, events in evidence.events.items():
         told = Counter(

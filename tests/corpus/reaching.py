@@ -1,4 +1,4 @@
-"""ONNX files that reach for other files: weights said to lie elsewhere, openly or hidden in an unusual place."""
+"""ONNX files that reach for other files: weights that claim to lie elsewhere, openly or hidden in an unusual place."""
 
 from __future__ import annotations
 

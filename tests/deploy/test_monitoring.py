@@ -1,4 +1,4 @@
-"""Alerts, dashboard and scalers: Prometheus' own checks accept them, and they ask for what is told."""
+"""Alerts, dashboard and scalers: Prometheus' own checks accept them, and they ask for metrics that exist."""
 
 from __future__ import annotations
 

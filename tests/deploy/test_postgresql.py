@@ -157,7 +157,7 @@ def test_a_scaler_counts_what_the_metrics_tell(registry: Registry, server: Postg
 
 @pytest.mark.parametrize("crash", [False, True], ids=["stopped", "crashed"])
 def test_a_restart_is_outlived(registry: Registry, server: PostgreSQL, crash: bool) -> None:
-    """While the database is away this is said, a transaction it cut short leaves nothing, and then all goes on."""
+    """While the database is away answers say so, a transaction it cut short leaves nothing, and then all goes on."""
     claim = running_job(registry)
     with pytest.raises(Unavailable), registry.write() as unit:
         unit.jobs.change_status(unit.jobs.get(claim.record_id), "cancelling")

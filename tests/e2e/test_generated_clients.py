@@ -91,7 +91,7 @@ def test_every_python_module_can_be_imported(python_client: ModuleType) -> None:
 
 
 def test_python_drives_a_job(python_client: ModuleType, service: Service, uploads: Uploads, stack: ExitStack) -> None:
-    """The generated Python client uploads, orders, watches, reads the report, predicts, and is told what is wrong."""
+    """The generated Python client uploads, creates, watches, reads the report, predicts, and gets typed errors."""
 
     def operation(name: str) -> Any:
         return importlib.import_module(f"{python_client.__name__}.api.{name}").sync

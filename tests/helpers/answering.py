@@ -67,7 +67,7 @@ def accepts(sock: socket.socket) -> None:
 
 
 class Receiver(socketserver.ThreadingTCPServer):
-    """A server that reads a request, keeps it, and answers as its script says; unless told to, it speaks no TLS."""
+    """A server that reads a request, keeps it, and answers as its script says; by default it speaks no TLS."""
 
     allow_reuse_address = True
     daemon_threads = False

@@ -43,7 +43,7 @@ def variables(text: str) -> dict[str, str]:
 
 
 def laid_over(service: Json, other: Json) -> Json:
-    """A service with an overlay's part of it: what is said again counts, and mappings and lists grow."""
+    """A service with an overlay's part of it: repeated values replace, and mappings and lists grow."""
     grown = {**service, **other}
     for name in service.keys() & other.keys():
         if isinstance(other[name], dict):

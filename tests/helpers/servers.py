@@ -110,7 +110,7 @@ class Server:
 
     @property
     def log(self) -> str:
-        """The end of what it has said."""
+        """The end of its output."""
         return self.log_file.read_text(errors="replace")[-_LOG_TAIL:] if self.log_file.exists() else ""
 
 

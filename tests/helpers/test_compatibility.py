@@ -109,7 +109,7 @@ HARMLESS: dict[str, Callable[[Json], object]] = {
 
 @pytest.mark.parametrize("name", BREAKING)
 def test_what_breaks_clients_is_found(name: str) -> None:
-    """Each edit that breaks a client is told, with its place."""
+    """Each edit that breaks a client is reported, with its place."""
     edit, told = BREAKING[name]
     assert any(told in line for line in breaks(DOCUMENT, edited(edit))), breaks(DOCUMENT, edited(edit))
 

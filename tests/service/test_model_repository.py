@@ -163,7 +163,7 @@ def test_versions_that_cannot_be(api: Api, version: str) -> None:
 
 
 def test_ready_means_open(api: Api) -> None:
-    """A model that is said to be ready is open and warm; one whose file cannot be had is not ready."""
+    """A model that answers ready is open and warm; one whose file cannot be had is not ready."""
     published(api, "digits", 1)
     engine = api.scheduler
     assert len(engine.models) == 0

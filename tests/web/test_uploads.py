@@ -112,7 +112,7 @@ def test_a_connection_that_comes_back_and_one_that_is_held(page: Page, rows: Pat
 
 
 def test_what_is_dropped_goes_where_it_belongs(page: Page, uploads: Uploads) -> None:
-    """Files are told apart by their content; what is not taken is told, and what was there stays."""
+    """Files are known by their content; a refusal is shown, and what was there stays."""
     model, dataset = page.locator("[data-drop=model]"), page.locator("[data-drop=dataset]")
     onnx, npz = uploads["digits.onnx"], uploads["digits.npz"]
     drop(page, a_onnx=onnx, b_onnx=onnx)

@@ -1,4 +1,4 @@
-"""JSON of predict requests: what it holds is counted before it is read, and what is wrong with it is said briefly."""
+"""JSON of predict requests: what it holds is counted before it is read, and its fault is reported briefly."""
 
 from __future__ import annotations
 

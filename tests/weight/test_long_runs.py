@@ -143,7 +143,7 @@ def test_a_run_that_cannot_be_ended_is_told_of_a_second_after_its_time(bench: Be
 
 
 def test_who_leaves_early_ends_no_process(bench: Bench) -> None:
-    """A client that goes away a moment after its request has its run ended, and the file is not said to hang."""
+    """A client that goes away a moment after its request has its run ended, and the file is not reported to hang."""
     stuck: list[str] = []
 
     async def ask() -> None:

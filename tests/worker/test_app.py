@@ -213,7 +213,7 @@ def test_celery_tells_what_is_really_done(site: Site, worker: CeleryWorker) -> N
 
 
 def test_slow_receivers_leave_a_thread_to_inspections(site: Site, worker: CeleryWorker) -> None:
-    """Deliveries take their share of the threads; what is left of the worker inspects, and all are told in the end."""
+    """Deliveries take their share of the threads; what is left of the worker inspects, and all arrive in the end."""
     with ExitStack() as stack:
         slow = [stack.enter_context(receiver()) for _ in range(3)]
         messages = [add_message(site.registry, url) for url, _ in slow]

@@ -39,7 +39,7 @@ def given(folder: Path) -> tuple[GraphClassifier, Dataset]:
 
 
 def test_a_notebook_calibrates_judges_and_exports(tmp_path: Path) -> None:
-    """The verdict, its report and the file belong together, and stages and request are told as they were."""
+    """The verdict, its report and the file belong together, and stages and request are reported as they were."""
     classifier, dataset = given(tmp_path)
     heard = Heard()
     options = CalibrationOptions(method="post_hoc", evaluations_before=2)

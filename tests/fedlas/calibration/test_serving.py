@@ -126,7 +126,7 @@ class Miswritten(TemperatureScaling):
 
 
 def test_whatever_stops_a_file_gives_way(raced: Raced, caplog: pytest.LogCaptureFixture) -> None:
-    """A defect of ours is logged, and told without its words; so does a file that computes something else."""
+    """A defect of ours is logged, and reported without its words; so does a file that computes something else."""
 
     broken = {"trained": Unwritable(4.0), "post_hoc": Miswritten(4.0)}
     more = {name: replace(raced[1].post_hoc, calibrator=calibrator) for name, calibrator in broken.items()}
@@ -177,7 +177,7 @@ def test_where_pytorch_computes_another_network_the_runtime_is_calibrated(roundi
 
 
 def test_nothing_is_written_where_the_upload_stays(tmp_path: Path) -> None:
-    """Wrong calibration labels make a perfect network timid, test rows veto it: no file, nothing promised or said."""
+    """Wrong calibration labels make a perfect network timid, test rows veto it: no file, no promise and no claim."""
     rows, rng = gaussian_classes.world(), np.random.default_rng(1)
     wrong = (rows["split"] == "calibration") & (rng.random(len(rows["label"])) < 0.6)
     rows["label"][wrong] = rng.integers(0, 4, wrong.sum())

@@ -91,7 +91,7 @@ def here(
 def calibrated(
     service: Service, files: Path, variables: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A folder with what `fedlas calibrate` has written and said; its model answers as `sharp`."""
+    """A folder with the files and output of `fedlas calibrate`; its model answers as `sharp`."""
     folder = tmp_path_factory.mktemp("calibrated")
     done = fedlas(
         *("calibrate", files / "sharp.onnx", files / "many.npz", "--seen-by-model", "no", "--method", "temperature"),

@@ -1,4 +1,4 @@
-"""Verdicts as exit codes, of real scores, jobs and local calibrations; and what somebody who waits is told."""
+"""Verdicts as exit codes, of real scores, jobs and local calibrations; and the sentences for a caller who waits."""
 
 from __future__ import annotations
 

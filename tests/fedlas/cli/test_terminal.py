@@ -52,7 +52,7 @@ class Terminal:
         os.close(theirs)
 
     def until(self, pattern: str) -> re.Match[str]:
-        """Read until this is said."""
+        """Read until this text comes."""
         deadline = time.monotonic() + _MAX_S
         while (found := re.search(pattern, self.said)) is None:
             assert time.monotonic() < deadline, self.said
@@ -64,7 +64,7 @@ class Terminal:
         os.write(self._ours, keys.encode())
 
     def end(self) -> int:
-        """Read all that is still said, and return the exit code."""
+        """Read all remaining output, and return the exit code."""
         while self._read():
             pass
         return self.process.wait(_MAX_S)

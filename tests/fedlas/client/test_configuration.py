@@ -74,7 +74,7 @@ def test_what_is_of_no_use_is_a_sentence(arguments: dict[str, str], sentence: st
 
 
 def test_broken_profiles_are_named(environment: dict[str, str], tmp_path: Path) -> None:
-    """A missing key file and a file that is no TOML are told with their paths."""
+    """A missing key file and a file that is no TOML are reported with their paths."""
     (tmp_path / "fedlas" / "team.key").unlink()
     with pytest.raises(ConfigurationError, match=r"key_file .*team\.key cannot be read: No such file"):
         load_configuration(environment=environment)

@@ -63,7 +63,7 @@ PAGE = b'{"data": [], "has_more": false, "next": null}'
 
 
 def test_nobody_is_there() -> None:
-    """A wrong port is said with the URL, and what to do."""
+    """A wrong port is an error with the URL, and what to do."""
     where = f"http://127.0.0.1:{free_port()}"
     with Client(where) as client, pytest.raises(errors.APIConnectionError) as caught:
         client.models.get("mdl_1")
@@ -77,7 +77,7 @@ def test_nobody_is_there() -> None:
 
 
 def test_the_key_is_wrong(url: str) -> None:
-    """No key and a wrong one are told apart from everything else, with the id in the server's log."""
+    """No key and a wrong one differ from every other error, with the id in the server's log."""
     for key in (None, "wrong-key"):
         with Client(url, key) as client, pytest.raises(errors.AuthenticationError, match="FEDLAS_API_KEY") as caught:
             client.models.get("mdl_1")

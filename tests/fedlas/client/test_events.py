@@ -1,4 +1,4 @@
-"""Work that is waited for: streams are read as the standard says, and whoever waits is told what for, once."""
+"""Work that is waited for: streams are read as the standard says, and a caller who waits learns what for, once."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def test_an_error_names_its_rows(echoed: Client, echo: Echo) -> None:
 
 
 def test_answers_of_two_models_are_no_answer(echoed: Client, echo: Echo) -> None:
-    """A version that takes over between two requests is told rather than mixed in."""
+    """A version that takes over between two requests is an error rather than mixed in."""
     echo.model = lambda request: f"mdl_{request}"
     with pytest.raises(APIError, match="mdl_1 and mdl_2 answered; ask again"):
         echoed.predict("m", np.zeros((COUNT, 1)))

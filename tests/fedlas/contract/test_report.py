@@ -1,4 +1,4 @@
-"""The report as a document: what was written as JSON is read again, and what another version wrote is told by name."""
+"""The report as a document: what was written as JSON is read again, and what another version wrote is named."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def saved(network: nn.Module, path: Path, *, prefix: str = "", dtype: torch.dtyp
 def test_a_file_of_weights_is_its_network(
     name: str, prefix: str, preprocessing: dict[str, Any] | None, built: dict[str, int], tmp_path: Path
 ) -> None:
-    """Classes are told by the weights, sizes by the preprocessing, and the network can be trained."""
+    """Classes are known by the weights, sizes by the preprocessing, and the network can be trained."""
     network = library_network(name, **built)
     weights = saved(network, tmp_path / "w.safetensors", prefix=prefix)
     file = model_file(weights, folder=tmp_path, architecture=name, preprocessing=preprocessing)

@@ -83,7 +83,7 @@ def test_scores_are_found_in_what_forward_returns(tmp_path: Path, answer: Any) -
 
 
 def test_one_logit_is_a_binary_classifier(tmp_path: Path) -> None:
-    """A vector of logits becomes two classes, and the service is told so."""
+    """A vector of logits becomes two classes, and the options say so."""
     network, rows = Composed(nn.Linear(4, 1), lambda y: y.squeeze(1)), torch.rand(4, 4)
     file = model_file(network, folder=tmp_path, example=rows, class_names=["no", "yes"])
     assert (file.options["task"], file.class_names) == ("binary", ["no", "yes"])

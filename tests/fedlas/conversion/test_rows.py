@@ -164,5 +164,5 @@ def test_roles_that_name_nothing_are_refused(tmp_path: Path) -> None:
 
 
 def test_words_are_those_of_the_library() -> None:
-    """Splits, roles and names of labels are said twice, since a client may have no Arrow."""
+    """Splits, roles and names of labels are written twice, since a client may have no Arrow."""
     assert (SPLITS, ROLES, LABEL_NAMES) == (DATA_SPLITS, roles.ROLES, roles.LABEL_NAMES)

@@ -41,7 +41,7 @@ def test_the_only_input_fits_under_any_name() -> None:
 
 
 def test_inputs_are_ordered_as_the_model_wants() -> None:
-    """Several inputs are matched by name, put in the model's order, and what is left over is said."""
+    """Several inputs are matched by name, put in the model's order, and the rest is reported."""
     data = dataset(mask=np.ones((60, 5), bool), ids=np.ones((60, 5), np.int32), extra=np.ones(60))
     result = fitted(data, spec("ids", "int64", ("N", "seq")), spec("mask", "int64", ("N", "seq")))
     assert list(result.inputs) == ["ids", "mask"]

@@ -175,7 +175,7 @@ def test_seen_rows_are_left_out_and_counted(tmp_path: Path) -> None:
 
 
 def test_a_guarantee_split_may_become_empty(tmp_path: Path) -> None:
-    """Without guarantee rows nothing is promised, which is said and is no reason to stop."""
+    """Without guarantee rows nothing is promised, which is reported and is no reason to stop."""
     dataset = data({"calibration": 300, "guarantee": 20, "test": 300})
     left = without_seen(dataset, SeenRows.of(dataset.inputs, dataset.rows("guarantee"), key=KEY), scratch=tmp_path)
     assert (len(left.rows("guarantee")), left.seen_by_model) == (0, "unknown")

@@ -137,7 +137,7 @@ def test_unknown_split_folders_are_named(tmp_path: Path) -> None:
 
 
 def test_remarks_on_sizes_and_modes(tmp_path: Path) -> None:
-    """Different sizes and modes are said once, with numbers, for the owner of the preprocessing."""
+    """Different sizes and modes are reported once, with numbers, for the owner of the preprocessing."""
     entries = [Entry(f"cat/{i}.png".encode(), image(photo(8 + i % 3, 9, seed=i))) for i in range(9)]
     entries.append(Entry(b"cat/deep.png", image(np.zeros((30, 40), np.uint16))))
     path = tmp_path / "images.zip"

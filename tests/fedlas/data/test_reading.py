@@ -140,7 +140,7 @@ def test_a_second_label_name_is_an_input_with_a_warning(tmp_path: Path) -> None:
 
 
 def test_weights_and_ids_are_kept(tmp_path: Path) -> None:
-    """Weights and row names stay out of the inputs, row by row; nothing is said of names that differ."""
+    """Weights and row names stay out of the inputs, row by row; names that differ have no warning."""
     weights, ids = np.linspace(0, 2, 200), np.array([f"row {i}" for i in range(200)])
     dataset = read_dataset(npz(tmp_path, x=np.zeros(200), label=LABELS, weight=weights, id=ids))
     assert list(dataset.inputs) == ["x"]

@@ -54,7 +54,7 @@ INDEXED = {
 
 @pytest.mark.parametrize(("which", "kind"), [(which, kind) for which in INDEXED for kind in INDEXED[which][1]])
 def test_a_pandas_index_is_no_feature(which: str, kind: str, tmp_path: Path) -> None:
-    """However it is called, what pandas adds to a frame is dropped and told, and the features keep their names."""
+    """However it is called, what pandas adds to a frame is dropped and reported, and the features keep their names."""
     frame, dropped = INDEXED[which]
     dataset = written(tmp_path, frame, kind)
     assert dataset.columns == NAMES
@@ -82,7 +82,7 @@ def test_names_stay_in_the_prepared_copy(tmp_path: Path) -> None:
 
 
 def test_columns_are_put_into_the_models_order(tmp_path: Path) -> None:
-    """Matched by name, whatever their order; what the model does not know is left out; both are told."""
+    """Matched by name, whatever their order; what the model does not know is left out; both are reported."""
     turned = [*NAMES[::-1], "weight_kg"]
     result = fitted(written(tmp_path, FRAME.assign(weight_kg=1.0)[turned], "parquet"), NAMES, scratch=tmp_path)
     np.testing.assert_array_equal(result.inputs["x"], FRAME.to_numpy())
@@ -109,7 +109,7 @@ def test_without_names_on_one_side_the_place_counts(columns: list[str] | None, t
 
 
 def test_missing_and_surplus_columns_are_named(tmp_path: Path) -> None:
-    """A column that the model needs is not made up; the index that was dropped is told beside it."""
+    """A column that the model needs is not made up; the index that was dropped is named beside it."""
     dataset = written(tmp_path, FRAME.assign(extra=1.0).set_index(np.arange(90) + 7), "csv")
     with pytest.raises(Mismatch) as caught:
         fitted(dataset, ["age", "height", "dose", "Unnamed: 0"])

@@ -173,7 +173,7 @@ def test_half_precision_upload(tmp_path: Path) -> None:
 
 
 def test_metadata(tmp_path: Path) -> None:
-    """Class names, the calibrator and whatever else was said can be read from the file."""
+    """Class names, the calibrator and further metadata can be read from the file."""
     classifier = load_onnx(export(mlp().eval(), table(2), tmp_path / "m.onnx"))
     out = tmp_path / "out.onnx"
     written = write_graph(classifier, calibrator=TemperatureScaling(2.5), class_names=["a", "b", "c"])

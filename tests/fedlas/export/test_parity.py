@@ -152,7 +152,7 @@ def test_double_precision_rounds_nothing(spread: float, tmp_path: Path) -> None:
 
 
 def test_graphs_without_a_form_in_double_precision(tmp_path: Path) -> None:
-    """Branches, and weights that would not fit, are said to have none."""
+    """Branches, and weights that would not fit, have none."""
     graph = cancelling(tmp_path).graph()
     branch = helper.make_graph(
         [helper.make_node("Identity", ["scores"], ["out"])],

@@ -43,7 +43,7 @@ def test_a_forgotten_class_is_stopped_by_its_score_and_by_its_share() -> None:
 
 
 def test_rare_classes_are_judged_together() -> None:
-    """Twenty classes of 10 rows and one of 600; all the small ones said half as often: one finding without a class."""
+    """Twenty classes of 10 rows and one of 600; small ones predicted half as often: one finding without a class."""
     rng = np.random.default_rng(0)
     targets = np.repeat(np.arange(21), [600] + [10] * 20)
     before = softmax(np.log([600] + [10] * 20) + 3.0 * np.eye(21)[targets] + rng.normal(size=(800, 21)))
@@ -62,7 +62,7 @@ def test_rare_classes_are_judged_together() -> None:
 
 
 def test_the_factor_of_a_share_is_counted_by_hand() -> None:
-    """100 of 500 rows are of a class said to have 0.4 of them: (200 + ½)/(100 + ½), where it was right before."""
+    """100 of 500 rows are of a class that gets 0.4 of them: (200 + ½)/(100 + ½), where it was right before."""
     targets = np.repeat([0, 1, 2], [100, 200, 200])
     before, after = np.tile([0.2, 0.4, 0.4], (500, 1)), np.tile([0.4, 0.3, 0.3], (500, 1))
     found = share_error(before, after, targets, None)

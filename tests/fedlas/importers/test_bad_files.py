@@ -47,7 +47,7 @@ ROWS = {"npz": saved(lambda b: np.savez(b, a=np.ones(2))), "csv": CSV, "parquet"
 
 @pytest.mark.parametrize("kind", ROWS)
 def test_rows_in_place_of_a_model(kind: str, tmp_path: Path) -> None:
-    """Rows or scores that come as a model are called rows, and told where scores alone go."""
+    """Rows or scores that come as a model are called rows, with the place where scores alone go."""
     path = tmp_path / "model.onnx"
     path.write_bytes(ROWS[kind])
     error = refused(path)
@@ -334,7 +334,7 @@ def test_the_list_of_operators() -> None:
 
 
 def test_which_limit_a_graph_is_over(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nodes are counted to the end and told; a count of parts or of values ends at its limit, which is named."""
+    """Nodes are counted to the end and reported; a count of parts or of values ends at its limit, which is named."""
     model = onnx.load(good)
     count = len(model.graph.node) + 20_000
     model.graph.node.extend(helper.make_node("Relu", ["x"], [f"r{i}"]) for i in range(20_000))

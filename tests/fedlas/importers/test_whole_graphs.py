@@ -449,7 +449,7 @@ def test_a_convolution_over_one_position_mixes_none(tmp_path: Path) -> None:
 
 
 def test_modules_without_a_graph() -> None:
-    """A classifier that is no imported one is told by its modules."""
+    """A classifier that is no imported one is known by its modules."""
     classifier = SmallClassifier(64, 10)
     assert network_kind(classifier) == "other"
     classifier.add_module("stem", nn.Conv2d(1, 4, 1))

@@ -288,7 +288,7 @@ def test_one_confidence_is_one_step() -> None:
 
 
 def test_many_steps_are_told_in_few() -> None:
-    """Steps that are told together are near each other, hold the same rows, and leave the score's parts alone."""
+    """Steps that are reported together are near each other, hold the same rows, and leave the score's parts alone."""
     probs, targets = drawn_rows(20_000, 3)
     whole, told = corp_curve(probs, targets), corp_curve(probs, targets, max_steps=11)
     assert len(told.counts) <= 11 < len(whole.counts)

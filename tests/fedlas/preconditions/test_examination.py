@@ -1,4 +1,4 @@
-"""The examination: what its checks find is told or ends a job, whatever one of them does."""
+"""The examination: findings of its checks are reported or end a job, whatever one of them does."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def test_two_exchanged_of_ten_are_certain_and_named(seed: int) -> None:
 
 
 def test_sorted_names_for_a_model_without() -> None:
-    """Where only the dataset has names, their order is said to be what was taken for the model's."""
+    """Where only the dataset has names, the sentence says that their order was taken for the model's."""
     order = np.random.default_rng(4).permutation(10)
     logits, targets, _ = gaussian_answers(np.random.default_rng(1), 10, 500)
     (notice,) = label_order(examined(logits[:, order], targets, class_names=NAMES))
@@ -103,7 +103,7 @@ def test_a_poor_model_in_the_wrong_order_ends_a_job_too() -> None:
 
 
 def test_labels_from_one() -> None:
-    """Labels 1 to 9 of ten classes, each one too large, are told from any other order."""
+    """Labels 1 to 9 of ten classes, each one too large, are distinguished from any other order."""
     logits, targets, _ = gaussian_answers(np.random.default_rng(5), 10, 900)
     kept = targets < 9
     (notice,) = label_order(examined(logits[kept], targets[kept] + 1, class_names=NAMES, numbered=True))

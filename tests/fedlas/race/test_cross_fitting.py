@@ -114,7 +114,7 @@ def test_no_rows_train_nothing() -> None:
 
 
 def test_a_network_without_weights_trains_nothing() -> None:
-    """Frozen weights are said to be the reason."""
+    """Frozen weights are named as the reason."""
     assert "no weights" in race(HOT, classifier=overconfident_classifier().requires_grad_(False)).candidates[1].reason
 
 
@@ -138,7 +138,7 @@ def test_where_the_network_does_not_fit_the_head_is_trained() -> None:
 
 
 def test_progress_is_told_in_order() -> None:
-    """Folds, then the refit, each from epoch 0 on; the fraction never falls; the time left is told after the first."""
+    """Folds, then the refit, each from epoch 0 on; the fraction never falls; the time left comes after the first."""
     heard, progress = Heard(), JobProgress()
     result = race(HOT, HOT_PLUS, observer=heard, progress=progress)
     seen = heard.progress

@@ -59,7 +59,7 @@ class Killed(BaseException):
 
 
 class Run(Observer):
-    """One attempt at a race: what it told, and what came of it."""
+    """One attempt at a race: its events, and its result."""
 
     def __init__(
         self,

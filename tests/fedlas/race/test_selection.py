@@ -1,4 +1,4 @@
-"""The selector: what may be said from calibration rows about calibrators and candidates."""
+"""The selector: the claims that calibration rows allow about calibrators and candidates."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def test_a_useless_model_is_called_so() -> None:
 
 
 def test_a_uniform_model_cannot_abstain() -> None:
-    """All confidences alike: one point on the curve, and it is said that nothing can be set aside."""
+    """All confidences alike: one point on the curve, and a sentence that nothing can be set aside."""
     content = report(np.full((60, 3), 1 / 3), np.arange(60) % 3).as_dict()
     assert content["risk_coverage"]["calibrated"]["coverage"] == [1.0]
     assert any("too much alike" in sentence for sentence in content["summary"])
@@ -132,7 +132,7 @@ def test_ten_rows_are_few(num_classes: int) -> None:
 
 
 def test_two_classes_show_the_positive_one() -> None:
-    """Recall of the named class; never answering it is said, though accuracy is 99 %."""
+    """Recall of the named class; a model that never answers it is named, though accuracy is 99 %."""
     targets = np.zeros(400, int)
     targets[:4] = 1
     probs = np.tile([0.99, 0.01], (400, 1))
@@ -182,7 +182,7 @@ def test_sections_are_the_metrics() -> None:
 
 
 def test_rows_that_may_have_been_seen_are_not_called_out_of_fold() -> None:
-    """Where it is unknown what the model has seen, no part is said to have added anything."""
+    """Where it is unknown what the model has seen, no part claims to have added anything."""
     logits, targets = drawn_logits(60, 3)
     rows = OutOfFold({"uploaded": np.ones(20), "temperature": np.linspace(0.5, 0.6, 20)})
     known = report(softmax(logits), targets, out_of_fold=rows, seen_by_model="no").as_dict()
@@ -213,7 +213,7 @@ def test_too_easy_calibration_rows_are_noticed() -> None:
 
 
 def test_what_a_notice_says_is_not_said_again() -> None:
-    """Classes without test rows are told once: with the evidence of a notice where there is one."""
+    """Classes without test rows are reported once: with the evidence of a notice where there is one."""
     logits, _ = drawn_logits(300, 3)
     probs, targets = softmax(logits), np.arange(300) % 2
     notice = Notice(

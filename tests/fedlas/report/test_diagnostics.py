@@ -70,7 +70,7 @@ def test_smoothing_and_gate_are_counted() -> None:
 
 
 def test_a_perfect_model_has_diagnostics_without_figures() -> None:
-    """No wrong row: no AUROC, no mean on wrong rows, and it is said."""
+    """No wrong row: no AUROC, no mean on wrong rows, and a sentence on that."""
     found = fedlas_diagnostics(feature_norms=np.arange(20.0), correct=np.ones(20), epsilon=np.full(20, 0.1))
     assert found.feature_norm is None
     assert found.epsilon.wrong is None

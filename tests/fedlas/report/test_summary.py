@@ -136,7 +136,7 @@ def test_what_is_proven_of_the_upload_alone_is_said() -> None:
 
 
 def test_an_open_claim_is_told_with_its_range() -> None:
-    """A gain too small for so few rows is not shown, and between which bounds it lies is said."""
+    """A gain too small for so few rows is not shown, and the sentence has its bounds."""
     logits, targets = drawn_logits(200, 3)
     probs, better = softmax(1.1 * logits), softmax(logits)
     gate = judge({"uploaded": probs, "post_hoc": better}, targets, provenance="no")

@@ -84,7 +84,7 @@ def test_a_weighted_dataset_says_what_stayed(tmp_path: Path) -> None:
 
 
 def test_weights_that_leave_nothing_are_refused(tmp_path: Path) -> None:
-    """A single huge weight makes a sample of the population impossible: that is said, with the numbers."""
+    """A single huge weight makes a sample of the population impossible: the error says so, with the numbers."""
     weights = np.ones(1000)
     weights[999] = 1e9
     words = np.array(["calibration", "test"])[np.arange(1000) // 500]
@@ -95,7 +95,7 @@ def test_weights_that_leave_nothing_are_refused(tmp_path: Path) -> None:
 
 
 def test_one_heavy_calibration_row_is_refused(tmp_path: Path) -> None:
-    """Where a few rows outweigh all others, calibrators would be fitted on those: that is said, with the number."""
+    """Where a few rows outweigh all others, calibrators would be fitted on those: an error has the number."""
     weights = np.ones(1000)
     weights[:3] = 1e6
     words = np.array(["calibration", "test"])[np.arange(1000) // 500]

@@ -17,7 +17,7 @@ _CANARY = Path(__file__).with_name("sitecustomize.py")
 
 
 class Takeover:
-    """Processes that are started with `environment` do what the canary does, once they are told."""
+    """Processes that are started with `environment` do what the canary does, on a signal."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()

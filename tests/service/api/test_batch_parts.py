@@ -129,7 +129,7 @@ def swapped(manifest: Json) -> None:
 
 
 def exchanged(manifest: Json) -> None:
-    """Two parts change all that is said of their files."""
+    """Two parts change all metadata of their files."""
     swapped(manifest)
     one, two = manifest["parts"][1:3]
     one["bytes"], two["bytes"] = two["bytes"], one["bytes"]

@@ -230,7 +230,7 @@ def test_a_scrape_is_packed_for_who_takes_it(metrics: ServingMetrics) -> None:
 
 
 def test_a_service_without_models_has_metrics_too() -> None:
-    """Families without samples are allowed, and what the process uses is always told."""
+    """Families without samples are allowed, and the use of the process is always reported."""
     client = client_of(ServingMetrics())
     assert value(client.get("/metrics").text, "process_resident_memory_bytes") > 0
     names = {family.name for family in parse_openmetrics(client.get("/metrics", headers={"Accept": ACCEPT}).text)}

@@ -1,4 +1,4 @@
-"""Probes: who can be reached and who works, told in time whatever hangs."""
+"""Probes: who can be reached and who works, in time whatever hangs."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def collector() -> Iterator[Collector]:
 def test_a_collector_that_is_slow_costs_a_bounded_memory(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Beyond a number and a size spans are dropped, which is said once; closing gives up, and what waits still goes."""
+    """Beyond a number and a size spans are dropped, logged once; closing gives up, and what waits still goes."""
     caplog.set_level(logging.WARNING)
     monkeypatch.setattr(module, "_MAX_BYTES", 100)
     monkeypatch.setattr(module, "_MAX_WAITING", 3)
@@ -52,7 +52,7 @@ def test_a_collector_that_is_slow_costs_a_bounded_memory(
 
 
 def test_the_environment_says_how_and_where(collector: Collector, caplog: pytest.LogCaptureFixture) -> None:
-    """The variables of OTLP are those of the SDK; what cannot be sent is told, and the next is sent again."""
+    """The variables of OTLP are those of the SDK; what cannot be sent is logged, and the next is sent again."""
     request = ExportTraceServiceRequest()
     request.resource_spans.add().scope_spans.add().spans.add(name="predict")
     base = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"{collector.url}/"}

@@ -331,7 +331,7 @@ def test_image_files() -> None:
 
 @pytest.mark.parametrize(("subtype", "format"), [("png", "PNG"), ("jpeg", "JPEG"), ("webp", "WEBP"), ("bmp", "BMP")])
 def test_an_image_as_the_body(subtype: str, format: str) -> None:
-    """An image alone is one row, told by its content."""
+    """An image alone is one row, known by its content."""
     file = image(photo(), format)
     expected = rows(FORM, form(*file_parts([file])), PICTURES)["x"]
     for content_type in (f"image/{subtype}", "Image/PNG; q=1"):

@@ -42,7 +42,7 @@ def test_abstaining_and_ranking() -> None:
 
 @pytest.mark.parametrize(("positive", "column"), [(None, 1), ("bad", 1), ("good", 0)])
 def test_probability_of_the_positive_class(positive: str | None, column: int) -> None:
-    """A binary model tells the probability of its positive class, the second one unless somebody said otherwise."""
+    """A binary model answers the probability of its positive class, by default the second one."""
     given = outputs(LOGITS[:, :2])
     profile = {"class_names": ["good", "bad"], "task": "binary", "positive_class": positive}
     found = [item["probability"] for item in answer(given, profile, AnswerOptions())]

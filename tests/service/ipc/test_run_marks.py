@@ -59,7 +59,7 @@ def process(record: RunRecord, number: int | None) -> int:
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT, signal.SIGILL, signal.SIGBUS])
 def test_a_signal_is_the_deed_of_the_model_in_its_thread(record: RunRecord, number: signal.Signals) -> None:
-    """Though another runs beside it; where the threads stood can be told."""
+    """The thread that got the signal names its model, though another runs beside it, and the notes have its stack."""
     found = fault(process(record, number), record.read(), out_of_memory=False)
     assert found is not None
     assert (found.how, found.models, found.certain) == (number.name, [OTHER], True)

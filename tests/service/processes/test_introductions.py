@@ -19,7 +19,7 @@ READ: TypeAdapter[ToAcceptor] = TypeAdapter(ToAcceptor)
 
 
 class Bench:
-    """Processes that are started, and read what they are told."""
+    """Processes that are started, and read their messages."""
 
     def __init__(self) -> None:
         self.introductions = Introductions()

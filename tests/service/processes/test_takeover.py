@@ -182,7 +182,7 @@ def test_a_half_of_another_release(
 def test_a_process_that_floods_control_is_ended(
     place: tuple[WalledApi, Takeover, Json], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Others are answered meanwhile; it is told and counted, and the process that follows answers."""
+    """Others are answered meanwhile; the end is logged and counted, and the next process answers."""
     needs_all(tmp_path)
     api, takeover, _ = place
     faults = counted(api)

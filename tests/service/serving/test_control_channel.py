@@ -83,7 +83,7 @@ class KeyControl:
 
 
 def test_answers_are_remembered_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Yes and no, for some seconds or until told; requests of one moment ask once; an error is not remembered."""
+    """Yes and no, for some seconds or until a change; requests of one moment ask once; an error is not remembered."""
 
     async def talk() -> None:
         control = KeyControl()

@@ -399,7 +399,7 @@ def test_bad_images(seeing: tuple[Api, Json], rows: Any, code: str, words: str) 
 
 
 def test_files_that_say_nothing_of_themselves(seeing: tuple[Api, Json], served: tuple[Api, Json]) -> None:
-    """Images and npy files are told by their first bytes where no media type tells; anything else is 415."""
+    """Images and npy files are known by their first bytes where no media type says it; anything else is 415."""
     rows, npy = np.full((1, 64), 0.5), io.BytesIO()
     np.save(npy, rows)
     for (api, model), content, plain in (

@@ -184,7 +184,7 @@ def test_a_kept_connection_goes_to_and_fro(port: int) -> None:
 
 
 def test_expect_100_continue(port: int) -> None:
-    """The client is told to go on by the side that reads the body, once."""
+    """The side that reads the body lets the client go on, once."""
     with connected(port) as client:
         head, _, body = request("/there/a", b"x" * 1000, more="Expect: 100-continue\r\n").partition(b"\r\n\r\n")
         client.sendall(head + b"\r\n\r\n")

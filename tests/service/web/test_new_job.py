@@ -213,7 +213,7 @@ def test_a_deleted_model_does_not_cost_the_dataset(api: Api, both: dict[str, str
 
 
 def test_nothing_that_is_sent_is_passed_over(api: Api, both: dict[str, str]) -> None:
-    """An empty form says what is missing; what is said of rows that are here makes another record of their file."""
+    """An empty form says what is missing; a new word on rows that are here makes another record of their file."""
     fields = {"model__upload_id": "", "dataset__upload_id": ""}
     status, page, _ = send(api, {}, **fields)
     assert (status, page.count("Choose a file, or one that is here.")) == (422, 2)

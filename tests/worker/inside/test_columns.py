@@ -70,7 +70,7 @@ def test_the_calibrated_model_keeps_names_and_reading(in_order: tuple[JobResult,
 
 
 def test_columns_in_another_order_are_the_same_job(in_order: tuple[JobResult, Path], tmp_path: Path) -> None:
-    """Named on both sides, in any order, with surplus ones and an index, they end in the same file, and it is told."""
+    """Named on both sides, in any order, with surplus ones and an index, they end in the same file, with notices."""
     found = ordered(tmp_path, table([*NAMES[::-1], "surplus"], index=True), columns=NAMES)
     assert [notice.code for notice in found.adjustments] == ["index_dropped", "columns_dropped", "columns_reordered"]
     assert found.adjustments[2].evidence["model"] == NAMES

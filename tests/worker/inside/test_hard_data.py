@@ -69,7 +69,7 @@ Run = Callable[..., Outcome]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Inspect a model and a dataset and calibrate, as the sandbox does it; post-hoc unless told otherwise."""
+    """Inspect a model and a dataset and calibrate, as the sandbox does it; by default post hoc."""
 
     def job(
         model: bytes, data: Mapping[str, Array], *, dataset: Json | None = None, looks: int = 0, **request: Any

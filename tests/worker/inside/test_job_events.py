@@ -19,7 +19,7 @@ from worker.inside.job_events import JobEvents
 
 
 def test_a_long_computation_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While nothing else is told a thread tells progress until the job ends."""
+    """While nothing else is reported a thread reports progress until the job ends."""
     monkeypatch.setattr(job_events, "_TELL_EVERY_S", 0.02)
     told: list[ChildEvent] = []
     progress = JobProgress()
@@ -47,7 +47,7 @@ def test_the_candidate_that_trains_is_named() -> None:
 
 
 def test_a_long_training_is_told_of_a_hundred_times() -> None:
-    """Every epoch of a training with a hundred or fewer is told, and of a longer one a hundred with the last."""
+    """Every epoch of a training with a hundred or fewer is reported, and of a longer one a hundred with the last."""
     told: list[ChildEvent] = []
     events = JobEvents(told.append, JobProgress())
     for epochs in (100, 730):

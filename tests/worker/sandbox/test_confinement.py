@@ -199,7 +199,7 @@ def test_without_namespaces(places: tuple[Path, ...]) -> None:
 
 
 def test_without_landlock(places: tuple[Path, ...]) -> None:
-    """Without Landlock root is given up only if others can read what is needed, else that is said; the rest holds."""
+    """Without Landlock root is given up only if others can read what is needed, else with a warning; the rest holds."""
     outcome = tried(places, FILES, before="landlock.restrict = denied('too old')\n")
     report = outcome["report"]
     assert report["files"].endswith("too old")

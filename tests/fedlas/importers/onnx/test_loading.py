@@ -348,7 +348,7 @@ def test_a_file_of_classical_operators_alone(tmp_path: Path) -> None:
 
 
 def test_an_open_length_may_be_bounded_by_a_table_of_positions(tmp_path: Path) -> None:
-    """Lengths beyond the table are tried and left; where no length fits at all, that is said of the file."""
+    """Lengths beyond the table are tried and left; where no length fits at all, the error says so."""
     rng = np.random.default_rng(0)
     nodes = [
         helper.make_node("Shape", ["x"], ["s"]),

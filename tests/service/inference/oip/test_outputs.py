@@ -44,7 +44,7 @@ def answer(outputs: dict[str, np.ndarray], profile: ServingProfile, options: Ans
 
 
 def test_defaults() -> None:
-    """Probabilities, confidence and label go back where nothing is said, in the form that the request names."""
+    """Probabilities, confidence and label go back by default, in the form that the request names."""
     request = asked(binary=True)
     assert chosen(request, profile_of()) == tuple(RequestedOutput(name, True) for name in DEFAULTS)
     given = computed()

@@ -195,7 +195,7 @@ _REFUSED = {
 
 @pytest.mark.parametrize("address", _REFUSED)
 def test_names_of_closed_addresses_are_refused_without_a_packet(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    """Every class of address: told by its kind, not by its number, and no socket is made."""
+    """Every class of address is named by its kind, not by its number, and no socket is made."""
     made = _watch_sockets(monkeypatch)
     answer = _send(443, scheme="https", host=_NAME, policy=Policy(), names=Names([address]))
     assert answer.status_code is None
@@ -423,7 +423,7 @@ def test_a_head_that_drips_is_cut_off_at_the_deadline(start: Start, first: bytes
 
 
 def test_a_body_that_drips_costs_the_sender_its_deadline_and_no_more(start: Start) -> None:
-    """The status has been told, so the message is delivered; sending it again would double it."""
+    """The status has come, so the message is delivered; sending it again would double it."""
     script = _Dripping(b"HTTP/1.1 200 OK\r\nContent-Length: 200\r\n\r\n", b"y", b"")
     receiver = start(script)
     answer = _send(receiver, seconds=_SHORT_S)

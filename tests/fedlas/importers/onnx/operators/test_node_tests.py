@@ -101,7 +101,7 @@ WITHOUT_EXAMPLE: dict[str, str] = {
 
 
 def test_gradients_agree_with_finite_differences() -> None:
-    """For every operator that is said to have a gradient, one that is not zero equals finite differences in a case."""
+    """For every operator with a gradient by the table, one that is not zero equals finite differences in a case."""
     proven: set[str] = set()
     for case in single_nodes():
         (name,) = case.operators

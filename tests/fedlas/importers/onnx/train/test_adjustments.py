@@ -1,4 +1,4 @@
-"""Whatever loading does without being asked is told, with its evidence; of a plain file there is nothing to tell."""
+"""Changes that loading makes without being asked are reported, with their evidence; a plain file has none."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_training_mode_is_left(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["float16", "float64"])
 def test_other_precisions(tmp_path: Path, kind: str) -> None:
-    """Weights in half or double precision are computed in float32; how many tensors there are is told."""
+    """Weights in half or double precision are computed in float32; the number of tensors is reported."""
     path = export(mlp().to(getattr(torch, kind)), (table(4)[0].to(getattr(torch, kind)),), tmp_path / "m.onnx")
     assert told(path) == {"float32": {"tensors": {kind: 6}}}
 
@@ -162,7 +162,7 @@ def test_a_forest_with_a_fixed_batch(tmp_path: Path) -> None:
 
 
 def test_evidence_is_json(tmp_path: Path) -> None:
-    """All that is told can be stored: also names and numbers out of a file."""
+    """All that is reported can be stored: also names and numbers out of a file."""
     from fedlas.contract.profiles import Notice
     from fedlas.documents import as_json
 
