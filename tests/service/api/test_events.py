@@ -130,7 +130,7 @@ def test_an_idle_stream_beats(api: Api, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_one_loop_asks_for_all(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """1,200 that wait for 600 jobs and one are all answered; the events of the one are read once for all its listeners."""
+    """1,200 that wait for 600 jobs and one are all answered; its events are read once for all its listeners."""
     job_id = api.ordered()
     body = {name: api.client.get(f"/v1/jobs/{job_id}").json()[name] for name in ("model_id", "dataset_id")}
     others = [api.post("/v1/jobs", json=body)["id"] for _ in range(600)]
