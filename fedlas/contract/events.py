@@ -7,7 +7,7 @@ reports it) or in `JobEvent`.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import (
     ConfigDict,
@@ -138,6 +138,10 @@ class Event(Document):
     """One line of a job's history; it is numbered when the registry stores it."""
 
     model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+    #: Events of one type that a job may report in all its attempts; more is dropped. A race has a thousand candidates.
+    MAX_PER_JOB: ClassVar[int] = 1_100
+    #: Fields of the data that identify it: an attempt that goes on repeats what an earlier one has reported.
+    IDENTITY: ClassVar[tuple[str, ...]] = ()
 
     id: int = Field(0, description="The number of the event, growing by one within the job.")
     at: datetime = Field(default_factory=lambda: datetime.now(UTC), description="The time at which it happened.")
@@ -153,6 +157,7 @@ class StatusEvent(Event):
 class StageEvent(Event):
     """The job has reached another stage."""
 
+    MAX_PER_JOB = 100
     type: Literal["stage"] = Field(description="The kind of event: `stage`.")
     data: StageChanged = Field(description="The stage that the job has reached.")
 
@@ -188,6 +193,8 @@ class WarningEvent(Event):
 class TrainingEvent(Event):
     """A candidate of the race begins to train."""
 
+    MAX_PER_JOB = 5_000
+    IDENTITY = ("number", "fold")
     type: Literal["training"] = Field(description="The kind of event: `training`.")
     data: TrainingBegun = Field(description="The training that begins.")
 
@@ -195,6 +202,8 @@ class TrainingEvent(Event):
 class EpochEvent(Event):
     """An epoch of a training is over."""
 
+    MAX_PER_JOB = 5_000
+    IDENTITY = ("number", "fold", "epoch")
     type: Literal["epoch"] = Field(description="The kind of event: `epoch`.")
     data: EpochEnded = Field(description="The epoch that has ended.")
 
@@ -202,6 +211,8 @@ class EpochEvent(Event):
 class ScoreEvent(Event):
     """A fold of the calibration rows has scored a training without it."""
 
+    MAX_PER_JOB = 5_000
+    IDENTITY = ("number", "fold")
     type: Literal["score"] = Field(description="The kind of event: `score`.")
     data: FoldScored = Field(description="The score that the fold has given.")
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from fedlas.contract.events import JOB_EVENT
+from fedlas.contract.events import JOB_EVENT, EpochEvent, StageEvent
 from service.registry import tables
 from service.registry.presenters import event_json
 from service.registry.registry import Registry
 from service.registry.settings import ServiceSettings, WorkerSettings
 from tests.helpers.processes import until
 from tests.helpers.work import add_job
-from worker.outside.kinds import jobs, kind_of
+from worker.outside.kinds import kind_of
 from worker.outside.kinds.jobs import JobKind
 from worker.outside.supervisor import LeaseRenewal
 
@@ -124,8 +124,8 @@ def test_a_flood_is_dropped(
     registry: Registry, worker_settings: WorkerSettings, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each type has a limit of events; one that floods drowns no other."""
-    monkeypatch.setitem(jobs._MAX_EVENTS, "epoch", 50)
-    monkeypatch.setitem(jobs._MAX_EVENTS, "stage", 3)
+    monkeypatch.setattr(EpochEvent, "MAX_PER_JOB", 50)
+    monkeypatch.setattr(StageEvent, "MAX_PER_JOB", 3)
     work = attempt(registry, worker_settings, job_id)
     for number in range(1, 200):
         work.note({"event": epoch(number)})

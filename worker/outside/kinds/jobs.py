@@ -11,12 +11,12 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from itertools import groupby
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel
 
 from fedlas.contract.base import JsonObject
-from fedlas.contract.events import Progress, Publication, ReportedEvent, StageChanged, StageEvent, WarningEvent
+from fedlas.contract.events import Event, Progress, Publication, ReportedEvent, StageChanged, StageEvent, WarningEvent
 from fedlas.contract.options import ModelOptions
 from fedlas.contract.profiles import ModelProfile, Notice
 from fedlas.contract.records import RecordError
@@ -35,12 +35,12 @@ from worker.sandbox.protocol import Limits
 
 ToldEvent: TypeAlias = StageEvent | ReportedEvent
 
-#: Events that a job may report in all its attempts; more is dropped. A race has at most a thousand candidates.
-_MAX_EVENTS = {"stage": 100, "warning": 1100, "training": 5000, "epoch": 5000, "score": 5000, "candidate": 1100}
-#: An attempt that goes on repeats what an earlier one had reported and not saved; these fields identify it.
-_IDENTITY = {"training": ("number", "fold"), "epoch": ("number", "fold", "epoch"), "score": ("number", "fold")}
+_KINDS: dict[str, type[Event]] = {
+    get_args(kind.model_fields["type"].annotation)[0]: kind
+    for kind in (StageEvent, *get_args(get_args(ReportedEvent)[0]))
+}
 #: Types that an earlier attempt may have reported.
-REPEATED = tuple(_IDENTITY)
+REPEATED = tuple(name for name, kind in _KINDS.items() if kind.IDENTITY)
 #: Events that change the job's record, too.
 _OF_RECORDS = (StageEvent, WarningEvent)
 Identity: TypeAlias = "tuple[object, ...]"
@@ -87,13 +87,13 @@ class ToldEvents:
         return new
 
     def _is_new(self, type: str, data: JsonObject) -> bool:
-        if fields := _IDENTITY.get(type):
+        if fields := _KINDS[type].IDENTITY:
             identity = (type, *(data.get(name) for name in fields))
             if identity in self._known:
                 return False
             self._known.add(identity)
         self._told[type] += 1
-        return self._told[type] <= _MAX_EVENTS[type]
+        return self._told[type] <= _KINDS[type].MAX_PER_JOB
 
     def write(self, unit: UnitOfWork, job_id: str) -> None:
         """Write all that waits; where the transaction fails, the next one does."""
