@@ -23,8 +23,8 @@ from fedlas.calibrators.pool import log_pooled, log_probs
 from fedlas.gate.gate import judge
 from fedlas.gate.guards import JudgementOptions
 from fedlas.race.averaging import MIN_NETWORK_WEIGHT
+from fedlas.race.calibrator_selection import CalibratorSelector
 from fedlas.race.results import post_hoc_names
-from fedlas.race.selection import CalibratorSelector
 
 CALIBRATION_ROWS = 1000
 TEST_ROWS = (200, 500, 1000)

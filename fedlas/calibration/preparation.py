@@ -25,11 +25,11 @@ from fedlas.importers import GraphClassifier
 from fedlas.importers.onnx.train.classifier import network_kind
 from fedlas.preconditions import Examined, examine
 from fedlas.race.averaging import cost_limit
+from fedlas.race.calibrator_selection import most_logits
 from fedlas.race.candidates import Candidate, make_candidates
 from fedlas.race.context import SplitOutputs, TrainingRows, require_numbers
 from fedlas.race.race import seconds_for_features
 from fedlas.race.record import Journal
-from fedlas.race.selection import most_logits
 from fedlas.report import SplitAccuracy
 from fedlas.training.fit import predict_logits
 

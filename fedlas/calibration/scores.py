@@ -36,8 +36,8 @@ from fedlas.deployment import Deployment
 from fedlas.errors import BadDataset, FedLASError
 from fedlas.export.scores_graph import as_logits, write
 from fedlas.guarantees import Guarantees
+from fedlas.race.calibrator_selection import CalibratorSelector
 from fedlas.race.results import CrossFitted, post_hoc_names
-from fedlas.race.selection import CalibratorSelector
 from fedlas.report import SplitAccuracy
 from fedlas.report.parts import OutOfFold
 

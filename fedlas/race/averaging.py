@@ -29,9 +29,9 @@ from fedlas.data.dataset import Array
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.cost.serving_cost import serving_cost
 from fedlas.importers.onnx.train.classifier import GraphClassifier
+from fedlas.race.calibrator_selection import CalibratorSelector
 from fedlas.race.cross_fitting import Trial
 from fedlas.race.results import CandidateResult, CrossFitted, Finalist, Settings
-from fedlas.race.selection import CalibratorSelector
 from fedlas.training.loop import tensor
 
 Formulas = dict[Any, Callable[..., int]]

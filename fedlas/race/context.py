@@ -21,10 +21,10 @@ from fedlas.data.dataset import Array
 from fedlas.errors import BadDataset
 from fedlas.observer import Observer
 from fedlas.progress import JobProgress
+from fedlas.race.calibrator_selection import CalibratorSelector
 from fedlas.race.record import Record
 from fedlas.race.results import CandidateResult, Doubles, Finalist, Floats, make_folds
 from fedlas.race.schedule import TimeBudget
-from fedlas.race.selection import CalibratorSelector
 from fedlas.training.fit import head_logits, predict_logits
 
 

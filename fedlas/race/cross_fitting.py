@@ -20,11 +20,11 @@ from typing import Self
 import numpy as np
 
 from fedlas.classifier import Classifier
+from fedlas.race.calibrator_selection import CalibratorSelector
 from fedlas.race.candidates import Candidate
 from fedlas.race.context import Integers, RaceContext, TrainingRows
 from fedlas.race.results import FEW_ROWS, CandidateResult, CrossFitted, Doubles, FedLASDiagnostics, Finalist, Floats
 from fedlas.race.schedule import KEPT, PlannedCandidate, WrittenPlan, plan
-from fedlas.race.selection import CalibratorSelector
 from fedlas.race.trainer import OUT_OF_TIME, Trainer, TrainingOutcome, train_config
 from fedlas.race.training_runs import PlannedTraining, TrainingRuns
 from fedlas.training.fit import STEPS

@@ -16,13 +16,13 @@ from fedlas.classifier import Classifier
 from fedlas.observer import Observer
 from fedlas.progress import JobProgress
 from fedlas.race.averaging import average, with_weight
+from fedlas.race.calibrator_selection import CalibratorSelector
 from fedlas.race.candidates import Candidate
 from fedlas.race.context import ProgressReporter, RaceContext, Rows, SplitOutputs, TrainingRows
 from fedlas.race.cross_fitting import CrossFitting, Trial
 from fedlas.race.record import Journal, Record
 from fedlas.race.results import CrossFitted, Finalist, RaceResult, post_hoc_names
 from fedlas.race.schedule import TimeBudget
-from fedlas.race.selection import CalibratorSelector
 
 _REFINED = 3
 #: With this cost and more a second refit joins the average.

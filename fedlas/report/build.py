@@ -29,11 +29,11 @@ from fedlas.metrics.evaluate import Estimates
 from fedlas.metrics.statistics import Floats, Ints, check_groups, check_rows
 from fedlas.report import sections
 from fedlas.report.deployment import decision_table, guarantee_table, priors_section
+from fedlas.report.number_words import as_sentence
 from fedlas.report.parts import OutOfFold, added_parts, loss_comparison
 from fedlas.report.provenance import library_versions, machine_facts
 from fedlas.report.recipe import recipe_sentences
 from fedlas.report.summary import next_step, served_sentence, summary
-from fedlas.report.wording import as_sentence
 
 
 @dataclass(frozen=True, kw_only=True)

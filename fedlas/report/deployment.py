@@ -21,7 +21,7 @@ from fedlas.gate.guards import JudgedRows
 from fedlas.guarantees import Guarantees, Unreachable
 from fedlas.metrics.per_class import share
 from fedlas.metrics.statistics import Floats, Ints
-from fedlas.report.wording import as_sentence, listed, percent
+from fedlas.report.number_words import as_sentence, listed, percent
 
 ERROR_LEVELS = (0.01, 0.02, 0.05, 0.1, 0.2)
 COVERAGES = (0.8, 0.9, 0.95, 0.99)

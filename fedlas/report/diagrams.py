@@ -22,8 +22,8 @@ from fedlas.report.drawing import (
     shortened,
     text,
 )
+from fedlas.report.number_words import percent, signed
 from fedlas.report.summary import says_and_is_right
-from fedlas.report.wording import percent, signed
 
 _SIDE = 340
 _LEFT = 72

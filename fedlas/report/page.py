@@ -29,11 +29,11 @@ from fedlas.report.diagrams import (
     race_svg,
     risk_coverage_svg,
 )
+from fedlas.report.number_words import as_sentence, percent, signed
 from fedlas.report.parts import METHOD_NAMES, PART_NAMES
 from fedlas.report.provenance import moment
 from fedlas.report.recipe import OPTIMIZERS
 from fedlas.report.summary import headline, not_shown
-from fedlas.report.wording import as_sentence, percent, signed
 
 _SCOPES = {"all": "whole network", "head": "head"}
 _MAX_PARTS = 20

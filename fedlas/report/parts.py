@@ -25,7 +25,7 @@ from fedlas.gate.guards import JudgedRows
 from fedlas.metrics.calibration_error import top_label, top_label_gap
 from fedlas.metrics.evaluate import Score, row_scores
 from fedlas.metrics.statistics import Floats, clustered_mean
-from fedlas.report.wording import listed
+from fedlas.report.number_words import listed
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fedlas.report.number_words import listed
 from fedlas.report.parts import METHOD_NAMES
-from fedlas.report.wording import listed
 
 _LOSSES = {**METHOD_NAMES, "focal": "the focal loss", "mbls": "margin-based label smoothing (MbLS)", "acls": "ACLS"}
 OPTIMIZERS = {"sgd": "SGD", "adamw": "AdamW"}

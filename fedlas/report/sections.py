@@ -28,8 +28,8 @@ from fedlas.gate.guards import JudgedRows
 from fedlas.gate.probabilities import CONFIDENT, confident_answers
 from fedlas.metrics.calibration_error import top_label
 from fedlas.metrics.statistics import Floats
+from fedlas.report.number_words import direction, percent
 from fedlas.report.parts import OutOfFold
-from fedlas.report.wording import direction, percent
 
 #: A longer table is of no use to a reader; the worst come first.
 MAX_SHOWN = 50

@@ -9,8 +9,8 @@ from fedlas.contract.report import Report
 from fedlas.contract.sections import BinarySection
 from fedlas.gate.gate import FINALIST_NAMES, MAX_ROWS_NEEDED, SCORE_NAMES
 from fedlas.report.deployment import decision_sentence, priors_sentence
+from fedlas.report.number_words import as_sentence, direction, percent, signed
 from fedlas.report.sections import confident_sentence
-from fedlas.report.wording import as_sentence, direction, percent, signed
 
 _FIRST = 3
 

@@ -15,8 +15,8 @@ from sklearn.utils.multiclass import check_classification_targets  # type: ignor
 from sklearn.utils.validation import assert_all_finite, check_is_fitted, column_or_1d, validate_data  # type: ignore[import-untyped, unused-ignore]
 
 from fedlas.calibrators import CALIBRATORS, softmax
+from fedlas.race.calibrator_selection import CalibratorSelector
 from fedlas.race.results import post_hoc_names
-from fedlas.race.selection import CalibratorSelector
 
 Floats = NDArray[np.float64]
 #: A probability of 0 counts as this when its logarithm is taken.

@@ -12,7 +12,7 @@ from pydantic_core import from_json
 
 from fedlas.contract.options import AnswerOptions
 from service.api.plumbing.problems import MAX_ERRORS
-from service.inference import formats
+from service.inference import request_formats
 from service.inference.answers import FEW_ANSWER_BYTES, of_npy, of_predictions, write_json, write_npy
 from service.inference.json_inputs import FEW_BYTES, NAMES, check_json, collector_paused, from_query, listed, merged
 from service.inference.predictions import DecisionPolicy, Predictions, without_options
@@ -33,8 +33,8 @@ async def predict(call: InferenceCall) -> Answer:
     request = call.request
     settings, kind, query = call.settings, request.content_type, request.scope["query_string"]
     is_json = kind == _JSON or (kind.startswith("application/") and kind.endswith("+json"))
-    if not is_json and kind not in formats.UNTOLD:
-        formats.check_type(kind)
+    if not is_json and kind not in request_formats.UNTOLD:
+        request_formats.check_type(kind)
     limit = settings.max_predict_json_bytes if is_json else settings.max_predict_bytes
     body = await call.body(limit, json=is_json)
     model, queue = await call.find()
@@ -71,11 +71,11 @@ def _of_matrix(policy: DecisionPolicy) -> DecisionPolicy:
 
 def _content_type(call: InferenceCall, body: bytes) -> str:
     """The header with its parameters, or the content's type where it says nothing; raises UnsupportedFormat."""
-    if call.request.content_type not in formats.UNTOLD:
+    if call.request.content_type not in request_formats.UNTOLD:
         return call.request.headers[b"content-type"].decode("latin-1")
-    told = formats.told_by_content(body)
+    told = request_formats.told_by_content(body)
     if told is None:
-        formats.check_type(call.request.content_type)
+        request_formats.check_type(call.request.content_type)
     return told or ""
 
 
@@ -113,7 +113,7 @@ def _loaded(body: bytes) -> object:
         # NaN is let through here, so that the answer can name the row that holds it; integers may be of any size.
         return from_json(body, allow_inf_nan=True)
     except ValueError as error:
-        told = formats.told_by_content(body)
+        told = request_formats.told_by_content(body)
         found = str(error)[:300] if told is None else f"send this file with 'Content-Type: {told}'"
         raise InvalidRequest("invalid_json", f"the body is not valid JSON: {found}") from error
 
@@ -157,5 +157,5 @@ def _check_number(content: Mapping[str, object], profile: ServingProfile) -> Non
 
 
 def _parse(body: bytes, content_type: str, query: bytes, profile: ServingProfile, max_rows: int) -> Parsed:
-    inputs, given = formats.read(content_type, query, body, profile, max_rows=max_rows)
+    inputs, given = request_formats.read(content_type, query, body, profile, max_rows=max_rows)
     return inputs, _policy(given, profile)

@@ -17,7 +17,7 @@ from fedlas.metrics.statistics import wilson
 from fedlas.report.deployment import ERROR_LEVELS
 from fedlas.report.diagrams import band, error_scale
 from fedlas.report.drawing import Plot, line, mark, model_line, opening
-from fedlas.report.wording import percent
+from fedlas.report.number_words import percent
 
 #: The number of rows that costs are for.
 ROWS = 1000

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from fedlas.contract.events import Stage
 from fedlas.contract.records import JobRecord
-from fedlas.report.wording import as_sentence, listed
+from fedlas.report.number_words import as_sentence, listed
 from service.registry import tables
 
 

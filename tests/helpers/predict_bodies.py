@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from service.inference import formats
+from service.inference import request_formats
 from service.inference.profile import ServingProfile
 from tests.helpers import Json
 
@@ -32,7 +32,7 @@ PICTURES: Json = {
 
 def read(content_type: str, body: bytes, profile: Json = TABLE, *, query: bytes = b"", max_rows: int = 1000) -> Any:
     """The service's reading of a request."""
-    return formats.read(content_type, query, body, ServingProfile.of(profile), max_rows=max_rows)
+    return request_formats.read(content_type, query, body, ServingProfile.of(profile), max_rows=max_rows)
 
 
 def rows(content_type: str, body: bytes, profile: Json = TABLE, **more: Any) -> dict[str, np.ndarray]:

@@ -35,6 +35,7 @@ from fedlas.metrics import row_scores
 from fedlas.metrics.betting_intervals import detectable, paired_mean
 from fedlas.preconditions.examination import NOT_GIVEN, require_accepted
 from fedlas.progress import JobProgress
+from fedlas.race.calibrator_selection import CalibratorSelector
 from fedlas.race.candidates import Candidate
 from fedlas.race.context import ProgressReporter, RaceContext
 from fedlas.race.cross_fitting import TrainingCosts, head_obstacle, training_obstacle
@@ -44,7 +45,6 @@ from fedlas.race.results import post_hoc_names
 from fedlas.race.schedule import Plan as Schedule
 from fedlas.race.schedule import TimeBudget
 from fedlas.race.schedule import plan as schedule
-from fedlas.race.selection import CalibratorSelector
 from fedlas.race.trainer import Trainer
 from fedlas.training.fit import device_name
 from worker.documents import JobOrder, PlanResult

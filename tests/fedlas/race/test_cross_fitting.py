@@ -14,10 +14,10 @@ import torch
 from fedlas.calibrators import TemperatureScaling
 from fedlas.progress import JobProgress
 from fedlas.race import schedule
+from fedlas.race.calibrator_selection import CalibratorSelector
 from fedlas.race.candidates import Candidate, make_loss
 from fedlas.race.record import Record
 from fedlas.race.results import make_folds
-from fedlas.race.selection import CalibratorSelector
 from fedlas.race.trainer import DIVERGED, OUT_OF_TIME, Trainer, TrainingOutcome, train_config
 from fedlas.training.fit import fit, predict_logits
 from fedlas.training.loop import EpochResult

@@ -16,12 +16,12 @@ from fedlas.contract.events import Progress
 from fedlas.observer import Observer
 from fedlas.progress import JobProgress
 from fedlas.race import training_runs
+from fedlas.race.calibrator_selection import CalibratorSelector
 from fedlas.race.candidates import Candidate
 from fedlas.race.context import ProgressReporter, RaceContext, SplitOutputs
 from fedlas.race.record import Record
 from fedlas.race.results import cross_fitted_logits, score
 from fedlas.race.schedule import BudgetExceeded, TimeBudget
-from fedlas.race.selection import CalibratorSelector
 from fedlas.race.trainer import Trainer, copy_head
 from fedlas.race.training_runs import PlannedTraining, TrainingWatch
 from fedlas.training.fit import head_logits, predict_logits

@@ -10,8 +10,8 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from fedlas.calibrators import CALIBRATORS, AffineScaling, Calibrator, TemperatureScaling
+from fedlas.race.calibrator_selection import CalibratorSelector
 from fedlas.race.results import FEW_ROWS, cross_fitted_logits, make_folds, post_hoc_names, row_nll, score
-from fedlas.race.selection import CalibratorSelector
 from tests.helpers.drawn_labels import drawn, normal
 from tests.helpers.drawn_rows import drawn_logits
 

@@ -13,9 +13,9 @@ from fedlas.contract.report import GateClaim, GateVeto, Report, ScoreDifference
 from fedlas.gate.gate import judge
 from fedlas.metrics.calibration_error import top_label
 from fedlas.report import SplitAccuracy
+from fedlas.report.number_words import signed
 from fedlas.report.parts import OutOfFold
 from fedlas.report.summary import headline, not_shown, served_sentence
-from fedlas.report.wording import signed
 from tests.helpers.drawn_rows import drawn_logits
 from tests.helpers.reports import CALIBRATOR, UNCHANGED, example, is_whole, report
 

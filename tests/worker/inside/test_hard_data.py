@@ -19,7 +19,7 @@ from fedlas.contract.options import DatasetOptions, ModelOptions
 from fedlas.contract.requests import JobRequest
 from fedlas.errors import BadDataset
 from fedlas.gate.gate import judge
-from fedlas.race.selection import CalibratorSelector
+from fedlas.race.calibrator_selection import CalibratorSelector
 from tests.helpers.gaussian_classes import COUNT, OVERCONFIDENT, SPLITS, TRUTH, Array, Layers, network, words, world
 from worker.documents import (
     ChildEvent,

@@ -17,9 +17,9 @@ from hypothesis.extra import numpy as arrays
 from onnx import TensorProto, helper
 from python_multipart.multipart import MultipartParser
 
-from service.inference import formats, images
-from service.inference.formats import array
+from service.inference import images, request_formats
 from service.inference.profile import ServingProfile
+from service.inference.request_formats import array
 from service.inference.session import session_options
 from service.inference.signature import parse_inputs
 from service.registry.errors import InvalidRequest, TooLarge, UnsupportedFormat
@@ -355,7 +355,7 @@ def test_images_need_preprocessing_and_one_input() -> None:
     assert caught.value.code == "bad_image"
 
 
-@pytest.mark.parametrize("content_type", [*formats.ACCEPTED[1:-1], FORM])
+@pytest.mark.parametrize("content_type", [*request_formats.ACCEPTED[1:-1], FORM])
 def test_an_empty_body_has_no_rows(content_type: str) -> None:
     """No format takes nothing for something."""
     with pytest.raises(InvalidRequest) as caught:

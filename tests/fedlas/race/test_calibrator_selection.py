@@ -12,8 +12,8 @@ from scipy.stats import norm
 from fedlas.calibrators import CALIBRATORS, Calibrator, Pool, TemperatureScaling, VectorScaling, softmax
 from fedlas.calibrators.feature_map import MAX_PRODUCT, FeatureScaling
 from fedlas.calibrators.linear import Compressed
+from fedlas.race.calibrator_selection import CalibratorSelector
 from fedlas.race.results import CandidateResult, CrossFitted, cross_fitted_logits, row_nll, score
-from fedlas.race.selection import CalibratorSelector
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 RESULT = CandidateResult("x", "cross_entropy", {}, "all", "finished")
@@ -214,7 +214,7 @@ def test_a_map_that_would_take_minutes_is_not_fitted(monkeypatch: pytest.MonkeyP
         begun.append(features.shape)
         return TemperatureScaling(), logits
 
-    monkeypatch.setattr("fedlas.race.selection.cross_fit_features", fit)
+    monkeypatch.setattr("fedlas.race.calibrator_selection.cross_fit_features", fit)
     selector = CalibratorSelector(targets, PLAIN, True)
     assert selector.calibrate(logits, wide).calibrator.name == "temperature"
     assert begun == []
