@@ -53,6 +53,11 @@ Served = Literal["uploaded", "calibrated"]
 #: Statuses after which a record never changes again (except by deletion).
 FINAL: frozenset[str] = frozenset({"ready", "rejected", "succeeded", "failed", "cancelled"})
 
+VERDICTS = (
+    "`trained`: the network was tuned; `post_hoc`: a calibrator stands on top of it; `unchanged`: it is served as it "
+    "came; `undetermined`: so it is, and nothing was judged."
+)
+ServedKind = Annotated[Verdict, OPEN, Field(description=VERDICTS)]
 InspectionStatus = Annotated[
     UploadStatus, OPEN, Field(description="`inspecting`, until a worker has found it `ready` or `rejected`.")
 ]
@@ -75,7 +80,9 @@ class Record(Shape):
 
     id: str = Field(description="The id, prefixed by its kind; ids sort by time.")
     status: str = Field(description="The status of the record.")
-    error: RecordError | None = Field(None, description="The reason why it failed or was rejected; null otherwise.")
+    error: RecordError | None = Field(
+        None, description="The reason why the work failed, or the file was rejected; null otherwise."
+    )
     waiting_for: str | None = Field(
         None,
         description="The obstacle that keeps it from going on, in a sentence: no worker takes it, or its worker has "
@@ -89,7 +96,7 @@ class UploadedRecord(Record):
 
     name: str = Field(description="The name that was given, else that of the file.")
     bytes: int = Field(description="Size of the file in bytes.")
-    sha256: str = Field(description="SHA-256 of the file as it was sent.")
+    sha256: str = Field(description="SHA-256 of the record's file.")
     num_classes: NumClasses = None
     class_names: ClassNames = None
 
@@ -144,7 +151,9 @@ class UploadRecord(Shape):
 class ModelRecord(UploadedRecord):
     """A classifier, uploaded or calibrated."""
 
-    version: int = Field(description="The number of the model among those of its name, from 1.")
+    version: int = Field(
+        description="Number among models that are called the same, from 1; not the version of a published name."
+    )
     origin: Annotated[Origin, OPEN] = Field(description="`uploaded`, or `calibrated` by a job.")
     format: str | None = Field(description="`onnx`; null until inspection has looked at the content.")
     status: InspectionStatus
@@ -193,14 +202,14 @@ class WebhookReceiver(Shape):
 class JobRecord(RunRecord):
     """One calibration, with the whole request and its outcome."""
 
-    method: Annotated[Method, OPEN] = Field(description="The method of calibration; `auto` races all of them.")
+    method: Annotated[Method, OPEN] = Field(
+        description="The method of calibration; `auto` races those that suit the network."
+    )
     status: Annotated[JobStatus, OPEN] = Field(
         description="`queued`, `running` or `cancelling`; `succeeded`, `failed` and `cancelled` are final."
     )
     stage: Stage | None = Field(None, description="The stage that the job has reached; null before it runs.")
-    verdict: Annotated[Verdict, OPEN] | None = Field(
-        None, description="The kind of model that is served: a `trained` one, `post_hoc`, `unchanged`, `undetermined`."
-    )
+    verdict: ServedKind | None = Field(None, description=VERDICTS)
     serves: Annotated[Served, OPEN] | None = Field(
         None, description="`calibrated`, or the `uploaded` model as it came; null until it is known."
     )
@@ -208,16 +217,19 @@ class JobRecord(RunRecord):
         None, description="Whether test rows show the served model to be better; null before the end."
     )
     calibrated_model_id: str | None = Field(
-        None, description="The model to serve: fine-tuned, calibrated, or the uploaded one; null before the end."
+        None,
+        description="The model to serve, also where that is the uploaded one (see `serves`); null before the end.",
     )
     predict_url: str | None = Field(
         None, description="The path where this job's model answers, whatever its name answers with; null before."
     )
     report_url: str | None = Field(None, description="The path of the report; null before the end.")
-    warnings: list[Notice] = Field(default_factory=list, description="Findings that look wrong, as soon as they are.")
+    warnings: list[Notice] = Field(
+        default_factory=list, description="Findings that look wrong, each with code and evidence, as soon as they are."
+    )
     adjustments: Adjustments = Field(default_factory=list)
     hyperparameters: Hyperparameters = Field(
-        default_factory=Hyperparameters, description="Hyperparameters as requested, like all below."
+        default_factory=Hyperparameters, description="Hyperparameters as requested."
     )
     seed: int = Field(0, description="The seed of all random draws.")
     budget: Budget = Field(default_factory=Budget, description="Time and candidates that may be spent.")

@@ -20,7 +20,7 @@ from fedlas.contract.figures import (
     SliceTable,
 )
 from fedlas.contract.profiles import Notice, SeenByModel
-from fedlas.contract.records import Served, Verdict
+from fedlas.contract.records import Served, ServedKind
 from fedlas.contract.sections import (
     AddedParts,
     BinarySection,
@@ -149,9 +149,7 @@ class GateVeto(Document):
 class GateVerdict(Document):
     """The verdict on the finalists: what is served, and what is proven."""
 
-    verdict: Annotated[Verdict, OPEN] = Field(
-        description="The kind of model that is served: `trained`, `post_hoc`, `unchanged` or `undetermined`."
-    )
+    verdict: ServedKind
     score: str = Field(description="The proper score that decides.")
     claims: tuple[GateClaim, ...] = Field(description="The claims that test rows had to show.")
     guards: tuple[GateGuard, ...] = Field(description="The properties that may not get worse.")
@@ -284,16 +282,16 @@ class Report(Document):
     """The report of a job: all its evidence."""
 
     subject: Subject | None = Field(description="The model, the dataset and the job of the report.")
-    verdict: Annotated[Verdict, OPEN] = Field(
-        description="The kind of model that is served: `trained`, `post_hoc`, `unchanged` or `undetermined`."
-    )
+    verdict: ServedKind
     serves: Annotated[Served, OPEN] = Field(description="`calibrated`, or the `uploaded` model as it came.")
     significant: bool | None = Field(description="Whether test rows show the served model to be better.")
     summary: tuple[str, ...] = Field(description="The outcome in sentences; the two of `advice` come first.")
     advice: tuple[str, ...] = Field(
         description="The served model with its confidence and how often that is right; then the next step."
     )
-    warnings: tuple[str, ...] = Field(description="The messages of `notices`, then doubts about the test rows.")
+    warnings: tuple[str, ...] = Field(
+        description="The messages of `notices`, then doubts about the test rows, as sentences."
+    )
     notices: tuple[Notice, ...] = Field(description="Findings that look wrong, with their evidence.")
     adjustments: tuple[Notice, ...] = Field(description="Changes that were made for you, each with its evidence.")
     notes: tuple[str, ...] = Field(description="Further facts, such as a budget that ended.")
@@ -309,23 +307,27 @@ class Report(Document):
     )
     risk_coverage: ByModel[RiskCoverage] = Field(description="Error rate by the share of rows that is answered.")
     reliability: ByModel[Reliability] = Field(description="Data of the reliability diagram.")
-    num_test_rows: int = Field(description="The number of rows that judge.")
-    num_groups: int | None = Field(description="The number of independent groups among them; null: no groups.")
+    num_test_rows: int = Field(description="The number of test rows.")
+    num_groups: int | None = Field(description="The number of independent groups of test rows; null: no groups.")
     num_classes: int = Field(description="The number of classes of the model.")
     confidence_level: float = Field(description="Confidence level of the intervals.")
     classes: ClassTable = Field(description="The worst classes of the served model.")
     slices: SliceTable | None = Field(description="The worst slices of the served model; null without slices.")
     binary: BinarySection | None = Field(description="The positive class, where there are two classes.")
     gate: GateVerdict = Field(description="The verdict with its claims, guards and vetoes.")
-    looks: EvaluationLedger | None = Field(description="Earlier looks at the same test rows; null: not counted.")
-    guarantees: GuaranteeTable | None = Field(description="The promises that can be made; null without such rows.")
+    looks: EvaluationLedger | None = Field(description="Earlier jobs that used the same test rows; null: not counted.")
+    guarantees: GuaranteeTable | None = Field(
+        description="Promises of `max_error` and `coverage`; null where the dataset has no `guarantee` rows."
+    )
     decisions: DecisionTable | None = Field(description="Answers of each class with thresholds.")
     class_priors: PriorsSection | None = Field(
         description="Class shares and the priors of answers; null: no job has asked for others."
     )
     label_noise: LabelNoise | None = Field(description="The verdict under labels some of which are wrong.")
-    signs: Diagnostics | None = Field(description="The effect of training on feature norms and smoothing.")
-    parts: AddedParts | None = Field(description="The gain of each part that was tried.")
+    signs: Diagnostics | None = Field(
+        description="Diagnostics of the network: feature norms and smoothing before and after training."
+    )
+    parts: AddedParts | None = Field(description="The gain of each step: temperature, calibrators, training.")
     loss_comparison: LossComparison | None = Field(
         description="FedLAS against other losses; null without out-of-fold scores."
     )

@@ -104,7 +104,7 @@ def parse_budget(value: str | float | timedelta, *, name: str = "budget") -> flo
 class Budget(Strict):
     """The budget of a job; the uploaded model with a temperature always finishes."""
 
-    minutes: float = Field(30, gt=0, le=10_000, description="Minutes of training, at most.")
+    minutes: float = Field(30, gt=0, le=10_000, description="Minutes that the whole job may take.")
     candidates: int = Field(16, ge=1, le=1000, description="Candidates that are tried, at most.")
 
 
@@ -156,7 +156,7 @@ class Webhook(Strict):
 class JobOptions(Strict):
     """All options of a job, without its model and dataset."""
 
-    method: Method = Field("auto", description="The method of calibration; `auto` races all of them.")
+    method: Method = Field("auto", description="The method of calibration; `auto` races those that suit the network.")
     hyperparameters: Hyperparameters = Field(
         default_factory=Hyperparameters, description="Hyperparameters of the fine-tune."
     )
@@ -192,7 +192,7 @@ class JobOptions(Strict):
     class_priors: GivenPriors = Field(
         None,
         description="How often each class occurs where the model is used, by class name; sums to 1. Its answers are "
-        "for these priors; judgement and promises are for the dataset as it is.",
+        "for these priors; report and guarantees keep those of the dataset.",
     )
     accept_warnings: list[WarningCode] = Field(
         default_factory=list, max_length=20, description="Codes of warnings that shall not end the job."

@@ -100,7 +100,7 @@ class GuaranteeTable(Document):
     """The promises that the guarantee rows allow."""
 
     num_rows: int = Field(description="The number of guarantee rows.")
-    num_groups: int | None = Field(description="The number of independent groups among them; null: no groups.")
+    num_groups: int | None = Field(description="The number of independent groups of rows; null: no groups.")
     delta: float = Field(description="The probability with which each kind of promise may fail.")
     max_error: tuple[ErrorLevel, ...] = Field(description="Thresholds that bound the error rate.")
     coverage: tuple[CoverageLevel, ...] = Field(description="Prediction sets that hold the true class.")

@@ -36,6 +36,13 @@ _JSON_PARAMETERS = {
     "preprocessing": "ModelPart",
     **dict.fromkeys(("max_error", "coverage", "decision", "class_priors"), "PredictRequest"),
 }
+#: The description of an answer whose schema has none, by its first media type.
+_CONTENTS = {
+    "application/json": "One page of the list, newest first.",
+    "application/octet-stream": "The bytes of the whole file.",
+    "image/svg+xml": "The diagram as an SVG picture.",
+    "text/html": "The report as a page that loads nothing.",
+}
 #: A summary is the beginning of a description, up to its first full stop, colon, semicolon, comma or bracket.
 _SUMMARY = re.compile(r"[.:;,(]")
 _TEXTS: Json = {"type": "object", "additionalProperties": {"type": "string"}}
@@ -299,10 +306,13 @@ def _begin_with_samples(document: Json) -> None:
 
 def _meaning(status: str, response: Json, schemas: Json) -> str:
     """The description of a good answer: that of its schema, or else of the bytes that one gets."""
-    reference = response.get("content", {}).get("application/json", {}).get("schema", {}).get("$ref", "")
+    if status == "204":
+        return "The record is deleted; there is no content."
+    content = response.get("content", {})
+    reference = content.get("application/json", {}).get("schema", {}).get("$ref", "")
     described = schemas.get(reference.rpartition("/")[2], {}).get("description")
-    return described or (
-        "The record is deleted; there is no content." if status == "204" else "The content, as it was asked for."
+    return described or next(
+        (_CONTENTS[kind] for kind in _CONTENTS if kind in content), "The figures, as lines of text."
     )
 
 
