@@ -307,7 +307,7 @@ class Report(Document):
     )
     risk_coverage: ByModel[RiskCoverage] = Field(description="Error rate by the share of rows that is answered.")
     reliability: ByModel[Reliability] = Field(description="Data of the reliability diagram.")
-    num_test_rows: int = Field(description="The number of test rows.")
+    num_test_rows: int = Field(description="The number of test rows behind all figures.")
     num_groups: int | None = Field(description="The number of independent groups of test rows; null: no groups.")
     num_classes: int = Field(description="The number of classes of the model.")
     confidence_level: float = Field(description="Confidence level of the intervals.")
