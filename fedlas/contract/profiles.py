@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from fedlas.contract.base import OPEN, Document, JsonObject, Sha256, is_absent
 
@@ -123,10 +123,6 @@ class DatasetProfile(Document):
         return self
 
 
-def _square(side: Any) -> Any:
-    return (side, side) if isinstance(side, int) and not isinstance(side, bool) else side
-
-
 class ImagePreprocessing(Document):
     """The steps from the bytes of an image file to one row of a model's input; a step without a value is left out."""
 
@@ -136,10 +132,8 @@ class ImagePreprocessing(Document):
     interpolation: Annotated[Literal["bilinear", "bicubic", "nearest", "lanczos", "box"], OPEN] = Field(
         "bilinear", description="The filter with which images are resized."
     )
-    crop: Annotated[Size, BeforeValidator(_square)] | None = Field(
-        None,
-        description="The middle `[height, width]` of the resized image, in pixels; one number is a square.",
-        exclude_if=is_absent,
+    crop: Size | None = Field(
+        None, description="The middle `[height, width]` of the resized image, in pixels.", exclude_if=is_absent
     )
     mean: list[float] | None = Field(None, description="Subtracted from the scaled pixels.", exclude_if=is_absent)
     std: list[float] | None = Field(None, description="Divides the result, for each channel.", exclude_if=is_absent)

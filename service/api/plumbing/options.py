@@ -17,6 +17,7 @@ from pydantic_core import from_json, to_json
 
 from fedlas.contract.base import Document, JsonObject, objection, objection_within
 from fedlas.contract.error_codes import ERROR_CODES
+from fedlas.preprocessing import Preprocessing
 from service.api.plumbing.request_bodies import check_json, parse_json
 from service.registry.errors import InvalidRequest
 
@@ -29,10 +30,11 @@ _NEEDED = {
     "roles": "an object of role and column name",
     "split_shares": "shares of train, calibration, guarantee and test, which sum to 1",
     "padding": "an object of input and finite number",
-    "preprocessing": 'an object such as {"resize": 256}',
+    "preprocessing": "an object of steps",
     "class_priors": "an object of class name and share",
 }
 _SHOWN = 200
+_MAX_MESSAGE = 1000
 
 
 def read_options(kind: type[Options], given: Mapping[str, JsonValue]) -> Options:
@@ -84,6 +86,8 @@ def _value(kind: type[Document], name: str, value: JsonValue) -> JsonValue:
     if isinstance(value, str):
         check_json(value.encode(), field=name)
         value = parse_json(value, name) if value else None
+    if name == "preprocessing":
+        return None if value is None else _preprocessing(value)
     try:
         _strict(kind, name).validate_json(to_json(value, inf_nan_mode="constants"), strict=True)
     except ValidationError as error:
@@ -93,6 +97,17 @@ def _value(kind: type[Document], name: str, value: JsonValue) -> JsonValue:
         code = f"invalid_{name}" if f"invalid_{name}" in ERROR_CODES else "invalid_request"
         raise InvalidRequest(code, f"{place}: {said}; needed is {_NEEDED[name]}", field=name) from error
     return value
+
+
+def _preprocessing(value: JsonValue) -> JsonObject:
+    """The steps, each in its full form: `224` is a square, one mean holds for all channels."""
+    if not isinstance(value, dict):
+        raise InvalidRequest("invalid_preprocessing", "preprocessing must be a JSON object", field="preprocessing")
+    try:
+        return dict(Preprocessing.parse(value).as_dict())
+    except ValueError as error:
+        message = f"preprocessing: {error}"[:_MAX_MESSAGE]
+        raise InvalidRequest("invalid_preprocessing", message, field="preprocessing") from error
 
 
 def parse_names(text: str, field: str) -> list[str]:

@@ -8,7 +8,6 @@ from fastapi.responses import FileResponse
 from fedlas.contract.base import JsonObject
 from fedlas.contract.options import ModelPart
 from fedlas.contract.records import ModelRecord
-from fedlas.preprocessing import Preprocessing
 from service.api.plumbing.idempotency import IdempotencyKey, Key
 from service.api.plumbing.options import stored_options
 from service.api.plumbing.receiving import MODEL_PARTS, ReceivedFile
@@ -26,7 +25,6 @@ from service.registry.tables import new_id
 router = APIRouter(route_class=Route, prefix="/v1/models", tags=["models"])
 
 _SHOWN = 200
-_MAX_MESSAGE = 1000
 
 
 def stored_model_options(options: ModelPart) -> JsonObject:
@@ -36,14 +34,7 @@ def stored_model_options(options: ModelPart) -> JsonObject:
         shown = "none were given" if names is None else ", ".join(names)[:_SHOWN]
         message = f"positive_class {options.positive_class[:_SHOWN]!r} is none of class_names ({shown})"
         raise InvalidRequest("invalid_positive_class", message, field="positive_class")
-    stored = stored_options(options)
-    if options.preprocessing is not None:
-        try:
-            stored["preprocessing"] = dict(Preprocessing.parse(options.preprocessing.stored()).as_dict())
-        except ValueError as error:
-            message = f"preprocessing: {error}"[:_MAX_MESSAGE]
-            raise InvalidRequest("invalid_preprocessing", message, field="preprocessing") from error
-    return stored
+    return stored_options(options)
 
 
 def add_model(unit: UnitOfWork, file: ReceivedFile, options: ModelPart, stored: JsonObject) -> tables.Model:
