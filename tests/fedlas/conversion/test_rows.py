@@ -1,7 +1,9 @@
-"""Rows of any kind become a dataset file that reads back the same."""
+"""Rows of any kind become a dataset file that reads back the same; paths are taken as they are, or refused."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from fedlas.conversion import ConversionError, dataset_file, example_of
+from fedlas.conversion import ConversionError, dataset_file, example_of, model_file
 from fedlas.conversion.columns import LABEL_NAMES, ROLES, SPLITS
 from fedlas.data import SPLITS as DATA_SPLITS
 from fedlas.data import ReadingOptions, read_dataset, roles
@@ -166,3 +168,40 @@ def test_roles_that_name_nothing_are_refused(tmp_path: Path) -> None:
 def test_words_are_those_of_the_library() -> None:
     """Splits, roles and names of labels are written twice, since a client may have no Arrow."""
     assert (SPLITS, ROLES, LABEL_NAMES) == (DATA_SPLITS, roles.ROLES, roles.LABEL_NAMES)
+
+
+def test_a_path_is_taken_as_it_is(tmp_path: Path) -> None:
+    """The caller's options go with the path."""
+    path = tmp_path / "a.onnx"
+    path.write_bytes(b"x")
+    model = model_file(str(path), folder=tmp_path, features="pooled", class_names=["a", "b"])
+    assert (model.path, model.options, model.class_names) == (path, {"features": "pooled"}, ["a", "b"])
+    rows = dataset_file(path, folder=tmp_path, roles={"label": "y"}, seen_by_model="no")
+    assert (rows.path, rows.roles, rows.seen_by_model) == (path, {"label": "y"}, "no")
+    assert example_of(path) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("missing.npz", "no_such_file"), ("folder", "is_directory"), ("empty.npz", "empty_file")]
+)
+def test_a_path_that_is_no_file_is_a_sentence(name: str, code: str, tmp_path: Path) -> None:
+    """The sentence names the path and what is there."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty.npz").touch()
+    for take in (model_file, dataset_file):
+        with pytest.raises(ConversionError, match=name) as raised:
+            take(tmp_path / name, folder=tmp_path)  # type: ignore[operator]
+        assert raised.value.code == code
+
+
+def test_nothing_is_loaded_for_a_file(tmp_path: Path) -> None:
+    """A file loads neither PyTorch nor NumPy, so a client of files needs none."""
+    path = tmp_path / "a.onnx"
+    path.write_bytes(b"x")
+    code = (
+        "import sys; from pathlib import Path; from fedlas.conversion import *; "
+        f"model_file({str(path)!r}, folder=Path('.')); dataset_file({str(path)!r}, folder=Path('.')); "
+        "print({'torch', 'numpy', 'sklearn', 'pandas', 'pyarrow'} & set(sys.modules))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"
