@@ -31,7 +31,7 @@ from fedlas.calibrators import (
     from_parameters,
     softmax,
 )
-from tests.helpers.drawn_labels import nll
+from tests.helpers.drawn_labels import drawn, nll, normal
 from tests.helpers.drawn_rows import drawn_logits
 from tests.helpers.written_calibrators import run_onnx
 
@@ -360,3 +360,25 @@ def test_no_decision_moves() -> None:
         probs = softmax(fitted(scores))
         np.testing.assert_array_equal(probs.argmax(axis=1), scores.argmax(axis=1))
         assert probs.min() >= fitted.share / 5 * 0.999
+
+
+@pytest.mark.parametrize(
+    ("kind", "simpler", "num_rows", "num_classes", "bound"),
+    [
+        *((IsotonicScaling, TemperatureScaling, 150, k, 0.03) for k in (2, 6)),
+        *((VectorScaling, TemperatureScaling, *few, 0.06) for few in ((60, 10), (200, 20), (300, 100))),
+        *((MatrixScaling, TemperatureScaling, *few, 0.06) for few in ((60, 10), (200, 20), (300, 100))),
+        (OneVsRestScaling, MatrixScaling, 150, 5, 0.03),
+    ],
+)
+def test_with_few_rows_it_is_about_the_simpler_one(
+    kind: type[Calibrator], simpler: type[Calibrator], num_rows: int, num_classes: int, bound: float
+) -> None:
+    """Where a temperature is the truth and rows are few, new rows lose next to no NLL to it, mean of 5 draws."""
+    losses = []
+    for seed in range(5):
+        old, new = (normal(n, num_classes, seed=seed + s) for n, s in ((num_rows, 0), (4000, 100)))
+        targets, new_targets = drawn(old, seed), drawn(new, seed + 100)
+        rich, plain = (one().fit(2 * old, targets)(2 * new) for one in (kind, simpler))
+        losses.append(nll(rich, new_targets) - nll(plain, new_targets))
+    assert np.mean(losses) < bound

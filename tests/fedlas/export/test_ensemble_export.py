@@ -175,18 +175,6 @@ def cnn(tmp_path_factory: pytest.TempPathFactory) -> GraphClassifier:
     return load_onnx(export(trained_looking(Cnn()), images(2), tmp_path_factory.mktemp("cnn") / "m.onnx"))
 
 
-def test_every_standard_output_can_be_uploaded_again(cnn: GraphClassifier, tmp_path: Path) -> None:
-    """A file with `typicality` is an ordinary upload, of which `output` names the class scores."""
-    rows = cnn.example_rows(60)
-    typicality = Typicality.fit(predict_logits(cnn, rows, device="cpu")[1])
-    path = tmp_path / "out.onnx"
-    told = {"class_names": list("abcde"), "typicality": typicality, "verify_with": rows}
-    write_graph(cnn, calibrator=TemperatureScaling(2.0), **told).save(path)
-    found = predict_file(path, rows)
-    again = load_onnx(path, output="probabilities")
-    np.testing.assert_allclose(softmax(predict_logits(again, rows, device="cpu")[0]), found["probabilities"], atol=1e-5)
-
-
 @pytest.mark.parametrize(("average", "kind"), [(False, UnsupportedModel), (True, ExportError)])
 def test_too_large_for_a_file(
     cnn: GraphClassifier, average: bool, kind: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -229,17 +229,6 @@ def test_features_that_are_not_finite_are_left_out() -> None:
     assert CalibratorSelector(targets, PLAIN, True).calibrate(logits, features).calibrator.name == "temperature"
 
 
-def test_groups_are_left_out_whole() -> None:
-    """Every group lies in exactly one fold, every row is in one."""
-    _, _, targets = rows(400, informative=False, seed=0)
-    groups = np.random.default_rng(0).integers(0, 40, 400)
-    folds = CalibratorSelector(targets, PLAIN, True, groups).folds
-    assert sorted(np.concatenate(folds).tolist()) == list(range(400))
-    homes = [{int(group) for group in groups[fold]} for fold in folds]
-    assert len(folds) == 5
-    assert sum(map(len, homes)) == len(set.union(*homes)) == 40
-
-
 def test_copies_in_groups_cannot_vote_for_a_map() -> None:
     """Thirty noisy rows repeated ten times: without groups the map learns the copies by heart, with groups it loses."""
     logits, features, targets = (np.repeat(part, 10, axis=0) for part in rows(30, informative=False, seed=1))
