@@ -16,6 +16,7 @@ from fedlas.data import duplicates as module
 from fedlas.data.arrays import read_arrays
 from fedlas.data.duplicates import MIN_LEFT, SeenRows, without_seen
 from fedlas.errors import BadDataset
+from tests.helpers.refusals import refusal
 
 COUNTS = {"train": 400, "calibration": 200, "guarantee": 0, "test": 200}
 
@@ -61,9 +62,8 @@ def test_a_split_of_nothing_but_copies_is_refused() -> None:
     """Nine rows cannot judge."""
     rows = table(1000, 8)
     rows[600:791] = rows[:191]
-    with pytest.raises(BadDataset, match="9 test rows are left, at least 10 are needed") as caught:
+    with refusal(BadDataset, "rows_seen", "9 test rows are left, at least 10 are needed"):
         without_copies(of(rows))
-    assert caught.value.code == "rows_seen"
 
 
 KEY, OTHER_KEY = b"k" * 16, b"o" * 16
@@ -192,9 +192,8 @@ def test_too_few_unseen_rows_stop_a_job(tmp_path: Path, split: str, other: str) 
             assert len(without_seen(dataset, seen, scratch=tmp_path).rows(split)) == MIN_LEFT
             continue
         words = rf"6 of 205 {split} rows.* 199 {split} rows are left, at least 200"
-        with pytest.raises(BadDataset, match=words) as error:
+        with refusal(BadDataset, "rows_seen", words):
             without_seen(dataset, seen, scratch=tmp_path)
-        assert error.value.code == "rows_seen"
 
 
 def test_nothing_seen_changes_nothing(tmp_path: Path) -> None:

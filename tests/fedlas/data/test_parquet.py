@@ -15,6 +15,7 @@ import pytest
 from fedlas.data import ReadingOptions, read_dataset
 from fedlas.data.columns import tensor
 from fedlas.errors import BadDataset
+from tests.helpers.refusals import refusal
 
 N = 200
 RNG = np.random.default_rng(0)
@@ -121,9 +122,8 @@ def test_ragged_lists_without_padding_name_the_row(tmp_path: Path) -> None:
     """The first row of another length is named, with the option that would help, also far into the file."""
     lists = [[1, 2]] * 150 + [[1]] + [[1, 2]] * 49
     for values, words in ((RAGGED, "'t' has 2 values in row 1 and 1 in row 0"), (lists, "in row 150")):
-        with pytest.raises(BadDataset, match=words) as caught:
+        with refusal(BadDataset, "ragged", words) as caught:
             read_dataset(parquet(tmp_path, {"t": pa.array(values)}))
-        assert caught.value.code == "ragged"
         assert "padding" in caught.value.message
     deep = [[[1, 2], [3, 4 + 0]] for _ in range(N)]
     deep[60] = [[1, 2], [3]]
@@ -161,9 +161,8 @@ def test_ragged_lists_without_padding_name_the_row(tmp_path: Path) -> None:
 )
 def test_unfit_columns_are_named(column: Any, options: dict[str, Any], code: str, words: str, tmp_path: Path) -> None:
     """Each kind of column that cannot be what it stands for has its code and sentence."""
-    with pytest.raises(BadDataset, match=words) as caught:
+    with refusal(BadDataset, code, words):
         read_dataset(parquet(tmp_path, {"x": np.arange(N), "c": column}), ReadingOptions(**options))
-    assert caught.value.code == code
 
 
 def test_missing_numbers_can_be_let_through(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from fedlas.contract.profiles import TensorSpec
 from fedlas.data import Dataset, ReadingOptions, align, load_dataset, read_dataset, save_dataset
 from fedlas.data.roles import ColumnOrder
 from fedlas.errors import Mismatch
+from tests.helpers.refusals import refusal
 
 NAMES = ["age", "height", "dose"]
 FRAME = pd.DataFrame(np.random.default_rng(0).normal(size=(90, 3)).astype(np.float32), columns=NAMES)
@@ -111,14 +112,12 @@ def test_without_names_on_one_side_the_place_counts(columns: list[str] | None, t
 def test_missing_and_surplus_columns_are_named(tmp_path: Path) -> None:
     """A column that the model needs is not made up; the index that was dropped is named beside it."""
     dataset = written(tmp_path, FRAME.assign(extra=1.0).set_index(np.arange(90) + 7), "csv")
-    with pytest.raises(Mismatch) as caught:
+    with refusal(Mismatch, "columns_mismatch") as caught:
         fitted(dataset, ["age", "height", "dose", "Unnamed: 0"])
-    assert caught.value.code == "columns_mismatch"
     for words in ("lacks 'Unnamed: 0'", "has 'extra'", "no name, is a pandas index"):
         assert words in caught.value.message
-    with pytest.raises(Mismatch, match="the dataset's columns are 'age', 'height', 'dose', 'extra'") as caught:
+    with refusal(Mismatch, "inputs_mismatch", "the dataset's columns are 'age', 'height', 'dose', 'extra'"):
         fitted(dataset, None, 5)
-    assert caught.value.code == "inputs_mismatch"
 
 
 def test_equal_orders_cost_nothing() -> None:
@@ -144,6 +143,5 @@ def test_padding_is_remembered_under_the_models_name(tmp_path: Path) -> None:
     assert result.inputs["tokens"][:2].tolist() == [[1, *[9] * 7], [1, 2, *[9] * 6]]
     same = align(dataset, **given, reading={"padding": {"tokens": 9}, "missing": "nan"})
     assert same.reading == {"padding": {"tokens": 9}, "missing": "nan"}
-    with pytest.raises(Mismatch, match="padded with 9, the model's rows with 0") as caught:
+    with refusal(Mismatch, "padding_mismatch", "padded with 9, the model's rows with 0"):
         align(dataset, **given, reading={"padding": {"tokens": 0}, "missing": "reject"})
-    assert caught.value.code == "padding_mismatch"

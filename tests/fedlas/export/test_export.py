@@ -30,6 +30,7 @@ from tests.helpers.networks import (
     table,
     trained_looking,
 )
+from tests.helpers.refusals import refusal
 from tests.helpers.uploads import to_onnx
 
 
@@ -207,11 +208,10 @@ def test_a_file_that_differs_is_an_error(factor: float, tmp_path: Path) -> None:
 
     classifier = load_onnx(export(mlp().eval(), table(2), tmp_path / "m.onnx"))
     out = tmp_path / "out.onnx"
-    with pytest.raises(ExportError) as caught:
+    with refusal(ExportError, "parity"):
         write_graph(
             classifier, calibrator=Wrong(), class_names=["a", "b", "c"], verify_with=[table(3)[0].numpy()]
         ).save(out)
-    assert caught.value.code == "parity"
     assert not out.exists()
 
 

@@ -16,6 +16,7 @@ from fedlas.gate.gate import checked_finalists, judge, ledger_level, sentences_o
 from fedlas.gate.guards import GUARD_NAMES, JudgedRows, JudgementOptions, accuracy_drop, guard_finalist, score_rise
 from fedlas.metrics import aurc
 from tests.helpers.drawn_rows import answers, changed, drawn_logits
+from tests.helpers.refusals import refusal
 from tests.helpers.reports import CALIBRATOR, UNCHANGED
 
 
@@ -182,9 +183,8 @@ def test_the_score_is_the_named_one(score: str) -> None:
 def test_too_few_test_rows_are_refused() -> None:
     """Nine test rows judge nothing."""
     logits, targets = drawn_logits(9)
-    with pytest.raises(BadDataset, match="9 rows") as caught:
+    with refusal(BadDataset, "split_too_small", "9 rows"):
         verdict(uploaded=softmax(logits), post_hoc=softmax(logits), targets=targets)
-    assert caught.value.code == "split_too_small"
 
 
 def test_wrong_options_are_refused() -> None:

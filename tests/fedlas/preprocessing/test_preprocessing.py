@@ -19,6 +19,7 @@ from torchvision.transforms import InterpolationMode
 from fedlas.preprocessing import MAX_PIXELS, BadImage, Preprocessing, checked_image, image_facts, preprocess_all
 from fedlas.preprocessing import steps as threads
 from tests.corpus.images import animated, blank_png, image, photo, rotated_jpeg
+from tests.helpers.refusals import refusal
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
@@ -150,9 +151,8 @@ def test_sixteen_bits() -> None:
 )
 def test_bit_depths_are_not_mixed_up(spec: dict[str, Any], content: bytes) -> None:
     """16 bits where 8 are expected, and the reverse, would silently be another brightness: refused."""
-    with pytest.raises(BadImage, match="bit_depth") as caught:
+    with refusal(BadImage, "wrong_bit_depth", "bit_depth"):
         Preprocessing.parse(spec)(content)
-    assert caught.value.code == "wrong_bit_depth"
 
 
 def test_layout_order_scale_and_type() -> None:
@@ -262,9 +262,8 @@ def test_null_means_left_out() -> None:
 def test_what_is_no_picture_is_refused(content: bytes, code: str) -> None:
     """Header, check and preprocessing refuse alike."""
     for read in (checked_image, Preprocessing()):
-        with pytest.raises(BadImage) as caught:
+        with refusal(BadImage, code):
             read(content)
-        assert caught.value.code == code
 
 
 def test_the_blank_png_is_a_picture() -> None:
@@ -275,9 +274,8 @@ def test_the_blank_png_is_a_picture() -> None:
 def test_size_is_refused_before_pixels_are_decoded() -> None:
     """81 megapixels, which Pillow itself would decode without a word, and a strip that resizing would blow up."""
     assert image_facts(blank_png(7000)).pixels == 49_000_000 <= MAX_PIXELS
-    with pytest.raises(BadImage, match="9000 x 9000") as caught:
+    with refusal(BadImage, "image_too_large", "9000 x 9000"):
         image_facts(blank_png(9000))
-    assert caught.value.code == "image_too_large"
     strip = image(np.zeros((1, 5000, 3), np.uint8))
     with pytest.raises(BadImage, match="by resizing"):
         Preprocessing.parse({"resize": 224, "crop": 224})(strip)

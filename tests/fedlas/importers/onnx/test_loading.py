@@ -32,6 +32,7 @@ from tests.helpers.networks import (
     trained_looking,
     weight_count,
 )
+from tests.helpers.refusals import refusal
 
 FORMS = {"torchscript": False, "dynamo": True}
 
@@ -342,9 +343,8 @@ def test_a_file_of_classical_operators_alone(tmp_path: Path) -> None:
     assert check_parity(path, classifier) <= 1e-6
     model.graph.node.append(helper.make_node("Relu", ["y"], ["z"]))  # a standard operator needs its version named
     onnx.save(model, path)
-    with pytest.raises(UnsupportedModel) as caught:
+    with refusal(UnsupportedModel, "unsupported_opset"):
         load_onnx(path)
-    assert caught.value.code == "unsupported_opset"
 
 
 def test_an_open_length_may_be_bounded_by_a_table_of_positions(tmp_path: Path) -> None:
@@ -374,9 +374,8 @@ def test_an_open_length_may_be_bounded_by_a_table_of_positions(tmp_path: Path) -
     first = next(tensor for tensor in model.graph.initializer if tensor.name == "first")
     first.CopyFrom(numpy_helper.from_array(np.array(-1000), "first"))
     onnx.save(model, path)
-    with pytest.raises(UnsupportedModel, match="no made-up row can be run") as caught:
+    with refusal(UnsupportedModel, "invalid_graph", "no made-up row can be run"):
         load_onnx(path)
-    assert caught.value.code == "invalid_graph"
 
 
 def test_an_input_of_one_row_beside_others_is_explained(tmp_path: Path) -> None:
@@ -386,9 +385,8 @@ def test_an_input_of_one_row_beside_others_is_explained(tmp_path: Path) -> None:
     model = onnx.load(path)
     model.graph.input.append(helper.make_tensor_value_info("mean", TensorProto.FLOAT, [1, 10]))
     onnx.save(model, path)
-    with pytest.raises(UnsupportedModel, match="Keras' Normalization") as caught:
+    with refusal(UnsupportedModel, "no_classifier_output", "Keras' Normalization"):
         load_onnx(path)
-    assert caught.value.code == "no_classifier_output"
 
 
 def amplifying(folder: Path, times: float) -> Path:
@@ -429,9 +427,8 @@ def test_no_amount_of_amplified_rounding_excuses_a_large_difference(tmp_path: Pa
     path = amplifying(tmp_path, 30000.0)
     classifier = load_onnx(path)
     assert 1e-2 < changed(classifier, 2e-6) < loading.rounding_error(classifier, classifier.example_rows(4))
-    with pytest.raises(UnsupportedModel, match="differs from the file") as caught:
+    with refusal(UnsupportedModel, "import_mismatch", "differs from the file"):
         check_parity(path, classifier)
-    assert caught.value.code == "import_mismatch"
 
 
 def test_a_wrong_import_is_refused_however_small_the_difference(tmp_path: Path) -> None:
@@ -444,9 +441,8 @@ def test_a_wrong_import_is_refused_however_small_the_difference(tmp_path: Path) 
         before = classifier(*rows)[0].softmax(1)
         classifier.head_parameters()[-1][0] += 1e-3
         assert 1e-4 < float((classifier(*rows)[0].softmax(1) - before).abs().max()) < 1e-2
-    with pytest.raises(UnsupportedModel) as caught:
+    with refusal(UnsupportedModel, "import_mismatch"):
         check_parity(path, classifier)
-    assert caught.value.code == "import_mismatch"
 
 
 def test_what_only_the_optimiser_changes_is_not_held_against_the_import(
