@@ -24,6 +24,7 @@ from tests.helpers.networks import (
     Composed,
     Inputs,
     export,
+    hand_made,
     images,
     mlp,
     run_file,
@@ -155,7 +156,11 @@ def test_weights_in_constant_nodes_train(tmp_path: Path) -> None:
         helper.make_node("Relu", ["a"], ["r"]),
         helper.make_node("MatMul", ["r", "w"], ["y"]),
     ]
-    assert sorted(p.numel() for p in load_onnx(save(tmp_path, nodes, [4], {"b": bias[0]})).parameters()) == [4, 16, 16]
+    assert sorted(p.numel() for p in load_onnx(hand_made(tmp_path, nodes, [4], {"b": bias[0]})).parameters()) == [
+        4,
+        16,
+        16,
+    ]
 
 
 def test_constants_that_are_no_weights_do_not_train(tmp_path: Path) -> None:
@@ -244,7 +249,7 @@ def test_output_and_features_can_be_chosen(tmp_path: Path) -> None:
     ]
     rng = np.random.default_rng(0)
     weights = {name: rng.standard_normal((4, 4)).astype(np.float32) for name in "wvu"}
-    path = save(tmp_path, nodes, [4], weights, outputs=("y", "z"))
+    path = hand_made(tmp_path, nodes, [4], weights, outputs=("y", "z"))
     classifier = load_onnx(path, output="z")
     x = torch.randn(3, 4)
     hidden = torch.relu(x @ torch.from_numpy(weights["w"]))
@@ -253,27 +258,6 @@ def test_output_and_features_can_be_chosen(tmp_path: Path) -> None:
     torch.testing.assert_close(tapped(x)[1], x @ torch.from_numpy(weights["w"]))
     torch.testing.assert_close(tapped(x)[0], classifier(x)[0])
     assert len(tapped.head_parameters()) == 1
-
-
-def save(
-    folder: Path,
-    nodes: list[onnx.NodeProto],
-    shape: list[int],
-    constants: dict[str, np.ndarray],
-    outputs: tuple[str, ...] = ("y",),
-    opset: int = 17,
-) -> Path:
-    """A hand-made model with the input x (N, *shape)."""
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", *shape])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    path = folder / "made.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), path)
-    return path
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -307,7 +291,7 @@ def test_minus_one_is_an_open_axis(tmp_path: Path) -> None:
         helper.make_node("Flatten", ["g"], ["f"]),
         helper.make_node("MatMul", ["f", "w"], ["y"]),
     ]
-    path = save(tmp_path, nodes, [3, 8, 8], {name: value.astype(np.float32) for name, value in weights.items()})
+    path = hand_made(tmp_path, nodes, [3, 8, 8], {name: value.astype(np.float32) for name, value in weights.items()})
     classifier = load_onnx(renamed_sizes(path, [-1, 3, -1, -1]))
     assert classifier.inputs[0].shape == ["N", 3, "dim_2", "dim_3"]
     assert check_parity(path, classifier) <= 1e-6
@@ -331,7 +315,7 @@ def test_a_file_of_classical_operators_alone(tmp_path: Path) -> None:
         multi_class=0,
         post_transform="NONE",
     )
-    path = save(tmp_path, [node], [10], {}, outputs=("label", "y"))
+    path = hand_made(tmp_path, [node], [10], {}, outputs=("label", "y"))
     model = onnx.load(path)
     del model.opset_import[:]
     model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
@@ -364,7 +348,7 @@ def test_an_open_length_may_be_bounded_by_a_table_of_positions(tmp_path: Path) -
     shapes = {"places": (6, 8), "v": (2, 8), "w": (8, 3)}
     constants = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
     constants |= {"one": np.array(1), "first": np.array(0)}
-    path = save(tmp_path, nodes, [5, 2], constants)
+    path = hand_made(tmp_path, nodes, [5, 2], constants)
     model = onnx.load(path)
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "L"
     onnx.save(model, path)
@@ -381,7 +365,7 @@ def test_an_open_length_may_be_bounded_by_a_table_of_positions(tmp_path: Path) -
 def test_an_input_of_one_row_beside_others_is_explained(tmp_path: Path) -> None:
     """A constant that an exporter made an input is one of the causes that the refusal names."""
     nodes = [helper.make_node("Sub", ["x", "mean"], ["c"]), helper.make_node("MatMul", ["c", "w"], ["y"])]
-    path = save(tmp_path, nodes, [10], {"w": np.random.default_rng(0).standard_normal((10, 3)).astype(np.float32)})
+    path = hand_made(tmp_path, nodes, [10], {"w": np.random.default_rng(0).standard_normal((10, 3)).astype(np.float32)})
     model = onnx.load(path)
     model.graph.input.append(helper.make_tensor_value_info("mean", TensorProto.FLOAT, [1, 10]))
     onnx.save(model, path)
@@ -398,7 +382,7 @@ def amplifying(folder: Path, times: float) -> Path:
         "v": np.concatenate([-np.eye(3), np.eye(3)]).astype(np.float32) * np.linspace(1, 1.01, 3, dtype=np.float32),
     }
     nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("MatMul", ["h", "v"], ["y"])]
-    return save(folder, nodes, [10], constants)
+    return hand_made(folder, nodes, [10], constants)
 
 
 def changed(classifier: GraphClassifier, factor: float) -> float:

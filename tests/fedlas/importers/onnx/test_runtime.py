@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from fedlas.calibrators import TemperatureScaling
 from fedlas.errors import UnsupportedModel
@@ -21,6 +21,7 @@ from fedlas.importers.onnx.evaluator import run_node
 from fedlas.importers.onnx.graph import Graph
 from fedlas.importers.onnx.operators import node_has_gradient
 from fedlas.importers.onnx.runtime import is_runtime_node
+from tests.helpers.networks import hand_made
 from tests.helpers.refusals import refusal
 from tests.helpers.single_node import Case, assert_agrees, ints, random_floats
 
@@ -91,17 +92,7 @@ def spoken(tmp_path: Path, rows: int | str) -> Path:
         helper.make_node("MatMul", ["power", "v"], ["z"]),
         helper.make_node("Softmax", ["z"], ["p"], axis=1),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [rows, 4])],
-        [helper.make_tensor_value_info("p", TensorProto.FLOAT, [rows, 3])],
-        [numpy_helper.from_array(value, name) for name, value in GEOMETRY.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    path = tmp_path / "m.onnx"
-    path.write_bytes(model.SerializeToString())
-    return path
+    return hand_made(tmp_path, nodes, [4], GEOMETRY, outputs=["p"], opset=18, rows=rows)
 
 
 @pytest.mark.parametrize("rows", ["N", 1, 3])
@@ -161,17 +152,7 @@ def heard(tmp_path: Path, **attributes: int) -> Path:
         helper.make_node("Reshape", ["s", "flat"], ["a"]),
         helper.make_node("MatMul", ["a", "w"], ["z"]),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 64, 1])],
-        [helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", 3])],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    path = tmp_path / "m.onnx"
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    path.write_bytes(model.SerializeToString())
-    return path
+    return hand_made(tmp_path, nodes, [64, 1], constants, outputs=["z"])
 
 
 @pytest.mark.parametrize("attributes", [{}, {"onesided": 1}, {"onesided": 0}], ids=str)
