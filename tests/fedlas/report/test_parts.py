@@ -259,7 +259,7 @@ def test_other_priors_are_told() -> None:
 
 
 def test_promises_stand_beside_what_was_found() -> None:
-    """Threshold and shares are those of the guarantees applied to the test rows; what cannot be promised is said."""
+    """Threshold and shares are those of the guarantees applied to the test rows; impossible promises are named."""
     logits, labels = drawn_logits(3000, 4, seed=5)
     probs = softmax(logits)
     fitted = Guarantees.fit(probs[:2000], labels[:2000], class_names=list("abcd"))

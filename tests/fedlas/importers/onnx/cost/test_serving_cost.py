@@ -269,7 +269,7 @@ def _assert_holds(known: AbstractTensor, value: Any) -> None:
 
 @pytest.mark.parametrize("constant", [False, True], ids=["inputs", "constants"])
 def test_the_rules_hold_for_the_projects_own_cases(constant: bool) -> None:
-    """Sizes of each expected output lie within what is said of them, for any inputs and for known ones."""
+    """Sizes of each expected output lie within their bounds, for any inputs and for known ones."""
     checked = 0
     for case in claimed()[constant::_EVERY]:
         if out_of_scope(case) is None and case.name not in SKIPPED:
