@@ -241,4 +241,4 @@ class Page(Shape, Generic[Item]):
 
     @classmethod
     def model_parametrized_name(cls, params: tuple[Any, ...]) -> str:
-        return f"{getattr(params[0], '__name__', 'Event')}List"
+        return f"{getattr(params[0], '__name__', 'Item')}List"

@@ -19,7 +19,7 @@ from pydantic import (
     WrapValidator,
 )
 
-from fedlas.contract.base import OPEN, Document, from_another_version
+from fedlas.contract.base import OPEN, Document, Page, from_another_version
 from fedlas.contract.profiles import Notice
 
 #: The race's name of a candidate; a hostile child calls it nothing longer.
@@ -254,4 +254,10 @@ JobEvent: TypeAlias = Annotated[
     Field(discriminator="type"),
     WrapValidator(_known_or_unknown),
 ]
+
+
+class EventList(Page[JobEvent]):
+    """One page of a job's events, newest first."""
+
+
 JOB_EVENT: TypeAdapter[JobEvent] = TypeAdapter(JobEvent, config=ConfigDict(defer_build=True))

@@ -105,6 +105,10 @@ class JudgedRow(Shape):
     )
 
 
+class PredictionList(Page[Prediction | RowFailure]):
+    """One page of a batch's predictions, in the dataset's order."""
+
+
 class JudgedRows(Page[JudgedRow]):
     """One page of a job's test rows, in the dataset's order."""
 

@@ -35,8 +35,8 @@ class SchemaChanges:
     """Compares schemas of two documents.
 
     A request may be taken more widely than before, and an answer may say more than before: in a request the types, the
-    values of an enum and the optional fields may grow, in an answer the fields, and the values of an enum (clients are
-    told to expect new ones).
+    values of an enum and the optional fields may grow, in an answer the fields, the values of an enum, and the kinds of
+    a union that have a tag, such as events (clients are told to expect new ones).
 
     Args:
         documents: the older one and the newer one.
@@ -64,6 +64,9 @@ class SchemaChanges:
 
     def _alternatives(self, where: str, old: list[Json], new: list[Json]) -> Iterator[str]:
         """A request must still take every old alternative; in an answer every new one must be an old one."""
+        if not self._is_request and len(old) > 1:  # clients read a kind that they do not know as such
+            known = {_tag(one, self._old) for one in old}
+            new = [one for one in new if (tag := _tag(one, self._new)) is None or tag in known or None in known]
         wanted, offered = (old, new) if self._is_request else (new, old)
         for one in wanted:
             pairs = [(one, other) if self._is_request else (other, one) for other in offered]
@@ -148,6 +151,12 @@ def _limits(where: str, old: Json, new: Json) -> Iterator[str]:
 def _variants(schema: Json) -> list[Json]:
     found: list[Json] = schema.get("anyOf") or schema.get("oneOf") or []
     return found
+
+
+def _tag(schema: Json, document: Json) -> str | None:
+    """The value of `type` by which a union tells this kind from others; None where it has none."""
+    tag = resolved(schema, document).get("properties", {}).get("type", {}).get("const")
+    return None if tag is None else str(tag)
 
 
 def _called(schema: Json) -> str:

@@ -99,6 +99,9 @@ HARMLESS: dict[str, Callable[[Json], object]] = {
     "new option": lambda d: schema(d, "JobRequest")["properties"].update(tenant={"type": "string"}),
     "another value of a request": lambda d: schema(d, "JobRequest")["properties"]["method"]["enum"].append("dirichlet"),
     "larger limit": lambda d: schema(d, "BudgetInput")["properties"]["candidates"].update(maximum=5000),
+    "new kind of event": lambda d: schema(d, "EventList")["properties"]["data"]["items"]["oneOf"].append(
+        {"type": "object", "properties": {"type": {"const": "checkpoint"}, "data": {"type": "object"}}}
+    ),
     "error": lambda d: operation(d, "/v1/jobs")["responses"].pop("422"),
     "text": lambda d: schema(d, "JobRecord")["properties"]["verdict"].update(description="Another."),
     "optional parameter": lambda d: operation(d, "/v1/jobs")["parameters"].append(

@@ -23,9 +23,8 @@ from pyarrow.parquet import ParquetFile
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from fedlas.contract.base import Page
 from fedlas.contract.options import AnswerOptions
-from fedlas.contract.predictions import BatchManifest, Prediction, ResultPart, RowFailure
+from fedlas.contract.predictions import BatchManifest, PredictionList, ResultPart
 from fedlas.contract.records import FINAL, BatchRecord
 from fedlas.contract.requests import BatchRequest
 from service.api.plumbing.declarations import BINARY, CREATED, KEYED, OPTIONS_REFUSED, STORED, operation
@@ -262,7 +261,7 @@ PartNumber = Annotated[int, PathParameter(ge=0, le=1_000_000, description="The n
 @router.get(
     "/{batch_id}/results",
     name="get_batch_results",
-    response_model=Page[Prediction | RowFailure],
+    response_model=PredictionList,
     openapi_extra=operation(
         "unknown_prediction",
         "no_results",

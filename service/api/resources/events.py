@@ -16,7 +16,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
 from fedlas.contract.base import Page
-from fedlas.contract.events import JobEvent
+from fedlas.contract.events import EventList
 from fedlas.contract.records import FINAL, DeliveryRecord
 from service.api.plumbing.declarations import operation
 from service.api.plumbing.long_poll import LongPoll
@@ -44,7 +44,7 @@ BeforeNumber = Annotated[int | None, Query(ge=0, lt=2**63, description="The numb
 @router.get(
     "/events",
     name="list_job_events",
-    response_model=Page[JobEvent],
+    response_model=EventList,
     responses={
         200: {"content": {_EVENT_STREAM: {"schema": {"type": "string"}}}},
         204: {"description": "The job of a stream has ended, and the client knows all its events."},
