@@ -215,13 +215,13 @@ class AsyncClient:
         except problems.Unreadable as error:
             raise await self._mismatch(str(error), response) from None
 
-    async def _mismatch(self, found: str, response: httpx.Response) -> ServerMismatch:
+    async def _mismatch(self, observation: str, response: httpx.Response) -> ServerMismatch:
         try:
             request = self._requests.build(self._http, self._requests.call("GET", "/openapi.json", timeout=CONNECT_S))
             version = problems.server_version(await self._send(request, stream=False))
         except (httpx.HTTPError, ClientError):
             version = None
-        return problems.mismatch(found, version, response)
+        return problems.mismatch(observation, version, response)
 
 
 def _path(job: str | HasId) -> str:

@@ -55,10 +55,10 @@ def load_configuration(
         profile = environment.get("FEDLAS_PROFILE") or None
     if url is None or key is None or profile is not None:
         folder = Path(environment.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
-        found = _profile(profile, folder / "fedlas" / "config.toml")
-        their_url = found.get("url")
+        settings = _profile(profile, folder / "fedlas" / "config.toml")
+        their_url = settings.get("url")
         if key is None and (url is None or (their_url is not None and _checked(url) == _checked(their_url))):
-            key = _key_of(found)
+            key = _key_of(settings)
         url = url or their_url
     key = None if not key else key.strip()
     if key is not None and (not key.isascii() or not key.isprintable() or " " in key):
@@ -77,17 +77,17 @@ def _profile(name: str | None, path: Path) -> Mapping[str, str]:
     if not isinstance(name, str):
         raise ConfigurationError("bad_profile", f"{path}: profile must be text in quotes")
     profiles = content.get("profiles")
-    found = profiles.get(name) if isinstance(profiles, dict) else None
-    if not isinstance(found, dict):
+    profile = profiles.get(name) if isinstance(profiles, dict) else None
+    if not isinstance(profile, dict):
         there = ", ".join(profiles) if isinstance(profiles, dict) and profiles else "none"
         raise ConfigurationError("unknown_profile", f"there is no profile {name!r} in {path}; there are: {there}")
-    if strange := [part for part in found if part not in ("url", "key", "key_file")]:
+    if strange := [part for part in profile if part not in ("url", "key", "key_file")]:
         raise ConfigurationError(
             "bad_profile", f"{path}: profile {name!r} has {strange[0]!r}; known are url, key and key_file"
         )
-    if wrong := [part for part, value in found.items() if not isinstance(value, str)]:
+    if wrong := [part for part, value in profile.items() if not isinstance(value, str)]:
         raise ConfigurationError("bad_profile", f"{path}: {wrong[0]} of profile {name!r} must be text in quotes")
-    return found
+    return profile
 
 
 def _content(path: Path) -> dict[str, Any]:

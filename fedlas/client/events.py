@@ -107,9 +107,9 @@ class EventStream:
             raise problems.Unreadable(f"{problems.describe(response)}, in which an event is not as expected") from None
 
     def new(self, events: list[JobEvent]) -> list[JobEvent]:
-        found = [event for event in events if event.id > self.known]
-        self.known = max([self.known, *(event.id for event in found)])
-        return found
+        fresh = [event for event in events if event.id > self.known]
+        self.known = max([self.known, *(event.id for event in fresh)])
+        return fresh
 
     def must_renew(self) -> bool:
         """The connection would be waited for longer than there is time; raises WaitTimeout."""

@@ -249,9 +249,9 @@ def dataset_file(data: Any, folder: Path, **options: Any) -> Sendable:
     from fedlas import conversion  # with it come torch, scikit-learn or pandas
 
     made = conversion.dataset_file(data, folder=folder, **options)
-    found = {"roles": made.roles or None, "seen_by_model": made.seen_by_model}
+    upload_options = {"roles": made.roles or None, "seen_by_model": made.seen_by_model}
     _tell(made.notes)
-    return Sendable(made.path, "dataset", None, found, list(made.notes))
+    return Sendable(made.path, "dataset", None, upload_options, list(made.notes))
 
 
 def example_of(data: Any, roles: Mapping[str, Any] | None) -> Any:
@@ -264,8 +264,8 @@ def example_of(data: Any, roles: Mapping[str, Any] | None) -> Any:
 
 
 def _as_it_is(path: Any) -> Sendable:
-    found = Path(path).expanduser()
-    return Sendable(found, found.stem or found.name)
+    file = Path(path).expanduser()
+    return Sendable(file, file.stem or file.name)
 
 
 def _with_weights(graph: Sendable, folder: Path) -> Sendable:

@@ -145,9 +145,9 @@ class Jobs(Stored[Job]):
         try:
             return self._bound(self._transport.read(Job, "POST", f"{self._at(job)}/cancel"))
         except ConflictError:
-            found = self.get(job)
-            if found.status == "cancelled":  # perhaps by the try whose answer was lost
-                return found
+            current = self.get(job)
+            if current.status == "cancelled":  # perhaps by the try whose answer was lost
+                return current
             raise
 
     def wait(
@@ -174,10 +174,10 @@ class Jobs(Stored[Job]):
             for event in events_of(self._transport, path, after=0, deadline=deadline):
                 on_event(event)
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        found = self._bound(until_final(self._transport, Job, path, wait_timeout=left, check=False))
-        if check and (error := failure_of(found)) is not None:
+        ended = self._bound(until_final(self._transport, Job, path, wait_timeout=left, check=False))
+        if check and (error := failure_of(ended)) is not None:
             raise error
-        return found
+        return ended
 
     def events(self, job: str | HasId, *, after: int = 0) -> Iterator[JobEvent]:
         """Events of a job after event `after`, oldest first, until its end; lost connections do not end it."""
@@ -211,10 +211,10 @@ class Jobs(Stored[Job]):
 
     def download(self, job: str | HasId, path: str | PathLike[str] | None = None) -> Path:
         """Write the file of the model to serve to `path`, by default its id with `.onnx`."""
-        found = self.get(job)
-        if found.calibrated_model_id is None:
-            raise InvalidInput("no_model", f"{found.id} is {found.status}; its model exists once it has succeeded")
-        served = found.calibrated_model_id
+        record = self.get(job)
+        if record.calibrated_model_id is None:
+            raise InvalidInput("no_model", f"{record.id} is {record.status}; its model exists once it has succeeded")
+        served = record.calibrated_model_id
         return download(self._transport, f"/v1/models/{served}/onnx", Path(path or f"{served}.onnx"))
 
     def _bound(self, job: Job) -> Job:

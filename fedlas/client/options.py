@@ -26,14 +26,15 @@ class HasId(Protocol):
 
 def id_of(record: str | HasId) -> str:
     """The id of a record, or the id or name itself, for a path."""
-    found = record if isinstance(record, str) else getattr(record, "id", None)
-    if not isinstance(found, str):
+    record_id = record if isinstance(record, str) else getattr(record, "id", None)
+    if not isinstance(record_id, str):
         raise InvalidInput("bad_id", f"found {record!r:.80}; needed is an id, a name, or a record")
-    if found in ("", ".", ".."):
+    if record_id in ("", ".", ".."):
         raise InvalidInput(
-            "empty_id" if not found else "bad_id", "the id or name is " + (repr(found) if found else "empty")
+            "empty_id" if not record_id else "bad_id",
+            "the id or name is " + (repr(record_id) if record_id else "empty"),
         )
-    return found
+    return record_id
 
 
 def path_part(record: str | HasId) -> str:
@@ -70,8 +71,8 @@ def stored_id(given: object, prefix: str) -> str | None:
     """The id, where a record or its id is given and no file; None for anything else."""
     if isinstance(given, str) and given.startswith(f"{prefix}_") and not Path(given).exists():
         return given
-    found = getattr(given, "id", None)
-    return found if isinstance(found, str) and found.startswith(f"{prefix}_") else None
+    record_id = getattr(given, "id", None)
+    return record_id if isinstance(record_id, str) and record_id.startswith(f"{prefix}_") else None
 
 
 def check_options(call: Callable[..., Any], kind: Any, options: Mapping[str, Any]) -> None:
@@ -103,9 +104,9 @@ def json_body(value: Any) -> bytes:
     try:
         return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
     except (TypeError, ValueError):
-        field, found = next(_unwritable(value, ""), ("body", value))
+        field, unwritable = next(_unwritable(value, ""), ("body", value))
         error = InvalidInput(
-            "not_json", f"{field}: found {found!r:.80}; needed is a finite number, a text, or a list of them"
+            "not_json", f"{field}: found {unwritable!r:.80}; needed is a finite number, a text, or a list of them"
         )
         error.field = field
         raise error from None

@@ -164,8 +164,8 @@ class Predictions:
     @property
     def prediction_sets(self) -> list[list[Any]] | None:
         """With `coverage`: the classes of each row, the most probable first."""
-        found = self._listed("prediction_set")
-        return [list(map(int, one)) for one in found] if found is not None and self._numbered else found
+        sets = self._listed("prediction_set")
+        return [list(map(int, one)) for one in sets] if sets is not None and self._numbered else sets
 
     @property
     def top_k(self) -> list[list[dict[str, Any]]] | None:
@@ -204,9 +204,9 @@ class Predictions:
         return are_numbers(self.class_names or ("",))
 
     def _column(self, name: str, dtype: str | None = None, *, of_classes: bool = False) -> Any:
-        if (found := self._listed(name)) is None:
+        if (column := self._listed(name)) is None:
             return None
-        return array_of(list(map(int, found)), "int64") if of_classes and self._numbered else array_of(found, dtype)
+        return array_of(list(map(int, column)), "int64") if of_classes and self._numbered else array_of(column, dtype)
 
     def _listed(self, name: str) -> list[Any] | None:
         return [row.get(name) for row in self._rows] if self._rows and name in self._rows[0] else None

@@ -70,10 +70,10 @@ def _problem(response: httpx.Response) -> dict[str, Any] | None:
     if "json" not in response.headers.get("content-type", ""):
         return None
     try:
-        found = json.loads(response.content)
+        document = json.loads(response.content)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) and "code" in found else None
+    return document if isinstance(document, dict) and "code" in document else None
 
 
 _adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
@@ -116,13 +116,13 @@ def server_version(response: httpx.Response) -> str | None:
         return None
 
 
-def mismatch(found: str, server_version: str | None, response: httpx.Response) -> errors.ServerMismatch:
+def mismatch(observation: str, server_version: str | None, response: httpx.Response) -> errors.ServerMismatch:
     """The error that names both versions, or says that something else answers at this URL."""
     base = f"{response.request.url.scheme}://{response.request.url.netloc.decode()}"
     if server_version is None:
-        message = f"{found}: what answers at {base} does not look like a FedLAS service; check the URL"
+        message = f"{observation}: what answers at {base} does not look like a FedLAS service; check the URL"
     else:
-        message = f"{found}: the server is version {server_version}, this client is {fedlas.__version__}"
+        message = f"{observation}: the server is version {server_version}, this client is {fedlas.__version__}"
     return errors.ServerMismatch(message, status=response.status_code, request_id=response.headers.get("x-request-id"))
 
 

@@ -292,5 +292,5 @@ def _receive(
 
 def _digest(target: Target) -> str:
     """The SHA-256 in the `ETag`, which stored files have; empty where it is none."""
-    found = (target.etag or "").removeprefix("W/").strip('"')
-    return found if re.fullmatch("[0-9a-f]{64}", found) else ""
+    digest = (target.etag or "").removeprefix("W/").strip('"')
+    return digest if re.fullmatch("[0-9a-f]{64}", digest) else ""

@@ -285,13 +285,13 @@ class Transport(Requests):
                 return response
             time.sleep(delay)
 
-    def mismatch(self, found: str, response: httpx.Response) -> ServerMismatch:
+    def mismatch(self, observation: str, response: httpx.Response) -> ServerMismatch:
         """The error of an answer that this client cannot read; the server is asked for its version."""
         try:
             version = problems.server_version(self.attempt("GET", "/openapi.json", timeout=CONNECT_S))
         except (httpx.HTTPError, ClientError):
             version = None
-        return problems.mismatch(found, version, response)
+        return problems.mismatch(observation, version, response)
 
     def _build(self, call: Call) -> httpx.Request:
         if self._process != os.getpid():

@@ -41,13 +41,13 @@ def verify(
     if not isinstance(body, str | bytes | bytearray):
         raise InvalidInput("bad_body", f"the body is of type {type(body).__name__}; needed are its bytes as they came")
     content = body.encode(errors="surrogatepass") if isinstance(body, str) else bytes(body)
-    found = {name.lower(): value for name, value in headers.items()}
-    if missing := [name for name in ("webhook-id", "webhook-timestamp", "webhook-signature") if name not in found]:
+    by_name = {name.lower(): value for name, value in headers.items()}
+    if missing := [name for name in ("webhook-id", "webhook-timestamp", "webhook-signature") if name not in by_name]:
         raise SignatureError("missing_header", f"the request has no header {missing[0]}")
-    _check_time(found["webhook-timestamp"], time.time() if now is None else now, tolerance_seconds)
-    signed = f"{found['webhook-id']}.{found['webhook-timestamp']}.".encode(errors="surrogatepass") + content
+    _check_time(by_name["webhook-timestamp"], time.time() if now is None else now, tolerance_seconds)
+    signed = f"{by_name['webhook-id']}.{by_name['webhook-timestamp']}.".encode(errors="surrogatepass") + content
     expected = hmac.new(_key(secret), signed, hashlib.sha256).digest()
-    if not any(hmac.compare_digest(expected, one) for one in _signatures(found["webhook-signature"])):
+    if not any(hmac.compare_digest(expected, one) for one in _signatures(by_name["webhook-signature"])):
         raise SignatureError("wrong_signature", "no signature of the request was made with this secret")
     try:
         return JobMessage.model_validate_json(content, extra="allow", context=ANOTHER_VERSION)
@@ -73,12 +73,12 @@ def _key(secret: str) -> bytes:
 
 def _signatures(text: str) -> list[bytes]:
     """Signatures of version 1; others may stand beside them."""
-    found = []
+    signatures = []
     for part in text.split():
         version, _, encoded = part.partition(",")
         if version == "v1":
             try:
-                found.append(base64.b64decode(encoded, validate=True))
+                signatures.append(base64.b64decode(encoded, validate=True))
             except (binascii.Error, ValueError):
                 continue
-    return found
+    return signatures
