@@ -90,12 +90,12 @@ def _run(context: typer.Context) -> int:
     from importlib.metadata import entry_points
 
     name = context.info_name or ""
-    found = entry_points(group="fedlas.commands", name=name)
+    commands = entry_points(group="fedlas.commands", name=name)
     needed = install(_COMMANDS[name][1])
-    if not found:
+    if not commands:
         raise CommandError(f"`fedlas {name}` is not installed: {needed}")
     try:
-        return int(found[name].load()(context.args))
+        return int(commands[name].load()(context.args))
     except ModuleNotFoundError as error:
         if (module := (error.name or "").partition(".")[0]) in _OURS:
             raise

@@ -176,7 +176,7 @@ def finish(session: Session, job_id: str, out: Path | None, report: Path | None,
         if session.output.json:
             show_record(session, "jobs", job)
         jobs.require_success(job)
-    found = session.client.jobs.report(job_id)
+    job_report = session.client.jobs.report(job_id)
     if out is not None:
         with transfer(session.output, f"downloading {out.name}") as moved:
             session.client.models.download(job["calibrated_model_id"], out, on_progress=moved)
@@ -184,12 +184,12 @@ def finish(session: Session, job_id: str, out: Path | None, report: Path | None,
             f"{out}: {'the calibrated model' if job['serves'] == 'calibrated' else 'the model as it was uploaded'}"
         )
     if report is not None:
-        found.save(report)
+        job_report.save(report)
     if session.output.tables:
-        jobs.show_report(session.output, found.raw, key=job_id)
+        jobs.show_report(session.output, job_report.raw, key=job_id)
         session.output.note(f"{job_id}, model {job['calibrated_model_id']}")
     else:
         show_record(session, "jobs", job)
         if not (session.output.json or session.output.quiet):
-            session.output.lines(f"summary\t{sentence}" for sentence in found.summary)
+            session.output.lines(f"summary\t{sentence}" for sentence in job_report.summary)
     return code_of_job(job, require)

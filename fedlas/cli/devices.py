@@ -46,14 +46,14 @@ def onnx_runtime() -> Iterator[Line]:
     providers = [event["args"].get("provider") for event in events if event.get("cat") == "Node"]
     used = next(filter(None, providers), "nothing")
     build = "onnxruntime-gpu" if installed("onnxruntime-gpu") else "onnxruntime"
-    found = f"{build} {installed(build) or 'of unknown origin'}: a session computed on {used}"
+    computed = f"{build} {installed(build) or 'of unknown origin'}: a session computed on {used}"
     remedy = (
         "this build knows no GPU: pip uninstall -y onnxruntime && pip install 'fedlas[runtime-gpu]'"
         if _CUDA not in offered
         else "this build does not find the libraries of CUDA and cuDNN: pip install 'onnxruntime-gpu[cuda,cudnn]' "
         "and name their folders in LD_LIBRARY_PATH, or install CUDA on this machine"
     )
-    yield _judged("ONNX Runtime", found, squared, on_gpu=used == _CUDA, remedy=remedy)
+    yield _judged("ONNX Runtime", computed, squared, on_gpu=used == _CUDA, remedy=remedy)
 
 
 def pytorch() -> Iterator[Line]:
@@ -62,14 +62,14 @@ def pytorch() -> Iterator[Line]:
 
     device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     squared = (torch.tensor(_MATRIX, device=device) @ torch.tensor(_MATRIX, device=device)).cpu().tolist()
-    found = f"{torch.__version__}: a product was computed on {_described(device)}"
+    computed = f"{torch.__version__}: a product was computed on {_described(device)}"
     remedy = (
         "this build of PyTorch knows no CUDA: install one that does, see https://pytorch.org/get-started/locally"
         if torch.version.cuda is None
         else f"PyTorch is built for CUDA {torch.version.cuda} and finds no device: look at nvidia-smi, update the "
         "driver"
     )
-    yield _judged("PyTorch", found, squared, on_gpu=device != "cpu", remedy=remedy)
+    yield _judged("PyTorch", computed, squared, on_gpu=device != "cpu", remedy=remedy)
 
 
 def _described(device: str) -> str:
@@ -81,12 +81,12 @@ def _described(device: str) -> str:
     return f"{device} with {torch.get_num_threads()} threads" if device == "cpu" else device
 
 
-def _judged(name: str, found: str, squared: list[list[float]], *, on_gpu: bool, remedy: str) -> Line:
+def _judged(name: str, computed: str, squared: list[list[float]], *, on_gpu: bool, remedy: str) -> Line:
     if squared != _SQUARE:
-        return said(name, "fail", f"{found}, and the result was wrong: {squared}")
+        return said(name, "fail", f"{computed}, and the result was wrong: {squared}")
     if _has_gpu() and not on_gpu:
-        return said(name, "warn", f"{found}, although this machine has a GPU", remedy)
-    return said(name, "ok", found)
+        return said(name, "warn", f"{computed}, although this machine has a GPU", remedy)
+    return said(name, "ok", computed)
 
 
 def _has_gpu() -> bool:

@@ -77,8 +77,8 @@ class Finding:
         asked = record.get("status")
         status: Status = next((known for known in get_args(Status) if known == asked), "warn")
         named = {"name": topic, **record}
-        name, found, remedy = (" ".join(str(named.get(key, "")).split()) for key in ("name", "found", "remedy"))
-        return cls(str(record.get("topic", topic)), name, status, found, remedy)
+        name, observation, remedy = (" ".join(str(named.get(key, "")).split()) for key in ("name", "found", "remedy"))
+        return cls(str(record.get("topic", topic)), name, status, observation, remedy)
 
 
 def run(*, as_json: bool = False, quiet: bool = False, seconds: float = 10.0) -> int:
@@ -113,17 +113,17 @@ def _loaded(point: EntryPoint) -> Iterable[Line]:
 def examine(checks: Mapping[str, tuple[Check, str]], *, seconds: float) -> list[Finding]:
     """The findings of all checks, of which each takes `seconds` at most; what it had found until then is kept."""
     warnings.simplefilter("ignore")
-    found: dict[str, list[Finding]] = {name: [] for name in checks}
+    by_check: dict[str, list[Finding]] = {name: [] for name in checks}
     threads = {}
     for name, (check, extra) in checks.items():
-        threads[name] = Thread(target=collect, args=(found[name], name, check, extra), daemon=True)
+        threads[name] = Thread(target=collect, args=(by_check[name], name, check, extra), daemon=True)
         threads[name].start()
     deadline = time.monotonic() + seconds
     for name, thread in threads.items():
         thread.join(max(0.0, deadline - time.monotonic()))
         if thread.is_alive():
-            found[name] = [*found[name], Finding.read(name, _late(seconds))]
-    return [finding for findings in found.values() for finding in findings]
+            by_check[name] = [*by_check[name], Finding.read(name, _late(seconds))]
+    return [finding for findings in by_check.values() for finding in findings]
 
 
 def collect(findings: list[Finding], name: str, check: Check, extra: str) -> None:
@@ -161,8 +161,8 @@ def _styled(text: str, code: int) -> str:
     return text if plain else f"\033[{code}m{text}\033[0m"
 
 
-def said(name: str, status: Status, found: str, remedy: str = "") -> Line:
-    return {"name": name, "status": status, "found": found, "remedy": remedy}
+def said(name: str, status: Status, observation: str, remedy: str = "") -> Line:
+    return {"name": name, "status": status, "found": observation, "remedy": remedy}
 
 
 def installed() -> Iterator[Line]:
@@ -195,17 +195,17 @@ def requirements(extra: str) -> dict[str, Requirement]:
     """
     if _version(own := distribution_of(extra)) is None:
         return {own: Requirement(own)}
-    found: dict[str, Requirement] = {}
+    needed: dict[str, Requirement] = {}
     for line in metadata(own).get_all("Requires-Dist", []):
         requirement = Requirement(line)
         if requirement.marker is None or not requirement.marker.evaluate({"extra": extra}):
             continue
         if requirement.name in ("fedlas", "fedlas-service"):
             for part in sorted(requirement.extras):
-                found |= requirements(part)
+                needed |= requirements(part)
         else:
-            found[requirement.name] = requirement
-    return found
+            needed[requirement.name] = requirement
+    return needed
 
 
 def devices(seconds: float) -> Iterator[Line]:
@@ -236,49 +236,49 @@ def machine() -> Iterator[Line]:
 def _memory() -> Line:
     if (free := _free_memory()) is None:
         return said("memory", "skip", "this system does not tell how much is free")
-    found = f"{free / _GIBIBYTE:.1f} GiB are free"
+    observation = f"{free / _GIBIBYTE:.1f} GiB are free"
     if free < 2 * _GIBIBYTE:
         remedy = "end other processes, or raise the container's limit"
-        return said("memory", "warn", f"{found}; calibrations of small models take about 2 GiB", remedy)
-    return said("memory", "ok", found)
+        return said("memory", "warn", f"{observation}; calibrations of small models take about 2 GiB", remedy)
+    return said("memory", "ok", observation)
 
 
 def _free_memory() -> int | None:
     """Bytes free for new processes: of the machine, and of the container where it is limited."""
-    found = []
+    free = []
     with suppress(OSError, ValueError, IndexError):
         lines = Path("/proc/meminfo").read_text().splitlines()
-        found.append(next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")))
+        free.append(next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")))
     with suppress(OSError, ValueError):  # no limit is "max"
-        found.append(int((_CGROUP / "memory.max").read_text()) - int((_CGROUP / "memory.current").read_text()))
-    return max(0, min(found)) if found else None
+        free.append(int((_CGROUP / "memory.max").read_text()) - int((_CGROUP / "memory.current").read_text()))
+    return max(0, min(free)) if free else None
 
 
 def _disk(name: str, folder: Path, variable: str) -> Line:
     place = next(path for path in (folder, *folder.parents) if path.exists())
     room = shutil.disk_usage(place).free
-    found = f"{folder}: {room / _GIBIBYTE:.1f} GiB are free"
+    observation = f"{folder}: {room / _GIBIBYTE:.1f} GiB are free"
     remedy = f"make room, or let {variable} name a folder on another disk"
     if not os.access(place, os.W_OK):
         return said(
             name, "fail", f"{place} cannot be written to by this user", f"let {variable} name a folder that can"
         )
     if room < 5 * _GIBIBYTE:
-        return said(name, "fail" if room < _GIBIBYTE / 4 else "warn", found, remedy)
-    return said(name, "ok", found)
+        return said(name, "fail" if room < _GIBIBYTE / 4 else "warn", observation, remedy)
+    return said(name, "ok", observation)
 
 
 def server() -> Iterator[Line]:
     """Reachable, ready, of this version, with this key."""
     try:
-        found = configuration.load_configuration()
+        settings = configuration.load_configuration()
     except ConfigurationError as problem:
         yield said("address", "fail", str(problem), "correct FEDLAS_URL, FEDLAS_API_KEY or the profile")
         return
-    url, key = found.url, found.key
+    url, key = settings.url, settings.key
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
-        with httpx.Client(base_url=url, headers=headers, timeout=_SERVER_S, trust_env=not found.is_local) as http:
+        with httpx.Client(base_url=url, headers=headers, timeout=_SERVER_S, trust_env=not settings.is_local) as http:
             yield from _examined(http, url, has_key=bool(key))
     except (httpx.TransportError, httpx.InvalidURL) as error:
         yield _unreachable(url, error, asked="FEDLAS_URL" in os.environ or url != configuration.DEFAULT_URL)
@@ -316,8 +316,8 @@ def _readiness(ready: dict[str, Any]) -> Iterator[Line]:
 
 def _key_and_version(answer: httpx.Response, *, has_key: bool) -> Iterator[Line]:
     if answer.status_code == httpx.codes.UNAUTHORIZED:
-        found = "the server does not know this key" if has_key else "the server wants a key, and none is set"
-        yield said("key", "fail", found, "export FEDLAS_API_KEY=… with one of the server's FEDLAS_API_KEYS")
+        observation = "the server does not know this key" if has_key else "the server wants a key, and none is set"
+        yield said("key", "fail", observation, "export FEDLAS_API_KEY=… with one of the server's FEDLAS_API_KEYS")
         return
     yield said("key", "ok", "the server takes it" if has_key else "none is set, and none is needed")
     theirs = str(_json(answer).get("version", "unknown"))
@@ -327,17 +327,17 @@ def _key_and_version(answer: httpx.Response, *, has_key: bool) -> Iterator[Line]
 
 
 def _unreachable(url: str, error: Exception, *, asked: bool) -> Line:
-    found = f"{url} does not answer ({str(error) or type(error).__name__})"
+    observation = f"{url} does not answer ({str(error) or type(error).__name__})"
     if not asked:
         return said(
-            "address", "skip", f"{found}, and FEDLAS_URL names no other", "fedlas serve, or export FEDLAS_URL=…"
+            "address", "skip", f"{observation}, and FEDLAS_URL names no other", "fedlas serve, or export FEDLAS_URL=…"
         )
-    return said("address", "fail", found, "start the server, or correct FEDLAS_URL")
+    return said("address", "fail", observation, "start the server, or correct FEDLAS_URL")
 
 
 def _json(answer: httpx.Response) -> dict[str, Any]:
     try:
-        found = answer.json()
+        document = answer.json()
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return document if isinstance(document, dict) else {}

@@ -60,15 +60,15 @@ class Require(StrEnum):
     significant = "significant"
 
 
-def code_of_verdict(found: Mapping[str, Any], require: Require) -> ExitCode:
+def code_of_verdict(judged: Mapping[str, Any], require: Require) -> ExitCode:
     """The exit code for `verdict` and `significant` of a report or a job that has succeeded."""
     if require is Require.any:
         return ExitCode.AS_REQUIRED
-    if found["verdict"] == "undetermined":
+    if judged["verdict"] == "undetermined":
         return ExitCode.UNDETERMINED
-    if found["verdict"] == "unchanged":
+    if judged["verdict"] == "unchanged":
         return ExitCode.UNCHANGED
-    return ExitCode.AS_REQUIRED if found["significant"] or require is Require.calibrated else ExitCode.NOT_SIGNIFICANT
+    return ExitCode.AS_REQUIRED if judged["significant"] or require is Require.calibrated else ExitCode.NOT_SIGNIFICANT
 
 
 def code_of_job(job: Mapping[str, Any], require: Require) -> ExitCode:

@@ -214,11 +214,11 @@ def manifest(session: Session, batch: BatchId) -> None:
 
     Each is a Parquet file of neighbouring rows, to be read in parallel; -q prints their numbers.
     """
-    found = session.client.batches.manifest(batch).raw
+    document = session.client.batches.manifest(batch).raw
     if session.output.json:
-        session.output.record(found, ())
+        session.output.record(document, ())
     else:
-        session.output.records(found["parts"], PARTS, key="number")
+        session.output.records(document["parts"], PARTS, key="number")
 
 
 def _ended(session: Session, batch_id: str) -> Json:

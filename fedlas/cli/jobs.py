@@ -77,12 +77,12 @@ def report(
 ) -> ExitCode:
     """Show what a job has found, or write its report."""
     require_writable(out, *FORMS)
-    found = session.client.jobs.report(job)
-    document = found.raw
+    job_report = session.client.jobs.report(job)
+    document = job_report.raw
     if out is None:
         show_report(session.output, document, key=job)
     else:
-        session.output.lines([str(found.save(out))])
+        session.output.lines([str(job_report.save(out))])
     return code_of_verdict(document, require)
 
 

@@ -56,19 +56,21 @@ def calibrate(
         raise CommandError(f"{strange[0]} needs a service; it does not go with --local")
     source, reading = request.model_options(_MODEL), request.dataset_options(_DATASET)
     try:
-        found = _calibrated(output, file_of(model), file_of(data), source, reading, request)
+        calibration = _calibrated(output, file_of(model), file_of(data), source, reading, request)
     except CommandError as error:
         if getattr(error.__cause__, "code", "") != "provenance_needed" or not says_unseen():
             raise
         unseen = {**reading, "seen_by_model": "no"}
-        found = _calibrated(output, file_of(model), file_of(data), source, unseen, request)
+        calibration = _calibrated(output, file_of(model), file_of(data), source, unseen, request)
     if out is not None:
-        write(out, found.save)
-        output.note(f"{out}: {'the calibrated model' if found.serves == 'calibrated' else 'the model as it came'}")
+        write(out, calibration.save)
+        output.note(
+            f"{out}: {'the calibrated model' if calibration.serves == 'calibrated' else 'the model as it came'}"
+        )
     if report is not None:
-        write(report, found.save_report)
-    document = found.report.as_dict()
-    show_report(output, document, key=found.verdict)
+        write(report, calibration.save_report)
+    document = calibration.report.as_dict()
+    show_report(output, document, key=calibration.verdict)
     return code_of_verdict(document, require)
 
 
@@ -193,12 +195,12 @@ def _ordered(rows: Rows, columns: list[str] | None, note: Callable[[str], None])
         return rows
     if sorted(columns) != sorted(rows.header):
         missing, strange = sorted(set(columns) - set(rows.header)), sorted(set(rows.header) - set(columns))
-        found = "; ".join(
+        differences = "; ".join(
             f"{word} {', '.join(names)}"
             for word, names in (("missing are", missing), ("to be left out are", strange))
             if names
         )
-        raise CommandError(f"the columns of the csv file are not the model's: {found or 'one stands twice'}")
+        raise CommandError(f"the columns of the csv file are not the model's: {differences or 'one stands twice'}")
     places = [rows.header.index(name) for name in columns]
     return Rows([[row[place] for place in places] for row in rows.inputs])
 
@@ -214,9 +216,9 @@ def _feeds(session: onnxruntime.InferenceSession, rows: Rows) -> dict[str, NDArr
             feeds[name] = np.asarray(given[name]).astype(_DTYPES[one.type])
         except (ValueError, TypeError):
             raise CommandError(f"input {name!r}: the rows are no numbers of one shape") from None
-        needed, found = one.shape[1:], list(feeds[name].shape[1:])
-        if len(needed) != len(found) or any(isinstance(n, int) and n != f for n, f in zip(needed, found, strict=True)):
-            raise CommandError(f"input {name!r}: found rows of shape {found}; needed are rows of shape {needed}")
+        needed, shape = one.shape[1:], list(feeds[name].shape[1:])
+        if len(needed) != len(shape) or any(isinstance(n, int) and n != f for n, f in zip(needed, shape, strict=True)):
+            raise CommandError(f"input {name!r}: found rows of shape {shape}; needed are rows of shape {needed}")
     return feeds
 
 

@@ -41,20 +41,20 @@ _OWN = {"name", "roles", "seen_by_model", "method", "split", "group", "weight", 
 
 
 def pairs_of(given: Sequence[str] | None, option: str = "--option", form: str = "KEY=VALUE") -> dict[str, str]:
-    found: dict[str, str] = {}
+    pairs: dict[str, str] = {}
     for pair in given or ():
         key, equals, value = pair.partition("=")
         if not (key and equals):
             raise UsageError(f"{option} needs {form}, found {pair!r}")
-        found[key] = value
-    return found
+        pairs[key] = value
+    return pairs
 
 
 def given_options(given: Sequence[str] | None, option: str, known: str | Collection[str]) -> dict[str, Any]:
     """`KEY=VALUE` pairs with lists and objects as JSON; `known` are the keys, or the client's class that has them."""
-    found = {name: _value(text) for name, text in pairs_of(given, option).items()}
-    _require_known(found, option, _keys_of(known) - _OWN if isinstance(known, str) else known)
-    return found
+    options = {name: _value(text) for name, text in pairs_of(given, option).items()}
+    _require_known(options, option, _keys_of(known) - _OWN if isinstance(known, str) else known)
+    return options
 
 
 def _keys_of(kind: str) -> frozenset[str]:
@@ -83,12 +83,12 @@ def roles_of(given: Sequence[str] | None) -> dict[str, str] | None:
 def object_of(text: str, option: str) -> dict[str, Any]:
     """A JSON object, written out or in a file behind an `@`."""
     try:
-        found = json.loads(Path(text[1:]).read_text() if text.startswith("@") else text, parse_constant=_no_number)
+        document = json.loads(Path(text[1:]).read_text() if text.startswith("@") else text, parse_constant=_no_number)
     except ValueError as error:
         raise UsageError(f"{option} needs a JSON object, or @FILE with one: {error}") from error
-    if not isinstance(found, dict):
-        raise UsageError(f"{option} needs a JSON object, found {type(found).__name__}")
-    return found
+    if not isinstance(document, dict):
+        raise UsageError(f"{option} needs a JSON object, found {type(document).__name__}")
+    return document
 
 
 def _no_number(constant: str) -> NoReturn:

@@ -50,10 +50,10 @@ class Column:
         """The value in a record; None where it or what holds it is missing."""
         if callable(self.path):
             return self.path(record)
-        found: Any = record
+        node: Any = record
         for key in self.path.split("."):
-            found = found.get(key) if isinstance(found, Mapping) else None
-        return found
+            node = node.get(key) if isinstance(node, Mapping) else None
+        return node
 
     def cell(self, record: Json, *, people: bool) -> str:
         """The value as text; in a pipe, one that is a formula for a spreadsheet has an apostrophe in front."""

@@ -256,8 +256,8 @@ def _functions(resource: Resource) -> tuple[Callable[..., None], ...]:
     ) -> None:
         if "metadata" in filters:
             filters["metadata"] = pairs_of(filters["metadata"], "--metadata") or None
-        found = getattr(session.client, resource.noun).list(limit=limit, **filters)
-        session.output.records((one.raw for one in found), resource.columns, key=resource.key)
+        records = getattr(session.client, resource.noun).list(limit=limit, **filters)
+        session.output.records((one.raw for one in records), resource.columns, key=resource.key)
 
     def show(session: Session, record: resource.argument) -> None:  # type: ignore[name-defined]
         show_record(session, resource.noun, getattr(session.client, resource.noun).get(record).raw)

@@ -95,10 +95,10 @@ def _array(content: bytes, where: str) -> NDArray[np.generic]:
     import numpy as np
 
     try:
-        found: NDArray[np.generic] = np.load(io.BytesIO(content), allow_pickle=False)
+        array: NDArray[np.generic] = np.load(io.BytesIO(content), allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise CommandError(f"{where}: the npy file cannot be read: {error}") from None
-    return found if found.ndim else found.reshape(1)
+    return array if array.ndim else array.reshape(1)
 
 
 def _of_json(text: str, where: str) -> Rows:
