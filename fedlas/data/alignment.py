@@ -103,12 +103,12 @@ def align_inputs(
         fill, width = (fills or {}).get(spec.name), wanted[0] if wanted else None
         if fill is not None and array.ndim >= 2 and isinstance(width, int) and array.shape[1] < width:
             array = widened(name, array, width, fill, scratch)
-        found = array.shape[1:]
-        if not fits(wanted, found):
+        shape = array.shape[1:]
+        if not fits(wanted, shape):
             raise Mismatch(
                 "inputs_mismatch",
                 f"the model's input {shown(spec)} does not fit the dataset's {described(name, array)}"
-                + (_reshape_hint(wanted, found) or order.described),
+                + (_reshape_hint(wanted, shape) or order.described),
             )
         aligned[spec.name] = cast(name, array, spec, scratch, first_row=first_row)
     return aligned
@@ -143,8 +143,8 @@ def merged_reading(
     """
     if dataset is None or model is None:
         return _by_input(dataset, matched) if model is None else dict(model)
-    found, wanted = _by_input(dataset, matched) or {}, model.get("padding") or {}
-    padding = found.get("padding") or {}
+    reading, wanted = _by_input(dataset, matched) or {}, model.get("padding") or {}
+    padding = reading.get("padding") or {}
     for name in padding.keys() & wanted.keys():
         if padding[name] != wanted[name]:
             raise Mismatch(
@@ -152,7 +152,7 @@ def merged_reading(
                 f"the dataset's '{name}' is padded with {padding[name]}, the model's rows with {wanted[name]}; "
                 f'send the dataset with padding={{"{name}": {wanted[name]}}}',
             )
-    missing = "nan" if "nan" in (found.get("missing"), model.get("missing")) else "reject"
+    missing = "nan" if "nan" in (reading.get("missing"), model.get("missing")) else "reject"
     return {"padding": {**wanted, **padding} or None, "missing": missing}
 
 
@@ -164,19 +164,19 @@ def _by_input(reading: Mapping[str, Any] | None, matched: Mapping[str, str]) -> 
     return {**reading, "padding": padding or None}
 
 
-def _reshape_hint(wanted: Shape, found: tuple[int, ...]) -> str:
+def _reshape_hint(wanted: Shape, shape: tuple[int, ...]) -> str:
     sizes = [size for size in wanted if isinstance(size, int)]
-    if wanted and found and len(sizes) == len(wanted) and np.prod(sizes) == np.prod(found):
-        if len(wanted) == len(found) and sorted(sizes) == sorted(found):  # to reshape it would scramble an image
-            axes = ", ".join(str(1 + place) for place in _places(sizes, found))
+    if wanted and shape and len(sizes) == len(wanted) and np.prod(sizes) == np.prod(shape):
+        if len(wanted) == len(shape) and sorted(sizes) == sorted(shape):  # to reshape it would scramble an image
+            axes = ", ".join(str(1 + place) for place in _places(sizes, shape))
             return f"; transpose every row to {wanted} before sending: array.transpose(0, {axes})"
         return f"; reshape every row to {wanted} before sending"
     return ""
 
 
-def _places(wanted: Sequence[int], found: tuple[int, ...]) -> list[int]:
+def _places(wanted: Sequence[int], shape: tuple[int, ...]) -> list[int]:
     """Where each size stands among those that were found, each once, in their order."""
-    left = list(enumerate(found))
+    left = list(enumerate(shape))
     places = []
     for size in wanted:
         place = next(one for one in left if one[1] == size)
@@ -230,11 +230,11 @@ _BLOCK_BYTES = 1 << 25
 Shape = Sequence[int | str]
 
 
-def fits(wanted: Shape, found: Sequence[int | None]) -> bool:
+def fits(wanted: Shape, shape: Sequence[int | None]) -> bool:
     """True where sizes agree as far as both sides name them."""
-    return len(wanted) == len(found) and all(
+    return len(wanted) == len(shape) and all(
         not isinstance(size, int) or size < 0 or have is None or size == have
-        for size, have in zip(wanted, found, strict=True)
+        for size, have in zip(wanted, shape, strict=True)
     )
 
 

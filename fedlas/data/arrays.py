@@ -325,16 +325,16 @@ class RowReader:
 
     def __getitem__(self, rows: slice | NDArray[np.int64]) -> Array:
         numbers = range(*rows.indices(self._shape[0])) if isinstance(rows, slice) else rows.tolist()
-        found = np.empty((len(numbers), *self._shape[1:]), self._dtype)
-        if found.nbytes == 0:
-            return found
-        target = found.reshape(-1).view(np.uint8).data
+        gathered = np.empty((len(numbers), *self._shape[1:]), self._dtype)
+        if gathered.nbytes == 0:
+            return gathered
+        target = gathered.reshape(-1).view(np.uint8).data
         if isinstance(rows, slice):
             self._fill(target, numbers[0])
-            return found
+            return gathered
         for i, row in enumerate(numbers):
             self._fill(target[i * self._row_bytes : (i + 1) * self._row_bytes], row)
-        return found
+        return gathered
 
     def _fill(self, target: memoryview, row: int) -> None:
         place = self._start + row * self._row_bytes

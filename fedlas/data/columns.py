@@ -133,8 +133,8 @@ def tensor(name: str, column: pa.Array, *, first: int, width: int | None = None,
         order = column.type.permutation
         # One that is not its own inverse (NHWC seen as NCHW) is read wrongly by pyarrow's `to_numpy_ndarray`.
         if order is not None and [order[place] for place in order] != list(range(len(order))):
-            found = f"'{name}' has tensors whose dimensions are stored in the order {list(order)}"
-            raise BadDataset("unsupported_dtype", f"{found}; send them as they lie in memory (numpy.ascontiguousarray)")
+            fault = f"'{name}' has tensors whose dimensions are stored in the order {list(order)}"
+            raise BadDataset("unsupported_dtype", f"{fault}; send them as they lie in memory (numpy.ascontiguousarray)")
         return np.asarray(column.to_numpy_ndarray())
     if width is None or fill is None:
         return _dense(name, stored(column), rows)

@@ -33,15 +33,15 @@ def row_digests(arrays: list[Array], rows: Integers | None = None) -> NDArray[np
     [True, False, True]
     """
     rng = np.random.default_rng(0)
-    found: NDArray[np.uint64] = np.zeros(len(arrays[0]) if rows is None else len(rows), np.uint64)
+    digests: NDArray[np.uint64] = np.zeros(len(arrays[0]) if rows is None else len(rows), np.uint64)
     for array in arrays:
         width = -(-array[:1].nbytes // 8)
         factors = rng.integers(0, 1 << 63, width, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
         start = 0
         for piece in pieces(array, rows):
-            found[start : start + len(piece)] += _mixed(piece, width) @ factors
+            digests[start : start + len(piece)] += _mixed(piece, width) @ factors
             start += len(piece)
-    return found
+    return digests
 
 
 def _mixed(piece: Array, width: int) -> NDArray[np.uint64]:
@@ -71,8 +71,8 @@ def shared_rows(dataset: Dataset, split: str = "test") -> dict[str, int]:
     {'train': 1}
     """
     mine = _digests(dataset, split)
-    found = {name: int(np.isin(mine, _digests(dataset, name)).sum()) for name in SPLITS if name != split}
-    return {name: count for name, count in found.items() if count}
+    shared = {name: int(np.isin(mine, _digests(dataset, name)).sum()) for name in SPLITS if name != split}
+    return {name: count for name, count in shared.items() if count}
 
 
 def without_copies(dataset: Dataset) -> tuple[Dataset, list[Notice]]:
@@ -86,8 +86,8 @@ def without_copies(dataset: Dataset) -> tuple[Dataset, list[Notice]]:
         BadDataset: `rows_seen` where fewer than ten rows of a split that calibrates or judges are left.
     """
     contents, counts = np.unique(_digests(dataset, "train"), return_counts=True)
-    found = {split: _copies(dataset, split, contents, counts) for split in SPLITS[1:] if len(contents)}
-    copies = {split: rows for split, rows in found.items() if len(rows)}
+    by_split = {split: _copies(dataset, split, contents, counts) for split in SPLITS[1:] if len(contents)}
+    copies = {split: rows for split, rows in by_split.items() if len(rows)}
     if not copies:
         return dataset, []
     said = ", ".join(f"{len(rows):,} of {len(dataset.rows(split)):,} {split} rows" for split, rows in copies.items())
@@ -189,8 +189,10 @@ def without_seen(dataset: Dataset, seen: SeenRows, *, scratch: Path) -> Dataset:
     """
     if not len(seen.digests):
         return dataset
-    found = {split: rows[seen.contains(dataset.inputs, rows)] for split in SPLITS if len(rows := dataset.rows(split))}
-    left_out = {split: rows for split, rows in found.items() if len(rows) and split != "train"}
+    seen_rows = {
+        split: rows[seen.contains(dataset.inputs, rows)] for split in SPLITS if len(rows := dataset.rows(split))
+    }
+    left_out = {split: rows for split, rows in seen_rows.items() if len(rows) and split != "train"}
     judging = {split: rows for split, rows in left_out.items() if split != "guarantee"}
     kept = {split: len(dataset.rows(split)) - len(rows) for split, rows in judging.items()}
     if any(count < MIN_LEFT for count in kept.values()):
@@ -201,8 +203,8 @@ def without_seen(dataset: Dataset, seen: SeenRows, *, scratch: Path) -> Dataset:
             f"{MIN_LEFT} are needed. Send rows that it has not been trained on, or create a job for the model that "
             "it was made from",
         )
-    if len(found.get("train", ())) and dataset.seen_by_model == "no":
-        said = f"this model was trained on {_counted(dataset, 'train', found['train'])}: seen_by_model=train_split"
+    if len(seen_rows.get("train", ())) and dataset.seen_by_model == "no":
+        said = f"this model was trained on {_counted(dataset, 'train', seen_rows['train'])}: seen_by_model=train_split"
         dataset = replace(dataset, seen_by_model="train_split", warnings=[*dataset.warnings, said])
     if not left_out:
         return dataset
@@ -229,14 +231,14 @@ def _counted(dataset: Dataset, split: str, rows: Integers) -> str:
 
 def _keyed_digests(inputs: Inputs, rows: Integers | None, key: bytes) -> Digests:
     """A digest of each row (N,), the inputs taken one after another by name."""
-    found = np.zeros(len(next(iter(inputs.values()))) if rows is None else len(rows), np.uint64)
+    digests = np.zeros(len(next(iter(inputs.values()))) if rows is None else len(rows), np.uint64)
     for _, array in sorted(inputs.items()):
         start = 0
         for piece in pieces(array, rows):
             end = start + len(piece)
-            found[start:end] = _chained(found[start:end].tobytes(), _plain(piece), key)
+            digests[start:end] = _chained(digests[start:end].tobytes(), _plain(piece), key)
             start = end
-    return found
+    return digests
 
 
 def _chained(before: bytes, rows: Array, key: bytes) -> Digests:

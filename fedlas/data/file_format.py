@@ -70,12 +70,12 @@ def told_format(path: str | Path, format: str | None = None) -> str:
         BadDataset: `unsafe_format`, `unsupported_format`, `corrupt`, `empty`, `encrypted`, `too_large`, or
             `format_mismatch` where the content is not what `format` says.
     """
-    found = _content(Path(path))
+    content_format = _content(Path(path))
     if format is not None and format not in FORMATS:
         raise BadDataset("unsupported_format", f"'{format}' is no format that is read here: {SUPPORTED}")
-    if format is not None and format != found:
-        raise BadDataset("format_mismatch", f"the file was sent as {format}, but its content is {found}")
-    return found
+    if format is not None and format != content_format:
+        raise BadDataset("format_mismatch", f"the file was sent as {format}, but its content is {content_format}")
+    return content_format
 
 
 def _content(path: Path) -> str:

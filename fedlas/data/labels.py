@@ -70,11 +70,11 @@ def codes(array: Array) -> Integers:
 def _distinct(texts: Array) -> tuple[Array, Integers]:
     """The distinct texts in order, at most `MAX_CLASSES` + 1, and for every row (N,) which of them it has."""
     encoded = _encoded(texts)
-    found = np.array(encoded.dictionary[: MAX_CLASSES + 1].to_pylist(), dtype=texts.dtype)
-    order = np.argsort(found)
+    distinct = np.array(encoded.dictionary[: MAX_CLASSES + 1].to_pylist(), dtype=texts.dtype)
+    order = np.argsort(distinct)
     places = np.zeros(len(encoded.dictionary), np.int64)
-    places[order] = np.arange(len(found))
-    return found[order], places[encoded.indices.to_numpy()]
+    places[order] = np.arange(len(distinct))
+    return distinct[order], places[encoded.indices.to_numpy()]
 
 
 def _encoded(texts: Array) -> pa.DictionaryArray:
@@ -85,8 +85,8 @@ def _encoded(texts: Array) -> pa.DictionaryArray:
 
 def _from_text(name: str, array: Array, class_names: Sequence[str] | None) -> Labels | None:
     """None where the texts are whole numbers, which mean class indices however they are stored."""
-    found, inverse = _distinct(array)
-    texts = [str(text) for text in as_text(found)]
+    distinct, inverse = _distinct(array)
+    texts = [str(text) for text in as_text(distinct)]
     if "" in texts:
         row = int(np.argmax(inverse == texts.index("")))
         raise BadDataset("bad_labels", f"'{name}' is empty in row {row} (counted from 0)")
@@ -159,7 +159,7 @@ def missing_classes(dataset: Dataset) -> list[Notice]:
     met = np.bincount(dataset.targets, minlength=len(names)) > 0
     notices = []
     if not met.all():
-        missing = [name for name, found in zip(names, met, strict=True) if not found]
+        missing = [name for name, has_rows in zip(names, met, strict=True) if not has_rows]
         notices.append(_notice(missing, len(names), None, "what is fitted never meets them, and nothing judges them"))
     for split, means in _MEANS.items():
         here = np.bincount(dataset.targets[dataset.rows(split)], minlength=len(names)) > 0

@@ -220,8 +220,8 @@ def _to_predict(columns: Columns, roles: Roles, format: str, told: list[Notice],
 def _passed_over(roles: Roles, purpose: str | None, names: Sequence[str], *, drawn: bool) -> list[Notice]:
     told = []
     if purpose is None:
-        found = "no class folders" if names == [FILE_NAME] else no_label(names)
-        told.append(adjustment("no_label", f"{found}: so the rows can only be predicted, as with purpose=predict"))
+        reason = "no class folders" if names == [FILE_NAME] else no_label(names)
+        told.append(adjustment("no_label", f"{reason}: so the rows can only be predicted, as with purpose=predict"))
     ignored = {role: name for role, name in roles.names().items() if role != "id"}
     if ignored:
         shown = ", ".join(f"{role} ({name})" for role, name in ignored.items())
@@ -266,10 +266,10 @@ def _splits(
 def _thinned(splits: Codes, weights: NDArray[np.float64], name: str, seed: int) -> tuple[Codes, list[str]]:
     """The splits that promise and judge as samples of the population, and a sentence that says what stayed."""
     kept = thinned(splits, weights, seed=seed)
-    found = {
+    by_split = {
         split: (int((splits == code).sum()), kept == code) for code, split in enumerate(SPLITS) if split != "train"
     }
-    counts = {split: (_as_much_as(split, weights[rows]), all_) for split, (all_, rows) in found.items() if all_}
+    counts = {split: (_as_much_as(split, weights[rows]), all_) for split, (all_, rows) in by_split.items() if all_}
     shown = ", ".join(f"{stay} of {all_} {split} rows" for split, (stay, all_) in counts.items())
     if any(stay < MIN_SPLIT_ROWS <= all_ for split, (stay, all_) in counts.items() if split != "guarantee"):
         raise BadDataset(

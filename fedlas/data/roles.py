@@ -131,23 +131,23 @@ class ColumnOrder:
         return replace(order, described=order.described + index)
 
     @classmethod
-    def of(cls, found: Sequence[str] | None, wanted: Sequence[str] | None) -> ColumnOrder:
-        """The order of a dataset's columns `found` in which they are a model's columns `wanted`.
+    def of(cls, given: Sequence[str] | None, wanted: Sequence[str] | None) -> ColumnOrder:
+        """The order of a dataset's columns `given` in which they are a model's columns `wanted`.
 
         Raises:
             Mismatch: `columns_mismatch` where the dataset lacks a column.
         """
-        if found is None or wanted is None or list(found) == list(wanted):
-            owner, names = ("dataset", found) if wanted is None else ("model", wanted)
+        if given is None or wanted is None or list(given) == list(wanted):
+            owner, names = ("dataset", given) if wanted is None else ("model", wanted)
             return cls() if names is None else cls(list(names), described=f"; the {owner}'s columns are {some(names)}")
-        place, known = {name: i for i, name in enumerate(found)}, frozenset(wanted)
-        more = [name for name in found if name not in known]
+        place, known = {name: i for i, name in enumerate(given)}, frozenset(wanted)
+        more = [name for name in given if name not in known]
         if missing := [name for name in wanted if name not in place]:
             surplus = f", and has {some(more)}, which the model does not know" if more else ""
             raise Mismatch(
                 "columns_mismatch",
                 f"the dataset lacks {some(missing)}{surplus}; the model's {len(wanted)} columns are {some(wanted)}; "
-                f"the dataset's {len(found)} are {some(found)}",
+                f"the dataset's {len(given)} are {some(given)}",
             )
         places = np.array([place[name] for name in wanted], np.int64)
         adjustments = []
@@ -156,10 +156,10 @@ class ColumnOrder:
             adjustments.append(adjustment("columns_dropped", message, columns=first_names(more)))
         if (np.diff(places) < 0).any():
             message = (
-                f"the columns were put into the model's order: {some(wanted)}; in the dataset they are {some(found)}"
+                f"the columns were put into the model's order: {some(wanted)}; in the dataset they are {some(given)}"
             )
             adjustments.append(
-                adjustment("columns_reordered", message, dataset=first_names(found), model=first_names(wanted))
+                adjustment("columns_reordered", message, dataset=first_names(given), model=first_names(wanted))
             )
         return cls(list(wanted), places, adjustments)
 
@@ -184,9 +184,9 @@ def index_columns(
         counts_rows: tells whether a column is 0, 1, 2, ... from the first row to the last.
         described: what the file itself says are columns of an index.
     """
-    found = [name for name in names if _NAMES.fullmatch(name) or name in described]
-    found += [name for name in names[:1] if name == ""]
-    return found + [name for name in names if name == _RESET and name not in found and counts_rows(name)]
+    index_names = [name for name in names if _NAMES.fullmatch(name) or name in described]
+    index_names += [name for name in names[:1] if name == ""]
+    return index_names + [name for name in names if name == _RESET and name not in index_names and counts_rows(name)]
 
 
 def described_index(metadata: bytes | None) -> list[str]:

@@ -110,8 +110,8 @@ def _matrix(arrays: Mapping[str, Array]) -> _Matrix:
     whole = [_Matrix(_NAMES[name.lower()], array, [name]) for name, array in arrays.items() if name.lower() in _NAMES]
     families: dict[Kind, list[tuple[str, str]]] = {}
     for name in arrays:
-        if found := _COLUMN.fullmatch(name):
-            families.setdefault(_NAMES[found[1].lower()], []).append((name, found[2]))
+        if match := _COLUMN.fullmatch(name):
+            families.setdefault(_NAMES[match[1].lower()], []).append((name, match[2]))
     found_all = [*(matrix.columns[0] for matrix in whole), *(members[0][0] for members in families.values())]
     if not found_all:
         raise BadDataset(
@@ -209,10 +209,10 @@ def _checked(matrix: _Matrix) -> tuple[_Matrix, list[str]]:
         rounded = values.astype(np.float32)
     if not np.isfinite(rounded).all():
         row, column = (int(place) for place in np.argwhere(~np.isfinite(rounded))[0])
-        found = values[row, column]
-        reason = "too large for float32" if np.isfinite(found) else "no finite number"
+        score = values[row, column]
+        reason = "too large for float32" if np.isfinite(score) else "no finite number"
         raise BadDataset(
-            "non_finite", f"the {matrix.kind} are {found} in row {row}, column {column} (counted from 0): {reason}"
+            "non_finite", f"the {matrix.kind} are {score} in row {row}, column {column} (counted from 0): {reason}"
         )
     faults = {
         "negative": values.min(axis=1) < 0,
@@ -240,16 +240,16 @@ def _numbered(labels: Array, matrix: _Matrix) -> list[str] | None:
 
 def _with_all_classes(dataset: Dataset, matrix: _Matrix, *, sorted_words: bool) -> Dataset:
     """The dataset with a sentence on what was decided; BadDataset where words do not tell the columns apart."""
-    classes, found = matrix.values.shape[1], dataset.class_names
-    if len(found) != classes:
+    classes, words = matrix.values.shape[1], dataset.class_names
+    if len(words) != classes:
         raise BadDataset(
             "class_names_needed",
-            f"'{dataset.roles['label']}' holds {len(found)} different words for {classes} columns of scores: "
+            f"'{dataset.roles['label']}' holds {len(words)} different words for {classes} columns of scores: "
             "send class_names in the order of the columns",
         )
     warnings = list(dataset.warnings)
     if sorted_words:
-        warnings.append(f"Words were taken as columns in sorted order: {', '.join(found[:20])}.")
+        warnings.append(f"Words were taken as columns in sorted order: {', '.join(words[:20])}.")
     if unused := int((dataset.splits == SPLITS.index("train")).sum()):
         warnings.append(f"{unused} rows of the split train were not used.")
     return replace(dataset, warnings=warnings)

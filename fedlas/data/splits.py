@@ -56,8 +56,8 @@ def check_shares(shares: Mapping[str, float]) -> Shares:
 def given_splits(name: str, array: Array) -> Codes:
     """Codes (N,) for the words of a split column; BadDataset `unknown_split` for any other word."""
     words = as_text(array)
-    found, inverse = np.unique(words, return_inverse=True)
-    unknown = [str(word) for word in found if word not in SPLITS]
+    distinct, inverse = np.unique(words, return_inverse=True)
+    unknown = [str(word) for word in distinct if word not in SPLITS]
     if unknown:
         row = int(np.flatnonzero(words == unknown[0])[0])
         raise BadDataset(
@@ -65,7 +65,7 @@ def given_splits(name: str, array: Array) -> Codes:
             f"'{name}' may be {', '.join(SPLITS)}; found {', '.join(map(repr, unknown[:10]))} "
             f"(first in row {row}, counted from 0)",
         )
-    return np.array([SPLITS.index(word) for word in found], dtype=np.int8)[inverse.reshape(-1)]
+    return np.array([SPLITS.index(word) for word in distinct], dtype=np.int8)[inverse.reshape(-1)]
 
 
 def thinned(splits: Codes, weights: NDArray[np.float64], *, seed: int = 0) -> Codes:

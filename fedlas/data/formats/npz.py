@@ -133,8 +133,10 @@ class _NpyMember:
             wanted = min(left, max(1, PIECE_BYTES // row) * row)
             content = self.file.read(wanted)
             if len(content) < wanted:
-                found = self.header.nbytes - left + len(content)
-                raise BadDataset("corrupt", f"the array '{self.name}' ends after {found} of {self.header.nbytes} bytes")
+                num_bytes = self.header.nbytes - left + len(content)
+                raise BadDataset(
+                    "corrupt", f"the array '{self.name}' ends after {num_bytes} of {self.header.nbytes} bytes"
+                )
             left -= wanted
             yield np.frombuffer(content, self.header.dtype)
         self.file.read(1)
