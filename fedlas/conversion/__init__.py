@@ -151,8 +151,8 @@ def dataset_file(
     from fedlas.conversion.columns import write_rows
     from fedlas.conversion.rows import rows_of, seen_by
 
-    path, found, notes = write_rows(rows_of(data, given), Path(folder), class_names=class_names)
-    return DatasetFile(path, found, seen_by_model or seen_by(data), notes)
+    path, file_roles, notes = write_rows(rows_of(data, given), Path(folder), class_names=class_names)
+    return DatasetFile(path, file_roles, seen_by_model or seen_by(data), notes)
 
 
 def example_of(data: object, *, roles: Mapping[str, Any] | None = None) -> Any:
@@ -183,19 +183,19 @@ def _type_name(value: object) -> str:
 
 
 def _file(path: str | Path, what: str, instead: str) -> Path:
-    found = Path(path).expanduser()
+    file = Path(path).expanduser()
     try:
-        if found.is_dir():
+        if file.is_dir():
             raise ConversionError("is_directory", f"the {what} {str(path)!r} is a directory: {instead}")
-        if not found.exists():
-            where = "" if found.is_absolute() else f" in {Path.cwd()}"
+        if not file.exists():
+            where = "" if file.is_absolute() else f" in {Path.cwd()}"
             raise ConversionError("no_such_file", f"there is no {what} {str(path)!r}{where}")
-        if found.is_file() and found.stat().st_size == 0:
+        if file.is_file() and file.stat().st_size == 0:
             raise ConversionError("empty_file", f"the {what} {str(path)!r} is an empty file")
-        with found.open("rb"):
+        with file.open("rb"):
             pass
     except OSError as error:
         raise ConversionError(
             "unreadable_file", f"the {what} {str(path)!r} cannot be read: {error.strerror}"
         ) from error
-    return found
+    return file

@@ -129,25 +129,25 @@ def _told_classes(network: nn.Module, weights: Mapping[str, Tensor]) -> int:
         for path, module in network.named_modules()
         if getattr(module, "out_features", getattr(module, "out_channels", None)) == expected
     ]
-    found = weights.get(last[-1]) if last else None
-    if found is None or len(found) < 2:
+    weight = weights.get(last[-1]) if last else None
+    if weight is None or len(weight) < 2:
         raise ConversionError(
             "num_classes_needed", "the file's last layer tells no number of classes: give num_classes="
         )
-    return len(found)
+    return len(weight)
 
 
 def _fill(network: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
     """Put the weights into the network; raises ConversionError with everything that does not fit."""
     used = {key: value for key, value in weights.items() if not key.lower().startswith("aux")}
     try:
-        found = network.load_state_dict(used, strict=False)
+        incompatible = network.load_state_dict(used, strict=False)
     except RuntimeError as error:  # of a wrong shape
         raise ConversionError(
             "weights_mismatch", f"the weights are not those of {name}: {str(error)[:1000]}"
         ) from error
-    missing = [key for key in found.missing_keys if not key.endswith("num_batches_tracked")]
-    kinds = {"missing": missing, "unexpected": found.unexpected_keys}
+    missing = [key for key in incompatible.missing_keys if not key.endswith("num_batches_tracked")]
+    kinds = {"missing": missing, "unexpected": incompatible.unexpected_keys}
     parts = [f"{kind} ({len(keys)}): {', '.join(keys[:10])}" for kind, keys in kinds.items() if keys]
     if parts:
         raise ConversionError("weights_mismatch", f"the weights are not those of {name}: {'; '.join(parts)}")

@@ -78,10 +78,10 @@ def found_roles(columns: Iterable[str], roles: Mapping[str, Any]) -> dict[str, A
                 raise ConversionError(
                     "unknown_role_column", f"the role '{role}' names '{name}', but there are {', '.join(names[:50])}"
                 )
-    found = {role: [role] if role == "slices" else role for role in ROLES if role in names} | dict(roles)
-    if "label" not in found and (label := next((name for name in LABEL_NAMES if name in names), None)):
-        found["label"] = label
-    return found
+    all_roles = {role: [role] if role == "slices" else role for role in ROLES if role in names} | dict(roles)
+    if "label" not in all_roles and (label := next((name for name in LABEL_NAMES if name in names), None)):
+        all_roles["label"] = label
+    return all_roles
 
 
 def class_name(value: Any) -> str:
@@ -193,12 +193,12 @@ def _one_hot(labels: Array, notes: list[str]) -> Array:
 def _by_value(labels: Array, class_names: Sequence[str], notes: list[str]) -> Array:
     """The index of each label among names that are numbers; labels that are no such names are indices already."""
     places: dict[Any, int] = {name: i for i, name in enumerate(class_names)}
-    found = np.unique(labels)
-    numbers = all(str(value).lstrip("-").isdecimal() for value in found)  # words are matched by name later
-    if not numbers or not all(str(value) in places for value in found):
+    distinct = np.unique(labels)
+    numbers = all(str(value).lstrip("-").isdecimal() for value in distinct)  # words are matched by name later
+    if not numbers or not all(str(value) in places for value in distinct):
         return labels
-    if all(places[str(value)] == int(value) for value in found):
+    if all(places[str(value)] == int(value) for value in distinct):
         return labels
-    notes.append(f"The labels {', '.join(map(str, found[:10]))} were taken as names of classes.")
-    indices: Array = np.array([places[str(value)] for value in found])
-    return indices[np.searchsorted(found, labels)]
+    notes.append(f"The labels {', '.join(map(str, distinct[:10]))} were taken as names of classes.")
+    indices: Array = np.array([places[str(value)] for value in distinct])
+    return indices[np.searchsorted(distinct, labels)]

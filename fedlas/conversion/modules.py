@@ -79,8 +79,8 @@ class TappedModule(nn.Module):
         self._layer = None if features is None else parts[features]
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        found: list[tuple[Any, Any]] = []
-        tap = None if self._layer is None else self._layer.register_forward_hook(lambda _, i, o: found.append((i, o)))
+        calls: list[tuple[Any, Any]] = []
+        tap = None if self._layer is None else self._layer.register_forward_hook(lambda _, i, o: calls.append((i, o)))
         try:
             named = None if self.names is None else dict(zip(self.names, inputs, strict=True))
             answered = self.module(*inputs) if named is None else self.module(**named)
@@ -90,9 +90,9 @@ class TappedModule(nn.Module):
         logits = _scores(answered)
         if self._layer is None:
             return (logits,)
-        if not found:
+        if not calls:
             raise ConversionError("features_not_reached", f"the submodule '{self.features}' takes no part in forward")
-        given, made = found[-1]
+        given, made = calls[-1]
         features = given[0] if made is answered or made is logits else made
         if not isinstance(features, Tensor):
             raise ConversionError("bad_features", f"the submodule '{self.features}' gives no tensor")

@@ -87,8 +87,8 @@ def frame_rows(frame: pd.DataFrame, roles: Mapping[str, Any]) -> Rows:
     names = [str(name) for name in frame.columns]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConversionError("duplicate_column", f"these columns appear more than once: {', '.join(twice[:20])}")
-    found = found_roles(names, roles)
-    taken = {name for value in found.values() for name in ([value] if isinstance(value, str) else value)}
+    all_roles = found_roles(names, roles)
+    taken = {name for value in all_roles.values() for name in ([value] if isinstance(value, str) else value)}
     columns = {
         name: _role(name, frame.iloc[:, i]) if name in taken else _input(name, frame.iloc[:, i])
         for i, name in enumerate(names)
@@ -97,7 +97,7 @@ def frame_rows(frame: pd.DataFrame, roles: Mapping[str, Any]) -> Rows:
     notes = [f"{len(inputs)} numeric columns form one input, a row of {len(inputs)} numbers."] if inputs else []
     if missing := [name for name in inputs if columns[name].dtype.kind == "f" and np.isnan(columns[name]).any()]:
         notes.append(f"Values are missing in {', '.join(missing[:10])}: they are taken only with missing='nan'.")
-    return Rows(columns, found, table=True, notes=notes)
+    return Rows(columns, all_roles, table=True, notes=notes)
 
 
 def _input(name: str, column: pd.Series[Any]) -> Array:
@@ -148,8 +148,10 @@ def first_inputs(data: object, roles: Mapping[str, Any]) -> Any:
     if isinstance(data, Mapping) and data and set(data) <= set(SPLITS):
         return first_inputs(next(part for part in data.values() if part is not None), roles)
     if _is_frame(table := _as_frame(data)):
-        found = Rows({}, found_roles(map(str, table.columns), roles))
-        return table.head(_EXAMPLE_ROWS).drop(columns=[name for name in table.columns if str(name) in found.taken()])
+        roles_only = Rows({}, found_roles(map(str, table.columns), roles))
+        return table.head(_EXAMPLE_ROWS).drop(
+            columns=[name for name in table.columns if str(name) in roles_only.taken()]
+        )
     if _is_pair(data) and _is_frame(features := _as_frame(data[0])):  # type: ignore[index]
         return features.head(_EXAMPLE_ROWS)
     if is_loaded(data):
@@ -224,27 +226,28 @@ def _of_dataset(data: Any) -> Rows:
 def _parts(parts: Mapping[str, object], roles: Mapping[str, Any]) -> Rows:
     if not parts:
         raise ConversionError("empty", "all parts are None: at least calibration and test rows are needed")
-    found = {}
+    rows_by_split = {}
     for split, part in parts.items():
         try:
-            found[split] = _single(part, roles)
-            _check_lengths(found[split])
+            rows_by_split[split] = _single(part, roles)
+            _check_lengths(rows_by_split[split])
         except ConversionError as error:
             raise ConversionError(error.code, f"the {split} part: {error.message}") from error
-    first_name, first = next(iter(found.items()))
-    for split, rows in found.items():
+    first_name, first = next(iter(rows_by_split.items()))
+    for split, rows in rows_by_split.items():
         if set(rows.columns) != set(first.columns):
             here, there = ", ".join(list(rows.columns)[:20]), ", ".join(list(first.columns)[:20])
             raise ConversionError("parts_differ", f"the {split} part has {here}; the {first_name} part has {there}")
         if "split" in rows.roles:
             raise ConversionError("split_twice", f"the {split} part has a column '{rows.roles['split']}' of its own")
     columns = {
-        name: _joined(name, {split: rows.columns[name] for split, rows in found.items()}) for name in first.columns
+        name: _joined(name, {split: rows.columns[name] for split, rows in rows_by_split.items()})
+        for name in first.columns
     }
-    lengths = [len(next(iter(rows.columns.values()))) for rows in found.values()]
+    lengths = [len(next(iter(rows.columns.values()))) for rows in rows_by_split.values()]
     split = "split" if "split" not in columns else "split_"
-    columns[split] = np.repeat(list(found), lengths)
-    notes = dict.fromkeys(note for rows in found.values() for note in rows.notes)
+    columns[split] = np.repeat(list(rows_by_split), lengths)
+    notes = dict.fromkeys(note for rows in rows_by_split.values() for note in rows.notes)
     return Rows(columns, {**first.roles, "split": split}, first.table, list(notes))
 
 
