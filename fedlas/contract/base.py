@@ -69,7 +69,7 @@ def texts(value: object) -> Iterator[str]:
 
 def objection_within(value: object) -> str | None:
     """Reason to refuse some text within this value; None if all can be kept."""
-    return next((found for text in texts(value) if (found := objection(text)) is not None), None)
+    return next((reason for text in texts(value) if (reason := objection(text)) is not None), None)
 
 
 def is_absent(value: object) -> bool:
@@ -78,8 +78,8 @@ def is_absent(value: object) -> bool:
 
 
 def _keepable(value: Value) -> Value:
-    if found := objection_within(value):
-        raise ValueError(f"it {found}, and such text cannot be kept")
+    if reason := objection_within(value):
+        raise ValueError(f"it {reason}, and such text cannot be kept")
     return value
 
 
@@ -184,10 +184,10 @@ class Shape(BaseModel):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        found = handler(schema)
+        json_schema = handler(schema)
         if handler.mode == "serialization":
-            handler.resolve_ref_schema(found).pop("additionalProperties", None)
-        return found
+            handler.resolve_ref_schema(json_schema).pop("additionalProperties", None)
+        return json_schema
 
 
 class Strict(Shape):
@@ -210,18 +210,18 @@ class Document(Shape):
     @classmethod
     def arrived(cls, content: object) -> Self:
         """A document that another process sent; raises ValueError for other JSON and text that no database stores."""
-        if found := objection_within(content):
-            raise ValueError(f"a text of the {cls.__name__} {found}")
+        if reason := objection_within(content):
+            raise ValueError(f"a text of the {cls.__name__} {reason}")
         return cls.model_validate(content)
 
     @classmethod
     def arrived_json(cls, content: bytes) -> Self:
         """A document in a file that another process left; NaN and infinity are refused, since they are no JSON."""
         try:
-            found = from_json(content, allow_inf_nan=False)
+            document = from_json(content, allow_inf_nan=False)
         except ValueError as error:
             raise ValueError(f"the {cls.__name__} is no JSON: {error}") from None
-        return cls.arrived(found)
+        return cls.arrived(document)
 
     def changed(self, **fields: Any) -> Self:
         """A copy of the document with other values of some fields."""

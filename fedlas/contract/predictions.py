@@ -157,8 +157,8 @@ class BatchManifest(Document):
         first = 0
         for number, part in enumerate(self.parts):
             if (part.number, part.first_row) != (number, first):
-                found = f"part {part.number} begins with row {part.first_row}"
-                raise ValueError(f"{found} where part {number} must begin with row {first}")
+                misplaced = f"part {part.number} begins with row {part.first_row}"
+                raise ValueError(f"{misplaced} where part {number} must begin with row {first}")
             first += part.num_rows
         if first != self.num_rows:
             raise ValueError(f"its {len(self.parts)} parts have {first} rows together, not {self.num_rows}")

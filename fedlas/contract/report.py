@@ -228,20 +228,20 @@ class Parity(Document):
         >>> print(Parity(num_rows=256, max_probability_error=3.7e-4, limit=1e-5, decisions_changed=0))
         3.7e-04 in a probability, 0 of 256 decisions
         """
-        found = (
+        differences = (
             f"{self.max_probability_error:.1e} in a probability, {self.decisions_changed} of {self.num_rows} decisions"
         )
         if self.nll_change is None or self.brier_change is None:
-            return found
-        return f"{found}, {self.nll_change:+.1e} in mean NLL and {self.brier_change:+.1e} in mean Brier score"
+            return differences
+        return f"{differences}, {self.nll_change:+.1e} in mean NLL and {self.brier_change:+.1e} in mean Brier score"
 
     @property
     def sentence(self) -> str:
         """Differences of the file, and ONNX Runtime's own where those were computed."""
-        found = f"The served file differs from what was judged by {self}"
+        difference = f"The served file differs from what was judged by {self}"
         if self.rounding is None:
-            return f"{found}."
-        return f"{found}: float32's rounding, by which ONNX Runtime itself differs by {self.rounding.largest:.1e}."
+            return f"{difference}."
+        return f"{difference}: float32's rounding, by which ONNX Runtime itself differs by {self.rounding.largest:.1e}."
 
 
 class GaveWay(Document):

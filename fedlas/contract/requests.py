@@ -89,10 +89,10 @@ def parse_budget(value: str | float | timedelta, *, name: str = "budget") -> flo
     """
     minutes = value.total_seconds() / 60 if isinstance(value, timedelta) else value
     if isinstance(minutes, str):
-        found = _TIME.fullmatch(minutes.strip())
+        match = _TIME.fullmatch(minutes.strip())
         minutes = (
-            sum(float(part or 0) * scale for part, scale in zip(found.groups(), (60, 1, 1 / 60), strict=True))
-            if found
+            sum(float(part or 0) * scale for part, scale in zip(match.groups(), (60, 1, 1 / 60), strict=True))
+            if match
             else 0
         )
     if not isinstance(minutes, int | float) or isinstance(minutes, bool) or not 0 < minutes < 1e9:
