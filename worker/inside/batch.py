@@ -55,8 +55,8 @@ def predict_shard(order: ShardOrder, files: Files, folder: Path, emit: Emit, ask
     shard, number = order.shard, 0
     while True:
         file = f"part-{number}.parquet"
-        found = predictions.write(shard.rows, folder / PARTS / file, emit)
-        part = PredictedPart(num_rows=found.num_rows, num_errors=found.num_errors)
+        written = predictions.write(shard.rows, folder / PARTS / file, emit)
+        part = PredictedPart(num_rows=written.num_rows, num_errors=written.num_errors)
         emit(ChildEvent(checkpoint=SavedCheckpoint(name="part", file=file), part=part))
         number += 1
         if (next_shard := ask().shard) is None:

@@ -70,10 +70,10 @@ class Block(Mapping[str, Array]):
             return column[rows]
         if len(self.parts) == 1:
             return self.parts[0].read(name)
-        found = np.empty((self.count, *column.shape[1:]), column.dtype)
+        values = np.empty((self.count, *column.shape[1:]), column.dtype)
         for part in self.parts:
-            found[part.places] = part.read(name)
-        return found
+            values[part.places] = part.read(name)
+        return values
 
 
 def in_file_order(dataset: Dataset, step: int, *, rows: range | None = None) -> Iterator[Block]:

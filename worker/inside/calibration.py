@@ -74,7 +74,7 @@ def _calibrated(
     repeat_exactly()
     classifier, dataset, options = open_job(order, files, folder)
     model, rows = (Named(name=one.name, id=one.id, sha256=one.sha256) for one in (order.model, order.dataset))
-    found = calibrate(
+    calibration = calibrate(
         classifier,
         dataset,
         options,
@@ -88,19 +88,21 @@ def _calibrated(
         observer=tell,
     )
     tell.on_stage("exporting")
-    exported = None if found.finalist is None else _export(found, classifier, folder / "calibrated.onnx", order)
-    trained = found.verdict.verdict == "trained"
+    exported = (
+        None if calibration.finalist is None else _export(calibration, classifier, folder / "calibrated.onnx", order)
+    )
+    trained = calibration.verdict.verdict == "trained"
     if trained:
         rows_seen = np.concatenate([dataset.rows(split) for split in _TRAINS])
         before = seen_rows(order, files)
         before.union(SeenRows.of(dataset.inputs, rows_seen, key=before.key)).save(folder / _SEEN_ROWS)
-    _write_report(found.report, folder)
-    _write_predictions(found, folder / _PREDICTIONS)
+    _write_report(calibration.report, folder)
+    _write_predictions(calibration, folder / _PREDICTIONS)
     tell.on_stage("publishing")
     return JobResult(
-        verdict=found.verdict.verdict,
-        serves=found.verdict.serves,
-        significant=bool(found.verdict.significant),
+        verdict=calibration.verdict.verdict,
+        serves=calibration.verdict.serves,
+        significant=bool(calibration.verdict.significant),
         calibrated=exported,
         model="calibrated.onnx",
         report=_REPORT,
@@ -108,7 +110,7 @@ def _calibrated(
         diagram=_DIAGRAM,
         predictions=_PREDICTIONS,
         seen_rows=_SEEN_ROWS if trained else None,
-        adjustments=notice_documents(found.adjustments),
+        adjustments=notice_documents(calibration.adjustments),
     )
 
 
@@ -118,7 +120,7 @@ def fit_scores(order: ScoresOrder, files: Files, folder: Path, emit: Emit) -> Sc
     options = CalibrationOptions(
         method=order.options.method, class_priors=order.options.class_priors, evaluations_before=order.looks_before
     )
-    found = calibrate_scores(
+    calibration = calibrate_scores(
         ScoredRows.of(dataset),
         options,
         digests={"scores_sha256": order.sha256},
@@ -129,9 +131,9 @@ def fit_scores(order: ScoresOrder, files: Files, folder: Path, emit: Emit) -> Sc
             created_at=rfc3339(order.created_at),
         ),
     )
-    error = found.export(folder / "calibrator.onnx", metadata={"fedlas.scores_sha256": order.sha256})
-    _write_report(found.report, folder)
-    report = found.report.as_dict()
+    error = calibration.export(folder / "calibrator.onnx", metadata={"fedlas.scores_sha256": order.sha256})
+    _write_report(calibration.report, folder)
+    report = calibration.report.as_dict()
     excerpt = {
         **{name: report[name] for name in _SHOWN},
         "num_calibration_rows": len(dataset.rows("calibration")),
@@ -139,11 +141,11 @@ def fit_scores(order: ScoresOrder, files: Files, folder: Path, emit: Emit) -> Sc
         "max_probability_error": error,
     }
     return ScoresResult(
-        method=found.calibrator.name,
-        parameters=found.calibrator.parameters(),
+        method=calibration.calibrator.name,
+        parameters=calibration.calibrator.parameters(),
         excerpt=excerpt,
         profile=ScoresProfile(
-            input=found.rows.kind,
+            input=calibration.rows.kind,
             num_samples=len(dataset),
             num_classes=len(dataset.class_names),
             class_names=dataset.class_names,
@@ -156,16 +158,16 @@ def fit_scores(order: ScoresOrder, files: Files, folder: Path, emit: Emit) -> Sc
     )
 
 
-def _export(found: Calibration, upload: GraphClassifier, file: Path, order: JobOrder) -> ModelProfile:
+def _export(calibration: Calibration, upload: GraphClassifier, file: Path, order: JobOrder) -> ModelProfile:
     from fedlas.importers.onnx.train.adjustments import CLASSES_NUMBERED
     from worker.inside.serving_cost import measured
 
-    finalist, names, profile = found.finalist, found.dataset.class_names, order.model.profile
+    finalist, names, profile = calibration.finalist, calibration.dataset.class_names, order.model.profile
     assert finalist is not None
-    deployment = found.deployment
+    deployment = calibration.deployment
     assert deployment is not None
     metadata = {"fedlas.job_id": order.job_id, "fedlas.parent_sha256": order.model.sha256}
-    written, typicality = found.export(file, metadata=metadata), found.typicality
+    written, typicality = calibration.export(file, metadata=metadata), calibration.typicality
     cost = measured(file, upload.inputs, upload.lengths, written.cost)
     changed = {
         "format": "onnx",
@@ -174,9 +176,9 @@ def _export(found: Calibration, upload: GraphClassifier, file: Path, order: JobO
         "class_names": names,
         "class_names_given": profile.class_names_given or names != profile.class_names,
         "adjustments": [n for n in profile.adjustments if n.code != CLASSES_NUMBERED or names == profile.class_names],
-        "columns": found.dataset.columns,
-        "reading": found.dataset.reading and Reading.model_validate(found.dataset.reading),
-        "guarantees": found.guarantees and GuaranteesDocument.model_validate(found.guarantees.as_dict()),
+        "columns": calibration.dataset.columns,
+        "reading": calibration.dataset.reading and Reading.model_validate(calibration.dataset.reading),
+        "guarantees": calibration.guarantees and GuaranteesDocument.model_validate(calibration.guarantees.as_dict()),
         "typicality": typicality and TypicalitySpec(score=typicality.score),
         "class_priors": ClassPriors.model_validate(deployment.priors.as_dict(names)),
         "decisions": DecisionThresholds(
@@ -185,14 +187,17 @@ def _export(found: Calibration, upload: GraphClassifier, file: Path, order: JobO
         "priors_input": PriorsInput.of(file, written.priors_input),
         "cost_factor": round(finalist.cost_factor, 3),
         "cost": cost,
-        "trained_on": [*profile.trained_on, _fitted_on(found, order, trained=found.verdict.verdict == "trained")],
+        "trained_on": [
+            *profile.trained_on,
+            _fitted_on(calibration, order, trained=calibration.verdict.verdict == "trained"),
+        ],
     }
     return profile.model_copy(update=changed)
 
 
-def _fitted_on(found: Calibration, order: JobOrder, *, trained: bool) -> FittedOn:
-    calibrated_on = [split for split, count in found.calibrated_on.items() if count]
-    network = [split for split in _TRAINS if trained and len(found.dataset.rows(split))]
+def _fitted_on(calibration: Calibration, order: JobOrder, *, trained: bool) -> FittedOn:
+    calibrated_on = [split for split, count in calibration.calibrated_on.items() if count]
+    network = [split for split in _TRAINS if trained and len(calibration.dataset.rows(split))]
     return FittedOn(
         dataset_id=order.dataset.id,
         sha256=order.dataset.sha256,
@@ -207,9 +212,9 @@ def _write_report(report: Report, folder: Path) -> None:
     (folder / _DIAGRAM).write_text(reliability_svg(report))
 
 
-def _write_predictions(found: Calibration, file: Path) -> None:
+def _write_predictions(calibration: Calibration, file: Path) -> None:
     """Leave what is served on the test rows, in the order of the owner's file; metadata has the classes' names."""
-    dataset, probs, rows = found.dataset, found.test_probs, found.dataset.rows("test")
+    dataset, probs, rows = calibration.dataset, calibration.test_probs, calibration.dataset.rows("test")
     columns = {"row": plain(dataset.in_file(rows).astype(np.int64))}
     if dataset.ids is not None:
         ids = dataset.ids[rows]

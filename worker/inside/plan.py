@@ -156,7 +156,7 @@ def _planned(order: JobOrder, files: Files, folder: Path, tell: JobEvents, progr
     around = time.perf_counter() - progress.began + _seconds_around(start)
     race = race_costs(start, options.budget_seconds - around)
     shared = {split: shared_rows(dataset, split) for split in ("test", "guarantee", "calibration")}
-    found = Plan(
+    job_plan = Plan(
         features=FeatureSpec(layer=classifier.feature_layer, dim=classifier.feature_dim),
         trainable=classifier.trainable,
         trains=race.candidates > 0,
@@ -182,7 +182,7 @@ def _planned(order: JobOrder, files: Files, folder: Path, tell: JobEvents, progr
         fails_with=_fails_with(start),
         adjustments=notice_documents(start.adjustments),
     )
-    return PlanResult(plan=found)
+    return PlanResult(plan=job_plan)
 
 
 def _fails_with(start: Start) -> str | None:

@@ -38,10 +38,10 @@ _WHOLE = (2**63 - 1, 2**31 - 1, 30_000, 1_000, 100, 1)
 def measured(path: Path, inputs: Sequence[TensorSpec], lengths: Mapping[str, int], cost: ServingCost) -> ServingCost:
     """The cost with the largest batch that was run; where its rows are longer than those counted, they are counted."""
     measuring = _Measuring(path, inputs, lengths, cost)
-    found = measuring.run()
+    largest = measuring.run()
     if measuring.lengths != lengths:
         cost = serving_cost(Graph.from_model(onnx.load_model(path)), inputs, measuring.lengths)
-    return cost.changed(measured=found)
+    return cost.changed(measured=largest)
 
 
 class _Measuring:
@@ -74,13 +74,13 @@ class _Measuring:
 
     def _accepted(self, lengths: Mapping[str, int]) -> dict[str, Fill]:
         """The kinds of values that the model takes; of whole numbers the largest that it takes is one."""
-        found: dict[str, Fill] = {}
+        accepted: dict[str, Fill] = {}
         for name, make in _kinds():
-            if name.split(" ")[0] not in {known.split(" ")[0] for known in found} and (
+            if name.split(" ")[0] not in {known.split(" ")[0] for known in accepted} and (
                 self._seconds(make, 1, lengths) is not None
             ):
-                found[name] = make
-        return found
+                accepted[name] = make
+        return accepted
 
     def _lengthen(self, kinds: Mapping[str, Fill]) -> None:
         """Free dimensions are doubled while a row takes little and the model takes it."""

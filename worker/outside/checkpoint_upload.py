@@ -42,9 +42,9 @@ class OpenFile:
         except OSError:
             os.close(self._folder)
             raise
-        found = os.fstat(self.descriptor)
-        self.size = found.st_size
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        status = os.fstat(self.descriptor)
+        self.size = status.st_size
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
             self.close()
             raise OSError(f"{name!r} is no plain file of its own")
 

@@ -47,7 +47,7 @@ def confine(folder: Path, inputs: Iterable[Path]) -> Report:
     Returns:
         For each control `"on: how"` or `"off: why"`; nothing is raised where this machine lacks one.
     """
-    given = [found for path in inputs if (found := _found(path)) is not None]
+    given = [file for path in inputs if (file := _found(path)) is not None]
     return confinement.confine(
         Policy(
             grants=list(_grants(folder, given)),
@@ -78,8 +78,8 @@ def warnings(report: Report) -> list[str]:
 def _found(path: Path) -> Path | None:
     """The plain file that this leads to; None where it leads to none, or to a folder with everything below it."""
     try:
-        found = path.resolve(strict=True)
-        return found if found.is_file() else None
+        file = path.resolve(strict=True)
+        return file if file.is_file() else None
     except (OSError, ValueError, RuntimeError):  # not there, a name too long, NUL in it, links in a circle
         return None
 

@@ -118,8 +118,8 @@ def _keep_only_files(folder: Path) -> None:
     for place, _, names in os.walk(folder):
         for name in names:
             path = os.path.join(place, name)
-            found = os.lstat(path)
-            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+            status = os.lstat(path)
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
                 os.unlink(path)
     for place, names, _ in os.walk(folder):
         for name in [name for name in names if os.path.islink(os.path.join(place, name))]:

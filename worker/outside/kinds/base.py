@@ -135,7 +135,7 @@ class ChildWork(WorkKind, Generic[R]):
     result: type[R]
 
     @abstractmethod
-    def publish(self, unit: UnitOfWork, found: R, files: Mapping[str, StagedFile]) -> BaseModel:
+    def publish(self, unit: UnitOfWork, result: R, files: Mapping[str, StagedFile]) -> BaseModel:
         """Write what the child found and keep its files, which go by the fields of its result; return the record."""
 
     def succeeded(self, answer: JsonObject, folder: Path) -> None:
@@ -145,8 +145,8 @@ class ChildWork(WorkKind, Generic[R]):
             ValueError: the result is not what this kind of work ends with, its report is none, or its record cannot be
                 answered to a client, so that every list that holds it would fail. Nothing is written.
         """
-        found = self.result.arrived(answer)
-        names = found.files()
+        result = self.result.arrived(answer)
+        names = result.files()
         if "report" in names:
             report = folder / names["report"]
             if (size := report.stat().st_size) > _MAX_REPORT_BYTES:
@@ -156,7 +156,7 @@ class ChildWork(WorkKind, Generic[R]):
             # Copied to the storage's disk before the transaction begins.
             stage = self.registry.artifacts.stage_file
             files = {name: stack.enter_context(stage(folder / file)) for name, file in names.items()}
-            self.publish(stack.enter_context(self.publishing()), found, files).model_dump_json()
+            self.publish(stack.enter_context(self.publishing()), result, files).model_dump_json()
 
 
 def log_started(claim: Claim) -> None:
@@ -199,12 +199,12 @@ class OnInputs(ChildWork[R]):
                 self.cancelled(unit)
                 return None
             model, dataset = unit.models.find(row.model_id), unit.datasets.find(row.dataset_id)
-            for noun, found in (("model", model), ("dataset", dataset)):
-                if (error := obstacle(noun, found, fits=self.fits)) is not None:
+            for noun, upload in (("model", model), ("dataset", dataset)):
+                if (error := obstacle(noun, upload, fits=self.fits)) is not None:
                     unit.work.finish(self.claim)
                     self.fail(unit, error)
                     return None
-                if found is not None and found.status != "ready":
+                if upload is not None and upload.status != "ready":
                     unit.work.block(self.claim)
                     return None
             assert model is not None

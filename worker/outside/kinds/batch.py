@@ -200,7 +200,7 @@ class PredictShard(ChildWork[ShardsResult]):
     def log_done(self, seconds: float) -> None:
         """Each shard was logged at its own end."""
 
-    def publish(self, unit: UnitOfWork, found: ShardsResult, files: Mapping[str, StagedFile]) -> BaseModel:
+    def publish(self, unit: UnitOfWork, result: ShardsResult, files: Mapping[str, StagedFile]) -> BaseModel:
         raise NotImplementedError
 
     def fail(self, unit: UnitOfWork, error: RecordError) -> None:
@@ -288,10 +288,10 @@ class Predict(OnInputs[BatchResult]):
             self.row(unit).progress = self.progress.model_dump()
         return False
 
-    def publish(self, unit: UnitOfWork, found: BatchResult, files: Mapping[str, StagedFile]) -> BaseModel:
+    def publish(self, unit: UnitOfWork, result: BatchResult, files: Mapping[str, StagedFile]) -> BaseModel:
         row = self.row(unit)
         row.results_sha256 = files["results"].keep()
-        self._succeed(unit, row, found.num_rows, found.num_errors)
+        self._succeed(unit, row, result.num_rows, result.num_errors)
         return batch_record(unit, row, unit.work.of(row.id))
 
     def _succeed(self, unit: UnitOfWork, row: tables.Batch, num_rows: int, num_errors: int | None) -> None:
@@ -313,10 +313,14 @@ def _manifest(batch_id: str, model_sha256: str, dataset_sha256: str, shards: Seq
     """The manifest of shards that are all done, in order; it has the same bytes whoever makes it."""
     parts, num_errors = [], []
     for number, shard in enumerate(shards):
-        rows, found = RowRange.read(shard.order), PartResult.read(shard.result)
-        num_errors += [] if found.num_errors is None else [found.num_errors]
+        rows, part_result = RowRange.read(shard.order), PartResult.read(shard.result)
+        num_errors += [] if part_result.num_errors is None else [part_result.num_errors]
         part = ResultPart(
-            number=number, first_row=rows.first_row, num_rows=found.num_rows, bytes=found.bytes, sha256=shard.sha256
+            number=number,
+            first_row=rows.first_row,
+            num_rows=part_result.num_rows,
+            bytes=part_result.bytes,
+            sha256=shard.sha256,
         )
         parts.append(part)
     return BatchManifest(

@@ -296,19 +296,19 @@ class Calibrate(JobKind[JobResult]):
         """Take a look: the test rows will judge."""
         return unit.ledger.enter(dataset.sha256, self.record_id)
 
-    def publish(self, unit: UnitOfWork, found: JobResult, files: Mapping[str, StagedFile]) -> BaseModel:
+    def publish(self, unit: UnitOfWork, result: JobResult, files: Mapping[str, StagedFile]) -> BaseModel:
         self.write_events(unit)
         row = self.row(unit)
         row.report_sha256, row.diagram_sha256 = files["report"].keep(), files["diagram"].keep()
         row.page_sha256, row.predictions_sha256 = files["page"].keep(), files["predictions"].keep()
-        row.verdict, row.serves, row.significant = found.verdict, found.serves, found.significant
-        row.adjustments = [notice.stored() for notice in found.adjustments]
+        row.verdict, row.serves, row.significant = result.verdict, result.serves, result.significant
+        row.adjustments = [notice.stored() for notice in result.adjustments]
         if row.verdict == "undetermined":  # the test rows have judged nothing
             unit.ledger.withdraw(row.id)
             unit.jobs.add_warning(row, Notice(code="undetermined", message=_UNDETERMINED).stored())
         served = unit.models.get(row.model_id)
-        if found.calibrated is not None:
-            served = unit.models.add(calibrated(served, row, found.calibrated, files["model"]))
+        if result.calibrated is not None:
+            served = unit.models.add(calibrated(served, row, result.calibrated, files["model"]))
             if "seen_rows" in files:
                 served.seen_rows_sha256, served.seen_rows_key = files["seen_rows"].keep(), self._row_key
             model_record(unit, served).model_dump_json()  # raises where no list could show it
@@ -338,11 +338,11 @@ class Plan(JobKind[PlanResult]):
     def limits(self, request: JobRequest) -> Limits:
         return Limits(self.settings.job_grace_seconds)
 
-    def publish(self, unit: UnitOfWork, found: PlanResult, files: Mapping[str, StagedFile]) -> BaseModel:
+    def publish(self, unit: UnitOfWork, result: PlanResult, files: Mapping[str, StagedFile]) -> BaseModel:
         self.write_events(unit)
         row = self.row(unit)
-        row.plan, row.progress = found.plan.stored(), {"fraction": 1.0}
-        row.warnings = [notice.stored() for notice in found.plan.warnings]
-        row.adjustments = [notice.stored() for notice in found.plan.adjustments]
+        row.plan, row.progress = result.plan.stored(), {"fraction": 1.0}
+        row.warnings = [notice.stored() for notice in result.plan.warnings]
+        row.adjustments = [notice.stored() for notice in result.plan.adjustments]
         unit.jobs.change_status(row, "succeeded")
         return job_record(unit, row, unit.work.of(row.id))

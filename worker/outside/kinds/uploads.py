@@ -58,13 +58,13 @@ def inspection_limits(settings: WorkerSettings, size: int) -> Limits:
 class _Inspection(ChildWork[R]):
     """Either kind; jobs that wait for the upload go on when it is ready or rejected."""
 
-    def publish(self, unit: UnitOfWork, found: R, files: Mapping[str, StagedFile]) -> BaseModel:
-        record = self.ready(unit, found, files)
+    def publish(self, unit: UnitOfWork, result: R, files: Mapping[str, StagedFile]) -> BaseModel:
+        record = self.ready(unit, result, files)
         unit.work.unblock(unit.jobs.open_users(self.record_id))
         return record
 
     @abstractmethod
-    def ready(self, unit: UnitOfWork, found: R, files: Mapping[str, StagedFile]) -> BaseModel:
+    def ready(self, unit: UnitOfWork, inspection: R, files: Mapping[str, StagedFile]) -> BaseModel:
         """Write the profile and keep the copy."""
 
     def fail(self, unit: UnitOfWork, error: RecordError) -> None:
@@ -87,8 +87,10 @@ class InspectDataset(_Inspection[DatasetInspection]):
             order=order, limits=inspection_limits(self.settings, row.bytes), files={"dataset": self.stored(row.sha256)}
         )
 
-    def ready(self, unit: UnitOfWork, found: DatasetInspection, files: Mapping[str, StagedFile]) -> BaseModel:
-        unit.datasets.ready(self.record_id, profile=found.profile.stored(), prepared_sha256=files["prepared"].keep())
+    def ready(self, unit: UnitOfWork, inspection: DatasetInspection, files: Mapping[str, StagedFile]) -> BaseModel:
+        unit.datasets.ready(
+            self.record_id, profile=inspection.profile.stored(), prepared_sha256=files["prepared"].keep()
+        )
         return dataset_record(unit, unit.datasets.get(self.record_id))
 
 
@@ -106,10 +108,10 @@ class InspectModel(_Inspection[ModelInspection]):
             order=order, limits=inspection_limits(self.settings, row.bytes), files={"model": self.stored(row.sha256)}
         )
 
-    def ready(self, unit: UnitOfWork, found: ModelInspection, files: Mapping[str, StagedFile]) -> BaseModel:
+    def ready(self, unit: UnitOfWork, inspection: ModelInspection, files: Mapping[str, StagedFile]) -> BaseModel:
         digest = files["served"].keep()
         unit.models.ready(
-            self.record_id, profile=found.profile.stored(), served_sha256=digest, written_by=found.written_by
+            self.record_id, profile=inspection.profile.stored(), served_sha256=digest, written_by=inspection.written_by
         )
         return model_record(unit, unit.models.get(self.record_id))
 
@@ -139,9 +141,9 @@ class FitScores(ChildWork[ScoresResult]):
         limits = replace(limits, seconds=_TIMES_LONGER * limits.seconds, memory=_TIMES_MORE_MEMORY * limits.memory)
         return Prepared(order=order, limits=limits, files={"scores": self.stored(row.sha256)})
 
-    def publish(self, unit: UnitOfWork, found: ScoresResult, files: Mapping[str, StagedFile]) -> BaseModel:
+    def publish(self, unit: UnitOfWork, result: ScoresResult, files: Mapping[str, StagedFile]) -> BaseModel:
         kept = {f"{name}_sha256": file.keep() for name, file in files.items()}
-        unit.calibrators.fitted(self.record_id, found.stored(), kept)
+        unit.calibrators.fitted(self.record_id, result.stored(), kept)
         return calibrator_record(unit, unit.calibrators.get(self.record_id))
 
     def fail(self, unit: UnitOfWork, error: RecordError) -> None:
