@@ -26,7 +26,7 @@ def weight_files(graph: Path) -> list[str]:
     Names are up to 255 bytes long, as file systems have them.
     """
     with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        lengths = ((found.end(), (found[1] or found[2])[0]) for found in _LOCATION.finditer(content))
+        lengths = ((match.end(), (match[1] or match[2])[0]) for match in _LOCATION.finditer(content))
         names = {content[start : start + length].decode(errors="replace") for start, length in lengths}
     return sorted(name for name in names if name.isprintable())
 
