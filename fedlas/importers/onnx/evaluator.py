@@ -140,10 +140,10 @@ def _shapes(graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Shape]:
 
 def outputs_of(graph: Graph, inputs: Mapping[str, Tensor]) -> list[Tensor]:
     wanted = set(graph.outputs)
-    found: Values = {name: as_tensor(graph.constants[name]) for name in wanted & graph.constants.keys()} | dict(inputs)
+    values: Values = {name: as_tensor(graph.constants[name]) for name in wanted & graph.constants.keys()} | dict(inputs)
     for _, results in run(graph, inputs):
-        found.update({name: value for name, value in results.items() if name in wanted})
-    return [found[name] for name in graph.outputs]
+        values.update({name: value for name, value in results.items() if name in wanted})
+    return [values[name] for name in graph.outputs]
 
 
 def input_spec(info: ValueInfoProto) -> TensorSpec:

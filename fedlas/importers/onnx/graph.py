@@ -211,24 +211,24 @@ def rename_tensors(node: NodeProto, names: Mapping[str, str]) -> None:
 
 def attribute(node: NodeProto, name: str, default: T) -> T:
     """One attribute's value, which is of the default's type wherever the file keeps to the specification."""
-    found = _attribute(node, name)
-    return default if found is None else cast("T", helper.get_attribute_value(found))
+    proto = _attribute(node, name)
+    return default if proto is None else cast("T", helper.get_attribute_value(proto))
 
 
 def integers(node: NodeProto, name: str) -> list[int] | None:
-    return None if (found := _attribute(node, name)) is None else list(found.ints)
+    return None if (proto := _attribute(node, name)) is None else list(proto.ints)
 
 
 def floats(node: NodeProto, name: str) -> list[float] | None:
-    return None if (found := _attribute(node, name)) is None else list(found.floats)
+    return None if (proto := _attribute(node, name)) is None else list(proto.floats)
 
 
 def integer(node: NodeProto, name: str) -> int | None:
-    return None if (found := _attribute(node, name)) is None else int(found.i)
+    return None if (proto := _attribute(node, name)) is None else int(proto.i)
 
 
 def tensor(node: NodeProto, name: str) -> TensorProto | None:
-    return None if (found := _attribute(node, name)) is None else found.t
+    return None if (proto := _attribute(node, name)) is None else proto.t
 
 
 def _attribute(node: NodeProto, name: str) -> AttributeProto | None:

@@ -255,14 +255,14 @@ def check_parity(path: str | Path, classifier: GraphClassifier, *, tolerance: fl
         session = open_session(source)
         sizes = [value.shape[0] for value in session.get_inputs() if value.shape]
         rows = classifier.example_rows(next((size for size in sizes if isinstance(size, int) and size), _ROWS))
-        found = _run(session, classifier, rows)
+        probs = _run(session, classifier, rows)
     except Exception as error:  # ONNX Runtime raises a class of its own for every kind of refusal
         raise not_runnable(error) from error
     expected = softmax(network_outputs(classifier, rows)[0])
-    difference = float(np.abs(found - expected).max())
+    difference = float(np.abs(probs - expected).max())
     if not difference <= tolerance:  # what ONNX Runtime folds may round otherwise than the graph as it is written
-        found = _run(open_session(source, optimised=False), classifier, rows)
-        difference = float(np.abs(found - expected).max())
+        probs = _run(open_session(source, optimised=False), classifier, rows)
+        difference = float(np.abs(probs - expected).max())
     if _TOLERANCE_OF_ROUNDING > difference > tolerance:
         tolerance = max(tolerance, rounding_error(classifier, rows))
     if not difference <= tolerance:
@@ -336,8 +336,8 @@ def _in_inference(path: str | Path, output: str) -> str | bytes:
     return bytes(model.SerializeToString())
 
 
-def _probabilities(found: Array, classifier: GraphClassifier) -> Array:
-    scores = found.reshape(len(found), -1)
+def _probabilities(output: Array, classifier: GraphClassifier) -> Array:
+    scores = output.reshape(len(output), -1)
     if scores.shape[1] == 1:  # one column: of the positive class
         positive = scores if classifier.output_kind == "probabilities" else 1 / (1 + np.exp(-scores))
         return np.concatenate([1 - positive, positive], axis=1)

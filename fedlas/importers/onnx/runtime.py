@@ -50,19 +50,19 @@ def known_sizes(node: NodeProto, inputs: Sequence[Tensor | None], opset: int) ->
         few = {name: value.numpy() for name, value in given.items() if value.numel() <= _MAX_SIZE_VALUES}
         data = {name: numpy_helper.from_array(value, name) for name, value in few.items()}
         schema = defs.get_schema(node.op_type, opset, node.domain)
-        found = infer_node_outputs(schema, node, types, data, opset_imports=[helper.make_opsetid("", opset)])
+        output_types = infer_node_outputs(schema, node, types, data, opset_imports=[helper.make_opsetid("", opset)])
     except Exception:  # whatever does not fit the operator: what computes it says it better
         return []
-    sizes = [inferred_size(value) for value in found.values()]
+    sizes = [inferred_size(value) for value in output_types.values()]
     known = [(elem, shape) for elem, shape in sizes if shape is not None]
     return known if len(known) == len(sizes) else []
 
 
-def inferred_size(found: TypeProto | None) -> tuple[int, Shape | None]:
+def inferred_size(inferred: TypeProto | None) -> tuple[int, Shape | None]:
     """The type in ONNX's numbering, 0 where its inference gives none, and the sizes where it tells all."""
-    if found is None or not found.HasField("tensor_type"):
+    if inferred is None or not inferred.HasField("tensor_type"):
         return 0, None
-    tensor = found.tensor_type
+    tensor = inferred.tensor_type
     if not tensor.HasField("shape") or not all(dim.HasField("dim_value") for dim in tensor.shape.dim):
         return tensor.elem_type, None
     return tensor.elem_type, tuple(dim.dim_value for dim in tensor.shape.dim)
@@ -143,8 +143,10 @@ class RuntimeNode(nn.Module):
         _check_size(NodeProto.FromString(self.content), on_host, self.opset)
         types = tuple(0 if value is None else elem_type(value.dtype) for value in inputs)
         try:
-            found = _session(self.content, self.opset, types)([value.numpy() for value in on_host if value is not None])
-            results = [as_tensor(value) for value in found]
+            arrays = _session(self.content, self.opset, types)(
+                [value.numpy() for value in on_host if value is not None]
+            )
+            results = [as_tensor(value) for value in arrays]
         except UnsupportedModel as error:
             raise UnsupportedModel("unsupported_operator", error.message) from error
         device = next((value.device for value in given if value.device.type != "cpu"), torch.device("cpu"))
@@ -156,12 +158,12 @@ def _check_size(node: NodeProto, inputs: Sequence[Tensor | None], opset: int) ->
     read = [value for i, value in enumerate(inputs) if value is not None and read_at(node, i) == "s"]
     # ONNX Runtime takes a vector of one number where inference wants a number.
     numbers = {id(value): value.reshape(()) for value in read if value.numel() == 1}
-    found = known_sizes(node, inputs, opset) or known_sizes(
+    sizes = known_sizes(node, inputs, opset) or known_sizes(
         node, [numbers.get(id(value), value) for value in inputs], opset
     )
-    for _, shape in found:
+    for _, shape in sizes:
         bounded(shape)
-    if not found and node.op_type not in COUNTING:
+    if not sizes and node.op_type not in COUNTING:
         bounded([int(abs(number)) for value in read for number in value.ravel().tolist()])
 
 

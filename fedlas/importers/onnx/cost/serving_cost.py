@@ -86,8 +86,8 @@ def _by_onnx(node: NodeProto, inputs: Inputs, graph: Graph) -> list[Result]:
     known = {name: t.value for name, t in given.items() if t.value is not None and t.value.dtype.kind != "U"}
     data = {name: numpy_helper.from_array(value, name) for name, value in known.items()}
     opsets = [helper.make_opsetid(name, number) for name, number in imports.items()]
-    found = shape_inference.infer_node_outputs(schema, node, types, data, None, opsets, graph.ir_version)
-    return [inferred_size(found.get(name)) for name in node.output]
+    output_types = shape_inference.infer_node_outputs(schema, node, types, data, None, opsets, graph.ir_version)
+    return [inferred_size(output_types.get(name)) for name in node.output]
 
 
 def _by_function(node: NodeProto, inputs: Inputs, opset: int) -> list[Result]:
@@ -99,8 +99,8 @@ def _by_function(node: NodeProto, inputs: Inputs, opset: int) -> list[Result]:
         return torch.empty(tensor.shape or (), dtype=torch_dtype(tensor.elem or TensorProto.FLOAT), device="meta")
 
     operands = [None if tensor is None else operand(i, tensor) for i, tensor in enumerate(inputs)]
-    found = apply_node(node, operands, opset)
-    return [_UNKNOWN if r is None else (elem_type(r.dtype), tuple(r.shape)) for r in map(found.get, node.output)]
+    outputs = apply_node(node, operands, opset)
+    return [_UNKNOWN if r is None else (elem_type(r.dtype), tuple(r.shape)) for r in map(outputs.get, node.output)]
 
 
 _TYPES: dict[str, Callable[[NodeProto, Inputs], int]] = {
@@ -232,12 +232,12 @@ def _fold(node: NodeProto, inputs: Inputs, opset: int) -> list[AbstractTensor] |
         return None
     try:
         tensors = {name: as_tensor(np.array(value)) for name, value in known.items()}
-        found = {name: value.numpy() for name, value in run_node(node, tensors, opset).items()}
+        outputs = {name: value.numpy() for name, value in run_node(node, tensors, opset).items()}
     except (UnsupportedModel, Mismatch, KeyError, TypeError, RuntimeError):
         return None
-    if not all(output in found for output in node.output if output):
+    if not all(output in outputs for output in node.output if output):
         return None
-    return [constant_tensor(found[name]) if name else AbstractTensor(0, None) for name in node.output]
+    return [constant_tensor(outputs[name]) if name else AbstractTensor(0, None) for name in node.output]
 
 
 def _refused(node: NodeProto, tensor: str, what: str) -> UnsupportedModel:
@@ -280,8 +280,8 @@ def serving_cost(graph: Graph, inputs: Sequence[TensorSpec], lengths: Mapping[st
         session = GraphSession(graph, unknown, typed=False)
         for rows in [rows for rows in runs if rows <= _MAX_COMPUTED_ROWS]:
             # ONNX Runtime makes so many elements of made-up rows.
-            found = session([value.numpy() for value in example_inputs(list(inputs), rows, lengths).values()])
-            for name, value in zip(unknown, found, strict=True):
+            outputs = session([value.numpy() for value in example_inputs(list(inputs), rows, lengths).values()])
+            for name, value in zip(unknown, outputs, strict=True):
                 count = sum(map(np.size, value)) if isinstance(value, list) else np.size(value)
                 runs[rows].tensors[name] = replace(runs[rows].tensors[name], max_elements=int(count))
     _refuse_growth(runs)
@@ -362,11 +362,11 @@ def _powers(
         (f"{s.name}.{axis}", size) for s in inputs for axis, size in enumerate(s.shape) if axis and size in lengths
     ]
     free = {str(size) for _, size in places}
-    found = {size: _power(run, lengths, {size}) for size in free}
-    if len(free) > 1 and None in found.values():
+    powers = {size: _power(run, lengths, {size}) for size in free}
+    if len(free) > 1 and None in powers.values():
         together = _power(run, lengths, free)
-        found = {size: together if power is None else power for size, power in found.items()}
-    return {place: power for place, size in places if (power := found[str(size)]) is not None}
+        powers = {size: together if power is None else power for size, power in powers.items()}
+    return {place: power for place, size in places if (power := powers[str(size)]) is not None}
 
 
 def _power(run: Callable[..., Interpretation], lengths: Mapping[str, int], free: set[str]) -> float | None:

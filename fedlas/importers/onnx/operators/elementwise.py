@@ -132,10 +132,10 @@ def clip(
 
 @operator("IsInf", gradient=False)
 def is_inf(x: Tensor, *, detect_negative: int = 1, detect_positive: int = 1) -> Tensor:
-    found = torch.zeros_like(x, dtype=torch.bool)
+    infinite = torch.zeros_like(x, dtype=torch.bool)
     if detect_negative:
-        found = found | torch.isneginf(x)
-    return found | torch.isposinf(x) if detect_positive else found
+        infinite = infinite | torch.isneginf(x)
+    return infinite | torch.isposinf(x) if detect_positive else infinite
 
 
 @operator("Cast")

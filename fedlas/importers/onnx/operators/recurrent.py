@@ -149,7 +149,7 @@ class RecurrentLayer:
             wb, rb = (None, None) if self.b is None else self.b[d].chunk(2)
             step = make_step(d, rb, activations[each * d : each * (d + 1)])
             projected = F.linear(self.x, self.w[d], wb)
-            state, found = tuple(value[d] for value in self.states), []
+            state, steps = tuple(value[d] for value in self.states), []
             times = range(len(projected))
             for t in reversed(times) if backwards else times:
                 new = step(projected[t], state)
@@ -159,8 +159,8 @@ class RecurrentLayer:
                     new = tuple(torch.where(running, a, b) for a, b in zip(new, state, strict=True))
                     shown = torch.where(running, shown, 0.0)
                 state = new
-                found.append(shown)
-            outputs.append(torch.stack(found[::-1] if backwards else found))
+                steps.append(shown)
+            outputs.append(torch.stack(steps[::-1] if backwards else steps))
             last.append(state)
         return torch.stack(outputs, 1), tuple(torch.stack(values) for values in zip(*last, strict=True))
 
@@ -215,8 +215,8 @@ def _packed(layer: RecurrentLayer, kind: CellKind, options: tuple[object, ...]) 
     order, back = packed.sorted_indices, packed.unsorted_indices
     states = [state.index_select(1, order) for state in layer.states]
     data, *last = kind.fused(packed.data, packed.batch_sizes, _as_pytorch(states), *options)
-    found = PackedSequence(data, packed.batch_sizes, order, back)
-    output, _ = pad_packed_sequence(found, total_length=x.shape[0])
+    packed_output = PackedSequence(data, packed.batch_sizes, order, back)
+    output, _ = pad_packed_sequence(packed_output, total_length=x.shape[0])
     output = reverse_sequence(output, layer.lengths) if turn else output
     return output, tuple(state.index_select(1, back) for state in last)
 

@@ -161,14 +161,14 @@ def _plain(attribute: AttributeProto) -> object:
 
 def misfits(node: NodeProto) -> list[str]:
     """Attributes, inputs and outputs of a node that its table's function does not know; defaults do not count."""
-    entry, found = OPERATORS[operator_name(node)], []
+    entry, unknown = OPERATORS[operator_name(node)], []
     for item in node.attribute:
         values = entry.keywords.get(item.name)
         if (values is None and not _is_default(node, item)) or (values and _plain(item) not in values):
-            found.append(item.name)
+            unknown.append(item.name)
     inputs, outputs = _last_named(node.input), _last_named(node.output)
-    found += [f"{inputs} inputs"] if inputs > entry.inputs else []
-    return found + ([f"{outputs} outputs"] if outputs > entry.outputs else [])
+    unknown += [f"{inputs} inputs"] if inputs > entry.inputs else []
+    return unknown + ([f"{outputs} outputs"] if outputs > entry.outputs else [])
 
 
 def _last_named(names: Sequence[str]) -> int:

@@ -166,11 +166,11 @@ def every_tensor(model: ModelProto) -> Iterator[TensorProto]:
 def _every(message: Message) -> Iterator[Message]:
     pending = [message]
     while pending:
-        found = pending.pop()
-        yield found
-        if isinstance(found, TensorProto):
+        part = pending.pop()
+        yield part
+        if isinstance(part, TensorProto):
             continue  # listing its fields would copy its content
-        for field, value in found.ListFields():
+        for field, value in part.ListFields():
             if field.message_type is not None:
                 pending.extend([value] if hasattr(value, "ListFields") else value)
 

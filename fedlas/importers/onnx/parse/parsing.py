@@ -124,10 +124,10 @@ def embed(model: ModelProto, weights: WeightFile | None) -> None:
     for tensor in filter(_is_outside, every_tensor(model)):
         location = _stated(tensor).get("location", "")
         if weights is None or location != name:
-            found = "which did not come with it" if weights is None else f"and what came with it is {name[:200]!r}"
+            instead = "which did not come with it" if weights is None else f"and what came with it is {name[:200]!r}"
             raise UnsupportedModel(
                 "external_data",
-                f"the weights of {tensor.name!r} lie in {location[:200]!r}, {found}: needed is one file of that very "
+                f"the weights of {tensor.name!r} lie in {location[:200]!r}, {instead}: needed is one file of that very "
                 'name, or one that is written where both are: onnx.save(onnx.load("m.onnx"), "one.onnx")',
             )
         start, stop = _place(tensor, name, len(content))
@@ -213,8 +213,8 @@ def _told(file: Path, refusal: UnsupportedModel) -> UnsupportedModel:
     """The refusal, or a better one where the content is that of rows, or of a pickle without magic bytes."""
     try:
         kind = told_format(file)
-    except BadDataset as found:
-        is_pickle = (refusal.code, found.code) == ("not_onnx", "unsafe_format")
+    except BadDataset as error:
+        is_pickle = (refusal.code, error.code) == ("not_onnx", "unsafe_format")
         return _unsafe("a Python pickle") if is_pickle else refusal
     return UnsupportedModel(
         "not_onnx",
@@ -271,25 +271,25 @@ def _check_versions(model: ModelProto) -> None:
 
 
 def _refuse_quantised(model: ModelProto) -> None:
-    found = sorted(
+    refused = sorted(
         {
             operator_name(node)
             for node in every_node(model)
             if node.op_type.startswith(_QUANTISED) or node.op_type.endswith(("Integer", "NBits", "IntegerToFloat"))
         }
     )
-    if found:
+    if refused:
         raise UnsupportedModel(
             "quantized",
-            f"the graph is quantised ({', '.join(found)}), so its weights cannot be trained; send the float32 model",
+            f"the graph is quantised ({', '.join(refused)}), so its weights cannot be trained; send the float32 model",
         )
 
 
 def _check_operators(model: ModelProto) -> None:
     """Only operators on a list are let near the importer and ONNX Runtime; all others are named."""
     own = {(function.domain, function.name) for function in model.functions}
-    found = {operator_name(node) for node in every_node(model) if (node.domain, node.op_type) not in own}
-    if refused := sorted(name for name in found if name in _CONTROL_FLOW or name not in _allowed()):
+    used = {operator_name(node) for node in every_node(model) if (node.domain, node.op_type) not in own}
+    if refused := sorted(name for name in used if name in _CONTROL_FLOW or name not in _allowed()):
         loops = "; a Loop is, for example, a recurrent layer written as a loop (Keras): export with unroll=True"
         raise UnsupportedModel(
             "unsupported_operator",

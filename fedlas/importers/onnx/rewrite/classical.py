@@ -184,8 +184,8 @@ def _imputer(builder: GraphBuilder, node: NodeProto) -> None:
     if not values.size or builder.opset < 11 or node.input[0] not in builder.float32:
         raise NoEquivalent
     x = node.input[0]
-    found = builder.add("IsNaN", [x]) if np.isnan(missing) else builder.add("Equal", [x, builder.number(missing)])
-    builder.float32.add(builder.add("Where", [found, builder.constant(values), x], node.output[0]))
+    is_missing = builder.add("IsNaN", [x]) if np.isnan(missing) else builder.add("Equal", [x, builder.number(missing)])
+    builder.float32.add(builder.add("Where", [is_missing, builder.constant(values), x], node.output[0]))
 
 
 def _binarizer(builder: GraphBuilder, node: NodeProto) -> None:
@@ -231,11 +231,11 @@ def _label_encoder(builder: GraphBuilder, node: NodeProto) -> None:
     # The default is added where no key fits: Σ same · (value - default) + default.
     hit = builder.add("Cast", [same], to=TensorProto.FLOAT)
     moved = builder.add("MatMul", [hit, builder.constant(values - np.float32(default))])
-    found = builder.add("Add", [moved, builder.number(float(default))], "" if whole else node.output[0])
+    encoded = builder.add("Add", [moved, builder.number(float(default))], "" if whole else node.output[0])
     if whole:
-        builder.add("Cast", [found], node.output[0], to=TensorProto.INT64)
+        builder.add("Cast", [encoded], node.output[0], to=TensorProto.INT64)
     else:
-        builder.float32.add(found)
+        builder.float32.add(encoded)
 
 
 #: By operator type; what is not here has no equivalent.
@@ -305,10 +305,10 @@ def _sliced(producers: dict[str, NodeProto], name: str) -> str | None:
 
 def class_labels(model: ModelProto, num_classes: int) -> tuple[str, ...] | None:
     """Class names of the file's ZipMap, ArgMax's table or classifier; None unless there is one for each class."""
-    for found in (_held(model, "ZipMap"), _looked_up(model), _held(model, *_CLASSIFIERS)):
-        if found:
-            names = next(iter(found))
-            return names if len(found) == 1 and len(names) == len(set(names)) == num_classes else None
+    for label_sets in (_held(model, "ZipMap"), _looked_up(model), _held(model, *_CLASSIFIERS)):
+        if label_sets:
+            names = next(iter(label_sets))
+            return names if len(label_sets) == 1 and len(names) == len(set(names)) == num_classes else None
     return None
 
 

@@ -34,36 +34,36 @@ def of_training_mode(model: ModelProto) -> list[Notice]:
         flag = constants.get(node.input[2]) if node.op_type == "Dropout" and len(node.input) > 2 else None
         return flag is not None and bool(numpy_helper.to_array(flag).any())
 
-    if not (found := Counter(str(node.op_type) for node in nodes if trains(node))):
+    if not (counts := Counter(str(node.op_type) for node in nodes if trains(node))):
         return []
     message = (
-        f"The file was exported in training mode ({', '.join(sorted(found))}); it computes as in inference here, with "
+        f"The file was exported in training mode ({', '.join(sorted(counts))}); it computes as in inference here, with "
         "the statistics that were learned and nothing dropped. Export after model.eval() to have the same elsewhere."
     )
-    return [adjustment("training_mode_left", message, nodes=dict(found))]
+    return [adjustment("training_mode_left", message, nodes=dict(counts))]
 
 
 def of_precision(model: ModelProto) -> list[Notice]:
     weights = [weight for weight in model.graph.initializer if weight.data_type in _CONVERTED and weight.dims]
-    found = Counter(helper.tensor_dtype_to_np_dtype(weight.data_type).name for weight in weights)
-    if not found:
+    counts = Counter(helper.tensor_dtype_to_np_dtype(weight.data_type).name for weight in weights)
+    if not counts:
         return []
-    message = f"The weights are {' and '.join(sorted(found))}; they are computed in float32."
-    return [adjustment("float32", message, tensors=dict(found))]
+    message = f"The weights are {' and '.join(sorted(counts))}; they are computed in float32."
+    return [adjustment("float32", message, tensors=dict(counts))]
 
 
 def of_operators(before: ModelProto, after: ModelProto) -> list[Notice]:
     had, has = _classical(before), _classical(after)
-    found = []
+    notices = []
     if had.pop("ZipMap", 0):
         message = "The scores came as a map for each row (ZipMap); they are read as one tensor."
-        found.append(adjustment("map_removed", message))
+        notices.append(adjustment("map_removed", message))
     if lowered := sorted(name for name in had if had[name] > has[name]):
         message = (
             f"Operators of scikit-learn ({', '.join(lowered)}) were written as standard ones, which can be trained."
         )
-        found.append(adjustment("classical_lowered", message, operators=lowered))
-    return found
+        notices.append(adjustment("classical_lowered", message, operators=lowered))
+    return notices
 
 
 def _classical(model: ModelProto) -> Counter[str]:
@@ -85,29 +85,31 @@ def of_batch(rows: int) -> Notice:
 
 def of_head(outputs: Sequence[str], head: Head) -> list[Notice]:
     """Notices of what follows the logits, and of outputs without class scores."""
-    found = []
+    notices = []
     others = [name for name in outputs if name not in (head.output, head.labels)]
     if head.labels is not None:
         message = (
             f"The output {head.labels!r} holds labels alone (ArgMax); {head.output!r}, before it, has their scores."
         )
-        found.append(adjustment("argmax_undone", message, output=head.labels, scores=head.output))
+        notices.append(adjustment("argmax_undone", message, output=head.labels, scores=head.output))
     if others:
         message = (
             f"Of {len(outputs)} outputs {head.output!r} classifies; the others ({', '.join(others[:5])}) are left out."
         )
-        found.append(adjustment("outputs_left_out", message, output=head.output, left_out=others[:_SHOWN]))
+        notices.append(adjustment("outputs_left_out", message, output=head.output, left_out=others[:_SHOWN]))
     if head.mixture:
         message = f"The output {head.output!r} has probabilities that are no softmax; their logarithms are the logits."
-        found.append(adjustment("logarithm_taken", message, output=head.output))
+        notices.append(adjustment("logarithm_taken", message, output=head.output))
     elif head.activation is not None:
         kind = f"{'' if head.kind == 'probabilities' else 'log-'}{head.activation.lower()}"
         message = f"The output {head.output!r} is a {kind}; it was cut off, and what it reads are the logits."
-        found.append(adjustment("activation_cut_off", message, output=head.output, activation=kind, logits=head.logits))
+        notices.append(
+            adjustment("activation_cut_off", message, output=head.output, activation=kind, logits=head.logits)
+        )
     if head.columns == 1:
         message = f"A row has one score, that of class {head.positive} of two; the other class was added."
-        found.append(adjustment("second_class_added", message, output=head.output, scored_class=head.positive))
-    return found
+        notices.append(adjustment("second_class_added", message, output=head.output, scored_class=head.positive))
+    return notices
 
 
 def of_pooling(*, moved: bool) -> Notice:

@@ -235,8 +235,8 @@ class RuntimeOnlyClassifier(_RuntimeClassifier):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return `(logits (N, K), features (N, D))`, without gradients, where the inputs are."""
-        found = self._whole([value.detach().cpu().numpy() for value in inputs])
-        logits, features = (torch.from_numpy(part).to(inputs[0].device) for part in (found[0], found[-1]))
+        outputs = self._whole([value.detach().cpu().numpy() for value in inputs])
+        logits, features = (torch.from_numpy(part).to(inputs[0].device) for part in (outputs[0], outputs[-1]))
         return logits, features.flatten(1)
 
     def head(self, features: Tensor) -> Tensor:
@@ -274,10 +274,10 @@ class RuntimeComputedClassifier(_RuntimeClassifier):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return `(logits (N, K), features (N, D))`, without gradients, where the inputs are."""
-        found = dict(zip(self._graph.outputs, self._session([value.cpu().numpy() for value in inputs]), strict=True))
+        outputs = dict(zip(self._graph.outputs, self._session([value.cpu().numpy() for value in inputs]), strict=True))
         rows = len(inputs[0])
-        parts = [found[name].reshape(rows, -1) for name in self.feature_names]
-        made = (found[self.logits_name].reshape(rows, -1), np.concatenate(parts, axis=1))
+        parts = [outputs[name].reshape(rows, -1) for name in self.feature_names]
+        made = (outputs[self.logits_name].reshape(rows, -1), np.concatenate(parts, axis=1))
         logits, features = (torch.from_numpy(part.astype(np.float32)).to(inputs[0].device) for part in made)
         return logits, features
 

@@ -165,10 +165,10 @@ def _columns(output: str, logits: str, shapes: Shapes, rows: int) -> int:
     return columns
 
 
-def _no_output(found: str) -> UnsupportedModel:
+def _no_output(reason: str) -> UnsupportedModel:
     return UnsupportedModel(
         "no_classifier_output",
-        f"{found}; a classifier has an output (N, K) of logits or probabilities after a linear layer",
+        f"{reason}; a classifier has an output (N, K) of logits or probabilities after a linear layer",
     )
 
 
@@ -323,9 +323,9 @@ def _pools(graph: Graph, node: NodeProto, shape: tuple[int, ...], feature_axis: 
     if node.op_type == "ReduceMean":
         known = graph.constants.get(node.input[1]) if len(node.input) > 1 else None
         axes = integers(node, "axes") or ([] if known is None else known.tolist())
-        found = {axis % len(shape) for axis in axes}
-        everything = found == set(range(len(shape))) - kept
-        return everything if feature_axis == 1 else bool(found) and not found & kept
+        averaged = {axis % len(shape) for axis in axes}
+        everything = averaged == set(range(len(shape))) - kept
+        return everything if feature_axis == 1 else bool(averaged) and not averaged & kept
     return False
 
 

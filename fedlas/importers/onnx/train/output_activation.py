@@ -41,14 +41,14 @@ _DEVIATIONS = (1.0, 4.0, 16.0)
 def find_frontier(graph: Graph, logits: str, shapes: Shapes) -> tuple[tuple[str, ...], bool]:
     """The inputs of the last linear layers on every path to the logits; whether only harmless operators follow them."""
     walk = _BackwardSearch(graph, shapes)
-    found, direct = walk.back(logits, stop=set())
+    frontier, direct = walk.back(logits, stop=set())
     # A path around a layer's input (its norm, by which a cosine head divides) ends there too.
-    while found and (again := walk.back(logits, stop=set(found)))[0] != found:
-        found, direct = again
-    raw = all(name not in walk.producers for name in found)
+    while frontier and (again := walk.back(logits, stop=set(frontier)))[0] != frontier:
+        frontier, direct = again
+    raw = all(name not in walk.producers for name in frontier)
     if raw and all(linear_input(node, walk.derived) is None for node in graph.cone([logits])):
         return (), direct
-    return tuple(found), direct
+    return tuple(frontier), direct
 
 
 class _BackwardSearch:
@@ -59,7 +59,7 @@ class _BackwardSearch:
 
     def back(self, logits: str, stop: set[str]) -> tuple[list[str], bool]:
         """The tensors at which walking ends, tensors in `stop` among them, and whether the way is direct."""
-        found: list[str] = []
+        ends: list[str] = []
         direct, pending, seen = True, [(logits, False)], set()
         while pending:
             name, scale = pending.pop()
@@ -68,15 +68,15 @@ class _BackwardSearch:
             seen.add(name)
             if (node := self.producers.get(name)) is None or name in stop:
                 direct = direct and name in stop
-                found.append(name)
+                ends.append(name)
             elif (data := linear_input(node, self.derived)) is not None:
-                found.append(data)
+                ends.append(data)
             elif node.op_type not in ("Shape", "Size"):
                 # One number a row scales its scores, whatever it is computed by.
                 scale = scale or (name != logits and int(np.prod(self.shapes[name][1:])) == 1)
                 direct = direct and (scale or node.op_type in AFTER_HEAD or self._before_pool(node))
                 pending.extend((source, scale) for source in self._data_inputs(node))
-        return list(dict.fromkeys(reversed(found))), direct
+        return list(dict.fromkeys(reversed(ends))), direct
 
     def _data_inputs(self, node: NodeProto) -> list[str]:
         """Places say which scores are taken (those of a text's last token), not what they are."""
@@ -130,8 +130,10 @@ _ACTIVATIONS: tuple[tuple[OutputActivation, Callable[[Tensor], Tensor]], ...] = 
 def find_output_activation(graph: Graph, output: str, shapes: Shapes) -> OutputActivation:
     """The activation between `output` and the nearest tensor that it is one of, none after the last linear layers."""
     finder = _ActivationFinder(graph, output, shapes)
-    found = (finder.activation_of(name) for name in finder.tensors_before())
-    return next((activation for activation in found if activation is not None), OutputActivation(output, "logits"))
+    activations = (finder.activation_of(name) for name in finder.tensors_before())
+    return next(
+        (activation for activation in activations if activation is not None), OutputActivation(output, "logits")
+    )
 
 
 class _ActivationFinder:
@@ -188,8 +190,8 @@ class _ActivationFinder:
             return []
 
 
-def _equal(found: Tensor, expected: Tensor) -> bool:
-    return found.numel() == expected.numel() and torch.allclose(found.flatten().float(), expected, 1e-4, 1e-6)
+def _equal(tensor: Tensor, expected: Tensor) -> bool:
+    return tensor.numel() == expected.numel() and torch.allclose(tensor.flatten().float(), expected, 1e-4, 1e-6)
 
 
 def before_layout(graph: Graph, name: str, shapes: Shapes) -> str:

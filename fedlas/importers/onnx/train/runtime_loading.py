@@ -48,20 +48,22 @@ class Trace:
     def __init__(self, graph: Graph, specs: Sequence[TensorSpec], batch: int | None) -> None:
         program = GraphSession(graph, graph.outputs, typed=False)
         try:
-            self.lengths, found = _first_run(program, graph, list(specs))
+            self.lengths, outputs = _first_run(program, graph, list(specs))
         except UnsupportedModel as failure:
             raise failure if batch is None else _fixed(batch, "it runs with no other number of rows") from failure
         self._rows = [value.numpy() for value in example_inputs(list(specs), _ROWS, self.lengths).values()]
         self._values = dict(zip(graph.input_names, self._rows, strict=True)) | graph.constants
-        self._see(graph.outputs, found)
+        self._see(graph.outputs, outputs)
         self._prove(program, batch)
 
     def look_inside(self, graph: Graph) -> None:
         names = [name for node in graph.nodes for name in node.output if name]
         self._see(names, GraphSession(graph, names, typed=False)(self._rows))
 
-    def _see(self, names: Sequence[str], found: Sequence[object]) -> None:
-        self._values |= {name: value for name, value in zip(names, found, strict=True) if isinstance(value, np.ndarray)}
+    def _see(self, names: Sequence[str], outputs: Sequence[object]) -> None:
+        self._values |= {
+            name: value for name, value in zip(names, outputs, strict=True) if isinstance(value, np.ndarray)
+        }
         self.shapes = {name: tuple(value.shape) for name, value in self._values.items()}
 
     def _prove(self, program: GraphSession, batch: int | None) -> None:
@@ -99,8 +101,8 @@ class Trace:
 
 
 def _fixed(batch: int | None, why: str) -> UnsupportedModel:
-    found = f"the exporter fixed the batch to {batch}" if batch else "the rows of a batch are not independent"
-    return UnsupportedModel("fixed_batch", f"{found} ({why}); export the model with a free number of rows")
+    problem = f"the exporter fixed the batch to {batch}" if batch else "the rows of a batch are not independent"
+    return UnsupportedModel("fixed_batch", f"{problem} ({why}); export the model with a free number of rows")
 
 
 def _first_run(program: GraphSession, graph: Graph, specs: list[TensorSpec]) -> tuple[dict[str, int], Sequence[object]]:
@@ -192,11 +194,11 @@ def _trace(graph: Graph, specs: list[TensorSpec], batch: int | None, instead_of:
 
 
 def _choose(graph: Graph, trace: Trace, features: str | None, instead_of: UnsupportedModel) -> Head:
-    found = [head for name in graph.outputs if (head := _head(graph, trace, name, features)) is not None]
-    if not found:
+    heads = [head for name in graph.outputs if (head := _head(graph, trace, name, features)) is not None]
+    if not heads:
         raise instead_of
-    probabilities = [head for head in found if head.kind == "probabilities"]
-    chosen = probabilities if len(probabilities) == 1 else found
+    probabilities = [head for head in heads if head.kind == "probabilities"]
+    chosen = probabilities if len(probabilities) == 1 else heads
     if len(chosen) > 1:
         names = [head.output for head in chosen]
         raise UnsupportedModel(

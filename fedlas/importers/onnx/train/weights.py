@@ -55,8 +55,8 @@ class WeightFinder:
         for node in self.graph.nodes:
             if not any(name in self.data for name in node.input):
                 continue
-            found = [self._take(node, position) for position in range(len(node.input))]
-            if any(found) or any(name in self.learned for name in node.input):
+            taken = [self._take(node, position) for position in range(len(node.input))]
+            if any(taken) or any(name in self.learned for name in node.input):
                 self.learned.update(node.output)
         return self.weights
 
@@ -86,23 +86,23 @@ class WeightFinder:
         """
         if root in self.trainable:
             return self._record(root, computed or self._could_be_weight(root))
-        found, pending, seen = False, [root], set()
+        recorded, pending, seen = False, [root], set()
         while pending:
             name = pending.pop()
             if name in self.trainable:
                 value = self.graph.constants[name]  # a single number or a mask is no weight that another is made of
                 leaf = (value.size > 1 and not _is_mask(value)) if computed else self._could_be_weight(name)
-                found = self._record(name, leaf) or found
+                recorded = self._record(name, leaf) or recorded
             elif (name, computed) in self.followed:
-                found = found or self.followed[name, computed]
+                recorded = recorded or self.followed[name, computed]
             elif name not in seen and (node := self.producers.get(name)) is not None:
                 seen.add(name)
                 # A single number is a norm: what only it is computed from (spectral_norm's vectors) is no weight.
                 norm = int(np.prod(self.shapes.get(name, (2,)))) == 1
                 if (computed and not norm) or node.op_type in TRANSPARENT:
                     pending.extend(name for name in node.input if name not in self.data)
-        self.followed.update(dict.fromkeys(((name, computed) for name in seen), found))
-        return found
+        self.followed.update(dict.fromkeys(((name, computed) for name in seen), recorded))
+        return recorded
 
     def _is_strong(self, node: NodeProto, position: int) -> bool:
         if node.op_type == "Gather":  # an embedding, looked up by an input
@@ -161,15 +161,15 @@ def _is_mask(value: Array) -> bool:
 
 def _rotary_caches(graph: Graph) -> set[str]:
     """Constants that RotaryEmbedding reads as cosines and sines, also picked by position before; some are scaled."""
-    producers, found = graph.producers(), set[str]()
+    producers, caches = graph.producers(), set[str]()
     pending = [name for node in graph.nodes if operator_name(node) == "RotaryEmbedding" for name in node.input[1:3]]
     while pending:
         name = pending.pop()
         if name in graph.constants:
-            found.add(name)
+            caches.add(name)
         elif (node := producers.get(name)) is not None and node.op_type in TRANSPARENT:
             pending.append(node.input[0])
-    return found
+    return caches
 
 
 def _rotary_tables(values: Mapping[str, Array]) -> set[str]:
@@ -178,15 +178,15 @@ def _rotary_tables(values: Mapping[str, Array]) -> set[str]:
     for name, value in values.items():
         if value.ndim >= 2 and value.size >= 4 and np.abs(value.flat[:64]).max() <= 1.0001:
             by_shape.setdefault(value.shape, []).append(name)
-    found: set[str] = set()
+    tables: set[str] = set()
     for names in by_shape.values():
         # The first elements tell pairs apart from chance; comparing all with all is for few tables of one shape only.
         heads = {name: np.square(values[name].flat[:64]) for name in names} if len(names) <= 64 else {}
         for one, other in itertools.combinations(heads, 2):
             likely = np.allclose(heads[one] + heads[other], 1, atol=1e-3)
             if likely and np.allclose(np.square(values[one]) + np.square(values[other]), 1, atol=1e-3):
-                found |= {one, other}
-    return found
+                tables |= {one, other}
+    return tables
 
 
 Reader = tuple[NodeProto, int]
@@ -195,11 +195,11 @@ Layer = tuple[object, ...]
 
 def modules_of(model: ModelProto) -> dict[str, str]:
     """The path of the module that computes a tensor, where the exporter recorded it."""
-    found: dict[str, str] = {}
+    paths: dict[str, str] = {}
     for node in model.graph.node:
         if path := _module_path(next((item.value for item in node.metadata_props if item.key == _SCOPES), "")):
-            found.update(dict.fromkeys(node.output, path))
-    return found
+            paths.update(dict.fromkeys(node.output, path))
+    return paths
 
 
 def _module_path(scopes: str) -> str:
@@ -225,12 +225,12 @@ class WeightUntying:
         self.layers: dict[int, Layer] = {}  # for which layer a node rearranges
         self.clones: dict[int, list[NodeProto]] = {}  # what comes before a node
         self._join_copies()
-        found: set[str] = set()
+        repeated: set[str] = set()
         for name, value in self.graph.constants.items():
             if value.dtype == np.float32 and value.size > 1 and value.min() < value.max():
                 keys = Counter((self._module(node), node.op_type, at) for node, at in self.consumers.get(name, []))
-                found.update(module for (module, _, _), count in keys.items() if count > 1 and module)
-        self.run_again = found
+                repeated.update(module for (module, _, _), count in keys.items() if count > 1 and module)
+        self.run_again = repeated
 
     def _join_copies(self) -> None:
         """Exporters that fold what a module does with its weight leave one copy for each of the module's runs."""
@@ -314,8 +314,8 @@ class WeightUntying:
                 part = (layer, self._signature(node, position))
                 number, seen[part] = seen[part], seen[part] + 1
             groups.setdefault((layer, number), []).append((node, position))
-        grouped = [(layer, found) for (layer, _), found in groups.items()]
-        return grouped, len(readers) > sum(len(found) for _, found in grouped)
+        grouped = [(layer, group) for (layer, _), group in groups.items()]
+        return grouped, len(readers) > sum(len(group) for _, group in grouped)
 
     def _layer(self, node: NodeProto, position: int) -> Layer:
         if (module := self._module(node)) in self.run_again:
