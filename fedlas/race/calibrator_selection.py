@@ -132,7 +132,7 @@ class CalibratorSelector:
         if len(self.names) == 1 and not reads:
             return self._fit(scores, self.names[0])
         began = time.perf_counter()
-        members = [found for name in self.names if (found := self._member(scores, name)) is not None]
+        members = [member for name in self.names if (member := self._member(scores, name)) is not None]
         self.pool_seconds = time.perf_counter() - began
         if features is not None and reads:
             fine_folds = make_folds(self.targets, groups=self.groups, seed=self.seed, num_folds=_FINE_FOLDS)
@@ -219,10 +219,10 @@ class CalibratorSelector:
     def _member(self, scores: Doubles, name: str) -> CrossFitted | None:
         """A cross-fitted calibrator; None where a fold or all rows do not determine it."""
         try:
-            found = self._fit(scores, name)
+            fitted = self._fit(scores, name)
         except (ValueError, ArithmeticError, np.linalg.LinAlgError):
             return None
-        return found if np.isfinite(found.held_out).all() else None
+        return fitted if np.isfinite(fitted.held_out).all() else None
 
     def _gains_by_compression(self, logits: Floats | Doubles) -> bool:
         """True where scores are saturated, and a temperature of compressed ones loses far less on rows left out."""
@@ -290,5 +290,5 @@ def most_logits(feature_dim: int, seconds: float) -> float:
     return min(MAX_PRODUCT / feature_dim, (seconds - _MIN_SECONDS) / (_SECONDS * (feature_dim + _PER_CLASS)))
 
 
-def _on_compressed(found: CrossFitted) -> CrossFitted:
-    return CrossFitted(Compressed(found.calibrator), found.held_out)
+def _on_compressed(fitted: CrossFitted) -> CrossFitted:
+    return CrossFitted(Compressed(fitted.calibrator), fitted.held_out)

@@ -108,13 +108,13 @@ class FoldCourse:
     @property
     def diagnostics(self) -> FedLASDiagnostics | None:
         """Diagnostics of FedLAS on every fold, in the order of the calibration rows; None where it is another loss."""
-        found = [
+        parts = [
             vars(self.outcomes[fold].diagnostics) for fold in sorted(self.outcomes) if self.outcomes[fold].diagnostics
         ]
-        if not found:
+        if not parts:
             return None
         order = np.argsort(self.rows)
-        return FedLASDiagnostics(**{name: np.concatenate([part[name] for part in found])[order] for name in found[0]})
+        return FedLASDiagnostics(**{name: np.concatenate([part[name] for part in parts])[order] for name in parts[0]})
 
 
 class SuccessiveHalving:

@@ -200,13 +200,13 @@ def _run(context: RaceContext, candidates: Sequence[Candidate], max_cost_factor:
 def _post_hoc(context: RaceContext, temperature: CrossFitted) -> tuple[CrossFitted, dict[str, Finalist]]:
     selector, outputs, began = context.selector, context.outputs, time.perf_counter()
     pool = selector.calibrate(outputs.logits, outputs.features)
-    found = selector.finalists(pool, temperature)
+    finalists = selector.finalists(pool, temperature)
     seconds = time.perf_counter() - began
     return pool, {
         name: Finalist(
             context.classifier, one.calibrator, selector.post_hoc(one, seconds=seconds), one.held_out, outputs.features
         )
-        for name, one in found.items()
+        for name, one in finalists.items()
     }
 
 

@@ -123,9 +123,9 @@ class Record:
         self.decided(what, done)
 
     def entry(self, name: str, settings: Settings | None = None) -> State | None:
-        found = self._open(name)
-        if (content := _content(found, settings)) is not None and found is not None:
-            self._spent += max(0.0, found["elapsed"] - self.elapsed())
+        entry = self._open(name)
+        if (content := _content(entry, settings)) is not None and entry is not None:
+            self._spent += max(0.0, entry["elapsed"] - self.elapsed())
         return content
 
     def running(self, name: str, settings: Settings) -> RunningCheckpoints:
@@ -148,14 +148,14 @@ class Record:
         self._saved_at = time.perf_counter()
 
     def _open(self, name: str) -> State | None:
-        found = self._journal.read(name)
-        if found is None:
+        entry = self._journal.read(name)
+        if entry is None:
             return None
-        sound = isinstance(found.get("elapsed"), float) and isinstance(found.get("content"), dict)
-        if not sound or found.get("race") != self._race or "settings" not in found:
+        sound = isinstance(entry.get("elapsed"), float) and isinstance(entry.get("content"), dict)
+        if not sound or entry.get("race") != self._race or "settings" not in entry:
             _LOG.warning("the entry %s is of another race and is ignored", name)
             return None
-        return found
+        return entry
 
 
 class RunningCheckpoints:

@@ -73,8 +73,8 @@ class CandidateResult:
     @property
     def ended(self) -> CandidateEnded:
         """The data of the event that reports it."""
-        found = as_json({**self.as_dict(), "seconds": round(self.seconds, 3)})
-        return CandidateEnded.model_validate({name: found[name] for name in CandidateEnded.model_fields})
+        content = as_json({**self.as_dict(), "seconds": round(self.seconds, 3)})
+        return CandidateEnded.model_validate({name: content[name] for name in CandidateEnded.model_fields})
 
 
 @dataclass(frozen=True)

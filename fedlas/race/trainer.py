@@ -157,14 +157,14 @@ class Trainer:
         """Features (M, D) of the sampled rows under the uploaded network: what a head is trained on."""
         outputs, rows = self._context.outputs, self.rows
         known = np.isin(self._sampled, rows.calibration)
-        found = np.empty((len(self._sampled), self._context.classifier.feature_dim), np.float32)
-        found[known] = outputs.features[np.searchsorted(rows.calibration, self._sampled[known])]
+        features = np.empty((len(self._sampled), self._context.classifier.feature_dim), np.float32)
+        features[known] = outputs.features[np.searchsorted(rows.calibration, self._sampled[known])]
         if not known.all():
-            logits, found[~known] = predict_logits(
+            logits, features[~known] = predict_logits(
                 self._context.classifier, rows.inputs, rows=self._sampled[~known], device=self._context.device
             )
-            require_numbers(logits, found[~known], split="train")
-        return found
+            require_numbers(logits, features[~known], split="train")
+        return features
 
     def sized(self, candidate: Candidate, scope: str) -> Candidate:
         if scope == "head" and candidate.scope == "auto" and not candidate.rate_is_fixed:
