@@ -125,9 +125,9 @@ def _shown(verdict: GateVerdict, num_rows: int) -> str:
     beaten, others = (_all_of(names) for names in (claim.beaten, open_))
     if not others:
         return f"{start} show {served} to be better than {beaten} ({score})."
-    found = f"show {served} to be better than {beaten} ({score}), but do" if beaten else "do"
+    shown = f"show {served} to be better than {beaten} ({score}), but do" if beaten else "do"
     whom = "it" if beaten else served
-    said = f"{start} {found} not show {whom} to be better than {others}{'' if beaten else f' ({score})'}"
+    said = f"{start} {shown} not show {whom} to be better than {others}{'' if beaten else f' ({score})'}"
     needed = claim.rows_needed
     if needed is None:
         worse = any(comparison.low > 0 for comparison in claim.comparisons)
@@ -151,9 +151,9 @@ def _guarded(guard: GateGuard, class_names: Sequence[str] | None) -> str:
     if guard.name == "rare_classes_recall_drop" and guard.chance is None:
         who = _start(guard.finalist)
         return f"{who} no longer finds a single row of a class that was found before{which}, so it is not served."
-    found = f"{_start(guard.finalist)} {GUARD_NAMES[guard.name].replace(' (as a factor)', '')}{which}"
+    statement = f"{_start(guard.finalist)} {GUARD_NAMES[guard.name].replace(' (as a factor)', '')}{which}"
     beyond = f", by more than the {guard.limit:g} that is allowed" if guard.limit else ""
-    return f"{found}{beyond}, but chance explains it." if excused else f"{found}{beyond}, so it is not served."
+    return f"{statement}{beyond}, but chance explains it." if excused else f"{statement}{beyond}, so it is not served."
 
 
 def _start(finalist: str) -> str:

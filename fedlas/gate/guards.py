@@ -144,7 +144,7 @@ def _classes(
     before, after = probs["uploaded"], probs[finalist]
     kept = before if finalist == "same_labels" else probs.get("same_labels", before)
     judged = (after, rows.targets, rows.groups)
-    found = {
+    findings = {
         "recall_at_equal_alarms_drop": recall_drop_at_equal_alarms(before, *judged),
         "class_log_score_rise": log_score_rise(kept, *judged),
         "class_share_error": share_error(before, *judged),
@@ -152,11 +152,11 @@ def _classes(
     }
     if finalist != "same_labels":
         # With three classes and more one temperature moves the order of the rows as well, for better or worse.
-        found = {"class_auroc_drop": auroc_drop(before, *judged), **found}
+        findings = {"class_auroc_drop": auroc_drop(before, *judged), **findings}
     if options.gate.max_recall_drop is not None:
-        found["worst_class_recall_drop"] = worst_class_recall_drop(before, *judged, options.gate.max_recall_drop)
-        found["rare_classes_recall_drop"] = rare_classes_recall_drop(before, *judged, options.gate.max_recall_drop)
-    return found.items()
+        findings["worst_class_recall_drop"] = worst_class_recall_drop(before, *judged, options.gate.max_recall_drop)
+        findings["rare_classes_recall_drop"] = rare_classes_recall_drop(before, *judged, options.gate.max_recall_drop)
+    return findings.items()
 
 
 def _accuracy(before: Floats, after: Floats, rows: JudgedRows, options: JudgementOptions) -> Finding:
@@ -205,10 +205,10 @@ def find_vetoes(
     line: Sequence[str], probs: Mapping[str, Floats], rows: JudgedRows, guards: Sequence[GateGuard], *, level: float
 ) -> tuple[GateVeto, ...]:
     """All that speaks against the finalists in `line`, guards first; `level` is of each one-sided test."""
-    found = [
+    vetoes = [
         GateVeto(finalist=guard.finalist, reason=guard.name, value=guard.value) for guard in guards if not guard.passed
     ]
-    return (*found, *filter(None, (shown_worse(name, line, probs, rows, level=level) for name in line)))
+    return (*vetoes, *filter(None, (shown_worse(name, line, probs, rows, level=level) for name in line)))
 
 
 def shown_worse(

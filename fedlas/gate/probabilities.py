@@ -64,14 +64,14 @@ def log_score_rise(reference: Floats, after: Floats, targets: Ints, groups: Ints
         targets, groups: class indices (N,), group numbers (N,).
     """
     units, num_rows = ResamplingUnits(groups, len(targets)), len(targets)
-    found: list[tuple[int | None, float, float]] = []
+    class_rises: list[tuple[int | None, float, float]] = []
     for classes, scores, rises in _scores_and_rises(reference, after, targets):
         means, scale = rises.mean(axis=0), np.maximum(scores.mean(axis=0), 1 / num_rows)
         errors = unit_errors((rises - means) / num_rows, units) / scale
-        found += zip(classes, (means / scale).tolist(), errors.tolist(), strict=True)
-    level, num_units = LEVEL / max(1, len(found)), len(units.sizes)
+        class_rises += zip(classes, (means / scale).tolist(), errors.tolist(), strict=True)
+    level, num_units = LEVEL / max(1, len(class_rises)), len(units.sizes)
     return decisive(
-        [shown_excess(rise, error, MAX_LOG_SCORE_RISE, level, num_units, k) for k, rise, error in found],
+        [shown_excess(rise, error, MAX_LOG_SCORE_RISE, level, num_units, k) for k, rise, error in class_rises],
         MAX_LOG_SCORE_RISE,
     )
 
@@ -181,8 +181,8 @@ def confident_errors(
     untrue = now.sums(num_classes) - (0.0 if was is None else was.excused(now, num_classes))
     excess = untrue[classes] / now.counts(num_classes)[classes]
     level = LEVEL / max(1, len(classes))
-    found = [_tested(was, now, int(classes[i]), level, groups) for i in worth_a_test(excess, MAX_GAP)]
-    return ConfidentAnswers(_tested(was, now, None, LEVEL, groups), decisive(found, MAX_GAP))
+    findings = [_tested(was, now, int(classes[i]), level, groups) for i in worth_a_test(excess, MAX_GAP)]
+    return ConfidentAnswers(_tested(was, now, None, LEVEL, groups), decisive(findings, MAX_GAP))
 
 
 def _tested(was: _Confident | None, now: _Confident, k: int | None, level: float, groups: Ints | None) -> Finding:

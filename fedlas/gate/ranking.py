@@ -69,12 +69,12 @@ def recall_drop_at_equal_alarms(before: Floats, after: Floats, targets: Ints, gr
     counts, alarms = (np.bincount(values, minlength=num_classes) for values in (targets, answers))
     classes = np.flatnonzero((counts >= MIN_CLASS_ROWS) & (alarms > 0))
     level = LEVEL / max(1, len(classes))
-    found, losses = [], {}
+    findings, losses = [], {}
     for k, column in class_columns(after, classes):
         rows = targets == k
         losses[k] = (answers[rows] == k) - alarm_shares(column, int(alarms[k]))[rows], groups_of(groups, rows)
-        found.append(sign_tested(*losses[k], level, MAX_RECALL_DROP, MAX_RECALL_DROP_OF_FEW_ROWS, k))
-    worst = decisive(found, MAX_RECALL_DROP)
+        findings.append(sign_tested(*losses[k], level, MAX_RECALL_DROP, MAX_RECALL_DROP_OF_FEW_ROWS, k))
+    worst = decisive(findings, MAX_RECALL_DROP)
     return worst if worst.class_index is None else with_interval(worst, *losses[worst.class_index])
 
 
@@ -150,11 +150,11 @@ def worst_class_recall_drop(before: Floats, after: Floats, targets: Ints, groups
     common = np.flatnonzero(counts >= MIN_CLASS_ROWS)
     # 10 % for up to five classes, less for more, and 1 % from fifty.
     level = min(MAX_LEVEL, max(MIN_LEVEL, CHANCE_CLASSES / max(1, len(common))))
-    found = [
+    findings = [
         sign_tested(lost[targets == k], groups_of(groups, targets == k), level, limit, 2 * limit, int(k))
         for k in common
     ]
-    worst = decisive(found, limit)
+    worst = decisive(findings, limit)
     if worst.class_index is None:
         return worst
     rows = targets == worst.class_index
@@ -179,11 +179,11 @@ def rare_classes_recall_drop(
     if gone.any():
         k = int(gone.argmax())
         rows = targets == k
-        found = sign_tested(lost[rows], groups_of(groups, rows), 1.0, limit, 0.0, k)
-        return replace(with_interval(found, lost[rows], groups_of(groups, rows)), passed=False, chance=None)
+        finding = sign_tested(lost[rows], groups_of(groups, rows), 1.0, limit, 0.0, k)
+        return replace(with_interval(finding, lost[rows], groups_of(groups, rows)), passed=False, chance=None)
     rows = rare[targets]
     if not rows.any():
         return Finding(True, 0.0, limit)
     index = int(np.flatnonzero(rare)[0]) if rare.sum() == 1 else None
-    found = sign_tested(lost[rows], groups_of(groups, rows), MAX_LEVEL, limit, 1.0, index)
-    return with_interval(found, lost[rows], groups_of(groups, rows))
+    finding = sign_tested(lost[rows], groups_of(groups, rows), MAX_LEVEL, limit, 1.0, index)
+    return with_interval(finding, lost[rows], groups_of(groups, rows))
