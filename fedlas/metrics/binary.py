@@ -148,9 +148,9 @@ class PrecisionRecall:
         """Average precision (R,), NaN where a resample holds no positive, given how often it holds each row (R, N)."""
         ordered = counts[:, self._order]
         answered = np.cumsum(ordered, axis=1)[:, self._ends].astype(np.float64)
-        found = np.cumsum(ordered * self._hits, axis=1)[:, self._ends]
-        area = (np.diff(found, axis=1, prepend=0.0) * found / np.maximum(answered, 1)).sum(axis=1)
-        return np.where(found[:, -1] > 0, area / np.maximum(found[:, -1], 1), np.nan)
+        hits = np.cumsum(ordered * self._hits, axis=1)[:, self._ends]
+        area = (np.diff(hits, axis=1, prepend=0.0) * hits / np.maximum(answered, 1)).sum(axis=1)
+        return np.where(hits[:, -1] > 0, area / np.maximum(hits[:, -1], 1), np.nan)
 
 
 def positive_class(

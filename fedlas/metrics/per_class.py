@@ -291,11 +291,11 @@ def _parts(slices: Mapping[str, ArrayLike], num_rows: int) -> tuple[list[Part], 
         names = slice_names(values)
         if names.shape != (num_rows,):
             raise ValueError(f"slices[{column!r}] must be ({num_rows},), one for each row, got {names.shape}")
-        found, which = np.unique(names, return_inverse=True)
-        if len(found) > MAX_VALUES:
+        distinct, which = np.unique(names, return_inverse=True)
+        if len(distinct) > MAX_VALUES:
             skipped.append(str(column))
             continue
-        parts += [(str(column), str(name), which == i) for i, name in enumerate(found)]
+        parts += [(str(column), str(name), which == i) for i, name in enumerate(distinct)]
     return parts, tuple(skipped)
 
 
