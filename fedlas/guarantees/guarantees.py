@@ -204,8 +204,8 @@ class Guarantees:
 
     def answered_share(self, threshold: float) -> float | None:
         """The share of the guarantee rows that one of the thresholds answers; None where it is not known."""
-        found = np.flatnonzero(self.thresholds == threshold)
-        return None if self.answered_shares is None or not len(found) else float(self.answered_shares[found[0]])
+        places = np.flatnonzero(self.thresholds == threshold)
+        return None if self.answered_shares is None or not len(places) else float(self.answered_shares[places[0]])
 
     def prediction_sets(self, probs: ArrayLike, coverage: Shares) -> Bools:
         """The prediction set of each row as a mask of classes: (N, K) for probabilities (N, K).
@@ -250,18 +250,18 @@ class Guarantees:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Guarantees:
         """The guarantees that `as_dict` wrote, in this version or an earlier one; raises ValueError for other JSON."""
-        found = GuaranteesDocument.read(content)
+        document = GuaranteesDocument.read(content)
         return cls(
-            class_names=tuple(found.class_names),
-            num_rows=found.num_rows,
-            num_groups=found.num_groups,
-            delta=found.delta,
-            thresholds=np.array(found.thresholds),
-            bounds=np.array(found.bounds),
-            class_bounds=np.array(found.class_bounds).reshape(len(found.class_names), -1),
-            quantiles=Quantiles.of(found.quantiles),
-            class_quantiles=tuple(map(Quantiles.of, found.class_quantiles)),
-            answered_shares=None if found.answered_shares is None else np.array(found.answered_shares),
+            class_names=tuple(document.class_names),
+            num_rows=document.num_rows,
+            num_groups=document.num_groups,
+            delta=document.delta,
+            thresholds=np.array(document.thresholds),
+            bounds=np.array(document.bounds),
+            class_bounds=np.array(document.class_bounds).reshape(len(document.class_names), -1),
+            quantiles=Quantiles.of(document.quantiles),
+            class_quantiles=tuple(map(Quantiles.of, document.class_quantiles)),
+            answered_shares=None if document.answered_shares is None else np.array(document.answered_shares),
         )
 
     def _by_class(self, argument: str, shares: Mapping[str, float]) -> tuple[Ints, Floats]:
