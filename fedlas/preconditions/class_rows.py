@@ -89,14 +89,14 @@ def conflicting_rows(examined: Examined) -> list[Notice]:
 
 def _examples(dataset: Dataset, rows: Integers | None, inputs: Integers, kinds: Integers) -> list[list[int]]:
     """Up to five pairs of rows of the owner's file that are equal but for their labels."""
-    found = []
+    pairs = []
     first = np.unique(inputs[kinds[inputs] > 1], return_index=True)
     for one in first[0][np.argsort(first[1])][:5]:
         places = np.flatnonzero(inputs == one)
         places = places if rows is None else rows[places]
         other = places[np.argmax(dataset.targets[places] != dataset.targets[places[0]])]
-        found.append(dataset.in_file(np.array([places[0], other])).tolist())
-    return found
+        pairs.append(dataset.in_file(np.array([places[0], other])).tolist())
+    return pairs
 
 
 def leaking_column(examined: Examined) -> list[Notice]:
@@ -206,15 +206,15 @@ def class_shares(examined: Examined) -> list[Notice]:
 def few_groups(examined: Examined) -> list[Notice]:
     """`few_groups`, where the test rows are of so few groups that no gain could be shown."""
     groups = examined.dataset.groups_of("test")
-    if groups is None or (found := len(np.unique(groups))) >= _MIN_GROUPS:
+    if groups is None or (num_groups := len(np.unique(groups))) >= _MIN_GROUPS:
         return []
     return [
         Notice(
             code="few_groups",
-            message=f"The test rows are of {found} groups, which vary together, so that no gain, however large, "
+            message=f"The test rows are of {num_groups} groups, which vary together, so that no gain, however large, "
             "could be "
             f"shown: from {_MIN_GROUPS} groups on a large one could.",
-            evidence={"split": "test", "groups": found, "needed": _MIN_GROUPS},
+            evidence={"split": "test", "groups": num_groups, "needed": _MIN_GROUPS},
         )
     ]
 

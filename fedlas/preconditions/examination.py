@@ -60,10 +60,10 @@ def require_accepted(notices: Sequence[Notice], accepted: Iterable[str]) -> tupl
     """
     codes, wanted = {notice.code for notice in notices}, sorted(set(accepted))
     if unknown := [code for code in wanted if code not in codes]:
-        found = ", ".join(sorted(codes)) or "none"
+        given = ", ".join(sorted(codes)) or "none"
         raise PreconditionFailed(
             NOT_GIVEN,
-            f"accept_warnings names {', '.join(unknown)}, but there was no such warning (found: {found}): leave it out",
+            f"accept_warnings names {', '.join(unknown)}, but there was no such warning (found: {given}): leave it out",
         )
     for notice in notices:
         if notice.severity == "error" and notice.code not in wanted:

@@ -84,14 +84,14 @@ class _Affine:
 def expected_inputs(classifier: GraphClassifier, layouts: Mapping[str, tuple[int, Axes]]) -> dict[str, Expected]:
     """Values expected of the inputs, by name; `layouts` are how many columns or channels each has, and where."""
     graph = classifier.graph()
-    found: dict[str, Expected] = {}
+    expectations: dict[str, Expected] = {}
     for name, (size, axes) in layouts.items():
         expected = Expected(size)
         start = _Affine(np.arange(size), np.ones(size), np.zeros(size), axes)
         _follow(graph, graph.consumers(), name, start, expected)
         if expected.known.any() or np.isfinite(expected.lowest).any():
-            found[name] = expected
-    return found
+            expectations[name] = expected
+    return expectations
 
 
 def standardised_columns(rows: Array) -> Expected | None:
@@ -114,8 +114,8 @@ def vocabularies(classifier: GraphClassifier, names: Sequence[str]) -> dict[str,
         return {}
     graph = classifier.graph()
     readers = graph.consumers()
-    found = {name: sorted(_tables(graph, readers, name)) for name in names}
-    return {name: sizes[0] for name, sizes in found.items() if sizes}
+    table_sizes = {name: sorted(_tables(graph, readers, name)) for name in names}
+    return {name: sizes[0] for name, sizes in table_sizes.items() if sizes}
 
 
 def _tables(graph: Graph, readers: Mapping[str, list[tuple[NodeProto, int]]], tensor: str) -> Iterator[int]:

@@ -83,7 +83,7 @@ def _orders(trials: Trials, place: int, name: str, columns: Sequence[str] | None
         return []
     candidates = list(moves(width))
     order, best = np.arange(width), trials.screen_loss()
-    found: list[Remedy] = []
+    remedies: list[Remedy] = []
     for step in range(_MAX_STEPS):
         tried = [order[move] for move in candidates]
         if cost is not None:  # only orders that lie as near to what the graph expects as the given one
@@ -94,9 +94,9 @@ def _orders(trials: Trials, place: int, name: str, columns: Sequence[str] | None
             break
         order, best = tried[int(losses.argmin())], float(losses.min())
         if step == 0:
-            found = [_remedy(place, order, name, columns, _ONE_EXCHANGE)]
+            remedies = [_remedy(place, order, name, columns, _ONE_EXCHANGE)]
     changed = int((order != np.arange(width)).sum())
-    return [*found, _remedy(place, order, name, columns, _ANY_ORDER)] if changed > 2 else found
+    return [*remedies, _remedy(place, order, name, columns, _ANY_ORDER)] if changed > 2 else remedies
 
 
 def _remedy(place: int, order: Order, name: str, columns: Sequence[str] | None, least_gain: float) -> Remedy:
@@ -194,14 +194,14 @@ def unused_inputs(examined: Examined, trials: Trials) -> list[Notice]:
         return []
     rows = [array[:_ROWS] for array in trials.judged]
     answers = trials.answers(rows)
-    found = []
+    notices = []
     for place, name in enumerate(examined.classifier.input_names):
         moved = np.roll(rows[place], len(rows[place]) // 2, axis=0)
         if answers is None or np.array_equal(moved, rows[place], equal_nan=moved.dtype.kind == "f"):
             continue  # what is the same in all rows tells nothing
         changed = trials.answers([moved if i == place else array for i, array in enumerate(rows)])
         if changed is not None and np.allclose(changed, answers, rtol=1e-5, atol=1e-6, equal_nan=True):
-            found.append(
+            notices.append(
                 Notice(
                     code="unused_input",
                     message=f"the answers do not depend on the input '{shortened(name)}': its values were exchanged "
@@ -210,7 +210,7 @@ def unused_inputs(examined: Examined, trials: Trials) -> list[Notice]:
                     evidence={"input": shortened(name), "rows": len(moved)},
                 )
             )
-    return found if len(found) < len(rows) else []
+    return notices if len(notices) < len(rows) else []
 
 
 def inputs(examined: Examined) -> list[Notice]:
@@ -258,9 +258,11 @@ def _searched(examined: Examined, trials: Trials, expected: dict[str, Expected])
     for place, name in enumerate(examined.classifier.input_names):
         rows = trials.screened[place]
         if rows.ndim == 2 and rows.dtype.kind == "f":
-            found = search_columns(trials, place, f"'{shortened(name)}'", examined.dataset.columns, expected.get(name))
-            if found is not None:
-                return found
+            finding = search_columns(
+                trials, place, f"'{shortened(name)}'", examined.dataset.columns, expected.get(name)
+            )
+            if finding is not None:
+                return finding
     return None
 
 

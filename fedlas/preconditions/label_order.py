@@ -115,9 +115,9 @@ def better_order(
     halves = _halves(rows)
     both = 0 < halves.sum() < len(halves)  # rows of a single group have no other half
     held_out = [_tested(rows[halves != half], *_chosen(rows[halves == half])) for half in (0, 1) if both]
-    found = [test for test in held_out if test is not None] or [whole]
-    before, after = (float(np.mean([getattr(test, name) for test in found])) for name in ("before", "after"))
-    chance = min(_among_all(whole.p_value, outputs), *(2 * test.p_value for test in found))
+    tests = [test for test in held_out if test is not None] or [whole]
+    before, after = (float(np.mean([getattr(test, name) for test in tests])) for name in ("before", "after"))
+    chance = min(_among_all(whole.p_value, outputs), *(2 * test.p_value for test in tests))
     return Order(outputs, before, after, min(1.0, 2 * chance))
 
 
@@ -288,11 +288,11 @@ def _shift(order: Order, counts: Integers) -> int:
 
 def _order_of_outputs(outputs: Integers, counts: Integers, labels: Sequence[str]) -> list[str]:
     """The label that each output seems to be; outputs that no row tells of take the labels that are left."""
-    found: list[str | None] = [None] * len(outputs)
+    names: list[str | None] = [None] * len(outputs)
     for label in np.flatnonzero(counts).tolist():
-        found[int(outputs[label])] = labels[label]
+        names[int(outputs[label])] = labels[label]
     left = iter([name for i, name in enumerate(labels) if not counts[i]])
-    return [name if name is not None else next(left, "?") for name in found]
+    return [name if name is not None else next(left, "?") for name in names]
 
 
 def _said_of_order(mapping: dict[str, str]) -> str:

@@ -81,8 +81,8 @@ def _compared(module: nn.Module, given: Tensor) -> tuple[float, float] | None:
         return None
     deviation = variance[alive].sqrt()
     shift = ((channels.mean(1)[alive] - mean[alive]).abs() / deviation).median()
-    found = float(shift), float((channels.std(1)[alive] / deviation).median())
-    return found if np.isfinite(found).all() else None
+    shift_and_spread = float(shift), float((channels.std(1)[alive] / deviation).median())
+    return shift_and_spread if np.isfinite(shift_and_spread).all() else None
 
 
 def signs_of_inputs(examined: Examined, trials: Trials, expected: dict[str, Expected]) -> Iterator[Notice]:

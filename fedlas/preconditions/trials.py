@@ -145,8 +145,8 @@ def best_order(logits: NDArray[np.float32], targets: Integers) -> Integers:
         return order
     confusion = np.zeros((num_classes, num_classes))
     np.add.at(confusion, (targets, logits.argmax(axis=1)), 1)
-    found = linear_sum_assignment(-confusion)[1]
-    return np.asarray(found) if confusion[order, found].sum() > confusion.trace() else order
+    assignment = linear_sum_assignment(-confusion)[1]
+    return np.asarray(assignment) if confusion[order, assignment].sum() > confusion.trace() else order
 
 
 @dataclass(frozen=True)
@@ -326,8 +326,10 @@ class Trials:
     def judge(self, remedies: Sequence[Remedy], places: NDArray[np.int64] | None = None) -> Finding | None:
         """Remedy of these that explains the labels with the lowest loss on the judged rows, None where none does."""
         places = self._judged if places is None else places
-        found = [finding for remedy in remedies if (finding := self._judge(remedy, places, len(remedies))) is not None]
-        return min(found, key=lambda finding: finding.loss_after, default=None)
+        findings = [
+            finding for remedy in remedies if (finding := self._judge(remedy, places, len(remedies))) is not None
+        ]
+        return min(findings, key=lambda finding: finding.loss_after, default=None)
 
     def _judge(self, remedy: Remedy, places: NDArray[np.int64], share: int) -> Finding | None:
         if remedy.near_chance and self.information > _NOTHING:
