@@ -259,8 +259,8 @@ class ShrunkenTemperature(TemperatureScaling):
             nll = np.log(np.exp(logits).sum(axis=1)) - logits[index, labels]
             return float(rows @ nll) + u * u / (2 * PRIOR**2 * count)
 
-        found = minimize_scalar(penalised, bounds=(np.log(MIN_FACTOR), np.log(MAX_TEMPERATURE)), method="bounded")
-        self.temperature = float(np.exp(found.x))
+        optimum = minimize_scalar(penalised, bounds=(np.log(MIN_FACTOR), np.log(MAX_TEMPERATURE)), method="bounded")
+        self.temperature = float(np.exp(optimum.x))
 
 
 def _log_inverse_temperature(scores: Floats, labels: Ints, rows: Floats) -> float:

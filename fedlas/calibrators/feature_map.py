@@ -139,12 +139,12 @@ def cross_fit_features(
     seen = np.asarray(features, np.float64)
     lowest, strength, held_out = np.inf, strengths[0], np.zeros_like(logits)
     for tried in strengths:
-        found = _held_out(logits, seen, targets, folds, tried, weights)
-        fitted = MixtureScaling().fit(found, targets, weights=weights)(found)
+        cross_fitted = _held_out(logits, seen, targets, folds, tried, weights)
+        fitted = MixtureScaling().fit(cross_fitted, targets, weights=weights)(cross_fitted)
         nll = float(np.average(-log_softmax(fitted)[np.arange(len(targets)), targets], weights=weights))
         if nll >= lowest:
             break
-        lowest, strength, held_out = nll, tried, found
+        lowest, strength, held_out = nll, tried, cross_fitted
     if fine_folds is not None:
         held_out = _held_out(logits, seen, targets, fine_folds, strength, weights)
     last = MixtureScaling().fit(held_out, targets, weights=weights)
@@ -191,6 +191,6 @@ def _ridge(features: Floats, offsets: Floats, targets: Ints, rows: Floats, stren
         slope = seen.T @ (rows[:, None] * residuals) + 2 * ridge * weights
         return float((ridge * weights**2).sum() - rows @ logs[right]), slope.ravel()
 
-    found = minimize(value_and_slope, np.zeros(math.prod(shape)), method="L-BFGS-B", jac=True, options=_STOPPING)
-    fitted = found.x.reshape(shape)
+    optimum = minimize(value_and_slope, np.zeros(math.prod(shape)), method="L-BFGS-B", jac=True, options=_STOPPING)
+    fitted = optimum.x.reshape(shape)
     return fitted[:-1], fitted[-1]

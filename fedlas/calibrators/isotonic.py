@@ -51,11 +51,11 @@ def monotone_knots(probs: Floats, hits: Floats, rows: Floats) -> tuple[Floats, F
     used = filled > 0
     mass = filled[used]
     says = np.clip(np.bincount(bins, rows * probs)[used] / mass, 1e-12, 1 - 1e-12)
-    found = (np.bincount(bins, rows * hits)[used] + _PRIOR_ROWS * says) / (mass + _PRIOR_ROWS)
+    mean_hits = (np.bincount(bins, rows * hits)[used] + _PRIOR_ROWS * says) / (mass + _PRIOR_ROWS)
     mass = mass + _PRIOR_ROWS
-    pools = np.cumsum(np.diff(isotonic_regression(found, weights=mass).x, prepend=-1.0) > 0) - 1
+    pools = np.cumsum(np.diff(isotonic_regression(mean_hits, weights=mass).x, prepend=-1.0) > 0) - 1
     whole = np.bincount(pools, mass)
-    return np.bincount(pools, mass * says) / whole, np.bincount(pools, mass * found) / whole
+    return np.bincount(pools, mass * says) / whole, np.bincount(pools, mass * mean_hits) / whole
 
 
 def _bins(residual: Floats, rows: Floats) -> Ints:
@@ -139,13 +139,13 @@ class IsotonicScaling(LogitsCalibrator):
         rows = rows * effective_count(rows)
         logs = log_softmax(scores / temperature)
         if scores.shape[1] == 2:
-            means, found = monotone_knots(np.exp(logs[:, 1]), labels.astype(np.float64), rows)
-            x, y = _log_odds(means), _log_odds(found)
+            means, mean_hits = monotone_knots(np.exp(logs[:, 1]), labels.astype(np.float64), rows)
+            x, y = _log_odds(means), _log_odds(mean_hits)
         else:
             hits = np.zeros_like(logs)
             hits[np.arange(len(labels)), labels] = 1.0
-            means, found = monotone_knots(np.exp(logs).ravel(), hits.ravel(), np.repeat(rows, scores.shape[1]))
-            x, y = np.log(means), np.log(found)
+            means, mean_hits = monotone_knots(np.exp(logs).ravel(), hits.ravel(), np.repeat(rows, scores.shape[1]))
+            x, y = np.log(means), np.log(mean_hits)
         x, y = bounded_slopes(x, y, lowest=MIN_FACTOR, highest=_MAX_SLOPE)
         self.x, self.y, self.slope, self.temperature = x, y, 1.0, temperature
         self.binary = scores.shape[1] == 2

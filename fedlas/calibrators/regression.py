@@ -41,9 +41,9 @@ def logistic_line(columns: Floats, soft_targets: Floats, rows: Floats, *, lowest
     design = np.concatenate([(columns - centre) / scale, np.ones((len(columns), 1))], axis=1)
     bounds = np.append(lowest * scale, -np.inf), np.append(MAX_FACTOR * scale, np.inf)
     nothing = np.zeros((len(scale) + 1, len(scale) + 1))
-    found = bounded_newton(design, soft_targets, rows, bounds=bounds, penalty=nothing, start=nothing[0])
-    slopes = found[:-1] / scale
-    return np.append(slopes, found[-1] - slopes @ centre)
+    coefficients = bounded_newton(design, soft_targets, rows, bounds=bounds, penalty=nothing, start=nothing[0])
+    slopes = coefficients[:-1] / scale
+    return np.append(slopes, coefficients[-1] - slopes @ centre)
 
 
 def bounded_newton(

@@ -152,7 +152,7 @@ class SplineScaling(LogitsCalibrator):
         design = np.concatenate([np.ones((len(values), 1)), _integrals(values, knots)], axis=1)
         low, high = np.full(design.shape[1], MIN_FACTOR), np.full(design.shape[1], MAX_FACTOR)
         low[0], high[0] = -np.inf, np.inf
-        found = bounded_newton(
+        coefficients = bounded_newton(
             design,
             platt_targets(labels, rows),
             rows,
@@ -160,8 +160,8 @@ class SplineScaling(LogitsCalibrator):
             penalty=_roughness(knots) / effective_count(rows),
             start=np.append(knots[0], np.ones(len(knots))),
         )
-        self.knots, self.slopes = (knots - line.intercept) / line.slope, found[1:] * line.slope
-        self.height = float(found[0])
+        self.knots, self.slopes = (knots - line.intercept) / line.slope, coefficients[1:] * line.slope
+        self.height = float(coefficients[0])
 
     def transform(self, scores: Floats) -> Floats:
         require_two_classes(self, scores)
