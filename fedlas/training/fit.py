@@ -203,8 +203,8 @@ def edge_rate(
         rows=rows,
         device=device,
     )
-    found = np.array(torch.stack(losses).tolist()) if losses else np.zeros(0)
-    return _edge(rates[: len(losses)], found, classifier.num_classes)
+    loss_curve = np.array(torch.stack(losses).tolist()) if losses else np.zeros(0)
+    return _edge(rates[: len(losses)], loss_curve, classifier.num_classes)
 
 
 def head_edge_rate(features: Floats) -> float:
