@@ -204,8 +204,10 @@ class _Prices:
 
         prices = np.zeros(len(self.rates))
         for temperature in _TEMPERATURES if len(prices) > 1 else ():
-            found = minimize(self._dual, prices, (temperature,), "L-BFGS-B", jac=True, options={"maxiter": _ITERATIONS})
-            prices = np.asarray(found.x - found.x.mean())
+            optimum = minimize(
+                self._dual, prices, (temperature,), "L-BFGS-B", jac=True, options={"maxiter": _ITERATIONS}
+            )
+            prices = np.asarray(optimum.x - optimum.x.mean())
         return prices
 
     def _dual(self, prices: Floats, temperature: float) -> tuple[float, Floats]:
