@@ -152,7 +152,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator): 
     ) -> tuple[Floats, list[Any]]:
         """Logits (N, K) of each row by an estimator that was fitted without it, and these estimators."""
         folds = [*check_cv(self._folds(targets, groups, seed), y, classifier=True).split(X, y, groups)]
-        found = cross_validate(
+        fits = cross_validate(
             estimator,
             X,
             y,
@@ -163,11 +163,11 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator): 
             error_score="raise",
         )
         logits = np.full((len(targets), len(self.classes_)), np.nan)
-        for (_, held_out), member in zip(folds, found["estimator"], strict=True):
+        for (_, held_out), member in zip(folds, fits["estimator"], strict=True):
             logits[held_out] = _logits(member, _safe_indexing(X, held_out), self.classes_)
         if np.isnan(logits).any():
             raise ValueError("cv leaves rows that are in no test fold, so nothing that has not seen them can answer")
-        return logits, found["estimator"]
+        return logits, fits["estimator"]
 
     def _folds(self, targets: NDArray[np.int64], groups: Any, seed: int) -> Any:
         if not isinstance(self.cv, int):
@@ -201,14 +201,14 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator): 
 def _logits(estimator: Any, X: Any, classes: NDArray[Any]) -> Floats:
     """Logits (N, K) of rows; a class that the estimator has not met is as unlikely as can be."""
     if hasattr(estimator, "predict_proba"):
-        found = np.log(np.maximum(np.asarray(estimator.predict_proba(X), np.float64), _MIN_PROB))
+        scores = np.log(np.maximum(np.asarray(estimator.predict_proba(X), np.float64), _MIN_PROB))
     else:
         if len(classes) > 2 and "ovo" in (value for value in estimator.get_params().values() if isinstance(value, str)):
             raise ValueError("decision_function_shape='ovo' scores pairs of classes; 'ovr' scores each class")
-        found = np.asarray(estimator.decision_function(X), np.float64)
-        found = np.stack([np.zeros_like(found), found], axis=1) if found.ndim == 1 else found
+        scores = np.asarray(estimator.decision_function(X), np.float64)
+        scores = np.stack([np.zeros_like(scores), scores], axis=1) if scores.ndim == 1 else scores
     if len(estimator.classes_) == len(classes):
-        return np.asarray(found)
-    logits = np.full((len(found), len(classes)), np.log(_MIN_PROB))
-    logits[:, np.searchsorted(classes, estimator.classes_)] = found
+        return np.asarray(scores)
+    logits = np.full((len(scores), len(classes)), np.log(_MIN_PROB))
+    logits[:, np.searchsorted(classes, estimator.classes_)] = scores
     return logits
