@@ -63,13 +63,13 @@ def logit_rows(logits: Tensor, num_classes: int | None = None) -> Tensor:
         raise ValueError(
             f"logits must be floating (N, K) or (N, K, H, W), got {tuple(logits.shape)} of type {logits.dtype}"
         )
-    found = logits.shape[1]
-    if found < 2 or (num_classes is not None and found != num_classes):
+    num_outputs = logits.shape[1]
+    if num_outputs < 2 or (num_classes is not None and num_outputs != num_classes):
         expected = "at least 2" if num_classes is None else str(num_classes)
         raise ValueError(f"logits must have {expected} classes in dimension 1, got {tuple(logits.shape)}")
     if logits.numel() == 0:
         raise ValueError(f"logits must hold at least one row, got {tuple(logits.shape)}")
-    rows = logits if logits.ndim == 2 else logits.permute(0, 2, 3, 1).reshape(-1, found)
+    rows = logits if logits.ndim == 2 else logits.permute(0, 2, 3, 1).reshape(-1, num_outputs)
     rows = rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
     if _values_are_cheap(rows):
         check_finite("logits", rows)
