@@ -213,8 +213,8 @@ def write_graph(
     if verify_with is not None:
 
         def calibrated(logits: ArrayLike, features: ArrayLike) -> Array:
-            found = calibrator(logits, features)
-            return found if priors is None else shifted_logits(found, priors.default, priors.shares)
+            unshifted = calibrator(logits, features)
+            return unshifted if priors is None else shifted_logits(unshifted, priors.default, priors.shares)
 
         parity = prove(
             content, graph, classifier, calibrated, typicality, verify_with, targets=targets, tolerance=tolerance

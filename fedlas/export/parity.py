@@ -58,8 +58,8 @@ def open_in_double(graph: Graph, outputs: Sequence[str]) -> InferenceSession:
         try:
             return open_session(made.to_model(shown).SerializeToString(), optimised=False)
         except Exception as error:  # ONNX Runtime raises a class of its own for every kind of refusal
-            found = _LACKING.search(str(error))
-            lacking = "" if found is None else found[1] or found[2]
+            match = _LACKING.search(str(error))
+            lacking = "" if match is None else match[1] or match[2]
             if not lacking or lacking in single:
                 raise not_runnable(error) from error
             single.add(lacking)
@@ -153,20 +153,20 @@ def prove(
     # On the CPU: what a GPU computes in TF32 is off by 1e-3, which ONNX Runtime's rounding does not explain.
     logits, features = network_outputs(classifier.to("cpu"), rows)
     probs, expected = written["probabilities"].astype(np.float64), softmax(calibrator(logits, features))
-    found = _compared(probs, expected, targets, tolerance)
-    if not found.passed:
+    parity = _compared(probs, expected, targets, tolerance)
+    if not parity.passed:
         worst = np.argsort(-np.abs(probs - expected).max(axis=1))[:_ROUNDED_ROWS]
         rounding = _rounding(content, graph, [value[worst] for value in rows], probs[worst])
-        found = found.changed(rounding=rounding, limit=max(tolerance, _ROUNDINGS * rounding.largest))
-    if not found.passed:
+        parity = parity.changed(rounding=rounding, limit=max(tolerance, _ROUNDINGS * rounding.largest))
+    if not parity.passed:
         raise ExportError(
-            "parity", f"the written file differs from the network by {found}, where {found.limit:.1e} is allowed"
+            "parity", f"the written file differs from the network by {parity}, where {parity.limit:.1e} is allowed"
         )
     if typicality is not None:
         error = float(np.abs(written[TYPICALITY] - typicality(features)).max())
         if not error <= _TYPICALITY_TOLERANCE:
             raise ExportError("typicality_parity", f"the written file's typicality is wrong by {error:.2e}")
-    return found
+    return parity
 
 
 def _compared(probs: Floats, expected: Floats, targets: NDArray[np.int64] | None, tolerance: float) -> Parity:
@@ -190,10 +190,10 @@ def _rounding(content: bytes, graph: Graph, rows: Sequence[Array], probs: Floats
 
     def largest(form: Callable[[], Array]) -> float | None:
         try:
-            found = float(np.abs(form() - probs).max())
+            difference = float(np.abs(form() - probs).max())
         except Exception:  # ONNX Runtime raises a class of its own for every kind of refusal
             return None
-        return found if np.isfinite(found) else None
+        return difference if np.isfinite(difference) else None
 
     def double() -> Array:
         session = open_in_double(graph, ["probabilities"])
