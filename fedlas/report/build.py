@@ -111,7 +111,7 @@ def caveats(
     targets, accuracy, nll = rows.targets, uploaded["accuracy"].value, uploaded["nll"].value
     # A notice's statement about the test rows is not repeated.
     told = {notice.code for notice in evidence.warnings if notice.evidence.get("split") == "test"}
-    found = [
+    sentences = [
         _too_good(rows, accuracy, nll, evidence.seen_by_model),
         _no_better_than_guessing(targets, names, accuracy),
         apart,
@@ -124,7 +124,7 @@ def caveats(
         for split, count in (evidence.duplicates or {}).items()
         if count > 0
     ]
-    return (*filter(None, found), *duplicated)
+    return (*filter(None, sentences), *duplicated)
 
 
 def _too_good(rows: JudgedRows, accuracy: float, nll: float, seen_by_model: str | None) -> str | None:

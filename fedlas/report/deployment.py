@@ -52,8 +52,10 @@ def _error_level(
     # Serving compares float32 confidences with the threshold.
     kept = probs.max(axis=1).astype(np.float32).astype(np.float64) >= threshold
     wrong = (probs.argmax(axis=1) != rows.targets).astype(np.float64)
-    found = share(wrong[kept], groups_of(rows.groups, kept), confidence_level)
-    return ErrorLevel(level=level, threshold=threshold, reachable=None, answered=float(kept.mean()), error_rate=found)
+    error_rate = share(wrong[kept], groups_of(rows.groups, kept), confidence_level)
+    return ErrorLevel(
+        level=level, threshold=threshold, reachable=None, answered=float(kept.mean()), error_rate=error_rate
+    )
 
 
 def _coverage_level(

@@ -218,9 +218,9 @@ def sensitivity(
     levels = []
     for share in shares:
         wrong = max(1, round(share * len(labels)))
-        found = Counter(rejudge(_with_errors(labels, num_classes, wrong, rng)) for _ in range(draws))
-        verdicts = {name: count / draws for name, count in sorted(found.items())}
-        levels.append(NoiseLevel(share=float(share), rows=wrong, verdicts=verdicts, same=found[verdict]))
+        counts = Counter(rejudge(_with_errors(labels, num_classes, wrong, rng)) for _ in range(draws))
+        verdicts = {name: count / draws for name, count in sorted(counts.items())}
+        levels.append(NoiseLevel(share=float(share), rows=wrong, verdicts=verdicts, same=counts[verdict]))
     return LabelNoise(verdict=verdict, draws=draws, levels=tuple(levels), sentences=_sentences(levels, draws))
 
 

@@ -86,8 +86,8 @@ def _alone(
 
 def _different(report: Report, models: Sequence[str]) -> list[str]:
     """The models without those whose figures are those of one before them: nothing was changed then."""
-    found = [report.metrics[name] for name in models]
-    return [name for i, name in enumerate(models) if found[i] not in found[:i]]
+    figures = [report.metrics[name] for name in models]
+    return [name for i, name in enumerate(models) if figures[i] not in figures[:i]]
 
 
 def _description(report: Report, models: Sequence[str]) -> str:
@@ -154,7 +154,7 @@ def _diagonal() -> str:
 def _histogram(report: Report, models: Sequence[str]) -> str:
     """The share of rows in each bin of confidence, the bars of the models side by side."""
     counts = {name: report.reliability[name].counts for name in models}
-    shares = {name: [n / max(1, sum(found)) for n in found] for name, found in counts.items()}
+    shares = {name: [n / max(1, sum(bins)) for n in bins] for name, bins in counts.items()}
     largest = max(max(shares[name]) for name in models) or 1.0
     parts = [line(_LEFT, _BASE, _LEFT + _SIDE, _BASE, "band-edge")]
     for i, name in enumerate(models):
@@ -254,8 +254,8 @@ def forest_svg(report: Report) -> str:
         line(middle, _FOREST_TOP - 6, middle, height - 8, "soft"),
     ]
     for i, (metric, (name, sign)) in enumerate(_METRICS.items()):
-        found = [_difference(report, metric, other) for other in _OTHERS]
-        extent = max(abs(end) for one in found for end in (one.low, one.high, one.value))
+        differences = [_difference(report, metric, other) for other in _OTHERS]
+        extent = max(abs(end) for one in differences for end in (one.low, one.high, one.value))
         # Where nothing differs, everything stands in the middle.
         y, scale = _FOREST_TOP + 58 * i, Scale(-(extent or 1), extent or 1, _ROWS_LEFT, _ACROSS)
         end = f"± {100 * extent:.2g} points" if metric == "accuracy" else f"± {extent:.2g}"
@@ -264,7 +264,7 @@ def forest_svg(report: Report) -> str:
             text(_ROWS_LEFT, y + 13, name, bold=True),
             text(_ROWS_LEFT + _ACROSS, y + 13, end, size=11, colour="soft", anchor="end"),
         ]
-        for row, (other, one) in enumerate(zip(_OTHERS, found, strict=True)):
+        for row, (other, one) in enumerate(zip(_OTHERS, differences, strict=True)):
             low, high = sorted((sign * one.low, sign * one.high))
             hint = f"{name}, minus {TITLES[other].lower()}: {_in_words(one)}"
             middle_of_row = y + 26 + 16 * row
@@ -317,9 +317,9 @@ def _in_words(one: Estimate) -> str:
 
 
 def _difference(report: Report, metric: str, other: str) -> Estimate:
-    found = report.differences[f"calibrated_minus_{other}"][metric]
-    assert isinstance(found, Estimate)
-    return found
+    difference = report.differences[f"calibrated_minus_{other}"][metric]
+    assert isinstance(difference, Estimate)
+    return difference
 
 
 _MAX_CANDIDATES = 24

@@ -59,8 +59,8 @@ class OutOfFold:
 
     def gap(self, part: str) -> ConfidenceGap | None:
         """Confidence gap of a part, in the error of these rows alone: all out-of-fold fits saw nearly the same rows."""
-        found = self.top_labels.get(part)
-        return None if found is None else top_label_gap(*found, groups=self.groups, weights=self.weights)
+        answers = self.top_labels.get(part)
+        return None if answers is None else top_label_gap(*answers, groups=self.groups, weights=self.weights)
 
     def compared_mean(self, values: Floats, confidence_level: float) -> Estimate:
         rows = slice(None) if self.compared_rows is None else self.compared_rows

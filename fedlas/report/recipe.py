@@ -46,14 +46,14 @@ def recipe_sentences(
     >>> recipe_sentences(made, seed=0, trained_rows=None, num_test_rows=50)[1]
     'Its scores pass through a temperature (T = 1.52), fitted on 90 calibration rows.'
     """
-    found = (
+    sentences = (
         _asked(recipe.get("request") or {}),
         _network(recipe["winner"], trained_rows) if "winner" in recipe else _tried(recipe.get("methods") or {}),
         _calibrator(recipe.get("calibrator") or {}, recipe.get("calibrated_on") or {}),
         f"Everything drawn by chance (folds, batches, resamples) starts from seed {seed}. {num_test_rows:,} test rows "
         "judged.",
     )
-    return tuple(filter(None, found))
+    return tuple(filter(None, sentences))
 
 
 def _asked(request: Mapping[str, Any]) -> str:
@@ -137,11 +137,11 @@ def _calibrator(calibrator: Mapping[str, Any], rows: Mapping[str, int]) -> str:
 
 
 def _weighed(parameters: Mapping[str, Any]) -> list[tuple[str, float]]:
-    weights, found = parameters.get("weights") or (), []
+    weights, shares = parameters.get("weights") or (), []
     for member, weight in zip(parameters.get("members") or (), weights, strict=False):
         inner = _weighed(member.get("parameters") or {}) or [(member["name"], 1.0)]
-        found += [(name, weight / sum(weights) * share) for name, share in inner]
-    return found
+        shares += [(name, weight / sum(weights) * share) for name, share in inner]
+    return shares
 
 
 def _members(parameters: Mapping[str, Any]) -> str:

@@ -99,18 +99,18 @@ def confidence_gaps(
 
 def confident_section(probs: Floats, rows: JudgedRows, names: Sequence[str]) -> ConfidentSection:
     """The confident answers among probabilities (N, K), judged by themselves (`fedlas.gate.probabilities`)."""
-    found = confident_answers(probs, rows.targets, rows.groups)
+    answers = confident_answers(probs, rows.targets, rows.groups)
     confidences, correct = top_label(probs, rows.targets)
     sure = confidences >= CONFIDENT
-    worst = found.decisive
+    worst = answers.decisive
     return ConfidentSection(
         threshold=CONFIDENT,
         num_rows=int(sure.sum()),
         mean_confidence=float(confidences[sure].mean()) if sure.any() else None,
         accuracy=float(correct[sure].mean()) if sure.any() else None,
-        hold=found.hold,
-        worst_class=None if found.hold or worst.class_index is None else names[worst.class_index],
-        excess=None if found.hold else worst.value,
+        hold=answers.hold,
+        worst_class=None if answers.hold or worst.class_index is None else names[worst.class_index],
+        excess=None if answers.hold else worst.value,
     )
 
 
@@ -250,8 +250,10 @@ def binary_section(
 
 
 def _positive_class(probs: Floats, rows: JudgedRows, positive: int, options: Resampling) -> PositiveClass:
-    found = metrics.positive_class(probs, rows.targets, positive=positive, groups=rows.groups, **vars(options))
+    figures = metrics.positive_class(probs, rows.targets, positive=positive, groups=rows.groups, **vars(options))
     line = metrics.calibration_line(
         probs, rows.targets, positive=positive, groups=rows.groups, confidence_level=options.confidence_level
     )
-    return PositiveClass(**vars(found), slope=line.slope if line else None, intercept=line.intercept if line else None)
+    return PositiveClass(
+        **vars(figures), slope=line.slope if line else None, intercept=line.intercept if line else None
+    )

@@ -17,7 +17,7 @@ _FIRST = 3
 
 def summary(report: Report) -> list[str]:
     """The summary: what is served and the next step, what to check first, numbers, the rest."""
-    found = (
+    sentences = (
         *report.advice,
         *report.warnings[:_FIRST],
         *report.gate.sentences,
@@ -39,7 +39,7 @@ def summary(report: Report) -> list[str]:
         *(as_sentence(notice.message) for notice in report.adjustments),
         *report.notes,
     )
-    return list(filter(None, found))
+    return list(filter(None, sentences))
 
 
 def says_and_is_right(gap: ConfidenceGap, rows: str) -> str:
@@ -80,11 +80,11 @@ def other_score_sentence(report: Report) -> str | None:
     if report.serves != "calibrated":
         return None
     name = "nll" if report.gate.score == "brier" else "brier"
-    found = report.differences.calibrated_minus_uploaded[name]
-    assert isinstance(found, Estimate)
+    difference = report.differences.calibrated_minus_uploaded[name]
+    assert isinstance(difference, Estimate)
     return (
-        f"{SCORE_NAMES[name]}, which is reported and not claimed: {found.value:+.4f} against the uploaded model "
-        f"({100 * report.confidence_level:g} % interval {found.low:+.4f} to {found.high:+.4f})."
+        f"{SCORE_NAMES[name]}, which is reported and not claimed: {difference.value:+.4f} against the uploaded model "
+        f"({100 * report.confidence_level:g} % interval {difference.low:+.4f} to {difference.high:+.4f})."
     )
 
 
@@ -107,8 +107,8 @@ def positive_sentence(section: BinarySection) -> str:
     recall = f"The recall of “{name}” ({percent(served.prevalence, 2)} of the rows) is {percent(served.recall)}"
     if served.recall == 0:
         return f"{recall}: the model never answers “{name}” correctly, which accuracy alone hides."
-    found = slope_finding(section)
-    return f"{recall}; {found}." if found else f"{recall}."
+    finding = slope_finding(section)
+    return f"{recall}; {finding}." if finding else f"{recall}."
 
 
 def slope_finding(section: BinarySection) -> str | None:
@@ -250,11 +250,11 @@ def _claims(report: Report) -> list[str]:
 
 
 def _accuracy(report: Report) -> list[str]:
-    found = report.differences.calibrated_minus_uploaded["accuracy"]
-    assert isinstance(found, Estimate)
-    if report.serves != "calibrated" or not found.low <= 0 <= found.high or found.low == found.high:
+    difference = report.differences.calibrated_minus_uploaded["accuracy"]
+    assert isinstance(difference, Estimate)
+    if report.serves != "calibrated" or not difference.low <= 0 <= difference.high or difference.low == difference.high:
         return []
-    between = f"{signed(100 * found.low, 1)} and {signed(100 * found.high, 1)} points"
+    between = f"{signed(100 * difference.low, 1)} and {signed(100 * difference.high, 1)} points"
     return [f"That accuracy changed, up or down: its difference to the uploaded model lies between {between}."]
 
 
