@@ -10,8 +10,8 @@ are loaded when they are asked for: scores need no PyTorch.
 >>> truth = 2 * rng.normal(size=(400, 3))
 >>> labels, splits = (truth + rng.gumbel(size=truth.shape)).argmax(axis=1), np.arange(400, dtype=np.int8) % 2 * 2 + 1
 >>> scores = {"logits": (3 * truth).astype(np.float32)}
->>> found = calibrate_scores(ScoredRows.of(Dataset(scores, labels, ["a", "b", "c"], True, splits, seen_by_model="no")))
->>> found.verdict.verdict
+>>> judged = calibrate_scores(ScoredRows.of(Dataset(scores, labels, ["a", "b", "c"], True, splits, seen_by_model="no")))
+>>> judged.verdict.verdict
 'post_hoc'
 """
 

@@ -133,7 +133,7 @@ class InMemoryJob:
         from fedlas.calibration.network import calibrate as calibrate_network
 
         digests = {"model_sha256": sha256_of(file.path), "dataset_sha256": sha256_of(rows.path)}
-        found = calibrate_network(
+        calibration = calibrate_network(
             model.classifier,
             dataset,
             self.options,
@@ -150,7 +150,7 @@ class InMemoryJob:
             ),
             observer=self.observer,
         )
-        return CalibrationResult.of_network(found, model.classifier, file.path, notes=[*file.notes, *rows.notes])
+        return CalibrationResult.of_network(calibration, model.classifier, file.path, notes=[*file.notes, *rows.notes])
 
     def _by_scores(self, error: Exception) -> CalibrationResult:
         """The scores of a model that cannot be a file, calibrated; the result wraps the model."""
@@ -163,13 +163,13 @@ class InMemoryJob:
         name = _name(self.source.model)
         told = f"{name} was not written as a file, so nothing was trained and its scores were calibrated"
         # A temperature that is asked for is `mixture`, as in a job.
-        found = calibrate_scores(
+        calibration = calibrate_scores(
             ScoredRows.of(dataset),
             replace(self.options, method="mixture" if self.options.method == "temperature" else "auto"),
             digests={"scores_sha256": sha256_of(path)},
             subject=Subject(model=Named(name=name)),
         )
-        return CalibrationResult.of_scores(found, self.folder, answering=answering, notes=[f"{told} ({error})."])
+        return CalibrationResult.of_scores(calibration, self.folder, answering=answering, notes=[f"{told} ({error})."])
 
 
 def _require_provenance(dataset: Dataset, said: str | None) -> None:
@@ -262,8 +262,8 @@ def calibrate(
             names = score_names(values, model.labels, model.class_names)
             file = dataset_file(score_rows(kind, values, model.labels), folder=folder, class_names=names)
             rows = ScoredRows.of(read_scores(file.path, class_names=names, split_shares=model.split_shares))
-            found = calibrate_scores(rows, chosen, digests={"scores_sha256": sha256_of(file.path)})
-            result = CalibrationResult.of_scores(found, folder, notes=file.notes)
+            calibrated = calibrate_scores(rows, chosen, digests={"scores_sha256": sha256_of(file.path)})
+            result = CalibrationResult.of_scores(calibrated, folder, notes=file.notes)
         else:
             source = model if isinstance(model, ModelSource) else ModelSource(model)
             result = InMemoryJob(source, _rows(parts), folder, chosen, observer).calibrated()

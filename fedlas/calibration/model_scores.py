@@ -107,11 +107,11 @@ def score_names(scores: Any, labels: Any, class_names: Sequence[str] | None) -> 
                 "class_names_mismatch", f"class_names are {', '.join(class_names)}, the columns {', '.join(named)}"
             )
         return [str(name) for name in class_names]
-    found = np.unique(as_array(words, "labels"))
-    if not named and found.dtype.kind in "US" and not all(str(word).isdecimal() for word in found):
+    classes = np.unique(as_array(words, "labels"))
+    if not named and classes.dtype.kind in "US" and not all(str(word).isdecimal() for word in classes):
         raise ConversionError(
             "class_names_needed",
-            f"the labels are words ({', '.join(map(str, found[:5]))}): give class_names= in the order of the columns",
+            f"the labels are words ({', '.join(map(str, classes[:5]))}): give class_names= in the order of the columns",
         )
     return named or None
 
@@ -148,8 +148,8 @@ def _split(part: Any, roles: Mapping[str, Any]) -> tuple[Any, dict[str, Array]]:
     if isinstance(part, tuple | list) and len(part) == 2:
         return part[0], {"label": as_array(part[1], "y")}
     if hasattr(part, "iloc"):
-        found = found_roles(map(str, part.columns), roles)
-        taken = {role: name for role, name in found.items() if isinstance(name, str)}
+        columns = found_roles(map(str, part.columns), roles)
+        taken = {role: name for role, name in columns.items() if isinstance(name, str)}
         return part.drop(columns=list(taken.values())), {
             role: as_array(part[name], name) for role, name in taken.items()
         }

@@ -104,8 +104,8 @@ class Start:
     def notices(self) -> tuple[Notice, ...]:
         inputs = rows_of(self.dataset, "calibration")[0]
         logits, priors = self.outputs.logits, self.options.class_priors
-        found = examine(Examined(self.classifier, self.dataset, inputs, logits, self.targets, class_priors=priors))
-        return (*self.left_out, *found)
+        notices = examine(Examined(self.classifier, self.dataset, inputs, logits, self.targets, class_priors=priors))
+        return (*self.left_out, *notices)
 
     @property
     def adjustments(self) -> tuple[Notice, ...]:

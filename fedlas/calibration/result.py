@@ -104,51 +104,55 @@ class CalibrationResult:
 
     @classmethod
     def of_network(
-        cls, found: Calibration, classifier: GraphClassifier, file: Path, *, notes: Sequence[str]
+        cls, calibration: Calibration, classifier: GraphClassifier, file: Path, *, notes: Sequence[str]
     ) -> CalibrationResult:
         """Result for a network; `classifier` is the model as it was given, in `file`."""
 
         def write(path: Path) -> None:
-            if found.written is None:
+            if calibration.written is None:
                 shutil.copyfile(file, path)
             else:
-                found.export(path)
+                calibration.export(path)
 
         def make() -> CalibratedModel:
             from fedlas.calibration.calibrated_model import CalibratedNetwork
             from fedlas.importers import load_onnx
 
             served = classifier
-            if found.written is not None:
-                found.export(file.with_name("served.onnx"))
+            if calibration.written is not None:
+                calibration.export(file.with_name("served.onnx"))
                 served = load_onnx(file.with_name("served.onnx"))
-            return CalibratedNetwork(served, found.dataset.class_names, found.dataset.columns)
+            return CalibratedNetwork(served, calibration.dataset.class_names, calibration.dataset.columns)
 
-        return cls(found.report, tuple(notes), write, make)
+        return cls(calibration.report, tuple(notes), write, make)
 
     @classmethod
     def of_scores(
-        cls, found: ScoresCalibration, folder: Path, *, notes: Sequence[str], answering: Answering | None = None
+        cls, calibration: ScoresCalibration, folder: Path, *, notes: Sequence[str], answering: Answering | None = None
     ) -> CalibrationResult:
         """Result for scores, with the model behind them where there is one."""
 
-        left = answering is not None and found.verdict.serves != "calibrated"
+        left = answering is not None and calibration.verdict.serves != "calibrated"
 
         def make() -> Any:
             from fedlas.calibration.calibrated_model import CalibratedScores, ScoresCalibrator
 
-            names, calibrator = found.rows.dataset.class_names, None
+            names, calibrator = calibration.rows.dataset.class_names, None
             if not left:
-                found.export(folder / "calibrator.onnx")
+                calibration.export(folder / "calibrator.onnx")
                 calibrator = ScoresCalibrator(folder / "calibrator.onnx", names)
-            return calibrator if answering is None else CalibratedScores(answering, found.rows.kind, names, calibrator)
+            return (
+                calibrator
+                if answering is None
+                else CalibratedScores(answering, calibration.rows.kind, names, calibrator)
+            )
 
         def write(path: Path) -> None:
             if left:
                 raise ConversionError("not_a_file", "the model stays as it is, and it cannot be written as a file")
-            found.export(path)
+            calibration.export(path)
 
-        return cls(found.report, tuple(notes), write, make)
+        return cls(calibration.report, tuple(notes), write, make)
 
 
 def _target(path: str | Path) -> Path:

@@ -126,8 +126,8 @@ def calibrate_scores(
     )
     selector = _selector(rows, options)
     with threadpool_limits(limits=1, user_api="blas"):  # as around the race of a network
-        found = _finalists(rows, selector)
-    finalists = {name: one.calibrator for name, one in found.items()}
+        cross_fitted = _finalists(rows, selector)
+    finalists = {name: one.calibrator for name, one in cross_fitted.items()}
     evaluation = Evaluation(rows.dataset, _probabilities(rows, finalists), options)
     verdict = evaluation.judge()
     # One is returned all the same: where nothing is better, the one that can do least harm.
@@ -137,7 +137,7 @@ def calibrate_scores(
     guarantees = fit_guarantees(rows.dataset, softmax(served(promising))) if len(promising) else None
 
     logits, _ = rows.split("calibration")
-    deployment = deployment_of(found[name].held_out, logits, rows.dataset, options)
+    deployment = deployment_of(cross_fitted[name].held_out, logits, rows.dataset, options)
 
     clusters = {"groups": selector.groups, "weights": selector.weights}
     methods = {"asked": options.method, "tried": list(selector.names), "fitted": served.name}
@@ -147,9 +147,11 @@ def calibrate_scores(
         deployment=deployment,
         calibration_accuracy=SplitAccuracy.of(logits.argmax(axis=1) == selector.targets, **clusters),
         out_of_fold=OutOfFold.of(
-            {"uploaded": logits, **{name: one.held_out for name, one in found.items()}}, selector.targets, **clusters
+            {"uploaded": logits, **{name: one.held_out for name, one in cross_fitted.items()}},
+            selector.targets,
+            **clusters,
         ),
-        candidates=[selector.post_hoc(found["post_hoc"]).as_dict()],
+        candidates=[selector.post_hoc(cross_fitted["post_hoc"]).as_dict()],
         recipe={"methods": methods, "calibrator": {"name": served.name, "parameters": shown_parameters(served)}},
         digests=digests or {},
         notes=_notes(rows.dataset, verdict, served),
