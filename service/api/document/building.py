@@ -208,8 +208,8 @@ def _without_titles(document: Json) -> None:
     for name, title in names.items():
         text = text.replace(f'"#/components/schemas/{name}"', f'"#/components/schemas/{title}"')
     document |= json.loads(text)
-    found = document["components"]["schemas"]
-    document["components"]["schemas"] = {names.get(name, name): found[name] for name in found}
+    schemas_by_name = document["components"]["schemas"]
+    document["components"]["schemas"] = {names.get(name, name): schemas_by_name[name] for name in schemas_by_name}
     for schema in document["components"]["schemas"].values():
         for part in (schema, *schema.get("properties", {}).values()):
             part.pop("title", None)
@@ -226,12 +226,12 @@ def _without_titles(document: Json) -> None:
 
 def _share_parameters(document: Json) -> None:
     """Describe parameters that several operations have just so once, in the components."""
-    found: dict[str, list[Json]] = defaultdict(list)
+    users_by_parameter: dict[str, list[Json]] = defaultdict(list)
     for _, _, operation in operations(document):
         for parameter in operation.get("parameters", ()):
-            found[json.dumps(parameter, sort_keys=True)].append(operation)
+            users_by_parameter[json.dumps(parameter, sort_keys=True)].append(operation)
     shared: dict[str, Json] = {}
-    for text, users in found.items():
+    for text, users in users_by_parameter.items():
         parameter = json.loads(text)
         name = re.sub(r"\W", "", parameter["name"])
         if len(users) > 2 and name not in shared:
@@ -293,12 +293,12 @@ def samples() -> dict[str, list[Json]]:
 
 def _begin_with_samples(document: Json) -> None:
     """Put the operations with samples first."""
-    found = samples()
+    code_samples = samples()
     begun: dict[str, None] = {}
-    for name in found:
+    for name in code_samples:
         for path, _, operation in operations(document):
             if operation["operationId"] == name:
-                operation["x-codeSamples"] = found[name]
+                operation["x-codeSamples"] = code_samples[name]
                 begun[path] = None
     document["paths"] = {path: document["paths"][path] for path in (*begun, *document["paths"])}
     document["x-tagGroups"] = TAG_GROUPS
@@ -326,7 +326,7 @@ def _complete(path: str, method: str, operation: Json, shared: Json, schemas: Js
         if parameter["name"] == f"metadata[{ANY_KEY}]":
             parameter |= {"name": "metadata", "style": "deepObject", "explode": True, "schema": _TEXTS}
     operation["summary"] = _SUMMARY.split(operation["description"], maxsplit=1)[0]
-    responses = {status: found for status, found in operation["responses"].items() if status != "4XX"}
+    responses = {status: response for status, response in operation["responses"].items() if status != "4XX"}
     operation["responses"] = responses
     by_status: dict[int, list[str]] = defaultdict(list)
     for code, status in _codes(path, method, operation):
@@ -353,18 +353,18 @@ def _complete(path: str, method: str, operation: Json, shared: Json, schemas: Js
 
 
 def _codes(path: str, method: str, operation: Json) -> Iterator[tuple[str, int]]:
-    found: dict[str, None] = {} if is_open(path) else {"unauthorized": None}
+    error_codes: dict[str, None] = {} if is_open(path) else {"unauthorized": None}
     if method != "get":
-        found["foreign_origin"] = None
+        error_codes["foreign_origin"] = None
     if "{" in path:
-        found["not_found"] = None
+        error_codes["not_found"] = None
     if path.startswith("/v1"):
-        found |= dict.fromkeys(("invalid_request", "too_many_parameters"))
+        error_codes |= dict.fromkeys(("invalid_request", "too_many_parameters"))
     body = operation.get("requestBody", {}).get("content", {})
     if method != "get" and ("application/json" in body or not body):
-        found |= dict.fromkeys(_BODY)
-    found |= dict.fromkeys(operation.get(CODES, ()))
-    for code in found:
+        error_codes |= dict.fromkeys(_BODY)
+    error_codes |= dict.fromkeys(operation.get(CODES, ()))
+    for code in error_codes:
         status = ERROR_CODES[code].status
         yield code, protocol_status(code, status) if path.startswith(PROTOCOL) else status
     for status, codes in operation.get(CODES_AT, {}).items():

@@ -61,7 +61,7 @@ def allowed_methods(scope: Scope) -> str:
     """The methods of a path, in alphabetical order; empty where there is no such path."""
     outside = {**scope, "root_path": scope.get("app_root_path", scope.get("root_path", ""))}  # of a folder of files
     routes: Iterable[BaseRoute] = scope["app"].routes
-    found = {
+    methods = {
         method
         for method in _METHODS
         for route in routes
@@ -69,9 +69,9 @@ def allowed_methods(scope: Scope) -> str:
         if (method == "GET" or not isinstance(route, Mount))
         and route.matches({**outside, "method": method})[0] is Match.FULL
     }
-    if "GET" in found:
-        found.add("HEAD")
-    return ", ".join(sorted(found))
+    if "GET" in methods:
+        methods.add("HEAD")
+    return ", ".join(sorted(methods))
 
 
 def install(app: FastAPI) -> None:

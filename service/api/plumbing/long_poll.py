@@ -148,23 +148,23 @@ def _statuses(unit: UnitOfWork, record_ids: Collection[str]) -> dict[str, str]:
         "bat": unit.batches.statuses,
         "cal": unit.calibrators.statuses,
     }
-    found: dict[str, str] = {}
+    status_by_id: dict[str, str] = {}
     for prefix, statuses in ask.items():
         if asked := [record_id for record_id in record_ids if record_id.startswith(f"{prefix}_")]:
-            found |= statuses(asked)
-    return found
+            status_by_id |= statuses(asked)
+    return status_by_id
 
 
 def _events(unit: UnitOfWork, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], list[Frame]]:
-    found: dict[tuple[str, int], list[Frame]] = {}
+    frames: dict[tuple[str, int], list[Frame]] = {}
     room = _MAX_EVENTS
     for job_id, after in places:
         if room <= 0:
             break
         rows = unit.events.after(job_id, after, limit=_EVENTS_AT_ONCE)
-        found[job_id, after] = [
+        frames[job_id, after] = [
             Frame(row.number, format_sse_event(id=str(row.number), event=row.type, data_str=event_json(row)))
             for row in rows
         ]
         room -= len(rows)
-    return found
+    return frames

@@ -40,8 +40,8 @@ _MAX_MESSAGE = 1000
 def read_options(kind: type[Options], given: Mapping[str, JsonValue]) -> Options:
     """The options that are given as texts or, in a JSON part, as values; raises InvalidRequest, ValidationError."""
     values = {name: _value(kind, name, value) for name, value in given.items()}
-    if found := objection_within(values):
-        raise InvalidRequest("invalid_request", f"a text among the options {found}")
+    if reason := objection_within(values):
+        raise InvalidRequest("invalid_request", f"a text among the options {reason}")
     return kind.model_validate(values)
 
 
@@ -59,15 +59,15 @@ def query_parameters(kind: type[Document]) -> list[JsonObject]:
 
 def _parameter(name: str, schema: dict[str, Any]) -> JsonObject:
     (plain, *_) = schema.pop("anyOf", [{}])
-    found = {**plain, **{key: value for key, value in schema.items() if key not in ("description", "title")}}
-    if found.get("default") is None:
-        found.pop("default", None)
+    value_schema = {**plain, **{key: value for key, value in schema.items() if key not in ("description", "title")}}
+    if value_schema.get("default") is None:
+        value_schema.pop("default", None)
     described = schema["description"]
     if name in _NEEDED or name in _MIN_NAMES:
-        found = {"type": "string"}
+        value_schema = {"type": "string"}
     if name in _MIN_NAMES:
         described += " A JSON list, or names between commas, in quotes where they hold one."
-    return {"name": name, "in": "query", "required": False, "description": described, "schema": found}
+    return {"name": name, "in": "query", "required": False, "description": described, "schema": value_schema}
 
 
 @cache
@@ -146,8 +146,8 @@ def _name(item: JsonValue, field: str) -> str:
     """The name; whole numbers may stand for themselves."""
     if isinstance(item, bool) or not isinstance(item, str | int):
         raise _refused(field, f"must be names; found {str(item)[:_SHOWN]!r} in the list")
-    if found := objection(str(item)):
-        raise _refused(field, f"must be names that can be kept; one {found}")
+    if reason := objection(str(item)):
+        raise _refused(field, f"must be names that can be kept; one {reason}")
     return str(item).strip()
 
 

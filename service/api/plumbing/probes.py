@@ -29,8 +29,8 @@ class Probes:
             self._running[name] = running = asyncio.create_task(answering)
             running.add_done_callback(_retrieve)
         async with asyncio.timeout(_TIMEOUT_S):
-            found: T = await asyncio.shield(running)
-            return found
+            answer: T = await asyncio.shield(running)
+            return answer
 
 
 def _retrieve(task: asyncio.Task[Any]) -> None:

@@ -126,15 +126,15 @@ def invalid(path: str, error: ValidationError) -> JSONResponse:
     return invalid_parts(path, error.errors(include_url=False, include_context=False, include_input=False))
 
 
-def invalid_parts(path: str, found: Sequence[ErrorDetails]) -> JSONResponse:
+def invalid_parts(path: str, error_details: Sequence[ErrorDetails]) -> JSONResponse:
     by_field: dict[str, list[str]] = {}
-    for item in found:
+    for item in error_details:
         by_field.setdefault(_field(item["loc"]), []).append(item["msg"].removeprefix("Value error, "))
     fields = [_field_error(field, _either(messages)) for field, messages in islice(by_field.items(), MAX_ERRORS)]
     detail = "; ".join(f"{item.field}: {item.message}" for item in fields[:5])
     if len(by_field) > MAX_ERRORS:
         detail += f"; {len(by_field)} errors in all"
-    if any(item["type"] in ("json_invalid", "json_type") for item in found):
+    if any(item["type"] in ("json_invalid", "json_type") for item in error_details):
         detail = f"the body is not valid JSON: {detail}"
         return problem(422, "invalid_json", detail, path=path, fields=fields)
     return problem(422, "invalid_request", detail, path=path, fields=fields)

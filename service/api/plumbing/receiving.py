@@ -186,8 +186,8 @@ def _text(content: bytes, name: str) -> str:
         text = content.decode()
     except UnicodeDecodeError as error:
         raise InvalidRequest("invalid_form", f"{name} is not UTF-8 text", field=name) from error
-    if found := objection(text):
-        raise InvalidRequest("invalid_form", f"{name} {found}", field=name)
+    if reason := objection(text):
+        raise InvalidRequest("invalid_form", f"{name} {reason}", field=name)
     return text
 
 
@@ -251,8 +251,8 @@ async def take_part(
             raise _both(name)
         return await in_thread(_finished, services.registry, upload_id, stack)
     if name not in form.files:
-        found = ", ".join(form.names()) or "none"
-        raise InvalidRequest("missing_part", f"a file part named {name!r} is needed; found: {found}", field=name)
+        part_names = ", ".join(form.names()) or "none"
+        raise InvalidRequest("missing_part", f"a file part named {name!r} is needed; found: {part_names}", field=name)
     staged, filename = form.files[name]
     return await _sealed(staged, name, filename)
 

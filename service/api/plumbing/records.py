@@ -82,7 +82,7 @@ def with_metadata(filters: Filters) -> Filters:
         request: Request, listed: Annotated[ListFilter, Depends(filters)], metadata: Metadata = None
     ) -> ListFilter:
         given = request.query_params.items()
-        words = {found[1]: value for name, value in given if (found := _METADATA.fullmatch(name))}
+        words = {match[1]: value for name, value in given if (match := _METADATA.fullmatch(name))}
         return replace(listed, metadata=words)
 
     return with_words

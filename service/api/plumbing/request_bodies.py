@@ -43,8 +43,8 @@ def check_json(content: bytes, *, field: str | None = None) -> None:
         raise TooLarge("too_large", message, field=field)
     keys, items = content.count(b":"), content.count(b",")
     if keys > MAX_KEYS or items > MAX_ITEMS:
-        found = f"JSON with about {keys} keys and {items} values; at most {MAX_KEYS} and {MAX_ITEMS} are read here"
-        raise TooLarge("too_many_values", found, field=field)
+        message = f"JSON with about {keys} keys and {items} values; at most {MAX_KEYS} and {MAX_ITEMS} are read here"
+        raise TooLarge("too_many_values", message, field=field)
 
 
 _FORM_OVERHEAD_BYTES = 1024**2
@@ -99,8 +99,8 @@ def _limit(request: Request, *, files: int) -> int:
 def _check_type(path: str, kind: str) -> None:
     is_json = kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
     if not is_json and (kind or not path.startswith("/v2/")):  # clients of that protocol send no type
-        found = f"found {kind[:100]!r}" if kind else "the body has no type"
-        raise UnsupportedFormat("unsupported_media_type", f"{found}; send the header 'Content-Type: application/json'")
+        reason = f"found {kind[:100]!r}" if kind else "the body has no type"
+        raise UnsupportedFormat("unsupported_media_type", f"{reason}; send the header 'Content-Type: application/json'")
 
 
 def _counted(receive: Receive, limit: int) -> Receive:

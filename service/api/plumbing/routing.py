@@ -75,18 +75,18 @@ def check_query(query: bytes, known: frozenset[str] | None) -> None:
             message = f"{name} is given {counts[name]} times; needed is one value"
             raise InvalidRequest("invalid_request", message, field=name)
     for name, value in pairs:
-        if found := objection(name) or objection(value):
+        if reason := objection(name) or objection(value):
             shown = printable(name[:_SHOWN])
-            raise InvalidRequest("invalid_request", f"{shown} {found}", field=shown)
+            raise InvalidRequest("invalid_request", f"{shown} {reason}", field=shown)
 
 
 def _unknown(name: str, known: frozenset[str]) -> str:
-    found = f"there is no query parameter {printable(name)!r}"
+    sentence = f"there is no query parameter {printable(name)!r}"
     if not known:
-        return f"{found}; this route has none"
+        return f"{sentence}; this route has none"
     nearest = get_close_matches(name, sorted(known), n=1)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-    return f"{found}; there are {', '.join(sorted(known))}{hint}"
+    return f"{sentence}; there are {', '.join(sorted(known))}{hint}"
 
 
 def _parameters(dependant: Dependant) -> Iterator[str]:
@@ -106,8 +106,8 @@ def _check_path(values: Mapping[str, str]) -> None:
         if len(value) > _MAX_SEGMENT:
             message = f"{name} in the path has {len(value)} characters; ids and names have {_MAX_SEGMENT} at most"
             raise NotFound("not_found", message)
-        if found := objection(value):
-            raise NotFound("not_found", f"{name} in the path {found}: nothing can be called so")
+        if reason := objection(value):
+            raise NotFound("not_found", f"{name} in the path {reason}: nothing can be called so")
 
 
 def _check_headers(headers: Iterable[tuple[bytes, bytes]]) -> None:

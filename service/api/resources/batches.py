@@ -100,8 +100,8 @@ class BatchResults:
             if (size := path.stat().st_size) != part.bytes:
                 raise ValueError(f"it has {size} bytes, not {part.bytes}")
             with ParquetFile(path) as file:
-                if (found := _rows_of(file)) != part.rows:
-                    raise ValueError(f"it holds the rows {found}, not {part.rows}")
+                if (rows := _rows_of(file)) != part.rows:
+                    raise ValueError(f"it holds the rows {rows}, not {part.rows}")
         return path
 
     def files(self) -> Iterator[ParquetFile]:
@@ -122,11 +122,11 @@ class BatchResults:
         """
         stop, some = min(start + limit, self.manifest.num_rows), _FIRST_ROWS
         while start < stop:
-            found = self._page(start, min(some, stop - start))
-            written = [to_json(row, inf_nan_mode="null") for row in found]
+            rows = self._page(start, min(some, stop - start))
+            written = [to_json(row, inf_nan_mode="null") for row in rows]
             yield from enumerate(written, start)
-            start += len(found)
-            some = max(1, MAX_BYTES * len(found) // max(1, sum(map(len, written))))
+            start += len(rows)
+            some = max(1, MAX_BYTES * len(rows) // max(1, sum(map(len, written))))
 
     def _page(self, start: int, limit: int) -> list[dict[str, object]]:
         """Some rows of the part that holds the first of them, one at least."""

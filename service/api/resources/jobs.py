@@ -311,8 +311,8 @@ def _judged_rows(path: Path, limit: int, after: int) -> Response:
         group, names = file.metadata.row_group(0), file.schema_arrow.metadata[CLASS_NAMES]
         start = int(np.searchsorted(file.read(["row"], use_threads=False)["row"].to_numpy(), after, side="right"))
     most = min(limit, max(1, MAX_BYTES * group.num_rows // group.total_byte_size))
-    found, _ = read_page(path, start=start, limit=most + 1)
-    written = ((row["row"], to_json(row, inf_nan_mode="null")) for row in found)
+    rows, _ = read_page(path, start=start, limit=most + 1)
+    written = ((row["row"], to_json(row, inf_nan_mode="null")) for row in rows)
     return json_page(written, most, headers={"Vary": "Accept"}, before=b'"class_names":%b,' % names)
 
 

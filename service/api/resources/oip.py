@@ -64,8 +64,8 @@ def index(services: ServicesDep, body: IndexRequest | None = None) -> list[JsonO
 async def load(services: ServicesDep, model: str, body: RepositoryParameters | None = None) -> Response:
     """Load a model; a name or id answers again, and this call once it is open and warm."""
     if body is not None and body.parameters:
-        found = f"found the parameters {', '.join(sorted(body.parameters))}"
-        raise InvalidRequest("invalid_request", f"a stored model is loaded as it is; {found}, needed is none")
+        given = f"found the parameters {', '.join(sorted(body.parameters))}"
+        raise InvalidRequest("invalid_request", f"a stored model is loaded as it is; {given}, needed is none")
 
     def change(unit: UnitOfWork) -> None:
         find_model(unit, model)
@@ -155,11 +155,11 @@ _MAX_RECORDS = 1000
 @statistics_router.get("/stats", response_model=Statistics, name="all_statistics")
 def all_statistics(services: ServicesDep) -> JsonObject:
     """Return statistics of all models: of those that were asked for anything, and zeros of others; 1,000 together."""
-    found = services.metrics.all_totals()
+    asked = services.metrics.all_totals()
     with services.registry.read() as unit:
         ready = {(str(item["name"]), str(item["version"])) for item in listed(unit, only_ready=True)}
-    silent = sorted(ready - found.keys())[: max(0, _MAX_RECORDS - len(found))]
-    totals = {call: Totals.of(()) for call in silent} | found
+    silent = sorted(ready - asked.keys())[: max(0, _MAX_RECORDS - len(asked))]
+    totals = {call: Totals.of(()) for call in silent} | asked
     return {"model_stats": [_statistics(name, version, counted) for (name, version), counted in totals.items()]}
 
 
@@ -179,7 +179,7 @@ def statistics(services: ServicesDep, model: str, version: Version) -> JsonObjec
         return {"model_stats": [_statistics(model, number, services.metrics.totals(model, number))]}
     counted, none = services.metrics.all_totals(), Totals.of(())
     newest = versions_of(services, model, number)[-_MAX_RECORDS:]
-    return {"model_stats": [_statistics(model, found, counted.get((model, found), none)) for found in newest]}
+    return {"model_stats": [_statistics(model, one, counted.get((model, one), none)) for one in newest]}
 
 
 def versions_of(services: Services, model: str, own: str) -> list[str]:

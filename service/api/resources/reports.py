@@ -34,9 +34,9 @@ def add_evidence(routes: RecordRoutes[Row]) -> None:
         ) -> Response:
             with services.registry.read() as unit:
                 row = routes.rows(unit).get(record_id)
-            if (found := digest(row)) is None:
+            if (sha256 := digest(row)) is None:
                 raise missing_evidence(row)
-            body = services.registry.artifacts.path(found).read_bytes()
+            body = services.registry.artifacts.path(sha256).read_bytes()
             return tagged_bytes(request, body, media_type=media_type, headers=_inert(body))
 
         return get_piece
@@ -77,8 +77,8 @@ def _inert(body: bytes) -> dict[str, str]:
     for a browser it comes from nowhere (`sandbox`), so that it can reach nothing of the service's. Styled is a page by
     the first style element of its own bytes alone, so that pages of every version look as they were written.
     """
-    found = _STYLE.search(body)
-    style = "'none'" if found is None else f"'sha256-{b64encode(hashlib.sha256(found[1]).digest()).decode()}'"
+    match = _STYLE.search(body)
+    style = "'none'" if match is None else f"'sha256-{b64encode(hashlib.sha256(match[1]).digest()).decode()}'"
     policy = f"default-src 'none'; style-src {style}; img-src data:; base-uri 'none'; form-action 'none'; sandbox"
     return {"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff", "Vary": "Accept"}
 

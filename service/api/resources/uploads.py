@@ -112,9 +112,9 @@ async def append_to_upload(
     with await in_thread(services.registry.resumable_uploads.open, upload_id) as file:
         _require_fit(request, file, offset, length)
         try:
-            found = None if expected is None else hashlib.sha256()
-            await _append(request, file, length, found)
-            if found is not None and found.digest() != expected:
+            hasher = None if expected is None else hashlib.sha256()
+            await _append(request, file, length, hasher)
+            if hasher is not None and hasher.digest() != expected:
                 message = "the piece's SHA-256 is not the one in Upload-Checksum; send it again"
                 raise InvalidRequest("checksum_mismatch", message, field="Upload-Checksum")
         except (TooLarge, InvalidRequest):
@@ -144,13 +144,13 @@ def _require_fit(request: Request, file: ResumableUpload, offset: int, length: i
         raise _too_long(length)
 
 
-async def _append(request: Request, file: ResumableUpload, length: int, found: _Hash | None) -> None:
-    """Write the body as it arrives, and also what came before a broken connection; `found` hashes all of it."""
+async def _append(request: Request, file: ResumableUpload, length: int, hasher: _Hash | None) -> None:
+    """Write the body as it arrives, and also what came before a broken connection; `hasher` hashes all of it."""
 
     def store(piece: bytes) -> None:
         file.write(piece)
-        if found is not None:
-            found.update(piece)
+        if hasher is not None:
+            hasher.update(piece)
 
     buffer = bytearray()
     stream = request.stream()
