@@ -39,20 +39,20 @@ def is_digest(name: str) -> bool:
 
 def list_folder(root: Path, *, after: str, limit: int) -> list[StoredFile]:
     """At most `limit` files (`ab/abcd…`) in the order of their digests, from the first one after `after`."""
-    found: list[StoredFile] = []
+    files: list[StoredFile] = []
     for number in range(256):
         prefix = f"{number:02x}"
         names: list[str] = []
-        if prefix >= after[:2] and len(found) < limit:
+        if prefix >= after[:2] and len(files) < limit:
             with suppress(FileNotFoundError):
                 names = [name for name in os.listdir(root / prefix) if name > after and is_digest(name)]
         for name in sorted(names):
-            if len(found) == limit:
+            if len(files) == limit:
                 break
             with suppress(FileNotFoundError):  # removed meanwhile
                 stat = os.stat(root / prefix / name)
-                found.append(StoredFile(name, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC)))
-    return found
+                files.append(StoredFile(name, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC)))
+    return files
 
 
 def remove_older(folder: Path, *, before: datetime, unlocked: bool = False) -> list[int]:
@@ -63,10 +63,10 @@ def remove_older(folder: Path, *, before: datetime, unlocked: bool = False) -> l
             with suppress(FileNotFoundError, BlockingIOError), open(entry, "rb") as file:
                 if unlocked:
                     fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                found = os.fstat(file.fileno())
-                if found.st_mtime < before.timestamp():
+                stat = os.fstat(file.fileno())
+                if stat.st_mtime < before.timestamp():
                     os.unlink(entry)
-                    sizes.append(found.st_size)
+                    sizes.append(stat.st_size)
     return sizes
 
 

@@ -67,11 +67,11 @@ def _keep_out_what_is_no_text(
 
     Columns of JSON hold escapes in place of such characters; what may stand in these, `contract` says.
     """
-    if (found := objection_within(values)) is None:
+    if (reason := objection_within(values)) is None:
         return
     if statement.lstrip()[:6].upper() == "SELECT":
-        raise NotFound("unknown_record", f"there is no such record: the id or name {found}")
-    raise InvalidRequest("invalid_text", f"a text of this request {found}, and such text cannot be kept")
+        raise NotFound("unknown_record", f"there is no such record: the id or name {reason}")
+    raise InvalidRequest("invalid_text", f"a text of this request {reason}, and such text cannot be kept")
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:

@@ -87,9 +87,9 @@ def rewrite(engine: Engine, artifacts: ArtifactStore, copy: Path) -> int:
     Raises:
         SystemExit: the database is of neither pre-release.
     """
-    found = revision(engine)
-    if found not in _PRE_RELEASES:
-        raise SystemExit(f"nothing is migrated: the database has {f'revision {found}' if found else 'no tables'}")
+    number = revision(engine)
+    if number not in _PRE_RELEASES:
+        raise SystemExit(f"nothing is migrated: the database has {f'revision {number}' if number else 'no tables'}")
     aside = copy.with_name(f"{copy.name}.new")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -98,7 +98,7 @@ def rewrite(engine: Engine, artifacts: ArtifactStore, copy: Path) -> int:
         with closing(sqlite3.connect(file)) as old, closing(sqlite3.connect(aside / file.name)) as new:
             old.backup(new)
     with engine.execution_options(writes=True).begin() as connection:
-        _alter_tables(connection, found)
+        _alter_tables(connection, number)
         _rename_in_rows(connection)
         reports = sum(_rewrite_reports(connection, table, artifacts, aside) for table in (_JOBS, _CALIBRATORS))
         connection.execute(text(f"UPDATE {_TABLE} SET version_num = '{newest()}'"))
@@ -107,7 +107,7 @@ def rewrite(engine: Engine, artifacts: ArtifactStore, copy: Path) -> int:
     return reports
 
 
-def _alter_tables(connection: Connection, found: str) -> None:
+def _alter_tables(connection: Connection, number: str) -> None:
     statements = [
         "ALTER TABLE jobs ADD COLUMN serves VARCHAR(16)",
         f"ALTER TABLE jobs ADD COLUMN cancel_at {sa.DateTime(timezone=True).compile(dialect=connection.dialect)}",
@@ -115,7 +115,7 @@ def _alter_tables(connection: Connection, found: str) -> None:
         "UPDATE jobs SET serves = CASE WHEN promoted THEN 'calibrated' ELSE 'uploaded' END WHERE verdict IS NOT NULL",
         "ALTER TABLE jobs DROP COLUMN promoted",
     ]
-    if found == "0017":
+    if number == "0017":
         statements += [
             "ALTER TABLE jobs ADD COLUMN predictions_sha256 VARCHAR(64)",
             "CREATE INDEX ix_jobs_predictions_sha256 ON jobs (predictions_sha256)",
@@ -171,15 +171,15 @@ def _gaps(report: dict[str, Any]) -> dict[str, Any]:
     return {
         name: {
             "test": {
-                "mean_confidence": found["mean_confidence"],
-                "accuracy": found["accuracy"],
-                "gap": found["mean_confidence"] - found["accuracy"],
+                "mean_confidence": confidence["mean_confidence"],
+                "accuracy": confidence["accuracy"],
+                "gap": confidence["mean_confidence"] - confidence["accuracy"],
                 "standard_error": None,
                 "num_rows": report["num_test_rows"],
             },
             "out_of_fold": None,
         }
-        for name, found in report["confidence"].items()
+        for name, confidence in report["confidence"].items()
     }
 
 

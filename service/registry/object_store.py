@@ -99,8 +99,8 @@ class ObjectStore(ArtifactStore):
         """Make sure that the delivered file is still there: another record's deletion may have taken it away."""
         with storing():
             size = path.stat().st_size
-        found = self._bucket.find(digest)
-        if found is None or found.size != size:
+        stored = self._bucket.find(digest)
+        if stored is None or stored.size != size:
             if size > _AGAIN_BYTES:
                 message = "another record's deletion took the same file away just now; send it again"
                 raise Unavailable("storage_unavailable", message)
@@ -125,8 +125,8 @@ class ObjectStore(ArtifactStore):
 
     def expire(self, digest: str, *, before: datetime) -> bool:
         """Delete the file unless it was touched since `before`; whether it was deleted."""
-        found = self._bucket.find(digest)
-        if found is None or found.changed >= before:
+        stored = self._bucket.find(digest)
+        if stored is None or stored.changed >= before:
             return False
         self.remove([digest])
         return True

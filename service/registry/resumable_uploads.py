@@ -110,12 +110,12 @@ class ResumableUploads:
         """Return how many bytes are safely here and since when; raises NotFound."""
         descriptor = self._opened(name, os.O_RDONLY)
         try:
-            found = os.fstat(descriptor)
+            stat = os.fstat(descriptor)
             with storing():
                 os.fsync(descriptor)  # a piece may have ended before it was synced
         finally:
             os.close(descriptor)
-        return found.st_size, datetime.fromtimestamp(found.st_mtime, UTC)
+        return stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC)
 
     def open(self, name: str) -> ResumableUpload:
         """Lock the file; raises NotFound, or Conflict while another request holds it."""

@@ -65,12 +65,12 @@ class Bucket:
     def find(self, digest: str) -> StoredFile | None:
         with _reaching():
             try:
-                found = self._brief.head_object(Bucket=self._name, Key=self._key(digest))
+                head = self._brief.head_object(Bucket=self._name, Key=self._key(digest))
             except ClientError as error:
                 if not _is_missing(error):
                     raise
                 return None
-        return StoredFile(digest, found["ContentLength"], found["LastModified"])
+        return StoredFile(digest, head["ContentLength"], head["LastModified"])
 
     def remove(self, digest: str) -> None:
         """Delete the file; one that is not there is no error."""
@@ -79,20 +79,20 @@ class Bucket:
 
     def listed(self, *, after: str, limit: int) -> list[StoredFile]:
         """At most `limit` files in the order of their digests, from the first one after `after`."""
-        found: list[StoredFile] = []
+        files: list[StoredFile] = []
         options = {"Bucket": self._name, "Prefix": self._prefix}
         last = self._key(after) if after else ""
-        while len(found) < limit:  # each round lists at least one key more, or is the last
+        while len(files) < limit:  # each round lists at least one key more, or is the last
             with _reaching():
                 page = self._patient.list_objects_v2(**options, StartAfter=last, MaxKeys=min(_PAGE, limit))
             for item in page.get("Contents", ()):
                 last = item["Key"]
                 digest = last.rpartition("/")[2]
                 if is_digest(digest) and last == self._key(digest):
-                    found.append(StoredFile(digest, item["Size"], item["LastModified"].astimezone(UTC)))
+                    files.append(StoredFile(digest, item["Size"], item["LastModified"].astimezone(UTC)))
             if not page["IsTruncated"]:
                 break
-        return found[:limit]
+        return files[:limit]
 
     def abort_uploads(self, *, before: datetime) -> int:
         """Drop the parts of large uploads that were not finished; returns how many uploads they were of."""

@@ -47,10 +47,10 @@ def fault(url: str) -> str | None:
     >>> fault("postgresql://me:secret@[::1]:5432/fedlas")
     """
     shown = repr(_URL_SECRET.sub("***", url))
-    found = _URL_FORM.fullmatch(url)
-    if found is None:
+    match = _URL_FORM.fullmatch(url)
+    if match is None:
         return f"{shown} names no database that can be used; {_URL_NEEDED}"
-    driver = found["driver"] or "psycopg"
+    driver = match["driver"] or "psycopg"
     if url.startswith("postgresql") and find_spec(driver) is None:
         return (
             f"{shown} needs {driver}, which is not installed: "
@@ -386,9 +386,9 @@ class Mistake(NamedTuple):
 
 def mistakes(error: ValidationError) -> list[Mistake]:
     """Mistakes in settings, in the words of who has set them."""
-    found = []
+    all_mistakes = []
     for details in error.errors(include_url=False):
         message, name = details["msg"].removeprefix("Value error, "), "".join(map(str, details["loc"][:1]))
         shown = "" if not name or name in _SECRET else f", found {details['input']!r}"
-        found.append(Mistake(f"FEDLAS_{name}".upper() if name else None, message + shown))
-    return found
+        all_mistakes.append(Mistake(f"FEDLAS_{name}".upper() if name else None, message + shown))
+    return all_mistakes

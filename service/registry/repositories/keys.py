@@ -61,13 +61,13 @@ class IdempotencyKeys(Repository):
 
     def amend(self, key: str, answer: str) -> None:
         """Remember the final answer in place of a preliminary one; a key that was forgotten meanwhile stays so."""
-        if (found := self.session.get(IdempotencyKey, key)) is not None:
-            found.answer = answer
+        if (row := self.session.get(IdempotencyKey, key)) is not None:
+            row.answer = answer
 
     def current(self, key: str) -> str | None:
         """Return the answer remembered for this key, whatever its content."""
-        found = self.session.get(IdempotencyKey, key)
-        return None if found is None else found.answer
+        row = self.session.get(IdempotencyKey, key)
+        return None if row is None else row.answer
 
     def forget_old(self) -> None:
         self.session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < self.now - _KEPT))
@@ -104,8 +104,8 @@ class BrowserSessions(Repository):
 
     def proof_of(self, id_digest: str) -> str | None:
         """The proof of the session's key; None where it has expired, was ended, or never was."""
-        found = self.session.get(BrowserSession, id_digest)
-        return None if found is None or found.expires_at <= self.now else found.key_proof
+        row = self.session.get(BrowserSession, id_digest)
+        return None if row is None or row.expires_at <= self.now else row.key_proof
 
     def end(self, id_digest: str) -> None:
         self.session.execute(delete(BrowserSession).where(BrowserSession.id_digest == id_digest))

@@ -39,20 +39,20 @@ class Names(Repository):
 
     def resolve(self, name: str) -> str:
         """Return the model id behind a published name; raises NotFound."""
-        found = self.session.scalar(
+        model_id = self.session.scalar(
             select(PublishedVersion.model_id).where(
                 PublishedVersion.name == name, PublishedVersion.is_default.is_(True)
             )
         )
-        if found is None:
+        if model_id is None:
             raise NotFound("unknown_model", f"there is no model with the id or published name {name!r}")
-        return found
+        return model_id
 
     def version(self, name: str, version: int | None = None) -> PublishedVersion:
         """A version, or the default one; raises NotFound."""
         wanted = PublishedVersion.is_default.is_(True) if version is None else PublishedVersion.version == version
-        if found := self.session.scalars(select(PublishedVersion).where(PublishedVersion.name == name, wanted)).first():
-            return found
+        if row := self.session.scalars(select(PublishedVersion).where(PublishedVersion.name == name, wanted)).first():
+            return row
         known = _excerpt(self.get(name).versions)  # raises where there is none at all
         raise NotFound("unknown_version", f"{name!r} has the versions {known}, not {version}")
 

@@ -86,8 +86,8 @@ class AfterCommit:
 
     @classmethod
     def of(cls, session: Session) -> AfterCommit:
-        found: AfterCommit = session.info.setdefault(cls, cls())
-        return found
+        after_commit: AfterCommit = session.info.setdefault(cls, cls())
+        return after_commit
 
 
 class Repository:
@@ -115,8 +115,8 @@ class Records(Repository, Generic[Row]):
 
     def add(self, row: Row) -> Row:
         """Insert a new record; raises InvalidRequest where its options hold text that no answer could carry."""
-        if found := objection_within(getattr(row, "options", None)):
-            raise InvalidRequest("invalid_text", f"an option {found}, and such text cannot be kept")
+        if reason := objection_within(getattr(row, "options", None)):
+            raise InvalidRequest("invalid_text", f"an option {reason}, and such text cannot be kept")
         self.session.add(row)
         self.session.flush()
         return row
@@ -166,18 +166,18 @@ class Records(Repository, Generic[Row]):
 
     def referenced(self, digests: Collection[str]) -> set[str]:
         return {
-            found
+            digest
             for column in _DIGEST_COLUMNS
-            for found in self.session.scalars(select(column).where(column.in_(list(digests))).distinct())
+            for digest in self.session.scalars(select(column).where(column.in_(list(digests))).distinct())
         }
 
     def open_users(self, record_id: str) -> list[str]:
         """Ids of the open jobs and batches that read this model or dataset."""
-        found: list[str] = []
+        ids: list[str] = []
         for user in (tables.Job, tables.Batch):
             named = or_(user.model_id == record_id, user.dataset_id == record_id)
-            found += self.session.scalars(select(user.id).where(named, user.status.not_in(FINAL)))
-        return found
+            ids += self.session.scalars(select(user.id).where(named, user.status.not_in(FINAL)))
+        return ids
 
     def _delete(self, row: Row) -> list[str]:
         digests = [getattr(row, column.key) for column in _DIGEST_COLUMNS if column.table is row.__table__]
@@ -237,8 +237,8 @@ class Models(_Inspected[tables.Model]):
             row.seen_rows_sha256, row.seen_rows_key = same.seen_rows_sha256, same.seen_rows_key
 
     def served(self, digests: Set[str]) -> set[str]:
-        found = tables.Model.served_sha256
-        return {str(digest) for digest in self.session.scalars(select(found).where(found.in_(digests)).distinct())}
+        column = tables.Model.served_sha256
+        return {str(digest) for digest in self.session.scalars(select(column).where(column.in_(digests)).distinct())}
 
     def made_of(self, model_id: str, *, limit: int) -> Iterator[tables.Model]:
         """At most `limit` calibrated models that this one was made into, newest first."""

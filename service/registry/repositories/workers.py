@@ -197,15 +197,15 @@ class WorkOverview(Repository):
 
     def failures(self, *, since: datetime) -> list[Failures]:
         """Failures since then, by kind of record and code, the most frequent first."""
-        found: list[Failures] = []
+        failures: list[Failures] = []
         for noun, table, moment in _FAILING:
             code = table.error["code"].as_string()
             columns = code.label("code"), func.count().label("number"), func.max(table.id).label("newest_id")
             ended = select(literal(noun).label("noun"), *columns).where(
                 table.status.in_(("failed", "rejected")), moment >= since, code.is_not(None)
             )
-            found += self.session.execute(ended.group_by(code))
-        return sorted(found, key=lambda one: (-one.number, one.noun, one.code))
+            failures += self.session.execute(ended.group_by(code))
+        return sorted(failures, key=lambda one: (-one.number, one.noun, one.code))
 
     def served_as(self, digests: Sequence[str]) -> list[tuple[str, str, str]]:
         """Digest, id and name of the models whose served copy is one of these."""

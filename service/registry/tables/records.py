@@ -57,8 +57,8 @@ class Dataset(Uploaded):
     @property
     def lacks_provenance(self) -> bool:
         """True where inspection has found no splits, and no word on which rows the model was trained on."""
-        found = None if self.profile is None else self.profile.get("seen_by_model")
-        return found == "unknown" and self.options.get("seen_by_model") != "unknown"
+        seen_by_model = None if self.profile is None else self.profile.get("seen_by_model")
+        return seen_by_model == "unknown" and self.options.get("seen_by_model") != "unknown"
 
     @property
     def awaits_provenance(self) -> bool:
