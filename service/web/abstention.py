@@ -74,9 +74,9 @@ def tradeoff(report: Report, threshold: float, costs: Costs) -> Tradeoff:
     reached = [number for number, least in enumerate(curve.thresholds) if least >= threshold - _ROUNDING]
     if not reached:
         return _priced(report, threshold, 0.0, None, costs)
-    found = reached[-1]
-    error_rate = Estimate(value=curve.error_rate[found], low=curve.low[found], high=curve.high[found])
-    return _priced(report, threshold, curve.coverage[found], error_rate, costs)
+    nearest = reached[-1]
+    error_rate = Estimate(value=curve.error_rate[nearest], low=curve.low[nearest], high=curve.high[nearest])
+    return _priced(report, threshold, curve.coverage[nearest], error_rate, costs)
 
 
 def table(report: Report, costs: Costs) -> Iterator[Tradeoff]:

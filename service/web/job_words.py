@@ -93,7 +93,7 @@ def request_sentences(job: JobRecord) -> list[str]:
     shares = [f"{name} {100 * share:.3g} %" for name, share in islice(priors.items(), _MAX_PRIORS)]
     more = " …" if len(priors) > _MAX_PRIORS else ""
     within = f"within {_counted(budget.minutes, 'minute')} and {_counted(budget.candidates, 'candidate')}"
-    found = [
+    sentences = [
         f"The method is {_METHODS[job.method]}, {within}, with seed {job.seed}.",
         f"Fixed are {fixed}." if given else "",
         f"The gate compares {score} at a confidence of {100 * job.gate.confidence_level:g} %, and "
@@ -109,7 +109,7 @@ def request_sentences(job: JobRecord) -> list[str]:
         "It waits for a worker with a GPU." if job.accelerator == "gpu" else "",
         f"Its end is reported to {job.webhook.url}." if job.webhook else "",
     ]
-    return [sentence for sentence in found if sentence]
+    return [sentence for sentence in sentences if sentence]
 
 
 def _counted(number: float, noun: str) -> str:

@@ -57,8 +57,8 @@ async def list_models(
         rows = unit.models.listed(only, limit=ROWS + 1, after=cursor(after or None, "mdl"))
         return [(row, unit.names.of_models([row.id])) for row in rows]
 
-    found = list_page(request, await services.read(lines), lambda line: line[0].id)
-    return page(request, "models/list.html.jinja", models=found, name=name, origin=origin)
+    models = list_page(request, await services.read(lines), lambda line: line[0].id)
+    return page(request, "models/list.html.jinja", models=models, name=name, origin=origin)
 
 
 @router.get("/models/{ref}")
@@ -121,8 +121,8 @@ def lineage_of(unit: UnitOfWork, row: tables.Model) -> Lineage:
     def model(model_id: str | None) -> Ancestor | None:
         if model_id in (None, row.id):
             return None
-        found = unit.models.find(model_id)
-        return Ancestor(model_id, found.name if found else None)
+        related = unit.models.find(model_id)
+        return Ancestor(model_id, related.name if related else None)
 
     jobs = unit.jobs.of_model(row.id, limit=_RELATED)
     descendants = [(job, model(job.calibrated_model_id)) for job in jobs]

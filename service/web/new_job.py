@@ -223,23 +223,23 @@ def are_numbers(names: Sequence[str] | None) -> bool:
 
 
 def _classes(model: ModelRecord, dataset: DatasetRecord) -> Iterator[str]:
-    known, found, most = model.class_names or [], dataset.class_names or [], model.num_classes or 0
-    if not are_numbers(found) and not are_numbers(known):
+    known, given, most = model.class_names or [], dataset.class_names or [], model.num_classes or 0
+    if not are_numbers(given) and not are_numbers(known):
         names = set(known)
-        if strangers := [name for name in found if name not in names]:
+        if strangers := [name for name in given if name not in names]:
             named = f"class {strangers[0]!r}" if len(strangers) == 1 else f"classes {_some(strangers)}"
             yield (
                 f"The model does not know the {named}; it knows {_some(known)}. If these are the "
                 "same classes under other names, send the model again with class names as the dataset has them, in "
                 "the order of its outputs."
             )
-    elif not are_numbers(found) and len(found) != most:
+    elif not are_numbers(given) and len(given) != most:
         yield (
-            f"The dataset has {len(found):,} named classes and the model {most:,} unnamed ones: send the model again "
+            f"The dataset has {len(given):,} named classes and the model {most:,} unnamed ones: send the model again "
             "with its class names, so that labels can be matched by name."
         )
-    elif are_numbers(found) and are_numbers(known) and (beyond := [name for name in found if int(name) >= most]):
-        begins_at_one = "0" not in found and int(beyond[0]) == most
+    elif are_numbers(given) and are_numbers(known) and (beyond := [name for name in given if int(name) >= most]):
+        begins_at_one = "0" not in given and int(beyond[0]) == most
         remedy = "Labels seem to begin at one: subtract 1." if begins_at_one else "Compare the numbering of the two."
         yield f"Labels reach {max(map(int, beyond)):,}, and the model's {most:,} classes end at {most - 1:,}. {remedy}"
 
@@ -260,16 +260,16 @@ def _inputs(model: ModelRecord, dataset: DatasetRecord) -> Iterator[str]:
             )
 
 
-def _fits(wanted: TensorSpec, found: TensorSpec) -> bool:
-    sizes, there = wanted.shape[1:], found.shape[1:]
+def _fits(wanted: TensorSpec, given: TensorSpec) -> bool:
+    sizes, there = wanted.shape[1:], given.shape[1:]
     return len(sizes) == len(there) and all(
         isinstance(one, str) or isinstance(other, str) or one == other for one, other in zip(sizes, there, strict=True)
     )
 
 
-def _reshaping(wanted: TensorSpec, found: TensorSpec) -> str:
+def _reshaping(wanted: TensorSpec, given: TensorSpec) -> str:
     sizes = [one for one in wanted.shape[1:] if isinstance(one, int)]
-    there = [one for one in found.shape[1:] if isinstance(one, int)]
+    there = [one for one in given.shape[1:] if isinstance(one, int)]
     if len(sizes) == len(wanted.shape) - 1 and prod(sizes) == prod(there):
         same = "transpose" if sorted(sizes) == sorted(there) and len(sizes) == len(there) else "reshape"
         return f"Send the rows again, and {same} each of them to {_shape(wanted)} before."

@@ -76,7 +76,7 @@ _DEPENDENCIES = {
 @router.get("/operations")
 async def show_operations(request: Request, services: ServicesDep) -> Response:
     """The page, or for a script that reads it again what changes in it."""
-    health, disk, found = await asyncio.gather(
+    health, disk, state = await asyncio.gather(
         outcomes(services), run_in_threadpool(Disk.of, services.settings.data_dir), _read(services)
     )
     return page(
@@ -84,8 +84,8 @@ async def show_operations(request: Request, services: ServicesDep) -> Response:
         "operations/now.html.jinja" if "hx-request" in request.headers else "operations/page.html.jinja",
         health=health,
         disk=disk,
-        found=found,
-        troubles=troubles(found, health, disk),
+        state=state,
+        troubles=troubles(state, health, disk),
         device=services.served_models.device(),
         counted=counted,
         record_path=record_path,
@@ -184,10 +184,10 @@ class Operations:
 
     def queue_lines(self) -> list[QueueLine]:
         """A line for every queue, also where nothing waits: the table keeps its height."""
-        found = []
+        lines = []
         for queue in QUEUES:
             here = {kind: one for (place, kind), one in sorted(self.work.items()) if place == queue and one.waiting}
-            found.append(
+            lines.append(
                 QueueLine(
                     queue,
                     ", ".join(counted(one.waiting, kind) for kind, one in here.items()),
@@ -198,7 +198,7 @@ class Operations:
                     workers=sum(worker.lives and queue in worker.row.queues for worker in self.workers),
                 )
             )
-        return found
+        return lines
 
 
 @dataclass(frozen=True)
@@ -255,14 +255,14 @@ class Trouble:
     records: Sequence[str] = field(default=())
 
 
-def troubles(found: Operations | None, health: Sequence[Outcome], disk: Disk) -> list[Trouble]:
+def troubles(state: Operations | None, health: Sequence[Outcome], disk: Disk) -> list[Trouble]:
     everything = [*_of_health(health)]
     if disk.is_short:
         sentence = f"The disk of the data folder has {size(disk.free)} left of {size(disk.total)}."
         everything.append(Trouble(sentence, "Make room: uploads, jobs and the database need it."))
-    if found is not None:
-        everything += [*_of_queues(found), *_of_leases(found), *_of_returned(found), *_of_models(found)]
-        everything += _of_releases(found)
+    if state is not None:
+        everything += [*_of_queues(state), *_of_leases(state), *_of_returned(state), *_of_models(state)]
+        everything += _of_releases(state)
     return sorted(everything, key=lambda one: not one.severe)
 
 
@@ -273,17 +273,17 @@ def _of_health(health: Sequence[Outcome]) -> Iterator[Trouble]:
             yield Trouble(f"{sentence} ({one.error}).", remedy, severe=one.name != "broker")
 
 
-def _of_queues(found: Operations) -> Iterator[Trouble]:
-    busy = {one.queue for one in found.held}
+def _of_queues(state: Operations) -> Iterator[Trouble]:
+    busy = {one.queue for one in state.held}
     if GPU_ONLY in busy:  # perhaps by a worker that takes other work only after that
         busy.add(ANY_DEVICE)
-    for line in found.queue_lines():
-        if line.due and (obstacle := found.obstacles[line.queue]):
+    for line in state.queue_lines():
+        if line.due and (obstacle := state.obstacles[line.queue]):
             yield Trouble(
                 f"{line.words}: {obstacle}.",
                 "Start one (`python -m worker`), or look why the last one has ended or stands still.",
             )
-        for (queue, kind), one in found.work.items() if line.workers and line.queue not in busy else ():
+        for (queue, kind), one in state.work.items() if line.workers and line.queue not in busy else ():
             if queue == line.queue and one.oldest_seconds > _PATIENCE_S:
                 waited = duration(one.oldest_seconds)
                 yield Trouble(
@@ -292,21 +292,21 @@ def _of_queues(found: Operations) -> Iterator[Trouble]:
                 )
 
 
-def _of_leases(found: Operations) -> Iterator[Trouble]:
-    for one in found.held:
-        if (late := found.seconds_since(one.lease_expires_at or found.now)) > 0:
+def _of_leases(state: Operations) -> Iterator[Trouble]:
+    for one in state.held:
+        if (late := state.seconds_since(one.lease_expires_at or state.now)) > 0:
             yield Trouble(
                 f"{counted(1, one.kind)} is held by a worker whose lease ended {duration(late)} ago.",
                 "Any living worker takes it over and goes on from its last checkpoint.",
-                severe=not any(worker.lives for worker in found.workers),
+                severe=not any(worker.lives for worker in state.workers),
                 records=[one.record_id],
             )
 
 
-def _of_returned(found: Operations) -> Iterator[Trouble]:
-    for one in found.returned:
+def _of_returned(state: Operations) -> Iterator[Trouble]:
+    for one in state.returned:
         lost = f"lost its process {one.losses} times in a row" if one.losses > 1 else "was given back"
-        wait = -found.seconds_since(one.not_before)
+        wait = -state.seconds_since(one.not_before)
         yield Trouble(
             f"{counted(1, one.kind)} {lost}{f': {one.reason}' if one.reason else ''}.",
             f"It is tried again in {duration(wait)}." if wait > 0 else "It is tried again by the next free worker.",
@@ -315,8 +315,8 @@ def _of_returned(found: Operations) -> Iterator[Trouble]:
         )
 
 
-def _of_models(found: Operations) -> Iterator[Trouble]:
-    for model_id, name, seconds in found.suspended:
+def _of_models(state: Operations) -> Iterator[Trouble]:
+    for model_id, name, seconds in state.suspended:
         yield Trouble(
             _naming("The model “{}” is out of service for another {}.", name, duration(seconds)),
             "A run of it has ended its process: it crashed, took too much memory or did not come back in its time. "
@@ -325,9 +325,9 @@ def _of_models(found: Operations) -> Iterator[Trouble]:
         )
 
 
-def _of_releases(found: Operations) -> Iterator[Trouble]:
+def _of_releases(state: Operations) -> Iterator[Trouble]:
     ours = version("fedlas")
-    for worker in found.workers:
+    for worker in state.workers:
         if worker.lives and worker.row.release not in (None, ours):
             yield Trouble(
                 _naming("The worker “{}” is release {}, this service {}.", worker.row.name, worker.row.release, ours),

@@ -154,8 +154,8 @@ async def sign_out(request: Request) -> Response:
 
 
 def _sessions(request: Request) -> Sessions:
-    found: Sessions = request.app.state.sessions
-    return found
+    sessions: Sessions = request.app.state.sessions
+    return sessions
 
 
 def _speaks_tls(request: Request) -> bool:

@@ -269,12 +269,12 @@ class StaticFile:
 @cache
 def static_files() -> dict[str, StaticFile]:
     """All of them by name; the style of reports is that of the pages, too."""
-    found = {}
+    by_name = {}
     for folder in (files("service.web").joinpath("static"), files("fedlas.report").joinpath("templates")):
         for file in folder.iterdir():
             if media_type := _MEDIA_TYPES.get(PurePath(file.name).suffix):
-                found[file.name] = StaticFile.of(file.read_bytes(), media_type)
-    return found
+                by_name[file.name] = StaticFile.of(file.read_bytes(), media_type)
+    return by_name
 
 
 def static_path(name: str) -> str:
@@ -284,10 +284,10 @@ def static_path(name: str) -> str:
 
 @router.get("/static/{digest}/{name}")
 def get_static_file(request: Request, digest: str, name: str) -> Response:
-    found = static_files().get(name)
-    if found is None or found.digest != digest:
+    file = static_files().get(name)
+    if file is None or file.digest != digest:
         raise NotFound("not_found", f"there is no file {name!r} of this digest; load the page again")
-    return answer(request, found, cache=_FOREVER)
+    return answer(request, file, cache=_FOREVER)
 
 
 def answer(request: Request, file: StaticFile, *, cache: str) -> Response:

@@ -62,8 +62,8 @@ class PageRoute(APIRoute):
             kind = request.headers.get("content-type", _FORM)
             is_form = kind.partition(";")[0].strip().lower() == _FORM and len(kind) <= _MAX_TYPE_CHARACTERS
             if request.method == "POST" and not is_form:
-                found = repr(kind[:_MAX_TYPE_CHARACTERS])
-                raise UnsupportedFormat("unsupported_media_type", f"found {found}; a page takes {_FORM}")
+                shown = repr(kind[:_MAX_TYPE_CHARACTERS])
+                raise UnsupportedFormat("unsupported_media_type", f"found {shown}; a page takes {_FORM}")
             return await handle(limited(request, MAX_SIGN_IN_BYTES if self.path == SIGN_IN else MAX_FORM_BYTES))
 
         return handle_form
@@ -116,10 +116,10 @@ class ListPage(Generic[T]):
 
 def list_page(request: Request, rows: Iterable[T], key: Callable[[T], str]) -> ListPage[T]:
     """The first `ROWS` rows; one more shows that more follow, on a page after the `key` of the last one."""
-    found = tuple(islice(rows, ROWS + 1))
-    shown = found[:ROWS]
+    first_rows = tuple(islice(rows, ROWS + 1))
+    shown = first_rows[:ROWS]
     newer = _path(request) if request.query_params.get("after") else None
-    return ListPage(shown, newer, _path(request, key(shown[-1])) if len(found) > ROWS else None)
+    return ListPage(shown, newer, _path(request, key(shown[-1])) if len(first_rows) > ROWS else None)
 
 
 def _path(request: Request, after: str | None = None) -> str:

@@ -256,8 +256,8 @@ def session_id_of(scope: Scope) -> str:
     They are taken apart by hand: a name has cookies of all its ports, and the standard library's parser gives up at the
     first that it cannot read.
     """
-    found = _SESSION_ID.search(b";".join(value for name, value in scope["headers"] if name == b"cookie"))
-    return "" if found is None else found[1].decode("latin-1").strip()
+    match = _SESSION_ID.search(b";".join(value for name, value in scope["headers"] if name == b"cookie"))
+    return "" if match is None else match[1].decode("latin-1").strip()
 
 
 def _sign_in(scope: Scope) -> Response:

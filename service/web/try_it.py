@@ -191,14 +191,14 @@ class Entered:
 
     def inputs(self, profile: ServingProfile) -> JsonValue:
         """The rows; raises InvalidRequest, and TooLarge for more than are answered here."""
-        found = self._inputs(profile)
-        rows = next(iter(found.values()), None) if isinstance(found, dict) else found
+        inputs = self._inputs(profile)
+        rows = next(iter(inputs.values()), None) if isinstance(inputs, dict) else inputs
         if isinstance(rows, list) and len(rows) > _MAX_ROWS:
             raise TooLarge(
                 "too_many_rows",
                 f"{len(rows):,} rows were entered; up to {_MAX_ROWS} are answered here, and any number by a client",
             )
-        return found
+        return inputs
 
     def _inputs(self, profile: ServingProfile) -> JsonValue:
         if self.images:
@@ -245,12 +245,12 @@ class Choices:
 
 def _number(name: str, text: str, *, most: float = 1e9) -> float:
     try:
-        found = float(text.replace(",", ".", 1))
+        number = float(text.replace(",", ".", 1))
     except ValueError:
-        found = math.nan
-    if not 0 <= found <= most:
+        number = math.nan
+    if not 0 <= number <= most:
         raise InvalidRequest("invalid_request", f"{name} is {_short(text)!r}; needed is a number from 0 to {most:,.0f}")
-    return found
+    return number
 
 
 def inputs_of(text: str, profile: ServingProfile) -> JsonValue:
@@ -269,19 +269,19 @@ def inputs_of(text: str, profile: ServingProfile) -> JsonValue:
 
 def _of_json(text: str, profile: ServingProfile) -> JsonValue:
     try:
-        found = json.loads(text)
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         message = f"what was entered begins like JSON and is none: {reason}"
         raise InvalidRequest("invalid_json", message, field="inputs") from error
-    if isinstance(found, dict) and set(found) == {"inputs"}:  # the body of a request
-        found = found["inputs"]
+    if isinstance(content, dict) and set(content) == {"inputs"}:  # the body of a request
+        content = content["inputs"]
     specs = {spec.name: spec for spec in profile.inputs}
-    if not isinstance(found, dict):
-        return _rows(found, profile.inputs[0])
-    if len(specs) == 1 and found.keys() != specs.keys():
-        return [found]  # a row by the names of its columns
-    return {name: _rows(rows, specs.get(name)) for name, rows in found.items()}
+    if not isinstance(content, dict):
+        return _rows(content, profile.inputs[0])
+    if len(specs) == 1 and content.keys() != specs.keys():
+        return [content]  # a row by the names of its columns
+    return {name: _rows(rows, specs.get(name)) for name, rows in content.items()}
 
 
 def _rows(value: JsonValue, spec: TensorSpec | None) -> JsonValue:

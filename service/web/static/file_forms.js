@@ -42,9 +42,9 @@
     const kinds = await Promise.all(files.map(fedlas.kindOf));
     const of = (name) => files.filter((_, place) => (kinds[place].side ?? (kinds[place].maybe ? target?.name : null)) === name);
     for (const side of open) {
-      const found = of(side.name);
-      if (found.length > 1) side.refuse(`${found.map((file) => file.name).join(" and ")} are both ${side.name === "model" ? "models" : "rows"}: drop one of them.`);
-      else if (found.length === 1) side.take(found[0]);
+      const taken = of(side.name);
+      if (taken.length > 1) side.refuse(`${taken.map((file) => file.name).join(" and ")} are both ${side.name === "model" ? "models" : "rows"}: drop one of them.`);
+      else if (taken.length === 1) side.take(taken[0]);
     }
     files.forEach((file, place) => {
       const { side, refusal } = kinds[place];
