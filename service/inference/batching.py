@@ -148,25 +148,25 @@ class InferenceBatch:
     def _halves(self, slices: list[Slice], outputs: tuple[str, ...], refused: Exception) -> list[Outputs | Exception]:
         if len(slices) == 1 or self._terminated:
             return [refused] * len(slices)
-        found: list[Outputs | Exception] = []
+        results: list[Outputs | Exception] = []
         half = len(slices) // 2
         for some in (slices[:half], slices[half:]):
             try:
-                found += self._results(some, outputs)
+                results += self._results(some, outputs)
             except InvalidRequest as error:
-                found += self._halves(some, outputs, error)
+                results += self._halves(some, outputs, error)
             except Exception as error:
-                found += [error] * len(some)
-        return found
+                results += [error] * len(some)
+        return results
 
     def _results(self, slices: list[Slice], outputs: tuple[str, ...]) -> list[Outputs | Exception]:
-        found = completed(self.model.run(_inputs(slices), outputs, self._options))
+        all_outputs = completed(self.model.run(_inputs(slices), outputs, self._options))
         begin = slices[0].at
         results: list[Outputs | Exception] = []
         for piece in slices:
             at = piece.at - begin
             rows = None if len(slices) == 1 else slice(at, at + piece.rows)
-            part = selected(found, piece.request.outputs, rows)
+            part = selected(all_outputs, piece.request.outputs, rows)
             if not piece.whole:
                 piece.request.gather(piece.start, part)
             results.append(part)
@@ -202,9 +202,9 @@ class InferenceBatch:
             rows = sum([piece.rows for piece, _ in share])
             waited = [self.started - piece.request.since for piece, _ in share if piece.start == 0]
             observer.batch(rows, len(waited), sum(waited), self.seconds * rows / self.rows)
-            found = [result["confidence"] for _, result in share if not isinstance(result, Exception)]
-            if found:
-                observer.confidences(found[0] if len(found) == 1 else np.concatenate(found))
+            confidences = [result["confidence"] for _, result in share if not isinstance(result, Exception)]
+            if confidences:
+                observer.confidences(confidences[0] if len(confidences) == 1 else np.concatenate(confidences))
 
 
 def _inputs(slices: list[Slice]) -> Mapping[str, np.ndarray]:

@@ -60,8 +60,8 @@ def check_json(body: bytes, *, limit: int, length: int | None = None) -> None:
     pieces = [content[start : start + _PIECE_BYTES] for start in range(0, size, _PIECE_BYTES)]
     weight = sum(each * int(np.count_nonzero(piece == mark)) for piece in pieces for mark, each in _WEIGHTS)
     if weight > most:
-        found = f"JSON of {size} bytes with values, lists, objects and keys that weigh as {weight} numbers"
-        raise TooLarge("too_many_values", f"{found}; at most {most} in one request: {_INSTEAD}", field="inputs")
+        sent = f"JSON of {size} bytes with values, lists, objects and keys that weigh as {weight} numbers"
+        raise TooLarge("too_many_values", f"{sent}; at most {most} in one request: {_INSTEAD}", field="inputs")
 
 
 class _Pause:

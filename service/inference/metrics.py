@@ -268,8 +268,8 @@ class ServingMetrics:
 
     def of(self, name: str, version: str, model_id: str) -> ModelMetrics:
         # A plain tuple is equal to its Key and is made in less time.
-        found = self._models.get((name, version, model_id))  # type: ignore[call-overload]
-        return found if found is not None else self._added(ModelKey(name, version, model_id))
+        metrics = self._models.get((name, version, model_id))  # type: ignore[call-overload]
+        return metrics if metrics is not None else self._added(ModelKey(name, version, model_id))
 
     def gauge(self, name: str, help: str, function: Callable[[], float]) -> None:
         """Register a value to be read at each scrape; those of all processes are added up."""

@@ -261,8 +261,8 @@ class Predictions:
     @property
     def typicality(self) -> np.ndarray | None:
         """(N,) share of the calibration rows that were at least as strange; a distance that overflows is far."""
-        found = self.outputs.get("typicality")
-        return None if found is None else np.nan_to_num(found, nan=0.0)
+        shares = self.outputs.get("typicality")
+        return None if shares is None else np.nan_to_num(shares, nan=0.0)
 
     @cached_property
     def best(self) -> np.ndarray:

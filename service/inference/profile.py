@@ -164,12 +164,12 @@ NO_SHIFT = PriorShift()
 
 def _reweighted(probs: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """p_k · w_k / Σ_j p_j · w_j (N, K) in the type of the probabilities, computed in float64."""
-    found = np.empty_like(probs)
+    reweighted = np.empty_like(probs)
     step = max(1, _BLOCK_NUMBERS // probs.shape[1])
     for start in range(0, len(probs), step):
         block = probs[start : start + step] * weights
-        np.divide(block, block.sum(axis=1, keepdims=True), out=found[start : start + step], casting="same_kind")
-    return found
+        np.divide(block, block.sum(axis=1, keepdims=True), out=reweighted[start : start + step], casting="same_kind")
+    return reweighted
 
 
 class TensorSpec(NamedTuple):

@@ -107,10 +107,10 @@ def array(content: bytes, where: str) -> np.ndarray:
         kind = f"shape {list(shape)} of {dtype} ({claimed} bytes)"
         raise _invalid_npy(where, f"its header claims {kind}, but {held} bytes follow")
     order = "F" if fortran_order else "C"
-    found = np.frombuffer(content, dtype, offset=begins) if held else np.empty(0, dtype)
-    if dtype.kind == "b" and held and found.view(np.uint8).max() > 1:
+    values = np.frombuffer(content, dtype, offset=begins) if held else np.empty(0, dtype)
+    if dtype.kind == "b" and held and values.view(np.uint8).max() > 1:
         raise _invalid_npy(where, "it holds bool values that are neither true nor false")
-    return found.reshape(shape, order=order)  # type: ignore[call-overload, no-any-return]
+    return values.reshape(shape, order=order)  # type: ignore[call-overload, no-any-return]
 
 
 def _measured(content: bytes, where: str) -> tuple[int, int, int]:
@@ -155,8 +155,8 @@ def _parsed(content: bytes, version: int, length_bytes: int) -> Header:
     return tuple(map(int, shape)), bool(fortran_order), dtype
 
 
-def _wrong_dtype(found: str, advice: str) -> InvalidRequest:
-    return InvalidRequest("wrong_dtype", f"it is {found[:100]}: {advice}")
+def _wrong_dtype(kind: str, advice: str) -> InvalidRequest:
+    return InvalidRequest("wrong_dtype", f"it is {kind[:100]}: {advice}")
 
 
 def _invalid_npy(where: str, what: str) -> InvalidRequest:
@@ -308,9 +308,9 @@ def check_type(kind: str) -> None:
     """Raise UnsupportedFormat for a media type, in small letters and without parameters, that nothing here reads."""
     if kind in _READERS or kind == _FORM:
         return
-    found = f"{kind[:100]!r} is not understood" if kind else "the body has no Content-Type"
+    reason = f"{kind[:100]!r} is not understood" if kind else "the body has no Content-Type"
     needed = f"send JSON with 'Content-Type: application/json'; accepted are {', '.join(ACCEPTED)}"
-    raise UnsupportedFormat("unsupported_media_type", f"{found}: {needed}")
+    raise UnsupportedFormat("unsupported_media_type", f"{reason}: {needed}")
 
 
 def told_by_content(body: bytes) -> str | None:

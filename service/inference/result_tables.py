@@ -60,27 +60,27 @@ class TableWriter:
         Raises:
             InvalidRequest: as `Predictions`, with the number of the row.
         """
-        found = Predictions(outputs or self._nothing(), self._policy, first_row=first_row)
+        predictions = Predictions(outputs or self._nothing(), self._policy, first_row=first_row)
         columns = {
-            "label": self._labels(found.index),
-            "index": _integers(found.index),
-            "confidence": _doubles(found.confidence),
-            "uncalibrated_confidence": _doubles(found.uncalibrated_confidence),
-            "abstain": pa.array(found.abstain),
+            "label": self._labels(predictions.index),
+            "index": _integers(predictions.index),
+            "confidence": _doubles(predictions.confidence),
+            "uncalibrated_confidence": _doubles(predictions.uncalibrated_confidence),
+            "abstain": pa.array(predictions.abstain),
         }
-        if (probability := found.probability) is not None:
+        if (probability := predictions.probability) is not None:
             columns["probability"] = _doubles(probability)
-        if (typicality := found.typicality) is not None:
+        if (typicality := predictions.typicality) is not None:
             columns["typicality"] = _doubles(typicality)
         if self._policy.options.top_k is not None:
-            columns["top_k"] = self._top_k(found)
+            columns["top_k"] = self._top_k(predictions)
         if self._policy.options.coverage is not None:
-            classes, sizes = self._policy.sets(found.probabilities)
+            classes, sizes = self._policy.sets(predictions.probabilities)
             columns["prediction_set"] = pa.ListArray.from_arrays(_offsets(sizes), self._labels(classes))
-        if (decision := found.decision) is not None:
+        if (decision := predictions.decision) is not None:
             columns["decision"] = self._labels(decision)
         if self._has_probabilities:
-            columns["probabilities"] = lists(found.probabilities)
+            columns["probabilities"] = lists(predictions.probabilities)
         return pa.table(columns)
 
     def _nothing(self) -> Outputs:
@@ -91,11 +91,11 @@ class TableWriter:
     def _labels(self, index: np.ndarray) -> pa.Array:
         return self._names.take(_integers(index))
 
-    def _top_k(self, found: Predictions) -> pa.Array:
-        best = found.best.reshape(-1)
-        columns = [self._labels(best), _integers(best), _doubles(found.best_confidence.reshape(-1))]
+    def _top_k(self, predictions: Predictions) -> pa.Array:
+        best = predictions.best.reshape(-1)
+        columns = [self._labels(best), _integers(best), _doubles(predictions.best_confidence.reshape(-1))]
         ranked = pa.StructArray.from_arrays(columns, _RANKED)
-        return pa.ListArray.from_arrays(_offsets(np.full(len(found.best), found.best.shape[1])), ranked)
+        return pa.ListArray.from_arrays(_offsets(np.full(len(predictions.best), predictions.best.shape[1])), ranked)
 
 
 def lists(probs: np.ndarray) -> pa.Array:
@@ -143,8 +143,8 @@ def numbered(
         answers = answers.take(pa.array(np.cumsum(~failed) - 1, mask=failed))
     after = {}
     if errors is not None:
-        found = [errors.get(number) for number in numbers.tolist()] if errors else [None] * count
-        after["error"] = pa.array([error and {"code": error.code, "message": error.message} for error in found], _ERROR)
+        cells = [errors.get(number) for number in numbers.tolist()] if errors else [None] * count
+        after["error"] = pa.array([error and {"code": error.code, "message": error.message} for error in cells], _ERROR)
     return pa.table({**before, **dict(zip(answers.column_names, answers.columns, strict=True)), **after})
 
 
@@ -192,8 +192,8 @@ def read_page(path: Path, *, start: int, limit: int) -> tuple[list[dict[str, Any
         if start >= stop:
             return [], False
         first, last = bisect_right(ends, start), bisect_left(ends, stop)
-        found = file.read_row_groups(list(range(first, last + 1)), use_threads=False)
-        return json_objects(found.slice(start - (ends[first - 1] if first else 0), stop - start)), stop < ends[-1]
+        table = file.read_row_groups(list(range(first, last + 1)), use_threads=False)
+        return json_objects(table.slice(start - (ends[first - 1] if first else 0), stop - start)), stop < ends[-1]
 
 
 def json_objects(rows: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:

@@ -111,8 +111,8 @@ def open_session(path: str, *, threads: int, shared_arena: bool = False, spinnin
 
 def former_names(session: ort.InferenceSession) -> dict[str, str]:
     """Outputs of this file by their names of today, where the file has other ones."""
-    found = {output.name for output in session.get_outputs()}
-    return {new: old for new, old in _FORMER_NAMES.items() if old in found and new not in found}
+    names = {output.name for output in session.get_outputs()}
+    return {new: old for new, old in _FORMER_NAMES.items() if old in names and new not in names}
 
 
 def spare_runs(*, processes: int, threads: int) -> int:
@@ -232,12 +232,12 @@ class OpenModel:
         times = []
         for _ in range(_WARM_RUNS):
             started = time.perf_counter()
-            found = self.run(inputs, outputs)
+            arrays = self.run(inputs, outputs)
             times.append(time.perf_counter() - started)
             if times[-1] > 1.0:
                 break
-        if "probabilities" in found:
-            self.classes = found["probabilities"].shape[-1]
+        if "probabilities" in arrays:
+            self.classes = arrays["probabilities"].shape[-1]
         return min(times)
 
 

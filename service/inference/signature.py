@@ -102,12 +102,12 @@ def _check_doubled(text: bytes) -> None:
 
 
 def _distinct(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
-    found: dict[str, object] = {}
+    members: dict[str, object] = {}
     for name, value in pairs:
-        if name in found:
+        if name in members:
             raise _Doubled(shown(name))
-        found[name] = value
-    return found
+        members[name] = value
+    return members
 
 
 def _no_number(rows: Sequence[Row], columns: Sequence[str], spec: TensorSpec) -> InvalidRequest:
@@ -187,9 +187,9 @@ def _by_name(value: object, specs: Sequence[TensorSpec]) -> dict[str, list[objec
     if isinstance(value, list) and len(names) == 1:
         value = {names[0]: value}
     if not isinstance(value, dict) or set(value) != set(names):
-        found = f"an object with {listed(value)}" if isinstance(value, dict) else _kind(value)
+        given = f"an object with {listed(value)}" if isinstance(value, dict) else _kind(value)
         needed = f"rows of shape {_shown(specs[0].row)}" if len(names) == 1 else f"an object with {sorted(names)}"
-        raise InvalidRequest("wrong_inputs", f"inputs must be {needed}; found {found}", field="inputs")
+        raise InvalidRequest("wrong_inputs", f"inputs must be {needed}; found {given}", field="inputs")
     for name, rows in value.items():
         if not isinstance(rows, list):
             message = f"input {shown(name)} must be a list of rows, not {_kind(rows)}"
@@ -260,8 +260,8 @@ def fit(array: np.ndarray, spec: TensorSpec) -> np.ndarray:
     if array.dtype.kind == "f" and not all_finite(array):
         broken = np.isinf(array) if spec.nan else ~np.isfinite(array)
         if broken.any():
-            row, found = int(np.argwhere(broken)[0][0]), "infinity" if spec.nan else "NaN or infinity"
-            raise InvalidRequest("non_finite", f"input {name!r}, row {row}: {found}", field="inputs")
+            row, kind = int(np.argwhere(broken)[0][0]), "infinity" if spec.nan else "NaN or infinity"
+            raise InvalidRequest("non_finite", f"input {name!r}, row {row}: {kind}", field="inputs")
     if array.dtype == dtype:
         return array
     with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is answered below
@@ -302,9 +302,9 @@ def _fits(shape: Sequence[int], expected: Sequence[int | str]) -> bool:
     return True
 
 
-def _fail(code: str, spec: TensorSpec, found: str) -> NoReturn:
+def _fail(code: str, spec: TensorSpec, given: str) -> NoReturn:
     needed = f"rows of shape {_shown(spec.row)} with dtype {spec.dtype}"
-    raise InvalidRequest(code, f"input {spec.name!r}: found {found}; needed are {needed}", field="inputs")
+    raise InvalidRequest(code, f"input {spec.name!r}: found {given}; needed are {needed}", field="inputs")
 
 
 def _shown(shape: Sequence[int | str]) -> str:

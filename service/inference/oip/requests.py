@@ -126,12 +126,12 @@ def _explain_json(raw: bytes, error: ValueError) -> NoReturn:
                     flat = list(chain.from_iterable(flat))
                 for number, value in enumerate(flat):
                     if isinstance(value, float) and not math.isfinite(value):
-                        found = f"input {shown(item['name'])}: value {number} of data is {value}"
-                        raise InvalidRequest("non_finite", f"{found}; NaN and infinity are refused", field="inputs")
+                        where = f"input {shown(item['name'])}: value {number} of data is {value}"
+                        raise InvalidRequest("non_finite", f"{where}; NaN and infinity are refused", field="inputs")
         except (ValueError, TypeError, KeyError, RecursionError):
             pass  # then it is not only NaN that is wrong
-    found = f"the body is not valid JSON: {error} (with binary tensors, Inference-Header-Content-Length must be given)"
-    raise InvalidRequest("invalid_json", found) from error
+    reason = f"the body is not valid JSON: {error} (with binary tensors, Inference-Header-Content-Length must be given)"
+    raise InvalidRequest("invalid_json", reason) from error
 
 
 def _scalars(value: object, *, of: str) -> dict[str, Scalar]:
@@ -142,16 +142,16 @@ def _scalars(value: object, *, of: str) -> dict[str, Scalar]:
     _check_number(value, f"{of}: parameters", field="parameters")
     for name, item in value.items():
         if not isinstance(item, str | int | float | bool):
-            found = f"{of}: the parameter {shown(name)} must be a text, a number, true or false, found {shown(item)}"
-            _fail("invalid_request", found, field="parameters")
+            message = f"{of}: the parameter {shown(name)} must be a text, a number, true or false, found {shown(item)}"
+            _fail("invalid_request", message, field="parameters")
     if "shared_memory_region" in value:
         _fail("invalid_request", f"{of}: shared memory is not used; send and receive the values", field="parameters")
     return value
 
 
-def _check_number(found: Sized, what: str, *, field: str) -> None:
-    if len(found) > _MAX_NAMED:
-        _fail("invalid_request", f"{len(found)} {what}; at most {_MAX_NAMED}", field=field)
+def _check_number(entries: Sized, what: str, *, field: str) -> None:
+    if len(entries) > _MAX_NAMED:
+        _fail("invalid_request", f"{len(entries)} {what}; at most {_MAX_NAMED}", field=field)
 
 
 def _flag(parameters: Mapping[str, Scalar], name: str, *, of: str, default: bool = False) -> bool:
@@ -164,8 +164,8 @@ def _flag(parameters: Mapping[str, Scalar], name: str, *, of: str, default: bool
 def _named(items: object, what: str) -> Sequence[tuple[str, Json]]:
     """Objects with names, each once."""
     if not isinstance(items, list):
-        found = "nothing" if items is None else shown(items)
-        _fail("invalid_request", f'"{what}s" must be a list of objects, found {found}', field=f"{what}s")
+        given = "nothing" if items is None else shown(items)
+        _fail("invalid_request", f'"{what}s" must be a list of objects, found {given}', field=f"{what}s")
     _check_number(items, f"{what}s", field=f"{what}s")
     named: dict[str, Json] = {}
     for number, item in enumerate(items):
@@ -188,15 +188,15 @@ def _inputs(items: object, body: bytes, header_length: int | None) -> dict[str, 
         shape, datatype = checked_shape(item.get("shape"), of=of), numbers_of(item.get("datatype"), of=of)
         size = _scalars(item.get("parameters"), of=of).get("binary_data_size")
         if (size is None) == (item.get("data") is None):
-            found = "neither" if size is None else "both"
-            _fail("invalid_request", f'{of}: either "data" or the parameter binary_data_size is needed, found {found}')
+            given = "neither" if size is None else "both"
+            _fail("invalid_request", f'{of}: either "data" or the parameter binary_data_size is needed, found {given}')
         if size is None:
             inputs[name] = from_json(item["data"], datatype, shape, of=of, booleans=may_hold_booleans(body))
             continue
         if type(size) is not int or not 0 <= size <= len(body) - start:
             where = "; Inference-Header-Content-Length is not given" if header_length is None else ""
-            found = f"binary_data_size is {shown(size)}, {len(body) - start} bytes are left behind the JSON{where}"
-            _fail("wrong_size", f"{of}: {found}")
+            sizes = f"binary_data_size is {shown(size)}, {len(body) - start} bytes are left behind the JSON{where}"
+            _fail("wrong_size", f"{of}: {sizes}")
         inputs[name] = from_binary(view[start : start + size], datatype, shape, of=of)
         start += size
     if start < len(body):
@@ -254,8 +254,8 @@ def _image_file(row: int, content: bytes) -> bytes:
         return binascii.a2b_base64(content, strict_mode=True)
     except ValueError as error:
         if content[:64].isascii() and content[:64].decode().isprintable():
-            found = f"row {row}: neither an image file nor Base64 (RFC 4648, without line breaks or a data: prefix)"
-            raise InvalidRequest("bad_image", f"{found}: {error}", field="inputs") from error
+            message = f"row {row}: neither an image file nor Base64 (RFC 4648, without line breaks or a data: prefix)"
+            raise InvalidRequest("bad_image", f"{message}: {error}", field="inputs") from error
         return content
 
 
@@ -307,8 +307,8 @@ def _priors(value: Scalar | None) -> dict[str, float] | None:
     try:
         return _PRIORS.validate_json(value if isinstance(value, str) else b"")
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False)[0]["msg"]
-        raise _invalid("class_priors", f"must be a JSON object with a share for each class: {found[:300]}") from error
+        reason = error.errors(include_url=False, include_input=False)[0]["msg"]
+        raise _invalid("class_priors", f"must be a JSON object with a share for each class: {reason[:300]}") from error
 
 
 def _share(name: str, value: Scalar) -> float:

@@ -76,10 +76,10 @@ def numbers_of(datatype: object, *, of: str) -> Datatype | None:
     if known is not None or datatype == BYTES:
         return known
     if datatype == "BF16":
-        found = "datatype BF16 is not read; send FP32 (or FP16), which is cast to the model's type"
+        reason = "datatype BF16 is not read; send FP32 (or FP16), which is cast to the model's type"
     else:
-        found = f"unknown datatype {shown(datatype)}; known are {', '.join([*DATATYPES, BYTES])}"
-    raise InvalidRequest("unsupported_datatype", f"{of}: {found}", field="inputs")
+        reason = f"unknown datatype {shown(datatype)}; known are {', '.join([*DATATYPES, BYTES])}"
+    raise InvalidRequest("unsupported_datatype", f"{of}: {reason}", field="inputs")
 
 
 def checked_shape(value: object, *, of: str) -> Shape:
@@ -123,8 +123,8 @@ def _flattened(data: object, of: str) -> tuple[Sequence[object], list[int]]:
             _fail("wrong_shape", f"{of}: data mixes lists and values at depth {len(nesting)}")
         sizes = set(map(len, data))
         if len(sizes) > 1:
-            found = f"lists of {min(sizes)} and of {max(sizes)} beside each other at depth {len(nesting)}"
-            _fail("wrong_shape", f"{of}: data is ragged: {found}")
+            lengths = f"lists of {min(sizes)} and of {max(sizes)} beside each other at depth {len(nesting)}"
+            _fail("wrong_shape", f"{of}: data is ragged: {lengths}")
         nesting.append(sizes.pop())
         data = list(chain.from_iterable(data))
     return data, nesting
@@ -144,8 +144,8 @@ def _numbers(values: Sequence[object], datatype: Datatype, of: str) -> np.ndarra
     if booleans and not set(map(type, values)) <= {bool}:
         _explain(values, datatype, of)
     if not booleans and bool in (kinds := list(map(type, values))):
-        found = f"data holds true/false values, the first as value {kinds.index(bool)}"
-        _fail("wrong_dtype", f"{of}: datatype is {datatype.name}, {found}")
+        reason = f"data holds true/false values, the first as value {kinds.index(bool)}"
+        _fail("wrong_dtype", f"{of}: datatype is {datatype.name}, {reason}")
     try:
         packed = struct.pack(f"<{len(values)}{datatype.code}", *values)
     except (struct.error, OverflowError):
@@ -155,8 +155,8 @@ def _numbers(values: Sequence[object], datatype: Datatype, of: str) -> np.ndarra
 
 def _explain(values: Sequence[object], datatype: Datatype, of: str) -> NoReturn:
     number = first_unsound(values, lambda some: _fits(some, datatype))
-    found = shown(values[number])
-    _fail("wrong_dtype", f"{of}: datatype is {datatype.name}, value {number} of data is not: found {found}")
+    misfit = shown(values[number])
+    _fail("wrong_dtype", f"{of}: datatype is {datatype.name}, value {number} of data is not: found {misfit}")
 
 
 def _fits(values: Sequence[object], datatype: Datatype) -> bool:
@@ -188,8 +188,8 @@ def from_binary(raw: memoryview, datatype: Datatype | None, shape: Shape, *, of:
         return _shaped(_prefixed(raw, math.prod(shape), of), shape, of)
     needed = math.prod(shape) * datatype.dtype.itemsize
     if len(raw) != needed:
-        found = f"shape {list(shape)} of {datatype.name} needs {needed} bytes, binary_data_size is {len(raw)}"
-        _fail("wrong_size", f"{of}: {found}")
+        sizes = f"shape {list(shape)} of {datatype.name} needs {needed} bytes, binary_data_size is {len(raw)}"
+        _fail("wrong_size", f"{of}: {sizes}")
     array = np.frombuffer(raw, dtype=datatype.dtype)
     if not array.flags.aligned:
         array = array.copy()
@@ -205,8 +205,8 @@ def _check_contents(count: int, of: str) -> None:
 
 def _prefixed(raw: memoryview, count: int, of: str) -> np.ndarray:
     if count * PREFIX.size > len(raw):
-        found = f"{count} values of BYTES need {count * PREFIX.size} bytes and more, binary_data_size is {len(raw)}"
-        _fail("wrong_size", f"{of}: {found}")
+        sizes = f"{count} values of BYTES need {count * PREFIX.size} bytes and more, binary_data_size is {len(raw)}"
+        _fail("wrong_size", f"{of}: {sizes}")
     _check_contents(count, of)
     contents = np.empty(count, dtype=object)
     start = 0
