@@ -134,8 +134,8 @@ def _print_table(console: Console, report: Json) -> None:
         table.add_row(title, *(_shown(report["metrics"][name][metric]) for name, _ in _MODELS))
     console.print(table)
     for name, against in (("uploaded", "the uploaded model"), ("temperature", "uploaded + temperature")):
-        found = [(m, report["differences"][f"calibrated_minus_{name}"][m]) for m in ("nll", "brier", "accuracy")]
-        parts = [f"{m} {d['value']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]" for m, d in found]
+        differences = [(m, report["differences"][f"calibrated_minus_{name}"][m]) for m in ("nll", "brier", "accuracy")]
+        parts = [f"{m} {d['value']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]" for m, d in differences]
         console.print(f"   calibrated minus {against}: {', '.join(parts)}")
 
 

@@ -110,8 +110,8 @@ def files(settings: ServiceSettings) -> Line:
 def protections(settings: ServiceSettings) -> Iterator[Line]:
     """Controls between a process that runs models and everything else, tried as a serving process does it."""
     if not settings.walled:
-        found = "predictions run in the process that holds keys and passwords (no wall)"
-        yield _line("wall", "skip", found, "FEDLAS_WALL=preferred, unless all who upload are trusted")
+        state = "predictions run in the process that holds keys and passwords (no wall)"
+        yield _line("wall", "skip", state, "FEDLAS_WALL=preferred, unless all who upload are trusted")
         return
     folder = settings.data_dir.absolute()
     report = wall.trial(next(path for path in (folder, *folder.parents) if path.is_dir()))
@@ -154,5 +154,5 @@ def _first_line(error: BaseException) -> str:
     return str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
 
 
-def _line(name: str, status: str, found: str, remedy: str = "") -> Line:
-    return {"name": name, "status": status, "found": found, "remedy": remedy}
+def _line(name: str, status: str, state: str, remedy: str = "") -> Line:
+    return {"name": name, "status": status, "found": state, "remedy": remedy}

@@ -79,8 +79,8 @@ def _resolved(unit: UnitOfWork, called: str, version: str | None) -> tuple[str, 
     if called.startswith("mdl_"):
         return called, None, None
     try:
-        found = unit.names.version(called, None if version is None else version_number(version))
-        return found.model_id, found.version, found.class_priors
+        published = unit.names.version(called, None if version is None else version_number(version))
+        return published.model_id, published.version, published.class_priors
     except NotFound as error:
         if error.code == "unknown_version":
             raise

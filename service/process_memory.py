@@ -38,11 +38,11 @@ _PAGE = resource.getpagesize()
 
 def memory_bytes() -> int:
     """How much memory processes here may have together: the machine's, or the container's limit."""
-    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for path in _CGROUP_LIMITS:
         with suppress(OSError, ValueError):  # no such controller, or "max"
-            found.append(int(Path(path).read_text()))
-    return min(found)
+            limits.append(int(Path(path).read_text()))
+    return min(limits)
 
 
 def lacked_memory(error: BaseException | None) -> bool:

@@ -121,8 +121,8 @@ def documents(app: FastAPI) -> Documents:
     """The OpenAPI documents; built once, by the first who asks."""
     if not hasattr(app.state, "documents"):
         app.state.documents = build(app, OPERATIONS)
-    found: Documents = app.state.documents
-    return found
+    built: Documents = app.state.documents
+    return built
 
 
 def _get_document(request: Request) -> Response:
@@ -132,6 +132,6 @@ def _get_document(request: Request) -> Response:
 
 @lru_cache(maxsize=2)
 def _written(app: FastAPI, of_protocol: bool) -> StaticFile:
-    found = documents(app)
-    content = json.dumps(found.protocol if of_protocol else found.main, separators=(",", ":"), ensure_ascii=False)
+    built = documents(app)
+    content = json.dumps(built.protocol if of_protocol else built.main, separators=(",", ":"), ensure_ascii=False)
     return StaticFile.of(content.encode(), "application/json")

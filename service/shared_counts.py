@@ -171,8 +171,8 @@ class SharedCounts:
         path = self._folder / f"{name}{_COUNTS}"
         known = self._read.get(name)
         with suppress(OSError, ValueError):
-            found = path.stat()
-            version = (found.st_ino, found.st_mtime_ns)
+            stat = path.stat()
+            version = (stat.st_ino, stat.st_mtime_ns)
             if known is None or known[0] != version:
                 self._read[name] = known = (version, Snapshot.decode(path.read_bytes()))
         return None if known is None else known[1]
