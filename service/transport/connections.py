@@ -133,16 +133,16 @@ class Connections:
         if not self._per_address:
             return ""
         try:
-            found = ip_address(address)
+            ip = ip_address(address)
         except ValueError:  # a Unix socket
             return ""
-        if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
-            found = found.ipv4_mapped
-        if found.is_loopback or any(found in network for network in self._proxies):
+        if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
+            ip = ip.ipv4_mapped
+        if ip.is_loopback or any(ip in network for network in self._proxies):
             return ""
-        if isinstance(found, IPv6Address):
-            return str(IPv6Network((int(found) >> _HOST_BITS << _HOST_BITS, _HOST_BITS)))
-        return str(found)
+        if isinstance(ip, IPv6Address):
+            return str(IPv6Network((int(ip) >> _HOST_BITS << _HOST_BITS, _HOST_BITS)))
+        return str(ip)
 
 
 def allow_many_connections() -> None:

@@ -114,8 +114,8 @@ class Exchange(RequestResponseCycle):
 
 def exchange_of(receive: Receive) -> Exchange | None:
     """The exchange whose `receive` this is; None over another server, or behind a middleware."""
-    found = getattr(receive, "__self__", None)
-    return found if isinstance(found, Exchange) else None
+    owner = getattr(receive, "__self__", None)
+    return owner if isinstance(owner, Exchange) else None
 
 
 class _Stop(Exception):
@@ -250,28 +250,28 @@ class HeadProtocol(HttpToolsProtocol):
         if parser.should_upgrade() and method != b"CONNECT":
             self._upgrading = True
             return
-        found = dict(self.headers)
+        by_name = dict(self.headers)
         if self._surplus is not None:
             wrong: Refusal | None = too_many(self._surplus)
         elif method == b"CONNECT":  # what follows would be a tunnel's, whatever its path
             wrong = malformed("CONNECT asks for a tunnel, and this is no proxy; send GET or POST")
         else:
-            wrong = fault(version, self.url, self.headers, found)
+            wrong = fault(version, self.url, self.headers, by_name)
         scope["method"] = method.decode()
         if wrong is not None:
             self._refuse(wrong)
             raise _Stop
         self._begun, self._in_body = False, True
-        self._body_left = int(found.get(b"content-length", 0))
+        self._body_left = int(by_name.get(b"content-length", 0))
         scope["http_version"] = version
         scope["raw_path"], scope["query_string"] = path, _ = origin_form(self.url)
         if self._departs(method, path):
             raise _Stop
         text = path.decode()
         scope["path"] = unquote(text) if "%" in text else text
-        scope["fedlas.headers"] = found  # type: ignore[typeddict-unknown-key]
+        scope["fedlas.headers"] = by_name  # type: ignore[typeddict-unknown-key]
         keeps = parser.should_keep_alive() and version == "1.1"
-        self._begin(Exchange.of(self, scope, keeps_alive=keeps, expects=b"expect" in found), self.app)
+        self._begin(Exchange.of(self, scope, keeps_alive=keeps, expects=b"expect" in by_name), self.app)
 
     def _departs(self, method: bytes, path: bytes) -> bool:
         return False

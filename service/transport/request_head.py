@@ -73,25 +73,25 @@ def too_many(reason: str) -> Refusal:
     return Refusal(503, "too_many_connections", detail, {"Retry-After": "1"})
 
 
-def fault(version: str, url: bytes, headers: Sequence[Header], found: Mapping[bytes, bytes]) -> Refusal | None:
-    """Return what is wrong with a head, if anything; `found` holds the headers by name."""
+def fault(version: str, url: bytes, headers: Sequence[Header], by_name: Mapping[bytes, bytes]) -> Refusal | None:
+    """Return what is wrong with a head, if anything; `by_name` holds the headers by name."""
     if version not in ("1.1", "1.0"):
         return Refusal(505, "http_version_not_supported", f"HTTP/{version} is not supported; send HTTP/1.1")
-    if len(found) != len(headers) and (repeated := _repeated(headers)):
+    if len(by_name) != len(headers) and (repeated := _repeated(headers)):
         return malformed(f"there are several headers {_shown(repeated)}; send one")
     if len(headers) > MAX_HEADERS:
         return Refusal(431, "headers_too_large", f"there are {len(headers)} headers; at most {MAX_HEADERS} are read")
-    host = found.get(b"host")
+    host = by_name.get(b"host")
     if host is None:
         if version == "1.1":
             return malformed("there is no header 'Host'; HTTP/1.1 needs one")
     elif host not in _KNOWN_HOSTS and not _is_host(host):
         return malformed("the header 'Host' is no host with an optional port")
-    if b"transfer-encoding" in found and (wrong := _wrong_encoding(version, found)):
+    if b"transfer-encoding" in by_name and (wrong := _wrong_encoding(version, by_name)):
         return wrong
-    if len(found.get(b"content-length", b"")) > _LENGTH_DIGITS:
+    if len(by_name.get(b"content-length", b"")) > _LENGTH_DIGITS:
         return malformed("'Content-Length' has more digits than any length")
-    if b"expect" in found and found[b"expect"].lower() != b"100-continue":
+    if b"expect" in by_name and by_name[b"expect"].lower() != b"100-continue":
         return Refusal(417, "expectation_failed", "the only supported expectation is '100-continue'")
     if len(url) > MAX_PATH_BYTES and (wrong := _excess(*url.split(b"?", 1))):
         return wrong
@@ -104,16 +104,16 @@ def _excess(path: bytes, query: bytes = b"") -> Refusal | None:
     if len(path) > MAX_PATH_BYTES:
         return Refusal(414, "uri_too_long", f"the path is longer than {MAX_PATH_BYTES} bytes; ids and names are short")
     if query.count(b"&") >= MAX_PARAMETERS:
-        found = f"the query has more than {MAX_PARAMETERS} parameters; needed is one value for each known name"
-        return Refusal(422, "too_many_parameters", found)
+        message = f"the query has more than {MAX_PARAMETERS} parameters; needed is one value for each known name"
+        return Refusal(422, "too_many_parameters", message)
     return None
 
 
 def _is_host(host: bytes) -> bool:
-    found = _HOST.fullmatch(host) is not None
-    if found and len(host) < 300 and len(_KNOWN_HOSTS) < _MAX_KNOWN_HOSTS:
+    is_host = _HOST.fullmatch(host) is not None
+    if is_host and len(host) < 300 and len(_KNOWN_HOSTS) < _MAX_KNOWN_HOSTS:
         _KNOWN_HOSTS.add(host)
-    return found
+    return is_host
 
 
 def _repeated(headers: Sequence[Header]) -> bytes | None:
@@ -125,12 +125,12 @@ def _repeated(headers: Sequence[Header]) -> bytes | None:
     return None
 
 
-def _wrong_encoding(version: str, found: Mapping[bytes, bytes]) -> Refusal | None:
+def _wrong_encoding(version: str, by_name: Mapping[bytes, bytes]) -> Refusal | None:
     if version == "1.0":
         return malformed("'Transfer-Encoding' is not known to HTTP/1.0; send 'Content-Length'")
-    if b"content-length" in found:
+    if b"content-length" in by_name:
         return malformed("there are both 'Transfer-Encoding' and 'Content-Length'; send one of them")
-    if found[b"transfer-encoding"].strip().lower() != b"chunked":
+    if by_name[b"transfer-encoding"].strip().lower() != b"chunked":
         return malformed("the only 'Transfer-Encoding' that is read is exactly 'chunked'")
     return None
 
