@@ -81,10 +81,10 @@ def place(stacks: Sequence[str]) -> str:
 def oom_kills() -> int:
     """How many processes of this machine the kernel has killed for memory; 0 where it does not count them."""
     try:
-        found = _OOM_KILLS.search(_FIGURES.read_text())
+        match = _OOM_KILLS.search(_FIGURES.read_text())
     except OSError:
         return 0
-    return 0 if found is None else int(found[1])
+    return 0 if match is None else int(match[1])
 
 
 def fault(code: int, marked: Marked, *, out_of_memory: bool) -> Fault | None:
@@ -121,8 +121,8 @@ class ForkedProcess:
     def poll(self) -> int | None:
         """The exit code, or the negative signal, if it has ended."""
         with self._looking:
-            if self.returncode is None and (found := os.waitpid(self.pid, os.WNOHANG))[0]:
-                self.returncode = os.waitstatus_to_exitcode(found[1])
+            if self.returncode is None and (waited := os.waitpid(self.pid, os.WNOHANG))[0]:
+                self.returncode = os.waitstatus_to_exitcode(waited[1])
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
@@ -300,8 +300,8 @@ def _pass_log_on(name: str, process: Process, stacks: Path) -> None:
         for line in iter(lambda: lines.readline(_MAX_LINE), b""):
             text = line.decode(errors="replace").rstrip()
             if _WATCHDOG.fullmatch(text):
-                found = lines.read(_MAX_STACKS_BYTES).decode(errors="replace").splitlines()
-                text = _noted("its event loop stood still", found, stacks)
+                stack_lines = lines.read(_MAX_STACKS_BYTES).decode(errors="replace").splitlines()
+                text = _noted("its event loop stood still", stack_lines, stacks)
             if text:
                 say(name, printable(text))
 

@@ -101,8 +101,8 @@ def bound(settings: ServiceSettings) -> socket.socket:
             return socket.create_server(address, family=family, backlog=_BACKLOG)
         except OSError as error:
             if time.monotonic() > deadline:
-                found = f"cannot listen on {address[0]}:{address[1]}: {os.strerror(error.errno or 0)}"
-                raise SystemExit(f"{found}; choose another by --port or FEDLAS_PORT") from None
+                message = f"cannot listen on {address[0]}:{address[1]}: {os.strerror(error.errno or 0)}"
+                raise SystemExit(f"{message}; choose another by --port or FEDLAS_PORT") from None
             time.sleep(0.2)
 
 

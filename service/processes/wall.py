@@ -78,8 +78,8 @@ def trial(root: Path | None, environment: Mapping[str, str] | None = None) -> Re
 
 
 def missing(report: Report) -> list[str]:
-    found = protections(report, PROTECTIONS, HARM)
-    return [f"{control.found}; it needs: {control.remedy}" for control in found if not control.on]
+    controls = protections(report, PROTECTIONS, HARM)
+    return [f"{control.found}; it needs: {control.remedy}" for control in controls if not control.on]
 
 
 def expected(settings: ServiceSettings, report: Report) -> list[str]:
