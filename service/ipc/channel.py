@@ -49,12 +49,12 @@ def sealed(content: bytes) -> int:
 
 def content_of(memory: int, most_bytes: int) -> bytes:
     """The content of such a file; raises ValueError for any other, whose reader might wait or never end."""
-    found = os.fstat(memory)
-    if not stat.S_ISREG(found.st_mode) or fcntl.fcntl(memory, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
+    status = os.fstat(memory)
+    if not stat.S_ISREG(status.st_mode) or fcntl.fcntl(memory, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
         raise ValueError("not a sealed file in memory")
-    if found.st_size > most_bytes:
-        raise ValueError(f"a message of {found.st_size} bytes; at most {most_bytes}")
-    return os.pread(memory, found.st_size, 0)
+    if status.st_size > most_bytes:
+        raise ValueError(f"a message of {status.st_size} bytes; at most {most_bytes}")
+    return os.pread(memory, status.st_size, 0)
 
 
 class TokenBucket:
@@ -132,9 +132,9 @@ class Packet(Generic[Incoming]):
 
     def taken(self) -> Packet[Incoming]:
         """The message, whose files are the caller's to close."""
-        found = replace(self)
+        packet = replace(self)
         self.files, self.memory = [], None
-        return found
+        return packet
 
     def close(self) -> None:
         _close(self.files if self.memory is None else [*self.files, self.memory])

@@ -278,12 +278,12 @@ class Placement:
         >>> Placement().place(b"/v1/models/spam/predict"), Placement().place(b"/v1/jobs")
         ('serving', 'control')
         """
-        found = _PREDICTION.fullmatch(unquote_to_bytes(path) if b"%" in path else path)
-        if found is None:
+        match = _PREDICTION.fullmatch(unquote_to_bytes(path) if b"%" in path else path)
+        if match is None:
             return CONTROL
         if not self.alone:
             return SERVING
-        return self.alone.get((found[1] or found[2]).decode(errors="replace"), SERVING)
+        return self.alone.get((match[1] or match[2]).decode(errors="replace"), SERVING)
 
 
 def place_of(process: str) -> str:

@@ -96,12 +96,12 @@ class RunRecord:
         content, notes = os.pread(self._memory, _NOTES_AT, 0), self._notes()
         (owner,) = _OWNER.unpack_from(content)
         marks = content[_OWNER.size : _OWNER.size + _MAX_MARKS * _MARK.size]
-        found = [(thread, digest.hex()) for thread, digest in _MARK.iter_unpack(marks) if any(digest)]
+        runs = [(thread, digest.hex()) for thread, digest in _MARK.iter_unpack(marks) if any(digest)]
         caught = _CAUGHT.search(notes)
         return Marked(
-            models=frozenset(digest for _, digest in found),
-            on_loop=_of_thread(found, owner),
-            caught=None if caught is None else _of_thread(found, int(caught[1], 16)),
+            models=frozenset(digest for _, digest in runs),
+            on_loop=_of_thread(runs, owner),
+            caught=None if caught is None else _of_thread(runs, int(caught[1], 16)),
         )
 
     def notes(self) -> list[str]:
@@ -116,5 +116,5 @@ class RunRecord:
         os.close(self._memory)
 
 
-def _of_thread(found: list[tuple[int, str]], thread: int) -> frozenset[str]:
-    return frozenset(digest for of, digest in found if of == thread)
+def _of_thread(runs: list[tuple[int, str]], thread: int) -> frozenset[str]:
+    return frozenset(digest for of, digest in runs if of == thread)
