@@ -139,8 +139,8 @@ class ServingApp:
     def _record(self, call: InferenceCall, outcome: str, seconds: float) -> None:
         (call.metrics or self.services.metrics.unknown).request(outcome, call.rows, seconds, call.abstained)
         if call.span.is_recording():
-            found = {} if call.resolved is None else {"version": call.resolved.version}
-            end(call.span, outcome, model=call.model, rows=call.rows, request_id=call.request.id, **found)
+            attributes = {} if call.resolved is None else {"version": call.resolved.version}
+            end(call.span, outcome, model=call.model, rows=call.rows, request_id=call.request.id, **attributes)
 
     def _note(self, request: Request, status: int, seconds: float = 0.0, model_id: str = "") -> None:
         scope = request.scope

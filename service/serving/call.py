@@ -261,16 +261,16 @@ class InferenceCall:
     async def find(self) -> tuple[ResolvedModel, ModelQueue]:
         """The model that is asked for, open; raises what `ModelRepository.find` does, or DeadlineExceeded."""
         repository = self._services.model_repository
-        found = repository.known(self.model, self.version)
-        if found is None:
+        opened = repository.known(self.model, self.version)
+        if opened is None:
             try:
                 async with asyncio.timeout_at(self.until):
-                    found = await repository.find(self.model, self.version)
+                    opened = await repository.find(self.model, self.version)
             except TimeoutError:
                 raise too_late() from None
-        self.resolved = resolved = found[0]
+        self.resolved = resolved = opened[0]
         self.metrics = self._services.metrics.of(resolved.called, resolved.version, resolved.model_id)
-        return found
+        return opened
 
     async def read(self, body: bytes, function: Callable[..., T], *args: object, small: int = SMALL_BYTES) -> T:
         """`function(body, *args)`, in a thread where the body is not small."""

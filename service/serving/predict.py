@@ -114,8 +114,8 @@ def _loaded(body: bytes) -> object:
         return from_json(body, allow_inf_nan=True)
     except ValueError as error:
         told = request_formats.told_by_content(body)
-        found = str(error)[:300] if told is None else f"send this file with 'Content-Type: {told}'"
-        raise InvalidRequest("invalid_json", f"the body is not valid JSON: {found}") from error
+        reason = str(error)[:300] if told is None else f"send this file with 'Content-Type: {told}'"
+        raise InvalidRequest("invalid_json", f"the body is not valid JSON: {reason}") from error
 
 
 def _policy(given: Mapping[str, object], profile: ServingProfile) -> DecisionPolicy:
