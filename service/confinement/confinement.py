@@ -104,8 +104,8 @@ def protections(report: Report, controls: Mapping[str, tuple[str, str]], harm: s
     """Controls of a report, each with its purpose and what permits it where it is off; `harm` begins a sentence."""
     for name, (meaning, remedy) in controls.items():
         state, _, how = report.get(name, "off: unknown").partition(": ")
-        found = f"{meaning} ({how})"
-        yield Protection(name.replace("_", " "), state == "on", found if state == "on" else f"{harm}: {found}", remedy)
+        shown = f"{meaning} ({how})"
+        yield Protection(name.replace("_", " "), state == "on", shown if state == "on" else f"{harm}: {shown}", remedy)
 
 
 def controls_on(report: Report) -> list[str]:
@@ -119,8 +119,8 @@ def lacking(report: object, expected: Iterable[str]) -> list[str]:
     ['user off: no such user', 'network off: unknown']
     """
     told = report if isinstance(report, dict) else {}
-    found = {name: str(told.get(name, "off: unknown")) for name in expected}
-    return [f"{name} {what}" for name, what in found.items() if not what.startswith("on")]
+    states = {name: str(told.get(name, "off: unknown")) for name in expected}
+    return [f"{name} {what}" for name, what in states.items() if not what.startswith("on")]
 
 
 def lower(kind: int, value: int) -> None:

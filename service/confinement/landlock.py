@@ -113,9 +113,9 @@ def map_only_this_user(user: int, group: int) -> None:
 
 def permitted_capabilities() -> int:
     """A bit per capability that this process may use; raises OSError."""
-    found = ctypes.create_string_buffer(struct.calcsize("6I"))
-    call("capget", struct.pack("Ii", _CAPABILITY_VERSION_3, 0), found)
-    _, low, _, _, high, _ = struct.unpack("6I", found.raw)
+    buffer = ctypes.create_string_buffer(struct.calcsize("6I"))
+    call("capget", struct.pack("Ii", _CAPABILITY_VERSION_3, 0), buffer)
+    _, low, _, _, high, _ = struct.unpack("6I", buffer.raw)
     return int(low | high << 32)
 
 
