@@ -69,8 +69,8 @@ class Isolation:
 
     def places(self) -> dict[str, str]:
         """The process of each model that runs alone, by all that it was called when it was last asked for."""
-        found = ((model, self._places.get(digest)) for model, digest in self._meanings.items())
-        return {model: place.process for model, place in found if place is not None}
+        placed = ((model, self._places.get(digest)) for model, digest in self._meanings.items())
+        return {model: place.process for model, place in placed if place is not None}
 
     def fault(self, fault: Fault, process: str) -> None:
         """The process has ended by a fault, while these models ran, all of which it was given."""

@@ -313,9 +313,9 @@ class PeerModels:
     def _asked_for(self, called: str, version: str | None) -> set[ServingPeer]:
         """The processes that may be asked for a model; raises Unavailable where there is none."""
         place = self._peers.placement.alone.get(in_path(called, version), SERVING)
-        if not (found := self._peers.members.of(place)):
+        if not (peers := self._peers.members.of(place)):
             raise _missing()
-        return found
+        return peers
 
     async def _tell(self, document: Callable[[int], BaseModel]) -> None:
         """Tell all; one that does not answer in time asks again by itself before it answers."""
