@@ -59,8 +59,8 @@ def path_of(head: bytes) -> bytes:
 def written(path: bytes, refusal: Refusal) -> bytes:
     """The answer to a request of which no more than its path is known."""
     title = HTTPStatus(refusal.status).phrase
-    found = {"status": refusal.status, "detail": refusal.detail, "code": refusal.code}
-    kind, error = "application/problem+json", {"type": f"/errors/{refusal.code}", "title": title, **found}
+    fields = {"status": refusal.status, "detail": refusal.detail, "code": refusal.code}
+    kind, error = "application/problem+json", {"type": f"/errors/{refusal.code}", "title": title, **fields}
     if path.startswith(_PROTOCOL):
         kind, error = "application/json", {"error": refusal.detail}
     body = json.dumps(error).encode()
