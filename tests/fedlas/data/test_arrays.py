@@ -168,7 +168,8 @@ def test_arrays_of_different_lengths_are_not_loaded() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["data", "calibrators", "calibrators.feature_map", "gate", "race.results", "race.calibrator_selection", "report"]
+    "module",
+    ["data", "calibrators", "calibrators.feature_map", "gate", "race.results", "race.calibrator_selection", "report"],
 )
 def test_no_torch_is_loaded(module: str) -> None:
     """Importing the module in a fresh interpreter does not load PyTorch."""
