@@ -241,7 +241,7 @@ def calibrate(
         >>> labels = (truth + rng.gumbel(size=truth.shape)).argmax(axis=1)
         >>> result = calibrate(LabelledScores(logits=3 * truth, labels=labels))
         >>> result.verdict, result.serves
-        ('post_hoc', True)
+        ('post_hoc', 'calibrated')
         >>> result.model.predict_proba(3 * truth).shape
         (400, 3)
     """

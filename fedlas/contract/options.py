@@ -19,8 +19,12 @@ _LISTED_NAMES = 5
 ROLE_NAMES = ("label", "split", "group", "slices", "weight", "time", "id")
 
 
-def _checked_roles(roles: dict[str, str | list[str]]) -> dict[str, str | list[str]]:
-    for role, column in roles.items():
+#: Role → column, or columns for `slices`.
+GivenRoles = dict[str, str | list[str]]
+
+
+def _checked_roles(roles: GivenRoles | None) -> GivenRoles | None:
+    for role, column in (roles or {}).items():
         if role not in ROLE_NAMES:
             raise ValueError(f"unknown role {role[:100]!r}; the roles are {', '.join(ROLE_NAMES)}")
         if not isinstance(column, str) and role != "slices":
@@ -28,8 +32,11 @@ def _checked_roles(roles: dict[str, str | list[str]]) -> dict[str, str | list[st
     return roles
 
 
-#: Role → column, or columns for `slices`.
-GivenRoles = Annotated[dict[str, str | list[str]], AfterValidator(_checked_roles)]
+SentRoles = Annotated[
+    GivenRoles | None,
+    AfterValidator(_checked_roles),
+    Field(description="Role → column, such as `label`; `slices` names several columns."),
+]
 DatasetFormat = Literal["npz", "csv", "parquet", "imagefolder"]
 
 
@@ -66,6 +73,7 @@ class DatasetOptions(Document):
 class DatasetPart(DatasetOptions):
     """The options of a dataset as they are sent: in a query, a form, or the part of a job's form."""
 
+    roles: SentRoles = None
     name: FileName = None
     upload_id: UploadId = None
 
@@ -144,9 +152,7 @@ GivenPriors = Annotated[dict[str, float] | None, AfterValidator(_checked_priors)
 class ScoresOptions(Document):
     """The options of a file of scores."""
 
-    method: str = Field(
-        "auto", pattern="^[a-z][a-z0-9_]{0,39}$", description="`auto`, `temperature`, `affine`, … or another by name."
-    )
+    method: str = "auto"
     class_names: list[str] | None = Field(None, description="The names of the classes, in the order of the columns.")
     roles: GivenRoles | None = Field(
         None, description="Role → column, such as `label`; `slices` names several columns."
@@ -160,6 +166,10 @@ class ScoresOptions(Document):
 class ScoresPart(ScoresOptions):
     """The options of a file of scores as they are sent."""
 
+    method: str = Field(
+        "auto", pattern="^[a-z][a-z0-9_]{0,39}$", description="`auto`, `temperature`, `affine`, … or another by name."
+    )
+    roles: SentRoles = None
     name: FileName = None
     wait: float = Field(60, ge=0, le=60, description="Seconds to wait for the calibrator; then the answer is 202.")
 

@@ -77,7 +77,7 @@ class CeleryWorker:
 
 ROWS = b"x,label\n" + b"".join(b"%d.5,%d\n" % (i, i % 2) for i in range(200))
 #: A file that takes some seconds to inspect: long enough to be found in the middle of it.
-MANY_ROWS = b"x,label\n" + b"".join(b"%d.5,%d\n" % (i, i % 2) for i in range(400_000))
+MANY_ROWS = b"x,label\n" + b"".join(b"%d.5,%d\n" % (i, i % 2) for i in range(1_200_000))
 
 
 _CHANGING: dict[str, Json] = {

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedlas.contract.profiles import TensorSpec
 from fedlas.data import align_inputs
 from fedlas.data.prepared import ImageColumn
 from fedlas.preprocessing import Preprocessing
@@ -37,7 +38,9 @@ def test_serving_sees_what_training_saw(dtype: str) -> None:
     """Files through a dataset and through a request are one array to the last bit."""
     specs = [{**SPECS[0], "dtype": dtype}]
     inputs: dict[str, Any] = {"images": ImageColumn.of(FILES)}
-    trained = align_inputs(inputs, specs, preprocessing=Preprocessing.parse(PREPROCESSING))["x"]
+    trained = align_inputs(
+        inputs, [TensorSpec(**one) for one in specs], preprocessing=Preprocessing.parse(PREPROCESSING)
+    )["x"]
     served = parse([b64(file) for file in FILES], specs=specs)["x"]
     assert served.dtype == trained.dtype == np.dtype(dtype)
     assert served.tobytes() == trained.tobytes()
