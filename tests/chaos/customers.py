@@ -77,7 +77,7 @@ class Caller:
         """The answers of a model for rows, which it must give."""
         answer = self.ask("POST", f"/v1/models/{model_id}/predict", json={"inputs": rows})
         assert answer.status_code == 200, f"a prediction was answered with {answer.status_code}: {answer.text}"
-        return list(answer.json()["batches"])
+        return list(answer.json()["predictions"])
 
 
 def _passes(method: str, answer: httpx.Response, options: Json) -> bool:
