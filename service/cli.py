@@ -117,6 +117,7 @@ def _api(options: argparse.Namespace) -> int:
 
 def _migrate(options: argparse.Namespace) -> int:
     from service.processes.supervision import locked
+    from service.registry.errors import Unavailable
     from service.registry.registry import Registry
 
     settings = settings_from(options)
@@ -129,7 +130,11 @@ def _migrate(options: argparse.Namespace) -> int:
         if registry.is_current():
             print("nothing is migrated: this release made the database")
             return 0
-        reports = registry.rewrite(copy)
+        try:
+            reports = registry.rewrite(copy)
+        except (Unavailable, OSError) as error:
+            print(f"fedlas: nothing is migrated: {error}", file=sys.stderr)
+            return 1
     print(f"migrated, with {reports} reports; as it was: {copy}; to undo it, copy that over {settings.data_dir}")
     return 0
 

@@ -130,7 +130,7 @@ class EventStream:
 
     def page(self, before: list[JobEvent]) -> dict[str, Any]:
         """The parameters of the page of events that follows these, the newest first."""
-        return {"limit": _PER_PAGE, **({"before": before[-1].id} if before else {})}
+        return {"limit": _PER_PAGE, **({"after": before[-1].id} if before else {})}
 
     def needs_more(self, page: Page[JobEvent]) -> bool:
         """Older events than those of this page may be unknown, too."""

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Engine, inspect, text
 
 from service.registry.artifacts import ArtifactStore
+from service.registry.errors import NotFound
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -140,18 +141,19 @@ def _rename_in_rows(connection: Connection) -> None:
 
 
 def _rewrite_reports(connection: Connection, table: sa.TableClause, artifacts: ArtifactStore, copy: Path) -> int:
+    """Rewrite the stored reports of these records, and return how many; one that is lost or damaged stays so."""
     rows = connection.execute(sa.select(table.c.id, table.c.report_sha256).where(table.c.report_sha256.is_not(None)))
-    reports = rows.all()
-    for id_, digest in reports:
-        with artifacts.held(digest) as path, artifacts.stage() as file:
+    rewritten = 0
+    for id_, digest in rows.all():
+        with suppress(NotFound, ValueError), artifacts.held(digest) as path, artifacts.stage() as file:
             kept = copy / "artifacts" / digest[:2] / digest
             kept.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, kept)
             report = _renamed(json.loads(path.read_bytes()))
             file.write(json.dumps({"confidence_gap": _gaps(report), **report}, ensure_ascii=False).encode())
-            values = {"report_sha256": file.keep()}
-        connection.execute(table.update().where(table.c.id == id_).values(values))
-    return len(reports)
+            connection.execute(table.update().where(table.c.id == id_).values(report_sha256=file.keep()))
+            rewritten += 1
+    return rewritten
 
 
 def _renamed(report: dict[str, Any]) -> dict[str, Any]:

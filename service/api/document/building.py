@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from fedlas.contract.error_codes import ERROR_CODES
-from fedlas.contract.options import DatasetPart, ModelPart
+from fedlas.contract.options import DatasetPart, ModelPart, ScoresPart
 from fedlas.contract.problems import Problem
 from fedlas.contract.protocol import OipError
 from fedlas.contract.record_codes import RECORD_CODES
@@ -30,12 +30,6 @@ from service.api.plumbing.routing import ANY_KEY
 
 Json = dict[str, Any]
 _REFERENCE = re.compile(r"#/components/(\w+)/([\w-]+)")
-#: Query parameters whose text is JSON, and the schema that has them as fields.
-_JSON_PARAMETERS = {
-    **dict.fromkeys(("roles", "split_shares", "padding"), "DatasetPart"),
-    "preprocessing": "ModelPart",
-    **dict.fromkeys(("max_error", "coverage", "decision", "class_priors"), "PredictRequest"),
-}
 #: The description of an answer whose schema has none, by its first media type.
 _CONTENTS = {
     "application/json": "One page of the list, newest first.",
@@ -169,7 +163,7 @@ def build(app: FastAPI, predictions: Sequence[PredictionOperation]) -> Documents
     document["paths"] |= {operation.path: operation.openapi() for operation in predictions}
     schemas = document["components"]["schemas"]
     schemas |= _schemas([Problem, OipError, *_models(operation.response for operation in predictions)], "serialization")
-    forms: list[type[BaseModel]] = [JobOptions, ModelPart, DatasetPart]
+    forms: list[type[BaseModel]] = [JobOptions, ModelPart, DatasetPart, ScoresPart]
     asked = _schemas([JobRequest, *forms, *_models(operation.body for operation in predictions)], "validation")
     _add_requests(document, asked)
     bearer = {
@@ -219,9 +213,6 @@ def _without_titles(document: Json) -> None:
             schema.pop("title", None)
             if schema.get("description") == parameter.get("description"):
                 schema.pop("description", None)
-            if parameter["in"] == "query" and (owner := _JSON_PARAMETERS.get(parameter["name"])) is not None:
-                content = {"$ref": f"#/components/schemas/{owner}/properties/{parameter['name']}"}
-                schema.update(contentMediaType="application/json", contentSchema=content)
 
 
 def _share_parameters(document: Json) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from fedlas.contract.options import AnswerOptions
 from fedlas.contract.predictions import PredictRequest, PredictResponse
 from fedlas.contract.protocol import InferRequest, InferResponse
-from service.api.plumbing.declarations import BINARY, LOST, OPTIONS_REFUSED, ROWS_REFUSED, SERVED, operation
+from service.api.plumbing.declarations import BINARY, LOST, OPTIONS_REFUSED, ROWS_REFUSED, SERVED, json_text, operation
 
 Json = dict[str, Any]
 #: The schema of a body: that of a model, or as it is.
@@ -88,16 +88,19 @@ _MODEL_REFUSED = ("unknown_model", "model_not_ready", "model_unloaded", *SERVED,
 _QUERY_TYPES = {"top_k": "integer", "abstain_below": "number", "probabilities": "boolean"}
 
 
-def _parameter(name: str, description: str, kind: str, *, place: str) -> Json:
-    return {"name": name, "in": place, "required": False, "description": description, "schema": {"type": kind}}
+def _parameter(name: str, description: str, schema: Json, *, place: str) -> Json:
+    return {"name": name, "in": place, "required": False, "description": description, "schema": schema}
 
 
 _TIMEOUT = _parameter(
-    "X-Request-Timeout", "Seconds for which the answer is of use; 504 after that.", "number", place="header"
+    "X-Request-Timeout", "Seconds for which the answer is of use; 504 after that.", {"type": "number"}, place="header"
 )
 _OPTIONS = [
     _parameter(
-        name, f"{option.description} Beside a body that is not JSON.", _QUERY_TYPES.get(name, "string"), place="query"
+        name,
+        f"{option.description} Beside a body that is not JSON.",
+        {"type": _QUERY_TYPES[name]} if name in _QUERY_TYPES else json_text("PredictRequest", name),
+        place="query",
     )
     for name, option in AnswerOptions.model_fields.items()
 ]
@@ -113,7 +116,7 @@ def _infer(path: str, name: str, description: str, *codes: str) -> PredictionOpe
             _parameter(
                 "Inference-Header-Content-Length",
                 "Bytes of JSON at the beginning of a body that goes on with binary tensors.",
-                "integer",
+                {"type": "integer"},
                 place="header",
             ),
             _TIMEOUT,

@@ -111,6 +111,12 @@ def operation(
     return {**{name: value for name, value in declared.items() if value}, **(more or {})}
 
 
+def json_text(schema: str, field: str) -> Json:
+    """The schema of a text that is JSON, as a field of this schema has it; generators of clients read the text."""
+    content = {"$ref": f"#/components/schemas/{schema}/properties/{field}"}
+    return {"type": "string", "contentMediaType": "application/json", "contentSchema": content}
+
+
 def header_references(names: Iterable[str]) -> Json:
     """Headers of an answer, which `texts` describes."""
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}

@@ -18,6 +18,7 @@ from pydantic_core import from_json, to_json
 from fedlas.contract.base import Document, JsonObject, objection, objection_within
 from fedlas.contract.error_codes import ERROR_CODES
 from fedlas.preprocessing import Preprocessing
+from service.api.plumbing.declarations import json_text
 from service.api.plumbing.request_bodies import check_json, parse_json
 from service.registry.errors import InvalidRequest
 
@@ -54,18 +55,19 @@ def stored_options(options: Document) -> JsonObject:
 def query_parameters(kind: type[Document]) -> list[JsonObject]:
     """The fields as parameters of a query, for the OpenAPI document."""
     properties = kind.model_json_schema(ref_template="#/components/schemas/{model}")["properties"]
-    return [_parameter(name, schema) for name, schema in properties.items()]
+    return [_parameter(name, schema, kind.__name__) for name, schema in properties.items()]
 
 
-def _parameter(name: str, schema: dict[str, Any]) -> JsonObject:
+def _parameter(name: str, schema: dict[str, Any], owner: str) -> JsonObject:
     (plain, *_) = schema.pop("anyOf", [{}])
     value_schema = {**plain, **{key: value for key, value in schema.items() if key not in ("description", "title")}}
     if value_schema.get("default") is None:
         value_schema.pop("default", None)
     described = schema["description"]
-    if name in _NEEDED or name in _MIN_NAMES:
-        value_schema = {"type": "string"}
+    if name in _NEEDED:
+        value_schema = json_text(owner, name)
     if name in _MIN_NAMES:
+        value_schema = {"type": "string"}
         described += " A JSON list, or names between commas, in quotes where they hold one."
     return {"name": name, "in": "query", "required": False, "description": described, "schema": value_schema}
 

@@ -23,7 +23,7 @@ from service.api.plumbing.long_poll import LongPoll
 from service.api.plumbing.responses import RETRY_AFTER_S, After, Limit, cursor, json_page, page_of
 from service.api.plumbing.routing import Route
 from service.api.plumbing.services import ServicesDep
-from service.registry.errors import NotFound
+from service.registry.errors import InvalidRequest, NotFound
 from service.registry.presenters import delivery_record, event_json
 from service.registry.registry import UnitOfWork
 
@@ -35,10 +35,13 @@ _EVENT_STREAM = "text/event-stream"
 #: `X-Accel-Buffering` is nginx's: it would keep a stream back until 4 KiB are together.
 _STREAMED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", "Vary": "Accept"}
 
-AfterNumber = Annotated[
-    int | None, Query(ge=0, lt=2**63, description="The last event that the reader of a stream knows.")
+AfterEvent = Annotated[
+    int | None, Query(ge=0, lt=2**63, description="The `next` of the page before; of pages, not of a stream.")
 ]
-BeforeNumber = Annotated[int | None, Query(ge=0, lt=2**63, description="The number before which the page ends.")]
+KnownEvent = Annotated[
+    int | None,
+    Query(ge=0, lt=2**63, description="`Last-Event-ID` of a stream, where a client cannot set headers; not of pages."),
+]
 
 
 @router.get(
@@ -56,9 +59,9 @@ async def list_events(
     services: ServicesDep,
     job_id: str,
     limit: Limit = 20,
-    before: BeforeNumber = None,
-    after: AfterNumber = None,
-    last_event_id: Annotated[
+    after: AfterEvent = None,
+    last_event_id: KnownEvent = None,
+    header: Annotated[
         str | None,
         Header(
             alias="Last-Event-ID",
@@ -69,20 +72,26 @@ async def list_events(
 ) -> Response:
     """List or stream events of a job: a page, newest first; by `Accept: text/event-stream` a stream, oldest first.
 
-    A page goes on `before` the `next` of the one before it. A stream begins after `Last-Event-ID` (or `after`, where a
-    client cannot set headers), else with the first event.
+    A stream begins after `Last-Event-ID` (or `last_event_id`, where a client cannot set headers), else with the first
+    event.
     """
-    if _EVENT_STREAM not in request.headers.get("accept", ""):
-        return await services.read(partial(_page, job_id, limit, before))
-    known = (after or 0) if last_event_id is None else int(last_event_id)
+    is_stream = _EVENT_STREAM in request.headers.get("accept", "")
+    if is_stream and after is not None:
+        raise InvalidRequest("invalid_request", "a stream goes on by last_event_id; after is for pages", field="after")
+    if not is_stream and last_event_id is not None:
+        message = "a page goes on by after; last_event_id is for streams"
+        raise InvalidRequest("invalid_request", message, field="last_event_id")
+    if not is_stream:
+        return await services.read(partial(_page, job_id, limit, after))
+    known = (last_event_id or 0) if header is None else int(header)
     if await services.read(lambda unit: unit.jobs.get(job_id).status in FINAL and unit.events.last(job_id) <= known):
         return Response(status_code=204, headers=_STREAMED)  # a browser would come back again and again
     return EventSourceResponse(_stream(services.long_poll, job_id, known), headers=_STREAMED)
 
 
-def _page(job_id: str, limit: int, before: int | None, unit: UnitOfWork) -> Response:
+def _page(job_id: str, limit: int, after: int | None, unit: UnitOfWork) -> Response:
     unit.jobs.get(job_id)
-    rows = unit.events.newest_before(job_id, before, limit=limit + 1)
+    rows = unit.events.newest_before(job_id, after, limit=limit + 1)
     return json_page(((row.number, event_json(row).encode()) for row in rows), limit, headers={"Vary": "Accept"})
 
 

@@ -54,7 +54,7 @@ def test_the_list_is_pages_newest_first(api: Api) -> None:
     add(api.registry, job_id, 0.25, 0.5, 0.75)
     path = f"/v1/jobs/{job_id}/events"
     first = api.client.get(f"{path}?limit=3").json()
-    rest = api.client.get(f"{path}?limit=3&before={first['next']}").json()
+    rest = api.client.get(f"{path}?limit=3&after={first['next']}").json()
     assert [event["id"] for event in first["data"] + rest["data"]] == [4, 3, 2, 1]
     assert (first["has_more"], rest["has_more"]) == (True, False)
     assert first["data"][0]["data"] == {"fraction": 0.75}
@@ -74,20 +74,27 @@ def test_a_stream_tells_everything_and_ends(api: Api) -> None:
 
 
 def test_a_stream_goes_on_anywhere(api: Api) -> None:
-    """After any `Last-Event-ID`, or `after`, follows exactly the rest; a client that has all is answered 204."""
+    """After any `Last-Event-ID`, or `last_event_id`, follows exactly the rest; 204 answers a client that has all."""
     job_id = api.ordered()
     add(api.registry, job_id, 0.5)
     end(api.registry, job_id, "failed")
     whole = stream(api, job_id)
     for number in range(3):
         assert stream(api, job_id, **{"Last-Event-ID": str(number)}) == whole[number:]
-        answer = api.client.get(f"/v1/jobs/{job_id}/events?after={number}", headers=STREAM)
+        answer = api.client.get(f"/v1/jobs/{job_id}/events?last_event_id={number}", headers=STREAM)
         assert list(events_of(iter(answer.text.split("\n")))) == whole[number:]
     for number in (3, 4, 10**17):
         answer = api.client.get(f"/v1/jobs/{job_id}/events", headers={**STREAM, "Last-Event-ID": str(number)})
         assert (answer.status_code, answer.content) == (204, b"")
-    both = api.client.get(f"/v1/jobs/{job_id}/events?after=0", headers={**STREAM, "Last-Event-ID": "2"})
+    both = api.client.get(f"/v1/jobs/{job_id}/events?last_event_id=0", headers={**STREAM, "Last-Event-ID": "2"})
     assert list(events_of(iter(both.text.split("\n")))) == whole[2:], "a browser sends both when it comes again"
+
+
+def test_each_form_goes_on_by_its_own_parameter(api: Api) -> None:
+    """A page refuses what a stream goes on by, and a stream what a page goes on by."""
+    path = f"/v1/jobs/{api.ordered()}/events"
+    assert fields(api.client.get(f"{path}?after=1", headers=STREAM)) == {"after"}
+    assert fields(api.client.get(f"{path}?last_event_id=1")) == {"last_event_id"}
 
 
 @pytest.mark.parametrize("given", ["", "x", "-1", "1.5", "0x1", "1 2", "1" * 19])
