@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from service.api.plumbing import probes
 from service.api.plumbing.services import quarantine
 from service.queue import PermitSender
 from service.registry import tables
@@ -18,7 +19,7 @@ from service.registry.errors import Unavailable
 from service.registry.registry import Registry
 from service.registry.settings import WorkerSettings
 from service.registry.tables import new_id
-from service.web.operations import Operations
+from service.web.operations import Disk, Operations
 from tests.helpers.api import Api
 from tests.helpers.processes import free_port
 from tests.helpers.work import add_worker
@@ -28,8 +29,10 @@ HOSTILE = "<script>alert('w')</script>"
 
 @pytest.fixture
 def browser(api: Api, monkeypatch: pytest.MonkeyPatch) -> TestClient:
-    """A browser on a service without keys, whose broker answers at once: a look for one waits a second."""
-    monkeypatch.setattr(api.services.notifier, "check", lambda: None)
+    """A browser on a service without keys, with a broker at once, an empty disk and patience on a busy machine."""
+    monkeypatch.setattr(api.services.notifier, "check", lambda: None)  # a look for one waits a second
+    monkeypatch.setattr(probes, "_TIMEOUT_S", 60)
+    monkeypatch.setattr(Disk, "of", lambda _: Disk(10**12, 10**12))
     headers = {"Accept": "text/html"}
     return TestClient(api.client.app, base_url="http://localhost", headers=headers, follow_redirects=False)
 
@@ -59,6 +62,7 @@ def test_an_idle_service_says_that_all_is_well(browser: TestClient) -> None:
     """Every part is there while it is empty, and what a script reads again is the changing part alone."""
     page = browser.get("/operations")
     assert page.status_code == 200
+    assert re.findall(r'<div class="(?:wrong|warning)">.*?</div>', page.text, re.S) == []
     for sentence in ("All is well", "Nothing runs just now.", "No worker has registered", "Nothing has failed"):
         assert sentence in page.text
     part = browser.get("/operations", headers={"HX-Request": "true"}).text
