@@ -139,7 +139,7 @@ def test_the_service_in_an_empty_environment(built: dict[str, Built], empty: Cal
     """Both wheels and what they name are a whole service: ready, with its worker, its pages and its document."""
     environment, address = empty(), f"127.0.0.1:{free_port()}"
     environment.install(*(built[name].wheel for name in DISTRIBUTIONS), extra="standalone")
-    with environment.serving(address), httpx.Client(base_url=f"http://{address}") as http:
+    with environment.serving(address), httpx.Client(base_url=f"http://{address}", timeout=60) as http:
         page = http.get("/", headers={"Accept": "text/html"}).text
         assets = re.findall(r'(?:href|src)="(/[^"]+\.(?:css|js|svg)[^"]*)"', page)
         assert len(assets) > 3
