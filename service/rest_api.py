@@ -28,7 +28,19 @@ from service.api.plumbing.access_log import AccessLogMiddleware, RequestIdMiddle
 from service.api.plumbing.error_handlers import HeadMiddleware
 from service.api.plumbing.problems import RESPONSES
 from service.api.plumbing.services import Services
-from service.api.resources import batches, calibrators, datasets, events, jobs, models, names, oip, operations, uploads
+from service.api.resources import (
+    batches,
+    calibrators,
+    datasets,
+    events,
+    jobs,
+    keys,
+    models,
+    names,
+    oip,
+    operations,
+    uploads,
+)
 from service.registry.errors import Unavailable
 from service.web.pages import ProblemPagesMiddleware, install
 from service.web.rendering import StaticFile, answer
@@ -36,7 +48,7 @@ from service.web.sessions import SessionMiddleware, Sessions
 
 _DOCUMENT = "/openapi.json"
 _PROTOCOL_DOCUMENT = "/openapi-v2.json"
-_RESOURCES = (uploads, datasets, models, jobs, events, calibrators, batches, names)
+_RESOURCES = (uploads, datasets, models, jobs, events, calibrators, batches, names, keys)
 
 
 class App(NamedTuple):
@@ -69,9 +81,12 @@ def rest_api(
             await run_in_threadpool(services.registry.artifacts.clear_abandoned)
         services.start()
         starting()
-        cancelling = asyncio.create_task(jobs.cancel_due(services))
+        with suppress(Unavailable):  # a moment later, then
+            await services.write_keys()
+        background = [asyncio.create_task(work) for work in (jobs.cancel_due(services), services.follow_keys())]
         yield
-        cancelling.cancel()
+        for task in background:
+            task.cancel()
         for close in (stopping, services.close):  # a broker or a collector may not answer: the event loop goes on
             await run_in_threadpool(close)
 

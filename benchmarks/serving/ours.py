@@ -20,7 +20,7 @@ from benchmarks.serving.processes import Running, running
 from tests.helpers.processes import free_port
 
 Json = dict[str, Any]
-KEY = "key-of-the-benchmark"
+KEY = "key-of-the-benchmark-0123456789a"
 AUTHORIZATION = {"Authorization": f"Bearer {KEY}"}
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 
 import typer
 
@@ -29,6 +30,9 @@ from fedlas.cli.options import (
 )
 from fedlas.cli.output import Column, Json, count, share, size, transfer
 from fedlas.cli.resources import GROUPS, BatchId, PublishedName, show_record
+
+if TYPE_CHECKING:
+    from fedlas.contract.keys import Scope
 
 T = TypeVar("T")
 
@@ -136,6 +140,36 @@ def create_calibrator(
         session.client.calibrators.download(record["id"], out)
     show_record(session, "calibrators", record)
     return code_of_verdict(record["report"], require)
+
+
+@GROUPS["keys"].command(
+    "create",
+    cls=Command,
+    epilog=examples(
+        "fedlas keys create web --scope predict --model digits",
+        "fedlas keys create ci --scope read --scope write --days 90",
+        "FEDLAS_API_KEY=$(fedlas keys create prometheus --scope metrics -q)",
+    ),
+)
+def create_key(
+    session: Session,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Who or what uses it.")],
+    *,
+    scope: Annotated[
+        list[str], typer.Option(help="predict, read, write, metrics; admin for everything. May be repeated.")
+    ],
+    model: Annotated[
+        list[str] | None, typer.Option(help="A name or id that it may ask, with predict alone. May be repeated.")
+    ] = None,
+    days: Annotated[float | None, typer.Option(help="After so many days it is refused.", min=0)] = None,
+) -> None:
+    """Create a key with scopes.
+
+    It is shown this once; -q prints it alone.
+    """
+    expires = None if days is None else timedelta(days=days)
+    issued = session.client.keys.create(name, cast("list[Scope]", scope), models=model, expires=expires).raw
+    show_record(session, "keys", issued, key="key")
 
 
 PARTS = (

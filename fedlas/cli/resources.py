@@ -47,6 +47,7 @@ class Resource:
         key: field that names a record.
         filters: of `ls`, beside the limit.
         downloads: help of `download`, where a record has an ONNX file.
+        removal: the command that deletes one, and the client's method.
     """
 
     noun: str
@@ -61,6 +62,7 @@ class Resource:
     key: str = "id"
     filters: Sequence[str] = ()
     downloads: str = ""
+    removal: str = "delete"
 
 
 #: Columns that several kinds have, or that need no more than the path to their value, by their titles.
@@ -107,6 +109,11 @@ def _columns(*wanted: str | Column) -> tuple[Column, ...]:
 
 _ANSWERING = Column("model", lambda name: name["versions"].get(str(name["default_version"])))
 _JUDGED = (Column("verdict", "report.verdict"), Column("significant", "report.significant"))
+_RIGHTS = (
+    Column("scopes", lambda key: ", ".join(key["scopes"])),
+    Column("models", lambda key: ", ".join(key["models"] or ()) or None),
+    Column("expires", "expires_at", when),
+)
 RESOURCES = (
     Resource(
         noun="jobs",
@@ -219,13 +226,25 @@ RESOURCES = (
         downloads="Download a calibrator's ONNX file.\n\nScores go in, probabilities come out.",
         filters=("status", "name", "created_after", "created_before"),
     ),
+    Resource(
+        noun="keys",
+        help="Keys with scopes, for administrators: create, list, revoke.",
+        argument=Annotated[str, typer.Argument(metavar="KEY", help="The id of a key, key_….")],
+        example="key_01k…",
+        columns=_columns("id", "name", *_RIGHTS, "created"),
+        lines=_columns("id", "name", *_RIGHTS, "created", Column("key", lambda one: one.get("key"))),
+        shows="",
+        deletes="Revoke a key.\n\nFive seconds later no process admits it.",
+        question="Revoke {}?",
+        removal="revoke",
+    ),
 )
 _BY_NOUN = {resource.noun: resource for resource in RESOURCES}
 
 
-def show_record(session: Session, noun: str, record: Json) -> None:
-    """Write one record of a kind."""
-    session.output.record(record, _BY_NOUN[noun].lines, key=_BY_NOUN[noun].key)
+def show_record(session: Session, noun: str, record: Json, *, key: str | None = None) -> None:
+    """Write one record of a kind; `key` is the field that `-q` prints, by default the one that names it."""
+    session.output.record(record, _BY_NOUN[noun].lines, key=key or _BY_NOUN[noun].key)
 
 
 def _group(resource: Resource) -> typer.Typer:
@@ -236,12 +255,13 @@ def _group(resource: Resource) -> typer.Typer:
     texts = (
         (f"List {noun}, {order}.", (f"{command} ls", filtered, f"{command} ls --json | jq")),
         (resource.shows, (f"{command} show {one}", f"{command} show {one} --json")),
-        (resource.deletes, (f"{command} delete {one} --yes",)),
+        (resource.deletes, (f"{command} {resource.removal} {one} --yes",)),
         (resource.downloads, (f"{command} download {one} --out file.onnx",)),
     )
     for function, (help, lines) in zip(_functions(resource), texts, strict=True):
         if help:
-            app.command(function.__name__, cls=Command, help=help, epilog=examples(*lines))(function)
+            name = resource.removal if function.__name__ == "delete" else function.__name__
+            app.command(name, cls=Command, help=help, epilog=examples(*lines))(function)
     return app
 
 
@@ -269,7 +289,7 @@ def _functions(resource: Resource) -> tuple[Callable[..., None], ...]:
         yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     ) -> None:
         confirm(resource.question.format(record), yes=yes)
-        getattr(session.client, resource.noun).delete(record)
+        getattr(getattr(session.client, resource.noun), resource.removal)(record)
         session.output.lines([record])
 
     def download(

@@ -14,6 +14,7 @@ from fedlas.client.configuration import load_configuration
 from fedlas.client.errors import InvalidInput
 from fedlas.client.inputs import example_of, is_path, parts_of, predict_path
 from fedlas.client.jobs import Job, Jobs, OnEvent
+from fedlas.client.keys import Keys
 from fedlas.client.options import (
     AnswerOptions,
     CalibrateOptions,
@@ -82,6 +83,7 @@ class Client:
         self.names = Names(self._transport)
         self.calibrators = Calibrators(self._transport)
         self.batches = Batches(self._transport)
+        self.keys = Keys(self._transport)
 
     def __enter__(self) -> Client:
         return self

@@ -54,7 +54,13 @@ ERROR_CODES: dict[str, ErrorCode] = {
     "http_version_not_supported": ErrorCode(505, "The HTTP version is not 1.0 or 1.1.", "Send HTTP/1.1."),
     "too_many_connections": ErrorCode(503, "There are too many connections.", _LATER),
     "unauthorized": ErrorCode(
-        401, "No key of this service was sent.", "Send `Authorization: Bearer KEY` with a key of `FEDLAS_API_KEYS`."
+        401, "No key of this service was sent.", "Send `Authorization: Bearer KEY`; an administrator issues one."
+    ),
+    "forbidden": ErrorCode(
+        403, "The key does not grant this.", "Use a key with the scope, and for the model, that the answer names."
+    ),
+    "no_administrator": ErrorCode(
+        409, "Without `FEDLAS_API_KEYS` nobody may issue keys.", "Set it, and issue keys with one of its keys."
     ),
     "foreign_origin": ErrorCode(
         403, "A web page of another site sent the request.", "Name the page's host in `FEDLAS_ALLOWED_HOSTS`."
@@ -72,6 +78,7 @@ ERROR_CODES: dict[str, ErrorCode] = {
     "unknown_job": _unknown("job", "`GET /v1/jobs`"),
     "unknown_prediction": _unknown("batch", "`GET /v1/batches`"),
     "unknown_calibrator": _unknown("calibrator", "`GET /v1/calibrators`"),
+    "unknown_key": _unknown("key", "`GET /v1/keys`"),
     "unknown_upload": ErrorCode(
         404,
         "There is no upload with this id: it was used, deleted, or is older than 24 hours.",

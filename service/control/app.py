@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 
 import h11
 import httpx
@@ -183,11 +184,14 @@ class SpanRelay:
             return request
 
 
-def create_control(settings: ServiceSettings, peers: ServingPeers, models: PeerModels) -> App:
-    """Build the application of a control process, whose predictions other processes answer."""
-    core = Core.open(settings, Tracing())
+def create_control(settings: ServiceSettings, peers: ServingPeers, models: PeerModels, keys: Path) -> App:
+    """Build the application of a control process, whose predictions other processes answer.
+
+    `keys` is the folder where they read which keys were issued.
+    """
+    core = Core.open(settings, Tracing(), keys)
     relay = SpanRelay(Collector(os.environ).send if asked_for(os.environ) else lambda request: None)
-    peers.connect(core.look_up, core.keys, core.registry.artifacts, core.metrics, relay.pass_on)
+    peers.connect(core.look_up, core.registry.artifacts, core.metrics, relay.pass_on)
     services = Services.over(core, models, process_ids=peers.process_ids)
     fastapi = rest_api(services, stopping=relay.close)
     return App.fronted(ControlApp(fastapi, peers), fastapi, services)

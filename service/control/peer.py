@@ -21,7 +21,6 @@ from pathlib import Path
 import orjson
 from pydantic import TypeAdapter
 
-from service.api.plumbing.access import Keys
 from service.control.isolation import Isolation
 from service.ipc import reader
 from service.ipc.channel import Channel, Packet
@@ -30,8 +29,6 @@ from service.ipc.documents import (
     Counted,
     Done,
     Hello,
-    KeyAnswer,
-    KeyQuestion,
     Leaving,
     ModelAnswer,
     ModelQuestion,
@@ -114,7 +111,6 @@ class Known:
     """Shared parts of control that answer the questions of all serving processes, and take the rest."""
 
     look_up: ModelLookup
-    keys: Keys
     artifacts: ArtifactStore
     isolation: Isolation
     counts: ServingCounts
@@ -197,9 +193,6 @@ class ServingPeer:
                 self._known.adoption.adopt(packet)  # type: ignore[arg-type]
             case ModelQuestion() as question:
                 self._answer(self._model(question))
-            case KeyQuestion() as question:
-                admitted = self._known.keys.known(question.authorization.encode("latin-1", errors="replace"))
-                self.channel.offer(KeyAnswer(number=question.number, admitted=admitted))
             case Done() | Refusal():
                 self.questions.answered(packet)  # type: ignore[arg-type]
             case Counted():

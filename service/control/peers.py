@@ -15,7 +15,6 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from service.api.plumbing.access import Keys
 from service.control.isolation import Isolation
 from service.control.peer import READ, Known, ServedFolder, ServingPeer
 from service.inference.metrics import ServingMetrics
@@ -95,13 +94,12 @@ class ServingPeers:
     def connect(
         self,
         look_up: ModelLookup,
-        keys: Keys,
         artifacts: ArtifactStore,
         metrics: ServingMetrics,
         on_spans: Callable[[bytes], None],
     ) -> None:
         """Answer questions from these, count for all processes, and pass their spans on."""
-        self._known = Known(look_up, keys, artifacts, self._isolation, self._counts, self._adoption, on_spans)
+        self._known = Known(look_up, artifacts, self._isolation, self._counts, self._adoption, on_spans)
         metrics.others = self._counts.others
         metrics.load(int, int, int)  # none here: those of others are shown
         metrics.counter(

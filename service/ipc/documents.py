@@ -114,14 +114,6 @@ class ModelQuestion(Document):
     known: Text | None = None
 
 
-class KeyQuestion(Document):
-    """A question whether the holder of this `Authorization` is admitted."""
-
-    kind: Literal["key"] = "key"
-    number: Number
-    authorization: Annotated[str, Field(max_length=70_000)]
-
-
 class Counted(Document):
     """Counts of this process, as the content."""
 
@@ -171,14 +163,6 @@ class Refusal(Document):
     passing: bool = False
 
 
-class KeyAnswer(Document):
-    """An answer whether a key is admitted, and for how long that may be cached."""
-
-    kind: Literal["key_answer"] = "key_answer"
-    number: Number
-    admitted: bool
-
-
 class Forget(Document):
     """Ask again before the next answer: everything, or one name."""
 
@@ -226,16 +210,16 @@ class Hello(Document):
 
 
 ToControl = Annotated[
-    Connection | Hello | ModelQuestion | KeyQuestion | Done | Refusal | Counted | Spans | Stuck | Leaving | Peer | Gone,
+    Connection | Hello | ModelQuestion | Done | Refusal | Counted | Spans | Stuck | Leaving | Peer | Gone,
     Field(discriminator="kind"),
 ]
 ToServing = Annotated[
-    Connection | ModelAnswer | Refusal | KeyAnswer | Forget | Open | Drop | Count | Places, Field(discriminator="kind")
+    Connection | ModelAnswer | Refusal | Forget | Open | Drop | Count | Places, Field(discriminator="kind")
 ]
 ToAcceptor = Annotated[Connection | Peer | Gone | Places, Field(discriminator="kind")]
 ToParent = Annotated[Wanted | End, Field(discriminator="kind")]
 #: Messages that answer a question: each has the number of it.
-Answer = ModelAnswer | Refusal | KeyAnswer | Done
+Answer = ModelAnswer | Refusal | Done
 
 
 def refusal_of(number: int, error: errors.RegistryError) -> Refusal:

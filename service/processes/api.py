@@ -46,7 +46,7 @@ def create_app(settings: ServiceSettings, *, on_stuck: Callable[[str], None] | N
             on_stuck=on_stuck,
         ),
         access=core.access,
-        admission=core.keys,
+        keys=core.keys,
         look_up=core.look_up,
         metrics=core.metrics,
         tracing=core.tracing,

@@ -19,6 +19,7 @@ from service.control.isolation import Isolation
 from service.control.peers import PeerModels, ServingPeers
 from service.heartbeat import Heartbeat
 from service.ipc.documents import Placement
+from service.keys import KEYS_FOLDER
 from service.process_memory import MemoryRelease, limit
 from service.registry.errors import Unavailable
 from service.registry.registry import Registry
@@ -80,7 +81,7 @@ def main() -> int:
     isolation = Isolation(run_dir / "ended", quarantine(settings), most=settings.isolated_models)
     peers = ServingPeers(socket.socket(fileno=options.channel), options.folder, options.counts, Placement(), isolation)
     models = PeerModels(peers)
-    app = create_control(settings, peers, models)
+    app = create_control(settings, peers, models, options.folder / KEYS_FOLDER)
     protocol = partial(Protocol, connections=Connections.of(settings), hand_over=peers)
     config = configured(app.front, settings, lifespan="on", protocol=protocol)
     gc.collect()

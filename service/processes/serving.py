@@ -28,6 +28,7 @@ from service.heartbeat import Heartbeat
 from service.inference.metrics import ServingMetrics
 from service.inference.session import providers, release_arena
 from service.ipc.run_marks import RunMarks
+from service.keys import ADMINISTRATORS, Fingerprints, Keys
 from service.process_memory import MemoryRelease, limit
 from service.processes import confined
 from service.registry.errors import NotFound
@@ -99,7 +100,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--channel", type=int, required=True, help="the channel of this process, to control")
     parser.add_argument("--folder", type=Path, required=True, help="of its served copies")
     parser.add_argument("--host-name", action="append", default=[], help="under which browsers reach the service")
-    parser.add_argument("--keyed", action="store_true", help="a key is needed")
+    parser.add_argument("--keys", type=Path, required=True, help="the folder of issued keys")
     parser.add_argument("--run-marks", type=int, help="the memory in which it marks what it runs")
     parser.add_argument("--traced", action="store_true", help="control sends spans on")
     parser.add_argument("--heartbeat", type=int, help="write a byte into this pipe while the process lives")
@@ -116,6 +117,7 @@ def main() -> int:
     if settings.api_memory_bytes is not None or "CUDAExecutionProvider" not in providers():
         limit(settings.resolved_api_memory_bytes)
     control = ControlChannel(socket.socket(fileno=options.channel), name=options.name, provider=providers()[0])
+    keys = Keys(Fingerprints.parsed(os.environ.get(ADMINISTRATORS, "")), options.keys)
     metrics = ServingMetrics(most_models=settings.metrics_models)
     ending = Ending(control.stuck)
     tracing = Tracing.through(control.tell_spans) if options.traced else Tracing()
@@ -129,8 +131,8 @@ def main() -> int:
             longest_grace=_MAX_GRACE_S,
             marks=RunMarks(options.run_marks),
         ),
-        access=AccessControl(frozenset(options.host_name), keyed=options.keyed),
-        admission=control.keys,
+        access=AccessControl(frozenset(options.host_name), keyed=keys.needed),
+        keys=keys,
         look_up=control.meanings.look_up,
         metrics=metrics,
         tracing=tracing,

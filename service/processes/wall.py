@@ -20,6 +20,7 @@ from pathlib import Path
 from service.confinement.confinement import CONTROLS, Report, controls_on, protections
 from service.heartbeat import Pulse
 from service.ipc.documents import ACCEPTOR, ALONE, CONTROL
+from service.keys import ADMINISTRATORS, KEYS_FOLDER, Fingerprints
 from service.processes.child_process import AloneProcess, ChildProcess, say
 from service.processes.introductions import Introductions
 from service.processes.supervision import bound, numbered, supervise
@@ -67,7 +68,7 @@ def trial(root: Path | None, environment: Mapping[str, str] | None = None) -> Re
     try:
         with tempfile.TemporaryDirectory(dir=root) as folder:
             done = subprocess.run(
-                [*confined("serving", ()), "--folder", folder, "--trial"],
+                [*confined("serving", ()), "--folder", folder, "--keys", folder, "--trial"],
                 capture_output=True, timeout=_TRIAL_S, stdin=subprocess.DEVNULL, text=True, env=environment,
             )  # fmt: skip
         return dict(json.loads(done.stdout))
@@ -112,6 +113,7 @@ def walled_apis(
     introductions = Introductions()
     stack.callback(introductions.close)
     restricted = {**bare(environment), "FEDLAS_API_PROCESSES": str(settings.api_processes)}
+    restricted[ADMINISTRATORS] = str(Fingerprints.of(settings.api_keys))
     controls = expected(settings, trial(run_dir, restricted))
     of_control = {
         **environment,
@@ -119,12 +121,13 @@ def walled_apis(
         "FEDLAS_HOST": settings.host,
         "FEDLAS_PORT": str(listener.getsockname()[1]),
     }
-    counts = run_dir / "serving.counts"
+    counts, served = run_dir / "serving.counts", run_dir / _SERVED
     # Leftovers of an earlier run of the service: none of its processes lives.
-    shutil.rmtree(run_dir / _SERVED, ignore_errors=True)
+    shutil.rmtree(served, ignore_errors=True)
+    (served / KEYS_FOLDER).mkdir(parents=True)
     counts.unlink(missing_ok=True)
     control = [sys.executable, "-m", "service.processes.control"]
-    control += ["--folder", str(run_dir / _SERVED), "--counts", str(counts)]
+    control += ["--folder", str(served), "--counts", str(counts)]
     # One for those that hold everything, and one for those that hold nothing; none holds a key itself.
     trusted = Template.of("control", ["service.processes.control"], without_keys(of_control), run_dir)
     empty = Template.of(
@@ -150,7 +153,8 @@ def bare(environment: Mapping[str, str]) -> dict[str, str]:
 
 def without_keys(environment: Mapping[str, str]) -> dict[str, str]:
     """Environment of processes that check no key; a client's own (`FEDLAS_API_KEY`) is for none of them."""
-    return {name: value for name, value in environment.items() if not name.startswith("FEDLAS_API_KEY")}
+    secret = ("FEDLAS_API_KEY", "FEDLAS_METRICS_KEY")
+    return {name: value for name, value in environment.items() if not name.startswith(secret)}
 
 
 def _serving(
@@ -171,9 +175,10 @@ def _serving(
         folder = run_dir / _SERVED / name
         folder.mkdir(parents=True, exist_ok=True)
         command = [
-            *confined("serving", expected, "--name", name, "--folder", str(folder)),
+            *confined(
+                "serving", expected, "--name", name, "--folder", str(folder), "--keys", str(folder.parent / KEYS_FOLDER)
+            ),
             *(option for host in sorted(settings.host_names) for option in ("--host-name", host)),
-            *(["--keyed"] if settings.api_keys else []),
             *(["--traced"] if traced else []),
         ]
         kind, given = (AloneProcess, smaller) if name in alone_names else (ChildProcess, environment)

@@ -30,6 +30,8 @@ _SCRIPTS = Path(__file__).with_name("migrations")
 _IDLE_TIMEOUT_S = 60
 #: Revisions of pre-releases: of 2026-11-27 and of 2026-11-28. `rewrite` reads them.
 _PRE_RELEASES = ("0017", "0018")
+#: The revision that it makes of them; what has changed since is migrated as that of any database.
+_REWRITTEN = "0019"
 _PUBLISH_WHEN = {"shown": "significant", "promoted": "calibrated"}
 _JSON = sa.JSON()
 _MODELS = sa.table("models", sa.column("id"), sa.column("profile", _JSON))
@@ -102,9 +104,10 @@ def rewrite(engine: Engine, artifacts: ArtifactStore, copy: Path) -> int:
         _alter_tables(connection, number)
         _rename_in_rows(connection)
         reports = sum(_rewrite_reports(connection, table, artifacts, aside) for table in (_JOBS, _CALIBRATORS))
-        connection.execute(text(f"UPDATE {_TABLE} SET version_num = '{newest()}'"))
+        connection.execute(text(f"UPDATE {_TABLE} SET version_num = '{_REWRITTEN}'"))
         shutil.rmtree(copy, ignore_errors=True)  # of a rewrite that was undone, or did not get through
         os.replace(aside, copy)
+    migrate(engine)
     return reports
 
 

@@ -14,6 +14,7 @@ from pydantic_core import to_json
 
 from fedlas.contract import records
 from fedlas.contract.events import JOB_EVENT
+from fedlas.contract.keys import KeyRecord
 from service.registry import tables
 from service.registry.queues import QUEUE_OF
 from service.registry.registry import UnitOfWork
@@ -88,6 +89,10 @@ def calibrator_record(unit: UnitOfWork, row: tables.Calibrator) -> records.Calib
 def upload_record(row: tables.Upload, *, offset: int, touched_at: datetime) -> records.UploadRecord:
     """The public record of an upload of which `offset` bytes are here, the last since `touched_at`."""
     return _presented(records.UploadRecord, row, {"offset": offset, "expires_at": touched_at + KEPT})
+
+
+def key_record(row: tables.ApiKey) -> KeyRecord:
+    return _presented(KeyRecord, row)
 
 
 def _waiting_for(unit: UnitOfWork, row: tables.Record, work: tables.Work | None = None) -> str | None:

@@ -30,7 +30,7 @@ from service.registry.repositories.jobs import (
     Events,
     Jobs,
 )
-from service.registry.repositories.keys import BrowserSessions, IdempotencyKeys
+from service.registry.repositories.keys import ApiKeys, BrowserSessions, IdempotencyKeys
 from service.registry.repositories.names import Names
 from service.registry.repositories.pieces import Pieces
 from service.registry.repositories.records import KEPT, AfterCommit, Datasets, Models, Uploads
@@ -70,6 +70,7 @@ class UnitOfWork:
     deliveries = _repository(Deliveries)
     uploads = _repository(Uploads)
     names = _repository(Names)
+    api_keys = _repository(ApiKeys)
     keys = _repository(IdempotencyKeys)
     browser_sessions = _repository(BrowserSessions)
 

@@ -21,12 +21,12 @@ GIBIBYTE = 1024**3
 OWNER_ONLY = 0o077
 _S3 = "s3://"
 #: Settings whose validators say what is wrong, without the secrets in them.
-_SECRET = frozenset({"database_url", "api_keys"})
+_SECRET = frozenset({"database_url", "api_keys", "metrics_keys"})
 #: With less, a process that answers predictions cannot work.
 MIN_MEMORY_BYTES = 512 * 1024**2
 _MIN_DEFAULT_BYTES = 2 * 1024**3
 #: 16 random letters and digits have 80 bits and more: no guessing finds them.
-MIN_KEY_CHARACTERS = 16
+MIN_KEY_CHARACTERS = 32
 _CENTURY_DAYS = 36_525  # as long as moments can be written
 #: The URLs of SQLAlchemy that the service can use: drivers that take libpq's options, and a file.
 _URL_FORM = re.compile(
@@ -223,7 +223,10 @@ class ServiceSettings(ServingSettings, RegistrySettings):
     host: str = Field("127.0.0.1", description="Address to listen on; without keys only loopback is used.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes any free port.")
     api_keys: Annotated[frozenset[str], NoDecode, BeforeValidator(listed)] = Field(
-        frozenset(), description="Comma-separated bearer keys, each of 16 characters or more."
+        frozenset(), description="Comma-separated keys of administrators, each of 32 characters or more."
+    )
+    metrics_keys: Annotated[frozenset[str], NoDecode, BeforeValidator(listed)] = Field(
+        frozenset(), description="Comma-separated keys that read `/metrics` alone, each of 32 characters or more."
     )
     session_hours: float = Field(
         12, gt=0, le=24 * 31, description="How long a browser may use the pages after its user has entered a key."
@@ -254,7 +257,7 @@ class ServiceSettings(ServingSettings, RegistrySettings):
         frozenset(), description="Comma-separated names under which browsers reach this service, beside its `Host`."
     )
 
-    @field_validator("api_keys")
+    @field_validator("api_keys", "metrics_keys")
     @classmethod
     def _are_not_guessed(cls, value: frozenset[str]) -> frozenset[str]:
         if short := [len(key) for key in value if len(key) < MIN_KEY_CHARACTERS]:

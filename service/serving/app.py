@@ -82,7 +82,9 @@ class ServingApp:
         self, route: ServingRoute, parameters: Sequence[str], scope: Scope, receive: Receive, send: Send
     ) -> None:
         request = Request.read(scope, receive)
-        if refusal := await self._refusal(request):
+        services = self.services
+        grant = services.keys.grant(request.headers.get(b"authorization", b"")) if services.access.keyed else None
+        if refusal := services.access.refusal(request.scope, request.headers, grant):
             await request.answer(send, _answer_of(refusal))
             self._note(request, refusal.status_code)
             return
@@ -105,19 +107,6 @@ class ServingApp:
             self._record(call, outcome, seconds)
             model_id = "" if call.resolved is None else call.resolved.model_id
             self._note(request, GONE if answer is None else answer.status, seconds, model_id)
-
-    async def _refusal(self, request: Request) -> Response | None:
-        access, admission, admitted = self.services.access, self.services.admission, True
-        if access.keyed:
-            authorization = request.headers.get(b"authorization", b"")
-            if (known := admission.known(authorization)) is not None:
-                admitted = known
-            else:
-                try:
-                    admitted = await admission.ask(authorization)
-                except RegistryError as error:
-                    return problems.problem_of(request.scope["path"], error)
-        return access.refusal(request.scope, request.headers, admitted=admitted)
 
     async def _outcome(self, route: ServingRoute, call: InferenceCall) -> tuple[str, Answer | None]:
         method, path = call.request.scope["method"], call.request.scope["path"]

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from opentelemetry.trace import Span
@@ -31,6 +31,7 @@ from service.inference.quarantine import Quarantine
 from service.inference.scheduler import Files, Scheduler, SchedulerOptions
 from service.inference.session import prepare, spare_runs
 from service.ipc.run_marks import RunMarks
+from service.keys import Keys
 from service.model_repository import LookUp, ModelRepository, ResolvedModel
 from service.registry.errors import Overloaded, TooLarge
 from service.registry.settings import ServingSettings
@@ -102,16 +103,6 @@ class InflightMemory:
         self.held_bytes += more
 
 
-class Admission(Protocol):
-    """Says which keys are admitted."""
-
-    def known(self, authorization: bytes) -> bool | None:
-        """True where this `Authorization` is admitted; None where control has to be asked."""
-
-    def ask(self, authorization: bytes) -> Awaitable[bool]:
-        """Ask whether it is admitted; raises Unavailable."""
-
-
 def scheduler_of(
     settings: ServingSettings,
     files: Files,
@@ -160,7 +151,7 @@ class ServingServices:
 
     settings: ServingSettings
     access: AccessControl
-    admission: Admission
+    keys: Keys
     metrics: ServingMetrics
     tracing: Tracing
     scheduler: Scheduler
@@ -177,7 +168,7 @@ class ServingServices:
         scheduler: Scheduler,
         *,
         access: AccessControl,
-        admission: Admission,
+        keys: Keys,
         look_up: LookUp,
         metrics: ServingMetrics,
         tracing: Tracing,
@@ -188,7 +179,7 @@ class ServingServices:
         return cls(
             settings,
             access,
-            admission,
+            keys,
             metrics,
             tracing,
             scheduler,

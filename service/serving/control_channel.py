@@ -1,19 +1,17 @@
 """The channel to control: questions, counts, spans and connections go there, answers and changes come from there.
 
-What control answers is remembered: keys for seconds by their digests, profiles for as long as they are asked for. A key
-or name that was known before is asked about at once. Of others, any number of which strangers may send, so many are
-asked about in a second; the next ones wait, and beyond that their requests are refused.
+Profiles that control answers with are remembered for as long as they are asked for. A name that was known before is
+asked about at once. Of others, any number of which strangers may send, so many are asked about in a second; the next
+ones wait, and beyond that their requests are refused.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import socket
-import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import version
 
@@ -31,8 +29,6 @@ from service.ipc.documents import (
     Drop,
     Forget,
     Hello,
-    KeyAnswer,
-    KeyQuestion,
     Leaving,
     ModelAnswer,
     ModelQuestion,
@@ -50,13 +46,6 @@ from service.ipc.reader import TCP, Adoption, BackgroundTasks, Questions, Reader
 from service.model_repository import ModelRepository, Profiles, ResolvedModel
 from service.registry.errors import Overloaded, RegistryError
 
-_REMEMBERED_S = 5.0
-#: Admitted keys have places of their own: no number of wrong keys makes a good one be asked about again.
-_MAX_ADMITTED = 1000
-_MAX_REFUSED = 4096
-#: Questions about keys that are refused: so many take a hundredth of control's core, at 11 µs each.
-_UNKNOWN_KEYS_PER_S = 1000
-_UNKNOWN_KEYS_AT_ONCE = 1000
 _MAX_WAIT_S = 0.5
 _MAX_KEPT = 1000
 #: Questions about names that mean nothing: a client may make up any number of them.
@@ -83,68 +72,6 @@ class Turns(TokenBucket):
 
     def give_back(self) -> None:
         self.take(-1)
-
-
-class RememberedKeys:
-    """A cache of the keys that are admitted; on the event loop.
-
-    Args:
-        ask: asks control about one; raises ControlAway.
-    """
-
-    def __init__(self, ask: Callable[[bytes], Awaitable[bool]]) -> None:
-        self._ask = ask
-        self._admitted: OrderedDict[bytes, float] = OrderedDict()
-        self._refused: OrderedDict[bytes, float] = OrderedDict()
-        self._asking: dict[bytes, asyncio.Task[bool]] = {}
-        self._unknown = Turns(per_second=_UNKNOWN_KEYS_PER_S, most=_UNKNOWN_KEYS_AT_ONCE)
-        self._since = 0.0  # what was answered before is not remembered any more
-
-    def known(self, authorization: bytes) -> bool | None:
-        """True where the key was admitted in the last seconds, False where refused, None where it has to be asked."""
-        digest, since = _digest(authorization), max(self._since, time.monotonic() - _REMEMBERED_S)
-        if self._admitted.get(digest, since) > since:
-            return True
-        return False if self._refused.get(digest, since) > since else None
-
-    async def ask(self, authorization: bytes) -> bool:
-        """Ask control, once for all requests of this moment; raises ControlAway, Overloaded."""
-        digest = _digest(authorization)
-        if (asking := self._asking.get(digest)) is None:
-            asking = self._asking[digest] = asyncio.ensure_future(self._asked(digest, authorization))
-            asking.add_done_callback(lambda task: self._answered(digest, task))
-        return await asyncio.shield(asking)
-
-    def forget(self) -> None:
-        self._since = time.monotonic()
-
-    async def _asked(self, digest: bytes, authorization: bytes) -> bool:
-        is_new = digest not in self._admitted
-        if is_new and not await self._unknown.turn(longest=_MAX_WAIT_S):
-            raise Overloaded("overloaded", "too many unknown keys are being sent; try again in 1 s", retry_after=1)
-        asked_at = time.monotonic()
-        admitted = await self._ask(authorization)
-        if is_new and admitted:
-            self._unknown.give_back()
-        self._note(digest, asked_at, admitted)
-        return admitted
-
-    def _note(self, digest: bytes, asked_at: float, admitted: bool) -> None:
-        self._admitted.pop(digest, None)
-        answers, most = (self._admitted, _MAX_ADMITTED) if admitted else (self._refused, _MAX_REFUSED)
-        answers[digest] = asked_at
-        answers.move_to_end(digest)
-        if len(answers) > most:
-            answers.popitem(last=False)
-
-    def _answered(self, digest: bytes, task: asyncio.Task[bool]) -> None:
-        del self._asking[digest]
-        if not task.cancelled():
-            task.exception()  # raised by every request that waited
-
-
-def _digest(authorization: bytes) -> bytes:
-    return hashlib.sha256(authorization).digest()
 
 
 class Meanings:
@@ -201,7 +128,6 @@ class ControlChannel:
         provider: what its models run on.
 
     Attributes:
-        keys: says which are admitted.
         meanings: says what names mean.
     """
 
@@ -212,7 +138,6 @@ class ControlChannel:
         self._place = place_of(name)
         self._provider = provider
         self._reader = Reader(self._channel, self._take, name="control")
-        self.keys = RememberedKeys(self._ask_key)
         self.meanings = Meanings(self._questions, seconds=_ANSWER_S)
         self._tasks = BackgroundTasks()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -262,13 +187,6 @@ class ControlChannel:
         self.tell_counts()
         self._channel.offer(Stuck(digest=digest))
 
-    async def _ask_key(self, authorization: bytes) -> bool:
-        packet = await self._questions.ask(
-            lambda number: KeyQuestion(number=number, authorization=authorization.decode("latin-1")), seconds=_ANSWER_S
-        )
-        assert isinstance(packet.document, KeyAnswer)
-        return packet.document.admitted
-
     # Connections (HandOver)
 
     def is_elsewhere(self, path: bytes) -> bool:
@@ -281,7 +199,7 @@ class ControlChannel:
         match packet.document:
             case Connection():
                 self._adoption.adopt(packet)  # type: ignore[arg-type]
-            case ModelAnswer() | Refusal() | KeyAnswer():
+            case ModelAnswer() | Refusal():
                 self._questions.answered(packet)  # type: ignore[arg-type]
             case Places(alone=alone):  # what control says first: it may have been started again
                 self._placement.alone = alone
@@ -302,7 +220,6 @@ class ControlChannel:
         try:
             match document:
                 case Forget(called=None):
-                    self.keys.forget()
                     await self._repository.forget()
                 case Forget(called=str() as called):
                     await self._repository.renew(called)

@@ -26,6 +26,7 @@ from markupsafe import Markup
 from fedlas.contract.error_codes import ERROR_CODES
 from fedlas.contract.problems import Problem
 from fedlas.report import page as report_page
+from service.api.plumbing.access import GRANT
 from service.api.plumbing.responses import etag_matches
 from service.registry.errors import NotFound
 from service.web.sessions import STATIC, session_id_of
@@ -67,15 +68,20 @@ def page(
 ) -> HTMLResponse:
     """The answer that a template of `service/web/templates` gives; a fragment is a template that extends none.
 
-    It knows the path, its section, and whether there is a session to end.
+    It knows the path, its section, what the key grants, and whether there is a session to end.
 
     Args:
         refused: why the API has refused what the page's form asked for; shown by `refusal` of the components.
         status: by default that of `refused`, else 200.
     """
     path = request.url.path
-    has_session = bool(session_id_of(request.scope))
-    known = {"path": path, "section": current_section(path), "has_session": has_session, "refused": refused}
+    known = {
+        "path": path,
+        "section": current_section(path),
+        "has_session": bool(session_id_of(request.scope)),
+        "grant": request.scope.get(GRANT),
+        "refused": refused,
+    }
     content = environment().get_template(template).render(**known, **context).encode()
     status = status or (200 if refused is None else refused.status)
     sent = {**_HEADERS, **(headers or {})}
@@ -189,6 +195,7 @@ _LATER = "Try again in a moment; nothing was changed."
 
 _ON_PAGES = {
     "unauthorized": "Enter a key of this service.",
+    "forbidden": "Sign out, and enter a key with that scope.",
     "not_found": "The sections above lead to all there is.",
     "method_not_allowed": "Open the page that this address belongs to.",
     **dict.fromkeys(

@@ -1,7 +1,7 @@
 """Sessions: an opaque id in a browser's cookie that stands for the key that its user has entered.
 
-The database holds a digest of the id, and the HMAC of the id under the key. Neither gives away the id or the key, every
-API process can check a session, and a session ends by itself with the key: no key that is left makes the same HMAC.
+The database holds a digest of the id, and the key under a pad that only the id makes. Neither gives away the id or the
+key, every API process can open a session, and a session ends by itself with the key.
 
 The cookie counts for pages only. Under `/v1` and `/v2` a key must be sent, as clients do; what a page's script asks of
 the API it asks under `/session`.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import hmac
 import re
 import secrets
 from collections.abc import Mapping, Set
@@ -112,7 +111,7 @@ def origin_of(request: Request, other_hosts: Set[str]) -> str:
 class Sessions:
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._keys = [key.encode() for key in services.settings.api_keys]
+        self._keys = services.keys
         self._wrong = TokenBucket(per_second=_WRONG_PER_SECOND, most=_MAX_WRONG_AT_ONCE)
         self._ends: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
         self.seconds = services.settings.session_hours * 3600
@@ -122,17 +121,14 @@ class Sessions:
     @property
     def needed(self) -> bool:
         """True where pages want a session: without keys every client of this machine is admitted."""
-        return bool(self._keys)
+        return self._keys.needed
 
     async def open(self, key: str) -> str | None:
         """Open a session with a key, and return its id; None where this is no key of the service.
 
         Raises Overloaded for a wrong key where too many have come.
         """
-        given = key.encode()
-        # All are compared: the time must not show which key was nearly right.
-        matches = [hmac.compare_digest(given, known) for known in self._keys]
-        if not any(matches):
+        if self._keys.grant_of(key.encode()) is None:
             if self._wrong.take(0) > 0:
                 raise Overloaded(
                     "overloaded", "too many wrong keys are being entered; wait, then try again", retry_after=1
@@ -142,17 +138,20 @@ class Sessions:
         session_id = secrets.token_urlsafe(_ID_BYTES)
 
         def keep(unit: UnitOfWork) -> None:
-            unit.browser_sessions.open(_digest(session_id), _proof(given, session_id), seconds=self.seconds)
+            unit.browser_sessions.open(
+                _digest(session_id), _sealed(key.encode(), session_id).hex(), seconds=self.seconds
+            )
 
         await self._services.write(keep)
         return session_id
 
     async def key_of(self, session_id: str) -> bytes | None:
         """The key that a session was opened with; None where it has expired, was ended, or its key is one no more."""
-        proof = await self._services.read(lambda unit: unit.browser_sessions.proof_of(_digest(session_id)))
-        if proof is None:
+        sealed = await self._services.read(lambda unit: unit.browser_sessions.sealed_key_of(_digest(session_id)))
+        if sealed is None:
             return None
-        return next((key for key in self._keys if hmac.compare_digest(_proof(key, session_id), proof)), None)
+        key = _sealed(bytes.fromhex(sealed), session_id)
+        return None if self._keys.grant_of(key) is None else key
 
     async def end(self, session_id: str) -> None:
         """End a session, and the streams that were opened with it here."""
@@ -175,8 +174,10 @@ def _digest(session_id: str) -> str:
     return hashlib.sha256(session_id.encode()).hexdigest()
 
 
-def _proof(key: bytes, session_id: str) -> str:
-    return hmac.new(key, session_id.encode(), hashlib.sha256).hexdigest()
+def _sealed(key: bytes, session_id: str) -> bytes:
+    """The key under a pad of the session, or the key again of what is under it; an id is random and seals one key."""
+    pad = hashlib.shake_256(b"key of a session:" + session_id.encode()).digest(len(key))
+    return bytes(one ^ other for one, other in zip(key, pad, strict=True))
 
 
 class SessionMiddleware:

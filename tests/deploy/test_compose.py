@@ -178,7 +178,7 @@ def test_nothing_is_lost_and_nothing_is_open_by_default(compose: Json) -> None:
     assert broker == ["valkey-server", "--appendonly", "yes", "--maxmemory-policy", "noeviction", "--requirepass"]
     assert password.startswith("${FEDLAS_BROKER_PASSWORD:?")
     for name in ("FEDLAS_API_KEY", "FEDLAS_METRICS_KEY"):
-        assert f"${{{name}:?" in services["api"]["environment"]["FEDLAS_API_KEYS"]
+        assert f"${{{name}:?" in services["api"]["environment"][f"{name}S"]
     keyed = [name for name, service in services.items() if "FEDLAS_API_KEYS" in service.get("environment", ())]
     assert keyed == ["api"]
     assert services["grafana"]["environment"]["GF_SECURITY_ADMIN_PASSWORD"].startswith("${FEDLAS_GRAFANA_PASSWORD:?")

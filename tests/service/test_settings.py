@@ -7,7 +7,7 @@ import pytest
 from service.cli import main
 from service.registry.settings import ServiceSettings
 
-LONG_ENOUGH = "0123456789abcdef"
+LONG_ENOUGH = "0123456789abcdef" * 2
 
 
 @pytest.mark.parametrize("command", ["serve", "api"])
@@ -20,13 +20,13 @@ def test_a_key_that_can_be_guessed_is_refused(
     monkeypatch.setenv("FEDLAS_PORT", "-1")  # a test that fails starts no service either
     assert main([command]) == 1
     line = next(line for line in capsys.readouterr().err.splitlines() if "FEDLAS_PORT" not in line)
-    found = 15 if keys == LONG_ENOUGH[1:] else 6
-    assert line.startswith(f"fedlas: FEDLAS_API_KEYS: a key has {found} characters; needed are 16 or more")
+    found = 31 if keys == LONG_ENOUGH[1:] else 6
+    assert line.startswith(f"fedlas: FEDLAS_API_KEYS: a key has {found} characters; needed are 32 or more")
     assert LONG_ENOUGH[1:] not in line
     assert "secret" not in line
 
 
 def test_keys_that_are_long_enough_are_taken() -> None:
-    """Sixteen characters are enough, and no key at all is none that is too short."""
+    """Thirty-two characters are enough, and no key at all is none that is too short."""
     assert ServiceSettings(api_keys=f" {LONG_ENOUGH} ,").api_keys == {LONG_ENOUGH}
     assert ServiceSettings(api_keys="").api_keys == frozenset()

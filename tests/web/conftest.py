@@ -18,7 +18,7 @@ from tests.helpers.uploads import Uploads
 from tests.web.files import drawn_csv, picture_of, pictures_zip
 
 #: Keys of two people.
-KEYS = ("a-key-of-the-tests", "another-key-of-the-tests")
+KEYS = ("a-key-of-the-tests-0123456789abc", "another-key-of-the-tests-0123456")
 
 #: Opens a window, with a session of this `key` unless that is None, and `at` another service than that of these tests;
 #: other arguments are options of Playwright's contexts.

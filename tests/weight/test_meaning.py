@@ -13,7 +13,7 @@ from tests.helpers.live_api import LiveApi, live
 from tests.helpers.plain_http import Answer, answers, ask, connected, one, received
 from tests.helpers.walled import WalledApi, walled
 
-KEY = b"Authorization: Bearer the-right-key-of-all\r\n"
+KEY = b"Authorization: Bearer the-right-key-of-all-0123456789a\r\n"
 #: Both roads, and the protocol with errors of its own.
 ROADS = (b"/v1/models/m/predict", b"/v1/names", b"/v2/models/m/infer")
 MALFORMED = (400, "malformed_request")
@@ -24,10 +24,10 @@ def api(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     """An API with a key, in both forms."""
     data_dir = tmp_path_factory.mktemp("meaning") / "data"
     if request.param == "behind a wall":
-        with walled(data_dir, api_keys="the-right-key-of-all") as behind:
+        with walled(data_dir, api_keys="the-right-key-of-all-0123456789a") as behind:
             yield behind
     else:
-        with place(data_dir) as where, live({**where, "api_keys": "the-right-key-of-all"}) as (found,):
+        with place(data_dir) as where, live({**where, "api_keys": "the-right-key-of-all-0123456789a"}) as (found,):
             yield found
 
 
@@ -41,7 +41,7 @@ def asked(api: LiveApi | WalledApi, head: bytes, rest: bytes = b"") -> Answer:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("Authorization", "Bearer the-right-key-of-all"),
+        ("Authorization", "Bearer the-right-key-of-all-0123456789a"),
         ("Host", "localhost"),
         ("Content-Type", "application/json"),
         ("X-Request-Timeout", "1"),
@@ -145,10 +145,10 @@ def test_trailers_are_no_headers(api: LiveApi | WalledApi) -> None:
     with connected(api.port) as found:
         found.sendall(head % b"")
         time.sleep(0.1)
-        found.sendall(trailers % b"the-right-key-of-all")
+        found.sendall(trailers % b"the-right-key-of-all-0123456789a")
         assert [answer.told for answer in answers(received(found))] == [(401, "unauthorized")]
     with connected(api.port) as found:
-        found.sendall(head % b"" + trailers % b"the-right-key-of-all")
+        found.sendall(head % b"" + trailers % b"the-right-key-of-all-0123456789a")
         assert one(found).told == (401, "unauthorized")
         found.sendall(b"GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n")
         assert one(found).told == (401, "unauthorized")

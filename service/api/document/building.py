@@ -74,13 +74,14 @@ TAGS: list[Json] = [
         "name": "inference protocol",
         "description": "The Open Inference Protocol with Triton's extensions, for unchanged KServe and Triton clients.",
     },
+    {"name": "keys", "description": "Keys with scopes, for administrators: issued, listed, revoked."},
     {"name": "operations", "description": "For operators: whether it lives, whether it is ready, and its metrics."},
 ]
 
 TAG_GROUPS: list[Json] = [
     {"name": "Start here", "tags": ["models", "datasets", "jobs", "predictions"]},
     {"name": "More", "tags": ["uploads", "names", "calibrators"]},
-    {"name": "Operate", "tags": ["operations"]},
+    {"name": "Operate", "tags": ["keys", "operations"]},
 ]
 _LANGUAGES = {"bash": "Shell", "python": "Python", "typescript": "TypeScript"}
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -115,6 +116,7 @@ PARAMETERS = {
     "calibrator_id": "The id of a calibrator, `cal_…`.",
     "dataset_id": "The id of a dataset, `ds_…`.",
     "delivery_id": "The id of a message, `msg_…`.",
+    "key_id": "The id of a key, `key_…`.",
     "job_id": "The id of a job, `job_…`.",
     "missing": "`nan`: numbers may be missing; `reject`: a file that lacks one is rejected.",
     "model": "A model id or a published name.",
@@ -130,15 +132,21 @@ PARAMETERS = {
 #: Refusals that have nothing to do with the operation; each document describes them once, as `default`.
 _TRANSPORT = (
     *("malformed_request", "uri_too_long", "unknown_host", "headers_too_large", "internal_error"),
-    *("too_many_connections", "unavailable", "database_unavailable"),
+    *("too_many_connections", "unavailable", "database_unavailable", "forbidden"),
 )
 _BODY = ("unsupported_media_type", "too_large", "too_many_values", "body_stalled", "invalid_json", "invalid_text")
-#: Answers that many operations have just so, by status; a document holds each once.
-_SHARED: set[tuple[int, tuple[str, ...]]] = {
-    (ERROR_CODES[code].status, (code,))
-    for code in ("unauthorized", "foreign_origin", "unsupported_media_type", "body_stalled")
+_QUERY = ("invalid_request", "too_many_parameters")
+#: Answers that many operations have just so, by status and codes; a document holds each once, under this name.
+_SHARED = {
+    (401, ("unauthorized",)): "Unauthorized",
+    (403, ("foreign_origin",)): "Forbidden",
+    (408, ("body_stalled",)): "RequestTimeout",
+    (413, ("too_large", "too_many_values")): "RequestEntityTooLarge",
+    (415, ("unsupported_media_type",)): "UnsupportedMediaType",
+    (422, _QUERY): "InvalidQuery",
+    (422, (*_QUERY, "invalid_json", "invalid_text")): "InvalidBody",
+    (503, ("storage_unavailable", "artifact_damaged")): "StorageUnavailable",
 }
-_SHARED.add((413, ("too_large", "too_many_values")))
 
 
 class Documents(NamedTuple):
@@ -328,10 +336,8 @@ def _complete(path: str, method: str, operation: Json, shared: Json, schemas: Js
         response["headers"] = {**response.get("headers", {}), **header_references(["X-Request-Id"])}
     for status, codes in by_status.items():
         error = _error(path, status, codes)
-        if (status, tuple(codes)) in _SHARED:
-            name = (
-                f"{'Protocol' if path.startswith(PROTOCOL) else ''}{HTTPStatus(status).name.title().replace('_', '')}"
-            )
+        if (name := _SHARED.get((status, tuple(codes)))) is not None:
+            name = f"{'Protocol' if path.startswith(PROTOCOL) else ''}{name}"
             shared[name] = error
             error = {"$ref": f"#/components/responses/{name}"}
         responses.setdefault(str(status), error)

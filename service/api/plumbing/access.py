@@ -1,5 +1,7 @@
 """Access control: which requests are answered, by the page that sends them, the host that they name, and their key.
 
+A key's scopes say what its holder may ask for; `needed_scope` says which of them a request needs.
+
 Keys protect against neither pages nor hosts. A browser adds stored credentials to every request, whichever page
 makes it; on loopback that includes being on this machine. The browser says where the page came from (`Origin`,
 `Sec-Fetch-Site`), and no page can change that. Where a page's own name resolves to loopback (DNS rebinding), only
@@ -8,13 +10,17 @@ makes it; on loopback that includes being on this machine. The browser says wher
 
 from __future__ import annotations
 
-import hmac
+import asyncio
+import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fedlas.contract import keys as contract
 from service.api.plumbing.problems import problem
+from service.keys import ADMINISTRATOR, Grant, Keys
 from service.registry.settings import ServiceSettings, is_loopback
 
 #: Probes, the documentation and the page where a key is entered hold no secrets, and neither a load balancer nor a
@@ -37,6 +43,17 @@ _OPEN_FILES = ("/static-offline-docs/", "/static/", "/errors/")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _OTHER_SITES = frozenset({b"cross-site", b"same-site"})
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+#: Predictions, and the page on which one is tried.
+_PREDICTION = re.compile(r"/v1/models/[^/]+/predict|/v2/models/[^/]+(/versions/[^/]+)?/infer|/models/[^/]+/try")
+_MODEL = re.compile(r"/v[12]/models/([^/]+)(?:/.*)?")
+#: A list, though the protocol asks for it by POST.
+_INDEX = "/v2/repository/index"
+#: Models that an error lists.
+_MAX_SHOWN = 10
+#: The grant of a request, in its scope.
+GRANT = "fedlas.grant"
+#: How often it is looked whether the key of an open stream is still valid.
+_LOOK_S = 2.0
 #: Spellings of `Host` that are remembered: an attacker must not fill the memory with more.
 _MAX_KNOWN = 100
 
@@ -47,20 +64,21 @@ def headers_of(scope: Scope) -> Mapping[bytes, bytes]:
     return headers
 
 
-class Keys:
-    def __init__(self, keys: Iterable[str]) -> None:
-        self._keys = [key.encode() for key in keys]
+def needed_scope(method: str, path: str) -> contract.Scope:
+    """The scope that a request needs, of the API or of a page.
 
-    def known(self, authorization: bytes) -> bool:
-        """True where this `Authorization` holds one of the keys."""
-        scheme, _, given = authorization.partition(b" ")
-        given = given.strip()
-        # No early exit: the time must not show which key was nearly right.
-        matches = [hmac.compare_digest(given, key) for key in self._keys]
-        return scheme.lower() == b"bearer" and any(matches)
-
-    async def ask(self, authorization: bytes) -> bool:
-        return self.known(authorization)
+    >>> needed_scope("POST", "/v1/models/digits/predict"), needed_scope("GET", "/v2/models/digits")
+    ('predict', 'predict')
+    >>> needed_scope("GET", "/v1/jobs"), needed_scope("POST", "/v1/jobs"), needed_scope("GET", "/v1/keys")
+    ('read', 'write', 'admin')
+    """
+    if path == "/v1/keys" or path.startswith("/v1/keys/"):
+        return "admin"
+    if path == "/metrics":
+        return "metrics"
+    if _PREDICTION.fullmatch(path) or (path.startswith("/v2") and method in SAFE_METHODS):
+        return "predict"
+    return "read" if method in SAFE_METHODS or path == _INDEX else "write"
 
 
 class AccessControl:
@@ -82,8 +100,8 @@ class AccessControl:
     def of(cls, settings: ServiceSettings) -> AccessControl:
         return cls(settings.host_names, keyed=bool(settings.api_keys))
 
-    def refusal(self, scope: Scope, headers: Mapping[bytes, bytes], *, admitted: bool) -> JSONResponse | None:
-        """The answer to a request that is not answered, `admitted` or not by its key; None for all others."""
+    def refusal(self, scope: Scope, headers: Mapping[bytes, bytes], grant: Grant | None) -> JSONResponse | None:
+        """The answer to a request that is not answered, by what its key grants; None for all others."""
         path = scope["path"]
         if not self.keyed and headers.get(b"host") not in self._known and not self._is_ours(headers[b"host"]):
             detail = "without keys this service answers to 'localhost' and addresses of loopback only; name others"
@@ -91,10 +109,9 @@ class AccessControl:
         if (b"origin" in headers or b"sec-fetch-site" in headers) and self._is_foreign(scope["method"], headers):
             detail = "this request was made by a page of another site, which may not send here; a proxy's own name"
             return problem(403, "foreign_origin", f"{detail} is to be in FEDLAS_ALLOWED_HOSTS", path=path)
-        if not self.keyed or admitted or is_open(path):
+        if not self.keyed or is_open(path):
             return None
-        detail = "send a key of this service as 'Authorization: Bearer …'"
-        return problem(401, "unauthorized", detail, path=path, headers={"WWW-Authenticate": "Bearer"})
+        return _of_no_key(path, headers) if grant is None else _of_scope(path, scope["method"], grant)
 
     def _is_ours(self, host: bytes) -> bool:
         name = _name(host.decode("latin-1").lower())
@@ -118,8 +135,33 @@ class AccessControl:
         return place.removesuffix(port) != host.removesuffix(port) and _name(place) not in self._names
 
 
+def _of_no_key(path: str, headers: Mapping[bytes, bytes]) -> JSONResponse:
+    given = headers.get(b"authorization", b"").partition(b" ")[2].strip().decode("latin-1")
+    detail = "send a key of this service as 'Authorization: Bearer …'"
+    if given.startswith(contract.PREFIX):
+        detail = "this key was revoked, has expired, or is another service's; an administrator issues a new one"
+        if not contract.is_whole(given):
+            detail = "this key is cut off or misspelt: its last eight digits do not fit the rest"
+    return problem(401, "unauthorized", detail, path=path, headers={"WWW-Authenticate": "Bearer"})
+
+
+def _of_scope(path: str, method: str, grant: Grant) -> JSONResponse | None:
+    """The answer where a valid key does not grant what is asked for; None where it does."""
+    scope = needed_scope(method, path)
+    if not grant.may(scope) and not (scope == "predict" and method in SAFE_METHODS and grant.may("read")):
+        held = ", ".join(sorted(grant.scopes))
+        detail = f"the key '{grant.name}' has the scopes {held}; this needs {scope}: an administrator issues such a key"
+        return problem(403, "forbidden", detail, path=path)
+    model = _MODEL.fullmatch(path)
+    if grant.models is not None and model is not None and model[1] not in grant.models:
+        allowed = ", ".join(sorted(grant.models)[:_MAX_SHOWN])
+        detail = f"the key '{grant.name}' may ask {allowed}, and not {model[1]!r:.120}"
+        return problem(403, "forbidden", detail, path=path)
+    return None
+
+
 class AccessMiddleware:
-    """Answers requests that are not admitted, before anything else sees them."""
+    """Answers requests that are not admitted, before anything else sees them, and ends streams with their keys."""
 
     def __init__(self, app: ASGIApp, access: AccessControl, keys: Keys) -> None:
         self.app = app
@@ -127,12 +169,47 @@ class AccessMiddleware:
         self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = None
-        if scope["type"] == "http":
-            headers = headers_of(scope)
-            admitted = self._keys.known(headers.get(b"authorization", b""))
-            refusal = self._access.refusal(scope, headers, admitted=admitted)
-        await (refusal or self.app)(scope, receive, send)
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = headers_of(scope)
+        grant = self._keys.grant(headers.get(b"authorization", b"")) if self._access.keyed else ADMINISTRATOR
+        if (refusal := self._access.refusal(scope, headers, grant)) is not None:
+            await refusal(scope, receive, send)
+            return
+        scope = {**scope, GRANT: grant}
+        if self._access.keyed and b"text/event-stream" in headers.get(b"accept", b""):
+            await self._stream(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def send_noting(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        answering = asyncio.ensure_future(self.app(scope, receive, send_noting))
+        ending = asyncio.ensure_future(self._await_end(headers_of(scope).get(b"authorization", b""), scope[GRANT]))
+        try:
+            await asyncio.wait((answering, ending), return_when=asyncio.FIRST_COMPLETED)
+            if answering.done() or not started:
+                await answering
+                return
+            answering.cancel()
+            with suppress(asyncio.CancelledError):
+                await answering
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            answering.cancel()
+            ending.cancel()
+
+    async def _await_end(self, authorization: bytes, grant: Grant | None) -> None:
+        """Return when the key grants something else than it did, a few seconds later at most."""
+        while self._keys.grant(authorization) == grant:
+            await asyncio.sleep(_LOOK_S)
 
 
 def is_open(path: str) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Annotated, ParamSpec, TypeVar
 
 from anyio import CapacityLimiter, to_thread
@@ -12,16 +14,18 @@ from fastapi import Depends
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 
-from service.api.plumbing.access import AccessControl, Keys
+from service.api.plumbing.access import AccessControl
 from service.api.plumbing.access_log import AccessLog
 from service.api.plumbing.long_poll import LongPoll
 from service.api.plumbing.metrics import Exposition, RegistryFigures
 from service.api.plumbing.probes import Probes
 from service.inference.metrics import ServingMetrics
 from service.inference.quarantine import Quarantine
+from service.keys import KEYS_FOLDER, REFRESH_S, Fingerprints, Keys
 from service.model_lookup import ModelLookup
 from service.model_repository import ServedModels
 from service.queue import PermitSender
+from service.registry.errors import Unavailable
 from service.registry.registry import Registry, UnitOfWork
 from service.registry.settings import ServiceSettings
 from service.shared_counts import SharedCounts
@@ -45,15 +49,19 @@ class Core:
     access_log: AccessLog
 
     @classmethod
-    def open(cls, settings: ServiceSettings, tracing: Tracing) -> Core:
+    def open(cls, settings: ServiceSettings, tracing: Tracing, keys_folder: Path | None = None) -> Core:
+        """Open the registry, and migrate it; `keys_folder` is where other processes read which keys were issued."""
         registry = Registry.open(settings)
         registry.migrate()
+        keys_folder = keys_folder or settings.data_dir.absolute() / "run" / KEYS_FOLDER
         return cls(
             settings=settings,
             registry=registry,
             look_up=ModelLookup(registry),
             access=AccessControl.of(settings),
-            keys=Keys(settings.api_keys),
+            keys=Keys(
+                Fingerprints.of(settings.api_keys), keys_folder, scrapers=Fingerprints.of(settings.metrics_keys)
+            ),
             metrics=ServingMetrics(most_models=settings.metrics_models),
             tracing=tracing,
             access_log=AccessLog(),
@@ -123,6 +131,22 @@ class Services(Core):
         self.long_poll.close()
         self.notifier.close()
         self.registry.close()
+
+    async def write_keys(self) -> None:
+        """Let every process know which keys there are now."""
+
+        def write() -> None:
+            with self.registry.read() as unit:
+                self.keys.write(unit.api_keys.all())
+
+        await run_in_threadpool(write)
+
+    async def follow_keys(self) -> None:
+        """Write them again and again, since other machines issue and revoke keys, too; until cancelled."""
+        while True:
+            with suppress(Unavailable, OSError):  # the next time
+                await self.write_keys()
+            await asyncio.sleep(REFRESH_S)
 
     async def read(self, find: Callable[[UnitOfWork], T]) -> T:
         """Run a function in a thread, over a transaction that is never committed."""

@@ -1,16 +1,38 @@
-"""Idempotency keys, whose answer is kept for a day, and the sessions of the pages, until they expire."""
+"""Keys of three kinds: those of clients, idempotency keys for a day, and sessions of the pages until they expire."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, delete, update
+from sqlalchemy import ColumnElement, delete, select, update
 
-from service.registry.errors import KeyInFlight, KeyReused
+from service.registry.errors import KeyInFlight, KeyReused, NotFound
 from service.registry.repositories.records import Repository
-from service.registry.tables import BrowserSession, IdempotencyKey
+from service.registry.tables import ApiKey, BrowserSession, IdempotencyKey
 
 _KEPT = timedelta(hours=24)
+
+
+class ApiKeys(Repository):
+    """Keys that administrators have issued."""
+
+    def add(self, row: ApiKey) -> ApiKey:
+        self.session.add(row)
+        return row
+
+    def all(self) -> Sequence[ApiKey]:
+        return self.session.scalars(select(ApiKey)).all()
+
+    def newest(self, *, limit: int, after: str | None) -> Sequence[ApiKey]:
+        rows = select(ApiKey).order_by(ApiKey.id.desc()).limit(limit)
+        return self.session.scalars(rows if after is None else rows.where(ApiKey.id < after)).all()
+
+    def revoke(self, key_id: str) -> None:
+        """Delete a key; raises NotFound."""
+        if (row := self.session.get(ApiKey, key_id)) is None:
+            raise NotFound("unknown_key", f"there is no key {key_id!r}: it was revoked, or never issued")
+        self.session.delete(row)
 
 
 class IdempotencyKeys(Repository):
@@ -98,14 +120,14 @@ def _refuse_if_held(row: IdempotencyKey, holder: str, moment: datetime) -> None:
 class BrowserSessions(Repository):
     """Open, find and end sessions by the digest of their id."""
 
-    def open(self, id_digest: str, key_proof: str, *, seconds: float) -> None:
+    def open(self, id_digest: str, sealed_key: str, *, seconds: float) -> None:
         expires_at = self.now + timedelta(seconds=seconds)
-        self.session.add(BrowserSession(id_digest=id_digest, key_proof=key_proof, expires_at=expires_at))
+        self.session.add(BrowserSession(id_digest=id_digest, sealed_key=sealed_key, expires_at=expires_at))
 
-    def proof_of(self, id_digest: str) -> str | None:
-        """The proof of the session's key; None where it has expired, was ended, or never was."""
+    def sealed_key_of(self, id_digest: str) -> str | None:
+        """The sealed key of the session; None where it has expired, was ended, or never was."""
         row = self.session.get(BrowserSession, id_digest)
-        return None if row is None or row.expires_at <= self.now else row.key_proof
+        return None if row is None or row.expires_at <= self.now else row.sealed_key
 
     def end(self, id_digest: str) -> None:
         self.session.execute(delete(BrowserSession).where(BrowserSession.id_digest == id_digest))

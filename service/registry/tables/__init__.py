@@ -13,6 +13,7 @@ from service.registry.tables.columns import (
     now,
 )
 from service.registry.tables.records import (
+    ApiKey,
     Batch,
     BrowserSession,
     Calibrator,
@@ -36,6 +37,7 @@ from service.registry.tables.records import (
 
 __all__ = [
     "KEEPS_FILE",
+    "ApiKey",
     "Base",
     "Batch",
     "BrowserSession",

@@ -289,13 +289,27 @@ class IdempotencyKey(Base):
     created_at: Mapped[datetime]
 
 
+class ApiKey(Base):
+    """A key that an administrator has issued; its digest tells nobody the key."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    name: Mapped[str] = mapped_column(String(100))
+    scopes: Mapped[list[str]]
+    models: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    sha256: Mapped[str] = mapped_column(String(64), info={KEEPS_FILE: False})
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+
+
 class BrowserSession(Base):
-    """A session of the pages: it reveals neither the id that the browser holds nor the key."""
+    """A session of the pages: without the id that the browser holds it reveals nothing of the key."""
 
     __tablename__ = "browser_sessions"
 
     id_digest: Mapped[str] = mapped_column(String(64), primary_key=True, info={KEEPS_FILE: False})
-    key_proof: Mapped[str] = mapped_column(String(64))  # the key's HMAC of the session's id
+    sealed_key: Mapped[str] = mapped_column(Text)  # the key, under a pad that the session's id makes
     expires_at: Mapped[datetime]
 
 

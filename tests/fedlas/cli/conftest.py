@@ -14,7 +14,7 @@ from tests.helpers.command_line import drawn_npz, drawn_scores, fedlas, scaled_m
 from tests.helpers.live_api import live
 from tests.helpers.service import Service, serving
 
-KEY = "a-key-of-the-tests"
+KEY = "a-key-of-the-tests-0123456789abc"
 #: `fedlas` as a process.
 Command = Callable[..., CompletedProcess[str]]
 #: `fedlas` in the test's process, which is quicker.
@@ -31,8 +31,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="package")
 def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an API with the key `the-right-key-of-all`, without broker and workers."""
-    with live({"data_dir": tmp_path_factory.mktemp("data"), "api_keys": "the-right-key-of-all"}) as [api]:
+    """The address of an API with the key `the-right-key-of-all-0123456789a`, without broker and workers."""
+    with live({"data_dir": tmp_path_factory.mktemp("data"), "api_keys": "the-right-key-of-all-0123456789a"}) as [api]:
         yield api.url
 
 

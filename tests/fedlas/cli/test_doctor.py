@@ -169,7 +169,7 @@ def _checked(monkeypatch: pytest.MonkeyPatch, url: str | None, key: str | None =
 
 def test_a_living_server_is_examined(idle: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server's address, its own defects, its workers, the key and its version are reported apart."""
-    found = _checked(monkeypatch, idle, "the-right-key-of-all")
+    found = _checked(monkeypatch, idle, "the-right-key-of-all-0123456789a")
     assert {name: line["status"] for name, line in found.items()} == {
         "address": "ok", "broker": "fail", "workers": "warn", "key": "ok", "version": "ok",
     }  # fmt: skip

@@ -81,7 +81,7 @@ NOBODY = "no worker takes this yet; there is none that inspects uploads"
 
 def test_calibrate_says_that_nobody_takes_the_job(idle: str, files: Path) -> None:
     """The sentence comes once, on stderr, as soon as the job waits; a process is needed, since it waits for its end."""
-    with Client(idle, "the-right-key-of-all") as client:
+    with Client(idle, "the-right-key-of-all-0123456789a") as client:
         model = client.models.upload(files / "sharp.onnx", wait=False)
         dataset = client.datasets.upload(files / "few.npz", wait=False)
         process = subprocess.Popen(
@@ -89,7 +89,7 @@ def test_calibrate_says_that_nobody_takes_the_job(idle: str, files: Path) -> Non
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=environment(FEDLAS_URL=idle, FEDLAS_API_KEY="the-right-key-of-all"),
+            env=environment(FEDLAS_URL=idle, FEDLAS_API_KEY="the-right-key-of-all-0123456789a"),
             text=True,
         )
         assert process.stderr is not None

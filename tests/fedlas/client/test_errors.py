@@ -25,7 +25,7 @@ from tests.helpers.answering import Asked, Told, answering
 from tests.helpers.live_api import live
 from tests.helpers.processes import free_port
 
-KEY = "the-right-key-of-all"
+KEY = "the-right-key-of-all-0123456789a"
 
 
 @pytest.fixture(scope="module")

@@ -63,11 +63,13 @@ def told(answer: Any) -> tuple[int, str]:
     return answer.status_code, body.get("code") or body["error"]
 
 
-@pytest.mark.parametrize("keys", [frozenset(), frozenset({"a-key-of-the-tests"})], ids=["keyless", "keys"])
+@pytest.mark.parametrize(
+    "keys", [frozenset(), frozenset({"a-key-of-the-tests-0123456789abc"})], ids=["keyless", "keys"]
+)
 def test_pages_of_other_sites_send_nothing(make_api: MakeApi, keys: frozenset[str]) -> None:
     """A foreign `Origin` or `Sec-Fetch-Site` is 403 on every unsafe method and road, key or not; our own is not."""
     client = at_home(make_api(api_keys=keys, allowed_hosts=frozenset({"calib.example"})))
-    bearer = {"Authorization": "Bearer a-key-of-the-tests"}
+    bearer = {"Authorization": "Bearer a-key-of-the-tests-0123456789abc"}
     for method, path in UNSAFE:
         for headers in FOREIGN:
             answer = client.request(method, path, headers={**bearer, **headers}, content=b"{}")
@@ -99,8 +101,8 @@ def test_only_names_of_this_machine_without_keys(make_api: MakeApi) -> None:
 
 def test_any_name_with_keys(make_api: MakeApi) -> None:
     """Where keys are needed a service may have any name: no page has a key."""
-    client = make_api(api_keys=frozenset({"a-key-of-the-tests"})).client
-    headers = {"Host": "any.example", "Authorization": "Bearer a-key-of-the-tests"}
+    client = make_api(api_keys=frozenset({"a-key-of-the-tests-0123456789abc"})).client
+    headers = {"Host": "any.example", "Authorization": "Bearer a-key-of-the-tests-0123456789abc"}
     assert client.get("/v1/models", headers=headers).status_code == 200
     assert client.post("/v1/models/m/predict", json={"inputs": []}, headers=headers).status_code == 404
 
@@ -188,8 +190,8 @@ def lines() -> Iterator[list[str]]:
 @pytest.fixture
 def logged(lines: list[str], make_api: MakeApi) -> Api:
     """An API with a key whose requests are logged."""
-    api = make_api(api_keys=("geheim-1234-5678",))
-    api.client.headers["Authorization"] = "Bearer geheim-1234-5678"
+    api = make_api(api_keys=("geheim-1234-5678-geheim-1234-5678",))
+    api.client.headers["Authorization"] = "Bearer geheim-1234-5678-geheim-1234-5678"
     return api
 
 
@@ -263,7 +265,7 @@ def test_the_log_begins_with_where_everything_is(tmp_path: Path, host: str, capl
     assert "FEDLAS_API_KEYS" in keys
     assert ("not on 0.0.0.0" in keys) == (host == "0.0.0.0")
     caplog.clear()
-    say_where(ServiceSettings(data_dir=tmp_path, api_keys=("geheim" * 3,)))
+    say_where(ServiceSettings(data_dir=tmp_path, api_keys=("geheim" * 6,)))
     (where,) = (record.getMessage() for record in caplog.records)
     assert (str(tmp_path / "registry.sqlite") in where, "geheim" in where) == (True, False)
 

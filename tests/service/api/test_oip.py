@@ -154,14 +154,14 @@ def test_unknown_things(served: Served, method: str, path: str, status: int) -> 
 
 def test_keys(make_api: MakeApi) -> None:
     """Health needs no key; everything else does, and says so in the protocol's way."""
-    api = make_api(api_keys=frozenset({"a-key-of-the-tests"}))
+    api = make_api(api_keys=frozenset({"a-key-of-the-tests-0123456789abc"}))
     assert api.client.get("/v2/health/live").json() == {"live": True}
     assert api.client.get("/v2/health/ready").json() == {"ready": True}
     for method, path in (("GET", "/v2"), ("POST", "/v2/models/x/infer"), ("POST", "/v2/repository/index")):
         answer = api.client.request(method, path)
         assert (answer.status_code, set(answer.json())) == (401, {"error"})
         assert answer.headers["www-authenticate"] == "Bearer"
-        keyed = api.client.request(method, path, headers={"Authorization": "Bearer a-key-of-the-tests"})
+        keyed = api.client.request(method, path, headers={"Authorization": "Bearer a-key-of-the-tests-0123456789abc"})
         assert keyed.status_code != 401
 
 

@@ -323,23 +323,27 @@ def test_multipart_is_compared_by_its_parts(api: Api) -> None:
 
 def test_keys_are_asked_for(make_api: MakeApi) -> None:
     """With configured keys everything under `/v1` wants one of them; probes and documentation are open."""
-    client = make_api(api_keys="first-of-two-keys, second-of-two-keys").client
+    client = make_api(api_keys="first-of-two-keys-0123456789abcd, second-of-two-keys-0123456789abc").client
     for path in ("/v1/jobs", "/v1/models/mdl_x/predict", "/metrics", "/v1/nothing", "/nothing"):
         for value in (
             None,
             "Bearer",
             "Bearer ",
             "Bearer third",
-            "Bearer first-of-two-key",
-            "Basic first-of-two-keys",
-            "first-of-two-keys",
+            "Bearer first-of-two-keys-0123456789abc",
+            "Basic first-of-two-keys-0123456789abcd",
+            "first-of-two-keys-0123456789abcd",
         ):
             answer = client.get(path, headers={"Authorization": value} if value is not None else {})
             assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
             assert answer.headers["www-authenticate"] == "Bearer"
             assert answer.headers["content-type"] == "application/problem+json"
             assert answer.headers["x-request-id"]
-    for value in ("Bearer first-of-two-keys", "bearer second-of-two-keys", "Bearer  second-of-two-keys "):
+    for value in (
+        "Bearer first-of-two-keys-0123456789abcd",
+        "bearer second-of-two-keys-0123456789abc",
+        "Bearer  second-of-two-keys-0123456789abc ",
+    ):
         for path in ("/v1/jobs", "/metrics"):
             assert client.get(path, headers={"Authorization": value}).status_code == 200
     assert client.post("/v1/datasets", content=b"x").status_code == 401
@@ -357,7 +361,7 @@ def test_keys_are_asked_for(make_api: MakeApi) -> None:
         ("127.0.0.5", "", "127.0.0.5"),
         ("::1", "", "::1"),
         ("localhost", "", "localhost"),
-        ("0.0.0.0", "a-key-of-the-tests", "0.0.0.0"),
+        ("0.0.0.0", "a-key-of-the-tests-0123456789abc", "0.0.0.0"),
         ("0.0.0.0", " , ", "127.0.0.1"),
     ],
 )

@@ -21,8 +21,8 @@ from service.ipc.documents import (
     Done,
     Forget,
     Hello,
-    KeyAnswer,
-    KeyQuestion,
+    ModelAnswer,
+    ModelQuestion,
     Refusal,
     ToControl,
     error_of,
@@ -139,7 +139,7 @@ def test_who_sends_more_than_it_may_waits(caplog: pytest.LogCaptureFixture) -> N
         # No time passes for the bucket: it holds ten messages, and each further one is owed for longer.
         bench = Bench(rate=TokenBucket(per_second=409_600, most=40_960, clock=lambda: 0.0))
         for number in range(20):
-            bench.sender.send(KeyQuestion(number=number, authorization="Bearer guess"))
+            bench.sender.send(ModelQuestion(number=number, called="a guess"))
         seen: set[int] = set()
         await bench.until(lambda: seen.add(len(bench.taken)) or len(bench.taken) > 11)  # type: ignore[func-returns-value]
         assert 11 in seen  # the loop turned, and nothing more was taken
@@ -257,13 +257,14 @@ def test_each_has_its_own_answer() -> None:
         await asyncio.sleep(0)
         numbers = [question.number for question in other.asked]
         for number in (99, *reversed(numbers), *numbers):
-            questions.answered(packet(KeyAnswer(number=number, admitted=number == numbers[1])))
+            answer = ModelAnswer(number=number, version="1", model_id=f"mdl_{number}", digest="0", served="{}")
+            questions.answered(packet(answer))
         found = [answer.document for answer in await asyncio.gather(*asked)]
         assert [answer.number for answer in found] == numbers
         questions.answered(packet(Done(number=numbers[0])))
-        return [answer.admitted for answer in found]  # type: ignore[union-attr]
+        return [answer.model_id == f"mdl_{number}" for answer, number in zip(found, numbers, strict=True)]  # type: ignore[union-attr]
 
-    assert asyncio.run(talk()) == [False, True, False]
+    assert asyncio.run(talk()) == [True, True, True]
 
 
 @pytest.mark.parametrize("reads", [True, False])

@@ -11,7 +11,7 @@ import pytest
 from service.processes import standalone, supervision
 from service.registry.settings import ServiceSettings
 
-KEY = "a-key-of-the-tests"
+KEY = "a-key-of-the-tests-0123456789abc"
 
 
 @pytest.mark.parametrize("wall", ["preferred", "off"])

@@ -22,7 +22,7 @@ from tests.helpers.walled import WalledApi, walled
 
 Json = dict[str, Any]
 FAULTS = "fedlas_serving_faults_total"
-KEY, SECRET = "a-key-for-the-tests", "a-secret-of-control"
+KEY, SECRET = "a-key-for-the-tests-0123456789ab", "a-secret-of-control"
 BODY = {"inputs": [[1.0, 0.0]]}
 
 

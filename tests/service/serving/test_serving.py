@@ -51,15 +51,20 @@ def test_request_ids(served: tuple[Api, Json]) -> None:
     assert answered() != answered()
 
 
-@pytest.mark.parametrize("given", ["Bearer wrong", "the-first-of-keys", "Basic the-first-of-keys", "", "Bearer "])
+@pytest.mark.parametrize(
+    "given",
+    ["Bearer wrong", "the-first-of-keys-0123456789abcd", "Basic the-first-of-keys-0123456789abcd", "", "Bearer "],
+)
 def test_keys_are_asked_for(make_api: MakeApi, given: str) -> None:
     """Without a configured key it answers 401 before it looks for the model; with it, that there is none."""
-    api = make_api(api_keys=frozenset({"the-first-of-keys", "another-of-the-keys"}))
+    api = make_api(api_keys=frozenset({"the-first-of-keys-0123456789abcd", "another-of-the-keys-0123456789ab"}))
     path = "/v1/models/mdl_x/predict"
     refused = api.client.post(path, json={"inputs": [ROW]}, headers={"Authorization": given} if given else {})
     assert problem(refused, 401, "unauthorized")
     assert refused.headers["www-authenticate"] == "Bearer"
-    known = api.client.post(path, json={"inputs": [ROW]}, headers={"Authorization": "bearer another-of-the-keys"})
+    known = api.client.post(
+        path, json={"inputs": [ROW]}, headers={"Authorization": "bearer another-of-the-keys-0123456789ab"}
+    )
     problem(known, 404, "unknown_model")
 
 
@@ -270,14 +275,18 @@ def test_defects_are_told_apart(served: tuple[Api, Json], monkeypatch: pytest.Mo
 
 def test_other_methods(make_api: MakeApi) -> None:
     """Prediction paths know POST alone: `OPTIONS` answers so, and other methods are 405, for who has a key."""
-    api = make_api(api_keys=frozenset({"a-key-of-the-tests"}))
+    api = make_api(api_keys=frozenset({"a-key-of-the-tests-0123456789abc"}))
     for path in ("/v1/models/mdl_x/predict", "/v2/models/mdl_x/infer", "/v2/models/mdl_x/versions/1/infer"):
         for method, status in (("GET", 405), ("HEAD", 405), ("DELETE", 405), ("OPTIONS", 204)):
             assert api.client.request(method, path).status_code == 401
-            answer = api.client.request(method, path, headers={"Authorization": "Bearer a-key-of-the-tests"})
+            answer = api.client.request(
+                method, path, headers={"Authorization": "Bearer a-key-of-the-tests-0123456789abc"}
+            )
             assert (answer.status_code, answer.headers["allow"]) == (status, "POST")
             assert answer.headers["x-request-id"]
-    refused = api.client.get("/v1/models/mdl_x/predict", headers={"Authorization": "Bearer a-key-of-the-tests"})
+    refused = api.client.get(
+        "/v1/models/mdl_x/predict", headers={"Authorization": "Bearer a-key-of-the-tests-0123456789abc"}
+    )
     problem(refused, 405, "method_not_allowed")
 
 

@@ -22,7 +22,7 @@ from tests.helpers.live_api import LiveApi, live, order
 from tests.helpers.race_events import trained
 
 STREAM = {"Accept": "text/event-stream"}
-KEY = "a-key-of-this-service"
+KEY = "a-key-of-this-service-0123456789"
 LOST = "job_00000000000000000000000000"
 
 

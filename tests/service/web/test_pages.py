@@ -79,7 +79,7 @@ def test_where_there_is_no_page(api: Api) -> None:
 
 def test_head_has_no_page_to_show(make_api: MakeApi) -> None:
     """A browser's `HEAD` is refused as its `GET` is, without a body."""
-    client = make_api(api_keys=frozenset({"a-key-of-this-service"})).client
+    client = make_api(api_keys=frozenset({"a-key-of-this-service-0123456789"})).client
     for path in ("/sign-out", "/static/x/y"):
         answer = client.head(path, headers=BROWSER)
         assert (answer.status_code, answer.content) == (client.get(path).status_code, b"")

@@ -12,11 +12,12 @@ from sqlalchemy import select, update
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
+from service.keys import Fingerprints
 from service.registry.tables import BrowserSession
-from service.web.sessions import COOKIE, origin_of, session_id_of
+from service.web.sessions import COOKIE, _sealed, origin_of, session_id_of
 from tests.helpers.api import Api, MakeApi, open_api
 
-KEY, OTHER = "key-of-one-visitor", "key-of-another-one"
+KEY, OTHER = "key-of-one-visitor-0123456789abc", "key-of-another-one-0123456789abc"
 BROWSER = {"Accept": "text/html", "Origin": "http://localhost"}
 
 
@@ -139,8 +140,7 @@ def _expire(api: Api, visitor: TestClient) -> None:
 
 
 def _withdraw_keys(api: Api, visitor: TestClient) -> None:
-    sessions = api.client.app.others.state.sessions  # type: ignore[attr-defined]
-    sessions._keys = [OTHER.encode()]
+    object.__setattr__(api.services.keys, "_administrators", Fingerprints.of([OTHER]))
 
 
 def _make_up(api: Api, visitor: TestClient) -> None:
@@ -149,12 +149,13 @@ def _make_up(api: Api, visitor: TestClient) -> None:
 
 
 def test_the_database_gives_away_neither_session_nor_key(own: Api) -> None:
-    """Digests only: of the id, and of the id under the key."""
+    """A digest of the id, and the key under a pad of that id, which opens it and nothing else does."""
     held = browser(own).cookies[COOKIE]
     with own.registry.read() as unit:
         (row,) = unit.session.scalars(select(BrowserSession)).all()
-    assert all(len(value) == 64 for value in (row.id_digest, row.key_proof))
-    assert not {held, KEY} & {row.id_digest, row.key_proof}
+    sealed = bytes.fromhex(row.sealed_key)
+    assert not {held, KEY, KEY.encode().hex()} & {row.id_digest, row.sealed_key}
+    assert (_sealed(sealed, held), _sealed(sealed, row.id_digest) == KEY.encode()) == (KEY.encode(), False)
 
 
 def test_what_has_expired_is_forgotten(own: Api) -> None:

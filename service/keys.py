@@ -1,0 +1,153 @@
+"""Keys: the rights of whoever holds one, in every process that answers requests.
+
+Administrators' keys are settings; a process knows them by fingerprints, made anew at each start of the service, and
+whoever reads these can neither use nor compare them. Issued keys are rows of the registry. The API writes their digests
+and scopes into a file, and each process reads that: a process that answers predictions asks nobody about a key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from service.registry import tables
+
+#: How often a process looks whether the file has changed.
+_LOOK_EVERY_S = 0.2
+#: How often the API reads the table again: another machine may have issued or revoked a key.
+REFRESH_S = 1.0
+_FILE = "keys.json"
+#: The folder of that file, beside those of served copies.
+KEYS_FOLDER = "keys"
+#: Environment variable of a process without settings: the fingerprints.
+ADMINISTRATORS = "FEDLAS_ADMINISTRATORS"
+_SALT_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Grant:
+    """The rights of a key: its scopes, the models that it may ask (None: all), and when it ends, in Unix time."""
+
+    name: str
+    scopes: frozenset[str]
+    models: frozenset[str] | None = None
+    ends_at: float | None = None
+
+    def may(self, scope: str) -> bool:
+        return scope in self.scopes or "admin" in self.scopes
+
+
+#: Whoever holds a key for Prometheus.
+SCRAPER = Grant("metrics", frozenset({"metrics"}))
+#: Whoever is admitted without a key, or holds one of the settings'.
+ADMINISTRATOR = Grant("administrator", frozenset({"admin"}))
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """Administrators' keys as a process may hold them: their HMACs under a salt of this start of the service."""
+
+    salt: bytes
+    digests: frozenset[bytes]
+
+    @classmethod
+    def of(cls, keys: Iterable[str]) -> Self:
+        salt = secrets.token_bytes(_SALT_BYTES)
+        return cls(salt, frozenset(hmac.digest(salt, key.encode(), "sha256") for key in keys))
+
+    @classmethod
+    def parsed(cls, text: str) -> Self:
+        """Read what `str` has written."""
+        salt, *digests = map(bytes.fromhex, text.split(","))
+        return cls(salt, frozenset(digests))
+
+    def __str__(self) -> str:
+        return ",".join(part.hex() for part in (self.salt, *self.digests))
+
+    def __contains__(self, key: bytes) -> bool:
+        return hmac.digest(self.salt, key, "sha256") in self.digests
+
+
+class Keys:
+    """The keys of the service, as this process knows them.
+
+    Args:
+        administrators: their keys; `scrapers`: keys that read metrics alone, where this process answers with any.
+        folder: where `write` puts the file of issued keys; it need not be there yet.
+    """
+
+    def __init__(self, administrators: Fingerprints, folder: Path, *, scrapers: Fingerprints | None = None) -> None:
+        self._administrators = administrators
+        self._scrapers = scrapers
+        self._path = folder / _FILE
+        self._issued: Mapping[str, Grant] = {}
+        self._read: tuple[int, int] | None = None  # the file that was read: its inode and time
+        self._look_at = 0.0
+
+    @property
+    def needed(self) -> bool:
+        """True where requests need a key: there is an administrator, who could issue one."""
+        return bool(self._administrators.digests)
+
+    def grant(self, authorization: bytes) -> Grant | None:
+        """The rights of the holder of this `Authorization`; None where it holds no key that is valid now."""
+        scheme, _, key = authorization.partition(b" ")
+        return self.grant_of(key.strip()) if scheme.lower() == b"bearer" else None
+
+    def grant_of(self, key: bytes) -> Grant | None:
+        """The rights of the holder of this key; what is compared are digests, whose times tell nothing of the key."""
+        if time.monotonic() >= self._look_at:
+            self.refresh()
+        grant = self._issued.get(hashlib.sha256(key).hexdigest())
+        if grant is not None:
+            return grant if grant.ends_at is None or time.time() < grant.ends_at else None
+        if key in self._administrators:
+            return ADMINISTRATOR
+        return SCRAPER if self._scrapers is not None and key in self._scrapers else None
+
+    def refresh(self) -> None:
+        """Read the file of issued keys, if it is another one than before."""
+        self._look_at = time.monotonic() + _LOOK_EVERY_S
+        try:
+            status = self._path.stat()
+            if (version := (status.st_ino, status.st_mtime_ns)) != self._read:
+                rows = json.loads(self._path.read_bytes())
+                self._issued = {digest: _grant(row) for digest, row in rows.items()}
+                self._read = version
+        except FileNotFoundError:  # none was issued, as far as this process can know
+            self._issued, self._read = {}, None
+
+    def write(self, rows: Iterable[tables.ApiKey]) -> None:
+        """Write the file of issued keys for every process, if it says anything new; whole at any moment."""
+        content = json.dumps({row.sha256: _written(row) for row in rows}, sort_keys=True).encode()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        if not self._path.exists() or self._path.read_bytes() != content:
+            fresh = self._path.with_name(f"{secrets.token_hex(8)}.new")  # another process may write, too
+            with fresh.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(fresh, self._path)
+        self.refresh()
+
+
+def _written(row: tables.ApiKey) -> dict[str, object]:
+    ends_at = None if row.expires_at is None else row.expires_at.timestamp()
+    return {"name": row.name, "scopes": row.scopes, "models": row.models, "ends_at": ends_at}
+
+
+def _grant(row: Mapping[str, object]) -> Grant:
+    name, scopes, models, ends_at = (row[field] for field in ("name", "scopes", "models", "ends_at"))
+    assert isinstance(name, str)
+    assert isinstance(scopes, list)
+    assert isinstance(models, list | None)
+    assert isinstance(ends_at, float | None)
+    return Grant(name, frozenset(scopes), None if models is None else frozenset(models), ends_at)
