@@ -148,7 +148,7 @@ def create_calibrator(
     epilog=examples(
         "fedlas keys create web --scope predict --model digits",
         "fedlas keys create ci --scope read --scope write --days 90",
-        "FEDLAS_API_KEY=$(fedlas keys create prometheus --scope metrics -q)",
+        "fedlas keys create prometheus --scope metrics -q",
     ),
 )
 def create_key(

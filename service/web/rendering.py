@@ -202,6 +202,7 @@ _ON_PAGES = {
         ("unknown_model", "unknown_dataset", "unknown_job", "unknown_calibrator", "unknown_prediction"),
         "It may have been deleted by somebody else. The list has all there are.",
     ),
+    "unknown_key": "It was revoked before.",
     "unknown_name": "The list of names has all that are published.",
     "unknown_version": "The page of the name lists its versions.",
     "unknown_results_part": "The manifest of the results lists their parts.",

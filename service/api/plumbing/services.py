@@ -59,9 +59,7 @@ class Core:
             registry=registry,
             look_up=ModelLookup(registry),
             access=AccessControl.of(settings),
-            keys=Keys(
-                Fingerprints.of(settings.api_keys), keys_folder, scrapers=Fingerprints.of(settings.metrics_keys)
-            ),
+            keys=Keys(Fingerprints.of(settings.api_keys), keys_folder, scrapers=Fingerprints.of(settings.metrics_keys)),
             metrics=ServingMetrics(most_models=settings.metrics_models),
             tracing=tracing,
             access_log=AccessLog(),

@@ -13,6 +13,7 @@ import pytest
 from tests.fedlas.cli.conftest import KEY, Command, Here
 from tests.helpers.command_line import COMMAND, drawn_rows, environment
 from tests.helpers.modes import open_to_others
+from tests.helpers.processes import until
 from tests.helpers.service import Service, descendants_of
 
 ROWS = drawn_rows(test=4)[0][-4:]
@@ -220,3 +221,30 @@ def test_the_data_folder_is_its_owners(service: Service, calibrated: Path) -> No
     """Whatever the umask, nobody else reads what a service that has done a job has: records, uploads, report, log."""
     assert {"run", "work", "served", "control.pid"} < {path.name for path in service.data_dir.rglob("*")}
     assert open_to_others(service.data_dir) == []
+
+
+def test_keys_are_created_listed_and_revoked(service: Service, here: Here) -> None:
+    """A key of one model predicts with it and reads nothing, until it is revoked; predict servers know it at once.
+
+    Behind the wall: that keys get there and end there is what no call of a function shows.
+    """
+    created = here("keys", "create", "web", "--scope", "predict", "--model", "digits", "--days", "1", "--json")
+    made = json.loads(created.stdout)
+    assert (made["scopes"], made["models"]) == (["predict"], ["digits"])
+    holder = {"Authorization": f"Bearer {made['key']}"}
+
+    def statuses() -> list[int]:
+        asked = [service.client.get("/v1/models", headers=holder)]
+        for model in ("digits", "others"):
+            path = f"/v1/models/{model}/predict"
+            asked += [service.client.post(path, json={"inputs": [[0.0]]}, headers=holder) for _ in range(4)]
+        return sorted({answer.status_code for answer in asked})
+
+    assert statuses() == [403, 404]  # no model has the name yet
+    listed = json.loads(here("keys", "ls", "--json").stdout)
+    assert listed == [{name: value for name, value in made.items() if name != "key"}]
+    assert here("keys", "create", "quiet", "--scope", "read", "-q").stdout.startswith("fedlas_")
+    assert here("keys", "revoke", made["id"], "--yes").returncode == 0
+    until(lambda: statuses() == [401], what="the key is refused everywhere")
+    refused = here("keys", "create", "web", "--scope", "all")
+    assert (refused.returncode, "scopes" in refused.stderr) == (1, True)

@@ -68,6 +68,9 @@ def of_files(given):
     yield "link beside its copy", lambda: (copy.parent / "link").symlink_to("/etc/passwd")
     for place in ("/tmp", "/dev/shm"):  # a file without a name, gone when it is closed
         yield f"write in {place}", lambda place=place: os.close(os.open(place, os.O_TMPFILE | os.O_RDWR))
+    yield "read the digests of keys", Path(given["keys"]).read_bytes
+    yield "change the digests of keys", lambda: os.close(os.open(given["keys"], os.O_RDWR))
+    yield "write beside them", lambda: Path(given["keys"]).with_name("new").write_text("x")
     yield "change the code", lambda: os.close(os.open(given["code"], os.O_WRONLY))
 
 
@@ -177,7 +180,7 @@ def signals(pid):
 
 def flood():
     """Ask control without end."""
-    question = json.dumps({"kind": "key", "authorization": "Bearer guessed", "number": _QUESTION}).encode()
+    question = json.dumps({"kind": "done", "number": _QUESTION}).encode()
     with channel() as end:
         while True:
             try:

@@ -35,7 +35,7 @@ OPERATIONS = {
 }
 SCHEMAS: Json = {name: schema for part in DOCUMENTS for name, schema in part["components"]["schemas"].items()}
 #: Answers that are files, texts or nothing.
-WITHOUT_EXAMPLE = re.compile(r"delete_|download_|_diagram$|_page$|^metrics$|^append_to_upload$")
+WITHOUT_EXAMPLE = re.compile(r"delete_|revoke_|download_|_diagram$|_page$|^metrics$|^append_to_upload$")
 
 
 def contents() -> Iterator[tuple[str, Json]]:

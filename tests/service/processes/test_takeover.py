@@ -53,6 +53,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WalledApi,
             "only_channel": False,
             "data": str(root / "data"),
             "copy": str(served / "serving-1" / digest),
+            "keys": str(served / "keys" / "keys.json"),
             "others": str(served / "serving-2"),
             "others_name": "serving-2",
             "beside": str(ROOT / "pyproject.toml"),
@@ -67,7 +68,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WalledApi,
             "questions": [
                 {"kind": "model", "called": "another"},
                 {"kind": "model", "called": "unknown"},
-                {"kind": "key", "authorization": "Bearer guessed"},
             ],
         }  # fmt: skip
 
@@ -86,11 +86,13 @@ def done(got: Json) -> set[str]:
 def test_a_serving_process_reads_its_copies_and_reaches_nothing(
     place: tuple[WalledApi, Takeover, Json], tmp_path: Path
 ) -> None:
-    """No file but its own served copies, no network, no program, no other process; and it answers afterwards."""
+    """No file but its served copies and digests of keys, no network, no program, no other process; it answers on."""
     needs_all(tmp_path)
     api, takeover, targets = place
     got = takeover.of(api.pid("serving-1"), targets)
-    assert done(got) == {"read its copy", "thread", "pair of sockets", "file in memory"}, (done(got), got["found"])
+    assert done(got) == {
+        *("read its copy", "read the digests of keys", "thread", "pair of sockets", "file in memory")
+    }, (done(got), got["found"])
     told = "\n".join(got["environment"].values())
     assert not [word for word in (KEY, SECRET, targets["data"]) if word in told]
     assert set(got["descriptors"]) <= {"socket", "pipe", "other", "folder", "memory"}  # no file of anybody
@@ -109,16 +111,15 @@ def test_the_acceptor_has_its_sockets_and_nothing_else(place: tuple[WalledApi, T
 
 
 def test_what_control_does_for_a_serving_process(place: tuple[WalledApi, Takeover, Json]) -> None:
-    """Control says what a name means and whether a key is one; it answers no request, and gives no place away."""
+    """Control says what a name means, and nothing of keys; it answers no request, and gives no place away."""
     api, takeover, targets = place
     got = takeover.of(api.pid("serving-2"), {**targets, "only_channel": True, "others_name": "serving-1"})
     found = got["found"]
     assert found["a connection of its own"] == {"answer": ""}
     assert found["another's place"] == {"answer": ""}
-    another, key = found["ask about another"], found["ask about a key"]
+    another = found["ask about another"]
     assert set(another) == {"kind", "number", "version", "model_id", "digest", "served"}
     assert found["ask about unknown"]["code"] == "unknown_model"
-    assert key["admitted"] is False
     until(lambda: api.client.post("/v1/models/digits/predict", json=BODY).status_code == 200, what="on")
 
 

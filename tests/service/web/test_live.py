@@ -142,6 +142,25 @@ def test_a_stream_ends_with_its_session(tmp_path: Path) -> None:
             api.kill()
 
 
+def test_a_stream_ends_with_its_key(tmp_path: Path) -> None:
+    """The open stream of a revoked key ends within seconds, though nothing happens to the job."""
+    admin = {"Authorization": f"Bearer {KEY}"}
+    with (
+        place(tmp_path / "data") as settings,
+        live({**settings, "api_keys": KEY}) as [api],
+        httpx.Client(base_url=api.url, headers=admin, timeout=60) as client,
+    ):
+        kinds = ("model", "dataset")
+        records = {f"{kind}_id": client.post(f"/v1/{kind}s", content=b"x").json()["id"] for kind in kinds}
+        events = f"{api.url}/v1/jobs/{client.post('/v1/jobs', json=records).json()['id']}/events"
+        key = client.post("/v1/keys", json={"name": "watcher", "scopes": ["read"]}).json()
+        headers = {**STREAM, "Authorization": f"Bearer {key['key']}"}
+        with httpx.stream("GET", events, headers=headers, timeout=20) as stream:
+            assert stream.status_code == 200
+            assert client.delete(f"/v1/keys/{key['id']}").status_code == 204
+            assert b"queued" in b"".join(stream.iter_bytes())  # which ends, or the read times out
+
+
 def test_a_long_job_is_drawn_small(api: Api) -> None:
     """Five thousand epochs of forty candidates fit into 60 kB."""
     job_id = api.ordered()
