@@ -1,7 +1,7 @@
-"""Keys: the rights of whoever holds one, in every process that answers requests.
+"""Keys: the rights that each grants, in every process that answers requests.
 
-Administrators' keys are settings; a process knows them by fingerprints, made anew at each start of the service, and
-whoever reads these can neither use nor compare them. Issued keys are rows of the registry. The API writes their digests
+Administrators' keys are settings; a process knows them by fingerprints, made anew at each start of the service, which
+are of no use to anybody else. Issued keys are rows of the registry. The API writes their digests
 and scopes into a file, and each process reads that: a process that answers predictions asks nobody about a key.
 """
 
@@ -16,9 +16,10 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from service.registry import tables
+if TYPE_CHECKING:
+    from service.registry import tables
 
 #: How often a process looks whether the file has changed.
 _LOOK_EVERY_S = 0.2
@@ -45,9 +46,9 @@ class Grant:
         return scope in self.scopes or "admin" in self.scopes
 
 
-#: Whoever holds a key for Prometheus.
+#: The grant of a key for Prometheus.
 SCRAPER = Grant("metrics", frozenset({"metrics"}))
-#: Whoever is admitted without a key, or holds one of the settings'.
+#: The grant of an administrator's key, and of a request where no key is needed.
 ADMINISTRATOR = Grant("administrator", frozenset({"admin"}))
 
 

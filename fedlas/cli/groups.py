@@ -153,7 +153,7 @@ def create_calibrator(
 )
 def create_key(
     session: Session,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Who or what uses it.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The person or program that uses it.")],
     *,
     scope: Annotated[
         list[str], typer.Option(help="predict, read, write, metrics; admin for everything. May be repeated.")

@@ -60,7 +60,9 @@ ERROR_CODES: dict[str, ErrorCode] = {
         403, "The key does not grant this.", "Use a key with the scope, and for the model, that the answer names."
     ),
     "no_administrator": ErrorCode(
-        409, "Without `FEDLAS_API_KEYS` nobody may issue keys.", "Set it, and issue keys with one of its keys."
+        409,
+        "Keys are issued by an administrator, and `FEDLAS_API_KEYS` names none.",
+        "Set it, and issue keys with one of its keys.",
     ),
     "foreign_origin": ErrorCode(
         403, "A web page of another site sent the request.", "Name the page's host in `FEDLAS_ALLOWED_HOSTS`."

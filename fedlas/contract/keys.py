@@ -21,9 +21,9 @@ _CHECKSUM_DIGITS = 8
 
 
 class KeyRequest(Strict):
-    """A key to issue."""
+    """The request for a new key: what its holder may do, and until when."""
 
-    name: str = Field(min_length=1, max_length=100, description="Who or what uses the key, in words of your own.")
+    name: str = Field(min_length=1, max_length=100, description="The name of the person or program that uses the key.")
     scopes: list[Scope] = Field(
         min_length=1,
         max_length=5,
@@ -51,7 +51,7 @@ class KeyRecord(Shape):
     """A key as it is listed: what it may do, never the key itself."""
 
     id: str = Field(description="The id, `key_…`, by which it is revoked.")
-    name: str = Field(description="Who or what uses the key.")
+    name: str = Field(description="The name of the person or program that uses the key.")
     scopes: list[Annotated[Scope, OPEN]] = Field(description="The rights of its holder.")
     models: list[str] | None = Field(description="The models that it may ask; null: all.")
     created_at: AwareDatetime = Field(description="The time at which it was issued.")

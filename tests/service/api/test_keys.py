@@ -156,7 +156,7 @@ def test_a_key_ends(api: Api) -> None:
 
 
 def test_an_expired_key_is_refused(api: Api) -> None:
-    """Its time alone ends it."""
+    """A key ends by its time alone."""
     key = issued(api, "read", expires_at=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
     with api.registry.write() as unit:
         over = datetime.now(UTC) - timedelta(seconds=1)
