@@ -52,7 +52,7 @@ def process(command: list[str], folder: Path, log: Path, **environment: str) -> 
 @pytest.fixture(scope="module")
 def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The variables of an `.env` file, with a value for everything that is demanded."""
-    return {name: f"given-for-{name.lower().replace('_', '-')}" for name in compose.demanded()}
+    return {name: f"given-for-{name.lower().replace('_', '-')}-0123456789abcdef" for name in compose.demanded()}
 
 
 @contextmanager
