@@ -45,7 +45,7 @@ _LAST_TURN_S = 0.02
 #: Longer than clients and load balancers keep an idle connection (httpx 5 s, AWS 60 s): if we closed first, then
 #: sometimes just as the next request is on its way.
 _KEEP_ALIVE_S = 75
-#: What the whole service answers, as the log says it.
+#: The addresses of the whole service, as the log names them.
 PAGES = "pages at /, documentation of the API at /docs"
 #: `EX_SOFTWARE` of sysexits.h.
 STUCK_EXIT_CODE = 70
@@ -168,7 +168,8 @@ class Server(uvicorn.Server):
             task.add_done_callback(self._ended)
         for server in self.servers if self.started else ():
             for listener in server.sockets:
-                say_listening(*listener.getsockname()[:2], self._answers)
+                host, port = listener.getsockname()[:2]
+                say_listening(host, port, self._answers)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Called by the signal handler."""

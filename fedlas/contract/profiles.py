@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -26,7 +26,7 @@ Size = tuple[int, int]
 _SUM_TOLERANCE = 1e-6
 #: The property of a calibrated file's metadata from which the file is served without its record.
 FILE_PROFILE = "fedlas_profile"
-_NOT_IN_FILE = {
+_NOT_IN_FILE: dict[str, Any] = {
     **dict.fromkeys(("warnings", "adjustments", "guarantees", "priors_input", "cost_factor", "trained_on"), True),
     "cost": {"measured": True},
 }

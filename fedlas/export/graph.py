@@ -163,7 +163,7 @@ class WrittenGraph:
 def add_properties(path: str | Path, properties: Mapping[str, str]) -> None:
     """Add properties to the metadata of a written file, whose bytes stay as they are."""
     more = ModelProto()
-    helper.set_model_props(more, properties)
+    helper.set_model_props(more, dict(properties))
     # Bytes of two messages one after the other are one message with the fields of both:
     # https://protobuf.dev/programming-guides/encoding/#last-one-wins
     with Path(path).open("ab") as file:

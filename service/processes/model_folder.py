@@ -118,7 +118,7 @@ def _alone(entry: Path) -> dict[int, Path]:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What lies in a folder, without what Kubernetes and editors hide there."""
+    """The entries of a folder, without what Kubernetes and editors hide there."""
     return [
         entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".") and entry.name != _PASSED_OVER
     ]

@@ -18,7 +18,7 @@ SERVICE: dict[str, Any] = yaml.safe_load((FOLDER / "inference-service.yaml").rea
 
 
 def test_the_command_knows_its_arguments() -> None:
-    """They are those of KServe's own runtimes, and bind the port that is probed, scraped and exposed."""
+    """Arguments are those of KServe's own runtimes, and bind the port that is probed, scraped and exposed."""
     (container,) = RUNTIME["spec"]["containers"]
     program, command = container["command"]
     options = parser().parse_args([command, *container["args"]])
