@@ -109,10 +109,8 @@ def _serve_folder(options: argparse.Namespace) -> int:
     from service.processes.model_folder import FolderMistakes, serve_folder
 
     try:
-        if options.model_dir is None:
-            raise FolderMistakes("--model-name names the model of --model-dir: give both")
-        if options.data_dir is not None:
-            raise FolderMistakes("--model-dir serves files without records, --data-dir holds records: give one of them")
+        if options.model_dir is None or options.data_dir is not None:
+            raise FolderMistakes("--model-name needs --model-dir, which serves files without the records of --data-dir")
         return serve_folder(settings_from(options), options.model_dir, name=options.model_name)
     except FolderMistakes as error:
         print(*(f"fedlas: {mistake}" for mistake in error.args), sep="\n", file=sys.stderr)

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import onnxruntime as ort
-from pydantic import JsonValue
 
 from fedlas.contract.base import JsonObject
 from fedlas.contract.profiles import FILE_PROFILE, ModelProfile
@@ -63,11 +62,8 @@ def _opened(path: Path) -> ort.InferenceSession:
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises a class of its own for every kind of refusal
-        reason = refusal(error) or str(error)
-        message = (
-            f"ONNX Runtime cannot open it, so it is half-written, damaged or no ONNX file ({reason:.{_MAX_REASON}})"
-        )
-        raise BadFile(f"{message}; {_NEEDED}") from error
+        message = "ONNX Runtime cannot open it, so it is half-written, damaged or no ONNX file"
+        raise BadFile(f"{message} ({(refusal(error) or str(error))[:_MAX_REASON]}); {_NEEDED}") from error
 
 
 def _profile(path: Path, session: ort.InferenceSession, properties: Mapping[str, str]) -> JsonObject:
@@ -96,7 +92,11 @@ def _of_graph(session: ort.InferenceSession) -> JsonObject:
     typical = "typicality" in outputs or "typicality" in former_names(session)
     return {
         "inputs": [
-            {"name": spec.name, "dtype": element_type(spec).name, "shape": ["N", *_row(spec)]}
+            {
+                "name": spec.name,
+                "dtype": element_type(spec).name,
+                "shape": ["N", *(size if isinstance(size, int) else str(size or "free") for size in spec.shape[1:])],
+            }
             for spec in session.get_inputs()
         ],
         "output": {"name": "probabilities", "kind": "probabilities"},
@@ -105,9 +105,3 @@ def _of_graph(session: ort.InferenceSession) -> JsonObject:
         "trainable": False,
         "typicality": {"score": "norm"} if typical else None,
     }
-
-
-def _row(spec: ort.NodeArg) -> list[JsonValue]:
-    """The shape of a row; sizes that the graph leaves open have a name."""
-    sizes = enumerate(spec.shape[1:], start=1)
-    return [size if isinstance(size, int) else str(size or f"{spec.name}_{axis}") for axis, size in sizes]

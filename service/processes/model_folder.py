@@ -11,13 +11,12 @@ import gc
 import hashlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from http import HTTPStatus
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Any
 
 from anyio import to_thread
 from starlette.applications import Starlette
@@ -49,8 +48,6 @@ from service.transport.connections import Connections
 from service.transport.protocol import Protocol
 
 _LOG = logging.getLogger("fedlas.api")
-_ANSWERS = "predictions at /v1/models/NAME/predict and /v2/models/NAME/infer"
-_FORMS = "NAME.onnx, NAME/model.onnx or NAME/VERSION/model.onnx"
 _FILE = "model.onnx"
 _SUFFIX = ".onnx"
 _MODEL = "/v2/models/{model}"
@@ -87,7 +84,8 @@ class Layout:
                     self.mistakes.append(f"two models are called {called}: {folder / called}{_SUFFIX} and a folder")
                 self.files[called] = versions
         if not self.files and not self.mistakes:
-            needed = _FORMS if name is None else f"one file *{_SUFFIX} or VERSION/{_FILE}, since a name was given"
+            forms = "NAME.onnx, NAME/model.onnx or NAME/VERSION/model.onnx"
+            needed = forms if name is None else f"one file *{_SUFFIX} or VERSION/{_FILE}, since a name was given"
             self.mistakes.append(f"{folder} holds no model; needed is {needed}")
 
     def _versions(self, folder: Path) -> dict[int, Path]:
@@ -222,8 +220,10 @@ class FolderRoutes:
 
     async def config(self, request: Request) -> Response:
         target = await self._models.look_up(*_asked(request))
-        provider = self._services.model_repository.provider(target.digest)
-        most = self._services.settings.max_predict_rows
+        most, provider = (
+            self._services.settings.max_predict_rows,
+            self._services.model_repository.provider(target.digest),
+        )
         return JSONResponse(model_config(target.profile, target.called, max_rows=most, provider=provider))
 
     async def model_ready(self, request: Request) -> Response:
@@ -244,10 +244,10 @@ class FolderRoutes:
         )
 
     def _versions(self, called: str) -> list[str]:
-        return [str(number) for number in sorted(self._models.of(called))]
+        return list(map(str, self._models.of(called)))
 
 
-def _always(content: Any) -> Callable[[Request], Any]:
+def _always(content: object) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         return JSONResponse(content)
 
@@ -322,7 +322,11 @@ def serve_folder(settings: ServiceSettings, folder: Path, *, name: str | None = 
     )
     gc.collect()
     gc.freeze()
-    server = Server(config, background=[MemoryRelease(release_arena).run], answers=_ANSWERS)
+    server = Server(
+        config,
+        background=[MemoryRelease(release_arena).run],
+        answers="predictions at /v1/models/NAME/predict and /v2/models/NAME/infer",
+    )
     server.run([bound(settings)])
     return 0 if server.started else 1
 

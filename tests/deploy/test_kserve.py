@@ -9,8 +9,8 @@ import yaml
 from service.api.plumbing.access import is_open
 from service.cli import parser
 from service.registry.settings import ServiceSettings
+from tests.helpers import ROOT
 from tests.helpers.compose import read
-from tests.helpers.dockerfile import ROOT
 
 FOLDER = ROOT / "deploy" / "kserve"
 RUNTIME: dict[str, Any] = yaml.safe_load((FOLDER / "runtime.yaml").read_text())

@@ -34,13 +34,12 @@ from service.inference.profile import UNKNOWN, ServingProfile
 from service.processes.model_folder import FolderMistakes, FolderModels
 from service.registry.errors import NotFound
 from service.server import PAGES
-from tests.helpers import ROOT
-from tests.helpers.api import Json, MakeApi
+from tests.helpers import ROOT, Json
+from tests.helpers.api import MakeApi
 from tests.helpers.networks import export, mlp, table
 from tests.helpers.plain_http import connected, one
 from tests.helpers.processes import die_with_parent, free_port, until
 from tests.helpers.publishing import publish
-from tests.helpers.refusals import refusal
 from tests.helpers.served import scaling
 
 NAMES = ["ant", "bee", "cat"]
@@ -327,8 +326,8 @@ def test_every_bad_file_is_named_at_once(
 @pytest.mark.parametrize(
     ("options", "environment", "sentence"),
     [
-        (["--model-dir", "m", "--data-dir", "d"], {}, "--model-dir serves files without records"),
-        (["--model-name", "bugs"], {}, "--model-name names the model of --model-dir"),
+        (["--model-dir", "m", "--data-dir", "d"], {}, "without the records of --data-dir"),
+        (["--model-name", "bugs"], {}, "--model-name needs --model-dir"),
         (["--model-dir", "m"], {"FEDLAS_WALL": "required"}, "leave out FEDLAS_WALL=required"),
         (["--model-dir", "m"], {"FEDLAS_API_PROCESSES": "2"}, "and FEDLAS_API_PROCESSES"),
     ],
@@ -390,5 +389,5 @@ def test_a_file_that_has_changed_is_not_opened(told: Path, tmp_path: Path) -> No
     with models.file(digest) as found:
         assert found == path
     os.utime(path, ns=(0, 0))
-    with refusal(NotFound, "artifact_missing", "start the server again"), models.file(digest):
+    with pytest.raises(NotFound, match="start the server again"), models.file(digest):
         pass
