@@ -20,7 +20,7 @@ from service.registry.settings import OWNER_ONLY, ServiceSettings, mistakes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         check_single_runtime()
         return int(options.run(options))
@@ -48,12 +48,16 @@ class _Parser(argparse.ArgumentParser):
         self.exit(1, f"{self.prog}: {message}\n'{self.prog} --help' shows how it is used.\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="fedlas", description="Calibration as a service.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    command = commands.add_parser("serve", help="API, worker and broker on this machine")
+    command = commands.add_parser("serve", help="API, worker and broker on this machine, or --model-dir")
     _add_place(command)
+    command.add_argument(
+        "--model-dir", type=Path, metavar="DIR", help="predictions alone, by the calibrated ONNX files in this folder"
+    )
+    command.add_argument("--model-name", metavar="NAME", help="with --model-dir: the folder holds this one model")
     command.set_defaults(run=_serve)
 
     command = commands.add_parser("api", help="the API alone; workers run with `python -m worker`")
@@ -93,10 +97,24 @@ def settings_from(options: argparse.Namespace) -> ServiceSettings:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    if options.model_dir is not None or options.model_name is not None:
+        return _serve_folder(options)
     from service.processes.standalone import serve
 
     os.umask(OWNER_ONLY)
     return serve(settings_from(options))
+
+
+def _serve_folder(options: argparse.Namespace) -> int:
+    from service.processes.model_folder import FolderMistakes, serve_folder
+
+    try:
+        if options.model_dir is None or options.data_dir is not None:
+            raise FolderMistakes("--model-name needs --model-dir, which serves files without the records of --data-dir")
+        return serve_folder(settings_from(options), options.model_dir, name=options.model_name)
+    except FolderMistakes as error:
+        print(*(f"fedlas: {mistake}" for mistake in error.args), sep="\n", file=sys.stderr)
+        return 1
 
 
 def _api(options: argparse.Namespace) -> int:

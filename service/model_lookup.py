@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Set
 
 from anyio import CapacityLimiter, to_thread
 
 from fedlas.contract.predictions import ServedModel
-from service.model_repository import Profiles, ResolvedModel
+from service.model_repository import Profiles, ResolvedModel, version_number
 from service.registry import tables
 from service.registry.errors import Conflict, NotFound
 from service.registry.registry import Registry, UnitOfWork
 
 _THREADS = 4
-_VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 
 class ModelLookup:
@@ -65,13 +63,6 @@ def _read(unit: UnitOfWork, called: str, version: str | None, profiles: Profiles
         priors=priors,
         profiles=profiles,
     )
-
-
-def version_number(version: str) -> int:
-    """The version that a path gives; raises NotFound for what can be none."""
-    if not _VERSION.fullmatch(version):
-        raise NotFound("unknown_version", f"versions are numbers, not {version!r:.40}")
-    return int(version)
 
 
 def _resolved(unit: UnitOfWork, called: str, version: str | None) -> tuple[str, int | None, dict[str, float] | None]:

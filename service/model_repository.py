@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
@@ -34,8 +35,16 @@ _STALE_S = 0.5
 #: and no longer than this, if the model that it last meant is open.
 _MAX_WAIT_S = 1.0
 _MAX_ENTRIES = 10_000
+VERSION = re.compile(r"[1-9][0-9]{0,8}")
 #: The name or id that a request gives, and the version if it gives one.
 Key = tuple[str, str | None]
+
+
+def version_number(version: str) -> int:
+    """The version that a path gives; raises NotFound for what can be none."""
+    if not VERSION.fullmatch(version):
+        raise NotFound("unknown_version", f"versions are numbers, not {version!r:.40}")
+    return int(version)
 
 
 #: Profiles that were read, by model and class priors: a ready model's never changes.

@@ -24,7 +24,7 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from service.registry.settings import ServingSettings
+from service.registry.settings import ServiceSettings, ServingSettings
 from service.transport.connections import allow_many_connections
 from service.transport.protocol import Protocol
 
@@ -45,6 +45,8 @@ _LAST_TURN_S = 0.02
 #: Longer than clients and load balancers keep an idle connection (httpx 5 s, AWS 60 s): if we closed first, then
 #: sometimes just as the next request is on its way.
 _KEEP_ALIVE_S = 75
+#: The addresses of the whole service, as the log names them.
+PAGES = "pages at /, documentation of the API at /docs"
 #: `EX_SOFTWARE` of sysexits.h.
 STUCK_EXIT_CODE = 70
 
@@ -131,6 +133,7 @@ class Server(uvicorn.Server):
         stopping: called when a signal has come, or the server ends by itself.
         closing: called when no further connection is answered.
         stopped: called at the end. What stands behind `run` is not reached: uvicorn raises the signal again.
+        answers: what stands where, for the log.
     """
 
     def __init__(
@@ -141,12 +144,14 @@ class Server(uvicorn.Server):
         stopping: Callable[[], None] = lambda: None,
         closing: Callable[[], None] = lambda: None,
         stopped: Callable[[], None] = lambda: None,
+        answers: str = PAGES,
     ) -> None:
         super().__init__(config)
         self._to_start = background
         self._stopping = stopping
         self._closing = closing
         self._stopped = stopped
+        self._answers = answers
         self._background: list[asyncio.Task[object]] = []
 
     def protocol(self, received: bytes = b"") -> Protocol:
@@ -163,7 +168,8 @@ class Server(uvicorn.Server):
             task.add_done_callback(self._ended)
         for server in self.servers if self.started else ():
             for listener in server.sockets:
-                say_listening(*listener.getsockname()[:2])
+                host, port = listener.getsockname()[:2]
+                say_listening(host, port, self._answers)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Called by the signal handler."""
@@ -207,8 +213,18 @@ class Server(uvicorn.Server):
             self.should_exit = True
 
 
-def say_listening(host: str, port: int) -> None:
-    _LOG.info("listening on http://%s:%d: pages at /, documentation of the API at /docs", host, port)
+def say_listening(host: str, port: int, answers: str = PAGES) -> None:
+    _LOG.info("listening on http://%s:%d: %s", host, port, answers)
+
+
+def warn_without_keys(settings: ServiceSettings) -> None:
+    if not settings.api_keys:
+        _LOG.warning(
+            "no keys are configured (FEDLAS_API_KEYS): whoever works on this machine may use the service; "
+            "it listens on %s only%s",
+            settings.listen_host,
+            "" if settings.listen_host == settings.host else f", and not on {settings.host} as it was told",
+        )
 
 
 def configured(

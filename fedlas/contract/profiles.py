@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -24,6 +24,12 @@ ScoreKind = Literal["logits", "probabilities"]
 Size = tuple[int, int]
 
 _SUM_TOLERANCE = 1e-6
+#: The property of a calibrated file's metadata from which the file is served without its record.
+FILE_PROFILE = "fedlas_profile"
+_NOT_IN_FILE: dict[str, Any] = {
+    **dict.fromkeys(("warnings", "adjustments", "guarantees", "priors_input", "cost_factor", "trained_on"), True),
+    "cost": {"measured": True},
+}
 
 
 class Notice(Document):
@@ -293,3 +299,11 @@ class ModelProfile(Document):
     cost_factor: float | None = None
     cost: ServingCost | None = None
     trained_on: list[FittedOn] = Field(default_factory=list)
+
+    def in_file(self) -> str:
+        """JSON for the property `FILE_PROFILE`, without what times decide, or only a record can know.
+
+        Nothing that was measured is in it, so that a job that is run again writes the same bytes; the guarantees are a
+        property of their own.
+        """
+        return self.model_dump_json(exclude_unset=True, exclude=_NOT_IN_FILE)

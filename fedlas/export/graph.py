@@ -155,14 +155,19 @@ class WrittenGraph:
             names = list(self.class_names)
             raise ValueError(f"guarantees are for the classes {list(guarantees.class_names)}, not {names}")
         promised = {} if guarantees is None else {"guarantees": json.dumps(guarantees.as_dict())}
-        more = ModelProto()
-        helper.set_model_props(more, {**promised, **(metadata or {})})
-        # Bytes of two messages one after the other are one message with the fields of both:
-        # https://protobuf.dev/programming-guides/encoding/#last-one-wins
-        with Path(path).open("wb") as file:
-            file.write(self.content)
-            file.write(more.SerializeToString())
+        Path(path).write_bytes(self.content)
+        add_properties(path, {**promised, **(metadata or {})})
         return self.report
+
+
+def add_properties(path: str | Path, properties: Mapping[str, str]) -> None:
+    """Add properties to the metadata of a written file, whose bytes stay as they are."""
+    more = ModelProto()
+    helper.set_model_props(more, dict(properties))
+    # Bytes of two messages one after the other are one message with the fields of both:
+    # https://protobuf.dev/programming-guides/encoding/#last-one-wins
+    with Path(path).open("ab") as file:
+        file.write(more.SerializeToString())
 
 
 def write_graph(

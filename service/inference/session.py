@@ -225,7 +225,9 @@ class OpenModel:
 
     def _warm(self, rows: int) -> float:
         inputs = {
-            spec.name: np.zeros([rows, *(size if isinstance(size, int) else 1 for size in spec.shape[1:])], _type(spec))
+            spec.name: np.zeros(
+                [rows, *(size if isinstance(size, int) else 1 for size in spec.shape[1:])], element_type(spec)
+            )
             for spec in self._session.get_inputs()
         }
         outputs = [name for name in STANDARD_OUTPUTS if name in self.outputs]
@@ -241,7 +243,7 @@ class OpenModel:
         return min(times)
 
 
-def _type(spec: object) -> np.dtype:
+def element_type(spec: object) -> np.dtype:
     """`tensor(float)` → float32."""
     name = str(getattr(spec, "type", "")).removeprefix("tensor(").removesuffix(")")
     return np.dtype(_NUMPY.get(name, name))

@@ -25,7 +25,7 @@ from service.registry.errors import Unavailable
 from service.registry.registry import Registry
 from service.registry.settings import ServiceSettings
 from service.rest_api import build_document
-from service.server import Server, configured, prepare_process, say_listening
+from service.server import Server, configured, prepare_process, say_listening, warn_without_keys
 from service.transport.connections import Connections
 from service.transport.protocol import Protocol
 
@@ -36,13 +36,7 @@ def say_where(settings: ServiceSettings) -> None:
     database = make_url(settings.resolved_database_url).set(query={}).render_as_string(hide_password=True)
     files = settings.artifacts or settings.resolved_artifacts
     _LOG.info("data folder %s, database %s, stored files %s", settings.data_dir.absolute(), database, files)
-    if not settings.api_keys:
-        _LOG.warning(
-            "no keys are configured (FEDLAS_API_KEYS): whoever works on this machine may use the service; "
-            "it listens on %s only%s",
-            settings.listen_host,
-            "" if settings.listen_host == settings.host else f", and not on {settings.host} as it was told",
-        )
+    warn_without_keys(settings)
 
 
 def await_database(settings: ServiceSettings) -> None:

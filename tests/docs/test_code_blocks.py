@@ -36,6 +36,7 @@ NOT_RUN = {
     "serves until it is stopped": 1,
     "a unit of systemd": 1,
     "needs Docker": 2,
+    "needs a cluster": 1,
     "needs a collector of traces": 1,
 }
 

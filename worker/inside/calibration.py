@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from fedlas.calibration import CalibrationOptions, ScoredRows, calibrate_scores
 from fedlas.contract.profiles import (
+    FILE_PROFILE,
     ClassPriors,
     DecisionThresholds,
     FittedOn,
@@ -159,6 +160,7 @@ def fit_scores(order: ScoresOrder, files: Files, folder: Path, emit: Emit) -> Sc
 
 
 def _export(calibration: Calibration, upload: GraphClassifier, file: Path, order: JobOrder) -> ModelProfile:
+    from fedlas.export.graph import add_properties
     from fedlas.importers.onnx.train.adjustments import CLASSES_NUMBERED
     from worker.inside.serving_cost import measured
 
@@ -184,15 +186,16 @@ def _export(calibration: Calibration, upload: GraphClassifier, file: Path, order
         "decisions": DecisionThresholds(
             thresholds=dict(zip(names, deployment.default_thresholds.tolist(), strict=True))
         ),
-        "priors_input": PriorsInput.of(file, written.priors_input),
         "cost_factor": round(finalist.cost_factor, 3),
-        "cost": cost,
+        "cost": written.cost,
         "trained_on": [
             *profile.trained_on,
             _fitted_on(calibration, order, trained=calibration.verdict.verdict == "trained"),
         ],
     }
-    return profile.model_copy(update=changed)
+    served = profile.model_copy(update=changed)
+    add_properties(file, {FILE_PROFILE: served.in_file()})
+    return served.model_copy(update={"cost": cost, "priors_input": PriorsInput.of(file, written.priors_input)})
 
 
 def _fitted_on(calibration: Calibration, order: JobOrder, *, trained: bool) -> FittedOn:

@@ -16,8 +16,9 @@ from starlette.requests import HTTPConnection
 
 from service.api.plumbing.access import AccessControl
 from service.api.plumbing.access_log import AccessLog
+from service.api.plumbing.exposition import Exposition
 from service.api.plumbing.long_poll import LongPoll
-from service.api.plumbing.metrics import Exposition, RegistryFigures
+from service.api.plumbing.metrics import RegistryFigures
 from service.api.plumbing.probes import Probes
 from service.inference.metrics import ServingMetrics
 from service.inference.quarantine import Quarantine

@@ -15,7 +15,7 @@ from service.api.plumbing.responses import Limit, page_of, tagged
 from service.api.plumbing.routing import Route
 from service.api.plumbing.services import ServicesDep
 from service.inference.profile import ServingProfile
-from service.model_lookup import version_number
+from service.model_repository import version_number
 from service.registry.presenters import model_record
 from service.registry.registry import UnitOfWork
 

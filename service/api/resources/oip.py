@@ -33,7 +33,7 @@ from service.api.plumbing.problems import Responses
 from service.api.plumbing.routing import Route
 from service.api.plumbing.services import Services, ServicesDep
 from service.inference.metrics import Totals
-from service.inference.oip.responses import model_config, model_metadata, server_metadata
+from service.inference.oip.responses import model_config, model_metadata, model_statistics, server_metadata
 from service.model_lookup import find_model
 from service.registry.errors import Conflict, InvalidRequest, Unavailable
 from service.registry.registry import UnitOfWork
@@ -160,7 +160,7 @@ def all_statistics(services: ServicesDep) -> JsonObject:
         ready = {(str(item["name"]), str(item["version"])) for item in listed(unit, only_ready=True)}
     silent = sorted(ready - asked.keys())[: max(0, _MAX_RECORDS - len(asked))]
     totals = {call: Totals.of(()) for call in silent} | asked
-    return {"model_stats": [_statistics(name, version, counted) for (name, version), counted in totals.items()]}
+    return {"model_stats": [model_statistics(name, version, counted) for (name, version), counted in totals.items()]}
 
 
 @statistics_router.get(
@@ -176,10 +176,10 @@ def statistics(services: ServicesDep, model: str, version: Version) -> JsonObjec
     """Return statistics of a model: requests, rows and times since the service began, of all versions or of one."""
     number = services.look_up.look_up(model, version).version
     if version is not None:
-        return {"model_stats": [_statistics(model, number, services.metrics.totals(model, number))]}
+        return {"model_stats": [model_statistics(model, number, services.metrics.totals(model, number))]}
     counted, none = services.metrics.all_totals(), Totals.of(())
     newest = versions_of(services, model, number)[-_MAX_RECORDS:]
-    return {"model_stats": [_statistics(model, one, counted.get((model, one), none)) for one in newest]}
+    return {"model_stats": [model_statistics(model, one, counted.get((model, one), none)) for one in newest]}
 
 
 def versions_of(services: Services, model: str, own: str) -> list[str]:
@@ -188,41 +188,6 @@ def versions_of(services: Services, model: str, own: str) -> list[str]:
         return [own]
     with services.registry.read() as unit:
         return list(unit.names.get(model).versions)
-
-
-def _statistics(name: str, version: str, totals: Totals) -> JsonObject:
-    """In Triton's shape; times are nanoseconds."""
-
-    def spent(count: int, seconds: float) -> JsonObject:
-        return {"count": count, "ns": round(seconds * 1e9)}
-
-    not_measured = spent(0, 0)
-    return {
-        "name": name,
-        "version": version,
-        "last_inference": totals.last_request_at,
-        "inference_count": totals.rows,
-        "execution_count": totals.batches,
-        "inference_stats": {
-            "success": spent(totals.requests_ok, totals.request_seconds),
-            "fail": spent(totals.requests_failed, totals.failed_seconds),
-            "queue": spent(totals.batched_requests, totals.queue_seconds),
-            "compute_input": not_measured,
-            "compute_infer": spent(totals.batches, totals.compute_seconds),
-            "compute_output": not_measured,
-            "cache_hit": not_measured,
-            "cache_miss": not_measured,
-        },
-        "batch_stats": [
-            {
-                "batch_size": rows,
-                "compute_input": not_measured,
-                "compute_infer": spent(count, seconds),
-                "compute_output": not_measured,
-            }
-            for rows, (count, seconds) in sorted(totals.batch_sizes.items())
-        ],
-    }
 
 
 OF_VERSION = "/models/{model}/versions/{version}"

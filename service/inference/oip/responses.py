@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from service.inference.metrics import Totals
 from service.inference.oip.requests import RequestedOutput, always_there
 from service.inference.oip.tensors import BYTES, datatype_name, packed
 from service.inference.profile import ServingProfile
@@ -71,8 +72,8 @@ def _listed(array: np.ndarray) -> np.ndarray | list[str]:
     return flat.tolist() if flat.dtype == object else flat
 
 
-def server_metadata(version: str) -> Json:
-    return {"name": "fedlas", "version": version, "extensions": list(EXTENSIONS)}
+def server_metadata(version: str, extensions: Sequence[str] = EXTENSIONS) -> Json:
+    return {"name": "fedlas", "version": version, "extensions": list(extensions)}
 
 
 def model_metadata(profile: ServingProfile, name: str, versions: Sequence[str]) -> Json:
@@ -112,6 +113,41 @@ def model_config(profile: ServingProfile, name: str, *, max_rows: int, provider:
         "instance_group": [] if provider is None else [{"name": provider, "kind": kind, "count": 1}],
         "default_model_filename": "",
         "parameters": {},
+    }
+
+
+def model_statistics(name: str, version: str, totals: Totals) -> Json:
+    """Record of `GET /v2/models/{name}/stats`, in Triton's shape; times are nanoseconds."""
+
+    def spent(count: int, seconds: float) -> Json:
+        return {"count": count, "ns": round(seconds * 1e9)}
+
+    not_measured = spent(0, 0)
+    return {
+        "name": name,
+        "version": version,
+        "last_inference": totals.last_request_at,
+        "inference_count": totals.rows,
+        "execution_count": totals.batches,
+        "inference_stats": {
+            "success": spent(totals.requests_ok, totals.request_seconds),
+            "fail": spent(totals.requests_failed, totals.failed_seconds),
+            "queue": spent(totals.batched_requests, totals.queue_seconds),
+            "compute_input": not_measured,
+            "compute_infer": spent(totals.batches, totals.compute_seconds),
+            "compute_output": not_measured,
+            "cache_hit": not_measured,
+            "cache_miss": not_measured,
+        },
+        "batch_stats": [
+            {
+                "batch_size": rows,
+                "compute_input": not_measured,
+                "compute_infer": spent(count, seconds),
+                "compute_output": not_measured,
+            }
+            for rows, (count, seconds) in sorted(totals.batch_sizes.items())
+        ],
     }
 
 

@@ -26,8 +26,8 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 from starlette.testclient import TestClient
 
-from service.api.plumbing import metrics as exposition_of_metrics
-from service.api.plumbing.metrics import OPENMETRICS, TEXT, Exposition, serving_text
+from service.api.plumbing import metrics as figures_of_registry
+from service.api.plumbing.exposition import OPENMETRICS, TEXT, Exposition, serving_text
 from service.api.resources.operations import router
 from service.inference.metrics import (
     ABSTENTIONS,
@@ -297,8 +297,8 @@ def test_what_the_service_does_is_told(served: tuple[Api, Json]) -> None:
 
 def test_what_waits_is_told_as_it_stands_in_the_registry(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that are due, put off, blocked or held, by queue and kind, with the age of the oldest; jobs and workers."""
-    monkeypatch.setattr(exposition_of_metrics, "_FRESH_S", 0.0)
-    monkeypatch.setattr(exposition_of_metrics, "_ENDED_FRESH_S", -1.0)
+    monkeypatch.setattr(figures_of_registry, "_FRESH_S", 0.0)
+    monkeypatch.setattr(figures_of_registry, "_ENDED_FRESH_S", -1.0)
     order = api.order()
     jobs = [api.post("/v1/jobs", json=order)["id"] for _ in range(4)]
     with api.registry.write() as unit:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from fedlas.contract.requests import JobRequest
 from fedlas.errors import BadDataset
 from fedlas.gate.gate import judge
 from fedlas.race.calibrator_selection import CalibratorSelector
+from service.inference.calibrated_file import file_profile
 from tests.helpers.gaussian_classes import COUNT, OVERCONFIDENT, SPLITS, TRUTH, Array, Layers, network, words, world
 from worker.documents import (
     ChildEvent,
@@ -141,6 +143,20 @@ def test_clean_splits_are_not_suspected(run: Run) -> None:
     assert found.report["warnings"] == []
     seen = {"dataset_id": "ds_1", "sha256": "1", "splits": ["calibration"], "network": []}
     assert found.answer["calibrated"]["trained_on"] == [seen]
+
+
+def test_a_file_has_the_profile_of_its_record(run: Run) -> None:
+    """All that serving reads is in the file, but what was measured, and its bytes are those that the record names."""
+    found = run(network(OVERCONFIDENT), world(), method="temperature")
+    file, recorded = found.folder / "calibrated.onnx", found.answer["calibrated"]
+    profile: Json = dict(file_profile(file))
+    about_the_record = {"warnings", "adjustments", "priors_input", "cost_factor", "trained_on"}
+    assert recorded.keys() - profile.keys() == about_the_record
+    assert profile["guarantees"]["num_rows"] == SPLITS["guarantee"]
+    assert profile["cost"].pop("measured")["rows"] == recorded["cost"].pop("measured")["rows"] == 256
+    assert profile == {name: value for name, value in recorded.items() if name not in about_the_record}
+    suffix = bytes.fromhex(recorded["priors_input"]["suffix"])
+    assert sha256(file.read_bytes() + suffix).hexdigest() == recorded["priors_input"]["sha256"]
 
 
 def test_a_single_class_in_calibration_moves_no_label(run: Run) -> None:
