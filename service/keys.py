@@ -82,16 +82,23 @@ class Keys:
 
     Args:
         administrators: their keys; `scrapers`: keys that read metrics alone, where this process answers with any.
-        folder: where `write` puts the file of issued keys; it need not be there yet.
+        folder: where `write` puts the file of issued keys, which need not be there yet; None where none are issued.
     """
 
-    def __init__(self, administrators: Fingerprints, folder: Path, *, scrapers: Fingerprints | None = None) -> None:
+    def __init__(
+        self, administrators: Fingerprints, folder: Path | None, *, scrapers: Fingerprints | None = None
+    ) -> None:
         self._administrators = administrators
         self._scrapers = scrapers
-        self._path = folder / _FILE
+        self._path = None if folder is None else folder / _FILE
         self._issued: Mapping[str, Grant] = {}
         self._read: tuple[int, int] | None = None  # the file that was read: its inode and time
         self._look_at = 0.0
+
+    @classmethod
+    def of_settings(cls, administrators: Iterable[str], scrapers: Iterable[str], folder: Path | None = None) -> Self:
+        """The keys of a process that holds them itself."""
+        return cls(Fingerprints.of(administrators), folder, scrapers=Fingerprints.of(scrapers))
 
     @property
     def needed(self) -> bool:
@@ -117,6 +124,8 @@ class Keys:
     def refresh(self) -> None:
         """Read the file of issued keys, if it is another one than before."""
         self._look_at = time.monotonic() + _LOOK_EVERY_S
+        if self._path is None:
+            return
         try:
             status = self._path.stat()
             if (version := (status.st_ino, status.st_mtime_ns)) != self._read:
@@ -128,6 +137,7 @@ class Keys:
 
     def write(self, rows: Iterable[tables.ApiKey]) -> None:
         """Write the file of issued keys for every process, if it says anything new; whole at any moment."""
+        assert self._path is not None
         content = json.dumps({row.sha256: _written(row) for row in rows}, sort_keys=True).encode()
         self._path.parent.mkdir(parents=True, exist_ok=True)
         if not self._path.exists() or self._path.read_bytes() != content:

@@ -28,13 +28,14 @@ from starlette.routing import Route
 
 from fedlas.contract.predictions import ServedModel
 from service.api.plumbing import problems
-from service.api.plumbing.access import AccessControl, AccessMiddleware, Keys
+from service.api.plumbing.access import AccessControl, AccessMiddleware
 from service.api.plumbing.access_log import AccessLog, AccessLogMiddleware, RequestIdMiddleware
 from service.api.plumbing.exposition import Exposition
 from service.inference.calibrated_file import BadFile, file_profile
 from service.inference.metrics import ServingMetrics, Totals
 from service.inference.oip.responses import EXTENSIONS, model_config, model_metadata, model_statistics, server_metadata
 from service.inference.session import providers, release_arena
+from service.keys import Keys
 from service.model_repository import VERSION, ResolvedModel, version_number
 from service.process_memory import MemoryRelease, limit
 from service.processes.supervision import bound
@@ -333,12 +334,12 @@ def serve_folder(settings: ServiceSettings, folder: Path, *, name: str | None = 
 
 def _application(models: FolderModels, settings: ServiceSettings) -> ServingApp:
     tracing, metrics = Tracing.from_environment(), ServingMetrics(most_models=settings.metrics_models)
-    keys = Keys(settings.api_keys)
+    keys = Keys.of_settings(settings.api_keys, settings.metrics_keys)
     services = ServingServices.open(
         settings,
         scheduler_of(settings, models.file, tracing, on_stuck=_end),
         access=AccessControl.of(settings),
-        admission=keys,
+        keys=keys,
         look_up=models.look_up,
         metrics=metrics,
         tracing=tracing,

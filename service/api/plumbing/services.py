@@ -22,7 +22,7 @@ from service.api.plumbing.metrics import RegistryFigures
 from service.api.plumbing.probes import Probes
 from service.inference.metrics import ServingMetrics
 from service.inference.quarantine import Quarantine
-from service.keys import KEYS_FOLDER, REFRESH_S, Fingerprints, Keys
+from service.keys import KEYS_FOLDER, REFRESH_S, Keys
 from service.model_lookup import ModelLookup
 from service.model_repository import ServedModels
 from service.queue import PermitSender
@@ -60,7 +60,7 @@ class Core:
             registry=registry,
             look_up=ModelLookup(registry),
             access=AccessControl.of(settings),
-            keys=Keys(Fingerprints.of(settings.api_keys), keys_folder, scrapers=Fingerprints.of(settings.metrics_keys)),
+            keys=Keys.of_settings(settings.api_keys, settings.metrics_keys, keys_folder),
             metrics=ServingMetrics(most_models=settings.metrics_models),
             tracing=tracing,
             access_log=AccessLog(),
