@@ -20,10 +20,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from service.confinement import landlock
 from service.heartbeat import Pulse
@@ -51,7 +50,6 @@ _STOP_TIMEOUT_S = {
     "serving": 40.0,
     "alone": 40.0,
     "acceptor": 5.0,
-    "template": 5.0,
 }
 #: Between two starts; longer and longer while the process gives up as soon as it was started.
 _RESTART_PAUSE_S = 1.0
@@ -61,7 +59,6 @@ _MAX_LINE = 16 * 1024
 #: With which the watchdog of an event loop begins what it writes last.
 _WATCHDOG = re.compile(r"Timeout \([\d:.]+\)!")
 _MAX_STACKS_BYTES = 64 * 1024
-_LOOK_S = 0.01
 #: How long it may take to stop: its last requests are answered.
 _IDLE_STOP_TIMEOUT_S = 40.0
 
@@ -104,52 +101,6 @@ def _fault(how: str, models: Set[str], *, certain: bool) -> Fault | None:
     return Fault(how=how, models=sorted(models), certain=certain) if models else None
 
 
-class ForkedProcess:
-    """A fork, with what is used of `subprocess.Popen`.
-
-    Attributes:
-        stdout: what it writes.
-        returncode: None while it is not known to have ended.
-    """
-
-    def __init__(self, pid: int, stdout: IO[bytes]) -> None:
-        self.pid = pid
-        self.stdout = stdout
-        self.returncode: int | None = None
-        self._looking = threading.Lock()
-
-    def poll(self) -> int | None:
-        """The exit code, or the negative signal, if it has ended."""
-        with self._looking:
-            if self.returncode is None and (waited := os.waitpid(self.pid, os.WNOHANG))[0]:
-                self.returncode = os.waitstatus_to_exitcode(waited[1])
-        return self.returncode
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait for the exit code; raises `subprocess.TimeoutExpired`."""
-        began = time.monotonic()
-        while (code := self.poll()) is None:
-            if timeout is not None and time.monotonic() - began > timeout:
-                raise subprocess.TimeoutExpired(str(self.pid), timeout)
-            time.sleep(_LOOK_S)
-        return code
-
-    def terminate(self) -> None:
-        self._send(signal.SIGTERM)
-
-    def kill(self) -> None:
-        self._send(signal.SIGKILL)
-
-    def _send(self, number: int) -> None:
-        if self.poll() is None:  # its id is not given to another before that
-            os.kill(self.pid, number)
-
-
-Process = subprocess.Popen[bytes] | ForkedProcess
-#: Forks the process of a name, by a command, an environment and open files; None where it cannot be had.
-Fork = Callable[[str, Sequence[str], Mapping[str, str], Sequence[int]], ForkedProcess | None]
-
-
 @dataclass
 class ChildProcess:
     """A process that is started again when it dies or hangs.
@@ -158,7 +109,6 @@ class ChildProcess:
         passed_on: file descriptors that it inherits.
         pulse: detects that it hangs, where that is watched.
         introductions: of a process with a channel, to the others.
-        forked_by: of a template, which has loaded what it needs.
         runs_models: what it runs when it ends may have ended it.
         listener: what it accepts from, closed here when it is asked to stop: nothing more waits in it.
     """
@@ -170,12 +120,11 @@ class ChildProcess:
     passed_on: Sequence[int] = ()
     pulse: Pulse | None = None
     introductions: Introductions | None = None
-    forked_by: Fork | None = None
     runs_models: bool = False
     listener: socket.socket | None = None
-    process: Process | None = None
+    process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
-    _asked: Process | None = None
+    _asked: subprocess.Popen[bytes] | None = None
     _pause: float = _RESTART_PAUSE_S
     _mailbox: Mailbox | None = None
     _oom_kills: int = 0
@@ -209,10 +158,9 @@ class ChildProcess:
             say(self.name, _noted(notes[0], notes, self._stacks))
         return fault(self.process.wait(), record.read(), out_of_memory=oom_kills() > self._oom_kills)
 
-    def _begin(self, command: Sequence[str], passed_on: Sequence[int]) -> Process:
+    def _begin(self, command: Sequence[str], passed_on: Sequence[int]) -> subprocess.Popen[bytes]:
         self.started_at = time.monotonic()
-        forked = None if self.forked_by is None else self.forked_by(self.name, command, self.environment, passed_on)
-        self.process = process = forked or subprocess.Popen(
+        self.process = process = subprocess.Popen(
             command,
             env=dict(self.environment),
             stdin=subprocess.DEVNULL,
@@ -294,7 +242,7 @@ class ChildProcess:
         self.pid_file.unlink(missing_ok=True)
 
 
-def _pass_log_on(name: str, process: Process, stacks: Path) -> None:
+def _pass_log_on(name: str, process: subprocess.Popen[bytes], stacks: Path) -> None:
     assert process.stdout is not None
     with process.stdout as lines:
         for line in iter(lambda: lines.readline(_MAX_LINE), b""):

@@ -18,7 +18,6 @@ from service.heartbeat import Pulse
 from service.processes import supervision
 from service.processes.child_process import ChildProcess, say
 from service.processes.supervision import listening, locked, supervise
-from service.processes.template import Template
 from service.processes.wall import bare, walled_apis, without_keys
 from service.registry.errors import Unavailable
 from service.registry.object_store import open_artifacts
@@ -84,10 +83,6 @@ def _children(
     else:
         what = "predictions run in the process that holds keys and passwords"
         say("serve", f"{what} (FEDLAS_WALL=off): trust all uploads")
-    template = None
-    if listeners and sys.platform == "linux":
-        template = Template.of("api", ["service.cli", "service.processes.api"], without_keys(environment), run_dir)
-        children.append(template)
     for number, listener in enumerate(listeners, start=1):
         name = "api" if number == 1 else f"api-{number}"
         command = [sys.executable, "-m", "service.cli", "api", "--host", settings.host, "--fd", str(listener.fileno())]
@@ -102,7 +97,6 @@ def _children(
                 run_dir / f"{name}.pid",
                 passed_on=[listener.fileno(), pulse.write],
                 pulse=pulse,
-                forked_by=None if template is None else template.fork,
                 listener=listener,
             )
         )

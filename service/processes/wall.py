@@ -24,7 +24,6 @@ from service.keys import ADMINISTRATORS, KEYS_FOLDER, Fingerprints
 from service.processes.child_process import AloneProcess, ChildProcess, say
 from service.processes.introductions import Introductions
 from service.processes.supervision import bound, numbered, supervise
-from service.processes.template import Template
 from service.registry.settings import MIN_MEMORY_BYTES, ServiceSettings, ServingSettings
 from service.tracing import asked_for
 
@@ -128,16 +127,9 @@ def walled_apis(
     counts.unlink(missing_ok=True)
     control = [sys.executable, "-m", "service.processes.control"]
     control += ["--folder", str(served), "--counts", str(counts)]
-    # One for those that hold everything, and one for those that hold nothing; none holds a key itself.
-    trusted = Template.of("control", ["service.processes.control"], without_keys(of_control), run_dir)
-    empty = Template.of(
-        "serving", ["service.processes.confined", "service.processes.serving"], restricted, run_dir, "-P"
-    )
     return [
-        trusted,
-        empty,
-        _child(CONTROL, control, of_control, settings, run_dir, introductions, trusted, stack),
-        *_serving(settings, controls, restricted, asked_for(environment), run_dir, introductions, empty, stack),
+        _child(CONTROL, control, of_control, settings, run_dir, introductions, stack),
+        *_serving(settings, controls, restricted, asked_for(environment), run_dir, introductions, stack),
         _acceptor(settings, controls, restricted, run_dir, listener, introductions, stack),
     ]
 
@@ -164,7 +156,6 @@ def _serving(
     traced: bool,
     run_dir: Path,
     introductions: Introductions,
-    template: Template,
     stack: contextlib.ExitStack,
 ) -> Iterator[ChildProcess]:
     """Processes that answer predictions; those of single models come into being when control wants them."""
@@ -182,9 +173,7 @@ def _serving(
             *(["--traced"] if traced else []),
         ]
         kind, given = (AloneProcess, smaller) if name in alone_names else (ChildProcess, environment)
-        yield _child(
-            name, command, given, settings, run_dir, introductions, template, stack, kind=kind, runs_models=True
-        )
+        yield _child(name, command, given, settings, run_dir, introductions, stack, kind=kind, runs_models=True)
 
 
 def _half_of_the_memory(settings: ServiceSettings) -> Mapping[str, str]:
@@ -230,7 +219,6 @@ def _child(
     settings: ServiceSettings,
     run_dir: Path,
     introductions: Introductions,
-    template: Template,
     stack: contextlib.ExitStack,
     *,
     kind: type[ChildProcess] = ChildProcess,
@@ -247,6 +235,5 @@ def _child(
         passed_on=[pulse.write],
         pulse=pulse,
         introductions=introductions,
-        forked_by=template.fork,
         runs_models=runs_models,
     )

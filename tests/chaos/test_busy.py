@@ -58,7 +58,6 @@ def test_other_processes(after: dict[str, int], text: str) -> None:
         "control | hangs: its event loop has stood still for 5 s",
         "serving-1 | died (signal SIGKILL), starting it again",
         "serving-1 | is ended: it sends what no process of this release sends",
-        "template-control | does not answer for 30 s: it is ended",
         "control | CRITICAL serving-1 sends what no process of this release sends: it is ended, and started again",
         "serving-1 | CRITICAL a run of the served copy 0a does not end: the process ends",
         "acceptor | does not stop, ending it by force",

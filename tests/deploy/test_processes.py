@@ -172,7 +172,6 @@ NEVER_LOADED = {
         *("torch", "onnx", "fedlas.losses", "fedlas.report", "jinja2", "pyarrow", "fastapi", "prometheus_client"),
         *("sqlalchemy", "alembic", "celery", "kombu", "redis", "h11", "service.web", "service.registry.documents"),
     },
-    "service.processes.template": {"asyncio", "numpy", "onnxruntime", "starlette", "uvicorn", "pydantic_settings"},
     "service.acceptor.acceptor": {"asyncio", "numpy", "onnxruntime", "starlette", "uvicorn", "pydantic_settings"},
 }
 

@@ -310,7 +310,5 @@ def lie_in_wait():
     signal.signal(signal.SIGUSR1, lambda number, frame: taken_over(targets, answers))
 
 
-if "service.processes.template" in sys.orig_argv:
-    os.register_at_fork(after_in_child=lie_in_wait)
-elif "service.processes.confined" in sys.orig_argv and "--trial" not in sys.orig_argv:
+if "service.processes.confined" in sys.orig_argv and "--trial" not in sys.orig_argv:
     lie_in_wait()

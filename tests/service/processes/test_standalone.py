@@ -16,7 +16,7 @@ KEY = "a-key-of-the-tests-0123456789abc"
 
 @pytest.mark.parametrize("wall", ["preferred", "off"])
 def test_only_what_checks_keys_is_given_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wall: str) -> None:
-    """Control, or the API without a wall; no worker, no template, nor the broker, which gets no password either."""
+    """Control, or the API without a wall; neither a worker nor the broker, which gets no password either."""
     monkeypatch.setenv("FEDLAS_API_KEYS", KEY)
     monkeypatch.setenv("FEDLAS_API_KEY", KEY)  # a client's, in the shell of whoever starts the service
     monkeypatch.setenv("FEDLAS_DATABASE_URL", "postgresql+psycopg://me:password@host/fedlas")
@@ -30,7 +30,7 @@ def test_only_what_checks_keys_is_given_them(tmp_path: Path, monkeypatch: pytest
         }
     checking = {"preferred": "control", "off": "api"}[wall]
     assert holding[KEY] == {checking}
-    assert holding["password"] == {checking, f"template-{checking}", "worker", "worker-light"}
+    assert holding["password"] == {checking, "worker", "worker-light"}
 
 
 def test_every_process_is_told_how_many_answer_predictions(tmp_path: Path) -> None:

@@ -63,7 +63,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WalledApi,
             "port": api.client.base_url.port,
             "pids": {
                 "control": api.pid("control"), "its parent": os.getpid(), "another": api.pid("serving-2"),
-                **{name: api.pid(name) for name in ("template-control", "template-serving")},
             },
             "questions": [
                 {"kind": "model", "called": "another"},
