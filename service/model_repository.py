@@ -237,7 +237,8 @@ class ModelRepository:
             self._remove(key)
             raise
         except Unavailable as error:
-            if known is None or isinstance(error, ControlAway):
+            # While control is away nothing is changed here, but for what it has told before.
+            if known is None or (isinstance(error, ControlAway) and known.read_at < self._since):
                 raise
             resolved = known.resolved  # its last meaning is better than no answer
             asked_at = time.monotonic() if asked_at >= self._since else asked_at  # not read every time

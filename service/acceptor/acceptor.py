@@ -23,7 +23,7 @@ from pydantic import TypeAdapter
 from service.acceptor.handing_on import PEEKED_BYTES, Client, HandingOn, Lingering, is_whole, written
 from service.heartbeat import Heartbeat
 from service.ipc.channel import Channel, Closed, Malformed, Packet, ThrottledLog
-from service.ipc.documents import Connection, Gone, Peer, Placement, Places, ToAcceptor
+from service.ipc.documents import Connection, Gone, Peer, ToAcceptor
 from service.transport.connections import Connections, allow_many_connections
 from service.transport.request_head import too_late, too_many
 
@@ -55,16 +55,13 @@ class Acceptor:
         admission: the limits of connections that wait here.
     """
 
-    def __init__(
-        self, listener: socket.socket, channel: socket.socket, *, placement: Placement, admission: Connections
-    ) -> None:
+    def __init__(self, listener: socket.socket, channel: socket.socket, *, admission: Connections) -> None:
         self._listener = listener
-        self._placement = placement
         self._admission = admission
         self._waiting: dict[int, _Waiting] = {}
         self._log = ThrottledLog(_LOG)
         self._lingering = Lingering()
-        self._handing_on = HandingOn(placement, self._lingering, admission.release)
+        self._handing_on = HandingOn(self._lingering, admission.release)
         self._next_look = self._next_retry = 0.0
         self._poll = select.epoll()
         listener.setblocking(False)
@@ -179,9 +176,6 @@ class Acceptor:
                     self._handing_on.meet(name, Channel(packet.take_socket(), _READ))
                 case Gone(name=name):
                     self._handing_on.part(name)
-                case Places(alone=alone):
-                    self._placement.alone = alone
-                    self._handing_on.place_anew()
                 case Connection():  # handed back, or rescued from a process that has ended
                     self._take_back(packet)
 
@@ -219,7 +213,6 @@ def main() -> int:
     acceptor = Acceptor(
         socket.socket(fileno=options.fd),
         socket.socket(fileno=options.channel),
-        placement=Placement(),
         admission=Connections.limited(options.most, options.per_address, options.trusted_proxy),
     )
     acceptor.run(

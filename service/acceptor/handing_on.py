@@ -15,11 +15,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from itertools import chain
 from random import getrandbits
 
 from service.ipc.channel import Channel, Full, Packet
-from service.ipc.documents import Connection, Members, Placement, ToAcceptor
+from service.ipc.documents import Connection, Members, ToAcceptor, place_of_request
 from service.transport.request_head import Refusal
 
 #: The bytes of a head that matter here.
@@ -142,8 +141,7 @@ class HandingOn:
         release: called with the address of each connection that does not wait any more.
     """
 
-    def __init__(self, placement: Placement, lingering: Lingering, release: Callable[[str], None]) -> None:
-        self._placement = placement
+    def __init__(self, lingering: Lingering, release: Callable[[str], None]) -> None:
         self._lingering = lingering
         self._release = release
         self._peers: dict[str, Channel[ToAcceptor]] = {}
@@ -167,17 +165,11 @@ class HandingOn:
 
     def hand_on(self, client: Client) -> None:
         """Give it to a process of its place, after those that wait for the same."""
-        place = self._placement.place(path_of(client.peeked()))
+        place = place_of_request(path_of(client.peeked()))
         waiting = self._waiting.setdefault(place, deque())
         if waiting or not self._was_given(client, place):
             client.until = client.until or time.monotonic() + UNTAKEN_S
             waiting.append(client)
-
-    def place_anew(self) -> None:
-        """Models have other places now, and so may those that wait for them."""
-        waiting, self._waiting = self._waiting, {}
-        for client in chain.from_iterable(waiting.values()):
-            self.hand_on(client)
 
     def hand_on_waiting(self, now: float) -> None:
         """Give those that wait to who takes them now, and answer those that have waited for too long."""

@@ -21,7 +21,7 @@ from pathlib import Path
 import orjson
 from pydantic import TypeAdapter
 
-from service.control.isolation import Isolation
+from service.control.suspension import Suspension
 from service.ipc import reader
 from service.ipc.channel import Channel, Packet
 from service.ipc.documents import (
@@ -112,7 +112,7 @@ class Known:
 
     look_up: ModelLookup
     artifacts: ArtifactStore
-    isolation: Isolation
+    suspension: Suspension
     counts: ServingCounts
     adoption: Adoption
     on_spans: Callable[[bytes], None]
@@ -201,7 +201,7 @@ class ServingPeer:
                 self._known.on_spans(packet.content)
             case Stuck(digest=digest) if not self._ends and self.folder.holds(digest):
                 self._ends = True
-                self._known.isolation.ended(digest, self.name)
+                self._known.suspension.ended(digest, self.name)
             case Hello() as hello:
                 self._greeted(hello)
             case Leaving() if not self.ended:
@@ -224,7 +224,7 @@ class ServingPeer:
     async def _model(self, question: ModelQuestion) -> None:
         try:
             meaning = await self._known.look_up(question.called, question.version)
-            self._known.isolation.admit(question.called, question.version, meaning.digest, self.name)
+            self._known.suspension.admit(question.called, meaning.digest)
             async with self.folder.turn:
                 await asyncio.to_thread(self.folder.give, self._known.artifacts, meaning.digest)
         except RegistryError as error:

@@ -9,19 +9,17 @@ import asyncio
 import logging
 import os
 import socket
-import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel
 
-from service.control.isolation import Isolation
 from service.control.peer import READ, Known, ServedFolder, ServingPeer
+from service.control.suspension import Suspension
 from service.inference.metrics import ServingMetrics
 from service.ipc.channel import Channel, Packet
 from service.ipc.documents import (
     ACCEPTOR,
-    ALONE,
     CONTROL,
     SERVING,
     Connection,
@@ -34,11 +32,9 @@ from service.ipc.documents import (
     Members,
     Open,
     Peer,
-    Placement,
-    Places,
     ToControl,
-    Wanted,
-    in_path,
+    Welcome,
+    place_of_request,
 )
 from service.ipc.reader import ALL, Adoption, Reader
 from service.model_lookup import ModelLookup
@@ -47,10 +43,6 @@ from service.registry.errors import ControlAway, RegistryError, Unavailable
 from service.shared_counts import ServingCounts
 
 _LOG = logging.getLogger(__name__)
-#: How often it is looked whether a process is needed.
-_TEND_S = 2.0
-#: After so long the processes of single models that an earlier control has left end, if theirs were not asked for.
-_STRAY_S = 60.0
 _MAX_BYTES = 16 * 1024**2  # the counts of ten thousand models
 #: How long a change waits for processes that should know of it, and a model for being opened.
 _TOLD_S = 1.0
@@ -68,16 +60,11 @@ class ServingPeers:
         channel: tells of the other processes, and brings connections.
         folder: where each process has a folder with its served copies.
         counts: the file of what they have counted.
-        isolation: of the models that run alone.
+        suspension: of the models whose runs end processes.
     """
 
-    def __init__(
-        self, channel: socket.socket, folder: Path, counts: Path, placement: Placement, isolation: Isolation
-    ) -> None:
-        self.placement = placement
-        self._isolation = isolation
-        isolation.on_change = self._tell_places
-        self._places_told = True
+    def __init__(self, channel: socket.socket, folder: Path, counts: Path, suspension: Suspension) -> None:
+        self._suspension = suspension
         self._parent = Channel(channel, READ)
         self._reader = Reader(self._parent, self._take, name="the parent", at_once=ALL)
         self._acceptor: Channel[ToControl] | None = None
@@ -99,7 +86,7 @@ class ServingPeers:
         on_spans: Callable[[bytes], None],
     ) -> None:
         """Answer questions from these, count for all processes, and pass their spans on."""
-        self._known = Known(look_up, artifacts, self._isolation, self._counts, self._adoption, on_spans)
+        self._known = Known(look_up, artifacts, self._suspension, self._counts, self._adoption, on_spans)
         metrics.others = self._counts.others
         metrics.load(int, int, int)  # none here: those of others are shown
         metrics.counter(
@@ -122,16 +109,6 @@ class ServingPeers:
         """Have no more connections sent here: this process stops."""
         self._tell_acceptor(Gone(name=CONTROL))
 
-    async def tend(self) -> None:
-        """End idle processes of single models, and send again what was not taken, until cancelled."""
-        begun = time.monotonic()
-        while True:
-            await asyncio.sleep(_TEND_S)
-            self._isolation.release()
-            strays = [name for name in self._peers if name.startswith(ALONE) and name not in self._isolation.processes]
-            if not self._places_told or (strays and time.monotonic() - begun > _STRAY_S):
-                self._tell_places()
-
     def adopt_no_more(self) -> None:
         """Leave connections that still come to the next control process."""
         self._adoption.end()
@@ -146,11 +123,11 @@ class ServingPeers:
     # Connections (HandOver)
 
     def is_elsewhere(self, path: bytes) -> bool:
-        return self.placement.place(path) != CONTROL
+        return place_of_request(path) != CONTROL
 
     def hand_over(self, path: bytes, descriptor: int, received: bytes) -> bool:
         """Give a connection to a process of its place, each in turn; if none takes it, it waits at the acceptor."""
-        for peer in self.members.in_turn(self.placement.place(path)):
+        for peer in self.members.in_turn(place_of_request(path)):
             if peer.channel.has_room and peer.channel.offer(Connection(), received, (descriptor,)):
                 return True
         return self._tell_acceptor(Connection(), received, (descriptor,))
@@ -166,8 +143,6 @@ class ServingPeers:
                 self._pids[name] = pid
                 if name == ACCEPTOR:
                     self._acceptor = channel
-                    if self.placement.alone:  # the word of an earlier control holds until it is known to be wrong
-                        self._tell_places()
                 else:
                     self._counts.met(name, start)
                     self._meet(name, pid, channel, before, fault)
@@ -193,12 +168,12 @@ class ServingPeers:
         self.members.join(peer.name, peer)
         if fault is not None:  # what a process has marked may be a lie: it ran nothing but what it was given
             given = [digest for digest in fault.models if peer.folder.holds(digest)]
-            self._isolation.fault(fault.model_copy(update={"models": given}), name)
-        peer.channel.offer(Places(alone=dict(self.placement.alone)))
+            self._suspension.fault(fault.model_copy(update={"models": given}), name)
+        peer.channel.offer(Welcome())
         peer.start()
         if before is not None:
             self._restarts += 1
-            peer.warm([key for key in before.asked if self.placement.alone.get(in_path(*key), name) == name])
+            peer.warm(before.asked)
 
     def _part(self, name: str) -> ServingPeer | None:
         self._pids.pop(name, None)
@@ -224,16 +199,6 @@ class ServingPeers:
         self._faults += 1
         self._parent.offer(End(name=peer.name, pid=peer.pid, reason=f"it {fault}"))  # it is called again
 
-    def _tell_places(self) -> None:
-        self.placement.alone = self._isolation.places()
-        places = Places(alone=self.placement.alone)
-        told = [
-            *(peer.channel.offer(places) for peer in self._peers.values()),
-            self._acceptor is None or self._tell_acceptor(places),
-            self._parent.offer(Wanted(alone=self._isolation.processes)),
-        ]
-        self._places_told = all(told)
-
 
 class PeerModels:
     """`ServedModels` over messages to the processes that answer predictions; on the event loop."""
@@ -249,7 +214,7 @@ class PeerModels:
 
         opened: set[ServingPeer] = set()
         for _ in range(1 + _MAX_SUCCESSORS):
-            if not (missing := self._asked_for(called, version) - opened):
+            if not (missing := self._serving() - opened):
                 return
             for peer, error in await _told(missing, document, seconds=_OPENED_S):
                 if error is None:
@@ -308,10 +273,9 @@ class PeerModels:
             except RegistryError as error:
                 _LOG.info("served copies of %s are not looked through now: %s", peer.name, error.message)
 
-    def _asked_for(self, called: str, version: str | None) -> set[ServingPeer]:
-        """The processes that may be asked for a model; raises Unavailable where there is none."""
-        place = self._peers.placement.alone.get(in_path(called, version), SERVING)
-        if not (peers := self._peers.members.of(place)):
+    def _serving(self) -> set[ServingPeer]:
+        """The processes that answer predictions; raises Unavailable where there is none."""
+        if not (peers := self._peers.members.of(SERVING)):
             raise _missing()
         return peers
 

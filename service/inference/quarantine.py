@@ -27,6 +27,12 @@ class Quarantine:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 (self._folder / digest).touch()
 
+    def lift(self, digest: str) -> None:
+        """Let a file be opened again before its time is over."""
+        if self._folder is not None:
+            with suppress(OSError):
+                (self._folder / digest).unlink(missing_ok=True)
+
     def suspended(self) -> dict[str, float]:
         left: dict[str, float] = {}
         with suppress(OSError):

@@ -1,14 +1,13 @@
-"""The documents between control, serving processes, acceptor and their parent, and the placement that they share.
+"""The documents between control, serving processes, acceptor and their parent, and where requests go.
 
-Each document is validated where it arrives. Predictions go to the serving processes, those of a model that once did not
-come to an end to a process of its own. Everything else goes to control.
+Each document is validated where it arrives. Predictions go to the serving processes, everything else to control.
 """
 
 from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Annotated, Generic, Literal, TypeVar
 from urllib.parse import unquote_to_bytes
@@ -20,7 +19,7 @@ from service.registry import errors
 MAX_TEXT = 1000
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
 #: The name of a process; it names a folder, too.
-ProcessName = Annotated[str, Field(pattern=r"^(control|acceptor|(serving|alone)-[1-9][0-9]{0,3})$")]
+ProcessName = Annotated[str, Field(pattern=r"^(control|acceptor|serving-[1-9][0-9]{0,3})$")]
 #: The digest of a served copy.
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 #: Numbers the questions of one process.
@@ -35,9 +34,8 @@ _KINDS = {
 CONTROL = "control"
 ACCEPTOR = "acceptor"
 SERVING = "serving"
-ALONE = "alone-"
 #: A path that is not quite one of these goes to control, which answers that there is no such route.
-_PREDICTION = re.compile(rb"/v1/models/([^/]+)/predict|/v2/models/([^/]+(?:/versions/[^/]+)?)/infer")
+_PREDICTION = re.compile(rb"/v1/models/[^/]+/predict|/v2/models/[^/]+(?:/versions/[^/]+)?/infer")
 Member = TypeVar("Member")
 
 
@@ -75,24 +73,16 @@ class Peer(Document):
 
 
 class Gone(Document):
-    """A process that will not come back."""
+    """A process that takes no more connections."""
 
     kind: Literal["gone"] = "gone"
     name: ProcessName
 
 
-class Places(Document):
-    """The models that have a process to themselves: what they are called → name of the process."""
+class Welcome(Document):
+    """The first word of control, which may have been started again: what waits for an answer is to be asked again."""
 
-    kind: Literal["places"] = "places"
-    alone: dict[Text, ProcessName] = {}
-
-
-class Wanted(Document):
-    """The processes of single models that the parent is to run, all of them."""
-
-    kind: Literal["wanted"] = "wanted"
-    alone: Annotated[frozenset[ProcessName], Field(max_length=100)] = frozenset()
+    kind: Literal["welcome"] = "welcome"
 
 
 class End(Document):
@@ -214,10 +204,9 @@ ToControl = Annotated[
     Field(discriminator="kind"),
 ]
 ToServing = Annotated[
-    Connection | ModelAnswer | Refusal | Forget | Open | Drop | Count | Places, Field(discriminator="kind")
+    Connection | ModelAnswer | Refusal | Forget | Open | Drop | Count | Welcome, Field(discriminator="kind")
 ]
-ToAcceptor = Annotated[Connection | Peer | Gone | Places, Field(discriminator="kind")]
-ToParent = Annotated[Wanted | End, Field(discriminator="kind")]
+ToAcceptor = Annotated[Connection | Peer | Gone, Field(discriminator="kind")]
 #: Messages that answer a question: each has the number of it.
 Answer = ModelAnswer | Refusal | Done
 
@@ -237,44 +226,20 @@ def error_of(refusal: Refusal) -> errors.RegistryError:
     return _KINDS.get(refusal.error, errors.Unavailable)(refusal.code, refusal.message, field=refusal.field)
 
 
-def in_path(name: str, version: str | None) -> str:
-    """How a path calls a model.
+def place_of_request(path: bytes) -> str:
+    """The place of a `POST` to this path, as it was received; that of any other request is control.
 
-    >>> in_path("spam", None), in_path("spam", "3")
-    ('spam', 'spam/versions/3')
+    >>> place_of_request(b"/v1/models/spam/predict"), place_of_request(b"/v1/jobs")
+    ('serving', 'control')
     """
-    return name if version is None else f"{name}/versions/{version}"
-
-
-class Placement:
-    """The places of requests: control, the serving processes together, and each process of a single model.
-
-    Attributes:
-        alone: the processes of single models, by what these are called.
-    """
-
-    def __init__(self) -> None:
-        self.alone: Mapping[str, str] = {}
-
-    def place(self, path: bytes) -> str:
-        """The place of a `POST` to this path, as it was received; that of any other request is control.
-
-        >>> Placement().place(b"/v1/models/spam/predict"), Placement().place(b"/v1/jobs")
-        ('serving', 'control')
-        """
-        match = _PREDICTION.fullmatch(unquote_to_bytes(path) if b"%" in path else path)
-        if match is None:
-            return CONTROL
-        if not self.alone:
-            return SERVING
-        return self.alone.get((match[1] or match[2]).decode(errors="replace"), SERVING)
+    return SERVING if _PREDICTION.fullmatch(unquote_to_bytes(path) if b"%" in path else path) else CONTROL
 
 
 def place_of(process: str) -> str:
     """The place that a process serves.
 
-    >>> place_of("serving-3"), place_of("alone-1")
-    ('serving', 'alone-1')
+    >>> place_of("serving-3"), place_of("control")
+    ('serving', 'control')
     """
     return SERVING if process.startswith(SERVING) else process
 

@@ -48,7 +48,6 @@ _STOP_TIMEOUT_S = {
     "broker": 10.0,
     "control": 40.0,
     "serving": 40.0,
-    "alone": 40.0,
     "acceptor": 5.0,
 }
 #: Between two starts; longer and longer while the process gives up as soon as it was started.
@@ -59,8 +58,6 @@ _MAX_LINE = 16 * 1024
 #: With which the watchdog of an event loop begins what it writes last.
 _WATCHDOG = re.compile(r"Timeout \([\d:.]+\)!")
 _MAX_STACKS_BYTES = 64 * 1024
-#: How long it may take to stop: its last requests are answered.
-_IDLE_STOP_TIMEOUT_S = 40.0
 
 
 def place(stacks: Sequence[str]) -> str:
@@ -268,39 +265,3 @@ def printable(text: str) -> str:
 
 def say(name: str, text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {name:<6} | {text}", flush=True)
-
-
-@dataclass
-class AloneProcess(ChildProcess):
-    """Started when control asks for it, stopped when it does not any more."""
-
-    _asked_at: float | None = None  # to stop
-
-    def start(self) -> None:
-        if self._is_wanted:
-            super().start()
-
-    def ensure_running(self) -> None:
-        """Start it, start it again, or stop it."""
-        if self._is_wanted:
-            self._asked_at = None
-            super().ensure_running()
-        elif self.process is not None and self.process.poll() is None:
-            self._ask_once()
-        elif self.process is not None and self.introductions is not None:
-            self.introductions.part(self.name)
-            self.pid_file.unlink(missing_ok=True)
-            self.process = None
-
-    @property
-    def _is_wanted(self) -> bool:
-        return self.introductions is not None and self.name in self.introductions.wanted
-
-    def _ask_once(self) -> None:
-        assert self.process is not None
-        if self._asked_at is None:
-            self._asked_at = time.monotonic()
-            say(self.name, "is not needed any more")
-            self.process.terminate()
-        elif time.monotonic() - self._asked_at > _IDLE_STOP_TIMEOUT_S:
-            self.process.kill()

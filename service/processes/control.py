@@ -15,10 +15,9 @@ from sqlalchemy import make_url
 
 from service.api.plumbing.services import quarantine
 from service.control.app import create_control
-from service.control.isolation import Isolation
 from service.control.peers import PeerModels, ServingPeers
+from service.control.suspension import Suspension
 from service.heartbeat import Heartbeat
-from service.ipc.documents import Placement
 from service.keys import KEYS_FOLDER
 from service.process_memory import MemoryRelease, limit
 from service.registry.errors import Unavailable
@@ -71,9 +70,8 @@ def main() -> int:
     say_where(settings)
     await_database(settings)
     limit(settings.resolved_api_memory_bytes)
-    run_dir = settings.data_dir.absolute() / "run"  # of all services on these records and this machine
-    isolation = Isolation(run_dir / "ended", quarantine(settings), most=settings.isolated_models)
-    peers = ServingPeers(socket.socket(fileno=options.channel), options.folder, options.counts, Placement(), isolation)
+    suspension = Suspension(quarantine(settings))
+    peers = ServingPeers(socket.socket(fileno=options.channel), options.folder, options.counts, suspension)
     models = PeerModels(peers)
     app = create_control(settings, peers, models, options.folder / KEYS_FOLDER)
     protocol = partial(Protocol, connections=Connections.of(settings), hand_over=peers)
@@ -96,7 +94,6 @@ def main() -> int:
             MemoryRelease(lambda: None).run,
             partial(build_document, app.fastapi),
             meet,
-            peers.tend,
             models.tend,
         ],
         stopping=stop,

@@ -17,11 +17,11 @@ from itertools import count
 from pydantic import TypeAdapter
 
 from service.ipc.channel import Channel, Full, Malformed, Packet, pair
-from service.ipc.documents import ACCEPTOR, CONTROL, Connection, End, Fault, Gone, Peer, ToParent, Wanted
+from service.ipc.documents import ACCEPTOR, CONTROL, Connection, End, Fault, Gone, Peer
 from service.ipc.run_marks import RunRecord
 
 _CONNECTIONS: TypeAdapter[Connection] = TypeAdapter(Connection)
-_OF_CONTROL: TypeAdapter[ToParent] = TypeAdapter(ToParent)
+_OF_CONTROL: TypeAdapter[End] = TypeAdapter(End)
 #: How long others may still send into the channel of a process that has ended.
 _RESCUE_S = 5.0
 _MAX_WAITING = 1000  # the kernel holds some hundred
@@ -89,14 +89,9 @@ class _Ended:
 
 
 class Introductions:
-    """The present processes and their channels.
-
-    Attributes:
-        wanted: the processes of single models that control asks for.
-    """
+    """The present processes and their channels."""
 
     def __init__(self) -> None:
-        self.wanted: frozenset[str] = frozenset()
         self._present: dict[str, Mailbox] = {}
         self._pids: dict[str, int] = {}
         self._ended: list[_Ended] = []
@@ -119,7 +114,7 @@ class Introductions:
         self.rescue()
 
     def part(self, name: str) -> None:
-        """A process will not come back: what waits for it is placed anew by control."""
+        """A process will not come back: what waits for it is handed on by control."""
         if (mailbox := self._present.pop(name, None)) is None:
             return
         self._ended.append(_Ended(name, mailbox))
@@ -149,11 +144,8 @@ class Introductions:
             with suppress(Malformed):
                 if (packet := channel.receive()) is None:
                     return
-                match packet.document:
-                    case Wanted(alone=alone):
-                        self.wanted = alone
-                    case End(name=name, pid=pid, reason=reason):
-                        self._to_end[name] = pid, reason
+                told = packet.document
+                self._to_end[told.name] = told.pid, told.reason
                 packet.close()
 
     def reason_to_end(self, name: str, pid: int) -> str | None:

@@ -116,7 +116,7 @@ def main() -> int:
     prepare_process(settings)
     if settings.api_memory_bytes is not None or "CUDAExecutionProvider" not in providers():
         limit(settings.resolved_api_memory_bytes)
-    control = ControlChannel(socket.socket(fileno=options.channel), name=options.name, provider=providers()[0])
+    control = ControlChannel(socket.socket(fileno=options.channel), provider=providers()[0])
     keys = Keys(Fingerprints.parsed(os.environ.get(ADMINISTRATORS, "")), options.keys)
     metrics = ServingMetrics(most_models=settings.metrics_models)
     ending = Ending(control.stuck)

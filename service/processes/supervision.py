@@ -23,7 +23,7 @@ from service.registry.settings import ServiceSettings
 
 _CHECK_EVERY_S = 0.1
 #: Kinds that are asked to stop together, one after the other.
-_STAGES = (frozenset({"acceptor"}), frozenset({"api", "serving", "alone"}), frozenset({"control"}))
+_STAGES = (frozenset({"acceptor"}), frozenset({"api", "serving"}), frozenset({"control"}))
 _BROKER = "broker"
 _PORT_TIMEOUT_S = 3.0
 _BACKLOG = 2048

@@ -19,12 +19,12 @@ from pathlib import Path
 
 from service.confinement.confinement import CONTROLS, Report, controls_on, protections
 from service.heartbeat import Pulse
-from service.ipc.documents import ACCEPTOR, ALONE, CONTROL
+from service.ipc.documents import ACCEPTOR, CONTROL
 from service.keys import ADMINISTRATORS, KEYS_FOLDER, Fingerprints
-from service.processes.child_process import AloneProcess, ChildProcess, say
+from service.processes.child_process import ChildProcess, say
 from service.processes.introductions import Introductions
 from service.processes.supervision import bound, numbered, supervise
-from service.registry.settings import MIN_MEMORY_BYTES, ServiceSettings, ServingSettings
+from service.registry.settings import ServiceSettings, ServingSettings
 from service.tracing import asked_for
 
 _TRIAL_S = 30
@@ -158,29 +158,18 @@ def _serving(
     introductions: Introductions,
     stack: contextlib.ExitStack,
 ) -> Iterator[ChildProcess]:
-    """Processes that answer predictions; those of single models come into being when control wants them."""
-    names = [f"serving-{number}" for number in range(1, settings.api_processes + 1)]
-    alone_names = [f"{ALONE}{number}" for number in range(1, settings.isolated_models + 1)]
-    smaller = {**environment, **_half_of_the_memory(settings)}
-    for name in (*names, *alone_names):
+    """Processes that answer predictions."""
+    keys = run_dir / _SERVED / KEYS_FOLDER
+    for number in range(1, settings.api_processes + 1):
+        name = f"serving-{number}"
         folder = run_dir / _SERVED / name
         folder.mkdir(parents=True, exist_ok=True)
         command = [
-            *confined(
-                "serving", expected, "--name", name, "--folder", str(folder), "--keys", str(folder.parent / KEYS_FOLDER)
-            ),
+            *confined("serving", expected, "--name", name, "--folder", str(folder), "--keys", str(keys)),
             *(option for host in sorted(settings.host_names) for option in ("--host-name", host)),
             *(["--traced"] if traced else []),
         ]
-        kind, given = (AloneProcess, smaller) if name in alone_names else (ChildProcess, environment)
-        yield _child(name, command, given, settings, run_dir, introductions, stack, kind=kind, runs_models=True)
-
-
-def _half_of_the_memory(settings: ServiceSettings) -> Mapping[str, str]:
-    """The settings by which a process may take half of what another that answers predictions may."""
-    if settings.api_memory_bytes is None:  # whether there is a limit then depends on the machine
-        return {"FEDLAS_API_PROCESSES": str(2 * settings.api_processes)}
-    return {"FEDLAS_API_MEMORY_BYTES": str(max(settings.api_memory_bytes // 2, MIN_MEMORY_BYTES))}
+        yield _child(name, command, environment, settings, run_dir, introductions, stack, runs_models=True)
 
 
 def _acceptor(
@@ -221,13 +210,12 @@ def _child(
     introductions: Introductions,
     stack: contextlib.ExitStack,
     *,
-    kind: type[ChildProcess] = ChildProcess,
     runs_models: bool = False,
 ) -> ChildProcess:
     first = None if name == CONTROL else _FIRST_BEAT_S  # control waits for the database
     pulse = Pulse(None, hung_seconds=settings.hung_seconds, first_seconds=first)
     stack.callback(pulse.close)
-    return kind(
+    return ChildProcess(
         name,
         [*command, "--heartbeat", str(pulse.write)],
         environment,

@@ -17,7 +17,7 @@ RegistryError
 ├── LeaseLost            another worker owns the work now; nothing more may be written
 │   └── WorkGone           nobody does: it has ended with the job or batch that it was a piece of
 └── Unavailable          database, storage or broker cannot be reached
-    ├── ControlAway        a serving process cannot reach the process that knows names and keys
+    ├── ControlAway        a serving process cannot reach the process that knows names
     └── OutOfService       a model may not be run, or not in this process
 """
 
@@ -118,9 +118,7 @@ class OutOfService(Unavailable):
 
 
 class ControlAway(Unavailable):
-    """The process that knows names and keys does not answer: what was remembered may not count any more."""
+    """The process that knows what names mean does not answer; it is being started again."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "unavailable", "the process that knows names and keys is being started again; come again in 1 s"
-        )
+        super().__init__("unavailable", "the process that knows names is being started again; come again in 1 s")

@@ -237,13 +237,6 @@ class ServiceSettings(ServingSettings, RegistrySettings):
         "`preferred`, with the protections that this machine has; `required`, only with all of them; `off`, in the API "
         "process itself.",
     )
-    isolated_models: int = Field(
-        2,
-        ge=0,
-        le=64,
-        description="Models at once that run in a process of their own behind the wall, because a run of theirs once "
-        "crashed its process or did not end; 0: such a model is out of service for ten minutes.",
-    )
     heavy_concurrency: int = Field(
         1, ge=1, description="Calibrations at once of `fedlas serve`: each uses all cores, or the GPU."
     )

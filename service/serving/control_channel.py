@@ -22,6 +22,7 @@ from service.ipc import reader
 from service.ipc.channel import Channel, Full, Packet, TokenBucket
 from service.ipc.documents import (
     MAX_TEXT,
+    SERVING,
     Connection,
     Count,
     Counted,
@@ -33,13 +34,12 @@ from service.ipc.documents import (
     ModelAnswer,
     ModelQuestion,
     Open,
-    Placement,
-    Places,
     Refusal,
     Spans,
     Stuck,
     ToServing,
-    place_of,
+    Welcome,
+    place_of_request,
     refusal_of,
 )
 from service.ipc.reader import TCP, Adoption, BackgroundTasks, Questions, Reader
@@ -124,18 +124,15 @@ class ControlChannel:
     """The end of a process on its channel to control; on the event loop.
 
     Args:
-        name: of this process.
         provider: what its models run on.
 
     Attributes:
         meanings: says what names mean.
     """
 
-    def __init__(self, end: socket.socket, *, name: str, provider: str) -> None:
+    def __init__(self, end: socket.socket, *, provider: str) -> None:
         self._channel: Channel[ToServing] = Channel(end, _READ, most_bytes=_MAX_BYTES, rate=reader.sent())
         self._questions = Questions(self._channel)
-        self._placement = Placement()
-        self._place = place_of(name)
         self._provider = provider
         self._reader = Reader(self._channel, self._take, name="control")
         self.meanings = Meanings(self._questions, seconds=_ANSWER_S)
@@ -190,7 +187,7 @@ class ControlChannel:
     # Connections (HandOver)
 
     def is_elsewhere(self, path: bytes) -> bool:
-        return self._placement.place(path) != self._place
+        return place_of_request(path) != SERVING
 
     def hand_over(self, path: bytes, descriptor: int, received: bytes) -> bool:
         return self._channel.offer(Connection(), received, [descriptor])
@@ -201,8 +198,7 @@ class ControlChannel:
                 self._adoption.adopt(packet)  # type: ignore[arg-type]
             case ModelAnswer() | Refusal():
                 self._questions.answered(packet)  # type: ignore[arg-type]
-            case Places(alone=alone):  # what control says first: it may have been started again
-                self._placement.alone = alone
+            case Welcome():
                 self._greet()
                 self._questions.ask_again()
             case Count(number=number):

@@ -44,7 +44,7 @@ def test_nothing_is_broken() -> None:
     [
         ({"control": 12, "worker": 11}, "control was 10, is 12"),
         ({"control": 10}, "worker was 11, is None"),
-        ({**PIDS, "alone-1": 12}, "alone-1 was None, is 12"),
+        ({**PIDS, "serving-1": 12}, "serving-1 was None, is 12"),
     ],
 )
 def test_other_processes(after: dict[str, int], text: str) -> None:

@@ -37,7 +37,7 @@ def test_keys_come_from_a_secret_that_must_be_there() -> None:
     (variable,) = RUNTIME["spec"]["containers"][0]["env"]
     assert variable["name"] == "FEDLAS_API_KEYS"
     assert variable["valueFrom"]["secretKeyRef"] == {"name": "fedlas-api-keys", "key": "keys"}
-    assert ServiceSettings(host="0.0.0.0", api_keys=frozenset({"0123456789abcdef"})).listen_host == "0.0.0.0"
+    assert ServiceSettings(host="0.0.0.0", api_keys=frozenset({"0123456789abcdef" * 2})).listen_host == "0.0.0.0"
 
 
 def test_the_service_names_the_runtime() -> None:

@@ -32,10 +32,12 @@ class WalledApi:
         self.registry = registry
         self.client = client
         self.stopping = threading.Event()
+        self.paused = threading.Event()
+        self.over = threading.Event()
         self._children = children
 
     def child(self, name: str) -> ChildProcess:
-        """`control`, `acceptor`, `serving-1`, `alone-1`."""
+        """`control`, `acceptor`, `serving-1`."""
         return next(child for child in self._children if child.name == name)
 
     @property
@@ -76,9 +78,11 @@ class WalledApi:
         until(self.is_ready, what="the service is ready")
 
     def keep_running(self) -> None:
-        """Start again what ends, until the event is set."""
+        """Start again what ends, until the event is set; the kernel ends a process with the thread that started it."""
         while not self.stopping.wait(_EVERY_S):
             tend(self._children)
+        self.paused.set()
+        self.over.wait()
 
 
 @contextmanager
@@ -97,10 +101,12 @@ def walled(data_dir: Path, *, environment: dict[str, str] | None = None, **optio
         children = walled_apis(settings, given, run_dir, listener, stack)
         client = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=60))
         api = WalledApi(settings, registry, client, children)
-        stack.enter_context(running(children))
         keeping = threading.Thread(target=api.keep_running, name="walled-api")
+        stack.callback(lambda: keeping.ident is not None and keeping.join())
+        stack.callback(api.over.set)
+        stack.enter_context(running(children))
         keeping.start()
-        stack.callback(keeping.join)
+        stack.callback(api.paused.wait)
         stack.callback(api.stopping.set)
         api.until_ready()
         yield api

@@ -31,7 +31,7 @@ from fedlas.contract.protocol import (
 from service.api.plumbing.declarations import LOST, SERVED, operation
 from service.api.plumbing.problems import Responses
 from service.api.plumbing.routing import Route
-from service.api.plumbing.services import Services, ServicesDep
+from service.api.plumbing.services import Services, ServicesDep, quarantine
 from service.inference.metrics import Totals
 from service.inference.oip.responses import model_config, model_metadata, model_statistics, server_metadata
 from service.model_lookup import find_model
@@ -62,16 +62,21 @@ def index(services: ServicesDep, body: IndexRequest | None = None) -> list[JsonO
     openapi_extra=operation("unknown_model", "model_not_ready", *SERVED, at=LOST),
 )
 async def load(services: ServicesDep, model: str, body: RepositoryParameters | None = None) -> Response:
-    """Load a model; a name or id answers again, and this call once it is open and warm."""
+    """Load a model; a name or id answers again, and this call once it is open and warm.
+
+    It also ends the time for which a model is suspended whose runs have ended their process.
+    """
     if body is not None and body.parameters:
         given = f"found the parameters {', '.join(sorted(body.parameters))}"
         raise InvalidRequest("invalid_request", f"a stored model is loaded as it is; {given}, needed is none")
 
-    def change(unit: UnitOfWork) -> None:
-        find_model(unit, model)
+    def change(unit: UnitOfWork) -> str | None:
         unit.names.load(model)
+        return find_model(unit, model).served_sha256
 
-    await services.write(change)
+    digest = await services.write(change)
+    if digest is not None:
+        quarantine(services.settings).lift(digest)
     await services.served_models.forget()
     await services.served_models.ready(model)
     return JSONResponse({})

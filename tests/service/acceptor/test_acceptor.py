@@ -16,7 +16,7 @@ from service.acceptor import handing_on
 from service.acceptor.acceptor import Acceptor
 from service.acceptor.handing_on import Client
 from service.ipc.channel import Channel, Packet, pair
-from service.ipc.documents import Connection, Gone, Peer, Placement, Places
+from service.ipc.documents import Connection, Gone, Peer
 from service.transport.connections import Connections
 from tests.helpers.plain_http import answers, connected, received
 from tests.helpers.processes import until
@@ -74,7 +74,7 @@ class Bench:
         self.port: int = listener.getsockname()[1]
         self.parent: Channel[Connection] = Channel(other, READ)
         self.other = other
-        self.acceptor = Acceptor(listener, own, placement=Placement(), admission=Connections(most))
+        self.acceptor = Acceptor(listener, own, admission=Connections(most))
         stack.callback(self._clean_up)
         over = threading.Event()
         thread = threading.Thread(
@@ -134,21 +134,6 @@ def test_connections_go_where_they_are_answered(make: Callable[..., Bench]) -> N
     assert (control.idle, first.idle, second.idle) == (True, True, True)
 
 
-def test_a_model_that_runs_alone_has_its_place(make: Callable[..., Bench]) -> None:
-    """Predictions of the model go to its own process, once that is known; those of others do not."""
-    bench = make()
-    serving, alone = bench.meet("serving-1"), bench.meet("alone-1")
-    bench.client(PREDICT)
-    serving.taken()
-    bench.parent.send(Places(alone={"spam": "alone-1"}))
-    until(lambda: bench.acceptor._placement.alone, what="it is told")
-    bench.client(PREDICT)
-    alone.taken()
-    bench.client(PREDICT.replace(b"spam", b"ham"))
-    serving.taken()
-    assert alone.idle
-
-
 def test_a_process_is_waited_for(make: Callable[..., Bench]) -> None:
     """A connection whose process is full, gone or not there yet goes to the one that takes its place."""
     bench = make()
@@ -193,19 +178,6 @@ def test_a_large_message_is_passed_on_as_it_came(make: Callable[..., Bench], mon
     packet = until(serving.channel.receive, what="it comes to serving")
     assert packet.content == PREDICT + bytes(200_000)
     packet.close()
-
-
-def test_who_waits_is_placed_anew(make: Callable[..., Bench]) -> None:
-    """Where a model's own process is given up, those that wait for it go to the others."""
-    bench = make()
-    serving = bench.meet("serving-1")
-    bench.parent.send(Places(alone={"spam": "alone-1"}))
-    until(lambda: bench.acceptor._placement.alone, what="it is told")
-    bench.client(PREDICT)
-    until(lambda: bench.untaken, what="it waits")
-    bench.parent.send(Places(alone={}))
-    assert serving.taken().recv(len(PREDICT), socket.MSG_WAITALL) == PREDICT
-    assert not bench.untaken
 
 
 def test_those_that_wait_for_a_process_are_limited(make: Callable[..., Bench]) -> None:
@@ -262,7 +234,7 @@ def test_nothing_that_comes_ends_it_or_stays(make: Callable[..., Bench]) -> None
     bench.other.send(b"what?")
     socket.send_fds(bench.other, [b'i{"kind": "connection"}\n'], [reading])
     socket.send_fds(bench.other, [b'i{"kind": "peer", "name": "control"}\n'], [reading])
-    socket.send_fds(bench.other, [b'i{"kind": "places", "alone": {}, "more": 1}\n'], [reading])
+    socket.send_fds(bench.other, [b'i{"kind": "gone", "name": "serving-1", "more": 1}\n'], [reading])
     bench.other.send(b'i{"kind": "peer", "name": "control"}\n')
     os.close(reading)
     os.close(writing)

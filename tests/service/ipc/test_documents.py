@@ -6,13 +6,13 @@ import pytest
 from pydantic import ValidationError
 
 from service.acceptor.handing_on import is_whole, path_of
-from service.ipc.documents import CONTROL, SERVING, Gone, Peer, Placement, place_of
+from service.ipc.documents import CONTROL, SERVING, Gone, Peer, place_of, place_of_request
 from service.transport.request_head import origin_form
 
 PREDICTIONS = ["/v1/models/spam/predict", "/v2/models/a%20b/infer", "/v2/models/spam/versions/3/infer"]
 
 
-@pytest.mark.parametrize("name", ["control", "acceptor", "serving-1", "alone-12"])
+@pytest.mark.parametrize("name", ["control", "acceptor", "serving-1", "serving-12"])
 def test_processes_have_names_of_one_form(name: str) -> None:
     """A name becomes that of a folder, so that no other is read."""
     assert Peer(name=name, pid=1, start=1).name == Gone(name=name).name == name
@@ -24,7 +24,7 @@ def test_processes_have_names_of_one_form(name: str) -> None:
 @pytest.mark.parametrize("path", PREDICTIONS)
 def test_predictions_go_to_serving_processes(path: str) -> None:
     """Predictions go to any of the serving processes."""
-    assert Placement().place(path.encode()) == place_of("serving-2") == SERVING
+    assert place_of_request(path.encode()) == place_of("serving-2") == SERVING
 
 
 @pytest.mark.parametrize(
@@ -36,17 +36,7 @@ def test_predictions_go_to_serving_processes(path: str) -> None:
 )  # fmt: skip
 def test_everything_else_goes_to_control(path: str) -> None:
     """Everything else goes to control, also a path that is nearly a prediction."""
-    assert Placement().place(path.encode()) == CONTROL
-
-
-@pytest.mark.parametrize("path", PREDICTIONS)
-def test_a_model_that_runs_alone(path: str) -> None:
-    """A model alone has its process for every spelling of its name; other models stay where they are."""
-    placement = Placement()
-    placement.alone = {"spam": "alone-1", "a b": "alone-1", "spam/versions/3": "alone-1"}
-    assert placement.place(path.encode()) == "alone-1"
-    assert placement.place(b"/v1/models/sp%61m/predict") == place_of("alone-1")
-    assert placement.place(b"/v1/models/ham/predict") != "alone-1"
+    assert place_of_request(path.encode()) == CONTROL
 
 
 @pytest.mark.parametrize(

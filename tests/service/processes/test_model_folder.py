@@ -44,7 +44,7 @@ from tests.helpers.served import scaling
 
 NAMES = ["ant", "bee", "cat"]
 COLUMNS = [f"c{number}" for number in range(10)]
-KEY = "a-key-of-the-tests"
+KEY = "a-key-of-the-tests-0123456789abcdef"
 #: `fedlas serve`, which prints the names of all its modules when it is sent SIGUSR1.
 _RUN = """
 import signal, sys

@@ -1,0 +1,73 @@
+"""Models whose runs end processes are suspended, for a while and not before the second time."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from service.control import suspension as module
+from service.control.suspension import Suspension
+from service.inference.quarantine import Quarantine
+from service.ipc.documents import Fault
+from service.registry.errors import OutOfService
+
+BAD, GOOD = "ba" * 32, "60" * 32
+
+
+@pytest.fixture
+def suspension(tmp_path: Path) -> Suspension:
+    """The state of control at its start."""
+    return Suspension(Quarantine(tmp_path))
+
+
+def is_suspended(suspension: Suspension, digest: str = BAD) -> bool:
+    """Whether a process is refused the model."""
+    try:
+        suspension.admit("spam", digest)
+    except OutOfService as error:
+        return error.code == "model_suspended"
+    return False
+
+
+@pytest.mark.parametrize("fault", [Fault(how="SIGFPE", models=[BAD], certain=True), None])
+def test_the_second_end_within_ten_minutes_suspends(suspension: Suspension, fault: Fault | None) -> None:
+    """A crash, or a run without end; every name of the model, and no other model."""
+    for _ in range(2):
+        assert not is_suspended(suspension)
+        if fault is None:
+            suspension.ended(BAD, "serving-1")
+        else:
+            suspension.fault(fault, "serving-1")
+    assert is_suspended(suspension)
+    assert not is_suspended(suspension, GOOD)
+
+
+def test_an_end_is_forgotten_after_ten_minutes(suspension: Suspension, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two ends further apart suspend nothing."""
+    suspension.ended(BAD, "serving-1")
+    monkeypatch.setattr(module, "_AGAIN_S", 0.0)
+    suspension.ended(BAD, "serving-1")
+    assert not is_suspended(suspension)
+
+
+def test_suspects_have_a_third_time(suspension: Suspension) -> None:
+    """Where several ran, and none is known to have done it, two times may be chance; a sole suspect did it."""
+    for _ in range(2):
+        suspension.fault(Fault(how="SIGKILL", models=[BAD, GOOD], certain=False), "serving-1")
+    assert (is_suspended(suspension), is_suspended(suspension, GOOD)) == (False, False)
+    suspension.fault(Fault(how="SIGKILL", models=[BAD], certain=False), "serving-1")
+    assert (is_suspended(suspension), is_suspended(suspension, GOOD)) == (True, False)
+
+
+def test_it_ends_by_its_time_and_by_hand(suspension: Suspension, tmp_path: Path) -> None:
+    """After ten minutes the model runs again; so it does once it is lifted, until it ends a process once more."""
+    for _ in range(2):
+        suspension.ended(BAD, "serving-1")
+    os.utime(tmp_path / BAD, (0, 0))
+    assert not is_suspended(suspension)
+    suspension.ended(BAD, "serving-1")
+    assert is_suspended(suspension)
+    Quarantine(tmp_path).lift(BAD)
+    assert not is_suspended(suspension)
