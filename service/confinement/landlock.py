@@ -25,8 +25,6 @@ _PR_SET_PDEATHSIG = 1
 _PR_GET_PDEATHSIG = 2
 _PR_SET_DUMPABLE = 4
 _PR_SET_KEEPCAPS = 8
-_PR_SET_NAME = 15
-_PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _CAPABILITY_VERSION_3 = 0x20080522
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -87,16 +85,6 @@ def set_dumpable(dumpable: bool) -> None:
 def end_with_parent(number: int) -> None:
     """Have the kernel send this process a signal when its parent ends; raises OSError."""
     prctl(_PR_SET_PDEATHSIG, number)
-
-
-def adopt_orphans(adopt: bool) -> None:
-    """Let processes below this one become its children when their own parents end, or not; raises OSError."""
-    prctl(_PR_SET_CHILD_SUBREAPER, int(adopt))
-
-
-def name_thread(name: str) -> None:
-    """Name this process for `ps -e` and `top`, where this is its first thread; raises OSError."""
-    call("prctl", _PR_SET_NAME, ctypes.c_char_p(name.encode()))
 
 
 def unshare(flags: int) -> None:
