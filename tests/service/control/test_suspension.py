@@ -23,7 +23,7 @@ def suspension(tmp_path: Path) -> Suspension:
 
 
 def is_suspended(suspension: Suspension, digest: str = BAD) -> bool:
-    """Whether a process is refused the model."""
+    """True while a process is refused the model."""
     try:
         suspension.admit("spam", digest)
     except OutOfService as error:
