@@ -7,20 +7,24 @@ and scopes into a file, and each process reads that: a process that answers pred
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import hmac
 import json
+import logging
 import os
 import secrets
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from service.registry import tables
 
+_LOG = logging.getLogger(__name__)
 #: How often a process looks whether the file has changed.
 _LOOK_EVERY_S = 0.2
 #: How often the API reads the table again: another machine may have issued or revoked a key.
@@ -91,9 +95,10 @@ class Keys:
         self._administrators = administrators
         self._scrapers = scrapers
         self._path = None if folder is None else folder / _FILE
-        self._issued: Mapping[str, Grant] = {}
-        self._read: tuple[int, int] | None = None  # the file that was read: its inode and time
+        #: The file that was read, by inode and time, and what it says: in one, since threads read it, too.
+        self._known: tuple[tuple[int, int] | None, Mapping[str, Grant]] = (None, {})
         self._look_at = 0.0
+        self._is_well = True
 
     @classmethod
     def of_settings(cls, administrators: Iterable[str], scrapers: Iterable[str], folder: Path | None = None) -> Self:
@@ -112,42 +117,68 @@ class Keys:
 
     def grant_of(self, key: bytes) -> Grant | None:
         """The rights of the holder of this key; what is compared are digests, whose times tell nothing of the key."""
-        if time.monotonic() >= self._look_at:
-            self.refresh()
-        grant = self._issued.get(hashlib.sha256(key).hexdigest())
-        if grant is not None:
-            return grant if grant.ends_at is None or time.time() < grant.ends_at else None
         if key in self._administrators:
             return ADMINISTRATOR
-        return SCRAPER if self._scrapers is not None and key in self._scrapers else None
+        if self._scrapers is not None and key in self._scrapers:
+            return SCRAPER
+        if time.monotonic() >= self._look_at:
+            self.refresh()
+        grant = self._known[1].get(hashlib.sha256(key).hexdigest())
+        return None if grant is None or (grant.ends_at is not None and grant.ends_at <= time.time()) else grant
 
     def refresh(self) -> None:
-        """Read the file of issued keys, if it is another one than before."""
+        """Read the file of issued keys, if it is another one than before; one that cannot be read changes nothing."""
         self._look_at = time.monotonic() + _LOOK_EVERY_S
         if self._path is None:
             return
         try:
             status = self._path.stat()
-            if (version := (status.st_ino, status.st_mtime_ns)) != self._read:
+            if (version := (status.st_ino, status.st_mtime_ns)) != self._known[0]:
                 rows = json.loads(self._path.read_bytes())
-                self._issued = {digest: _grant(row) for digest, row in rows.items()}
-                self._read = version
+                self._known = version, {digest: _grant(row) for digest, row in rows.items()}
+            self._is_well = True
         except FileNotFoundError:  # none was issued, as far as this process can know
-            self._issued, self._read = {}, None
+            self._known = None, {}
+        except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
+            self._report(f"the file of keys cannot be read: {error!r}")
 
-    def write(self, rows: Iterable[tables.ApiKey]) -> None:
-        """Write the file of issued keys for every process, if it says anything new; whole at any moment."""
+    def write(self, read: Callable[[], Iterable[tables.ApiKey]]) -> None:
+        """Write the file of issued keys for every process, if it says anything new; whole at any moment.
+
+        Args:
+            read: the rows; called while nobody else writes, so that no older content follows a newer one.
+
+        Raises:
+            OSError: it cannot be written. Where a key was to go, the old file is gone: all issued keys are refused.
+        """
         assert self._path is not None
-        content = json.dumps({row.sha256: _written(row) for row in rows}, sort_keys=True).encode()
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        if not self._path.exists() or self._path.read_bytes() != content:
-            fresh = self._path.with_name(f"{secrets.token_hex(8)}.new")  # another process may write, too
-            with fresh.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(fresh, self._path)
+        fresh = self._path.with_suffix(".new")
+        with self._path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            now = datetime.now(UTC)
+            rows = {row.sha256: _written(row) for row in read() if row.expires_at is None or row.expires_at > now}
+            content = json.dumps(rows, sort_keys=True).encode()
+            try:
+                if not self._path.exists() or self._path.read_bytes() != content:
+                    with fresh.open("wb") as file:
+                        file.write(content)
+                        file.flush()
+                        os.fsync(file.fileno())
+                    os.replace(fresh, self._path)
+            except OSError as error:
+                self._report(f"the file of keys cannot be written: {error}")
+                fresh.unlink(missing_ok=True)
+                if self._known[1].keys() - rows.keys():
+                    self._path.unlink(missing_ok=True)
+                raise
         self.refresh()
+
+    def _report(self, trouble: str) -> None:
+        """Log the first of several troubles in a row."""
+        if self._is_well:
+            _LOG.error(trouble)
+        self._is_well = False
 
 
 def _written(row: tables.ApiKey) -> dict[str, object]:
@@ -155,10 +186,6 @@ def _written(row: tables.ApiKey) -> dict[str, object]:
     return {"name": row.name, "scopes": row.scopes, "models": row.models, "ends_at": ends_at}
 
 
-def _grant(row: Mapping[str, object]) -> Grant:
-    name, scopes, models, ends_at = (row[field] for field in ("name", "scopes", "models", "ends_at"))
-    assert isinstance(name, str)
-    assert isinstance(scopes, list)
-    assert isinstance(models, list | None)
-    assert isinstance(ends_at, float | None)
-    return Grant(name, frozenset(scopes), None if models is None else frozenset(models), ends_at)
+def _grant(row: Mapping[str, Any]) -> Grant:
+    models = None if row["models"] is None else frozenset(row["models"])
+    return Grant(row["name"], frozenset(row["scopes"]), models, row["ends_at"])

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import secrets
 import zlib
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import AwareDatetime, BeforeValidator, Field, field_validator, model_validator
 
 from fedlas.contract.base import OPEN, Reference, Shape, Strict
 
@@ -18,6 +19,17 @@ Scope = Literal["predict", "read", "write", "metrics", "admin"]
 PREFIX = "fedlas_"
 _RANDOM_BYTES = 16
 _CHECKSUM_DIGITS = 8
+
+
+def _moment(value: object) -> object:
+    """The time in UTC that a text of RFC 3339 names; a number names none."""
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    if not isinstance(moment, datetime) or moment.tzinfo is None:
+        raise ValueError(f"needed is a time such as 2027-01-31T12:00:00Z, found {value!r:.60}")
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{value!r:.60} is no time that a calendar has") from None
 
 
 class KeyRequest(Strict):
@@ -36,9 +48,16 @@ class KeyRequest(Strict):
         max_length=1000,
         description="The published names and model ids that it may ask for predictions; only with `predict` alone.",
     )
-    expires_at: Annotated[AwareDatetime, Field(strict=False)] | None = Field(
+    expires_at: Annotated[AwareDatetime, BeforeValidator(_moment)] | None = Field(
         None, description="The time after which it is refused; null: never."
     )
+
+    @field_validator("name")
+    @classmethod
+    def _is_printable(cls, value: str) -> str:
+        if not value.isprintable():
+            raise ValueError("a name has letters that can be printed, in one line")
+        return value
 
     @model_validator(mode="after")
     def _models_belong_to_predictions(self) -> KeyRequest:

@@ -49,7 +49,7 @@ def file_profile(path: Path) -> JsonObject:
     try:
         profile = _profile(path, session, properties)
         ServingProfile.of(profile)
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:_MAX_REASON]
         raise BadFile(f"its metadata cannot be read ({reason}); download it again, or calibrate again") from error
     return profile

@@ -1,7 +1,7 @@
 """A process behind the wall: it gives up all that it does not need, and then becomes a serving process or the acceptor.
 
-`python -m service.processes.confined serving|acceptor …`, started by `fedlas serve`, as a process or as a
-fork of one that has loaded the libraries. Serving processes keep their served copies, the acceptor its sockets.
+`python -m service.processes.confined serving|acceptor …`, started by `fedlas serve`. Serving processes keep their
+served copies, the acceptor its sockets.
 https://docs.kernel.org/userspace-api/landlock.html
 """
 
@@ -211,7 +211,7 @@ def main() -> int:
     parser.add_argument("--trial", action="store_true", help="of serving: say what this machine permits, and end")
     options, arguments = parser.parse_known_args()
     if options.process == "serving":
-        # With a single thread, as a fork has: libraries start theirs later.
+        # With a single thread: libraries start theirs later.
         report = confine(serving(options.folder, options.keys))
         arguments += ["--folder", str(options.folder), "--keys", str(options.keys)]
         if options.trial:

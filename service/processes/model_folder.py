@@ -76,9 +76,13 @@ class Layout:
         self.mistakes: list[str] = []
         if not folder.is_dir():
             raise FolderMistakes(f"there is no folder {folder}")
+        try:
+            entries = [] if name is not None else _entries(folder)
+        except OSError as error:
+            raise FolderMistakes(f"{folder} cannot be read: {error.strerror}") from error
         if name is not None and (versions := self._versions(folder)):
             self.files[name] = versions
-        for entry in [] if name is not None else _entries(folder):
+        for entry in entries:
             called = entry.name.removesuffix(_SUFFIX)
             if versions := self._versions(entry) if entry.is_dir() else _alone(entry):
                 if called in self.files:

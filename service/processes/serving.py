@@ -117,7 +117,7 @@ def main() -> int:
     if settings.api_memory_bytes is not None or "CUDAExecutionProvider" not in providers():
         limit(settings.resolved_api_memory_bytes)
     control = ControlChannel(socket.socket(fileno=options.channel), provider=providers()[0])
-    keys = Keys(Fingerprints.parsed(os.environ.get(ADMINISTRATORS, "")), options.keys)
+    keys = Keys(Fingerprints.parsed(os.environ[ADMINISTRATORS]), options.keys)
     metrics = ServingMetrics(most_models=settings.metrics_models)
     ending = Ending(control.stuck)
     tracing = Tracing.through(control.tell_spans) if options.traced else Tracing()

@@ -112,7 +112,7 @@ def walled_apis(
     introductions = Introductions()
     stack.callback(introductions.close)
     restricted = {**bare(environment), "FEDLAS_API_PROCESSES": str(settings.api_processes)}
-    restricted[ADMINISTRATORS] = str(Fingerprints.of(settings.api_keys))
+    of_serving = {**restricted, ADMINISTRATORS: str(Fingerprints.of(settings.api_keys))}
     controls = expected(settings, trial(run_dir, restricted))
     of_control = {
         **environment,
@@ -122,14 +122,16 @@ def walled_apis(
     }
     counts, served = run_dir / "serving.counts", run_dir / _SERVED
     # Leftovers of an earlier run of the service: none of its processes lives.
-    shutil.rmtree(served, ignore_errors=True)
-    (served / KEYS_FOLDER).mkdir(parents=True)
+    (served / KEYS_FOLDER).mkdir(parents=True, exist_ok=True)
+    for entry in served.iterdir():
+        if entry.name != KEYS_FOLDER:  # which is right, but for what was revoked elsewhere, and soon written anew
+            shutil.rmtree(entry, ignore_errors=True)
     counts.unlink(missing_ok=True)
     control = [sys.executable, "-m", "service.processes.control"]
     control += ["--folder", str(served), "--counts", str(counts)]
     return [
         _child(CONTROL, control, of_control, settings, run_dir, introductions, stack),
-        *_serving(settings, controls, restricted, asked_for(environment), run_dir, introductions, stack),
+        *_serving(settings, controls, of_serving, asked_for(environment), run_dir, introductions, stack),
         _acceptor(settings, controls, restricted, run_dir, listener, introductions, stack),
     ]
 

@@ -25,7 +25,7 @@ _SECRET = frozenset({"database_url", "api_keys", "metrics_keys"})
 #: With less, a process that answers predictions cannot work.
 MIN_MEMORY_BYTES = 512 * 1024**2
 _MIN_DEFAULT_BYTES = 2 * 1024**3
-#: 16 random letters and digits have 80 bits and more: no guessing finds them.
+#: 32 random hexadecimal digits have 128 bits: no guessing finds them.
 MIN_KEY_CHARACTERS = 32
 _CENTURY_DAYS = 36_525  # as long as moments can be written
 #: The URLs of SQLAlchemy that the service can use: drivers that take libpq's options, and a file.

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -45,7 +44,8 @@ _OTHER_SITES = frozenset({b"cross-site", b"same-site"})
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 #: Predictions, and the page on which one is tried.
 _PREDICTION = re.compile(r"/v1/models/[^/]+/predict|/v2/models/[^/]+(/versions/[^/]+)?/infer|/models/[^/]+/try")
-_MODEL = re.compile(r"/v[12]/models/([^/]+)(?:/.*)?")
+_MODEL = re.compile(r"(?:/v[12])?/models/([^/]+)(?:/.*)?", re.DOTALL)
+_ALL_MODELS = "/v2/models"
 #: A list, though the protocol asks for it by POST.
 _INDEX = "/v2/repository/index"
 #: Models that an error lists.
@@ -72,7 +72,7 @@ def needed_scope(method: str, path: str) -> contract.Scope:
     >>> needed_scope("GET", "/v1/jobs"), needed_scope("POST", "/v1/jobs"), needed_scope("GET", "/v1/keys")
     ('read', 'write', 'admin')
     """
-    if path == "/v1/keys" or path.startswith("/v1/keys/"):
+    if path.startswith("/v1/keys"):
         return "admin"
     if path == "/metrics":
         return "metrics"
@@ -153,9 +153,10 @@ def _of_scope(path: str, method: str, grant: Grant) -> JSONResponse | None:
         detail = f"the key '{grant.name}' has the scopes {held}; this needs {scope}: an administrator issues such a key"
         return problem(403, "forbidden", detail, path=path)
     model = _MODEL.fullmatch(path)
-    if grant.models is not None and model is not None and model[1] not in grant.models:
+    asked = model[1] if model is not None else "all" if path == _ALL_MODELS else None
+    if grant.models is not None and asked is not None and asked not in grant.models:
         allowed = ", ".join(sorted(grant.models)[:_MAX_SHOWN])
-        detail = f"the key '{grant.name}' may ask {allowed}, and not {model[1]!r:.120}"
+        detail = f"the key '{grant.name}' may ask {allowed}, and not {asked!r:.120}"
         return problem(403, "forbidden", detail, path=path)
     return None
 
@@ -178,38 +179,40 @@ class AccessMiddleware:
             await refusal(scope, receive, send)
             return
         scope = {**scope, GRANT: grant}
-        if self._access.keyed and b"text/event-stream" in headers.get(b"accept", b""):
-            await self._stream(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
+        await (self._watched if self._access.keyed else self.app)(scope, receive, send)
 
-    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
+    async def _watched(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, and end a stream of events with its key."""
+        watch: asyncio.Future[None] | None = None
 
-        async def send_noting(message: Message) -> None:
-            nonlocal started
-            started = True
+        async def send_watching(message: Message) -> None:
+            nonlocal watch
             await send(message)
+            if message["type"] == "http.response.start" and _begins_stream(message):
+                authorization = headers_of(scope).get(b"authorization", b"")
+                watch = asyncio.ensure_future(self._await_end(authorization, scope[GRANT]))
+                watch.add_done_callback(lambda _: answering.cancel())
 
-        answering = asyncio.ensure_future(self.app(scope, receive, send_noting))
-        ending = asyncio.ensure_future(self._await_end(headers_of(scope).get(b"authorization", b""), scope[GRANT]))
+        answering = asyncio.ensure_future(self.app(scope, receive, send_watching))
         try:
-            await asyncio.wait((answering, ending), return_when=asyncio.FIRST_COMPLETED)
-            if answering.done() or not started:
-                await answering
-                return
-            answering.cancel()
-            with suppress(asyncio.CancelledError):
-                await answering
+            await answering
+        except asyncio.CancelledError:
+            if watch is None or not watch.done() or watch.cancelled():
+                raise
             await send({"type": "http.response.body", "body": b""})
         finally:
             answering.cancel()
-            ending.cancel()
+            if watch is not None:
+                watch.cancel()
 
     async def _await_end(self, authorization: bytes, grant: Grant | None) -> None:
         """Return when the key grants something else than it did, a few seconds later at most."""
         while self._keys.grant(authorization) == grant:
             await asyncio.sleep(_LOOK_S)
+
+
+def _begins_stream(message: Message) -> bool:
+    return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in message["headers"])
 
 
 def is_open(path: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -26,6 +26,7 @@ from service.keys import KEYS_FOLDER, REFRESH_S, Keys
 from service.model_lookup import ModelLookup
 from service.model_repository import ServedModels
 from service.queue import PermitSender
+from service.registry import tables
 from service.registry.errors import Unavailable
 from service.registry.registry import Registry, UnitOfWork
 from service.registry.settings import ServiceSettings
@@ -132,18 +133,22 @@ class Services(Core):
         self.registry.close()
 
     async def write_keys(self) -> None:
-        """Let every process know which keys there are now."""
+        """Let every process know which keys there are now; raises Unavailable."""
 
-        def write() -> None:
+        def rows() -> Sequence[tables.ApiKey]:
             with self.registry.read() as unit:
-                self.keys.write(unit.api_keys.all())
+                return unit.api_keys.all()
 
-        await run_in_threadpool(write)
+        try:
+            await run_in_threadpool(self.keys.write, rows)
+        except OSError as error:
+            message = f"the file of keys cannot be written ({error.strerror}); until then issued keys may be refused"
+            raise Unavailable("storage_unavailable", message) from error
 
     async def follow_keys(self) -> None:
         """Write them again and again, since other machines issue and revoke keys, too; until cancelled."""
         while True:
-            with suppress(Unavailable, OSError):  # the next time
+            with suppress(Unavailable):  # the next time
                 await self.write_keys()
             await asyncio.sleep(REFRESH_S)
 

@@ -14,7 +14,7 @@ from service.api.plumbing.responses import After, Limit, page_of
 from service.api.plumbing.routing import Route
 from service.api.plumbing.services import ServicesDep
 from service.registry import tables
-from service.registry.errors import Conflict, InvalidRequest
+from service.registry.errors import Conflict, InvalidRequest, Unavailable
 from service.registry.presenters import key_record
 from service.registry.registry import UnitOfWork
 from service.registry.tables import new_id, now
@@ -23,7 +23,7 @@ router = APIRouter(route_class=Route, prefix="/v1/keys", tags=["keys"])
 
 
 # Without an Idempotency-Key: its answer is kept for a day, and a key may be kept nowhere.
-@router.post("", status_code=201, openapi_extra=operation("no_administrator"))
+@router.post("", status_code=201, openapi_extra=operation("no_administrator", "storage_unavailable"))
 async def create_key(services: ServicesDep, body: KeyRequest) -> IssuedKey:
     """Issue a key with scopes; it is shown this once, and counts at once."""
     if not services.keys.needed:
@@ -46,7 +46,11 @@ async def create_key(services: ServicesDep, body: KeyRequest) -> IssuedKey:
         return key_record(unit.api_keys.add(row))
 
     record = await services.write(issue)
-    await services.write_keys()
+    try:
+        await services.write_keys()
+    except Unavailable:
+        await services.write(lambda unit: unit.api_keys.revoke(record.id))
+        raise
     return IssuedKey(**dict(record), key=key)
 
 
@@ -61,7 +65,9 @@ async def list_keys(services: ServicesDep, limit: Limit = 20, after: After = Non
     return await services.read(page)
 
 
-@router.delete("/{key_id}", status_code=204, response_class=Response, openapi_extra=operation("unknown_key"))
+@router.delete(
+    "/{key_id}", status_code=204, response_class=Response, openapi_extra=operation("unknown_key", "storage_unavailable")
+)
 async def revoke_key(services: ServicesDep, key_id: str) -> None:
     """Revoke a key: no process admits it five seconds later, and its open streams end."""
     await services.write(lambda unit: unit.api_keys.revoke(key_id))

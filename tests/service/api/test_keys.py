@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import text, update
 from starlette.testclient import TestClient
 
 from fedlas.contract.keys import new_key
+from service import keys
 from service.registry.tables import ApiKey
 from tests.helpers import Json
 from tests.helpers.api import Api, MakeApi, open_api
+from tests.helpers.processes import until
 from tests.helpers.publishing import publish
 from tests.helpers.served import scaling
 
@@ -91,7 +95,7 @@ def test_a_refusal_names_what_is_held_and_what_is_needed(api: Api) -> None:
 
 
 def test_a_key_of_some_models_asks_no_other(api: Api) -> None:
-    """Predictions and metadata of its names alone, also where a version is named."""
+    """Predictions and metadata of its names alone, also where a version is named, on pages, and no list of all."""
     key = issued(api, "predict", models=["digits"])["key"]
     assert status(api, "POST", "/v1/models/digits/predict", key) == 200
     assert status(api, "GET", "/v2/models/digits/versions/1", key) == 200
@@ -99,6 +103,9 @@ def test_a_key_of_some_models_asks_no_other(api: Api) -> None:
         ("POST", "/v1/models/others/predict"),
         ("POST", "/v2/models/others/versions/1/infer"),
         ("GET", "/v2/models/others"),
+        ("GET", "/v2/models"),
+        ("GET", "/models/others/try"),
+        ("POST", "/models/others/try"),
     ):
         assert status(api, method, path, key) == 403, path
     refused = api.client.post("/v1/models/others/predict", json=ROWS, headers=bearer(key)).json()
@@ -115,6 +122,10 @@ def test_a_key_of_some_models_asks_no_other(api: Api) -> None:
         ({"name": "a", "scopes": ["predict"], "models": []}, "models"),
         ({"name": "a", "scopes": ["read"], "expires_at": "2001-01-01T00:00:00Z"}, "expires_at"),
         ({"name": "a", "scopes": ["read"], "expires_at": "tomorrow"}, "expires_at"),
+        ({"name": "a", "scopes": ["read"], "expires_at": "2099-01-01T00:00:00"}, "expires_at"),
+        ({"name": "a", "scopes": ["read"], "expires_at": "9999-12-31T23:59:59-23:59"}, "expires_at"),
+        ({"name": "a", "scopes": ["read"], "expires_at": 9999999999}, "expires_at"),
+        ({"name": "two\nlines", "scopes": ["read"]}, "name"),
         ({"name": "a", "scopes": ["read"], "days": 3}, "days"),
     ],
 )
@@ -162,8 +173,43 @@ def test_an_expired_key_is_refused(api: Api) -> None:
         over = datetime.now(UTC) - timedelta(seconds=1)
         unit.session.execute(update(ApiKey).where(ApiKey.id == key["id"]).values(expires_at=over))
     with api.registry.read() as unit:
-        api.services.keys.write(unit.session.scalars(select(ApiKey)))
+        api.services.keys.write(unit.api_keys.all)
     assert status(api, "GET", "/v1/jobs", key["key"]) == 401
+
+
+def test_a_revoked_key_is_refused_although_the_disk_is_full(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the file cannot be written it goes, and with it all issued keys until it can; administrators stay."""
+    gone, kept = issued(api, "read"), issued(api, "read")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(keys.os, "fsync", full)
+        told = api.client.delete(f"/v1/keys/{gone['id']}", headers=bearer(ADMIN))
+        assert (told.status_code, told.json()["code"]) == (503, "storage_unavailable")
+        refused = api.client.post("/v1/keys", json={"name": "lost", "scopes": ["read"]}, headers=bearer(ADMIN))
+        assert refused.status_code == 503
+        until(lambda: status(api, "GET", "/v1/jobs", gone["key"]) == 401, what="it is refused")
+        assert status(api, "GET", "/v1/jobs", ADMIN) == 200
+    until(lambda: status(api, "GET", "/v1/jobs", kept["key"]) == 200, what="the file is written again")
+    assert status(api, "GET", "/v1/jobs", gone["key"]) == 401
+    names = [key["name"] for key in api.client.get("/v1/keys", headers=bearer(ADMIN)).json()["data"]]
+    assert "lost" not in names
+
+
+def test_a_file_that_cannot_be_read_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The last grants stay, administrators are known without it, and the log says so once."""
+    known = keys.Keys.of_settings([ADMIN], [], tmp_path)
+    key, row = new_key(), ApiKey(id="key_1", name="a", scopes=["read"], models=None, created_at=datetime.now(UTC))
+    row.sha256 = hashlib.sha256(key.encode()).hexdigest()
+    known.write(lambda: [row])
+    (tmp_path / "keys.json").write_text('{"cut off')
+    for _ in range(2):
+        known.refresh()
+        assert known.grant(f"Bearer {key}".encode()) == keys.Grant("a", frozenset({"read"}))
+        assert known.grant(f"bearer {ADMIN}".encode()) == keys.ADMINISTRATOR
+    assert caplog.text.count("the file of keys cannot be read") == 1
 
 
 def test_prometheus_reads_metrics_and_nothing_else(api: Api) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -45,20 +46,29 @@ def test_the_second_end_within_ten_minutes_suspends(suspension: Suspension, faul
 
 
 def test_an_end_is_forgotten_after_ten_minutes(suspension: Suspension, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two ends further apart suspend nothing."""
-    suspension.ended(BAD, "serving-1")
-    monkeypatch.setattr(module, "_AGAIN_S", 0.0)
-    suspension.ended(BAD, "serving-1")
-    assert not is_suspended(suspension)
+    """Two ends further apart suspend nothing; the second and a third one within that time do."""
+    clock = [1000.0]
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    for seconds, expected in ((0, False), (601, False), (599, True)):
+        clock[0] += seconds
+        suspension.ended(BAD, "serving-1")
+        assert is_suspended(suspension) == expected
 
 
 def test_suspects_have_a_third_time(suspension: Suspension) -> None:
-    """Where several ran, and none is known to have done it, two times may be chance; a sole suspect did it."""
+    """Where several ran, and none is known to have done it, two times may be chance, and three are not."""
     for _ in range(2):
         suspension.fault(Fault(how="SIGKILL", models=[BAD, GOOD], certain=False), "serving-1")
     assert (is_suspended(suspension), is_suspended(suspension, GOOD)) == (False, False)
-    suspension.fault(Fault(how="SIGKILL", models=[BAD], certain=False), "serving-1")
-    assert (is_suspended(suspension), is_suspended(suspension, GOOD)) == (True, False)
+    suspension.fault(Fault(how="SIGKILL", models=[BAD, GOOD], certain=False), "serving-1")
+    assert (is_suspended(suspension), is_suspended(suspension, GOOD)) == (True, True)
+
+
+def test_a_sole_suspect_did_it(suspension: Suspension) -> None:
+    """Where one model alone ran when memory ran out, the second time suspends it."""
+    for expected in (False, True):
+        suspension.fault(Fault(how="SIGKILL", models=[BAD], certain=False), "serving-1")
+        assert is_suspended(suspension) == expected
 
 
 def test_it_ends_by_its_time_and_by_hand(suspension: Suspension, tmp_path: Path) -> None:
