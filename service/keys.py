@@ -1,8 +1,8 @@
 """Keys: the rights that each grants, in every process that answers requests.
 
 Administrators' keys are settings; a process knows them by fingerprints, made anew at each start of the service, which
-are of no use to anybody else. Issued keys are rows of the registry. The API writes their digests
-and scopes into a file, and each process reads that: a process that answers predictions asks nobody about a key.
+are of no use to anybody else. Issued keys are rows of the registry. The API writes their digests and scopes into a
+file, and each process reads that: a process that answers predictions asks nobody about a key.
 """
 
 from __future__ import annotations

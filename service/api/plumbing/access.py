@@ -153,12 +153,11 @@ def _of_scope(path: str, method: str, grant: Grant) -> JSONResponse | None:
         detail = f"the key '{grant.name}' has the scopes {held}; this needs {scope}: an administrator issues such a key"
         return problem(403, "forbidden", detail, path=path)
     model = _MODEL.fullmatch(path)
-    asked = model[1] if model is not None else "all" if path == _ALL_MODELS else None
-    if grant.models is not None and asked is not None and asked not in grant.models:
-        allowed = ", ".join(sorted(grant.models)[:_MAX_SHOWN])
-        detail = f"the key '{grant.name}' may ask {allowed}, and not {asked!r:.120}"
-        return problem(403, "forbidden", detail, path=path)
-    return None
+    if grant.models is None or (path != _ALL_MODELS and (model is None or model[1] in grant.models)):
+        return None
+    allowed = ", ".join(sorted(grant.models)[:_MAX_SHOWN])
+    refused = "list all models" if model is None else repr(model[1])[:120]
+    return problem(403, "forbidden", f"the key '{grant.name}' may ask {allowed}, and not {refused}", path=path)
 
 
 class AccessMiddleware:
