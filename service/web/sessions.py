@@ -15,15 +15,16 @@ import re
 import secrets
 from collections.abc import Mapping, Set
 from contextlib import suppress
+from functools import partial
 from urllib.parse import quote
 from weakref import WeakValueDictionary
 
 from fastapi.sse import format_sse_event
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.api.plumbing.access import SAFE_METHODS, headers_of, is_open
+from service.api.plumbing.access import SAFE_METHODS, answer_until, headers_of, is_open
 from service.api.plumbing.access_log import SCOPE_KEY
 from service.api.plumbing.problems import problem, problem_of
 from service.api.plumbing.services import Services
@@ -201,33 +202,11 @@ class SessionMiddleware:
         app, by_session = self.app, admitted is not scope
         if is_api_of_session(scope["path"]):
             app, admitted = scope["app"].state.front, _without_prefix(admitted)
-        if by_session and b"text/event-stream" in headers_of(scope).get(b"accept", b""):
-            await self._stream(app, admitted, receive, send)
+        if by_session:
+            ending = partial(self._sessions.await_end, session_id_of(scope))
+            await answer_until(app, admitted, receive, send, ending=ending, last=_SIGNED_OUT)
         else:
             await app(admitted, receive, send)
-
-    async def _stream(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
-
-        async def send_noting(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        answering = asyncio.ensure_future(app(scope, receive, send_noting))
-        ending = asyncio.ensure_future(self._sessions.await_end(session_id_of(scope)))
-        try:
-            await asyncio.wait((answering, ending), return_when=asyncio.FIRST_COMPLETED)
-            if answering.done() or not started:
-                await answering
-                return
-            answering.cancel()
-            with suppress(asyncio.CancelledError):
-                await answering
-            await send({"type": "http.response.body", "body": _SIGNED_OUT})
-        finally:
-            answering.cancel()
-            ending.cancel()
 
     async def _admit(self, scope: Scope) -> tuple[Response | None, Scope]:
         """Response that refuses the request, if any does, and the request with its key."""

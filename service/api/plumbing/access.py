@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from functools import partial
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -178,36 +179,48 @@ class AccessMiddleware:
             await refusal(scope, receive, send)
             return
         scope = {**scope, GRANT: grant}
-        await (self._watched if self._access.keyed else self.app)(scope, receive, send)
-
-    async def _watched(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, and end a stream of events with its key."""
-        watch: asyncio.Future[None] | None = None
-
-        async def send_watching(message: Message) -> None:
-            nonlocal watch
-            await send(message)
-            if message["type"] == "http.response.start" and _begins_stream(message):
-                authorization = headers_of(scope).get(b"authorization", b"")
-                watch = asyncio.ensure_future(self._await_end(authorization, scope[GRANT]))
-                watch.add_done_callback(lambda _: answering.cancel())
-
-        answering = asyncio.ensure_future(self.app(scope, receive, send_watching))
-        try:
-            await answering
-        except asyncio.CancelledError:
-            if watch is None or not watch.done() or watch.cancelled():
-                raise
-            await send({"type": "http.response.body", "body": b""})
-        finally:
-            answering.cancel()
-            if watch is not None:
-                watch.cancel()
+        if not self._access.keyed:
+            await self.app(scope, receive, send)
+            return
+        ending = partial(self._await_end, headers.get(b"authorization", b""), grant)
+        await answer_until(self.app, scope, receive, send, ending=ending)
 
     async def _await_end(self, authorization: bytes, grant: Grant | None) -> None:
         """Return when the key grants something else than it did, a few seconds later at most."""
         while self._keys.grant(authorization) == grant:
             await asyncio.sleep(_LOOK_S)
+
+
+async def answer_until(
+    app: ASGIApp,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    *,
+    ending: Callable[[], Coroutine[None, None, None]],
+    last: bytes = b"",
+) -> None:
+    """Answer by an application; a stream of events ends when `ending` returns, and `last` is sent at its end."""
+    watch: asyncio.Task[None] | None = None
+
+    async def send_watching(message: Message) -> None:
+        nonlocal watch
+        await send(message)
+        if message["type"] == "http.response.start" and _begins_stream(message):
+            watch = asyncio.create_task(ending())
+            watch.add_done_callback(lambda _: answering.cancel())
+
+    answering = asyncio.ensure_future(app(scope, receive, send_watching))
+    try:
+        await answering
+    except asyncio.CancelledError:
+        if watch is None or not watch.done() or watch.cancelled():
+            raise
+        await send({"type": "http.response.body", "body": last})
+    finally:
+        answering.cancel()
+        if watch is not None:
+            watch.cancel()
 
 
 def _begins_stream(message: Message) -> bool:
