@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
 from importlib.metadata import version
@@ -71,19 +71,33 @@ class App(NamedTuple):
 
 
 def rest_api(
-    services: Services, *, starting: Callable[[], None] = lambda: None, stopping: Callable[[], None] = lambda: None
+    services: Services,
+    *,
+    starting: Callable[[], None] = lambda: None,
+    stopping: Callable[[], None] = lambda: None,
+    working: Callable[[], Coroutine[None, None, None]] | None = None,
 ) -> FastAPI:
-    """Build it; `starting` and `stopping` are called when the application starts and stops."""
+    """Build it; `starting` and `stopping` are called when the application starts and stops, `working` runs between."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with suppress(Unavailable):  # what is left over goes with the next sweep
             await run_in_threadpool(services.registry.artifacts.clear_abandoned)
-        services.start()
+        services.access_log.start()
         starting()
         with suppress(Unavailable):  # a moment later, then
             await services.write_keys()
-        background = [asyncio.create_task(work) for work in (jobs.cancel_due(services), services.follow_keys())]
+        with suppress(Unavailable):
+            await run_in_threadpool(services.served.follow)
+        background = [
+            asyncio.create_task(work)
+            for work in (
+                jobs.cancel_due(services),
+                services.follow_keys(),
+                services.keep_following(),
+                *([working()] if working else []),
+            )
+        ]
         yield
         for task in background:
             task.cancel()

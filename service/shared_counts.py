@@ -1,4 +1,4 @@
-"""Counts of all processes of a service: those of API processes that serve one port, and those that control receives.
+"""Counts of the processes that answer predictions, as control receives and keeps them.
 
 A scrape must not see a sum that is smaller than the last one, which Prometheus takes for a restart. So what is counted
 is written to a file before it is shown, and what processes that have ended have counted stays.
@@ -9,14 +9,10 @@ names fill the disk), and a scrape of 200 models took 2.1 s; here it takes 0.02 
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
-import threading
-import time
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -25,12 +21,9 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter
 
-from service.inference.metrics import WIDTH, Counts, ModelKey, OtherProcesses, ServingMetrics, latest, merged
+from service.inference.metrics import WIDTH, Counts, ModelKey, OtherProcesses, latest, merged
 
 _LOG = logging.getLogger(__name__)
-_COUNTS = ".counts"
-_ALIVE = ".alive"
-_UNFINISHED = ".new"
 _MAX_ENDED = 1000  # models of processes that have ended
 _LAYOUT: Literal[1] = 1  # of the rows; increased with every change of them
 _MAX_HEAD_BYTES = 4 * 1024**2
@@ -74,127 +67,6 @@ class Snapshot:
         if not (rows >= 0).all() or not np.isfinite(rows).all():
             raise ValueError("counts are finite and not negative")
         return cls(dict(zip(keys, rows, strict=True)), head.gauges)
-
-
-class SharedCounts:
-    """The counts of this process in a folder of its service, and those of the others in it; thread-safe.
-
-    The folder is for processes of one machine that serve the same port, and is cleared before the first of them starts.
-    A living process holds a lock on a file of its own, which the kernel releases however the process ends.
-    """
-
-    def __init__(self, folder: Path, metrics: ServingMetrics, *, seconds: float = 1.0) -> None:
-        self._folder = folder
-        self._metrics = metrics
-        self._seconds = seconds
-        self._name = f"{os.getpid()}-{time.time_ns()}"  # ids are given again
-        self._written: bytes | None = None
-        self._read: dict[str, tuple[tuple[int, int], Snapshot]] = {}
-        self._ended: Counts = {}
-        self._names_ended: set[str] = set()
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="shared-counts", daemon=True)
-        self._alive: int | None = None
-
-    @staticmethod
-    def clear(folder: Path) -> None:
-        for kind in (_COUNTS, _ALIVE, _UNFINISHED):
-            for path in folder.glob(f"*{kind}"):
-                path.unlink(missing_ok=True)
-
-    def start(self) -> None:
-        """Write whenever something has changed from now on; raises OSError where the folder cannot be used."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._alive = os.open(self._path(_ALIVE), os.O_CREAT | os.O_WRONLY, 0o600)
-        fcntl.flock(self._alive, fcntl.LOCK_EX)
-        self._metrics.others = self.others
-        self._thread.start()
-
-    def stop(self) -> None:
-        if self._alive is None:
-            return
-        self._stop.set()
-        self._thread.join()
-        self._write()
-        self._path(_ALIVE).unlink(missing_ok=True)
-        os.close(self._alive)
-        self._alive = None
-
-    def others(self) -> OtherProcesses:
-        """The counts of the other processes, and the gauges of those that are alive.
-
-        Writes its own first: the caller exposes them, and they must not be lost afterwards.
-        """
-        self._write()
-        with self._lock:
-            living = []
-            for name in self._other_names() - self._names_ended:
-                lives = self._lives(name)  # before reading: the file of an ended process does not change any more
-                if (snapshot := self._latest(name)) is None:
-                    continue
-                if lives:
-                    living.append(snapshot)
-                else:
-                    self._ended = latest(merged((self._ended, snapshot.counts)), _MAX_ENDED)
-                    self._names_ended.add(name)
-                    self._read.pop(name)
-            return OtherProcesses([self._ended, *(one.counts for one in living)], [one.gauges for one in living])
-
-    def process_ids(self) -> list[int]:
-        """Ids of this process and the others that are alive."""
-        return sorted(int(name.partition("-")[0]) for name in {self._name, *filter(self._lives, self._other_names())})
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._seconds):
-            try:
-                self._write()
-            except Exception:  # a defective gauge fails the scrape too, and must not end the writing
-                _LOG.exception("the counts of this process were not written")
-
-    def _write(self) -> None:
-        with self._lock:
-            # Under the lock: what is written later was also counted later.
-            content = Snapshot(self._metrics.own(), self._metrics.own_gauges()).encode()
-            # Without its lock file it was cleared away: a new run of the service has begun.
-            if content == self._written or self._alive is None or not self._path(_ALIVE).exists():
-                return
-            try:
-                self._path(_UNFINISHED).write_bytes(content)
-                os.replace(self._path(_UNFINISHED), self._path(_COUNTS))
-                self._written = content
-            except OSError as error:
-                _LOG.warning("the counts of this process were not written: %s", error)
-
-    def _latest(self, name: str) -> Snapshot | None:
-        """The content of the file, read again only if it was replaced; an unreadable file counts as before."""
-        path = self._folder / f"{name}{_COUNTS}"
-        known = self._read.get(name)
-        with suppress(OSError, ValueError):
-            stat = path.stat()
-            version = (stat.st_ino, stat.st_mtime_ns)
-            if known is None or known[0] != version:
-                self._read[name] = known = (version, Snapshot.decode(path.read_bytes()))
-        return None if known is None else known[1]
-
-    def _other_names(self) -> set[str]:
-        return {path.stem for path in self._folder.glob(f"*{_COUNTS}")} - {self._name}
-
-    def _lives(self, name: str) -> bool:
-        try:
-            lock = os.open(self._folder / f"{name}{_ALIVE}", os.O_RDONLY)
-        except FileNotFoundError:  # it stopped regularly
-            return False
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(lock)
-        return False
-
-    def _path(self, kind: str) -> Path:
-        return self._folder / f"{self._name}{kind}"
 
 
 @dataclass(slots=True)

@@ -27,6 +27,7 @@ from starlette.types import Receive, Scope, Send
 from service.api.plumbing import problems
 from service.api.plumbing.services import Core, Services
 from service.control.peers import PeerModels, ServingPeers
+from service.control.suspension import Suspension
 from service.ipc.channel import ThrottledLog
 from service.registry.errors import Unavailable
 from service.registry.settings import ServiceSettings
@@ -184,15 +185,13 @@ class SpanRelay:
             return request
 
 
-def create_control(settings: ServiceSettings, peers: ServingPeers, models: PeerModels, keys: Path) -> App:
-    """Build the application of a control process, whose predictions other processes answer.
-
-    `keys` is the folder where they read which keys were issued.
-    """
-    core = Core.open(settings, Tracing(), keys)
+def create_control(settings: ServiceSettings, peers: ServingPeers, served: Path) -> App:
+    """Build the application of a control process, whose predictions other processes answer, as the folder says."""
+    core = Core.open(settings, Tracing(), served)
     relay = SpanRelay(Collector(os.environ).send if asked_for(os.environ) else lambda request: None)
-    peers.connect(core.look_up, core.registry.artifacts, core.metrics, relay.pass_on)
-    services = Services.over(core, models, process_ids=peers.process_ids)
+    suspension = Suspension(core.quarantine, core.served.name_of)
+    peers.connect(core.served, suspension, core.metrics, relay.pass_on)
+    services = Services.over(core, PeerModels(peers, core.served), process_ids=peers.process_ids)
     fastapi = rest_api(services, stopping=relay.close)
     return App.fronted(ControlApp(fastapi, peers), fastapi, services)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from service.control.peer import READ, Known, ServedFolder, ServingPeer
+from service.control.peer import READ, Known, ServingPeer
 from service.control.suspension import Suspension
 from service.inference.metrics import ServingMetrics
 from service.ipc.channel import Channel, Packet
@@ -24,33 +24,25 @@ from service.ipc.documents import (
     SERVING,
     Connection,
     Count,
-    Drop,
     End,
     Fault,
-    Forget,
     Gone,
     Members,
     Open,
     Peer,
     ToControl,
-    Welcome,
     place_of_request,
 )
 from service.ipc.reader import ALL, Adoption, Reader
-from service.model_lookup import ModelLookup
-from service.registry.artifacts import ArtifactStore
 from service.registry.errors import ControlAway, RegistryError, Unavailable
+from service.served.writer import ServedWriter
 from service.shared_counts import ServingCounts
 
 _LOG = logging.getLogger(__name__)
 _MAX_BYTES = 16 * 1024**2  # the counts of ten thousand models
-#: How long a change waits for processes that should know of it, and a model for being opened.
-_TOLD_S = 1.0
+#: How long figures wait for the last counts, and a model for being opened.
+_COUNTED_S = 1.0
 _OPENED_S = 60.0
-#: How often it is looked for served copies that no model has any more.
-_SWEEP_S = 60.0
-#: Processes in one another's place that are asked to open a model: one that ends them is in none of them then.
-_MAX_SUCCESSORS = 3
 
 
 class ServingPeers:
@@ -58,18 +50,13 @@ class ServingPeers:
 
     Args:
         channel: tells of the other processes, and brings connections.
-        folder: where each process has a folder with its served copies.
         counts: the file of what they have counted.
-        suspension: of the models whose runs end processes.
     """
 
-    def __init__(self, channel: socket.socket, folder: Path, counts: Path, suspension: Suspension) -> None:
-        self._suspension = suspension
+    def __init__(self, channel: socket.socket, counts: Path) -> None:
         self._parent = Channel(channel, READ)
         self._reader = Reader(self._parent, self._take, name="the parent", at_once=ALL)
         self._acceptor: Channel[ToControl] | None = None
-        self._folder = folder
-        self._folders: dict[str, ServedFolder] = {}
         self._counts = ServingCounts(counts)
         self._known: Known | None = None
         self._adoption = Adoption(self._hand_back)
@@ -80,13 +67,13 @@ class ServingPeers:
 
     def connect(
         self,
-        look_up: ModelLookup,
-        artifacts: ArtifactStore,
+        served: ServedWriter,
+        suspension: Suspension,
         metrics: ServingMetrics,
         on_spans: Callable[[bytes], None],
     ) -> None:
-        """Answer questions from these, count for all processes, and pass their spans on."""
-        self._known = Known(look_up, artifacts, self._suspension, self._counts, self._adoption, on_spans)
+        """Serve what is wanted, count for all processes, and pass their spans on."""
+        self._known = Known(served, suspension, self._counts, self._adoption, on_spans)
         metrics.others = self._counts.others
         metrics.load(int, int, int)  # none here: those of others are shown
         metrics.counter(
@@ -159,21 +146,17 @@ class ServingPeers:
         self, name: str, pid: int, channel: Channel[ToControl], before: ServingPeer | None, fault: Fault | None
     ) -> None:
         assert self._known is not None
-        # One folder for all processes of a name: what a thread still does for the last one is in turn with the next's.
-        if (folder := self._folders.get(name)) is None:
-            folder = self._folders[name] = ServedFolder(self._folder / name)
         peer = self._peers[name] = ServingPeer(
-            name, pid, channel, folder, self._known, on_leaving=self._left, on_fault=self._faulty
+            name, pid, channel, self._known, on_leaving=self._left, on_fault=self._faulty
         )
         self.members.join(peer.name, peer)
-        if fault is not None:  # what a process has marked may be a lie: it ran nothing but what it was given
-            given = [digest for digest in fault.models if peer.folder.holds(digest)]
-            self._suspension.fault(fault.model_copy(update={"models": given}), name)
-        peer.channel.offer(Welcome())
+        if fault is not None:  # what a process has marked may be a lie: it ran nothing but what lies there
+            served = [digest for digest in fault.models if self._known.served.holds(digest)]
+            self._known.suspension.fault(fault.model_copy(update={"models": served}), name)
         peer.start()
+        peer.channel.offer(Count(number=0))  # what it is; nobody waits for its answer
         if before is not None:
             self._restarts += 1
-            peer.warm(before.asked)
 
     def _part(self, name: str) -> ServingPeer | None:
         self._pids.pop(name, None)
@@ -203,59 +186,38 @@ class ServingPeers:
 class PeerModels:
     """`ServedModels` over messages to the processes that answer predictions; on the event loop."""
 
-    def __init__(self, peers: ServingPeers) -> None:
+    def __init__(self, peers: ServingPeers, served: ServedWriter) -> None:
         self._peers = peers
+        self._served = served
 
-    async def ready(self, called: str, version: str | None = None, *, ahead: bool = False) -> None:
+    async def ready(self, called: str, version: str | None = None) -> None:
         """Open the model in every process that may be asked for it; raises as its questions do, or Unavailable."""
 
         def document(number: int) -> Open:
-            return Open(number=number, called=called, version=version, ahead=ahead)
+            return Open(number=number, called=called, version=version)
 
-        opened: set[ServingPeer] = set()
-        for _ in range(1 + _MAX_SUCCESSORS):
-            if not (missing := self._serving() - opened):
-                return
-            for peer, error in await _told(missing, document, seconds=_OPENED_S):
-                if error is None:
-                    opened.add(peer)
-                elif not isinstance(error, ControlAway):
-                    raise error
-                elif not peer.ended:  # the successor of one that has ended is asked
-                    raise Unavailable("unavailable", "a process that answers predictions does not respond")
-        raise Unavailable("unavailable", "processes that were to open this model have ended; come again in 1 s")
+        for peer, error in await _told(self._serving(), document, seconds=_OPENED_S):
+            if isinstance(error, ControlAway):
+                raise Unavailable("unavailable", f"{peer.name} has ended, or does not respond; come again in 1 s")
+            if error is not None:
+                raise error
 
     async def prepare(self, model_id: str) -> None:
         """Open a model ahead of its requests; where that fails, they raise."""
         try:
-            await self.ready(model_id, ahead=True)
+            await self.ready(model_id)
         except RegistryError as error:
             _LOG.warning("a model could not be opened ahead of its requests: %s", _quoted(error))
 
-    async def renew(self, called: str) -> None:
-        await self._tell(lambda number: Forget(number=number, called=called))
-
-    async def forget(self) -> None:
-        """Have every name asked again before its next use, and take away what no model has any more."""
-        await self._tell(lambda number: Forget(number=number))
-        await self._sweep()
-
-    async def tend(self) -> None:
-        """Take served copies away whose models were deleted elsewhere, once in a while, until cancelled."""
-        while True:
-            await asyncio.sleep(_SWEEP_S)
-            await self._sweep()
-
-    async def drop(self, called: str) -> None:
-        await self._tell(lambda number: Drop(number=number, called=called))
-
     async def count(self) -> None:
         """Have the present counts sent, for as long as that takes no second."""
-        await self._tell(lambda number: Count(number=number))
+        for peer, error in await _told(self._peers.present(), lambda number: Count(number=number), seconds=_COUNTED_S):
+            if error is not None and not peer.ended:
+                _LOG.warning("%s did not send its counts: %s", peer.name, _quoted(error))
 
     def provider(self, digest: str) -> str | None:
-        """Provider of the model of this file; None where no process was given it."""
-        return next((peer.provider for peer in self._peers.present() if peer.folder.holds(digest)), None)
+        """Provider of the model of this file; None where no process may have opened it."""
+        return self.device() if self._served.holds(digest) else None
 
     def check(self) -> None:
         """Raises Unavailable while predictions have no process that answers them."""
@@ -266,24 +228,11 @@ class PeerModels:
         """Provider of predictions, as reported by the first process that has one."""
         return next((peer.provider for peer in self._peers.present() if peer.provider is not None), None)
 
-    async def _sweep(self) -> None:
-        for peer in self._peers.present():
-            try:
-                await peer.sweep()
-            except RegistryError as error:
-                _LOG.info("served copies of %s are not looked through now: %s", peer.name, error.message)
-
     def _serving(self) -> set[ServingPeer]:
         """The processes that answer predictions; raises Unavailable where there is none."""
         if not (peers := self._peers.members.of(SERVING)):
             raise _missing()
         return peers
-
-    async def _tell(self, document: Callable[[int], BaseModel]) -> None:
-        """Tell all; one that does not answer in time asks again by itself before it answers."""
-        for peer, error in await _told(self._peers.present(), document, seconds=_TOLD_S):
-            if error is not None and not peer.ended:
-                _LOG.warning("%s was told something and did not do it: %s", peer.name, _quoted(error))
 
 
 async def _told(

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import OrderedDict, deque
+from collections import deque
+from collections.abc import Callable
 
 from service.inference.quarantine import Quarantine
 from service.ipc.documents import Fault
@@ -19,16 +20,19 @@ _LOG = logging.getLogger(__name__)
 _AGAIN_S = 600.0
 _ENDS = 2
 _SUSPICIONS = 3
-_MAX_NAMES = 10_000
 
 
 class Suspension:
-    """Counts the ends of processes by model, and suspends models; on one thread."""
+    """Counts the ends of processes by model, and suspends models; on one thread.
 
-    def __init__(self, quarantine: Quarantine) -> None:
+    Args:
+        name_of: a model of a file, for the log.
+    """
+
+    def __init__(self, quarantine: Quarantine, name_of: Callable[[str], str]) -> None:
         self._quarantine = quarantine
+        self._name_of = name_of
         self._ends: dict[str, deque[float]] = {}
-        self._names: OrderedDict[str, str] = OrderedDict()
 
     def fault(self, fault: Fault, process: str) -> None:
         """Count an end of this process while these models ran, all of which it was given."""
@@ -43,17 +47,9 @@ class Suspension:
         ends = self._ends.setdefault(digest, deque(maxlen=_SUSPICIONS))
         ends.append(now)
         times = sum(now - at < _AGAIN_S for at in ends)
-        told = f"the model {self._names.get(digest, 'of this file')} ({digest})"
+        told = f"the model {self._name_of(digest)} ({digest})"
         if times >= most:
             self._quarantine.add(digest)
             _LOG.critical("%s ran when %s ended (%s), the %d. time: it is suspended", told, process, how, times)
         else:
             _LOG.warning("%s ran when %s ended (%s)", told, process, how)
-
-    def admit(self, called: str, digest: str) -> None:
-        """Let the file that a name means be run; raises OutOfService while it is suspended."""
-        self._names[digest] = called
-        self._names.move_to_end(digest)
-        if len(self._names) > _MAX_NAMES:
-            self._names.popitem(last=False)
-        self._quarantine.check(digest)

@@ -295,7 +295,7 @@ class ServingMetrics:
         return {gauge.name: float(gauge.function()) for gauge in self._gauges}
 
     def everywhere(self) -> tuple[Counts, list[tuple[Gauge, float]]]:
-        own, others = self.own(), self.others()  # in this order: see SharedCounts.others
+        own, others = self.own(), self.others()  # in this order: a model that is counted there is not forgotten here
         values = (self.own_gauges(), *others.gauges)
         gauges = [(gauge, sum(value.get(gauge.name, 0.0) for value in values)) for gauge in self._gauges]
         return merged((own, *others.counts)), gauges

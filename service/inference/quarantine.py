@@ -5,6 +5,7 @@ Each is an empty file in a folder, which outlives the process and is shared with
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -16,36 +17,32 @@ SUSPENDED_S = 600.0
 
 
 class Quarantine:
-    """The files that are out of service; without a folder there are none."""
+    """The files that are out of service."""
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def add(self, digest: str) -> None:
-        if self._folder is not None:
-            with suppress(OSError):  # a full disk must not keep the process from ending
-                self._folder.mkdir(parents=True, exist_ok=True)
-                (self._folder / digest).touch()
+        with suppress(OSError):  # a full disk must not keep the process from ending
+            self._folder.mkdir(parents=True, exist_ok=True)
+            (self._folder / digest).touch()
 
     def lift(self, digest: str) -> None:
         """Let a file be opened again before its time is over."""
-        if self._folder is not None:
-            with suppress(OSError):
-                (self._folder / digest).unlink(missing_ok=True)
+        with suppress(OSError):
+            (self._folder / digest).unlink(missing_ok=True)
 
     def suspended(self) -> dict[str, float]:
         left: dict[str, float] = {}
         with suppress(OSError):
-            for file in self._folder.iterdir() if self._folder is not None else ():
+            for file in self._folder.iterdir():
                 left[file.name] = file.stat().st_mtime + SUSPENDED_S - time.time()
         return {digest: seconds for digest, seconds in left.items() if seconds > 0}
 
     def check(self, digest: str) -> None:
         """Raises OutOfService `model_suspended` while a file is."""
-        if self._folder is None:
-            return
         try:
-            left = (self._folder / digest).stat().st_mtime + SUSPENDED_S - time.time()
+            left = os.stat(f"{self._folder}/{digest}").st_mtime + SUSPENDED_S - time.time()
         except OSError:
             return
         if left > 0:
@@ -54,4 +51,3 @@ class Quarantine:
                 f"back when its time was up; the model is out of service for another {left / 60:.0f} minutes"
             )
             raise OutOfService("model_suspended", message)
-        (self._folder / digest).unlink(missing_ok=True)

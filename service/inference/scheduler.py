@@ -25,7 +25,6 @@ from service.inference.batching import InferenceBatch, ModelQueue, QueuedRequest
 from service.inference.executor import MAX_GRACE_S, Executor
 from service.inference.metrics import ModelMetrics
 from service.inference.profile import MODEL_OUTPUTS, UNKNOWN, Outputs, RunLimits
-from service.inference.quarantine import Quarantine
 from service.inference.session import OpenModel
 from service.ipc.run_marks import RunMark, RunMarks
 from service.registry.errors import Overloaded, RegistryError, Unavailable
@@ -69,10 +68,9 @@ class SchedulerOptions:
 class OpenModels:
     """The queues of open models by the digests of their files; on the event loop."""
 
-    def __init__(self, files: Files, options: SchedulerOptions, *, quarantine: Quarantine, marks: RunMarks) -> None:
+    def __init__(self, files: Files, options: SchedulerOptions, marks: RunMarks) -> None:
         self._files = files
         self._options = options
-        self._quarantine = quarantine
         self._marks = marks
         self._queues: OrderedDict[str, ModelQueue] = OrderedDict()
         self._opening: dict[str, asyncio.Task[ModelQueue]] = {}
@@ -120,7 +118,6 @@ class OpenModels:
 
     async def _open(self, digest: str, limits: RunLimits) -> ModelQueue:
         loop = asyncio.get_running_loop()
-        self._quarantine.check(digest)
         holding = self._files(digest)
         path = await loop.run_in_executor(self._openers, holding.__enter__)
         size = 0
@@ -159,7 +156,6 @@ class Scheduler:
     """Runs rows of many requests through open models; a file never changes under its digest, so none is stale.
 
     Args:
-        quarantine: files that are not opened for a while.
         on_batch: called with every batch that has run.
         on_stuck: called with the file of a run that does not end, a second after its deadline, or `longest_grace` of
             them where others take the cores.
@@ -174,13 +170,12 @@ class Scheduler:
         files: Files,
         options: SchedulerOptions,
         *,
-        quarantine: Quarantine | None = None,
         on_batch: Callable[[InferenceBatch], None] | None = None,
         on_stuck: Callable[[str], None] | None = None,
         longest_grace: float = MAX_GRACE_S,
         marks: RunMarks | None = None,
     ) -> None:
-        self.models = OpenModels(files, options, quarantine=quarantine or Quarantine(), marks=marks or RunMarks())
+        self.models = OpenModels(files, options, marks or RunMarks())
         self._max_queued_rows = options.max_queued_rows
         self._on_batch = on_batch
         self._ready: list[ModelQueue] = []

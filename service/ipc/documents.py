@@ -22,7 +22,8 @@ Text = Annotated[str, Field(max_length=MAX_TEXT)]
 ProcessName = Annotated[str, Field(pattern=r"^(control|acceptor|serving-[1-9][0-9]{0,3})$")]
 #: The digest of a served copy.
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-#: Numbers the questions of one process.
+ModelId = Annotated[str, Field(pattern=r"^mdl_[0-9a-z]{26}$")]
+#: Numbers the questions of control.
 Number = Annotated[int, Field(ge=0, lt=2**53)]
 _KINDS = {
     kind.__name__: kind
@@ -79,12 +80,6 @@ class Gone(Document):
     name: ProcessName
 
 
-class Welcome(Document):
-    """The first word of control, which may have been started again: what waits for an answer is to be asked again."""
-
-    kind: Literal["welcome"] = "welcome"
-
-
 class End(Document):
     """The parent is to end this process, if it still runs, and to start it again."""
 
@@ -94,20 +89,19 @@ class End(Document):
     reason: Text
 
 
-class ModelQuestion(Document):
-    """A question for the model that a name or id means; `known` is the id of the model whose profile is at hand."""
+class Wanted(Document):
+    """A notice that the served copy of this model is asked for and not there."""
 
-    kind: Literal["model"] = "model"
-    number: Number
-    called: Text
-    version: Text | None = None
-    known: Text | None = None
+    kind: Literal["wanted"] = "wanted"
+    model: ModelId
 
 
 class Counted(Document):
-    """Counts of this process, as the content."""
+    """Counts of this process, as the content; its release, and what its models run on."""
 
     kind: Literal["counted"] = "counted"
+    release: Text
+    provider: Text
 
 
 class Spans(Document):
@@ -129,18 +123,6 @@ class Leaving(Document):
     kind: Literal["leaving"] = "leaving"
 
 
-class ModelAnswer(Document):
-    """The model that a name means; the content is its profile, or nothing where that is known."""
-
-    kind: Literal["model_answer"] = "model_answer"
-    number: Number
-    version: str
-    model_id: str
-    digest: str
-    served: str
-    priors: dict[str, float] | None = None
-
-
 class Refusal(Document):
     """An error of the registry's family in place of an answer."""
 
@@ -153,30 +135,13 @@ class Refusal(Document):
     passing: bool = False
 
 
-class Forget(Document):
-    """Ask again before the next answer: everything, or one name."""
-
-    kind: Literal["forget"] = "forget"
-    number: Number
-    called: str | None = None
-
-
 class Open(Document):
-    """Open the model behind this name or id; `ahead` of its requests, so that it may be closed before they come."""
+    """Open the model behind this name or id."""
 
     kind: Literal["open"] = "open"
     number: Number
     called: str
     version: str | None = None
-    ahead: bool = False
-
-
-class Drop(Document):
-    """Close the models of a name or id that is out of service."""
-
-    kind: Literal["drop"] = "drop"
-    number: Number
-    called: str
 
 
 class Count(Document):
@@ -191,24 +156,14 @@ class Done(Document):
     number: Number
 
 
-class Hello(Document):
-    """A process of this release, which answers predictions from now on, and what its models run on."""
-
-    kind: Literal["hello"] = "hello"
-    release: Text
-    provider: Text
-
-
 ToControl = Annotated[
-    Connection | Hello | ModelQuestion | Done | Refusal | Counted | Spans | Stuck | Leaving | Peer | Gone,
+    Connection | Wanted | Done | Refusal | Counted | Spans | Stuck | Leaving | Peer | Gone,
     Field(discriminator="kind"),
 ]
-ToServing = Annotated[
-    Connection | ModelAnswer | Refusal | Forget | Open | Drop | Count | Welcome, Field(discriminator="kind")
-]
+ToServing = Annotated[Connection | Open | Count, Field(discriminator="kind")]
 ToAcceptor = Annotated[Connection | Peer | Gone, Field(discriminator="kind")]
 #: Messages that answer a question: each has the number of it.
-Answer = ModelAnswer | Refusal | Done
+Answer = Refusal | Done
 
 
 def refusal_of(number: int, error: errors.RegistryError) -> Refusal:

@@ -218,11 +218,6 @@ class Questions:
         if waiting is not None and not waiting.answer.done():
             waiting.answer.set_result(packet)
 
-    def ask_again(self) -> None:
-        """Send what waits once more: another process has taken the place of the one that was asked."""
-        for waiting in self._waiting.values():
-            self._channel.offer(waiting.question)
-
     def end(self) -> None:
         self._ended = True
         for waiting in self._waiting.values():

@@ -10,19 +10,21 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 
-from service.api.plumbing.services import Core, Services, quarantine
+from service.api.plumbing.services import Core, Services
 from service.heartbeat import Heartbeat
+from service.inference.quarantine import Quarantine
 from service.inference.session import providers, release_arena
 from service.process_memory import MemoryRelease, limit
 from service.processes.control import await_database, say_where
+from service.processes.supervision import empty_served, numbered
 from service.registry.settings import ServiceSettings
 from service.rest_api import App, build_document, rest_api
 from service.server import STUCK_EXIT_CODE, Server, configured, prepare_process
 from service.serving.app import ROUTES, ServingApp
 from service.serving.call import ServingServices, scheduler_of
-from service.shared_counts import SharedCounts
 from service.tracing import Tracing
 from service.transport.connections import Connections
 from service.transport.protocol import Protocol
@@ -30,20 +32,21 @@ from service.transport.protocol import Protocol
 _LOG = logging.getLogger("fedlas.api")
 
 
-def create_app(settings: ServiceSettings, *, on_stuck: Callable[[str], None] | None = None) -> App:
+def create_app(settings: ServiceSettings, *, on_stuck: Callable[[Quarantine, str], None] | None = None) -> App:
     """Build the application; the registry is opened and migrated here, and closed when the application stops.
 
-    `on_stuck` is called with the digest of a served copy whose run does not end when its time is up.
+    `on_stuck` is called with the digest of a served copy whose run does not end when its time is up, to suspend it.
     """
-    core = Core.open(settings, Tracing.from_environment())
+    stack = ExitStack()
+    folder = stack.enter_context(numbered(settings.data_dir.absolute() / "run"))
+    core = Core.open(settings, Tracing.from_environment(), empty_served(folder))
     serving = ServingServices.open(
         settings,
         scheduler_of(
             settings,
-            core.registry.artifacts.held,
+            core.look_up.folder.file,
             core.tracing,
-            quarantine=quarantine(settings),
-            on_stuck=on_stuck,
+            on_stuck=None if on_stuck is None else partial(on_stuck, core.quarantine),
         ),
         access=core.access,
         keys=core.keys,
@@ -52,16 +55,13 @@ def create_app(settings: ServiceSettings, *, on_stuck: Callable[[str], None] | N
         tracing=core.tracing,
         access_log=core.access_log,
     )
-    shared_counts = None
-    if settings.api_processes > 1:
-        shared_counts = SharedCounts(settings.data_dir.absolute() / "run" / "metrics", core.metrics)
-    services = Services.over(
-        core,
-        serving.model_repository,
-        shared_counts=shared_counts,
-        process_ids=None if shared_counts is None else shared_counts.process_ids,
-    )
-    fastapi = rest_api(services, starting=serving.start, stopping=serving.scheduler.shut_down)
+    services = Services.over(core, serving.model_repository)
+
+    def stop() -> None:
+        serving.scheduler.shut_down()
+        stack.close()
+
+    fastapi = rest_api(services, starting=serving.start, stopping=stop, working=serving.model_repository.tend)
     return App.fronted(ServingApp(fastapi, serving, ROUTES), fastapi, services)
 
 
@@ -79,7 +79,7 @@ def run(settings: ServiceSettings, *, sockets: Sequence[socket.socket] = (), hea
     # CUDA reserves address space of its own, which was never tried under a limit: there the limit must be set.
     if settings.api_memory_bytes is not None or "CUDAExecutionProvider" not in providers():
         limit(settings.resolved_api_memory_bytes)
-    app = create_app(settings, on_stuck=partial(_end, settings))
+    app = create_app(settings, on_stuck=_end)
     config = configured(
         app.front, settings, lifespan="on", protocol=partial(Protocol, connections=Connections.of(settings))
     )
@@ -97,8 +97,8 @@ def run(settings: ServiceSettings, *, sockets: Sequence[socket.socket] = (), hea
     return 0 if server.started else 1
 
 
-def _end(settings: ServiceSettings, digest: str) -> None:
+def _end(quarantine: Quarantine, digest: str) -> None:
     """End the process, because its run of this served copy does not end, and suspend the copy for a while."""
     _LOG.critical("a run of the served copy %s does not end: the process ends, and the model is suspended", digest)
-    quarantine(settings).add(digest)
+    quarantine.add(digest)
     os._exit(STUCK_EXIT_CODE)

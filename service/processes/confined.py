@@ -1,7 +1,7 @@
 """A process behind the wall: it gives up all that it does not need, and then becomes a serving process or the acceptor.
 
-`python -m service.processes.confined serving|acceptor …`, started by `fedlas serve`. Serving processes keep their
-served copies, the acceptor its sockets.
+`python -m service.processes.confined serving|acceptor …`, started by `fedlas serve`. Serving processes keep the
+served folder, the acceptor its sockets.
 https://docs.kernel.org/userspace-api/landlock.html
 """
 
@@ -76,19 +76,19 @@ UNPROTECTED = 4
 _MODULES = {"serving": "service.processes.serving", "acceptor": "service.acceptor.acceptor"}
 
 
-def serving(folder: Path, keys: Path) -> Policy:
-    """Policy of a process that runs models: it reads its served copies, the digests of keys and the interpreter.
+def serving(folder: Path) -> Policy:
+    """Policy of a process that runs models: it reads the served folder and the interpreter.
 
     It writes no file.
     """
     return Policy(
-        grants=[*_read_by_serving(folder), (keys, landlock.READ)],
+        grants=[*_read_by_serving(folder)],
         calls=Filter(
             denied=DANGEROUS | _SIGNALS | _PROGRAMS | _SERVERS | _OWNERSHIP | _ALTERATION | _SHARING | _RARE,
             conditions=_of_threads() | _of_connections() | {"socketpair": (Condition(1, _SOCKET_TYPES, _SOCK_STREAM),)},
             void=_SIGNALS_OF_FILES,
         ),
-        needed=[*libraries(), *packages(), folder, keys],
+        needed=[*libraries(), *packages(), folder],
         most_files=_MAX_FILES,
         most_processes=_MAX_THREADS,
         limits={resource.RLIMIT_FSIZE: _MEMORY_FILE_BYTES},
@@ -205,15 +205,14 @@ def main() -> int:
     """Confine this process and run it; before that nothing of strangers was read."""
     parser = argparse.ArgumentParser(prog="python -m service.processes.confined", allow_abbrev=False)
     parser.add_argument("process", choices=_MODULES)
-    parser.add_argument("--folder", type=Path, help="of the served copies")
-    parser.add_argument("--keys", type=Path, help="the folder of issued keys")
+    parser.add_argument("--served", type=Path, help="the served folder")
     parser.add_argument("--expect", action="append", default=[], choices=CONTROLS, help="do not begin without this")
     parser.add_argument("--trial", action="store_true", help="of serving: say what this machine permits, and end")
     options, arguments = parser.parse_known_args()
     if options.process == "serving":
         # With a single thread: libraries start theirs later.
-        report = confine(serving(options.folder, options.keys))
-        arguments += ["--folder", str(options.folder), "--keys", str(options.keys)]
+        report = confine(serving(options.served))
+        arguments += ["--served", str(options.served)]
         if options.trial:
             print(json.dumps(report))
             return 0

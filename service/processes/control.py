@@ -13,12 +13,9 @@ from pathlib import Path
 
 from sqlalchemy import make_url
 
-from service.api.plumbing.services import quarantine
 from service.control.app import create_control
-from service.control.peers import PeerModels, ServingPeers
-from service.control.suspension import Suspension
+from service.control.peers import ServingPeers
 from service.heartbeat import Heartbeat
-from service.keys import KEYS_FOLDER
 from service.process_memory import MemoryRelease, limit
 from service.registry.errors import Unavailable
 from service.registry.registry import Registry
@@ -54,7 +51,7 @@ def await_database(settings: ServiceSettings) -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m service.processes.control")
     parser.add_argument("--channel", type=int, required=True, help="the channel of this process")
-    parser.add_argument("--folder", type=Path, required=True, help="of the served copies of all processes")
+    parser.add_argument("--served", type=Path, required=True, help="the served folder")
     parser.add_argument("--counts", type=Path, required=True, help="the file of what serving processes have counted")
     parser.add_argument("--heartbeat", type=int, help="write a byte into this pipe while the process lives")
     return parser.parse_args()
@@ -70,10 +67,8 @@ def main() -> int:
     say_where(settings)
     await_database(settings)
     limit(settings.resolved_api_memory_bytes)
-    suspension = Suspension(quarantine(settings))
-    peers = ServingPeers(socket.socket(fileno=options.channel), options.folder, options.counts, suspension)
-    models = PeerModels(peers)
-    app = create_control(settings, peers, models, options.folder / KEYS_FOLDER)
+    peers = ServingPeers(socket.socket(fileno=options.channel), options.counts)
+    app = create_control(settings, peers, options.served)
     protocol = partial(Protocol, connections=Connections.of(settings), hand_over=peers)
     config = configured(app.front, settings, lifespan="on", protocol=protocol)
     gc.collect()
@@ -94,7 +89,6 @@ def main() -> int:
             MemoryRelease(lambda: None).run,
             partial(build_document, app.fastapi),
             meet,
-            models.tend,
         ],
         stopping=stop,
         closing=peers.adopt_no_more,

@@ -35,12 +35,14 @@ from service.inference.calibrated_file import BadFile, file_profile
 from service.inference.metrics import ServingMetrics, Totals
 from service.inference.oip.responses import EXTENSIONS, model_config, model_metadata, model_statistics, server_metadata
 from service.inference.session import providers, release_arena
-from service.keys import Keys
-from service.model_repository import VERSION, ResolvedModel, version_number
 from service.process_memory import MemoryRelease, limit
 from service.processes.supervision import bound
 from service.registry.errors import Conflict, NotFound, RegistryError, Unavailable
 from service.registry.settings import ServiceSettings
+from service.served.folder import VERSION, version_number
+from service.served.keys import Keys
+from service.served.reader import ResolvedModel
+from service.served.repository import Lookup
 from service.server import STUCK_EXIT_CODE, Server, configured, prepare_process, warn_without_keys
 from service.serving.app import ROUTES, ServingApp
 from service.serving.call import ServingServices, scheduler_of
@@ -158,7 +160,7 @@ class FolderModels:
         self.by_name.setdefault(called, {})[number] = resolved
         self._files[digest] = path, written_at
 
-    async def look_up(self, called: str, version: str | None = None) -> ResolvedModel:
+    def look_up(self, called: str, version: str | None = None) -> ResolvedModel:
         """The model of a name, of the highest version unless one is given; raises NotFound."""
         versions = self.of(called)
         number = max(versions) if version is None else version_number(version)
@@ -172,6 +174,13 @@ class FolderModels:
         if called not in self.by_name:
             raise NotFound("unknown_model", f"there is no model called {called!r}")
         return self.by_name[called]
+
+    def has_word_of(self, model_id: str) -> bool:
+        """All files are here from the start."""
+        return True
+
+    async def fetch(self, model_id: str) -> None:
+        """A file that is not here any more is nowhere."""
 
     @contextmanager
     def file(self, digest: str) -> Iterator[Path]:
@@ -220,11 +229,11 @@ class FolderRoutes:
         return await self._exposition.answer(accept, encoding)
 
     async def metadata(self, request: Request) -> Response:
-        target = await self._models.look_up(*_asked(request))
+        target = self._models.look_up(*_asked(request))
         return JSONResponse(model_metadata(target.profile, target.called, self._versions(target.called)))
 
     async def config(self, request: Request) -> Response:
-        target = await self._models.look_up(*_asked(request))
+        target = self._models.look_up(*_asked(request))
         most, provider = (
             self._services.settings.max_predict_rows,
             self._services.model_repository.provider(target.digest),
@@ -241,7 +250,7 @@ class FolderRoutes:
 
     async def statistics(self, request: Request) -> Response:
         called, version = _asked(request)
-        target, none = await self._models.look_up(called, version), Totals.of(())
+        target, none = self._models.look_up(called, version), Totals.of(())
         counted = self._services.metrics.all_totals()
         numbers = self._versions(called) if version is None else [target.version]
         return JSONResponse(
@@ -310,9 +319,10 @@ def serve_folder(settings: ServiceSettings, folder: Path, *, name: str | None = 
     Raises:
         FolderMistakes: something cannot be served, or settings ask for what this form of the service has not.
     """
-    if settings.wall == "required" or settings.api_processes > 1:
+    if settings.wall == "required" or (settings.api_processes or 1) > 1:
         message = "--model-dir serves in one process: leave out FEDLAS_WALL=required and FEDLAS_API_PROCESSES"
         raise FolderMistakes(f"{message}, and start more replicas")
+    settings = settings.model_copy(update={"api_processes": 1})
     models = FolderModels.read(folder, name=name)
     prepare_process(settings)
     warn_without_keys(settings)
@@ -344,7 +354,7 @@ def _application(models: FolderModels, settings: ServiceSettings) -> ServingApp:
         scheduler_of(settings, models.file, tracing, on_stuck=_end),
         access=AccessControl.of(settings),
         keys=keys,
-        look_up=models.look_up,
+        look_up=Lookup(models, models.fetch),
         metrics=metrics,
         tracing=tracing,
         access_log=AccessLog(),

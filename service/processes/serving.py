@@ -1,7 +1,7 @@
 """A serving process: it runs models and answers predictions, and holds no key, no password and no way out.
 
-Connections and answers to its questions come over one inherited channel, served copies lie in a folder of its own, and
-everything else is given up before a model is opened.
+Connections come over one inherited channel, what answers lies in the served folder, and everything else is given up
+before a model is opened.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -28,11 +28,13 @@ from service.heartbeat import Heartbeat
 from service.inference.metrics import ServingMetrics
 from service.inference.session import providers, release_arena
 from service.ipc.run_marks import RunMarks
-from service.keys import ADMINISTRATORS, Fingerprints, Keys
 from service.process_memory import MemoryRelease, limit
 from service.processes import confined
-from service.registry.errors import NotFound
 from service.registry.settings import ServingSettings
+from service.served.folder import KEYS
+from service.served.keys import ADMINISTRATORS, Fingerprints, Keys
+from service.served.reader import ServedFolder
+from service.served.repository import Lookup, ModelRepository
 from service.server import STUCK_EXIT_CODE, Server, configured, prepare_process
 from service.serving.app import ROUTES, ServingApp, restarting
 from service.serving.call import ServingServices, scheduler_of
@@ -47,6 +49,8 @@ _LOG = logging.getLogger("fedlas.api")
 _LAST_ANSWERS_S = 0.3
 _REFUSALS_S = 0.1
 _COUNTS_S = 1.0
+#: Models that a successor opens before they are asked for.
+_MAX_WARMED = 32
 #: To end this process costs others little.
 _MAX_GRACE_S = 3.0
 
@@ -85,22 +89,12 @@ class Ending:
             os._exit(STUCK_EXIT_CODE)
 
 
-@contextmanager
-def served_copy(folder: Path, digest: str) -> Iterator[Path]:
-    """The path of a file in the folder of this process; raises NotFound."""
-    path = folder / digest
-    if not path.is_file():
-        raise NotFound("artifact_missing", f"the stored file {digest[:12]}… is missing")
-    yield path
-
-
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m service.processes.serving")
     parser.add_argument("--name", required=True, help="of this process among all")
     parser.add_argument("--channel", type=int, required=True, help="the channel of this process, to control")
-    parser.add_argument("--folder", type=Path, required=True, help="of its served copies")
+    parser.add_argument("--served", type=Path, required=True, help="the served folder")
     parser.add_argument("--host-name", action="append", default=[], help="under which browsers reach the service")
-    parser.add_argument("--keys", type=Path, required=True, help="the folder of issued keys")
     parser.add_argument("--run-marks", type=int, help="the memory in which it marks what it runs")
     parser.add_argument("--traced", action="store_true", help="control sends spans on")
     parser.add_argument("--heartbeat", type=int, help="write a byte into this pipe while the process lives")
@@ -117,7 +111,9 @@ def main() -> int:
     if settings.api_memory_bytes is not None or "CUDAExecutionProvider" not in providers():
         limit(settings.resolved_api_memory_bytes)
     control = ControlChannel(socket.socket(fileno=options.channel), provider=providers()[0])
-    keys = Keys(Fingerprints.parsed(os.environ[ADMINISTRATORS]), options.keys)
+    keys = Keys(Fingerprints.parsed(os.environ[ADMINISTRATORS]), options.served / KEYS)
+    folder = ServedFolder(options.served)
+    look_up = Lookup(folder, control.want)
     metrics = ServingMetrics(most_models=settings.metrics_models)
     ending = Ending(control.stuck)
     tracing = Tracing.through(control.tell_spans) if options.traced else Tracing()
@@ -125,7 +121,7 @@ def main() -> int:
         settings,
         scheduler_of(
             settings,
-            partial(served_copy, options.folder),
+            folder.file,
             tracing,
             on_stuck=ending,
             longest_grace=_MAX_GRACE_S,
@@ -133,7 +129,7 @@ def main() -> int:
         ),
         access=AccessControl(frozenset(options.host_name), keyed=keys.needed),
         keys=keys,
-        look_up=control.meanings.look_up,
+        look_up=look_up,
         metrics=metrics,
         tracing=tracing,
         access_log=AccessLog(),
@@ -166,6 +162,8 @@ def main() -> int:
             MemoryRelease(release_arena).run,
             meet,
             partial(_tell_counts, control),
+            partial(_open_newest, services.model_repository, folder),
+            services.model_repository.tend,
         ],
         stopping=control.leave,
         closing=control.adopt_no_more,
@@ -179,6 +177,12 @@ def main() -> int:
 async def _elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
     """The answer to what another process should answer, and does not take."""
     await problems.problem_of(scope["path"], restarting())(scope, receive, send)
+
+
+async def _open_newest(models: ModelRepository, folder: ServedFolder) -> None:
+    """Open what the process before has answered with."""
+    for model_id in folder.newest(_MAX_WARMED):
+        await models.prepare(model_id)
 
 
 async def _tell_counts(channel: ControlChannel) -> None:

@@ -10,20 +10,19 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 
 from service.heartbeat import Pulse
 from service.processes import supervision
 from service.processes.child_process import ChildProcess, say
-from service.processes.supervision import listening, locked, supervise
+from service.processes.supervision import bound, locked, supervise
 from service.processes.wall import bare, walled_apis, without_keys
 from service.registry.errors import Unavailable
 from service.registry.object_store import open_artifacts
 from service.registry.queues import ANY_DEVICE, GPU_ONLY, QUEUES
 from service.registry.settings import ServiceSettings
-from service.shared_counts import SharedCounts
 
 _HEAVY_QUEUES = (ANY_DEVICE, GPU_ONLY)
 _LIGHT_QUEUES = tuple(queue for queue in QUEUES if queue not in _HEAVY_QUEUES)
@@ -54,19 +53,16 @@ def _composed(settings: ServiceSettings) -> Iterator[list[ChildProcess]]:
         with contextlib.suppress(Unavailable):
             # Nothing else uses this folder, but for the API of a killed service in its last 30 s.
             open_artifacts(settings).clear_left_overs(older_than=timedelta())
-        SharedCounts.clear(run_dir / "metrics")
-        processes = 1 if settings.walled else settings.api_processes
-        listeners = [stack.enter_context(listener) for listener in listening(settings, processes=processes)]
-        yield _children(settings, run_dir, listeners, stack)
+        listener = stack.enter_context(bound(settings))
+        yield _children(settings, run_dir, listener, stack)
 
 
 def _children(
-    settings: ServiceSettings, run_dir: Path, listeners: Sequence[socket.socket], stack: contextlib.ExitStack
+    settings: ServiceSettings, run_dir: Path, listener: socket.socket, stack: contextlib.ExitStack
 ) -> list[ChildProcess]:
     environment = {
         **os.environ,
         "FEDLAS_DATA_DIR": str(settings.data_dir.absolute()),
-        "FEDLAS_API_PROCESSES": str(settings.api_processes),
         "PYTHONUNBUFFERED": "1",
         "FEDLAS_LOG_TIMES": "false",
     }
@@ -78,34 +74,38 @@ def _children(
             ChildProcess("broker", _broker_command(settings, place), bare(environment), run_dir / "broker.pid")
         )
     if settings.walled:
-        children += walled_apis(settings, environment, run_dir, listeners[0], stack)
-        listeners = ()
+        children += walled_apis(settings, environment, run_dir, listener, stack)
     else:
-        what = "predictions run in the process that holds keys and passwords"
-        say("serve", f"{what} (FEDLAS_WALL=off): trust all uploads")
-    for number, listener in enumerate(listeners, start=1):
-        name = "api" if number == 1 else f"api-{number}"
-        command = [sys.executable, "-m", "service.cli", "api", "--host", settings.host, "--fd", str(listener.fileno())]
-        pulse = Pulse(listener, hung_seconds=settings.hung_seconds)
-        stack.callback(pulse.close)
-        command += ["--heartbeat", str(pulse.write)]
-        children.append(
-            ChildProcess(
-                name,
-                command,
-                environment,
-                run_dir / f"{name}.pid",
-                passed_on=[listener.fileno(), pulse.write],
-                pulse=pulse,
-                listener=listener,
-            )
-        )
+        children.append(_api(settings, environment, run_dir, listener, stack))
     heavy = ["-X", ",".join(_LIGHT_QUEUES), "-c", str(settings.heavy_concurrency)]
     light = ["-X", ",".join(_HEAVY_QUEUES), "-c", str(settings.light_concurrency)]
     for number, (name, options) in enumerate({"worker": heavy, "worker-light": light}.items()):
         command = [sys.executable, "-m", "worker", *options]
         children.append(ChildProcess(name, command, _of_worker(environment, number), run_dir / f"{name}.pid"))
     return children
+
+
+def _api(
+    settings: ServiceSettings,
+    environment: Mapping[str, str],
+    run_dir: Path,
+    listener: socket.socket,
+    stack: contextlib.ExitStack,
+) -> ChildProcess:
+    """The one process without a wall."""
+    say("serve", "predictions run in the process that holds keys and passwords (FEDLAS_WALL=off): trust all uploads")
+    pulse = Pulse(listener, hung_seconds=settings.hung_seconds)
+    stack.callback(pulse.close)
+    options = ["--host", settings.host, "--fd", str(listener.fileno()), "--heartbeat", str(pulse.write)]
+    return ChildProcess(
+        "api",
+        [sys.executable, "-m", "service.cli", "api", *options],
+        environment,
+        run_dir / "api.pid",
+        passed_on=[listener.fileno(), pulse.write],
+        pulse=pulse,
+        listener=listener,
+    )
 
 
 def _of_worker(environment: Mapping[str, str], number: int) -> Mapping[str, str]:

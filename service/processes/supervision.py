@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import itertools
 import os
+import shutil
 import signal
 import socket
 import time
@@ -20,6 +21,7 @@ from types import FrameType
 
 from service.processes.child_process import ChildProcess, say
 from service.registry.settings import ServiceSettings
+from service.served.folder import KEYS, SUSPENDED
 
 _CHECK_EVERY_S = 0.1
 #: Kinds that are asked to stop together, one after the other.
@@ -81,16 +83,6 @@ def _stop(children: Sequence[ChildProcess]) -> None:
             child.stop()
 
 
-def listening(settings: ServiceSettings, *, processes: int) -> list[socket.socket]:
-    """A socket for each process, over which the kernel distributes connections."""
-    first = bound(settings)
-    if processes == 1:
-        return [first]
-    address, family = first.getsockname()[:2], first.family
-    first.close()
-    return [socket.create_server(address, family=family, backlog=_BACKLOG, reuse_port=True) for _ in range(processes)]
-
-
 def bound(settings: ServiceSettings) -> socket.socket:
     """A listening socket; waits a moment for an earlier service that is still closing, then raises SystemExit."""
     deadline = time.monotonic() + _PORT_TIMEOUT_S
@@ -126,6 +118,19 @@ def numbered(parent: Path) -> Iterator[Path]:
             if _is_locked(lock.fileno()):
                 yield folder
                 return
+
+
+def empty_served(run_dir: Path) -> Path:
+    """The served folder of a service that begins: without what one before it has left, but for its keys.
+
+    Those are right, but for what was revoked elsewhere, and soon written anew.
+    """
+    folder = run_dir / "served"
+    (folder / KEYS).mkdir(parents=True, exist_ok=True)
+    for entry in folder.iterdir():
+        if entry.name not in (KEYS, SUSPENDED):
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    return folder
 
 
 def _is_locked(lock: int) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -20,11 +19,11 @@ from pathlib import Path
 from service.confinement.confinement import CONTROLS, Report, controls_on, protections
 from service.heartbeat import Pulse
 from service.ipc.documents import ACCEPTOR, CONTROL
-from service.keys import ADMINISTRATORS, KEYS_FOLDER, Fingerprints
 from service.processes.child_process import ChildProcess, say
 from service.processes.introductions import Introductions
-from service.processes.supervision import bound, numbered, supervise
+from service.processes.supervision import bound, empty_served, numbered, supervise
 from service.registry.settings import ServiceSettings, ServingSettings
+from service.served.keys import ADMINISTRATORS, Fingerprints
 from service.tracing import asked_for
 
 _TRIAL_S = 30
@@ -32,7 +31,7 @@ _TRIAL_S = 30
 PROTECTIONS = {
     "network": ("no network", "allow user namespaces (sysctl user.max_user_namespaces), or seccomp"),
     "files": (
-        "reads only its served copies, writes nothing",
+        "reads only the served folder, writes nothing",
         "Linux 5.13 or newer with Landlock among lsm= of the kernel",
     ),
     "user": (
@@ -44,7 +43,6 @@ PROTECTIONS = {
     "limits": ("threads and open files are limited", "raise the hard limits of this user (ulimit -Hn, -Hu)"),
 }
 HARM = "predictions are answered without this protection"
-_SERVED = "served"
 #: How long a process that waits for nothing may take to begin: loading everything takes a second or two.
 _FIRST_BEAT_S = 120.0
 _PASSED_ON = frozenset(
@@ -67,7 +65,7 @@ def trial(root: Path | None, environment: Mapping[str, str] | None = None) -> Re
     try:
         with tempfile.TemporaryDirectory(dir=root) as folder:
             done = subprocess.run(
-                [*confined("serving", ()), "--folder", folder, "--keys", folder, "--trial"],
+                [*confined("serving", ()), "--served", folder, "--trial"],
                 capture_output=True, timeout=_TRIAL_S, stdin=subprocess.DEVNULL, text=True, env=environment,
             )  # fmt: skip
         return dict(json.loads(done.stdout))
@@ -111,27 +109,23 @@ def walled_apis(
 ) -> list[ChildProcess]:
     introductions = Introductions()
     stack.callback(introductions.close)
-    restricted = {**bare(environment), "FEDLAS_API_PROCESSES": str(settings.api_processes)}
+    restricted = {**bare(environment), "FEDLAS_API_PROCESSES": str(settings.resolved_api_processes)}
     of_serving = {**restricted, ADMINISTRATORS: str(Fingerprints.of(settings.api_keys))}
     controls = expected(settings, trial(run_dir, restricted))
     of_control = {
         **environment,
         "FEDLAS_DATA_DIR": str(settings.data_dir.absolute()),
+        "FEDLAS_API_PROCESSES": str(settings.resolved_api_processes),
         "FEDLAS_HOST": settings.host,
         "FEDLAS_PORT": str(listener.getsockname()[1]),
     }
-    counts, served = run_dir / "serving.counts", run_dir / _SERVED
-    # Leftovers of an earlier run of the service: none of its processes lives.
-    (served / KEYS_FOLDER).mkdir(parents=True, exist_ok=True)
-    for entry in served.iterdir():
-        if entry.name != KEYS_FOLDER:  # which is right, but for what was revoked elsewhere, and soon written anew
-            shutil.rmtree(entry, ignore_errors=True)
+    counts, served = run_dir / "serving.counts", empty_served(run_dir)
     counts.unlink(missing_ok=True)
     control = [sys.executable, "-m", "service.processes.control"]
-    control += ["--folder", str(served), "--counts", str(counts)]
+    control += ["--served", str(served), "--counts", str(counts)]
     return [
         _child(CONTROL, control, of_control, settings, run_dir, introductions, stack),
-        *_serving(settings, controls, of_serving, asked_for(environment), run_dir, introductions, stack),
+        *_serving(settings, controls, of_serving, asked_for(environment), served, introductions, stack),
         _acceptor(settings, controls, restricted, run_dir, listener, introductions, stack),
     ]
 
@@ -156,22 +150,19 @@ def _serving(
     expected: Sequence[str],
     environment: Mapping[str, str],
     traced: bool,
-    run_dir: Path,
+    served: Path,
     introductions: Introductions,
     stack: contextlib.ExitStack,
 ) -> Iterator[ChildProcess]:
     """Processes that answer predictions."""
-    keys = run_dir / _SERVED / KEYS_FOLDER
-    for number in range(1, settings.api_processes + 1):
+    for number in range(1, settings.resolved_api_processes + 1):
         name = f"serving-{number}"
-        folder = run_dir / _SERVED / name
-        folder.mkdir(parents=True, exist_ok=True)
         command = [
-            *confined("serving", expected, "--name", name, "--folder", str(folder), "--keys", str(keys)),
+            *confined("serving", expected, "--name", name, "--served", str(served)),
             *(option for host in sorted(settings.host_names) for option in ("--host-name", host)),
             *(["--traced"] if traced else []),
         ]
-        yield _child(name, command, environment, settings, run_dir, introductions, stack, runs_models=True)
+        yield _child(name, command, environment, settings, served.parent, introductions, stack, runs_models=True)
 
 
 def _acceptor(

@@ -15,6 +15,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
+from service.registry import tables
 from service.registry.artifacts import ArtifactStore
 from service.registry.database import BUSY_TIMEOUT_S, database_now, open_engine, reachable
 from service.registry.errors import Conflict, NotFound, Unavailable
@@ -33,7 +34,7 @@ from service.registry.repositories.jobs import (
 from service.registry.repositories.keys import ApiKeys, BrowserSessions, IdempotencyKeys
 from service.registry.repositories.names import Names
 from service.registry.repositories.pieces import Pieces
-from service.registry.repositories.records import KEPT, AfterCommit, Datasets, Models, Uploads
+from service.registry.repositories.records import KEPT, AfterCommit, Datasets, Models, ServedChanges, Uploads
 from service.registry.repositories.work import WorkQueue
 from service.registry.repositories.workers import Workers, WorkOverview
 from service.registry.resumable_uploads import ResumableUploads
@@ -70,6 +71,7 @@ class UnitOfWork:
     deliveries = _repository(Deliveries)
     uploads = _repository(Uploads)
     names = _repository(Names)
+    served_changes = _repository(ServedChanges)
     api_keys = _repository(ApiKeys)
     keys = _repository(IdempotencyKeys)
     browser_sessions = _repository(BrowserSessions)
@@ -101,12 +103,14 @@ class Registry:
     Attributes:
         notify: called after a commit that opened work, with its permits; it must neither raise nor take long.
         on_ended: called after a commit that ended jobs or batches; the same holds for it.
+        on_served: called after a commit by which other models may answer; it may raise Unavailable.
     """
 
     def __init__(self, engine: Engine, artifacts: ArtifactStore) -> None:
         self.artifacts = artifacts
         self.notify: Callable[[Sequence[Permit]], None] = lambda permits: None
         self.on_ended: Callable[[Sequence[Ended]], None] = lambda ended: None
+        self.on_served: Callable[[], None] = lambda: None
         self.resumable_uploads = ResumableUploads(artifacts.uploads)
         self._engine = engine
         self._writing = engine.execution_options(writes=True)
@@ -140,6 +144,8 @@ class Registry:
             self.notify(unit.after_commit.permits)
         if unit.after_commit.ended:
             self.on_ended(unit.after_commit.ended)
+        if unit.after_commit.served:
+            self.on_served()
         with suppress(Unavailable):  # garbage collection finds what is left
             self.discard(unit.after_commit.unreferenced)
 
@@ -222,3 +228,13 @@ class Registry:
             time.sleep(0.005)  # a connection returned to a disposed pool stays open
         self._engine.dispose()
         self.artifacts.close()
+
+
+def find_model(unit: UnitOfWork, id_or_name: str) -> tables.Model:
+    """The model with this id or published name; raises NotFound."""
+    return unit.models.get(id_or_name if id_or_name.startswith("mdl_") else unit.names.resolve(id_or_name))
+
+
+def priors_of(unit: UnitOfWork, id_or_name: str) -> dict[str, float] | None:
+    """The class priors that a published name answers for; None for an id."""
+    return None if id_or_name.startswith("mdl_") else unit.names.version(id_or_name).class_priors

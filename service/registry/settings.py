@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from importlib.util import find_spec
@@ -25,6 +26,7 @@ _SECRET = frozenset({"database_url", "api_keys", "metrics_keys"})
 #: With less, a process that answers predictions cannot work.
 MIN_MEMORY_BYTES = 512 * 1024**2
 _MIN_DEFAULT_BYTES = 2 * 1024**3
+_MAX_DEFAULT_PROCESSES = 8
 #: 32 random hexadecimal digits have 128 bits: no guessing finds them.
 MIN_KEY_CHARACTERS = 32
 _CENTURY_DAYS = 36_525  # as long as moments can be written
@@ -129,11 +131,11 @@ class ServingSettings(LogSettings):
     hung_seconds: float = Field(
         5, ge=1, description="An API process whose event loop stands still for so long is ended and started again."
     )
-    api_processes: int = Field(
-        1,
+    api_processes: int | None = Field(
+        None,
         ge=1,
         le=256,
-        description="Processes that answer predictions; they share the cores, and without a wall the port.",
+        description="Processes that answer predictions. Default: one for each core, 8 at most; without a wall one.",
     )
 
     max_connections: int = Field(
@@ -150,9 +152,13 @@ class ServingSettings(LogSettings):
     shutdown_seconds: float = Field(30, ge=0, description="How long requests in flight may take after SIGTERM.")
 
     @property
+    def resolved_api_processes(self) -> int:
+        return self.api_processes or min(len(os.sched_getaffinity(0)), _MAX_DEFAULT_PROCESSES)
+
+    @property
     def resolved_api_memory_bytes(self) -> int:
         """The limit of each API process; by default half of the machine's memory, shared: jobs need the rest."""
-        return self.api_memory_bytes or max(_MIN_DEFAULT_BYTES, memory_bytes() // 2 // self.api_processes)
+        return self.api_memory_bytes or max(_MIN_DEFAULT_BYTES, memory_bytes() // 2 // self.resolved_api_processes)
 
 
 class RegistrySettings(LogSettings):
@@ -260,10 +266,20 @@ class ServiceSettings(ServingSettings, RegistrySettings):
             )
         return value
 
+    @model_validator(mode="after")
+    def _one_process_without_a_wall(self) -> ServiceSettings:
+        if not self.walled and (self.api_processes or 1) > 1:
+            raise ValueError("FEDLAS_WALL=off answers in one process: leave out FEDLAS_API_PROCESSES")
+        return self
+
     @property
     def walled(self) -> bool:
         """True where predictions are answered behind a wall; other systems than Linux have none to prefer."""
         return self.wall != "off" and (self.wall == "required" or sys.platform == "linux")
+
+    @property
+    def resolved_api_processes(self) -> int:
+        return super().resolved_api_processes if self.walled else 1
 
     @property
     def listen_host(self) -> str:

@@ -27,14 +27,14 @@ from service.inference.executor import MAX_GRACE_S
 from service.inference.json_inputs import too_many_bytes
 from service.inference.metrics import ModelMetrics, ServingMetrics
 from service.inference.profile import Outputs
-from service.inference.quarantine import Quarantine
 from service.inference.scheduler import Files, Scheduler, SchedulerOptions
 from service.inference.session import prepare, spare_runs
 from service.ipc.run_marks import RunMarks
-from service.keys import Keys
-from service.model_repository import LookUp, ModelRepository, ResolvedModel
 from service.registry.errors import Overloaded, TooLarge
 from service.registry.settings import ServingSettings
+from service.served.keys import Keys
+from service.served.reader import ResolvedModel
+from service.served.repository import Lookup, ModelRepository
 from service.serving.messages import Request, Waits, inflated, too_late
 from service.tracing import Tracing
 
@@ -108,7 +108,6 @@ def scheduler_of(
     files: Files,
     tracing: Tracing,
     *,
-    quarantine: Quarantine | None = None,
     on_stuck: Callable[[str], None] | None = None,
     longest_grace: float = MAX_GRACE_S,
     marks: RunMarks | None = None,
@@ -123,7 +122,7 @@ def scheduler_of(
     options = SchedulerOptions(
         cache_bytes=settings.session_cache_bytes,
         threads=threads,
-        runs=settings.inference_runs or spare_runs(processes=settings.api_processes, threads=threads),
+        runs=settings.inference_runs or spare_runs(processes=settings.resolved_api_processes, threads=threads),
         max_batch_rows=settings.max_batch_rows,
         max_queued_rows=settings.max_queued_rows,
         max_batch_bytes=settings.resolved_api_memory_bytes // 4,
@@ -131,7 +130,6 @@ def scheduler_of(
     return Scheduler(
         files,
         options,
-        quarantine=quarantine,
         on_batch=trace if tracing.on else None,
         on_stuck=on_stuck,
         longest_grace=longest_grace,
@@ -169,7 +167,7 @@ class ServingServices:
         *,
         access: AccessControl,
         keys: Keys,
-        look_up: LookUp,
+        look_up: Lookup,
         metrics: ServingMetrics,
         tracing: Tracing,
         access_log: AccessLog,

@@ -24,8 +24,8 @@ from service.inference.oip.requests import (
 from service.inference.oip.responses import encode
 from service.inference.predictions import DecisionPolicy, Predictions
 from service.inference.profile import ServingProfile
-from service.model_repository import ResolvedModel
 from service.registry.errors import InvalidRequest, UnsupportedFormat
+from service.served.reader import ResolvedModel
 from service.serving.call import SMALL_BYTES, InferenceCall
 from service.serving.messages import Answer, Header
 

@@ -18,10 +18,9 @@ from service.api.plumbing.responses import After, cursor
 from service.api.plumbing.services import Services, ServicesDep
 from service.api.resources.names import AfterName
 from service.inference.profile import ServingProfile
-from service.model_lookup import find_model
 from service.registry import tables
 from service.registry.presenters import dataset_record, model_record
-from service.registry.registry import UnitOfWork
+from service.registry.registry import UnitOfWork, find_model
 from service.registry.repositories.records import ListFilter
 from service.web.jobs import ListedJob, listed, stored_report
 from service.web.rendering import page, see_other

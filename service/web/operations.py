@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 
 from fedlas.contract.error_codes import ERROR_CODES
 from fedlas.contract.record_codes import RECORD_CODES
-from service.api.plumbing.services import Services, ServicesDep, quarantine
+from service.api.plumbing.services import Services, ServicesDep
 from service.api.resources.operations import Outcome, outcomes
 from service.registry import tables
 from service.registry.errors import Unavailable
@@ -95,7 +95,7 @@ async def show_operations(request: Request, services: ServicesDep) -> Response:
 
 async def _read(services: Services) -> Operations | None:
     def read() -> Operations:
-        suspended = quarantine(services.settings).suspended()
+        suspended = services.quarantine.suspended()
         with services.registry.read() as unit:
             return Operations.read(unit, suspended)
 

@@ -167,7 +167,8 @@ class Service:
 def serving(data_dir: Path, **environment: str) -> Iterator[Service]:
     """Run the service for the block, and end it the way its owner does."""
     with backends.place(data_dir, migrated=False) as settings:
-        service = Service(data_dir, environment={**backends.environment(settings), **environment})
+        one = {"FEDLAS_API_PROCESSES": "1"} if environment.get("FEDLAS_WALL") != "off" else {}  # a quick start
+        service = Service(data_dir, environment={**one, **backends.environment(settings), **environment})
         try:
             yield service
             service.stop()

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +86,19 @@ class WalledApi:
         self.over.wait()
 
 
+def _await_followed(registry: Registry, complete: Path) -> None:
+    """Wait until control has written what was changed beside it: clients wait for its word."""
+    with registry.read() as unit:
+        newest = unit.served_changes.newest()
+    until(lambda: complete.exists() and int(complete.read_text()) >= newest, what="control has followed")
+
+
 @contextmanager
 def walled(data_dir: Path, *, environment: dict[str, str] | None = None, **options: Any) -> Iterator[WalledApi]:
     """Run the API of these settings behind a wall; `environment` is that of control."""
     with ExitStack() as stack:
         where = stack.enter_context(backends.place(data_dir))
-        settings = ServiceSettings(**{"wall": "preferred", "port": 0, **where, **options})
+        settings = ServiceSettings(**{"wall": "preferred", "port": 0, "api_processes": 1, **where, **options})
         registry = Registry.open(settings)
         stack.callback(registry.close)
         listener = stack.enter_context(bound(settings))
@@ -101,6 +109,7 @@ def walled(data_dir: Path, *, environment: dict[str, str] | None = None, **optio
         children = walled_apis(settings, given, run_dir, listener, stack)
         client = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=60))
         api = WalledApi(settings, registry, client, children)
+        registry.on_served = partial(_await_followed, registry, run_dir / "served" / "complete")
         keeping = threading.Thread(target=api.keep_running, name="walled-api")
         stack.callback(lambda: keeping.ident is not None and keeping.join())
         stack.callback(api.over.set)

@@ -101,6 +101,6 @@ def test_each_protection_of_the_wall_is_tried(monkeypatch: pytest.MonkeyPatch, t
     status, told = _checked(monkeypatch, tmp_path, wall="required")["wall, files"]
     assert (status, told) == (
         "fail",
-        "predictions are answered without this protection: reads only its served copies, writes nothing "
+        "predictions are answered without this protection: reads only the served folder, writes nothing "
         "(syscall: Function not implemented)",
     )

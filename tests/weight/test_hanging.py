@@ -80,6 +80,7 @@ def supervised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervised]
         with closing(Registry.open(settings)) as registry:
             publish(registry, "toiling", toiling(1))
             publish(registry, "ordinary", scaling(2))
+        assert found.client.get("/v1/names").status_code == 200  # what it shows answers
         yield found
         found.stop()
 

@@ -13,11 +13,10 @@ import pytest
 
 from service.inference.batching import InferenceBatch, ModelQueue
 from service.inference.profile import Outputs, RunLimits
-from service.inference.quarantine import Quarantine
 from service.inference.scheduler import Scheduler, SchedulerOptions
 from service.inference.session import OpenModel
 from service.registry.artifacts import ArtifactStore
-from service.registry.errors import DeadlineExceeded, InvalidRequest, Unavailable
+from service.registry.errors import DeadlineExceeded, InvalidRequest
 from tests.helpers.served import scaling, toiling
 from tests.helpers.staging import stage_bytes
 
@@ -33,11 +32,9 @@ class Bench:
         self._store = ArtifactStore(folder)
         self.batches: list[InferenceBatch] = []
 
-    def engine(
-        self, on_stuck: Callable[[str], None] | None = None, quarantine: Quarantine | None = None, **limits: int
-    ) -> Scheduler:
+    def engine(self, on_stuck: Callable[[str], None] | None = None, **limits: int) -> Scheduler:
         options, on_batch = SchedulerOptions(10**9, **limits), self.batches.append
-        return Scheduler(self._store.held, options, quarantine=quarantine, on_batch=on_batch, on_stuck=on_stuck)
+        return Scheduler(self._store.held, options, on_batch=on_batch, on_stuck=on_stuck)
 
     def kept(self, content: bytes) -> str:
         with stage_bytes(self._store, content) as staged:
@@ -267,21 +264,3 @@ def test_time_that_was_not_used_is_not_kept(bench: Bench) -> None:
         return late.spent
 
     assert asyncio.run(ask()) >= 100.0
-
-
-def test_a_suspended_file_is_not_opened(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For ten minutes it is answered 503 at once, also by a process that has just begun; then it may try again."""
-    folder, digest = tmp_path / "suspended", bench.kept(scaling(1))
-    Quarantine(folder).add(digest)
-
-    async def ask() -> ModelQueue:
-        return await bench.engine(quarantine=Quarantine(folder)).models.open(digest)
-
-    with pytest.raises(Unavailable) as failure:
-        asyncio.run(ask())
-    assert failure.value.code == "model_suspended"
-    assert "another 10 minutes" in failure.value.message
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now + 601)
-    assert asyncio.run(ask()).digest == digest
-    assert not (folder / digest).exists()

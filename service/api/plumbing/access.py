@@ -20,8 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fedlas.contract import keys as contract
 from service.api.plumbing.problems import problem
-from service.keys import ADMINISTRATOR, Grant, Keys
 from service.registry.settings import ServiceSettings, is_loopback
+from service.served.keys import ADMINISTRATOR, Grant, Keys
 
 #: Probes, the documentation and the page where a key is entered hold no secrets, and neither a load balancer nor a
 #: browser's address bar has a key.

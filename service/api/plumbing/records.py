@@ -5,13 +5,12 @@ Filters that are given hold all together, and pages go on as they do without any
 """
 
 import re
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated, Generic, TypeVar, get_args
 
-from anyio import from_thread
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel
 
@@ -241,7 +240,6 @@ class RecordRoutes(Generic[Row]):
         self,
         delete: Callable[[UnitOfWork, str], list[str]],
         description: str,
-        deleted: Callable[[Services], Coroutine[None, None, None]] | None = None,
         *,
         refused: str = "not_finished",
     ) -> None:
@@ -253,8 +251,6 @@ class RecordRoutes(Generic[Row]):
         def delete_record(services: ServicesDep, record_id: Annotated[str, Path(alias=self.parameter)]) -> None:
             with services.registry.write() as unit:
                 unit.after_commit.unreferenced += delete(unit, record_id)
-            if deleted is not None:
-                from_thread.run(deleted, services)
 
         self.router.add_api_route(
             f"/{{{self.parameter}}}",

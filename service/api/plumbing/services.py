@@ -22,17 +22,22 @@ from service.api.plumbing.metrics import RegistryFigures
 from service.api.plumbing.probes import Probes
 from service.inference.metrics import ServingMetrics
 from service.inference.quarantine import Quarantine
-from service.keys import KEYS_FOLDER, REFRESH_S, Keys
-from service.model_lookup import ModelLookup
-from service.model_repository import ServedModels
 from service.queue import PermitSender
 from service.registry import tables
 from service.registry.errors import Unavailable
 from service.registry.registry import Registry, UnitOfWork
 from service.registry.settings import ServiceSettings
-from service.shared_counts import SharedCounts
+from service.served.folder import KEYS
+from service.served.keys import REFRESH_S, Keys
+from service.served.reader import ServedFolder
+from service.served.repository import Lookup, ServedModels
+from service.served.writer import ServedWriter
 from service.tracing import Tracing
 
+#: A version that a job has published answers after this time on other machines, too.
+_FOLLOWED_EVERY_S = 0.25
+#: A new version is waited for so long before it is switched to; it may still be opened then.
+_OPENED_S = 1.0
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -43,7 +48,9 @@ class Core:
 
     settings: ServiceSettings
     registry: Registry
-    look_up: ModelLookup
+    served: ServedWriter
+    look_up: Lookup
+    quarantine: Quarantine
     access: AccessControl
     keys: Keys
     metrics: ServingMetrics
@@ -51,17 +58,20 @@ class Core:
     access_log: AccessLog
 
     @classmethod
-    def open(cls, settings: ServiceSettings, tracing: Tracing, keys_folder: Path | None = None) -> Core:
-        """Open the registry, and migrate it; `keys_folder` is where other processes read which keys were issued."""
+    def open(cls, settings: ServiceSettings, tracing: Tracing, folder: Path) -> Core:
+        """Open the registry, and migrate it; `folder` is the served folder, which no other process writes."""
         registry = Registry.open(settings)
         registry.migrate()
-        keys_folder = keys_folder or settings.data_dir.absolute() / "run" / KEYS_FOLDER
+        served, reader = ServedWriter(registry, folder), ServedFolder(folder)
+        registry.on_served = served.follow
         return cls(
             settings=settings,
             registry=registry,
-            look_up=ModelLookup(registry),
+            served=served,
+            look_up=Lookup(reader, lambda model_id: run_in_threadpool(served.give, model_id)),
+            quarantine=reader.quarantine,
             access=AccessControl.of(settings),
-            keys=Keys.of_settings(settings.api_keys, settings.metrics_keys, keys_folder),
+            keys=Keys.of_settings(settings.api_keys, settings.metrics_keys, folder / KEYS),
             metrics=ServingMetrics(most_models=settings.metrics_models),
             tracing=tracing,
             access_log=AccessLog(),
@@ -75,7 +85,6 @@ class Services(Core):
     Attributes:
         served_models: those of this process, or of others that answer predictions.
         write_limiter: of the threads that write: one.
-        shared_counts: None where one process serves the port.
     """
 
     served_models: ServedModels
@@ -84,7 +93,6 @@ class Services(Core):
     write_limiter: CapacityLimiter
     probes: Probes
     exposition: Exposition
-    shared_counts: SharedCounts | None
 
     @classmethod
     def over(
@@ -92,7 +100,6 @@ class Services(Core):
         core: Core,
         served_models: ServedModels,
         *,
-        shared_counts: SharedCounts | None = None,
         process_ids: Callable[[], Iterable[int]] | None = None,
     ) -> Services:
         """Make the rest; nothing runs before `start`. `process_ids`: of all processes, where there are several."""
@@ -114,18 +121,10 @@ class Services(Core):
                 process_ids=process_ids,
                 most_models=settings.metrics_models,
             ),
-            shared_counts=shared_counts,
         )
-
-    def start(self) -> None:
-        self.access_log.start()
-        if self.shared_counts is not None:
-            self.shared_counts.start()
 
     def close(self) -> None:
         """Stop everything; called once, when no request is answered any more."""
-        if self.shared_counts is not None:
-            self.shared_counts.stop()
         self.access_log.stop()
         self.tracing.close()
         self.long_poll.close()
@@ -151,6 +150,23 @@ class Services(Core):
             with suppress(Unavailable):  # the next time
                 await self.write_keys()
             await asyncio.sleep(REFRESH_S)
+
+    async def follow_served(self) -> None:
+        """Let the served folder say what other processes have published, which is opened before; raises Unavailable."""
+        if (coming := await run_in_threadpool(self.served.coming)) is None:
+            return
+        for model_id in coming:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_OPENED_S):
+                    await self.served_models.prepare(model_id)
+        await run_in_threadpool(self.served.follow)
+
+    async def keep_following(self) -> None:
+        """Follow again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(_FOLLOWED_EVERY_S)
+            with suppress(Unavailable):  # the next time
+                await self.follow_served()
 
     async def read(self, find: Callable[[UnitOfWork], T]) -> T:
         """Run a function in a thread, over a transaction that is never committed."""
@@ -192,8 +208,3 @@ async def in_thread(function: Callable[P, T], *args: P.args, **options: P.kwargs
 
 #: The services as the parameter of a handler.
 ServicesDep = Annotated[Services, Depends(_services)]
-
-
-def quarantine(settings: ServiceSettings) -> Quarantine:
-    """The served copies that are out of service on this machine."""
-    return Quarantine(settings.data_dir.absolute() / "run" / "suspended")

@@ -46,12 +46,11 @@ from service.api.plumbing.services import Services, ServicesDep
 from service.inference.predictions import DecisionPolicy
 from service.inference.profile import ServingProfile
 from service.inference.result_tables import Writer, csv, ndjson, parquet, read_page
-from service.model_lookup import find_model, priors_of
 from service.registry import tables
 from service.registry.artifacts import ArtifactStore
 from service.registry.errors import Conflict, NotFound, Unavailable
 from service.registry.presenters import batch_record
-from service.registry.registry import Registry, UnitOfWork
+from service.registry.registry import Registry, UnitOfWork, find_model, priors_of
 from service.registry.tables import new_id, now
 
 #: Rows that are looked at to learn how large they are: with `top_k` of a thousand classes one has 60 KB.

@@ -246,17 +246,17 @@ def _record(unit: UnitOfWork, row: tables.Job) -> JobRecord:
     return job_record(unit, row, unit.work.of(row.id))
 
 
-async def _renew_name(services: Services, job_id: str, row: tables.Job) -> None:
+async def _follow(services: Services, job_id: str, row: tables.Job) -> None:
     """A client that has seen the new version is answered by it."""
     if row.publish_as is not None and row.status in FINAL:
-        await services.served_models.renew(row.publish_as)
+        await services.follow_served()
 
 
 ROUTES = RecordRoutes(router, "job", "jobs", "job", JobRecord, lambda unit: unit.jobs, _record)
 ROUTES.add_list(
     "The name that it publishes under or of its model, or a name that its model is published as.", metadata=True
 )
-ROUTES.add_get("has ended", _renew_name)
+ROUTES.add_get("has ended", _follow)
 ROUTES.add_delete(
     lambda unit, record_id: unit.jobs.delete(record_id),
     "Delete a job with its report, events and messages; 409 before it has ended. The model that it made stays.",

@@ -15,11 +15,10 @@ from service.api.plumbing.records import MODEL_FORM, RecordRoutes, create_from_f
 from service.api.plumbing.responses import PriorsOption, created, downloading, stored_graph
 from service.api.plumbing.routing import Route
 from service.api.plumbing.services import Services, ServicesDep
-from service.model_lookup import find_model
 from service.registry import tables
 from service.registry.errors import InvalidRequest, NotFound
 from service.registry.presenters import model_record
-from service.registry.registry import UnitOfWork
+from service.registry.registry import UnitOfWork, find_model
 from service.registry.tables import new_id
 
 router = APIRouter(route_class=Route, prefix="/v1/models", tags=["models"])
@@ -67,10 +66,9 @@ async def create_model(request: Request, services: ServicesDep, key: Idempotency
     return created(answer, "/v1/models")
 
 
-async def _renew_name(services: Services, given: str, row: tables.Model) -> None:
-    """A client that has seen which model a name means is answered by it."""
-    if given != row.id:
-        await services.served_models.renew(given)
+async def _follow(services: Services, given: str, row: tables.Model) -> None:
+    """A client that has seen which model a name means, or that it is ready, is answered by it."""
+    await services.follow_served()
 
 
 def _delete(unit: UnitOfWork, given: str) -> list[str]:
@@ -85,11 +83,10 @@ ROUTES = RecordRoutes(
     *(router, "model", "models", "mdl", ModelRecord), rows=lambda unit: unit.models, show=model_record, find=find_model
 )
 ROUTES.add_list("Only records of this name, as a whole.")
-ROUTES.add_get("is ready or rejected", _renew_name)
+ROUTES.add_get("is ready or rejected", _follow)
 ROUTES.add_delete(
     _delete,
     "Delete a model and its files; 409 while it is published or an open job or batch needs it.",
-    lambda services: services.served_models.forget(),
     refused="in_use",
 )
 

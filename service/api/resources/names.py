@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -15,9 +14,9 @@ from service.api.plumbing.responses import Limit, page_of, tagged
 from service.api.plumbing.routing import Route
 from service.api.plumbing.services import ServicesDep
 from service.inference.profile import ServingProfile
-from service.model_repository import version_number
 from service.registry.presenters import model_record
 from service.registry.registry import UnitOfWork
+from service.served.folder import version_number
 
 AfterName = Annotated[
     str | None, Query(max_length=100, description="Continue after this name, whether or not it is still there.")
@@ -29,19 +28,10 @@ router = APIRouter(route_class=Route, prefix="/v1/names", tags=["names"])
 @router.get("", response_model=Page[NameRecord])
 async def list_names(services: ServicesDep, limit: Limit = 20, after: AfterName = None) -> Response:
     """List published names: with their versions, in alphabetical order."""
-    shown: list[str] = []
-
-    def page(unit: UnitOfWork) -> Response:
-        def records() -> Iterator[NameRecord]:
-            for record in unit.names.listed(limit=limit + 1, after=after):
-                shown.append(record.name)
-                yield record
-
-        return page_of(records(), limit, lambda record: record.name)
-
-    answer = await services.read(page)
-    for name in shown:
-        await services.served_models.renew(name)
+    answer = await services.read(
+        lambda unit: page_of(unit.names.listed(limit=limit + 1, after=after), limit, lambda record: record.name)
+    )
+    await services.follow_served()
     return answer
 
 
@@ -49,7 +39,7 @@ async def list_names(services: ServicesDep, limit: Limit = 20, after: AfterName 
 async def get_name(request: Request, services: ServicesDep, name: str) -> Response:
     """Return one published name with its versions."""
     record = await services.read(lambda unit: unit.names.get(name))
-    await services.served_models.renew(name)
+    await services.follow_served()
     return tagged(request, record)
 
 
@@ -83,9 +73,7 @@ async def update_name(services: ServicesDep, name: str, body: NameUpdate) -> Nam
         given = "class_priors" in body.model_fields_set
         return unit.names.set_priors(name, version, body.class_priors) if given else record
 
-    record = await services.write(change)
-    await services.served_models.forget()
-    return record
+    return await services.write(change)
 
 
 @router.delete("/{name}", status_code=204, response_class=Response, openapi_extra=operation("unknown_name"))
@@ -96,7 +84,6 @@ async def delete_name(services: ServicesDep, name: str) -> None:
     that is still to publish under this name begins it anew, with version 1.
     """
     await services.write(lambda unit: unit.names.delete(name))
-    await services.served_models.forget()
 
 
 @router.get(
@@ -122,4 +109,3 @@ async def get_version(request: Request, services: ServicesDep, name: str, versio
 async def delete_version(services: ServicesDep, name: str, version: str) -> None:
     """Delete a version of a name; its model stays; 409 for the one that answers. Its number is not given again."""
     await services.write(lambda unit: unit.names.delete_version(name, version_number(version)))
-    await services.served_models.forget()

@@ -31,12 +31,11 @@ from fedlas.contract.protocol import (
 from service.api.plumbing.declarations import LOST, SERVED, operation
 from service.api.plumbing.problems import Responses
 from service.api.plumbing.routing import Route
-from service.api.plumbing.services import Services, ServicesDep, quarantine
+from service.api.plumbing.services import Services, ServicesDep
 from service.inference.metrics import Totals
 from service.inference.oip.responses import model_config, model_metadata, model_statistics, server_metadata
-from service.model_lookup import find_model
 from service.registry.errors import Conflict, InvalidRequest, Unavailable
-from service.registry.registry import UnitOfWork
+from service.registry.registry import UnitOfWork, find_model
 
 #: Clients of Triton send JSON without saying so.
 repository_router = APIRouter(
@@ -76,8 +75,7 @@ async def load(services: ServicesDep, model: str, body: RepositoryParameters | N
 
     digest = await services.write(change)
     if digest is not None:
-        quarantine(services.settings).lift(digest)
-    await services.served_models.forget()
+        services.quarantine.lift(digest)
     await services.served_models.ready(model)
     return JSONResponse({})
 
@@ -93,8 +91,6 @@ async def unload(services: ServicesDep, model: str, body: RepositoryParameters |
         unit.names.unload(model)
 
     await services.write(change)
-    await services.served_models.forget()
-    await services.served_models.drop(model)
     return JSONResponse({})
 
 
@@ -177,22 +173,21 @@ def all_statistics(services: ServicesDep) -> JsonObject:
     name="model_statistics_of_version",
     openapi_extra=with_version(*NAMED),
 )
-def statistics(services: ServicesDep, model: str, version: Version) -> JsonObject:
+async def statistics(services: ServicesDep, model: str, version: Version) -> JsonObject:
     """Return statistics of a model: requests, rows and times since the service began, of all versions or of one."""
-    number = services.look_up.look_up(model, version).version
+    number = (await services.look_up(model, version)).version
     if version is not None:
         return {"model_stats": [model_statistics(model, number, services.metrics.totals(model, number))]}
     counted, none = services.metrics.all_totals(), Totals.of(())
-    newest = versions_of(services, model, number)[-_MAX_RECORDS:]
+    newest = (await versions_of(services, model, number))[-_MAX_RECORDS:]
     return {"model_stats": [model_statistics(model, one, counted.get((model, one), none)) for one in newest]}
 
 
-def versions_of(services: Services, model: str, own: str) -> list[str]:
+async def versions_of(services: Services, model: str, own: str) -> list[str]:
     """All versions of a name; an id has one, its `own`."""
     if model.startswith("mdl_"):
         return [own]
-    with services.registry.read() as unit:
-        return list(unit.names.get(model).versions)
+    return await services.read(lambda unit: list(unit.names.get(model).versions))
 
 
 OF_VERSION = "/models/{model}/versions/{version}"
@@ -242,10 +237,10 @@ def list_served(services: ServicesDep) -> JsonObject:
 @router.get(
     OF_VERSION, response_model=ModelMetadata, name="model_metadata_of_version", openapi_extra=with_version(*NAMED)
 )
-def metadata(services: ServicesDep, model: str, version: Version) -> JsonObject:
+async def metadata(services: ServicesDep, model: str, version: Version) -> JsonObject:
     """Return the inputs and outputs of a model; and its versions."""
-    target = services.look_up.look_up(model, version)
-    return model_metadata(target.profile, model, versions_of(services, model, target.version))
+    target = await services.look_up(model, version)
+    return model_metadata(target.profile, model, await versions_of(services, model, target.version))
 
 
 @router.get("/models/{model}/config", response_model=ModelConfig, name="model_config", openapi_extra=operation(*NAMED))

@@ -8,7 +8,7 @@ from sqlalchemy import delete, func, select, update
 
 from fedlas.contract.records import NameRecord
 from service.registry.errors import Conflict, InvalidRequest, NotFound
-from service.registry.repositories.records import Repository
+from service.registry.repositories.records import Repository, ServedChanges
 from service.registry.tables import Model, PublishedVersion, UnloadedName, now
 from service.registry.tables.columns import Json
 
@@ -30,6 +30,7 @@ class Names(Repository):
                 name=name, version=version, model_id=model.id, is_default=True, class_priors=priors, created_at=now()
             )
         )
+        self._changed(name)
         return version
 
     def exists(self, name: str) -> bool:
@@ -59,9 +60,11 @@ class Names(Repository):
     def unload(self, name: str) -> None:
         if not self.is_unloaded(name):
             self.session.add(UnloadedName(name=name, since=now()))
+            self._changed(name)
 
     def load(self, name: str) -> None:
         self.session.execute(delete(UnloadedName).where(UnloadedName.name == name))
+        self._changed(name)
 
     def is_unloaded(self, name: str) -> bool:
         return self.session.get(UnloadedName, name) is not None
@@ -87,12 +90,14 @@ class Names(Repository):
         self._clear_default(name)
         chosen = (PublishedVersion.name == name, PublishedVersion.version == version)
         self.session.execute(update(PublishedVersion).where(*chosen).values(is_default=True))
+        self._changed(name)
         return self.get(name)
 
     def set_priors(self, name: str, version: int, priors: dict[str, float] | None) -> NameRecord:
         """Let a version that exists answer for these class priors, which fit its classes; None takes them away."""
         chosen = (PublishedVersion.name == name, PublishedVersion.version == version)
         self.session.execute(update(PublishedVersion).where(*chosen).values(class_priors=priors))
+        self._changed(name)
         return self.get(name)
 
     def delete(self, name: str) -> None:
@@ -113,6 +118,7 @@ class Names(Repository):
         of_name = PublishedVersion.name == name
         self.session.execute(delete(PublishedVersion).where(of_name, PublishedVersion.version == version))
         self.session.execute(update(PublishedVersion).where(of_name).values(newest=newest))
+        self._changed(name)
 
     def get(self, name: str) -> NameRecord:
         """Return the name with its versions; raises NotFound."""
@@ -154,6 +160,18 @@ class Names(Repository):
         query = select(PublishedVersion).where(PublishedVersion.name == name).limit(limit)
         query = query if below is None else query.where(PublishedVersion.version < below)
         return self.session.scalars(query.order_by(PublishedVersion.version.desc())).all()
+
+    def all(self) -> Sequence[PublishedVersion]:
+        """All versions of all names, by name."""
+        return self.session.scalars(select(PublishedVersion).order_by(PublishedVersion.name)).all()
+
+    def versions_of(self, name: str) -> Sequence[PublishedVersion]:
+        """The versions of one name; none where there is no such name."""
+        query = select(PublishedVersion).where(PublishedVersion.name == name)
+        return self.session.scalars(query.order_by(PublishedVersion.version)).all()
+
+    def _changed(self, name: str) -> None:
+        ServedChanges(self.session).add(name)
 
     def _newest(self, name: str) -> int:
         highest = select(func.max(PublishedVersion.version), func.max(PublishedVersion.newest))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, Select, delete, or_, select
+from sqlalchemy import ColumnElement, Select, delete, func, or_, select
 from sqlalchemy import Row as SqlRow
 from sqlalchemy.orm import Session
 
@@ -48,6 +48,8 @@ InspectedRow = TypeVar("InspectedRow", bound=tables.Dataset | tables.Model)
 
 #: Rows that are held at once.
 _AT_ONCE = 4
+#: Changes of what is served that are kept; who is further behind reads everything.
+_MAX_CHANGES = 10_000
 _DIGEST_COLUMNS = tables.digest_columns()
 
 
@@ -78,11 +80,13 @@ class AfterCommit:
         permits: for the work that it made claimable.
         unreferenced: digests of files that no record names any more.
         ended: the jobs and batches that it ended.
+        served: whether other models may answer than before.
     """
 
     permits: list[Permit] = field(default_factory=list)
     unreferenced: list[str] = field(default_factory=list)
     ended: list[Ended] = field(default_factory=list)
+    served: bool = False
 
     @classmethod
     def of(cls, session: Session) -> AfterCommit:
@@ -107,6 +111,27 @@ class Repository:
         """
         with closing(self.session.scalars(query.execution_options(yield_per=_AT_ONCE))) as rows:
             yield from rows
+
+
+class ServedChanges(Repository):
+    """The names and ids under which others may answer, in the order of commits: there is one writer at a time."""
+
+    def add(self, called: str) -> None:
+        number = self.newest() + 1
+        self.session.add(tables.ServedChange(number=number, called=called))
+        self.session.execute(delete(tables.ServedChange).where(tables.ServedChange.number <= number - _MAX_CHANGES))
+        AfterCommit.of(self.session).served = True
+
+    def newest(self) -> int:
+        """The number of the last change; 0 where there was none."""
+        return self.session.scalar(select(func.max(tables.ServedChange.number))) or 0
+
+    def after(self, number: int) -> list[str] | None:
+        """Names and ids of the changes since the one of this number, each once; None where some are not kept."""
+        query = select(tables.ServedChange).where(tables.ServedChange.number > number)
+        rows = self.session.scalars(query.order_by(tables.ServedChange.number)).all()
+        is_whole = not rows or rows[0].number == number + 1
+        return list(dict.fromkeys(row.called for row in rows)) if is_whole else None
 
 
 class Records(Repository, Generic[Row]):
@@ -232,13 +257,14 @@ class Models(_Inspected[tables.Model]):
         """
         row = self.get(record_id)
         row.status, row.profile, row.served_sha256 = "ready", profile, served_sha256
+        ServedChanges(self.session).add(record_id)
         written = select(tables.Model).where(tables.Model.job_id == written_by).limit(1)
         if written_by is not None and (same := self.session.scalar(written)) is not None:
             row.seen_rows_sha256, row.seen_rows_key = same.seen_rows_sha256, same.seen_rows_key
 
-    def served(self, digests: Set[str]) -> set[str]:
-        column = tables.Model.served_sha256
-        return {str(digest) for digest in self.session.scalars(select(column).where(column.in_(digests)).distinct())}
+    def reject(self, record_id: str, error: Json) -> None:
+        super().reject(record_id, error)
+        ServedChanges(self.session).add(record_id)
 
     def made_of(self, model_id: str, *, limit: int) -> Iterator[tables.Model]:
         """At most `limit` calibrated models that this one was made into, newest first."""
@@ -255,6 +281,7 @@ class Models(_Inspected[tables.Model]):
         if name := self.session.scalar(published):
             mend = f"DELETE /v1/names/{name}, or one version of it, first"
             raise Conflict("in_use", f"{record_id} is published as {name!r}; {mend}")
+        ServedChanges(self.session).add(record_id)
         return super().delete(record_id)
 
     def _conditions(self, only: ListFilter) -> Iterator[ColumnElement[bool]]:

@@ -268,6 +268,15 @@ class PublishedVersion(Base):
     created_at: Mapped[datetime]
 
 
+class ServedChange(Base):
+    """A note that other models, or none, may answer under this name or id from now on; numbered in order of commits."""
+
+    __tablename__ = "served_changes"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    called: Mapped[str] = mapped_column(String(200))
+
+
 class UnloadedName(Base):
     """A name or model id that was taken out of service by hand."""
 

@@ -21,6 +21,7 @@ import stat
 import sys
 import termios
 import threading
+import time
 from pathlib import Path
 
 from service.confinement.seccomp import COLUMNS, NUMBERS
@@ -53,7 +54,8 @@ def of_files(given):
     yield "list the data folder", lambda: os.listdir(data)
     yield "read the database", lambda: (data / "registry.sqlite").read_bytes()
     yield "list the stored files", lambda: os.listdir(data / "artifacts")
-    yield "list the copies of another", lambda: os.listdir(given["others"])
+    yield "list names", lambda: os.listdir(given["names"])
+    yield "list what lies beside the served folder", lambda: os.listdir(given["run"])
     yield "read what lies beside the code", lambda: Path(given["beside"]).read_bytes()
     yield "read the users", lambda: Path("/etc/passwd").read_bytes()
     yield "read its copy", lambda: copy.read_bytes()
@@ -147,15 +149,25 @@ def sent(document, content=b"", files=()):
     channel().sendmsg([b"i", json.dumps(document).encode(), b"\n", content], ancillary if files else [])
 
 
+def wished(model_id, file):
+    """Have control put a served copy into the folder."""
+    sent({"kind": "wanted", "model": model_id})
+    for _ in range(1000):
+        if file.exists():
+            return
+        time.sleep(0.02)
+    raise TimeoutError
+
+
 def answer_to(document):
-    """Ask control, and read its answer before the process does."""
+    """Ask control, and read its answer before the process does; None where it has none."""
     sent({**document, "number": _QUESTION})
     with channel() as end:
-        while select.select([end], [], [], 20)[0]:
+        while select.select([end], [], [], 2)[0]:
             found, _, _ = end.recv(65536)[1:].partition(b"\n")
             if (answer := json.loads(found)).get("number") == _QUESTION:
                 return answer
-    raise TimeoutError
+    return {"answer": None}
 
 
 def waits():
@@ -220,8 +232,8 @@ def of_channel(given):
     """The service that control gives on a channel."""
     yield "a connection of its own", lambda: forged(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
     yield "another's place", lambda: forged_place(given["others_name"])
-    for question in given["questions"]:
-        yield f"ask about {question.get('called', 'a key')}", lambda question=question: answer_to(question)
+    yield "wish for another", lambda: wished(given["another"], Path(given["wished"]))
+    yield "ask what a name means", lambda: answer_to({"kind": "model", "called": "another"})
 
 
 def forged_place(name):

@@ -14,8 +14,8 @@ from sqlalchemy import text, update
 from starlette.testclient import TestClient
 
 from fedlas.contract.keys import new_key
-from service import keys
 from service.registry.tables import ApiKey
+from service.served import folder, keys
 from tests.helpers import Json
 from tests.helpers.api import Api, MakeApi, open_api
 from tests.helpers.processes import until
@@ -147,7 +147,7 @@ def test_a_key_is_shown_once_and_kept_nowhere(api: Api) -> None:
     with api.registry.read() as unit:
         rows = unit.session.execute(text("SELECT * FROM api_keys")).all()
         assert unit.session.get_one(ApiKey, made[0]["id"]).sha256 == hashlib.sha256(made[0]["key"].encode()).hexdigest()
-    written = (api.settings.data_dir / "run" / "keys" / "keys.json").read_text()
+    written = (api.settings.data_dir / "run" / "api-1" / "served" / "keys" / "keys.json").read_text()
     assert not any(secret in f"{rows}{written}" for secret in (made[0]["key"], made[1]["key"], ADMIN, SCRAPER))
 
 
@@ -181,11 +181,11 @@ def test_a_revoked_key_is_refused_although_the_disk_is_full(api: Api, monkeypatc
     """Where the file cannot be written it goes, and with it all issued keys until it can; administrators stay."""
     gone, kept = issued(api, "read"), issued(api, "read")
 
-    def full(descriptor: int) -> None:
+    def full(fresh: Path, place: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as disk:
-        disk.setattr(keys.os, "fsync", full)
+        disk.setattr(folder.os, "replace", full)
         told = api.client.delete(f"/v1/keys/{gone['id']}", headers=bearer(ADMIN))
         assert (told.status_code, told.json()["code"]) == (503, "storage_unavailable")
         refused = api.client.post("/v1/keys", json={"name": "lost", "scopes": ["read"]}, headers=bearer(ADMIN))

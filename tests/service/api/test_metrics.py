@@ -43,7 +43,7 @@ from service.inference.metrics import (
     ServingMetrics,
 )
 from service.registry.errors import Unavailable
-from service.shared_counts import SharedCounts
+from service.shared_counts import ServingCounts, Snapshot
 from tests.helpers.api import Api, Json
 from tests.helpers.processes import die_with_parent
 
@@ -237,29 +237,25 @@ def test_a_service_without_models_has_metrics_too() -> None:
     assert {"fedlas_requests", "fedlas_confidence", "process_cpu_seconds", "python_info"} <= names
 
 
-def test_any_of_several_processes_tells_of_all(tmp_path: Path) -> None:
-    """Two processes behind one port: both tell the same sums, and what each of them uses under its process id."""
-    serving = [ServingMetrics(), ServingMetrics()]
-    shared = [SharedCounts(tmp_path, metrics, seconds=3600) for metrics in serving]
-    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, preexec_fn=die_with_parent())
-    clients = [
-        client_of(metrics, Exposition(metrics, process_ids=lambda: [os.getpid(), other.pid])) for metrics in serving
-    ]
+def test_control_tells_of_all_processes(tmp_path: Path) -> None:
+    """Control shows what others have counted, and what each of them uses under its process id."""
+    metrics, counts = ServingMetrics(), ServingCounts(tmp_path / "serving.counts")
+    other = ServingMetrics()
+    other.of("digits", "1", "mdl_a").request("ok", 3, 0.1)
+    counts.met("serving-1", 1)
+    counts.tell("serving-1", Snapshot(other.own(), other.own_gauges()).encode())
+    metrics.others = counts.others
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, preexec_fn=die_with_parent())
+    client = client_of(metrics, Exposition(metrics, process_ids=lambda: [os.getpid(), process.pid]))
     try:
-        for rows, (metrics, counts) in enumerate(zip(serving, shared, strict=True), start=1):
-            counts.start()
-            metrics.of("digits", "1", "mdl_a").request("ok", rows, 0.1)
-            counts.others()  # as it would by itself a second later
-        texts = [client.get("/metrics", headers={"Accept": ACCEPT}).text for client in clients]
-        assert [value(text, "fedlas_rows_total", model="digits") for text in texts] == [3, 3]
-        for pid in (os.getpid(), other.pid):
-            assert value(texts[0], "process_resident_memory_bytes", pid=str(pid)) > 0
-            assert value(texts[1], "process_cpu_seconds_total", pid=str(pid)) >= 0
-        assert {family.name for family in parse_openmetrics(texts[0])} >= {"process_open_fds", "fedlas_rows"}
+        text = client.get("/metrics", headers={"Accept": ACCEPT}).text
     finally:
-        other.communicate(b"\n")
-        for counts in shared:
-            counts.stop()
+        process.communicate(b"\n")
+    assert value(text, "fedlas_rows_total", model="digits") == 3
+    for pid in (os.getpid(), process.pid):
+        assert value(text, "process_resident_memory_bytes", pid=str(pid)) > 0
+        assert value(text, "process_cpu_seconds_total", pid=str(pid)) >= 0
+    assert {family.name for family in parse_openmetrics(text)} >= {"process_open_fds", "fedlas_rows"}
 
 
 def test_text_needs_no_end_but_openmetrics_does(metrics: ServingMetrics) -> None:

@@ -14,6 +14,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from service.registry.tables import new_id
 from tests.helpers.collector import Collector
 from tests.helpers.processes import until
 from tests.helpers.publishing import publish
@@ -73,24 +74,22 @@ def test_a_change_holds_for_every_process_once_its_call_has_returned(api: Walled
     open_now = scraped(api)[("fedlas_sessions_open", "", "")]
     assert api.client.post("/v2/repository/models/digits/unload").status_code == 200
     assert {asked(api, "digits").status_code for _ in range(4)} == {409}
-    assert scraped(api)[("fedlas_sessions_open", "", "")] <= open_now - 2
+    until(lambda: scraped(api)[("fedlas_sessions_open", "", "")] <= open_now - 2, what="both have closed it")
     assert api.client.post("/v2/repository/models/digits/load").status_code == 200
     assert {answering(api, "digits") for _ in range(4)} == {models[0]}
     assert api.client.get("/v2/models/digits/config").json()["instance_group"][0]["kind"] in ("KIND_CPU", "KIND_GPU")
 
 
 def test_a_deleted_model_leaves_no_file_to_read(api: WalledApi) -> None:
-    """A deleted model answers nobody, and its served copy is in no process' folder any more."""
+    """A deleted model answers nobody, and its served copy is gone."""
     model = publish(api.registry, "gone", scaling(3))
     assert {answering(api, model) for _ in range(4)} == {model}
-    with api.registry.read() as unit:
-        digest = unit.models.get(model).served_sha256
-    copies = [api.settings.data_dir / "run" / "served" / f"serving-{number}" / str(digest) for number in (1, 2)]
-    assert all(copy.exists() for copy in copies)
+    copy = api.settings.data_dir / "run" / "served" / "models" / model
+    assert copy.exists()
     assert api.client.delete("/v1/names/gone").status_code == 204
     assert api.client.delete(f"/v1/models/{model}").status_code == 204
     assert {asked(api, model).status_code for _ in range(4)} == {404}
-    assert not any(copy.exists() for copy in copies)
+    assert not copy.exists()
 
 
 def test_counts_are_exact_and_never_fall(api: WalledApi) -> None:
@@ -152,22 +151,20 @@ def test_one_path_is_the_same_for_every_process(api: WalledApi) -> None:
         assert kept.get("/v1/models").status_code == 200
 
 
-def test_control_away_is_told_and_nothing_hangs(api: WalledApi) -> None:
-    """While control stands still a prediction is answered, or refused with 503 and `Retry-After`; then all is well."""
-    publish(api.registry, "lonely", scaling(1))
+def test_without_control_predictions_go_on(api: WalledApi) -> None:
+    """While control stands still what lies in the folder answers; of an unknown id nothing can be said."""
+    lonely = publish(api.registry, "lonely", scaling(1))
+    nobody = new_id("mdl")
+    assert answering(api, "lonely") == lonely
     api.kill("control", signal.SIGSTOP)
     try:
-        refused = until(lambda: _refused(api, "lonely"), what="control is away")
+        assert {answering(api, "lonely") for _ in range(4)} == {lonely}
+        refused = asked(api, nobody)
+        assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
         assert refused.headers["retry-after"]
-        assert refused.json()["code"] == "unavailable"
     finally:
         api.kill("control", signal.SIGCONT)
-    until(lambda: asked(api, "lonely").status_code == 200, what="it answers again")
-
-
-def _refused(api: WalledApi, name: str) -> httpx.Response | None:
-    answer = asked(api, name)
-    return None if answer.status_code == 200 else answer
+    until(lambda: asked(api, nobody).status_code == 404, what="it is known that there is none")
 
 
 def test_spans_reach_the_collector(api: WalledApi, collector: Collector) -> None:

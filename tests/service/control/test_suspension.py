@@ -20,13 +20,13 @@ BAD, GOOD = "ba" * 32, "60" * 32
 @pytest.fixture
 def suspension(tmp_path: Path) -> Suspension:
     """The state of control at its start."""
-    return Suspension(Quarantine(tmp_path))
+    return Suspension(Quarantine(tmp_path), lambda digest: "spam")
 
 
 def is_suspended(suspension: Suspension, digest: str = BAD) -> bool:
     """True while a process is refused the model."""
     try:
-        suspension.admit("spam", digest)
+        suspension._quarantine.check(digest)
     except OutOfService as error:
         return error.code == "model_suspended"
     return False

@@ -13,9 +13,9 @@ import pytest
 from pydantic import Field, TypeAdapter
 
 from service.ipc.channel import Channel, Closed, Full, Malformed, TokenBucket, pair
-from service.ipc.documents import Connection, Counted, Forget
+from service.ipc.documents import Connection, Counted, Open
 
-Read = Annotated[Connection | Counted | Forget, Field(discriminator="kind")]
+Read = Annotated[Connection | Counted | Open, Field(discriminator="kind")]
 READ: TypeAdapter[Read] = TypeAdapter(Read)
 ALL_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 MAX_BYTES = 300_000
@@ -53,13 +53,13 @@ def test_messages_arrive_whole_and_in_order(ends: Ends, size: int) -> None:
     out = Channel(sending, READ)
     reading, writing = os.pipe()
     content = b"\n\x00" * (size // 2) + b"x" * (size % 2)
-    out.send(Counted(), content, [reading, writing])
-    out.send(Forget(number=7, called="a\nb"))
+    out.send(Counted(release="1", provider="CPU"), content, [reading, writing])
+    out.send(Open(number=7, called="a\nb"))
     os.close(reading)
     os.close(writing)
     first, second = channel.receive(), channel.receive()
     assert first is not None
-    assert (first.document, first.content, len(first.files)) == (Counted(), content, 2)
+    assert (first.document, first.content, len(first.files)) == (Counted(release="1", provider="CPU"), content, 2)
     mine = [first.take_file() for _ in range(2)]
     os.write(mine[1], b"through")
     assert os.read(mine[0], 10) == b"through"
@@ -69,7 +69,7 @@ def test_messages_arrive_whole_and_in_order(ends: Ends, size: int) -> None:
         first.take_file()
     first.close()
     assert second is not None
-    assert second.document == Forget(number=7, called="a\nb")
+    assert second.document == Open(number=7, called="a\nb")
     assert channel.receive() is None
 
 
@@ -80,7 +80,7 @@ def test_who_does_not_read_is_full(ends: Ends) -> None:
     sent = 0
     with pytest.raises(Full):
         while True:
-            out.send(Counted(), bytes(100_000) if sent % 2 else bytes(10_000))
+            out.send(Counted(release="1", provider="CPU"), bytes(100_000) if sent % 2 else bytes(10_000))
             sent += 1
     found = 0
     while (packet := channel.receive()) is not None:
@@ -88,7 +88,7 @@ def test_who_does_not_read_is_full(ends: Ends) -> None:
         packet.close()
         found += 1
     assert found == sent > 2
-    out.send(Counted())
+    out.send(Counted(release="1", provider="CPU"))
     assert channel.receive() is not None
 
 
@@ -99,7 +99,7 @@ def test_connections_leave_room_for_documents(ends: Ends) -> None:
     while out.has_room:
         out.send(Connection())
     for number in range(64):
-        out.send(Forget(number=number))
+        out.send(Open(number=number, called="a"))
     assert not out.has_room
     while channel.receive() is not None:
         pass
@@ -112,12 +112,14 @@ def test_who_has_a_rate_keeps_to_it(ends: Ends) -> None:
     now = 0.0
     out = Channel(sending, READ, rate=TokenBucket(per_second=4096, most=8192, clock=lambda: now))
     for _ in range(2):
-        out.send(Forget(number=1))
+        out.send(Open(number=1, called="a"))
     with pytest.raises(Full):
-        out.send(Forget(number=1))
+        out.send(Open(number=1, called="a"))
     now = 2.0
-    out.send(Forget(number=2))
-    assert [packet.document for packet in iter(channel.receive, None)] == [Forget(number=1)] * 2 + [Forget(number=2)]
+    out.send(Open(number=2, called="a"))
+    assert [packet.document for packet in iter(channel.receive, None)] == [Open(number=1, called="a")] * 2 + [
+        Open(number=2, called="a")
+    ]
 
 
 def test_who_has_ended_is_full(ends: Ends) -> None:
@@ -125,7 +127,7 @@ def test_who_has_ended_is_full(ends: Ends) -> None:
     sending, channel = ends
     channel.close()
     with pytest.raises(Full):
-        Channel(sending, READ).send(Counted())
+        Channel(sending, READ).send(Counted(release="1", provider="CPU"))
 
 
 BAD: dict[str, Callable[[], tuple[bytes, list[int]]]] = {
@@ -158,16 +160,16 @@ def test_what_is_wrong_stays_with_its_message(ends: Ends, bad: str) -> None:
         os.close(descriptor)
     with pytest.raises(Malformed):
         channel.receive()
-    Channel(sending, READ).send(Forget(number=1))
+    Channel(sending, READ).send(Open(number=1, called="a"))
     packet = channel.receive()
     assert packet is not None
-    assert packet.document == Forget(number=1)
+    assert packet.document == Open(number=1, called="a")
 
 
 def test_a_channel_whose_other_ends_are_closed(ends: Ends) -> None:
     """Messages sent before are read, and then the channel says that nothing will come."""
     sending, channel = ends
-    Channel(sending, READ).send(Forget(number=1))
+    Channel(sending, READ).send(Open(number=1, called="a"))
     sending.close()
     assert channel.receive() is not None
     with pytest.raises(Closed):

@@ -73,7 +73,7 @@ def test_a_graph_that_crashes_its_process(tmp_path: Path, capfd: pytest.CaptureF
         assert visitor.answers.keys() <= {200, LOST}
         assert visitor.answers[LOST] <= 5, visitor.answers
     log = capfd.readouterr().out
-    told = r"the model crashing \(\w{64}\) ran when serving-1 ended \(SIGFPE\), the 2. time: it is suspended"
+    told = r"the model mdl_\w{26} \(\w{64}\) ran when serving-1 ended \(SIGFPE\), the 2. time: it is suspended"
     assert re.search(told, log)
     ended = [line.partition("| ")[2] for line in log.splitlines() if "Floating point exception" in line]
     assert len(ended) == 2

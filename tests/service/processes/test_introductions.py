@@ -11,7 +11,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from service.ipc.channel import Channel, Full
-from service.ipc.documents import Connection, Forget, Gone, Peer, ToAcceptor
+from service.ipc.documents import Connection, Gone, Open, Peer, ToAcceptor
 from service.processes import introductions as module
 from service.processes.introductions import Introductions, Mailbox
 
@@ -77,7 +77,7 @@ def test_connections_of_the_dead_go_to_their_successor(bench: Bench, monkeypatch
         ours, theirs = map(stack.enter_context, socket.socketpair())
         sender = Channel(before.other, READ)
         sender.send(Connection(), b"early", [theirs.fileno()])
-        sender.send(Forget(number=1))
+        sender.send(Open(number=1, called="a"))
         before.other.send(b"what?")
         sender.send(Connection(), bytes(100_000), [theirs.fileno()])
         after = bench.start("serving-1")

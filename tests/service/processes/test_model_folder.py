@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
@@ -361,7 +360,7 @@ def test_a_named_folder_is_one_model(files: list[str], versions: list[str], told
         _write(tmp_path / file, told.read_bytes())
     models = FolderModels.read(tmp_path, name="bugs")
     assert {name: list(map(str, numbers)) for name, numbers in models.by_name.items()} == {"bugs": versions}
-    assert asyncio.run(models.look_up("bugs")).version == versions[-1]
+    assert models.look_up("bugs").version == versions[-1]
 
 
 def test_a_file_without_profile_is_read_from_its_graph(
@@ -385,7 +384,7 @@ def test_a_file_that_has_changed_is_not_opened(told: Path, tmp_path: Path) -> No
     path = tmp_path / "bugs.onnx"
     shutil.copy(told, path)
     models = FolderModels.read(tmp_path)
-    digest = asyncio.run(models.look_up("bugs")).digest
+    digest = models.look_up("bugs").digest
     with models.file(digest) as found:
         assert found == path
     os.utime(path, ns=(0, 0))

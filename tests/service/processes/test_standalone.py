@@ -23,7 +23,7 @@ def test_only_what_checks_keys_is_given_them(tmp_path: Path, monkeypatch: pytest
     settings = ServiceSettings(data_dir=tmp_path, wall=wall)
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        children = standalone._children(settings, tmp_path, [listener], stack)
+        children = standalone._children(settings, tmp_path, listener, stack)
         holding = {
             word: {child.name for child in children if word in "\n".join(child.environment.values())}
             for word in (KEY, "password")
@@ -38,7 +38,7 @@ def test_every_process_is_told_how_many_answer_predictions(tmp_path: Path) -> No
     settings = ServiceSettings(data_dir=tmp_path, api_processes=2, wall="preferred")
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        children = standalone._children(settings, tmp_path, [listener], stack)
+        children = standalone._children(settings, tmp_path, listener, stack)
         told = {child.name: child.environment.get("FEDLAS_API_PROCESSES") for child in children}
     assert {"control", "serving-1", "serving-2", "acceptor"} <= told.keys()
     assert told["control"] == "2"

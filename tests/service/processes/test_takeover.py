@@ -44,17 +44,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WalledApi,
         )
         api.client.headers["Authorization"] = f"Bearer {KEY}"
         model = publish(api.registry, "digits", scaling(2))
-        publish(api.registry, "another", scaling(3))
+        another = publish(api.registry, "another", scaling(3))
         assert api.client.get("/v2/models/digits/ready").status_code == 200  # opened by both processes
-        with api.registry.read() as unit:
-            digest = str(unit.models.get(model).served_sha256)
         served = root / "data" / "run" / "served"
         yield api, takeover, {
             "only_channel": False,
             "data": str(root / "data"),
-            "copy": str(served / "serving-1" / digest),
+            "copy": str(served / "models" / model / "model.onnx"),
             "keys": str(served / "keys" / "keys.json"),
-            "others": str(served / "serving-2"),
+            "names": str(served / "names"),
+            "wished": str(served / "models" / another / "model.json"),
+            "run": str(root / "data" / "run"),
             "others_name": "serving-2",
             "beside": str(ROOT / "pyproject.toml"),
             "code": wall.__file__,
@@ -64,10 +64,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WalledApi,
             "pids": {
                 "control": api.pid("control"), "its parent": os.getpid(), "another": api.pid("serving-2"),
             },
-            "questions": [
-                {"kind": "model", "called": "another"},
-                {"kind": "model", "called": "unknown"},
-            ],
+            "another": another,
         }  # fmt: skip
 
 
@@ -82,15 +79,15 @@ def done(got: Json) -> set[str]:
     return {name for name, what in got["found"].items() if what != "denied"}
 
 
-def test_a_serving_process_reads_its_copies_and_reaches_nothing(
+def test_a_serving_process_reads_the_served_folder_and_reaches_nothing(
     place: tuple[WalledApi, Takeover, Json], tmp_path: Path
 ) -> None:
-    """No file but its served copies and digests of keys, no network, no program, no other process; it answers on."""
+    """No file but the served folder, no network, no program, no other process; it answers on."""
     needs_all(tmp_path)
     api, takeover, targets = place
     got = takeover.of(api.pid("serving-1"), targets)
     assert done(got) == {
-        *("read its copy", "read the digests of keys", "thread", "pair of sockets", "file in memory")
+        *("read its copy", "read the digests of keys", "list names", "thread", "pair of sockets", "file in memory")
     }, (done(got), got["found"])
     told = "\n".join(got["environment"].values())
     assert not [word for word in (KEY, SECRET, targets["data"]) if word in told]
@@ -110,15 +107,14 @@ def test_the_acceptor_has_its_sockets_and_nothing_else(place: tuple[WalledApi, T
 
 
 def test_what_control_does_for_a_serving_process(place: tuple[WalledApi, Takeover, Json]) -> None:
-    """Control says what a name means, and nothing of keys; it answers no request, and gives no place away."""
+    """Control puts a served copy into the folder, and answers no question and no request; it gives no place away."""
     api, takeover, targets = place
     got = takeover.of(api.pid("serving-2"), {**targets, "only_channel": True, "others_name": "serving-1"})
     found = got["found"]
     assert found["a connection of its own"] == {"answer": ""}
     assert found["another's place"] == {"answer": ""}
-    another = found["ask about another"]
-    assert set(another) == {"kind", "number", "version", "model_id", "digest", "served"}
-    assert found["ask about unknown"]["code"] == "unknown_model"
+    assert found["wish for another"] == "done"
+    assert found["ask what a name means"] == {"answer": None}
     until(lambda: api.client.post("/v1/models/digits/predict", json=BODY).status_code == 200, what="on")
 
 

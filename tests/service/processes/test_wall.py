@@ -38,7 +38,7 @@ landlock.set_dumpable(True)
 _CONFINED = f"""
 PARTING = ctypes.c_int()
 landlock.call("prctl", 1, {int(signal.SIGTERM)})
-report = confinement.confine(confined.serving(folder, folder))
+report = confinement.confine(confined.serving(folder))
 landlock.call("prctl", 2, ctypes.byref(PARTING))
 try:
     os.listdir("/etc")
@@ -71,7 +71,7 @@ def test_what_is_missing_is_told_or_refused(
         return
     with pytest.raises(SystemExit, match="FEDLAS_WALL=required") as refused:
         wall.expected(required, report)
-    assert "reads only its served copies, writes nothing" in str(refused.value)
+    assert "reads only the served folder, writes nothing" in str(refused.value)
     assert "Linux 5.13 or newer with Landlock" in str(refused.value)
 
 
@@ -81,7 +81,7 @@ def test_a_process_that_lacks_what_the_trial_found_does_not_begin(tmp_path: Path
         "def denied(*_):\n"
         "    raise OSError(errno.ENOSYS, 'too old')\n"
         "landlock.restrict = denied\n"
-        "sys.argv = ['x', 'serving', '--folder', str(folder), '--expect', 'files']\n"
+        "sys.argv = ['x', 'serving', '--served', str(folder), '--expect', 'files']\n"
         "sys.exit(confined.main())\n",
         tmp_path,
     )
@@ -110,11 +110,11 @@ def test_whoever_starts_it_confines_it(before: str) -> None:
 def test_no_folder_above_the_data_is_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it lies inside the code, as in a checkout: a right to one folder holds for all below."""
     code = tmp_path / "code"
-    folder = code / "fedlas-data" / "run" / "served" / "serving-1"
+    folder = code / "fedlas-data" / "run" / "served"
     folder.mkdir(parents=True)
     (code / "package").mkdir()
     (code / "package" / "__init__.py").touch()
     monkeypatch.syspath_prepend(str(code))
-    granted = [path for path, _ in confined.serving(folder, folder.with_name("keys")).grants]
+    granted = [path for path, _ in confined.serving(folder).grants]
     assert [path for path in granted if folder.is_relative_to(path)] == [folder]
     assert code / "package" in granted

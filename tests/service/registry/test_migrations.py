@@ -75,7 +75,8 @@ def test_tables_of_a_pre_release_become_todays(settings: ServiceSettings, tmp_pa
             "ADD COLUMN promoted BOOLEAN",
         ):
             connection.execute(sa.text(f"ALTER TABLE jobs {change}"))
-        connection.execute(sa.text("DROP TABLE api_keys"))
+        for table in ("api_keys", "served_changes"):
+            connection.execute(sa.text(f"DROP TABLE {table}"))
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '0018'"))
     with pytest.raises(SystemExit, match="run `fedlas migrate` once, which keeps a copy"):
         registry.migrate()

@@ -12,7 +12,6 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.api.plumbing import probes
-from service.api.plumbing.services import quarantine
 from service.queue import PermitSender
 from service.registry import tables
 from service.registry.errors import Unavailable
@@ -178,12 +177,12 @@ def test_a_model_in_quarantine_is_named(api: Api, browser: TestClient) -> None:
     with api.registry.write() as unit:
         (row,) = unit.models.newest(limit=1, after=None)
         row.served_sha256 = "ab" * 32
-    quarantine(api.settings).add("ab" * 32)
-    quarantine(api.settings).add("cd" * 32)
-    gone = quarantine(api.settings)._folder
+    api.services.quarantine.add("ab" * 32)
+    api.services.quarantine.add("cd" * 32)
+    gone = api.services.quarantine._folder
     assert gone is not None
     os.utime(gone / ("cd" * 32), (time.time() - 700, time.time() - 700))
-    assert list(quarantine(api.settings).suspended()) == ["ab" * 32]
+    assert list(api.services.quarantine.suspended()) == ["ab" * 32]
     assert "The model “<bdi>hangs</bdi>” is out of service for another 10 minutes." in browser.get("/operations").text
 
 

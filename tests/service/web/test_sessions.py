@@ -12,8 +12,8 @@ from sqlalchemy import select, update
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
-from service.keys import Fingerprints
 from service.registry.tables import BrowserSession
+from service.served.keys import Fingerprints
 from service.web.sessions import COOKIE, _sealed, origin_of, session_id_of
 from tests.helpers.api import Api, MakeApi, open_api
 

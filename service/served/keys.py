@@ -12,7 +12,6 @@ import hashlib
 import hmac
 import json
 import logging
-import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -20,6 +19,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+
+from service.served.folder import replace
 
 if TYPE_CHECKING:
     from service.registry import tables
@@ -30,8 +31,6 @@ _LOOK_EVERY_S = 0.2
 #: How often the API reads the table again: another machine may have issued or revoked a key.
 REFRESH_S = 1.0
 _FILE = "keys.json"
-#: The folder of that file, beside those of served copies.
-KEYS_FOLDER = "keys"
 #: Environment variable of a process without settings: the fingerprints.
 ADMINISTRATORS = "FEDLAS_ADMINISTRATORS"
 _SALT_BYTES = 16
@@ -153,22 +152,15 @@ class Keys:
         """
         assert self._path is not None
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self._path.with_suffix(".new")
         with self._path.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             now = datetime.now(UTC)
             rows = {row.sha256: _written(row) for row in read() if row.expires_at is None or row.expires_at > now}
             content = json.dumps(rows, sort_keys=True).encode()
             try:
-                if not self._path.exists() or self._path.read_bytes() != content:
-                    with fresh.open("wb") as file:
-                        file.write(content)
-                        file.flush()
-                        os.fsync(file.fileno())
-                    os.replace(fresh, self._path)
+                replace(self._path, content)
             except OSError as error:
                 self._report(f"the file of keys cannot be written: {error}")
-                fresh.unlink(missing_ok=True)
                 if self._known[1].keys() - rows.keys():
                     self._path.unlink(missing_ok=True)
                 raise
