@@ -23,10 +23,7 @@ from starlette.types import ASGIApp
 from service.api.document.building import Documents, build
 from service.api.document.prediction_operations import OPERATIONS
 from service.api.plumbing import error_handlers
-from service.api.plumbing.access import AccessMiddleware
-from service.api.plumbing.access_log import AccessLogMiddleware, RequestIdMiddleware
 from service.api.plumbing.error_handlers import HeadMiddleware
-from service.api.plumbing.problems import RESPONSES
 from service.api.plumbing.services import Services
 from service.api.resources import (
     batches,
@@ -41,6 +38,9 @@ from service.api.resources import (
     operations,
     uploads,
 )
+from service.http.access import AccessMiddleware
+from service.http.access_log import AccessLogMiddleware, RequestIdMiddleware
+from service.http.problems import RESPONSES
 from service.registry.errors import Unavailable
 from service.web.pages import ProblemPagesMiddleware, install
 from service.web.rendering import StaticFile, answer

@@ -21,7 +21,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter
 
-from service.inference.metrics import WIDTH, Counts, ModelKey, OtherProcesses, latest, merged
+from service.predict.engine.metrics import WIDTH, Counts, ModelKey, OtherProcesses, latest, merged
 
 _LOG = logging.getLogger(__name__)
 _MAX_ENDED = 1000  # models of processes that have ended

@@ -179,7 +179,7 @@ def _choice(name: str, value: JsonObject) -> JsonObject:
 
 
 _COSTS: JsonObject = {"type": "array", "items": {"type": "array", "items": {"type": "number", "minimum": 0}}}
-#: The rule of a decision; `service.inference.predictions` checks it against the model.
+#: The rule of a decision; `service.predict.formats.predictions` checks it against the model.
 Decision = Annotated[
     dict[str, JsonValue],
     WithJsonSchema(

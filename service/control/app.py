@@ -24,10 +24,10 @@ from fastapi import FastAPI
 from opentelemetry.util.re import parse_env_headers
 from starlette.types import Receive, Scope, Send
 
-from service.api.plumbing import problems
 from service.api.plumbing.services import Core, Services
 from service.control.peers import PeerModels, ServingPeers
 from service.control.suspension import Suspension
+from service.http import problems
 from service.ipc.channel import ThrottledLog
 from service.registry.errors import Unavailable
 from service.registry.settings import ServiceSettings

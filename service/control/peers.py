@@ -16,7 +16,6 @@ from pydantic import BaseModel
 
 from service.control.peer import READ, Known, ServingPeer
 from service.control.suspension import Suspension
-from service.inference.metrics import ServingMetrics
 from service.ipc.channel import Channel, Packet
 from service.ipc.documents import (
     ACCEPTOR,
@@ -34,6 +33,7 @@ from service.ipc.documents import (
     place_of_request,
 )
 from service.ipc.reader import ALL, Adoption, Reader
+from service.predict.engine.metrics import ServingMetrics
 from service.registry.errors import ControlAway, RegistryError, Unavailable
 from service.served.writer import ServedWriter
 from service.shared_counts import ServingCounts

@@ -12,8 +12,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from service.inference.quarantine import Quarantine
 from service.ipc.documents import Fault
+from service.predict.engine.quarantine import Quarantine
 
 _LOG = logging.getLogger(__name__)
 #: The time within which ends of processes are counted together.

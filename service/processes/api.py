@@ -15,16 +15,16 @@ from functools import partial
 
 from service.api.plumbing.services import Core, Services
 from service.heartbeat import Heartbeat
-from service.inference.quarantine import Quarantine
-from service.inference.session import providers, release_arena
+from service.predict.app import ROUTES, ServingApp
+from service.predict.call import ServingServices, scheduler_of
+from service.predict.engine.quarantine import Quarantine
+from service.predict.engine.session import providers, release_arena
 from service.process_memory import MemoryRelease, limit
 from service.processes.control import await_database, say_where
 from service.processes.supervision import empty_served, numbered
 from service.registry.settings import ServiceSettings
 from service.rest_api import App, build_document, rest_api
 from service.server import STUCK_EXIT_CODE, Server, configured, prepare_process
-from service.serving.app import ROUTES, ServingApp
-from service.serving.call import ServingServices, scheduler_of
 from service.tracing import Tracing
 from service.transport.connections import Connections
 from service.transport.protocol import Protocol

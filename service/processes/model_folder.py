@@ -27,25 +27,31 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fedlas.contract.predictions import ServedModel
-from service.api.plumbing import problems
-from service.api.plumbing.access import AccessControl, AccessMiddleware
-from service.api.plumbing.access_log import AccessLog, AccessLogMiddleware, RequestIdMiddleware
 from service.api.plumbing.exposition import Exposition
-from service.inference.calibrated_file import BadFile, file_profile
-from service.inference.metrics import ServingMetrics, Totals
-from service.inference.oip.responses import EXTENSIONS, model_config, model_metadata, model_statistics, server_metadata
-from service.inference.session import providers, release_arena
+from service.http import problems
+from service.http.access import AccessControl, AccessMiddleware
+from service.http.access_log import AccessLog, AccessLogMiddleware, RequestIdMiddleware
+from service.predict.app import ROUTES, ServingApp
+from service.predict.call import ServingServices, scheduler_of
+from service.predict.engine.calibrated_file import BadFile, file_profile
+from service.predict.engine.metrics import ServingMetrics, Totals
+from service.predict.engine.session import providers, release_arena
+from service.predict.formats.oip_responses import (
+    EXTENSIONS,
+    model_config,
+    model_metadata,
+    model_statistics,
+    server_metadata,
+)
+from service.predict.repository import Lookup
+from service.predict.served_folder import ResolvedModel
 from service.process_memory import MemoryRelease, limit
 from service.processes.supervision import bound
 from service.registry.errors import Conflict, NotFound, RegistryError, Unavailable
 from service.registry.settings import ServiceSettings
 from service.served.folder import VERSION, version_number
 from service.served.keys import Keys
-from service.served.reader import ResolvedModel
-from service.served.repository import Lookup
 from service.server import STUCK_EXIT_CODE, Server, configured, prepare_process, warn_without_keys
-from service.serving.app import ROUTES, ServingApp
-from service.serving.call import ServingServices, scheduler_of
 from service.tracing import Tracing
 from service.transport.connections import Connections
 from service.transport.protocol import Protocol

@@ -20,25 +20,25 @@ from pathlib import Path
 
 from starlette.types import Receive, Scope, Send
 
-from service.api.plumbing import problems
-from service.api.plumbing.access import AccessControl
-from service.api.plumbing.access_log import AccessLog
 from service.confinement import seccomp
 from service.heartbeat import Heartbeat
-from service.inference.metrics import ServingMetrics
-from service.inference.session import providers, release_arena
+from service.http import problems
+from service.http.access import AccessControl
+from service.http.access_log import AccessLog
 from service.ipc.run_marks import RunMarks
+from service.predict.app import ROUTES, ServingApp, restarting
+from service.predict.call import ServingServices, scheduler_of
+from service.predict.control_channel import ControlChannel
+from service.predict.engine.metrics import ServingMetrics
+from service.predict.engine.session import providers, release_arena
+from service.predict.repository import Lookup, ModelRepository
+from service.predict.served_folder import ServedFolder
 from service.process_memory import MemoryRelease, limit
 from service.processes import confined
 from service.registry.settings import ServingSettings
 from service.served.folder import KEYS
 from service.served.keys import ADMINISTRATORS, Fingerprints, Keys
-from service.served.reader import ServedFolder
-from service.served.repository import Lookup, ModelRepository
 from service.server import STUCK_EXIT_CODE, Server, configured, prepare_process
-from service.serving.app import ROUTES, ServingApp, restarting
-from service.serving.call import ServingServices, scheduler_of
-from service.serving.control_channel import ControlChannel
 from service.shared_counts import Snapshot
 from service.tracing import Tracing
 from service.transport.connections import Connections

@@ -1,4 +1,4 @@
-"""The error family of the registry and the service; `service.api.plumbing.problems` maps it to status codes.
+"""The error family of the registry and the service; `service.http.problems` maps it to status codes.
 
 RegistryError
 ├── NotFound             no record has this id (or what was asked of it does not exist)

@@ -17,8 +17,8 @@ from starlette.responses import Response
 from starlette.types import Message, Receive
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from service.api.plumbing.access_log import request_id_of
-from service.api.plumbing.problems import problem
+from service.http.access_log import request_id_of
+from service.http.problems import problem
 from service.transport.connections import MAX_PENDING_HEAD_BYTES, Connections
 from service.transport.request_head import (
     HEAD_BYTES,

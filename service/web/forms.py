@@ -26,12 +26,12 @@ from fedlas.contract.problems import Problem
 from fedlas.contract.records import DatasetRecord, JobRecord, ModelRecord
 from service.api.plumbing.idempotency import Key, create_once
 from service.api.plumbing.options import Options, read_options, stored_options
-from service.api.plumbing.problems import invalid, problem_of
 from service.api.plumbing.receiving import Form, ReceivedFile, join_weights, receive_parts, take_part
 from service.api.plumbing.records import Row
 from service.api.plumbing.services import Services
 from service.api.resources.datasets import add_dataset
 from service.api.resources.models import add_model, stored_model_options
+from service.http.problems import invalid, problem_of
 from service.registry.errors import InvalidRequest, RegistryError
 from service.registry.presenters import dataset_record, model_record
 from service.registry.registry import UnitOfWork

@@ -17,7 +17,7 @@ from fedlas.contract.report import Report
 from service.api.plumbing.responses import After, cursor
 from service.api.plumbing.services import Services, ServicesDep
 from service.api.resources.names import AfterName
-from service.inference.profile import ServingProfile
+from service.predict.engine.profile import ServingProfile
 from service.registry import tables
 from service.registry.presenters import dataset_record, model_record
 from service.registry.registry import UnitOfWork, find_model

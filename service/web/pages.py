@@ -15,8 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fedlas.contract.error_codes import ERROR_CODES
 from fedlas.contract.problems import Problem
 from fedlas.contract.record_codes import RECORD_CODES
-from service.api.plumbing.access import headers_of
 from service.api.plumbing.services import Services, ServicesDep
+from service.http.access import headers_of
 from service.registry.errors import NotFound
 from service.registry.registry import UnitOfWork
 from service.web import jobs, live, models, new_job, operations, rendering, try_it

@@ -26,8 +26,8 @@ from markupsafe import Markup
 from fedlas.contract.error_codes import ERROR_CODES
 from fedlas.contract.problems import Problem
 from fedlas.report import page as report_page
-from service.api.plumbing.access import GRANT
 from service.api.plumbing.responses import etag_matches
+from service.http.access import GRANT
 from service.registry.errors import NotFound
 from service.web.sessions import STATIC, session_id_of
 

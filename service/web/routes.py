@@ -20,9 +20,9 @@ from pydantic import JsonValue
 
 from fedlas.contract.problems import Problem
 from fedlas.contract.records import FINAL
-from service.api.plumbing.access_log import SCOPE_KEY
 from service.api.plumbing.request_bodies import limited
 from service.api.plumbing.responses import Record
+from service.http.access_log import SCOPE_KEY
 from service.registry.errors import UnsupportedFormat
 from service.web.rendering import see_other
 from service.web.sessions import SIGN_IN

@@ -24,10 +24,10 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.api.plumbing.access import SAFE_METHODS, answer_until, headers_of, is_open
-from service.api.plumbing.access_log import SCOPE_KEY
-from service.api.plumbing.problems import problem, problem_of
 from service.api.plumbing.services import Services
+from service.http.access import SAFE_METHODS, answer_until, headers_of, is_open
+from service.http.access_log import SCOPE_KEY
+from service.http.problems import problem, problem_of
 from service.ipc.channel import TokenBucket
 from service.registry.errors import Overloaded, RegistryError, Unavailable
 from service.registry.registry import UnitOfWork

@@ -18,8 +18,8 @@ from urllib.parse import quote, urlsplit
 from pydantic import JsonValue
 
 from fedlas.contract.records import ModelRecord
-from service.inference.oip.tensors import datatype_name
-from service.inference.profile import ServingProfile, TensorSpec
+from service.predict.engine.profile import ServingProfile, TensorSpec
+from service.predict.formats.oip_tensors import datatype_name
 
 #: Rows of more numbers are made by the snippet in place of standing in it.
 _MAX_NUMBERS = 300

@@ -25,10 +25,10 @@ from fedlas.contract.predictions import PredictResponse
 from fedlas.contract.problems import Problem
 from fedlas.contract.report import Report
 from service.api.plumbing.services import Services, ServicesDep, in_thread
-from service.inference.profile import ServingProfile, TensorSpec
+from service.predict.engine.profile import ServingProfile, TensorSpec
+from service.predict.served_folder import ResolvedModel
 from service.registry.errors import InvalidRequest, RegistryError, TooLarge
 from service.registry.registry import UnitOfWork
-from service.served.reader import ResolvedModel
 from service.web.abstention import Costs, Promise, cheapest, promises, table, threshold_svg, tradeoff
 from service.web.forms import problem_for
 from service.web.jobs import stored_report

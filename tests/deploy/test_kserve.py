@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
-from service.api.plumbing.access import is_open
 from service.cli import parser
+from service.http.access import is_open
 from service.registry.settings import ServiceSettings
 from tests.helpers import ROOT
 from tests.helpers.compose import read

@@ -165,7 +165,7 @@ NEVER_LOADED = {
     "service.processes.api": {"torch", "onnx", "fedlas.losses"},
     "service.cli": {"torch", "onnx", "onnxruntime", "numpy", "fastapi", "sqlalchemy", "celery"},
     "service.processes.control": {
-        *("alembic", "scipy", "torch", "onnx", "onnxruntime", "fedlas.losses", "service.inference.scheduler")
+        *("alembic", "scipy", "torch", "onnx", "onnxruntime", "fedlas.losses", "service.predict.engine.scheduler")
     },
     "worker.app": {"alembic", "scipy", "torch", "onnx", "onnxruntime", "fedlas.losses"},
     "service.processes.serving": {

@@ -11,11 +11,11 @@ from typing import Any
 from starlette.testclient import TestClient
 
 from service.api.plumbing.services import Services
-from service.inference.scheduler import Scheduler
+from service.predict.app import ServingApp
+from service.predict.engine.scheduler import Scheduler
 from service.processes.api import create_app
 from service.registry.registry import Registry
 from service.registry.settings import ServiceSettings, WorkerSettings
-from service.serving.app import ServingApp
 from tests.helpers import Json
 from tests.helpers.backends import place
 from tests.helpers.documented import check_documented

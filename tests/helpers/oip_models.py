@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from service.inference.profile import ServingProfile
+from service.predict.engine.profile import ServingProfile
 
 LOGITS = np.array([[2.0, 0.0, -1.0], [0.0, 0.5, 0.4], [-3.0, 1.0, 1.0]], dtype=np.float32)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from service.inference import request_formats
-from service.inference.profile import ServingProfile
+from service.predict.engine.profile import ServingProfile
+from service.predict.formats import request_formats
 from tests.helpers import Json
 
 NPY = "application/x-npy"

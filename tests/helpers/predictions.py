@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from fedlas.contract.options import AnswerOptions
-from service.inference.answers import json_rows
-from service.inference.predictions import DecisionPolicy, Predictions
-from service.inference.profile import ServingProfile
+from service.predict.engine.profile import ServingProfile
+from service.predict.formats.answers import json_rows
+from service.predict.formats.predictions import DecisionPolicy, Predictions
 
 
 def policy(profile: Mapping[str, Any], options: AnswerOptions) -> DecisionPolicy:

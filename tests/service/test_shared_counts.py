@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.inference.metrics import CONFIDENCE, ROWS, WIDTH, ModelKey, merged
+from service.predict.engine.metrics import CONFIDENCE, ROWS, WIDTH, ModelKey, merged
 from service.shared_counts import ServingCounts, Snapshot
 
 DIGITS = ModelKey("digits", "2", "mdl_a")

@@ -11,7 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedlas.contract.options import AnswerOptions
-from service.inference.answers import (
+from service.predict.app import ServingApp
+from service.predict.engine.profile import LabelSizes
+from service.predict.engine.scheduler import Scheduler
+from service.predict.formats.answers import (
     RowSize,
     json_rows,
     of_npy,
@@ -21,14 +24,11 @@ from service.inference.answers import (
     write_json,
     write_npy,
 )
-from service.inference.oip.requests import RequestedOutput
-from service.inference.oip.responses import encode
-from service.inference.predictions import Predictions
-from service.inference.profile import LabelSizes
-from service.inference.scheduler import Scheduler
+from service.predict.formats.oip_requests import RequestedOutput
+from service.predict.formats.oip_responses import encode
+from service.predict.formats.predictions import Predictions
+from service.predict.messages import Request
 from service.registry.errors import Overloaded, TooLarge
-from service.serving.app import ServingApp
-from service.serving.messages import Request
 from tests.helpers.api import Api
 from tests.helpers.hostile_bodies import PAIR, Json, ready_model
 from tests.helpers.predictions import policy

@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from service.api.plumbing import problems
-from service.inference.oip import requests
-from service.inference.profile import ServingProfile
+from service.http import problems
+from service.predict import infer, predict
+from service.predict.engine.profile import ServingProfile
+from service.predict.formats import oip_requests as requests
+from service.predict.messages import inflated
 from service.registry.errors import InvalidRequest, RegistryError, TooLarge
-from service.serving import infer, predict
-from service.serving.messages import inflated
 from tests.helpers.hostile_bodies import MEBIBYTE, PAIR, Json, keyed, listed
 
 MODEL = ServingProfile.of(PAIR)

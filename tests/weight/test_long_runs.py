@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.inference.batching import InferenceBatch, ModelQueue
-from service.inference.profile import Outputs, RunLimits
-from service.inference.scheduler import Scheduler, SchedulerOptions
-from service.inference.session import OpenModel
+from service.predict.engine.batching import InferenceBatch, ModelQueue
+from service.predict.engine.profile import Outputs, RunLimits
+from service.predict.engine.scheduler import Scheduler, SchedulerOptions
+from service.predict.engine.session import OpenModel
 from service.registry.artifacts import ArtifactStore
 from service.registry.errors import DeadlineExceeded, InvalidRequest
 from tests.helpers.served import scaling, toiling

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.inference.profile import RunLimits
-from service.inference.scheduler import Scheduler, SchedulerOptions
-from service.inference.session import release_arena
+from service.predict.engine.profile import RunLimits
+from service.predict.engine.scheduler import Scheduler, SchedulerOptions
+from service.predict.engine.session import release_arena
 from service.process_memory import MemoryRelease, resident_bytes
 from service.registry.artifacts import ArtifactStore
 from tests.helpers.served import scaling

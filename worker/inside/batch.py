@@ -15,10 +15,10 @@ from fedlas.contract.events import Progress
 from fedlas.contract.options import AnswerOptions
 from fedlas.errors import Mismatch
 from fedlas.preprocessing import usable_cores
-from service.inference.predictions import DecisionPolicy, no_confidence
-from service.inference.profile import MODEL_OUTPUTS, Outputs, ServingProfile, completed
-from service.inference.result_tables import TableWriter, numbered, write_results
-from service.inference.session import REFUSALS, former_names, open_session, refusal
+from service.predict.engine.profile import MODEL_OUTPUTS, Outputs, ServingProfile, completed
+from service.predict.engine.session import REFUSALS, former_names, open_session, refusal
+from service.predict.formats.predictions import DecisionPolicy, no_confidence
+from service.predict.formats.result_tables import TableWriter, numbered, write_results
 from service.registry.errors import InvalidRequest
 from worker.documents import (
     BatchOrder,

@@ -32,7 +32,7 @@ from fedlas.export.scores_graph import priors_input
 from fedlas.progress import JobProgress
 from fedlas.report import reliability_svg, report_html
 from fedlas.report.provenance import rfc3339
-from service.inference.result_tables import CLASS_NAMES, lists, plain, write_results
+from service.predict.formats.result_tables import CLASS_NAMES, lists, plain, write_results
 from worker.documents import JobOrder, JobResult, ScoresOrder, ScoresProfile, ScoresResult
 from worker.inside.channel import Emit, Files
 from worker.inside.job_events import JobEvents, notice_documents

@@ -17,7 +17,7 @@ from fedlas.contract.profiles import MeasuredBatch, ServingCost, TensorSpec
 from fedlas.data.dataset import Array
 from fedlas.importers.onnx.cost.serving_cost import serving_cost
 from fedlas.importers.onnx.graph import Graph
-from service.inference.session import open_session
+from service.predict.engine.session import open_session
 
 #: Makes an array of this shape and type.
 Fill = Callable[[Sequence[int], str], Array]

@@ -23,10 +23,10 @@ from fedlas.contract.protocol import OipError
 from fedlas.contract.record_codes import RECORD_CODES
 from fedlas.contract.requests import JobOptions, JobRequest
 from service.api.document.prediction_operations import PredictionOperation
-from service.api.plumbing.access import is_open
 from service.api.plumbing.declarations import CODES, CODES_AT, header_references
-from service.api.plumbing.problems import PROTOCOL, protocol_status
 from service.api.plumbing.routing import ANY_KEY
+from service.http.access import is_open
+from service.http.problems import PROTOCOL, protocol_status
 
 Json = dict[str, Any]
 _REFERENCE = re.compile(r"#/components/(\w+)/([\w-]+)")

@@ -1,4 +1,4 @@
-"""The operations that are answered in front of FastAPI, by the handlers of `service.serving.app`."""
+"""The operations that are answered in front of FastAPI, by the handlers of `service.predict.app`."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.plumbing import problems
+from service.http import problems
 from service.registry import errors
 
 _METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")

@@ -19,7 +19,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as openmetr
 from prometheus_client.registry import Collector
 from starlette.responses import Response
 
-from service.inference.metrics import (
+from service.predict.engine.metrics import (
     ABSTENTIONS,
     BATCH_ROWS,
     COMPUTE_SECONDS,

@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.types import Message, Receive
 
-from service.api.plumbing.problems import BODY_TIMEOUT_S, stalled, too_large
+from service.http.problems import BODY_TIMEOUT_S, stalled, too_large
 from service.registry.errors import InvalidRequest, TooLarge, UnsupportedFormat
 
 #: A job has some 50 fields and as many metadata of 512 characters; costs of 300 classes are 200 KB.

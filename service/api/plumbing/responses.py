@@ -20,8 +20,8 @@ from fedlas.contract.profiles import PriorsInput
 from fedlas.contract.records import BatchRecord, CalibratorRecord, DatasetRecord, JobRecord, ModelRecord
 from service.api.plumbing.declarations import BINARY, STORED, operation
 from service.api.plumbing.idempotency import Creation
-from service.api.plumbing.problems import problem
 from service.api.plumbing.services import Services
+from service.http.problems import problem
 from service.registry import tables
 from service.registry.errors import InvalidRequest
 

@@ -17,8 +17,8 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from fedlas.contract.base import objection
-from service.api.plumbing.problems import printable
 from service.api.plumbing.request_bodies import checked
+from service.http.problems import printable
 from service.registry.errors import InvalidRequest, NotFound
 
 #: Ids have at most 30 characters and published names 100.

@@ -14,14 +14,16 @@ from fastapi import Depends
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 
-from service.api.plumbing.access import AccessControl
-from service.api.plumbing.access_log import AccessLog
 from service.api.plumbing.exposition import Exposition
 from service.api.plumbing.long_poll import LongPoll
 from service.api.plumbing.metrics import RegistryFigures
 from service.api.plumbing.probes import Probes
-from service.inference.metrics import ServingMetrics
-from service.inference.quarantine import Quarantine
+from service.http.access import AccessControl
+from service.http.access_log import AccessLog
+from service.predict.engine.metrics import ServingMetrics
+from service.predict.engine.quarantine import Quarantine
+from service.predict.repository import Lookup, ServedModels
+from service.predict.served_folder import ServedFolder
 from service.queue import PermitSender
 from service.registry import tables
 from service.registry.errors import Unavailable
@@ -29,8 +31,6 @@ from service.registry.registry import Registry, UnitOfWork
 from service.registry.settings import ServiceSettings
 from service.served.folder import KEYS
 from service.served.keys import REFRESH_S, Keys
-from service.served.reader import ServedFolder
-from service.served.repository import Lookup, ServedModels
 from service.served.writer import ServedWriter
 from service.tracing import Tracing
 

@@ -29,7 +29,6 @@ from fedlas.contract.records import FINAL, BatchRecord
 from fedlas.contract.requests import BatchRequest
 from service.api.plumbing.declarations import BINARY, CREATED, KEYED, OPTIONS_REFUSED, STORED, operation
 from service.api.plumbing.idempotency import IdempotencyKey, Key, create_once
-from service.api.plumbing.problems import named_by_body
 from service.api.plumbing.records import RecordRoutes
 from service.api.plumbing.responses import (
     MAX_BYTES,
@@ -43,9 +42,10 @@ from service.api.plumbing.responses import (
 )
 from service.api.plumbing.routing import Route
 from service.api.plumbing.services import Services, ServicesDep
-from service.inference.predictions import DecisionPolicy
-from service.inference.profile import ServingProfile
-from service.inference.result_tables import Writer, csv, ndjson, parquet, read_page
+from service.http.problems import named_by_body
+from service.predict.engine.profile import ServingProfile
+from service.predict.formats.predictions import DecisionPolicy
+from service.predict.formats.result_tables import Writer, csv, ndjson, parquet, read_page
 from service.registry import tables
 from service.registry.artifacts import ArtifactStore
 from service.registry.errors import Conflict, NotFound, Unavailable

@@ -29,7 +29,6 @@ from fedlas.contract.webhooks import parse_url
 from service.api.plumbing.declarations import BINARY, CREATED, KEYED, RECEIVED, STORED, operation
 from service.api.plumbing.idempotency import Creation, IdempotencyKey, Key, create_once, reserved
 from service.api.plumbing.options import read_options, stored_options
-from service.api.plumbing.problems import named_by_body
 from service.api.plumbing.receiving import Form, is_multipart, join_weights, receive_parts, take_part
 from service.api.plumbing.records import WEIGHTS, RecordRoutes
 from service.api.plumbing.request_bodies import check_json, parse_json
@@ -40,7 +39,8 @@ from service.api.resources.batches import PARQUET, RowCursor
 from service.api.resources.datasets import add_dataset
 from service.api.resources.models import add_model, stored_model_options
 from service.api.resources.reports import add_evidence, missing_evidence
-from service.inference.result_tables import CLASS_NAMES, read_page
+from service.http.problems import named_by_body
+from service.predict.formats.result_tables import CLASS_NAMES, read_page
 from service.registry import tables
 from service.registry.errors import Conflict, InvalidRequest, Unavailable
 from service.registry.presenters import job_record

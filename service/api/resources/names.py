@@ -13,7 +13,7 @@ from service.api.plumbing.declarations import LOST, SERVED, operation
 from service.api.plumbing.responses import Limit, page_of, tagged
 from service.api.plumbing.routing import Route
 from service.api.plumbing.services import ServicesDep
-from service.inference.profile import ServingProfile
+from service.predict.engine.profile import ServingProfile
 from service.registry.presenters import model_record
 from service.registry.registry import UnitOfWork
 from service.served.folder import version_number

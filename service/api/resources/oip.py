@@ -1,6 +1,6 @@
 """The Open Inference Protocol, `/v2`: metadata and health, and Triton's repository, statistics and configuration.
 
-`service.serving` answers inference itself.
+`service.predict` answers inference itself.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from fedlas.contract.protocol import (
     Statistics,
 )
 from service.api.plumbing.declarations import LOST, SERVED, operation
-from service.api.plumbing.problems import Responses
 from service.api.plumbing.routing import Route
 from service.api.plumbing.services import Services, ServicesDep
-from service.inference.metrics import Totals
-from service.inference.oip.responses import model_config, model_metadata, model_statistics, server_metadata
+from service.http.problems import Responses
+from service.predict.engine.metrics import Totals
+from service.predict.formats.oip_responses import model_config, model_metadata, model_statistics, server_metadata
 from service.registry.errors import Conflict, InvalidRequest, Unavailable
 from service.registry.registry import UnitOfWork, find_model
 

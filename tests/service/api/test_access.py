@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from service.api.plumbing.access_log import GONE, Access, AccessLog
+from service.http.access_log import GONE, Access, AccessLog
 from service.processes.control import say_where
 from service.registry.settings import ServiceSettings
 from tests.helpers.api import Api, MakeApi

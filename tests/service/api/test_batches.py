@@ -17,7 +17,7 @@ import onnxruntime as ort
 import pyarrow.parquet as pq
 import pytest
 
-from service.inference import result_tables
+from service.predict.formats import result_tables
 from service.registry.errors import NotFound
 from tests.helpers.api import Api, Json, open_api
 from tests.helpers.service import Service, children_of, serving, until

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from service.inference import scheduler
-from service.inference.session import OpenModel
+from service.predict.engine import scheduler
+from service.predict.engine.session import OpenModel
 from service.registry import tables
 from service.registry.errors import NotFound
 from service.registry.registry import Registry

@@ -18,7 +18,7 @@ from referencing.jsonschema import DRAFT202012
 
 from fedlas.contract.error_codes import ERROR_CODES
 from fedlas.contract.record_codes import RECORD_CODES
-from service.api.plumbing.problems import status_of
+from service.http.problems import status_of
 from service.processes.api import create_app
 from service.registry import errors
 from service.registry.settings import ServiceSettings

@@ -11,10 +11,10 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
+from service.predict.app import ServingApp
+from service.predict.call import InferenceCall
+from service.predict.messages import Request
 from service.registry.errors import DeadlineExceeded, Overloaded
-from service.serving.app import ServingApp
-from service.serving.call import InferenceCall
-from service.serving.messages import Request
 from tests.helpers.api import Json, MakeApi
 
 #: The largest body.

@@ -29,7 +29,7 @@ from starlette.testclient import TestClient
 from service.api.plumbing import metrics as figures_of_registry
 from service.api.plumbing.exposition import OPENMETRICS, TEXT, Exposition, serving_text
 from service.api.resources.operations import router
-from service.inference.metrics import (
+from service.predict.engine.metrics import (
     ABSTENTIONS,
     BATCH_ROWS,
     COMPUTE_SECONDS,

@@ -10,8 +10,8 @@ import pytest
 
 from service.control import suspension as module
 from service.control.suspension import Suspension
-from service.inference.quarantine import Quarantine
 from service.ipc.documents import Fault
+from service.predict.engine.quarantine import Quarantine
 from service.registry.errors import OutOfService
 
 BAD, GOOD = "ba" * 32, "60" * 32

@@ -28,8 +28,8 @@ from fedlas.export.graph import add_properties, write_graph
 from fedlas.guarantees import Guarantees
 from fedlas.importers import load_onnx
 from service import cli
-from service.inference.calibrated_file import file_profile
-from service.inference.profile import UNKNOWN, ServingProfile
+from service.predict.engine.calibrated_file import file_profile
+from service.predict.engine.profile import UNKNOWN, ServingProfile
 from service.processes.model_folder import FolderMistakes, FolderModels
 from service.registry.errors import NotFound
 from service.server import PAGES

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from service.predict.served_folder import NotHere, ServedFolder
 from service.registry import tables
 from service.registry.errors import Conflict, NotFound, Unavailable
 from service.registry.registry import Registry
 from service.registry.settings import ServiceSettings
 from service.registry.tables import new_id, now
 from service.served import folder as module
-from service.served.reader import NotHere, ServedFolder
 from service.served.writer import ServedWriter
 from tests.helpers.publishing import publish
 from tests.helpers.served import scaling
@@ -154,7 +154,7 @@ def test_half_a_file_is_answered_503(registry: Registry, root: Path) -> None:
 
 @pytest.mark.parametrize("called", ["../models", "a/b", ".", "", "a" * 300, "mdl_", "mdl_../../keys", "é", "a\0b"])
 def test_no_name_leads_elsewhere(registry: Registry, root: Path, called: str) -> None:
-    """What cannot be a name or id is unknown, and no file is looked for."""
+    """A text that cannot be a name or id is unknown, and no file is looked for."""
     followed(registry, root)
     with pytest.raises(NotFound):
         ServedFolder(root).look_up(called)

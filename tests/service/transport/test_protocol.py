@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from service.serving.messages import Answer, Request
+from service.predict.messages import Answer, Request
 from service.transport import head_protocol
 from service.transport import protocol as transport
 from service.transport.connections import Connections

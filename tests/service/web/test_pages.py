@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from fedlas.contract.error_codes import ERROR_CODES
-from service.api.plumbing.problems import problem
+from service.http.problems import problem
 from service.web.pages import ProblemPagesMiddleware
 from service.web.rendering import remedy_of
 from tests.helpers.api import Api, MakeApi

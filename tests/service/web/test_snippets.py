@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fedlas.contract.records import ModelRecord
-from service.inference.profile import ServingProfile
+from service.predict.engine.profile import ServingProfile
 from service.web.snippets import Caller, snippets, three_requests
 
 HOSTILE = "'; reboot #\"\n$(reboot) `id` \\ \u202e {x}"

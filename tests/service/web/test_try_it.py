@@ -13,8 +13,8 @@ from markupsafe import escape
 from fedlas.contract.report import Report
 from fedlas.guarantees import Guarantees
 from fedlas.metrics.statistics import wilson
-from service.inference.profile import ServingProfile
-from service.inference.signature import parse_inputs
+from service.predict.engine.profile import ServingProfile
+from service.predict.formats.signature import parse_inputs
 from service.registry.errors import InvalidRequest
 from service.web.abstention import Costs, cheapest, tradeoff
 from service.web.snippets import example_inputs, example_text

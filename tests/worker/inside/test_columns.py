@@ -14,8 +14,8 @@ import pytest
 from fedlas.contract.options import AnswerOptions, ModelOptions
 from fedlas.contract.profiles import ModelProfile
 from fedlas.errors import Mismatch, UnsupportedModel
-from service.inference.profile import ServingProfile
-from service.inference.signature import parse_inputs
+from service.predict.engine.profile import ServingProfile
+from service.predict.formats.signature import parse_inputs
 from tests.helpers.gaussian_classes import OVERCONFIDENT, network, world
 from tests.helpers.plan_orders import an_order
 from worker.documents import BatchOrder, InspectModelOrder, JobResult

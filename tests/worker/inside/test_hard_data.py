@@ -21,7 +21,7 @@ from fedlas.contract.requests import JobRequest
 from fedlas.errors import BadDataset
 from fedlas.gate.gate import judge
 from fedlas.race.calibrator_selection import CalibratorSelector
-from service.inference.calibrated_file import file_profile
+from service.predict.engine.calibrated_file import file_profile
 from tests.helpers.gaussian_classes import COUNT, OVERCONFIDENT, SPLITS, TRUTH, Array, Layers, network, words, world
 from worker.documents import (
     ChildEvent,

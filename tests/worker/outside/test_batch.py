@@ -10,7 +10,7 @@ import pytest
 
 from fedlas.contract.predictions import BatchManifest
 from fedlas.contract.profiles import ImagePreprocessing, ModelProfile
-from service.inference import result_tables
+from service.predict.formats import result_tables
 from service.registry.errors import LeaseLost
 from service.registry.registry import Registry
 from service.registry.settings import ServiceSettings

@@ -43,7 +43,7 @@ from worker.sandbox.protocol import JsonObject, Limits
 
 _LOG = logging.getLogger("fedlas.worker")
 
-#: Rows of a group of the results (`service.inference.result_tables.GROUP_ROWS`): a shard of more has whole groups.
+#: Rows of a group of the results (`formats.result_tables.GROUP_ROWS`): a shard of more has whole groups.
 GROUP_ROWS = 1 << 15
 #: Seconds to read a row of 64 numbers and write its answer, on two cores; to read a file of an image.
 _ROW_S = 3e-6

@@ -1,0 +1,203 @@
+"""The model repository: the open model behind a name or id.
+
+Where a name means another model than before, that one is opened while the old one still answers, for a second at most:
+a process that makes a change has it opened first, so that its client never waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from service.predict.served_folder import NotHere, ResolvedModel
+from service.registry.errors import NotFound, RegistryError, Unavailable
+
+if TYPE_CHECKING:
+    from service.predict.engine.batching import ModelQueue
+    from service.predict.engine.scheduler import Scheduler
+
+_LOG = logging.getLogger(__name__)
+#: A request waits so long for the model that a name means now, if the one that it meant before is open.
+_MAX_WAIT_S = 1.0
+#: A request waits so long for a served copy: one in a bucket takes time.
+_MAX_FETCH_S = 5.0
+_MAX_ENTRIES = 10_000
+#: How often models are closed that nothing means any more.
+_CLOSE_EVERY_S = 1.0
+#: The name or id that a request gives, and the version if it gives one.
+Key = tuple[str, str | None]
+#: Asks for the served copy of an id, and returns when it is worth another look.
+Fetch = Callable[[str], Awaitable[None]]
+
+
+class Folder(Protocol):
+    """Says what names and ids mean now."""
+
+    def look_up(self, called: str, version: str | None = None) -> ResolvedModel:
+        """Raises NotFound, Conflict, OutOfService, Unavailable, NotHere."""
+
+    def has_word_of(self, model_id: str) -> bool:
+        """True where it has the served copy, or knows why there is none."""
+
+    def file(self, digest: str) -> AbstractContextManager[Path]:
+        """The path of a served copy; raises NotFound."""
+
+
+class Lookup:
+    """Looks up names and ids in a folder, and has those served copies fetched that are not there; on the event loop."""
+
+    def __init__(self, folder: Folder, fetch: Fetch) -> None:
+        self.folder = folder
+        self._fetch = fetch
+        self._fetching: dict[str, asyncio.Task[None]] = {}
+
+    async def __call__(self, called: str, version: str | None = None) -> ResolvedModel:
+        """The model that answers now; raises NotFound, Conflict, OutOfService, Overloaded, Unavailable."""
+        try:
+            return self.folder.look_up(called, version)
+        except NotHere as missing:
+            await self.fetch(missing.args[0])
+        try:
+            return self.folder.look_up(called, version)
+        except NotHere:
+            raise Unavailable("unavailable", "the model's file is being fetched; come again in 1 s") from None
+
+    async def fetch(self, model_id: str) -> None:
+        """Have a served copy put there, once for all who wait; returns after a few seconds at the latest."""
+        task = self._fetching.get(model_id)
+        if task is None:
+            task = self._fetching[model_id] = asyncio.ensure_future(self._fetched(model_id))
+            task.add_done_callback(lambda done: (self._fetching.pop(model_id), done.cancelled() or done.exception()))
+        await asyncio.shield(task)
+
+    async def _fetched(self, model_id: str) -> None:
+        until = time.monotonic() + _MAX_FETCH_S
+        await self._fetch(model_id)
+        while not self.folder.has_word_of(model_id) and time.monotonic() < until:
+            await self._fetch(model_id)
+
+
+class ServedModels(Protocol):
+    """The models of the processes that answer predictions, which is this one or others."""
+
+    async def ready(self, called: str, version: str | None = None) -> None:
+        """Open the model behind a name or id.
+
+        Raises NotFound, or Conflict while it is not ready (`model_not_ready`) or taken out of service
+        (`model_unloaded`), or Unavailable.
+        """
+
+    async def prepare(self, model_id: str) -> None:
+        """Open a model ahead of its requests; where that fails, they raise."""
+
+    async def count(self) -> None:
+        """Have at hand what was counted until now."""
+
+    def check(self) -> None:
+        """Raises Unavailable while some predictions have no process that answers them."""
+
+    def device(self) -> str | None:
+        """Provider of ONNX Runtime that predictions run on; None before that is known."""
+
+    def provider(self, digest: str) -> str | None:
+        """Provider of the model of this file, which may be a lesser one; None where it is not open."""
+
+
+class ModelRepository:
+    """`ServedModels` of this process. It lives on the event loop."""
+
+    def __init__(self, look_up: Lookup, scheduler: Scheduler) -> None:
+        self._look_up = look_up
+        self._models = scheduler.models
+        self._last: dict[Key, ResolvedModel] = {}
+
+    def known(self, called: str, version: str | None = None) -> tuple[ResolvedModel, ModelQueue] | None:
+        """The open model that a name or id means now; None where it has to be opened first; raises as `find` does."""
+        try:
+            resolved = self._look_up.folder.look_up(called, version)
+        except NotHere:
+            return None
+        queue = self._models.opened(resolved.digest)
+        if queue is None:
+            return None
+        self._last[called, version] = resolved
+        return resolved, queue
+
+    async def find(self, called: str, version: str | None = None) -> tuple[ResolvedModel, ModelQueue]:
+        """Like `known`, but opens it.
+
+        Raises NotFound, or Conflict while it is not ready (`model_not_ready`) or taken out of service
+        (`model_unloaded`), OutOfService where it is suspended, Overloaded, Unavailable.
+        """
+        resolved = await self._look_up(called, version)
+        opening = asyncio.ensure_future(self._open(resolved))
+        if (last := self._last.get((called, version))) is not None and (
+            queue := self._models.opened(last.digest)
+        ) is not None:
+            await asyncio.wait([opening], timeout=_MAX_WAIT_S)
+            if not opening.done():
+                opening.add_done_callback(lambda done: done.cancelled() or done.exception())
+                return last, queue
+        queue = await opening
+        if len(self._last) >= _MAX_ENTRIES:
+            self._last.clear()
+        self._last[called, version] = resolved
+        return resolved, queue
+
+    async def ready(self, called: str, version: str | None = None) -> None:
+        """Open the model behind a name or id; raises NotFound, Conflict, Unavailable."""
+        resolved = await self._look_up(called, version)
+        await self._open(resolved)
+
+    async def prepare(self, model_id: str) -> None:
+        """Open a model ahead of its requests; where that fails, they raise."""
+        try:
+            await self.ready(model_id)
+        except RegistryError as error:
+            _LOG.warning("a model could not be opened ahead of its requests: %s", error.message)
+
+    async def tend(self) -> None:
+        """Close models that nothing means any more, again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(_CLOSE_EVERY_S)
+            before = {resolved.digest for resolved in self._last.values()}
+            for key in list(self._last):
+                try:
+                    self._last[key] = self._look_up.folder.look_up(*key)
+                except RegistryError:
+                    del self._last[key]
+                except NotHere:
+                    pass
+            for digest in before - {resolved.digest for resolved in self._last.values()}:
+                self._models.close(digest)
+
+    async def count(self) -> None:
+        """All is counted in this process."""
+
+    def check(self) -> None:
+        """A check that passes, since this process answers."""
+
+    def device(self) -> str | None:
+        from service.predict.engine.session import providers
+
+        return providers()[0]
+
+    def provider(self, digest: str) -> str | None:
+        queue = self._models.opened(digest)
+        return None if queue is None else queue.model.provider
+
+    async def _open(self, resolved: ResolvedModel) -> ModelQueue:
+        limits = resolved.profile.limits
+        try:
+            try:
+                return await self._models.open(resolved.digest, limits)
+            except NotFound:  # it was taken away to make room for others
+                await self._look_up.fetch(resolved.model_id)
+                return await self._models.open(resolved.digest, limits)
+        except NotFound as error:  # the model exists: the request is right
+            raise Unavailable(error.code, f"{resolved.model_id} cannot be opened: {error.message}") from error
