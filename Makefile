@@ -108,7 +108,6 @@ bench: setup ## measure (hours); what is worth knowing is written down in benchm
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.demo_seeds
 	$(BIN)/python benchmarks/installation.py
 	$(BIN)/python -m benchmarks.start_up
-	$(BIN)/python -m benchmarks.wall
 	$(BIN)/python -m benchmarks.calibration --settings new-tables
 
 bench-serving: setup ## against LitServe, MLServer, BentoML and ONNX Runtime alone, on this machine (an hour; needs wrk)
